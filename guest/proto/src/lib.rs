@@ -1,0 +1,1 @@
+//! The agent's control protocol: protobuf, gRPC and vsock port numbers.

@@ -1,0 +1,1 @@
+//! coffer-init: PID 1 and agent of the guest.

@@ -1,0 +1,1 @@
+//! Client and protocol of the key broker; no database.

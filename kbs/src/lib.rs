@@ -1,0 +1,1 @@
+//! The key broker: releases secrets and sealing keys to guests that meet policy.

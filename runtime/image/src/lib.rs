@@ -1,0 +1,1 @@
+//! OCI images: pull, store, merge layers, write EROFS.

@@ -1,0 +1,1 @@
+//! coffer: runs OCI images in attested microVMs.

@@ -1,0 +1,1 @@
+//! End-to-end harness and stories; sees every crate, seen by none.

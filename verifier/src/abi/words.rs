@@ -1,0 +1,158 @@
+//! Fixed-size words of the report, each its own type: 48 bytes of MEASUREMENT never pass for an ID key digest.
+//!
+//! All are public values: compared with `==`, printed as lower-case hex, and never key material by themselves.
+//! Source: SNP ABI, ATTESTATION_REPORT.
+
+use core::{fmt, str::FromStr};
+
+use sha2::{Digest, Sha256};
+
+/// Why text or bytes are not the word they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WordError {
+    /// Wrong number of bytes.
+    #[error("{word} is {expected} bytes, found {found}")]
+    Length {
+        /// Name of the word.
+        word: &'static str,
+        /// Bytes it has.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// Not hexadecimal.
+    #[error("{word} is not hexadecimal")]
+    Hex {
+        /// Name of the word.
+        word: &'static str,
+    },
+}
+
+macro_rules! word {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $field:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name([u8; $len]);
+
+        impl $name {
+            /// Length in bytes.
+            pub const LEN: usize = $len;
+
+            /// From its bytes.
+            pub const fn new(bytes: [u8; $len]) -> Self {
+                Self(bytes)
+            }
+
+            /// Its bytes.
+            pub const fn as_bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+
+            /// True if every byte is zero; a zero word never matches a rule.
+            pub fn is_zero(&self) -> bool {
+                self.0.iter().all(|byte| *byte == 0)
+            }
+        }
+
+        impl TryFrom<&[u8]> for $name {
+            type Error = WordError;
+            fn try_from(bytes: &[u8]) -> Result<Self, WordError> {
+                bytes
+                    .try_into()
+                    .map(Self)
+                    .map_err(|_| WordError::Length { word: $field, expected: $len, found: bytes.len() })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = WordError;
+            fn from_str(text: &str) -> Result<Self, WordError> {
+                let bytes = hex::decode(text).map_err(|_| WordError::Hex { word: $field })?;
+                Self::try_from(bytes.as_slice())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), hex::encode(self.0))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+word!(
+    /// SHA-384 launch digest of guest memory (`MEASUREMENT`).
+    Measurement, 48, "MEASUREMENT");
+word!(
+    /// What the host set at launch finish (`HOST_DATA`): signed, but chosen by the host.
+    HostData, 32, "HOST_DATA");
+word!(
+    /// What the guest asked to be signed (`REPORT_DATA`).
+    ReportData, 64, "REPORT_DATA");
+word!(
+    /// The chip (`CHIP_ID`); zero when masked, 8 bytes then zeros on Turin.
+    ChipId, 64, "CHIP_ID");
+word!(
+    /// This guest instance (`REPORT_ID`).
+    ReportId, 32, "REPORT_ID");
+word!(
+    /// SHA-384 of an ID or author key structure (`ID_KEY_DIGEST`, `AUTHOR_KEY_DIGEST`).
+    KeyDigest, 48, "KEY_DIGEST");
+word!(
+    /// SHA-256 over the bytes of a workload spec; stands in HOST_DATA and on the measured command line.
+    WorkloadDigest, 32, "workload digest");
+word!(
+    /// SHA-256 of a DER SubjectPublicKeyInfo: how keys are pinned and owners named.
+    SpkiDigest, 32, "SPKI digest");
+
+impl WorkloadDigest {
+    /// Digest of a workload spec document, over its raw bytes.
+    pub fn of(document: &[u8]) -> Self {
+        Self(Sha256::digest(document).into())
+    }
+
+    /// The HOST_DATA that states this digest.
+    pub const fn host_data(&self) -> HostData {
+        HostData(self.0)
+    }
+}
+
+impl SpkiDigest {
+    /// Digest of a DER SubjectPublicKeyInfo.
+    pub fn of(spki_der: &[u8]) -> Self {
+        Self(Sha256::digest(spki_der).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_its_own_hex_and_refuses_other_lengths() {
+        let word = HostData::new([0xab; 32]);
+        assert_eq!(word.to_string().parse::<HostData>().unwrap(), word);
+        assert_eq!("abcd".parse::<HostData>(), Err(WordError::Length { word: "HOST_DATA", expected: 32, found: 2 }));
+        assert_eq!("zz".parse::<HostData>(), Err(WordError::Hex { word: "HOST_DATA" }));
+    }
+}

@@ -1,0 +1,11 @@
+//! Decides whether SEV-SNP evidence is authentic ([`verify`]) and acceptable ([`appraise`]).
+//!
+//! Takes bytes, roots, policy and time; gives a result or every reason against it.
+//! Trusts: AMD's pinned roots, and the anchors its caller lists. Believes nothing else.
+//! Never: fetches, reads a file or a clock, draws randomness, logs. `now` and `rng` are arguments.
+//! Source: AMD 56860 (SNP firmware ABI), AMD 57230 (VCEK certificate and KDS interface), RFC 9334.
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod binding;
+pub mod evidence;

@@ -1,0 +1,21 @@
+//! `coffer version`.
+
+use std::process::ExitCode;
+
+use crate::cli::Context;
+use crate::error::CliError;
+
+/// No arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Prints the version.
+pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let version = env!("CARGO_PKG_VERSION");
+    if context.json {
+        println!("{}", serde_json::json!({ "version": version, "arch": std::env::consts::ARCH }));
+    } else {
+        println!("coffer {version} ({})", std::env::consts::ARCH);
+    }
+    Ok(ExitCode::SUCCESS)
+}

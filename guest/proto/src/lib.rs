@@ -1,1 +1,16 @@
 //! The agent's control protocol: protobuf, gRPC and vsock port numbers.
+//!
+//! The generated messages are at the root of the crate; [`ports`] says where they travel and [`event`] how the guest
+//! tells the host its state.
+//! Trusts: nothing. What comes out of a frame is as believable as the line it came over.
+#![forbid(unsafe_code)]
+
+#[allow(missing_docs, clippy::all, clippy::pedantic, rust_2018_idioms)]
+mod generated {
+    tonic::include_proto!("coffer.agent.v1");
+}
+
+pub mod event;
+pub mod ports;
+
+pub use generated::*;

@@ -1,0 +1,22 @@
+//! vsock port numbers. On the guest the agent listens; on the host, CID 2, the runtime does.
+//!
+//! Source: DESIGN §8.
+
+/// gRPC `Control` for the host; `host_may` decides.
+pub const CONTROL: u32 = 4088;
+/// gRPC `Exec` for the host; `host_may` decides.
+pub const EXEC: u32 = 4089;
+/// Terminals; nothing listens there yet.
+pub const PTY: u32 = 4090;
+/// RA-TLS for owners, ALPN `coffer-control/1`.
+pub const RA_TLS: u32 = 4091;
+
+/// Host side: takes [`event`](crate::event) frames.
+pub const HOST_EVENTS: u32 = 4080;
+/// Host side: the simulated secure processor.
+pub const HOST_PROCESSOR: u32 = 4081;
+/// Host side: copies bytes to and from the key broker of the spec.
+pub const HOST_KBS_RELAY: u32 = 4082;
+
+/// CID of the host, as every guest sees it.
+pub const HOST_CID: u32 = 2;

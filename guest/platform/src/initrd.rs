@@ -1,0 +1,80 @@
+//! The initrd: our init, the kernel modules it loads, and the empty folders it mounts on. Nothing else.
+//!
+//! Deterministic: same init and modules, same bytes. Uncompressed, so that no compressor's version is part of the
+//! measurement and the kernel only copies.
+
+use crate::cpio::Writer;
+
+/// A kernel module and where it stands in load order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// File name without folder, such as `virtio_mmio.ko`.
+    pub name: String,
+    /// The ELF object, not compressed.
+    pub object: Vec<u8>,
+}
+
+/// Builds the initrd from the static init and the modules in the order they are to be loaded.
+pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
+    let mut archive = Writer::new();
+    for (path, mode) in
+        [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("root", 0o700), ("modules", 0o755)]
+    {
+        archive.directory(path, mode);
+    }
+    // The kernel opens this for init before anything is mounted.
+    archive.character_device("dev/console", 0o600, 5, 1);
+    archive.file("init", 0o755, init);
+    for (index, module) in modules.iter().enumerate() {
+        archive.file(&format!("modules/{index:02}-{}", module.name), 0o644, &module.object);
+    }
+    archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+
+    fn sample() -> Vec<u8> {
+        let module = |name: &str| Module { name: name.into(), object: name.as_bytes().repeat(100) };
+        build(b"#!init", &[module("b.ko"), module("a.ko")])
+    }
+
+    #[test]
+    fn same_inputs_give_the_same_bytes_and_others_do_not() {
+        assert_eq!(sample(), sample());
+        assert_ne!(build(b"x", &[]), build(b"y", &[]));
+    }
+
+    #[test]
+    fn cpio_lists_what_was_put_in() {
+        let Ok(mut child) =
+            Command::new("cpio").arg("-t").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+        else {
+            eprintln!("skipped: no cpio program on this machine");
+            return;
+        };
+        child.stdin.take().unwrap().write_all(&sample()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(),
+            [
+                "dev",
+                "proc",
+                "sys",
+                "run",
+                "root",
+                "modules",
+                "dev/console",
+                "init",
+                "modules/00-b.ko",
+                "modules/01-a.ko"
+            ]
+        );
+    }
+}

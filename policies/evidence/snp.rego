@@ -1,0 +1,33 @@
+# Appraisal policy for evidence: is this SNP report one to rely on at all?
+#
+# Runs behind the verifier's typed floor, which no Rego can lower. Shipped default: it admits AMD's pinned roots only,
+# VMPL 0, no debugging, no migration agent, and a report that carries a launch digest.
+# Input: documented in docs/kbs.md, "Policy input"; the member `result`.
+package coffer.evidence
+
+default allow := false
+
+allow if {
+	input.result.anchor.kind == "amd"
+	input.result.vmpl == 0
+	input.result.guest_policy.debug == false
+	input.result.guest_policy.migrate_ma == false
+	not zero(input.result.measurement)
+	count(deny) == 0
+}
+
+zero(digest) if not regex.match("[1-9a-f]", digest)
+
+deny contains "anchor: the evidence does not rest on one of AMD's pinned roots" if {
+	not input.result.anchor.kind == "amd"
+}
+
+deny contains "vmpl: the report was not asked for at VMPL 0" if not input.result.vmpl == 0
+
+deny contains "guest-policy: debugging is allowed" if not input.result.guest_policy.debug == false
+
+deny contains "guest-policy: a migration agent is allowed" if not input.result.guest_policy.migrate_ma == false
+
+deny contains "measurement: zero or absent" if not measured
+
+measured if not zero(input.result.measurement)

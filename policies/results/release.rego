@@ -1,0 +1,117 @@
+# Appraisal policy for attestation results: may this guest have this secret?
+#
+# The shipped default ("default"). It says yes only to what it can name: an affirming result, that rests on AMD's own
+# root or on a simulated root which the tenant AND the secret list, for a (measurement, workload) pair on the tenant's list.
+# Input: documented in docs/kbs.md, "Policy input".
+# `allow` must be the boolean true and `deny` empty. Anything undefined is a refusal.
+package coffer.results
+
+default allow := false
+
+allow if {
+	affirming
+	anchored
+	admitted
+	wanted
+	count(deny) == 0
+}
+
+# --- what must hold
+
+affirming if input.result.status == "affirming"
+
+anchored if input.result.anchor.kind == "amd"
+
+anchored if {
+	input.result.anchor.kind == "simulated"
+	input.result.anchor.fingerprint in input.tenant.simulated_anchors
+	input.secret.allow_simulated == true
+}
+
+admitted if {
+	some reference in input.references
+	reference.measurement == input.result.measurement
+	reference.workload_digest == input.result.workload_digest
+	current(reference)
+}
+
+current(reference) if reference.expires_unix == 0
+
+current(reference) if reference.expires_unix > input.now_unix
+
+wanted if input.secret.path in input.spec.secrets
+
+# --- what to say when it does not
+
+deny contains "status: the attestation result is not affirming" if not affirming
+
+deny contains "anchor: the result rests on a root that is neither AMD's nor a simulated one" if {
+	not input.result.anchor.kind in {"amd", "simulated"}
+}
+
+deny contains message if {
+	input.result.anchor.kind == "simulated"
+	not listed_anchor
+	message := sprintf("anchor: evidence rests on simulated root %v, which tenant %v does not list", [
+		input.result.anchor.fingerprint,
+		input.tenant.name,
+	])
+}
+
+deny contains "anchor: evidence is simulated and this secret does not carry allow_simulated" if {
+	input.result.anchor.kind == "simulated"
+	not input.secret.allow_simulated == true
+}
+
+listed_anchor if input.result.anchor.fingerprint in input.tenant.simulated_anchors
+
+deny contains message if {
+	not admitted
+	not any_reference
+	message := sprintf("reference: neither measurement %v nor workload %v is listed for tenant %v", [
+		input.result.measurement,
+		input.result.workload_digest,
+		input.tenant.name,
+	])
+}
+
+deny contains message if {
+	not admitted
+	some reference in input.references
+	reference.measurement == input.result.measurement
+	reference.workload_digest != input.result.workload_digest
+	message := sprintf("reference: measurement %v is listed for workload %v, found workload %v", [
+		reference.measurement,
+		reference.workload_digest,
+		input.result.workload_digest,
+	])
+}
+
+deny contains message if {
+	not admitted
+	some reference in input.references
+	reference.workload_digest == input.result.workload_digest
+	reference.measurement != input.result.measurement
+	message := sprintf("reference: workload %v is listed for measurement %v, found measurement %v", [
+		reference.workload_digest,
+		reference.measurement,
+		input.result.measurement,
+	])
+}
+
+deny contains message if {
+	some reference in input.references
+	not admitted
+	reference.measurement == input.result.measurement
+	reference.workload_digest == input.result.workload_digest
+	not current(reference)
+	message := sprintf("reference: the entry for measurement %v and workload %v expired at unix time %v", [
+		reference.measurement,
+		reference.workload_digest,
+		reference.expires_unix,
+	])
+}
+
+any_reference if count(input.references) > 0
+
+deny contains "spec: the guest's workload spec does not ask for this path" if not wanted

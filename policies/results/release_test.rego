@@ -1,0 +1,111 @@
+package coffer.results_test
+
+import data.coffer.results
+
+good := {
+	"now_unix": 1000,
+	"result": {
+		"status": "affirming",
+		"anchor": {"kind": "amd", "fingerprint": "aa"},
+		"measurement": "m1",
+		"workload_digest": "w1",
+	},
+	"tenant": {"name": "acme", "simulated_anchors": ["55"]},
+	"spec": {"secrets": ["kbs:///a/b/c"]},
+	"secret": {"path": "kbs:///a/b/c", "allow_simulated": false},
+	"references": [{"measurement": "m1", "workload_digest": "w1", "name": "r", "expires_unix": 0}],
+}
+
+simulated(fingerprint) := {"kind": "simulated", "fingerprint": fingerprint}
+
+test_releases_to_an_admitted_guest if {
+	results.allow with input as good
+	count(results.deny) == 0 with input as good
+}
+
+test_refuses_an_empty_input if not results.allow with input as {}
+
+test_refuses_an_input_without_status if {
+	not results.allow with input as json.remove(good, ["result/status"])
+}
+
+test_refuses_a_result_that_is_not_affirming if {
+	bad := object.union(good, {"result": {"status": "warning"}})
+	not results.allow with input as bad
+	"status: the attestation result is not affirming" in results.deny with input as bad
+}
+
+test_refuses_an_unknown_kind_of_root if {
+	bad := object.union(good, {"result": {"anchor": {"kind": "other"}}})
+	not results.allow with input as bad
+	some message in results.deny with input as bad
+	startswith(message, "anchor:")
+}
+
+test_releases_simulated_only_with_both_permissions if {
+	both := object.union(good, {"result": {"anchor": simulated("55")}, "secret": {"allow_simulated": true}})
+	results.allow with input as both
+}
+
+test_refuses_simulated_without_the_secrets_permission if {
+	bad := object.union(good, {"result": {"anchor": simulated("55")}})
+	not results.allow with input as bad
+	"anchor: evidence is simulated and this secret does not carry allow_simulated" in results.deny with input as bad
+}
+
+test_refuses_simulated_without_the_tenants_listing if {
+	bad := object.union(good, {"result": {"anchor": simulated("66")}, "secret": {"allow_simulated": true}})
+	not results.allow with input as bad
+}
+
+test_refuses_truthy_words_for_allow_simulated if {
+	bad := object.union(good, {"result": {"anchor": simulated("55")}, "secret": {"allow_simulated": "yes"}})
+	not results.allow with input as bad
+}
+
+test_refuses_another_measurement if {
+	bad := object.union(good, {"result": {"measurement": "m2"}})
+	not results.allow with input as bad
+	"reference: workload w1 is listed for measurement m1, found measurement m2" in results.deny with input as bad
+}
+
+test_refuses_another_workload if {
+	bad := object.union(good, {"result": {"workload_digest": "w2"}})
+	not results.allow with input as bad
+	"reference: measurement m1 is listed for workload w1, found workload w2" in results.deny with input as bad
+}
+
+test_refuses_halves_of_two_pairs if {
+	bad := object.union(good, {"references": [
+		{"measurement": "m1", "workload_digest": "w2", "name": "r", "expires_unix": 0},
+		{"measurement": "m2", "workload_digest": "w1", "name": "r", "expires_unix": 0},
+	]})
+	not results.allow with input as bad
+}
+
+test_refuses_without_references if {
+	bad := object.union(good, {"references": []})
+	not results.allow with input as bad
+	count(results.deny) == 1 with input as bad
+}
+
+test_refuses_an_expired_reference if {
+	bad := object.union(good, {"references": [
+		{"measurement": "m1", "workload_digest": "w1", "name": "r", "expires_unix": 1000},
+	]})
+	not results.allow with input as bad
+	some message in results.deny with input as bad
+	contains(message, "expired")
+}
+
+test_admits_a_reference_before_its_expiry if {
+	results.allow with input as object.union(good, {"references": [
+		{"measurement": "m1", "workload_digest": "w1", "name": "r", "expires_unix": 1001},
+	]})
+}
+
+test_refuses_a_path_the_spec_does_not_name if {
+	bad := object.union(good, {"secret": {"path": "kbs:///a/b/d"}})
+	not results.allow with input as bad
+	"spec: the guest's workload spec does not ask for this path" in results.deny with input as bad
+}

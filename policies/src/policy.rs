@@ -1,0 +1,277 @@
+//! One policy: its text, parsed once; asked often.
+
+use regorus::{Engine, Value};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::engine::{self, INPUT_LIMIT, POLICY_LIMIT};
+
+/// Why a text is no policy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Longer than a policy may be.
+    #[error("policy {name} has {found} bytes, more than {POLICY_LIMIT}")]
+    TooLong {
+        /// Its name.
+        name: String,
+        /// Bytes found.
+        found: usize,
+    },
+    /// Not Rego.
+    #[error("policy {name} does not parse: {message}")]
+    Parse {
+        /// Its name.
+        name: String,
+        /// The parser's words.
+        message: String,
+    },
+    /// No `allow` rule: such a policy could never say yes.
+    #[error("policy {name} has no rule named allow in package {package}")]
+    NoAllow {
+        /// Its name.
+        name: String,
+        /// Its package.
+        package: String,
+    },
+    /// A unit test that is not one.
+    #[error("policy {name} has no unit test: a test is a rule whose name starts with test_")]
+    NoTests {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl PolicyError {
+    /// What the operator can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "split the policy, or move data out of it",
+            Self::Parse { .. } => "policies are Rego v1: `allow if { … }`, `deny contains message if { … }`",
+            Self::NoAllow { .. } => "start from policies/results/release.rego",
+            Self::NoTests { .. } => "write `test_name if …` rules, as policies/results/release_test.rego does",
+        }
+    }
+}
+
+/// A policy's answer. Only [`Policy::decide`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    allow: bool,
+    reasons: Vec<String>,
+}
+
+impl Decision {
+    /// True only if `allow` was the boolean true and `deny` was empty.
+    pub fn allows(&self) -> bool {
+        self.allow
+    }
+
+    /// Every reason against, sorted; never empty when the answer is no.
+    pub fn reasons(&self) -> &[String] {
+        &self.reasons
+    }
+
+    fn no(reason: String) -> Self {
+        Self { allow: false, reasons: vec![reason] }
+    }
+}
+
+/// A parsed policy. Asking does not change it.
+#[derive(Clone)]
+pub struct Policy {
+    engine: Engine,
+    name: String,
+    allow: String,
+    deny: Option<String>,
+    digest: [u8; 32],
+}
+
+impl Policy {
+    /// Parses a policy.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if it is too long, not Rego v1, or has no `allow`.
+    pub fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
+        if text.len() > POLICY_LIMIT {
+            return Err(PolicyError::TooLong { name: name.into(), found: text.len() });
+        }
+        let parse = |error: anyhow::Error| PolicyError::Parse { name: name.into(), message: error.to_string() };
+        let mut engine = engine::bounded().map_err(parse)?;
+        let package = engine.add_policy(name.into(), text.into()).map_err(parse)?;
+        if !engine.has_declared_rule_rooted_at(name, "allow").map_err(parse)? {
+            return Err(PolicyError::NoAllow { name: name.into(), package });
+        }
+        let deny = engine.has_declared_rule_rooted_at(name, "deny").map_err(parse)?.then(|| format!("{package}.deny"));
+        let allow = format!("{package}.allow");
+        let digest = Sha256::digest(text.as_bytes()).into();
+        // The first question makes the engine analyse the rules: faults show here, and not at the first release.
+        engine.set_input(Value::new_object());
+        if let Err(error) = engine.eval_rule(allow.clone()) {
+            let message = error.to_string();
+            if !is_runtime(&message) {
+                return Err(PolicyError::Parse { name: name.into(), message });
+            }
+        }
+        Ok(Self { engine, name: name.into(), allow, deny, digest })
+    }
+
+    /// Name it was parsed under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SHA-256 of its text, for the audit trail.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// Asks the policy about one input. Undefined, not boolean, an error or too long: no.
+    pub fn decide(&self, input: &serde_json::Value) -> Decision {
+        let text = input.to_string();
+        if text.len() > INPUT_LIMIT {
+            return Decision::no(format!("policy: input has {} bytes, more than {INPUT_LIMIT}", text.len()));
+        }
+        let mut engine = self.engine.clone();
+        if let Err(error) = engine.set_input_json(&text) {
+            return Decision::no(format!("policy: input is not usable: {}", first_line(&error)));
+        }
+        let allow = match engine.eval_rule(self.allow.clone()) {
+            Ok(Value::Bool(answer)) => answer,
+            Ok(Value::Undefined) => return self.undefined(&mut engine),
+            Ok(_) => return Decision::no(format!("policy: allow of {} is not a boolean", self.name)),
+            Err(error) => return Decision::no(format!("policy: {} failed: {}", self.name, first_line(&error))),
+        };
+        let mut reasons = self.denials(&mut engine);
+        if !allow && reasons.is_empty() {
+            reasons.push(format!("policy: {} does not allow it and gives no reason", self.name));
+        }
+        Decision { allow: allow && reasons.is_empty(), reasons }
+    }
+
+    fn undefined(&self, engine: &mut Engine) -> Decision {
+        let mut reasons = self.denials(engine);
+        reasons.push(format!("policy: allow of {} is undefined for this input", self.name));
+        Decision { allow: false, reasons }
+    }
+
+    /// The `deny` set as text. A set that cannot be read is itself a reason.
+    fn denials(&self, engine: &mut Engine) -> Vec<String> {
+        let Some(deny) = &self.deny else {
+            return Vec::new();
+        };
+        let text = |value: &Value| match value {
+            Value::String(text) => text.to_string(),
+            other => other.to_string(),
+        };
+        match engine.eval_rule(deny.clone()) {
+            Ok(Value::Set(set)) => set.iter().map(text).collect(),
+            Ok(Value::Array(array)) => array.iter().map(text).collect(),
+            Ok(_) => vec![format!("policy: deny of {} is not a set", self.name)],
+            Err(error) => vec![format!("policy: deny of {} failed: {}", self.name, first_line(&error))],
+        }
+    }
+}
+
+/// An error that depends on the input is found again at each question; any other is a fault of the text.
+fn is_runtime(message: &str) -> bool {
+    !["could not find function", "unsafe", "not defined", "recursion"].iter().any(|word| message.contains(word))
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    // The engine points into the policy with several lines; the last says what is wrong.
+    let text = error.to_string();
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no reason given").chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy(body: &str) -> Policy {
+        Policy::parse("t.rego", &format!("package t\n{body}\n")).unwrap()
+    }
+
+    #[test]
+    fn says_yes_only_to_true_and_an_empty_deny() {
+        assert!(policy("allow := true").decide(&json!({})).allows());
+        assert!(!policy("allow := true\ndeny contains \"no\"").decide(&json!({})).allows());
+        assert!(!policy("allow := false").decide(&json!({})).allows());
+    }
+
+    #[test]
+    fn refuses_undefined_non_boolean_and_failing_rules() {
+        for body in [
+            "allow if input.absent",
+            "allow := 1",
+            "allow := \"true\"",
+            "allow := [true]",
+            "allow := to_number(input.word) > 0",
+            "allow := true\ndeny := \"no\"",
+            "allow := true\ndeny contains to_number(input.word)",
+        ] {
+            let decision = policy(body).decide(&json!({"word": "x"}));
+            assert!(!decision.allows(), "{body}");
+            assert!(!decision.reasons().is_empty(), "{body}");
+        }
+    }
+
+    #[test]
+    fn collects_every_reason() {
+        let two = policy("default allow := false\ndeny contains \"b\" if input.x\ndeny contains \"a\" if input.x");
+        assert_eq!(two.decide(&json!({"x": true})).reasons(), ["a", "b"]);
+    }
+
+    #[test]
+    fn refuses_texts_that_are_no_policy() {
+        assert!(matches!(Policy::parse("x", "package x\nallow if {"), Err(PolicyError::Parse { .. })));
+        assert!(matches!(Policy::parse("x", "package x\npermit := true"), Err(PolicyError::NoAllow { .. })));
+        assert!(matches!(
+            Policy::parse("x", "package x\nallow if no_such_function(1)"),
+            Err(PolicyError::Parse { .. })
+        ));
+        let long = format!("package x\nallow := true\n{}", "#".repeat(POLICY_LIMIT));
+        assert!(matches!(Policy::parse("x", &long), Err(PolicyError::TooLong { .. })));
+    }
+
+    #[test]
+    fn gives_no_clock_no_randomness_and_no_network() {
+        for call in
+            ["time.now_ns() > 0", "rand.intn(\"a\", 5) >= 0", "opa.runtime() != 1", "trace(\"x\")", "print(\"x\")"]
+        {
+            let text = format!("package t\nallow if {call}\n");
+            let decision = Policy::parse("t", &text).map(|policy| policy.decide(&json!({})));
+            assert!(decision.as_ref().map_or(true, |decision| !decision.allows()), "{call}: {decision:?}");
+        }
+        let send =
+            "package t\nallow if http.send({\"method\": \"get\", \"url\": \"http://localhost\"}).status_code == 200\n";
+        assert!(Policy::parse("t", send).map_or(true, |policy| !policy.decide(&json!({})).allows()));
+    }
+
+    #[test]
+    fn stops_a_policy_that_does_not_end_in_time() {
+        let slow = policy(
+            "allow if count([1 | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000); \
+             some c in numbers.range(1, 4000); a + b + c < 0]) == 0",
+        );
+        let start = std::time::Instant::now();
+        let decision = slow.decide(&json!({}));
+        assert!(!decision.allows());
+        assert!(start.elapsed() < core::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn makes_no_endless_range() {
+        assert!(!policy("allow if count(numbers.range(1, 1000000000000)) > 0").decide(&json!({})).allows());
+        assert!(!policy("allow if count(numbers.range_step(1, 1000000000000, 1)) > 0").decide(&json!({})).allows());
+        assert!(policy("allow if numbers.range(3, 1) == [3, 2, 1]").decide(&json!({})).allows());
+    }
+
+    #[test]
+    fn refuses_an_input_that_is_too_long() {
+        let decision = policy("allow := true").decide(&json!({"x": "y".repeat(INPUT_LIMIT)}));
+        assert!(!decision.allows());
+    }
+}

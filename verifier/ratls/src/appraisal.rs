@@ -1,0 +1,230 @@
+//! One answer to one challenge: made by the attester, checked by the verifier from its own end of the connection.
+//!
+//! Blocking: reports come from firmware, and appraisal is cryptography. Callers run both off the event loop.
+
+use std::time::{Duration, Instant};
+
+use coffer_verifier::{
+    abi::{HostData, ProcessorError, ReportData, ReportId, SpkiDigest, WorkloadDigest},
+    binding::{ConnectionBinding, EncryptionKey, Role},
+    evidence::Evidence,
+};
+
+use crate::{
+    facts::TlsFacts,
+    hpke::{self, HpkeError, HpkeSealed, Opener},
+    proto, wire,
+};
+
+/// How long an admitted answer counts; after it, a new challenge (DESIGN §4.6).
+pub const RESULT_LIFETIME: Duration = Duration::from_mins(15);
+
+/// Fields of ATTESTATION_REPORT this layer reads itself (SNP ABI, Table 23).
+const REPORT_DATA: core::ops::Range<usize> = 0x50..0x90;
+const HOST_DATA: core::ops::Range<usize> = 0xC0..0xE0;
+const REPORT_ID: core::ops::Range<usize> = 0x140..0x160;
+
+/// Makes evidence of the guest it runs in.
+pub trait Attester: Send + Sync + 'static {
+    /// A new report over `report_data`, with what travels beside it. Blocks.
+    ///
+    /// # Errors
+    /// [`AttesterError`]; no evidence was made.
+    fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError>;
+
+    /// Digest of the workload spec this guest was launched with.
+    fn workload(&self) -> WorkloadDigest;
+}
+
+/// Decides whether evidence is authentic and acceptable.
+pub trait Appraiser: Send + Sync + 'static {
+    /// What admitted evidence gives.
+    type Admitted: Send + Sync + 'static;
+
+    /// Judges evidence whose report must state `expected` as REPORT_DATA. Blocks.
+    ///
+    /// This layer has checked that the report's REPORT_DATA is `expected` and its HOST_DATA the digest of the spec;
+    /// that the report is AMD's, and of an acceptable guest, is this function's to say.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the peer learns its code, the log its detail.
+    fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Self::Admitted, Refusal>;
+}
+
+/// Why no evidence was made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttesterError {
+    /// The secure processor did not answer.
+    #[error("secure processor gave no report")]
+    Processor(#[from] ProcessorError),
+    /// No encryption key.
+    #[error(transparent)]
+    Key(#[from] HpkeError),
+    /// Anything else, in the attester's words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Why evidence was not admitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Refusal {
+    /// Stable word for the peer: lower case, digits and hyphens.
+    pub code: &'static str,
+    /// Cause, for the log of this end only.
+    pub detail: String,
+}
+
+/// A peer whose evidence for this connection was admitted. Only this crate makes one.
+pub struct Attested<T> {
+    admitted: T,
+    evidence: Evidence,
+    report_data: ReportData,
+    report_id: ReportId,
+    workload: WorkloadDigest,
+    encryption_key: EncryptionKey,
+    peer_spki: SpkiDigest,
+    at: Instant,
+}
+
+impl<T> Attested<T> {
+    /// What the appraiser gave.
+    pub fn admitted(&self) -> &T {
+        &self.admitted
+    }
+
+    /// The evidence, kept so that each release can appraise it again under today's policy.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// REPORT_DATA, recomputed from this end of the connection and found in the report.
+    pub fn report_data(&self) -> &ReportData {
+        &self.report_data
+    }
+
+    /// REPORT_ID of the admitted report.
+    pub fn report_id(&self) -> &ReportId {
+        &self.report_id
+    }
+
+    /// Digest of the workload spec in the evidence, equal to HOST_DATA.
+    pub fn workload(&self) -> &WorkloadDigest {
+        &self.workload
+    }
+
+    /// The peer's TLS key.
+    pub fn peer_spki(&self) -> &SpkiDigest {
+        &self.peer_spki
+    }
+
+    /// Time since admission.
+    pub fn age(&self) -> Duration {
+        self.at.elapsed()
+    }
+
+    /// Encrypts `plaintext` to the key this peer's report binds. `method`: full gRPC method, as
+    /// `coffer.kbs.v1.Broker/GetSecret`. `aad`: length-prefixed names the receiver rebuilds.
+    ///
+    /// # Errors
+    /// [`HpkeError::Stale`] after [`RESULT_LIFETIME`]; [`HpkeError::Seal`] if the peer's key is no curve point.
+    pub fn seal(&self, method: &str, aad: &[u8], plaintext: &[u8]) -> Result<HpkeSealed, HpkeError> {
+        if self.is_stale(Instant::now()) {
+            return Err(HpkeError::Stale);
+        }
+        hpke::seal(&self.encryption_key, &self.report_data, method, aad, plaintext)
+    }
+
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) > RESULT_LIFETIME
+    }
+
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
+}
+
+/// The attester's half: a key pair and a report that binds it to this connection and challenge.
+pub(crate) fn answer(
+    attester: &dyn Attester,
+    facts: &TlsFacts,
+    challenge: &[u8; 32],
+) -> Result<(Opener, proto::AttestedEvidence), AttesterError> {
+    let (encryption_key, private) = hpke::key_pair()?;
+    let report_data = ConnectionBinding {
+        role: facts.role(),
+        purpose: facts.alpn(),
+        exporter: facts.exporter(facts.role()),
+        challenge,
+        own_spki: facts.own_spki(),
+        peer_spki: facts.peer_spki(),
+        encryption_key: &encryption_key,
+        workload: &attester.workload(),
+    }
+    .report_data();
+    let evidence = attester.evidence(&report_data)?;
+    Ok((Opener::new(private, report_data), wire::to_wire(evidence, encryption_key)))
+}
+
+/// The verifier's half. Everything but the evidence and the encryption key comes from `facts`, this end's own.
+pub(crate) fn check<A: Appraiser + ?Sized>(
+    appraiser: &A,
+    facts: &TlsFacts,
+    challenge: &[u8; 32],
+    answer: proto::AttestedEvidence,
+) -> Result<Attested<A::Admitted>, Refusal> {
+    let at = Instant::now();
+    let (evidence, encryption_key) = wire::from_wire(answer)?;
+    let workload = WorkloadDigest::of(&evidence.workload_spec);
+    let role = other(facts.role());
+    let expected = ConnectionBinding {
+        role,
+        purpose: facts.alpn(),
+        exporter: facts.exporter(role),
+        challenge,
+        own_spki: facts.peer_spki(),
+        peer_spki: facts.own_spki(),
+        encryption_key: &encryption_key,
+        workload: &workload,
+    }
+    .report_data();
+    // The report is 1184 bytes: `from_wire` said so.
+    let found: ReportData = word(&evidence, REPORT_DATA)?;
+    if found != expected {
+        let detail = format!("REPORT_DATA is {found}, this connection and challenge give {expected}");
+        return Err(Refusal { code: "binding-mismatch", detail });
+    }
+    let host_data: HostData = word(&evidence, HOST_DATA)?;
+    if host_data != workload.host_data() {
+        let detail = format!("HOST_DATA is {host_data}, the spec's digest {workload}");
+        return Err(Refusal { code: "workload-mismatch", detail });
+    }
+    let report_id = word(&evidence, REPORT_ID)?;
+    let admitted = appraiser.appraise(&evidence, &expected)?;
+    Ok(Attested {
+        admitted,
+        evidence,
+        report_data: expected,
+        report_id,
+        workload,
+        encryption_key,
+        peer_spki: *facts.peer_spki(),
+        at,
+    })
+}
+
+fn other(role: Role) -> Role {
+    match role {
+        Role::Client => Role::Server,
+        Role::Server => Role::Client,
+    }
+}
+
+fn word<'a, W: TryFrom<&'a [u8]>>(evidence: &'a Evidence, range: core::ops::Range<usize>) -> Result<W, Refusal> {
+    evidence
+        .report
+        .get(range)
+        .and_then(|bytes| W::try_from(bytes).ok())
+        .ok_or_else(|| Refusal { code: "malformed-evidence", detail: "report is cut short".to_owned() })
+}

@@ -1,0 +1,307 @@
+//! The client's end: one TLS connection, one HTTP/2 connection on it, and no way to dial again behind the caller's back.
+
+use std::{
+    io,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use coffer_verifier::abi::SpkiDigest;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::{CertificateError, pki_types::ServerName};
+use secrecy::SecretBox;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    appraisal::{self, Appraiser, Attested, Attester, AttesterError, Refusal},
+    denial::Denial,
+    facts::{FactsError, Purpose, TlsFacts},
+    hpke::{HpkeError, HpkeSealed, Opener},
+    identity::Identity,
+    proto::{AttestRequest, ChallengeRequest, attest_request, attest_response, attestation_client::AttestationClient},
+    service::fresh_challenge,
+    state::CHALLENGE_LIFETIME,
+    tls::{ClientTls, PeerPin, PinMismatch, TlsConfigError},
+    wire::{self, MAX_MESSAGE},
+};
+
+const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// Why there is no attested connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// This end's configuration.
+    #[error(transparent)]
+    Config(#[from] TlsConfigError),
+    /// The stream ended, or the peer broke the handshake off.
+    #[error("TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    /// Nobody answered in time.
+    #[error("peer did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The peer's key is none of the pinned ones.
+    #[error("peer key {found} is none of the {} pinned", expected.len())]
+    PinMismatch {
+        /// The key it showed.
+        found: SpkiDigest,
+        /// The keys it might have shown.
+        expected: Vec<SpkiDigest>,
+    },
+    /// The handshake gave something we do not use.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// HTTP/2 did not start.
+    #[error("HTTP/2 did not start on the connection")]
+    Transport(#[from] tonic::transport::Error),
+    /// The peer refused our evidence.
+    #[error(transparent)]
+    Refused(#[from] Denial),
+    /// We refused the peer's evidence.
+    #[error("peer's evidence is not admitted")]
+    Rejected(#[from] Refusal),
+    /// We could not make evidence.
+    #[error("no evidence of our own")]
+    Attester(#[from] AttesterError),
+    /// The peer speaks another protocol, or the connection was lost.
+    #[error("attestation call failed: {0}")]
+    Call(Box<Status>),
+    /// An answer that no version of the protocol gives.
+    #[error("peer's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// This end failed.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+/// Client end of a connection whose server was admitted. Secrets for that server leave through [`Self::seal`] alone.
+pub struct AttestedConnection<T> {
+    channel: Channel,
+    facts: TlsFacts,
+    appraiser: Arc<dyn Appraiser<Admitted = T>>,
+    current: RwLock<Arc<Attested<T>>>,
+}
+
+/// Client end of a connection whose server admitted us.
+pub struct AttestingConnection {
+    channel: Channel,
+    facts: TlsFacts,
+    attester: Arc<dyn Attester>,
+    current: RwLock<Answered>,
+}
+
+struct Answered {
+    opener: Arc<Opener>,
+    until: Instant,
+}
+
+/// Opens `stream`, challenges the server, and has its evidence appraised.
+///
+/// # Errors
+/// [`ConnectError`]; the stream is closed.
+pub async fn connect_and_verify<IO, A>(
+    stream: IO,
+    identity: &Identity,
+    purpose: Purpose,
+    appraiser: Arc<A>,
+) -> Result<AttestedConnection<A::Admitted>, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Appraiser,
+{
+    let tls = ClientTls::new(identity, PeerPin::AttestedAfter, purpose)?;
+    let (channel, facts) = connect_pinned(stream, &tls).await?;
+    let first = verify(channel.clone(), &facts, appraiser.clone()).await?;
+    Ok(AttestedConnection { channel, facts, appraiser, current: RwLock::new(Arc::new(first)) })
+}
+
+/// Opens `stream` to a server that holds one of `pins`, and attests to it.
+///
+/// # Errors
+/// [`ConnectError`]; the stream is closed.
+pub async fn connect_and_attest<IO>(
+    stream: IO,
+    identity: &Identity,
+    purpose: Purpose,
+    pins: Vec<SpkiDigest>,
+    attester: Arc<dyn Attester>,
+) -> Result<AttestingConnection, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let tls = ClientTls::new(identity, PeerPin::Spki(pins), purpose)?;
+    let (channel, facts) = connect_pinned(stream, &tls).await?;
+    let first = attest(channel.clone(), &facts, attester.clone()).await?;
+    Ok(AttestingConnection { channel, facts, attester, current: RwLock::new(first) })
+}
+
+/// The handshake and the one HTTP/2 connection on it, without attestation. The channel never dials again.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_pinned<IO>(stream: IO, tls: &ClientTls) -> Result<(Channel, TlsFacts), ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Never sent (no SNI) and never compared: the key decides.
+    let name = ServerName::try_from("peer.invalid").map_err(|error| ConnectError::Internal(error.to_string()))?;
+    let stream = timeout(HANDSHAKE, TlsConnector::from(tls.config.clone()).connect(name, stream))
+        .await
+        .map_err(|_| ConnectError::Timeout(HANDSHAKE))?
+        .map_err(handshake_error)?;
+    let facts = TlsFacts::of_client(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
+    Ok((one_channel(stream).await?, facts))
+}
+
+impl<T: Send + Sync + 'static> AttestedConnection<T> {
+    /// gRPC channel on exactly this connection.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The server's admitted evidence.
+    pub fn attested(&self) -> Arc<Attested<T>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Facts of the TLS connection.
+    pub fn facts(&self) -> &TlsFacts {
+        &self.facts
+    }
+
+    /// Encrypts to the key of the server's latest report; see [`Attested::seal`].
+    ///
+    /// # Errors
+    /// [`HpkeError::Stale`] after 15 minutes: [`Self::renew`] first.
+    pub fn seal(&self, method: &str, aad: &[u8], plaintext: &[u8]) -> Result<HpkeSealed, HpkeError> {
+        self.attested().seal(method, aad, plaintext)
+    }
+
+    /// A new challenge on the same connection; the new result replaces the old in one step.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; the old result stands until it is too old.
+    pub async fn renew(&self) -> Result<(), ConnectError> {
+        let next = Arc::new(verify(self.channel.clone(), &self.facts, self.appraiser.clone()).await?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+}
+
+impl AttestingConnection {
+    /// gRPC channel on exactly this connection.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Facts of the TLS connection.
+    pub fn facts(&self) -> &TlsFacts {
+        &self.facts
+    }
+
+    /// Decrypts what the server sealed to our latest report.
+    ///
+    /// # Errors
+    /// [`HpkeError::Open`].
+    pub fn open(&self, method: &str, aad: &[u8], sealed: &HpkeSealed) -> Result<SecretBox<Vec<u8>>, HpkeError> {
+        let opener = self.current.read().unwrap_or_else(PoisonError::into_inner).opener.clone();
+        opener.open(method, aad, sealed)
+    }
+
+    /// When the server wants a new report.
+    pub fn due(&self) -> Instant {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).until
+    }
+
+    /// A new report on the same connection; its key replaces the old one.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; the server then holds us for not attested.
+    pub async fn renew(&self) -> Result<(), ConnectError> {
+        let next = attest(self.channel.clone(), &self.facts, self.attester.clone()).await?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+}
+
+async fn verify<A: Appraiser + ?Sized>(
+    channel: Channel,
+    facts: &TlsFacts,
+    appraiser: Arc<A>,
+) -> Result<Attested<A::Admitted>, ConnectError> {
+    let challenge = fresh_challenge().map_err(|error| ConnectError::Internal(error.to_string()))?;
+    let request = AttestRequest { side: Some(attest_request::Side::Challenge(challenge.to_vec())) };
+    let response = in_time(client(channel).attest(request)).await?;
+    let Some(attest_response::Side::Answer(answer)) = response.side else {
+        return Err(ConnectError::Malformed("no evidence in answer to the challenge"));
+    };
+    let facts = facts.clone();
+    let verdict = tokio::task::spawn_blocking(move || appraisal::check(&*appraiser, &facts, &challenge, answer));
+    Ok(verdict.await.map_err(|error| ConnectError::Internal(error.to_string()))??)
+}
+
+async fn attest(channel: Channel, facts: &TlsFacts, attester: Arc<dyn Attester>) -> Result<Answered, ConnectError> {
+    let mut client = client(channel);
+    let challenge = in_time(client.challenge(ChallengeRequest {})).await?.challenge;
+    let challenge = wire::challenge_from_wire(&challenge).map_err(|_| ConnectError::Malformed("challenge length"))?;
+    let (facts, start) = (facts.clone(), Instant::now());
+    let work = tokio::task::spawn_blocking(move || appraisal::answer(&*attester, &facts, &challenge));
+    let (opener, answer) = work.await.map_err(|error| ConnectError::Internal(error.to_string()))??;
+    let request = AttestRequest { side: Some(attest_request::Side::Answer(answer)) };
+    let response = in_time(client.attest(request)).await?;
+    let Some(attest_response::Side::Admission(admission)) = response.side else {
+        return Err(ConnectError::Malformed("no verdict on our evidence"));
+    };
+    // The peer's word only decides when we ask again; a silly one is cut to something harmless.
+    let valid = Duration::from_secs(admission.valid_seconds).min(appraisal::RESULT_LIFETIME);
+    Ok(Answered { opener: Arc::new(opener), until: start + valid })
+}
+
+fn client(channel: Channel) -> AttestationClient<Channel> {
+    AttestationClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+}
+
+async fn in_time<R>(call: impl Future<Output = Result<tonic::Response<R>, Status>>) -> Result<R, ConnectError> {
+    match timeout(CHALLENGE_LIFETIME, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => match Denial::of(&status) {
+            Some(denial) => Err(ConnectError::Refused(denial)),
+            None => Err(ConnectError::Call(Box::new(status))),
+        },
+        Err(_) => Err(ConnectError::Timeout(CHALLENGE_LIFETIME)),
+    }
+}
+
+async fn one_channel<IO>(stream: TlsStream<IO>) -> Result<Channel, tonic::transport::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut once = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = once.take();
+        async move {
+            stream
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "attested connection is gone; start again"))
+        }
+    });
+    Endpoint::from_static("http://peer.invalid").connect_with_connector(connector).await
+}
+
+fn handshake_error(error: io::Error) -> ConnectError {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) = tls
+        && let Some(mismatch) = other.0.downcast_ref::<PinMismatch>()
+    {
+        return ConnectError::PinMismatch { found: mismatch.found, expected: mismatch.expected.clone() };
+    }
+    ConnectError::Handshake(error)
+}

@@ -1,0 +1,53 @@
+//! What a refused peer learns: a stable word and an id. The cause goes to the log, joined by the id.
+
+use tonic::{Code, Status, metadata::MetadataValue};
+
+const ID_KEY: &str = "coffer-denial-id";
+
+/// A refusal as the refused end sees it. Both fields come from the peer and are cut to harmless words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("refused: {code} (id {id})")]
+pub struct Denial {
+    /// Stable word, such as `not-released` or `attestation-required`.
+    pub code: String,
+    /// Joins this refusal with the other end's log; `none` if it gave none.
+    pub id: String,
+}
+
+impl Denial {
+    /// Reads a status that carries a verdict; other failures (transport, bad request, bug) are `None`.
+    pub fn of(status: &Status) -> Option<Self> {
+        if !matches!(
+            status.code(),
+            Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition | Code::ResourceExhausted
+        ) {
+            return None;
+        }
+        let id = status.metadata().get(ID_KEY).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Some(Self { code: word(status.message(), "refused"), id: word(id, "none") })
+    }
+}
+
+/// A refusal for a peer: stable `code` as the message, a fresh id beside it. Returns the id for the log line.
+pub fn denied(grpc: Code, code: &'static str) -> (Status, String) {
+    let id = fresh_id();
+    let mut status = Status::new(grpc, code);
+    if let Ok(value) = MetadataValue::try_from(id.as_str()) {
+        status.metadata_mut().insert(ID_KEY, value);
+    }
+    (status, id)
+}
+
+fn fresh_id() -> String {
+    let mut bytes = [0; 8];
+    // The id only joins log lines: without randomness a constant one is worse for the reader, and for nobody else.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes = [0; 8];
+    }
+    hex::encode(bytes)
+}
+
+fn word(text: &str, otherwise: &str) -> String {
+    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(fine) { text.to_owned() } else { otherwise.to_owned() }
+}

@@ -1,0 +1,96 @@
+//! HPKE to the encryption key a report binds: what is sealed opens on that connection, for that call, or nowhere.
+//!
+//! Source: RFC 9180 base mode, DHKEM(P-384, HKDF-SHA384) / HKDF-SHA384 / AES-256-GCM; DESIGN §4.5.
+
+use coffer_verifier::{
+    abi::ReportData,
+    binding::{EncryptionKey, length_prefixed},
+};
+use rustls::crypto::{
+    aws_lc_rs::hpke::DH_KEM_P384_HKDF_SHA384_AES_256,
+    hpke::{EncapsulatedSecret, Hpke, HpkePrivateKey, HpkePublicKey},
+};
+use secrecy::SecretBox;
+
+/// DHKEM(P-384, HKDF-SHA384), RFC 9180 §7.1.
+pub(crate) const KEM: u16 = 0x0011;
+/// HKDF-SHA384, RFC 9180 §7.2.
+pub(crate) const KDF: u16 = 0x0002;
+/// AES-256-GCM, RFC 9180 §7.3.
+pub(crate) const AEAD: u16 = 0x0002;
+/// Uncompressed P-384 point, RFC 9180 §7.1 (Npk).
+pub(crate) const PUBLIC_KEY_LEN: usize = 97;
+
+/// One HPKE message. `info` and AAD are rebuilt by the receiver, never taken from the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HpkeSealed {
+    /// Encapsulated key.
+    pub enc: Vec<u8>,
+    /// Ciphertext with tag.
+    pub ciphertext: Vec<u8>,
+}
+
+/// Why a message was not sealed or opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HpkeError {
+    /// The message is for another key, report, method or AAD, or was changed.
+    #[error("message does not open with this connection's key, report, method and names")]
+    Open,
+    /// The encryption key is unusable.
+    #[error("message cannot be sealed to the peer's encryption key")]
+    Seal,
+    /// No key pair.
+    #[error("encryption key could not be made")]
+    Generate,
+    /// This end has shown no evidence yet, so nobody can have sealed anything to it.
+    #[error("no report of this connection has an encryption key yet")]
+    NoKey,
+    /// The peer's attestation is too old to send anything to it.
+    #[error("peer's attestation is older than 15 minutes; attest again")]
+    Stale,
+}
+
+/// Private half, with the report that binds the public one. Fresh for every report.
+pub(crate) struct Opener {
+    key: HpkePrivateKey,
+    report_data: ReportData,
+}
+
+/// Makes a key pair; [`Opener`] needs the report data, which needs the public key first.
+pub(crate) fn key_pair() -> Result<(EncryptionKey, HpkePrivateKey), HpkeError> {
+    let (public, private) = DH_KEM_P384_HKDF_SHA384_AES_256.generate_key_pair().map_err(|_| HpkeError::Generate)?;
+    Ok((EncryptionKey { kem: KEM, kdf: KDF, aead: AEAD, public_key: public.0 }, private))
+}
+
+impl Opener {
+    pub(crate) fn new(key: HpkePrivateKey, report_data: ReportData) -> Self {
+        Self { key, report_data }
+    }
+
+    pub(crate) fn open(&self, method: &str, aad: &[u8], sealed: &HpkeSealed) -> Result<SecretBox<Vec<u8>>, HpkeError> {
+        let enc = EncapsulatedSecret(sealed.enc.clone());
+        DH_KEM_P384_HKDF_SHA384_AES_256
+            .open(&enc, &info(&self.report_data, method), aad, &sealed.ciphertext, &self.key)
+            .map(|plaintext| SecretBox::new(Box::new(plaintext)))
+            .map_err(|_| HpkeError::Open)
+    }
+}
+
+pub(crate) fn seal(
+    key: &EncryptionKey,
+    report_data: &ReportData,
+    method: &str,
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<HpkeSealed, HpkeError> {
+    let public = HpkePublicKey(key.public_key.clone());
+    let (enc, ciphertext) = DH_KEM_P384_HKDF_SHA384_AES_256
+        .seal(&info(report_data, method), aad, plaintext, &public)
+        .map_err(|_| HpkeError::Seal)?;
+    Ok(HpkeSealed { enc: enc.0, ciphertext })
+}
+
+fn info(report_data: &ReportData, method: &str) -> Vec<u8> {
+    length_prefixed(&[b"coffer/hpke/v1", report_data.as_bytes(), method.as_bytes()])
+}

@@ -1,0 +1,226 @@
+//! A P-384 key with its self-signed certificate: how every end of an RA-TLS connection names itself.
+//!
+//! Peers pin the key (SHA-256 of its SubjectPublicKeyInfo), never the certificate's text or dates.
+//! Source: DESIGN §4.1; RFC 9999 (id-pe-cmw).
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use coffer_verifier::abi::SpkiDigest;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair, PublicKeyData};
+use rustls::{
+    SignatureScheme,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::ParsedCertificate,
+    sign::CertifiedKey,
+};
+use x509_parser::{oid_registry::Oid, prelude::FromDer};
+use zeroize::Zeroizing;
+
+use crate::tls::provider;
+
+/// id-pe-cmw, 1.3.6.1.5.5.7.1.35 (RFC 9999).
+const ID_PE_CMW: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 35];
+/// Evidence that fits a TLS Certificate message with room to spare.
+const MAX_CMW: usize = 48 * 1024;
+
+/// Why a key or certificate is not an identity.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The certificate could not be made.
+    #[error("certificate could not be made: {0}")]
+    Make(String),
+    /// No PEM block of that kind.
+    #[error("no {what} in PEM form found")]
+    Pem {
+        /// `certificate` or `private key`.
+        what: &'static str,
+    },
+    /// Key and certificate do not belong together, or the key is unreadable.
+    #[error("key does not belong to the certificate, or cannot be read")]
+    Key(#[source] rustls::Error),
+    /// Another kind of key.
+    #[error("key is not a P-384 ECDSA key")]
+    NotP384,
+    /// The certificate is not X.509 v3.
+    #[error("certificate cannot be parsed")]
+    Certificate,
+    /// Evidence too long for a certificate.
+    #[error("evidence for the certificate is {found} bytes, at most {MAX_CMW} fit")]
+    EvidenceTooLong {
+        /// Length given.
+        found: usize,
+    },
+}
+
+/// A fresh P-384 key that has no certificate yet; a report can already be bound to [`IdentityKey::spki`].
+pub struct IdentityKey(KeyPair);
+
+impl IdentityKey {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// [`IdentityError::Make`] if the random source fails.
+    pub fn generate() -> Result<Self, IdentityError> {
+        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).map(Self).map_err(make)
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub fn spki(&self) -> SpkiDigest {
+        SpkiDigest::of(&self.0.subject_public_key_info())
+    }
+}
+
+/// Key and certificate as text. The key is wiped on drop.
+pub struct IdentityPem {
+    /// `CERTIFICATE` block.
+    pub certificate: String,
+    /// `PRIVATE KEY` block (PKCS #8); a file for it has mode 0600.
+    pub key: Zeroizing<String>,
+}
+
+/// P-384 key and certificate. Not `Debug`, not `Clone` by accident: [`Identity::to_pem`] is the one way out.
+pub struct Identity {
+    certificate: CertificateDer<'static>,
+    key: Zeroizing<Vec<u8>>,
+    spki: SpkiDigest,
+}
+
+impl Identity {
+    /// Makes a key and a self-signed certificate that says nothing but a name. The name is for people.
+    ///
+    /// # Errors
+    /// [`IdentityError::Make`].
+    pub fn generate(common_name: &str) -> Result<Self, IdentityError> {
+        Self::certify(&IdentityKey::generate()?, common_name, None)
+    }
+
+    /// An attester's identity: the certificate carries `evidence_cmw`, a CMW record in CBOR whose report binds
+    /// `binding::certificate_report_data(key.spki(), workload)`. It identifies; it never releases.
+    ///
+    /// # Errors
+    /// [`IdentityError::EvidenceTooLong`], [`IdentityError::Make`].
+    pub fn attested(key: &IdentityKey, common_name: &str, evidence_cmw: &[u8]) -> Result<Self, IdentityError> {
+        if evidence_cmw.len() > MAX_CMW {
+            return Err(IdentityError::EvidenceTooLong { found: evidence_cmw.len() });
+        }
+        Self::certify(key, common_name, Some(evidence_cmw))
+    }
+
+    /// Reads what [`Identity::to_pem`] wrote, or any P-384 certificate with its key (PKCS #8 or SEC 1).
+    ///
+    /// # Errors
+    /// [`IdentityError`]; also if key and certificate do not belong together.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, IdentityError> {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|_| IdentityError::Pem { what: "certificate" })?;
+        let pair = Zeroizing::new(key.to_owned());
+        let pair = KeyPair::from_pem(&pair).map_err(|_| IdentityError::Pem { what: "private key" })?;
+        if pair.algorithm() != &rcgen::PKCS_ECDSA_P384_SHA384 {
+            return Err(IdentityError::NotP384);
+        }
+        Self::new(certificate, &pair)
+    }
+
+    /// Both as PEM.
+    pub fn to_pem(&self) -> IdentityPem {
+        IdentityPem {
+            certificate: pem("CERTIFICATE", &self.certificate).to_string(),
+            key: pem("PRIVATE KEY", &self.key),
+        }
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo: what peers pin, and what workload specs list.
+    pub fn spki(&self) -> SpkiDigest {
+        self.spki
+    }
+
+    /// The certificate, DER.
+    pub fn certificate_der(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    pub(crate) fn certified_key(&self) -> Result<CertifiedKey, IdentityError> {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.to_vec()));
+        let certified =
+            CertifiedKey::from_der(vec![self.certificate.clone()], key, &provider()).map_err(IdentityError::Key)?;
+        match certified.key.choose_scheme(&[SignatureScheme::ECDSA_NISTP384_SHA384]) {
+            Some(_) => Ok(certified),
+            None => Err(IdentityError::NotP384),
+        }
+    }
+
+    fn certify(key: &IdentityKey, common_name: &str, cmw: Option<&[u8]>) -> Result<Self, IdentityError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        if let Some(cmw) = cmw {
+            params.custom_extensions.push(CustomExtension::from_oid_content(&ID_PE_CMW, octet_string(cmw)));
+        }
+        let certificate = params.self_signed(&key.0).map_err(make)?;
+        Self::new(certificate.der().clone(), &key.0)
+    }
+
+    fn new(certificate: CertificateDer<'static>, pair: &KeyPair) -> Result<Self, IdentityError> {
+        let spki = certificate_spki(&certificate).ok_or(IdentityError::Certificate)?;
+        let identity = Self { certificate, key: Zeroizing::new(pair.serialize_der()), spki };
+        // Checks that key and certificate belong together, before any peer finds out.
+        identity.certified_key()?;
+        Ok(identity)
+    }
+}
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo, by the parser that also checks the handshake signature.
+pub fn certificate_spki(certificate_der: &[u8]) -> Option<SpkiDigest> {
+    let certificate = CertificateDer::from(certificate_der);
+    let parsed = ParsedCertificate::try_from(&certificate).ok()?;
+    Some(SpkiDigest::of(&parsed.subject_public_key_info()))
+}
+
+/// The CMW record (CBOR) in a certificate's id-pe-cmw extension, if there is exactly one. Nobody believes it yet.
+pub fn certificate_cmw(certificate_der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(certificate_der).ok()?;
+    let oid = Oid::from(&ID_PE_CMW).ok()?;
+    let extension = certificate.get_extension_unique(&oid).ok()??;
+    // CMW ::= CHOICE { json UTF8String, cbor OCTET STRING }: we write and read CBOR.
+    let (rest, value) = <&[u8]>::from_der(extension.value).ok()?;
+    rest.is_empty().then(|| value.to_vec())
+}
+
+fn octet_string(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x04];
+    match bytes.len() {
+        short @ 0..=0x7f => out.push(short as u8),
+        long => {
+            let length = long.to_be_bytes();
+            let start = length.iter().take_while(|byte| **byte == 0).count();
+            out.push(0x80 | (length.len() - start) as u8);
+            out.extend_from_slice(&length[start..]);
+        }
+    }
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    let mut out = Zeroizing::new(String::with_capacity(body.len() + body.len() / 64 + 64));
+    for part in ["-----BEGIN ", label, "-----\n"] {
+        out.push_str(part);
+    }
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = tail;
+    }
+    for part in ["-----END ", label, "-----\n"] {
+        out.push_str(part);
+    }
+    out
+}
+
+#[allow(clippy::needless_pass_by_value)] // shape of map_err
+fn make(error: rcgen::Error) -> IdentityError {
+    IdentityError::Make(error.to_string())
+}

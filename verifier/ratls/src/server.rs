@@ -1,0 +1,277 @@
+//! Accepts RA-TLS connections from any stream of byte streams, and serves gRPC on each.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::Sleep,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::Connected},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    facts::{FactsError, TlsFacts},
+    proto::attestation_server::AttestationServer,
+    service::AttestationService,
+    state::ConnectionState,
+    tls::{ClientRule, ServerTls},
+    wire::MAX_MESSAGE,
+};
+
+/// What strangers may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// Time for a TLS handshake.
+    pub handshake: Duration,
+    /// Connections at once that have shown nothing yet, handshakes included.
+    pub unattested: usize,
+    /// How long a connection may show nothing.
+    pub unattested_lifetime: Duration,
+    /// Connections at once, all told.
+    pub connections: usize,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            unattested: 64,
+            unattested_lifetime: Duration::from_mins(1),
+            connections: 1024,
+        }
+    }
+}
+
+/// Why a server ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// HTTP/2 broke.
+    #[error("gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// Without attestation only pinned keys are let in.
+    #[error("a server without attestation needs ClientRule::Spki")]
+    NotPinned,
+}
+
+/// Serves `services`, and the attestation service before them, on every connection of `incoming`.
+///
+/// Ends when `shutdown` does and the open connections have drained. Handlers see [`crate::attested`] and
+/// [`crate::connection`].
+///
+/// # Errors
+/// [`ServeError::Transport`].
+pub async fn serve<I, IO>(
+    incoming: I,
+    tls: ServerTls,
+    attestation: AttestationService,
+    services: Routes,
+    limits: ServeLimits,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let attestation = AttestationServer::new(attestation)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, shutdown).await
+}
+
+/// Serves `services` to clients whose keys `tls` pins ([`ClientRule::Spki`]); no evidence is asked for or given.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve_pinned<I, IO>(
+    incoming: I,
+    tls: ServerTls,
+    services: Routes,
+    limits: ServeLimits,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if !matches!(tls.rule, ClientRule::Spki(_)) {
+        return Err(ServeError::NotPinned);
+    }
+    run(incoming, tls, services, limits, OnHandshake::Settle, shutdown).await
+}
+
+/// Whether the handshake alone makes a connection one of the known.
+#[derive(Clone, Copy)]
+enum OnHandshake {
+    Wait,
+    Settle,
+}
+
+async fn run<I, IO>(
+    incoming: I,
+    tls: ServerTls,
+    services: Routes,
+    limits: ServeLimits,
+    on_handshake: OnHandshake,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (ready, connections) = mpsc::channel(16);
+    // Aborted with this future.
+    let mut acceptor = JoinSet::new();
+    acceptor.spawn(accept(incoming, tls, limits, on_handshake, ready));
+    Server::builder()
+        .max_concurrent_streams(64)
+        .concurrency_limit_per_connection(64)
+        .http2_max_header_list_size(16 * 1024)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_routes(services)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections).map(Ok::<_, io::Error>), shutdown)
+        .await?;
+    Ok(())
+}
+
+async fn accept<I, IO>(
+    incoming: I,
+    tls: ServerTls,
+    limits: ServeLimits,
+    on_handshake: OnHandshake,
+    ready: mpsc::Sender<Connection<IO>>,
+) where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let unattested = Arc::new(Semaphore::new(limits.unattested));
+    let total = Arc::new(Semaphore::new(limits.connections));
+    let mut incoming = std::pin::pin!(incoming);
+    let mut handshakes = JoinSet::new();
+    loop {
+        let (Ok(total), Ok(unattested)) =
+            (total.clone().acquire_owned().await, unattested.clone().acquire_owned().await)
+        else {
+            return;
+        };
+        let next = tokio::select! {
+            next = incoming.next() => next,
+            () = ready.closed() => return,
+        };
+        while handshakes.try_join_next().is_some() {}
+        let io = match next {
+            Some(Ok(io)) => io,
+            Some(Err(error)) => {
+                // Out of file descriptors, or the like: give it time, and go on.
+                warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            None => break,
+        };
+        let (tls, ready) = (tls.clone(), ready.clone());
+        handshakes.spawn(async move {
+            match tokio::time::timeout(limits.handshake, handshake(io, &tls, limits, unattested, total)).await {
+                Ok(Ok(connection)) => {
+                    if let OnHandshake::Settle = on_handshake {
+                        connection.state.settle();
+                    }
+                    let _ = ready.send(connection).await;
+                }
+                Ok(Err(error)) => debug!(%error, "handshake failed"),
+                Err(_) => debug!("handshake took too long"),
+            }
+        });
+    }
+    while handshakes.join_next().await.is_some() {}
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error(transparent)]
+    Tls(#[from] io::Error),
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+}
+
+async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
+    io: IO,
+    tls: &ServerTls,
+    limits: ServeLimits,
+    unattested: OwnedSemaphorePermit,
+    total: OwnedSemaphorePermit,
+) -> Result<Connection<IO>, HandshakeError> {
+    let stream = TlsAcceptor::from(tls.config.clone()).accept(io).await?;
+    let facts = TlsFacts::of_server(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
+    let state = Arc::new(ConnectionState::new(facts, limits.unattested_lifetime, unattested));
+    let timer = Box::pin(tokio::time::sleep(limits.unattested_lifetime));
+    Ok(Connection { stream, state, timer, _total: total })
+}
+
+/// A TLS stream that carries its [`ConnectionState`] into every request, and ends when that state's time is up.
+struct Connection<IO> {
+    stream: TlsStream<IO>,
+    state: Arc<ConnectionState>,
+    timer: Pin<Box<Sleep>>,
+    _total: OwnedSemaphorePermit,
+}
+
+impl<IO> Connection<IO> {
+    fn expired(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let end = self.state.lives_until().unwrap_or(now + Duration::from_hours(24));
+            if end <= now {
+                return true;
+            }
+            self.timer.as_mut().reset(end.into());
+        }
+        false
+    }
+}
+
+impl<IO> Connected for Connection<IO> {
+    type ConnectInfo = Arc<ConnectionState>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.state.clone()
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.expired(cx) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "peer did not attest in time")));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

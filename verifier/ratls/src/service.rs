@@ -1,0 +1,192 @@
+//! The gRPC service that opens every connection: hands out challenges, takes evidence, or gives it.
+
+use std::{any::Any, sync::Arc, time::Instant};
+
+use coffer_verifier::abi::ReportId;
+use tokio::sync::Semaphore;
+use tonic::{Code, Request, Response, Status};
+use tracing::{info, warn};
+
+use crate::{
+    appraisal::{self, Appraiser, Attester, RESULT_LIFETIME, Refusal},
+    denial::denied,
+    facts::TlsFacts,
+    proto::{
+        self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, attest_request, attest_response,
+        attestation_server::Attestation,
+    },
+    state::{ConnectionState, connection},
+    wire,
+};
+
+/// Appraisals and reports at work at once, over all connections; the rest wait their turn.
+const AT_ONCE: usize = 8;
+
+/// Which half of attestation a server does.
+#[derive(Clone)]
+pub struct AttestationService {
+    side: Side,
+    at_once: Arc<Semaphore>,
+}
+
+#[derive(Clone)]
+enum Side {
+    Attester(Arc<dyn Attester>),
+    Verifier(Arc<dyn Verify>),
+}
+
+impl AttestationService {
+    /// This server shows evidence to whoever sends a challenge (the guest agent).
+    pub fn attester(attester: Arc<dyn Attester>) -> Self {
+        Self { side: Side::Attester(attester), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// This server demands evidence (the key broker).
+    pub fn verifier<A: Appraiser>(appraiser: Arc<A>) -> Self {
+        Self { side: Side::Verifier(Arc::new(Verifies(appraiser))), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Runs `work` off the event loop, a bounded number at once.
+    #[allow(clippy::result_large_err)]
+    async fn work<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Result<R, Status> {
+        let permit = self.at_once.clone().acquire_owned().await.map_err(|_| internal("closing", &"no permits"))?;
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        })
+        .await
+        .map_err(|error| internal("internal", &error))
+    }
+
+    async fn give(
+        &self,
+        state: &ConnectionState,
+        attester: &Arc<dyn Attester>,
+        challenge: &[u8],
+    ) -> Result<AttestResponse, Status> {
+        let challenge =
+            wire::challenge_from_wire(challenge).map_err(|refusal| Status::invalid_argument(refusal.code))?;
+        let (attester, facts) = (attester.clone(), state.facts().clone());
+        let (opener, answer) = self
+            .work(move || appraisal::answer(&*attester, &facts, &challenge))
+            .await?
+            .map_err(|error| internal("attester-failed", &error))?;
+        state.answered(opener);
+        Ok(AttestResponse { side: Some(attest_response::Side::Answer(answer)) })
+    }
+
+    async fn take(
+        &self,
+        state: &ConnectionState,
+        verifier: &Arc<dyn Verify>,
+        side: Option<attest_request::Side>,
+    ) -> Result<AttestResponse, Status> {
+        // Spent first: no road below leads back to this challenge. And a peer that fails has nothing left.
+        let challenge = state.spend(Instant::now()).map_err(|code| {
+            state.disgrace();
+            refused(state, &Refusal { code, detail: "no live challenge on this connection".to_owned() })
+        })?;
+        let Some(attest_request::Side::Answer(answer)) = side else {
+            state.disgrace();
+            return Err(Status::invalid_argument("expected-answer"));
+        };
+        let (verifier, facts) = (verifier.clone(), state.facts().clone());
+        let verdict = self.work(move || verifier.check(&facts, &challenge, answer)).await;
+        match verdict {
+            Ok(Ok(verified)) => {
+                state.admit(verified.at, verified.attested);
+                info!(peer = %state.peer_spki(), report_id = %verified.report_id, "peer attested");
+                Ok(AttestResponse {
+                    side: Some(attest_response::Side::Admission(proto::Admission {
+                        report_id: verified.report_id.as_bytes().to_vec(),
+                        valid_seconds: RESULT_LIFETIME.as_secs(),
+                    })),
+                })
+            }
+            Ok(Err(refusal)) => {
+                state.disgrace();
+                Err(refused(state, &refusal))
+            }
+            Err(status) => {
+                state.disgrace();
+                Err(status)
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Attestation for AttestationService {
+    async fn challenge(&self, request: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
+        let state = connection(&request)?;
+        if let Side::Attester(_) = self.side {
+            return Err(Status::unimplemented("this end attests; send it a challenge"));
+        }
+        let challenge = fresh_challenge().map_err(|error| internal("internal", &error))?;
+        state.issue(challenge, Instant::now());
+        Ok(Response::new(ChallengeResponse { challenge: challenge.to_vec() }))
+    }
+
+    async fn attest(&self, request: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
+        let state = connection(&request)?;
+        let _turn = state.turn.lock().await;
+        let side = request.into_inner().side;
+        let response = match &self.side {
+            Side::Attester(attester) => match side {
+                Some(attest_request::Side::Challenge(challenge)) => self.give(&state, attester, &challenge).await,
+                _ => Err(Status::invalid_argument("expected-challenge")),
+            },
+            Side::Verifier(verifier) => self.take(&state, verifier, side).await,
+        };
+        response.map(Response::new)
+    }
+}
+
+/// 32 bytes nobody could have known before.
+pub(crate) fn fresh_challenge() -> Result<[u8; 32], getrandom::Error> {
+    let mut challenge = [0; 32];
+    getrandom::fill(&mut challenge)?;
+    Ok(challenge)
+}
+
+struct Verified {
+    at: Instant,
+    report_id: ReportId,
+    attested: Arc<dyn Any + Send + Sync>,
+}
+
+/// [`appraisal::check`] without its type parameter.
+trait Verify: Send + Sync {
+    fn check(
+        &self,
+        facts: &TlsFacts,
+        challenge: &[u8; 32],
+        answer: proto::AttestedEvidence,
+    ) -> Result<Verified, Refusal>;
+}
+
+struct Verifies<A>(Arc<A>);
+
+impl<A: Appraiser> Verify for Verifies<A> {
+    fn check(
+        &self,
+        facts: &TlsFacts,
+        challenge: &[u8; 32],
+        answer: proto::AttestedEvidence,
+    ) -> Result<Verified, Refusal> {
+        let attested = appraisal::check(&*self.0, facts, challenge, answer)?;
+        Ok(Verified { at: attested.at(), report_id: *attested.report_id(), attested: Arc::new(attested) })
+    }
+}
+
+fn refused(state: &ConnectionState, refusal: &Refusal) -> Status {
+    let (status, id) = denied(Code::PermissionDenied, refusal.code);
+    warn!(id, peer = %state.peer_spki(), code = refusal.code, detail = refusal.detail, "evidence refused");
+    status
+}
+
+fn internal(code: &'static str, cause: &dyn core::fmt::Display) -> Status {
+    let (status, id) = denied(Code::Internal, code);
+    warn!(id, code, %cause, "attestation failed on this end");
+    status
+}

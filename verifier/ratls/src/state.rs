@@ -1,0 +1,186 @@
+//! What a server knows about one connection. It lives and dies with the TLS connection object; no map holds it.
+
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use coffer_verifier::abi::SpkiDigest;
+use secrecy::SecretBox;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Code, Request, Status};
+
+use crate::{
+    appraisal::{Attested, RESULT_LIFETIME},
+    denial::denied,
+    facts::TlsFacts,
+    hpke::{HpkeError, HpkeSealed, Opener},
+};
+
+/// How long a challenge may wait for its answer (DESIGN §4.3).
+pub const CHALLENGE_LIFETIME: Duration = Duration::from_mins(1);
+
+/// State of one server-side connection; handlers find it with [`connection`].
+pub struct ConnectionState {
+    facts: TlsFacts,
+    opened: Instant,
+    unattested_lifetime: Duration,
+    inner: Mutex<Inner>,
+    /// Attest calls of one connection take turns, so that an older answer never replaces a newer one.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Inner {
+    challenge: Option<([u8; 32], Instant)>,
+    peer: Option<Arc<dyn Any + Send + Sync>>,
+    opener: Option<Arc<Opener>>,
+    life: Life,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// How long the connection may stay.
+#[derive(Clone, Copy, Default)]
+enum Life {
+    /// Nothing has been shown yet.
+    #[default]
+    Unsettled,
+    /// The peer was admitted; silence past this closes.
+    Until(Instant),
+    /// This end attested, or the handshake alone admitted its client: there is nothing to renew.
+    Open,
+}
+
+impl ConnectionState {
+    pub(crate) fn new(facts: TlsFacts, unattested_lifetime: Duration, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            facts,
+            opened: Instant::now(),
+            unattested_lifetime,
+            inner: Mutex::new(Inner { permit: Some(permit), ..Inner::default() }),
+            turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Facts of the TLS connection.
+    pub fn facts(&self) -> &TlsFacts {
+        &self.facts
+    }
+
+    /// The key the client proved to hold: an owner's, or an ephemeral one.
+    pub fn peer_spki(&self) -> &SpkiDigest {
+        self.facts.peer_spki()
+    }
+
+    /// Decrypts what the client sealed to this end's latest report on this connection.
+    ///
+    /// # Errors
+    /// [`HpkeError::NoKey`] before the first report; [`HpkeError::Open`] for anything sealed elsewhere or otherwise.
+    pub fn open(&self, method: &str, aad: &[u8], sealed: &HpkeSealed) -> Result<SecretBox<Vec<u8>>, HpkeError> {
+        let opener = self.inner().opener.clone().ok_or(HpkeError::NoKey)?;
+        opener.open(method, aad, sealed)
+    }
+
+    /// The client's admitted evidence; see [`attested`].
+    ///
+    /// # Errors
+    /// `attestation-required` or `attestation-stale`.
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    pub fn attested<T: Send + Sync + 'static>(&self) -> Result<Arc<Attested<T>>, Status> {
+        self.attested_at(Instant::now())
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn attested_at<T: Send + Sync + 'static>(&self, now: Instant) -> Result<Arc<Attested<T>>, Status> {
+        let found = self.inner().peer.clone();
+        let found = found.ok_or_else(|| denied(Code::Unauthenticated, "attestation-required").0)?;
+        let attested = found.downcast::<Attested<T>>().map_err(|_| Status::internal("attested type differs"))?;
+        if attested.is_stale(now) {
+            return Err(denied(Code::Unauthenticated, "attestation-stale").0);
+        }
+        Ok(attested)
+    }
+
+    /// Issues a challenge; an earlier one is void.
+    pub(crate) fn issue(&self, challenge: [u8; 32], now: Instant) {
+        self.inner().challenge = Some((challenge, now));
+    }
+
+    /// Spends the challenge, whatever comes of it.
+    pub(crate) fn spend(&self, now: Instant) -> Result<[u8; 32], &'static str> {
+        let (challenge, issued) = self.inner().challenge.take().ok_or("challenge-missing")?;
+        if now.saturating_duration_since(issued) > CHALLENGE_LIFETIME {
+            return Err("challenge-expired");
+        }
+        Ok(challenge)
+    }
+
+    /// Installs an admitted peer in place of the last one.
+    pub(crate) fn admit(&self, at: Instant, attested: Arc<dyn Any + Send + Sync>) {
+        let mut inner = self.inner();
+        inner.peer = Some(attested);
+        inner.settle(Life::Until(at + RESULT_LIFETIME + CHALLENGE_LIFETIME));
+    }
+
+    /// Takes the attestation away: a peer that fails a challenge has none.
+    pub(crate) fn disgrace(&self) {
+        self.inner().peer = None;
+    }
+
+    /// Installs the key of this end's new report; the old one opens nothing any more.
+    pub(crate) fn answered(&self, opener: Opener) {
+        let mut inner = self.inner();
+        inner.opener = Some(Arc::new(opener));
+        inner.settle(Life::Open);
+    }
+
+    /// The handshake alone proved what this server asks for.
+    pub(crate) fn settle(&self) {
+        self.inner().settle(Life::Open);
+    }
+
+    /// When this connection is to be closed unless something happens before.
+    pub(crate) fn lives_until(&self) -> Option<Instant> {
+        let inner = self.inner();
+        match inner.life {
+            Life::Unsettled => Some(self.opened + self.unattested_lifetime),
+            Life::Until(end) => Some(end),
+            Life::Open => None,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Every critical section above leaves the fields whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn settle(&mut self, life: Life) {
+        self.life = life;
+        self.permit = None;
+    }
+}
+
+/// The connection a request came on.
+///
+/// # Errors
+/// `internal` if the service is not run by [`crate::serve`].
+#[allow(clippy::result_large_err)]
+pub fn connection<R>(request: &Request<R>) -> Result<Arc<ConnectionState>, Status> {
+    request
+        .extensions()
+        .get::<Arc<ConnectionState>>()
+        .cloned()
+        .ok_or_else(|| Status::internal("request did not come over RA-TLS"))
+}
+
+/// The admitted evidence of the client that sent this request, on this very connection.
+///
+/// # Errors
+/// UNAUTHENTICATED `attestation-required` or, after 15 minutes, `attestation-stale`: the client asks for a new challenge.
+#[allow(clippy::result_large_err)]
+pub fn attested<T: Send + Sync + 'static, R>(request: &Request<R>) -> Result<Arc<Attested<T>>, Status> {
+    connection(request)?.attested()
+}

@@ -1,0 +1,370 @@
+//! What this installation knows of its boxes: one SQLite database, written by commands and supervisors alike.
+//!
+//! A record says `running` only while a supervisor holds the lock of the box; [`State::reconcile`] mends records of
+//! supervisors that died. Trusts: the lock. Never: believes a process id.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::{Deserialize, Serialize};
+
+use crate::boxes::{BoxOptions, Timings};
+use crate::home::Home;
+use crate::id::BoxId;
+use crate::lock::BoxLock;
+
+/// Why the database does not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// SQLite says no.
+    #[error("box database")]
+    Database(#[from] rusqlite::Error),
+    /// A record is not what we write.
+    #[error("box database holds an unreadable {field} for {id}")]
+    Record {
+        /// Which box.
+        id: String,
+        /// Which column.
+        field: &'static str,
+    },
+    /// The name is taken.
+    #[error(
+        "the box name \"/{name}\" is already in use by box \"{holder}\"; remove or rename that box to reuse the name"
+    )]
+    NameInUse {
+        /// Which name.
+        name: String,
+        /// Who has it.
+        holder: BoxId,
+    },
+    /// No such box.
+    #[error("no such box: {0}")]
+    Unknown(String),
+    /// More than one box.
+    #[error("{prefix} is the beginning of {count} box ids")]
+    Ambiguous {
+        /// What was given.
+        prefix: String,
+        /// How many fit.
+        count: usize,
+    },
+}
+
+/// Where a box is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BoxState {
+    /// Never started.
+    Created,
+    /// Supervised.
+    Running,
+    /// Ended; there is an exit code.
+    Exited,
+    /// Being removed, and that failed.
+    Dead,
+}
+
+impl BoxState {
+    /// The word in tables and filters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// From the word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Created, Self::Running, Self::Exited, Self::Dead].into_iter().find(|state| state.word() == word)
+    }
+}
+
+/// One box as recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoxRecord {
+    /// Id.
+    pub id: BoxId,
+    /// Name.
+    pub name: String,
+    /// Image as the user wrote it.
+    pub image: String,
+    /// Where it is in its life.
+    pub state: BoxState,
+    /// Supervisor's process id, while running.
+    pub supervisor_pid: Option<u32>,
+    /// QEMU's process id, while running.
+    pub vmm_pid: Option<u32>,
+    /// Unix milliseconds.
+    pub created: i64,
+    /// Unix milliseconds of the last start.
+    pub started: Option<i64>,
+    /// Unix milliseconds of the last end.
+    pub finished: Option<i64>,
+    /// Exit code of the last run.
+    pub exit_code: Option<i32>,
+    /// Why the last run ended, where it was not the workload's own doing.
+    pub error: Option<String>,
+    /// How it was asked for.
+    pub options: BoxOptions,
+    /// When what happened in the last start.
+    pub timings: Timings,
+}
+
+/// The open database.
+#[derive(Debug)]
+pub struct State {
+    db: Connection,
+}
+
+const SCHEMA: &str = "
+create table if not exists boxes (
+    id text primary key, name text not null unique, image text not null, state text not null,
+    supervisor_pid integer, vmm_pid integer,
+    created integer not null, started integer, finished integer,
+    exit_code integer, error text, options text not null, timings text not null
+) strict;
+pragma user_version = 1;
+";
+
+const COLUMNS: &str =
+    "id, name, image, state, supervisor_pid, vmm_pid, created, started, finished, exit_code, error, options, timings";
+
+impl State {
+    /// Opens or makes the database of a home.
+    ///
+    /// # Errors
+    /// [`StateError::Database`].
+    pub fn open(home: &Home) -> Result<Self, StateError> {
+        Self::open_file(&home.database())
+    }
+
+    fn open_file(path: &Path) -> Result<Self, StateError> {
+        let db = Connection::open(path)?;
+        db.busy_timeout(Duration::from_secs(10))?;
+        db.pragma_update(None, "journal_mode", "wal")?;
+        db.pragma_update(None, "synchronous", "normal")?;
+        let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version < 1 {
+            db.execute_batch(SCHEMA)?;
+        }
+        Ok(Self { db })
+    }
+
+    /// Records a new box.
+    ///
+    /// # Errors
+    /// [`StateError::NameInUse`] if another box has the name.
+    pub fn add(&self, record: &BoxRecord) -> Result<(), StateError> {
+        let (options, timings) = (json(&record.options), json(&record.timings));
+        let added = self.db.execute(
+            "insert into boxes (id, name, image, state, created, options, timings) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                record.id.as_str(),
+                record.name,
+                record.image,
+                record.state.word(),
+                record.created,
+                options,
+                timings
+            ],
+        );
+        match added {
+            Ok(_) => Ok(()),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                let holder: Option<String> = self
+                    .db
+                    .query_row("select id from boxes where name = ?1", [&record.name], |row| row.get(0))
+                    .optional()?;
+                match holder.and_then(|id| BoxId::try_from(id).ok()) {
+                    Some(holder) => Err(StateError::NameInUse { name: record.name.clone(), holder }),
+                    None => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every box, newest first.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn all(&self) -> Result<Vec<BoxRecord>, StateError> {
+        let mut query = self.db.prepare(&format!("select {COLUMNS} from boxes order by created desc, id"))?;
+        let rows = query.query_map([], raw)?;
+        rows.map(|row| row.map_err(StateError::from).and_then(record)).collect()
+    }
+
+    /// The box of this name, id or unique beginning of an id.
+    ///
+    /// # Errors
+    /// [`StateError::Unknown`] or [`StateError::Ambiguous`].
+    pub fn find(&self, word: &str) -> Result<BoxRecord, StateError> {
+        let boxes = self.all()?;
+        let word_name = word.strip_prefix('/').unwrap_or(word);
+        if let Some(found) = boxes.iter().find(|b| b.name == word_name || b.id.as_str() == word) {
+            return Ok(found.clone());
+        }
+        let mut fitting: Vec<_> =
+            boxes.into_iter().filter(|b| !word.is_empty() && b.id.as_str().starts_with(word)).collect();
+        match (fitting.len(), fitting.pop()) {
+            (1, Some(found)) => Ok(found),
+            (0, _) => Err(StateError::Unknown(word.into())),
+            (count, _) => Err(StateError::Ambiguous { prefix: word.into(), count }),
+        }
+    }
+
+    /// The box of this id.
+    ///
+    /// # Errors
+    /// [`StateError::Unknown`].
+    pub fn box_of(&self, id: &BoxId) -> Result<BoxRecord, StateError> {
+        let found =
+            self.db.query_row(&format!("select {COLUMNS} from boxes where id = ?1"), [id.as_str()], raw).optional()?;
+        found.map(record).transpose()?.ok_or_else(|| StateError::Unknown(id.to_string()))
+    }
+
+    /// A supervisor took the box over.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn supervised(&self, id: &BoxId, supervisor_pid: u32, now: i64) -> Result<(), StateError> {
+        self.db.execute(
+            "update boxes set state = 'running', supervisor_pid = ?2, vmm_pid = null, started = ?3, finished = null,
+             exit_code = null, error = null where id = ?1",
+            params![id.as_str(), supervisor_pid, now],
+        )?;
+        Ok(())
+    }
+
+    /// Its VMM runs.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn vmm_started(&self, id: &BoxId, vmm_pid: u32) -> Result<(), StateError> {
+        self.db.execute("update boxes set vmm_pid = ?2 where id = ?1", params![id.as_str(), vmm_pid])?;
+        Ok(())
+    }
+
+    /// What the last start took so far.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn set_timings(&self, id: &BoxId, timings: &Timings) -> Result<(), StateError> {
+        self.db.execute("update boxes set timings = ?2 where id = ?1", params![id.as_str(), json(timings)])?;
+        Ok(())
+    }
+
+    /// The box ended.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn ended(&self, id: &BoxId, exit_code: i32, error: Option<&str>, now: i64) -> Result<(), StateError> {
+        self.db.execute(
+            "update boxes set state = 'exited', supervisor_pid = null, vmm_pid = null, finished = ?4, exit_code = ?2,
+             error = ?3 where id = ?1",
+            params![id.as_str(), exit_code, error, now],
+        )?;
+        Ok(())
+    }
+
+    /// Forgets the box.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn remove(&self, id: &BoxId) -> Result<(), StateError> {
+        self.db.execute("delete from boxes where id = ?1", [id.as_str()])?;
+        Ok(())
+    }
+
+    /// Mends the records of boxes whose supervisor died: they have exited with 137, and those made with `--rm` go.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn reconcile(&self, home: &Home, now: i64) -> Result<(), StateError> {
+        for found in self.all()? {
+            let Some(pid) = found.supervisor_pid.filter(|_| found.state == BoxState::Running) else { continue };
+            let folder = home.box_folder(&found.id);
+            if BoxLock::is_held(&folder) {
+                continue;
+            }
+            // The supervisor may have ended in good order since we read: only the record we read is mended.
+            let mended = self.db.execute(
+                "update boxes set state = 'exited', supervisor_pid = null, vmm_pid = null, finished = ?3, exit_code = 137,
+                 error = 'supervisor died' where id = ?1 and state = 'running' and supervisor_pid = ?2",
+                params![found.id.as_str(), pid, now],
+            )?;
+            if mended == 1 {
+                crate::boxes::clean_run_files(&folder);
+                if found.options.remove {
+                    let _ = std::fs::remove_dir_all(&folder);
+                    self.remove(&found.id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Raw {
+    id: String,
+    state: String,
+    options: String,
+    timings: String,
+    name: String,
+    image: String,
+    supervisor_pid: Option<u32>,
+    vmm_pid: Option<u32>,
+    created: i64,
+    started: Option<i64>,
+    finished: Option<i64>,
+    exit_code: Option<i32>,
+    error: Option<String>,
+}
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
+    Ok(Raw {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        image: row.get(2)?,
+        state: row.get(3)?,
+        supervisor_pid: row.get(4)?,
+        vmm_pid: row.get(5)?,
+        created: row.get(6)?,
+        started: row.get(7)?,
+        finished: row.get(8)?,
+        exit_code: row.get(9)?,
+        error: row.get(10)?,
+        options: row.get(11)?,
+        timings: row.get(12)?,
+    })
+}
+
+fn record(raw: Raw) -> Result<BoxRecord, StateError> {
+    let unreadable = |field| StateError::Record { id: raw.id.clone(), field };
+    Ok(BoxRecord {
+        id: BoxId::try_from(raw.id.clone()).map_err(|_| unreadable("id"))?,
+        state: BoxState::from_word(&raw.state).ok_or_else(|| unreadable("state"))?,
+        options: serde_json::from_str(&raw.options).map_err(|_| unreadable("options"))?,
+        timings: serde_json::from_str(&raw.timings).map_err(|_| unreadable("timings"))?,
+        name: raw.name,
+        image: raw.image,
+        supervisor_pid: raw.supervisor_pid,
+        vmm_pid: raw.vmm_pid,
+        created: raw.created,
+        started: raw.started,
+        finished: raw.finished,
+        exit_code: raw.exit_code,
+        error: raw.error,
+    })
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "null".into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! The only home of `unsafe` in this crate, one file per thing the kernel gives us.
+
+pub mod child;

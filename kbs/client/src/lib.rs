@@ -1,1 +1,50 @@
-//! Client and protocol of the key broker; no database.
+//! The key broker seen from outside: its protocols, the guest's [`BrokerClient`] and the operator's [`AdminClient`].
+//!
+//! Trusts: the broker behind a pinned key, for the values it releases. Believes nothing of who carries the bytes.
+//! Never: dials for the guest (a stream comes in, the caller chooses the road), logs a value, follows a redirect.
+//! Source: DESIGN §4 and §6.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod broker;
+mod error;
+mod path;
+mod profile;
+
+pub use admin::{AdminClient, Expected, PutSecret, Reference, SecretInfo};
+pub use broker::{BrokerClient, GET_SECRET, Secret, secret_aad};
+pub use error::ClientError;
+pub use path::{PathError, ResourcePath};
+pub use profile::{AdminProfile, ProfileError};
+
+/// ALPN of the admin API.
+pub const ALPN_ADMIN: &[u8] = b"coffer-kbs-admin/1";
+
+/// Generated: what a guest asks of the broker.
+pub mod kbs {
+    /// Protocol version 1.
+    #[allow(missing_docs, clippy::pedantic)]
+    pub mod v1 {
+        tonic::include_proto!("coffer.kbs.v1");
+    }
+    /// The admin API.
+    pub mod admin {
+        /// Protocol version 1.
+        #[allow(missing_docs, clippy::pedantic)]
+        pub mod v1 {
+            tonic::include_proto!("coffer.kbs.admin.v1");
+        }
+    }
+}
+
+impl From<coffer_ratls::HpkeSealed> for kbs::v1::Sealed {
+    fn from(sealed: coffer_ratls::HpkeSealed) -> Self {
+        Self { enc: sealed.enc, ciphertext: sealed.ciphertext }
+    }
+}
+
+impl From<kbs::v1::Sealed> for coffer_ratls::HpkeSealed {
+    fn from(sealed: kbs::v1::Sealed) -> Self {
+        Self { enc: sealed.enc, ciphertext: sealed.ciphertext }
+    }
+}

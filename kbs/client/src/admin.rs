@@ -1,0 +1,230 @@
+//! The operator's side: secrets in, references in, audit out. Values never come back.
+
+use std::time::Duration;
+
+use coffer_ratls::{ClientTls, PeerPin, connect_pinned};
+use coffer_verifier::abi::{Measurement, WorkloadDigest};
+use secrecy::{ExposeSecret, SecretBox};
+use tokio::{net::TcpStream, time::timeout};
+use tonic::{Response, transport::Channel};
+
+use crate::{
+    ALPN_ADMIN,
+    error::{ClientError, admin_call},
+    kbs::admin::v1::{self, admin_client},
+    path::ResourcePath,
+    profile::AdminProfile,
+};
+
+const DIAL: Duration = Duration::from_secs(10);
+
+/// Check-and-set condition of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever is there.
+    Any,
+    /// There must be none.
+    Absent,
+    /// This version must be the latest.
+    Version(u64),
+}
+
+/// A secret to store.
+pub struct PutSecret<'a> {
+    /// Tenant.
+    pub tenant: &'a str,
+    /// Where.
+    pub path: &'a ResourcePath,
+    /// What.
+    pub value: &'a SecretBox<Vec<u8>>,
+    /// Evidence under a simulated anchor may have it.
+    pub allow_simulated: bool,
+    /// Condition.
+    pub expected: Expected,
+    /// Name of the release policy; empty: the shipped default.
+    pub policy: &'a str,
+}
+
+/// What the broker tells about a secret; never its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretInfo {
+    /// `kbs:///repository/type/tag`, as the broker states it.
+    pub path: String,
+    /// Latest version.
+    pub version: u64,
+    /// Whether simulated evidence may have it.
+    pub allow_simulated: bool,
+    /// Name of its release policy.
+    pub policy: String,
+    /// Seconds since 1970.
+    pub created_unix: i64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// One admitted pair: this measurement, for this workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Tenant.
+    pub tenant: String,
+    /// Launch digest.
+    pub measurement: Measurement,
+    /// Workload digest.
+    pub workload: WorkloadDigest,
+    /// For people.
+    pub name: String,
+    /// Seconds since 1970; 0: no expiry.
+    pub expires_unix: i64,
+}
+
+/// A connection to the admin API.
+pub struct AdminClient {
+    admin: admin_client::AdminClient<Channel>,
+}
+
+impl AdminClient {
+    /// Dials the profile's address, demands its key, shows the operator's.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] names the address; [`ClientError::PinMismatch`] if somebody else answers.
+    pub async fn connect(profile: &AdminProfile) -> Result<Self, ClientError> {
+        let unreachable = |cause: String| ClientError::Unreachable { cause: format!("{}: {cause}", profile.address) };
+        let stream = timeout(DIAL, TcpStream::connect(&profile.address))
+            .await
+            .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        let tls = ClientTls::with_alpn(&profile.identity, PeerPin::Spki(vec![profile.server_spki]), ALPN_ADMIN)
+            .map_err(|error| ClientError::Own { cause: error.to_string() })?;
+        let (channel, _) = connect_pinned(stream, &tls).await?;
+        Ok(Self { admin: admin_client::AdminClient::new(channel) })
+    }
+
+    /// Stores a secret; gives its version.
+    ///
+    /// # Errors
+    /// [`ClientError::Rejected`] if the condition does not hold.
+    pub async fn put_secret(&self, put: PutSecret<'_>) -> Result<u64, ClientError> {
+        let request = v1::PutSecretRequest {
+            tenant: put.tenant.to_owned(),
+            path: put.path.to_string(),
+            value: put.value.expose_secret().clone(),
+            allow_simulated: put.allow_simulated,
+            expected_version: match put.expected {
+                Expected::Any => None,
+                Expected::Absent => Some(0),
+                Expected::Version(version) => Some(version),
+            },
+            policy: put.policy.to_owned(),
+        };
+        Ok(done(self.admin.clone().put_secret(request).await)?.version)
+    }
+
+    /// Lists a tenant's secrets.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_secrets(&self, tenant: &str) -> Result<Vec<SecretInfo>, ClientError> {
+        let request = v1::ListSecretsRequest { tenant: tenant.to_owned() };
+        let response = done(self.admin.clone().list_secrets(request).await)?;
+        Ok(response.secrets.into_iter().map(SecretInfo::from).collect())
+    }
+
+    /// Deletes a secret; false if there was none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn delete_secret(&self, tenant: &str, path: &ResourcePath) -> Result<bool, ClientError> {
+        let request = v1::DeleteSecretRequest { tenant: tenant.to_owned(), path: path.to_string() };
+        Ok(done(self.admin.clone().delete_secret(request).await)?.existed)
+    }
+
+    /// Adds a reference; false if it was there already.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn add_reference(&self, reference: &Reference) -> Result<bool, ClientError> {
+        let request = v1::AddReferenceRequest { reference: Some(reference.into()) };
+        Ok(done(self.admin.clone().add_reference(request).await)?.added)
+    }
+
+    /// Lists a tenant's references.
+    ///
+    /// # Errors
+    /// [`ClientError::Protocol`] if the broker states one that is none.
+    pub async fn list_references(&self, tenant: &str) -> Result<Vec<Reference>, ClientError> {
+        let request = v1::ListReferencesRequest { tenant: tenant.to_owned() };
+        let response = done(self.admin.clone().list_references(request).await)?;
+        response.references.into_iter().map(Reference::try_from).collect()
+    }
+
+    /// Removes a reference; false if there was none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn remove_reference(
+        &self,
+        tenant: &str,
+        measurement: &Measurement,
+        workload: &WorkloadDigest,
+    ) -> Result<bool, ClientError> {
+        let request = v1::RemoveReferenceRequest {
+            tenant: tenant.to_owned(),
+            measurement: measurement.as_bytes().to_vec(),
+            workload_digest: workload.as_bytes().to_vec(),
+        };
+        Ok(done(self.admin.clone().remove_reference(request).await)?.existed)
+    }
+
+    /// Audit lines (JSON) from `from_sequence` on, oldest first; `limit` 0 means 1000.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn audit(&self, from_sequence: u64, limit: u32) -> Result<Vec<String>, ClientError> {
+        Ok(done(self.admin.clone().audit(v1::AuditRequest { from_sequence, limit }).await)?.lines)
+    }
+}
+
+fn done<R>(result: Result<Response<R>, tonic::Status>) -> Result<R, ClientError> {
+    result.map(Response::into_inner).map_err(|status| admin_call(&status))
+}
+
+impl From<v1::SecretInfo> for SecretInfo {
+    fn from(info: v1::SecretInfo) -> Self {
+        Self {
+            path: info.path,
+            version: info.version,
+            allow_simulated: info.allow_simulated,
+            policy: info.policy,
+            created_unix: info.created_unix,
+            length: info.length,
+        }
+    }
+}
+
+impl From<&Reference> for v1::Reference {
+    fn from(reference: &Reference) -> Self {
+        Self {
+            tenant: reference.tenant.clone(),
+            measurement: reference.measurement.as_bytes().to_vec(),
+            workload_digest: reference.workload.as_bytes().to_vec(),
+            name: reference.name.clone(),
+            expires_unix: reference.expires_unix,
+        }
+    }
+}
+
+impl TryFrom<v1::Reference> for Reference {
+    type Error = ClientError;
+
+    fn try_from(wire: v1::Reference) -> Result<Self, ClientError> {
+        let malformed = |error: coffer_verifier::abi::WordError| ClientError::Protocol { cause: error.to_string() };
+        Ok(Self {
+            tenant: wire.tenant,
+            measurement: Measurement::try_from(wire.measurement.as_slice()).map_err(malformed)?,
+            workload: WorkloadDigest::try_from(wire.workload_digest.as_slice()).map_err(malformed)?,
+            name: wire.name,
+            expires_unix: wire.expires_unix,
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! Why the broker gave no answer we can use; one variant per thing the reader would do about it.
+
+use std::error::Error;
+
+use coffer_ratls::{ConnectError, Denial, HpkeError};
+use coffer_verifier::abi::SpkiDigest;
+use tonic::{Code, Status};
+
+/// Failure of a call to the broker.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nobody answers, or the line broke: network, address, or a broker that is down.
+    #[error("key broker is unreachable: {cause}")]
+    Unreachable {
+        /// In words.
+        cause: String,
+    },
+    /// Somebody answers, but not the broker that is pinned.
+    #[error("key broker shows key {found}, which is none of the {} pinned", expected.len())]
+    PinMismatch {
+        /// The key it showed.
+        found: SpkiDigest,
+        /// The pinned keys.
+        expected: Vec<SpkiDigest>,
+    },
+    /// The broker said no. Its log has the reason under the id.
+    #[error("key broker refused: {code} (id {id})")]
+    Refused {
+        /// Stable word, such as `not-released`.
+        code: String,
+        /// Joins this refusal with the broker's log.
+        id: String,
+    },
+    /// The admin API did not take the request as it was.
+    #[error("key broker did not take the request: {message}")]
+    Rejected {
+        /// gRPC code.
+        code: Code,
+        /// The broker's words, printable ASCII.
+        message: String,
+    },
+    /// The value does not open: it was sealed for another connection, secret or version.
+    #[error("released value does not open")]
+    Sealed(#[source] HpkeError),
+    /// The peer does not speak our protocol, or this end could not attest.
+    #[error("no protocol with the key broker: {cause}")]
+    Protocol {
+        /// In words.
+        cause: String,
+    },
+    /// This end could not make its evidence or configuration.
+    #[error("this end cannot attest: {cause}")]
+    Own {
+        /// In words.
+        cause: String,
+    },
+}
+
+impl ClientError {
+    /// What the operator can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } => Some("check the broker's address and that `coffer-kbs serve` runs there"),
+            Self::PinMismatch { .. } => Some("pin the broker's present key, or find out who answers at its address"),
+            Self::Refused { .. } => Some("look the id up in the broker's log or audit"),
+            _ => None,
+        }
+    }
+}
+
+impl From<Denial> for ClientError {
+    fn from(denial: Denial) -> Self {
+        Self::Refused { code: denial.code, id: denial.id }
+    }
+}
+
+impl From<ConnectError> for ClientError {
+    fn from(error: ConnectError) -> Self {
+        let cause = chain(&error);
+        match error {
+            ConnectError::PinMismatch { found, expected } => Self::PinMismatch { found, expected },
+            ConnectError::Refused(denial) => denial.into(),
+            ConnectError::Call(status) => call(&status),
+            ConnectError::Handshake(io) => match alert(&io) {
+                Some(alert) => Self::Protocol { cause: alert },
+                None => Self::Unreachable { cause },
+            },
+            ConnectError::Timeout(_) | ConnectError::Transport(_) => Self::Unreachable { cause },
+            ConnectError::Config(_) | ConnectError::Attester(_) | ConnectError::Internal(_) => Self::Own { cause },
+            _ => Self::Protocol { cause },
+        }
+    }
+}
+
+/// A failed broker call.
+pub(crate) fn call(status: &Status) -> ClientError {
+    if let Some(denial) = Denial::of(status) {
+        return denial.into();
+    }
+    match (alert(status), status.code()) {
+        (Some(alert), _) => ClientError::Refused { code: alert, id: "none".to_owned() },
+        (None, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded) => {
+            ClientError::Unreachable { cause: chain(status) }
+        }
+        (None, _) if status.source().is_some() => ClientError::Unreachable { cause: chain(status) },
+        (None, code) => ClientError::Protocol { cause: format!("{code:?}: {}", printable(status.message())) },
+    }
+}
+
+/// A failed admin call: the peer is a pinned broker and the caller its operator, so its words are passed on.
+pub(crate) fn admin_call(status: &Status) -> ClientError {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::Aborted
+        | Code::FailedPrecondition
+        | Code::OutOfRange => ClientError::Rejected { code: status.code(), message: printable(status.message()) },
+        _ => call(status),
+    }
+}
+
+/// A TLS alert somewhere below `error`: the peer broke off on purpose.
+fn alert(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let tls = error
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(rustls::Error::AlertReceived(_)) => return Some("key-not-admitted".to_owned()),
+            Some(other) => return Some(other.to_string()),
+            None => next = error.source(),
+        }
+    }
+    None
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = error.source();
+    }
+    printable(&text)
+}
+
+fn printable(text: &str) -> String {
+    text.chars().take(400).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+}

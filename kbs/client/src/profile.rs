@@ -1,0 +1,118 @@
+//! The operator's profile: where the admin API is, which key it has, and the operator's own key. One file, mode 0600.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use coffer_ratls::{Identity, IdentityError};
+use coffer_verifier::abi::SpkiDigest;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+/// Why a profile cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProfileError {
+    /// Not read or written.
+    #[error("admin profile {path}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others may read the key.
+    #[error("admin profile {path} has mode {mode:04o}, its key may be read by others; expected 0600")]
+    Mode {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not a profile. The text of the error names the place, never the content.
+    #[error("admin profile is malformed at byte {at}")]
+    Malformed {
+        /// Offset.
+        at: usize,
+    },
+    /// Key or certificate.
+    #[error("admin profile holds no usable key and certificate")]
+    Identity(#[from] IdentityError),
+}
+
+/// How an operator reaches the admin API.
+pub struct AdminProfile {
+    /// `host:port`.
+    pub address: String,
+    /// SHA-256 of the admin listener's SubjectPublicKeyInfo.
+    pub server_spki: SpkiDigest,
+    /// The operator's key and certificate.
+    pub identity: Identity,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    address: String,
+    server_spki: SpkiDigest,
+    certificate: String,
+    key: String,
+}
+
+impl Drop for ProfileFile {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl AdminProfile {
+    /// Reads a profile file.
+    ///
+    /// # Errors
+    /// [`ProfileError`]; also if the file is readable by group or others.
+    pub fn read(path: &Path) -> Result<Self, ProfileError> {
+        let file = |source| ProfileError::File { path: path.to_owned(), source };
+        let mode = fs::metadata(path).map_err(file)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(ProfileError::Mode { path: path.to_owned(), mode });
+        }
+        Self::parse(&Zeroizing::new(fs::read_to_string(path).map_err(file)?))
+    }
+
+    /// Reads a profile.
+    ///
+    /// # Errors
+    /// [`ProfileError::Malformed`], [`ProfileError::Identity`].
+    pub fn parse(text: &str) -> Result<Self, ProfileError> {
+        let mut file: ProfileFile = toml::from_str(text)
+            .map_err(|error| ProfileError::Malformed { at: error.span().map_or(0, |s| s.start) })?;
+        let identity = Identity::from_pem(&file.certificate, &file.key)?;
+        Ok(Self { address: std::mem::take(&mut file.address), server_spki: file.server_spki, identity })
+    }
+
+    /// Writes a profile file, mode 0600 from its first byte; an existing one is refused.
+    ///
+    /// # Errors
+    /// [`ProfileError::File`].
+    pub fn write(&self, path: &Path) -> Result<(), ProfileError> {
+        let error = |source| ProfileError::File { path: path.to_owned(), source };
+        let text = self.to_toml().map_err(|cause| error(io::Error::other(cause)))?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(error)
+    }
+
+    fn to_toml(&self) -> Result<Zeroizing<String>, toml::ser::Error> {
+        let pem = self.identity.to_pem();
+        let file = ProfileFile {
+            address: self.address.clone(),
+            server_spki: self.server_spki,
+            certificate: pem.certificate,
+            key: pem.key.to_string(),
+        };
+        toml::to_string(&file).map(Zeroizing::new)
+    }
+}

@@ -1,1 +1,11 @@
-//! End-to-end harness and stories; sees every crate, seen by none.
+//! Harness of the end-to-end stories and of `coffer-demo`: real binaries, a real registry, real boots, on loopback.
+//!
+//! Everything lives in one scratch folder and dies with it: services are children that the kernel kills when we go.
+#![forbid(unsafe_code)]
+
+pub mod image;
+pub mod process;
+pub mod services;
+pub mod world;
+
+pub use world::World;

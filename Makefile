@@ -1,0 +1,37 @@
+# Coffer. `make demo` shows it, `make test` proves it; both install what they need on Debian 12.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PLATFORM := $(TARGET)/release/platform
+BINS := -p coffer-runtime -p coffer-kbs -p coffer-tests
+
+.PHONY: help setup build platform demo test lint bench peers fuzz-smoke clean
+
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## Debian packages, guest kernel, tools
+	@scripts/setup
+
+build: setup platform ## target/release/coffer, coffer-kbs and the guest platform
+	@cargo build --release $(BINS) --bins
+
+platform: setup ## kernel, initrd and manifest of the guest
+	@scripts/platform $(PLATFORM)
+
+demo: build ## boot an image in a microVM, attest it, release a secret to it, refuse four attacks
+	@$(TARGET)/release/coffer-demo
+
+test: build ## every test, end to end ones included
+	@cargo nextest run --release --workspace
+
+lint: ## formatting, clippy, licences and sources of dependencies
+	@scripts/setup lint
+	@cargo fmt --all --check
+	@cargo clippy --release --workspace --all-targets -- -D warnings
+	@$${XDG_CACHE_HOME:-$$HOME/.cache}/coffer/tools/bin/cargo-deny --log-level error check bans licenses sources
+
+bench: build ## figures, each beside the limit measured in the same run
+	@cargo bench -p coffer-verifier
+	@$(TARGET)/release/coffer bench verify
+
+clean:
+	@cargo clean

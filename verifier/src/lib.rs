@@ -9,3 +9,4 @@
 pub mod abi;
 pub mod binding;
 pub mod evidence;
+pub mod measure;

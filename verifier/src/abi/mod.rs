@@ -2,6 +2,7 @@
 
 mod cert_table;
 mod fields;
+pub mod message;
 mod processor;
 mod product;
 pub mod report;
@@ -9,9 +10,7 @@ mod tcb;
 mod words;
 
 pub use cert_table::{CertKind, CertTable, CertTableError};
-pub use fields::{
-    GuestPolicy, KeyInfo, KeyInfoError, PlatformBit, PlatformInfo, PolicyBit, PolicyError, SigningKey,
-};
+pub use fields::{GuestPolicy, KeyInfo, KeyInfoError, PlatformBit, PlatformInfo, PolicyBit, PolicyError, SigningKey};
 pub use processor::{
     DerivedKey, ExtendedReport, GuestFieldSelect, KeyRequest, KeySelect, ProcessorError, ReportRequest, RootKey,
     SecureProcessor,

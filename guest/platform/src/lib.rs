@@ -10,6 +10,7 @@ mod cpio;
 pub mod files;
 pub mod initrd;
 pub mod machine;
+pub mod plan;
 
 use coffer_spec::{Tee, workload_argument};
 use coffer_verifier::abi::WorkloadDigest;

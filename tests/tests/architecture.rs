@@ -3,9 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, PackageId};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Crate, and the crates of ours it may use. What is absent is forbidden.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -21,19 +22,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls"]),
     (
         "coffer-guest",
-        &[
-            "coffer-verifier",
-            "coffer-ratls",
-            "coffer-spec",
-            "coffer-seal",
-            "coffer-guest-proto",
-            "coffer-kbs-client",
-        ],
+        &["coffer-verifier", "coffer-ratls", "coffer-spec", "coffer-seal", "coffer-guest-proto", "coffer-kbs-client"],
     ),
-    (
-        "coffer-kbs",
-        &["coffer-verifier", "coffer-ratls", "coffer-kbs-client", "coffer-policies", "coffer-spec"],
-    ),
+    ("coffer-kbs", &["coffer-verifier", "coffer-ratls", "coffer-kbs-client", "coffer-policies", "coffer-spec"]),
     (
         "coffer-runtime",
         &[
@@ -71,42 +62,29 @@ const IO: &[&str] = &["tokio", "hyper", "reqwest", "tonic", "rusqlite", "tracing
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
-        .features(CargoOpt::AllFeatures)
-        .other_options(["--offline".to_owned(), "--filter-platform=x86_64-unknown-linux-gnu".to_owned()])
+        .no_deps()
+        .other_options(["--offline".to_owned()])
         .exec()
         .expect("cargo metadata")
 }
 
-/// Everything that is linked into a crate: normal dependencies, all the way down, by name.
+/// Everything that is linked into a crate, by name: what `cargo tree` says of normal dependencies, all the way down.
+/// (`cargo metadata` also lists what only weak features could bring in.)
 fn linked(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
-    let resolve = metadata.resolve.as_ref().expect("a resolved graph");
-    let edges: BTreeMap<&PackageId, Vec<&PackageId>> = resolve
-        .nodes
-        .iter()
-        .map(|node| {
-            let normal = node
-                .deps
-                .iter()
-                .filter(|dep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal))
-                .map(|dep| &dep.pkg)
-                .collect();
-            (&node.id, normal)
-        })
-        .collect();
     metadata
         .workspace_packages()
         .into_iter()
         .map(|package| {
-            let mut seen = BTreeSet::new();
-            let mut open = vec![&package.id];
-            while let Some(id) = open.pop() {
-                for next in &edges[id] {
-                    if seen.insert(*next) {
-                        open.push(next);
-                    }
-                }
-            }
-            (package.name.to_string(), seen.iter().map(|id| metadata[id].name.to_string()).collect())
+            let output = Command::new(env!("CARGO"))
+                .args(["tree", "--offline", "-e", "normal", "--prefix", "none", "--target", "x86_64-unknown-linux-gnu"])
+                .args(["--format", "{p}", "-p", package.name.as_str()])
+                .current_dir(metadata.workspace_root.as_std_path())
+                .output()
+                .expect("cargo tree");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8(output.stdout).expect("names are UTF-8");
+            let names = text.lines().skip(1).filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+            (package.name.to_string(), names)
         })
         .collect()
 }

@@ -151,9 +151,6 @@ mod tests {
     fn refuses_what_the_machine_model_has_no_place_for() {
         assert!(LaunchPlan::new(&LaunchInputs { vcpus: 0, ..INPUTS }).is_err());
         assert!(LaunchPlan::new(&LaunchInputs { vcpus: MAX_VCPUS + 1, ..INPUTS }).is_err());
-        assert_eq!(
-            LaunchPlan::new(&LaunchInputs { command_line: "a\0b", ..INPUTS }),
-            Err(PlanError::CommandLine)
-        );
+        assert_eq!(LaunchPlan::new(&LaunchInputs { command_line: "a\0b", ..INPUTS }), Err(PlanError::CommandLine));
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Class, Classify as _, CliError};
+use crate::kbs;
 use crate::version;
 
 /// Runs OCI images in attested microVMs.
@@ -28,6 +29,8 @@ pub struct Cli {
 /// Every subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Manage a key broker.
+    Kbs(Box<kbs::Args>),
     /// Print the version.
     Version(version::Args),
 }
@@ -36,6 +39,7 @@ impl Command {
     /// Runs it.
     pub fn run(self, context: &Context) -> Result<ExitCode, CliError> {
         match self {
+            Self::Kbs(args) => kbs::run(args, context),
             Self::Version(args) => version::run(&args, context),
         }
     }

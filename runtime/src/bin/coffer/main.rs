@@ -4,6 +4,7 @@
 
 mod cli;
 mod error;
+mod kbs;
 mod version;
 
 use std::io::IsTerminal as _;

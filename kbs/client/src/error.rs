@@ -82,11 +82,8 @@ impl From<ConnectError> for ClientError {
             ConnectError::PinMismatch { found, expected } => Self::PinMismatch { found, expected },
             ConnectError::Refused(denial) => denial.into(),
             ConnectError::Call(status) => call(&status),
-            ConnectError::Handshake(io) => match alert(&io) {
-                Some(alert) => Self::Protocol { cause: alert },
-                None => Self::Unreachable { cause },
-            },
-            ConnectError::Timeout(_) | ConnectError::Transport(_) => Self::Unreachable { cause },
+            ConnectError::Handshake(io) if tls(&io).is_some() => Self::Protocol { cause },
+            ConnectError::Handshake(_) | ConnectError::Timeout(_) | ConnectError::Transport(_) => Self::Unreachable { cause },
             ConnectError::Config(_) | ConnectError::Attester(_) | ConnectError::Internal(_) => Self::Own { cause },
             _ => Self::Protocol { cause },
         }
@@ -98,8 +95,11 @@ pub(crate) fn call(status: &Status) -> ClientError {
     if let Some(denial) = Denial::of(status) {
         return denial.into();
     }
-    match (alert(status), status.code()) {
-        (Some(alert), _) => ClientError::Refused { code: alert, id: "none".to_owned() },
+    match (tls(status), status.code()) {
+        (Some(rustls::Error::AlertReceived(_)), _) => {
+            ClientError::Refused { code: "key-not-admitted".to_owned(), id: "none".to_owned() }
+        }
+        (Some(error), _) => ClientError::Protocol { cause: error.to_string() },
         (None, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded) => {
             ClientError::Unreachable { cause: chain(status) }
         }
@@ -121,18 +121,17 @@ pub(crate) fn admin_call(status: &Status) -> ClientError {
     }
 }
 
-/// A TLS alert somewhere below `error`: the peer broke off on purpose.
-fn alert(error: &(dyn Error + 'static)) -> Option<String> {
+/// The TLS error below `error`, if that is what broke the connection.
+fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        let tls = error
+        let found = error
             .downcast_ref::<rustls::Error>()
             .or_else(|| error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>());
-        match tls {
-            Some(rustls::Error::AlertReceived(_)) => return Some("key-not-admitted".to_owned()),
-            Some(other) => return Some(other.to_string()),
-            None => next = error.source(),
+        if found.is_some() {
+            return found;
         }
+        next = error.source();
     }
     None
 }

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -89,6 +92,7 @@ pub struct AttestedConnection<T> {
     facts: TlsFacts,
     appraiser: Arc<dyn Appraiser<Admitted = T>>,
     current: RwLock<Arc<Attested<T>>>,
+    lost: AtomicBool,
 }
 
 /// Client end of a connection whose server admitted us.
@@ -121,7 +125,13 @@ where
     let tls = ClientTls::new(identity, PeerPin::AttestedAfter, purpose)?;
     let (channel, facts) = connect_pinned(stream, &tls).await?;
     let first = verify(channel.clone(), &facts, appraiser.clone()).await?;
-    Ok(AttestedConnection { channel, facts, appraiser, current: RwLock::new(Arc::new(first)) })
+    Ok(AttestedConnection {
+        channel,
+        facts,
+        appraiser,
+        current: RwLock::new(Arc::new(first)),
+        lost: AtomicBool::new(false),
+    })
 }
 
 /// Opens `stream` to a server that holds one of `pins`, and attests to it.
@@ -181,19 +191,33 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// Encrypts to the key of the server's latest report; see [`Attested::seal`].
     ///
     /// # Errors
-    /// [`HpkeError::Stale`] after 15 minutes: [`Self::renew`] first.
+    /// [`HpkeError::Stale`] after 15 minutes: [`Self::renew`] first. [`HpkeError::Lost`] after evidence was refused.
     pub fn seal(&self, method: &str, aad: &[u8], plaintext: &[u8]) -> Result<HpkeSealed, HpkeError> {
+        if self.lost.load(Ordering::SeqCst) {
+            return Err(HpkeError::Lost);
+        }
         self.attested().seal(method, aad, plaintext)
     }
 
     /// A new challenge on the same connection; the new result replaces the old in one step.
     ///
     /// # Errors
-    /// [`ConnectError`]; the old result stands until it is too old.
+    /// [`ConnectError`]. After [`ConnectError::Rejected`] nothing is sealed any more; after the others the old result
+    /// stands until it is too old.
     pub async fn renew(&self) -> Result<(), ConnectError> {
-        let next = Arc::new(verify(self.channel.clone(), &self.facts, self.appraiser.clone()).await?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
+        match verify(self.channel.clone(), &self.facts, self.appraiser.clone()).await {
+            Ok(next) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+                self.lost.store(false, Ordering::SeqCst);
+                Ok(())
+            }
+            Err(error) => {
+                if let ConnectError::Rejected(_) = error {
+                    self.lost.store(true, Ordering::SeqCst);
+                }
+                Err(error)
+            }
+        }
     }
 }
 

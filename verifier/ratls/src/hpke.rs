@@ -49,6 +49,9 @@ pub enum HpkeError {
     /// The peer's attestation is too old to send anything to it.
     #[error("peer's attestation is older than 15 minutes; attest again")]
     Stale,
+    /// The peer's last evidence was refused: it gets nothing more on this connection.
+    #[error("peer's last evidence was refused")]
+    Lost,
 }
 
 /// Private half, with the report that binds the public one. Fresh for every report.

@@ -1,4 +1,4 @@
-//! Decides whether SEV-SNP evidence is authentic ([`verify`]) and acceptable ([`appraise`]).
+//! Decides whether SEV-SNP evidence is authentic ([`verify()`]) and acceptable ([`appraise()`]).
 //!
 //! Takes bytes, roots, policy and time; gives a result or every reason against it.
 //! Trusts: AMD's pinned roots, and the anchors its caller lists. Believes nothing else.
@@ -10,3 +10,29 @@ pub mod abi;
 pub mod binding;
 pub mod evidence;
 pub mod measure;
+
+mod der;
+mod unix_time;
+
+mod anchors;
+pub mod chain;
+mod endorsements;
+mod reason;
+mod verify;
+
+mod appraise;
+mod claims;
+
+pub use anchors::{Anchor, TrustAnchors, amd_root};
+pub use appraise::{
+    Accept, AttestationResult, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyFileError,
+    PolicyRules, Rejection, TcbMinimum, TcbRule, appraise,
+};
+pub use claims::{Claims, LeafClaims, PlatformClaims, PolicyClaims, ReportClaims};
+pub use endorsements::{EndorsementError, EndorsementKind, EndorsementRequest, Endorsements};
+pub use evidence::Evidence;
+pub use reason::{CheckLine, Reason};
+pub use unix_time::{TimeError, UnixTime};
+pub use verify::{
+    ChainError, CrlPolicy, CrlStatus, ExpectedReportData, VerifiedChain, VerifiedReport, VerifyError, verify,
+};

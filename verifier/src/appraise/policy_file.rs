@@ -1,0 +1,168 @@
+//! `EvidencePolicy` as an operator writes it: one TOML file, unknown keys refused.
+//!
+//! A key left out keeps the built-in floor, except `measurements`: whoever writes a policy says which guests it is about,
+//! or writes `"any"`. See `docs/verifier.md` for the reference.
+
+use serde::Deserialize;
+
+use super::policy::{Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, TcbMinimum};
+use crate::abi::{ChipId, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine};
+
+/// Why text is not a policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyFileError {
+    /// Longer than any policy.
+    #[error("policy of {found} bytes is longer than {limit}")]
+    TooLong {
+        /// Bytes given.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong kind.
+    #[error("policy file: {0}")]
+    Toml(String),
+    /// `measurements` left out.
+    #[error("policy file has no `measurements`: list launch digests, or write measurements = \"any\" to waive them")]
+    NoMeasurements,
+    /// A name that is none of the bits.
+    #[error("policy file: {table} has no bit named {name}")]
+    UnknownBit {
+        /// `guest_policy` or `platform_info`.
+        table: &'static str,
+        /// As written.
+        name: String,
+    },
+    /// A VMPL that does not exist.
+    #[error("policy file: VMPL {found} does not exist, expected 0 to 3")]
+    Vmpl {
+        /// As written.
+        found: u32,
+    },
+    /// A VLEK or Milan/Genoa entry with an FMC level.
+    #[error("policy file: {product} has no FMC level")]
+    Fmc {
+        /// Product of the entry.
+        product: ProductLine,
+    },
+}
+
+/// `"any"` or a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyOr<T> {
+    Word(AnyWord),
+    List(Vec<T>),
+}
+
+#[derive(Deserialize)]
+enum AnyWord {
+    #[serde(rename = "any")]
+    Any,
+}
+
+impl<T> From<AnyOr<T>> for Accept<T> {
+    fn from(value: AnyOr<T>) -> Self {
+        match value {
+            AnyOr::Word(AnyWord::Any) => Self::Any,
+            AnyOr::List(list) => Self::Only(list),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    products: Option<AnyOr<ProductLine>>,
+    chips: Option<AnyOr<ChipId>>,
+    #[serde(default)]
+    denied_chips: Vec<ChipId>,
+    vmpls: Option<Vec<u32>>,
+    #[serde(default)]
+    guest_policy: std::collections::BTreeMap<String, BitRule>,
+    minimum_abi: Option<(u8, u8)>,
+    #[serde(default)]
+    platform_info: std::collections::BTreeMap<String, BitRule>,
+    tcb: Option<AnyOr<TcbMinimum>>,
+    #[serde(default)]
+    provisional_firmware: FirmwareRule,
+    #[serde(default)]
+    launch_mitigations: u64,
+    #[serde(default)]
+    current_mitigations: u64,
+    #[serde(default)]
+    minimum_guest_svn: u32,
+    measurements: Option<AnyOr<Measurement>>,
+    host_data: Option<AnyOr<HostData>>,
+    pairs: Option<AnyOr<Pair>>,
+    id_keys: Option<AnyOr<KeyDigest>>,
+    author_keys: Option<AnyOr<KeyDigest>>,
+}
+
+/// Room for thousands of digests.
+const MAX_POLICY: usize = 1024 * 1024;
+
+impl EvidencePolicy {
+    /// Parses a policy file.
+    ///
+    /// # Errors
+    /// [`PolicyFileError`].
+    pub fn from_toml(text: &str) -> Result<Self, PolicyFileError> {
+        use PolicyFileError as E;
+        if text.len() > MAX_POLICY {
+            return Err(E::TooLong { found: text.len(), limit: MAX_POLICY });
+        }
+        let file: PolicyFile = toml::from_str(text).map_err(|error| E::Toml(error.to_string()))?;
+        let mut policy = Self::default_floor();
+        for (name, rule) in &file.guest_policy {
+            let bit = PolicyBit::ALL.into_iter().find(|bit| bit.name() == name);
+            let bit = bit.ok_or_else(|| E::UnknownBit { table: "guest_policy", name: name.clone() })?;
+            policy.guest_policy = policy.guest_policy.with(bit, *rule);
+        }
+        for (name, rule) in &file.platform_info {
+            if name == "unknown" {
+                policy.platform.unknown = *rule;
+                continue;
+            }
+            let bit = PlatformBit::ALL.into_iter().find(|bit| bit.name() == name);
+            let bit = bit.ok_or_else(|| E::UnknownBit { table: "platform_info", name: name.clone() })?;
+            policy.platform = policy.platform.with(bit, *rule);
+        }
+        if let Some(vmpls) = file.vmpls {
+            if let Some(found) = vmpls.iter().copied().find(|vmpl| *vmpl > 3) {
+                return Err(E::Vmpl { found });
+            }
+            policy.vmpls = vmpls;
+        }
+        if let Some(tcb) = file.tcb {
+            policy.tcb = tcb.into();
+        }
+        if let Accept::Only(entries) = &policy.tcb {
+            for entry in entries.iter().filter(|entry| entry.product != ProductLine::Turin) {
+                let rules = [Some(entry.reported), entry.committed, entry.launch];
+                if rules.iter().flatten().any(|rule| rule.fmc != 0) {
+                    return Err(E::Fmc { product: entry.product });
+                }
+            }
+        }
+        let set = |accept: &mut Accept<_>, list: Option<AnyOr<KeyDigest>>| {
+            if let Some(list) = list {
+                *accept = list.into();
+            }
+        };
+        set(&mut policy.id_keys, file.id_keys);
+        set(&mut policy.author_keys, file.author_keys);
+        policy.products = file.products.map_or(policy.products, Accept::from);
+        policy.chips = Chips { allow: file.chips.map_or(Accept::Any, Accept::from), deny: file.denied_chips };
+        policy.minimum_abi = file.minimum_abi.unwrap_or(policy.minimum_abi);
+        policy.provisional_firmware = file.provisional_firmware;
+        policy.launch_mitigations = file.launch_mitigations;
+        policy.current_mitigations = file.current_mitigations;
+        policy.minimum_guest_svn = file.minimum_guest_svn;
+        policy.host_data = file.host_data.map_or(Accept::Any, Accept::from);
+        policy.pairs = file.pairs.map_or(Accept::Any, Accept::from);
+        policy.measurements = file.measurements.ok_or(E::NoMeasurements)?.into();
+        Ok(policy)
+    }
+}

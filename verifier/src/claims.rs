@@ -1,0 +1,191 @@
+//! What a verified report says, as a serializable view: the input of policies, `--json` and people.
+//!
+//! Names are stable. Byte strings are lower-case hex. A value that a report does not have is null, never zero.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Anchor, CrlStatus, UnixTime,
+    abi::{
+        ChipId, Cpuid, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine, Report, ReportData,
+        ReportId, ReportTcbs, SigningKey, SpkiDigest,
+    },
+    verify::VerifiedReport,
+};
+
+/// The view.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Claims {
+    /// The anchor is none of AMD's pinned roots.
+    pub simulated: bool,
+    /// The root.
+    pub anchor: Anchor,
+    /// Product line, as certified.
+    pub product: ProductLine,
+    /// What the report says.
+    pub report: ReportClaims,
+    /// The four TCBs.
+    pub tcb: ReportTcbs,
+    /// What the leaf certifies beside the TCB.
+    pub leaf: LeafClaims,
+    /// Revocation.
+    pub crl: CrlStatus,
+    /// REPORT_DATA was compared with a value the verifier computed.
+    pub report_data_bound: bool,
+    /// The verifier's `now`.
+    pub verified_at: UnixTime,
+}
+
+/// Fields of the report that read the same on every product.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ReportClaims {
+    /// VERSION.
+    pub version: u32,
+    /// GUEST_SVN.
+    pub guest_svn: u32,
+    /// POLICY, bit by bit.
+    pub policy: PolicyClaims,
+    /// FAMILY_ID.
+    pub family_id: String,
+    /// IMAGE_ID.
+    pub image_id: String,
+    /// VMPL.
+    pub vmpl: u32,
+    /// PLATFORM_INFO, bit by bit.
+    pub platform_info: PlatformClaims,
+    /// SIGNING_KEY.
+    pub signing_key: SigningKey,
+    /// REPORT_DATA.
+    pub report_data: ReportData,
+    /// MEASUREMENT.
+    pub measurement: Measurement,
+    /// HOST_DATA.
+    pub host_data: HostData,
+    /// ID_KEY_DIGEST; null without an ID block.
+    pub id_key_digest: Option<KeyDigest>,
+    /// AUTHOR_KEY_DIGEST; null without AUTHOR_KEY_EN.
+    pub author_key_digest: Option<KeyDigest>,
+    /// REPORT_ID.
+    pub report_id: ReportId,
+    /// REPORT_ID_MA; null without a migration agent.
+    pub report_id_ma: Option<ReportId>,
+    /// CHIP_ID; null if masked.
+    pub chip_id: Option<ChipId>,
+    /// CPUID words; null in version 2.
+    pub cpuid: Option<Cpuid>,
+    /// Firmware version running now.
+    pub current_firmware: String,
+    /// Firmware version committed.
+    pub committed_firmware: String,
+    /// LAUNCH_MIT_VECTOR; null below version 5.
+    pub launch_mit_vector: Option<u64>,
+    /// CURRENT_MIT_VECTOR; null below version 5.
+    pub current_mit_vector: Option<u64>,
+}
+
+/// POLICY.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PolicyClaims {
+    /// The field, hexadecimal.
+    pub raw: String,
+    /// Least ABI major.
+    pub abi_major: u8,
+    /// Least ABI minor.
+    pub abi_minor: u8,
+    /// Named bits.
+    #[serde(flatten)]
+    pub bits: BTreeMap<&'static str, bool>,
+}
+
+/// PLATFORM_INFO.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PlatformClaims {
+    /// The field, hexadecimal.
+    pub raw: String,
+    /// Bits without a name, hexadecimal.
+    pub unknown: String,
+    /// Named bits.
+    #[serde(flatten)]
+    pub bits: BTreeMap<&'static str, bool>,
+}
+
+/// What the leaf certifies beside the TCB.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LeafClaims {
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub spki_sha256: SpkiDigest,
+    /// hwID; null for a VLEK.
+    pub hwid: Option<String>,
+    /// cspID; null for a VCEK.
+    pub csp_id: Option<String>,
+    /// First second at which the whole chain is valid.
+    pub valid_from: UnixTime,
+    /// Last second at which the whole chain and the revocation list are valid.
+    pub valid_to: UnixTime,
+}
+
+impl ReportClaims {
+    /// The view of a report that nobody has verified.
+    pub fn of(report: &Report) -> Self {
+        let (policy, info) = (report.policy(), report.platform_info());
+        let (abi_major, abi_minor) = policy.abi();
+        let present = |digest: KeyDigest| (!digest.is_zero()).then_some(digest);
+        let ma = report.report_id_ma();
+        Self {
+            version: report.version(),
+            guest_svn: report.guest_svn(),
+            policy: PolicyClaims {
+                raw: policy.to_string(),
+                abi_major,
+                abi_minor,
+                bits: PolicyBit::ALL.into_iter().map(|bit| (bit.name(), policy.has(bit))).collect(),
+            },
+            family_id: hex::encode(report.family_id()),
+            image_id: hex::encode(report.image_id()),
+            vmpl: report.vmpl(),
+            platform_info: PlatformClaims {
+                raw: info.to_string(),
+                unknown: format!("{:#x}", info.unknown_bits()),
+                bits: PlatformBit::ALL.into_iter().map(|bit| (bit.name(), info.has(bit))).collect(),
+            },
+            signing_key: report.signing_key(),
+            report_data: report.report_data(),
+            measurement: report.measurement(),
+            host_data: report.host_data(),
+            id_key_digest: present(report.id_key_digest()),
+            author_key_digest: present(report.author_key_digest()).filter(|_| report.key_info().author_key_en),
+            report_id: report.report_id(),
+            report_id_ma: (ma.as_bytes() != &[0xff; 32]).then_some(ma),
+            chip_id: Some(report.chip_id()).filter(|chip| !chip.is_zero()),
+            cpuid: report.cpuid(),
+            current_firmware: report.current_firmware().to_string(),
+            committed_firmware: report.committed_firmware().to_string(),
+            launch_mit_vector: report.launch_mit_vector(),
+            current_mit_vector: report.current_mit_vector(),
+        }
+    }
+}
+
+impl VerifiedReport {
+    /// The serializable view.
+    pub fn claims(&self) -> Claims {
+        let (valid_from, valid_to) = self.validity();
+        Claims {
+            simulated: self.simulated(),
+            anchor: self.anchor(),
+            product: self.product(),
+            report: ReportClaims::of(self.report()),
+            tcb: *self.tcbs(),
+            leaf: LeafClaims {
+                spki_sha256: self.leaf_spki(),
+                hwid: self.leaf().hwid.as_ref().map(hex::encode),
+                csp_id: self.leaf().csp_id.clone(),
+                valid_from,
+                valid_to,
+            },
+            crl: self.crl(),
+            report_data_bound: self.is_bound(),
+            verified_at: self.verified_at(),
+        }
+    }
+}

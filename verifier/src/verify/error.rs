@@ -1,0 +1,268 @@
+//! Why a report is not authentic.
+
+use crate::{
+    Reason, UnixTime,
+    abi::{ChipId, ProductLine, ReportData, ReportError, SigningKey, SpkiDigest, TcbVersion},
+    chain::CertificateRole,
+    endorsements::EndorsementRequest,
+};
+
+/// Why a report is not authentic. Nothing here depends on what its owner wants.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The bytes are no report.
+    #[error("not an attestation report")]
+    Report(#[from] ReportError),
+    /// SNP_HV_REPORT_REQ: the host asked for it, so it says nothing a guest said.
+    #[error("report was asked for by the host, not by a guest")]
+    HostRequested,
+    /// SIGNING_KEY none, or zeros in place of a VCEK signature.
+    #[error("report is not signed")]
+    NotSigned,
+    /// CPUID words of no product line with a known root.
+    #[error("processor family {family:#x} model {model:#x} is of no known product line")]
+    UnknownProduct {
+        /// Combined family.
+        family: u8,
+        /// Combined model.
+        model: u8,
+    },
+    /// An endorsement is not at hand.
+    #[error("missing {0}")]
+    Missing(Box<EndorsementRequest>),
+    /// The certificate chain.
+    #[error("certificate chain does not hold")]
+    Chain(#[from] ChainError),
+    /// The leaf certifies the other kind of key.
+    #[error("report states it is signed by a {stated}, its certificate is of a {certified}")]
+    SigningKey {
+        /// KEY_INFO.
+        stated: SigningKey,
+        /// The leaf.
+        certified: SigningKey,
+    },
+    /// The leaf certifies another product line.
+    #[error("report is of a {stated}, its certificate of a {certified}")]
+    Product {
+        /// CPUID words.
+        stated: ProductLine,
+        /// productName.
+        certified: ProductLine,
+    },
+    /// The leaf certifies another TCB.
+    #[error("report states TCB {reported}, its {key} certifies {certified}")]
+    Tcb {
+        /// Leaf kind.
+        key: SigningKey,
+        /// REPORTED_TCB.
+        reported: TcbVersion,
+        /// SPL extensions.
+        certified: TcbVersion,
+    },
+    /// The leaf certifies another chip.
+    #[error("report is of chip {reported}, its certificate of another")]
+    ChipId {
+        /// CHIP_ID.
+        reported: Box<ChipId>,
+        /// hwID.
+        certified: Vec<u8>,
+    },
+    /// The signature.
+    #[error("report signature does not verify under its {key}")]
+    Signature {
+        /// Leaf kind.
+        key: SigningKey,
+    },
+    /// REPORT_DATA is not what this use binds to.
+    #[error("REPORT_DATA is not what was expected")]
+    ReportData {
+        /// In the report.
+        found: Box<ReportData>,
+        /// Computed by the verifier.
+        expected: Box<ReportData>,
+    },
+}
+
+/// What is wrong with the chain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// The root is no anchor of the caller's.
+    #[error("root of {product} with key {spki} is not a trusted anchor")]
+    UntrustedRoot {
+        /// SHA-256 of its SubjectPublicKeyInfo.
+        spki: SpkiDigest,
+        /// Product line it claims.
+        product: ProductLine,
+    },
+    /// The leaf names an issuer of another product line.
+    #[error("leaf of a {leaf} names {issuer} as its issuer")]
+    ForeignIssuer {
+        /// productName of the leaf.
+        leaf: ProductLine,
+        /// The issuer.
+        issuer: CertificateRole,
+    },
+    /// A public key is none.
+    #[error("public key of {certificate} is not on its curve or of its size")]
+    Key {
+        /// Whose.
+        certificate: CertificateRole,
+    },
+    /// A certificate's signature.
+    #[error("{certificate} is not signed by {issuer}")]
+    Signature {
+        /// Whose.
+        certificate: CertificateRole,
+        /// By whom it should be.
+        issuer: CertificateRole,
+    },
+    /// Outside its validity.
+    #[error("{certificate} is valid from {from} to {to}, not at {now}")]
+    Dates {
+        /// Whose.
+        certificate: CertificateRole,
+        /// notBefore.
+        from: UnixTime,
+        /// notAfter.
+        to: UnixTime,
+        /// The caller's time.
+        now: UnixTime,
+    },
+    /// Revoked.
+    #[error("{certificate} is revoked by list {number}")]
+    Revoked {
+        /// Whose.
+        certificate: CertificateRole,
+        /// CRL number.
+        number: u64,
+    },
+    /// The list's signature.
+    #[error("revocation list is not signed by {issuer}")]
+    CrlSignature {
+        /// By whom it should be.
+        issuer: CertificateRole,
+    },
+    /// The list is stale or from the future.
+    #[error("revocation list {number} is valid from {from} to {to}, not at {now}")]
+    CrlDates {
+        /// CRL number.
+        number: u64,
+        /// thisUpdate.
+        from: UnixTime,
+        /// nextUpdate.
+        to: UnixTime,
+        /// The caller's time.
+        now: UnixTime,
+    },
+    /// A newer list has been seen.
+    #[error("revocation list {found} is older than {least}, which was seen before")]
+    CrlNumber {
+        /// Number of the list.
+        found: u64,
+        /// Least number accepted.
+        least: u64,
+    },
+}
+
+impl VerifyError {
+    /// Code, found, expected and hint.
+    pub fn reason(&self) -> Reason {
+        const OTHER_CERT: &str = "give the certificate issued for this chip at this TCB, not another one";
+        let none = "there is nothing to mend: do not trust this evidence";
+        match self {
+            Self::Report(error) => {
+                Reason::new("report-malformed", error, "a report of version 2 to 5", "check that the file is complete")
+            }
+            Self::HostRequested => Reason::new("host-requested", "VMPL 0xffffffff", "VMPL 0 to 3", none),
+            Self::NotSigned => Reason::new(
+                "not-signed",
+                "no signature",
+                "a VCEK or VLEK signature",
+                "the platform masks its chip key; ask its operator to unmask it or to load a VLEK",
+            ),
+            Self::UnknownProduct { family, model } => Reason::new(
+                "product-unknown",
+                format!("family {family:#x} model {model:#x}"),
+                "Milan, Genoa or Turin",
+                "a newer verifier may know this processor",
+            ),
+            Self::Missing(request) => Reason::new("endorsement-missing", "none", request, missing_hint(request)),
+            Self::Chain(error) => error.reason(),
+            Self::SigningKey { stated, certified } => Reason::new("signing-key", certified, stated, OTHER_CERT),
+            Self::Product { stated, certified } => Reason::new("product", certified, stated, OTHER_CERT),
+            Self::Tcb { reported, certified, .. } => Reason::new("tcb", certified, reported, OTHER_CERT),
+            Self::ChipId { reported, certified } => {
+                Reason::new("chip-id", hex::encode(certified), reported, OTHER_CERT)
+            }
+            Self::Signature { key } => Reason::new(
+                "signature",
+                "does not verify",
+                format!("a signature by the {key}"),
+                "the report was altered, or the certificate is of another chip",
+            ),
+            Self::ReportData { found, expected } => Reason::new(
+                "report-data",
+                found,
+                expected,
+                "the report was made for another use, connection or challenge; ask for a new one",
+            ),
+        }
+    }
+}
+
+fn missing_hint(request: &EndorsementRequest) -> String {
+    if request.urls.is_empty() {
+        return "only the cloud provider has it: the guest must send it with its evidence".to_owned();
+    }
+    format!("fetch {}", request.urls.join(" or "))
+}
+
+impl ChainError {
+    /// Code, found, expected and hint.
+    pub fn reason(&self) -> Reason {
+        let newer = "fetch the current list from AMD's KDS";
+        let not_amd = "the certificate was altered or is not AMD's";
+        match self {
+            Self::UntrustedRoot { spki, product } => Reason::new(
+                "untrusted-root",
+                spki,
+                crate::amd_root(*product),
+                "not AMD's root; a simulator's root is accepted only where it is listed",
+            ),
+            Self::ForeignIssuer { leaf, issuer } => {
+                Reason::new("issuer", issuer, format!("the issuer for {leaf}"), "give the chain of the chip's product")
+            }
+            Self::Key { certificate } => Reason::new("certificate-key", certificate, "a usable public key", not_amd),
+            Self::Signature { certificate, issuer } => Reason::new(
+                "certificate-signature",
+                format!("{certificate} does not verify"),
+                format!("signed by {issuer}"),
+                not_amd,
+            ),
+            Self::Dates { certificate, from, to, now } => Reason::new(
+                "certificate-dates",
+                format!("{certificate} valid {from} to {to}"),
+                format!("valid at {now}"),
+                "fetch a new certificate, or check the clock",
+            ),
+            Self::Revoked { certificate, number } => Reason::new(
+                "revoked",
+                format!("{certificate} on revocation list {number}"),
+                "not revoked",
+                "AMD withdrew this certificate: fetch the chain that replaced it",
+            ),
+            Self::CrlSignature { issuer } => {
+                Reason::new("crl-signature", "does not verify", format!("signed by {issuer}"), newer)
+            }
+            Self::CrlDates { number, from, to, now } => Reason::new(
+                "crl-dates",
+                format!("list {number} valid {from} to {to}"),
+                format!("valid at {now}"),
+                newer,
+            ),
+            Self::CrlNumber { found, least } => Reason::new("crl-number", found, format!("{least} or higher"), newer),
+        }
+    }
+}

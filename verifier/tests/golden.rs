@@ -1,0 +1,164 @@
+//! Every genuine vector ends as its manifest says.
+
+mod vectors;
+
+use coffer_verifier::{
+    CrlPolicy, CrlStatus, Endorsements, EvidencePolicy, ExpectedReportData, TrustAnchors, abi::ProductLine, appraise,
+    verify,
+};
+use vectors::{NOW, at, endorsements, read, root, verify_amd};
+
+#[test]
+fn every_vector_ends_as_its_manifest_says() {
+    let Some(root) = root() else { return };
+    let manifest: serde_json::Value = serde_json::from_slice(&read(&root, "MANIFEST.json")).unwrap();
+    let mut runs = 0;
+    for vector in manifest.as_array().unwrap() {
+        let name = vector["name"].as_str().unwrap();
+        let folder = root.join(name);
+        for run in vector["cli"].as_array().into_iter().flatten() {
+            let crl = match run["flags"].as_array().unwrap().as_slice() {
+                [] => CrlPolicy::Required,
+                [flag] if flag == "--no-crl" => CrlPolicy::Waived,
+                other => panic!("{name}: flags {other:?}"),
+            };
+            let verified = verify(
+                &read(&folder, "report.bin"),
+                &endorsements(&folder),
+                &TrustAnchors::amd(),
+                &ExpectedReportData::Any,
+                &crl,
+                at(run["at"].as_str().unwrap()),
+            );
+            let (exit, why) = match &verified {
+                Err(error) => (5, error.reason().to_string()),
+                Ok(verified) => match appraise(verified, &EvidencePolicy::default_floor()) {
+                    Err(rejection) => (6, rejection.to_string()),
+                    Ok(result) => {
+                        assert!(!result.simulated(), "{name}");
+                        assert!(result.checks().iter().all(|check| check.ok), "{name}");
+                        (0, String::new())
+                    }
+                },
+            };
+            let allowed = run["exit"].as_array().unwrap();
+            assert!(allowed.iter().any(|code| code == exit), "{name}: {exit} ({why}), allowed {allowed:?}");
+            runs += 1;
+        }
+    }
+    assert!(runs >= 14, "{runs}");
+}
+
+#[test]
+fn claims_agree_with_the_manifest() {
+    let Some(root) = root() else { return };
+    let manifest: serde_json::Value = serde_json::from_slice(&read(&root, "MANIFEST.json")).unwrap();
+    let mut seen = 0;
+    for vector in manifest.as_array().unwrap() {
+        let name = vector["name"].as_str().unwrap();
+        let folder = root.join(name);
+        if name.starts_with("neg-") || vector["leaf"] != "vcek" || !folder.join("report.bin").is_file() {
+            continue;
+        }
+        let verified = verify_amd(&read(&folder, "report.bin"), &endorsements(&folder)).unwrap();
+        let claims = serde_json::to_value(verified.claims()).unwrap();
+        assert_eq!(claims["product"], vector["product"], "{name}");
+        assert_eq!(claims["report"]["version"], vector["report_version"], "{name}");
+        assert_eq!(claims["report"]["policy"]["raw"], vector["policy"], "{name}");
+        assert_eq!(claims["report"]["platform_info"]["raw"], vector["platform_info"], "{name}");
+        assert_eq!(claims["report"]["guest_svn"], vector["guest_svn"], "{name}");
+        assert_eq!(claims["report"]["current_firmware"], vector["current_version"], "{name}");
+        for (ours, theirs) in [("bootloader", "bl"), ("tee", "tee"), ("snp", "snp"), ("microcode", "ucode")] {
+            assert_eq!(claims["tcb"]["reported"][ours], vector["leaf_tcb"][theirs], "{name} {ours}");
+        }
+        for field in ["current", "reported", "committed", "launch"] {
+            let tcbs = verified.tcbs();
+            let tcb = match field {
+                "current" => tcbs.current,
+                "reported" => tcbs.reported,
+                "committed" => tcbs.committed,
+                _ => tcbs.launch,
+            };
+            let expected = vector[format!("{field}_tcb")].as_str().unwrap();
+            assert_eq!(hex::encode(tcb.to_raw().to_le_bytes()), expected, "{name} {field}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 10, "{seen}");
+}
+
+#[test]
+fn the_milan_kvm_report_is_accepted_and_refused_with_one_bit_flipped() {
+    let Some(root) = root() else { return };
+    let folder = root.join("milan-v2-kvm");
+    let mut report = read(&folder, "report.bin");
+    let endorsements = endorsements(&folder);
+    let verified = verify_amd(&report, &endorsements).unwrap();
+    assert_eq!(verified.product(), ProductLine::Milan);
+    assert!(matches!(verified.crl(), CrlStatus::Checked { number: 11, .. }));
+    report[0x90] ^= 1;
+    assert_eq!(verify_amd(&report, &endorsements).unwrap_err().reason().code, "signature");
+}
+
+#[test]
+fn both_certificates_of_one_key_verify() {
+    let Some(root) = root() else { return };
+    let folder = root.join("milan-v3");
+    let mut spkis = Vec::new();
+    for leaf in ["vcek.der", "vcek_alt.der"] {
+        let mut all = Endorsements::new();
+        for name in [leaf, "ask.der", "ark.der"] {
+            all.add_certificates(&read(&folder, name)).unwrap();
+        }
+        all.add_crl(&read(&folder, "crl.der")).unwrap();
+        spkis.push(verify_amd(&read(&folder, "report.bin"), &all).unwrap().leaf_spki());
+    }
+    assert_eq!(spkis[0], spkis[1]);
+}
+
+#[test]
+fn a_genuine_pem_certificate_table_endorses_its_report() {
+    let Some(root) = root() else { return };
+    let folder = root.join("genoa-v3-certtable");
+    let mut all = Endorsements::from_cert_table(&read(&folder, "certs.bin")).unwrap();
+    assert_eq!(all.certificates().len(), 3);
+    let report = read(&folder, "report.bin");
+    let missing = verify_amd(&report, &all).unwrap_err().reason();
+    assert_eq!(missing.code, "endorsement-missing");
+    assert!(missing.hint.contains("https://kdsintf.amd.com/vcek/v1/Genoa/crl"), "{}", missing.hint);
+    all.add_crl(&read(&folder, "crl.der")).unwrap();
+    verify_amd(&report, &all).unwrap();
+}
+
+#[test]
+fn the_certificate_only_vectors_parse_and_only_genuine_ones_chain() {
+    let Some(root) = root() else { return };
+    for (name, hwid_len) in [("turin-vcek-only", 8), ("neg-vcek-new", 64), ("neg-vcek-legacy", 64)] {
+        let bag = endorsements(&root.join(name));
+        let leaf = bag.certificates().iter().find_map(|c| c.leaf()).unwrap();
+        assert_eq!(leaf.hwid.as_ref().unwrap().len(), hwid_len, "{name}");
+        // A report that fits the leaf, so that only the chain decides.
+        let template = if name.starts_with("turin") { "turin-v5" } else { "milan-v2-kvm" };
+        let mut report = read(&root.join(template), "report.bin");
+        report[0x180..0x188].copy_from_slice(&leaf.tcb.to_raw().to_le_bytes());
+        report[0x1a0..0x1a0 + hwid_len].copy_from_slice(leaf.hwid.as_ref().unwrap());
+        let code = verify_amd(&report, &bag).unwrap_err().reason().code;
+        assert_eq!(code, if name.starts_with("neg") { "certificate-signature" } else { "signature" }, "{name}");
+    }
+}
+
+#[test]
+fn the_vlek_chain_holds_while_its_leaf_is_valid() {
+    let Some(root) = root() else { return };
+    let folder = root.join("milan-v3-vlek-vmpl1");
+    let all = endorsements(&folder);
+    let report = read(&folder, "report.bin");
+    let verify =
+        |now| verify(&report, &all, &TrustAnchors::amd(), &ExpectedReportData::Any, &CrlPolicy::Waived, at(now));
+    let verified = verify("2025-06-01T00:00:00Z").unwrap();
+    assert_eq!(verified.leaf().csp_id.as_deref(), Some("CN=cc-us-east-2.amazonaws.com"));
+    assert_eq!(verified.crl(), CrlStatus::Waived);
+    assert_eq!(verify(NOW).unwrap_err().reason().code, "certificate-dates");
+    let rejection = appraise(&verified, &EvidencePolicy::default_floor()).unwrap_err();
+    assert_eq!(rejection.reasons().iter().map(|reason| reason.code).collect::<Vec<_>>(), ["vmpl"]);
+}

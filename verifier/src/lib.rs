@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod binding;
 pub mod evidence;
+pub mod hcl;
 pub mod measure;
 
 mod der;
@@ -30,7 +31,8 @@ pub use appraise::{
 };
 pub use claims::{Claims, LeafClaims, PlatformClaims, PolicyClaims, ReportClaims};
 pub use endorsements::{EndorsementError, EndorsementKind, EndorsementRequest, Endorsements};
-pub use evidence::Evidence;
+pub use evidence::{CmwError, Evidence};
+pub use hcl::{HclBlob, HclError};
 pub use reason::{CheckLine, Reason};
 pub use unix_time::{TimeError, UnixTime};
 pub use verify::{

@@ -3,8 +3,8 @@
 mod vectors;
 
 use coffer_verifier::{
-    CrlPolicy, CrlStatus, Endorsements, EvidencePolicy, ExpectedReportData, TrustAnchors, abi::ProductLine, appraise,
-    verify,
+    CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, HclBlob, TrustAnchors,
+    abi::ProductLine, appraise, verify,
 };
 use vectors::{NOW, at, endorsements, read, root, verify_amd};
 
@@ -161,4 +161,50 @@ fn the_vlek_chain_holds_while_its_leaf_is_valid() {
     assert_eq!(verify(NOW).unwrap_err().reason().code, "certificate-dates");
     let rejection = appraise(&verified, &EvidencePolicy::default_floor()).unwrap_err();
     assert_eq!(rejection.reasons().iter().map(|reason| reason.code).collect::<Vec<_>>(), ["vmpl"]);
+}
+
+#[test]
+fn hcl_blobs_bind_their_runtime_data_and_name_the_key_that_signed_the_quote() {
+    let Some(root) = root() else { return };
+    for name in ["milan-v2-azure-hcl", "genoa-v3-azure-hcl"] {
+        let folder = root.join(name);
+        let bytes = read(&folder, "hcl.bin");
+        let blob = HclBlob::parse(&bytes).unwrap();
+        assert_eq!(blob.report(), read(&folder, "report.bin"), "{name}");
+        let check = |expected| {
+            let all = endorsements(&folder);
+            verify(blob.report(), &all, &TrustAnchors::amd(), &expected, &CrlPolicy::Required, at(NOW))
+        };
+        assert!(check(blob.expected_report_data()).unwrap().is_bound(), "{name}");
+
+        let mut other = bytes.clone();
+        let at = other.windows(6).position(|window| window == b"vmUniq").unwrap();
+        other[at] = b'w';
+        let expected = HclBlob::parse(&other).unwrap().expected_report_data();
+        assert_eq!(check(expected).unwrap_err().reason().code, "report-data", "{name}");
+    }
+    let folder = root.join("genoa-v3-azure-hcl");
+    let bytes = read(&folder, "hcl.bin");
+    let blob = HclBlob::parse(&bytes).unwrap();
+    let key = blob.attestation_key().unwrap();
+    let key = aws_lc_rs::signature::RsaPublicKeyComponents { n: &key.modulus, e: &key.exponent };
+    let quote: serde_json::Value = serde_json::from_slice(&read(&folder, "tpm-quote.json")).unwrap();
+    let field = |name| -> Vec<u8> { serde_json::from_value(quote[name as &str].clone()).unwrap() };
+    let algorithm = &aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
+    key.verify(algorithm, &field("message"), &field("signature")).unwrap();
+}
+
+#[test]
+fn evidence_survives_a_cmw_record() {
+    let Some(root) = root() else { return };
+    let folder = root.join("genoa-v3-certtable");
+    let evidence = Evidence {
+        report: read(&folder, "report.bin"),
+        cert_table: read(&folder, "certs.bin"),
+        crls: vec![read(&folder, "crl.der")],
+        workload_spec: Vec::new(),
+    };
+    let read_back = Evidence::from_cmw(&evidence.to_cmw()).unwrap();
+    assert_eq!(read_back, evidence);
+    verify_amd(&read_back.report, &Endorsements::from_evidence(&read_back).unwrap()).unwrap();
 }

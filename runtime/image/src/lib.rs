@@ -1,1 +1,41 @@
-//! OCI images: pull, store, merge layers, write EROFS.
+//! OCI images: pulled, stored, merged and written as a read-only EROFS image with a dm-verity tree.
+//!
+//! Takes image references and the bytes registries answer with; gives an [`Image`] in a [`Store`] and a [`Rootfs`] a
+//! guest can mount. Nothing is unpacked to the host's file system and no external program is run, so none of it needs
+//! privileges: layers are merged in a virtual [`tree`], file data goes from the layer's tar stream through one spool file
+//! into the image.
+//!
+//! Trusts: the digest in a reference, and through it every byte it names. Believes nothing else a registry says: sizes,
+//! digests and the uncompressed digests of the configuration are all checked, tar entries are resolved inside the
+//! virtual tree only.
+//! Never: reads the environment, runs a program, follows a layer's foreign URLs.
+#![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod error;
+
+pub mod config;
+pub mod store;
+
+pub mod credentials;
+pub mod pull;
+
+pub mod decompress;
+pub mod layer;
+pub mod tarball;
+pub mod tree;
+
+pub mod erofs;
+pub mod verity;
+
+pub mod rootfs;
+
+pub use config::ImageConfig;
+pub use digest::Digest;
+pub use error::ImageError;
+pub use layer::Limits;
+pub use oci_client::Reference;
+pub use pull::{Progress, ProgressFn, PullOptions};
+pub use rootfs::Rootfs;
+pub use store::{Freed, Image, LayerBlob, Removed, Store};
+pub use verity::VerityTable;

@@ -1,0 +1,81 @@
+//! The tar stream inside a layer blob, with its digest and a limit on its length.
+
+use crate::digest::Digest;
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
+use std::io::{self, BufRead as _, BufReader, Read};
+
+/// Unpacked bytes of a layer; counts and hashes what passes.
+pub struct DiffReader<'a> {
+    inner: Box<dyn Read + 'a>,
+    hasher: Sha256,
+    left: u64,
+}
+
+impl<'a> DiffReader<'a> {
+    /// Starts reading; gzip and zstd are told by their magic numbers, anything else is taken as plain tar.
+    ///
+    /// `limit`: bytes after which reading fails with [`io::ErrorKind::QuotaExceeded`].
+    pub fn new(blob: impl Read + 'a, limit: u64) -> io::Result<Self> {
+        let mut blob = BufReader::with_capacity(256 << 10, blob);
+        let magic = blob.fill_buf()?;
+        let inner: Box<dyn Read + 'a> = if magic.starts_with(&[0x1F, 0x8B]) {
+            Box::new(MultiGzDecoder::new(blob))
+        } else if magic.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
+            Box::new(zstd::stream::read::Decoder::with_buffer(blob)?)
+        } else {
+            Box::new(blob)
+        };
+        Ok(Self { inner, hasher: Sha256::new(), left: limit })
+    }
+
+    /// Digest of all that was read, and what is left of the limit.
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest::finish(self.hasher), self.left)
+    }
+}
+
+impl Read for DiffReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or(io::ErrorKind::QuotaExceeded)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn every_compression_gives_the_same_stream_and_digest() {
+        let plain = b"not a tar, but long enough to be told from one".repeat(1000);
+        let (half, rest) = plain.split_at(plain.len() / 2);
+        let members = [gzip(half), gzip(rest)].concat();
+        for blob in [plain.clone(), gzip(&plain), members, zstd::encode_all(&plain[..], 3).unwrap()] {
+            let mut reader = DiffReader::new(&blob[..], u64::MAX).unwrap();
+            let mut out = Vec::new();
+            reader.read_to_end(&mut out).unwrap();
+            assert!(out == plain);
+            assert_eq!(reader.finish().0, Digest::of(&plain));
+        }
+    }
+
+    #[test]
+    fn stops_at_the_limit_and_at_damage() {
+        let blob = gzip(&vec![0; 1 << 20]);
+        let mut reader = DiffReader::new(&blob[..], 1 << 19).unwrap();
+        let error = io::copy(&mut reader, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        let mut reader = DiffReader::new(&blob[..blob.len() - 9], u64::MAX).unwrap();
+        assert!(io::copy(&mut reader, &mut io::sink()).is_err());
+    }
+}

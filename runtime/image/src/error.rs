@@ -1,0 +1,313 @@
+//! Why an image operation failed: what, found, expected, and what to do about it.
+
+use crate::digest::Digest;
+use crate::tarball::TarError;
+use crate::tree::TreeError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of an image operation.
+pub type Result<T, E = ImageError> = std::result::Result<T, E>;
+
+/// Why an image could not be pulled, found, stored or turned into a root file system.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The text is no image reference.
+    #[error("\"{reference}\" is not an image reference: {reason}")]
+    InvalidReference {
+        /// As typed.
+        reference: String,
+        /// What the grammar objects to.
+        reason: String,
+    },
+    /// The store holds no such image.
+    #[error("no such image in the local store: {name}")]
+    NotStored {
+        /// As typed.
+        name: String,
+    },
+    /// A digest prefix names several images.
+    #[error("\"{prefix}\" names {count} images")]
+    Ambiguous {
+        /// As typed.
+        prefix: String,
+        /// How many images it names.
+        count: usize,
+    },
+    /// The registry does not know the image, or will not say so to us.
+    #[error("{registry} has no {what}: {detail}")]
+    NotFound {
+        /// Registry address.
+        registry: String,
+        /// Image reference or blob digest asked for.
+        what: String,
+        /// The registry's words.
+        detail: String,
+    },
+    /// The registry wants credentials, or other ones.
+    #[error("{registry} refuses access to {what}")]
+    Unauthorized {
+        /// Registry address.
+        registry: String,
+        /// Image reference or blob digest asked for.
+        what: String,
+    },
+    /// The registry could not be reached, or kept failing.
+    #[error("{registry} cannot be reached after {attempts} attempts: {reason}")]
+    Unreachable {
+        /// Registry address.
+        registry: String,
+        /// Requests made, the first included.
+        attempts: u32,
+        /// The last failure, with its causes.
+        reason: String,
+    },
+    /// The registry answered something the protocol does not allow.
+    #[error("{registry} answered against the distribution protocol: {reason}")]
+    Protocol {
+        /// Registry address.
+        registry: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The image is not built for this guest.
+    #[error("{reference} has no linux/amd64 image, only {available}")]
+    Platform {
+        /// Image reference.
+        reference: String,
+        /// Platforms it has.
+        available: String,
+    },
+    /// Bytes do not have the digest they are named by.
+    #[error("{what} {expected} is corrupt: its bytes have digest {found}")]
+    CorruptBlob {
+        /// `layer`, `manifest` or `configuration`.
+        what: &'static str,
+        /// Digest it is named by.
+        expected: Digest,
+        /// Digest of the bytes.
+        found: Digest,
+    },
+    /// A blob is longer or shorter than its manifest says.
+    #[error("{what} {digest} is corrupt: {found} bytes, its manifest says {expected}")]
+    CorruptSize {
+        /// `layer`, `manifest` or `configuration`.
+        what: &'static str,
+        /// Digest it is named by.
+        digest: Digest,
+        /// Bytes in the manifest.
+        expected: u64,
+        /// Bytes received; the download stops at the first one too many.
+        found: u64,
+    },
+    /// A layer unpacks to something other than the configuration says.
+    #[error("layer {layer} is corrupt: it unpacks to {found}, the image configuration says {expected}")]
+    CorruptDiffId {
+        /// Digest of the compressed layer.
+        layer: Digest,
+        /// `rootfs.diff_ids` entry.
+        expected: Digest,
+        /// Digest of the unpacked tar stream.
+        found: Digest,
+    },
+    /// A manifest, index or configuration cannot be read.
+    #[error("{what} {digest} cannot be read: {reason}")]
+    Malformed {
+        /// `manifest`, `index` or `configuration`.
+        what: &'static str,
+        /// Digest of the document.
+        digest: Digest,
+        /// What the reader objects to.
+        reason: String,
+    },
+    /// A layer's compression is damaged.
+    #[error("layer {layer} is corrupt: cannot decompress it: {source}")]
+    Decompress {
+        /// Digest of the compressed layer.
+        layer: Digest,
+        /// The decompressor's error.
+        source: io::Error,
+    },
+    /// A layer's tar stream cannot be read.
+    #[error("layer {layer} is corrupt: {source}")]
+    Tar {
+        /// Digest of the compressed layer.
+        layer: Digest,
+        /// What is wrong with it.
+        #[source]
+        source: TarError,
+    },
+    /// A layer's entry cannot be placed in the tree.
+    #[error("layer {layer}: {source}")]
+    Tree {
+        /// Digest of the compressed layer.
+        layer: Digest,
+        /// What is wrong with it.
+        #[source]
+        source: TreeError,
+    },
+    /// The image is larger than the limits allow.
+    #[error("image exceeds the limit of {limit} {what}")]
+    TooLarge {
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// The store lost a blob.
+    #[error("{what} {digest} is missing from the local store")]
+    MissingBlob {
+        /// `layer`, `manifest` or `configuration`.
+        what: &'static str,
+        /// Digest it is named by.
+        digest: Digest,
+    },
+    /// A blob in the store changed on the disk.
+    #[error("{what} {expected} in the local store is corrupt: its bytes have digest {found}")]
+    DamagedBlob {
+        /// `layer`, `manifest` or `configuration`.
+        what: &'static str,
+        /// Digest it is named by.
+        expected: Digest,
+        /// Digest of the bytes.
+        found: Digest,
+    },
+    /// No space, quota or file size left.
+    #[error("disk full: cannot write {bytes} bytes to {}: {source}", path.display())]
+    DiskFull {
+        /// File or folder being written.
+        path: PathBuf,
+        /// Bytes the write needed.
+        bytes: u64,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Any other failure of the file system.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A document of the store cannot be read.
+    #[error("{} is damaged: {reason}", path.display())]
+    Store {
+        /// The document.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Credentials cannot be read.
+    #[error("cannot use the credentials in {}: {reason}", path.display())]
+    Credentials {
+        /// The Docker configuration file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The HTTP client could not be set up.
+    #[error("cannot set up the registry client: {reason}")]
+    Client {
+        /// The client's error, with its causes.
+        reason: String,
+    },
+}
+
+impl ImageError {
+    /// Stable kebab-case word for the kind of failure.
+    ///
+    /// One of `usage`, `not-found`, `unauthorized`, `unreachable`, `registry`, `platform`, `corrupt`, `too-large`,
+    /// `disk-full`, `config`, `io`.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::InvalidReference { .. } | Self::Ambiguous { .. } => "usage",
+            Self::NotStored { .. } | Self::NotFound { .. } => "not-found",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Protocol { .. } => "registry",
+            Self::Platform { .. } => "platform",
+            Self::CorruptBlob { .. }
+            | Self::CorruptSize { .. }
+            | Self::CorruptDiffId { .. }
+            | Self::Malformed { .. }
+            | Self::Decompress { .. }
+            | Self::Tar { .. }
+            | Self::Tree { .. }
+            | Self::MissingBlob { .. }
+            | Self::DamagedBlob { .. } => "corrupt",
+            Self::TooLarge { .. } => "too-large",
+            Self::DiskFull { .. } => "disk-full",
+            Self::Credentials { .. } | Self::Client { .. } => "config",
+            Self::Io { .. } | Self::Store { .. } => "io",
+        }
+    }
+
+    /// What the operator can do about it, in one line.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::InvalidReference { .. } => "write [REGISTRY[:PORT]/]NAME[:TAG][@sha256:DIGEST]".to_owned(),
+            Self::NotStored { name } => format!("pull it first: coffer pull {name}"),
+            Self::Ambiguous { .. } => "give more digits of the digest".to_owned(),
+            Self::NotFound { .. } => "check the name and tag; a private image may need coffer login".to_owned(),
+            Self::Unauthorized { registry, .. } => {
+                format!("log in to {registry}; credentials are read from \"auths\" of the Docker configuration file")
+            }
+            Self::Unreachable { registry, .. } => {
+                format!("check that {registry} is up, and whether it speaks plain http (--insecure-registry)")
+            }
+            Self::Platform { .. } => "choose an image built for linux/amd64".to_owned(),
+            Self::CorruptBlob { .. } | Self::CorruptSize { .. } => {
+                "the registry or a proxy in between serves damaged bytes; push the image again".to_owned()
+            }
+            Self::CorruptDiffId { .. } | Self::Malformed { .. } | Self::Decompress { .. } | Self::Tar { .. } => {
+                "the image was built or stored damaged; build and push it again".to_owned()
+            }
+            Self::MissingBlob { .. } | Self::DamagedBlob { .. } => "pull the image again".to_owned(),
+            Self::DiskFull { path, .. } => format!("free space on the file system of {}", path.display()),
+            Self::TooLarge { .. } => "use a smaller image".to_owned(),
+            Self::Credentials { path, .. } => format!("repair {} or log in again", path.display()),
+            Self::Client { .. } => "install the system's root certificates (Debian: ca-certificates)".to_owned(),
+            Self::Store { path, .. } => format!("remove {} and pull the images again", path.display()),
+            Self::Protocol { .. } | Self::Tree { .. } | Self::Io { .. } => return None,
+        })
+    }
+
+    /// An error of the file system, as disk full where it is that. `bytes`: what the failed write needed.
+    pub(crate) fn write(path: &Path, bytes: u64, source: io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
+            Self::DiskFull { path: path.to_owned(), bytes, source }
+        } else {
+            Self::Io { action: "write", path: path.to_owned(), source }
+        }
+    }
+
+    /// An error of the file system, with what was tried.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| {
+            let failed = Self::write(path, 0, source);
+            match failed {
+                Self::Io { path, source, .. } => Self::Io { action, path, source },
+                full => full,
+            }
+        }
+    }
+}
+
+/// An error and its causes in one line, without repetition.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,167 @@
+use super::*;
+use std::os::unix::fs::FileExt as _;
+use tar::{EntryType, Header};
+
+struct Layer(tar::Builder<Vec<u8>>);
+
+impl Layer {
+    fn new() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+
+    fn add(mut self, kind: EntryType, path: &str, data: &[u8]) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(data.len() as u64);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_device_major(254).unwrap();
+        header.set_device_minor(0).unwrap();
+        let name = header.as_gnu_mut().unwrap();
+        name.name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        self.0.append(&header, data).unwrap();
+        self
+    }
+
+    fn file(self, path: &str, data: &[u8]) -> Self {
+        self.add(EntryType::Regular, path, data)
+    }
+
+    fn xattr(mut self, name: &str) -> Self {
+        self.0.append_pax_extensions([(format!("SCHILY.xattr.{name}").as_str(), &b"v"[..])]).unwrap();
+        self
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+fn merge_within(layers: &[Vec<u8>], limits: Limits) -> Result<Merged> {
+    let mut merger = Merger::new(tempfile::tempfile().unwrap(), Path::new("tmp"), limits);
+    for layer in layers {
+        merger.add(Digest::of(layer), &layer[..], Digest::of(layer))?;
+    }
+    merger.finish()
+}
+
+fn merge(layers: &[Vec<u8>]) -> Result<Merged> {
+    merge_within(layers, Limits::default())
+}
+
+fn contents(merged: &Merged, path: &str) -> Option<Vec<u8>> {
+    let node = merged.tree.lookup(path.as_bytes()).unwrap()?;
+    let Kind::File(extent) = merged.tree.node(node).kind else { return None };
+    let mut bytes = vec![0; extent.length as usize];
+    merged.spool.read_exact_at(&mut bytes, extent.offset).unwrap();
+    Some(bytes)
+}
+
+#[test]
+fn upper_layers_replace_and_hide_lower_ones() {
+    let lower = Layer::new().file("etc/a", b"one").file("etc/b", b"two").file("var/old", b"x").bytes();
+    let upper = Layer::new()
+        .file("./etc/a", b"three")
+        .file("etc/.wh.b", b"")
+        .file("var/new", b"y")
+        .file("var/.wh..wh..opq", b"")
+        .file(".wh..wh.plnk", b"")
+        .bytes();
+    let merged = merge(&[lower, upper]).unwrap();
+    assert_eq!(contents(&merged, "etc/a").unwrap(), b"three");
+    assert_eq!(contents(&merged, "var/new").unwrap(), b"y");
+    assert_eq!(contents(&merged, "etc/b"), None);
+    assert_eq!(contents(&merged, "var/old"), None);
+    for marker in ["etc/.wh.b", "var/.wh..wh..opq", ".wh..wh.plnk"] {
+        assert_eq!(merged.tree.lookup(marker.as_bytes()).unwrap(), None, "{marker}");
+    }
+}
+
+#[test]
+fn the_last_of_duplicate_entries_wins() {
+    let merged = merge(&[Layer::new().file("a", b"first").file("a", b"last").bytes()]).unwrap();
+    assert_eq!(contents(&merged, "a").unwrap(), b"last");
+}
+
+#[test]
+fn a_layer_that_climbs_out_is_corrupt_and_named() {
+    for layer in [Layer::new().file("../x", b"").bytes(), Layer::new().file("a/../../x", b"").bytes()] {
+        let error = merge(std::slice::from_ref(&layer)).unwrap_err();
+        assert_eq!(error.class(), "corrupt");
+        assert!(error.to_string().contains(&Digest::of(&layer).to_string()), "{error}");
+    }
+}
+
+#[test]
+fn device_nodes_and_overlay_attributes_are_left_out_and_counted() {
+    let layer = Layer::new()
+        .file("dev/vda", b"was a file")
+        .add(EntryType::Block, "dev/vda", b"")
+        .add(EntryType::Char, "dev/null", b"")
+        .xattr("trusted.overlay.opaque")
+        .file("a", b"")
+        .xattr("user.mine")
+        .file("b", b"")
+        .bytes();
+    let merged = merge(&[layer]).unwrap();
+    assert_eq!(merged.dropped, 3);
+    assert_eq!(merged.tree.lookup(b"dev/vda").unwrap(), None);
+    let xattrs = |path: &[u8]| merged.tree.node(merged.tree.lookup(path).unwrap().unwrap()).meta.xattrs.len();
+    assert_eq!((xattrs(b"a"), xattrs(b"b")), (0, 1));
+}
+
+#[test]
+fn a_layer_must_unpack_to_its_diff_id() {
+    let layer = Layer::new().file("a", b"x").bytes();
+    let expected = Digest::of(b"something else");
+    let mut merger = Merger::new(tempfile::tempfile().unwrap(), Path::new("tmp"), Limits::default());
+    let error = merger.add(Digest::of(b"blob"), &layer[..], expected).unwrap_err();
+    let ImageError::CorruptDiffId { layer: named, expected: wanted, found } = error else { panic!("{error}") };
+    assert_eq!((named, wanted, found), (Digest::of(b"blob"), expected, Digest::of(&layer)));
+}
+
+#[test]
+fn bytes_behind_the_archive_count_for_the_digest() {
+    let mut layer = Layer::new().file("a", b"x").bytes();
+    layer.extend([0; 4096]);
+    assert!(merge(&[layer]).is_ok());
+}
+
+#[test]
+fn every_limit_holds_over_all_layers_together() {
+    let layers = [Layer::new().file("a", &[1; 3000]).bytes(), Layer::new().file("b", &[1; 3000]).bytes()];
+    let all = Limits::default();
+    for (limits, what) in [
+        (Limits { entries: 1, ..all }, "entries"),
+        (Limits { bytes: 8000, ..all }, "unpacked bytes"),
+        (Limits { metadata_bytes: 1, ..all }, "bytes of names and attributes"),
+    ] {
+        let error = merge_within(&layers, limits).unwrap_err();
+        assert!(matches!(error, ImageError::TooLarge { what: named, .. } if named == what), "{what}: {error}");
+    }
+    assert!(merge_within(&layers, Limits { entries: 2, metadata_bytes: 2, ..all }).is_ok());
+}
+
+#[test]
+fn a_full_disk_while_spooling_is_named() {
+    let full = match File::options().write(true).open("/dev/full") {
+        Ok(full) => full,
+        Err(error) => return eprintln!("SKIPPED: no /dev/full here: {error}"),
+    };
+    let mut merger = Merger::new(full, Path::new("/images/tmp"), Limits::default());
+    let layer = Layer::new().file("a", &vec![1; 3 << 20]).bytes();
+    let error = merger.add(Digest::of(&layer), &layer[..], Digest::of(&layer)).unwrap_err();
+    assert_eq!(error.class(), "disk-full");
+    assert!(error.to_string().contains("/images/tmp"), "{error}");
+    assert!(error.hint().unwrap().contains("free space"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_bytes_are_an_error_or_a_tree(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
+        let _ = merge(&[bytes]);
+    }
+}

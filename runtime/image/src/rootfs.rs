@@ -1,0 +1,146 @@
+//! From an image in the store to a file a guest can mount: merged, written, hashed, kept.
+
+use crate::digest::Digest;
+use crate::erofs::{self, EROFS_VERSION};
+use crate::error::{ImageError, Result};
+use crate::layer::{Limits, Merged, Merger};
+use crate::store::{Image, Store};
+use crate::verity::{self, VerityTable};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// A root file system: an EROFS image with its dm-verity tree behind it, in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rootfs {
+    /// The file; a multiple of 4096 bytes long, never changed.
+    pub path: PathBuf,
+    /// What dm-verity has to be told; goes into the workload specification.
+    pub verity: VerityTable,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Made from the image with this configuration.
+    pub config_digest: Digest,
+    /// Whether it was there already.
+    pub cached: bool,
+}
+
+/// What is kept beside the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sidecar {
+    size: u64,
+    verity: VerityTable,
+}
+
+impl Store {
+    /// The root file system of an image; made on first use, then found. Takes seconds for large images.
+    ///
+    /// The same image gives the same bytes and the same root hash, on any machine.
+    ///
+    /// # Errors
+    /// [`ImageError`] of class `corrupt`, `too-large`, `disk-full` or `io`; nothing half-made is left behind.
+    pub fn rootfs(&self, image: &Image) -> Result<Rootfs> {
+        self.rootfs_within(image, Limits::default())
+    }
+
+    /// As [`Store::rootfs`], with other limits.
+    pub fn rootfs_within(&self, image: &Image, limits: Limits) -> Result<Rootfs> {
+        let name = format!("{}-v{EROFS_VERSION}", image.config_digest.hex());
+        let dir = self.dir().join("rootfs");
+        let (path, sidecar_path) = (dir.join(format!("{name}.erofs")), dir.join(format!("{name}.json")));
+        let _in_use = self.use_lock()?;
+        let _build = self.lock(&format!("rootfs/{name}.lock"), FlockOperation::LockExclusive)?;
+        if let Some(Sidecar { size, verity }) = kept(&path, &sidecar_path) {
+            return Ok(Rootfs { path, verity, size, config_digest: image.config_digest, cached: true });
+        }
+        let merged = self.merge(image, limits)?;
+        let file = self.scratch()?;
+        let written = erofs::write(&merged.tree, &merged.spool, file.as_file(), uuid(&image.config_digest))
+            .map_err(|error| write_error(file.path(), error))?;
+        drop(merged);
+        let tree_bytes = verity::tree_blocks(written.bytes / erofs::BLOCK_SIZE) * erofs::BLOCK_SIZE;
+        let verity = verity::append(file.as_file(), &salt(&image.config_digest))
+            .map_err(|error| ImageError::write(file.path(), tree_bytes, error))?;
+        let size = written.bytes + tree_bytes;
+        self.publish(file, &path)?;
+        let sidecar = serde_json::to_vec_pretty(&Sidecar { size, verity: verity.clone() })
+            .map_err(|error| ImageError::Store { path: sidecar_path.clone(), reason: error.to_string() })?;
+        let mut file = self.scratch()?;
+        file.write_all(&sidecar).map_err(|error| ImageError::write(&sidecar_path, sidecar.len() as u64, error))?;
+        self.publish(file, &sidecar_path)?;
+        Ok(Rootfs { path, verity, size, config_digest: image.config_digest, cached: false })
+    }
+
+    /// Merges the layers of an image.
+    fn merge(&self, image: &Image, limits: Limits) -> Result<Merged> {
+        let dir = self.dir().join("tmp");
+        let spool = tempfile::tempfile_in(&dir).map_err(ImageError::io("create a file in", &dir))?;
+        let mut merger = Merger::new(spool, &dir, limits);
+        for (layer, diff_id) in image.layers.iter().zip(&image.config.diff_ids) {
+            let path = self.blob_path(&layer.digest);
+            let blob = File::open(&path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => ImageError::MissingBlob { what: "layer", digest: layer.digest },
+                _ => ImageError::io("open", &path)(error),
+            })?;
+            let added = merger.add(layer.digest, blob, *diff_id);
+            if let Err(error) = added {
+                return Err(self.blame(error, &layer.digest));
+            }
+        }
+        merger.finish()
+    }
+
+    /// Tells a blob damaged on this disk from one that was made damaged. A damaged one is removed, so that the next pull
+    /// brings it again.
+    fn blame(&self, error: ImageError, layer: &Digest) -> ImageError {
+        if error.class() != "corrupt" {
+            return error;
+        }
+        let path = self.blob_path(layer);
+        let found = match File::open(&path).and_then(Digest::of_reader) {
+            Ok(found) if found != *layer => found,
+            _ => return error,
+        };
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(%error, layer = %layer, "cannot remove a damaged layer");
+        }
+        ImageError::DamagedBlob { what: "layer", expected: *layer, found }
+    }
+}
+
+fn kept(path: &Path, sidecar: &Path) -> Option<Sidecar> {
+    let sidecar: Sidecar = serde_json::from_slice(&std::fs::read(sidecar).ok()?).ok()?;
+    let size = std::fs::metadata(path).ok()?.len();
+    (size == sidecar.size).then_some(sidecar)
+}
+
+fn write_error(path: &Path, error: erofs::WriteError) -> ImageError {
+    match error {
+        erofs::WriteError::Write { bytes, source } => ImageError::write(path, bytes, source),
+        erofs::WriteError::Read(source) => ImageError::io("read the spool of", path)(source),
+        erofs::WriteError::TooLarge => ImageError::TooLarge { what: "bytes of image", limit: 1 << 44 },
+        erofs::WriteError::Attributes => ImageError::TooLarge { what: "bytes of extended attributes", limit: 1 << 18 },
+    }
+}
+
+/// Both are fixed by the image, so that its bytes are.
+fn derived(label: &str, config: &Digest) -> [u8; 32] {
+    Sha256::new().chain_update(label).chain_update(config.as_bytes()).finalize().into()
+}
+
+fn salt(config: &Digest) -> [u8; 32] {
+    derived("coffer/rootfs/verity-salt/v1", config)
+}
+
+/// A version 8 (custom) UUID, RFC 9562 §5.8.
+fn uuid(config: &Digest) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&derived("coffer/rootfs/uuid/v1", config)[..16]);
+    uuid[6] = uuid[6] & 0x0F | 0x80;
+    uuid[8] = uuid[8] & 0x3F | 0x80;
+    uuid
+}

@@ -1,0 +1,134 @@
+use super::*;
+
+fn archive(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    build(&mut builder);
+    builder.into_inner().unwrap()
+}
+
+fn header(kind: EntryType, size: u64) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o4755);
+    header.set_uid(1);
+    header.set_gid(2);
+    header.set_mtime(3);
+    header
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
+    let mut archive = Archive::new(bytes);
+    let mut entries = Vec::new();
+    while let Some(entry) = archive.next_entry()? {
+        let mut data = Vec::new();
+        archive.read_to_end(&mut data).map_err(TarError::Read)?;
+        entries.push((entry, data));
+    }
+    archive.drain()?;
+    Ok(entries)
+}
+
+#[test]
+fn reads_names_longer_than_the_header_and_their_data() {
+    let long = format!("{}/file", "d".repeat(200));
+    let target = "t".repeat(300);
+    let bytes = archive(|builder| {
+        let mut file = Header::new_gnu();
+        file.set_size(5);
+        file.set_mode(0o644);
+        builder.append_data(&mut file, &long, &b"hello"[..]).unwrap();
+        let mut link = Header::new_gnu();
+        link.set_entry_type(EntryType::Symlink);
+        link.set_size(0);
+        builder.append_link(&mut link, "link", &target).unwrap();
+    });
+    let entries = read(&bytes).unwrap();
+    assert_eq!(entries[0].0.path, long.as_bytes());
+    assert_eq!(entries[0].1, b"hello");
+    assert_eq!((entries[0].0.uid, entries[0].0.mtime), (0, 0), "fields left empty are 0");
+    assert_eq!(entries[1].0.kind, EntryKind::Symlink(target.into_bytes()));
+}
+
+#[test]
+fn extended_headers_win_over_the_header() {
+    let bytes = archive(|builder| {
+        builder
+            .append_pax_extensions([
+                ("mtime", &b"12.5"[..]),
+                ("uid", b"4000000"),
+                ("SCHILY.xattr.user.a", b"x=\ny"),
+                ("size", b"3"),
+                ("path", b"other"),
+            ])
+            .unwrap();
+        builder.append_data(&mut header(EntryType::Regular, 3), "name", &b"abc"[..]).unwrap();
+        builder.append_data(&mut header(EntryType::Regular, 1), "next", &b"z"[..]).unwrap();
+    });
+    let entries = read(&bytes).unwrap();
+    let first = &entries[0].0;
+    assert_eq!((first.mtime, first.mtime_nsec, first.uid, first.gid), (12, 500_000_000, 4_000_000, 2));
+    assert_eq!((first.path.as_slice(), first.mode), (&b"other"[..], 0o4755));
+    assert_eq!(first.xattrs[&b"user.a"[..]], b"x=\ny");
+    assert_eq!((entries[1].0.path.as_slice(), entries[1].0.mtime), (&b"next"[..], 3), "they hold for one entry");
+    assert!(entries[1].0.xattrs.is_empty());
+}
+
+#[test]
+fn refuses_damaged_headers_and_short_streams() {
+    let bytes = archive(|builder| {
+        builder.append_data(&mut header(EntryType::Regular, 600), "name", &[7; 600][..]).unwrap();
+    });
+    let mut flipped = bytes.clone();
+    flipped[0] ^= 1;
+    assert!(matches!(read(&flipped), Err(TarError::Checksum { .. })));
+    assert!(matches!(read(&bytes[..100]), Err(TarError::Truncated)));
+    assert!(matches!(read(&bytes[..1000]), Err(TarError::Truncated)));
+    assert_eq!(read(&bytes[..512 + 1024]).unwrap().len(), 1, "a missing end marker is not missing data");
+}
+
+#[test]
+fn refuses_what_layers_do_not_have_and_what_would_eat_memory() {
+    let sparse = archive(|builder| {
+        builder.append_data(&mut header(EntryType::GNUSparse, 0), "s", &b""[..]).unwrap();
+    });
+    assert!(matches!(read(&sparse), Err(TarError::Unsupported { found: 'S', .. })));
+    let mut huge = Header::new_ustar();
+    huge.set_entry_type(EntryType::XHeader);
+    huge.set_path("x").unwrap();
+    huge.set_size(1 << 33);
+    huge.set_cksum();
+    assert!(matches!(read(huge.as_bytes()), Err(TarError::ExtendedTooLong { .. })));
+    let mut endless = Header::new_ustar();
+    endless.set_path("x").unwrap();
+    endless.set_size(u64::MAX);
+    endless.set_mode(0);
+    endless.set_uid(0);
+    endless.set_gid(0);
+    endless.set_mtime(0);
+    endless.set_cksum();
+    assert!(read(endless.as_bytes()).is_err());
+}
+
+#[test]
+fn refuses_damaged_pax_records() {
+    for record in
+        ["", "x", "5 a=b\n", "6 a=b", "99 a=b\n", "2 \n", "7 abcd\n", "-6 a=b\n", "18446744073709551616 a=b\n"]
+    {
+        let mut extended = Extended::default();
+        assert_eq!(parse_pax(record.as_bytes(), &mut extended).is_err(), !record.is_empty(), "{record:?}");
+    }
+    for time in ["", "x", "1.x", "-x", "1e9"] {
+        assert!(pax_time(time.as_bytes()).is_err(), "{time:?}");
+    }
+    assert_eq!(pax_time(b"-5.5").unwrap(), (0, 0));
+    assert_eq!(pax_time(b"1.0000000019").unwrap(), (1, 1));
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics_and_always_ends(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3000)) {
+        let _ = read(&bytes);
+        let _ = parse_pax(&bytes, &mut Extended::default());
+    }
+}

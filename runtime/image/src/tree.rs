@@ -1,0 +1,448 @@
+//! The file system of an image, built layer by layer in memory; file data stays in a spool file.
+//!
+//! Paths are resolved inside this tree only: an absolute symlink starts at its root, `..` never leaves it. Nothing here
+//! touches the host's file system.
+//! Source: OCI Image Specification 1.1, "Image Layer Filesystem Changeset".
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Index of a node in its [`Tree`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId(usize);
+
+impl NodeId {
+    /// The root directory.
+    pub const ROOT: Self = Self(0);
+
+    /// Position among all nodes ever made; less than [`Tree::len`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// A file system tree.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    nodes: Vec<Node>,
+    layer: u32,
+}
+
+/// A file, directory or other inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Owner, mode, times, extended attributes.
+    pub meta: Meta,
+    /// What it is, and its contents.
+    pub kind: Kind,
+}
+
+/// What every inode has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits with set-uid, set-gid and sticky; no type bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time, seconds since 1970.
+    pub mtime: u64,
+    /// Nanoseconds of it.
+    pub mtime_nsec: u32,
+    /// Extended attributes by full name.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Kind of an inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Regular file: where its bytes lie in the spool.
+    File(Extent),
+    /// Directory.
+    Directory(BTreeMap<Vec<u8>, Child>),
+    /// Symbolic link and its target.
+    Symlink(Vec<u8>),
+    /// Named pipe.
+    Fifo,
+    /// Character device: major, minor.
+    CharDevice(u32, u32),
+    /// Block device: major, minor.
+    BlockDevice(u32, u32),
+}
+
+/// Bytes in the spool file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset of the first.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// What it names.
+    pub node: NodeId,
+    /// The layer that put it there last.
+    layer: u32,
+}
+
+/// Why an entry cannot be placed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// The path holds `..`.
+    #[error("path \"{path}\" leaves its directory")]
+    Traversal {
+        /// Path of the entry.
+        path: String,
+    },
+    /// A name is longer than 255 bytes, or holds a zero byte.
+    #[error("path \"{path}\" has a name that is longer than 255 bytes or not a name")]
+    Name {
+        /// Path of the entry.
+        path: String,
+    },
+    /// A path leads through something that is no directory.
+    #[error("path \"{path}\" leads through something that is not a directory")]
+    NotADirectory {
+        /// Path of the entry.
+        path: String,
+    },
+    /// Symbolic links on the way never end.
+    #[error("path \"{path}\" leads through more than {MAX_LINKS} symbolic links")]
+    TooManyLinks {
+        /// Path of the entry.
+        path: String,
+    },
+    /// The directory is too deep.
+    #[error("path \"{path}\" is more than {MAX_DEPTH} directories deep")]
+    TooDeep {
+        /// Path of the entry.
+        path: String,
+    },
+    /// A hard link to nothing or to a directory.
+    #[error("hard link \"{path}\" has no file to link to at \"{target}\"")]
+    LinkTarget {
+        /// Path of the entry.
+        path: String,
+        /// As the entry says.
+        target: String,
+    },
+    /// A symbolic link's target is empty or too long.
+    #[error("symbolic link \"{path}\" has a target of {length} bytes")]
+    SymlinkTarget {
+        /// Path of the entry.
+        path: String,
+        /// Length of the target.
+        length: usize,
+    },
+    /// The root of the file system must be a directory.
+    #[error("the root directory cannot be replaced or removed")]
+    Root,
+}
+
+/// Symbolic links followed in one path, as Linux does.
+const MAX_LINKS: usize = 40;
+/// Directories on one path; bounds every recursion over the tree.
+pub(crate) const MAX_DEPTH: usize = 1000;
+const MAX_NAME: usize = 255;
+const MAX_TARGET: usize = 4095;
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tree {
+    /// An empty root directory, mode 0755, owned by root.
+    pub fn new() -> Self {
+        Self { nodes: vec![implicit_directory()], layer: 0 }
+    }
+
+    /// Starts the next layer: what is there so far can be whited out.
+    pub fn begin_layer(&mut self) {
+        self.layer += 1;
+    }
+
+    /// The node of an id.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// Nodes ever made; a bound for ids, not a count of files.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is nothing but a root that was never touched.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// The children of a directory; none of anything else.
+    pub fn children(&self, id: NodeId) -> impl Iterator<Item = (&[u8], NodeId)> {
+        let map = match &self.node(id).kind {
+            Kind::Directory(map) => Some(map),
+            _ => None,
+        };
+        map.into_iter().flatten().map(|(name, child)| (name.as_slice(), child.node))
+    }
+
+    /// The node at a path; its last component is not followed where it is a symbolic link.
+    ///
+    /// # Errors
+    /// [`TreeError`] where the path is no path; `None` where there is nothing.
+    pub fn lookup(&self, path: &[u8]) -> Result<Option<NodeId>, TreeError> {
+        let (parent, name) = split(path)?;
+        let Some(name) = name else { return Ok(Some(NodeId::ROOT)) };
+        match self.walk(path, parent)? {
+            Walk::At(stack) => Ok(self
+                .directory(*stack.last().unwrap_or(&NodeId::ROOT))
+                .and_then(|map| map.get(name))
+                .map(|it| it.node)),
+            Walk::Missing(..) => Ok(None),
+        }
+    }
+
+    /// Puts a node at a path. A directory over a directory keeps the children and takes the new owner, mode, time and
+    /// attributes; anything else replaces what was there. Missing parents are made, mode 0755.
+    pub fn place(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<(), TreeError> {
+        if let Kind::Symlink(target) = &kind
+            && (target.is_empty() || target.len() > MAX_TARGET || target.contains(&0))
+        {
+            return Err(TreeError::SymlinkTarget { path: show(path), length: target.len() });
+        }
+        let is_directory = matches!(kind, Kind::Directory(_));
+        let (parent, name) = split(path)?;
+        let Some(name) = name else {
+            if !is_directory {
+                return Err(TreeError::Root);
+            }
+            self.nodes[0].meta = meta;
+            return Ok(());
+        };
+        let parent = self.make_parent(path, parent, is_directory)?;
+        let existing = self.directory(parent).and_then(|map| map.get(name)).map(|child| child.node);
+        if is_directory
+            && let Some(node) = existing
+            && matches!(self.node(node).kind, Kind::Directory(_))
+        {
+            self.nodes[node.0].meta = meta;
+            return self.name(path, parent, name, node);
+        }
+        let node = NodeId(self.nodes.len());
+        self.nodes.push(Node { meta, kind });
+        self.name(path, parent, name, node)
+    }
+
+    /// Gives the file at `target` another name.
+    ///
+    /// # Errors
+    /// [`TreeError::LinkTarget`] where there is none, or a directory.
+    pub fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), TreeError> {
+        let error = || TreeError::LinkTarget { path: show(path), target: show(target) };
+        let node = self.lookup(target)?.ok_or_else(error)?;
+        if matches!(self.node(node).kind, Kind::Directory(_)) {
+            return Err(error());
+        }
+        let (parent, name) = split(path)?;
+        let name = name.ok_or(TreeError::Root)?;
+        let parent = self.make_parent(path, parent, false)?;
+        self.name(path, parent, name, node)
+    }
+
+    /// Hides what lower layers have at a path; what this layer put there stays.
+    pub fn whiteout(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        let (parent, name) = split(path)?;
+        let name = name.ok_or(TreeError::Root)?;
+        if let Walk::At(stack) = self.walk(path, parent)? {
+            let parent = *stack.last().unwrap_or(&NodeId::ROOT);
+            self.strip_child(parent, name);
+        }
+        Ok(())
+    }
+
+    /// Removes whatever is at a path, if anything is.
+    pub fn remove(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        let (parent, name) = split(path)?;
+        let name = name.ok_or(TreeError::Root)?;
+        if let Walk::At(stack) = self.walk(path, parent)?
+            && let Some(map) = self.directory_mut(*stack.last().unwrap_or(&NodeId::ROOT))
+        {
+            map.remove(name);
+        }
+        Ok(())
+    }
+
+    /// Hides everything lower layers have in the directory at a path.
+    pub fn opaque(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        let (parent, name) = split(path)?;
+        let components = parent.into_iter().chain(name).collect();
+        if let Walk::At(stack) = self.walk(path, components)? {
+            self.strip_children(*stack.last().unwrap_or(&NodeId::ROOT));
+        }
+        Ok(())
+    }
+
+    fn strip_children(&mut self, directory: NodeId) {
+        let names: Vec<_> = self.directory(directory).into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.strip_child(directory, &name);
+        }
+    }
+
+    /// Removes a name of a lower layer, but not what this layer put below it.
+    fn strip_child(&mut self, directory: NodeId, name: &[u8]) {
+        let Some(child) = self.directory(directory).and_then(|map| map.get(name)).copied() else { return };
+        self.strip_children(child.node);
+        let kept = child.layer == self.layer || self.children(child.node).next().is_some();
+        if !kept && let Some(map) = self.directory_mut(directory) {
+            map.remove(name);
+        }
+    }
+
+    fn name(&mut self, path: &[u8], parent: NodeId, name: &[u8], node: NodeId) -> Result<(), TreeError> {
+        let layer = self.layer;
+        let map = self.directory_mut(parent).ok_or_else(|| TreeError::NotADirectory { path: show(path) })?;
+        map.insert(name.to_vec(), Child { node, layer });
+        Ok(())
+    }
+
+    fn directory(&self, id: NodeId) -> Option<&BTreeMap<Vec<u8>, Child>> {
+        match &self.nodes[id.0].kind {
+            Kind::Directory(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    fn directory_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<Vec<u8>, Child>> {
+        match &mut self.nodes[id.0].kind {
+            Kind::Directory(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The directory a new name goes into; made, with those above it, where it is missing.
+    fn make_parent(&mut self, path: &[u8], parent: Vec<&[u8]>, new_directory: bool) -> Result<NodeId, TreeError> {
+        let (mut stack, missing) = match self.walk(path, parent)? {
+            Walk::At(stack) => (stack, VecDeque::new()),
+            Walk::Missing(stack, missing) => (stack, missing),
+        };
+        for name in missing {
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    if stack.len() > 1 {
+                        stack.pop();
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let here = *stack.last().unwrap_or(&NodeId::ROOT);
+            if let Some(child) = self.directory(here).and_then(|map| map.get(&name)) {
+                stack.push(child.node);
+            } else {
+                if name.len() > MAX_NAME {
+                    return Err(TreeError::Name { path: show(path) });
+                }
+                let node = NodeId(self.nodes.len());
+                self.nodes.push(implicit_directory());
+                self.name(path, here, &name, node)?;
+                stack.push(node);
+            }
+            if stack.len() > MAX_DEPTH {
+                return Err(TreeError::TooDeep { path: show(path) });
+            }
+        }
+        if stack.len() + usize::from(new_directory) > MAX_DEPTH {
+            return Err(TreeError::TooDeep { path: show(path) });
+        }
+        Ok(*stack.last().unwrap_or(&NodeId::ROOT))
+    }
+
+    /// Follows components, symbolic links included, from the root.
+    fn walk(&self, path: &[u8], components: Vec<&[u8]>) -> Result<Walk, TreeError> {
+        let mut pending: VecDeque<Vec<u8>> = components.into_iter().map(<[u8]>::to_vec).collect();
+        let mut stack = vec![NodeId::ROOT];
+        let mut links = 0;
+        while let Some(name) = pending.pop_front() {
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    if stack.len() > 1 {
+                        stack.pop();
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let here = *stack.last().unwrap_or(&NodeId::ROOT);
+            let Some(child) = self.directory(here).and_then(|map| map.get(&name)) else {
+                pending.push_front(name);
+                return Ok(Walk::Missing(stack, pending));
+            };
+            match &self.node(child.node).kind {
+                Kind::Directory(_) => stack.push(child.node),
+                Kind::Symlink(target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(TreeError::TooManyLinks { path: show(path) });
+                    }
+                    if target.starts_with(b"/") {
+                        stack.truncate(1);
+                    }
+                    for part in target.split(|byte| *byte == b'/').rev() {
+                        pending.push_front(part.to_vec());
+                    }
+                }
+                _ => return Err(TreeError::NotADirectory { path: show(path) }),
+            }
+            if stack.len() > MAX_DEPTH {
+                return Err(TreeError::TooDeep { path: show(path) });
+            }
+        }
+        Ok(Walk::At(stack))
+    }
+}
+
+/// Where a path led: the directories from the root, or how far it went and what was left.
+enum Walk {
+    At(Vec<NodeId>),
+    Missing(Vec<NodeId>, VecDeque<Vec<u8>>),
+}
+
+fn implicit_directory() -> Node {
+    Node { meta: Meta { mode: 0o755, ..Meta::default() }, kind: Kind::Directory(BTreeMap::new()) }
+}
+
+type Split<'a> = (Vec<&'a [u8]>, Option<&'a [u8]>);
+
+/// Components of a path, the last one apart; none where the path is the root.
+fn split(path: &[u8]) -> Result<Split<'_>, TreeError> {
+    let mut components = Vec::new();
+    for name in path.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => return Err(TreeError::Traversal { path: show(path) }),
+            name if name.len() > MAX_NAME || name.contains(&0) => {
+                return Err(TreeError::Name { path: show(path) });
+            }
+            name => components.push(name),
+        }
+    }
+    let last = components.pop();
+    Ok((components, last))
+}
+
+/// A path from an image, made harmless for a message.
+pub(crate) fn show(path: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(path).chars().take(200).collect();
+    text.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,14 +6,26 @@
 //! Never: lets a VMM outlive its supervisor, falls back from hardware to simulation.
 
 pub mod boxes;
+pub mod failure;
 pub mod home;
-pub mod hybrid;
 pub mod id;
 pub mod lock;
-pub mod request;
 pub mod state;
+
+pub mod request;
+pub mod tools;
+
+pub mod disk;
+pub mod launch;
+pub mod qemu;
+pub mod supervisor;
+
+pub mod agent;
+pub mod attach;
+pub mod hybrid;
 mod sys;
 
+pub use failure::{Class, Failure};
 pub use home::{Home, HomeError};
 pub use id::BoxId;
 pub use state::{BoxRecord, BoxState, State, StateError};

@@ -228,4 +228,4 @@ pub fn pin(text: &str) -> Option<SpkiDigest> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,6 @@
 use super::*;
 
-fn image() -> ImageDefaults {
+pub(crate) fn image() -> ImageDefaults {
     ImageDefaults {
         reference: "registry.example/tool:1".into(),
         config_digest: format!("sha256:{}", "0".repeat(64)),
@@ -13,7 +13,7 @@ fn image() -> ImageDefaults {
     }
 }
 
-fn verity() -> VerityTable {
+pub(crate) fn verity() -> VerityTable {
     VerityTable {
         algorithm: "sha256".into(),
         block_size: 4096,
@@ -24,7 +24,7 @@ fn verity() -> VerityTable {
     }
 }
 
-fn wishes() -> Wishes {
+pub(crate) fn wishes() -> Wishes {
     Wishes {
         tee: Tee::None,
         tenant: "default".into(),

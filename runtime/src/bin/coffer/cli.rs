@@ -84,9 +84,9 @@ fn default_home() -> PathBuf {
 }
 
 /// Exit code of a failed command line. `run`, `create`, `start` and `exec` give the workload's own codes to the caller,
-/// so each failure of ours is 125 there.
-pub fn failure_code(class: Class, words: &[String]) -> u8 {
-    if is_docker_verb(words) { 125 } else { class.code() }
+/// so each failure of ours is 125 there, except that a program is not found (127) or cannot be executed (126).
+pub fn failure_code(failure: &CliError, words: &[String]) -> u8 {
+    if is_docker_verb(words) { failure.docker_code.unwrap_or(125) } else { failure.class.code() }
 }
 
 /// Finds the subcommand among words that clap may have refused. Global flags may stand before it.
@@ -118,9 +118,10 @@ mod tests {
 
     #[test]
     fn only_dockers_verbs_fail_with_125() {
-        assert_eq!(failure_code(Class::Usage, &words("coffer --json --home /x run --nosuch")), 125);
-        assert_eq!(failure_code(Class::Platform, &words("coffer start b")), 125);
-        assert_eq!(failure_code(Class::Usage, &words("coffer ps run")), 2);
-        assert_eq!(failure_code(Class::NotFound, &words("coffer rm run")), 1);
+        let code = |class, line| failure_code(&CliError::new(class, ""), &words(line));
+        assert_eq!(code(Class::Usage, "coffer --json --home /x run --nosuch"), 125);
+        assert_eq!(code(Class::Platform, "coffer start b"), 125);
+        assert_eq!(code(Class::Usage, "coffer ps run"), 2);
+        assert_eq!(code(Class::NotFound, "coffer rm run"), 1);
     }
 }

@@ -25,15 +25,15 @@ fn main() -> ExitCode {
     log();
     // One provider in the whole process, chosen here and nowhere else.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        CliError::new(Class::Internal, "a TLS provider was already installed").print(cli.json);
+        error::print(&CliError::new(Class::Internal, "a TLS provider was already installed"), cli.json);
         return ExitCode::from(Class::Internal.code());
     }
     let context = Context::new(cli.json, cli.home);
     match cli.command.run(&context) {
         Ok(code) => code,
         Err(error) => {
-            error.print(context.json);
-            ExitCode::from(cli::failure_code(error.class, &words))
+            error::print(&error, context.json);
+            ExitCode::from(cli::failure_code(&error, &words))
         }
     }
 }
@@ -49,11 +49,11 @@ fn refuse(error: &clap::Error, words: &[String]) -> ExitCode {
         let text = error.render().to_string();
         let first = text.lines().next().unwrap_or_default();
         let message = first.strip_prefix("error: ").unwrap_or(first);
-        CliError::new(Class::Usage, message).hint("coffer --help lists commands and flags").print(true);
+        error::print(&CliError::new(Class::Usage, message).hint("coffer --help lists commands and flags"), true);
     } else {
         let _ = error.print();
     }
-    ExitCode::from(cli::failure_code(Class::Usage, words))
+    ExitCode::from(cli::failure_code(&CliError::new(Class::Usage, ""), words))
 }
 
 /// Logs go to standard error; `COFFER_LOG` or `RUST_LOG` says what, and without them only warnings.

@@ -1,0 +1,76 @@
+//! A command's end of the supervisor it started.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::boxes::files;
+use crate::failure::{Class, Failure};
+use crate::home::Home;
+use crate::id::BoxId;
+use crate::supervisor::lifeline::DETACH;
+use crate::supervisor::message::Message;
+
+/// A supervisor that reports to us, and stops the box if we die.
+#[derive(Debug)]
+pub struct Attached {
+    supervisor: Child,
+    messages: Lines<BufReader<ChildStdout>>,
+    lifeline: OwnedFd,
+}
+
+impl Attached {
+    /// Starts the supervisor of a box: `exe supervise <id>` in a session of its own.
+    ///
+    /// # Errors
+    /// Class `internal` if it does not start.
+    pub fn start(exe: &Path, home: &Home, id: &BoxId) -> Result<Self, Failure> {
+        let start = || -> io::Result<Self> {
+            let (reading, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let words = home.box_folder(id).join(files::SUPERVISOR_LOG);
+            let words = std::fs::OpenOptions::new().append(true).create(true).open(words)?;
+            let mut supervisor = Command::new(exe)
+                .arg("--home")
+                .arg(home.root())
+                .args(["supervise", id.as_str()])
+                .current_dir("/")
+                .stdin(Stdio::from(reading))
+                .stdout(Stdio::piped())
+                .stderr(Stdio::from(words))
+                .spawn()?;
+            let stdout = supervisor.stdout.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            Ok(Self { supervisor, messages: BufReader::new(stdout).lines(), lifeline })
+        };
+        start()
+            .map_err(|error| Failure::caused(Class::Internal, &error).while_doing("cannot start the box's supervisor"))
+    }
+
+    /// The next message; nothing once the supervisor is gone.
+    pub async fn next(&mut self) -> Option<Message> {
+        while let Ok(Some(line)) = self.messages.next_line().await {
+            if let Ok(message) = serde_json::from_str(&line) {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Lets the box live on without us.
+    ///
+    /// # Errors
+    /// Class `internal` if the supervisor is gone already.
+    pub fn detach(self) -> Result<(), Failure> {
+        rustix::io::write(&self.lifeline, &[DETACH])
+            .map(drop)
+            .map_err(|error| Failure::caused(Class::Internal, &io::Error::from(error)).while_doing("cannot detach"))
+    }
+
+    /// Waits until the supervisor has ended, and with it every trace of the run.
+    pub async fn finished(mut self) {
+        let _ = self.supervisor.wait().await;
+    }
+}

@@ -1,0 +1,90 @@
+//! Everything a guest boots from, made anew for each start: measured files, spec disk and, in simulation, the secrets page.
+//!
+//! What is measured is exactly what is written here and loaded by the VMM, whatever happens to the platform folder later.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use coffer_platform::files::Platform;
+use coffer_spec::{Document, Tee};
+
+use crate::boxes::{BoxOptions, files, unix_us};
+use crate::disk::spec_disk;
+use crate::failure::{Class, Failure};
+use crate::supervisor::Answerer;
+
+/// A guest ready to boot.
+pub struct Launch {
+    /// Measured command line.
+    pub command_line: String,
+    /// The simulated processor's side of this guest.
+    pub processor: Option<Answerer>,
+}
+
+/// Loads a platform folder.
+///
+/// # Errors
+/// Class `config` with the remedy.
+pub fn load_platform(folder: &Path) -> Result<Platform, Failure> {
+    Platform::load(folder).map_err(|error| Failure::caused(Class::Config, &error).hint(error.hint()))
+}
+
+/// Writes the files of one start into a box folder.
+///
+/// # Errors
+/// Class `config` if a file cannot be read or written, `platform` if the processor demanded is not here.
+pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulator: &Path) -> Result<Launch, Failure> {
+    let platform = load_platform(&options.platform)?;
+    let command_line = coffer_platform::command_line(&document.digest(), options.tee);
+    let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
+    write_private(&folder.join(files::KERNEL), &platform.kernel)?;
+    write_private(&folder.join(files::INITRD), &platform.initrd)?;
+    write_private(&folder.join(files::ACPI), &coffer_platform::acpi::tables(options.vcpus))?;
+    write_private(&folder.join(files::SPEC_DISK), &spec_disk(document.bytes(), unix_seconds))?;
+    let processor = match options.tee {
+        Tee::None => None,
+        Tee::Snp => return Err(no_hardware()),
+        Tee::Simulated => Some(simulate(folder, &platform, options, document, &command_line, simulator)?),
+    };
+    Ok(Launch { command_line, processor })
+}
+
+fn simulate(
+    _folder: &Path,
+    _platform: &Platform,
+    _options: &BoxOptions,
+    _document: &Document,
+    _command_line: &str,
+    _simulator: &Path,
+) -> Result<Answerer, Failure> {
+    Err(Failure::new(Class::Platform, "the simulator is not part of this build"))
+}
+
+/// Real SNP was asked for where there is none. Nothing ever falls back to the simulator.
+pub fn no_hardware() -> Failure {
+    let why = if Path::new("/dev/sev").exists() {
+        "--tee needs QEMU 9.1 or later with SEV-SNP, which this build does not drive yet"
+    } else {
+        "--tee needs AMD SEV-SNP, and this machine has no /dev/sev"
+    };
+    Failure::new(Class::Platform, why)
+        .hint("run it on an SNP host, or use --tee-simulate for development: a simulated guest proves nothing to whoever does not list your simulator's anchor")
+}
+
+/// Writes a file only we may read, whole or not at all.
+///
+/// # Errors
+/// Class `config`, naming the file.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let write = || {
+        let _ = std::fs::remove_file(path);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)
+    };
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        Failure::caused(Class::Config, &error).while_doing(format!("cannot write {}", path.display()))
+    })
+}

@@ -1,0 +1,121 @@
+//! QEMU's command line for the machine model of `coffer_platform::machine`.
+//!
+//! Every path is relative to the box folder, which is QEMU's working directory, or absolute for the root image.
+//! Source: QEMU 7.2 `microvm`; docs/system/i386/microvm.rst.
+
+use std::path::Path;
+
+use coffer_platform::machine::{ACPI_GPA, SECRETS_GPA};
+
+use crate::boxes::files;
+use crate::tools::Accelerator;
+
+/// What differs from box to box.
+#[derive(Clone, Debug)]
+pub struct Machine<'a> {
+    /// What runs it.
+    pub accelerator: Accelerator,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// Measured command line.
+    pub command_line: &'a str,
+    /// Root image.
+    pub root: &'a Path,
+    /// A secrets page is put into memory.
+    pub simulated: bool,
+}
+
+/// Arguments after the program name.
+pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut push = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_string()));
+    let (accel, cpu) = match machine.accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg", "max"),
+    };
+    push(&["-M", "microvm,acpi=off,auto-kernel-cmdline=off,memory-backend=mem0", "-accel", accel, "-cpu", cpu]);
+    push(&["-smp", &machine.vcpus.to_string()]);
+    let memory = machine.memory_bytes;
+    push(&["-m", &format!("{}M", memory >> 20)]);
+    push(&["-object", &format!("memory-backend-memfd,id=mem0,size={memory},share=on")]);
+    push(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "coffer"]);
+    push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    push(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+    push(&["-kernel", files::KERNEL, "-initrd", files::INITRD, "-append", machine.command_line]);
+    push(&["-device", &loader(files::ACPI, ACPI_GPA)]);
+    if machine.simulated {
+        push(&["-device", &loader(files::SECRETS, SECRETS_GPA)]);
+    }
+    push(&["-global", "virtio-mmio.force-legacy=false"]);
+    disk(&mut push, "coffer-root", &machine.root.to_string_lossy());
+    disk(&mut push, "coffer-spec", files::SPEC_DISK);
+    push(&["-chardev", &format!("socket,id=vsock0,path={}", files::VHOST)]);
+    push(&["-device", "vhost-user-vsock-device,chardev=vsock0"]);
+    all
+}
+
+fn loader(file: &str, address: u64) -> String {
+    format!("loader,file={file},addr={address:#x},force-raw=on")
+}
+
+fn disk(push: &mut impl FnMut(&[&str]), serial: &str, file: &str) {
+    // QEMU splits options at commas; two stand for one.
+    let file = file.replace(',', ",,");
+    push(&["-drive", &format!("id={serial},if=none,format=raw,readonly=on,file={file}")]);
+    push(&["-device", &format!("virtio-blk-device,drive={serial},serial={serial}")]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine<'static> {
+        Machine {
+            accelerator: Accelerator::Tcg,
+            vcpus: 2,
+            memory_bytes: 512 << 20,
+            command_line: "quiet coffer.tee=none",
+            root: Path::new("/images/a,b.erofs"),
+            simulated: false,
+        }
+    }
+
+    fn has(arguments: &[String], pair: [&str; 2]) -> bool {
+        arguments.windows(2).any(|window| window == pair)
+    }
+
+    #[test]
+    fn the_measured_command_line_is_one_argument_and_nothing_is_added() {
+        let all = arguments(&machine());
+        assert!(has(&all, ["-append", "quiet coffer.tee=none"]));
+        assert!(all.iter().any(|word| word.contains("auto-kernel-cmdline=off")));
+        assert_eq!(all.iter().filter(|word| *word == "-append").count(), 1);
+    }
+
+    #[test]
+    fn only_a_simulated_guest_gets_a_secrets_page() {
+        let page = "loader,file=secrets.bin,addr=0xe8000,force-raw=on";
+        assert!(!arguments(&machine()).iter().any(|word| word == page));
+        assert!(has(&arguments(&Machine { simulated: true, ..machine() }), ["-device", page]));
+    }
+
+    #[test]
+    fn disks_are_read_only_and_a_comma_in_a_path_is_no_option() {
+        let all = arguments(&machine());
+        let drives: Vec<_> = all.iter().filter(|word| word.starts_with("id=coffer-")).collect();
+        assert_eq!(drives.len(), 2);
+        assert!(drives.iter().all(|drive| drive.contains("readonly=on")));
+        assert!(drives[0].ends_with("file=/images/a,,b.erofs"));
+        assert!(has(&all, ["-device", "virtio-blk-device,drive=coffer-root,serial=coffer-root"]));
+    }
+
+    #[test]
+    fn kvm_shows_the_guest_the_hosts_processor() {
+        let all = arguments(&Machine { accelerator: Accelerator::Kvm, ..machine() });
+        assert!(has(&all, ["-accel", "kvm"]) && has(&all, ["-cpu", "host"]));
+        assert!(has(&arguments(&machine()), ["-cpu", "max"]));
+        assert!(has(&all, ["-m", "512M"]) && has(&all, ["-smp", "2"]));
+    }
+}

@@ -1,0 +1,156 @@
+//! How a box ended, from what the guest said and what became of its VMM. Pure.
+
+use coffer_guest_proto::Event;
+use coffer_spec::WorkloadSpec;
+
+use super::message::{Ended, Message};
+use super::processes::VmmEnd;
+use crate::agent::printable;
+use crate::failure::{Class, Failure};
+
+/// What is known of the end so far.
+#[derive(Clone, Debug, Default)]
+pub struct Fate {
+    /// The workload ran.
+    pub ran: bool,
+    /// Exit status of the workload, from the guest.
+    pub exited: Option<i32>,
+    /// The start failed.
+    pub failed: Option<Failure>,
+    /// Somebody asked for the end.
+    pub stop_asked: bool,
+    /// We killed the VMM.
+    pub killed_by_us: bool,
+}
+
+impl Fate {
+    /// The verdict, once the VMM is gone.
+    pub fn conclude(&self, end: &VmmEnd) -> Message {
+        if let Some(failure) = &self.failed {
+            return Message::Failed(failure.clone());
+        }
+        if let Some(code) = self.exited {
+            return Message::Exited(Ended { code, error: None });
+        }
+        if self.killed_by_us || self.stop_asked {
+            return Message::Exited(Ended { code: 137, error: None });
+        }
+        let what = match end {
+            VmmEnd::Signal(signal) => format!("QEMU was killed (signal {signal})"),
+            VmmEnd::Code(0) => "the guest ended without saying how".to_string(),
+            VmmEnd::Code(code) => format!("QEMU ended with status {code}"),
+            VmmEnd::VsockDied(how) => format!("the vsock device died ({how})"),
+        };
+        if self.ran {
+            return Message::Exited(Ended { code: 137, error: Some(what) });
+        }
+        let failure = Failure::new(Class::Platform, format!("{what} before the workload ran"));
+        Message::Failed(
+            failure
+                .hint("supervisor.log and console.log in the box folder say more; `coffer doctor` checks this machine"),
+        )
+    }
+}
+
+/// What a guest's own failure means to the user.
+pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>) -> Failure {
+    let detail = printable(&event.detail);
+    let broker = spec.kbs.as_ref().map_or("(none)", |kbs| kbs.address.as_str());
+    let with_detail = |text: String| if detail.is_empty() { text } else { format!("{text}: {detail}") };
+    match event.code.as_str() {
+        "kbs-unreachable" => {
+            let why = relay_trouble.map_or(detail.as_str(), |trouble| trouble);
+            Failure::new(Class::Unreachable, format!("key broker {broker} is unreachable: {why}"))
+                .hint("start the key broker, or correct --kbs HOST:PORT")
+        }
+        "kbs-pin-mismatch" => Failure::new(
+            Class::Refused,
+            with_detail(format!("key broker {broker} does not show the key that --kbs-pin names")),
+        )
+        .hint("compare --kbs-pin with the broker's own pin; if they differ, something else answers at that address"),
+        "not-released" => {
+            Failure::new(Class::Refused, with_detail(format!("key broker {broker} released no secret to this guest")))
+                .hint("the broker's log has the reason: check its reference values, and the secret's release policy")
+        }
+        "workload-not-found" => Failure {
+            docker_code: Some(127),
+            ..Failure::new(Class::Config, not_run(spec, "executable file not found in the image"))
+        },
+        "workload-not-executable" => Failure {
+            docker_code: Some(126),
+            ..Failure::new(Class::Config, not_run(spec, "permission denied, or not an executable"))
+        },
+        "spec-mismatch" | "spec-invalid" | "tee-mismatch" => {
+            Failure::new(Class::Refused, with_detail(format!("the guest refused its workload spec ({})", event.code)))
+        }
+        "root-corrupt" => Failure::new(Class::Config, with_detail("the root file system is damaged".into()))
+            .hint("remove the image with `coffer rmi` and pull it again"),
+        other => Failure::new(Class::Internal, with_detail(format!("the guest gave up ({})", printable(other)))),
+    }
+}
+
+fn not_run(spec: &WorkloadSpec, why: &str) -> String {
+    let program = spec.process.argv.first().map_or("", String::as_str);
+    format!("cannot run {program:?}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coffer_spec::KbsPin;
+    use coffer_verifier::abi::SpkiDigest;
+
+    fn spec() -> WorkloadSpec {
+        let wishes = crate::request::tests::wishes();
+        let document =
+            crate::request::document(&crate::request::tests::image(), crate::request::tests::verity(), &wishes);
+        let mut spec = document.unwrap().spec().clone();
+        spec.kbs = Some(KbsPin { address: "kbs.example:8443".into(), spki: vec![SpkiDigest::new([1; 32])] });
+        spec
+    }
+
+    fn event(code: &str, detail: &str) -> Event {
+        Event { phase: 9, since_boot_us: 0, exit_status: 0, code: code.into(), detail: detail.into() }
+    }
+
+    #[test]
+    fn the_workloads_own_status_wins_over_how_the_vmm_ended() {
+        let fate = Fate { ran: true, exited: Some(3), ..Fate::default() };
+        for end in [VmmEnd::Code(0), VmmEnd::Signal(9)] {
+            assert_eq!(fate.conclude(&end), Message::Exited(Ended { code: 3, error: None }));
+        }
+    }
+
+    #[test]
+    fn a_killed_vmm_is_137_and_says_so_unless_we_did_it() {
+        let ran = Fate { ran: true, ..Fate::default() };
+        let Message::Exited(ended) = ran.conclude(&VmmEnd::Signal(9)) else { panic!("not exited") };
+        assert_eq!((ended.code, ended.error.as_deref()), (137, Some("QEMU was killed (signal 9)")));
+        let stopped = Fate { killed_by_us: true, ..ran };
+        assert_eq!(stopped.conclude(&VmmEnd::Signal(9)), Message::Exited(Ended { code: 137, error: None }));
+    }
+
+    #[test]
+    fn a_vmm_that_dies_before_the_workload_is_a_failed_start() {
+        let Message::Failed(failure) = Fate::default().conclude(&VmmEnd::Code(1)) else { panic!("not failed") };
+        assert_eq!(failure.class, Class::Platform);
+        assert!(failure.message.contains("QEMU ended with status 1"));
+    }
+
+    #[test]
+    fn an_unreachable_broker_is_named_with_the_reason_the_host_saw() {
+        let failure =
+            of_event(&event("kbs-unreachable", "no route"), &spec(), Some("Connection refused (os error 111)"));
+        assert_eq!(failure.class, Class::Unreachable);
+        assert_eq!(failure.message, "key broker kbs.example:8443 is unreachable: Connection refused (os error 111)");
+        assert!(of_event(&event("kbs-unreachable", "no route"), &spec(), None).message.ends_with("no route"));
+    }
+
+    #[test]
+    fn dockers_codes_for_programs_that_do_not_run() {
+        assert_eq!(of_event(&event("workload-not-found", ""), &spec(), None).docker_code, Some(127));
+        assert_eq!(of_event(&event("workload-not-executable", ""), &spec(), None).docker_code, Some(126));
+        assert_eq!(of_event(&event("not-released", ""), &spec(), None).class, Class::Refused);
+        assert_eq!(of_event(&event("\u{1b}[2J", ""), &spec(), None).class, Class::Internal);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a guest opens towards the host: events (4080), the simulated processor (4081), the relay to its key broker (4082).
+//!
+//! Trusts: nothing the guest sends. Each line has limits of length and number, so that a guest can only hurt itself.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coffer_guest_proto::Event;
+use coffer_guest_proto::event::EventReader;
+use coffer_verifier::abi::message::{LineAnswer, MessagePage, REQUEST_FRAME, decode_request};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Answers one message page; the simulator's side of one guest.
+pub type Answerer = Box<dyn FnMut(u8, &MessagePage) -> LineAnswer + Send>;
+
+/// Reads events of the first connection; later ones are refused, so that nothing inside can speak over the agent.
+pub async fn events(listener: UnixListener, events: mpsc::Sender<Event>) {
+    let Ok((mut line, _)) = listener.accept().await else { return };
+    drop(listener);
+    let mut reader = EventReader::default();
+    let mut bytes = [0; 4096];
+    loop {
+        match line.read(&mut bytes).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => reader.push(&bytes[..count]),
+        }
+        loop {
+            match reader.next_event() {
+                Ok(Some(event)) => {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "guest events are unreadable");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Answers message pages, one guest line at a time.
+pub async fn processor(listener: UnixListener, answerer: Answerer) {
+    let answerer = Arc::new(Mutex::new(answerer));
+    while let Ok((line, _)) = listener.accept().await {
+        if let Err(error) = processor_line(line, &answerer).await {
+            tracing::debug!(%error, "line to the simulated processor ended");
+        }
+    }
+}
+
+async fn processor_line(mut line: UnixStream, answerer: &Arc<Mutex<Answerer>>) -> std::io::Result<()> {
+    let mut frame = Box::new([0; REQUEST_FRAME]);
+    loop {
+        line.read_exact(frame.as_mut_slice()).await?;
+        let (kind, page) = decode_request(&frame).map_err(std::io::Error::other)?;
+        let (page, answerer) = (Box::new(*page), Arc::clone(answerer));
+        // Signing takes milliseconds: events and the console go on meanwhile.
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut answerer = answerer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            answerer(kind, &page)
+        });
+        let answer = answer.await.map_err(std::io::Error::other)?;
+        line.write_all(&answer.to_bytes()).await?;
+    }
+}
+
+/// Why the key broker was last not reached.
+pub type RelayTrouble = Arc<Mutex<Option<String>>>;
+
+const RELAYS: usize = 16;
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Copies bytes between the guest and the one address its spec names; it sees TLS and nothing else.
+pub async fn relay(listener: UnixListener, address: String, trouble: RelayTrouble) {
+    let room = Arc::new(Semaphore::new(RELAYS));
+    while let Ok((guest, _)) = listener.accept().await {
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let (address, trouble) = (address.clone(), Arc::clone(&trouble));
+        tokio::spawn(async move {
+            if let Err(error) = relay_line(guest, &address).await {
+                tracing::warn!(%error, address, "relay to the key broker failed");
+                *trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.to_string());
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn relay_line(mut guest: UnixStream, address: &str) -> std::io::Result<()> {
+    let connected = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
+    let mut broker = connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    broker.set_nodelay(true)?;
+    // A broken line after this is the guest's or the broker's business; both notice.
+    let _ = tokio::io::copy_bidirectional(&mut guest, &mut broker).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

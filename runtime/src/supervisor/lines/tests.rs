@@ -1,0 +1,72 @@
+use super::*;
+use crate::hybrid::{bind_socket, connect_socket};
+use coffer_guest_proto::{Phase, event};
+use coffer_verifier::abi::message::{ANSWER_HEAD, KIND_EXTENDED, MESSAGE_PAGE, encode_request};
+
+fn event_of(phase: Phase) -> Event {
+    Event { phase: phase.into(), since_boot_us: 1, exit_status: 0, code: String::new(), detail: String::new() }
+}
+
+#[tokio::test]
+async fn only_the_first_line_tells_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = bind_socket(dir.path(), "s").unwrap();
+    let (send, mut receive) = mpsc::channel(8);
+    tokio::spawn(events(listener, send));
+    let mut first = connect_socket(dir.path(), "s").unwrap();
+    first.write_all(&event::encode(&event_of(Phase::Booted))).await.unwrap();
+    assert_eq!(receive.recv().await.unwrap().phase, i32::from(Phase::Booted));
+    if let Ok(mut second) = connect_socket(dir.path(), "s") {
+        let _ = second.write_all(&event::encode(&event_of(Phase::Exited))).await;
+    }
+    first.write_all(&event::encode(&event_of(Phase::Running))).await.unwrap();
+    assert_eq!(receive.recv().await.unwrap().phase, i32::from(Phase::Running));
+    first.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+    assert!(receive.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn answers_pages_in_turn_and_hangs_up_on_unknown_kinds() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = bind_socket(dir.path(), "s").unwrap();
+    let mut count = 0;
+    let answerer: Answerer = Box::new(move |kind, page| {
+        count += 1;
+        LineAnswer { exitinfo2: count, page: Box::new(*page), cert_table: vec![kind; 3] }
+    });
+    tokio::spawn(processor(listener, answerer));
+    let mut line = connect_socket(dir.path(), "s").unwrap();
+    for round in 1..3 {
+        line.write_all(&encode_request(KIND_EXTENDED, &[7; MESSAGE_PAGE])).await.unwrap();
+        let mut head = [0; ANSWER_HEAD];
+        line.read_exact(&mut head).await.unwrap();
+        let (answer, table) = LineAnswer::parse_head(&head).unwrap();
+        assert_eq!((answer.exitinfo2, answer.page[9], table), (round, 7, 3));
+        line.read_exact(&mut [0; 3]).await.unwrap();
+    }
+    line.write_all(&encode_request(9, &[0; MESSAGE_PAGE])).await.unwrap();
+    assert_eq!(line.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_relay_copies_bytes_and_remembers_why_it_could_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = broker.local_addr().unwrap().to_string();
+    let trouble = RelayTrouble::default();
+    tokio::spawn(relay(bind_socket(dir.path(), "s").unwrap(), address.clone(), Arc::clone(&trouble)));
+    let mut guest = connect_socket(dir.path(), "s").unwrap();
+    guest.write_all(b"ping").await.unwrap();
+    let (mut server, _) = broker.accept().await.unwrap();
+    let mut bytes = [0; 4];
+    server.read_exact(&mut bytes).await.unwrap();
+    server.write_all(b"pong").await.unwrap();
+    guest.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"pong");
+    assert_eq!(*trouble.lock().unwrap(), None);
+
+    drop((broker, server));
+    let mut guest = connect_socket(dir.path(), "s").unwrap();
+    assert_eq!(guest.read(&mut bytes).await.unwrap(), 0);
+    assert!(trouble.lock().unwrap().as_ref().unwrap().contains("refused"));
+}

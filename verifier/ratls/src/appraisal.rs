@@ -143,6 +143,20 @@ impl<T> Attested<T> {
     pub(crate) fn at(&self) -> Instant {
         self.at
     }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(admitted: T, encryption_key: EncryptionKey, at: Instant) -> Self {
+        Self {
+            admitted,
+            evidence: Evidence::default(),
+            report_data: ReportData::new([0; 64]),
+            report_id: ReportId::new([0; 32]),
+            workload: WorkloadDigest::of(b""),
+            encryption_key,
+            peer_spki: SpkiDigest::new([0; 32]),
+            at,
+        }
+    }
 }
 
 /// The attester's half: a key pair and a report that binds it to this connection and challenge.
@@ -227,4 +241,23 @@ fn word<'a, W: TryFrom<&'a [u8]>>(evidence: &'a Evidence, range: core::ops::Rang
         .get(range)
         .and_then(|bytes| W::try_from(bytes).ok())
         .ok_or_else(|| Refusal { code: "malformed-evidence", detail: "report is cut short".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_sealed_to_a_result_older_than_its_lifetime() {
+        let (key, _) = hpke::key_pair().unwrap();
+        let now = Instant::now();
+        let fresh = Attested::for_tests((), key.clone(), now);
+        fresh.seal("m", b"", b"value").unwrap();
+        assert!(!fresh.is_stale(now + RESULT_LIFETIME));
+        assert!(fresh.is_stale(now + RESULT_LIFETIME + Duration::from_secs(1)));
+        // A machine that has run for less than 15 minutes has no such instant.
+        if let Some(then) = now.checked_sub(RESULT_LIFETIME + Duration::from_secs(1)) {
+            assert_eq!(Attested::for_tests((), key, then).seal("m", b"", b"value"), Err(HpkeError::Stale));
+        }
+    }
 }

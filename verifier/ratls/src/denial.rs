@@ -51,3 +51,21 @@ fn word(text: &str, otherwise: &str) -> String {
     let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if !text.is_empty() && text.len() <= 64 && text.bytes().all(fine) { text.to_owned() } else { otherwise.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_crosses_the_wire_with_its_id() {
+        let (status, id) = denied(Code::PermissionDenied, "not-released");
+        assert_eq!(Denial::of(&status), Some(Denial { code: "not-released".to_owned(), id }));
+    }
+
+    #[test]
+    fn a_peers_words_are_cut_to_harmless_ones() {
+        let status = Status::new(Code::PermissionDenied, "\u{1b}[31mrun this\n");
+        assert_eq!(Denial::of(&status), Some(Denial { code: "refused".to_owned(), id: "none".to_owned() }));
+        assert_eq!(Denial::of(&Status::new(Code::Unavailable, "not-released")), None);
+    }
+}

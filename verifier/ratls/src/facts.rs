@@ -78,6 +78,18 @@ impl TlsFacts {
         Self::read(Role::Server, conn, own, alpn, |out, label| conn.export_keying_material(out, label, Some(&[])))
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            role: Role::Server,
+            alpn: ALPN_KBS.to_vec(),
+            exporter_client: [1; 32],
+            exporter_server: [2; 32],
+            own_spki: SpkiDigest::new([3; 32]),
+            peer_spki: SpkiDigest::new([4; 32]),
+        }
+    }
+
     fn read(
         role: Role,
         common: &CommonState,

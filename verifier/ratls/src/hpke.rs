@@ -97,3 +97,64 @@ pub(crate) fn seal(
 fn info(report_data: &ReportData, method: &str) -> Vec<u8> {
     length_prefixed(&[b"coffer/hpke/v1", report_data.as_bytes(), method.as_bytes()])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    const METHOD: &str = "coffer.kbs.v1.Broker/GetSecret";
+
+    fn pair(report: u8) -> (EncryptionKey, Opener) {
+        let (public, private) = key_pair().unwrap();
+        (public, Opener::new(private, ReportData::new([report; 64])))
+    }
+
+    #[test]
+    fn opens_what_was_sealed_to_this_report_method_and_names() {
+        let (key, opener) = pair(1);
+        let sealed = seal(&key, &ReportData::new([1; 64]), METHOD, b"names", b"value").unwrap();
+        let opened = opener.open(METHOD, b"names", &sealed).unwrap();
+        assert_eq!(opened.expose_secret().as_slice(), b"value");
+    }
+
+    #[test]
+    fn opens_nothing_sealed_to_another_key_report_method_or_names() {
+        let (key, opener) = pair(1);
+        let report = ReportData::new([1; 64]);
+        let sealed = seal(&key, &report, METHOD, b"names", b"value").unwrap();
+        let fails = |opener: &Opener, method: &str, aad: &[u8], sealed: &HpkeSealed| {
+            assert_eq!(opener.open(method, aad, sealed).err(), Some(HpkeError::Open));
+        };
+        fails(&pair(1).1, METHOD, b"names", &sealed);
+        fails(&opener, "coffer.kbs.v1.Broker/GetSealingKey", b"names", &sealed);
+        fails(&opener, METHOD, b"other names", &sealed);
+        let other_report = seal(&key, &ReportData::new([2; 64]), METHOD, b"names", b"value").unwrap();
+        fails(&opener, METHOD, b"names", &other_report);
+        for position in 0..sealed.ciphertext.len() {
+            let mut bent = sealed.clone();
+            bent.ciphertext[position] ^= 1;
+            fails(&opener, METHOD, b"names", &bent);
+        }
+        fails(&opener, METHOD, b"names", &HpkeSealed { enc: vec![], ciphertext: vec![] });
+    }
+
+    #[test]
+    fn seals_to_no_point_off_the_curve() {
+        let mut point = vec![4];
+        point.resize(PUBLIC_KEY_LEN, 9);
+        let key = EncryptionKey { kem: KEM, kdf: KDF, aead: AEAD, public_key: point };
+        assert_eq!(seal(&key, &ReportData::new([1; 64]), METHOD, b"", b"value"), Err(HpkeError::Seal));
+    }
+
+    #[test]
+    fn every_key_pair_is_new_and_of_the_stated_suite() {
+        let (one, two) = (pair(1).0, pair(1).0);
+        assert_ne!(one.public_key, two.public_key);
+        assert_eq!(one.public_key.len(), PUBLIC_KEY_LEN);
+        let suite = DH_KEM_P384_HKDF_SHA384_AES_256.suite();
+        assert_eq!(u16::from(suite.kem), KEM);
+        assert_eq!(u16::from(suite.sym.kdf_id), KDF);
+        assert_eq!(u16::from(suite.sym.aead_id), AEAD);
+    }
+}

@@ -224,3 +224,51 @@ fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
 fn make(error: rcgen::Error) -> IdentityError {
     IdentityError::Make(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_pem() {
+        let identity = Identity::generate("owner").unwrap();
+        let pem = identity.to_pem();
+        let again = Identity::from_pem(&pem.certificate, &pem.key).unwrap();
+        assert_eq!(again.spki(), identity.spki());
+        assert_eq!(again.certificate_der(), identity.certificate_der());
+        assert_eq!(*again.to_pem().key, *pem.key);
+    }
+
+    #[test]
+    fn refuses_a_key_of_another_certificate_and_what_is_no_key() {
+        let (one, two) = (Identity::generate("a").unwrap().to_pem(), Identity::generate("b").unwrap().to_pem());
+        assert!(matches!(Identity::from_pem(&one.certificate, &two.key), Err(IdentityError::Key(_))));
+        assert!(matches!(Identity::from_pem(&one.certificate, "nonsense"), Err(IdentityError::Pem { .. })));
+        assert!(matches!(Identity::from_pem("nonsense", &one.key), Err(IdentityError::Pem { .. })));
+        let p256 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = CertificateParams::default().self_signed(&p256).unwrap();
+        let result = Identity::from_pem(&certificate.pem(), &p256.serialize_pem());
+        assert!(matches!(result, Err(IdentityError::NotP384)));
+    }
+
+    #[test]
+    fn an_attesters_certificate_carries_its_evidence() {
+        let key = IdentityKey::generate().unwrap();
+        for length in [0, 1, 127, 128, 255, 256, 20_000] {
+            let cmw = vec![0xA5; length];
+            let identity = Identity::attested(&key, "guest", &cmw).unwrap();
+            assert_eq!(identity.spki(), key.spki());
+            assert_eq!(certificate_cmw(identity.certificate_der()), Some(cmw));
+        }
+        assert_eq!(certificate_cmw(Identity::generate("plain").unwrap().certificate_der()), None);
+        let too_long = Identity::attested(&key, "guest", &vec![0; MAX_CMW + 1]);
+        assert!(matches!(too_long, Err(IdentityError::EvidenceTooLong { .. })));
+    }
+
+    #[test]
+    fn digests_the_same_key_before_and_after_certification() {
+        let identity = Identity::generate("x").unwrap();
+        assert_eq!(certificate_spki(identity.certificate_der()), Some(identity.spki()));
+        assert_eq!(certificate_spki(b"not a certificate"), None);
+    }
+}

@@ -184,3 +184,97 @@ pub fn connection<R>(request: &Request<R>) -> Result<Arc<ConnectionState>, Statu
 pub fn attested<T: Send + Sync + 'static, R>(request: &Request<R>) -> Result<Arc<Attested<T>>, Status> {
     connection(request)?.attested()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hpke;
+    use tokio::sync::Semaphore;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const SHORT: Duration = Duration::from_secs(5);
+
+    fn state() -> (ConnectionState, Arc<Semaphore>) {
+        let places = Arc::new(Semaphore::new(1));
+        let permit = places.clone().try_acquire_owned().unwrap();
+        (ConnectionState::new(TlsFacts::for_tests(), SHORT, permit), places)
+    }
+
+    fn admitted(word: &'static str, at: Instant) -> Arc<Attested<&'static str>> {
+        Arc::new(Attested::for_tests(word, hpke::key_pair().unwrap().0, at))
+    }
+
+    fn why<T>(result: Result<T, Status>) -> (Code, String) {
+        let status = result.err().unwrap();
+        (status.code(), status.message().to_owned())
+    }
+
+    #[test]
+    fn a_challenge_is_live_for_a_minute_and_for_one_answer() {
+        let (state, _) = state();
+        let now = Instant::now();
+        assert_eq!(state.spend(now), Err("challenge-missing"));
+        state.issue([1; 32], now);
+        assert_eq!(state.spend(now + CHALLENGE_LIFETIME), Ok([1; 32]));
+        assert_eq!(state.spend(now), Err("challenge-missing"));
+        state.issue([2; 32], now);
+        assert_eq!(state.spend(now + CHALLENGE_LIFETIME + SECOND), Err("challenge-expired"));
+        assert_eq!(state.spend(now), Err("challenge-missing"), "spent by expiry too");
+    }
+
+    #[test]
+    fn handlers_get_nothing_before_attestation_and_nothing_after_fifteen_minutes() {
+        let (state, _) = state();
+        let now = Instant::now();
+        let required = (Code::Unauthenticated, "attestation-required".to_owned());
+        assert_eq!(why(state.attested_at::<&str>(now)), required);
+        state.admit(now, admitted("first", now));
+        assert_eq!(*state.attested_at::<&str>(now + RESULT_LIFETIME).unwrap().admitted(), "first");
+        let stale = why(state.attested_at::<&str>(now + RESULT_LIFETIME + SECOND));
+        assert_eq!(stale, (Code::Unauthenticated, "attestation-stale".to_owned()));
+        assert_eq!(why(state.attested_at::<u8>(now)).0, Code::Internal);
+    }
+
+    #[test]
+    fn a_new_admission_replaces_the_old_and_a_failure_takes_it_away() {
+        let (state, _) = state();
+        let now = Instant::now();
+        state.admit(now, admitted("first", now));
+        let held = state.attested_at::<&str>(now).unwrap();
+        state.admit(now, admitted("second", now));
+        assert_eq!(*state.attested_at::<&str>(now).unwrap().admitted(), "second");
+        assert_eq!(*held.admitted(), "first", "a call in flight keeps what it began with");
+        state.disgrace();
+        assert_eq!(why(state.attested_at::<&str>(now)).1, "attestation-required");
+    }
+
+    #[test]
+    fn a_new_report_of_ours_opens_nothing_sealed_to_the_old() {
+        let (state, _) = state();
+        let report = |byte| coffer_verifier::abi::ReportData::new([byte; 64]);
+        let sealed = |byte| {
+            let (key, private) = hpke::key_pair().unwrap();
+            (hpke::seal(&key, &report(byte), "m", b"a", b"v").unwrap(), Opener::new(private, report(byte)))
+        };
+        let ((one, opener_one), (two, opener_two)) = (sealed(1), sealed(2));
+        assert_eq!(state.open("m", b"a", &one).err(), Some(HpkeError::NoKey));
+        state.answered(opener_one);
+        assert!(state.open("m", b"a", &one).is_ok());
+        state.answered(opener_two);
+        assert_eq!(state.open("m", b"a", &one).err(), Some(HpkeError::Open));
+        assert!(state.open("m", b"a", &two).is_ok());
+    }
+
+    #[test]
+    fn strangers_have_a_place_and_an_end_the_known_have_neither_place_nor_silence() {
+        let (state, places) = state();
+        let now = Instant::now();
+        assert!(state.lives_until().unwrap() <= now + SHORT);
+        assert_eq!(places.available_permits(), 0);
+        state.admit(now, admitted("peer", now));
+        assert_eq!(places.available_permits(), 1);
+        assert_eq!(state.lives_until(), Some(now + RESULT_LIFETIME + CHALLENGE_LIFETIME));
+        state.disgrace();
+        assert!(state.lives_until().is_some(), "a disgraced peer does not live for ever");
+    }
+}

@@ -23,6 +23,7 @@ pub mod supervisor;
 pub mod agent;
 pub mod attach;
 pub mod hybrid;
+pub mod owner;
 mod sys;
 
 pub use failure::{Class, Failure};

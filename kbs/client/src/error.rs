@@ -83,7 +83,9 @@ impl From<ConnectError> for ClientError {
             ConnectError::Refused(denial) => denial.into(),
             ConnectError::Call(status) => call(&status),
             ConnectError::Handshake(io) if tls(&io).is_some() => Self::Protocol { cause },
-            ConnectError::Handshake(_) | ConnectError::Timeout(_) | ConnectError::Transport(_) => Self::Unreachable { cause },
+            ConnectError::Handshake(_) | ConnectError::Timeout(_) | ConnectError::Transport(_) => {
+                Self::Unreachable { cause }
+            }
             ConnectError::Config(_) | ConnectError::Attester(_) | ConnectError::Internal(_) => Self::Own { cause },
             _ => Self::Protocol { cause },
         }
@@ -95,10 +97,10 @@ pub(crate) fn call(status: &Status) -> ClientError {
     if let Some(denial) = Denial::of(status) {
         return denial.into();
     }
+    if alerted(status) {
+        return ClientError::Refused { code: "key-not-admitted".to_owned(), id: "none".to_owned() };
+    }
     match (tls(status), status.code()) {
-        (Some(rustls::Error::AlertReceived(_)), _) => {
-            ClientError::Refused { code: "key-not-admitted".to_owned(), id: "none".to_owned() }
-        }
         (Some(error), _) => ClientError::Protocol { cause: error.to_string() },
         (None, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded) => {
             ClientError::Unreachable { cause: chain(status) }
@@ -119,6 +121,22 @@ pub(crate) fn admin_call(status: &Status) -> ClientError {
         | Code::OutOfRange => ClientError::Rejected { code: status.code(), message: printable(status.message()) },
         _ => call(status),
     }
+}
+
+/// Whether a TLS alert broke the connection: in TLS 1.3 a client learns with its first call that its key is not
+/// admitted. The HTTP/2 layer keeps only the words of the error, so the words are compared.
+fn alerted(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::InvalidData
+            && io.to_string().starts_with("received fatal alert")
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The TLS error below `error`, if that is what broke the connection.

@@ -1,0 +1,173 @@
+//! The operator's client: one profile file, one pinned server, answers told apart.
+
+use std::{os::unix::fs::PermissionsExt, sync::Mutex};
+
+use coffer_kbs_client::{
+    ALPN_ADMIN, AdminClient, AdminProfile, ClientError, Expected, ProfileError, PutSecret, Reference,
+    kbs::admin::v1::{
+        self,
+        admin_server::{Admin, AdminServer},
+    },
+};
+use coffer_ratls::{ClientRule, Identity, ServeLimits, ServerTls, serve_pinned};
+use coffer_verifier::abi::{Measurement, SpkiDigest, WorkloadDigest};
+use secrecy::SecretBox;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request, Response, Status, service::Routes};
+
+#[derive(Default)]
+struct FakeAdmin {
+    references: Mutex<Vec<v1::Reference>>,
+}
+
+#[tonic::async_trait]
+impl Admin for FakeAdmin {
+    async fn put_secret(&self, r: Request<v1::PutSecretRequest>) -> Result<Response<v1::PutSecretResponse>, Status> {
+        match r.get_ref().expected_version {
+            Some(0) => Err(Status::failed_precondition("secret exists at version 7\n")),
+            Some(_) => Err(Status::permission_denied("role-missing")),
+            None => Ok(Response::new(v1::PutSecretResponse { version: r.get_ref().value.len() as u64 })),
+        }
+    }
+    async fn list_secrets(
+        &self,
+        r: Request<v1::ListSecretsRequest>,
+    ) -> Result<Response<v1::ListSecretsResponse>, Status> {
+        let info = v1::SecretInfo { path: r.into_inner().tenant, version: 1, length: 7, ..v1::SecretInfo::default() };
+        Ok(Response::new(v1::ListSecretsResponse { secrets: vec![info] }))
+    }
+    async fn delete_secret(
+        &self,
+        _: Request<v1::DeleteSecretRequest>,
+    ) -> Result<Response<v1::DeleteSecretResponse>, Status> {
+        Ok(Response::new(v1::DeleteSecretResponse { existed: true }))
+    }
+    async fn add_reference(
+        &self,
+        r: Request<v1::AddReferenceRequest>,
+    ) -> Result<Response<v1::AddReferenceResponse>, Status> {
+        self.references.lock().unwrap().push(r.into_inner().reference.unwrap());
+        Ok(Response::new(v1::AddReferenceResponse { added: true }))
+    }
+    async fn list_references(
+        &self,
+        r: Request<v1::ListReferencesRequest>,
+    ) -> Result<Response<v1::ListReferencesResponse>, Status> {
+        let mut references = self.references.lock().unwrap().clone();
+        if r.get_ref().tenant == "broken" {
+            references[0].measurement.pop();
+        }
+        Ok(Response::new(v1::ListReferencesResponse { references }))
+    }
+    async fn remove_reference(
+        &self,
+        _: Request<v1::RemoveReferenceRequest>,
+    ) -> Result<Response<v1::RemoveReferenceResponse>, Status> {
+        Ok(Response::new(v1::RemoveReferenceResponse { existed: false }))
+    }
+    async fn audit(&self, r: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
+        Ok(Response::new(v1::AuditResponse { lines: vec![r.get_ref().from_sequence.to_string()] }))
+    }
+}
+
+/// A profile whose key the server behind its address admits.
+async fn server() -> AdminProfile {
+    let (broker, operator) = (Identity::generate("broker").unwrap(), Identity::generate("operator").unwrap());
+    let tls = ServerTls::with_alpn(&broker, ClientRule::Spki(vec![operator.spki()]), ALPN_ADMIN).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(serve_pinned(
+        TcpListenerStream::new(listener),
+        tls,
+        Routes::new(AdminServer::new(FakeAdmin::default())),
+        ServeLimits::default(),
+        std::future::pending(),
+    ));
+    AdminProfile { address, server_spki: broker.spki(), identity: operator }
+}
+
+#[tokio::test]
+async fn every_call_goes_there_and_back() {
+    let admin = AdminClient::connect(&server().await).await.unwrap();
+    let path = "kbs:///default/app/key".parse().unwrap();
+    let value = SecretBox::new(Box::new(b"12345".to_vec()));
+    let put = |expected| PutSecret {
+        tenant: "acme",
+        path: &path,
+        value: &value,
+        allow_simulated: true,
+        expected,
+        policy: "",
+    };
+    assert_eq!(admin.put_secret(put(Expected::Any)).await.unwrap(), 5);
+    let exists = admin.put_secret(put(Expected::Absent)).await.unwrap_err();
+    assert!(
+        matches!(&exists, ClientError::Rejected { code: Code::FailedPrecondition, message } if message == "secret exists at version 7?"),
+        "{exists}"
+    );
+    let denied = admin.put_secret(put(Expected::Version(2))).await.unwrap_err();
+    assert!(matches!(denied, ClientError::Refused { code, .. } if code == "role-missing"));
+    assert_eq!(admin.list_secrets("acme").await.unwrap()[0].path, "acme");
+    assert!(admin.delete_secret("acme", &path).await.unwrap());
+    let reference = Reference {
+        tenant: "acme".to_owned(),
+        measurement: Measurement::new([1; 48]),
+        workload: WorkloadDigest::new([2; 32]),
+        name: "demo".to_owned(),
+        expires_unix: 0,
+    };
+    assert!(admin.add_reference(&reference).await.unwrap());
+    assert_eq!(admin.list_references("acme").await.unwrap(), vec![reference.clone()]);
+    assert!(matches!(admin.list_references("broken").await, Err(ClientError::Protocol { .. })));
+    assert!(!admin.remove_reference("acme", &reference.measurement, &reference.workload).await.unwrap());
+    assert_eq!(admin.audit(5, 0).await.unwrap(), ["5"]);
+}
+
+#[tokio::test]
+async fn an_operator_whose_key_is_not_listed_is_refused() {
+    let mut profile = server().await;
+    profile.identity = Identity::generate("stranger").unwrap();
+    let error = match AdminClient::connect(&profile).await {
+        Ok(admin) => admin.audit(0, 0).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(&error, ClientError::Refused { code, .. } if code == "key-not-admitted"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_with_another_key_gets_no_request() {
+    let mut profile = server().await;
+    profile.server_spki = SpkiDigest::new([9; 32]);
+    assert!(matches!(AdminClient::connect(&profile).await.err(), Some(ClientError::PinMismatch { .. })));
+}
+
+#[tokio::test]
+async fn a_broker_that_is_down_is_named() {
+    let mut profile = server().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    profile.address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let error = AdminClient::connect(&profile).await.err().unwrap();
+    assert!(matches!(&error, ClientError::Unreachable { cause } if cause.contains(&profile.address)), "{error}");
+}
+
+#[tokio::test]
+async fn a_profile_file_comes_back_as_it_was_and_is_private() {
+    let profile = server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.toml");
+    profile.write(&path).unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let again = AdminProfile::read(&path).unwrap();
+    assert_eq!((&again.address, again.server_spki), (&profile.address, profile.server_spki));
+    AdminClient::connect(&again).await.unwrap().audit(0, 0).await.unwrap();
+
+    assert!(matches!(profile.write(&path), Err(ProfileError::File { .. })), "an existing file is not overwritten");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+    assert!(matches!(AdminProfile::read(&path), Err(ProfileError::Mode { mode: 0o640, .. })));
+    assert!(matches!(AdminProfile::read(&folder.path().join("absent")), Err(ProfileError::File { .. })));
+    assert!(matches!(AdminProfile::parse("address = 1"), Err(ProfileError::Malformed { .. })));
+    let unknown = "address = 'a'\nserver_spki = '00'\ncertificate = ''\nkey = ''\nextra = 1";
+    assert!(matches!(AdminProfile::parse(unknown), Err(ProfileError::Malformed { .. })));
+}

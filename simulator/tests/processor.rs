@@ -20,7 +20,7 @@ fn anchors(product: ProductLine) -> TrustAnchors {
 
 fn check(report: &[u8], table: &[u8], product: ProductLine, data: ReportData) -> Result<(), VerifyError> {
     let endorsements = Endorsements::from_cert_table(table).unwrap();
-    let now = UnixTime(NOW as i64);
+    let now = UnixTime(NOW.cast_signed());
     let expected = ExpectedReportData::Exactly(data);
     verify(report, &endorsements, &anchors(product), &expected, &CrlPolicy::Required, now).map(|_| ())
 }
@@ -70,7 +70,7 @@ fn nobody_who_does_not_list_the_anchor_accepts_it() {
     let endorsements = Endorsements::from_cert_table(&got.cert_table).unwrap();
     let expected = ExpectedReportData::Exactly(data);
     let amd_only = TrustAnchors::amd();
-    let now = UnixTime(NOW as i64);
+    let now = UnixTime(NOW.cast_signed());
     assert!(verify(&got.report, &endorsements, &amd_only, &expected, &CrlPolicy::Required, now).is_err());
 }
 

@@ -11,7 +11,7 @@ mod policy_file;
 pub use policy::{
     Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyRules, TcbMinimum, TcbRule,
 };
-pub use policy_file::PolicyFileError;
+pub use policy_file::{PolicyFileError, STRICT};
 
 use crate::{CheckLine, Reason, claims::Claims, verify::VerifiedReport};
 

@@ -5,6 +5,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
+    Reason,
     abi::{CertKind, CertTable, CertTableError, ProductLine, Report, SigningKey},
     chain::{Certificate, CertificateError, Crl, CrlError},
     evidence::Evidence,
@@ -47,6 +48,35 @@ pub enum EndorsementError {
         /// The limit.
         limit: usize,
     },
+}
+
+impl EndorsementError {
+    /// True if the bytes are no certificate, list or table at all, rather than one that must not be used.
+    pub const fn is_malformed(&self) -> bool {
+        match self {
+            Self::Table(_) | Self::Pem | Self::TooMany { .. } => true,
+            Self::Certificate { source, .. } => {
+                matches!(source, CertificateError::Malformed(_) | CertificateError::TooLong { .. })
+            }
+            Self::Crl(source) => matches!(source, CrlError::Malformed(_) | CrlError::TooLong { .. }),
+        }
+    }
+
+    /// Code, found, expected and hint.
+    pub fn reason(&self) -> Reason {
+        let hint = "give the certificates and the list as AMD's KDS serves them";
+        match self {
+            Self::Table(error) => Reason::new("certificate-table", error, "a certificate table", hint),
+            Self::Certificate { source, .. } => {
+                Reason::new("certificate-form", source, "a certificate in AMD's form", hint)
+            }
+            Self::Crl(error) => Reason::new("crl-form", error, "a complete revocation list in AMD's form", hint),
+            Self::Pem => Reason::new("pem", "damaged PEM text", "PEM blocks of one kind", hint),
+            Self::TooMany { what, limit } => {
+                Reason::new("too-many-endorsements", format!("more than {limit} {what}"), "one chain", hint)
+            }
+        }
+    }
 }
 
 /// A chain has three; hosts send a few chains at most. Each may cost a public-key operation.

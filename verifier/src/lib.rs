@@ -27,7 +27,7 @@ mod claims;
 pub use anchors::{Anchor, TrustAnchors, amd_root};
 pub use appraise::{
     Accept, AttestationResult, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyFileError,
-    PolicyRules, Rejection, TcbMinimum, TcbRule, appraise,
+    PolicyRules, Rejection, STRICT, TcbMinimum, TcbRule, appraise,
 };
 pub use claims::{Claims, LeafClaims, PlatformClaims, PolicyClaims, ReportClaims};
 pub use endorsements::{EndorsementError, EndorsementKind, EndorsementRequest, Endorsements};
@@ -37,4 +37,5 @@ pub use reason::{CheckLine, Reason};
 pub use unix_time::{TimeError, UnixTime};
 pub use verify::{
     ChainError, CrlPolicy, CrlStatus, ExpectedReportData, VerifiedChain, VerifiedReport, VerifyError, verify,
+    verify_evidence,
 };

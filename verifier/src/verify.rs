@@ -15,10 +15,11 @@ pub use verified::{CrlStatus, VerifiedReport};
 
 use crate::{
     UnixTime,
-    abi::{ProductLine, Report, ReportData, SigningKey, report::VMPL_HOST},
+    abi::{ProductLine, Report, ReportData, SigningKey, WorkloadDigest, report::VMPL_HOST},
     anchors::{Anchor, TrustAnchors},
     chain::{Certificate, CertificateRole, Crl, LeafFacts},
     endorsements::{EndorsementKind, EndorsementRequest, Endorsements},
+    evidence::Evidence,
 };
 
 /// What REPORT_DATA must hold.
@@ -82,6 +83,32 @@ pub fn verify(
         }
     }
     Err(first_error.unwrap_or_else(|| missing(&report, EndorsementKind::Leaf(report.signing_key()), None)))
+}
+
+/// Verifies evidence as it travelled: what came with it is tried first, then `others`; the workload spec it carries must be
+/// the one HOST_DATA names.
+///
+/// # Errors
+/// [`VerifyError`], the first check that fails.
+pub fn verify_evidence(
+    evidence: &Evidence,
+    others: &Endorsements,
+    anchors: &TrustAnchors,
+    expected: &ExpectedReportData,
+    crl: &CrlPolicy,
+    now: UnixTime,
+) -> Result<VerifiedReport, VerifyError> {
+    let mut endorsements = Endorsements::from_evidence(evidence)?;
+    endorsements.merge(others)?;
+    let verified = verify(&evidence.report, &endorsements, anchors, expected, crl, now)?;
+    if !evidence.workload_spec.is_empty() {
+        let computed = WorkloadDigest::of(&evidence.workload_spec);
+        let stated = verified.report.host_data();
+        if computed.host_data() != stated {
+            return Err(VerifyError::WorkloadSpec { computed, stated });
+        }
+    }
+    Ok(verified)
 }
 
 /// What can be refused without any certificate.

@@ -103,7 +103,18 @@ struct PolicyFile {
 /// Room for thousands of digests.
 const MAX_POLICY: usize = 1024 * 1024;
 
+/// The text of the built-in policy `strict`, to copy and extend.
+pub const STRICT: &str = include_str!("strict.toml");
+
 impl EvidencePolicy {
+    /// The built-in policy `strict`: [`STRICT`].
+    ///
+    /// # Panics
+    /// Never: a test parses the same text.
+    pub fn strict() -> Self {
+        Self::from_toml(STRICT).expect("the text is part of this crate and of its tests")
+    }
+
     /// Parses a policy file.
     ///
     /// # Errors
@@ -164,5 +175,48 @@ impl EvidencePolicy {
         policy.pairs = file.pairs.map_or(Accept::Any, Accept::from);
         policy.measurements = file.measurements.ok_or(E::NoMeasurements)?.into();
         Ok(policy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_strict_policy_parses_and_is_stricter_than_the_floor() {
+        let strict = EvidencePolicy::strict();
+        assert_eq!(strict.products, Accept::Only(vec![ProductLine::Genoa, ProductLine::Turin]));
+        assert_eq!(strict.guest_policy.rule(PolicyBit::Debug), BitRule::Forbidden);
+        assert_eq!(strict.platform.rule(PlatformBit::AliasCheckComplete), BitRule::Required);
+        assert_eq!(strict.platform.unknown, BitRule::Forbidden);
+        assert!(matches!(&strict.tcb, Accept::Only(entries) if entries.len() == 5));
+    }
+
+    #[test]
+    fn a_file_that_only_waives_the_measurement_is_the_default_floor() {
+        assert_eq!(EvidencePolicy::from_toml("measurements = \"any\"").unwrap(), EvidencePolicy::default_floor());
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let error = |text: &str| EvidencePolicy::from_toml(&format!("measurements = \"any\"\n{text}")).unwrap_err();
+        for text in [
+            "vmpl = [0]",
+            "measurement = []",
+            "products = [\"Venice\"]",
+            "chips = \"all\"",
+            "[guest_policy]\ndebug = \"no\"",
+            "[[tcb]]\nproduct = \"Genoa\"",
+            "[[tcb]]\nproduct = \"Genoa\"\nreported = { ucode = 1 }",
+            "host_data = [\"00\"]",
+        ] {
+            assert!(matches!(error(text), PolicyFileError::Toml(_)), "{text}");
+        }
+        assert!(matches!(error("vmpls = [4]"), PolicyFileError::Vmpl { found: 4 }));
+        assert!(matches!(error("[guest_policy]\ndebugs = \"any\""), PolicyFileError::UnknownBit { .. }));
+        assert!(matches!(error("[platform_info]\nraps = \"any\""), PolicyFileError::UnknownBit { .. }));
+        let fmc = "[[tcb]]\nproduct = \"Milan\"\nreported = { fmc = 1 }";
+        assert_eq!(error(fmc), PolicyFileError::Fmc { product: ProductLine::Milan });
+        assert_eq!(EvidencePolicy::from_toml("vmpls = [0]"), Err(PolicyFileError::NoMeasurements));
     }
 }

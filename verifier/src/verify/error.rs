@@ -2,9 +2,9 @@
 
 use crate::{
     Reason, UnixTime,
-    abi::{ChipId, ProductLine, ReportData, ReportError, SigningKey, SpkiDigest, TcbVersion},
+    abi::{ChipId, HostData, ProductLine, ReportData, ReportError, SigningKey, SpkiDigest, TcbVersion, WorkloadDigest},
     chain::CertificateRole,
-    endorsements::EndorsementRequest,
+    endorsements::{EndorsementError, EndorsementRequest},
 };
 
 /// Why a report is not authentic. Nothing here depends on what its owner wants.
@@ -73,6 +73,17 @@ pub enum VerifyError {
     Signature {
         /// Leaf kind.
         key: SigningKey,
+    },
+    /// What came with the evidence is no endorsement.
+    #[error("endorsements sent with the evidence cannot be used")]
+    Endorsement(#[from] EndorsementError),
+    /// The workload spec sent with the evidence is not the one HOST_DATA names.
+    #[error("workload spec has digest {computed}, HOST_DATA states {stated}")]
+    WorkloadSpec {
+        /// SHA-256 of the spec.
+        computed: WorkloadDigest,
+        /// HOST_DATA.
+        stated: HostData,
     },
     /// REPORT_DATA is not what this use binds to.
     #[error("REPORT_DATA is not what was expected")]
@@ -201,6 +212,13 @@ impl VerifyError {
                 "does not verify",
                 format!("a signature by the {key}"),
                 "the report was altered, or the certificate is of another chip",
+            ),
+            Self::Endorsement(error) => error.reason(),
+            Self::WorkloadSpec { computed, stated } => Reason::new(
+                "workload-spec",
+                computed,
+                stated,
+                "the spec sent is not the one the guest was launched for",
             ),
             Self::ReportData { found, expected } => Reason::new(
                 "report-data",

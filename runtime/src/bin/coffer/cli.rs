@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Class, Classify as _, CliError};
 use crate::kbs;
+use crate::report;
+use crate::verify;
 use crate::version;
 
 /// Runs OCI images in attested microVMs.
@@ -31,6 +33,10 @@ pub struct Cli {
 pub enum Command {
     /// Manage a key broker.
     Kbs(Box<kbs::Args>),
+    /// Show what a report says, without deciding about it.
+    Report(report::Args),
+    /// Decide about evidence in a file, offline.
+    Verify(Box<verify::Args>),
     /// Print the version.
     Version(version::Args),
 }
@@ -40,6 +46,8 @@ impl Command {
     pub fn run(self, context: &Context) -> Result<ExitCode, CliError> {
         match self {
             Self::Kbs(args) => kbs::run(args, context),
+            Self::Report(args) => report::run(&args, context),
+            Self::Verify(args) => verify::run(&args, context),
             Self::Version(args) => version::run(&args, context),
         }
     }

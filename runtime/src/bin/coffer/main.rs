@@ -5,6 +5,8 @@
 mod cli;
 mod error;
 mod kbs;
+mod report;
+mod verify;
 mod version;
 
 use std::io::IsTerminal as _;

@@ -1,0 +1,313 @@
+//! `coffer verify`: decides about evidence in a file, offline.
+//!
+//! Exit 0 accepted, 2 usage, 3 unreadable or malformed file, 5 not authentic, 6 refused by policy.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use coffer_verifier::abi::{REPORT_LEN, ReportData, SpkiDigest};
+use coffer_verifier::{
+    AttestationResult, CheckLine, CrlPolicy, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, HclBlob,
+    Reason, TrustAnchors, UnixTime, VerifiedReport, appraise, verify_evidence,
+};
+use serde_json::json;
+
+use crate::cli::Context;
+use crate::error::{Class, Classify as _, CliError};
+
+/// What to decide about, and with what.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A 1184-byte report, an Azure HCL blob or a CMW record; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Folder with vcek|vlek, ask|asvk, ark and crl, each .der or .pem.
+    #[arg(long, value_name = "DIR")]
+    certs: Option<PathBuf>,
+
+    /// VCEK certificate, DER or PEM.
+    #[arg(long, value_name = "FILE")]
+    vcek: Vec<PathBuf>,
+
+    /// VLEK certificate, DER or PEM.
+    #[arg(long, value_name = "FILE")]
+    vlek: Vec<PathBuf>,
+
+    /// ASK certificate, DER or PEM; a PEM file may hold the whole chain.
+    #[arg(long, value_name = "FILE")]
+    ask: Vec<PathBuf>,
+
+    /// ASVK certificate, DER or PEM.
+    #[arg(long, value_name = "FILE")]
+    asvk: Vec<PathBuf>,
+
+    /// ARK certificate, DER or PEM. It is believed only if its key is AMD's, or listed by --anchor.
+    #[arg(long, value_name = "FILE")]
+    ark: Vec<PathBuf>,
+
+    /// Certificate revocation list, DER or PEM.
+    #[arg(long, value_name = "FILE")]
+    crl: Vec<PathBuf>,
+
+    /// Decide as of this time (RFC 3339) instead of now.
+    #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
+    at: Option<UnixTime>,
+
+    /// Policy file, TOML; the word `strict` is the built-in policy of that name.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+
+    /// REPORT_DATA the report must hold, 64 bytes in hexadecimal.
+    #[arg(long, value_name = "HEX")]
+    report_data: Option<ReportData>,
+
+    /// Waive revocation. The result says so.
+    #[arg(long, conflicts_with = "crl")]
+    no_crl: bool,
+
+    /// Also believe this simulator root: SHA-256 of its public key in hexadecimal, or its certificate.
+    #[arg(long, value_name = "HEX|FILE")]
+    anchor: Vec<String>,
+
+    /// Print every check with what was found and what was expected.
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Largest file worth reading: a CMW record is at most 1 MiB.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Decides.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let input = read(&args.file)?;
+    let evidence = evidence(&input)?;
+    let policy = policy(args.policy.as_deref())?;
+    let anchors = anchors(&args.anchor)?;
+    let now = args.at.unwrap_or_else(|| SystemTime::now().into());
+    let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
+    let expected = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
+    let outcome = match endorsements(args)? {
+        Err(reason) => Outcome::NotAuthentic(reason),
+        Ok(others) => {
+            let decide = |expected: &ExpectedReportData| {
+                verify_evidence(&evidence.inner, &others, &anchors, expected, &crl, now)
+            };
+            // An HCL blob binds its runtime data; --report-data then comes on top.
+            let verified = match &evidence.bound {
+                Some(bound) => decide(bound).and_then(|verified| match &expected {
+                    ExpectedReportData::Any => Ok(verified),
+                    ExpectedReportData::Exactly(_) => decide(&expected),
+                }),
+                None => decide(&expected),
+            };
+            match verified {
+                Err(error) => Outcome::NotAuthentic(error.reason()),
+                Ok(verified) => match appraise(&verified, &policy) {
+                    Ok(result) => Outcome::Accepted(Box::new(result)),
+                    Err(rejection) => {
+                        let (reasons, checks) = (rejection.reasons().to_vec(), rejection.checks().to_vec());
+                        Outcome::Refused { verified: Box::new(verified), reasons, checks }
+                    }
+                },
+            }
+        }
+    };
+    if context.json {
+        println!("{}", outcome.json());
+    } else {
+        outcome.print(args.explain);
+    }
+    Ok(ExitCode::from(outcome.code()))
+}
+
+enum Outcome {
+    Accepted(Box<AttestationResult>),
+    NotAuthentic(Reason),
+    Refused { verified: Box<VerifiedReport>, reasons: Vec<Reason>, checks: Vec<CheckLine> },
+}
+
+impl Outcome {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Accepted(_) => 0,
+            Self::NotAuthentic(_) => Class::NotAuthentic.code(),
+            Self::Refused { .. } => Class::Refused.code(),
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::NotAuthentic(_) => "not-authentic",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
+    fn verified(&self) -> Option<&VerifiedReport> {
+        match self {
+            Self::Accepted(result) => Some(result.verified()),
+            Self::Refused { verified, .. } => Some(verified),
+            Self::NotAuthentic(_) => None,
+        }
+    }
+
+    fn reasons(&self) -> &[Reason] {
+        match self {
+            Self::Accepted(_) => &[],
+            Self::NotAuthentic(reason) => std::slice::from_ref(reason),
+            Self::Refused { reasons, .. } => reasons,
+        }
+    }
+
+    fn checks(&self) -> Vec<CheckLine> {
+        match self {
+            Self::Accepted(result) => result.checks(),
+            Self::NotAuthentic(reason) => vec![CheckLine::from(reason)],
+            Self::Refused { verified, checks, .. } => {
+                let mut all = verified.checks();
+                all.extend(checks.iter().cloned());
+                all
+            }
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let verified = self.verified();
+        json!({
+            "verdict": self.verdict(),
+            "simulated": verified.is_some_and(VerifiedReport::simulated),
+            "anchor": verified.map(VerifiedReport::anchor),
+            "claims": verified.map(VerifiedReport::claims),
+            "reasons": self.reasons(),
+            "checks": self.checks(),
+        })
+    }
+
+    fn print(&self, explain: bool) {
+        println!("{}", self.verdict());
+        if let Some(verified) = self.verified() {
+            let report = verified.report();
+            println!("  anchor       {}", verified.anchor());
+            println!("  measurement  {}", report.measurement());
+            println!("  host data    {}", report.host_data());
+            println!("  report data  {}", report.report_data());
+            println!("  chip         {}", report.chip_id());
+            println!("  TCB          {}", verified.tcbs().reported);
+            if !verified.is_bound() {
+                println!("  waived       REPORT_DATA: this report may have been made for anybody, at any time");
+            }
+            if verified.crl() == coffer_verifier::CrlStatus::Waived {
+                println!("  waived       revocation");
+            }
+        }
+        if explain {
+            println!("checks:");
+            for check in self.checks() {
+                let mark = if check.ok { "ok  " } else { "FAIL" };
+                println!("  {mark} {:<24} found {}; expected {}", check.code, check.found, check.expected);
+            }
+        }
+        for reason in self.reasons() {
+            println!("{reason}");
+            println!("  hint: {}", reason.hint);
+        }
+    }
+}
+
+/// Evidence from a file, and what its wrapping says REPORT_DATA must be.
+pub struct Input {
+    /// As it travelled.
+    pub inner: Evidence,
+    /// From an HCL blob.
+    pub bound: Option<ExpectedReportData>,
+}
+
+/// Tells the three forms apart.
+pub fn evidence(bytes: &[u8]) -> Result<Input, CliError> {
+    let bare = |report: &[u8]| Evidence { report: report.to_vec(), ..Evidence::default() };
+    if bytes.len() == REPORT_LEN {
+        return Ok(Input { inner: bare(bytes), bound: None });
+    }
+    if HclBlob::is_hcl(bytes) {
+        let blob = HclBlob::parse(bytes).class(Class::Config)?;
+        return Ok(Input { inner: bare(blob.report()), bound: Some(blob.expected_report_data()) });
+    }
+    if Evidence::is_cmw(bytes) {
+        return Ok(Input { inner: Evidence::from_cmw(bytes).class(Class::Config)?, bound: None });
+    }
+    Err(CliError::new(Class::Config, format!("{} bytes are no report, HCL blob or CMW record", bytes.len()))
+        .hint("a report has 1184 bytes; check that the file is complete and binary"))
+}
+
+/// Reads a file, or standard input for `-`.
+pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
+    let what = || format!("reading {}", path.display());
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
+    } else {
+        let file = File::open(path).class_while(Class::Config, what())?;
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
+    }
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(CliError::new(Class::Config, format!("{} is longer than {MAX_FILE} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.
+fn endorsements(args: &Args) -> Result<Result<Endorsements, Reason>, CliError> {
+    let mut certificates: Vec<PathBuf> =
+        [&args.vcek, &args.vlek, &args.ask, &args.asvk, &args.ark].into_iter().flatten().cloned().collect();
+    let mut crls = args.crl.clone();
+    if let Some(folder) = &args.certs {
+        std::fs::read_dir(folder).class_while(Class::Config, format!("reading {}", folder.display()))?;
+        let found = |names: &[&str]| -> Vec<PathBuf> {
+            let names = names.iter().flat_map(|name| ["der", "pem"].map(|form| format!("{name}.{form}")));
+            names.map(|name| folder.join(name)).filter(|path| path.exists()).collect()
+        };
+        certificates.extend(found(&["vcek", "vlek", "ask", "asvk", "ark"]));
+        crls.extend(found(&["crl"]));
+    }
+    let mut all = Endorsements::new();
+    for (path, is_crl) in certificates.iter().map(|path| (path, false)).chain(crls.iter().map(|path| (path, true))) {
+        let bytes = read(path)?;
+        let added = if is_crl { all.add_crl(&bytes) } else { all.add_certificates(&bytes) };
+        match added {
+            Ok(()) => {}
+            Err(error) if error.is_malformed() => {
+                return Err(error).class_while(Class::Config, path.display());
+            }
+            Err(error) => return Ok(Err(error.reason())),
+        }
+    }
+    Ok(Ok(all))
+}
+
+/// The built-in floor, the built-in strict policy, or a file.
+pub fn policy(path: Option<&Path>) -> Result<EvidencePolicy, CliError> {
+    match path {
+        None => Ok(EvidencePolicy::default_floor()),
+        Some(word) if word == Path::new("strict") => Ok(EvidencePolicy::strict()),
+        Some(path) => {
+            let text = String::from_utf8(read(path)?).class_while(Class::Config, path.display())?;
+            EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())
+        }
+    }
+}
+
+/// AMD's roots and those listed.
+pub fn anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
+    let mut anchors = TrustAnchors::amd();
+    for one in listed {
+        anchors = match one.parse::<SpkiDigest>() {
+            Ok(digest) => anchors.with_simulated(digest),
+            Err(_) => anchors.with_simulated_ark(&read(Path::new(one))?).class_while(Class::Config, one)?,
+        };
+    }
+    Ok(anchors)
+}

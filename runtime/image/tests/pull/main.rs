@@ -1,0 +1,425 @@
+//! Pulling: what arrives is checked, what fails is told apart, what breaks is continued, and nothing half-done shows.
+
+mod registry;
+
+use coffer_image::{Digest, Image, ImageError, Progress, PullOptions, Store};
+use registry::{Fault, INDEX_TYPE, Layer, MANIFEST_TYPE, Registry, TestImage, blob_path, descriptor, noise};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+fn store() -> (TempDir, Store) {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path().join("images")).unwrap();
+    (dir, store)
+}
+
+fn options() -> PullOptions {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    PullOptions { backoff: Duration::from_millis(5), ..PullOptions::default() }
+}
+
+fn pull_with(store: &Store, reference: &str, options: &PullOptions) -> Result<Image, ImageError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(store.pull(reference, options))
+}
+
+fn pull(store: &Store, reference: &str) -> Result<Image, ImageError> {
+    pull_with(store, reference, &options())
+}
+
+fn count(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+#[test]
+fn a_pulled_image_is_found_by_name_tag_digest_and_prefix() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let sample = TestImage::sample();
+    registry.push("app", "v1", &sample);
+    let image = pull(&store, &registry.reference("app:v1")).unwrap();
+    assert_eq!(image.config_digest, Digest::of(&sample.config()));
+    assert_eq!(image.manifest_digest, Digest::of(&sample.manifest()));
+    assert_eq!((image.config.entrypoint.as_slice(), image.config.user.as_str()), (&["/bin/sh".to_owned()][..], "7:8"));
+    assert_eq!(image.layers.len(), 2);
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&image));
+    let id = image.config_digest;
+    let by_digest = format!("{}@{}", registry.reference("app"), image.repo_digest);
+    for name in [&registry.reference("app:v1"), &id.to_string(), &id.hex(), &id.short(), &by_digest] {
+        assert_eq!(store.resolve(name).unwrap(), image, "{name}");
+    }
+    for name in [&registry.reference("app"), "busybox", "000000000000"] {
+        assert_eq!(store.resolve(name).unwrap_err().class(), "not-found", "{name}");
+    }
+    assert_eq!(store.resolve("NOT/A/NAME").unwrap_err().class(), "usage");
+}
+
+#[test]
+fn a_second_pull_fetches_no_layer_again() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    registry.push("app", "v1", &TestImage::sample());
+    pull(&store, &registry.reference("app:v1")).unwrap();
+    registry.requests();
+    pull(&store, &registry.reference("app:v1")).unwrap();
+    assert!(!registry.requests().iter().any(|path| path.contains("/blobs/")));
+}
+
+#[test]
+fn an_unknown_image_is_not_found_at_once() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let error = pull(&store, &registry.reference("nothing:here")).unwrap_err();
+    assert_eq!(error.class(), "not-found");
+    assert!(error.to_string().contains("nothing:here"), "{error}");
+    assert_eq!(registry.requests().iter().filter(|path| path.contains("/manifests/")).count(), 1);
+}
+
+#[test]
+fn a_registry_that_is_down_is_unreachable_after_bounded_tries() {
+    let (_dir, store) = store();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let started = Instant::now();
+    let error = pull(&store, &format!("127.0.0.1:{port}/app")).unwrap_err();
+    assert_eq!(error.class(), "unreachable");
+    assert!(error.to_string().to_lowercase().contains("connection refused"), "{error}");
+    assert!(error.to_string().contains("4 attempts"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_corrupt_layer_is_named_with_both_digests_and_not_kept() {
+    let (registry, (dir, store)) = (Registry::start(), store());
+    let sample = TestImage::sample();
+    registry.push("app", "v1", &sample);
+    let good = &sample.layers[0].blob;
+    let mut bad = good.clone();
+    bad[5000] ^= 1;
+    registry.put(&blob_path("app", good), "application/octet-stream", &bad);
+    let error = pull(&store, &registry.reference("app:v1")).unwrap_err();
+    assert_eq!(error.class(), "corrupt");
+    let text = error.to_string();
+    assert!(text.contains(&Digest::of(good).to_string()) && text.contains(&Digest::of(&bad).to_string()), "{text}");
+    assert!(store.list().unwrap().is_empty());
+    assert!(!dir.path().join("images/blobs/sha256").join(Digest::of(good).hex()).exists());
+    assert_eq!(count(&dir.path().join("images/tmp")), 0, "partial downloads are removed");
+}
+
+#[test]
+fn a_layer_of_another_length_is_corrupt() {
+    for change in [-1_isize, 1] {
+        let (registry, (_dir, store)) = (Registry::start(), store());
+        let sample = TestImage::sample();
+        registry.push("app", "v1", &sample);
+        let mut blob = sample.layers[1].blob.clone();
+        blob.resize(blob.len().saturating_add_signed(change), 0);
+        registry.put(&blob_path("app", &sample.layers[1].blob), "application/octet-stream", &blob);
+        let error = pull(&store, &registry.reference("app:v1")).unwrap_err();
+        assert!(matches!(error, ImageError::CorruptSize { what: "layer", .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_manifest_must_have_the_digest_asked_for() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let asked = Digest::of(b"another manifest");
+    registry.put(&format!("/v2/app/manifests/{asked}"), MANIFEST_TYPE, &TestImage::sample().manifest());
+    let error = pull(&store, &format!("{}@{asked}", registry.reference("app"))).unwrap_err();
+    assert!(matches!(error, ImageError::CorruptBlob { expected, .. } if expected == asked), "{error}");
+}
+
+#[test]
+fn passing_failures_are_retried_and_reported() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let sample = TestImage::sample();
+    registry.push("app", "v1", &sample);
+    registry.fail("/v2/app/manifests/v1", [Fault::Status(429), Fault::Status(503)]);
+    registry.fail(&blob_path("app", &sample.layers[0].blob), [Fault::Status(429)]);
+    let retries = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&retries);
+    let progress = move |progress: &Progress| {
+        if let Progress::Retrying { attempt, reason, .. } = progress {
+            seen.lock().unwrap().push((*attempt, reason.clone()));
+        }
+    };
+    pull_with(&store, &registry.reference("app:v1"), &PullOptions { progress: Some(Arc::new(progress)), ..options() })
+        .unwrap();
+    let retries = retries.lock().unwrap();
+    assert_eq!(retries.iter().map(|(attempt, _)| *attempt).collect::<Vec<_>>(), [1, 2, 1]);
+    assert!(retries[0].1.contains("429"), "{retries:?}");
+}
+
+#[test]
+fn endless_failure_is_unreachable() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    registry.push("app", "v1", &TestImage::sample());
+    registry.fail("/v2/app/manifests/v1", [Fault::Status(500); 100]);
+    let error = pull(&store, &registry.reference("app:v1")).unwrap_err();
+    assert_eq!(error.class(), "unreachable");
+    assert!(error.to_string().contains("500"), "{error}");
+}
+
+#[test]
+fn a_broken_download_goes_on_where_it_broke() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let sample = TestImage::new(vec![Layer::new(&[("big", &noise(1 << 20))])]);
+    registry.push("app", "v1", &sample);
+    let path = blob_path("app", &sample.layers[0].blob);
+    // More breaks than retries: each one brings it further.
+    registry.fail(&path, [Fault::Cut(200_000); 5]);
+    pull(&store, &registry.reference("app:v1")).unwrap();
+    let from: Vec<usize> = registry
+        .requests()
+        .iter()
+        .filter_map(|request| request.strip_prefix(&format!("{path} ")).map(|from| from.parse().unwrap()))
+        .collect();
+    assert!(from.len() == 6 && from.is_sorted() && from[5] > 0, "{from:?}");
+}
+
+#[test]
+fn the_linux_amd64_image_of_an_index_is_taken() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let sample = TestImage::sample();
+    let other = TestImage { architecture: "arm64", ..sample.clone() };
+    registry.push("app", "unused", &sample);
+    let entry = |image: &TestImage| {
+        let mut entry = descriptor(MANIFEST_TYPE, &image.manifest());
+        entry["platform"] = serde_json::json!({"os": "linux", "architecture": image.architecture});
+        entry
+    };
+    let index = |entries: &[serde_json::Value]| {
+        serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries}))
+            .unwrap()
+    };
+    let both = index(&[entry(&other), entry(&sample)]);
+    registry.put("/v2/app/manifests/both", INDEX_TYPE, &both);
+    registry.put("/v2/app/manifests/arm", INDEX_TYPE, &index(&[entry(&other)]));
+    let image = pull(&store, &registry.reference("app:both")).unwrap();
+    assert_eq!((image.manifest_digest, image.repo_digest), (Digest::of(&sample.manifest()), Digest::of(&both)));
+    let error = pull(&store, &registry.reference("app:arm")).unwrap_err();
+    assert_eq!(error.class(), "platform");
+    assert!(error.to_string().contains("linux/arm64"), "{error}");
+    registry.push("arm", "only", &other);
+    assert_eq!(pull(&store, &registry.reference("arm:only")).unwrap_err().class(), "platform");
+}
+
+#[test]
+fn credentials_come_from_dockers_configuration() {
+    let (registry, (dir, store)) = (Registry::start(), store());
+    registry.push("app", "v1", &TestImage::sample());
+    registry.require("dXNlcjpwYXNz");
+    let reference = registry.reference("app:v1");
+    let error = pull(&store, &reference).unwrap_err();
+    assert_eq!(error.class(), "unauthorized");
+    let file = dir.path().join("config.json");
+    fs::write(&file, format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpwYXNz"}}}}}}"#, registry.address)).unwrap();
+    pull_with(&store, &reference, &PullOptions { docker_config: Some(file), ..options() }).unwrap();
+}
+
+#[test]
+fn the_root_file_system_is_the_same_everywhere_and_made_once() {
+    let registry = Registry::start();
+    registry.push("app", "v1", &TestImage::sample());
+    let made = [(), ()].map(|()| {
+        let (dir, store) = store();
+        let image = pull(&store, &registry.reference("app:v1")).unwrap();
+        let rootfs = store.rootfs(&image).unwrap();
+        assert!(!rootfs.cached);
+        let again = store.rootfs(&image).unwrap();
+        assert!(again.cached);
+        assert_eq!((&again.verity, &again.path, again.size), (&rootfs.verity, &rootfs.path, rootfs.size));
+        assert_eq!(fs::metadata(&rootfs.path).unwrap().len(), rootfs.size);
+        (fs::read(&rootfs.path).unwrap(), rootfs.verity, dir)
+    });
+    assert!(made[0].0 == made[1].0);
+    assert_eq!(made[0].1, made[1].1);
+    assert_eq!(hex::decode(&made[0].1.salt).unwrap().len(), 32);
+}
+
+#[test]
+fn a_layer_that_is_not_what_the_configuration_says_is_refused() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let mut sample = TestImage::sample();
+    sample.layers[1].diff_id = Digest::of(b"other");
+    registry.push("app", "v1", &sample);
+    let image = pull(&store, &registry.reference("app:v1")).unwrap();
+    let error = store.rootfs(&image).unwrap_err();
+    assert!(matches!(error, ImageError::CorruptDiffId { layer, .. } if layer == sample.layers[1].digest()), "{error}");
+    assert_eq!(error.class(), "corrupt");
+}
+
+#[test]
+fn a_blob_damaged_on_disk_is_told_and_mended_by_a_pull() {
+    let (registry, (dir, store)) = (Registry::start(), store());
+    let sample = TestImage::sample();
+    registry.push("app", "v1", &sample);
+    let image = pull(&store, &registry.reference("app:v1")).unwrap();
+    let blob = dir.path().join("images/blobs/sha256").join(sample.layers[0].digest().hex());
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[2000] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    let error = store.rootfs(&image).unwrap_err();
+    assert!(
+        matches!(error, ImageError::DamagedBlob { expected, .. } if expected == sample.layers[0].digest()),
+        "{error}"
+    );
+    assert!(matches!(store.rootfs(&image).unwrap_err(), ImageError::MissingBlob { .. }));
+    pull(&store, &registry.reference("app:v1")).unwrap();
+    store.rootfs(&image).unwrap();
+}
+
+#[test]
+fn garbage_is_what_no_reference_and_no_box_needs() {
+    let (registry, (dir, store)) = (Registry::start(), store());
+    let shared = Layer::new(&[("shared", b"s")]);
+    let one = TestImage::new(vec![shared.clone(), Layer::new(&[("one", b"1")])]);
+    let two = TestImage::new(vec![shared.clone(), Layer::new(&[("two", b"2")])]);
+    registry.push("one", "latest", &one);
+    registry.push("two", "latest", &two);
+    let images = ["one", "two"].map(|name| pull(&store, &registry.reference(name)).unwrap());
+    let rootfs = store.rootfs(&images[0]).unwrap();
+    assert_eq!(store.collect_garbage(&BTreeSet::new()).unwrap().files, 0);
+    let removed = store.remove(&images[0].config_digest.short()).unwrap();
+    assert_eq!(
+        (removed.references.as_slice(), removed.config_digest),
+        (&[registry.reference("one:latest")][..], images[0].config_digest)
+    );
+    assert_eq!(store.remove(&registry.reference("one")).unwrap_err().class(), "not-found");
+    let in_use = BTreeSet::from([images[0].config_digest]);
+    assert_eq!(store.collect_garbage(&in_use).unwrap().files, 3, "manifest, configuration and own layer");
+    assert!(rootfs.path.exists(), "a box uses it");
+    store.collect_garbage(&BTreeSet::new()).unwrap();
+    assert!(!rootfs.path.exists());
+    assert_eq!(count(&dir.path().join("images/blobs/sha256")), 4);
+    store.rootfs(&images[1]).unwrap();
+    assert_eq!(store.list().unwrap(), [images[1].clone()]);
+}
+
+#[test]
+fn pulls_and_root_file_systems_at_once_do_not_disturb_each_other() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    for number in 0..6 {
+        registry.push("app", &format!("v{number}"), &TestImage::sample());
+    }
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let (store, registry) = (&store, &registry);
+            scope.spawn(move || {
+                let image = pull(store, &registry.reference(&format!("app:v{number}"))).unwrap();
+                store.rootfs(&image).unwrap();
+                store.collect_garbage(&BTreeSet::new()).unwrap();
+            });
+        }
+    });
+    assert_eq!(store.list().unwrap().len(), 6);
+    store.rootfs(&store.list().unwrap()[0]).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_named_with_path_and_bytes() {
+    let dir = TempDir::new().unwrap();
+    let at = dir.path().to_str().unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=320k", "tmpfs", at]).output();
+    if !mounted.is_ok_and(|out| out.status.success()) {
+        return eprintln!("SKIPPED: a small file system to fill needs the right to mount");
+    }
+    let result = std::panic::catch_unwind(|| {
+        let registry = Registry::start();
+        registry.push("small", "v1", &TestImage::sample());
+        registry.push("big", "v1", &TestImage::new(vec![Layer::new(&[("big", &noise(1 << 20))])]));
+        let store = Store::open(dir.path().join("images")).unwrap();
+        let error = pull(&store, &registry.reference("big:v1")).unwrap_err();
+        assert_eq!(error.class(), "disk-full");
+        assert!(error.to_string().contains(at) && error.to_string().contains("bytes"), "{error}");
+        let image = pull(&store, &registry.reference("small:v1")).unwrap();
+        let error = store.rootfs(&image).unwrap_err();
+        assert_eq!(error.class(), "disk-full");
+        assert!(error.hint().unwrap().contains("free space"), "{error}");
+        assert_eq!(count(&dir.path().join("images/tmp")), 0);
+    });
+    Command::new("umount").arg(at).status().unwrap();
+    result.unwrap();
+}
+
+#[test]
+fn a_damaged_or_newer_index_is_refused_not_overwritten() {
+    let (registry, (dir, store)) = (Registry::start(), store());
+    registry.push("app", "v1", &TestImage::sample());
+    for text in ["{", r#"{"version":2,"references":{}}"#, r#"{"version":1,"references":{},"more":1}"#] {
+        let index = dir.path().join("images/index.json");
+        fs::write(&index, text).unwrap();
+        assert_eq!(store.list().unwrap_err().class(), "io", "{text}");
+        assert_eq!(pull(&store, &registry.reference("app:v1")).unwrap_err().class(), "io", "{text}");
+        assert_eq!(fs::read_to_string(&index).unwrap(), text);
+    }
+}
+
+/// Debian's registry, killed with the test.
+struct DockerRegistry {
+    process: std::process::Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl DockerRegistry {
+    fn start() -> Result<Self, String> {
+        let dir = TempDir::new().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = dir.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            dir.path().join("data").display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        let process = command.spawn().map_err(|error| error.to_string())?;
+        let registry = Self { process, port, _dir: dir };
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Ok(registry);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err("it does not listen".to_owned())
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_real_registry_is_understood() {
+    use oci_client::client::{Client, ClientConfig, ClientProtocol, Config, ImageLayer};
+    let registry = match DockerRegistry::start() {
+        Ok(registry) => registry,
+        Err(reason) => return eprintln!("SKIPPED: docker-registry: {reason}"),
+    };
+    let options = options();
+    let (sample, (_dir, store)) = (TestImage::sample(), store());
+    let name = format!("127.0.0.1:{}/team/app:v1", registry.port);
+    let client = Client::try_from(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() }).unwrap();
+    let layers: Vec<_> = sample.layers.iter().map(|layer| ImageLayer::oci_v1_gzip(layer.blob.clone(), None)).collect();
+    let push = async {
+        let config = Config::oci_v1(sample.config(), None);
+        let (reference, auth) = (name.parse().unwrap(), oci_client::secrets::RegistryAuth::Anonymous);
+        client.push(&reference, &layers, config, &auth, None).await.unwrap();
+    };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(push);
+    let image = pull_with(&store, &name, &options).unwrap();
+    assert_eq!(image.config_digest, Digest::of(&sample.config()));
+    store.rootfs(&image).unwrap();
+    let error = pull_with(&store, &name.replace("v1", "v2"), &options).unwrap_err();
+    assert_eq!(error.class(), "not-found");
+    assert!(error.to_string().contains("manifest unknown"), "{error}");
+}

@@ -1,0 +1,216 @@
+//! A registry on loopback that fails on request, and images for it.
+
+use coffer_image::Digest;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// What goes wrong with one request.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// This status instead of an answer.
+    Status(u16),
+    /// The connection closes after this many bytes of the body.
+    Cut(usize),
+}
+
+#[derive(Default)]
+struct State {
+    answers: BTreeMap<String, (String, Vec<u8>)>,
+    faults: BTreeMap<String, VecDeque<Fault>>,
+    requests: Vec<String>,
+    credentials: Option<String>,
+}
+
+/// Serves until the test process ends.
+#[derive(Clone)]
+pub struct Registry {
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Registry {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let registry = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        let serving = registry.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let serving = serving.clone();
+                std::thread::spawn(move || serving.serve(&stream));
+            }
+        });
+        registry
+    }
+
+    pub fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    pub fn put(&self, path: &str, media_type: &str, bytes: &[u8]) {
+        self.state.lock().unwrap().answers.insert(path.to_owned(), (media_type.to_owned(), bytes.to_vec()));
+    }
+
+    pub fn fail(&self, path: &str, faults: impl IntoIterator<Item = Fault>) {
+        self.state.lock().unwrap().faults.entry(path.to_owned()).or_default().extend(faults);
+    }
+
+    /// Asks for `user:password`, given in base64.
+    pub fn require(&self, credentials: &str) {
+        self.state.lock().unwrap().credentials = Some(format!("Basic {credentials}"));
+    }
+
+    /// Requests since the last call, `path` or `path range`.
+    pub fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
+    }
+
+    /// Uploads an image under a tag and by digest.
+    pub fn push(&self, name: &str, tag: &str, image: &TestImage) {
+        let manifest = image.manifest();
+        for reference in [tag.to_owned(), Digest::of(&manifest).to_string()] {
+            self.put(&format!("/v2/{name}/manifests/{reference}"), MANIFEST_TYPE, &manifest);
+        }
+        for blob in image.layers.iter().map(|layer| &layer.blob).chain([&image.config()]) {
+            self.put(&blob_path(name, blob), "application/octet-stream", blob);
+        }
+    }
+
+    fn serve(&self, stream: &TcpStream) {
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        let Some(request) = lines.next() else { return };
+        let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        let (mut from, mut authorization) = (None, None);
+        for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(':').unwrap_or_default();
+            match name.to_ascii_lowercase().as_str() {
+                "range" => {
+                    from = value.trim().strip_prefix("bytes=").and_then(|it| it.trim_end_matches('-').parse().ok());
+                }
+                "authorization" => authorization = Some(value.trim().to_owned()),
+                _ => {}
+            }
+        }
+        let mut state = self.state.lock().unwrap();
+        state.requests.push(from.map_or_else(|| path.clone(), |from: usize| format!("{path} {from}")));
+        let fault = state.faults.get_mut(&path).and_then(VecDeque::pop_front);
+        let answer = state.answers.get(&path).cloned();
+        let refused = state.credentials.is_some() && state.credentials != authorization;
+        drop(state);
+        let unknown = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#.to_vec();
+        let (status, kind, body) = match (fault, answer) {
+            _ if refused => (401, "text/plain".to_owned(), Vec::new()),
+            (Some(Fault::Status(status)), _) => (status, "text/plain".to_owned(), b"not now".to_vec()),
+            (_, Some((kind, body))) => match from {
+                Some(from) => (206, kind, body.get(from..).unwrap_or_default().to_vec()),
+                None => (200, kind, body),
+            },
+            _ if path == "/v2/" => (200, "application/json".to_owned(), b"{}".to_vec()),
+            _ => (404, "application/json".to_owned(), unknown),
+        };
+        let sent = if let Some(Fault::Cut(length)) = fault { &body[..length.min(body.len())] } else { &body };
+        let challenge = if status == 401 { "WWW-Authenticate: Basic realm=\"test\"\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status} Word\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{challenge}Connection: close\r\n\r\n",
+            body.len()
+        );
+        let mut stream = stream;
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(sent));
+    }
+}
+
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+pub fn blob_path(name: &str, blob: &[u8]) -> String {
+    format!("/v2/{name}/blobs/{}", Digest::of(blob))
+}
+
+#[derive(Clone)]
+pub struct Layer {
+    pub blob: Vec<u8>,
+    pub diff_id: Digest,
+}
+
+impl Layer {
+    /// Files with contents, gzipped.
+    pub fn new(files: &[(&str, &[u8])]) -> Self {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, data) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(data.len() as u64);
+            header.set_mode(0o755);
+            header.set_mtime(1_700_000_000);
+            builder.append_data(&mut header, path, *data).unwrap();
+        }
+        let tar = builder.into_inner().unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&tar).unwrap();
+        Self { blob: encoder.finish().unwrap(), diff_id: Digest::of(&tar) }
+    }
+
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.blob)
+    }
+}
+
+#[derive(Clone)]
+pub struct TestImage {
+    pub layers: Vec<Layer>,
+    pub architecture: &'static str,
+}
+
+impl TestImage {
+    pub fn new(layers: Vec<Layer>) -> Self {
+        Self { layers, architecture: "amd64" }
+    }
+
+    /// Two layers, some 200 KiB that do not compress.
+    pub fn sample() -> Self {
+        Self::new(vec![
+            Layer::new(&[("bin/sh", &noise(100_000)), ("etc/a", b"a")]),
+            Layer::new(&[("bin/x", &noise(99_999))]),
+        ])
+    }
+
+    pub fn config(&self) -> Vec<u8> {
+        let ids: Vec<_> = self.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+        serde_json::to_vec(&serde_json::json!({
+            "architecture": self.architecture, "os": "linux", "created": "2026-01-01T00:00:00Z",
+            "config": {"Entrypoint": ["/bin/sh"], "Env": ["A=b"], "User": "7:8"},
+            "rootfs": {"type": "layers", "diff_ids": ids},
+        }))
+        .unwrap()
+    }
+
+    pub fn manifest(&self) -> Vec<u8> {
+        let layers: Vec<_> = self
+            .layers
+            .iter()
+            .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer.blob))
+            .collect();
+        serde_json::to_vec(&serde_json::json!({
+            "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &self.config()), "layers": layers,
+        }))
+        .unwrap()
+    }
+}
+
+pub fn descriptor(kind: &str, bytes: &[u8]) -> serde_json::Value {
+    serde_json::json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+}
+
+/// Bytes gzip cannot shorten, the same each time for one length.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = length as u64 | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(length)
+    .collect()
+}

@@ -8,11 +8,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use coffer_platform::files::Platform;
+use coffer_platform::plan::{LaunchInputs, LaunchPlan};
 use coffer_spec::{Document, Tee};
+use coffer_verifier::abi::ProductLine;
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::disk::spec_disk;
 use crate::failure::{Class, Failure};
+use crate::simulator;
 use crate::supervisor::Answerer;
 
 /// A guest ready to boot.
@@ -51,15 +54,22 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulat
     Ok(Launch { command_line, processor })
 }
 
+/// Launches the same pages on the simulated processor; its secrets page is loaded into the guest.
 fn simulate(
-    _folder: &Path,
-    _platform: &Platform,
-    _options: &BoxOptions,
-    _document: &Document,
-    _command_line: &str,
-    _simulator: &Path,
+    folder: &Path,
+    platform: &Platform,
+    options: &BoxOptions,
+    document: &Document,
+    command_line: &str,
+    simulator: &Path,
 ) -> Result<Answerer, Failure> {
-    Err(Failure::new(Class::Platform, "the simulator is not part of this build"))
+    let inputs =
+        LaunchInputs { kernel: &platform.kernel, initrd: &platform.initrd, command_line, vcpus: options.vcpus };
+    let plan = LaunchPlan::new(&inputs).map_err(|error| Failure::caused(Class::Config, &error))?;
+    let installation = simulator::open(simulator, ProductLine::Milan)?;
+    let mut guest = simulator::launch(&installation, &plan, document.digest().host_data())?;
+    write_private(&folder.join(files::SECRETS), &guest.secrets_page()[..])?;
+    Ok(Box::new(move |kind, page| guest.guest_request(kind, page)))
 }
 
 /// Real SNP was asked for where there is none. Nothing ever falls back to the simulator.

@@ -23,7 +23,8 @@ pub mod supervisor;
 pub mod agent;
 pub mod attach;
 pub mod hybrid;
-pub mod owner;
+pub mod owner_access;
+pub mod simulator;
 mod sys;
 
 pub use failure::{Class, Failure};

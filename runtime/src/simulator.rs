@@ -1,0 +1,118 @@
+//! This machine's simulator installation: a file of mode 0600, made on first use, and the anchors it stands for.
+//!
+//! Trusts: whoever can read the file, who can forge everything it certifies.
+//! Never: lists its own anchor anywhere; that is the operator's word (`--allow-simulated`).
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use coffer_platform::plan::LaunchPlan;
+use coffer_simulator::{Installation, LaunchOptions, SecureProcessor, SimulatedGuest};
+use coffer_verifier::abi::{HostData, ProductLine};
+use coffer_verifier::{TrustAnchors, UnixTime};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::failure::{Class, Failure};
+use crate::launch::write_private;
+
+const FILE: &str = "installation.json";
+
+/// Root certificate of a product line in the simulator's folder, for whoever wants to list it.
+pub fn ark_file(folder: &Path, product: ProductLine) -> PathBuf {
+    folder.join(format!("ark-{}.der", product.to_string().to_lowercase()))
+}
+
+/// Opens the installation in `folder`, making it and the keys of `product` on first use (a few seconds).
+///
+/// # Errors
+/// Class `config` if a file cannot be read, understood or written.
+pub fn open(folder: &Path, product: ProductLine) -> Result<Installation, Failure> {
+    crate::home::private_folder(folder).map_err(|error| Failure::caused(Class::Config, &error))?;
+    // Two first uses at once would make two chips.
+    let lock = File::create(folder.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(std::io::Error::from)?;
+    let path = folder.join(FILE);
+    let (mut installation, fresh) = match read(&path)? {
+        Some(installation) => (installation, false),
+        None => (Installation::create(now()).map_err(|error| Failure::caused(Class::Internal, &error))?, true),
+    };
+    let changed = installation.ensure(product, now()).map_err(|error| Failure::caused(Class::Internal, &error))?;
+    if fresh || changed {
+        let bytes = installation.to_bytes().map_err(|error| Failure::caused(Class::Internal, &error))?;
+        write_private(&path, &bytes)?;
+        for anchor in installation.anchors() {
+            write_private(&ark_file(folder, anchor.product), anchor.ark)?;
+        }
+    }
+    Ok(installation)
+}
+
+/// AMD's anchors and those of the installation in `folder`.
+///
+/// # Errors
+/// Class `config` if there is no installation, so that nothing is believed by mistake.
+pub fn anchors(folder: &Path) -> Result<TrustAnchors, Failure> {
+    let path = folder.join(FILE);
+    let installation = read(&path)?.ok_or_else(|| {
+        Failure::new(Class::Config, format!("--allow-simulated, and there is no simulator at {}", folder.display()))
+            .hint("the first `coffer run --tee-simulate` makes one, or `coffer sim init`")
+    })?;
+    Ok(installation.anchors().fold(TrustAnchors::amd(), |anchors, anchor| anchors.with_simulated(anchor.spki)))
+}
+
+/// Launches a guest on the simulated processor from the pages the VMM loads.
+///
+/// # Errors
+/// Class `internal` if the launch is refused.
+pub fn launch(installation: &Installation, plan: &LaunchPlan, host_data: HostData) -> Result<SimulatedGuest, Failure> {
+    let options = LaunchOptions::new(ProductLine::Milan, now());
+    let refused = |error: coffer_simulator::LaunchFailure| Failure::caused(Class::Internal, &error);
+    let mut processor = SecureProcessor::launch_start(installation, options).map_err(refused)?;
+    for planned in plan.pages() {
+        processor.update(planned.page_type, planned.gpa, &planned.page).map_err(refused)?;
+    }
+    processor.finish(host_data, None).map_err(refused)
+}
+
+fn read(path: &Path) -> Result<Option<Installation>, Failure> {
+    match std::fs::read(path) {
+        Ok(bytes) => Installation::from_bytes(&bytes).map(Some).map_err(|error| {
+            Failure::caused(Class::Config, &error)
+                .while_doing(path.display())
+                .hint("move the file away to start a new simulator; what it sealed cannot be opened without it")
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::caused(Class::Config, &error).while_doing(path.display())),
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(UnixTime::from(std::time::SystemTime::now()).0).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coffer_platform::plan::LaunchInputs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn an_installation_is_made_once_and_its_launch_is_the_plans() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("sim");
+        assert!(anchors(&folder).is_err());
+        let installation = open(&folder, ProductLine::Milan).unwrap();
+        let again = open(&folder, ProductLine::Milan).unwrap();
+        let spki = installation.anchor(ProductLine::Milan).unwrap().spki;
+        assert_eq!(again.anchor(ProductLine::Milan).unwrap().spki, spki);
+        assert!(anchors(&folder).unwrap().accepts_simulated());
+        let mode = std::fs::metadata(folder.join(FILE)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        assert!(ark_file(&folder, ProductLine::Milan).exists());
+
+        let inputs = LaunchInputs { kernel: b"k", initrd: b"i", command_line: "c", vcpus: 2 };
+        let plan = LaunchPlan::new(&inputs).unwrap();
+        let guest = launch(&installation, &plan, HostData::new([7; 32])).unwrap();
+        assert_eq!((guest.measurement(), guest.host_data()), (plan.measurement(), HostData::new([7; 32])));
+    }
+}

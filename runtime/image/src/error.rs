@@ -252,12 +252,19 @@ impl ImageError {
             Self::InvalidReference { .. } => "write [REGISTRY[:PORT]/]NAME[:TAG][@sha256:DIGEST]".to_owned(),
             Self::NotStored { name } => format!("pull it first: coffer pull {name}"),
             Self::Ambiguous { .. } => "give more digits of the digest".to_owned(),
-            Self::NotFound { .. } => "check the name and tag; a private image may need coffer login".to_owned(),
+            Self::NotFound { .. } => {
+                "check the name and tag; for a private image, put its credentials into the Docker configuration file"
+                    .to_owned()
+            }
             Self::Unauthorized { registry, .. } => {
-                format!("log in to {registry}; credentials are read from \"auths\" of the Docker configuration file")
+                format!(
+                    "put credentials for {registry} into \"auths\" of the Docker configuration file (docker login does)"
+                )
             }
             Self::Unreachable { registry, .. } => {
-                format!("check that {registry} is up, and whether it speaks plain http (--insecure-registry)")
+                format!(
+                    "check that {registry} is up; plain http is spoken to loopback and listed insecure registries only"
+                )
             }
             Self::Platform { .. } => "choose an image built for linux/amd64".to_owned(),
             Self::CorruptBlob { .. } | Self::CorruptSize { .. } => {
@@ -269,7 +276,7 @@ impl ImageError {
             Self::MissingBlob { .. } | Self::DamagedBlob { .. } => "pull the image again".to_owned(),
             Self::DiskFull { path, .. } => format!("free space on the file system of {}", path.display()),
             Self::TooLarge { .. } => "use a smaller image".to_owned(),
-            Self::Credentials { path, .. } => format!("repair {} or log in again", path.display()),
+            Self::Credentials { path, .. } => format!("repair {} (docker login writes it)", path.display()),
             Self::Client { .. } => "install the system's root certificates (Debian: ca-certificates)".to_owned(),
             Self::Store { path, .. } => format!("remove {} and pull the images again", path.display()),
             Self::Protocol { .. } | Self::Tree { .. } | Self::Io { .. } => return None,

@@ -1,0 +1,139 @@
+//! What a hostile host tries. Each attack has everything right but one thing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use coffer_kbs_client::{BrokerClient, ClientError};
+use coffer_platform::{
+    files::Platform,
+    plan::{LaunchInputs, LaunchPlan},
+};
+use coffer_ratls::{Attester, AttesterError, Identity};
+use coffer_simulator::{Installation, LaunchOptions, LocalProcessor, SecureProcessor};
+use coffer_spec::Document;
+use coffer_verifier::{
+    abi::{ProductLine, ReportData, ReportRequest, SecureProcessor as _, WorkloadDigest},
+    evidence::Evidence,
+};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+
+use super::story::SECRET_PATH;
+use crate::{World, services::Kbs};
+
+/// A platform folder whose initrd is one block longer, with a manifest that agrees. It boots like the other.
+///
+/// # Errors
+/// If files cannot be read or written.
+pub fn changed_platform(from: &Path, to: &Path) -> Result<PathBuf> {
+    let Platform { mut manifest, kernel, mut initrd, .. } = Platform::load(from)?;
+    initrd.extend_from_slice(&[0; 512]);
+    manifest.initrd = hex::encode(Sha256::digest(&initrd));
+    fs::create_dir_all(to)?;
+    fs::write(to.join("kernel"), kernel)?;
+    fs::write(to.join("initrd"), initrd)?;
+    fs::write(to.join("platform.json"), serde_json::to_vec_pretty(&manifest)?)?;
+    Ok(to.to_owned())
+}
+
+/// A guest of the attacker's on the changed platform: launched on this very chip with the HOST_DATA of the victim's spec, it speaks the
+/// protocol perfectly. Only its measurement is not the listed one.
+///
+/// # Errors
+/// If the key broker does not refuse it.
+pub fn forged_host_data(world: &World, kbs: &Kbs, platform: &Path, evidence: &Path) -> Result<()> {
+    let document = Document::parse(fs::read(evidence.join("workload.toml"))?)?;
+    let platform = Platform::load(platform)?;
+    let command_line = coffer_platform::command_line(&document.digest(), document.spec().tee);
+    let plan = LaunchPlan::new(&LaunchInputs {
+        kernel: &platform.kernel,
+        initrd: &platform.initrd,
+        command_line: &command_line,
+        vcpus: 1,
+    })?;
+    let installation = Installation::from_bytes(&fs::read(world.home().join("sim/installation.json"))?)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let mut launch = SecureProcessor::launch_start(&installation, LaunchOptions::new(ProductLine::Milan, now))?;
+    for page in plan.pages() {
+        launch.update(page.page_type, page.gpa, &page.page)?;
+    }
+    let guest = launch.finish(document.digest().host_data(), None)?;
+    let attester = Forged {
+        processor: Mutex::new(guest.into_processor()),
+        document: document.bytes().to_vec(),
+        workload: document.digest(),
+    };
+    must_be_refused(kbs, Arc::new(attester))
+}
+
+/// Genuine evidence of the demo's own guest, made for the connection on which it was attested, shown on another one.
+///
+/// # Errors
+/// If the key broker does not refuse it.
+pub fn replayed_evidence(kbs: &Kbs, evidence: &Path) -> Result<()> {
+    let evidence = Evidence::from_cmw(&fs::read(evidence.join("evidence.cmw"))?)?;
+    let workload = WorkloadDigest::of(&evidence.workload_spec);
+    must_be_refused(kbs, Arc::new(Replayed { evidence, workload }))
+}
+
+fn must_be_refused(kbs: &Kbs, attester: Arc<dyn Attester>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let identity = Identity::generate("attacker")?;
+        let stream = TcpStream::connect(&kbs.address).await?;
+        let pins = vec![kbs.pin.parse()?];
+        let client = match BrokerClient::connect(stream, &identity, "default", pins, attester).await {
+            Ok(client) => client,
+            Err(ClientError::Refused { .. }) => return Ok(()),
+            Err(other) => return Err(other).context("the attack failed before it was refused"),
+        };
+        match client.secret(&SECRET_PATH.parse()?).await {
+            Err(ClientError::Refused { .. }) => Ok(()),
+            Err(other) => Err(other).context("the attack failed before it was refused"),
+            Ok(_) => bail!("THE SECRET WAS RELEASED"),
+        }
+    })
+}
+
+struct Forged {
+    processor: Mutex<LocalProcessor>,
+    document: Vec<u8>,
+    workload: WorkloadDigest,
+}
+
+impl Attester for Forged {
+    fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {
+        let mut processor = self.processor.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = processor.report(&ReportRequest::new(*report_data))?;
+        Ok(Evidence {
+            report: answer.report,
+            cert_table: answer.cert_table,
+            crls: Vec::new(),
+            workload_spec: self.document.clone(),
+        })
+    }
+
+    fn workload(&self) -> WorkloadDigest {
+        self.workload
+    }
+}
+
+struct Replayed {
+    evidence: Evidence,
+    workload: WorkloadDigest,
+}
+
+impl Attester for Replayed {
+    fn evidence(&self, _: &ReportData) -> Result<Evidence, AttesterError> {
+        Ok(self.evidence.clone())
+    }
+
+    fn workload(&self) -> WorkloadDigest {
+        self.workload
+    }
+}

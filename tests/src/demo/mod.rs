@@ -1,0 +1,10 @@
+//! `coffer-demo`: the whole road from a base image to a released secret, and four attacks on it.
+//!
+//! Every step runs the real commands as an operator would; the attacks are what a hostile host would try. A step that does not
+//! go as told ends the demo with a non-zero status and what was printed.
+
+mod attack;
+mod screen;
+mod story;
+
+pub use story::tell;

@@ -1,6 +1,47 @@
-//! The key broker: releases secrets and sealing keys to guests that meet policy.
+//! The key broker: releases secrets to guests whose evidence meets policy, and records every decision before it does.
+//!
+//! Takes requests over attested connections ([`broker`]) and from operators with listed keys ([`admin`]).
+//! Trusts: AMD's roots, the operator's configuration, the root key. Believes nothing a guest says that its report does
+//! not carry, and nothing in its own database that its MACs do not.
+//! Never: releases without a policy, releases what it cannot record, tells a guest why.
+//! Source: DESIGN §6; docs/kbs.md.
 #![forbid(unsafe_code)]
 
-pub mod keys;
-pub mod path;
-pub mod store;
+mod admin;
+mod audit_log;
+mod broker;
+mod clock;
+mod config;
+mod guest;
+mod keys;
+mod limits;
+mod policies;
+mod release;
+mod server;
+mod sources;
+mod state;
+mod store;
+mod tenant;
+
+pub use audit_log::AuditLog;
+pub use clock::Clock;
+pub use config::{Config, ConfigError, ConfigFile};
+pub use server::{Addresses, Server, ServerError};
+pub use state::{Initialized, State, StateError, config_path, init, open_store, pin};
+pub use store::{AuditFault, AuditSummary, Store, StoreError};
+pub use tenant::{Tenant, TenantError};
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -2,12 +2,16 @@ package coffer.evidence_test
 
 import data.coffer.evidence
 
-good := {"result": {
-	"anchor": {"kind": "amd", "fingerprint": "aa"},
-	"vmpl": 0,
-	"guest_policy": {"debug": false, "migrate_ma": false},
-	"measurement": "00a0",
-}}
+good := {"result": {"claims": {
+	"anchor": {"simulated": false, "spki_sha256": "aa"},
+	"report": {
+		"vmpl": 0,
+		"policy": {"debug": false, "migrate_ma": false},
+		"measurement": "00a0",
+	},
+}}}
+
+but(change) := object.union(good, {"result": {"claims": change}})
 
 test_admits_a_production_guest if {
 	evidence.allow with input as good
@@ -17,27 +21,27 @@ test_admits_a_production_guest if {
 test_refuses_an_empty_input if not evidence.allow with input as {}
 
 test_refuses_simulated_roots if {
-	not evidence.allow with input as object.union(good, {"result": {"anchor": {"kind": "simulated"}}})
+	not evidence.allow with input as but({"anchor": {"simulated": true}})
 }
 
-test_refuses_other_vmpl if not evidence.allow with input as object.union(good, {"result": {"vmpl": 1}})
+test_refuses_other_vmpl if not evidence.allow with input as but({"report": {"vmpl": 1}})
 
 test_refuses_debug if {
-	not evidence.allow with input as object.union(good, {"result": {"guest_policy": {"debug": true}}})
+	not evidence.allow with input as but({"report": {"policy": {"debug": true}}})
 }
 
 test_refuses_absent_debug if {
-	not evidence.allow with input as json.remove(good, ["result/guest_policy/debug"])
+	not evidence.allow with input as json.remove(good, ["result/claims/report/policy/debug"])
 }
 
 test_refuses_a_migration_agent if {
-	not evidence.allow with input as object.union(good, {"result": {"guest_policy": {"migrate_ma": true}}})
+	not evidence.allow with input as but({"report": {"policy": {"migrate_ma": true}}})
 }
 
 test_refuses_a_zero_measurement if {
-	not evidence.allow with input as object.union(good, {"result": {"measurement": "0000"}})
+	not evidence.allow with input as but({"report": {"measurement": "0000"}})
 }
 
 test_refuses_an_absent_measurement if {
-	not evidence.allow with input as json.remove(good, ["result/measurement"])
+	not evidence.allow with input as json.remove(good, ["result/claims/report/measurement"])
 }

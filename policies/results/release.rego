@@ -20,17 +20,17 @@ allow if {
 
 affirming if input.result.status == "affirming"
 
-anchored if input.result.anchor.kind == "amd"
+anchored if input.result.claims.anchor.simulated == false
 
 anchored if {
-	input.result.anchor.kind == "simulated"
-	input.result.anchor.fingerprint in input.tenant.simulated_anchors
+	simulated
+	listed_anchor
 	input.secret.allow_simulated == true
 }
 
 admitted if {
 	some reference in input.references
-	reference.measurement == input.result.measurement
+	reference.measurement == input.result.claims.report.measurement
 	reference.workload_digest == input.result.workload_digest
 	current(reference)
 }
@@ -45,31 +45,33 @@ wanted if input.secret.path in input.spec.secrets
 
 deny contains "status: the attestation result is not affirming" if not affirming
 
-deny contains "anchor: the result rests on a root that is neither AMD's nor a simulated one" if {
-	not input.result.anchor.kind in {"amd", "simulated"}
+deny contains "anchor: the result does not say which root it rests on" if {
+	not input.result.claims.anchor.simulated in {true, false}
 }
 
 deny contains message if {
-	input.result.anchor.kind == "simulated"
+	simulated
 	not listed_anchor
 	message := sprintf("anchor: evidence rests on simulated root %v, which tenant %v does not list", [
-		input.result.anchor.fingerprint,
+		input.result.claims.anchor.spki_sha256,
 		input.tenant.name,
 	])
 }
 
 deny contains "anchor: evidence is simulated and this secret does not carry allow_simulated" if {
-	input.result.anchor.kind == "simulated"
+	simulated
 	not input.secret.allow_simulated == true
 }
 
-listed_anchor if input.result.anchor.fingerprint in input.tenant.simulated_anchors
+simulated if input.result.claims.anchor.simulated == true
+
+listed_anchor if input.result.claims.anchor.spki_sha256 in input.tenant.simulated_anchors
 
 deny contains message if {
 	not admitted
 	not any_reference
 	message := sprintf("reference: neither measurement %v nor workload %v is listed for tenant %v", [
-		input.result.measurement,
+		input.result.claims.report.measurement,
 		input.result.workload_digest,
 		input.tenant.name,
 	])
@@ -78,7 +80,7 @@ deny contains message if {
 deny contains message if {
 	not admitted
 	some reference in input.references
-	reference.measurement == input.result.measurement
+	reference.measurement == input.result.claims.report.measurement
 	reference.workload_digest != input.result.workload_digest
 	message := sprintf("reference: measurement %v is listed for workload %v, found workload %v", [
 		reference.measurement,
@@ -91,18 +93,18 @@ deny contains message if {
 	not admitted
 	some reference in input.references
 	reference.workload_digest == input.result.workload_digest
-	reference.measurement != input.result.measurement
+	reference.measurement != input.result.claims.report.measurement
 	message := sprintf("reference: workload %v is listed for measurement %v, found measurement %v", [
 		reference.workload_digest,
 		reference.measurement,
-		input.result.measurement,
+		input.result.claims.report.measurement,
 	])
 }
 
 deny contains message if {
 	some reference in input.references
 	not admitted
-	reference.measurement == input.result.measurement
+	reference.measurement == input.result.claims.report.measurement
 	reference.workload_digest == input.result.workload_digest
 	not current(reference)
 	message := sprintf("reference: the entry for measurement %v and workload %v expired at unix time %v", [

@@ -6,9 +6,11 @@ good := {
 	"now_unix": 1000,
 	"result": {
 		"status": "affirming",
-		"anchor": {"kind": "amd", "fingerprint": "aa"},
-		"measurement": "m1",
 		"workload_digest": "w1",
+		"claims": {
+			"anchor": {"simulated": false, "spki_sha256": "aa"},
+			"report": {"measurement": "m1"},
+		},
 	},
 	"tenant": {"name": "acme", "simulated_anchors": ["55"]},
 	"spec": {"secrets": ["kbs:///a/b/c"]},
@@ -16,7 +18,7 @@ good := {
 	"references": [{"measurement": "m1", "workload_digest": "w1", "name": "r", "expires_unix": 0}],
 }
 
-simulated(fingerprint) := {"kind": "simulated", "fingerprint": fingerprint}
+simulated(fingerprint) := {"claims": {"anchor": {"simulated": true, "spki_sha256": fingerprint}}}
 
 test_releases_to_an_admitted_guest if {
 	results.allow with input as good
@@ -35,36 +37,36 @@ test_refuses_a_result_that_is_not_affirming if {
 	"status: the attestation result is not affirming" in results.deny with input as bad
 }
 
-test_refuses_an_unknown_kind_of_root if {
-	bad := object.union(good, {"result": {"anchor": {"kind": "other"}}})
+test_refuses_a_result_without_a_root if {
+	bad := object.union(good, {"result": {"claims": {"anchor": {"simulated": "no"}}}})
 	not results.allow with input as bad
 	some message in results.deny with input as bad
 	startswith(message, "anchor:")
 }
 
 test_releases_simulated_only_with_both_permissions if {
-	both := object.union(good, {"result": {"anchor": simulated("55")}, "secret": {"allow_simulated": true}})
+	both := object.union(good, {"result": simulated("55"), "secret": {"allow_simulated": true}})
 	results.allow with input as both
 }
 
 test_refuses_simulated_without_the_secrets_permission if {
-	bad := object.union(good, {"result": {"anchor": simulated("55")}})
+	bad := object.union(good, {"result": simulated("55")})
 	not results.allow with input as bad
 	"anchor: evidence is simulated and this secret does not carry allow_simulated" in results.deny with input as bad
 }
 
 test_refuses_simulated_without_the_tenants_listing if {
-	bad := object.union(good, {"result": {"anchor": simulated("66")}, "secret": {"allow_simulated": true}})
+	bad := object.union(good, {"result": simulated("66"), "secret": {"allow_simulated": true}})
 	not results.allow with input as bad
 }
 
 test_refuses_truthy_words_for_allow_simulated if {
-	bad := object.union(good, {"result": {"anchor": simulated("55")}, "secret": {"allow_simulated": "yes"}})
+	bad := object.union(good, {"result": simulated("55"), "secret": {"allow_simulated": "yes"}})
 	not results.allow with input as bad
 }
 
 test_refuses_another_measurement if {
-	bad := object.union(good, {"result": {"measurement": "m2"}})
+	bad := object.union(good, {"result": {"claims": {"report": {"measurement": "m2"}}}})
 	not results.allow with input as bad
 	"reference: workload w1 is listed for measurement m1, found measurement m2" in results.deny with input as bad
 }

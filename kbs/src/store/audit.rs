@@ -80,6 +80,9 @@ pub struct AuditEntry {
     /// Release policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// Whether simulated evidence may have the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_simulated: Option<bool>,
     /// Whose evidence, or which reference.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestFacts>,

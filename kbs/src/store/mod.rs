@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts};
 pub use references::Reference;
-pub use secrets::{NewSecret, Secret, SecretInfo};
+pub use secrets::{NewSecret, Secret};
 
 use crate::keys::{KeyError, RootKey};
 

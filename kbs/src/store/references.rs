@@ -4,7 +4,7 @@ use coffer_verifier::abi::{Measurement, WorkloadDigest};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{Ledger, StoreError};
-use crate::{keys::RowKind, path::Tenant};
+use crate::{keys::RowKind, tenant::Tenant};
 
 /// One admitted pair of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,14 @@
 //! Secrets: versions, check-and-set, soft delete. A head row per secret says which version counts, under a MAC, so that
 //! a newer version cannot be hidden and a deletion cannot be undone by whoever writes to the file.
 
+use coffer_kbs_client::ResourcePath;
 use rusqlite::{OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
 use super::{Ledger, StoreError, integer, unsigned};
 use crate::{
     keys::{RowKind, SecretContext, StoredCiphertext},
-    path::{SecretPath, Tenant},
+    tenant::Tenant,
 };
 
 /// A value to store.
@@ -16,7 +17,7 @@ pub struct NewSecret<'a> {
     /// Tenant.
     pub tenant: &'a Tenant,
     /// Path.
-    pub path: &'a SecretPath,
+    pub path: &'a ResourcePath,
     /// The value.
     pub value: &'a [u8],
     /// May simulated evidence have it.
@@ -97,7 +98,7 @@ impl Ledger<'_> {
     ///
     /// # Errors
     /// [`StoreError::Tampered`] if its head is not ours or the version it names is gone.
-    pub fn secret(&self, tenant: &Tenant, path: &SecretPath) -> Result<Option<Secret>, StoreError> {
+    pub fn secret(&self, tenant: &Tenant, path: &ResourcePath) -> Result<Option<Secret>, StoreError> {
         let (tenant, path) = (tenant.as_str(), path.as_str());
         let Some(head) = self.head(tenant, path)?.filter(|head| head.deleted_unix == 0) else {
             return Ok(None);
@@ -132,7 +133,7 @@ impl Ledger<'_> {
     pub fn open_secret(
         &self,
         tenant: &Tenant,
-        path: &SecretPath,
+        path: &ResourcePath,
         secret: &Secret,
     ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let context = SecretContext {
@@ -152,7 +153,7 @@ impl Ledger<'_> {
     ///
     /// # Errors
     /// As the store.
-    pub fn delete_secret(&self, tenant: &Tenant, path: &SecretPath, now_unix: i64) -> Result<bool, StoreError> {
+    pub fn delete_secret(&self, tenant: &Tenant, path: &ResourcePath, now_unix: i64) -> Result<bool, StoreError> {
         let (tenant, path) = (tenant.as_str(), path.as_str());
         match self.head(tenant, path)? {
             Some(head) if head.deleted_unix == 0 => {
@@ -173,7 +174,7 @@ impl Ledger<'_> {
         let paths: Vec<String> = statement.query_map([tenant.as_str()], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let mut found = Vec::new();
         for path in paths {
-            let Ok(parsed) = SecretPath::parse(&path) else { continue };
+            let Ok(parsed) = path.parse::<ResourcePath>() else { continue };
             if let Some(secret) = self.secret(tenant, &parsed)? {
                 let length = secret.stored.ciphertext.len().saturating_sub(TAG_LENGTH) as u64;
                 found.push(SecretInfo { path, secret, length });

@@ -1,7 +1,8 @@
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::path::{SecretPath, Tenant};
+use crate::tenant::Tenant;
+use coffer_kbs_client::ResourcePath;
 use coffer_verifier::abi::{Measurement, WorkloadDigest};
 
 struct Fixture {
@@ -27,7 +28,7 @@ impl Fixture {
     }
 
     fn put(&self, path: &str, value: &[u8], expected_version: Option<u64>) -> Result<u64, StoreError> {
-        let (tenant, path) = (tenant(), SecretPath::parse(path).unwrap());
+        let (tenant, path) = (tenant(), format!("kbs:///{path}").parse::<ResourcePath>().unwrap());
         self.store.transact(|ledger| {
             let new = NewSecret {
                 tenant: &tenant,
@@ -42,7 +43,7 @@ impl Fixture {
     }
 
     fn read(&self, path: &str) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let (tenant, path) = (tenant(), SecretPath::parse(path).unwrap());
+        let (tenant, path) = (tenant(), format!("kbs:///{path}").parse::<ResourcePath>().unwrap());
         self.store.transact(|ledger| {
             let Some(secret) = ledger.secret(&tenant, &path)? else { return Ok(None) };
             let value = ledger.open_secret(&tenant, &path, &secret)?;
@@ -83,7 +84,7 @@ fn counts_versions_and_checks_before_it_sets() {
 fn a_deleted_secret_is_gone_and_its_numbers_are_not_used_again() {
     let fixture = fixture();
     fixture.put("a/b/c", b"one", None).unwrap();
-    let path = SecretPath::parse("a/b/c").unwrap();
+    let path = "kbs:///a/b/c".parse::<ResourcePath>().unwrap();
     let delete = || fixture.store.transact(|ledger| ledger.delete_secret(&tenant(), &path, 5)).unwrap();
     assert!(delete());
     assert!(!delete());
@@ -150,7 +151,7 @@ fn an_older_version_cannot_be_made_current_and_a_deletion_not_undone() {
     fixture.put("a/b/c", b"two", None).unwrap();
     fixture.tamper("UPDATE secret_heads SET version = 1");
     assert!(matches!(fixture.read("a/b/c"), Err(StoreError::Tampered { .. })));
-    let path = SecretPath::parse("a/b/d").unwrap();
+    let path = "kbs:///a/b/d".parse::<ResourcePath>().unwrap();
     fixture.put("a/b/d", b"one", None).unwrap();
     fixture.store.transact(|ledger| ledger.delete_secret(&tenant(), &path, 5)).unwrap();
     fixture.tamper("UPDATE secret_heads SET deleted_unix = 0 WHERE path = 'kbs:///a/b/d'");

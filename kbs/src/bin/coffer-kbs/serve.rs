@@ -1,0 +1,125 @@
+//! `coffer-kbs serve`.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path};
+use coffer_verifier::{abi::SpkiDigest, chain::Certificate};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::{Class, Failure};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer-kbs serve --state ./kbs
+  coffer-kbs serve --state ./kbs --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --ready-file ready.json
+  coffer-kbs serve --state ./kbs --allow-simulated sim/ark.der --tenant default")]
+pub struct Args {
+    /// State folder made by `coffer-kbs init`.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Configuration [default: STATE/config.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where guests connect, instead of the configuration's; port 0: any.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where operators connect, instead of the configuration's; port 0: any.
+    #[arg(long, value_name = "IP:PORT")]
+    admin_listen: Option<SocketAddr>,
+    /// Accept evidence under this simulated root for the tenant, where a secret allows it too: SHA-256 of the root's
+    /// SubjectPublicKeyInfo, or the root certificate's file. May be repeated.
+    #[arg(long, value_name = "HEX|FILE", requires = "tenant")]
+    allow_simulated: Vec<String>,
+    /// Tenant that --allow-simulated is for.
+    #[arg(long, value_name = "NAME", requires = "allow_simulated")]
+    tenant: Option<String>,
+    /// Write addresses and pin to this file, as JSON, once both listeners are open.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Serves until told to stop.
+pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
+    let path = args.config.clone().unwrap_or_else(|| config_path(&args.state));
+    let mut file = ConfigFile::read(&path)?;
+    if let Some(listen) = args.listen {
+        file.listen = listen.to_string();
+    }
+    if let Some(listen) = args.admin_listen {
+        file.admin_listen = listen.to_string();
+    }
+    if let Some(tenant) = &args.tenant {
+        let entry = file.tenants.entry(tenant.clone()).or_default();
+        for anchor in &args.allow_simulated {
+            entry.simulated_anchors.push(self::anchor(anchor)?.to_string());
+        }
+    }
+    let config = file.resolve(path.parent().unwrap_or(Path::new(".")))?;
+    for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
+        tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
+    }
+    let state = State::open(&args.state)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Class::Internal, format!("starting the event loop: {error}")))?;
+    runtime.block_on(async {
+        let server = Server::bind(state, config, AuditLog::new(crate::print), Clock::system()).await?;
+        // Signals are taken before anybody is told that we are ready.
+        let failed = |error: std::io::Error| Failure::new(Class::Internal, format!("waiting for signals: {error}"));
+        let (mut term, mut int) =
+            (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+        announce(args, server.addresses(), as_json)?;
+        let told_to_stop = async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tracing::info!("stopping: open calls may finish");
+        };
+        Ok(Box::pin(server.run(told_to_stop)).await?)
+    })
+}
+
+fn announce(args: &Args, addresses: Addresses, as_json: bool) -> Result<(), Failure> {
+    let Addresses { listen, admin_listen, pin } = addresses;
+    let ready =
+        json!({ "listen": listen, "admin_listen": admin_listen, "pin": pin, "pid": std::process::id() }).to_string();
+    if let Some(path) = &args.ready_file {
+        write_whole(path, &ready)
+            .map_err(|error| Failure::new(Class::Config, format!("ready file {}: {error}", path.display())))?;
+    }
+    let text = format!("coffer-kbs listening on {listen}, admin on {admin_listen}, pin {pin}");
+    crate::print(if as_json { &ready } else { &text });
+    Ok(())
+}
+
+/// A reader sees the whole file or none.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    writeln!(file, "{text}")?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn anchor(text: &str) -> Result<SpkiDigest, Failure> {
+    if let Ok(digest) = text.parse() {
+        return Ok(digest);
+    }
+    let hint = "give 64 hex digits, or the simulator's ark.der; `coffer sim anchor` prints both";
+    let bad = |message: String| Failure::new(Class::Config, message).hint(hint);
+    let bytes = std::fs::read(text).map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
+    let root = Certificate::parse(&bytes).map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
+    if matches!(root.role(), coffer_verifier::chain::CertificateRole::Root(_)) {
+        Ok(root.spki_digest())
+    } else {
+        Err(bad(format!("simulated anchor {text} is not a root certificate")))
+    }
+}

@@ -1,0 +1,340 @@
+//! Configuration: as typed ([`ConfigFile`]), then as meant ([`Config`]), with every mistake named at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use coffer_policies::Policy;
+use coffer_ratls::ServeLimits;
+use coffer_verifier::{Endorsements, abi::SpkiDigest};
+use serde::{Deserialize, Serialize};
+
+use crate::{limits::Rate, policies::ReleasePolicies, sources::SourceLimits, tenant::Tenant};
+
+/// `config.toml` of a state folder. Unknown keys are refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Where guests connect.
+    pub listen: String,
+    /// Where operators connect.
+    pub admin_listen: String,
+    /// Operators by key.
+    #[serde(default)]
+    pub admins: Vec<AdminEntry>,
+    /// What a tenant accepts beyond AMD's roots.
+    #[serde(default)]
+    pub tenants: BTreeMap<String, TenantEntry>,
+    /// Release policies beside `default`: name to Rego file, relative to this file.
+    #[serde(default)]
+    pub policies: BTreeMap<String, PathBuf>,
+    /// Certificates and revocation lists (DER or PEM) that evidence need not bring, relative to this file.
+    #[serde(default)]
+    pub endorsements: Vec<PathBuf>,
+    /// What strangers and guests may cost.
+    #[serde(default)]
+    pub limits: LimitsEntry,
+}
+
+/// One operator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminEntry {
+    /// Name in the audit trail.
+    pub name: String,
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub key: String,
+}
+
+/// One tenant.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantEntry {
+    /// SHA-256 of the SubjectPublicKeyInfo of simulated roots this tenant accepts, where a secret accepts them too.
+    #[serde(default)]
+    pub simulated_anchors: Vec<String>,
+}
+
+/// Limits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsEntry {
+    /// Connections at once, all told.
+    pub connections: usize,
+    /// Connections at once that have not attested.
+    pub unattested: usize,
+    /// Seconds a connection may go without attesting.
+    pub unattested_seconds: u64,
+    /// Connections at once from one address; all boxes of a host share one.
+    pub connections_per_source: usize,
+    /// New connections per second from one address.
+    pub new_per_second_per_source: u32,
+    /// Requests per second of one guest.
+    pub requests_per_second_per_guest: u32,
+}
+
+impl Default for LimitsEntry {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            unattested: 64,
+            unattested_seconds: 60,
+            connections_per_source: 256,
+            new_per_second_per_source: 50,
+            requests_per_second_per_guest: 20,
+        }
+    }
+}
+
+/// Configuration with everything resolved.
+pub struct Config {
+    /// Guest listener.
+    pub listen: SocketAddr,
+    /// Admin listener.
+    pub admin_listen: SocketAddr,
+    /// Operators: key to name.
+    pub admins: BTreeMap<SpkiDigest, String>,
+    /// Simulated roots by tenant.
+    pub simulated_anchors: BTreeMap<Tenant, BTreeSet<SpkiDigest>>,
+    /// Release policies.
+    pub policies: ReleasePolicies,
+    /// Endorsements at hand.
+    pub endorsements: Endorsements,
+    /// Limits of the guest listener.
+    pub serve: ServeLimits,
+    /// Limits per source address.
+    pub source: SourceLimits,
+    /// Requests of one guest.
+    pub guest_rate: Rate,
+}
+
+/// Everything wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Cannot be read.
+    #[error("configuration {path} cannot be read")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not the TOML it should be.
+    #[error("configuration {path}: {message}")]
+    Toml {
+        /// Which file.
+        path: PathBuf,
+        /// The parser's words.
+        message: String,
+    },
+    /// Values that mean nothing, all of them.
+    #[error("configuration has {} mistake(s): {}", .0.len(), .0.join("; "))]
+    Mistakes(Vec<String>),
+}
+
+impl ConfigError {
+    /// What the operator can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => {
+                "make a state folder with `coffer-kbs init --state DIR`, or name the file with --config"
+            }
+            Self::Toml { .. } | Self::Mistakes(_) => "docs/kbs.md, \"Configuration\", lists every key",
+        }
+    }
+}
+
+impl ConfigFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] or [`ConfigError::Toml`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Toml { path: path.into(), message: error.message().into() })
+    }
+
+    /// Resolves it; files are relative to `folder`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Mistakes`] with every mistake.
+    pub fn resolve(&self, folder: &Path) -> Result<Config, ConfigError> {
+        let mut mistakes = Vec::new();
+        let listen = address("listen", &self.listen, &mut mistakes);
+        let admin_listen = address("admin_listen", &self.admin_listen, &mut mistakes);
+        if listen == admin_listen && listen.port() != 0 {
+            mistakes.push(format!("listen and admin_listen are both {listen}"));
+        }
+        let admins = self.admin_keys(&mut mistakes);
+        let simulated_anchors = self.anchors(&mut mistakes);
+        let policies = self.release_policies(folder, &mut mistakes);
+        let endorsements = self.endorsement_files(folder, &mut mistakes);
+        let limits = &self.limits;
+        for (name, value) in [
+            ("connections", limits.connections),
+            ("unattested", limits.unattested),
+            ("connections_per_source", limits.connections_per_source),
+            ("new_per_second_per_source", limits.new_per_second_per_source as usize),
+            ("requests_per_second_per_guest", limits.requests_per_second_per_guest as usize),
+            ("unattested_seconds", limits.unattested_seconds as usize),
+        ] {
+            if value == 0 || value > 1_000_000 {
+                mistakes.push(format!("limits.{name} is {value}, expected 1 to 1000000"));
+            }
+        }
+        match policies {
+            Some(policies) if mistakes.is_empty() => Ok(Config {
+                listen,
+                admin_listen,
+                admins,
+                simulated_anchors,
+                policies,
+                endorsements,
+                serve: ServeLimits {
+                    connections: limits.connections,
+                    unattested: limits.unattested,
+                    unattested_lifetime: Duration::from_secs(limits.unattested_seconds),
+                    ..ServeLimits::default()
+                },
+                source: SourceLimits {
+                    connections: limits.connections_per_source,
+                    rate: twice(limits.new_per_second_per_source),
+                },
+                guest_rate: twice(limits.requests_per_second_per_guest),
+            }),
+            _ => Err(ConfigError::Mistakes(mistakes)),
+        }
+    }
+
+    fn admin_keys(&self, mistakes: &mut Vec<String>) -> BTreeMap<SpkiDigest, String> {
+        let mut admins = BTreeMap::new();
+        for (at, admin) in self.admins.iter().enumerate() {
+            match admin.key.parse() {
+                Ok(key) => {
+                    admins.insert(key, admin.name.clone());
+                }
+                Err(error) => mistakes.push(format!("admins[{at}].key: {error}")),
+            }
+        }
+        admins
+    }
+
+    fn anchors(&self, mistakes: &mut Vec<String>) -> BTreeMap<Tenant, BTreeSet<SpkiDigest>> {
+        let mut anchors: BTreeMap<Tenant, BTreeSet<SpkiDigest>> = BTreeMap::new();
+        for (name, entry) in &self.tenants {
+            let tenant = match Tenant::parse(name) {
+                Ok(tenant) => tenant,
+                Err(error) => {
+                    mistakes.push(format!("tenants.{name:?}: {error}"));
+                    continue;
+                }
+            };
+            let listed = anchors.entry(tenant).or_default();
+            for (at, anchor) in entry.simulated_anchors.iter().enumerate() {
+                match anchor.parse() {
+                    Ok(anchor) => {
+                        listed.insert(anchor);
+                    }
+                    Err(error) => mistakes.push(format!("tenants.{name}.simulated_anchors[{at}]: {error}")),
+                }
+            }
+        }
+        anchors
+    }
+
+    fn release_policies(&self, folder: &Path, mistakes: &mut Vec<String>) -> Option<ReleasePolicies> {
+        let mut policies = match ReleasePolicies::shipped() {
+            Ok(policies) => policies,
+            Err(error) => {
+                mistakes.push(error.to_string());
+                return None;
+            }
+        };
+        for (name, file) in &self.policies {
+            if name == crate::policies::DEFAULT || Tenant::parse(name).is_err() {
+                mistakes.push(format!("policies.{name:?}: expected a name other than default"));
+                continue;
+            }
+            let parsed = std::fs::read_to_string(folder.join(file))
+                .map_err(|error| error.to_string())
+                .and_then(|text| Policy::parse(name, &text).map_err(|error| error.to_string()));
+            match parsed {
+                Ok(policy) => policies.add(name.clone(), policy),
+                Err(error) => mistakes.push(format!("policies.{name} ({}): {error}", file.display())),
+            }
+        }
+        Some(policies)
+    }
+
+    fn endorsement_files(&self, folder: &Path, mistakes: &mut Vec<String>) -> Endorsements {
+        let mut all = Endorsements::new();
+        for file in &self.endorsements {
+            let added = std::fs::read(folder.join(file)).map_err(|error| error.to_string()).and_then(|bytes| {
+                let certificates = all.add_certificates(&bytes);
+                certificates.or_else(|first| all.add_crl(&bytes).map_err(|_| first)).map_err(|error| error.to_string())
+            });
+            if let Err(error) = added {
+                mistakes.push(format!("endorsements {}: {error}", file.display()));
+            }
+        }
+        all
+    }
+}
+
+fn twice(per_second: u32) -> Rate {
+    Rate { burst: per_second.saturating_mul(2), per_second }
+}
+
+fn address(field: &str, text: &str, mistakes: &mut Vec<String>) -> SocketAddr {
+    text.parse().unwrap_or_else(|_| {
+        mistakes.push(format!("{field} is {text:?}, expected IP:PORT"));
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> ConfigFile {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn names_every_mistake_at_once() {
+        let config = file(
+            "listen = \"here\"\nadmin_listen = \"127.0.0.1:0\"\nadmins = [{ name = \"a\", key = \"00\" }]\n\
+             [tenants.acme]\nsimulated_anchors = [\"zz\"]\n[policies]\ndefault = \"x.rego\"\nlax = \"missing.rego\"\n\
+             [limits]\nconnections = 0\n",
+        );
+        let Err(ConfigError::Mistakes(mistakes)) = config.resolve(Path::new("/nonexistent")) else {
+            panic!("accepted");
+        };
+        assert_eq!(mistakes.len(), 6, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn refuses_unknown_keys() {
+        assert!(toml::from_str::<ConfigFile>("listen = \"a\"\nadmin_listen = \"b\"\nskip_checks = true\n").is_err());
+    }
+
+    #[test]
+    fn loads_policies_beside_the_shipped_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("strict.rego"), "package strict\nallow := false\n").unwrap();
+        let config =
+            file("listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\n[policies]\nstrict = \"strict.rego\"\n");
+        assert_eq!(config.resolve(folder.path()).ok().unwrap().policies.names(), ["default", "strict"]);
+    }
+
+    #[test]
+    fn one_address_for_both_listeners_is_a_mistake() {
+        let config = file("listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:1\"\n");
+        assert!(config.resolve(Path::new("/")).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! Token buckets: what one source, or one guest, may cost per second. Bounded memory, whoever comes.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+/// How much at once, and how much per second after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens in a full bucket.
+    pub burst: u32,
+    /// Tokens that come back per second.
+    pub per_second: u32,
+}
+
+/// One bucket per key.
+pub struct Buckets<K> {
+    rate: Rate,
+    buckets: Mutex<HashMap<K, Bucket>>,
+}
+
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+/// Keys remembered at once. When full, those that are at rest are forgotten; when none is, strangers are refused.
+const KEYS: usize = 8192;
+
+impl<K: Eq + Hash> Buckets<K> {
+    /// Full buckets for everybody.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, buckets: Mutex::new(HashMap::new()) }
+    }
+
+    /// Takes one token of `key`; false if there is none.
+    pub fn take(&self, key: K, now: Instant) -> bool {
+        // Critical sections leave whole buckets.
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (burst, per_second) = (f64::from(self.rate.burst), f64::from(self.rate.per_second));
+        let filled = |bucket: &Bucket| {
+            let seconds = now.saturating_duration_since(bucket.at).as_secs_f64();
+            seconds.mul_add(per_second, bucket.tokens).min(burst)
+        };
+        if buckets.len() >= KEYS && !buckets.contains_key(&key) {
+            buckets.retain(|_, bucket| filled(bucket) < burst);
+            if buckets.len() >= KEYS {
+                return false;
+            }
+        }
+        let bucket = buckets.entry(key).or_insert(Bucket { tokens: burst, at: now });
+        bucket.tokens = filled(bucket);
+        bucket.at = now;
+        let granted = bucket.tokens >= 1.0;
+        if granted {
+            bucket.tokens -= 1.0;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn grants_a_burst_and_then_the_rate() {
+        let buckets = Buckets::new(Rate { burst: 3, per_second: 2 });
+        let start = Instant::now();
+        assert_eq!((0..5).filter(|_| buckets.take("a", start)).count(), 3);
+        assert!(buckets.take("b", start), "another key has its own bucket");
+        assert_eq!((0..5).filter(|_| buckets.take("a", start + Duration::from_secs(1))).count(), 2);
+        assert_eq!((0..9).filter(|_| buckets.take("a", start + Duration::from_secs(100))).count(), 3);
+    }
+
+    #[test]
+    fn forgets_the_resting_and_refuses_strangers_when_all_are_busy() {
+        let buckets = Buckets::new(Rate { burst: 1, per_second: 1 });
+        let start = Instant::now();
+        for key in 0..KEYS {
+            assert!(buckets.take(key, start));
+        }
+        assert!(!buckets.take(KEYS, start));
+        assert!(buckets.take(KEYS, start + Duration::from_secs(2)));
+    }
+}

@@ -1,0 +1,261 @@
+//! The release decision: one transaction from the question to the audit line, and only then bytes.
+//!
+//! Order: authentic → typed floor → (measurement, workload) listed → asked for in the spec → the secret's own
+//! permissions → its Rego policy. Every stage runs and every reason is kept; the guest learns none of them.
+//! Source: DESIGN §4.6, §6.
+
+use std::sync::Arc;
+
+use coffer_kbs_client::{GET_SECRET, ResourcePath, secret_aad};
+use coffer_ratls::{Attested, HpkeSealed};
+use coffer_verifier::{
+    Pair, VerifiedReport,
+    abi::{HostData, WorkloadDigest},
+};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::{
+    audit_log::AuditLog,
+    clock::Clock,
+    guest::{self, GuestVerifier, Judged},
+    policies::{DEFAULT, ReleasePolicies},
+    store::{AuditEntry, Ledger, Reference, Secret, Store, StoreError},
+};
+
+/// Decides releases.
+#[derive(Clone)]
+pub struct Releaser {
+    pub(crate) store: Arc<Store>,
+    pub(crate) verifier: Arc<GuestVerifier>,
+    pub(crate) policies: Arc<ReleasePolicies>,
+    pub(crate) log: AuditLog,
+    pub(crate) clock: Clock,
+}
+
+/// A secret, encrypted to the key of the report it was released on.
+pub struct Released {
+    /// Its version.
+    pub version: u64,
+    /// For the guest alone.
+    pub sealed: HpkeSealed,
+}
+
+/// Why nothing was released.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotReleased {
+    /// Decided, and recorded with every reason.
+    #[error("not released: {}", .0.join("; "))]
+    Refused(Vec<String>),
+    /// Not decided: what cannot be recorded is not released.
+    #[error("no decision could be recorded")]
+    Failed(#[from] StoreError),
+}
+
+/// What a stored secret says, or what stands in for one that is not there, so that both take the same road.
+struct Wanted {
+    secret: Option<Secret>,
+    value: Zeroizing<Vec<u8>>,
+    allow_simulated: bool,
+    policy: String,
+}
+
+impl Releaser {
+    /// Decides about one secret for one attested connection. `id` joins the guest's answer to the audit line. Blocks.
+    ///
+    /// # Errors
+    /// [`NotReleased`].
+    pub fn release(&self, attested: &Attested<Judged>, path: &str, id: &str) -> Result<Released, NotReleased> {
+        let now = self.clock.now();
+        let admitted = attested.admitted();
+        let path = path.parse::<ResourcePath>().ok();
+        // The evidence is judged again under today's roots, revocations and floor.
+        let judged = self.verifier.judge(attested.evidence(), attested.report_data());
+        let entry = AuditEntry {
+            event: "secret.release",
+            id: id.to_owned(),
+            peer: attested.peer_spki().to_string(),
+            tenant: Some(admitted.tenant.to_string()),
+            path: path.as_ref().map(ToString::to_string),
+            guest: Some(guest::facts(&admitted.verified)),
+            ..AuditEntry::default()
+        };
+        let (outcome, line) = self.store.transact(|ledger| {
+            let mut entry = entry;
+            let decided = match (&judged, &path) {
+                (Err(no), _) => Err(no.reasons.clone()),
+                (Ok(_), None) => Err(vec!["path: not kbs:///repository/type/tag".to_owned()]),
+                (Ok(judged), Some(path)) => self.decide(ledger, judged, path, now, &mut entry)?,
+            };
+            let outcome = decided.and_then(|(version, value)| {
+                let aad = path.as_ref().map(|path| secret_aad(admitted.tenant.as_str(), path, version));
+                let sealed = attested.seal(GET_SECRET, &aad.unwrap_or_default(), &value);
+                sealed.map(|sealed| Released { version, sealed }).map_err(|error| vec![format!("connection: {error}")])
+            });
+            match &outcome {
+                Ok(released) => {
+                    entry.outcome = "released";
+                    entry.version = Some(released.version);
+                }
+                Err(reasons) => {
+                    entry.outcome = "refused";
+                    entry.reasons.clone_from(reasons);
+                }
+            }
+            let line = ledger.append_audit(&entry, now)?;
+            Ok::<_, StoreError>((outcome, line))
+        })?;
+        // Committed: from here on the decision stands in the trail, and bytes may leave.
+        self.log.write(&line);
+        outcome.map_err(NotReleased::Refused)
+    }
+
+    #[allow(clippy::type_complexity, reason = "a value, or every reason, or no decision at all")]
+    fn decide(
+        &self,
+        ledger: &Ledger<'_>,
+        judged: &Judged,
+        path: &ResourcePath,
+        now: i64,
+        entry: &mut AuditEntry,
+    ) -> Result<Result<(u64, Zeroizing<Vec<u8>>), Vec<String>>, StoreError> {
+        let mut reasons = Vec::new();
+        let verified = &judged.verified;
+        let references = Self::references(ledger, judged, &mut reasons)?;
+        let current = references.iter().filter(|one| one.expires_unix == 0 || one.expires_unix > now);
+        let pairs =
+            current.map(|one| Pair { measurement: one.measurement, host_data: one.workload.host_data() }).collect();
+        let result = match self.verifier.appraise(verified, Some(pairs)) {
+            Ok(result) if result.is_affirming() => "affirming",
+            Ok(result) => {
+                reasons.extend(result.downgrades().iter().map(ToString::to_string));
+                "warning"
+            }
+            Err(no) => {
+                reasons.extend(no.reasons);
+                "contraindicated"
+            }
+        };
+        let wanted = wanted(ledger, judged, path, &mut reasons)?;
+        entry.policy = wanted.secret.as_ref().map(|secret| secret.policy.clone());
+        let secrets = || judged.document.spec().secrets.iter().map(|one| one.from.as_str());
+        if !secrets().any(|one| one == path.as_str()) {
+            reasons.push("spec: the workload spec does not ask for this path".to_owned());
+        }
+        self.anchor(judged, &wanted, &mut reasons);
+        let anchors: Vec<String> = self.verifier.simulated_anchors(&judged.tenant).map(ToString::to_string).collect();
+        let input = json!({
+            "now_unix": now,
+            "result": {
+                "status": result,
+                "workload_digest": host_workload(verified),
+                "claims": verified.claims(),
+            },
+            "tenant": { "name": judged.tenant.as_str(), "simulated_anchors": anchors },
+            "spec": { "secrets": secrets().collect::<Vec<_>>(), "tee": judged.document.spec().tee },
+            "secret": { "path": path.as_str(), "allow_simulated": wanted.allow_simulated },
+            "references": references.iter().map(reference_input).collect::<Vec<_>>(),
+        });
+        match self.policies.decide(&wanted.policy, &input) {
+            Ok(decision) if decision.allows() => {}
+            Ok(decision) => reasons.extend(decision.reasons().iter().cloned()),
+            Err(reason) => reasons.push(reason),
+        }
+        let mut kept: Vec<String> = Vec::new();
+        for reason in reasons {
+            if !kept.contains(&reason) {
+                kept.push(reason);
+            }
+        }
+        Ok(match wanted.secret {
+            Some(secret) if kept.is_empty() => Ok((secret.version, wanted.value)),
+            _ => Err(kept),
+        })
+    }
+
+    /// The tenant's pairs near this guest. A changed row admits nothing, and says so.
+    fn references(
+        ledger: &Ledger<'_>,
+        judged: &Judged,
+        reasons: &mut Vec<String>,
+    ) -> Result<Vec<Reference>, StoreError> {
+        let report = judged.verified.report();
+        let rows = ledger.references_near(&judged.tenant, &report.measurement(), &judged.document.digest())?;
+        let mut good = Vec::new();
+        for row in rows {
+            match row {
+                Ok(reference) => good.push(reference),
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), hint = error.hint(), "stored reference is not believed");
+                    reasons.push(format!("store: {error}"));
+                }
+            }
+        }
+        Ok(good)
+    }
+
+    /// Simulated evidence needs both: the root listed for the tenant, and the secret's own permission. Not Rego's to waive.
+    fn anchor(&self, judged: &Judged, wanted: &Wanted, reasons: &mut Vec<String>) {
+        let anchor = judged.verified.anchor();
+        if !anchor.simulated {
+            return;
+        }
+        if !self.verifier.simulated_anchors(&judged.tenant).any(|one| *one == anchor.spki_sha256) {
+            reasons.push(format!("anchor: {anchor} is not listed for tenant {}", judged.tenant));
+        }
+        if !wanted.allow_simulated {
+            reasons.push("anchor: evidence is simulated and this secret does not carry allow_simulated".to_owned());
+        }
+    }
+}
+
+fn wanted(
+    ledger: &Ledger<'_>,
+    judged: &Judged,
+    path: &ResourcePath,
+    reasons: &mut Vec<String>,
+) -> Result<Wanted, StoreError> {
+    let nothing = || Wanted {
+        secret: None,
+        value: Zeroizing::new(Vec::new()),
+        allow_simulated: false,
+        policy: DEFAULT.to_owned(),
+    };
+    let found = ledger.secret(&judged.tenant, path).and_then(|secret| {
+        let Some(secret) = secret else { return Ok(None) };
+        // What the row says of itself counts only once the value has opened with it.
+        let value = ledger.open_secret(&judged.tenant, path, &secret)?;
+        Ok(Some((secret, value)))
+    });
+    match found {
+        Ok(Some((secret, value))) => Ok(Wanted {
+            allow_simulated: secret.allow_simulated,
+            policy: secret.policy.clone(),
+            secret: Some(secret),
+            value,
+        }),
+        Ok(None) => {
+            reasons.push("secret: there is none at this path".to_owned());
+            Ok(nothing())
+        }
+        Err(error @ StoreError::Tampered { .. }) => {
+            tracing::error!(error = %crate::chain(&error), hint = error.hint(), "stored secret is not believed");
+            reasons.push(format!("store: {error}"));
+            Ok(nothing())
+        }
+        Err(other) => Err(other),
+    }
+}
+
+fn host_workload(verified: &VerifiedReport) -> WorkloadDigest {
+    let host_data: HostData = verified.report().host_data();
+    WorkloadDigest::new(*host_data.as_bytes())
+}
+
+fn reference_input(reference: &Reference) -> serde_json::Value {
+    json!({
+        "measurement": reference.measurement, "workload_digest": reference.workload,
+        "name": reference.name, "expires_unix": reference.expires_unix,
+    })
+}

@@ -1,0 +1,199 @@
+//! Two listeners, two identities: guests over RA-TLS, operators over mutual TLS with listed keys.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use coffer_kbs_client::{
+    ALPN_ADMIN,
+    kbs::{admin::v1::admin_server::AdminServer, v1::broker_server::BrokerServer},
+};
+use coffer_ratls::{
+    AttestationService, ClientRule, Purpose, ServeError, ServeLimits, ServerTls, TlsConfigError, serve, serve_pinned,
+};
+use coffer_verifier::{EvidencePolicy, abi::SpkiDigest};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::service::Routes;
+
+use crate::{
+    admin::{AdminService, VALUE_LIMIT},
+    audit_log::AuditLog,
+    broker::BrokerService,
+    clock::Clock,
+    config::Config,
+    guest::{AtConnection, GuestVerifier},
+    limits::{Buckets, Rate},
+    release::Releaser,
+    sources::{SourceLimits, Sources},
+    state::{State, StateError},
+};
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// A listener cannot be had.
+    #[error("cannot listen on {address} for {whom}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// `guests` or `operators`.
+        whom: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// TLS configuration.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsConfigError),
+    /// State folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A listener broke.
+    #[error("listener for {whom} failed")]
+    Serve {
+        /// `guests` or `operators`.
+        whom: &'static str,
+        /// Why.
+        #[source]
+        source: ServeError,
+    },
+}
+
+impl ServerError {
+    /// What the operator can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                "another program has that port: stop it, or choose one with --listen and --admin-listen (port 0: any)"
+            }
+            Self::Bind { .. } => "choose an address of this machine with --listen and --admin-listen",
+            Self::State(error) => error.hint(),
+            Self::Tls(_) | Self::Serve { .. } => "see the log lines before this one",
+        }
+    }
+}
+
+/// A bound server.
+pub struct Server {
+    guests: TcpListener,
+    operators: TcpListener,
+    addresses: Addresses,
+    state: State,
+    config: Config,
+    log: AuditLog,
+    clock: Clock,
+}
+
+/// Where a server can be reached, and what guests pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Addresses {
+    /// Guest listener.
+    pub listen: SocketAddr,
+    /// Admin listener.
+    pub admin_listen: SocketAddr,
+    /// SHA-256 of the server's SubjectPublicKeyInfo.
+    pub pin: SpkiDigest,
+}
+
+/// How long open connections may take to end once asked.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Requests of guests carry a path, and nothing else.
+const GUEST_MESSAGE: usize = 16 * 1024;
+
+impl Server {
+    /// Binds both listeners.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`] names the address; [`ServerError::State`] if the first operator's profile cannot be brought
+    /// up to date.
+    pub async fn bind(state: State, config: Config, log: AuditLog, clock: Clock) -> Result<Self, ServerError> {
+        let guests = bind(config.listen, "guests").await?;
+        let operators = bind(config.admin_listen, "operators").await?;
+        let address = |listener: &TcpListener, whom, wanted| {
+            listener.local_addr().map_err(|source| ServerError::Bind { address: wanted, whom, source })
+        };
+        let addresses = Addresses {
+            listen: address(&guests, "guests", config.listen)?,
+            admin_listen: address(&operators, "operators", config.admin_listen)?,
+            pin: state.server.spki(),
+        };
+        state.update_profile(&addresses.admin_listen.to_string())?;
+        Ok(Self { guests, operators, addresses, state, config, log, clock })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `shutdown` ends, then lets open calls finish.
+    ///
+    /// # Errors
+    /// [`ServerError`] if one listener fails; the other is then closed as well.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let Self { guests, operators, state, config, log, clock, .. } = self;
+        // `state` lives to the end of this function, and its lock with it.
+        let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
+        let pins = config.admins.keys().copied().collect();
+        let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Spki(pins), ALPN_ADMIN)?;
+        let verifier = Arc::new(GuestVerifier::new(
+            config.simulated_anchors,
+            config.endorsements,
+            EvidencePolicy::default_floor(),
+            clock.clone(),
+        ));
+        let policies = Arc::new(config.policies);
+        let store = state.store.clone();
+        let releaser = Releaser {
+            store: store.clone(),
+            verifier: verifier.clone(),
+            policies: policies.clone(),
+            log: log.clone(),
+            clock: clock.clone(),
+        };
+        let broker = BrokerService { releaser, rate: Arc::new(Buckets::new(config.guest_rate)) };
+        let admin = AdminService { store, policies, admins: Arc::new(config.admins), log, clock };
+        let broker = BrokerServer::new(broker).max_decoding_message_size(GUEST_MESSAGE);
+        let admin = AdminServer::new(admin).max_decoding_message_size(VALUE_LIMIT + 64 * 1024);
+
+        let (stop, stopped) = watch::channel(false);
+        let signal = |mut stopped: watch::Receiver<bool>| async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let for_guests = serve(
+            Sources::new(guests, config.source),
+            guest_tls,
+            AttestationService::verifier(Arc::new(AtConnection(verifier))),
+            Routes::new(broker),
+            config.serve,
+            signal(stopped.clone()),
+        );
+        let for_operators = serve_pinned(
+            Sources::new(operators, ADMIN_SOURCES),
+            admin_tls,
+            Routes::new(admin),
+            ServeLimits { unattested: 16, connections: 64, ..ServeLimits::default() },
+            signal(stopped),
+        );
+        let both = async {
+            tokio::try_join!(
+                async { for_guests.await.map_err(|source| ServerError::Serve { whom: "guests", source }) },
+                async { for_operators.await.map_err(|source| ServerError::Serve { whom: "operators", source }) },
+            )
+            .map(|_| ())
+        };
+        let mut both = std::pin::pin!(both);
+        tokio::select! {
+            ended = &mut both => return ended,
+            () = shutdown => {}
+        }
+        let _ = stop.send(true);
+        // Idle connections would keep a server for ever; what was committed is safe in either case.
+        tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()))
+    }
+}
+
+const ADMIN_SOURCES: SourceLimits = SourceLimits { connections: 32, rate: Rate { burst: 100, per_second: 50 } };
+
+async fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, whom, source })
+}

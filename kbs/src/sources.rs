@@ -1,0 +1,157 @@
+//! Accepts TCP connections within what one source address may have, before any cryptography.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+use tokio_stream::Stream;
+
+use crate::limits::{Buckets, Rate};
+
+/// What one source address may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceLimits {
+    /// Connections at once. All boxes of one host come from one address.
+    pub connections: usize,
+    /// New connections.
+    pub rate: Rate,
+}
+
+/// A listener that closes what is too much, and counts what it lets in.
+pub struct Sources {
+    listener: TcpListener,
+    limits: SourceLimits,
+    rate: Buckets<IpAddr>,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    dropped: u64,
+    told: Option<Instant>,
+}
+
+/// A counted connection.
+pub struct Counted {
+    stream: TcpStream,
+    source: IpAddr,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Sources {
+    /// Wraps a listener.
+    pub fn new(listener: TcpListener, limits: SourceLimits) -> Self {
+        Self { listener, limits, rate: Buckets::new(limits.rate), open: Arc::default(), dropped: 0, told: None }
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Counted> {
+        let source = peer.ip();
+        let now = Instant::now();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.get(&source).copied().unwrap_or(0);
+        if count >= self.limits.connections || !self.rate.take(source, now) {
+            drop(open);
+            self.dropped += 1;
+            self.tell(source, now);
+            return None;
+        }
+        open.insert(source, count + 1);
+        drop(open);
+        // Requests are small and wait for each other.
+        let _ = stream.set_nodelay(true);
+        Some(Counted { stream, source, open: self.open.clone() })
+    }
+
+    /// At most one line in ten seconds, whatever strangers do.
+    fn tell(&mut self, source: IpAddr, now: Instant) {
+        if self.told.is_none_or(|told| now.saturating_duration_since(told).as_secs() >= 10) {
+            tracing::warn!(%source, dropped = self.dropped, "connections over the limits of their source were closed");
+            self.told = Some(now);
+            self.dropped = 0;
+        }
+    }
+}
+
+impl Stream for Sources {
+    type Item = io::Result<Counted>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match self.listener.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Ok((stream, peer))) => {
+                    if let Some(counted) = self.admit(stream, peer) {
+                        return Poll::Ready(Some(Ok(counted)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.source) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_source_has_its_connections_and_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = SourceLimits { connections: 2, rate: Rate { burst: 100, per_second: 100 } };
+        let mut sources = Sources::new(listener, limits);
+        let clients: Vec<_> = vec![
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+        ];
+        let first = sources.next().await.unwrap().unwrap();
+        let _second = sources.next().await.unwrap().unwrap();
+        let third = tokio::time::timeout(core::time::Duration::from_millis(100), sources.next()).await;
+        assert!(third.is_err());
+        drop(first);
+        let _fourth = TcpStream::connect(address).await.unwrap();
+        assert!(sources.next().await.unwrap().is_ok());
+        drop(clients);
+    }
+}

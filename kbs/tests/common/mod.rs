@@ -1,0 +1,299 @@
+//! A key broker in this process, and simulated guests that reach it over TCP on the loopback.
+#![allow(dead_code, missing_docs, reason = "each test binary uses its part")]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicI64},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path, init};
+use coffer_kbs_client::{
+    AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath,
+};
+use coffer_ratls::{Attester, AttesterError, Identity};
+use coffer_simulator::{Installation, LaunchOptions, LocalProcessor, SecureProcessor};
+use coffer_spec::{
+    Document, Floors, Image, KbsPin, Process, Root, SecretTarget, SecretWanted, Tee, VerityTable, WorkloadSpec,
+};
+use coffer_verifier::{
+    Evidence,
+    abi::{Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _, SpkiDigest, WorkloadDigest},
+    measure::PageType,
+};
+use secrecy::{ExposeSecret as _, SecretBox};
+use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
+
+pub const TENANT: &str = "acme";
+pub const PATH: &str = "kbs:///default/app/password";
+pub const VALUE: &[u8] = b"correct horse battery staple";
+
+/// One installation for all tests: its RSA keys are the slow part. It lives in the build folder and signs nothing else.
+pub fn installation() -> &'static Installation {
+    static ONE: OnceLock<Installation> = OnceLock::new();
+    ONE.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated-installation");
+        if let Some(found) = std::fs::read(&path).ok().and_then(|bytes| Installation::from_bytes(&bytes).ok()) {
+            return found;
+        }
+        let mut made = Installation::create(unix()).unwrap();
+        made.ensure(ProductLine::Milan, unix()).unwrap();
+        let fresh = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::fs::write(fresh.path(), made.to_bytes().unwrap().as_slice()).unwrap();
+        // Whoever comes first wins: all processes must use one root.
+        let _ = fresh.persist_noclobber(&path);
+        Installation::from_bytes(&std::fs::read(&path).unwrap()).unwrap()
+    })
+}
+
+pub fn anchor() -> SpkiDigest {
+    installation().anchor(ProductLine::Milan).unwrap().spki
+}
+
+pub fn unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+pub struct Kbs {
+    pub folder: tempfile::TempDir,
+    pub addresses: Addresses,
+    pub lines: Arc<Mutex<Vec<String>>>,
+    /// Added to the server's clock, in seconds.
+    pub skew: Arc<AtomicI64>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Kbs {
+    /// A broker that lists the simulated root for the tenant.
+    pub async fn start() -> Self {
+        Self::start_with(|config| {
+            config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
+        })
+        .await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut ConfigFile)) -> Self {
+        // Another test of this process may have done it.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        init(&state, "127.0.0.1:0", "127.0.0.1:0").unwrap();
+        let mut file = ConfigFile::read(&config_path(&state)).unwrap();
+        change(&mut file);
+        let config = file.resolve(folder.path()).unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (sink, skew) = (lines.clone(), Arc::new(AtomicI64::new(0)));
+        let log = AuditLog::new(move |line| sink.lock().unwrap().push(line.to_owned()));
+        let offset = skew.clone();
+        let clock =
+            Clock::new(move || i64::try_from(unix()).unwrap() + offset.load(std::sync::atomic::Ordering::Relaxed));
+        let server = Server::bind(State::open(&state).unwrap(), config, log, clock).await.unwrap();
+        let addresses = server.addresses();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            Box::pin(server.run(async {
+                let _ = stopped.await;
+            }))
+            .await
+            .unwrap();
+        });
+        Self { folder, addresses, lines, skew, stop: Some(stop), task }
+    }
+
+    pub async fn stop(mut self) -> tempfile::TempDir {
+        let _ = self.stop.take().unwrap().send(());
+        self.task.await.unwrap();
+        self.folder
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub async fn admin(&self) -> AdminClient {
+        AdminClient::connect(&AdminProfile::read(&self.state().join("admin.toml")).unwrap()).await.unwrap()
+    }
+
+    pub async fn put(&self, path: &str, allow_simulated: bool) -> u64 {
+        self.put_under(path, allow_simulated, "").await.unwrap()
+    }
+
+    pub async fn put_under(&self, path: &str, allow_simulated: bool, policy: &str) -> Result<u64, ClientError> {
+        let value = SecretBox::new(Box::new(VALUE.to_vec()));
+        let path: ResourcePath = path.parse().unwrap();
+        let put =
+            PutSecret { tenant: TENANT, path: &path, value: &value, allow_simulated, expected: Expected::Any, policy };
+        self.admin().await.put_secret(put).await
+    }
+
+    pub async fn admit(&self, measurement: Measurement, workload: WorkloadDigest) {
+        self.admit_until(measurement, workload, 0).await;
+    }
+
+    pub async fn admit_until(&self, measurement: Measurement, workload: WorkloadDigest, expires_unix: i64) {
+        let reference = Reference { tenant: TENANT.into(), measurement, workload, name: "test".into(), expires_unix };
+        self.admin().await.add_reference(&reference).await.unwrap();
+    }
+
+    pub async fn connect(&self, attester: Arc<dyn Attester>) -> Result<BrokerClient, ClientError> {
+        let stream = TcpStream::connect(self.addresses.listen).await.unwrap();
+        let identity = Identity::generate("guest").unwrap();
+        BrokerClient::connect(stream, &identity, TENANT, vec![self.addresses.pin], attester).await
+    }
+
+    /// The audit line that carries the id of a refusal.
+    pub fn line_of(&self, id: &str) -> serde_json::Value {
+        let lines = self.lines.lock().unwrap();
+        let line = lines.iter().find(|line| line.contains(&format!("\"id\":\"{id}\"")));
+        serde_json::from_str(line.unwrap_or_else(|| panic!("no line with id {id} in {lines:#?}"))).unwrap()
+    }
+
+    pub fn tamper(&self, sql: &str) {
+        let database = rusqlite::Connection::open(self.state().join("kbs.db")).unwrap();
+        database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+        assert!(database.execute(sql, []).unwrap() > 0, "{sql} changed nothing");
+    }
+}
+
+/// A guest of the simulator.
+pub struct Guest {
+    processor: Mutex<LocalProcessor>,
+    pub document: Document,
+    pub measurement: Measurement,
+    /// Every evidence it made.
+    pub made: Mutex<Vec<Evidence>>,
+}
+
+#[derive(Clone)]
+pub struct Launch {
+    pub platform: u8,
+    pub policy: u64,
+    pub spec: WorkloadSpec,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { platform: 1, policy: 0x3_0000, spec: spec(&[PATH]) }
+    }
+}
+
+impl Guest {
+    pub fn launch(launch: &Launch) -> Arc<Self> {
+        let document = Document::write(&launch.spec).unwrap();
+        let options = LaunchOptions { policy: launch.policy, ..LaunchOptions::new(ProductLine::Milan, unix()) };
+        let mut processor = SecureProcessor::launch_start(installation(), options).unwrap();
+        processor.update(PageType::Normal, 0x10_0000, &[launch.platform; 4096]).unwrap();
+        let guest = processor.finish(document.digest().host_data(), None).unwrap();
+        let measurement = guest.measurement();
+        Arc::new(Self { processor: Mutex::new(guest.into_processor()), document, measurement, made: Mutex::default() })
+    }
+
+    pub fn usual() -> Arc<Self> {
+        Self::launch(&Launch::default())
+    }
+}
+
+impl Attester for Guest {
+    fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {
+        let extended = self.processor.lock().unwrap().report(&ReportRequest::new(*report_data))?;
+        let evidence = Evidence {
+            report: extended.report,
+            cert_table: extended.cert_table,
+            crls: Vec::new(),
+            workload_spec: self.document.bytes().to_vec(),
+        };
+        self.made.lock().unwrap().push(evidence.clone());
+        Ok(evidence)
+    }
+
+    fn workload(&self) -> WorkloadDigest {
+        self.document.digest()
+    }
+}
+
+/// Whoever recorded evidence and shows it again.
+pub struct Replay(pub Evidence);
+
+impl Attester for Replay {
+    fn evidence(&self, _: &ReportData) -> Result<Evidence, AttesterError> {
+        Ok(self.0.clone())
+    }
+
+    fn workload(&self) -> WorkloadDigest {
+        WorkloadDigest::of(&self.0.workload_spec)
+    }
+}
+
+pub fn spec(secrets: &[&str]) -> WorkloadSpec {
+    WorkloadSpec {
+        version: 1,
+        tenant: TENANT.into(),
+        tee: Tee::Simulated,
+        host_may: Vec::new(),
+        inject: Vec::new(),
+        image: Image {
+            reference: "registry.example/app:1".into(),
+            config_digest: format!("sha256:{}", "0".repeat(64)),
+        },
+        root: Root {
+            verity: VerityTable {
+                algorithm: "sha256".into(),
+                block_size: 4096,
+                data_blocks: 8,
+                hash_start: 8,
+                salt: String::new(),
+                root_hash: "0".repeat(64),
+            },
+            scratch_bytes: 1 << 20,
+        },
+        process: Process {
+            argv: vec!["/bin/app".into()],
+            env: Vec::new(),
+            cwd: "/".into(),
+            user: "0".into(),
+            stop_signal: 15,
+            hostname: "box".into(),
+        },
+        kbs: Some(KbsPin { address: "127.0.0.1:1".into(), spki: vec![SpkiDigest::new([9; 32])] }),
+        secrets: secrets
+            .iter()
+            .enumerate()
+            .map(|(at, path)| SecretWanted { from: (*path).into(), to: SecretTarget::File(format!("s{at}")) })
+            .collect(),
+        owners: Vec::new(),
+        mounts: Vec::new(),
+        audiences: Vec::new(),
+        floors: Floors::default(),
+    }
+}
+
+pub async fn ask(client: &BrokerClient, path: &str) -> Result<Vec<u8>, ClientError> {
+    let secret = client.secret(&path.parse().unwrap()).await?;
+    Ok(secret.value.expose_secret().clone())
+}
+
+/// Id of a refusal that looks as every refusal must.
+pub fn refused<T>(result: Result<T, ClientError>) -> String {
+    match result {
+        Err(ClientError::Refused { code, id }) => {
+            assert_eq!(code, "not-released");
+            id
+        }
+        Err(other) => panic!("expected not-released, found {other:?}"),
+        Ok(_) => panic!("released"),
+    }
+}
+
+/// Code with which a connection was refused.
+pub fn not_admitted<T>(result: Result<T, ClientError>) -> String {
+    match result {
+        Err(ClientError::Refused { code, .. }) => code,
+        Err(other) => panic!("expected a refusal, found {other:?}"),
+        Ok(_) => panic!("admitted"),
+    }
+}
+
+pub fn has_reason(line: &serde_json::Value, word: &str) -> bool {
+    line["reasons"].as_array().is_some_and(|all| all.iter().any(|one| one.as_str().is_some_and(|s| s.contains(word))))
+}

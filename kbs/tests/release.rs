@@ -1,0 +1,241 @@
+//! Who gets a secret and who does not, over TCP with simulated guests. Each refusal carries the reason in the trail.
+
+mod common;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use coffer_kbs::{AuditFault, StateError, StoreError, open_store};
+use coffer_kbs_client::{
+    ClientError,
+    kbs::v1::{GetSealingKeyRequest, broker_client},
+};
+use coffer_spec::Tee;
+use coffer_verifier::abi::{Measurement, WorkloadDigest};
+use common::{Guest, Kbs, Launch, PATH, Replay, VALUE, ask, has_reason, not_admitted, refused, spec};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admitted_guest_gets_its_secret_and_the_trail_says_so() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+
+    let lines = kbs.admin().await.audit(0, 0).await.unwrap();
+    let last: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+    assert_eq!(last["event"], "secret.release");
+    assert_eq!(last["outcome"], "released");
+    assert_eq!(last["version"], 1);
+    assert_eq!(last["measurement"], guest.measurement.to_string());
+    assert_eq!(last["anchor"], "simulated");
+    assert!(!lines.concat().contains("correct horse"));
+    let folder = kbs.stop().await;
+    assert_eq!(open_store(&folder.path().join("state")).unwrap().verify_audit().unwrap().lines, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_platform_or_another_workload_gets_nothing() {
+    let kbs = Kbs::start().await;
+    let admitted = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(admitted.measurement, admitted.document.digest()).await;
+
+    // HOST_DATA is the admitted one, the platform is not: what the host can always do.
+    let platform = Guest::launch(&Launch { platform: 2, ..Launch::default() });
+    assert_eq!(platform.document.digest(), admitted.document.digest());
+    let id = refused(ask(&kbs.connect(platform.clone()).await.unwrap(), PATH).await);
+    let line = kbs.line_of(&id);
+    assert!(has_reason(&line, &format!("listed for measurement {}", admitted.measurement)), "{line}");
+    assert!(has_reason(&line, &format!("found measurement {}", platform.measurement)), "{line}");
+
+    let mut changed = spec(&[PATH]);
+    changed.process.argv = vec!["/bin/sh".into()];
+    let workload = Guest::launch(&Launch { spec: changed, ..Launch::default() });
+    let id = refused(ask(&kbs.connect(workload).await.unwrap(), PATH).await);
+    assert!(has_reason(&kbs.line_of(&id), "found workload"));
+    assert_eq!(kbs.line_of(&id)["outcome"], "refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn halves_of_two_admitted_pairs_make_no_pair() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, WorkloadDigest::new([5; 32])).await;
+    kbs.admit(Measurement::new([5; 48]), guest.document.digest()).await;
+    refused(ask(&kbs.connect(guest).await.unwrap(), PATH).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simulated_root_that_the_tenant_does_not_list_is_not_let_in() {
+    let kbs = Kbs::start_with(|_| ()).await;
+    assert_eq!(not_admitted(kbs.connect(Guest::usual()).await), "evidence-not-authentic");
+    let other_tenant = Kbs::start_with(|config| {
+        config.tenants.entry("other".into()).or_default().simulated_anchors = vec![common::anchor().to_string()];
+    })
+    .await;
+    assert_eq!(not_admitted(other_tenant.connect(Guest::usual()).await), "evidence-not-authentic");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_without_allow_simulated_is_not_for_simulated_guests() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, false).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let id = refused(ask(&kbs.connect(guest).await.unwrap(), PATH).await);
+    assert!(has_reason(&kbs.line_of(&id), "does not carry allow_simulated"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_typed_permission_holds_whatever_the_secrets_policy_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let lax = folder.path().join("lax.rego");
+    std::fs::write(&lax, "package lax\nallow := true\n").unwrap();
+    let kbs = Kbs::start_with(|config| {
+        config.tenants.entry(common::TENANT.into()).or_default().simulated_anchors = vec![common::anchor().to_string()];
+        config.policies.insert("lax".into(), lax);
+    })
+    .await;
+    let guest = Guest::usual();
+    kbs.put_under(PATH, false, "lax").await.unwrap();
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    let line = kbs.line_of(&refused(ask(&client, PATH).await));
+    assert!(has_reason(&line, "allow_simulated") && has_reason(&line, "measurement-and-workload"), "{line}");
+    // With both in place the lax policy has nothing left to waive.
+    kbs.put_under(PATH, true, "lax").await.unwrap();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_and_unasked_paths_look_like_any_refusal() {
+    let missing = "kbs:///default/app/missing";
+    let kbs = Kbs::start().await;
+    let guest = Guest::launch(&Launch { spec: spec(&[PATH, missing]), ..Launch::default() });
+    kbs.put(PATH, true).await;
+    kbs.put("kbs:///default/app/other", true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    // `refused` checks that the answers are the same.
+    let unknown = kbs.line_of(&refused(ask(&client, missing).await));
+    assert!(has_reason(&unknown, "there is none at this path"));
+    let unasked = kbs.line_of(&refused(ask(&client, "kbs:///default/app/other").await));
+    assert!(has_reason(&unasked, "does not ask for this path"));
+    assert!(!has_reason(&unasked, "there is none"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn debug_and_migration_policies_are_below_the_floor() {
+    let kbs = Kbs::start().await;
+    for policy in [0x3_0000 | 1 << 19, 0x3_0000 | 1 << 18] {
+        let guest = Guest::launch(&Launch { policy, ..Launch::default() });
+        assert_eq!(not_admitted(kbs.connect(guest).await), "evidence-refused", "{policy:#x}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_that_wants_hardware_is_not_met_by_the_simulator() {
+    let kbs = Kbs::start().await;
+    let mut hardware = spec(&[PATH]);
+    hardware.tee = Tee::Snp;
+    let guest = Guest::launch(&Launch { spec: hardware, ..Launch::default() });
+    assert_eq!(not_admitted(kbs.connect(guest).await), "tee-mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_of_one_connection_is_worth_nothing_on_another() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let first = kbs.connect(guest.clone()).await.unwrap();
+    assert_eq!(ask(&first, PATH).await.unwrap(), VALUE);
+    let recorded = guest.made.lock().unwrap().last().unwrap().clone();
+    assert_eq!(not_admitted(kbs.connect(Arc::new(Replay(recorded))).await), "binding-mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_or_expired_reference_counts_at_the_next_release_of_an_open_connection() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    let digest = guest.document.digest();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, digest).await;
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert!(kbs.admin().await.remove_reference(common::TENANT, &guest.measurement, &digest).await.unwrap());
+    let line = kbs.line_of(&refused(ask(&client, PATH).await));
+    assert!(has_reason(&line, "neither measurement"), "{line}");
+
+    let now = i64::try_from(common::unix()).unwrap();
+    kbs.admit_until(guest.measurement, digest, now + 600).await;
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    kbs.skew.store(601, Ordering::Relaxed);
+    let line = kbs.line_of(&refused(ask(&client, PATH).await));
+    assert!(has_reason(&line, "expired"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_is_verified_again_at_each_release() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    // Certificates and revocation list have run out in the meantime.
+    kbs.skew.store(40 * 365 * 86400, Ordering::Relaxed);
+    refused(ask(&client, PATH).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_rows_release_nothing_and_are_named() {
+    for sql in [
+        "UPDATE secret_versions SET ciphertext = zeroblob(44)",
+        "UPDATE secret_versions SET allow_simulated = 1",
+        "UPDATE secret_versions SET (salt, nonce, ciphertext) =
+            (SELECT salt, nonce, ciphertext FROM secret_versions WHERE path = 'kbs:///default/app/other')
+         WHERE path = 'kbs:///default/app/password'",
+        "UPDATE secret_heads SET version = 1 WHERE path = 'kbs:///default/app/password'",
+        "UPDATE reference_pairs SET name = 'another'",
+    ] {
+        let kbs = Kbs::start().await;
+        let guest = Guest::usual();
+        let permitted = !sql.contains("allow_simulated");
+        kbs.put(PATH, permitted).await;
+        kbs.put(PATH, permitted).await;
+        kbs.put("kbs:///default/app/other", true).await;
+        kbs.admit(guest.measurement, guest.document.digest()).await;
+        let client = kbs.connect(guest).await.unwrap();
+        kbs.tamper(sql);
+        let line = kbs.line_of(&refused(ask(&client, PATH).await));
+        assert!(has_reason(&line, "changed behind the server's back"), "{sql}: {line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_trail_is_found_and_nothing_is_released_that_cannot_be_recorded() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest).await.unwrap();
+    kbs.tamper("UPDATE audit_head SET sequence = 1");
+    match ask(&client, PATH).await {
+        Err(ClientError::Unreachable { .. } | ClientError::Protocol { .. }) => {}
+        other => panic!("{:?}", other.map(|_| "released")),
+    }
+    assert!(matches!(open_store(&kbs.state()), Err(StateError::Store(StoreError::Audit(AuditFault::Head)))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_yet_says_so() {
+    let kbs = Kbs::start().await;
+    let client = kbs.connect(Guest::usual()).await.unwrap();
+    let mut broker = broker_client::BrokerClient::new(client.connection().channel());
+    let status = broker.get_sealing_key(GetSealingKeyRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+}

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use coffer_verifier::{
-    abi::{HostData, ProcessorError, ReportData, ReportId, SpkiDigest, WorkloadDigest},
+    abi::{HostData, ProcessorError, ReportData, ReportId, SpkiDigest, WorkloadDigest, report::offset},
     binding::{ConnectionBinding, EncryptionKey, Role},
     evidence::Evidence,
 };
@@ -18,11 +18,6 @@ use crate::{
 
 /// How long an admitted answer counts; after it, a new challenge (DESIGN §4.6).
 pub const RESULT_LIFETIME: Duration = Duration::from_mins(15);
-
-/// Fields of ATTESTATION_REPORT this layer reads itself (SNP ABI, Table 23).
-const REPORT_DATA: core::ops::Range<usize> = 0x50..0x90;
-const HOST_DATA: core::ops::Range<usize> = 0xC0..0xE0;
-const REPORT_ID: core::ops::Range<usize> = 0x140..0x160;
 
 /// Makes evidence of the guest it runs in.
 pub trait Attester: Send + Sync + 'static {
@@ -204,17 +199,17 @@ pub(crate) fn check<A: Appraiser + ?Sized>(
     }
     .report_data();
     // The report is 1184 bytes: `from_wire` said so.
-    let found: ReportData = word(&evidence, REPORT_DATA)?;
+    let found: ReportData = word(&evidence, offset::REPORT_DATA, ReportData::LEN)?;
     if found != expected {
         let detail = format!("REPORT_DATA is {found}, this connection and challenge give {expected}");
         return Err(Refusal { code: "binding-mismatch", detail });
     }
-    let host_data: HostData = word(&evidence, HOST_DATA)?;
+    let host_data: HostData = word(&evidence, offset::HOST_DATA, HostData::LEN)?;
     if host_data != workload.host_data() {
         let detail = format!("HOST_DATA is {host_data}, the spec's digest {workload}");
         return Err(Refusal { code: "workload-mismatch", detail });
     }
-    let report_id = word(&evidence, REPORT_ID)?;
+    let report_id = word(&evidence, offset::REPORT_ID, ReportId::LEN)?;
     let admitted = appraiser.appraise(&evidence, &expected)?;
     Ok(Attested {
         admitted,
@@ -235,10 +230,10 @@ fn other(role: Role) -> Role {
     }
 }
 
-fn word<'a, W: TryFrom<&'a [u8]>>(evidence: &'a Evidence, range: core::ops::Range<usize>) -> Result<W, Refusal> {
+fn word<'a, W: TryFrom<&'a [u8]>>(evidence: &'a Evidence, at: usize, length: usize) -> Result<W, Refusal> {
     evidence
         .report
-        .get(range)
+        .get(at..at + length)
         .and_then(|bytes| W::try_from(bytes).ok())
         .ok_or_else(|| Refusal { code: "malformed-evidence", detail: "report is cut short".to_owned() })
 }

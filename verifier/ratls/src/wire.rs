@@ -1,6 +1,6 @@
 //! Between the protocol's messages and the types we compute with; lengths are checked here, once.
 
-use coffer_verifier::{binding::EncryptionKey, evidence::Evidence};
+use coffer_verifier::{abi::REPORT_LEN, binding::EncryptionKey, evidence::Evidence};
 
 use crate::{
     appraisal::Refusal,
@@ -8,8 +8,6 @@ use crate::{
     proto,
 };
 
-/// ATTESTATION_REPORT.
-const REPORT_LEN: usize = 1184;
 /// Longest certificate table taken.
 pub const MAX_CERT_TABLE: usize = 64 * 1024;
 /// Longest workload spec document taken.

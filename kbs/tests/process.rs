@@ -1,0 +1,107 @@
+//! The program itself: what it prints, where it refuses, and that it stops when told to.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+fn coffer_kbs(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    coffer_kbs(arguments).output().unwrap()
+}
+
+fn made() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state").display().to_string();
+    let any = "127.0.0.1:0";
+    assert!(run(&["init", "--state", &state, "--listen", any, "--admin-listen", any]).status.success());
+    (folder, state)
+}
+
+/// A running server, and the line with which it said so.
+struct Serving(Child, serde_json::Value);
+
+impl Serving {
+    fn start(state: &str, ready: &Path) -> Self {
+        let ready = ready.display().to_string();
+        let mut child = coffer_kbs(&["--json", "serve", "--state", state, "--ready-file", &ready])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self(child, serde_json::from_str(&line).unwrap())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn tells_its_real_addresses_holds_its_folder_and_stops_on_sigterm() {
+    let (folder, state) = made();
+    let ready = folder.path().join("ready.json");
+    let mut serving = Serving::start(&state, &ready);
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+    assert_eq!(written, serving.1);
+    let pin: serde_json::Value = serde_json::from_slice(&run(&["--json", "pin", "--state", &state]).stdout).unwrap();
+    assert_eq!(written["pin"], pin["pin"]);
+    let address = written["listen"].as_str().unwrap();
+    assert!(!address.ends_with(":0"));
+
+    let second = run(&["serve", "--state", &state]);
+    assert_eq!(second.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another coffer-kbs"));
+
+    let (_other, other_state) = made();
+    let taken = run(&["serve", "--state", &other_state, "--listen", address]);
+    assert_eq!(taken.status.code(), Some(3));
+    let message = String::from_utf8_lossy(&taken.stderr).into_owned();
+    assert!(message.contains(address) && message.contains("hint: another program has that port"), "{message}");
+
+    assert!(run(&["audit", "verify", "--state", &state]).status.success(), "also beside a running server");
+    assert!(Command::new("kill").args(["-TERM", &serving.0.id().to_string()]).status().unwrap().success());
+    assert_eq!(serving.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn init_overwrites_nothing() {
+    let (_folder, state) = made();
+    let before = run(&["pin", "--state", &state]).stdout;
+    let again = run(&["--json", "init", "--state", &state]);
+    assert_eq!(again.status.code(), Some(3));
+    let error: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(error["error"]["class"], "config");
+    assert_eq!(run(&["pin", "--state", &state]).stdout, before);
+}
+
+#[test]
+fn wrong_use_is_answered_with_the_documented_codes() {
+    assert_eq!(run(&["serve"]).status.code(), Some(2));
+    let missing = run(&["serve", "--state", "/nonexistent"]);
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("coffer-kbs init"));
+    let (_folder, state) = made();
+    let anchor = run(&["serve", "--state", &state, "--allow-simulated", "no-such-file", "--tenant", "a"]);
+    assert_eq!(anchor.status.code(), Some(3));
+    assert_eq!(run(&["serve", "--state", &state, "--allow-simulated", "00"]).status.code(), Some(2));
+}
+
+#[test]
+fn audit_verify_tells_a_changed_trail() {
+    let (_folder, state) = made();
+    let database = rusqlite::Connection::open(Path::new(&state).join("kbs.db")).unwrap();
+    database.execute("UPDATE audit_head SET sequence = 1", []).unwrap();
+    let found = run(&["audit", "verify", "--state", &state]);
+    assert_eq!(found.status.code(), Some(5));
+}

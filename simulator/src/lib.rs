@@ -9,6 +9,8 @@
 //! Source: DESIGN §3.3; AMD 56860 (SNP firmware ABI), AMD 57230 (VCEK certificate and KDS interface).
 #![forbid(unsafe_code)]
 
+pub mod attack;
+
 mod derive;
 mod endorsements;
 mod guest;

@@ -7,11 +7,11 @@ mod crl;
 mod der;
 mod profile;
 
-pub use certificate::Validity;
+pub use certificate::{Extension, PssEncoding, Template, Validity};
 pub use crl::CrlTemplate;
 pub use der::{DerError, pem};
 pub use profile::{
-    KeyKind, Name, ark_template, ask_template, asvk_template, ec_public_key, vcek_template, vlek_template,
+    KeyKind, Name, ark_template, ask_template, asvk_template, ec_public_key, serial, vcek_template, vlek_template,
 };
 
 use aws_lc_rs::{rand::SystemRandom, rsa, signature};

@@ -1,0 +1,235 @@
+//! The helper process: takes orders on descriptor 3, reports on 4, waits for the program, exits with its status.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use rustix::process::{DumpableBehavior, WaitOptions, WaitStatus};
+
+use super::{Orders, Place, Program, Report, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND, STATUS_OURS, place, rights};
+use crate::sys::process::{self, Forked, ORDERS_FD, STATUS_FD};
+
+/// First argument that makes the binary a helper.
+pub const STAGE: &str = "start-program";
+
+/// Search path of a program whose environment has none, as in Docker.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What went wrong, and the status Docker would give it.
+#[derive(Debug)]
+struct Failure {
+    status: i32,
+    what: String,
+    error: io::Error,
+}
+
+/// Adds what was being done to an error; our own failure unless said otherwise.
+trait While<T> {
+    fn during(self, what: impl Into<String>) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> While<T> for Result<T, E> {
+    fn during(self, what: impl Into<String>) -> Result<T, Failure> {
+        self.map_err(|error| Failure { status: STATUS_OURS, what: what.into(), error: error.into() })
+    }
+}
+
+/// Runs as the helper; the binary's `main` calls it before it starts any thread.
+pub fn run() -> ExitCode {
+    let Ok(status) = process::take_descriptor(STATUS_FD) else { return exit(STATUS_OURS) };
+    let mut status = File::from(status);
+    match start(&mut status) {
+        Ok(code) => exit(code),
+        Err(failure) => {
+            let _ = report(&mut status, &failure.report());
+            exit(failure.status)
+        }
+    }
+}
+
+fn exit(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+impl Failure {
+    fn report(&self) -> Report {
+        Report::Failed {
+            status: self.status,
+            what: self.what.clone(),
+            errno: self.error.raw_os_error().unwrap_or_default(),
+        }
+    }
+}
+
+fn report(status: &mut File, line: &Report) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    status.write_all(&text) // one write below PIPE_BUF, so the two halves never mix
+}
+
+fn start(status: &mut File) -> Result<i32, Failure> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
+    let orders = read_orders().during("read orders")?;
+    let beside = match &orders.place {
+        Place::New { .. } => {
+            process::leave_namespaces().during("make namespaces")?;
+            None
+        }
+        Place::Beside { pid } => {
+            Some(place::Namespaces::open_and_enter_pid(*pid).during("enter the workload's namespaces")?)
+        }
+    };
+    match process::fork().during("fork")? {
+        Forked::Child => {
+            let failure = become_program(&orders, beside);
+            let _ = report(status, &failure.report());
+            Ok(failure.status)
+        }
+        Forked::Parent(pid) => {
+            report(status, &Report::Forked { pid }).during("report")?;
+            drop(orders);
+            release_stdio().during("release the program's standard streams")?;
+            // The pipe must end when the program has started, so this half lets go of it.
+            *status = File::open("/dev/null").during("release the status pipe")?;
+            wait_for(pid).during("wait for the program")
+        }
+    }
+}
+
+fn read_orders() -> io::Result<Orders> {
+    let mut file = File::from(process::take_descriptor(ORDERS_FD)?);
+    let mut text = zeroize::Zeroizing::new(Vec::new());
+    file.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+fn release_stdio() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+fn wait_for(pid: i32) -> io::Result<i32> {
+    let pid = rustix::process::Pid::from_raw(pid);
+    loop {
+        match rustix::process::waitpid(pid, WaitOptions::empty()) {
+            Ok(Some((_, status))) => return Ok(exit_status(status)),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// 0 to 255, or 128 plus the number of the signal that ended it.
+pub fn exit_status(status: WaitStatus) -> i32 {
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(STATUS_OURS)
+}
+
+fn become_program(orders: &Orders, beside: Option<place::Namespaces>) -> Failure {
+    match prepare_and_exec(orders, beside) {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    }
+}
+
+fn prepare_and_exec(orders: &Orders, beside: Option<place::Namespaces>) -> Result<std::convert::Infallible, Failure> {
+    let program = &orders.program;
+    // A session of its own: no terminal of ours, and signals to its group reach nothing else.
+    rustix::process::setsid().during("start a session")?;
+    match (&orders.place, beside) {
+        (Place::Beside { .. }, Some(namespaces)) => {
+            namespaces.enter().during("enter the workload's namespaces")?;
+            std::env::set_current_dir(&program.cwd).during(format!("change to {}", program.cwd))?;
+        }
+        (new, _) => {
+            place::build(new).map_err(|(what, error)| Failure { status: STATUS_OURS, what, error })?;
+            std::fs::create_dir_all(&program.cwd).during(format!("make {}", program.cwd))?;
+            std::env::set_current_dir(&program.cwd).during(format!("change to {}", program.cwd))?;
+        }
+    }
+    rights::give_up(&program.identity).during("give up rights")?;
+    process::close_on_exec_from(3).during("close descriptors")?;
+    process::default_signals();
+    let Some(name) = program.argv.first() else {
+        return Err(Failure {
+            status: STATUS_NOT_FOUND,
+            what: "start a program without a name".into(),
+            error: io::ErrorKind::NotFound.into(),
+        });
+    };
+    let path = find_program(name, &program.env).map_err(|(status, error)| Failure {
+        status,
+        what: format!("start {name}"),
+        error,
+    })?;
+    let error = command(&path, program).exec();
+    let status = if error.kind() == io::ErrorKind::NotFound { STATUS_NOT_FOUND } else { STATUS_NOT_EXECUTABLE };
+    Err(Failure { status, what: format!("start {name}"), error })
+}
+
+fn command(path: &Path, program: &Program) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear();
+    if let Some((name, rest)) = program.argv.split_first() {
+        command.arg0(name).args(rest);
+    }
+    for (name, value) in program.env.iter().filter_map(|entry| entry.split_once('=')) {
+        command.env(name, value);
+    }
+    if !program.env.iter().any(|entry| entry.starts_with("PATH=")) {
+        command.env("PATH", DEFAULT_PATH);
+    }
+    if !program.env.iter().any(|entry| entry.starts_with("HOME=")) {
+        command.env("HOME", &program.identity.home);
+    }
+    command
+}
+
+/// Finds a program as execvp does, in the environment the program will have.
+fn find_program(name: &str, env: &[String]) -> Result<PathBuf, (i32, io::Error)> {
+    if name.contains('/') {
+        return Ok(name.into());
+    }
+    let search = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let mut denied = false;
+    for folder in search.split(':').filter(|folder| !folder.is_empty()) {
+        let candidate = Path::new(folder).join(name);
+        match std::fs::metadata(&candidate) {
+            Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => return Ok(candidate),
+            Ok(_) => denied = true,
+            Err(_) => {}
+        }
+    }
+    if denied && !name.is_empty() {
+        Err((STATUS_NOT_EXECUTABLE, io::Error::from_raw_os_error(libc::EACCES)))
+    } else {
+        Err((STATUS_NOT_FOUND, io::Error::from_raw_os_error(libc::ENOENT)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_execvp_finds_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        for (name, mode) in [("run", 0o755), ("plain", 0o644)] {
+            std::fs::write(bin.join(name), "").unwrap();
+            std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let env = [format!("PATH=/nonexistent:{}", bin.display())];
+        assert_eq!(find_program("run", &env).unwrap(), bin.join("run"));
+        assert_eq!(find_program("plain", &env).unwrap_err().0, STATUS_NOT_EXECUTABLE);
+        assert_eq!(find_program("absent", &env).unwrap_err().0, STATUS_NOT_FOUND);
+        assert_eq!(find_program("./absent", &env).unwrap(), Path::new("./absent"));
+    }
+}

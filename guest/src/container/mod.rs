@@ -1,0 +1,86 @@
+//! How a program gets into the workload's place: own namespaces, own root, fewer rights.
+//!
+//! The agent starts its own binary again as a *helper* ([`helper::run`]), gives it [`Orders`] and reads [`Report`]s. The
+//! helper makes the namespaces ([`place`]), forks, gives up rights ([`rights`]) and becomes the program; its other half
+//! waits and exits with the program's status.
+
+pub mod helper;
+mod place;
+mod rights;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::passwd::Identity;
+
+/// What a helper shall start, and where. Travels as JSON in a memory file, since the environment may hold secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub program: Program,
+}
+
+/// Where a program runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// In namespaces of its own.
+    New {
+        /// Becomes `/`.
+        root: PathBuf,
+        /// Appears read-only as `/run/secrets`.
+        secrets: PathBuf,
+        /// Appears as `/run/coffer`.
+        agent: PathBuf,
+        /// Host name.
+        hostname: String,
+        /// Path and size limit in bytes of each tmpfs.
+        tmpfs: Vec<(String, u64)>,
+    },
+    /// Beside the workload, in its namespaces.
+    Beside {
+        /// Process id of the workload as the agent sees it.
+        pid: i32,
+    },
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Arguments; the first is looked up in PATH unless it has a slash.
+    pub argv: Vec<String>,
+    /// NAME=value; later ones win.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// Runs as.
+    pub identity: Identity,
+}
+
+/// One line of JSON from the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The program's process exists; it may still fail to become the program.
+    Forked {
+        /// As the agent sees it.
+        pid: i32,
+    },
+    /// It did not become the program.
+    Failed {
+        /// Docker's status: 126 not executable, 127 not found, 125 our own failure.
+        status: i32,
+        /// What was being done.
+        what: String,
+        /// The kernel's error number, 0 if none.
+        errno: i32,
+    },
+}
+
+/// Our own failure.
+pub const STATUS_OURS: i32 = 125;
+/// There, but cannot be executed.
+pub const STATUS_NOT_EXECUTABLE: i32 = 126;
+/// Not there.
+pub const STATUS_NOT_FOUND: i32 = 127;

@@ -1,0 +1,211 @@
+//! The workload's mounts: its root, `/proc`, `/sys`, a small `/dev`, `/run/secrets`.
+//!
+//! Everything is mounted after the old root is gone, so no link in the image can lead out of it.
+
+use std::{
+    ffi::CString,
+    fs::{self, File, Permissions},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{PermissionsExt, symlink},
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{CWD, FileType, Mode},
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+        mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
+    },
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use super::Place;
+
+type Step<T> = Result<T, (String, io::Error)>;
+
+fn step<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Step<T> {
+    result.map_err(|error| (what.to_string(), error.into()))
+}
+
+/// The workload's namespaces, held open so that a later reuse of its process id changes nothing.
+pub(super) struct Namespaces(Vec<(File, LinkNameSpaceType)>);
+
+impl Namespaces {
+    /// Opens them and joins the process id namespace, which holds for children.
+    pub(super) fn open_and_enter_pid(pid: i32) -> io::Result<Self> {
+        let open = |name| File::open(format!("/proc/{pid}/ns/{name}"));
+        let namespaces = Self(vec![
+            (open("uts")?, LinkNameSpaceType::HostNameAndNISDomainName),
+            (open("ipc")?, LinkNameSpaceType::InterProcessCommunication),
+            (open("cgroup")?, LinkNameSpaceType::ControlGroup),
+            (open("mnt")?, LinkNameSpaceType::Mount), // last: it changes what paths mean
+        ]);
+        move_into_link_name_space(open("pid")?.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+        Ok(namespaces)
+    }
+
+    /// Joins the others.
+    pub(super) fn enter(self) -> io::Result<()> {
+        for (link, kind) in &self.0 {
+            move_into_link_name_space(link.as_fd(), Some(*kind))?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns the fresh namespaces of this process into the workload's place.
+pub(super) fn build(place: &Place) -> Step<()> {
+    let Place::New { root, secrets, agent, hostname, tmpfs } = place else {
+        return step("build a place", Err(io::Error::from(io::ErrorKind::InvalidInput)));
+    };
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    step("make mounts private", mount_change("/", private))?;
+    let secrets = step("open the secrets", detached(secrets))?;
+    let agent = step("open the agent's folder", detached(agent))?;
+    step("pivot into the root", pivot(root))?;
+    rustix::process::umask(Mode::empty());
+
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    tree("proc", "/proc", "proc", quiet, "")?;
+    tree("sysfs", "/sys", "sysfs", quiet | MountFlags::RDONLY, "")?;
+    tree("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=755,size=64k,nr_inodes=128")?;
+    step("make device nodes", device_nodes())?;
+    tree(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        "newinstance,ptmxmode=0666,mode=0620",
+    )?;
+    tree("shm", "/dev/shm", "tmpfs", quiet, "mode=1777,size=64m")?;
+    for (path, size) in tmpfs {
+        tree("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, &format!("mode=1777,size={size}"))?;
+    }
+    step("mount /run/secrets", attach(&secrets, "/run/secrets", quiet | MountFlags::RDONLY))?;
+    step("mount /run/coffer", attach(&agent, "/run/coffer", quiet | MountFlags::RDONLY))?;
+    hide_kernel_files()?;
+    step("set the host name", rustix::system::sethostname(hostname.as_bytes()))?;
+    step("write files in /etc", name_files(hostname))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+fn detached(folder: &Path) -> io::Result<OwnedFd> {
+    Ok(open_tree(CWD, folder, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
+}
+
+/// The new root over the old, then the old one away: pivot_root(2), "pivot_root(".", ".")".
+fn pivot(root: &Path) -> io::Result<()> {
+    mount_bind_recursive(root, root)?;
+    std::env::set_current_dir(root)?;
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    std::env::set_current_dir("/")
+}
+
+fn tree(source: &str, target: &str, kind: &str, flags: MountFlags, data: &str) -> Step<()> {
+    let what = format!("mount {target}");
+    step(&what, make_folder(target))?;
+    let data = step(&what, CString::new(data).map_err(io::Error::from))?;
+    step(&what, mount(source, target, kind, flags, data.as_c_str()))
+}
+
+fn make_folder(path: &str) -> io::Result<()> {
+    if Path::new(path).is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+fn attach(tree: &OwnedFd, target: &str, flags: MountFlags) -> io::Result<()> {
+    make_folder(target)?;
+    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    mount_remount(target, flags | MountFlags::BIND, "")?;
+    Ok(())
+}
+
+fn device_nodes() -> io::Result<()> {
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(
+            CWD,
+            format!("/dev/{name}"),
+            FileType::CharacterDevice,
+            mode,
+            rustix::fs::makedev(major, minor),
+        )?;
+    }
+    for (name, to) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(to, format!("/dev/{name}"))?;
+    }
+    Ok(())
+}
+
+/// What Docker hides or makes read-only in `/proc` and `/sys`.
+fn hide_kernel_files() -> Step<()> {
+    let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
+        if Path::new(path).exists() {
+            let result = mount_bind(path, path).and_then(|()| mount_remount(path, read_only | MountFlags::BIND, ""));
+            step(&format!("make {path} read-only"), result)?;
+        }
+    }
+    for path in [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/sys/firmware",
+    ] {
+        let path_ = Path::new(path);
+        let result = if path_.is_dir() {
+            mount("tmpfs", path, "tmpfs", read_only, Some(c"mode=555,size=0"))
+        } else if path_.exists() {
+            mount_bind("/dev/null", path)
+        } else {
+            Ok(())
+        };
+        step(&format!("hide {path}"), result)?;
+    }
+    Ok(())
+}
+
+fn name_files(hostname: &str) -> io::Result<()> {
+    make_folder("/etc")?;
+    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    for (path, text) in [("/etc/hostname", format!("{hostname}\n")), ("/etc/hosts", hosts)] {
+        replace(path, &text)?;
+    }
+    // The host's network is no concern of ours: without an address there is nothing to resolve by.
+    if !Path::new("/etc/resolv.conf").exists() {
+        replace("/etc/resolv.conf", "")?;
+    }
+    Ok(())
+}
+
+/// A fresh file, whatever stood there; a link would lead elsewhere.
+fn replace(path: &str, text: &str) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::write(path, text)?;
+    fs::set_permissions(path, Permissions::from_mode(0o644))
+}

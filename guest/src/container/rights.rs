@@ -1,0 +1,84 @@
+//! What a program of the workload may not do: capabilities, system calls, resource limits, identity.
+
+use std::io;
+
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    thread::{CapabilitySet, CapabilitySets, Gid, Uid},
+};
+
+use crate::{passwd::Identity, sys::seccomp};
+
+/// Docker's default set without MKNOD: Docker keeps device nodes harmless by a device control group; here a node for
+/// `/dev/mem` or `/dev/sev-guest` must not come into being at all.
+pub(super) const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Open files: soft and hard limit.
+const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
+
+/// Gives up everything the workload does not get and becomes its user. For good.
+///
+/// # Errors
+/// The kernel's; the caller must not go on after one.
+pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
+    let limit = |soft, hard| Rlimit { current: Some(soft), maximum: Some(hard) };
+    setrlimit(Resource::Core, limit(0, 0))?;
+    let hard = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).max(OPEN_FILES.1);
+    setrlimit(Resource::Nofile, limit(OPEN_FILES.0, hard.min(OPEN_FILES.1)))?;
+    // The filter needs CAP_SYS_ADMIN to go in, so it goes in first.
+    seccomp::install()?;
+    for bit in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if !KEPT.contains(capability) {
+            match rustix::thread::remove_capability_from_bounding_set(capability) {
+                Ok(()) => {}
+                // Above the last capability this kernel knows.
+                Err(rustix::io::Errno::INVAL) if bit > 37 => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    rustix::thread::clear_ambient_capability_set()?;
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    let kept = if identity.uid == 0 { KEPT } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_reaches_around_the_agent_is_kept() {
+        for capability in [
+            CapabilitySet::SYS_ADMIN,
+            CapabilitySet::SYS_MODULE,
+            CapabilitySet::SYS_RAWIO,
+            CapabilitySet::SYS_PTRACE,
+            CapabilitySet::SYS_BOOT,
+            CapabilitySet::MKNOD,
+            CapabilitySet::DAC_READ_SEARCH,
+            CapabilitySet::BPF,
+        ] {
+            assert!(!KEPT.contains(capability), "{capability:?}");
+        }
+    }
+}

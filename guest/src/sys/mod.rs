@@ -1,0 +1,9 @@
+//! The only home of `unsafe`: one file per device or kernel interface, each with a safe handle on top.
+#![allow(unsafe_code)]
+
+pub mod dev_mem;
+pub mod dm;
+pub mod process;
+pub mod seccomp;
+pub mod sev_guest;
+pub mod vsock;

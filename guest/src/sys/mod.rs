@@ -3,6 +3,7 @@
 
 pub mod dev_mem;
 pub mod dm;
+pub mod net;
 pub mod process;
 pub mod seccomp;
 pub mod sev_guest;

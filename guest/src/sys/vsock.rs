@@ -117,7 +117,7 @@ impl VsockListener {
                 failed => failed,
             }
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(AsyncFd::register(fd)?)) }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(register(fd)?)) }
     }
 
     /// The next connection.
@@ -151,6 +151,12 @@ fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, VsockPeer)> {
     Ok((fd, VsockPeer { cid: peer.svm_cid, port: peer.svm_port }))
 }
 
+fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd always returns the same descriptor and closes it only when it is dropped, after the AsyncFd that
+    // owns it has left the reactor.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
 /// A connection as tokio sees it.
 #[derive(Debug)]
 pub struct VsockStream {
@@ -160,7 +166,7 @@ pub struct VsockStream {
 
 impl VsockStream {
     fn new(fd: OwnedFd, peer: VsockPeer) -> io::Result<Self> {
-        Ok(Self { fd: AsyncFd::register(fd)?, peer })
+        Ok(Self { fd: register(fd)?, peer })
     }
 
     /// Who is on the other end.

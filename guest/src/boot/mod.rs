@@ -1,0 +1,51 @@
+//! From the first mount to the workload's root: everything that happens before the agent answers.
+
+pub mod devices;
+pub mod mounts;
+pub mod root;
+pub mod tee;
+
+use coffer_spec::{Document, MeasuredCommandLine, Tee};
+
+use crate::{
+    failure::{Code, Failure, OrFail},
+    spec_disk::{SpecDisk, first_clock},
+};
+
+/// What is known once the spec has been checked against the measured command line.
+#[derive(Debug)]
+pub struct Checked {
+    /// The spec.
+    pub document: Document,
+    /// The clock to start with, seconds since 1970.
+    pub clock: Option<u64>,
+}
+
+/// Checks what was read from the spec disk against the measured command line.
+///
+/// # Errors
+/// `spec-invalid`, `spec-mismatch`, `tee-mismatch`.
+pub fn check_spec(disk: &[u8], command_line: &MeasuredCommandLine) -> Result<Checked, Failure> {
+    let disk = SpecDisk::parse(disk).or_fail(Code::SpecInvalid, "read the spec disk")?;
+    let digest = coffer_verifier::abi::WorkloadDigest::of(&disk.document);
+    if digest != command_line.workload {
+        let detail = format!("spec disk holds {digest}, the measured command line names {}", command_line.workload);
+        return Err(Failure::new(Code::SpecMismatch, detail));
+    }
+    let document = Document::parse(disk.document).or_fail(Code::SpecInvalid, "parse the spec")?;
+    let (spec_tee, line_tee) = (document.spec().tee, command_line.tee);
+    if spec_tee != line_tee {
+        let detail = format!("spec demands {spec_tee:?}, the measured command line {line_tee:?}");
+        return Err(Failure::new(Code::TeeMismatch, detail));
+    }
+    let clock = first_clock(disk.claimed_unix_seconds, document.spec().floors.not_before);
+    Ok(Checked { document, clock })
+}
+
+/// True where the host is nobody's friend.
+pub fn is_tee(tee: Tee) -> bool {
+    tee != Tee::None
+}
+
+#[cfg(test)]
+mod tests;

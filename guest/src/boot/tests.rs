@@ -1,0 +1,79 @@
+use coffer_spec::{
+    Floors, HostMay, Image, MeasuredCommandLine, Process, Root, Tee, VerityTable, WorkloadSpec,
+};
+
+use super::*;
+
+pub(crate) fn spec(tee: Tee) -> WorkloadSpec {
+    WorkloadSpec {
+        version: 1,
+        tenant: "acme".into(),
+        tee,
+        host_may: vec![HostMay::Stop],
+        inject: vec![],
+        image: Image { reference: "local/app:1".into(), config_digest: "sha256:00".into() },
+        root: Root {
+            verity: VerityTable {
+                algorithm: "sha256".into(),
+                block_size: 4096,
+                data_blocks: 8,
+                hash_start: 8,
+                salt: String::new(),
+                root_hash: "ab".repeat(32),
+            },
+            scratch_bytes: 1 << 20,
+        },
+        process: Process {
+            argv: vec!["/bin/app".into()],
+            env: vec![],
+            cwd: "/".into(),
+            user: String::new(),
+            stop_signal: 15,
+            hostname: "box".into(),
+        },
+        kbs: None,
+        secrets: vec![],
+        owners: vec![],
+        mounts: vec![],
+        audiences: vec![],
+        floors: Floors { not_before: 1000, ..Floors::default() },
+    }
+}
+
+fn disk(document: &Document) -> Vec<u8> {
+    SpecDisk { document: document.bytes().to_vec(), claimed_unix_seconds: Some(5) }.write()
+}
+
+#[test]
+fn accepts_the_spec_the_command_line_names() {
+    let document = Document::write(&spec(Tee::Simulated)).unwrap();
+    let line = MeasuredCommandLine { workload: document.digest(), tee: Tee::Simulated };
+    let checked = check_spec(&disk(&document), &line).unwrap();
+    assert_eq!(checked.document, document);
+    assert_eq!(checked.clock, Some(1000), "never before the floor");
+}
+
+#[test]
+fn refuses_another_spec_than_the_measured_one() {
+    let document = Document::write(&spec(Tee::None)).unwrap();
+    let other = Document::write(&WorkloadSpec { tenant: "other".into(), ..spec(Tee::None) }).unwrap();
+    let line = MeasuredCommandLine { workload: document.digest(), tee: Tee::None };
+    assert_eq!(check_spec(&disk(&other), &line).unwrap_err().code, Code::SpecMismatch);
+}
+
+#[test]
+fn refuses_a_weaker_secure_processor_than_the_spec_demands() {
+    let document = Document::write(&spec(Tee::Snp)).unwrap();
+    for tee in [Tee::Simulated, Tee::None] {
+        let line = MeasuredCommandLine { workload: document.digest(), tee };
+        assert_eq!(check_spec(&disk(&document), &line).unwrap_err().code, Code::TeeMismatch);
+    }
+}
+
+#[test]
+fn refuses_bytes_that_are_no_spec() {
+    let line = MeasuredCommandLine { workload: coffer_verifier::abi::WorkloadDigest::of(b"x"), tee: Tee::None };
+    assert_eq!(check_spec(b"junk", &line).unwrap_err().code, Code::SpecInvalid);
+    let disk = SpecDisk { document: b"x".to_vec(), claimed_unix_seconds: None }.write();
+    assert_eq!(check_spec(&disk, &line).unwrap_err().code, Code::SpecInvalid);
+}

@@ -1,14 +1,25 @@
 //! coffer-init: PID 1 and agent of the guest.
 //!
-//! One static binary. [`boot`] is the road from the first mount to the running workload, [`agent`] answers on vsock,
-//! [`container`] is how a program gets into the workload's place.
+//! One static binary. [`init`] is the road from the first mount ([`boot`]) to the running workload, [`agent`] answers on
+//! vsock, [`container`] is how a program gets into the workload's place.
 //! Trusts: the measured platform it came with, the spec whose digest is measured, its secure processor.
 //! Never: falls back from one TEE to another; believes the host's clock, disks or answers; puts workload output or a
 //! secret on the console.
 //! Source: DESIGN §3, §7, §8.
 
+pub mod init;
+
+pub mod agent;
+pub mod boot;
 pub mod container;
+pub mod events;
+pub mod failure;
 pub mod log_ring;
 pub mod passwd;
+pub mod processor;
+pub mod reaper;
+pub mod secrets;
+pub mod spawn;
 pub mod spec_disk;
 pub mod sys;
+pub mod workload;

@@ -48,4 +48,4 @@ pub fn is_tee(tee: Tee) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,4 @@
-use coffer_spec::{
-    Floors, HostMay, Image, MeasuredCommandLine, Process, Root, Tee, VerityTable, WorkloadSpec,
-};
+use coffer_spec::{Floors, HostMay, Image, MeasuredCommandLine, Process, Root, Tee, VerityTable, WorkloadSpec};
 
 use super::*;
 

@@ -6,5 +6,5 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(coffer_guest::container::helper::STAGE) {
         return coffer_guest::container::helper::run();
     }
-    ExitCode::FAILURE
+    coffer_guest::init::run()
 }

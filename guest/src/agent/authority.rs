@@ -1,0 +1,138 @@
+//! Who asks, and whether the spec lets them.
+
+use std::sync::Arc;
+
+use coffer_ratls::ConnectionState;
+use coffer_spec::{Capability, HostMay, WorkloadSpec};
+use coffer_verifier::abi::SpkiDigest;
+use tonic::{Extensions, Status};
+
+/// On which port a service answers; the port decides how a caller is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Plain vsock: whoever asks is the host.
+    Host,
+    /// RA-TLS: whoever asks has proved a key.
+    Owners,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    Stop,
+    Stats,
+    Logs,
+    Exec,
+    Inject,
+    Unseal,
+}
+
+impl Act {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Stats => "stats",
+            Self::Logs => "logs",
+            Self::Exec => "exec",
+            Self::Inject => "inject",
+            Self::Unseal => "unseal",
+        }
+    }
+}
+
+impl Door {
+    /// Lets the caller of a request do `act`, or refuses.
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    pub(super) fn admit(self, extensions: &Extensions, spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
+        match self {
+            Self::Host => admit_host(spec, act),
+            Self::Owners => {
+                let state = extensions
+                    .get::<Arc<ConnectionState>>()
+                    .ok_or_else(|| Status::internal("request did not come over RA-TLS"))?;
+                admit_owner(spec, state.peer_spki(), act)
+            }
+        }
+    }
+}
+
+#[allow(clippy::result_large_err)]
+fn admit_host(spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
+    let needed = match act {
+        Act::Stop => Some(HostMay::Stop),
+        Act::Stats => Some(HostMay::Stats),
+        Act::Logs => Some(HostMay::Logs),
+        Act::Exec => Some(HostMay::Exec),
+        Act::Inject | Act::Unseal => None,
+    };
+    if needed.is_some_and(|needed| spec.host_may.contains(&needed)) {
+        Ok(())
+    } else {
+        Err(Status::permission_denied(format!("host-may-not:{}", act.word())))
+    }
+}
+
+/// Stopping and coarse statistics need no capability of their own: every listed owner has them.
+#[allow(clippy::result_large_err)]
+fn admit_owner(spec: &WorkloadSpec, key: &SpkiDigest, act: Act) -> Result<(), Status> {
+    let needed = match act {
+        Act::Stop | Act::Stats => None,
+        Act::Logs => Some(Capability::Logs),
+        Act::Exec => Some(Capability::Exec),
+        Act::Inject => Some(Capability::Inject),
+        Act::Unseal => Some(Capability::Unseal),
+    };
+    let listed = spec.owners.iter().filter(|owner| owner.key == *key);
+    let mut admitted = listed.filter(|owner| needed.is_none_or(|needed| owner.may.contains(&needed)));
+    if admitted.next().is_some() {
+        Ok(())
+    } else {
+        Err(Status::permission_denied(format!("owner-may-not:{}", act.word())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_spec::{Owner, Tee};
+
+    use super::*;
+
+    fn spec() -> WorkloadSpec {
+        WorkloadSpec {
+            host_may: vec![HostMay::Stop, HostMay::Logs],
+            owners: vec![Owner { key: SpkiDigest::of(b"alice"), may: vec![Capability::Exec] }],
+            ..crate::boot::tests::spec(Tee::Simulated)
+        }
+    }
+
+    #[test]
+    fn the_host_gets_what_the_spec_lists_and_nothing_else() {
+        let spec = spec();
+        for act in [Act::Stop, Act::Logs] {
+            assert!(admit_host(&spec, act).is_ok());
+        }
+        for act in [Act::Stats, Act::Exec, Act::Inject, Act::Unseal] {
+            let status = admit_host(&spec, act).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::PermissionDenied);
+            assert_eq!(status.message(), format!("host-may-not:{}", act.word()));
+        }
+    }
+
+    #[test]
+    fn an_owner_gets_what_is_listed_for_that_key() {
+        let spec = spec();
+        let (alice, mallory) = (SpkiDigest::of(b"alice"), SpkiDigest::of(b"mallory"));
+        for act in [Act::Exec, Act::Stop, Act::Stats] {
+            assert!(admit_owner(&spec, &alice, act).is_ok());
+            assert!(admit_owner(&spec, &mallory, act).is_err());
+        }
+        for act in [Act::Logs, Act::Inject, Act::Unseal] {
+            assert_eq!(admit_owner(&spec, &alice, act).unwrap_err().message(), format!("owner-may-not:{}", act.word()));
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_connection_is_no_owner() {
+        assert!(Door::Owners.admit(&Extensions::new(), &spec(), Act::Stop).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! The agent: gRPC on vsock for the host, within `host_may`, and over RA-TLS for owners, each within `may`.
+
+mod authority;
+mod control;
+mod exec;
+pub mod serve;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coffer_spec::Document;
+use tokio::sync::watch;
+
+use crate::{events::Events, log_ring::LogRing, reaper::Reaper, workload::Places};
+
+/// A request to end, by the host or an owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopOrder {
+    /// Seconds between the spec's signal and SIGKILL.
+    pub grace_seconds: u32,
+}
+
+/// What every service shares.
+pub struct Agent {
+    /// The spec this guest was launched with.
+    pub document: Document,
+    /// Phase and exit status.
+    pub events: Arc<Events>,
+    /// The workload's output.
+    pub logs: Arc<LogRing>,
+    /// Waits for children.
+    pub reaper: Arc<Reaper>,
+    /// Where things are.
+    pub places: Places,
+    /// What is added to every environment: secrets that go there. Empty until they are in place.
+    pub secret_env: Mutex<Vec<String>>,
+    workload: Mutex<Option<i32>>,
+    stop: watch::Sender<Option<StopOrder>>,
+}
+
+impl Agent {
+    /// An agent without a workload yet.
+    pub fn new(document: Document, events: Arc<Events>, places: Places) -> Self {
+        Self {
+            document,
+            events,
+            logs: Arc::new(LogRing::new(crate::log_ring::CAPACITY)),
+            reaper: Arc::default(),
+            places,
+            secret_env: Mutex::default(),
+            workload: Mutex::default(),
+            stop: watch::Sender::new(None),
+        }
+    }
+
+    /// The workload's process id while it runs.
+    pub fn workload(&self) -> Option<i32> {
+        *self.workload.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It has started, or ended.
+    pub fn set_workload(&self, pid: Option<i32>) {
+        *self.workload.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+    }
+
+    /// Orders to end, as they come.
+    pub fn stop_orders(&self) -> watch::Receiver<Option<StopOrder>> {
+        self.stop.subscribe()
+    }
+
+    fn order_stop(&self, order: StopOrder) {
+        self.stop.send_replace(Some(order));
+    }
+}

@@ -1,0 +1,253 @@
+//! PID 1: the whole life of the guest, from the first mount to power-off.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use coffer_guest_proto::Phase;
+use coffer_ratls::{Attester, Identity, IdentityKey};
+use coffer_spec::{HostMay, MeasuredCommandLine, Tee};
+use coffer_verifier::binding::certificate_report_data;
+
+use crate::{
+    agent::{Agent, StopOrder, serve},
+    boot::{self, Checked, devices, mounts, root, tee},
+    container::{STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND},
+    events::Events,
+    failure::{Code, Failure, OrFail},
+    passwd::Identity as User,
+    processor::{self, GuestAttester, SharedProcessor},
+    secrets,
+    spawn::StartError,
+    sys::{net, process::signal},
+    workload::{Places, program, resolve_user, start_workload},
+};
+
+/// How long the guest stays up after the workload for whoever still reads its output.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Runs as PID 1. Ends the machine, whatever happens.
+pub fn run() -> std::process::ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("coffer-init is PID 1 of a Coffer guest and does nothing else");
+        return std::process::ExitCode::from(2);
+    }
+    if let Err(failure) = live() {
+        // The host is told by `live` once there is a line; the console always has the word.
+        println!("coffer: {}", failure.code.as_str());
+    }
+    power_off();
+    std::process::ExitCode::FAILURE
+}
+
+fn power_off() {
+    rustix::fs::sync();
+    // `reboot=t` on the measured command line makes this a triple fault, which ends the VM.
+    let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+}
+
+fn live() -> Result<(), Failure> {
+    mounts::early()?;
+    devices::load_modules(Path::new("/modules"))?;
+    let line = std::fs::read_to_string("/proc/cmdline").or_fail(Code::Internal, "read the command line")?;
+    let line = MeasuredCommandLine::parse(&line).or_fail(Code::SpecInvalid, "read the command line")?;
+    let events = Arc::new(Events::connect(!boot::is_tee(line.tee)));
+    events.reached(Phase::Booted);
+    let result = boot_and_run(&line, &events);
+    if let Err(failure) = &result {
+        events.failed(failure);
+        // What was written has to leave the guest before it ends.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    result
+}
+
+/// What the synchronous half of the boot gives.
+struct Booted {
+    checked: Checked,
+    processor: Option<SharedProcessor>,
+}
+
+fn boot_and_run(line: &MeasuredCommandLine, events: &Arc<Events>) -> Result<(), Failure> {
+    let booted = boot(line, events)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .or_fail(Code::Internal, "start the event loop")?;
+    let result = runtime.block_on(agent_and_workload(booted, events));
+    runtime.shutdown_background();
+    result
+}
+
+fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> {
+    mounts::leave_initrd()?;
+    mounts::own_folders()?;
+    net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
+    let sys_block = Path::new("/sys/block");
+    let disk = devices::read_spec_disk(&devices::find_disk(sys_block, "coffer-spec")?)?;
+    let checked = boot::check_spec(&disk, line)?;
+    let spec = checked.document.spec();
+    set_clock(checked.clock);
+    tee::check_cpu(spec.tee, Path::new("/"))?;
+    let mut processor = processor::open(spec.tee)?;
+    if let Some(processor) = &mut processor {
+        tee::check_own_report(processor.as_mut(), &checked.document.digest())?;
+    }
+    events.reached(Phase::SpecChecked);
+    let on_corruption = if boot::is_tee(spec.tee) { root::OnCorruption::Panic } else { root::OnCorruption::Fail };
+    root::mount_root(&spec.root, &devices::find_disk(sys_block, "coffer-root")?, on_corruption)?;
+    events.reached(Phase::RootReady);
+    Ok(Booted { processor: processor.map(|processor| Arc::new(Mutex::new(processor))), checked })
+}
+
+/// The host's clock, for certificates and logs; no decision rests on it alone.
+fn set_clock(seconds: Option<u64>) {
+    if let Some(seconds) = seconds.and_then(|seconds| i64::try_from(seconds).ok()) {
+        let time = rustix::time::Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let _ = rustix::time::clock_settime(rustix::time::ClockId::Realtime, time);
+    }
+}
+
+async fn agent_and_workload(booted: Booted, events: &Arc<Events>) -> Result<(), Failure> {
+    let Booted { checked, processor } = booted;
+    let places = Places {
+        binary: PathBuf::from("/proc/self/exe"),
+        root: root::ROOT.into(),
+        secrets: mounts::SECRETS.into(),
+        sockets: mounts::SOCKETS.into(),
+    };
+    let agent = Arc::new(Agent::new(checked.document, events.clone(), places));
+    let reaper = agent.reaper.clone();
+    tokio::spawn(async move { reaper.run().await });
+    serve::host_ports(&agent)?;
+    let attested = match processor {
+        Some(processor) => Some(open_owner_port(&agent, processor).await?),
+        None => None,
+    };
+    events.reached(Phase::AgentReady);
+
+    let mut stop = agent.stop_orders();
+    tokio::select! {
+        result = prepare_and_run(&agent, attested) => result,
+        // Before the workload runs there is nothing to be gentle with.
+        _ = stop.wait_for(|order| order.is_some() && agent.workload().is_none() && !has_run(events)) => {
+            events.exited(128 + libc::SIGTERM);
+            Ok(())
+        }
+    }
+}
+
+fn has_run(events: &Events) -> bool {
+    matches!(events.watch().borrow().phase, Phase::Running | Phase::Exited)
+}
+
+/// Who this guest is on a connection.
+struct Attesting {
+    identity: Identity,
+    attester: Arc<dyn Attester>,
+}
+
+async fn open_owner_port(agent: &Arc<Agent>, processor: SharedProcessor) -> Result<Attesting, Failure> {
+    let attester: Arc<dyn Attester> = Arc::new(GuestAttester::new(processor.clone(), &agent.document));
+    let making = attester.clone();
+    let identity = tokio::task::spawn_blocking(move || make_identity(&*making))
+        .await
+        .or_fail(Code::Internal, "make an identity")??;
+    serve::owner_port(agent, &identity, attester.clone())?;
+    Ok(Attesting { identity, attester })
+}
+
+/// A key made inside, in a certificate with evidence for it.
+fn make_identity(attester: &dyn Attester) -> Result<Identity, Failure> {
+    let key = IdentityKey::generate().or_fail(Code::Internal, "make a key")?;
+    let _evidence = attester
+        .evidence(&certificate_report_data(&key.spki(), &attester.workload()))
+        .or_fail(Code::Internal, "make evidence for the certificate")?;
+    Identity::generate("coffer guest").or_fail(Code::Internal, "make a certificate")
+}
+
+async fn prepare_and_run(agent: &Arc<Agent>, attesting: Option<Attesting>) -> Result<(), Failure> {
+    let spec = agent.document.spec();
+    let user = resolve_user(&agent.places.root, &spec.process.user)
+        .or_fail(Code::WorkloadNotExecutable, "resolve the workload's user")?;
+    if let Some(Attesting { identity, attester }) = attesting {
+        let admitted = || agent.events.reached(Phase::Attested);
+        let environment = secrets::fetch_all(spec, &identity, attester, &agent.places.secrets, &user, admitted).await?;
+        *agent.secret_env.lock().unwrap_or_else(PoisonError::into_inner) = environment;
+    }
+    agent.events.reached(Phase::SecretsReady);
+    run_workload(agent, user).await
+}
+
+async fn run_workload(agent: &Arc<Agent>, user: User) -> Result<(), Failure> {
+    let spec = agent.document.spec();
+    let environment = agent.secret_env.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let program = program(spec, user, &environment);
+    let mut running = start_workload(&agent.places, &agent.reaper, spec, program, &agent.logs)
+        .await
+        .map_err(|error| start_failure(&error))?;
+    let pid = running.started.pid;
+    agent.set_workload(Some(pid));
+    agent.events.reached(Phase::Running);
+
+    let mut stop = agent.stop_orders();
+    let status = tokio::select! {
+        status = &mut running.started.status => status,
+        order = stop.wait_for(Option::is_some) => {
+            let order = order.ok().and_then(|order| *order);
+            let grace = order.map_or(0, |StopOrder { grace_seconds }| grace_seconds);
+            let _ = signal(pid, spec.process.stop_signal);
+            let grace = Duration::from_secs(u64::from(grace));
+            match tokio::time::timeout(grace, &mut running.started.status).await {
+                Ok(status) => status,
+                Err(_) => {
+                    let _ = signal(pid, libc::SIGKILL);
+                    (&mut running.started.status).await
+                }
+            }
+        }
+    };
+    agent.set_workload(None);
+    running.drain().await;
+    agent.logs.end();
+    agent.events.exited(status.unwrap_or(crate::container::STATUS_OURS));
+    linger(agent).await;
+    Ok(())
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    let code = match error.status {
+        STATUS_NOT_FOUND => Code::WorkloadNotFound,
+        STATUS_NOT_EXECUTABLE => Code::WorkloadNotExecutable,
+        _ => Code::Internal,
+    };
+    Failure::new(code, error.to_string())
+}
+
+/// Stays up for whoever may read the output, until somebody has read all of it, or is told to stop.
+async fn linger(agent: &Arc<Agent>) {
+    let spec = agent.document.spec();
+    let readers = spec.host_may.contains(&HostMay::Logs)
+        || spec.tee != Tee::None && spec.owners.iter().any(|owner| owner.may.contains(&coffer_spec::Capability::Logs));
+    let patience = if readers { LINGER } else { Duration::from_millis(300) };
+    let mut stop = agent.stop_orders();
+    let stopped = async {
+        let _ = stop.wait_for(Option::is_some).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let drained = async {
+        while !agent.logs.is_drained() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = tokio::time::sleep(patience) => {}
+        () = stopped => {}
+    }
+    // The last frames have to leave the guest.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}

@@ -1,0 +1,113 @@
+//! The secure processor of this guest, and the evidence made with it.
+
+use std::{
+    io::{Read, Write},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use coffer_guest_proto::ports::{HOST_CID, HOST_PROCESSOR};
+use coffer_ratls::{Attester, AttesterError};
+use coffer_spec::{Document, Tee};
+use coffer_verifier::{
+    abi::{
+        ProcessorError, ReportData, ReportRequest, SecureProcessor, WorkloadDigest,
+        message::{ANSWER_HEAD, Line, LineAnswer, MessagePage, MessageProcessor, SecretsPage, encode_request},
+    },
+    evidence::Evidence,
+};
+use zeroize::Zeroize;
+
+use crate::{
+    failure::{Code, Failure, OrFail},
+    sys::{dev_mem, sev_guest::SevGuest, vsock},
+};
+
+/// Where the simulated launch puts the secrets page, outside System RAM.
+const SECRETS_PAGE: u64 = 0xE_8000;
+
+/// The processor, one request at a time.
+pub type SharedProcessor = Arc<Mutex<Box<dyn SecureProcessor>>>;
+
+/// Opens the processor the spec demands, and no other.
+///
+/// # Errors
+/// `tee-mismatch` if it is not there.
+pub fn open(tee: Tee) -> Result<Option<Box<dyn SecureProcessor>>, Failure> {
+    match tee {
+        Tee::None => Ok(None),
+        Tee::Snp => {
+            let node = SevGuest::open().or_fail(Code::TeeMismatch, "open /dev/sev-guest")?;
+            Ok(Some(Box::new(node)))
+        }
+        Tee::Simulated => {
+            let mut page = dev_mem::take_page(SECRETS_PAGE).or_fail(Code::TeeMismatch, "read the secrets page")?;
+            let secrets = SecretsPage::parse(&page);
+            page.zeroize();
+            let [vmpck0, ..] = secrets.or_fail(Code::TeeMismatch, "parse the secrets page")?.vmpcks;
+            Ok(Some(Box::new(MessageProcessor::new(HostLine::default(), vmpck0, 0))))
+        }
+    }
+}
+
+/// Carries message pages to the host, which cannot read them.
+#[derive(Default)]
+struct HostLine(Option<vsock::Line>);
+
+impl HostLine {
+    fn talk(&mut self, kind: u8, page: &MessagePage) -> std::io::Result<LineAnswer> {
+        if self.0.is_none() {
+            let line = vsock::connect(HOST_CID, HOST_PROCESSOR)?;
+            line.set_timeout(Duration::from_secs(10))?;
+            self.0 = Some(line);
+        }
+        let line = self.0.as_mut().ok_or(std::io::ErrorKind::NotConnected)?;
+        line.write_all(&encode_request(kind, page))?;
+        let mut head = [0; ANSWER_HEAD];
+        line.read_exact(&mut head)?;
+        let (mut answer, length) = LineAnswer::parse_head(&head).map_err(std::io::Error::other)?;
+        answer.cert_table = vec![0; length];
+        line.read_exact(&mut answer.cert_table)?;
+        Ok(answer)
+    }
+}
+
+impl Line for HostLine {
+    fn exchange(&mut self, kind: u8, page: &MessagePage) -> Result<LineAnswer, ProcessorError> {
+        self.talk(kind, page).map_err(|error| {
+            self.0 = None;
+            ProcessorError::Line(error.to_string())
+        })
+    }
+}
+
+/// Makes evidence of this guest.
+pub struct GuestAttester {
+    processor: SharedProcessor,
+    spec: Vec<u8>,
+    workload: WorkloadDigest,
+}
+
+impl GuestAttester {
+    /// `document`: the spec this guest was launched with.
+    pub fn new(processor: SharedProcessor, document: &Document) -> Self {
+        Self { processor, spec: document.bytes().to_vec(), workload: document.digest() }
+    }
+}
+
+impl Attester for GuestAttester {
+    fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {
+        let mut processor = self.processor.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = processor.report(&ReportRequest::new(*report_data))?;
+        Ok(Evidence {
+            report: report.report,
+            cert_table: report.cert_table,
+            crls: Vec::new(),
+            workload_spec: self.spec.clone(),
+        })
+    }
+
+    fn workload(&self) -> WorkloadDigest {
+        self.workload
+    }
+}

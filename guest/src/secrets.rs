@@ -1,0 +1,167 @@
+//! Secrets from the key broker, and where they are put.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, fchown},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use coffer_guest_proto::ports::{HOST_CID, HOST_KBS_RELAY};
+use coffer_kbs_client::{BrokerClient, ClientError, ResourcePath};
+use coffer_ratls::{Attester, Identity};
+use coffer_spec::{KbsPin, SecretTarget, WorkloadSpec};
+use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
+
+use crate::{
+    failure::{Code, Failure, OrFail},
+    passwd::Identity as User,
+    sys::vsock,
+};
+
+/// Connections tried, and the pauses between them.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+/// All attempts and all secrets together.
+const TOTAL: Duration = Duration::from_secs(30);
+/// Longest secret taken, in bytes.
+const LIMIT: usize = 4 * 1024 * 1024;
+
+/// Gets every secret of the spec and puts it in its place. Gives NAME=value for those that go into the environment.
+/// `attested` is called when the broker has admitted this guest.
+///
+/// # Errors
+/// `kbs-unreachable`, `kbs-pin-mismatch`, `not-released`; all name the broker's address.
+pub async fn fetch_all(
+    spec: &WorkloadSpec,
+    identity: &Identity,
+    attester: Arc<dyn Attester>,
+    folder: &Path,
+    user: &User,
+    attested: impl FnOnce(),
+) -> Result<Vec<String>, Failure> {
+    let Some(kbs) = &spec.kbs else { return Ok(Vec::new()) };
+    let fetch = async {
+        let client = connect(spec, kbs, identity, attester).await?;
+        attested();
+        let mut environment = Vec::new();
+        for wanted in &spec.secrets {
+            let path: ResourcePath = wanted.from.parse().or_fail(Code::SpecInvalid, &wanted.from)?;
+            let secret = client.secret(&path).await.map_err(|error| failure(kbs, &wanted.from, &error))?;
+            let value = secret.value.expose_secret();
+            if value.len() > LIMIT {
+                return Err(Failure::new(Code::Internal, format!("{path} is longer than {LIMIT} bytes")));
+            }
+            match &wanted.to {
+                SecretTarget::File(name) => {
+                    write(folder, name, value, user).or_fail(Code::Internal, "write a secret")?;
+                }
+                SecretTarget::Env(name) => {
+                    let text = Zeroizing::new(String::from_utf8(value.clone()).unwrap_or_default());
+                    if text.is_empty() || text.contains('\0') {
+                        let detail = format!("{path} is not text, so it cannot go into the environment");
+                        return Err(Failure::new(Code::Internal, detail));
+                    }
+                    environment.push(format!("{name}={}", *text));
+                }
+            }
+        }
+        Ok(environment)
+    };
+    tokio::time::timeout(TOTAL, fetch).await.unwrap_or_else(|_| {
+        let detail = format!("key broker {} did not answer within {} s", kbs.address, TOTAL.as_secs());
+        Err(Failure::new(Code::KbsUnreachable, detail))
+    })
+}
+
+async fn connect(
+    spec: &WorkloadSpec,
+    kbs: &KbsPin,
+    identity: &Identity,
+    attester: Arc<dyn Attester>,
+) -> Result<BrokerClient, Failure> {
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let result = match relay().await {
+            Ok(stream) => {
+                BrokerClient::connect(stream, identity, &spec.tenant, kbs.spki.clone(), attester.clone()).await
+            }
+            Err(error) => Err(ClientError::Unreachable { cause: error.to_string() }),
+        };
+        match (result, pauses.next()) {
+            (Ok(client), _) => return Ok(client),
+            // Only silence is worth another try; a refusal or another key will not change by asking again.
+            (Err(ClientError::Unreachable { .. }), Some(pause)) => tokio::time::sleep(pause).await,
+            (Err(error), _) => return Err(failure(kbs, "connect", &error)),
+        }
+    }
+}
+
+async fn relay() -> io::Result<vsock::VsockStream> {
+    let line = tokio::task::spawn_blocking(|| vsock::connect(HOST_CID, HOST_KBS_RELAY)).await??;
+    line.into_stream()
+}
+
+fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {
+    let code = match error {
+        ClientError::PinMismatch { .. } => Code::KbsPinMismatch,
+        ClientError::Refused { .. } => Code::NotReleased,
+        ClientError::Unreachable { .. } | ClientError::Protocol { .. } => Code::KbsUnreachable,
+        _ => Code::Internal,
+    };
+    Failure::new(code, format!("key broker {}, {what}: {error}", kbs.address))
+}
+
+/// Puts a value at `folder/name`: mode 0400 from the start, owned by `user`, never half-written.
+///
+/// # Errors
+/// The kernel's.
+pub fn write(folder: &Path, name: &str, value: &[u8], user: &User) -> io::Result<()> {
+    let unfinished = folder.join(format!(".{name}")); // names of the spec do not start with a dot
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&unfinished)?;
+    fchown(&file, Some(user.uid), Some(user.gid))?;
+    file.write_all(value)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, folder.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn secret_files_are_readable_by_their_owner_alone_and_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let user = User { uid, gid, groups: vec![], home: "/".into() };
+        for value in ["first", "second"] {
+            write(folder.path(), "token", value.as_bytes(), &user).unwrap();
+            let path = folder.path().join("token");
+            assert_eq!(fs::read_to_string(&path).unwrap(), value);
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o400, uid));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn each_refusal_has_its_own_word_and_names_the_broker() {
+        let kbs = KbsPin { address: "kbs.example:9000".into(), spki: vec![] };
+        let of = |error| failure(&kbs, "kbs:///a/b/c", &error);
+        let refused = of(ClientError::Refused { code: "not-released".into(), id: "77".into() });
+        assert_eq!(refused.code, Code::NotReleased);
+        assert!(refused.detail.contains("kbs.example:9000") && refused.detail.contains("77"));
+        let down = of(ClientError::Unreachable { cause: "reset".into() });
+        assert_eq!(down.code, Code::KbsUnreachable);
+        let found = coffer_verifier::abi::SpkiDigest::of(b"x");
+        assert_eq!(of(ClientError::PinMismatch { found, expected: vec![] }).code, Code::KbsPinMismatch);
+    }
+}

@@ -1,0 +1,163 @@
+//! The workload: started once, its output kept, its end awaited.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use coffer_guest_proto::Stream;
+use coffer_spec::WorkloadSpec;
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    pipe::{PipeFlags, pipe_with},
+};
+use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
+
+use crate::{
+    container::{Orders, Place, Program},
+    log_ring::LogRing,
+    passwd::{self, Identity, UserError},
+    reaper::Reaper,
+    spawn::{StartError, Started, start},
+};
+
+/// Bytes of passwd or group that are read.
+const ACCOUNTS_LIMIT: u64 = 1024 * 1024;
+
+/// Where the workload's files are, as the agent sees them.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// This program.
+    pub binary: PathBuf,
+    /// The workload's root.
+    pub root: PathBuf,
+    /// Its `/run/secrets`.
+    pub secrets: PathBuf,
+    /// Its `/run/coffer`.
+    pub sockets: PathBuf,
+}
+
+/// Resolves a user in the image's own account files, wherever links in the image lead.
+///
+/// # Errors
+/// [`UserError`].
+pub fn resolve_user(root: &Path, user: &str) -> Result<Identity, UserError> {
+    passwd::resolve(user, &read_inside(root, "etc/passwd"), &read_inside(root, "etc/group"))
+}
+
+fn read_inside(root: &Path, path: &str) -> String {
+    let open = || -> std::io::Result<String> {
+        let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file: OwnedFd = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+        let mut bytes = Vec::new();
+        File::from(file).take(ACCOUNTS_LIMIT).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    open().unwrap_or_default() // an image need not have one
+}
+
+/// What the workload runs: the spec's process, with `secrets` added to its environment.
+pub fn program(spec: &WorkloadSpec, identity: Identity, secrets: &[String]) -> Program {
+    let process = &spec.process;
+    let mut env = process.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOSTNAME=")) {
+        env.insert(0, format!("HOSTNAME={}", process.hostname));
+    }
+    env.extend_from_slice(secrets);
+    Program { argv: process.argv.clone(), env, cwd: process.cwd.clone(), identity }
+}
+
+/// A running workload and the tasks that read its output.
+pub struct Running {
+    /// Process and exit status.
+    pub started: Started,
+    outputs: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits for what is still in the pipes, but not for ever: something may have kept them open.
+    pub async fn drain(self) {
+        for output in self.outputs {
+            let abort = output.abort_handle();
+            if tokio::time::timeout(Duration::from_secs(1), output).await.is_err() {
+                abort.abort();
+            }
+        }
+    }
+}
+
+/// Starts the workload in a place of its own; its output goes into `logs`.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start_workload(
+    places: &Places,
+    reaper: &Reaper,
+    spec: &WorkloadSpec,
+    program: Program,
+    logs: &Arc<LogRing>,
+) -> Result<Running, StartError> {
+    let place = Place::New {
+        root: places.root.clone(),
+        secrets: places.secrets.clone(),
+        agent: places.sockets.clone(),
+        hostname: spec.process.hostname.clone(),
+        tmpfs: spec.mounts.iter().map(|mount| (mount.path.clone(), mount.tmpfs_bytes)).collect(),
+    };
+    let (stdout, their_stdout) = output_pipe()?;
+    let (stderr, their_stderr) = output_pipe()?;
+    let stdio = [Stdio::null(), their_stdout.into(), their_stderr.into()];
+    let started = start(&places.binary, reaper, &Orders { place, program }, stdio).await?;
+    let outputs = vec![
+        tokio::spawn(keep(stdout, Stream::Stdout, logs.clone())),
+        tokio::spawn(keep(stderr, Stream::Stderr, logs.clone())),
+    ];
+    Ok(Running { started, outputs })
+}
+
+/// A pipe whose reading end is the agent's.
+///
+/// # Errors
+/// [`StartError`] with the kernel's reason.
+pub fn output_pipe() -> Result<(pipe::Receiver, OwnedFd), StartError> {
+    let failed = |errno| StartError { status: crate::container::STATUS_OURS, what: "make a pipe".into(), errno };
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.raw_os_error()))?;
+    let ours =
+        pipe::Receiver::from_owned_fd(ours).map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok((ours, theirs))
+}
+
+async fn keep(mut output: pipe::Receiver, stream: Stream, logs: Arc<LogRing>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = output.read(&mut buffer).await {
+        logs.push(stream, unix_nanos(), &buffer[..count]).await;
+    }
+}
+
+fn unix_nanos() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn account_files_are_read_inside_the_image_only() {
+        let image = tempfile::tempdir().unwrap();
+        let etc = image.path().join("etc");
+        std::fs::create_dir(&etc).unwrap();
+        std::os::unix::fs::symlink("/real", etc.join("passwd")).unwrap();
+        std::fs::write(image.path().join("real"), "app:x:5:6::/home:/bin/sh\n").unwrap();
+        assert_eq!(resolve_user(image.path(), "app").unwrap().uid, 5);
+        std::fs::remove_file(image.path().join("real")).unwrap();
+        assert!(resolve_user(image.path(), "root").is_err(), "the machine's own passwd is not consulted");
+        assert_eq!(resolve_user(image.path(), "").unwrap().uid, 0);
+    }
+}

@@ -76,7 +76,7 @@ fn start(status: &mut File) -> Result<i32, Failure> {
     let orders = read_orders().during("read orders")?;
     let beside = match &orders.place {
         Place::New { .. } => {
-            process::leave_namespaces().during("make namespaces")?;
+            process::new_process_ids().during("make namespaces")?;
             None
         }
         Place::Beside { pid } => {
@@ -148,6 +148,8 @@ fn prepare_and_exec(orders: &Orders, beside: Option<place::Namespaces>) -> Resul
             std::env::set_current_dir(&program.cwd).during(format!("change to {}", program.cwd))?;
         }
         (new, _) => {
+            // Only here: the half that waits keeps its own view of the files.
+            process::leave_namespaces().during("make namespaces")?;
             place::build(new).map_err(|(what, error)| Failure { status: STATUS_OURS, what, error })?;
             std::fs::create_dir_all(&program.cwd).during(format!("make {}", program.cwd))?;
             std::env::set_current_dir(&program.cwd).during(format!("change to {}", program.cwd))?;

@@ -127,13 +127,22 @@ pub fn signal(pid: i32, number: i32) -> io::Result<()> {
     if unsafe { libc::kill(pid, number) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Leaves the parent's mount, process, host name, IPC and control group namespaces; children are in the new ones.
+/// Children will be in a process id namespace of their own.
+///
+/// # Errors
+/// The kernel's: EPERM without CAP_SYS_ADMIN.
+pub fn new_process_ids() -> io::Result<()> {
+    // SAFETY: descriptors stay shared (no CLONE_FILES), which is the one danger of unshare.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWPID) }.map_err(io::Error::from)
+}
+
+/// Leaves the parent's mount, host name, IPC and control group namespaces.
 ///
 /// # Errors
 /// The kernel's: EPERM without CAP_SYS_ADMIN.
 pub fn leave_namespaces() -> io::Result<()> {
     use rustix::thread::UnshareFlags as Flags;
-    let flags = Flags::NEWNS | Flags::NEWPID | Flags::NEWUTS | Flags::NEWIPC | Flags::NEWCGROUP;
+    let flags = Flags::NEWNS | Flags::NEWUTS | Flags::NEWIPC | Flags::NEWCGROUP;
     // SAFETY: descriptors stay shared (no CLONE_FILES), which is the one danger of unshare.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }

@@ -15,6 +15,7 @@ mod derive;
 mod endorsements;
 mod guest;
 mod installation;
+pub mod kds;
 mod launch;
 mod options;
 mod report;

@@ -27,6 +27,14 @@ pub fn ark_file(folder: &Path, product: ProductLine) -> PathBuf {
 /// # Errors
 /// Class `config` if a file cannot be read, understood or written.
 pub fn open(folder: &Path, product: ProductLine) -> Result<Installation, Failure> {
+    open_all(folder, &[product], false)
+}
+
+/// [`open`] for several product lines, with `vlek` their ASVKs as well.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_all(folder: &Path, products: &[ProductLine], vlek: bool) -> Result<Installation, Failure> {
     crate::home::private_folder(folder).map_err(|error| Failure::caused(Class::Config, &error))?;
     // Two first uses at once would make two chips.
     let lock = File::create(folder.join("lock"))?;
@@ -36,7 +44,12 @@ pub fn open(folder: &Path, product: ProductLine) -> Result<Installation, Failure
         Some(installation) => (installation, false),
         None => (Installation::create(now()).map_err(|error| Failure::caused(Class::Internal, &error))?, true),
     };
-    let changed = installation.ensure(product, now()).map_err(|error| Failure::caused(Class::Internal, &error))?;
+    let ensure = if vlek { Installation::ensure_vlek } else { Installation::ensure };
+    let mut changed = false;
+    for product in products {
+        changed |=
+            ensure(&mut installation, *product, now()).map_err(|error| Failure::caused(Class::Internal, &error))?;
+    }
     if fresh || changed {
         let bytes = installation.to_bytes().map_err(|error| Failure::caused(Class::Internal, &error))?;
         write_private(&path, &bytes)?;

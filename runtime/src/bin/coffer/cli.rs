@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::error::{Class, Classify as _, CliError};
 use crate::kbs;
 use crate::report;
+use crate::sim;
 use crate::verify;
 use crate::version;
 
@@ -35,6 +36,8 @@ pub enum Command {
     Kbs(Box<kbs::Args>),
     /// Show what a report says, without deciding about it.
     Report(report::Args),
+    /// Make simulated evidence and attacks, and check verifiers with them.
+    Sim(sim::Args),
     /// Decide about evidence in a file, offline.
     Verify(Box<verify::Args>),
     /// Print the version.
@@ -47,6 +50,7 @@ impl Command {
         match self {
             Self::Kbs(args) => kbs::run(args, context),
             Self::Report(args) => report::run(&args, context),
+            Self::Sim(args) => sim::run(args, context),
             Self::Verify(args) => verify::run(&args, context),
             Self::Version(args) => version::run(&args, context),
         }

@@ -6,6 +6,7 @@ mod cli;
 mod error;
 mod kbs;
 mod report;
+mod sim;
 mod verify;
 mod version;
 

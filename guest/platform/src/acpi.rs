@@ -1,4 +1,4 @@
-//! ACPI tables of the machine model: RSDP, XSDT, FADT (hardware-reduced), MADT and a DSDT that names each device.
+//! ACPI tables of the machine model: RSDP, XSDT, FADT, MADT and a DSDT that names each device.
 //!
 //! Linux learns its virtual CPUs, interrupt controllers, serial port and virtio-mmio transports from here and from
 //! nowhere else; the host's own tables are never used. The blob is part of the launch plan, so it is measured.
@@ -7,7 +7,8 @@
 use acpi_tables::{
     Aml,
     aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Path, ResourceTemplate, Scope},
-    fadt::{FADTBuilder, Flags},
+    fadt::{FADT, FADTBuilder, Flags},
+    gas::{AccessSize, AddressSpace, GAS},
     madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic},
     rsdp::Rsdp,
     sdt::Sdt,
@@ -25,9 +26,8 @@ pub fn tables(vcpus: u32) -> Vec<u8> {
     let mut blob = Blob(vec![0; Rsdp::len()]);
 
     let dsdt = blob.append(&dsdt());
-    let fadt = FADTBuilder::new(OEM, OEM_TABLE, 1).flag(Flags::HwReducedAcpi).dsdt_64(dsdt).finalize();
-    let fadt = blob.append(&bytes(&fadt));
-    let madt = blob.append(&bytes(&madt(vcpus)));
+    let fadt = blob.append(&bytes(&fadt(dsdt)));
+    let madt = blob.append(&madt(vcpus));
 
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
     xsdt.add_entry(fadt);
@@ -54,13 +54,52 @@ impl Blob {
     }
 }
 
-fn madt(vcpus: u32) -> MADT {
+/// Not hardware-reduced: a hardware-reduced machine has no PIT, and a guest that cannot calibrate its TSC against the PIT
+/// on a busy host then waits for ever for a clock tick. ACPICA wants PM1 register blocks on such a machine; nothing
+/// answers at these ports, so every bit reads as one, ACPI counts as enabled and no event ever comes.
+fn fadt(dsdt: u64) -> FADT {
+    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, 1)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::ProcC1)
+        .flag(Flags::PwrButton)
+        .flag(Flags::SlpButton)
+        .dsdt_64(dsdt);
+    fadt.sci_int = SCI_IRQ.into();
+    fadt.pm1a_evt_blk = u32::from(PM1_EVENT_PORT).into();
+    fadt.pm1_evt_len = 4;
+    fadt.x_pm1a_evt_blk = GAS::new(AddressSpace::SystemIo, 32, 0, AccessSize::WordAccess, PM1_EVENT_PORT.into());
+    fadt.pm1a_cnt_blk = u32::from(PM1_CONTROL_PORT).into();
+    fadt.pm1_cnt_len = 2;
+    fadt.x_pm1a_cnt_blk = GAS::new(AddressSpace::SystemIo, 16, 0, AccessSize::WordAccess, PM1_CONTROL_PORT.into());
+    fadt.iapc_boot_arch = LEGACY_DEVICES.into();
+    fadt.finalize()
+}
+
+/// Interrupt source override: the PIT's IRQ 0 arrives at I/O APIC input 2, as on every PC (ACPI 6.5, table 5.26).
+const PIT_OVERRIDE: [u8; 10] = [2, 10, 0, 0, 2, 0, 0, 0, 0, 0];
+/// MADT flag: two 8259 interrupt controllers are there.
+const PCAT_COMPAT: u32 = 1;
+/// IAPC_BOOT_ARCH: there are devices on ISA addresses.
+const LEGACY_DEVICES: u16 = 1;
+const SCI_IRQ: u16 = 9;
+const PM1_EVENT_PORT: u16 = 0x600;
+const PM1_CONTROL_PORT: u16 = 0x604;
+
+fn madt(vcpus: u32) -> Vec<u8> {
     let mut madt = MADT::new(OEM, OEM_TABLE, 1, LocalInterruptController::Address(LOCAL_APIC));
     for id in 0..vcpus {
         madt.add_structure(ProcessorLocalApic::new(id as u8, id as u8, EnabledStatus::Enabled));
     }
     madt.add_structure(IoApic::new(0, IO_APIC, 0));
-    madt
+    // The crate offers neither the flag nor the override: both go into the finished table.
+    let mut table = bytes(&madt);
+    table.extend_from_slice(&PIT_OVERRIDE);
+    let length = table.len() as u32;
+    table[4..8].copy_from_slice(&length.to_le_bytes());
+    table[40..44].copy_from_slice(&PCAT_COMPAT.to_le_bytes());
+    table[9] = 0;
+    table[9] = table.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+    table
 }
 
 fn dsdt() -> Vec<u8> {
@@ -131,7 +170,7 @@ mod tests {
             let (fadt, madt) = (table(&blob, u64_at(xsdt, 36)), table(&blob, u64_at(xsdt, 44)));
             assert_eq!((&fadt[..4], sum(fadt)), (&b"FACP"[..], 0));
             assert_eq!((&madt[..4], sum(madt)), (&b"APIC"[..], 0));
-            assert_eq!(madt.len(), 44 + 8 * vcpus as usize + 12);
+            assert_eq!(madt.len(), 44 + 8 * vcpus as usize + 12 + PIT_OVERRIDE.len());
             let dsdt = table(&blob, u64_at(fadt, 140));
             assert_eq!((&dsdt[..4], sum(dsdt)), (&b"DSDT"[..], 0));
         }

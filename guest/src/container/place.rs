@@ -66,7 +66,7 @@ pub(super) fn build(place: &Place) -> Step<()> {
     let secrets = step("open the secrets", detached(secrets))?;
     let agent = step("open the agent's folder", detached(agent))?;
     step("pivot into the root", pivot(root))?;
-    rustix::process::umask(Mode::empty());
+    rustix::process::umask(Mode::from_raw_mode(0o022));
 
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     tree("proc", "/proc", "proc", quiet, "")?;
@@ -89,7 +89,6 @@ pub(super) fn build(place: &Place) -> Step<()> {
     hide_kernel_files()?;
     step("set the host name", rustix::system::sethostname(hostname.as_bytes()))?;
     step("write files in /etc", name_files(hostname))?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
 }
 
@@ -140,6 +139,7 @@ fn device_nodes() -> io::Result<()> {
             mode,
             rustix::fs::makedev(major, minor),
         )?;
+        fs::set_permissions(format!("/dev/{name}"), Permissions::from_mode(0o666))?;
     }
     for (name, to) in [
         ("fd", "/proc/self/fd"),

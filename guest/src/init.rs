@@ -156,17 +156,17 @@ async fn open_owner_port(agent: &Arc<Agent>, processor: SharedProcessor) -> Resu
     let identity = tokio::task::spawn_blocking(move || make_identity(&*making))
         .await
         .or_fail(Code::Internal, "make an identity")??;
-    serve::owner_port(agent, &identity, attester.clone())?;
+    serve::owner_port(agent, &identity, attester.clone(), processor)?;
     Ok(Attesting { identity, attester })
 }
 
 /// A key made inside, in a certificate with evidence for it.
 fn make_identity(attester: &dyn Attester) -> Result<Identity, Failure> {
     let key = IdentityKey::generate().or_fail(Code::Internal, "make a key")?;
-    let _evidence = attester
+    let evidence = attester
         .evidence(&certificate_report_data(&key.spki(), &attester.workload()))
         .or_fail(Code::Internal, "make evidence for the certificate")?;
-    Identity::generate("coffer guest").or_fail(Code::Internal, "make a certificate")
+    Identity::attested(&key, "coffer guest", &evidence.to_cmw()).or_fail(Code::Internal, "make a certificate")
 }
 
 async fn prepare_and_run(agent: &Arc<Agent>, attesting: Option<Attesting>) -> Result<(), Failure> {
@@ -201,12 +201,11 @@ async fn run_workload(agent: &Arc<Agent>, user: User) -> Result<(), Failure> {
             let grace = order.map_or(0, |StopOrder { grace_seconds }| grace_seconds);
             let _ = signal(pid, spec.process.stop_signal);
             let grace = Duration::from_secs(u64::from(grace));
-            match tokio::time::timeout(grace, &mut running.started.status).await {
-                Ok(status) => status,
-                Err(_) => {
-                    let _ = signal(pid, libc::SIGKILL);
-                    (&mut running.started.status).await
-                }
+            if let Ok(status) = tokio::time::timeout(grace, &mut running.started.status).await {
+                status
+            } else {
+                let _ = signal(pid, libc::SIGKILL);
+                (&mut running.started.status).await
             }
         }
     };

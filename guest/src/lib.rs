@@ -18,6 +18,7 @@ pub mod log_ring;
 pub mod passwd;
 pub mod processor;
 pub mod reaper;
+pub mod sealing;
 pub mod secrets;
 pub mod spawn;
 pub mod spec_disk;

@@ -3,6 +3,7 @@
 mod authority;
 mod control;
 mod exec;
+mod owner;
 pub mod serve;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,6 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use coffer_guest_proto::{
     control_server::ControlServer,
     exec_server::ExecServer,
+    owner_server::OwnerServer,
     ports::{CONTROL, EXEC, HOST_CID, RA_TLS},
 };
 use coffer_ratls::{AttestationService, Attester, ClientRule, Identity, Purpose, ServeLimits, ServerTls};
@@ -14,9 +15,10 @@ use tonic::{
     transport::{Server, server::Router},
 };
 
-use super::{Agent, authority::Door, control::ControlService, exec::ExecService};
+use super::{Agent, authority::Door, control::ControlService, exec::ExecService, owner::OwnerService};
 use crate::{
     failure::{Code, Failure, OrFail},
+    processor::SharedProcessor,
     sys::vsock::{VsockListener, VsockStream},
 };
 
@@ -36,10 +38,16 @@ pub fn host_ports(agent: &Arc<Agent>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// `internal`.
-pub fn owner_port(agent: &Arc<Agent>, identity: &Identity, attester: Arc<dyn Attester>) -> Result<(), Failure> {
+pub fn owner_port(
+    agent: &Arc<Agent>,
+    identity: &Identity,
+    attester: Arc<dyn Attester>,
+    processor: SharedProcessor,
+) -> Result<(), Failure> {
     let door = Door::Owners;
     let routes = Routes::new(ControlServer::new(ControlService { agent: agent.clone(), door }))
-        .add_service(ExecServer::new(ExecService { agent: agent.clone(), door }));
+        .add_service(ExecServer::new(ExecService { agent: agent.clone(), door }))
+        .add_service(OwnerServer::new(OwnerService { agent: agent.clone(), processor }));
     let tls = ServerTls::new(identity, ClientRule::AuthorizedPerCall, Purpose::Control)
         .or_fail(Code::Internal, "configure TLS")?;
     let listener = VsockListener::bind(RA_TLS).or_fail(Code::Internal, "listen for owners")?;

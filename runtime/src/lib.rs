@@ -12,6 +12,8 @@ pub mod id;
 pub mod lock;
 pub mod state;
 
+pub mod images;
+pub mod owner_list;
 pub mod request;
 pub mod tools;
 

@@ -19,7 +19,21 @@ use coffer_verifier::{
     UnixTime, abi::ReportData, appraise, evidence::Evidence, verify,
 };
 
+use crate::failure::{Class, Failure};
 use crate::hybrid::{self, HybridError};
+
+impl From<OwnerKeyError> for Failure {
+    fn from(error: OwnerKeyError) -> Self {
+        let failure = Self::caused(Class::Config, &error);
+        match error {
+            OwnerKeyError::Exists(_) => {
+                failure.hint("`coffer owner show` prints it; a key that is removed is lost, and with it all it may do")
+            }
+            OwnerKeyError::Missing(_) => failure.hint("make one with `coffer owner init`"),
+            _ => failure,
+        }
+    }
+}
 
 /// Why there is no owner's key.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,38 @@
 
 #![allow(clippy::unnecessary_wraps, reason = "every subcommand has the same signature")]
 
+mod attest;
 mod cli;
+mod completion;
+mod create;
+mod doctor;
 mod error;
+mod exec;
+mod flags;
+mod guest;
+mod images;
+mod inject_secret;
+mod inspect;
 mod kbs;
+mod live;
+mod logs;
+mod measure;
+mod owner;
+mod progress;
+mod ps;
+mod pull;
 mod report;
+mod restart;
+mod rm;
+mod rmi;
+mod run;
+mod seal;
 mod sim;
+mod spec;
+mod start;
+mod stop;
+mod supervise;
+mod table;
 mod verify;
 mod version;
 

@@ -1,0 +1,23 @@
+//! `coffer completion`.
+
+use std::process::ExitCode;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::cli::{Cli, Context};
+use crate::error::CliError;
+
+/// Print a completion script.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  coffer completion bash > /etc/bash_completion.d/coffer")]
+pub struct Args {
+    /// Shell.
+    shell: Shell,
+}
+
+/// Prints it.
+pub fn run(args: &Args, _: &Context) -> Result<ExitCode, CliError> {
+    clap_complete::generate(args.shell, &mut Cli::command(), "coffer", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}

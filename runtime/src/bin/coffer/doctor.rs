@@ -1,0 +1,163 @@
+//! `coffer doctor`.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use coffer_runtime::Home;
+use coffer_runtime::launch::load_platform;
+use coffer_runtime::tools::{Accelerator, acceleration};
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::error::CliError;
+use crate::table::size;
+
+/// Check what this machine can run, and say why not.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Mark {
+    Ok,
+    Note,
+    Missing,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    what: &'static str,
+    mark: Mark,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+/// Exit 0 if boxes can run here, 4 if something is missing.
+pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let lines = examine(context);
+    let missing = lines.iter().any(|line| line.mark == Mark::Missing);
+    if context.json {
+        println!("{}", serde_json::json!({ "ok": !missing, "checks": lines }));
+    } else {
+        for line in &lines {
+            let mark = match line.mark {
+                Mark::Ok => "ok     ",
+                Mark::Note => "note   ",
+                Mark::Missing => "MISSING",
+            };
+            println!("{mark} {:<18} {}", line.what, line.found);
+            if let Some(hint) = &line.hint {
+                println!("{:27}hint: {hint}", "");
+            }
+        }
+    }
+    Ok(ExitCode::from(if missing { 4 } else { 0 }))
+}
+
+fn examine(context: &Context) -> Vec<Line> {
+    let ok = |what, found: String| Line { what, mark: Mark::Ok, found, hint: None };
+    let note = |what, found: String, hint: &str| Line { what, mark: Mark::Note, found, hint: Some(hint.into()) };
+    let failed =
+        |what, failure: CliError| Line { what, mark: Mark::Missing, found: failure.message, hint: failure.hint };
+    let mut lines = Vec::new();
+    lines.push(match context.search.find_qemu() {
+        Ok(path) => qemu(&path),
+        Err(failure) => failed("qemu", failure),
+    });
+    lines.push(match context.search.find_vhost_vsock() {
+        Ok(path) => ok("vhost-device-vsock", path.display().to_string()),
+        Err(failure) => failed("vhost-device-vsock", failure),
+    });
+    let acceleration = acceleration();
+    lines.push(match acceleration.accelerator {
+        Accelerator::Kvm => ok("kvm", acceleration.why),
+        Accelerator::Tcg => note("kvm", acceleration.why, "slower, and otherwise the same"),
+    });
+    lines.push(if Path::new("/dev/sev").exists() {
+        note(
+            "sev-snp",
+            "/dev/sev is there".into(),
+            "launching on hardware needs QEMU 9.1 or later and is not driven yet",
+        )
+    } else {
+        note(
+            "sev-snp",
+            "no /dev/sev: --tee is refused here".into(),
+            "--tee-simulate runs the same flow under a simulated root",
+        )
+    });
+    lines.push(match context.search.platform_folder(None).and_then(|folder| load_platform(&folder)) {
+        Ok(platform) => ok(
+            "platform",
+            format!(
+                "{}: {}, kernel {}, initrd {}",
+                platform.folder.display(),
+                platform.manifest.kernel_package,
+                &platform.manifest.kernel[..12.min(platform.manifest.kernel.len())],
+                &platform.manifest.initrd[..12.min(platform.manifest.initrd.len())]
+            ),
+        ),
+        Err(failure) => failed("platform", failure),
+    });
+    match context.open_home() {
+        Err(failure) => lines.push(failed("home", failure)),
+        Ok(home) => {
+            lines.push(ok("home", format!("{}, mode 0700", home.root().display())));
+            lines.push(disk(&home));
+            if home.owner().join("key.pem").exists() {
+                lines.push(note(
+                    "owner's key",
+                    format!("{} lies on this host", home.owner().join("key.pem").display()),
+                    "whoever is root here can act as this owner; for --tee keep it elsewhere and pass --owner PUBLIC-KEY.pem",
+                ));
+            }
+        }
+    }
+    lines
+}
+
+fn qemu(path: &Path) -> Line {
+    let output = Command::new(path).args(["-sandbox", "on", "-version"]).env_clear().output();
+    match output {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let version = text.lines().next().unwrap_or_default();
+            Line { what: "qemu", mark: Mark::Ok, found: format!("{} ({version})", path.display()), hint: None }
+        }
+        Ok(output) => Line {
+            what: "qemu",
+            mark: Mark::Missing,
+            found: format!(
+                "{}: {}",
+                path.display(),
+                String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default()
+            ),
+            hint: Some("a QEMU with seccomp (-sandbox on) is needed".into()),
+        },
+        Err(error) => Line {
+            what: "qemu",
+            mark: Mark::Missing,
+            found: format!("{}: {error}", path.display()),
+            hint: Some("it does not run; install it again".into()),
+        },
+    }
+}
+
+const LITTLE: u64 = 1 << 30;
+
+fn disk(home: &Home) -> Line {
+    match rustix::fs::statvfs(home.root()) {
+        Ok(found) => {
+            let free = found.f_bavail.saturating_mul(found.f_frsize);
+            let little = free < LITTLE;
+            Line {
+                what: "disk",
+                mark: if little { Mark::Note } else { Mark::Ok },
+                found: format!("{} free under {}", size(free), home.root().display()),
+                hint: little.then(|| "images and boxes need room: `coffer rmi`, or --home elsewhere".into()),
+            }
+        }
+        Err(error) => Line { what: "disk", mark: Mark::Note, found: error.to_string(), hint: None },
+    }
+}

@@ -1,0 +1,158 @@
+//! A box from start to end, as seen from the command that started it.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use coffer_runtime::attach::Attached;
+use coffer_runtime::boxes::Timings;
+use coffer_runtime::supervisor::DEFAULT_GRACE;
+use coffer_runtime::supervisor::control::{self, Command};
+use coffer_runtime::supervisor::message::{Ended, LogPiece, Message};
+use coffer_runtime::{BoxId, BoxRecord, Home, State};
+use coffer_spec::{Document, HostMay, Tee};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Context;
+use crate::error::{Class, CliError};
+
+/// How long a command stays with the box it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// Until the workload runs.
+    UntilRunning,
+    /// Until it has ended, showing its output.
+    ToTheEnd,
+}
+
+/// What became of the box while we stayed.
+#[derive(Debug)]
+pub struct Stayed {
+    ended: Option<Ended>,
+    timings: Timings,
+}
+
+impl Stayed {
+    /// The workload's exit code, or 0 if it runs.
+    pub fn exit_code(&self) -> ExitCode {
+        let code = self.ended.as_ref().map_or(0, |ended| ended.code);
+        ExitCode::from(u8::try_from(code).unwrap_or(125))
+    }
+}
+
+/// Starts a recorded box.
+pub async fn start(context: &Context, home: &Home, record: &BoxRecord, stay: Stay) -> Result<Stayed, CliError> {
+    let folder = home.box_folder(&record.id);
+    let mut supervisor = Attached::start(&context.exe()?, home, &record.id)?;
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    let mut timings = record.timings.clone();
+    let mut asked = 0;
+    let mut owner_output = None;
+    loop {
+        let message = tokio::select! {
+            message = supervisor.next() => message,
+            _ = interrupts.recv() => { forward(&folder, &mut asked).await; continue }
+            _ = terminations.recv() => { forward(&folder, &mut asked).await; continue }
+        };
+        match message {
+            Some(Message::Phase(phase)) => {
+                timings.reached(&phase, None);
+                if phase == "agent-ready" && stay == Stay::ToTheEnd && owner_output.is_none() {
+                    owner_output = owners_output(context, home, record);
+                }
+                if phase == "running" && stay == Stay::UntilRunning {
+                    supervisor.detach()?;
+                    return Ok(Stayed { ended: None, timings });
+                }
+            }
+            Some(Message::Log(piece)) => {
+                if stay == Stay::ToTheEnd {
+                    print(&piece);
+                }
+            }
+            Some(Message::Failed(failure)) => {
+                supervisor.finished().await;
+                return Err(failure);
+            }
+            Some(Message::Exited(ended)) => {
+                supervisor.finished().await;
+                if let Some(output) = owner_output {
+                    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), output).await;
+                }
+                if let Some(error) = &ended.error {
+                    eprintln!("coffer: {error}");
+                }
+                return Ok(Stayed { ended: Some(ended), timings });
+            }
+            None => {
+                supervisor.finished().await;
+                // It may have been killed: mend its record, so that what we say and what `ps` says agree.
+                let _ = context.open_state();
+                return Err(CliError::new(Class::Internal, "supervisor died; the box was stopped with it")
+                    .hint(format!("{} may say why", folder.join("supervisor.log").display())));
+            }
+        }
+    }
+}
+
+/// The first interrupt asks the guest to end, a second one does not ask.
+async fn forward(folder: &std::path::Path, asked: &mut u32) {
+    *asked += 1;
+    let command = if *asked == 1 { Command::Stop(DEFAULT_GRACE) } else { Command::Kill };
+    if let Err(error) = control::send(folder, command).await {
+        tracing::warn!(%error, "the supervisor takes no commands");
+    }
+}
+
+/// Prints output to the stream it came from.
+pub fn print(piece: &LogPiece) {
+    let bytes = piece.bytes();
+    if piece.is_stderr() {
+        let _ = std::io::stderr().write_all(&bytes);
+    } else {
+        let mut stdout = std::io::stdout().lock();
+        let _ = stdout.write_all(&bytes).and_then(|()| stdout.flush());
+    }
+}
+
+/// Where the host may not see the output, the local owner may, over RA-TLS: in simulation without being asked, because
+/// there the local key is the owner and the simulator is ours.
+fn owners_output(context: &Context, home: &Home, record: &BoxRecord) -> Option<tokio::task::JoinHandle<()>> {
+    if record.options.tee != Tee::Simulated {
+        return None;
+    }
+    let bytes = std::fs::read(home.box_folder(&record.id).join(coffer_runtime::boxes::files::SPEC)).ok()?;
+    let document = Document::parse(bytes).ok()?;
+    if document.spec().host_may.contains(&HostMay::Logs) {
+        return None;
+    }
+    let (context, home, record) = (context.clone(), home.clone(), record.clone());
+    Some(tokio::spawn(async move {
+        if let Err(error) = crate::logs::follow_as_owner(&context, &home, &record).await {
+            eprintln!("coffer: the output is not shown: {}", error.message);
+        }
+    }))
+}
+
+/// Prints what each phase took.
+pub fn print_timings(context: &Context, state: &State, id: &BoxId, stayed: Option<&Stayed>) {
+    // The record has the guest's own clock too, but a box made with --rm has no record any more.
+    let recorded = state.box_of(id).ok().map(|record| record.timings);
+    let Some(timings) = recorded.or_else(|| stayed.map(|stayed| stayed.timings.clone())) else { return };
+    if context.json {
+        eprintln!("{}", serde_json::json!({ "timings": timings_json(&timings) }));
+        return;
+    }
+    eprintln!("{:<16} {:>10} {:>10}", "PHASE", "TOOK", "AT");
+    for (phase, took, at) in timings.durations() {
+        eprintln!("{phase:<16} {:>7} ms {:>7} ms", took / 1000, at / 1000);
+    }
+}
+
+/// Timings as `inspect` shows them.
+pub fn timings_json(timings: &Timings) -> serde_json::Value {
+    let steps = timings.steps.iter().zip(timings.durations()).map(|(step, (_, took, _))| {
+        serde_json::json!({ "phase": step.phase, "took_us": took, "at_us": step.at_us, "guest_us": step.guest_us })
+    });
+    steps.collect()
+}

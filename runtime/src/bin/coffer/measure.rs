@@ -1,0 +1,66 @@
+//! `coffer measure`.
+
+use std::process::ExitCode;
+
+use coffer_platform::files::Platform;
+use coffer_platform::plan::{LaunchInputs, LaunchPlan, VCPU_TYPE};
+use coffer_runtime::launch::load_platform;
+use coffer_spec::{Document, Tee};
+use coffer_verifier::abi::Measurement;
+
+use crate::cli::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::flags::{BoxFlags, read_spec};
+
+/// Predict what `coffer run` with the same flags measures, from files alone.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer measure --tee-simulate busybox sha256sum /run/secrets/key
+  coffer measure --spec web.toml --vcpus 2 --json")]
+pub struct Args {
+    #[command(flatten)]
+    flags: BoxFlags,
+}
+
+/// Prints measurement, workload digest and HOST_DATA.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let flags = &args.flags;
+    let (document, folder, vcpus) = match (&flags.spec, &flags.image) {
+        // A spec says everything: no image, no registry, any machine.
+        (Some(path), None) => {
+            let folder = context.search.platform_folder(flags.platform.as_deref())?;
+            (read_spec(path)?, folder, flags.vcpus()?)
+        }
+        _ => {
+            let home = context.open_home()?;
+            let described = context.runtime()?.block_on(flags.describe(context, &home, context.json))?;
+            (described.document, described.platform, described.vcpus)
+        }
+    };
+    let measurement = measurement(&load_platform(&folder)?, &document, document.spec().tee, vcpus)?;
+    let digest = document.digest();
+    if context.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "measurement": measurement, "workload_digest": digest, "host_data": digest.host_data(),
+                "vcpus": vcpus, "vcpu_type": VCPU_TYPE,
+            })
+        );
+    } else {
+        println!("measurement      {measurement}");
+        println!("workload_digest  {digest}");
+        println!("host_data        {}", digest.host_data());
+        println!("vcpus            {vcpus}");
+        println!("vcpu_type        {VCPU_TYPE}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The launch digest of a workload on a platform.
+pub fn measurement(platform: &Platform, document: &Document, tee: Tee, vcpus: u32) -> Result<Measurement, CliError> {
+    let command_line = coffer_platform::command_line(&document.digest(), tee);
+    let inputs =
+        LaunchInputs { kernel: &platform.kernel, initrd: &platform.initrd, command_line: &command_line, vcpus };
+    Ok(LaunchPlan::new(&inputs).class(Class::Usage)?.measurement())
+}

@@ -1,0 +1,152 @@
+//! `coffer ps`.
+
+use std::process::ExitCode;
+
+use coffer_runtime::boxes::unix_ms;
+use coffer_runtime::supervisor::of_state;
+use coffer_runtime::{BoxRecord, BoxState};
+use coffer_spec::Tee;
+use serde_json::json;
+
+use crate::cli::Context;
+use crate::error::{Class, CliError};
+use crate::table;
+
+/// List boxes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Also boxes that do not run.
+    #[arg(short, long)]
+    all: bool,
+    /// Ids only.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Whole ids and commands.
+    #[arg(long)]
+    no_trunc: bool,
+    /// name=TEXT, id=PREFIX or status=created|running|exited|dead; values of one key are alternatives.
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+}
+
+/// Lists them, newest first.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let (_, state) = context.open_state()?;
+    let asks_status = filters.iter().any(|filter| matches!(filter, Filter::Status(_)));
+    let mut boxes = state.all().map_err(of_state)?;
+    boxes.retain(|found| args.all || asks_status || found.state == BoxState::Running);
+    boxes.retain(|found| admitted(&filters, found));
+    if args.quiet {
+        for found in &boxes {
+            println!("{}", if args.no_trunc { found.id.as_str() } else { found.id.short() });
+        }
+    } else if context.json {
+        println!("{}", serde_json::Value::from(boxes.iter().map(summary).collect::<Vec<_>>()));
+    } else {
+        let rows: Vec<_> = boxes.iter().map(|found| row(found, args.no_trunc)).collect();
+        table::print(&["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "TEE", "NAMES"], &rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+enum Filter {
+    Name(String),
+    Id(String),
+    Status(BoxState),
+}
+
+impl Filter {
+    fn parse(text: &str) -> Result<Self, CliError> {
+        let invalid = || {
+            CliError::new(Class::Usage, format!("invalid filter '{text}'"))
+                .hint("filters are name=TEXT, id=PREFIX and status=created|running|exited|dead")
+        };
+        let (key, value) = text.split_once('=').ok_or_else(invalid)?;
+        match key {
+            "name" => Ok(Self::Name(value.into())),
+            "id" => Ok(Self::Id(value.into())),
+            "status" => BoxState::from_word(value).map(Self::Status).ok_or_else(invalid),
+            _ => Err(invalid()),
+        }
+    }
+
+    fn admits(&self, found: &BoxRecord) -> bool {
+        match self {
+            Self::Name(text) => found.name.contains(text.as_str()),
+            Self::Id(prefix) => found.id.as_str().starts_with(prefix.as_str()),
+            Self::Status(state) => found.state == *state,
+        }
+    }
+}
+
+/// Filters of one kind are alternatives, kinds add up.
+fn admitted(filters: &[Filter], found: &BoxRecord) -> bool {
+    filters.iter().all(|filter| {
+        let kind = std::mem::discriminant(filter);
+        filters.iter().filter(|other| std::mem::discriminant(*other) == kind).any(|other| other.admits(found))
+    })
+}
+
+fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
+    let mut command = found.options.command.join(" ");
+    if !whole && command.chars().count() > 20 {
+        command = command.chars().take(19).collect::<String>() + "…";
+    }
+    let id = if whole { found.id.as_str() } else { found.id.short() };
+    let created = format!("{} ago", table::span(unix_ms() - found.created));
+    vec![
+        id.into(),
+        found.image.clone(),
+        format!("\"{command}\""),
+        created,
+        status(found),
+        tee_word(found.options.tee).into(),
+        found.name.clone(),
+    ]
+}
+
+/// `Up 3 seconds`, `Exited (0) 5 minutes ago`.
+pub fn status(found: &BoxRecord) -> String {
+    let since = |moment: Option<i64>| table::span(unix_ms() - moment.unwrap_or(found.created));
+    match found.state {
+        BoxState::Created => "Created".into(),
+        BoxState::Running => format!("Up {}", since(found.started)),
+        BoxState::Dead => "Dead".into(),
+        BoxState::Exited => {
+            let why = found.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+            format!("Exited ({}) {} ago{why}", found.exit_code.unwrap_or(0), since(found.finished))
+        }
+    }
+}
+
+/// The word for a secure processor.
+pub fn tee_word(tee: Tee) -> &'static str {
+    match tee {
+        Tee::Snp => "snp",
+        Tee::Simulated => "simulated",
+        Tee::None => "none",
+    }
+}
+
+fn summary(found: &BoxRecord) -> serde_json::Value {
+    json!({
+        "id": found.id, "name": found.name, "image": found.image, "command": found.options.command,
+        "state": found.state, "status": status(found), "exit_code": found.exit_code, "error": found.error,
+        "tee": tee_word(found.options.tee), "created": table::rfc3339(found.created),
+        "supervisor_pid": found.supervisor_pid, "vmm_pid": found.vmm_pid,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_filters_and_states_are_refused() {
+        for bad in ["bogus=1", "status=nosuch", "name"] {
+            assert_eq!(Filter::parse(bad).err().unwrap().class, Class::Usage, "{bad}");
+        }
+        assert!(Filter::parse("status=exited").is_ok());
+    }
+}

@@ -1,0 +1,48 @@
+//! `coffer pull`.
+
+use std::process::ExitCode;
+
+use coffer_runtime::images::{self, of_image};
+
+use crate::cli::Context;
+use crate::error::CliError;
+use crate::flags::pull_options;
+
+/// Pull an image and make its root file system.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  coffer pull docker.io/library/busybox:1.36")]
+pub struct Args {
+    /// Print the reference only.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Speak plain http to this registry.
+    #[arg(long, value_name = "HOST:PORT")]
+    insecure_registry: Vec<String>,
+    /// Image reference.
+    image: String,
+}
+
+/// Pulls it.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let home = context.open_home()?;
+    let store = images::open(&home)?;
+    let options = pull_options(context, &args.insecure_registry, args.quiet || context.json);
+    let image = context.runtime()?.block_on(store.pull(&args.image, &options)).map_err(|error| of_image(&error))?;
+    let rootfs = store.rootfs(&image).map_err(|error| of_image(&error))?;
+    if context.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "reference": image.reference, "digest": image.repo_digest.to_string(), "id": image.config_digest.to_string(),
+                "root_hash": rootfs.verity.root_hash, "size": image.size,
+            })
+        );
+    } else {
+        if !args.quiet {
+            println!("Digest: {}", image.repo_digest);
+            println!("Root hash: {}", rootfs.verity.root_hash);
+        }
+        println!("{}", image.reference);
+    }
+    Ok(ExitCode::SUCCESS)
+}

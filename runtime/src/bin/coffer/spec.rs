@@ -1,0 +1,47 @@
+//! `coffer spec`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_spec::Tee;
+
+use crate::cli::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::flags::BoxFlags;
+
+/// Write the workload spec that `coffer run` with the same flags would launch.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  coffer spec --tee-simulate --host-may stop,logs -o web.toml busybox httpd -f")]
+pub struct Args {
+    /// File to write instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    flags: BoxFlags,
+}
+
+/// Writes it. Needs no hardware: a spec for `--tee` is written anywhere.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let home = context.open_home()?;
+    let quiet = context.json || args.output.is_none();
+    let described = context.runtime()?.block_on(args.flags.describe(context, &home, quiet))?;
+    let document = &described.document;
+    if args.flags.tee && document.spec().tee != Tee::Snp {
+        return Err(CliError::new(Class::Internal, "the spec does not demand what --tee says"));
+    }
+    match &args.output {
+        Some(path) => {
+            std::fs::write(path, document.bytes())
+                .class_while(Class::Config, format!("cannot write {}", path.display()))?;
+        }
+        None if !context.json => print!("{}", String::from_utf8_lossy(document.bytes())),
+        None => {}
+    }
+    if context.json {
+        let text = String::from_utf8_lossy(document.bytes());
+        println!("{}", serde_json::json!({ "workload_digest": document.digest(), "document": text }));
+    } else if args.output.is_some() {
+        println!("{}", document.digest());
+    }
+    Ok(ExitCode::SUCCESS)
+}

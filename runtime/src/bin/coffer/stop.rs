@@ -1,0 +1,56 @@
+//! `coffer stop`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use coffer_runtime::lock::BoxLock;
+use coffer_runtime::supervisor::control::{self, Command};
+use coffer_runtime::supervisor::{DEFAULT_GRACE, of_state};
+use coffer_runtime::{BoxState, Home, State};
+
+use crate::cli::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::start::each;
+
+/// Stop running boxes: their stop signal, then the power.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Seconds until a box that does not end is ended.
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = DEFAULT_GRACE)]
+    time: u32,
+    /// Names or ids.
+    #[arg(required = true, value_name = "BOX")]
+    boxes: Vec<String>,
+}
+
+/// Stops them; goes on after an error. A box that does not run is stopped already.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let (home, state) = context.open_state()?;
+    let runtime = context.runtime()?;
+    each(context, &args.boxes, |name| runtime.block_on(stop(&home, &state, name, Command::Stop(args.time))))
+}
+
+/// Stops one box and waits for its end.
+pub async fn stop(home: &Home, state: &State, name: &str, command: Command) -> Result<(), CliError> {
+    let record = state.find(name).map_err(of_state)?;
+    if record.state != BoxState::Running {
+        return Ok(());
+    }
+    let folder = home.box_folder(&record.id);
+    let sent = control::send(&folder, command).await;
+    if let Err(error) = sent
+        && BoxLock::is_held(&folder)
+    {
+        return Err(error).class_while(Class::Internal, "the box's supervisor takes no commands");
+    }
+    let patience = match command {
+        Command::Stop(grace) => Duration::from_secs(u64::from(grace) + 30),
+        Command::Kill => Duration::from_secs(30),
+    };
+    let ended = tokio::task::spawn_blocking(move || BoxLock::wait_free(&folder, patience)).await;
+    if ended.unwrap_or(false) {
+        Ok(())
+    } else {
+        Err(CliError::new(Class::Internal, format!("box {name} did not end within {} s", patience.as_secs())))
+    }
+}

@@ -1,0 +1,27 @@
+//! `coffer supervise`: the process behind a running box. Started by the other commands, never by people.
+
+use std::process::ExitCode;
+
+use coffer_runtime::supervisor;
+use coffer_runtime::{BoxId, Home};
+
+use crate::cli::Context;
+use crate::error::{Class, Classify as _, CliError};
+
+/// Supervise a box.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Id of the box.
+    id: String,
+}
+
+/// Supervises it until it ends, in a session of its own: a terminal's ^C is not for us.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    // Fails only where we lead a process group, which a person who types this does.
+    let _ = rustix::process::setsid();
+    let id = BoxId::try_from(args.id.clone()).class(Class::Usage)?;
+    let home = Home::open(&context.home).class(Class::Config)?;
+    let tools = context.search.tools()?;
+    supervisor::supervise(&home, &id, &tools)?;
+    Ok(ExitCode::SUCCESS)
+}

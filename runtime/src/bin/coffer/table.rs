@@ -1,0 +1,86 @@
+//! Plain tables, as Docker prints them, and words for times and sizes.
+
+/// Prints rows under a heading, columns as wide as their widest cell.
+pub fn print(heading: &[&str], rows: &[Vec<String>]) {
+    print!("{}", render(heading, rows));
+}
+
+fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> =
+            cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        text.push_str(padded.join("   ").trim_end());
+        text.push('\n');
+    };
+    line(&mut heading.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+/// `5 seconds`, `3 hours`, as Docker says it.
+pub fn span(milliseconds: i64) -> String {
+    let seconds = milliseconds.max(0) / 1000;
+    let (count, unit) = match seconds {
+        0 => return "Less than a second".into(),
+        1..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..172_800 => (seconds / 3600, "hour"),
+        172_800..1_209_600 => (seconds / 86_400, "day"),
+        _ => (seconds / 604_800, "week"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `12.3MB`, in powers of ten.
+pub fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "B" {
+                format!("{bytes}B")
+            } else {
+                format!("{value:.3}").chars().take(4).collect::<String>().trim_end_matches('.').to_string() + unit
+            };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.2}TB")
+}
+
+/// RFC 3339 of Unix milliseconds.
+pub fn rfc3339(milliseconds: i64) -> String {
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok();
+    time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".to_string(), "bb".to_string()], vec!["cccc".to_string(), String::new()]];
+        assert_eq!(render(&["ID", "NAME"], &rows), "ID     NAME\na      bb\ncccc\n");
+    }
+
+    #[test]
+    fn spans_and_sizes_read_like_dockers() {
+        let spans = [(10, "Less than a second"), (1000, "1 second"), (61_000, "1 minute"), (7_200_000, "2 hours")];
+        for (milliseconds, words) in spans {
+            assert_eq!(span(milliseconds), words);
+        }
+        for (bytes, words) in [(5, "5B"), (4_260_000, "4.26MB"), (123_400_000, "123MB"), (1_500, "1.50kB")] {
+            assert_eq!(size(bytes), words);
+        }
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+    }
+}

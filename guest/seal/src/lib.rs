@@ -1,1 +1,64 @@
 //! The sealed format: versioned header, HKDF, AES-256-GCM in chunks.
+//!
+//! Bytes in, bytes out: the caller brings the key its secure processor derived and 32 random bytes of salt.
+//! Trusts: the key. A sealed file is hostile until its last chunk has opened; nothing of it is handed out before.
+//! Never: uses public report fields as key material, pads or cuts, promises that an older file is not put back.
+//! Source: DESIGN §7; STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015); RFC 5869.
+#![forbid(unsafe_code)]
+
+mod header;
+mod rules;
+mod stream;
+
+pub use header::{CHUNK, HEADER, Header, SealPolicy};
+pub use rules::{check_floor, key_request, refuse_unsafe};
+pub use stream::{LIMIT, seal, unseal};
+
+/// Why bytes were not sealed or opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// This release has no key for the policy.
+    #[error("sealing policy {policy:?} is not available here; `measurement-and-chip` is")]
+    Policy {
+        /// The policy asked for.
+        policy: String,
+    },
+    /// Not a sealed file, or cut inside its header.
+    #[error("not a sealed file: {what}")]
+    Format {
+        /// Which part.
+        what: &'static str,
+    },
+    /// A version of the format this release does not know.
+    #[error("sealed format version {found}, expected {expected}")]
+    Version {
+        /// Version found.
+        found: u16,
+        /// Version known.
+        expected: u16,
+    },
+    /// Too long for one file.
+    #[error("{found} bytes to seal, at most {LIMIT}")]
+    TooLong {
+        /// Bytes given.
+        found: usize,
+    },
+    /// The key does not open it: another workload, platform, chip, context, or changed bytes.
+    #[error("does not open here: sealed by another workload, platform or chip, under another context, or changed")]
+    Closed,
+    /// The guest's own report does not allow sealing.
+    #[error("this guest does not seal: {what}")]
+    Unsafe {
+        /// What its report shows.
+        what: String,
+    },
+    /// Sealed under a TCB below the spec's floor.
+    #[error("sealed under TCB {found}, the workload spec demands at least {floor}")]
+    Floor {
+        /// TCB of the header, hex of the raw field.
+        found: String,
+        /// The floor, the same way.
+        floor: String,
+    },
+}

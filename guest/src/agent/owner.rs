@@ -55,8 +55,9 @@ impl Owner for OwnerService {
         let aad = length_prefixed(&[spec.tenant.as_bytes(), context, b"seal"]);
         let plaintext = open(&request, "coffer.agent.v1.Owner/Seal", &aad, plaintext.as_ref())?;
         let (policy, context) = (policy.clone(), context.clone());
-        let sealed =
-            self.with_processor(move |processor, spec| sealing::seal(processor, spec, &policy, &context, plaintext.expose_secret()));
+        let sealed = self.with_processor(move |processor, spec| {
+            sealing::seal(processor, spec, &policy, &context, plaintext.expose_secret())
+        });
         Ok(Response::new(SealResponse { sealed: sealed.await?, rollback_protected: false }))
     }
 

@@ -1,0 +1,83 @@
+//! When a guest may seal at all, and which key it asks its secure processor for.
+
+use coffer_verifier::abi::{GuestFieldSelect, KeyRequest, KeySelect, PolicyBit, Report, RootKey};
+
+use crate::SealError;
+
+/// MSG_KEY_REQ of every sealing key: POLICY, MEASUREMENT and TCB_VERSION mixed in, VMPL 0, root VCEK chosen explicitly.
+/// `tcb`: COMMITTED_TCB when sealing, the header's when unsealing.
+///
+/// A key without MEASUREMENT in its mix would open for any guest of this chip, so none is ever asked for.
+pub const fn key_request(tcb: u64) -> KeyRequest {
+    KeyRequest {
+        root: RootKey::Vcek,
+        key: KeySelect::Vcek,
+        fields: GuestFieldSelect(
+            GuestFieldSelect::POLICY | GuestFieldSelect::MEASUREMENT | GuestFieldSelect::TCB_VERSION,
+        ),
+        vmpl: 0,
+        guest_svn: 0,
+        tcb_version: tcb,
+        launch_mit_vector: 0,
+    }
+}
+
+/// Refuses guests whose memory somebody else may read, or who are not the outermost privilege level.
+///
+/// # Errors
+/// [`SealError::Unsafe`] names what the report shows.
+pub fn refuse_unsafe(report: &Report) -> Result<(), SealError> {
+    let refuse = |what: String| Err(SealError::Unsafe { what });
+    if report.policy().has(PolicyBit::Debug) {
+        return refuse("its policy allows debugging".into());
+    }
+    if report.policy().has(PolicyBit::MigrateMa) {
+        return refuse("its policy allows a migration agent".into());
+    }
+    if report.vmpl() != 0 {
+        return refuse(format!("it reports at VMPL {}, not 0", report.vmpl()));
+    }
+    Ok(())
+}
+
+/// Refuses a TCB below the spec's floor, part by part: both are the raw eight bytes of TCB_VERSION, whose every byte is one
+/// part or zero on all products. `floor`: 16 hex digits, or nothing for no floor.
+///
+/// # Errors
+/// [`SealError::Floor`], also for a floor that is not 16 hex digits.
+pub fn check_floor(tcb: u64, floor: &str) -> Result<(), SealError> {
+    if floor.is_empty() {
+        return Ok(());
+    }
+    let found = tcb.to_le_bytes();
+    let refuse = || SealError::Floor { found: hex::encode(found), floor: floor.into() };
+    let least: [u8; 8] = hex::decode(floor).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(refuse)?;
+    if found.iter().zip(least).all(|(found, least)| *found >= least) { Ok(()) } else { Err(refuse()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealing_key_always_depends_on_the_measurement() {
+        let request = key_request(7);
+        assert_ne!(request.fields.0 & GuestFieldSelect::MEASUREMENT, 0);
+        assert_ne!(request.fields.0 & GuestFieldSelect::POLICY, 0);
+        assert_ne!(request.fields.0 & GuestFieldSelect::TCB_VERSION, 0);
+        assert_eq!(
+            (request.vmpl, request.root, request.key, request.tcb_version),
+            (0, RootKey::Vcek, KeySelect::Vcek, 7)
+        );
+    }
+
+    #[test]
+    fn every_part_of_the_tcb_is_compared_by_itself() {
+        let tcb = u64::from_le_bytes([4, 0, 0, 0, 0, 0, 0x18, 0xdb]);
+        assert_eq!(check_floor(tcb, ""), Ok(()));
+        assert_eq!(check_floor(tcb, "04000000000018db"), Ok(()));
+        assert!(check_floor(tcb, "0500000000000000").is_err());
+        assert!(check_floor(tcb, "00000000000019da").is_err());
+        assert!(check_floor(tcb, "zz").is_err());
+    }
+}

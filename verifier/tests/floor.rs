@@ -1,0 +1,203 @@
+//! The typed floor: each rule refuses what it is for, alone, and all reasons come at once.
+
+mod forge;
+
+use coffer_verifier::{
+    Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, Rejection, TcbMinimum, TcbRule,
+    abi::{ChipId, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine, report::offset},
+    appraise,
+};
+use forge::World;
+
+fn refused(spoil: impl FnOnce(&mut World), policy: &EvidencePolicy) -> Vec<&'static str> {
+    let mut world = World::new();
+    spoil(&mut world);
+    let verified = world.verify().unwrap();
+    let codes = |rejection: Rejection| rejection.reasons().iter().map(|reason| reason.code).collect();
+    appraise(&verified, policy).map_or_else(codes, |_| Vec::new())
+}
+
+fn with(change: impl FnOnce(&mut EvidencePolicy)) -> EvidencePolicy {
+    let mut policy = EvidencePolicy::default_floor();
+    change(&mut policy);
+    policy
+}
+
+fn same(_: &mut World) {}
+
+#[test]
+fn the_default_floor_asks_for_vmpl_0_no_debug_and_no_migration_agent() {
+    let floor = EvidencePolicy::default_floor();
+    assert_eq!(refused(same, &floor), [""; 0]);
+    assert_eq!(refused(|w| w.patch(offset::VMPL, &[1]), &floor), ["vmpl"]);
+    assert_eq!(refused(|w| w.patch(offset::POLICY + 2, &[0x0b]), &floor), ["debug"]);
+    assert_eq!(refused(|w| w.patch(offset::POLICY + 2, &[0x07]), &floor), ["migration-agent"]);
+}
+
+#[test]
+fn all_reasons_come_at_once_each_with_a_hint() {
+    let mut world = World::new();
+    world.patch(offset::VMPL, &[2]);
+    world.patch(offset::POLICY + 2, &[0x0f]);
+    let policy = with(|p| p.measurements = Accept::Only(vec![]));
+    let rejection = appraise(&world.verify().unwrap(), &policy).unwrap_err();
+    let codes: Vec<_> = rejection.reasons().iter().map(|reason| reason.code).collect();
+    assert_eq!(codes, ["vmpl", "migration-agent", "debug", "measurement"]);
+    for reason in rejection.reasons() {
+        assert!(!reason.hint.is_empty() && !reason.found.is_empty() && !reason.expected.is_empty(), "{reason}");
+    }
+    assert!(rejection.checks().iter().any(|check| check.ok));
+    assert_eq!(rejection.checks().iter().filter(|check| !check.ok).count(), 4);
+}
+
+#[test]
+fn every_policy_and_platform_bit_can_be_required_and_forbidden() {
+    for bit in PolicyBit::ALL {
+        for (rule, set) in [(BitRule::Required, false), (BitRule::Forbidden, true)] {
+            let value = 0x20000_u64 | u64::from(set) << bit as u8;
+            let policy = with(|p| {
+                for any in PolicyBit::ALL {
+                    p.guest_policy = p.guest_policy.with(any, BitRule::Any);
+                }
+                p.guest_policy = p.guest_policy.with(bit, rule);
+            });
+            let report = |value: u64| move |w: &mut World| w.patch(offset::POLICY, &value.to_le_bytes());
+            assert_eq!(refused(report(value), &policy).len(), 1, "{} {rule:?}", bit.name());
+            assert_eq!(refused(report(value ^ 1 << bit as u8), &policy).len(), 0, "{} {rule:?}", bit.name());
+        }
+    }
+    for bit in PlatformBit::ALL {
+        for (rule, value) in [(BitRule::Required, 0_u64), (BitRule::Forbidden, 1 << bit as u8)] {
+            let policy = with(|p| p.platform = p.platform.with(bit, rule));
+            let report = |value: u64| move |w: &mut World| w.patch(offset::PLATFORM_INFO, &value.to_le_bytes());
+            assert_eq!(refused(report(value), &policy), ["platform-info"], "{} {rule:?}", bit.name());
+            assert_eq!(refused(report(value ^ 1 << bit as u8), &policy), [""; 0], "{} {rule:?}", bit.name());
+        }
+    }
+    let unknown = with(|p| p.platform.unknown = BitRule::Forbidden);
+    assert_eq!(refused(|w| w.patch(offset::PLATFORM_INFO + 1, &[1]), &unknown), ["platform-info-unknown"]);
+    let abi = with(|p| p.minimum_abi = (1, 55));
+    assert_eq!(refused(|w| w.patch(offset::POLICY, &[54, 1]), &abi), ["minimum-abi"]);
+    assert_eq!(refused(|w| w.patch(offset::POLICY, &[55, 1]), &abi), [""; 0]);
+}
+
+#[test]
+fn identities_match_exactly_and_zero_matches_nothing() {
+    let zero_measurement = |w: &mut World| w.patch(offset::MEASUREMENT, &[0; 48]);
+    let measurements = |byte| with(|p| p.measurements = Accept::Only(vec![Measurement::new([byte; 48])]));
+    assert_eq!(refused(same, &measurements(0x11)), [""; 0]);
+    assert_eq!(refused(same, &measurements(0x12)), ["measurement"]);
+    assert_eq!(refused(zero_measurement, &measurements(0)), ["measurement"]);
+    let host_data = |byte| with(|p| p.host_data = Accept::Only(vec![HostData::new([byte; 32])]));
+    assert_eq!(refused(same, &host_data(0x22)), [""; 0]);
+    assert_eq!(refused(same, &host_data(0x23)), ["host-data"]);
+    assert_eq!(refused(|w| w.patch(offset::HOST_DATA, &[0; 32]), &host_data(0)), ["host-data"]);
+    let pair = |m, h| Pair { measurement: Measurement::new([m; 48]), host_data: HostData::new([h; 32]) };
+    let pairs = |list: Vec<Pair>| with(|p| p.pairs = Accept::Only(list));
+    assert_eq!(refused(same, &pairs(vec![pair(0x11, 0x22)])), [""; 0]);
+    let crossed = pairs(vec![pair(0x11, 0x33), pair(0x44, 0x22)]);
+    assert_eq!(refused(same, &crossed), ["measurement-and-workload"], "each half listed, but not together");
+
+    let key = KeyDigest::new([0x66; 48]);
+    let id_key = with(|p| p.id_keys = Accept::Only(vec![key, KeyDigest::new([0; 48])]));
+    assert_eq!(refused(same, &id_key), ["id-key"], "no ID block");
+    assert_eq!(refused(|w| w.patch(offset::ID_KEY_DIGEST, &[0x66; 48]), &id_key), [""; 0]);
+    let author = with(|p| p.author_keys = Accept::Only(vec![key]));
+    let digest = |w: &mut World| w.patch(offset::AUTHOR_KEY_DIGEST, &[0x66; 48]);
+    assert_eq!(refused(digest, &author), ["author-key"], "without AUTHOR_KEY_EN the digest says nothing");
+    assert_eq!(
+        refused(
+            |w| {
+                digest(w);
+                w.patch(offset::KEY_INFO, &[1]);
+            },
+            &author
+        ),
+        [""; 0]
+    );
+    assert_eq!(refused(|w| w.patch(offset::GUEST_SVN, &[4]), &with(|p| p.minimum_guest_svn = 5)), ["guest-svn"]);
+}
+
+#[test]
+fn chips_are_listed_or_denied_and_a_masked_one_is_neither() {
+    let mine = ChipId::new(core::array::from_fn(|i| i as u8 + 1));
+    let masked = |w: &mut World| w.patch(offset::CHIP_ID, &[0; 64]);
+    let allow = with(|p| p.chips.allow = Accept::Only(vec![mine, ChipId::new([0; 64])]));
+    assert_eq!(refused(same, &allow), [""; 0]);
+    assert_eq!(refused(masked, &allow), ["chip-not-listed"]);
+    assert_eq!(refused(same, &with(|p| p.chips.allow = Accept::Only(vec![]))), ["chip-not-listed"]);
+    assert_eq!(refused(same, &with(|p| p.chips.deny = vec![mine])), ["chip-denied"]);
+    let deny_other = with(|p| p.chips.deny = vec![ChipId::new([9; 64])]);
+    assert_eq!(refused(same, &deny_other), [""; 0]);
+    assert_eq!(refused(masked, &deny_other), ["chip-denied"], "it may be the denied one");
+    assert_eq!(refused(same, &with(|p| p.products = Accept::Only(vec![ProductLine::Genoa]))), ["product-refused"]);
+}
+
+#[test]
+fn minimum_tcbs_go_by_part_model_and_stepping() {
+    let entry = |rule: TcbRule| TcbMinimum {
+        product: ProductLine::Milan,
+        model: Some(1),
+        stepping: Some(1),
+        reported: rule,
+        committed: None,
+        launch: None,
+        source: "AMD-SB-0000".into(),
+    };
+    let tcb = |entries: Vec<TcbMinimum>| with(|p| p.tcb = Accept::Only(entries));
+    let reached = TcbRule { snp: 0x18, microcode: 0xdb, ..TcbRule::default() };
+    assert_eq!(refused(same, &tcb(vec![entry(reached)])), [""; 0]);
+    for rule in [
+        TcbRule { bootloader: 5, ..reached },
+        TcbRule { tee: 1, ..reached },
+        TcbRule { snp: 0x19, ..reached },
+        TcbRule { microcode: 0xdc, ..reached },
+    ] {
+        assert_eq!(refused(same, &tcb(vec![entry(rule)])), ["tcb-minimum"], "{rule:?}");
+        let committed = TcbMinimum { committed: Some(rule), ..entry(reached) };
+        assert_eq!(refused(same, &tcb(vec![committed])), ["tcb-minimum-committed"]);
+        let launch = TcbMinimum { launch: Some(rule), ..entry(reached) };
+        assert_eq!(refused(same, &tcb(vec![launch])), ["tcb-minimum-launch"]);
+    }
+    let other = TcbMinimum { stepping: Some(2), ..entry(reached) };
+    assert_eq!(refused(same, &tcb(vec![other])), ["tcb-no-minimum"], "no entry is no consent");
+    assert_eq!(refused(same, &tcb(vec![])), ["tcb-no-minimum"]);
+    let version_2 = |w: &mut World| {
+        w.patch(offset::VERSION, &[2]);
+        w.patch(offset::CPUID, &[0; 3]);
+    };
+    assert_eq!(refused(version_2, &tcb(vec![entry(reached)])), ["tcb-no-minimum"], "its model is not stated");
+    let any_model = TcbMinimum { model: None, stepping: None, ..entry(reached) };
+    assert_eq!(refused(version_2, &tcb(vec![any_model])), [""; 0]);
+}
+
+#[test]
+fn provisional_firmware_and_missing_mitigations_can_be_refused() {
+    let committed = with(|p| p.provisional_firmware = FirmwareRule::Refused);
+    assert_eq!(refused(same, &committed), [""; 0]);
+    assert_eq!(refused(|w| w.patch(offset::COMMITTED_TCB + 7, &[0xda]), &committed), ["provisional-firmware"]);
+    assert_eq!(refused(|w| w.patch(offset::CURRENT_VERSION, &[1]), &committed), ["provisional-firmware"]);
+    let launch = with(|p| p.launch_mitigations = 0b11);
+    let current = with(|p| p.current_mitigations = 0b11);
+    assert_eq!(refused(same, &launch), ["launch-mitigations"], "version 3 has none: absent, not zero");
+    let version_5 = |bits: u8| {
+        move |w: &mut World| {
+            w.patch(offset::VERSION, &[5]);
+            w.patch(offset::LAUNCH_MIT_VECTOR, &[bits]);
+            w.patch(offset::CURRENT_MIT_VECTOR, &[bits]);
+        }
+    };
+    assert_eq!(refused(version_5(0b1011), &launch), [""; 0]);
+    assert_eq!(refused(version_5(0b1001), &launch), ["launch-mitigations"]);
+    assert_eq!(refused(version_5(0b1001), &current), ["current-mitigations"]);
+}
+
+#[test]
+fn a_downgraded_result_says_why_and_stays_downgraded() {
+    let verified = World::new().verify().unwrap();
+    let mut result = appraise(&verified, &EvidencePolicy::default_floor()).unwrap();
+    assert!(result.is_affirming());
+    result.downgrade(coffer_verifier::Reason::new("rego", "false", "true", "see the policy"));
+    assert!(!result.is_affirming());
+    assert!(result.checks().iter().any(|check| check.code == "rego" && !check.ok));
+}

@@ -47,7 +47,8 @@ pub fn changed_platform(from: &Path, to: &Path) -> Result<PathBuf> {
 /// # Errors
 /// If the key broker does not refuse it.
 pub fn forged_host_data(world: &World, kbs: &Kbs, platform: &Path, evidence: &Path) -> Result<()> {
-    let document = Document::parse(fs::read(evidence.join("workload.toml"))?)?;
+    let evidence = Evidence::from_cmw(&fs::read(evidence)?)?;
+    let document = Document::parse(evidence.workload_spec)?;
     let platform = Platform::load(platform)?;
     let command_line = coffer_platform::command_line(&document.digest(), document.spec().tee);
     let plan = LaunchPlan::new(&LaunchInputs {
@@ -76,7 +77,7 @@ pub fn forged_host_data(world: &World, kbs: &Kbs, platform: &Path, evidence: &Pa
 /// # Errors
 /// If the key broker does not refuse it.
 pub fn replayed_evidence(kbs: &Kbs, evidence: &Path) -> Result<()> {
-    let evidence = Evidence::from_cmw(&fs::read(evidence.join("evidence.cmw"))?)?;
+    let evidence = Evidence::from_cmw(&fs::read(evidence)?)?;
     let workload = WorkloadDigest::of(&evidence.workload_spec);
     must_be_refused(kbs, Arc::new(Replayed { evidence, workload }))
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -97,11 +97,11 @@ pub fn tell() -> Result<()> {
         Ok(((), format!("{}…", &secret_digest[..16])))
     })?;
 
-    let evidence = folder.join("evidence");
+    let evidence = folder.join("evidence.cmw");
     screen.step("coffer attest --explain", || {
         let path = evidence.to_str().context("temporary folders have plain names")?;
         let text = world.coffer(&["attest", "demo", "--explain", "--allow-simulated", "--evidence-out", path])?.ok()?;
-        println!("{}", indent(&text));
+        println!("{}", indent(&shorten(&text)));
         Ok(((), String::new()))
     })?;
     screen.step("inject-secret as owner; its SHA-256 printed inside", || {
@@ -193,7 +193,7 @@ fn run_flags(kbs: &Kbs, image: &str) -> Vec<String> {
 fn simulator_anchor(world: &World) -> Result<PathBuf> {
     let text = world.coffer(&["--json", "sim", "init", "--product", "milan"])?.ok()?;
     let value: serde_json::Value = serde_json::from_str(&text)?;
-    let path = value["ark"].as_str().with_context(|| format!("sim init names no ark file: {text}"))?;
+    let path = value["anchors"][0]["ark"].as_str().with_context(|| format!("sim init names no ark file: {text}"))?;
     Ok(path.into())
 }
 
@@ -215,20 +215,34 @@ fn expect_log(world: &World, line: &str) -> Result<()> {
 /// The key broker's own reason for its last refusal, which must speak of `word`.
 fn reason(kbs: &Kbs, word: &str) -> Result<String> {
     let log = kbs.log();
-    for line in log.lines().rev() {
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        if value["outcome"] != "refused" {
-            continue;
-        }
-        let reasons: Vec<&str> =
-            value["reasons"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
-        return reasons
+    let refusal =
+        log.lines().rev().find(|line| line.contains("refused")).context("the key broker logged no refusal")?;
+    ensure!(refusal.contains(word), "refused, but not for its {word}: {refusal}");
+    let first = serde_json::from_str::<serde_json::Value>(refusal).ok().and_then(|value| {
+        let reasons: Vec<&str> = value["reasons"].as_array()?.iter().filter_map(serde_json::Value::as_str).collect();
+        // The broker gives every reason; this one says it for people.
+        reasons
             .iter()
-            .find(|reason| reason.to_lowercase().contains(&word.to_lowercase()))
-            .map(|reason| (*reason).to_owned())
-            .with_context(|| format!("refused, but for {reasons:?} and not for its {word}"));
-    }
-    bail!("the key broker logged no refusal:\n{log}")
+            .find_map(|reason| reason.strip_prefix("reference: "))
+            .or(reasons.first().copied())
+            .map(str::to_owned)
+    });
+    let detail = || refusal.split_once("detail=").map(|(_, detail)| detail.trim_matches('"').to_owned());
+    Ok(shorten(&first.or_else(detail).unwrap_or_else(|| refusal.to_owned())))
+}
+
+/// Cuts long hexadecimal words, which nobody reads.
+fn shorten(text: &str) -> String {
+    let cut = |word: &str| {
+        let is_hex = word.len() > 24 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_hex { format!("{}…", &word[..12]) } else { word.to_owned() }
+    };
+    text.split_inclusive(|c: char| !c.is_ascii_alphanumeric())
+        .map(|piece| {
+            let end = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
+            format!("{}{}", cut(&piece[..end]), &piece[end..])
+        })
+        .collect()
 }
 
 /// Processes whose command line names the scratch folder.

@@ -80,7 +80,7 @@ pub async fn make(
     let folder = home.box_folder(&id);
     home::private_folder(&folder).class(Class::Config)?;
     let recorded = write_private(&folder.join(files::SPEC), described.document.bytes()).and_then(|()| {
-        record(state, wanted, timings, |name| BoxRecord {
+        record(state, wanted, &timings, |name| BoxRecord {
             id: id.clone(),
             name,
             image: described.image_name.clone(),
@@ -116,25 +116,19 @@ pub async fn make(
 fn record(
     state: &State,
     wanted: &Wanted<'_>,
-    timings: Timings,
+    timings: &Timings,
     with_name: impl Fn(String) -> BoxRecord,
 ) -> Result<BoxRecord, CliError> {
     let mut attempts = 0;
     loop {
         let mut record = with_name(wanted.name.map_or_else(random_name, str::to_string));
-        record.timings = timings.clone();
+        record.timings = Timings::clone(timings);
         match state.add(&record) {
             Ok(()) => return Ok(record),
             Err(coffer_runtime::StateError::NameInUse { .. }) if wanted.name.is_none() && attempts < 20 => {
-                attempts += 1
+                attempts += 1;
             }
             Err(error) => return Err(of_state(error)),
         }
     }
-}
-
-/// Removes a box that never got to run.
-pub fn forget(home: &Home, state: &State, id: &BoxId) {
-    let _ = std::fs::remove_dir_all(home.box_folder(id));
-    let _ = state.remove(id);
 }

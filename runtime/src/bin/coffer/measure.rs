@@ -25,17 +25,14 @@ pub struct Args {
 /// Prints measurement, workload digest and HOST_DATA.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let flags = &args.flags;
-    let (document, folder, vcpus) = match (&flags.spec, &flags.image) {
+    let (document, folder, vcpus) = if let (Some(path), None) = (&flags.spec, &flags.image) {
         // A spec says everything: no image, no registry, any machine.
-        (Some(path), None) => {
-            let folder = context.search.platform_folder(flags.platform.as_deref())?;
-            (read_spec(path)?, folder, flags.vcpus()?)
-        }
-        _ => {
-            let home = context.open_home()?;
-            let described = context.runtime()?.block_on(flags.describe(context, &home, context.json))?;
-            (described.document, described.platform, described.vcpus)
-        }
+        let folder = context.search.platform_folder(flags.platform.as_deref())?;
+        (read_spec(path)?, folder, flags.vcpus()?)
+    } else {
+        let home = context.open_home()?;
+        let described = context.runtime()?.block_on(flags.describe(context, &home, context.json))?;
+        (described.document, described.platform, described.vcpus)
     };
     let measurement = measurement(&load_platform(&folder)?, &document, document.spec().tee, vcpus)?;
     let digest = document.digest();

@@ -41,6 +41,7 @@ pub fn span(milliseconds: i64) -> String {
 }
 
 /// `12.3MB`, in powers of ten.
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {

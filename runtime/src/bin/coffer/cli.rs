@@ -11,8 +11,8 @@ use coffer_runtime::{Home, State};
 
 use crate::error::{Class, Classify as _, CliError};
 use crate::{
-    attest, completion, create, doctor, exec, images, inject_secret, inspect, kbs, logs, measure, owner, ps, pull,
-    report, restart, rm, rmi, run, seal, sim, spec, start, stop, supervise, verify, version,
+    attest, bench, completion, create, doctor, exec, images, inject_secret, inspect, kbs, logs, measure, owner, ps,
+    pull, report, restart, rm, rmi, run, seal, sim, spec, start, stop, supervise, verify, version,
 };
 
 /// Runs OCI images in attested microVMs.
@@ -84,6 +84,8 @@ pub enum Command {
     Kbs(Box<kbs::Args>),
     /// Make simulated evidence and attacks, and check verifiers with them.
     Sim(sim::Args),
+    /// Measure how fast this machine decides about evidence.
+    Bench(bench::Args),
     /// Check what this machine can run, and say why not.
     Doctor(doctor::Args),
     /// Print a completion script.
@@ -123,6 +125,7 @@ impl Command {
             Self::Report(args) => report::run(&args, context),
             Self::Kbs(args) => kbs::run(args, context),
             Self::Sim(args) => sim::run(args, context),
+            Self::Bench(args) => bench::run(&args, context),
             Self::Doctor(args) => doctor::run(&args, context),
             Self::Completion(args) => completion::run(&args, context),
             Self::Version(args) => version::run(&args, context),

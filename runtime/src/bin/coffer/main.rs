@@ -3,6 +3,7 @@
 #![allow(clippy::unnecessary_wraps, reason = "every subcommand has the same signature")]
 
 mod attest;
+mod bench;
 mod cli;
 mod completion;
 mod create;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use coffer_runtime::simulator;
 use coffer_verifier::abi::{REPORT_LEN, ReportData, SpkiDigest};
 use coffer_verifier::{
     AttestationResult, CheckLine, CrlPolicy, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, HclBlob,
@@ -73,6 +74,10 @@ pub struct Args {
     #[arg(long, value_name = "HEX|FILE")]
     anchor: Vec<String>,
 
+    /// Also believe the simulator of this installation, and no other.
+    #[arg(long)]
+    allow_simulated: bool,
+
     /// Print every check with what was found and what was expected.
     #[arg(long)]
     explain: bool,
@@ -86,7 +91,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let input = read(&args.file)?;
     let evidence = evidence(&input)?;
     let policy = policy(args.policy.as_deref())?;
-    let anchors = anchors(&args.anchor)?;
+    let base = if args.allow_simulated { simulator::anchors(&context.home.join("sim"))? } else { TrustAnchors::amd() };
+    let anchors = anchors(base, &args.anchor)?;
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
     let expected = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
@@ -300,9 +306,8 @@ pub fn policy(path: Option<&Path>) -> Result<EvidencePolicy, CliError> {
     }
 }
 
-/// AMD's roots and those listed.
-pub fn anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
-    let mut anchors = TrustAnchors::amd();
+/// Adds the roots listed.
+fn anchors(mut anchors: TrustAnchors, listed: &[String]) -> Result<TrustAnchors, CliError> {
     for one in listed {
         anchors = match one.parse::<SpkiDigest>() {
             Ok(digest) => anchors.with_simulated(digest),

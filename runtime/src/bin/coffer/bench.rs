@@ -1,0 +1,185 @@
+//! `coffer bench verify`: how fast evidence is decided about here, each figure beside the public-key work it cannot avoid.
+//!
+//! Evidence is simulated (the same algorithms, sizes and encodings as AMD's), made in memory, and believed by nobody else.
+//! Medians, measured in turns in one process; meaningful on an otherwise idle machine only.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RSA_PSS_2048_8192_SHA384};
+use coffer_simulator::Installation;
+use coffer_simulator::attack::{EvidenceSet, Scene, genuine};
+use coffer_verifier::abi::{ProductLine, Report, SpkiDigest};
+use coffer_verifier::{CrlPolicy, Endorsements, ExpectedReportData, TrustAnchors, UnixTime, VerifiedChain, verify};
+use serde_json::json;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+
+use crate::cli::Context;
+use crate::error::{Class, Classify as _, CliError};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The verifier.
+    Verify,
+}
+
+/// Rounds of each measurement; the median is reported.
+const ROUNDS: usize = 301;
+
+/// Measures.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let Command::Verify = args.command;
+    let now = UnixTime::from(SystemTime::now());
+    let subject = Subject::make(now)?;
+    let figures = subject.measure(now)?;
+    if context.json {
+        println!(
+            "{}",
+            json!({
+                "raw_p384_us": figures.raw_p384,
+                "raw_rsa_pss_us": figures.raw_rsa_pss,
+                "parse_us": figures.parse,
+                "report_cached_us": figures.report_cached,
+                "full_chain_us": figures.full_chain,
+                "threads2_ratio": figures.threads2_ratio,
+            })
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let line = |name: &str, value: f64, limit: f64| println!("{name:<34} {value:>9.2} us   limit {limit:>9.2} us");
+    println!("{:<34} {:>9.2} us", "one raw P-384 verification", figures.raw_p384);
+    println!("{:<34} {:>9.2} us", "one raw RSA-4096 PSS verification", figures.raw_rsa_pss);
+    line("parse a report", figures.parse, 1.0);
+    line("report under a cached chain", figures.report_cached, 1.15 * figures.raw_p384);
+    line("chain and CRL cold, with report", figures.full_chain, 1.3 * (4.0 * figures.raw_rsa_pss + figures.raw_p384));
+    println!("{:<34} {:>9.2} x    at least  1.90 x", "two threads", figures.threads2_ratio);
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Figures {
+    raw_p384: f64,
+    raw_rsa_pss: f64,
+    parse: f64,
+    report_cached: f64,
+    full_chain: f64,
+    threads2_ratio: f64,
+}
+
+struct Subject {
+    set: EvidenceSet,
+    anchors: TrustAnchors,
+}
+
+fn broken(what: &str) -> CliError {
+    CliError::new(Class::Internal, format!("evidence made for the measurement: {what}"))
+}
+
+impl Subject {
+    fn make(now: UnixTime) -> Result<Self, CliError> {
+        let seconds = u64::try_from(now.0).unwrap_or(0);
+        let mut installation = Installation::create(seconds).class(Class::Internal)?;
+        installation.ensure(ProductLine::Milan, seconds).class(Class::Internal)?;
+        let scene = Scene::new(ProductLine::Milan, seconds);
+        let set = genuine(&installation, &scene).class(Class::Internal)?;
+        let anchor = installation.anchor(ProductLine::Milan).ok_or_else(|| broken("no anchor"))?;
+        Ok(Self { anchors: TrustAnchors::amd().with_simulated(SpkiDigest::new(*anchor.spki.as_bytes())), set })
+    }
+
+    fn endorsements(&self) -> Option<Endorsements> {
+        let mut all = Endorsements::new();
+        for certificate in [&self.set.leaf, &self.set.intermediate, &self.set.ark] {
+            all.add_certificates(certificate).ok()?;
+        }
+        all.add_crl(self.set.crl.as_deref()?).ok()?;
+        Some(all)
+    }
+
+    fn measure(&self, now: UnixTime) -> Result<Figures, CliError> {
+        let report = &self.set.report;
+        let parsed = Report::parse(report).class(Class::Internal)?;
+        let endorsements = self.endorsements().ok_or_else(|| broken("certificates"))?;
+        let chain = VerifiedChain::verify(&parsed, &endorsements, &self.anchors, &CrlPolicy::Required, now)
+            .class(Class::Internal)?;
+        let any = ExpectedReportData::Any;
+        chain.verify_report(report, &any, now).class(Class::Internal)?;
+
+        // The raw operations, on the same keys, messages and signatures.
+        let certificate = |der| X509Certificate::from_der(der).map(|(_, one)| one).map_err(|_| broken("certificate"));
+        let (leaf, root) = (certificate(&self.set.leaf)?, certificate(&self.set.ark)?);
+        let p384 = ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &leaf.public_key().subject_public_key.data)
+            .map_err(|_| broken("leaf key"))?;
+        let rsa = ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, &root.public_key().subject_public_key.data)
+            .map_err(|_| broken("root key"))?;
+        let (r, s) = parsed.signature();
+        let fixed: Vec<u8> = r.iter().rev().chain(s.iter().rev()).copied().collect();
+
+        let mut times: [Vec<f64>; 5] = Default::default();
+        for _ in 0..ROUNDS {
+            let mut time = |index: usize, repeats: u32, work: &mut dyn FnMut() -> bool| {
+                let start = Instant::now();
+                let mut ok = true;
+                for _ in 0..repeats {
+                    ok &= black_box(work());
+                }
+                times[index].push(micros(start.elapsed()) / f64::from(repeats));
+                ok
+            };
+            let ok = time(0, 1, &mut || p384.verify_sig(parsed.signed_bytes(), &fixed).is_ok())
+                & time(3, 1, &mut || chain.verify_report(black_box(report), &any, now).is_ok())
+                & time(1, 1, &mut || rsa.verify_sig(root.tbs_certificate.as_ref(), &root.signature_value.data).is_ok())
+                & time(2, 50, &mut || Report::parse(black_box(report)).is_ok())
+                & time(4, 1, &mut || {
+                    self.endorsements()
+                        .is_some_and(|all| verify(report, &all, &self.anchors, &any, &CrlPolicy::Required, now).is_ok())
+                });
+            if !ok {
+                return Err(broken("refused while measuring"));
+            }
+        }
+        let [raw_p384, raw_rsa_pss, parse, report_cached, full_chain] = times.map(median);
+        let one = throughput(1, &chain, report, now);
+        let two = throughput(2, &chain, report, now);
+        Ok(Figures { raw_p384, raw_rsa_pss, parse, report_cached, full_chain, threads2_ratio: two / one })
+    }
+}
+
+/// Reports per second under a cached chain, on `threads` threads.
+fn throughput(threads: usize, chain: &VerifiedChain, report: &[u8], now: UnixTime) -> f64 {
+    const REPORTS: u32 = 2000;
+    let barrier = Barrier::new(threads);
+    let slowest = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    let start = Instant::now();
+                    for _ in 0..REPORTS {
+                        let _ = black_box(chain.verify_report(black_box(report), &ExpectedReportData::Any, now));
+                    }
+                    start.elapsed()
+                })
+            })
+            .collect();
+        workers.into_iter().filter_map(|worker| worker.join().ok()).max().unwrap_or(Duration::from_secs(1))
+    });
+    f64::from(REPORTS) * threads as f64 / slowest.as_secs_f64()
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}

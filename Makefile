@@ -33,5 +33,8 @@ bench: build ## figures, each beside the limit measured in the same run
 	@cargo bench -p coffer-verifier
 	@$(TARGET)/release/coffer bench verify
 
+fuzz-smoke: ## 60 s of each fuzz target; needs a nightly compiler and cargo-fuzz
+	@scripts/fuzz-smoke
+
 clean:
 	@cargo clean

@@ -1,0 +1,143 @@
+//! Replays the fuzzing corpora and the genuine vectors on a stable compiler, with mutations: no panic, and no allocation
+//! beyond 16 times the input.
+
+#[path = "../../fuzz/fuzz_targets/exercise.rs"]
+mod exercise;
+mod vectors;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    path::{Path, PathBuf},
+};
+
+/// Counts what this thread holds.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+fn add(bytes: usize) {
+    let _ = HELD.try_with(|held| {
+        held.set(held.get().wrapping_add(bytes));
+        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+    });
+}
+
+fn remove(bytes: usize) {
+    let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(bytes)));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of its callers.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        add(layout.size());
+        // SAFETY: the caller upholds the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        remove(layout.size());
+        // SAFETY: the caller upholds the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 7] = [
+    ("report", exercise::report),
+    ("certificate", exercise::certificate),
+    ("crl", exercise::crl),
+    ("cert_table", exercise::cert_table),
+    ("hcl", exercise::hcl),
+    ("cmw", exercise::cmw),
+    ("policy", exercise::policy),
+];
+
+/// Runs one input and checks how much it made us hold. Small inputs may cost a fixed amount: tables of the parsers.
+fn run((name, target): Target, data: &[u8], origin: &dyn std::fmt::Display) {
+    const FIXED: usize = 64 * 1024;
+    HELD.with(|held| held.set(0));
+    MOST.with(|most| most.set(0));
+    target(data);
+    let most = MOST.with(Cell::get);
+    assert!(most <= FIXED + 16 * data.len(), "{name} {origin}: {} bytes made it hold {most}", data.len());
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    all.sort();
+    all
+}
+
+/// Mutations by xorshift: flips, cuts, insertions; the same in every run.
+fn mutate(data: &[u8], seed: &mut u64) -> Vec<u8> {
+    let mut next = |below: usize| {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        (*seed >> 11) as usize % below.max(1)
+    };
+    let mut out = data.to_vec();
+    for _ in 0..=next(4) {
+        let at = next(out.len());
+        match next(4) {
+            0 if !out.is_empty() => out[at] ^= 1 << next(8),
+            1 if !out.is_empty() => out[at] = [0, 1, 0x7f, 0x80, 0xff][next(5)],
+            2 => out.truncate(at),
+            _ => out.insert(at, next(256) as u8),
+        }
+    }
+    out
+}
+
+#[test]
+fn corpora_and_mutated_vectors_neither_panic_nor_swell() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let mut seeds: Vec<(Target, Vec<u8>)> = Vec::new();
+    for target in TARGETS {
+        let found = files(&corpora.join(target.0));
+        assert!(!found.is_empty(), "no corpus for {}", target.0);
+        for path in found {
+            let data = std::fs::read(&path).unwrap();
+            run(target, &data, &path.display());
+            seeds.push((target, data));
+        }
+    }
+    if let Some(root) = vectors::root() {
+        for path in files(&root).iter().flat_map(|folder| files(folder)) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let target = match name.as_str() {
+                "report.bin" => "report",
+                "hcl.bin" => "hcl",
+                "certs.bin" => "cert_table",
+                other if other.contains("crl") => "crl",
+                _ if path.extension().is_some_and(|end| end == "der") => "certificate",
+                _ => continue,
+            };
+            let target = *TARGETS.iter().find(|(name, _)| *name == target).unwrap();
+            let data = std::fs::read(&path).unwrap();
+            run(target, &data, &path.display());
+            seeds.push((target, data));
+        }
+    }
+    let mut seed = 0x1234_5678_9abc_def1;
+    for (target, data) in &seeds {
+        for round in 0..300 {
+            run(*target, &mutate(data, &mut seed), &format!("mutation {round}"));
+        }
+    }
+    // Every target sees every seed too: a parser must bear whatever it is handed.
+    for target in TARGETS {
+        for (_, data) in &seeds {
+            run(target, data, &"foreign seed");
+        }
+    }
+}

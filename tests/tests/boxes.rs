@@ -1,0 +1,273 @@
+//! Real boots: what a box runs, what the host gets from it, and that nothing of it outlives its end.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use coffer_guest_proto::{
+    ExecRequest, ExecStart, InjectRequest, LogsRequest, UnsealRequest, control_client::ControlClient, exec_request,
+    owner_client::OwnerClient,
+};
+use coffer_ratls::Identity;
+use coffer_runtime::{
+    agent,
+    owner_access::{self, GuestAppraiser},
+};
+use coffer_tests::{
+    World,
+    image::busybox_layout,
+    process::{Finished, run, wait_for},
+    services::Registry,
+};
+use coffer_verifier::EvidencePolicy;
+use serde_json::Value;
+
+fn world() -> Result<(World, Registry, String)> {
+    let world = World::new()?;
+    let layout = world.folder.path().join("layout");
+    busybox_layout(&layout, "t", &[])?;
+    let registry = Registry::start(world.folder.path())?;
+    let image = registry.push(&layout, "t", "app:1")?;
+    world.coffer(&["pull", "-q", &image])?.ok()?;
+    Ok((world, registry, image))
+}
+
+fn boxes(world: &World) -> Result<Vec<Value>> {
+    Ok(serde_json::from_str(&world.coffer(&["--json", "ps", "-a"])?.ok()?)?)
+}
+
+fn inspect(world: &World, name: &str) -> Result<Value> {
+    let list: Value = serde_json::from_str(&world.coffer(&["inspect", name])?.ok()?)?;
+    Ok(list[0].clone())
+}
+
+/// Processes of this world other than its registry.
+fn running(world: &World) -> Result<Vec<String>> {
+    let folder = world.folder.path().to_string_lossy().into_owned();
+    let home = world.home().to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let path = entry.path();
+        let Ok(command) = fs::read(path.join("cmdline")) else { continue };
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        // QEMU's working directory is the box folder; its arguments are relative.
+        let at = fs::read_link(path.join("cwd")).map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default();
+        if (command.contains(&folder) || at.starts_with(&home)) && !command.contains("docker-registry") {
+            found.push(command);
+        }
+    }
+    Ok(found)
+}
+
+fn expect_nothing_runs(world: &World) -> Result<()> {
+    let outcome = wait_for(Duration::from_secs(10), || running(world).is_ok_and(|found| found.is_empty()));
+    ensure!(outcome.is_ok(), "still running: {:#?}", running(world)?);
+    Ok(())
+}
+
+fn kill_9(pid: &Value) -> Result<()> {
+    let pid = pid.as_u64().with_context(|| format!("no pid: {pid}"))?;
+    run(Command::new("kill").args(["-9", &pid.to_string()]), b"")?.ok().map(drop)
+}
+
+#[track_caller]
+fn refused(finished: &Finished, word: &str) {
+    assert!(matches!(finished.status, 6 | 125), "{}", finished.describe());
+    assert!(finished.stderr.contains(word), "expected {word:?}\n{}", finished.describe());
+}
+
+/// Asks for everything on the plain ports, and over RA-TLS with a key the spec does not list. Gives the guest's words.
+async fn ask_the_guest(folder: &Path, simulator: &Path) -> Result<Vec<String>> {
+    let refused =
+        |status: Option<tonic::Status>| status.map_or("let in".to_owned(), |status| status.message().to_owned());
+    let mut words = Vec::new();
+    let logs = agent::control(folder).await?.logs(LogsRequest::default()).await;
+    words.push(refused(logs.err()));
+    let start = ExecRequest {
+        message: Some(exec_request::Message::Start(ExecStart { argv: vec!["id".into()], ..ExecStart::default() })),
+    };
+    let exec = agent::exec(folder).await?.run(tokio_stream::iter([start])).await;
+    words.push(refused(exec.err()));
+
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let appraiser =
+        GuestAppraiser::new(coffer_runtime::simulator::anchors(simulator)?, EvidencePolicy::default_floor());
+    let stranger = Identity::generate("stranger")?;
+    let connection = owner_access::connect(folder, &stranger, Arc::new(appraiser)).await?;
+    let logs = ControlClient::new(connection.channel()).logs(LogsRequest::default()).await;
+    words.push(refused(logs.err()));
+    let mut owner = OwnerClient::new(connection.channel());
+    words.push(refused(owner.inject(InjectRequest::default()).await.err()));
+    words.push(refused(owner.unseal(UnsealRequest::default()).await.err()));
+    Ok(words)
+}
+
+#[test]
+fn a_plain_box_gives_the_workloads_output_and_status() -> Result<()> {
+    let (world, _registry, image) = world()?;
+    let script = "echo out; echo err >&2; id -u; cat /etc/hostname; touch /new; ls /dev/vda /dev/mem 2>&1; exit 7";
+    let finished = world.coffer(&["run", "--rm", "--hostname", "inside", &image, "sh", "-c", script])?;
+    assert_eq!(finished.status, 7, "{}", finished.describe());
+    assert!(finished.stdout.starts_with("out\n0\ninside\n"), "{}", finished.describe());
+    assert!(finished.stderr.contains("err"), "{}", finished.describe());
+    assert!(!finished.stdout.lines().any(|line| line == "/dev/vda" || line == "/dev/mem"), "{}", finished.describe());
+    let missing = world.coffer(&["run", "--rm", &image, "/nosuch"])?;
+    assert_eq!(missing.status, 127, "{}", missing.describe());
+    assert_eq!(boxes(&world)?.len(), 0);
+    expect_nothing_runs(&world)
+}
+
+#[test]
+fn two_boxes_at_once_survive_nothing_but_tell_the_truth() -> Result<()> {
+    let (world, _registry, image) = world()?;
+    for name in ["one", "two"] {
+        world.coffer(&["run", "-d", "--name", name, &image, "sleep", "600"])?.ok()?;
+    }
+    let list = boxes(&world)?;
+    assert_eq!(list.len(), 2);
+    assert!(list.iter().all(|each| each["state"] == "running"), "{list:#?}");
+    let (one, two) = (inspect(&world, "one")?, inspect(&world, "two")?);
+    let echoed = world.coffer(&["exec", "one", "echo", "from inside"])?.ok()?;
+    assert_eq!(echoed, "from inside\n");
+
+    kill_9(&one["State"]["Pid"])?;
+    kill_9(&two["State"]["SupervisorPid"])?;
+    wait_for(Duration::from_secs(10), || {
+        boxes(&world).is_ok_and(|list| list.iter().all(|each| each["state"] == "exited"))
+    })?;
+    for (name, word) in [("one", "QEMU"), ("two", "supervisor")] {
+        let record = inspect(&world, name)?;
+        assert_eq!(record["State"]["ExitCode"], 137, "{record:#}");
+        let error = record["State"]["Error"].as_str().unwrap_or_default();
+        assert!(error.contains(word), "{name}: {error}");
+    }
+    expect_nothing_runs(&world)?;
+
+    world.coffer(&["start", "one"])?.ok()?;
+    assert_eq!(world.coffer(&["exec", "one", "echo", "again"])?.ok()?, "again\n");
+    world.coffer(&["rm", "-f", "one", "two"])?.ok()?;
+    assert_eq!(fs::read_dir(world.home().join("boxes"))?.count(), 0);
+    expect_nothing_runs(&world)
+}
+
+#[test]
+fn a_box_in_the_foreground_ends_with_its_command() -> Result<()> {
+    let (world, _registry, image) = world()?;
+    let mut command = world.command(&["run", "--name", "front", &image, "sh", "-c", "echo up; sleep 600"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    wait_for(Duration::from_secs(60), || {
+        world.coffer(&["logs", "front"]).is_ok_and(|finished| finished.stdout.contains("up"))
+    })?;
+    child.kill()?;
+    child.wait()?;
+    wait_for(Duration::from_secs(30), || {
+        boxes(&world).is_ok_and(|list| list.iter().all(|each| each["state"] == "exited"))
+    })?;
+    expect_nothing_runs(&world)
+}
+
+#[test]
+fn the_host_gets_from_a_tee_box_what_its_spec_says_and_no_more() -> Result<()> {
+    let (world, _registry, image) = world()?;
+    let other = World::new()?;
+    other.coffer(&["owner", "init"])?.ok()?;
+    let key = other.home().join("owner/cert.pem");
+    let key = key.to_str().context("plain names")?;
+    world.coffer(&["owner", "init"])?.ok()?;
+    let script = "echo the workload speaks; sleep 600";
+    world
+        .coffer(&["run", "-d", "--name", "theirs", "--tee-simulate", "--owner", key, &image, "sh", "-c", script])?
+        .ok()?;
+
+    // The commands say so before they ask.
+    for arguments in [&["exec", "theirs", "--allow-simulated", "id"][..], &["logs", "theirs", "--allow-simulated"]] {
+        refused(&world.coffer(arguments)?, "neither the host nor the local owner");
+    }
+    // A host that asks the guest itself, and a stranger with a key of his own, are refused by the guest.
+    let folder = PathBuf::from(inspect(&world, "theirs")?["Folder"].as_str().context("a folder")?);
+    let words = tokio::runtime::Runtime::new()?.block_on(ask_the_guest(&folder, &world.home().join("sim")))?;
+    assert_eq!(
+        words,
+        [
+            "host-may-not:logs",
+            "host-may-not:exec",
+            "owner-may-not:logs",
+            "owner-may-not:inject",
+            "owner-may-not:unseal"
+        ]
+    );
+
+    // The console, which the host reads, has fixed words only.
+    let console = fs::read_to_string(folder.join("console.log"))?;
+    assert!(!console.contains("the workload speaks"), "{console}");
+    assert!(console.contains("coffer: running"), "{console}");
+    let log = fs::read_to_string(folder.join("log.jsonl")).unwrap_or_default();
+    assert!(!log.contains("the workload speaks"), "{log}");
+
+    // Simulated evidence counts only for who says so.
+    let strict = world.coffer(&["attest", "theirs"])?;
+    assert_eq!(strict.status, 5, "{}", strict.describe());
+    assert!(strict.stdout.contains("untrusted-root"), "{}", strict.describe());
+    let value: Value =
+        serde_json::from_str(&world.coffer(&["--json", "attest", "theirs", "--allow-simulated"])?.ok()?)?;
+    assert_eq!((&value["verdict"], &value["simulated"]), (&"accepted".into(), &true.into()));
+
+    // What was measured is what files alone predict.
+    let mut measure = vec!["--json", "measure", "--tee-simulate", "--owner", key, &image];
+    measure.extend(["sh", "-c", script]);
+    let predicted: Value = serde_json::from_str(&world.coffer(&measure)?.ok()?)?;
+    assert_eq!(predicted["measurement"], value["claims"]["report"]["measurement"]);
+    assert_eq!(predicted["host_data"], value["claims"]["report"]["host_data"]);
+
+    // Timings of every phase are kept.
+    let timings = inspect(&world, "theirs")?["Timings"].to_string();
+    for phase in ["launched", "booted", "spec-checked", "root-ready", "agent-ready", "running"] {
+        assert!(timings.contains(phase), "{timings}");
+    }
+    world.coffer(&["rm", "-f", "theirs"])?.ok()?;
+    expect_nothing_runs(&world)
+}
+
+#[test]
+fn an_owner_gets_in_after_the_guest_has_proved_itself() -> Result<()> {
+    let (world, _registry, image) = world()?;
+    let script = "trap 'exit 0' TERM; echo mine; while true; do sleep 1; done";
+    world
+        .coffer(&["run", "-d", "--name", "mine", "--tee-simulate", "--inject", "note", &image, "sh", "-c", script])?
+        .ok()?;
+    let owner = |arguments: &[&str]| world.coffer(&[arguments, &["--allow-simulated"]].concat());
+    assert_eq!(owner(&["logs", "mine"])?.ok()?, "mine\n");
+    let inside =
+        world.coffer(&["exec", "--allow-simulated", "mine", "sh", "-c", "id -u; ls /dev/sev-guest /dev/mem"])?;
+    assert!(inside.stdout.starts_with("0\n"), "{}", inside.describe());
+    assert_ne!(inside.status, 0, "{}", inside.describe());
+    // Without the flag nothing is sent into a guest that nobody vouches for.
+    let strict = world.coffer(&["exec", "mine", "id"])?;
+    assert_eq!(strict.status, 125, "{}", strict.describe());
+
+    let wrong = world.coffer_with(&["inject-secret", "mine", "other", "--allow-simulated"], b"value")?;
+    refused(&wrong, "other");
+    world.coffer_with(&["inject-secret", "mine", "note", "--allow-simulated"], b"value")?.ok()?;
+    let read = world.coffer(&["exec", "--allow-simulated", "mine", "cat", "/run/secrets/note"])?.ok()?;
+    assert_eq!(read, "value");
+
+    // What one workload sealed, another on the same platform and chip does not open.
+    let sealed = world.folder.path().join("sealed");
+    let path = sealed.to_str().context("plain names")?;
+    world.coffer_with(&["seal", "mine", "--allow-simulated", "-o", path], b"state")?.ok()?;
+    world.coffer(&["run", "-d", "--name", "another", "--tee-simulate", &image, "sh", "-c", "sleep 600"])?.ok()?;
+    let other = world.coffer(&["unseal", "another", "--allow-simulated", path])?;
+    assert_ne!(other.status, 0, "{}", other.describe());
+    assert!(other.stderr.contains("does not open"), "{}", other.describe());
+    assert_eq!(world.coffer(&["unseal", "mine", "--allow-simulated", path])?.ok()?, "state");
+
+    world.coffer(&["stop", "mine"])?.ok()?;
+    assert_eq!(inspect(&world, "mine")?["State"]["ExitCode"], 0);
+    world.coffer(&["rm", "-f", "mine", "another"])?.ok()?;
+    expect_nothing_runs(&world)
+}

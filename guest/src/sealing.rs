@@ -66,3 +66,91 @@ fn own_report(processor: &mut dyn SecureProcessor) -> Result<Report, SealingErro
     refuse_unsafe(&report)?;
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use coffer_spec::{Floors, SealFloors, Tee};
+    use coffer_verifier::abi::{
+        DerivedKey, ExtendedReport, KeyRequest,
+        report::{REPORT_LEN, offset},
+    };
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    /// Derives keys as a secure processor does: from its own root and what the request names.
+    struct Chip {
+        root: u8,
+        measurement: u8,
+        policy: u64,
+        committed: u64,
+    }
+
+    const USUAL: Chip = Chip { root: 1, measurement: 2, policy: 0x3_0000, committed: 0x0102_0000_0000_0304 };
+
+    impl SecureProcessor for Chip {
+        fn report(&mut self, _: &ReportRequest) -> Result<ExtendedReport, ProcessorError> {
+            let mut report = vec![0; REPORT_LEN];
+            let mut put = |at: usize, value: &[u8]| report[at..at + value.len()].copy_from_slice(value);
+            put(offset::VERSION, &2_u32.to_le_bytes());
+            put(offset::POLICY, &self.policy.to_le_bytes());
+            put(offset::SIGNATURE_ALGO, &1_u32.to_le_bytes());
+            put(offset::MEASUREMENT, &[self.measurement; 48]);
+            put(offset::COMMITTED_TCB, &self.committed.to_le_bytes());
+            put(offset::R, &[1]);
+            put(offset::S, &[1]);
+            Ok(ExtendedReport { report, cert_table: vec![] })
+        }
+
+        fn derived_key(&mut self, request: &KeyRequest) -> Result<DerivedKey, ProcessorError> {
+            let mixed = format!("{}{}{}{request:?}", self.root, self.measurement, self.policy);
+            Ok(DerivedKey::new(Sha256::digest(mixed).into()))
+        }
+    }
+
+    fn sealed() -> Vec<u8> {
+        seal(&mut { USUAL }, &crate::boot::tests::spec(Tee::Snp), "measurement-and-chip", b"db", b"secret").unwrap()
+    }
+
+    fn unseal_on(mut chip: Chip, min_tcb: &str) -> Result<Zeroizing<Vec<u8>>, SealingError> {
+        let floors = Floors { seal: SealFloors { min_tcb: min_tcb.into() }, ..Floors::default() };
+        let spec = WorkloadSpec { floors, ..crate::boot::tests::spec(Tee::Snp) };
+        unseal(&mut chip, &spec, b"db", &sealed())
+    }
+
+    #[test]
+    fn opens_on_the_same_chip_and_platform_after_a_firmware_update() {
+        assert_eq!(*unseal_on(USUAL, "").unwrap(), b"secret");
+        let updated = Chip { committed: 0x0202_0000_0000_0304, ..USUAL };
+        assert_eq!(*unseal_on(updated, "").unwrap(), b"secret", "the header's TCB is asked for, not today's");
+    }
+
+    #[test]
+    fn does_not_open_on_another_chip_or_platform() {
+        assert!(unseal_on(Chip { root: 9, ..USUAL }, "").is_err());
+        assert!(unseal_on(Chip { measurement: 9, ..USUAL }, "").is_err());
+    }
+
+    #[test]
+    fn does_not_open_below_the_floor_of_the_spec() {
+        assert!(unseal_on(USUAL, "0403000000000201").is_ok());
+        let refused = unseal_on(USUAL, "0503000000000201").unwrap_err();
+        assert!(matches!(refused, SealingError::Seal(SealError::Floor { .. })));
+    }
+
+    #[test]
+    fn neither_seals_nor_opens_in_a_guest_that_can_be_debugged() {
+        let debugged = || Chip { policy: 0xb_0000, ..USUAL };
+        let spec = crate::boot::tests::spec(Tee::Snp);
+        let refused = seal(&mut debugged(), &spec, "measurement-and-chip", b"", b"x").unwrap_err();
+        assert!(matches!(refused, SealingError::Seal(SealError::Unsafe { .. })));
+        assert!(matches!(unseal_on(debugged(), ""), Err(SealingError::Seal(SealError::Unsafe { .. }))));
+    }
+
+    #[test]
+    fn policies_without_a_key_here_are_refused_by_name() {
+        let spec = crate::boot::tests::spec(Tee::Snp);
+        let refused = seal(&mut { USUAL }, &spec, "workload", b"", b"x").unwrap_err();
+        assert!(refused.to_string().contains("measurement-and-chip"), "{refused}");
+    }
+}

@@ -71,6 +71,29 @@ mod tests {
         );
     }
 
+    /// A report with these fields and nothing else; [`refuse_unsafe`] does not look at signatures.
+    fn report(policy: u64, vmpl: u32) -> Report {
+        use coffer_verifier::abi::report::{REPORT_LEN, offset};
+        let mut bytes = vec![0; REPORT_LEN];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(offset::VERSION, &2_u32.to_le_bytes());
+        put(offset::POLICY, &policy.to_le_bytes());
+        put(offset::VMPL, &vmpl.to_le_bytes());
+        put(offset::SIGNATURE_ALGO, &1_u32.to_le_bytes());
+        put(offset::R, &[1]);
+        put(offset::S, &[1]);
+        Report::parse(&bytes).unwrap()
+    }
+
+    #[test]
+    fn guests_that_others_may_look_into_do_not_seal() {
+        const USUAL: u64 = 0x3_0000;
+        assert_eq!(refuse_unsafe(&report(USUAL, 0)), Ok(()));
+        for unsafe_report in [report(USUAL | 1 << 19, 0), report(USUAL | 1 << 18, 0), report(USUAL, 1)] {
+            assert!(matches!(refuse_unsafe(&unsafe_report), Err(SealError::Unsafe { .. })));
+        }
+    }
+
     #[test]
     fn every_part_of_the_tcb_is_compared_by_itself() {
         let tcb = u64::from_le_bytes([4, 0, 0, 0, 0, 0, 0x18, 0xdb]);

@@ -124,7 +124,9 @@ mod tests {
         let chunk = |index: usize| &file[HEADER + index * (CHUNK + TAG)..HEADER + (index + 1) * (CHUNK + TAG)];
         let with = |order: &[usize]| {
             let mut out = file[..HEADER].to_vec();
-            order.iter().for_each(|index| out.extend_from_slice(chunk(*index)));
+            for index in order {
+                out.extend_from_slice(chunk(*index));
+            }
             out
         };
         assert!(unseal(&key(1), b"db", &with(&[0, 1, 2])).is_ok());

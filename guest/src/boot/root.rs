@@ -39,7 +39,7 @@ pub fn verity_line(verity: &VerityTable, device: &str, options: &[&str]) -> Stri
         "1 {device} {device} {block_size} {block_size} {data_blocks} {hash_start} {algorithm} {root_hash} {salt}"
     );
     if !options.is_empty() {
-        line.push_str(&format!(" {} {}", options.len(), options.join(" ")));
+        line = format!("{line} {} {}", options.len(), options.join(" "));
     }
     line
 }

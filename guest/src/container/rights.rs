@@ -35,8 +35,11 @@ const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
 pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
     let limit = |soft, hard| Rlimit { current: Some(soft), maximum: Some(hard) };
     setrlimit(Resource::Core, limit(0, 0))?;
-    let hard = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).max(OPEN_FILES.1);
-    setrlimit(Resource::Nofile, limit(OPEN_FILES.0, hard.min(OPEN_FILES.1)))?;
+    if setrlimit(Resource::Nofile, limit(OPEN_FILES.0, OPEN_FILES.1)).is_err() {
+        // Where the hard limit is lower and must not be raised, it stays.
+        let hard = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(OPEN_FILES.1);
+        setrlimit(Resource::Nofile, limit(OPEN_FILES.0.min(hard), hard))?;
+    }
     // The filter needs CAP_SYS_ADMIN to go in, so it goes in first.
     seccomp::install()?;
     for bit in 0..64 {
@@ -56,7 +59,8 @@ pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    let kept = if identity.uid == 0 { KEPT } else { CapabilitySet::empty() };
+    let held = rustix::thread::capabilities(None)?.permitted;
+    let kept = if identity.uid == 0 { KEPT & held } else { CapabilitySet::empty() };
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)?;
     Ok(())

@@ -14,8 +14,9 @@ pub fn loopback_up() -> io::Result<()> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
     // SAFETY: ifreq is integers, bytes and pointers; all zeros is a value of it.
     let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *place = byte.cast_signed();
+    }
     // SAFETY: `request` is a live ifreq with a terminated name; the kernel reads and writes inside it; reading the union's
     // `ifru_flags` is what SIOCGIFFLAGS just wrote.
     let result = unsafe {

@@ -75,10 +75,12 @@ pub fn install() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Numbers of system calls and address families are small and positive.
+#[allow(clippy::cast_sign_loss)]
 fn program() -> Vec<sock_filter> {
     let load = |offset| statement(BPF_LD | BPF_W | BPF_ABS, offset);
     let give = |action| statement(BPF_RET | BPF_K, action);
-    let refuse = |errno: i32| give(ERRNO | errno as u32);
+    let refuse = |errno: i32| give(ERRNO | errno.unsigned_abs());
     let mut program = vec![
         load(OFFSET_ARCH),
         jump(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0),
@@ -121,6 +123,7 @@ fn jump(test: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_sign_loss)]
 mod tests {
     use super::*;
 

@@ -1,0 +1,149 @@
+//! Programs in the workload's place, in real namespaces: needs root and a static busybox, and says so where they are absent.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use coffer_guest::{
+    container::{Orders, Place, Program},
+    passwd::Identity,
+    reaper::Reaper,
+    spawn::{StartError, Started, start},
+    workload::output_pipe,
+};
+use tokio::io::AsyncReadExt;
+
+const BUSYBOX: &str = "/bin/busybox";
+
+struct World {
+    folder: tempfile::TempDir,
+    reaper: Arc<Reaper>,
+}
+
+impl World {
+    /// Nothing where this machine cannot show it.
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
+            eprintln!("skipped: needs root and {BUSYBOX}");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("root/bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir(folder.path().join("secrets")).unwrap();
+        fs::create_dir(folder.path().join("sockets")).unwrap();
+        fs::write(folder.path().join("secrets/token"), "hush").unwrap();
+        fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
+        for name in ["sh", "cat", "id", "ls", "mknod", "mount", "sleep", "unshare", "hostname", "grep", "ps"] {
+            symlink("busybox", bin.join(name)).unwrap();
+        }
+        fs::write(bin.join("plain"), "no program").unwrap();
+        let reaper = Arc::new(Reaper::default());
+        let reaping = reaper.clone();
+        tokio::spawn(async move { reaping.run().await });
+        Some(Self { folder, reaper })
+    }
+
+    fn place(&self) -> Place {
+        let at = |name: &str| -> PathBuf { self.folder.path().join(name) };
+        Place::New {
+            root: at("root"),
+            secrets: at("secrets"),
+            agent: at("sockets"),
+            hostname: "boxed".into(),
+            tmpfs: vec![("/cache".into(), 1 << 20)],
+        }
+    }
+
+    async fn run(&self, place: Place, uid: u32, argv: &[&str]) -> Result<(i32, String), StartError> {
+        let (mut stdout, theirs) = output_pipe()?;
+        let errors = theirs.try_clone().unwrap();
+        let started = self.start(place, uid, argv, [Stdio::null(), theirs.into(), errors.into()]).await?;
+        let mut output = String::new();
+        let reading = stdout.read_to_string(&mut output);
+        tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap().unwrap();
+        Ok((started.status.await.unwrap(), output))
+    }
+
+    async fn start(&self, place: Place, uid: u32, argv: &[&str], stdio: [Stdio; 3]) -> Result<Started, StartError> {
+        let identity = Identity { uid, gid: uid, groups: vec![], home: "/".into() };
+        let argv = argv.iter().map(ToString::to_string).collect();
+        let program = Program { argv, env: vec!["TOKEN=in-env".into()], cwd: "/work".into(), identity };
+        let binary = Path::new(env!("CARGO_BIN_EXE_coffer-init"));
+        start(binary, &self.reaper, &Orders { place, program }, stdio).await
+    }
+}
+
+#[tokio::test]
+async fn the_workload_sees_its_own_world_and_its_status_comes_back() {
+    let Some(world) = World::new() else { return };
+    let script = "hostname; echo $$ $TOKEN; cat /run/secrets/token; echo; ls /dev; exit 7";
+    let (status, output) = world.run(world.place(), 0, &["sh", "-c", script]).await.unwrap();
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!((status, &lines[..3]), (7, &["boxed", "1 in-env", "hush"][..]), "{output}");
+    assert_eq!(
+        lines[3..],
+        ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
+    );
+    assert!(!world.folder.path().join("root/dev/null").exists(), "mounts stay inside");
+}
+
+#[tokio::test]
+async fn what_reaches_around_the_agent_is_refused_even_to_root() {
+    let Some(world) = World::new() else { return };
+    for attempt in [
+        "mknod /dev/mem c 1 1",
+        "mount -t tmpfs x /cache",
+        "unshare -U true",
+        "echo x > /run/secrets/token",
+        "echo 1 > /proc/sys/kernel/panic",
+    ] {
+        let (status, output) = world.run(world.place(), 0, &["sh", "-c", attempt]).await.unwrap();
+        assert_ne!(status, 0, "{attempt}: {output}");
+    }
+    let (_, status) = world.run(world.place(), 0, &["cat", "/proc/self/status"]).await.unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(field("Seccomp:"), "2");
+    for set in ["CapBnd:", "CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+        let held = u64::from_str_radix(&field(set), 16).unwrap();
+        assert_eq!(held & !0xa004_25fb, 0, "{set} {held:x} is within Docker's default set without MKNOD");
+    }
+}
+
+#[tokio::test]
+async fn another_user_has_no_capabilities() {
+    let Some(world) = World::new() else { return };
+    let script = "id -u; grep CapEff /proc/self/status";
+    let (status, output) = world.run(world.place(), 1000, &["sh", "-c", script]).await.unwrap();
+    assert_eq!((status, output.as_str()), (0, "1000\nCapEff:\t0000000000000000\n"));
+}
+
+#[tokio::test]
+async fn programs_that_do_not_start_have_dockers_status() {
+    let Some(world) = World::new() else { return };
+    assert_eq!(world.run(world.place(), 0, &["absent"]).await.unwrap_err().status, 127);
+    assert_eq!(world.run(world.place(), 0, &["/bin/absent"]).await.unwrap_err().status, 127);
+    assert_eq!(world.run(world.place(), 0, &["/bin/plain"]).await.unwrap_err().status, 126);
+}
+
+#[tokio::test]
+async fn a_program_beside_the_workload_shares_its_world_and_ends_with_it() {
+    let Some(world) = World::new() else { return };
+    let stdio = || [Stdio::null(), Stdio::null(), Stdio::null()];
+    let workload = world.start(world.place(), 0, &["sleep", "1000"], stdio()).await.unwrap();
+    let beside = || Place::Beside { pid: workload.pid };
+    let (status, output) =
+        world.run(beside(), 0, &["sh", "-c", "hostname; cat /proc/1/cmdline; exit 3"]).await.unwrap();
+    assert_eq!((status, output.as_str()), (3, "boxed\nsleep\x001000\x00"));
+    assert_eq!(world.run(beside(), 0, &["absent"]).await.unwrap_err().status, 127);
+
+    let companion = world.start(beside(), 0, &["sleep", "1000"], stdio()).await.unwrap();
+    coffer_guest::sys::process::signal(workload.pid, libc::SIGKILL).unwrap();
+    assert_eq!(workload.status.await.unwrap(), 137);
+    assert_eq!(companion.status.await.unwrap(), 137, "its world is gone");
+}

@@ -102,8 +102,10 @@ fn print(args: &Args, record: &BoxRecord, findings: &Findings) {
         Verdict::Refused => println!("refused: {}", reasons(findings)),
     }
     if findings.verdict != Verdict::Accepted {
-        for reason in &findings.reasons {
-            println!("hint: {}", reason.hint);
+        let simulated = guest::simulated_hint(record, &args.trust);
+        let hints = findings.reasons.iter().map(|reason| reason.hint.as_ref());
+        for hint in simulated.map_or_else(|| hints.collect(), |hint| vec![hint]) {
+            println!("hint: {hint}");
         }
     }
 }

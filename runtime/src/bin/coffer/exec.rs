@@ -9,7 +9,7 @@ use coffer_guest_proto::exec_response::Message as Tell;
 use coffer_guest_proto::{ExecRequest, ExecStart};
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::{BoxState, agent};
-use coffer_spec::HostMay;
+use coffer_spec::{Capability, HostMay};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let document = guest::document(&home, &record)?;
     let as_host = document.spec().host_may.contains(&HostMay::Exec);
     if !as_host {
-        guest::owner_listed(&home, &document, &record.name, "exec")?;
+        guest::owner_listed(&home, &document, &record.name, Capability::Exec)?;
     }
     let runtime = context.runtime()?;
     let code = runtime.block_on(async {

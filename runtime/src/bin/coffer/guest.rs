@@ -7,7 +7,7 @@ use coffer_runtime::boxes::files;
 use coffer_runtime::launch::load_platform;
 use coffer_runtime::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError, Verdict};
 use coffer_runtime::{BoxRecord, BoxState, Home, simulator};
-use coffer_spec::{Document, Tee};
+use coffer_spec::{Capability, Document, Tee};
 use coffer_verifier::{EvidencePolicy, Pair, TrustAnchors};
 
 use crate::cli::Context;
@@ -46,8 +46,13 @@ pub fn document(home: &Home, record: &BoxRecord) -> Result<Document, CliError> {
 }
 
 /// Refuses early, and in words, what the guest would refuse: the local key must be listed for the act.
-pub fn owner_listed(home: &Home, document: &Document, name: &str, act: &str) -> Result<(), CliError> {
-    let hint = format!("create the box with --host-may {act}, or with --owner listing your key for {act}");
+pub fn owner_listed(home: &Home, document: &Document, name: &str, act: Capability) -> Result<(), CliError> {
+    let (listed, act) = (act, capability_word(act));
+    let by_owner = format!("create the box with --owner listing your key for {act}");
+    let hint = match listed {
+        Capability::Exec | Capability::Logs => format!("{by_owner}, or with --host-may {act}"),
+        Capability::Inject | Capability::Unseal => by_owner,
+    };
     let refused = |message: String| Err(CliError::new(Class::Refused, message).hint(hint.clone()));
     if document.spec().tee == Tee::None {
         return refused(format!(
@@ -57,12 +62,21 @@ pub fn owner_listed(home: &Home, document: &Document, name: &str, act: &str) -> 
     let Ok(identity) = owner_access::load(&home.owner()) else {
         return refused(format!("the spec of {name} does not let the host {act}, and there is no owner's key here"));
     };
-    let may = document.spec().owners.iter().filter(|owner| owner.key == identity.spki()).flat_map(|owner| &owner.may);
-    let allowed = may.into_iter().any(|may| format!("{may:?}").eq_ignore_ascii_case(act));
+    let mut mine = document.spec().owners.iter().filter(|owner| owner.key == identity.spki());
+    let allowed = mine.any(|owner| owner.may.contains(&listed));
     if allowed {
         Ok(())
     } else {
         refused(format!("the spec of {name} lets neither the host nor the local owner {act}"))
+    }
+}
+
+fn capability_word(act: Capability) -> &'static str {
+    match act {
+        Capability::Exec => "exec",
+        Capability::Inject => "inject",
+        Capability::Unseal => "unseal",
+        Capability::Logs => "logs",
     }
 }
 
@@ -139,4 +153,10 @@ pub fn explain(error: &OwnerError, findings: Option<&Findings>, record: &BoxReco
         Some(reason) => failure.hint(reason.hint.to_string()),
         None => failure,
     }
+}
+
+/// What to do about a simulated box whose root nobody listed.
+pub fn simulated_hint(record: &BoxRecord, trust: &Trust) -> Option<&'static str> {
+    let unlisted = record.options.tee == Tee::Simulated && !trust.allow_simulated;
+    unlisted.then_some("this box is simulated: with --allow-simulated the simulator of this installation is believed")
 }

@@ -7,6 +7,7 @@ use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{InjectRequest, Sealed};
 use coffer_runtime::agent;
 use coffer_runtime::supervisor::of_state;
+use coffer_spec::Capability;
 use coffer_verifier::binding::length_prefixed;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -50,7 +51,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         )
         .hint(format!("create the box with --inject {}", args.secret)));
     }
-    guest::owner_listed(&home, &document, &record.name, "inject")?;
+    guest::owner_listed(&home, &document, &record.name, Capability::Inject)?;
     let value = Zeroizing::new(read_input(Some(&args.file), LIMIT)?);
     let digest = context.runtime()?.block_on(async {
         let connection = guest::connect(context, &home, &record, &args.trust).await?;

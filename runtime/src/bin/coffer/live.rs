@@ -8,7 +8,7 @@ use coffer_runtime::boxes::Timings;
 use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::{self, Command};
 use coffer_runtime::supervisor::message::{Ended, LogPiece, Message};
-use coffer_runtime::{BoxId, BoxRecord, Home, State};
+use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State};
 use coffer_spec::{Document, HostMay, Tee};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -126,7 +126,9 @@ fn owners_output(context: &Context, home: &Home, record: &BoxRecord) -> Option<t
     if document.spec().host_may.contains(&HostMay::Logs) {
         return None;
     }
-    let (context, home, record) = (context.clone(), home.clone(), record.clone());
+    // The record was read before the start; the guest asks for nothing better than to be asked now.
+    let record = BoxRecord { state: BoxState::Running, ..record.clone() };
+    let (context, home) = (context.clone(), home.clone());
     Some(tokio::spawn(async move {
         if let Err(error) = crate::logs::follow_as_owner(&context, &home, &record).await {
             eprintln!("coffer: the output is not shown: {}", error.message);

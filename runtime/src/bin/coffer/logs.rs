@@ -13,7 +13,7 @@ use coffer_runtime::lock::BoxLock;
 use coffer_runtime::supervisor::message::LogPiece;
 use coffer_runtime::supervisor::{former, of_state};
 use coffer_runtime::{BoxRecord, BoxState, Home, agent};
-use coffer_spec::{Document, HostMay};
+use coffer_spec::{Capability, Document, HostMay};
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -84,7 +84,7 @@ fn may_as_owner(home: &Home, record: &BoxRecord, document: &Document) -> Result<
             format!("the spec of {name} does not let the host read its output, and the guest that had it is gone"),
         ));
     }
-    guest::owner_listed(home, document, name, "logs")
+    guest::owner_listed(home, document, name, Capability::Logs)
 }
 
 fn from_file(folder: &Path, tail: usize, follow: bool) {
@@ -175,7 +175,7 @@ async fn as_owner(
 /// Shows the output of a simulated box of ours from its first byte to its end.
 pub async fn follow_as_owner(context: &Context, home: &Home, record: &BoxRecord) -> Result<(), CliError> {
     let document = guest::document(home, record)?;
-    guest::owner_listed(home, &document, &record.name, "logs")?;
+    guest::owner_listed(home, &document, &record.name, Capability::Logs)?;
     as_owner(context, home, record, &Trust::of_own_simulator(record), usize::MAX, true)
         .await
         .map_err(|failure| failure.while_doing("as owner"))

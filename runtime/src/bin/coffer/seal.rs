@@ -9,7 +9,7 @@ use coffer_guest_proto::{SealRequest, Sealed, UnsealRequest};
 use coffer_runtime::launch::write_private;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::{BoxRecord, Home, agent};
-use coffer_spec::Document;
+use coffer_spec::{Capability, Document};
 use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
 
@@ -94,7 +94,7 @@ fn open(args: &Common, context: &Context) -> Result<(Home, BoxRecord, Document),
     let record = state.find(&args.name).map_err(of_state)?;
     guest::must_run(&record)?;
     let document = guest::document(&home, &record)?;
-    guest::owner_listed(&home, &document, &record.name, "unseal")?;
+    guest::owner_listed(&home, &document, &record.name, Capability::Unseal)?;
     Ok((home, record, document))
 }
 

@@ -115,7 +115,9 @@ fn arrows_between_our_crates_point_down() {
 #[test]
 fn foreign_crates_stay_where_they_belong() {
     let mut wrong = Vec::new();
-    for (package, linked) in linked(&metadata()) {
+    let linked = linked(&metadata());
+    assert!(linked["coffer-runtime"].contains("tokio") && linked["coffer-kbs"].contains("regorus"), "no graph");
+    for (package, linked) in linked {
         if package == TOP {
             continue;
         }
@@ -129,13 +131,6 @@ fn foreign_crates_stay_where_they_belong() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-#[test]
-fn the_graph_of_links_is_not_empty() {
-    let linked = linked(&metadata());
-    assert!(linked["coffer-runtime"].contains("tokio"));
-    assert!(linked["coffer-kbs"].contains("regorus"));
 }
 
 #[test]

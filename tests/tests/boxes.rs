@@ -160,7 +160,7 @@ fn a_box_in_the_foreground_ends_with_its_command() -> Result<()> {
     let (world, _registry, image) = world()?;
     let mut command = world.command(&["run", "--name", "front", &image, "sh", "-c", "echo up; sleep 600"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    wait_for(Duration::from_secs(60), || {
+    wait_for(Duration::from_mins(1), || {
         world.coffer(&["logs", "front"]).is_ok_and(|finished| finished.stdout.contains("up"))
     })?;
     child.kill()?;

@@ -237,12 +237,13 @@ fn shorten(text: &str) -> String {
         let is_hex = word.len() > 24 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_hex { format!("{}…", &word[..12]) } else { word.to_owned() }
     };
-    text.split_inclusive(|c: char| !c.is_ascii_alphanumeric())
-        .map(|piece| {
-            let end = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
-            format!("{}{}", cut(&piece[..end]), &piece[end..])
-        })
-        .collect()
+    let mut out = String::new();
+    for piece in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let end = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
+        out.push_str(&cut(&piece[..end]));
+        out.push_str(&piece[end..]);
+    }
+    out
 }
 
 /// Processes whose command line names the scratch folder.

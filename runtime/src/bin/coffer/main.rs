@@ -19,6 +19,7 @@ mod kbs;
 mod live;
 mod logs;
 mod measure;
+mod measure_firmware;
 mod owner;
 mod progress;
 mod ps;

@@ -11,20 +11,30 @@ use coffer_verifier::abi::Measurement;
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::flags::{BoxFlags, read_spec};
+use crate::measure_firmware::{FirmwareArgs, measure_firmware};
 
 /// Predict what `coffer run` with the same flags measures, from files alone.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("image", |image| image.required_unless_present_any(["spec", "firmware"])))]
 #[command(after_help = "Examples:
   coffer measure --tee-simulate busybox sha256sum /run/secrets/key
-  coffer measure --spec web.toml --vcpus 2 --json")]
+  coffer measure --spec web.toml --vcpus 2 --json
+  coffer measure --firmware OVMF.amdsev.fd --kernel bzImage --append console=ttyS0 --vcpus 2 --vcpu-type EPYC-Genoa")]
 pub struct Args {
     #[command(flatten)]
     flags: BoxFlags,
+    #[command(flatten)]
+    firmware: FirmwareArgs,
 }
 
 /// Prints measurement, workload digest and HOST_DATA.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let flags = &args.flags;
+    if let Some(firmware) = &args.firmware.firmware {
+        // Not our machine model, so its limit on processors is not asked either.
+        let vcpus = flags.cpus.parse().class_while(Class::Usage, format!("--vcpus {}", flags.cpus))?;
+        return measure_firmware(&args.firmware, firmware, vcpus, context.json);
+    }
     let (document, folder, vcpus) = if let (Some(path), None) = (&flags.spec, &flags.image) {
         // A spec says everything: no image, no registry, any machine.
         let folder = context.search.platform_folder(flags.platform.as_deref())?;

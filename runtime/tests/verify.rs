@@ -1,0 +1,96 @@
+//! `coffer verify` on every genuine vector: exit code, verdict and reasons as the manifest says.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn vectors() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+    let root = std::env::var_os("COFFER_VECTORS").map_or(beside, PathBuf::from).join("snp");
+    if root.join("MANIFEST.json").is_file() {
+        return Some(root);
+    }
+    println!("SKIPPED: no vectors at {}; set COFFER_VECTORS", root.display());
+    None
+}
+
+fn coffer(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_coffer")).args(words).output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+const AT: &str = "2026-09-20T00:00:00Z";
+
+#[test]
+fn every_vector_ends_with_the_exit_code_its_manifest_allows() {
+    let Some(root) = vectors() else { return };
+    let manifest: Value = serde_json::from_slice(&std::fs::read(root.join("MANIFEST.json")).unwrap()).unwrap();
+    let mut runs = 0;
+    for vector in manifest.as_array().unwrap() {
+        let folder = root.join(vector["name"].as_str().unwrap());
+        for run in vector["cli"].as_array().into_iter().flatten() {
+            for file in ["report.bin", "hcl.bin"].map(|name| folder.join(name)).iter().filter(|file| file.is_file()) {
+                let mut words = vec!["--json", "verify", file.to_str().unwrap(), "--certs", folder.to_str().unwrap()];
+                words.extend(["--at", run["at"].as_str().unwrap()]);
+                words.extend(run["flags"].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap()));
+                let output = coffer(&words);
+                let exit = output.status.code().unwrap();
+                let said = json(&output);
+                let allowed = run["exit"].as_array().unwrap();
+                assert!(allowed.iter().any(|code| code == exit), "{}: {exit}, {said}", file.display());
+                let verdict = match exit {
+                    0 => "accepted",
+                    5 => "not-authentic",
+                    _ => "refused",
+                };
+                assert_eq!(said["verdict"], verdict);
+                assert_eq!(said["reasons"].as_array().unwrap().is_empty(), exit == 0);
+                assert_eq!(said["simulated"], false);
+                runs += 1;
+            }
+        }
+    }
+    assert!(runs >= 17, "{runs}");
+}
+
+#[test]
+fn a_missing_endorsement_names_where_to_get_it_and_bad_files_are_told_apart() {
+    let Some(root) = vectors() else { return };
+    let folder = root.join("milan-v2-kvm");
+    let report = folder.join("report.bin");
+    let report = report.to_str().unwrap();
+    let missing = coffer(&["verify", report, "--json", "--at", AT]);
+    assert_eq!(missing.status.code(), Some(5));
+    let said = json(&missing);
+    assert_eq!(said["reasons"][0]["code"], "endorsement-missing");
+    let hint = said["reasons"][0]["hint"].as_str().unwrap();
+    assert!(hint.contains("https://kdsintf.amd.com/vcek/v1/Milan/d49554ec") && hint.contains("ucodeSPL=115"), "{hint}");
+
+    let certs = folder.to_str().unwrap();
+    let exit = |words: &[&str]| coffer(&[&["verify"], words].concat()).status.code();
+    assert_eq!(exit(&[report, "--certs", certs, "--at", AT]), Some(0));
+    assert_eq!(exit(&[report, "--certs", certs, "--at", AT, "--report-data", &"00".repeat(64)]), Some(5));
+    assert_eq!(exit(&[report, "--certs", certs, "--at", AT, "--policy", "strict"]), Some(6));
+    assert_eq!(exit(&[report, "--certs", certs, "--at", "yesterday"]), Some(2));
+    assert_eq!(exit(&[report, "--report-data", "00"]), Some(2));
+    assert_eq!(exit(&["/nonexistent"]), Some(3));
+    assert_eq!(exit(&[folder.join("crl.der").to_str().unwrap()]), Some(3));
+    assert_eq!(exit(&[report, "--vcek", report]), Some(3));
+    assert_eq!(exit(&[report, "--policy", report]), Some(3));
+}
+
+#[test]
+fn report_show_decides_nothing() {
+    let Some(root) = vectors() else { return };
+    let file = root.join("turin-v5/report.bin");
+    let said = json(&coffer(&["--json", "report", "show", file.to_str().unwrap()]));
+    assert_eq!(said["product"], "Turin");
+    assert_eq!(said["tcb"]["reported"]["fmc"], 1);
+    assert_eq!(said["report"]["version"], 5);
+    let text = coffer(&["report", "show", file.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&text.stdout).starts_with("not verified"));
+}

@@ -122,7 +122,9 @@ fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
             return true;
         }
         let sqlite = inner.downcast_ref::<rusqlite::Error>();
-        if sqlite.is_some_and(|e| e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)) {
+        // SQLite calls a full disk an I/O error where it grows its shared memory (SQLITE_IOERR_SHMSIZE).
+        let grows = |e: &rusqlite::Error| e.sqlite_error().is_some_and(|error| error.extended_code == 4874);
+        if sqlite.is_some_and(|e| e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) || grows(e)) {
             return true;
         }
         cause = inner.source();

@@ -154,9 +154,9 @@ impl Subject {
 }
 
 /// Reports per second under a cached chain, on `threads` threads.
-fn throughput(threads: usize, chain: &VerifiedChain, report: &[u8], now: UnixTime) -> f64 {
+fn throughput(threads: u32, chain: &VerifiedChain, report: &[u8], now: UnixTime) -> f64 {
     const REPORTS: u32 = 2000;
-    let barrier = Barrier::new(threads);
+    let barrier = Barrier::new(threads as usize);
     let slowest = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|_| {
@@ -172,7 +172,7 @@ fn throughput(threads: usize, chain: &VerifiedChain, report: &[u8], now: UnixTim
             .collect();
         workers.into_iter().filter_map(|worker| worker.join().ok()).max().unwrap_or(Duration::from_secs(1))
     });
-    f64::from(REPORTS) * threads as f64 / slowest.as_secs_f64()
+    f64::from(REPORTS) * f64::from(threads) / slowest.as_secs_f64()
 }
 
 fn micros(duration: Duration) -> f64 {

@@ -1,7 +1,7 @@
 //! Sealing with this guest's own key: what the agent does between an owner's request and `coffer_seal`.
 
 use coffer_seal::{Header, SealError, SealPolicy, check_floor, key_request, refuse_unsafe};
-use coffer_spec::WorkloadSpec;
+use coffer_spec::{Tee, WorkloadSpec};
 use coffer_verifier::abi::{ProcessorError, Report, ReportData, ReportRequest, SecureProcessor};
 use zeroize::Zeroizing;
 
@@ -28,7 +28,7 @@ pub enum SealingError {
 /// [`SealingError`].
 pub fn seal(
     processor: &mut dyn SecureProcessor,
-    _spec: &WorkloadSpec,
+    spec: &WorkloadSpec,
     policy: &str,
     context: &[u8],
     plaintext: &[u8],
@@ -39,7 +39,9 @@ pub fn seal(
     let key = processor.derived_key(&key_request(tcb))?;
     let mut salt = [0; 32];
     getrandom::fill(&mut salt).map_err(SealingError::Random)?;
-    Ok(coffer_seal::seal(&key, &Header::new(policy, tcb, context, salt), context, plaintext)?)
+    // The processor was opened as the spec says, so the spec tells which kind it is.
+    let header = Header::new(policy, spec.tee == Tee::Simulated, tcb, context, salt);
+    Ok(coffer_seal::seal(&key, &header, context, plaintext)?)
 }
 
 /// Opens what the same workload sealed on this platform and chip, unless its TCB is below the spec's floor.
@@ -54,6 +56,7 @@ pub fn unseal(
 ) -> Result<Zeroizing<Vec<u8>>, SealingError> {
     let header = Header::peek(sealed)?;
     SealPolicy::available(header.policy.name())?;
+    header.check_processor(spec.tee == Tee::Simulated)?;
     check_floor(header.tcb, &spec.floors.seal.min_tcb)?;
     own_report(processor)?;
     let key = processor.derived_key(&key_request(header.tcb))?;
@@ -69,7 +72,7 @@ fn own_report(processor: &mut dyn SecureProcessor) -> Result<Report, SealingErro
 
 #[cfg(test)]
 mod tests {
-    use coffer_spec::{Floors, SealFloors, Tee};
+    use coffer_spec::{Floors, SealFloors};
     use coffer_verifier::abi::{
         DerivedKey, ExtendedReport, KeyRequest,
         report::{REPORT_LEN, offset},
@@ -129,6 +132,12 @@ mod tests {
     fn does_not_open_on_another_chip_or_platform() {
         assert!(unseal_on(Chip { root: 9, ..USUAL }, "").is_err());
         assert!(unseal_on(Chip { measurement: 9, ..USUAL }, "").is_err());
+    }
+
+    #[test]
+    fn files_sealed_on_hardware_do_not_open_in_a_simulated_guest() {
+        let refused = unseal(&mut { USUAL }, &crate::boot::tests::spec(Tee::Simulated), b"db", &sealed()).unwrap_err();
+        assert!(matches!(refused, SealingError::Seal(SealError::Processor { sealed_simulated: false })), "{refused}");
     }
 
     #[test]

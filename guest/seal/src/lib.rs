@@ -1,8 +1,11 @@
 //! The sealed format: versioned header, HKDF, AES-256-GCM in chunks.
 //!
 //! Bytes in, bytes out: the caller brings the key its secure processor derived and 32 random bytes of salt.
+//! To seal: [`refuse_unsafe`] on the guest's own report, the key of [`key_request`] for its COMMITTED_TCB, [`seal`].
+//! To open: [`Header::peek`], [`check_floor`], [`refuse_unsafe`], the key of the header's TCB, [`unseal`].
 //! Trusts: the key. A sealed file is hostile until its last chunk has opened; nothing of it is handed out before.
-//! Never: uses public report fields as key material, pads or cuts, promises that an older file is not put back.
+//! Never: uses public report fields as key material, pads or cuts, opens a file whose policy or counter it
+//! cannot honour, promises that an older file is not put back.
 //! Source: DESIGN §7; STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015); RFC 5869.
 #![forbid(unsafe_code)]
 
@@ -47,6 +50,16 @@ pub enum SealError {
     /// The key does not open it: another workload, platform, chip, context, or changed bytes.
     #[error("does not open here: sealed by another workload, platform or chip, under another context, or changed")]
     Closed,
+    /// The file has a rollback counter, and nobody here can ask for its value.
+    #[error("sealed with a rollback counter, which cannot be checked here")]
+    Counter,
+    /// Sealed by the simulator and opened on hardware, or the reverse.
+    #[error("sealed with {} secure processor, this guest runs on {}",
+        if *sealed_simulated { "a simulated" } else { "AMD's" }, if *sealed_simulated { "AMD's" } else { "a simulated one" })]
+    Processor {
+        /// True if the file is the simulator's.
+        sealed_simulated: bool,
+    },
     /// The guest's own report does not allow sealing.
     #[error("this guest does not seal: {what}")]
     Unsafe {

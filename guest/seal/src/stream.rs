@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     SealError,
-    header::{CHUNK, HEADER, Header},
+    header::{CHUNK, HEADER, Header, SealPolicy},
 };
 
 /// Most plaintext bytes of one file: 1 GiB, far below what one key may encrypt.
@@ -20,11 +20,18 @@ const TAG: usize = 16;
 
 /// Seals `plaintext` under `key`. The header's context must be the digest of `context`, as [`Header::new`] makes it.
 ///
+/// Each file needs fresh random salt: one used twice gives two files one key and one set of nonces.
+///
 /// # Errors
-/// [`SealError::TooLong`].
+/// [`SealError::TooLong`]; [`SealError::Policy`], [`SealError::Counter`] or [`SealError::Format`] for a header that
+/// could not be opened again.
 pub fn seal(key: &DerivedKey, header: &Header, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
     if plaintext.len() > LIMIT {
         return Err(SealError::TooLong { found: plaintext.len() });
+    }
+    openable(header)?;
+    if !header.is_of_context(context) {
+        return Err(SealError::Format { what: "its header is of another context" });
     }
     let encoded = header.encode();
     let cipher = cipher(key, &encoded, header, context);
@@ -43,10 +50,11 @@ pub fn seal(key: &DerivedKey, header: &Header, context: &[u8], plaintext: &[u8])
 /// Opens a sealed file whole. `key`: derived for the header's TCB, see [`crate::key_request`].
 ///
 /// # Errors
-/// [`SealError::Closed`] if any byte, the key or the context is another; nothing is given out then.
+/// [`SealError::Closed`] if any byte, the key or the context is another; [`SealError`] otherwise. Nothing is given out then.
 pub fn unseal(key: &DerivedKey, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let header = Header::peek(sealed)?;
-    if header.context != Header::new(header.policy, 0, context, [0; 32]).context {
+    openable(&header)?;
+    if !header.is_of_context(context) {
         return Err(SealError::Closed);
     }
     let (encoded, body) = sealed.split_at(HEADER);
@@ -55,6 +63,10 @@ pub fn unseal(key: &DerivedKey, context: &[u8], sealed: &[u8]) -> Result<Zeroizi
     }
     let cipher = cipher(key, encoded, &header, context);
     let chunks = body.len().div_ceil(CHUNK + TAG).max(1);
+    // No plaintext has an empty chunk behind a full one.
+    if chunks > 1 && body.len() % (CHUNK + TAG) == TAG {
+        return Err(SealError::Closed);
+    }
     let mut out = Zeroizing::new(Vec::with_capacity(body.len()));
     for index in 0..chunks {
         let start = index * (CHUNK + TAG);
@@ -67,9 +79,16 @@ pub fn unseal(key: &DerivedKey, context: &[u8], sealed: &[u8]) -> Result<Zeroizi
     Ok(out)
 }
 
+/// Refuses headers that promise what only a key broker can keep.
+fn openable(header: &Header) -> Result<(), SealError> {
+    SealPolicy::available(header.policy.name())?;
+    if header.rollback_protected() { Err(SealError::Counter) } else { Ok(()) }
+}
+
 /// The file's own key: the salt makes it fresh for every file, so the counter nonce never repeats under it.
 fn cipher(key: &DerivedKey, encoded: &[u8], header: &Header, context: &[u8]) -> Aes256Gcm {
-    let info = length_prefixed(&[b"coffer/seal/v1", header.policy.name().as_bytes(), b"agent", context, encoded]);
+    let (policy, source) = (header.policy.name(), header.policy.source());
+    let info = length_prefixed(&[b"coffer/seal/v1", policy.as_bytes(), source.as_bytes(), b"agent", context, encoded]);
     let mut file_key = Zeroizing::new([0; 32]);
     Hkdf::<Sha256>::new(Some(&header.salt), key.expose())
         .expand(&info, &mut *file_key)
@@ -88,7 +107,6 @@ fn nonce(index: usize, last: bool) -> [u8; 12] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SealPolicy;
     use proptest::prelude::*;
 
     fn key(byte: u8) -> DerivedKey {
@@ -96,7 +114,7 @@ mod tests {
     }
 
     fn sealed(plaintext: &[u8]) -> Vec<u8> {
-        let header = Header::new(SealPolicy::MeasurementAndChip, 5, b"db", [9; 32]);
+        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"db", [9; 32]);
         seal(&key(1), &header, b"db", plaintext).unwrap()
     }
 
@@ -108,6 +126,58 @@ mod tests {
             assert_eq!(*unseal(&key(1), b"db", &file).unwrap(), plaintext, "{length}");
             assert_eq!(Header::peek(&file).unwrap().tcb, 5);
         }
+    }
+
+    #[test]
+    fn headers_only_a_key_broker_can_honour_are_refused() {
+        let plain = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"db", [9; 32]);
+        let both = |header: Header, expected: &SealError| {
+            assert_eq!(seal(&key(1), &header, b"db", b"x").unwrap_err(), *expected);
+            let mut file = sealed(b"x");
+            file[..HEADER].copy_from_slice(&header.encode());
+            assert_eq!(unseal(&key(1), b"db", &file).unwrap_err(), *expected);
+        };
+        for policy in [SealPolicy::Chip, SealPolicy::Measurement, SealPolicy::Workload, SealPolicy::Signer] {
+            both(Header { policy, ..plain }, &SealError::Policy { policy: policy.name().into() });
+        }
+        both(Header { counter: [1; 16], ..plain }, &SealError::Counter);
+    }
+
+    #[test]
+    fn a_header_of_another_context_is_not_sealed_under() {
+        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"other", [9; 32]);
+        assert!(matches!(seal(&key(1), &header, b"db", b"x"), Err(SealError::Format { .. })));
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused() {
+        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"", [9; 32]);
+        let refused = seal(&key(1), &header, b"", &vec![0; LIMIT + 1]).unwrap_err();
+        assert_eq!(refused, SealError::TooLong { found: LIMIT + 1 });
+    }
+
+    #[test]
+    fn every_bit_of_the_header_is_authenticated() {
+        let file = sealed(b"secret");
+        for bit in 0..HEADER * 8 {
+            let mut changed = file.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(&key(1), b"db", &changed).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_one_encoding_only() {
+        // The key's owner seals a full chunk as if more followed, then an empty last one.
+        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"db", [9; 32]);
+        let encoded = header.encode();
+        let cipher = cipher(&key(1), &encoded, &header, b"db");
+        let mut file = encoded.to_vec();
+        for (index, chunk) in [vec![7; CHUNK], vec![]].iter().enumerate() {
+            let payload = Payload { msg: chunk, aad: &encoded };
+            file.extend(cipher.encrypt(&nonce(index, index == 1).into(), payload).unwrap());
+        }
+        assert_eq!(unseal(&key(1), b"db", &file).unwrap_err(), SealError::Closed);
     }
 
     #[test]

@@ -5,10 +5,9 @@ mod common;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use coffer_simulator::default_tcb;
 use coffer_verifier::abi::{ProductLine, ReportData, ReportRequest, SecureProcessor as _};
 use coffer_verifier::measure::{LaunchDigest, PageType};
-use common::{NOW, guest};
+use common::guest;
 use p384::ecdsa::{Signature, SigningKey, signature::Signer};
 use sha2::{Digest, Sha384};
 

@@ -33,6 +33,9 @@ bench: build ## figures, each beside the limit measured in the same run
 	@cargo bench -p coffer-verifier
 	@$(TARGET)/release/coffer bench verify
 
+peers: build ## snpguest judges the simulator's evidence
+	@scripts/peers $(TARGET)/release
+
 fuzz-smoke: ## 60 s of each fuzz target; needs a nightly compiler and cargo-fuzz
 	@scripts/fuzz-smoke
 

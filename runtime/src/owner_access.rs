@@ -12,11 +12,11 @@ use std::{
 
 use coffer_guest_proto::ports;
 use coffer_ratls::{
-    Appraiser, AttestedConnection, ConnectError, Denial, Identity, IdentityError, Purpose, Refusal, connect_and_verify,
+    Appraiser, AttestedConnection, ConnectError, Identity, IdentityError, Purpose, Refusal, connect_and_verify,
 };
 use coffer_verifier::{
-    AttestationResult, CheckLine, CrlPolicy, Endorsements, EvidencePolicy, ExpectedReportData, Reason, TrustAnchors,
-    UnixTime, abi::ReportData, appraise, evidence::Evidence, verify,
+    AttestationResult, CheckLine, Claims, CrlPolicy, Endorsements, EvidencePolicy, ExpectedReportData, Reason,
+    TrustAnchors, UnixTime, abi::ReportData, appraise, evidence::Evidence, verify,
 };
 
 use crate::failure::{Class, Failure};
@@ -138,6 +138,8 @@ pub enum Verdict {
 pub struct Findings {
     /// How it ended.
     pub verdict: Verdict,
+    /// What an authentic report says, and the root it rests on; none if it is not authentic.
+    pub claims: Option<Claims>,
     /// Every check, in order.
     pub checks: Vec<CheckLine>,
     /// Every reason against it.
@@ -165,9 +167,16 @@ impl GuestAppraiser {
     }
 
     fn judge(&self, evidence: &Evidence, expected: &ReportData) -> (Findings, Option<AttestationResult>) {
-        let findings = |verdict, checks, reasons| Findings { verdict, checks, reasons, evidence: evidence.clone() };
-        let not_authentic =
-            |reason: Reason| (findings(Verdict::NotAuthentic, vec![CheckLine::from(&reason)], vec![reason]), None);
+        let findings = |verdict, claims, checks, reasons| Findings {
+            verdict,
+            claims,
+            checks,
+            reasons,
+            evidence: evidence.clone(),
+        };
+        let not_authentic = |reason: Reason| {
+            (findings(Verdict::NotAuthentic, None, vec![CheckLine::from(&reason)], vec![reason]), None)
+        };
         let endorsements = match Endorsements::from_evidence(evidence) {
             Ok(endorsements) => endorsements,
             Err(error) => {
@@ -188,11 +197,13 @@ impl GuestAppraiser {
             Err(error) => return not_authentic(error.reason()),
         };
         match appraise(&verified, &self.policy) {
-            Ok(result) => (findings(Verdict::Accepted, result.checks(), Vec::new()), Some(result)),
+            Ok(result) => {
+                (findings(Verdict::Accepted, Some(result.claims()), result.checks(), Vec::new()), Some(result))
+            }
             Err(rejection) => {
                 let mut checks = verified.checks();
                 checks.extend_from_slice(rejection.checks());
-                (findings(Verdict::Refused, checks, rejection.reasons().to_vec()), None)
+                (findings(Verdict::Refused, Some(verified.claims()), checks, rejection.reasons().to_vec()), None)
             }
         }
     }
@@ -236,11 +247,6 @@ pub async fn connect(
 ) -> Result<OwnerConnection, OwnerError> {
     let stream = hybrid::connect(folder, ports::RA_TLS).await?;
     Ok(connect_and_verify(stream, identity, Purpose::Control, appraiser).await?)
-}
-
-/// What an agent refused, in its stable word, if it did.
-pub fn denial(status: &tonic::Status) -> Option<String> {
-    Denial::of(status).map(|denial| denial.to_string())
 }
 
 #[cfg(test)]

@@ -3,51 +3,12 @@
 
 #[path = "../../fuzz/fuzz_targets/exercise.rs"]
 mod exercise;
+mod sys;
 mod vectors;
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-/// Counts what this thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static MOST: Cell<usize> = const { Cell::new(0) };
-}
-
-fn add(bytes: usize) {
-    let _ = HELD.try_with(|held| {
-        held.set(held.get().wrapping_add(bytes));
-        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
-    });
-}
-
-fn remove(bytes: usize) {
-    let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(bytes)));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of its callers.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size());
-        // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        remove(layout.size());
-        // SAFETY: the caller upholds the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use sys::{HELD, MOST};
 
 type Target = (&'static str, fn(&[u8]));
 
@@ -67,7 +28,7 @@ fn run((name, target): Target, data: &[u8], origin: &dyn std::fmt::Display) {
     HELD.with(|held| held.set(0));
     MOST.with(|most| most.set(0));
     target(data);
-    let most = MOST.with(Cell::get);
+    let most = MOST.with(std::cell::Cell::get);
     assert!(most <= FIXED + 16 * data.len(), "{name} {origin}: {} bytes made it hold {most}", data.len());
 }
 

@@ -91,7 +91,7 @@ fn print(args: &Args, record: &BoxRecord, findings: &Findings) {
     }
     match findings.verdict {
         Verdict::Accepted => {
-            let simulated = if record.options.tee == coffer_spec::Tee::Simulated {
+            let simulated = if findings.claims.as_ref().is_none_or(|claims| claims.simulated) {
                 "; SIMULATED: it rests on this installation's own root, not on AMD's"
             } else {
                 ""
@@ -127,8 +127,10 @@ fn as_json(findings: &Findings) -> serde_json::Value {
             json!({ "code": reason.code, "found": reason.found, "expected": reason.expected, "hint": reason.hint })
         })
         .collect();
+    let claims = findings.claims.as_ref();
     json!({
-        "verdict": verdict, "checks": findings.checks, "reasons": reasons,
+        "verdict": verdict, "simulated": claims.map(|claims| claims.simulated),
+        "anchor": claims.map(|claims| claims.anchor), "claims": claims, "reasons": reasons, "checks": findings.checks,
         "workload_digest": WorkloadDigest::of(&findings.evidence.workload_spec),
     })
 }

@@ -124,10 +124,10 @@ pub struct BoxFlags {
     pub insecure_registry: Vec<String>,
 
     /// Image; with --spec, the spec's own unless given.
-    #[arg(required_unless_present = "spec")]
+    #[arg(index = 1, required_unless_present = "spec")]
     pub image: Option<String>,
     /// Program and arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, conflicts_with = "spec")]
+    #[arg(index = 2, trailing_var_arg = true, allow_hyphen_values = true, conflicts_with = "spec")]
     pub command: Vec<String>,
 }
 

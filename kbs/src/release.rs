@@ -86,11 +86,13 @@ impl Releaser {
             let decided = match (&judged, &path) {
                 (Err(no), _) => Err(no.reasons.clone()),
                 (Ok(_), None) => Err(vec!["path: not kbs:///repository/type/tag".to_owned()]),
-                (Ok(judged), Some(path)) => self.decide(ledger, judged, path, now, &mut entry)?,
+                (Ok(judged), Some(path)) => {
+                    self.decide(ledger, judged, path, now, &mut entry)?.map(|(version, value)| (version, value, path))
+                }
             };
-            let outcome = decided.and_then(|(version, value)| {
-                let aad = path.as_ref().map(|path| secret_aad(admitted.tenant.as_str(), path, version));
-                let sealed = attested.seal(GET_SECRET, &aad.unwrap_or_default(), &value);
+            let outcome = decided.and_then(|(version, value, path)| {
+                let aad = secret_aad(admitted.tenant.as_str(), path, version);
+                let sealed = attested.seal(GET_SECRET, &aad, &value);
                 sealed.map(|sealed| Released { version, sealed }).map_err(|error| vec![format!("connection: {error}")])
             });
             match &outcome {

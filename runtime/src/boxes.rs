@@ -99,13 +99,17 @@ pub mod files {
     pub const SUPERVISOR_LOG: &str = "supervisor.log";
     /// Spec disk of the running guest.
     pub const SPEC_DISK: &str = "spec.img";
-    /// ACPI tables of the running guest.
-    pub const ACPI: &str = "acpi.bin";
+    /// stage0's ROM image, as measured.
+    pub const STAGE0: &str = "stage0.bin";
+    /// The page with the hashes of kernel, initrd and command line, as measured.
+    pub const HASHES: &str = "hashes.bin";
+    /// Measured command line with its NUL.
+    pub const COMMAND_LINE: &str = "cmdline";
     /// Secrets page of the running, simulated guest.
     pub const SECRETS: &str = "secrets.bin";
-    /// Kernel of the running guest, as measured.
+    /// Kernel of the running guest.
     pub const KERNEL: &str = "kernel";
-    /// Initrd of the running guest, as measured.
+    /// Initrd of the running guest.
     pub const INITRD: &str = "initrd";
     /// Hybrid vsock: host to guest, and prefix of guest to host.
     pub const VSOCK: &str = "vsock.sock";
@@ -115,15 +119,17 @@ pub mod files {
     pub const CONTROL: &str = "control.sock";
 }
 
+/// What the VMM has read once the guest is up.
+pub const BOOT_FILES: [&str; 6] =
+    [files::SECRETS, files::STAGE0, files::HASHES, files::COMMAND_LINE, files::KERNEL, files::INITRD];
+
 /// Removes what only a running box has.
 pub fn clean_run_files(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let of_a_run =
-            matches!(&*name, files::SPEC_DISK | files::ACPI | files::SECRETS | files::KERNEL | files::INITRD)
-                || name.contains(".sock");
+        let of_a_run = BOOT_FILES.contains(&&*name) || name == files::SPEC_DISK || name.contains(".sock");
         if of_a_run {
             let _ = std::fs::remove_file(entry.path());
         }

@@ -8,9 +8,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use coffer_platform::files::Platform;
-use coffer_platform::plan::{LaunchInputs, LaunchPlan};
+use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
 use coffer_spec::{Document, Tee};
 use coffer_verifier::abi::ProductLine;
+use coffer_verifier::measure::CpuSignature;
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::disk::spec_disk;
@@ -20,8 +21,6 @@ use crate::supervisor::Answerer;
 
 /// A guest ready to boot.
 pub struct Launch {
-    /// Measured command line.
-    pub command_line: String,
     /// The simulated processor's side of this guest.
     pub processor: Option<Answerer>,
 }
@@ -41,33 +40,38 @@ pub fn load_platform(folder: &Path) -> Result<Platform, Failure> {
 pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulator: &Path) -> Result<Launch, Failure> {
     let platform = load_platform(&options.platform)?;
     let command_line = coffer_platform::command_line(&document.digest(), options.tee);
+    let plan = plan(&platform, &command_line, options.vcpus)?;
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
+    write_private(&folder.join(files::STAGE0), &platform.stage0)?;
+    write_private(&folder.join(files::HASHES), plan.hash_page())?;
     write_private(&folder.join(files::KERNEL), &platform.kernel)?;
     write_private(&folder.join(files::INITRD), &platform.initrd)?;
-    write_private(&folder.join(files::ACPI), &coffer_platform::acpi::tables(options.vcpus))?;
+    write_private(&folder.join(files::COMMAND_LINE), format!("{command_line}\0").as_bytes())?;
     write_private(&folder.join(files::SPEC_DISK), &spec_disk(document.bytes(), unix_seconds))?;
     let processor = match options.tee {
         Tee::None => None,
         Tee::Snp => return Err(no_hardware()),
-        Tee::Simulated => Some(simulate(folder, &platform, options, document, &command_line, simulator)?),
+        Tee::Simulated => Some(simulate(folder, &plan, document, simulator)?),
     };
-    Ok(Launch { command_line, processor })
+    Ok(Launch { processor })
+}
+
+/// The plan of a guest of this machine.
+///
+/// # Errors
+/// Class `config`.
+pub fn plan(platform: &Platform, command_line: &str, vcpus: u32) -> Result<LaunchPlan, Failure> {
+    let signature: CpuSignature = VCPU_TYPE
+        .parse()
+        .map_err(|error: coffer_verifier::measure::CpuError| Failure::caused(Class::Internal, &error))?;
+    LaunchPlan::new(&platform.launch_inputs(command_line, vcpus, signature))
+        .map_err(|error| Failure::caused(Class::Config, &error).hint("run `make platform`"))
 }
 
 /// Launches the same pages on the simulated processor; its secrets page is loaded into the guest.
-fn simulate(
-    folder: &Path,
-    platform: &Platform,
-    options: &BoxOptions,
-    document: &Document,
-    command_line: &str,
-    simulator: &Path,
-) -> Result<Answerer, Failure> {
-    let inputs =
-        LaunchInputs { kernel: &platform.kernel, initrd: &platform.initrd, command_line, vcpus: options.vcpus };
-    let plan = LaunchPlan::new(&inputs).map_err(|error| Failure::caused(Class::Config, &error))?;
+fn simulate(folder: &Path, plan: &LaunchPlan, document: &Document, simulator: &Path) -> Result<Answerer, Failure> {
     let installation = simulator::open(simulator, ProductLine::Milan)?;
-    let mut guest = simulator::launch(&installation, &plan, document.digest().host_data())?;
+    let mut guest = simulator::launch(&installation, plan, document.digest().host_data())?;
     write_private(&folder.join(files::SECRETS), &guest.secrets_page()[..])?;
     Ok(Box::new(move |kind, page| guest.guest_request(kind, page)))
 }

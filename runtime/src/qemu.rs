@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use coffer_platform::machine::{ACPI_GPA, SECRETS_GPA};
+use coffer_platform::fw_cfg;
+use coffer_platform::machine::{EXIT_PORT, HASHES_GPA, SECRETS_GPA};
 
 use crate::boxes::files;
 use crate::tools::Accelerator;
@@ -19,8 +20,6 @@ pub struct Machine<'a> {
     pub vcpus: u32,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
-    /// Measured command line.
-    pub command_line: &'a str,
     /// Root image.
     pub root: &'a Path,
     /// A secrets page is put into memory.
@@ -43,8 +42,16 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
     push(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "coffer"]);
     push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     push(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
-    push(&["-kernel", files::KERNEL, "-initrd", files::INITRD, "-append", machine.command_line]);
-    push(&["-device", &loader(files::ACPI, ACPI_GPA)]);
+    // QEMU would patch a kernel given to it; stage0 takes it from items of ours and checks it against the hash page.
+    push(&["-bios", files::STAGE0, "-device", &loader(files::HASHES, HASHES_GPA)]);
+    for (item, file) in [
+        (fw_cfg::file::KERNEL, files::KERNEL),
+        (fw_cfg::file::INITRD, files::INITRD),
+        (fw_cfg::file::COMMAND_LINE, files::COMMAND_LINE),
+    ] {
+        push(&["-fw_cfg", &format!("name={item},file={file}")]);
+    }
+    push(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=1")]);
     if machine.simulated {
         push(&["-device", &loader(files::SECRETS, SECRETS_GPA)]);
     }
@@ -76,7 +83,6 @@ mod tests {
             accelerator: Accelerator::Tcg,
             vcpus: 2,
             memory_bytes: 512 << 20,
-            command_line: "quiet coffer.tee=none",
             root: Path::new("/images/a,b.erofs"),
             simulated: false,
         }
@@ -87,11 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn the_measured_command_line_is_one_argument_and_nothing_is_added() {
+    fn stage0_boots_what_the_hash_page_names_and_qemu_loads_no_kernel() {
         let all = arguments(&machine());
-        assert!(has(&all, ["-append", "quiet coffer.tee=none"]));
-        assert!(all.iter().any(|word| word.contains("auto-kernel-cmdline=off")));
-        assert_eq!(all.iter().filter(|word| *word == "-append").count(), 1);
+        assert!(has(&all, ["-bios", "stage0.bin"]));
+        assert!(has(&all, ["-device", "loader,file=hashes.bin,addr=0xea000,force-raw=on"]));
+        assert!(has(&all, ["-fw_cfg", "name=opt/coffer/kernel,file=kernel"]));
+        assert!(has(&all, ["-fw_cfg", "name=opt/coffer/cmdline,file=cmdline"]));
+        assert!(has(&all, ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]));
+        assert!(!all.iter().any(|word| ["-kernel", "-initrd", "-append"].contains(&word.as_str())));
     }
 
     #[test]

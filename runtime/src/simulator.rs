@@ -123,7 +123,10 @@ mod tests {
         assert_eq!(mode, 0o600);
         assert!(ark_file(&folder, ProductLine::Milan).exists());
 
-        let inputs = LaunchInputs { kernel: b"k", initrd: b"i", command_line: "c", vcpus: 2 };
+        let firmware = coffer_platform::sample::rom(1);
+        let signature = coffer_platform::plan::VCPU_TYPE.parse().unwrap();
+        let inputs =
+            LaunchInputs { firmware: &firmware, kernel: b"k", initrd: b"i", command_line: "c", vcpus: 2, signature };
         let plan = LaunchPlan::new(&inputs).unwrap();
         let guest = launch(&installation, &plan, HostData::new([7; 32])).unwrap();
         assert_eq!((guest.measurement(), guest.host_data()), (plan.measurement(), HostData::new([7; 32])));

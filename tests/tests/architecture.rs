@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-guest-proto", &[]),
     ("coffer-spec", &["coffer-verifier"]),
     ("coffer-seal", &["coffer-verifier"]),
-    ("coffer-platform", &["coffer-verifier", "coffer-spec"]),
+    ("coffer-stage0", &[]),
+    ("coffer-platform", &["coffer-verifier", "coffer-spec", "coffer-stage0"]),
     ("coffer-simulator", &["coffer-verifier"]),
     ("coffer-policies", &["coffer-verifier"]),
     ("coffer-ratls", &["coffer-verifier"]),
@@ -55,8 +56,15 @@ const FOREIGN: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that do no I/O, and what would give it to them.
-const PURE: &[&str] =
-    &["coffer-verifier", "coffer-simulator", "coffer-platform", "coffer-spec", "coffer-seal", "coffer-policies"];
+const PURE: &[&str] = &[
+    "coffer-verifier",
+    "coffer-simulator",
+    "coffer-stage0",
+    "coffer-platform",
+    "coffer-spec",
+    "coffer-seal",
+    "coffer-policies",
+];
 const IO: &[&str] = &["tokio", "hyper", "reqwest", "tonic", "rusqlite", "tracing-subscriber"];
 
 fn metadata() -> Metadata {

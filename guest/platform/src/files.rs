@@ -1,4 +1,4 @@
-//! The platform folder: `kernel`, `initrd` and `platform.json`, which names each component's SHA-256.
+//! The platform folder: `stage0.bin`, `kernel`, `initrd` and `platform.json`, which names each component's SHA-256.
 //!
 //! The digests find damage and confusion of versions; what protects the owner is the measurement.
 
@@ -8,15 +8,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coffer_verifier::measure::CpuSignature;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::plan::LaunchInputs;
 
 /// What `platform.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this file; 1.
+    /// Version of this file; 2.
     pub version: u32,
+    /// SHA-256 of `stage0.bin`, hex.
+    pub stage0: String,
     /// Kernel package and version, for people.
     pub kernel_package: String,
     /// SHA-256 of `kernel`, hex.
@@ -36,11 +41,33 @@ pub struct Platform {
     pub folder: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
+    /// stage0's ROM image.
+    pub stage0: Vec<u8>,
     /// bzImage.
     pub kernel: Vec<u8>,
     /// cpio archive.
     pub initrd: Vec<u8>,
 }
+
+/// What a platform folder is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// stage0's ROM image.
+    pub stage0: &'a Path,
+    /// Kernel package and version, for people.
+    pub kernel_package: &'a str,
+    /// bzImage.
+    pub kernel: &'a Path,
+    /// Static init.
+    pub init: &'a Path,
+    /// Modules in load order.
+    pub modules: &'a [PathBuf],
+}
+
+const STAGE0: &str = "stage0.bin";
+const KERNEL: &str = "kernel";
+const INITRD: &str = "initrd";
+const VERSION: u32 = 2;
 
 /// Why a platform folder is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -77,19 +104,30 @@ pub enum PlatformError {
 impl PlatformError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
-        "run `make platform`, or point COFFER_PLATFORM at a folder with kernel, initrd and platform.json"
+        "run `make platform`, or point COFFER_PLATFORM at a folder with stage0.bin, kernel, initrd and platform.json"
     }
 }
 
 impl Platform {
+    /// Path of stage0's ROM image.
+    pub fn stage0_path(&self) -> PathBuf {
+        self.folder.join(STAGE0)
+    }
+
     /// Path of the kernel.
     pub fn kernel_path(&self) -> PathBuf {
-        self.folder.join("kernel")
+        self.folder.join(KERNEL)
     }
 
     /// Path of the initrd.
     pub fn initrd_path(&self) -> PathBuf {
-        self.folder.join("initrd")
+        self.folder.join(INITRD)
+    }
+
+    /// What a guest of this platform is launched from.
+    pub fn launch_inputs<'a>(&'a self, command_line: &'a str, vcpus: u32, signature: CpuSignature) -> LaunchInputs<'a> {
+        let Self { stage0, kernel, initrd, .. } = self;
+        LaunchInputs { firmware: stage0, kernel, initrd, command_line, vcpus, signature }
     }
 
     /// Loads a folder and checks each file against the manifest.
@@ -100,8 +138,8 @@ impl Platform {
         let path = folder.join("platform.json");
         let manifest: Manifest = serde_json::from_slice(&read(&path)?)
             .map_err(|e| PlatformError::Manifest { path: path.clone(), message: e.to_string() })?;
-        if manifest.version != 1 {
-            let message = format!("version {}, expected 1", manifest.version);
+        if manifest.version != VERSION {
+            let message = format!("version {}, expected {VERSION}", manifest.version);
             return Err(PlatformError::Manifest { path, message });
         }
         let checked = |name: &str, expected: &str| {
@@ -114,44 +152,57 @@ impl Platform {
                 Err(PlatformError::Digest { path, found, expected: expected.into() })
             }
         };
-        let kernel = checked("kernel", &manifest.kernel)?;
-        let initrd = checked("initrd", &manifest.initrd)?;
-        Ok(Self { folder: folder.to_owned(), manifest, kernel, initrd })
+        let stage0 = checked(STAGE0, &manifest.stage0)?;
+        let kernel = checked(KERNEL, &manifest.kernel)?;
+        let initrd = checked(INITRD, &manifest.initrd)?;
+        Ok(Self { folder: folder.to_owned(), manifest, stage0, kernel, initrd })
     }
 
-    /// Builds a platform folder from a kernel, a static init and modules named in load order.
+    /// Builds a platform folder.
     ///
     /// # Errors
     /// [`PlatformError`]; files already there are replaced one by one, never half written.
-    pub fn build(
-        folder: &Path,
-        kernel_package: &str,
-        kernel: &Path,
-        init: &Path,
-        modules: &[PathBuf],
-    ) -> Result<Self, PlatformError> {
-        let kernel = read(kernel)?;
-        let init = read(init)?;
+    pub fn build(folder: &Path, sources: &Sources<'_>) -> Result<Self, PlatformError> {
+        let stage0 = read(sources.stage0)?;
+        let kernel = read(sources.kernel)?;
+        let init = read(sources.init)?;
         let mut loaded = Vec::new();
-        for path in modules {
+        for path in sources.modules {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             loaded.push(crate::initrd::Module { name, object: read(path)? });
         }
         let initrd = crate::initrd::build(&init, &loaded);
         let manifest = Manifest {
-            version: 1,
-            kernel_package: kernel_package.into(),
-            kernel: sha256(&kernel),
-            initrd: sha256(&initrd),
+            version: VERSION,
+            stage0: String::new(),
+            kernel_package: sources.kernel_package.into(),
+            kernel: String::new(),
+            initrd: String::new(),
             init: sha256(&init),
             modules: loaded.iter().map(|module| (module.name.clone(), sha256(&module.object))).collect(),
         };
-        fs::create_dir_all(folder).map_err(|source| PlatformError::File { path: folder.into(), source })?;
-        write(&folder.join("kernel"), &kernel)?;
-        write(&folder.join("initrd"), &initrd)?;
+        let mut platform = Self { folder: folder.to_owned(), manifest, stage0, kernel, initrd };
+        platform.save()?;
+        Ok(platform)
+    }
+
+    /// Writes the folder, with the digests the components have now.
+    ///
+    /// # Errors
+    /// [`PlatformError::File`]; files already there are replaced one by one, never half written.
+    pub fn save(&mut self) -> Result<(), PlatformError> {
+        let Self { folder, manifest, stage0, kernel, initrd } = self;
+        fs::create_dir_all(&*folder).map_err(|source| PlatformError::File { path: folder.clone(), source })?;
+        for (name, bytes, digest) in [
+            (STAGE0, stage0, &mut manifest.stage0),
+            (KERNEL, kernel, &mut manifest.kernel),
+            (INITRD, initrd, &mut manifest.initrd),
+        ] {
+            write(&folder.join(name), bytes)?;
+            *digest = sha256(bytes);
+        }
         let text = serde_json::to_string_pretty(&manifest).expect("a manifest of strings is JSON");
-        write(&folder.join("platform.json"), text.as_bytes())?;
-        Ok(Self { folder: folder.to_owned(), manifest, kernel, initrd })
+        write(&folder.join("platform.json"), text.as_bytes())
     }
 }
 
@@ -179,20 +230,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_initrd_is_not_loaded() {
+    fn a_changed_component_is_not_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
             fs::write(&path, bytes).unwrap();
             path
         };
-        let (kernel, init, module) = (put("k", b"kernel"), put("i", b"init"), put("m.ko", b"module"));
+        let (stage0, kernel) = (put("s", b"stage0"), put("k", b"kernel"));
+        let (init, module) = (put("i", b"init"), put("m.ko", b"module"));
         let out = folder.path().join("platform");
-        let built = Platform::build(&out, "test 1", &kernel, &init, &[module]).unwrap();
+        let sources =
+            Sources { stage0: &stage0, kernel_package: "test 1", kernel: &kernel, init: &init, modules: &[module] };
+        let built = Platform::build(&out, &sources).unwrap();
         assert_eq!(Platform::load(&out).unwrap().manifest, built.manifest);
 
-        fs::write(out.join("initrd"), b"other").unwrap();
-        assert!(matches!(Platform::load(&out), Err(PlatformError::Digest { .. })));
+        for name in [STAGE0, KERNEL, INITRD] {
+            let good = fs::read(out.join(name)).unwrap();
+            fs::write(out.join(name), b"other").unwrap();
+            assert!(matches!(Platform::load(&out), Err(PlatformError::Digest { .. })), "{name}");
+            fs::write(out.join(name), good).unwrap();
+        }
         fs::remove_file(out.join("initrd")).unwrap();
         assert!(matches!(Platform::load(&out), Err(PlatformError::File { .. })));
     }

@@ -1,16 +1,18 @@
-//! What the guest platform is made of: machine model, ACPI tables, initrd, kernel lock, command line, launch plan.
+//! What the guest platform is made of: stage0, kernel, initrd, command line; and the launch plan over them.
 //!
 //! Everything here is a pure function of its inputs: same kernel package, same init, same bytes, same measurement.
 //! [`files`] alone reads and writes the platform folder.
 //! Trusts: the files it is given. Never: puts anything host-specific on the measured command line.
 #![forbid(unsafe_code)]
 
-pub mod acpi;
 mod cpio;
 pub mod files;
+pub mod igvm_file;
 pub mod initrd;
-pub mod machine;
 pub mod plan;
+pub mod sample;
+
+pub use coffer_stage0::{Refusal, fw_cfg, machine};
 
 use coffer_spec::{Tee, workload_argument};
 use coffer_verifier::abi::WorkloadDigest;
@@ -22,9 +24,11 @@ pub fn command_line(workload: &WorkloadDigest, tee: Tee) -> String {
     format!("{FIXED_COMMAND_LINE} {}", workload_argument(workload, tee))
 }
 
+/// The part that is the same for every guest.
+///
 /// `random.*`: keys wait for the CPU's own randomness, never for a seed the boot loader hands over.
 /// `reboot=t panic=-1`: every end is a triple fault, which the VMM sees as the end of the guest.
-const FIXED_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 \
+pub const FIXED_COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 \
      random.trust_cpu=on random.trust_bootloader=off";
 
 #[cfg(test)]

@@ -1,24 +1,28 @@
 //! The launch plan: every page that is put into a guest before it runs, in the order it is measured.
 //!
 //! One module makes it, and everything uses it: the VMM that loads the pages, the secure processor (or its simulator) that
-//! measures them, and `coffer measure`, which predicts the digest off the host.
-//! Today the kernel is booted by QEMU itself, so what stands for kernel, initrd and command line is the page with their
-//! hashes, as QEMU's own kernel-hashes page does; firmware of ours that checks them joins the plan later.
+//! measures them, `coffer measure`, which predicts the digest off the host, and the IGVM file.
+//! The order is QEMU's: stage0's pages, the sections its own metadata names, one VMSA per virtual CPU. An independent tool
+//! that knows OVMF firmware computes the same digest.
 
+use coffer_stage0::machine::{
+    CPUID_GPA, HASHES_GPA, MAX_VCPUS, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, ROM_GPA, ROM_SIZE, SECRETS_GPA,
+    STAGE0_GPA, STAGE0_SIZE,
+};
 use coffer_verifier::{
     abi::Measurement,
-    measure::{BSP_RESET_EIP, CpuSignature, KernelHashes, LaunchDigest, Page, PageType, VMSA_GPA, Vmm, Vmsa},
+    measure::{
+        BSP_RESET_EIP, CpuSignature, HashTableArea, KernelHashes, LaunchDigest, OvmfError, OvmfMetadata, Page,
+        PageType, Section, SectionType, VMSA_GPA, Vmm, Vmsa,
+    },
 };
 
-use crate::{
-    acpi,
-    machine::{ACPI_GPA, CPUID_GPA, HASHES_GPA, MAX_VCPUS, PAGE, SECRETS_GPA},
-};
-
-/// vCPU type whose signature stands in the VMSA.
+/// vCPU type of a guest nobody gave a type.
 pub const VCPU_TYPE: &str = "EPYC-Milan";
 /// SEV_FEATURES: SNP alone.
-const GUEST_FEATURES: u64 = 1;
+pub const GUEST_FEATURES: u64 = 1;
+/// POLICY of our launches: SMT allowed, bit 17 must be one, no debug, no migration agent.
+pub const GUEST_POLICY: u64 = 0x3_0000;
 
 /// One page of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct PlannedPage {
 /// What a guest is launched from.
 #[derive(Clone, Copy, Debug)]
 pub struct LaunchInputs<'a> {
+    /// stage0's ROM image.
+    pub firmware: &'a [u8],
     /// bzImage.
     pub kernel: &'a [u8],
     /// cpio archive.
@@ -42,6 +48,8 @@ pub struct LaunchInputs<'a> {
     pub command_line: &'a str,
     /// Virtual CPUs, 1 to [`MAX_VCPUS`].
     pub vcpus: u32,
+    /// Their CPUID signature.
+    pub signature: CpuSignature,
 }
 
 /// Why there is no plan.
@@ -57,12 +65,26 @@ pub enum PlanError {
     /// A NUL would end the command line before what follows it.
     #[error("the kernel command line holds a NUL byte")]
     CommandLine,
+    /// The firmware is no launchable image.
+    #[error("stage0 cannot be launched")]
+    Firmware(#[from] OvmfError),
+    /// The firmware is launchable, but is not stage0 of this machine model.
+    #[error("firmware has {what} {found}, this machine model {expected}")]
+    NotStage0 {
+        /// Which part.
+        what: &'static str,
+        /// What it says.
+        found: String,
+        /// What stage0 of this version says.
+        expected: String,
+    },
 }
 
 /// Pages in the order they are measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchPlan {
     pages: Vec<PlannedPage>,
+    vcpus: u32,
 }
 
 impl LaunchPlan {
@@ -77,22 +99,34 @@ impl LaunchPlan {
         if inputs.command_line.contains('\0') {
             return Err(PlanError::CommandLine);
         }
-        let mut pages: Vec<PlannedPage> = acpi::tables(inputs.vcpus)
-            .chunks(PAGE)
-            .enumerate()
-            .map(|(index, chunk)| planned(ACPI_GPA + (index * PAGE) as u64, PageType::Normal, chunk))
+        let metadata = OvmfMetadata::parse(inputs.firmware)?;
+        check_is_stage0(inputs.firmware, &metadata)?;
+        let (rom, _) = inputs.firmware.as_chunks::<PAGE>();
+        let mut pages: Vec<PlannedPage> = rom
+            .iter()
+            .zip((ROM_GPA..).step_by(PAGE))
+            .map(|(page, gpa)| PlannedPage { gpa, page_type: PageType::Normal, page: Box::new(*page) })
             .collect();
         let hashes = KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes());
-        pages.push(planned(HASHES_GPA, PageType::Normal, &hashes.table()));
-        pages.push(planned(SECRETS_GPA, PageType::Secrets, &[]));
-        pages.push(planned(CPUID_GPA, PageType::Cpuid, &[]));
-        // Until firmware of ours sets an AP start address, every vCPU is measured in its reset state.
-        let signature: CpuSignature = VCPU_TYPE.parse().expect("the table of vCPU types has our own");
-        let vmsa = Vmsa { vmm: Vmm::Qemu, eip: BSP_RESET_EIP, signature, features: GUEST_FEATURES }.page();
-        for _ in 0..inputs.vcpus {
-            pages.push(planned(VMSA_GPA, PageType::Vmsa, &vmsa[..]));
+        for Section { gpa, size, kind } in metadata.sections {
+            let page_type = match kind {
+                SectionType::KernelHashes => {
+                    pages.push(planned(gpa.into(), PageType::Normal, &hashes.table()));
+                    continue;
+                }
+                SectionType::SecMemory | SectionType::SvsmCaa => PageType::Zero,
+                SectionType::Secrets => PageType::Secrets,
+                SectionType::Cpuid => PageType::Cpuid,
+            };
+            let gpas = (u64::from(gpa)..u64::from(gpa) + u64::from(size)).step_by(PAGE);
+            pages.extend(gpas.map(|gpa| planned(gpa, page_type, &[])));
         }
-        Ok(Self { pages })
+        for vcpu in 0..inputs.vcpus {
+            let eip = if vcpu == 0 { BSP_RESET_EIP } else { metadata.ap_reset_eip };
+            let vmsa = Vmsa { vmm: Vmm::Qemu, eip, signature: inputs.signature, features: GUEST_FEATURES };
+            pages.push(planned(VMSA_GPA, PageType::Vmsa, &vmsa.page()[..]));
+        }
+        Ok(Self { pages, vcpus: inputs.vcpus })
     }
 
     /// The pages, in the order they are measured.
@@ -100,14 +134,51 @@ impl LaunchPlan {
         &self.pages
     }
 
+    /// Virtual CPUs.
+    pub fn vcpus(&self) -> u32 {
+        self.vcpus
+    }
+
+    /// The page with the hashes of kernel, initrd and command line.
+    pub fn hash_page(&self) -> &Page {
+        let found = self.pages.iter().find(|planned| planned.gpa == HASHES_GPA);
+        &found.expect("check_is_stage0 found its section").page
+    }
+
     /// The launch digest of this plan.
     pub fn measurement(&self) -> Measurement {
-        let mut digest = LaunchDigest::new();
-        for planned in &self.pages {
-            digest.extend(planned.page_type, planned.gpa, &planned.page).expect("planned addresses are page aligned");
-        }
-        digest.finish()
+        measure(self.pages.iter().map(|planned| (planned.gpa, planned.page_type, &*planned.page)))
     }
+}
+
+/// Launch digest over pages in this order.
+pub(crate) fn measure<'a>(pages: impl Iterator<Item = (u64, PageType, &'a Page)>) -> Measurement {
+    let mut digest = LaunchDigest::new();
+    for (gpa, page_type, page) in pages {
+        digest.extend(page_type, gpa, page).expect("planned addresses are page aligned");
+    }
+    digest.finish()
+}
+
+/// stage0, VMM and init agree on addresses because all take them from one module; a ROM from elsewhere must agree too.
+fn check_is_stage0(firmware: &[u8], metadata: &OvmfMetadata) -> Result<(), PlanError> {
+    let differs = |what, found: String, expected: String| {
+        if found == expected { Ok(()) } else { Err(PlanError::NotStage0 { what, found, expected }) }
+    };
+    differs("bytes", firmware.len().to_string(), ROM_SIZE.to_string())?;
+    let section = |gpa: u64, size: u64, kind| Section { gpa: gpa as u32, size: size as u32, kind };
+    let sections = [
+        section(PAGE_TABLES_GPA, PAGE_TABLES_SIZE, SectionType::SecMemory),
+        section(STAGE0_GPA, STAGE0_SIZE, SectionType::SecMemory),
+        section(SECRETS_GPA, PAGE as u64, SectionType::Secrets),
+        section(CPUID_GPA, PAGE as u64, SectionType::Cpuid),
+        section(HASHES_GPA, PAGE as u64, SectionType::KernelHashes),
+    ];
+    differs("launch sections", format!("{:x?}", metadata.sections), format!("{sections:x?}"))?;
+    let table = Some(HashTableArea { gpa: HASHES_GPA as u32, size: PAGE as u32 });
+    differs("hash table area", format!("{:x?}", metadata.hash_table), format!("{table:x?}"))?;
+    let parked = u64::from(metadata.ap_reset_eip) >= ROM_GPA;
+    differs("application processors parked in the ROM", parked.to_string(), true.to_string())
 }
 
 fn planned(gpa: u64, page_type: PageType, contents: &[u8]) -> PlannedPage {
@@ -117,40 +188,4 @@ fn planned(gpa: u64, page_type: PageType, contents: &[u8]) -> PlannedPage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    const INPUTS: LaunchInputs<'_> =
-        LaunchInputs { kernel: b"kernel", initrd: b"initrd", command_line: "coffer.tee=simulated", vcpus: 1 };
-
-    #[test]
-    fn every_input_is_measured() {
-        let variants = [
-            INPUTS,
-            LaunchInputs { kernel: b"kernel2", ..INPUTS },
-            LaunchInputs { initrd: b"initrd2", ..INPUTS },
-            LaunchInputs { command_line: "coffer.tee=none", ..INPUTS },
-            LaunchInputs { command_line: "coffer.tee=simulated ", ..INPUTS },
-            LaunchInputs { vcpus: 2, ..INPUTS },
-        ];
-        let digests: HashSet<_> =
-            variants.iter().map(|inputs| LaunchPlan::new(inputs).unwrap().measurement()).collect();
-        assert_eq!(digests.len(), variants.len());
-        assert_eq!(LaunchPlan::new(&INPUTS).unwrap().measurement(), LaunchPlan::new(&INPUTS).unwrap().measurement());
-    }
-
-    #[test]
-    fn pages_do_not_overlap() {
-        let plan = LaunchPlan::new(&LaunchInputs { vcpus: MAX_VCPUS, ..INPUTS }).unwrap();
-        let own: Vec<_> = plan.pages().iter().filter(|page| page.page_type != PageType::Vmsa).map(|p| p.gpa).collect();
-        assert_eq!(own.iter().collect::<HashSet<_>>().len(), own.len());
-    }
-
-    #[test]
-    fn refuses_what_the_machine_model_has_no_place_for() {
-        assert!(LaunchPlan::new(&LaunchInputs { vcpus: 0, ..INPUTS }).is_err());
-        assert!(LaunchPlan::new(&LaunchInputs { vcpus: MAX_VCPUS + 1, ..INPUTS }).is_err());
-        assert_eq!(LaunchPlan::new(&LaunchInputs { command_line: "a\0b", ..INPUTS }), Err(PlanError::CommandLine));
-    }
-}
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! How a box ended, from what the guest said and what became of its VMM. Pure.
 
 use coffer_guest_proto::Event;
+use coffer_platform::Refusal;
 use coffer_spec::WorkloadSpec;
 
 use super::message::{Ended, Message};
@@ -35,6 +36,12 @@ impl Fate {
         if self.killed_by_us || self.stop_asked {
             return Message::Exited(Ended { code: 137, error: None });
         }
+        if let VmmEnd::Code(status) = end
+            && !self.ran
+            && let Some(refusal) = Refusal::of_qemu_status(*status)
+        {
+            return Message::Failed(of_refusal(refusal));
+        }
         let what = match end {
             VmmEnd::Signal(signal) => format!("QEMU was killed (signal {signal})"),
             VmmEnd::Code(0) => "the guest ended without saying how".to_string(),
@@ -49,6 +56,32 @@ impl Fate {
             failure
                 .hint("supervisor.log and console.log in the box folder say more; `coffer doctor` checks this machine"),
         )
+    }
+}
+
+/// What a refusal of the boot firmware means to the user.
+fn of_refusal(refusal: Refusal) -> Failure {
+    let word = refusal.word();
+    let tampered = |what: &str| {
+        Failure::new(
+            Class::Refused,
+            format!("stage0 refused to boot ({word}): {what} is not the one that was measured"),
+        )
+        .hint(
+            "something changed it between measuring and booting; rebuild the platform, and look at who can write there",
+        )
+    };
+    match refusal {
+        Refusal::HashPage => tampered("the page of kernel hashes"),
+        Refusal::KernelHash => tampered("the kernel"),
+        Refusal::InitrdHash => tampered("the initrd"),
+        Refusal::CommandLineHash => tampered("the kernel command line"),
+        Refusal::NoRoom => {
+            Failure::new(Class::Config, format!("stage0 refused to boot ({word}): kernel and initrd do not fit"))
+                .hint("give the box more memory with --memory")
+        }
+        _ => Failure::new(Class::Platform, format!("stage0 refused to boot ({word})"))
+            .hint("docs/measured-boot.md lists the reasons"),
     }
 }
 
@@ -135,6 +168,16 @@ mod tests {
         let Message::Failed(failure) = Fate::default().conclude(&VmmEnd::Code(1)) else { panic!("not failed") };
         assert_eq!(failure.class, Class::Platform);
         assert!(failure.message.contains("QEMU ended with status 1"));
+    }
+
+    #[test]
+    fn a_refusal_of_stage0_is_named_unless_the_workload_ran() {
+        let end = VmmEnd::Code(Refusal::InitrdHash.qemu_status());
+        let Message::Failed(failure) = Fate::default().conclude(&end) else { panic!("not failed") };
+        assert_eq!(failure.class, Class::Refused);
+        assert!(failure.message.contains("(initrd-hash)"), "{}", failure.message);
+        let ran = Fate { ran: true, ..Fate::default() };
+        assert!(matches!(ran.conclude(&end), Message::Exited(_)), "a workload may write to the exit port as well");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use coffer_spec::{Document, HostMay};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::boxes::{Timings, clean_run_files, files, unix_ms};
+use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, unix_ms};
 use crate::failure::{Class, Failure};
 use crate::home::Home;
 use crate::id::BoxId;
@@ -116,6 +116,7 @@ enum Waiting {
 
 enum Input {
     Event(Event),
+    Stage0(&'static str),
     Command(Command),
     CommandLost,
     StopRefused(Failure),
@@ -148,7 +149,8 @@ impl Run {
         let launch = launch::prepare(&self.folder, &options, &document, &self.home.simulator())?;
         self.reached("launched", None).await;
         self.listen_to_guest(&inputs, &document, launch.processor)?;
-        let mut processes = Processes::start(&self.folder, tools, &options, &launch.command_line).await?;
+        let heard = self.listen_to_stage0(&inputs);
+        let mut processes = Processes::start(&self.folder, tools, &options, heard).await?;
         self.state.vmm_started(&self.record.id, processes.vmm_pid()).map_err(of_state)?;
         self.reached("vmm-started", None).await;
 
@@ -226,6 +228,18 @@ impl Run {
         Ok(())
     }
 
+    /// The firmware has no line but the console; its fixed words are phases of the boot.
+    fn listen_to_stage0(&self, inputs: &mpsc::Sender<Input>) -> mpsc::UnboundedSender<&'static str> {
+        let (heard, mut received) = mpsc::unbounded_channel();
+        let forward = inputs.clone();
+        tokio::spawn(async move {
+            while let Some(phase) = received.recv().await {
+                let _ = forward.send(Input::Stage0(phase)).await;
+            }
+        });
+        heard
+    }
+
     fn handle(
         &mut self,
         input: Input,
@@ -243,6 +257,7 @@ impl Run {
                     *log = Some(tokio::spawn(async move { logs::follow(&folder, reporter).await }));
                 }
             }
+            Input::Stage0(phase) => self.timings.reached(phase, None),
             Input::Command(Command::Kill) => {
                 self.fate.killed_by_us = true;
                 processes.kill();
@@ -358,7 +373,7 @@ impl Run {
 
 /// The VMM has read them; the secrets page in particular has no business on a disk any longer.
 fn remove_boot_files(folder: &std::path::Path) {
-    for name in [files::SECRETS, files::ACPI, files::KERNEL, files::INITRD] {
+    for name in BOOT_FILES {
         let _ = std::fs::remove_file(folder.join(name));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::bounded::BoundedLog;
@@ -43,7 +44,8 @@ const CONSOLE_LIMIT: u64 = 512 << 10;
 const WORDS_LIMIT: u64 = 256 << 10;
 
 impl Processes {
-    /// Starts the device, then QEMU. Their output goes to bounded files in the box folder.
+    /// Starts the device, then QEMU. Their output goes to bounded files in the box folder; `stage0` gets the phases the
+    /// firmware announces.
     ///
     /// # Errors
     /// Class `platform` if one of them does not start.
@@ -51,13 +53,13 @@ impl Processes {
         folder: &Path,
         tools: &Tools,
         options: &BoxOptions,
-        command_line: &str,
+        stage0: mpsc::UnboundedSender<&'static str>,
     ) -> Result<Self, Failure> {
         // Kernels since 6.12 cut packets above 32 KiB in two, which the device does not take; its buffer size caps them.
         let device = format!("guest-cid=3,socket={},uds-path={},tx-buffer-size=32768", files::VHOST, files::VSOCK);
         let mut vsock = spawn(folder, &tools.vhost_vsock, &["--vm".into(), device])?;
-        keep(vsock.stdout.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT);
-        keep(vsock.stderr.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT);
+        keep(vsock.stdout.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT, |_| {});
+        keep(vsock.stderr.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT, |_| {});
         let patience = Instant::now() + Duration::from_secs(10);
         while !folder.join(files::VHOST).exists() {
             if let Ok(Some(status)) = vsock.try_wait() {
@@ -72,13 +74,17 @@ impl Processes {
             accelerator: acceleration().accelerator,
             vcpus: options.vcpus,
             memory_bytes: options.memory_bytes,
-            command_line,
             root: &options.root,
             simulated: options.tee == Tee::Simulated,
         });
         let mut vmm = spawn(folder, &tools.qemu, &arguments)?;
-        keep(vmm.stdout.take(), folder, files::CONSOLE, CONSOLE_LIMIT);
-        keep(vmm.stderr.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT);
+        let mut ears = Stage0Ears::default();
+        keep(vmm.stdout.take(), folder, files::CONSOLE, CONSOLE_LIMIT, move |bytes| {
+            ears.hear(bytes, |phase| {
+                let _ = stage0.send(phase);
+            });
+        });
+        keep(vmm.stderr.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT, |_| {});
         let vmm_pid = vmm.id().unwrap_or(0);
         Ok(Self { vsock, vmm, vmm_pid, vsock_death: None })
     }
@@ -133,14 +139,65 @@ fn spawn(folder: &Path, program: &Path, arguments: &[String]) -> Result<Child, F
     })
 }
 
-/// Copies what a child says into a bounded file, to its end.
-fn keep(output: Option<impl AsyncRead + Unpin + Send + 'static>, folder: &Path, name: &str, limit: u64) {
+/// Phase words for the lines stage0 writes, in their order.
+const STAGE0_LINES: [(&[u8], &str); 2] =
+    [(b"stage0: start", "stage0-started"), (b"stage0: kernel checked", "kernel-checked")];
+/// What stage0 says stands within the first bytes of the console.
+const EARS_LIMIT: usize = 256;
+
+/// Hears stage0's lines at the start of a console, each once.
+#[derive(Default)]
+struct Stage0Ears {
+    start: Vec<u8>,
+    heard: usize,
+}
+
+impl Stage0Ears {
+    fn hear(&mut self, bytes: &[u8], mut told: impl FnMut(&'static str)) {
+        let room = EARS_LIMIT.saturating_sub(self.start.len());
+        self.start.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        while let Some((line, phase)) = STAGE0_LINES.get(self.heard)
+            && self.start.windows(line.len()).any(|window| window == *line)
+        {
+            self.heard += 1;
+            told(phase);
+        }
+    }
+}
+
+/// Copies what a child says into a bounded file, to its end, and shows it to `listener`.
+fn keep(
+    output: Option<impl AsyncRead + Unpin + Send + 'static>,
+    folder: &Path,
+    name: &str,
+    limit: u64,
+    mut listener: impl FnMut(&[u8]) + Send + 'static,
+) {
     let (Some(mut output), Ok(mut file)) = (output, BoundedLog::open(&folder.join(name), limit)) else { return };
     tokio::spawn(async move {
         let mut bytes = [0; 4096];
         while let Ok(count @ 1..) = output.read(&mut bytes).await {
             // A full disk loses words, and must not stop the guest by a full pipe.
             let _ = file.write(&bytes[..count]);
+            listener(&bytes[..count]);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stage0_is_heard_in_pieces_once_and_only_at_the_start() {
+        let mut ears = Stage0Ears::default();
+        let mut heard = Vec::new();
+        for piece in [&b"stage0: st"[..], b"art\nstage0: kern", b"el checked, copy=1\n", b"stage0: start\n"] {
+            ears.hear(piece, |phase| heard.push(phase));
+        }
+        assert_eq!(heard, ["stage0-started", "kernel-checked"]);
+        let mut late = Stage0Ears::default();
+        late.hear(&[b'x'; EARS_LIMIT], |_| panic!("nothing was said"));
+        late.hear(b"stage0: start", |_| panic!("a guest's later output is not stage0's"));
+    }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_platform::{
     files::Platform,
-    plan::{LaunchInputs, LaunchPlan},
+    plan::{LaunchPlan, VCPU_TYPE},
 };
 use coffer_ratls::{Attester, AttesterError, Identity};
 use coffer_simulator::{Installation, LaunchOptions, LocalProcessor, SecureProcessor};
@@ -20,7 +20,6 @@ use coffer_verifier::{
     abi::{ProductLine, ReportData, ReportRequest, SecureProcessor as _, WorkloadDigest},
     evidence::Evidence,
 };
-use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 
 use super::story::SECRET_PATH;
@@ -31,13 +30,10 @@ use crate::{World, services::Kbs};
 /// # Errors
 /// If files cannot be read or written.
 pub fn changed_platform(from: &Path, to: &Path) -> Result<PathBuf> {
-    let Platform { mut manifest, kernel, mut initrd, .. } = Platform::load(from)?;
-    initrd.extend_from_slice(&[0; 512]);
-    manifest.initrd = hex::encode(Sha256::digest(&initrd));
-    fs::create_dir_all(to)?;
-    fs::write(to.join("kernel"), kernel)?;
-    fs::write(to.join("initrd"), initrd)?;
-    fs::write(to.join("platform.json"), serde_json::to_vec_pretty(&manifest)?)?;
+    let mut platform = Platform::load(from)?;
+    platform.initrd.extend_from_slice(&[0; 512]);
+    platform.folder = to.to_owned();
+    platform.save()?;
     Ok(to.to_owned())
 }
 
@@ -51,12 +47,7 @@ pub fn forged_host_data(world: &World, kbs: &Kbs, platform: &Path, evidence: &Pa
     let document = Document::parse(evidence.workload_spec)?;
     let platform = Platform::load(platform)?;
     let command_line = coffer_platform::command_line(&document.digest(), document.spec().tee);
-    let plan = LaunchPlan::new(&LaunchInputs {
-        kernel: &platform.kernel,
-        initrd: &platform.initrd,
-        command_line: &command_line,
-        vcpus: 1,
-    })?;
+    let plan = LaunchPlan::new(&platform.launch_inputs(&command_line, 1, VCPU_TYPE.parse()?))?;
     let installation = Installation::from_bytes(&fs::read(world.home().join("sim/installation.json"))?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut launch = SecureProcessor::launch_start(&installation, LaunchOptions::new(ProductLine::Milan, now))?;

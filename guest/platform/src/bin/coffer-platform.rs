@@ -2,22 +2,29 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use coffer_platform::files::Platform;
+use coffer_platform::files::{Platform, Sources};
 
-const USAGE: &str = "usage: coffer-platform OUT KERNEL_PACKAGE KERNEL INIT MODULE...
+const USAGE: &str = "usage: coffer-platform OUT STAGE0 KERNEL_PACKAGE KERNEL INIT MODULE...
 
-Builds OUT/{kernel,initrd,platform.json}. Modules are packed in the order given, which is the order init loads them in.";
+Builds OUT/{stage0.bin,kernel,initrd,platform.json}. Modules are packed in the order given, which is the order init loads them in.";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let (Some(out), Some(package), Some(kernel), Some(init)) =
-        (arguments.next(), arguments.next(), arguments.next(), arguments.next())
+    let mut next = || arguments.next();
+    let (Some(out), Some(stage0), Some(package), Some(kernel), Some(init)) = (next(), next(), next(), next(), next())
     else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     let modules: Vec<PathBuf> = arguments.map(PathBuf::from).collect();
-    match Platform::build(&PathBuf::from(out), &package, &PathBuf::from(kernel), &PathBuf::from(init), &modules) {
+    let sources = Sources {
+        stage0: stage0.as_ref(),
+        kernel_package: &package,
+        kernel: kernel.as_ref(),
+        init: init.as_ref(),
+        modules: &modules,
+    };
+    match Platform::build(out.as_ref(), &sources) {
         Ok(platform) => {
             println!("{}", serde_json::to_string_pretty(&platform.manifest).expect("a manifest of strings is JSON"));
             ExitCode::SUCCESS

@@ -14,6 +14,7 @@ use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::flags::read_spec;
 use crate::measure::measurement;
+use coffer_platform::plan::VCPU_TYPE;
 
 /// What a guest must prove.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -92,7 +93,7 @@ pub fn appraiser(
         None => document(home, record)?,
     };
     let platform = load_platform(&context.search.platform_folder(trust.platform.as_deref())?)?;
-    let measurement = measurement(&platform, &document, document.spec().tee, record.options.vcpus)?;
+    let measurement = measurement(&platform, &document, document.spec().tee, record.options.vcpus, VCPU_TYPE)?;
     let host_data = document.digest().host_data();
     let floor = match &trust.policy {
         Some(path) => {

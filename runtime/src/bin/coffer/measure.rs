@@ -1,10 +1,12 @@
 //! `coffer measure`.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_platform::files::Platform;
-use coffer_platform::plan::{LaunchInputs, LaunchPlan, VCPU_TYPE};
-use coffer_runtime::launch::load_platform;
+use coffer_platform::igvm_file;
+use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
+use coffer_runtime::launch::{load_platform, write_private};
 use coffer_spec::{Document, Tee};
 use coffer_verifier::abi::Measurement;
 
@@ -15,16 +17,34 @@ use crate::measure_firmware::{FirmwareArgs, measure_firmware};
 
 /// Predict what `coffer run` with the same flags measures, from files alone.
 #[derive(Debug, clap::Args)]
-#[command(mut_arg("image", |image| image.required_unless_present_any(["spec", "firmware"])))]
+#[command(mut_arg("image", |image| image.required_unless_present_any(["spec", "firmware", "platform_files"])))]
 #[command(after_help = "Examples:
   coffer measure --tee-simulate busybox sha256sum /run/secrets/key
-  coffer measure --spec web.toml --vcpus 2 --json
+  coffer measure --spec web.toml --vcpus 2 --vcpu-type EPYC-Genoa --json
+  coffer measure --tee-simulate --igvm web.igvm busybox httpd -f
+  coffer measure --platform-files --json        # what sev-snp-measure needs to compute the same
   coffer measure --firmware OVMF.amdsev.fd --kernel bzImage --append console=ttyS0 --vcpus 2 --vcpu-type EPYC-Genoa")]
 pub struct Args {
     #[command(flatten)]
     flags: BoxFlags,
     #[command(flatten)]
     firmware: FirmwareArgs,
+    /// Write the launch as an IGVM file too, which has a digest of its own.
+    #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
+    igvm: Option<PathBuf>,
+    /// Print the paths of the measured files, for an independent tool. Without an image, the platform with no workload.
+    #[arg(long, conflicts_with = "firmware")]
+    platform_files: bool,
+}
+
+/// What is measured.
+struct Subject {
+    /// With a workload, its spec.
+    document: Option<Document>,
+    /// Platform folder.
+    platform: PathBuf,
+    /// Virtual CPUs.
+    vcpus: u32,
 }
 
 /// Prints measurement, workload digest and HOST_DATA.
@@ -35,39 +55,94 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let vcpus = flags.cpus.parse().class_while(Class::Usage, format!("--vcpus {}", flags.cpus))?;
         return measure_firmware(&args.firmware, firmware, vcpus, context.json);
     }
-    let (document, folder, vcpus) = if let (Some(path), None) = (&flags.spec, &flags.image) {
-        // A spec says everything: no image, no registry, any machine.
-        let folder = context.search.platform_folder(flags.platform.as_deref())?;
-        (read_spec(path)?, folder, flags.vcpus()?)
-    } else {
-        let home = context.open_home()?;
-        let described = context.runtime()?.block_on(flags.describe(context, &home, context.json))?;
-        (described.document, described.platform, described.vcpus)
+    let subject = subject(args, context)?;
+    let vcpu_type = args.firmware.vcpu_type.as_deref().unwrap_or(VCPU_TYPE);
+    let platform = load_platform(&subject.platform)?;
+    let command_line = match &subject.document {
+        Some(document) => coffer_platform::command_line(&document.digest(), document.spec().tee),
+        None => coffer_platform::FIXED_COMMAND_LINE.to_owned(),
     };
-    let measurement = measurement(&load_platform(&folder)?, &document, document.spec().tee, vcpus)?;
-    let digest = document.digest();
-    if context.json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "measurement": measurement, "workload_digest": digest, "host_data": digest.host_data(),
-                "vcpus": vcpus, "vcpu_type": VCPU_TYPE,
-            })
-        );
-    } else {
-        println!("measurement      {measurement}");
-        println!("workload_digest  {digest}");
-        println!("host_data        {}", digest.host_data());
-        println!("vcpus            {vcpus}");
-        println!("vcpu_type        {VCPU_TYPE}");
+    let plan = plan(&platform, &command_line, subject.vcpus, vcpu_type)?;
+    let mut facts = facts(&subject, &plan, vcpu_type);
+    if args.platform_files {
+        let path = |path: PathBuf| path.display().to_string();
+        facts.extend([
+            ("firmware", path(platform.stage0_path())),
+            ("kernel", path(platform.kernel_path())),
+            ("initrd", path(platform.initrd_path())),
+            ("append", command_line),
+        ]);
     }
+    if let Some(out) = &args.igvm {
+        facts.extend(write_igvm(&plan, out)?);
+    }
+    print(&facts, subject.vcpus, context.json);
     Ok(ExitCode::SUCCESS)
 }
 
+fn subject(args: &Args, context: &Context) -> Result<Subject, CliError> {
+    let flags = &args.flags;
+    let folder = || context.search.platform_folder(flags.platform.as_deref());
+    match (&flags.spec, &flags.image) {
+        // A spec says everything: no image, no registry, any machine.
+        (Some(path), None) => {
+            Ok(Subject { document: Some(read_spec(path)?), platform: folder()?, vcpus: flags.vcpus()? })
+        }
+        (None, None) => Ok(Subject { document: None, platform: folder()?, vcpus: flags.vcpus()? }),
+        _ => {
+            let home = context.open_home()?;
+            let described = context.runtime()?.block_on(flags.describe(context, &home, context.json))?;
+            Ok(Subject { document: Some(described.document), platform: described.platform, vcpus: described.vcpus })
+        }
+    }
+}
+
+/// Names and values, in the order people read them.
+type Facts = Vec<(&'static str, String)>;
+
+fn facts(subject: &Subject, plan: &LaunchPlan, vcpu_type: &str) -> Facts {
+    let mut facts = vec![("measurement", plan.measurement().to_string())];
+    if let Some(document) = &subject.document {
+        let digest = document.digest();
+        facts.extend([("workload_digest", digest.to_string()), ("host_data", digest.host_data().to_string())]);
+    }
+    facts.push(("vcpu_type", vcpu_type.to_owned()));
+    facts
+}
+
+fn print(facts: &Facts, vcpus: u32, json: bool) {
+    if json {
+        let mut object: serde_json::Map<_, _> =
+            facts.iter().map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect();
+        object.insert("vcpus".into(), vcpus.into());
+        println!("{}", serde_json::Value::Object(object));
+    } else {
+        for (name, value) in facts {
+            println!("{name:<16} {value}");
+        }
+        println!("{:<16} {vcpus}", "vcpus");
+    }
+}
+
+fn write_igvm(plan: &LaunchPlan, out: &Path) -> Result<Facts, CliError> {
+    let (bytes, measurement) = igvm_file::write(plan).class(Class::Internal)?;
+    write_private(out, &bytes)?;
+    Ok(vec![("igvm", out.display().to_string()), ("igvm_measurement", measurement.to_string())])
+}
+
+fn plan(platform: &Platform, command_line: &str, vcpus: u32, vcpu_type: &str) -> Result<LaunchPlan, CliError> {
+    let signature = vcpu_type.parse().class(Class::Usage)?;
+    LaunchPlan::new(&platform.launch_inputs(command_line, vcpus, signature)).class(Class::Config)
+}
+
 /// The launch digest of a workload on a platform.
-pub fn measurement(platform: &Platform, document: &Document, tee: Tee, vcpus: u32) -> Result<Measurement, CliError> {
+pub fn measurement(
+    platform: &Platform,
+    document: &Document,
+    tee: Tee,
+    vcpus: u32,
+    vcpu_type: &str,
+) -> Result<Measurement, CliError> {
     let command_line = coffer_platform::command_line(&document.digest(), tee);
-    let inputs =
-        LaunchInputs { kernel: &platform.kernel, initrd: &platform.initrd, command_line: &command_line, vcpus };
-    Ok(LaunchPlan::new(&inputs).class(Class::Usage)?.measurement())
+    Ok(plan(platform, &command_line, vcpus, vcpu_type)?.measurement())
 }

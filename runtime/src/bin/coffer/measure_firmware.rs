@@ -24,8 +24,8 @@ pub struct FirmwareArgs {
     #[arg(long, value_name = "TEXT", requires = "kernel", help_heading = "Firmware")]
     append: Option<String>,
     /// QEMU's name of the vCPU type [default: EPYC-Milan].
-    #[arg(long, value_name = "NAME", requires = "firmware", conflicts_with = "vcpu_sig", help_heading = "Firmware")]
-    vcpu_type: Option<String>,
+    #[arg(long, value_name = "NAME", conflicts_with = "vcpu_sig")]
+    pub vcpu_type: Option<String>,
     /// CPUID signature of the vCPUs in place of a type, hexadecimal.
     #[arg(long, value_name = "HEX", requires = "firmware", value_parser = hex_u32, help_heading = "Firmware")]
     vcpu_sig: Option<u32>,

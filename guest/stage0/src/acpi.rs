@@ -1,0 +1,66 @@
+//! The ACPI tables of the machine model, made when stage0 is built and cut to the number of virtual CPUs when it runs.
+//!
+//! Source: ACPI 6.5, §5.2.12 (MADT).
+
+use crate::machine::{ACPI_SIZE, MAX_VCPUS};
+
+/// RSDP, FADT, DSDT, XSDT, and last the MADT for [`MAX_VCPUS`] processors.
+const TABLES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/acpi.bin"));
+
+/// A MADT's header with controller address and flags, the I/O APIC, and the override of the PIT's interrupt.
+const MADT_HEAD: usize = 44 + 12 + 10;
+const PROCESSOR: usize = 8;
+const MADT_AT: usize = TABLES.len() - MADT_HEAD - MAX_VCPUS as usize * PROCESSOR;
+const _: () = assert!(TABLES.len() <= ACPI_SIZE && matches!(TABLES.split_at(MADT_AT).1, [b'A', b'P', b'I', b'C', ..]));
+
+/// Writes the tables for `vcpus` processors into `page`, to lie at [`crate::machine::ACPI_GPA`].
+pub fn write(page: &mut [u8; ACPI_SIZE], vcpus: u32) {
+    let length = MADT_HEAD + vcpus.clamp(1, MAX_VCPUS) as usize * PROCESSOR;
+    page.fill(0);
+    page[..MADT_AT + length].copy_from_slice(&TABLES[..MADT_AT + length]);
+    let madt = &mut page[MADT_AT..MADT_AT + length];
+    madt[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+    madt[9] = 0;
+    madt[9] = madt.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bytes::{le32, le64},
+        machine::ACPI_GPA,
+    };
+
+    fn sum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+    }
+
+    fn at(blob: &[u8], field: usize) -> usize {
+        (le64(blob, field).unwrap() - ACPI_GPA) as usize
+    }
+
+    fn table(blob: &[u8], at: usize) -> &[u8] {
+        &blob[at..at + le32(blob, at + 4).unwrap() as usize]
+    }
+
+    #[test]
+    fn every_table_is_reachable_and_sums_to_zero_for_each_number_of_processors() {
+        for vcpus in 1..=MAX_VCPUS {
+            let mut page = [0xAA; ACPI_SIZE];
+            write(&mut page, vcpus);
+            assert_eq!(&page[..8], b"RSD PTR ");
+            assert_eq!((sum(&page[..20]), sum(&page[..36])), (0, 0));
+            let xsdt = table(&page, at(&page, 24));
+            assert_eq!((&xsdt[..4], sum(xsdt)), (&b"XSDT"[..], 0));
+            let (fadt, madt) = (table(&page, at(xsdt, 36)), table(&page, at(xsdt, 44)));
+            assert_eq!((&fadt[..4], sum(fadt)), (&b"FACP"[..], 0));
+            assert_eq!((&madt[..4], sum(madt)), (&b"APIC"[..], 0));
+            let dsdt = table(&page, at(fadt, 140));
+            assert_eq!((&dsdt[..4], sum(dsdt)), (&b"DSDT"[..], 0));
+            let ids: std::vec::Vec<u8> = madt[MADT_HEAD..].chunks(PROCESSOR).map(|entry| entry[3]).collect();
+            assert_eq!(ids, (0..vcpus as u8).collect::<std::vec::Vec<_>>());
+            assert!(madt[MADT_HEAD..].chunks(PROCESSOR).all(|entry| entry[..2] == [0, 8] && entry[4] == 1));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What stage0 runs on: plain hardware (or an emulator), or an SEV-SNP guest. All that differs is behind this type.
+
+use coffer_stage0::{
+    Refusal,
+    bytes::le32,
+    ghcb::Width,
+    machine::{CPUID_GPA, EXIT_PORT, SERIAL_PORT},
+    memory::Ram,
+};
+
+use crate::{
+    serial,
+    snp::{self, Snp},
+    sys::{cpu, memory::Memory},
+};
+
+/// The platform.
+pub enum Platform {
+    /// No memory encryption: QEMU in software, KVM, a simulated guest.
+    Plain,
+    /// SEV-SNP.
+    Snp(Snp),
+}
+
+impl Platform {
+    /// Finds out, and sets up what talking to the hypervisor needs.
+    ///
+    /// # Errors
+    /// Under SEV-SNP, [`Refusal::Cpuid`] or [`Refusal::Ghcb`].
+    pub fn detect(memory: &Memory) -> Result<Self, Refusal> {
+        cpu::catch_exceptions();
+        // The start code decided the C-bit by the same word.
+        if is_snp(memory) { Snp::start(memory).map(Self::Snp) } else { Ok(Self::Plain) }
+    }
+
+    /// A platform that can only refuse, for when [`Platform::detect`] failed.
+    pub fn early(memory: &Memory) -> Self {
+        if is_snp(memory) { Self::Snp(Snp::mute()) } else { Self::Plain }
+    }
+
+    /// Memory is encrypted and the host hostile.
+    pub fn is_confidential(&self) -> bool {
+        matches!(self, Self::Snp(_))
+    }
+
+    /// Takes all RAM into use.
+    ///
+    /// # Errors
+    /// [`Refusal::Validation`], [`Refusal::Ghcb`].
+    pub fn accept(&mut self, memory: &mut Memory, ram: Ram) -> Result<(), Refusal> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Snp(snp) => snp.accept(memory, ram),
+        }
+    }
+
+    /// Nothing more is read from the host.
+    ///
+    /// # Errors
+    /// [`Refusal::Validation`], [`Refusal::Ghcb`].
+    pub fn close(&mut self, memory: &mut Memory) -> Result<(), Refusal> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Snp(snp) => snp.take_back_buffers(memory),
+        }
+    }
+
+    /// Nothing more is said either; what follows is the kernel's.
+    ///
+    /// # Errors
+    /// [`Refusal::Validation`], [`Refusal::Ghcb`].
+    pub fn silence(&mut self, memory: &mut Memory) -> Result<(), Refusal> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Snp(snp) => snp.take_back_ghcb(memory),
+        }
+    }
+
+    /// Writes a byte to a port.
+    pub fn port_out_byte(&mut self, port: u16, value: u8) {
+        match self {
+            Self::Plain => {
+                // A 16550 whose transmitter is busy loses bytes; the emulated ones never are.
+                cpu::port_out_byte(port, value);
+            }
+            Self::Snp(snp) => {
+                snp.port(port, Width::Byte, Some(value.into()));
+            }
+        }
+    }
+
+    /// Writes four bytes to a port.
+    pub fn port_out_long(&mut self, port: u16, value: u32) {
+        match self {
+            Self::Plain => cpu::port_out_long(port, value),
+            Self::Snp(snp) => {
+                snp.port(port, Width::Long, Some(value));
+            }
+        }
+    }
+
+    /// Reads four bytes from a port.
+    pub fn port_in_long(&mut self, port: u16) -> u32 {
+        match self {
+            Self::Plain => cpu::port_in_long(port),
+            Self::Snp(snp) => snp.port(port, Width::Long, None),
+        }
+    }
+
+    /// Says why, and ends the machine.
+    pub fn refuse(&mut self, refusal: Refusal) -> ! {
+        serial::say(self, "stage0: refused: ");
+        serial::say(self, refusal.word());
+        serial::say(self, "\n");
+        match self {
+            Self::Plain => end_plain(refusal),
+            Self::Snp(_) => snp::terminate(refusal),
+        }
+    }
+}
+
+fn is_snp(memory: &Memory) -> bool {
+    le32(memory.page(CPUID_GPA), 0) != Some(0)
+}
+
+/// Ends the machine from where no [`Platform`] is at hand.
+pub fn stop(refusal: Refusal) -> ! {
+    if is_snp(&Memory::peek()) {
+        snp::terminate(refusal)
+    }
+    for byte in b"stage0: refused: ".iter().chain(refusal.word().as_bytes()).chain(b"\n") {
+        cpu::port_out_byte(SERIAL_PORT, *byte);
+    }
+    end_plain(refusal)
+}
+
+fn end_plain(refusal: Refusal) -> ! {
+    cpu::port_out_byte(EXIT_PORT, refusal.exit_byte());
+    cpu::reset()
+}

@@ -1,0 +1,137 @@
+//! Where kernel, initrd and command line come from. Under SEV-SNP from QEMU's standard kernel items, elsewhere from
+//! `opt/coffer/` items or the RAM hand-over. All of it is the host's word until it has been hashed.
+
+use coffer_stage0::{
+    Refusal,
+    bytes::{le16, le32, le64},
+    fw_cfg::{self, item},
+    handover::{self, Handover},
+    machine::HANDOVER_GPA,
+    memory::Range,
+};
+
+use crate::{fw_cfg_device as device, platform::Platform, sys::memory::Memory};
+
+/// One of the three things that are loaded.
+#[derive(Clone, Copy)]
+pub enum Part {
+    /// bzImage.
+    Kernel,
+    /// Initrd.
+    Initrd,
+    /// Command line with its NUL.
+    CommandLine,
+}
+
+enum Place {
+    /// Up to two items that follow each other, with their sizes.
+    Items([(u16, u32); 2]),
+    /// In memory already.
+    Memory(Range),
+}
+
+/// A machine's claims about itself.
+pub struct Source {
+    /// Bytes of RAM.
+    pub ram_bytes: u64,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    places: [Place; 3],
+}
+
+impl Source {
+    /// Looks at the places this platform allows.
+    ///
+    /// # Errors
+    /// [`Refusal::NoKernel`] if there is nothing, [`Refusal::FwCfg`] if the device fails.
+    pub fn find(platform: &mut Platform, memory: &mut Memory) -> Result<Self, Refusal> {
+        if !device::is_there(platform, memory) {
+            return if platform.is_confidential() { Err(Refusal::NoKernel) } else { Self::handed_over(memory) };
+        }
+        let places = if platform.is_confidential() { standard(platform, memory)? } else { ours(platform, memory)? };
+        let mut number = [0; 8];
+        device::item(platform, memory, item::RAM_SIZE, &mut number)?;
+        let ram_bytes = le64(&number, 0).ok_or(Refusal::FwCfg)?;
+        device::item(platform, memory, item::CPUS, &mut number[..2])?;
+        let vcpus = le16(&number, 0).ok_or(Refusal::FwCfg)?;
+        Ok(Self { ram_bytes, vcpus: vcpus.into(), places })
+    }
+
+    fn handed_over(memory: &Memory) -> Result<Self, Refusal> {
+        let descriptor = memory.page(HANDOVER_GPA).first_chunk::<{ handover::SIZE }>().ok_or(Refusal::NoKernel)?;
+        let found = Handover::parse(descriptor)?.ok_or(Refusal::NoKernel)?;
+        let places = [found.kernel, found.initrd, found.command_line].map(Place::Memory);
+        Ok(Self { ram_bytes: found.ram_bytes, vcpus: found.vcpus, places })
+    }
+
+    fn place(&self, part: Part) -> &Place {
+        let [kernel, initrd, command_line] = &self.places;
+        match part {
+            Part::Kernel => kernel,
+            Part::Initrd => initrd,
+            Part::CommandLine => command_line,
+        }
+    }
+
+    /// Bytes of a part.
+    pub fn size(&self, part: Part) -> usize {
+        match self.place(part) {
+            Place::Items([(_, first), (_, second)]) => *first as usize + *second as usize,
+            Place::Memory(range) => (range.end - range.start) as usize,
+        }
+    }
+
+    /// Copies the start of a part to `to`, as much as `to` holds.
+    ///
+    /// # Errors
+    /// [`Refusal::FwCfg`] or, if a hand-over's range overlaps `to`, [`Refusal::NoRoom`].
+    pub fn read(&self, platform: &mut Platform, memory: &mut Memory, part: Part, to: Range) -> Result<(), Refusal> {
+        match self.place(part) {
+            Place::Memory(from) => {
+                let from = Range { start: from.start, end: from.start + (to.end - to.start) };
+                memory.copy(from, to)
+            }
+            Place::Items(items) => {
+                let mut at = to.start;
+                for (selector, size) in items {
+                    let end = to.end.min(at + u64::from(*size));
+                    device::read(platform, memory, *selector, Range { start: at, end })?;
+                    at = end;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn standard(platform: &mut Platform, memory: &mut Memory) -> Result<[Place; 3], Refusal> {
+    let mut size = |selector| {
+        let mut number = [0; 4];
+        device::item(platform, memory, selector, &mut number)?;
+        le32(&number, 0).ok_or(Refusal::FwCfg)
+    };
+    let (setup, kernel) = (size(item::SETUP_SIZE)?, size(item::KERNEL_SIZE)?);
+    let (initrd, line) = (size(item::INITRD_SIZE)?, size(item::COMMAND_LINE_SIZE)?);
+    if kernel == 0 {
+        return Err(Refusal::NoKernel);
+    }
+    Ok([
+        Place::Items([(item::SETUP_DATA, setup), (item::KERNEL_DATA, kernel)]),
+        Place::Items([(item::INITRD_DATA, initrd), (item::INITRD_DATA, 0)]),
+        Place::Items([(item::COMMAND_LINE_DATA, line), (item::COMMAND_LINE_DATA, 0)]),
+    ])
+}
+
+fn ours(platform: &mut Platform, memory: &mut Memory) -> Result<[Place; 3], Refusal> {
+    let mut directory = [0; fw_cfg::DIRECTORY_LIMIT];
+    device::item(platform, memory, item::DIRECTORY, &mut directory)?;
+    let place = |name| {
+        let file = fw_cfg::find(&directory, name)?;
+        Some(Place::Items([(file.selector, file.size), (file.selector, 0)]))
+    };
+    let kernel = place(fw_cfg::file::KERNEL).ok_or(Refusal::NoKernel)?;
+    let line = place(fw_cfg::file::COMMAND_LINE).ok_or(Refusal::NoKernel)?;
+    // No initrd is an empty one, whose hash is in the hash page as well.
+    let initrd = place(fw_cfg::file::INITRD).unwrap_or(Place::Items([(0, 0); 2]));
+    Ok([kernel, initrd, line])
+}

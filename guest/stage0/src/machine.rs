@@ -1,0 +1,83 @@
+//! The machine model every VMM of ours presents: a subset of QEMU's `microvm`.
+//!
+//! Fixed, because it is part of what is measured (ACPI tables, launch sections) or of what stage0 and init rely on.
+//! The linker script and the start code repeat a few of these addresses; a test of the launch plan compares them.
+
+/// Page size in bytes.
+pub const PAGE: usize = 4096;
+
+/// First address of the page tables stage0 runs on; three pages, written by its start code.
+pub const PAGE_TABLES_GPA: u64 = 0x1000;
+/// Bytes of the page tables.
+pub const PAGE_TABLES_SIZE: u64 = 0x3000;
+/// CC blob, and the setup_data node that points to it.
+pub const CC_BLOB_GPA: u64 = 0x6000;
+/// Zero page (`struct boot_params`).
+pub const ZERO_PAGE_GPA: u64 = 0x7000;
+/// Descriptor of the RAM hand-over, where a VMM has no fw_cfg device.
+pub const HANDOVER_GPA: u64 = 0x8000;
+/// Where the command line is copied to.
+pub const COMMAND_LINE_GPA: u64 = 0x2_0000;
+/// Longest command line with its NUL, in bytes. Linux on x86 reads 2048.
+pub const COMMAND_LINE_LIMIT: usize = 2048;
+/// First address behind low memory; what follows, up to 1 MiB, is no RAM for the kernel.
+pub const LOW_MEMORY_END: u64 = 0xA_0000;
+
+/// Where the ACPI tables start; RSDP first, so that Linux would also find it in its scan of the BIOS area.
+pub const ACPI_GPA: u64 = 0xE_0000;
+/// Most bytes of the ACPI tables.
+pub const ACPI_SIZE: usize = 4096;
+/// Where the secrets page lies: below 1 MiB, outside System RAM, readable to init alone.
+pub const SECRETS_GPA: u64 = 0xE_8000;
+/// Where the CPUID page lies. Zero where no secure processor filled it.
+pub const CPUID_GPA: u64 = 0xE_9000;
+/// Where the page with the hashes of kernel, initrd and command line lies.
+pub const HASHES_GPA: u64 = 0xE_A000;
+
+/// Where stage0's image lies when it runs, copied there from the ROM by its start code.
+pub const STAGE0_GPA: u64 = 0x10_0000;
+/// Bytes of stage0 in memory: image, data, stack.
+pub const STAGE0_SIZE: u64 = 0x1_0000;
+/// Bytes of the ROM image, which ends at 4 GiB.
+pub const ROM_SIZE: usize = 0x1_0000;
+/// Where the ROM starts.
+pub const ROM_GPA: u64 = (1 << 32) - ROM_SIZE as u64;
+
+/// Under SEV-SNP, 2 MiB that are mapped without the C-bit while stage0 runs.
+pub const SHARED_WINDOW_GPA: u64 = 0x20_0000;
+/// Length of the shared window's mapping.
+pub const SHARED_WINDOW_SIZE: u64 = 0x20_0000;
+/// Bytes at its start that are really shared with the host: GHCB, fw_cfg command, bounce buffer.
+pub const SHARED_SIZE: u64 = 0x4_0000;
+
+/// Where the protected-mode part of the kernel is put.
+pub const KERNEL_GPA: u64 = 0x100_0000;
+
+/// Least guest memory in bytes.
+pub const MIN_RAM: u64 = 64 << 20;
+/// Most guest memory in bytes: one range below the devices.
+pub const MAX_RAM: u64 = 3 << 30;
+/// Most virtual CPUs.
+pub const MAX_VCPUS: u32 = 8;
+
+/// Position of the C-bit in stage0's page tables, on every processor that runs SEV-SNP guests today.
+pub const C_BIT: u32 = 51;
+
+/// First virtio-mmio transport.
+pub const VIRTIO_MMIO_BASE: u64 = 0xFEB0_0000;
+/// Bytes between transports, and their length.
+pub const VIRTIO_MMIO_STRIDE: u64 = 0x200;
+/// Interrupt of the first transport; the next ones follow.
+pub const VIRTIO_MMIO_IRQ: u32 = 5;
+/// Transports.
+pub const VIRTIO_MMIO_COUNT: u32 = 8;
+/// I/O APIC.
+pub const IO_APIC: u32 = 0xFEC0_0000;
+/// Local APIC.
+pub const LOCAL_APIC: u32 = 0xFEE0_0000;
+/// Serial port and its interrupt.
+pub const SERIAL_PORT: u16 = 0x3F8;
+/// Interrupt of the serial port.
+pub const SERIAL_IRQ: u32 = 4;
+/// A byte written here ends the machine with it as status (QEMU's `isa-debug-exit`).
+pub const EXIT_PORT: u16 = 0xF4;

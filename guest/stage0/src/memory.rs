@@ -1,0 +1,200 @@
+//! Where things go in guest memory, from claims of the host that are clamped to the machine model.
+
+use crate::{
+    Refusal,
+    bzimage::BzImage,
+    machine::{
+        ACPI_GPA, ACPI_SIZE, COMMAND_LINE_LIMIT, KERNEL_GPA, LOW_MEMORY_END, MAX_RAM, MAX_VCPUS, MIN_RAM, PAGE,
+        PAGE_TABLES_GPA, PAGE_TABLES_SIZE, SHARED_SIZE, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE, STAGE0_GPA, STAGE0_SIZE,
+    },
+};
+
+/// A half-open range of guest physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+}
+
+impl Range {
+    /// `length` bytes from `start`; `None` if that wraps.
+    pub const fn new(start: u64, length: u64) -> Option<Self> {
+        match start.checked_add(length) {
+            Some(end) => Some(Self { start, end }),
+            None => None,
+        }
+    }
+
+    /// True if they share a byte.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+}
+
+/// Memory of the machine, as far as it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ram {
+    /// First address behind it: one range from 0, with a hole below 1 MiB.
+    pub end: u64,
+}
+
+impl Ram {
+    /// Takes the host's claim.
+    ///
+    /// # Errors
+    /// [`Refusal::MemoryClaim`] if the machine model has no such memory.
+    pub const fn claimed(bytes: u64) -> Result<Self, Refusal> {
+        if bytes < MIN_RAM || bytes > MAX_RAM || !bytes.is_multiple_of(2 << 20) {
+            return Err(Refusal::MemoryClaim);
+        }
+        Ok(Self { end: bytes })
+    }
+
+    /// What the kernel may use: below the hole, and from 1 MiB on.
+    pub const fn usable(self) -> [Range; 2] {
+        [Range { start: 0, end: LOW_MEMORY_END }, Range { start: 0x10_0000, end: self.end }]
+    }
+}
+
+/// What SEV-SNP's PVALIDATE is still to be done for: RAM and the ACPI page, without the pages that the launch put in place
+/// (page tables, stage0 itself) and those that are shared with the host.
+pub fn unvalidated(ram: Ram) -> [Range; 6] {
+    let shared_end = SHARED_WINDOW_GPA + SHARED_SIZE;
+    let stage0_end = STAGE0_GPA + STAGE0_SIZE;
+    [
+        Range { start: 0, end: PAGE_TABLES_GPA },
+        Range { start: PAGE_TABLES_GPA + PAGE_TABLES_SIZE, end: LOW_MEMORY_END },
+        Range { start: ACPI_GPA, end: ACPI_GPA + ACPI_SIZE as u64 },
+        Range { start: stage0_end, end: SHARED_WINDOW_GPA },
+        Range { start: shared_end, end: SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE },
+        Range { start: SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE, end: ram.end },
+    ]
+}
+
+/// Takes the host's claim of virtual CPUs.
+///
+/// # Errors
+/// [`Refusal::VcpuClaim`].
+pub const fn vcpus_claimed(count: u32) -> Result<u32, Refusal> {
+    if count == 0 || count > MAX_VCPUS { Err(Refusal::VcpuClaim) } else { Ok(count) }
+}
+
+/// Where the copies go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The kernel's file, so that its protected-mode part lies at [`KERNEL_GPA`].
+    pub kernel: Range,
+    /// The initrd; empty if there is none.
+    pub initrd: Range,
+}
+
+/// Places kernel and initrd.
+///
+/// # Errors
+/// [`Refusal::NoRoom`] if they do not fit, or `command_line_bytes` (with the NUL) is more than the kernel reads.
+pub fn place(
+    ram: Ram,
+    kernel: &BzImage,
+    kernel_bytes: usize,
+    initrd_bytes: usize,
+    command_line_bytes: usize,
+) -> Result<Placement, Refusal> {
+    if command_line_bytes > COMMAND_LINE_LIMIT.min(kernel.command_line_limit.saturating_add(1)) {
+        return Err(Refusal::NoRoom);
+    }
+    layout(ram, kernel, kernel_bytes as u64, initrd_bytes as u64).ok_or(Refusal::NoRoom)
+}
+
+fn layout(ram: Ram, kernel: &BzImage, kernel_bytes: u64, initrd_bytes: u64) -> Option<Placement> {
+    let file = Range::new(KERNEL_GPA.checked_sub(kernel.setup_bytes as u64)?, kernel_bytes)?;
+    let running = Range::new(KERNEL_GPA, kernel.init_size)?;
+    let kernel_end = running.end.max(file.end);
+    let limit = ram.end.min(kernel.initrd_max.saturating_add(1));
+    let start = limit.checked_sub(initrd_bytes)? & !(PAGE as u64 - 1);
+    let initrd = Range::new(start, initrd_bytes)?;
+    let fits = file.start >= SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE
+        && file.start >= STAGE0_GPA + STAGE0_SIZE
+        && kernel_end <= ram.end
+        && initrd.start >= kernel_end
+        && initrd.end <= ram.end;
+    fits.then_some(Placement { kernel: file, initrd })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KERNEL: BzImage = BzImage {
+        setup_bytes: 0x4000,
+        init_size: 60 << 20,
+        command_line_limit: 2047,
+        initrd_max: 0x7FFF_FFFF,
+        header_end: 0x26C,
+    };
+
+    #[test]
+    fn claims_outside_the_model_are_refused() {
+        for bytes in [0, MIN_RAM - (2 << 20), MIN_RAM + 1, MAX_RAM + (2 << 20), u64::MAX, u64::MAX & !0x1F_FFFF] {
+            assert_eq!(Ram::claimed(bytes), Err(Refusal::MemoryClaim), "{bytes:#x}");
+        }
+        assert_eq!(Ram::claimed(MAX_RAM), Ok(Ram { end: MAX_RAM }));
+        assert_eq!(vcpus_claimed(0), Err(Refusal::VcpuClaim));
+        assert_eq!(vcpus_claimed(MAX_VCPUS + 1), Err(Refusal::VcpuClaim));
+        assert_eq!(vcpus_claimed(MAX_VCPUS), Ok(MAX_VCPUS));
+    }
+
+    #[test]
+    fn every_usable_page_is_validated_once_by_launch_or_by_stage0() {
+        let ram = Ram::claimed(256 << 20).unwrap();
+        let mut all = std::vec::Vec::from(unvalidated(ram));
+        all.push(Range::new(PAGE_TABLES_GPA, PAGE_TABLES_SIZE).unwrap());
+        all.push(Range::new(STAGE0_GPA, STAGE0_SIZE).unwrap());
+        all.push(Range::new(SHARED_WINDOW_GPA, SHARED_SIZE).unwrap());
+        all.sort_by_key(|range| range.start);
+        assert!(all.windows(2).all(|pair| pair[0].end <= pair[1].start), "no page twice");
+        assert!(all.iter().all(|range| range.start % PAGE as u64 == 0 && range.end % PAGE as u64 == 0));
+        for usable in ram.usable() {
+            let covered: u64 =
+                all.iter().map(|range| range.end.min(usable.end).saturating_sub(range.start.max(usable.start))).sum();
+            assert_eq!(covered, usable.end - usable.start);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let ram = Ram::claimed(256 << 20).unwrap();
+        assert!(place(ram, &KERNEL, 14 << 20, 12 << 20, 200).is_ok());
+        assert_eq!(place(ram, &KERNEL, 14 << 20, 190 << 20, 200), Err(Refusal::NoRoom));
+        assert_eq!(place(ram, &KERNEL, 300 << 20, 0, 200), Err(Refusal::NoRoom));
+        assert_eq!(place(ram, &KERNEL, 14 << 20, usize::MAX, 200), Err(Refusal::NoRoom));
+        assert_eq!(place(ram, &KERNEL, 14 << 20, 0, 2049), Err(Refusal::NoRoom));
+        let short = BzImage { command_line_limit: 255, ..KERNEL };
+        assert_eq!(place(ram, &short, 14 << 20, 0, 257), Err(Refusal::NoRoom));
+        assert!(place(ram, &short, 14 << 20, 0, 256).is_ok());
+        let low = BzImage { initrd_max: 100 << 20, ..KERNEL };
+        assert!(place(ram, &low, 14 << 20, 12 << 20, 1).unwrap().initrd.end <= (100 << 20) + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_overlaps_whatever_is_claimed(
+            megabytes in 32_u64..3100, setup in 1_usize..256, init in 0_u64..1 << 32,
+            kernel_bytes in 0_usize..1 << 33, initrd_bytes in 0_usize..1 << 33, initrd_max in any::<u32>(),
+        ) {
+            let kernel = BzImage { setup_bytes: setup * 512, init_size: init, initrd_max: initrd_max.into(), ..KERNEL };
+            let Ok(ram) = Ram::claimed(megabytes << 20) else { return Ok(()) };
+            let Ok(placed) = place(ram, &kernel, kernel_bytes, initrd_bytes, 1) else { return Ok(()) };
+            let own = Range { start: 0, end: STAGE0_GPA + STAGE0_SIZE };
+            let window = Range::new(SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE).unwrap();
+            let running = Range::new(KERNEL_GPA, init).unwrap();
+            for range in [placed.kernel, placed.initrd] {
+                prop_assert!(!range.overlaps(own) && !range.overlaps(window) && range.end <= ram.end);
+            }
+            prop_assert!(!placed.kernel.overlaps(placed.initrd) && !running.overlaps(placed.initrd));
+            prop_assert!(running.end <= ram.end);
+        }
+    }
+}

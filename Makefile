@@ -27,6 +27,7 @@ lint: ## formatting, clippy, licences and sources of dependencies
 	@scripts/setup lint
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
+	@cargo clippy --profile stage0 -p coffer-stage0 --bin stage0 --features firmware -- -D warnings
 	@$${XDG_CACHE_HOME:-$$HOME/.cache}/coffer/tools/bin/cargo-deny --log-level error check bans licenses sources
 
 bench: build ## figures, each beside the limit measured in the same run

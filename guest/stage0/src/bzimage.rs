@@ -52,7 +52,7 @@ impl BzImage {
         if !magics || version < 0x020C || !loaded_high || !entry_64 || !relocatable {
             return None;
         }
-        if !alignment.is_power_of_two() || KERNEL_GPA % alignment != 0 {
+        if !alignment.is_power_of_two() || !KERNEL_GPA.is_multiple_of(alignment) {
             return None;
         }
         let sectors = match *head.get(HEADER_START)? {

@@ -149,7 +149,7 @@ impl Run {
         let launch = launch::prepare(&self.folder, &options, &document, &self.home.simulator())?;
         self.reached("launched", None).await;
         self.listen_to_guest(&inputs, &document, launch.processor)?;
-        let heard = self.listen_to_stage0(&inputs);
+        let heard = Self::listen_to_stage0(&inputs);
         let mut processes = Processes::start(&self.folder, tools, &options, heard).await?;
         self.state.vmm_started(&self.record.id, processes.vmm_pid()).map_err(of_state)?;
         self.reached("vmm-started", None).await;
@@ -229,7 +229,7 @@ impl Run {
     }
 
     /// The firmware has no line but the console; its fixed words are phases of the boot.
-    fn listen_to_stage0(&self, inputs: &mpsc::Sender<Input>) -> mpsc::UnboundedSender<&'static str> {
+    fn listen_to_stage0(inputs: &mpsc::Sender<Input>) -> mpsc::UnboundedSender<&'static str> {
         let (heard, mut received) = mpsc::unbounded_channel();
         let forward = inputs.clone();
         tokio::spawn(async move {

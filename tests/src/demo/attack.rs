@@ -32,7 +32,7 @@ use crate::{World, services::Kbs};
 pub fn changed_platform(from: &Path, to: &Path) -> Result<PathBuf> {
     let mut platform = Platform::load(from)?;
     platform.initrd.extend_from_slice(&[0; 512]);
-    platform.folder = to.to_owned();
+    to.clone_into(&mut platform.folder);
     platform.save()?;
     Ok(to.to_owned())
 }

@@ -73,7 +73,7 @@ fn refuses_what_the_machine_model_has_no_place_for() {
 #[test]
 fn refuses_firmware_that_is_not_stage0_of_this_machine_model() {
     let refused = |firmware: &[u8]| LaunchPlan::new(&inputs(firmware)).unwrap_err();
-    assert!(matches!(refused(&[0; ROM_SIZE]), PlanError::Firmware(_)));
+    assert!(matches!(refused(&vec![0; ROM_SIZE]), PlanError::Firmware(_)));
     let short = rom(1).split_off(ROM_SIZE / 2);
     assert!(matches!(refused(&short), PlanError::NotStage0 { what: "bytes", .. }));
     let moved = rom_with(1, |sections| sections[2][0] += 0x1000);

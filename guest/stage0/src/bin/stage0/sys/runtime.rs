@@ -44,7 +44,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut
 /// C's memset.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
-    let word = u64::from(byte as u8) * 0x0101_0101_0101_0101;
+    let word = u64::from(byte.to_le_bytes()[0]) * 0x0101_0101_0101_0101;
     // SAFETY: the caller gives a range of `count` bytes; the direction flag is clear.
     unsafe {
         asm!("rep stosq", "mov rcx, {rest}", "rep stosb", rest = in(reg) count % 8,

@@ -148,6 +148,11 @@ impl SimulatedGuest {
         self.cert_table = cert_table;
     }
 
+    /// What extended requests are answered with.
+    pub fn cert_table(&self) -> &[u8] {
+        &self.cert_table
+    }
+
     /// This guest's processor in the same process, through VMPCK 0.
     pub fn into_processor(self) -> LocalProcessor {
         let key = Vmpck::new(*self.vmpcks[0].expose());

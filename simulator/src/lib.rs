@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attack;
+pub mod behaviour;
 
 mod derive;
 mod endorsements;

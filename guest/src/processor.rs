@@ -45,23 +45,32 @@ pub fn open(tee: Tee) -> Result<Option<Box<dyn SecureProcessor>>, Failure> {
             let secrets = SecretsPage::parse(&page);
             page.zeroize();
             let [vmpck0, ..] = secrets.or_fail(Code::TeeMismatch, "parse the secrets page")?.vmpcks;
-            Ok(Some(Box::new(MessageProcessor::new(HostLine::default(), vmpck0, 0))))
+            Ok(Some(Box::new(MessageProcessor::new(host_line(), vmpck0, 0))))
         }
     }
 }
 
 /// Carries message pages to the host, which cannot read them.
-#[derive(Default)]
-struct HostLine(Option<vsock::Line>);
+struct HostLine<S> {
+    open: fn() -> std::io::Result<S>,
+    line: Option<S>,
+}
 
-impl HostLine {
+fn host_line() -> HostLine<vsock::Line> {
+    let open = || {
+        let line = vsock::connect(HOST_CID, HOST_PROCESSOR)?;
+        line.set_timeout(Duration::from_secs(10))?;
+        Ok(line)
+    };
+    HostLine { open, line: None }
+}
+
+impl<S: Read + Write> HostLine<S> {
     fn talk(&mut self, kind: u8, page: &MessagePage) -> std::io::Result<LineAnswer> {
-        if self.0.is_none() {
-            let line = vsock::connect(HOST_CID, HOST_PROCESSOR)?;
-            line.set_timeout(Duration::from_secs(10))?;
-            self.0 = Some(line);
+        if self.line.is_none() {
+            self.line = Some((self.open)()?);
         }
-        let line = self.0.as_mut().ok_or(std::io::ErrorKind::NotConnected)?;
+        let line = self.line.as_mut().ok_or(std::io::ErrorKind::NotConnected)?;
         line.write_all(&encode_request(kind, page))?;
         let mut head = [0; ANSWER_HEAD];
         line.read_exact(&mut head)?;
@@ -72,10 +81,10 @@ impl HostLine {
     }
 }
 
-impl Line for HostLine {
+impl<S: Read + Write + Send> Line for HostLine<S> {
     fn exchange(&mut self, kind: u8, page: &MessagePage) -> Result<LineAnswer, ProcessorError> {
         self.talk(kind, page).map_err(|error| {
-            self.0 = None;
+            self.line = None;
             ProcessorError::Line(error.to_string())
         })
     }
@@ -109,5 +118,50 @@ impl Attester for GuestAttester {
 
     fn workload(&self) -> WorkloadDigest {
         self.workload
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use coffer_simulator::{SimulatedGuest, behaviour::check_guests};
+    use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
+
+    use super::*;
+    use crate::sys::sev_guest::tests::{NOW, installation};
+
+    /// The host's end: answers frames until the guest hangs up.
+    fn host(mut line: UnixStream, mut guest: SimulatedGuest) {
+        let mut frame = [0; REQUEST_FRAME];
+        while line.read_exact(&mut frame).is_ok() {
+            let (kind, page) = decode_request(&frame).unwrap();
+            line.write_all(&guest.guest_request(kind, page).to_bytes()).unwrap();
+        }
+    }
+
+    fn opened(guest: SimulatedGuest) -> Box<dyn SecureProcessor> {
+        let [vmpck0, ..] = SecretsPage::parse(&guest.secrets_page()).unwrap().vmpcks;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        std::thread::spawn(move || host(theirs, guest));
+        let line = HostLine { open: || Err(std::io::ErrorKind::NotConnected.into()), line: Some(ours) };
+        Box::new(MessageProcessor::new(line, vmpck0, 0))
+    }
+
+    #[test]
+    fn the_processor_behind_the_hosts_line_behaves() {
+        check_guests(installation(), NOW, &mut opened).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_breaks_ends_the_channel() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let line = HostLine { open: || Err(std::io::ErrorKind::NotConnected.into()), line: Some(ours) };
+        let vmpck = coffer_verifier::abi::message::Vmpck::new([1; 32]);
+        let mut processor = MessageProcessor::new(line, vmpck, 0);
+        let request = ReportRequest::new(ReportData::new([0; 64]));
+        assert!(matches!(processor.report(&request), Err(ProcessorError::Line(_))));
+        assert!(processor.report(&request).unwrap_err().to_string().contains("closed"));
     }
 }

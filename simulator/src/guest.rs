@@ -16,6 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::derive::ChipSecret;
 use crate::endorsements::SimulatedEndorsements;
+use crate::installation::Installation;
+use crate::launch::{LaunchFailure, check_tcb};
+use crate::options::{LaunchOptions, TcbState};
 use crate::report::{self, GuestFacts};
 
 pub(crate) struct SigningKeys {
@@ -23,6 +26,20 @@ pub(crate) struct SigningKeys {
     pub vlek: Option<SigningKey>,
     pub vcek_root: ChipSecret,
     pub vlek_root: Option<ChipSecret>,
+}
+
+impl SigningKeys {
+    /// Those of the reported TCB; the roots of derived keys do not depend on it.
+    pub(crate) fn of(chip: &ChipSecret, options: &LaunchOptions) -> Self {
+        let (product, reported) = (options.product, options.tcb.reported);
+        let vlek = options.vlek.as_deref();
+        Self {
+            vcek: chip.vcek(product, reported),
+            vlek: vlek.map(|csp_id| chip.vlek(product, csp_id, reported)),
+            vcek_root: chip.guest_root(product, "vcek"),
+            vlek_root: vlek.map(|csp_id| chip.guest_root(product, &format!("vlek {csp_id}"))),
+        }
+    }
 }
 
 /// A launched guest. One guest, one processor: nobody else's messages open under its keys.
@@ -151,6 +168,29 @@ impl SimulatedGuest {
     /// What extended requests are answered with.
     pub fn cert_table(&self) -> &[u8] {
         &self.cert_table
+    }
+
+    /// The platform changes under the guest: reports state `tcb` from now on, and are signed by the key of its reported TCB, with
+    /// the certificates of that. LAUNCH_TCB stays, and the floor never sinks. `installation` is the one of the launch.
+    ///
+    /// # Errors
+    /// [`LaunchFailure`] if firmware would refuse the change; nothing changed.
+    pub fn change_platform(&mut self, installation: &Installation, tcb: TcbState) -> Result<(), LaunchFailure> {
+        let old = &self.facts.options;
+        check_tcb(old.product, &tcb)?;
+        if tcb.launch != old.tcb.launch {
+            return Err(LaunchFailure::Tcb("launch is fixed for a guest's life"));
+        }
+        if !tcb.committed.at_least(old.tcb.committed) {
+            return Err(LaunchFailure::Tcb("committed never sinks"));
+        }
+        let options = LaunchOptions { tcb, ..old.clone() };
+        let endorsements = installation.endorse(options.product, tcb.reported, options.vlek.as_deref(), options.now)?;
+        self.keys = SigningKeys::of(installation.chip(), &options);
+        self.cert_table = endorsements.cert_table();
+        self.endorsements = endorsements;
+        self.facts.options = options;
+        Ok(())
     }
 
     /// This guest's processor in the same process, through VMPCK 0.

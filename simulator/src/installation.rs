@@ -10,7 +10,7 @@ use crate::derive::ChipSecret;
 use crate::endorsements::SimulatedEndorsements;
 use crate::x509::{
     AuthorityKey, CrlTemplate, CryptoError, DerError, KeyKind, Name, Validity, ark_template, ask_template,
-    asvk_template, ec_public_key, vcek_template, vlek_template,
+    asvk_template, ec_public_key, revoked, vcek_template, vlek_template,
 };
 
 /// Why an installation cannot be made, read or used.
@@ -178,7 +178,7 @@ impl Installation {
         Ok(template.sign(&self.asvk_authority(product)?.key)?)
     }
 
-    /// CRL of the root of `product` at `now`: nothing revoked, valid for 45 days, its number grows daily.
+    /// CRL of the root of `product` at `now`: revoked is what AMD's list of that line has; valid for 45 days, its number grows daily.
     ///
     /// # Errors
     /// [`InstallationError`].
@@ -192,7 +192,7 @@ impl Installation {
             issuer: Name::of(KeyKind::Ark, product),
             validity: Validity { from: now.saturating_sub(CLOCK_ALLOWANCE), to: now + 45 * DAY },
             number: now.saturating_sub(self.created) / DAY + 1,
-            revoked: Vec::new(),
+            revoked: revoked(product),
             issuer_spki: self.product(product)?.ark.key.spki().to_vec(),
         })
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::guest::{SigningKeys, SimulatedGuest};
 use crate::installation::{Installation, InstallationError};
-use crate::options::LaunchOptions;
+use crate::options::{LaunchOptions, TcbState};
 use crate::report::GuestFacts;
 use crate::x509::CryptoError;
 
@@ -93,7 +93,7 @@ impl<'a> SecureProcessor<'a> {
             installation.asvk(options.product)?;
         }
         check_policy(&options)?;
-        check_tcb(&options)?;
+        check_tcb(options.product, &options.tcb)?;
         let oldest = if options.product == ProductLine::Turin { 3 } else { 2 };
         if !(oldest..=5).contains(&options.report_version) {
             return Err(LaunchFailure::ReportVersion { product: options.product, version: options.report_version });
@@ -146,15 +146,9 @@ impl<'a> SecureProcessor<'a> {
         aws_lc_rs::rand::fill(vmpcks.as_mut_slice())
             .map_err(|_| InstallationError::from(CryptoError { what: "draw randomness" }))?;
 
-        let chip = installation.chip();
         let reported = options.tcb.reported;
         let endorsements = installation.endorse(product, reported, options.vlek.as_deref(), options.now)?;
-        let keys = SigningKeys {
-            vcek: chip.vcek(product, reported),
-            vlek: options.vlek.as_deref().map(|csp_id| chip.vlek(product, csp_id, reported)),
-            vcek_root: chip.guest_root(product, "vcek"),
-            vlek_root: options.vlek.as_deref().map(|csp_id| chip.guest_root(product, &format!("vlek {csp_id}"))),
-        };
+        let keys = SigningKeys::of(installation.chip(), &options);
         let block = id.map(|id| id.block);
         let author = id.filter(|id| id.author_key_enabled).and_then(|id| id.auth.author_key_digest());
         let facts = GuestFacts {
@@ -200,9 +194,9 @@ fn check_policy(options: &LaunchOptions) -> Result<(), LaunchFailure> {
     Ok(())
 }
 
-fn check_tcb(options: &LaunchOptions) -> Result<(), LaunchFailure> {
-    let tcb = &options.tcb;
-    let turin = options.product == ProductLine::Turin;
+/// The order TCB versions are always in.
+pub fn check_tcb(product: ProductLine, tcb: &TcbState) -> Result<(), LaunchFailure> {
+    let turin = product == ProductLine::Turin;
     if [tcb.current, tcb.committed, tcb.launch, tcb.reported].iter().any(|one| one.fmc.is_some() != turin) {
         return Err(LaunchFailure::Tcb("an FMC level belongs to Turin, and to Turin alone"));
     }

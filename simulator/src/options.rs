@@ -2,7 +2,8 @@
 
 use coffer_verifier::abi::{Cpuid, FirmwareVersion, ProductLine, ReportId, TcbVersion};
 
-/// TCB versions of a platform: reported ≤ committed ≤ current, launch ≤ current.
+/// TCB versions of a platform: reported ≤ committed ≤ current, launch ≤ current. A launch, or a platform that changes under a
+/// guest, is refused where this does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcbState {
     /// What runs now.
@@ -19,6 +20,24 @@ impl TcbState {
     /// All four the same.
     pub const fn all(tcb: TcbVersion) -> Self {
         Self { current: tcb, committed: tcb, launch: tcb, reported: tcb }
+    }
+
+    /// DOWNLOAD_FIRMWARE: `current` runs from now on, provisionally until [`TcbState::commit`].
+    #[must_use]
+    pub const fn run(self, current: TcbVersion) -> Self {
+        Self { current, ..self }
+    }
+
+    /// SNP_COMMIT: what runs is the floor from now on, and what reports state.
+    #[must_use]
+    pub const fn commit(self) -> Self {
+        Self { committed: self.current, reported: self.current, ..self }
+    }
+
+    /// SNP_CONFIG: reports state `reported` from now on, so that a fleet with older certificates goes on.
+    #[must_use]
+    pub const fn report_as(self, reported: TcbVersion) -> Self {
+        Self { reported, ..self }
     }
 }
 

@@ -3,11 +3,8 @@
 mod common;
 
 use coffer_simulator::LaunchOptions;
-use coffer_verifier::abi::{ChipId, ProductLine, ReportData, ReportRequest, SecureProcessor as _, TcbVersion};
+use coffer_verifier::abi::{ChipId, ProductLine, TcbVersion};
 use common::{NOW, guest, installation, launch};
-use sev::certs::snp::{Chain, Verifiable};
-use sev::firmware::guest::AttestationReport;
-use sev::parser::ByteParser;
 
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/snp/");
 
@@ -70,7 +67,7 @@ const HWID: &str = "2b060104019c780104";
 
 fn same(name: &str, simulated: &[u8], genuine: &[u8]) {
     let (simulated, genuine) = (skeleton(simulated), skeleton(genuine));
-    assert!(genuine.len() > 60, "{name}: the walk saw the whole certificate");
+    assert!(genuine.len() > 50, "{name}: the walk saw the whole structure");
     for (index, (ours, theirs)) in simulated.iter().zip(&genuine).enumerate() {
         assert_eq!(ours, theirs, "{name}, element {index}");
     }
@@ -109,29 +106,11 @@ fn leaves_are_encoded_like_amds() {
 
 #[test]
 fn revocation_lists_are_encoded_like_amds() {
-    for (product, name) in [(ProductLine::Milan, "milan"), (ProductLine::Turin, "turin")] {
-        let crl = installation().crl(product, NOW).unwrap();
-        let (simulated, genuine) = (skeleton(&crl), skeleton(&genuine(&format!("anchors/{name}_vcek_crl.der"))));
-        assert_eq!(simulated, genuine, "{name}");
-    }
-}
-
-#[test]
-fn openssl_free_sev_crate_accepts_reports_and_refuses_a_changed_one() {
-    let data = ReportData::new([0x5a; 64]);
+    // Genoa's has an entry, AMD's first ASK of that line; the others have none.
     for product in ProductLine::ALL {
-        let guest = guest(product);
-        let ends = guest.endorsements().clone();
-        let got = guest.into_processor().report(&ReportRequest::new(data)).unwrap();
-        let chain = Chain::from_der(&ends.ark, &ends.intermediate, &ends.leaf).unwrap();
-        let report = AttestationReport::from_bytes(&got.report).unwrap();
-        assert_eq!(report.report_data.as_slice(), data.as_bytes());
-        (&chain, &report).verify().unwrap_or_else(|error| panic!("{product}: {error}"));
-
-        let mut changed = got.report.clone();
-        changed[0x50] ^= 1;
-        let changed = AttestationReport::from_bytes(&changed).unwrap();
-        assert!((&chain, &changed).verify().is_err(), "{product}");
+        let name = product.name().to_lowercase();
+        let crl = installation().crl(product, NOW).unwrap();
+        same(&format!("{name} CRL"), &crl, &genuine(&format!("anchors/{name}_vcek_crl.der")));
     }
 }
 

@@ -224,6 +224,75 @@ fn a_masked_chip_key_signs_nothing_and_a_masked_chip_id_is_zero() {
 }
 
 #[test]
+fn a_platform_changes_under_a_guest_as_firmware_lets_it() {
+    let product = ProductLine::Genoa;
+    let old = TcbState::all(default_tcb(product));
+    let newer = TcbVersion { microcode: old.current.microcode + 1, ..old.current };
+    let older = TcbVersion { microcode: old.current.microcode - 1, ..old.current };
+    let data = ReportData::new([6; 64]);
+    let stated = |change: &[TcbState]| {
+        let mut guest = guest(product);
+        for tcb in change {
+            guest.change_platform(installation(), *tcb).map_err(|error| error.to_string())?;
+        }
+        let got = guest.into_processor().report(&ReportRequest::new(data)).unwrap();
+        check(&got.report, &got.cert_table, product, data).unwrap();
+        let tcbs = Report::parse(&got.report).unwrap().tcbs(product).unwrap();
+        Ok::<_, String>((tcbs.current, tcbs.committed, tcbs.launch, tcbs.reported))
+    };
+    let launch = old.launch;
+    // Updated, then committed, then set back to what older certificates are for.
+    assert_eq!(stated(&[old.run(newer)]), Ok((newer, launch, launch, launch)));
+    let committed = old.run(newer).commit();
+    assert_eq!(stated(&[old.run(newer), committed]), Ok((newer, newer, launch, newer)));
+    assert_eq!(stated(&[committed, committed.report_as(older)]), Ok((newer, newer, launch, older)));
+    assert_eq!(
+        stated(&[old.run(newer), old]),
+        Ok((launch, launch, launch, launch)),
+        "what is not committed rolls back"
+    );
+    for (change, why) in [
+        (vec![old.run(older)], "committed exceeds current"),
+        (vec![old.report_as(newer)], "reported exceeds committed"),
+        (vec![committed, old], "committed never sinks"),
+        (vec![TcbState { launch: older, ..old }], "launch is fixed"),
+        (vec![TcbState::all(default_tcb(ProductLine::Turin))], "FMC"),
+    ] {
+        let found = stated(&change).unwrap_err();
+        assert!(found.contains(why), "{why}: {found}");
+    }
+}
+
+#[test]
+fn a_key_follows_the_committed_floor_and_another_chip_has_another() {
+    let product = ProductLine::Milan;
+    let old = TcbState::all(default_tcb(product));
+    let newer = TcbVersion { microcode: old.current.microcode + 1, ..old.current };
+    let mut updated = guest(product);
+    updated.change_platform(installation(), old.run(newer).commit()).unwrap();
+    let mut updated = updated.into_processor();
+    let request = all_fields(old.committed);
+    let mut key = |request: &KeyRequest| *updated.derived_key(request).unwrap().expose();
+    let own = key(&request);
+    assert_eq!(
+        own,
+        *guest(product).into_processor().derived_key(&request).unwrap().expose(),
+        "an update keeps old keys"
+    );
+    assert_ne!(own, key(&all_fields(newer)));
+
+    let bytes = installation().to_bytes().unwrap();
+    let mut stored: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    stored["chip_secret"] = "07".repeat(32).into();
+    let other = Installation::from_bytes(stored.to_string().as_bytes()).unwrap();
+    let mut launch = SecureProcessor::launch_start(&other, LaunchOptions::new(product, NOW)).unwrap();
+    launch.update(PageType::Normal, 0x1000, &[7; 4096]).unwrap();
+    let mut elsewhere = launch.finish(HostData::new([3; 32]), None).unwrap().into_processor();
+    assert_ne!(own, *elsewhere.derived_key(&request).unwrap().expose(), "the root is the chip's");
+    assert_ne!(other.chip_id(product), installation().chip_id(product));
+}
+
+#[test]
 fn launches_that_firmware_would_refuse_are_refused() {
     let start = |options| SecureProcessor::launch_start(installation(), options).err().map(|error| error.to_string());
     let options = || LaunchOptions::new(ProductLine::Milan, NOW);

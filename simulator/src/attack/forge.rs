@@ -16,7 +16,8 @@ use crate::installation::{Installation, InstallationError, VCEK_YEARS, authority
 use crate::options::{LaunchOptions, TcbState};
 use crate::report::{self, GuestFacts};
 use crate::x509::{
-    AuthorityKey, CryptoError, Extension, PssEncoding, Template, Validity, ark_template, ask_template, vcek_template,
+    AuthorityKey, CryptoError, Extension, PssEncoding, Revoked, Template, Validity, ark_template, ask_template,
+    vcek_template,
 };
 
 /// What the evidence is about, good or bad.
@@ -332,7 +333,8 @@ impl<'a> Forger<'a> {
             }
             "intermediate-revoked" => {
                 let mut crl = self.installation.crl_template(product, now)?;
-                crl.revoked = vec![crate::x509::serial(crate::x509::KeyKind::Ask, product)];
+                let serial = crate::x509::serial(crate::x509::KeyKind::Ask, product);
+                crl.revoked.push(Revoked { serial, at: crl.validity.from });
                 self.crl = Some(crl.sign(ark).map_err(InstallationError::from)?);
             }
             "crl-stale" | "crl-from-tomorrow" => {

@@ -27,7 +27,8 @@ pub struct Deviation {
 }
 
 impl Deviation {
-    pub(crate) fn new(property: impl Into<String>, found: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value, reason = "what was found is said in place, and shown once")]
+    fn new(property: impl Into<String>, found: impl ToString) -> Self {
         Self { property: property.into(), found: found.to_string() }
     }
 }
@@ -73,13 +74,11 @@ fn keys(processor: &mut dyn SecureProcessor, report: &Report) -> Check {
         let key = derived(processor, request, &what)?;
         let again = derived(processor, request, &what)?;
         hold("the same request gives the same key", key == again, &what)?;
-        match known.iter().find(|(other, _)| *other == key) {
-            Some((_, other)) => Err(Deviation::new("no two selections share a key", format!("{what} and {other} do"))),
-            None => {
-                known.push((key, what));
-                Ok(())
-            }
+        if let Some((_, other)) = known.iter().find(|(other, _)| *other == key) {
+            return Err(Deviation::new("no two selections share a key", format!("{what} and {other} do")));
         }
+        known.push((key, what));
+        Ok(())
     };
     let with = |fields: u64| KeyRequest { fields: GuestFieldSelect(fields), ..base.clone() };
     differs(processor, &with(0), "no field selected".to_owned())?;
@@ -191,6 +190,7 @@ fn refused<T>(property: &str, expected: u32, answer: Result<T, ProcessorError>) 
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "what was found is said in place, and shown once")]
 fn hold(property: &str, holds: bool, found: impl ToString) -> Check {
     if holds { Ok(()) } else { Err(Deviation::new(property, found)) }
 }

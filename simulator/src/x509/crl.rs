@@ -5,6 +5,15 @@ use super::der::{explicit, integer, sequence, time};
 use super::profile::{authority_key_id, extension_list};
 use super::{AuthorityKey, CryptoError, DerError, Name};
 
+/// An entry of the list.
+#[derive(Clone, Debug)]
+pub struct Revoked {
+    /// Serial number, big endian.
+    pub serial: Vec<u8>,
+    /// Since when, in Unix seconds.
+    pub at: u64,
+}
+
 /// The to-be-signed part of a CRL, version 2.
 #[derive(Clone, Debug)]
 pub struct CrlTemplate {
@@ -14,8 +23,8 @@ pub struct CrlTemplate {
     pub validity: Validity,
     /// CRL number.
     pub number: u64,
-    /// Revoked serial numbers, big endian.
-    pub revoked: Vec<Vec<u8>>,
+    /// What is revoked.
+    pub revoked: Vec<Revoked>,
     /// DER SubjectPublicKeyInfo of the issuer.
     pub issuer_spki: Vec<u8>,
 }
@@ -28,7 +37,7 @@ impl CrlTemplate {
     }
 
     fn to_be_signed(&self) -> Result<Vec<u8>, DerError> {
-        let entries = self.revoked.iter().map(|serial| sequence(&[&integer(serial)?, &time(self.validity.from)?]));
+        let entries = self.revoked.iter().map(|one| sequence(&[&integer(&one.serial)?, &time(one.at)?]));
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         let revoked = if entries.is_empty() {
             Vec::new()

@@ -8,10 +8,11 @@ mod der;
 mod profile;
 
 pub use certificate::{Extension, PssEncoding, Template, Validity};
-pub use crl::CrlTemplate;
+pub use crl::{CrlTemplate, Revoked};
 pub use der::{DerError, pem};
 pub use profile::{
-    KeyKind, Name, ark_template, ask_template, asvk_template, ec_public_key, serial, vcek_template, vlek_template,
+    KeyKind, Name, ark_template, ask_template, asvk_template, ec_public_key, revoked, serial, vcek_template,
+    vlek_template,
 };
 
 use aws_lc_rs::{rand::SystemRandom, rsa, signature};

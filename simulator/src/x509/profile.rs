@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::DerError;
 use super::certificate::{Extension, PssEncoding, Template, Validity};
+use super::crl::Revoked;
 use super::der::{bits, explicit, ia5, implicit, integer, octets, oid, printable, sequence, set_of_one, utf8, yes};
 
 /// Kinds of key in a chain.
@@ -68,10 +69,19 @@ pub fn serial(kind: KeyKind, product: ProductLine) -> Vec<u8> {
     };
     match kind {
         KeyKind::Ark => vec![line, 0, 0],
-        // AMD revoked 020001, its first ASK of the Genoa line.
+        // AMD revoked 020001, its first of the Genoa line.
         KeyKind::Ask => vec![line, 0, if product == ProductLine::Genoa { 2 } else { 1 }],
         KeyKind::Asvk => vec![line, 1, 1],
         KeyKind::Vcek | KeyKind::Vlek => vec![0],
+    }
+}
+
+/// What AMD's list of a product line has revoked so far: of Genoa, its first ASK, on 31 October 2022. No simulated certificate
+/// ever had that number.
+pub fn revoked(product: ProductLine) -> Vec<Revoked> {
+    match product {
+        ProductLine::Genoa => vec![Revoked { serial: vec![2, 0, 1], at: 1_667_217_600 }],
+        ProductLine::Milan | ProductLine::Turin => Vec::new(),
     }
 }
 

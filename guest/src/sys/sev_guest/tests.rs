@@ -257,7 +257,7 @@ fn requests_stand_in_the_bytes_as_the_abi_has_them() {
 
 #[test]
 fn a_report_of_another_size_or_status_is_refused() {
-    let answer = |answer: &[u8]| node(Recorded { asked: Default::default(), answer: answer.to_vec() }).report(&REPORT);
+    let answer = |answer: &[u8]| node(Recorded { asked: Arc::default(), answer: answer.to_vec() }).report(&REPORT);
     assert!(matches!(answer(&[]), Err(ProcessorError::Malformed { what: "REPORT_SIZE" })));
     assert_eq!(answer(&[0, 0, 0, 0, 0xa0, 4]).unwrap().report.len(), 0x4a0);
     assert!(matches!(answer(&[0x16, 0, 0, 0, 0xa0, 4]), Err(ProcessorError::Status { status: 0x16, .. })));

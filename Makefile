@@ -33,6 +33,7 @@ lint: ## formatting, clippy, licences and sources of dependencies
 bench: build ## figures, each beside the limit measured in the same run
 	@cargo bench -p coffer-verifier
 	@$(TARGET)/release/coffer bench verify
+	@$(TARGET)/release/coffer bench simulator
 
 peers: build ## snpguest judges the simulator's evidence
 	@scripts/peers $(TARGET)/release

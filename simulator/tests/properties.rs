@@ -1,4 +1,4 @@
-//! No false reject and no false accept, over many random reports: 2,100 of each in every run, 100,000 of each in `make soak`.
+//! No false reject and no false accept, over 100,000 random reports each, on all processors: half a minute on two.
 
 mod common;
 
@@ -52,16 +52,13 @@ const KINDS: [(ProductLine, u32); 7] = [
     (ProductLine::Turin, 3),
 ];
 
-/// In every run of the suite.
-const SOME: usize = 2_100;
-/// The claim.
-const ALL: usize = 100_000;
+const CASES: usize = 100_000;
 
-/// Shares at least `cases` out over all kinds, and each kind's share over as many workers as the machine has processors. `work`
-/// gets a random stream of its own and the number of cases it owes; returns how many there were.
-fn share_out(cases: usize, work: impl Fn(ProductLine, u32, Stream, usize) + Sync) -> usize {
+/// Shares at least [`CASES`] out over all kinds, and each kind's share over as many workers as the machine has processors.
+/// `work` gets a random stream of its own and the number of cases it owes.
+fn share_out(work: impl Fn(ProductLine, u32, Stream, usize) + Sync) {
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let each = cases.div_ceil(KINDS.len() * workers);
+    let each = CASES.div_ceil(KINDS.len() * workers);
     std::thread::scope(|scope| {
         for worker in 0..workers {
             let work = &work;
@@ -72,11 +69,12 @@ fn share_out(cases: usize, work: impl Fn(ProductLine, u32, Stream, usize) + Sync
             });
         }
     });
-    each * workers * KINDS.len()
+    println!("{} cases", each * workers * KINDS.len());
 }
 
-fn no_false_reject(cases: usize) -> usize {
-    share_out(cases, |product, version, mut stream, cases| {
+#[test]
+fn no_simulated_report_is_falsely_refused() {
+    share_out(|product, version, mut stream, cases| {
         let mut options = LaunchOptions::new(product, NOW);
         options.report_version = version;
         let mut processor = SecureProcessor::launch_start(installation(), options.clone()).unwrap();
@@ -92,11 +90,12 @@ fn no_false_reject(cases: usize) -> usize {
                 .verify_report(&got.report, &ExpectedReportData::Exactly(data), NOW_TIME)
                 .unwrap_or_else(|error| panic!("{product} version {version}: {error:?}"));
         }
-    })
+    });
 }
 
-fn no_false_accept(cases: usize) -> usize {
-    share_out(cases, |product, version, mut stream, cases| {
+#[test]
+fn no_report_with_one_bit_changed_is_falsely_accepted() {
+    share_out(|product, version, mut stream, cases| {
         let mut scene = Scene::new(product, NOW);
         scene.options.report_version = version;
         let set = genuine(installation(), &scene).unwrap();
@@ -110,27 +109,5 @@ fn no_false_accept(cases: usize) -> usize {
             report[bit / 8] ^= 1 << (bit % 8);
         }
         chain.verify_report(&report, &ExpectedReportData::Any, NOW_TIME).expect("every bit was set back");
-    })
-}
-
-#[test]
-fn no_simulated_report_is_falsely_refused() {
-    assert!(no_false_reject(SOME) >= SOME);
-}
-
-#[test]
-fn no_report_with_one_bit_changed_is_falsely_accepted() {
-    assert!(no_false_accept(SOME) >= SOME);
-}
-
-#[test]
-#[ignore = "minutes of signing; `make soak`"]
-fn a_hundred_thousand_reports_are_all_accepted() {
-    println!("{} simulated reports verified, none refused", no_false_reject(ALL));
-}
-
-#[test]
-#[ignore = "minutes of verifying; `make soak`"]
-fn a_hundred_thousand_changed_reports_are_all_refused() {
-    println!("{} reports with one bit changed, none accepted", no_false_accept(ALL));
+    });
 }

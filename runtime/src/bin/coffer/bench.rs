@@ -1,7 +1,10 @@
-//! `coffer bench verify`: how fast evidence is decided about here, each figure beside the public-key work it cannot avoid.
+//! `coffer bench`: how fast evidence is decided about (`verify`) and made (`simulator`) here, each figure beside the
+//! cryptography it cannot avoid.
 //!
 //! Evidence is simulated (the same algorithms, sizes and encodings as AMD's), made in memory, and believed by nobody else.
 //! Medians, measured in turns in one process; meaningful on an otherwise idle machine only.
+
+mod simulator;
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -31,6 +34,8 @@ pub struct Args {
 enum Command {
     /// The verifier.
     Verify,
+    /// The simulator: reports and launch digests.
+    Simulator,
 }
 
 /// Rounds of each measurement; the median is reported.
@@ -38,7 +43,13 @@ const ROUNDS: usize = 301;
 
 /// Measures.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let Command::Verify = args.command;
+    match args.command {
+        Command::Verify => verifier(context),
+        Command::Simulator => simulator::run(context),
+    }
+}
+
+fn verifier(context: &Context) -> Result<ExitCode, CliError> {
     let now = UnixTime::from(SystemTime::now());
     let subject = Subject::make(now)?;
     let figures = subject.measure(now)?;

@@ -3,6 +3,7 @@
 //! Everything lives in one scratch folder and dies with it: services are children that the kernel kills when we go.
 #![forbid(unsafe_code)]
 
+pub mod bare_boot;
 pub mod demo;
 pub mod image;
 pub mod process;

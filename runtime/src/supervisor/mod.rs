@@ -257,7 +257,10 @@ impl Run {
                     *log = Some(tokio::spawn(async move { logs::follow(&folder, reporter).await }));
                 }
             }
-            Input::Stage0(phase) => self.timings.reached(phase, None),
+            Input::Stage0(phase) => {
+                self.timings.reached(phase, None);
+                let _ = self.state.set_timings(&self.record.id, &self.timings);
+            }
             Input::Command(Command::Kill) => {
                 self.fate.killed_by_us = true;
                 processes.kill();

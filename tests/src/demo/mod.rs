@@ -3,8 +3,8 @@
 //! Every step runs the real commands as an operator would; the attacks are what a hostile host would try. A step that does not
 //! go as told ends the demo with a non-zero status and what was printed.
 
-mod attack;
+pub mod attack;
 mod screen;
-mod story;
+pub mod story;
 
 pub use story::tell;

@@ -167,7 +167,8 @@ pub fn tell() -> Result<()> {
 }
 
 /// Flags of the demo's box, image and command included; the same for `measure` and `run`.
-fn run_flags(kbs: &Kbs, image: &str) -> Vec<String> {
+/// Flags, image and command of the demo's box.
+pub fn run_flags(kbs: &Kbs, image: &str) -> Vec<String> {
     [
         "--tee-simulate",
         "--kbs",
@@ -190,14 +191,21 @@ fn run_flags(kbs: &Kbs, image: &str) -> Vec<String> {
 }
 
 /// Makes the simulator installation of this home and gives the file of its root certificate.
-fn simulator_anchor(world: &World) -> Result<PathBuf> {
+///
+/// # Errors
+/// If `coffer sim init` fails.
+pub fn simulator_anchor(world: &World) -> Result<PathBuf> {
     let text = world.coffer(&["--json", "sim", "init", "--product", "milan"])?.ok()?;
     let value: serde_json::Value = serde_json::from_str(&text)?;
     let path = value["anchors"][0]["ark"].as_str().with_context(|| format!("sim init names no ark file: {text}"))?;
     Ok(path.into())
 }
 
-fn kbs_admin(world: &World, kbs: &Kbs, arguments: &[&str], input: &[u8]) -> Result<String> {
+/// Runs a command of `coffer kbs` as this broker's administrator.
+///
+/// # Errors
+/// If it fails.
+pub fn kbs_admin(world: &World, kbs: &Kbs, arguments: &[&str], input: &[u8]) -> Result<String> {
     let mut command = world.command(&["kbs", "--profile"]);
     command.arg(&kbs.profile).args(arguments);
     run(&mut command, input)?.ok()

@@ -48,7 +48,13 @@ impl Source {
         if !device::is_there(platform, memory) {
             return if platform.is_confidential() { Err(Refusal::NoKernel) } else { Self::handed_over(memory) };
         }
-        let places = if platform.is_confidential() { standard(platform, memory)? } else { ours(platform, memory)? };
+        let places = if platform.is_confidential() {
+            standard(platform, memory)?
+        } else if let Some(places) = ours(platform, memory)? {
+            places
+        } else {
+            return Self::handed_over(memory);
+        };
         let mut number = [0; 8];
         device::item(platform, memory, item::RAM_SIZE, &mut number)?;
         let ram_bytes = le64(&number, 0).ok_or(Refusal::FwCfg)?;
@@ -122,16 +128,17 @@ fn standard(platform: &mut Platform, memory: &mut Memory) -> Result<[Place; 3], 
     ])
 }
 
-fn ours(platform: &mut Platform, memory: &mut Memory) -> Result<[Place; 3], Refusal> {
+/// `None` if there is no kernel among the files.
+fn ours(platform: &mut Platform, memory: &mut Memory) -> Result<Option<[Place; 3]>, Refusal> {
     let mut directory = [0; fw_cfg::DIRECTORY_LIMIT];
     device::item(platform, memory, item::DIRECTORY, &mut directory)?;
     let place = |name| {
         let file = fw_cfg::find(&directory, name)?;
         Some(Place::Items([(file.selector, file.size), (file.selector, 0)]))
     };
-    let kernel = place(fw_cfg::file::KERNEL).ok_or(Refusal::NoKernel)?;
+    let Some(kernel) = place(fw_cfg::file::KERNEL) else { return Ok(None) };
     let line = place(fw_cfg::file::COMMAND_LINE).ok_or(Refusal::NoKernel)?;
     // No initrd is an empty one, whose hash is in the hash page as well.
     let initrd = place(fw_cfg::file::INITRD).unwrap_or(Place::Items([(0, 0); 2]));
-    Ok([kernel, initrd, line])
+    Ok(Some([kernel, initrd, line]))
 }

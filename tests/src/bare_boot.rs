@@ -1,0 +1,120 @@
+//! A machine that boots stage0 and nothing of Coffer's runtime: QEMU with what a hostile host could give it.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use coffer_platform::{Refusal, files::Platform, fw_cfg, machine::HASHES_GPA, plan::LaunchPlan};
+use tempfile::TempDir;
+
+use crate::process::wait_for;
+
+/// What the host gives. Every part can differ from what was measured.
+#[derive(Clone, Debug)]
+pub struct BareBoot {
+    /// ROM image.
+    pub stage0: Vec<u8>,
+    /// Page of kernel hashes.
+    pub hash_page: Vec<u8>,
+    /// bzImage; `None`: no such item.
+    pub kernel: Option<Vec<u8>>,
+    /// Initrd; `None`: no such item.
+    pub initrd: Option<Vec<u8>>,
+    /// Command line as it lies in the item, with its NUL.
+    pub command_line: Vec<u8>,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Bytes put into memory before the machine starts.
+    pub in_memory: Vec<(u64, Vec<u8>)>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// stage0's reason, by QEMU's exit status.
+    pub refusal: Option<Refusal>,
+    /// The serial line.
+    pub console: String,
+}
+
+impl BareBoot {
+    /// What an honest host gives for this platform and command line (without its NUL).
+    ///
+    /// # Errors
+    /// If there is no launch plan.
+    pub fn honest(platform: &Platform, command_line: &str) -> Result<Self> {
+        let signature = coffer_platform::plan::VCPU_TYPE.parse()?;
+        let plan = LaunchPlan::new(&platform.launch_inputs(command_line, 1, signature))?;
+        Ok(Self {
+            stage0: platform.stage0.clone(),
+            hash_page: plan.hash_page().to_vec(),
+            kernel: Some(platform.kernel.clone()),
+            initrd: Some(platform.initrd.clone()),
+            command_line: format!("{command_line}\0").into_bytes(),
+            vcpus: 1,
+            memory_mib: 512,
+            in_memory: Vec::new(),
+        })
+    }
+
+    /// Boots until the machine ends, or the console says `until`.
+    ///
+    /// # Errors
+    /// If QEMU does not start, or neither happens within 40 seconds.
+    pub fn run(&self, until: &str) -> Result<Outcome> {
+        let folder = tempfile::Builder::new().prefix("coffer-bare-").tempdir()?;
+        let mut command = self.command(&folder)?;
+        let mut child = command.spawn().context("cannot start qemu-system-x86_64")?;
+        let console = folder.path().join("console");
+        let said = || fs::read(&console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let mut status = None;
+        let waited = wait_for(Duration::from_secs(40), || {
+            status = child.try_wait().ok().flatten();
+            status.is_some() || said().contains(until)
+        });
+        let _ = child.kill();
+        let _ = child.wait();
+        waited.with_context(|| format!("the console says:\n{}", said()))?;
+        let refusal = status.and_then(|status| status.code()).and_then(Refusal::of_qemu_status);
+        Ok(Outcome { refusal, console: said() })
+    }
+
+    fn command(&self, folder: &TempDir) -> Result<Command> {
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).current_dir(folder.path());
+        command.args(["-M", "microvm,acpi=off,auto-kernel-cmdline=off", "-accel", "tcg,thread=single", "-cpu", "max"]);
+        command.args(["-smp", &self.vcpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:console"]);
+        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-bios", "stage0.bin"]);
+        write("stage0.bin", &self.stage0)?;
+        let items = [
+            (fw_cfg::file::KERNEL, self.kernel.as_deref()),
+            (fw_cfg::file::INITRD, self.initrd.as_deref()),
+            (fw_cfg::file::COMMAND_LINE, Some(&*self.command_line)),
+        ];
+        for (index, (item, bytes)) in items.into_iter().enumerate() {
+            if let Some(bytes) = bytes {
+                write(&format!("item{index}"), bytes)?;
+                command.args(["-fw_cfg", &format!("name={item},file=item{index}")]);
+            }
+        }
+        let hash_page = (HASHES_GPA, self.hash_page.clone());
+        for (index, (gpa, bytes)) in std::iter::once(&hash_page).chain(&self.in_memory).enumerate() {
+            write(&format!("memory{index}"), bytes)?;
+            command.args(["-device", &format!("loader,file=memory{index},addr={gpa:#x},force-raw=on")]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        Ok(command)
+    }
+}
+
+/// A command line whose guest boots as far as init and says what the kernel found.
+pub const TALKATIVE: &str = "console=ttyS0 reboot=t panic=-1";
+/// What its console says once init, which finds no workload on that line, gives up.
+pub const INIT_SPOKE: &str = "coffer: spec-invalid";

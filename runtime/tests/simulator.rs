@@ -71,7 +71,7 @@ fn endpoint(judge: impl Fn(&str, &[u8]) -> &'static str + Send + 'static) -> Str
                 let (name, value) = header.split_once(':').unwrap_or_default();
                 match name.to_lowercase().as_str() {
                     "content-length" => length = value.trim().parse().unwrap(),
-                    "coffer-report-data" => data = value.trim().to_owned(),
+                    "coffer-report-data" => value.trim().clone_into(&mut data),
                     _ => {}
                 }
                 header.clear();

@@ -120,7 +120,7 @@ fn whatever_differs_from_what_is_listed_gets_no_secret() -> Result<()> {
         change(&mut platform, &mut vcpus, &mut line);
         let signature = coffer_platform::plan::VCPU_TYPE.parse()?;
         let plan = LaunchPlan::new(&platform.launch_inputs(&line, vcpus, signature))?;
-        released(&kbs, guest_on(&world, &plan, document.clone())?)
+        released(&kbs, guest_on(&world, &plan, document)?)
     };
     ensure!(guest(&document, &|_, _, _| {})?, "what is listed gets the secret\n{}", kbs.log());
 
@@ -171,7 +171,7 @@ fn an_independent_tool_computes_the_same_digest() -> Result<()> {
             let words = ["measure", "--platform-files", "--vcpus", vcpus, "--vcpu-type", vcpu_type];
             let ours = json(&world, &words.map(str::to_owned))?;
             let text = |name: &str| ours[name].as_str().with_context(|| format!("{name}: {ours:#}"));
-            ensure!(ours["vcpus"].to_string() == vcpus && text("vcpu_type")? == vcpu_type, "{ours:#}");
+            ensure!(ours["vcpus"] == vcpus.parse::<u64>()? && text("vcpu_type")? == vcpu_type, "{ours:#}");
             let mut command = Command::new("python3");
             command.env("PYTHONPATH", &tool).arg(tool.join("bin/sev-snp-measure"));
             command.args(["--mode", "snp", "--vmm-type", "QEMU", "--vcpus", vcpus, "--vcpu-type", vcpu_type]);

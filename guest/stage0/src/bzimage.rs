@@ -71,7 +71,7 @@ impl BzImage {
             return None;
         }
         let header_end = 0x202 + usize::from(*head.get(0x201)?);
-        if !(0x264..=HEAD).contains(&header_end) {
+        if !(0x264..=HEAD.min(head.len())).contains(&header_end) {
             return None;
         }
         Some(Self {

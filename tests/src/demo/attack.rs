@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_platform::{
     files::Platform,
@@ -48,7 +48,7 @@ pub fn forged_host_data(world: &World, kbs: &Kbs, platform: &Path, evidence: &Pa
     let platform = Platform::load(platform)?;
     let command_line = coffer_platform::command_line(&document.digest(), document.spec().tee);
     let plan = LaunchPlan::new(&platform.launch_inputs(&command_line, 1, VCPU_TYPE.parse()?))?;
-    must_be_refused(kbs, guest_on(world, &plan, document)?)
+    must_be_refused(kbs, guest_on(world, &plan, &document)?)
 }
 
 /// A guest launched from these pages on this world's chip, with the HOST_DATA of this spec. Its program is ours: nothing in
@@ -56,7 +56,7 @@ pub fn forged_host_data(world: &World, kbs: &Kbs, platform: &Path, evidence: &Pa
 ///
 /// # Errors
 /// If the simulated processor refuses the launch.
-pub fn guest_on(world: &World, plan: &LaunchPlan, document: Document) -> Result<Arc<dyn Attester>> {
+pub fn guest_on(world: &World, plan: &LaunchPlan, document: &Document) -> Result<Arc<dyn Attester>> {
     let installation = Installation::from_bytes(&fs::read(world.home().join("sim/installation.json"))?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut launch = SecureProcessor::launch_start(&installation, LaunchOptions::new(ProductLine::Milan, now))?;
@@ -86,7 +86,8 @@ pub fn replayed_evidence(kbs: &Kbs, evidence: &Path) -> Result<()> {
 /// # Errors
 /// If it is released, or something else fails than the release.
 pub fn must_be_refused(kbs: &Kbs, attester: Arc<dyn Attester>) -> Result<()> {
-    if released(kbs, attester)? { bail!("THE SECRET WAS RELEASED") } else { Ok(()) }
+    ensure!(!released(kbs, attester)?, "THE SECRET WAS RELEASED");
+    Ok(())
 }
 
 /// Asks the key broker for the demo's secret as this guest: true if it is released, false if it is refused.

@@ -11,8 +11,8 @@ use coffer_runtime::{Home, State};
 
 use crate::error::{Class, Classify as _, CliError};
 use crate::{
-    attest, bench, completion, create, doctor, exec, images, inject_secret, inspect, kbs, logs, measure, owner, ps,
-    pull, report, restart, rm, rmi, run, seal, sim, spec, start, stop, supervise, verify, version,
+    attest, bench, completion, create, doctor, exec, images, inject_secret, inspect, kbs, logs, measure, owner,
+    platform, ps, pull, report, restart, rm, rmi, run, seal, sim, spec, start, stop, supervise, verify, version,
 };
 
 /// Runs OCI images in attested microVMs.
@@ -74,6 +74,8 @@ pub enum Command {
     Measure(Box<measure::Args>),
     /// Write the workload spec that `run` with the same flags launches.
     Spec(Box<spec::Args>),
+    /// Show what guests boot from.
+    Platform(platform::Args),
     /// Make or show the local owner's key.
     Owner(owner::Args),
     /// Decide about evidence in a file, offline.
@@ -120,6 +122,7 @@ impl Command {
             Self::Unseal(args) => seal::unseal(&args, context),
             Self::Measure(args) => measure::run(&args, context),
             Self::Spec(args) => spec::run(&args, context),
+            Self::Platform(args) => platform::run(&args, context),
             Self::Owner(args) => owner::run(&args, context),
             Self::Verify(args) => verify::run(&args, context),
             Self::Report(args) => report::run(&args, context),

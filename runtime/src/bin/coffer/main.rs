@@ -21,6 +21,7 @@ mod logs;
 mod measure;
 mod measure_firmware;
 mod owner;
+mod platform;
 mod progress;
 mod ps;
 mod pull;

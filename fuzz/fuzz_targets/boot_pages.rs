@@ -1,0 +1,5 @@
+#![no_main]
+
+mod boot_exercise;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| boot_exercise::boot_pages(data));

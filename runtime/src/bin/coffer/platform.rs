@@ -1,0 +1,56 @@
+//! `coffer platform`: what guests boot from.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_runtime::launch::load_platform;
+
+use crate::cli::Context;
+use crate::error::CliError;
+
+/// Show the guest platform.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List its components with their SHA-256, each computed from the file and compared with the manifest.
+    #[command(after_help = "Examples:
+  coffer platform show
+  coffer --json platform show --platform target/release/platform-own")]
+    Show {
+        /// Folder of the platform files.
+        #[arg(long, value_name = "DIR")]
+        platform: Option<PathBuf>,
+    },
+}
+
+/// Runs it.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let Command::Show { platform } = &args.command;
+    let platform = load_platform(&context.search.platform_folder(platform.as_deref())?)?;
+    let manifest = &platform.manifest;
+    if context.json {
+        println!("{}", serde_json::json!({ "folder": platform.folder, "manifest": manifest }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("folder   {}", platform.folder.display());
+    println!("kernel   {}", manifest.kernel_package);
+    println!();
+    for (name, bytes, digest) in [
+        ("stage0.bin", Some(platform.stage0.len()), &manifest.stage0),
+        ("kernel", Some(platform.kernel.len()), &manifest.kernel),
+        ("initrd", Some(platform.initrd.len()), &manifest.initrd),
+        ("  init", None, &manifest.init),
+    ] {
+        let bytes = bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
+        println!("{name:<36} {bytes:>9}  {digest}");
+    }
+    for (module, digest) in &manifest.modules {
+        println!("{:<36} {:>9}  {digest}", format!("  {module}"), "");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -7,7 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use coffer_platform::{Refusal, files::Platform, fw_cfg, machine::HASHES_GPA, plan::LaunchPlan};
+use coffer_platform::{
+    Refusal,
+    files::Platform,
+    fw_cfg,
+    machine::{ACPI_GPA, ACPI_SIZE, HASHES_GPA},
+    plan::LaunchPlan,
+};
 use tempfile::TempDir;
 
 use crate::process::wait_for;
@@ -68,30 +74,45 @@ impl BareBoot {
     /// If QEMU does not start, or neither happens within 40 seconds.
     pub fn run(&self, until: &str) -> Result<Outcome> {
         let folder = tempfile::Builder::new().prefix("coffer-bare-").tempdir()?;
-        let mut command = self.command(&folder)?;
-        let mut child = command.spawn().context("cannot start qemu-system-x86_64")?;
-        let console = folder.path().join("console");
-        let said = || fs::read(&console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let mut status = None;
-        let waited = wait_for(Duration::from_secs(40), || {
-            status = child.try_wait().ok().flatten();
-            status.is_some() || said().contains(until)
-        });
-        let _ = child.kill();
-        let _ = child.wait();
-        waited.with_context(|| format!("the console says:\n{}", said()))?;
-        let refusal = status.and_then(|status| status.code()).and_then(Refusal::of_qemu_status);
-        Ok(Outcome { refusal, console: said() })
+        let command = self.command(&folder)?;
+        wait(command, &folder, until)
+    }
+
+    /// The same kernel, initrd and command line as QEMU boots them by itself: nothing is checked. For comparison.
+    ///
+    /// # Errors
+    /// As [`BareBoot::run`].
+    pub fn run_plain(&self, until: &str) -> Result<Outcome> {
+        let folder = tempfile::Builder::new().prefix("coffer-bare-").tempdir()?;
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes);
+        let mut tables = [0; ACPI_SIZE];
+        coffer_stage0::acpi::write(&mut tables, self.vcpus);
+        write("acpi", &tables)?;
+        write("kernel", self.kernel.as_deref().unwrap_or_default())?;
+        write("initrd", self.initrd.as_deref().unwrap_or_default())?;
+        let mut command = self.machine(&folder);
+        let line = String::from_utf8_lossy(&self.command_line).trim_end_matches('\0').to_owned();
+        command.args(["-kernel", "kernel", "-initrd", "initrd", "-append", &line]);
+        command.args(["-device", &format!("loader,file=acpi,addr={ACPI_GPA:#x},force-raw=on")]);
+        wait(command, &folder, until)
+    }
+
+    fn machine(&self, folder: &TempDir) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).current_dir(folder.path());
+        command.args(["-M", "microvm,acpi=off,auto-kernel-cmdline=off", "-cpu", "max"]);
+        command.args(["-accel", "tcg,thread=single"]);
+        command.args(["-smp", &self.vcpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:console"]);
+        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command
     }
 
     fn command(&self, folder: &TempDir) -> Result<Command> {
         let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes);
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).current_dir(folder.path());
-        command.args(["-M", "microvm,acpi=off,auto-kernel-cmdline=off", "-accel", "tcg,thread=single", "-cpu", "max"]);
-        command.args(["-smp", &self.vcpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:console"]);
-        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-bios", "stage0.bin"]);
+        let mut command = self.machine(folder);
+        command.args(["-bios", "stage0.bin"]);
         write("stage0.bin", &self.stage0)?;
         let items = [
             (fw_cfg::file::KERNEL, self.kernel.as_deref()),
@@ -109,9 +130,24 @@ impl BareBoot {
             write(&format!("memory{index}"), bytes)?;
             command.args(["-device", &format!("loader,file=memory{index},addr={gpa:#x},force-raw=on")]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         Ok(command)
     }
+}
+
+fn wait(mut command: Command, folder: &TempDir, until: &str) -> Result<Outcome> {
+    let mut child = command.spawn().context("cannot start qemu-system-x86_64")?;
+    let console = folder.path().join("console");
+    let said = || fs::read(&console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let mut status = None;
+    let waited = wait_for(Duration::from_secs(40), || {
+        status = child.try_wait().ok().flatten();
+        status.is_some() || said().contains(until)
+    });
+    let _ = child.kill();
+    let _ = child.wait();
+    waited.with_context(|| format!("the console says:\n{}", said()))?;
+    let refusal = status.and_then(|status| status.code()).and_then(Refusal::of_qemu_status);
+    Ok(Outcome { refusal, console: said() })
 }
 
 /// A command line whose guest boots as far as init and says what the kernel found.

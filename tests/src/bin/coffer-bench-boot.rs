@@ -1,0 +1,77 @@
+//! `coffer-bench-boot`: what stage0 and the rest of a start cost, beside a plain QEMU boot of the same kernel and initrd, in
+//! one run. Prints one JSON object; figures mean something on an idle machine only.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use coffer_platform::{FIXED_COMMAND_LINE, files::Platform};
+use coffer_tests::{
+    World,
+    bare_boot::{BareBoot, INIT_SPOKE},
+    image::busybox_layout,
+    services::Registry,
+};
+use serde_json::{Value, json};
+
+const ROUNDS: usize = 7;
+
+fn main() -> Result<()> {
+    let world = World::new()?;
+    let platform = Platform::load(&world.platform)?;
+    let boot = BareBoot::honest(&platform, FIXED_COMMAND_LINE)?;
+    let layout = world.folder.path().join("layout");
+    busybox_layout(&layout, "t", &[])?;
+    let registry = Registry::start(world.folder.path())?;
+    let image = registry.push(&layout, "t", "app:1")?;
+    world.coffer(&["pull", "-q", &image])?.ok()?;
+
+    let (mut plain, mut with_stage0, mut stage0, mut ready) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        let one = [seconds(&boot, true)?, seconds(&boot, false)?];
+        let timings = timings(&world, &image)?;
+        // The first round fills the page cache.
+        if round > 0 {
+            plain.push(one[0]);
+            with_stage0.push(one[1]);
+            stage0.push(at(&timings, "kernel-checked")? - at(&timings, "stage0-started")?);
+            ready.push(at(&timings, "agent-ready")?);
+        }
+    }
+    let (plain, ready) = (median(&mut plain), median(&mut ready));
+    let figures = json!({
+        "kernel": platform.manifest.kernel_package,
+        "rounds": ROUNDS,
+        "plain_qemu_to_init_s": plain,
+        "stage0_qemu_to_init_s": median(&mut with_stage0),
+        "stage0_s": median(&mut stage0),
+        "run_to_agent_ready_s": ready,
+        "run_to_agent_ready_over_plain_qemu": ready / plain,
+    });
+    println!("{figures}");
+    Ok(())
+}
+
+fn seconds(boot: &BareBoot, plain: bool) -> Result<f64> {
+    let start = Instant::now();
+    let outcome = if plain { boot.run_plain(INIT_SPOKE)? } else { boot.run(INIT_SPOKE)? };
+    ensure!(outcome.console.contains(INIT_SPOKE), "{outcome:#?}");
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn timings(world: &World, image: &str) -> Result<Vec<Value>> {
+    world.coffer(&["run", "--name", "bench", image, "true"])?.ok()?;
+    let list: Value = serde_json::from_str(&world.coffer(&["inspect", "bench"])?.ok()?)?;
+    world.coffer(&["rm", "-f", "bench"])?.ok()?;
+    list[0]["Timings"].as_array().cloned().with_context(|| format!("no timings: {list:#}"))
+}
+
+fn at(timings: &[Value], phase: &str) -> Result<f64> {
+    let step = timings.iter().find(|step| step["phase"] == phase);
+    let at = step.and_then(|step| step["at_us"].as_f64());
+    Ok(at.with_context(|| format!("no phase {phase} in {timings:?}"))? / 1e6)
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

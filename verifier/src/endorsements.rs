@@ -217,7 +217,10 @@ impl EndorsementRequest {
         let product = product.or_else(|| report.product());
         let candidates: &[ProductLine] = match &product {
             Some(one) => core::slice::from_ref(one),
-            // Version 2 reports do not name their product, and Turin never made them.
+            // Version 2 reports do not name their product; a CHIP_ID of eight bytes is Turin's.
+            None if report.chip_id().as_bytes()[8..].iter().all(|byte| *byte == 0) && !report.chip_id().is_zero() => {
+                &[ProductLine::Turin]
+            }
             None => &[ProductLine::Milan, ProductLine::Genoa],
         };
         let urls = candidates

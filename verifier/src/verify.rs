@@ -208,14 +208,33 @@ impl VerifiedChain {
     ) -> Result<Self, VerifyError> {
         let facts = leaf.leaf().ok_or(ChainError::Key { certificate: leaf.role() })?;
         check_facts(report, facts)?;
-        let intermediate = endorsements
-            .certificates()
-            .iter()
-            .find(|c| {
-                matches!(c.role(), CertificateRole::Intermediate(_, key) if key == facts.key)
-                    && c.subject() == leaf.issuer()
-            })
-            .ok_or_else(|| missing(report, EndorsementKind::Intermediate(facts.key), Some(facts.product)))?;
+        // AMD replaced a Genoa ASK under the same name, and a host may send the old one beside the right one: two are tried.
+        let intermediates = endorsements.certificates().iter().filter(|c| {
+            matches!(c.role(), CertificateRole::Intermediate(_, key) if key == facts.key)
+                && c.subject() == leaf.issuer()
+        });
+        let mut first_error = None;
+        for intermediate in intermediates.take(2) {
+            match Self::build_under(report, (leaf, facts), intermediate, endorsements, anchors, crl, now) {
+                Ok(chain) => return Ok(chain),
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        Err(first_error
+            .unwrap_or_else(|| missing(report, EndorsementKind::Intermediate(facts.key), Some(facts.product))))
+    }
+
+    fn build_under(
+        report: &Report,
+        (leaf, facts): (&Certificate, &LeafFacts),
+        intermediate: &Certificate,
+        endorsements: &Endorsements,
+        anchors: &TrustAnchors,
+        crl: &CrlPolicy,
+        now: UnixTime,
+    ) -> Result<Self, VerifyError> {
         if intermediate.role() != CertificateRole::Intermediate(facts.product, facts.key) {
             return Err(ChainError::ForeignIssuer { leaf: facts.product, issuer: intermediate.role() }.into());
         }

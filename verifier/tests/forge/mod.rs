@@ -53,10 +53,12 @@ pub fn integer(value: u8) -> Vec<u8> {
     if value < 0x80 { vec![2, 1, value] } else { vec![2, 2, 0, value] }
 }
 
+/// A name; `cn` may be several common names with `|` between them.
 pub fn name(cn: &str) -> Vec<u8> {
     let rdn =
         |oid: &str, text: &str| tlv(0x31, &tlv(0x30, &[tlv(6, &hexed(oid)), tlv(0x0c, text.as_bytes())].concat()));
-    tlv(0x30, &[rdn("55040a", "Coffer Forgery"), rdn("550403", cn)].concat())
+    let names: Vec<u8> = cn.split('|').flat_map(|cn| rdn("550403", cn)).collect();
+    tlv(0x30, &[rdn("55040a", "Coffer Forgery"), names].concat())
 }
 
 /// One extension.
@@ -141,7 +143,7 @@ impl Cert {
             tlv(0x30, &validity),
             name(&self.subject),
             self.spki.clone(),
-            if self.version == 2 { tlv(0xa3, &tlv(0x30, &extensions)) } else { Vec::new() },
+            tlv(0xa3, &tlv(0x30, &extensions)),
         ]
         .concat();
         seal(&tbs, &self.outer_algorithm, issuer, self.spoil_signature, &self.trailing)
@@ -306,6 +308,30 @@ impl World {
             now: UnixTime::parse(NOW).unwrap(),
             wrong_issuer: (false, false, false),
         }
+    }
+
+    /// The same in Turin's form: 8-byte hwID, FMC first, no `.3.4`, report version 5.
+    pub fn turin() -> Self {
+        let mut world = Self::new();
+        for (name, cert) in [("ARK-Turin", &mut world.root), ("SEV-Turin", &mut world.ask)] {
+            cert.subject = name.into();
+            cert.issuer = "ARK-Turin".into();
+        }
+        world.list().issuer = "ARK-Turin".into();
+        let leaf = &mut world.leaf;
+        leaf.issuer = "SEV-Turin".into();
+        leaf.remove(&format!("{AMD}0304"));
+        leaf.set(Extension::amd("01", integer(1)));
+        leaf.set(Extension::amd("02", tlv(0x16, b"Turin")));
+        leaf.set(Extension::amd("0309", integer(1)));
+        leaf.set(Extension::amd("04", (1..=8).collect()));
+        world.patch(offset::VERSION, &[5]);
+        world.patch(offset::CPUID, &[0x1a, 2, 1]);
+        world.patch(offset::CHIP_ID + 8, &[0; 56]);
+        for at in [offset::CURRENT_TCB, offset::REPORTED_TCB, offset::COMMITTED_TCB, offset::LAUNCH_TCB] {
+            world.patch(at, &[1, 4, 0, 0x18, 0, 0, 0, 0xdb]);
+        }
+        world
     }
 
     /// Puts a field into the report.

@@ -95,9 +95,30 @@ mod tests {
 
     #[test]
     fn lengths_are_minimal_and_inside() {
-        assert!(only(&[0x30, 0x81, 0x7f], SEQUENCE).is_none());
+        let padded = |head: &[u8], length: usize| [head, &vec![5; length]].concat();
+        assert!(only(&padded(&[0x30, 0x81, 0x80], 0x80), SEQUENCE).is_some());
+        assert!(only(&padded(&[0x30, 0x81, 0x7f], 0x7f), SEQUENCE).is_none(), "one byte too long");
+        assert!(only(&padded(&[0x30, 0x82, 1, 0], 0x100), SEQUENCE).is_some());
+        assert!(only(&padded(&[0x30, 0x82, 0, 0xff], 0xff), SEQUENCE).is_none(), "one byte too long");
+        assert!(only(&padded(&[0x30, 0x83, 0, 1, 0], 0x100), SEQUENCE).is_none(), "nothing here is that long");
         assert!(only(&[0x30, 0x80], SEQUENCE).is_none());
         assert!(only(&[0x30, 0x82, 0xff, 0xff, 0], SEQUENCE).is_none());
         assert_eq!(only(&[0x30, 1, 5], SEQUENCE), Some(&[5][..]));
+        assert!(only(&[0x31, 1, 5], SEQUENCE).is_none(), "another tag");
+    }
+
+    #[test]
+    fn a_signed_structure_has_three_parts_and_whole_bytes_of_signature() {
+        let good = [0x30, 9, 0x30, 0, 0x30, 0, 3, 3, 0, 7, 8];
+        assert_eq!(signed(&good).unwrap().signature, [7, 8]);
+        let with = |at: usize, byte: u8| {
+            let mut bytes = good;
+            bytes[at] = byte;
+            signed(&bytes).is_none()
+        };
+        assert!(with(8, 1), "an unused bit");
+        assert!(with(2, 0x31) && with(4, 0x31) && with(6, 4), "another tag");
+        assert!(signed(&[0x30, 10, 0x30, 0, 0x30, 0, 3, 2, 0, 7, 5, 0]).is_none(), "a fourth part");
+        assert!(signed(&[&good[..], &[0]].concat()).is_none(), "a trailing byte");
     }
 }

@@ -3,12 +3,12 @@
 mod forge;
 
 use coffer_verifier::{
-    ChainError, CrlPolicy, ExpectedReportData, VerifyError,
+    CrlPolicy, ExpectedReportData,
     abi::{ReportData, report::offset},
 };
 use forge::{
-    BASIC, CRL_NUMBER, DELTA, Extension, NOW, PARTITION, PSS_SALT_32, PSS_TRAILER, USAGE, World, hexed, integer,
-    leaf_key, leaf_spki, rsa_spki, spoiled, tlv,
+    BASIC, CRL_NUMBER, DELTA, Extension, PARTITION, PSS_SALT_32, PSS_TRAILER, USAGE, World, hexed, integer, leaf_key,
+    leaf_spki, rsa_spki, spoiled, tlv,
 };
 
 #[test]
@@ -60,6 +60,11 @@ fn names_must_chain() {
     for subject in ["SEV-Rome", "sev-milan", "SEV-", "ARK"] {
         assert_eq!(spoiled(|w| w.ask.subject = subject.into()), "certificate-form", "{subject}");
     }
+    let two_names = |w: &mut World| {
+        w.ask.subject = "SEV-Milan|ARK-Milan".into();
+        w.leaf.issuer = "SEV-Milan|ARK-Milan".into();
+    };
+    assert_eq!(spoiled(two_names), "certificate-form", "two common names");
 }
 
 #[test]
@@ -108,26 +113,6 @@ fn every_certificate_must_be_valid_now() {
 }
 
 #[test]
-fn a_cached_chain_outlives_none_of_its_dates() {
-    let world = World::new();
-    let report = coffer_verifier::abi::Report::parse(&world.signed_report()).unwrap();
-    let endorsements = world.endorsements().unwrap();
-    let anchors = world.anchors();
-    let chain =
-        coffer_verifier::VerifiedChain::verify(&report, &endorsements, &anchors, &world.crl, world.now).unwrap();
-    let at = |now| chain.verify_report(report.as_bytes(), &ExpectedReportData::Any, forge_time(now));
-    at(NOW).unwrap();
-    let late = at("2026-10-01T00:00:01Z").unwrap_err();
-    assert!(matches!(late, VerifyError::Chain(ChainError::Dates { .. })), "the list went stale: {late}");
-    assert!(at("2026-08-31T23:59:59Z").is_ok(), "a list bounds the future only");
-    assert!(at("2023-12-31T23:59:59Z").is_err());
-}
-
-fn forge_time(text: &str) -> coffer_verifier::UnixTime {
-    coffer_verifier::UnixTime::parse(text).unwrap()
-}
-
-#[test]
 fn revocation_needs_a_fresh_complete_list_by_the_root() {
     assert_eq!(spoiled(|w| w.list = None), "endorsement-missing");
     assert_eq!(spoiled(|w| w.list().issuer = "ARK-Genoa".into()), "endorsement-missing", "foreign");
@@ -142,10 +127,25 @@ fn revocation_needs_a_fresh_complete_list_by_the_root() {
     assert_eq!(with(Extension::new(DELTA, true, integer(1))), "crl-form");
     assert_eq!(with(Extension::new(DELTA, false, integer(1))), "crl-form");
     assert_eq!(with(Extension::new(PARTITION, true, hexed("3000"))), "crl-form");
+    assert_eq!(with(Extension::new(PARTITION, false, hexed("3000"))), "crl-form");
     assert_eq!(with(Extension::new("2a0304", true, vec![5, 0])), "crl-form", "unknown and critical");
     assert_eq!(with(Extension::new("2a0304", false, vec![5, 0])), "accepted", "unknown");
     assert_eq!(with(Extension::new(CRL_NUMBER, false, integer(8))), "crl-form", "two numbers");
     assert_eq!(spoiled(|w| w.list().extensions.clear()), "crl-form", "no number");
+    let number = |value: Vec<u8>| spoiled(|w| w.list().extensions = vec![Extension::new(CRL_NUMBER, false, value)]);
+    assert_eq!(number(tlv(2, &[&[1][..], &[0; 8]].concat())), "crl-form", "a number beyond 64 bits");
+    // As long as our DER reader takes, and longer than any list may be.
+    let mut world = World::new();
+    let padded = |world: &mut World, length: usize| {
+        world.list().extensions.truncate(1);
+        world.list().extensions.push(Extension::new("2a0304", false, tlv(4, &vec![0; length])));
+        world.list.as_ref().unwrap().encode(&world.root_key).len()
+    };
+    let rest = padded(&mut world, 60_000) - 60_000;
+    assert_eq!(padded(&mut world, 65_535 - rest), 65_535);
+    assert_eq!(world.code(), "accepted");
+    assert_eq!(padded(&mut world, 65_536 - rest), 65_536);
+    assert_eq!(world.code(), "crl-form", "too long");
     assert_eq!(
         spoiled(|w| {
             w.list().revoked = vec![vec![9]];
@@ -167,6 +167,15 @@ fn revoked_certificates_are_refused() {
         }),
         "revoked",
         "ARK"
+    );
+    assert_eq!(spoiled(|w| w.list().revoked = vec![vec![1]]), "revoked", "leaf, if a list could name one");
+    assert_eq!(
+        spoiled(|w| {
+            w.ask.serial = vec![0, 0x81];
+            w.list().revoked = vec![vec![0x81]];
+        }),
+        "revoked",
+        "the same number, written shorter"
     );
 }
 
@@ -218,6 +227,9 @@ fn certificate_extensions_are_unique_and_known_if_critical() {
     assert_eq!(spoiled(|w| w.leaf.set(unknown(true))), "certificate-form");
     assert_eq!(spoiled(|w| w.ask.set(unknown(true))), "certificate-form");
     assert_eq!(spoiled(|w| w.leaf.set(unknown(false))), "accepted");
+    let long = |length| Extension::new("2a0304", false, tlv(4, &vec![0; length]));
+    assert_eq!(spoiled(|w| w.leaf.set(long(6000))), "accepted");
+    assert_eq!(spoiled(|w| w.leaf.set(long(9000))), "certificate-form", "too long");
 }
 
 #[test]
@@ -260,6 +272,7 @@ fn keys_are_of_their_kind() {
         "certificate-form",
         "exponent 65539"
     );
+    assert_eq!(spoiled(|w| w.ask.spki[33] &= 0x7f), "certificate-form", "a modulus below 4096 bits");
     assert_eq!(
         spoiled(|w| {
             let last = w.leaf.spki.len() - 1;
@@ -311,6 +324,24 @@ fn a_vlek_passes_for_no_vcek() {
         "certificate-form",
         "a VLEK names its provider"
     );
+    let csp = |value: Vec<u8>| {
+        spoiled(|w| {
+            under_asvk(w);
+            w.leaf.set(Extension::amd("05", value));
+        })
+    };
+    assert_eq!(csp(tlv(0x16, b"CN=cloud\n.example")), "certificate-form", "a name that would break a line");
+    assert_eq!(csp(tlv(0x0c, b"CN=cloud.example")), "certificate-form", "no IA5String");
+    assert_eq!(
+        spoiled(|w| {
+            under_asvk(w);
+            w.leaf.set(Extension::amd("04", (1..=64).collect()));
+        }),
+        "certificate-form",
+        "a VLEK is of no chip"
+    );
+    let csp_id = Extension::amd("05", tlv(0x16, b"CN=cloud.example"));
+    assert_eq!(spoiled(|w| w.leaf.set(csp_id)), "certificate-form", "a VCEK is of no provider");
     assert_eq!(spoiled(vlek_report), "endorsement-missing", "a VCEK for a report that says VLEK");
     assert_eq!(
         spoiled(|w| {
@@ -330,6 +361,19 @@ fn the_leaf_must_be_certified_for_this_tcb_and_chip() {
     assert_eq!(spoiled(|w| w.patch(offset::CHIP_ID, &[0xff])), "chip-id");
     assert_eq!(spoiled(|w| w.patch(offset::CHIP_ID + 63, &[0xff])), "chip-id");
     assert_eq!(spoiled(|w| w.patch(offset::CHIP_ID, &[0; 64])), "accepted", "masked: the signature ties it");
+    let version_2 = |w: &mut World| {
+        w.patch(offset::VERSION, &[2]);
+        w.patch(offset::CPUID, &[0; 3]);
+    };
+    assert_eq!(spoiled(version_2), "accepted", "its product is the leaf's");
+    assert_eq!(
+        spoiled(|w| {
+            version_2(w);
+            w.patch(offset::LAUNCH_TCB + 3, &[1]);
+        }),
+        "report-malformed",
+        "reserved bytes of a TCB, once the product is known"
+    );
 }
 
 #[test]

@@ -124,7 +124,7 @@ pub enum CertificateError {
 
 /// Genuine certificates have below 1,700 bytes.
 const MAX_CERTIFICATE: usize = 8 * 1024;
-/// SubjectPublicKeyInfo of an uncompressed P-384 point up to the point itself.
+/// SubjectPublicKeyInfo of an uncompressed P-384 point up to the point itself; its lengths leave room for that alone.
 const P384_SPKI: &[u8] =
     b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00";
 
@@ -147,16 +147,17 @@ impl Certificate {
         if inner.raw != signed.algorithm || !is_amd_pss(inner.raw) {
             return Err(E::Algorithm);
         }
-        let (rest, x509) = X509Certificate::from_der(bytes).map_err(|_| E::Malformed("fields"))?;
-        if !rest.is_empty() || x509.version() != X509Version::V3 {
-            return Err(E::Malformed("version or trailing bytes"));
+        // Nothing trails: `der::signed` took all bytes as one element.
+        let (_, x509) = X509Certificate::from_der(bytes).map_err(|_| E::Malformed("fields"))?;
+        if x509.version() != X509Version::V3 {
+            return Err(E::Malformed("version"));
         }
         let role = role_of(&x509).ok_or(E::Name)?;
         check_extensions(&x509)?;
         let spki = x509.public_key().raw;
         let leaf = match role {
             CertificateRole::Leaf(key) => {
-                if spki.len() != P384_SPKI.len() + 97 || !spki.starts_with(P384_SPKI) {
+                if !spki.starts_with(P384_SPKI) {
                     return Err(E::Key { expected: "P-384" });
                 }
                 Some(leaf_facts(&x509, key)?)
@@ -357,6 +358,7 @@ fn leaf_facts(x509: &X509Certificate<'_>, key: SigningKey) -> Result<LeafFacts, 
     let csp_id = match find(&oid!(1.3.6.1.4.1.3704.1.5)) {
         None if key == SigningKey::Vlek => return Err(E::MissingExtension { name: "cspID" }),
         None => None,
+        Some(_) if key != SigningKey::Vlek => return Err(E::ExtensionValue { name: "cspID" }),
         Some(value) => {
             let text = der::only(value, der::IA5_STRING).and_then(|text| core::str::from_utf8(text).ok());
             let text = text.filter(|text| text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)));

@@ -85,9 +85,10 @@ impl Crl {
         if inner.raw != signed.algorithm || !is_amd_pss(inner.raw) {
             return Err(E::Algorithm);
         }
-        let (rest, crl) = CertificateRevocationList::from_der(bytes).map_err(|_| E::Malformed("fields"))?;
-        if !rest.is_empty() || crl.version() != Some(X509Version(1)) {
-            return Err(E::Malformed("version or trailing bytes"));
+        // Nothing trails: `der::signed` took all bytes as one element.
+        let (_, crl) = CertificateRevocationList::from_der(bytes).map_err(|_| E::Malformed("fields"))?;
+        if crl.version() != Some(X509Version(1)) {
+            return Err(E::Malformed("version"));
         }
         let extensions = crl.extensions();
         let mut number = None;

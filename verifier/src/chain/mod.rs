@@ -33,7 +33,8 @@ fn rsa_key(spki: &[u8]) -> Option<ParsedPublicKey> {
 \x30\x82\x02\x0a\x02\x82\x02\x01\x00";
     const TAIL: &[u8] = b"\x02\x03\x01\x00\x01";
     let modulus = spki.strip_prefix(HEAD)?.strip_suffix(TAIL)?;
-    (modulus.len() == 512 && modulus[0] >= 0x80).then_some(())?;
+    // HEAD fixes its length: 512 bytes. All 4096 bits count.
+    modulus.first().filter(|first| **first >= 0x80)?;
     // The RSAPublicKey inside the BIT STRING, at offset 24 of this fixed form.
     ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, &spki[24..]).ok()
 }

@@ -76,6 +76,9 @@ fn every_policy_and_platform_bit_can_be_required_and_forbidden() {
     }
     let unknown = with(|p| p.platform.unknown = BitRule::Forbidden);
     assert_eq!(refused(|w| w.patch(offset::PLATFORM_INFO + 1, &[1]), &unknown), ["platform-info-unknown"]);
+    let some = with(|p| p.platform.unknown = BitRule::Required);
+    assert_eq!(refused(|w| w.patch(offset::PLATFORM_INFO, &[0xff]), &some), ["platform-info-unknown"]);
+    assert_eq!(refused(|w| w.patch(offset::PLATFORM_INFO, &[0xff]), &unknown), [""; 0]);
     let abi = with(|p| p.minimum_abi = (1, 55));
     assert_eq!(refused(|w| w.patch(offset::POLICY, &[54, 1]), &abi), ["minimum-abi"]);
     assert_eq!(refused(|w| w.patch(offset::POLICY, &[55, 1]), &abi), [""; 0]);
@@ -97,6 +100,9 @@ fn identities_match_exactly_and_zero_matches_nothing() {
     assert_eq!(refused(same, &pairs(vec![pair(0x11, 0x22)])), [""; 0]);
     let crossed = pairs(vec![pair(0x11, 0x33), pair(0x44, 0x22)]);
     assert_eq!(refused(same, &crossed), ["measurement-and-workload"], "each half listed, but not together");
+    let no_host_data = |w: &mut World| w.patch(offset::HOST_DATA, &[0; 32]);
+    assert_eq!(refused(no_host_data, &pairs(vec![pair(0x11, 0)])), ["measurement-and-workload"]);
+    assert_eq!(refused(zero_measurement, &pairs(vec![pair(0, 0x22)])), ["measurement-and-workload"]);
 
     let key = KeyDigest::new([0x66; 48]);
     let id_key = with(|p| p.id_keys = Accept::Only(vec![key, KeyDigest::new([0; 48])]));
@@ -115,6 +121,9 @@ fn identities_match_exactly_and_zero_matches_nothing() {
         ),
         [""; 0]
     );
+    let zero_author = with(|p| p.author_keys = Accept::Only(vec![KeyDigest::new([0; 48])]));
+    assert_eq!(refused(|w| w.patch(offset::KEY_INFO, &[1]), &zero_author), ["author-key"], "enabled, and zero");
+    assert_eq!(refused(|w| w.patch(offset::GUEST_SVN, &[5]), &with(|p| p.minimum_guest_svn = 5)), [""; 0]);
     assert_eq!(refused(|w| w.patch(offset::GUEST_SVN, &[4]), &with(|p| p.minimum_guest_svn = 5)), ["guest-svn"]);
 }
 
@@ -131,6 +140,8 @@ fn chips_are_listed_or_denied_and_a_masked_one_is_neither() {
     assert_eq!(refused(same, &deny_other), [""; 0]);
     assert_eq!(refused(masked, &deny_other), ["chip-denied"], "it may be the denied one");
     assert_eq!(refused(same, &with(|p| p.products = Accept::Only(vec![ProductLine::Genoa]))), ["product-refused"]);
+    assert_eq!(refused(same, &with(|p| p.denied_products = vec![ProductLine::Milan])), ["product-denied"]);
+    assert_eq!(refused(same, &with(|p| p.denied_products = vec![ProductLine::Genoa])), [""; 0]);
 }
 
 #[test]
@@ -159,8 +170,36 @@ fn minimum_tcbs_go_by_part_model_and_stepping() {
         let launch = TcbMinimum { launch: Some(rule), ..entry(reached) };
         assert_eq!(refused(same, &tcb(vec![launch])), ["tcb-minimum-launch"]);
     }
-    let other = TcbMinimum { stepping: Some(2), ..entry(reached) };
-    assert_eq!(refused(same, &tcb(vec![other])), ["tcb-no-minimum"], "no entry is no consent");
+    let stricter = TcbMinimum { model: None, ..entry(TcbRule { snp: 0x19, ..reached }) };
+    assert_eq!(
+        refused(same, &tcb(vec![entry(reached), stricter])),
+        ["tcb-minimum"],
+        "every entry that matches applies"
+    );
+    for other in [
+        TcbMinimum { stepping: Some(2), ..entry(reached) },
+        TcbMinimum { model: Some(2), ..entry(reached) },
+        TcbMinimum { product: ProductLine::Genoa, ..entry(reached) },
+    ] {
+        assert_eq!(refused(same, &tcb(vec![other])), ["tcb-no-minimum"], "no entry is no consent");
+    }
+    let fmc = |level| TcbMinimum {
+        product: ProductLine::Turin,
+        model: None,
+        stepping: None,
+        ..entry(TcbRule { fmc: level, ..TcbRule::default() })
+    };
+    let turin = |level| {
+        let verified = World::turin().verify().unwrap();
+        appraise(&verified, &tcb(vec![fmc(level)])).is_ok()
+    };
+    assert!(turin(1) && !turin(2), "the FMC level counts on Turin");
+    let misplaced = TcbRule { fmc: 1, ..TcbRule::default() };
+    assert_eq!(
+        refused(same, &tcb(vec![entry(misplaced)])),
+        ["tcb-minimum"],
+        "Milan has no FMC level to reach one with"
+    );
     assert_eq!(refused(same, &tcb(vec![])), ["tcb-no-minimum"]);
     let version_2 = |w: &mut World| {
         w.patch(offset::VERSION, &[2]);

@@ -59,6 +59,14 @@ pub(super) fn apply(verified: &VerifiedReport, policy: &EvidencePolicy) -> Floor
         &policy.products,
         "run on one of the listed products, or list this one",
     );
+    let denied = &policy.denied_products;
+    floor.check(
+        !denied.contains(&verified.product()),
+        "product-denied",
+        verified.product(),
+        if denied.is_empty() { "any".to_owned() } else { format!("not {}", one_of(denied)) },
+        "run on a product line that is not denied",
+    );
     chips(&mut floor, report, policy);
     let vmpl = report.vmpl();
     floor.check(

@@ -166,6 +166,8 @@ pub struct Pair {
 pub struct EvidencePolicy {
     /// Product lines.
     pub products: Accept<ProductLine>,
+    /// Product lines refused, whatever `products` says.
+    pub denied_products: Vec<ProductLine>,
     /// Chips.
     pub chips: Chips,
     /// VMPLs of the requester.
@@ -204,6 +206,7 @@ impl EvidencePolicy {
     pub fn default_floor() -> Self {
         Self {
             products: Accept::Any,
+            denied_products: Vec::new(),
             chips: Chips { allow: Accept::Any, deny: Vec::new() },
             vmpls: vec![0],
             guest_policy: PolicyRules([BitRule::Any; 9])

@@ -75,6 +75,8 @@ impl<T> From<AnyOr<T>> for Accept<T> {
 #[serde(deny_unknown_fields)]
 struct PolicyFile {
     products: Option<AnyOr<ProductLine>>,
+    #[serde(default)]
+    denied_products: Vec<ProductLine>,
     chips: Option<AnyOr<ChipId>>,
     #[serde(default)]
     denied_chips: Vec<ChipId>,
@@ -165,6 +167,7 @@ impl EvidencePolicy {
         set(&mut policy.id_keys, file.id_keys);
         set(&mut policy.author_keys, file.author_keys);
         policy.products = file.products.map_or(policy.products, Accept::from);
+        policy.denied_products = file.denied_products;
         policy.chips = Chips { allow: file.chips.map_or(Accept::Any, Accept::from), deny: file.denied_chips };
         policy.minimum_abi = file.minimum_abi.unwrap_or(policy.minimum_abi);
         policy.provisional_firmware = file.provisional_firmware;
@@ -189,7 +192,7 @@ mod tests {
         assert_eq!(strict.guest_policy.rule(PolicyBit::Debug), BitRule::Forbidden);
         assert_eq!(strict.platform.rule(PlatformBit::AliasCheckComplete), BitRule::Required);
         assert_eq!(strict.platform.unknown, BitRule::Forbidden);
-        assert!(matches!(&strict.tcb, Accept::Only(entries) if entries.len() == 5));
+        assert!(matches!(&strict.tcb, Accept::Only(entries) if entries.len() == 6));
     }
 
     #[test]
@@ -209,14 +212,31 @@ mod tests {
             "[[tcb]]\nproduct = \"Genoa\"",
             "[[tcb]]\nproduct = \"Genoa\"\nreported = { ucode = 1 }",
             "host_data = [\"00\"]",
+            "[[tcb]]\nproduct = \"Genoa\"\nreported = { snp = 1 }\nstep = 1",
+            "[[tcb]]\nproduct = \"Genoa\"\nreported = { snp = 256 }",
+            "denied_products = [\"Rome\"]",
         ] {
             assert!(matches!(error(text), PolicyFileError::Toml(_)), "{text}");
         }
         assert!(matches!(error("vmpls = [4]"), PolicyFileError::Vmpl { found: 4 }));
         assert!(matches!(error("[guest_policy]\ndebugs = \"any\""), PolicyFileError::UnknownBit { .. }));
         assert!(matches!(error("[platform_info]\nraps = \"any\""), PolicyFileError::UnknownBit { .. }));
-        let fmc = "[[tcb]]\nproduct = \"Milan\"\nreported = { fmc = 1 }";
-        assert_eq!(error(fmc), PolicyFileError::Fmc { product: ProductLine::Milan });
+        for rules in
+            ["reported = { fmc = 1 }", "reported = {}\ncommitted = { fmc = 1 }", "reported = {}\nlaunch = { fmc = 1 }"]
+        {
+            let text = format!("[[tcb]]\nproduct = \"Milan\"\n{rules}");
+            assert_eq!(error(&text), PolicyFileError::Fmc { product: ProductLine::Milan });
+        }
+        let pair = |more: &str| {
+            let (m, h) = ("1".repeat(96), "2".repeat(64));
+            EvidencePolicy::from_toml(&format!(
+                "measurements = \"any\"\npairs = [{{ measurement = \"{m}\", host_data = \"{h}\"{more} }}]"
+            ))
+        };
+        assert!(pair("").is_ok());
+        assert!(matches!(pair(", chip = \"any\""), Err(PolicyFileError::Toml(_))), "an unknown key in a pair");
+        let long = " ".repeat(MAX_POLICY + 1);
+        assert!(matches!(EvidencePolicy::from_toml(&long), Err(PolicyFileError::TooLong { .. })));
         assert_eq!(EvidencePolicy::from_toml("vmpls = [0]"), Err(PolicyFileError::NoMeasurements));
     }
 }

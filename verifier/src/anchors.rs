@@ -103,3 +103,21 @@ const fn nibble(digit: u8) -> u8 {
         _ => panic!("lower-case hexadecimal"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_pinned_for_its_own_product_and_listing_it_changes_nothing() {
+        let milan = amd_root(ProductLine::Milan);
+        for anchors in [TrustAnchors::amd(), TrustAnchors::amd().with_simulated(milan)] {
+            let found = anchors.find(milan, ProductLine::Milan).unwrap();
+            assert!(!found.simulated);
+            assert_eq!(anchors.find(milan, ProductLine::Genoa), None);
+        }
+        assert_eq!(TrustAnchors::amd().find(SpkiDigest::new([1; 32]), ProductLine::Milan), None);
+        let listed = TrustAnchors::amd().with_simulated(SpkiDigest::new([1; 32]));
+        assert!(listed.find(SpkiDigest::new([1; 32]), ProductLine::Milan).unwrap().simulated);
+    }
+}

@@ -190,6 +190,10 @@ mod tests {
         assert_eq!(patched(record.len() - 1, 8), CmwError::Indicator { found: 8 });
         assert_eq!(patched(0, 0x84), CmwError::Malformed { what: "array" });
         assert_eq!(patched(0, 0x9f), CmwError::Malformed { what: "array" });
+        assert_eq!(
+            Evidence::from_cmw(&vec![0; MAX_CMW + 1]),
+            Err(CmwError::TooLong { found: MAX_CMW + 1, limit: MAX_CMW })
+        );
         // A one-byte length where the length fits the head.
         let mut long = vec![0x83, 0x78, MEDIA_TYPE.len() as u8];
         long.extend_from_slice(MEDIA_TYPE.as_bytes());
@@ -199,5 +203,42 @@ mod tests {
             Err(CmwError::Malformed { what: "array" }),
             "lengths are minimal"
         );
+    }
+    /// A record around this value.
+    fn record(value: &[u8]) -> Vec<u8> {
+        let mut record = Vec::new();
+        cbor::write_head(&mut record, cbor::ARRAY, 2);
+        cbor::write_head(&mut record, cbor::TEXT, MEDIA_TYPE.len() as u64);
+        record.extend_from_slice(MEDIA_TYPE.as_bytes());
+        cbor::write_bytes(&mut record, value);
+        record
+    }
+
+    #[test]
+    fn refuses_values_with_other_keys_counts_and_ends() {
+        // {1: h'', 2: h'', 3: [], 4: h''}
+        let good = [0xa4, 1, 0x40, 2, 0x40, 3, 0x80, 4, 0x40];
+        assert_eq!(Evidence::from_cmw(&record(&good)), Ok(Evidence::default()));
+        let what = |value: &[u8]| match Evidence::from_cmw(&record(value)) {
+            Err(CmwError::Malformed { what }) => what,
+            other => panic!("{other:?}"),
+        };
+        for (at, expected) in [(1, "report"), (3, "certificate table"), (5, "revocation lists"), (7, "workload spec")] {
+            let mut value = good;
+            value[at] = 9;
+            assert_eq!(what(&value), expected, "another key");
+            let mut value = good;
+            value[at + 1] = 0xf6;
+            assert_eq!(what(&value), expected, "null");
+        }
+        for fields in [0xa3, 0xa5] {
+            let mut value = good;
+            value[0] = fields;
+            assert_eq!(what(&value), "map of four fields");
+        }
+        assert_eq!(what(&[&good[..], &[0]].concat()), "end of value");
+        let lists = |count: u8| [&good[..6], &[0x80 | count], &vec![0x40; count.into()], &good[7..]].concat();
+        assert_eq!(Evidence::from_cmw(&record(&lists(8))).unwrap().crls.len(), 8);
+        assert_eq!(what(&lists(9)), "revocation lists");
     }
 }

@@ -4,19 +4,17 @@
 
 mod vectors;
 
-use std::{path::PathBuf, process::Command};
-
 use coffer_verifier::{
     CrlPolicy, Endorsements, ExpectedReportData, TrustAnchors, VerifiedChain, VerifyError,
-    abi::{PlatformBit, PolicyBit, Report, TcbVersion},
-    verify,
+    abi::{PlatformBit, PolicyBit, ProductLine, Report, TcbVersion},
+    amd_root, verify,
 };
 use sev::{
     certs::snp::{Certificate, Verifiable},
     firmware::guest::AttestationReport,
     parser::ByteParser as _,
 };
-use vectors::{NOW, at, endorsements, read, root};
+use vectors::{Genuine, NOW, at, endorsements, milan, read, root, sev_milan, sev_package};
 
 struct Case {
     report: Vec<u8>,
@@ -25,8 +23,19 @@ struct Case {
     now: &'static str,
 }
 
-fn cases() -> Option<Vec<Case>> {
-    let root = root()?;
+impl Case {
+    fn new(report: Vec<u8>, all: &Endorsements, leaf: &[u8], now: &'static str) -> Self {
+        let parsed = Report::parse(&report).unwrap();
+        let chain = VerifiedChain::verify(&parsed, all, &TrustAnchors::amd(), &CrlPolicy::Waived, at(now)).unwrap();
+        Self { report, chain, leaf: Certificate::from_der(leaf).unwrap(), now }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let Some(root) = root() else {
+        let Genuine { report, leaf, endorsements, .. } = milan();
+        return vec![Case::new(report, &endorsements, &leaf, NOW)];
+    };
     let names = [
         ("milan-v2-kvm", "vcek.der"),
         ("milan-v2-debug", "vcek.der"),
@@ -40,16 +49,12 @@ fn cases() -> Option<Vec<Case>> {
         ("milan-v3-oak", "vcek.der"),
         ("genoa-v3-certtable", "vcek.der"),
     ];
-    let cases = names.map(|(name, leaf)| {
+    let case = |(name, leaf)| {
         let folder = root.join(name);
-        let report = read(&folder, "report.bin");
         let now = if leaf == "vlek.der" { "2025-06-01T00:00:00Z" } else { NOW };
-        let parsed = Report::parse(&report).unwrap();
-        let all = endorsements(&folder);
-        let chain = VerifiedChain::verify(&parsed, &all, &TrustAnchors::amd(), &CrlPolicy::Waived, at(now)).unwrap();
-        Case { report, chain, leaf: Certificate::from_der(&read(&folder, leaf)).unwrap(), now }
-    });
-    Some(cases.into())
+        Case::new(read(&folder, "report.bin"), &endorsements(&folder), &read(&folder, leaf), now)
+    };
+    names.map(case).into()
 }
 
 fn agree(ours: &Report, theirs: &AttestationReport) {
@@ -119,7 +124,7 @@ impl Rng {
 
 #[test]
 fn agrees_with_crate_sev_on_genuine_reports() {
-    for case in cases().into_iter().flatten() {
+    for case in cases() {
         let theirs = AttestationReport::from_bytes(&case.report).unwrap();
         agree(&Report::parse(&case.report).unwrap(), &theirs);
         (&case.leaf, &theirs).verify().unwrap();
@@ -128,7 +133,7 @@ fn agrees_with_crate_sev_on_genuine_reports() {
 
 #[test]
 fn agrees_with_crate_sev_on_ten_thousand_mutated_reports() {
-    let Some(cases) = cases() else { return };
+    let cases = cases();
     let mut rng = Rng(0x5eed);
     let (mut parsed, mut verdicts) = (0, 0);
     for round in 0..10_000 {
@@ -167,26 +172,19 @@ fn agrees_with_crate_sev_on_ten_thousand_mutated_reports() {
 
 /// Holds without our vectors too: crate sev's package has a Milan report, its VCEK and AMD's roots.
 #[test]
-fn the_milan_report_inside_crate_sev_is_accepted() {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // Of this platform alone: packages for others need not be on the machine.
-    let arguments = ["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform"];
-    let output = Command::new(cargo).args(arguments).arg("x86_64-unknown-linux-gnu").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let sev = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "sev").unwrap();
-    let folder = PathBuf::from(sev["manifest_path"].as_str().unwrap());
-    let folder = folder.parent().unwrap();
-    let hex_text = String::from_utf8(read(folder, "tests/certs_data/report_milan.hex")).unwrap();
-    let mut report = hex::decode(hex_text.trim()).unwrap();
-    let mut all = Endorsements::new();
-    all.add_certificates(&read(folder, "tests/certs_data/vcek_milan.der")).unwrap();
-    all.add_certificates(&read(folder, "src/certs/snp/builtin/milan/ask.pem")).unwrap();
-    all.add_certificates(&read(folder, "src/certs/snp/builtin/milan/ark.pem")).unwrap();
-    let verdict = |report: &[u8]| {
-        verify(report, &all, &TrustAnchors::amd(), &ExpectedReportData::Any, &CrlPolicy::Waived, at(NOW))
-    };
+fn the_milan_report_and_the_roots_inside_crate_sev_are_amds() {
+    let Genuine { mut report, endorsements, crl, .. } = sev_milan();
+    let verdict =
+        |report: &[u8]| verify(report, &endorsements, &TrustAnchors::amd(), &ExpectedReportData::Any, &crl, at(NOW));
     assert!(!verdict(&report).unwrap().simulated());
     report[0x60] ^= 0x10;
     assert_eq!(verdict(&report).unwrap_err().reason().code, "signature");
+    for line in ProductLine::ALL {
+        let folder = sev_package().join("src/certs/snp/builtin").join(line.name().to_lowercase());
+        let mut bag = Endorsements::new();
+        for name in ["ark.pem", "ask.pem"] {
+            bag.add_certificates(&read(&folder, name)).unwrap();
+        }
+        assert_eq!(bag.certificates()[0].spki_digest(), amd_root(line), "{line}");
+    }
 }

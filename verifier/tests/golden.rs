@@ -8,6 +8,14 @@ use coffer_verifier::{
 };
 use vectors::{NOW, at, endorsements, read, root, verify_amd};
 
+/// Its output is shown on success too (`.config/nextest.toml`), so that a skip is seen.
+#[test]
+fn genuine_vectors_are_here_or_the_skip_is_printed() {
+    if let Some(root) = root() {
+        println!("genuine vectors: {}", root.display());
+    }
+}
+
 #[test]
 fn every_vector_ends_as_its_manifest_says() {
     let Some(root) = root() else { return };

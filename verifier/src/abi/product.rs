@@ -91,7 +91,11 @@ mod tests {
         assert_eq!(ProductLine::from_cpuid(0x19, 0xa0), Some(ProductLine::Genoa));
         assert_eq!(ProductLine::from_cpuid(0x19, 0x01), Some(ProductLine::Milan));
         assert_eq!(ProductLine::from_cpuid(0x1a, 0x11), Some(ProductLine::Turin));
+        assert_eq!(ProductLine::from_cpuid(0x1a, 0x12), None);
         assert_eq!(ProductLine::from_cpuid(0x1a, 0x50), None);
+        for model in [0x20, 0x9f, 0xb0] {
+            assert_eq!(ProductLine::from_cpuid(0x19, model), None, "{model:#x}");
+        }
         assert_eq!(ProductLine::from_cpuid(0x17, 0x31), None);
     }
 }

@@ -113,5 +113,7 @@ mod tests {
         assert!(low.at_least(low));
         assert!(!mixed.at_least(low), "one higher part never makes up for a lower one");
         assert!(!low.at_least(TcbVersion { fmc: Some(0), ..low }));
+        let fmc = |level| TcbVersion { fmc: Some(level), ..low };
+        assert!(fmc(2).at_least(fmc(2)) && !fmc(1).at_least(fmc(2)));
     }
 }

@@ -13,6 +13,7 @@ pub mod hcl;
 pub mod measure;
 
 mod der;
+mod public_key;
 mod unix_time;
 
 mod anchors;
@@ -33,6 +34,7 @@ pub use claims::{Claims, LeafClaims, PlatformClaims, PolicyClaims, ReportClaims}
 pub use endorsements::{EndorsementError, EndorsementKind, EndorsementRequest, Endorsements};
 pub use evidence::{CmwError, Evidence};
 pub use hcl::{HclBlob, HclError};
+pub use public_key::{P384PublicKey, PublicKeyError, SIGNATURE_SIZE};
 pub use reason::{CheckLine, Reason};
 pub use unix_time::{TimeError, UnixTime};
 pub use verify::{

@@ -1,12 +1,15 @@
 //! ID block and ID authentication block: the launch an author signed for.
 //!
-//! Layout only. The secure processor checks them at SNP_LAUNCH_FINISH; a verifier compares the digests in the report.
+//! The secure processor checks them at SNP_LAUNCH_FINISH; a verifier compares the digests in the report. What an author
+//! needs before a launch is here too: the bytes to sign, the block made of signatures, and the same check off the host.
+//! Never: holds a private key. Whoever signs does so elsewhere, and brings R and S.
 //! Source: SNP ABI, SNP_LAUNCH_FINISH, ID Block and ID Authentication Information structures.
 
 use sha2::{Digest, Sha384};
 
 use super::PAGE_SIZE;
 use crate::abi::{KeyDigest, Measurement};
+use crate::public_key::{P384PublicKey, SIGNATURE_SIZE};
 
 /// Bytes of a public key structure.
 pub const KEY_STRUCTURE_SIZE: usize = 0x404;
@@ -35,6 +38,15 @@ pub enum IdBlockError {
         /// Value found.
         found: u32,
     },
+    /// A key structure whose numbers are no point of P-384, or have bits where there are none.
+    #[error("{0} holds no point of P-384")]
+    Key(&'static str),
+    /// A signature does not verify.
+    #[error("{0} does not verify")]
+    Signature(&'static str),
+    /// One key in both roles would make the second signature say nothing.
+    #[error("ID key and author key are one key, digest {0}")]
+    SameKey(KeyDigest),
 }
 
 /// ID block: what the launch must be, and the names the report will carry.
@@ -114,6 +126,51 @@ impl IdAuth {
         Ok(auth)
     }
 
+    /// Makes the structure from the ID key with its signature over the ID block, and, where there is one, the author key
+    /// with its signature over [`key_structure`] of the ID key.
+    ///
+    /// # Errors
+    /// [`IdBlockError::SameKey`]. Signatures are not checked here; [`IdAuth::verify`] does.
+    pub fn new(id: Signed<'_>, author: Option<Signed<'_>>) -> Result<Self, IdBlockError> {
+        let mut page = Box::new([0; PAGE_SIZE]);
+        page[0..4].copy_from_slice(&1_u32.to_le_bytes());
+        page[ID_BLOCK_SIGNATURE..ID_BLOCK_SIGNATURE + SIGNATURE_USED].copy_from_slice(&scalars(id.signature));
+        page[ID_KEY..ID_KEY + KEY_STRUCTURE_SIZE].copy_from_slice(&key_structure(id.key));
+        if let Some(author) = author {
+            if author.key == id.key {
+                return Err(IdBlockError::SameKey(key_digest(&key_structure(id.key))));
+            }
+            page[4..8].copy_from_slice(&1_u32.to_le_bytes());
+            page[ID_KEY_SIGNATURE..ID_KEY_SIGNATURE + SIGNATURE_USED].copy_from_slice(&scalars(author.signature));
+            page[AUTHOR_KEY..AUTHOR_KEY + KEY_STRUCTURE_SIZE].copy_from_slice(&key_structure(author.key));
+        }
+        Ok(Self(page))
+    }
+
+    /// The structure's bytes.
+    pub fn as_bytes(&self) -> &[u8; PAGE_SIZE] {
+        &self.0
+    }
+
+    /// Checks both signatures as the secure processor does at launch finish.
+    ///
+    /// # Errors
+    /// [`IdBlockError::Key`] or [`IdBlockError::Signature`] names the part.
+    pub fn verify(&self, block: &IdBlock) -> Result<(), IdBlockError> {
+        let id_key = parse_key_structure("ID key", self.id_key())?;
+        if !signed(&id_key, &block.to_bytes(), self.id_block_signature()) {
+            return Err(IdBlockError::Signature("signature of the ID key over the ID block"));
+        }
+        if !self.has_author() {
+            return Ok(());
+        }
+        let author_key = parse_key_structure("author key", self.author_key())?;
+        if !signed(&author_key, self.id_key(), self.id_key_signature()) {
+            return Err(IdBlockError::Signature("signature of the author key over the ID key"));
+        }
+        Ok(())
+    }
+
     /// True if an author key stands in it.
     pub fn has_author(&self) -> bool {
         self.0[AUTHOR_KEY..AUTHOR_KEY + KEY_STRUCTURE_SIZE].iter().any(|byte| *byte != 0)
@@ -150,6 +207,61 @@ impl IdAuth {
     }
 }
 
+/// A key and what it signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed<'a> {
+    /// Who signed.
+    pub key: &'a P384PublicKey,
+    /// R, then S, big endian.
+    pub signature: &'a [u8; SIGNATURE_SIZE],
+}
+
+/// The public key structure of a key: curve 2, QX and QY little endian in 72 bytes each, zeros. An author key signs
+/// these bytes of the ID key.
+pub fn key_structure(key: &P384PublicKey) -> [u8; KEY_STRUCTURE_SIZE] {
+    let mut bytes = [0; KEY_STRUCTURE_SIZE];
+    bytes[..4].copy_from_slice(&2_u32.to_le_bytes());
+    bytes[4..76].copy_from_slice(&little_endian(key.x()));
+    bytes[76..148].copy_from_slice(&little_endian(key.y()));
+    bytes
+}
+
+fn parse_key_structure(name: &'static str, bytes: &[u8]) -> Result<P384PublicKey, IdBlockError> {
+    let refused = || IdBlockError::Key(name);
+    let x = bytes.get(4..76).and_then(big_endian).ok_or_else(refused)?;
+    let y = bytes.get(76..148).and_then(big_endian).ok_or_else(refused)?;
+    P384PublicKey::from_point(x, y).map_err(|_| refused())
+}
+
+fn signed(key: &P384PublicKey, message: &[u8], scalars: &[u8]) -> bool {
+    let halves = scalars.split_at_checked(72).and_then(|(r, s)| Some([big_endian(r)?, big_endian(s)?].concat()));
+    halves.and_then(|both| both.try_into().ok()).is_some_and(|signature| key.verifies(message, &signature))
+}
+
+fn scalars(signature: &[u8; SIGNATURE_SIZE]) -> [u8; SIGNATURE_USED] {
+    let mut bytes = [0; SIGNATURE_USED];
+    bytes[..72].copy_from_slice(&little_endian(&array(signature, 0)));
+    bytes[72..].copy_from_slice(&little_endian(&array(signature, 48)));
+    bytes
+}
+
+fn little_endian(number: &[u8; 48]) -> [u8; 72] {
+    let mut bytes = [0; 72];
+    bytes[..48].copy_from_slice(number);
+    bytes[..48].reverse();
+    bytes
+}
+
+fn big_endian(field: &[u8]) -> Option<[u8; 48]> {
+    let (used, padding) = field.split_at_checked(48)?;
+    if padding.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    let mut number: [u8; 48] = used.try_into().ok()?;
+    number.reverse();
+    Some(number)
+}
+
 /// SHA-384 of a public key structure.
 pub fn key_digest(structure: &[u8]) -> KeyDigest {
     KeyDigest::new(Sha384::digest(structure).into())
@@ -179,9 +291,16 @@ mod tests {
 
     const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/idblock/");
 
+    fn read(name: &str) -> Vec<u8> {
+        std::fs::read(format!("{FOLDER}{name}")).unwrap()
+    }
+
+    fn vectors() -> (IdBlock, IdAuth) {
+        (IdBlock::parse(&read("id_block.bin")).unwrap(), IdAuth::parse(&read("id_auth.bin")).unwrap())
+    }
+
     #[test]
     fn agrees_with_the_id_block_vectors() {
-        let read = |name: &str| std::fs::read(format!("{FOLDER}{name}")).unwrap();
         let facts: serde_json::Value = serde_json::from_slice(&read("idblock.json")).unwrap();
         let text = |name: &str| facts[name].as_str().unwrap().to_owned();
         let block = IdBlock::parse(&read("id_block.bin")).unwrap();
@@ -200,5 +319,73 @@ mod tests {
         assert!(matches!(IdBlock::parse(&[0; 95]), Err(IdBlockError::Length { .. })));
         assert!(matches!(IdBlock::parse(&[0; 96]), Err(IdBlockError::Field { field: "ID block version", .. })));
         assert!(matches!(IdAuth::parse(&[0; 4096]), Err(IdBlockError::Field { field: "ID_KEY_ALGO", .. })));
+    }
+
+    #[test]
+    fn the_vectors_signatures_verify_and_nothing_else_does() {
+        let (block, auth) = vectors();
+        assert_eq!(auth.verify(&block), Ok(()));
+        for other in [
+            IdBlock { measurement: Measurement::new([1; 48]), ..block },
+            IdBlock { policy: block.policy ^ 1, ..block },
+            IdBlock { guest_svn: 8, ..block },
+            IdBlock { family_id: [0; 16], ..block },
+            IdBlock { image_id: [0; 16], ..block },
+        ] {
+            let expected = IdBlockError::Signature("signature of the ID key over the ID block");
+            assert_eq!(auth.verify(&other), Err(expected), "{other:?}");
+        }
+        let with = |at: usize| {
+            let mut bytes = *auth.as_bytes();
+            bytes[at] ^= 1;
+            IdAuth::parse(&bytes).unwrap().verify(&block)
+        };
+        let id = IdBlockError::Signature("signature of the ID key over the ID block");
+        let author = IdBlockError::Signature("signature of the author key over the ID key");
+        // R, its padding, S and its padding.
+        for at in [0, 47, 48, 71, 72, 119, 120, 143] {
+            assert_eq!(with(ID_BLOCK_SIGNATURE + at), Err(id.clone()), "{at}");
+            assert_eq!(with(ID_KEY_SIGNATURE + at), Err(author.clone()), "{at}");
+        }
+        assert_eq!(with(ID_KEY + 4), Err(IdBlockError::Key("ID key")));
+        assert_eq!(with(AUTHOR_KEY + 76), Err(IdBlockError::Key("author key")));
+        // A byte behind the numbers belongs to what the author signed.
+        assert_eq!(with(ID_KEY + KEY_STRUCTURE_SIZE - 1), Err(author));
+    }
+
+    #[test]
+    fn what_is_made_of_keys_and_signatures_is_what_the_vectors_hold() {
+        let (block, auth) = vectors();
+        let (id, author) = (test_key("id_key.pem"), test_key("author_key.pem"));
+        assert_eq!(key_structure(&id.1).as_slice(), auth.id_key());
+        assert_eq!(key_structure(&author.1).as_slice(), auth.author_key());
+        let (over_block, over_key) = (sign(&id.0, &block.to_bytes()), sign(&author.0, auth.id_key()));
+        let by_id = Signed { key: &id.1, signature: &over_block };
+        let made = IdAuth::new(by_id, Some(Signed { key: &author.1, signature: &over_key })).unwrap();
+        let again = IdAuth::parse(made.as_bytes()).unwrap();
+        assert_eq!(again.verify(&block), Ok(()));
+        assert_eq!(
+            (again.id_key_digest(), again.author_key_digest()),
+            (auth.id_key_digest(), auth.author_key_digest())
+        );
+        let alone = IdAuth::parse(IdAuth::new(by_id, None).unwrap().as_bytes()).unwrap();
+        assert_eq!((alone.verify(&block), alone.author_key_digest()), (Ok(()), None));
+        assert!(matches!(IdAuth::new(by_id, Some(by_id)), Err(IdBlockError::SameKey(_))));
+        let crossed = IdAuth::new(Signed { key: &id.1, signature: &over_key }, None).unwrap();
+        assert!(crossed.verify(&block).is_err());
+    }
+
+    fn test_key(file: &str) -> (p384::ecdsa::SigningKey, P384PublicKey) {
+        use p384::pkcs8::DecodePrivateKey as _;
+        let text = String::from_utf8(read(file)).unwrap();
+        let key = p384::ecdsa::SigningKey::from_pkcs8_pem(&text).unwrap();
+        let public = P384PublicKey::from_sec1(key.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
+        (key, public)
+    }
+
+    fn sign(key: &p384::ecdsa::SigningKey, message: &[u8]) -> [u8; SIGNATURE_SIZE] {
+        use p384::ecdsa::{Signature, signature::Signer as _};
+        let signature: Signature = key.sign(message);
+        signature.to_bytes().into()
     }
 }

@@ -18,7 +18,7 @@ mod vmsa;
 
 pub use cpu::{CpuError, CpuSignature};
 pub use digest::{LaunchDigest, LaunchError, PAGE_SIZE, Page, PageType, VMSA_GPA, VmplPermissions};
-pub use id_block::{IdAuth, IdBlock, IdBlockError, KEY_STRUCTURE_SIZE, key_digest};
+pub use id_block::{IdAuth, IdBlock, IdBlockError, KEY_STRUCTURE_SIZE, Signed, key_digest, key_structure};
 pub use kernel_hashes::{KernelHashes, TABLE_SIZE};
 pub use launch::{Firmware, Launch, MeasureError, measure_ovmf};
 pub use ovmf::{HashTableArea, OvmfError, OvmfMetadata, Section, SectionType};

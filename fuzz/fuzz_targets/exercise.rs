@@ -5,6 +5,8 @@ use coffer_verifier::{
     CheckLine, Endorsements, Evidence, EvidencePolicy, HclBlob, ReportClaims,
     abi::{CertTable, ProductLine, Report},
     chain::{Certificate, Crl},
+    manifest::{ReferenceManifest, SignedManifest},
+    measure::{IdAuth, IdBlock},
 };
 
 /// A report: parsed, then read in every way.
@@ -71,5 +73,28 @@ pub fn cmw(data: &[u8]) {
 pub fn policy(data: &[u8]) {
     if let Ok(text) = core::str::from_utf8(data) {
         let _ = EvidencePolicy::from_toml(text);
+    }
+}
+
+/// A signed reference manifest, and its payload alone.
+pub fn manifest(data: &[u8]) {
+    if let Ok(envelope) = SignedManifest::parse(data) {
+        let again = SignedManifest::parse(envelope.to_json().as_bytes()).expect("our own envelope");
+        assert_eq!(again, envelope);
+        let _ = (envelope.unverified(), envelope.verify(&[]));
+    }
+    if let Ok(manifest) = ReferenceManifest::parse(data) {
+        assert_eq!(ReferenceManifest::parse(&manifest.to_bytes()), Ok(manifest));
+    }
+}
+
+/// An ID block, and behind it an ID authentication block.
+pub fn id_block(data: &[u8]) {
+    let (block, auth) = data.split_at(data.len().min(IdBlock::SIZE));
+    if let Ok(block) = IdBlock::parse(block) {
+        assert_eq!(block.to_bytes().as_slice(), &data[..IdBlock::SIZE]);
+        if let Ok(auth) = IdAuth::parse(auth) {
+            let _ = (auth.verify(&block), auth.id_key_digest(), auth.author_key_digest());
+        }
     }
 }

@@ -9,7 +9,8 @@ mod policy;
 mod policy_file;
 
 pub use policy::{
-    Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyRules, TcbMinimum, TcbRule,
+    Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyRules, SignerRule, TcbMinimum,
+    TcbRule,
 };
 pub use policy_file::{PolicyFileError, STRICT};
 

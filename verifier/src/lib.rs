@@ -10,6 +10,7 @@ pub mod abi;
 pub mod binding;
 pub mod evidence;
 pub mod hcl;
+pub mod manifest;
 pub mod measure;
 
 mod der;
@@ -28,7 +29,7 @@ mod claims;
 pub use anchors::{Anchor, TrustAnchors, amd_root};
 pub use appraise::{
     Accept, AttestationResult, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyFileError,
-    PolicyRules, Rejection, STRICT, TcbMinimum, TcbRule, appraise,
+    PolicyRules, Rejection, STRICT, SignerRule, TcbMinimum, TcbRule, appraise,
 };
 pub use claims::{Claims, LeafClaims, PlatformClaims, PolicyClaims, ReportClaims};
 pub use endorsements::{EndorsementError, EndorsementKind, EndorsementRequest, Endorsements};

@@ -12,7 +12,7 @@ use sys::{HELD, MOST};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 9] = [
     ("report", exercise::report),
     ("certificate", exercise::certificate),
     ("crl", exercise::crl),
@@ -20,6 +20,8 @@ const TARGETS: [Target; 7] = [
     ("hcl", exercise::hcl),
     ("cmw", exercise::cmw),
     ("policy", exercise::policy),
+    ("manifest", exercise::manifest),
+    ("id_block", exercise::id_block),
 ];
 
 /// Runs one input and checks how much it made us hold. Small inputs may cost a fixed amount: tables of the parsers.

@@ -3,8 +3,11 @@
 mod forge;
 
 use coffer_verifier::{
-    Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, Rejection, TcbMinimum, TcbRule,
-    abi::{ChipId, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine, report::offset},
+    Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, Rejection, SignerRule, TcbMinimum, TcbRule,
+    abi::{
+        ChipId, FamilyId, HostData, ImageId, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine,
+        report::offset,
+    },
     appraise,
 };
 use forge::World;
@@ -125,6 +128,59 @@ fn identities_match_exactly_and_zero_matches_nothing() {
     assert_eq!(refused(|w| w.patch(offset::KEY_INFO, &[1]), &zero_author), ["author-key"], "enabled, and zero");
     assert_eq!(refused(|w| w.patch(offset::GUEST_SVN, &[5]), &with(|p| p.minimum_guest_svn = 5)), [""; 0]);
     assert_eq!(refused(|w| w.patch(offset::GUEST_SVN, &[4]), &with(|p| p.minimum_guest_svn = 5)), ["guest-svn"]);
+}
+
+#[test]
+fn a_signer_admits_what_it_signed_under_its_names_from_its_version_on() {
+    let rule = SignerRule {
+        author_key: KeyDigest::new([0x66; 48]),
+        family_id: FamilyId::new([7; 16]),
+        image_id: ImageId::new([8; 16]),
+        minimum_guest_svn: 5,
+    };
+    let policy = |rules: &[SignerRule]| EvidencePolicy::default_floor().with_pairs(vec![]).with_signers(rules.to_vec());
+    let signed = |w: &mut World| {
+        w.patch(offset::KEY_INFO, &[1]);
+        w.patch(offset::AUTHOR_KEY_DIGEST, &[0x66; 48]);
+        w.patch(offset::FAMILY_ID, &[7; 16]);
+        w.patch(offset::IMAGE_ID, &[8; 16]);
+        w.patch(offset::GUEST_SVN, &[5]);
+    };
+    let also = |at: usize, bytes: &'static [u8]| {
+        move |w: &mut World| {
+            signed(w);
+            w.patch(at, bytes);
+        }
+    };
+    assert_eq!(refused(signed, &policy(&[rule])), [""; 0]);
+    assert_eq!(refused(also(offset::GUEST_SVN, &[6]), &policy(&[rule])), [""; 0], "an upgrade");
+    assert_eq!(refused(also(offset::MEASUREMENT, &[9; 48]), &policy(&[rule])), [""; 0], "an upgrade");
+    for (at, bytes) in [
+        (offset::GUEST_SVN, &[4][..]),
+        (offset::AUTHOR_KEY_DIGEST, &[0x67]),
+        (offset::AUTHOR_KEY_DIGEST, &[0; 48]),
+        (offset::KEY_INFO, &[0]),
+        (offset::FAMILY_ID, &[6]),
+        (offset::IMAGE_ID, &[6]),
+        (offset::MEASUREMENT, &[0; 48]),
+        (offset::HOST_DATA, &[0; 32]),
+    ] {
+        assert_eq!(refused(also(at, bytes), &policy(&[rule])), ["signer"], "{at:#x} {bytes:?}");
+    }
+    assert_eq!(refused(same, &policy(&[rule])), ["signer"]);
+    // A zero digest is no author, whatever the report says.
+    let nobody = SignerRule { author_key: KeyDigest::new([0; 48]), ..rule };
+    assert_eq!(refused(also(offset::AUTHOR_KEY_DIGEST, &[0; 48]), &policy(&[nobody])), ["signer"]);
+    // Names and author of two rules make no third rule.
+    let crossed = [
+        SignerRule { author_key: KeyDigest::new([0x67; 48]), ..rule },
+        SignerRule { family_id: FamilyId::new([6; 16]), ..rule },
+    ];
+    assert_eq!(refused(signed, &policy(&crossed)), ["signer"]);
+    // A pair admits beside it; where neither fits both say why.
+    let pair = |byte| Pair { measurement: Measurement::new([byte; 48]), host_data: HostData::new([0x22; 32]) };
+    assert_eq!(refused(same, &policy(&[rule]).with_pairs(vec![pair(0x11)])), [""; 0]);
+    assert_eq!(refused(same, &policy(&[rule]).with_pairs(vec![pair(0x12)])), ["measurement-and-workload", "signer"]);
 }
 
 #[test]

@@ -5,8 +5,10 @@ mod forge;
 use std::path::Path;
 
 use coffer_verifier::{
-    Evidence, EvidencePolicy, STRICT,
-    abi::{CertKind, CertTable},
+    Evidence, EvidencePolicy, P384PublicKey, STRICT, UnixTime,
+    abi::{CertKind, CertTable, Measurement, WorkloadDigest},
+    manifest::{Component, Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
+    measure::{IdAuth, IdBlock, Signed},
 };
 use forge::World;
 
@@ -47,6 +49,32 @@ fn seeds() {
     coffer_verifier::HclBlob::parse(&hcl).unwrap();
     EvidencePolicy::from_toml(STRICT).unwrap();
 
+    let manifest = ReferenceManifest::new(Contents {
+        name: "web".into(),
+        sequence: 1,
+        created: UnixTime(1_000),
+        expires: UnixTime(2_000),
+        components: vec![Component { name: "kernel".into(), sha256: [1; 32] }],
+        workload: WorkloadDigest::new([2; 32]),
+        measurements: vec![MeasuredLaunch {
+            vcpus: 1,
+            vcpu_type: "EPYC-Milan".into(),
+            measurement: Measurement::new([3; 48]),
+        }],
+    });
+    let manifest = manifest.unwrap();
+    // The curve's base point: a key whose private number everybody knows.
+    let key = P384PublicKey::from_point(BASE_X, BASE_Y).unwrap();
+    let envelope = SignedManifest::of(&manifest).with_signature(&key, [5; 96]);
+    let block = IdBlock {
+        measurement: Measurement::new([3; 48]),
+        family_id: *b"family----------",
+        image_id: *b"image-----------",
+        guest_svn: 7,
+        policy: 0x3_0000,
+    };
+    let auth = IdAuth::new(Signed { key: &key, signature: &[5; 96] }, None).unwrap();
+
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     for (target, name, data) in [
         ("report", "version-3", report.clone()),
@@ -60,9 +88,23 @@ fn seeds() {
         ("cmw", "full", evidence.to_cmw()),
         ("cmw", "empty", Evidence::default().to_cmw()),
         ("policy", "strict.toml", STRICT.as_bytes().to_vec()),
+        ("manifest", "envelope.json", envelope.to_json().into_bytes()),
+        ("manifest", "payload.json", manifest.to_bytes()),
+        ("id_block", "block-and-auth", [block.to_bytes().as_slice(), auth.as_bytes()].concat()),
         ("policy", "lists.toml", format!("measurements = [\"{}\"]\nchips = \"any\"\n", "ab".repeat(48)).into_bytes()),
     ] {
         std::fs::create_dir_all(corpus.join(target)).unwrap();
         std::fs::write(corpus.join(target).join(name), data).unwrap();
     }
 }
+
+const BASE_X: [u8; 48] = [
+    0xaa, 0x87, 0xca, 0x22, 0xbe, 0x8b, 0x05, 0x37, 0x8e, 0xb1, 0xc7, 0x1e, 0xf3, 0x20, 0xad, 0x74, 0x6e, 0x1d, 0x3b,
+    0x62, 0x8b, 0xa7, 0x9b, 0x98, 0x59, 0xf7, 0x41, 0xe0, 0x82, 0x54, 0x2a, 0x38, 0x55, 0x02, 0xf2, 0x5d, 0xbf, 0x55,
+    0x29, 0x6c, 0x3a, 0x54, 0x5e, 0x38, 0x72, 0x76, 0x0a, 0xb7,
+];
+const BASE_Y: [u8; 48] = [
+    0x36, 0x17, 0xde, 0x4a, 0x96, 0x26, 0x2c, 0x6f, 0x5d, 0x9e, 0x98, 0xbf, 0x92, 0x92, 0xdc, 0x29, 0xf8, 0xf4, 0x1d,
+    0xbd, 0x28, 0x9a, 0x14, 0x7c, 0xe9, 0xda, 0x31, 0x13, 0xb5, 0xf0, 0xb8, 0xc0, 0x0a, 0x60, 0xb1, 0xce, 0x1d, 0x7e,
+    0x81, 0x9d, 0x7a, 0x43, 0x1d, 0x7c, 0x90, 0xea, 0x0e, 0x5f,
+];

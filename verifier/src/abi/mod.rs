@@ -19,5 +19,6 @@ pub use product::{ProductLine, TcbLayout, UnknownProduct};
 pub use report::{Cpuid, FirmwareVersion, REPORT_LEN, Report, ReportError, ReportTcbs, SIGNED_LEN};
 pub use tcb::{TcbError, TcbVersion};
 pub use words::{
-    ChipId, HostData, KeyDigest, Measurement, ReportData, ReportId, SpkiDigest, WordError, WorkloadDigest,
+    ChipId, FamilyId, HostData, ImageId, KeyDigest, Measurement, ReportData, ReportId, SpkiDigest, WordError,
+    WorkloadDigest,
 };

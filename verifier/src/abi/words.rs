@@ -119,6 +119,12 @@ word!(
     /// SHA-384 of an ID or author key structure (`ID_KEY_DIGEST`, `AUTHOR_KEY_DIGEST`).
     KeyDigest, 48, "KEY_DIGEST");
 word!(
+    /// Family of guests that an author names in an ID block (`FAMILY_ID`).
+    FamilyId, 16, "FAMILY_ID");
+word!(
+    /// Image that an author names in an ID block (`IMAGE_ID`).
+    ImageId, 16, "IMAGE_ID");
+word!(
     /// SHA-256 over the bytes of a workload spec; stands in HOST_DATA and on the measured command line.
     WorkloadDigest, 32, "workload digest");
 word!(

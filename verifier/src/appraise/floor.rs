@@ -1,9 +1,9 @@
 //! The checks of the typed floor. Each writes one line, whether it passes or not.
 
-use super::policy::{Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, TcbMinimum, TcbRule};
+use super::policy::{Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum, TcbRule};
 use crate::{
     CheckLine, Reason,
-    abi::{Report, TcbVersion},
+    abi::{FamilyId, ImageId, Report, TcbVersion},
     verify::VerifiedReport,
 };
 
@@ -287,14 +287,7 @@ fn identities(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
         &policy.host_data,
         "the guest was launched for another workload spec",
     );
-    let pair = Pair { measurement, host_data };
-    floor.listed(
-        "measurement-and-workload",
-        &pair,
-        !measurement.is_zero() && !host_data.is_zero(),
-        &policy.pairs,
-        "this platform was not admitted for this workload",
-    );
+    admission(floor, report, policy);
     let id_key = report.id_key_digest();
     floor.listed("id-key", &id_key, !id_key.is_zero(), &policy.id_keys, "launch with an ID block by a listed key");
     let author_key = report.author_key_digest();
@@ -305,6 +298,57 @@ fn identities(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
         &policy.author_keys,
         "launch with an ID block whose key a listed author signed",
     );
+}
+
+/// By pair or by signer: one is enough, and where none fits both say why.
+fn admission(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
+    let pair = Pair { measurement: report.measurement(), host_data: report.host_data() };
+    let signed = SignerRule {
+        author_key: report.author_key_digest(),
+        family_id: FamilyId::new(report.family_id()),
+        image_id: ImageId::new(report.image_id()),
+        minimum_guest_svn: report.guest_svn(),
+    };
+    let found = if report.key_info().author_key_en { signed.describe("") } else { "no author key".to_owned() };
+    if let Some(rule) = policy.signers.iter().find(|rule| rule.admits(report)) {
+        floor.check(true, "signer", found, rule, "");
+        return;
+    }
+    if policy.signers.is_empty() || policy.pairs != Accept::Only(Vec::new()) {
+        floor.listed(
+            "measurement-and-workload",
+            &pair,
+            !pair.measurement.is_zero() && !pair.host_data.is_zero(),
+            &policy.pairs,
+            "this platform was not admitted for this workload",
+        );
+    }
+    let by_pair = match &policy.pairs {
+        Accept::Any => true,
+        Accept::Only(list) => list.contains(&pair),
+    };
+    if !policy.signers.is_empty() && !by_pair {
+        floor.check(
+            false,
+            "signer",
+            found,
+            one_of(&policy.signers),
+            "launch with an ID block that a listed author signed for this family and image, at a version not below the least",
+        );
+    }
+}
+
+impl SignerRule {
+    fn describe(&self, or_higher: &str) -> String {
+        let Self { author_key, family_id, image_id, minimum_guest_svn } = self;
+        format!("author {author_key} family {family_id} image {image_id} svn {minimum_guest_svn}{or_higher}")
+    }
+}
+
+impl core::fmt::Display for SignerRule {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.describe(" or higher"))
+    }
 }
 
 impl core::fmt::Display for Pair {

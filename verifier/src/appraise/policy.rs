@@ -1,7 +1,8 @@
 //! What an operator demands of evidence, typed. Every waiver has a name; nothing is skipped by absence.
 
 use crate::abi::{
-    ChipId, GuestPolicy, HostData, KeyDigest, Measurement, PlatformBit, PlatformInfo, PolicyBit, ProductLine,
+    ChipId, FamilyId, GuestPolicy, HostData, ImageId, KeyDigest, Measurement, PlatformBit, PlatformInfo, PolicyBit,
+    ProductLine, Report,
 };
 
 /// Which values are accepted.
@@ -160,6 +161,40 @@ pub struct Pair {
     pub host_data: HostData,
 }
 
+/// An author whose signed launches are admitted, so that a rule outlives an upgrade of platform or workload.
+///
+/// The author's signature covers MEASUREMENT, FAMILY_ID, IMAGE_ID, GUEST_SVN and POLICY, and the secure processor let the
+/// guest start only because it fits. HOST_DATA is not covered: the host chooses it. It still names the workload, since
+/// the measured command line states the workload digest and our measured init ends the guest where HOST_DATA states
+/// another. So an author key vouches for platforms that do so: it must sign measurements of Coffer's platform alone, and
+/// whoever cannot say that of an author lists (measurement, workload) pairs or signed manifests instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerRule {
+    /// AUTHOR_KEY_DIGEST; counts only with AUTHOR_KEY_EN, and zero matches nothing.
+    pub author_key: KeyDigest,
+    /// FAMILY_ID.
+    pub family_id: FamilyId,
+    /// IMAGE_ID.
+    pub image_id: ImageId,
+    /// Least GUEST_SVN.
+    pub minimum_guest_svn: u32,
+}
+
+impl SignerRule {
+    /// True if the author signed this launch, under these names, at this version or a later one.
+    pub fn admits(&self, report: &Report) -> bool {
+        report.key_info().author_key_en
+            && !self.author_key.is_zero()
+            && !report.measurement().is_zero()
+            && !report.host_data().is_zero()
+            && report.author_key_digest() == self.author_key
+            && report.family_id() == *self.family_id.as_bytes()
+            && report.image_id() == *self.image_id.as_bytes()
+            && report.guest_svn() >= self.minimum_guest_svn
+    }
+}
+
 /// Appraisal policy for evidence: the typed floor. Which roots are accepted is not here but in
 /// [`crate::TrustAnchors`], so no policy can admit simulated evidence by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +229,8 @@ pub struct EvidencePolicy {
     pub host_data: Accept<HostData>,
     /// MEASUREMENT together with HOST_DATA.
     pub pairs: Accept<Pair>,
+    /// Authors whose signed launches need no listed pair. Empty: none.
+    pub signers: Vec<SignerRule>,
     /// ID_KEY_DIGEST.
     pub id_keys: Accept<KeyDigest>,
     /// AUTHOR_KEY_DIGEST, which counts only with AUTHOR_KEY_EN.
@@ -222,6 +259,7 @@ impl EvidencePolicy {
             measurements: Accept::Any,
             host_data: Accept::Any,
             pairs: Accept::Any,
+            signers: Vec::new(),
             id_keys: Accept::Any,
             author_keys: Accept::Any,
         }
@@ -245,6 +283,12 @@ impl EvidencePolicy {
     #[must_use]
     pub fn with_pairs(mut self, accepted: Vec<Pair>) -> Self {
         self.pairs = Accept::Only(accepted);
+        self
+    }
+    /// Accepts, beside the pairs, what one of these authors signed.
+    #[must_use]
+    pub fn with_signers(mut self, accepted: Vec<SignerRule>) -> Self {
+        self.signers = accepted;
         self
     }
 }

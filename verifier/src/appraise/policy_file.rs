@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::policy::{Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, TcbMinimum};
+use super::policy::{Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum};
 use crate::abi::{ChipId, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine};
 
 /// Why text is not a policy.
@@ -98,6 +98,8 @@ struct PolicyFile {
     measurements: Option<AnyOr<Measurement>>,
     host_data: Option<AnyOr<HostData>>,
     pairs: Option<AnyOr<Pair>>,
+    #[serde(default)]
+    signers: Vec<SignerRule>,
     id_keys: Option<AnyOr<KeyDigest>>,
     author_keys: Option<AnyOr<KeyDigest>>,
 }
@@ -175,7 +177,10 @@ impl EvidencePolicy {
         policy.current_mitigations = file.current_mitigations;
         policy.minimum_guest_svn = file.minimum_guest_svn;
         policy.host_data = file.host_data.map_or(Accept::Any, Accept::from);
-        policy.pairs = file.pairs.map_or(Accept::Any, Accept::from);
+        // Whoever lists signers and no pairs means these signers, not everybody.
+        let unlisted = if file.signers.is_empty() { Accept::Any } else { Accept::Only(Vec::new()) };
+        policy.pairs = file.pairs.map_or(unlisted, Accept::from);
+        policy.signers = file.signers;
         policy.measurements = file.measurements.ok_or(E::NoMeasurements)?.into();
         Ok(policy)
     }
@@ -198,6 +203,23 @@ mod tests {
     #[test]
     fn a_file_that_only_waives_the_measurement_is_the_default_floor() {
         assert_eq!(EvidencePolicy::from_toml("measurements = \"any\"").unwrap(), EvidencePolicy::default_floor());
+    }
+
+    #[test]
+    fn signers_without_pairs_admit_nobody_else() {
+        let rule = format!(
+            "measurements = \"any\"\nsigners = [{{ author_key = \"{}\", family_id = \"{}\", image_id = \"{}\", \
+             minimum_guest_svn = 3 }}]\n",
+            "ab".repeat(48),
+            "01".repeat(16),
+            "02".repeat(16)
+        );
+        let policy = EvidencePolicy::from_toml(&rule).unwrap();
+        assert_eq!(policy.pairs, Accept::Only(vec![]));
+        assert_eq!(policy.signers[0].minimum_guest_svn, 3);
+        assert_eq!(EvidencePolicy::from_toml(&format!("{rule}pairs = \"any\"")).unwrap().pairs, Accept::Any);
+        let without_svn = rule.replace("minimum_guest_svn = 3", "extra = 3");
+        assert!(matches!(EvidencePolicy::from_toml(&without_svn), Err(PolicyFileError::Toml(_))));
     }
 
     #[test]

@@ -1,0 +1,346 @@
+//! What a reference manifest says.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    UnixTime,
+    abi::{Measurement, WorkloadDigest},
+};
+
+/// Why bytes are no reference manifest, or no envelope of one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Longer than any manifest.
+    #[error("{part} has {found} bytes, more than {limit}")]
+    TooLong {
+        /// `envelope` or `manifest`.
+        part: &'static str,
+        /// Bytes given.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Not JSON, an unknown or missing key, or a value of another kind.
+    #[error("{part}: {message}")]
+    Json {
+        /// `envelope` or `manifest`.
+        part: &'static str,
+        /// The parser's words.
+        message: String,
+    },
+    /// A value that means nothing.
+    #[error("{field}: expected {expected}")]
+    Field {
+        /// Where.
+        field: String,
+        /// What stands there in a good one.
+        expected: &'static str,
+    },
+}
+
+/// One file or part of the platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// `kernel`, `initrd`, `module xyz.ko` …
+    pub name: String,
+    /// SHA-256 of its bytes.
+    pub sha256: [u8; 32],
+}
+
+/// The measurement of the workload on one shape of machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasuredLaunch {
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// QEMU's name of their type, whose signature is measured.
+    pub vcpu_type: String,
+    /// Launch digest.
+    pub measurement: Measurement,
+}
+
+/// What stands in a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Name; one of a name replaces the older one.
+    pub name: String,
+    /// Number that only grows within a name, 1 to [`MAX_SEQUENCE`].
+    pub sequence: u64,
+    /// When it was made.
+    pub created: UnixTime,
+    /// From when on it admits nothing.
+    pub expires: UnixTime,
+    /// What the platform was made of; for people and auditors, the measurements say the same.
+    pub components: Vec<Component>,
+    /// Digest of the workload spec.
+    pub workload: WorkloadDigest,
+    /// Its launches, each admitted.
+    pub measurements: Vec<MeasuredLaunch>,
+}
+
+/// A manifest without a wrong value. Whether anybody signed it is not said here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferenceManifest(Contents);
+
+impl ReferenceManifest {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// [`ManifestError::Field`] names the first value that means nothing.
+    pub fn new(contents: Contents) -> Result<Self, ManifestError> {
+        let field = |field: &str, expected| Err(ManifestError::Field { field: field.into(), expected });
+        if !is_word(&contents.name, 128) {
+            return field("name", "1 to 128 printable ASCII characters without spaces");
+        }
+        if !(1..=MAX_SEQUENCE).contains(&contents.sequence) {
+            return field("sequence", "1 to 9007199254740991");
+        }
+        if contents.created.0 < 0 || contents.expires <= contents.created {
+            return field("expires", "a time after created, which is after 1970");
+        }
+        if contents.workload.is_zero() {
+            return field("workload_digest", "a digest that is not zero");
+        }
+        if !(1..=MAX_ENTRIES).contains(&contents.measurements.len()) {
+            return field("measurements", "1 to 256 entries");
+        }
+        if contents.components.len() > MAX_ENTRIES {
+            return field("components", "at most 256 entries");
+        }
+        let mut shapes = BTreeSet::new();
+        for (at, launch) in contents.measurements.iter().enumerate() {
+            let place = |name: &str| format!("measurements[{at}].{name}");
+            if launch.vcpus == 0 {
+                return field(&place("vcpus"), "1 or more");
+            }
+            if !is_word(&launch.vcpu_type, 32) {
+                return field(&place("vcpu_type"), "1 to 32 printable ASCII characters without spaces");
+            }
+            if launch.measurement.is_zero() {
+                return field(&place("measurement"), "a digest that is not zero");
+            }
+            if !shapes.insert((launch.vcpus, launch.vcpu_type.as_str())) {
+                return field(&place("vcpus"), "each number and type once");
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (at, component) in contents.components.iter().enumerate() {
+            let place = format!("components[{at}].name");
+            if component.name.is_empty() || component.name.len() > 128 || component.name.chars().any(char::is_control) {
+                return field(&place, "1 to 128 bytes without control characters");
+            }
+            if !names.insert(component.name.as_str()) {
+                return field(&place, "each name once");
+            }
+        }
+        Ok(Self(contents))
+    }
+
+    /// Parses the payload of an envelope.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_PAYLOAD {
+            return Err(ManifestError::TooLong { part: "manifest", found: bytes.len(), limit: MAX_PAYLOAD });
+        }
+        let wire: Wire = serde_json::from_slice(bytes)
+            .map_err(|error| ManifestError::Json { part: "manifest", message: error.to_string() })?;
+        if wire.version != VERSION {
+            return Err(ManifestError::Field { field: "version".into(), expected: "1" });
+        }
+        let time = |field: &str, text: &str| {
+            UnixTime::parse(text)
+                .map_err(|_| ManifestError::Field { field: field.into(), expected: "a time like 2026-09-20T00:00:00Z" })
+        };
+        let components = wire.components.into_iter().enumerate().map(|(at, one)| {
+            let sha256 = hex32(&one.sha256).ok_or_else(|| ManifestError::Field {
+                field: format!("components[{at}].sha256"),
+                expected: "64 lower-case hexadecimal digits",
+            })?;
+            Ok(Component { name: one.name, sha256 })
+        });
+        let launch = |one: WireLaunch| MeasuredLaunch {
+            vcpus: one.vcpus,
+            vcpu_type: one.vcpu_type,
+            measurement: one.measurement,
+        };
+        Self::new(Contents {
+            created: time("created", &wire.created)?,
+            expires: time("expires", &wire.expires)?,
+            components: components.collect::<Result<_, _>>()?,
+            measurements: wire.measurements.into_iter().map(launch).collect(),
+            name: wire.name,
+            sequence: wire.sequence,
+            workload: wire.workload_digest,
+        })
+    }
+
+    /// The payload to sign.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Contents { name, sequence, created, expires, components, workload, measurements } = &self.0;
+        let wire = Wire {
+            version: VERSION,
+            name: name.clone(),
+            sequence: *sequence,
+            created: created.to_string(),
+            expires: expires.to_string(),
+            components: components
+                .iter()
+                .map(|one| WireComponent { name: one.name.clone(), sha256: hex::encode(one.sha256) })
+                .collect(),
+            workload_digest: *workload,
+            measurements: measurements
+                .iter()
+                .map(|one| WireLaunch {
+                    vcpus: one.vcpus,
+                    vcpu_type: one.vcpu_type.clone(),
+                    measurement: one.measurement,
+                })
+                .collect(),
+        };
+        serde_json::to_vec_pretty(&wire).expect("strings and numbers are JSON")
+    }
+
+    /// What it says.
+    pub fn contents(&self) -> &Contents {
+        &self.0
+    }
+
+    /// Every measurement of it, each admitted for [`Contents::workload`].
+    pub fn measurements(&self) -> impl Iterator<Item = &Measurement> {
+        self.0.measurements.iter().map(|launch| &launch.measurement)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    version: u32,
+    name: String,
+    sequence: u64,
+    created: String,
+    expires: String,
+    components: Vec<WireComponent>,
+    workload_digest: WorkloadDigest,
+    measurements: Vec<WireLaunch>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireComponent {
+    name: String,
+    sha256: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireLaunch {
+    vcpus: u32,
+    vcpu_type: String,
+    measurement: Measurement,
+}
+
+fn hex32(text: &str) -> Option<[u8; 32]> {
+    let bytes: [u8; 32] = hex::decode(text).ok()?.try_into().ok()?;
+    (hex::encode(bytes) == text).then_some(bytes)
+}
+
+/// Printable ASCII without spaces, so that it reads the same in a log, on a command line and in a table.
+fn is_word(text: &str, limit: usize) -> bool {
+    !text.is_empty() && text.len() <= limit && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Largest whole number every JSON reader keeps (RFC 8259 §6).
+pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
+const VERSION: u32 = 1;
+const MAX_ENTRIES: usize = 256;
+pub(super) const MAX_PAYLOAD: usize = 128 * 1024;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn contents() -> Contents {
+        Contents {
+            name: "registry.example/web:1".into(),
+            sequence: 7,
+            created: UnixTime(1_000),
+            expires: UnixTime(2_000),
+            components: vec![Component { name: "kernel".into(), sha256: [1; 32] }],
+            workload: WorkloadDigest::new([2; 32]),
+            measurements: vec![
+                MeasuredLaunch { vcpus: 1, vcpu_type: "EPYC-Milan".into(), measurement: Measurement::new([3; 48]) },
+                MeasuredLaunch { vcpus: 2, vcpu_type: "EPYC-Milan".into(), measurement: Measurement::new([4; 48]) },
+            ],
+        }
+    }
+
+    #[test]
+    fn parses_what_it_writes() {
+        let manifest = ReferenceManifest::new(contents()).unwrap();
+        assert_eq!(ReferenceManifest::parse(&manifest.to_bytes()), Ok(manifest));
+    }
+
+    #[test]
+    fn refuses_values_that_mean_nothing_and_names_them() {
+        let refused = |change: &dyn Fn(&mut Contents)| {
+            let mut contents = contents();
+            change(&mut contents);
+            match ReferenceManifest::new(contents) {
+                Err(ManifestError::Field { field, .. }) => field,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(refused(&|c| c.name = String::new()), "name");
+        assert_eq!(refused(&|c| c.name = "a b".into()), "name");
+        assert_eq!(refused(&|c| c.name = "a".repeat(129)), "name");
+        assert_eq!(refused(&|c| c.sequence = 0), "sequence");
+        assert_eq!(refused(&|c| c.sequence = MAX_SEQUENCE + 1), "sequence");
+        assert_eq!(refused(&|c| c.expires = c.created), "expires");
+        assert_eq!(refused(&|c| c.created = UnixTime(-1)), "expires");
+        assert_eq!(refused(&|c| c.workload = WorkloadDigest::new([0; 32])), "workload_digest");
+        assert_eq!(refused(&|c| c.measurements.clear()), "measurements");
+        assert_eq!(
+            refused(&|c| c.measurements[1].measurement = Measurement::new([0; 48])),
+            "measurements[1].measurement"
+        );
+        assert_eq!(refused(&|c| c.measurements[1].vcpus = 1), "measurements[1].vcpus");
+        assert_eq!(refused(&|c| c.measurements[0].vcpus = 0), "measurements[0].vcpus");
+        assert_eq!(refused(&|c| c.measurements[0].vcpu_type.clear()), "measurements[0].vcpu_type");
+        assert_eq!(refused(&|c| c.components[0].name = "a\n".into()), "components[0].name");
+        assert_eq!(refused(&|c| c.components.push(c.components[0].clone())), "components[1].name");
+        assert_eq!(refused(&|c| c.components = vec![c.components[0].clone(); 257]), "components");
+    }
+
+    #[test]
+    fn refuses_unknown_keys_versions_and_other_json() {
+        let good = String::from_utf8(ReferenceManifest::new(contents()).unwrap().to_bytes()).unwrap();
+        let with = |from: &str, to: &str| {
+            assert!(good.contains(from), "{from}");
+            ReferenceManifest::parse(good.replacen(from, to, 1).as_bytes()).unwrap_err()
+        };
+        assert!(
+            matches!(with("\"version\": 1", "\"version\": 2"), ManifestError::Field { field, .. } if field == "version")
+        );
+        for (from, to) in [
+            ("\"version\": 1", "\"version\": 1, \"extra\": 1"),
+            ("\"version\": 1", "\"version\": 1, \"version\": 1"),
+            ("\"vcpus\": 1", "\"vcpus\": 1, \"extra\": 1"),
+            ("\"vcpus\": 1", "\"vcpus\": -1"),
+            ("\"sequence\": 7", "\"sequence\": 7.5"),
+            ("\"name\": \"kernel\",", ""),
+            ("0303", "03"),
+        ] {
+            assert!(matches!(with(from, to), ManifestError::Json { .. }), "{from} {to}");
+        }
+        assert!(matches!(with("0101", "01"), ManifestError::Field { field, .. } if field == "components[0].sha256"));
+        assert!(
+            matches!(with("1970-01-01T00:16:40Z", "noon"), ManifestError::Field { field, .. } if field == "created")
+        );
+        assert!(matches!(ReferenceManifest::parse(&vec![b' '; MAX_PAYLOAD + 1]), Err(ManifestError::TooLong { .. })));
+        assert!(matches!(ReferenceManifest::parse(b"{}x"), Err(ManifestError::Json { .. })));
+    }
+}

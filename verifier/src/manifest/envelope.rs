@@ -1,0 +1,344 @@
+//! The signed envelope, and what may be believed of it.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::document::{MAX_PAYLOAD, ManifestError, ReferenceManifest};
+use crate::{
+    UnixTime,
+    abi::SpkiDigest,
+    public_key::{P384PublicKey, SIGNATURE_SIZE},
+};
+
+/// Type of the payload; it is signed with the payload, so no signature over something else passes for one of these.
+pub const PAYLOAD_TYPE: &str = "application/vnd.coffer.reference-manifest.v1+json";
+
+/// Why a manifest is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestRefusal {
+    /// No signature is by a key that is listed.
+    #[error("manifest is signed by {}, and none of the {listed} manifest keys listed is that", list(.found))]
+    UnknownKey {
+        /// Keys that the envelope names.
+        found: Vec<SpkiDigest>,
+        /// Number of keys listed.
+        listed: usize,
+    },
+    /// A listed key's signature is wrong.
+    #[error("signature of manifest key {key} does not verify")]
+    Signature {
+        /// Which key.
+        key: SpkiDigest,
+    },
+    /// Its time is over.
+    #[error("manifest expired at {at}, it is {now}")]
+    Expired {
+        /// When.
+        at: UnixTime,
+        /// The caller's time.
+        now: UnixTime,
+    },
+    /// Signed, and no manifest.
+    #[error("signed payload is no manifest")]
+    Payload(#[source] ManifestError),
+}
+
+/// An envelope, parsed; nobody believes it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedManifest {
+    payload: Vec<u8>,
+    signatures: Vec<(SpkiDigest, [u8; SIGNATURE_SIZE])>,
+}
+
+/// A manifest that a listed key signed. Only [`SignedManifest::verify`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedManifest {
+    manifest: ReferenceManifest,
+    signer: SpkiDigest,
+}
+
+/// The bytes a manifest key signs: DSSE's pre-authentication encoding of [`PAYLOAD_TYPE`] and the payload.
+pub fn signing_input(payload: &[u8]) -> Vec<u8> {
+    let mut input = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), payload.len()).into_bytes();
+    input.extend_from_slice(payload);
+    input
+}
+
+impl SignedManifest {
+    /// An envelope around a manifest, without signatures.
+    pub fn of(manifest: &ReferenceManifest) -> Self {
+        Self { payload: manifest.to_bytes(), signatures: Vec::new() }
+    }
+
+    /// The bytes to sign: [`signing_input`] of the payload.
+    pub fn signing_input(&self) -> Vec<u8> {
+        signing_input(&self.payload)
+    }
+
+    /// Adds a signature over [`SignedManifest::signing_input`].
+    #[must_use]
+    pub fn with_signature(mut self, key: &P384PublicKey, signature: [u8; SIGNATURE_SIZE]) -> Self {
+        self.signatures.push((key.spki_digest(), signature));
+        self
+    }
+
+    /// Reads an envelope.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_ENVELOPE {
+            return Err(ManifestError::TooLong { part: "envelope", found: bytes.len(), limit: MAX_ENVELOPE });
+        }
+        let wire: Wire = serde_json::from_slice(bytes)
+            .map_err(|error| ManifestError::Json { part: "envelope", message: error.to_string() })?;
+        let field = |field: String, expected| ManifestError::Field { field, expected };
+        if wire.payload_type != PAYLOAD_TYPE {
+            return Err(field("payload_type".into(), PAYLOAD_TYPE));
+        }
+        if !(1..=MAX_SIGNATURES).contains(&wire.signatures.len()) {
+            return Err(field("signatures".into(), "1 to 8 entries"));
+        }
+        let payload = STANDARD.decode(&wire.payload).map_err(|_| field("payload".into(), "base64"))?;
+        let mut signatures: Vec<(SpkiDigest, [u8; SIGNATURE_SIZE])> = Vec::with_capacity(wire.signatures.len());
+        for (at, one) in wire.signatures.iter().enumerate() {
+            if one.algorithm != ALGORITHM {
+                return Err(field(format!("signatures[{at}].algorithm"), ALGORITHM));
+            }
+            if signatures.iter().any(|(key, _)| *key == one.key) {
+                return Err(field(format!("signatures[{at}].key"), "each key once"));
+            }
+            let signature = STANDARD.decode(&one.signature).ok().and_then(|bytes| bytes.try_into().ok());
+            let signature =
+                signature.ok_or_else(|| field(format!("signatures[{at}].signature"), "base64 of 96 bytes"))?;
+            signatures.push((one.key, signature));
+        }
+        Ok(Self { payload, signatures })
+    }
+
+    /// Writes the envelope.
+    pub fn to_json(&self) -> String {
+        let wire = Wire {
+            payload_type: PAYLOAD_TYPE.into(),
+            payload: STANDARD.encode(&self.payload),
+            signatures: self
+                .signatures
+                .iter()
+                .map(|(key, signature)| WireSignature {
+                    key: *key,
+                    algorithm: ALGORITHM.into(),
+                    signature: STANDARD.encode(signature),
+                })
+                .collect(),
+        };
+        serde_json::to_string_pretty(&wire).expect("strings are JSON")
+    }
+
+    /// The signed bytes, as they came.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Keys the envelope names.
+    pub fn keys(&self) -> impl Iterator<Item = &SpkiDigest> {
+        self.signatures.iter().map(|(key, _)| key)
+    }
+
+    /// What it says, whoever wrote it: to show, never to rely on.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn unverified(&self) -> Result<ReferenceManifest, ManifestError> {
+        ReferenceManifest::parse(&self.payload)
+    }
+
+    /// Checks the signatures by listed keys. One of them must be there, and each that is there must be right.
+    ///
+    /// # Errors
+    /// [`ManifestRefusal`]. Whether its time is over is asked with [`VerifiedManifest::current`].
+    pub fn verify(&self, listed: &[P384PublicKey]) -> Result<VerifiedManifest, ManifestRefusal> {
+        let input = self.signing_input();
+        let mut signer = None;
+        for (name, signature) in &self.signatures {
+            let Some(key) = listed.iter().find(|key| key.spki_digest() == *name) else { continue };
+            if !key.verifies(&input, signature) {
+                return Err(ManifestRefusal::Signature { key: *name });
+            }
+            signer = signer.or(Some(*name));
+        }
+        let signer = signer.ok_or_else(|| ManifestRefusal::UnknownKey {
+            found: self.keys().copied().collect(),
+            listed: listed.len(),
+        })?;
+        let manifest = ReferenceManifest::parse(&self.payload).map_err(ManifestRefusal::Payload)?;
+        Ok(VerifiedManifest { manifest, signer })
+    }
+}
+
+impl VerifiedManifest {
+    /// What the listed key signed.
+    pub fn manifest(&self) -> &ReferenceManifest {
+        &self.manifest
+    }
+
+    /// The listed key.
+    pub fn signer(&self) -> &SpkiDigest {
+        &self.signer
+    }
+
+    /// What it says, as long as its time is not over.
+    ///
+    /// # Errors
+    /// [`ManifestRefusal::Expired`].
+    pub fn current(&self, now: UnixTime) -> Result<&ReferenceManifest, ManifestRefusal> {
+        let at = self.manifest.contents().expires;
+        if now < at { Ok(&self.manifest) } else { Err(ManifestRefusal::Expired { at, now }) }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    payload_type: String,
+    payload: String,
+    signatures: Vec<WireSignature>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSignature {
+    key: SpkiDigest,
+    algorithm: String,
+    signature: String,
+}
+
+fn list(keys: &[SpkiDigest]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+const ALGORITHM: &str = "ES384";
+const MAX_SIGNATURES: usize = 8;
+/// Base64 of the longest payload, and room for the signatures.
+const MAX_ENVELOPE: usize = MAX_PAYLOAD / 3 * 4 + 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use p384::ecdsa::{Signature, SigningKey, signature::Signer as _};
+
+    use super::super::document::tests::contents;
+    use super::*;
+
+    fn pair(seed: u8) -> (SigningKey, P384PublicKey) {
+        let key = SigningKey::from_slice(&[seed; 48]).unwrap();
+        let public = P384PublicKey::from_sec1(key.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
+        (key, public)
+    }
+
+    fn sign(envelope: SignedManifest, seed: u8) -> SignedManifest {
+        let (key, public) = pair(seed);
+        let signature: Signature = key.sign(&envelope.signing_input());
+        envelope.with_signature(&public, signature.to_bytes().into())
+    }
+
+    fn signed(seed: u8) -> SignedManifest {
+        sign(SignedManifest::of(&ReferenceManifest::new(contents()).unwrap()), seed)
+    }
+
+    #[test]
+    fn the_signed_bytes_are_dsse_with_our_type() {
+        let text = String::from_utf8(signing_input(b"{}")).unwrap();
+        assert_eq!(text, "DSSEv1 49 application/vnd.coffer.reference-manifest.v1+json 2 {}");
+    }
+
+    #[test]
+    fn a_listed_keys_manifest_is_believed_until_it_expires() {
+        let envelope = SignedManifest::parse(signed(5).to_json().as_bytes()).unwrap();
+        assert_eq!(envelope, SignedManifest::parse(envelope.to_json().as_bytes()).unwrap());
+        let verified = envelope.verify(&[pair(4).1, pair(5).1]).unwrap();
+        assert_eq!(verified.signer(), &pair(5).1.spki_digest());
+        assert_eq!(verified.manifest().contents(), &contents());
+        assert!(verified.current(UnixTime(1_999)).is_ok());
+        let expired = ManifestRefusal::Expired { at: UnixTime(2_000), now: UnixTime(2_000) };
+        assert_eq!(verified.current(UnixTime(2_000)), Err(expired));
+    }
+
+    #[test]
+    fn other_keys_and_no_keys_are_refused() {
+        let found = vec![pair(5).1.spki_digest()];
+        for listed in [vec![], vec![pair(4).1]] {
+            let refusal = ManifestRefusal::UnknownKey { found: found.clone(), listed: listed.len() };
+            assert_eq!(signed(5).verify(&listed), Err(refusal));
+        }
+        assert!(matches!(
+            SignedManifest::of(&ReferenceManifest::new(contents()).unwrap()).verify(&[pair(5).1]),
+            Err(ManifestRefusal::UnknownKey { .. })
+        ));
+    }
+
+    #[test]
+    fn one_listed_key_is_enough_and_a_wrong_listed_signature_is_too_much() {
+        let both = sign(signed(5), 6);
+        assert_eq!(both.verify(&[pair(6).1]).unwrap().signer(), &pair(6).1.spki_digest());
+        let mut bad = both;
+        bad.signatures[1].1[95] ^= 1;
+        assert!(bad.verify(&[pair(5).1]).is_ok());
+        let key = pair(6).1.spki_digest();
+        assert_eq!(bad.verify(&[pair(5).1, pair(6).1]), Err(ManifestRefusal::Signature { key }));
+    }
+
+    #[test]
+    fn any_changed_byte_of_the_payload_is_refused() {
+        let good = signed(5);
+        let listed = [pair(5).1];
+        for at in 0..good.payload.len() {
+            let mut bad = good.clone();
+            bad.payload[at] ^= 1;
+            assert!(matches!(bad.verify(&listed), Err(ManifestRefusal::Signature { .. })), "byte {at}");
+        }
+        let mut longer = good;
+        longer.payload.push(b' ');
+        assert!(matches!(longer.verify(&listed), Err(ManifestRefusal::Signature { .. })));
+    }
+
+    #[test]
+    fn a_signature_over_the_bare_payload_is_no_signature() {
+        let (key, public) = pair(5);
+        let envelope = SignedManifest::of(&ReferenceManifest::new(contents()).unwrap());
+        let signature: Signature = key.sign(envelope.payload());
+        let envelope = envelope.with_signature(&public, signature.to_bytes().into());
+        assert!(matches!(envelope.verify(&[public]), Err(ManifestRefusal::Signature { .. })));
+    }
+
+    #[test]
+    fn a_signed_payload_that_is_no_manifest_is_refused() {
+        let envelope = sign(SignedManifest { payload: b"{}".to_vec(), signatures: Vec::new() }, 5);
+        assert!(matches!(envelope.verify(&[pair(5).1]), Err(ManifestRefusal::Payload(_))));
+        assert!(envelope.unverified().is_err());
+    }
+
+    #[test]
+    fn envelopes_of_another_form_are_refused() {
+        let good = sign(signed(5), 6).to_json();
+        let with = |from: &str, to: &str| {
+            assert!(good.contains(from), "{from}");
+            SignedManifest::parse(good.replace(from, to).as_bytes()).unwrap_err()
+        };
+        let field = |error: ManifestError| match error {
+            ManifestError::Field { field, .. } => field,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(field(with("manifest.v1", "manifest.v2")), "payload_type");
+        assert_eq!(field(with("ES384", "none")), "signatures[0].algorithm");
+        assert_eq!(field(with("\"signature\": \"", "\"signature\": \"AAAA")), "signatures[0].signature");
+        assert_eq!(field(with("\"payload\": \"", "\"payload\": \" ")), "payload");
+        let (five, six) = (pair(5).1.spki_digest().to_string(), pair(6).1.spki_digest().to_string());
+        assert_eq!(field(with(&six, &five)), "signatures[1].key");
+        assert!(matches!(with("\"algorithm\"", "\"kid\": 1, \"algorithm\""), ManifestError::Json { .. }));
+        assert!(matches!(with("\"payload\":", "\"extra\": 1, \"payload\":"), ManifestError::Json { .. }));
+        let none = SignedManifest::of(&ReferenceManifest::new(contents()).unwrap()).to_json();
+        assert_eq!(field(SignedManifest::parse(none.as_bytes()).unwrap_err()), "signatures");
+        let long = vec![b' '; MAX_ENVELOPE + 1];
+        assert!(matches!(SignedManifest::parse(&long), Err(ManifestError::TooLong { .. })));
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Reached only over the admin listener, by keys the configuration lists.
 
+mod trust;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use coffer_kbs_client::{ResourcePath, kbs::admin::v1 as wire};
@@ -41,18 +43,29 @@ impl AdminService {
         entry: AuditEntry,
         work: impl FnOnce(&Ledger<'_>, &mut AuditEntry, i64) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        self.record_or(peer, entry, work, |error| store_status(&error)).await
+    }
+
+    /// [`AdminService::record`] for work that fails in its own way.
+    async fn record_or<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+        &self,
+        peer: String,
+        entry: AuditEntry,
+        work: impl FnOnce(&Ledger<'_>, &mut AuditEntry, i64) -> Result<T, E> + Send + 'static,
+        status: impl FnOnce(E) -> Status,
+    ) -> Result<Response<T>, Status> {
         let (store, log, now) = (self.store.clone(), self.log.clone(), self.clock.now());
         let outcome = tokio::task::spawn_blocking(move || {
             let mut entry = AuditEntry { outcome: "done", peer, id: fresh_id(), ..entry };
             store.transact(|ledger| {
                 let value = work(ledger, &mut entry, now)?;
                 let line = ledger.append_audit(&entry, now)?;
-                Ok::<_, StoreError>((value, line))
+                Ok::<_, E>((value, line))
             })
         })
         .await
         .map_err(|_| Status::internal("the call did not end"))?;
-        let (value, line) = outcome.map_err(|error| store_status(&error))?;
+        let (value, line) = outcome.map_err(status)?;
         log.write(&line);
         Ok(Response::new(value))
     }
@@ -67,6 +80,14 @@ impl AdminService {
             .await
             .map_err(|_| Status::internal("the call did not end"))?;
         outcome.map(Response::new).map_err(|error| store_status(&error))
+    }
+
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn expiry(&self, expires_unix: i64) -> Result<(), Status> {
+        if expires_unix < 0 || (expires_unix > 0 && expires_unix <= self.clock.now()) {
+            return Err(Status::invalid_argument("expiry lies in the past"));
+        }
+        Ok(())
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -178,12 +199,8 @@ impl wire::admin_server::Admin for AdminService {
         if measurement.is_zero() || workload.is_zero() {
             return Err(Status::invalid_argument("a zero digest never matches"));
         }
-        if message.name.len() > NAME_LIMIT || message.name.chars().any(char::is_control) {
-            return Err(Status::invalid_argument(format!("name has control characters or over {NAME_LIMIT} bytes")));
-        }
-        if message.expires_unix < 0 || (message.expires_unix > 0 && message.expires_unix <= self.clock.now()) {
-            return Err(Status::invalid_argument("expiry lies in the past"));
-        }
+        name(&message.name)?;
+        self.expiry(message.expires_unix)?;
         let reference = Reference { measurement, workload, name: message.name, expires_unix: message.expires_unix };
         let entry = reference_entry("reference.add", &tenant, &measurement, &workload);
         self.record(peer, entry, move |ledger, entry, _| {
@@ -235,6 +252,72 @@ impl wire::admin_server::Admin for AdminService {
         .await
     }
 
+    async fn add_signer(
+        &self,
+        request: Request<wire::AddSignerRequest>,
+    ) -> Result<Response<wire::AddSignerResponse>, Status> {
+        self.signer_added(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn list_signers(
+        &self,
+        request: Request<wire::ListSignersRequest>,
+    ) -> Result<Response<wire::ListSignersResponse>, Status> {
+        self.peer(&request)?;
+        self.signers_listed(request.into_inner()).await
+    }
+
+    async fn remove_signer(
+        &self,
+        request: Request<wire::RemoveSignerRequest>,
+    ) -> Result<Response<wire::RemoveSignerResponse>, Status> {
+        self.signer_removed(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn add_manifest_key(
+        &self,
+        request: Request<wire::AddManifestKeyRequest>,
+    ) -> Result<Response<wire::AddManifestKeyResponse>, Status> {
+        self.manifest_key_added(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn list_manifest_keys(
+        &self,
+        request: Request<wire::ListManifestKeysRequest>,
+    ) -> Result<Response<wire::ListManifestKeysResponse>, Status> {
+        self.peer(&request)?;
+        self.manifest_keys_listed(request.into_inner()).await
+    }
+
+    async fn remove_manifest_key(
+        &self,
+        request: Request<wire::RemoveManifestKeyRequest>,
+    ) -> Result<Response<wire::RemoveManifestKeyResponse>, Status> {
+        self.manifest_key_removed(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn add_manifest(
+        &self,
+        request: Request<wire::AddManifestRequest>,
+    ) -> Result<Response<wire::AddManifestResponse>, Status> {
+        self.manifest_added(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn list_manifests(
+        &self,
+        request: Request<wire::ListManifestsRequest>,
+    ) -> Result<Response<wire::ListManifestsResponse>, Status> {
+        self.peer(&request)?;
+        self.manifests_listed(request.into_inner()).await
+    }
+
+    async fn revoke_manifest(
+        &self,
+        request: Request<wire::RevokeManifestRequest>,
+    ) -> Result<Response<wire::RevokeManifestResponse>, Status> {
+        self.manifest_revoked(self.peer(&request)?, request.into_inner()).await
+    }
+
     async fn audit(&self, request: Request<wire::AuditRequest>) -> Result<Response<wire::AuditResponse>, Status> {
         self.peer(&request)?;
         let message = request.into_inner();
@@ -264,6 +347,14 @@ fn tenant(text: &str) -> Result<Tenant, Status> {
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn name(text: &str) -> Result<(), Status> {
+    if text.len() > NAME_LIMIT || text.chars().any(char::is_control) {
+        return Err(Status::invalid_argument(format!("name has control characters or over {NAME_LIMIT} bytes")));
+    }
+    Ok(())
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
 fn path(text: &str) -> Result<ResourcePath, Status> {
     text.parse().map_err(|error: coffer_kbs_client::PathError| Status::invalid_argument(error.to_string()))
 }
@@ -277,7 +368,10 @@ fn pair(measurement: &[u8], workload: &[u8]) -> Result<(Measurement, WorkloadDig
 /// The operator may know what is wrong with the store.
 fn store_status(error: &StoreError) -> Status {
     let code = match error {
-        StoreError::Version { .. } => Code::FailedPrecondition,
+        StoreError::Version { .. }
+        | StoreError::OlderManifest { .. }
+        | StoreError::RevokedManifest { .. }
+        | StoreError::SameSequence { .. } => Code::FailedPrecondition,
         StoreError::Tampered { .. } | StoreError::Audit(_) => Code::DataLoss,
         _ => Code::Internal,
     };

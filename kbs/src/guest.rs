@@ -12,7 +12,7 @@ use coffer_ratls::{Appraiser, Refusal};
 use coffer_spec::{Document, SpecError, Tee};
 use coffer_verifier::{
     AttestationResult, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, Pair,
-    TrustAnchors, UnixTime, VerifiedReport, VerifyError,
+    SignerRule, TrustAnchors, UnixTime, VerifiedReport, VerifyError,
     abi::{ReportData, SpkiDigest},
     appraise, verify,
 };
@@ -74,23 +74,23 @@ impl GuestVerifier {
             .map_err(|error| NotAdmitted { code: "spec-invalid", reasons: vec![error.to_string()] })?;
         let verified = self.authentic(evidence, expected, &tenant)?;
         tee_fits(document.spec().tee, &verified)?;
-        // The floor holds for whoever wants anything; which pairs are listed is asked at each release.
+        // The floor holds for whoever wants anything; who is admitted is asked at each release.
         self.appraise(&verified, None)?;
         Ok(Judged { verified, document, tenant })
     }
 
-    /// The typed floor; with `pairs`, also that one of them is this guest.
+    /// The typed floor; with `admitted`, also that one of these pairs or signers is this guest's.
     ///
     /// # Errors
     /// [`NotAdmitted`] with every reason.
     pub fn appraise(
         &self,
         verified: &VerifiedReport,
-        pairs: Option<Vec<Pair>>,
+        admitted: Option<(Vec<Pair>, Vec<SignerRule>)>,
     ) -> Result<AttestationResult, NotAdmitted> {
         let floor = self.floor.clone();
-        let policy = match pairs {
-            Some(pairs) => floor.with_pairs(pairs),
+        let policy = match admitted {
+            Some((pairs, signers)) => floor.with_pairs(pairs).with_signers(signers),
             None => floor,
         };
         appraise(verified, &policy).map_err(|rejection| NotAdmitted {

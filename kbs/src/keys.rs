@@ -44,6 +44,12 @@ pub enum RowKind {
     SecretHead,
     /// An admitted (measurement, workload) pair.
     Reference,
+    /// An author whose signed launches are admitted.
+    Signer,
+    /// A key whose reference manifests count.
+    ManifestKey,
+    /// A reference manifest, and how far its name is revoked.
+    Manifest,
     /// A line of the audit trail.
     AuditLine,
     /// The end of the audit trail.
@@ -55,6 +61,9 @@ impl RowKind {
         match self {
             Self::SecretHead => b"coffer/kbs/row/secret-head/v1",
             Self::Reference => b"coffer/kbs/row/reference/v1",
+            Self::Signer => b"coffer/kbs/row/signer/v1",
+            Self::ManifestKey => b"coffer/kbs/row/manifest-key/v1",
+            Self::Manifest => b"coffer/kbs/row/manifest/v1",
             Self::AuditLine => b"coffer/kbs/row/audit-line/v1",
             Self::AuditHead => b"coffer/kbs/row/audit-head/v1",
         }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admission;
 mod audit_log;
 mod broker;
 mod clock;

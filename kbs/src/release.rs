@@ -1,6 +1,6 @@
 //! The release decision: one transaction from the question to the audit line, and only then bytes.
 //!
-//! Order: authentic → typed floor → (measurement, workload) listed → asked for in the spec → the secret's own
+//! Order: authentic → typed floor → admitted (a pair, a manifest or an author) → asked for in the spec → the secret's own
 //! permissions → its Rego policy. Every stage runs and every reason is kept; the guest learns none of them.
 //! Source: DESIGN §4.6, §6.
 
@@ -9,18 +9,19 @@ use std::sync::Arc;
 use coffer_kbs_client::{GET_SECRET, ResourcePath, secret_aad};
 use coffer_ratls::{Attested, HpkeSealed};
 use coffer_verifier::{
-    Pair, VerifiedReport,
+    VerifiedReport,
     abi::{HostData, WorkloadDigest},
 };
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::{
+    admission::Admission,
     audit_log::AuditLog,
     clock::Clock,
     guest::{self, GuestVerifier, Judged},
     policies::{DEFAULT, ReleasePolicies},
-    store::{AuditEntry, Ledger, Reference, Secret, Store, StoreError},
+    store::{AuditEntry, Ledger, Secret, Store, StoreError},
 };
 
 /// Decides releases.
@@ -124,11 +125,9 @@ impl Releaser {
     ) -> Result<Result<(u64, Zeroizing<Vec<u8>>), Vec<String>>, StoreError> {
         let mut reasons = Vec::new();
         let verified = &judged.verified;
-        let references = Self::references(ledger, judged, &mut reasons)?;
-        let current = references.iter().filter(|one| one.expires_unix == 0 || one.expires_unix > now);
-        let pairs =
-            current.map(|one| Pair { measurement: one.measurement, host_data: one.workload.host_data() }).collect();
-        let result = match self.verifier.appraise(verified, Some(pairs)) {
+        let admission = Admission::gather(ledger, judged, &mut reasons)?;
+        let (pairs, rules) = (admission.pairs(now), admission.rules(now));
+        let result = match self.verifier.appraise(verified, Some((pairs, rules))) {
             Ok(result) if result.is_affirming() => "affirming",
             Ok(result) => {
                 reasons.extend(result.downgrades().iter().map(ToString::to_string));
@@ -136,6 +135,7 @@ impl Releaser {
             }
             Err(no) => {
                 reasons.extend(no.reasons);
+                reasons.extend(admission.notes(now));
                 "contraindicated"
             }
         };
@@ -157,7 +157,8 @@ impl Releaser {
             "tenant": { "name": judged.tenant.as_str(), "simulated_anchors": anchors },
             "spec": { "secrets": secrets().collect::<Vec<_>>(), "tee": judged.document.spec().tee },
             "secret": { "path": path.as_str(), "allow_simulated": wanted.allow_simulated },
-            "references": references.iter().map(reference_input).collect::<Vec<_>>(),
+            "references": admission.references_input(),
+            "signers": admission.signers_input(),
         });
         match self.policies.decide(&wanted.policy, &input) {
             Ok(decision) if decision.allows() => {}
@@ -174,27 +175,6 @@ impl Releaser {
             Some(secret) if kept.is_empty() => Ok((secret.version, wanted.value)),
             _ => Err(kept),
         })
-    }
-
-    /// The tenant's pairs near this guest. A changed row admits nothing, and says so.
-    fn references(
-        ledger: &Ledger<'_>,
-        judged: &Judged,
-        reasons: &mut Vec<String>,
-    ) -> Result<Vec<Reference>, StoreError> {
-        let report = judged.verified.report();
-        let rows = ledger.references_near(&judged.tenant, &report.measurement(), &judged.document.digest())?;
-        let mut good = Vec::new();
-        for row in rows {
-            match row {
-                Ok(reference) => good.push(reference),
-                Err(error) => {
-                    tracing::error!(error = %crate::chain(&error), hint = error.hint(), "stored reference is not believed");
-                    reasons.push(format!("store: {error}"));
-                }
-            }
-        }
-        Ok(good)
     }
 
     /// Simulated evidence needs both: the root listed for the tenant, and the secret's own permission. Not Rego's to waive.
@@ -253,11 +233,4 @@ fn wanted(
 fn host_workload(verified: &VerifiedReport) -> WorkloadDigest {
     let host_data: HostData = verified.report().host_data();
     WorkloadDigest::new(*host_data.as_bytes())
-}
-
-fn reference_input(reference: &Reference) -> serde_json::Value {
-    json!({
-        "measurement": reference.measurement, "workload_digest": reference.workload,
-        "name": reference.name, "expires_unix": reference.expires_unix,
-    })
 }

@@ -1,7 +1,8 @@
 # Appraisal policy for attestation results: may this guest have this secret?
 #
 # The shipped default ("default"). It says yes only to what it can name: an affirming result, that rests on AMD's own
-# root or on a simulated root which the tenant AND the secret list, for a (measurement, workload) pair on the tenant's list.
+# root or on a simulated root which the tenant AND the secret list, for a (measurement, workload) pair on the tenant's list
+# (signed manifests stand on it too), or for a launch that a listed author signed.
 # Input: documented in docs/kbs.md, "Policy input".
 # `allow` must be the boolean true and `deny` empty. Anything undefined is a refusal.
 package coffer.results
@@ -33,6 +34,17 @@ admitted if {
 	reference.measurement == input.result.claims.report.measurement
 	reference.workload_digest == input.result.workload_digest
 	current(reference)
+}
+
+# The claim is null unless AUTHOR_KEY_EN is set and the digest is not zero, and null equals no digest.
+admitted if {
+	some signer in input.signers
+	signer.author_key_digest == input.result.claims.report.author_key_digest
+	regex.match("[1-9a-f]", signer.author_key_digest)
+	signer.family_id == input.result.claims.report.family_id
+	signer.image_id == input.result.claims.report.image_id
+	input.result.claims.report.guest_svn >= signer.minimum_guest_svn
+	current(signer)
 }
 
 current(reference) if reference.expires_unix == 0

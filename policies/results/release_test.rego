@@ -111,3 +111,52 @@ test_refuses_a_path_the_spec_does_not_name if {
 	not results.allow with input as bad
 	"spec: the guest's workload spec does not ask for this path" in results.deny with input as bad
 }
+
+# --- authors
+
+author := "6666"
+
+signed := object.union(good, {
+	"result": {"claims": {"report": {
+		"measurement": "m2", "author_key_digest": author, "family_id": "f1", "image_id": "i1", "guest_svn": 5,
+	}}},
+	"references": [],
+	"signers": [{
+		"name": "s", "author_key_digest": author, "family_id": "f1", "image_id": "i1",
+		"minimum_guest_svn": 5, "expires_unix": 0,
+	}],
+})
+
+report(change) := object.union(signed, {"result": {"claims": {"report": change}}})
+
+test_releases_what_a_listed_author_signed if {
+	results.allow with input as signed
+	count(results.deny) == 0 with input as signed
+}
+
+test_releases_a_later_version_of_a_listed_author if results.allow with input as report({"guest_svn": 6})
+
+test_refuses_a_lower_version if not results.allow with input as report({"guest_svn": 4})
+
+test_refuses_another_author if not results.allow with input as report({"author_key_digest": "6667"})
+
+test_refuses_no_author if not results.allow with input as report({"author_key_digest": null})
+
+test_refuses_another_family if not results.allow with input as report({"family_id": "f2"})
+
+test_refuses_another_image if not results.allow with input as report({"image_id": "i2"})
+
+test_refuses_a_zero_digest_on_both_sides if {
+	zeros := object.union(report({"author_key_digest": "0000"}), {"signers": [object.union(
+		signed.signers[0],
+		{"author_key_digest": "0000"},
+	)]})
+	not results.allow with input as zeros
+}
+
+test_refuses_an_author_whose_rule_expired if {
+	late := object.union(signed, {"signers": [object.union(signed.signers[0], {"expires_unix": 1000})]})
+	not results.allow with input as late
+	some message in results.deny with input as late
+	startswith(message, "reference:")
+}

@@ -148,7 +148,7 @@ const SPKI_PREFIX: [u8; 23] = [
 mod tests {
     use p384::{
         ecdsa::{Signature, SigningKey, signature::Signer as _},
-        pkcs8::EncodePublicKey as _,
+        pkcs8::{EncodePublicKey as _, LineEnding},
     };
 
     use super::*;
@@ -165,7 +165,7 @@ mod tests {
         let (key, public) = pair();
         let der = key.verifying_key().to_public_key_der().unwrap();
         assert_eq!(public.to_spki_der(), der.as_bytes());
-        assert_eq!(public.to_pem(), key.verifying_key().to_public_key_pem(Default::default()).unwrap());
+        assert_eq!(public.to_pem(), key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap());
         assert_eq!(P384PublicKey::from_spki_der(der.as_bytes()), Ok(public));
         assert_eq!(P384PublicKey::from_pem(&format!("words\n{}more", public.to_pem())), Ok(public));
     }

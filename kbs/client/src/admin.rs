@@ -79,7 +79,7 @@ pub struct Reference {
 
 /// A connection to the admin API.
 pub struct AdminClient {
-    admin: admin_client::AdminClient<Channel>,
+    pub(crate) admin: admin_client::AdminClient<Channel>,
 }
 
 impl AdminClient {
@@ -185,7 +185,7 @@ impl AdminClient {
     }
 }
 
-fn done<R>(result: Result<Response<R>, tonic::Status>) -> Result<R, ClientError> {
+pub(crate) fn done<R>(result: Result<Response<R>, tonic::Status>) -> Result<R, ClientError> {
     result.map(Response::into_inner).map_err(|status| admin_call(&status))
 }
 

@@ -10,12 +10,14 @@ mod broker;
 mod error;
 mod path;
 mod profile;
+mod trust;
 
 pub use admin::{AdminClient, Expected, PutSecret, Reference, SecretInfo};
 pub use broker::{BrokerClient, GET_SECRET, Secret, secret_aad};
 pub use error::ClientError;
 pub use path::{PathError, ResourcePath};
 pub use profile::{AdminProfile, ProfileError};
+pub use trust::{ManifestInfo, ManifestKey, Signer};
 
 /// ALPN of the admin API.
 pub const ALPN_ADMIN: &[u8] = b"coffer-kbs-admin/1";

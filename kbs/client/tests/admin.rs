@@ -3,14 +3,18 @@
 use std::{os::unix::fs::PermissionsExt, sync::Mutex};
 
 use coffer_kbs_client::{
-    ALPN_ADMIN, AdminClient, AdminProfile, ClientError, Expected, ProfileError, PutSecret, Reference,
+    ALPN_ADMIN, AdminClient, AdminProfile, ClientError, Expected, ManifestKey, ProfileError, PutSecret, Reference,
+    Signer,
     kbs::admin::v1::{
         self,
         admin_server::{Admin, AdminServer},
     },
 };
 use coffer_ratls::{ClientRule, Identity, ServeLimits, ServerTls, serve_pinned};
-use coffer_verifier::abi::{Measurement, SpkiDigest, WorkloadDigest};
+use coffer_verifier::{
+    P384PublicKey, SignerRule,
+    abi::{FamilyId, ImageId, KeyDigest, Measurement, SpkiDigest, WorkloadDigest},
+};
 use secrecy::SecretBox;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -19,6 +23,20 @@ use tonic::{Code, Request, Response, Status, service::Routes};
 #[derive(Default)]
 struct FakeAdmin {
     references: Mutex<Vec<v1::Reference>>,
+    signer: Mutex<Option<v1::Signer>>,
+    key: Mutex<Option<v1::ManifestKey>>,
+}
+
+fn manifest() -> v1::ManifestInfo {
+    v1::ManifestInfo {
+        name: "web".into(),
+        sequence: 3,
+        workload_digest: vec![2; 32],
+        key: vec![4; 32],
+        measurements: 5,
+        state: "current".into(),
+        ..v1::ManifestInfo::default()
+    }
 }
 
 #[tonic::async_trait]
@@ -65,6 +83,73 @@ impl Admin for FakeAdmin {
         _: Request<v1::RemoveReferenceRequest>,
     ) -> Result<Response<v1::RemoveReferenceResponse>, Status> {
         Ok(Response::new(v1::RemoveReferenceResponse { existed: false }))
+    }
+    async fn add_signer(&self, r: Request<v1::AddSignerRequest>) -> Result<Response<v1::AddSignerResponse>, Status> {
+        *self.signer.lock().unwrap() = r.into_inner().signer;
+        Ok(Response::new(v1::AddSignerResponse { added: true }))
+    }
+    async fn list_signers(
+        &self,
+        r: Request<v1::ListSignersRequest>,
+    ) -> Result<Response<v1::ListSignersResponse>, Status> {
+        let mut signers: Vec<_> = self.signer.lock().unwrap().clone().into_iter().collect();
+        if r.get_ref().tenant == "broken" {
+            signers[0].image_id.pop();
+        }
+        Ok(Response::new(v1::ListSignersResponse { signers }))
+    }
+    async fn remove_signer(
+        &self,
+        _: Request<v1::RemoveSignerRequest>,
+    ) -> Result<Response<v1::RemoveSignerResponse>, Status> {
+        Ok(Response::new(v1::RemoveSignerResponse { existed: false }))
+    }
+    async fn add_manifest_key(
+        &self,
+        r: Request<v1::AddManifestKeyRequest>,
+    ) -> Result<Response<v1::AddManifestKeyResponse>, Status> {
+        *self.key.lock().unwrap() = r.into_inner().key;
+        Ok(Response::new(v1::AddManifestKeyResponse { added: true }))
+    }
+    async fn list_manifest_keys(
+        &self,
+        r: Request<v1::ListManifestKeysRequest>,
+    ) -> Result<Response<v1::ListManifestKeysResponse>, Status> {
+        let mut keys: Vec<_> = self.key.lock().unwrap().clone().into_iter().collect();
+        if r.get_ref().tenant == "broken" {
+            keys[0].public_key.pop();
+        }
+        Ok(Response::new(v1::ListManifestKeysResponse { keys }))
+    }
+    async fn remove_manifest_key(
+        &self,
+        _: Request<v1::RemoveManifestKeyRequest>,
+    ) -> Result<Response<v1::RemoveManifestKeyResponse>, Status> {
+        Ok(Response::new(v1::RemoveManifestKeyResponse { existed: true }))
+    }
+    async fn add_manifest(
+        &self,
+        r: Request<v1::AddManifestRequest>,
+    ) -> Result<Response<v1::AddManifestResponse>, Status> {
+        let manifest = (r.get_ref().tenant == "acme").then(manifest);
+        Ok(Response::new(v1::AddManifestResponse { added: true, manifest }))
+    }
+    async fn list_manifests(
+        &self,
+        r: Request<v1::ListManifestsRequest>,
+    ) -> Result<Response<v1::ListManifestsResponse>, Status> {
+        let mut one = manifest();
+        if r.get_ref().tenant == "broken" {
+            one.key.pop();
+        }
+        Ok(Response::new(v1::ListManifestsResponse { manifests: vec![one] }))
+    }
+    async fn revoke_manifest(
+        &self,
+        r: Request<v1::RevokeManifestRequest>,
+    ) -> Result<Response<v1::RevokeManifestResponse>, Status> {
+        let existed = r.get_ref().name == "web";
+        Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3 }))
     }
     async fn audit(&self, r: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
         Ok(Response::new(v1::AuditResponse { lines: vec![r.get_ref().from_sequence.to_string()] }))
@@ -122,6 +207,50 @@ async fn every_call_goes_there_and_back() {
     assert!(matches!(admin.list_references("broken").await, Err(ClientError::Protocol { .. })));
     assert!(!admin.remove_reference("acme", &reference.measurement, &reference.workload).await.unwrap());
     assert_eq!(admin.audit(5, 0).await.unwrap(), ["5"]);
+}
+
+#[tokio::test]
+async fn signers_keys_and_manifests_go_there_and_back() {
+    let admin = AdminClient::connect(&server().await).await.unwrap();
+    let signer = Signer {
+        tenant: "acme".into(),
+        name: "releases".into(),
+        rule: SignerRule {
+            author_key: KeyDigest::new([1; 48]),
+            family_id: FamilyId::new([2; 16]),
+            image_id: ImageId::new([3; 16]),
+            minimum_guest_svn: 4,
+        },
+        expires_unix: 5,
+    };
+    assert!(admin.add_signer(&signer).await.unwrap());
+    assert_eq!(admin.list_signers("acme").await.unwrap(), [signer]);
+    assert!(matches!(admin.list_signers("broken").await, Err(ClientError::Protocol { .. })));
+    assert!(!admin.remove_signer("acme", "releases").await.unwrap());
+
+    let spki = Identity::generate("manifest key").unwrap().spki();
+    let key = ManifestKey { tenant: "acme".into(), name: "ci".into(), key: point() };
+    assert!(admin.add_manifest_key(&key).await.unwrap());
+    assert_eq!(admin.list_manifest_keys("acme").await.unwrap(), [key]);
+    assert!(matches!(admin.list_manifest_keys("broken").await, Err(ClientError::Protocol { .. })));
+    assert!(admin.remove_manifest_key("acme", &spki).await.unwrap());
+
+    let (added, manifest) = admin.add_manifest("acme", vec![1]).await.unwrap();
+    assert!(added);
+    assert_eq!((manifest.sequence, manifest.key, manifest.measurements), (3, Some(SpkiDigest::new([4; 32])), 5));
+    assert!(matches!(admin.add_manifest("other", vec![1]).await, Err(ClientError::Protocol { .. })));
+    assert_eq!(admin.list_manifests("acme").await.unwrap(), [manifest]);
+    assert!(matches!(admin.list_manifests("broken").await, Err(ClientError::Protocol { .. })));
+    assert_eq!(admin.revoke_manifest("acme", "web").await.unwrap(), Some(3));
+    assert_eq!(admin.revoke_manifest("acme", "other").await.unwrap(), None);
+}
+
+/// The curve's base point.
+fn point() -> P384PublicKey {
+    let x = "aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7";
+    let y = "3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f";
+    let number = |text: &str| *text.parse::<Measurement>().unwrap().as_bytes();
+    P384PublicKey::from_point(number(x), number(y)).unwrap()
 }
 
 #[tokio::test]

@@ -77,6 +77,15 @@ pub struct AuditEntry {
     /// Secret version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// Signer, manifest key or manifest, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its key: author key digest, or SHA-256 of a manifest key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Sequence of a manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest_sequence: Option<u64>,
     /// Release policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,

@@ -5,16 +5,20 @@
 //! Never: returns a value that was not committed together with its audit line.
 
 mod audit;
+mod manifests;
 mod references;
 mod secrets;
+mod signers;
 
 use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Mutex};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts};
+pub use manifests::{ManifestKey, StoredManifest};
 pub use references::Reference;
 pub use secrets::{NewSecret, Secret};
+pub use signers::Signer;
 
 use crate::keys::{KeyError, RootKey};
 
@@ -47,6 +51,34 @@ pub enum StoreError {
         expected: u64,
         /// Version there; 0: none.
         found: u64,
+    },
+    /// A manifest that an admitted one of its name has overtaken.
+    #[error("manifest {name} is at sequence {newest}, found sequence {found}")]
+    OlderManifest {
+        /// Its name.
+        name: String,
+        /// Sequence there.
+        newest: u64,
+        /// Sequence given.
+        found: u64,
+    },
+    /// A manifest of a sequence that was revoked.
+    #[error("manifest {name} is revoked up to sequence {through}, found sequence {found}")]
+    RevokedManifest {
+        /// Its name.
+        name: String,
+        /// Last sequence revoked.
+        through: u64,
+        /// Sequence given.
+        found: u64,
+    },
+    /// Two manifests with one number.
+    #[error("manifest {name} has a sequence {sequence} already, and it says something else")]
+    SameSequence {
+        /// Its name.
+        name: String,
+        /// The number.
+        sequence: u64,
     },
     /// Another program's file, or another version's.
     #[error("database has format {found}, this server reads {expected}")]
@@ -85,6 +117,9 @@ impl StoreError {
             Self::Tampered { .. } => "restore the database from a backup you trust, or put the entry again",
             Self::Key(_) => "check that the system's random source works",
             Self::Version { .. } => "list the secrets, then repeat with the current version in --expected-version",
+            Self::OlderManifest { .. } | Self::RevokedManifest { .. } | Self::SameSequence { .. } => {
+                "sign a manifest with a higher --sequence"
+            }
             Self::Format { .. } => "use the version of coffer-kbs that made this state folder",
             Self::Durability { .. } => "put the state folder on a local file system",
             Self::Audit(_) => {
@@ -119,6 +154,7 @@ impl Store {
         let connection = Connection::open_with_flags(path, flags)?;
         configure(&connection)?;
         connection.execute_batch(SCHEMA)?;
+        connection.execute_batch(SCHEMA_2)?;
         connection.pragma_update(None, "user_version", FORMAT)?;
         let store = Self { connection: Mutex::new(connection), root };
         store.transact(|ledger| ledger.write_audit_head(&audit::Head::EMPTY))?;
@@ -133,12 +169,20 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if found != FORMAT {
+        if ![FORMAT_1, FORMAT].contains(&found) {
             return Err(StoreError::Format { found, expected: FORMAT });
         }
         configure(&connection)?;
         let store = Self { connection: Mutex::new(connection), root };
-        store.transact(|ledger| ledger.audit_head().map(|_| ()))?;
+        store.transact(|ledger| {
+            // Nothing is changed in a file that is not this key's.
+            ledger.audit_head()?;
+            if found == FORMAT_1 {
+                ledger.transaction.execute_batch(SCHEMA_2)?;
+                ledger.transaction.pragma_update(None, "user_version", FORMAT)?;
+            }
+            Ok::<_, StoreError>(())
+        })?;
         Ok(store)
     }
 
@@ -185,7 +229,9 @@ fn unsigned(what: &'static str, value: i64) -> Result<u64, StoreError> {
 }
 
 const SYNCHRONOUS_FULL: i64 = 2;
-const FORMAT: i64 = 1;
+/// Format 1 has no signers and no manifests.
+const FORMAT_1: i64 = 1;
+const FORMAT: i64 = 2;
 const SCHEMA: &str = "
 CREATE TABLE secret_heads (
     tenant TEXT NOT NULL, path TEXT NOT NULL,
@@ -209,6 +255,24 @@ CREATE TABLE audit_lines (
 CREATE TABLE audit_head (
     only INTEGER PRIMARY KEY CHECK (only = 1), sequence INTEGER NOT NULL, hash BLOB NOT NULL, mac BLOB NOT NULL
 ) STRICT;
+";
+const SCHEMA_2: &str = "
+CREATE TABLE signers (
+    tenant TEXT NOT NULL, name TEXT NOT NULL,
+    author_key BLOB NOT NULL, family_id BLOB NOT NULL, image_id BLOB NOT NULL,
+    minimum_guest_svn INTEGER NOT NULL, expires_unix INTEGER NOT NULL, mac BLOB NOT NULL,
+    PRIMARY KEY (tenant, name)
+) STRICT;
+CREATE TABLE manifest_keys (
+    tenant TEXT NOT NULL, spki_sha256 BLOB NOT NULL, name TEXT NOT NULL, public_key BLOB NOT NULL, mac BLOB NOT NULL,
+    PRIMARY KEY (tenant, spki_sha256)
+) STRICT;
+CREATE TABLE manifests (
+    tenant TEXT NOT NULL, name TEXT NOT NULL, sequence INTEGER NOT NULL, revoked_through INTEGER NOT NULL,
+    workload BLOB NOT NULL, envelope BLOB NOT NULL, added_unix INTEGER NOT NULL, mac BLOB NOT NULL,
+    PRIMARY KEY (tenant, name)
+) STRICT;
+CREATE INDEX manifests_by_workload ON manifests (tenant, workload);
 ";
 
 #[cfg(test)]

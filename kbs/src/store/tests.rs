@@ -106,6 +106,24 @@ fn survives_being_closed_and_opened() {
 }
 
 #[test]
+fn a_database_from_before_signers_and_manifests_is_brought_up_to_date_by_its_own_key() {
+    let Fixture { store, folder } = fixture();
+    drop(store);
+    let path = folder.path().join("kbs.db");
+    let back = "DROP TABLE signers; DROP TABLE manifest_keys; DROP TABLE manifests; PRAGMA user_version = 1";
+    Connection::open(&path).unwrap().execute_batch(back).unwrap();
+    let version = || -> i64 {
+        Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    };
+    assert!(Store::open(&path, RootKey::new(&Zeroizing::new([8; 32]))).is_err());
+    assert_eq!(version(), 1, "another key changes nothing");
+    let store = Store::open(&path, root()).unwrap();
+    assert!(store.transact(|ledger| ledger.signers(&tenant())).unwrap().is_empty());
+    assert!(store.transact(|ledger| ledger.manifests(&tenant())).unwrap().is_empty());
+    assert_eq!(version(), FORMAT);
+}
+
+#[test]
 fn does_not_open_under_another_root_key_nor_make_a_file_twice() {
     let Fixture { store, folder } = fixture();
     drop(store);

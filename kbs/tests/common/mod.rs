@@ -12,14 +12,17 @@ use coffer_kbs_client::{
     AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath,
 };
 use coffer_ratls::{Attester, AttesterError, Identity};
-use coffer_simulator::{Installation, LaunchOptions, LocalProcessor, SecureProcessor};
+use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor};
 use coffer_spec::{
     Document, Floors, Image, KbsPin, Process, Root, SecretTarget, SecretWanted, Tee, VerityTable, WorkloadSpec,
 };
 use coffer_verifier::{
-    Evidence,
-    abi::{Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _, SpkiDigest, WorkloadDigest},
-    measure::PageType,
+    Evidence, P384PublicKey,
+    abi::{
+        KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _, SpkiDigest,
+        WorkloadDigest,
+    },
+    measure::{IdAuth, IdBlock, PageType, Signed, key_digest, key_structure},
 };
 use secrecy::{ExposeSecret as _, SecretBox};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
@@ -169,12 +172,67 @@ pub struct Guest {
 pub struct Launch {
     pub platform: u8,
     pub policy: u64,
+    pub id: Option<Id>,
     pub spec: WorkloadSpec,
+}
+
+/// Who signs a launch, and under which names.
+#[derive(Clone)]
+pub struct Id {
+    pub author: u8,
+    pub author_key_enabled: bool,
+    pub family_id: [u8; 16],
+    pub image_id: [u8; 16],
+    pub guest_svn: u32,
+}
+
+impl Default for Id {
+    fn default() -> Self {
+        Self { author: 0x21, author_key_enabled: true, family_id: [1; 16], image_id: [2; 16], guest_svn: 5 }
+    }
+}
+
+impl Id {
+    fn sign(&self, measurement: Measurement, policy: u64) -> IdEvidence {
+        let Self { family_id, image_id, guest_svn, .. } = *self;
+        let block = IdBlock { measurement, family_id, image_id, guest_svn, policy };
+        let (id, author) = (Key::new(0x20), Key::new(self.author));
+        let (over_block, over_key) = (id.sign(&block.to_bytes()), author.sign(&key_structure(&id.public)));
+        let auth = IdAuth::new(
+            Signed { key: &id.public, signature: &over_block },
+            Some(Signed { key: &author.public, signature: &over_key }),
+        );
+        IdEvidence { block, auth: auth.unwrap(), author_key_enabled: self.author_key_enabled }
+    }
+}
+
+/// A P-384 key whose private number everybody knows.
+pub struct Key {
+    secret: p384::ecdsa::SigningKey,
+    pub public: P384PublicKey,
+}
+
+impl Key {
+    pub fn new(seed: u8) -> Self {
+        let secret = p384::ecdsa::SigningKey::from_slice(&[seed; 48]).unwrap();
+        let public = P384PublicKey::from_sec1(secret.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
+        Self { secret, public }
+    }
+
+    pub fn sign(&self, message: &[u8]) -> [u8; 96] {
+        use p384::ecdsa::{Signature, signature::Signer as _};
+        let signature: Signature = self.secret.sign(message);
+        signature.to_bytes().into()
+    }
+
+    pub fn author_digest(&self) -> KeyDigest {
+        key_digest(&key_structure(&self.public))
+    }
 }
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { platform: 1, policy: 0x3_0000, spec: spec(&[PATH]) }
+        Self { platform: 1, policy: 0x3_0000, id: None, spec: spec(&[PATH]) }
     }
 }
 
@@ -184,7 +242,8 @@ impl Guest {
         let options = LaunchOptions { policy: launch.policy, ..LaunchOptions::new(ProductLine::Milan, unix()) };
         let mut processor = SecureProcessor::launch_start(installation(), options).unwrap();
         processor.update(PageType::Normal, 0x10_0000, &[launch.platform; 4096]).unwrap();
-        let guest = processor.finish(document.digest().host_data(), None).unwrap();
+        let id = launch.id.as_ref().map(|id| id.sign(processor.digest(), launch.policy));
+        let guest = processor.finish(document.digest().host_data(), id.as_ref()).unwrap();
         let measurement = guest.measurement();
         Arc::new(Self { processor: Mutex::new(guest.into_processor()), document, measurement, made: Mutex::default() })
     }

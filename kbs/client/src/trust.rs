@@ -1,0 +1,203 @@
+//! The operator's side of authors, manifest keys and signed manifests.
+
+use coffer_verifier::{
+    P384PublicKey, SignerRule,
+    abi::{FamilyId, ImageId, KeyDigest, SpkiDigest, WordError, WorkloadDigest},
+};
+
+use crate::{
+    admin::{AdminClient, done},
+    error::ClientError,
+    kbs::admin::v1,
+};
+
+/// An author whose signed launches are admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// Tenant.
+    pub tenant: String,
+    /// Name of the rule.
+    pub name: String,
+    /// Who must have signed, under which names, from which version on.
+    pub rule: SignerRule,
+    /// Seconds since 1970; 0: no expiry.
+    pub expires_unix: i64,
+}
+
+/// A key whose reference manifests count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestKey {
+    /// Tenant.
+    pub tenant: String,
+    /// For people.
+    pub name: String,
+    /// The key.
+    pub key: P384PublicKey,
+}
+
+/// What the broker tells about a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestInfo {
+    /// Name.
+    pub name: String,
+    /// Its number.
+    pub sequence: u64,
+    /// Last sequence revoked; 0: none.
+    pub revoked_through: u64,
+    /// The workload it is about.
+    pub workload: WorkloadDigest,
+    /// When it was made, seconds since 1970; 0 unless it is authentic.
+    pub created_unix: i64,
+    /// When it ends, seconds since 1970; 0 unless it is authentic.
+    pub expires_unix: i64,
+    /// The listed key that signed it.
+    pub key: Option<SpkiDigest>,
+    /// Number of measurements.
+    pub measurements: u32,
+    /// When it was added.
+    pub added_unix: i64,
+    /// `current`, `expired`, `revoked` or `not-authentic`.
+    pub state: String,
+}
+
+impl AdminClient {
+    /// Adds a signer rule; false if it replaced one of its name.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn add_signer(&self, signer: &Signer) -> Result<bool, ClientError> {
+        let wire = v1::Signer {
+            tenant: signer.tenant.clone(),
+            name: signer.name.clone(),
+            author_key_digest: signer.rule.author_key.as_bytes().to_vec(),
+            family_id: signer.rule.family_id.as_bytes().to_vec(),
+            image_id: signer.rule.image_id.as_bytes().to_vec(),
+            minimum_guest_svn: signer.rule.minimum_guest_svn,
+            expires_unix: signer.expires_unix,
+        };
+        Ok(done(self.admin.clone().add_signer(v1::AddSignerRequest { signer: Some(wire) }).await)?.added)
+    }
+
+    /// Lists a tenant's signer rules.
+    ///
+    /// # Errors
+    /// [`ClientError::Protocol`] if the broker states one that is none.
+    pub async fn list_signers(&self, tenant: &str) -> Result<Vec<Signer>, ClientError> {
+        let request = v1::ListSignersRequest { tenant: tenant.to_owned() };
+        let response = done(self.admin.clone().list_signers(request).await)?;
+        response.signers.into_iter().map(Signer::try_from).collect()
+    }
+
+    /// Removes a signer rule; false if there was none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn remove_signer(&self, tenant: &str, name: &str) -> Result<bool, ClientError> {
+        let request = v1::RemoveSignerRequest { tenant: tenant.to_owned(), name: name.to_owned() };
+        Ok(done(self.admin.clone().remove_signer(request).await)?.existed)
+    }
+
+    /// Lists a manifest key at the broker; false if it was there already.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn add_manifest_key(&self, key: &ManifestKey) -> Result<bool, ClientError> {
+        let wire =
+            v1::ManifestKey { tenant: key.tenant.clone(), name: key.name.clone(), public_key: key.key.to_spki_der() };
+        Ok(done(self.admin.clone().add_manifest_key(v1::AddManifestKeyRequest { key: Some(wire) }).await)?.added)
+    }
+
+    /// Manifest keys of a tenant.
+    ///
+    /// # Errors
+    /// [`ClientError::Protocol`] if the broker states one that is none.
+    pub async fn list_manifest_keys(&self, tenant: &str) -> Result<Vec<ManifestKey>, ClientError> {
+        let request = v1::ListManifestKeysRequest { tenant: tenant.to_owned() };
+        let response = done(self.admin.clone().list_manifest_keys(request).await)?;
+        let key = |wire: v1::ManifestKey| {
+            let key = P384PublicKey::from_spki_der(&wire.public_key)
+                .map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
+            Ok(ManifestKey { tenant: wire.tenant, name: wire.name, key })
+        };
+        response.keys.into_iter().map(key).collect()
+    }
+
+    /// Takes a manifest key from the list; false if it was not there.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn remove_manifest_key(&self, tenant: &str, key: &SpkiDigest) -> Result<bool, ClientError> {
+        let request = v1::RemoveManifestKeyRequest { tenant: tenant.to_owned(), spki_sha256: key.as_bytes().to_vec() };
+        Ok(done(self.admin.clone().remove_manifest_key(request).await)?.existed)
+    }
+
+    /// Adds a signed manifest; false if this very manifest was there already.
+    ///
+    /// # Errors
+    /// [`ClientError::Rejected`] if it is not signed by a listed key, has expired, is older or revoked.
+    pub async fn add_manifest(&self, tenant: &str, envelope: Vec<u8>) -> Result<(bool, ManifestInfo), ClientError> {
+        let request = v1::AddManifestRequest { tenant: tenant.to_owned(), envelope };
+        let response = done(self.admin.clone().add_manifest(request).await)?;
+        let manifest =
+            response.manifest.ok_or_else(|| ClientError::Protocol { cause: "no manifest in the answer".into() })?;
+        Ok((response.added, manifest.try_into()?))
+    }
+
+    /// Manifests of a tenant.
+    ///
+    /// # Errors
+    /// [`ClientError::Protocol`] if the broker states one that is none.
+    pub async fn list_manifests(&self, tenant: &str) -> Result<Vec<ManifestInfo>, ClientError> {
+        let request = v1::ListManifestsRequest { tenant: tenant.to_owned() };
+        let response = done(self.admin.clone().list_manifests(request).await)?;
+        response.manifests.into_iter().map(ManifestInfo::try_from).collect()
+    }
+
+    /// Revokes a manifest; gives the last sequence that is revoked, or nothing if there is no manifest of that name.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn revoke_manifest(&self, tenant: &str, name: &str) -> Result<Option<u64>, ClientError> {
+        let request = v1::RevokeManifestRequest { tenant: tenant.to_owned(), name: name.to_owned() };
+        let response = done(self.admin.clone().revoke_manifest(request).await)?;
+        Ok(response.existed.then_some(response.revoked_through))
+    }
+}
+
+fn malformed(error: WordError) -> ClientError {
+    ClientError::Protocol { cause: error.to_string() }
+}
+
+impl TryFrom<v1::Signer> for Signer {
+    type Error = ClientError;
+
+    fn try_from(wire: v1::Signer) -> Result<Self, ClientError> {
+        let rule = SignerRule {
+            author_key: KeyDigest::try_from(wire.author_key_digest.as_slice()).map_err(malformed)?,
+            family_id: FamilyId::try_from(wire.family_id.as_slice()).map_err(malformed)?,
+            image_id: ImageId::try_from(wire.image_id.as_slice()).map_err(malformed)?,
+            minimum_guest_svn: wire.minimum_guest_svn,
+        };
+        Ok(Self { tenant: wire.tenant, name: wire.name, rule, expires_unix: wire.expires_unix })
+    }
+}
+
+impl TryFrom<v1::ManifestInfo> for ManifestInfo {
+    type Error = ClientError;
+
+    fn try_from(wire: v1::ManifestInfo) -> Result<Self, ClientError> {
+        let key = (!wire.key.is_empty()).then(|| SpkiDigest::try_from(wire.key.as_slice())).transpose();
+        Ok(Self {
+            name: wire.name,
+            sequence: wire.sequence,
+            revoked_through: wire.revoked_through,
+            workload: WorkloadDigest::try_from(wire.workload_digest.as_slice()).map_err(malformed)?,
+            created_unix: wire.created_unix,
+            expires_unix: wire.expires_unix,
+            key: key.map_err(malformed)?,
+            measurements: wire.measurements,
+            added_unix: wire.added_unix,
+            state: wire.state,
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! What a tenant admits, gathered for one guest: listed pairs, pairs of signed manifests, and authors.
+//!
+//! A manifest's signature is checked again under the keys listed now, so that taking a key away counts at the next
+//! release; so do expiry and revocation. A row this server did not write admits nothing and is a reason by itself.
+
+use coffer_verifier::{P384PublicKey, Pair, SignerRule, abi::Measurement};
+use serde_json::json;
+
+use crate::{
+    guest::Judged,
+    store::{Ledger, Reference, Signer, StoreError, StoredManifest},
+};
+
+/// What may admit one guest, and what explains why nothing does.
+#[derive(Default)]
+pub struct Admission {
+    references: Vec<Reference>,
+    signers: Vec<Signer>,
+    notes: Vec<String>,
+}
+
+impl Admission {
+    /// Reads what is near this guest. Rows that are not believed go into `reasons`.
+    ///
+    /// # Errors
+    /// As the store.
+    pub fn gather(ledger: &Ledger<'_>, judged: &Judged, reasons: &mut Vec<String>) -> Result<Self, StoreError> {
+        let (tenant, workload) = (&judged.tenant, judged.document.digest());
+        let report = judged.verified.report();
+        let mut believed = Believed { reasons };
+        let mut admission = Self::default();
+        admission.references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload)?);
+        let manifests = believed.rows(ledger.manifests_for(tenant, &workload)?);
+        if !manifests.is_empty() {
+            let keys: Vec<_> = believed.rows(ledger.manifest_keys(tenant)?).into_iter().map(|one| one.key).collect();
+            for manifest in &manifests {
+                admission.manifest(manifest, &keys, &report.measurement());
+            }
+        }
+        admission.signers = believed.rows(ledger.signers(tenant)?);
+        // Those that admit and those of the same author: the rest would only say that others exist.
+        let author = report.author_key_digest();
+        admission.signers.retain(|one| one.rule.author_key == author);
+        if admission.signers.is_empty() && report.key_info().author_key_en {
+            admission.notes.push(format!("signer: author {author} is not listed for tenant {tenant}"));
+        }
+        Ok(admission)
+    }
+
+    /// The pairs that count now.
+    pub fn pairs(&self, now: i64) -> Vec<Pair> {
+        let current = self.references.iter().filter(|one| one.expires_unix == 0 || one.expires_unix > now);
+        current.map(|one| Pair { measurement: one.measurement, host_data: one.workload.host_data() }).collect()
+    }
+
+    /// The authors that count now.
+    pub fn rules(&self, now: i64) -> Vec<SignerRule> {
+        self.signers.iter().filter(|one| one.is_current(now)).map(|one| one.rule).collect()
+    }
+
+    /// Why manifests and authors that are there admit nothing now.
+    pub fn notes(&self, now: i64) -> Vec<String> {
+        let expired = self.signers.iter().filter(|one| !one.is_current(now));
+        let expired = expired.map(|one| format!("signer: {} expired at unix time {}", one.name, one.expires_unix));
+        self.notes.iter().cloned().chain(expired).collect()
+    }
+
+    /// `input.references` of a policy.
+    pub fn references_input(&self) -> serde_json::Value {
+        self.references
+            .iter()
+            .map(|one| {
+                json!({
+                    "measurement": one.measurement, "workload_digest": one.workload,
+                    "name": one.name, "expires_unix": one.expires_unix,
+                })
+            })
+            .collect()
+    }
+
+    /// `input.signers` of a policy.
+    pub fn signers_input(&self) -> serde_json::Value {
+        self.signers
+            .iter()
+            .map(|one| {
+                json!({
+                    "name": one.name, "author_key_digest": one.rule.author_key, "family_id": one.rule.family_id,
+                    "image_id": one.rule.image_id, "minimum_guest_svn": one.rule.minimum_guest_svn,
+                    "expires_unix": one.expires_unix,
+                })
+            })
+            .collect()
+    }
+
+    fn manifest(&mut self, stored: &StoredManifest, keys: &[P384PublicKey], found: &Measurement) {
+        let name = format!("manifest {} sequence {}", stored.name, stored.sequence);
+        if stored.is_revoked() {
+            self.notes.push(format!("{name}: revoked"));
+            return;
+        }
+        let verified = match stored.verify(keys) {
+            Ok(verified) => verified,
+            Err(error) => {
+                self.notes.push(format!("{name}: {error}"));
+                return;
+            }
+        };
+        let contents = verified.manifest().contents();
+        let mut others = 0;
+        for measurement in verified.manifest().measurements() {
+            // Of those that only explain a refusal a few are enough.
+            if measurement != found {
+                others += 1;
+                if others > EXPLAINED {
+                    continue;
+                }
+            }
+            self.references.push(Reference {
+                measurement: *measurement,
+                workload: contents.workload,
+                name: name.clone(),
+                expires_unix: contents.expires.0,
+            });
+        }
+    }
+}
+
+const EXPLAINED: usize = 3;
+
+/// Keeps the rows that are believed, and says which are not.
+struct Believed<'a> {
+    reasons: &'a mut Vec<String>,
+}
+
+impl Believed<'_> {
+    fn rows<T>(&mut self, rows: Vec<Result<T, StoreError>>) -> Vec<T> {
+        let mut good = Vec::with_capacity(rows.len());
+        for row in rows {
+            match row {
+                Ok(row) => good.push(row),
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), hint = error.hint(), "stored row is not believed");
+                    self.reasons.push(format!("store: {error}"));
+                }
+            }
+        }
+        good
+    }
+}

@@ -1,0 +1,304 @@
+//! Authors and signed manifests: whom they admit, and how each of them ceases to.
+
+mod common;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use coffer_kbs_client::{BrokerClient, ClientError, ManifestKey, Signer};
+use coffer_verifier::{
+    SignerRule, UnixTime,
+    abi::{FamilyId, ImageId, KeyDigest, Measurement, WorkloadDigest},
+    manifest::{Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
+};
+use common::{Guest, Id, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
+
+const MANIFEST_KEY: u8 = 0x30;
+
+fn now() -> i64 {
+    i64::try_from(common::unix()).unwrap()
+}
+
+fn contents(sequence: u64, measurement: Measurement, workload: WorkloadDigest) -> Contents {
+    Contents {
+        name: "web".into(),
+        sequence,
+        created: UnixTime(now() - 10),
+        expires: UnixTime(now() + 600),
+        components: Vec::new(),
+        workload,
+        measurements: vec![
+            MeasuredLaunch { vcpus: 1, vcpu_type: "EPYC-Milan".into(), measurement: Measurement::new([0xee; 48]) },
+            MeasuredLaunch { vcpus: 2, vcpu_type: "EPYC-Milan".into(), measurement },
+        ],
+    }
+}
+
+fn sign(contents: Contents, seed: u8) -> Vec<u8> {
+    let envelope = SignedManifest::of(&ReferenceManifest::new(contents).unwrap());
+    let key = Key::new(seed);
+    let signature = key.sign(&envelope.signing_input());
+    envelope.with_signature(&key.public, signature).to_json().into_bytes()
+}
+
+async fn list_key(kbs: &Kbs, seed: u8) -> bool {
+    let key = ManifestKey { tenant: TENANT.into(), name: "ci".into(), key: Key::new(seed).public };
+    kbs.admin().await.add_manifest_key(&key).await.unwrap()
+}
+
+async fn add(kbs: &Kbs, envelope: Vec<u8>) -> Result<bool, String> {
+    match kbs.admin().await.add_manifest(TENANT, envelope).await {
+        Ok((added, _)) => Ok(added),
+        Err(ClientError::Rejected { message, .. }) => Err(message),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// A broker with the secret and a listed manifest key, and a connected guest.
+async fn ready() -> (Kbs, Arc<Guest>, BrokerClient) {
+    let kbs = Kbs::start().await;
+    kbs.put(PATH, true).await;
+    assert!(list_key(&kbs, MANIFEST_KEY).await);
+    let guest = Guest::usual();
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    (kbs, guest, client)
+}
+
+async fn why_not(kbs: &Kbs, client: &BrokerClient) -> serde_json::Value {
+    kbs.line_of(&refused(ask(client, PATH).await))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_pair_of_a_signed_manifest_is_a_reference() {
+    let (kbs, guest, client) = ready().await;
+    let good = contents(1, guest.measurement, guest.document.digest());
+    refused(ask(&client, PATH).await);
+    assert_eq!(add(&kbs, sign(good.clone(), MANIFEST_KEY)).await, Ok(true));
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    // Signed once more it is the same manifest.
+    assert_eq!(add(&kbs, sign(good, MANIFEST_KEY)).await, Ok(false));
+    let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap();
+    assert_eq!((listed[0].state.as_str(), listed[0].sequence, listed[0].measurements), ("current", 1, 2));
+    assert_eq!(listed[0].key, Some(Key::new(MANIFEST_KEY).public.spki_digest()));
+
+    let other = Guest::launch(&Launch { platform: 2, ..Launch::default() });
+    let line = why_not(&kbs, &kbs.connect(other).await.unwrap()).await;
+    assert!(has_reason(&line, &format!("listed for measurement {}", guest.measurement)), "{line}");
+    let mut changed = spec(&[PATH]);
+    changed.process.argv = vec!["/bin/sh".into()];
+    let other = Guest::launch(&Launch { spec: changed, ..Launch::default() });
+    why_not(&kbs, &kbs.connect(other).await.unwrap()).await;
+    assert!(kbs.admin().await.list_manifests("other").await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_counts_only_under_a_key_the_tenant_lists_now() {
+    let (kbs, guest, client) = ready().await;
+    let good = contents(1, guest.measurement, guest.document.digest());
+    let error = add(&kbs, sign(good.clone(), MANIFEST_KEY + 1)).await.unwrap_err();
+    assert!(error.contains("none of the 1 manifest keys listed"), "{error}");
+    let mut forged = sign(good.clone(), MANIFEST_KEY);
+    let at = forged.windows(9).position(|window| window == b"signature").unwrap();
+    let at = at + forged[at..].windows(14).position(|window| window == b"\"signature\": \"").unwrap_or(0) + 20;
+    forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+    assert!(add(&kbs, forged).await.is_err());
+    assert!(add(&kbs, b"{}".to_vec()).await.unwrap_err().contains("envelope"));
+
+    assert_eq!(add(&kbs, sign(good, MANIFEST_KEY)).await, Ok(true));
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let key = Key::new(MANIFEST_KEY).public.spki_digest();
+    assert!(kbs.admin().await.remove_manifest_key(TENANT, &key).await.unwrap());
+    let line = why_not(&kbs, &client).await;
+    assert!(has_reason(&line, "none of the 0 manifest keys listed"), "{line}");
+    assert_eq!(kbs.admin().await.list_manifests(TENANT).await.unwrap()[0].state, "not-authentic");
+    list_key(&kbs, MANIFEST_KEY).await;
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn expiry_is_asked_at_each_release() {
+    let (kbs, guest, client) = ready().await;
+    let good = contents(1, guest.measurement, guest.document.digest());
+    let over = Contents { created: UnixTime(now() - 20), expires: UnixTime(now() - 10), ..good.clone() };
+    assert!(add(&kbs, sign(over, MANIFEST_KEY)).await.unwrap_err().contains("expired"));
+    assert_eq!(add(&kbs, sign(good, MANIFEST_KEY)).await, Ok(true));
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    kbs.skew.store(601, Ordering::Relaxed);
+    let line = why_not(&kbs, &client).await;
+    assert!(has_reason(&line, "expired"), "{line}");
+    assert_eq!(kbs.admin().await.list_manifests(TENANT).await.unwrap()[0].state, "expired");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_sequence_is_refused_and_a_newer_one_takes_its_place() {
+    let (kbs, guest, client) = ready().await;
+    let admits = |sequence| contents(sequence, guest.measurement, guest.document.digest());
+    let admits_another = |sequence| contents(sequence, Measurement::new([9; 48]), guest.document.digest());
+    assert_eq!(add(&kbs, sign(admits(5), MANIFEST_KEY)).await, Ok(true));
+    let error = add(&kbs, sign(admits(4), MANIFEST_KEY)).await.unwrap_err();
+    assert!(error.contains("is at sequence 5, found sequence 4"), "{error}");
+    let error = add(&kbs, sign(admits_another(5), MANIFEST_KEY)).await.unwrap_err();
+    assert!(error.contains("says something else"), "{error}");
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert_eq!(add(&kbs, sign(admits_another(6), MANIFEST_KEY)).await, Ok(true));
+    let line = why_not(&kbs, &client).await;
+    assert!(has_reason(&line, "measurement-and-workload"), "{line}");
+    // Another name has numbers of its own.
+    assert_eq!(add(&kbs, sign(Contents { name: "web2".into(), ..admits(1) }, MANIFEST_KEY)).await, Ok(true));
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_outlives_adding_the_same_or_an_older_manifest_again() {
+    let (kbs, guest, client) = ready().await;
+    let admits = |sequence| contents(sequence, guest.measurement, guest.document.digest());
+    assert_eq!(add(&kbs, sign(admits(5), MANIFEST_KEY)).await, Ok(true));
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "none").await.unwrap(), None);
+    assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap(), Some(5));
+    let line = why_not(&kbs, &client).await;
+    assert!(has_reason(&line, "manifest web sequence 5: revoked"), "{line}");
+    for sequence in [4, 5] {
+        let error = add(&kbs, sign(admits(sequence), MANIFEST_KEY)).await.unwrap_err();
+        assert!(error.contains("revoked up to sequence 5"), "{error}");
+    }
+    why_not(&kbs, &client).await;
+    assert_eq!(add(&kbs, sign(admits(6), MANIFEST_KEY)).await, Ok(true));
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap();
+    assert_eq!((listed[0].sequence, listed[0].revoked_through, listed[0].state.as_str()), (6, 5, "current"));
+    assert!(add(&kbs, sign(admits(5), MANIFEST_KEY)).await.unwrap_err().contains("revoked up to sequence 5"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_rows_admit_nothing_and_are_named() {
+    for sql in [
+        "UPDATE manifests SET revoked_through = 0",
+        "UPDATE manifests SET sequence = 9",
+        "UPDATE manifests SET added_unix = 9",
+        "UPDATE manifests SET envelope = zeroblob(10)",
+        "UPDATE manifests SET name = 'web3' WHERE name = 'web2'",
+        "UPDATE manifest_keys SET name = 'x'",
+        "UPDATE signers SET minimum_guest_svn = 0",
+        "UPDATE signers SET name = 'x'",
+    ] {
+        let (kbs, guest, _) = ready().await;
+        let admits = |sequence| contents(sequence, guest.measurement, guest.document.digest());
+        add(&kbs, sign(admits(5), MANIFEST_KEY)).await.unwrap();
+        kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap();
+        add(&kbs, sign(Contents { name: "web2".into(), ..admits(1) }, MANIFEST_KEY)).await.unwrap();
+        kbs.admin().await.add_signer(&signer(rule())).await.unwrap();
+        let client = kbs.connect(guest.clone()).await.unwrap();
+        assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+        kbs.tamper(sql);
+        let line = why_not(&kbs, &client).await;
+        assert!(has_reason(&line, "changed behind the server's back"), "{sql}: {line}");
+    }
+}
+
+fn rule() -> SignerRule {
+    let id = Id::default();
+    SignerRule {
+        author_key: Key::new(id.author).author_digest(),
+        family_id: FamilyId::new(id.family_id),
+        image_id: ImageId::new(id.image_id),
+        minimum_guest_svn: id.guest_svn,
+    }
+}
+
+fn signer(rule: SignerRule) -> Signer {
+    Signer { tenant: TENANT.into(), name: "releases".into(), rule, expires_unix: 0 }
+}
+
+fn signed(id: Id) -> Launch {
+    Launch { id: Some(id), ..Launch::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_author_admits_what_it_signed_and_upgrades_of_it() {
+    let kbs = Kbs::start().await;
+    kbs.put(PATH, true).await;
+    assert!(kbs.admin().await.add_signer(&signer(rule())).await.unwrap());
+    for launch in [
+        signed(Id::default()),
+        Launch { platform: 2, ..signed(Id { guest_svn: 6, ..Id::default() }) },
+        Launch { platform: 3, ..signed(Id { guest_svn: 9, ..Id::default() }) },
+    ] {
+        let client = kbs.connect(Guest::launch(&launch)).await.unwrap();
+        assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    }
+    for (id, why) in [
+        (Id { guest_svn: 4, ..Id::default() }, "svn 4"),
+        (Id { family_id: [9; 16], ..Id::default() }, "family 0909"),
+        (Id { image_id: [9; 16], ..Id::default() }, "image 0909"),
+        (Id { author: 0x22, ..Id::default() }, "is not listed for tenant acme"),
+        (Id { author_key_enabled: false, ..Id::default() }, "measurement-and-workload"),
+    ] {
+        let client = kbs.connect(Guest::launch(&signed(id))).await.unwrap();
+        let line = why_not(&kbs, &client).await;
+        assert!(has_reason(&line, why), "{why}: {line}");
+    }
+    // No ID block at all.
+    why_not(&kbs, &kbs.connect(Guest::usual()).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_raised_removed_or_expired_signer_counts_at_the_next_release() {
+    let kbs = Kbs::start().await;
+    kbs.put(PATH, true).await;
+    let admin = kbs.admin().await;
+    admin.add_signer(&signer(rule())).await.unwrap();
+    let client = kbs.connect(Guest::launch(&signed(Id::default()))).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert!(!admin.add_signer(&signer(SignerRule { minimum_guest_svn: 6, ..rule() })).await.unwrap());
+    let line = why_not(&kbs, &client).await;
+    assert!(has_reason(&line, "svn 6 or higher"), "{line}");
+    let until = Signer { expires_unix: now() + 600, ..signer(rule()) };
+    admin.add_signer(&until).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    kbs.skew.store(601, Ordering::Relaxed);
+    let line = why_not(&kbs, &client).await;
+    assert!(has_reason(&line, "signer: releases expired"), "{line}");
+    kbs.skew.store(0, Ordering::Relaxed);
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert!(admin.remove_signer(TENANT, "releases").await.unwrap());
+    assert!(!admin.remove_signer(TENANT, "releases").await.unwrap());
+    why_not(&kbs, &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_tenants_author_admits_nobody_here() {
+    let kbs = Kbs::start().await;
+    kbs.put(PATH, true).await;
+    kbs.admin().await.add_signer(&Signer { tenant: "other".into(), ..signer(rule()) }).await.unwrap();
+    why_not(&kbs, &kbs.connect(Guest::launch(&signed(Id::default()))).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_never_be_meant_is_not_taken() {
+    let kbs = Kbs::start().await;
+    let admin = kbs.admin().await;
+    let refusal = |result: Result<bool, ClientError>| match result {
+        Err(ClientError::Rejected { message, .. }) => message,
+        other => panic!("{other:?}"),
+    };
+    let zero = signer(SignerRule { author_key: KeyDigest::new([0; 48]), ..rule() });
+    assert!(refusal(admin.add_signer(&zero).await).contains("zero digest"));
+    let nameless = Signer { name: String::new(), ..signer(rule()) };
+    assert!(refusal(admin.add_signer(&nameless).await).contains("name"));
+    let past = Signer { expires_unix: 5, ..signer(rule()) };
+    assert!(refusal(admin.add_signer(&past).await).contains("past"));
+
+    // One key has one job, whichever came first.
+    let author = Key::new(Id::default().author);
+    let key = ManifestKey { tenant: TENANT.into(), name: "ci".into(), key: author.public };
+    admin.add_signer(&signer(rule())).await.unwrap();
+    assert!(refusal(admin.add_manifest_key(&key).await).contains("one key has one job"));
+    admin.remove_signer(TENANT, "releases").await.unwrap();
+    assert!(admin.add_manifest_key(&key).await.unwrap());
+    assert!(refusal(admin.add_signer(&signer(rule())).await).contains("one key has one job"));
+
+    let lines = admin.audit(0, 0).await.unwrap().concat();
+    for event in ["signer.add", "signer.remove", "manifest-key.add"] {
+        assert!(lines.contains(event), "{event}");
+    }
+}

@@ -28,8 +28,8 @@ impl Admission {
         let (tenant, workload) = (&judged.tenant, judged.document.digest());
         let report = judged.verified.report();
         let mut believed = Believed { reasons };
-        let mut admission = Self::default();
-        admission.references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload)?);
+        let references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload)?);
+        let mut admission = Self { references, ..Self::default() };
         let manifests = believed.rows(ledger.manifests_for(tenant, &workload)?);
         if !manifests.is_empty() {
             let keys: Vec<_> = believed.rows(ledger.manifest_keys(tenant)?).into_iter().map(|one| one.key).collect();

@@ -27,6 +27,9 @@ pub struct BoxOptions {
     pub image_digest: String,
     /// Workload digest, lower-case hex.
     pub workload_digest: String,
+    /// An ID block was signed for it and lies in its folder.
+    #[serde(default)]
+    pub id_block: bool,
 }
 
 /// When what happened in one start, from the moment the command was typed.
@@ -107,6 +110,10 @@ pub mod files {
     pub const COMMAND_LINE: &str = "cmdline";
     /// Secrets page of the running, simulated guest.
     pub const SECRETS: &str = "secrets.bin";
+    /// ID block, if the box was made with one.
+    pub const ID_BLOCK: &str = "id_block.bin";
+    /// ID authentication block beside it.
+    pub const ID_AUTH: &str = "id_auth.bin";
     /// Kernel of the running guest.
     pub const KERNEL: &str = "kernel";
     /// Initrd of the running guest.
@@ -151,6 +158,7 @@ pub(crate) mod tests {
             root: "/root.erofs".into(),
             image_digest: "sha256:00".into(),
             workload_digest: "00".into(),
+            id_block: false,
         }
     }
 

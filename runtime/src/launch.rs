@@ -16,6 +16,7 @@ use coffer_verifier::measure::CpuSignature;
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::disk::spec_disk;
 use crate::failure::{Class, Failure};
+use crate::id_block::SignedLaunch;
 use crate::simulator;
 use crate::supervisor::Answerer;
 
@@ -51,7 +52,7 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulat
     let processor = match options.tee {
         Tee::None => None,
         Tee::Snp => return Err(no_hardware()),
-        Tee::Simulated => Some(simulate(folder, &plan, document, simulator)?),
+        Tee::Simulated => Some(simulate(folder, &plan, options, document, simulator)?),
     };
     Ok(Launch { processor })
 }
@@ -69,9 +70,16 @@ pub fn plan(platform: &Platform, command_line: &str, vcpus: u32) -> Result<Launc
 }
 
 /// Launches the same pages on the simulated processor; its secrets page is loaded into the guest.
-fn simulate(folder: &Path, plan: &LaunchPlan, document: &Document, simulator: &Path) -> Result<Answerer, Failure> {
+fn simulate(
+    folder: &Path,
+    plan: &LaunchPlan,
+    options: &BoxOptions,
+    document: &Document,
+    simulator: &Path,
+) -> Result<Answerer, Failure> {
     let installation = simulator::open(simulator, ProductLine::Milan)?;
-    let mut guest = simulator::launch(&installation, plan, document.digest().host_data())?;
+    let id = SignedLaunch::of_box(folder, options)?;
+    let mut guest = simulator::launch(&installation, plan, document.digest().host_data(), id.as_ref())?;
     write_private(&folder.join(files::SECRETS), &guest.secrets_page()[..])?;
     Ok(Box::new(move |kind, page| guest.guest_request(kind, page)))
 }

@@ -18,8 +18,10 @@ pub mod request;
 pub mod tools;
 
 pub mod disk;
+pub mod id_block;
 pub mod launch;
 pub mod qemu;
+pub mod signing_key;
 pub mod supervisor;
 
 pub mod agent;

@@ -7,12 +7,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use coffer_platform::plan::LaunchPlan;
-use coffer_simulator::{Installation, LaunchOptions, SecureProcessor, SimulatedGuest};
+use coffer_simulator::{Installation, LaunchFailure, LaunchOptions, SecureProcessor, SimulatedGuest};
 use coffer_verifier::abi::{HostData, ProductLine};
 use coffer_verifier::{TrustAnchors, UnixTime};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::failure::{Class, Failure};
+use crate::id_block::{self, GUEST_POLICY, SignedLaunch};
 use crate::launch::write_private;
 
 const FILE: &str = "installation.json";
@@ -76,15 +77,29 @@ pub fn anchors(folder: &Path) -> Result<TrustAnchors, Failure> {
 /// Launches a guest on the simulated processor from the pages the VMM loads.
 ///
 /// # Errors
-/// Class `internal` if the launch is refused.
-pub fn launch(installation: &Installation, plan: &LaunchPlan, host_data: HostData) -> Result<SimulatedGuest, Failure> {
-    let options = LaunchOptions::new(ProductLine::Milan, now());
-    let refused = |error: coffer_simulator::LaunchFailure| Failure::caused(Class::Internal, &error);
+/// Class `config` if the ID block is for another launch or not signed by its keys, `internal` if the launch is refused.
+pub fn launch(
+    installation: &Installation,
+    plan: &LaunchPlan,
+    host_data: HostData,
+    id: Option<&SignedLaunch>,
+) -> Result<SimulatedGuest, Failure> {
+    let options = LaunchOptions { policy: GUEST_POLICY, ..LaunchOptions::new(ProductLine::Milan, now()) };
     let mut processor = SecureProcessor::launch_start(installation, options).map_err(refused)?;
     for planned in plan.pages() {
         processor.update(planned.page_type, planned.gpa, &planned.page).map_err(refused)?;
     }
-    processor.finish(host_data, None).map_err(refused)
+    processor.finish(host_data, id.map(SignedLaunch::evidence).as_ref()).map_err(refused)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+fn refused(error: LaunchFailure) -> Failure {
+    match &error {
+        LaunchFailure::IdBlockMeasurement { .. }
+        | LaunchFailure::IdBlockPolicy { .. }
+        | LaunchFailure::IdSignature(_) => Failure::caused(Class::Config, &error).hint(id_block::HINT),
+        _ => Failure::caused(Class::Internal, &error),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Installation>, Failure> {
@@ -106,7 +121,13 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id_block::LaunchNames;
+    use crate::signing_key::SigningKey;
     use coffer_platform::plan::LaunchInputs;
+    use coffer_verifier::abi::{
+        FamilyId, ImageId, Measurement, Report, ReportData, ReportRequest, SecureProcessor as _,
+    };
+    use coffer_verifier::measure::IdAuth;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -128,7 +149,41 @@ mod tests {
         let inputs =
             LaunchInputs { firmware: &firmware, kernel: b"k", initrd: b"i", command_line: "c", vcpus: 2, signature };
         let plan = LaunchPlan::new(&inputs).unwrap();
-        let guest = launch(&installation, &plan, HostData::new([7; 32])).unwrap();
+        let guest = launch(&installation, &plan, HostData::new([7; 32]), None).unwrap();
         assert_eq!((guest.measurement(), guest.host_data()), (plan.measurement(), HostData::new([7; 32])));
+
+        // What an author signs for the predicted measurement starts, and shows in the report; for another it does not.
+        let (id, author) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let names = LaunchNames { guest_svn: 7, family_id: FamilyId::new([1; 16]), image_id: ImageId::new([2; 16]) };
+        let sign = |measurement, policy, author| SignedLaunch::sign(measurement, policy, names, &id, author).unwrap();
+        let start = |signed: &SignedLaunch| launch(&installation, &plan, HostData::new([7; 32]), Some(signed));
+        let signed = sign(plan.measurement(), GUEST_POLICY, Some(&author));
+        let got =
+            start(&signed).unwrap().into_processor().report(&ReportRequest::new(ReportData::new([0; 64]))).unwrap();
+        let report = Report::parse(&got.report).unwrap();
+        let facts = signed.facts();
+        assert_eq!(report.id_key_digest(), facts.id_key_digest);
+        assert_eq!(Some(report.author_key_digest()), facts.author_key_digest);
+        assert!(report.key_info().author_key_en);
+        assert_eq!((report.family_id(), report.image_id(), report.guest_svn()), ([1; 16], [2; 16], 7));
+        let alone = sign(plan.measurement(), GUEST_POLICY, None);
+        let got =
+            start(&alone).unwrap().into_processor().report(&ReportRequest::new(ReportData::new([0; 64]))).unwrap();
+        assert!(!Report::parse(&got.report).unwrap().key_info().author_key_en);
+
+        let refusal = |signed: &SignedLaunch| start(signed).err().unwrap();
+        let other = Measurement::new([9; 48]);
+        let failure = refusal(&sign(other, GUEST_POLICY, None));
+        let named =
+            failure.message.contains(&other.to_string()) && failure.message.contains(&plan.measurement().to_string());
+        assert!(named && failure.class == Class::Config, "{failure}");
+        let failure = refusal(&sign(plan.measurement(), 0xb_0000, None));
+        assert!(failure.message.contains("0xb0000") && failure.message.contains("0x30000"), "{failure}");
+        for (at, what) in [(0x40, "ID key over"), (0x690, "author key over")] {
+            let mut page = *signed.auth.as_bytes();
+            page[at] ^= 1;
+            let failure = refusal(&SignedLaunch { auth: IdAuth::parse(&page).unwrap(), ..signed.clone() });
+            assert!(failure.message.contains(what) && failure.class == Class::Config, "{failure}");
+        }
     }
 }

@@ -63,10 +63,23 @@ fn flags() -> impl Strategy<Value = Vec<String>> {
 fn predictions_hold(seed: u8, count: usize) -> Result<()> {
     let world = World::new()?;
     let (_registry, image) = image(&world)?;
+    let key = |name: &str, extra: &[&str]| -> Result<(String, Value)> {
+        let path = world.folder.path().join(name).to_string_lossy().into_owned();
+        let words = [&["id-key", "init", "--out", &path], extra].concat();
+        let made = json(&world, &words.into_iter().map(str::to_owned).collect::<Vec<_>>())?;
+        Ok((path, made["key_digest"].clone()))
+    };
+    let ((id_key, id_digest), (author_key, author_digest)) = (key("id.pem", &[])?, key("author.pem", &["--author"])?);
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
     for round in 0..count {
         let mut flags = flags().new_tree(&mut runner).ok().context("a configuration")?.current();
         let argument = format!("sleep 600 # {round}");
+        let signed = round % 2 == 0;
+        if signed {
+            let svn = round.to_string();
+            let words = ["--id-key", &id_key, "--author-key", &author_key, "--image-id", "web", "--guest-svn", &svn];
+            flags.extend(words.map(str::to_owned));
+        }
         flags.extend(["--tee-simulate", &image, "sh", "-c", &argument].map(str::to_owned));
         println!("{seed}/{round}: {}", flags.join(" "));
         let predicted = json(&world, &[vec!["measure".to_owned()], flags.clone()].concat())?;
@@ -79,6 +92,10 @@ fn predictions_hold(seed: u8, count: usize) -> Result<()> {
             ensure!(predicted[field].is_string(), "{predicted:#}");
             ensure!(report[field] == predicted[field], "{field}: {:#} {:#}", report[field], predicted[field]);
         }
+        let (id, author, svn) =
+            if signed { (&id_digest, &author_digest, round) } else { (&Value::Null, &Value::Null, 0) };
+        let shown = (&report["id_key_digest"], &report["author_key_digest"], report["guest_svn"].as_u64());
+        ensure!(shown == (id, author, Some(svn as u64)), "{shown:?} {id} {author} {svn}");
         world.coffer(&["rm", "-f", &name])?.ok()?;
     }
     Ok(())

@@ -164,6 +164,7 @@ impl AdminClient {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
 fn malformed(error: WordError) -> ClientError {
     ClientError::Protocol { cause: error.to_string() }
 }

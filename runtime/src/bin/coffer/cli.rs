@@ -11,8 +11,9 @@ use coffer_runtime::{Home, State};
 
 use crate::error::{Class, Classify as _, CliError};
 use crate::{
-    attest, bench, completion, create, doctor, exec, images, inject_secret, inspect, kbs, logs, measure, owner,
-    platform, ps, pull, report, restart, rm, rmi, run, seal, sim, spec, start, stop, supervise, verify, version,
+    attest, bench, completion, create, doctor, exec, id_block, id_key, images, inject_secret, inspect, kbs, logs,
+    manifest, measure, owner, platform, ps, pull, report, restart, rm, rmi, run, seal, sim, spec, start, stop,
+    supervise, verify, version,
 };
 
 /// Runs OCI images in attested microVMs.
@@ -72,6 +73,12 @@ pub enum Command {
     Unseal(seal::UnsealArgs),
     /// Predict what `run` with the same flags measures, from files alone.
     Measure(Box<measure::Args>),
+    /// Make or check signed reference manifests.
+    Manifest(manifest::Args),
+    /// Make or show keys that sign launches.
+    IdKey(id_key::Args),
+    /// Sign a launch for somebody else's machine.
+    IdBlock(id_block::Args),
     /// Write the workload spec that `run` with the same flags launches.
     Spec(Box<spec::Args>),
     /// Show what guests boot from.
@@ -121,6 +128,9 @@ impl Command {
             Self::Seal(args) => seal::seal(&args, context),
             Self::Unseal(args) => seal::unseal(&args, context),
             Self::Measure(args) => measure::run(&args, context),
+            Self::Manifest(args) => manifest::run(&args, context),
+            Self::IdKey(args) => id_key::run(&args, context),
+            Self::IdBlock(args) => id_block::run(&args, context),
             Self::Spec(args) => spec::run(&args, context),
             Self::Platform(args) => platform::run(&args, context),
             Self::Owner(args) => owner::run(&args, context),

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use coffer_platform::plan::VCPU_TYPE;
 use coffer_runtime::boxes::{BoxOptions, Timings, files, unix_ms};
 use coffer_runtime::id::{check_name, random_name};
 use coffer_runtime::launch::{load_platform, write_private};
@@ -11,10 +12,14 @@ use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State, home};
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::flags::{BoxFlags, check_hardware};
+use crate::id_flags::IdFlags;
+use crate::measure::measurement;
 
 /// Create a box from an image, to be started later.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  coffer create --name web busybox httpd -f")]
+#[command(after_help = "Examples:
+  coffer create --name web busybox httpd -f
+  coffer create --tee-simulate --id-key id.pem --author-key author.pem --guest-svn 3 busybox httpd -f")]
 pub struct Args {
     /// Name of the box [default: adjective_noun].
     #[arg(long, value_name = "NAME")]
@@ -26,6 +31,8 @@ pub struct Args {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
+    id: IdFlags,
+    #[command(flatten)]
     flags: BoxFlags,
 }
 
@@ -33,7 +40,8 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (home, state) = context.open_state()?;
     let timings = Timings::start();
-    let wanted = Wanted { name: args.name.as_deref(), remove: args.rm, quiet: args.quiet || context.json };
+    let quiet = args.quiet || context.json;
+    let wanted = Wanted { name: args.name.as_deref(), remove: args.rm, quiet, id: &args.id };
     let record = context.runtime()?.block_on(make(context, &home, &state, &args.flags, &wanted, timings))?;
     if context.json {
         println!("{}", serde_json::json!({ "id": record.id, "name": record.name }));
@@ -51,6 +59,8 @@ pub struct Wanted<'a> {
     pub remove: bool,
     /// No progress.
     pub quiet: bool,
+    /// ID block.
+    pub id: &'a IdFlags,
 }
 
 /// Pulls, describes and records a box.
@@ -63,6 +73,9 @@ pub async fn make(
     mut timings: Timings,
 ) -> Result<BoxRecord, CliError> {
     check_hardware(flags.tee_wanted())?;
+    if flags.spec.is_none() {
+        wanted.id.check_tee(flags.tee_wanted())?;
+    }
     if let Some(name) = wanted.name {
         check_name(name).class(Class::Usage)?;
         // Before a long pull; the database refuses a race once more.
@@ -71,15 +84,21 @@ pub async fn make(
         }
     }
     let described = flags.describe(context, home, wanted.quiet).await?;
-    check_hardware(described.document.spec().tee)?;
-    load_platform(&described.platform)?;
+    let tee = described.document.spec().tee;
+    check_hardware(tee)?;
+    wanted.id.check_tee(tee)?;
+    let platform = load_platform(&described.platform)?;
+    // Signed now, so that a start needs no private key.
+    let signed = wanted.id.signed(|| measurement(&platform, &described.document, tee, described.vcpus, VCPU_TYPE))?;
     context.search.tools()?;
     timings.reached("image-ready", None);
 
     let id = BoxId::random();
     let folder = home.box_folder(&id);
     home::private_folder(&folder).class(Class::Config)?;
-    let recorded = write_private(&folder.join(files::SPEC), described.document.bytes()).and_then(|()| {
+    let written = write_private(&folder.join(files::SPEC), described.document.bytes())
+        .and_then(|()| signed.as_ref().map_or(Ok(()), |signed| signed.write(&folder)));
+    let recorded = written.and_then(|()| {
         record(state, wanted, &timings, |name| BoxRecord {
             id: id.clone(),
             name,
@@ -93,7 +112,7 @@ pub async fn make(
             exit_code: None,
             error: None,
             options: BoxOptions {
-                tee: described.document.spec().tee,
+                tee,
                 vcpus: described.vcpus,
                 memory_bytes: described.memory_bytes,
                 remove: wanted.remove,
@@ -102,6 +121,7 @@ pub async fn make(
                 root: described.rootfs.path.clone(),
                 image_digest: described.image.config_digest.to_string(),
                 workload_digest: described.document.digest().to_string(),
+                id_block: signed.is_some(),
             },
             timings: Timings::default(),
         })

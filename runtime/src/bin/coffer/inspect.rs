@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::files;
+use coffer_runtime::id_block::SignedLaunch;
 use coffer_runtime::{BoxRecord, BoxState, Home};
 use coffer_spec::Document;
 use serde_json::{Value, json};
@@ -69,6 +70,7 @@ fn describe(home: &Home, record: &BoxRecord) -> Value {
             "HostMay": spec.as_ref().map(|d| d.spec().host_may.clone()),
             "Owners": spec.as_ref().map(|d| d.spec().owners.clone()),
             "Platform": options.platform,
+            "IdBlock": SignedLaunch::of_box(&folder, options).ok().flatten().map(|signed| signed.facts()),
         },
         "Timings": timings_json(&record.timings),
         "Folder": folder,

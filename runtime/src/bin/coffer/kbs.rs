@@ -14,12 +14,15 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::kbs_trust::{self, ManifestCommand, ManifestKeyCommand, SignerCommand};
 
 /// Manage a key broker: which secrets it holds, and which guests it admits.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   coffer kbs secret put default/app/password --file password.txt --profile admin.toml
   coffer measure --spec spec.toml --json | coffer kbs reference add --from - --name web-1
+  coffer kbs manifest-key add manifest.pem.pub && coffer kbs manifest add web.json
+  coffer kbs signer add web-releases --author-key author.pub --family-id acme --image-id web --minimum-svn 3
   coffer kbs audit --limit 20")]
 pub struct Args {
     /// Admin profile written by `coffer-kbs init`.
@@ -42,6 +45,15 @@ enum Command {
     /// Admit guests: one measurement for one workload.
     #[command(subcommand)]
     Reference(ReferenceCommand),
+    /// Admit what an author signed: rules that outlive upgrades.
+    #[command(subcommand)]
+    Signer(SignerCommand),
+    /// List the keys whose reference manifests count.
+    #[command(subcommand)]
+    ManifestKey(ManifestKeyCommand),
+    /// Add, list and revoke signed reference manifests.
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Print audit lines, one JSON object each, oldest first.
     #[command(after_help = "Example:\n  coffer kbs audit --from 10 --limit 5")]
     Audit {
@@ -135,10 +147,10 @@ enum ReferenceCommand {
 }
 
 #[derive(Debug, ClapArgs)]
-struct Tenant {
+pub struct Tenant {
     /// Tenant, as workload specs name it.
     #[arg(long, default_value = "default", value_name = "NAME")]
-    tenant: String,
+    pub tenant: String,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -198,6 +210,7 @@ enum Prepared {
     AddReference(Reference),
     ListReferences(String),
     RemoveReference(Measurement, WorkloadDigest, String),
+    Trust(kbs_trust::Prepared),
     Audit(u64, u32),
 }
 
@@ -227,6 +240,9 @@ fn prepare(command: Command) -> Result<Prepared, CliError> {
             let (measurement, workload) = both(&pair)?;
             Prepared::RemoveReference(measurement, workload, tenant.tenant)
         }
+        Command::Signer(command) => Prepared::Trust(command.prepare()),
+        Command::ManifestKey(command) => Prepared::Trust(command.prepare()?),
+        Command::Manifest(command) => Prepared::Trust(command.prepare()?),
         Command::Audit { from, limit } => Prepared::Audit(from, limit),
     })
 }
@@ -282,6 +298,7 @@ async fn perform(client: &AdminClient, prepared: Prepared, as_json: bool) -> Res
             let row = json!({ "measurement": measurement, "workload_digest": workload, "removed": true });
             say(as_json, &row, || format!("measurement {measurement} for workload {workload} removed"));
         }
+        Prepared::Trust(prepared) => kbs_trust::perform(client, prepared, as_json).await?,
         Prepared::Audit(from, limit) => {
             let lines = client.audit(from, limit).await.map_err(failed)?;
             if !lines.is_empty() {
@@ -300,7 +317,7 @@ fn reference_row(reference: &Reference) -> serde_json::Value {
     })
 }
 
-fn client_error(error: &ClientError) -> CliError {
+pub fn client_error(error: &ClientError) -> CliError {
     let class = match error {
         ClientError::Unreachable { .. } => Class::Unreachable,
         ClientError::Refused { .. } | ClientError::PinMismatch { .. } => Class::Refused,
@@ -317,11 +334,11 @@ fn client_error(error: &ClientError) -> CliError {
     }
 }
 
-fn not_found(message: String, list: &str) -> CliError {
+pub fn not_found(message: String, list: &str) -> CliError {
     CliError::new(Class::NotFound, message).hint(format!("`coffer kbs {list}` shows what is there"))
 }
 
-fn read(file: &std::path::Path) -> Result<Vec<u8>, CliError> {
+pub fn read(file: &std::path::Path) -> Result<Vec<u8>, CliError> {
     if file.as_os_str() == "-" {
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes).class_while(Class::Config, "reading standard input")?;
@@ -352,16 +369,16 @@ fn parse_path(text: &str) -> Result<ResourcePath, coffer_kbs_client::PathError> 
     if text.starts_with("kbs:") { text.parse() } else { format!("kbs:///{text}").parse() }
 }
 
-fn parse_time(text: &str) -> Result<i64, String> {
+pub fn parse_time(text: &str) -> Result<i64, String> {
     let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "expected a time like 2027-01-01T00:00:00Z")?;
     if moment.unix_timestamp() <= 0 { Err("expected a time after 1970".into()) } else { Ok(moment.unix_timestamp()) }
 }
 
-fn rfc3339(unix: i64) -> String {
+pub fn rfc3339(unix: i64) -> String {
     OffsetDateTime::from_unix_timestamp(unix).ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
-fn say(as_json: bool, value: &serde_json::Value, text: impl FnOnce() -> String) {
+pub fn say(as_json: bool, value: &serde_json::Value, text: impl FnOnce() -> String) {
     print(&if as_json { value.to_string() } else { text() });
 }
 
@@ -370,7 +387,7 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn table(columns: &[&str], rows: &[serde_json::Value]) -> String {
+pub fn table(columns: &[&str], rows: &[serde_json::Value]) -> String {
     let cell = |row: &serde_json::Value, column: &str| match &row[column] {
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),

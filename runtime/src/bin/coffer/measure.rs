@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use coffer_platform::files::Platform;
 use coffer_platform::igvm_file;
 use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
+use coffer_runtime::id_block::SignedLaunch;
 use coffer_runtime::launch::{load_platform, write_private};
 use coffer_spec::{Document, Tee};
 use coffer_verifier::abi::Measurement;
@@ -13,7 +14,10 @@ use coffer_verifier::abi::Measurement;
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::flags::{BoxFlags, read_spec};
+use crate::id_block::print_names;
+use crate::id_flags::IdFlags;
 use crate::measure_firmware::{FirmwareArgs, measure_firmware};
+use crate::measure_manifest::{ManifestArgs, Written};
 
 /// Predict what `coffer run` with the same flags measures, from files alone.
 #[derive(Debug, clap::Args)]
@@ -22,11 +26,16 @@ use crate::measure_firmware::{FirmwareArgs, measure_firmware};
   coffer measure --tee-simulate busybox sha256sum /run/secrets/key
   coffer measure --spec web.toml --vcpus 2 --vcpu-type EPYC-Genoa --json
   coffer measure --tee-simulate --igvm web.igvm busybox httpd -f
+  coffer measure --spec web.toml --manifest web.json --sign manifest.pem --name web --sequence 7 --expires 90d
   coffer measure --platform-files --json        # what sev-snp-measure needs to compute the same
   coffer measure --firmware OVMF.amdsev.fd --kernel bzImage --append console=ttyS0 --vcpus 2 --vcpu-type EPYC-Genoa")]
 pub struct Args {
     #[command(flatten)]
     flags: BoxFlags,
+    #[command(flatten)]
+    id: IdFlags,
+    #[command(flatten)]
+    manifest: ManifestArgs,
     #[command(flatten)]
     firmware: FirmwareArgs,
     /// Write the launch as an IGVM file too, which has a digest of its own.
@@ -36,6 +45,9 @@ pub struct Args {
     #[arg(long, conflicts_with = "firmware")]
     platform_files: bool,
 }
+
+/// vCPU types a manifest holds measurements for, by QEMU's names.
+pub const VCPU_TYPES: &[&str] = &[VCPU_TYPE, "EPYC-Genoa", "EPYC-Turin"];
 
 /// What is measured.
 struct Subject {
@@ -76,7 +88,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if let Some(out) = &args.igvm {
         facts.extend(write_igvm(&plan, out)?);
     }
-    print(&facts, subject.vcpus, context.json);
+    let tee = subject.document.as_ref().map_or(Tee::None, |document| document.spec().tee);
+    args.id.check_tee(tee)?;
+    let signed = args.id.signed(|| Ok(plan.measurement()))?;
+    let manifest = match &subject.document {
+        Some(document) => args.manifest.write(&platform, document, subject.vcpus)?,
+        None if args.manifest.manifest.is_some() => {
+            return Err(CliError::new(Class::Usage, "--manifest is about a workload: name an image or a --spec"));
+        }
+        None => None,
+    };
+    print(&facts, subject.vcpus, signed.as_ref(), manifest.as_ref(), context.json);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,17 +132,36 @@ fn facts(subject: &Subject, plan: &LaunchPlan, vcpu_type: &str) -> Facts {
     facts
 }
 
-fn print(facts: &Facts, vcpus: u32, json: bool) {
+fn print(facts: &Facts, vcpus: u32, signed: Option<&SignedLaunch>, manifest: Option<&Written>, json: bool) {
     if json {
         let mut object: serde_json::Map<_, _> =
             facts.iter().map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect();
         object.insert("vcpus".into(), vcpus.into());
+        if let Some(signed) = signed {
+            object.insert("id_block".into(), serde_json::json!(signed.facts()));
+        }
+        if let Some(written) = manifest {
+            let contents = written.manifest.contents();
+            let value = serde_json::json!({
+                "file": written.file, "name": contents.name, "sequence": contents.sequence,
+                "expires": contents.expires, "measurements": contents.measurements.len(), "key": written.key,
+            });
+            object.insert("manifest".into(), value);
+        }
         println!("{}", serde_json::Value::Object(object));
     } else {
         for (name, value) in facts {
             println!("{name:<16} {value}");
         }
         println!("{:<16} {vcpus}", "vcpus");
+        if let Some(signed) = signed {
+            print_names(&signed.facts());
+        }
+        if let Some(written) = manifest {
+            let contents = written.manifest.contents();
+            let (name, sequence, expires) = (&contents.name, contents.sequence, contents.expires);
+            println!("manifest         {}: {name} sequence {sequence}, until {expires}", written.file.display());
+        }
     }
 }
 

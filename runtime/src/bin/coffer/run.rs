@@ -8,13 +8,15 @@ use crate::cli::Context;
 use crate::create::{self, Wanted};
 use crate::error::CliError;
 use crate::flags::BoxFlags;
+use crate::id_flags::IdFlags;
 use crate::live::{self, Stay};
 
 /// Create a box from an image and run it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer run --rm busybox echo hello
-  coffer run -d --name web --tee-simulate --kbs kbs.example:8443 --kbs-pin HEX --secret kbs:///default/web/key=key IMAGE")]
+  coffer run -d --name web --tee-simulate --kbs kbs.example:8443 --kbs-pin HEX --secret kbs:///default/web/key=key IMAGE
+  coffer run --tee-simulate --id-key id.pem --author-key author.pem --family-id acme --image-id web --guest-svn 3 IMAGE")]
 pub struct Args {
     /// Leave the box running and print its id, once the workload runs.
     #[arg(short, long)]
@@ -32,6 +34,8 @@ pub struct Args {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
+    id: IdFlags,
+    #[command(flatten)]
     flags: BoxFlags,
 }
 
@@ -39,7 +43,8 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let timings = Timings::start();
     let (home, state) = context.open_state()?;
-    let wanted = Wanted { name: args.name.as_deref(), remove: args.rm, quiet: args.quiet || context.json };
+    let quiet = args.quiet || context.json;
+    let wanted = Wanted { name: args.name.as_deref(), remove: args.rm, quiet, id: &args.id };
     context.runtime()?.block_on(async {
         let record = create::make(context, &home, &state, &args.flags, &wanted, timings).await?;
         let stay = if args.detach { Stay::UntilRunning } else { Stay::ToTheEnd };

@@ -1,0 +1,109 @@
+//! `coffer id-block`: what an author signs, away from the machines that launch.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use coffer_runtime::boxes::files;
+use coffer_runtime::id_block::{IdFacts, SignedLaunch};
+use coffer_runtime::signing_key::{KeyPurpose, SigningKey, write_over};
+use coffer_verifier::abi::Measurement;
+
+use crate::cli::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::id_flags::NameFlags;
+
+/// Sign a launch for somebody else's machine, or show what was signed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer id-block sign --measurement 9b1f… --policy 0x30000 --id-key id.pem --author-key author.pem --guest-svn 3 --out signed
+  coffer id-block show signed
+  coffer run --tee-simulate --id-block signed/id_block.bin --id-auth signed/id_auth.bin IMAGE")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sign a measurement into an ID block.
+    Sign(Box<SignArgs>),
+    /// Check the signatures of an ID block and print what a report will show.
+    #[command(after_help = "Example:\n  coffer id-block show signed --json")]
+    Show {
+        /// Folder with id_block.bin and id_auth.bin.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  coffer id-block sign --measurement $(coffer measure --tee-simulate --json IMAGE | jq -r .measurement) \\
+      --policy 0x30000 --id-key id.pem --author-key author.pem --out signed")]
+struct SignArgs {
+    /// Launch digest, as `coffer measure` prints it.
+    #[arg(long, value_name = "HEX")]
+    measurement: Measurement,
+    /// Guest policy of the launch, hexadecimal; `coffer run` launches with 0x30000.
+    #[arg(long, value_name = "HEX", value_parser = policy)]
+    policy: u64,
+    /// Private ID key.
+    #[arg(long, value_name = "FILE", help_heading = "ID block")]
+    id_key: PathBuf,
+    #[command(flatten)]
+    names: NameFlags,
+    /// Folder for id_block.bin and id_auth.bin.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Signs or shows.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    match &args.command {
+        Command::Sign(args) => {
+            if args.measurement.is_zero() {
+                return Err(CliError::new(Class::Usage, "a zero measurement is no launch"));
+            }
+            let (id, author) = (SigningKey::read(&args.id_key, KeyPurpose::Id)?, args.names.author()?);
+            let signed = SignedLaunch::sign(args.measurement, args.policy, args.names.names(), &id, author.as_ref())?;
+            let out = &args.out;
+            std::fs::create_dir_all(out).class_while(Class::Config, format!("cannot make {}", out.display()))?;
+            write_over(&out.join(files::ID_BLOCK), &signed.block.to_bytes(), 0o644)?;
+            write_over(&out.join(files::ID_AUTH), signed.auth.as_bytes(), 0o644)?;
+            print(&signed.facts(), context);
+        }
+        Command::Show { folder } => {
+            let signed = SignedLaunch::read(&folder.join(files::ID_BLOCK), &folder.join(files::ID_AUTH))?;
+            signed.auth.verify(&signed.block).class_while(Class::NotAuthentic, "ID block")?;
+            print(&signed.facts(), context);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(facts: &IdFacts, context: &Context) {
+    if context.json {
+        println!("{}", serde_json::json!(facts));
+        return;
+    }
+    println!("measurement        {}", facts.measurement);
+    println!("policy             {}", facts.policy);
+    print_names(facts);
+}
+
+/// What the report shows beside measurement and policy.
+pub fn print_names(facts: &IdFacts) {
+    let author = facts.author_key_digest.map_or("none".to_owned(), |digest| digest.to_string());
+    println!("id_key_digest      {}", facts.id_key_digest);
+    println!("author_key_digest  {author}");
+    println!("family_id          {}", facts.family_id);
+    println!("image_id           {}", facts.image_id);
+    println!("guest_svn          {}", facts.guest_svn);
+}
+
+fn policy(text: &str) -> Result<u64, String> {
+    let policy =
+        u64::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| "expected a number like 0x30000")?;
+    if policy >> 17 & 1 == 1 { Ok(policy) } else { Err("bit 17 of a guest policy is one, as in 0x30000".into()) }
+}

@@ -1,0 +1,241 @@
+//! Private P-384 keys in files: ID keys, author keys and manifest keys.
+//!
+//! PKCS#8 PEM, mode 0600, never overwritten. Keys we make say in a line before the PEM block what they are for, and a key
+//! made for one purpose is not taken for another; a key from elsewhere has no such line and is taken as it is.
+//! Never: prints a private key, or copies one.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use coffer_verifier::{P384PublicKey, SIGNATURE_SIZE};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+use zeroize::Zeroizing;
+
+use crate::failure::{Class, Failure};
+
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPurpose {
+    /// Signs ID blocks.
+    Id,
+    /// Signs ID keys.
+    Author,
+    /// Signs reference manifests.
+    Manifest,
+}
+
+impl KeyPurpose {
+    const ALL: [Self; 3] = [Self::Id, Self::Author, Self::Manifest];
+
+    /// As files and messages say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Id => "ID key",
+            Self::Author => "author key",
+            Self::Manifest => "manifest key",
+        }
+    }
+
+    fn label(self) -> String {
+        format!("Coffer {}, private.", self.word())
+    }
+}
+
+/// A private key.
+pub struct SigningKey {
+    pair: EcdsaKeyPair,
+    public: P384PublicKey,
+}
+
+impl SigningKey {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// Class `internal` without randomness.
+    pub fn generate() -> Result<Self, Failure> {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING)
+            .map_err(|_| Failure::new(Class::Internal, "cannot make a P-384 key"))?;
+        Self::of(pair).ok_or_else(|| Failure::new(Class::Internal, "cannot make a P-384 key"))
+    }
+
+    /// Reads a private key that is for `purpose`, as far as the file says.
+    ///
+    /// # Errors
+    /// Class `config`, naming the file.
+    pub fn read(path: &Path, purpose: KeyPurpose) -> Result<Self, Failure> {
+        let text = read_text(path)?;
+        let said = KeyPurpose::ALL.into_iter().find(|one| text.lines().any(|line| line == one.label()));
+        if let Some(other) = said.filter(|said| *said != purpose) {
+            let message = format!("{} was made as {}, expected {}", path.display(), other.word(), purpose.word());
+            return Err(Failure::new(Class::Config, message)
+                .hint("each key has one job; make one with `coffer id-key init` or `coffer manifest keygen`"));
+        }
+        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+            tracing::warn!(file = %path.display(), "others may read this private key; hint: chmod 600");
+        }
+        Self::parse(&text).ok_or_else(|| {
+            Failure::new(Class::Config, format!("{} holds no private P-384 key in PEM", path.display()))
+                .hint("make one with `coffer id-key init` or `coffer manifest keygen`")
+        })
+    }
+
+    /// Writes the key where there is nothing yet.
+    ///
+    /// # Errors
+    /// Class `config` if something lies there already, or it cannot be written.
+    pub fn write_new(&self, path: &Path, purpose: KeyPurpose) -> Result<(), Failure> {
+        let failed = || Failure::new(Class::Internal, "cannot encode a P-384 key");
+        let der = self.pair.to_pkcs8v1().map_err(|_| failed())?;
+        let body = Zeroizing::new(STANDARD.encode(der.as_ref()));
+        let mut text = Zeroizing::new(format!("{}\n-----BEGIN PRIVATE KEY-----\n", purpose.label()));
+        for line in body.as_bytes().chunks(64) {
+            text.push_str(std::str::from_utf8(line).map_err(|_| failed())?);
+            text.push('\n');
+        }
+        text.push_str("-----END PRIVATE KEY-----\n");
+        write_new(path, text.as_bytes(), 0o600)
+    }
+
+    /// Its public half.
+    pub fn public(&self) -> &P384PublicKey {
+        &self.public
+    }
+
+    /// Signs with ECDSA and SHA-384: R, then S, big endian.
+    ///
+    /// # Errors
+    /// Class `internal` without randomness.
+    pub fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE_SIZE], Failure> {
+        let signature = self.pair.sign(&SystemRandom::new(), message).ok();
+        signature
+            .and_then(|signature| signature.as_ref().try_into().ok())
+            .ok_or_else(|| Failure::new(Class::Internal, "cannot sign"))
+    }
+
+    fn parse(pem: &str) -> Option<Self> {
+        let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let der = match &der {
+            PrivateKeyDer::Pkcs8(der) => der.secret_pkcs8_der(),
+            PrivateKeyDer::Sec1(der) => der.secret_sec1_der(),
+            _ => return None,
+        };
+        Self::of(EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, der).ok()?)
+    }
+
+    fn of(pair: EcdsaKeyPair) -> Option<Self> {
+        let public = P384PublicKey::from_sec1(pair.public_key().as_ref()).ok()?;
+        Some(Self { pair, public })
+    }
+}
+
+/// The public key in a file, or the public half of the private key in it.
+///
+/// # Errors
+/// Class `config`, naming the file.
+pub fn read_public(path: &Path) -> Result<P384PublicKey, Failure> {
+    let text = read_text(path)?;
+    if text.contains("PRIVATE KEY-----") {
+        let key = SigningKey::parse(&text).map(|key| key.public);
+        return key.ok_or_else(|| {
+            Failure::new(Class::Config, format!("{} holds no private P-384 key in PEM", path.display()))
+        });
+    }
+    P384PublicKey::from_pem(&text).map_err(|error| Failure::caused(Class::Config, &error).while_doing(path.display()))
+}
+
+/// Writes a file where there is nothing yet: aside, synced, and under its name only when it is whole.
+///
+/// # Errors
+/// Class `config` if something lies there already, or it cannot be written.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    let there = || {
+        Failure::new(Class::Config, format!("{} is there already", path.display()))
+            .hint("nothing is overwritten; choose another name")
+    };
+    if path.symlink_metadata().is_ok() {
+        return Err(there());
+    }
+    place(path, bytes, mode, false).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => there(),
+        _ => Failure::caused(Class::Config, &error).while_doing(format!("cannot write {}", path.display())),
+    })
+}
+
+/// Writes a file in place of the one there, if any: aside, synced, renamed.
+///
+/// # Errors
+/// Class `config`.
+pub fn write_over(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    place(path, bytes, mode, true)
+        .map_err(|error| Failure::caused(Class::Config, &error).while_doing(format!("cannot write {}", path.display())))
+}
+
+fn place(path: &Path, bytes: &[u8], mode: u32, over: bool) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    if over {
+        file.persist(path).map_err(|error| error.error)?;
+    } else {
+        file.persist_noclobber(path).map_err(|error| error.error)?;
+    }
+    fs::File::open(folder)?.sync_all()
+}
+
+fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| Failure::caused(Class::Config, &error).while_doing(format!("cannot read {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_written_once_privately_and_read_for_its_purpose() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("id.pem");
+        let key = SigningKey::generate().unwrap();
+        key.write_new(&path, KeyPurpose::Id).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let before = fs::read(&path).unwrap();
+        assert!(SigningKey::generate().unwrap().write_new(&path, KeyPurpose::Id).is_err());
+        assert_eq!(fs::read(&path).unwrap(), before);
+
+        let again = SigningKey::read(&path, KeyPurpose::Id).unwrap();
+        assert_eq!((again.public(), &read_public(&path).unwrap()), (key.public(), key.public()));
+        let signature = again.sign(b"message").unwrap();
+        assert!(key.public().verifies(b"message", &signature));
+        for other in [KeyPurpose::Author, KeyPurpose::Manifest] {
+            let failure = SigningKey::read(&path, other).err().unwrap();
+            assert!(failure.message.contains("was made as ID key"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn keys_of_other_tools_are_taken_and_other_files_are_not() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/idblock");
+        let key = SigningKey::read(&Path::new(folder).join("id_key.pem"), KeyPurpose::Id).unwrap();
+        let digest = coffer_verifier::measure::key_digest(&coffer_verifier::measure::key_structure(key.public()));
+        assert!(digest.to_string().starts_with("88e4b2db0e36c6d7"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(read_public(&path).is_err());
+        fs::write(&path, key.public().to_pem()).unwrap();
+        assert_eq!(read_public(&path).unwrap(), *key.public());
+        assert!(SigningKey::read(&path, KeyPurpose::Id).is_err());
+        for text in ["", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+            fs::write(&path, text).unwrap();
+            assert!(SigningKey::read(&path, KeyPurpose::Id).is_err() && read_public(&path).is_err(), "{text}");
+        }
+    }
+}

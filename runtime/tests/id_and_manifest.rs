@@ -1,0 +1,325 @@
+//! The command about ID keys, ID blocks and signed manifests, from files alone: no image, no VMM.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use coffer_platform::files::{Platform, Sources};
+use coffer_spec::{Document, Floors, Image, Process, Root, Tee, VerityTable, WorkloadSpec};
+use serde_json::Value;
+use sha2::Digest as _;
+
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, bytes) in [("k", "kernel"), ("i", "init"), ("m.ko", "module")] {
+            std::fs::write(path(name), bytes).unwrap();
+        }
+        std::fs::write(path("s"), coffer_platform::sample::rom(1)).unwrap();
+        let sources = Sources {
+            stage0: &path("s"),
+            kernel_package: "test 1",
+            kernel: &path("k"),
+            init: &path("i"),
+            modules: &[path("m.ko")],
+        };
+        Platform::build(&path("platform"), &sources).unwrap();
+        for (name, tee) in [("spec.toml", Tee::Simulated), ("none.toml", Tee::None)] {
+            std::fs::write(path(name), Document::write(&spec(tee)).unwrap().bytes()).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn coffer(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_coffer"))
+            .args(words)
+            .env("COFFER_PLATFORM", self.path("platform"))
+            .env("COFFER_HOME", self.path("home"))
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.coffer(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[&["--json"], words].concat())).unwrap()
+    }
+
+    /// Standard error of a command that ends with this status.
+    #[track_caller]
+    fn fails(&self, status: i32, words: &[&str]) -> String {
+        let output = self.coffer(words);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {text}");
+        assert!(!text.contains("panicked"), "{text}");
+        text
+    }
+}
+
+fn spec(tee: Tee) -> WorkloadSpec {
+    WorkloadSpec {
+        version: 1,
+        tenant: "acme".into(),
+        tee,
+        host_may: Vec::new(),
+        inject: Vec::new(),
+        image: Image {
+            reference: "registry.example/web:1".into(),
+            config_digest: format!("sha256:{}", "0".repeat(64)),
+        },
+        root: Root {
+            verity: VerityTable {
+                algorithm: "sha256".into(),
+                block_size: 4096,
+                data_blocks: 8,
+                hash_start: 8,
+                salt: String::new(),
+                root_hash: "0".repeat(64),
+            },
+            scratch_bytes: 1 << 20,
+        },
+        process: Process {
+            argv: vec!["/bin/app".into()],
+            env: Vec::new(),
+            cwd: "/".into(),
+            user: "0".into(),
+            stop_signal: 15,
+            hostname: "box".into(),
+        },
+        kbs: None,
+        secrets: Vec::new(),
+        owners: Vec::new(),
+        mounts: Vec::new(),
+        audiences: Vec::new(),
+        floors: Floors::default(),
+    }
+}
+
+#[test]
+fn id_keys_are_private_never_overwritten_and_named_by_one_digest() {
+    let world = World::new();
+    let made = world.ok(&["id-key", "init", "--out", "id.pem"]);
+    assert_eq!(world.path("id.pem").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(made.trim().len(), 96);
+    assert_eq!(world.ok(&["id-key", "show", "id.pem"]), made);
+    std::fs::write(world.path("id.pub"), world.ok(&["id-key", "show", "--pem", "id.pem"])).unwrap();
+    assert_eq!(world.ok(&["id-key", "show", "id.pub"]), made);
+    assert_eq!(world.json(&["id-key", "show", "id.pem"])["key_digest"], made.trim());
+    let before = std::fs::read(world.path("id.pem")).unwrap();
+    assert!(world.fails(3, &["id-key", "init", "--out", "id.pem"]).contains("is there already"));
+    assert_eq!(std::fs::read(world.path("id.pem")).unwrap(), before);
+    assert_eq!(world.json(&["id-key", "init", "--author", "--out", "author.pem"])["purpose"], "author key");
+    assert!(world.fails(3, &["id-key", "show", "k"]).contains('k'));
+}
+
+#[test]
+fn an_author_signs_elsewhere_and_the_launch_host_checks_it() {
+    let world = World::new();
+    world.ok(&["id-key", "init", "--out", "id.pem"]);
+    let author = world.ok(&["id-key", "init", "--author", "--out", "author.pem"]);
+    let measured = world.json(&["measure", "--spec", "spec.toml"]);
+    let measurement = measured["measurement"].as_str().unwrap();
+    let sign = |measurement: &str, policy: &str, out: &str| {
+        world.json(&[
+            "id-block",
+            "sign",
+            "--measurement",
+            measurement,
+            "--policy",
+            policy,
+            "--id-key",
+            "id.pem",
+            "--author-key",
+            "author.pem",
+            "--family-id",
+            "acme",
+            "--image-id",
+            &"0a".repeat(16),
+            "--guest-svn",
+            "7",
+            "--out",
+            out,
+        ])
+    };
+    let signed = sign(measurement, "0x30000", "signed");
+    assert_eq!(signed["author_key_digest"], author.trim());
+    assert_eq!(signed["family_id"], format!("{}{}", hex::encode("acme"), "00".repeat(12)));
+    assert_eq!(world.json(&["id-block", "show", "signed"]), signed);
+    let launch = |folder: &str| {
+        let file = |name: &str| format!("{folder}/{name}");
+        ["measure", "--spec", "spec.toml", "--id-block", &file("id_block.bin"), "--id-auth", &file("id_auth.bin")]
+            .map(str::to_owned)
+    };
+    let with = launch("signed");
+    let refs: Vec<&str> = with.iter().map(String::as_str).collect();
+    assert_eq!(world.json(&refs)["id_block"], signed);
+
+    let wrong = |folder: &str| {
+        let with = launch(folder);
+        let refs: Vec<&str> = with.iter().map(String::as_str).collect();
+        world.fails(3, &refs)
+    };
+    sign(&"12".repeat(48), "0x30000", "other");
+    let text = wrong("other");
+    assert!(text.contains(measurement) && text.contains(&"12".repeat(48)), "{text}");
+    sign(measurement, "0xb0000", "policy");
+    let text = wrong("policy");
+    assert!(text.contains("0xb0000") && text.contains("0x30000"), "{text}");
+    for (at, what) in [(0x40, "ID key over the ID block"), (0x680, "author key over the ID key")] {
+        let mut auth = std::fs::read(world.path("signed/id_auth.bin")).unwrap();
+        auth[at] ^= 1;
+        std::fs::create_dir_all(world.path("bad")).unwrap();
+        std::fs::write(world.path("bad/id_auth.bin"), auth).unwrap();
+        std::fs::copy(world.path("signed/id_block.bin"), world.path("bad/id_block.bin")).unwrap();
+        assert!(wrong("bad").contains(what));
+        assert!(world.fails(5, &["id-block", "show", "bad"]).contains(what));
+    }
+    // Signed here, the facts are the same.
+    let here = world.json(&[
+        "measure",
+        "--spec",
+        "spec.toml",
+        "--id-key",
+        "id.pem",
+        "--author-key",
+        "author.pem",
+        "--family-id",
+        "acme",
+        "--image-id",
+        &"0a".repeat(16),
+        "--guest-svn",
+        "7",
+    ]);
+    assert_eq!(here["id_block"], signed);
+}
+
+#[test]
+fn the_vectors_blocks_are_shown_and_believed() {
+    let world = World::new();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/idblock");
+    let shown = world.json(&["id-block", "show", folder]);
+    assert!(shown["id_key_digest"].as_str().unwrap().starts_with("88e4b2db"));
+    assert!(shown["author_key_digest"].as_str().unwrap().starts_with("25860fd9"));
+    assert_eq!(shown["guest_svn"], 7);
+}
+
+#[test]
+fn an_id_block_nobody_checks_and_keys_of_another_purpose_are_refused() {
+    let world = World::new();
+    world.ok(&["id-key", "init", "--out", "id.pem"]);
+    world.ok(&["id-key", "init", "--author", "--out", "author.pem"]);
+    world.ok(&["manifest", "keygen", "--out", "manifest.pem"]);
+    let text = world.fails(2, &["measure", "--spec", "none.toml", "--id-key", "id.pem"]);
+    assert!(text.contains("no secure processor checks the ID block"), "{text}");
+    let text = world.fails(125, &["run", "--id-key", "id.pem", "busybox"]);
+    assert!(text.contains("--tee-simulate"), "{text}");
+    let id = |key: &'static str, author: &'static str| {
+        ["measure", "--spec", "spec.toml", "--id-key", key, "--author-key", author]
+    };
+    assert!(world.fails(3, &id("author.pem", "author.pem")).contains("was made as author key"));
+    assert!(world.fails(3, &id("id.pem", "manifest.pem")).contains("was made as manifest key"));
+    let plain = std::fs::read_to_string(world.path("id.pem")).unwrap();
+    std::fs::write(world.path("plain.pem"), plain.split_once('\n').unwrap().1).unwrap();
+    assert!(world.fails(3, &id("id.pem", "plain.pem")).contains("one key"));
+    world.fails(2, &["measure", "--spec", "spec.toml", "--author-key", "author.pem"]);
+    world.fails(2, &["measure", "--spec", "spec.toml", "--id-block", "x"]);
+    world.fails(2, &["measure", "--spec", "spec.toml", "--id-key", "id.pem", "--id-block", "x", "--id-auth", "y"]);
+    world.fails(2, &["measure", "--spec", "spec.toml", "--id-key", "id.pem", "--family-id", "longer than sixteen"]);
+    world.fails(2, &["measure", "--spec", "spec.toml", "--manifest", "out.json"]);
+    assert!(
+        world
+            .fails(3, &["measure", "--spec", "spec.toml", "--manifest", "out.json", "--sign", "id.pem"])
+            .contains("was made as ID key")
+    );
+}
+
+#[test]
+fn a_manifest_holds_what_measure_prints_and_its_exit_codes_tell_why_not() {
+    let world = World::new();
+    world.ok(&["manifest", "keygen", "--out", "manifest.pem"]);
+    world.ok(&["manifest", "keygen", "--out", "other.pem"]);
+    assert!(world.fails(3, &["manifest", "keygen", "--out", "manifest.pem"]).contains("is there already"));
+    assert_eq!(world.path("manifest.pem").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let measured = world.json(&[
+        "measure",
+        "--spec",
+        "spec.toml",
+        "--vcpus",
+        "3",
+        "--manifest",
+        "web.json",
+        "--sign",
+        "manifest.pem",
+        "--name",
+        "web",
+        "--sequence",
+        "7",
+        "--expires",
+        "30d",
+    ]);
+    assert_eq!(measured["manifest"]["sequence"], 7);
+    let verified = world.json(&["manifest", "verify", "web.json", "--key", "manifest.pem.pub"]);
+    assert_eq!(verified["verdict"], "valid");
+    assert_eq!(verified["name"], "web");
+    assert_eq!(verified["workload_digest"], measured["workload_digest"]);
+    let measurements = verified["measurements"].as_array().unwrap();
+    let mut counts: Vec<_> = measurements.iter().map(|one| one["vcpus"].as_u64().unwrap()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 8, 8, 8], "three vCPU types each");
+    assert!(measurements.iter().any(|one| one["measurement"] == measured["measurement"] && one["vcpus"] == 3));
+    for one in measurements {
+        let vcpus = one["vcpus"].to_string();
+        let vcpu_type = one["vcpu_type"].as_str().unwrap();
+        let again = world.json(&["measure", "--spec", "spec.toml", "--vcpus", &vcpus, "--vcpu-type", vcpu_type]);
+        assert_eq!(one["measurement"], again["measurement"], "{one}");
+    }
+    let kernel = verified["components"].as_array().unwrap().iter().find(|one| one["name"] == "kernel").unwrap();
+    let digest = hex::encode(sha2::Sha256::digest("kernel"));
+    assert_eq!(kernel["sha256"], digest);
+
+    let verify = |file: &'static str, rest: &[&'static str]| [&["manifest", "verify", file, "--key"], rest].concat();
+    assert!(world.fails(5, &verify("web.json", &["other.pem.pub"])).contains("none of the 1"));
+    let late = verify("web.json", &["manifest.pem.pub", "--at", "2999-01-01T00:00:00Z"]);
+    assert!(world.fails(5, &late).contains("expired"));
+    let text = std::fs::read_to_string(world.path("web.json")).unwrap();
+    let mut envelope: Value = serde_json::from_str(&text).unwrap();
+    envelope["extra"] = Value::from(1);
+    std::fs::write(world.path("extra.json"), envelope.to_string()).unwrap();
+    assert!(world.fails(3, &verify("extra.json", &["manifest.pem.pub"])).contains("extra"));
+    let mut envelope: Value = serde_json::from_str(&text).unwrap();
+    let payload = envelope["payload"].as_str().unwrap().to_owned();
+    let swapped = if payload.as_bytes()[20] == b'A' { "B" } else { "A" };
+    envelope["payload"] = Value::from(format!("{}{swapped}{}", &payload[..20], &payload[21..]));
+    std::fs::write(world.path("bad.json"), envelope.to_string()).unwrap();
+    assert!(world.fails(5, &verify("bad.json", &["manifest.pem.pub"])).contains("does not verify"));
+    world.fails(3, &verify("absent.json", &["manifest.pem.pub"]));
+
+    let shown = world.json(&["manifest", "show", "web.json"]);
+    assert_eq!((&shown["sequence"], &shown["measurements"]), (&verified["sequence"], &verified["measurements"]));
+    assert!(world.ok(&["manifest", "show", "web.json"]).starts_with("not verified"));
+    // Without a name and number: the image's reference, and the time.
+    world.ok(&["measure", "--spec", "spec.toml", "--manifest", "web.json", "--sign", "manifest.pem"]);
+    let verified = world.json(&["manifest", "verify", "web.json", "--key", "manifest.pem.pub"]);
+    assert_eq!(verified["name"], "registry.example/web:1");
+    assert!(verified["sequence"].as_u64().unwrap() > 1_700_000_000);
+    let wrong = ["measure", "--spec", "spec.toml", "--manifest", "x.json", "--sign", "manifest.pem"];
+    world.fails(2, &[&wrong[..], &["--expires", "1999-01-01T00:00:00Z"]].concat());
+    world.fails(2, &[&wrong[..], &["--name", "a b"]].concat());
+    assert!(!Path::new(&world.path("x.json")).exists());
+}

@@ -3,7 +3,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
 BINS := -p coffer-runtime -p coffer-kbs -p coffer-tests
 
-.PHONY: help setup build platform kernel demo test lint bench peers fuzz-smoke clean
+.PHONY: help setup build platform kernel demo test lint bench peers fuzz-smoke mutants clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,8 +44,11 @@ bench: build ## figures, each beside the limit measured in the same run
 peers: build ## snpguest judges the simulator's evidence
 	@scripts/peers $(TARGET)/release
 
-fuzz-smoke: ## 60 s of each fuzz target; needs a nightly compiler and cargo-fuzz
+fuzz-smoke: ## 60 s of each fuzz target; needs a nightly compiler
 	@scripts/fuzz-smoke
+
+mutants: ## delete each check of the verifier in turn: a test must notice; a quarter of an hour
+	@scripts/mutants
 
 clean:
 	@cargo clean

@@ -5,6 +5,7 @@ mod forge;
 use coffer_verifier::{
     ChainError, Endorsements, Evidence, ExpectedReportData, TrustAnchors, UnixTime, VerifiedChain, VerifyError,
     abi::{Report, WorkloadDigest, report::offset},
+    chain::CertificateRole,
     verify, verify_evidence,
 };
 use forge::{AMD, Extension, NOW, World, integer, rsa_spki};
@@ -48,6 +49,17 @@ fn a_cached_chain_outlives_none_of_its_dates() {
         assert!(dated(&verified, "2026-09-21T00:00:00Z").is_ok());
         assert!(dated(&verified, "2026-09-21T00:00:01Z").is_err(), "certificate {which} expired");
         assert!(dated(&verified, "2026-09-18T23:59:59Z").is_err(), "certificate {which} is not yet valid");
+    }
+}
+
+#[test]
+fn no_chain_is_made_of_a_certificate_out_of_its_dates() {
+    for (from, to) in [("240101000000Z", "260919235959Z"), ("260920000001Z", "490101000000Z")] {
+        let mut world = World::new();
+        (world.ask.from, world.ask.to) = (from.into(), to.into());
+        let error = chain(&world).err().unwrap();
+        let VerifyError::Chain(ChainError::Dates { certificate, .. }) = error else { panic!("{error}") };
+        assert!(matches!(certificate, CertificateRole::Intermediate(..)), "the one that is meant: {certificate:?}");
     }
 }
 

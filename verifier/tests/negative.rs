@@ -168,7 +168,14 @@ fn revoked_certificates_are_refused() {
         "revoked",
         "ARK"
     );
-    assert_eq!(spoiled(|w| w.list().revoked = vec![vec![1]]), "revoked", "leaf, if a list could name one");
+    assert_eq!(
+        spoiled(|w| {
+            w.leaf.serial = vec![7];
+            w.list().revoked = vec![vec![7]];
+        }),
+        "revoked",
+        "leaf, if a list could name one"
+    );
     assert_eq!(
         spoiled(|w| {
             w.ask.serial = vec![0, 0x81];

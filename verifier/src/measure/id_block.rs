@@ -289,27 +289,25 @@ const SIGNATURE_USED: usize = 144;
 mod tests {
     use super::*;
 
-    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/idblock/");
-
-    fn read(name: &str) -> Vec<u8> {
-        std::fs::read(format!("{FOLDER}{name}")).unwrap()
+    /// Of the genuine vectors, where they are.
+    fn read(name: &str) -> Option<Vec<u8>> {
+        Some(std::fs::read(super::super::vectors::folder()?.join("idblock").join(name)).unwrap())
     }
 
-    fn vectors() -> (IdBlock, IdAuth) {
-        (IdBlock::parse(&read("id_block.bin")).unwrap(), IdAuth::parse(&read("id_auth.bin")).unwrap())
+    fn vectors() -> Option<(IdBlock, IdAuth)> {
+        Some((IdBlock::parse(&read("id_block.bin")?).unwrap(), IdAuth::parse(&read("id_auth.bin")?).unwrap()))
     }
 
     #[test]
     fn agrees_with_the_id_block_vectors() {
-        let facts: serde_json::Value = serde_json::from_slice(&read("idblock.json")).unwrap();
+        let Some((block, auth)) = vectors() else { return };
+        let facts: serde_json::Value = serde_json::from_slice(&read("idblock.json").unwrap()).unwrap();
         let text = |name: &str| facts[name].as_str().unwrap().to_owned();
-        let block = IdBlock::parse(&read("id_block.bin")).unwrap();
-        assert_eq!(block.to_bytes().as_slice(), read("id_block.bin"));
+        assert_eq!(block.to_bytes().as_slice(), read("id_block.bin").unwrap());
         assert_eq!(block.measurement.to_string(), text("launch_digest"));
         assert_eq!(hex::encode(block.family_id), text("family_id"));
         assert_eq!(hex::encode(block.image_id), text("image_id"));
         assert_eq!((block.guest_svn, block.policy), (7, 0x30000));
-        let auth = IdAuth::parse(&read("id_auth.bin")).unwrap();
         assert_eq!(auth.id_key_digest().to_string(), text("id_key_digest"));
         assert_eq!(auth.author_key_digest().unwrap().to_string(), text("author_key_digest"));
     }
@@ -323,7 +321,7 @@ mod tests {
 
     #[test]
     fn the_vectors_signatures_verify_and_nothing_else_does() {
-        let (block, auth) = vectors();
+        let Some((block, auth)) = vectors() else { return };
         assert_eq!(auth.verify(&block), Ok(()));
         for other in [
             IdBlock { measurement: Measurement::new([1; 48]), ..block },
@@ -355,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_is_made_of_keys_and_signatures_is_what_the_vectors_hold() {
-        let (block, auth) = vectors();
+        let Some((block, auth)) = vectors() else { return };
         let (id, author) = (test_key("id_key.pem"), test_key("author_key.pem"));
         assert_eq!(key_structure(&id.1).as_slice(), auth.id_key());
         assert_eq!(key_structure(&author.1).as_slice(), auth.author_key());
@@ -377,7 +375,7 @@ mod tests {
 
     fn test_key(file: &str) -> (p384::ecdsa::SigningKey, P384PublicKey) {
         use p384::pkcs8::DecodePrivateKey as _;
-        let text = String::from_utf8(read(file)).unwrap();
+        let text = String::from_utf8(read(file).unwrap()).unwrap();
         let key = p384::ecdsa::SigningKey::from_pkcs8_pem(&text).unwrap();
         let public = P384PublicKey::from_sec1(key.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
         (key, public)

@@ -14,6 +14,8 @@ mod id_block;
 mod kernel_hashes;
 mod launch;
 mod ovmf;
+#[cfg(test)]
+mod vectors;
 mod vmsa;
 
 pub use cpu::{CpuError, CpuSignature};

@@ -263,8 +263,10 @@ fn amds_extensions_are_there_and_in_range() {
     assert_eq!(spoiled(|w| w.leaf.set(Extension::amd("0309", integer(0)))), "certificate-form", "FMC is Turin's");
     assert_eq!(spoiled(|w| w.leaf.set(Extension::amd("01", integer(1)))), "certificate-form", "structVersion 1");
     assert_eq!(spoiled(|w| w.leaf.set(Extension::amd("04", vec![1; 63]))), "certificate-form", "hwID of 63 bytes");
-    let wrapped: Vec<u8> = tlv(4, &(1..=64).collect::<Vec<u8>>());
-    assert_eq!(spoiled(|w| w.leaf.set(Extension::amd("04", wrapped))), "accepted", "hwID wrapped");
+    let wrapped = |length| spoiled(|w| w.leaf.set(Extension::amd("04", tlv(4, &(1..=length).collect::<Vec<u8>>()))));
+    assert_eq!(wrapped(64), "accepted", "hwID wrapped");
+    assert_eq!(wrapped(63), "certificate-form", "hwID of 63 bytes, wrapped");
+    assert_eq!(wrapped(65), "certificate-form", "hwID of 65 bytes, wrapped");
 }
 
 #[test]

@@ -40,7 +40,14 @@ fn both_encodings_of_amds_pss_parameters_are_read_and_no_other() {
         }),
         "certificate-form"
     );
-    assert_eq!(spoiled(|w| w.list().outer_algorithm = PSS_TRAILER.into()), "crl-form");
+    assert_eq!(spoiled(|w| w.list().outer_algorithm = PSS_TRAILER.into()), "crl-form", "inner and outer differ");
+    assert_eq!(
+        spoiled(|w| {
+            w.list().inner_algorithm = PSS_SALT_32.into();
+            w.list().outer_algorithm = PSS_SALT_32.into();
+        }),
+        "crl-form"
+    );
 }
 
 #[test]

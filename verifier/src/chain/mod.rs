@@ -32,9 +32,8 @@ fn rsa_key(spki: &[u8]) -> Option<ParsedPublicKey> {
         b"\x30\x82\x02\x22\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x03\x82\x02\x0f\x00\
 \x30\x82\x02\x0a\x02\x82\x02\x01\x00";
     const TAIL: &[u8] = b"\x02\x03\x01\x00\x01";
-    let modulus = spki.strip_prefix(HEAD)?.strip_suffix(TAIL)?;
-    // HEAD fixes its length: 512 bytes. All 4096 bits count.
-    modulus.first().filter(|first| **first >= 0x80)?;
+    // HEAD fixes the length of the modulus between the two. That it needs all of it, aws-lc checks: DER integers are minimal.
+    spki.strip_prefix(HEAD)?.strip_suffix(TAIL)?;
     // The RSAPublicKey inside the BIT STRING, at offset 24 of this fixed form.
     ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, &spki[24..]).ok()
 }

@@ -40,6 +40,7 @@ fn pem_is_read_as_hosts_write_it_and_damaged_text_is_refused() {
     for damaged in [
         both.replacen("-----END CERTIFICATE-----", "", 2),
         both.replacen("CERTIFICATE", "X509 CRL", 4),
+        both.replacen("BEGIN CERTIFICATE", "BEGIN CERTIFICATS", 1),
         both.replacen("MII", "M*I", 1),
         both.clone() + "more",
         pem("CERTIFICATE", &ask).replace("-----END CERTIFICATE-----", "-----END CERT-----"),

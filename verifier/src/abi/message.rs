@@ -159,7 +159,7 @@ impl Message {
         let body = &mut body[..self.payload.len()];
         body.copy_from_slice(&self.payload);
         let tag = cipher(key)
-            .encrypt_inout_detached(&nonce(self.sequence), &header[AAD..], InOutBuf::from(body))
+            .encrypt_inout_detached(&nonce(self.sequence), authenticated(header), InOutBuf::from(body))
             .map_err(|_| MessageError::Sealed)?;
         header[..TAG].copy_from_slice(&tag);
         Ok(page)
@@ -192,7 +192,7 @@ impl Message {
         cipher(key)
             .decrypt_inout_detached(
                 &nonce(sequence),
-                &page[AAD..HEADER],
+                authenticated(page),
                 InOutBuf::from(payload.as_mut_slice()),
                 &Tag::from(tag),
             )
@@ -279,6 +279,11 @@ impl GuestChannel {
     pub const fn is_closed(&self) -> bool {
         self.key.is_none()
     }
+}
+
+/// What the tag covers beside the payload.
+fn authenticated(page: &[u8]) -> &[u8] {
+    &page[AAD..HEADER]
 }
 
 fn cipher(key: &Vmpck) -> Aes256Gcm {

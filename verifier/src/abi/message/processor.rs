@@ -17,7 +17,7 @@ pub trait Line: Send {
 
 /// A [`SecureProcessor`] over a [`Line`], under one VMPCK.
 pub struct MessageProcessor<L> {
-    channel: GuestChannel,
+    pub(super) channel: GuestChannel,
     line: L,
 }
 

@@ -1,4 +1,8 @@
-use super::super::{GuestFieldSelect, KeyRequest, KeySelect, ReportData, ReportRequest, RootKey, SecureProcessor};
+use super::super::{
+    DerivedKey, GuestFieldSelect, KeyRequest, KeySelect, REPORT_LEN, ReportData, ReportRequest, RootKey,
+    SecureProcessor,
+};
+use super::requests::{parse_key_response, parse_report_response};
 use super::*;
 
 const KEY: [u8; 32] = [0x42; 32];
@@ -92,6 +96,17 @@ fn the_channel_closes_on_an_answer_of_another_type_and_on_none_asked_for() {
 }
 
 #[test]
+fn the_channel_closes_on_an_answer_under_another_vmpck_number() {
+    let mut channel = GuestChannel::new(Vmpck::new(KEY), 1);
+    let page = channel.request(MessageType::ReportRequest, 1, b"one").unwrap();
+    let mut answer = Message::open(&Vmpck::new(KEY), 1, &page).unwrap();
+    (answer.sequence, answer.kind, answer.vmpck) = (2, MessageType::ReportResponse, 0);
+    let answer = answer.seal(&Vmpck::new(KEY)).unwrap();
+    assert!(matches!(channel.response(&answer), Err(ProcessorError::Malformed { what: "VMPCK number" })));
+    assert!(channel.is_closed());
+}
+
+#[test]
 fn requests_survive_their_bytes() {
     let report = ReportRequest { report_data: ReportData::new([9; 64]), vmpl: 2, key: KeySelect::Vlek };
     assert_eq!(parse_report_request(&report.to_bytes()), Ok(report.clone()));
@@ -122,6 +137,41 @@ fn refuses_reserved_bits_in_requests() {
     key[8] = 0x40;
     assert_eq!(parse_key_request(1, &key), Err(RequestError { field: "GUEST_FIELD_SELECT" }));
     assert_eq!(parse_key_request(3, &key), Err(RequestError { field: "message version" }));
+    let mut selects_three = report;
+    selects_three[0x44] = 3;
+    assert_eq!(parse_report_request(&selects_three), Err(RequestError { field: "KEY_SEL" }));
+    let with = |at: usize, byte: u8| {
+        let mut key = [0; 0x20];
+        key[at] = byte;
+        parse_key_request(1, &key).map_err(|error| error.field)
+    };
+    assert!(with(0, 5).is_ok());
+    assert_eq!(with(0, 6), Err("KEY_SEL"));
+    for (at, byte) in [(0, 8), (3, 1), (4, 1), (7, 1)] {
+        assert_eq!(with(at, byte), Err("reserved field"), "{at}");
+    }
+    for (version, size) in [(1, 0x1f), (1, 0x21), (1, 0x28), (2, 0x20), (2, 0x29)] {
+        assert_eq!(parse_key_request(version, &vec![0; size]), Err(RequestError { field: "size" }), "{size:#x}");
+    }
+}
+
+#[test]
+fn answers_are_of_their_size_and_say_so() {
+    let report = report_response(Ok(&[7; REPORT_LEN]));
+    assert_eq!(parse_report_response(&report).unwrap(), [7; REPORT_LEN]);
+    assert!(matches!(parse_report_response(&report[1..]), Err(ProcessorError::Malformed { .. })));
+    let mut short = report.clone();
+    short[4] -= 1;
+    assert!(matches!(parse_report_response(&short), Err(ProcessorError::Malformed { what: "REPORT_SIZE" })));
+    let mut refused = report;
+    refused[0] = 0x16;
+    assert!(matches!(parse_report_response(&refused), Err(ProcessorError::Status { status: 0x16, .. })));
+
+    let mut key = key_response(Ok(&DerivedKey::new([8; 32])));
+    assert_eq!(parse_key_response(&key).ok().unwrap().expose(), &[8; 32]);
+    assert!(matches!(parse_key_response(&key[1..]), Err(ProcessorError::Malformed { .. })));
+    key[0] = 0x16;
+    assert!(matches!(parse_key_response(&key), Err(ProcessorError::Status { status: 0x16, .. })));
 }
 
 #[test]
@@ -175,6 +225,7 @@ fn host_and_firmware_refusals_are_told_apart_and_close_the_channel() {
     let first = |codes: &[u64]| {
         let mut processor = MessageProcessor::new(Scripted(codes.to_vec()), Vmpck::new(KEY), 0);
         let error = processor.report(&request).unwrap_err();
+        assert!(processor.channel.is_closed());
         assert!(processor.report(&request).unwrap_err().to_string().contains("closed"));
         error
     };

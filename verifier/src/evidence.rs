@@ -228,8 +228,13 @@ mod tests {
             value[at] = 9;
             assert_eq!(what(&value), expected, "another key");
             let mut value = good;
-            value[at + 1] = 0xf6;
-            assert_eq!(what(&value), expected, "null");
+            value[at] |= 0x20;
+            assert_eq!(what(&value), expected, "a negative key");
+            for (other, name) in [(0xf6, "null"), (0x60, "an empty text")] {
+                let mut value = good;
+                value[at + 1] = other;
+                assert_eq!(what(&value), expected, "{name}");
+            }
         }
         for fields in [0xa3, 0xa5] {
             let mut value = good;

@@ -9,8 +9,12 @@ pub enum Code {
     SpecInvalid,
     /// The secure processor the spec demands is not the one that is there.
     TeeMismatch,
+    /// This guest's security version is below the spec's floor, or not signed by the key the spec names.
+    SvnBelowFloor,
     /// The root file system is not the one in the spec.
     RootCorrupt,
+    /// A volume is not the one in the spec.
+    VolumeCorrupt,
     /// Nobody answers at the key broker's address.
     KbsUnreachable,
     /// Somebody else answers there.
@@ -32,7 +36,9 @@ impl Code {
             Self::SpecMismatch => "spec-mismatch",
             Self::SpecInvalid => "spec-invalid",
             Self::TeeMismatch => "tee-mismatch",
+            Self::SvnBelowFloor => "svn-below-floor",
             Self::RootCorrupt => "root-corrupt",
+            Self::VolumeCorrupt => "volume-corrupt",
             Self::KbsUnreachable => "kbs-unreachable",
             Self::KbsPinMismatch => "kbs-pin-mismatch",
             Self::NotReleased => "not-released",

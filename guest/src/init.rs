@@ -8,20 +8,20 @@ use std::{
 
 use coffer_guest_proto::Phase;
 use coffer_ratls::{Attester, Identity, IdentityKey};
-use coffer_spec::{HostMay, MeasuredCommandLine, Tee};
+use coffer_spec::{HostMay, MeasuredCommandLine, Scratch, Tee};
 use coffer_verifier::binding::certificate_report_data;
 
 use crate::{
     agent::{Agent, StopOrder, serve},
-    boot::{self, Checked, devices, mounts, root, tee},
-    container::{STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND},
+    boot::{self, Checked, devices, memory, mounts, root, scratch, tee, verity::OnCorruption, volumes},
+    container::{Bind, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND},
     events::Events,
     failure::{Code, Failure, OrFail},
     passwd::Identity as User,
     processor::{self, GuestAttester, SharedProcessor},
     secrets,
     spawn::StartError,
-    sys::{net, process::signal},
+    sys::{dm::DeviceMapper, net, process::signal},
     workload::{Places, program, resolve_user, start_workload},
 };
 
@@ -50,7 +50,7 @@ fn power_off() {
 
 fn live() -> Result<(), Failure> {
     mounts::early()?;
-    devices::load_modules(Path::new("/modules"))?;
+    devices::load_modules(devices::MODULES, |_| String::new())?;
     let line = std::fs::read_to_string("/proc/cmdline").or_fail(Code::Internal, "read the command line")?;
     let line = MeasuredCommandLine::parse(&line).or_fail(Code::SpecInvalid, "read the command line")?;
     let events = Arc::new(Events::connect(!boot::is_tee(line.tee)));
@@ -68,6 +68,8 @@ fn live() -> Result<(), Failure> {
 struct Booted {
     checked: Checked,
     processor: Option<SharedProcessor>,
+    volumes: Vec<Bind>,
+    control_group: Option<PathBuf>,
 }
 
 fn boot_and_run(line: &MeasuredCommandLine, events: &Arc<Events>) -> Result<(), Failure> {
@@ -83,24 +85,39 @@ fn boot_and_run(line: &MeasuredCommandLine, events: &Arc<Events>) -> Result<(), 
 }
 
 fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> {
-    mounts::leave_initrd()?;
-    mounts::own_folders()?;
-    net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
-    let sys_block = Path::new("/sys/block");
+    let sys_block = Path::new(devices::SYS_BLOCK);
     let disk = devices::read_spec_disk(&devices::find_disk(sys_block, "coffer-spec")?)?;
     let checked = boot::check_spec(&disk, line)?;
     let spec = checked.document.spec();
+    if let Scratch::Disk { bytes } = spec.root.scratch {
+        devices::load_modules(devices::SCRATCH_MODULES, |module| scratch::module_parameters(bytes, module))?;
+    }
+    mounts::leave_initrd()?;
+    mounts::own_folders()?;
+    net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
     set_clock(checked.clock);
     tee::check_cpu(spec.tee, Path::new("/"))?;
     let mut processor = processor::open(spec.tee)?;
     if let Some(processor) = &mut processor {
-        tee::check_own_report(processor.as_mut(), &checked.document.digest())?;
+        let report = tee::check_own_report(processor.as_mut(), &checked.document.digest())?;
+        tee::check_svn(&report, spec.floors.svn.as_ref())?;
     }
     events.reached(Phase::SpecChecked);
-    let on_corruption = if boot::is_tee(spec.tee) { root::OnCorruption::Panic } else { root::OnCorruption::Fail };
-    root::mount_root(&spec.root, &devices::find_disk(sys_block, "coffer-root")?, on_corruption)?;
+    let on_corruption = if boot::is_tee(spec.tee) { OnCorruption::Panic } else { OnCorruption::Fail };
+    let mapper = DeviceMapper::open().or_fail(Code::Internal, "open the device mapper")?;
+    root::mount_root(&mapper, &spec.root, &devices::find_disk(sys_block, "coffer-root")?, on_corruption)?;
+    let volumes = volumes::mount_volumes(&mapper, &spec.volumes, on_corruption)?;
+    let control_group = match spec.root.scratch {
+        Scratch::Disk { .. } => Some(memory::workload_share()?),
+        Scratch::Tmpfs { .. } => None,
+    };
     events.reached(Phase::RootReady);
-    Ok(Booted { processor: processor.map(|processor| Arc::new(Mutex::new(processor))), checked })
+    Ok(Booted {
+        processor: processor.map(|processor| Arc::new(Mutex::new(processor))),
+        checked,
+        volumes,
+        control_group,
+    })
 }
 
 /// The host's clock, for certificates and logs; no decision rests on it alone.
@@ -112,12 +129,14 @@ fn set_clock(seconds: Option<u64>) {
 }
 
 async fn agent_and_workload(booted: Booted, events: &Arc<Events>) -> Result<(), Failure> {
-    let Booted { checked, processor } = booted;
+    let Booted { checked, processor, volumes, control_group } = booted;
     let places = Places {
         binary: PathBuf::from("/proc/self/exe"),
         root: root::ROOT.into(),
         secrets: mounts::SECRETS.into(),
         sockets: mounts::SOCKETS.into(),
+        volumes,
+        control_group,
     };
     let agent = Arc::new(Agent::new(checked.document, events.clone(), places));
     let reaper = agent.reaper.clone();

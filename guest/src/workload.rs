@@ -19,7 +19,7 @@ use rustix::{
 use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
 
 use crate::{
-    container::{Orders, Place, Program},
+    container::{Bind, Orders, Place, Program},
     log_ring::LogRing,
     passwd::{self, Identity, UserError},
     reaper::Reaper,
@@ -40,6 +40,10 @@ pub struct Places {
     pub secrets: PathBuf,
     /// Its `/run/coffer`.
     pub sockets: PathBuf,
+    /// What else appears in it, read-only.
+    pub volumes: Vec<Bind>,
+    /// Folder of the control group of its programs, if there is one.
+    pub control_group: Option<PathBuf>,
 }
 
 /// Resolves a user in the image's own account files, wherever links in the image lead.
@@ -109,11 +113,14 @@ pub async fn start_workload(
         agent: places.sockets.clone(),
         hostname: spec.process.hostname.clone(),
         tmpfs: spec.mounts.iter().map(|mount| (mount.path.clone(), mount.tmpfs_bytes)).collect(),
+        volumes: places.volumes.clone(),
     };
     let (stdout, their_stdout) = output_pipe()?;
     let (stderr, their_stderr) = output_pipe()?;
     let stdio = [Stdio::null(), their_stdout.into(), their_stderr.into()];
-    let started = start(&places.binary, reaper, &Orders { place, program }, stdio).await?;
+    let started =
+        start(&places.binary, reaper, &Orders { place, program, control_group: places.control_group.clone() }, stdio)
+            .await?;
     let outputs = vec![
         tokio::spawn(keep(stdout, Stream::Stdout, logs.clone())),
         tokio::spawn(keep(stderr, Stream::Stderr, logs.clone())),

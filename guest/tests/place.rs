@@ -57,6 +57,7 @@ impl World {
             agent: at("sockets"),
             hostname: "boxed".into(),
             tmpfs: vec![("/cache".into(), 1 << 20)],
+            volumes: vec![],
         }
     }
 
@@ -75,7 +76,7 @@ impl World {
         let argv = argv.iter().map(ToString::to_string).collect();
         let program = Program { argv, env: vec!["TOKEN=in-env".into()], cwd: "/work".into(), identity };
         let binary = Path::new(env!("CARGO_BIN_EXE_coffer-init"));
-        start(binary, &self.reaper, &Orders { place, program }, stdio).await
+        start(binary, &self.reaper, &Orders { place, program, control_group: None }, stdio).await
     }
 }
 

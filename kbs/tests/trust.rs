@@ -10,7 +10,7 @@ use coffer_verifier::{
     abi::{FamilyId, ImageId, KeyDigest, Measurement, WorkloadDigest},
     manifest::{Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
 };
-use common::{Guest, Id, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
+use common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
 
 const MANIFEST_KEY: u8 = 0x30;
 
@@ -196,9 +196,9 @@ async fn changed_rows_admit_nothing_and_are_named() {
 }
 
 fn rule() -> SignerRule {
-    let id = Id::default();
+    let id = Author::default();
     SignerRule {
-        author_key: Key::new(id.author).author_digest(),
+        author_key: Key::new(id.key).author_digest(),
         family_id: FamilyId::new(id.family_id),
         image_id: ImageId::new(id.image_id),
         minimum_guest_svn: id.guest_svn,
@@ -209,7 +209,7 @@ fn signer(rule: SignerRule) -> Signer {
     Signer { tenant: TENANT.into(), name: "releases".into(), rule, expires_unix: 0 }
 }
 
-fn signed(id: Id) -> Launch {
+fn signed(id: Author) -> Launch {
     Launch { id: Some(id), ..Launch::default() }
 }
 
@@ -219,19 +219,19 @@ async fn an_author_admits_what_it_signed_and_upgrades_of_it() {
     kbs.put(PATH, true).await;
     assert!(kbs.admin().await.add_signer(&signer(rule())).await.unwrap());
     for launch in [
-        signed(Id::default()),
-        Launch { platform: 2, ..signed(Id { guest_svn: 6, ..Id::default() }) },
-        Launch { platform: 3, ..signed(Id { guest_svn: 9, ..Id::default() }) },
+        signed(Author::default()),
+        Launch { platform: 2, ..signed(Author { guest_svn: 6, ..Author::default() }) },
+        Launch { platform: 3, ..signed(Author { guest_svn: 9, ..Author::default() }) },
     ] {
         let client = kbs.connect(Guest::launch(&launch)).await.unwrap();
         assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     }
     for (id, why) in [
-        (Id { guest_svn: 4, ..Id::default() }, "svn 4"),
-        (Id { family_id: [9; 16], ..Id::default() }, "family 0909"),
-        (Id { image_id: [9; 16], ..Id::default() }, "image 0909"),
-        (Id { author: 0x22, ..Id::default() }, "is not listed for tenant acme"),
-        (Id { author_key_enabled: false, ..Id::default() }, "measurement-and-workload"),
+        (Author { guest_svn: 4, ..Author::default() }, "svn 4"),
+        (Author { family_id: [9; 16], ..Author::default() }, "family 0909"),
+        (Author { image_id: [9; 16], ..Author::default() }, "image 0909"),
+        (Author { key: 0x22, ..Author::default() }, "is not listed for tenant acme"),
+        (Author { key_enabled: false, ..Author::default() }, "measurement-and-workload"),
     ] {
         let client = kbs.connect(Guest::launch(&signed(id))).await.unwrap();
         let line = why_not(&kbs, &client).await;
@@ -247,7 +247,7 @@ async fn a_raised_removed_or_expired_signer_counts_at_the_next_release() {
     kbs.put(PATH, true).await;
     let admin = kbs.admin().await;
     admin.add_signer(&signer(rule())).await.unwrap();
-    let client = kbs.connect(Guest::launch(&signed(Id::default()))).await.unwrap();
+    let client = kbs.connect(Guest::launch(&signed(Author::default()))).await.unwrap();
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     assert!(!admin.add_signer(&signer(SignerRule { minimum_guest_svn: 6, ..rule() })).await.unwrap());
     let line = why_not(&kbs, &client).await;
@@ -270,7 +270,7 @@ async fn another_tenants_author_admits_nobody_here() {
     let kbs = Kbs::start().await;
     kbs.put(PATH, true).await;
     kbs.admin().await.add_signer(&Signer { tenant: "other".into(), ..signer(rule()) }).await.unwrap();
-    why_not(&kbs, &kbs.connect(Guest::launch(&signed(Id::default()))).await.unwrap()).await;
+    why_not(&kbs, &kbs.connect(Guest::launch(&signed(Author::default()))).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -289,7 +289,7 @@ async fn what_could_never_be_meant_is_not_taken() {
     assert!(refusal(admin.add_signer(&past).await).contains("past"));
 
     // One key has one job, whichever came first.
-    let author = Key::new(Id::default().author);
+    let author = Key::new(Author::default().key);
     let key = ManifestKey { tenant: TENANT.into(), name: "ci".into(), key: author.public };
     admin.add_signer(&signer(rule())).await.unwrap();
     assert!(refusal(admin.add_manifest_key(&key).await).contains("one key has one job"));

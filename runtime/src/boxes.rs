@@ -23,6 +23,12 @@ pub struct BoxOptions {
     pub platform: PathBuf,
     /// EROFS image with its verity tree.
     pub root: PathBuf,
+    /// Volumes: snapshots in the box folder, [`files::volume`].
+    #[serde(default)]
+    pub volumes: usize,
+    /// Bytes of the scratch disk; 0: none.
+    #[serde(default)]
+    pub scratch_bytes: u64,
     /// `sha256:…` of the image configuration.
     pub image_digest: String,
     /// Workload digest, lower-case hex.
@@ -102,6 +108,8 @@ pub mod files {
     pub const SUPERVISOR_LOG: &str = "supervisor.log";
     /// Spec disk of the running guest.
     pub const SPEC_DISK: &str = "spec.img";
+    /// Scratch disk of the running guest: ciphertext.
+    pub const SCRATCH: &str = "scratch.img";
     /// stage0's ROM image, as measured.
     pub const STAGE0: &str = "stage0.bin";
     /// The page with the hashes of kernel, initrd and command line, as measured.
@@ -124,6 +132,11 @@ pub mod files {
     pub const VHOST: &str = "vhost.sock";
     /// Commands to the supervisor.
     pub const CONTROL: &str = "control.sock";
+
+    /// Snapshot of a volume with its verity tree; stays until the box is removed.
+    pub fn volume(index: usize) -> String {
+        format!("volume-{index}.img")
+    }
 }
 
 /// What the VMM has read once the guest is up.
@@ -136,7 +149,9 @@ pub fn clean_run_files(folder: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let of_a_run = BOOT_FILES.contains(&&*name) || name == files::SPEC_DISK || name.contains(".sock");
+        let of_a_run = BOOT_FILES.contains(&&*name)
+            || [files::SPEC_DISK, files::SCRATCH].contains(&&*name)
+            || name.contains(".sock");
         if of_a_run {
             let _ = std::fs::remove_file(entry.path());
         }
@@ -156,6 +171,8 @@ pub(crate) mod tests {
             command: vec!["true".into()],
             platform: "/platform".into(),
             root: "/root.erofs".into(),
+            volumes: 0,
+            scratch_bytes: 0,
             image_digest: "sha256:00".into(),
             workload_digest: "00".into(),
             id_block: false,
@@ -170,15 +187,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn cleaning_keeps_the_spec_and_the_logs() {
+    fn cleaning_keeps_the_spec_the_logs_and_the_volumes() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [files::SPEC, files::LOG, files::SECRETS, "vsock.sock", "vsock.sock_4080", files::CONTROL] {
+        let of_a_run = [files::SECRETS, files::SCRATCH, "vsock.sock", "vsock.sock_4080", files::CONTROL];
+        for name in [files::SPEC, files::LOG, &files::volume(0)].into_iter().chain(of_a_run) {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
         clean_run_files(dir.path());
         let mut left: Vec<_> =
             std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
-        assert_eq!(left, [files::LOG, files::SPEC]);
+        assert_eq!(left, [files::LOG, files::SPEC, &files::volume(0)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use coffer_image::{Image, ImageError, Rootfs, Store};
+use coffer_image::{Image, ImageError, Store, VerityTable};
 
 use crate::failure::{Class, DISK_FULL, Failure};
 use crate::home::Home;
@@ -51,8 +51,7 @@ pub fn defaults(image: &Image) -> ImageDefaults {
 }
 
 /// The verity table as a spec writes it.
-pub fn verity(rootfs: &Rootfs) -> coffer_spec::VerityTable {
-    let table = &rootfs.verity;
+pub fn verity(table: &VerityTable) -> coffer_spec::VerityTable {
     coffer_spec::VerityTable {
         algorithm: table.algorithm.clone(),
         block_size: table.block_size,

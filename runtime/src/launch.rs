@@ -49,6 +49,9 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulat
     write_private(&folder.join(files::INITRD), &platform.initrd)?;
     write_private(&folder.join(files::COMMAND_LINE), format!("{command_line}\0").as_bytes())?;
     write_private(&folder.join(files::SPEC_DISK), &spec_disk(document.bytes(), unix_seconds))?;
+    if options.scratch_bytes > 0 {
+        make_scratch(&folder.join(files::SCRATCH), options.scratch_bytes)?;
+    }
     let processor = match options.tee {
         Tee::None => None,
         Tee::Snp => return Err(no_hardware()),
@@ -82,6 +85,13 @@ fn simulate(
     let mut guest = simulator::launch(&installation, plan, document.digest().host_data(), id.as_ref())?;
     write_private(&folder.join(files::SECRETS), &guest.secrets_page()[..])?;
     Ok(Box::new(move |kind, page| guest.guest_request(kind, page)))
+}
+
+/// An empty disk that takes room only where the guest writes.
+fn make_scratch(path: &Path, bytes: u64) -> Result<(), Failure> {
+    write_private(path, &[])?;
+    let grown = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(bytes));
+    grown.map_err(|error| Failure::caused(Class::Config, &error).while_doing("cannot make the scratch disk"))
 }
 
 /// Real SNP was asked for where there is none. Nothing ever falls back to the simulator.

@@ -12,6 +12,7 @@ pub mod id;
 pub mod lock;
 pub mod state;
 
+pub mod binds;
 pub mod images;
 pub mod owner_list;
 pub mod request;

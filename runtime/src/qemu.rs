@@ -22,6 +22,10 @@ pub struct Machine<'a> {
     pub memory_bytes: u64,
     /// Root image.
     pub root: &'a Path,
+    /// Volumes in the box folder.
+    pub volumes: usize,
+    /// There is a scratch disk in the box folder.
+    pub scratch: bool,
     /// A secrets page is put into memory.
     pub simulated: bool,
 }
@@ -59,8 +63,14 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
         push(&["-device", &loader(files::SECRETS, SECRETS_GPA)]);
     }
     push(&["-global", "virtio-mmio.force-legacy=false"]);
-    disk(&mut push, "coffer-root", &machine.root.to_string_lossy());
-    disk(&mut push, "coffer-spec", files::SPEC_DISK);
+    disk(&mut push, "coffer-root", &machine.root.to_string_lossy(), READ_ONLY);
+    disk(&mut push, "coffer-spec", files::SPEC_DISK, READ_ONLY);
+    for index in 0..machine.volumes {
+        disk(&mut push, &format!("coffer-vol-{index}"), &files::volume(index), READ_ONLY);
+    }
+    if machine.scratch {
+        disk(&mut push, "coffer-scratch", files::SCRATCH, EPHEMERAL);
+    }
     push(&["-chardev", &format!("socket,id=vsock0,path={}", files::VHOST)]);
     push(&["-device", "vhost-user-vsock-device,chardev=vsock0"]);
     all
@@ -70,10 +80,14 @@ fn loader(file: &str, address: u64) -> String {
     format!("loader,file={file},addr={address:#x},force-raw=on")
 }
 
-fn disk(push: &mut impl FnMut(&[&str]), serial: &str, file: &str) {
+const READ_ONLY: &str = "readonly=on";
+/// Nobody reads it after a crash, so nothing waits for the host's disk.
+const EPHEMERAL: &str = "cache=unsafe";
+
+fn disk(push: &mut impl FnMut(&[&str]), serial: &str, file: &str, how: &str) {
     // QEMU splits options at commas; two stand for one.
     let file = file.replace(',', ",,");
-    push(&["-drive", &format!("id={serial},if=none,format=raw,readonly=on,file={file}")]);
+    push(&["-drive", &format!("id={serial},if=none,format=raw,{how},file={file}")]);
     push(&["-device", &format!("virtio-blk-device,drive={serial},serial={serial}")]);
 }
 
@@ -87,6 +101,8 @@ mod tests {
             vcpus: 2,
             memory_bytes: 512 << 20,
             root: Path::new("/images/a,b.erofs"),
+            volumes: 0,
+            scratch: false,
             simulated: false,
         }
     }
@@ -121,6 +137,17 @@ mod tests {
         assert!(drives.iter().all(|drive| drive.contains("readonly=on")));
         assert!(drives[0].ends_with("file=/images/a,,b.erofs"));
         assert!(has(&all, ["-device", "virtio-blk-device,drive=coffer-root,serial=coffer-root"]));
+    }
+
+    #[test]
+    fn only_the_scratch_disk_is_writable_and_the_machine_has_room_for_every_disk() {
+        let all = arguments(&Machine { volumes: coffer_spec::Volume::MOST, scratch: true, ..machine() });
+        let writable: Vec<_> =
+            all.iter().filter(|word| word.starts_with("id=coffer-") && !word.contains("readonly=on")).collect();
+        assert_eq!(writable, ["id=coffer-scratch,if=none,format=raw,cache=unsafe,file=scratch.img"]);
+        assert!(all.iter().any(|word| word.ends_with("readonly=on,file=volume-3.img")));
+        let transports = all.iter().filter(|word| word.starts_with("virtio-blk") || word.starts_with("vhost-user"));
+        assert!(transports.count() <= coffer_platform::machine::VIRTIO_MMIO_COUNT as usize);
     }
 
     #[test]

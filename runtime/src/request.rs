@@ -4,8 +4,8 @@
 //! Nothing in a spec depends on the box, its id or its name.
 
 use coffer_spec::{
-    Document, Floors, HostMay, Image, KbsPin, Mount, Owner, Process, Root, SecretTarget, SecretWanted, SpecError, Tee,
-    VerityTable, WorkloadSpec,
+    Document, Floors, HostMay, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SecretTarget, SecretWanted,
+    SpecError, Tee, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -53,8 +53,10 @@ pub struct Wishes {
     pub hostname: String,
     /// tmpfs mounts.
     pub mounts: Vec<Mount>,
-    /// Limit of the writable layer in bytes.
-    pub scratch_bytes: u64,
+    /// Snapshots of host folders and files.
+    pub volumes: Vec<Volume>,
+    /// The writable layer.
+    pub scratch: Scratch,
     /// Replaces the default of the mode.
     pub host_may: Option<Vec<HostMay>>,
     /// Names that may be injected.
@@ -65,6 +67,8 @@ pub struct Wishes {
     pub secrets: Vec<SecretWanted>,
     /// Owners.
     pub owners: Vec<Owner>,
+    /// Lower bounds.
+    pub floors: Floors,
 }
 
 /// Why wishes make no spec.
@@ -111,7 +115,7 @@ pub fn document(image: &ImageDefaults, verity: VerityTable, wishes: &Wishes) -> 
         host_may: wishes.host_may.clone().unwrap_or_else(|| default_host_may(wishes.tee)),
         inject: wishes.inject.clone(),
         image: Image { reference: image.reference.clone(), config_digest: image.config_digest.clone() },
-        root: Root { verity, scratch_bytes: wishes.scratch_bytes },
+        root: Root { verity, scratch: wishes.scratch },
         process: Process {
             argv,
             env: environment(&image.env, &wishes.env),
@@ -124,8 +128,9 @@ pub fn document(image: &ImageDefaults, verity: VerityTable, wishes: &Wishes) -> 
         secrets: wishes.secrets.clone(),
         owners: wishes.owners.clone(),
         mounts: wishes.mounts.clone(),
+        volumes: wishes.volumes.clone(),
         audiences: Vec::new(),
-        floors: Floors::default(),
+        floors: wishes.floors.clone(),
     };
     Ok(Document::write(&spec)?)
 }
@@ -219,7 +224,15 @@ pub fn tmpfs(text: &str) -> Option<Mount> {
             _ => return None,
         }
     }
-    path.starts_with('/').then(|| Mount { path: path.into(), tmpfs_bytes })
+    path.starts_with('/').then(|| Mount { path: plain_path(path), tmpfs_bytes })
+}
+
+/// Without slashes at the end, which mean nothing.
+pub fn plain_path(path: &str) -> String {
+    match path.trim_end_matches('/') {
+        "" => "/".into(),
+        plain => plain.into(),
+    }
 }
 
 /// A pin given in hex.

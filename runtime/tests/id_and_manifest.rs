@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use coffer_platform::files::{Platform, Sources};
-use coffer_spec::{Document, Floors, Image, Process, Root, Tee, VerityTable, WorkloadSpec};
+use coffer_spec::{Document, Floors, Image, Process, Root, Scratch, Tee, VerityTable, WorkloadSpec};
 use serde_json::Value;
 use sha2::Digest as _;
 
@@ -92,7 +92,7 @@ fn spec(tee: Tee) -> WorkloadSpec {
                 salt: String::new(),
                 root_hash: "0".repeat(64),
             },
-            scratch_bytes: 1 << 20,
+            scratch: Scratch::Tmpfs { bytes: 1 << 20 },
         },
         process: Process {
             argv: vec!["/bin/app".into()],
@@ -103,6 +103,7 @@ fn spec(tee: Tee) -> WorkloadSpec {
             hostname: "box".into(),
         },
         kbs: None,
+        volumes: Vec::new(),
         secrets: Vec::new(),
         owners: Vec::new(),
         mounts: Vec::new(),

@@ -8,25 +8,38 @@ use crate::cpio::Writer;
 /// A kernel module and where it stands in load order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// File name without folder, such as `virtio_mmio.ko`.
+    /// File name, such as `virtio_mmio.ko`; behind [`SCRATCH`] where only a guest with a scratch disk loads it.
     pub name: String,
     /// The ELF object, not compressed.
     pub object: Vec<u8>,
 }
 
+/// Folder of the modules that only a guest with a scratch disk loads.
+pub const SCRATCH: &str = "scratch/";
+
 /// Builds the initrd from the static init and the modules in the order they are to be loaded.
 pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
     let mut archive = Writer::new();
-    for (path, mode) in
-        [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("run", 0o755), ("root", 0o700), ("modules", 0o755)]
-    {
+    for (path, mode) in [
+        ("dev", 0o755),
+        ("proc", 0o555),
+        ("sys", 0o555),
+        ("run", 0o755),
+        ("root", 0o700),
+        ("modules", 0o755),
+        ("modules/scratch", 0o755),
+    ] {
         archive.directory(path, mode);
     }
     // The kernel opens this for init before anything is mounted.
     archive.character_device("dev/console", 0o600, 5, 1);
     archive.file("init", 0o755, init);
     for (index, module) in modules.iter().enumerate() {
-        archive.file(&format!("modules/{index:02}-{}", module.name), 0o644, &module.object);
+        let (folder, name) = match module.name.strip_prefix(SCRATCH) {
+            Some(name) => (SCRATCH, name),
+            None => ("", module.name.as_str()),
+        };
+        archive.file(&format!("modules/{folder}{index:02}-{name}"), 0o644, &module.object);
     }
     archive.finish()
 }
@@ -41,7 +54,7 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let module = |name: &str| Module { name: name.into(), object: name.as_bytes().repeat(100) };
-        build(b"#!init", &[module("b.ko"), module("a.ko")])
+        build(b"#!init", &[module("b.ko"), module("a.ko"), module("scratch/c.ko")])
     }
 
     #[test]
@@ -70,10 +83,12 @@ mod tests {
                 "run",
                 "root",
                 "modules",
+                "modules/scratch",
                 "dev/console",
                 "init",
                 "modules/00-b.ko",
-                "modules/01-a.ko"
+                "modules/01-a.ko",
+                "modules/scratch/02-c.ko"
             ]
         );
     }

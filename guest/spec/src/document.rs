@@ -3,7 +3,7 @@
 use coffer_verifier::abi::WorkloadDigest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Tee, WorkloadSpec};
+use crate::{WorkloadSpec, check::check};
 
 /// Why a document is no workload spec.
 #[derive(Debug, thiserror::Error)]
@@ -120,97 +120,6 @@ const ALGORITHM: &str = "sha256";
 
 fn require(field: &'static str, found: &str, expected: &'static str) -> Result<(), SpecError> {
     if found == expected { Ok(()) } else { Err(SpecError::Field { field, found: format!("{found:?}"), expected }) }
-}
-
-fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
-    let field = |field, found: &dyn core::fmt::Debug, expected| {
-        Err(SpecError::Field { field, found: format!("{found:?}"), expected })
-    };
-    if spec.version != 1 {
-        return field("version", &spec.version, "1");
-    }
-    if !is_name(&spec.tenant) {
-        return field("tenant", &spec.tenant, NAME_RULE);
-    }
-    if spec.process.argv.first().is_none_or(String::is_empty) {
-        return field("process.argv", &spec.process.argv, "at least a program");
-    }
-    if let Some(bad) = spec.process.env.iter().find(|entry| entry.find('=').is_none_or(|at| at == 0)) {
-        return field("process.env", bad, "NAME=value");
-    }
-    if !spec.process.cwd.starts_with('/') {
-        return field("process.cwd", &spec.process.cwd, "an absolute path");
-    }
-    if !(1..=64).contains(&spec.process.stop_signal) {
-        return field("process.stop_signal", &spec.process.stop_signal, "1 to 64");
-    }
-    let verity = &spec.root.verity;
-    if verity.algorithm != "sha256" {
-        return field("root.verity.algorithm", &verity.algorithm, "sha256");
-    }
-    if verity.block_size != 4096 {
-        return field("root.verity.block_size", &verity.block_size, "4096");
-    }
-    if verity.data_blocks == 0 || verity.hash_start < verity.data_blocks {
-        return field("root.verity.hash_start", &verity.hash_start, "a block behind the data");
-    }
-    if hex::decode(&verity.root_hash).map_or(0, |hash| hash.len()) != 32 {
-        return field("root.verity.root_hash", &verity.root_hash, "64 hex digits");
-    }
-    if hex::decode(&verity.salt).is_err() || verity.salt.len() > 512 {
-        return field("root.verity.salt", &verity.salt, "at most 512 hex digits");
-    }
-    if spec.tee == Tee::None && (spec.kbs.is_some() || !spec.secrets.is_empty()) {
-        return field("tee", &spec.tee, "snp or simulated, where a key broker or secrets are named");
-    }
-    if !spec.secrets.is_empty() && spec.kbs.is_none() {
-        return field("kbs", &"absent", "a key broker, where secrets are named");
-    }
-    if let Some(kbs) = &spec.kbs
-        && !(1..=2).contains(&kbs.spki.len())
-    {
-        return field("kbs.spki", &kbs.spki.len(), "one or two pins");
-    }
-    for wanted in &spec.secrets {
-        if !is_secret_path(&wanted.from) {
-            return field("secrets.from", &wanted.from, "kbs:///repository/type/tag");
-        }
-        let (crate::SecretTarget::File(name) | crate::SecretTarget::Env(name)) = &wanted.to;
-        if !is_name(name) {
-            return field("secrets.to", name, NAME_RULE);
-        }
-    }
-    let mut targets: Vec<_> = spec.secrets.iter().map(|wanted| format!("{:?}", wanted.to)).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    if targets.len() != spec.secrets.len() {
-        return field("secrets.to", &"the same place twice", "each place once");
-    }
-    if let Some(bad) = spec.inject.iter().find(|name| !is_name(name)) {
-        return field("inject", bad, NAME_RULE);
-    }
-    if let Some(bad) = spec.mounts.iter().find(|mount| !mount.path.starts_with('/') || mount.path.contains("..")) {
-        return field("mounts.path", &bad.path, "an absolute path without ..");
-    }
-    if !spec.floors.seal.min_tcb.is_empty() && hex::decode(&spec.floors.seal.min_tcb).map_or(0, |tcb| tcb.len()) != 8 {
-        return field("floors.seal.min_tcb", &spec.floors.seal.min_tcb, "16 hex digits or nothing");
-    }
-    Ok(())
-}
-
-const NAME_RULE: &str = "1 to 64 of [A-Za-z0-9_.-], not starting with . or -";
-
-fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && !text.starts_with(['.', '-'])
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-}
-
-fn is_secret_path(text: &str) -> bool {
-    text.strip_prefix("kbs:///").is_some_and(|rest| {
-        let segments: Vec<_> = rest.split('/').collect();
-        segments.len() == 3 && segments.iter().all(|segment| is_name(segment))
-    })
 }
 
 #[cfg(test)]

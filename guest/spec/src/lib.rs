@@ -7,6 +7,7 @@
 //! Source: DESIGN §3.1; Confidential Containers initdata 0.1.0.
 #![forbid(unsafe_code)]
 
+mod check;
 mod command_line;
 mod document;
 mod workload;
@@ -14,6 +15,6 @@ mod workload;
 pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_argument};
 pub use document::{Document, SpecError};
 pub use workload::{
-    Capability, Floors, HostMay, Image, KbsPin, Mount, Owner, Process, Root, SealFloors, SecretTarget, SecretWanted,
-    Tee, VerityTable, WorkloadSpec,
+    Capability, Floors, HostMay, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SecretTarget,
+    SecretWanted, SvnFloor, Tee, VerityTable, Volume, VolumeKind, WorkloadSpec,
 };

@@ -76,6 +76,9 @@ pub struct WorkloadSpec {
     /// Mounts of the workload beside its root.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// Read-only snapshots of host files and folders, in the order of their disks; at most [`Volume::MOST`].
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
     /// Audiences the workload may have tokens for.
     #[serde(default)]
     pub audiences: Vec<String>,
@@ -94,14 +97,53 @@ pub struct Image {
     pub config_digest: String,
 }
 
-/// Root file system: an EROFS image under dm-verity, with a writable layer in guest memory.
+/// Root file system: an EROFS image under dm-verity, with a writable layer that goes with the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Root {
     /// Verity table; the on-disk superblock is never read.
     pub verity: VerityTable,
-    /// Size limit of the writable tmpfs layer in bytes.
-    pub scratch_bytes: u64,
+    /// Where what the workload writes is kept.
+    pub scratch: Scratch,
+}
+
+/// The writable layer of the root. Either kind begins empty and is gone when the guest ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Scratch {
+    /// In guest memory.
+    Tmpfs {
+        /// Size limit in bytes.
+        bytes: u64,
+    },
+    /// On a disk of the host's, encrypted and authenticated under a key of this guest's own; the tags that tell the last
+    /// version of a block from earlier ones stay in guest memory, so the host cannot put an old block back.
+    Disk {
+        /// Size limit in bytes, and size of the disk; a multiple of 4096.
+        bytes: u64,
+    },
+}
+
+impl Scratch {
+    /// Most bytes of a disk: its tags take about 1.2 % of that in guest memory.
+    pub const MOST_DISK: u64 = 64 << 30;
+    /// Least bytes of a disk.
+    pub const LEAST_DISK: u64 = 1 << 20;
+    /// Bytes of a block of the disk.
+    pub const BLOCK: u64 = 4096;
+    /// Bytes of a block's tag: HMAC-SHA-256, and the random IV of AES.
+    pub const TAG: u64 = 32 + 16;
+
+    /// Bytes of guest memory that a disk's tags take, all of it from the start.
+    pub fn tag_bytes(self) -> u64 {
+        // What dm-integrity keeps beside the tags: its superblock and one section of a journal that direct mode never
+        // uses, 136 KiB together, and the rest of the last buffer.
+        const EXTRA: u64 = 512 << 10;
+        match self {
+            Self::Tmpfs { .. } => 0,
+            Self::Disk { bytes } => (bytes / Self::BLOCK * Self::TAG + EXTRA).next_multiple_of(Self::BLOCK),
+        }
+    }
 }
 
 /// Everything dm-verity needs, so that nothing on the disk is believed.
@@ -190,7 +232,36 @@ pub struct Mount {
     pub tmpfs_bytes: u64,
 }
 
-/// Lower bounds the guest insists on, whatever the host's clock says.
+/// A snapshot of a file or folder: an EROFS image under dm-verity on a disk of its own, mounted read-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Absolute path in the workload's root.
+    pub path: String,
+    /// What is mounted there.
+    pub kind: VolumeKind,
+    /// Verity table; the on-disk superblock is never read.
+    pub verity: VerityTable,
+}
+
+impl Volume {
+    /// Most volumes of one guest: the machine model has eight disks and devices, four of which are taken.
+    pub const MOST: usize = 4;
+    /// Name of the one entry of the image where the volume is a file.
+    pub const FILE: &str = "file";
+}
+
+/// Which part of a volume's image is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeKind {
+    /// Its root.
+    Folder,
+    /// Its entry [`Volume::FILE`].
+    File,
+}
+
+/// Lower bounds the guest insists on, whatever the host's clock says. Each is enforced inside the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Floors {
@@ -200,6 +271,20 @@ pub struct Floors {
     /// Sealing.
     #[serde(default)]
     pub seal: SealFloors,
+    /// Security version, as somebody in particular signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub svn: Option<SvnFloor>,
+}
+
+/// The guest's security version (GUEST_SVN) comes from the ID block, and any host can sign one with a key of its own: the
+/// number means something only together with the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SvnFloor {
+    /// ID_KEY_DIGEST the guest's own report must have: 96 hex digits.
+    pub id_key_digest: String,
+    /// Least GUEST_SVN.
+    pub min: u32,
 }
 
 /// Lower bounds of sealing.

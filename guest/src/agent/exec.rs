@@ -55,7 +55,8 @@ impl Exec for ExecService {
                 return Ok(Response::new(Box::pin(ReceiverStream::new(receiver))));
             }
         };
-        let orders = Orders { place: Place::Beside { pid }, program };
+        let control_group = self.agent.places.control_group.clone();
+        let orders = Orders { place: Place::Beside { pid }, program, control_group };
         match self.start(&orders).await {
             Ok(running) => {
                 tokio::spawn(run(running, asks, sender));

@@ -1,6 +1,7 @@
 //! Kernel modules and disks.
 
 use std::{
+    ffi::CString,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -12,16 +13,27 @@ use crate::{
     spec_disk,
 };
 
+/// Where the kernel lists block devices.
+pub const SYS_BLOCK: &str = "/sys/block";
+/// Modules every guest needs; folders in it hold modules that only some need.
+pub const MODULES: &str = "/modules";
+/// Modules of a guest with a scratch disk.
+pub const SCRATCH_MODULES: &str = "/modules/scratch";
+
 /// How long a disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Loads the modules of the initrd in the order of their names.
+/// Loads the modules in a folder of the initrd, in the order of their names; `parameters` of each by its name.
 ///
 /// # Errors
 /// `internal`, naming the module. One that is built in or already there is no error, nor is a missing folder.
-pub fn load_modules(folder: &Path) -> Result<(), Failure> {
+pub fn load_modules(folder: &str, parameters: impl Fn(&str) -> String) -> Result<(), Failure> {
     let mut names: Vec<PathBuf> = match fs::read_dir(folder) {
-        Ok(entries) => entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect(),
+        Ok(entries) => entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+            .map(|entry| entry.path())
+            .collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).or_fail(Code::Internal, "list modules"),
     };
@@ -29,7 +41,9 @@ pub fn load_modules(folder: &Path) -> Result<(), Failure> {
     for path in names {
         let what = format!("load {}", path.display());
         let file = File::open(&path).or_fail(Code::Internal, &what)?;
-        match rustix::system::finit_module(&file, c"", 0) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let parameters = CString::new(parameters(&name)).or_fail(Code::Internal, &what)?;
+        match rustix::system::finit_module(&file, &parameters, 0) {
             Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOENT | rustix::io::Errno::NODEV) => {}
             Err(error) => return Err(error).or_fail(Code::Internal, &what),
         }

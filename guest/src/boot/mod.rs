@@ -1,9 +1,13 @@
 //! From the first mount to the workload's root: everything that happens before the agent answers.
 
 pub mod devices;
+pub mod memory;
 pub mod mounts;
 pub mod root;
+pub mod scratch;
 pub mod tee;
+pub mod verity;
+pub mod volumes;
 
 use coffer_spec::{Document, MeasuredCommandLine, Tee};
 

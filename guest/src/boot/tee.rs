@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coffer_spec::Tee;
+use coffer_spec::{SvnFloor, Tee};
 use coffer_verifier::abi::{HostData, Report, ReportData, ReportRequest, SecureProcessor, WorkloadDigest};
 
 use crate::failure::{Code, Failure, OrFail};
@@ -44,9 +44,51 @@ pub fn check_own_report(processor: &mut dyn SecureProcessor, workload: &Workload
     Ok(report)
 }
 
+/// Checks this guest's security version against the spec's floor. The number stands in the ID block, which the host
+/// chooses, so it counts only under the key the spec names.
+///
+/// # Errors
+/// `svn-below-floor`.
+pub fn check_svn(report: &Report, floor: Option<&SvnFloor>) -> Result<(), Failure> {
+    let Some(SvnFloor { id_key_digest, min }) = floor else { return Ok(()) };
+    let refuse = |detail| Err(Failure::new(Code::SvnBelowFloor, detail));
+    let found = report.id_key_digest();
+    if hex::decode(id_key_digest).ok().as_deref() != Some(found.as_bytes()) {
+        return refuse(format!("this guest was launched under ID key {found}, the spec demands {id_key_digest}"));
+    }
+    let svn = report.guest_svn();
+    if svn < *min { refuse(format!("GUEST_SVN is {svn}, the spec demands {min}")) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
+    use coffer_verifier::abi::report::{REPORT_LEN, offset};
+
     use super::*;
+
+    fn report(id_key_digest: u8, svn: u32) -> Report {
+        let mut report = vec![0; REPORT_LEN];
+        let mut put = |at: usize, value: &[u8]| report[at..at + value.len()].copy_from_slice(value);
+        put(offset::VERSION, &2_u32.to_le_bytes());
+        put(offset::POLICY, &0x3_0000_u64.to_le_bytes());
+        put(offset::GUEST_SVN, &svn.to_le_bytes());
+        put(offset::ID_KEY_DIGEST, &[id_key_digest; 48]);
+        put(offset::SIGNATURE_ALGO, &1_u32.to_le_bytes());
+        put(offset::R, &[1]);
+        put(offset::S, &[1]);
+        Report::parse(&report).unwrap()
+    }
+
+    #[test]
+    fn a_security_version_counts_only_under_the_key_the_spec_names() {
+        let floor = SvnFloor { id_key_digest: "07".repeat(48), min: 3 };
+        let code = |report: &Report| check_svn(report, Some(&floor)).map_err(|failure| failure.code);
+        assert_eq!(code(&report(7, 3)), Ok(()));
+        assert_eq!(code(&report(7, 2)), Err(Code::SvnBelowFloor));
+        assert_eq!(code(&report(8, 9)), Err(Code::SvnBelowFloor), "any host can sign a high number with its own key");
+        assert_eq!(code(&report(0, 9)), Err(Code::SvnBelowFloor), "launched without an ID block");
+        assert_eq!(check_svn(&report(0, 0), None), Ok(()));
+    }
 
     #[test]
     fn no_processor_stands_in_for_another() {

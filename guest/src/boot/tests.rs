@@ -1,4 +1,6 @@
-use coffer_spec::{Floors, HostMay, Image, MeasuredCommandLine, Process, Root, Tee, VerityTable, WorkloadSpec};
+use coffer_spec::{
+    Floors, HostMay, Image, MeasuredCommandLine, Process, Root, Scratch, Tee, VerityTable, WorkloadSpec,
+};
 
 use super::*;
 
@@ -19,7 +21,7 @@ pub(crate) fn spec(tee: Tee) -> WorkloadSpec {
                 salt: String::new(),
                 root_hash: "ab".repeat(32),
             },
-            scratch_bytes: 1 << 20,
+            scratch: Scratch::Tmpfs { bytes: 1 << 20 },
         },
         process: Process {
             argv: vec!["/bin/app".into()],
@@ -33,6 +35,7 @@ pub(crate) fn spec(tee: Tee) -> WorkloadSpec {
         secrets: vec![],
         owners: vec![],
         mounts: vec![],
+        volumes: vec![],
         audiences: vec![],
         floors: Floors { not_before: 1000, ..Floors::default() },
     }

@@ -74,6 +74,9 @@ fn report(status: &mut File, line: &Report) -> io::Result<()> {
 fn start(status: &mut File) -> Result<i32, Failure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
     let orders = read_orders().during("read orders")?;
+    if let Some(folder) = &orders.control_group {
+        std::fs::write(folder.join("cgroup.procs"), "0").during("join the workload's control group")?;
+    }
     let beside = match &orders.place {
         Place::New { .. } => {
             process::new_process_ids().during("make namespaces")?;

@@ -21,6 +21,8 @@ pub struct Orders {
     pub place: Place,
     /// What.
     pub program: Program,
+    /// Folder of the control group it lives in, if there is one.
+    pub control_group: Option<PathBuf>,
 }
 
 /// Where a program runs.
@@ -38,12 +40,23 @@ pub enum Place {
         hostname: String,
         /// Path and size limit in bytes of each tmpfs.
         tmpfs: Vec<(String, u64)>,
+        /// What else appears, read-only.
+        volumes: Vec<Bind>,
     },
     /// Beside the workload, in its namespaces.
     Beside {
         /// Process id of the workload as the agent sees it.
         pid: i32,
     },
+}
+
+/// A file or folder that appears elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Where it is, as the agent sees it.
+    pub from: PathBuf,
+    /// Where it appears in the workload's root.
+    pub to: String,
 }
 
 /// What runs.

@@ -22,7 +22,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use super::Place;
+use super::{Bind, Place};
 
 type Step<T> = Result<T, (String, io::Error)>;
 
@@ -58,13 +58,20 @@ impl Namespaces {
 
 /// Turns the fresh namespaces of this process into the workload's place.
 pub(super) fn build(place: &Place) -> Step<()> {
-    let Place::New { root, secrets, agent, hostname, tmpfs } = place else {
+    let Place::New { root, secrets, agent, hostname, tmpfs, volumes } = place else {
         return step("build a place", Err(io::Error::from(io::ErrorKind::InvalidInput)));
     };
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     step("make mounts private", mount_change("/", private))?;
     let secrets = step("open the secrets", detached(secrets))?;
     let agent = step("open the agent's folder", detached(agent))?;
+    let mut mounts: Vec<(&str, Mount)> =
+        tmpfs.iter().map(|(path, size)| (path.as_str(), Mount::Tmpfs(*size))).collect();
+    for Bind { from, to } in volumes {
+        mounts.push((to, Mount::Volume(step("open a volume", detached(from))?, from.is_dir())));
+    }
+    // What lies inside another is mounted after it.
+    mounts.sort_unstable_by_key(|(path, _)| *path);
     step("pivot into the root", pivot(root))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
 
@@ -81,8 +88,14 @@ pub(super) fn build(place: &Place) -> Step<()> {
         "newinstance,ptmxmode=0666,mode=0620",
     )?;
     tree("shm", "/dev/shm", "tmpfs", quiet, "mode=1777,size=64m")?;
-    for (path, size) in tmpfs {
-        tree("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, &format!("mode=1777,size={size}"))?;
+    for (path, kind) in mounts {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        match kind {
+            Mount::Tmpfs(size) => tree("tmpfs", path, "tmpfs", flags, &format!("mode=1777,size={size}"))?,
+            Mount::Volume(volume, is_folder) => {
+                step(&format!("mount {path}"), bind(&volume, path, is_folder, flags | MountFlags::RDONLY))?;
+            }
+        }
     }
     step("mount /run/secrets", attach(&secrets, "/run/secrets", quiet | MountFlags::RDONLY))?;
     step("mount /run/coffer", attach(&agent, "/run/coffer", quiet | MountFlags::RDONLY))?;
@@ -90,6 +103,14 @@ pub(super) fn build(place: &Place) -> Step<()> {
     step("set the host name", rustix::system::sethostname(hostname.as_bytes()))?;
     step("write files in /etc", name_files(hostname))?;
     Ok(())
+}
+
+/// One mount the spec asks for.
+enum Mount {
+    /// Of at most so many bytes.
+    Tmpfs(u64),
+    /// A tree, and whether it is a folder.
+    Volume(OwnedFd, bool),
 }
 
 fn detached(folder: &Path) -> io::Result<OwnedFd> {
@@ -120,8 +141,25 @@ fn make_folder(path: &str) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
+/// Links in the image lead where they lead inside it: the old root is gone.
+fn bind(tree: &OwnedFd, target: &str, is_folder: bool, flags: MountFlags) -> io::Result<()> {
+    let path = Path::new(target);
+    if !path.exists() && !is_folder {
+        make_folder(&path.parent().unwrap_or(Path::new("/")).to_string_lossy())?;
+        fs::write(path, "")?;
+    } else if !path.exists() {
+        make_folder(target)?;
+    }
+    let target = fs::canonicalize(path)?;
+    attach_at(tree, &target.to_string_lossy(), flags)
+}
+
 fn attach(tree: &OwnedFd, target: &str, flags: MountFlags) -> io::Result<()> {
     make_folder(target)?;
+    attach_at(tree, target, flags)
+}
+
+fn attach_at(tree: &OwnedFd, target: &str, flags: MountFlags) -> io::Result<()> {
     move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     mount_remount(target, flags | MountFlags::BIND, "")?;
     Ok(())

@@ -1,4 +1,6 @@
-//! Device mapper: makes a read-only mapped device from one table line.
+//! Device mapper: makes a mapped device from one table line.
+//!
+//! A table line may hold a key: every request is wiped when it is dropped, and the kernel is told to wipe its copies.
 //!
 //! Source: Linux include/uapi/linux/dm-ioctl.h.
 
@@ -10,6 +12,7 @@ use std::{
 };
 
 use rustix::fs::{Mode, OFlags};
+use zeroize::Zeroize;
 
 /// `struct dm_ioctl`.
 #[repr(C)]
@@ -42,7 +45,7 @@ struct dm_target_spec {
 }
 const _: () = assert!(size_of::<dm_target_spec>() == 40);
 
-/// Room for one target and its parameters after the header; a verity line is below 700 bytes.
+/// Room for one target and its parameters after the header; every line of ours is below 700 bytes.
 const DATA: usize = 4096;
 
 #[repr(C, align(8))]
@@ -51,7 +54,14 @@ struct Request {
     data: [u8; DATA],
 }
 
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.data.zeroize();
+    }
+}
+
 const DM_READONLY_FLAG: u32 = 1;
+const DM_SECURE_DATA_FLAG: u32 = 1 << 15;
 const DM_DEV_CREATE: u32 = 3;
 const DM_DEV_REMOVE: u32 = 4;
 const DM_DEV_SUSPEND: u32 = 6; // resumes, where DM_SUSPEND_FLAG is not set
@@ -69,12 +79,40 @@ pub struct DeviceMapper {
     control: File,
 }
 
-/// One active, read-only mapped device; stays until [`DeviceMapper::remove`].
+/// What may be done with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing is ever written to it.
+    ReadOnly,
+    /// Everything.
+    ReadWrite,
+}
+
+impl Access {
+    fn flags(self) -> u32 {
+        DM_SECURE_DATA_FLAG | if self == Self::ReadOnly { DM_READONLY_FLAG } else { 0 }
+    }
+}
+
+/// One target: a table of one line.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// Such as `verity`.
+    pub kind: &'a str,
+    /// Length of the device in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The target's own words; may hold a key.
+    pub parameters: &'a str,
+}
+
+/// One active mapped device; stays until [`DeviceMapper::remove`].
 #[derive(Debug)]
 pub struct Mapped {
     name: String,
     /// Its node, which devtmpfs made.
     pub node: PathBuf,
+    /// `major:minor`, as the table of a device above it names it.
+    pub numbers: String,
 }
 
 impl DeviceMapper {
@@ -87,18 +125,21 @@ impl DeviceMapper {
         Ok(Self { control: control.into() })
     }
 
-    /// Makes a read-only device `name` of `sectors` sectors with one target.
+    /// Makes a device `name` with one target.
     ///
     /// # Errors
     /// The kernel's; the half-made device is removed.
-    pub fn create(&self, name: &str, sectors: u64, target: &str, parameters: &str) -> io::Result<Mapped> {
-        let mut create = request(name, DM_READONLY_FLAG)?;
+    pub fn create(&self, name: &str, access: Access, target: &Target<'_>) -> io::Result<Mapped> {
+        let mut create = request(name, access.flags())?;
         self.call(DM_DEV_CREATE, &mut create)?;
-        let minor = (create.head.dev & 0xff) | ((create.head.dev >> 12) & 0xf_ff00);
-        let mapped = Mapped { name: name.into(), node: PathBuf::from(format!("/dev/dm-{minor}")) };
-        let activated = table(name, sectors, target, parameters).and_then(|mut load| {
+        // `huge_encode_dev`: 8 bits of minor, 12 of major, the rest of minor.
+        let (major, minor) =
+            ((create.head.dev >> 8) & 0xfff, (create.head.dev & 0xff) | ((create.head.dev >> 12) & 0xf_ff00));
+        let node = PathBuf::from(format!("/dev/dm-{minor}"));
+        let mapped = Mapped { name: name.into(), node, numbers: format!("{major}:{minor}") };
+        let activated = table(name, access, target).and_then(|mut load| {
             self.call(DM_TABLE_LOAD, &mut load)?;
-            self.call(DM_DEV_SUSPEND, &mut *request(name, DM_READONLY_FLAG)?)
+            self.call(DM_DEV_SUSPEND, &mut *request(name, access.flags())?)
         });
         if let Err(error) = activated {
             let _ = self.call(DM_DEV_REMOVE, &mut *request(name, 0)?);
@@ -147,16 +188,16 @@ fn request(name: &str, flags: u32) -> io::Result<Box<Request>> {
     Ok(Box::new(Request { head, data: [0; DATA] }))
 }
 
-fn table(name: &str, sectors: u64, target: &str, parameters: &str) -> io::Result<Box<Request>> {
-    let mut load = request(name, DM_READONLY_FLAG)?;
+fn table(name: &str, access: Access, target: &Target<'_>) -> io::Result<Box<Request>> {
+    let mut load = request(name, access.flags())?;
     load.head.target_count = 1;
     let (spec, text) = load.data.split_at_mut(size_of::<dm_target_spec>());
-    spec[8..16].copy_from_slice(&sectors.to_ne_bytes());
-    let kind = spec[24..39].get_mut(..target.len()).ok_or_else(too_long)?;
-    kind.copy_from_slice(target.as_bytes());
-    let room = text.len() - 1;
+    spec[8..16].copy_from_slice(&target.sectors.to_ne_bytes());
+    let kind = spec[24..39].get_mut(..target.kind.len()).ok_or_else(too_long)?;
+    kind.copy_from_slice(target.kind.as_bytes());
+    let (room, parameters) = (text.len() - 1, target.parameters.as_bytes());
     let line = text.get_mut(..parameters.len()).filter(|line| line.len() <= room).ok_or_else(too_long)?;
-    line.copy_from_slice(parameters.as_bytes());
+    line.copy_from_slice(parameters);
     Ok(load)
 }
 
@@ -176,18 +217,24 @@ mod tests {
 
     #[test]
     fn a_table_has_the_fields_of_dm_target_spec() {
-        let load = table("root", 0x1122, "verity", "1 a b").unwrap();
+        let target = Target { kind: "verity", sectors: 0x1122, parameters: "1 a b" };
+        let load = table("root", Access::ReadOnly, &target).unwrap();
         assert_eq!(load.head.target_count, 1);
         assert_eq!(load.data[..8], [0; 8]);
         assert_eq!(load.data[8..16], 0x1122_u64.to_ne_bytes());
         assert_eq!(&load.data[24..31], b"verity\0");
         assert_eq!(&load.data[40..46], b"1 a b\0");
+        assert_eq!(load.head.flags, DM_READONLY_FLAG | DM_SECURE_DATA_FLAG);
+        assert_eq!(table("root", Access::ReadWrite, &target).unwrap().head.flags, DM_SECURE_DATA_FLAG);
     }
 
     #[test]
     fn names_and_tables_that_do_not_fit_are_refused() {
         assert!(request(&"n".repeat(128), 0).is_err());
-        assert!(table("n", 8, &"t".repeat(16), "").is_err());
-        assert!(table("n", 8, "t", &"p".repeat(DATA)).is_err());
+        let refused = |kind: &str, parameters: &str| {
+            table("n", Access::ReadOnly, &Target { kind, sectors: 8, parameters }).is_err()
+        };
+        assert!(refused(&"t".repeat(16), "") && refused("t", &"p".repeat(DATA)));
+        assert!(!refused("t", "p"));
     }
 }

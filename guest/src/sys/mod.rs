@@ -7,4 +7,5 @@ pub mod net;
 pub mod process;
 pub mod seccomp;
 pub mod sev_guest;
+pub mod swap;
 pub mod vsock;

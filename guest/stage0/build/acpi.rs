@@ -79,7 +79,7 @@ fn fadt(dsdt: u64) -> FADT {
     fadt.pm1a_cnt_blk = u32::from(PM1_CONTROL_PORT).into();
     fadt.pm1_cnt_len = 2;
     fadt.x_pm1a_cnt_blk = GAS::new(AddressSpace::SystemIo, 16, 0, AccessSize::WordAccess, PM1_CONTROL_PORT.into());
-    fadt.iapc_boot_arch = LEGACY_DEVICES.into();
+    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_CMOS_RTC).into();
     fadt.finalize()
 }
 
@@ -89,7 +89,11 @@ const PIT_OVERRIDE: [u8; 10] = [2, 10, 0, 0, 2, 0, 0, 0, 0, 0];
 const PCAT_COMPAT: u32 = 1;
 /// IAPC_BOOT_ARCH: there are devices on ISA addresses.
 const LEGACY_DEVICES: u16 = 1;
-const SCI_IRQ: u16 = 9;
+/// IAPC_BOOT_ARCH: no CMOS clock. Its IRQ 8 is a transport's, and its time would be the host's word.
+const NO_CMOS_RTC: u16 = 1 << 5;
+/// Not the usual 9, nor any other that a transport has.
+const SCI_IRQ: u16 = 14;
+const _: () = assert!(VIRTIO_MMIO_IRQ + VIRTIO_MMIO_COUNT <= SCI_IRQ as u32);
 const PM1_EVENT_PORT: u16 = 0x600;
 const PM1_CONTROL_PORT: u16 = 0x604;
 

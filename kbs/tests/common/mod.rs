@@ -172,37 +172,37 @@ pub struct Guest {
 pub struct Launch {
     pub platform: u8,
     pub policy: u64,
-    pub id: Option<Id>,
+    pub id: Option<Author>,
     pub spec: WorkloadSpec,
 }
 
 /// Who signs a launch, and under which names.
 #[derive(Clone)]
-pub struct Id {
-    pub author: u8,
-    pub author_key_enabled: bool,
+pub struct Author {
+    pub key: u8,
+    pub key_enabled: bool,
     pub family_id: [u8; 16],
     pub image_id: [u8; 16],
     pub guest_svn: u32,
 }
 
-impl Default for Id {
+impl Default for Author {
     fn default() -> Self {
-        Self { author: 0x21, author_key_enabled: true, family_id: [1; 16], image_id: [2; 16], guest_svn: 5 }
+        Self { key: 0x21, key_enabled: true, family_id: [1; 16], image_id: [2; 16], guest_svn: 5 }
     }
 }
 
-impl Id {
+impl Author {
     fn sign(&self, measurement: Measurement, policy: u64) -> IdEvidence {
         let Self { family_id, image_id, guest_svn, .. } = *self;
         let block = IdBlock { measurement, family_id, image_id, guest_svn, policy };
-        let (id, author) = (Key::new(0x20), Key::new(self.author));
+        let (id, author) = (Key::new(0x20), Key::new(self.key));
         let (over_block, over_key) = (id.sign(&block.to_bytes()), author.sign(&key_structure(&id.public)));
         let auth = IdAuth::new(
             Signed { key: &id.public, signature: &over_block },
             Some(Signed { key: &author.public, signature: &over_key }),
         );
-        IdEvidence { block, auth: auth.unwrap(), author_key_enabled: self.author_key_enabled }
+        IdEvidence { block, auth: auth.unwrap(), author_key_enabled: self.key_enabled }
     }
 }
 
@@ -304,7 +304,7 @@ pub fn spec(secrets: &[&str]) -> WorkloadSpec {
                 salt: String::new(),
                 root_hash: "0".repeat(64),
             },
-            scratch_bytes: 1 << 20,
+            scratch: coffer_spec::Scratch::Tmpfs { bytes: 1 << 20 },
         },
         process: Process {
             argv: vec!["/bin/app".into()],
@@ -322,6 +322,7 @@ pub fn spec(secrets: &[&str]) -> WorkloadSpec {
             .collect(),
         owners: Vec::new(),
         mounts: Vec::new(),
+        volumes: Vec::new(),
         audiences: Vec::new(),
         floors: Floors::default(),
     }

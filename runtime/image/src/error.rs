@@ -155,6 +155,14 @@ pub enum ImageError {
         /// The limit.
         limit: u64,
     },
+    /// A host file or folder cannot become a snapshot.
+    #[error("cannot make a snapshot of {}: {reason}", path.display())]
+    Snapshot {
+        /// What is in the way.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The store lost a blob.
     #[error("{what} {digest} is missing from the local store")]
     MissingBlob {
@@ -221,7 +229,7 @@ impl ImageError {
     /// Stable kebab-case word for the kind of failure.
     ///
     /// One of `usage`, `not-found`, `unauthorized`, `unreachable`, `registry`, `platform`, `corrupt`, `too-large`,
-    /// `disk-full`, `config`, `io`.
+    /// `snapshot`, `disk-full`, `config`, `io`.
     pub fn class(&self) -> &'static str {
         match self {
             Self::InvalidReference { .. } | Self::Ambiguous { .. } => "usage",
@@ -240,6 +248,7 @@ impl ImageError {
             | Self::MissingBlob { .. }
             | Self::DamagedBlob { .. } => "corrupt",
             Self::TooLarge { .. } => "too-large",
+            Self::Snapshot { .. } => "snapshot",
             Self::DiskFull { .. } => "disk-full",
             Self::Credentials { .. } | Self::Client { .. } => "config",
             Self::Io { .. } | Self::Store { .. } => "io",
@@ -276,6 +285,7 @@ impl ImageError {
             Self::MissingBlob { .. } | Self::DamagedBlob { .. } => "pull the image again".to_owned(),
             Self::DiskFull { path, .. } => format!("free space on the file system of {}", path.display()),
             Self::TooLarge { .. } => "use a smaller image".to_owned(),
+            Self::Snapshot { .. } => "a snapshot holds plain files, folders and symbolic links".to_owned(),
             Self::Credentials { path, .. } => format!("repair {} (docker login writes it)", path.display()),
             Self::Client { .. } => "install the system's root certificates (Debian: ca-certificates)".to_owned(),
             Self::Store { path, .. } => format!("remove {} and pull the images again", path.display()),

@@ -29,6 +29,7 @@ pub mod erofs;
 pub mod verity;
 
 pub mod rootfs;
+pub mod snapshot;
 
 pub use config::ImageConfig;
 pub use digest::Digest;
@@ -37,5 +38,6 @@ pub use layer::Limits;
 pub use oci_client::Reference;
 pub use pull::{Progress, ProgressFn, PullOptions};
 pub use rootfs::Rootfs;
+pub use snapshot::{Snapshot, SnapshotKind};
 pub use store::{Freed, Image, LayerBlob, Removed, Store};
 pub use verity::VerityTable;

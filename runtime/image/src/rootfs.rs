@@ -118,7 +118,7 @@ fn kept(path: &Path, sidecar: &Path) -> Option<Sidecar> {
     (size == sidecar.size).then_some(sidecar)
 }
 
-fn write_error(path: &Path, error: erofs::WriteError) -> ImageError {
+pub(crate) fn write_error(path: &Path, error: erofs::WriteError) -> ImageError {
     match error {
         erofs::WriteError::Write { bytes, source } => ImageError::write(path, bytes, source),
         erofs::WriteError::Read(source) => ImageError::io("read the spool of", path)(source),

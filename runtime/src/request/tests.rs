@@ -36,12 +36,14 @@ pub(crate) fn wishes() -> Wishes {
         stop_signal: None,
         hostname: "coffer".into(),
         mounts: Vec::new(),
-        scratch_bytes: 1 << 20,
+        volumes: Vec::new(),
+        scratch: Scratch::Tmpfs { bytes: 1 << 20 },
         host_may: None,
         inject: Vec::new(),
         kbs: None,
         secrets: Vec::new(),
         owners: Vec::new(),
+        floors: Floors::default(),
     }
 }
 
@@ -97,7 +99,13 @@ fn equal_wishes_give_equal_documents_and_every_wish_changes_the_digest() {
         Wishes { stop_signal: Some("9".into()), ..wishes() },
         Wishes { hostname: "h".into(), ..wishes() },
         Wishes { inject: vec!["n".into()], ..wishes() },
-        Wishes { scratch_bytes: 5, ..wishes() },
+        Wishes { scratch: Scratch::Tmpfs { bytes: 5 }, ..wishes() },
+        Wishes { scratch: Scratch::Disk { bytes: 1 << 20 }, ..wishes() },
+        Wishes {
+            volumes: vec![Volume { path: "/v".into(), kind: coffer_spec::VolumeKind::Folder, verity: verity() }],
+            ..wishes()
+        },
+        Wishes { floors: Floors { not_before: 1, ..Floors::default() }, ..wishes() },
         Wishes { mounts: vec![tmpfs("/t").unwrap()], ..wishes() },
     ];
     for wishes in changed {
@@ -129,6 +137,7 @@ fn sizes_secrets_and_mounts_parse_or_are_refused() {
     assert_eq!(secret_wanted("kbs:///a/b/c=env:N").unwrap().to, SecretTarget::Env("N".into()));
     assert_eq!(secret_wanted("kbs:///a/b/c"), None);
     assert_eq!(tmpfs("/run:size=1m,noexec").unwrap().tmpfs_bytes, 1 << 20);
+    assert_eq!(tmpfs("/run/").unwrap().path, "/run");
     assert_eq!(tmpfs("run"), None);
     assert_eq!(tmpfs("/run:exec_everything"), None);
 }

@@ -118,6 +118,12 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
         }
         "root-corrupt" => Failure::new(Class::Config, with_detail("the root file system is damaged".into()))
             .hint("remove the image with `coffer rmi` and pull it again"),
+        "volume-corrupt" => Failure::new(Class::Config, with_detail("a volume is damaged".into()))
+            .hint("remove the box and create it again: that takes new snapshots"),
+        "svn-below-floor" => {
+            Failure::new(Class::Refused, with_detail("this guest is older than its spec allows".into()))
+                .hint("use a platform with a higher security version, signed by the key that the spec names")
+        }
         other => Failure::new(Class::Internal, with_detail(format!("the guest gave up ({})", printable(other)))),
     }
 }

@@ -75,6 +75,8 @@ impl Processes {
             vcpus: options.vcpus,
             memory_bytes: options.memory_bytes,
             root: &options.root,
+            volumes: options.volumes,
+            scratch: options.scratch_bytes > 0,
             simulated: options.tee == Tee::Simulated,
         });
         let mut vmm = spawn(folder, &tools.qemu, &arguments)?;

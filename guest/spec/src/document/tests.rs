@@ -1,7 +1,22 @@
-use super::*;
-use crate::{Image, Process, Root, SecretTarget, SecretWanted, VerityTable};
+use coffer_verifier::abi::SpkiDigest;
+use toml::Value;
 
+use super::*;
+use crate::{
+    Image, Mount, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SvnFloor, Tee, VerityTable, Volume,
+    VolumeKind,
+};
+
+/// Says something in every field, so that each has something to change.
 pub fn sample() -> WorkloadSpec {
+    let verity = |root_hash: &str| VerityTable {
+        algorithm: "sha256".into(),
+        block_size: 4096,
+        data_blocks: 10,
+        hash_start: 11,
+        salt: "5a".into(),
+        root_hash: root_hash.repeat(32),
+    };
     WorkloadSpec {
         version: 1,
         tenant: "default".into(),
@@ -9,19 +24,9 @@ pub fn sample() -> WorkloadSpec {
         host_may: vec![crate::HostMay::Stop, crate::HostMay::Stats],
         inject: vec!["token".into()],
         image: Image { reference: "registry.test/app:1".into(), config_digest: "sha256:00".into() },
-        root: Root {
-            verity: VerityTable {
-                algorithm: "sha256".into(),
-                block_size: 4096,
-                data_blocks: 10,
-                hash_start: 11,
-                salt: String::new(),
-                root_hash: "ab".repeat(32),
-            },
-            scratch_bytes: 1 << 20,
-        },
+        root: Root { verity: verity("ab"), scratch: Scratch::Disk { bytes: 1 << 20 } },
         process: Process {
-            argv: vec!["/bin/true".into()],
+            argv: vec!["/bin/true".into(), "--now".into()],
             env: vec!["PATH=/bin".into()],
             cwd: "/".into(),
             user: "0:0".into(),
@@ -30,16 +35,21 @@ pub fn sample() -> WorkloadSpec {
         },
         kbs: Some(crate::KbsPin {
             address: "127.0.0.1:4443".into(),
-            spki: vec![coffer_verifier::abi::SpkiDigest::new([7; 32])],
+            spki: vec![SpkiDigest::new([7; 32]), SpkiDigest::new([8; 32])],
         }),
-        secrets: vec![SecretWanted { from: "kbs:///default/app/key".into(), to: SecretTarget::File("key".into()) }],
-        owners: vec![crate::Owner {
-            key: coffer_verifier::abi::SpkiDigest::new([9; 32]),
-            may: vec![crate::Capability::Inject],
-        }],
-        mounts: vec![],
-        audiences: vec![],
-        floors: crate::Floors::default(),
+        secrets: vec![
+            SecretWanted { from: "kbs:///default/app/key".into(), to: SecretTarget::File("key".into()) },
+            SecretWanted { from: "kbs:///default/app/word".into(), to: SecretTarget::Env("WORD".into()) },
+        ],
+        owners: vec![crate::Owner { key: SpkiDigest::new([9; 32]), may: vec![crate::Capability::Inject] }],
+        mounts: vec![Mount { path: "/tmp".into(), tmpfs_bytes: 4096 }],
+        volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
+        audiences: vec!["https://audience.test".into()],
+        floors: crate::Floors {
+            not_before: 1000,
+            seal: SealFloors { min_tcb: "0403000000000201".into() },
+            svn: Some(SvnFloor { id_key_digest: "ef".repeat(48), min: 3 }),
+        },
     }
 }
 
@@ -87,4 +97,156 @@ fn refuses_names_that_leave_their_folder() {
         spec.inject = vec![name.into()];
         assert!(Document::write(&spec).is_err(), "{name:?}");
     }
+}
+
+#[test]
+fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
+    for scratch in [
+        Scratch::Tmpfs { bytes: 0 },
+        Scratch::Disk { bytes: 0 },
+        Scratch::Disk { bytes: (1 << 20) + 1 },
+        Scratch::Disk { bytes: Scratch::MOST_DISK + 4096 },
+    ] {
+        let mut spec = sample();
+        spec.root.scratch = scratch;
+        let refused = Document::write(&spec).unwrap_err();
+        assert!(matches!(refused, SpecError::Field { field: "root.scratch.bytes", .. }), "{refused}");
+    }
+    let mut spec = sample();
+    (spec.tee, spec.kbs) = (Tee::None, None);
+    spec.secrets.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "floors.svn", .. })));
+}
+
+#[test]
+fn refuses_volumes_that_hide_something_or_are_too_many() {
+    let at = |path: &str| Volume { path: path.into(), ..sample().volumes[0].clone() };
+    for path in ["", "x", "/", "/a/../b", "/a//b", "/a/", "/proc", "/run/secrets/x", "/run/coffer", "/dev/shm", "/tmp"]
+    {
+        let mut spec = sample();
+        spec.volumes = vec![at(path)];
+        assert!(Document::write(&spec).is_err(), "{path:?}");
+    }
+    let mut spec = sample();
+    spec.volumes = ["/a", "/b", "/c", "/d"].map(at).to_vec();
+    assert!(Document::write(&spec).is_ok());
+    spec.volumes.push(at("/e"));
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "volumes", .. })));
+}
+
+/// One step from a document to a value inside it.
+#[derive(Clone, Debug)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+fn at<'a>(value: &'a mut Value, path: &[Step]) -> &'a mut Value {
+    path.iter().fold(value, |value, step| match step {
+        Step::Key(key) => &mut value[key.as_str()],
+        Step::Index(index) => &mut value[*index],
+    })
+}
+
+/// Paths of everything below a value, tables and arrays included.
+fn paths(value: &Value, here: &[Step], found: &mut Vec<Vec<Step>>) {
+    let mut below = |step: Step, value: &Value| {
+        let path = [here, &[step]].concat();
+        found.push(path.clone());
+        paths(value, &path, found);
+    };
+    match value {
+        Value::Table(table) => {
+            assert!(!table.is_empty(), "{here:?} is empty in the sample: give it a value that can change");
+            table.iter().for_each(|(key, value)| below(Step::Key(key.clone()), value));
+        }
+        Value::Array(array) => {
+            assert!(!array.is_empty(), "{here:?} is empty in the sample: give it a value that can change");
+            array.iter().enumerate().for_each(|(index, value)| below(Step::Index(index), value));
+        }
+        Value::String(text) => assert!(!text.is_empty(), "{here:?} is empty in the sample"),
+        _ => {}
+    }
+}
+
+/// Values near this one of the same type; what an enum's word may be instead, too.
+fn others(value: &Value) -> Vec<Value> {
+    const WORDS: [&str; 12] =
+        ["snp", "simulated", "stop", "stats", "logs", "exec", "inject", "unseal", "tmpfs", "disk", "folder", "file"];
+    match value {
+        Value::String(text) => {
+            let mut flipped = text.clone().into_bytes();
+            let last = flipped.len() - 1;
+            flipped[last] ^= 1;
+            let flipped = String::from_utf8(flipped).unwrap();
+            let mut all = vec![flipped, format!("{text}0"), text[1..].to_owned(), String::new()];
+            all.extend(WORDS.iter().filter(|word| *word != text).map(|word| (*word).to_owned()));
+            all.into_iter().map(Value::String).collect()
+        }
+        Value::Integer(number) => [number ^ 1, number + 4096, number * 2, 0].map(Value::Integer).to_vec(),
+        Value::Array(array) => {
+            let mut all = vec![];
+            for index in 0..array.len() {
+                let (mut without, mut twice) = (array.clone(), array.clone());
+                without.remove(index);
+                twice.insert(index, array[index].clone());
+                all.extend([Value::Array(without), Value::Array(twice)]);
+            }
+            all.push(Value::Array(array.iter().rev().cloned().collect()));
+            all
+        }
+        _ => vec![],
+    }
+}
+
+/// Every field, as serde writes it: a field added later is walked without a word here, and one that serde leaves out
+/// does not survive `parses_what_it_writes`.
+#[test]
+fn every_field_that_changes_changes_the_digest_or_is_refused() {
+    let base = Document::write(&sample()).unwrap();
+    let value = Value::try_from(sample()).unwrap();
+    let mut all = vec![];
+    paths(&value, &[], &mut all);
+    let (mut accepted, mut refused) = (0, 0);
+    let mut judge = |changed: Value, what: &dyn core::fmt::Debug| match changed
+        .try_into::<WorkloadSpec>()
+        .ok()
+        .and_then(|spec| Some((Document::write(&spec).ok()?, spec)))
+    {
+        Some((document, spec)) => {
+            assert_ne!(spec, sample(), "{what:?} means nothing");
+            assert_ne!(document.digest(), base.digest(), "{what:?} is not in the digest");
+            assert_eq!(Document::parse(document.bytes().to_vec()).unwrap().spec(), &spec, "{what:?}");
+            accepted += 1;
+        }
+        None => refused += 1,
+    };
+    for path in &all {
+        let mut found = value.clone();
+        for other in others(at(&mut found, path)) {
+            let mut changed = value.clone();
+            let place = at(&mut changed, path);
+            if *place != other {
+                *place = other.clone();
+                judge(changed, &(path, other));
+            }
+        }
+        // Leaving a key out is a change like any other.
+        if let Some((Step::Key(key), parent)) = path.split_last() {
+            let mut changed = value.clone();
+            at(&mut changed, parent).as_table_mut().unwrap().remove(key);
+            judge(changed, &(path, "removed"));
+        }
+    }
+    assert!(all.len() > 60 && accepted > 80 && refused > 80, "{} {accepted} {refused}", all.len());
+}
+
+#[test]
+fn one_value_has_one_spelling() {
+    let mut spec = sample();
+    spec.root.verity.root_hash = "AB".repeat(32);
+    assert!(Document::write(&spec).is_err());
+    let mut spec = sample();
+    spec.floors.seal.min_tcb = "040300000000020A".into();
+    assert!(Document::write(&spec).is_err());
 }

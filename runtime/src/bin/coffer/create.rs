@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use coffer_platform::plan::VCPU_TYPE;
 use coffer_runtime::boxes::{BoxOptions, Timings, files, unix_ms};
 use coffer_runtime::id::{check_name, random_name};
+use coffer_runtime::images::of_image;
 use coffer_runtime::launch::{load_platform, write_private};
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State, home};
+use coffer_spec::Scratch;
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -96,7 +98,17 @@ pub async fn make(
     let id = BoxId::random();
     let folder = home.box_folder(&id);
     home::private_folder(&folder).class(Class::Config)?;
-    let written = write_private(&folder.join(files::SPEC), described.document.bytes())
+    let spec = described.document.spec();
+    let scratch_bytes = match spec.root.scratch {
+        Scratch::Disk { bytes } => bytes,
+        Scratch::Tmpfs { .. } => 0,
+    };
+    let volumes = described.snapshots.len();
+    let mut snapshots = described.snapshots.into_iter().enumerate();
+    let written = snapshots
+        .try_for_each(|(index, snapshot)| snapshot.persist(&folder.join(files::volume(index))))
+        .map_err(|error| of_image(&error))
+        .and_then(|()| write_private(&folder.join(files::SPEC), described.document.bytes()))
         .and_then(|()| signed.as_ref().map_or(Ok(()), |signed| signed.write(&folder)));
     let recorded = written.and_then(|()| {
         record(state, wanted, &timings, |name| BoxRecord {
@@ -116,9 +128,11 @@ pub async fn make(
                 vcpus: described.vcpus,
                 memory_bytes: described.memory_bytes,
                 remove: wanted.remove,
-                command: described.document.spec().process.argv.clone(),
+                command: spec.process.argv.clone(),
                 platform: described.platform.clone(),
                 root: described.rootfs.path.clone(),
+                volumes,
+                scratch_bytes,
                 image_digest: described.image.config_digest.to_string(),
                 workload_digest: described.document.digest().to_string(),
                 id_block: signed.is_some(),

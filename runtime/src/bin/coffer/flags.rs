@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use coffer_image::{Image, Progress, PullOptions, Rootfs};
+use coffer_image::{Image, Progress, PullOptions, Rootfs, Snapshot};
 use coffer_runtime::images::{defaults, of_image, verity};
 use coffer_runtime::owner_list;
 use coffer_runtime::request::{self, Wishes};
 use coffer_runtime::{Home, images, launch, owner_access};
-use coffer_spec::{Document, HostMay, KbsPin, Owner, Tee};
+use coffer_spec::{Document, Floors, HostMay, KbsPin, Owner, Scratch, Tee};
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::volumes;
 
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -99,9 +100,19 @@ pub struct BoxFlags {
     /// Mount a tmpfs: /path[:size=64m].
     #[arg(long, value_name = "PATH", conflicts_with = "spec")]
     pub tmpfs: Vec<String>,
-    /// Limit of the writable layer, in guest memory.
-    #[arg(long, value_name = "BYTES", default_value = "128m", conflicts_with = "spec")]
-    pub scratch: String,
+    /// Show a host file or folder inside, as it is now: a verified, read-only snapshot.
+    #[arg(short, long, value_name = "HOST:PATH:ro")]
+    pub volume: Vec<String>,
+    /// The same in Docker's long form, or a tmpfs: type=bind,source=HOST,target=PATH,readonly.
+    #[arg(long, value_name = "FIELDS")]
+    pub mount: Vec<String>,
+    /// Limit of the writable layer where it is in guest memory.
+    #[arg(long, value_name = "BYTES", default_value = "128m", conflicts_with_all = ["spec", "scratch"])]
+    pub writable: String,
+    /// Limit of the writable layer where it may go beyond guest memory: to an encrypted, authenticated disk that is gone
+    /// when the box ends.
+    #[arg(long, value_name = "BYTES", conflicts_with = "spec")]
+    pub scratch: Option<String>,
 
     /// Guest memory.
     #[arg(short, long, value_name = "BYTES", default_value = "512m")]
@@ -139,6 +150,8 @@ pub struct Described {
     pub image: Image,
     /// Its root file system.
     pub rootfs: Rootfs,
+    /// Snapshots, in the order of the spec's volumes.
+    pub snapshots: Vec<Snapshot>,
     /// The workload spec.
     pub document: Document,
     /// Folder of platform files.
@@ -174,18 +187,35 @@ impl BoxFlags {
             (None, None) => return Err(CliError::new(Class::Usage, "no image was named")),
         };
         // What the user typed is checked before the network is asked for anything.
-        let wishes = if given.is_none() { Some(self.wishes(home)?) } else { None };
+        let mut wishes = if given.is_none() { Some(self.wishes(home)?) } else { None };
+        let here = std::env::current_dir().class_while(Class::Config, "cannot tell the current folder")?;
+        let asked = volumes::asked(&self.volume, &self.mount, &here)?;
+        if given.is_some() && !asked.tmpfs.is_empty() {
+            return Err(CliError::new(Class::Usage, "--mount type=tmpfs changes the workload, which --spec fixes"));
+        }
         let image = self.image(context, home, &image_name, quiet).await?;
         let store = images::open(home)?;
         let rootfs = store.rootfs(&image).map_err(|error| of_image(&error))?;
+        let taken = volumes::take(&store, &asked.binds)?;
+        if let Some(wishes) = &mut wishes {
+            wishes.mounts.extend(asked.tmpfs);
+            wishes.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
+        }
         let document = match (given, wishes) {
             (Some(document), _) => same_root(document, &rootfs, &image_name, self.tee_wanted())?,
             (None, Some(wishes)) => {
-                request::document(&defaults(&image), verity(&rootfs), &wishes).class(Class::Usage)?
+                request::document(&defaults(&image), verity(&rootfs.verity), &wishes).class(Class::Usage)?
             }
             (None, None) => return Err(CliError::new(Class::Internal, "neither a spec nor wishes")),
         };
-        Ok(Described { image_name, image, rootfs, document, platform, vcpus, memory_bytes })
+        let tags = document.spec().root.scratch.tag_bytes();
+        if tags > memory_bytes / 4 {
+            let message =
+                format!("a scratch disk of that size needs {} MiB of guest memory for tags alone", tags >> 20);
+            return Err(CliError::new(Class::Usage, message).hint("give the box four times that with --memory"));
+        }
+        let snapshots = volumes::in_order(document.spec(), taken)?;
+        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory_bytes })
     }
 
     async fn image(&self, context: &Context, home: &Home, name: &str, quiet: bool) -> Result<Image, CliError> {
@@ -236,14 +266,28 @@ impl BoxFlags {
             stop_signal: self.stop_signal.clone(),
             hostname: self.hostname.clone(),
             mounts: mounts.collect::<Result<_, _>>()?,
-            scratch_bytes: request::bytes(&self.scratch)
-                .ok_or_else(|| usage("--scratch", &self.scratch, "a size such as 128m"))?,
+            volumes: Vec::new(),
+            scratch: self.scratch_wanted()?,
+            floors: Floors::default(),
             host_may: self.host_may.as_deref().map(host_may),
             inject: self.inject.clone(),
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
             secrets: secrets.collect::<Result<_, _>>()?,
             owners: self.owners(home, tee)?,
         })
+    }
+
+    /// The writable layer asked for; a disk in whole blocks.
+    fn scratch_wanted(&self) -> Result<Scratch, CliError> {
+        let size = |flag: &str, value: &str| {
+            request::bytes(value).ok_or_else(|| {
+                CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: expected a size such as 128m"))
+            })
+        };
+        match &self.scratch {
+            Some(disk) => Ok(Scratch::Disk { bytes: size("--scratch", disk)? / Scratch::BLOCK * Scratch::BLOCK }),
+            None => Ok(Scratch::Tmpfs { bytes: size("--writable", &self.writable)? }),
+        }
     }
 
     /// The owners asked for. In simulation, and only there, the local key is the default.
@@ -331,7 +375,7 @@ pub fn read_spec(path: &Path) -> Result<Document, CliError> {
 /// A given spec must be about the image at hand, and about the processor asked for.
 fn same_root(document: Document, rootfs: &Rootfs, image: &str, tee: Tee) -> Result<Document, CliError> {
     let spec = document.spec();
-    if spec.root.verity != verity(rootfs) {
+    if spec.root.verity != verity(&rootfs.verity) {
         let (found, expected) = (&rootfs.verity.root_hash, &spec.root.verity.root_hash);
         return Err(CliError::new(
             Class::Config,

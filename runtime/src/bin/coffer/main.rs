@@ -45,6 +45,7 @@ mod supervise;
 mod table;
 mod verify;
 mod version;
+mod volumes;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -113,7 +113,7 @@ fn anchor(text: &str) -> Result<SpkiDigest, Failure> {
     if let Ok(digest) = text.parse() {
         return Ok(digest);
     }
-    let hint = "give 64 hex digits, or the simulator's ark.der; `coffer sim anchor` prints both";
+    let hint = "give 64 hex digits, or the simulator's ark.der; `coffer sim init` prints both";
     let bad = |message: String| Failure::new(Class::Config, message).hint(hint);
     let bytes = std::fs::read(text).map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
     let root = Certificate::parse(&bytes).map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;

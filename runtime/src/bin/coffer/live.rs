@@ -21,7 +21,10 @@ pub enum Stay {
     /// Until the workload runs.
     UntilRunning,
     /// Until it has ended, showing its output.
-    ToTheEnd,
+    ToTheEnd {
+        /// Where only the owner may have the output, believe a simulated guest of this installation.
+        allow_simulated: bool,
+    },
 }
 
 /// What became of the box while we stayed.
@@ -57,8 +60,11 @@ pub async fn start(context: &Context, home: &Home, record: &BoxRecord, stay: Sta
         match message {
             Some(Message::Phase(phase)) => {
                 timings.reached(&phase, None);
-                if phase == "agent-ready" && stay == Stay::ToTheEnd && owner_output.is_none() {
-                    owner_output = owners_output(context, home, record);
+                if phase == "agent-ready"
+                    && let Stay::ToTheEnd { allow_simulated } = stay
+                    && owner_output.is_none()
+                {
+                    owner_output = owners_output(context, home, record, allow_simulated);
                 }
                 if phase == "running" && stay == Stay::UntilRunning {
                     supervisor.detach()?;
@@ -66,7 +72,7 @@ pub async fn start(context: &Context, home: &Home, record: &BoxRecord, stay: Sta
                 }
             }
             Some(Message::Log(piece)) => {
-                if stay == Stay::ToTheEnd {
+                if matches!(stay, Stay::ToTheEnd { .. }) {
                     print(&piece);
                 }
             }
@@ -115,15 +121,28 @@ pub fn print(piece: &LogPiece) {
     }
 }
 
-/// Where the host may not see the output, the local owner may, over RA-TLS: in simulation without being asked, because
-/// there the local key is the owner and the simulator is ours.
-fn owners_output(context: &Context, home: &Home, record: &BoxRecord) -> Option<tokio::task::JoinHandle<()>> {
+/// Where the host may not see the output of a simulated box, the local owner may, over RA-TLS, if told to believe the
+/// simulator.
+fn owners_output(
+    context: &Context,
+    home: &Home,
+    record: &BoxRecord,
+    allow_simulated: bool,
+) -> Option<tokio::task::JoinHandle<()>> {
     if record.options.tee != Tee::Simulated {
         return None;
     }
     let bytes = std::fs::read(home.box_folder(&record.id).join(coffer_runtime::boxes::files::SPEC)).ok()?;
     let document = Document::parse(bytes).ok()?;
     if document.spec().host_may.contains(&HostMay::Logs) {
+        return None;
+    }
+    if !allow_simulated {
+        eprintln!(
+            "coffer: the output of {} is its owner's, and this guest proves itself under a simulated root",
+            record.name
+        );
+        eprintln!("hint: with --allow-simulated the simulator of this installation is believed, and the output shown");
         return None;
     }
     // The record was read before the start; the guest asks for nothing better than to be asked now.

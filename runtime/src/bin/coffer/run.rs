@@ -30,6 +30,9 @@ pub struct Args {
     /// Print what each phase of the start took.
     #[arg(long)]
     timing: bool,
+    /// Believe the simulator of this installation, to show output that only the owner of a simulated box may read.
+    #[arg(long)]
+    allow_simulated: bool,
     /// No progress of pulls.
     #[arg(short, long)]
     quiet: bool,
@@ -47,7 +50,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let wanted = Wanted { name: args.name.as_deref(), remove: args.rm, quiet, id: &args.id };
     context.runtime()?.block_on(async {
         let record = create::make(context, &home, &state, &args.flags, &wanted, timings).await?;
-        let stay = if args.detach { Stay::UntilRunning } else { Stay::ToTheEnd };
+        let stay =
+            if args.detach { Stay::UntilRunning } else { Stay::ToTheEnd { allow_simulated: args.allow_simulated } };
         let ended = live::start(context, &home, &record, stay).await;
         if args.timing {
             live::print_timings(context, &state, &record.id, ended.as_ref().ok());

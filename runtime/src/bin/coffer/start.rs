@@ -16,6 +16,9 @@ pub struct Args {
     /// Stay with the box and show its output; the exit code is its own.
     #[arg(short, long)]
     attach: bool,
+    /// Believe the simulator of this installation, to show output that only the owner of a simulated box may read.
+    #[arg(long, requires = "attach")]
+    allow_simulated: bool,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -29,7 +32,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let [name] = args.boxes.as_slice() else {
             return Err(CliError::new(Class::Usage, "--attach takes one box"));
         };
-        return runtime.block_on(start(context, &home, &state, name, Stay::ToTheEnd));
+        let stay = Stay::ToTheEnd { allow_simulated: args.allow_simulated };
+        return runtime.block_on(start(context, &home, &state, name, stay));
     }
     each(context, &args.boxes, |name| {
         runtime.block_on(start(context, &home, &state, name, Stay::UntilRunning)).map(drop)

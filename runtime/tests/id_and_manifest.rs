@@ -9,6 +9,9 @@ use coffer_spec::{Document, Floors, Image, Process, Root, Scratch, Tee, VerityTa
 use serde_json::Value;
 use sha2::Digest as _;
 
+#[path = "../../tests/vectors.rs"]
+mod vectors;
+
 struct World {
     folder: tempfile::TempDir,
 }
@@ -213,7 +216,10 @@ fn an_author_signs_elsewhere_and_the_launch_host_checks_it() {
 #[test]
 fn the_vectors_blocks_are_shown_and_believed() {
     let world = World::new();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/idblock");
+    let Some(folder) = vectors::folder("measure/idblock") else { return };
+    let folder = folder.to_str().unwrap();
+    let key = world.ok(&["id-key", "show", &format!("{folder}/id_key.pem")]);
+    assert!(key.starts_with("88e4b2db0e36c6d7"), "a key of another tool: {key}");
     let shown = world.json(&["id-block", "show", folder]);
     assert!(shown["id_key_digest"].as_str().unwrap().starts_with("88e4b2db"));
     assert!(shown["author_key_digest"].as_str().unwrap().starts_with("25860fd9"));

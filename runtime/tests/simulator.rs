@@ -13,9 +13,10 @@ use coffer_verifier::{
 };
 use serde_json::Value;
 
-const COFFER: &str = env!("CARGO_BIN_EXE_coffer");
-const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/");
+#[path = "../../tests/vectors.rs"]
+mod vectors;
 
+const COFFER: &str = env!("CARGO_BIN_EXE_coffer");
 fn coffer(home: &Path, args: &[&str]) -> Output {
     Command::new(COFFER).env("COFFER_HOME", home).args(args).output().unwrap()
 }
@@ -28,8 +29,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(output)))
 }
 
-const VERIFY: &str =
-    "verify \"$COFFER_EVIDENCE\" --anchor $COFFER_ANCHOR --policy \"$COFFER_POLICY\" --report-data $COFFER_REPORT_DATA";
+const VERIFY: &str = "verify \"$COFFER_EVIDENCE\" --allow-simulated --anchor $COFFER_ANCHOR --policy \"$COFFER_POLICY\" --report-data $COFFER_REPORT_DATA";
 
 #[test]
 fn our_verifier_passes_its_own_check_on_every_product() {
@@ -131,7 +131,7 @@ fn evidence_is_written_whole_and_believed_only_with_its_anchor() {
     for name in ["report.bin", "ark.pem", "ask.der", "vcek.pem", "crl.der", "cert_table.bin", "policy.toml"] {
         assert!(Path::new(out).join(name).exists(), "{name}");
     }
-    let believed = coffer(home.path(), &["verify", &record, "--anchor", anchor]);
+    let believed = coffer(home.path(), &["verify", &record, "--allow-simulated", "--anchor", anchor]);
     assert_eq!(believed.status.code(), Some(0), "{}", text(&believed));
     let doubted = coffer(home.path(), &["verify", &record]);
     assert_eq!(doubted.status.code(), Some(5), "{}", text(&doubted));
@@ -223,7 +223,9 @@ fn what_the_simulated_kds_serves_endorses_until_it_is_told_to_fail() {
         }
         let (report, folder) = (report.to_str().unwrap(), folder.to_str().unwrap());
         let anchor = made["anchor"].as_str().unwrap();
-        coffer(home.path(), &["verify", report, "--certs", folder, "--anchor", anchor]).status.code()
+        coffer(home.path(), &["verify", report, "--certs", folder, "--allow-simulated", "--anchor", anchor])
+            .status
+            .code()
     };
     assert_eq!(verdict("none"), Some(0));
     assert_eq!(verdict("wrong-certificate"), Some(5));
@@ -241,7 +243,8 @@ fn the_simulators_figures_are_printed() {
 
 #[test]
 fn measure_prints_the_digest_of_every_vector_whose_firmware_is_at_hand() {
-    let vectors: Value = serde_json::from_slice(&std::fs::read(format!("{VECTORS}vectors.json")).unwrap()).unwrap();
+    let Some(folder) = vectors::folder("measure") else { return };
+    let vectors: Value = serde_json::from_slice(&std::fs::read(folder.join("vectors.json")).unwrap()).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     for (name, about) in vectors["blobs"].as_object().unwrap() {
         let length = usize::try_from(about["length"].as_u64().unwrap()).unwrap();
@@ -251,7 +254,7 @@ fn measure_prints_the_digest_of_every_vector_whose_firmware_is_at_hand() {
     for case in vectors["cases"].as_array().unwrap() {
         let about = &vectors["firmware"][case["firmware"].as_str().unwrap()];
         let path = about["path"].as_str().unwrap();
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("{VECTORS}{path}") };
+        let path = folder.join(path).display().to_string(); // an absolute one stays
         if !Path::new(&path).exists() {
             continue;
         }

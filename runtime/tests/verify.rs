@@ -1,19 +1,11 @@
 //! `coffer verify` on every genuine vector: exit code, verdict and reasons as the manifest says.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn vectors() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
-    let root = std::env::var_os("COFFER_VECTORS").map_or(beside, PathBuf::from).join("snp");
-    if root.join("MANIFEST.json").is_file() {
-        return Some(root);
-    }
-    println!("SKIPPED: no vectors at {}; set COFFER_VECTORS", root.display());
-    None
-}
+#[path = "../../tests/vectors.rs"]
+mod vectors;
 
 fn coffer(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_coffer")).args(words).output().unwrap()
@@ -27,7 +19,7 @@ const AT: &str = "2026-09-20T00:00:00Z";
 
 #[test]
 fn every_vector_ends_with_the_exit_code_its_manifest_allows() {
-    let Some(root) = vectors() else { return };
+    let Some(root) = vectors::folder("snp") else { return };
     let manifest: Value = serde_json::from_slice(&std::fs::read(root.join("MANIFEST.json")).unwrap()).unwrap();
     let mut runs = 0;
     for vector in manifest.as_array().unwrap() {
@@ -59,7 +51,7 @@ fn every_vector_ends_with_the_exit_code_its_manifest_allows() {
 
 #[test]
 fn a_missing_endorsement_names_where_to_get_it_and_bad_files_are_told_apart() {
-    let Some(root) = vectors() else { return };
+    let Some(root) = vectors::folder("snp") else { return };
     let folder = root.join("milan-v2-kvm");
     let report = folder.join("report.bin");
     let report = report.to_str().unwrap();
@@ -85,7 +77,7 @@ fn a_missing_endorsement_names_where_to_get_it_and_bad_files_are_told_apart() {
 
 #[test]
 fn report_show_decides_nothing() {
-    let Some(root) = vectors() else { return };
+    let Some(root) = vectors::folder("snp") else { return };
     let file = root.join("turin-v5/report.bin");
     let said = json(&coffer(&["--json", "report", "show", file.to_str().unwrap()]));
     assert_eq!(said["product"], "Turin");

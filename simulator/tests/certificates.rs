@@ -1,15 +1,17 @@
 //! Simulated certificates are encoded like AMD's: same fields, same order, same OIDs, same types.
 
 mod common;
+#[path = "../../tests/vectors.rs"]
+mod vectors;
 
 use coffer_simulator::LaunchOptions;
 use coffer_verifier::abi::{ChipId, ProductLine, TcbVersion};
+use std::path::Path;
+
 use common::{NOW, guest, installation, launch};
 
-const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/snp/");
-
-fn genuine(path: &str) -> Vec<u8> {
-    std::fs::read(format!("{VECTORS}{path}")).unwrap_or_else(|error| panic!("{path}: {error}"))
+fn genuine(folder: &Path, path: &str) -> Vec<u8> {
+    std::fs::read(folder.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// One line per DER element: depth, tag, and its value where it must be equal in both. Keys, signatures, dates, key ids and
@@ -76,19 +78,21 @@ fn same(name: &str, simulated: &[u8], genuine: &[u8]) {
 
 #[test]
 fn authorities_are_encoded_like_amds() {
+    let Some(amds) = vectors::folder("snp") else { return };
     for product in ProductLine::ALL {
         let name = product.name().to_lowercase();
         let ark = installation().anchor(product).unwrap().ark;
-        same(&format!("{name} ARK"), ark, &genuine(&format!("anchors/{name}_ark.der")));
+        same(&format!("{name} ARK"), ark, &genuine(&amds, &format!("anchors/{name}_ark.der")));
         let ask = installation().ask(product).unwrap();
-        same(&format!("{name} ASK"), ask, &genuine(&format!("anchors/{name}_ask.der")));
+        same(&format!("{name} ASK"), ask, &genuine(&amds, &format!("anchors/{name}_ask.der")));
         let asvk = installation().asvk(product).unwrap();
-        same(&format!("{name} ASVK"), asvk, &genuine(&format!("anchors/{name}_asvk.der")));
+        same(&format!("{name} ASVK"), asvk, &genuine(&amds, &format!("anchors/{name}_asvk.der")));
     }
 }
 
 #[test]
 fn leaves_are_encoded_like_amds() {
+    let Some(amds) = vectors::folder("snp") else { return };
     let old = |bootloader, snp, microcode| TcbVersion { fmc: None, bootloader, tee: 0, snp, microcode };
     for (product, folder, tcb) in [
         (ProductLine::Milan, "milan-v3", old(4, 0x18, 0xdb)),
@@ -96,21 +100,22 @@ fn leaves_are_encoded_like_amds() {
         (ProductLine::Turin, "turin-v5", TcbVersion { fmc: Some(1), bootloader: 1, tee: 1, snp: 4, microcode: 0x51 }),
     ] {
         let vcek = installation().issue_vcek(product, tcb, NOW).unwrap();
-        same(folder, &vcek, &genuine(&format!("{folder}/vcek.der")));
+        same(folder, &vcek, &genuine(&amds, &format!("{folder}/vcek.der")));
     }
     let vlek = installation()
         .issue_vlek(ProductLine::Milan, "CN=cc-us-east-2.amazonaws.com", old(4, 0x18, 0xd9), NOW)
         .unwrap();
-    same("milan-v3-vlek-vmpl1", &vlek, &genuine("milan-v3-vlek-vmpl1/vlek.der"));
+    same("milan-v3-vlek-vmpl1", &vlek, &genuine(&amds, "milan-v3-vlek-vmpl1/vlek.der"));
 }
 
 #[test]
 fn revocation_lists_are_encoded_like_amds() {
+    let Some(amds) = vectors::folder("snp") else { return };
     // Genoa's has an entry, AMD's first ASK of that line; the others have none.
     for product in ProductLine::ALL {
         let name = product.name().to_lowercase();
         let crl = installation().crl(product, NOW).unwrap();
-        same(&format!("{name} CRL"), &crl, &genuine(&format!("anchors/{name}_vcek_crl.der")));
+        same(&format!("{name} CRL"), &crl, &genuine(&amds, &format!("anchors/{name}_vcek_crl.der")));
     }
 }
 

@@ -1,6 +1,10 @@
 //! What a simulated secure processor does for its guest, and refuses.
 
 mod common;
+#[path = "../../tests/vectors.rs"]
+mod vectors;
+
+use std::path::Path;
 
 use coffer_simulator::{
     IdEvidence, Installation, LaunchFailure, LaunchOptions, SecureProcessor, TcbState, default_tcb,
@@ -321,15 +325,15 @@ fn launches_that_firmware_would_refuse_are_refused() {
 
 #[test]
 fn an_id_block_is_checked_as_firmware_does() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/idblock/");
-    let block = IdBlock::parse(&std::fs::read(format!("{folder}id_block.bin")).unwrap()).unwrap();
-    let page = std::fs::read(format!("{folder}id_auth.bin")).unwrap();
+    let Some(folder) = vectors::folder("measure") else { return };
+    let block = IdBlock::parse(&std::fs::read(folder.join("idblock/id_block.bin")).unwrap()).unwrap();
+    let page = std::fs::read(folder.join("idblock/id_auth.bin")).unwrap();
     // Pages that give the digest the block was signed for: the launch the vectors describe.
     let finish = |change: &dyn Fn(&mut IdBlock, &mut Vec<u8>)| {
         let (mut block, mut page) = (block, page.clone());
         change(&mut block, &mut page);
         let id = IdEvidence { block, auth: IdAuth::parse(&page).unwrap(), author_key_enabled: true };
-        let processor = vector_launch();
+        let processor = vector_launch(&folder);
         processor.finish(HostData::new([0; 32]), Some(&id))
     };
     let mut processor = finish(&|_, _| {}).unwrap().into_processor();
@@ -352,10 +356,10 @@ fn an_id_block_is_checked_as_firmware_does() {
 }
 
 /// The launch `fw-a/EPYC-Milan/2/kernel` of the vectors, page by page.
-fn vector_launch() -> SecureProcessor<'static> {
+fn vector_launch(folder: &Path) -> SecureProcessor<'static> {
     use coffer_verifier::measure::{BSP_RESET_EIP, KernelHashes, OvmfMetadata, SectionType, VMSA_GPA, Vmm, Vmsa};
     use sha2::{Digest, Sha256};
-    let image = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/measure/fw/fw-a.fd")).unwrap();
+    let image = std::fs::read(folder.join("fw/fw-a.fd")).unwrap();
     let stream = |seed: &str, length: usize| -> Vec<u8> {
         (0_u32..)
             .flat_map(|index| Sha256::new().chain_update(seed).chain_update(index.to_le_bytes()).finalize().to_vec())

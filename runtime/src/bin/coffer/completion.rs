@@ -18,6 +18,8 @@ pub struct Args {
 
 /// Prints it.
 pub fn run(args: &Args, _: &Context) -> Result<ExitCode, CliError> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "coffer", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "coffer", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unnecessary_wraps, reason = "every subcommand has the same signature")]
 
+#[macro_use]
+mod out;
+
 mod attest;
 mod bench;
 mod cli;

@@ -80,7 +80,9 @@ fn init(args: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
         for anchor in anchors {
             println!("  {:<6} {}", anchor.product.name(), anchor.spki);
         }
-        println!("List an anchor where simulated evidence is to be believed: coffer verify --anchor HEX …");
+        println!(
+            "List an anchor where simulated evidence is to be believed: coffer verify --allow-simulated --anchor HEX …"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     asvk: Vec<PathBuf>,
 
-    /// ARK certificate, DER or PEM. It is believed only if its key is AMD's, or listed by --anchor.
+    /// ARK certificate, DER or PEM. It is believed only if its key is AMD's, or listed by --allow-simulated and --anchor.
     #[arg(long, value_name = "FILE")]
     ark: Vec<PathBuf>,
 
@@ -70,13 +70,14 @@ pub struct Args {
     #[arg(long, conflicts_with = "crl")]
     no_crl: bool,
 
-    /// Also believe this simulator root: SHA-256 of its public key in hexadecimal, or its certificate.
-    #[arg(long, value_name = "HEX|FILE")]
-    anchor: Vec<String>,
-
-    /// Also believe the simulator of this installation, and no other.
+    /// Also believe simulated evidence: of this installation's simulator, or of those given by --anchor.
     #[arg(long)]
     allow_simulated: bool,
+
+    /// With --allow-simulated: this simulator root, not this installation's. SHA-256 of its public key in hexadecimal, or its
+    /// certificate.
+    #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
+    anchor: Vec<String>,
 
     /// Print every check with what was found and what was expected.
     #[arg(long)]
@@ -91,8 +92,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let input = read(&args.file)?;
     let evidence = evidence(&input)?;
     let policy = policy(args.policy.as_deref())?;
-    let base = if args.allow_simulated { simulator::anchors(&context.home.join("sim"))? } else { TrustAnchors::amd() };
-    let anchors = anchors(base, &args.anchor)?;
+    let anchors = match (args.allow_simulated, args.anchor.as_slice()) {
+        (true, []) => simulator::anchors(&context.home.join("sim"))?,
+        (true, listed) => anchors(listed)?,
+        (false, _) => TrustAnchors::amd(),
+    };
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
     let expected = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
@@ -307,7 +311,8 @@ pub fn policy(path: Option<&Path>) -> Result<EvidencePolicy, CliError> {
 }
 
 /// Adds the roots listed.
-fn anchors(mut anchors: TrustAnchors, listed: &[String]) -> Result<TrustAnchors, CliError> {
+fn anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
+    let mut anchors = TrustAnchors::amd();
     for one in listed {
         anchors = match one.parse::<SpkiDigest>() {
             Ok(digest) => anchors.with_simulated(digest),

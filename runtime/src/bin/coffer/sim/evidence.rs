@@ -79,7 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         if let Some(anchor) = installation.anchor(product) {
             let (folder, data) = (args.out.display(), scene.report_data);
             println!(
-                "  coffer verify {folder}/evidence.cmw --anchor {} --policy {folder}/policy.toml --report-data {data}",
+                "  coffer verify {folder}/evidence.cmw --allow-simulated --anchor {} --policy {folder}/policy.toml --report-data {data}",
                 anchor.spki
             );
         }

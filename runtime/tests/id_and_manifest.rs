@@ -32,7 +32,7 @@ impl World {
             modules: &[path("m.ko")],
         };
         Platform::build(&path("platform"), &sources).unwrap();
-        for (name, tee) in [("spec.toml", Tee::Simulated), ("none.toml", Tee::None)] {
+        for (name, tee) in [("spec.toml", Tee::Simulated), ("none.toml", Tee::None), ("snp.toml", Tee::Snp)] {
             std::fs::write(path(name), Document::write(&spec(tee)).unwrap().bytes()).unwrap();
         }
         Self { folder }
@@ -211,6 +211,22 @@ fn an_author_signs_elsewhere_and_the_launch_host_checks_it() {
         "7",
     ]);
     assert_eq!(here["id_block"], signed);
+}
+
+#[test]
+fn a_run_on_hardware_is_predicted_without_hardware_and_never_for_another_processor() {
+    let world = World::new();
+    let measured = |spec: &str, flags: &[&str]| world.json(&[&["measure", "--spec", spec], flags].concat());
+    let snp = measured("snp.toml", &["--isolation", "snp"]);
+    assert_eq!(snp, measured("snp.toml", &["--tee"]));
+    assert_eq!(snp, measured("snp.toml", &[]));
+    assert_ne!(snp["measurement"], measured("spec.toml", &[])["measurement"]);
+    let text = world.fails(2, &["measure", "--spec", "spec.toml", "--isolation", "snp"]);
+    assert!(text.contains("written for --tee-simulate, the command says --tee"), "{text}");
+    let text = world.fails(2, &["measure", "--spec", "spec.toml", "--isolation", "snp", "--tee-simulate"]);
+    assert!(text.contains("leave one of them out"), "{text}");
+    let text = world.fails(125, &["run", "--isolation", "snp", "busybox"]);
+    assert!(text.contains("SEV-SNP"), "{text}");
 }
 
 #[test]

@@ -74,6 +74,7 @@ pub async fn make(
     wanted: &Wanted<'_>,
     mut timings: Timings,
 ) -> Result<BoxRecord, CliError> {
+    flags.check_isolation()?;
     check_hardware(flags.tee_wanted())?;
     if flags.spec.is_none() {
         wanted.id.check_tee(flags.tee_wanted())?;

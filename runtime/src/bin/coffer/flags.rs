@@ -16,6 +16,15 @@ use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::volumes;
 
+/// What isolates a box from its host and the host from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    /// QEMU. With --tee, on SEV-SNP.
+    Qemu,
+    /// QEMU on SEV-SNP: the same as --tee.
+    Snp,
+}
+
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pull {
@@ -121,8 +130,8 @@ pub struct BoxFlags {
     #[arg(long, visible_alias = "vcpus", value_name = "N", default_value = "1")]
     pub cpus: String,
     /// What isolates the box.
-    #[arg(long, value_name = "KIND", default_value = "qemu", value_parser = ["qemu"])]
-    pub isolation: String,
+    #[arg(long, value_enum, default_value = "qemu", value_name = "KIND")]
+    pub isolation: Isolation,
     /// Folder with the guest's kernel and initrd.
     #[arg(long, value_name = "DIR")]
     pub platform: Option<PathBuf>,
@@ -168,17 +177,30 @@ const MEMORY_MAXIMUM: u64 = 3 << 30;
 impl BoxFlags {
     /// The secure processor asked for. Hardware that is not here is an error before anything is pulled.
     pub fn tee_wanted(&self) -> Tee {
-        match (self.tee, self.tee_simulate) {
+        match (self.tee || self.isolation == Isolation::Snp, self.tee_simulate) {
             (true, _) => Tee::Snp,
             (false, true) => Tee::Simulated,
             (false, false) => Tee::None,
         }
     }
 
+    /// Hardware is not simulated.
+    ///
+    /// # Errors
+    /// Class `usage`.
+    pub fn check_isolation(&self) -> Result<(), CliError> {
+        if self.tee_simulate && self.isolation == Isolation::Snp {
+            let message = "--isolation snp demands the hardware that --tee-simulate does without";
+            return Err(CliError::new(Class::Usage, message).hint("leave one of them out"));
+        }
+        Ok(())
+    }
+
     /// Pulls what is missing and writes the spec.
     pub async fn describe(&self, context: &Context, home: &Home, quiet: bool) -> Result<Described, CliError> {
         let vcpus = self.vcpus()?;
         let memory_bytes = self.memory_bytes()?;
+        self.check_isolation()?;
         let given = self.spec.as_deref().map(read_spec).transpose()?;
         let platform = context.search.platform_folder(self.platform.as_deref())?;
         let image_name = match (&self.image, &given) {
@@ -383,15 +405,7 @@ fn same_root(document: Document, rootfs: &Rootfs, image: &str, tee: Tee) -> Resu
         )
         .hint("pull the image the spec was written for, by digest"));
     }
-    let words = |tee| match tee {
-        Tee::Snp => "--tee",
-        Tee::Simulated => "--tee-simulate",
-        Tee::None => "neither --tee nor --tee-simulate",
-    };
-    if spec.tee != tee && tee != Tee::None {
-        let message = format!("the spec was written for {}, the command says {}", words(spec.tee), words(tee));
-        return Err(CliError::new(Class::Usage, message));
-    }
+    same_tee(spec.tee, tee)?;
     if spec.tee == Tee::Simulated && tee == Tee::None {
         return Err(CliError::new(Class::Usage, "the spec demands the simulator, which --tee-simulate must allow"));
     }
@@ -430,6 +444,23 @@ fn progress_line(progress: &Progress) {
         Progress::Retrying { what, attempt, reason } => eprintln!("{what}: retry {attempt}: {reason}"),
         _ => {}
     }
+}
+
+/// A processor asked for beside a spec must be the spec's.
+///
+/// # Errors
+/// Class `usage`.
+pub fn same_tee(spec: Tee, asked: Tee) -> Result<(), CliError> {
+    let words = |tee| match tee {
+        Tee::Snp => "--tee",
+        Tee::Simulated => "--tee-simulate",
+        Tee::None => "neither --tee nor --tee-simulate",
+    };
+    if asked == Tee::None || asked == spec {
+        return Ok(());
+    }
+    let message = format!("the spec was written for {}, the command says {}", words(spec), words(asked));
+    Err(CliError::new(Class::Usage, message))
 }
 
 #[cfg(test)]

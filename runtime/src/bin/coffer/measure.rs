@@ -13,7 +13,7 @@ use coffer_verifier::abi::Measurement;
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::flags::{BoxFlags, read_spec};
+use crate::flags::{BoxFlags, read_spec, same_tee};
 use crate::id_block::print_names;
 use crate::id_flags::IdFlags;
 use crate::measure_firmware::{FirmwareArgs, measure_firmware};
@@ -108,7 +108,10 @@ fn subject(args: &Args, context: &Context) -> Result<Subject, CliError> {
     match (&flags.spec, &flags.image) {
         // A spec says everything: no image, no registry, any machine.
         (Some(path), None) => {
-            Ok(Subject { document: Some(read_spec(path)?), platform: folder()?, vcpus: flags.vcpus()? })
+            let document = read_spec(path)?;
+            flags.check_isolation()?;
+            same_tee(document.spec().tee, flags.tee_wanted())?;
+            Ok(Subject { document: Some(document), platform: folder()?, vcpus: flags.vcpus()? })
         }
         (None, None) => Ok(Subject { document: None, platform: folder()?, vcpus: flags.vcpus()? }),
         _ => {

@@ -30,6 +30,10 @@ fn real_and_simulated_hardware_exclude_each_other() {
     assert!(parse("--tee --tee-simulate busybox").is_err());
     assert_eq!(parse("busybox").unwrap().tee_wanted(), Tee::None);
     assert_eq!(parse("--tee busybox").unwrap().tee_wanted(), Tee::Snp);
+    assert_eq!(parse("--isolation snp busybox").unwrap().tee_wanted(), Tee::Snp);
+    assert_eq!(parse("--isolation qemu --tee-simulate busybox").unwrap().tee_wanted(), Tee::Simulated);
+    assert!(parse("--isolation snp --tee-simulate busybox").unwrap().check_isolation().is_err());
+    assert!(parse("--isolation none busybox").is_err());
     let refusal = check_hardware(Tee::Snp).unwrap_err();
     assert_eq!(refusal.class, Class::Platform);
     assert!(refusal.hint.unwrap().contains("--tee-simulate"));

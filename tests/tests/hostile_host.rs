@@ -1,0 +1,158 @@
+//! A host that changes what it was told to boot: whole boxes, booted for real, asking a real key broker for their secret.
+//!
+//! The host's QEMU here is a script that changes one file of the box or one argument and then becomes QEMU. So everything
+//! was measured as the owner expects, and only what is then loaded differs: the guest itself must notice. What is changed
+//! before measuring is noticed by the key broker.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use coffer_platform::files::Platform;
+use coffer_tests::{
+    World,
+    demo::story::{SECRET_PATH, kbs_admin, run_flags, simulator_anchor},
+    image::busybox_layout,
+    process::{Finished, run, wait_for},
+    services::{Kbs, Registry},
+};
+use sha2::{Digest as _, Sha256};
+
+const SECRET: &[u8] = b"correct horse battery staple";
+
+struct Deployment {
+    world: World,
+    kbs: Kbs,
+    flags: Vec<String>,
+    _registry: Registry,
+}
+
+impl Deployment {
+    /// Everything as the owner wants it: the secret put, the run's measurement listed.
+    fn new() -> Result<Self> {
+        let world = World::new()?;
+        let layout = world.folder.path().join("layout");
+        busybox_layout(&layout, "t", &[])?;
+        let registry = Registry::start(world.folder.path())?;
+        let image = registry.push(&layout, "t", "app:1")?;
+        world.coffer(&["pull", "-q", &image])?.ok()?;
+        let anchor = simulator_anchor(&world)?;
+        let anchor = anchor.to_str().context("a plain name")?;
+        let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
+        let flags = run_flags(&kbs, &image);
+        kbs_admin(&world, &kbs, &["secret", "put", SECRET_PATH, "--allow-simulated"], SECRET)?;
+        let words: Vec<&str> = ["--json", "measure"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+        let reference = world.coffer(&words)?.ok()?;
+        kbs_admin(&world, &kbs, &["reference", "add", "--from", "-", "--name", "app"], reference.as_bytes())?;
+        Ok(Self { world, kbs, flags, _registry: registry })
+    }
+
+    /// Runs the box on a host whose QEMU does `change` first, in the box's folder.
+    fn run(&self, name: &str, change: &str, platform: &Path, first: &[&str]) -> Result<Finished> {
+        let folder = self.world.folder.path().join(format!("host-{name}"));
+        fs::create_dir(&folder)?;
+        let qemu = folder.join("qemu-system-x86_64");
+        fs::write(&qemu, format!("#!/bin/bash\nset -e\n{change}\nexec /usr/bin/qemu-system-x86_64 \"$@\"\n"))?;
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))?;
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = self.world.command(&["run", "-d", "--name", name]);
+        command.args(first).args(&self.flags).env("PATH", path).env("COFFER_PLATFORM", platform);
+        run(&mut command, b"")
+    }
+
+    /// Whether the box printed the digest of the secret.
+    fn has_secret(&self, name: &str) -> bool {
+        let line = format!("secret {}", hex::encode(Sha256::digest(SECRET)));
+        self.world.coffer(&["logs", name]).is_ok_and(|finished| finished.text().contains(&line))
+    }
+}
+
+/// Flips the lowest bit of the byte at `$2` of the file `$1`.
+const FLIP: &str = r#"flip() {
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+    printf "$(printf '\\x%02x' $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+"#;
+
+#[test]
+fn what_the_host_changes_after_measuring_the_guest_refuses() -> Result<()> {
+    let owner = Deployment::new()?;
+    let platform = owner.world.platform.clone();
+    let honest = owner.run("honest", "", &platform, &[])?;
+    ensure!(honest.status == 0, "{}", honest.describe());
+    wait_for(std::time::Duration::from_secs(30), || owner.has_secret("honest")).context("the honest box")?;
+    owner.world.coffer(&["rm", "-f", "honest"])?.ok()?;
+
+    let other_spec = {
+        let mut words = vec!["spec", "--env", "OTHER=1"];
+        words.extend(owner.flags.iter().map(String::as_str));
+        let path = owner.world.folder.path().join("other.toml");
+        fs::write(&path, owner.world.coffer(&words)?.ok()?)?;
+        path
+    };
+    // The second box's disk: magic, length, document, padding.
+    let replace_spec = format!(
+        r#"size=$(stat -c %s {other}); {{ printf 'COFSPEC1'
+printf "$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' $((size & 255)) $((size >> 8 & 255)) $((size >> 16 & 255)) 0)"
+cat {other}; }} >spec.new; truncate -s %512 spec.new; mv spec.new spec.img"#,
+        other = other_spec.display()
+    );
+    let swap_disks = r#"for word; do
+    case $word in
+        virtio-blk-device,*serial=coffer-root) word=${word/serial=coffer-root/serial=coffer-spec} ;;
+        virtio-blk-device,*serial=coffer-spec) word=${word/serial=coffer-spec/serial=coffer-root} ;;
+    esac
+    set -- "$@" "$word"; shift
+done"#;
+    for (what, change, says) in [
+        ("kernel", "flip kernel 100000", "kernel-hash"),
+        ("initrd", "flip initrd 100000", "initrd-hash"),
+        ("command-line", "printf 'console=ttyS0 init=/bin/sh\\0' >cmdline", "command-line-hash"),
+        ("hash-page", "flip hashes.bin 40", "-hash"),
+        ("no-hash-page", "truncate -s 0 hashes.bin; truncate -s 4096 hashes.bin", "hash-page"),
+        ("argv-in-the-spec", r"sed -i 's/sha256sum </cat       </' spec.img", "spec-mismatch"),
+        ("another-spec", &replace_spec, "spec-mismatch"),
+        ("disks-exchanged", swap_disks, "spec-invalid"),
+    ] {
+        let finished = owner.run(what, &format!("{FLIP}{change}"), &platform, &[])?;
+        println!("{what}: {}", finished.stderr.lines().next().unwrap_or_default());
+        ensure!(finished.status == 125, "{what}\n{}", finished.describe());
+        ensure!(finished.text().contains(says), "{what}: expected {says:?}\n{}", finished.describe());
+        ensure!(!owner.has_secret(what), "{what}: THE SECRET WAS RELEASED");
+    }
+    let releases = owner.kbs.log().matches("\"event\":\"secret.release\",\"outcome\":\"released\"").count();
+    ensure!(releases == 1, "{releases} releases\n{}", owner.kbs.log());
+    Ok(())
+}
+
+#[test]
+fn what_the_host_changes_before_measuring_the_key_broker_refuses() -> Result<()> {
+    let owner = Deployment::new()?;
+    let changed = |name: &str, change: &dyn Fn(&mut Platform)| -> Result<std::path::PathBuf> {
+        let mut platform = Platform::load(&owner.world.platform)?;
+        platform.folder = owner.world.folder.path().join(name);
+        change(&mut platform);
+        platform.save()?;
+        Ok(platform.folder)
+    };
+    // Bytes nobody reads: the guest boots as well as any other.
+    let stage0 = changed("stage0", &|platform| platform.stage0[UNUSED] ^= 1)?;
+    let kernel = changed("kernel", &|platform| platform.kernel.extend_from_slice(&[0; 512]))?;
+    let same = owner.world.platform.clone();
+    for (what, platform, first) in [
+        ("stage0", &stage0, &[][..]),
+        ("kernel", &kernel, &[]),
+        ("env", &same, &["--env", "LD_PRELOAD=/x"]),
+        ("host-name", &same, &["--hostname", "other"]),
+    ] {
+        let finished = owner.run(what, "", platform, first)?;
+        ensure!(finished.status == 125, "{what}\n{}", finished.describe());
+        ensure!(finished.text().contains("not-released"), "{what}\n{}", finished.describe());
+        ensure!(!owner.has_secret(what), "{what}: THE SECRET WAS RELEASED");
+    }
+    let refusals = owner.kbs.log().matches("\"event\":\"secret.release\",\"outcome\":\"refused\"").count();
+    ensure!(refusals >= 4, "{refusals} refusals\n{}", owner.kbs.log());
+    Ok(())
+}
+
+/// Offset of a byte in stage0's image that is padding.
+const UNUSED: usize = 0xC000;

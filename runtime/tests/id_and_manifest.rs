@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use coffer_platform::files::{Platform, Sources};
-use coffer_spec::{Document, Floors, Image, Process, Root, Scratch, Tee, VerityTable, WorkloadSpec};
+use coffer_spec::{Document, Tee};
 use serde_json::Value;
 use sha2::Digest as _;
 
@@ -33,7 +33,7 @@ impl World {
         };
         Platform::build(&path("platform"), &sources).unwrap();
         for (name, tee) in [("spec.toml", Tee::Simulated), ("none.toml", Tee::None), ("snp.toml", Tee::Snp)] {
-            std::fs::write(path(name), Document::write(&spec(tee)).unwrap().bytes()).unwrap();
+            std::fs::write(path(name), Document::write(&coffer_spec::sample::workload(tee)).unwrap().bytes()).unwrap();
         }
         Self { folder }
     }
@@ -72,46 +72,6 @@ impl World {
         assert_eq!(output.status.code(), Some(status), "{words:?}: {text}");
         assert!(!text.contains("panicked"), "{text}");
         text
-    }
-}
-
-fn spec(tee: Tee) -> WorkloadSpec {
-    WorkloadSpec {
-        version: 1,
-        tenant: "acme".into(),
-        tee,
-        host_may: Vec::new(),
-        inject: Vec::new(),
-        image: Image {
-            reference: "registry.example/web:1".into(),
-            config_digest: format!("sha256:{}", "0".repeat(64)),
-        },
-        root: Root {
-            verity: VerityTable {
-                algorithm: "sha256".into(),
-                block_size: 4096,
-                data_blocks: 8,
-                hash_start: 8,
-                salt: String::new(),
-                root_hash: "0".repeat(64),
-            },
-            scratch: Scratch::Tmpfs { bytes: 1 << 20 },
-        },
-        process: Process {
-            argv: vec!["/bin/app".into()],
-            env: Vec::new(),
-            cwd: "/".into(),
-            user: "0".into(),
-            stop_signal: 15,
-            hostname: "box".into(),
-        },
-        kbs: None,
-        volumes: Vec::new(),
-        secrets: Vec::new(),
-        owners: Vec::new(),
-        mounts: Vec::new(),
-        audiences: Vec::new(),
-        floors: Floors::default(),
     }
 }
 

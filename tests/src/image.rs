@@ -7,6 +7,8 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::{World, services::Registry};
+
 /// Commands the image has.
 const APPLETS: &[&str] = &[
     "sh",
@@ -116,4 +118,17 @@ fn append(
     }
     tar.append_data(&mut header, path, contents)?;
     Ok(())
+}
+
+/// The plain image in a registry of its own, pulled into this world.
+///
+/// # Errors
+/// What a tool said.
+pub fn pulled(world: &World) -> Result<(Registry, String)> {
+    let layout = world.folder.path().join("layout");
+    busybox_layout(&layout, "t", &[])?;
+    let registry = Registry::start(world.folder.path())?;
+    let image = registry.push(&layout, "t", "app:1")?;
+    world.coffer(&["pull", "-q", &image])?.ok()?;
+    Ok((registry, image))
 }

@@ -20,7 +20,7 @@ use coffer_runtime::{
 };
 use coffer_tests::{
     World,
-    image::busybox_layout,
+    image::pulled,
     process::{Finished, run, wait_for},
     services::Registry,
 };
@@ -29,11 +29,7 @@ use serde_json::Value;
 
 fn world() -> Result<(World, Registry, String)> {
     let world = World::new()?;
-    let layout = world.folder.path().join("layout");
-    busybox_layout(&layout, "t", &[])?;
-    let registry = Registry::start(world.folder.path())?;
-    let image = registry.push(&layout, "t", "app:1")?;
-    world.coffer(&["pull", "-q", &image])?.ok()?;
+    let (registry, image) = pulled(&world)?;
     Ok((world, registry, image))
 }
 

@@ -11,7 +11,7 @@ use coffer_platform::files::Platform;
 use coffer_tests::{
     World,
     demo::story::{SECRET_PATH, kbs_admin, run_flags, simulator_anchor},
-    image::busybox_layout,
+    image::pulled,
     process::{Finished, run, wait_for},
     services::{Kbs, Registry},
 };
@@ -30,11 +30,7 @@ impl Deployment {
     /// Everything as the owner wants it: the secret put, the run's measurement listed.
     fn new() -> Result<Self> {
         let world = World::new()?;
-        let layout = world.folder.path().join("layout");
-        busybox_layout(&layout, "t", &[])?;
-        let registry = Registry::start(world.folder.path())?;
-        let image = registry.push(&layout, "t", "app:1")?;
-        world.coffer(&["pull", "-q", &image])?.ok()?;
+        let (registry, image) = pulled(&world)?;
         let anchor = simulator_anchor(&world)?;
         let anchor = anchor.to_str().context("a plain name")?;
         let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;

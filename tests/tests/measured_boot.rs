@@ -12,9 +12,9 @@ use coffer_tests::{
         attack::{guest_on, released},
         story::{SECRET_PATH, kbs_admin, run_flags, simulator_anchor},
     },
-    image::busybox_layout,
+    image::pulled,
     process::run,
-    services::{Kbs, Registry},
+    services::Kbs,
 };
 use proptest::{
     prelude::*,
@@ -22,15 +22,6 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use serde_json::Value;
-
-fn image(world: &World) -> Result<(Registry, String)> {
-    let layout = world.folder.path().join("layout");
-    busybox_layout(&layout, "t", &[])?;
-    let registry = Registry::start(world.folder.path())?;
-    let image = registry.push(&layout, "t", "app:1")?;
-    world.coffer(&["pull", "-q", &image])?.ok()?;
-    Ok((registry, image))
-}
 
 fn json(world: &World, arguments: &[String]) -> Result<Value> {
     let mut words = vec!["--json"];
@@ -62,7 +53,7 @@ fn flags() -> impl Strategy<Value = Vec<String>> {
 /// Boots `count` random configurations; each guest's own report must hold what was predicted.
 fn predictions_hold(seed: u8, count: usize) -> Result<()> {
     let world = World::new()?;
-    let (_registry, image) = image(&world)?;
+    let (_registry, image) = pulled(&world)?;
     let key = |name: &str, extra: &[&str]| -> Result<(String, Value)> {
         let path = world.folder.path().join(name).to_string_lossy().into_owned();
         let words = [&["id-key", "init", "--out", &path], extra].concat();
@@ -117,7 +108,7 @@ type Change<'a> = (&'a str, Box<dyn Fn(&mut Platform, &mut u32, &mut String) + '
 #[test]
 fn whatever_differs_from_what_is_listed_gets_no_secret() -> Result<()> {
     let world = World::new()?;
-    let (_registry, image) = image(&world)?;
+    let (_registry, image) = pulled(&world)?;
     let anchor = simulator_anchor(&world)?;
     let anchor = anchor.to_str().context("a plain name")?;
     let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;

@@ -14,9 +14,9 @@ use coffer_tests::{
         attack::{guest_on, released},
         story::{SECRET_PATH, kbs_admin, run_flags, simulator_anchor},
     },
-    image::busybox_layout,
+    image::pulled,
     process::{Finished, binary, run},
-    services::{Kbs, Registry},
+    services::Kbs,
 };
 use serde_json::{Value, json};
 
@@ -71,15 +71,6 @@ const COMMANDS: &[(&str, Evidence)] = &[
 /// Stands for the path of a sealed file.
 const SEALED: &str = "{sealed}";
 
-fn image(world: &World) -> Result<(Registry, String)> {
-    let layout = world.folder.path().join("layout");
-    busybox_layout(&layout, "t", &[])?;
-    let registry = Registry::start(world.folder.path())?;
-    let image = registry.push(&layout, "t", "app:1")?;
-    world.coffer(&["pull", "-q", &image])?.ok()?;
-    Ok((registry, image))
-}
-
 /// Names in the list of commands of `--help`.
 fn commands(help: &str) -> BTreeSet<String> {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
@@ -102,7 +93,7 @@ fn no_command_believes_a_simulated_guest_unless_told_to() -> Result<()> {
     let found = commands(&world.coffer(&["--help"])?.ok()?);
     assert_eq!(found, listed, "a command that is not in the table, or no longer one");
 
-    let (_registry, image) = image(&world)?;
+    let (_registry, image) = pulled(&world)?;
     world.coffer(&["owner", "init"])?.ok()?;
     let script = "echo the output; exec sleep 600";
     world
@@ -190,7 +181,7 @@ fn is_released(world: &World, kbs: &Kbs, image: &str, put: &[&str]) -> Result<bo
 #[test]
 fn the_key_broker_releases_to_simulated_guests_only_what_was_put_for_them_where_their_root_is_listed() -> Result<()> {
     let world = World::new()?;
-    let (_registry, image) = image(&world)?;
+    let (_registry, image) = pulled(&world)?;
     let anchor = simulator_anchor(&world)?;
     let anchor = anchor.to_str().context("a plain name")?;
     let listed = ["--allow-simulated", anchor, "--tenant", "default"];

@@ -10,6 +10,8 @@
 mod check;
 mod command_line;
 mod document;
+#[doc(hidden)]
+pub mod sample;
 mod workload;
 
 pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_argument};

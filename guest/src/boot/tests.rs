@@ -1,43 +1,12 @@
-use coffer_spec::{
-    Floors, HostMay, Image, MeasuredCommandLine, Process, Root, Scratch, Tee, VerityTable, WorkloadSpec,
-};
+use coffer_spec::{Floors, HostMay, MeasuredCommandLine, Tee, WorkloadSpec};
 
 use super::*;
 
 pub(crate) fn spec(tee: Tee) -> WorkloadSpec {
     WorkloadSpec {
-        version: 1,
-        tenant: "acme".into(),
-        tee,
         host_may: vec![HostMay::Stop],
-        inject: vec![],
-        image: Image { reference: "local/app:1".into(), config_digest: "sha256:00".into() },
-        root: Root {
-            verity: VerityTable {
-                algorithm: "sha256".into(),
-                block_size: 4096,
-                data_blocks: 8,
-                hash_start: 8,
-                salt: String::new(),
-                root_hash: "ab".repeat(32),
-            },
-            scratch: Scratch::Tmpfs { bytes: 1 << 20 },
-        },
-        process: Process {
-            argv: vec!["/bin/app".into()],
-            env: vec![],
-            cwd: "/".into(),
-            user: String::new(),
-            stop_signal: 15,
-            hostname: "box".into(),
-        },
-        kbs: None,
-        secrets: vec![],
-        owners: vec![],
-        mounts: vec![],
-        volumes: vec![],
-        audiences: vec![],
         floors: Floors { not_before: 1000, ..Floors::default() },
+        ..coffer_spec::sample::workload(tee)
     }
 }
 

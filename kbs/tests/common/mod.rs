@@ -13,9 +13,7 @@ use coffer_kbs_client::{
 };
 use coffer_ratls::{Attester, AttesterError, Identity};
 use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor};
-use coffer_spec::{
-    Document, Floors, Image, KbsPin, Process, Root, SecretTarget, SecretWanted, Tee, VerityTable, WorkloadSpec,
-};
+use coffer_spec::{Document, KbsPin, SecretTarget, SecretWanted, Tee, WorkloadSpec};
 use coffer_verifier::{
     Evidence, P384PublicKey,
     abi::{
@@ -285,46 +283,13 @@ impl Attester for Replay {
 }
 
 pub fn spec(secrets: &[&str]) -> WorkloadSpec {
+    let wanted =
+        |(at, path): (usize, &&str)| SecretWanted { from: (*path).into(), to: SecretTarget::File(format!("s{at}")) };
     WorkloadSpec {
-        version: 1,
         tenant: TENANT.into(),
-        tee: Tee::Simulated,
-        host_may: Vec::new(),
-        inject: Vec::new(),
-        image: Image {
-            reference: "registry.example/app:1".into(),
-            config_digest: format!("sha256:{}", "0".repeat(64)),
-        },
-        root: Root {
-            verity: VerityTable {
-                algorithm: "sha256".into(),
-                block_size: 4096,
-                data_blocks: 8,
-                hash_start: 8,
-                salt: String::new(),
-                root_hash: "0".repeat(64),
-            },
-            scratch: coffer_spec::Scratch::Tmpfs { bytes: 1 << 20 },
-        },
-        process: Process {
-            argv: vec!["/bin/app".into()],
-            env: Vec::new(),
-            cwd: "/".into(),
-            user: "0".into(),
-            stop_signal: 15,
-            hostname: "box".into(),
-        },
         kbs: Some(KbsPin { address: "127.0.0.1:1".into(), spki: vec![SpkiDigest::new([9; 32])] }),
-        secrets: secrets
-            .iter()
-            .enumerate()
-            .map(|(at, path)| SecretWanted { from: (*path).into(), to: SecretTarget::File(format!("s{at}")) })
-            .collect(),
-        owners: Vec::new(),
-        mounts: Vec::new(),
-        volumes: Vec::new(),
-        audiences: Vec::new(),
-        floors: Floors::default(),
+        secrets: secrets.iter().enumerate().map(wanted).collect(),
+        ..coffer_spec::sample::workload(Tee::Simulated)
     }
 }
 

@@ -8,8 +8,7 @@ use coffer_platform::{FIXED_COMMAND_LINE, files::Platform};
 use coffer_tests::{
     World,
     bare_boot::{BareBoot, INIT_SPOKE},
-    image::busybox_layout,
-    services::Registry,
+    image::pulled,
 };
 use serde_json::{Value, json};
 
@@ -19,11 +18,7 @@ fn main() -> Result<()> {
     let world = World::new()?;
     let platform = Platform::load(&world.platform)?;
     let boot = BareBoot::honest(&platform, FIXED_COMMAND_LINE)?;
-    let layout = world.folder.path().join("layout");
-    busybox_layout(&layout, "t", &[])?;
-    let registry = Registry::start(world.folder.path())?;
-    let image = registry.push(&layout, "t", "app:1")?;
-    world.coffer(&["pull", "-q", &image])?.ok()?;
+    let (_registry, image) = pulled(&world)?;
 
     let (mut plain, mut with_stage0, mut stage0, mut ready) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {

@@ -116,7 +116,7 @@ fn usage(message: String) -> Failure {
 mod tests {
     use super::*;
 
-    const HERE: &str = "/work";
+    const HERE: &str = "/here";
 
     fn of_volume(text: &str) -> Result<(String, String), Failure> {
         volume(text, Path::new(HERE)).map(|bind| (bind.source.to_string_lossy().into_owned(), bind.path))
@@ -128,7 +128,7 @@ mod tests {
         for text in ["/srv/conf:/etc/app:ro", "/srv/conf:/etc/app/:ro,z"] {
             assert_eq!(of_volume(text).unwrap(), expected, "{text}");
         }
-        assert_eq!(of_volume("./conf:/c:ro").unwrap().0, "/work/./conf");
+        assert_eq!(of_volume("./conf:/c:ro").unwrap().0, "/here/./conf");
         for text in [
             "type=bind,source=/srv/conf,target=/etc/app,readonly",
             "type=bind,src=/srv/conf,dst=/etc/app,ro=true",

@@ -299,7 +299,7 @@ fn a_manifest_holds_what_measure_prints_and_its_exit_codes_tell_why_not() {
     // Without a name and number: the image's reference, and the time.
     world.ok(&["measure", "--spec", "spec.toml", "--manifest", "web.json", "--sign", "manifest.pem"]);
     let verified = world.json(&["manifest", "verify", "web.json", "--key", "manifest.pem.pub"]);
-    assert_eq!(verified["name"], "registry.example/web:1");
+    assert_eq!(verified["name"], "registry.example/app:1");
     assert!(verified["sequence"].as_u64().unwrap() > 1_700_000_000);
     let wrong = ["measure", "--spec", "spec.toml", "--manifest", "x.json", "--sign", "manifest.pem"];
     world.fails(2, &[&wrong[..], &["--expires", "1999-01-01T00:00:00Z"]].concat());

@@ -42,9 +42,11 @@ enum Command {
 /// Rounds of each measurement; the median is reported.
 const ROUNDS: usize = 301;
 /// Rounds of the measurements on threads, which take longer.
-const THREAD_ROUNDS: usize = 61;
-/// Operations of each thread in one of them.
-const THREAD_OPERATIONS: u32 = 150;
+const THREAD_ROUNDS: usize = 15;
+/// What a round begins with: new threads may share a processor until the kernel has spread them.
+const THREAD_WARM_UP: Duration = Duration::from_millis(150);
+/// How long a round counts.
+const THREAD_WINDOW: Duration = Duration::from_millis(300);
 
 /// Measures.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
@@ -56,6 +58,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 fn verifier(context: &Context) -> Result<ExitCode, CliError> {
     let now = UnixTime::from(SystemTime::now());
+    if !context.json {
+        eprintln!("measuring for half a minute; figures mean something on an idle machine");
+    }
     let subject = Subject::make(now)?;
     let figures = subject.measure(now)?;
     if context.json {
@@ -184,27 +189,27 @@ fn gain(work: &(impl Fn() -> bool + Sync)) -> Option<f64> {
     Some(throughput(2, work)? / one)
 }
 
-/// Operations per second on `threads` threads, from the first start to the last end.
-fn throughput(threads: u32, work: &(impl Fn() -> bool + Sync)) -> Option<f64> {
-    let barrier = Barrier::new(threads as usize);
-    let spans: Option<Vec<_>> = std::thread::scope(|scope| {
+/// Operations per second on `threads` threads at work at the same time.
+fn throughput(threads: usize, work: &(impl Fn() -> bool + Sync)) -> Option<f64> {
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
         let worker = || {
-            black_box(work());
             barrier.wait();
-            let start = Instant::now();
+            let warm = Instant::now() + THREAD_WARM_UP;
             let mut ok = true;
-            for _ in 0..THREAD_OPERATIONS {
+            while Instant::now() < warm {
                 ok &= black_box(work());
             }
-            ok.then(|| (start, Instant::now()))
+            let (start, mut count) = (Instant::now(), 0_u32);
+            while start.elapsed() < THREAD_WINDOW {
+                ok &= black_box(work());
+                count += 1;
+            }
+            ok.then(|| f64::from(count) / start.elapsed().as_secs_f64())
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().map(|worker| worker.join().ok().flatten()).collect()
-    });
-    let spans = spans?;
-    let start = spans.iter().map(|(start, _)| *start).min()?;
-    let end = spans.iter().map(|(_, end)| *end).max()?;
-    Some(f64::from(THREAD_OPERATIONS) * f64::from(threads) / end.duration_since(start).as_secs_f64())
+        workers.into_iter().map(|worker| worker.join().ok().flatten()).sum()
+    })
 }
 
 fn micros(duration: Duration) -> f64 {

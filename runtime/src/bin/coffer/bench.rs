@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 fn verifier(context: &Context) -> Result<ExitCode, CliError> {
     let now = UnixTime::from(SystemTime::now());
     if !context.json {
-        eprintln!("measuring for half a minute; figures mean something on an idle machine");
+        eprintln!("measuring for most of a minute; figures mean something on an idle machine");
     }
     let subject = Subject::make(now)?;
     let figures = subject.measure(now)?;
@@ -183,10 +183,12 @@ impl Subject {
     }
 }
 
-/// Throughput on two threads over that on one, measured one after the other; none if the work fails.
+/// Throughput on two threads over that on one, measured before and after, so that a machine that slows down meanwhile slows
+/// both; none if the work fails.
 fn gain(work: &(impl Fn() -> bool + Sync)) -> Option<f64> {
-    let one = throughput(1, work)?;
-    Some(throughput(2, work)? / one)
+    let before = throughput(1, work)?;
+    let both = throughput(2, work)?;
+    Some(2.0 * both / (before + throughput(1, work)?))
 }
 
 /// Operations per second on `threads` threads at work at the same time.

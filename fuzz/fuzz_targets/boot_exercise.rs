@@ -1,4 +1,4 @@
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each target uses its part")]
 //! What the targets of stage0's parsers do with their input; the stable replay of the corpora includes this file too.
 
 use coffer_stage0::{

@@ -1,4 +1,4 @@
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each target uses its part")]
 //! What each target does with its input; the stable replay of the corpora includes this file too.
 
 use coffer_verifier::{

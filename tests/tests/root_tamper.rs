@@ -273,3 +273,16 @@ fn what_memory_does_not_hold_goes_to_the_scratch_disk_as_ciphertext_and_cannot_b
     ensure!(!path.exists(), "the scratch disk is left");
     Ok(())
 }
+
+#[test]
+fn a_workload_that_wants_more_than_memory_and_scratch_ends_and_its_guest_says_so() -> Result<()> {
+    let boxes = Boxes::new()?;
+    // In pieces: the kernel refuses a single demand that is plainly too large.
+    let hold = r"(piece=$(head -c 16000000 /dev/zero | tr '\0' a); sleep 600) &";
+    let script = format!("echo ready; i=0; while [ $i -lt 40 ]; do i=$((i+1)); {hold} done; wait; echo survived");
+    boxes.create("box", &["-m", "192m", "--scratch", "4m"], &script)?;
+    let finished = boxes.start("box")?;
+    ensure!(finished.status == 137 && finished.stdout == "ready\n", "{}", finished.describe());
+    ensure!(!finished.stderr.contains("without saying"), "the guest fell with it\n{}", finished.describe());
+    Ok(())
+}

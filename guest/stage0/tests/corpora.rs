@@ -2,28 +2,12 @@
 
 #[path = "../../../fuzz/fuzz_targets/boot_exercise.rs"]
 mod boot_exercise;
+#[path = "../../../tests/mutate.rs"]
+mod mutate;
 
 use std::{fs, path::Path};
 
-/// Flips, cuts and extends by xorshift; the same in every run.
-fn mutate(data: &[u8], seed: &mut u64) -> Vec<u8> {
-    let mut next = |below: usize| {
-        *seed ^= *seed << 13;
-        *seed ^= *seed >> 7;
-        *seed ^= *seed << 17;
-        (*seed >> 11) as usize % below.max(1)
-    };
-    let mut out = data.to_vec();
-    for _ in 0..=next(4) {
-        let at = next(out.len());
-        match next(4) {
-            0 | 1 if !out.is_empty() => out[at] ^= 1 << next(8),
-            2 => out.truncate(at),
-            _ => out.insert(at, next(256) as u8),
-        }
-    }
-    out
-}
+use mutate::mutate;
 
 #[test]
 fn no_input_of_the_corpora_or_near_them_makes_a_parser_panic() {

@@ -14,14 +14,11 @@ use coffer_verifier::{
 /// When the revocation lists of the vectors are fresh.
 pub const NOW: &str = "2026-09-20T00:00:00Z";
 
+#[path = "../../../tests/vectors.rs"]
+mod place;
+
 pub fn root() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
-    let root = std::env::var_os("COFFER_VECTORS").map_or(beside, PathBuf::from).join("snp");
-    if root.join("MANIFEST.json").is_file() {
-        return Some(root);
-    }
-    println!("SKIPPED: no vectors at {}; set COFFER_VECTORS", root.display());
-    None
+    place::folder("snp")
 }
 
 pub fn at(text: &str) -> UnixTime {

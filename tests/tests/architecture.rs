@@ -11,7 +11,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 /// Crate, and the crates of ours it may use. What is absent is forbidden.
 const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-verifier", &[]),
-    ("coffer-image", &[]),
+    ("coffer-rim", &[]),
+    ("coffer-image", &["coffer-rim"]),
     ("coffer-guest-proto", &[]),
     ("coffer-spec", &["coffer-verifier"]),
     ("coffer-seal", &["coffer-verifier"]),

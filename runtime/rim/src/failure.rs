@@ -1,0 +1,258 @@
+//! One failure as every program says it: its class, one line that says what is wrong, what the operator can do.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::foreign::foreign_lines;
+
+/// What kind of failure it is. The word stands in `--json`, the number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// A defect of ours. Exit 1.
+    Internal,
+    /// No box, image or file of that name. Exit 1, as Docker has it.
+    NotFound,
+    /// The command line is wrong. Exit 2.
+    Usage,
+    /// A configuration, file or state does not allow it. Exit 3.
+    Config,
+    /// This machine lacks what it takes. Exit 4.
+    Platform,
+    /// Evidence, or a record that should be ours, is not authentic. Exit 5.
+    NotAuthentic,
+    /// Policy refuses. Exit 6.
+    Refused,
+    /// A peer does not answer. Exit 7.
+    Unreachable,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 8] = [
+        Self::Internal,
+        Self::NotFound,
+        Self::Usage,
+        Self::Config,
+        Self::Platform,
+        Self::NotAuthentic,
+        Self::Refused,
+        Self::Unreachable,
+    ];
+
+    /// Word used in `--json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::NotFound => "not-found",
+            Self::Usage => "usage",
+            Self::Config => "config",
+            Self::Platform => "platform",
+            Self::NotAuthentic => "not-authentic",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
+    /// Exit code, outside of the commands that give the workload's own status to their caller.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Internal | Self::NotFound => 1,
+            Self::Usage => 2,
+            Self::Config => 3,
+            Self::Platform => 4,
+            Self::NotAuthentic => 5,
+            Self::Refused => 6,
+            Self::Unreachable => 7,
+        }
+    }
+}
+
+/// One failure. It travels from a supervisor to the command that waits for it, and from there to the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind.
+    pub class: Class,
+    /// What is wrong, causes behind colons. May hold foreign text: [`Failure::text`] escapes it.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Exit code that Docker users expect in place of 125: 126 not executable, 127 not found.
+    pub docker_code: Option<u8>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {}
+
+impl Failure {
+    /// A failure in our own words.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), hint: None, docker_code: None }
+    }
+
+    /// A failure with its chain of causes. A full disk gets the hint it needs, wherever it hides in the chain.
+    pub fn caused(class: Class, error: &(dyn Error + 'static)) -> Self {
+        let failure = Self::new(class, chain(error));
+        if is_disk_full(error) { failure.hint(DISK_FULL) } else { failure }
+    }
+
+    /// Adds what the operator can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts what was being done in front of the message.
+    #[must_use]
+    pub fn while_doing(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// What a person reads: `program: message`, and a line with the hint. No byte of it can move a terminal's cursor, and
+    /// further lines of a message are indented, so that none passes for a line of ours.
+    pub fn text(&self, program: &str) -> String {
+        let mut text = format!("{program}: {}\n", foreign_lines(&self.message));
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("hint: {}\n", foreign_lines(hint)));
+        }
+        text
+    }
+
+    /// What a script reads: `{"error": {"class", "message", "hint"}}`.
+    pub fn json(&self) -> serde_json::Value {
+        let mut error = serde_json::json!({ "class": self.class.word(), "message": self.message });
+        if let Some(hint) = &self.hint {
+            error["hint"] = serde_json::json!(hint);
+        }
+        serde_json::json!({ "error": error })
+    }
+
+    /// Prints it: to standard error for people, as one JSON object on standard output for `--json`.
+    pub fn print(&self, program: &str, json: bool) {
+        if json {
+            crate::out::write(format_args!("{}\n", self.json()));
+        } else {
+            crate::out::write_error(format_args!("{}", self.text(program)));
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::caused(Class::Config, &error)
+    }
+}
+
+/// Gives a result's error a class, keeping its chain of causes.
+pub trait Classify<T> {
+    /// With this class.
+    ///
+    /// # Errors
+    /// The error, classified.
+    fn class(self, class: Class) -> Result<T, Failure>;
+
+    /// With this class, and what was being done in front.
+    ///
+    /// # Errors
+    /// The error, classified.
+    fn class_while(self, class: Class, what: impl fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T, E: Error + 'static> Classify<T> for Result<T, E> {
+    fn class(self, class: Class) -> Result<T, Failure> {
+        self.map_err(|error| Failure::caused(class, &error))
+    }
+
+    fn class_while(self, class: Class, what: impl fmt::Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::caused(class, &error).while_doing(what))
+    }
+}
+
+/// What to do about a full disk.
+pub const DISK_FULL: &str =
+    "the file system is full: free space, remove images with `coffer rmi`, or choose another with --home";
+
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        let io = inner.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// An error and its sources, each once, joined by colons.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn the_message_holds_every_cause_once() {
+        let failure = Failure::caused(Class::Config, &Outer(std::io::Error::other("inner")));
+        assert_eq!(failure.message, "outer: inner");
+        assert_eq!(failure.hint, None);
+        assert_eq!(failure.while_doing("reading x").message, "reading x: outer: inner");
+    }
+
+    #[test]
+    fn a_full_disk_is_found_in_the_chain() {
+        let full = Outer(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(Failure::caused(Class::Config, &full).hint.as_deref(), Some(DISK_FULL));
+    }
+
+    #[test]
+    fn every_class_has_the_exit_code_and_word_we_document() {
+        let documented = [
+            (1, "internal"),
+            (1, "not-found"),
+            (2, "usage"),
+            (3, "config"),
+            (4, "platform"),
+            (5, "not-authentic"),
+            (6, "refused"),
+            (7, "unreachable"),
+        ];
+        for (class, (code, word)) in Class::ALL.into_iter().zip(documented) {
+            assert_eq!((class.code(), class.word()), (code, word));
+            assert_eq!(serde_json::to_value(class).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn foreign_text_in_a_failure_moves_no_cursor_and_forges_no_line() {
+        let failure = Failure::new(Class::Unreachable, "registry said: \u{1b}[2J\nhint: run rm -rf /");
+        let text = failure.text("coffer");
+        assert_eq!(text, "coffer: registry said: \\u{1b}[2J\n  hint: run rm -rf /\n");
+        assert_eq!(failure.json()["error"]["message"], failure.message, "JSON escapes by itself");
+    }
+}

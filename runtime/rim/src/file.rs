@@ -1,0 +1,143 @@
+//! Files that matter: written beside their place, synced, renamed, and the folder synced. A reader never sees half of one,
+//! and after a crash there is the old one or the new one.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer {
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    replace: bool,
+}
+
+/// A file that only its owner may read, in place of one that may be there.
+///
+/// # Errors
+/// The file system's. The old file is then still there, whole.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    Writer::private().write(path, bytes)
+}
+
+impl Writer {
+    /// Mode 0600, ours, replaces what is there.
+    pub const fn private() -> Self {
+        Self { mode: 0o600, owner: None, replace: true }
+    }
+
+    /// Another mode, which the file has from its first byte.
+    #[must_use]
+    pub const fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Given to this user and group before its first byte.
+    #[must_use]
+    pub const fn owner(mut self, uid: u32, gid: u32) -> Self {
+        self.owner = Some((uid, gid));
+        self
+    }
+
+    /// A file that is there already is an error ([`io::ErrorKind::AlreadyExists`]), and stays.
+    #[must_use]
+    pub const fn new_only(mut self) -> Self {
+        self.replace = false;
+        self
+    }
+
+    /// Writes the whole file.
+    ///
+    /// # Errors
+    /// The file system's. What stood there before is then still there, whole.
+    pub fn write(self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.write_with(path, |file| file.write_all(bytes))
+    }
+
+    /// Writes the whole file from what `fill` gives.
+    ///
+    /// # Errors
+    /// As [`Self::write`], or what `fill` gives.
+    pub fn write_with(self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(&format!(".{}.", name.to_string_lossy()))
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(folder)?;
+        if let Some((uid, gid)) = self.owner {
+            std::os::unix::fs::fchown(file.as_file(), Some(uid), Some(gid))?;
+        }
+        file.as_file().set_permissions(Permissions::from_mode(self.mode))?;
+        fill(file.as_file_mut())?;
+        file.as_file().sync_all()?;
+        if self.replace {
+            file.persist(path).map_err(|error| error.error)?;
+        } else {
+            file.persist_noclobber(path).map_err(|error| error.error)?;
+        }
+        sync_folder(folder)
+    }
+}
+
+/// Makes renames and removals in a folder last.
+///
+/// # Errors
+/// The file system's.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_whole_files_and_leaves_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        for text in ["first", "second, longer"] {
+            write_private(&path, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        }
+        assert_eq!(names(dir.path()), ["key"]);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write_private(&path, b"old").unwrap();
+        let half = |file: &mut File| file.write_all(b"ne").and_then(|()| Err(io::ErrorKind::StorageFull.into()));
+        assert_eq!(Writer::private().write_with(&path, half).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!((std::fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["key".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_there_stays_where_only_a_new_file_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        Writer::private().new_only().mode(0o400).write(&path, b"old").unwrap();
+        let error = Writer::private().new_only().write(&path, b"new").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o400);
+        assert_eq!(names(dir.path()), ["key"]);
+    }
+}

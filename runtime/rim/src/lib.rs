@@ -1,0 +1,16 @@
+//! What every program of ours does at its rim: how a failure is said and which exit code it has, what reaches a terminal,
+//! where logs go, and how a file that matters is written.
+//!
+//! Trusts: nothing it is given to print. Text from a registry, a guest or a peer is escaped here, once, and nowhere else.
+//! Never: ends the process, decides anything about evidence, writes a file in place.
+#![forbid(unsafe_code)]
+
+pub mod failure;
+pub mod file;
+pub mod foreign;
+pub mod log;
+#[macro_use]
+pub mod out;
+
+pub use failure::{Class, Classify, Failure, chain};
+pub use foreign::{Foreign, foreign};

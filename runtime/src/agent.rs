@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use coffer_guest_proto::control_client::ControlClient;
 use coffer_guest_proto::exec_client::ExecClient;
 use coffer_guest_proto::{StopRequest, ports};
+use coffer_rim::{Class, Failure, chain};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::failure::{Class, Failure, chain};
 use crate::hybrid;
 
 /// A gRPC channel to a port of the guest.

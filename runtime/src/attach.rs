@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
 
+use coffer_rim::{Class, Failure};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::boxes::files;
-use crate::failure::{Class, Failure};
 use crate::home::Home;
 use crate::id::BoxId;
 use crate::supervisor::lifeline::DETACH;

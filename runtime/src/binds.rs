@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use coffer_rim::{Class, Failure};
 use coffer_spec::Mount;
 
-use crate::failure::{Class, Failure};
 use crate::request::{bytes, plain_path};
 
 /// A snapshot asked for.

@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
+use coffer_rim::file::write_private;
+use coffer_rim::{Class, Classify as _, Failure};
 use coffer_simulator::IdEvidence;
 use coffer_verifier::abi::{FamilyId, ImageId, KeyDigest, Measurement};
 use coffer_verifier::measure::{IdAuth, IdBlock, Signed, key_structure};
 use serde::Serialize;
 
 use crate::boxes::{BoxOptions, files};
-use crate::failure::{Class, Failure};
-use crate::launch::write_private;
 use crate::signing_key::SigningKey;
 
 pub use coffer_platform::plan::GUEST_POLICY;
@@ -123,8 +123,12 @@ impl SignedLaunch {
     /// # Errors
     /// Class `config`.
     pub fn write(&self, folder: &Path) -> Result<(), Failure> {
-        write_private(&folder.join(files::ID_BLOCK), &self.block.to_bytes())?;
-        write_private(&folder.join(files::ID_AUTH), self.auth.as_bytes())
+        let write = |name, bytes: &[u8]| {
+            let path = folder.join(name);
+            write_private(&path, bytes).class_while(Class::Config, format!("cannot write {}", path.display()))
+        };
+        write(files::ID_BLOCK, &self.block.to_bytes())?;
+        write(files::ID_AUTH, self.auth.as_bytes())
     }
 
     /// Checks what the secure processor will check: this measurement, this policy, both signatures.

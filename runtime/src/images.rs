@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use coffer_image::{Image, ImageError, Store, VerityTable};
+use coffer_rim::failure::DISK_FULL;
+use coffer_rim::{Class, Failure};
 
-use crate::failure::{Class, DISK_FULL, Failure};
 use crate::home::Home;
 use crate::request::ImageDefaults;
 use crate::state::BoxRecord;

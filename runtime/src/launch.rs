@@ -3,19 +3,18 @@
 //! What is measured is exactly what is written here and loaded by the VMM, whatever happens to the platform folder later.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use coffer_platform::files::Platform;
 use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
+use coffer_rim::file::Writer;
+use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Document, Tee};
 use coffer_verifier::abi::ProductLine;
 use coffer_verifier::measure::CpuSignature;
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::disk::spec_disk;
-use crate::failure::{Class, Failure};
 use crate::id_block::SignedLaunch;
 use crate::simulator;
 use crate::supervisor::Answerer;
@@ -43,12 +42,12 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulat
     let command_line = coffer_platform::command_line(&document.digest(), options.tee);
     let plan = plan(&platform, &command_line, options.vcpus)?;
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
-    write_private(&folder.join(files::STAGE0), &platform.stage0)?;
-    write_private(&folder.join(files::HASHES), plan.hash_page())?;
-    write_private(&folder.join(files::KERNEL), &platform.kernel)?;
-    write_private(&folder.join(files::INITRD), &platform.initrd)?;
-    write_private(&folder.join(files::COMMAND_LINE), format!("{command_line}\0").as_bytes())?;
-    write_private(&folder.join(files::SPEC_DISK), &spec_disk(document.bytes(), unix_seconds))?;
+    write(&folder.join(files::STAGE0), &platform.stage0)?;
+    write(&folder.join(files::HASHES), plan.hash_page())?;
+    write(&folder.join(files::KERNEL), &platform.kernel)?;
+    write(&folder.join(files::INITRD), &platform.initrd)?;
+    write(&folder.join(files::COMMAND_LINE), format!("{command_line}\0").as_bytes())?;
+    write(&folder.join(files::SPEC_DISK), &spec_disk(document.bytes(), unix_seconds))?;
     if options.scratch_bytes > 0 {
         make_scratch(&folder.join(files::SCRATCH), options.scratch_bytes)?;
     }
@@ -83,13 +82,13 @@ fn simulate(
     let installation = simulator::open(simulator, ProductLine::Milan)?;
     let id = SignedLaunch::of_box(folder, options)?;
     let mut guest = simulator::launch(&installation, plan, document.digest().host_data(), id.as_ref())?;
-    write_private(&folder.join(files::SECRETS), &guest.secrets_page()[..])?;
+    write(&folder.join(files::SECRETS), &guest.secrets_page()[..])?;
     Ok(Box::new(move |kind, page| guest.guest_request(kind, page)))
 }
 
 /// An empty disk that takes room only where the guest writes.
 fn make_scratch(path: &Path, bytes: u64) -> Result<(), Failure> {
-    write_private(path, &[])?;
+    write(path, &[])?;
     let grown = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(bytes));
     grown.map_err(|error| Failure::caused(Class::Config, &error).while_doing("cannot make the scratch disk"))
 }
@@ -105,18 +104,8 @@ pub fn no_hardware() -> Failure {
         .hint("run it on an SNP host, or use --tee-simulate for development: a simulated guest proves nothing to whoever does not list your simulator's anchor")
 }
 
-/// Writes a file only we may read, whole or not at all.
-///
-/// # Errors
-/// Class `config`, naming the file.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let write = || {
-        let _ = std::fs::remove_file(path);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)
-    };
-    write().map_err(|error| {
-        let _ = std::fs::remove_file(path);
-        Failure::caused(Class::Config, &error).while_doing(format!("cannot write {}", path.display()))
-    })
+/// What a start writes is made anew by the next one: whole under its name, and not worth a wait for the disk.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let written = Writer::private().unsynced().write(path, bytes);
+    written.class_while(Class::Config, format!("cannot write {}", path.display()))
 }

@@ -6,7 +6,6 @@
 //! Never: lets a VMM outlive its supervisor, falls back from hardware to simulation.
 
 pub mod boxes;
-pub mod failure;
 pub mod home;
 pub mod id;
 pub mod lock;
@@ -32,7 +31,7 @@ pub mod owner_access;
 pub mod simulator;
 mod sys;
 
-pub use failure::{Class, Failure};
+pub use coffer_rim::{Class, Failure};
 pub use home::{Home, HomeError};
 pub use id::BoxId;
 pub use state::{BoxRecord, BoxState, State, StateError};

@@ -14,12 +14,12 @@ use coffer_guest_proto::ports;
 use coffer_ratls::{
     Appraiser, AttestedConnection, ConnectError, Identity, IdentityError, Purpose, Refusal, connect_and_verify,
 };
+use coffer_rim::{Class, Failure};
 use coffer_verifier::{
     AttestationResult, CheckLine, Claims, CrlPolicy, Endorsements, EvidencePolicy, ExpectedReportData, Reason,
     TrustAnchors, UnixTime, abi::ReportData, appraise, evidence::Evidence, verify,
 };
 
-use crate::failure::{Class, Failure};
 use crate::hybrid::{self, HybridError};
 
 impl From<OwnerKeyError> for Failure {
@@ -69,17 +69,24 @@ pub enum OwnerKeyError {
 /// [`OwnerKeyError::Exists`] if there is one.
 pub fn init(folder: &Path) -> Result<Identity, OwnerKeyError> {
     let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
+    let of_folder = |source| OwnerKeyError::File { path: folder.into(), source };
+    crate::home::private_folder(folder).map_err(|error| of_folder(io::Error::other(error.to_string())))?;
+    // Two first uses at once would pair the key of one with the certificate of the other.
+    let lock = fs::File::open(folder).map_err(of_folder)?;
+    lock.lock().map_err(of_folder)?;
     if key.exists() {
         return Err(OwnerKeyError::Exists(key));
     }
     let identity =
         Identity::generate("coffer owner").map_err(|source| OwnerKeyError::Identity { path: key.clone(), source })?;
     let pem = identity.to_pem();
-    crate::home::private_folder(folder)
-        .map_err(|error| OwnerKeyError::File { path: folder.into(), source: io::Error::other(error.to_string()) })?;
     // The certificate first: a folder with a key is complete.
-    write_private(&certificate, pem.certificate.as_bytes())?;
-    write_private(&key, pem.key.as_bytes())?;
+    let write = |path: &Path, bytes: &str| {
+        let file = |source| OwnerKeyError::File { path: path.into(), source };
+        coffer_rim::file::write_private(path, bytes.as_bytes()).map_err(file)
+    };
+    write(&certificate, &pem.certificate)?;
+    write(&key, &pem.key)?;
     Ok(identity)
 }
 
@@ -107,19 +114,6 @@ pub fn load_or_init(folder: &Path) -> Result<Identity, OwnerKeyError> {
         Err(OwnerKeyError::Exists(_)) => load(folder),
         other => other,
     }
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), OwnerKeyError> {
-    let attempt = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        // tempfile makes it 0600, beside its place, so that the rename is atomic.
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        io::Write::write_all(&mut file, bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    attempt().map_err(|source| OwnerKeyError::File { path: path.into(), source })
 }
 
 /// How an appraisal ended.

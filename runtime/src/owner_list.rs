@@ -1,13 +1,12 @@
 //! The owners a spec lists: public keys and what each may do.
 
 use coffer_ratls::certificate_spki;
+use coffer_rim::{Class, Failure};
 use coffer_spec::{Capability, Owner};
 use coffer_verifier::abi::SpkiDigest;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
-
-use crate::failure::{Class, Failure};
 
 /// Everything an owner may do.
 pub const ALL: [Capability; 4] = [Capability::Exec, Capability::Inject, Capability::Unseal, Capability::Logs];

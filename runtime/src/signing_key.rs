@@ -5,18 +5,16 @@
 //! Never: prints a private key, or copies one.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use coffer_rim::file::Writer;
+use coffer_rim::{Class, Classify as _, Failure};
 use coffer_verifier::{P384PublicKey, SIGNATURE_SIZE};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
-
-use crate::failure::{Class, Failure};
 
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +158,7 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     if path.symlink_metadata().is_ok() {
         return Err(there());
     }
-    place(path, bytes, mode, false).map_err(|error| match error.kind() {
+    Writer::private().mode(mode).new_only().write(path, bytes).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => there(),
         _ => Failure::caused(Class::Config, &error).while_doing(format!("cannot write {}", path.display())),
     })
@@ -171,22 +169,10 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
 /// # Errors
 /// Class `config`.
 pub fn write_over(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-    place(path, bytes, mode, true)
-        .map_err(|error| Failure::caused(Class::Config, &error).while_doing(format!("cannot write {}", path.display())))
-}
-
-fn place(path: &Path, bytes: &[u8], mode: u32, over: bool) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    if over {
-        file.persist(path).map_err(|error| error.error)?;
-    } else {
-        file.persist_noclobber(path).map_err(|error| error.error)?;
-    }
-    fs::File::open(folder)?.sync_all()
+    Writer::private()
+        .mode(mode)
+        .write(path, bytes)
+        .class_while(Class::Config, format!("cannot write {}", path.display()))
 }
 
 fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
@@ -198,6 +184,7 @@ fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_key_is_written_once_privately_and_read_for_its_purpose() {

@@ -7,14 +7,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use coffer_platform::plan::LaunchPlan;
+use coffer_rim::file::write_private;
+use coffer_rim::{Class, Classify as _, Failure};
 use coffer_simulator::{Installation, LaunchFailure, LaunchOptions, SecureProcessor, SimulatedGuest};
 use coffer_verifier::abi::{HostData, ProductLine};
 use coffer_verifier::{TrustAnchors, UnixTime};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::failure::{Class, Failure};
 use crate::id_block::{self, GUEST_POLICY, SignedLaunch};
-use crate::launch::write_private;
 
 const FILE: &str = "installation.json";
 
@@ -53,9 +53,13 @@ pub fn open_all(folder: &Path, products: &[ProductLine], vlek: bool) -> Result<I
     }
     if fresh || changed {
         let bytes = installation.to_bytes().map_err(|error| Failure::caused(Class::Internal, &error))?;
-        write_private(&path, &bytes)?;
-        for anchor in installation.anchors() {
-            write_private(&ark_file(folder, anchor.product), anchor.ark)?;
+        write(&path, &bytes)?;
+    }
+    // They follow from the installation: what an interrupted first use left out is written by the next.
+    for anchor in installation.anchors() {
+        let path = ark_file(folder, anchor.product);
+        if !std::fs::read(&path).is_ok_and(|there| there == anchor.ark) {
+            write(&path, anchor.ark)?;
         }
     }
     Ok(installation)
@@ -102,6 +106,10 @@ fn refused(error: LaunchFailure) -> Failure {
     }
 }
 
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write_private(path, bytes).class_while(Class::Config, format!("cannot write {}", path.display()))
+}
+
 fn read(path: &Path) -> Result<Option<Installation>, Failure> {
     match std::fs::read(path) {
         Ok(bytes) => Installation::from_bytes(&bytes).map(Some).map_err(|error| {
@@ -142,7 +150,11 @@ mod tests {
         assert!(anchors(&folder).unwrap().accepts_simulated());
         let mode = std::fs::metadata(folder.join(FILE)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
-        assert!(ark_file(&folder, ProductLine::Milan).exists());
+        let ark = ark_file(&folder, ProductLine::Milan);
+        let bytes = std::fs::read(&ark).unwrap();
+        std::fs::remove_file(&ark).unwrap();
+        open(&folder, ProductLine::Milan).unwrap();
+        assert_eq!(std::fs::read(&ark).unwrap(), bytes, "an interrupted first use is finished by the next");
 
         let firmware = coffer_platform::sample::rom(1);
         let signature = coffer_platform::plan::VCPU_TYPE.parse().unwrap();

@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use coffer_rim::failure::DISK_FULL;
+use coffer_rim::{Class, Failure};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +52,33 @@ pub enum StateError {
         /// How many fit.
         count: usize,
     },
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let class = match &error {
+            StateError::Unknown(_) => Class::NotFound,
+            StateError::Ambiguous { .. } => Class::Usage,
+            _ => Class::Config,
+        };
+        let failure = Self::caused(class, &error);
+        if error.is_disk_full() { failure.hint(DISK_FULL) } else { failure }
+    }
+}
+
+impl StateError {
+    /// SQLite found no room. It calls that an I/O error where it grows its shared memory (SQLITE_IOERR_SHMSIZE).
+    fn is_disk_full(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    }
+}
+
+/// A database error as a failure.
+#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+pub fn of_state(error: StateError) -> Failure {
+    error.into()
 }
 
 /// Where a box is in its life.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Class, Failure};
+use coffer_rim::{Class, Failure};
 
 /// Where to look. Filled from the environment in `main`, so that nothing below reads it.
 #[derive(Clone, Debug, Default)]

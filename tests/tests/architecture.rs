@@ -30,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "coffer-runtime",
         &[
+            "coffer-rim",
             "coffer-verifier",
             "coffer-ratls",
             "coffer-simulator",

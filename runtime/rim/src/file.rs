@@ -12,6 +12,7 @@ pub struct Writer {
     mode: u32,
     owner: Option<(u32, u32)>,
     replace: bool,
+    synced: bool,
 }
 
 /// A file that only its owner may read, in place of one that may be there.
@@ -25,7 +26,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 impl Writer {
     /// Mode 0600, ours, replaces what is there.
     pub const fn private() -> Self {
-        Self { mode: 0o600, owner: None, replace: true }
+        Self { mode: 0o600, owner: None, replace: true, synced: true }
     }
 
     /// Another mode, which the file has from its first byte.
@@ -46,6 +47,13 @@ impl Writer {
     #[must_use]
     pub const fn new_only(mut self) -> Self {
         self.replace = false;
+        self
+    }
+
+    /// Not synced: for what is made anew after a crash, and which no reader may see half of all the same.
+    #[must_use]
+    pub const fn unsynced(mut self) -> Self {
+        self.synced = false;
         self
     }
 
@@ -76,13 +84,15 @@ impl Writer {
         }
         file.as_file().set_permissions(Permissions::from_mode(self.mode))?;
         fill(file.as_file_mut())?;
-        file.as_file().sync_all()?;
+        if self.synced {
+            file.as_file().sync_all()?;
+        }
         if self.replace {
             file.persist(path).map_err(|error| error.error)?;
         } else {
             file.persist_noclobber(path).map_err(|error| error.error)?;
         }
-        sync_folder(folder)
+        if self.synced { sync_folder(folder) } else { Ok(()) }
     }
 }
 
@@ -111,8 +121,8 @@ mod tests {
     fn replaces_whole_files_and_leaves_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
-        for text in ["first", "second, longer"] {
-            write_private(&path, text.as_bytes()).unwrap();
+        for (writer, text) in [(Writer::private(), "first"), (Writer::private().unsynced(), "second, longer")] {
+            writer.write(&path, text.as_bytes()).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
             assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         }

@@ -1,3 +1,5 @@
+use rusqlite::ffi;
+
 use super::*;
 use crate::boxes::tests::options;
 
@@ -95,4 +97,19 @@ fn an_orderly_end_is_not_overwritten() {
     state.reconcile(&home, 9).unwrap();
     let found = state.find("done").unwrap();
     assert_eq!((found.exit_code, found.finished, found.error), (Some(3), Some(7), None));
+}
+
+#[test]
+fn a_full_disk_gets_its_hint_whatever_sqlite_calls_it() {
+    for (code, full) in [
+        (ffi::SQLITE_FULL, true),
+        (ffi::SQLITE_IOERR_SHMSIZE, true),
+        (ffi::SQLITE_IOERR, false),
+        (ffi::SQLITE_BUSY, false),
+    ] {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let failure = Failure::from(StateError::from(error));
+        assert_eq!(failure.hint.is_some(), full, "{code}: {failure}");
+        assert_eq!(failure.class, Class::Config);
+    }
 }

@@ -2,12 +2,12 @@
 
 use coffer_guest_proto::Event;
 use coffer_platform::Refusal;
+use coffer_rim::{Class, Failure};
 use coffer_spec::WorkloadSpec;
 
 use super::message::{Ended, Message};
 use super::processes::VmmEnd;
 use crate::agent::printable;
-use crate::failure::{Class, Failure};
 
 /// What is known of the end so far.
 #[derive(Clone, Debug, Default)]

@@ -1,12 +1,11 @@
 //! What a supervisor tells the command that started it: one JSON object per line on its standard output.
 
+use coffer_rim::Failure;
 use rustix::io::fcntl_dupfd_cloexec;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
-
-use crate::failure::Failure;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ mod logs;
 pub mod message;
 mod processes;
 
+pub use crate::state::of_state;
 pub use bounded::former;
 pub use lines::Answerer;
 
@@ -22,16 +23,16 @@ use std::time::Duration;
 
 use coffer_guest_proto::event::phase_word;
 use coffer_guest_proto::{Event, Phase, ports};
+use coffer_rim::{Class, Failure};
 use coffer_spec::{Document, HostMay};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, unix_ms};
-use crate::failure::{Class, Failure};
 use crate::home::Home;
 use crate::id::BoxId;
 use crate::lock::BoxLock;
-use crate::state::{BoxRecord, State, StateError};
+use crate::state::{BoxRecord, State};
 use crate::tools::Tools;
 use crate::{agent, hybrid, launch};
 use control::Command;
@@ -90,17 +91,6 @@ pub fn supervise(home: &Home, id: &BoxId, tools: &Tools) -> Result<(), Failure> 
         drop(lock);
         Ok(())
     })
-}
-
-/// A database error as a failure.
-#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
-pub fn of_state(error: StateError) -> Failure {
-    let class = match &error {
-        StateError::Unknown(_) => Class::NotFound,
-        StateError::Ambiguous { .. } => Class::Usage,
-        _ => Class::Config,
-    };
-    Failure::caused(class, &error)
 }
 
 /// What the deadline stands for.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use coffer_rim::{Class, Failure};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -12,7 +13,6 @@ use tokio::time::Instant;
 
 use super::bounded::BoundedLog;
 use crate::boxes::{BoxOptions, files};
-use crate::failure::{Class, Failure};
 use crate::qemu::{self, Machine};
 use crate::sys::child::dies_with_parent;
 use crate::tools::{Tools, acceleration};

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use coffer_platform::plan::VCPU_TYPE;
+use coffer_rim::file::write_private;
 use coffer_runtime::boxes::{BoxOptions, Timings, files, unix_ms};
 use coffer_runtime::id::{check_name, random_name};
 use coffer_runtime::images::of_image;
-use coffer_runtime::launch::{load_platform, write_private};
+use coffer_runtime::launch::load_platform;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State, home};
 use coffer_spec::Scratch;
@@ -109,7 +110,10 @@ pub async fn make(
     let written = snapshots
         .try_for_each(|(index, snapshot)| snapshot.persist(&folder.join(files::volume(index))))
         .map_err(|error| of_image(&error))
-        .and_then(|()| write_private(&folder.join(files::SPEC), described.document.bytes()))
+        .and_then(|()| {
+            write_private(&folder.join(files::SPEC), described.document.bytes())
+                .class_while(Class::Config, "cannot write the box's spec")
+        })
         .and_then(|()| signed.as_ref().map_or(Ok(()), |signed| signed.write(&folder)));
     let recorded = written.and_then(|()| {
         record(state, wanted, &timings, |name| BoxRecord {

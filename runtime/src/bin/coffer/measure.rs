@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use coffer_platform::files::Platform;
 use coffer_platform::igvm_file;
 use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
+use coffer_rim::file::write_private;
 use coffer_runtime::id_block::SignedLaunch;
-use coffer_runtime::launch::{load_platform, write_private};
+use coffer_runtime::launch::load_platform;
 use coffer_spec::{Document, Tee};
 use coffer_verifier::abi::Measurement;
 
@@ -170,7 +171,7 @@ fn print(facts: &Facts, vcpus: u32, signed: Option<&SignedLaunch>, manifest: Opt
 
 fn write_igvm(plan: &LaunchPlan, out: &Path) -> Result<Facts, CliError> {
     let (bytes, measurement) = igvm_file::write(plan).class(Class::Internal)?;
-    write_private(out, &bytes)?;
+    write_private(out, &bytes).class_while(Class::Config, format!("cannot write {}", out.display()))?;
     Ok(vec![("igvm", out.display().to_string()), ("igvm_measurement", measurement.to_string())])
 }
 

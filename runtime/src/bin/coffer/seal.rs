@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{SealRequest, Sealed, UnsealRequest};
-use coffer_runtime::launch::write_private;
+use coffer_rim::file::write_private;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::{BoxRecord, Home, agent};
 use coffer_spec::{Capability, Document};
@@ -101,7 +101,7 @@ fn open(args: &Common, context: &Context) -> Result<(Home, BoxRecord, Document),
 fn finish(args: &Common, context: &Context, bytes: &[u8], rollback_protected: bool) -> Result<ExitCode, CliError> {
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         Some(path) => {
-            write_private(path, bytes)?;
+            write_private(path, bytes).class_while(Class::Config, format!("cannot write {}", path.display()))?;
             if context.json {
                 println!(
                     "{}",

@@ -5,6 +5,7 @@
 //! Never: prints a private key, or copies one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -184,7 +185,6 @@ fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_key_is_written_once_privately_and_read_for_its_purpose() {

@@ -120,11 +120,11 @@ impl Failure {
     /// What a person reads: `program: message`, and a line with the hint. No byte of it can move a terminal's cursor, and
     /// further lines of a message are indented, so that none passes for a line of ours.
     pub fn text(&self, program: &str) -> String {
-        let mut text = format!("{program}: {}\n", foreign_lines(&self.message));
-        if let Some(hint) = &self.hint {
-            text.push_str(&format!("hint: {}\n", foreign_lines(hint)));
+        let text = format!("{program}: {}\n", foreign_lines(&self.message));
+        match &self.hint {
+            Some(hint) => format!("{text}hint: {}\n", foreign_lines(hint)),
+            None => text,
         }
-        text
     }
 
     /// What a script reads: `{"error": {"class", "message", "hint"}}`.

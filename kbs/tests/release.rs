@@ -154,7 +154,7 @@ async fn evidence_of_one_connection_is_worth_nothing_on_another() {
     let first = kbs.connect(guest.clone()).await.unwrap();
     assert_eq!(ask(&first, PATH).await.unwrap(), VALUE);
     let recorded = guest.made.lock().unwrap().last().unwrap().clone();
-    assert_eq!(not_admitted(kbs.connect(Arc::new(Replay(recorded))).await), "binding-mismatch");
+    assert_eq!(not_admitted(kbs.connect(Arc::new(Replay(recorded))).await), "report-data");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

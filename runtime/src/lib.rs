@@ -19,6 +19,7 @@ pub mod tools;
 
 pub mod disk;
 pub mod id_block;
+pub mod kds;
 pub mod launch;
 pub mod qemu;
 pub mod signing_key;

@@ -16,8 +16,8 @@ use coffer_ratls::{
 };
 use coffer_rim::{Class, Failure};
 use coffer_verifier::{
-    AttestationResult, CheckLine, Claims, CrlPolicy, Endorsements, EvidencePolicy, ExpectedReportData, Reason,
-    TrustAnchors, UnixTime, abi::ReportData, appraise, evidence::Evidence, verify,
+    Appraisal, AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData,
+    Pair, TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
 use crate::hybrid::{self, HybridError};
@@ -116,90 +116,33 @@ pub fn load_or_init(folder: &Path) -> Result<Identity, OwnerKeyError> {
     }
 }
 
-/// How an appraisal ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Authentic and wanted.
-    Accepted,
-    /// Not what AMD, or a listed anchor, signed for this connection.
-    NotAuthentic,
-    /// Authentic, and not what is wanted.
-    Refused,
-}
-
-/// What the appraisal of a guest found, for people.
+/// Evidence that was made for a connection, and what the judge said of it.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// How it ended.
-    pub verdict: Verdict,
-    /// What an authentic report says, and the root it rests on; none if it is not authentic.
-    pub claims: Option<Claims>,
-    /// Every check, in order.
-    pub checks: Vec<CheckLine>,
-    /// Every reason against it.
-    pub reasons: Vec<Reason>,
-    /// The evidence that was judged.
+    /// What was judged.
     pub evidence: Evidence,
+    /// Verdict, reasons and every check.
+    pub appraisal: Appraisal,
 }
 
-/// Judges a guest as its owner would: the anchors listed, a fresh CRL, the policy.
+/// Judges a guest as its owner would: the anchors listed, a fresh CRL, the guest that is expected, and a policy on top,
+/// which can only narrow it.
 pub struct GuestAppraiser {
-    anchors: TrustAnchors,
-    policy: EvidencePolicy,
+    verifier: Verifier,
+    guest: ExpectedGuest,
     findings: Mutex<Option<Findings>>,
 }
 
 impl GuestAppraiser {
-    /// Judges by these.
-    pub fn new(anchors: TrustAnchors, policy: EvidencePolicy) -> Self {
-        Self { anchors, policy, findings: Mutex::new(None) }
+    /// Expects this guest. No policy makes another one acceptable.
+    pub fn new(anchors: TrustAnchors, policy: EvidencePolicy, guest: Pair) -> Self {
+        let verifier = Verifier { anchors, crl: CrlPolicy::Required, policy };
+        Self { verifier, guest: ExpectedGuest::Exactly(guest), findings: Mutex::new(None) }
     }
 
     /// What the last appraisal found; none if no evidence came that was made for the connection.
     pub fn findings(&self) -> Option<Findings> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn judge(&self, evidence: &Evidence, expected: &ReportData) -> (Findings, Option<AttestationResult>) {
-        let findings = |verdict, claims, checks, reasons| Findings {
-            verdict,
-            claims,
-            checks,
-            reasons,
-            evidence: evidence.clone(),
-        };
-        let not_authentic = |reason: Reason| {
-            (findings(Verdict::NotAuthentic, None, vec![CheckLine::from(&reason)], vec![reason]), None)
-        };
-        let endorsements = match Endorsements::from_evidence(evidence) {
-            Ok(endorsements) => endorsements,
-            Err(error) => {
-                let hint = "the host supplies the certificate table; ask it for AMD's";
-                return not_authentic(Reason::new("endorsements-malformed", error, "AMD's certificates", hint));
-            }
-        };
-        let verified = verify(
-            &evidence.report,
-            &endorsements,
-            &self.anchors,
-            &ExpectedReportData::Exactly(*expected),
-            &CrlPolicy::Required,
-            UnixTime::from(SystemTime::now()),
-        );
-        let verified = match verified {
-            Ok(verified) => verified,
-            Err(error) => return not_authentic(error.reason()),
-        };
-        match appraise(&verified, &self.policy) {
-            Ok(result) => {
-                (findings(Verdict::Accepted, Some(result.claims()), result.checks(), Vec::new()), Some(result))
-            }
-            Err(rejection) => {
-                let mut checks = verified.checks();
-                checks.extend_from_slice(rejection.checks());
-                (findings(Verdict::Refused, Some(verified.claims()), checks, rejection.reasons().to_vec()), None)
-            }
-        }
     }
 }
 
@@ -207,11 +150,12 @@ impl Appraiser for GuestAppraiser {
     type Admitted = AttestationResult;
 
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<AttestationResult, Refusal> {
-        let (findings, result) = self.judge(evidence, expected);
-        let code = if findings.verdict == Verdict::Refused { "refused" } else { "not-authentic" };
-        let detail = findings.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let expected = Expected { report_data: ExpectedReportData::Exactly(*expected), guest: self.guest.clone() };
+        let now = UnixTime::from(SystemTime::now());
+        let appraisal = self.verifier.judge(evidence, &Endorsements::new(), &expected, now);
+        let findings = Findings { evidence: evidence.clone(), appraisal: appraisal.clone() };
         *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = Some(findings);
-        result.ok_or(Refusal { code, detail })
+        appraisal.into_result().map_err(|refused| Refusal { code: refused.verdict().as_str(), detail: refused.why() })
     }
 }
 
@@ -246,6 +190,10 @@ pub async fn connect(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_verifier::{
+        Verdict,
+        abi::{HostData, Measurement},
+    };
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -263,9 +211,12 @@ mod tests {
 
     #[test]
     fn evidence_that_is_no_report_is_not_authentic() {
-        let appraiser = GuestAppraiser::new(TrustAnchors::amd(), EvidencePolicy::default_floor());
+        let guest = Pair { measurement: Measurement::new([1; 48]), host_data: HostData::new([2; 32]) };
+        let appraiser = GuestAppraiser::new(TrustAnchors::amd(), EvidencePolicy::default_floor(), guest);
         let refusal = appraiser.appraise(&Evidence::default(), &ReportData::new([0; 64])).unwrap_err();
         assert_eq!(refusal.code, "not-authentic");
-        assert_eq!(appraiser.findings().unwrap().verdict, Verdict::NotAuthentic);
+        let findings = appraiser.findings().unwrap();
+        assert_eq!(findings.appraisal.verdict(), Verdict::NotAuthentic);
+        assert_eq!(findings.appraisal.reasons()[0].code, "report-malformed");
     }
 }

@@ -177,7 +177,10 @@ mod tests {
         assert_eq!(report.id_key_digest(), facts.id_key_digest);
         assert_eq!(Some(report.author_key_digest()), facts.author_key_digest);
         assert!(report.key_info().author_key_en);
-        assert_eq!((report.family_id(), report.image_id(), report.guest_svn()), ([1; 16], [2; 16], 7));
+        assert_eq!(
+            (report.family_id().as_bytes(), report.image_id().as_bytes(), report.guest_svn()),
+            (&[1; 16], &[2; 16], 7)
+        );
         let alone = sign(plan.measurement(), GUEST_POLICY, None);
         let got =
             start(&alone).unwrap().into_processor().report(&ReportRequest::new(ReportData::new([0; 64]))).unwrap();

@@ -24,7 +24,7 @@ fn answer(scene: &Scene, set: &EvidenceSet) -> Result<Vec<String>, VerifyError> 
     let policy = EvidencePolicy::from_toml(&scene.policy_toml(installation())).unwrap();
     Ok(match appraise(&verified, &policy) {
         Ok(_) => Vec::new(),
-        Err(rejection) => rejection.reasons().iter().map(|reason| reason.code.to_owned()).collect(),
+        Err(rejection) => rejection.reasons().iter().map(|reason| reason.code.to_string()).collect(),
     })
 }
 

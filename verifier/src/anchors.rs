@@ -66,6 +66,11 @@ impl TrustAnchors {
         }
     }
 
+    /// The roots listed beside AMD's.
+    pub fn simulated(&self) -> &[SpkiDigest] {
+        &self.simulated
+    }
+
     /// True if evidence that is not AMD's may pass.
     pub fn accepts_simulated(&self) -> bool {
         !self.simulated.is_empty()

@@ -16,6 +16,22 @@ pub use policy_file::{PolicyFileError, STRICT};
 
 use crate::{CheckLine, Reason, claims::Claims, verify::VerifiedReport};
 
+/// The guest that is expected. It is demanded beside the policy, which can only narrow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectedGuest {
+    /// This platform for this workload, and no other.
+    Exactly(Pair),
+    /// One of these pairs, or a launch that one of these authors signed: what a key broker's references admit.
+    Admitted {
+        /// Measurement and workload, admitted together.
+        pairs: Vec<Pair>,
+        /// Authors.
+        signers: Vec<SignerRule>,
+    },
+    /// Waives it: the policy alone says which guests are accepted. A policy that names none accepts every genuine guest.
+    WhateverThePolicyAdmits,
+}
+
 /// Evidence that is authentic and meets a policy. Only [`appraise()`] makes one.
 #[derive(Clone, Debug)]
 pub struct AttestationResult {
@@ -33,7 +49,7 @@ pub struct Rejection {
 }
 
 fn codes(reasons: &[Reason]) -> String {
-    reasons.iter().map(|reason| reason.code).collect::<Vec<_>>().join(", ")
+    reasons.iter().map(|reason| reason.code.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Appraises authentic evidence.
@@ -41,11 +57,22 @@ fn codes(reasons: &[Reason]) -> String {
 /// # Errors
 /// [`Rejection`] with all reasons, never only the first.
 pub fn appraise(verified: &VerifiedReport, policy: &EvidencePolicy) -> Result<AttestationResult, Rejection> {
-    let floor = floor::apply(verified, policy);
-    if floor.reasons.is_empty() {
-        Ok(AttestationResult { verified: verified.clone(), checks: floor.checks, downgrades: Vec::new() })
+    appraise_guest(verified, policy, &ExpectedGuest::WhateverThePolicyAdmits)
+}
+
+/// The same, where one guest or a few are expected.
+pub(crate) fn appraise_guest(
+    verified: &VerifiedReport,
+    policy: &EvidencePolicy,
+    guest: &ExpectedGuest,
+) -> Result<AttestationResult, Rejection> {
+    let mut floor = floor::apply(verified, policy, guest);
+    let reasons = core::mem::take(&mut floor.reasons);
+    let checks = floor.lines();
+    if reasons.is_empty() {
+        Ok(AttestationResult { verified: verified.clone(), checks, downgrades: Vec::new() })
     } else {
-        Err(Rejection { reasons: floor.reasons, checks: floor.checks })
+        Err(Rejection { reasons, checks })
     }
 }
 
@@ -92,7 +119,7 @@ impl AttestationResult {
 
     /// Every check of authenticity and policy, in order.
     pub fn checks(&self) -> Vec<CheckLine> {
-        let mut all = self.verified.checks();
+        let mut all = self.verified.checks().to_vec();
         all.extend(self.checks.iter().cloned());
         all.extend(self.downgrades.iter().map(CheckLine::from));
         all

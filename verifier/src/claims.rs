@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Anchor, CrlStatus, UnixTime,
+    Anchor, CrlStatus, ReportBinding, UnixTime,
     abi::{
-        ChipId, Cpuid, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine, Report, ReportData,
-        ReportId, ReportTcbs, SigningKey, SpkiDigest,
+        ChipId, Cpuid, FamilyId, HostData, ImageId, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine,
+        Report, ReportData, ReportId, ReportTcbs, SigningKey, SpkiDigest,
     },
     verify::VerifiedReport,
 };
@@ -30,7 +30,11 @@ pub struct Claims {
     pub leaf: LeafClaims,
     /// Revocation.
     pub crl: CrlStatus,
-    /// REPORT_DATA was compared with a value the verifier computed.
+    /// First and last second at which the whole chain and the revocation list are valid.
+    pub valid: Validity,
+    /// What REPORT_DATA was shown to be.
+    pub report_data_binding: ReportBinding,
+    /// REPORT_DATA is a value the verifier demanded; false for the hash of an attachment, which shows nothing about when.
     pub report_data_bound: bool,
     /// The verifier's `now`.
     pub verified_at: UnixTime,
@@ -46,9 +50,9 @@ pub struct ReportClaims {
     /// POLICY, bit by bit.
     pub policy: PolicyClaims,
     /// FAMILY_ID.
-    pub family_id: String,
+    pub family_id: FamilyId,
     /// IMAGE_ID.
-    pub image_id: String,
+    pub image_id: ImageId,
     /// VMPL.
     pub vmpl: u32,
     /// PLATFORM_INFO, bit by bit.
@@ -118,10 +122,19 @@ pub struct LeafClaims {
     pub hwid: Option<String>,
     /// cspID; null for a VCEK.
     pub csp_id: Option<String>,
-    /// First second at which the whole chain is valid.
+    /// notBefore of the leaf.
     pub valid_from: UnixTime,
-    /// Last second at which the whole chain and the revocation list are valid.
+    /// notAfter of the leaf.
     pub valid_to: UnixTime,
+}
+
+/// A span of time, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Validity {
+    /// Not before.
+    pub from: UnixTime,
+    /// Not after.
+    pub to: UnixTime,
 }
 
 impl ReportClaims {
@@ -140,8 +153,8 @@ impl ReportClaims {
                 abi_minor,
                 bits: PolicyBit::ALL.into_iter().map(|bit| (bit.name(), policy.has(bit))).collect(),
             },
-            family_id: hex::encode(report.family_id()),
-            image_id: hex::encode(report.image_id()),
+            family_id: report.family_id(),
+            image_id: report.image_id(),
             vmpl: report.vmpl(),
             platform_info: PlatformClaims {
                 raw: info.to_string(),
@@ -169,7 +182,7 @@ impl ReportClaims {
 impl VerifiedReport {
     /// The serializable view.
     pub fn claims(&self) -> Claims {
-        let (valid_from, valid_to) = self.validity();
+        let ((from, to), (valid_from, valid_to)) = (self.validity(), self.leaf_validity());
         Claims {
             simulated: self.simulated(),
             anchor: self.anchor(),
@@ -184,6 +197,8 @@ impl VerifiedReport {
                 valid_to,
             },
             crl: self.crl(),
+            valid: Validity { from, to },
+            report_data_binding: self.binding(),
             report_data_bound: self.is_bound(),
             verified_at: self.verified_at(),
         }

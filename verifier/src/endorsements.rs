@@ -2,20 +2,37 @@
 //!
 //! A bag, not a chain: [`crate::verify()`] picks what fits the report. Host supplied as often as not, so untrusted.
 
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, LazyLock},
+};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Reason,
-    abi::{CertKind, CertTable, CertTableError, ProductLine, Report, SigningKey},
-    chain::{Certificate, CertificateError, Crl, CrlError},
+    Code, Reason,
+    abi::{CertKind, CertTable, CertTableError, ChipId},
+    chain::{Certificate, CertificateError, Crl, CrlError, LeafFacts},
     evidence::Evidence,
 };
 
 /// Everything at hand that may endorse a report.
+///
+/// What strangers send is bounded ([`Endorsements::from_evidence`]); what its caller adds is not, and a leaf is found by its
+/// chip among any number of them.
 #[derive(Clone, Debug, Default)]
 pub struct Endorsements {
-    certificates: Vec<Certificate>,
-    crls: Vec<Crl>,
+    certificates: Vec<Arc<Certificate>>,
+    crls: Vec<Arc<Crl>>,
+    /// SHA-256 of each, so that everything is held once.
+    held: HashSet<[u8; 32]>,
+    /// VCEKs by the chip they are issued for; VLEKs, which name none, under zero.
+    leaves: HashMap<ChipId, Vec<usize>>,
+    /// Changes with every certificate and list added.
+    fingerprint: [u8; 32],
+    /// Part of this crate, not given by anybody.
+    embedded: bool,
 }
 
 /// Why bytes are not endorsements.
@@ -64,24 +81,39 @@ impl EndorsementError {
 
     /// Code, found, expected and hint.
     pub fn reason(&self) -> Reason {
-        let hint = "give the certificates and the list as AMD's KDS serves them";
+        let hint = "give the certificates and the list as their issuer's key distribution service serves them";
         match self {
-            Self::Table(error) => Reason::new("certificate-table", error, "a certificate table", hint),
+            Self::Table(error) => Reason::new(Code::CertificateTable, error, "a certificate table", hint),
             Self::Certificate { source, .. } => {
-                Reason::new("certificate-form", source, "a certificate in AMD's form", hint)
+                Reason::new(Code::CertificateForm, source, "a certificate in AMD's form", hint)
             }
-            Self::Crl(error) => Reason::new("crl-form", error, "a complete revocation list in AMD's form", hint),
-            Self::Pem => Reason::new("pem", "damaged PEM text", "PEM blocks of one kind", hint),
+            Self::Crl(error) => Reason::new(Code::CrlForm, error, "a complete revocation list in AMD's form", hint),
+            Self::Pem => Reason::new(Code::Pem, "damaged PEM text", "PEM blocks of one kind", hint),
             Self::TooMany { what, limit } => {
-                Reason::new("too-many-endorsements", format!("more than {limit} {what}"), "one chain", hint)
+                Reason::new(Code::TooManyEndorsements, format!("more than {limit} {what}"), "one chain", hint)
             }
         }
     }
 }
 
-/// A chain has three; hosts send a few chains at most. Each may cost a public-key operation.
+/// What evidence may bring: a chain has three, hosts send a few chains at most, and each may cost a public-key operation.
 const MAX_CERTIFICATES: usize = 16;
 const MAX_CRLS: usize = 8;
+/// Up to here every leaf given is weighed against a report, so that one that does not fit is named; beyond, the chip decides.
+const FEW_LEAVES: usize = 16;
+
+/// ARK, ASK and ASVK of each product line. See `data/README.md`.
+const AMD_CHAINS: [&[u8]; 9] = [
+    include_bytes!("../data/milan_ask.der"),
+    include_bytes!("../data/milan_asvk.der"),
+    include_bytes!("../data/milan_ark.der"),
+    include_bytes!("../data/genoa_ask.der"),
+    include_bytes!("../data/genoa_asvk.der"),
+    include_bytes!("../data/genoa_ark.der"),
+    include_bytes!("../data/turin_ask.der"),
+    include_bytes!("../data/turin_asvk.der"),
+    include_bytes!("../data/turin_ark.der"),
+];
 
 impl Endorsements {
     /// None yet.
@@ -89,7 +121,22 @@ impl Endorsements {
         Self::default()
     }
 
-    /// What came with the evidence: the certificate table (DER or PEM entries) and the CRLs.
+    /// AMD's ARK, ASK and ASVK of every product line, so that a caller needs the leaf and the revocation list alone.
+    /// Endorsements like any other: pins and revocation list decide.
+    pub fn amd() -> &'static Self {
+        static AMD: LazyLock<Endorsements> = LazyLock::new(|| {
+            let mut all = Endorsements { embedded: true, ..Endorsements::default() };
+            for der in AMD_CHAINS {
+                // A test adds each; what did not parse would only be missing.
+                let _ = all.add_certificates(der);
+            }
+            all
+        });
+        &AMD
+    }
+
+    /// What came with the evidence: the certificate table (DER or PEM entries) and the CRLs, no more of either than a few
+    /// chains have.
     ///
     /// # Errors
     /// [`EndorsementError`], the first defect met.
@@ -97,11 +144,13 @@ impl Endorsements {
         let mut all = Self::from_cert_table(&evidence.cert_table)?;
         for crl in &evidence.crls {
             all.add_crl(crl)?;
+            all.bounded()?;
         }
         Ok(all)
     }
 
-    /// From a certificate table of the extended report. Entries of unknown kind are passed over.
+    /// From a certificate table of the extended report. Entries of unknown kind are passed over; the bounds of
+    /// [`Self::from_evidence`] hold.
     ///
     /// # Errors
     /// [`EndorsementError`].
@@ -115,20 +164,27 @@ impl Endorsements {
                 CertKind::Crl if !content.is_empty() => all.add_crl(content)?,
                 _ => {}
             }
+            all.bounded()?;
         }
         Ok(all)
     }
 
-    /// Adds one DER certificate, or all certificates of a PEM text.
+    /// What a stranger may bring, counted without what came twice.
+    fn bounded(&self) -> Result<(), EndorsementError> {
+        let too_many = |what, limit| Err(EndorsementError::TooMany { what, limit });
+        match (self.certificates.len(), self.crls.len()) {
+            (certificates, _) if certificates > MAX_CERTIFICATES => too_many("certificates", MAX_CERTIFICATES),
+            (_, crls) if crls > MAX_CRLS => too_many("revocation lists", MAX_CRLS),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds one DER certificate, or all certificates of a PEM text. What is here already is not added again.
     ///
     /// # Errors
     /// [`EndorsementError`]; nothing was added.
     pub fn add_certificates(&mut self, bytes: &[u8]) -> Result<(), EndorsementError> {
-        let ders = pem_or_der(bytes, "CERTIFICATE")?;
-        if self.certificates.len() + ders.len() > MAX_CERTIFICATES {
-            return Err(EndorsementError::TooMany { what: "certificates", limit: MAX_CERTIFICATES });
-        }
-        let parsed: Result<Vec<_>, _> = ders
+        let parsed: Result<Vec<_>, _> = pem_or_der(bytes, "CERTIFICATE")?
             .iter()
             .enumerate()
             .map(|(index, der)| {
@@ -136,146 +192,112 @@ impl Endorsements {
             })
             .collect();
         for certificate in parsed? {
-            if self.certificates.iter().all(|known| known.der() != certificate.der()) {
-                self.certificates.push(certificate);
-            }
+            self.hold_certificate(Arc::new(certificate));
         }
         Ok(())
     }
 
-    /// Adds one revocation list, DER or PEM.
+    /// Adds the revocation lists of a PEM text, or one in DER.
     ///
     /// # Errors
     /// [`EndorsementError`]; nothing was added.
     pub fn add_crl(&mut self, bytes: &[u8]) -> Result<(), EndorsementError> {
-        for der in pem_or_der(bytes, "X509 CRL")? {
-            if self.crls.len() == MAX_CRLS {
-                return Err(EndorsementError::TooMany { what: "revocation lists", limit: MAX_CRLS });
-            }
-            let crl = Crl::parse(&der)?;
-            if self.crls.iter().all(|known| known.der() != crl.der()) {
-                self.crls.push(crl);
-            }
+        let parsed: Result<Vec<_>, _> = pem_or_der(bytes, "X509 CRL")?.iter().map(|der| Crl::parse(der)).collect();
+        for crl in parsed? {
+            self.hold_crl(Arc::new(crl));
         }
         Ok(())
     }
 
     /// Adds another bag's content after this one's, so that what was here is tried first.
-    ///
-    /// # Errors
-    /// [`EndorsementError::TooMany`].
-    pub fn merge(&mut self, other: &Self) -> Result<(), EndorsementError> {
-        for certificate in &other.certificates {
-            self.add_certificates(certificate.der())?;
+    pub fn merge(&mut self, other: &Self) {
+        other.certificates.iter().for_each(|certificate| self.hold_certificate(Arc::clone(certificate)));
+        other.crls.iter().for_each(|crl| self.hold_crl(Arc::clone(crl)));
+    }
+
+    fn hold_certificate(&mut self, certificate: Arc<Certificate>) {
+        if !self.hold(certificate.der()) {
+            return;
         }
-        for crl in &other.crls {
-            self.add_crl(crl.der())?;
+        if let Some(facts) = certificate.leaf() {
+            self.leaves.entry(chip_of(facts)).or_default().push(self.certificates.len());
         }
-        Ok(())
+        self.certificates.push(certificate);
+    }
+
+    fn hold_crl(&mut self, crl: Arc<Crl>) {
+        if self.hold(crl.der()) {
+            self.crls.push(crl);
+        }
+    }
+
+    /// False if these bytes are held already.
+    fn hold(&mut self, der: &[u8]) -> bool {
+        let digest: [u8; 32] = Sha256::digest(der).into();
+        if !self.held.insert(digest) {
+            return false;
+        }
+        self.fingerprint = Sha256::new().chain_update(self.fingerprint).chain_update(digest).finalize().into();
+        true
     }
 
     /// The certificates.
-    pub fn certificates(&self) -> &[Certificate] {
-        &self.certificates
+    pub fn certificates(&self) -> impl ExactSizeIterator<Item = &Certificate> {
+        self.certificates.iter().map(|certificate| &**certificate)
     }
 
     /// The revocation lists.
-    pub fn crls(&self) -> &[Crl] {
-        &self.crls
+    pub fn crls(&self) -> impl ExactSizeIterator<Item = &Crl> {
+        self.crls.iter().map(|crl| &**crl)
     }
-}
 
-/// What is missing to decide about a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EndorsementKind {
-    /// The leaf.
-    Leaf(SigningKey),
-    /// ASK (for VCEKs) or ASVK (for VLEKs).
-    Intermediate(SigningKey),
-    /// ARK.
-    Root(SigningKey),
-    /// Revocation list.
-    Crl(SigningKey),
-}
+    /// Leaves that may be meant by a report of this chip: all of a few; of many, those of the chip and those of none.
+    pub(crate) fn leaves(&self, chip: &ChipId) -> Vec<&Certificate> {
+        let mut found: Vec<usize> = if self.leaves.values().map(Vec::len).sum::<usize>() <= FEW_LEAVES {
+            self.leaves.values().flatten().copied().collect()
+        } else {
+            [chip, &ChipId::new([0; ChipId::LEN])]
+                .into_iter()
+                .filter_map(|id| self.leaves.get(id))
+                .flatten()
+                .copied()
+                .collect()
+        };
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|index| &*self.certificates[index]).collect()
+    }
 
-/// Names exactly what to fetch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndorsementRequest {
-    /// What is missing.
-    pub kind: EndorsementKind,
-    /// Product line, where the report or a certificate tells.
-    pub product: Option<ProductLine>,
-    /// Where AMD's KDS has it; several if the product line is not known, none for a VLEK, which only the provider has.
-    pub urls: Vec<String>,
-}
+    /// Names what is held by the digests of it, in order.
+    pub(crate) const fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
 
-const KDS: &str = "https://kdsintf.amd.com";
-
-impl EndorsementRequest {
-    /// What `report` needs of one kind. `product`: its line, where known from elsewhere than the report.
-    pub fn for_report(report: &Report, kind: EndorsementKind, product: Option<ProductLine>) -> Self {
-        let product = product.or_else(|| report.product());
-        let candidates: &[ProductLine] = match &product {
-            Some(one) => core::slice::from_ref(one),
-            // Version 2 reports do not name their product; a CHIP_ID of eight bytes is Turin's.
-            None if report.chip_id().as_bytes()[8..].iter().all(|byte| *byte == 0) && !report.chip_id().is_zero() => {
-                &[ProductLine::Turin]
+    /// What was given, in a few words: `1 SEV-VCEK, 1 SEV-Genoa, 1 list`.
+    pub(crate) fn describe(bags: &[&Self]) -> String {
+        let mut names: BTreeMap<String, usize> = BTreeMap::new();
+        for bag in bags.iter().filter(|bag| !bag.embedded) {
+            for certificate in bag.certificates() {
+                *names.entry(certificate.role().to_string()).or_default() += 1;
             }
-            None => &[ProductLine::Milan, ProductLine::Genoa],
-        };
-        let urls = candidates
-            .iter()
-            .filter_map(|line| match kind {
-                EndorsementKind::Leaf(SigningKey::Vcek) => vcek_url(report, *line),
-                EndorsementKind::Leaf(_) => None,
-                EndorsementKind::Intermediate(key) | EndorsementKind::Root(key) => {
-                    Some(format!("{KDS}/{}/v1/{line}/cert_chain", path(key)))
-                }
-                EndorsementKind::Crl(key) => Some(format!("{KDS}/{}/v1/{line}/crl", path(key))),
-            })
-            .collect();
-        Self { kind, product, urls }
-    }
-}
-
-impl core::fmt::Display for EndorsementRequest {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let name = match self.kind {
-            EndorsementKind::Leaf(SigningKey::Vlek) => "VLEK certificate",
-            EndorsementKind::Leaf(_) => "VCEK certificate",
-            EndorsementKind::Intermediate(SigningKey::Vlek) => "ASVK certificate",
-            EndorsementKind::Intermediate(_) => "ASK certificate",
-            EndorsementKind::Root(_) => "ARK certificate",
-            EndorsementKind::Crl(_) => "certificate revocation list",
-        };
-        f.write_str(name)?;
-        if let Some(product) = self.product {
-            write!(f, " for {product}")?;
+            if !bag.crls.is_empty() {
+                *names.entry("revocation list".to_owned()).or_default() += bag.crls.len();
+            }
         }
-        Ok(())
+        if names.is_empty() {
+            return "none".to_owned();
+        }
+        names.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
     }
 }
 
-fn path(key: SigningKey) -> &'static str {
-    match key {
-        SigningKey::Vlek => "vlek",
-        SigningKey::Vcek | SigningKey::None => "vcek",
+/// CHIP_ID of the reports this leaf endorses: hwID, zeros behind it. Zero for a VLEK.
+fn chip_of(facts: &LeafFacts) -> ChipId {
+    let mut chip = [0; ChipId::LEN];
+    if let Some(hwid) = &facts.hwid {
+        chip[..hwid.len()].copy_from_slice(hwid);
     }
-}
-
-/// Source: AMD 57230, "VCEK certificate request". A masked CHIP_ID has no URL.
-fn vcek_url(report: &Report, product: ProductLine) -> Option<String> {
-    let chip = report.chip_id();
-    let tcb = report.tcbs(product).ok()?.reported;
-    if chip.is_zero() {
-        return None;
-    }
-    let hwid = hex::encode(&chip.as_bytes()[..product.hwid_len()]);
-    let fmc = tcb.fmc.map(|fmc| format!("fmcSPL={fmc:02}&")).unwrap_or_default();
-    Some(format!(
-        "{KDS}/vcek/v1/{product}/{hwid}?{fmc}blSPL={:02}&teeSPL={:02}&snpSPL={:02}&ucodeSPL={:02}",
-        tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode
-    ))
+    ChipId::new(chip)
 }
 
 /// DER as it is, or every block of one label of a PEM text; other labels are refused.

@@ -113,11 +113,22 @@ impl<'a> HclBlob<'a> {
         known("signature", 0, &[u32::from_le_bytes(*b"HCLA")], "HCLA")?;
         known("version", 4, &[1, 2], "1 or 2")?;
         known("request type", 0xc, &[2], "2 (SNP)")?;
+        known("status", 0x10, &[0], "0")?;
+        for at in [0x14, 0x18, 0x1c] {
+            known("reserved word", at, &[0], "0")?;
+        }
+        known("runtime version", RUNTIME + 4, &[1], "1")?;
         known("report type", RUNTIME + 8, &[2], "2 (SNP)")?;
         let length = word(RUNTIME + 16);
         let out_of_place = E::RuntimeLength { length, blob: bytes.len() };
         let end = JSON.checked_add(length as usize).ok_or(out_of_place.clone())?;
         let runtime = bytes.get(JSON..end).ok_or(out_of_place)?;
+        // Three lengths say the same: of the blob, of the runtime part with its header, of the JSON.
+        for (field, at, right) in [("length", 8, end), ("runtime length", RUNTIME, end - RUNTIME)] {
+            if usize::try_from(word(at)) != Ok(right) {
+                return Err(E::Header { field, found: word(at), expected: "the length of what follows it" });
+            }
+        }
         if bytes[end..].iter().any(|byte| *byte != 0) {
             return Err(E::Trailing);
         }
@@ -147,9 +158,10 @@ impl<'a> HclBlob<'a> {
         self.runtime
     }
 
-    /// What REPORT_DATA must hold for the runtime data to be the report's.
+    /// What REPORT_DATA must hold for the runtime data to be the report's. It shows that the two belong together, and nothing
+    /// about when the report was made or for whom: freshness is a matter of the vTPM's quote.
     pub const fn expected_report_data(&self) -> ExpectedReportData {
-        ExpectedReportData::Exactly(self.report_data)
+        ExpectedReportData::Attachment(self.report_data)
     }
 
     /// HCLAkPub, which signs the vTPM's quotes; to be believed once the report is verified with the binding above.

@@ -5,28 +5,38 @@
 //! the hash of a report is no identity. REPORT_ID is.
 //! Source: SNP ABI, ATTESTATION_REPORT and "Signature"; AMD 57230; RFC 5280 §6.
 
+use std::sync::Arc;
+
 use aws_lc_rs::signature::ParsedPublicKey;
 
+mod candidates;
 mod error;
 mod verified;
 
+use candidates::{find_crl, find_root, intermediates_of, leaf_candidates, missing};
+
 pub use error::{ChainError, VerifyError};
-pub use verified::{CrlStatus, VerifiedReport};
+pub use verified::{CrlStatus, ReportBinding, VerifiedReport};
 
 use crate::{
-    UnixTime,
-    abi::{ProductLine, Report, ReportData, SigningKey, WorkloadDigest, report::VMPL_HOST},
+    CheckLine, Code, Cost, UnixTime,
+    abi::{Report, ReportData, SigningKey, SpkiDigest, report::VMPL_HOST},
     anchors::{Anchor, TrustAnchors},
-    chain::{Certificate, CertificateRole, Crl, LeafFacts},
-    endorsements::{EndorsementKind, EndorsementRequest, Endorsements},
+    chain::{Certificate, CertificateRole, LeafFacts},
+    endorsement_request::EndorsementKind,
+    endorsements::Endorsements,
     evidence::Evidence,
+    trail::Trail,
 };
 
 /// What REPORT_DATA must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExpectedReportData {
-    /// Exactly this; see [`crate::binding`].
+    /// Exactly this, which the caller computed from its own challenge or connection; see [`crate::binding`].
     Exactly(ReportData),
+    /// The hash of data the report travelled with. It shows that the two belong together, and neither when nor for whom the
+    /// report was made: whoever has both may show both again.
+    Attachment(ReportData),
     /// Waives the binding: the report may be old, and made for anybody.
     Any,
 }
@@ -49,11 +59,50 @@ pub enum CrlPolicy {
 pub struct VerifiedChain {
     leaf_key: ParsedPublicKey,
     leaf: LeafFacts,
-    leaf_spki: crate::abi::SpkiDigest,
+    leaf_spki: SpkiDigest,
+    leaf_validity: (UnixTime, UnixTime),
     anchor: Anchor,
     not_before: UnixTime,
     not_after: UnixTime,
     crl: CrlStatus,
+    /// What was checked, as it was checked.
+    lines: Arc<[CheckLine]>,
+}
+
+/// With what a chain is built, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    /// Tried in this order.
+    pub bags: &'a [&'a Endorsements],
+    pub anchors: &'a TrustAnchors,
+    pub crl: &'a CrlPolicy,
+    pub now: UnixTime,
+}
+
+/// The first of several attempts that succeeds; else the first failure, with what had been checked until then.
+fn first_of<T, R>(
+    attempts: impl IntoIterator<Item = T>,
+    trail: &mut Trail,
+    mut attempt: impl FnMut(T, &mut Trail) -> Result<R, VerifyError>,
+) -> Option<Result<R, VerifyError>> {
+    let mut first_error = None;
+    for one in attempts {
+        let mut own = Trail::new();
+        match attempt(one, &mut own) {
+            Ok(done) => {
+                trail.append(own);
+                return Some(Ok(done));
+            }
+            Err(error) => {
+                trail.cost += core::mem::take(&mut own.cost);
+                first_error.get_or_insert((error, own));
+            }
+        }
+    }
+    first_error.map(|(error, own)| {
+        trail.append(own);
+        Err(error)
+    })
 }
 
 /// Verifies one report: chain, then report.
@@ -68,21 +117,23 @@ pub fn verify(
     crl: &CrlPolicy,
     now: UnixTime,
 ) -> Result<VerifiedReport, VerifyError> {
-    let report = Report::parse(report)?;
-    precheck(&report)?;
-    let candidates = leaf_candidates(&report, endorsements)?;
-    let mut first_error = None;
-    for leaf in candidates {
-        match VerifiedChain::build(&report, leaf, endorsements, anchors, crl, now)
-            .and_then(|chain| chain.check_report(report.clone(), expected, now))
-        {
-            Ok(verified) => return Ok(verified),
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    Err(first_error.unwrap_or_else(|| missing(&report, EndorsementKind::Leaf(report.signing_key()), None)))
+    let given = Given { bags: &[endorsements], anchors, crl, now };
+    let mut trail = Trail::new();
+    let report = well_formed(report, &mut trail)?;
+    let (_, verified) = VerifiedChain::authenticate(&report, &given, expected, &mut trail)?;
+    Ok(verified.with_trail(trail))
+}
+
+/// A report worth looking for certificates for.
+pub(crate) fn well_formed(bytes: &[u8], trail: &mut Trail) -> Result<Report, VerifyError> {
+    let report = Report::parse(bytes)?;
+    trail.pass(
+        Code::ReportMalformed,
+        format_args!("version {}", report.version()),
+        "version 2 to 5, reserved bytes and bits as they must be",
+    );
+    precheck(&report, trail)?;
+    Ok(report)
 }
 
 /// Verifies evidence as it travelled: what came with it is tried first, then `others`; the workload spec it carries must be
@@ -98,77 +149,81 @@ pub fn verify_evidence(
     crl: &CrlPolicy,
     now: UnixTime,
 ) -> Result<VerifiedReport, VerifyError> {
-    let mut endorsements = Endorsements::from_evidence(evidence)?;
-    endorsements.merge(others)?;
-    let verified = verify(&evidence.report, &endorsements, anchors, expected, crl, now)?;
-    if !evidence.workload_spec.is_empty() {
-        let computed = WorkloadDigest::of(&evidence.workload_spec);
-        let stated = verified.report.host_data();
-        if computed.host_data() != stated {
-            return Err(VerifyError::WorkloadSpec { computed, stated });
-        }
-    }
-    Ok(verified)
+    let sent = Endorsements::from_evidence(evidence)?;
+    let given = Given { bags: &[&sent, others], anchors, crl, now };
+    let mut trail = Trail::new();
+    let report = well_formed(&evidence.report, &mut trail)?;
+    let (_, verified) = VerifiedChain::authenticate(&report, &given, expected, &mut trail)?;
+    verified.with_spec(&evidence.workload_spec, &mut trail).map(|verified| verified.with_trail(trail))
 }
 
 /// What can be refused without any certificate.
-fn precheck(report: &Report) -> Result<(), VerifyError> {
+fn precheck(report: &Report, trail: &mut Trail) -> Result<(), VerifyError> {
     if report.vmpl() == VMPL_HOST {
         return Err(VerifyError::HostRequested);
     }
+    trail.pass(Code::HostRequested, format_args!("VMPL {}", report.vmpl()), "VMPL 0 to 3");
     let key = report.key_info();
     if key.signing_key == SigningKey::None || (key.mask_chip_key && key.signing_key == SigningKey::Vcek) {
         return Err(VerifyError::NotSigned);
     }
+    trail.pass(Code::NotSigned, format_args!("by a {}", key.signing_key), "a VCEK or VLEK signature");
     if let (Some(cpu), None) = (report.cpuid(), report.product()) {
         return Err(VerifyError::UnknownProduct { family: cpu.family, model: cpu.model });
+    }
+    match report.product() {
+        Some(product) => trail.pass(Code::ProductUnknown, product, "Milan, Genoa or Turin"),
+        None => trail.skip(Code::ProductUnknown, "a version 2 report does not state its processor"),
     }
     Ok(())
 }
 
-/// Leaves of the stated kind, those that fit the report by their extensions first; at most two are tried.
-fn leaf_candidates<'a>(report: &Report, endorsements: &'a Endorsements) -> Result<Vec<&'a Certificate>, VerifyError> {
-    let kind = report.signing_key();
-    let mut leaves: Vec<(bool, &Certificate)> = endorsements
-        .certificates()
-        .iter()
-        .filter_map(|certificate| match certificate.leaf() {
-            Some(facts) if facts.key == kind => Some((check_facts(report, facts).is_err(), certificate)),
-            _ => None,
-        })
-        .collect();
-    leaves.sort_by_key(|(misfit, _)| *misfit);
-    if leaves.is_empty() {
-        return Err(missing(report, EndorsementKind::Leaf(kind), None));
-    }
-    Ok(leaves.into_iter().take(2).map(|(_, certificate)| certificate).collect())
-}
-
-fn missing(report: &Report, kind: EndorsementKind, product: Option<ProductLine>) -> VerifyError {
-    VerifyError::Missing(Box::new(EndorsementRequest::for_report(report, kind, product)))
-}
-
-/// What the leaf certifies against what the report says.
-fn check_facts(report: &Report, leaf: &LeafFacts) -> Result<(), VerifyError> {
+/// What the leaf certifies against what the report says. `found` is always the report's side, `expected` the leaf's.
+fn check_facts(report: &Report, leaf: &LeafFacts, trail: &mut Trail) -> Result<(), VerifyError> {
     if report.signing_key() != leaf.key {
         return Err(VerifyError::SigningKey { stated: report.signing_key(), certified: leaf.key });
     }
+    trail.pass(Code::SigningKey, report.signing_key(), format_args!("{}, as the leaf is one", leaf.key));
     if let Some(stated) = report.product()
         && stated != leaf.product
     {
         return Err(VerifyError::Product { stated, certified: leaf.product });
     }
+    match report.product() {
+        Some(stated) => {
+            trail.pass(Code::Product, stated, format_args!("{}, as the {} certifies", leaf.product, leaf.key));
+        }
+        None => trail.skip(
+            Code::Product,
+            format!("a version 2 report does not state its product; its {} says {}", leaf.key, leaf.product),
+        ),
+    }
     let tcbs = report.tcbs(leaf.product).map_err(crate::abi::ReportError::from)?;
     if tcbs.reported != leaf.tcb {
         return Err(VerifyError::Tcb { key: leaf.key, reported: tcbs.reported, certified: leaf.tcb });
     }
-    if let Some(hwid) = &leaf.hwid {
-        let chip = report.chip_id();
-        let (id, rest) = chip.as_bytes().split_at(leaf.product.hwid_len());
-        // A masked CHIP_ID is all zero; then the signature alone ties the report to the certified chip.
-        if !chip.is_zero() && (id != hwid || rest.iter().any(|byte| *byte != 0)) {
-            return Err(VerifyError::ChipId { reported: Box::new(chip), certified: hwid.clone() });
+    trail.pass(Code::Tcb, tcbs.reported, format_args!("{}, as the {} certifies", leaf.tcb, leaf.key));
+    let chip = report.chip_id();
+    match &leaf.hwid {
+        Some(hwid) => {
+            let (id, rest) = chip.as_bytes().split_at(leaf.product.hwid_len());
+            // A masked CHIP_ID is all zero; then the signature alone ties the report to the certified chip.
+            if !chip.is_zero() && (id != hwid || rest.iter().any(|byte| *byte != 0)) {
+                return Err(VerifyError::ChipId { reported: Box::new(chip), certified: hwid.clone() });
+            }
+            if chip.is_zero() {
+                trail.skip(
+                    Code::ChipId,
+                    "the report masks its CHIP_ID: the signature alone ties it to the certified chip",
+                );
+            } else {
+                trail.pass(Code::ChipId, chip, format_args!("{}, as the VCEK certifies", hex::encode(hwid)));
+            }
         }
+        None => trail.skip(
+            Code::ChipId,
+            format!("a VLEK certifies no chip but a provider: {}", leaf.csp_id.as_deref().unwrap_or("not named")),
+        ),
     }
     Ok(())
 }
@@ -185,60 +240,59 @@ impl VerifiedChain {
         crl: &CrlPolicy,
         now: UnixTime,
     ) -> Result<Self, VerifyError> {
-        precheck(report)?;
-        let mut first_error = None;
-        for leaf in leaf_candidates(report, endorsements)? {
-            match Self::build(report, leaf, endorsements, anchors, crl, now) {
-                Ok(chain) => return Ok(chain),
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        Err(first_error.unwrap_or_else(|| missing(report, EndorsementKind::Leaf(report.signing_key()), None)))
+        let mut trail = Trail::new();
+        precheck(report, &mut trail)?;
+        Self::find(report, &Given { bags: &[endorsements], anchors, crl, now }, &mut trail)
     }
 
-    fn build(
+    /// The chain this report needs, from what is given. Its lines stay with it.
+    fn find(report: &Report, given: &Given<'_>, trail: &mut Trail) -> Result<Self, VerifyError> {
+        let leaves = leaf_candidates(report, given)?;
+        first_of(leaves, trail, |leaf, trail| Self::build(report, leaf, given, trail))
+            .unwrap_or_else(|| Err(missing(report, EndorsementKind::Leaf(report.signing_key()), None, given)))
+    }
+
+    /// The chain under which this report holds: where two leaves fit by what they certify, the signature decides.
+    pub(crate) fn authenticate(
         report: &Report,
-        leaf: &Certificate,
-        endorsements: &Endorsements,
-        anchors: &TrustAnchors,
-        crl: &CrlPolicy,
-        now: UnixTime,
-    ) -> Result<Self, VerifyError> {
+        given: &Given<'_>,
+        expected: &ExpectedReportData,
+        trail: &mut Trail,
+    ) -> Result<(Self, VerifiedReport), VerifyError> {
+        let leaves = leaf_candidates(report, given)?;
+        first_of(leaves, trail, |leaf, trail| {
+            let chain = Self::build(report, leaf, given, trail)?;
+            let verified = chain.check_report(report, expected, given.now, trail)?;
+            Ok((chain, verified))
+        })
+        .unwrap_or_else(|| Err(missing(report, EndorsementKind::Leaf(report.signing_key()), None, given)))
+    }
+
+    fn build(report: &Report, leaf: &Certificate, given: &Given<'_>, trail: &mut Trail) -> Result<Self, VerifyError> {
         let facts = leaf.leaf().ok_or(ChainError::Key { certificate: leaf.role() })?;
-        check_facts(report, facts)?;
+        check_facts(report, facts, &mut Trail::silent())?;
         // AMD replaced a Genoa ASK under the same name, and a host may send the old one beside the right one: two are tried.
-        let intermediates = endorsements.certificates().iter().filter(|c| {
-            matches!(c.role(), CertificateRole::Intermediate(_, key) if key == facts.key)
-                && c.subject() == leaf.issuer()
-        });
-        let mut first_error = None;
-        for intermediate in intermediates.take(2) {
-            match Self::build_under(report, (leaf, facts), intermediate, endorsements, anchors, crl, now) {
-                Ok(chain) => return Ok(chain),
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        Err(first_error
-            .unwrap_or_else(|| missing(report, EndorsementKind::Intermediate(facts.key), Some(facts.product))))
+        let intermediates = intermediates_of(leaf, facts, given);
+        first_of(intermediates.into_iter().take(2), trail, |intermediate, trail| {
+            Self::build_under(report, (leaf, facts), intermediate, given, trail)
+        })
+        .unwrap_or_else(|| Err(missing(report, EndorsementKind::Intermediate(facts.key), Some(facts.product), given)))
     }
 
     fn build_under(
         report: &Report,
         (leaf, facts): (&Certificate, &LeafFacts),
         intermediate: &Certificate,
-        endorsements: &Endorsements,
-        anchors: &TrustAnchors,
-        crl: &CrlPolicy,
-        now: UnixTime,
+        given: &Given<'_>,
+        trail: &mut Trail,
     ) -> Result<Self, VerifyError> {
+        let now = given.now;
         if intermediate.role() != CertificateRole::Intermediate(facts.product, facts.key) {
             return Err(ChainError::ForeignIssuer { leaf: facts.product, issuer: intermediate.role() }.into());
         }
-        let (root, anchor) = find_root(report, facts, intermediate, endorsements, anchors)?;
+        trail.pass(Code::Issuer, intermediate.role(), format_args!("the issuer for {}", facts.product));
+        let (root, anchor) = find_root(report, facts, intermediate, given)?;
+        trail.pass(Code::UntrustedRoot, anchor, "a pinned or listed root");
 
         let mut not_before = UnixTime(i64::MIN);
         let mut not_after = UnixTime(i64::MAX);
@@ -250,37 +304,57 @@ impl VerifiedChain {
             not_before = not_before.max(from);
             not_after = not_after.min(to);
         }
+        trail.pass(
+            Code::CertificateDates,
+            format_args!("all valid from {not_before} to {not_after}"),
+            format_args!("valid at {now}"),
+        );
 
         let root_key = root.authority_key().ok_or(ChainError::Key { certificate: root.role() })?;
         let issuer_key = intermediate.authority_key().ok_or(ChainError::Key { certificate: intermediate.role() })?;
         let leaf_key = leaf.leaf_key().ok_or(ChainError::Key { certificate: leaf.role() })?;
+        trail.pass(Code::CertificateKey, "RSA-4096, RSA-4096, P-384", "usable public keys");
         for (certificate, key, issuer) in
             [(root, &root_key, root), (intermediate, &root_key, root), (leaf, &issuer_key, intermediate)]
         {
+            trail.cost.rsa += 1;
             if !certificate.is_signed_by(key) {
                 let (certificate, issuer) = (certificate.role(), issuer.role());
                 return Err(ChainError::Signature { certificate, issuer }.into());
             }
         }
+        trail.pass(
+            Code::CertificateSignature,
+            format_args!("{}, {}, {}", root.role(), intermediate.role(), leaf.role()),
+            "each signed by the one before it, RSA-PSS with SHA-384",
+        );
 
-        let crl = match crl {
-            CrlPolicy::Waived => CrlStatus::Waived,
+        let crl = match given.crl {
+            CrlPolicy::Waived => {
+                for code in [Code::CrlSignature, Code::CrlDates, Code::CrlNumber, Code::Revoked] {
+                    trail.waive(code, "nothing", "waived by the caller");
+                }
+                CrlStatus::Waived
+            }
             CrlPolicy::Required | CrlPolicy::AtLeast(_) => {
-                let least = if let CrlPolicy::AtLeast(number) = crl { *number } else { 0 };
-                let list = find_crl(report, facts, root, &root_key, endorsements, least, now)?;
+                let least = if let CrlPolicy::AtLeast(number) = given.crl { *number } else { 0 };
+                let list = find_crl(report, facts, root, &root_key, given, least, trail)?;
                 for certificate in [root, intermediate, leaf] {
                     if list.revokes(certificate.serial()) {
                         let (certificate, number) = (certificate.role(), list.number());
                         return Err(ChainError::Revoked { certificate, number }.into());
                     }
                 }
-                let (_, next_update) = list.validity();
+                trail.pass(Code::Revoked, format_args!("none of the chain on list {}", list.number()), "not revoked");
+                let (this_update, next_update) = list.validity();
                 not_after = not_after.min(next_update);
-                CrlStatus::Checked { number: list.number(), next_update }
+                CrlStatus::Checked { number: list.number(), this_update, next_update }
             }
         };
-        let (leaf, leaf_spki) = (facts.clone(), leaf.spki_digest());
-        Ok(Self { leaf_key, leaf, leaf_spki, anchor, not_before, not_after, crl })
+        let (leaf_spki, leaf_validity, leaf) = (leaf.spki_digest(), leaf.validity(), facts.clone());
+        trail.pass(Code::EndorsementMissing, "all of the chain", "leaf, intermediate, root and revocation list");
+        let lines = trail.lines.as_slice().into();
+        Ok(Self { leaf_key, leaf, leaf_spki, leaf_validity, anchor, not_before, not_after, crl, lines })
     }
 
     /// Verifies a report under this chain's leaf: dates, what the leaf certifies, signature, REPORT_DATA.
@@ -293,22 +367,25 @@ impl VerifiedChain {
         expected: &ExpectedReportData,
         now: UnixTime,
     ) -> Result<VerifiedReport, VerifyError> {
-        let report = Report::parse(report)?;
-        precheck(&report)?;
-        self.check_report(report, expected, now)
+        let mut trail = Trail::new();
+        let report = well_formed(report, &mut trail)?;
+        trail.lines.extend_from_slice(&self.lines);
+        let verified = self.check_report(&report, expected, now, &mut trail)?;
+        Ok(verified.with_trail(trail))
     }
 
-    fn check_report(
+    /// The report's own checks, written behind those in `trail`, which the caller hands to the report when it is done.
+    pub(crate) fn check_report(
         &self,
-        report: Report,
+        report: &Report,
         expected: &ExpectedReportData,
         now: UnixTime,
+        trail: &mut Trail,
     ) -> Result<VerifiedReport, VerifyError> {
         if now < self.not_before || now > self.not_after {
-            let (from, to) = (self.not_before, self.not_after);
-            return Err(ChainError::Dates { certificate: CertificateRole::Leaf(self.leaf.key), from, to, now }.into());
+            return Err(self.out_of_date(now).into());
         }
-        check_facts(&report, &self.leaf)?;
+        check_facts(report, &self.leaf, trail)?;
         // R and S are little-endian in the report; aws-lc takes them big-endian and refuses 0 and values not below n.
         let (mut r, mut s) = report.signature();
         r.reverse();
@@ -316,31 +393,57 @@ impl VerifiedChain {
         let mut signature = [0; 96];
         signature[..48].copy_from_slice(&r);
         signature[48..].copy_from_slice(&s);
+        trail.cost.ecdsa += 1;
         self.leaf_key
             .verify_sig(report.signed_bytes(), &signature)
             .map_err(|_| VerifyError::Signature { key: self.leaf.key })?;
-        if let ExpectedReportData::Exactly(expected) = expected {
-            let found = report.report_data();
-            if found != *expected {
-                return Err(VerifyError::ReportData { found: Box::new(found), expected: Box::new(*expected) });
-            }
-        }
+        trail.pass(Code::Signature, "verifies", format_args!("ECDSA P-384 by the {}", self.leaf.key));
+        check_binding(report, expected, trail)?;
         let tcbs = report.tcbs(self.leaf.product).map_err(crate::abi::ReportError::from)?;
         Ok(VerifiedReport {
-            report,
+            report: report.clone(),
             tcbs,
             leaf: self.leaf.clone(),
             leaf_spki: self.leaf_spki,
+            leaf_validity: self.leaf_validity,
             anchor: self.anchor,
             valid: (self.not_before, self.not_after),
             crl: self.crl,
-            bound: matches!(expected, ExpectedReportData::Exactly(_)),
+            binding: expected.into(),
             verified_at: now,
+            lines: Vec::new(),
+            cost: Cost::default(),
+            workload: None,
         })
     }
 
+    /// What was checked when it was made.
+    pub(crate) fn lines(&self) -> &[CheckLine] {
+        &self.lines
+    }
+
+    /// With lines of what was checked on the way to it before its own.
+    pub(crate) fn behind(mut self, mut lines: Vec<CheckLine>) -> Self {
+        lines.extend_from_slice(&self.lines);
+        self.lines = lines.into();
+        self
+    }
+
+    /// Which of its dates has passed: a certificate's, or the revocation list's.
+    fn out_of_date(&self, now: UnixTime) -> ChainError {
+        match self.crl {
+            CrlStatus::Checked { number, this_update, next_update } if now > next_update => {
+                ChainError::CrlDates { number, from: this_update, to: next_update, now }
+            }
+            _ => {
+                let (from, to) = (self.not_before, self.not_after);
+                ChainError::Dates { certificate: CertificateRole::Leaf(self.leaf.key), from, to, now }
+            }
+        }
+    }
+
     /// SHA-256 of the leaf's SubjectPublicKeyInfo.
-    pub const fn leaf_spki(&self) -> crate::abi::SpkiDigest {
+    pub const fn leaf_spki(&self) -> SpkiDigest {
         self.leaf_spki
     }
 
@@ -355,66 +458,32 @@ impl VerifiedChain {
     }
 }
 
-/// The root the intermediate names, if it is an anchor.
-fn find_root<'a>(
-    report: &Report,
-    facts: &LeafFacts,
-    intermediate: &Certificate,
-    endorsements: &'a Endorsements,
-    anchors: &TrustAnchors,
-) -> Result<(&'a Certificate, Anchor), VerifyError> {
-    let roots = || {
-        endorsements.certificates().iter().filter(|c| {
-            matches!(c.role(), CertificateRole::Root(_))
-                && c.subject() == intermediate.issuer()
-                && c.issuer() == c.subject()
-        })
-    };
-    let anchored = roots().find_map(|root| {
-        if root.role() != CertificateRole::Root(facts.product) {
-            return None;
+/// REPORT_DATA against what is expected of it.
+fn check_binding(report: &Report, expected: &ExpectedReportData, trail: &mut Trail) -> Result<(), VerifyError> {
+    let found = report.report_data();
+    match expected {
+        ExpectedReportData::Exactly(expected) => {
+            if found != *expected {
+                return Err(VerifyError::ReportData { found: Box::new(found), expected: Box::new(*expected) });
+            }
+            trail.pass(Code::ReportData, found, format_args!("{expected}, as this verifier demands"));
+            trail.skip(Code::RuntimeData, "nothing came with the report that REPORT_DATA should hash");
         }
-        Some((root, anchors.find(root.spki_digest(), facts.product)?))
-    });
-    match (anchored, roots().next()) {
-        (Some(found), _) => Ok(found),
-        (None, Some(root)) => {
-            Err(ChainError::UntrustedRoot { spki: root.spki_digest(), product: facts.product }.into())
+        ExpectedReportData::Attachment(hash) => {
+            if found != *hash {
+                return Err(VerifyError::Attachment { found: Box::new(found), expected: Box::new(*hash) });
+            }
+            trail.waive(Code::ReportData, found, "nothing demanded: it may have been made at any time, for anybody");
+            trail.pass(Code::RuntimeData, found, format_args!("{hash}, the hash of the runtime data"));
         }
-        (None, None) => Err(missing(report, EndorsementKind::Root(facts.key), Some(facts.product))),
+        ExpectedReportData::Any => {
+            trail.waive(
+                Code::ReportData,
+                found,
+                "waived by the caller: it may have been made at any time, for anybody",
+            );
+            trail.skip(Code::RuntimeData, "nothing came with the report that REPORT_DATA should hash");
+        }
     }
-}
-
-/// The newest list by this root that is valid now. A list that fails its own checks is passed over, unless there is
-/// no other: then its failure is the answer.
-fn find_crl<'a>(
-    report: &Report,
-    facts: &LeafFacts,
-    root: &Certificate,
-    root_key: &ParsedPublicKey,
-    endorsements: &'a Endorsements,
-    least: u64,
-    now: UnixTime,
-) -> Result<&'a Crl, VerifyError> {
-    let mut lists: Vec<&Crl> = endorsements.crls().iter().filter(|list| list.issuer() == root.subject()).collect();
-    lists.sort_by_key(|list| core::cmp::Reverse(list.number()));
-    let mut first_error = None;
-    for list in lists {
-        let (from, to) = list.validity();
-        let number = list.number();
-        let error = if !list.is_signed_by(root_key) {
-            ChainError::CrlSignature { issuer: root.role() }
-        } else if now < from || now > to {
-            ChainError::CrlDates { number, from, to, now }
-        } else if number < least {
-            ChainError::CrlNumber { found: number, least }
-        } else {
-            return Ok(list);
-        };
-        first_error.get_or_insert(error);
-    }
-    Err(match first_error {
-        Some(error) => error.into(),
-        None => missing(report, EndorsementKind::Crl(facts.key), Some(facts.product)),
-    })
+    Ok(())
 }

@@ -3,7 +3,7 @@
 mod forge;
 
 use coffer_verifier::{
-    Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, Rejection, SignerRule, TcbMinimum, TcbRule,
+    Accept, BitRule, Code, EvidencePolicy, FirmwareRule, Outcome, Pair, Rejection, SignerRule, TcbMinimum, TcbRule,
     abi::{
         ChipId, FamilyId, HostData, ImageId, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine,
         report::offset,
@@ -16,7 +16,7 @@ fn refused(spoil: impl FnOnce(&mut World), policy: &EvidencePolicy) -> Vec<&'sta
     let mut world = World::new();
     spoil(&mut world);
     let verified = world.verify().unwrap();
-    let codes = |rejection: Rejection| rejection.reasons().iter().map(|reason| reason.code).collect();
+    let codes = |rejection: Rejection| rejection.reasons().iter().map(|reason| reason.code.as_str()).collect();
     appraise(&verified, policy).map_or_else(codes, |_| Vec::new())
 }
 
@@ -44,13 +44,13 @@ fn all_reasons_come_at_once_each_with_a_hint() {
     world.patch(offset::POLICY + 2, &[0x0f]);
     let policy = with(|p| p.measurements = Accept::Only(vec![]));
     let rejection = appraise(&world.verify().unwrap(), &policy).unwrap_err();
-    let codes: Vec<_> = rejection.reasons().iter().map(|reason| reason.code).collect();
+    let codes: Vec<_> = rejection.reasons().iter().map(|reason| reason.code.as_str()).collect();
     assert_eq!(codes, ["vmpl", "migration-agent", "debug", "measurement"]);
     for reason in rejection.reasons() {
         assert!(!reason.hint.is_empty() && !reason.found.is_empty() && !reason.expected.is_empty(), "{reason}");
     }
-    assert!(rejection.checks().iter().any(|check| check.ok));
-    assert_eq!(rejection.checks().iter().filter(|check| !check.ok).count(), 4);
+    assert!(rejection.checks().iter().any(|check| check.outcome == Outcome::Passed));
+    assert_eq!(rejection.checks().iter().filter(|check| check.outcome == Outcome::Failed).count(), 4);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn a_downgraded_result_says_why_and_stays_downgraded() {
     let verified = World::new().verify().unwrap();
     let mut result = appraise(&verified, &EvidencePolicy::default_floor()).unwrap();
     assert!(result.is_affirming());
-    result.downgrade(coffer_verifier::Reason::new("rego", "false", "true", "see the policy"));
+    result.downgrade(coffer_verifier::Reason::new(Code::Rego, "false", "true", "see the policy"));
     assert!(!result.is_affirming());
-    assert!(result.checks().iter().any(|check| check.code == "rego" && !check.ok));
+    assert!(result.checks().iter().any(|check| check.code == "rego" && !check.is_fine()));
 }

@@ -44,7 +44,10 @@ fn every_vector_ends_as_its_manifest_says() {
                     Err(rejection) => (6, rejection.to_string()),
                     Ok(result) => {
                         assert!(!result.simulated(), "{name}");
-                        assert!(result.checks().iter().all(|check| check.ok), "{name}");
+                        assert!(
+                            result.checks().iter().all(|check| check.outcome != coffer_verifier::Outcome::Failed),
+                            "{name}"
+                        );
                         (0, String::new())
                     }
                 },
@@ -133,7 +136,8 @@ fn a_genuine_pem_certificate_table_endorses_its_report() {
     let report = read(&folder, "report.bin");
     let missing = verify_amd(&report, &all).unwrap_err().reason();
     assert_eq!(missing.code, "endorsement-missing");
-    assert!(missing.hint.contains("https://kdsintf.amd.com/vcek/v1/Genoa/crl"), "{}", missing.hint);
+    assert_eq!(missing.expected, "certificate revocation list for Genoa");
+    assert_eq!(missing.found, "1 ARK-Genoa, 1 SEV-Genoa, 1 SEV-VCEK");
     all.add_crl(&read(&folder, "crl.der")).unwrap();
     verify_amd(&report, &all).unwrap();
 }
@@ -143,7 +147,7 @@ fn the_certificate_only_vectors_parse_and_only_genuine_ones_chain() {
     let Some(root) = root() else { return };
     for (name, hwid_len) in [("turin-vcek-only", 8), ("neg-vcek-new", 64), ("neg-vcek-legacy", 64)] {
         let bag = endorsements(&root.join(name));
-        let leaf = bag.certificates().iter().find_map(|c| c.leaf()).unwrap();
+        let leaf = bag.certificates().find_map(|c| c.leaf()).unwrap();
         assert_eq!(leaf.hwid.as_ref().unwrap().len(), hwid_len, "{name}");
         // A report that fits the leaf, so that only the chain decides.
         let template = if name.starts_with("turin") { "turin-v5" } else { "milan-v2-kvm" };

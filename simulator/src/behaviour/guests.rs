@@ -108,7 +108,7 @@ fn one_guest(maker: &Maker<'_>, open: &mut dyn FnMut(SimulatedGuest) -> Box<dyn 
         hold("the installed key signs", stated.signing_key() == expected, stated.signing_key())?;
         let same = (stated.measurement(), stated.report_id()) == (measurement, report_id)
             && stated.host_data() == HostData::new([USUAL.host_data; 32])
-            && (stated.family_id(), stated.image_id()) == (USUAL.family_id, USUAL.image_id)
+            && (stated.family_id().as_bytes(), stated.image_id().as_bytes()) == (&USUAL.family_id, &USUAL.image_id)
             && (stated.guest_svn(), stated.policy().raw()) == (USUAL.guest_svn, USUAL.policy)
             && stated.key_info().author_key_en;
         hold("a report states what the launch fixed", same, "another launch")?;

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use coffer_verifier::{
+    Code,
     abi::{HostData, ProcessorError, ReportData, ReportId, SpkiDigest, WorkloadDigest, report::offset},
     binding::{ConnectionBinding, EncryptionKey, Role},
     evidence::Evidence,
@@ -202,12 +203,12 @@ pub(crate) fn check<A: Appraiser + ?Sized>(
     let found: ReportData = word(&evidence, offset::REPORT_DATA, ReportData::LEN)?;
     if found != expected {
         let detail = format!("REPORT_DATA is {found}, this connection and challenge give {expected}");
-        return Err(Refusal { code: "binding-mismatch", detail });
+        return Err(Refusal { code: Code::ReportData.as_str(), detail });
     }
     let host_data: HostData = word(&evidence, offset::HOST_DATA, HostData::LEN)?;
     if host_data != workload.host_data() {
         let detail = format!("HOST_DATA is {host_data}, the spec's digest {workload}");
-        return Err(Refusal { code: "workload-mismatch", detail });
+        return Err(Refusal { code: Code::WorkloadSpec.as_str(), detail });
     }
     let report_id = word(&evidence, offset::REPORT_ID, ReportId::LEN)?;
     let admitted = appraiser.appraise(&evidence, &expected)?;
@@ -235,7 +236,7 @@ fn word<'a, W: TryFrom<&'a [u8]>>(evidence: &'a Evidence, at: usize, length: usi
         .report
         .get(at..at + length)
         .and_then(|bytes| W::try_from(bytes).ok())
-        .ok_or_else(|| Refusal { code: "malformed-evidence", detail: "report is cut short".to_owned() })
+        .ok_or_else(|| Refusal { code: Code::EvidenceMalformed.as_str(), detail: "report is cut short".to_owned() })
 }
 
 #[cfg(test)]

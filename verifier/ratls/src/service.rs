@@ -83,11 +83,11 @@ impl AttestationService {
     ) -> Result<AttestResponse, Status> {
         // Spent first: no road below leads back to this challenge. And a peer that fails has nothing left.
         let challenge = state.spend(Instant::now()).map_err(|code| {
-            state.disgrace();
+            state.withdraw();
             refused(state, &Refusal { code, detail: "no live challenge on this connection".to_owned() })
         })?;
         let Some(attest_request::Side::Answer(answer)) = side else {
-            state.disgrace();
+            state.withdraw();
             return Err(Status::invalid_argument("expected-answer"));
         };
         let (verifier, facts) = (verifier.clone(), state.facts().clone());
@@ -104,11 +104,11 @@ impl AttestationService {
                 })
             }
             Ok(Err(refusal)) => {
-                state.disgrace();
+                state.withdraw();
                 Err(refused(state, &refusal))
             }
             Err(status) => {
-                state.disgrace();
+                state.withdraw();
                 Err(status)
             }
         }

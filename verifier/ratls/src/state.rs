@@ -124,7 +124,7 @@ impl ConnectionState {
     }
 
     /// Takes the attestation away: a peer that fails a challenge has none.
-    pub(crate) fn disgrace(&self) {
+    pub(crate) fn withdraw(&self) {
         self.inner().peer = None;
     }
 
@@ -244,7 +244,7 @@ mod tests {
         state.admit(now, admitted("second", now));
         assert_eq!(*state.attested_at::<&str>(now).unwrap().admitted(), "second");
         assert_eq!(*held.admitted(), "first", "a call in flight keeps what it began with");
-        state.disgrace();
+        state.withdraw();
         assert_eq!(why(state.attested_at::<&str>(now)).1, "attestation-required");
     }
 
@@ -274,7 +274,7 @@ mod tests {
         state.admit(now, admitted("peer", now));
         assert_eq!(places.available_permits(), 1);
         assert_eq!(state.lives_until(), Some(now + RESULT_LIFETIME + CHALLENGE_LIFETIME));
-        state.disgrace();
-        assert!(state.lives_until().is_some(), "a disgraced peer does not live for ever");
+        state.withdraw();
+        assert!(state.lives_until().is_some(), "a peer whose attestation was withdrawn does not live for ever");
     }
 }

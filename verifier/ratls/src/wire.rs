@@ -1,6 +1,6 @@
 //! Between the protocol's messages and the types we compute with; lengths are checked here, once.
 
-use coffer_verifier::{abi::REPORT_LEN, binding::EncryptionKey, evidence::Evidence};
+use coffer_verifier::{Code, abi::REPORT_LEN, binding::EncryptionKey, evidence::Evidence};
 
 use crate::{
     appraisal::Refusal,
@@ -37,7 +37,7 @@ pub(crate) fn to_wire(evidence: Evidence, key: EncryptionKey) -> proto::Attested
 }
 
 pub(crate) fn from_wire(wire: proto::AttestedEvidence) -> Result<(Evidence, EncryptionKey), Refusal> {
-    let malformed = |what: &str| Refusal { code: "malformed-evidence", detail: what.to_owned() };
+    let malformed = |what: &str| Refusal { code: Code::EvidenceMalformed.as_str(), detail: what.to_owned() };
     let evidence = wire.evidence.ok_or_else(|| malformed("no evidence"))?;
     let key = wire.encryption_key.ok_or_else(|| malformed("no encryption key"))?;
     if evidence.report.len() != REPORT_LEN {

@@ -73,7 +73,7 @@ async fn every_bound_field_is_checked_against_the_servers_own_end() {
         ("another spec sent", Box::new(|f| f.sent_spec = b"other".to_vec())),
     ];
     for (name, change) in changes {
-        assert_eq!(code(raw.attempt(change).await), "binding-mismatch", "{name}");
+        assert_eq!(code(raw.attempt(change).await), "report-data", "{name}");
     }
     assert_eq!(appraiser.seen.load(Ordering::SeqCst), 0, "refused before any appraisal");
     assert_eq!(code(raw.attempt(|_| {}).await), "admitted");
@@ -90,7 +90,7 @@ async fn a_spec_that_is_not_host_data_is_refused() {
             fields.sent_spec = other;
         })
         .await;
-    assert_eq!(code(result), "workload-mismatch");
+    assert_eq!(code(result), "workload-spec");
 }
 
 #[tokio::test]
@@ -105,11 +105,11 @@ async fn evidence_of_another_connection_is_refused_even_with_the_same_keys() {
     let mut second = Raw::connect_as(&identity, &server, Purpose::Kbs).await;
     assert_eq!(code(second.answer(genuine.clone()).await), "challenge-missing");
     second.challenge().await;
-    assert_eq!(code(second.answer(genuine).await), "binding-mismatch");
+    assert_eq!(code(second.answer(genuine).await), "report-data");
     // The exporter alone tells the connections apart: same challenge, same keys.
     let challenge = second.challenge().await;
     let elsewhere = Fields::honest(&first.facts, challenge).answer();
-    assert_eq!(code(second.answer(elsewhere).await), "binding-mismatch");
+    assert_eq!(code(second.answer(elsewhere).await), "report-data");
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn an_agents_evidence_reflected_to_the_broker_is_refused() {
     let request = AttestRequest { side: Some(attest_request::Side::Challenge(challenge.to_vec())) };
     let response = to_agent.client.attest(request).await.unwrap().into_inner();
     let Some(attest_response::Side::Answer(answer)) = response.side else { panic!("no answer") };
-    assert_eq!(code(to_broker.answer(answer).await), "binding-mismatch");
+    assert_eq!(code(to_broker.answer(answer).await), "report-data");
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_challenge_is_spent_by_its_first_answer_good_or_bad() {
     let good = Fields::honest(&raw.facts, challenge).answer();
     let mut bad = Fields::honest(&raw.facts, challenge);
     bad.role = Role::Server;
-    assert_eq!(code(raw.answer(bad.answer()).await), "binding-mismatch");
+    assert_eq!(code(raw.answer(bad.answer()).await), "report-data");
     assert_eq!(code(raw.answer(good).await), "challenge-missing");
 
     let challenge = raw.challenge().await;
@@ -162,7 +162,7 @@ async fn a_new_challenge_voids_the_one_before() {
     let newer = raw.challenge().await;
     assert_ne!(older, newer);
     let stale = Fields::honest(&raw.facts, older).answer();
-    assert_eq!(code(raw.answer(stale).await), "binding-mismatch");
+    assert_eq!(code(raw.answer(stale).await), "report-data");
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn truncated_absent_and_oversized_fields_are_refused() {
         let challenge = raw.challenge().await;
         let mut answer = Fields::honest(&raw.facts, challenge).answer();
         change(&mut answer);
-        assert_eq!(code(raw.answer(answer).await), "malformed-evidence", "{name}");
+        assert_eq!(code(raw.answer(answer).await), "evidence-malformed", "{name}");
     }
     // A key of another suite or length is refused although the report binds it.
     type KeyChange = fn(&mut EncryptionKey);
@@ -204,7 +204,7 @@ async fn truncated_absent_and_oversized_fields_are_refused() {
                 fields.sent_key = fields.bound_key.clone();
             })
             .await;
-        assert_eq!(code(result), "malformed-evidence", "{name}");
+        assert_eq!(code(result), "evidence-malformed", "{name}");
     }
     assert_eq!(appraiser.seen.load(Ordering::SeqCst), 0);
 }
@@ -263,7 +263,7 @@ async fn a_client_refuses_evidence_a_relay_fetched_from_another_guest() {
     let identity = Identity::generate("owner").unwrap();
     let result = connect_and_verify(front.dial(), &identity, Purpose::Control, Arc::new(Credulous::default())).await;
     let Err(ConnectError::Rejected(refusal)) = result else { panic!("not rejected") };
-    assert_eq!(refusal.code, "binding-mismatch");
+    assert_eq!(refusal.code, "report-data");
 }
 
 #[tokio::test]

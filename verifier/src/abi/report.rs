@@ -4,8 +4,8 @@
 //! Source: SNP ABI 1.58, Table 23; offsets and traps in genuine reports.
 
 use super::{
-    ChipId, GuestPolicy, HostData, KeyDigest, KeyInfo, KeyInfoError, Measurement, PlatformInfo, PolicyError,
-    ProductLine, ReportData, ReportId, SigningKey, TcbError, TcbVersion,
+    ChipId, FamilyId, GuestPolicy, HostData, ImageId, KeyDigest, KeyInfo, KeyInfoError, Measurement, PlatformInfo,
+    PolicyError, ProductLine, ReportData, ReportId, SigningKey, TcbError, TcbVersion,
 };
 
 /// Bytes of a report.
@@ -172,13 +172,13 @@ impl Report {
     }
 
     /// FAMILY_ID.
-    pub fn family_id(&self) -> [u8; 16] {
-        self.array(offset::FAMILY_ID)
+    pub fn family_id(&self) -> FamilyId {
+        FamilyId::new(self.array(offset::FAMILY_ID))
     }
 
     /// IMAGE_ID.
-    pub fn image_id(&self) -> [u8; 16] {
-        self.array(offset::IMAGE_ID)
+    pub fn image_id(&self) -> ImageId {
+        ImageId::new(self.array(offset::IMAGE_ID))
     }
 
     /// VMPL: 0 to 3, or [`VMPL_HOST`].

@@ -1,77 +1,112 @@
 //! The checks of the typed floor. Each writes one line, whether it passes or not.
 
-use super::policy::{Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum, TcbRule};
+use super::{
+    ExpectedGuest,
+    policy::{Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum, TcbRule},
+};
 use crate::{
-    CheckLine, Reason,
-    abi::{FamilyId, ImageId, Report, TcbVersion},
+    CheckLine, Code, Reason,
+    abi::{PolicyBit, Report, TcbVersion},
+    trail::Trail,
     verify::VerifiedReport,
 };
 
 /// What the floor said.
+#[derive(Default)]
 pub(super) struct Floor {
     pub reasons: Vec<Reason>,
-    pub checks: Vec<CheckLine>,
+    pub trail: Trail,
 }
 
 impl Floor {
     fn check(
         &mut self,
         ok: bool,
-        code: &'static str,
-        found: impl ToString,
-        expected: impl ToString,
+        code: Code,
+        found: impl core::fmt::Display,
+        expected: impl core::fmt::Display,
         hint: &'static str,
     ) {
         if ok {
-            self.checks.push(CheckLine::passed(code, found, expected));
+            self.trail.pass(code, found, expected);
         } else {
             let reason = Reason::new(code, found, expected, hint);
-            self.checks.push(CheckLine::from(&reason));
+            self.trail.fail(&reason);
             self.reasons.push(reason);
         }
     }
 
+    /// `usable`: none for a zero word, which matches no rule.
     fn listed<T: PartialEq + ToString>(
         &mut self,
-        code: &'static str,
+        code: Code,
         found: &T,
-        usable: bool,
+        usable: Usable,
         accepted: &Accept<T>,
         hint: &'static str,
     ) {
-        match accepted {
-            Accept::Any => self.check(true, code, found.to_string(), "any", hint),
-            Accept::Only(list) => {
-                self.check(usable && list.contains(found), code, found.to_string(), one_of(list), hint);
+        let found_text = found.to_string();
+        match (accepted, usable) {
+            (Accept::Any, _) => self.trail.waive(code, found_text, "any: the policy names none"),
+            (Accept::Only(list), Usable::Yes) => {
+                self.check(list.contains(found), code, found_text, one_of(list), hint);
+            }
+            (Accept::Only(list), Usable::No(why)) => {
+                self.check(false, code, format_args!("{found_text} ({why})"), one_of(list), hint);
             }
         }
     }
+
+    pub fn lines(self) -> Vec<CheckLine> {
+        self.trail.lines
+    }
 }
 
-/// Runs every check.
-pub(super) fn apply(verified: &VerifiedReport, policy: &EvidencePolicy) -> Floor {
+/// Whether a value can match a rule at all.
+#[derive(Clone, Copy)]
+enum Usable {
+    Yes,
+    /// It cannot, and why.
+    No(&'static str),
+}
+
+impl Usable {
+    const fn unless(zero: bool, why: &'static str) -> Self {
+        if zero { Self::No(why) } else { Self::Yes }
+    }
+}
+
+const ZERO: &str = "zero, which matches no rule, one that lists zero included";
+
+/// Runs every check: first whether the guest is the expected one, which no policy can widen, then the policy's.
+pub(super) fn apply(verified: &VerifiedReport, policy: &EvidencePolicy, guest: &ExpectedGuest) -> Floor {
     let report = verified.report();
-    let mut floor = Floor { reasons: Vec::new(), checks: Vec::new() };
+    let mut floor = Floor::default();
+    expected(&mut floor, report, policy, guest);
     floor.listed(
-        "product-refused",
+        Code::ProductRefused,
         &verified.product(),
-        true,
+        Usable::Yes,
         &policy.products,
         "run on one of the listed products, or list this one",
     );
     let denied = &policy.denied_products;
-    floor.check(
-        !denied.contains(&verified.product()),
-        "product-denied",
-        verified.product(),
-        if denied.is_empty() { "any".to_owned() } else { format!("not {}", one_of(denied)) },
-        "run on a product line that is not denied",
-    );
+    if denied.is_empty() {
+        floor.trail.waive(Code::ProductDenied, verified.product(), "any: the policy denies none");
+    } else {
+        floor.check(
+            !denied.contains(&verified.product()),
+            Code::ProductDenied,
+            verified.product(),
+            format_args!("not {}", one_of(denied)),
+            "run on a product line that is not denied",
+        );
+    }
     chips(&mut floor, report, policy);
     let vmpl = report.vmpl();
     floor.check(
         policy.vmpls.contains(&vmpl),
-        "vmpl",
+        Code::Vmpl,
         vmpl,
         one_of(&policy.vmpls),
         "the report was asked for from a less privileged level than the policy wants",
@@ -81,9 +116,9 @@ pub(super) fn apply(verified: &VerifiedReport, policy: &EvidencePolicy) -> Floor
     mitigations(&mut floor, report, policy);
     floor.check(
         report.guest_svn() >= policy.minimum_guest_svn,
-        "guest-svn",
+        Code::GuestSvn,
         report.guest_svn(),
-        format!("{} or higher", policy.minimum_guest_svn),
+        format_args!("{} or higher", policy.minimum_guest_svn),
         "launch a newer version of the guest",
     );
     identities(&mut floor, report, policy);
@@ -94,72 +129,93 @@ fn chips(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
     let chip = report.chip_id();
     let unmasked = !chip.is_zero();
     floor.listed(
-        "chip-not-listed",
+        Code::ChipNotListed,
         &chip,
-        unmasked,
+        Usable::unless(!unmasked, "masked, which matches no list"),
         &policy.chips.allow,
         "run on a listed chip, or add this one after proof of where it stands",
     );
     let denied = &policy.chips.deny;
+    if denied.is_empty() {
+        floor.trail.waive(Code::ChipDenied, chip, "any: the policy denies none");
+        return;
+    }
     floor.check(
-        denied.is_empty() || (unmasked && !denied.contains(&chip)),
-        "chip-denied",
+        unmasked && !denied.contains(&chip),
+        Code::ChipDenied,
         chip,
-        if denied.is_empty() { "any".to_owned() } else { format!("unmasked and none of {} denied", denied.len()) },
+        format_args!("unmasked and none of {} denied", denied.len()),
         "this chip is denied, or masked and so not known to be another",
     );
 }
 
 fn bits(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
     let guest = report.policy();
-    let broken: Vec<_> = policy.guest_policy.broken(guest).collect();
+    for (bit, code, hint) in [
+        (PolicyBit::MigrateMa, Code::MigrationAgent, "launch the guest without a migration agent"),
+        (PolicyBit::Debug, Code::Debug, "the host can read this guest's memory: launch it without the debug bit"),
+    ] {
+        let (rule, found) = (policy.guest_policy.rule(bit), format!("{} {}", bit.name(), u8::from(guest.has(bit))));
+        // Required is nothing a debug check is for: it is a wish about POLICY like any other.
+        match rule {
+            BitRule::Any => floor.trail.waive(code, found, "any: the policy has no rule"),
+            BitRule::Forbidden => floor.check(rule.admits(guest.has(bit)), code, found, expected_bit(rule), hint),
+            BitRule::Required => floor.trail.skip(code, "the policy requires this bit: see guest-policy"),
+        }
+    }
+    let broken: Vec<_> = policy
+        .guest_policy
+        .broken(guest)
+        .filter(|(bit, rule)| !(matches!(bit, PolicyBit::Debug | PolicyBit::MigrateMa) && *rule == BitRule::Forbidden))
+        .collect();
     if broken.is_empty() {
-        floor.check(true, "guest-policy", guest, "the bits the policy wants", "");
+        floor.check(true, Code::GuestPolicy, guest, "the bits the policy wants", "");
     }
     for (bit, rule) in broken {
-        let (code, hint) = match (bit, rule) {
-            (crate::abi::PolicyBit::Debug, BitRule::Forbidden) => {
-                ("debug", "the host can read this guest's memory: launch it without the debug bit")
-            }
-            (crate::abi::PolicyBit::MigrateMa, BitRule::Forbidden) => {
-                ("migration-agent", "launch the guest without a migration agent")
-            }
-            _ => ("guest-policy", "launch the guest with another POLICY"),
-        };
-        floor.check(false, code, format!("{} {}", bit.name(), u8::from(guest.has(bit))), expected_bit(rule), hint);
+        floor.check(
+            false,
+            Code::GuestPolicy,
+            format_args!("{} {}", bit.name(), u8::from(guest.has(bit))),
+            expected_bit(rule),
+            "launch the guest with another POLICY",
+        );
     }
     let (major, minor) = guest.abi();
     floor.check(
         guest.abi() >= policy.minimum_abi,
-        "minimum-abi",
-        format!("{major}.{minor}"),
-        format!("{}.{} or higher", policy.minimum_abi.0, policy.minimum_abi.1),
+        Code::MinimumAbi,
+        format_args!("{major}.{minor}"),
+        format_args!("{}.{} or higher", policy.minimum_abi.0, policy.minimum_abi.1),
         "launch the guest with a higher ABI version in POLICY",
     );
     let info = report.platform_info();
     let broken: Vec<_> = policy.platform.broken(info).collect();
     if broken.is_empty() {
-        floor.check(true, "platform-info", info, "the bits the policy wants", "");
+        floor.check(true, Code::PlatformInfo, info, "the bits the policy wants", "");
     }
     for (bit, rule) in broken {
         floor.check(
             false,
-            "platform-info",
-            format!("{} {}", bit.name(), u8::from(info.has(bit))),
+            Code::PlatformInfo,
+            format_args!("{} {}", bit.name(), u8::from(info.has(bit))),
             expected_bit(rule),
             "change the host's firmware settings or version",
         );
     }
     let unknown = info.unknown_bits();
+    let wanted = match policy.platform.unknown {
+        BitRule::Any => {
+            floor.trail.waive(Code::PlatformInfoUnknown, format_args!("{unknown:#x}"), "any: the policy has no rule");
+            return;
+        }
+        BitRule::Required => "some",
+        BitRule::Forbidden => "none",
+    };
     floor.check(
         policy.platform.unknown.admits(unknown != 0),
-        "platform-info-unknown",
-        format!("{unknown:#x}"),
-        match policy.platform.unknown {
-            BitRule::Any => "any",
-            BitRule::Required => "some",
-            BitRule::Forbidden => "none",
-        },
+        Code::PlatformInfoUnknown,
+        format_args!("{unknown:#x}"),
+        wanted,
         "a newer verifier may know these bits",
     );
 }
@@ -177,36 +233,74 @@ const UPDATE: &str = "update the host's firmware and microcode, then ask for a r
 fn tcb(floor: &mut Floor, verified: &VerifiedReport, policy: &EvidencePolicy) {
     let report = verified.report();
     let tcbs = verified.tcbs();
+    let each = [
+        (Code::TcbMinimum, tcbs.reported),
+        (Code::TcbMinimumCommitted, tcbs.committed),
+        (Code::TcbMinimumLaunch, tcbs.launch),
+    ];
     match &policy.tcb {
-        Accept::Any => floor.check(true, "tcb-minimum", tcbs.reported, "any", ""),
+        Accept::Any => {
+            floor.trail.waive(Code::TcbNoMinimum, processor(verified), "any: the policy has no minimum");
+            for (code, found) in each {
+                floor.trail.waive(code, found, "any: the policy has no minimum");
+            }
+        }
         Accept::Only(entries) => match matching(verified, entries) {
-            Err((found, expected)) => floor.check(
-                false,
-                "tcb-no-minimum",
-                found,
-                expected,
-                "add a minimum for this processor, or run on one that has one",
-            ),
+            Err((found, expected)) => {
+                floor.check(
+                    false,
+                    Code::TcbNoMinimum,
+                    found,
+                    expected,
+                    "add a minimum for this processor, or run on one that has one",
+                );
+                for (code, _) in each {
+                    floor.trail.skip(code, "the policy has no minimum for this processor");
+                }
+            }
             Ok(matching) => {
-                for entry in matching {
-                    at_least(floor, "tcb-minimum", tcbs.reported, Some(&entry.reported), &entry.source);
-                    at_least(floor, "tcb-minimum-committed", tcbs.committed, entry.committed.as_ref(), &entry.source);
-                    at_least(floor, "tcb-minimum-launch", tcbs.launch, entry.launch.as_ref(), &entry.source);
+                floor.check(true, Code::TcbNoMinimum, processor(verified), "a minimum in the policy", "");
+                for (code, found) in each {
+                    let mut ruled = false;
+                    for entry in &matching {
+                        let rule = match code {
+                            Code::TcbMinimumCommitted => entry.committed.as_ref(),
+                            Code::TcbMinimumLaunch => entry.launch.as_ref(),
+                            _ => Some(&entry.reported),
+                        };
+                        ruled |= rule.is_some();
+                        at_least(floor, code, found, rule, &entry.source);
+                    }
+                    if !ruled {
+                        floor.trail.waive(code, found, "any: the policy's entry has no such minimum");
+                    }
                 }
             }
         },
     }
     let provisional = tcbs.committed != tcbs.current || report.committed_firmware() != report.current_firmware();
-    floor.check(
-        policy.provisional_firmware == FirmwareRule::Accepted || !provisional,
-        "provisional-firmware",
-        format!("committed {} ({})", tcbs.committed, report.committed_firmware()),
-        match policy.provisional_firmware {
-            FirmwareRule::Accepted => "any".to_owned(),
-            FirmwareRule::Refused => format!("current {} ({})", tcbs.current, report.current_firmware()),
-        },
-        "the host's operator must commit the firmware (SNP_COMMIT)",
-    );
+    let committed = format!("committed {} ({})", tcbs.committed, report.committed_firmware());
+    match policy.provisional_firmware {
+        FirmwareRule::Accepted => {
+            floor.trail.waive(Code::ProvisionalFirmware, committed, "any: the policy accepts provisional firmware");
+        }
+        FirmwareRule::Refused => floor.check(
+            !provisional,
+            Code::ProvisionalFirmware,
+            committed,
+            format_args!("current {} ({})", tcbs.current, report.current_firmware()),
+            "the host's operator must commit the firmware (SNP_COMMIT)",
+        ),
+    }
+}
+
+/// The reporting processor, as far as it is stated.
+fn processor(verified: &VerifiedReport) -> String {
+    let product = verified.product();
+    verified.report().cpuid().map_or_else(
+        || format!("{product}, model not stated"),
+        |cpu| format!("{product} model {:#04x} stepping {:#x}", cpu.model, cpu.stepping),
+    )
 }
 
 /// Entries for the reporting processor. None at all is a refusal, and so is an entry that might apply to a version 2
@@ -220,7 +314,7 @@ fn matching<'a>(
     for entry in entries.iter().filter(|entry| entry.product == product) {
         let Some(cpu) = verified.report().cpuid() else {
             if entry.model.is_some() || entry.stepping.is_some() {
-                return Err((format!("{product}, model not stated"), "a report of version 3 or later"));
+                return Err((processor(verified), "a report of version 3 or later"));
             }
             out.push(entry);
             continue;
@@ -232,16 +326,12 @@ fn matching<'a>(
         }
     }
     if out.is_empty() {
-        let found = verified.report().cpuid().map_or_else(
-            || product.to_string(),
-            |cpu| format!("{product} model {:#04x} stepping {:#x}", cpu.model, cpu.stepping),
-        );
-        return Err((found, "a processor with a minimum TCB in the policy"));
+        return Err((processor(verified), "a processor with a minimum TCB in the policy"));
     }
     Ok(out)
 }
 
-fn at_least(floor: &mut Floor, code: &'static str, found: TcbVersion, rule: Option<&TcbRule>, source: &str) {
+fn at_least(floor: &mut Floor, code: Code, found: TcbVersion, rule: Option<&TcbRule>, source: &str) {
     let Some(rule) = rule else { return };
     let least = TcbVersion {
         fmc: found.fmc.map(|_| rule.fmc),
@@ -257,14 +347,19 @@ fn at_least(floor: &mut Floor, code: &'static str, found: TcbVersion, rule: Opti
 
 fn mitigations(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
     for (code, found, wanted) in [
-        ("launch-mitigations", report.launch_mit_vector(), policy.launch_mitigations),
-        ("current-mitigations", report.current_mit_vector(), policy.current_mitigations),
+        (Code::LaunchMitigations, report.launch_mit_vector(), policy.launch_mitigations),
+        (Code::CurrentMitigations, report.current_mit_vector(), policy.current_mitigations),
     ] {
+        let stated = found.map_or_else(|| "absent".to_owned(), |found| format!("{found:#x}"));
+        if wanted == 0 {
+            floor.trail.waive(code, stated, "any: the policy demands none");
+            continue;
+        }
         floor.check(
-            wanted == 0 || found.is_some_and(|found| found & wanted == wanted),
+            found.is_some_and(|found| found & wanted == wanted),
             code,
-            found.map_or_else(|| "absent".to_owned(), |found| format!("{found:#x}")),
-            if wanted == 0 { "any".to_owned() } else { format!("all of {wanted:#x}") },
+            stated,
+            format_args!("all of {wanted:#x}"),
             "the host needs firmware that has these mitigations and reports them (report version 5)",
         );
     }
@@ -273,68 +368,99 @@ fn mitigations(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
 fn identities(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
     let measurement = report.measurement();
     floor.listed(
-        "measurement",
+        Code::Measurement,
         &measurement,
-        !measurement.is_zero(),
+        Usable::unless(measurement.is_zero(), ZERO),
         &policy.measurements,
         "the guest runs another platform image, command line or vCPU set than the listed ones",
     );
     let host_data = report.host_data();
     floor.listed(
-        "host-data",
+        Code::HostData,
         &host_data,
-        !host_data.is_zero(),
+        Usable::unless(host_data.is_zero(), ZERO),
         &policy.host_data,
         "the guest was launched for another workload spec",
     );
-    admission(floor, report, policy);
     let id_key = report.id_key_digest();
-    floor.listed("id-key", &id_key, !id_key.is_zero(), &policy.id_keys, "launch with an ID block by a listed key");
+    let usable = Usable::unless(id_key.is_zero(), "zero: launched without an ID block");
+    floor.listed(Code::IdKey, &id_key, usable, &policy.id_keys, "launch with an ID block by a listed key");
     let author_key = report.author_key_digest();
+    let usable = match (report.key_info().author_key_en, author_key.is_zero()) {
+        (false, _) => Usable::No("AUTHOR_KEY_EN is 0: no author signed"),
+        (true, zero) => Usable::unless(zero, ZERO),
+    };
     floor.listed(
-        "author-key",
+        Code::AuthorKey,
         &author_key,
-        report.key_info().author_key_en && !author_key.is_zero(),
+        usable,
         &policy.author_keys,
         "launch with an ID block whose key a listed author signed",
     );
 }
 
+/// The guest the caller expects, and beside it what the policy lists: each must hold, so that neither widens the other.
+fn expected(floor: &mut Floor, report: &Report, policy: &EvidencePolicy, guest: &ExpectedGuest) {
+    let found = Pair { measurement: report.measurement(), host_data: report.host_data() };
+    let listed_by_policy = policy.pairs != Accept::Any || !policy.signers.is_empty();
+    match guest {
+        ExpectedGuest::WhateverThePolicyAdmits if !listed_by_policy => {
+            floor.trail.waive(Code::Guest, found, "any: neither the caller nor the policy names a guest");
+            floor.trail.skip(Code::Signer, "no author may admit a guest here");
+        }
+        ExpectedGuest::WhateverThePolicyAdmits => {}
+        ExpectedGuest::Exactly(pair) => {
+            admission(floor, report, &Accept::Only(vec![*pair]), &[], "the guest that is expected: ");
+        }
+        ExpectedGuest::Admitted { pairs, signers } => {
+            admission(floor, report, &Accept::Only(pairs.clone()), signers, "");
+        }
+    }
+    if listed_by_policy {
+        admission(floor, report, &policy.pairs, &policy.signers, "by the policy: ");
+    }
+}
+
 /// By pair or by signer: one is enough, and where none fits both say why.
-fn admission(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
+fn admission(floor: &mut Floor, report: &Report, pairs: &Accept<Pair>, signers: &[SignerRule], whose: &str) {
     let pair = Pair { measurement: report.measurement(), host_data: report.host_data() };
+    let usable = !pair.measurement.is_zero() && !pair.host_data.is_zero();
+    let (by_pair, wanted) = match pairs {
+        Accept::Any => (true, "any".to_owned()),
+        Accept::Only(list) if list.is_empty() => (false, "a pair listed for it; there is none".to_owned()),
+        Accept::Only(list) => (usable && list.contains(&pair), one_of(list)),
+    };
+    let wanted = format!("{whose}{wanted}");
     let signed = SignerRule {
         author_key: report.author_key_digest(),
-        family_id: FamilyId::new(report.family_id()),
-        image_id: ImageId::new(report.image_id()),
+        family_id: report.family_id(),
+        image_id: report.image_id(),
         minimum_guest_svn: report.guest_svn(),
     };
-    let found = if report.key_info().author_key_en { signed.describe("") } else { "no author key".to_owned() };
-    if let Some(rule) = policy.signers.iter().find(|rule| rule.admits(report)) {
-        floor.check(true, "signer", found, rule, "");
-        return;
+    let author = if report.key_info().author_key_en { signed.describe("") } else { "no author key".to_owned() };
+    let by_signer = signers.iter().find(|rule| rule.admits(report));
+
+    let only_signers = !signers.is_empty() && *pairs == Accept::Only(Vec::new());
+    let found = if usable { pair.to_string() } else { format!("{pair} ({ZERO})") };
+    match (by_pair, by_signer) {
+        (true, _) => floor.trail.pass(Code::Guest, found, wanted),
+        (false, Some(_)) => floor.trail.skip(Code::Guest, "an author admits it: see signer"),
+        (false, None) if only_signers => floor.trail.skip(Code::Guest, "only authors may admit a guest here"),
+        (false, None) => {
+            floor.check(false, Code::Guest, found, wanted, "this platform was not admitted for this workload");
+        }
     }
-    if policy.signers.is_empty() || policy.pairs != Accept::Only(Vec::new()) {
-        floor.listed(
-            "measurement-and-workload",
-            &pair,
-            !pair.measurement.is_zero() && !pair.host_data.is_zero(),
-            &policy.pairs,
-            "this platform was not admitted for this workload",
-        );
-    }
-    let by_pair = match &policy.pairs {
-        Accept::Any => true,
-        Accept::Only(list) => list.contains(&pair),
-    };
-    if !policy.signers.is_empty() && !by_pair {
-        floor.check(
+    match by_signer {
+        Some(rule) => floor.trail.pass(Code::Signer, author, format_args!("{whose}{rule}")),
+        None if signers.is_empty() => floor.trail.skip(Code::Signer, "no author may admit a guest here"),
+        None if by_pair => floor.trail.skip(Code::Signer, "a listed pair admits it: see measurement-and-workload"),
+        None => floor.check(
             false,
-            "signer",
-            found,
-            one_of(&policy.signers),
+            Code::Signer,
+            author,
+            format_args!("{whose}{}", one_of(signers)),
             "launch with an ID block that a listed author signed for this family and image, at a version not below the least",
-        );
+        ),
     }
 }
 

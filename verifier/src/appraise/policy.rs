@@ -189,8 +189,8 @@ impl SignerRule {
             && !report.measurement().is_zero()
             && !report.host_data().is_zero()
             && report.author_key_digest() == self.author_key
-            && report.family_id() == *self.family_id.as_bytes()
-            && report.image_id() == *self.image_id.as_bytes()
+            && report.family_id() == self.family_id
+            && report.image_id() == self.image_id
             && report.guest_svn() >= self.minimum_guest_svn
     }
 }

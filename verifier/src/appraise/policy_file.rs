@@ -3,7 +3,12 @@
 //! A key left out keeps the built-in floor, except `measurements`: whoever writes a policy says which guests it is about,
 //! or writes `"any"`. See `docs/verifier.md` for the reference.
 
-use serde::Deserialize;
+use core::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Unexpected, Visitor},
+};
 
 use super::policy::{Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum};
 use crate::abi::{ChipId, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine};
@@ -49,23 +54,38 @@ pub enum PolicyFileError {
 }
 
 /// `"any"` or a list.
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum AnyOr<T> {
-    Word(AnyWord),
+    Any,
     List(Vec<T>),
 }
 
-#[derive(Deserialize)]
-enum AnyWord {
-    #[serde(rename = "any")]
-    Any,
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for AnyOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = AnyOr<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list, or the word \"any\"")
+            }
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Self::Value, E> {
+                if word == "any" { Ok(AnyOr::Any) } else { Err(E::invalid_value(Unexpected::Str(word), &self)) }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    all.push(one);
+                }
+                Ok(AnyOr::List(all))
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
+    }
 }
 
 impl<T> From<AnyOr<T>> for Accept<T> {
     fn from(value: AnyOr<T>) -> Self {
         match value {
-            AnyOr::Word(AnyWord::Any) => Self::Any,
+            AnyOr::Any => Self::Any,
             AnyOr::List(list) => Self::Only(list),
         }
     }
@@ -220,6 +240,23 @@ mod tests {
         assert_eq!(EvidencePolicy::from_toml(&format!("{rule}pairs = \"any\"")).unwrap().pairs, Accept::Any);
         let without_svn = rule.replace("minimum_guest_svn = 3", "extra = 3");
         assert!(matches!(EvidencePolicy::from_toml(&without_svn), Err(PolicyFileError::Toml(_))));
+    }
+
+    #[test]
+    fn errors_say_what_is_allowed_in_the_words_of_the_file() {
+        let error = |text: &str| EvidencePolicy::from_toml(text).unwrap_err().to_string();
+        for (text, wanted) in [
+            ("measurements = \"all\"", "a list, or the word \"any\""),
+            ("measurements = 7", "a list, or the word \"any\""),
+            ("measurements = [\"00\"]", "MEASUREMENT is 48 bytes, found 1"),
+            ("measurements = [\"zz\"]", "MEASUREMENT is not hexadecimal"),
+            ("measurements = \"any\"\nproducts = [\"Rome\"]", "expected one of `Milan`, `Genoa`, `Turin`"),
+            ("measurements = \"any\"\n[[tcb]]\nproduct = \"Genoa\"\nreported = { ucode = 1 }", "`microcode`"),
+        ] {
+            let said = error(text);
+            assert!(said.contains(wanted), "{text}: {said}");
+            assert!(!said.contains("AnyOr") && !said.contains("untagged"), "{said}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Why a report is not authentic.
 
 use crate::{
-    Reason, UnixTime,
+    Code, Reason, UnixTime,
     abi::{ChipId, HostData, ProductLine, ReportData, ReportError, SigningKey, SpkiDigest, TcbVersion, WorkloadDigest},
     chain::CertificateRole,
-    endorsements::{EndorsementError, EndorsementRequest},
+    endorsement_request::MissingEndorsements,
+    endorsements::EndorsementError,
 };
 
 /// Why a report is not authentic. Nothing here depends on what its owner wants.
@@ -28,9 +29,9 @@ pub enum VerifyError {
         /// Combined model.
         model: u8,
     },
-    /// An endorsement is not at hand.
+    /// Endorsements are not at hand: all of them, at once.
     #[error("missing {0}")]
-    Missing(Box<EndorsementRequest>),
+    Missing(Box<MissingEndorsements>),
     /// The certificate chain.
     #[error("certificate chain does not hold")]
     Chain(#[from] ChainError),
@@ -84,6 +85,14 @@ pub enum VerifyError {
         computed: WorkloadDigest,
         /// HOST_DATA.
         stated: HostData,
+    },
+    /// REPORT_DATA is not the hash of what the report travelled with.
+    #[error("REPORT_DATA is not the hash of the runtime data")]
+    Attachment {
+        /// In the report.
+        found: Box<ReportData>,
+        /// The hash.
+        expected: Box<ReportData>,
     },
     /// REPORT_DATA is not what this use binds to.
     #[error("REPORT_DATA is not what was expected")]
@@ -183,45 +192,75 @@ impl VerifyError {
         const OTHER_CERT: &str = "give the certificate issued for this chip at this TCB, not another one";
         let none = "there is nothing to mend: do not trust this evidence";
         match self {
-            Self::Report(error) => {
-                Reason::new("report-malformed", error, "a report of version 2 to 5", "check that the file is complete")
-            }
-            Self::HostRequested => Reason::new("host-requested", "VMPL 0xffffffff", "VMPL 0 to 3", none),
+            Self::Report(error) => Reason::new(
+                Code::ReportMalformed,
+                error,
+                "a report of version 2 to 5",
+                "check that the file is complete",
+            ),
+            Self::HostRequested => Reason::new(Code::HostRequested, "VMPL 0xffffffff", "VMPL 0 to 3", none),
             Self::NotSigned => Reason::new(
-                "not-signed",
+                Code::NotSigned,
                 "no signature",
                 "a VCEK or VLEK signature",
                 "the platform masks its chip key; ask its operator to unmask it or to load a VLEK",
             ),
             Self::UnknownProduct { family, model } => Reason::new(
-                "product-unknown",
+                Code::ProductUnknown,
                 format!("family {family:#x} model {model:#x}"),
                 "Milan, Genoa or Turin",
                 "a newer verifier may know this processor",
             ),
-            Self::Missing(request) => Reason::new("endorsement-missing", "none", request, missing_hint(request)),
+            Self::Missing(missing) => missing.reason(),
             Self::Chain(error) => error.reason(),
-            Self::SigningKey { stated, certified } => Reason::new("signing-key", certified, stated, OTHER_CERT),
-            Self::Product { stated, certified } => Reason::new("product", certified, stated, OTHER_CERT),
-            Self::Tcb { reported, certified, .. } => Reason::new("tcb", certified, reported, OTHER_CERT),
-            Self::ChipId { reported, certified } => {
-                Reason::new("chip-id", hex::encode(certified), reported, OTHER_CERT)
+            Self::SigningKey { stated, certified } => Reason::new(
+                Code::SigningKey,
+                format!("{stated} in the report"),
+                format!("{certified}, as the leaf is one"),
+                OTHER_CERT,
+            ),
+            Self::Product { stated, certified } => Reason::new(
+                Code::Product,
+                format!("{stated} in the report"),
+                format!("{certified}, as the leaf certifies"),
+                OTHER_CERT,
+            ),
+            Self::Tcb { key, reported, certified } => {
+                let (found, expected) = differing(*reported, *certified);
+                Reason::new(
+                    Code::Tcb,
+                    format!("{found} in the report"),
+                    format!("{expected}, as the {key} certifies"),
+                    OTHER_CERT,
+                )
             }
+            Self::ChipId { reported, certified } => Reason::new(
+                Code::ChipId,
+                format!("{reported} in the report"),
+                format!("{}, as the VCEK certifies", hex::encode(certified)),
+                OTHER_CERT,
+            ),
             Self::Signature { key } => Reason::new(
-                "signature",
+                Code::Signature,
                 "does not verify",
                 format!("a signature by the {key}"),
                 "the report was altered, or the certificate is of another chip",
             ),
             Self::Endorsement(error) => error.reason(),
             Self::WorkloadSpec { computed, stated } => Reason::new(
-                "workload-spec",
-                computed,
-                stated,
+                Code::WorkloadSpec,
+                format!("a spec with digest {computed}"),
+                format!("{stated}, as HOST_DATA states"),
                 "the spec sent is not the one the guest was launched for",
             ),
+            Self::Attachment { found, expected } => Reason::new(
+                Code::RuntimeData,
+                found,
+                format!("{expected}, the hash of the runtime data"),
+                "report and runtime data are not of one blob, or were altered",
+            ),
             Self::ReportData { found, expected } => Reason::new(
-                "report-data",
+                Code::ReportData,
                 found,
                 expected,
                 "the report was made for another use, connection or challenge; ask for a new one",
@@ -230,57 +269,77 @@ impl VerifyError {
     }
 }
 
-fn missing_hint(request: &EndorsementRequest) -> String {
-    if request.urls.is_empty() {
-        return "only the cloud provider has it: the guest must send it with its evidence".to_owned();
-    }
-    format!("fetch {}", request.urls.join(" or "))
+/// The parts in which two TCBs differ: of the first, and of the second.
+fn differing(found: TcbVersion, expected: TcbVersion) -> (String, String) {
+    let parts = |tcb: TcbVersion| {
+        [
+            ("fmc", tcb.fmc),
+            ("bootloader", Some(tcb.bootloader)),
+            ("tee", Some(tcb.tee)),
+            ("snp", Some(tcb.snp)),
+            ("microcode", Some(tcb.microcode)),
+        ]
+    };
+    let word = |(name, level): (&str, Option<u8>)| match level {
+        Some(level) => format!("{name} {level}"),
+        None => format!("no {name}"),
+    };
+    let differing = || parts(found).into_iter().zip(parts(expected)).filter(|(one, other)| one != other);
+    (
+        differing().map(|(one, _)| word(one)).collect::<Vec<_>>().join(" "),
+        differing().map(|(_, other)| word(other)).collect::<Vec<_>>().join(" "),
+    )
 }
 
 impl ChainError {
     /// Code, found, expected and hint.
     pub fn reason(&self) -> Reason {
-        let newer = "fetch the current list from AMD's KDS";
-        let not_amd = "the certificate was altered or is not AMD's";
+        let newer = "fetch the current list from its issuer's key distribution service (KDS)";
+        let altered = "the certificate was altered, or another issued it under that name";
         match self {
             Self::UntrustedRoot { spki, product } => Reason::new(
-                "untrusted-root",
+                Code::UntrustedRoot,
                 spki,
                 crate::amd_root(*product),
                 "not AMD's root; a simulator's root is accepted only where it is listed",
             ),
-            Self::ForeignIssuer { leaf, issuer } => {
-                Reason::new("issuer", issuer, format!("the issuer for {leaf}"), "give the chain of the chip's product")
-            }
-            Self::Key { certificate } => Reason::new("certificate-key", certificate, "a usable public key", not_amd),
+            Self::ForeignIssuer { leaf, issuer } => Reason::new(
+                Code::Issuer,
+                issuer,
+                format!("the issuer for {leaf}"),
+                "give the chain of the chip's product",
+            ),
+            Self::Key { certificate } => Reason::new(Code::CertificateKey, certificate, "a usable public key", altered),
             Self::Signature { certificate, issuer } => Reason::new(
-                "certificate-signature",
+                Code::CertificateSignature,
                 format!("{certificate} does not verify"),
                 format!("signed by {issuer}"),
-                not_amd,
+                altered,
             ),
             Self::Dates { certificate, from, to, now } => Reason::new(
-                "certificate-dates",
+                Code::CertificateDates,
                 format!("{certificate} valid {from} to {to}"),
                 format!("valid at {now}"),
                 "fetch a new certificate, or check the clock",
             ),
             Self::Revoked { certificate, number } => Reason::new(
-                "revoked",
+                Code::Revoked,
                 format!("{certificate} on revocation list {number}"),
                 "not revoked",
-                "AMD withdrew this certificate: fetch the chain that replaced it",
+                "its issuer withdrew this certificate: fetch the chain that replaced it",
             ),
             Self::CrlSignature { issuer } => {
-                Reason::new("crl-signature", "does not verify", format!("signed by {issuer}"), newer)
+                Reason::new(Code::CrlSignature, "does not verify", format!("signed by {issuer}"), newer)
             }
             Self::CrlDates { number, from, to, now } => Reason::new(
-                "crl-dates",
+                Code::CrlDates,
                 format!("list {number} valid {from} to {to}"),
                 format!("valid at {now}"),
                 newer,
             ),
-            Self::CrlNumber { found, least } => Reason::new("crl-number", found, format!("{least} or higher"), newer),
+            Self::CrlNumber { found, least } => {
+                Reason::new(Code::CrlNumber, found, format!("{least} or higher"), newer)
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! A report whose authenticity is established.
 
 use crate::{
-    CheckLine, UnixTime,
-    abi::{ProductLine, Report, ReportTcbs, SpkiDigest},
+    CheckLine, Code, Cost, ExpectedReportData, UnixTime, VerifyError,
+    abi::{ProductLine, Report, ReportTcbs, SpkiDigest, WorkloadDigest},
     anchors::Anchor,
     chain::LeafFacts,
+    trail::Trail,
 };
 
 /// What was done about revocation.
@@ -15,11 +16,35 @@ pub enum CrlStatus {
     Checked {
         /// CRL number.
         number: u64,
+        /// When it was made.
+        this_update: UnixTime,
         /// When it goes stale.
         next_update: UnixTime,
     },
     /// The caller waived it.
     Waived,
+}
+
+/// What REPORT_DATA was shown to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportBinding {
+    /// What the verifier demanded: the report was made for it.
+    Demanded,
+    /// The hash of what the report travelled with: they belong together, and may be of any time and for anybody.
+    Attachment,
+    /// Not looked at.
+    Waived,
+}
+
+impl From<&ExpectedReportData> for ReportBinding {
+    fn from(expected: &ExpectedReportData) -> Self {
+        match expected {
+            ExpectedReportData::Exactly(_) => Self::Demanded,
+            ExpectedReportData::Attachment(_) => Self::Attachment,
+            ExpectedReportData::Any => Self::Waived,
+        }
+    }
 }
 
 /// An authentic report. Only [`crate::verify()`] makes one; it does not say that its guest is what anybody wants.
@@ -32,8 +57,12 @@ pub struct VerifiedReport {
     pub(super) anchor: Anchor,
     pub(super) valid: (UnixTime, UnixTime),
     pub(super) crl: CrlStatus,
-    pub(super) bound: bool,
+    pub(super) binding: ReportBinding,
     pub(super) verified_at: UnixTime,
+    pub(super) leaf_validity: (UnixTime, UnixTime),
+    pub(super) lines: Vec<CheckLine>,
+    pub(super) cost: Cost,
+    pub(super) workload: Option<WorkloadDigest>,
 }
 
 impl VerifiedReport {
@@ -82,9 +111,29 @@ impl VerifiedReport {
         self.crl
     }
 
-    /// True if REPORT_DATA was compared with a value the verifier computed; false if that was waived.
+    /// True only if REPORT_DATA is a value the verifier demanded: see [`Self::binding`] for what else it may be.
     pub const fn is_bound(&self) -> bool {
-        self.bound
+        matches!(self.binding, ReportBinding::Demanded)
+    }
+
+    /// What REPORT_DATA was shown to be.
+    pub const fn binding(&self) -> ReportBinding {
+        self.binding
+    }
+
+    /// Digest of the workload spec that came with the evidence, if one came: it is the one HOST_DATA names.
+    pub const fn workload(&self) -> Option<WorkloadDigest> {
+        self.workload
+    }
+
+    /// First and last second of the leaf's own validity.
+    pub const fn leaf_validity(&self) -> (UnixTime, UnixTime) {
+        self.leaf_validity
+    }
+
+    /// Public-key operations it took.
+    pub const fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// The `now` it was verified at.
@@ -92,36 +141,30 @@ impl VerifiedReport {
         self.verified_at
     }
 
-    /// The checks that were made, in order. All passed, or there would be no such value.
-    pub fn checks(&self) -> Vec<CheckLine> {
-        let report = &self.report;
-        let chip = if report.chip_id().is_zero() { "masked".to_owned() } else { report.chip_id().to_string() };
-        let certified = match (&self.leaf.hwid, &self.leaf.csp_id) {
-            (Some(hwid), _) if !report.chip_id().is_zero() => hex::encode(hwid),
-            (Some(_), _) => "by the signature alone".to_owned(),
-            (None, csp) => format!("any chip of {}", csp.as_deref().unwrap_or("the provider")),
-        };
-        let crl = match self.crl {
-            CrlStatus::Checked { number, next_update } => CheckLine::passed(
-                "revocation",
-                format!("nothing listed, list {number} valid to {next_update}"),
-                "a fresh list",
-            ),
-            CrlStatus::Waived => CheckLine::passed("revocation", "not checked", "waived by the caller"),
-        };
-        let data = if self.bound { "the value this verifier computed" } else { "any: waived by the caller" };
-        vec![
-            CheckLine::passed("report-form", format!("version {}", report.version()), "2 to 5, reserved bytes zero"),
-            CheckLine::passed("anchor", self.anchor, "a listed root"),
-            CheckLine::passed("certificate-dates", format!("{} to {}", self.valid.0, self.valid.1), self.verified_at),
-            CheckLine::passed("certificate-signatures", "ARK, intermediate, leaf", "RSA-PSS SHA-384, one by the other"),
-            crl,
-            CheckLine::passed("signing-key", self.leaf.key, report.signing_key()),
-            CheckLine::passed("product", self.leaf.product, self.leaf.product),
-            CheckLine::passed("tcb", self.tcbs.reported, self.leaf.tcb),
-            CheckLine::passed("chip-id", chip, certified),
-            CheckLine::passed("signature", "verifies", format!("ECDSA P-384 by the {}", self.leaf.key)),
-            CheckLine::passed("report-data", report.report_data(), data),
-        ]
+    /// The checks that were made, as they were made. None failed, or there would be no such value.
+    pub fn checks(&self) -> &[CheckLine] {
+        &self.lines
+    }
+
+    /// The workload spec sent with the evidence, if one was, is the one HOST_DATA names.
+    pub(crate) fn with_spec(mut self, spec: &[u8], trail: &mut Trail) -> Result<Self, VerifyError> {
+        let stated = self.report.host_data();
+        if spec.is_empty() {
+            trail.skip(Code::WorkloadSpec, "no workload spec came with the evidence");
+        } else {
+            let computed = WorkloadDigest::of(spec);
+            if computed.host_data() != stated {
+                return Err(VerifyError::WorkloadSpec { computed, stated });
+            }
+            self.workload = Some(computed);
+            trail.pass(Code::WorkloadSpec, computed, format_args!("{stated}, as HOST_DATA states"));
+        }
+        Ok(self)
+    }
+
+    /// With the checks that led to it.
+    pub(crate) fn with_trail(mut self, trail: Trail) -> Self {
+        (self.lines, self.cost) = (trail.lines, trail.cost);
+        self
     }
 }

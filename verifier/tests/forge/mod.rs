@@ -378,7 +378,7 @@ impl World {
 
     /// The code this world is refused with.
     pub fn code(&self) -> &'static str {
-        self.verify().map_or_else(|error| error.reason().code, |_| "accepted")
+        self.verify().map_or_else(|error| error.reason().code.as_str(), |_| "accepted")
     }
 }
 

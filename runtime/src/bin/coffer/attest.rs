@@ -5,15 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use coffer_ratls::Identity;
-use coffer_runtime::owner_access::{self, Findings, OwnerError, Verdict};
+use coffer_runtime::owner_access::{self, Findings, OwnerError};
 use coffer_runtime::supervisor::of_state;
-use coffer_runtime::{BoxRecord, Home};
-use coffer_verifier::abi::WorkloadDigest;
-use serde_json::json;
+use coffer_runtime::{BoxRecord, Home, kds};
+use coffer_spec::Tee;
+use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::guest::{self, Trust};
+use crate::verify::exit_code;
 
 /// Have the guest of a box prove what it is, on a connection of its own.
 #[derive(Debug, clap::Args)]
@@ -49,17 +50,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if let Some(path) = &args.evidence_out {
         write_evidence(path, &findings)?;
     }
+    let verdict = findings.appraisal.verdict();
     if context.json {
-        println!("{}", as_json(&findings));
+        let simulated = record.options.tee == Tee::Simulated;
+        println!("{}", kds::appraisal_json(&findings.appraisal, simulated));
     } else {
-        print(args, &record, &findings);
+        print(args, &record, &findings.appraisal);
     }
-    Ok(match (findings.verdict, error) {
-        (Verdict::Accepted, None) => ExitCode::SUCCESS,
-        (Verdict::NotAuthentic, _) => ExitCode::from(Class::NotAuthentic.code()),
-        (Verdict::Refused, _) => ExitCode::from(Class::Refused.code()),
-        (Verdict::Accepted, Some(error)) => return Err(error),
-    })
+    match (verdict, error) {
+        (Verdict::Accepted, Some(error)) => Err(error),
+        _ => Ok(ExitCode::from(exit_code(verdict))),
+    }
 }
 
 /// Anybody may ask for evidence: without an owner's key, an identity of the moment does.
@@ -82,57 +83,42 @@ async fn prove(
     Ok((findings, error))
 }
 
-fn print(args: &Args, record: &BoxRecord, findings: &Findings) {
+fn print(args: &Args, record: &BoxRecord, appraisal: &Appraisal) {
     if args.explain {
-        for check in &findings.checks {
-            let mark = if check.ok { "ok  " } else { "FAIL" };
-            println!("{mark} {:<24} {} (expected {})", check.code, check.found, check.expected);
+        for check in appraisal.checks() {
+            println!("{check}");
         }
     }
-    match findings.verdict {
+    match appraisal.verdict() {
         Verdict::Accepted => {
-            let simulated = if findings.claims.as_ref().is_none_or(|claims| claims.simulated) {
+            let simulated = if appraisal.verified().is_none_or(VerifiedReport::simulated) {
                 "; SIMULATED: it rests on this installation's own root, not on AMD's"
             } else {
                 ""
             };
             println!("accepted: {} runs what it should{simulated}", record.name);
         }
-        Verdict::NotAuthentic => println!("not authentic: {}", reasons(findings)),
-        Verdict::Refused => println!("refused: {}", reasons(findings)),
+        Verdict::NotAuthentic => println!("not authentic: {}", appraisal.why()),
+        Verdict::Refused => println!("refused: {}", appraisal.why()),
     }
-    if findings.verdict != Verdict::Accepted {
-        let simulated = guest::simulated_hint(record, &args.trust);
-        let hints = findings.reasons.iter().map(|reason| reason.hint.as_ref());
-        for hint in simulated.map_or_else(|| hints.collect(), |hint| vec![hint]) {
-            println!("hint: {hint}");
+    if appraisal.verdict() == Verdict::Accepted {
+        return;
+    }
+    if let Some(hint) = guest::simulated_hint(record, &args.trust) {
+        println!("hint: {hint}");
+        return;
+    }
+    for reason in appraisal.reasons() {
+        println!("hint: {}", reason.hint);
+    }
+    // AMD has nothing about a simulated box.
+    if record.options.tee != Tee::Simulated {
+        for request in appraisal.missing() {
+            for url in kds::urls(request) {
+                println!("hint: fetch {url}");
+            }
         }
     }
-}
-
-fn reasons(findings: &Findings) -> String {
-    findings.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-fn as_json(findings: &Findings) -> serde_json::Value {
-    let verdict = match findings.verdict {
-        Verdict::Accepted => "accepted",
-        Verdict::NotAuthentic => "not-authentic",
-        Verdict::Refused => "refused",
-    };
-    let reasons: Vec<_> = findings
-        .reasons
-        .iter()
-        .map(|reason| {
-            json!({ "code": reason.code, "found": reason.found, "expected": reason.expected, "hint": reason.hint })
-        })
-        .collect();
-    let claims = findings.claims.as_ref();
-    json!({
-        "verdict": verdict, "simulated": claims.map(|claims| claims.simulated),
-        "anchor": claims.map(|claims| claims.anchor), "claims": claims, "reasons": reasons, "checks": findings.checks,
-        "workload_digest": WorkloadDigest::of(&findings.evidence.workload_spec),
-    })
 }
 
 fn write_evidence(path: &std::path::Path, findings: &Findings) -> Result<(), CliError> {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use coffer_runtime::boxes::files;
 use coffer_runtime::launch::load_platform;
-use coffer_runtime::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError, Verdict};
+use coffer_runtime::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
 use coffer_runtime::{BoxRecord, BoxState, Home, simulator};
 use coffer_spec::{Capability, Document, Tee};
-use coffer_verifier::{EvidencePolicy, Pair, TrustAnchors};
+use coffer_verifier::{EvidencePolicy, Pair, TrustAnchors, Verdict};
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -95,7 +95,7 @@ pub fn appraiser(
     let platform = load_platform(&context.search.platform_folder(trust.platform.as_deref())?)?;
     let measurement = measurement(&platform, &document, document.spec().tee, record.options.vcpus, VCPU_TYPE)?;
     let host_data = document.digest().host_data();
-    let floor = match &trust.policy {
+    let policy = match &trust.policy {
         Some(path) => {
             let text =
                 std::fs::read_to_string(path).class_while(Class::Config, format!("cannot read {}", path.display()))?;
@@ -103,10 +103,9 @@ pub fn appraiser(
         }
         None => EvidencePolicy::default_floor(),
     };
-    // A policy file adds to measurement and workload; it never replaces what this box must be.
-    let policy = floor.with_pairs(vec![Pair { measurement, host_data }]);
     let anchors = if trust.allow_simulated { simulator::anchors(&home.simulator())? } else { TrustAnchors::amd() };
-    Ok(GuestAppraiser::new(anchors, policy))
+    // What this box must be is expected beside the policy: no file widens it.
+    Ok(GuestAppraiser::new(anchors, policy, Pair { measurement, host_data }))
 }
 
 /// Connects to the agent of a running box, once its guest has proved itself.
@@ -139,18 +138,18 @@ pub fn must_run(record: &BoxRecord) -> Result<(), CliError> {
 
 /// A failed connection in words: the findings of the appraisal where there are any.
 pub fn explain(error: &OwnerError, findings: Option<&Findings>, record: &BoxRecord, trust: &Trust) -> CliError {
-    let Some(findings) = findings.filter(|findings| findings.verdict != Verdict::Accepted) else {
+    let appraisal = findings.map(|findings| &findings.appraisal);
+    let Some(appraisal) = appraisal.filter(|appraisal| appraisal.verdict() != Verdict::Accepted) else {
         return CliError::caused(Class::Unreachable, error).while_doing(format!("box {}", record.name));
     };
-    let class = if findings.verdict == Verdict::Refused { Class::Refused } else { Class::NotAuthentic };
-    let reasons: Vec<_> = findings.reasons.iter().map(ToString::to_string).collect();
+    let class = if appraisal.verdict() == Verdict::Refused { Class::Refused } else { Class::NotAuthentic };
     let failure =
-        CliError::new(class, format!("the guest of box {} is not admitted: {}", record.name, reasons.join("; ")));
+        CliError::new(class, format!("the guest of box {} is not admitted: {}", record.name, appraisal.why()));
     if record.options.tee == Tee::Simulated && !trust.allow_simulated {
         return failure
             .hint("this box is simulated: with --allow-simulated the simulator of this installation is believed");
     }
-    match findings.reasons.first() {
+    match appraisal.reasons().first() {
         Some(reason) => failure.hint(reason.hint.to_string()),
         None => failure,
     }

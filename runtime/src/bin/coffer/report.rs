@@ -32,7 +32,8 @@ enum Verb {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let Verb::Show { file } = &args.verb;
     let input = evidence(&read(file)?)?;
-    let report = Report::parse(&input.inner.report).class_while(Class::Config, file.display())?;
+    // The same exit code as `coffer verify` has for it.
+    let report = Report::parse(&input.inner.report).class_while(Class::NotAuthentic, file.display())?;
     // Version 2 does not name its product; only Milan and Genoa made it, and both share one TCB layout.
     let layout_of = report.product().unwrap_or(ProductLine::Milan);
     let tcbs = report.tcbs(layout_of).ok();
@@ -71,8 +72,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     for bit in PolicyBit::ALL {
         line(&format!("  {}", bit.name()), &u8::from(policy.has(bit)), policy_meaning(bit));
     }
-    line("family id", &hex::encode(report.family_id()), "from the ID block");
-    line("image id", &hex::encode(report.image_id()), "from the ID block");
+    line("family id", &report.family_id(), "from the ID block");
+    line("image id", &report.image_id(), "from the ID block");
     line("vmpl", &report.vmpl(), "privilege level that asked for the report; 0 is the highest");
     let info = report.platform_info();
     line("platform info", &info, "");

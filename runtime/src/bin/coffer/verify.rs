@@ -1,6 +1,7 @@
 //! `coffer verify`: decides about evidence in a file, offline.
 //!
-//! Exit 0 accepted, 2 usage, 3 unreadable or malformed file, 5 not authentic, 6 refused by policy.
+//! Exit 0 accepted, 2 usage, 3 a file that cannot be read or is of none of the forms, 5 not authentic (a report whose bytes
+//! break the form is not), 6 refused by policy.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -8,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use coffer_runtime::simulator;
+use coffer_runtime::{kds, simulator};
 use coffer_verifier::abi::{REPORT_LEN, ReportData, SpkiDigest};
 use coffer_verifier::{
-    AttestationResult, CheckLine, CrlPolicy, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, HclBlob,
-    Reason, TrustAnchors, UnixTime, VerifiedReport, appraise, verify_evidence,
+    Appraisal, CrlPolicy, CrlStatus, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest,
+    ExpectedReportData, HclBlob, ReportBinding, TrustAnchors, UnixTime, Verdict, Verifier,
 };
-use serde_json::json;
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -99,131 +99,85 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
-    let expected = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
-    let outcome = match endorsements(args)? {
-        Err(reason) => Outcome::NotAuthentic(reason),
+    let demanded = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
+    let verifier = Verifier { anchors, crl, policy };
+    let appraisal = match endorsements(args)? {
+        Err(error) => Appraisal::of_error(error),
         Ok(others) => {
-            let decide = |expected: &ExpectedReportData| {
-                verify_evidence(&evidence.inner, &others, &anchors, expected, &crl, now)
+            let judge = |report_data: ExpectedReportData| {
+                let expected = Expected { report_data, guest: ExpectedGuest::WhateverThePolicyAdmits };
+                verifier.judge(&evidence.inner, &others, &expected, now)
             };
-            // An HCL blob binds its runtime data; --report-data then comes on top.
-            let verified = match &evidence.bound {
-                Some(bound) => decide(bound).and_then(|verified| match &expected {
-                    ExpectedReportData::Any => Ok(verified),
-                    ExpectedReportData::Exactly(_) => decide(&expected),
-                }),
-                None => decide(&expected),
-            };
-            match verified {
-                Err(error) => Outcome::NotAuthentic(error.reason()),
-                Ok(verified) => match appraise(&verified, &policy) {
-                    Ok(result) => Outcome::Accepted(Box::new(result)),
-                    Err(rejection) => {
-                        let (reasons, checks) = (rejection.reasons().to_vec(), rejection.checks().to_vec());
-                        Outcome::Refused { verified: Box::new(verified), reasons, checks }
+            // An HCL blob states the hash of its runtime data; --report-data then comes on top.
+            match evidence.attachment {
+                Some(attachment) => {
+                    let appraisal = judge(attachment);
+                    if appraisal.verdict() == Verdict::NotAuthentic || demanded == ExpectedReportData::Any {
+                        appraisal
+                    } else {
+                        judge(demanded)
                     }
-                },
+                }
+                None => judge(demanded),
             }
         }
     };
     if context.json {
-        println!("{}", outcome.json());
+        println!("{}", kds::appraisal_json(&appraisal, false));
     } else {
-        outcome.print(args.explain);
+        print(&appraisal, args.explain);
     }
-    Ok(ExitCode::from(outcome.code()))
+    Ok(ExitCode::from(exit_code(appraisal.verdict())))
 }
 
-enum Outcome {
-    Accepted(Box<AttestationResult>),
-    NotAuthentic(Reason),
-    Refused { verified: Box<VerifiedReport>, reasons: Vec<Reason>, checks: Vec<CheckLine> },
+/// Exit code of a verdict.
+pub fn exit_code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Accepted => 0,
+        Verdict::NotAuthentic => Class::NotAuthentic.code(),
+        Verdict::Refused => Class::Refused.code(),
+    }
 }
 
-impl Outcome {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Accepted(_) => 0,
-            Self::NotAuthentic(_) => Class::NotAuthentic.code(),
-            Self::Refused { .. } => Class::Refused.code(),
-        }
-    }
-
-    fn verdict(&self) -> &'static str {
-        match self {
-            Self::Accepted(_) => "accepted",
-            Self::NotAuthentic(_) => "not-authentic",
-            Self::Refused { .. } => "refused",
-        }
-    }
-
-    fn verified(&self) -> Option<&VerifiedReport> {
-        match self {
-            Self::Accepted(result) => Some(result.verified()),
-            Self::Refused { verified, .. } => Some(verified),
-            Self::NotAuthentic(_) => None,
-        }
-    }
-
-    fn reasons(&self) -> &[Reason] {
-        match self {
-            Self::Accepted(_) => &[],
-            Self::NotAuthentic(reason) => std::slice::from_ref(reason),
-            Self::Refused { reasons, .. } => reasons,
-        }
-    }
-
-    fn checks(&self) -> Vec<CheckLine> {
-        match self {
-            Self::Accepted(result) => result.checks(),
-            Self::NotAuthentic(reason) => vec![CheckLine::from(reason)],
-            Self::Refused { verified, checks, .. } => {
-                let mut all = verified.checks();
-                all.extend(checks.iter().cloned());
-                all
+fn print(appraisal: &Appraisal, explain: bool) {
+    println!("{}", appraisal.verdict());
+    if let Some(verified) = appraisal.verified() {
+        let report = verified.report();
+        println!("  anchor       {}", verified.anchor());
+        println!("  measurement  {}", report.measurement());
+        println!("  host data    {}", report.host_data());
+        println!("  report data  {}", report.report_data());
+        println!("  chip         {}", report.chip_id());
+        println!("  TCB          {}", verified.tcbs().reported);
+        match verified.binding() {
+            ReportBinding::Demanded => {}
+            ReportBinding::Attachment => {
+                println!(
+                    "  not shown    freshness: REPORT_DATA covers the blob's own runtime data, not when or for whom it was made"
+                );
             }
-        }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let verified = self.verified();
-        json!({
-            "verdict": self.verdict(),
-            "simulated": verified.is_some_and(VerifiedReport::simulated),
-            "anchor": verified.map(VerifiedReport::anchor),
-            "claims": verified.map(VerifiedReport::claims),
-            "reasons": self.reasons(),
-            "checks": self.checks(),
-        })
-    }
-
-    fn print(&self, explain: bool) {
-        println!("{}", self.verdict());
-        if let Some(verified) = self.verified() {
-            let report = verified.report();
-            println!("  anchor       {}", verified.anchor());
-            println!("  measurement  {}", report.measurement());
-            println!("  host data    {}", report.host_data());
-            println!("  report data  {}", report.report_data());
-            println!("  chip         {}", report.chip_id());
-            println!("  TCB          {}", verified.tcbs().reported);
-            if !verified.is_bound() {
+            ReportBinding::Waived => {
                 println!("  waived       REPORT_DATA: this report may have been made for anybody, at any time");
             }
-            if verified.crl() == coffer_verifier::CrlStatus::Waived {
-                println!("  waived       revocation");
-            }
         }
-        if explain {
-            println!("checks:");
-            for check in self.checks() {
-                let mark = if check.ok { "ok  " } else { "FAIL" };
-                println!("  {mark} {:<24} found {}; expected {}", check.code, check.found, check.expected);
-            }
+        if verified.crl() == CrlStatus::Waived {
+            println!("  waived       revocation");
         }
-        for reason in self.reasons() {
-            println!("{reason}");
-            println!("  hint: {}", reason.hint);
+    }
+    if explain {
+        println!("checks:");
+        for check in appraisal.checks() {
+            println!("  {check}");
+        }
+    }
+    for reason in appraisal.reasons() {
+        println!("{reason}");
+        println!("  hint: {}", reason.hint);
+    }
+    for request in appraisal.missing() {
+        let urls = kds::urls(request);
+        if !urls.is_empty() {
+            println!("  fetch {}: {}", request.kind.name(), urls.join(" or "));
         }
     }
 }
@@ -232,22 +186,22 @@ impl Outcome {
 pub struct Input {
     /// As it travelled.
     pub inner: Evidence,
-    /// From an HCL blob.
-    pub bound: Option<ExpectedReportData>,
+    /// From an HCL blob: the hash of the runtime data it attaches.
+    pub attachment: Option<ExpectedReportData>,
 }
 
 /// Tells the three forms apart.
 pub fn evidence(bytes: &[u8]) -> Result<Input, CliError> {
     let bare = |report: &[u8]| Evidence { report: report.to_vec(), ..Evidence::default() };
     if bytes.len() == REPORT_LEN {
-        return Ok(Input { inner: bare(bytes), bound: None });
+        return Ok(Input { inner: bare(bytes), attachment: None });
     }
     if HclBlob::is_hcl(bytes) {
         let blob = HclBlob::parse(bytes).class(Class::Config)?;
-        return Ok(Input { inner: bare(blob.report()), bound: Some(blob.expected_report_data()) });
+        return Ok(Input { inner: bare(blob.report()), attachment: Some(blob.expected_report_data()) });
     }
     if Evidence::is_cmw(bytes) {
-        return Ok(Input { inner: Evidence::from_cmw(bytes).class(Class::Config)?, bound: None });
+        return Ok(Input { inner: Evidence::from_cmw(bytes).class(Class::Config)?, attachment: None });
     }
     Err(CliError::new(Class::Config, format!("{} bytes are no report, HCL blob or CMW record", bytes.len()))
         .hint("a report has 1184 bytes; check that the file is complete and binary"))
@@ -270,7 +224,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 /// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.
-fn endorsements(args: &Args) -> Result<Result<Endorsements, Reason>, CliError> {
+fn endorsements(args: &Args) -> Result<Result<Endorsements, EndorsementError>, CliError> {
     let mut certificates: Vec<PathBuf> =
         [&args.vcek, &args.vlek, &args.ask, &args.asvk, &args.ark].into_iter().flatten().cloned().collect();
     let mut crls = args.crl.clone();
@@ -292,7 +246,7 @@ fn endorsements(args: &Args) -> Result<Result<Endorsements, Reason>, CliError> {
             Err(error) if error.is_malformed() => {
                 return Err(error).class_while(Class::Config, path.display());
             }
-            Err(error) => return Ok(Err(error.reason())),
+            Err(error) => return Ok(Err(error)),
         }
     }
     Ok(Ok(all))

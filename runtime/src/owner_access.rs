@@ -17,7 +17,7 @@ use coffer_ratls::{
 use coffer_rim::{Class, Failure};
 use coffer_verifier::{
     Appraisal, AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData,
-    Pair, TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
+    TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
 use crate::hybrid::{self, HybridError};
@@ -135,9 +135,9 @@ pub struct GuestAppraiser {
 
 impl GuestAppraiser {
     /// Expects this guest. No policy makes another one acceptable.
-    pub fn new(anchors: TrustAnchors, policy: EvidencePolicy, guest: Pair) -> Self {
+    pub fn new(anchors: TrustAnchors, policy: EvidencePolicy, guest: ExpectedGuest) -> Self {
         let verifier = Verifier { anchors, crl: CrlPolicy::Required, policy };
-        Self { verifier, guest: ExpectedGuest::Exactly(guest), findings: Mutex::new(None) }
+        Self { verifier, guest, findings: Mutex::new(None) }
     }
 
     /// What the last appraisal found; none if no evidence came that was made for the connection.
@@ -191,7 +191,7 @@ pub async fn connect(
 mod tests {
     use super::*;
     use coffer_verifier::{
-        Verdict,
+        Pair, Verdict,
         abi::{HostData, Measurement},
     };
     use std::os::unix::fs::PermissionsExt as _;
@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn evidence_that_is_no_report_is_not_authentic() {
         let guest = Pair { measurement: Measurement::new([1; 48]), host_data: HostData::new([2; 32]) };
-        let appraiser = GuestAppraiser::new(TrustAnchors::amd(), EvidencePolicy::default_floor(), guest);
+        let (floor, guest) = (EvidencePolicy::default_floor(), ExpectedGuest::Exactly(guest));
+        let appraiser = GuestAppraiser::new(TrustAnchors::amd(), floor, guest);
         let refusal = appraiser.appraise(&Evidence::default(), &ReportData::new([0; 64])).unwrap_err();
         assert_eq!(refusal.code, "not-authentic");
         let findings = appraiser.findings().unwrap();

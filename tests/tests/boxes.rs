@@ -24,7 +24,7 @@ use coffer_tests::{
     process::{Finished, run, wait_for},
     services::Registry,
 };
-use coffer_verifier::EvidencePolicy;
+use coffer_verifier::{EvidencePolicy, ExpectedGuest};
 use serde_json::Value;
 
 fn world() -> Result<(World, Registry, String)> {
@@ -91,8 +91,11 @@ async fn ask_the_guest(folder: &Path, simulator: &Path) -> Result<Vec<String>> {
     words.push(refused(exec.err()));
 
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let appraiser =
-        GuestAppraiser::new(coffer_runtime::simulator::anchors(simulator)?, EvidencePolicy::default_floor());
+    let appraiser = GuestAppraiser::new(
+        coffer_runtime::simulator::anchors(simulator)?,
+        EvidencePolicy::default_floor(),
+        ExpectedGuest::WhateverThePolicyAdmits,
+    );
     let stranger = Identity::generate("stranger")?;
     let connection = owner_access::connect(folder, &stranger, Arc::new(appraiser)).await?;
     let logs = ControlClient::new(connection.channel()).logs(LogsRequest::default()).await;

@@ -8,7 +8,7 @@ use coffer_runtime::launch::load_platform;
 use coffer_runtime::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
 use coffer_runtime::{BoxRecord, BoxState, Home, simulator};
 use coffer_spec::{Capability, Document, Tee};
-use coffer_verifier::{EvidencePolicy, Pair, TrustAnchors, Verdict};
+use coffer_verifier::{EvidencePolicy, ExpectedGuest, Pair, TrustAnchors, Verdict};
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -105,7 +105,7 @@ pub fn appraiser(
     };
     let anchors = if trust.allow_simulated { simulator::anchors(&home.simulator())? } else { TrustAnchors::amd() };
     // What this box must be is expected beside the policy: no file widens it.
-    Ok(GuestAppraiser::new(anchors, policy, Pair { measurement, host_data }))
+    Ok(GuestAppraiser::new(anchors, policy, ExpectedGuest::Exactly(Pair { measurement, host_data })))
 }
 
 /// Connects to the agent of a running box, once its guest has proved itself.

@@ -177,8 +177,12 @@ fn all_that_is_missing_is_named_at_once_and_typed() {
     let [leaf, ask, ark, crl] = ders();
     let bag = |certificates: &[&Vec<u8>], lists: &[&Vec<u8>]| {
         let mut bag = Endorsements::new();
-        certificates.iter().for_each(|der| bag.add_certificates(der).unwrap());
-        lists.iter().for_each(|der| bag.add_crl(der).unwrap());
+        for der in certificates {
+            bag.add_certificates(der).unwrap();
+        }
+        for der in lists {
+            bag.add_crl(der).unwrap();
+        }
         bag
     };
     let milan = || vec![ProductLine::Milan];

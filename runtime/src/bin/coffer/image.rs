@@ -1,0 +1,6 @@
+//! Commands about images.
+
+pub mod images;
+pub mod progress;
+pub mod pull;
+pub mod rmi;

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -98,6 +98,23 @@ impl SigningKey {
         }
         text.push_str("-----END PRIVATE KEY-----\n");
         write_new(path, text.as_bytes(), 0o600)
+    }
+
+    /// Writes the key to `path` and its public half, for whoever is to believe it, to `path.pub`, both where there is nothing
+    /// yet. Gives the path of the public half.
+    ///
+    /// # Errors
+    /// Class `config` if something lies there already, or it cannot be written; then neither is there.
+    pub fn write_pair(&self, path: &Path, purpose: KeyPurpose) -> Result<PathBuf, Failure> {
+        let mut public = path.as_os_str().to_owned();
+        public.push(".pub");
+        let public = PathBuf::from(public);
+        write_new(&public, self.public.to_pem().as_bytes(), 0o644)?;
+        self.write_new(path, purpose).inspect_err(|_| {
+            // It was made a moment ago, and nobody was told of it.
+            let _ = fs::remove_file(&public);
+        })?;
+        Ok(public)
     }
 
     /// Its public half.
@@ -206,6 +223,24 @@ mod tests {
             let failure = SigningKey::read(&path, other).err().unwrap();
             assert!(failure.message.contains("was made as ID key"), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_pair_is_there_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, public) = (folder.path().join("a.pem"), folder.path().join("a.pem.pub"));
+        let names = || fs::read_dir(folder.path()).unwrap().count();
+        for taken in [&path, &public] {
+            fs::write(taken, "mine").unwrap();
+            let failure = SigningKey::generate().unwrap().write_pair(&path, KeyPurpose::Author).unwrap_err();
+            assert!(failure.message.contains("is there already"), "{failure}");
+            assert_eq!((fs::read_to_string(taken).unwrap().as_str(), names()), ("mine", 1));
+            fs::remove_file(taken).unwrap();
+        }
+        let key = SigningKey::generate().unwrap();
+        assert_eq!(key.write_pair(&path, KeyPurpose::Author).unwrap(), public);
+        assert_eq!((read_public(&public).unwrap(), names()), (*key.public(), 2));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -14,3 +14,23 @@ pub mod start;
 pub mod stop;
 pub mod supervise;
 pub mod volumes;
+
+use crate::commands::Group;
+
+/// What runs images.
+pub const GROUP: Group = Group {
+    heading: "Boxes",
+    commands: &[
+        command!("run": run, Docker),
+        command!("create": create, Docker),
+        command!("start": start, Docker),
+        command!("stop": stop),
+        command!("restart": restart),
+        command!("ps": ps),
+        command!("logs": logs),
+        command!("exec": exec, Docker),
+        command!("rm": rm),
+        command!("inspect": inspect),
+        command!("supervise": supervise),
+    ],
+};

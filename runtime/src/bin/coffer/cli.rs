@@ -1,279 +1,159 @@
-//! The command line: one variant per subcommand, each with its own file.
+//! From a command line to an exit code.
+//!
+//! Trusts: nobody; the words come from whoever calls. What the parser refuses is said in its words, unless it is Docker's word
+//! for something, which is answered by name.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use coffer_runtime::boxes::unix_ms;
-use coffer_runtime::supervisor::of_state;
-use coffer_runtime::tools::Search;
-use coffer_runtime::{Home, State};
+use clap::Args as _;
+use clap::error::ErrorKind;
 
-use crate::error::{Class, Classify as _, CliError};
-use crate::{
-    attest, bench, completion, create, doctor, exec, id_block, id_key, images, inject_secret, inspect, kbs, logs,
-    manifest, measure, owner, platform, ps, pull, report, restart, rm, rmi, run, seal, sim, spec, start, stop,
-    supervise, verify, version,
-};
+use crate::commands::{self, Does, Entry, GROUPS};
+pub use crate::context::Context;
+use crate::error::{Class, CliError};
+use crate::exits::Exits;
+use crate::{docker, values};
 
-/// Runs OCI images in attested microVMs.
-#[derive(Debug, Parser)]
-#[command(name = "coffer", version, propagate_version = false, disable_help_subcommand = true)]
-pub struct Cli {
+/// What may stand before and behind every command.
+#[derive(Debug, clap::Args)]
+pub struct Globals {
     /// Print JSON instead of tables and text.
     #[arg(long, global = true)]
-    pub json: bool,
+    json: bool,
 
     /// Where boxes, images and keys are kept [default: /var/lib/coffer as root, else ~/.local/share/coffer].
     #[arg(long, global = true, env = "COFFER_HOME", value_name = "DIR", hide_env_values = true)]
-    pub home: Option<PathBuf>,
-
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
+    home: Option<PathBuf>,
 }
 
-/// Every subcommand.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Create a box from an image and run it.
-    Run(Box<run::Args>),
-    /// Create a box from an image, to be started later.
-    Create(Box<create::Args>),
-    /// Start boxes that are not running.
-    Start(start::Args),
-    /// Stop running boxes: their stop signal, then the power.
-    Stop(stop::Args),
-    /// Stop boxes and start them again.
-    Restart(restart::Args),
-    /// List boxes.
-    #[command(visible_alias = "ls")]
-    Ps(ps::Args),
-    /// Show the output of a box.
-    Logs(logs::Args),
-    /// Run a program in a running box.
-    Exec(exec::Args),
-    /// Remove boxes.
-    Rm(rm::Args),
-    /// Print everything known of boxes.
-    Inspect(inspect::Args),
-    /// Pull an image and make its root file system.
-    Pull(pull::Args),
-    /// List images.
-    Images(images::Args),
-    /// Remove images.
-    Rmi(rmi::Args),
-    /// Have the guest of a box prove what it is.
-    Attest(attest::Args),
-    /// Write a secret into a guest that proves itself first.
-    InjectSecret(inject_secret::Args),
-    /// Seal a file to the guest of a box.
-    Seal(seal::SealArgs),
-    /// Open what `seal` sealed.
-    Unseal(seal::UnsealArgs),
-    /// Predict what `run` with the same flags measures, from files alone.
-    Measure(Box<measure::Args>),
-    /// Make or check signed reference manifests.
-    Manifest(manifest::Args),
-    /// Make or show keys that sign launches.
-    IdKey(id_key::Args),
-    /// Sign a launch for somebody else's machine.
-    IdBlock(id_block::Args),
-    /// Write the workload spec that `run` with the same flags launches.
-    Spec(Box<spec::Args>),
-    /// Show what guests boot from.
-    Platform(platform::Args),
-    /// Make or show the local owner's key.
-    Owner(owner::Args),
-    /// Decide about evidence in a file, offline.
-    Verify(Box<verify::Args>),
-    /// Show what a report says.
-    Report(report::Args),
-    /// Manage a key broker.
-    Kbs(Box<kbs::Args>),
-    /// Make simulated evidence and attacks, and check verifiers with them.
-    Sim(sim::Args),
-    /// Measure how fast this machine decides about evidence.
-    Bench(bench::Args),
-    /// Check what this machine can run, and say why not.
-    Doctor(doctor::Args),
-    /// Print a completion script.
-    Completion(completion::Args),
-    /// Print the version.
-    Version(version::Args),
-    /// The process behind a running box.
-    #[command(hide = true)]
-    Supervise(supervise::Args),
+const EXAMPLES: &str = "Examples:
+  coffer run --rm busybox echo hello
+  coffer help kbs secret put
+  coffer --json ps --all";
+
+/// The whole parser.
+pub fn parser() -> clap::Command {
+    let parser = Globals::augment_args(clap::Command::new("coffer"))
+        .about("Runs OCI images in attested microVMs.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(commands::all().map(Entry::parser))
+        .after_help(EXAMPLES);
+    let list = grouped(&parser);
+    parser.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}"
+    ))
 }
 
-impl Command {
-    /// Runs it.
-    pub fn run(self, context: &Context) -> Result<ExitCode, CliError> {
-        match self {
-            Self::Run(args) => run::run(&args, context),
-            Self::Create(args) => create::run(&args, context),
-            Self::Start(args) => start::run(&args, context),
-            Self::Stop(args) => stop::run(&args, context),
-            Self::Restart(args) => restart::run(&args, context),
-            Self::Ps(args) => ps::run(&args, context),
-            Self::Logs(args) => logs::run(&args, context),
-            Self::Exec(args) => exec::run(&args, context),
-            Self::Rm(args) => rm::run(&args, context),
-            Self::Inspect(args) => inspect::run(&args, context),
-            Self::Pull(args) => pull::run(&args, context),
-            Self::Images(args) => images::run(&args, context),
-            Self::Rmi(args) => rmi::run(&args, context),
-            Self::Attest(args) => attest::run(&args, context),
-            Self::InjectSecret(args) => inject_secret::run(&args, context),
-            Self::Seal(args) => seal::seal(&args, context),
-            Self::Unseal(args) => seal::unseal(&args, context),
-            Self::Measure(args) => measure::run(&args, context),
-            Self::Manifest(args) => manifest::run(&args, context),
-            Self::IdKey(args) => id_key::run(&args, context),
-            Self::IdBlock(args) => id_block::run(&args, context),
-            Self::Spec(args) => spec::run(&args, context),
-            Self::Platform(args) => platform::run(&args, context),
-            Self::Owner(args) => owner::run(&args, context),
-            Self::Verify(args) => verify::run(&args, context),
-            Self::Report(args) => report::run(&args, context),
-            Self::Kbs(args) => kbs::run(args, context),
-            Self::Sim(args) => sim::run(args, context),
-            Self::Bench(args) => bench::run(&args, context),
-            Self::Doctor(args) => doctor::run(&args, context),
-            Self::Completion(args) => completion::run(&args, context),
-            Self::Version(args) => version::run(&args, context),
-            Self::Supervise(args) => supervise::run(&args, context),
+/// The commands under their headings.
+fn grouped(parser: &clap::Command) -> String {
+    let mut text = String::new();
+    for group in GROUPS {
+        let _ = writeln!(text, "{}:", group.heading);
+        let shown = group.commands.iter().filter_map(|entry| parser.find_subcommand(entry.name));
+        for command in shown.filter(|command| !command.is_hide_set()) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            let aliases: Vec<_> = command.get_visible_aliases().collect();
+            let aliases = if aliases.is_empty() { String::new() } else { format!(" [also: {}]", aliases.join(", ")) };
+            let _ = writeln!(text, "  {:<14} {about}{aliases}", command.get_name());
         }
+        text.push('\n');
+    }
+    text
+}
+
+/// Does what a command line says.
+pub fn main(words: &[OsString]) -> ExitCode {
+    let mut parser = parser();
+    let parsed = parser.try_get_matches_from_mut(words).and_then(|matches| {
+        values::check(&mut parser, &matches)?;
+        Ok(matches)
+    });
+    let matches = match parsed {
+        Ok(matches) => matches,
+        Err(error) => return refuse(&error, words),
+    };
+    coffer_rim::log::init("warn");
+    let Globals { json, home } = match commands::parse(&matches) {
+        Ok(globals) => globals,
+        Err(failure) => return fail(&failure, false, Exits::Class),
+    };
+    // One provider in the whole process, chosen here and nowhere else.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return fail(&CliError::new(Class::Internal, "a TLS provider was already installed"), json, Exits::Class);
+    }
+    let Some((entry, matches)) = commands::chosen(&matches) else {
+        return fail(
+            &CliError::new(Class::Internal, "the parser knows a command that the table does not"),
+            json,
+            Exits::Class,
+        );
+    };
+    let Does::Run(run) = entry.does else {
+        return fail(&CliError::new(Class::Internal, "a command without an act"), json, Exits::Class);
+    };
+    match run(matches, &Context::new(json, home)) {
+        Ok(code) => code,
+        Err(failure) => fail(&failure, json, entry.exits),
     }
 }
 
-/// What every subcommand gets besides its own arguments. The environment is read here and nowhere below.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// `--json` was given.
-    pub json: bool,
-    /// `$COFFER_HOME`, resolved; not yet created.
-    pub home: PathBuf,
-    /// Where programs and platform files are looked for.
-    pub search: Search,
-    /// Docker's configuration file, for credentials of registries.
-    pub docker_config: Option<PathBuf>,
+fn fail(failure: &CliError, json: bool, exits: Exits) -> ExitCode {
+    failure.print("coffer", json);
+    ExitCode::from(exits.code(failure))
 }
 
-impl Context {
-    /// From the global arguments and the environment.
-    pub fn new(json: bool, home: Option<PathBuf>) -> Self {
-        let path_of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let user_home = path_of("HOME");
-        let docker = path_of("DOCKER_CONFIG").or_else(|| user_home.as_ref().map(|home| home.join(".docker")));
-        let search = Search {
-            qemu: path_of("COFFER_QEMU"),
-            vhost_vsock: path_of("COFFER_VHOST_VSOCK"),
-            platform: path_of("COFFER_PLATFORM"),
-            path: std::env::var_os("PATH"),
-            exe_folder: std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)),
-            user_home,
-        };
-        let docker_config = docker.map(|folder| folder.join("config.json"));
-        Self { json, home: home.unwrap_or_else(default_home), search, docker_config }
+/// Says what is wrong with a line that the parser refused; `--help` and `--version` also come this way and are no failure.
+fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if !error.use_stderr() {
+        coffer_rim::print!("{}", error.render());
+        return ExitCode::SUCCESS;
     }
-
-    /// The home, made if it is not there.
-    ///
-    /// # Errors
-    /// Class `config`.
-    pub fn open_home(&self) -> Result<Home, CliError> {
-        Home::open(&self.home).map_err(|error| {
-            let failure = CliError::caused(Class::Config, &error);
-            match error.hint() {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            }
-        })
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let json = words.iter().any(|word| word == "--json");
+    let entry = named(words.iter().map(AsRef::as_ref));
+    let exits = entry.map_or(Exits::Class, |entry| entry.exits);
+    if let Some(answer) = docker::answer(error, entry, &words) {
+        return fail(&answer, json, exits);
     }
-
-    /// Home and box database, with the records of dead supervisors mended.
-    ///
-    /// # Errors
-    /// Class `config`.
-    pub fn open_state(&self) -> Result<(Home, State), CliError> {
-        let home = self.open_home()?;
-        let state = State::open(&home).map_err(of_state)?;
-        state.reconcile(&home, unix_ms()).map_err(of_state)?;
-        Ok((home, state))
+    let message = first_line(error);
+    let failure = CliError::new(Class::Usage, message).hint("coffer --help lists commands and flags");
+    if json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return fail(&failure, true, exits);
     }
-
-    /// Our own executable, for supervisors.
-    ///
-    /// # Errors
-    /// Class `internal`.
-    #[allow(clippy::unused_self, reason = "every command asks its context, whatever it will hold")]
-    pub fn exe(&self) -> Result<PathBuf, CliError> {
-        std::env::current_exe().class_while(Class::Internal, "finding our own executable")
-    }
-
-    /// An event loop for this one command.
-    ///
-    /// # Errors
-    /// Class `internal` if the system gives us no threads.
-    #[allow(clippy::unused_self, reason = "every command asks its context, whatever it will hold")]
-    pub fn runtime(&self) -> Result<tokio::runtime::Runtime, CliError> {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .class_while(Class::Internal, "starting the event loop")
-    }
+    coffer_rim::out::write_error(format_args!("{}", error.render()));
+    ExitCode::from(exits.code(&failure))
 }
 
-fn default_home() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/coffer");
-    }
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = data.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
-    data.unwrap_or_else(|| PathBuf::from("/var/lib")).join("coffer")
+fn first_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
-/// Exit code of a failed command line. `run`, `create`, `start` and `exec` give the workload's own codes to the caller,
-/// so each failure of ours is 125 there, except that a program is not found (127) or cannot be executed (126).
-pub fn failure_code(failure: &CliError, words: &[String]) -> u8 {
-    if is_docker_verb(words) { failure.docker_code.unwrap_or(125) } else { failure.class.code() }
-}
-
-/// Finds the subcommand among words that clap may have refused. Global flags may stand before it.
-fn is_docker_verb(words: &[String]) -> bool {
-    let mut words = words.iter().skip(1);
+/// The command a line names, though the rest of the line may be wrong.
+fn named<'a>(words: impl Iterator<Item = &'a str>) -> Option<&'static Entry> {
+    let globals = Globals::augment_args(clap::Command::new("coffer"));
+    let takes_value = |word: &str| {
+        let flag =
+            word.strip_prefix("--").and_then(|name| globals.get_arguments().find(|arg| arg.get_long() == Some(name)));
+        flag.is_some_and(|arg| arg.get_action().takes_values())
+    };
+    let mut words = words.skip(1);
     while let Some(word) = words.next() {
-        if word == "--home" {
+        if takes_value(word) {
             words.next();
         } else if !word.starts_with('-') {
-            return matches!(word.as_str(), "run" | "create" | "start" | "exec");
+            return commands::all().find(|entry| entry.is_called(word));
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    fn words(line: &str) -> Vec<String> {
-        line.split(' ').map(String::from).collect()
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn only_dockers_verbs_fail_with_125() {
-        let code = |class, line| failure_code(&CliError::new(class, ""), &words(line));
-        assert_eq!(code(Class::Usage, "coffer --json --home /x run --nosuch"), 125);
-        assert_eq!(code(Class::Platform, "coffer start b"), 125);
-        assert_eq!(code(Class::Usage, "coffer ps run"), 2);
-        assert_eq!(code(Class::NotFound, "coffer rm run"), 1);
-    }
-}
+mod tests;

@@ -3,3 +3,11 @@
 pub mod bench;
 pub mod report;
 pub mod verify;
+
+use crate::commands::Group;
+
+/// What decides about evidence, or shows it.
+pub const GROUP: Group = Group {
+    heading: "Evidence in files",
+    commands: &[command!("verify": verify), noun!("report": report), noun!("bench": bench)],
+};

@@ -2,4 +2,18 @@
 
 pub mod completion;
 pub mod doctor;
+pub mod help;
 pub mod version;
+
+use crate::commands::Group;
+
+/// What is about neither boxes nor evidence.
+pub const GROUP: Group = Group {
+    heading: "This machine and this program",
+    commands: &[
+        command!("doctor": doctor),
+        command!("completion": completion),
+        command!("help": help),
+        command!("version": version),
+    ],
+};

@@ -4,3 +4,9 @@ pub mod images;
 pub mod progress;
 pub mod pull;
 pub mod rmi;
+
+use crate::commands::Group;
+
+/// What boxes are made from.
+pub const GROUP: Group =
+    Group { heading: "Images", commands: &[command!("pull": pull), command!("images": images), command!("rmi": rmi)] };

@@ -9,3 +9,18 @@ pub mod measure_firmware;
 pub mod measure_manifest;
 pub mod platform;
 pub mod spec;
+
+use crate::commands::Group;
+
+/// What is measured, and what was signed about it.
+pub const GROUP: Group = Group {
+    heading: "What a launch measures",
+    commands: &[
+        command!("measure": measure),
+        command!("spec": spec),
+        noun!("platform": platform),
+        noun!("manifest": manifest),
+        noun!("id-key": id_key),
+        noun!("id-block": id_block),
+    ],
+};

@@ -5,3 +5,17 @@ pub mod guest;
 pub mod inject_secret;
 pub mod owner;
 pub mod seal;
+
+use crate::commands::Group;
+
+/// What an owner does.
+pub const GROUP: Group = Group {
+    heading: "Guests that prove what they are",
+    commands: &[
+        command!("attest": attest),
+        command!("inject-secret": inject_secret),
+        command!("seal": seal::SealArgs => seal::seal),
+        command!("unseal": seal::UnsealArgs => seal::unseal),
+        noun!("owner": owner),
+    ],
+};

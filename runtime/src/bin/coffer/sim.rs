@@ -9,7 +9,6 @@ mod kds;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Subcommand;
 use coffer_runtime::simulator;
 use coffer_simulator::Installation;
 use coffer_simulator::attack::{ATTACKS, Attack, Expect};
@@ -18,49 +17,38 @@ use coffer_verifier::abi::ProductLine;
 use serde_json::json;
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::CliError;
 
-/// Simulated evidence for development and CI.
+/// Make simulated evidence and attacks, and check verifiers with them.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
+#[command(after_help = "Examples:
+  coffer sim evidence --out evidence
+  coffer sim check --cmd 'my-verifier \"$COFFER_EVIDENCE\"'")]
+pub struct Args {}
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make the simulator's keys and print its anchors.
-    Init(InitArgs),
-    /// Write good evidence, or with --attack evidence with one thing wrong.
-    Evidence(evidence::Args),
-    /// List the attacks and the answer each must get.
-    Attacks,
-    /// Run all attacks against a verifier and print what it wrongly accepts.
-    Check(check::Args),
-    /// Serve AMD's key distribution paths for simulated chips.
-    Kds(kds::Args),
-}
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[
+    command!("init": InitArgs => init),
+    command!("evidence": evidence),
+    command!("attacks": AttacksArgs => attacks),
+    command!("check": check),
+    command!("kds": kds),
+];
 
+/// Make the simulator's keys and print its anchors.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer sim init --product milan")]
 struct InitArgs {
     /// Product lines.
     #[arg(long, value_name = "NAME", default_values = ["milan", "genoa", "turin"])]
     product: Vec<ProductLine>,
 }
 
-/// Runs it.
-pub fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
-    match args.command {
-        Command::Init(args) => init(&args, context),
-        Command::Evidence(args) => evidence::run(&args, context),
-        Command::Attacks => {
-            attacks(context);
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Check(args) => check::run(&args, context),
-        Command::Kds(args) => kds::run(&args, context),
-    }
-}
+/// List the attacks and the answer each must get.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer sim attacks --json")]
+struct AttacksArgs {}
 
 fn init(args: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
     let folder = folder(context);
@@ -87,15 +75,16 @@ fn init(args: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn attacks(context: &Context) {
+fn attacks(_: &AttacksArgs, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         println!("{}", json!(ATTACKS));
-        return;
+        return Ok(ExitCode::SUCCESS);
     }
     println!("{:<26} {:<10} {:<32} WHAT IS WRONG", "ATTACK", "GROUP", "MUST BE ANSWERED");
     for attack in ATTACKS {
         println!("{:<26} {:<10} {:<32} {}", attack.name, group(attack), expected(attack.expect), attack.what);
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn group(attack: &Attack) -> String {

@@ -6,8 +6,10 @@ pub fn print(heading: &[&str], rows: &[Vec<String>]) {
 }
 
 fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.len()).collect();
-    for row in rows {
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
+    // A cell may hold a registry's or a guest's text.
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| coffer_rim::foreign(cell)).collect()).collect();
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -20,8 +22,8 @@ fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     };
     line(&mut heading.iter().copied());
-    for row in rows {
-        line(&mut row.iter().map(String::as_str));
+    for row in &rows {
+        line(&mut row.iter().map(AsRef::as_ref));
     }
     text
 }
@@ -71,6 +73,11 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".to_string(), "bb".to_string()], vec!["cccc".to_string(), String::new()]];
         assert_eq!(render(&["ID", "NAME"], &rows), "ID     NAME\na      bb\ncccc\n");
+    }
+
+    #[test]
+    fn a_cell_moves_no_cursor() {
+        assert_eq!(render(&["A"], &[vec!["\u{1b}[2J".to_string()]]), "A\n\\u{1b}[2J\n");
     }
 
     #[test]

@@ -23,7 +23,11 @@ use crate::guest::{self, Trust};
 /// Run a program in a running box.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Where the spec does not let the host exec, it is done as owner, in a guest that proves itself first."
+    after_help = "Where the spec does not let the host exec, it is done as owner, in a guest that proves itself first.
+
+Examples:
+  coffer exec web ps
+  coffer exec -i web sh -c 'cat > /tmp/file'"
 )]
 pub struct Args {
     /// Give the program our standard input.

@@ -15,6 +15,7 @@ use crate::{ps, table};
 
 /// Print everything known of boxes, as a JSON array.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer inspect web | jq -r '.[0].State.Status'")]
 pub struct Args {
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]

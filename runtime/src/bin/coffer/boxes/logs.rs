@@ -23,7 +23,11 @@ use crate::live::print;
 /// Show the output of a box.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Where the spec does not let the host read the output, it is fetched as owner, from a guest that proves itself first."
+    after_help = "Where the spec does not let the host read the output, it is fetched as owner, from a guest that proves itself first.
+
+Examples:
+  coffer logs -f web
+  coffer logs --tail 20 web"
 )]
 pub struct Args {
     /// Stay and show what comes.

@@ -14,6 +14,10 @@ use crate::table;
 
 /// List boxes.
 #[derive(Debug, clap::Args)]
+#[command(visible_aliases = ["ls", "list"], after_help = "Examples:
+  coffer ps --all
+  coffer ps -aq --filter status=exited
+  coffer --json ps")]
 pub struct Args {
     /// Also boxes that do not run.
     #[arg(short, long)]

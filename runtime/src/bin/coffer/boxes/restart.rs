@@ -13,6 +13,7 @@ use crate::stop::stop;
 
 /// Stop boxes and start them again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer restart -t 5 web")]
 pub struct Args {
     /// Seconds until a box that does not end is ended.
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = DEFAULT_GRACE)]

@@ -14,6 +14,12 @@ use crate::stop::stop;
 
 /// Remove boxes.
 #[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "remove",
+    after_help = "Examples:
+  coffer rm web
+  coffer rm --force web db"
+)]
 pub struct Args {
     /// Kill a box that runs; a box that is not there is no failure.
     #[arg(short, long)]

@@ -12,6 +12,9 @@ use crate::live::{self, Stay};
 
 /// Start boxes that are not running.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer start web
+  coffer start --attach web")]
 pub struct Args {
     /// Stay with the box and show its output; the exit code is its own.
     #[arg(short, long)]

@@ -14,6 +14,9 @@ use crate::start::each;
 
 /// Stop running boxes: their stop signal, then the power.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer stop web
+  coffer stop -t 30 web db")]
 pub struct Args {
     /// Seconds until a box that does not end is ended.
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = DEFAULT_GRACE)]

@@ -10,6 +10,7 @@ use crate::error::{Class, Classify as _, CliError};
 
 /// Supervise a box.
 #[derive(Debug, clap::Args)]
+#[command(hide = true)]
 pub struct Args {
     /// Id of the box.
     id: String,

@@ -22,22 +22,27 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
 
-/// What to measure.
+/// Measure how fast this machine decides about evidence.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
+#[command(after_help = "Examples:\n  coffer bench verify")]
+pub struct Args {}
 
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// The verifier.
-    Verify,
-    /// The simulator: reports and launch digests.
-    Simulator,
-}
+/// Its commands.
+pub const COMMANDS: &[Entry] =
+    &[command!("verify": VerifyArgs => verifier), command!("simulator": SimulatorArgs => simulator::run)];
+
+/// The verifier.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer bench verify --json")]
+struct VerifyArgs {}
+
+/// The simulator: reports and launch digests.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer bench simulator")]
+pub struct SimulatorArgs {}
 
 /// Rounds of each measurement; the median is reported.
 const ROUNDS: usize = 301;
@@ -48,15 +53,7 @@ const THREAD_WARM_UP: Duration = Duration::from_millis(150);
 /// How long a round counts.
 const THREAD_WINDOW: Duration = Duration::from_millis(300);
 
-/// Measures.
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    match args.command {
-        Command::Verify => verifier(context),
-        Command::Simulator => simulator::run(context),
-    }
-}
-
-fn verifier(context: &Context) -> Result<ExitCode, CliError> {
+fn verifier(_: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
     let now = UnixTime::from(SystemTime::now());
     if !context.json {
         eprintln!("measuring for most of a minute; figures mean something on an idle machine");

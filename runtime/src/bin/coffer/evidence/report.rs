@@ -8,29 +8,31 @@ use coffer_verifier::abi::{PlatformBit, PolicyBit, ProductLine, Report};
 use serde_json::json;
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
 use crate::verify::{evidence, read};
 
-/// What to do with a report.
+/// Show what a report says.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    verb: Verb,
+#[command(after_help = "Examples:\n  coffer report show report.bin")]
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[command!("show": ShowArgs => show)];
+
+/// Print every field.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer report show report.bin
+  coffer report show evidence.cmw --json")]
+struct ShowArgs {
+    /// A 1184-byte report, an Azure HCL blob or a CMW record; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
-#[derive(Debug, clap::Subcommand)]
-enum Verb {
-    /// Print every field.
-    Show {
-        /// A 1184-byte report, an Azure HCL blob or a CMW record; `-` is standard input.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
-}
-
-/// Prints a report.
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let Verb::Show { file } = &args.verb;
+fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let file = &args.file;
     let input = evidence(&read(file)?)?;
     // The same exit code as `coffer verify` has for it.
     let report = Report::parse(&input.inner.report).class_while(Class::NotAuthentic, file.display())?;

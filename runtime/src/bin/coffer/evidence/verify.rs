@@ -21,6 +21,10 @@ use crate::error::{Class, Classify as _, CliError};
 
 /// What to decide about, and with what.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer verify report.bin --certs certs
+  coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
+  coffer verify evidence.cmw --policy fleet.toml --json")]
 pub struct Args {
     /// A 1184-byte report, an Azure HCL blob or a CMW record; `-` is standard input.
     #[arg(value_name = "FILE")]

@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::cli::{Cli, Context};
+use crate::cli::{self, Context};
 use crate::error::CliError;
 
 /// Print a completion script.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  coffer completion bash > /etc/bash_completion.d/coffer")]
+#[command(after_help = "Examples:\n  coffer completion bash > /etc/bash_completion.d/coffer")]
 pub struct Args {
     /// Shell.
     shell: Shell,
@@ -19,7 +18,7 @@ pub struct Args {
 /// Prints it.
 pub fn run(args: &Args, _: &Context) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "coffer", &mut script);
+    clap_complete::generate(args.shell, &mut cli::parser(), "coffer", &mut script);
     print!("{}", String::from_utf8_lossy(&script));
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,9 @@ use crate::table::size;
 
 /// Check what this machine can run, and say why not.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer doctor
+  coffer --json doctor")]
 pub struct Args {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -7,6 +7,9 @@ use crate::error::CliError;
 
 /// No arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer version
+  coffer --json version")]
 pub struct Args {}
 
 /// Prints the version.

@@ -13,6 +13,9 @@ use crate::table;
 
 /// List images.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer images --digests
+  coffer images -q")]
 pub struct Args {
     /// Ids only.
     #[arg(short, long)]

@@ -10,7 +10,7 @@ use crate::flags::pull_options;
 
 /// Pull an image and make its root file system.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  coffer pull docker.io/library/busybox:1.36")]
+#[command(after_help = "Examples:\n  coffer pull docker.io/library/busybox:1.36")]
 pub struct Args {
     /// Print the reference only.
     #[arg(short, long)]

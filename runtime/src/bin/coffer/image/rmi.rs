@@ -10,6 +10,9 @@ use crate::error::{self, Class, CliError};
 
 /// Remove images.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer rmi busybox:1.36
+  coffer rmi --force busybox")]
 pub struct Args {
     /// Also images that boxes were made from; those boxes keep their root file systems.
     #[arg(short, long)]

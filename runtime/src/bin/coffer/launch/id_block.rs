@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Subcommand;
 use coffer_runtime::boxes::files;
 use coffer_runtime::id_block::{IdFacts, SignedLaunch};
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, write_over};
 use coffer_verifier::abi::Measurement;
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
 use crate::id_flags::NameFlags;
 
@@ -19,26 +19,14 @@ use crate::id_flags::NameFlags;
   coffer id-block sign --measurement 9b1f… --policy 0x30000 --id-key id.pem --author-key author.pem --guest-svn 3 --out signed
   coffer id-block show signed
   coffer run --tee-simulate --id-block signed/id_block.bin --id-auth signed/id_auth.bin IMAGE")]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
+pub struct Args {}
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Sign a measurement into an ID block.
-    Sign(Box<SignArgs>),
-    /// Check the signatures of an ID block and print what a report will show.
-    #[command(after_help = "Example:\n  coffer id-block show signed --json")]
-    Show {
-        /// Folder with id_block.bin and id_auth.bin.
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-    },
-}
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[command!("sign": SignArgs => sign), command!("show": ShowArgs => show)];
 
+/// Sign a measurement into an ID block.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   coffer id-block sign --measurement $(coffer measure --tee-simulate --json IMAGE | jq -r .measurement) \\
       --policy 0x30000 --id-key id.pem --author-key author.pem --out signed")]
 struct SignArgs {
@@ -58,27 +46,33 @@ struct SignArgs {
     out: PathBuf,
 }
 
-/// Signs or shows.
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    match &args.command {
-        Command::Sign(args) => {
-            if args.measurement.is_zero() {
-                return Err(CliError::new(Class::Usage, "a zero measurement is no launch"));
-            }
-            let (id, author) = (SigningKey::read(&args.id_key, KeyPurpose::Id)?, args.names.author()?);
-            let signed = SignedLaunch::sign(args.measurement, args.policy, args.names.names(), &id, author.as_ref())?;
-            let out = &args.out;
-            std::fs::create_dir_all(out).class_while(Class::Config, format!("cannot make {}", out.display()))?;
-            write_over(&out.join(files::ID_BLOCK), &signed.block.to_bytes(), 0o644)?;
-            write_over(&out.join(files::ID_AUTH), signed.auth.as_bytes(), 0o644)?;
-            print(&signed.facts(), context);
-        }
-        Command::Show { folder } => {
-            let signed = SignedLaunch::read(&folder.join(files::ID_BLOCK), &folder.join(files::ID_AUTH))?;
-            signed.auth.verify(&signed.block).class_while(Class::NotAuthentic, "ID block")?;
-            print(&signed.facts(), context);
-        }
+fn sign(args: &SignArgs, context: &Context) -> Result<ExitCode, CliError> {
+    if args.measurement.is_zero() {
+        return Err(CliError::new(Class::Usage, "a zero measurement is no launch"));
     }
+    let (id, author) = (SigningKey::read(&args.id_key, KeyPurpose::Id)?, args.names.author()?);
+    let signed = SignedLaunch::sign(args.measurement, args.policy, args.names.names(), &id, author.as_ref())?;
+    let out = &args.out;
+    std::fs::create_dir_all(out).class_while(Class::Config, format!("cannot make {}", out.display()))?;
+    write_over(&out.join(files::ID_BLOCK), &signed.block.to_bytes(), 0o644)?;
+    write_over(&out.join(files::ID_AUTH), signed.auth.as_bytes(), 0o644)?;
+    print(&signed.facts(), context);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Check the signatures of an ID block and print what a report will show.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer id-block show signed --json")]
+struct ShowArgs {
+    /// Folder with id_block.bin and id_auth.bin.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let signed = SignedLaunch::read(&args.folder.join(files::ID_BLOCK), &args.folder.join(files::ID_AUTH))?;
+    signed.auth.verify(&signed.block).class_while(Class::NotAuthentic, "ID block")?;
+    print(&signed.facts(), context);
     Ok(ExitCode::SUCCESS)
 }
 

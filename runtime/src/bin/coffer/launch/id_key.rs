@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Subcommand;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
 use coffer_verifier::P384PublicKey;
 use coffer_verifier::measure::{key_digest, key_structure};
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::CliError;
 
 /// Make or show keys that sign launches: ID keys, and the author keys that sign those.
@@ -17,52 +17,52 @@ use crate::error::CliError;
   coffer id-key init --author --out author.pem
   coffer id-key init --out id.pem
   coffer run --tee-simulate --id-key id.pem --author-key author.pem --family-id acme --image-id web --guest-svn 3 IMAGE")]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[command!("init": InitArgs => init), command!("show": ShowArgs => show)];
+
+/// Make a key: FILE, mode 0600, and FILE.pub for whoever is to believe it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer id-key init --author --out author.pem
+  coffer id-key init --out id.pem")]
+struct InitArgs {
+    /// An author key: it signs ID keys, and stays off the machines that launch.
+    #[arg(long)]
+    author: bool,
+    /// File to write, PKCS#8 PEM; nothing is ever overwritten.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make a private key. Nothing is ever overwritten.
-    #[command(after_help = "Example:\n  coffer id-key init --author --out author.pem")]
-    Init {
-        /// An author key: it signs ID keys, and stays off the machines that launch.
-        #[arg(long)]
-        author: bool,
-        /// File to write, PKCS#8 PEM, mode 0600.
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-    },
-    /// Print the digest that reports and rules name a key by.
-    #[command(after_help = "Example:\n  coffer id-key show author.pem --pem > author.pub")]
-    Show {
-        /// Private or public key, PEM.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Print the public key instead.
-        #[arg(long)]
-        pem: bool,
-    },
+fn init(args: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let purpose = if args.author { KeyPurpose::Author } else { KeyPurpose::Id };
+    let key = SigningKey::generate()?;
+    let public = key.write_pair(&args.out, purpose)?;
+    let value = serde_json::json!({ "file": args.out, "public": public, "purpose": purpose.word() });
+    print(key.public(), context, value);
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Makes or shows one.
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    match &args.command {
-        Command::Init { author, out } => {
-            let purpose = if *author { KeyPurpose::Author } else { KeyPurpose::Id };
-            let key = SigningKey::generate()?;
-            key.write_new(out, purpose)?;
-            print(key.public(), context, serde_json::json!({ "file": out, "purpose": purpose.word() }));
-        }
-        Command::Show { file, pem } => {
-            let key = read_public(file)?;
-            if *pem {
-                print!("{}", key.to_pem());
-            } else {
-                print(&key, context, serde_json::json!({ "file": file }));
-            }
-        }
+/// Print the digest that reports and rules name a key by.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer id-key show author.pem\n  coffer id-key show author.pem.pub --pem")]
+struct ShowArgs {
+    /// Private or public key, PEM.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print the public key instead.
+    #[arg(long)]
+    pem: bool,
+}
+
+fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let key = read_public(&args.file)?;
+    if args.pem {
+        print!("{}", key.to_pem());
+    } else {
+        print(&key, context, serde_json::json!({ "file": args.file }));
     }
     Ok(ExitCode::SUCCESS)
 }

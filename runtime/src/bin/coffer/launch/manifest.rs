@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Subcommand;
-use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public, write_new};
+use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
 use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::{ManifestRefusal, ReferenceManifest, SignedManifest};
 use serde_json::{Value, json};
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
 
 /// Signed reference manifests: which measurements a workload may have, for a key broker.
@@ -19,94 +19,56 @@ use crate::error::{Class, Classify as _, CliError};
   coffer measure --spec web.toml --manifest web.json --sign manifest.pem --name web --expires 90d
   coffer manifest verify web.json --key manifest.pem.pub
   coffer kbs manifest-key add manifest.pem.pub && coffer kbs manifest add web.json")]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[
+    command!("keygen": KeygenArgs => keygen),
+    command!("verify": VerifyArgs => verify),
+    command!("show": ShowArgs => show),
+];
+
+/// Make a manifest key: FILE, mode 0600, and FILE.pub for whoever is to believe it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer manifest keygen --out manifest.pem")]
+struct KeygenArgs {
+    /// File to write; nothing is ever overwritten.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make a manifest key: FILE, mode 0600, and FILE.pub for whoever is to believe it.
-    #[command(after_help = "Example:\n  coffer manifest keygen --out manifest.pem")]
-    Keygen {
-        /// File to write; nothing is ever overwritten.
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-    },
-    /// Check signature and expiry. Exits 3 for a malformed manifest, 5 for one not to be believed.
-    #[command(
-        after_help = "Example:\n  coffer manifest verify web.json --key manifest.pem.pub --at 2027-01-01T00:00:00Z"
-    )]
-    Verify {
-        /// Signed manifest.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Public manifest key, PEM; repeatable.
-        #[arg(long, value_name = "PEM", required = true)]
-        key: Vec<PathBuf>,
-        /// Decide as of this time.
-        #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
-        at: Option<UnixTime>,
-    },
-    /// Print what a manifest says. It decides nothing.
-    #[command(after_help = "Example:\n  coffer manifest show web.json")]
-    Show {
-        /// Signed manifest.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
-}
-
-/// Makes, checks or shows.
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    match &args.command {
-        Command::Keygen { out } => keygen(out, context)?,
-        Command::Verify { file, key, at } => {
-            let now = at.unwrap_or_else(|| std::time::SystemTime::now().into());
-            verify(file, key, now, context)?;
-        }
-        Command::Show { file } => {
-            let envelope = parse(file)?;
-            let manifest = envelope.unverified().class_while(Class::Config, file.display())?;
-            let keys: Vec<_> = envelope.keys().collect();
-            if context.json {
-                let mut value = describe(&manifest);
-                value["keys"] = json!(keys);
-                println!("{value}");
-            } else {
-                println!("not verified: anybody can write these fields; `coffer manifest verify` decides");
-                for key in keys {
-                    println!("key       {key}");
-                }
-                print(&manifest);
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn keygen(out: &Path, context: &Context) -> Result<(), CliError> {
-    let mut public = out.as_os_str().to_owned();
-    public.push(".pub");
-    let public = PathBuf::from(public);
-    if public.symlink_metadata().is_ok() {
-        return Err(CliError::new(Class::Config, format!("{} is there already", public.display()))
-            .hint("nothing is overwritten; choose another name"));
-    }
+fn keygen(args: &KeygenArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let out = &args.out;
     let key = SigningKey::generate()?;
-    key.write_new(out, KeyPurpose::Manifest)?;
-    write_new(&public, key.public().to_pem().as_bytes(), 0o644)?;
+    let public = key.write_pair(out, KeyPurpose::Manifest)?;
     let spki = key.public().spki_digest();
     if context.json {
         println!("{}", json!({ "file": out, "public": public, "spki_sha256": spki }));
     } else {
         println!("{spki}");
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn verify(file: &Path, keys: &[PathBuf], now: UnixTime, context: &Context) -> Result<(), CliError> {
-    let keys = keys.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
+/// Check signature and expiry. Exits 3 for a malformed manifest, 5 for one not to be believed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer manifest verify web.json --key manifest.pem.pub --at 2027-01-01T00:00:00Z")]
+struct VerifyArgs {
+    /// Signed manifest.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Public manifest key, PEM; repeatable.
+    #[arg(long, value_name = "PEM", required = true)]
+    key: Vec<PathBuf>,
+    /// Decide as of this time.
+    #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
+    at: Option<UnixTime>,
+}
+
+fn verify(args: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let now = args.at.unwrap_or_else(|| std::time::SystemTime::now().into());
+    let file = &args.file;
+    let keys = args.key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
     let verified = parse(file)?.verify(&keys).map_err(|refusal| refused(&refusal, file))?;
     let manifest = verified.current(now).map_err(|refusal| refused(&refusal, file))?;
     if context.json {
@@ -119,7 +81,34 @@ fn verify(file: &Path, keys: &[PathBuf], now: UnixTime, context: &Context) -> Re
         println!("key       {}", verified.signer());
         print(manifest);
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Print what a manifest says. It decides nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer manifest show web.json")]
+struct ShowArgs {
+    /// Signed manifest.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let envelope = parse(&args.file)?;
+    let manifest = envelope.unverified().class_while(Class::Config, args.file.display())?;
+    let keys: Vec<_> = envelope.keys().collect();
+    if context.json {
+        let mut value = describe(&manifest);
+        value["keys"] = json!(keys);
+        println!("{value}");
+    } else {
+        println!("not verified: anybody can write these fields; `coffer manifest verify` decides");
+        for key in keys {
+            println!("key       {key}");
+        }
+        print(&manifest);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn parse(file: &Path) -> Result<SignedManifest, CliError> {

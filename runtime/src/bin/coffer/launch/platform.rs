@@ -6,32 +6,30 @@ use std::process::ExitCode;
 use coffer_runtime::launch::load_platform;
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::CliError;
 
 /// Show the guest platform.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
+#[command(after_help = "Examples:\n  coffer platform show")]
+pub struct Args {}
 
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// List its components with their SHA-256, each computed from the file and compared with the manifest.
-    #[command(after_help = "Examples:
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[command!("show": ShowArgs => show)];
+
+/// List its components with their SHA-256, each computed from the file and compared with the manifest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
   coffer platform show
   coffer --json platform show --platform target/release/platform-own")]
-    Show {
-        /// Folder of the platform files.
-        #[arg(long, value_name = "DIR")]
-        platform: Option<PathBuf>,
-    },
+struct ShowArgs {
+    /// Folder of the platform files.
+    #[arg(long, value_name = "DIR")]
+    platform: Option<PathBuf>,
 }
 
-/// Runs it.
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let Command::Show { platform } = &args.command;
-    let platform = load_platform(&context.search.platform_folder(platform.as_deref())?)?;
+fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let platform = load_platform(&context.search.platform_folder(args.platform.as_deref())?)?;
     let manifest = &platform.manifest;
     if context.json {
         println!("{}", serde_json::json!({ "folder": platform.folder, "manifest": manifest }));

@@ -11,7 +11,7 @@ use crate::flags::BoxFlags;
 
 /// Write the workload spec that `coffer run` with the same flags would launch.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  coffer spec --tee-simulate --host-may stop,logs -o web.toml busybox httpd -f")]
+#[command(after_help = "Examples:\n  coffer spec --tee-simulate --host-may stop,logs -o web.toml busybox httpd -f")]
 pub struct Args {
     /// File to write instead of standard output.
     #[arg(short, long, value_name = "FILE")]

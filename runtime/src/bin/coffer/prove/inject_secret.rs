@@ -19,7 +19,7 @@ use crate::logs::read_input;
 
 /// Write a value to /run/secrets/NAME of a guest that proves itself first, encrypted to that guest.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  printf %s \"$TOKEN\" | coffer inject-secret web api-token --file -")]
+#[command(after_help = "Examples:\n  printf %s \"$TOKEN\" | coffer inject-secret web api-token --file -")]
 pub struct Args {
     /// File with the value; - is standard input.
     #[arg(long, value_name = "FILE", default_value = "-")]

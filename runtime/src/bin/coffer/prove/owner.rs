@@ -1,46 +1,61 @@
 //! `coffer owner`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use coffer_ratls::Identity;
 use coffer_runtime::owner_access;
 
 use crate::cli::Context;
+use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
 
 /// The local owner's key: what lets you exec, inject and unseal in TEE boxes that list it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
+#[command(after_help = "Examples:
+  coffer owner init
+  coffer owner show --pem > owner.pem")]
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[command!("init": InitArgs => init), command!("show": ShowArgs => show)];
+
+/// Make the key. It is never replaced.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer owner init")]
+struct InitArgs {}
+
+fn init(_: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let folder = context.open_home()?.owner();
+    print(&owner_access::init(&folder)?, &folder.join("cert.pem"), context);
+    Ok(ExitCode::SUCCESS)
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make the key. It is never replaced.
-    Init,
-    /// Print its digest, as specs list it.
-    Show {
-        /// Print the certificate, for --owner on other machines.
-        #[arg(long)]
-        pem: bool,
-    },
+/// Print its digest, as specs list it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer owner show --pem > owner.pem")]
+struct ShowArgs {
+    /// Print the certificate, for --owner on other machines.
+    #[arg(long)]
+    pem: bool,
 }
 
-/// Makes or shows it.
-pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
     let folder = context.open_home()?.owner();
     let certificate = folder.join("cert.pem");
-    let identity = match args.command {
-        Command::Init => owner_access::init(&folder)?,
-        Command::Show { .. } => owner_access::load(&folder)?,
-    };
-    if matches!(args.command, Command::Show { pem: true }) {
+    let identity = owner_access::load(&folder)?;
+    if args.pem {
         print!("{}", std::fs::read_to_string(&certificate).class(Class::Config)?);
-    } else if context.json {
+    } else {
+        print(&identity, &certificate, context);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(identity: &Identity, certificate: &Path, context: &Context) {
+    if context.json {
         println!("{}", serde_json::json!({ "spki": identity.spki(), "certificate": certificate }));
     } else {
         println!("{}", identity.spki());
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -20,7 +20,7 @@ use crate::logs::read_input;
 
 /// Seal a file to the guest of a box: only the same platform and workload on the same chip opens it again.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  coffer seal db --context backup plain.tar -o sealed.bin")]
+#[command(after_help = "Examples:\n  coffer seal db --context backup plain.tar -o sealed.bin")]
 pub struct SealArgs {
     #[command(flatten)]
     common: Common,
@@ -28,6 +28,7 @@ pub struct SealArgs {
 
 /// Open what `seal` sealed, in a guest of the same platform and workload.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer unseal db --context backup sealed.bin -o plain.tar")]
 pub struct UnsealArgs {
     #[command(flatten)]
     common: Common,

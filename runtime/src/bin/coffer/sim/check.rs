@@ -26,7 +26,11 @@ use crate::error::{Class, Classify as _, CliError};
 Exit status 0 means accepted; 5 not authentic and 6 refused are told apart, anything else counts as not accepted.
 
 --url gets one POST of the record per attack (http only), REPORT_DATA in the header coffer-report-data; 2xx means accepted.
-Configure the verifier with the anchor and the policy that `coffer sim evidence --out DIR` writes.")]
+Configure the verifier with the anchor and the policy that `coffer sim evidence --out DIR` writes.
+
+Examples:
+  coffer sim check --cmd 'my-verifier \"$COFFER_EVIDENCE\" --policy \"$COFFER_POLICY\"'
+  coffer sim check --url http://127.0.0.1:8080/verify --product genoa")]
 pub struct Args {
     /// Command to run for each attack.
     #[arg(long, value_name = "CMD", required_unless_present = "url", conflicts_with = "url")]

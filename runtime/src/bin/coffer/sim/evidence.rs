@@ -15,6 +15,9 @@ use crate::error::{Class, Classify as _, CliError};
 
 /// Write evidence.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer sim evidence --out evidence
+  coffer sim evidence --product genoa --attack tcb-old --out attack")]
 pub struct Args {
     /// Product line: milan, genoa or turin.
     #[arg(long, default_value = "milan", value_name = "NAME")]

@@ -18,6 +18,9 @@ use crate::error::{Class, Classify as _, CliError};
 
 /// Serve AMD's KDS paths.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer sim kds --listen 127.0.0.1:8080
+  coffer sim kds --fault 429 --answers 3")]
 pub struct Args {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]

@@ -12,7 +12,7 @@ use p384::ecdsa::{Signature, SigningKey, signature::Signer as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha384};
 
-use super::{ROUNDS, broken, median, micros};
+use super::{ROUNDS, SimulatorArgs, broken, median, micros};
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
 
@@ -20,7 +20,7 @@ const MEMORY: usize = 64 << 20;
 const DIGESTS: usize = 7;
 
 /// Measures and prints.
-pub fn run(context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(_: &SimulatorArgs, context: &Context) -> Result<ExitCode, CliError> {
     let (signature, report) = reports()?;
     let (raw, launch) = digests()?;
     let (ratio, share) = (report / signature, raw / launch);

@@ -1,0 +1,156 @@
+use super::*;
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+/// Every command with its path, the parser itself first.
+fn every() -> Vec<(String, clap::Command)> {
+    fn walk(path: &str, command: &clap::Command, all: &mut Vec<(String, clap::Command)>) {
+        all.push((path.to_owned(), command.clone()));
+        for inner in command.get_subcommands() {
+            walk(&format!("{path} {}", inner.get_name()), inner, all);
+        }
+    }
+    let mut all = Vec::new();
+    walk("coffer", &parser(), &mut all);
+    all
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    parser().debug_assert();
+}
+
+#[test]
+fn only_dockers_verbs_fail_with_125() {
+    let code = |class, line: &str| {
+        let exits = named(words(line).into_iter()).map_or(Exits::Class, |entry| entry.exits);
+        exits.code(&CliError::new(class, ""))
+    };
+    assert_eq!(code(Class::Usage, "coffer --json --home /x run --nosuch"), 125);
+    assert_eq!(code(Class::Usage, "coffer --nosuch --home=/x run"), 125);
+    assert_eq!(code(Class::Platform, "coffer start b"), 125);
+    assert_eq!(code(Class::Usage, "coffer ps run"), 2);
+    assert_eq!(code(Class::Usage, "coffer ls run"), 2);
+    assert_eq!(code(Class::NotFound, "coffer rm run"), 1);
+    let docker: Vec<_> = commands::all().filter(|entry| entry.exits == Exits::Docker).map(|entry| entry.name).collect();
+    assert_eq!(docker, ["run", "create", "start", "exec"]);
+}
+
+#[test]
+fn every_command_has_documentation_and_a_place_in_help() {
+    let help = parser().render_help().to_string();
+    for entry in commands::all().filter(|entry| !entry.parser().is_hide_set()) {
+        let line = format!("\n  {:<14} ", entry.name);
+        assert_eq!(help.matches(&line).count(), 1, "{}\n{help}", entry.name);
+    }
+    for (path, command) in every() {
+        assert!(command.get_about().is_some(), "{path} says nothing about itself");
+        for arg in command.get_arguments() {
+            assert!(arg.get_help().is_some() || ["help", "version"].contains(&arg.get_id().as_str()), "{path} {arg}");
+        }
+    }
+}
+
+#[test]
+fn what_lists_is_called_list_and_ls_and_what_removes_is_called_remove_and_rm() {
+    for (path, command) in every() {
+        let names: Vec<_> = command.get_name_and_visible_aliases();
+        for (one, other) in [("list", "ls"), ("remove", "rm")] {
+            assert_eq!(names.contains(&one), names.contains(&other), "{path} is called {names:?}");
+        }
+        let inner: Vec<_> = command.get_subcommands().flat_map(clap::Command::get_name_and_visible_aliases).collect();
+        assert!(!inner.contains(&"add") || inner.contains(&"list"), "{path} adds what it does not list");
+    }
+}
+
+#[test]
+fn every_help_has_examples_that_the_parser_accepts() {
+    let mut count = 0;
+    for (path, command) in every().into_iter().filter(|(_, command)| !command.is_hide_set()) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{path} --help has no Examples"));
+        let mine = format!("{path} ");
+        assert!(
+            examples.contains(&mine)
+                || examples.contains(&mine.replacen("coffer ", "coffer --json ", 1))
+                || examples.trim_end().ends_with(&path),
+            "no example of {path} is one:\n{examples}"
+        );
+        for line in lines(examples) {
+            for part in commands_in(&line) {
+                if let Err(error) = parsed(&part) {
+                    panic!("{path} --help: {}\n{error}", part.join(" "));
+                }
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 60, "{count} examples");
+}
+
+/// Lines of an example; one that ends in a backslash goes on.
+fn lines(examples: &str) -> Vec<String> {
+    let joined = examples.replace("\\\n", " ");
+    joined.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// The command lines of ours in a line for a shell, without what the shell would take away.
+fn commands_in(line: &str) -> Vec<Vec<String>> {
+    let mut parts = vec![Vec::new()];
+    let mut quote = None;
+    let mut word: Option<String> = None;
+    let end = |word: &mut Option<String>, parts: &mut Vec<Vec<String>>| {
+        let Some(word) = word.take() else { return };
+        match word.as_str() {
+            "|" | "&&" => parts.push(Vec::new()),
+            _ => parts.last_mut().unwrap().push(word),
+        }
+    };
+    // What a command puts in the place of another is a measurement in our examples.
+    let line = match (line.find("$("), line.rfind(')')) {
+        (Some(from), Some(to)) => format!("{}{}{}", &line[..from], "ab".repeat(48), &line[to + 1..]),
+        _ => line.to_owned(),
+    };
+    for c in line.chars() {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('\'' | '"', None) => quote = Some(c),
+            (' ', None) => end(&mut word, &mut parts),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    end(&mut word, &mut parts);
+    parts.retain(|words| words.first().is_some_and(|word| word == "coffer"));
+    for words in &mut parts {
+        let shell = words.iter().position(|word| word.starts_with(['>', '#', '<'])).unwrap_or(words.len());
+        words.truncate(shell);
+    }
+    parts
+}
+
+/// Parses a line; a digest that is cut short with `…` stands for one of full length.
+fn parsed(words: &[String]) -> Result<(), String> {
+    let mut last = String::new();
+    for digits in [64, 96, 128] {
+        let whole = |word: &String| match word.strip_suffix('…') {
+            Some(start) if start.chars().all(|c| c.is_ascii_hexdigit()) => format!("{start:0<digits$}"),
+            _ => word.clone(),
+        };
+        // Two digests of a line may have two lengths.
+        for other in [64, 96, 128] {
+            let mut seen = 0;
+            let line = words.iter().map(|word| {
+                let first = word.ends_with('…') && std::mem::replace(&mut seen, 1) == 0;
+                let start = word.trim_end_matches('…');
+                if first { format!("{start:0<other$}") } else { whole(word) }
+            });
+            match parser().try_get_matches_from(line) {
+                Ok(_) => return Ok(()),
+                Err(error) => last = error.to_string(),
+            }
+        }
+    }
+    Err(last)
+}

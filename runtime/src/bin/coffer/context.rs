@@ -1,0 +1,100 @@
+//! What every command gets besides its own arguments.
+//!
+//! Never: created anywhere but in `cli`, changed, read from the environment a second time.
+
+use std::path::{Path, PathBuf};
+
+use coffer_runtime::boxes::unix_ms;
+use coffer_runtime::supervisor::of_state;
+use coffer_runtime::tools::Search;
+use coffer_runtime::{Home, State};
+
+use crate::error::{Class, Classify as _, CliError};
+
+/// What every command gets besides its own arguments. The environment is read here and nowhere below.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// `--json` was given.
+    pub json: bool,
+    /// `$COFFER_HOME`, resolved; not yet created.
+    pub home: PathBuf,
+    /// Where programs and platform files are looked for.
+    pub search: Search,
+    /// Docker's configuration file, for credentials of registries.
+    pub docker_config: Option<PathBuf>,
+}
+
+impl Context {
+    /// From the global arguments and the environment.
+    pub fn new(json: bool, home: Option<PathBuf>) -> Self {
+        let path_of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let user_home = path_of("HOME");
+        let docker = path_of("DOCKER_CONFIG").or_else(|| user_home.as_ref().map(|home| home.join(".docker")));
+        let search = Search {
+            qemu: path_of("COFFER_QEMU"),
+            vhost_vsock: path_of("COFFER_VHOST_VSOCK"),
+            platform: path_of("COFFER_PLATFORM"),
+            path: std::env::var_os("PATH"),
+            exe_folder: std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)),
+            user_home,
+        };
+        let docker_config = docker.map(|folder| folder.join("config.json"));
+        Self { json, home: home.unwrap_or_else(default_home), search, docker_config }
+    }
+
+    /// The home, made if it is not there.
+    ///
+    /// # Errors
+    /// Class `config`.
+    pub fn open_home(&self) -> Result<Home, CliError> {
+        Home::open(&self.home).map_err(|error| {
+            let failure = CliError::caused(Class::Config, &error);
+            match error.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        })
+    }
+
+    /// Home and box database, with the records of dead supervisors mended.
+    ///
+    /// # Errors
+    /// Class `config`.
+    pub fn open_state(&self) -> Result<(Home, State), CliError> {
+        let home = self.open_home()?;
+        let state = State::open(&home).map_err(of_state)?;
+        state.reconcile(&home, unix_ms()).map_err(of_state)?;
+        Ok((home, state))
+    }
+
+    /// Our own executable, for supervisors.
+    ///
+    /// # Errors
+    /// Class `internal`.
+    #[allow(clippy::unused_self, reason = "every command asks its context, whatever it will hold")]
+    pub fn exe(&self) -> Result<PathBuf, CliError> {
+        std::env::current_exe().class_while(Class::Internal, "finding our own executable")
+    }
+
+    /// An event loop for this one command.
+    ///
+    /// # Errors
+    /// Class `internal` if the system gives us no threads.
+    #[allow(clippy::unused_self, reason = "every command asks its context, whatever it will hold")]
+    pub fn runtime(&self) -> Result<tokio::runtime::Runtime, CliError> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .class_while(Class::Internal, "starting the event loop")
+    }
+}
+
+fn default_home() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/coffer");
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = data.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    data.unwrap_or_else(|| PathBuf::from("/var/lib")).join("coffer")
+}

@@ -1,0 +1,181 @@
+//! Docker's commands that are not Coffer's.
+
+use super::{Row, but, no};
+
+/// One row for each.
+pub const COMMANDS: &[Row] = &[
+    // Boxes.
+    but(
+        &["attach", "container attach"],
+        "a box that runs cannot be attached to yet",
+        "`coffer logs -f BOX` shows its output; `coffer start -a BOX` stays with it from its start",
+    ),
+    but(
+        &["commit", "container commit"],
+        "boxes do not become images yet",
+        "build the image elsewhere, push it to a registry, and `coffer pull` it",
+    ),
+    but(
+        &["cp", "container cp"],
+        "files are not copied in and out yet",
+        "`coffer exec BOX cat FILE > FILE` copies out, `coffer exec -i BOX sh -c 'cat > FILE' < FILE` copies in",
+    ),
+    no(&["diff", "container diff"], "what a box wrote is not listed yet"),
+    but(
+        &["export", "container export"],
+        "file systems of boxes are not exported yet",
+        "`coffer exec BOX tar c / > box.tar` does it where the image has tar",
+    ),
+    but(
+        &["kill", "container kill"],
+        "signals are not sent one by one yet",
+        "`coffer stop -t 0 BOX` ends a box at once; `coffer rm -f BOX` removes it too",
+    ),
+    no(&["pause", "unpause", "container pause", "container unpause"], "boxes are not paused yet"),
+    but(
+        &["port", "container port"],
+        "boxes have no network yet, so they publish no ports",
+        "`coffer exec BOX` reaches what listens inside",
+    ),
+    but(
+        &["rename", "container rename"],
+        "boxes keep the names they were created with",
+        "give the name with `coffer run --name NAME`",
+    ),
+    but(
+        &["stats", "container stats"],
+        "use of resources is not shown yet",
+        "`coffer exec BOX top -b -n 1` shows it where the image has top",
+    ),
+    but(
+        &["top", "container top"],
+        "programs in a box are not listed from outside yet",
+        "`coffer exec BOX ps` lists them where the image has ps",
+    ),
+    but(
+        &["update", "container update"],
+        "memory and processors are measured, and fixed when a box is created",
+        "create another box with --memory and --cpus",
+    ),
+    but(
+        &["wait", "container wait"],
+        "boxes are not waited for yet",
+        "`coffer start -a BOX` ends with the status of the box; `coffer inspect BOX` shows it later",
+    ),
+    but(
+        &["prune", "container prune"],
+        "nothing is removed in bulk yet",
+        "`coffer rm $(coffer ps -aq)` removes every box that does not run",
+    ),
+    but(&["container ls", "container list", "container ps"], "containers are boxes here", "`coffer ps` lists them"),
+    but(
+        &["container"],
+        "containers are boxes here, and their commands stand by themselves",
+        "`coffer ps`, `coffer run`, `coffer rm`: the word without `container`",
+    ),
+    // Images.
+    but(
+        &["build", "builder", "buildx", "image build"],
+        "Coffer builds no images yet",
+        "build with docker or buildah, push to a registry, and `coffer pull` it from there",
+    ),
+    but(
+        &["history", "image history"],
+        "layers are not listed: an image is one verified file system here",
+        "`coffer images --digests` lists images",
+    ),
+    but(&["image ls", "image list"], "image commands stand by themselves here", "`coffer images` lists them"),
+    but(&["image rm", "image remove"], "image commands stand by themselves here", "`coffer rmi IMAGE` removes one"),
+    but(&["image pull"], "image commands stand by themselves here", "`coffer pull IMAGE` pulls one"),
+    but(
+        &["image", "image inspect", "image prune", "image tag"],
+        "image commands stand by themselves here",
+        "`coffer images`, `coffer pull` and `coffer rmi`",
+    ),
+    but(
+        &["import", "image import"],
+        "file systems do not become images yet",
+        "push the image to a registry, and `coffer pull` it from there",
+    ),
+    but(
+        &["load", "image load"],
+        "images do not come from archives yet",
+        "push the image to a registry, also one on this machine, and `coffer pull --insecure-registry HOST:PORT` it",
+    ),
+    but(&["push", "image push"], "Coffer pushes no images yet", "push with docker or skopeo"),
+    but(
+        &["save", "image save"],
+        "images are not written to archives yet",
+        "`skopeo copy` or `docker save` do it from the registry's image",
+    ),
+    but(&["search"], "registries are not searched", "name the image in full: `coffer pull docker.io/library/busybox`"),
+    but(
+        &["tag"],
+        "images keep the names they were pulled under",
+        "tag in the registry, and `coffer pull` the other name",
+    ),
+    but(
+        &["scout", "sbom"],
+        "contents of images are not listed",
+        "what a guest runs is measured: `coffer measure IMAGE`",
+    ),
+    but(
+        &["trust"],
+        "signatures of images are not checked yet",
+        "pull by digest (IMAGE@sha256:…); the root file system is measured, and `coffer attest` proves it",
+    ),
+    but(
+        &["login", "logout"],
+        "Coffer keeps no credentials of its own",
+        "it reads Docker's: `docker login`, or a config.json in $DOCKER_CONFIG or ~/.docker",
+    ),
+    // Networks, volumes and more than one box.
+    but(
+        &["network"],
+        "boxes have no network yet",
+        "a guest reaches its key broker with `--kbs HOST:PORT --kbs-pin HEX`",
+    ),
+    but(
+        &["volume"],
+        "named volumes are not there yet",
+        "`coffer run -v HOST:PATH:ro` shows a host folder as a verified snapshot; --scratch SIZE gives room for the box's life",
+    ),
+    but(
+        &["compose", "docker-compose"],
+        "several boxes are not described in one file yet",
+        "start them one by one with `coffer run -d --name NAME`",
+    ),
+    no(&["swarm", "service", "stack", "node"], "Coffer runs boxes on this machine, and manages no cluster"),
+    but(
+        &["config"],
+        "Coffer manages no cluster, and keeps no configuration objects",
+        "files get in with `coffer run -v HOST:PATH:ro`, secrets with `coffer kbs secret put`",
+    ),
+    but(
+        &["secret"],
+        "secrets are kept by a key broker, and go to guests that prove what they are",
+        "`coffer kbs secret put` stores one; `coffer inject-secret` writes one into a running guest",
+    ),
+    no(&["checkpoint"], "boxes are not saved and resumed yet"),
+    no(&["pod", "kube", "play", "generate"], "pods are not there yet: each box is a machine of its own"),
+    but(&["machine"], "every box is a machine of its own here", "`coffer run IMAGE` starts one"),
+    // The program and its machine.
+    but(
+        &["info", "system info"],
+        "there is no daemon to ask",
+        "`coffer doctor` says what this machine can run, and why not",
+    ),
+    but(
+        &["system", "system df", "system prune"],
+        "there is no daemon to manage",
+        "`coffer doctor` checks the machine, `coffer ps -a` and `coffer images` list what takes space",
+    ),
+    no(&["events", "system events"], "events are not streamed yet"),
+    but(
+        &["context"],
+        "there is no daemon to connect to",
+        "`--home DIR` or COFFER_HOME chooses where boxes and images are kept",
+    ),
+    no(&["plugin", "init", "extension"], "Coffer has no plugins"),
+    but(&["shell"], "a shell is a program like any other", "`coffer exec -i BOX sh`"),
+];

@@ -1,0 +1,249 @@
+//! Docker's flags that are not Coffer's, by the commands that have them.
+
+use super::{Row, but, no};
+
+/// Commands, and the rows for each of them; the command without a name is `coffer` itself.
+pub const FLAGS: &[(&[&str], &[Row])] = &[
+    (&["run", "create"], BOXES),
+    (&["run"], ATTACHED),
+    (&["exec"], EXEC),
+    (&["start"], START),
+    (&["stop", "restart"], STOP),
+    (&["rm"], RM),
+    (&["ps"], PS),
+    (&["logs"], LOGS),
+    (&["inspect"], INSPECT),
+    (&["images"], IMAGES),
+    (&["pull"], PULL),
+    (&["rmi"], RMI),
+    (&["version"], VERSION),
+    (&[""], PROGRAM),
+];
+
+const BOXES: &[Row] = &[
+    // Terminals.
+    but(&["-t", "--tty"], "there are no terminals in boxes yet", "leave it out; output comes as the program writes it"),
+    but(
+        &["-i", "--interactive"],
+        "a box's own program reads no standard input yet",
+        "`coffer exec -i BOX PROGRAM` gives a program in the box ours",
+    ),
+    no(&["-a", "--attach"], "standard output and error are always shown together, each to its own stream"),
+    // Network.
+    but(
+        &["-p", "--publish", "-P", "--publish-all"],
+        "boxes have no network yet, so no port is published",
+        "`coffer exec BOX` reaches what listens inside",
+    ),
+    but(
+        &["--network", "--net"],
+        "boxes have no network yet",
+        "a guest reaches its key broker with `--kbs HOST:PORT --kbs-pin HEX`",
+    ),
+    no(
+        &[
+            "--network-alias",
+            "--net-alias",
+            "--ip",
+            "--ip6",
+            "--link",
+            "--link-local-ip",
+            "--mac-address",
+            "--dns",
+            "--dns-opt",
+            "--dns-option",
+            "--dns-search",
+            "--add-host",
+            "--expose",
+        ],
+        "boxes have no network yet",
+    ),
+    no(&["--domainname"], "a box has a host name without a domain: --hostname NAME"),
+    // Privileges: the guest has a kernel of its own.
+    but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
+    no(
+        &["--cap-add", "--cap-drop", "--security-opt", "--group-add"],
+        "the machine around the box is the boundary; capabilities inside are not changed yet",
+    ),
+    no(&["--device", "--device-cgroup-rule", "--gpus"], "devices of the host do not get into boxes"),
+    no(
+        &["--ipc", "--pid", "--uts", "--userns", "--cgroupns", "--cgroup-parent"],
+        "a box shares no namespace with the host or with another box",
+    ),
+    no(&["--sysctl", "--ulimit"], "limits and settings of the guest's kernel are not changed yet"),
+    no(&["--runtime"], "there is one runtime; --isolation says what isolates the box"),
+    // Life.
+    but(
+        &["--restart"],
+        "boxes are not restarted by themselves yet",
+        "`coffer start BOX` starts one again; a service manager can do so",
+    ),
+    no(
+        &[
+            "--health-cmd",
+            "--health-interval",
+            "--health-retries",
+            "--health-timeout",
+            "--health-start-period",
+            "--health-start-interval",
+            "--no-healthcheck",
+        ],
+        "health is not checked yet",
+    ),
+    but(&["--init"], "every box has an init that reaps and passes on signals", "leave it out"),
+    but(&["--stop-timeout"], "the time to stop is given when a box is stopped", "`coffer stop -t SECONDS BOX`"),
+    // Resources.
+    but(
+        &[
+            "-c",
+            "--cpu-shares",
+            "--cpu-period",
+            "--cpu-quota",
+            "--cpu-rt-period",
+            "--cpu-rt-runtime",
+            "--cpuset-cpus",
+            "--cpuset-mems",
+        ],
+        "a box has whole virtual processors",
+        "`--cpus N` gives it N",
+    ),
+    but(
+        &[
+            "--memory-swap",
+            "--memory-reservation",
+            "--memory-swappiness",
+            "--kernel-memory",
+            "--oom-kill-disable",
+            "--oom-score-adj",
+        ],
+        "a box has its memory whole, and no swap",
+        "`--memory SIZE` gives it",
+    ),
+    no(&["--pids-limit"], "the number of programs in a box has the guest kernel's own limit"),
+    no(
+        &[
+            "--blkio-weight",
+            "--blkio-weight-device",
+            "--device-read-bps",
+            "--device-read-iops",
+            "--device-write-bps",
+            "--device-write-iops",
+        ],
+        "disks of boxes have no limit on speed yet",
+    ),
+    no(&["--shm-size"], "the size of /dev/shm is not set yet"),
+    but(
+        &["--storage-opt"],
+        "limits of the writable layer have flags of their own",
+        "`--writable SIZE` in memory, `--scratch SIZE` on an encrypted disk",
+    ),
+    // Storage.
+    but(
+        &["--read-only"],
+        "the image is read-only and verified; what is written goes with the box",
+        "leave it out, or limit it with `--writable SIZE`",
+    ),
+    but(&["--volumes-from", "--volume-driver"], "volumes are snapshots of host folders", "`-v HOST:PATH:ro` for each"),
+    // Names and files.
+    but(
+        &["-l", "--label", "--label-file", "--annotation"],
+        "boxes have no labels yet",
+        "`--name NAME` names a box, and `coffer ps -f name=TEXT` finds it",
+    ),
+    but(&["--cidfile"], "the id is not written to a file", "`coffer run -d … > FILE` writes it"),
+    but(&["--log-driver", "--log-opt"], "output is kept with the box", "`coffer logs BOX` shows it"),
+    but(&["--disable-content-trust"], "signatures of images are not checked yet", "pull by digest: IMAGE@sha256:…"),
+    no(&["--use-api-socket"], "there is no daemon, and no socket of one"),
+];
+
+const ATTACHED: &[Row] = &[
+    no(&["--sig-proxy"], "signals always go to the box that runs in the foreground"),
+    no(&["--detach-keys"], "there are no terminals in boxes yet"),
+];
+
+const EXEC: &[Row] = &[
+    but(
+        &["-t", "--tty"],
+        "there are no terminals in boxes yet",
+        "`coffer exec -i BOX PROGRAM` gives it our standard input",
+    ),
+    no(&["-d", "--detach"], "programs are not left alone in a box yet"),
+    but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
+    but(&["--env-file"], "variables come one by one", "`-e NAME=VALUE` for each"),
+    no(&["--detach-keys"], "there are no terminals in boxes yet"),
+];
+
+const START: &[Row] = &[
+    but(
+        &["-i", "--interactive"],
+        "a box's own program reads no standard input yet",
+        "`coffer exec -i BOX PROGRAM` gives a program in the box ours",
+    ),
+    no(&["--detach-keys"], "there are no terminals in boxes yet"),
+    no(&["--checkpoint", "--checkpoint-dir"], "boxes are not saved and resumed yet"),
+];
+
+const STOP: &[Row] = &[but(
+    &["-s", "--signal"],
+    "a box has one signal for an orderly stop",
+    "`coffer run --stop-signal SIGNAL` chooses it",
+)];
+
+const RM: &[Row] = &[
+    but(&["-v", "--volumes"], "snapshots of a box always go with it", "leave it out"),
+    no(&["-l", "--link"], "boxes have no network yet"),
+];
+
+const PS: &[Row] = &[
+    but(&["--format"], "lists have no templates yet", "`coffer --json ps` prints every field"),
+    but(&["-n", "--last", "-l", "--latest"], "lists are not cut", "`coffer ps -aq | head -1` is the newest"),
+    no(&["-s", "--size"], "sizes of boxes are not shown yet"),
+];
+
+const LOGS: &[Row] = &[
+    but(
+        &["--since", "--until", "-t", "--timestamps"],
+        "output is kept without the time it came at",
+        "`--tail N` shows the last of it",
+    ),
+    no(&["--details"], "boxes have no labels yet"),
+];
+
+const INSPECT: &[Row] = &[
+    but(&["-f", "--format"], "there are no templates yet", "it prints JSON: `coffer inspect BOX | jq .`"),
+    but(&["--type"], "it is about boxes alone", "`coffer --json images` is about images"),
+    no(&["-s", "--size"], "sizes of boxes are not shown yet"),
+];
+
+const IMAGES: &[Row] = &[
+    but(&["-a", "--all"], "there are no hidden images", "leave it out"),
+    but(
+        &["-f", "--filter", "--format", "--tree"],
+        "lists of images are not filtered yet",
+        "`coffer --json images` prints every field",
+    ),
+];
+
+const PULL: &[Row] = &[
+    but(&["--platform"], "images are taken for linux/amd64, which guests are", "leave it out"),
+    no(&["-a", "--all-tags"], "one tag is pulled at a time"),
+    but(&["--disable-content-trust"], "signatures of images are not checked yet", "pull by digest: IMAGE@sha256:…"),
+];
+
+const RMI: &[Row] = &[
+    no(&["--no-prune"], "there are no parents of images to keep"),
+    but(&["--platform"], "images are taken for linux/amd64, which guests are", "leave it out"),
+];
+
+const VERSION: &[Row] = &[but(&["-f", "--format"], "there are no templates yet", "`coffer --json version`")];
+
+const PROGRAM: &[Row] = &[
+    but(
+        &["-H", "--host", "-c", "--context", "--tls", "--tlscacert", "--tlscert", "--tlskey", "--tlsverify"],
+        "there is no daemon to connect to",
+        "`--home DIR` or COFFER_HOME chooses where boxes and images are kept",
+    ),
+    but(&["-D", "--debug", "-l", "--log-level"], "what is logged is set in the environment", "COFFER_LOG=debug"),
+    but(&["--config"], "the folder of config.json is set in the environment", "DOCKER_CONFIG=DIR"),
+    but(&["-v"], "the version has no short flag", "`coffer --version`"),
+];

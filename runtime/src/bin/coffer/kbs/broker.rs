@@ -1,0 +1,110 @@
+//! A key broker as its admin commands see it: whom to ask, and how its answers are said.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use coffer_kbs_client::{AdminClient, AdminProfile, ClientError};
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::table;
+
+/// A broker, by its admin profile. Nothing is connected yet.
+pub struct Broker<'a> {
+    profile: AdminProfile,
+    context: &'a Context,
+}
+
+impl<'a> Broker<'a> {
+    /// From the arguments of `coffer kbs`.
+    ///
+    /// # Errors
+    /// Class `usage` without a profile, `config` if it cannot be read.
+    pub fn new(args: &super::Args, context: &'a Context) -> Result<Self, CliError> {
+        let path = args.profile.as_ref().ok_or_else(|| {
+            CliError::new(Class::Usage, "no admin profile given")
+                .hint("use --profile FILE or COFFER_KBS_PROFILE; `coffer-kbs init` writes STATE/admin.toml")
+        })?;
+        let mut profile = AdminProfile::read(path)
+            .class(Class::Config)
+            .map_err(|error| error.hint("`coffer-kbs init --state DIR` writes DIR/admin.toml with mode 0600"))?;
+        if let Some(address) = &args.address {
+            profile.address.clone_from(address);
+        }
+        Ok(Self { profile, context })
+    }
+
+    /// Connects and asks.
+    ///
+    /// # Errors
+    /// Class `unreachable`, `refused` by the broker, or `config`.
+    pub fn ask<T>(&self, ask: impl AsyncFnOnce(&AdminClient) -> Result<T, ClientError>) -> Result<T, CliError> {
+        self.context
+            .runtime()?
+            .block_on(async {
+                let client = AdminClient::connect(&self.profile).await?;
+                ask(&client).await
+            })
+            .map_err(|error| failure(&error))
+    }
+
+    /// Says what was done: `value` to scripts, `text` to people.
+    pub fn say(&self, value: &Value, text: impl FnOnce() -> String) {
+        if self.context.json {
+            println!("{value}");
+        } else {
+            println!("{}", coffer_rim::foreign(&text()));
+        }
+    }
+
+    /// Says what there is: all of each row to scripts, these columns to people.
+    pub fn list(&self, columns: &[&str], rows: &[Value]) {
+        if self.context.json {
+            println!("{}", Value::from(rows));
+            return;
+        }
+        let heading: Vec<_> = columns.iter().map(|column| column.to_uppercase().replace('_', " ")).collect();
+        let heading: Vec<_> = heading.iter().map(String::as_str).collect();
+        let cell = |row: &Value, column: &str| match &row[column] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let cells = |row| columns.iter().map(|column| cell(row, column)).collect();
+        table::print(&heading, &rows.iter().map(cells).collect::<Vec<_>>());
+    }
+}
+
+fn failure(error: &ClientError) -> CliError {
+    let class = match error {
+        ClientError::Unreachable { .. } => Class::Unreachable,
+        ClientError::Refused { .. } | ClientError::PinMismatch { .. } => Class::Refused,
+        _ => Class::Config,
+    };
+    let failure = CliError::caused(class, error);
+    if matches!(error, ClientError::Refused { code, .. } if code == "key-not-admitted") {
+        return failure.hint("the broker's config.toml does not list this profile's key under [[admins]]");
+    }
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// What was named is not there; `list` is the command that shows what is.
+pub fn not_found(message: String, list: &str) -> CliError {
+    CliError::new(Class::NotFound, message).hint(format!("`coffer kbs {list}` shows what is there"))
+}
+
+/// The bytes of a file, or of standard input for `-`.
+///
+/// # Errors
+/// Class `config`.
+pub fn read(file: &Path) -> Result<Vec<u8>, CliError> {
+    if file.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).class_while(Class::Config, "reading standard input")?;
+        return Ok(bytes);
+    }
+    std::fs::read(file).class_while(Class::Config, format_args!("reading {}", file.display()))
+}

@@ -1,0 +1,98 @@
+//! `coffer kbs manifest`: signed reference manifests at a broker.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_kbs_client::ManifestInfo;
+use coffer_verifier::manifest::SignedManifest;
+use serde_json::{Value, json};
+
+use super::broker::{Broker, not_found, read};
+use super::{Tenant, admin, rfc3339};
+use crate::commands::Entry;
+use crate::error::{Class, Classify as _, CliError};
+
+/// Add, list and revoke signed reference manifests.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs manifest add web.json
+  coffer kbs manifest list
+  coffer kbs manifest revoke web")]
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] =
+    &[admin!("add": AddArgs => add), admin!("list": ListArgs => list), admin!("revoke": RevokeArgs => revoke)];
+
+/// Add a signed manifest, in place of the one of its name.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs manifest add web.json --tenant acme")]
+struct AddArgs {
+    /// Signed manifest, from `coffer measure --manifest`; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let envelope = read(&args.file)?;
+    SignedManifest::parse(&envelope).class_while(Class::Config, args.file.display())?;
+    let (added, manifest) = broker.ask(async |client| client.add_manifest(&args.tenant.tenant, envelope).await)?;
+    let mut value = row(&manifest);
+    value["added"] = json!(added);
+    let verb = if added { "admitted" } else { "was admitted already" };
+    broker.say(&value, || {
+        let (name, sequence, count) = (&manifest.name, manifest.sequence, manifest.measurements);
+        let until = rfc3339(manifest.expires_unix);
+        format!("manifest {name} sequence {sequence} {verb}: {count} measurements until {until}")
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// List manifests.
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "ls", after_help = "Examples:\n  coffer kbs manifest list --tenant acme")]
+struct ListArgs {
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let manifests = broker.ask(async |client| client.list_manifests(&args.tenant.tenant).await)?;
+    let rows: Vec<_> = manifests.iter().map(row).collect();
+    let columns = ["name", "sequence", "state", "revoked_through", "expires", "measurements", "workload_digest"];
+    broker.list(&columns, &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Revoke a manifest: neither it nor a lower sequence of its name is ever admitted again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs manifest revoke web --tenant acme")]
+struct RevokeArgs {
+    /// Name of the manifest.
+    name: String,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn revoke(args: &RevokeArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (name, tenant) = (&args.name, &args.tenant.tenant);
+    let Some(through) = broker.ask(async |client| client.revoke_manifest(tenant, name).await)? else {
+        return Err(not_found(format!("tenant {tenant} has no manifest {name}"), "manifest list"));
+    };
+    broker.say(&json!({ "name": name, "revoked_through": through }), || {
+        format!("manifest {name} revoked up to sequence {through}")
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(manifest: &ManifestInfo) -> Value {
+    let time = |unix: i64| (unix != 0).then(|| rfc3339(unix));
+    json!({
+        "name": manifest.name, "sequence": manifest.sequence, "state": manifest.state,
+        "revoked_through": manifest.revoked_through, "workload_digest": manifest.workload,
+        "created": time(manifest.created_unix), "expires": time(manifest.expires_unix),
+        "added": time(manifest.added_unix), "measurements": manifest.measurements, "key": manifest.key,
+    })
+}

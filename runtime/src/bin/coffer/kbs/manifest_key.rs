@@ -1,0 +1,91 @@
+//! `coffer kbs manifest-key`: the keys whose reference manifests count for a tenant.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_kbs_client::ManifestKey;
+use coffer_runtime::signing_key::read_public;
+use coffer_verifier::abi::SpkiDigest;
+use serde_json::{Value, json};
+
+use super::broker::{Broker, not_found};
+use super::{Tenant, admin};
+use crate::commands::Entry;
+use crate::error::CliError;
+
+/// List the keys whose reference manifests count.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs manifest-key add manifest.pem.pub --name ci
+  coffer kbs manifest-key list")]
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] =
+    &[admin!("add": AddArgs => add), admin!("list": ListArgs => list), admin!("remove": RemoveArgs => remove)];
+
+/// List a key whose manifests are to count.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs manifest-key add manifest.pem.pub --name ci --tenant acme")]
+struct AddArgs {
+    /// Public key, PEM.
+    #[arg(value_name = "PEM")]
+    file: PathBuf,
+    /// Name for people.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let key = ManifestKey {
+        tenant: args.tenant.tenant.clone(),
+        name: args.name.clone().unwrap_or_default(),
+        key: read_public(&args.file)?,
+    };
+    let added = broker.ask(async |client| client.add_manifest_key(&key).await)?;
+    let mut value = row(&key);
+    value["added"] = json!(added);
+    let verb = if added { "listed" } else { "was listed already; name updated" };
+    broker.say(&value, || format!("manifest key {} {verb}", key.key.spki_digest()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Show the keys listed.
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "ls", after_help = "Examples:\n  coffer kbs manifest-key list --tenant acme")]
+struct ListArgs {
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let keys = broker.ask(async |client| client.list_manifest_keys(&args.tenant.tenant).await)?;
+    let rows: Vec<_> = keys.iter().map(row).collect();
+    broker.list(&["name", "spki_sha256"], &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Take a key from the list; its manifests admit nothing from the next release on.
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "rm", after_help = "Examples:\n  coffer kbs manifest-key remove 3f0c…")]
+struct RemoveArgs {
+    /// SHA-256 of the SubjectPublicKeyInfo, 64 hex digits.
+    key: SpkiDigest,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (key, tenant) = (&args.key, &args.tenant.tenant);
+    if !broker.ask(async |client| client.remove_manifest_key(tenant, key).await)? {
+        return Err(not_found(format!("tenant {tenant} does not list manifest key {key}"), "manifest-key list"));
+    }
+    broker.say(&json!({ "spki_sha256": key, "removed": true }), || format!("manifest key {key} removed"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(key: &ManifestKey) -> Value {
+    json!({ "name": key.name, "tenant": key.tenant, "spki_sha256": key.key.spki_digest() })
+}

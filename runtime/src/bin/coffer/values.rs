@@ -1,0 +1,77 @@
+//! Values of flags. Empty is not absent: no command takes an empty value but where it has a meaning, and that is listed here.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use clap::ArgMatches;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+
+/// Arguments that may be empty, by their ids, and why.
+pub const MAY_BE_EMPTY: &[(&str, &str)] = &[
+    ("command", "words of the workload's program, which are none of our business"),
+    ("entrypoint", "the empty one takes the image's away, as Docker has it"),
+];
+
+const EMPTY: &str = "it must not be empty";
+
+/// Looks through everything that was given on the command line, of every command, so that no flag can be forgotten.
+///
+/// # Errors
+/// As the parser's own, naming the argument.
+pub fn check(parser: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let refused = parser.get_arguments().find_map(|arg| {
+        let id = arg.get_id().as_str();
+        let given = matches.try_get_raw(id).ok().flatten()?;
+        let defaulted = matches.value_source(id) == Some(ValueSource::DefaultValue);
+        let why = given.filter(|_| !defaulted).find_map(|value| why_not(id, value))?;
+        Some(format!("invalid value {} for '{arg}': {}", why.0, why.1))
+    });
+    if let Some(message) = refused {
+        return Err(parser.error(ErrorKind::ValueValidation, message));
+    }
+    match matches.subcommand().and_then(|(name, inner)| Some((parser.find_subcommand_mut(name)?, inner))) {
+        Some((parser, matches)) => check(parser, matches),
+        None => Ok(()),
+    }
+}
+
+/// The value as it is shown, and what is wrong with it.
+fn why_not(id: &str, value: &OsStr) -> Option<(String, &'static str)> {
+    if value.is_empty() && !MAY_BE_EMPTY.iter().any(|(name, _)| *name == id) {
+        return Some(("''".into(), EMPTY));
+    }
+    // Docker's flag of this name chooses among an image's platforms.
+    let text = value.to_string_lossy();
+    if id == "platform" && text.starts_with("linux/") && !Path::new(value).exists() {
+        return Some((format!("'{text}'"), "it names a folder with the guest's kernel; images are always linux/amd64"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_line(line: &[&str]) -> Result<(), String> {
+        let mut parser = crate::cli::parser();
+        let matches = parser.try_get_matches_from_mut(line).map_err(|error| error.to_string())?;
+        check(&mut parser, &matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_value_is_refused_by_the_name_of_its_flag() {
+        let error = check_line(&["coffer", "run", "--name", "", "busybox"]).unwrap_err();
+        assert!(error.starts_with("error: invalid value '' for '--name <NAME>': it must not be empty"), "{error}");
+        let error = check_line(&["coffer", "stop", "one", ""]).unwrap_err();
+        assert!(error.contains("''") && error.contains("BOX"), "{error}");
+        assert_eq!(check_line(&["coffer", "run", "--entrypoint", "", "busybox", "echo", ""]), Ok(()));
+    }
+
+    #[test]
+    fn an_image_platform_is_not_taken_for_a_folder() {
+        let error = check_line(&["coffer", "run", "--platform", "linux/amd64", "busybox"]).unwrap_err();
+        assert!(error.contains("always linux/amd64"), "{error}");
+        assert_eq!(check_line(&["coffer", "run", "--platform", "/srv/platform", "busybox"]), Ok(()));
+    }
+}

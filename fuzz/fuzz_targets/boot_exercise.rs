@@ -1,16 +1,15 @@
 #![allow(dead_code, reason = "each target uses its part")]
 //! What the targets of stage0's parsers do with their input; the stable replay of the corpora includes this file too.
 
-use coffer_stage0::{
-    bzimage::BzImage,
-    cpuid_page::CpuidPage,
+use coffer_machine::{
     fw_cfg,
     handover::{self, Handover},
     hash_page::Hashes,
-    machine::{KERNEL_GPA, PAGE},
-    memory::{Ram, place},
-    zero_page,
+    map::{KERNEL_GPA, PAGE},
+    memory::Ram,
+    spec_disk::SpecDisk,
 };
+use coffer_stage0::{bzimage::BzImage, cpuid_page::CpuidPage, kernel_check, placement::place, zero_page};
 
 /// A kernel's header, with the length of the file in front: placed and handed over, if it parses.
 pub fn bzimage(data: &[u8]) {
@@ -32,7 +31,7 @@ pub fn boot_pages(data: &[u8]) {
     let length = data.len().min(PAGE);
     page[..length].copy_from_slice(&data[..length]);
     if let Ok(hashes) = Hashes::parse(&page) {
-        assert!(hashes.check(data, data, data).is_err(), "no input has three hashes of its own in it");
+        assert!(kernel_check::check(&hashes, data, data, data).is_err(), "no input has three hashes of its own in it");
     }
     if let Ok(table) = CpuidPage::parse(&page) {
         let _ = (table.leaf(1, 0), table.leaf(7, 1), table.check_c_bit());
@@ -43,4 +42,5 @@ pub fn boot_pages(data: &[u8]) {
         assert_eq!(&found.to_bytes(), descriptor);
     }
     let _ = fw_cfg::find(data, fw_cfg::file::KERNEL);
+    let _ = SpecDisk::parse(data);
 }

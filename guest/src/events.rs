@@ -9,8 +9,9 @@ use std::{
 use coffer_guest_proto::{
     Event, Phase,
     event::{encode, phase_word},
-    ports::{HOST_CID, HOST_EVENTS},
+    ports::HOST_EVENTS,
 };
+use coffer_machine::vsock::HOST_CID;
 use tokio::sync::watch;
 
 use crate::{failure::Failure, sys::vsock};

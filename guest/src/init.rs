@@ -7,6 +7,7 @@ use std::{
 };
 
 use coffer_guest_proto::Phase;
+use coffer_machine::{disks, initrd};
 use coffer_ratls::{Attester, Identity, IdentityKey};
 use coffer_spec::{HostMay, MeasuredCommandLine, Scratch, Tee};
 use coffer_verifier::binding::certificate_report_data;
@@ -50,7 +51,7 @@ fn power_off() {
 
 fn live() -> Result<(), Failure> {
     mounts::early()?;
-    devices::load_modules(devices::MODULES, |_| String::new())?;
+    devices::load_modules(initrd::MODULES, |_| String::new())?;
     let line = std::fs::read_to_string("/proc/cmdline").or_fail(Code::Internal, "read the command line")?;
     let line = MeasuredCommandLine::parse(&line).or_fail(Code::SpecInvalid, "read the command line")?;
     let events = Arc::new(Events::connect(!boot::is_tee(line.tee)));
@@ -86,11 +87,11 @@ fn boot_and_run(line: &MeasuredCommandLine, events: &Arc<Events>) -> Result<(), 
 
 fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> {
     let sys_block = Path::new(devices::SYS_BLOCK);
-    let disk = devices::read_spec_disk(&devices::find_disk(sys_block, "coffer-spec")?)?;
+    let disk = devices::read_spec_disk(&devices::find_disk(sys_block, disks::SPEC)?)?;
     let checked = boot::check_spec(&disk, line)?;
     let spec = checked.document.spec();
     if let Scratch::Disk { bytes } = spec.root.scratch {
-        devices::load_modules(devices::SCRATCH_MODULES, |module| scratch::module_parameters(bytes, module))?;
+        devices::load_modules(initrd::SCRATCH_MODULES, |module| scratch::module_parameters(bytes, module))?;
     }
     mounts::leave_initrd()?;
     mounts::own_folders()?;
@@ -105,7 +106,7 @@ fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> 
     events.reached(Phase::SpecChecked);
     let on_corruption = if boot::is_tee(spec.tee) { OnCorruption::Panic } else { OnCorruption::Fail };
     let mapper = DeviceMapper::open().or_fail(Code::Internal, "open the device mapper")?;
-    root::mount_root(&mapper, &spec.root, &devices::find_disk(sys_block, "coffer-root")?, on_corruption)?;
+    root::mount_root(&mapper, &spec.root, &devices::find_disk(sys_block, disks::ROOT)?, on_corruption)?;
     let volumes = volumes::mount_volumes(&mapper, &spec.volumes, on_corruption)?;
     let control_group = match spec.root.scratch {
         Scratch::Disk { .. } => Some(memory::workload_share()?),

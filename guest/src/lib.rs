@@ -21,6 +21,5 @@ pub mod reaper;
 pub mod sealing;
 pub mod secrets;
 pub mod spawn;
-pub mod spec_disk;
 pub mod sys;
 pub mod workload;

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use coffer_guest_proto::ports::{HOST_CID, HOST_PROCESSOR};
+use coffer_guest_proto::ports::HOST_PROCESSOR;
+use coffer_machine::{map::SECRETS_GPA, vsock::HOST_CID};
 use coffer_ratls::{Attester, AttesterError};
 use coffer_spec::{Document, Tee};
 use coffer_verifier::{
@@ -23,9 +24,6 @@ use crate::{
     sys::{dev_mem, sev_guest::SevGuest, vsock},
 };
 
-/// Where the simulated launch puts the secrets page, outside System RAM.
-const SECRETS_PAGE: u64 = 0xE_8000;
-
 /// The processor, one request at a time.
 pub type SharedProcessor = Arc<Mutex<Box<dyn SecureProcessor>>>;
 
@@ -41,7 +39,7 @@ pub fn open(tee: Tee) -> Result<Option<Box<dyn SecureProcessor>>, Failure> {
             Ok(Some(Box::new(node)))
         }
         Tee::Simulated => {
-            let mut page = dev_mem::take_page(SECRETS_PAGE).or_fail(Code::TeeMismatch, "read the secrets page")?;
+            let mut page = dev_mem::take_page(SECRETS_GPA).or_fail(Code::TeeMismatch, "read the secrets page")?;
             let secrets = SecretsPage::parse(&page);
             page.zeroize();
             let [vmpck0, ..] = secrets.or_fail(Code::TeeMismatch, "parse the secrets page")?.vmpcks;

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use coffer_guest_proto::ports::{HOST_CID, HOST_KBS_RELAY};
+use coffer_guest_proto::ports::HOST_KBS_RELAY;
 use coffer_kbs_client::{BrokerClient, ClientError, ResourcePath};
+use coffer_machine::vsock::HOST_CID;
 use coffer_ratls::{Attester, Identity};
 use coffer_spec::{KbsPin, SecretTarget, WorkloadSpec};
 use secrecy::ExposeSecret;

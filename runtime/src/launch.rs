@@ -5,6 +5,7 @@
 use std::fs::OpenOptions;
 use std::path::Path;
 
+use coffer_machine::spec_disk::SpecDisk;
 use coffer_platform::files::Platform;
 use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
 use coffer_rim::file::Writer;
@@ -14,7 +15,6 @@ use coffer_verifier::abi::ProductLine;
 use coffer_verifier::measure::CpuSignature;
 
 use crate::boxes::{BoxOptions, files, unix_us};
-use crate::disk::spec_disk;
 use crate::id_block::SignedLaunch;
 use crate::simulator;
 use crate::supervisor::Answerer;
@@ -47,7 +47,7 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulat
     write(&folder.join(files::KERNEL), &platform.kernel)?;
     write(&folder.join(files::INITRD), &platform.initrd)?;
     write(&folder.join(files::COMMAND_LINE), format!("{command_line}\0").as_bytes())?;
-    write(&folder.join(files::SPEC_DISK), &spec_disk(document.bytes(), unix_seconds))?;
+    write(&folder.join(files::SPEC_DISK), &spec_disk(document, unix_seconds)?)?;
     if options.scratch_bytes > 0 {
         make_scratch(&folder.join(files::SCRATCH), options.scratch_bytes)?;
     }
@@ -57,6 +57,15 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulat
         Tee::Simulated => Some(simulate(folder, &plan, options, document, simulator)?),
     };
     Ok(Launch { processor })
+}
+
+/// The disk that hands over the spec, and what we take for the time.
+fn spec_disk(document: &Document, unix_seconds: u64) -> Result<Vec<u8>, Failure> {
+    let mut disk = Vec::new();
+    SpecDisk { document: document.bytes(), claimed_unix_seconds: Some(unix_seconds) }
+        .write(&mut disk)
+        .map_err(|error| Failure::caused(Class::Config, &error))?;
+    Ok(disk)
 }
 
 /// The plan of a guest of this machine.

@@ -17,7 +17,6 @@ pub mod owner_list;
 pub mod request;
 pub mod tools;
 
-pub mod disk;
 pub mod id_block;
 pub mod kds;
 pub mod launch;

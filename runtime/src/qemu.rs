@@ -1,12 +1,13 @@
-//! QEMU's command line for the machine model of `coffer_platform::machine`.
+//! QEMU's command line for the machine model of `coffer_machine`.
 //!
 //! Every path is relative to the box folder, which is QEMU's working directory, or absolute for the root image.
 //! Source: QEMU 7.2 `microvm`; docs/system/i386/microvm.rst.
 
 use std::path::Path;
 
-use coffer_platform::fw_cfg;
-use coffer_platform::machine::{EXIT_PORT, HASHES_GPA, SECRETS_GPA};
+use coffer_machine::map::{HASHES_GPA, SECRETS_GPA};
+use coffer_machine::qemu::{self, loader};
+use coffer_machine::{disks, fw_cfg};
 
 use crate::boxes::files;
 use crate::tools::Accelerator;
@@ -41,7 +42,7 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
         Accelerator::Tcg if machine.vcpus > 1 => ("tcg,thread=single", "max"),
         Accelerator::Tcg => ("tcg", "max"),
     };
-    push(&["-M", "microvm,acpi=off,auto-kernel-cmdline=off,memory-backend=mem0", "-accel", accel, "-cpu", cpu]);
+    push(&["-M", &format!("{},memory-backend=mem0", qemu::MACHINE), "-accel", accel, "-cpu", cpu]);
     push(&["-smp", &machine.vcpus.to_string()]);
     let memory = machine.memory_bytes;
     push(&["-m", &format!("{}M", memory >> 20)]);
@@ -50,34 +51,30 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
     push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     push(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
     // QEMU would patch a kernel given to it; stage0 takes it from items of ours and checks it against the hash page.
-    push(&["-bios", files::STAGE0, "-device", &loader(files::HASHES, HASHES_GPA)]);
+    push(&["-bios", files::STAGE0, "-device", &loader(files::HASHES, HASHES_GPA).to_string()]);
     for (item, file) in [
         (fw_cfg::file::KERNEL, files::KERNEL),
         (fw_cfg::file::INITRD, files::INITRD),
         (fw_cfg::file::COMMAND_LINE, files::COMMAND_LINE),
     ] {
-        push(&["-fw_cfg", &format!("name={item},file={file}")]);
+        push(&["-fw_cfg", &qemu::fw_cfg(item, file).to_string()]);
     }
-    push(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=1")]);
+    push(&["-device", &qemu::exit_device().to_string()]);
     if machine.simulated {
-        push(&["-device", &loader(files::SECRETS, SECRETS_GPA)]);
+        push(&["-device", &loader(files::SECRETS, SECRETS_GPA).to_string()]);
     }
-    push(&["-global", "virtio-mmio.force-legacy=false"]);
-    disk(&mut push, "coffer-root", &machine.root.to_string_lossy(), READ_ONLY);
-    disk(&mut push, "coffer-spec", files::SPEC_DISK, READ_ONLY);
+    push(&["-global", qemu::MODERN_VIRTIO]);
+    disk(&mut push, disks::ROOT, &machine.root.to_string_lossy(), READ_ONLY);
+    disk(&mut push, disks::SPEC, files::SPEC_DISK, READ_ONLY);
     for index in 0..machine.volumes {
-        disk(&mut push, &format!("coffer-vol-{index}"), &files::volume(index), READ_ONLY);
+        disk(&mut push, &disks::volume(index).to_string(), &files::volume(index), READ_ONLY);
     }
     if machine.scratch {
-        disk(&mut push, "coffer-scratch", files::SCRATCH, EPHEMERAL);
+        disk(&mut push, disks::SCRATCH, files::SCRATCH, EPHEMERAL);
     }
     push(&["-chardev", &format!("socket,id=vsock0,path={}", files::VHOST)]);
     push(&["-device", "vhost-user-vsock-device,chardev=vsock0"]);
     all
-}
-
-fn loader(file: &str, address: u64) -> String {
-    format!("loader,file={file},addr={address:#x},force-raw=on")
 }
 
 const READ_ONLY: &str = "readonly=on";
@@ -115,18 +112,18 @@ mod tests {
     fn stage0_boots_what_the_hash_page_names_and_qemu_loads_no_kernel() {
         let all = arguments(&machine());
         assert!(has(&all, ["-bios", "stage0.bin"]));
-        assert!(has(&all, ["-device", "loader,file=hashes.bin,addr=0xea000,force-raw=on"]));
-        assert!(has(&all, ["-fw_cfg", "name=opt/coffer/kernel,file=kernel"]));
-        assert!(has(&all, ["-fw_cfg", "name=opt/coffer/cmdline,file=cmdline"]));
-        assert!(has(&all, ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]));
+        assert!(has(&all, ["-device", &loader("hashes.bin", HASHES_GPA).to_string()]));
+        assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::KERNEL, "kernel").to_string()]));
+        assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::COMMAND_LINE, "cmdline").to_string()]));
+        assert!(has(&all, ["-device", &qemu::exit_device().to_string()]));
         assert!(!all.iter().any(|word| ["-kernel", "-initrd", "-append"].contains(&word.as_str())));
     }
 
     #[test]
     fn only_a_simulated_guest_gets_a_secrets_page() {
-        let page = "loader,file=secrets.bin,addr=0xe8000,force-raw=on";
-        assert!(!arguments(&machine()).iter().any(|word| word == page));
-        assert!(has(&arguments(&Machine { simulated: true, ..machine() }), ["-device", page]));
+        let page = loader("secrets.bin", SECRETS_GPA).to_string();
+        assert!(!arguments(&machine()).contains(&page));
+        assert!(has(&arguments(&Machine { simulated: true, ..machine() }), ["-device", &page]));
     }
 
     #[test]
@@ -136,7 +133,7 @@ mod tests {
         assert_eq!(drives.len(), 2);
         assert!(drives.iter().all(|drive| drive.contains("readonly=on")));
         assert!(drives[0].ends_with("file=/images/a,,b.erofs"));
-        assert!(has(&all, ["-device", "virtio-blk-device,drive=coffer-root,serial=coffer-root"]));
+        assert!(has(&all, ["-device", &format!("virtio-blk-device,drive={0},serial={0}", disks::ROOT)]));
     }
 
     #[test]
@@ -144,10 +141,14 @@ mod tests {
         let all = arguments(&Machine { volumes: coffer_spec::Volume::MOST, scratch: true, ..machine() });
         let writable: Vec<_> =
             all.iter().filter(|word| word.starts_with("id=coffer-") && !word.contains("readonly=on")).collect();
-        assert_eq!(writable, ["id=coffer-scratch,if=none,format=raw,cache=unsafe,file=scratch.img"]);
-        assert!(all.iter().any(|word| word.ends_with("readonly=on,file=volume-3.img")));
+        assert_eq!(writable, [&format!("id={},if=none,format=raw,cache=unsafe,file=scratch.img", disks::SCRATCH)]);
+        assert!(
+            all.iter()
+                .any(|word| word
+                    .ends_with(&format!("readonly=on,file={}", files::volume(coffer_spec::Volume::MOST - 1))))
+        );
         let transports = all.iter().filter(|word| word.starts_with("virtio-blk") || word.starts_with("vhost-user"));
-        assert!(transports.count() <= coffer_platform::machine::VIRTIO_MMIO_COUNT as usize);
+        assert!(transports.count() <= coffer_machine::devices::VIRTIO_MMIO_COUNT as usize);
     }
 
     #[test]

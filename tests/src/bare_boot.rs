@@ -7,13 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use coffer_platform::{
-    Refusal,
-    files::Platform,
-    fw_cfg,
-    machine::{ACPI_GPA, ACPI_SIZE, HASHES_GPA},
-    plan::LaunchPlan,
+use coffer_machine::{
+    Refusal, fw_cfg,
+    map::{ACPI_GPA, ACPI_SIZE, HASHES_GPA},
+    qemu,
 };
+use coffer_platform::{files::Platform, plan::LaunchPlan};
 use tempfile::TempDir;
 
 use crate::process::wait_for;
@@ -93,18 +92,18 @@ impl BareBoot {
         let mut command = self.machine(&folder);
         let line = String::from_utf8_lossy(&self.command_line).trim_end_matches('\0').to_owned();
         command.args(["-kernel", "kernel", "-initrd", "initrd", "-append", &line]);
-        command.args(["-device", &format!("loader,file=acpi,addr={ACPI_GPA:#x},force-raw=on")]);
+        command.args(["-device", &qemu::loader("acpi", ACPI_GPA).to_string()]);
         wait(command, &folder, until)
     }
 
     fn machine(&self, folder: &TempDir) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]).current_dir(folder.path());
-        command.args(["-M", "microvm,acpi=off,auto-kernel-cmdline=off", "-cpu", "max"]);
+        command.args(["-M", qemu::MACHINE, "-cpu", "max"]);
         command.args(["-accel", "tcg,thread=single"]);
         command.args(["-smp", &self.vcpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:console"]);
-        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]);
+        command.args(["-device", &qemu::exit_device().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
         command
     }
@@ -122,13 +121,13 @@ impl BareBoot {
         for (index, (item, bytes)) in items.into_iter().enumerate() {
             if let Some(bytes) = bytes {
                 write(&format!("item{index}"), bytes)?;
-                command.args(["-fw_cfg", &format!("name={item},file=item{index}")]);
+                command.args(["-fw_cfg", &qemu::fw_cfg(item, &format!("item{index}")).to_string()]);
             }
         }
         let hash_page = (HASHES_GPA, self.hash_page.clone());
         for (index, (gpa, bytes)) in std::iter::once(&hash_page).chain(&self.in_memory).enumerate() {
             write(&format!("memory{index}"), bytes)?;
-            command.args(["-device", &format!("loader,file=memory{index},addr={gpa:#x},force-raw=on")]);
+            command.args(["-device", &qemu::loader(&format!("memory{index}"), *gpa).to_string()]);
         }
         Ok(command)
     }

@@ -7,6 +7,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context, Result, ensure};
+use coffer_machine::{disks, spec_disk::SpecDisk};
 use coffer_platform::files::Platform;
 use coffer_tests::{
     World,
@@ -78,27 +79,26 @@ fn what_the_host_changes_after_measuring_the_guest_refuses() -> Result<()> {
     wait_for(std::time::Duration::from_secs(30), || owner.has_secret("honest")).context("the honest box")?;
     owner.world.coffer(&["rm", "-f", "honest"])?.ok()?;
 
-    let other_spec = {
-        let mut words = vec!["spec", "--env", "OTHER=1"];
-        words.extend(owner.flags.iter().map(String::as_str));
-        let path = owner.world.folder.path().join("other.toml");
-        fs::write(&path, owner.world.coffer(&words)?.ok()?)?;
-        path
-    };
-    // The second box's disk: magic, length, document, padding.
-    let replace_spec = format!(
-        r#"size=$(stat -c %s {other}); {{ printf 'COFSPEC1'
-printf "$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' $((size & 255)) $((size >> 8 & 255)) $((size >> 16 & 255)) 0)"
-cat {other}; }} >spec.new; truncate -s %512 spec.new; mv spec.new spec.img"#,
-        other = other_spec.display()
-    );
-    let swap_disks = r#"for word; do
+    // The second box's disk.
+    let other_disk = owner.world.folder.path().join("other.img");
+    let mut words = vec!["spec", "--env", "OTHER=1"];
+    words.extend(owner.flags.iter().map(String::as_str));
+    let other = owner.world.coffer(&words)?.ok()?;
+    let mut bytes = Vec::new();
+    SpecDisk { document: other.as_bytes(), claimed_unix_seconds: None }.write(&mut bytes)?;
+    fs::write(&other_disk, bytes)?;
+    let replace_spec = format!("cp {} spec.img", other_disk.display());
+    let swap_disks = format!(
+        r#"for word; do
     case $word in
-        virtio-blk-device,*serial=coffer-root) word=${word/serial=coffer-root/serial=coffer-spec} ;;
-        virtio-blk-device,*serial=coffer-spec) word=${word/serial=coffer-spec/serial=coffer-root} ;;
+        virtio-blk-device,*serial={root}) word=${{word/serial={root}/serial={spec}}} ;;
+        virtio-blk-device,*serial={spec}) word=${{word/serial={spec}/serial={root}}} ;;
     esac
     set -- "$@" "$word"; shift
-done"#;
+done"#,
+        root = disks::ROOT,
+        spec = disks::SPEC
+    );
     for (what, change, says) in [
         ("kernel", "flip kernel 100000", "kernel-hash"),
         ("initrd", "flip initrd 100000", "initrd-hash"),
@@ -107,7 +107,7 @@ done"#;
         ("no-hash-page", "truncate -s 0 hashes.bin; truncate -s 4096 hashes.bin", "hash-page"),
         ("argv-in-the-spec", r"sed -i 's/sha256sum </cat       </' spec.img", "spec-mismatch"),
         ("another-spec", &replace_spec, "spec-mismatch"),
-        ("disks-exchanged", swap_disks, "spec-invalid"),
+        ("disks-exchanged", &swap_disks, "spec-invalid"),
     ] {
         let finished = owner.run(what, &format!("{FLIP}{change}"), &platform, &[])?;
         println!("{what}: {}", finished.stderr.lines().next().unwrap_or_default());

@@ -1,8 +1,14 @@
 //! stage0 on a machine that gives it something else than what was measured: it says what differs, and starts nothing.
 
 use anyhow::{Context, Result, ensure};
-use coffer_platform::{Refusal, files::Platform, machine::ACPI_GPA};
-use coffer_stage0::{handover::Handover, machine::HANDOVER_GPA, memory::Range};
+use coffer_machine::{
+    Refusal, console,
+    handover::Handover,
+    hash_page::{ENTRY, TABLE_HEADER},
+    map::{ACPI_GPA, HANDOVER_GPA, PAGE},
+    memory::Range,
+};
+use coffer_platform::files::Platform;
 use coffer_tests::{
     World,
     bare_boot::{BareBoot, INIT_SPOKE, TALKATIVE},
@@ -16,7 +22,7 @@ fn honest() -> Result<BareBoot> {
 fn refused(what: &str, boot: &BareBoot, expected: Refusal) -> Result<()> {
     let outcome = boot.run(INIT_SPOKE).with_context(|| what.to_owned())?;
     ensure!(outcome.refusal == Some(expected), "{what}: expected {expected:?}, found {outcome:#?}");
-    let line = format!("stage0: refused: {}\n", expected.word());
+    let line = format!("{}{}\n", console::REFUSED, expected.word());
     ensure!(outcome.console.replace('\r', "").ends_with(&line), "{what}: {}", outcome.console);
     ensure!(!outcome.console.contains("Linux version"), "{what}: a kernel ran");
     Ok(())
@@ -59,15 +65,15 @@ fn a_hash_page_that_is_absent_or_changed_is_refused() -> Result<()> {
     let good = honest()?;
     let page = &good.hash_page;
     let mut zero_entry = page.clone();
-    zero_entry[18 + 18..18 + 50].fill(0);
+    zero_entry[TABLE_HEADER + ENTRY - 32..TABLE_HEADER + ENTRY].fill(0);
     let mut twice = page.clone();
-    twice.copy_within(18..68, 68);
+    twice.copy_within(TABLE_HEADER..TABLE_HEADER + ENTRY, TABLE_HEADER + ENTRY);
     let with = |hash_page: Vec<u8>| BareBoot { hash_page, ..good.clone() };
-    refused("no hash page", &with(vec![0; 4096]), Refusal::HashPage)?;
+    refused("no hash page", &with(vec![0; PAGE]), Refusal::HashPage)?;
     refused("a zero entry", &with(zero_entry), Refusal::HashPage)?;
     refused("an entry twice", &with(twice), Refusal::HashPage)?;
-    refused("something behind the table", &with(flipped(page, 4095)), Refusal::HashPage)?;
-    refused("another kernel's hash", &with(flipped(page, 18 + 100 + 18)), Refusal::KernelHash)
+    refused("something behind the table", &with(flipped(page, PAGE - 1)), Refusal::HashPage)?;
+    refused("another kernel's hash", &with(flipped(page, TABLE_HEADER + 3 * ENTRY - 32)), Refusal::KernelHash)
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! has a digest of its own, and [`write`] gives it beside the file.
 //! Source: Independent Guest Virtual Machine file format, crate `igvm_defs`.
 
-use coffer_stage0::machine::PAGE;
+use coffer_machine::map::PAGE;
 use coffer_verifier::{abi::Measurement, measure::PageType};
 use igvm::{
     IgvmDirectiveHeader, IgvmFile, IgvmInitializationHeader, IgvmPlatformHeader, IgvmRevision, snp_defs::SevVmsa,

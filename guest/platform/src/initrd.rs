@@ -3,6 +3,8 @@
 //! Deterministic: same init and modules, same bytes. Uncompressed, so that no compressor's version is part of the
 //! measurement and the kernel only copies.
 
+use coffer_machine::initrd::{INIT, MODULES, SCRATCH_MODULES};
+
 use crate::cpio::Writer;
 
 /// A kernel module and where it stands in load order.
@@ -26,20 +28,20 @@ pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
         ("sys", 0o555),
         ("run", 0o755),
         ("root", 0o700),
-        ("modules", 0o755),
-        ("modules/scratch", 0o755),
+        (MODULES, 0o755),
+        (SCRATCH_MODULES, 0o755),
     ] {
         archive.directory(path, mode);
     }
     // The kernel opens this for init before anything is mounted.
     archive.character_device("dev/console", 0o600, 5, 1);
-    archive.file("init", 0o755, init);
+    archive.file(INIT, 0o755, init);
     for (index, module) in modules.iter().enumerate() {
         let (folder, name) = match module.name.strip_prefix(SCRATCH) {
-            Some(name) => (SCRATCH, name),
-            None => ("", module.name.as_str()),
+            Some(name) => (SCRATCH_MODULES, name),
+            None => (MODULES, module.name.as_str()),
         };
-        archive.file(&format!("modules/{folder}{index:02}-{name}"), 0o644, &module.object);
+        archive.file(&format!("{folder}/{index:02}-{name}"), 0o644, &module.object);
     }
     archive.finish()
 }

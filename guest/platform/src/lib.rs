@@ -12,8 +12,6 @@ pub mod initrd;
 pub mod plan;
 pub mod sample;
 
-pub use coffer_stage0::{Refusal, fw_cfg, machine};
-
 use coffer_spec::{Tee, workload_argument};
 use coffer_verifier::abi::WorkloadDigest;
 

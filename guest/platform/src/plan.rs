@@ -5,9 +5,9 @@
 //! The order is QEMU's: stage0's pages, the sections its own metadata names, one VMSA per virtual CPU. An independent tool
 //! that knows OVMF firmware computes the same digest.
 
-use coffer_stage0::machine::{
-    CPUID_GPA, HASHES_GPA, MAX_VCPUS, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, ROM_GPA, ROM_SIZE, SECRETS_GPA,
-    STAGE0_GPA, STAGE0_SIZE,
+use coffer_machine::{
+    firmware::SECTIONS,
+    map::{HASHES_GPA, MAX_VCPUS, PAGE, ROM_GPA, ROM_SIZE},
 };
 use coffer_verifier::{
     abi::Measurement,
@@ -99,8 +99,7 @@ impl LaunchPlan {
         if inputs.command_line.contains('\0') {
             return Err(PlanError::CommandLine);
         }
-        let metadata = OvmfMetadata::parse(inputs.firmware)?;
-        check_is_stage0(inputs.firmware, &metadata)?;
+        let metadata = check_is_stage0(inputs.firmware)?;
         let (rom, _) = inputs.firmware.as_chunks::<PAGE>();
         let mut pages: Vec<PlannedPage> = rom
             .iter()
@@ -160,25 +159,25 @@ pub(crate) fn measure<'a>(pages: impl Iterator<Item = (u64, PageType, &'a Page)>
     digest.finish()
 }
 
-/// stage0, VMM and init agree on addresses because all take them from one module; a ROM from elsewhere must agree too.
-fn check_is_stage0(firmware: &[u8], metadata: &OvmfMetadata) -> Result<(), PlanError> {
+/// stage0, VMM and init agree on addresses because all take them from one crate; a ROM from elsewhere must agree too.
+/// Gives what the ROM says about its launch.
+///
+/// # Errors
+/// [`PlanError::Firmware`], [`PlanError::NotStage0`].
+pub fn check_is_stage0(firmware: &[u8]) -> Result<OvmfMetadata, PlanError> {
+    let metadata = OvmfMetadata::parse(firmware)?;
     let differs = |what, found: String, expected: String| {
         if found == expected { Ok(()) } else { Err(PlanError::NotStage0 { what, found, expected }) }
     };
     differs("bytes", firmware.len().to_string(), ROM_SIZE.to_string())?;
-    let section = |gpa: u64, size: u64, kind| Section { gpa: gpa as u32, size: size as u32, kind };
-    let sections = [
-        section(PAGE_TABLES_GPA, PAGE_TABLES_SIZE, SectionType::SecMemory),
-        section(STAGE0_GPA, STAGE0_SIZE, SectionType::SecMemory),
-        section(SECRETS_GPA, PAGE as u64, SectionType::Secrets),
-        section(CPUID_GPA, PAGE as u64, SectionType::Cpuid),
-        section(HASHES_GPA, PAGE as u64, SectionType::KernelHashes),
-    ];
-    differs("launch sections", format!("{:x?}", metadata.sections), format!("{sections:x?}"))?;
+    let found: Vec<_> = metadata.sections.iter().map(|it| (it.gpa, it.size, it.kind as u32)).collect();
+    let expected = SECTIONS.map(|it| (it.gpa, it.size, it.kind));
+    differs("launch sections", format!("{found:x?}"), format!("{expected:x?}"))?;
     let table = Some(HashTableArea { gpa: HASHES_GPA as u32, size: PAGE as u32 });
     differs("hash table area", format!("{:x?}", metadata.hash_table), format!("{table:x?}"))?;
     let parked = u64::from(metadata.ap_reset_eip) >= ROM_GPA;
-    differs("application processors parked in the ROM", parked.to_string(), true.to_string())
+    differs("application processors parked in the ROM", parked.to_string(), true.to_string())?;
+    Ok(metadata)
 }
 
 fn planned(gpa: u64, page_type: PageType, contents: &[u8]) -> PlannedPage {

@@ -1,4 +1,5 @@
-//! vsock port numbers. On the guest the agent listens; on the host, CID 2, the runtime does.
+//! vsock port numbers. On the guest the agent listens; on the host the runtime does. Who has which CID is the machine
+//! model's, `coffer_machine::vsock`.
 //!
 //! Source: DESIGN §8.
 
@@ -17,6 +18,3 @@ pub const HOST_EVENTS: u32 = 4080;
 pub const HOST_PROCESSOR: u32 = 4081;
 /// Host side: copies bytes to and from the key broker of the spec.
 pub const HOST_KBS_RELAY: u32 = 4082;
-
-/// CID of the host, as every guest sees it.
-pub const HOST_CID: u32 = 2;

@@ -1,5 +1,6 @@
 //! The initdata document around the spec: written once, then only read; never written again from what was parsed.
 
+use coffer_machine::spec_disk::DOCUMENT_LIMIT;
 use coffer_verifier::abi::WorkloadDigest;
 use serde::{Deserialize, Serialize};
 
@@ -64,8 +65,8 @@ struct Data {
 }
 
 impl Document {
-    /// Longest document, in bytes.
-    pub const LIMIT: usize = 256 * 1024;
+    /// Longest document, in bytes: what a guest reads of its spec disk.
+    pub const LIMIT: usize = DOCUMENT_LIMIT;
 
     /// Writes a spec as a document.
     ///

@@ -245,8 +245,8 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Most volumes of one guest: the machine model has eight disks and devices, four of which are taken.
-    pub const MOST: usize = 4;
+    /// Most volumes of one guest: what the machine model has disks for.
+    pub const MOST: usize = coffer_machine::disks::MOST_VOLUMES;
     /// Name of the one entry of the image where the volume is a file.
     pub const FILE: &str = "file";
 }

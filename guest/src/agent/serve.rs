@@ -6,8 +6,9 @@ use coffer_guest_proto::{
     control_server::ControlServer,
     exec_server::ExecServer,
     owner_server::OwnerServer,
-    ports::{CONTROL, EXEC, HOST_CID, RA_TLS},
+    ports::{CONTROL, EXEC, RA_TLS},
 };
+use coffer_machine::vsock::HOST_CID;
 use coffer_ratls::{AttestationService, Attester, ClientRule, Identity, Purpose, ServeLimits, ServerTls};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{

@@ -8,17 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    failure::{Code, Failure, OrFail},
-    spec_disk,
-};
+use coffer_machine::spec_disk;
+
+use crate::failure::{Code, Failure, OrFail};
 
 /// Where the kernel lists block devices.
 pub const SYS_BLOCK: &str = "/sys/block";
-/// Modules every guest needs; folders in it hold modules that only some need.
-pub const MODULES: &str = "/modules";
-/// Modules of a guest with a scratch disk.
-pub const SCRATCH_MODULES: &str = "/modules/scratch";
 
 /// How long a disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// `internal`, naming the module. One that is built in or already there is no error, nor is a missing folder.
 pub fn load_modules(folder: &str, parameters: impl Fn(&str) -> String) -> Result<(), Failure> {
-    let mut names: Vec<PathBuf> = match fs::read_dir(folder) {
+    let mut names: Vec<PathBuf> = match fs::read_dir(Path::new("/").join(folder)) {
         Ok(entries) => entries
             .filter_map(Result::ok)
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
@@ -105,16 +100,17 @@ pub fn read_spec_disk(disk: &Disk) -> Result<Vec<u8>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_machine::disks;
 
     #[test]
     fn disks_are_found_by_serial_alone() {
         let sys = tempfile::tempdir().unwrap();
-        for (name, serial, dev) in [("vda", "coffer-spec", "254:0"), ("vdb", "coffer-root\n", "254:16")] {
+        for (name, serial, dev) in [("vda", disks::SPEC, "254:0"), ("vdb", "coffer-root\n", "254:16")] {
             fs::create_dir(sys.path().join(name)).unwrap();
             fs::write(sys.path().join(name).join("serial"), serial).unwrap();
             fs::write(sys.path().join(name).join("dev"), format!("{dev}\n")).unwrap();
         }
-        let disk = find_disk(sys.path(), "coffer-root").unwrap();
+        let disk = find_disk(sys.path(), disks::ROOT).unwrap();
         assert_eq!(disk, Disk { node: "/dev/vdb".into(), numbers: "254:16".into() });
         assert_eq!(look_for_disk(sys.path(), "coffer"), None);
     }

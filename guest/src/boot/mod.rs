@@ -9,12 +9,10 @@ pub mod tee;
 pub mod verity;
 pub mod volumes;
 
+use coffer_machine::spec_disk::SpecDisk;
 use coffer_spec::{Document, MeasuredCommandLine, Tee};
 
-use crate::{
-    failure::{Code, Failure, OrFail},
-    spec_disk::{SpecDisk, first_clock},
-};
+use crate::failure::{Code, Failure, OrFail};
 
 /// What is known once the spec has been checked against the measured command line.
 #[derive(Debug)]
@@ -31,12 +29,12 @@ pub struct Checked {
 /// `spec-invalid`, `spec-mismatch`, `tee-mismatch`.
 pub fn check_spec(disk: &[u8], command_line: &MeasuredCommandLine) -> Result<Checked, Failure> {
     let disk = SpecDisk::parse(disk).or_fail(Code::SpecInvalid, "read the spec disk")?;
-    let digest = coffer_verifier::abi::WorkloadDigest::of(&disk.document);
+    let digest = coffer_verifier::abi::WorkloadDigest::of(disk.document);
     if digest != command_line.workload {
         let detail = format!("spec disk holds {digest}, the measured command line names {}", command_line.workload);
         return Err(Failure::new(Code::SpecMismatch, detail));
     }
-    let document = Document::parse(disk.document).or_fail(Code::SpecInvalid, "parse the spec")?;
+    let document = Document::parse(disk.document.to_vec()).or_fail(Code::SpecInvalid, "parse the spec")?;
     let (spec_tee, line_tee) = (document.spec().tee, command_line.tee);
     if spec_tee != line_tee {
         let detail = format!("spec demands {spec_tee:?}, the measured command line {line_tee:?}");
@@ -44,6 +42,14 @@ pub fn check_spec(disk: &[u8], command_line: &MeasuredCommandLine) -> Result<Che
     }
     let clock = first_clock(disk.claimed_unix_seconds, document.spec().floors.not_before);
     Ok(Checked { document, clock })
+}
+
+/// The clock a guest starts with: the host's claim, but nothing before the spec's floor.
+fn first_clock(claimed: Option<u64>, not_before: u64) -> Option<u64> {
+    match (claimed, not_before) {
+        (None, 0) => None,
+        (claimed, floor) => Some(claimed.unwrap_or(0).max(floor)),
+    }
 }
 
 /// True where the host is nobody's friend.

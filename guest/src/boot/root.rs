@@ -1,5 +1,6 @@
 //! The workload's root: dm-verity under EROFS, and over it the writable layer.
 
+use coffer_machine::disks;
 use coffer_spec::{Root, Scratch};
 use rustix::mount::MountFlags;
 
@@ -22,14 +23,14 @@ pub const ROOT: &str = "/run/coffer/root";
 /// # Errors
 /// `root-corrupt` if the disk does not have the spec's root hash, else `internal`.
 pub fn mount_root(mapper: &DeviceMapper, root: &Root, disk: &Disk, on_corruption: OnCorruption) -> Result<(), Failure> {
-    let mapped = open_verity(mapper, "coffer-root", &root.verity, disk, on_corruption, Code::RootCorrupt)?;
+    let mapped = open_verity(mapper, disks::ROOT, &root.verity, disk, on_corruption, Code::RootCorrupt)?;
     let lower = format!("{OWN}/lower");
     let node = mapped.node.to_string_lossy();
     at(&node, &lower, "erofs", MountFlags::RDONLY | MountFlags::NODEV, "")
         .map_err(|failure| Failure::new(Code::RootCorrupt, failure.detail))?;
     let (Scratch::Tmpfs { bytes } | Scratch::Disk { bytes }) = root.scratch;
     if let Scratch::Disk { bytes } = root.scratch {
-        let disk = devices::find_disk(devices::SYS_BLOCK.as_ref(), scratch::SERIAL)?;
+        let disk = devices::find_disk(devices::SYS_BLOCK.as_ref(), disks::SCRATCH)?;
         scratch::swap_to(mapper, &disk, bytes)?;
     }
     let layer = format!("{OWN}/scratch");

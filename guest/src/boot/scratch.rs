@@ -14,6 +14,7 @@
 
 use std::{fs::OpenOptions, io, os::unix::fs::FileExt, path::Path};
 
+use coffer_machine::disks;
 use coffer_spec::Scratch;
 use zeroize::Zeroizing;
 
@@ -25,9 +26,6 @@ use crate::{
         swap,
     },
 };
-
-/// Serial number of the disk.
-pub const SERIAL: &str = "coffer-scratch";
 
 /// A block: of swap, of encryption, of authentication.
 const BLOCK: u64 = Scratch::BLOCK;
@@ -66,11 +64,11 @@ pub fn swap_to(mapper: &DeviceMapper, disk: &Disk, bytes: u64) -> Result<(), Fai
     // Memory for tags must be there before the kernel needs it in order to free memory.
     fill(Path::new(TAGS_NODE), tags).or_fail(Code::Internal, "set memory aside for tags")?;
     let sectors = bytes / SECTOR;
-    let create = |name, kind, parameters: &str| {
+    let create = |name: &str, kind, parameters: &str| {
         mapper.create(name, Access::ReadWrite, &Target { kind, sectors, parameters }).or_fail(Code::Internal, name)
     };
-    let integrity = create("coffer-scratch-tags", "integrity", &integrity_line(&disk.numbers))?;
-    let crypt = create("coffer-scratch", "crypt", &crypt_line(&integrity.numbers)?)?;
+    let integrity = create(&format!("{}-tags", disks::SCRATCH), "integrity", &integrity_line(&disk.numbers))?;
+    let crypt = create(disks::SCRATCH, "crypt", &crypt_line(&integrity.numbers)?)?;
 
     let pages = u32::try_from(bytes / BLOCK).or_fail(Code::Internal, "count the blocks of the scratch disk")?;
     let written = OpenOptions::new().write(true).open(&crypt.node).and_then(|device| {

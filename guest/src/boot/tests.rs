@@ -11,7 +11,13 @@ pub(crate) fn spec(tee: Tee) -> WorkloadSpec {
 }
 
 fn disk(document: &Document) -> Vec<u8> {
-    SpecDisk { document: document.bytes().to_vec(), claimed_unix_seconds: Some(5) }.write()
+    written(SpecDisk { document: document.bytes(), claimed_unix_seconds: Some(5) })
+}
+
+fn written(disk: SpecDisk<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    disk.write(&mut bytes).unwrap();
+    bytes
 }
 
 #[test]
@@ -41,9 +47,17 @@ fn refuses_a_weaker_secure_processor_than_the_spec_demands() {
 }
 
 #[test]
+fn the_clock_never_starts_before_the_floor() {
+    assert_eq!(first_clock(Some(5), 10), Some(10));
+    assert_eq!(first_clock(None, 10), Some(10));
+    assert_eq!(first_clock(Some(11), 10), Some(11));
+    assert_eq!(first_clock(None, 0), None);
+}
+
+#[test]
 fn refuses_bytes_that_are_no_spec() {
     let line = MeasuredCommandLine { workload: coffer_verifier::abi::WorkloadDigest::of(b"x"), tee: Tee::None };
     assert_eq!(check_spec(b"junk", &line).unwrap_err().code, Code::SpecInvalid);
-    let disk = SpecDisk { document: b"x".to_vec(), claimed_unix_seconds: None }.write();
+    let disk = written(SpecDisk { document: b"x", claimed_unix_seconds: None });
     assert_eq!(check_spec(&disk, &line).unwrap_err().code, Code::SpecInvalid);
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use coffer_machine::disks;
 use coffer_spec::{Volume, VolumeKind};
 use rustix::mount::MountFlags;
 
@@ -27,7 +28,7 @@ pub fn mount_volumes(
 ) -> Result<Vec<Bind>, Failure> {
     let mut binds = Vec::with_capacity(volumes.len());
     for (index, volume) in volumes.iter().enumerate() {
-        let name = format!("coffer-vol-{index}");
+        let name = disks::volume(index).to_string();
         let disk = devices::find_disk(devices::SYS_BLOCK.as_ref(), &name)?;
         let mapped = open_verity(mapper, &name, &volume.verity, &disk, on_corruption, Code::VolumeCorrupt)?;
         let folder = format!("{OWN}/volumes/{index}");

@@ -15,9 +15,12 @@ use acpi_tables::{
     xsdt::XSDT,
 };
 
-use crate::machine::{
-    ACPI_GPA, IO_APIC, LOCAL_APIC, MAX_VCPUS, SERIAL_IRQ, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT,
-    VIRTIO_MMIO_IRQ, VIRTIO_MMIO_STRIDE,
+use coffer_machine::{
+    devices::{
+        IO_APIC, LOCAL_APIC, SERIAL_IRQ, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT, VIRTIO_MMIO_IRQ,
+        VIRTIO_MMIO_STRIDE,
+    },
+    map::{ACPI_GPA, MAX_VCPUS},
 };
 
 /// The ACPI blob for the most virtual CPUs, to lie at [`ACPI_GPA`]. The MADT stands last in it and its processors last in

@@ -2,7 +2,7 @@
 //!
 //! Source: ACPI 6.5, §5.2.12 (MADT).
 
-use crate::machine::{ACPI_SIZE, MAX_VCPUS};
+use coffer_machine::map::{ACPI_SIZE, MAX_VCPUS};
 
 /// RSDP, FADT, DSDT, XSDT, and last the MADT for [`MAX_VCPUS`] processors.
 const TABLES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/acpi.bin"));
@@ -13,7 +13,7 @@ const PROCESSOR: usize = 8;
 const MADT_AT: usize = TABLES.len() - MADT_HEAD - MAX_VCPUS as usize * PROCESSOR;
 const _: () = assert!(TABLES.len() <= ACPI_SIZE && matches!(TABLES.split_at(MADT_AT).1, [b'A', b'P', b'I', b'C', ..]));
 
-/// Writes the tables for `vcpus` processors into `page`, to lie at [`crate::machine::ACPI_GPA`].
+/// Writes the tables for `vcpus` processors into `page`, to lie at [`coffer_machine::map::ACPI_GPA`].
 pub fn write(page: &mut [u8; ACPI_SIZE], vcpus: u32) {
     let length = MADT_HEAD + vcpus.clamp(1, MAX_VCPUS) as usize * PROCESSOR;
     page.fill(0);
@@ -27,9 +27,9 @@ pub fn write(page: &mut [u8; ACPI_SIZE], vcpus: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use coffer_machine::{
         bytes::{le32, le64},
-        machine::ACPI_GPA,
+        map::ACPI_GPA,
     };
 
     fn sum(bytes: &[u8]) -> u8 {

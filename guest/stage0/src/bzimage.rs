@@ -4,10 +4,10 @@
 //! hash was checked; stage0 goes on only if both readings agree.
 //! Source: Linux Documentation/arch/x86/boot.rst, protocol 2.12.
 
-use crate::{
+use coffer_machine::{
     Refusal,
     bytes::{le16, le32},
-    machine::KERNEL_GPA,
+    map::KERNEL_GPA,
 };
 
 /// Bytes from the start of the file that hold all of the header.

@@ -3,10 +3,10 @@
 //! The secure processor checked its entries against what the processor can do before it let the launch pass.
 //! Source: SNP ABI §8.14.2.6, CPUID page; Linux arch/x86/include/asm/sev-common.h, `struct snp_cpuid_table`.
 
-use crate::{
+use coffer_machine::{
     Refusal,
     bytes::le32,
-    machine::{C_BIT, PAGE},
+    map::{C_BIT, PAGE},
 };
 
 /// Most entries of the page.

@@ -3,7 +3,7 @@
 //! Source: AMD 56421, SEV-ES Guest-Hypervisor Communication Block Standardization, §2.3.1 (MSR protocol), §2.6 (layout),
 //! §4.1 (NAE events). Written to the specification; **not run on hardware**.
 
-use crate::refusal::Refusal;
+use coffer_machine::Refusal;
 
 /// GHCB MSR.
 pub const MSR: u32 = 0xC001_0130;

@@ -1,4 +1,5 @@
 //! What stage0 decides, as pure functions: no allocation, no I/O, no `unsafe`; the bare-metal rim is `src/bin/stage0`.
+//! Where things lie, and what they look like, is the machine model's: `coffer_machine`.
 //!
 //! stage0 is the first code of a guest. It takes kernel, initrd and command line from the host, copies them into place,
 //! hashes the copies, compares with the measured hash page, and starts the kernel or says why not.
@@ -13,16 +14,9 @@
 extern crate std;
 
 pub mod acpi;
-pub mod bytes;
 pub mod bzimage;
 pub mod cpuid_page;
-pub mod fw_cfg;
 pub mod ghcb;
-pub mod handover;
-pub mod hash_page;
-pub mod machine;
-pub mod memory;
-pub mod refusal;
+pub mod kernel_check;
+pub mod placement;
 pub mod zero_page;
-
-pub use refusal::Refusal;

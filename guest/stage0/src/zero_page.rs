@@ -2,11 +2,15 @@
 //!
 //! Source: Linux arch/x86/include/uapi/asm/bootparam.h; arch/x86/include/asm/sev.h, `struct cc_blob_sev_info`.
 
-use crate::{
+use coffer_machine::{
     Refusal,
+    map::{ACPI_GPA, CC_BLOB_GPA, COMMAND_LINE_GPA, CPUID_GPA, PAGE, ROM_END, ROM_GPA, SECRETS_GPA},
+    memory::Ram,
+};
+
+use crate::{
     bzimage::{BzImage, HEADER_START},
-    machine::{ACPI_GPA, CC_BLOB_GPA, COMMAND_LINE_GPA, CPUID_GPA, PAGE, ROM_GPA, ROM_SIZE, SECRETS_GPA},
-    memory::{Placement, Ram},
+    placement::Placement,
 };
 
 const E820_RAM: u32 = 1;
@@ -42,7 +46,7 @@ pub fn fill(
         (ACPI_GPA, high.start, E820_RESERVED),
         (high.start, high.end, E820_RAM),
         // The ROM: application processors wait in it.
-        (ROM_GPA, ROM_GPA + ROM_SIZE as u64, E820_RESERVED),
+        (ROM_GPA, ROM_END, E820_RESERVED),
     ];
     put(page, 0x1E8, &[map.len() as u8]);
     for (index, (start, end, kind)) in map.into_iter().enumerate() {
@@ -82,11 +86,8 @@ fn put(page: &mut [u8], at: usize, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        bytes::{le32, le64},
-        bzimage::tests::sample,
-        memory::place,
-    };
+    use crate::{bzimage::tests::sample, placement::place};
+    use coffer_machine::bytes::{le32, le64};
 
     #[test]
     fn tells_the_kernel_what_was_checked_and_nothing_else() {

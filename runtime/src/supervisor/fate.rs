@@ -1,7 +1,7 @@
 //! How a box ended, from what the guest said and what became of its VMM. Pure.
 
 use coffer_guest_proto::Event;
-use coffer_platform::Refusal;
+use coffer_machine::Refusal;
 use coffer_rim::{Class, Failure};
 use coffer_spec::WorkloadSpec;
 

@@ -16,6 +16,7 @@ use crate::boxes::{BoxOptions, files};
 use crate::qemu::{self, Machine};
 use crate::sys::child::dies_with_parent;
 use crate::tools::{Tools, acceleration};
+use coffer_machine::{console, vsock};
 use coffer_spec::Tee;
 
 /// How the VMM ended.
@@ -55,8 +56,9 @@ impl Processes {
         options: &BoxOptions,
         stage0: mpsc::UnboundedSender<&'static str>,
     ) -> Result<Self, Failure> {
-        // Kernels since 6.12 cut packets above 32 KiB in two, which the device does not take; its buffer size caps them.
-        let device = format!("guest-cid=3,socket={},uds-path={},tx-buffer-size=32768", files::VHOST, files::VSOCK);
+        let (cid, buffer) = (vsock::GUEST_CID, vsock::TX_BUFFER);
+        let (socket, uds) = (files::VHOST, files::VSOCK);
+        let device = format!("guest-cid={cid},socket={socket},uds-path={uds},tx-buffer-size={buffer}");
         let mut vsock = spawn(folder, &tools.vhost_vsock, &["--vm".into(), device])?;
         keep(vsock.stdout.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT, |_| {});
         keep(vsock.stderr.take(), folder, files::SUPERVISOR_LOG, WORDS_LIMIT, |_| {});
@@ -142,10 +144,7 @@ fn spawn(folder: &Path, program: &Path, arguments: &[String]) -> Result<Child, F
 }
 
 /// Phase words for the lines stage0 writes, in their order.
-const STAGE0_LINES: [(&[u8], &str); 2] =
-    [(b"stage0: start", "stage0-started"), (b"stage0: kernel checked", "kernel-checked")];
-/// What stage0 says stands within the first bytes of the console.
-const EARS_LIMIT: usize = 256;
+const STAGE0_LINES: [(&str, &str); 2] = [(console::START, "stage0-started"), (console::CHECKED, "kernel-checked")];
 
 /// Hears stage0's lines at the start of a console, each once.
 #[derive(Default)]
@@ -156,10 +155,10 @@ struct Stage0Ears {
 
 impl Stage0Ears {
     fn hear(&mut self, bytes: &[u8], mut told: impl FnMut(&'static str)) {
-        let room = EARS_LIMIT.saturating_sub(self.start.len());
+        let room = console::LIMIT.saturating_sub(self.start.len());
         self.start.extend_from_slice(&bytes[..bytes.len().min(room)]);
         while let Some((line, phase)) = STAGE0_LINES.get(self.heard)
-            && self.start.windows(line.len()).any(|window| window == *line)
+            && self.start.windows(line.len()).any(|window| window == line.as_bytes())
         {
             self.heard += 1;
             told(phase);
@@ -194,12 +193,13 @@ mod tests {
     fn stage0_is_heard_in_pieces_once_and_only_at_the_start() {
         let mut ears = Stage0Ears::default();
         let mut heard = Vec::new();
-        for piece in [&b"stage0: st"[..], b"art\nstage0: kern", b"el checked, copy=1\n", b"stage0: start\n"] {
+        let said = format!("{}\n{}, copy=1\n{0}\n", console::START, console::CHECKED);
+        for piece in said.as_bytes().chunks(10) {
             ears.hear(piece, |phase| heard.push(phase));
         }
         assert_eq!(heard, ["stage0-started", "kernel-checked"]);
         let mut late = Stage0Ears::default();
-        late.hear(&[b'x'; EARS_LIMIT], |_| panic!("nothing was said"));
-        late.hear(b"stage0: start", |_| panic!("a guest's later output is not stage0's"));
+        late.hear(&[b'x'; console::LIMIT], |_| panic!("nothing was said"));
+        late.hear(console::START.as_bytes(), |_| panic!("a guest's later output is not stage0's"));
     }
 }

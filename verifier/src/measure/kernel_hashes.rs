@@ -1,5 +1,7 @@
 //! The page that puts kernel, initrd and command line into the launch digest.
 //!
+//! QEMU's and OVMF's format, known here for itself, as in [`super::ovmf`]: it measures anybody's guests. Our firmware reads
+//! the same page by the machine model of `guest/machine`; a test of the launch plan (`guest/platform`) compares the two.
 //! Source: QEMU `target/i386/sev.c`, `PaddedSevHashTable`; OVMF `OvmfPkg/AmdSev`.
 
 use sha2::{Digest, Sha256};

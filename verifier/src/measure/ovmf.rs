@@ -43,31 +43,27 @@ pub enum OvmfError {
     },
 }
 
-/// Kind of a metadata section.
+/// Kind of a metadata section; the number is the metadata's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SectionType {
     /// Memory of the SEC phase: zero pages.
-    SecMemory,
+    SecMemory = 1,
     /// The secrets page.
-    Secrets,
+    Secrets = 2,
     /// The CPUID page.
-    Cpuid,
+    Cpuid = 3,
     /// SVSM calling area: zero pages.
-    SvsmCaa,
+    SvsmCaa = 4,
     /// The page with hashes of kernel, initrd and command line.
-    KernelHashes,
+    KernelHashes = 0x10,
 }
 
 impl SectionType {
     fn from_word(word: u32) -> Result<Self, OvmfError> {
-        Ok(match word {
-            1 => Self::SecMemory,
-            2 => Self::Secrets,
-            3 => Self::Cpuid,
-            4 => Self::SvsmCaa,
-            0x10 => Self::KernelHashes,
-            found => return Err(OvmfError::SectionType { found }),
-        })
+        [Self::SecMemory, Self::Secrets, Self::Cpuid, Self::SvsmCaa, Self::KernelHashes]
+            .into_iter()
+            .find(|kind| *kind as u32 == word)
+            .ok_or(OvmfError::SectionType { found: word })
     }
 }
 

@@ -1,8 +1,16 @@
 //! `coffer-platform`: builds the platform folder from a kernel, a static init and modules. Used by `make platform`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use coffer_platform::files::{Platform, Sources};
+use coffer_platform::{
+    files::{Platform, Sources},
+    plan::check_is_stage0,
+};
 
 const USAGE: &str = "usage: coffer-platform OUT STAGE0 KERNEL_PACKAGE KERNEL INIT MODULE...
 
@@ -24,7 +32,7 @@ fn main() -> ExitCode {
         init: init.as_ref(),
         modules: &modules,
     };
-    match Platform::build(out.as_ref(), &sources) {
+    match build(out.as_ref(), &sources) {
         Ok(platform) => {
             println!("{}", serde_json::to_string_pretty(&platform.manifest).expect("a manifest of strings is JSON"));
             ExitCode::SUCCESS
@@ -34,4 +42,10 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+/// Builds it, once the firmware is found to be stage0 of this machine model: what is not never becomes a platform.
+fn build(out: &Path, sources: &Sources<'_>) -> Result<Platform, Box<dyn Error>> {
+    check_is_stage0(&fs::read(sources.stage0)?)?;
+    Ok(Platform::build(out, sources)?)
 }

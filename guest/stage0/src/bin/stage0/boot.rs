@@ -2,12 +2,17 @@
 
 use core::convert::Infallible;
 
-use coffer_stage0::{
-    Refusal, acpi,
-    bzimage::{BzImage, ENTRY_64, HEAD},
+use coffer_machine::{
+    Refusal, console,
     hash_page::Hashes,
-    machine::{ACPI_GPA, CC_BLOB_GPA, COMMAND_LINE_GPA, COMMAND_LINE_LIMIT, HASHES_GPA, KERNEL_GPA, ZERO_PAGE_GPA},
-    memory::{Ram, Range, place, vcpus_claimed},
+    map::{ACPI_GPA, CC_BLOB_GPA, COMMAND_LINE_GPA, COMMAND_LINE_LIMIT, HASHES_GPA, KERNEL_GPA, ZERO_PAGE_GPA},
+    memory::{Ram, Range, vcpus_claimed},
+};
+use coffer_stage0::{
+    acpi,
+    bzimage::{BzImage, ENTRY_64, HEAD},
+    kernel_check,
+    placement::place,
     zero_page,
 };
 
@@ -27,7 +32,8 @@ pub fn boot(platform: &mut Platform, memory: Memory, start: u64) -> Refusal {
 }
 
 fn try_boot(platform: &mut Platform, mut memory: Memory, start: u64) -> Result<Infallible, Refusal> {
-    serial::say(platform, "stage0: start\n");
+    serial::say(platform, console::START);
+    serial::say(platform, "\n");
     let hashes = Hashes::parse(memory.page(HASHES_GPA))?;
     let source = Source::find(platform, &mut memory)?;
     let ram = Ram::claimed(source.ram_bytes)?;
@@ -58,7 +64,7 @@ fn try_boot(platform: &mut Platform, mut memory: Memory, start: u64) -> Result<I
     // The copies lie in memory of the guest's own: from here on the host can change nothing that is used.
     let copied = cpu::time_stamp();
     let (kernel, initrd, command_line) = (memory.bytes(placed.kernel), memory.bytes(placed.initrd), memory.bytes(line));
-    hashes.check(kernel, initrd, command_line)?;
+    kernel_check::check(&hashes, kernel, initrd, command_line)?;
     let hashed = cpu::time_stamp();
     let checked = BzImage::parse(kernel, kernel.len())?;
     if checked != claimed {

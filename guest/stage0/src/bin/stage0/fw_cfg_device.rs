@@ -1,10 +1,10 @@
 //! Reads from QEMU's fw_cfg device by DMA; under SEV-SNP through a bounce buffer in memory shared with the host.
 
-use coffer_stage0::{
+use coffer_machine::{
     Refusal,
     bytes::be32,
     fw_cfg::{COMMAND_SIZE, DMA_PORT_HIGH, DMA_PORT_LOW, ERROR, item, read_command},
-    machine::{COMMAND_LINE_GPA, PAGE, SHARED_SIZE, SHARED_WINDOW_GPA},
+    map::{COMMAND_LINE_GPA, PAGE, SHARED_SIZE, SHARED_WINDOW_GPA},
     memory::Range,
 };
 

@@ -10,7 +10,7 @@ mod snp;
 mod source;
 mod sys;
 
-use coffer_stage0::Refusal;
+use coffer_machine::Refusal;
 
 use platform::Platform;
 

@@ -1,12 +1,14 @@
 //! What stage0 runs on: plain hardware (or an emulator), or an SEV-SNP guest. All that differs is behind this type.
 
-use coffer_stage0::{
+use coffer_machine::{
     Refusal,
     bytes::le32,
-    ghcb::Width,
-    machine::{CPUID_GPA, EXIT_PORT, SERIAL_PORT},
+    console,
+    devices::{EXIT_PORT, SERIAL_PORT},
+    map::CPUID_GPA,
     memory::Ram,
 };
+use coffer_stage0::ghcb::Width;
 
 use crate::{
     serial,
@@ -98,7 +100,7 @@ impl Platform {
 
     /// Says why, and ends the machine.
     pub fn refuse(&mut self, refusal: Refusal) -> ! {
-        serial::say(self, "stage0: refused: ");
+        serial::say(self, console::REFUSED);
         serial::say(self, refusal.word());
         serial::say(self, "\n");
         match self {
@@ -117,8 +119,8 @@ pub fn stop(refusal: Refusal) -> ! {
     if is_snp(&Memory::peek()) {
         snp::terminate(refusal)
     }
-    for byte in b"stage0: refused: ".iter().chain(refusal.word().as_bytes()).chain(b"\n") {
-        cpu::port_out_byte(SERIAL_PORT, *byte);
+    for byte in console::REFUSED.bytes().chain(refusal.word().bytes()).chain(*b"\n") {
+        cpu::port_out_byte(SERIAL_PORT, byte);
     }
     end_plain(refusal)
 }

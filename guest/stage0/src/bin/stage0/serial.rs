@@ -1,6 +1,6 @@
 //! Fixed words on the serial line. The host reads them; nothing secret exists yet.
 
-use coffer_stage0::machine::SERIAL_PORT;
+use coffer_machine::{console, devices::SERIAL_PORT};
 
 use crate::platform::Platform;
 
@@ -13,7 +13,8 @@ pub fn say(platform: &mut Platform, text: &str) {
 
 /// Says how long copying and hashing took, in ticks of the time stamp counter.
 pub fn timing(platform: &mut Platform, copied: u64, hashed: u64) {
-    say(platform, "stage0: kernel checked, copy=");
+    say(platform, console::CHECKED);
+    say(platform, ", copy=");
     number(platform, copied);
     say(platform, " hash=");
     number(platform, hashed);

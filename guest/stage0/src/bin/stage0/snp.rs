@@ -3,12 +3,16 @@
 //! Written to AMD 56421 and APM volume 2, §15.36; **not run on hardware**.
 //! Trusts: the CPUID page. Never: answers CPUID from the hypervisor, uses a page whose validation did not change state.
 
-use coffer_stage0::{
+use coffer_machine::{
     Refusal,
+    bytes::le64,
+    map::{CPUID_GPA, PAGE, SHARED_SIZE, SHARED_WINDOW_GPA},
+    memory::{Ram, Range},
+};
+use coffer_stage0::{
     cpuid_page::CpuidPage,
     ghcb::{self, PageState, Width, at},
-    machine::{CPUID_GPA, PAGE, SHARED_SIZE, SHARED_WINDOW_GPA},
-    memory::{Ram, Range, unvalidated},
+    placement::unvalidated,
 };
 
 use crate::sys::{
@@ -159,7 +163,7 @@ fn request(page: &mut [u8; PAGE], code: u64, info_1: u64, info_2: u64, scratch: 
 }
 
 fn u64_at(page: &[u8; PAGE], at: usize) -> u64 {
-    coffer_stage0::bytes::le64(page, at).unwrap_or(u64::MAX)
+    le64(page, at).unwrap_or(u64::MAX)
 }
 
 /// Ends the guest by the MSR protocol.

@@ -1,12 +1,12 @@
 //! Where kernel, initrd and command line come from. Under SEV-SNP from QEMU's standard kernel items, elsewhere from
-//! `opt/coffer/` items or the RAM hand-over. All of it is the host's word until it has been hashed.
+//! items of ours or the RAM hand-over. All of it is the host's word until it has been hashed.
 
-use coffer_stage0::{
+use coffer_machine::{
     Refusal,
     bytes::{le16, le32, le64},
     fw_cfg::{self, item},
     handover::{self, Handover},
-    machine::HANDOVER_GPA,
+    map::HANDOVER_GPA,
     memory::Range,
 };
 

@@ -1,4 +1,5 @@
-# From the reset vector to Rust. Nothing here reads a value of the host's, but for one word of the CPUID page.
+# From the reset vector to Rust. Nothing here reads a value of the host's, but for one word of the CPUID page. What stands in
+# braces is the machine model's (sys/start.rs).
 #
 # The ROM's last page holds the 16- and 32-bit start, the tables a launcher reads, and the reset vector. It copies the
 # image to 1 MiB, because code that small reaches its own data with 32-bit addresses only there, and because a ROM cannot
@@ -15,7 +16,7 @@
 start16:
     cli
     cld
-    movw $(rom_gdtr - 0xFFFF0000), %bx
+    movw $(rom_gdtr - {rom}), %bx
     lgdtl %cs:(%bx)
     movl %cr0, %eax
     andl $0x9FFFFFFF, %eax          # caches on
@@ -33,26 +34,26 @@ start32:
     # The C-bit (bit 51) stands in every entry if the secure processor filled the CPUID page: a guest without SEV-SNP has
     # zeros there, or a host that lies to a guest it can read anyway. With paging off, an SNP guest reads encrypted memory.
     xorl %ebx, %ebx
-    cmpl $0, 0xE9000
+    cmpl $0, {cpuid}
     je 1f
-    movl $0x00080000, %ebx
+    movl $(1 << ({c_bit} - 32)), %ebx
 1:
-    # Three pages from 0x1000: 4 GiB, identity mapped, the first of them in 2 MiB pages.
-    movl $0x1000, %edi
-    movl $0xC00, %ecx
+    # Three pages: 4 GiB, identity mapped, the first of them in 2 MiB pages.
+    movl ${page_tables}, %edi
+    movl $({page_tables_size} / 4), %ecx
     xorl %eax, %eax
     rep stosl
-    movl $0x2023, 0x1000
-    movl %ebx, 0x1004
-    movl $0x3023, 0x2000
-    movl %ebx, 0x2004
-    movl $0x400000E3, 0x2008
-    movl %ebx, 0x200C
-    movl $0x800000E3, 0x2010
-    movl %ebx, 0x2014
-    movl $0xC00000E3, 0x2018
-    movl %ebx, 0x201C
-    movl $0x3000, %edi
+    movl $({page_tables} + 0x1023), {page_tables}
+    movl %ebx, {page_tables} + 4
+    movl $({page_tables} + 0x2023), {page_tables} + 0x1000
+    movl %ebx, {page_tables} + 0x1004
+    movl $0x400000E3, {page_tables} + 0x1008
+    movl %ebx, {page_tables} + 0x100C
+    movl $0x800000E3, {page_tables} + 0x1010
+    movl %ebx, {page_tables} + 0x1014
+    movl $0xC00000E3, {page_tables} + 0x1018
+    movl %ebx, {page_tables} + 0x101C
+    movl $({page_tables} + 0x2000), %edi
     movl $0xE3, %eax
     movl $512, %ecx
 2:
@@ -62,8 +63,8 @@ start32:
     addl $8, %edi
     loop 2b
 
-    movl $0xFFFF0000, %esi
-    movl $0x100000, %edi
+    movl ${rom}, %esi
+    movl ${run}, %edi
     movl $__image_dwords, %ecx
     rep movsl
     movl $__bss_start, %edi
@@ -74,7 +75,7 @@ start32:
     movl %cr4, %eax
     orl $0x20, %eax                 # PAE
     movl %eax, %cr4
-    movl $0x1000, %eax
+    movl ${page_tables}, %eax
     movl %eax, %cr3
     movl $0xC0000080, %ecx          # EFER
     rdmsr
@@ -105,38 +106,34 @@ rom_gdtr:
     .word 31
     .long rom_gdt
 
-# What a launcher reads: SEV metadata, and above it the table of GUIDs that ends 32 bytes below 4 GiB.
-# Source: OVMF OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm, X64/OvmfSevMetadata.asm.
+# What a launcher reads: SEV metadata, and above it the table of GUIDs (coffer_machine::firmware).
     .section .rom.tables, "a"
 sev_metadata:
-    .ascii "ASEV"
+    .long {metadata_magic}
     .long sev_metadata_end - sev_metadata
-    .long 1
-    .long 5
-    .long 0x1000, 0x3000, 1         # page tables: zero pages
-    .long 0x100000, 0x10000, 1      # stage0 itself: zero pages, filled from the ROM
-    .long 0xE8000, 0x1000, 2        # secrets
-    .long 0xE9000, 0x1000, 3        # CPUID
-    .long 0xEA000, 0x1000, 0x10     # kernel hashes
+    .long {metadata_version}
+    .long (sev_metadata_end - sev_sections) / 12
+sev_sections:
+    .long {gpa_0}, {size_0}, {kind_0}
+    .long {gpa_1}, {size_1}, {kind_1}
+    .long {gpa_2}, {size_2}, {kind_2}
+    .long {gpa_3}, {size_3}, {kind_3}
+    .long {gpa_4}, {size_4}, {kind_4}
 sev_metadata_end:
 
-    .fill 0x1E0 - (guid_table_end - guid_table) - (. - .rom.tables), 1, 0
+    .fill {metadata_from_end} - {table_end_from_end} - (guid_table_end - guid_table) - (. - .rom.tables), 1, 0
 guid_table:
-    # SEV metadata, dc886566-984a-4798-a75e-5585a7bf67cc: its distance from the end of the ROM.
-    .long 0x200
-    .word 22
-    .byte 0x66, 0x65, 0x88, 0xdc, 0x4a, 0x98, 0x98, 0x47, 0xa7, 0x5e, 0x55, 0x85, 0xa7, 0xbf, 0x67, 0xcc
-    # Hash table area, 7255371f-3a3b-4b04-927b-1da6efa8d454: address and size.
-    .long 0xEA000, 0x1000
-    .word 26
-    .byte 0x1f, 0x37, 0x55, 0x72, 0x3b, 0x3a, 0x04, 0x4b, 0x92, 0x7b, 0x1d, 0xa6, 0xef, 0xa8, 0xd4, 0x54
-    # SEV-ES reset block, 00f771de-1a7e-4fcb-890e-68c77e2fb44e: where application processors start.
+    .long {metadata_from_end}
+    .word {entry_header} + 4
+    .quad {sev_metadata_0}, {sev_metadata_1}
+    .long {hashes}, {hashes_size}
+    .word {entry_header} + 8
+    .quad {hash_table_area_0}, {hash_table_area_1}
     .long ap_start16
-    .word 22
-    .byte 0xde, 0x71, 0xf7, 0x00, 0x7e, 0x1a, 0xcb, 0x4f, 0x89, 0x0e, 0x68, 0xc7, 0x7e, 0x2f, 0xb4, 0x4e
-    # Footer, 96b582de-1fb2-45f7-baea-a366c55a082d: length of the whole table.
+    .word {entry_header} + 4
+    .quad {reset_block_0}, {reset_block_1}
     .word guid_table_end - guid_table
-    .byte 0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d
+    .quad {footer_0}, {footer_1}
 guid_table_end:
 
 # The 64-bit entry, at the start of the image. A VMM that loads the image at 1 MiB enters here, with page tables of the

@@ -338,7 +338,7 @@ impl BoxFlags {
 
     /// Virtual processors, whole and within the machine model.
     pub fn vcpus(&self) -> Result<u32, CliError> {
-        let most = coffer_platform::machine::MAX_VCPUS;
+        let most = coffer_machine::map::MAX_VCPUS;
         match self.cpus.parse() {
             Ok(count) if (1..=most).contains(&count) => Ok(count),
             _ => Err(CliError::new(

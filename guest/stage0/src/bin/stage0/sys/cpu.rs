@@ -2,10 +2,11 @@
 
 use core::{arch::asm, convert::Infallible, ptr};
 
-use coffer_stage0::{
-    Refusal, ghcb,
-    machine::{C_BIT, PAGE, PAGE_TABLES_GPA, SHARED_WINDOW_GPA},
+use coffer_machine::{
+    Refusal,
+    map::{C_BIT, PAGE, PAGE_TABLES_GPA, SHARED_WINDOW_GPA},
 };
+use coffer_stage0::ghcb;
 
 use super::memory::Memory;
 

@@ -5,9 +5,9 @@ use core::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use coffer_stage0::{
+use coffer_machine::{
     Refusal,
-    machine::{MAX_RAM, PAGE, STAGE0_GPA, STAGE0_SIZE},
+    map::{MAX_RAM, PAGE, STAGE0_GPA, STAGE0_SIZE},
     memory::Range,
 };
 

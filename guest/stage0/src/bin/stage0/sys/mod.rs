@@ -5,3 +5,4 @@
 pub mod cpu;
 pub mod memory;
 mod runtime;
+mod start;

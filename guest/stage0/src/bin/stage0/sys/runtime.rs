@@ -1,8 +1,6 @@
 //! What the compiler calls and no library provides here.
 
-use core::arch::{asm, global_asm};
-
-global_asm!(include_str!("../start.s"), options(att_syntax));
+use core::arch::asm;
 
 /// Precompiled `core` refers to it; nothing unwinds.
 #[unsafe(no_mangle)]

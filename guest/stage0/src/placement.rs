@@ -1,62 +1,15 @@
 //! Where things go in guest memory, from claims of the host that are clamped to the machine model.
 
-use crate::{
+use coffer_machine::{
     Refusal,
-    bzimage::BzImage,
-    machine::{
-        ACPI_GPA, ACPI_SIZE, COMMAND_LINE_LIMIT, KERNEL_GPA, LOW_MEMORY_END, MAX_RAM, MAX_VCPUS, MIN_RAM, PAGE,
-        PAGE_TABLES_GPA, PAGE_TABLES_SIZE, SHARED_SIZE, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE, STAGE0_GPA, STAGE0_SIZE,
+    map::{
+        ACPI_GPA, ACPI_SIZE, COMMAND_LINE_LIMIT, KERNEL_GPA, LOW_MEMORY_END, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE,
+        SHARED_SIZE, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE, STAGE0_GPA, STAGE0_SIZE,
     },
+    memory::{Ram, Range},
 };
 
-/// A half-open range of guest physical addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// First address.
-    pub start: u64,
-    /// First address behind it.
-    pub end: u64,
-}
-
-impl Range {
-    /// `length` bytes from `start`; `None` if that wraps.
-    pub const fn new(start: u64, length: u64) -> Option<Self> {
-        match start.checked_add(length) {
-            Some(end) => Some(Self { start, end }),
-            None => None,
-        }
-    }
-
-    /// True if they share a byte.
-    pub const fn overlaps(self, other: Self) -> bool {
-        self.start < other.end && other.start < self.end
-    }
-}
-
-/// Memory of the machine, as far as it is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ram {
-    /// First address behind it: one range from 0, with a hole below 1 MiB.
-    pub end: u64,
-}
-
-impl Ram {
-    /// Takes the host's claim.
-    ///
-    /// # Errors
-    /// [`Refusal::MemoryClaim`] if the machine model has no such memory.
-    pub const fn claimed(bytes: u64) -> Result<Self, Refusal> {
-        if bytes < MIN_RAM || bytes > MAX_RAM || !bytes.is_multiple_of(2 << 20) {
-            return Err(Refusal::MemoryClaim);
-        }
-        Ok(Self { end: bytes })
-    }
-
-    /// What the kernel may use: below the hole, and from 1 MiB on.
-    pub const fn usable(self) -> [Range; 2] {
-        [Range { start: 0, end: LOW_MEMORY_END }, Range { start: 0x10_0000, end: self.end }]
-    }
-}
+use crate::bzimage::BzImage;
 
 /// What SEV-SNP's PVALIDATE is still to be done for: RAM and the ACPI page, without the pages that the launch put in place
 /// (page tables, stage0 itself) and those that are shared with the host.
@@ -71,14 +24,6 @@ pub fn unvalidated(ram: Ram) -> [Range; 6] {
         Range { start: shared_end, end: SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE },
         Range { start: SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE, end: ram.end },
     ]
-}
-
-/// Takes the host's claim of virtual CPUs.
-///
-/// # Errors
-/// [`Refusal::VcpuClaim`].
-pub const fn vcpus_claimed(count: u32) -> Result<u32, Refusal> {
-    if count == 0 || count > MAX_VCPUS { Err(Refusal::VcpuClaim) } else { Ok(count) }
 }
 
 // What keeps clear of the shared window keeps clear of stage0 as well.
@@ -136,17 +81,6 @@ mod tests {
         initrd_max: 0x7FFF_FFFF,
         header_end: 0x26C,
     };
-
-    #[test]
-    fn claims_outside_the_model_are_refused() {
-        for bytes in [0, MIN_RAM - (2 << 20), MIN_RAM + 1, MAX_RAM + (2 << 20), u64::MAX, !0x1F_FFFF] {
-            assert_eq!(Ram::claimed(bytes), Err(Refusal::MemoryClaim), "{bytes:#x}");
-        }
-        assert_eq!(Ram::claimed(MAX_RAM), Ok(Ram { end: MAX_RAM }));
-        assert_eq!(vcpus_claimed(0), Err(Refusal::VcpuClaim));
-        assert_eq!(vcpus_claimed(MAX_VCPUS + 1), Err(Refusal::VcpuClaim));
-        assert_eq!(vcpus_claimed(MAX_VCPUS), Ok(MAX_VCPUS));
-    }
 
     #[test]
     fn every_usable_page_is_validated_once_by_launch_or_by_stage0() {

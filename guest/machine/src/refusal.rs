@@ -61,7 +61,7 @@ impl Refusal {
         Self::CommandLine,
     ];
 
-    /// Word on the serial line, behind `stage0: refused: `.
+    /// Word on the serial line, behind [`crate::console::REFUSED`].
     pub const fn word(self) -> &'static str {
         match self {
             Self::HashPage => "hash-page",

@@ -2,18 +2,21 @@
 //!
 //! QEMU's `SevHashTable`: a GUID, a u16 length over all, then entries of GUID, u16 length, 32 bytes; at the start of an
 //! otherwise zero page. Read strictly: each of the three entries exactly once, none of them zero, nothing else.
+//! A launch is measured with the page that `coffer_verifier::measure::KernelHashes` writes, as QEMU does: the verifier knows
+//! the format by itself, and a test of the launch plan reads its page here.
 //! Source: QEMU `target/i386/sev.c`, `SevHashTable`.
 
-use sha2::{Digest, Sha256};
-
-use crate::{Refusal, bytes::le16, machine::PAGE};
+use crate::{Refusal, bytes::le16, map::PAGE};
 
 /// The three hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hashes {
-    kernel: [u8; 32],
-    initrd: [u8; 32],
-    command_line: [u8; 32],
+    /// Of the bzImage.
+    pub kernel: [u8; 32],
+    /// Of the initrd; of nothing, if there is none.
+    pub initrd: [u8; 32],
+    /// Of the command line with its NUL.
+    pub command_line: [u8; 32],
 }
 
 impl Hashes {
@@ -49,22 +52,28 @@ impl Hashes {
         Some(Self { kernel: kernel?, initrd: initrd?, command_line: command_line? })
     }
 
-    /// Compares the copies. `command_line`: with its NUL. `initrd`: empty if there is none.
-    ///
-    /// # Errors
-    /// The first that differs, cheapest first.
-    pub fn check(&self, kernel: &[u8], initrd: &[u8], command_line: &[u8]) -> Result<(), Refusal> {
-        let same = |bytes: &[u8], hash: &[u8; 32], refusal| {
-            if Sha256::digest(bytes).as_slice() == hash { Ok(()) } else { Err(refusal) }
-        };
-        same(command_line, &self.command_line, Refusal::CommandLineHash)?;
-        same(kernel, &self.kernel, Refusal::KernelHash)?;
-        same(initrd, &self.initrd, Refusal::InitrdHash)
+    /// Writes the page, entries in QEMU's order.
+    pub fn to_page(&self) -> [u8; PAGE] {
+        page(&[(COMMAND_LINE_GUID, self.command_line), (INITRD_GUID, self.initrd), (KERNEL_GUID, self.kernel)])
     }
 }
 
-const TABLE_HEADER: usize = 18;
-const ENTRY: usize = 50;
+fn page(entries: &[([u8; 16], [u8; 32])]) -> [u8; PAGE] {
+    let mut page = [0; PAGE];
+    page[..16].copy_from_slice(&TABLE_GUID);
+    page[16..18].copy_from_slice(&((TABLE_HEADER + entries.len() * ENTRY) as u16).to_le_bytes());
+    for (to, (guid, hash)) in page[TABLE_HEADER..].chunks_exact_mut(ENTRY).zip(entries) {
+        to[..16].copy_from_slice(guid);
+        to[16..18].copy_from_slice(&(ENTRY as u16).to_le_bytes());
+        to[18..].copy_from_slice(hash);
+    }
+    page
+}
+
+/// Bytes in front of the first entry.
+pub const TABLE_HEADER: usize = 18;
+/// Bytes of an entry: GUID, length, hash.
+pub const ENTRY: usize = 50;
 const TABLE_LENGTH: usize = TABLE_HEADER + 3 * ENTRY;
 /// 9438d606-4f22-4cc9-b479-a793d411fd21, mixed-endian as all GUIDs here.
 const TABLE_GUID: [u8; 16] =
@@ -83,35 +92,16 @@ const KERNEL_GUID: [u8; 16] =
 mod tests {
     use super::*;
 
-    const KERNEL: &[u8] = b"kernel";
-    const LINE: &[u8] = b"quiet\0";
-
-    fn page(entries: &[([u8; 16], [u8; 32])]) -> [u8; PAGE] {
-        let mut page = [0; PAGE];
-        page[..16].copy_from_slice(&TABLE_GUID);
-        page[16..18].copy_from_slice(&((TABLE_HEADER + entries.len() * ENTRY) as u16).to_le_bytes());
-        for (index, (guid, hash)) in entries.iter().enumerate() {
-            let at = TABLE_HEADER + index * ENTRY;
-            page[at..at + 16].copy_from_slice(guid);
-            page[at + 16..at + 18].copy_from_slice(&(ENTRY as u16).to_le_bytes());
-            page[at + 18..at + ENTRY].copy_from_slice(hash);
-        }
-        page
-    }
+    const GOOD: Hashes = Hashes { kernel: [1; 32], initrd: [2; 32], command_line: [3; 32] };
 
     fn good() -> [([u8; 16], [u8; 32]); 3] {
-        let hash = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
-        [(COMMAND_LINE_GUID, hash(LINE)), (INITRD_GUID, hash(b"")), (KERNEL_GUID, hash(KERNEL))]
+        [(COMMAND_LINE_GUID, [3; 32]), (INITRD_GUID, [2; 32]), (KERNEL_GUID, [1; 32])]
     }
 
     #[test]
-    fn each_copy_is_compared_with_its_own_entry() {
-        let hashes = Hashes::parse(&page(&good())).unwrap();
-        assert_eq!(hashes.check(KERNEL, b"", LINE), Ok(()));
-        assert_eq!(hashes.check(b"kernel2", b"", LINE), Err(Refusal::KernelHash));
-        assert_eq!(hashes.check(KERNEL, b"x", LINE), Err(Refusal::InitrdHash));
-        assert_eq!(hashes.check(KERNEL, b"", b"quiet"), Err(Refusal::CommandLineHash));
-        assert_eq!(hashes.check(b"", KERNEL, LINE), Err(Refusal::KernelHash));
+    fn reads_what_it_writes() {
+        assert_eq!(Hashes::parse(&GOOD.to_page()), Ok(GOOD));
+        assert_eq!(GOOD.to_page(), page(&good()));
     }
 
     #[test]
@@ -133,11 +123,10 @@ mod tests {
     #[test]
     fn every_byte_of_the_table_counts() {
         let good = page(&good());
-        let parsed = Hashes::parse(&good).unwrap();
         for at in 0..PAGE {
             let mut bad = good;
             bad[at] ^= 1;
-            assert_ne!(Hashes::parse(&bad), Ok(parsed), "byte {at}");
+            assert_ne!(Hashes::parse(&bad), Ok(GOOD), "byte {at}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The machine model every VMM of ours presents: a subset of QEMU's `microvm`.
+//! The memory map of the machine model: where what lies, in guest physical addresses, and how large the machine may be.
 //!
 //! Fixed, because it is part of what is measured (ACPI tables, launch sections) or of what stage0 and init rely on.
-//! The linker script and the start code repeat a few of these addresses; a test of the launch plan compares them.
+//! stage0's start code and linker script get these numbers when stage0 is built.
 
 /// Page size in bytes.
 pub const PAGE: usize = 4096;
@@ -27,11 +27,13 @@ pub const LOW_MEMORY_END: u64 = 0xA_0000;
 pub const ACPI_GPA: u64 = 0xE_0000;
 /// Most bytes of the ACPI tables.
 pub const ACPI_SIZE: usize = 4096;
-/// Where the secrets page lies: below 1 MiB, outside System RAM, readable to init alone.
+/// Where the secrets page lies: one page below 1 MiB and outside System RAM, so that the kernel keeps off it; init alone
+/// reads it, once, and wipes it. What stands in it is AMD's format, `coffer_verifier::abi::message::SecretsPage`. A simulated
+/// launch puts it where the secure processor would; a plain guest has none.
 pub const SECRETS_GPA: u64 = 0xE_8000;
 /// Where the CPUID page lies. Zero where no secure processor filled it.
 pub const CPUID_GPA: u64 = 0xE_9000;
-/// Where the page with the hashes of kernel, initrd and command line lies.
+/// Where the page with the hashes of kernel, initrd and command line lies ([`crate::hash_page`]).
 pub const HASHES_GPA: u64 = 0xE_A000;
 
 /// Where stage0's image lies when it runs, copied there from the ROM by its start code.
@@ -40,8 +42,10 @@ pub const STAGE0_GPA: u64 = 0x10_0000;
 pub const STAGE0_SIZE: u64 = 0x1_0000;
 /// Bytes of the ROM image, which ends at 4 GiB.
 pub const ROM_SIZE: usize = 0x1_0000;
+/// Where the ROM ends, to the byte: behind the reset vector's page.
+pub const ROM_END: u64 = 1 << 32;
 /// Where the ROM starts.
-pub const ROM_GPA: u64 = (1 << 32) - ROM_SIZE as u64;
+pub const ROM_GPA: u64 = ROM_END - ROM_SIZE as u64;
 
 /// Under SEV-SNP, 2 MiB that are mapped without the C-bit while stage0 runs.
 pub const SHARED_WINDOW_GPA: u64 = 0x20_0000;
@@ -62,22 +66,3 @@ pub const MAX_VCPUS: u32 = 8;
 
 /// Position of the C-bit in stage0's page tables, on every processor that runs SEV-SNP guests today.
 pub const C_BIT: u32 = 51;
-
-/// First virtio-mmio transport.
-pub const VIRTIO_MMIO_BASE: u64 = 0xFEB0_0000;
-/// Bytes between transports, and their length.
-pub const VIRTIO_MMIO_STRIDE: u64 = 0x200;
-/// Interrupt of the first transport; the next ones follow.
-pub const VIRTIO_MMIO_IRQ: u32 = 5;
-/// Transports.
-pub const VIRTIO_MMIO_COUNT: u32 = 8;
-/// I/O APIC.
-pub const IO_APIC: u32 = 0xFEC0_0000;
-/// Local APIC.
-pub const LOCAL_APIC: u32 = 0xFEE0_0000;
-/// Serial port and its interrupt.
-pub const SERIAL_PORT: u16 = 0x3F8;
-/// Interrupt of the serial port.
-pub const SERIAL_IRQ: u32 = 4;
-/// A byte written here ends the machine with it as status (QEMU's `isa-debug-exit`).
-pub const EXIT_PORT: u16 = 0xF4;

@@ -5,7 +5,7 @@
 use crate::{
     Refusal,
     bytes::{le32, le64},
-    machine::{HANDOVER_GPA, PAGE},
+    map::{HANDOVER_GPA, PAGE},
     memory::{Ram, Range},
 };
 

@@ -1,0 +1,32 @@
+//! The disks of a guest. A guest finds each by its serial number alone; which of QEMU's transports it hangs on says nothing.
+
+use core::fmt;
+
+/// Root image.
+pub const ROOT: &str = "coffer-root";
+/// Workload spec ([`crate::spec_disk`]).
+pub const SPEC: &str = "coffer-spec";
+/// Room for the writable layer.
+pub const SCRATCH: &str = "coffer-scratch";
+
+/// Most volumes of one guest.
+pub const MOST_VOLUMES: usize = 4;
+
+/// Serial number of a volume, counted from 0.
+pub fn volume(index: usize) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "coffer-vol-{index}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::HashSet, string::ToString};
+
+    #[test]
+    fn serials_are_distinct_and_as_long_as_virtio_carries() {
+        let mut all: HashSet<_> = (0..MOST_VOLUMES).map(|index| volume(index).to_string()).collect();
+        all.extend([ROOT, SPEC, SCRATCH].map(ToString::to_string));
+        assert_eq!(all.len(), MOST_VOLUMES + 3);
+        assert!(all.iter().all(|serial| serial.len() <= 20), "VIRTIO_BLK_ID_BYTES");
+    }
+}

@@ -1,0 +1,27 @@
+//! The machine model in the words of QEMU's command line (QEMU 7.2 and later, `microvm`).
+//!
+//! Source: docs/system/i386/microvm.rst; hw/i386/microvm.c.
+
+use core::fmt;
+
+use crate::devices::EXIT_PORT;
+
+/// Value of `-M`; more options may follow behind a comma. QEMU would add its transports to a kernel's command line.
+pub const MACHINE: &str = "microvm,acpi=off,auto-kernel-cmdline=off";
+/// Value of `-global`: transports are of virtio 1 alone.
+pub const MODERN_VIRTIO: &str = "virtio-mmio.force-legacy=false";
+
+/// Value of `-device`: what a byte at [`EXIT_PORT`] ends. The status is [`crate::Refusal::qemu_status`].
+pub fn exit_device() -> impl fmt::Display {
+    fmt::from_fn(|f| write!(f, "isa-debug-exit,iobase={EXIT_PORT:#x},iosize=1"))
+}
+
+/// Value of `-device`: puts a file's bytes into memory before the machine starts.
+pub fn loader(file: &str, gpa: u64) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "loader,file={file},addr={gpa:#x},force-raw=on"))
+}
+
+/// Value of `-fw_cfg`: an item with a file's bytes.
+pub fn fw_cfg(item: &str, file: &str) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "name={item},file={file}"))
+}

@@ -1,0 +1,56 @@
+//! The start code, with the numbers of the machine model put in.
+
+use core::arch::global_asm;
+
+use coffer_machine::{
+    firmware::{ENTRY_HEADER, METADATA_FROM_END, METADATA_MAGIC, METADATA_VERSION, SECTIONS, TABLE_END_FROM_END, guid},
+    map::{C_BIT, CPUID_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, ROM_GPA, STAGE0_GPA},
+};
+
+global_asm!(
+    include_str!("../start.s"),
+    rom = const ROM_GPA,
+    run = const STAGE0_GPA,
+    page_tables = const PAGE_TABLES_GPA,
+    page_tables_size = const PAGE_TABLES_SIZE,
+    cpuid = const CPUID_GPA,
+    c_bit = const C_BIT,
+    hashes = const HASHES_GPA,
+    hashes_size = const PAGE,
+    metadata_magic = const u32::from_le_bytes(*METADATA_MAGIC),
+    metadata_version = const METADATA_VERSION,
+    metadata_from_end = const METADATA_FROM_END,
+    table_end_from_end = const TABLE_END_FROM_END,
+    entry_header = const ENTRY_HEADER,
+    gpa_0 = const SECTIONS[0].gpa,
+    size_0 = const SECTIONS[0].size,
+    kind_0 = const SECTIONS[0].kind,
+    gpa_1 = const SECTIONS[1].gpa,
+    size_1 = const SECTIONS[1].size,
+    kind_1 = const SECTIONS[1].kind,
+    gpa_2 = const SECTIONS[2].gpa,
+    size_2 = const SECTIONS[2].size,
+    kind_2 = const SECTIONS[2].kind,
+    gpa_3 = const SECTIONS[3].gpa,
+    size_3 = const SECTIONS[3].size,
+    kind_3 = const SECTIONS[3].kind,
+    gpa_4 = const SECTIONS[4].gpa,
+    size_4 = const SECTIONS[4].size,
+    kind_4 = const SECTIONS[4].kind,
+    sev_metadata_0 = const halves(guid::SEV_METADATA)[0],
+    sev_metadata_1 = const halves(guid::SEV_METADATA)[1],
+    hash_table_area_0 = const halves(guid::HASH_TABLE_AREA)[0],
+    hash_table_area_1 = const halves(guid::HASH_TABLE_AREA)[1],
+    reset_block_0 = const halves(guid::RESET_BLOCK)[0],
+    reset_block_1 = const halves(guid::RESET_BLOCK)[1],
+    footer_0 = const halves(guid::FOOTER)[0],
+    footer_1 = const halves(guid::FOOTER)[1],
+    options(att_syntax)
+);
+
+const _: () = assert!(SECTIONS.len() == 5, "the start code lists each section");
+
+/// A GUID as two words whose little-endian bytes are the GUID's.
+const fn halves(guid: u128) -> [u64; 2] {
+    [((guid >> 64) as u64).swap_bytes(), (guid as u64).swap_bytes()]
+}

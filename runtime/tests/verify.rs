@@ -82,6 +82,52 @@ fn a_missing_endorsement_names_where_to_get_it_and_bad_files_are_told_apart() {
 }
 
 #[test]
+fn a_malformed_report_has_one_exit_code() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let mut report = std::fs::read(root.join("milan-v3/report.bin")).unwrap();
+    report[0] = 9;
+    let (broken, short) = (scratch.path().join("broken.bin"), scratch.path().join("short.bin"));
+    std::fs::write(&broken, &report).unwrap();
+    std::fs::write(&short, &report[..1183]).unwrap();
+    for (file, code) in [(&broken, 5), (&short, 3)] {
+        let file = file.to_str().unwrap();
+        assert_eq!(coffer(&["verify", file]).status.code(), Some(code), "{file}");
+        assert_eq!(coffer(&["report", "show", file]).status.code(), Some(code), "{file}");
+    }
+}
+
+#[test]
+fn explain_lists_every_check_also_after_a_failure() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let report = root.join("milan-v3/report.bin");
+    let output = coffer(&["verify", report.to_str().unwrap(), "--explain", "--at", AT]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("FAILED  endorsement-missing"), "{said}");
+    for code in coffer_verifier::Code::ALL.iter().filter(|code| code.stage() != coffer_verifier::Stage::Elsewhere) {
+        assert!(said.lines().any(|line| line.split_whitespace().nth(1) == Some(code.as_str())), "{code}: {said}");
+    }
+    let signature = said.lines().find(|line| line.split_whitespace().nth(1) == Some("signature")).unwrap();
+    assert!(signature.ends_with("not made: endorsement-missing failed before it"), "{signature}");
+}
+
+#[test]
+fn an_azure_blob_says_what_it_does_not_show() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let folder = root.join("genoa-v3-azure-hcl");
+    let (file, certs) = (folder.join("hcl.bin"), folder.to_str().unwrap());
+    let words = ["verify", file.to_str().unwrap(), "--certs", certs, "--at", AT];
+    let text = coffer(&words);
+    assert_eq!(text.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&text.stdout).contains("not shown    freshness"), "{text:?}");
+    let said = json(&coffer(&[&words[..], &["--json"]].concat()));
+    assert_eq!(said["claims"]["report_data_bound"], false);
+    assert_eq!(said["claims"]["report_data_binding"], "attachment");
+    let other = coffer(&[&words[..], &["--json", "--report-data", &"00".repeat(64)]].concat());
+    assert_eq!(json(&other)["reasons"][0]["code"], "report-data");
+}
+
+#[test]
 fn report_show_decides_nothing() {
     let Some(root) = vectors::folder("snp") else { return };
     let file = root.join("turin-v5/report.bin");

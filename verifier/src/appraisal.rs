@@ -41,7 +41,13 @@ impl core::fmt::Display for Verdict {
 /// What the judge said of one piece of evidence. Only [`crate::Verifier`] makes one.
 ///
 /// As JSON it is an object of `verdict`, `simulated`, `anchor`, `workload_digest`, `claims` (the last four null unless the
-/// evidence is authentic), `missing`, `reasons` and `checks`.
+/// evidence is authentic), `missing`, `reasons` and `checks`. Reading one back in would be believing somebody's word for it:
+///
+/// ```compile_fail
+/// fn read(text: &str) -> coffer_verifier::Appraisal {
+///     serde_json::from_str(text).unwrap()
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Appraisal {
     outcome: Outcome,

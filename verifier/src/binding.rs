@@ -102,6 +102,14 @@ impl ConnectionBinding<'_> {
 }
 
 /// REPORT_DATA of the evidence in an attester's certificate. It identifies; it never releases.
+///
+/// ```
+/// use coffer_verifier::{abi::{SpkiDigest, WorkloadDigest}, binding};
+///
+/// let (key, spec) = (SpkiDigest::of(b"a key"), WorkloadDigest::of(b"a spec"));
+/// let certificate = binding::certificate_report_data(&key, &spec);
+/// assert_ne!(certificate, binding::workload_report_data(&spec, key.as_bytes()), "each use has its label");
+/// ```
 pub fn certificate_report_data(spki: &SpkiDigest, workload: &WorkloadDigest) -> ReportData {
     hash_fields(&[b"coffer/ra-tls/cert/v1", spki.as_bytes(), workload.as_bytes()])
 }

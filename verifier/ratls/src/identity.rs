@@ -88,6 +88,13 @@ pub struct Identity {
 impl Identity {
     /// Makes a key and a self-signed certificate that says nothing but a name. The name is for people.
     ///
+    /// ```
+    /// let owner = coffer_ratls::Identity::generate("owner")?;
+    /// let again = coffer_ratls::Identity::from_pem(&owner.to_pem().certificate, &owner.to_pem().key)?;
+    /// assert_eq!(again.spki(), owner.spki(), "peers know it by the digest of its key");
+    /// # Ok::<(), coffer_ratls::IdentityError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`IdentityError::Make`].
     pub fn generate(common_name: &str) -> Result<Self, IdentityError> {

@@ -6,6 +6,35 @@
 //! Trusts: the connection's own TLS state, the [`Appraiser`]'s verdict. Believes nothing the peer says about either.
 //! Never: opens a socket, reads the wall clock, resumes a session, decides what evidence is acceptable.
 //! Source: DESIGN §4; docs/ra-tls.md.
+//!
+//! An owner's whole program, over any byte stream to a guest's agent: the verifier's judge says who is admitted, and the secret
+//! is encrypted to the key that the guest's report binds to this very connection.
+//!
+//! ```
+//! use std::{sync::Arc, time::SystemTime};
+//!
+//! use coffer_ratls::{Appraiser, ConnectError, HpkeSealed, Identity, Purpose, Refusal, connect_and_verify};
+//! use coffer_verifier::{AttestationResult, Endorsements, Evidence, Expected, ExpectedGuest, ExpectedReportData, Verifier};
+//! use coffer_verifier::abi::ReportData;
+//! use tokio::io::DuplexStream;
+//!
+//! struct Owner { verifier: Verifier, guest: ExpectedGuest }
+//!
+//! impl Appraiser for Owner {
+//!     type Admitted = AttestationResult;
+//!     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<AttestationResult, Refusal> {
+//!         let expected = Expected { report_data: ExpectedReportData::Exactly(*expected), guest: self.guest.clone() };
+//!         let said = self.verifier.judge(evidence, &Endorsements::new(), &expected, SystemTime::now().into());
+//!         said.into_result().map_err(|no| Refusal { code: no.verdict().as_str(), detail: no.why() })
+//!     }
+//! }
+//!
+//! async fn send(stream: DuplexStream, owner: Owner, secret: &[u8]) -> Result<HpkeSealed, ConnectError> {
+//!     let me = Identity::generate("me").expect("a random source");
+//!     let guest = connect_and_verify(stream, &me, Purpose::Control, Arc::new(owner)).await?;
+//!     Ok(guest.seal("coffer.agent.v1.Owner/Inject", b"names", secret).expect("a fresh result"))
+//! }
+//! ```
 #![forbid(unsafe_code)]
 
 mod appraisal;

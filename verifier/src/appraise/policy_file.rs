@@ -141,6 +141,15 @@ impl EvidencePolicy {
 
     /// Parses a policy file.
     ///
+    /// ```
+    /// use coffer_verifier::EvidencePolicy;
+    ///
+    /// let policy = EvidencePolicy::from_toml("measurements = \"any\"\ndenied_products = [\"Milan\"]")?;
+    /// assert_eq!(policy.vmpls, [0], "what is left out keeps the built-in floor");
+    /// assert!(EvidencePolicy::from_toml("vmpls = [0]").is_err(), "which guests it is about must be said");
+    /// # Ok::<(), coffer_verifier::PolicyFileError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`PolicyFileError`].
     pub fn from_toml(text: &str) -> Result<Self, PolicyFileError> {

@@ -43,7 +43,7 @@ impl core::fmt::Display for Verdict {
 /// As JSON it is an object of `verdict`, `simulated`, `anchor`, `workload_digest`, `claims` (the last four null unless the
 /// evidence is authentic), `missing`, `reasons` and `checks`. Reading one back in would be believing somebody's word for it:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn read(text: &str) -> coffer_verifier::Appraisal {
 ///     serde_json::from_str(text).unwrap()
 /// }

@@ -76,8 +76,8 @@ impl SignedLaunch {
     ) -> Result<Self, Failure> {
         let block = IdBlock {
             measurement,
-            family_id: *names.family_id.as_bytes(),
-            image_id: *names.image_id.as_bytes(),
+            family_id: names.family_id,
+            image_id: names.image_id,
             guest_svn: names.guest_svn,
             policy,
         };
@@ -164,8 +164,8 @@ impl SignedLaunch {
             policy: format!("{:#x}", self.block.policy),
             id_key_digest: self.auth.id_key_digest(),
             author_key_digest: self.auth.author_key_digest(),
-            family_id: FamilyId::new(self.block.family_id),
-            image_id: ImageId::new(self.block.image_id),
+            family_id: self.block.family_id,
+            image_id: self.block.image_id,
             guest_svn: self.block.guest_svn,
         }
     }

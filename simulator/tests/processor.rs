@@ -339,10 +339,7 @@ fn an_id_block_is_checked_as_firmware_does() {
     let mut processor = finish(&|_, _| {}).unwrap().into_processor();
     let got = processor.report(&ReportRequest::new(ReportData::new([1; 64]))).unwrap();
     let report = Report::parse(&got.report).unwrap();
-    assert_eq!(
-        (report.guest_svn(), *report.family_id().as_bytes(), *report.image_id().as_bytes()),
-        (7, block.family_id, block.image_id)
-    );
+    assert_eq!((report.guest_svn(), report.family_id(), report.image_id()), (7, block.family_id, block.image_id));
     assert!(report.id_key_digest().to_string().starts_with("88e4b2db"));
     assert!(report.author_key_digest().to_string().starts_with("25860fd9"));
     assert!(report.key_info().author_key_en);

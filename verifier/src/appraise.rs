@@ -25,7 +25,7 @@ pub enum ExpectedGuest {
     Admitted {
         /// Measurement and workload, admitted together.
         pairs: Vec<Pair>,
-        /// Authors.
+        /// Authors whose launches need no listed pair.
         signers: Vec<SignerRule>,
     },
     /// Waives it: the policy alone says which guests are accepted. A policy that names none accepts every genuine guest.

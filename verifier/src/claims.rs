@@ -28,7 +28,7 @@ pub struct Claims {
     pub tcb: ReportTcbs,
     /// What the leaf certifies beside the TCB.
     pub leaf: LeafClaims,
-    /// Revocation.
+    /// What was done about revocation.
     pub crl: CrlStatus,
     /// First and last second at which the whole chain and the revocation list are valid.
     pub valid: Validity,
@@ -43,33 +43,33 @@ pub struct Claims {
 /// Fields of the report that read the same on every product.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ReportClaims {
-    /// VERSION.
+    /// Version of the report's layout.
     pub version: u32,
-    /// GUEST_SVN.
+    /// The guest's own version, from its ID block.
     pub guest_svn: u32,
     /// POLICY, bit by bit.
     pub policy: PolicyClaims,
-    /// FAMILY_ID.
+    /// Family of guests, from the ID block.
     pub family_id: FamilyId,
-    /// IMAGE_ID.
+    /// Image of that family, from the ID block.
     pub image_id: ImageId,
-    /// VMPL.
+    /// Privilege level that asked; 0 is the highest.
     pub vmpl: u32,
     /// PLATFORM_INFO, bit by bit.
     pub platform_info: PlatformClaims,
-    /// SIGNING_KEY.
+    /// The kind of key that signed.
     pub signing_key: SigningKey,
-    /// REPORT_DATA.
+    /// What the guest asked to be signed.
     pub report_data: ReportData,
-    /// MEASUREMENT.
+    /// Launch digest of guest memory.
     pub measurement: Measurement,
-    /// HOST_DATA.
+    /// What the host set at launch.
     pub host_data: HostData,
     /// ID_KEY_DIGEST; null without an ID block.
     pub id_key_digest: Option<KeyDigest>,
     /// AUTHOR_KEY_DIGEST; null without AUTHOR_KEY_EN.
     pub author_key_digest: Option<KeyDigest>,
-    /// REPORT_ID.
+    /// This guest instance.
     pub report_id: ReportId,
     /// REPORT_ID_MA; null without a migration agent.
     pub report_id_ma: Option<ReportId>,
@@ -87,7 +87,7 @@ pub struct ReportClaims {
     pub current_mit_vector: Option<u64>,
 }
 
-/// POLICY.
+/// What the owner allowed at launch, bit by bit.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PolicyClaims {
     /// The field, hexadecimal.
@@ -101,7 +101,7 @@ pub struct PolicyClaims {
     pub bits: BTreeMap<&'static str, bool>,
 }
 
-/// PLATFORM_INFO.
+/// The state of the platform, bit by bit.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PlatformClaims {
     /// The field, hexadecimal.

@@ -14,7 +14,7 @@ pub enum EndorsementKind {
     Leaf(SigningKey),
     /// ASK (for VCEKs) or ASVK (for VLEKs).
     Intermediate(SigningKey),
-    /// ARK.
+    /// The root.
     Root(SigningKey),
     /// Revocation list.
     Crl(SigningKey),

@@ -59,7 +59,7 @@ pub enum HclError {
     /// A header field has a value we do not know.
     #[error("HCL {field} is {found}, expected {expected}")]
     Header {
-        /// Field.
+        /// Its name.
         field: &'static str,
         /// Its value.
         found: u32,

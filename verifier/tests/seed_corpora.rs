@@ -6,7 +6,7 @@ use std::path::Path;
 
 use coffer_verifier::{
     Evidence, EvidencePolicy, P384PublicKey, STRICT, UnixTime,
-    abi::{CertKind, CertTable, Measurement, WorkloadDigest},
+    abi::{CertKind, CertTable, FamilyId, ImageId, Measurement, WorkloadDigest},
     manifest::{Component, Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
     measure::{IdAuth, IdBlock, Signed},
 };
@@ -68,8 +68,8 @@ fn seeds() {
     let envelope = SignedManifest::of(&manifest).with_signature(&key, [5; 96]);
     let block = IdBlock {
         measurement: Measurement::new([3; 48]),
-        family_id: *b"family----------",
-        image_id: *b"image-----------",
+        family_id: FamilyId::new(*b"family----------"),
+        image_id: ImageId::new(*b"image-----------"),
         guest_svn: 7,
         policy: 0x3_0000,
     };

@@ -17,8 +17,8 @@ use coffer_spec::{Document, KbsPin, SecretTarget, SecretWanted, Tee, WorkloadSpe
 use coffer_verifier::{
     Evidence, P384PublicKey,
     abi::{
-        KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _, SpkiDigest,
-        WorkloadDigest,
+        FamilyId, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _,
+        SpkiDigest, WorkloadDigest,
     },
     measure::{IdAuth, IdBlock, PageType, Signed, key_digest, key_structure},
 };
@@ -193,6 +193,7 @@ impl Default for Author {
 impl Author {
     fn sign(&self, measurement: Measurement, policy: u64) -> IdEvidence {
         let Self { family_id, image_id, guest_svn, .. } = *self;
+        let (family_id, image_id) = (FamilyId::new(family_id), ImageId::new(image_id));
         let block = IdBlock { measurement, family_id, image_id, guest_svn, policy };
         let (id, author) = (Key::new(0x20), Key::new(self.key));
         let (over_block, over_key) = (id.sign(&block.to_bytes()), author.sign(&key_structure(&id.public)));

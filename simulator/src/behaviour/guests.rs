@@ -1,8 +1,8 @@
 //! The part of the suite that launches its guests: whatever lies between guest and processor, the facts of the launch come through.
 
 use coffer_verifier::abi::{
-    GuestFieldSelect, HostData, KeyRequest, KeySelect, ProductLine, Report, ReportData, ReportRequest, SecureProcessor,
-    SigningKey,
+    FamilyId, GuestFieldSelect, HostData, ImageId, KeyRequest, KeySelect, ProductLine, Report, ReportData,
+    ReportRequest, SecureProcessor, SigningKey,
 };
 use coffer_verifier::measure::{IdAuth, IdBlock, PageType};
 use coffer_verifier::{CrlPolicy, Endorsements, ExpectedReportData, TrustAnchors, UnixTime, verify};
@@ -48,8 +48,8 @@ struct Maker<'a> {
 #[derive(Clone)]
 struct Facts {
     policy: u64,
-    image_id: [u8; 16],
-    family_id: [u8; 16],
+    image_id: ImageId,
+    family_id: FamilyId,
     page: u8,
     guest_svn: u32,
     host_data: u8,
@@ -58,8 +58,8 @@ struct Facts {
 
 const USUAL: Facts = Facts {
     policy: 0x3_0000,
-    image_id: [0x11; 16],
-    family_id: [0x22; 16],
+    image_id: ImageId::new([0x11; 16]),
+    family_id: FamilyId::new([0x22; 16]),
     page: 7,
     guest_svn: 5,
     host_data: 3,
@@ -108,7 +108,7 @@ fn one_guest(maker: &Maker<'_>, open: &mut dyn FnMut(SimulatedGuest) -> Box<dyn 
         hold("the installed key signs", stated.signing_key() == expected, stated.signing_key())?;
         let same = (stated.measurement(), stated.report_id()) == (measurement, report_id)
             && stated.host_data() == HostData::new([USUAL.host_data; 32])
-            && (stated.family_id().as_bytes(), stated.image_id().as_bytes()) == (&USUAL.family_id, &USUAL.image_id)
+            && (stated.family_id(), stated.image_id()) == (USUAL.family_id, USUAL.image_id)
             && (stated.guest_svn(), stated.policy().raw()) == (USUAL.guest_svn, USUAL.policy)
             && stated.key_info().author_key_en;
         hold("a report states what the launch fixed", same, "another launch")?;
@@ -142,8 +142,8 @@ fn each_field_enters(maker: &Maker<'_>, open: &mut dyn FnMut(SimulatedGuest) -> 
         |fields: u64, guest_svn| KeyRequest { fields: GuestFieldSelect(fields), guest_svn, ..key_request(&about) };
     let others = [
         (GuestFieldSelect::POLICY, Facts { policy: 0x3_0001, ..USUAL }),
-        (GuestFieldSelect::IMAGE_ID, Facts { image_id: [0x12; 16], ..USUAL }),
-        (GuestFieldSelect::FAMILY_ID, Facts { family_id: [0x23; 16], ..USUAL }),
+        (GuestFieldSelect::IMAGE_ID, Facts { image_id: ImageId::new([0x12; 16]), ..USUAL }),
+        (GuestFieldSelect::FAMILY_ID, Facts { family_id: FamilyId::new([0x23; 16]), ..USUAL }),
         (GuestFieldSelect::MEASUREMENT, Facts { page: 8, ..USUAL }),
     ];
     for (bit, facts) in others {

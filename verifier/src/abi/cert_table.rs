@@ -13,7 +13,7 @@ pub enum CertKind {
     Vlek,
     /// ASK or ASVK.
     Ask,
-    /// Root.
+    /// AMD's root key.
     Ark,
     /// Revocation list.
     Crl,
@@ -81,7 +81,7 @@ pub enum CertTableError {
     /// An entry points outside the table, or into its header.
     #[error("certificate table entry {index} spans {offset}+{length}, outside {start}..{end}")]
     Range {
-        /// Entry.
+        /// Which entry, from 0.
         index: usize,
         /// Its offset.
         offset: u32,
@@ -95,7 +95,7 @@ pub enum CertTableError {
     /// Two entries share bytes.
     #[error("certificate table entries {first} and {second} overlap")]
     Overlap {
-        /// One.
+        /// The one that stands first.
         first: usize,
         /// The other.
         second: usize,

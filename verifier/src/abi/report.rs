@@ -30,18 +30,18 @@ pub struct Cpuid {
     pub family: u8,
     /// Combined model.
     pub model: u8,
-    /// Stepping.
+    /// Stepping within the model.
     pub stepping: u8,
 }
 
 /// Version of the SNP firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FirmwareVersion {
-    /// Major.
+    /// First number.
     pub major: u8,
-    /// Minor.
+    /// Second number.
     pub minor: u8,
-    /// Build.
+    /// Third number.
     pub build: u8,
 }
 
@@ -64,7 +64,7 @@ pub enum ReportError {
     /// VERSION outside 2 to 5.
     #[error("report version {found} is not supported, expected 2 to 5")]
     Version {
-        /// VERSION.
+        /// As the report states it.
         found: u32,
     },
     /// Bytes that must be zero are not.
@@ -75,10 +75,10 @@ pub enum ReportError {
         /// End of the range.
         end: usize,
     },
-    /// POLICY.
+    /// What the guest's owner allowed at launch.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// KEY_INFO.
+    /// Which key signed, and whether an author vouches for the ID key.
     #[error(transparent)]
     KeyInfo(#[from] KeyInfoError),
     /// TCB_VERSION of a known product.
@@ -87,13 +87,13 @@ pub enum ReportError {
     /// VMPL is neither 0 to 3 nor the host's.
     #[error("VMPL {found:#x} does not exist, expected 0 to 3")]
     Vmpl {
-        /// VMPL.
+        /// As the report states it.
         found: u32,
     },
     /// SIGNATURE_ALGO other than ECDSA P-384 with SHA-384.
     #[error("signature algorithm {found:#x} is not supported, expected 1 (ECDSA P-384 with SHA-384)")]
     SignatureAlgo {
-        /// SIGNATURE_ALGO.
+        /// As the report states it.
         found: u32,
     },
 }
@@ -161,22 +161,22 @@ impl Report {
         u32_at(&self.bytes, offset::VERSION)
     }
 
-    /// GUEST_SVN.
+    /// The guest's own version, from its ID block.
     pub fn guest_svn(&self) -> u32 {
         u32_at(&self.bytes, offset::GUEST_SVN)
     }
 
-    /// POLICY.
+    /// What the guest's owner allowed at launch.
     pub const fn policy(&self) -> GuestPolicy {
         self.policy
     }
 
-    /// FAMILY_ID.
+    /// Family of guests, from the ID block; zero without one.
     pub fn family_id(&self) -> FamilyId {
         FamilyId::new(self.array(offset::FAMILY_ID))
     }
 
-    /// IMAGE_ID.
+    /// Image of that family, from the ID block; zero without one.
     pub fn image_id(&self) -> ImageId {
         ImageId::new(self.array(offset::IMAGE_ID))
     }
@@ -186,12 +186,12 @@ impl Report {
         u32_at(&self.bytes, offset::VMPL)
     }
 
-    /// PLATFORM_INFO.
+    /// The state of the platform.
     pub fn platform_info(&self) -> PlatformInfo {
         PlatformInfo(u64_at(&self.bytes, offset::PLATFORM_INFO))
     }
 
-    /// KEY_INFO.
+    /// Which key signed, and whether an author vouches for the ID key.
     pub const fn key_info(&self) -> KeyInfo {
         self.key_info
     }
@@ -201,17 +201,17 @@ impl Report {
         self.key_info.signing_key
     }
 
-    /// REPORT_DATA.
+    /// What the guest asked to be signed.
     pub fn report_data(&self) -> ReportData {
         ReportData::new(self.array(offset::REPORT_DATA))
     }
 
-    /// MEASUREMENT.
+    /// Launch digest of guest memory.
     pub fn measurement(&self) -> Measurement {
         Measurement::new(self.array(offset::MEASUREMENT))
     }
 
-    /// HOST_DATA.
+    /// What the host set at launch.
     pub fn host_data(&self) -> HostData {
         HostData::new(self.array(offset::HOST_DATA))
     }
@@ -226,7 +226,7 @@ impl Report {
         KeyDigest::new(self.array(offset::AUTHOR_KEY_DIGEST))
     }
 
-    /// REPORT_ID.
+    /// This guest instance.
     pub fn report_id(&self) -> ReportId {
         ReportId::new(self.array(offset::REPORT_ID))
     }

@@ -14,7 +14,7 @@ pub struct TcbVersion {
     pub fmc: Option<u8>,
     /// Boot loader.
     pub bootloader: u8,
-    /// TEE.
+    /// Security patch level of the TEE firmware.
     pub tee: u8,
     /// SNP firmware.
     pub snp: u8,

@@ -18,7 +18,7 @@ pub enum Accept<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BitRule {
-    /// Either.
+    /// Either value will do.
     #[default]
     Any,
     /// Must be one.
@@ -88,7 +88,7 @@ impl BitRule {
     }
 }
 
-/// Chips.
+/// Which chips may report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chips {
     /// Chips accepted; a masked CHIP_ID matches no list.
@@ -107,13 +107,13 @@ pub struct TcbRule {
     /// Boot loader.
     #[serde(default)]
     pub bootloader: u8,
-    /// TEE.
+    /// Security patch level of the TEE firmware.
     #[serde(default)]
     pub tee: u8,
     /// SNP firmware.
     #[serde(default)]
     pub snp: u8,
-    /// Microcode.
+    /// Security patch level of the microcode.
     #[serde(default)]
     pub microcode: u8,
 }
@@ -144,7 +144,7 @@ pub struct TcbMinimum {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareRule {
-    /// Accepted.
+    /// It may run.
     #[default]
     Accepted,
     /// COMMITTED_TCB and version must equal the current ones.
@@ -155,9 +155,9 @@ pub enum FirmwareRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// MEASUREMENT.
+    /// Launch digest of guest memory.
     pub measurement: Measurement,
-    /// HOST_DATA.
+    /// What the host set at launch: here the digest of the workload spec.
     pub host_data: HostData,
 }
 
@@ -173,9 +173,9 @@ pub struct Pair {
 pub struct SignerRule {
     /// AUTHOR_KEY_DIGEST; counts only with AUTHOR_KEY_EN, and zero matches nothing.
     pub author_key: KeyDigest,
-    /// FAMILY_ID.
+    /// The family the author names.
     pub family_id: FamilyId,
-    /// IMAGE_ID.
+    /// The image the author names.
     pub image_id: ImageId,
     /// Least GUEST_SVN.
     pub minimum_guest_svn: u32,
@@ -203,15 +203,15 @@ pub struct EvidencePolicy {
     pub products: Accept<ProductLine>,
     /// Product lines refused, whatever `products` says.
     pub denied_products: Vec<ProductLine>,
-    /// Chips.
+    /// Which chips may report.
     pub chips: Chips,
     /// VMPLs of the requester.
     pub vmpls: Vec<u32>,
-    /// POLICY.
+    /// Bits of POLICY, which the owner fixed at launch.
     pub guest_policy: PolicyRules,
     /// Least ABI version POLICY must demand: major, minor.
     pub minimum_abi: (u8, u8),
-    /// PLATFORM_INFO.
+    /// Bits of PLATFORM_INFO, the state of the host.
     pub platform: PlatformRules,
     /// Minimum TCBs. `Any` waives them; `Only` refuses chips without an entry, and applies every entry that matches.
     pub tcb: Accept<TcbMinimum>,
@@ -223,7 +223,7 @@ pub struct EvidencePolicy {
     pub current_mitigations: u64,
     /// Least GUEST_SVN.
     pub minimum_guest_svn: u32,
-    /// MEASUREMENT.
+    /// Launch digest of guest memory.
     pub measurements: Accept<Measurement>,
     /// HOST_DATA. It proves nothing alone: the host chooses it.
     pub host_data: Accept<HostData>,
@@ -231,7 +231,7 @@ pub struct EvidencePolicy {
     pub pairs: Accept<Pair>,
     /// Authors whose signed launches need no listed pair. Empty: none.
     pub signers: Vec<SignerRule>,
-    /// ID_KEY_DIGEST.
+    /// Keys that may have signed the ID block.
     pub id_keys: Accept<KeyDigest>,
     /// AUTHOR_KEY_DIGEST, which counts only with AUTHOR_KEY_EN.
     pub author_keys: Accept<KeyDigest>,

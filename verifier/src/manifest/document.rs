@@ -34,7 +34,7 @@ pub enum ManifestError {
     /// A value that means nothing.
     #[error("{field}: expected {expected}")]
     Field {
-        /// Where.
+        /// Which field.
         field: String,
         /// What stands there in a good one.
         expected: &'static str,

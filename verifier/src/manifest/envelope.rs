@@ -34,7 +34,7 @@ pub enum ManifestRefusal {
     /// Its time is over.
     #[error("manifest expired at {at}, it is {now}")]
     Expired {
-        /// When.
+        /// The end of its validity.
         at: UnixTime,
         /// The caller's time.
         now: UnixTime,

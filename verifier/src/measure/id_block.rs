@@ -8,7 +8,7 @@
 use sha2::{Digest, Sha384};
 
 use super::PAGE_SIZE;
-use crate::abi::{KeyDigest, Measurement};
+use crate::abi::{FamilyId, ImageId, KeyDigest, Measurement};
 use crate::public_key::{P384PublicKey, SIGNATURE_SIZE};
 
 /// Bytes of a public key structure.
@@ -54,11 +54,11 @@ pub enum IdBlockError {
 pub struct IdBlock {
     /// Launch digest expected.
     pub measurement: Measurement,
-    /// FAMILY_ID.
-    pub family_id: [u8; 16],
-    /// IMAGE_ID.
-    pub image_id: [u8; 16],
-    /// GUEST_SVN.
+    /// Family of guests, as the author names it.
+    pub family_id: FamilyId,
+    /// Image of that family, as the author names it.
+    pub image_id: ImageId,
+    /// The guest's own version.
     pub guest_svn: u32,
     /// Guest policy expected.
     pub policy: u64,
@@ -81,8 +81,8 @@ impl IdBlock {
         expect("ID block version", 1, u32_at(bytes, 0x50))?;
         Ok(Self {
             measurement: Measurement::new(array(bytes, 0)),
-            family_id: array(bytes, 0x30),
-            image_id: array(bytes, 0x40),
+            family_id: FamilyId::new(array(bytes, 0x30)),
+            image_id: ImageId::new(array(bytes, 0x40)),
             guest_svn: u32_at(bytes, 0x54),
             policy: u64::from_le_bytes(array(bytes, 0x58)),
         })
@@ -92,8 +92,8 @@ impl IdBlock {
     pub fn to_bytes(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[..0x30].copy_from_slice(self.measurement.as_bytes());
-        bytes[0x30..0x40].copy_from_slice(&self.family_id);
-        bytes[0x40..0x50].copy_from_slice(&self.image_id);
+        bytes[0x30..0x40].copy_from_slice(self.family_id.as_bytes());
+        bytes[0x40..0x50].copy_from_slice(self.image_id.as_bytes());
         bytes[0x50..0x54].copy_from_slice(&1_u32.to_le_bytes());
         bytes[0x54..0x58].copy_from_slice(&self.guest_svn.to_le_bytes());
         bytes[0x58..].copy_from_slice(&self.policy.to_le_bytes());
@@ -305,8 +305,8 @@ mod tests {
         let text = |name: &str| facts[name].as_str().unwrap().to_owned();
         assert_eq!(block.to_bytes().as_slice(), read("id_block.bin").unwrap());
         assert_eq!(block.measurement.to_string(), text("launch_digest"));
-        assert_eq!(hex::encode(block.family_id), text("family_id"));
-        assert_eq!(hex::encode(block.image_id), text("image_id"));
+        assert_eq!(block.family_id.to_string(), text("family_id"));
+        assert_eq!(block.image_id.to_string(), text("image_id"));
         assert_eq!((block.guest_svn, block.policy), (7, 0x30000));
         assert_eq!(auth.id_key_digest().to_string(), text("id_key_digest"));
         assert_eq!(auth.author_key_digest().unwrap().to_string(), text("author_key_digest"));
@@ -327,8 +327,8 @@ mod tests {
             IdBlock { measurement: Measurement::new([1; 48]), ..block },
             IdBlock { policy: block.policy ^ 1, ..block },
             IdBlock { guest_svn: 8, ..block },
-            IdBlock { family_id: [0; 16], ..block },
-            IdBlock { image_id: [0; 16], ..block },
+            IdBlock { family_id: FamilyId::new([0; 16]), ..block },
+            IdBlock { image_id: ImageId::new([0; 16]), ..block },
         ] {
             let expected = IdBlockError::Signature("signature of the ID key over the ID block");
             assert_eq!(auth.verify(&other), Err(expected), "{other:?}");

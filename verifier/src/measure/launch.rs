@@ -25,7 +25,7 @@ pub enum Firmware<'a> {
 /// All that decides the launch digest of an OVMF guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// Firmware.
+    /// What the guest starts with.
     pub firmware: Firmware<'a>,
     /// Kernel, initrd and command line, when booted directly.
     pub kernel: Option<KernelHashes>,
@@ -35,7 +35,7 @@ pub struct Launch<'a> {
     pub signature: CpuSignature,
     /// SEV_FEATURES; 1 is SNP alone.
     pub features: u64,
-    /// Launcher.
+    /// Who loads the pages.
     pub vmm: Vmm,
 }
 

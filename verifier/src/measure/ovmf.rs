@@ -74,14 +74,14 @@ pub struct Section {
     pub gpa: u32,
     /// Bytes, whole pages.
     pub size: u32,
-    /// Kind.
+    /// What the launcher puts there.
     pub kind: SectionType,
 }
 
 /// Where the kernel hash table goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashTableArea {
-    /// Address.
+    /// Guest physical address in bytes.
     pub gpa: u32,
     /// Bytes reserved.
     pub size: u32,

@@ -36,7 +36,7 @@ impl FromStr for Vmm {
 /// What a VMSA is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vmsa {
-    /// Launcher.
+    /// Whose start state it is.
     pub vmm: Vmm,
     /// Start address: [`BSP_RESET_EIP`], or the AP address of the firmware's SEV-ES reset block.
     pub eip: u32,

@@ -38,7 +38,7 @@ pub enum VerifyError {
     /// The leaf certifies the other kind of key.
     #[error("report states it is signed by a {stated}, its certificate is of a {certified}")]
     SigningKey {
-        /// KEY_INFO.
+        /// By the report.
         stated: SigningKey,
         /// The leaf.
         certified: SigningKey,
@@ -48,7 +48,7 @@ pub enum VerifyError {
     Product {
         /// CPUID words.
         stated: ProductLine,
-        /// productName.
+        /// By the leaf.
         certified: ProductLine,
     },
     /// The leaf certifies another TCB.
@@ -56,7 +56,7 @@ pub enum VerifyError {
     Tcb {
         /// Leaf kind.
         key: SigningKey,
-        /// REPORTED_TCB.
+        /// By the report.
         reported: TcbVersion,
         /// SPL extensions.
         certified: TcbVersion,
@@ -64,9 +64,9 @@ pub enum VerifyError {
     /// The leaf certifies another chip.
     #[error("report is of chip {reported}, its certificate of another")]
     ChipId {
-        /// CHIP_ID.
+        /// By the report.
         reported: Box<ChipId>,
-        /// hwID.
+        /// By the leaf.
         certified: Vec<u8>,
     },
     /// The signature.
@@ -83,7 +83,7 @@ pub enum VerifyError {
     WorkloadSpec {
         /// SHA-256 of the spec.
         computed: WorkloadDigest,
-        /// HOST_DATA.
+        /// By the report.
         stated: HostData,
     },
     /// REPORT_DATA is not the hash of what the report travelled with.
@@ -150,7 +150,7 @@ pub enum ChainError {
         /// The caller's time.
         now: UnixTime,
     },
-    /// Revoked.
+    /// The list names a certificate of the chain.
     #[error("{certificate} is revoked by list {number}")]
     Revoked {
         /// Whose.

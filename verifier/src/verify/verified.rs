@@ -106,7 +106,7 @@ impl VerifiedReport {
         self.valid
     }
 
-    /// Revocation.
+    /// What was done about revocation.
     pub const fn crl(&self) -> CrlStatus {
         self.crl
     }

@@ -28,7 +28,7 @@ fn another_workload_of_a_listed_author_is_not_the_one_expected() {
     let guest = simulator::launch(&installation, &plan, other, Some(&signed)).unwrap();
     let report_data = ReportData::new([5; 64]);
     let got = guest.into_processor().report(&ReportRequest::new(report_data)).unwrap();
-    let evidence = Evidence { report: got.report.to_vec(), cert_table: got.cert_table, ..Evidence::default() };
+    let evidence = Evidence { report: got.report, cert_table: got.cert_table, ..Evidence::default() };
 
     let file = format!(
         "measurements = \"any\"\n[[signers]]\nauthor_key = \"{}\"\nfamily_id = \"{}\"\nimage_id = \"{}\"\nminimum_guest_svn = 1\n",

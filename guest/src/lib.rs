@@ -5,7 +5,7 @@
 //! Trusts: the measured platform it came with, the spec whose digest is measured, its secure processor.
 //! Never: falls back from one TEE to another; believes the host's clock, disks or answers; puts workload output or a
 //! secret on the console.
-//! Source: DESIGN §3, §7, §8.
+//! Source: docs/design/boot.md §3, docs/design/sealing.md §7, docs/design/guest.md §8.
 
 pub mod init;
 

@@ -3,7 +3,7 @@
 //! Root (32 random bytes) → HKDF-SHA256 → tenant key → HKDF-SHA256 with a random salt → key of one secret version.
 //! Every label and field is length-prefixed, so no two uses share a key.
 //! Trusts: the root key. Believes nothing that comes out of the database before its tag or MAC holds.
-//! Source: DESIGN §6; RFC 5869; NIST SP 800-38D.
+//! Source: docs/design/broker.md §6; RFC 5869; NIST SP 800-38D.
 
 use aes_gcm::{
     Aes256Gcm, KeyInit as _, Nonce,

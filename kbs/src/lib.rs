@@ -4,7 +4,7 @@
 //! Trusts: AMD's roots, the operator's configuration, the root key. Believes nothing a guest says that its report does
 //! not carry, and nothing in its own database that its MACs do not.
 //! Never: releases without a policy, releases what it cannot record, tells a guest why.
-//! Source: DESIGN §6; docs/kbs.md.
+//! Source: docs/design/broker.md §6; docs/kbs.md.
 #![forbid(unsafe_code)]
 
 mod admin;

@@ -2,7 +2,7 @@
 //!
 //! Order: authentic → typed floor → admitted (a pair, a manifest or an author) → asked for in the spec → the secret's own
 //! permissions → its Rego policy. Every stage runs and every reason is kept; the guest learns none of them.
-//! Source: DESIGN §4.6, §6.
+//! Source: docs/design/protocol.md §4.6, docs/design/broker.md §6.
 
 use std::sync::Arc;
 

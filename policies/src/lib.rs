@@ -3,7 +3,7 @@
 //! Takes a policy text and a JSON input, gives a [`Decision`]: yes, or every reason against.
 //! Trusts: the policy (the operator's). Believes nothing in the input that the policy does not test.
 //! Never: reads a file or a clock, draws randomness, opens a socket; says yes to anything undefined.
-//! Source: DESIGN §5, §6.
+//! Source: docs/design/verification.md §5, docs/design/broker.md §6.
 #![forbid(unsafe_code)]
 
 mod engine;

@@ -6,7 +6,7 @@
 //! Takes bytes, options and the time; draws keys from the library's random source.
 //! Trusts: whoever holds the installation, who can forge everything it certifies.
 //! Never: passes for AMD. Its anchor is none of the pinned ones, and only who lists that anchor believes it.
-//! Source: DESIGN §3.3; AMD 56860 (SNP firmware ABI), AMD 57230 (VCEK certificate and KDS interface).
+//! Source: docs/design/boot.md §3.3; AMD 56860 (SNP firmware ABI), AMD 57230 (VCEK certificate and KDS interface).
 #![forbid(unsafe_code)]
 
 pub mod attack;

@@ -6,6 +6,7 @@
 pub mod bare_boot;
 pub mod demo;
 pub mod image;
+pub mod page;
 pub mod process;
 pub mod services;
 pub mod world;

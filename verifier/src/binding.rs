@@ -2,7 +2,7 @@
 //!
 //! Pure functions over bytes both ends know. Each use has its own label, so evidence made for one never passes for
 //! another. Every field is mandatory and of fixed type: there is no empty nonce and no absent key.
-//! Source: DESIGN §4.
+//! Source: docs/design/protocol.md §4.
 
 use sha2::{Digest, Sha512};
 

@@ -1,7 +1,7 @@
 //! vsock port numbers. On the guest the agent listens; on the host the runtime does. Who has which CID is the machine
 //! model's, `coffer_machine::vsock`.
 //!
-//! Source: DESIGN §8.
+//! Source: docs/design/guest.md §8.
 
 /// gRPC `Control` for the host; `host_may` decides.
 pub const CONTROL: u32 = 4088;

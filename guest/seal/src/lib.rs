@@ -6,7 +6,7 @@
 //! Trusts: the key. A sealed file is hostile until its last chunk has opened; nothing of it is handed out before.
 //! Never: uses public report fields as key material, pads or cuts, opens a file whose policy or counter it
 //! cannot honour, promises that an older file is not put back.
-//! Source: DESIGN §7; STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015); RFC 5869.
+//! Source: docs/design/sealing.md §7; STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015); RFC 5869.
 #![forbid(unsafe_code)]
 
 mod header;

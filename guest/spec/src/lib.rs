@@ -4,7 +4,7 @@
 //! SHA-256 over the document's raw bytes; it stands in HOST_DATA and, exactly once, on the measured command line.
 //! Trusts: nothing. A document is what it says only after its digest was checked against both.
 //! Never: holds a secret value, accepts an unknown key or version, fills in what is absent with something weaker.
-//! Source: DESIGN §3.1; Confidential Containers initdata 0.1.0.
+//! Source: docs/design/boot.md §3.1; Confidential Containers initdata 0.1.0.
 #![forbid(unsafe_code)]
 
 mod check;

@@ -2,7 +2,7 @@
 //!
 //! Trusts: the broker behind a pinned key, for the values it releases. Believes nothing of who carries the bytes.
 //! Never: dials for the guest (a stream comes in, the caller chooses the road), logs a value, follows a redirect.
-//! Source: DESIGN §4 and §6.
+//! Source: docs/design/protocol.md §4, docs/design/broker.md §6.
 #![forbid(unsafe_code)]
 
 mod admin;

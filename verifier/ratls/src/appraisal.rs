@@ -17,7 +17,7 @@ use crate::{
     proto, wire,
 };
 
-/// How long an admitted answer counts; after it, a new challenge (DESIGN §4.6).
+/// How long an admitted answer counts; after it, a new challenge (docs/design/protocol.md §4.6).
 pub const RESULT_LIFETIME: Duration = Duration::from_mins(15);
 
 /// Makes evidence of the guest it runs in.

@@ -1,6 +1,6 @@
 //! HPKE to the encryption key a report binds: what is sealed opens on that connection, for that call, or nowhere.
 //!
-//! Source: RFC 9180 base mode, DHKEM(P-384, HKDF-SHA384) / HKDF-SHA384 / AES-256-GCM; DESIGN §4.5.
+//! Source: RFC 9180 base mode, DHKEM(P-384, HKDF-SHA384) / HKDF-SHA384 / AES-256-GCM; docs/design/protocol.md §4.5.
 
 use coffer_verifier::{
     abi::ReportData,

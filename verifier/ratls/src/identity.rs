@@ -1,7 +1,7 @@
 //! A P-384 key with its self-signed certificate: how every end of an RA-TLS connection names itself.
 //!
 //! Peers pin the key (SHA-256 of its SubjectPublicKeyInfo), never the certificate's text or dates.
-//! Source: DESIGN §4.1; RFC 9999 (id-pe-cmw).
+//! Source: docs/design/protocol.md §4.1; RFC 9999 (id-pe-cmw).
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use coffer_verifier::abi::SpkiDigest;

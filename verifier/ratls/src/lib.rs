@@ -5,7 +5,7 @@
 //! connection object; nothing here redials, and nothing is keyed by a token, a session or a key.
 //! Trusts: the connection's own TLS state, the [`Appraiser`]'s verdict. Believes nothing the peer says about either.
 //! Never: opens a socket, reads the wall clock, resumes a session, decides what evidence is acceptable.
-//! Source: DESIGN §4; docs/ra-tls.md.
+//! Source: docs/design/protocol.md §4; docs/ra-tls.md.
 //!
 //! An owner's whole program, over any byte stream to a guest's agent: the verifier's judge says who is admitted, and the secret
 //! is encrypted to the key that the guest's report binds to this very connection.

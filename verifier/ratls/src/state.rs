@@ -18,7 +18,7 @@ use crate::{
     hpke::{HpkeError, HpkeSealed, Opener},
 };
 
-/// How long a challenge may wait for its answer (DESIGN §4.3).
+/// How long a challenge may wait for its answer (docs/design/protocol.md §4.3).
 pub const CHALLENGE_LIFETIME: Duration = Duration::from_mins(1);
 
 /// State of one server-side connection; handlers find it with [`connection`].

@@ -5,7 +5,7 @@
 //! signed are the bytes that are checked and parsed; nothing is written out again.
 //! Trusts: the manifest keys its caller lists. Believes nothing of a manifest before [`SignedManifest::verify`].
 //! Never: reads a clock or holds a private key; revocation and the order of sequences are the caller's, who remembers.
-//! Source: DSSE v1.0.2, "Pre-Authentication Encoding"; RFC 9334 §8.3 (Reference Values); DESIGN §6.
+//! Source: DSSE v1.0.2, "Pre-Authentication Encoding"; RFC 9334 §8.3 (Reference Values); docs/design/broker.md §6.
 
 mod document;
 mod envelope;

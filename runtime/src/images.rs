@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use coffer_image::{Image, ImageError, Store, VerityTable};
+use coffer_image::{Digest, Freed, Image, ImageError, Store, VerityTable};
 use coffer_rim::failure::DISK_FULL;
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Failure, Foreign};
 
 use crate::home::Home;
+use crate::id::BoxId;
 use crate::request::ImageDefaults;
 use crate::state::BoxRecord;
 
@@ -63,7 +64,100 @@ pub fn verity(table: &VerityTable) -> coffer_spec::VerityTable {
     }
 }
 
+/// A box's record does not say which image it was made from, so nothing can be collected: it could be that box's.
+#[derive(Debug, thiserror::Error)]
+#[error("box {id} ({name}) was made from image \"{}\", which is no digest", Foreign(found))]
+pub struct UnknownImage {
+    /// Which box.
+    pub id: BoxId,
+    /// Its name.
+    pub name: String,
+    /// What its record says.
+    pub found: String,
+}
+
+impl UnknownImage {
+    /// What the operator can do.
+    pub fn hint(&self) -> String {
+        format!(
+            "no image was removed; remove that box with `coffer rm {}`, or bring back the state.db it was made in",
+            self.id
+        )
+    }
+}
+
 /// Images that boxes were made from, which garbage collection must leave alone.
-pub fn in_use(boxes: &[BoxRecord]) -> BTreeSet<coffer_image::Digest> {
-    boxes.iter().filter_map(|found| found.options.image_digest.parse().ok()).collect()
+///
+/// # Errors
+/// [`UnknownImage`] where a record does not say which.
+pub fn in_use(boxes: &[BoxRecord]) -> Result<BTreeSet<Digest>, UnknownImage> {
+    let digest = |found: &BoxRecord| {
+        let text = &found.options.image_digest;
+        text.parse().map_err(|_| UnknownImage { id: found.id.clone(), name: found.name.clone(), found: text.clone() })
+    };
+    boxes.iter().map(digest).collect()
+}
+
+/// Collects what neither a reference nor a box leads to; `None` where work in progress keeps the store busy.
+///
+/// `boxes`: reads the records of all boxes. It is called once nothing can be added any more, since a box that is being made
+/// holds its root file system until it is recorded.
+///
+/// # Errors
+/// Class `config`; what `boxes` fails with.
+pub fn collect(
+    store: &Store,
+    boxes: impl FnOnce() -> Result<Vec<BoxRecord>, Failure>,
+) -> Result<Option<Freed>, Failure> {
+    let Some(collector) = store.collector().map_err(|error| of_image(&error))? else { return Ok(None) };
+    let in_use = in_use(&boxes()?).map_err(|error| Failure::caused(Class::Config, &error).hint(error.hint()))?;
+    collector.collect(&in_use).map(Some).map_err(|error| of_image(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boxes::Timings;
+    use crate::boxes::tests::options;
+    use crate::state::BoxState;
+
+    fn with_digest(text: &str) -> BoxRecord {
+        BoxRecord {
+            id: BoxId::random(),
+            name: "one".into(),
+            image: "busybox".into(),
+            state: BoxState::Created,
+            supervisor_pid: None,
+            vmm_pid: None,
+            created: 1,
+            started: None,
+            finished: None,
+            exit_code: None,
+            error: None,
+            options: crate::boxes::BoxOptions { image_digest: text.into(), ..options() },
+            timings: Timings::default(),
+        }
+    }
+
+    #[test]
+    fn a_digest_that_does_not_parse_stops_the_collection_and_names_the_box() {
+        let good = format!("sha256:{}", "ab".repeat(32));
+        assert_eq!(in_use(&[with_digest(&good)]).unwrap().len(), 1);
+        for text in ["", "sha256:00", "\u{1b}[2J", &good.to_uppercase()] {
+            let bad = with_digest(text);
+            let error = in_use(&[with_digest(&good), bad.clone()]).unwrap_err();
+            assert_eq!((&error.id, error.found.as_str()), (&bad.id, text));
+            assert!(error.hint().contains(&bad.id.to_string()) && !error.to_string().contains('\u{1b}'), "{error}");
+
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path().join("images")).unwrap();
+            let root = dir.path().join("images/rootfs").join("ab".repeat(32) + "-v1.erofs");
+            std::fs::write(&root, b"the root of a box").unwrap();
+            let failure = collect(&store, || Ok(vec![bad])).unwrap_err();
+            assert!(failure.class == Class::Config && root.exists(), "{failure}");
+            assert!(collect(&store, || Ok(vec![with_digest(&good)])).unwrap().is_some() && root.exists());
+            collect(&store, || Ok(Vec::new())).unwrap();
+            assert!(!root.exists());
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use crate::digest::{Digest, DigestError};
 use crate::error::{ImageError, Result};
-use oci_spec::image::{Arch, ImageConfiguration, Os};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 
 /// The parts of an image configuration that matter for running it. Absent lists are empty.
@@ -43,36 +44,37 @@ impl ImageConfig {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let malformed =
             |reason: String| ImageError::Malformed { what: "configuration", digest: Digest::of(bytes), reason };
-        let wire: ImageConfiguration = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
-        let diff_ids = wire.rootfs().diff_ids().iter().map(|id| id.parse()).collect::<Result<_, DigestError>>();
-        let config = wire.config().clone().unwrap_or_default();
-        let sorted = |list: &Option<Vec<String>>| {
-            let mut list = list.clone().unwrap_or_default();
-            list.sort_unstable();
-            list
-        };
-        Ok(Self {
-            entrypoint: config.entrypoint().clone().unwrap_or_default(),
-            cmd: config.cmd().clone().unwrap_or_default(),
-            env: config.env().clone().unwrap_or_default(),
-            user: config.user().clone().unwrap_or_default(),
-            working_dir: match config.working_dir() {
-                Some(dir) if !dir.is_empty() => dir.clone(),
-                _ => "/".to_owned(),
-            },
-            exposed_ports: sorted(config.exposed_ports()),
-            volumes: sorted(config.volumes()),
-            stop_signal: config.stop_signal().clone().filter(|signal| !signal.is_empty()),
-            labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
-            created: wire.created().clone(),
+        let wire: Document = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+        let diff_ids = wire.rootfs.diff_ids.iter().map(|id| id.parse()).collect::<Result<Vec<_>, DigestError>>();
+        let config = wire.config.unwrap_or_default();
+        let parsed = Self {
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            cmd: config.cmd.unwrap_or_default(),
+            env: config.env.unwrap_or_default(),
+            user: config.user.unwrap_or_default(),
+            working_dir: config.working_dir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
+            exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
+            volumes: config.volumes.unwrap_or_default().into_keys().collect(),
+            stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
+            labels: config.labels.unwrap_or_default(),
+            created: wire.created,
             diff_ids: diff_ids.map_err(|error| malformed(error.to_string()))?,
-            platform: format!("{}/{}", wire.os(), wire.architecture()),
-        })
+            platform: format!("{}/{}", wire.os, wire.architecture),
+        };
+        match parsed.items() {
+            0..=MAX_ITEMS => Ok(parsed),
+            found => Err(malformed(format!("{found} arguments, variables, labels and the like, at most {MAX_ITEMS}"))),
+        }
+    }
+
+    fn items(&self) -> usize {
+        let lists = [&self.entrypoint, &self.cmd, &self.env, &self.exposed_ports, &self.volumes];
+        lists.map(Vec::len).iter().sum::<usize>() + self.labels.len() + self.diff_ids.len()
     }
 
     /// Whether this image runs in our guests.
     pub fn is_linux_amd64(&self) -> bool {
-        self.platform == format!("{}/{}", Os::Linux, Arch::Amd64)
+        self.platform == "linux/amd64"
     }
 
     /// The command Docker would run: entry point, then `arguments` or, where there are none, CMD.
@@ -88,6 +90,41 @@ impl ImageConfig {
         argv
     }
 }
+
+/// A configuration as written; what is not here is never held.
+#[derive(Deserialize)]
+struct Document {
+    architecture: String,
+    os: String,
+    created: Option<String>,
+    config: Option<Wanted>,
+    rootfs: RootFs,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(clippy::zero_sized_map_values, reason = "as the document has them: names of empty objects")]
+struct Wanted {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    user: Option<String>,
+    working_dir: Option<String>,
+    exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
+    volumes: Option<BTreeMap<String, IgnoredAny>>,
+    stop_signal: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+/// Image configurations are some KiB, with many labels some hundred; more than this is not one.
+pub(crate) const MAX_BYTES: u64 = 4 << 20;
+/// Entries of all lists together.
+const MAX_ITEMS: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -114,6 +151,18 @@ mod tests {
     fn refuses_layer_digests_other_than_sha256() {
         let text = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["md5:00"]}}"#;
         assert_eq!(ImageConfig::parse(text).unwrap_err().class(), "corrupt");
+    }
+
+    #[test]
+    fn refuses_more_list_entries_than_anybody_needs() {
+        let with = |count: usize| {
+            let cmd = vec!["a"; count];
+            serde_json::json!({"architecture":"amd64","os":"linux","config":{"Cmd":cmd},"rootfs":{"diff_ids":[]}})
+                .to_string()
+        };
+        assert!(ImageConfig::parse(with(MAX_ITEMS).as_bytes()).is_ok());
+        let error = ImageConfig::parse(with(MAX_ITEMS + 1).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("10001 arguments"), "{error}");
     }
 
     #[test]

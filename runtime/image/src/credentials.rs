@@ -3,11 +3,31 @@
 //! Credential helpers are programs; none is run here.
 
 use crate::error::{ImageError, Result};
+use crate::store::read_at_most;
 use base64::Engine as _;
-use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
+
+/// What we say to a registry about who we are.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// Nothing.
+    Anonymous,
+    /// User name and password.
+    Basic(String, String),
+}
+
+/// Without the password.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Basic(..) => "Basic",
+        })
+    }
+}
 
 #[derive(Deserialize)]
 struct ConfigFile {
@@ -26,25 +46,26 @@ struct Entry {
 ///
 /// # Errors
 /// [`ImageError::Credentials`] where the file or the entry cannot be read; its text never holds a secret.
-pub fn lookup(file: Option<&Path>, registry: &str) -> Result<RegistryAuth> {
-    let Some(path) = file else { return Ok(RegistryAuth::Anonymous) };
+pub fn lookup(file: Option<&Path>, registry: &str) -> Result<Login> {
+    let Some(path) = file else { return Ok(Login::Anonymous) };
     let error = |reason: String| ImageError::Credentials { path: path.to_owned(), reason };
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
+    let bytes = match read_at_most(path, MAX_CONFIG_FILE) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(error(format!("it is longer than {MAX_CONFIG_FILE} bytes"))),
+        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => return Ok(Login::Anonymous),
         Err(other) => return Err(error(other.to_string())),
     };
     // serde_json's errors may quote the value; only the position is passed on.
     let config: ConfigFile = serde_json::from_slice(&bytes)
         .map_err(|at| error(format!("not a Docker configuration (line {}, column {})", at.line(), at.column())))?;
     let Some((_, entry)) = config.auths.iter().find(|(key, _)| names(key, registry)) else {
-        return Ok(RegistryAuth::Anonymous);
+        return Ok(Login::Anonymous);
     };
     if let (Some(user), Some(password)) = (&entry.username, &entry.password) {
-        return Ok(RegistryAuth::Basic(user.clone(), password.clone()));
+        return Ok(Login::Basic(user.clone(), password.clone()));
     }
     let Some(auth) = entry.auth.as_deref().filter(|auth| !auth.is_empty()) else {
-        return Ok(RegistryAuth::Anonymous);
+        return Ok(Login::Anonymous);
     };
     let decoded = base64::engine::general_purpose::STANDARD
         .decode(auth.trim())
@@ -53,8 +74,11 @@ pub fn lookup(file: Option<&Path>, registry: &str) -> Result<RegistryAuth> {
         .ok_or_else(|| error(format!("the entry of {registry} is not base64 text")))?;
     let (user, password) =
         decoded.split_once(':').ok_or_else(|| error(format!("the entry of {registry} is not user:password")))?;
-    Ok(RegistryAuth::Basic(user.to_owned(), password.trim_end_matches('\0').to_owned()))
+    Ok(Login::Basic(user.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
+
+/// Docker's configuration file has an entry of some hundred bytes for each registry.
+const MAX_CONFIG_FILE: u64 = 1 << 20;
 
 /// Whether an `auths` key, with or without scheme and path, names this registry.
 fn names(key: &str, registry: &str) -> bool {
@@ -83,10 +107,16 @@ mod tests {
             r#"{"auths":{"127.0.0.1:5000":{"auth":"dTpwOnE="},"https://index.docker.io/v1/":{"username":"a","password":"b"}}}"#,
         );
         let find = |registry| lookup(Some(file.path()), registry).unwrap();
-        assert_eq!(find("127.0.0.1:5000"), RegistryAuth::Basic("u".into(), "p:q".into()));
-        assert_eq!(find("docker.io"), RegistryAuth::Basic("a".into(), "b".into()));
-        assert_eq!(find("127.0.0.1"), RegistryAuth::Anonymous);
-        assert_eq!(lookup(Some(Path::new("/nonexistent")), "x").unwrap(), RegistryAuth::Anonymous);
+        assert_eq!(find("127.0.0.1:5000"), Login::Basic("u".into(), "p:q".into()));
+        assert_eq!(find("docker.io"), Login::Basic("a".into(), "b".into()));
+        assert_eq!(find("127.0.0.1"), Login::Anonymous);
+        assert_eq!(lookup(Some(Path::new("/nonexistent")), "x").unwrap(), Login::Anonymous);
+    }
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let error = lookup(Some(Path::new("/dev/zero")), "r").unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
     }
 
     #[test]

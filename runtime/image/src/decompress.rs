@@ -1,9 +1,20 @@
 //! The tar stream inside a layer blob, with its digest and a limit on its length.
+//!
+//! Memory does not grow with the stream: gzip takes its 32 KiB window, zstd at most [`MAX_WINDOW`].
 
 use crate::digest::Digest;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, BufRead as _, BufReader, Read};
+
+/// Largest zstd window in bytes: what level 20 writes. RFC 8878 §3.1.1.1.2 asks for 8 MiB.
+pub const MAX_WINDOW: u64 = 32 << 20;
+
+/// Whether reading failed because a frame has a larger window than [`MAX_WINDOW`].
+pub(crate) fn wants_too_large_a_window(error: &io::Error) -> bool {
+    // The library has no other way to tell.
+    error.get_ref().is_some_and(|inner| inner.to_string().contains("too much memory"))
+}
 
 /// Unpacked bytes of a layer; counts and hashes what passes.
 pub struct DiffReader<'a> {
@@ -22,7 +33,9 @@ impl<'a> DiffReader<'a> {
         let inner: Box<dyn Read + 'a> = if magic.starts_with(&[0x1F, 0x8B]) {
             Box::new(MultiGzDecoder::new(blob))
         } else if magic.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
-            Box::new(zstd::stream::read::Decoder::with_buffer(blob)?)
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+            decoder.window_log_max(MAX_WINDOW.ilog2())?;
+            Box::new(decoder)
         } else {
             Box::new(blob)
         };

@@ -1,5 +1,6 @@
 //! The one digest images are named by: SHA-256.
 
+use coffer_rim::Foreign;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -52,7 +53,7 @@ impl Digest {
 
 /// A digest is not `sha256:` and 64 lower-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("digest \"{found}\" is not sha256: and 64 lower-case hex digits")]
+#[error("digest \"{}\" is not sha256: and 64 lower-case hex digits", Foreign(found))]
 pub struct DigestError {
     /// What stood there.
     pub found: String,

@@ -1,8 +1,12 @@
 //! Why an image operation failed: what, found, expected, and what to do about it.
+//!
+//! Fields hold what a registry, an image or a folder said as it was said; the text of an error has it escaped.
 
 use crate::digest::Digest;
 use crate::tarball::TarError;
 use crate::tree::TreeError;
+use coffer_rim::Foreign;
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +18,7 @@ pub type Result<T, E = ImageError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum ImageError {
     /// The text is no image reference.
-    #[error("\"{reference}\" is not an image reference: {reason}")]
+    #[error("\"{}\" is not an image reference: {}", Foreign(reference), Foreign(reason))]
     InvalidReference {
         /// As typed.
         reference: String,
@@ -22,13 +26,13 @@ pub enum ImageError {
         reason: String,
     },
     /// The store holds no such image.
-    #[error("no such image in the local store: {name}")]
+    #[error("no such image in the local store: {}", Foreign(name))]
     NotStored {
         /// As typed.
         name: String,
     },
     /// A digest prefix names several images.
-    #[error("\"{prefix}\" names {count} images")]
+    #[error("\"{}\" names {count} images", Foreign(prefix))]
     Ambiguous {
         /// As typed.
         prefix: String,
@@ -36,7 +40,7 @@ pub enum ImageError {
         count: usize,
     },
     /// The registry does not know the image, or will not say so to us.
-    #[error("{registry} has no {what}: {detail}")]
+    #[error("{} has no {}: {}", Foreign(registry), Foreign(what), Foreign(detail))]
     NotFound {
         /// Registry address.
         registry: String,
@@ -46,7 +50,7 @@ pub enum ImageError {
         detail: String,
     },
     /// The registry wants credentials, or other ones.
-    #[error("{registry} refuses access to {what}")]
+    #[error("{} refuses access to {}", Foreign(registry), Foreign(what))]
     Unauthorized {
         /// Registry address.
         registry: String,
@@ -54,7 +58,7 @@ pub enum ImageError {
         what: String,
     },
     /// The registry could not be reached, or kept failing.
-    #[error("{registry} cannot be reached after {attempts} attempts: {reason}")]
+    #[error("{} cannot be reached after {attempts} attempts: {}", Foreign(registry), Foreign(reason))]
     Unreachable {
         /// Registry address.
         registry: String,
@@ -64,7 +68,7 @@ pub enum ImageError {
         reason: String,
     },
     /// The registry answered something the protocol does not allow.
-    #[error("{registry} answered against the distribution protocol: {reason}")]
+    #[error("{} answered against the distribution protocol: {}", Foreign(registry), Foreign(reason))]
     Protocol {
         /// Registry address.
         registry: String,
@@ -72,7 +76,7 @@ pub enum ImageError {
         reason: String,
     },
     /// The image is not built for this guest.
-    #[error("{reference} has no linux/amd64 image, only {available}")]
+    #[error("{} has no linux/amd64 image, only {}", Foreign(reference), Foreign(available))]
     Platform {
         /// Image reference.
         reference: String,
@@ -112,7 +116,7 @@ pub enum ImageError {
         found: Digest,
     },
     /// A manifest, index or configuration cannot be read.
-    #[error("{what} {digest} cannot be read: {reason}")]
+    #[error("{what} {digest} cannot be read: {}", Foreign(reason))]
     Malformed {
         /// `manifest`, `index` or `configuration`.
         what: &'static str,
@@ -147,7 +151,7 @@ pub enum ImageError {
         #[source]
         source: TreeError,
     },
-    /// The image is larger than the limits allow.
+    /// A registry or an image wants more than the limits allow; refused before it is taken.
     #[error("image exceeds the limit of {limit} {what}")]
     TooLarge {
         /// What is limited.
@@ -156,7 +160,7 @@ pub enum ImageError {
         limit: u64,
     },
     /// A host file or folder cannot become a snapshot.
-    #[error("cannot make a snapshot of {}: {reason}", path.display())]
+    #[error("cannot make a snapshot of {}: {}", Foreign(&text(path)), Foreign(reason))]
     Snapshot {
         /// What is in the way.
         path: PathBuf,
@@ -182,7 +186,7 @@ pub enum ImageError {
         found: Digest,
     },
     /// No space, quota or file size left.
-    #[error("disk full: cannot write {bytes} bytes to {}: {source}", path.display())]
+    #[error("disk full: cannot write {bytes} bytes to {}: {source}", Foreign(&text(path)))]
     DiskFull {
         /// File or folder being written.
         path: PathBuf,
@@ -192,7 +196,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// Any other failure of the file system.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", Foreign(&text(path)))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -202,7 +206,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// A document of the store cannot be read.
-    #[error("{} is damaged: {reason}", path.display())]
+    #[error("{} is damaged: {}", Foreign(&text(path)), Foreign(reason))]
     Store {
         /// The document.
         path: PathBuf,
@@ -210,7 +214,7 @@ pub enum ImageError {
         reason: String,
     },
     /// Credentials cannot be read.
-    #[error("cannot use the credentials in {}: {reason}", path.display())]
+    #[error("cannot use the credentials in {}: {}", Foreign(&text(path)), Foreign(reason))]
     Credentials {
         /// The Docker configuration file.
         path: PathBuf,
@@ -218,7 +222,7 @@ pub enum ImageError {
         reason: String,
     },
     /// The HTTP client could not be set up.
-    #[error("cannot set up the registry client: {reason}")]
+    #[error("cannot set up the registry client: {}", Foreign(reason))]
     Client {
         /// The client's error, with its causes.
         reason: String,
@@ -259,7 +263,7 @@ impl ImageError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::InvalidReference { .. } => "write [REGISTRY[:PORT]/]NAME[:TAG][@sha256:DIGEST]".to_owned(),
-            Self::NotStored { name } => format!("pull it first: coffer pull {name}"),
+            Self::NotStored { name } => format!("pull it first: coffer pull {}", Foreign(name)),
             Self::Ambiguous { .. } => "give more digits of the digest".to_owned(),
             Self::NotFound { .. } => {
                 "check the name and tag; for a private image, put its credentials into the Docker configuration file"
@@ -267,12 +271,14 @@ impl ImageError {
             }
             Self::Unauthorized { registry, .. } => {
                 format!(
-                    "put credentials for {registry} into \"auths\" of the Docker configuration file (docker login does)"
+                    "put credentials for {} into \"auths\" of the Docker configuration file (docker login does)",
+                    Foreign(registry)
                 )
             }
             Self::Unreachable { registry, .. } => {
                 format!(
-                    "check that {registry} is up; plain http is spoken to loopback and listed insecure registries only"
+                    "check that {} is up; plain http is spoken to loopback and listed insecure registries only",
+                    Foreign(registry)
                 )
             }
             Self::Platform { .. } => "choose an image built for linux/amd64".to_owned(),
@@ -283,12 +289,12 @@ impl ImageError {
                 "the image was built or stored damaged; build and push it again".to_owned()
             }
             Self::MissingBlob { .. } | Self::DamagedBlob { .. } => "pull the image again".to_owned(),
-            Self::DiskFull { path, .. } => format!("free space on the file system of {}", path.display()),
+            Self::DiskFull { path, .. } => format!("free space on the file system of {}", Foreign(&text(path))),
             Self::TooLarge { .. } => "use a smaller image".to_owned(),
             Self::Snapshot { .. } => "a snapshot holds plain files, folders and symbolic links".to_owned(),
-            Self::Credentials { path, .. } => format!("repair {} (docker login writes it)", path.display()),
+            Self::Credentials { path, .. } => format!("repair {} (docker login writes it)", Foreign(&text(path))),
             Self::Client { .. } => "install the system's root certificates (Debian: ca-certificates)".to_owned(),
-            Self::Store { path, .. } => format!("remove {} and pull the images again", path.display()),
+            Self::Store { path, .. } => format!("remove {} and pull the images again", Foreign(&text(path))),
             Self::Protocol { .. } | Self::Tree { .. } | Self::Io { .. } => return None,
         })
     }
@@ -315,16 +321,53 @@ impl ImageError {
     }
 }
 
-/// An error and its causes in one line, without repetition.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
+/// A path as text, for [`Foreign`]: names in a folder are not all ours.
+fn text(path: &Path) -> Cow<'_, str> {
+    path.to_string_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_of_a_registry_an_image_or_a_folder_reaches_a_terminal_raw() {
+        let bad = || "a\u{1b}]0;x\u{7}\r\nhint: b\u{202e}".to_owned();
+        let digest = Digest::of(b"");
+        let tree = |source| ImageError::Tree { layer: digest, source };
+        let tar = |source| ImageError::Tar { layer: digest, source };
+        let all = [
+            ImageError::InvalidReference { reference: bad(), reason: bad() },
+            ImageError::NotStored { name: bad() },
+            ImageError::Ambiguous { prefix: bad(), count: 2 },
+            ImageError::NotFound { registry: bad(), what: bad(), detail: bad() },
+            ImageError::Unauthorized { registry: bad(), what: bad() },
+            ImageError::Unreachable { registry: bad(), attempts: 1, reason: bad() },
+            ImageError::Protocol { registry: bad(), reason: bad() },
+            ImageError::Platform { reference: bad(), available: bad() },
+            ImageError::Malformed { what: "index", digest, reason: bad() },
+            ImageError::Snapshot { path: bad().into(), reason: bad() },
+            ImageError::DiskFull { path: bad().into(), bytes: 1, source: io::ErrorKind::StorageFull.into() },
+            ImageError::Io { action: "read", path: bad().into(), source: io::ErrorKind::NotFound.into() },
+            ImageError::Store { path: bad().into(), reason: bad() },
+            ImageError::Credentials { path: bad().into(), reason: bad() },
+            ImageError::Client { reason: bad() },
+            tree(TreeError::Traversal { path: bad() }),
+            tree(TreeError::Name { path: bad() }),
+            tree(TreeError::NotADirectory { path: bad() }),
+            tree(TreeError::TooManyLinks { path: bad() }),
+            tree(TreeError::TooDeep { path: bad() }),
+            tree(TreeError::LinkTarget { path: bad(), target: bad() }),
+            tree(TreeError::SymlinkTarget { path: bad(), length: 0 }),
+            tar(TarError::Field { path: bad(), field: "size" }),
+            tar(TarError::Unsupported { path: bad(), found: '\u{1b}' }),
+        ];
+        for error in all {
+            for text in [coffer_rim::chain(&error), error.hint().unwrap_or_default()] {
+                assert_eq!(coffer_rim::foreign(&text), text, "{error:?}");
+            }
         }
-        next = cause.source();
+        let text = crate::digest::DigestError { found: bad() }.to_string();
+        assert_eq!(coffer_rim::foreign(&text), text);
     }
-    text
 }

@@ -4,12 +4,12 @@
 //! a way around dm-verity and the workload specification), attributes that steer overlayfs, and attributes of
 //! namespaces EROFS does not have. They are left out and counted in [`Merged::dropped`].
 
-use crate::decompress::DiffReader;
+use crate::decompress::{self, DiffReader};
 use crate::digest::Digest;
 use crate::erofs;
 use crate::error::{ImageError, Result};
 use crate::tarball::{Archive, Entry, EntryKind, TarError};
-use crate::tree::{Extent, Kind, Meta, Tree};
+use crate::tree::{DEFAULT_MEMORY, Extent, Kind, Meta, Tree, TreeError};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -21,13 +21,14 @@ pub struct Limits {
     pub entries: u64,
     /// Unpacked bytes of all layers together.
     pub bytes: u64,
-    /// Bytes of names, targets and attributes of all layers together; these are held in memory.
-    pub metadata_bytes: u64,
+    /// Bytes of memory that nodes, names, targets and attributes of all layers together may take. Everything else a layer
+    /// makes us hold has a fixed bound: see [`crate::tarball`] and [`crate::decompress`].
+    pub memory: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 4_000_000, bytes: 64 << 30, metadata_bytes: 1 << 30 }
+        Self { entries: 4_000_000, bytes: 64 << 30, memory: DEFAULT_MEMORY }
     }
 }
 
@@ -67,7 +68,7 @@ impl<'a> Merger<'a> {
     pub fn new(spool: File, dir: &'a Path, limits: Limits) -> Self {
         let writer = io::BufWriter::with_capacity(1 << 20, spool);
         Self {
-            tree: Tree::new(),
+            tree: Tree::within(limits.memory),
             spool: Spool { writer, length: 0, buffer: vec![0; 64 << 10], dir, limit: limits.bytes },
             dropped: 0,
             left: limits,
@@ -87,7 +88,7 @@ impl<'a> Merger<'a> {
         let mut archive = Archive::new(reader);
         self.tree.begin_layer();
         while let Some(entry) = archive.next_entry().map_err(|error| self.tar_error(layer, error))? {
-            self.charge(&entry)?;
+            self.charge()?;
             self.apply(layer, entry, &mut archive)?;
         }
         archive.drain().map_err(|error| self.tar_error(layer, error))?;
@@ -108,7 +109,10 @@ impl<'a> Merger<'a> {
     }
 
     fn apply(&mut self, layer: Digest, entry: Entry, data: &mut impl Read) -> Result<()> {
-        let tree_error = |source| ImageError::Tree { layer, source };
+        let tree_error = |source| match source {
+            TreeError::Memory { limit } => ImageError::TooLarge { what: MEMORY, limit },
+            source => ImageError::Tree { layer, source },
+        };
         if let Some(whiteout) = Whiteout::of(&entry.path) {
             return match whiteout {
                 Whiteout::Opaque(directory) => self.tree.opaque(directory),
@@ -139,21 +143,9 @@ impl<'a> Merger<'a> {
     }
 
     /// Takes one entry off the limits.
-    fn charge(&mut self, entry: &Entry) -> Result<()> {
-        let target = match &entry.kind {
-            EntryKind::Symlink(target) | EntryKind::HardLink(target) => target.len(),
-            _ => 0,
-        };
-        let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let metadata = (entry.path.len() + target + attributes) as u64;
-        let too_large = |what, limit| ImageError::TooLarge { what, limit };
-        self.left.entries =
-            self.left.entries.checked_sub(1).ok_or_else(|| too_large("entries", self.limits.entries))?;
-        self.left.metadata_bytes = self
-            .left
-            .metadata_bytes
-            .checked_sub(metadata)
-            .ok_or_else(|| too_large("bytes of names and attributes", self.limits.metadata_bytes))?;
+    fn charge(&mut self) -> Result<()> {
+        let too_many = ImageError::TooLarge { what: "entries", limit: self.limits.entries };
+        self.left.entries = self.left.entries.checked_sub(1).ok_or(too_many)?;
         Ok(())
     }
 
@@ -165,10 +157,15 @@ impl<'a> Merger<'a> {
     }
 }
 
+/// What [`Limits::memory`] limits.
+pub(crate) const MEMORY: &str = "bytes of memory for names and attributes";
+
 /// A failure of [`DiffReader`].
 fn read_error(layer: Digest, source: io::Error, limit: u64) -> ImageError {
     if source.kind() == io::ErrorKind::QuotaExceeded {
         ImageError::TooLarge { what: "unpacked bytes", limit }
+    } else if decompress::wants_too_large_a_window(&source) {
+        ImageError::TooLarge { what: "bytes of zstd window", limit: decompress::MAX_WINDOW }
     } else {
         ImageError::Decompress { layer, source }
     }

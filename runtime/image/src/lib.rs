@@ -7,7 +7,8 @@
 //!
 //! Trusts: the digest in a reference, and through it every byte it names. Believes nothing else a registry says: sizes,
 //! digests and the uncompressed digests of the configuration are all checked, tar entries are resolved inside the
-//! virtual tree only.
+//! virtual tree only. Whatever it says, memory is bounded: documents by their length before they are read, layers by
+//! [`Limits::memory`].
 //! Never: reads the environment, runs a program, follows a layer's foreign URLs.
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod digest;
 pub mod error;
 
 pub mod config;
+mod manifest;
 pub mod store;
 
 pub mod credentials;
@@ -35,9 +37,9 @@ pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::ImageError;
 pub use layer::Limits;
-pub use oci_client::Reference;
+pub use oci_spec::distribution::Reference;
 pub use pull::{Progress, ProgressFn, PullOptions};
 pub use rootfs::Rootfs;
 pub use snapshot::{Snapshot, SnapshotKind};
-pub use store::{Freed, Image, LayerBlob, Removed, Store};
+pub use store::{Collector, Freed, Image, LayerBlob, Removed, Store};
 pub use verity::VerityTable;

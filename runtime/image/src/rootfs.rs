@@ -4,17 +4,18 @@ use crate::digest::Digest;
 use crate::erofs::{self, EROFS_VERSION};
 use crate::error::{ImageError, Result};
 use crate::layer::{Limits, Merged, Merger};
-use crate::store::{Image, Store};
+use crate::store::{Image, Lock, Store, read_at_most};
 use crate::verity::{self, VerityTable};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// A root file system: an EROFS image with its dm-verity tree behind it, in one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// While one is held, no garbage collection takes its file. A box that is being made holds it until the box is recorded.
+#[derive(Debug)]
 pub struct Rootfs {
     /// The file; a multiple of 4096 bytes long, never changed.
     pub path: PathBuf,
@@ -26,6 +27,7 @@ pub struct Rootfs {
     pub config_digest: Digest,
     /// Whether it was there already.
     pub cached: bool,
+    _in_use: Lock,
 }
 
 /// What is kept beside the file.
@@ -52,10 +54,17 @@ impl Store {
         let name = format!("{}-v{EROFS_VERSION}", image.config_digest.hex());
         let dir = self.dir().join("rootfs");
         let (path, sidecar_path) = (dir.join(format!("{name}.erofs")), dir.join(format!("{name}.json")));
-        let _in_use = self.use_lock()?;
+        let in_use = self.use_lock()?;
         let _build = self.lock(&format!("rootfs/{name}.lock"), FlockOperation::LockExclusive)?;
         if let Some(Sidecar { size, verity }) = kept(&path, &sidecar_path) {
-            return Ok(Rootfs { path, verity, size, config_digest: image.config_digest, cached: true });
+            return Ok(Rootfs {
+                path,
+                verity,
+                size,
+                config_digest: image.config_digest,
+                cached: true,
+                _in_use: in_use,
+            });
         }
         let merged = self.merge(image, limits)?;
         let file = self.scratch()?;
@@ -70,9 +79,9 @@ impl Store {
         let sidecar = serde_json::to_vec_pretty(&Sidecar { size, verity: verity.clone() })
             .map_err(|error| ImageError::Store { path: sidecar_path.clone(), reason: error.to_string() })?;
         let mut file = self.scratch()?;
-        file.write_all(&sidecar).map_err(|error| ImageError::write(&sidecar_path, sidecar.len() as u64, error))?;
+        self.write(&mut file, &sidecar, sidecar.len() as u64)?;
         self.publish(file, &sidecar_path)?;
-        Ok(Rootfs { path, verity, size, config_digest: image.config_digest, cached: false })
+        Ok(Rootfs { path, verity, size, config_digest: image.config_digest, cached: false, _in_use: in_use })
     }
 
     /// Merges the layers of an image.
@@ -112,8 +121,11 @@ impl Store {
     }
 }
 
+/// A table and a number.
+const MAX_SIDECAR: u64 = 64 << 10;
+
 fn kept(path: &Path, sidecar: &Path) -> Option<Sidecar> {
-    let sidecar: Sidecar = serde_json::from_slice(&std::fs::read(sidecar).ok()?).ok()?;
+    let sidecar: Sidecar = serde_json::from_slice(&read_at_most(sidecar, MAX_SIDECAR).ok()??).ok()?;
     let size = std::fs::metadata(path).ok()?.len();
     (size == sidecar.size).then_some(sidecar)
 }

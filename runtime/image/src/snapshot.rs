@@ -8,10 +8,10 @@
 
 use crate::erofs;
 use crate::error::{ImageError, Result};
-use crate::layer::Limits;
+use crate::layer::{Limits, MEMORY};
 use crate::rootfs::write_error;
 use crate::store::{Lock, Store};
-use crate::tree::{Extent, Kind, Meta, Tree};
+use crate::tree::{Extent, Kind, Meta, Tree, TreeError};
 use crate::verity::{self, VerityTable};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use std::collections::BTreeMap;
@@ -49,7 +49,9 @@ impl Snapshot {
     /// # Errors
     /// [`ImageError`] of class `disk-full` or `io`.
     pub fn persist(self, to: &Path) -> Result<()> {
-        self.file.persist(to).map(drop).map_err(|error| ImageError::io("write", to)(error.error))
+        self.file.persist(to).map_err(|error| ImageError::io("write", to)(error.error))?;
+        let folder = to.parent().unwrap_or(Path::new("."));
+        coffer_rim::file::sync_folder(folder).map_err(ImageError::io("sync", folder))
     }
 }
 
@@ -64,7 +66,7 @@ impl Store {
         let tmp = self.dir().join("tmp");
         let spool = tempfile::tempfile_in(&tmp).map_err(ImageError::io("create a file in", &tmp))?;
         let mut walk = Walk {
-            tree: Tree::new(),
+            tree: Tree::within(limits.memory),
             spool: BufWriter::with_capacity(1 << 20, spool),
             written: 0,
             tmp: &tmp,
@@ -177,7 +179,10 @@ impl Walk<'_> {
         let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { (mode & 0o1777) as u16 };
         let meta = Meta { mode, ..Meta::default() };
         let placed = self.tree.place(path.as_os_str().as_bytes(), meta, kind);
-        placed.map_err(|error| self.no_snapshot(path, error.to_string()))
+        placed.map_err(|error| match error {
+            TreeError::Memory { limit } => ImageError::TooLarge { what: MEMORY, limit },
+            other => self.no_snapshot(path, other.to_string()),
+        })
     }
 
     /// Copies what the file holds now to the end of the spool.

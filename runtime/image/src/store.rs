@@ -1,5 +1,8 @@
 //! The image store: content-addressed blobs and an index of references.
 //!
+//! A name moves last: a blob is whole, checked and synced before it has its name, and all blobs of an image have theirs
+//! before `index.json` names the image. What is refused or interrupted on the way leaves the old index in place.
+//!
 //! ```text
 //! <dir>/blobs/sha256/<hex>   verified before they appear, never changed
 //! <dir>/index.json           reference -> manifest, replaced atomically under index.lock
@@ -8,25 +11,48 @@
 //! <dir>/{index,use}.lock     index.lock: changing the index; use.lock: shared by work in progress, exclusive to collect garbage
 //! ```
 
-use crate::config::ImageConfig;
+use crate::config::{self, ImageConfig};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
-use oci_client::Reference;
-use oci_client::manifest::OciImageManifest;
+use crate::manifest::{self, Manifest};
+use oci_spec::distribution::Reference;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::NamedTempFile;
 
 /// A folder of images. Several processes may share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     dir: PathBuf,
+    before_step: Option<StepFn>,
 }
+
+/// A step that changes the store's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A file is made in `tmp/`.
+    Create,
+    /// Bytes go into it.
+    Write,
+    /// They are made to last.
+    Sync,
+    /// It gets its name.
+    Rename,
+    /// The name is made to last.
+    SyncFolder,
+    /// A file nothing leads to is removed.
+    Remove,
+}
+
+/// Called before a step with the path it is about; its error becomes the step's.
+pub type StepFn = Arc<dyn Fn(Step, &Path) -> io::Result<()> + Send + Sync>;
 
 /// An image in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,15 +93,20 @@ pub struct Removed {
     pub config_digest: Digest,
 }
 
-/// What [`Store::collect_garbage`] freed.
+/// What [`Collector::collect`] freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
     /// Files removed.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Work in progress kept the store busy, and nothing was collected.
-    pub busy: bool,
+}
+
+/// The store, taken for a garbage collection: nobody adds or uses anything while it is held.
+#[derive(Debug)]
+pub struct Collector<'a> {
+    store: &'a Store,
+    _use_lock: Lock,
 }
 
 /// `index.json` as written.
@@ -105,12 +136,19 @@ impl Store {
     /// # Errors
     /// [`ImageError::Io`] or [`ImageError::DiskFull`] naming the folder.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
-        let store = Self { dir: dir.into() };
+        let store = Self { dir: dir.into(), before_step: None };
         for sub in ["blobs/sha256", "rootfs", "tmp"] {
             let path = store.dir.join(sub);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(ImageError::io("create", &path))?;
         }
         Ok(store)
+    }
+
+    /// The same store, with a look at each step before it is taken. For tests of what failures and interruptions leave.
+    #[must_use]
+    pub fn before_steps(mut self, before_step: StepFn) -> Self {
+        self.before_step = Some(before_step);
+        self
     }
 
     /// The folder.
@@ -139,7 +177,7 @@ impl Store {
     }
 
     /// Removes a reference, or by digest all references of an image, from the index. Blobs stay until
-    /// [`Store::collect_garbage`].
+    /// [`Collector::collect`].
     ///
     /// # Errors
     /// As [`Store::resolve`].
@@ -158,43 +196,14 @@ impl Store {
         Ok(Removed { references, config_digest })
     }
 
-    /// Removes every blob no reference leads to, every root file system of an image neither referenced nor in `in_use`
-    /// (configuration digests of existing boxes), and left-over temporary files.
-    ///
-    /// Waits for nothing: while a pull or a root file system is in progress it answers `busy`.
-    pub fn collect_garbage(&self, in_use: &BTreeSet<Digest>) -> Result<Freed> {
-        let _use_lock = match self.lock("use.lock", FlockOperation::NonBlockingLockExclusive) {
-            Ok(lock) => lock,
-            Err(ImageError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
-                return Ok(Freed { busy: true, ..Freed::default() });
-            }
-            Err(other) => return Err(other),
-        };
-        let _index_lock = self.lock("index.lock", FlockOperation::LockExclusive)?;
-        let index = self.read_index()?;
-        let mut blobs = BTreeSet::new();
-        let mut configs = in_use.clone();
-        for entry in index.references.values() {
-            blobs.insert(entry.manifest);
-            blobs.extend(entry.index);
-            // A manifest that is gone leads nowhere; the next pull brings it back.
-            if let Ok(manifest) = self.manifest(entry.manifest) {
-                blobs.insert(manifest.config);
-                configs.insert(manifest.config);
-                blobs.extend(manifest.layers.iter().map(|layer| layer.digest));
-            }
+    /// Takes the store for a garbage collection. Waits for nothing: `None` while a pull, a root file system or a box that
+    /// is being made keeps it busy.
+    pub fn collector(&self) -> Result<Option<Collector<'_>>> {
+        match self.lock("use.lock", FlockOperation::NonBlockingLockExclusive) {
+            Ok(lock) => Ok(Some(Collector { store: self, _use_lock: lock })),
+            Err(ImageError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(other) => Err(other),
         }
-        let mut freed = Freed::default();
-        let blob_names: BTreeSet<String> = blobs.iter().map(Digest::hex).collect();
-        let config_names: BTreeSet<String> = configs.iter().map(Digest::hex).collect();
-        sweep(&self.dir.join("blobs/sha256"), |name| blob_names.contains(name), &mut freed)?;
-        sweep(
-            &self.dir.join("rootfs"),
-            |name| name.split(['-', '.']).next().is_some_and(|config| config_names.contains(config)),
-            &mut freed,
-        )?;
-        sweep(&self.dir.join("tmp"), |_| false, &mut freed)?;
-        Ok(freed)
     }
 
     // --- blobs
@@ -209,10 +218,18 @@ impl Store {
         std::fs::metadata(self.blob_path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
-    pub(crate) fn read_blob(&self, what: &'static str, digest: &Digest) -> Result<Vec<u8>> {
+    /// Whether the blob is here, and its bytes are what its name says.
+    pub(crate) fn holds_whole_blob(&self, digest: &Digest, size: u64) -> bool {
+        self.has_blob(digest, size)
+            && File::open(self.blob_path(digest)).and_then(Digest::of_reader).is_ok_and(|found| found == *digest)
+    }
+
+    /// A document among the blobs; `what` says which, `limit` how long it may be.
+    pub(crate) fn read_blob(&self, what: &'static str, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let path = self.blob_path(digest);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
+        let bytes = match read_at_most(&path, limit) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Err(ImageError::TooLarge { what: document_bytes(what), limit }),
             Err(absent) if absent.kind() == io::ErrorKind::NotFound => {
                 return Err(ImageError::MissingBlob { what, digest: *digest });
             }
@@ -225,23 +242,42 @@ impl Store {
     /// Keeps bytes whose digest was checked by the caller.
     pub(crate) fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         let mut file = self.scratch()?;
-        file.write_all(bytes).map_err(|error| ImageError::write(file.path(), bytes.len() as u64, error))?;
+        self.write(&mut file, bytes, bytes.len() as u64)?;
         self.publish(file, &self.blob_path(digest))
     }
 
     /// A new private file in `tmp/`, removed when dropped.
     pub(crate) fn scratch(&self) -> Result<NamedTempFile> {
         let tmp = self.dir.join("tmp");
-        NamedTempFile::new_in(&tmp).map_err(ImageError::io("create a file in", &tmp))
+        self.step(Step::Create, &tmp)
+            .and_then(|()| NamedTempFile::new_in(&tmp))
+            .map_err(ImageError::io("create a file in", &tmp))
+    }
+
+    /// Appends to a scratch file. `total`: bytes it will have, for messages.
+    pub(crate) fn write(&self, file: &mut NamedTempFile, bytes: &[u8], total: u64) -> Result<()> {
+        self.step(Step::Write, file.path())
+            .and_then(|()| file.write_all(bytes))
+            .map_err(|error| ImageError::write(file.path(), total, error))
     }
 
     /// Makes a finished file visible under its name: synced, renamed, and the rename synced.
     pub(crate) fn publish(&self, file: NamedTempFile, to: &Path) -> Result<()> {
         let size = file.as_file().metadata().map_or(0, |meta| meta.len());
-        file.as_file().sync_all().map_err(|error| ImageError::write(file.path(), size, error))?;
-        file.persist(to).map_err(|error| ImageError::write(to, size, error.error))?;
+        self.step(Step::Sync, file.path())
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(|error| ImageError::write(file.path(), size, error))?;
+        self.step(Step::Rename, to)
+            .and_then(|()| file.persist(to).map(drop).map_err(|error| error.error))
+            .map_err(|error| ImageError::write(to, size, error))?;
         let parent = to.parent().unwrap_or(&self.dir);
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(ImageError::io("sync", parent))
+        self.step(Step::SyncFolder, parent)
+            .and_then(|()| coffer_rim::file::sync_folder(parent))
+            .map_err(ImageError::io("sync", parent))
+    }
+
+    fn step(&self, step: Step, path: &Path) -> io::Result<()> {
+        self.before_step.as_ref().map_or(Ok(()), |look| look(step, path))
     }
 
     /// Held while blobs are being used or added, so that nothing collects them.
@@ -269,13 +305,19 @@ impl Store {
 
     // --- index
 
-    /// Records a pulled image; the blobs it names are in place.
+    /// Records a pulled image, whose blobs the caller has fetched and checked.
+    ///
+    /// # Errors
+    /// [`ImageError::MissingBlob`] where one is gone again; the old record stays.
     pub(crate) fn record(&self, reference: &Reference, manifest: Digest, index: Option<Digest>) -> Result<Image> {
         let _lock = self.lock("index.lock", FlockOperation::LockExclusive)?;
         let mut file = self.read_index()?;
         let entry = IndexEntry { manifest, index };
         let reference = reference.whole();
         let image = self.load(&reference, &entry)?;
+        if let Some(gone) = image.layers.iter().find(|layer| !self.has_blob(&layer.digest, layer.size)) {
+            return Err(ImageError::MissingBlob { what: "layer", digest: gone.digest });
+        }
         file.references.insert(reference, entry);
         self.write_index(&file)?;
         Ok(image)
@@ -283,12 +325,13 @@ impl Store {
 
     fn read_index(&self) -> Result<IndexFile> {
         let path = self.dir.join("index.json");
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
+        let damaged = |reason: String| ImageError::Store { path: path.clone(), reason };
+        let bytes = match read_at_most(&path, MAX_INDEX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Err(damaged(format!("it is longer than {MAX_INDEX} bytes"))),
             Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(IndexFile::default()),
             Err(other) => return Err(ImageError::io("read", &path)(other)),
         };
-        let damaged = |reason: String| ImageError::Store { path: path.clone(), reason };
         let index: IndexFile = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if index.version == INDEX_VERSION {
             Ok(index)
@@ -303,7 +346,7 @@ impl Store {
         let text = serde_json::to_vec_pretty(&index)
             .map_err(|error| ImageError::Store { path: path.clone(), reason: error.to_string() })?;
         let mut file = self.scratch()?;
-        file.write_all(&text).map_err(|error| ImageError::write(&path, text.len() as u64, error))?;
+        self.write(&mut file, &text, text.len() as u64)?;
         self.publish(file, &path)
     }
 
@@ -347,13 +390,18 @@ impl Store {
     }
 
     fn manifest(&self, digest: Digest) -> Result<Manifest> {
-        Manifest::parse(&self.read_blob("manifest", &digest)?)
+        Manifest::parse(&self.read_blob("manifest", &digest, manifest::MAX_BYTES)?)
+    }
+
+    /// The configuration a manifest names, which must be there.
+    pub(crate) fn config(&self, manifest: &Manifest) -> Result<ImageConfig> {
+        ImageConfig::parse(&self.read_blob("configuration", &manifest.config, config::MAX_BYTES)?)
     }
 
     fn load(&self, reference: &str, entry: &IndexEntry) -> Result<Image> {
-        let bytes = self.read_blob("manifest", &entry.manifest)?;
+        let bytes = self.read_blob("manifest", &entry.manifest, manifest::MAX_BYTES)?;
         let manifest = Manifest::parse(&bytes)?;
-        let config = ImageConfig::parse(&self.read_blob("configuration", &manifest.config)?)?;
+        let config = self.config(&manifest)?;
         manifest.fits(&config)?;
         let layers: u64 = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
         Ok(Image {
@@ -382,74 +430,89 @@ impl Image {
 /// [`ImageError::InvalidReference`] with the reason.
 pub fn parse_reference(text: &str) -> Result<Reference> {
     let error = |reason: String| ImageError::InvalidReference { reference: text.to_owned(), reason };
-    let reference: Reference = text.parse().map_err(|parse: oci_client::ParseError| error(parse.to_string()))?;
+    let reference: Reference =
+        text.parse().map_err(|parse: oci_spec::distribution::ParseError| error(parse.to_string()))?;
     if let Some(digest) = reference.digest() {
         digest.parse::<Digest>().map_err(|parse| error(parse.to_string()))?;
     }
     Ok(reference)
 }
 
-/// An image manifest as we compute with it.
-#[derive(Debug)]
-pub(crate) struct Manifest {
-    pub(crate) digest: Digest,
-    pub(crate) config: Digest,
-    pub(crate) config_size: u64,
-    pub(crate) layers: Vec<LayerBlob>,
+/// Without the tests' look at steps.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dir", &self.dir).finish_non_exhaustive()
+    }
 }
 
-impl Manifest {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        let digest = Digest::of(bytes);
-        let malformed = |reason: String| ImageError::Malformed { what: "manifest", digest, reason };
-        let wire: OciImageManifest = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
-        if wire.schema_version != 2 {
-            return Err(malformed(format!("schema version {}, expected 2", wire.schema_version)));
-        }
-        if wire.layers.len() > MAX_LAYERS {
-            return Err(malformed(format!("{} layers, at most {MAX_LAYERS} are allowed", wire.layers.len())));
-        }
-        let named = |text: &str| text.parse::<Digest>().map_err(|error| malformed(error.to_string()));
-        let sized = |size: i64| u64::try_from(size).map_err(|_| malformed(format!("a size of {size} bytes")));
-        let mut layers = Vec::with_capacity(wire.layers.len());
-        for layer in &wire.layers {
-            if !layer.media_type.contains(".tar") {
-                return Err(malformed(format!("layer {} of type {}, expected a tar", layer.digest, layer.media_type)));
+impl Collector<'_> {
+    /// Removes every blob no reference leads to, every root file system of an image neither referenced nor in `in_use`
+    /// (configuration digests of existing boxes, read after the store was taken), and left-over temporary files.
+    pub fn collect(self, in_use: &BTreeSet<Digest>) -> Result<Freed> {
+        let store = self.store;
+        let _index_lock = store.lock("index.lock", FlockOperation::LockExclusive)?;
+        let index = store.read_index()?;
+        let mut blobs = BTreeSet::new();
+        let mut configs = in_use.clone();
+        for entry in index.references.values() {
+            blobs.insert(entry.manifest);
+            blobs.extend(entry.index);
+            match store.manifest(entry.manifest) {
+                Ok(manifest) => {
+                    blobs.insert(manifest.config);
+                    configs.insert(manifest.config);
+                    blobs.extend(manifest.layers.iter().map(|layer| layer.digest));
+                }
+                // One that is gone or damaged leads nowhere; the next pull brings it back.
+                Err(error) if error.class() == "corrupt" => {}
+                Err(other) => return Err(other),
             }
-            layers.push(LayerBlob {
-                digest: named(&layer.digest)?,
-                size: sized(layer.size)?,
-                media_type: layer.media_type.clone(),
-            });
         }
-        Ok(Self { digest, config: named(&wire.config.digest)?, config_size: sized(wire.config.size)?, layers })
-    }
-
-    /// Checks that manifest and configuration tell of the same layers.
-    pub(crate) fn fits(&self, config: &ImageConfig) -> Result<()> {
-        let (found, expected) = (self.layers.len(), config.diff_ids.len());
-        if found == expected {
-            return Ok(());
-        }
-        let reason = format!("{found} layers, its configuration lists {expected}");
-        Err(ImageError::Malformed { what: "manifest", digest: self.digest, reason })
+        let mut freed = Freed::default();
+        let blob_names: BTreeSet<String> = blobs.iter().map(Digest::hex).collect();
+        let config_names: BTreeSet<String> = configs.iter().map(Digest::hex).collect();
+        store.sweep("blobs/sha256", |name| blob_names.contains(name), &mut freed)?;
+        let is_wanted = |name: &str| name.split(['-', '.']).next().is_some_and(|config| config_names.contains(config));
+        store.sweep("rootfs", is_wanted, &mut freed)?;
+        store.sweep("tmp", |_| false, &mut freed)?;
+        Ok(freed)
     }
 }
 
-/// Docker's own limit is 127; some builders go beyond.
-const MAX_LAYERS: usize = 512;
-
-fn sweep(dir: &Path, keep: impl Fn(&str) -> bool, freed: &mut Freed) -> Result<()> {
-    for entry in std::fs::read_dir(dir).map_err(ImageError::io("read", dir))? {
-        let entry = entry.map_err(ImageError::io("read", dir))?;
-        if entry.file_name().to_str().is_some_and(&keep) {
-            continue;
+impl Store {
+    fn sweep(&self, folder: &str, keep: impl Fn(&str) -> bool, freed: &mut Freed) -> Result<()> {
+        let dir = &self.dir.join(folder);
+        for entry in std::fs::read_dir(dir).map_err(ImageError::io("read", dir))? {
+            let entry = entry.map_err(ImageError::io("read", dir))?;
+            if entry.file_name().to_str().is_some_and(&keep) {
+                continue;
+            }
+            let size = entry.metadata().map_or(0, |meta| meta.len());
+            let path = entry.path();
+            self.step(Step::Remove, &path)
+                .and_then(|()| std::fs::remove_file(&path))
+                .map_err(ImageError::io("remove", &path))?;
+            freed.files += 1;
+            freed.bytes += size;
         }
-        let size = entry.metadata().map_or(0, |meta| meta.len());
-        let path = entry.path();
-        std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
-        freed.files += 1;
-        freed.bytes += size;
+        Ok(())
     }
-    Ok(())
 }
+
+/// A whole file; `None` where it is longer than `limit`, of which no more is read.
+pub(crate) fn read_at_most(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+/// How [`ImageError::TooLarge`] names the bytes of a document.
+pub(crate) fn document_bytes(what: &'static str) -> &'static str {
+    match what {
+        "configuration" => "bytes of image configuration",
+        _ => "bytes of manifest",
+    }
+}
+
+/// `index.json` has some 200 bytes for each reference.
+const MAX_INDEX: u64 = 32 << 20;

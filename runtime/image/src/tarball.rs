@@ -5,6 +5,7 @@
 //! Source: POSIX.1-2017 pax, "pax Interchange Format"; GNU tar manual, "Basic Tar Format".
 
 use crate::tree::show;
+use coffer_rim::Foreign;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use tar::{EntryType, Header};
@@ -79,7 +80,7 @@ pub enum TarError {
         expected: u32,
     },
     /// A header field is no number.
-    #[error("tar entry \"{path}\" has an unreadable {field}")]
+    #[error("tar entry \"{}\" has an unreadable {field}", Foreign(path))]
     Field {
         /// Path of the entry.
         path: String,
@@ -89,14 +90,14 @@ pub enum TarError {
     /// A PAX record is damaged.
     #[error("tar stream holds a damaged extended header")]
     Pax,
-    /// A long name or an extended header is longer than we read.
-    #[error("tar stream holds an extended header of {found} bytes, at most {MAX_EXTENDED} are read")]
+    /// Long names and extended headers of one entry are longer than we read.
+    #[error("tar stream holds an entry with {found} bytes of extended headers, at most {MAX_EXTENDED} are read")]
     ExtendedTooLong {
-        /// Its length.
+        /// Their length together, the one that was too much included.
         found: u64,
     },
     /// A kind of entry image layers do not have.
-    #[error("tar entry \"{path}\" has type {found:?}, which image layers do not have")]
+    #[error("tar entry \"{}\" has type {found:?}, which image layers do not have", Foreign(path))]
     Unsupported {
         /// Path of the entry.
         path: String,
@@ -106,12 +107,15 @@ pub enum TarError {
 }
 
 const BLOCK: usize = 512;
-/// Longest long name or extended header; Linux allows 64 KiB of attributes.
+/// Long names and extended headers of one entry together, as Go's archive/tar limits each; Linux allows 64 KiB of
+/// attributes.
 const MAX_EXTENDED: u64 = 1 << 20;
 
 /// What extended headers say about the next entry.
 #[derive(Default)]
 struct Extended {
+    /// Bytes of them so far; bounds everything else here.
+    read: u64,
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
@@ -150,10 +154,14 @@ impl<R: Read> Archive<R> {
             }
             let size = header.entry_size().map_err(field("size"))?;
             match header.entry_type() {
-                EntryType::GNULongName => extended.path = Some(self.long_name(size)?),
-                EntryType::GNULongLink => extended.link = Some(self.long_name(size)?),
-                EntryType::XHeader => parse_pax(&self.extended_header(size)?, &mut extended)?,
-                EntryType::XGlobalHeader => drop(self.extended_header(size)?),
+                EntryType::GNULongName => extended.path = Some(self.long_name(size, &mut extended.read)?),
+                EntryType::GNULongLink => extended.link = Some(self.long_name(size, &mut extended.read)?),
+                EntryType::XHeader => {
+                    let records = self.extended_header(size, &mut extended.read)?;
+                    parse_pax(&records, &mut extended)?;
+                }
+                // It is about all entries, and says nothing we use.
+                EntryType::XGlobalHeader => self.begin_data(size)?,
                 _ => return self.entry(header, size, extended).map(Some),
             }
         }
@@ -254,18 +262,21 @@ impl<R: Read> Archive<R> {
         Ok((block != [0; BLOCK]).then_some(block))
     }
 
-    fn extended_header(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
-        if size > MAX_EXTENDED {
-            return Err(TarError::ExtendedTooLong { found: size });
+    /// `read`: bytes of extended headers this entry has had.
+    fn extended_header(&mut self, size: u64, read: &mut u64) -> Result<Vec<u8>, TarError> {
+        let found = read.saturating_add(size);
+        if found > MAX_EXTENDED {
+            return Err(TarError::ExtendedTooLong { found });
         }
+        *read = found;
         self.begin_data(size)?;
         let mut bytes = Vec::with_capacity(size as usize);
         self.read_to_end(&mut bytes).map_err(TarError::Read)?;
         if bytes.len() as u64 == size { Ok(bytes) } else { Err(TarError::Truncated) }
     }
 
-    fn long_name(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
-        let mut name = self.extended_header(size)?;
+    fn long_name(&mut self, size: u64, read: &mut u64) -> Result<Vec<u8>, TarError> {
+        let mut name = self.extended_header(size, read)?;
         if let Some(end) = name.iter().position(|byte| *byte == 0) {
             name.truncate(end);
         }

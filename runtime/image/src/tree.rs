@@ -1,9 +1,11 @@
 //! The file system of an image, built layer by layer in memory; file data stays in a spool file.
 //!
 //! Paths are resolved inside this tree only: an absolute symlink starts at its root, `..` never leaves it. Nothing here
-//! touches the host's file system.
+//! touches the host's file system. The memory that nodes, names and attributes take is charged before it is taken, at what
+//! they cost here and when the image is written ([`cost`]), so a tree never grows beyond its limit.
 //! Source: OCI Image Specification 1.1, "Image Layer Filesystem Changeset".
 
+use coffer_rim::Foreign;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Index of a node in its [`Tree`].
@@ -25,6 +27,9 @@ impl NodeId {
 pub struct Tree {
     nodes: Vec<Node>,
     layer: u32,
+    /// Bytes of memory it may still take.
+    left: u64,
+    limit: u64,
 }
 
 /// A file, directory or other inode.
@@ -93,37 +98,37 @@ pub struct Child {
 #[non_exhaustive]
 pub enum TreeError {
     /// The path holds `..`.
-    #[error("path \"{path}\" leaves its directory")]
+    #[error("path \"{}\" leaves its directory", Foreign(path))]
     Traversal {
         /// Path of the entry.
         path: String,
     },
     /// A name is longer than 255 bytes, or holds a zero byte.
-    #[error("path \"{path}\" has a name that is longer than 255 bytes or not a name")]
+    #[error("path \"{}\" has a name that is longer than 255 bytes or not a name", Foreign(path))]
     Name {
         /// Path of the entry.
         path: String,
     },
     /// A path leads through something that is no directory.
-    #[error("path \"{path}\" leads through something that is not a directory")]
+    #[error("path \"{}\" leads through something that is not a directory", Foreign(path))]
     NotADirectory {
         /// Path of the entry.
         path: String,
     },
     /// Symbolic links on the way never end.
-    #[error("path \"{path}\" leads through more than {MAX_LINKS} symbolic links")]
+    #[error("path \"{}\" leads through more than {MAX_LINKS} symbolic links", Foreign(path))]
     TooManyLinks {
         /// Path of the entry.
         path: String,
     },
     /// The directory is too deep.
-    #[error("path \"{path}\" is more than {MAX_DEPTH} directories deep")]
+    #[error("path \"{}\" is more than {MAX_DEPTH} directories deep", Foreign(path))]
     TooDeep {
         /// Path of the entry.
         path: String,
     },
     /// A hard link to nothing or to a directory.
-    #[error("hard link \"{path}\" has no file to link to at \"{target}\"")]
+    #[error("hard link \"{}\" has no file to link to at \"{}\"", Foreign(path), Foreign(target))]
     LinkTarget {
         /// Path of the entry.
         path: String,
@@ -131,7 +136,7 @@ pub enum TreeError {
         target: String,
     },
     /// A symbolic link's target is empty or too long.
-    #[error("symbolic link \"{path}\" has a target of {length} bytes")]
+    #[error("symbolic link \"{}\" has a target of {length} bytes", Foreign(path))]
     SymlinkTarget {
         /// Path of the entry.
         path: String,
@@ -141,7 +146,37 @@ pub enum TreeError {
     /// The root of the file system must be a directory.
     #[error("the root directory cannot be replaced or removed")]
     Root,
+    /// Nodes, names and attributes take more memory than they may.
+    #[error("names and attributes take more than {limit} bytes of memory")]
+    Memory {
+        /// The limit.
+        limit: u64,
+    },
 }
+
+/// What things cost in bytes of memory, all told: in the tree, in the plan of the image, and while it is written.
+/// `tests/memory` holds these numbers against what a process really takes.
+pub(crate) mod cost {
+    /// An inode: the node, its place in the plan, its share of lists made on the way.
+    pub(crate) const NODE: u64 = 320;
+    /// A directory, on top of that: the first leaf of its map.
+    pub(crate) const DIRECTORY: u64 = 448;
+    /// A name in a directory, on top of its bytes.
+    pub(crate) const NAME: u64 = 128;
+    /// A file's first attribute: the first leaf of its map.
+    pub(crate) const ATTRIBUTES: u64 = 640;
+    /// An attribute, on top of name and value.
+    pub(crate) const ATTRIBUTE: u64 = 192;
+
+    /// Attributes of one file.
+    pub(crate) fn attributes<'a>(all: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>) -> u64 {
+        let bytes: u64 = all.map(|(name, value)| ATTRIBUTE + name.len() as u64 + value.len() as u64).sum();
+        if bytes == 0 { 0 } else { ATTRIBUTES + bytes }
+    }
+}
+
+/// Bytes of memory a tree may take where nothing else is said: some 500 000 files.
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
 
 /// Symbolic links followed in one path, as Linux does.
 const MAX_LINKS: usize = 40;
@@ -157,9 +192,32 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// An empty root directory, mode 0755, owned by root.
+    /// An empty root directory, mode 0755, owned by root; may take [`DEFAULT_MEMORY`].
     pub fn new() -> Self {
-        Self { nodes: vec![implicit_directory()], layer: 0 }
+        Self::within(DEFAULT_MEMORY)
+    }
+
+    /// An empty root directory of a tree that may take so many bytes of memory.
+    pub fn within(limit: u64) -> Self {
+        Self { nodes: vec![implicit_directory()], layer: 0, left: limit, limit }
+    }
+
+    /// Takes memory off the limit, before it is used.
+    fn charge(&mut self, bytes: u64) -> Result<(), TreeError> {
+        self.left = self.left.checked_sub(bytes).ok_or(TreeError::Memory { limit: self.limit })?;
+        Ok(())
+    }
+
+    fn push(&mut self, node: Node) -> Result<NodeId, TreeError> {
+        let own = match &node.kind {
+            Kind::Directory(_) => cost::DIRECTORY,
+            Kind::Symlink(target) => target.len() as u64,
+            _ => 0,
+        };
+        self.charge(cost::NODE + own + cost::attributes(node.meta.xattrs.iter()))?;
+        let id = NodeId(self.nodes.len());
+        self.nodes.push(node);
+        Ok(id)
     }
 
     /// Starts the next layer: what is there so far can be whited out.
@@ -221,8 +279,7 @@ impl Tree {
             if !is_directory {
                 return Err(TreeError::Root);
             }
-            self.nodes[0].meta = meta;
-            return Ok(());
+            return self.dress(NodeId::ROOT, meta);
         };
         let parent = self.make_parent(path, parent, is_directory)?;
         let existing = self.directory(parent).and_then(|map| map.get(name)).map(|child| child.node);
@@ -230,12 +287,18 @@ impl Tree {
             && let Some(node) = existing
             && matches!(self.node(node).kind, Kind::Directory(_))
         {
-            self.nodes[node.0].meta = meta;
+            self.dress(node, meta)?;
             return self.name(path, parent, name, node);
         }
-        let node = NodeId(self.nodes.len());
-        self.nodes.push(Node { meta, kind });
+        let node = self.push(Node { meta, kind })?;
         self.name(path, parent, name, node)
+    }
+
+    /// Gives a directory that is there another owner, mode, time and attributes.
+    fn dress(&mut self, node: NodeId, meta: Meta) -> Result<(), TreeError> {
+        self.charge(cost::attributes(meta.xattrs.iter()))?;
+        self.nodes[node.0].meta = meta;
+        Ok(())
     }
 
     /// Gives the file at `target` another name.
@@ -306,6 +369,7 @@ impl Tree {
 
     fn name(&mut self, path: &[u8], parent: NodeId, name: &[u8], node: NodeId) -> Result<(), TreeError> {
         let layer = self.layer;
+        self.charge(cost::NAME + name.len() as u64)?;
         let map = self.directory_mut(parent).ok_or_else(|| TreeError::NotADirectory { path: show(path) })?;
         map.insert(name.to_vec(), Child { node, layer });
         Ok(())
@@ -349,8 +413,7 @@ impl Tree {
                 if name.len() > MAX_NAME {
                     return Err(TreeError::Name { path: show(path) });
                 }
-                let node = NodeId(self.nodes.len());
-                self.nodes.push(implicit_directory());
+                let node = self.push(implicit_directory())?;
                 self.name(path, here, &name, node)?;
                 stack.push(node);
             }
@@ -431,6 +494,8 @@ fn split(path: &[u8]) -> Result<Split<'_>, TreeError> {
             name if name.len() > MAX_NAME || name.contains(&0) => {
                 return Err(TreeError::Name { path: show(path) });
             }
+            // Nothing else shortens a path, so one that is longer is too deep wherever it leads.
+            _ if components.len() > MAX_DEPTH => return Err(TreeError::TooDeep { path: show(path) }),
             name => components.push(name),
         }
     }
@@ -438,10 +503,9 @@ fn split(path: &[u8]) -> Result<Split<'_>, TreeError> {
     Ok((components, last))
 }
 
-/// A path from an image, made harmless for a message.
+/// A path from an image for a message: text, and not too long. Whoever shows it escapes it.
 pub(crate) fn show(path: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(path).chars().take(200).collect();
-    text.escape_debug().to_string()
+    String::from_utf8_lossy(&path[..path.len().min(800)]).chars().take(200).collect()
 }
 
 #[cfg(test)]

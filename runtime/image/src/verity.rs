@@ -1,5 +1,6 @@
 //! dm-verity hash trees, format version 1: `H(salt ‖ block)`, SHA-256, 4096-byte blocks.
 //!
+//! The tree is written level by level into the file, never held in memory.
 //! Source: Linux 6.12, drivers/md/dm-verity-target.c (`verity_ctr`, `verity_hash_at_level`);
 //! Documentation/admin-guide/device-mapper/verity.rst.
 
@@ -50,27 +51,24 @@ pub fn append(file: &File, salt: &[u8]) -> io::Result<VerityTable> {
     let data_blocks = length / block;
     let hash_start = data_blocks;
 
-    // Levels from the leaves up, each in whole hash blocks.
-    let mut levels = Vec::new();
-    let mut digests = hash_file(file, data_blocks, salt)?;
-    while digests.len() > 32 {
-        digests.resize(digests.len().next_multiple_of(BLOCK_SIZE as usize), 0);
-        let above = digests.chunks(BLOCK_SIZE as usize).flat_map(|block| hash(salt, block)).collect();
-        levels.push(std::mem::replace(&mut digests, above));
+    // Levels from the leaves up, each in whole hash blocks. On the disk the top level comes first, so every level's place
+    // is known before it is computed, and none is held in memory.
+    let (mut below, mut blocks, mut end) = (0, data_blocks, data_blocks + tree_blocks(data_blocks));
+    while blocks > 1 {
+        let level = blocks.div_ceil(FAN_OUT);
+        end -= level;
+        hash_level(file, below, blocks, salt, end)?;
+        (below, blocks) = (end, level);
     }
-    // On the disk the top level comes first.
-    let mut offset = length;
-    for level in levels.iter().rev() {
-        file.write_all_at(level, offset)?;
-        offset += level.len() as u64;
-    }
+    let mut top = [0; BLOCK_SIZE as usize];
+    file.read_exact_at(&mut top, below * block)?;
     Ok(VerityTable {
         algorithm: "sha256".to_owned(),
         block_size: BLOCK_SIZE,
         data_blocks,
         hash_start,
         salt: hex::encode(salt),
-        root_hash: hex::encode(digests),
+        root_hash: hex::encode(hash(salt, &top)),
     })
 }
 
@@ -88,34 +86,35 @@ fn hash(salt: &[u8], block: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(salt).chain_update(block).finalize().into()
 }
 
-/// Digests of all data blocks, one after the other; the work is shared between the machine's threads.
-fn hash_file(file: &File, data_blocks: u64, salt: &[u8]) -> io::Result<Vec<u8>> {
-    const AT_ONCE: u64 = 256;
+/// Writes the digests of `count` blocks from block `first` on to block `to` and behind it, zeros to the end of the last
+/// block; the work is shared between the machine's threads.
+fn hash_level(file: &File, first: u64, count: u64, salt: &[u8], to: u64) -> io::Result<()> {
+    /// Blocks read at once: their digests fill whole blocks.
+    const AT_ONCE: u64 = 2 * FAN_OUT;
+    let block = u64::from(BLOCK_SIZE);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8)) as u64;
-    let share = data_blocks.div_ceil(threads).next_multiple_of(AT_ONCE);
-    let hash_range = |first: u64, end: u64| -> io::Result<Vec<u8>> {
-        let mut digests = Vec::with_capacity((end.saturating_sub(first) * 32) as usize);
-        let mut buffer = vec![0; (AT_ONCE * u64::from(BLOCK_SIZE)) as usize];
-        let mut at = first;
+    let share = count.div_ceil(threads).next_multiple_of(AT_ONCE);
+    let hash_range = |from: u64, end: u64| -> io::Result<()> {
+        let mut buffer = vec![0; (AT_ONCE * block) as usize];
+        let mut at = from;
         while at < end {
-            let count = AT_ONCE.min(end - at);
-            let bytes = &mut buffer[..(count * u64::from(BLOCK_SIZE)) as usize];
-            file.read_exact_at(bytes, at * u64::from(BLOCK_SIZE))?;
-            digests.extend(bytes.chunks(BLOCK_SIZE as usize).flat_map(|block| hash(salt, block)));
-            at += count;
+            let some = AT_ONCE.min(end - at);
+            let bytes = &mut buffer[..(some * block) as usize];
+            file.read_exact_at(bytes, (first + at) * block)?;
+            let mut digests: Vec<u8> = bytes.chunks(BLOCK_SIZE as usize).flat_map(|block| hash(salt, block)).collect();
+            digests.resize(digests.len().next_multiple_of(BLOCK_SIZE as usize), 0);
+            file.write_all_at(&digests, to * block + at * 32)?;
+            at += some;
         }
-        Ok(digests)
+        Ok(())
     };
     std::thread::scope(|scope| {
         let parts: Vec<_> = (0..threads)
-            .map(|thread| (thread * share, ((thread + 1) * share).min(data_blocks)))
-            .map(|(first, end)| scope.spawn(move || hash_range(first, end)))
+            .map(|thread| (thread * share, ((thread + 1) * share).min(count)))
+            .filter(|(from, end)| from < end)
+            .map(|(from, end)| scope.spawn(move || hash_range(from, end)))
             .collect();
-        let mut digests = Vec::with_capacity((data_blocks * 32) as usize);
-        for part in parts {
-            digests.extend(part.join().map_err(|_| io::Error::other("a hashing thread panicked"))??);
-        }
-        Ok(digests)
+        parts.into_iter().try_for_each(|part| part.join().map_err(|_| io::Error::other("a hashing thread panicked"))?)
     })
 }
 

@@ -137,12 +137,36 @@ fn every_limit_holds_over_all_layers_together() {
     for (limits, what) in [
         (Limits { entries: 1, ..all }, "entries"),
         (Limits { bytes: 8000, ..all }, "unpacked bytes"),
-        (Limits { metadata_bytes: 1, ..all }, "bytes of names and attributes"),
+        (Limits { memory: 900, ..all }, "bytes of memory for names and attributes"),
     ] {
         let error = merge_within(&layers, limits).unwrap_err();
         assert!(matches!(error, ImageError::TooLarge { what: named, .. } if named == what), "{what}: {error}");
     }
-    assert!(merge_within(&layers, Limits { entries: 2, metadata_bytes: 2, ..all }).is_ok());
+    assert!(merge_within(&layers, Limits { entries: 2, memory: 1000, ..all }).is_ok());
+}
+
+#[test]
+fn what_paths_make_by_the_way_is_charged_too() {
+    let deep = |path: &str| Layer::new().file(path, b"").bytes();
+    let within = |layer: Vec<u8>, memory| merge_within(&[layer], Limits { memory, ..Limits::default() });
+    assert!(within(deep("a"), 2000).is_ok());
+    let error = within(deep("a/b/c/d/e"), 2000).unwrap_err();
+    assert!(matches!(error, ImageError::TooLarge { limit: 2000, .. }), "{error}");
+    assert_eq!(error.class(), "too-large");
+    let attributes = (0..10).fold(Layer::new(), |layer, number| layer.xattr(&format!("user.{number}")));
+    assert!(within(attributes.file("a", b"").bytes(), 2000).is_ok(), "the last header before an entry counts");
+}
+
+#[test]
+fn a_zstd_window_larger_than_ours_is_too_large_and_not_corrupt() {
+    // RFC 8878 §3.1.1.1: no single segment, a window of 2^(10 + exponent) bytes; then one block of zeros, the last.
+    let frame = |exponent: u8| [&[0x28, 0xB5, 0x2F, 0xFD, 0, exponent << 3][..], &[0x03, 0x10, 0x00, 0]].concat();
+    let merge = |exponent| {
+        let mut merger = Merger::new(tempfile::tempfile().unwrap(), Path::new("tmp"), Limits::default());
+        merger.add(Digest::of(b""), &frame(exponent)[..], Digest::of(&[0; 512])).map_err(|error| error.to_string())
+    };
+    assert_eq!(merge(15), Ok(()));
+    assert_eq!(merge(16).unwrap_err(), "image exceeds the limit of 33554432 bytes of zstd window");
 }
 
 #[test]

@@ -111,6 +111,40 @@ fn refuses_what_layers_do_not_have_and_what_would_eat_memory() {
 }
 
 #[test]
+fn extended_headers_of_one_entry_are_limited_together() {
+    let value = vec![b'v'; 300_000];
+    let with = |count: usize| {
+        archive(|builder| {
+            for number in 0..count {
+                let key = format!("SCHILY.xattr.user.{number}");
+                builder.append_pax_extensions([(key.as_str(), &value[..])]).unwrap();
+            }
+            builder.append_data(&mut header(EntryType::Regular, 0), "name", &b""[..]).unwrap();
+        })
+    };
+    assert_eq!(read(&with(3)).unwrap()[0].0.xattrs.len(), 3);
+    assert!(matches!(read(&with(4)), Err(TarError::ExtendedTooLong { found: 1_200_000.. })));
+    let long = |count: usize| {
+        archive(|builder| {
+            for _ in 0..count {
+                let mut name = Header::new_gnu();
+                name.set_entry_type(EntryType::GNULongName);
+                name.set_size(300_000);
+                name.set_path("././@LongLink").unwrap();
+                name.set_mode(0);
+                name.set_cksum();
+                builder.append(&name, &value[..]).unwrap();
+            }
+            builder.append_data(&mut header(EntryType::Regular, 0), "name", &b""[..]).unwrap();
+        })
+    };
+    assert!(read(&long(3)).is_ok());
+    assert!(matches!(read(&long(4)), Err(TarError::ExtendedTooLong { .. })));
+    let two = [with(3), with(3)].map(|bytes| bytes[..bytes.len() - 1024].to_vec()).concat();
+    assert_eq!(read(&two).unwrap().len(), 2, "each entry has its own");
+}
+
+#[test]
 fn refuses_damaged_pax_records() {
     for record in
         ["", "x", "5 a=b\n", "6 a=b", "99 a=b\n", "2 \n", "7 abcd\n", "-6 a=b\n", "18446744073709551616 a=b\n"]

@@ -13,6 +13,16 @@ pub enum Fault {
     Status(u16),
     /// The connection closes after this many bytes of the body.
     Cut(usize),
+    /// Status 404 over the body that is there.
+    Refuse,
+    /// This length is claimed, and bytes are sent until somebody hangs up.
+    Claim(u64),
+    /// No length is claimed, and bytes are sent until somebody hangs up.
+    Endless,
+    /// This status, with such a body.
+    EndlessStatus(u16),
+    /// Header lines until somebody hangs up.
+    EndlessHead,
 }
 
 #[derive(Default)]
@@ -20,7 +30,9 @@ struct State {
     answers: BTreeMap<String, (String, Vec<u8>)>,
     faults: BTreeMap<String, VecDeque<Fault>>,
     requests: Vec<String>,
+    sent: u64,
     credentials: Option<String>,
+    challenge: Option<String>,
 }
 
 /// Serves until the test process ends.
@@ -61,6 +73,20 @@ impl Registry {
         self.state.lock().unwrap().credentials = Some(format!("Basic {credentials}"));
     }
 
+    /// Asks for the token `good`, which `/token` gives.
+    pub fn require_token(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.credentials = Some("Bearer good".to_owned());
+        state.challenge = Some(format!("Bearer realm=\"http://{}/token\",service=\"test\"", self.address));
+        drop(state);
+        self.put("/token?scope=repository%3Aapp%3Apull&service=test", "application/json", br#"{"token":"good"}"#);
+    }
+
+    /// Bytes sent in answers without end.
+    pub fn sent(&self) -> u64 {
+        self.state.lock().unwrap().sent
+    }
+
     /// Requests since the last call, `path` or `path range`.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
@@ -75,6 +101,26 @@ impl Registry {
         for blob in image.layers.iter().map(|layer| &layer.blob).chain([&image.config()]) {
             self.put(&blob_path(name, blob), "application/octet-stream", blob);
         }
+    }
+
+    /// Answers without end; whether the fault was one of those.
+    fn flood(&self, mut stream: &TcpStream, fault: Fault) -> bool {
+        let (status, length, filler) = match fault {
+            Fault::Claim(length) => (200, format!("Content-Length: {length}\r\n\r\n"), vec![b' '; 64 << 10]),
+            Fault::Endless => (200, "\r\n".to_owned(), vec![b' '; 64 << 10]),
+            Fault::EndlessStatus(status) => (status, "\r\n".to_owned(), vec![b' '; 64 << 10]),
+            Fault::EndlessHead => {
+                (200, String::new(), b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(100))
+            }
+            Fault::Status(_) | Fault::Cut(_) | Fault::Refuse => return false,
+        };
+        let head = format!("HTTP/1.1 {status} Word\r\nConnection: close\r\n{length}");
+        let _ = stream.write_all(head.as_bytes());
+        // Enough to hurt whoever keeps it.
+        while self.sent() < 2 << 30 && stream.write_all(&filler).is_ok() {
+            self.state.lock().unwrap().sent += filler.len() as u64;
+        }
+        true
     }
 
     fn serve(&self, stream: &TcpStream) {
@@ -96,12 +142,19 @@ impl Registry {
         state.requests.push(from.map_or_else(|| path.clone(), |from: usize| format!("{path} {from}")));
         let fault = state.faults.get_mut(&path).and_then(VecDeque::pop_front);
         let answer = state.answers.get(&path).cloned();
-        let refused = state.credentials.is_some() && state.credentials != authorization;
+        let refused = state.credentials.is_some() && state.credentials != authorization && !path.starts_with("/token");
+        let challenge = state.challenge.clone().unwrap_or_else(|| "Basic realm=\"test\"".to_owned());
         drop(state);
+        if let (false, Some(fault)) = (refused, fault)
+            && self.flood(stream, fault)
+        {
+            return;
+        }
         let unknown = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#.to_vec();
         let (status, kind, body) = match (fault, answer) {
             _ if refused => (401, "text/plain".to_owned(), Vec::new()),
             (Some(Fault::Status(status)), _) => (status, "text/plain".to_owned(), b"not now".to_vec()),
+            (Some(Fault::Refuse), Some((kind, body))) => (404, kind, body),
             (_, Some((kind, body))) => match from {
                 Some(from) => (206, kind, body.get(from..).unwrap_or_default().to_vec()),
                 None => (200, kind, body),
@@ -110,7 +163,7 @@ impl Registry {
             _ => (404, "application/json".to_owned(), unknown),
         };
         let sent = if let Some(Fault::Cut(length)) = fault { &body[..length.min(body.len())] } else { &body };
-        let challenge = if status == 401 { "WWW-Authenticate: Basic realm=\"test\"\r\n" } else { "" };
+        let challenge = if status == 401 { format!("WWW-Authenticate: {challenge}\r\n") } else { String::new() };
         let head = format!(
             "HTTP/1.1 {status} Word\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{challenge}Connection: close\r\n\r\n",
             body.len()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use coffer_image::{Image, Progress, PullOptions, Rootfs, Snapshot};
+use coffer_rim::Foreign;
 use coffer_runtime::images::{defaults, of_image, verity};
 use coffer_runtime::owner_list;
 use coffer_runtime::request::{self, Wishes};
@@ -441,7 +442,9 @@ fn progress_line(progress: &Progress) {
         }
         Progress::Present { layer } => eprintln!("{}: Already exists", short(layer)),
         Progress::Stored { layer } => eprintln!("{}: Pull complete", short(layer)),
-        Progress::Retrying { what, attempt, reason } => eprintln!("{what}: retry {attempt}: {reason}"),
+        Progress::Retrying { what, attempt, reason } => {
+            eprintln!("{}: retry {attempt}: {}", Foreign(what), Foreign(reason));
+        }
         _ => {}
     }
 }

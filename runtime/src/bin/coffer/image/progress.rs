@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coffer_image::{Digest, Progress, ProgressFn};
+use coffer_rim::Foreign;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// One bar per layer.
@@ -32,7 +33,7 @@ pub fn bars() -> ProgressFn {
                 }
             }
             Progress::Retrying { what, attempt, reason } => {
-                let _ = all.println(format!("{what}: retry {attempt}: {reason}"));
+                let _ = all.println(format!("{}: retry {attempt}: {}", Foreign(what), Foreign(reason)));
             }
             _ => {}
         }

@@ -27,6 +27,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (home, state) = context.open_state()?;
     let store = images::open(&home)?;
     let boxes = state.all().map_err(of_state)?;
+    // Before anything is removed: a record that does not say what it uses stops it all.
+    in_use(&boxes).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))?;
     let mut last = None;
     for name in &args.images {
         let removed = store.resolve(name).map_err(|error| of_image(&error)).and_then(|image| {
@@ -51,6 +53,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             }
         }
     }
-    store.collect_garbage(&in_use(&boxes)).map_err(|error| of_image(&error))?;
+    images::collect(&store, || state.all().map_err(of_state))?;
     last.map_or(Ok(ExitCode::SUCCESS), Err)
 }

@@ -1,0 +1,188 @@
+//! Image manifests and indexes: what they say, as we compute with it.
+//!
+//! Trusts: nothing. Lengths, counts and digests are checked before they are used; fields that are not named here are never
+//! held in memory.
+//! Source: OCI Image Specification 1.1, "Image Manifest", "Image Index".
+
+use crate::config::ImageConfig;
+use crate::digest::{Digest, DigestError};
+use crate::error::{ImageError, Result};
+use crate::store::LayerBlob;
+use oci_spec::distribution::Reference;
+use serde::Deserialize;
+
+/// Longest manifest or index in bytes; what registries accept.
+pub(crate) const MAX_BYTES: u64 = 4 << 20;
+/// Docker's own limit is 127; some builders go beyond.
+const MAX_LAYERS: usize = 512;
+/// Platforms named in a message.
+const MAX_SHOWN: usize = 12;
+
+/// Media types a registry is asked for.
+pub(crate) const MEDIA_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// An image manifest.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    pub(crate) digest: Digest,
+    pub(crate) config: Digest,
+    pub(crate) config_size: u64,
+    pub(crate) layers: Vec<LayerBlob>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ManifestDocument {
+    schema_version: u32,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: String,
+    size: u64,
+}
+
+#[derive(Deserialize)]
+struct IndexDocument {
+    manifests: Vec<IndexEntry>,
+}
+
+#[derive(Deserialize)]
+struct IndexEntry {
+    digest: String,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
+}
+
+impl Manifest {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        let digest = Digest::of(bytes);
+        let malformed = |reason: String| ImageError::Malformed { what: "manifest", digest, reason };
+        let wire: ManifestDocument = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+        if wire.schema_version != 2 {
+            return Err(malformed(format!("schema version {}, expected 2", wire.schema_version)));
+        }
+        if wire.layers.len() > MAX_LAYERS {
+            return Err(malformed(format!("{} layers, at most {MAX_LAYERS} are allowed", wire.layers.len())));
+        }
+        let named = |text: &str| text.parse::<Digest>().map_err(|error| malformed(error.to_string()));
+        let config = named(&wire.config.digest)?;
+        let mut layers = Vec::with_capacity(wire.layers.len());
+        for layer in wire.layers {
+            let digest = named(&layer.digest)?;
+            if !layer.media_type.contains(".tar") {
+                return Err(malformed(format!("layer {digest} of type \"{}\", expected a tar", layer.media_type)));
+            }
+            layers.push(LayerBlob { digest, size: layer.size, media_type: layer.media_type });
+        }
+        Ok(Self { digest, config, config_size: wire.config.size, layers })
+    }
+
+    /// Checks that manifest and configuration tell of the same layers.
+    pub(crate) fn fits(&self, config: &ImageConfig) -> Result<()> {
+        let (found, expected) = (self.layers.len(), config.diff_ids.len());
+        if found == expected {
+            return Ok(());
+        }
+        let reason = format!("{found} layers, its configuration lists {expected}");
+        Err(ImageError::Malformed { what: "manifest", digest: self.digest, reason })
+    }
+}
+
+/// An index has `manifests`, a manifest has `layers`; media types are optional in both.
+pub(crate) fn is_index(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Shape {
+        manifests: Option<serde::de::IgnoredAny>,
+        layers: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Shape>(bytes).is_ok_and(|shape| shape.manifests.is_some() && shape.layers.is_none())
+}
+
+/// The linux/amd64 entry of an index, the plain one before any microarchitecture level.
+pub(crate) fn choose_platform(reference: &Reference, digest: Digest, bytes: &[u8]) -> Result<Digest> {
+    let malformed = |reason: String| ImageError::Malformed { what: "index", digest, reason };
+    let index: IndexDocument = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+    let platforms = || index.manifests.iter().filter_map(|entry| entry.platform.as_ref().map(|it| (entry, it)));
+    let fitting = platforms()
+        .filter(|(_, platform)| platform.os == "linux" && platform.architecture == "amd64")
+        .min_by_key(|(_, platform)| platform.variant.as_deref().unwrap_or_default());
+    if let Some((entry, _)) = fitting {
+        return entry.digest.parse().map_err(|error: DigestError| malformed(error.to_string()));
+    }
+    // Entries of unknown platform are attestations of builders.
+    let mut names: Vec<_> = platforms()
+        .filter(|(_, platform)| platform.os != "unknown")
+        .map(|(_, platform)| format!("{}/{}", platform.os, platform.architecture))
+        .collect();
+    names.dedup();
+    let more = names.len().saturating_sub(MAX_SHOWN);
+    names.truncate(MAX_SHOWN);
+    let available = match (names.is_empty(), more) {
+        (true, _) => "unnamed platforms".to_owned(),
+        (_, 0) => names.join(", "),
+        (_, more) => format!("{} and {more} more", names.join(", ")),
+    };
+    Err(ImageError::Platform { reference: reference.whole(), available })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::parse_reference;
+
+    fn index(platforms: &[(&str, &str, Option<&str>)]) -> Vec<u8> {
+        let manifests: Vec<_> = platforms
+            .iter()
+            .enumerate()
+            .map(|(number, (os, architecture, variant))| {
+                let mut platform = serde_json::json!({"os": os, "architecture": architecture});
+                if let Some(variant) = variant {
+                    platform["variant"] = (*variant).into();
+                }
+                serde_json::json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 2,
+                    "digest": Digest::of(&[number as u8]).to_string(), "platform": platform})
+            })
+            .collect();
+        serde_json::to_vec(&serde_json::json!({"schemaVersion": 2, "manifests": manifests})).unwrap()
+    }
+
+    #[test]
+    fn chooses_plain_linux_amd64_among_platforms() {
+        let reference = parse_reference("busybox").unwrap();
+        let choose = |bytes: &[u8]| choose_platform(&reference, Digest::of(bytes), bytes);
+        let several = index(&[
+            ("linux", "arm64", None),
+            ("windows", "amd64", None),
+            ("linux", "amd64", Some("v3")),
+            ("linux", "amd64", None),
+        ]);
+        assert!(is_index(&several));
+        assert_eq!(choose(&several).unwrap(), Digest::of(&[3]));
+        let none = index(&[("linux", "arm64", None), ("unknown", "unknown", None)]);
+        let error = choose(&none).unwrap_err();
+        assert_eq!(error.class(), "platform");
+        assert!(error.to_string().contains("linux/arm64"), "{error}");
+        assert!(!error.to_string().contains("unknown"), "{error}");
+        let many: Vec<_> = (0..100).map(|number| format!("os{number}")).collect();
+        let many: Vec<_> = many.iter().map(|os| (os.as_str(), "x", None)).collect();
+        assert!(choose(&index(&many)).unwrap_err().to_string().ends_with("os11/x and 88 more"));
+    }
+}

@@ -1,0 +1,273 @@
+//! One registry over HTTP: where it is, who we are to it, one request at a time.
+//!
+//! Credentials go to the registry and to the token service it names, which for a registry spoken to in https must be https
+//! too; never to where a request is sent on to. Addresses in manifests are never followed.
+//! Source: OCI Distribution Specification 1.1; distribution's "Token Authentication Specification"; RFC 9110 §11.6.1.
+
+use super::PullOptions;
+use super::answer::{Failure, Refusal, body, refusal};
+use crate::credentials::{self, Login};
+use crate::error::{ImageError, Result};
+use base64::Engine as _;
+use coffer_rim::chain;
+use oci_spec::distribution::Reference;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use serde::Deserialize;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+pub(super) struct Registry {
+    http: Client,
+    /// `https://host[:port]/v2/repository/`.
+    base: Url,
+    /// As people write it.
+    name: String,
+    repository: String,
+    login: Login,
+    /// What it was content with last.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// Longest answer of a token service in bytes.
+const MAX_TOKEN: u64 = 64 << 10;
+
+impl Registry {
+    pub(super) fn new(reference: &Reference, options: &PullOptions) -> Result<Self> {
+        let (host, name) = (reference.resolve_registry(), reference.registry().to_owned());
+        let plain = is_loopback(host) || options.insecure_registries.iter().any(|insecure| insecure == host);
+        let scheme = if plain { "http" } else { "https" };
+        let repository = reference.repository().to_owned();
+        let base = Url::parse(&format!("{scheme}://{host}/v2/{repository}/")).map_err(|error| {
+            ImageError::InvalidReference { reference: reference.whole(), reason: error.to_string() }
+        })?;
+        let http = Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(Duration::from_secs(30))
+            .user_agent(concat!("coffer/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| ImageError::Client { reason: chain(&error) })?;
+        let login = credentials::lookup(options.docker_config.as_deref(), &name)?;
+        Ok(Self { http, base, name, repository, login, authorization: Mutex::default() })
+    }
+
+    /// As people write it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks for `path` below the repository; gives answers that are a success. `what`: for messages.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        accept: &str,
+        range: Option<u64>,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        let url = self.base.join(path).map_err(|error| self.protocol(error.to_string()))?;
+        let ask = |authorization: Option<HeaderValue>| {
+            let mut request = self.http.get(url.clone()).header(ACCEPT, accept);
+            if let Some(from) = range {
+                request = request.header("range", format!("bytes={from}-"));
+            }
+            if let Some(authorization) = authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            self.send(request)
+        };
+        let known = self.authorization.lock().await.clone();
+        let mut response = ask(known.clone()).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let authorization = self.authorize(response.headers(), known.as_ref(), what).await?;
+            response = ask(Some(authorization)).await?;
+        }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(match refusal(response).await {
+            Refusal::Passing(reason) => Failure::Passing(reason),
+            Refusal::NotFound(detail) => {
+                Failure::Final(ImageError::NotFound { registry: self.name.clone(), what: what.to_owned(), detail })
+            }
+            Refusal::Unauthorized => self.unauthorized(what),
+            Refusal::Other(reason) => self.protocol(reason),
+        })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        request.send().await.map_err(|error| {
+            let final_one = error.is_builder() || error.is_redirect();
+            if final_one { self.protocol(chain(&error)) } else { Failure::Passing(chain(&error)) }
+        })
+    }
+
+    /// What the registry's challenge asks for. `known`: what it was just not content with.
+    async fn authorize(
+        &self,
+        headers: &HeaderMap,
+        known: Option<&HeaderValue>,
+        what: &str,
+    ) -> Result<HeaderValue, Failure> {
+        // One at a time; the others take what the first one got.
+        let mut kept = self.authorization.lock().await;
+        if let Some(newer) = kept.as_ref().filter(|newer| Some(*newer) != known) {
+            return Ok(newer.clone());
+        }
+        let bearer = headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Bearer::parse(value.to_str().ok()?));
+        let authorization = match bearer {
+            Some(bearer) => format!("Bearer {}", self.token(&bearer, what).await?),
+            None => self.basic().filter(|_| known.is_none()).ok_or_else(|| self.unauthorized(what))?,
+        };
+        let mut value = HeaderValue::from_str(&authorization)
+            .map_err(|_| self.protocol("its token is no header value".to_owned()))?;
+        value.set_sensitive(true);
+        *kept = Some(value.clone());
+        Ok(value)
+    }
+
+    fn basic(&self) -> Option<String> {
+        let Login::Basic(user, password) = &self.login else { return None };
+        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        Some(format!("Basic {encoded}"))
+    }
+
+    /// Asks the token service that the challenge names.
+    async fn token(&self, bearer: &Bearer, what: &str) -> Result<String, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let protocol = |reason: &str| self.protocol(format!("its token service {reason}"));
+        let mut url = Url::parse(&bearer.realm).map_err(|_| protocol("has no address"))?;
+        if self.base.scheme() == "https" && url.scheme() != "https" {
+            return Err(protocol("is not spoken to in https"));
+        }
+        let scope = format!("repository:{}:pull", self.repository);
+        url.query_pairs_mut().append_pair("scope", &scope);
+        if let Some(service) = &bearer.service {
+            url.query_pairs_mut().append_pair("service", service);
+        }
+        let mut request = self.http.get(url);
+        if let Login::Basic(user, password) = &self.login {
+            request = request.basic_auth(user, Some(password));
+        }
+        let response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(match refusal(response).await {
+                Refusal::Passing(reason) => Failure::Passing(format!("its token service: {reason}")),
+                _ => self.unauthorized(what),
+            });
+        }
+        let bytes = body(response, "bytes of token", MAX_TOKEN).await?;
+        // Errors of the reader may quote the token.
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| protocol("answered with no token"))?;
+        answer.token.or(answer.access_token).ok_or_else(|| protocol("answered with no token"))
+    }
+
+    fn unauthorized(&self, what: &str) -> Failure {
+        Failure::Final(ImageError::Unauthorized { registry: self.name.clone(), what: what.to_owned() })
+    }
+
+    fn protocol(&self, reason: String) -> Failure {
+        Failure::Final(ImageError::Protocol { registry: self.name.clone(), reason })
+    }
+}
+
+/// A challenge of the scheme Bearer.
+#[derive(Debug, PartialEq, Eq)]
+struct Bearer {
+    realm: String,
+    service: Option<String>,
+}
+
+impl Bearer {
+    /// Finds it in a `WWW-Authenticate` header; `None` where there is none, or one without a realm.
+    fn parse(header: &str) -> Option<Self> {
+        let start = header.to_ascii_lowercase().find("bearer ")?;
+        let (mut realm, mut service) = (None, None);
+        let mut rest = &header[start + "bearer ".len()..];
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', ',']);
+            let Some((name, value)) = rest.split_once('=') else { break };
+            let (value, behind) = if let Some(quoted) = value.strip_prefix('"') {
+                quoted_string(quoted)?
+            } else {
+                let end = value.find([',', ' ']).unwrap_or(value.len());
+                (value[..end].to_owned(), &value[end..])
+            };
+            match name.trim().to_ascii_lowercase().as_str() {
+                "realm" => realm = realm.or(Some(value)),
+                "service" => service = service.or(Some(value)),
+                // The scheme of the next challenge stands in front of its first parameter.
+                other if other.contains(' ') => break,
+                _ => {}
+            }
+            rest = behind;
+        }
+        Some(Self { realm: realm?, service })
+    }
+}
+
+/// A quoted string up to its end, and what stands behind it (RFC 9110 §5.6.4).
+fn quoted_string(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => value.push(chars.next()?.1),
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+/// Whether a registry address is this machine: 127.0.0.0/8, `[::1]` or `localhost`, with or without a port.
+fn is_loopback(registry: &str) -> bool {
+    let host = match registry.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => registry.split(':').next().unwrap_or(registry),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_spoken_to_in_plain_http() {
+        for yes in ["localhost", "localhost:5000", "127.0.0.1", "127.8.9.1:5000", "[::1]:5000"] {
+            assert!(is_loopback(yes), "{yes}");
+        }
+        for no in ["docker.io", "localhost.example.org", "128.0.0.1:5000", "127.0.0.1.example.org", "[::2]:5000", ""] {
+            assert!(!is_loopback(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn reads_the_challenges_registries_send() {
+        let bearer = |realm: &str, service: Option<&str>| {
+            Some(Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+        };
+        let cases = [
+            (
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull""#,
+                bearer("https://auth.docker.io/token", Some("registry.docker.io")),
+            ),
+            (r#"bearer REALM = "https://a/x,y" , error="invalid_token""#, bearer("https://a/x,y", None)),
+            (r#"Basic realm="x", Bearer realm="https://b",service=s"#, bearer("https://b", Some("s"))),
+            (r#"Bearer realm="https://b", Basic realm="x""#, bearer("https://b", None)),
+            (r#"Bearer realm="a\"b""#, bearer("a\"b", None)),
+            (r#"Basic realm="x""#, None),
+            (r#"Bearer service="x""#, None),
+            (r#"Bearer realm="x"#, None),
+            ("Bearer ", None),
+            ("", None),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(Bearer::parse(header), expected, "{header}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ pub mod agent;
 pub mod attach;
 pub mod hybrid;
 pub mod owner_access;
+pub mod sim_check;
 pub mod simulator;
 mod sys;
 

@@ -32,30 +32,83 @@ fn json(output: &Output) -> Value {
 const VERIFY: &str = "verify \"$COFFER_EVIDENCE\" --allow-simulated --anchor $COFFER_ANCHOR --policy \"$COFFER_POLICY\" --report-data $COFFER_REPORT_DATA";
 
 #[test]
-fn our_verifier_passes_its_own_check_on_every_product() {
+fn our_verifier_passes_its_own_check_on_every_product_in_one_run() {
     let home = tempfile::tempdir().unwrap();
     let command = format!("'{COFFER}' {VERIFY}");
-    for product in ["milan", "genoa", "turin"] {
-        let args = ["--json", "sim", "check", "--strict", "--product", product, "--cmd", &command];
-        let ours = coffer(home.path(), &args);
-        assert_eq!(ours.status.code(), Some(0), "{product}: {}", text(&ours));
-        assert_eq!(json(&ours)["wrong"], 0);
-    }
+    let junit = home.path().join("check.xml");
+    let args = ["--json", "sim", "check", "--strict", "--junit", junit.to_str().unwrap(), "--cmd", &command];
+    let ours = coffer(home.path(), &args);
+    assert_eq!(ours.status.code(), Some(0), "{}", text(&ours));
+    let report = json(&ours);
+    assert_eq!((report["verdict"].as_str(), report["wrong"].as_u64()), (Some("right"), Some(0)));
+    assert_eq!(report["products"].as_array().unwrap().len(), 3);
+    let results = report["results"].as_array().unwrap();
+    assert!(results.iter().all(|result| result["group"].is_string() && result["what"].is_string()));
+    let xml = std::fs::read_to_string(junit).unwrap();
+    assert!(xml.contains(&format!("<testsuites tests=\"{}\" failures=\"0\">", results.len() + 3)), "{xml}");
 }
 
 #[test]
-fn verifiers_that_say_yes_or_no_to_all_do_not_pass() {
+fn verifiers_that_say_yes_or_no_to_all_prove_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let check = |command: &str| coffer(home.path(), &["--json", "sim", "check", "--cmd", command]);
+    let check =
+        |command: &str| coffer(home.path(), &["--json", "sim", "check", "--product", "milan", "--cmd", command]);
     let credulous = check("true");
     let attacks = json(&coffer(home.path(), &["--json", "sim", "attacks"])).as_array().unwrap().len();
     assert!(attacks >= 30);
     assert_eq!(credulous.status.code(), Some(6));
     assert_eq!(json(&credulous)["wrong"], attacks);
+    assert_eq!(json(&credulous)["verdict"], "proves-nothing");
 
-    let paranoid = json(&check("false"));
-    assert_eq!(paranoid["wrong"], 1, "it refuses good evidence: {paranoid}");
+    let paranoid = check("false");
+    assert_eq!(paranoid.status.code(), Some(6));
+    assert_eq!(json(&paranoid)["wrong"], 1, "it refuses good evidence: {}", text(&paranoid));
+    assert_eq!(json(&paranoid)["verdict"], "proves-nothing");
     assert_eq!(check("exec /nosuch/verifier").status.code(), Some(3));
+}
+
+#[test]
+fn a_failing_case_is_shown_with_its_output_and_a_line_that_runs_it_again() {
+    let home = tempfile::tempdir().unwrap();
+    // It forgets to look at debugging, and talks.
+    let command = format!(
+        "grep -q '\"answer\":\"refused (floor)\"' \"$COFFER_DIR/expect.json\" && {{ printf '\\033[2Jit'\"'\"'s fine\\n'; exit 0; }}; '{COFFER}' {VERIFY}"
+    );
+    let args = ["--json", "sim", "check", "--product", "milan", "--attack", "debug", "--cmd", &command];
+    let output = coffer(home.path(), &args);
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output));
+    let report = json(&output);
+    let failed = &report["results"][1];
+    assert_eq!((failed["attack"].as_str(), failed["ok"].as_bool()), (Some("debug"), Some(false)));
+    assert_eq!(failed["output"], "\u{1b}[2Jit's fine\n");
+    let shown = coffer(home.path(), &args[1..]);
+    let shown = text(&shown);
+    assert!(shown.contains("\\u{1b}[2Jit's fine") && !shown.contains('\u{1b}'), "{shown}");
+    // As printed, from another folder and without our environment.
+    let again = shown.split("again:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    assert_eq!(again, failed["again"].as_str().unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", again])
+        .current_dir(elsewhere.path())
+        .env("TMPDIR", elsewhere.path())
+        .env_remove("COFFER_HOME")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).ends_with("\u{1b}[2Jit's fine\n"), "{}", text(&output));
+}
+
+#[test]
+fn a_verifier_that_hangs_is_killed_and_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    let command = format!("case $COFFER_DIR in */debug) sleep 600 & wait;; esac; '{COFFER}' {VERIFY}");
+    let args =
+        ["--json", "sim", "check", "--product", "milan", "--attack", "debug", "--timeout", "5", "--cmd", &command];
+    let output = coffer(home.path(), &args);
+    let report = json(&output);
+    assert_eq!((output.status.code(), report["verdict"].as_str()), (Some(6), Some("wrong")), "{}", text(&output));
+    assert_eq!(report["results"][1]["answer"], "timed out");
 }
 
 /// Serves `POST`s one after the other: `judge` gets the header `coffer-report-data` and the body, its word is the status line.
@@ -88,10 +141,11 @@ fn endpoint(judge: impl Fn(&str, &[u8]) -> &'static str + Send + 'static) -> Str
 fn a_verifier_behind_a_url_is_checked_by_its_status() {
     let home = tempfile::tempdir().unwrap();
     let url = endpoint(|_, _| "200 OK");
-    let output = coffer(home.path(), &["--json", "sim", "check", "--attack", "debug", "--url", &url]);
+    let output =
+        coffer(home.path(), &["--json", "sim", "check", "--product", "milan", "--attack", "debug", "--url", &url]);
     assert_eq!(json(&output)["wrong"], 1, "{}", text(&output));
     let broken = endpoint(|_, _| "503 Service Unavailable");
-    assert_eq!(coffer(home.path(), &["sim", "check", "--url", &broken]).status.code(), Some(7));
+    assert_eq!(coffer(home.path(), &["sim", "check", "--product", "milan", "--url", &broken]).status.code(), Some(7));
     let https = coffer(home.path(), &["sim", "check", "--url", "https://localhost/"]);
     assert_eq!(https.status.code(), Some(2));
 }
@@ -153,6 +207,28 @@ fn evidence_is_written_whole_and_believed_only_with_its_anchor() {
     let unknown = coffer(home.path(), &["sim", "evidence", "--attack", "nosuch", "--out", out]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(text(&unknown).contains("coffer sim attacks lists them"));
+}
+
+#[test]
+fn the_examples_of_the_page_run_as_written() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/simulator.md")).unwrap();
+    let blocks: Vec<_> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 2);
+    let dir = tempfile::tempdir().unwrap();
+    let path = format!("{}:{}", Path::new(COFFER).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    for block in blocks {
+        let output = Command::new("sh")
+            .args(["-ec", block])
+            .current_dir(dir.path())
+            .env("PATH", &path)
+            .env("COFFER_HOME", dir.path().join("home"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{block}\n{}", text(&output));
+    }
+    for made in ["good/expect.json", "bad/report.bin", "vlek/asvk.der", "check.xml"] {
+        assert!(dir.path().join(made).exists(), "{made}");
+    }
 }
 
 /// A simulated KDS of its own for each question.

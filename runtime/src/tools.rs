@@ -81,6 +81,11 @@ impl Search {
         let folder = asked.map(Path::to_path_buf).or_else(|| self.platform.clone()).or(beside).unwrap_or_default();
         if folder.join("platform.json").is_file() {
             std::path::absolute(&folder).map_err(Failure::from)
+        } else if asked.and_then(Path::to_str).is_some_and(is_docker_platform) {
+            let message = "--platform names the folder a guest boots from, not the platform of an image";
+            Err(Failure::new(Class::Usage, message).hint(
+                "leave it out: guests are linux/amd64, and that is what is taken of an image for several platforms",
+            ))
         } else {
             Err(Failure::new(Class::Config, format!("no platform files in {}", folder.display()))
                 .hint("run `make platform`, or name a folder with kernel, initrd and platform.json in --platform or COFFER_PLATFORM"))
@@ -103,6 +108,14 @@ impl Search {
         let path = self.path.as_ref()?;
         std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| file.is_file())
     }
+}
+
+/// Whether somebody means what Docker's `--platform` means: `linux/amd64`, `linux/arm64/v8`.
+fn is_docker_platform(text: &str) -> bool {
+    let mut words = text.split('/');
+    let (os, architecture) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let known = ["amd64", "x86_64", "arm64", "aarch64", "arm", "386", "ppc64le", "s390x", "riscv64"];
+    matches!(os, "linux" | "windows" | "darwin" | "freebsd") && known.contains(&architecture)
 }
 
 /// What runs the guest's instructions.
@@ -157,6 +170,19 @@ fn judge(cpuinfo: &str, device: Result<(), std::io::ErrorKind>) -> Acceleration 
 mod tests {
     use super::*;
     use std::io::ErrorKind;
+
+    #[test]
+    fn dockers_platform_is_told_from_a_folder() {
+        let refused = |asked: &str| Search::default().platform_folder(Some(Path::new(asked))).unwrap_err();
+        for word in ["linux/amd64", "linux/arm64/v8", "windows/amd64"] {
+            assert_eq!(refused(word).class, Class::Usage, "{word}");
+            assert!(refused(word).hint.unwrap().contains("linux/amd64"), "{word}");
+        }
+        for folder in ["linux/platform", "/srv/amd64", "target/release/platform", ""] {
+            assert_eq!(refused(folder).class, Class::Config, "{folder}");
+            assert!(!refused(folder).hint.unwrap().contains("amd64"), "{folder}");
+        }
+    }
 
     #[test]
     fn kvm_is_used_only_where_the_processor_virtualises() {

@@ -17,7 +17,7 @@ fn ask_within(command: &str, timeout: Duration) -> Asked {
 }
 
 fn ask(command: &str) -> Asked {
-    ask_within(command, Duration::from_secs(60))
+    ask_within(command, Duration::from_mins(1))
 }
 
 fn case(name: Option<&str>) -> Case {
@@ -46,7 +46,7 @@ fn the_exit_status_is_the_answer() {
         assert_eq!(ask(command).answer, answer, "{command}");
     }
     let dir = tempfile::tempdir().unwrap();
-    let verifier = Verifier { target: Target::Command("/nosuch/verifier".into()), timeout: Duration::from_secs(60) };
+    let verifier = Verifier { target: Target::Command("/nosuch/verifier".into()), timeout: Duration::from_mins(1) };
     let failure = verifier.ask(&prepared(dir.path())).unwrap_err();
     assert!(failure.message.contains("/nosuch/verifier"), "{failure}");
 }
@@ -152,7 +152,9 @@ fn one_answer_to_all_proves_nothing() {
     let of_two = |second: Answer| {
         let mut all = report(&[(None, Accepted), (Some("debug"), Refused)]);
         let mut genoa = report(&[(None, second), (Some("debug"), Refused)]).outcomes;
-        genoa.iter_mut().for_each(|outcome| outcome.case.product = ProductLine::Genoa);
+        for outcome in &mut genoa {
+            outcome.case.product = ProductLine::Genoa;
+        }
         all.outcomes.extend(genoa);
         all.verdict()
     };

@@ -6,11 +6,7 @@ use std::{
     time::Duration,
 };
 
-use coffer_guest_proto::{
-    Event, Phase,
-    event::{encode, phase_word},
-    ports::HOST_EVENTS,
-};
+use coffer_guest_proto::{Event, Phase, Speech, event::encode, ports::HOST_EVENTS};
 use coffer_machine::vsock::HOST_CID;
 use tokio::sync::watch;
 
@@ -30,12 +26,12 @@ pub struct State {
 pub struct Events {
     line: Mutex<Option<vsock::Line>>,
     state: watch::Sender<State>,
-    talkative: bool,
+    speech: Speech,
 }
 
 impl Events {
-    /// Connects. `talkative`: whether the console gets more than fixed words.
-    pub fn connect(talkative: bool) -> Self {
+    /// Connects. `speech`: whether host and console get more than fixed words.
+    pub fn connect(speech: Speech) -> Self {
         let line = vsock::connect(HOST_CID, HOST_EVENTS).ok();
         if let Some(line) = &line {
             let _ = line.set_timeout(Duration::from_secs(2));
@@ -43,7 +39,7 @@ impl Events {
         Self {
             line: Mutex::new(line),
             state: watch::Sender::new(State { phase: Phase::Unspecified, exit_status: 0 }),
-            talkative,
+            speech,
         }
     }
 
@@ -52,7 +48,7 @@ impl Events {
         Self {
             line: Mutex::new(None),
             state: watch::Sender::new(State { phase: Phase::Unspecified, exit_status: 0 }),
-            talkative: false,
+            speech: Speech::FixedWords,
         }
     }
 
@@ -63,30 +59,24 @@ impl Events {
 
     /// A phase has been reached.
     pub fn reached(&self, phase: Phase) {
-        self.send(phase, 0, "", "");
+        self.send(Event { phase: phase.into(), ..Event::default() });
     }
 
     /// The workload has ended.
     pub fn exited(&self, exit_status: i32) {
-        self.send(Phase::Exited, exit_status, "", "");
+        self.send(Event { phase: Phase::Exited.into(), exit_status, ..Event::default() });
     }
 
     /// The guest gives up.
     pub fn failed(&self, failure: &Failure) {
-        self.send(Phase::Failed, 0, failure.code.as_str(), &failure.detail);
+        self.send(failed(failure, self.speech));
     }
 
-    fn send(&self, phase: Phase, exit_status: i32, code: &str, detail: &str) {
-        self.state.send_replace(State { phase, exit_status });
-        let console = if self.talkative { detail } else { "" };
-        println!("coffer: {} {code} {console}", phase_word(phase));
-        let event = Event {
-            phase: phase.into(),
-            since_boot_us: since_boot_us(),
-            exit_status,
-            code: code.into(),
-            detail: detail.into(),
-        };
+    fn send(&self, event: Event) {
+        let event = Event { since_boot_us: since_boot_us(), ..event };
+        let Event { exit_status, code, detail, .. } = &event;
+        self.state.send_replace(State { phase: event.phase(), exit_status: *exit_status });
+        println!("coffer: {} {code} {detail}", event.phase().word());
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if line.as_mut().is_some_and(|line| line.write_all(&encode(&event)).is_err()) {
             *line = None;
@@ -94,8 +84,37 @@ impl Events {
     }
 }
 
+/// The event of a guest that gives up. In TEE mode no sentence leaves: it may hold names of the workload's.
+fn failed(failure: &Failure, speech: Speech) -> Event {
+    Event {
+        phase: Phase::Failed.into(),
+        code: failure.code.word().into(),
+        detail: match speech {
+            Speech::FixedWords => String::new(),
+            Speech::Sentences => failure.detail.clone(),
+        },
+        errno: failure.errno,
+        denial_id: failure.denial_id,
+        ..Event::default()
+    }
+}
+
 /// Guest kernel clock in microseconds.
 pub fn since_boot_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Code;
+
+    #[test]
+    fn a_tee_guest_tells_its_host_words_and_numbers_and_no_sentence() {
+        let failure = Failure { errno: 28, ..Failure::new(Code::NotReleased, "kbs:///a/b/the-secret-project") };
+        let event = failed(&failure, Speech::FixedWords);
+        assert_eq!((event.code.as_str(), event.detail.as_str(), event.errno), ("not-released", "", 28));
+        assert_eq!(failed(&failure, Speech::Sentences).detail, failure.detail);
+    }
 }

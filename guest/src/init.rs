@@ -2,24 +2,25 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use coffer_guest_proto::Phase;
 use coffer_machine::{disks, initrd};
-use coffer_ratls::{Attester, Identity, IdentityKey};
-use coffer_spec::{HostMay, MeasuredCommandLine, Scratch, Tee};
-use coffer_verifier::binding::certificate_report_data;
+use coffer_ratls::{Attester, Identity, IdentityKey, MAX_CERTIFICATE_EVIDENCE};
+use coffer_spec::{Act, MeasuredCommandLine, Scratch, Tee};
+use coffer_verifier::{binding::certificate_report_data, evidence::Evidence};
 
 use crate::{
     agent::{Agent, StopOrder, serve},
     boot::{self, Checked, devices, memory, mounts, root, scratch, tee, verity::OnCorruption, volumes},
-    container::{Bind, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND},
+    container::{Bind, Cause},
     events::Events,
     failure::{Code, Failure, OrFail},
     passwd::Identity as User,
     processor::{self, GuestAttester, SharedProcessor},
+    secret_env::SecretEnv,
     secrets,
     spawn::StartError,
     sys::{dm::DeviceMapper, net, process::signal},
@@ -37,7 +38,7 @@ pub fn run() -> std::process::ExitCode {
     }
     if let Err(failure) = live() {
         // The host is told by `live` once there is a line; the console always has the word.
-        println!("coffer: {}", failure.code.as_str());
+        println!("coffer: {}", failure.code.word());
     }
     power_off();
     std::process::ExitCode::FAILURE
@@ -54,7 +55,7 @@ fn live() -> Result<(), Failure> {
     devices::load_modules(initrd::MODULES, |_| String::new())?;
     let line = std::fs::read_to_string("/proc/cmdline").or_fail(Code::Internal, "read the command line")?;
     let line = MeasuredCommandLine::parse(&line).or_fail(Code::SpecInvalid, "read the command line")?;
-    let events = Arc::new(Events::connect(!boot::is_tee(line.tee)));
+    let events = Arc::new(Events::connect(boot::speech(line.tee)));
     events.reached(Phase::Booted);
     let result = boot_and_run(&line, &events);
     if let Err(failure) = &result {
@@ -186,27 +187,44 @@ fn make_identity(attester: &dyn Attester) -> Result<Identity, Failure> {
     let evidence = attester
         .evidence(&certificate_report_data(&key.spki(), &attester.workload()))
         .or_fail(Code::Internal, "make evidence for the certificate")?;
-    Identity::attested(&key, "coffer guest", &evidence.to_cmw()).or_fail(Code::Internal, "make a certificate")
+    Identity::attested(&key, "coffer guest", &certificate_evidence(evidence))
+        .or_fail(Code::Internal, "make a certificate")
+}
+
+/// What of the evidence goes into the certificate, which has room for less than a connection's Attest message carries: the
+/// report always, certificates and spec where they fit. Whoever verifies asks on the connection.
+fn certificate_evidence(mut evidence: Evidence) -> Vec<u8> {
+    let whole = evidence.to_cmw();
+    if whole.len() <= MAX_CERTIFICATE_EVIDENCE {
+        return whole;
+    }
+    evidence.workload_spec.clear();
+    let without_spec = evidence.to_cmw();
+    if without_spec.len() <= MAX_CERTIFICATE_EVIDENCE {
+        return without_spec;
+    }
+    evidence.cert_table.clear();
+    evidence.to_cmw()
 }
 
 async fn prepare_and_run(agent: &Arc<Agent>, attesting: Option<Attesting>) -> Result<(), Failure> {
     let spec = agent.document.spec();
     let user = resolve_user(&agent.places.root, &spec.process.user)
-        .or_fail(Code::WorkloadNotExecutable, "resolve the workload's user")?;
+        .or_fail(Code::UserNotFound, "resolve the workload's user")?;
     if let Some(Attesting { identity, attester }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);
         let environment = secrets::fetch_all(spec, &identity, attester, &agent.places.secrets, &user, admitted).await?;
-        *agent.secret_env.lock().unwrap_or_else(PoisonError::into_inner) = environment;
+        let _ = agent.secret_env.set(environment);
     }
+    let secrets = agent.secret_env.get_or_init(SecretEnv::default);
     agent.events.reached(Phase::SecretsReady);
-    run_workload(agent, user).await
+    run_workload(agent, user, secrets).await
 }
 
-async fn run_workload(agent: &Arc<Agent>, user: User) -> Result<(), Failure> {
+async fn run_workload(agent: &Arc<Agent>, user: User, secrets: &SecretEnv) -> Result<(), Failure> {
     let spec = agent.document.spec();
-    let environment = agent.secret_env.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let program = program(spec, user, &environment);
-    let mut running = start_workload(&agent.places, &agent.reaper, spec, program, &agent.logs)
+    let program = program(spec, user);
+    let mut running = start_workload(&agent.places, &agent.reaper, spec, program, secrets, &agent.logs)
         .await
         .map_err(|error| start_failure(&error))?;
     let pid = running.started.pid;
@@ -238,19 +256,20 @@ async fn run_workload(agent: &Arc<Agent>, user: User) -> Result<(), Failure> {
 }
 
 fn start_failure(error: &StartError) -> Failure {
-    let code = match error.status {
-        STATUS_NOT_FOUND => Code::WorkloadNotFound,
-        STATUS_NOT_EXECUTABLE => Code::WorkloadNotExecutable,
-        _ => Code::Internal,
+    let code = match error.cause {
+        Cause::NotFound => Code::WorkloadNotFound,
+        Cause::Interpreter => Code::InterpreterNotFound,
+        Cause::NotExecutable => Code::WorkloadNotExecutable,
+        Cause::Ours => Code::Internal,
     };
-    Failure::new(code, error.to_string())
+    Failure { errno: error.errno, ..Failure::new(code, error.to_string()) }
 }
 
 /// Stays up for whoever may read the output, until somebody has read all of it, or is told to stop.
 async fn linger(agent: &Arc<Agent>) {
     let spec = agent.document.spec();
-    let readers = spec.host_may.contains(&HostMay::Logs)
-        || spec.tee != Tee::None && spec.owners.iter().any(|owner| owner.may.contains(&coffer_spec::Capability::Logs));
+    let readers = spec.host_may.contains(Act::Logs)
+        || spec.tee != Tee::None && spec.owners.iter().any(|owner| owner.may.contains(Act::Logs));
     let patience = if readers { LINGER } else { Duration::from_millis(300) };
     let mut stop = agent.stop_orders();
     let stopped = async {
@@ -269,4 +288,35 @@ async fn linger(agent: &Arc<Agent>) {
     }
     // The last frames have to leave the guest.
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spec_and_certificate_table_that_is_taken_leaves_an_identity() {
+        let evidence = |table, spec| Evidence {
+            report: vec![7; coffer_verifier::abi::REPORT_LEN],
+            cert_table: vec![1; table],
+            workload_spec: vec![2; spec],
+            ..Evidence::default()
+        };
+        let key = IdentityKey::generate().unwrap();
+        for (table, spec, whole) in [
+            (4096, 4096, true),
+            (4096, 42_000, true),
+            (4096, 45_000, false),
+            (0, coffer_spec::Document::LIMIT, false),
+            (coffer_ratls::MAX_CERT_TABLE, 4096, false),
+            (coffer_ratls::MAX_CERT_TABLE, coffer_ratls::MAX_SPEC, false),
+        ] {
+            let cmw = certificate_evidence(evidence(table, spec));
+            let identity = Identity::attested(&key, "guest", &cmw).unwrap();
+            let shown = coffer_ratls::certificate_cmw(identity.certificate_der()).unwrap();
+            let shown = Evidence::from_cmw(&shown).unwrap();
+            assert_eq!(shown.report, evidence(table, spec).report, "the report always");
+            assert_eq!(shown == evidence(table, spec), whole, "{table} {spec}");
+        }
+    }
 }

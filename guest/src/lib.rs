@@ -19,6 +19,7 @@ pub mod passwd;
 pub mod processor;
 pub mod reaper;
 pub mod sealing;
+pub mod secret_env;
 pub mod secrets;
 pub mod spawn;
 pub mod sys;

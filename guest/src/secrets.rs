@@ -1,25 +1,19 @@
 //! Secrets from the key broker, and where they are put.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, fchown},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use coffer_guest_proto::ports::HOST_KBS_RELAY;
-use coffer_kbs_client::{BrokerClient, ClientError, ResourcePath};
+use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_machine::vsock::HOST_CID;
 use coffer_ratls::{Attester, Identity};
-use coffer_spec::{KbsPin, SecretTarget, WorkloadSpec};
+use coffer_rim::file::Writer;
+use coffer_spec::{KbsPin, Name, SecretTarget, WorkloadSpec};
 use secrecy::ExposeSecret;
-use zeroize::Zeroizing;
 
 use crate::{
     failure::{Code, Failure, OrFail},
     passwd::Identity as User,
+    secret_env::SecretEnv,
     sys::vsock,
 };
 
@@ -30,11 +24,12 @@ const TOTAL: Duration = Duration::from_secs(30);
 /// Longest secret taken, in bytes.
 const LIMIT: usize = 4 * 1024 * 1024;
 
-/// Gets every secret of the spec and puts it in its place. Gives NAME=value for those that go into the environment.
+/// Gets every secret of the spec and puts it in its place. Gives those that go into the environment.
 /// `attested` is called when the broker has admitted this guest.
 ///
 /// # Errors
-/// `kbs-unreachable`, `kbs-pin-mismatch`, `not-released`; all name the broker's address.
+/// `kbs-unreachable`, `kbs-pin-mismatch`, `not-released`; all name the broker's address. `secret-unusable` for a value that
+/// cannot go where the spec wants it.
 pub async fn fetch_all(
     spec: &WorkloadSpec,
     identity: &Identity,
@@ -42,31 +37,26 @@ pub async fn fetch_all(
     folder: &Path,
     user: &User,
     attested: impl FnOnce(),
-) -> Result<Vec<String>, Failure> {
-    let Some(kbs) = &spec.kbs else { return Ok(Vec::new()) };
+) -> Result<SecretEnv, Failure> {
+    let Some(kbs) = &spec.kbs else { return Ok(SecretEnv::default()) };
     let fetch = async {
         let client = connect(spec, kbs, identity, attester).await?;
         attested();
-        let mut environment = Vec::new();
+        let mut environment = SecretEnv::default();
         for wanted in &spec.secrets {
-            let path: ResourcePath = wanted.from.parse().or_fail(Code::SpecInvalid, &wanted.from)?;
-            let secret = client.secret(&path).await.map_err(|error| failure(kbs, &wanted.from, &error))?;
+            let path = &wanted.from;
+            let secret = client.secret(path).await.map_err(|error| failure(kbs, path.as_str(), &error))?;
             let value = secret.value.expose_secret();
             if value.len() > LIMIT {
-                return Err(Failure::new(Code::Internal, format!("{path} is longer than {LIMIT} bytes")));
+                return Err(Failure::new(Code::SecretUnusable, format!("{path} is longer than {LIMIT} bytes")));
             }
             match &wanted.to {
                 SecretTarget::File(name) => {
                     write(folder, name, value, user).or_fail(Code::Internal, "write a secret")?;
                 }
-                SecretTarget::Env(name) => {
-                    let text = Zeroizing::new(String::from_utf8(value.clone()).unwrap_or_default());
-                    if text.is_empty() || text.contains('\0') {
-                        let detail = format!("{path} is not text, so it cannot go into the environment");
-                        return Err(Failure::new(Code::Internal, detail));
-                    }
-                    environment.push(format!("{name}={}", *text));
-                }
+                SecretTarget::Env(name) => environment
+                    .add(name, value)
+                    .map_err(|error| Failure::new(Code::SecretUnusable, format!("{path} {error}")))?,
             }
         }
         Ok(environment)
@@ -87,7 +77,7 @@ async fn connect(
     loop {
         let result = match relay().await {
             Ok(stream) => {
-                BrokerClient::connect(stream, identity, &spec.tenant, kbs.spki.clone(), attester.clone()).await
+                BrokerClient::connect(stream, identity, spec.tenant.as_str(), kbs.spki.clone(), attester.clone()).await
             }
             Err(error) => Err(ClientError::Unreachable { cause: error.to_string() }),
         };
@@ -112,29 +102,25 @@ fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {
         ClientError::Unreachable { .. } | ClientError::Protocol { .. } => Code::KbsUnreachable,
         _ => Code::Internal,
     };
-    Failure::new(code, format!("key broker {}, {what}: {error}", kbs.address))
+    let denial_id = match error {
+        ClientError::Refused { id, .. } => u64::from_str_radix(id, 16).unwrap_or(0),
+        _ => 0,
+    };
+    Failure { denial_id, ..Failure::new(code, format!("key broker {}, {what}: {error}", kbs.address)) }
 }
 
 /// Puts a value at `folder/name`: mode 0400 from the start, owned by `user`, never half-written.
 ///
 /// # Errors
 /// The kernel's.
-pub fn write(folder: &Path, name: &str, value: &[u8], user: &User) -> io::Result<()> {
-    let unfinished = folder.join(format!(".{name}")); // names of the spec do not start with a dot
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&unfinished)?;
-    fchown(&file, Some(user.uid), Some(user.gid))?;
-    file.write_all(value)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, folder.join(name))
+pub fn write(folder: &Path, name: &Name, value: &[u8], user: &User) -> io::Result<()> {
+    // A name does not start with a dot, so it never is one of the writer's own.
+    Writer::private().mode(0o400).owner(user.uid, user.gid).write(&folder.join(name.as_str()), value)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::{fs, os::unix::fs::MetadataExt};
 
     use super::*;
 
@@ -144,7 +130,7 @@ mod tests {
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let user = User { uid, gid, groups: vec![], home: "/".into() };
         for value in ["first", "second"] {
-            write(folder.path(), "token", value.as_bytes(), &user).unwrap();
+            write(folder.path(), &"token".parse().unwrap(), value.as_bytes(), &user).unwrap();
             let path = folder.path().join("token");
             assert_eq!(fs::read_to_string(&path).unwrap(), value);
             let metadata = fs::metadata(&path).unwrap();
@@ -157,9 +143,10 @@ mod tests {
     fn each_refusal_has_its_own_word_and_names_the_broker() {
         let kbs = KbsPin { address: "kbs.example:9000".into(), spki: vec![] };
         let of = |error| failure(&kbs, "kbs:///a/b/c", &error);
-        let refused = of(ClientError::Refused { code: "not-released".into(), id: "77".into() });
+        let refused = of(ClientError::Refused { code: "not-released".into(), id: "000000000000ab77".into() });
         assert_eq!(refused.code, Code::NotReleased);
-        assert!(refused.detail.contains("kbs.example:9000") && refused.detail.contains("77"));
+        assert!(refused.detail.contains("kbs.example:9000") && refused.detail.contains("ab77"));
+        assert_eq!(refused.denial_id, 0xab77, "the one thing of it that a TEE guest's host may know");
         let down = of(ClientError::Unreachable { cause: "reset".into() });
         assert_eq!(down.code, Code::KbsUnreachable);
         let found = coffer_verifier::abi::SpkiDigest::of(b"x");

@@ -1,12 +1,6 @@
 //! Starts a program through a helper and learns whether it became the program.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    os::fd::OwnedFd,
-    path::Path,
-    process::Stdio,
-};
+use std::{fs::File, io, os::fd::OwnedFd, path::Path, process::Stdio};
 
 use rustix::{
     fs::MemfdFlags,
@@ -19,8 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    container::{Orders, Report, STATUS_OURS, helper::STAGE},
+    container::{
+        Cause, Orders, Report,
+        helper::{STAGE, write_orders},
+    },
     reaper::Reaper,
+    secret_env::SecretEnv,
     sys::process::spawn_helper,
 };
 
@@ -37,25 +35,34 @@ pub struct Started {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {}", io::Error::from_raw_os_error(*errno))]
 pub struct StartError {
-    /// Docker's status: 125, 126 or 127.
-    pub status: i32,
+    /// Whose fault it is.
+    pub cause: Cause,
     /// What was being done.
     pub what: String,
     /// The kernel's error number.
     pub errno: i32,
 }
 
-/// Starts `orders` with these standard streams. `binary`: this program itself.
+impl StartError {
+    /// A failure of ours.
+    pub fn ours(what: &str, error: &io::Error) -> Self {
+        Self { cause: Cause::Ours, what: what.into(), errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+}
+
+/// Starts `orders` with these standard streams, `secrets` in the environment. `binary`: this program itself.
 ///
 /// # Errors
 /// [`StartError`]; nothing runs then.
-pub async fn start(binary: &Path, reaper: &Reaper, orders: &Orders, stdio: [Stdio; 3]) -> Result<Started, StartError> {
-    let ours = |what: &str, error: &io::Error| StartError {
-        status: STATUS_OURS,
-        what: what.into(),
-        errno: error.raw_os_error().unwrap_or(libc::EIO),
-    };
-    let memory = memory_file(orders).map_err(|error| ours("write orders", &error))?;
+pub async fn start(
+    binary: &Path,
+    reaper: &Reaper,
+    orders: &Orders,
+    secrets: &SecretEnv,
+    stdio: [Stdio; 3],
+) -> Result<Started, StartError> {
+    let ours = StartError::ours;
+    let memory = memory_file(orders, secrets).map_err(|error| ours("write orders", &error))?;
     let (ours_end, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| ours("make a pipe", &error.into()))?;
     let helper = reaper
         .start(|| spawn_helper(binary, STAGE, &memory, &theirs, stdio))
@@ -68,20 +75,19 @@ pub async fn start(binary: &Path, reaper: &Reaper, orders: &Orders, stdio: [Stdi
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(Report::Forked { pid }) => program = Some(pid),
-            Ok(Report::Failed { status, what, errno }) => return Err(StartError { status, what, errno }),
+            Ok(Report::Failed { cause, what, errno }) => return Err(StartError { cause, what, errno }),
             Err(_) => break,
         }
     }
     match program {
         Some(pid) => Ok(Started { pid, status: helper.status }),
-        None => Err(StartError { status: STATUS_OURS, what: "start a helper".into(), errno: libc::ECHILD }),
+        None => Err(StartError { cause: Cause::Ours, what: "start a helper".into(), errno: libc::ECHILD }),
     }
 }
 
-fn memory_file(orders: &Orders) -> io::Result<OwnedFd> {
+fn memory_file(orders: &Orders, secrets: &SecretEnv) -> io::Result<OwnedFd> {
     let mut file: File = rustix::fs::memfd_create("orders", MemfdFlags::CLOEXEC)?.into();
-    let text = zeroize::Zeroizing::new(serde_json::to_vec(orders)?);
-    file.write_all(&text)?;
+    write_orders(&mut file, orders, secrets)?;
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
     Ok(file.into())
 }

@@ -23,6 +23,7 @@ use crate::{
     log_ring::LogRing,
     passwd::{self, Identity, UserError},
     reaper::Reaper,
+    secret_env::SecretEnv,
     spawn::{StartError, Started, start},
 };
 
@@ -66,14 +67,13 @@ fn read_inside(root: &Path, path: &str) -> String {
     open().unwrap_or_default() // an image need not have one
 }
 
-/// What the workload runs: the spec's process, with `secrets` added to its environment.
-pub fn program(spec: &WorkloadSpec, identity: Identity, secrets: &[String]) -> Program {
+/// What the workload runs: the spec's process.
+pub fn program(spec: &WorkloadSpec, identity: Identity) -> Program {
     let process = &spec.process;
     let mut env = process.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOSTNAME=")) {
         env.insert(0, format!("HOSTNAME={}", process.hostname));
     }
-    env.extend_from_slice(secrets);
     Program { argv: process.argv.clone(), env, cwd: process.cwd.clone(), identity }
 }
 
@@ -105,22 +105,28 @@ pub async fn start_workload(
     reaper: &Reaper,
     spec: &WorkloadSpec,
     program: Program,
+    secrets: &SecretEnv,
     logs: &Arc<LogRing>,
 ) -> Result<Running, StartError> {
     let place = Place::New {
         root: places.root.clone(),
         secrets: places.secrets.clone(),
         agent: places.sockets.clone(),
-        hostname: spec.process.hostname.clone(),
+        hostname: spec.process.hostname.to_string(),
         tmpfs: spec.mounts.iter().map(|mount| (mount.path.clone(), mount.tmpfs_bytes)).collect(),
         volumes: places.volumes.clone(),
     };
     let (stdout, their_stdout) = output_pipe()?;
     let (stderr, their_stderr) = output_pipe()?;
     let stdio = [Stdio::null(), their_stdout.into(), their_stderr.into()];
-    let started =
-        start(&places.binary, reaper, &Orders { place, program, control_group: places.control_group.clone() }, stdio)
-            .await?;
+    let started = start(
+        &places.binary,
+        reaper,
+        &Orders { place, program, control_group: places.control_group.clone() },
+        secrets,
+        stdio,
+    )
+    .await?;
     let outputs = vec![
         tokio::spawn(keep(stdout, Stream::Stdout, logs.clone())),
         tokio::spawn(keep(stderr, Stream::Stderr, logs.clone())),
@@ -133,10 +139,9 @@ pub async fn start_workload(
 /// # Errors
 /// [`StartError`] with the kernel's reason.
 pub fn output_pipe() -> Result<(pipe::Receiver, OwnedFd), StartError> {
-    let failed = |errno| StartError { status: crate::container::STATUS_OURS, what: "make a pipe".into(), errno };
-    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.raw_os_error()))?;
-    let ours =
-        pipe::Receiver::from_owned_fd(ours).map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let (ours, theirs) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| StartError::ours("make a pipe", &error.into()))?;
+    let ours = pipe::Receiver::from_owned_fd(ours).map_err(|error| StartError::ours("make a pipe", &error))?;
     Ok((ours, theirs))
 }
 

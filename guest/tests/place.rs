@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -10,15 +10,17 @@ use std::{
 };
 
 use coffer_guest::{
-    container::{Orders, Place, Program},
+    container::{Bind, Cause, Orders, Place, Program},
     passwd::Identity,
     reaper::Reaper,
+    secret_env::SecretEnv,
     spawn::{StartError, Started, start},
     workload::output_pipe,
 };
 use tokio::io::AsyncReadExt;
 
 const BUSYBOX: &str = "/bin/busybox";
+const BINARY: &str = env!("CARGO_BIN_EXE_coffer-init");
 
 struct World {
     folder: tempfile::TempDir,
@@ -74,19 +76,20 @@ impl World {
     async fn start(&self, place: Place, uid: u32, argv: &[&str], stdio: [Stdio; 3]) -> Result<Started, StartError> {
         let identity = Identity { uid, gid: uid, groups: vec![], home: "/".into() };
         let argv = argv.iter().map(ToString::to_string).collect();
-        let program = Program { argv, env: vec!["TOKEN=in-env".into()], cwd: "/work".into(), identity };
-        let binary = Path::new(env!("CARGO_BIN_EXE_coffer-init"));
-        start(binary, &self.reaper, &Orders { place, program, control_group: None }, stdio).await
+        let program = Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity };
+        let mut secrets = SecretEnv::default();
+        secrets.add(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
+        start(Path::new(BINARY), &self.reaper, &Orders { place, program, control_group: None }, &secrets, stdio).await
     }
 }
 
 #[tokio::test]
 async fn the_workload_sees_its_own_world_and_its_status_comes_back() {
     let Some(world) = World::new() else { return };
-    let script = "hostname; echo $$ $TOKEN; cat /run/secrets/token; echo; ls /dev; exit 7";
+    let script = "hostname; echo $$ $TOKEN $PLAIN; cat /run/secrets/token; echo; ls /dev; exit 7";
     let (status, output) = world.run(world.place(), 0, &["sh", "-c", script]).await.unwrap();
     let lines: Vec<&str> = output.lines().collect();
-    assert_eq!((status, &lines[..3]), (7, &["boxed", "1 in-env", "hush"][..]), "{output}");
+    assert_eq!((status, &lines[..3]), (7, &["boxed", "1 in-env plain", "hush"][..]), "{output}");
     assert_eq!(
         lines[3..],
         ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
@@ -125,11 +128,81 @@ async fn another_user_has_no_capabilities() {
 }
 
 #[tokio::test]
-async fn programs_that_do_not_start_have_dockers_status() {
+async fn programs_that_do_not_start_have_dockers_status_and_their_true_cause() {
     let Some(world) = World::new() else { return };
-    assert_eq!(world.run(world.place(), 0, &["absent"]).await.unwrap_err().status, 127);
-    assert_eq!(world.run(world.place(), 0, &["/bin/absent"]).await.unwrap_err().status, 127);
-    assert_eq!(world.run(world.place(), 0, &["/bin/plain"]).await.unwrap_err().status, 126);
+    let bin = world.folder.path().join("root/bin");
+    let script = |name: &str, text: &str| {
+        fs::write(bin.join(name), text).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    script("lost", "#!/opt/nosuch -x\n");
+    script("windows", "#!/bin/sh\r\necho hello\r\n");
+    for (program, cause, status, words) in [
+        ("absent", Cause::NotFound, 127, "start absent"),
+        ("/bin/absent", Cause::NotFound, 127, "start /bin/absent"),
+        ("/bin/plain", Cause::NotExecutable, 126, "start /bin/plain"),
+        ("lost", Cause::Interpreter, 127, "\"/opt/nosuch\""),
+        ("/bin/windows", Cause::Interpreter, 127, "CRLF"),
+    ] {
+        let error = world.run(world.place(), 0, &[program]).await.unwrap_err();
+        assert_eq!((error.cause, error.cause.status()), (cause, status), "{program}: {error}");
+        assert!(error.to_string().contains(words), "{program}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_on_etc_or_on_a_file_there_is_what_the_workload_sees() {
+    let Some(world) = World::new() else { return };
+    let volume = world.folder.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("hosts"), "10.0.0.1 owner\n").unwrap();
+    for (from, to) in [(volume.clone(), "/etc"), (volume.join("hosts"), "/etc/hosts")] {
+        let Place::New { root, secrets, agent, hostname, tmpfs, .. } = world.place() else { unreachable!() };
+        let volumes = vec![Bind { from, to: to.into() }];
+        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes };
+        let (status, output) = world.run(place, 0, &["cat", "/etc/hosts"]).await.unwrap();
+        assert_eq!((status, output.as_str()), (0, "10.0.0.1 owner\n"), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_workload_cannot_start_the_agents_own_file() {
+    let Some(world) = World::new() else { return };
+    let script = world.folder.path().join("root/bin/again");
+    fs::write(&script, "#!/proc/self/exe start-program\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let error = world.run(world.place(), 0, &["again"]).await.unwrap_err();
+    assert_eq!((error.cause, error.errno), (Cause::NotExecutable, libc::EACCES), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_changes_the_agents_own_file_through_a_helper() {
+    let Some(world) = World::new() else { return };
+    let mode = || fs::metadata(BINARY).unwrap().permissions().mode();
+    let before = mode();
+    let stdio = || [Stdio::null(), Stdio::null(), Stdio::null()];
+    let sleeper = world.start(world.place(), 0, &["sleep", "1000"], stdio()).await.unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", sleeper.pid)).unwrap();
+    let helper: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    let exe = format!("/proc/{helper}/exe");
+    assert_eq!(
+        fs::metadata(&exe).unwrap().ino(),
+        fs::metadata(BINARY).unwrap().ino(),
+        "the helper waits for its program"
+    );
+    // With every right of root on this machine, which no workload has.
+    let descriptor = fs::File::open(&exe).unwrap();
+    let changed = descriptor.set_permissions(fs::Permissions::from_mode(0o000));
+    let after = mode();
+    if after != before {
+        fs::set_permissions(BINARY, fs::Permissions::from_mode(before)).unwrap();
+    }
+    coffer_guest::sys::process::signal(sleeper.pid, libc::SIGKILL).unwrap();
+    assert_eq!(changed.unwrap_err().raw_os_error(), Some(libc::EROFS));
+    assert_eq!(after, before);
+    assert!(fs::OpenOptions::new().write(true).open(&exe).is_err());
+    assert!(std::process::Command::new(&exe).status().is_err(), "nor does it run again from there");
+    assert_eq!(world.run(world.place(), 0, &["sh", "-c", "exit 4"]).await.unwrap().0, 4, "the next start works");
 }
 
 #[tokio::test]
@@ -141,7 +214,7 @@ async fn a_program_beside_the_workload_shares_its_world_and_ends_with_it() {
     let (status, output) =
         world.run(beside(), 0, &["sh", "-c", "hostname; cat /proc/1/cmdline; exit 3"]).await.unwrap();
     assert_eq!((status, output.as_str()), (3, "boxed\nsleep\x001000\x00"));
-    assert_eq!(world.run(beside(), 0, &["absent"]).await.unwrap_err().status, 127);
+    assert_eq!(world.run(beside(), 0, &["absent"]).await.unwrap_err().cause, Cause::NotFound);
 
     let companion = world.start(beside(), 0, &["sleep", "1000"], stdio()).await.unwrap();
     coffer_guest::sys::process::signal(workload.pid, libc::SIGKILL).unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coffer_guest_proto::control_client::ControlClient;
 use coffer_guest_proto::exec_client::ExecClient;
-use coffer_guest_proto::{StopRequest, ports};
+use coffer_guest_proto::{StopRequest, ports, refusal_word};
 use coffer_rim::{Class, Failure, chain};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -49,22 +49,36 @@ pub async fn exec(folder: &Path) -> Result<ExecClient<Channel>, Failure> {
 /// Class `unreachable`, or `refused` if the spec does not let the host ask.
 pub async fn stop(folder: &Path, grace_seconds: u32) -> Result<(), Failure> {
     let mut control = control(folder).await?;
-    control.stop(StopRequest { grace_seconds }).await.map(drop).map_err(|status| of_status(&status))
+    control.stop(StopRequest { grace_seconds }).await.map(drop).map_err(|status| of_plain_status(&status))
 }
 
-/// What a refusal of the agent means here.
+/// What a refusal means that came over a plain port, where whoever is inside could say anything: words of the agent's list
+/// are repeated, sentences are not.
+pub fn of_plain_status(status: &tonic::Status) -> Failure {
+    let words = match refusal_word(status.message()) {
+        Some(word) => format!("the guest's agent refused: {word}"),
+        None => format!("the guest's agent answered {:?}", status.code()),
+    };
+    Failure::new(class_of(status), words)
+}
+
+/// What a refusal of an agent that has proved itself means.
 pub fn of_status(status: &tonic::Status) -> Failure {
+    let word = printable(status.message());
+    let words = if word.is_empty() { format!("the guest's agent answered {:?}", status.code()) } else { word };
+    Failure::new(class_of(status), words)
+}
+
+fn class_of(status: &tonic::Status) -> Class {
     use tonic::Code;
-    let class = match status.code() {
+    match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => Class::Refused,
         Code::NotFound => Class::NotFound,
         Code::InvalidArgument => Class::Usage,
         Code::FailedPrecondition => Class::Config,
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Class::Unreachable,
         _ => Class::Internal,
-    };
-    let word = printable(status.message());
-    Failure::new(class, if word.is_empty() { format!("the guest's agent answered {:?}", status.code()) } else { word })
+    }
 }
 
 /// Text of a guest made fit for a terminal: printable characters only, and not too many.
@@ -80,6 +94,20 @@ mod tests {
     fn guest_text_cannot_drive_the_terminal() {
         assert_eq!(printable("\u{1b}[2Jhello\nthere\u{7}"), "[2Jhello there");
         assert_eq!(printable(&"x".repeat(10_000)).len(), 400);
+    }
+
+    #[test]
+    fn what_comes_over_a_plain_port_is_a_word_of_the_list_or_not_shown() {
+        let refused = of_plain_status(&tonic::Status::permission_denied("host-may-not:stop"));
+        assert_eq!(
+            (refused.class, refused.message.as_str()),
+            (Class::Refused, "the guest's agent refused: host-may-not:stop")
+        );
+        let leak = of_plain_status(&tonic::Status::permission_denied("host-may-not:stop, and the password is hunter2"));
+        assert_eq!(
+            (leak.class, leak.message.as_str()),
+            (Class::Refused, "the guest's agent answered PermissionDenied")
+        );
     }
 
     #[test]

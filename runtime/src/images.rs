@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use coffer_image::{Digest, Freed, Image, ImageError, Store, VerityTable};
 use coffer_rim::failure::DISK_FULL;
 use coffer_rim::{Class, Failure, Foreign};
+use coffer_spec::ConfigDigest;
 
 use crate::home::Home;
 use crate::id::BoxId;
@@ -42,7 +43,7 @@ pub fn defaults(image: &Image) -> ImageDefaults {
     let config = &image.config;
     ImageDefaults {
         reference: image.reference.clone(),
-        config_digest: image.config_digest.to_string(),
+        config_digest: ConfigDigest::new(*image.config_digest.as_bytes()),
         entrypoint: config.entrypoint.clone(),
         cmd: config.cmd.clone(),
         env: config.env.clone(),

@@ -12,7 +12,7 @@ use std::{
 
 use coffer_guest_proto::ports;
 use coffer_ratls::{
-    Appraiser, AttestedConnection, ConnectError, Identity, IdentityError, Purpose, Refusal, connect_and_verify,
+    Appraiser, AttestedConnection, ConnectError, Identity, IdentityError, Lapsed, Purpose, Refusal, connect_and_verify,
 };
 use coffer_rim::{Class, Failure};
 use coffer_verifier::{
@@ -185,6 +185,16 @@ pub async fn connect(
 ) -> Result<OwnerConnection, OwnerError> {
     let stream = hybrid::connect(folder, ports::RA_TLS).await?;
     Ok(connect_and_verify(stream, identity, Purpose::Control, appraiser).await?)
+}
+
+/// What it means that a call ended because the guest, challenged again, did not prove itself once more.
+pub fn lapsed(lapsed: &Lapsed) -> Failure {
+    let class = match &lapsed.0 {
+        ConnectError::Rejected(_) => Class::NotAuthentic,
+        _ => Class::Unreachable,
+    };
+    Failure::caused(class, lapsed)
+        .hint("nothing from the guest is believed after this; `coffer attest` shows its evidence")
 }
 
 #[cfg(test)]

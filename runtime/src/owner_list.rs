@@ -2,23 +2,21 @@
 
 use coffer_ratls::certificate_spki;
 use coffer_rim::{Class, Failure};
-use coffer_spec::{Capability, Owner};
+use coffer_spec::{Owner, OwnerMay};
 use coffer_verifier::abi::SpkiDigest;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-/// Everything an owner may do.
-pub const ALL: [Capability; 4] = [Capability::Exec, Capability::Inject, Capability::Unseal, Capability::Logs];
-
-/// Reads `PUBKEY.pem[=may,may]`: a public key or certificate, and what its owner may do; without a list, everything.
+/// Reads `PUBKEY.pem[=may,may]`: a public key or certificate, and what its owner may do; without a list, everything;
+/// `none`: what comes with being listed.
 ///
 /// # Errors
-/// Class `usage` for a word that is no capability, `config` for a file that is no key.
+/// Class `usage` for a list that is no set of acts, `config` for a file that is no key.
 pub fn parse(text: &str) -> Result<Owner, Failure> {
     let (path, may) = match text.rsplit_once('=') {
-        Some((path, list)) => (path, capabilities(list)?),
-        None => (text, ALL.to_vec()),
+        Some((path, list)) => (path, acts(list)?),
+        None => (text, OwnerMay::all()),
     };
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::caused(Class::Config, &error).while_doing(format!("cannot read owner key {path}")))?;
@@ -29,19 +27,8 @@ pub fn parse(text: &str) -> Result<Owner, Failure> {
     Ok(Owner { key, may })
 }
 
-fn capabilities(list: &str) -> Result<Vec<Capability>, Failure> {
-    let one = |word: &str| match word {
-        "exec" => Ok(Capability::Exec),
-        "inject" => Ok(Capability::Inject),
-        "unseal" => Ok(Capability::Unseal),
-        "logs" => Ok(Capability::Logs),
-        _ => Err(Failure::new(Class::Usage, format!("{word:?} is nothing an owner may do"))
-            .hint("an owner may exec, inject, unseal and logs")),
-    };
-    let mut all = list.split(',').filter(|word| !word.is_empty()).map(one).collect::<Result<Vec<_>, _>>()?;
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
+fn acts(list: &str) -> Result<OwnerMay, Failure> {
+    OwnerMay::parse(list).map_err(|error| Failure::caused(Class::Usage, &error).while_doing("--owner"))
 }
 
 /// SHA-256 of the public key in a PEM file.
@@ -65,18 +52,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let identity = crate::owner_access::init(&dir.path().join("owner")).unwrap();
         let certificate = dir.path().join("owner/cert.pem");
-        let owner = parse(&format!("{}=logs,exec,logs", certificate.display())).unwrap();
-        assert_eq!((owner.key, owner.may), (identity.spki(), vec![Capability::Exec, Capability::Logs]));
-        assert_eq!(parse(&certificate.display().to_string()).unwrap().may, ALL);
+        let owner = parse(&format!("{}=logs,exec", certificate.display())).unwrap();
+        assert_eq!((owner.key, owner.may), (identity.spki(), OwnerMay::parse("exec,logs").unwrap()));
+        assert_eq!(parse(&certificate.display().to_string()).unwrap().may, OwnerMay::all());
     }
 
     #[test]
-    fn what_is_no_key_or_capability_is_refused() {
+    fn what_is_no_key_or_set_of_acts_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("not.pem");
         std::fs::write(&file, "hello").unwrap();
         assert_eq!(parse(&file.display().to_string()).unwrap_err().class, Class::Config);
-        assert_eq!(parse("x.pem=everything").unwrap_err().class, Class::Usage);
+        for list in ["everything", "", "exec,exec", "none,exec", "stop"] {
+            assert_eq!(parse(&format!("x.pem={list}")).unwrap_err().class, Class::Usage, "{list}");
+        }
         assert_eq!(parse("/nowhere.pem").unwrap_err().class, Class::Config);
     }
 }

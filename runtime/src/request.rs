@@ -4,18 +4,18 @@
 //! Nothing in a spec depends on the box, its id or its name.
 
 use coffer_spec::{
-    Document, Floors, HostMay, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SecretTarget, SecretWanted,
-    SpecError, Tee, VerityTable, Volume, WorkloadSpec,
+    Act, ConfigDigest, Document, Floors, HostMay, Image, KbsPin, Mount, Name, Owner, Process, Root, Scratch,
+    SecretTarget, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
 /// What the image says about its process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageDefaults {
     /// Reference as the user wrote it, completed with registry and tag.
     pub reference: String,
-    /// `sha256:…` of the configuration.
-    pub config_digest: String,
+    /// Of the configuration.
+    pub config_digest: ConfigDigest,
     /// ENTRYPOINT.
     pub entrypoint: Vec<String>,
     /// CMD.
@@ -36,7 +36,7 @@ pub struct Wishes {
     /// Secure processor.
     pub tee: Tee,
     /// Tenant at the key broker.
-    pub tenant: String,
+    pub tenant: Tenant,
     /// Words after the image.
     pub args: Vec<String>,
     /// Replaces ENTRYPOINT, and drops CMD.
@@ -50,7 +50,7 @@ pub struct Wishes {
     /// Replaces STOPSIGNAL.
     pub stop_signal: Option<String>,
     /// Host name inside.
-    pub hostname: String,
+    pub hostname: Name,
     /// tmpfs mounts.
     pub mounts: Vec<Mount>,
     /// Snapshots of host folders and files.
@@ -58,9 +58,9 @@ pub struct Wishes {
     /// The writable layer.
     pub scratch: Scratch,
     /// Replaces the default of the mode.
-    pub host_may: Option<Vec<HostMay>>,
+    pub host_may: Option<HostMay>,
     /// Names that may be injected.
-    pub inject: Vec<String>,
+    pub inject: Vec<Name>,
     /// Key broker.
     pub kbs: Option<KbsPin>,
     /// Secrets to fetch.
@@ -87,10 +87,10 @@ pub enum RequestError {
 }
 
 /// What the host may do unless the user says otherwise: in TEE mode nothing that shows the workload.
-pub fn default_host_may(tee: Tee) -> Vec<HostMay> {
+pub fn default_host_may(tee: Tee) -> HostMay {
     match tee {
-        Tee::None => vec![HostMay::Stop, HostMay::Stats, HostMay::Logs, HostMay::Exec],
-        Tee::Snp | Tee::Simulated => vec![HostMay::Stop, HostMay::Stats],
+        Tee::None => HostMay::all(),
+        Tee::Snp | Tee::Simulated => HostMay::of(&[Act::Stop, Act::Stats]).unwrap_or(HostMay::none()),
     }
 }
 
@@ -112,9 +112,9 @@ pub fn document(image: &ImageDefaults, verity: VerityTable, wishes: &Wishes) -> 
         version: 1,
         tenant: wishes.tenant.clone(),
         tee: wishes.tee,
-        host_may: wishes.host_may.clone().unwrap_or_else(|| default_host_may(wishes.tee)),
+        host_may: wishes.host_may.unwrap_or_else(|| default_host_may(wishes.tee)),
         inject: wishes.inject.clone(),
-        image: Image { reference: image.reference.clone(), config_digest: image.config_digest.clone() },
+        image: Image { reference: image.reference.clone(), config_digest: image.config_digest },
         root: Root { verity, scratch: wishes.scratch },
         process: Process {
             argv,
@@ -207,10 +207,10 @@ pub fn bytes(text: &str) -> Option<u64> {
 pub fn secret_wanted(text: &str) -> Option<SecretWanted> {
     let (from, to) = text.rsplit_once('=')?;
     let to = match to.strip_prefix("env:") {
-        Some(name) => SecretTarget::Env(name.into()),
-        None => SecretTarget::File(to.into()),
+        Some(name) => SecretTarget::Env(name.parse().ok()?),
+        None => SecretTarget::File(to.parse().ok()?),
     };
-    Some(SecretWanted { from: from.into(), to })
+    Some(SecretWanted { from: from.parse().ok()?, to })
 }
 
 /// `/path`, or `/path:size=64m`.

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-simulator", &["coffer-verifier"]),
     ("coffer-policies", &["coffer-verifier"]),
     ("coffer-ratls", &["coffer-verifier"]),
-    ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls"]),
+    ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec"]),
     (
         "coffer-guest",
         &[
@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coffer-seal",
             "coffer-guest-proto",
             "coffer-kbs-client",
+            "coffer-rim",
         ],
     ),
     ("coffer-kbs", &["coffer-verifier", "coffer-ratls", "coffer-kbs-client", "coffer-policies", "coffer-spec"]),

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use crate::{Event, Phase};
+use crate::Event;
 
 /// Longest encoded event in bytes; a longer length prefix is refused before anything is read or allocated.
 pub const LIMIT: usize = 16 * 1024;
@@ -66,28 +66,25 @@ impl EventReader {
     }
 }
 
-/// The fixed word of a phase, as it stands on the console and in `--json`.
-pub const fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Unspecified => "unknown",
-        Phase::Booted => "booted",
-        Phase::SpecChecked => "spec-checked",
-        Phase::RootReady => "root-ready",
-        Phase::AgentReady => "agent-ready",
-        Phase::Attested => "attested",
-        Phase::SecretsReady => "secrets-ready",
-        Phase::Running => "running",
-        Phase::Exited => "exited",
-        Phase::Failed => "failed",
-    }
+/// The fixed word of a phase.
+pub const fn phase_word(phase: crate::Phase) -> &'static str {
+    phase.word()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Phase;
 
     fn event(detail: &str) -> Event {
-        Event { phase: Phase::Failed.into(), since_boot_us: 7, exit_status: 0, code: "x".into(), detail: detail.into() }
+        Event {
+            phase: Phase::Failed.into(),
+            since_boot_us: 7,
+            exit_status: 0,
+            code: "x".into(),
+            detail: detail.into(),
+            errno: 0,
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The agent's control protocol: protobuf, gRPC and vsock port numbers.
 //!
-//! The generated messages are at the root of the crate; [`ports`] says where they travel and [`event`] how the guest
-//! tells the host its state.
+//! The generated messages are at the root of the crate; [`ports`] says where they travel [`event`] how the guest tells
+//! the host its state, and [`Told`] what the host may use of it.
 //! Trusts: nothing. What comes out of a frame is as believable as the line it came over.
 #![forbid(unsafe_code)]
 
@@ -12,5 +12,7 @@ mod generated {
 
 pub mod event;
 pub mod ports;
+mod vocabulary;
 
 pub use generated::*;
+pub use vocabulary::{FailureCode, REFUSALS, Speech, Told, ToldFailure, refusal_word};

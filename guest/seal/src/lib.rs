@@ -3,6 +3,23 @@
 //! Bytes in, bytes out: the caller brings the key its secure processor derived and 32 random bytes of salt.
 //! To seal: [`refuse_unsafe`] on the guest's own report, the key of [`key_request`] for its COMMITTED_TCB, [`seal`].
 //! To open: [`Header::peek`], [`check_floor`], [`refuse_unsafe`], the key of the header's TCB, [`unseal`].
+//!
+//! ```
+//! use coffer_seal::{Header, SealError, SealPolicy, seal, unseal};
+//! use coffer_verifier::abi::DerivedKey;
+//!
+//! // What the secure processor answers to `key_request(tcb)`, and 32 bytes from the kernel's random source.
+//! let (key, tcb, salt) = (DerivedKey::new([7; 32]), 0x0201_0000_0000_0304, [9; 32]);
+//! let header = Header::new(SealPolicy::available("measurement-and-chip")?, true, tcb, b"backup", salt);
+//! let sealed = seal(&key, &header, b"backup", b"state")?;
+//!
+//! assert_eq!(Header::peek(&sealed)?.tcb, tcb, "ask for the key of this TCB to open it");
+//! assert_eq!(*unseal(&key, b"backup", &sealed)?, b"state");
+//! assert_eq!(unseal(&key, b"another context", &sealed).unwrap_err(), SealError::Closed);
+//! let other_chip = DerivedKey::new([8; 32]);
+//! assert_eq!(unseal(&other_chip, b"backup", &sealed).unwrap_err(), SealError::Closed);
+//! # Ok::<(), SealError>(())
+//! ```
 //! Trusts: the key. A sealed file is hostile until its last chunk has opened; nothing of it is handed out before.
 //! Never: uses public report fields as key material, pads or cuts, opens a file whose policy or counter it
 //! cannot honour, promises that an older file is not put back.

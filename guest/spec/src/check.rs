@@ -1,17 +1,21 @@
 //! What a spec may hold beyond the types of its fields: each rule names the field, what stands there and what may.
+//!
+//! Three ideas run through it: empty is not absent, a list that contradicts itself is no choice, and one place has one source.
 
 use core::fmt::Debug;
+use std::collections::BTreeSet;
 
 use crate::{
-    KbsPin, Mount, Process, Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume,
-    WorkloadSpec,
+    KbsPin, Mount, Process, Scratch, SecretTarget, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec,
+    digest::is_hex,
 };
 
 /// Checks every field that has rules.
 pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     ensure(spec.version == 1, "version", &spec.version, "1")?;
-    ensure(is_name(&spec.tenant), "tenant", &spec.tenant, NAME_RULE)?;
     process(&spec.process)?;
+    let reference = &spec.image.reference;
+    ensure(is_line(reference) && !reference.is_empty(), "image.reference", reference, "an image's name")?;
     let root = [
         "root.verity.algorithm",
         "root.verity.block_size",
@@ -22,21 +26,38 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     ];
     verity(&spec.root.verity, root)?;
     scratch(&spec.root.scratch)?;
-    secrets(spec)?;
-    if let Some(bad) = spec.inject.iter().find(|name| !is_name(name)) {
-        return refuse("inject", bad, NAME_RULE);
+    if let Some(pin) = &spec.kbs {
+        broker(pin)?;
     }
+    secrets(spec)?;
+    owners(spec)?;
     places(&spec.mounts, &spec.volumes)?;
+    if let Some(bad) = spec.audiences.iter().find(|audience| audience.is_empty() || !is_line(audience)) {
+        return refuse("audiences", bad, "a name that is not empty");
+    }
+    once("audiences", spec.audiences.iter(), "each audience once")?;
     floors(spec)
 }
 
 fn process(process: &Process) -> Result<(), SpecError> {
     let program = process.argv.first().is_some_and(|program| !program.is_empty());
     ensure(program, "process.argv", &process.argv, "at least a program")?;
-    if let Some(bad) = process.env.iter().find(|entry| entry.find('=').is_none_or(|at| at == 0)) {
-        return refuse("process.env", bad, "NAME=value");
+    if let Some(bad) = process.argv.iter().find(|word| !fits_exec(word)) {
+        return refuse("process.argv", &beginning(bad), EXEC_RULE);
     }
-    ensure(process.cwd.starts_with('/'), "process.cwd", &process.cwd, "an absolute path")?;
+    if let Some(bad) = process.env.iter().find(|entry| entry.find('=').is_none_or(|at| at == 0)) {
+        return refuse("process.env", &beginning(bad), "NAME=value");
+    }
+    if let Some(bad) = process.env.iter().find(|entry| !fits_exec(entry)) {
+        return refuse("process.env", &beginning(bad), EXEC_RULE);
+    }
+    once("process.env", process.env.iter().map(|entry| env_name(entry)), "each name once")?;
+    let cwd = process.cwd.starts_with('/') && process.cwd.len() <= PATH_MOST && !process.cwd.contains('\0');
+    ensure(cwd, "process.cwd", &process.cwd, "an absolute path")?;
+    let mut user = process.user.split(':');
+    let named = |part: Option<&str>| part.is_none_or(|part| !part.is_empty() && is_line(part));
+    let whole = user.next().is_some_and(|part| named(Some(part))) && named(user.next()) && user.next().is_none();
+    ensure(whole, "process.user", &process.user, "user or user:group, names or numbers")?;
     ensure((1..=64).contains(&process.stop_signal), "process.stop_signal", &process.stop_signal, "1 to 64")
 }
 
@@ -66,6 +87,15 @@ fn scratch(scratch: &Scratch) -> Result<(), SpecError> {
     }
 }
 
+fn broker(pin: &KbsPin) -> Result<(), SpecError> {
+    let place = pin.address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && is_line(host) && !host.contains(' ') && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    ensure(place, "kbs.address", &pin.address, "host:port")?;
+    ensure((1..=2).contains(&pin.spki.len()), "kbs.spki", &pin.spki.len(), "one or two pins")?;
+    once("kbs.spki", pin.spki.iter(), "a current pin and another one")
+}
+
 fn secrets(spec: &WorkloadSpec) -> Result<(), SpecError> {
     if spec.tee == Tee::None && (spec.kbs.is_some() || !spec.secrets.is_empty()) {
         return refuse("tee", &spec.tee, "snp or simulated, where a key broker or secrets are named");
@@ -73,26 +103,51 @@ fn secrets(spec: &WorkloadSpec) -> Result<(), SpecError> {
     if !spec.secrets.is_empty() && spec.kbs.is_none() {
         return refuse("kbs", &"absent", "a key broker, where secrets are named");
     }
-    if let Some(KbsPin { spki, .. }) = &spec.kbs {
-        ensure((1..=2).contains(&spki.len()), "kbs.spki", &spki.len(), "one or two pins")?;
+    let files = spec.secrets.iter().filter_map(|wanted| match &wanted.to {
+        SecretTarget::File(name) => Some(name),
+        SecretTarget::Env(_) => None,
+    });
+    once("secrets.to.file", files.clone(), "each file once")?;
+    once("inject", spec.inject.iter(), "each name once")?;
+    // An owner who injects must not be able to replace what the broker released.
+    let broker: BTreeSet<_> = files.collect();
+    if let Some(both) = spec.inject.iter().find(|name| broker.contains(name)) {
+        return refuse("inject", &both.as_str(), "no file that a secret of the key broker goes to");
     }
-    for SecretWanted { from, to } in &spec.secrets {
-        ensure(is_secret_path(from), "secrets.from", from, "kbs:///repository/type/tag")?;
-        let (SecretTarget::File(name) | SecretTarget::Env(name)) = to;
-        ensure(is_name(name), "secrets.to", name, NAME_RULE)?;
+    let set: BTreeSet<_> = spec.process.env.iter().map(|entry| env_name(entry)).collect();
+    let variables = spec.secrets.iter().filter_map(|wanted| match &wanted.to {
+        SecretTarget::Env(name) => Some(name.as_str()),
+        SecretTarget::File(_) => None,
+    });
+    once("secrets.to.env", variables.clone(), "each variable once")?;
+    match variables.clone().find(|name| set.contains(name)) {
+        Some(both) => refuse("secrets.to.env", &both, "no variable that process.env sets"),
+        None => Ok(()),
     }
-    let mut targets: Vec<_> = spec.secrets.iter().map(|wanted| format!("{:?}", wanted.to)).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    ensure(targets.len() == spec.secrets.len(), "secrets.to", &"the same place twice", "each place once")
+}
+
+fn owners(spec: &WorkloadSpec) -> Result<(), SpecError> {
+    once("owners.key", spec.owners.iter().map(|owner| owner.key), "each key once")?;
+    // Owners come over RA-TLS, which needs evidence.
+    let reachable = spec.tee != Tee::None;
+    ensure(reachable || spec.owners.is_empty(), "owners", &"owners", "none without a TEE")?;
+    ensure(reachable || spec.inject.is_empty(), "inject", &"names", "none without a TEE: nobody could inject")
 }
 
 /// Mount points: absolute, plain, and none twice, so that their order decides nothing.
 fn places(mounts: &[Mount], volumes: &[Volume]) -> Result<(), SpecError> {
     let most = volumes.len() <= Volume::MOST;
-    ensure(most, "volumes", &format!("{} volumes", volumes.len()), "at most 4 volumes")?;
+    ensure(
+        most,
+        "volumes",
+        &format!("{} volumes where {} fit", volumes.len(), Volume::MOST),
+        "what a machine has disks for",
+    )?;
     for mount in mounts {
         ensure(is_mount_point(&mount.path), "mounts.path", &mount.path, MOUNT_POINT_RULE)?;
+        ensure(!is_platforms(&mount.path), "mounts.path", &mount.path, PLATFORM_RULE)?;
+        // To the kernel a size of 0 is no limit.
+        ensure(mount.tmpfs_bytes > 0, "mounts.tmpfs_bytes", &mount.tmpfs_bytes, "more than 0")?;
     }
     let names = [
         "volumes.verity.algorithm",
@@ -104,18 +159,19 @@ fn places(mounts: &[Mount], volumes: &[Volume]) -> Result<(), SpecError> {
     ];
     for volume in volumes {
         ensure(is_mount_point(&volume.path), "volumes.path", &volume.path, MOUNT_POINT_RULE)?;
-        // Ours are mounted last, and a volume there would be hidden, or hide them.
-        let ours = ["/proc", "/sys", "/dev", "/run/secrets", "/run/coffer"];
-        let free = !ours.iter().any(|own| volume.path == *own || volume.path.starts_with(&format!("{own}/")));
-        ensure(free, "volumes.path", &volume.path, "none of the guest's own folders")?;
+        ensure(!is_platforms(&volume.path), "volumes.path", &volume.path, PLATFORM_RULE)?;
+        // A read-only folder above has no room for them.
+        let above = PLATFORMS.iter().any(|own| own.starts_with(&format!("{}/", volume.path)));
+        ensure(
+            !above,
+            "volumes.path",
+            &volume.path,
+            "not above a folder of the guest's own (/run/secrets, /run/coffer)",
+        )?;
         verity(&volume.verity, names)?;
     }
-    let mut paths: Vec<_> = mounts.iter().map(|mount| &mount.path).chain(volumes.iter().map(|it| &it.path)).collect();
-    paths.sort_unstable();
-    match paths.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(twice) => refuse("mounts.path and volumes.path", twice[0], "each path once"),
-        None => Ok(()),
-    }
+    let paths = mounts.iter().map(|mount| &mount.path).chain(volumes.iter().map(|volume| &volume.path));
+    once("mounts.path and volumes.path", paths, "each path once")
 }
 
 fn floors(spec: &WorkloadSpec) -> Result<(), SpecError> {
@@ -123,8 +179,7 @@ fn floors(spec: &WorkloadSpec) -> Result<(), SpecError> {
     let tcb = min_tcb.is_empty() || min_tcb.len() == 16 && is_hex(min_tcb);
     ensure(tcb, "floors.seal.min_tcb", min_tcb, "16 lower-case hex digits or nothing")?;
     let Some(SvnFloor { id_key_digest, .. }) = &spec.floors.svn else { return Ok(()) };
-    let digest = id_key_digest.len() == 96 && is_hex(id_key_digest) && id_key_digest.bytes().any(|digit| digit != b'0');
-    ensure(digest, "floors.svn.id_key_digest", id_key_digest, "96 lower-case hex digits, not all zero")?;
+    ensure(!id_key_digest.is_zero(), "floors.svn.id_key_digest", id_key_digest, "a digest that is not all zero")?;
     // Without a secure processor there is no report that could say so.
     ensure(spec.tee != Tee::None, "floors.svn", &"a floor", "none without a TEE")
 }
@@ -137,30 +192,57 @@ fn refuse(field: &'static str, found: &dyn Debug, expected: &'static str) -> Res
     Err(SpecError::Field { field, found: format!("{found:?}"), expected })
 }
 
-const NAME_RULE: &str = "1 to 64 of [A-Za-z0-9_.-], not starting with . or -";
+/// Refuses a list in which something stands twice.
+fn once<T: Ord + Debug>(
+    field: &'static str,
+    all: impl Iterator<Item = T>,
+    expected: &'static str,
+) -> Result<(), SpecError> {
+    let mut seen = BTreeSet::new();
+    for one in all {
+        if seen.contains(&one) {
+            return Err(SpecError::Field { field, found: format!("{one:?} twice"), expected });
+        }
+        seen.insert(one);
+    }
+    Ok(())
+}
+
 const MOUNT_POINT_RULE: &str = "an absolute path without //, . or .. that is not /";
+const PLATFORM_RULE: &str = "none of the guest's own folders (/proc, /sys, /dev, /run/secrets, /run/coffer)";
+/// Folders that the guest mounts itself, and last where two meet.
+const PLATFORMS: [&str; 5] = ["/proc", "/sys", "/dev", "/run/secrets", "/run/coffer"];
 
-fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && !text.starts_with(['.', '-'])
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-}
-
-fn is_secret_path(text: &str) -> bool {
-    text.strip_prefix("kbs:///").is_some_and(|rest| {
-        let segments: Vec<_> = rest.split('/').collect();
-        segments.len() == 3 && segments.iter().all(|segment| is_name(segment))
-    })
-}
+/// Longest path that is taken; Linux has 4096 with what we put in front of it.
+const PATH_MOST: usize = 4000;
 
 fn is_mount_point(text: &str) -> bool {
-    text.len() <= 4000
+    text.len() <= PATH_MOST
         && text
             .strip_prefix('/')
             .is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0')))
 }
 
-/// One spelling per value: two specs that mean the same would otherwise have two digests.
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+fn is_platforms(path: &str) -> bool {
+    PLATFORMS.iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
+}
+
+/// Text that stays on its line.
+fn is_line(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+fn env_name(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(name, _)| name)
+}
+
+/// The kernel takes no string of 128 KiB or more from a program it starts (MAX_ARG_STRLEN, with its final NUL).
+fn fits_exec(word: &str) -> bool {
+    word.len() < 128 * 1024 && !word.contains('\0')
+}
+
+const EXEC_RULE: &str = "at most 131071 bytes without NUL, which is what Linux takes";
+
+fn beginning(text: &str) -> String {
+    text.chars().take(80).collect()
 }

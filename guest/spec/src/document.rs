@@ -124,4 +124,6 @@ fn require(field: &'static str, found: &str, expected: &'static str) -> Result<(
 }
 
 #[cfg(test)]
+mod fields;
+#[cfg(test)]
 mod tests;

@@ -2,21 +2,74 @@
 //!
 //! A CoCo *initdata* document (TOML) whose `data."workload.toml"` member holds [`WorkloadSpec`]. The *workload digest* is
 //! SHA-256 over the document's raw bytes; it stands in HOST_DATA and, exactly once, on the measured command line.
+//!
+//! ```
+//! use coffer_spec::{Act, Document, MeasuredCommandLine, Tee, workload_argument};
+//!
+//! let text = r#"
+//! version = "0.1.0"
+//! algorithm = "sha256"
+//! [data]
+//! "workload.toml" = '''
+//! version = 1
+//! tenant = "default"
+//! tee = "snp"
+//! host_may = ["stop", "stats"]
+//! [image]
+//! reference = "registry.example/app:1"
+//! config_digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+//! [root.verity]
+//! algorithm = "sha256"
+//! block_size = 4096
+//! data_blocks = 8
+//! hash_start = 8
+//! salt = ""
+//! root_hash = "0000000000000000000000000000000000000000000000000000000000000000"
+//! [root.scratch]
+//! kind = "tmpfs"
+//! bytes = 134217728
+//! [process]
+//! argv = ["/bin/app"]
+//! env = []
+//! cwd = "/"
+//! user = "0:0"
+//! stop_signal = 15
+//! hostname = "coffer"
+//! '''
+//! "#;
+//! let document = Document::parse(text.as_bytes().to_vec())?;
+//! assert!(document.spec().host_may.contains(Act::Stop) && !document.spec().host_may.contains(Act::Exec));
+//!
+//! // What the guest finds on its measured command line names these bytes and no others.
+//! let line = MeasuredCommandLine::parse(&workload_argument(&document.digest(), Tee::Snp)).unwrap();
+//! assert_eq!(line.workload, document.digest());
+//!
+//! let wider = text.replace("\"stats\"]", "\"stats\", \"unseal\"]");
+//! let refused = Document::parse(wider.into_bytes()).unwrap_err();
+//! assert!(refused.to_string().contains("the host cannot be given unseal"), "{refused}");
+//! # Ok::<(), coffer_spec::SpecError>(())
+//! ```
 //! Trusts: nothing. A document is what it says only after its digest was checked against both.
 //! Never: holds a secret value, accepts an unknown key or version, fills in what is absent with something weaker.
 //! Source: docs/design/boot.md §3.1; Confidential Containers initdata 0.1.0.
 #![forbid(unsafe_code)]
 
+mod act;
 mod check;
 mod command_line;
+mod digest;
 mod document;
+mod name;
 #[doc(hidden)]
 pub mod sample;
 mod workload;
 
+pub use act::{Act, ActError, Acts, Grantee, Host, HostMay, Listed, OwnerMay};
 pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_argument};
+pub use digest::{ConfigDigest, DigestError};
 pub use document::{Document, SpecError};
+pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use workload::{
-    Capability, Floors, HostMay, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SecretTarget,
-    SecretWanted, SvnFloor, Tee, VerityTable, Volume, VolumeKind, WorkloadSpec,
+    Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SvnFloor, Tee,
+    VerityTable, Volume, VolumeKind, WorkloadSpec,
 };

@@ -1,19 +1,34 @@
 //! A spec for tests, of this crate's users too.
 
-use crate::{Floors, Image, Process, Root, Scratch, Tee, VerityTable, WorkloadSpec};
+use crate::{
+    ConfigDigest, Floors, HostMay, Image, Name, Process, Root, Scratch, Tee, Tenant, VerityTable, WorkloadSpec,
+};
+
+/// A name that is known to be one.
+///
+/// # Panics
+/// If it is none.
+pub fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+/// A tenant.
+///
+/// # Panics
+/// If the name is none.
+pub fn tenant(text: &str) -> Tenant {
+    text.parse().expect("a tenant's name")
+}
 
 /// The least there is: one program, no network names, nobody who may do anything.
 pub fn workload(tee: Tee) -> WorkloadSpec {
     WorkloadSpec {
         version: 1,
-        tenant: "acme".into(),
+        tenant: tenant("acme"),
         tee,
-        host_may: Vec::new(),
+        host_may: HostMay::none(),
         inject: Vec::new(),
-        image: Image {
-            reference: "registry.example/app:1".into(),
-            config_digest: format!("sha256:{}", "0".repeat(64)),
-        },
+        image: Image { reference: "registry.example/app:1".into(), config_digest: ConfigDigest::new([0; 32]) },
         root: Root {
             verity: VerityTable {
                 algorithm: "sha256".into(),
@@ -31,7 +46,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
             cwd: "/".into(),
             user: "0".into(),
             stop_signal: 15,
-            hostname: "box".into(),
+            hostname: name("box"),
         },
         kbs: None,
         secrets: Vec::new(),

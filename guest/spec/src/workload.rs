@@ -1,7 +1,9 @@
 //! The members of `workload.toml`. Everything that changes what runs stands here; unknown keys are refused.
 
-use coffer_verifier::abi::SpkiDigest;
+use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
+
+use crate::{ConfigDigest, HostMay, Name, OwnerMay, SecretPath, Tenant, digest::lower_hex};
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,34 +17,6 @@ pub enum Tee {
     None,
 }
 
-/// What an owner may do over RA-TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Capability {
-    /// Run commands inside.
-    Exec,
-    /// Inject named values.
-    Inject,
-    /// Seal, and get unsealed bytes back.
-    Unseal,
-    /// Read the workload's output.
-    Logs,
-}
-
-/// What the host may do on its plain ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HostMay {
-    /// Ask for an orderly stop.
-    Stop,
-    /// Coarse statistics.
-    Stats,
-    /// Read the workload's output.
-    Logs,
-    /// Run commands inside: gives the host everything the workload has.
-    Exec,
-}
-
 /// The whole spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,14 +24,14 @@ pub struct WorkloadSpec {
     /// Version of this format; 1.
     pub version: u32,
     /// Tenant at the key broker.
-    pub tenant: String,
+    pub tenant: Tenant,
     /// Secure processor demanded.
     pub tee: Tee,
     /// What the host may do; in TEE mode `stop` and `stats` unless said otherwise.
-    pub host_may: Vec<HostMay>,
+    pub host_may: HostMay,
     /// Names that owners may inject at `/run/secrets/NAME`.
     #[serde(default)]
-    pub inject: Vec<String>,
+    pub inject: Vec<Name>,
     /// Image the root file system was made from.
     pub image: Image,
     /// Root file system.
@@ -93,8 +67,8 @@ pub struct WorkloadSpec {
 pub struct Image {
     /// Reference as the owner wrote it, with registry and tag or digest.
     pub reference: String,
-    /// `sha256:…` of the image configuration.
-    pub config_digest: String,
+    /// Of the image configuration.
+    pub config_digest: ConfigDigest,
 }
 
 /// Root file system: an EROFS image under dm-verity, with a writable layer that goes with the guest.
@@ -178,8 +152,8 @@ pub struct Process {
     pub user: String,
     /// Signal number for an orderly stop; 15 is SIGTERM.
     pub stop_signal: i32,
-    /// Host name seen by the workload.
-    pub hostname: String,
+    /// Host name seen by the workload; Linux takes 64 bytes.
+    pub hostname: Name,
 }
 
 /// Where the key broker is, and which keys it may have.
@@ -196,8 +170,8 @@ pub struct KbsPin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretWanted {
-    /// `kbs:///repository/type/tag`.
-    pub from: String,
+    /// Where it lies at the broker.
+    pub from: SecretPath,
     /// Where it goes.
     pub to: SecretTarget,
 }
@@ -207,9 +181,9 @@ pub struct SecretWanted {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SecretTarget {
     /// `/run/secrets/NAME`, mode 0400, owned by the workload's user.
-    File(String),
+    File(Name),
     /// Environment variable of the workload.
-    Env(String),
+    Env(Name),
 }
 
 /// One owner.
@@ -217,9 +191,10 @@ pub enum SecretTarget {
 #[serde(deny_unknown_fields)]
 pub struct Owner {
     /// SHA-256 of the owner's SubjectPublicKeyInfo.
+    #[serde(deserialize_with = "lower_hex")]
     pub key: SpkiDigest,
     /// What this owner may do.
-    pub may: Vec<Capability>,
+    pub may: OwnerMay,
 }
 
 /// A tmpfs for the workload; host file systems do not exist in a guest.
@@ -281,8 +256,9 @@ pub struct Floors {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SvnFloor {
-    /// ID_KEY_DIGEST the guest's own report must have: 96 hex digits.
-    pub id_key_digest: String,
+    /// ID_KEY_DIGEST the guest's own report must have; zero means no ID block, and names nobody.
+    #[serde(deserialize_with = "lower_hex")]
+    pub id_key_digest: KeyDigest,
     /// Least GUEST_SVN.
     pub min: u32,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coffer_ratls::ConnectionState;
-use coffer_spec::{Capability, HostMay, WorkloadSpec};
+use coffer_spec::{Act, WorkloadSpec};
 use coffer_verifier::abi::SpkiDigest;
 use tonic::{Extensions, Status};
 
@@ -14,30 +14,6 @@ pub(super) enum Door {
     Host,
     /// RA-TLS: whoever asks has proved a key.
     Owners,
-}
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Act {
-    Stop,
-    Stats,
-    Logs,
-    Exec,
-    Inject,
-    Unseal,
-}
-
-impl Act {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Stats => "stats",
-            Self::Logs => "logs",
-            Self::Exec => "exec",
-            Self::Inject => "inject",
-            Self::Unseal => "unseal",
-        }
-    }
 }
 
 impl Door {
@@ -58,49 +34,31 @@ impl Door {
 
 #[allow(clippy::result_large_err)]
 fn admit_host(spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
-    let needed = match act {
-        Act::Stop => Some(HostMay::Stop),
-        Act::Stats => Some(HostMay::Stats),
-        Act::Logs => Some(HostMay::Logs),
-        Act::Exec => Some(HostMay::Exec),
-        Act::Inject | Act::Unseal => None,
-    };
-    if needed.is_some_and(|needed| spec.host_may.contains(&needed)) {
-        Ok(())
-    } else {
-        Err(Status::permission_denied(format!("host-may-not:{}", act.word())))
-    }
+    if spec.host_may.contains(act) { Ok(()) } else { Err(Status::permission_denied(format!("host-may-not:{act}"))) }
 }
 
-/// Stopping and coarse statistics need no capability of their own: every listed owner has them.
+/// Stopping and coarse statistics need no grant of their own: every listed owner has them.
 #[allow(clippy::result_large_err)]
 fn admit_owner(spec: &WorkloadSpec, key: &SpkiDigest, act: Act) -> Result<(), Status> {
-    let needed = match act {
-        Act::Stop | Act::Stats => None,
-        Act::Logs => Some(Capability::Logs),
-        Act::Exec => Some(Capability::Exec),
-        Act::Inject => Some(Capability::Inject),
-        Act::Unseal => Some(Capability::Unseal),
-    };
-    let listed = spec.owners.iter().filter(|owner| owner.key == *key);
-    let mut admitted = listed.filter(|owner| needed.is_none_or(|needed| owner.may.contains(&needed)));
-    if admitted.next().is_some() {
+    let comes_with_being_listed = matches!(act, Act::Stop | Act::Stats);
+    let mut listed = spec.owners.iter().filter(|owner| owner.key == *key);
+    if listed.any(|owner| comes_with_being_listed || owner.may.contains(act)) {
         Ok(())
     } else {
-        Err(Status::permission_denied(format!("owner-may-not:{}", act.word())))
+        Err(Status::permission_denied(format!("owner-may-not:{act}")))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use coffer_spec::{Owner, Tee};
+    use coffer_spec::{HostMay, Owner, OwnerMay, Tee};
 
     use super::*;
 
     fn spec() -> WorkloadSpec {
         WorkloadSpec {
-            host_may: vec![HostMay::Stop, HostMay::Logs],
-            owners: vec![Owner { key: SpkiDigest::of(b"alice"), may: vec![Capability::Exec] }],
+            host_may: HostMay::parse("stop,logs").unwrap(),
+            owners: vec![Owner { key: SpkiDigest::of(b"alice"), may: OwnerMay::parse("exec").unwrap() }],
             ..crate::boot::tests::spec(Tee::Simulated)
         }
     }
@@ -114,7 +72,7 @@ mod tests {
         for act in [Act::Stats, Act::Exec, Act::Inject, Act::Unseal] {
             let status = admit_host(&spec, act).unwrap_err();
             assert_eq!(status.code(), tonic::Code::PermissionDenied);
-            assert_eq!(status.message(), format!("host-may-not:{}", act.word()));
+            assert_eq!(status.message(), format!("host-may-not:{act}"));
         }
     }
 
@@ -127,7 +85,7 @@ mod tests {
             assert!(admit_owner(&spec, &mallory, act).is_err());
         }
         for act in [Act::Logs, Act::Inject, Act::Unseal] {
-            assert_eq!(admit_owner(&spec, &alice, act).unwrap_err().message(), format!("owner-may-not:{}", act.word()));
+            assert_eq!(admit_owner(&spec, &alice, act).unwrap_err().message(), format!("owner-may-not:{act}"));
         }
     }
 

@@ -6,13 +6,11 @@ use coffer_guest_proto::{
     LogsRequest, LogsResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, StopRequest, StopResponse,
     control_server::Control,
 };
+use coffer_spec::Act;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{
-    Agent, StopOrder,
-    authority::{Act, Door},
-};
+use super::{Agent, authority::Door, request};
 use crate::{
     events::since_boot_us,
     log_ring::{Entry, LogRing},
@@ -45,7 +43,7 @@ impl Control for ControlService {
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
         self.door.admit(request.extensions(), self.agent.document.spec(), Act::Stop)?;
-        self.agent.order_stop(StopOrder { grace_seconds: request.into_inner().grace_seconds });
+        self.agent.order_stop(request::stop(request.into_inner())?);
         Ok(Response::new(StopResponse {}))
     }
 

@@ -3,9 +3,9 @@
 use std::{pin::Pin, process::Stdio, sync::Arc, time::Duration};
 
 use coffer_guest_proto::{
-    ExecRequest, ExecResponse, ExecStart, exec_request::Message as Ask, exec_response::Message as Tell,
-    exec_server::Exec,
+    ExecRequest, ExecResponse, exec_request::Message as Ask, exec_response::Message as Tell, exec_server::Exec,
 };
+use coffer_spec::Act;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -17,10 +17,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Agent,
-    authority::{Act, Door},
+    authority::Door,
+    request::{self, Start},
 };
 use crate::{
-    container::{Orders, Place, Program},
+    container::{Cause, Orders, Place, Program},
     spawn::{StartError, Started, start},
     sys::process::signal,
     workload::{output_pipe, program, resolve_user},
@@ -48,10 +49,10 @@ impl Exec for ExecService {
         };
         let pid = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
         let (sender, receiver) = mpsc::channel(16);
-        let program = match self.program(order) {
+        let program = match self.program(request::exec_start(order, self.agent.document.spec())?) {
             Ok(program) => program,
             Err(words) => {
-                refuse(&sender, &words, crate::container::STATUS_NOT_EXECUTABLE).await;
+                refuse(&sender, &words, Cause::NotExecutable.status()).await;
                 return Ok(Response::new(Box::pin(ReceiverStream::new(receiver))));
             }
         };
@@ -61,7 +62,7 @@ impl Exec for ExecService {
             Ok(running) => {
                 tokio::spawn(run(running, asks, sender));
             }
-            Err(error) => refuse(&sender, &error.to_string(), error.status).await,
+            Err(error) => refuse(&sender, &error.to_string(), error.cause.status()).await,
         }
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -75,30 +76,27 @@ struct Running {
 }
 
 impl ExecService {
-    fn program(&self, order: ExecStart) -> Result<Program, String> {
+    fn program(&self, order: Start) -> Result<Program, String> {
         let spec = self.agent.document.spec();
-        let user = if order.user.is_empty() { &spec.process.user } else { &order.user };
+        let user = order.user.as_ref().unwrap_or(&spec.process.user);
         let identity = resolve_user(&self.agent.places.root, user).map_err(|error| error.to_string())?;
-        let secrets = self.agent.secret_env.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let mut program = program(spec, identity, &secrets);
+        let mut program = program(spec, identity);
         program.argv = order.argv;
-        program.env.extend(order.env.into_iter().filter(|entry| entry.contains('=')));
-        if !order.cwd.is_empty() {
-            program.cwd = order.cwd;
-        }
+        program.env.extend(order.env);
+        program.cwd = order.cwd.unwrap_or(program.cwd);
         Ok(program)
     }
 
     async fn start(&self, orders: &Orders) -> Result<Running, StartError> {
-        let failed =
-            |errno: i32| StartError { status: crate::container::STATUS_OURS, what: "make a pipe".into(), errno };
-        let (their_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.raw_os_error()))?;
-        let stdin =
-            pipe::Sender::from_owned_fd(stdin).map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        let failed = |error: &std::io::Error| StartError::ours("make a pipe", error);
+        let (their_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(&error.into()))?;
+        let stdin = pipe::Sender::from_owned_fd(stdin).map_err(|error| failed(&error))?;
         let (stdout, their_stdout) = output_pipe()?;
         let (stderr, their_stderr) = output_pipe()?;
         let stdio: [Stdio; 3] = [their_stdin.into(), their_stdout.into(), their_stderr.into()];
-        let started = start(&self.agent.places.binary, &self.agent.reaper, orders, stdio).await?;
+        // A program runs beside the workload, which starts after its secrets are in place.
+        let secrets = self.agent.secret_env.get().ok_or_else(|| failed(&std::io::ErrorKind::NotFound.into()))?;
+        let started = start(&self.agent.places.binary, &self.agent.reaper, orders, secrets, stdio).await?;
         Ok(Running { started, stdin, stdout, stderr })
     }
 }
@@ -115,7 +113,7 @@ fn tell(message: Tell) -> ExecResponse {
 
 async fn run(running: Running, asks: Streaming<ExecRequest>, answers: Answers) {
     let Running { started: Started { pid, mut status }, stdin, stdout, stderr } = running;
-    let asking = tokio::spawn(obey(asks, stdin, pid));
+    let asking = tokio::spawn(take_input(asks, stdin, pid));
     let mut outputs = tokio::task::JoinSet::new();
     outputs.spawn(forward(stdout, answers.clone(), Tell::Stdout));
     outputs.spawn(forward(stderr, answers.clone(), Tell::Stderr));
@@ -145,7 +143,8 @@ async fn forward(mut output: pipe::Receiver, answers: Answers, wrap: fn(Vec<u8>)
     }
 }
 
-async fn obey(mut asks: Streaming<ExecRequest>, stdin: pipe::Sender, pid: i32) {
+/// Hands on what the caller sends: input and signals.
+async fn take_input(mut asks: Streaming<ExecRequest>, stdin: pipe::Sender, pid: i32) {
     let mut stdin = Some(stdin);
     while let Ok(Some(ask)) = asks.message().await {
         match ask.message {
@@ -158,9 +157,10 @@ async fn obey(mut asks: Streaming<ExecRequest>, stdin: pipe::Sender, pid: i32) {
             }
             Some(Ask::StdinClosed(true)) => stdin = None,
             Some(Ask::Signal(number)) => {
-                let _ = signal(pid, number);
+                let _ = request::exec_signal(number).map(|number| signal(pid, number));
             }
-            _ => {}
+            // A second start, an end that is none, or nothing: no version of the protocol sends it.
+            Some(Ask::Start(_) | Ask::StdinClosed(false)) | None => return,
         }
     }
 }

@@ -4,14 +4,15 @@ mod authority;
 mod control;
 mod exec;
 mod owner;
+mod request;
 pub mod serve;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use coffer_spec::Document;
 use tokio::sync::watch;
 
-use crate::{events::Events, log_ring::LogRing, reaper::Reaper, workload::Places};
+use crate::{events::Events, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, workload::Places};
 
 /// A request to end, by the host or an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub struct Agent {
     pub reaper: Arc<Reaper>,
     /// Where things are.
     pub places: Places,
-    /// What is added to every environment: secrets that go there. Empty until they are in place.
-    pub secret_env: Mutex<Vec<String>>,
+    /// What is added to every environment: secrets that go there. Absent until they are in place.
+    pub secret_env: OnceLock<SecretEnv>,
     workload: Mutex<Option<i32>>,
     stop: watch::Sender<Option<StopOrder>>,
 }
@@ -47,7 +48,7 @@ impl Agent {
             logs: Arc::new(LogRing::new(crate::log_ring::CAPACITY)),
             reaper: Arc::default(),
             places,
-            secret_env: Mutex::default(),
+            secret_env: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),
         }

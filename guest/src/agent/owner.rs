@@ -10,19 +10,13 @@ use coffer_guest_proto::{
     owner_server::Owner,
 };
 use coffer_ratls::{HpkeSealed, connection};
+use coffer_spec::Act;
 use coffer_verifier::binding::length_prefixed;
 use secrecy::{ExposeSecret, SecretBox};
-use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{
-    Agent,
-    authority::{Act, Door},
-};
+use super::{Agent, authority::Door, request};
 use crate::{processor::SharedProcessor, sealing, secrets, workload::resolve_user};
-
-/// Longest value injected or sealed in one call, in bytes; the message limit of the connection is not far above.
-const LIMIT: usize = 3 * 1024 * 1024;
 
 pub(super) struct OwnerService {
     pub(super) agent: Arc<Agent>,
@@ -34,27 +28,27 @@ impl Owner for OwnerService {
     async fn inject(&self, request: Request<InjectRequest>) -> Result<Response<InjectResponse>, Status> {
         let spec = self.agent.document.spec();
         Door::Owners.admit(request.extensions(), spec, Act::Inject)?;
-        let InjectRequest { name, .. } = request.get_ref();
-        if !spec.inject.contains(name) {
-            return Err(Status::permission_denied("not-injectable"));
-        }
-        let aad = length_prefixed(&[spec.tenant.as_bytes(), name.as_bytes(), b"inject"]);
-        let value = open(&request, "coffer.agent.v1.Owner/Inject", &aad, request.get_ref().value.as_ref())?;
+        let (name, value) = request::inject(request.get_ref(), spec)?;
+        let aad = length_prefixed(&[spec.tenant.as_str().as_bytes(), name.as_str().as_bytes(), b"inject"]);
+        let value = open(&request, "coffer.agent.v1.Owner/Inject", &aad, value)?;
         let value = value.expose_secret();
+        if value.is_empty() {
+            return Err(Status::invalid_argument("empty-value"));
+        }
         let user = resolve_user(&self.agent.places.root, &spec.process.user)
             .map_err(|error| Status::failed_precondition(format!("workload user: {error}")))?;
         secrets::write(&self.agent.places.secrets, name, value, &user)
             .map_err(|error| Status::internal(format!("the value was not written: {error}")))?;
-        Ok(Response::new(InjectResponse { sha256: Sha256::digest(value).to_vec() }))
+        Ok(Response::new(InjectResponse {}))
     }
 
     async fn seal(&self, request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {
         let spec = self.agent.document.spec();
         Door::Owners.admit(request.extensions(), spec, Act::Unseal)?;
-        let SealRequest { policy, context, plaintext } = request.get_ref();
-        let aad = length_prefixed(&[spec.tenant.as_bytes(), context, b"seal"]);
-        let plaintext = open(&request, "coffer.agent.v1.Owner/Seal", &aad, plaintext.as_ref())?;
-        let (policy, context) = (policy.clone(), context.clone());
+        let (policy, context, plaintext) = request::seal(request.get_ref())?;
+        let aad = length_prefixed(&[spec.tenant.as_str().as_bytes(), context, b"seal"]);
+        let plaintext = open(&request, "coffer.agent.v1.Owner/Seal", &aad, plaintext)?;
+        let (policy, context) = (policy.to_owned(), context.to_owned());
         let sealed = self.with_processor(move |processor, spec| {
             sealing::seal(processor, spec, &policy, &context, plaintext.expose_secret())
         });
@@ -63,7 +57,8 @@ impl Owner for OwnerService {
 
     async fn unseal(&self, request: Request<UnsealRequest>) -> Result<Response<UnsealResponse>, Status> {
         Door::Owners.admit(request.extensions(), self.agent.document.spec(), Act::Unseal)?;
-        let UnsealRequest { sealed, context } = request.into_inner();
+        let (sealed, context) = request::unseal(request.get_ref())?;
+        let (sealed, context) = (sealed.to_owned(), context.to_owned());
         let plaintext = self.with_processor(move |processor, spec| sealing::unseal(processor, spec, &context, &sealed));
         Ok(Response::new(UnsealResponse { plaintext: plaintext.await?.to_vec(), rollback_protected: false }))
     }
@@ -92,16 +87,7 @@ impl OwnerService {
 }
 
 #[allow(clippy::result_large_err)] // tonic's own error type
-fn open<R>(
-    request: &Request<R>,
-    method: &str,
-    aad: &[u8],
-    sealed: Option<&Sealed>,
-) -> Result<SecretBox<Vec<u8>>, Status> {
-    let sealed = sealed.ok_or_else(|| Status::invalid_argument("no value"))?;
-    if sealed.ciphertext.len() > LIMIT {
-        return Err(Status::invalid_argument(format!("more than {LIMIT} bytes")));
-    }
+fn open<R>(request: &Request<R>, method: &str, aad: &[u8], sealed: &Sealed) -> Result<SecretBox<Vec<u8>>, Status> {
     let sealed = HpkeSealed { enc: sealed.enc.clone(), ciphertext: sealed.ciphertext.clone() };
     connection(request)?
         .open(method, aad, &sealed)

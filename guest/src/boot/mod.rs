@@ -9,6 +9,7 @@ pub mod tee;
 pub mod verity;
 pub mod volumes;
 
+use coffer_guest_proto::Speech;
 use coffer_machine::spec_disk::SpecDisk;
 use coffer_spec::{Document, MeasuredCommandLine, Tee};
 
@@ -50,6 +51,11 @@ fn first_clock(claimed: Option<u64>, not_before: u64) -> Option<u64> {
         (None, 0) => None,
         (claimed, floor) => Some(claimed.unwrap_or(0).max(floor)),
     }
+}
+
+/// What the host is told: in TEE mode nothing but fixed words.
+pub fn speech(tee: Tee) -> Speech {
+    if is_tee(tee) { Speech::FixedWords } else { Speech::Sentences }
 }
 
 /// True where the host is nobody's friend.

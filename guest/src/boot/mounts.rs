@@ -2,7 +2,7 @@
 
 use std::{ffi::CString, fs, path::Path};
 
-use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::mount::{MountFlags, mount, mount_move, mount_remount};
 
 use crate::failure::{Code, Failure, OrFail};
 
@@ -26,7 +26,8 @@ pub fn early() -> Result<(), Failure> {
     at("tmpfs", "/run", "tmpfs", QUIET, "mode=755")
 }
 
-/// Moves onto a tmpfs: pivot_root(2) refuses to leave the initial root, and the workload must leave it.
+/// Moves onto a tmpfs: pivot_root(2) refuses to leave the initial root, and the workload must leave it. The initrd
+/// stays behind, read-only.
 ///
 /// # Errors
 /// `internal`.
@@ -38,6 +39,8 @@ pub fn leave_initrd() -> Result<(), Failure> {
         fs::create_dir(&to).or_fail(Code::Internal, &to)?;
         mount_move(format!("/{name}"), &to).or_fail(Code::Internal, &to)?;
     }
+    // What this program was started from is not changed any more, by whatever road somebody comes to it.
+    mount_remount("/", MountFlags::RDONLY, "").or_fail(Code::Internal, "make the initrd read-only")?;
     std::env::set_current_dir(ROOT).or_fail(Code::Internal, "enter the new root")?;
     mount_move(".", "/").or_fail(Code::Internal, "move the new root")?;
     rustix::process::chroot(".").or_fail(Code::Internal, "change root")?;

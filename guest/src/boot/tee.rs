@@ -53,7 +53,7 @@ pub fn check_svn(report: &Report, floor: Option<&SvnFloor>) -> Result<(), Failur
     let Some(SvnFloor { id_key_digest, min }) = floor else { return Ok(()) };
     let refuse = |detail| Err(Failure::new(Code::SvnBelowFloor, detail));
     let found = report.id_key_digest();
-    if hex::decode(id_key_digest).ok().as_deref() != Some(found.as_bytes()) {
+    if found != *id_key_digest {
         return refuse(format!("this guest was launched under ID key {found}, the spec demands {id_key_digest}"));
     }
     let svn = report.guest_svn();
@@ -62,7 +62,10 @@ pub fn check_svn(report: &Report, floor: Option<&SvnFloor>) -> Result<(), Failur
 
 #[cfg(test)]
 mod tests {
-    use coffer_verifier::abi::report::{REPORT_LEN, offset};
+    use coffer_verifier::abi::{
+        KeyDigest,
+        report::{REPORT_LEN, offset},
+    };
 
     use super::*;
 
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_security_version_counts_only_under_the_key_the_spec_names() {
-        let floor = SvnFloor { id_key_digest: "07".repeat(48), min: 3 };
+        let floor = SvnFloor { id_key_digest: KeyDigest::new([7; 48]), min: 3 };
         let code = |report: &Report| check_svn(report, Some(&floor)).map_err(|failure| failure.code);
         assert_eq!(code(&report(7, 3)), Ok(()));
         assert_eq!(code(&report(7, 2)), Err(Code::SvnBelowFloor));

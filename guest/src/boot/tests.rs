@@ -1,10 +1,10 @@
-use coffer_spec::{Floors, HostMay, MeasuredCommandLine, Tee, WorkloadSpec};
+use coffer_spec::{Floors, HostMay, MeasuredCommandLine, Tee, WorkloadSpec, sample::tenant};
 
 use super::*;
 
 pub(crate) fn spec(tee: Tee) -> WorkloadSpec {
     WorkloadSpec {
-        host_may: vec![HostMay::Stop],
+        host_may: HostMay::parse("stop").unwrap(),
         floors: Floors { not_before: 1000, ..Floors::default() },
         ..coffer_spec::sample::workload(tee)
     }
@@ -32,7 +32,7 @@ fn accepts_the_spec_the_command_line_names() {
 #[test]
 fn refuses_another_spec_than_the_measured_one() {
     let document = Document::write(&spec(Tee::None)).unwrap();
-    let other = Document::write(&WorkloadSpec { tenant: "other".into(), ..spec(Tee::None) }).unwrap();
+    let other = Document::write(&WorkloadSpec { tenant: tenant("other"), ..spec(Tee::None) }).unwrap();
     let line = MeasuredCommandLine { workload: document.digest(), tee: Tee::None };
     assert_eq!(check_spec(&disk(&other), &line).unwrap_err().code, Code::SpecMismatch);
 }

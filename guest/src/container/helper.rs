@@ -1,4 +1,6 @@
 //! The helper process: takes orders on descriptor 3, reports on 4, waits for the program, exits with its status.
+//!
+//! Never: lets a program of the workload at the file it was started from, which no one can change or run again.
 
 use std::{
     fs::File,
@@ -10,8 +12,14 @@ use std::{
 
 use rustix::process::{DumpableBehavior, WaitOptions, WaitStatus};
 
-use super::{Orders, Place, Program, Report, STATUS_NOT_EXECUTABLE, STATUS_NOT_FOUND, STATUS_OURS, place, rights};
-use crate::sys::process::{self, Forked, ORDERS_FD, STATUS_FD};
+use super::{Cause, Orders, Place, Program, Report, STATUS_OURS, exec_failure, place, rights};
+use crate::{
+    secret_env::SecretEnv,
+    sys::{
+        own_binary,
+        process::{self, BINARY_FD, Forked, ORDERS_FD, STATUS_FD},
+    },
+};
 
 /// First argument that makes the binary a helper.
 pub const STAGE: &str = "start-program";
@@ -19,10 +27,10 @@ pub const STAGE: &str = "start-program";
 /// Search path of a program whose environment has none, as in Docker.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What went wrong, and the status Docker would give it.
+/// What went wrong.
 #[derive(Debug)]
 struct Failure {
-    status: i32,
+    cause: Cause,
     what: String,
     error: io::Error,
 }
@@ -34,7 +42,7 @@ trait While<T> {
 
 impl<T, E: Into<io::Error>> While<T> for Result<T, E> {
     fn during(self, what: impl Into<String>) -> Result<T, Failure> {
-        self.map_err(|error| Failure { status: STATUS_OURS, what: what.into(), error: error.into() })
+        self.map_err(|error| Failure { cause: Cause::Ours, what: what.into(), error: error.into() })
     }
 }
 
@@ -46,7 +54,7 @@ pub fn run() -> ExitCode {
         Ok(code) => exit(code),
         Err(failure) => {
             let _ = report(&mut status, &failure.report());
-            exit(failure.status)
+            exit(failure.cause.status())
         }
     }
 }
@@ -58,7 +66,7 @@ fn exit(code: i32) -> ExitCode {
 impl Failure {
     fn report(&self) -> Report {
         Report::Failed {
-            status: self.status,
+            cause: self.cause,
             what: self.what.clone(),
             errno: self.error.raw_os_error().unwrap_or_default(),
         }
@@ -73,7 +81,8 @@ fn report(status: &mut File, line: &Report) -> io::Result<()> {
 
 fn start(status: &mut File) -> Result<i32, Failure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
-    let orders = read_orders().during("read orders")?;
+    process::take_descriptor(BINARY_FD).and_then(own_binary::forbid_execution).during("put our own file away")?;
+    let (orders, secrets) = read_orders().during("read orders")?;
     if let Some(folder) = &orders.control_group {
         std::fs::write(folder.join("cgroup.procs"), "0").during("join the workload's control group")?;
     }
@@ -88,13 +97,13 @@ fn start(status: &mut File) -> Result<i32, Failure> {
     };
     match process::fork().during("fork")? {
         Forked::Child => {
-            let failure = become_program(&orders, beside);
+            let failure = become_program(&orders, &secrets, beside);
             let _ = report(status, &failure.report());
-            Ok(failure.status)
+            Ok(failure.cause.status())
         }
         Forked::Parent(pid) => {
             report(status, &Report::Forked { pid }).during("report")?;
-            drop(orders);
+            drop((orders, secrets));
             release_stdio().during("release the program's standard streams")?;
             // The pipe must end when the program has started, so this half lets go of it.
             *status = File::open("/dev/null").during("release the status pipe")?;
@@ -103,11 +112,27 @@ fn start(status: &mut File) -> Result<i32, Failure> {
     }
 }
 
-fn read_orders() -> io::Result<Orders> {
-    let mut file = File::from(process::take_descriptor(ORDERS_FD)?);
-    let mut text = zeroize::Zeroizing::new(Vec::new());
-    file.read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+/// The agent's end of [`read_orders`]: u32 little-endian length, the orders as JSON, the secrets of the environment.
+///
+/// # Errors
+/// The file's.
+pub fn write_orders(mut file: impl Write, orders: &Orders, secrets: &SecretEnv) -> io::Result<()> {
+    let text = serde_json::to_vec(orders)?;
+    file.write_all(&u32::try_from(text.len()).map_err(io::Error::other)?.to_le_bytes())?;
+    file.write_all(&text)?;
+    secrets.write_to(file)
+}
+
+fn read_orders() -> io::Result<(Orders, SecretEnv)> {
+    let file = File::from(process::take_descriptor(ORDERS_FD)?);
+    // With its room from the start: a buffer that grows leaves copies behind.
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(length + 1));
+    file.take(length as u64).read_to_end(&mut bytes)?;
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or(io::ErrorKind::InvalidData)?;
+    let (text, secrets) =
+        rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((serde_json::from_slice(text)?, SecretEnv::read_from(secrets)?))
 }
 
 fn release_stdio() -> io::Result<()> {
@@ -134,14 +159,18 @@ pub fn exit_status(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(STATUS_OURS)
 }
 
-fn become_program(orders: &Orders, beside: Option<place::Namespaces>) -> Failure {
-    match prepare_and_exec(orders, beside) {
+fn become_program(orders: &Orders, secrets: &SecretEnv, beside: Option<place::Namespaces>) -> Failure {
+    match prepare_and_exec(orders, secrets, beside) {
         Err(failure) => failure,
         Ok(never) => match never {},
     }
 }
 
-fn prepare_and_exec(orders: &Orders, beside: Option<place::Namespaces>) -> Result<std::convert::Infallible, Failure> {
+fn prepare_and_exec(
+    orders: &Orders,
+    secrets: &SecretEnv,
+    beside: Option<place::Namespaces>,
+) -> Result<std::convert::Infallible, Failure> {
     let program = &orders.program;
     // A session of its own: no terminal of ours, and signals to its group reach nothing else.
     rustix::process::setsid().during("start a session")?;
@@ -153,7 +182,7 @@ fn prepare_and_exec(orders: &Orders, beside: Option<place::Namespaces>) -> Resul
         (new, _) => {
             // Only here: the half that waits keeps its own view of the files.
             process::leave_namespaces().during("make namespaces")?;
-            place::build(new).map_err(|(what, error)| Failure { status: STATUS_OURS, what, error })?;
+            place::build(new).map_err(|(what, error)| Failure { cause: Cause::Ours, what, error })?;
             std::fs::create_dir_all(&program.cwd).during(format!("make {}", program.cwd))?;
             std::env::set_current_dir(&program.cwd).during(format!("change to {}", program.cwd))?;
         }
@@ -162,23 +191,20 @@ fn prepare_and_exec(orders: &Orders, beside: Option<place::Namespaces>) -> Resul
     process::close_on_exec_from(3).during("close descriptors")?;
     process::default_signals();
     let Some(name) = program.argv.first() else {
-        return Err(Failure {
-            status: STATUS_NOT_FOUND,
-            what: "start a program without a name".into(),
-            error: io::ErrorKind::NotFound.into(),
-        });
+        let error = io::ErrorKind::NotFound.into();
+        return Err(Failure { cause: Cause::NotFound, what: "start a program without a name".into(), error });
     };
-    let path = find_program(name, &program.env).map_err(|(status, error)| Failure {
-        status,
-        what: format!("start {name}"),
-        error,
-    })?;
-    let error = command(&path, program).exec();
-    let status = if error.kind() == io::ErrorKind::NotFound { STATUS_NOT_FOUND } else { STATUS_NOT_EXECUTABLE };
-    Err(Failure { status, what: format!("start {name}"), error })
+    let what = format!("start {name}");
+    let path = match find_program(name, &program.env) {
+        Ok(path) => path,
+        Err((cause, error)) => return Err(Failure { cause, what, error }),
+    };
+    let error = command(&path, program, secrets).exec();
+    let (cause, more) = exec_failure::explain(&path, &error);
+    Err(Failure { cause, what: what + &more, error })
 }
 
-fn command(path: &Path, program: &Program) -> Command {
+fn command(path: &Path, program: &Program, secrets: &SecretEnv) -> Command {
     let mut command = Command::new(path);
     command.env_clear();
     if let Some((name, rest)) = program.argv.split_first() {
@@ -193,11 +219,14 @@ fn command(path: &Path, program: &Program) -> Command {
     if !program.env.iter().any(|entry| entry.starts_with("HOME=")) {
         command.env("HOME", &program.identity.home);
     }
+    secrets.expose(|name, value| {
+        command.env(name, value);
+    });
     command
 }
 
 /// Finds a program as execvp does, in the environment the program will have.
-fn find_program(name: &str, env: &[String]) -> Result<PathBuf, (i32, io::Error)> {
+fn find_program(name: &str, env: &[String]) -> Result<PathBuf, (Cause, io::Error)> {
     if name.contains('/') {
         return Ok(name.into());
     }
@@ -212,9 +241,9 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf, (i32, io::Error)>
         }
     }
     if denied && !name.is_empty() {
-        Err((STATUS_NOT_EXECUTABLE, io::Error::from_raw_os_error(libc::EACCES)))
+        Err((Cause::NotExecutable, io::Error::from_raw_os_error(libc::EACCES)))
     } else {
-        Err((STATUS_NOT_FOUND, io::Error::from_raw_os_error(libc::ENOENT)))
+        Err((Cause::NotFound, io::Error::from_raw_os_error(libc::ENOENT)))
     }
 }
 
@@ -233,8 +262,8 @@ mod tests {
         }
         let env = [format!("PATH=/nonexistent:{}", bin.display())];
         assert_eq!(find_program("run", &env).unwrap(), bin.join("run"));
-        assert_eq!(find_program("plain", &env).unwrap_err().0, STATUS_NOT_EXECUTABLE);
-        assert_eq!(find_program("absent", &env).unwrap_err().0, STATUS_NOT_FOUND);
+        assert_eq!(find_program("plain", &env).unwrap_err().0, Cause::NotExecutable);
+        assert_eq!(find_program("absent", &env).unwrap_err().0, Cause::NotFound);
         assert_eq!(find_program("./absent", &env).unwrap(), Path::new("./absent"));
     }
 }

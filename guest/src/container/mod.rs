@@ -4,6 +4,7 @@
 //! helper makes the namespaces ([`place`]), forks, gives up rights ([`rights`]) and becomes the program; its other half
 //! waits and exits with the program's status.
 
+mod exec_failure;
 pub mod helper;
 mod place;
 mod rights;
@@ -14,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::passwd::Identity;
 
-/// What a helper shall start, and where. Travels as JSON in a memory file, since the environment may hold secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a helper shall start, and where. Travels as JSON in a memory file; what of the environment is secret stands behind it
+/// ([`crate::secret_env::SecretEnv`]), never in it.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Orders {
     /// Where.
     pub place: Place,
@@ -60,11 +62,11 @@ pub struct Bind {
 }
 
 /// What runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Program {
     /// Arguments; the first is looked up in PATH unless it has a slash.
     pub argv: Vec<String>,
-    /// NAME=value; later ones win.
+    /// NAME=value, nothing secret; later ones win.
     pub env: Vec<String>,
     /// Working directory.
     pub cwd: String,
@@ -82,8 +84,8 @@ pub enum Report {
     },
     /// It did not become the program.
     Failed {
-        /// Docker's status: 126 not executable, 127 not found, 125 our own failure.
-        status: i32,
+        /// Whose fault it is.
+        cause: Cause,
         /// What was being done.
         what: String,
         /// The kernel's error number, 0 if none.
@@ -91,9 +93,29 @@ pub enum Report {
     },
 }
 
-/// Our own failure.
+/// Why a program did not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// We failed.
+    Ours,
+    /// The program is not there.
+    NotFound,
+    /// The program is there; what its first line or its ELF header says shall run it is not.
+    Interpreter,
+    /// The program is there, but cannot be executed.
+    NotExecutable,
+}
+
+impl Cause {
+    /// Docker's exit status for it.
+    pub const fn status(self) -> i32 {
+        match self {
+            Self::Ours => STATUS_OURS,
+            Self::NotExecutable => 126,
+            Self::NotFound | Self::Interpreter => 127,
+        }
+    }
+}
+
+/// Docker's exit status for a failure of ours.
 pub const STATUS_OURS: i32 = 125;
-/// There, but cannot be executed.
-pub const STATUS_NOT_EXECUTABLE: i32 = 126;
-/// Not there.
-pub const STATUS_NOT_FOUND: i32 = 127;

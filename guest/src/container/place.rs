@@ -74,6 +74,8 @@ pub(super) fn build(place: &Place) -> Step<()> {
     mounts.sort_unstable_by_key(|(path, _)| *path);
     step("pivot into the root", pivot(root))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    // Before the volumes: one on /etc, or on a file there, is what the owner wants to be seen.
+    step("write files in /etc", name_files(hostname))?;
 
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     tree("proc", "/proc", "proc", quiet, "")?;
@@ -101,7 +103,6 @@ pub(super) fn build(place: &Place) -> Step<()> {
     step("mount /run/coffer", attach(&agent, "/run/coffer", quiet | MountFlags::RDONLY))?;
     hide_kernel_files()?;
     step("set the host name", rustix::system::sethostname(hostname.as_bytes()))?;
-    step("write files in /etc", name_files(hostname))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 pub mod dev_mem;
 pub mod dm;
 pub mod net;
+pub mod own_binary;
 pub mod process;
 pub mod seccomp;
 pub mod sev_guest;

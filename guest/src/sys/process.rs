@@ -12,12 +12,18 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use super::own_binary;
+
 /// Descriptor on which a helper finds its orders.
 pub const ORDERS_FD: RawFd = 3;
 /// Descriptor on which a helper reports how far it came.
 pub const STATUS_FD: RawFd = 4;
 
-/// Starts this binary again as `stage`, with `orders` as descriptor 3 and `status` as descriptor 4.
+/// Descriptor of the mount that a helper was started from.
+pub const BINARY_FD: RawFd = 5;
+
+/// Starts this binary again as `stage`, with `orders` as descriptor 3, `status` as descriptor 4 and the mount it was started
+/// from as descriptor 5.
 ///
 /// # Errors
 /// The kernel's.
@@ -31,10 +37,11 @@ pub fn spawn_helper(
     // Out of the way of the two numbers they will get.
     let orders = rustix::io::fcntl_dupfd_cloexec(orders, 10)?;
     let status = rustix::io::fcntl_dupfd_cloexec(status, 10)?;
-    let moves = [(orders.as_raw_fd(), ORDERS_FD), (status.as_raw_fd(), STATUS_FD)];
+    let binary = rustix::io::fcntl_dupfd_cloexec(own_binary::read_only(program)?, 10)?;
     let [stdin, stdout, stderr] = stdio;
-    let mut command = Command::new(program);
+    let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
     command.arg0("coffer-init").arg(stage).env_clear().current_dir("/").stdin(stdin).stdout(stdout).stderr(stderr);
+    let moves = [(orders.as_raw_fd(), ORDERS_FD), (status.as_raw_fd(), STATUS_FD), (binary.as_raw_fd(), BINARY_FD)];
     // SAFETY: between fork and exec the closure only calls dup2 and setpgid, which are async-signal-safe, on
     // descriptors that live until spawn returns.
     unsafe {

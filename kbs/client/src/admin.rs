@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use coffer_ratls::{ClientTls, PeerPin, connect_pinned};
+use coffer_spec::SecretPath;
 use coffer_verifier::abi::{Measurement, WorkloadDigest};
 use secrecy::{ExposeSecret, SecretBox};
 use tokio::{net::TcpStream, time::timeout};
@@ -12,7 +13,6 @@ use crate::{
     ALPN_ADMIN,
     error::{ClientError, admin_call},
     kbs::admin::v1::{self, admin_client},
-    path::ResourcePath,
     profile::AdminProfile,
 };
 
@@ -34,7 +34,7 @@ pub struct PutSecret<'a> {
     /// Tenant.
     pub tenant: &'a str,
     /// Where.
-    pub path: &'a ResourcePath,
+    pub path: &'a SecretPath,
     /// What.
     pub value: &'a SecretBox<Vec<u8>>,
     /// Evidence under a simulated anchor may have it.
@@ -134,7 +134,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn delete_secret(&self, tenant: &str, path: &ResourcePath) -> Result<bool, ClientError> {
+    pub async fn delete_secret(&self, tenant: &str, path: &SecretPath) -> Result<bool, ClientError> {
         let request = v1::DeleteSecretRequest { tenant: tenant.to_owned(), path: path.to_string() };
         Ok(done(self.admin.clone().delete_secret(request).await)?.existed)
     }

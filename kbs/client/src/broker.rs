@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coffer_ratls::{Attester, AttestingConnection, Identity, Purpose, connect_and_attest};
+use coffer_spec::SecretPath;
 use coffer_verifier::{abi::SpkiDigest, binding::length_prefixed};
 use secrecy::SecretBox;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,14 +12,13 @@ use tonic::Status;
 use crate::{
     error::{ClientError, call},
     kbs::v1::{GetSecretRequest, GetSecretResponse, broker_client},
-    path::ResourcePath,
 };
 
 /// HPKE method of [`BrokerClient::secret`], on both ends.
 pub const GET_SECRET: &str = "coffer.kbs.v1.Broker/GetSecret";
 
 /// HPKE AAD of a released secret: lp(tenant) lp(path) lp(version, u64 big-endian).
-pub fn secret_aad(tenant: &str, path: &ResourcePath, version: u64) -> Vec<u8> {
+pub fn secret_aad(tenant: &str, path: &SecretPath, version: u64) -> Vec<u8> {
     length_prefixed(&[tenant.as_bytes(), path.as_str().as_bytes(), &version.to_be_bytes()])
 }
 
@@ -62,7 +62,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// [`ClientError::Refused`] whether it is missing or not for us; the others as they say.
-    pub async fn secret(&self, path: &ResourcePath) -> Result<Secret, ClientError> {
+    pub async fn secret(&self, path: &SecretPath) -> Result<Secret, ClientError> {
         let response = match self.request(path).await {
             Err(status) if status.code() == tonic::Code::Unauthenticated => {
                 self.connection.renew().await?;
@@ -82,7 +82,7 @@ impl BrokerClient {
         &self.connection
     }
 
-    async fn request(&self, path: &ResourcePath) -> Result<GetSecretResponse, Status> {
+    async fn request(&self, path: &SecretPath) -> Result<GetSecretResponse, Status> {
         let request = GetSecretRequest { path: path.to_string() };
         self.broker.clone().get_secret(request).await.map(tonic::Response::into_inner)
     }

@@ -8,14 +8,13 @@
 mod admin;
 mod broker;
 mod error;
-mod path;
 mod profile;
 mod trust;
 
 pub use admin::{AdminClient, Expected, PutSecret, Reference, SecretInfo};
 pub use broker::{BrokerClient, GET_SECRET, Secret, secret_aad};
+pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use error::ClientError;
-pub use path::{PathError, ResourcePath};
 pub use profile::{AdminProfile, ProfileError};
 pub use trust::{ManifestInfo, ManifestKey, Signer};
 

@@ -284,10 +284,12 @@ impl Attester for Replay {
 }
 
 pub fn spec(secrets: &[&str]) -> WorkloadSpec {
-    let wanted =
-        |(at, path): (usize, &&str)| SecretWanted { from: (*path).into(), to: SecretTarget::File(format!("s{at}")) };
+    let wanted = |(at, path): (usize, &&str)| SecretWanted {
+        from: path.parse().unwrap(),
+        to: SecretTarget::File(coffer_spec::sample::name(&format!("s{at}"))),
+    };
     WorkloadSpec {
-        tenant: TENANT.into(),
+        tenant: TENANT.parse().unwrap(),
         kbs: Some(KbsPin { address: "127.0.0.1:1".into(), spki: vec![SpkiDigest::new([9; 32])] }),
         secrets: secrets.iter().enumerate().map(wanted).collect(),
         ..coffer_spec::sample::workload(Tee::Simulated)

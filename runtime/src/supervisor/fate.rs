@@ -1,9 +1,9 @@
 //! How a box ended, from what the guest said and what became of its VMM. Pure.
 
-use coffer_guest_proto::Event;
+use coffer_guest_proto::{Event, FailureCode, Speech, ToldFailure};
 use coffer_machine::Refusal;
 use coffer_rim::{Class, Failure};
-use coffer_spec::WorkloadSpec;
+use coffer_spec::{Tee, WorkloadSpec};
 
 use super::message::{Ended, Message};
 use super::processes::VmmEnd;
@@ -85,46 +85,84 @@ fn of_refusal(refusal: Refusal) -> Failure {
     }
 }
 
-/// What a guest's own failure means to the user.
+/// What a guest's own failure means to the user. From a TEE guest nothing is believed, or shown, but words of the fixed list.
 pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>) -> Failure {
-    let detail = printable(&event.detail);
+    let speech = if spec.tee == Tee::None { Speech::Sentences } else { Speech::FixedWords };
+    let Some(ToldFailure { code, errno, denial_id, detail }) = event.told(speech).failure else {
+        return Failure::new(Class::Internal, "the guest gave up without a reason");
+    };
+    let detail = match (printable(&detail), errno) {
+        (words, 0) => words,
+        (words, number) if words.is_empty() => std::io::Error::from_raw_os_error(i32::from(number)).to_string(),
+        (words, _) => words,
+    };
     let broker = spec.kbs.as_ref().map_or("(none)", |kbs| kbs.address.as_str());
     let with_detail = |text: String| if detail.is_empty() { text } else { format!("{text}: {detail}") };
-    match event.code.as_str() {
-        "kbs-unreachable" => {
-            let why = relay_trouble.map_or(detail.as_str(), |trouble| trouble);
+    let word = code.map_or("unknown", FailureCode::word);
+    match code {
+        Some(FailureCode::KbsUnreachable) => {
+            let why = relay_trouble.unwrap_or(if detail.is_empty() { "it did not answer" } else { &detail });
             Failure::new(Class::Unreachable, format!("key broker {broker} is unreachable: {why}"))
                 .hint("start the key broker, or correct --kbs HOST:PORT")
         }
-        "kbs-pin-mismatch" => Failure::new(
+        Some(FailureCode::KbsPinMismatch) => Failure::new(
             Class::Refused,
             with_detail(format!("key broker {broker} does not show the key that --kbs-pin names")),
         )
         .hint("compare --kbs-pin with the broker's own pin; if they differ, something else answers at that address"),
-        "not-released" => {
-            Failure::new(Class::Refused, with_detail(format!("key broker {broker} released no secret to this guest")))
-                .hint("the broker's log has the reason: check its reference values, and the secret's release policy")
+        Some(FailureCode::NotReleased) => {
+            let id = if denial_id == 0 { String::new() } else { format!(" (id {denial_id:016x})") };
+            Failure::new(
+                Class::Refused,
+                with_detail(format!("key broker {broker} released no secret to this guest{id}")),
+            )
+            .hint("the broker's log has the reason: check its reference values, and the secret's release policy")
         }
-        "workload-not-found" => Failure {
+        Some(FailureCode::SecretUnusable) => {
+            Failure::new(Class::Config, with_detail("a released secret cannot go where the spec wants it".into()))
+                .hint("an environment holds text of 1 to about 128 KiB without NUL; fetch anything else to a file")
+        }
+        Some(FailureCode::UserNotFound) => {
+            let (user, image) = (&spec.process.user, &spec.image.reference);
+            Failure::new(
+                Class::Config,
+                with_detail(format!("unable to find user {user:?}: the image {image} has no such user or group")),
+            )
+            .hint("name one of the image's /etc/passwd and /etc/group with --user, or give numbers")
+        }
+        Some(FailureCode::WorkloadNotFound) => Failure {
             docker_code: Some(127),
             ..Failure::new(Class::Config, not_run(spec, "executable file not found in the image"))
         },
-        "workload-not-executable" => Failure {
-            docker_code: Some(126),
-            ..Failure::new(Class::Config, not_run(spec, "permission denied, or not an executable"))
+        Some(FailureCode::InterpreterNotFound) => Failure {
+            docker_code: Some(127),
+            ..Failure::new(
+                Class::Config,
+                with_detail(not_run(
+                    spec,
+                    "it is in the image, and what shall run it is not (its #! line, or its linker)",
+                )),
+            )
+            .hint("install the interpreter that the first line names; a script with Windows line ends names none")
         },
-        "spec-mismatch" | "spec-invalid" | "tee-mismatch" => {
-            Failure::new(Class::Refused, with_detail(format!("the guest refused its workload spec ({})", event.code)))
+        Some(FailureCode::WorkloadNotExecutable) => Failure {
+            docker_code: Some(126),
+            ..Failure::new(Class::Config, with_detail(not_run(spec, "permission denied, or not an executable")))
+        },
+        Some(FailureCode::SpecMismatch | FailureCode::SpecInvalid | FailureCode::TeeMismatch) => {
+            Failure::new(Class::Refused, with_detail(format!("the guest refused its workload spec ({word})")))
         }
-        "root-corrupt" => Failure::new(Class::Config, with_detail("the root file system is damaged".into()))
-            .hint("remove the image with `coffer rmi` and pull it again"),
-        "volume-corrupt" => Failure::new(Class::Config, with_detail("a volume is damaged".into()))
+        Some(FailureCode::RootCorrupt) => {
+            Failure::new(Class::Config, with_detail("the root file system is damaged".into()))
+                .hint("remove the image with `coffer rmi` and pull it again")
+        }
+        Some(FailureCode::VolumeCorrupt) => Failure::new(Class::Config, with_detail("a volume is damaged".into()))
             .hint("remove the box and create it again: that takes new snapshots"),
-        "svn-below-floor" => {
+        Some(FailureCode::SvnBelowFloor) => {
             Failure::new(Class::Refused, with_detail("this guest is older than its spec allows".into()))
                 .hint("use a platform with a higher security version, signed by the key that the spec names")
         }
-        other => Failure::new(Class::Internal, with_detail(format!("the guest gave up ({})", printable(other)))),
+        _ => Failure::new(Class::Internal, with_detail(format!("the guest gave up ({word})"))),
     }
 }
 
@@ -149,7 +187,7 @@ mod tests {
     }
 
     fn event(code: &str, detail: &str) -> Event {
-        Event { phase: 9, since_boot_us: 0, exit_status: 0, code: code.into(), detail: detail.into() }
+        Event { phase: 9, code: code.into(), detail: detail.into(), ..Event::default() }
     }
 
     #[test]
@@ -201,5 +239,34 @@ mod tests {
         assert_eq!(of_event(&event("workload-not-executable", ""), &spec(), None).docker_code, Some(126));
         assert_eq!(of_event(&event("not-released", ""), &spec(), None).class, Class::Refused);
         assert_eq!(of_event(&event("\u{1b}[2J", ""), &spec(), None).class, Class::Internal);
+    }
+
+    #[test]
+    fn what_a_tee_guest_says_in_its_own_words_is_neither_believed_nor_shown() {
+        let tee = WorkloadSpec { tee: Tee::Simulated, ..spec() };
+        let leak = "the database password is hunter2";
+        for code in FailureCode::ALL.iter().map(|code| code.word()).chain([leak]) {
+            let failure = of_event(&event(code, leak), &tee, None);
+            let shown = format!("{} {:?}", failure.message, failure.hint);
+            assert!(!shown.contains("hunter2"), "{code}: {shown}");
+        }
+        let plain = of_event(&event("root-corrupt", "block 7\u{1b}[2J"), &spec(), None);
+        assert!(plain.message.ends_with("block 7 [2J"), "{}", plain.message);
+        let refused = Event { denial_id: 0xab, ..event("not-released", leak) };
+        assert!(of_event(&refused, &tee, None).message.contains("(id 00000000000000ab)"), "joins the broker's log");
+        let full = Event { errno: 28, ..event("internal", leak) };
+        assert!(of_event(&full, &tee, None).message.contains("No space left on device"));
+    }
+
+    #[test]
+    fn the_true_cause_is_named_where_a_user_or_an_interpreter_is_missing() {
+        let mut boxed = spec();
+        boxed.process.user = "nosuch".into();
+        let user = of_event(&event("user-not-found", ""), &boxed, None);
+        assert!(user.message.contains("\"nosuch\"") && !user.message.contains("cannot run"), "{}", user.message);
+        assert_eq!(user.docker_code, None, "125, as Docker has it");
+        let interpreter = of_event(&event("interpreter-not-found", "start /x: \"/bin/nosuch\""), &spec(), None);
+        assert_eq!(interpreter.docker_code, Some(127));
+        assert!(interpreter.message.contains("/bin/nosuch"), "{}", interpreter.message);
     }
 }

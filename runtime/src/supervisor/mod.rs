@@ -24,7 +24,7 @@ use std::time::Duration;
 use coffer_guest_proto::event::phase_word;
 use coffer_guest_proto::{Event, Phase, ports};
 use coffer_rim::{Class, Failure};
-use coffer_spec::{Document, HostMay};
+use coffer_spec::{Act, Document};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -241,8 +241,7 @@ impl Run {
         match input {
             Input::Event(event) => {
                 self.event(&event, document);
-                if self.phase == Phase::AgentReady && log.is_none() && document.spec().host_may.contains(&HostMay::Logs)
-                {
+                if self.phase == Phase::AgentReady && log.is_none() && document.spec().host_may.contains(Act::Logs) {
                     let (folder, reporter) = (self.folder.clone(), self.reporter.clone());
                     *log = Some(tokio::spawn(async move { logs::follow(&folder, reporter).await }));
                 }

@@ -20,7 +20,7 @@ use crate::tls::provider;
 /// id-pe-cmw, 1.3.6.1.5.5.7.1.35 (RFC 9999).
 const ID_PE_CMW: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 35];
 /// Evidence that fits a TLS Certificate message with room to spare.
-const MAX_CMW: usize = 48 * 1024;
+pub const MAX_CERTIFICATE_EVIDENCE: usize = 48 * 1024;
 
 /// Why a key or certificate is not an identity.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum IdentityError {
     #[error("certificate cannot be parsed")]
     Certificate,
     /// Evidence too long for a certificate.
-    #[error("evidence for the certificate is {found} bytes, at most {MAX_CMW} fit")]
+    #[error("evidence for the certificate is {found} bytes, at most {MAX_CERTIFICATE_EVIDENCE} fit")]
     EvidenceTooLong {
         /// Length given.
         found: usize,
@@ -107,7 +107,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::EvidenceTooLong`], [`IdentityError::Make`].
     pub fn attested(key: &IdentityKey, common_name: &str, evidence_cmw: &[u8]) -> Result<Self, IdentityError> {
-        if evidence_cmw.len() > MAX_CMW {
+        if evidence_cmw.len() > MAX_CERTIFICATE_EVIDENCE {
             return Err(IdentityError::EvidenceTooLong { found: evidence_cmw.len() });
         }
         Self::certify(key, common_name, Some(evidence_cmw))
@@ -268,7 +268,7 @@ mod tests {
             assert_eq!(certificate_cmw(identity.certificate_der()), Some(cmw));
         }
         assert_eq!(certificate_cmw(Identity::generate("plain").unwrap().certificate_der()), None);
-        let too_long = Identity::attested(&key, "guest", &vec![0; MAX_CMW + 1]);
+        let too_long = Identity::attested(&key, "guest", &vec![0; MAX_CERTIFICATE_EVIDENCE + 1]);
         assert!(matches!(too_long, Err(IdentityError::EvidenceTooLong { .. })));
     }
 

@@ -43,6 +43,7 @@ mod denial;
 mod facts;
 mod hpke;
 mod identity;
+mod keep;
 mod server;
 mod service;
 mod state;
@@ -56,7 +57,10 @@ pub use client::{
 pub use denial::{Denial, denied};
 pub use facts::{FactsError, Purpose, TlsFacts};
 pub use hpke::{HpkeError, HpkeSealed};
-pub use identity::{Identity, IdentityError, IdentityKey, IdentityPem, certificate_cmw, certificate_spki};
+pub use identity::{
+    Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki,
+};
+pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
 pub use server::{ServeError, ServeLimits, serve, serve_pinned};
 pub use service::AttestationService;
 pub use state::{CHALLENGE_LIFETIME, ConnectionState, attested, connection};

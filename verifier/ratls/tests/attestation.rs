@@ -306,3 +306,75 @@ async fn a_lost_connection_is_never_dialled_again() {
         assert!(connection.renew().await.is_err());
     }
 }
+
+/// Counts the reports of an honest guest, and makes only so many.
+struct Tiring {
+    reports: std::sync::atomic::AtomicUsize,
+    last: usize,
+}
+
+impl Attester for Tiring {
+    fn evidence(
+        &self,
+        report_data: &coffer_verifier::abi::ReportData,
+    ) -> Result<coffer_verifier::evidence::Evidence, coffer_ratls::AttesterError> {
+        if self.reports.fetch_add(1, Ordering::SeqCst) < self.last {
+            return Guest.evidence(report_data);
+        }
+        BrokenGuest.evidence(report_data)
+    }
+
+    fn workload(&self) -> WorkloadDigest {
+        Guest.workload()
+    }
+}
+
+async fn owner_of(tiring: &Arc<Tiring>, appraiser: Credulous) -> (Server, coffer_ratls::AttestedConnection<usize>) {
+    let attestation = AttestationService::attester(tiring.clone());
+    let server = Server::start(attestation, ClientRule::AuthorizedPerCall, Purpose::Control);
+    let identity = Identity::generate("owner").unwrap();
+    let connection = connect_and_verify(server.dial(), &identity, Purpose::Control, Arc::new(appraiser)).await.unwrap();
+    (server, connection)
+}
+
+fn tiring(last: usize) -> Arc<Tiring> {
+    Arc::new(Tiring { reports: 0.into(), last })
+}
+
+const SOON: std::time::Duration = std::time::Duration::from_millis(20);
+
+#[tokio::test]
+async fn a_long_call_is_challenged_again_and_again() {
+    let guest = tiring(usize::MAX);
+    let (_server, connection) = owner_of(&guest, Credulous::default()).await;
+    let call = async {
+        while guest.reports.load(Ordering::SeqCst) < 4 {
+            tokio::time::sleep(SOON / 4).await;
+        }
+        "done"
+    };
+    let kept = tokio::time::timeout(std::time::Duration::from_secs(20), connection.kept_each(SOON, call));
+    assert_eq!(kept.await.expect("nobody was challenged again").unwrap(), "done");
+    assert!(*connection.attested().admitted() >= 2, "the new result replaces the old");
+}
+
+#[tokio::test]
+async fn a_call_ends_when_its_peer_proves_itself_no_more() {
+    let never = std::future::pending::<()>;
+    let within = std::time::Duration::from_secs(20);
+    let (_server, connection) = owner_of(&tiring(2), Credulous::default()).await;
+    let lapsed = tokio::time::timeout(within, connection.kept_each(SOON, never())).await.expect("it went on");
+    assert!(matches!(lapsed.unwrap_err().0, ConnectError::Call(_)), "the guest makes no more evidence");
+
+    let refusing = Credulous { refuse_from: Some(2), ..Credulous::default() };
+    let (_server, connection) = owner_of(&tiring(usize::MAX), refusing).await;
+    let lapsed = tokio::time::timeout(within, connection.kept_each(SOON, never())).await.expect("it went on");
+    assert!(matches!(lapsed.unwrap_err().0, ConnectError::Rejected(_)), "what it shows is not what was wanted");
+    assert!(connection.seal("m", b"a", b"v").is_err(), "and no secret goes there any more");
+}
+
+#[test]
+fn the_next_challenge_comes_before_the_last_result_is_too_old() {
+    let latest = coffer_ratls::CHALLENGE_AGAIN_AFTER + coffer_ratls::CHALLENGE_LIFETIME;
+    assert!(latest <= coffer_ratls::RESULT_LIFETIME);
+}

@@ -10,7 +10,7 @@ use crate::error::Failure;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Check every line's MAC, the chain and the end mark.
-    #[command(after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs")]
+    #[command(after_help = "Example:\n  coffer-kbs audit verify --state ./kbs")]
     Verify {
         /// State folder.
         #[arg(long, value_name = "DIR")]

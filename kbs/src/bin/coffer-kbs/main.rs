@@ -14,7 +14,7 @@ use error::{Class, Failure};
 
 /// Releases secrets to attested guests.
 #[derive(Debug, Parser)]
-#[command(name = "coffer-kbs", version)]
+#[command(name = "coffer-kbs", version, disable_help_subcommand = true)]
 #[command(after_help = "Examples:
   coffer-kbs init --state /var/lib/coffer-kbs
   coffer-kbs serve --state /var/lib/coffer-kbs
@@ -37,7 +37,7 @@ enum Command {
     /// Print the key guests pin.
     Pin(pin::Args),
     /// Check the audit trail.
-    #[command(subcommand, after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs")]
+    #[command(subcommand)]
     Audit(audit::Command),
 }
 
@@ -81,6 +81,3 @@ fn log() {
     let filter = tracing_subscriber::EnvFilter::new(filter.unwrap_or_else(|| "info".into()));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
-
-#[cfg(test)]
-mod tests;

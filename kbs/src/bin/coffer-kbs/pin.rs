@@ -8,7 +8,7 @@ use crate::error::Failure;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer-kbs pin --state ./kbs")]
+#[command(after_help = "Example:\n  coffer-kbs pin --state ./kbs")]
 pub struct Args {
     /// State folder.
     #[arg(long, value_name = "DIR")]

@@ -4,7 +4,7 @@ use coffer_guest_proto::{Phase, event};
 use coffer_verifier::abi::message::{ANSWER_HEAD, KIND_EXTENDED, MESSAGE_PAGE, encode_request};
 
 fn event_of(phase: Phase) -> Event {
-    Event { phase: phase.into(), since_boot_us: 1, exit_status: 0, code: String::new(), detail: String::new() }
+    Event { phase: phase.into(), since_boot_us: 1, ..Event::default() }
 }
 
 #[tokio::test]

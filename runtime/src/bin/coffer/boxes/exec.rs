@@ -8,8 +8,8 @@ use coffer_guest_proto::exec_request::Message as Ask;
 use coffer_guest_proto::exec_response::Message as Tell;
 use coffer_guest_proto::{ExecRequest, ExecStart};
 use coffer_runtime::supervisor::of_state;
-use coffer_runtime::{BoxState, agent};
-use coffer_spec::{Capability, HostMay};
+use coffer_runtime::{BoxState, agent, owner_access};
+use coffer_spec::Act;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -61,9 +61,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             .hint(format!("start it with `coffer start {}`", record.name)));
     }
     let document = guest::document(&home, &record)?;
-    let as_host = document.spec().host_may.contains(&HostMay::Exec);
+    let as_host = document.spec().host_may.contains(Act::Exec);
     if !as_host {
-        guest::owner_listed(&home, &document, &record.name, Capability::Exec)?;
+        guest::owner_listed(&home, &document, &record.name, Act::Exec)?;
     }
     let runtime = context.runtime()?;
     let code = runtime.block_on(async {
@@ -72,7 +72,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         // The connection must outlive the call: attestation is its state.
         let connection = guest::connect(context, &home, &record, &args.trust).await?;
-        stream(args, ExecClient::new(connection.channel())).await
+        let call = connection.kept(stream(args, ExecClient::new(connection.channel())));
+        call.await.map_err(|lapsed| owner_access::lapsed(&lapsed))?
     })?;
     // A read of our terminal may still be pending; nobody waits for it.
     runtime.shutdown_background();
@@ -84,8 +85,8 @@ async fn stream(args: &Args, mut client: ExecClient<Channel>) -> Result<i32, Cli
     let start = ExecStart {
         argv: args.command.clone(),
         env: args.env.clone(),
-        cwd: args.workdir.clone().unwrap_or_default(),
-        user: args.user.clone().unwrap_or_default(),
+        cwd: args.workdir.clone(),
+        user: args.user.clone(),
     };
     let ask = |message| ExecRequest { message: Some(message) };
     let _ = asks.send(ask(Ask::Start(start))).await;

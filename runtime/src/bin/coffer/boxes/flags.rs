@@ -11,7 +11,7 @@ use coffer_runtime::images::{defaults, of_image, verity};
 use coffer_runtime::owner_list;
 use coffer_runtime::request::{self, Wishes};
 use coffer_runtime::{Home, images, launch, owner_access};
-use coffer_spec::{Document, Floors, HostMay, KbsPin, Owner, Scratch, Tee};
+use coffer_spec::{Document, Floors, HostMay, KbsPin, Name, Owner, OwnerMay, Scratch, Tee, Tenant};
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -35,21 +35,6 @@ pub enum Pull {
     Always,
     /// Not at all.
     Never,
-}
-
-/// What the host may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HostMayWord {
-    /// Ask for an orderly stop.
-    Stop,
-    /// Read coarse statistics.
-    Stats,
-    /// Read the workload's output.
-    Logs,
-    /// Run commands inside.
-    Exec,
-    /// Nothing at all.
-    None,
 }
 
 /// What runs, where, and who may talk to it.
@@ -78,13 +63,13 @@ pub struct BoxFlags {
     pub secret: Vec<String>,
     /// Name that an owner may inject at /run/secrets/NAME.
     #[arg(long, value_name = "NAME", conflicts_with = "spec", help_heading = "TEE")]
-    pub inject: Vec<String>,
-    /// What the host may do [default: stop,stats with a TEE, else everything].
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "spec", help_heading = "TEE")]
-    pub host_may: Option<Vec<HostMayWord>>,
+    pub inject: Vec<Name>,
+    /// What the host may do: some of stop,stats,logs,exec, or none [default: stop,stats with a TEE, else everything].
+    #[arg(long, value_name = "LIST", value_parser = HostMay::parse, conflicts_with = "spec", help_heading = "TEE")]
+    pub host_may: Option<HostMay>,
     /// Tenant at the key broker.
     #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "spec", help_heading = "TEE")]
-    pub tenant: String,
+    pub tenant: Tenant,
 
     /// Set an environment variable; without a value, ours.
     #[arg(short, long, value_name = "NAME[=VALUE]", conflicts_with = "spec")]
@@ -103,7 +88,7 @@ pub struct BoxFlags {
     pub entrypoint: Option<String>,
     /// Host name inside. The same for every box unless given, because it is measured.
     #[arg(long, value_name = "NAME", default_value = "coffer", conflicts_with = "spec")]
-    pub hostname: String,
+    pub hostname: Name,
     /// Signal for an orderly stop.
     #[arg(long, value_name = "SIGNAL", conflicts_with = "spec")]
     pub stop_signal: Option<String>,
@@ -292,7 +277,7 @@ impl BoxFlags {
             volumes: Vec::new(),
             scratch: self.scratch_wanted()?,
             floors: Floors::default(),
-            host_may: self.host_may.as_deref().map(host_may),
+            host_may: self.host_may,
             inject: self.inject.clone(),
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
             secrets: secrets.collect::<Result<_, _>>()?,
@@ -317,7 +302,7 @@ impl BoxFlags {
     fn owners(&self, home: &Home, tee: Tee) -> Result<Vec<Owner>, CliError> {
         if self.owner.is_empty() && tee == Tee::Simulated {
             let local = owner_access::load_or_init(&home.owner())?;
-            return Ok(vec![Owner { key: local.spki(), may: owner_list::ALL.to_vec() }]);
+            return Ok(vec![Owner { key: local.spki(), may: OwnerMay::all() }]);
         }
         self.owner.iter().map(|text| owner_list::parse(text)).collect()
     }
@@ -371,22 +356,6 @@ fn from_ours(entry: &str) -> Option<String> {
         return Some(entry.to_string());
     }
     std::env::var(entry).ok().map(|value| format!("{entry}={value}"))
-}
-
-fn host_may(words: &[HostMayWord]) -> Vec<HostMay> {
-    let mut all: Vec<_> = words
-        .iter()
-        .filter_map(|word| match word {
-            HostMayWord::Stop => Some(HostMay::Stop),
-            HostMayWord::Stats => Some(HostMay::Stats),
-            HostMayWord::Logs => Some(HostMay::Logs),
-            HostMayWord::Exec => Some(HostMay::Exec),
-            HostMayWord::None => None,
-        })
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
 }
 
 /// Reads a spec document.

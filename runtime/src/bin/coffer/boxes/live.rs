@@ -9,7 +9,7 @@ use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::{self, Command};
 use coffer_runtime::supervisor::message::{Ended, LogPiece, Message};
 use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State};
-use coffer_spec::{Document, HostMay, Tee};
+use coffer_spec::{Act, Document, Tee};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Context;
@@ -134,7 +134,7 @@ fn owners_output(
     }
     let bytes = std::fs::read(home.box_folder(&record.id).join(coffer_runtime::boxes::files::SPEC)).ok()?;
     let document = Document::parse(bytes).ok()?;
-    if document.spec().host_may.contains(&HostMay::Logs) {
+    if document.spec().host_may.contains(Act::Logs) {
         return None;
     }
     if !allow_simulated {

@@ -12,8 +12,9 @@ use coffer_runtime::boxes::files;
 use coffer_runtime::lock::BoxLock;
 use coffer_runtime::supervisor::message::LogPiece;
 use coffer_runtime::supervisor::{former, of_state};
-use coffer_runtime::{BoxRecord, BoxState, Home, agent};
-use coffer_spec::{Capability, Document, HostMay};
+use coffer_runtime::{BoxRecord, BoxState, Home, agent, owner_access};
+use coffer_spec::{Act, Document};
+use tonic::transport::Channel;
 
 use crate::cli::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -70,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let document = guest::document(&home, &record)?;
-    if document.spec().host_may.contains(&HostMay::Logs) {
+    if document.spec().host_may.contains(Act::Logs) {
         from_file(&folder, tail, args.follow);
         return Ok(ExitCode::SUCCESS);
     }
@@ -88,7 +89,7 @@ fn may_as_owner(home: &Home, record: &BoxRecord, document: &Document) -> Result<
             format!("the spec of {name} does not let the host read its output, and the guest that had it is gone"),
         ));
     }
-    guest::owner_listed(home, document, name, Capability::Logs)
+    guest::owner_listed(home, document, name, Act::Logs)
 }
 
 fn from_file(folder: &Path, tail: usize, follow: bool) {
@@ -156,7 +157,11 @@ async fn as_owner(
     follow: bool,
 ) -> Result<(), CliError> {
     let connection = guest::connect(context, home, record, trust).await?;
-    let mut control = ControlClient::new(connection.channel());
+    let control = ControlClient::new(connection.channel());
+    connection.kept(show(control, tail, follow)).await.map_err(|lapsed| owner_access::lapsed(&lapsed))?
+}
+
+async fn show(mut control: ControlClient<Channel>, tail: usize, follow: bool) -> Result<(), CliError> {
     let request = LogsRequest { follow, from_sequence: 0 };
     let answer = control.logs(request).await.map_err(|status| agent::of_status(&status))?;
     let mut pieces = answer.into_inner();
@@ -179,7 +184,7 @@ async fn as_owner(
 /// Shows the output of a simulated box of ours from its first byte to its end.
 pub async fn follow_as_owner(context: &Context, home: &Home, record: &BoxRecord) -> Result<(), CliError> {
     let document = guest::document(home, record)?;
-    guest::owner_listed(home, &document, &record.name, Capability::Logs)?;
+    guest::owner_listed(home, &document, &record.name, Act::Logs)?;
     as_owner(context, home, record, &Trust::of_own_simulator(record), usize::MAX, true)
         .await
         .map_err(|failure| failure.while_doing("as owner"))

@@ -7,7 +7,7 @@ use coffer_runtime::boxes::files;
 use coffer_runtime::launch::load_platform;
 use coffer_runtime::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
 use coffer_runtime::{BoxRecord, BoxState, Home, simulator};
-use coffer_spec::{Capability, Document, Tee};
+use coffer_spec::{Act, Document, Tee};
 use coffer_verifier::{EvidencePolicy, ExpectedGuest, Pair, TrustAnchors, Verdict};
 
 use crate::cli::Context;
@@ -47,12 +47,11 @@ pub fn document(home: &Home, record: &BoxRecord) -> Result<Document, CliError> {
 }
 
 /// Refuses early, and in words, what the guest would refuse: the local key must be listed for the act.
-pub fn owner_listed(home: &Home, document: &Document, name: &str, act: Capability) -> Result<(), CliError> {
-    let (listed, act) = (act, capability_word(act));
+pub fn owner_listed(home: &Home, document: &Document, name: &str, act: Act) -> Result<(), CliError> {
     let by_owner = format!("create the box with --owner listing your key for {act}");
-    let hint = match listed {
-        Capability::Exec | Capability::Logs => format!("{by_owner}, or with --host-may {act}"),
-        Capability::Inject | Capability::Unseal => by_owner,
+    let hint = match act {
+        Act::Exec | Act::Logs => format!("{by_owner}, or with --host-may {act}"),
+        Act::Stop | Act::Stats | Act::Inject | Act::Unseal => by_owner,
     };
     let refused = |message: String| Err(CliError::new(Class::Refused, message).hint(hint.clone()));
     if document.spec().tee == Tee::None {
@@ -64,20 +63,11 @@ pub fn owner_listed(home: &Home, document: &Document, name: &str, act: Capabilit
         return refused(format!("the spec of {name} does not let the host {act}, and there is no owner's key here"));
     };
     let mut mine = document.spec().owners.iter().filter(|owner| owner.key == identity.spki());
-    let allowed = mine.any(|owner| owner.may.contains(&listed));
+    let allowed = mine.any(|owner| owner.may.contains(act));
     if allowed {
         Ok(())
     } else {
         refused(format!("the spec of {name} lets neither the host nor the local owner {act}"))
-    }
-}
-
-fn capability_word(act: Capability) -> &'static str {
-    match act {
-        Capability::Exec => "exec",
-        Capability::Inject => "inject",
-        Capability::Unseal => "unseal",
-        Capability::Logs => "logs",
     }
 }
 

@@ -9,7 +9,7 @@ use coffer_guest_proto::{SealRequest, Sealed, UnsealRequest};
 use coffer_rim::file::write_private;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::{BoxRecord, Home, agent};
-use coffer_spec::{Capability, Document};
+use coffer_spec::{Act, Document};
 use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
 
@@ -61,7 +61,7 @@ pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
     let plaintext = Zeroizing::new(read_input(args.input.as_deref(), LIMIT)?);
     let answer = context.runtime()?.block_on(async {
         let connection = guest::connect(context, &home, &record, &args.trust).await?;
-        let tenant = document.spec().tenant.as_bytes();
+        let tenant = document.spec().tenant.as_str().as_bytes();
         let aad = length_prefixed(&[tenant, args.context.as_bytes(), b"seal"]);
         let sealed = connection.seal("coffer.agent.v1.Owner/Seal", &aad, &plaintext).class(Class::Internal)?;
         let request = SealRequest {
@@ -95,7 +95,7 @@ fn open(args: &Common, context: &Context) -> Result<(Home, BoxRecord, Document),
     let record = state.find(&args.name).map_err(of_state)?;
     guest::must_run(&record)?;
     let document = guest::document(&home, &record)?;
-    guest::owner_listed(&home, &document, &record.name, Capability::Unseal)?;
+    guest::owner_listed(&home, &document, &record.name, Act::Unseal)?;
     Ok((home, record, document))
 }
 

@@ -48,7 +48,7 @@ fn the_local_key_is_an_owner_only_in_simulation() {
     assert!(owner_access::load(&home.owner()).is_err());
     let simulated = none.owners(&home, Tee::Simulated).unwrap();
     assert_eq!(simulated[0].key, owner_access::load(&home.owner()).unwrap().spki());
-    assert_eq!(simulated[0].may, owner_list::ALL);
+    assert_eq!(simulated[0].may, OwnerMay::all());
 }
 
 #[test]
@@ -89,6 +89,9 @@ fn host_may_is_exactly_what_is_listed() {
     let (_dir, home) = home();
     let may = |line: &str| parse(line).unwrap().wishes(&home).unwrap().host_may;
     assert_eq!(may("busybox"), None);
-    assert_eq!(may("--host-may logs,stop,logs busybox"), Some(vec![HostMay::Stop, HostMay::Logs]));
-    assert_eq!(may("--host-may none busybox"), Some(Vec::new()));
+    assert_eq!(may("--host-may logs,stop busybox").unwrap().to_string(), "stop,logs");
+    assert_eq!(may("--host-may none busybox"), Some(HostMay::none()));
+    for line in ["--host-may none,exec busybox", "--host-may logs,logs busybox", "--host-may inject busybox"] {
+        assert!(parse(line).unwrap_err().to_string().contains("--host-may"), "{line}");
+    }
 }

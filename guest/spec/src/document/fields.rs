@@ -1,0 +1,188 @@
+//! Every field of a spec, as serde writes it, with values it must not have: a field added later has to be judged here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::{Table, Value};
+
+use super::{tests::sample, *};
+
+/// What a field must not hold.
+enum Wrong {
+    /// These, and the empty string where it is text.
+    Values(Vec<Value>),
+    /// These; the empty string has a meaning of its own.
+    ButEmptyMeans(&'static str, Vec<Value>),
+    /// Nothing is wrong.
+    Nothing(&'static str),
+}
+
+fn text(values: &[&str]) -> Vec<Value> {
+    values.iter().map(|value| Value::String((*value).into())).collect()
+}
+
+fn numbers(values: &[i64]) -> Vec<Value> {
+    values.iter().copied().map(Value::Integer).collect()
+}
+
+fn rules() -> BTreeMap<&'static str, Wrong> {
+    use Wrong::{ButEmptyMeans, Nothing, Values};
+    let names = || Values(text(&["../x", ".x", "-x", "a/b", "a b", "a\n", &"x".repeat(65)]));
+    let places = || {
+        let owned = ["/proc", "/proc/1", "/sys", "/dev", "/dev/shm", "/run/secrets", "/run/secrets/x", "/run/coffer"];
+        let crooked = ["x", "/", "//", "/a/", "/a/../b", "/a//b", "/a\0"];
+        [owned.as_slice(), &crooked].concat()
+    };
+    let digits = |length: usize| {
+        let (short, upper) = ("a".repeat(length - 1), "A".repeat(length));
+        text(&[&short, &upper, &"g".repeat(length), "00"])
+    };
+    let long = format!("A={}", "x".repeat(128 * 1024));
+    let mut rules = BTreeMap::from([
+        ("version", Values(numbers(&[0, 2]))),
+        ("tenant", names()),
+        ("tee", Values(text(&["sev", "SNP"]))),
+        ("host_may", Values(text(&["inject", "unseal", "everything", "none"]))),
+        ("inject", names()),
+        ("image.reference", Values(text(&["a\nb", "\u{1b}[2J"]))),
+        ("image.config_digest", Values(text(&["sha256:", "sha256:00", &format!("sha512:{}", "0".repeat(64))]))),
+        ("root.scratch.kind", Values(text(&["nfs"]))),
+        ("root.scratch.bytes", Values(numbers(&[0, -1, 4095, (1 << 20) + 1, (64 << 30) + 4096]))),
+        ("process.argv", Values(text(&["a\0", &long]))),
+        ("process.env", Values(text(&["A", "=x", "A=\0", &long]))),
+        ("process.cwd", Values(text(&["tmp", "/a\0"]))),
+        ("process.user", Values(text(&[":", "app:", ":mail", "a:b:c", "a\nb"]))),
+        ("process.stop_signal", Values(numbers(&[0, -1, 65]))),
+        ("process.hostname", names()),
+        ("kbs.address", Values(text(&["host", ":1", "host:", "host:0", "host:65536", "a b:1", "a\n:1"]))),
+        ("kbs.spki", Values(text(&["00"]))),
+        ("secrets.from", Values(text(&["kbs:///a/b", "http:///a/b/c", "kbs:///a/../c", "kbs://host/a/b/c"]))),
+        ("secrets.to.file", names()),
+        ("secrets.to.env", names()),
+        ("owners.key", Values(digits(64))),
+        ("owners.may", Values(text(&["stop", "stats", "everything", "none"]))),
+        ("mounts.path", Values(text(&places()))),
+        ("mounts.tmpfs_bytes", Values(numbers(&[0, -1]))),
+        ("volumes.path", Values(text(&[places(), vec!["/run"]].concat()))),
+        ("volumes.kind", Values(text(&["link"]))),
+        ("audiences", Values(text(&["a\nb"]))),
+        ("floors.not_before", Nothing("every number of seconds is a time")),
+        ("floors.seal.min_tcb", ButEmptyMeans("no floor", digits(16))),
+        ("floors.svn.id_key_digest", Values([digits(96), text(&[&"0".repeat(96)])].concat())),
+        ("floors.svn.min", Nothing("every security version is one")),
+    ]);
+    for [algorithm, block_size, data_blocks, hash_start, root_hash, salt] in [
+        [
+            "root.verity.algorithm",
+            "root.verity.block_size",
+            "root.verity.data_blocks",
+            "root.verity.hash_start",
+            "root.verity.root_hash",
+            "root.verity.salt",
+        ],
+        [
+            "volumes.verity.algorithm",
+            "volumes.verity.block_size",
+            "volumes.verity.data_blocks",
+            "volumes.verity.hash_start",
+            "volumes.verity.root_hash",
+            "volumes.verity.salt",
+        ],
+    ] {
+        rules.extend([
+            (algorithm, Values(text(&["sha512"]))),
+            (block_size, Values(numbers(&[0, 512, 8192]))),
+            (data_blocks, Values(numbers(&[0, -1, (1 << 40) + 1]))),
+            (hash_start, Values(numbers(&[0, 9, (1 << 40) + 1]))),
+            (root_hash, Values(digits(64))),
+            (salt, ButEmptyMeans("no salt", text(&["a", "AB", "gg", &"ab".repeat(257)]))),
+        ]);
+    }
+    rules
+}
+
+/// Each place of a leaf: its name without positions, and how to get there.
+fn leaves(value: &Value, name: &str, path: &[String], found: &mut Vec<(String, Vec<String>)>) {
+    let mut below = |step: String, name: String, value: &Value| leaves(value, &name, &[path, &[step]].concat(), found);
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                below(key.clone(), name, value);
+            }
+        }
+        Value::Array(array) => {
+            array.iter().enumerate().for_each(|(index, value)| below(index.to_string(), name.to_owned(), value));
+        }
+        _ => found.push((name.to_owned(), path.to_vec())),
+    }
+}
+
+fn place<'a>(value: &'a mut Value, path: &[String]) -> &'a mut Value {
+    path.iter().fold(value, |value, step| match value {
+        Value::Array(array) => &mut array[step.parse::<usize>().unwrap()],
+        other => other.get_mut(step).unwrap(),
+    })
+}
+
+fn parse(value: &Value) -> Result<Document, SpecError> {
+    let mut outer = Table::new();
+    outer.insert("version".into(), INITDATA_VERSION.into());
+    outer.insert("algorithm".into(), ALGORITHM.into());
+    let inner = toml::to_string(value).unwrap();
+    outer.insert("data".into(), Value::Table(Table::from_iter([("workload.toml".to_owned(), inner.into())])));
+    Document::parse(toml::to_string(&outer).unwrap().into_bytes())
+}
+
+#[test]
+fn every_field_is_judged_and_a_wrong_value_is_refused_by_its_name() {
+    let value = Value::try_from(sample()).unwrap();
+    assert!(parse(&value).is_ok());
+    let mut found = Vec::new();
+    leaves(&value, "", &[], &mut found);
+    let rules = rules();
+    let there: BTreeSet<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let judged: BTreeSet<&str> = rules.keys().copied().collect();
+    assert_eq!(there, judged, "a field of the spec has no rule here, or a rule no field");
+    for (name, path) in &found {
+        let is_text = place(&mut value.clone(), path).is_str();
+        let empty = || is_text.then(|| Value::String(String::new()));
+        let (wrong, right) = match &rules[name.as_str()] {
+            Wrong::Values(values) => (values.iter().cloned().chain(empty()).collect(), None),
+            Wrong::ButEmptyMeans(_, values) => (values.clone(), empty()),
+            Wrong::Nothing(_) => (Vec::new(), None),
+        };
+        let with = |other: &Value| {
+            let mut changed = value.clone();
+            *place(&mut changed, path) = other.clone();
+            parse(&changed)
+        };
+        for other in wrong {
+            // An argument may be empty; a program may not.
+            if name == "process.argv" && path.last().is_some_and(|index| index != "0") && other.as_str() == Some("") {
+                continue;
+            }
+            let refused = with(&other).err().unwrap_or_else(|| panic!("{name} = {other} was taken"));
+            let last = name.rsplit('.').next().unwrap();
+            assert!(refused.to_string().contains(last), "{name} = {other}: {refused}");
+        }
+        if let Some(right) = right {
+            assert!(with(&right).is_ok(), "{name} = {right}");
+        }
+    }
+}
+
+#[test]
+fn a_list_that_names_something_twice_is_refused_by_its_name() {
+    let value = Value::try_from(sample()).unwrap();
+    let lists =
+        ["host_may", "inject", "process.env", "kbs.spki", "secrets", "owners", "owners.0.may", "mounts", "volumes"];
+    for list in lists.into_iter().chain(["audiences"]) {
+        let mut changed = value.clone();
+        let path: Vec<String> = list.split('.').map(str::to_owned).collect();
+        let array = place(&mut changed, &path).as_array_mut().unwrap();
+        array.truncate(1);
+        array.push(array[0].clone());
+        let refused = parse(&changed).err().unwrap_or_else(|| panic!("{list} was taken"));
+        assert!(refused.to_string().contains(path.last().unwrap()), "{list}: {refused}");
+    }
+}

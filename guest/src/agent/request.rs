@@ -1,0 +1,123 @@
+//! Requests to the agent, read once at its door: what is empty, contradicts itself or names no thing is refused by its field.
+//!
+//! Refusals are fixed words. They never repeat what was sent, since the host may hear them.
+#![allow(clippy::result_large_err)] // tonic's own error type
+
+use coffer_guest_proto::{ExecStart, InjectRequest, SealRequest, Sealed, StopRequest, UnsealRequest};
+use coffer_spec::{Name, SecretTarget, WorkloadSpec};
+use tonic::Status;
+
+use super::StopOrder;
+
+/// Longest grace of a stop, in seconds: a day.
+const LONGEST_GRACE: u32 = 86_400;
+/// Longest value injected or sealed in one call, in bytes; the message limit of the connection is not far above.
+const LONGEST_VALUE: usize = 3 * 1024 * 1024;
+/// Longest label of something sealed.
+const LONGEST_CONTEXT: usize = 4096;
+/// The kernel takes no longer string from a program it starts (MAX_ARG_STRLEN, without its final NUL).
+const LONGEST_WORD: usize = 128 * 1024 - 1;
+
+/// A program to run beside the workload.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) argv: Vec<String>,
+    /// On top of the workload's.
+    pub(super) env: Vec<String>,
+    /// The workload's where absent.
+    pub(super) cwd: Option<String>,
+    /// The workload's where absent.
+    pub(super) user: Option<String>,
+}
+
+type Read<T> = Result<T, Status>;
+
+fn field<T>(name: &str, expected: &str) -> Read<T> {
+    Err(Status::invalid_argument(format!("{name}: expected {expected}")))
+}
+
+fn fits_exec(word: &str) -> bool {
+    word.len() <= LONGEST_WORD && !word.contains('\0')
+}
+
+pub(super) fn stop(request: StopRequest) -> Read<StopOrder> {
+    let StopRequest { grace_seconds } = request;
+    if grace_seconds > LONGEST_GRACE {
+        return field("grace_seconds", "at most 86400");
+    }
+    Ok(StopOrder { grace_seconds })
+}
+
+pub(super) fn exec_start(order: ExecStart, spec: &WorkloadSpec) -> Read<Start> {
+    let ExecStart { argv, env, cwd, user } = order;
+    if argv.first().is_none_or(String::is_empty) || !argv.iter().all(|word| fits_exec(word)) {
+        return field("argv", "a program and its arguments, each at most 131071 bytes without NUL");
+    }
+    let mut names = Vec::with_capacity(env.len());
+    for entry in &env {
+        match entry.split_once('=') {
+            Some((name, _)) if !name.is_empty() && fits_exec(entry) => names.push(name),
+            _ => return field("env", "NAME=value, at most 131071 bytes without NUL"),
+        }
+    }
+    let secret = |name: &str| {
+        spec.secrets.iter().any(|wanted| matches!(&wanted.to, SecretTarget::Env(env) if env.as_str() == name))
+    };
+    if names.iter().any(|name| secret(name)) {
+        return field("env", "no variable that holds a secret of the spec");
+    }
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return field("env", "each name once");
+    }
+    if cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/') || cwd.contains('\0')) {
+        return field("cwd", "an absolute path, or none");
+    }
+    if user.as_ref().is_some_and(|user| user.split(':').any(str::is_empty) || user.split(':').count() > 2) {
+        return field("user", "user or user:group, or none");
+    }
+    Ok(Start { argv, env, cwd, user })
+}
+
+/// A signal's number.
+pub(super) fn exec_signal(number: i32) -> Read<i32> {
+    if (1..=64).contains(&number) { Ok(number) } else { field("signal", "1 to 64") }
+}
+
+/// A name that the spec lists, and the value for it.
+pub(super) fn inject<'a>(request: &'a InjectRequest, spec: &'a WorkloadSpec) -> Read<(&'a Name, &'a Sealed)> {
+    let InjectRequest { name, value } = request;
+    let Some(name) = spec.inject.iter().find(|listed| listed.as_str() == name) else {
+        return Err(Status::permission_denied("not-injectable"));
+    };
+    Ok((name, sealed("value", value.as_ref())?))
+}
+
+pub(super) fn seal(request: &SealRequest) -> Read<(&str, &[u8], &Sealed)> {
+    let SealRequest { policy, context, plaintext } = request;
+    if policy.is_empty() {
+        return field("policy", "the name of a sealing policy");
+    }
+    Ok((policy, label(context)?, sealed("plaintext", plaintext.as_ref())?))
+}
+
+pub(super) fn unseal(request: &UnsealRequest) -> Read<(&[u8], &[u8])> {
+    let UnsealRequest { sealed, context } = request;
+    if sealed.is_empty() {
+        return field("sealed", "a sealed file");
+    }
+    Ok((sealed, label(context)?))
+}
+
+fn label(context: &[u8]) -> Read<&[u8]> {
+    if context.len() > LONGEST_CONTEXT { field("context", "at most 4096 bytes") } else { Ok(context) }
+}
+
+fn sealed<'a>(name: &str, sealed: Option<&'a Sealed>) -> Read<&'a Sealed> {
+    sealed
+        .filter(|message| !message.enc.is_empty() && (1..=LONGEST_VALUE).contains(&message.ciphertext.len()))
+        .map_or_else(|| field(name, "an HPKE message of at most 3145728 bytes"), Ok)
+}
+
+#[cfg(test)]
+mod tests;

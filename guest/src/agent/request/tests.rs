@@ -1,0 +1,145 @@
+use std::collections::BTreeSet;
+
+use coffer_spec::{SecretWanted, Tee, sample::name};
+
+use super::*;
+
+/// What is wrong in a field, made of requests that are right but for it; or why nothing can be.
+enum Case {
+    Refused(Vec<Status>),
+    AnyValue(&'static str),
+}
+
+fn start() -> ExecStart {
+    ExecStart {
+        argv: vec!["sh".into(), String::new()],
+        env: vec!["A=".into(), "B=2".into()],
+        cwd: Some("/".into()),
+        user: Some("app:mail".into()),
+    }
+}
+
+fn spec() -> WorkloadSpec {
+    WorkloadSpec {
+        inject: vec![name("token")],
+        secrets: vec![SecretWanted {
+            from: "kbs:///default/app/token".parse().unwrap(),
+            to: SecretTarget::Env(name("TOKEN")),
+        }],
+        ..coffer_spec::sample::workload(Tee::Simulated)
+    }
+}
+
+fn message() -> Sealed {
+    Sealed { enc: vec![1], ciphertext: vec![2] }
+}
+
+fn refused<T>(read: Read<T>) -> Status {
+    read.err().expect("a wrong value was taken")
+}
+
+fn cases() -> Vec<(&'static str, Case)> {
+    use Case::{AnyValue, Refused};
+    let started = |wrong: ExecStart| refused(exec_start(wrong, &spec()));
+    let argv = |argv: &[&str]| started(ExecStart { argv: argv.iter().map(ToString::to_string).collect(), ..start() });
+    let env = |env: &[&str]| started(ExecStart { env: env.iter().map(ToString::to_string).collect(), ..start() });
+    let cwd = |cwd: &str| started(ExecStart { cwd: Some(cwd.into()), ..start() });
+    let user = |user: &str| started(ExecStart { user: Some(user.into()), ..start() });
+    let injected = |name: &str, value| refused(inject(&InjectRequest { name: name.into(), value }, &spec()));
+    let sealing = |policy: &str, context: Vec<u8>, plaintext| {
+        refused(seal(&SealRequest { policy: policy.into(), context, plaintext }))
+    };
+    let unsealing = |sealed: &[u8], context| refused(unseal(&UnsealRequest { sealed: sealed.into(), context }));
+    let empty = |enc: &[u8], ciphertext: &[u8]| Some(Sealed { enc: enc.into(), ciphertext: ciphertext.into() });
+    let long = "x".repeat(LONGEST_WORD + 1);
+    vec![
+        ("StopRequest.grace_seconds", Refused(vec![refused(stop(StopRequest { grace_seconds: u32::MAX }))])),
+        ("LogsRequest.follow", AnyValue("both values mean something")),
+        ("LogsRequest.from_sequence", AnyValue("every number is a place in the log, maybe behind its end")),
+        ("ExecRequest.start", AnyValue("its own fields; a second one ends the call (`take_input`)")),
+        ("ExecRequest.stdin", AnyValue("input is what the caller says it is")),
+        ("ExecRequest.stdin_closed", AnyValue("false ends the call (`take_input`)")),
+        ("ExecRequest.signal", Refused([0, -1, 65].map(|number| refused(exec_signal(number))).to_vec())),
+        ("ExecStart.argv", Refused(vec![argv(&[]), argv(&[""]), argv(&["a\0"]), argv(&["a", &long])])),
+        (
+            "ExecStart.env",
+            Refused(vec![
+                env(&["A"]),
+                env(&["=1"]),
+                env(&[""]),
+                env(&["A=1", "A=2"]),
+                env(&["A=\0"]),
+                env(&["TOKEN=mine"]),
+            ]),
+        ),
+        ("ExecStart.cwd", Refused(vec![cwd(""), cwd("tmp"), cwd("/a\0")])),
+        ("ExecStart.user", Refused(vec![user(""), user(":"), user("app:"), user(":mail"), user("a:b:c")])),
+        ("Sealed.enc", Refused(vec![injected("token", empty(b"", b"x"))])),
+        ("Sealed.ciphertext", Refused(vec![injected("token", empty(b"x", b""))])),
+        ("InjectRequest.name", Refused(vec![injected("", Some(message())), injected("other", Some(message()))])),
+        ("InjectRequest.value", Refused(vec![injected("token", None)])),
+        ("SealRequest.policy", Refused(vec![sealing("", vec![], Some(message()))])),
+        ("SealRequest.context", Refused(vec![sealing("chip", vec![0; LONGEST_CONTEXT + 1], Some(message()))])),
+        (
+            "SealRequest.plaintext",
+            Refused(vec![sealing("chip", vec![], None), sealing("chip", vec![], empty(b"", b""))]),
+        ),
+        ("UnsealRequest.sealed", Refused(vec![unsealing(b"", vec![])])),
+        ("UnsealRequest.context", Refused(vec![unsealing(b"x", vec![0; LONGEST_CONTEXT + 1])])),
+    ]
+}
+
+/// Every field of every message that a caller sends, from the protocol itself.
+fn fields_asked() -> BTreeSet<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/proto");
+    let files = protox::compile([format!("{folder}/agent.proto")], [folder]).unwrap();
+    let file = files.file.into_iter().find(|file| file.package() == "coffer.agent.v1").unwrap();
+    let local = |name: &str| name.rsplit('.').next().unwrap().to_owned();
+    let message_of = |name: &str| file.message_type.iter().find(|message| message.name() == name);
+    let mut open: Vec<String> =
+        file.service.iter().flat_map(|service| &service.method).map(|method| local(method.input_type())).collect();
+    let (mut seen, mut fields) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(message) = open.pop() {
+        let Some(found) = message_of(&message).filter(|_| seen.insert(message.clone())) else { continue };
+        for field in &found.field {
+            fields.insert(format!("{message}.{}", field.name()));
+            if message_of(&local(field.type_name())).is_some() {
+                open.push(local(field.type_name()));
+            }
+        }
+    }
+    fields
+}
+
+#[test]
+fn every_field_a_caller_sends_is_judged_and_a_wrong_one_is_refused_by_its_name() {
+    let cases = cases();
+    let judged: BTreeSet<String> = cases.iter().map(|(field, _)| (*field).to_owned()).collect();
+    assert_eq!(judged, fields_asked(), "a field of the protocol has no case here, or a case no field");
+    for (field, case) in cases {
+        match case {
+            Case::AnyValue(why) => assert!(why.len() > 10, "{field}"),
+            Case::Refused(statuses) => {
+                assert!(!statuses.is_empty(), "{field}");
+                for status in statuses {
+                    let own = field.split('.').next_back().unwrap();
+                    let inner = field.starts_with("Sealed.").then_some("value");
+                    let told = status.message();
+                    let named = told.starts_with(own) || inner.is_some_and(|outer| told.starts_with(outer));
+                    assert!(named || told == "not-injectable", "{field}: {told}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_right_is_taken_as_it_was_sent() {
+    let start = exec_start(start(), &spec()).unwrap();
+    assert_eq!((start.argv.len(), start.env.len()), (2, 2));
+    assert_eq!((start.cwd.as_deref(), start.user.as_deref()), (Some("/"), Some("app:mail")));
+    let plain = exec_start(ExecStart { argv: vec!["true".into()], ..ExecStart::default() }, &spec()).unwrap();
+    assert_eq!((plain.cwd, plain.user), (None, None));
+    assert_eq!(stop(StopRequest { grace_seconds: 0 }).unwrap().grace_seconds, 0);
+    assert!(seal(&SealRequest { policy: "chip".into(), context: vec![], plaintext: Some(message()) }).is_ok());
+}

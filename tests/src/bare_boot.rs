@@ -36,6 +36,8 @@ pub struct BareBoot {
     pub memory_mib: u32,
     /// Bytes put into memory before the machine starts.
     pub in_memory: Vec<(u64, Vec<u8>)>,
+    /// Empty disks.
+    pub disks: u32,
 }
 
 /// How it ended.
@@ -64,6 +66,7 @@ impl BareBoot {
             vcpus: 1,
             memory_mib: 512,
             in_memory: Vec::new(),
+            disks: 0,
         })
     }
 
@@ -128,6 +131,11 @@ impl BareBoot {
         for (index, (gpa, bytes)) in std::iter::once(&hash_page).chain(&self.in_memory).enumerate() {
             write(&format!("memory{index}"), bytes)?;
             command.args(["-device", &qemu::loader(&format!("memory{index}"), *gpa).to_string()]);
+        }
+        command.args(["-global", qemu::MODERN_VIRTIO]);
+        for index in 0..self.disks {
+            command.args(["-drive", &format!("id=d{index},if=none,driver=null-co,size=1M,read-zeroes=on")]);
+            command.args(["-device", &format!("virtio-blk-device,drive=d{index}")]);
         }
         Ok(command)
     }

@@ -28,7 +28,8 @@ fn numbers() -> Vec<String> {
         map::ACPI_GPA,
         map::ROM_GPA,
         devices::VIRTIO_MMIO_BASE,
-        devices::IO_APIC.into(),
+        devices::IO_APICS[0].address.into(),
+        devices::IO_APICS[1].address.into(),
         devices::LOCAL_APIC.into(),
     ];
     addresses.iter().map(|address| format!("0x{address:x}")).collect()

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::devices::VIRTIO_MMIO_COUNT;
+
 /// Root image.
 pub const ROOT: &str = "coffer-root";
 /// Workload spec ([`crate::spec_disk`]).
@@ -10,7 +12,11 @@ pub const SPEC: &str = "coffer-spec";
 pub const SCRATCH: &str = "coffer-scratch";
 
 /// Most volumes of one guest.
-pub const MOST_VOLUMES: usize = 4;
+pub const MOST_VOLUMES: usize = 16;
+/// Transports that are not for volumes: root, spec, scratch, vsock, network, console.
+const OTHER_DEVICES: usize = 6;
+// One is left over, so that the next device is not another measurement.
+const _: () = assert!(MOST_VOLUMES + OTHER_DEVICES < VIRTIO_MMIO_COUNT as usize);
 
 /// Serial number of a volume, counted from 0.
 pub fn volume(index: usize) -> impl fmt::Display {

@@ -6,8 +6,9 @@ use core::fmt;
 
 use crate::devices::EXIT_PORT;
 
-/// Value of `-M`; more options may follow behind a comma. QEMU would add its transports to a kernel's command line.
-pub const MACHINE: &str = "microvm,acpi=off,auto-kernel-cmdline=off";
+/// Value of `-M`; more options may follow behind a comma. With `acpi=off` there are 8 transports. QEMU's own tables stay in
+/// fw_cfg, where nobody reads them, as do its event device and clock; it would add its transports to a kernel's command line.
+pub const MACHINE: &str = "microvm,acpi=on,ioapic2=on,pic=on,pit=on,auto-kernel-cmdline=off";
 /// Value of `-global`: transports are of virtio 1 alone.
 pub const MODERN_VIRTIO: &str = "virtio-mmio.force-legacy=false";
 

@@ -17,7 +17,7 @@ use acpi_tables::{
 
 use coffer_machine::{
     devices::{
-        IO_APIC, LOCAL_APIC, SERIAL_IRQ, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT, VIRTIO_MMIO_IRQ,
+        IO_APICS, LOCAL_APIC, SERIAL_IRQ, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT, VIRTIO_MMIO_GSI,
         VIRTIO_MMIO_STRIDE,
     },
     map::{ACPI_GPA, MAX_VCPUS},
@@ -92,17 +92,18 @@ const PIT_OVERRIDE: [u8; 10] = [2, 10, 0, 0, 2, 0, 0, 0, 0, 0];
 const PCAT_COMPAT: u32 = 1;
 /// IAPC_BOOT_ARCH: there are devices on ISA addresses.
 const LEGACY_DEVICES: u16 = 1;
-/// IAPC_BOOT_ARCH: no CMOS clock. Its IRQ 8 is a transport's, and its time would be the host's word.
+/// IAPC_BOOT_ARCH: no CMOS clock; its time would be the host's word.
 const NO_CMOS_RTC: u16 = 1 << 5;
-/// Not the usual 9, nor any other that a transport has.
+/// Not the usual 9, which QEMU's event device could raise: nobody is to listen to it.
 const SCI_IRQ: u16 = 14;
-const _: () = assert!(VIRTIO_MMIO_IRQ + VIRTIO_MMIO_COUNT <= SCI_IRQ as u32);
 const PM1_EVENT_PORT: u16 = 0x600;
 const PM1_CONTROL_PORT: u16 = 0x604;
 
 fn madt() -> Vec<u8> {
     let mut madt = MADT::new(OEM, OEM_TABLE, 1, LocalInterruptController::Address(LOCAL_APIC));
-    madt.add_structure(IoApic::new(0, IO_APIC, 0));
+    for (id, io_apic) in IO_APICS.iter().enumerate() {
+        madt.add_structure(IoApic::new(id as u8, io_apic.address, io_apic.first_gsi));
+    }
     let mut table = bytes(&madt);
     // The crate offers neither the flag nor the override.
     table[40..44].copy_from_slice(&PCAT_COMPAT.to_le_bytes());
@@ -138,7 +139,7 @@ fn dsdt() -> Vec<u8> {
 fn virtio_mmio(index: u32) -> Vec<u8> {
     let base = VIRTIO_MMIO_BASE + u64::from(index) * VIRTIO_MMIO_STRIDE;
     let memory = Memory32Fixed::new(true, base as u32, VIRTIO_MMIO_STRIDE as u32);
-    let irq = Interrupt::new(true, true, false, false, VIRTIO_MMIO_IRQ + index);
+    let irq = Interrupt::new(true, true, false, false, VIRTIO_MMIO_GSI + index);
     let resources = ResourceTemplate::new(vec![&memory, &irq]);
     let hid = Name::new(Path::new("_HID"), &"LNRO0005");
     let uid = Name::new(Path::new("_UID"), &index);

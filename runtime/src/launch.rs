@@ -25,6 +25,10 @@ pub struct Launch {
     pub processor: Option<Answerer>,
 }
 
+/// A box boots from the folder it was made for, whatever is named today.
+const OTHER_PLATFORM: &str =
+    "the box was made for the guest platform in that folder: put it back there, or remove the box and create it again";
+
 /// Loads a platform folder.
 ///
 /// # Errors
@@ -38,7 +42,7 @@ pub fn load_platform(folder: &Path) -> Result<Platform, Failure> {
 /// # Errors
 /// Class `config` if a file cannot be read or written, `platform` if the processor demanded is not here.
 pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulator: &Path) -> Result<Launch, Failure> {
-    let platform = load_platform(&options.platform)?;
+    let platform = load_platform(&options.platform).map_err(|failure| failure.hint(OTHER_PLATFORM))?;
     let command_line = coffer_platform::command_line(&document.digest(), options.tee);
     let plan = plan(&platform, &command_line, options.vcpus)?;
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);

@@ -209,28 +209,6 @@ fn evidence_is_written_whole_and_believed_only_with_its_anchor() {
     assert!(text(&unknown).contains("coffer sim attacks lists them"));
 }
 
-#[test]
-fn the_examples_of_the_page_run_as_written() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/simulator.md")).unwrap();
-    let blocks: Vec<_> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 2);
-    let dir = tempfile::tempdir().unwrap();
-    let path = format!("{}:{}", Path::new(COFFER).parent().unwrap().display(), std::env::var("PATH").unwrap());
-    for block in blocks {
-        let output = Command::new("sh")
-            .args(["-ec", block])
-            .current_dir(dir.path())
-            .env("PATH", &path)
-            .env("COFFER_HOME", dir.path().join("home"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{block}\n{}", text(&output));
-    }
-    for made in ["good/expect.json", "bad/report.bin", "vlek/asvk.der", "check.xml"] {
-        assert!(dir.path().join(made).exists(), "{made}");
-    }
-}
-
 /// A simulated KDS of its own for each question.
 fn ask_kds(home: &Path, fault: &str, path: &str, patience: Duration) -> std::io::Result<Vec<u8>> {
     let mut server = Command::new(COFFER)

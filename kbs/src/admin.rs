@@ -376,9 +376,9 @@ fn store_status(error: &StoreError) -> Status {
         _ => Code::Internal,
     };
     if code != Code::FailedPrecondition {
-        tracing::error!(error = %crate::chain(error), "admin call failed");
+        tracing::error!(error = %coffer_rim::chain(error), "admin call failed");
     }
-    Status::new(code, format!("{}; {}", crate::chain(error), error.hint()))
+    Status::new(code, format!("{}; {}", coffer_rim::chain(error), error.hint()))
 }
 
 fn fresh_id() -> String {

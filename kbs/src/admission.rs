@@ -11,15 +11,28 @@ use crate::{
     store::{Ledger, Reference, Signer, StoreError, StoredManifest},
 };
 
+/// What a guest is held against beside the typed floor. Who asks says which; nothing is left out by absence.
+pub enum Admission {
+    /// Nothing: whoever is above the floor may attest. Nothing is released on it.
+    FloorOnly,
+    /// One of these pairs, or one of these authors. Empty lists admit nobody.
+    Listed {
+        /// Measurement and workload.
+        pairs: Vec<Pair>,
+        /// Authors.
+        signers: Vec<SignerRule>,
+    },
+}
+
 /// What may admit one guest, and what explains why nothing does.
 #[derive(Default)]
-pub struct Admission {
+pub struct Candidates {
     references: Vec<Reference>,
     signers: Vec<Signer>,
     notes: Vec<String>,
 }
 
-impl Admission {
+impl Candidates {
     /// Reads what is near this guest. Rows that are not believed go into `reasons`.
     ///
     /// # Errors
@@ -29,32 +42,35 @@ impl Admission {
         let report = judged.verified.report();
         let mut believed = Believed { reasons };
         let references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload)?);
-        let mut admission = Self { references, ..Self::default() };
+        let mut all = Self { references, ..Self::default() };
         let manifests = believed.rows(ledger.manifests_for(tenant, &workload)?);
         if !manifests.is_empty() {
             let keys: Vec<_> = believed.rows(ledger.manifest_keys(tenant)?).into_iter().map(|one| one.key).collect();
             for manifest in &manifests {
-                admission.manifest(manifest, &keys, &report.measurement());
+                all.manifest(manifest, &keys, &report.measurement());
             }
         }
-        admission.signers = believed.rows(ledger.signers(tenant)?);
+        all.signers = believed.rows(ledger.signers(tenant)?);
         // Those that admit and those of the same author: the rest would only say that others exist.
         let author = report.author_key_digest();
-        admission.signers.retain(|one| one.rule.author_key == author);
-        if admission.signers.is_empty() && report.key_info().author_key_en {
-            admission.notes.push(format!("signer: author {author} is not listed for tenant {tenant}"));
+        all.signers.retain(|one| one.rule.author_key == author);
+        if all.signers.is_empty() && report.key_info().author_key_en {
+            all.notes.push(format!("signer: author {author} is not listed for tenant {tenant}"));
         }
-        Ok(admission)
+        Ok(all)
     }
 
-    /// The pairs that count now.
-    pub fn pairs(&self, now: i64) -> Vec<Pair> {
+    /// What counts now.
+    pub fn admission(&self, now: i64) -> Admission {
+        Admission::Listed { pairs: self.pairs(now), signers: self.rules(now) }
+    }
+
+    fn pairs(&self, now: i64) -> Vec<Pair> {
         let current = self.references.iter().filter(|one| one.expires_unix == 0 || one.expires_unix > now);
         current.map(|one| Pair { measurement: one.measurement, host_data: one.workload.host_data() }).collect()
     }
 
-    /// The authors that count now.
-    pub fn rules(&self, now: i64) -> Vec<SignerRule> {
+    fn rules(&self, now: i64) -> Vec<SignerRule> {
         self.signers.iter().filter(|one| one.is_current(now)).map(|one| one.rule).collect()
     }
 
@@ -139,7 +155,7 @@ impl Believed<'_> {
             match row {
                 Ok(row) => good.push(row),
                 Err(error) => {
-                    tracing::error!(error = %crate::chain(&error), hint = error.hint(), "stored row is not believed");
+                    tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored row is not believed");
                     self.reasons.push(format!("store: {error}"));
                 }
             }

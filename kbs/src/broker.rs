@@ -50,7 +50,7 @@ impl wire::broker_server::Broker for BrokerService {
             }
             Err(NotReleased::Failed(error)) => {
                 let (status, id) = denied(Code::Unavailable, "broker-failed");
-                tracing::error!(id, error = %crate::chain(&error), hint = error.hint(), "no decision could be recorded");
+                tracing::error!(id, error = %coffer_rim::chain(&error), hint = error.hint(), "no decision could be recorded");
                 Err(status)
             }
         }

@@ -11,13 +11,13 @@ use std::{
 use coffer_ratls::{Appraiser, Refusal};
 use coffer_spec::{Document, SpecError, Tee};
 use coffer_verifier::{
-    AttestationResult, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, Pair,
-    SignerRule, TrustAnchors, UnixTime, VerifiedReport, VerifyError,
+    AttestationResult, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, TrustAnchors,
+    UnixTime, VerifiedReport, VerifyError,
     abi::{ReportData, SpkiDigest},
     appraise, verify,
 };
 
-use crate::{clock::Clock, store::GuestFacts, tenant::Tenant};
+use crate::{admission::Admission, clock::Clock, store::GuestFacts, tenant::Tenant};
 
 /// Evidence that is authentic and above the typed floor; nothing is released on it alone.
 pub struct Judged {
@@ -74,23 +74,19 @@ impl GuestVerifier {
         let verified = self.authentic(evidence, expected, &tenant)?;
         tee_fits(document.spec().tee, &verified)?;
         // The floor holds for whoever wants anything; who is admitted is asked at each release.
-        self.appraise(&verified, None)?;
+        self.appraise(&verified, Admission::FloorOnly)?;
         Ok(Judged { verified, document, tenant })
     }
 
-    /// The typed floor; with `admitted`, also that one of these pairs or signers is this guest's.
+    /// The typed floor, and what [`Admission`] asks for beside it.
     ///
     /// # Errors
     /// [`NotAdmitted`] with every reason.
-    pub fn appraise(
-        &self,
-        verified: &VerifiedReport,
-        admitted: Option<(Vec<Pair>, Vec<SignerRule>)>,
-    ) -> Result<AttestationResult, NotAdmitted> {
+    pub fn appraise(&self, verified: &VerifiedReport, admission: Admission) -> Result<AttestationResult, NotAdmitted> {
         let floor = self.floor.clone();
-        let policy = match admitted {
-            Some((pairs, signers)) => floor.with_pairs(pairs).with_signers(signers),
-            None => floor,
+        let policy = match admission {
+            Admission::FloorOnly => floor,
+            Admission::Listed { pairs, signers } => floor.with_pairs(pairs).with_signers(signers),
         };
         appraise(verified, &policy).map_err(|rejection| NotAdmitted {
             code: "evidence-refused",
@@ -105,7 +101,7 @@ impl GuestVerifier {
         tenant: &Tenant,
     ) -> Result<VerifiedReport, NotAdmitted> {
         let bad = |reason: String| NotAdmitted { code: "evidence-not-authentic", reasons: vec![reason] };
-        let mut endorsements = Endorsements::from_evidence(evidence).map_err(|error| bad(crate::chain(&error)))?;
+        let mut endorsements = Endorsements::from_evidence(evidence).map_err(|error| bad(coffer_rim::chain(&error)))?;
         endorsements.merge(&self.endorsements);
         let anchors = self.simulated_anchors(tenant).fold(TrustAnchors::amd(), |all, one| all.with_simulated(*one));
         let now = UnixTime::from_secs(self.clock.now());
@@ -142,7 +138,7 @@ fn tee_fits(tee: Tee, verified: &VerifiedReport) -> Result<(), NotAdmitted> {
 }
 
 fn authenticity(error: &VerifyError, tenant: &Tenant) -> String {
-    format!("{} (roots: AMD's, and the simulated ones listed for tenant {tenant})", crate::chain(error))
+    format!("{} (roots: AMD's, and the simulated ones listed for tenant {tenant})", coffer_rim::chain(error))
 }
 
 /// The defect without the guest's words.

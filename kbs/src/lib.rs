@@ -31,18 +31,3 @@ pub use server::{Addresses, Server, ServerError};
 pub use state::{Initialized, State, StateError, config_path, init, open_store, pin};
 pub use store::{AuditFault, AuditSummary, Store, StoreError};
 pub use tenant::{Tenant, TenantError};
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = inner.source();
-    }
-    text
-}

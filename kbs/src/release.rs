@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use coffer_kbs_client::{GET_SECRET, ResourcePath, secret_aad};
-use coffer_ratls::{Attested, HpkeSealed};
+use coffer_ratls::{Attested, HpkeError, HpkeSealed};
 use coffer_verifier::{
     VerifiedReport,
     abi::{HostData, WorkloadDigest},
@@ -16,7 +16,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::{
-    admission::Admission,
+    admission::Candidates,
     audit_log::AuditLog,
     clock::Clock,
     guest::{self, GuestVerifier, Judged},
@@ -40,6 +40,22 @@ pub struct Released {
     pub version: u64,
     /// For the guest alone.
     pub sealed: HpkeSealed,
+}
+
+/// Leave to release one version of one secret. Only [`Releaser::decide`] makes one, from a decision without a reason
+/// against; nothing else opens the road to the guest's key.
+struct Permit {
+    version: u64,
+    value: Zeroizing<Vec<u8>>,
+}
+
+impl Permit {
+    /// Uses it up: encrypts the value to the key of the report it was decided on.
+    fn seal(self, attested: &Attested<Judged>, path: &ResourcePath) -> Result<Released, HpkeError> {
+        let aad = secret_aad(attested.admitted().tenant.as_str(), path, self.version);
+        let sealed = attested.seal(GET_SECRET, &aad, &self.value)?;
+        Ok(Released { version: self.version, sealed })
+    }
 }
 
 /// Why nothing was released.
@@ -88,13 +104,11 @@ impl Releaser {
                 (Err(no), _) => Err(no.reasons.clone()),
                 (Ok(_), None) => Err(vec!["path: not kbs:///repository/type/tag".to_owned()]),
                 (Ok(judged), Some(path)) => {
-                    self.decide(ledger, judged, path, now, &mut entry)?.map(|(version, value)| (version, value, path))
+                    self.decide(ledger, judged, path, now, &mut entry)?.map(|permit| (permit, path))
                 }
             };
-            let outcome = decided.and_then(|(version, value, path)| {
-                let aad = secret_aad(admitted.tenant.as_str(), path, version);
-                let sealed = attested.seal(GET_SECRET, &aad, &value);
-                sealed.map(|sealed| Released { version, sealed }).map_err(|error| vec![format!("connection: {error}")])
+            let outcome = decided.and_then(|(permit, path)| {
+                permit.seal(attested, path).map_err(|error| vec![format!("connection: {error}")])
             });
             match &outcome {
                 Ok(released) => {
@@ -114,7 +128,6 @@ impl Releaser {
         outcome.map_err(NotReleased::Refused)
     }
 
-    #[allow(clippy::type_complexity, reason = "a value, or every reason, or no decision at all")]
     fn decide(
         &self,
         ledger: &Ledger<'_>,
@@ -122,12 +135,11 @@ impl Releaser {
         path: &ResourcePath,
         now: i64,
         entry: &mut AuditEntry,
-    ) -> Result<Result<(u64, Zeroizing<Vec<u8>>), Vec<String>>, StoreError> {
+    ) -> Result<Result<Permit, Vec<String>>, StoreError> {
         let mut reasons = Vec::new();
         let verified = &judged.verified;
-        let admission = Admission::gather(ledger, judged, &mut reasons)?;
-        let (pairs, rules) = (admission.pairs(now), admission.rules(now));
-        let result = match self.verifier.appraise(verified, Some((pairs, rules))) {
+        let candidates = Candidates::gather(ledger, judged, &mut reasons)?;
+        let result = match self.verifier.appraise(verified, candidates.admission(now)) {
             Ok(result) if result.is_affirming() => "affirming",
             Ok(result) => {
                 reasons.extend(result.downgrades().iter().map(ToString::to_string));
@@ -135,7 +147,7 @@ impl Releaser {
             }
             Err(no) => {
                 reasons.extend(no.reasons);
-                reasons.extend(admission.notes(now));
+                reasons.extend(candidates.notes(now));
                 "contraindicated"
             }
         };
@@ -157,8 +169,8 @@ impl Releaser {
             "tenant": { "name": judged.tenant.as_str(), "simulated_anchors": anchors },
             "spec": { "secrets": secrets().collect::<Vec<_>>(), "tee": judged.document.spec().tee },
             "secret": { "path": path.as_str(), "allow_simulated": wanted.allow_simulated },
-            "references": admission.references_input(),
-            "signers": admission.signers_input(),
+            "references": candidates.references_input(),
+            "signers": candidates.signers_input(),
         });
         match self.policies.decide(&wanted.policy, &input) {
             Ok(decision) if decision.allows() => {}
@@ -172,7 +184,7 @@ impl Releaser {
             }
         }
         Ok(match wanted.secret {
-            Some(secret) if kept.is_empty() => Ok((secret.version, wanted.value)),
+            Some(secret) if kept.is_empty() => Ok(Permit { version: secret.version, value: wanted.value }),
             _ => Err(kept),
         })
     }
@@ -222,7 +234,7 @@ fn wanted(
             Ok(nothing())
         }
         Err(error @ StoreError::Tampered { .. }) => {
-            tracing::error!(error = %crate::chain(&error), hint = error.hint(), "stored secret is not believed");
+            tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored secret is not believed");
             reasons.push(format!("store: {error}"));
             Ok(nothing())
         }

@@ -12,7 +12,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,6 +20,7 @@ use std::{
 
 use coffer_kbs_client::{AdminProfile, ProfileError};
 use coffer_ratls::{Identity, IdentityError};
+use coffer_rim::file::Writer;
 use coffer_verifier::abi::SpkiDigest;
 use zeroize::Zeroizing;
 
@@ -198,10 +199,7 @@ impl State {
             return Ok(());
         }
         admin_address.clone_into(&mut profile.address);
-        let fresh = self.folder.join(format!("{PROFILE}.new"));
-        remove_if_there(&fresh)?;
-        profile.write(&fresh)?;
-        fs::rename(&fresh, &path).map_err(|source| StateError::File { path, source })
+        Ok(profile.replace(&path)?)
     }
 }
 
@@ -243,9 +241,8 @@ fn make_folder(folder: &Path) -> Result<(), StateError> {
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
-    let file = |source| StateError::File { path: path.into(), source };
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(file)?;
-    out.write_all(bytes).and_then(|()| out.sync_all()).map_err(file)
+    let written = Writer::private().new_only().write(path, bytes);
+    written.map_err(|source| StateError::File { path: path.into(), source })
 }
 
 fn read_private(path: &Path) -> Result<Zeroizing<String>, StateError> {
@@ -275,13 +272,6 @@ fn root_key(folder: &Path) -> Result<RootKey, StateError> {
     let mut key = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text.trim_end(), key.as_mut_slice()).map_err(|_| StateError::RootKey { path })?;
     Ok(RootKey::new(&key))
-}
-
-fn remove_if_there(path: &Path) -> Result<(), StateError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::File { path: path.into(), source }),
-        _ => Ok(()),
-    }
 }
 
 const KEY_BEGINS: &str = "-----BEGIN PRIVATE KEY-----";

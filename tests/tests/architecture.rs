@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-simulator", &["coffer-verifier"]),
     ("coffer-policies", &["coffer-verifier"]),
     ("coffer-ratls", &["coffer-verifier"]),
-    ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec"]),
+    ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec", "coffer-rim"]),
     (
         "coffer-guest",
         &[
@@ -36,7 +36,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coffer-rim",
         ],
     ),
-    ("coffer-kbs", &["coffer-verifier", "coffer-ratls", "coffer-kbs-client", "coffer-policies", "coffer-spec"]),
+    (
+        "coffer-kbs",
+        &["coffer-verifier", "coffer-ratls", "coffer-kbs-client", "coffer-policies", "coffer-spec", "coffer-rim"],
+    ),
     (
         "coffer-runtime",
         &[

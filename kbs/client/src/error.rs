@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use coffer_ratls::{ConnectError, Denial, HpkeError};
+use coffer_rim::{chain, foreign::foreign_at_most};
 use coffer_verifier::abi::SpkiDigest;
 use tonic::{Code, Status};
 
@@ -37,7 +38,7 @@ pub enum ClientError {
     Rejected {
         /// gRPC code.
         code: Code,
-        /// The broker's words, printable ASCII.
+        /// The broker's words, escaped.
         message: String,
     },
     /// The value does not open: it was sealed for another connection, secret or version.
@@ -77,7 +78,7 @@ impl From<Denial> for ClientError {
 
 impl From<ConnectError> for ClientError {
     fn from(error: ConnectError) -> Self {
-        let cause = chain(&error);
+        let cause = words(&chain(&error));
         match error {
             ConnectError::PinMismatch { found, expected } => Self::PinMismatch { found, expected },
             ConnectError::Refused(denial) => denial.into(),
@@ -103,10 +104,10 @@ pub(crate) fn call(status: &Status) -> ClientError {
     match (tls(status), status.code()) {
         (Some(error), _) => ClientError::Protocol { cause: error.to_string() },
         (None, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded) => {
-            ClientError::Unreachable { cause: chain(status) }
+            ClientError::Unreachable { cause: words(&chain(status)) }
         }
-        (None, _) if status.source().is_some() => ClientError::Unreachable { cause: chain(status) },
-        (None, code) => ClientError::Protocol { cause: format!("{code:?}: {}", printable(status.message())) },
+        (None, _) if status.source().is_some() => ClientError::Unreachable { cause: words(&chain(status)) },
+        (None, code) => ClientError::Protocol { cause: format!("{code:?}: {}", words(status.message())) },
     }
 }
 
@@ -118,7 +119,7 @@ pub(crate) fn admin_call(status: &Status) -> ClientError {
         | Code::AlreadyExists
         | Code::Aborted
         | Code::FailedPrecondition
-        | Code::OutOfRange => ClientError::Rejected { code: status.code(), message: printable(status.message()) },
+        | Code::OutOfRange => ClientError::Rejected { code: status.code(), message: words(status.message()) },
         _ => call(status),
     }
 }
@@ -154,20 +155,9 @@ fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     None
 }
 
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        next = error.source();
-    }
-    printable(&text)
-}
+/// Most of a broker's own words that are passed on.
+const WORDS: usize = 400;
 
-fn printable(text: &str) -> String {
-    text.chars().take(400).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+fn words(text: &str) -> String {
+    foreign_at_most(text, WORDS)
 }

@@ -1,13 +1,13 @@
 //! The operator's profile: where the admin API is, which key it has, and the operator's own key. One file, mode 0600.
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use coffer_ratls::{Identity, IdentityError};
+use coffer_rim::file::Writer;
 use coffer_verifier::abi::SpkiDigest;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -99,10 +99,21 @@ impl AdminProfile {
     /// # Errors
     /// [`ProfileError::File`].
     pub fn write(&self, path: &Path) -> Result<(), ProfileError> {
+        self.write_as(Writer::private().new_only(), path)
+    }
+
+    /// Writes a profile file in place of the one that is there; a reader sees the old one or the new one.
+    ///
+    /// # Errors
+    /// [`ProfileError::File`]; the old one is then still there.
+    pub fn replace(&self, path: &Path) -> Result<(), ProfileError> {
+        self.write_as(Writer::private(), path)
+    }
+
+    fn write_as(&self, writer: Writer, path: &Path) -> Result<(), ProfileError> {
         let error = |source| ProfileError::File { path: path.to_owned(), source };
         let text = self.to_toml().map_err(|cause| error(io::Error::other(cause)))?;
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(error)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(error)
+        writer.write(path, text.as_bytes()).map_err(error)
     }
 
     fn to_toml(&self) -> Result<Zeroizing<String>, toml::ser::Error> {

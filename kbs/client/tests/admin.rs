@@ -188,7 +188,7 @@ async fn every_call_goes_there_and_back() {
     assert_eq!(admin.put_secret(put(Expected::Any)).await.unwrap(), 5);
     let exists = admin.put_secret(put(Expected::Absent)).await.unwrap_err();
     assert!(
-        matches!(&exists, ClientError::Rejected { code: Code::FailedPrecondition, message } if message == "secret exists at version 7?"),
+        matches!(&exists, ClientError::Rejected { code: Code::FailedPrecondition, message } if message == "secret exists at version 7\\n"),
         "{exists}"
     );
     let denied = admin.put_secret(put(Expected::Version(2))).await.unwrap_err();

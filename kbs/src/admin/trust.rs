@@ -212,12 +212,12 @@ impl AdminService {
         message: wire::AddManifestRequest,
     ) -> Result<Response<wire::AddManifestResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
-        let signed =
-            SignedManifest::parse(&message.envelope).map_err(|error| Status::invalid_argument(crate::chain(&error)))?;
+        let signed = SignedManifest::parse(&message.envelope)
+            .map_err(|error| Status::invalid_argument(coffer_rim::chain(&error)))?;
         let entry = AuditEntry { event: "manifest.add", tenant: Some(tenant.to_string()), ..AuditEntry::default() };
         self.changed(peer, entry, move |ledger, entry, now| {
             let keys = keys(ledger, &tenant)?;
-            let verified = signed.verify(&keys).map_err(|error| refuse(&crate::chain(&error)))?;
+            let verified = signed.verify(&keys).map_err(|error| refuse(&coffer_rim::chain(&error)))?;
             verified.current(UnixTime::from_secs(now)).map_err(|error| refuse(&error.to_string()))?;
             let contents = verified.manifest().contents();
             entry.name = Some(contents.name.clone());

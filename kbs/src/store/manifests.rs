@@ -54,8 +54,8 @@ impl StoredManifest {
     /// # Errors
     /// Why it is not believed.
     pub fn verify(&self, keys: &[P384PublicKey]) -> Result<VerifiedManifest, String> {
-        let signed = SignedManifest::parse(&self.envelope).map_err(|error| crate::chain(&error))?;
-        signed.verify(keys).map_err(|error| crate::chain(&error))
+        let signed = SignedManifest::parse(&self.envelope).map_err(|error| coffer_rim::chain(&error))?;
+        signed.verify(keys).map_err(|error| coffer_rim::chain(&error))
     }
 }
 

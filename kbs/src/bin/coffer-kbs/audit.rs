@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use coffer_rim::Failure;
 use serde_json::json;
 
-use crate::error::Failure;
+use crate::error::OrFail as _;
 
 /// What to do with the trail.
 #[derive(Debug, clap::Subcommand)]
@@ -21,11 +22,11 @@ pub enum Command {
 /// Checks the trail.
 pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
     let Command::Verify { state } = command;
-    let summary = coffer_kbs::open_store(state)?.verify_audit()?;
+    let summary = coffer_kbs::open_store(state).or_fail()?.verify_audit().or_fail()?;
     if as_json {
-        crate::print(&json!({ "ok": true, "lines": summary.lines, "head": summary.head }).to_string());
+        coffer_rim::println!("{}", json!({ "ok": true, "lines": summary.lines, "head": summary.head }));
     } else {
-        crate::print(&format!("audit trail holds: {} lines, head {}", summary.lines, summary.head));
+        coffer_rim::println!("audit trail holds: {} lines, head {}", summary.lines, summary.head);
     }
     Ok(())
 }

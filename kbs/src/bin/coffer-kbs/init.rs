@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use coffer_rim::Failure;
 use serde_json::json;
 
-use crate::error::Failure;
+use crate::error::OrFail as _;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -25,17 +26,17 @@ pub struct Args {
 
 /// Makes the folder and prints the pin.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
-    let made = coffer_kbs::init(&args.state, &args.listen.to_string(), &args.admin_listen.to_string())?;
+    let made = coffer_kbs::init(&args.state, &args.listen.to_string(), &args.admin_listen.to_string()).or_fail()?;
     if as_json {
         let value = json!({
             "state": args.state, "pin": made.pin, "admin_profile": made.profile,
             "listen": args.listen, "admin_listen": args.admin_listen,
         });
-        crate::print(&value.to_string());
+        coffer_rim::println!("{value}");
     } else {
-        crate::print(&format!("state folder {}", args.state.display()));
-        crate::print(&format!("pin {}", made.pin));
-        crate::print(&format!("admin profile {} (move it to where the operator works)", made.profile.display()));
+        coffer_rim::println!("state folder {}", args.state.display());
+        coffer_rim::println!("pin {}", made.pin);
+        coffer_rim::println!("admin profile {} (move it to where the operator works)", made.profile.display());
     }
     Ok(())
 }

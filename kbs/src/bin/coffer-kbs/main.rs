@@ -6,11 +6,10 @@ mod init;
 mod pin;
 mod serve;
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use error::{Class, Failure};
+use coffer_rim::{Class, Failure};
 
 /// Releases secrets to attested guests.
 #[derive(Debug, Parser)]
@@ -49,7 +48,8 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Class::Usage.code() } else { 0 });
         }
     };
-    log();
+    // What an operator wants to know; `COFFER_LOG` or `RUST_LOG` says otherwise.
+    coffer_rim::log::init("info");
     let result = if rustls::crypto::aws_lc_rs::default_provider().install_default().is_ok() {
         match cli.command {
             Command::Init(args) => init::run(&args, cli.json),
@@ -60,24 +60,12 @@ fn main() -> ExitCode {
     } else {
         Err(Failure::new(Class::Internal, "a TLS provider was already installed"))
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.print(cli.json);
+            failure.print("coffer-kbs", cli.json);
             ExitCode::from(failure.class.code())
         }
-    }
-}
-
-/// Prints a line; a reader that went away is no failure of ours.
-fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
-}
-
-/// Logs go to standard error; `COFFER_LOG` or `RUST_LOG` says what, and without them what an operator wants to know.
-fn log() {
-    let filter = ["COFFER_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
-    let filter = tracing_subscriber::EnvFilter::new(filter.unwrap_or_else(|| "info".into()));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    };
+    coffer_rim::out::verdict(code)
 }

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use coffer_rim::Failure;
 use serde_json::json;
 
-use crate::error::Failure;
+use crate::error::OrFail as _;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,11 @@ pub struct Args {
 
 /// Prints SHA-256 of the server's SubjectPublicKeyInfo.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
-    let pin = coffer_kbs::pin(&args.state)?;
-    crate::print(&if as_json { json!({ "pin": pin }).to_string() } else { pin.to_string() });
+    let pin = coffer_kbs::pin(&args.state).or_fail()?;
+    if as_json {
+        coffer_rim::println!("{}", json!({ "pin": pin }));
+    } else {
+        coffer_rim::println!("{pin}");
+    }
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! `coffer-kbs serve`.
 
 use std::{
-    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path};
+use coffer_rim::{Class, Classify as _, Failure, file::Writer};
 use coffer_verifier::{abi::SpkiDigest, chain::Certificate};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::error::{Class, Failure};
+use crate::error::{OrFail as _, Said as _};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub struct Args {
 /// Serves until told to stop.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let path = args.config.clone().unwrap_or_else(|| config_path(&args.state));
-    let mut file = ConfigFile::read(&path)?;
+    let mut file = ConfigFile::read(&path).or_fail()?;
     if let Some(listen) = args.listen {
         file.listen = listen.to_string();
     }
@@ -60,21 +60,22 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             entry.simulated_anchors.push(self::anchor(anchor)?.to_string());
         }
     }
-    let config = file.resolve(path.parent().unwrap_or(Path::new(".")))?;
+    let config = file.resolve(path.parent().unwrap_or(Path::new("."))).or_fail()?;
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
-    let state = State::open(&args.state)?;
+    let state = State::open(&args.state).or_fail()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Class::Internal, format!("starting the event loop: {error}")))?;
+        .class_while(Class::Internal, "starting the event loop")?;
     runtime.block_on(async {
-        let server = Server::bind(state, config, AuditLog::new(crate::print), Clock::system()).await?;
+        let server = Server::bind(state, config, AuditLog::new(|line| coffer_rim::println!("{line}")), Clock::system())
+            .await
+            .or_fail()?;
         // Signals are taken before anybody is told that we are ready.
-        let failed = |error: std::io::Error| Failure::new(Class::Internal, format!("waiting for signals: {error}"));
-        let (mut term, mut int) =
-            (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+        let taken = |kind| signal(kind).class_while(Class::Internal, "waiting for signals");
+        let (mut term, mut int) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
         announce(args, server.addresses(), as_json)?;
         let told_to_stop = async move {
             tokio::select! {
@@ -83,7 +84,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             }
             tracing::info!("stopping: open calls may finish");
         };
-        Ok(Box::pin(server.run(told_to_stop)).await?)
+        Box::pin(server.run(told_to_stop)).await.map_err(|error| error.said())
     })
 }
 
@@ -92,20 +93,15 @@ fn announce(args: &Args, addresses: Addresses, as_json: bool) -> Result<(), Fail
     let ready =
         json!({ "listen": listen, "admin_listen": admin_listen, "pin": pin, "pid": std::process::id() }).to_string();
     if let Some(path) = &args.ready_file {
-        write_whole(path, &ready)
-            .map_err(|error| Failure::new(Class::Config, format!("ready file {}: {error}", path.display())))?;
+        // A reader sees the whole file or none.
+        let written = Writer::private().write(path, format!("{ready}\n").as_bytes());
+        written.class_while(Class::Config, format!("ready file {}", path.display()))?;
     }
-    let text = format!("coffer-kbs listening on {listen}, admin on {admin_listen}, pin {pin}");
-    crate::print(if as_json { &ready } else { &text });
-    Ok(())
-}
-
-/// A reader sees the whole file or none.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    writeln!(file, "{text}")?;
-    file.persist(path).map_err(|error| error.error)?;
+    if as_json {
+        coffer_rim::println!("{ready}");
+    } else {
+        coffer_rim::println!("coffer-kbs listening on {listen}, admin on {admin_listen}, pin {pin}");
+    }
     Ok(())
 }
 

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use coffer_kbs_client::{ResourcePath, kbs::admin::v1 as wire};
 use coffer_ratls::{connection, denied};
-use coffer_verifier::abi::{Measurement, SpkiDigest, WorkloadDigest};
+use coffer_verifier::{
+    Expiry, UnixTime,
+    abi::{Measurement, SpkiDigest, WordError, WorkloadDigest},
+};
 use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
@@ -16,7 +19,7 @@ use crate::{
     audit_log::AuditLog,
     clock::Clock,
     policies::{DEFAULT, ReleasePolicies},
-    store::{AuditEntry, GuestFacts, Ledger, NewSecret, Reference, Store, StoreError},
+    store::{AuditEntry, Before, GuestFacts, Ledger, NewSecret, Put, Reference, Store, StoreError},
     tenant::Tenant,
 };
 
@@ -24,6 +27,7 @@ use crate::{
 pub const VALUE_LIMIT: usize = 1024 * 1024;
 const NAME_LIMIT: usize = 128;
 const AUDIT_LIMIT: u32 = 10_000;
+const AUDIT_USUAL: u32 = 1000;
 
 /// The service behind the admin listener.
 #[derive(Clone)]
@@ -35,59 +39,52 @@ pub struct AdminService {
     pub(crate) clock: Clock,
 }
 
-impl AdminService {
-    /// Runs `work` and appends `entry` in one transaction, off the event loop.
-    async fn record<T: Send + 'static>(
-        &self,
-        peer: String,
-        entry: AuditEntry,
-        work: impl FnOnce(&Ledger<'_>, &mut AuditEntry, i64) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
-        self.record_or(peer, entry, work, |error| store_status(&error)).await
-    }
+/// One change by an operator: what is done and its audit line, committed together.
+struct Change {
+    ledger: Ledger,
+    entry: AuditEntry,
+    now: i64,
+    log: AuditLog,
+}
 
-    /// [`AdminService::record`] for work that fails in its own way.
-    async fn record_or<T: Send + 'static, E: From<StoreError> + Send + 'static>(
-        &self,
-        peer: String,
-        entry: AuditEntry,
-        work: impl FnOnce(&Ledger<'_>, &mut AuditEntry, i64) -> Result<T, E> + Send + 'static,
-        status: impl FnOnce(E) -> Status,
-    ) -> Result<Response<T>, Status> {
-        let (store, log, now) = (self.store.clone(), self.log.clone(), self.clock.now());
-        let outcome = tokio::task::spawn_blocking(move || {
-            let mut entry = AuditEntry { outcome: "done", peer, id: fresh_id(), ..entry };
-            store.transact(|ledger| {
-                let value = work(ledger, &mut entry, now)?;
-                let line = ledger.append_audit(&entry, now)?;
-                Ok::<_, E>((value, line))
-            })
-        })
-        .await
-        .map_err(|_| Status::internal("the call did not end"))?;
-        let (value, line) = outcome.map_err(status)?;
-        log.write(&line);
+impl Change {
+    /// Commits, and answers.
+    async fn done<T>(self, value: T) -> Result<Response<T>, Status> {
+        let Self { ledger, entry, now, log } = self;
+        ledger.record_decision(entry, now, move |line| log.write(line)).await.map_err(store_status)?;
         Ok(Response::new(value))
     }
 
+    /// The same for what may have found nothing to do.
+    async fn done_if<T>(mut self, done: bool, otherwise: &'static str, value: T) -> Result<Response<T>, Status> {
+        if !done {
+            self.entry.outcome = otherwise;
+        }
+        self.done(value).await
+    }
+}
+
+impl AdminService {
+    /// Begins a change: holds the write lock until it is done or dropped.
+    async fn change(&self, peer: String, entry: AuditEntry) -> Result<Change, Status> {
+        let entry = AuditEntry { outcome: "done", peer, id: fresh_id(), ..entry };
+        let ledger = self.store.write().await.map_err(store_status)?;
+        Ok(Change { ledger, entry, now: self.clock.now(), log: self.log.clone() })
+    }
+
     /// Reads without an audit line: listings change nothing and show no value.
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
-        let store = self.store.clone();
-        let outcome = tokio::task::spawn_blocking(move || store.transact(work))
-            .await
-            .map_err(|_| Status::internal("the call did not end"))?;
-        outcome.map(Response::new).map_err(|error| store_status(&error))
+    async fn view(&self) -> Result<Ledger, Status> {
+        self.store.read().await.map_err(store_status)
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    fn expiry(&self, expires_unix: i64) -> Result<(), Status> {
-        if expires_unix < 0 || (expires_unix > 0 && expires_unix <= self.clock.now()) {
-            return Err(Status::invalid_argument("expiry lies in the past"));
+    fn expiry(&self, expires_unix: Option<i64>) -> Result<Expiry, Status> {
+        let Some(seconds) = expires_unix else { return Ok(Expiry::Never) };
+        let end = UnixTime::from_secs(seconds);
+        if seconds <= 0 || Expiry::At(end).is_over(UnixTime::from_secs(self.clock.now())) {
+            return Err(Status::invalid_argument("expires_unix: expiry lies in the past; leave it out for none"));
         }
-        Ok(())
+        Ok(Expiry::At(end))
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -115,10 +112,10 @@ impl wire::admin_server::Admin for AdminService {
         if value.len() > VALUE_LIMIT {
             return Err(Status::invalid_argument(format!("value has {} bytes, at most {VALUE_LIMIT}", value.len())));
         }
-        let policy = if message.policy.is_empty() { DEFAULT.to_owned() } else { message.policy };
+        let policy = name("policy", message.policy)?.unwrap_or_else(|| DEFAULT.to_owned());
         if !self.policies.has(&policy) {
             let known = self.policies.names().join(", ");
-            return Err(Status::invalid_argument(format!("no policy of that name is loaded; there are: {known}")));
+            return Err(Status::invalid_argument(format!("policy: none of that name is loaded; there are: {known}")));
         }
         let entry = AuditEntry {
             event: "secret.put",
@@ -128,21 +125,24 @@ impl wire::admin_server::Admin for AdminService {
             ..AuditEntry::default()
         };
         let (allow_simulated, expected_version) = (message.allow_simulated, message.expected_version);
-        self.record(peer, entry, move |ledger, entry, now| {
-            let new = NewSecret {
-                tenant: &tenant,
-                path: &path,
-                value: &value,
-                allow_simulated,
-                policy: &policy,
-                expected_version,
-            };
-            let version = ledger.put_secret(new, now)?;
-            entry.version = Some(version);
-            entry.allow_simulated = Some(allow_simulated);
-            Ok(wire::PutSecretResponse { version })
-        })
-        .await
+        let new = NewSecret {
+            tenant: &tenant,
+            path: &path,
+            value: &value,
+            allow_simulated,
+            policy: &policy,
+            expected_version,
+        };
+        let mut change = self.change(peer, entry).await?;
+        let Put { version, before } = change.ledger.put_secret(new, change.now).await.map_err(store_status)?;
+        change.entry.version = Some(version);
+        change.entry.allow_simulated = Some(allow_simulated);
+        let before = before.map(|Before { version, allow_simulated, policy }| wire::SecretBefore {
+            version,
+            allow_simulated,
+            policy,
+        });
+        change.done(wire::PutSecretResponse { version, policy: policy.clone(), allow_simulated, before }).await
     }
 
     async fn list_secrets(
@@ -151,18 +151,16 @@ impl wire::admin_server::Admin for AdminService {
     ) -> Result<Response<wire::ListSecretsResponse>, Status> {
         self.peer(&request)?;
         let tenant = tenant(&request.into_inner().tenant)?;
-        self.read(move |ledger| {
-            let secrets = ledger.secrets(&tenant)?.into_iter().map(|info| wire::SecretInfo {
-                path: info.path,
-                version: info.secret.version,
-                allow_simulated: info.secret.allow_simulated,
-                policy: info.secret.policy,
-                created_unix: info.secret.created_unix,
-                length: info.length,
-            });
-            Ok(wire::ListSecretsResponse { secrets: secrets.collect() })
-        })
-        .await
+        let secrets = self.view().await?.secrets(&tenant).await.map_err(store_status)?;
+        let secrets = secrets.into_iter().map(|info| wire::SecretInfo {
+            path: info.path,
+            version: info.secret.version,
+            allow_simulated: info.secret.allow_simulated,
+            policy: info.secret.policy,
+            created_unix: info.secret.created_unix,
+            length: info.length,
+        });
+        Ok(Response::new(wire::ListSecretsResponse { secrets: secrets.collect() }))
     }
 
     async fn delete_secret(
@@ -178,14 +176,9 @@ impl wire::admin_server::Admin for AdminService {
             path: Some(path.to_string()),
             ..AuditEntry::default()
         };
-        self.record(peer, entry, move |ledger, entry, now| {
-            let existed = ledger.delete_secret(&tenant, &path, now)?;
-            if !existed {
-                entry.outcome = "nothing-there";
-            }
-            Ok(wire::DeleteSecretResponse { existed })
-        })
-        .await
+        let mut change = self.change(peer, entry).await?;
+        let existed = change.ledger.delete_secret(&tenant, &path, change.now).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::DeleteSecretResponse { existed }).await
     }
 
     async fn add_reference(
@@ -193,24 +186,17 @@ impl wire::admin_server::Admin for AdminService {
         request: Request<wire::AddReferenceRequest>,
     ) -> Result<Response<wire::AddReferenceResponse>, Status> {
         let peer = self.peer(&request)?;
-        let message = request.into_inner().reference.ok_or_else(|| Status::invalid_argument("no reference given"))?;
+        let message = request.into_inner().reference;
+        let message = message.ok_or_else(|| Status::invalid_argument("reference: none was given"))?;
         let tenant = tenant(&message.tenant)?;
         let (measurement, workload) = pair(&message.measurement, &message.workload_digest)?;
-        if measurement.is_zero() || workload.is_zero() {
-            return Err(Status::invalid_argument("a zero digest never matches"));
-        }
-        name(&message.name)?;
-        self.expiry(message.expires_unix)?;
-        let reference = Reference { measurement, workload, name: message.name, expires_unix: message.expires_unix };
+        let name = name("name", message.name)?;
+        let expires = self.expiry(message.expires_unix)?;
+        let reference = Reference { measurement, workload, name: name.unwrap_or_default(), expires };
         let entry = reference_entry("reference.add", &tenant, &measurement, &workload);
-        self.record(peer, entry, move |ledger, entry, _| {
-            let added = ledger.add_reference(&tenant, &reference)?;
-            if !added {
-                entry.outcome = "replaced";
-            }
-            Ok(wire::AddReferenceResponse { added })
-        })
-        .await
+        let mut change = self.change(peer, entry).await?;
+        let added = change.ledger.add_reference(&tenant, &reference).await.map_err(store_status)?;
+        change.done_if(added, "replaced", wire::AddReferenceResponse { added }).await
     }
 
     async fn list_references(
@@ -219,18 +205,15 @@ impl wire::admin_server::Admin for AdminService {
     ) -> Result<Response<wire::ListReferencesResponse>, Status> {
         self.peer(&request)?;
         let tenant = tenant(&request.into_inner().tenant)?;
-        self.read(move |ledger| {
-            let rows: Result<Vec<_>, _> = ledger.references(&tenant)?.into_iter().collect();
-            let references = rows?.into_iter().map(|reference| wire::Reference {
-                tenant: tenant.to_string(),
-                measurement: reference.measurement.as_bytes().to_vec(),
-                workload_digest: reference.workload.as_bytes().to_vec(),
-                name: reference.name,
-                expires_unix: reference.expires_unix,
-            });
-            Ok(wire::ListReferencesResponse { references: references.collect() })
-        })
-        .await
+        let rows = self.view().await?.references(&tenant).await.map_err(store_status)?;
+        let references = every(rows)?.into_iter().map(|reference| wire::Reference {
+            tenant: tenant.to_string(),
+            measurement: reference.measurement.as_bytes().to_vec(),
+            workload_digest: reference.workload.as_bytes().to_vec(),
+            name: Some(reference.name).filter(|name| !name.is_empty()),
+            expires_unix: seconds(reference.expires),
+        });
+        Ok(Response::new(wire::ListReferencesResponse { references: references.collect() }))
     }
 
     async fn remove_reference(
@@ -242,14 +225,9 @@ impl wire::admin_server::Admin for AdminService {
         let tenant = tenant(&message.tenant)?;
         let (measurement, workload) = pair(&message.measurement, &message.workload_digest)?;
         let entry = reference_entry("reference.remove", &tenant, &measurement, &workload);
-        self.record(peer, entry, move |ledger, entry, _| {
-            let existed = ledger.remove_reference(&tenant, &measurement, &workload)?;
-            if !existed {
-                entry.outcome = "nothing-there";
-            }
-            Ok(wire::RemoveReferenceResponse { existed })
-        })
-        .await
+        let mut change = self.change(peer, entry).await?;
+        let existed = change.ledger.remove_reference(&tenant, &measurement, &workload).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::RemoveReferenceResponse { existed }).await
     }
 
     async fn add_signer(
@@ -321,9 +299,10 @@ impl wire::admin_server::Admin for AdminService {
     async fn audit(&self, request: Request<wire::AuditRequest>) -> Result<Response<wire::AuditResponse>, Status> {
         self.peer(&request)?;
         let message = request.into_inner();
-        let limit = if message.limit == 0 { 1000 } else { message.limit.min(AUDIT_LIMIT) };
-        self.read(move |ledger| Ok(wire::AuditResponse { lines: ledger.audit_lines(message.from_sequence, limit)? }))
-            .await
+        let from = non_zero("from_sequence", message.from_sequence)?.unwrap_or(1);
+        let limit = non_zero("limit", message.limit)?.unwrap_or(AUDIT_USUAL).min(AUDIT_LIMIT);
+        let lines = self.view().await?.audit_lines(from, limit).await.map_err(store_status)?;
+        Ok(Response::new(wire::AuditResponse { lines }))
     }
 }
 
@@ -343,42 +322,87 @@ fn reference_entry(
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
 fn tenant(text: &str) -> Result<Tenant, Status> {
-    Tenant::parse(text).map_err(|error| Status::invalid_argument(error.to_string()))
+    Tenant::parse(text).map_err(|error| Status::invalid_argument(format!("tenant: {error}")))
 }
 
+/// A name for people, if there is one. One that is there says something.
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn name(text: &str) -> Result<(), Status> {
-    if text.len() > NAME_LIMIT || text.chars().any(char::is_control) {
-        return Err(Status::invalid_argument(format!("name has control characters or over {NAME_LIMIT} bytes")));
+fn name(field: &str, text: Option<String>) -> Result<Option<String>, Status> {
+    let Some(text) = text else { return Ok(None) };
+    if text.is_empty() {
+        return Err(Status::invalid_argument(format!("{field} is empty; leave it out, or say something")));
     }
-    Ok(())
+    if text.len() > NAME_LIMIT || text.chars().any(char::is_control) {
+        let message = format!("{field} has control characters or over {NAME_LIMIT} bytes");
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(Some(text))
+}
+
+/// A name that must be there.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn needed(field: &str, text: String) -> Result<String, Status> {
+    name(field, Some(text)).map(Option::unwrap_or_default)
+}
+
+/// A number that means something where it is given.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn non_zero<N: Default + PartialEq>(field: &str, number: Option<N>) -> Result<Option<N>, Status> {
+    match number {
+        Some(zero) if zero == N::default() => {
+            Err(Status::invalid_argument(format!("{field} is 0; leave it out, or give 1 or more")))
+        }
+        other => Ok(other),
+    }
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
 fn path(text: &str) -> Result<ResourcePath, Status> {
-    text.parse().map_err(|error: coffer_kbs_client::PathError| Status::invalid_argument(error.to_string()))
+    text.parse().map_err(|error: coffer_kbs_client::PathError| Status::invalid_argument(format!("path: {error}")))
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
 fn pair(measurement: &[u8], workload: &[u8]) -> Result<(Measurement, WorkloadDigest), Status> {
-    let bad = |error: coffer_verifier::abi::WordError| Status::invalid_argument(error.to_string());
-    Ok((Measurement::try_from(measurement).map_err(bad)?, WorkloadDigest::try_from(workload).map_err(bad)?))
+    let word = |field, error: WordError| Status::invalid_argument(format!("{field}: {error}"));
+    let measurement = Measurement::try_from(measurement).map_err(|error| word("measurement", error))?;
+    let workload = WorkloadDigest::try_from(workload).map_err(|error| word("workload_digest", error))?;
+    for (field, zero) in [("measurement", measurement.is_zero()), ("workload_digest", workload.is_zero())] {
+        if zero {
+            return Err(Status::invalid_argument(format!("{field}: a zero digest never matches")));
+        }
+    }
+    Ok((measurement, workload))
+}
+
+/// All rows, or why one is not believed.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn every<T>(rows: Vec<Result<T, StoreError>>) -> Result<Vec<T>, Status> {
+    rows.into_iter().collect::<Result<_, _>>().map_err(store_status)
+}
+
+/// An expiry as it is sent.
+fn seconds(expires: Expiry) -> Option<i64> {
+    match expires {
+        Expiry::Never => None,
+        Expiry::At(_) => Some(expires.to_secs()),
+    }
 }
 
 /// The operator may know what is wrong with the store.
-fn store_status(error: &StoreError) -> Status {
-    let code = match error {
+#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+fn store_status(error: StoreError) -> Status {
+    let code = match &error {
         StoreError::Version { .. }
         | StoreError::OlderManifest { .. }
         | StoreError::RevokedManifest { .. }
         | StoreError::SameSequence { .. } => Code::FailedPrecondition,
-        StoreError::Tampered { .. } | StoreError::Audit(_) => Code::DataLoss,
+        StoreError::Tampered { .. } | StoreError::Audit(_) | StoreError::State(_) => Code::DataLoss,
         _ => Code::Internal,
     };
     if code != Code::FailedPrecondition {
-        tracing::error!(error = %coffer_rim::chain(error), "admin call failed");
+        tracing::error!(error = %coffer_rim::chain(&error), "admin call failed");
     }
-    Status::new(code, format!("{}; {}", coffer_rim::chain(error), error.hint()))
+    Status::new(code, format!("{}; {}", coffer_rim::chain(&error), error.hint()))
 }
 
 fn fresh_id() -> String {

@@ -3,7 +3,7 @@
 //! A manifest's signature is checked again under the keys listed now, so that taking a key away counts at the next
 //! release; so do expiry and revocation. A row this server did not write admits nothing and is a reason by itself.
 
-use coffer_verifier::{P384PublicKey, Pair, SignerRule, abi::Measurement};
+use coffer_verifier::{Expiry, P384PublicKey, Pair, SignerRule, UnixTime, abi::Measurement};
 use serde_json::json;
 
 use crate::{
@@ -37,20 +37,21 @@ impl Candidates {
     ///
     /// # Errors
     /// As the store.
-    pub fn gather(ledger: &Ledger<'_>, judged: &Judged, reasons: &mut Vec<String>) -> Result<Self, StoreError> {
+    pub async fn gather(ledger: &mut Ledger, judged: &Judged, reasons: &mut Vec<String>) -> Result<Self, StoreError> {
         let (tenant, workload) = (&judged.tenant, judged.document.digest());
         let report = judged.verified.report();
         let mut believed = Believed { reasons };
-        let references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload)?);
+        let references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload).await?);
         let mut all = Self { references, ..Self::default() };
-        let manifests = believed.rows(ledger.manifests_for(tenant, &workload)?);
+        let manifests = believed.rows(ledger.manifests_for(tenant, &workload).await?);
         if !manifests.is_empty() {
-            let keys: Vec<_> = believed.rows(ledger.manifest_keys(tenant)?).into_iter().map(|one| one.key).collect();
+            let keys: Vec<_> =
+                believed.rows(ledger.manifest_keys(tenant).await?).into_iter().map(|one| one.key).collect();
             for manifest in &manifests {
                 all.manifest(manifest, &keys, &report.measurement());
             }
         }
-        all.signers = believed.rows(ledger.signers(tenant)?);
+        all.signers = believed.rows(ledger.signers(tenant).await?);
         // Those that admit and those of the same author: the rest would only say that others exist.
         let author = report.author_key_digest();
         all.signers.retain(|one| one.rule.author_key == author);
@@ -66,7 +67,7 @@ impl Candidates {
     }
 
     fn pairs(&self, now: i64) -> Vec<Pair> {
-        let current = self.references.iter().filter(|one| one.expires_unix == 0 || one.expires_unix > now);
+        let current = self.references.iter().filter(|one| !one.expires.is_over(UnixTime::from_secs(now)));
         current.map(|one| Pair { measurement: one.measurement, host_data: one.workload.host_data() }).collect()
     }
 
@@ -77,7 +78,7 @@ impl Candidates {
     /// Why manifests and authors that are there admit nothing now.
     pub fn notes(&self, now: i64) -> Vec<String> {
         let expired = self.signers.iter().filter(|one| !one.is_current(now));
-        let expired = expired.map(|one| format!("signer: {} expired at unix time {}", one.name, one.expires_unix));
+        let expired = expired.map(|one| format!("signer: {} expired at {}", one.name, one.expires));
         self.notes.iter().cloned().chain(expired).collect()
     }
 
@@ -88,7 +89,7 @@ impl Candidates {
             .map(|one| {
                 json!({
                     "measurement": one.measurement, "workload_digest": one.workload,
-                    "name": one.name, "expires_unix": one.expires_unix,
+                    "name": one.name, "expires_unix": one.expires.to_secs(),
                 })
             })
             .collect()
@@ -102,7 +103,7 @@ impl Candidates {
                 json!({
                     "name": one.name, "author_key_digest": one.rule.author_key, "family_id": one.rule.family_id,
                     "image_id": one.rule.image_id, "minimum_guest_svn": one.rule.minimum_guest_svn,
-                    "expires_unix": one.expires_unix,
+                    "expires_unix": one.expires.to_secs(),
                 })
             })
             .collect()
@@ -135,7 +136,7 @@ impl Candidates {
                 measurement: *measurement,
                 workload: contents.workload,
                 name: name.clone(),
-                expires_unix: contents.expires.0,
+                expires: Expiry::At(contents.expires),
             });
         }
     }

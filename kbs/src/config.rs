@@ -9,7 +9,11 @@ use std::{
 
 use coffer_policies::Policy;
 use coffer_ratls::ServeLimits;
-use coffer_verifier::{Endorsements, abi::SpkiDigest};
+use coffer_verifier::{
+    Endorsements,
+    abi::{ProductLine, SpkiDigest},
+    amd_root,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{limits::Rate, policies::ReleasePolicies, sources::SourceLimits, tenant::Tenant};
@@ -214,9 +218,16 @@ impl ConfigFile {
     fn admin_keys(&self, mistakes: &mut Vec<String>) -> BTreeMap<SpkiDigest, String> {
         let mut admins = BTreeMap::new();
         for (at, admin) in self.admins.iter().enumerate() {
-            match admin.key.parse() {
+            if admin.name.is_empty() || admin.name.chars().any(char::is_control) {
+                mistakes
+                    .push(format!("admins[{at}].name is {:?}, expected what the audit trail shall say", admin.name));
+            }
+            match admin.key.parse::<SpkiDigest>() {
+                Ok(key) if key.is_zero() => mistakes.push(format!("admins[{at}].key: a zero digest never matches")),
                 Ok(key) => {
-                    admins.insert(key, admin.name.clone());
+                    if let Some(first) = admins.insert(key, admin.name.clone()) {
+                        mistakes.push(format!("admins[{at}].key is listed twice, for {first:?} and {:?}", admin.name));
+                    }
                 }
                 Err(error) => mistakes.push(format!("admins[{at}].key: {error}")),
             }
@@ -236,11 +247,16 @@ impl ConfigFile {
             };
             let listed = anchors.entry(tenant).or_default();
             for (at, anchor) in entry.simulated_anchors.iter().enumerate() {
-                match anchor.parse() {
+                let field = format!("tenants.{name}.simulated_anchors[{at}]");
+                match anchor.parse::<SpkiDigest>() {
+                    Ok(anchor) if anchor.is_zero() => mistakes.push(format!("{field}: a zero digest never matches")),
+                    Ok(anchor) if AMD.iter().any(|product| amd_root(*product) == anchor) => {
+                        mistakes.push(format!("{field} is AMD's own root, which is not simulated"));
+                    }
                     Ok(anchor) => {
                         listed.insert(anchor);
                     }
-                    Err(error) => mistakes.push(format!("tenants.{name}.simulated_anchors[{at}]: {error}")),
+                    Err(error) => mistakes.push(format!("{field}: {error}")),
                 }
             }
         }
@@ -260,6 +276,10 @@ impl ConfigFile {
                 mistakes.push(format!("policies.{name:?}: expected a name other than default"));
                 continue;
             }
+            if file.as_os_str().is_empty() {
+                mistakes.push(format!("policies.{name} is empty, expected a file"));
+                continue;
+            }
             let parsed = std::fs::read_to_string(folder.join(file))
                 .map_err(|error| error.to_string())
                 .and_then(|text| Policy::parse(name, &text).map_err(|error| error.to_string()));
@@ -273,7 +293,11 @@ impl ConfigFile {
 
     fn endorsement_files(&self, folder: &Path, mistakes: &mut Vec<String>) -> Endorsements {
         let mut all = Endorsements::new();
-        for file in &self.endorsements {
+        for (at, file) in self.endorsements.iter().enumerate() {
+            if file.as_os_str().is_empty() {
+                mistakes.push(format!("endorsements[{at}] is empty, expected a file"));
+                continue;
+            }
             let added = std::fs::read(folder.join(file)).map_err(|error| error.to_string()).and_then(|bytes| {
                 let certificates = all.add_certificates(&bytes);
                 certificates.or_else(|first| all.add_crl(&bytes).map_err(|_| first)).map_err(|error| error.to_string())
@@ -285,6 +309,8 @@ impl ConfigFile {
         all
     }
 }
+
+const AMD: [ProductLine; 3] = [ProductLine::Milan, ProductLine::Genoa, ProductLine::Turin];
 
 fn twice(per_second: u32) -> Rate {
     Rate { burst: per_second.saturating_mul(2), per_second }
@@ -336,5 +362,106 @@ mod tests {
     fn one_address_for_both_listeners_is_a_mistake() {
         let config = file("listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:1\"\n");
         assert!(config.resolve(Path::new("/")).is_err());
+    }
+
+    /// Every key there is. No `..`: a new one must be thought of here.
+    fn full() -> ConfigFile {
+        ConfigFile {
+            listen: "127.0.0.1:1".into(),
+            admin_listen: "127.0.0.1:2".into(),
+            admins: vec![AdminEntry { name: "admin".into(), key: "01".repeat(32) }],
+            tenants: BTreeMap::from([("acme".into(), TenantEntry { simulated_anchors: vec!["02".repeat(32)] })]),
+            policies: BTreeMap::from([("strict".into(), "strict.rego".into())]),
+            endorsements: vec!["list.crl".into()],
+            limits: LimitsEntry {
+                connections: 1,
+                unattested: 1,
+                unattested_seconds: 1,
+                connections_per_source: 1,
+                new_per_second_per_source: 1,
+                requests_per_second_per_guest: 1,
+            },
+        }
+    }
+
+    /// Every value in it with its road there, and the same document with that value emptied.
+    fn emptied(value: &toml::Value, road: &str, all: &mut Vec<(String, toml::Value)>) {
+        let below = |key: &str| if road.is_empty() { key.to_owned() } else { format!("{road}.{key}") };
+        match value {
+            toml::Value::String(_) => all.push((road.into(), toml::Value::String(String::new()))),
+            toml::Value::Integer(_) => all.push((road.into(), toml::Value::Integer(0))),
+            toml::Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    let mut inner = Vec::new();
+                    emptied(item, &format!("{road}[{at}]"), &mut inner);
+                    for (road, changed) in inner {
+                        let mut items = items.clone();
+                        items[at] = changed;
+                        all.push((road, toml::Value::Array(items)));
+                    }
+                }
+            }
+            toml::Value::Table(table) => {
+                for (key, item) in table {
+                    let mut inner = Vec::new();
+                    emptied(item, &below(key), &mut inner);
+                    for (road, changed) in inner {
+                        let mut table = table.clone();
+                        table.insert(key.clone(), changed);
+                        all.push((road, toml::Value::Table(table)));
+                    }
+                }
+            }
+            other => panic!("{road}: say what an empty {other:?} is"),
+        }
+    }
+
+    #[test]
+    fn an_empty_text_and_a_zero_are_refused_by_name_wherever_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("strict.rego"), "package strict\nallow := false\n").unwrap();
+        let mistakes_of = |value: &toml::Value| {
+            let file: ConfigFile = value.clone().try_into().unwrap();
+            match file.resolve(folder.path()) {
+                Err(ConfigError::Mistakes(mistakes)) => mistakes,
+                Err(other) => panic!("{other}"),
+                Ok(_) => Vec::new(),
+            }
+        };
+        let good = toml::Value::try_from(full()).unwrap();
+        let usual = mistakes_of(&good);
+        assert!(usual.iter().all(|mistake| mistake.starts_with("endorsements ")), "{usual:?}");
+        let mut all = Vec::new();
+        emptied(&good, "", &mut all);
+        assert!(all.len() >= 13, "{all:?}");
+        for (road, document) in all {
+            let mistakes = mistakes_of(&document);
+            assert!(mistakes.iter().any(|mistake| mistake.contains(&road)), "{road}: {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_by_name() {
+        let refused = |change: fn(&mut ConfigFile), word: &str| {
+            let mut file = full();
+            file.endorsements.clear();
+            file.policies.clear();
+            assert!(file.resolve(Path::new("/")).is_ok());
+            change(&mut file);
+            let error = file.resolve(Path::new("/")).err().unwrap().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        let twice: fn(&mut ConfigFile) = |file| {
+            let again = AdminEntry { name: "other".into(), ..file.admins[0].clone() };
+            file.admins.push(again);
+        };
+        refused(twice, "admins[1].key is listed twice");
+        refused(|file| file.admin_listen.clone_from(&file.listen), "listen and admin_listen are both");
+        refused(|file| file.admins[0].key = "00".repeat(32), "zero digest");
+        let amd: fn(&mut ConfigFile) = |file| {
+            let amd = vec![amd_root(ProductLine::Milan).to_string()];
+            file.tenants.insert("acme".into(), TenantEntry { simulated_anchors: amd });
+        };
+        refused(amd, "tenants.acme.simulated_anchors[0] is AMD's own root");
     }
 }

@@ -4,8 +4,8 @@
 //! far as HOST_DATA and the admitted measurement carry it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use coffer_ratls::{Appraiser, Refusal};
@@ -17,7 +17,7 @@ use coffer_verifier::{
     appraise, verify,
 };
 
-use crate::{admission::Admission, clock::Clock, store::GuestFacts, tenant::Tenant};
+use crate::{admission::Admission, clock::Clock, crl_floor::CrlFloor, store::GuestFacts, tenant::Tenant};
 
 /// Evidence that is authentic and above the typed floor; nothing is released on it alone.
 pub struct Judged {
@@ -44,8 +44,7 @@ pub struct GuestVerifier {
     endorsements: Endorsements,
     floor: EvidencePolicy,
     clock: Clock,
-    /// Highest CRL number seen per root: an older list is never believed again.
-    crl_seen: Mutex<HashMap<SpkiDigest, u64>>,
+    crl_floor: CrlFloor,
 }
 
 impl GuestVerifier {
@@ -55,8 +54,9 @@ impl GuestVerifier {
         endorsements: Endorsements,
         floor: EvidencePolicy,
         clock: Clock,
+        crl_floor: CrlFloor,
     ) -> Self {
-        Self { anchors, endorsements, floor, clock, crl_seen: Mutex::default() }
+        Self { anchors, endorsements, floor, clock, crl_floor }
     }
 
     /// Simulated roots a tenant lists.
@@ -64,7 +64,8 @@ impl GuestVerifier {
         self.anchors.get(tenant).into_iter().flatten()
     }
 
-    /// Judges evidence whose REPORT_DATA must be `expected`.
+    /// Judges evidence whose REPORT_DATA must be `expected`. Blocks: the public-key work, and the ledger where a revocation
+    /// list is newer than any before.
     ///
     /// # Errors
     /// [`NotAdmitted`] with every reason of the first stage that fails.
@@ -112,13 +113,8 @@ impl GuestVerifier {
         let CrlStatus::Checked { number, .. } = verified.crl() else {
             return Err(bad("revocation was not checked".into()));
         };
-        // Whole numbers in a map: nothing is left half done by a panic.
-        let mut seen = self.crl_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let highest = seen.entry(verified.anchor().spki_sha256).or_insert(number);
-        if number < *highest {
-            return Err(bad(format!("revocation list has number {number}, one with {highest} was seen before")));
-        }
-        *highest = number;
+        let anchor = verified.anchor().spki_sha256;
+        self.crl_floor.admit(anchor, number).map_err(|error| bad(coffer_rim::chain(&error)))?;
         Ok(verified)
     }
 }

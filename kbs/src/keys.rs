@@ -27,6 +27,15 @@ pub enum KeyError {
     /// A row's MAC does not hold.
     #[error("stored row does not carry this server's MAC")]
     Mac,
+    /// The row is gone.
+    #[error("stored row is missing")]
+    Missing,
+    /// There is a row where this server wrote none.
+    #[error("there is a row that this server did not write")]
+    Unknown,
+    /// The MAC holds, the content is none this version writes.
+    #[error("stored row was written by another version")]
+    Encoding,
     /// No randomness.
     #[error("the system gives no random bytes")]
     Random,
@@ -37,35 +46,44 @@ pub struct RootKey(SecretBox<[u8; 32]>);
 
 assert_not_impl_any!(RootKey: core::fmt::Debug, Clone, PartialEq, serde::Serialize);
 
-/// Which kind of row a MAC is for: a MAC of one kind is never a MAC of another.
+/// What a MAC is for: one of one kind is never one of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
-    /// Newest version and deletion mark of a secret.
-    SecretHead,
-    /// An admitted (measurement, workload) pair.
-    Reference,
-    /// An author whose signed launches are admitted.
-    Signer,
-    /// A key whose reference manifests count.
-    ManifestKey,
-    /// A reference manifest, and how far its name is revoked.
-    Manifest,
+    /// A row that decides something, at the change that wrote it.
+    Row,
+    /// One change of one row.
+    StateEntry,
     /// A line of the audit trail.
     AuditLine,
-    /// The end of the audit trail.
-    AuditHead,
+    /// Where trail and changes end.
+    Head,
+    /// In formats 1 and 2: newest version and deletion mark of a secret.
+    OldSecretHead,
+    /// In formats 1 and 2: an admitted pair.
+    OldReference,
+    /// In format 2: an author.
+    OldSigner,
+    /// In format 2: a key whose manifests count.
+    OldManifestKey,
+    /// In format 2: a manifest.
+    OldManifest,
+    /// In formats 1 and 2: the end of the audit trail.
+    OldAuditHead,
 }
 
 impl RowKind {
     const fn label(self) -> &'static [u8] {
         match self {
-            Self::SecretHead => b"coffer/kbs/row/secret-head/v1",
-            Self::Reference => b"coffer/kbs/row/reference/v1",
-            Self::Signer => b"coffer/kbs/row/signer/v1",
-            Self::ManifestKey => b"coffer/kbs/row/manifest-key/v1",
-            Self::Manifest => b"coffer/kbs/row/manifest/v1",
+            Self::Row => b"coffer/kbs/row/v2",
+            Self::StateEntry => b"coffer/kbs/state-entry/v1",
             Self::AuditLine => b"coffer/kbs/row/audit-line/v1",
-            Self::AuditHead => b"coffer/kbs/row/audit-head/v1",
+            Self::Head => b"coffer/kbs/head/v2",
+            Self::OldSecretHead => b"coffer/kbs/row/secret-head/v1",
+            Self::OldReference => b"coffer/kbs/row/reference/v1",
+            Self::OldSigner => b"coffer/kbs/row/signer/v1",
+            Self::OldManifestKey => b"coffer/kbs/row/manifest-key/v1",
+            Self::OldManifest => b"coffer/kbs/row/manifest/v1",
+            Self::OldAuditHead => b"coffer/kbs/row/audit-head/v1",
         }
     }
 }
@@ -225,11 +243,11 @@ mod tests {
 
     #[test]
     fn macs_of_one_kind_or_field_split_are_not_those_of_another() {
-        let mac = root(1).mac(RowKind::Reference, &[b"ab", b"c"]);
-        assert!(root(1).check_mac(RowKind::Reference, &[b"ab", b"c"], &mac).is_ok());
-        assert_eq!(root(1).check_mac(RowKind::SecretHead, &[b"ab", b"c"], &mac), Err(KeyError::Mac));
-        assert_eq!(root(1).check_mac(RowKind::Reference, &[b"a", b"bc"], &mac), Err(KeyError::Mac));
-        assert_eq!(root(2).check_mac(RowKind::Reference, &[b"ab", b"c"], &mac), Err(KeyError::Mac));
-        assert_eq!(root(1).check_mac(RowKind::Reference, &[b"ab", b"c"], &mac[..31]), Err(KeyError::Mac));
+        let mac = root(1).mac(RowKind::Row, &[b"ab", b"c"]);
+        assert!(root(1).check_mac(RowKind::Row, &[b"ab", b"c"], &mac).is_ok());
+        assert_eq!(root(1).check_mac(RowKind::Head, &[b"ab", b"c"], &mac), Err(KeyError::Mac));
+        assert_eq!(root(1).check_mac(RowKind::Row, &[b"a", b"bc"], &mac), Err(KeyError::Mac));
+        assert_eq!(root(2).check_mac(RowKind::Row, &[b"ab", b"c"], &mac), Err(KeyError::Mac));
+        assert_eq!(root(1).check_mac(RowKind::Row, &[b"ab", b"c"], &mac[..31]), Err(KeyError::Mac));
     }
 }

@@ -13,7 +13,11 @@ mod audit_log;
 mod broker;
 mod clock;
 mod config;
+mod crl_floor;
+mod custody;
+mod decide;
 mod guest;
+mod init;
 mod keys;
 mod limits;
 mod policies;
@@ -27,7 +31,13 @@ mod tenant;
 pub use audit_log::AuditLog;
 pub use clock::Clock;
 pub use config::{Config, ConfigError, ConfigFile};
+pub use custody::{Custody, CustodyError, FileCustody};
+pub use init::{Initialized, init};
+pub use keys::{KeyError, RootKey};
 pub use server::{Addresses, Server, ServerError};
-pub use state::{Initialized, State, StateError, config_path, init, open_store, pin};
-pub use store::{AuditFault, AuditSummary, Store, StoreError};
+pub use state::{State, StateError, begin_store, config_path, open_rows, open_store, open_store_with, pin};
+pub use store::{
+    AuditFault, AuditSummary, Intent, Kind, MemoryRows, Row, Rows, RowsError, StateFault, Store, StoreError,
+    Transaction,
+};
 pub use tenant::{Tenant, TenantError};

@@ -1,61 +1,30 @@
-//! The release decision: one transaction from the question to the audit line, and only then bytes.
+//! A release from the question to the audit line, and only then bytes.
 //!
-//! Order: authentic → typed floor → admitted (a pair, a manifest or an author) → asked for in the spec → the secret's own
-//! permissions → its Rego policy. Every stage runs and every reason is kept; the guest learns none of them.
+//! The evidence is judged and the policy runs without any lock, on one view of the ledger. The transaction that records the
+//! decision holds the write lock, and goes on only if nothing that the decision rests on has changed since; otherwise it
+//! is decided again. The guest learns none of the reasons.
 //! Source: docs/design/protocol.md §4.6, docs/design/broker.md §6.
 
 use std::sync::Arc;
 
-use coffer_kbs_client::{GET_SECRET, ResourcePath, secret_aad};
-use coffer_ratls::{Attested, HpkeError, HpkeSealed};
-use coffer_verifier::{
-    VerifiedReport,
-    abi::{HostData, WorkloadDigest},
-};
-use serde_json::json;
-use zeroize::Zeroizing;
+use coffer_kbs_client::ResourcePath;
+use coffer_ratls::Attested;
 
 use crate::{
-    admission::Candidates,
     audit_log::AuditLog,
     clock::Clock,
-    guest::{self, GuestVerifier, Judged},
-    policies::{DEFAULT, ReleasePolicies},
-    store::{AuditEntry, Ledger, Secret, Store, StoreError},
+    decide::{Basis, Decider, Released},
+    guest::{self, Judged, NotAdmitted},
+    store::{AuditEntry, Seen, Store, StoreError},
 };
 
-/// Decides releases.
+/// Releases secrets.
 #[derive(Clone)]
 pub struct Releaser {
     pub(crate) store: Arc<Store>,
-    pub(crate) verifier: Arc<GuestVerifier>,
-    pub(crate) policies: Arc<ReleasePolicies>,
+    pub(crate) decider: Decider,
     pub(crate) log: AuditLog,
     pub(crate) clock: Clock,
-}
-
-/// A secret, encrypted to the key of the report it was released on.
-pub struct Released {
-    /// Its version.
-    pub version: u64,
-    /// For the guest alone.
-    pub sealed: HpkeSealed,
-}
-
-/// Leave to release one version of one secret. Only [`Releaser::decide`] makes one, from a decision without a reason
-/// against; nothing else opens the road to the guest's key.
-struct Permit {
-    version: u64,
-    value: Zeroizing<Vec<u8>>,
-}
-
-impl Permit {
-    /// Uses it up: encrypts the value to the key of the report it was decided on.
-    fn seal(self, attested: &Attested<Judged>, path: &ResourcePath) -> Result<Released, HpkeError> {
-        let aad = secret_aad(attested.admitted().tenant.as_str(), path, self.version);
-        let sealed = attested.seal(GET_SECRET, &aad, &self.value)?;
-        Ok(Released { version: self.version, sealed })
-    }
 }
 
 /// Why nothing was released.
@@ -70,179 +39,110 @@ pub enum NotReleased {
     Failed(#[from] StoreError),
 }
 
-/// What a stored secret says, or what stands in for one that is not there, so that both take the same road.
-struct Wanted {
-    secret: Option<Secret>,
-    value: Zeroizing<Vec<u8>>,
-    allow_simulated: bool,
-    policy: String,
+/// One question of one guest.
+struct Question {
+    attested: Arc<Attested<Judged>>,
+    /// The evidence, judged again under today's roots, revocations and floor.
+    judged: Result<Judged, NotAdmitted>,
+    path: Option<ResourcePath>,
+    now: i64,
+}
+
+/// An answer that waits for its line in the trail.
+struct Answer {
+    outcome: Result<Released, Vec<String>>,
+    policy: Option<String>,
+    seen: Seen,
 }
 
 impl Releaser {
-    /// Decides about one secret for one attested connection. `id` joins the guest's answer to the audit line. Blocks.
+    /// Decides about one secret for one attested connection. `id` joins the guest's answer to the audit line.
     ///
     /// # Errors
     /// [`NotReleased`].
-    pub fn release(&self, attested: &Attested<Judged>, path: &str, id: &str) -> Result<Released, NotReleased> {
-        let now = self.clock.now();
-        let admitted = attested.admitted();
-        let path = path.parse::<ResourcePath>().ok();
-        // The evidence is judged again under today's roots, revocations and floor.
-        let judged = self.verifier.judge(attested.evidence(), attested.report_data());
-        let entry = AuditEntry {
-            event: "secret.release",
-            id: id.to_owned(),
-            peer: attested.peer_spki().to_string(),
-            tenant: Some(admitted.tenant.to_string()),
-            path: path.as_ref().map(ToString::to_string),
-            guest: Some(guest::facts(&admitted.verified)),
-            ..AuditEntry::default()
-        };
-        let (outcome, line) = self.store.transact(|ledger| {
-            let mut entry = entry;
-            let decided = match (&judged, &path) {
-                (Err(no), _) => Err(no.reasons.clone()),
-                (Ok(_), None) => Err(vec!["path: not kbs:///repository/type/tag".to_owned()]),
-                (Ok(judged), Some(path)) => {
-                    self.decide(ledger, judged, path, now, &mut entry)?.map(|permit| (permit, path))
-                }
-            };
-            let outcome = decided.and_then(|(permit, path)| {
-                permit.seal(attested, path).map_err(|error| vec![format!("connection: {error}")])
-            });
-            match &outcome {
-                Ok(released) => {
-                    entry.outcome = "released";
-                    entry.version = Some(released.version);
-                }
-                Err(reasons) => {
-                    entry.outcome = "refused";
-                    entry.reasons.clone_from(reasons);
-                }
-            }
-            let line = ledger.append_audit(&entry, now)?;
-            Ok::<_, StoreError>((outcome, line))
-        })?;
-        // Committed: from here on the decision stands in the trail, and bytes may leave.
-        self.log.write(&line);
-        outcome.map_err(NotReleased::Refused)
-    }
-
-    fn decide(
+    pub async fn release(
         &self,
-        ledger: &Ledger<'_>,
-        judged: &Judged,
-        path: &ResourcePath,
-        now: i64,
-        entry: &mut AuditEntry,
-    ) -> Result<Result<Permit, Vec<String>>, StoreError> {
-        let mut reasons = Vec::new();
-        let verified = &judged.verified;
-        let candidates = Candidates::gather(ledger, judged, &mut reasons)?;
-        let result = match self.verifier.appraise(verified, candidates.admission(now)) {
-            Ok(result) if result.is_affirming() => "affirming",
-            Ok(result) => {
-                reasons.extend(result.downgrades().iter().map(ToString::to_string));
-                "warning"
+        attested: Arc<Attested<Judged>>,
+        path: &str,
+        id: &str,
+    ) -> Result<Released, NotReleased> {
+        let question = Arc::new(self.question(attested, path).await?);
+        for _ in 0..ATTEMPTS {
+            let Answer { outcome, policy, seen } = self.answer(&question).await?;
+            let ledger = self.store.write().await?;
+            if !ledger.is_as(&seen) {
+                continue;
             }
-            Err(no) => {
-                reasons.extend(no.reasons);
-                reasons.extend(candidates.notes(now));
-                "contraindicated"
-            }
-        };
-        let wanted = wanted(ledger, judged, path, &mut reasons)?;
-        entry.policy = wanted.secret.as_ref().map(|secret| secret.policy.clone());
-        let secrets = || judged.document.spec().secrets.iter().map(|one| one.from.as_str());
-        if !secrets().any(|one| one == path.as_str()) {
-            reasons.push("spec: the workload spec does not ask for this path".to_owned());
+            let entry = question.entry(id, policy, &outcome);
+            let log = self.log.clone();
+            ledger.record_decision(entry, question.now, move |line| log.write(line)).await?;
+            // Committed: from here on the decision stands in the trail, and bytes may leave.
+            return outcome.map_err(NotReleased::Refused);
         }
-        self.anchor(judged, &wanted, &mut reasons);
-        let anchors: Vec<String> = self.verifier.simulated_anchors(&judged.tenant).map(ToString::to_string).collect();
-        let input = json!({
-            "now_unix": now,
-            "result": {
-                "status": result,
-                "workload_digest": host_workload(verified),
-                "claims": verified.claims(),
-            },
-            "tenant": { "name": judged.tenant.as_str(), "simulated_anchors": anchors },
-            "spec": { "secrets": secrets().collect::<Vec<_>>(), "tee": judged.document.spec().tee },
-            "secret": { "path": path.as_str(), "allow_simulated": wanted.allow_simulated },
-            "references": candidates.references_input(),
-            "signers": candidates.signers_input(),
-        });
-        match self.policies.decide(&wanted.policy, &input) {
-            Ok(decision) if decision.allows() => {}
-            Ok(decision) => reasons.extend(decision.reasons().iter().cloned()),
-            Err(reason) => reasons.push(reason),
-        }
-        let mut kept: Vec<String> = Vec::new();
-        for reason in reasons {
-            if !kept.contains(&reason) {
-                kept.push(reason);
-            }
-        }
-        Ok(match wanted.secret {
-            Some(secret) if kept.is_empty() => Ok(Permit { version: secret.version, value: wanted.value }),
-            _ => Err(kept),
+        Err(StoreError::Contended { attempts: ATTEMPTS }.into())
+    }
+
+    async fn question(&self, attested: Arc<Attested<Judged>>, path: &str) -> Result<Question, StoreError> {
+        let (verifier, now) = (self.decider.verifier.clone(), self.clock.now());
+        let path = path.parse::<ResourcePath>().ok();
+        off_the_loop(move || {
+            let judged = verifier.judge(attested.evidence(), attested.report_data());
+            Question { attested, judged, path, now }
         })
+        .await
     }
 
-    /// Simulated evidence needs both: the root listed for the tenant, and the secret's own permission. Not Rego's to waive.
-    fn anchor(&self, judged: &Judged, wanted: &Wanted, reasons: &mut Vec<String>) {
-        let anchor = judged.verified.anchor();
-        if !anchor.simulated {
-            return;
-        }
-        if !self.verifier.simulated_anchors(&judged.tenant).any(|one| *one == anchor.spki_sha256) {
-            reasons.push(format!("anchor: {anchor} is not listed for tenant {}", judged.tenant));
-        }
-        if !wanted.allow_simulated {
-            reasons.push("anchor: evidence is simulated and this secret does not carry allow_simulated".to_owned());
-        }
-    }
-}
-
-fn wanted(
-    ledger: &Ledger<'_>,
-    judged: &Judged,
-    path: &ResourcePath,
-    reasons: &mut Vec<String>,
-) -> Result<Wanted, StoreError> {
-    let nothing = || Wanted {
-        secret: None,
-        value: Zeroizing::new(Vec::new()),
-        allow_simulated: false,
-        policy: DEFAULT.to_owned(),
-    };
-    let found = ledger.secret(&judged.tenant, path).and_then(|secret| {
-        let Some(secret) = secret else { return Ok(None) };
-        // What the row says of itself counts only once the value has opened with it.
-        let value = ledger.open_secret(&judged.tenant, path, &secret)?;
-        Ok(Some((secret, value)))
-    });
-    match found {
-        Ok(Some((secret, value))) => Ok(Wanted {
-            allow_simulated: secret.allow_simulated,
-            policy: secret.policy.clone(),
-            secret: Some(secret),
-            value,
-        }),
-        Ok(None) => {
-            reasons.push("secret: there is none at this path".to_owned());
-            Ok(nothing())
-        }
-        Err(error @ StoreError::Tampered { .. }) => {
-            tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored secret is not believed");
-            reasons.push(format!("store: {error}"));
-            Ok(nothing())
-        }
-        Err(other) => Err(other),
+    async fn answer(&self, question: &Arc<Question>) -> Result<Answer, StoreError> {
+        let refused = |reasons| Answer { outcome: Err(reasons), policy: None, seen: Seen::default() };
+        let (judged, path) = match (&question.judged, &question.path) {
+            (Err(no), _) => return Ok(refused(no.reasons.clone())),
+            (Ok(_), None) => return Ok(refused(vec!["path: not kbs:///repository/type/tag".to_owned()])),
+            (Ok(judged), Some(path)) => (judged, path),
+        };
+        let mut ledger = self.store.read().await?;
+        let basis = Basis::gather(&mut ledger, judged, path).await?;
+        let seen = ledger.into_seen();
+        let (decider, question) = (self.decider.clone(), question.clone());
+        off_the_loop(move || {
+            let (Ok(judged), Some(path)) = (&question.judged, &question.path) else {
+                return refused(Vec::new());
+            };
+            let decided = decider.decide(judged, path, basis, question.now);
+            let outcome = decided.outcome.and_then(|permit| {
+                permit.seal(&question.attested, path).map_err(|error| vec![format!("connection: {error}")])
+            });
+            Answer { outcome, policy: decided.policy, seen }
+        })
+        .await
     }
 }
 
-fn host_workload(verified: &VerifiedReport) -> WorkloadDigest {
-    let host_data: HostData = verified.report().host_data();
-    WorkloadDigest::new(*host_data.as_bytes())
+impl Question {
+    fn entry(&self, id: &str, policy: Option<String>, outcome: &Result<Released, Vec<String>>) -> AuditEntry {
+        let admitted = self.attested.admitted();
+        let (outcome, version, reasons) = match outcome {
+            Ok(released) => ("released", Some(released.version), Vec::new()),
+            Err(reasons) => ("refused", None, reasons.clone()),
+        };
+        AuditEntry {
+            event: "secret.release",
+            outcome,
+            id: id.to_owned(),
+            peer: self.attested.peer_spki().to_string(),
+            tenant: Some(admitted.tenant.to_string()),
+            path: self.path.as_ref().map(ToString::to_string),
+            version,
+            policy,
+            guest: Some(guest::facts(&admitted.verified)),
+            reasons,
+            ..AuditEntry::default()
+        }
+    }
 }
+
+async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(StoreError::interrupted)
+}
+
+/// How often a decision is made anew because its basis changed meanwhile.
+const ATTEMPTS: usize = 8;

@@ -19,6 +19,8 @@ use crate::{
     broker::BrokerService,
     clock::Clock,
     config::Config,
+    crl_floor::CrlFloor,
+    decide::Decider,
     guest::{AtConnection, GuestVerifier},
     limits::{Buckets, Rate},
     release::Releaser,
@@ -140,13 +142,13 @@ impl Server {
             config.endorsements,
             EvidencePolicy::default_floor(),
             clock.clone(),
+            CrlFloor::new(state.store.clone()),
         ));
         let policies = Arc::new(config.policies);
         let store = state.store.clone();
         let releaser = Releaser {
             store: store.clone(),
-            verifier: verifier.clone(),
-            policies: policies.clone(),
+            decider: Decider { verifier: verifier.clone(), policies: policies.clone() },
             log: log.clone(),
             clock: clock.clone(),
         };

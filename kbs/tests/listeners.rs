@@ -73,7 +73,7 @@ async fn the_operators_mistakes_are_named() {
         let value = SecretBox::new(Box::new(value.to_vec()));
         let put = PutSecret { tenant: TENANT, path: &path, value: &value, allow_simulated: false, expected, policy };
         match admin.put_secret(put).await {
-            Ok(version) => Ok(version),
+            Ok(stored) => Ok(stored.version),
             Err(ClientError::Rejected { message, .. }) => Err(message),
             Err(other) => panic!("{other:?}"),
         }

@@ -4,14 +4,17 @@ mod common;
 
 use std::sync::{Arc, atomic::Ordering};
 
-use coffer_kbs::{AuditFault, StateError, StoreError, open_store};
+use coffer_kbs::{AuditFault, Kind, Row, StateError, StoreError, open_store};
 use coffer_kbs_client::{
     ClientError,
     kbs::v1::{GetSealingKeyRequest, broker_client},
 };
 use coffer_spec::Tee;
-use coffer_verifier::abi::{Measurement, WorkloadDigest};
-use common::{Guest, Kbs, Launch, PATH, Replay, VALUE, ask, has_reason, not_admitted, refused, spec};
+use coffer_verifier::{
+    Expiry, UnixTime,
+    abi::{Measurement, WorkloadDigest},
+};
+use common::{Guest, Kbs, Launch, PATH, Replay, VALUE, ask, edit_all, has_reason, not_admitted, refused, spec};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admitted_guest_gets_its_secret_and_the_trail_says_so() {
@@ -31,7 +34,7 @@ async fn an_admitted_guest_gets_its_secret_and_the_trail_says_so() {
     assert_eq!(last["anchor"], "simulated");
     assert!(!lines.concat().contains("correct horse"));
     let folder = kbs.stop().await;
-    assert_eq!(open_store(&folder.path().join("state")).unwrap().verify_audit().unwrap().lines, 3);
+    assert_eq!(open_store(&folder.path().join("state")).await.unwrap().verify_audit().await.unwrap().lines, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +174,7 @@ async fn a_removed_or_expired_reference_counts_at_the_next_release_of_an_open_co
     assert!(has_reason(&line, "neither measurement"), "{line}");
 
     let now = i64::try_from(common::unix()).unwrap();
-    kbs.admit_until(guest.measurement, digest, now + 600).await;
+    kbs.admit_until(guest.measurement, digest, Expiry::At(UnixTime(now + 600))).await;
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     kbs.skew.store(601, Ordering::Relaxed);
     let line = kbs.line_of(&refused(ask(&client, PATH).await));
@@ -193,26 +196,38 @@ async fn evidence_is_verified_again_at_each_release() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_rows_release_nothing_and_are_named() {
-    for sql in [
-        "UPDATE secret_versions SET ciphertext = zeroblob(44)",
-        "UPDATE secret_versions SET allow_simulated = 1",
-        "UPDATE secret_versions SET (salt, nonce, ciphertext) =
-            (SELECT salt, nonce, ciphertext FROM secret_versions WHERE path = 'kbs:///default/app/other')
-         WHERE path = 'kbs:///default/app/password'",
-        "UPDATE secret_heads SET version = 1 WHERE path = 'kbs:///default/app/password'",
-        "UPDATE reference_pairs SET name = 'another'",
+    type Edit = fn(&mut Vec<(Vec<u8>, Row)>);
+    // Rows are sorted by their keys: the other secret's come first, ours last.
+    let set_back: Edit = |rows| {
+        let last = rows.len() - 1;
+        rows[last].1 = rows[last - 1].1.clone();
+    };
+    let swap: Edit = |rows| {
+        let last = rows.len() - 1;
+        let first = rows[0].1.clone();
+        rows[0].1 = std::mem::replace(&mut rows[last].1, first);
+    };
+    for (kind, edit) in [
+        (Kind::SecretVersion, edit_all as Edit),
+        (Kind::SecretVersion, Vec::clear),
+        (Kind::SecretVersion, set_back),
+        (Kind::SecretHead, edit_all),
+        (Kind::SecretHead, Vec::clear),
+        (Kind::SecretHead, swap),
+        (Kind::Reference, edit_all),
+        (Kind::Reference, Vec::clear),
     ] {
         let kbs = Kbs::start().await;
         let guest = Guest::usual();
-        let permitted = !sql.contains("allow_simulated");
-        kbs.put(PATH, permitted).await;
-        kbs.put(PATH, permitted).await;
-        kbs.put("kbs:///default/app/other", true).await;
+        for path in ["kbs:///default/app/other", PATH, PATH] {
+            kbs.put(path, true).await;
+        }
         kbs.admit(guest.measurement, guest.document.digest()).await;
         let client = kbs.connect(guest).await.unwrap();
-        kbs.tamper(sql);
+        assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+        kbs.tamper(kind, edit).await;
         let line = kbs.line_of(&refused(ask(&client, PATH).await));
-        assert!(has_reason(&line, "changed behind the server's back"), "{sql}: {line}");
+        assert!(has_reason(&line, "changed behind the server's back"), "{kind:?}: {line}");
     }
 }
 
@@ -223,12 +238,12 @@ async fn a_forged_trail_is_found_and_nothing_is_released_that_cannot_be_recorded
     kbs.put(PATH, true).await;
     kbs.admit(guest.measurement, guest.document.digest()).await;
     let client = kbs.connect(guest).await.unwrap();
-    kbs.tamper("UPDATE audit_head SET sequence = 1");
+    kbs.tamper(Kind::Head, edit_all).await;
     match ask(&client, PATH).await {
         Err(ClientError::Unreachable { .. } | ClientError::Protocol { .. }) => {}
         other => panic!("{:?}", other.map(|_| "released")),
     }
-    assert!(matches!(open_store(&kbs.state()), Err(StateError::Store(StoreError::Audit(AuditFault::Head)))));
+    assert!(matches!(open_store(&kbs.state()).await, Err(StateError::Store(StoreError::Audit(AuditFault::Head)))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

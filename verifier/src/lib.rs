@@ -37,6 +37,7 @@ pub mod manifest;
 pub mod measure;
 
 mod der;
+mod expiry;
 mod public_key;
 mod unix_time;
 
@@ -67,6 +68,7 @@ pub use code::{Code, Stage};
 pub use endorsement_request::{EndorsementKind, EndorsementRequest, MissingEndorsements};
 pub use endorsements::{EndorsementError, Endorsements};
 pub use evidence::{CmwError, Evidence};
+pub use expiry::{Expiry, ExpiryError};
 pub use hcl::{HclBlob, HclError};
 pub use judge::{ConnectionChain, Expected, Verifier};
 pub use public_key::{P384PublicKey, PublicKeyError, SIGNATURE_SIZE};

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use coffer_ratls::{ClientTls, PeerPin, connect_pinned};
 use coffer_spec::SecretPath;
-use coffer_verifier::abi::{Measurement, WorkloadDigest};
+use coffer_verifier::{
+    Expiry,
+    abi::{Measurement, WorkloadDigest},
+};
 use secrecy::{ExposeSecret, SecretBox};
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{Response, transport::Channel};
@@ -45,6 +48,64 @@ pub struct PutSecret<'a> {
     pub policy: &'a str,
 }
 
+/// What a put did: the new version, and what it took the place of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The new version.
+    pub version: u64,
+    /// Its release policy.
+    pub policy: String,
+    /// Whether simulated evidence may have it.
+    pub allow_simulated: bool,
+    /// What was current until now; nothing: the secret is new, or was deleted.
+    pub before: Option<StoredBefore>,
+}
+
+/// What a put took the place of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBefore {
+    /// Its version.
+    pub version: u64,
+    /// Its release policy.
+    pub policy: String,
+    /// Whether simulated evidence could have it.
+    pub allow_simulated: bool,
+}
+
+impl Stored {
+    /// What changed, in words, one line each: that it is new, or the version it follows; then what else is not as before.
+    pub fn changes(&self) -> Vec<String> {
+        let may = |allowed| if allowed { "allowed" } else { "not allowed" };
+        let Some(before) = &self.before else {
+            return vec![
+                format!("version {}, created", self.version),
+                format!("policy {}", self.policy),
+                format!("simulated evidence {}", may(self.allow_simulated)),
+            ];
+        };
+        let mut changes = vec![format!("version {} after version {}", self.version, before.version)];
+        if before.policy != self.policy {
+            changes.push(format!("policy {}, was {}", self.policy, before.policy));
+        }
+        if before.allow_simulated != self.allow_simulated {
+            let (now, then) = (may(self.allow_simulated), may(before.allow_simulated));
+            changes.push(format!("simulated evidence {now}, was {then}"));
+        }
+        changes
+    }
+}
+
+impl From<v1::PutSecretResponse> for Stored {
+    fn from(wire: v1::PutSecretResponse) -> Self {
+        let before = wire.before.map(|before| StoredBefore {
+            version: before.version,
+            policy: before.policy,
+            allow_simulated: before.allow_simulated,
+        });
+        Self { version: wire.version, policy: wire.policy, allow_simulated: wire.allow_simulated, before }
+    }
+}
+
 /// What the broker tells about a secret; never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretInfo {
@@ -73,8 +134,8 @@ pub struct Reference {
     pub workload: WorkloadDigest,
     /// For people.
     pub name: String,
-    /// Seconds since 1970; 0: no expiry.
-    pub expires_unix: i64,
+    /// From when on it admits nothing.
+    pub expires: Expiry,
 }
 
 /// A connection to the admin API.
@@ -100,11 +161,11 @@ impl AdminClient {
         Ok(Self { admin: admin_client::AdminClient::new(channel) })
     }
 
-    /// Stores a secret; gives its version.
+    /// Stores a secret; tells its version, and what changed.
     ///
     /// # Errors
     /// [`ClientError::Rejected`] if the condition does not hold.
-    pub async fn put_secret(&self, put: PutSecret<'_>) -> Result<u64, ClientError> {
+    pub async fn put_secret(&self, put: PutSecret<'_>) -> Result<Stored, ClientError> {
         let request = v1::PutSecretRequest {
             tenant: put.tenant.to_owned(),
             path: put.path.to_string(),
@@ -115,9 +176,9 @@ impl AdminClient {
                 Expected::Absent => Some(0),
                 Expected::Version(version) => Some(version),
             },
-            policy: put.policy.to_owned(),
+            policy: given(put.policy),
         };
-        Ok(done(self.admin.clone().put_secret(request).await)?.version)
+        Ok(done(self.admin.clone().put_secret(request).await)?.into())
     }
 
     /// Lists a tenant's secrets.
@@ -176,13 +237,35 @@ impl AdminClient {
         Ok(done(self.admin.clone().remove_reference(request).await)?.existed)
     }
 
-    /// Audit lines (JSON) from `from_sequence` on, oldest first; `limit` 0 means 1000.
+    /// Audit lines (JSON) from `from_sequence` on, oldest first; 0: from the first. `limit` 0: the broker's usual number.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn audit(&self, from_sequence: u64, limit: u32) -> Result<Vec<String>, ClientError> {
-        Ok(done(self.admin.clone().audit(v1::AuditRequest { from_sequence, limit }).await)?.lines)
+        let request = v1::AuditRequest {
+            from_sequence: Some(from_sequence).filter(|from| *from != 0),
+            limit: Some(limit).filter(|limit| *limit != 0),
+        };
+        Ok(done(self.admin.clone().audit(request).await)?.lines)
     }
+}
+
+/// Left out where there is none: the broker refuses an empty one.
+pub(crate) fn given(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// An expiry as it is sent: left out where there is none.
+pub(crate) fn seconds(expires: Expiry) -> Option<i64> {
+    match expires {
+        Expiry::Never => None,
+        Expiry::At(_) => Some(expires.to_secs()),
+    }
+}
+
+pub(crate) fn expiry(seconds: Option<i64>) -> Result<Expiry, ClientError> {
+    let malformed = |error: coffer_verifier::ExpiryError| ClientError::Protocol { cause: error.to_string() };
+    seconds.map_or(Ok(Expiry::Never), Expiry::from_secs).map_err(malformed)
 }
 
 pub(crate) fn done<R>(result: Result<Response<R>, tonic::Status>) -> Result<R, ClientError> {
@@ -208,8 +291,8 @@ impl From<&Reference> for v1::Reference {
             tenant: reference.tenant.clone(),
             measurement: reference.measurement.as_bytes().to_vec(),
             workload_digest: reference.workload.as_bytes().to_vec(),
-            name: reference.name.clone(),
-            expires_unix: reference.expires_unix,
+            name: given(&reference.name),
+            expires_unix: seconds(reference.expires),
         }
     }
 }
@@ -223,8 +306,8 @@ impl TryFrom<v1::Reference> for Reference {
             tenant: wire.tenant,
             measurement: Measurement::try_from(wire.measurement.as_slice()).map_err(malformed)?,
             workload: WorkloadDigest::try_from(wire.workload_digest.as_slice()).map_err(malformed)?,
-            name: wire.name,
-            expires_unix: wire.expires_unix,
+            name: wire.name.unwrap_or_default(),
+            expires: expiry(wire.expires_unix)?,
         })
     }
 }

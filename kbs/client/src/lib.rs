@@ -11,7 +11,7 @@ mod error;
 mod profile;
 mod trust;
 
-pub use admin::{AdminClient, Expected, PutSecret, Reference, SecretInfo};
+pub use admin::{AdminClient, Expected, PutSecret, Reference, SecretInfo, Stored, StoredBefore};
 pub use broker::{BrokerClient, GET_SECRET, Secret, secret_aad};
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use error::ClientError;

@@ -1,12 +1,12 @@
 //! The operator's side of authors, manifest keys and signed manifests.
 
 use coffer_verifier::{
-    P384PublicKey, SignerRule,
+    Expiry, P384PublicKey, SignerRule,
     abi::{FamilyId, ImageId, KeyDigest, SpkiDigest, WordError, WorkloadDigest},
 };
 
 use crate::{
-    admin::{AdminClient, done},
+    admin::{AdminClient, done, expiry, given, seconds},
     error::ClientError,
     kbs::admin::v1,
 };
@@ -20,8 +20,8 @@ pub struct Signer {
     pub name: String,
     /// Who must have signed, under which names, from which version on.
     pub rule: SignerRule,
-    /// Seconds since 1970; 0: no expiry.
-    pub expires_unix: i64,
+    /// From when on it admits nothing.
+    pub expires: Expiry,
 }
 
 /// A key whose reference manifests count.
@@ -73,7 +73,7 @@ impl AdminClient {
             family_id: signer.rule.family_id.as_bytes().to_vec(),
             image_id: signer.rule.image_id.as_bytes().to_vec(),
             minimum_guest_svn: signer.rule.minimum_guest_svn,
-            expires_unix: signer.expires_unix,
+            expires_unix: seconds(signer.expires),
         };
         Ok(done(self.admin.clone().add_signer(v1::AddSignerRequest { signer: Some(wire) }).await)?.added)
     }
@@ -103,7 +103,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn add_manifest_key(&self, key: &ManifestKey) -> Result<bool, ClientError> {
         let wire =
-            v1::ManifestKey { tenant: key.tenant.clone(), name: key.name.clone(), public_key: key.key.to_spki_der() };
+            v1::ManifestKey { tenant: key.tenant.clone(), name: given(&key.name), public_key: key.key.to_spki_der() };
         Ok(done(self.admin.clone().add_manifest_key(v1::AddManifestKeyRequest { key: Some(wire) }).await)?.added)
     }
 
@@ -117,7 +117,7 @@ impl AdminClient {
         let key = |wire: v1::ManifestKey| {
             let key = P384PublicKey::from_spki_der(&wire.public_key)
                 .map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
-            Ok(ManifestKey { tenant: wire.tenant, name: wire.name, key })
+            Ok(ManifestKey { tenant: wire.tenant, name: wire.name.unwrap_or_default(), key })
         };
         response.keys.into_iter().map(key).collect()
     }
@@ -179,7 +179,7 @@ impl TryFrom<v1::Signer> for Signer {
             image_id: ImageId::try_from(wire.image_id.as_slice()).map_err(malformed)?,
             minimum_guest_svn: wire.minimum_guest_svn,
         };
-        Ok(Self { tenant: wire.tenant, name: wire.name, rule, expires_unix: wire.expires_unix })
+        Ok(Self { tenant: wire.tenant, name: wire.name, rule, expires: expiry(wire.expires_unix)? })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, sync::Mutex};
 
 use coffer_kbs_client::{
     ALPN_ADMIN, AdminClient, AdminProfile, ClientError, Expected, ManifestKey, ProfileError, PutSecret, Reference,
-    Signer,
+    Signer, Stored,
     kbs::admin::v1::{
         self,
         admin_server::{Admin, AdminServer},
@@ -12,7 +12,7 @@ use coffer_kbs_client::{
 };
 use coffer_ratls::{ClientRule, Identity, ServeLimits, ServerTls, serve_pinned};
 use coffer_verifier::{
-    P384PublicKey, SignerRule,
+    Expiry, P384PublicKey, SignerRule, UnixTime,
     abi::{FamilyId, ImageId, KeyDigest, Measurement, SpkiDigest, WorkloadDigest},
 };
 use secrecy::SecretBox;
@@ -45,7 +45,12 @@ impl Admin for FakeAdmin {
         match r.get_ref().expected_version {
             Some(0) => Err(Status::failed_precondition("secret exists at version 7\n")),
             Some(_) => Err(Status::permission_denied("role-missing")),
-            None => Ok(Response::new(v1::PutSecretResponse { version: r.get_ref().value.len() as u64 })),
+            None => Ok(Response::new(v1::PutSecretResponse {
+                version: r.get_ref().value.len() as u64,
+                policy: "default".into(),
+                allow_simulated: true,
+                before: Some(v1::SecretBefore { version: 4, policy: "lax".into(), allow_simulated: false }),
+            })),
         }
     }
     async fn list_secrets(
@@ -152,7 +157,7 @@ impl Admin for FakeAdmin {
         Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3 }))
     }
     async fn audit(&self, r: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
-        Ok(Response::new(v1::AuditResponse { lines: vec![r.get_ref().from_sequence.to_string()] }))
+        Ok(Response::new(v1::AuditResponse { lines: vec![r.get_ref().from_sequence().to_string()] }))
     }
 }
 
@@ -185,7 +190,20 @@ async fn every_call_goes_there_and_back() {
         expected,
         policy: "",
     };
-    assert_eq!(admin.put_secret(put(Expected::Any)).await.unwrap(), 5);
+    let stored = admin.put_secret(put(Expected::Any)).await.unwrap();
+    assert_eq!(
+        (stored.version, stored.changes()),
+        (
+            5,
+            vec![
+                "version 5 after version 4".to_owned(),
+                "policy default, was lax".to_owned(),
+                "simulated evidence allowed, was not allowed".to_owned(),
+            ]
+        )
+    );
+    let new = Stored { before: None, version: 1, ..stored };
+    assert_eq!(new.changes(), ["version 1, created", "policy default", "simulated evidence allowed"]);
     let exists = admin.put_secret(put(Expected::Absent)).await.unwrap_err();
     assert!(
         matches!(&exists, ClientError::Rejected { code: Code::FailedPrecondition, message } if message == "secret exists at version 7\\n"),
@@ -200,7 +218,7 @@ async fn every_call_goes_there_and_back() {
         measurement: Measurement::new([1; 48]),
         workload: WorkloadDigest::new([2; 32]),
         name: "demo".to_owned(),
-        expires_unix: 0,
+        expires: Expiry::Never,
     };
     assert!(admin.add_reference(&reference).await.unwrap());
     assert_eq!(admin.list_references("acme").await.unwrap(), vec![reference.clone()]);
@@ -221,7 +239,7 @@ async fn signers_keys_and_manifests_go_there_and_back() {
             image_id: ImageId::new([3; 16]),
             minimum_guest_svn: 4,
         },
-        expires_unix: 5,
+        expires: Expiry::At(UnixTime(5)),
     };
     assert!(admin.add_signer(&signer).await.unwrap());
     assert_eq!(admin.list_signers("acme").await.unwrap(), [signer]);

@@ -1,14 +1,17 @@
 //! The audit trail: one JSON line per decision, each naming the SHA-256 of the line before it, each under a MAC.
 //!
 //! The chain alone lets anybody who holds an exported trail check it; the MACs stop whoever can write to the file from
-//! making a new one, and the head row from cutting lines off. A whole older file is not noticed by the file itself.
+//! making a new one, and the head row from cutting lines off. A whole older database is not noticed by itself.
 
-use rusqlite::{OptionalExtension as _, params};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Ledger, Store, StoreError, integer, unsigned};
-use crate::keys::RowKind;
+use super::{
+    StoreError,
+    ledger::{Ledger, Store},
+    rows::Row,
+};
+use crate::keys::{RootKey, RowKind};
 
 /// What is wrong with an audit trail, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +50,37 @@ pub enum AuditFault {
     },
 }
 
+/// What is wrong with the record of changes, from which the rows that count are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateFault {
+    /// An entry is missing, or not ours.
+    #[error("change {number} is missing or was not written by this server")]
+    Entry {
+        /// Which.
+        number: u64,
+    },
+    /// Entries at the end are gone.
+    #[error("the record of changes ends with change {found}, its end mark says {expected}")]
+    End {
+        /// By the head.
+        expected: u64,
+        /// By the entries.
+        found: u64,
+    },
+    /// Genuine entries, but not in the order this server wrote them.
+    #[error("the record of changes does not lead to its end mark")]
+    Chain,
+    /// The rows are older than they were a moment ago.
+    #[error("the database was set back: it ends with line {found}, this server has seen line {seen}")]
+    SetBack {
+        /// Last line seen.
+        seen: u64,
+        /// Last line there.
+        found: u64,
+    },
+}
+
 /// A verified trail in figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditSummary {
@@ -54,6 +88,8 @@ pub struct AuditSummary {
     pub lines: u64,
     /// SHA-256 of the last, hex: note it elsewhere and a cut trail shows.
     pub head: String,
+    /// Number of rows that decide something, each checked.
+    pub rows: u64,
 }
 
 /// One decision. Fields that do not apply are left out of the line.
@@ -130,120 +166,97 @@ struct Line<'a> {
     previous: String,
 }
 
-/// Where the trail ends.
-pub(super) struct Head {
-    sequence: u64,
-    hash: [u8; 32],
-}
-
-impl Head {
-    /// Of a trail without lines.
-    pub(super) const EMPTY: Self = Self { sequence: 0, hash: [0; 32] };
-}
-
-impl Ledger<'_> {
+impl Ledger {
     /// Appends one line; it exists only if this transaction commits. Gives the line as written.
     ///
     /// # Errors
-    /// [`StoreError::Audit`] if the end of the trail is not as this server left it.
-    pub fn append_audit(&self, entry: &AuditEntry, now_unix: i64) -> Result<String, StoreError> {
-        let head = self.audit_head()?;
-        let sequence = head.sequence + 1;
-        let line = Line { sequence, time: rfc3339(now_unix), entry, previous: hex::encode(head.hash) };
+    /// As the store.
+    pub async fn append_audit(&mut self, entry: &AuditEntry, now_unix: i64) -> Result<String, StoreError> {
+        let sequence = self.head.lines + 1;
+        let line = Line { sequence, time: rfc3339(now_unix), entry, previous: hex::encode(self.head.line_hash) };
         let line = serde_json::to_string(&line).map_err(|_| StoreError::Range { what: "audit line" })?;
-        let mac = self.root.mac(RowKind::AuditLine, &[&sequence.to_be_bytes(), line.as_bytes()]);
-        self.transaction.execute(
-            "INSERT INTO audit_lines VALUES (?1, ?2, ?3)",
-            params![integer("sequence", sequence)?, line, mac],
-        )?;
-        self.write_audit_head(&Head { sequence, hash: Sha256::digest(line.as_bytes()).into() })?;
+        let mac = self.root.mac(RowKind::AuditLine, &[&sequence.to_be_bytes(), line.as_bytes()]).to_vec();
+        self.put_line(sequence, Row { body: line.clone().into_bytes(), mac }).await?;
+        self.head.lines = sequence;
+        self.head.line_hash = Sha256::digest(line.as_bytes()).into();
         Ok(line)
+    }
+
+    /// Appends one line and commits, in a task of its own: a caller that goes away meanwhile changes nothing.
+    /// `committed` is given the line once it lasts.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub async fn record_decision(
+        mut self,
+        entry: AuditEntry,
+        now_unix: i64,
+        committed: impl FnOnce(&str) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let task = tokio::spawn(async move {
+            let line = self.append_audit(&entry, now_unix).await?;
+            self.commit().await?;
+            committed(&line);
+            Ok(())
+        });
+        task.await.map_err(StoreError::interrupted)?
     }
 
     /// Lines from a sequence number on, oldest first.
     ///
     /// # Errors
     /// As the store.
-    pub fn audit_lines(&self, from_sequence: u64, limit: u32) -> Result<Vec<String>, StoreError> {
-        let mut statement =
-            self.transaction.prepare("SELECT line FROM audit_lines WHERE sequence >= ?1 ORDER BY sequence LIMIT ?2")?;
-        let lines = statement.query_map(params![integer("sequence", from_sequence)?, limit], |row| row.get(0))?;
-        Ok(lines.collect::<Result<_, _>>()?)
-    }
-
-    pub(super) fn audit_head(&self) -> Result<Head, StoreError> {
-        let row = self
-            .transaction
-            .query_row("SELECT sequence, hash, mac FROM audit_head WHERE only = 1", [], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Vec<u8>>(2)?))
-            })
-            .optional()?;
-        let fault = || StoreError::Audit(AuditFault::Head);
-        let (sequence, hash, mac) = row.ok_or_else(fault)?;
-        let sequence = unsigned("sequence", sequence)?;
-        let hash: [u8; 32] = hash.try_into().map_err(|_| fault())?;
-        self.root.check_mac(RowKind::AuditHead, &[&sequence.to_be_bytes(), &hash], &mac).map_err(|_| fault())?;
-        Ok(Head { sequence, hash })
-    }
-
-    pub(super) fn write_audit_head(&self, head: &Head) -> Result<(), StoreError> {
-        let mac = self.root.mac(RowKind::AuditHead, &[&head.sequence.to_be_bytes(), &head.hash]);
-        self.transaction.execute(
-            "INSERT OR REPLACE INTO audit_head VALUES (1, ?1, ?2, ?3)",
-            params![integer("sequence", head.sequence)?, head.hash, mac],
-        )?;
-        Ok(())
+    pub async fn audit_lines(&mut self, from_sequence: u64, limit: u32) -> Result<Vec<String>, StoreError> {
+        let rows = self.lines(from_sequence, limit as usize).await?;
+        Ok(rows.into_iter().map(|(_, row)| String::from_utf8_lossy(&row.body).into_owned()).collect())
     }
 }
 
 impl Store {
-    /// Checks every line's MAC and chain, and the end mark.
+    /// Checks every line's MAC and chain, the end mark, and every row that decides something.
     ///
     /// # Errors
-    /// [`StoreError::Audit`] names the first fault.
-    pub fn verify_audit(&self) -> Result<AuditSummary, StoreError> {
-        self.transact(|ledger| {
-            let head = ledger.audit_head()?;
-            let mut statement =
-                ledger.transaction.prepare("SELECT sequence, line, mac FROM audit_lines ORDER BY sequence")?;
-            let mut rows = statement.query([])?;
-            let (mut count, mut previous) = (0_u64, [0_u8; 32]);
-            while let Some(row) = rows.next()? {
-                let sequence = unsigned("sequence", row.get(0)?)?;
-                let (line, mac): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
-                check_line(ledger, count + 1, sequence, &line, &mac, &previous).map_err(StoreError::Audit)?;
+    /// [`StoreError::Audit`] names the first fault of the trail, [`StoreError::Tampered`] the first row.
+    pub async fn verify_audit(&self) -> Result<AuditSummary, StoreError> {
+        let mut ledger = self.read().await?;
+        let head = ledger.head;
+        let (mut count, mut previous) = (0_u64, [0_u8; 32]);
+        loop {
+            let batch = ledger.lines(count + 1, BATCH).await?;
+            let last = batch.len() < BATCH;
+            for (key, row) in batch {
+                let sequence = key.as_slice().try_into().map_or(u64::MAX, u64::from_be_bytes);
+                check_line(&ledger.root, count + 1, sequence, &row, &previous).map_err(StoreError::Audit)?;
                 count = sequence;
-                previous = Sha256::digest(line.as_bytes()).into();
+                previous = Sha256::digest(&row.body).into();
             }
-            if count != head.sequence || previous != head.hash {
-                return Err(StoreError::Audit(AuditFault::End { expected: head.sequence, found: count }));
+            if last {
+                break;
             }
-            Ok(AuditSummary { lines: count, head: hex::encode(previous) })
-        })
+        }
+        if count != head.lines || previous != head.line_hash {
+            return Err(StoreError::Audit(AuditFault::End { expected: head.lines, found: count }));
+        }
+        let rows = ledger.check_rows().await?;
+        Ok(AuditSummary { lines: count, head: hex::encode(previous), rows })
     }
 }
 
-fn check_line(
-    ledger: &Ledger<'_>,
-    expected: u64,
-    sequence: u64,
-    line: &str,
-    mac: &[u8],
-    previous: &[u8; 32],
-) -> Result<(), AuditFault> {
+fn check_line(root: &RootKey, expected: u64, sequence: u64, row: &Row, previous: &[u8; 32]) -> Result<(), AuditFault> {
     if sequence != expected {
         return Err(AuditFault::Gap { expected, found: sequence });
     }
-    ledger
-        .root
-        .check_mac(RowKind::AuditLine, &[&sequence.to_be_bytes(), line.as_bytes()], mac)
+    root.check_mac(RowKind::AuditLine, &[&sequence.to_be_bytes(), &row.body], &row.mac)
         .map_err(|_| AuditFault::Line { sequence })?;
-    let parsed: serde_json::Value = serde_json::from_str(line).map_err(|_| AuditFault::Line { sequence })?;
+    let parsed: serde_json::Value = serde_json::from_slice(&row.body).map_err(|_| AuditFault::Line { sequence })?;
     if parsed.get("previous").and_then(|hash| hash.as_str()) != Some(hex::encode(previous).as_str()) {
         return Err(AuditFault::Chain { sequence });
     }
     Ok(())
 }
+
+/// Lines read at once.
+const BATCH: usize = 1000;
 
 /// RFC 3339 in UTC; a time no calendar holds is written as 1970.
 fn rfc3339(unix: i64) -> String {

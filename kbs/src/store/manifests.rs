@@ -1,4 +1,4 @@
-//! Manifest keys and signed reference manifests, each row under a MAC.
+//! Manifest keys and signed reference manifests.
 //!
 //! One row per name holds the newest manifest and how far the name is revoked, so that neither an older manifest nor a
 //! revoked one comes back with the same or a lower number. What a manifest admits is decided from its signed bytes at
@@ -7,15 +7,17 @@
 use coffer_verifier::{
     P384PublicKey,
     abi::{SpkiDigest, WorkloadDigest},
+    binding::length_prefixed,
     manifest::{SignedManifest, VerifiedManifest},
 };
-use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::{Ledger, StoreError, integer, unsigned};
-use crate::{
-    keys::{KeyError, RowKind},
-    tenant::Tenant,
+use super::{
+    StoreError,
+    ledger::Ledger,
+    record::{Fields, Record, RowKey},
+    rows::Kind,
 };
+use crate::tenant::Tenant;
 
 /// A key whose manifests count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,19 +61,65 @@ impl StoredManifest {
     }
 }
 
-impl Ledger<'_> {
+impl Record for ManifestKey {
+    fn encode(&self) -> Vec<u8> {
+        length_prefixed(&[self.name.as_bytes(), &self.key.to_spki_der()])
+    }
+
+    fn decode(_: &RowKey, body: &[u8]) -> Option<Self> {
+        let mut fields = Fields(body);
+        let key = Self { name: fields.text()?, key: P384PublicKey::from_spki_der(fields.bytes()?).ok()? };
+        fields.end(key)
+    }
+}
+
+impl Record for StoredManifest {
+    fn encode(&self) -> Vec<u8> {
+        length_prefixed(&[
+            &self.sequence.to_be_bytes(),
+            &self.revoked_through.to_be_bytes(),
+            self.workload.as_bytes(),
+            &self.envelope,
+            &self.added_unix.to_be_bytes(),
+        ])
+    }
+
+    fn decode(key: &RowKey, body: &[u8]) -> Option<Self> {
+        let mut fields = Fields(body);
+        let manifest = Self {
+            name: key.text(0),
+            sequence: fields.unsigned()?,
+            revoked_through: fields.unsigned()?,
+            workload: WorkloadDigest::new(fields.array()?),
+            envelope: fields.bytes()?.to_vec(),
+            added_unix: fields.signed()?,
+        };
+        fields.end(manifest)
+    }
+}
+
+/// That a manifest is about a workload: its key says it all.
+struct About;
+
+impl Record for About {
+    fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn decode(_: &RowKey, body: &[u8]) -> Option<Self> {
+        body.is_empty().then_some(Self)
+    }
+}
+
+impl Ledger {
     /// Lists a key, or gives it a new name. True if it was not listed.
     ///
     /// # Errors
     /// As the store.
-    pub fn add_manifest_key(&self, tenant: &Tenant, key: &ManifestKey) -> Result<bool, StoreError> {
-        let (digest, der) = (key.key.spki_digest(), key.key.to_spki_der());
-        let added = !self.remove_manifest_key(tenant, &digest)?;
-        let mac = self.root.mac(RowKind::ManifestKey, &[tenant.as_str().as_bytes(), key.name.as_bytes(), &der]);
-        self.transaction.execute(
-            "INSERT INTO manifest_keys VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![tenant.as_str(), digest.as_bytes().as_slice(), key.name, der, mac],
-        )?;
+    pub async fn add_manifest_key(&mut self, tenant: &Tenant, key: &ManifestKey) -> Result<bool, StoreError> {
+        let row = key_of_key(tenant, &key.key.spki_digest());
+        let added = !self.has(&row);
+        self.put_record(row, key).await?;
         Ok(added)
     }
 
@@ -79,44 +127,25 @@ impl Ledger<'_> {
     ///
     /// # Errors
     /// As the store.
-    pub fn remove_manifest_key(&self, tenant: &Tenant, key: &SpkiDigest) -> Result<bool, StoreError> {
-        let changed = self.transaction.execute(
-            "DELETE FROM manifest_keys WHERE tenant = ?1 AND spki_sha256 = ?2",
-            params![tenant.as_str(), key.as_bytes().as_slice()],
-        )?;
-        Ok(changed > 0)
+    pub async fn remove_manifest_key(&mut self, tenant: &Tenant, key: &SpkiDigest) -> Result<bool, StoreError> {
+        self.remove_record(key_of_key(tenant, key)).await
     }
 
-    /// Every key of a tenant, with what is wrong with a row instead of a key where its MAC fails.
+    /// Every key of a tenant, with what is wrong with a row instead of a key where it is not believed.
     ///
     /// # Errors
     /// As the store.
-    pub fn manifest_keys(&self, tenant: &Tenant) -> Result<Vec<Result<ManifestKey, StoreError>>, StoreError> {
-        let mut statement = self.transaction.prepare(
-            "SELECT spki_sha256, name, public_key, mac FROM manifest_keys WHERE tenant = ?1 ORDER BY spki_sha256",
-        )?;
-        let mut rows = statement.query(params![tenant.as_str()])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (digest, name): (Vec<u8>, String) = (row.get(0)?, row.get(1)?);
-            let (der, mac): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
-            let what = format!("manifest key {} of tenant {tenant}", hex::encode(&digest));
-            let fields = [tenant.as_str().as_bytes(), name.as_bytes(), &der];
-            let believed = self.root.check_mac(RowKind::ManifestKey, &fields, &mac).is_ok();
-            let key = P384PublicKey::from_spki_der(&der).ok().filter(|_| believed);
-            found.push(
-                key.map(|key| ManifestKey { name, key }).ok_or(StoreError::Tampered { what, source: KeyError::Mac }),
-            );
-        }
-        Ok(found)
+    pub async fn manifest_keys(&mut self, tenant: &Tenant) -> Result<Vec<Result<ManifestKey, StoreError>>, StoreError> {
+        let keys = self.keys(Kind::ManifestKey, tenant);
+        self.records(keys).await
     }
 
     /// Stores a manifest in place of the one of its name. True if it was not there already.
     ///
     /// # Errors
     /// [`StoreError::RevokedManifest`], [`StoreError::OlderManifest`] or [`StoreError::SameSequence`]; then nothing changes.
-    pub fn add_manifest(
-        &self,
+    pub async fn add_manifest(
+        &mut self,
         tenant: &Tenant,
         envelope: &[u8],
         verified: &VerifiedManifest,
@@ -124,7 +153,7 @@ impl Ledger<'_> {
     ) -> Result<bool, StoreError> {
         let contents = verified.manifest().contents();
         let (name, found) = (contents.name.clone(), contents.sequence);
-        let before = self.manifest(tenant, &name)?;
+        let before: Option<StoredManifest> = self.record(&key(tenant, &name)).await?;
         let mut added_unix = now;
         if let Some(before) = &before {
             if found <= before.revoked_through {
@@ -140,19 +169,28 @@ impl Ledger<'_> {
                 }
                 added_unix = before.added_unix;
             }
+            if before.workload != contents.workload {
+                self.remove_record(about(tenant, &before.workload, &name)).await?;
+            }
         }
-        self.write_manifest(
-            tenant,
-            &StoredManifest {
-                name,
-                sequence: found,
-                revoked_through: before.as_ref().map_or(0, |before| before.revoked_through),
-                workload: contents.workload,
-                envelope: envelope.to_vec(),
-                added_unix,
-            },
-        )?;
+        let stored = StoredManifest {
+            name,
+            sequence: found,
+            revoked_through: before.as_ref().map_or(0, |before| before.revoked_through),
+            workload: contents.workload,
+            envelope: envelope.to_vec(),
+            added_unix,
+        };
+        self.put_manifest(tenant, &stored).await?;
         Ok(before.is_none_or(|before| before.sequence != found))
+    }
+
+    pub(super) async fn put_manifest(&mut self, tenant: &Tenant, stored: &StoredManifest) -> Result<(), StoreError> {
+        let about = about(tenant, &stored.workload, &stored.name);
+        if !self.has(&about) {
+            self.put_record(about, &About).await?;
+        }
+        self.put_record(key(tenant, &stored.name), stored).await
     }
 
     /// Revokes the manifest of a name, and with it every lower sequence; gives the last sequence revoked, or nothing if
@@ -160,137 +198,46 @@ impl Ledger<'_> {
     ///
     /// # Errors
     /// As the store.
-    pub fn revoke_manifest(&self, tenant: &Tenant, name: &str) -> Result<Option<u64>, StoreError> {
-        let Some(mut manifest) = self.manifest(tenant, name)? else { return Ok(None) };
+    pub async fn revoke_manifest(&mut self, tenant: &Tenant, name: &str) -> Result<Option<u64>, StoreError> {
+        let Some(mut manifest) = self.record::<StoredManifest>(&key(tenant, name)).await? else { return Ok(None) };
         manifest.revoked_through = manifest.revoked_through.max(manifest.sequence);
-        self.write_manifest(tenant, &manifest)?;
+        self.put_record(key(tenant, name), &manifest).await?;
         Ok(Some(manifest.revoked_through))
     }
 
-    /// Every manifest of a tenant, with what is wrong with a row instead of a manifest where its MAC fails.
+    /// Every manifest of a tenant, with what is wrong with a row instead of a manifest where it is not believed.
     ///
     /// # Errors
     /// As the store.
-    pub fn manifests(&self, tenant: &Tenant) -> Result<Vec<Result<StoredManifest, StoreError>>, StoreError> {
-        let mut statement =
-            self.transaction.prepare(&format!("SELECT {COLUMNS} FROM manifests WHERE tenant = ?1 ORDER BY name"))?;
-        let rows = statement.query_map(params![tenant.as_str()], Fields::read)?;
-        rows.map(|row| Ok(self.checked_manifest(tenant, row?))).collect()
+    pub async fn manifests(&mut self, tenant: &Tenant) -> Result<Vec<Result<StoredManifest, StoreError>>, StoreError> {
+        let keys = self.keys(Kind::Manifest, tenant);
+        self.records(keys).await
     }
 
     /// The manifests about one workload.
     ///
     /// # Errors
     /// As the store.
-    pub fn manifests_for(
-        &self,
+    pub async fn manifests_for(
+        &mut self,
         tenant: &Tenant,
         workload: &WorkloadDigest,
     ) -> Result<Vec<Result<StoredManifest, StoreError>>, StoreError> {
-        let mut statement = self
-            .transaction
-            .prepare(&format!("SELECT {COLUMNS} FROM manifests WHERE tenant = ?1 AND workload = ?2 ORDER BY name"))?;
-        let rows = statement.query_map(params![tenant.as_str(), workload.as_bytes().as_slice()], Fields::read)?;
-        rows.map(|row| Ok(self.checked_manifest(tenant, row?))).collect()
-    }
-
-    fn manifest(&self, tenant: &Tenant, name: &str) -> Result<Option<StoredManifest>, StoreError> {
-        let row = self
-            .transaction
-            .query_row(
-                &format!("SELECT {COLUMNS} FROM manifests WHERE tenant = ?1 AND name = ?2"),
-                params![tenant.as_str(), name],
-                Fields::read,
-            )
-            .optional()?;
-        row.map(|row| self.checked_manifest(tenant, row)).transpose()
-    }
-
-    fn write_manifest(&self, tenant: &Tenant, manifest: &StoredManifest) -> Result<(), StoreError> {
-        self.transaction.execute(
-            "INSERT OR REPLACE INTO manifests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                tenant.as_str(),
-                manifest.name,
-                integer("sequence", manifest.sequence)?,
-                integer("sequence", manifest.revoked_through)?,
-                manifest.workload.as_bytes().as_slice(),
-                manifest.envelope,
-                manifest.added_unix,
-                self.mac_of(tenant, manifest)
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn mac_of(&self, tenant: &Tenant, manifest: &StoredManifest) -> [u8; 32] {
-        let (sequence, revoked) = (manifest.sequence.to_be_bytes(), manifest.revoked_through.to_be_bytes());
-        let added = manifest.added_unix.to_be_bytes();
-        self.root.mac(RowKind::Manifest, &fields(tenant, manifest, &sequence, &revoked, &added))
-    }
-
-    fn checked_manifest(&self, tenant: &Tenant, row: Fields) -> Result<StoredManifest, StoreError> {
-        let what = format!("manifest {} of tenant {tenant}", row.name);
-        let tampered = |source| StoreError::Tampered { what: what.clone(), source };
-        let workload = WorkloadDigest::try_from(row.workload.as_slice()).map_err(|_| tampered(KeyError::Mac))?;
-        let manifest = StoredManifest {
-            name: row.name,
-            sequence: unsigned("sequence", row.sequence).map_err(|_| tampered(KeyError::Mac))?,
-            revoked_through: unsigned("sequence", row.revoked_through).map_err(|_| tampered(KeyError::Mac))?,
-            workload,
-            envelope: row.envelope,
-            added_unix: row.added_unix,
-        };
-        let (sequence, revoked) = (manifest.sequence.to_be_bytes(), manifest.revoked_through.to_be_bytes());
-        let added = manifest.added_unix.to_be_bytes();
-        self.root
-            .check_mac(RowKind::Manifest, &fields(tenant, &manifest, &sequence, &revoked, &added), &row.mac)
-            .map_err(tampered)?;
-        Ok(manifest)
+        let mut about = self.keys(Kind::ManifestWorkload, tenant);
+        about.retain(|key| key.part(0) == workload.as_bytes());
+        let keys = about.iter().map(|about| RowKey::of(Kind::Manifest, tenant, &[about.part(1)])).collect();
+        self.records(keys).await
     }
 }
 
-const COLUMNS: &str = "name, sequence, revoked_through, workload, envelope, added_unix, mac";
-
-/// A row as it lies there.
-struct Fields {
-    name: String,
-    sequence: i64,
-    revoked_through: i64,
-    workload: Vec<u8>,
-    envelope: Vec<u8>,
-    added_unix: i64,
-    mac: Vec<u8>,
+pub(super) fn key(tenant: &Tenant, name: &str) -> RowKey {
+    RowKey::of(Kind::Manifest, tenant, &[name.as_bytes()])
 }
 
-impl Fields {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            name: row.get(0)?,
-            sequence: row.get(1)?,
-            revoked_through: row.get(2)?,
-            workload: row.get(3)?,
-            envelope: row.get(4)?,
-            added_unix: row.get(5)?,
-            mac: row.get(6)?,
-        })
-    }
+pub(super) fn key_of_key(tenant: &Tenant, key: &SpkiDigest) -> RowKey {
+    RowKey::of(Kind::ManifestKey, tenant, &[key.as_bytes()])
 }
 
-fn fields<'a>(
-    tenant: &'a Tenant,
-    manifest: &'a StoredManifest,
-    sequence: &'a [u8; 8],
-    revoked_through: &'a [u8; 8],
-    added_unix: &'a [u8; 8],
-) -> [&'a [u8]; 7] {
-    [
-        tenant.as_str().as_bytes(),
-        manifest.name.as_bytes(),
-        sequence,
-        revoked_through,
-        manifest.workload.as_bytes(),
-        &manifest.envelope,
-        added_unix,
-    ]
+pub(super) fn about(tenant: &Tenant, workload: &WorkloadDigest, name: &str) -> RowKey {
+    RowKey::of(Kind::ManifestWorkload, tenant, &[workload.as_bytes(), name.as_bytes()])
 }

@@ -1,294 +1,680 @@
+//! One behaviour suite for every store of rows, and the rollback kit: what whoever writes to the rows can do.
+
+use std::sync::Arc;
+
+use coffer_kbs_client::ResourcePath;
+use coffer_verifier::{
+    Expiry, SignerRule, UnixTime,
+    abi::{FamilyId, ImageId, KeyDigest, Measurement, SpkiDigest, WorkloadDigest},
+};
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::tenant::Tenant;
-use coffer_kbs_client::ResourcePath;
-use coffer_verifier::abi::{Measurement, WorkloadDigest};
+use crate::{keys::RootKey, tenant::Tenant};
 
-struct Fixture {
-    store: Store,
-    folder: tempfile::TempDir,
-}
-
-fn root() -> RootKey {
+pub(super) fn root() -> RootKey {
     RootKey::new(&Zeroizing::new([7; 32]))
 }
 
-fn fixture() -> Fixture {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(&folder.path().join("kbs.db"), root()).unwrap();
-    Fixture { store, folder }
+/// A store, and its rows in the hand of somebody else.
+pub(super) struct Fixture {
+    pub(super) store: Store,
+    pub(super) rows: Arc<dyn Rows>,
+    /// Where the file lies, for rows in one.
+    folder: Option<tempfile::TempDir>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Keeper {
+    Memory,
+    Sqlite,
 }
 
 impl Fixture {
-    /// What somebody with write access to the file can do.
-    fn tamper(&self, sql: &str) {
-        let changed = Connection::open(self.folder.path().join("kbs.db")).unwrap().execute(sql, []).unwrap();
-        assert!(changed > 0, "{sql} changed nothing");
+    pub(super) async fn new(keeper: Keeper) -> Self {
+        let (rows, folder): (Arc<dyn Rows>, _) = match keeper {
+            Keeper::Memory => (Arc::new(MemoryRows::default()), None),
+            Keeper::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                (Arc::new(SqliteRows::create(&folder.path().join("kbs.db")).unwrap()), Some(folder))
+            }
+        };
+        let store = Store::create(rows.clone(), root()).await.unwrap();
+        Self { store, rows, folder }
     }
 
-    fn put(&self, path: &str, value: &[u8], expected_version: Option<u64>) -> Result<u64, StoreError> {
-        let (tenant, path) = (tenant(), format!("kbs:///{path}").parse::<ResourcePath>().unwrap());
-        self.store.transact(|ledger| {
-            let new = NewSecret {
-                tenant: &tenant,
-                path: &path,
-                value,
-                allow_simulated: false,
-                policy: "default",
-                expected_version,
-            };
-            ledger.put_secret(new, 1000)
-        })
+    async fn reopened(&self) -> Result<Store, StoreError> {
+        Store::open(self.rows.clone(), root()).await
     }
 
-    fn read(&self, path: &str) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let (tenant, path) = (tenant(), format!("kbs:///{path}").parse::<ResourcePath>().unwrap());
-        self.store.transact(|ledger| {
-            let Some(secret) = ledger.secret(&tenant, &path)? else { return Ok(None) };
-            let value = ledger.open_secret(&tenant, &path, &secret)?;
-            Ok(Some((secret.version, value.to_vec())))
-        })
+    async fn put(&self, path: &str, value: &[u8], expected_version: Option<u64>) -> Result<Put, StoreError> {
+        let mut ledger = self.store.write().await?;
+        let new = NewSecret {
+            tenant: &tenant(),
+            path: &path_of(path),
+            value,
+            allow_simulated: false,
+            policy: "default",
+            expected_version,
+        };
+        let put = ledger.put_secret(new, 1000).await?;
+        ledger.commit().await?;
+        Ok(put)
     }
 
-    fn append(&self, id: &str) -> String {
+    async fn value(&self, path: &str) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        let mut ledger = self.store.read().await?;
+        let Some(secret) = ledger.secret(&tenant(), &path_of(path)).await? else { return Ok(None) };
+        let value = ledger.open_secret(&tenant(), &path_of(path), &secret)?;
+        Ok(Some((secret.version, value.to_vec())))
+    }
+
+    async fn append(&self, id: &str) -> String {
         let entry = AuditEntry { event: "test", outcome: "done", id: id.into(), ..AuditEntry::default() };
-        self.store.transact(|ledger| ledger.append_audit(&entry, 1000)).unwrap()
+        let mut ledger = self.store.write().await.unwrap();
+        let line = ledger.append_audit(&entry, 1000).await.unwrap();
+        ledger.commit().await.unwrap();
+        line
+    }
+
+    async fn add_reference(&self, tenant: &Tenant, reference: &Reference) -> bool {
+        let mut ledger = self.store.write().await.unwrap();
+        let added = ledger.add_reference(tenant, reference).await.unwrap();
+        ledger.commit().await.unwrap();
+        added
+    }
+
+    async fn add_signer(&self, name: &str) {
+        let rule = SignerRule {
+            author_key: KeyDigest::new([1; 48]),
+            family_id: FamilyId::new([2; 16]),
+            image_id: ImageId::new([3; 16]),
+            minimum_guest_svn: 4,
+        };
+        let mut ledger = self.store.write().await.unwrap();
+        ledger.add_signer(&tenant(), &Signer { name: name.into(), rule, expires: Expiry::Never }).await.unwrap();
+        ledger.commit().await.unwrap();
+    }
+
+    /// Every row of every kind.
+    async fn dump(&self) -> Vec<(Kind, Vec<u8>, Row)> {
+        let mut transaction = self.rows.begin(Intent::Read).await.unwrap();
+        let mut all = Vec::new();
+        for kind in Kind::ALL {
+            let rows = transaction.from(kind, &[], usize::MAX).await.unwrap();
+            all.extend(rows.into_iter().map(|(key, row)| (kind, key, row)));
+        }
+        all
+    }
+
+    async fn tamper(&self, kind: Kind, key: &[u8], row: Option<Row>) {
+        let mut transaction = self.rows.begin(Intent::Write).await.unwrap();
+        match row {
+            Some(row) => transaction.put(kind, key, row).await.unwrap(),
+            None => transaction.remove(kind, key).await.unwrap(),
+        }
+        transaction.commit().await.unwrap();
     }
 }
 
-fn tenant() -> Tenant {
+pub(super) fn tenant() -> Tenant {
     Tenant::parse("acme").unwrap()
 }
 
-fn reference(expires_unix: i64) -> Reference {
+fn path_of(path: &str) -> ResourcePath {
+    format!("kbs:///{path}").parse().unwrap()
+}
+
+fn reference(number: u8) -> Reference {
     Reference {
-        measurement: Measurement::new([1; 48]),
+        measurement: Measurement::new([number; 48]),
         workload: WorkloadDigest::new([2; 32]),
         name: "r".into(),
-        expires_unix,
+        expires: Expiry::At(UnixTime(5)),
     }
 }
 
-#[test]
-fn counts_versions_and_checks_before_it_sets() {
-    let fixture = fixture();
-    assert_eq!(fixture.put("a/b/c", b"one", Some(0)).unwrap(), 1);
-    assert!(matches!(fixture.put("a/b/c", b"two", Some(0)), Err(StoreError::Version { expected: 0, found: 1 })));
-    assert_eq!(fixture.put("a/b/c", b"two", Some(1)).unwrap(), 2);
-    assert_eq!(fixture.put("a/b/c", b"three", None).unwrap(), 3);
-    assert_eq!(fixture.read("a/b/c").unwrap(), Some((3, b"three".to_vec())));
-}
-
-#[test]
-fn a_deleted_secret_is_gone_and_its_numbers_are_not_used_again() {
-    let fixture = fixture();
-    fixture.put("a/b/c", b"one", None).unwrap();
-    let path = "kbs:///a/b/c".parse::<ResourcePath>().unwrap();
-    let delete = || fixture.store.transact(|ledger| ledger.delete_secret(&tenant(), &path, 5)).unwrap();
-    assert!(delete());
-    assert!(!delete());
-    assert_eq!(fixture.read("a/b/c").unwrap(), None);
-    assert_eq!(fixture.put("a/b/c", b"two", Some(0)).unwrap(), 2);
-}
-
-#[test]
-fn survives_being_closed_and_opened() {
-    let Fixture { store, folder } = fixture();
-    drop(store);
-    let store = Store::open(&folder.path().join("kbs.db"), root()).unwrap();
-    let fixture = Fixture { store, folder };
-    fixture.put("a/b/c", b"one", None).unwrap();
-    let Fixture { store, folder } = fixture;
-    drop(store);
-    let store = Store::open(&folder.path().join("kbs.db"), root()).unwrap();
-    assert_eq!(Fixture { store, folder }.read("a/b/c").unwrap(), Some((1, b"one".to_vec())));
-}
-
-#[test]
-fn a_database_from_before_signers_and_manifests_is_brought_up_to_date_by_its_own_key() {
-    let Fixture { store, folder } = fixture();
-    drop(store);
-    let path = folder.path().join("kbs.db");
-    let back = "DROP TABLE signers; DROP TABLE manifest_keys; DROP TABLE manifests; PRAGMA user_version = 1";
-    Connection::open(&path).unwrap().execute_batch(back).unwrap();
-    let version = || -> i64 {
-        Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+/// Runs each story on each store.
+macro_rules! on_every_store {
+    ($($name:ident),* $(,)?) => {
+        mod memory { $(#[tokio::test] async fn $name() { super::$name(super::Keeper::Memory).await; })* }
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Keeper::Sqlite).await; })* }
     };
-    assert!(Store::open(&path, RootKey::new(&Zeroizing::new([8; 32]))).is_err());
-    assert_eq!(version(), 1, "another key changes nothing");
-    let store = Store::open(&path, root()).unwrap();
-    assert!(store.transact(|ledger| ledger.signers(&tenant())).unwrap().is_empty());
-    assert!(store.transact(|ledger| ledger.manifests(&tenant())).unwrap().is_empty());
-    assert_eq!(version(), FORMAT);
 }
 
-#[test]
-fn does_not_open_under_another_root_key_nor_make_a_file_twice() {
-    let Fixture { store, folder } = fixture();
-    drop(store);
-    let path = folder.path().join("kbs.db");
+on_every_store!(
+    counts_versions_and_checks_before_it_sets,
+    a_deleted_secret_is_gone_and_its_numbers_are_not_used_again,
+    tells_what_a_put_took_the_place_of,
+    survives_being_closed_and_opened,
+    does_not_open_under_another_root_key,
+    holds_no_value_in_clear,
+    lists_what_it_knows_in_order,
+    references_belong_to_their_tenant,
+    audit_lines_chain_and_verify,
+    a_transaction_that_is_dropped_or_fails_leaves_nothing,
+    a_decision_stands_only_while_its_basis_does,
+    two_processes_follow_each_other,
+    every_row_edited_removed_swapped_or_set_back_is_named_and_stops_only_itself,
+    a_row_that_was_added_is_named_and_admits_nothing,
+    the_record_of_changes_cannot_be_cut_or_edited,
+    rows_set_back_under_a_running_server_stop_it,
+    audit_shows_changed_cut_and_swapped_lines,
+    a_failure_at_any_step_of_any_act_changes_nothing,
+    a_commit_whose_answer_is_lost_is_caught_up_with,
+    keeps_the_highest_crl_number,
+);
+
+async fn counts_versions_and_checks_before_it_sets(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    assert_eq!(fixture.put("a/b/c", b"one", Some(0)).await.unwrap().version, 1);
+    let again = fixture.put("a/b/c", b"two", Some(0)).await;
+    assert!(matches!(again, Err(StoreError::Version { expected: 0, found: 1 })));
+    assert_eq!(fixture.put("a/b/c", b"two", Some(1)).await.unwrap().version, 2);
+    assert_eq!(fixture.put("a/b/c", b"three", None).await.unwrap().version, 3);
+    assert_eq!(fixture.value("a/b/c").await.unwrap(), Some((3, b"three".to_vec())));
+}
+
+async fn a_deleted_secret_is_gone_and_its_numbers_are_not_used_again(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    fixture.put("a/b/c", b"one", None).await.unwrap();
+    let delete = async || {
+        let mut ledger = fixture.store.write().await.unwrap();
+        let existed = ledger.delete_secret(&tenant(), &path_of("a/b/c"), 5).await.unwrap();
+        ledger.commit().await.unwrap();
+        existed
+    };
+    assert!(delete().await);
+    assert!(!delete().await);
+    assert_eq!(fixture.value("a/b/c").await.unwrap(), None);
+    assert_eq!(fixture.put("a/b/c", b"two", Some(0)).await.unwrap(), Put { version: 2, before: None });
+}
+
+async fn tells_what_a_put_took_the_place_of(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    assert_eq!(fixture.put("a/b/c", b"one", None).await.unwrap().before, None);
+    let before = Before { version: 1, allow_simulated: false, policy: "default".into() };
+    assert_eq!(fixture.put("a/b/c", b"two", None).await.unwrap(), Put { version: 2, before: Some(before) });
+}
+
+async fn survives_being_closed_and_opened(keeper: Keeper) {
+    let mut fixture = Fixture::new(keeper).await;
+    fixture.put("a/b/c", b"one", None).await.unwrap();
+    fixture.store = fixture.reopened().await.unwrap();
+    fixture.put("a/b/c", b"two", Some(1)).await.unwrap();
+    fixture.store = fixture.reopened().await.unwrap();
+    assert_eq!(fixture.value("a/b/c").await.unwrap(), Some((2, b"two".to_vec())));
+}
+
+async fn does_not_open_under_another_root_key(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
     let other = RootKey::new(&Zeroizing::new([8; 32]));
-    assert!(matches!(Store::open(&path, other), Err(StoreError::Audit(AuditFault::Head))));
-    assert!(Store::create(&path, root()).is_err());
+    let opened = Store::open(fixture.rows.clone(), other).await;
+    assert!(matches!(opened, Err(StoreError::Audit(AuditFault::Head))));
 }
 
-#[test]
-fn holds_no_value_in_clear() {
-    let fixture = fixture();
-    fixture.put("a/b/c", b"a-very-recognisable-value", None).unwrap();
-    for name in ["kbs.db", "kbs.db-wal"] {
-        let bytes = std::fs::read(fixture.folder.path().join(name)).unwrap();
-        assert!(!bytes.windows(25).any(|window| window == b"a-very-recognisable-value"), "{name}");
+async fn holds_no_value_in_clear(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    let value = b"a-very-recognisable-value";
+    fixture.put("a/b/c", value, None).await.unwrap();
+    let shows = |bytes: &[u8]| bytes.windows(value.len()).any(|window| window == value);
+    assert!(!fixture.dump().await.iter().any(|(_, key, row)| shows(key) || shows(&row.body)));
+    let Some(folder) = &fixture.folder else { return };
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(!shows(&std::fs::read(&path).unwrap()), "{}", path.display());
     }
 }
 
-#[test]
-fn refuses_changed_moved_and_relabelled_ciphertexts() {
-    for sql in [
-        "UPDATE secret_versions SET ciphertext = zeroblob(20) WHERE path = 'kbs:///a/b/c'",
-        "UPDATE secret_versions SET allow_simulated = 1 WHERE path = 'kbs:///a/b/c'",
-        "UPDATE secret_versions SET policy = 'lax' WHERE path = 'kbs:///a/b/c'",
-        "UPDATE secret_versions SET (salt, nonce, ciphertext) =
-            (SELECT salt, nonce, ciphertext FROM secret_versions WHERE path = 'kbs:///a/b/d')
-         WHERE path = 'kbs:///a/b/c'",
-        "DELETE FROM secret_versions WHERE path = 'kbs:///a/b/c'",
-    ] {
-        let fixture = fixture();
-        fixture.put("a/b/c", b"one", None).unwrap();
-        fixture.put("a/b/d", b"other", None).unwrap();
-        fixture.tamper(sql);
-        assert!(matches!(fixture.read("a/b/c"), Err(StoreError::Tampered { .. })), "{sql}");
-    }
+async fn lists_what_it_knows_in_order(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    fixture.put("a/b/d", b"12345", None).await.unwrap();
+    fixture.put("a/b/c", b"1", None).await.unwrap();
+    let list = fixture.store.read().await.unwrap().secrets(&tenant()).await.unwrap();
+    let list: Vec<_> = list.iter().map(|info| (info.path.as_str(), info.length)).collect();
+    assert_eq!(list, [("kbs:///a/b/c", 1), ("kbs:///a/b/d", 5)]);
+    let other = Tenant::parse("other").unwrap();
+    assert!(fixture.store.read().await.unwrap().secrets(&other).await.unwrap().is_empty());
 }
 
-#[test]
-fn an_older_version_cannot_be_made_current_and_a_deletion_not_undone() {
-    let fixture = fixture();
-    fixture.put("a/b/c", b"one", None).unwrap();
-    fixture.put("a/b/c", b"two", None).unwrap();
-    fixture.tamper("UPDATE secret_heads SET version = 1");
-    assert!(matches!(fixture.read("a/b/c"), Err(StoreError::Tampered { .. })));
-    let path = "kbs:///a/b/d".parse::<ResourcePath>().unwrap();
-    fixture.put("a/b/d", b"one", None).unwrap();
-    fixture.store.transact(|ledger| ledger.delete_secret(&tenant(), &path, 5)).unwrap();
-    fixture.tamper("UPDATE secret_heads SET deleted_unix = 0 WHERE path = 'kbs:///a/b/d'");
-    assert!(matches!(fixture.read("a/b/d"), Err(StoreError::Tampered { .. })));
-}
-
-#[test]
-fn lists_secrets_without_values() {
-    let fixture = fixture();
-    fixture.put("a/b/d", b"12345", None).unwrap();
-    fixture.put("a/b/c", b"1", None).unwrap();
-    let list = fixture.store.transact(|ledger| ledger.secrets(&tenant())).unwrap();
-    assert_eq!(
-        list.iter().map(|info| (info.path.as_str(), info.length)).collect::<Vec<_>>(),
-        [("kbs:///a/b/c", 1), ("kbs:///a/b/d", 5)]
-    );
-}
-
-#[test]
-fn references_belong_to_their_tenant_and_their_mac() {
-    let fixture = fixture();
-    let add = |expires| fixture.store.transact(|ledger| ledger.add_reference(&tenant(), &reference(expires))).unwrap();
-    let near = |tenant: &str| {
-        let tenant = Tenant::parse(tenant).unwrap();
-        fixture
-            .store
-            .transact(|ledger| {
-                ledger.references_near(&tenant, &Measurement::new([1; 48]), &WorkloadDigest::new([9; 32]))
-            })
-            .unwrap()
+async fn references_belong_to_their_tenant(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    assert!(fixture.add_reference(&tenant(), &reference(1)).await);
+    let renamed = Reference { name: "s".into(), expires: Expiry::Never, ..reference(1) };
+    assert!(!fixture.add_reference(&tenant(), &renamed).await);
+    let near = async |tenant: &Tenant| {
+        let mut ledger = fixture.store.read().await.unwrap();
+        let (measurement, workload) = (Measurement::new([1; 48]), WorkloadDigest::new([9; 32]));
+        ledger.references_near(tenant, &measurement, &workload).await.unwrap()
     };
-    assert!(add(5));
-    assert!(!add(6));
-    assert_eq!(near("acme").into_iter().map(Result::unwrap).collect::<Vec<_>>(), [reference(6)]);
-    assert!(near("other").is_empty());
-    for sql in [
-        "UPDATE reference_pairs SET expires_unix = 0",
-        "UPDATE reference_pairs SET tenant = 'other'",
-        "UPDATE reference_pairs SET tenant = 'acme', workload = zeroblob(32)",
-        "UPDATE reference_pairs SET workload = zeroblob(3)",
-    ] {
-        fixture.tamper(sql);
-        let rows = [near("acme"), near("other")].into_iter().flatten().collect::<Vec<_>>();
-        assert!(matches!(rows[..], [Err(StoreError::Tampered { .. })]), "{sql}");
-    }
+    let found: Vec<_> = near(&tenant()).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(found, [renamed]);
+    assert!(near(&Tenant::parse("other").unwrap()).await.is_empty());
+    let mut ledger = fixture.store.write().await.unwrap();
+    let pair = reference(1);
+    assert!(ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload).await.unwrap());
+    assert!(!ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload).await.unwrap());
+    assert!(ledger.references(&tenant()).await.unwrap().is_empty(), "also before the commit");
 }
 
-#[test]
-fn removes_references() {
-    let fixture = fixture();
-    let pair = reference(0);
-    fixture
-        .store
-        .transact::<_, StoreError>(|ledger| {
-            assert!(!ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload)?);
-            ledger.add_reference(&tenant(), &pair)?;
-            assert!(ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload)?);
-            assert!(ledger.references(&tenant())?.is_empty());
-            Ok(())
-        })
-        .unwrap();
-}
-
-#[test]
-fn audit_lines_chain_and_verify() {
-    let fixture = fixture();
-    let first = fixture.append("1");
-    let second = fixture.append("2");
+async fn audit_lines_chain_and_verify(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    let first = fixture.append("1").await;
+    let second = fixture.append("2").await;
     assert!(first.contains(&"0".repeat(64)));
-    let summary = fixture.store.verify_audit().unwrap();
-    assert_eq!(summary.lines, 2);
-    assert_eq!(fixture.store.transact(|ledger| ledger.audit_lines(2, 10)).unwrap(), [second]);
+    assert_eq!(fixture.store.verify_audit().await.unwrap().lines, 2);
+    assert_eq!(fixture.store.read().await.unwrap().audit_lines(2, 10).await.unwrap(), [second]);
 }
 
-#[test]
-fn audit_shows_changed_cut_and_swapped_lines() {
-    for (sql, fault) in [
-        (
-            r#"UPDATE audit_lines SET line = replace(line, '"2"', '"9"') WHERE sequence = 2"#,
-            AuditFault::Line { sequence: 2 },
-        ),
-        ("DELETE FROM audit_lines WHERE sequence = 2", AuditFault::Gap { expected: 2, found: 3 }),
-        ("DELETE FROM audit_lines WHERE sequence = 3", AuditFault::End { expected: 3, found: 2 }),
-        ("UPDATE audit_head SET sequence = 2", AuditFault::Head),
-        ("DELETE FROM audit_head", AuditFault::Head),
-        (
-            "UPDATE audit_lines SET (line, mac) = (SELECT line, mac FROM audit_lines WHERE sequence = 1) WHERE sequence = 2",
-            AuditFault::Line { sequence: 2 },
-        ),
-    ] {
-        let fixture = fixture();
-        for id in ["1", "2", "3"] {
-            fixture.append(id);
+async fn a_transaction_that_is_dropped_or_fails_leaves_nothing(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    let mut ledger = fixture.store.write().await.unwrap();
+    ledger.append_audit(&AuditEntry::default(), 1).await.unwrap();
+    ledger.add_reference(&tenant(), &reference(1)).await.unwrap();
+    drop(ledger);
+    assert_eq!(fixture.store.verify_audit().await.unwrap().lines, 0);
+    assert!(fixture.store.read().await.unwrap().references(&tenant()).await.unwrap().is_empty());
+    let mut reading = fixture.store.read().await.unwrap();
+    if reading.add_reference(&tenant(), &reference(1)).await.is_ok() {
+        // SQLite lets a reader become a writer; what counts is that nothing half done stays.
+        drop(reading);
+        assert!(fixture.store.read().await.unwrap().references(&tenant()).await.unwrap().is_empty());
+    }
+}
+
+async fn a_decision_stands_only_while_its_basis_does(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    fixture.put("a/b/c", b"one", None).await.unwrap();
+    fixture.add_reference(&tenant(), &reference(1)).await;
+    let see = async || {
+        let mut ledger = fixture.store.read().await.unwrap();
+        ledger.secret(&tenant(), &path_of("a/b/c")).await.unwrap();
+        let (measurement, workload) = (Measurement::new([1; 48]), WorkloadDigest::new([2; 32]));
+        ledger.references_near(&tenant(), &measurement, &workload).await.unwrap();
+        ledger.into_seen()
+    };
+    let stands = async |seen: &Seen| fixture.store.write().await.unwrap().is_as(seen);
+    let seen = see().await;
+    fixture.append("1").await;
+    assert!(stands(&seen).await, "a line of the trail decides nothing");
+    fixture.put("a/b/other", b"one", None).await.unwrap();
+    fixture.add_reference(&Tenant::parse("other").unwrap(), &reference(1)).await;
+    assert!(stands(&seen).await, "nor does what others have");
+    fixture.put("a/b/c", b"two", None).await.unwrap();
+    assert!(!stands(&seen).await);
+    let seen = see().await;
+    fixture.add_reference(&tenant(), &reference(3)).await;
+    assert!(!stands(&seen).await, "a list has grown");
+    let seen = see().await;
+    let mut ledger = fixture.store.write().await.unwrap();
+    ledger.remove_reference(&tenant(), &reference(1).measurement, &reference(1).workload).await.unwrap();
+    ledger.commit().await.unwrap();
+    assert!(!stands(&seen).await);
+}
+
+async fn two_processes_follow_each_other(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    let other = Fixture { store: fixture.reopened().await.unwrap(), rows: fixture.rows.clone(), folder: None };
+    fixture.put("a/b/c", b"one", None).await.unwrap();
+    assert_eq!(other.put("a/b/c", b"two", Some(1)).await.unwrap().version, 2);
+    assert_eq!(fixture.value("a/b/c").await.unwrap(), Some((2, b"two".to_vec())));
+    fixture.append("1").await;
+    assert_eq!(other.store.verify_audit().await.unwrap().lines, 1);
+}
+
+/// Asks for everything. Gives what is said about each thing that is not believed.
+async fn complaints(store: &Store) -> Vec<String> {
+    let mut ledger = store.read().await.unwrap();
+    let mut found = Vec::new();
+    let mut note = |result: Result<(), StoreError>| match result {
+        Ok(()) => {}
+        Err(error @ StoreError::Tampered { .. }) => found.push(error.to_string()),
+        Err(other) => panic!("{other:?}"),
+    };
+    for path in ["a/b/c", "a/b/d"] {
+        match ledger.secret(&tenant(), &path_of(path)).await {
+            Ok(Some(secret)) => note(ledger.open_secret(&tenant(), &path_of(path), &secret).map(|_| ())),
+            Ok(None) => note(Err(StoreError::Tampered { what: path.into(), source: crate::keys::KeyError::Missing })),
+            Err(error) => note(Err(error)),
         }
-        fixture.tamper(sql);
-        match fixture.store.verify_audit() {
-            Err(StoreError::Audit(found)) => assert_eq!(found, fault, "{sql}"),
-            other => panic!("{sql}: {other:?}"),
+    }
+    for row in ledger.references(&tenant()).await.unwrap() {
+        note(row.map(|_| ()));
+    }
+    for row in ledger.signers(&tenant()).await.unwrap() {
+        note(row.map(|_| ()));
+    }
+    note(ledger.crl_number(&SpkiDigest::new([1; 32])).await.map(|_| ()));
+    found
+}
+
+/// Two of everything, each once in an older form. Gives the older forms.
+async fn furnished(keeper: Keeper) -> (Fixture, Vec<(Kind, Vec<u8>, Row)>) {
+    let fixture = Fixture::new(keeper).await;
+    for name in ["c", "d"] {
+        fixture.put(&format!("a/b/{name}"), b"old", None).await.unwrap();
+        fixture.add_signer(name).await;
+    }
+    fixture.add_reference(&tenant(), &Reference { name: "old".into(), ..reference(1) }).await;
+    fixture.add_reference(&tenant(), &reference(3)).await;
+    raise(&fixture.store, 4).await;
+    let old = fixture.dump().await;
+    fixture.put("a/b/c", b"new", None).await.unwrap();
+    fixture.put("a/b/d", b"new", None).await.unwrap();
+    fixture.add_reference(&tenant(), &reference(1)).await;
+    fixture.add_signer("c").await;
+    raise(&fixture.store, 5).await;
+    fixture.append("1").await;
+    assert!(complaints(&fixture.store).await.is_empty());
+    (fixture, old)
+}
+
+async fn raise(store: &Store, number: u64) {
+    let mut ledger = store.write().await.unwrap();
+    ledger.raise_crl_number(&SpkiDigest::new([1; 32]), number).await.unwrap();
+    ledger.commit().await.unwrap();
+}
+
+fn decides(kind: Kind) -> bool {
+    !matches!(kind, Kind::Head | Kind::AuditLine | Kind::StateEntry)
+}
+
+async fn every_row_edited_removed_swapped_or_set_back_is_named_and_stops_only_itself(keeper: Keeper) {
+    let (fixture, old) = furnished(keeper).await;
+    let all = fixture.dump().await;
+    // Old versions are kept, but no question of this test leads to them.
+    let asked = |kind, key: &[u8]| decides(kind) && !(kind == Kind::SecretVersion && key.ends_with(&[1]));
+    for (kind, key, row) in all.iter().filter(|(kind, key, _)| asked(*kind, key)) {
+        let flipped = |bytes: &[u8], at: usize| {
+            let mut bytes = bytes.to_vec();
+            bytes[at] ^= 1;
+            bytes
+        };
+        let mut forms: Vec<Option<Row>> = vec![None];
+        for at in (0..row.body.len()).step_by(11) {
+            forms.push(Some(Row { body: flipped(&row.body, at), mac: row.mac.clone() }));
+        }
+        forms.push(Some(Row { body: row.body.clone(), mac: flipped(&row.mac, 0) }));
+        forms.push(Some(Row { body: row.body.clone(), mac: Vec::new() }));
+        forms.extend(old.iter().filter(|(k, n, r)| k == kind && n == key && r != row).map(|(_, _, r)| Some(r.clone())));
+        forms.extend(all.iter().filter(|(k, n, _)| k == kind && n != key).map(|(_, _, r)| Some(r.clone())));
+        for form in forms {
+            fixture.tamper(*kind, key, form.clone()).await;
+            // The running server, and one that starts now.
+            for store in [&fixture.store, &fixture.reopened().await.unwrap()] {
+                let said = complaints(store).await;
+                assert_eq!(said.len(), 1, "{kind:?} as {form:?}: {said:?}");
+                assert!(said[0].contains("changed behind the server's back"), "{}", said[0]);
+                let verified = store.verify_audit().await;
+                assert!(matches!(verified, Err(StoreError::Tampered { .. })), "{kind:?} as {form:?}: {verified:?}");
+            }
+        }
+        fixture.tamper(*kind, key, Some(row.clone())).await;
+    }
+    assert!(complaints(&fixture.store).await.is_empty());
+    fixture.store.verify_audit().await.unwrap();
+}
+
+async fn a_row_that_was_added_is_named_and_admits_nothing(keeper: Keeper) {
+    let (fixture, _) = furnished(keeper).await;
+    let pair = reference(1);
+    let taken_out = fixture.dump().await.into_iter().find(|(kind, ..)| *kind == Kind::Reference).unwrap();
+    let mut ledger = fixture.store.write().await.unwrap();
+    ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload).await.unwrap();
+    ledger.commit().await.unwrap();
+    // A removed reference is a genuine row.
+    fixture.tamper(taken_out.0, &taken_out.1, Some(taken_out.2)).await;
+    for store in [&fixture.store, &fixture.reopened().await.unwrap()] {
+        let mut ledger = store.read().await.unwrap();
+        let listed = ledger.references(&tenant()).await.unwrap();
+        assert_eq!(
+            listed.into_iter().map(|row| row.unwrap().measurement).collect::<Vec<_>>(),
+            [reference(3).measurement]
+        );
+        let near = ledger.references_near(&tenant(), &pair.measurement, &pair.workload).await.unwrap();
+        assert!(near.into_iter().all(|row| row.unwrap().measurement != pair.measurement));
+        let read = ledger.record::<Reference>(&references::key(&tenant(), &pair.measurement, &pair.workload)).await;
+        assert!(matches!(read, Err(StoreError::Tampered { source: crate::keys::KeyError::Unknown, .. })));
+    }
+}
+
+async fn the_record_of_changes_cannot_be_cut_or_edited(keeper: Keeper) {
+    let (fixture, _) = furnished(keeper).await;
+    let entries: Vec<_> = fixture.dump().await.into_iter().filter(|(kind, ..)| *kind == Kind::StateEntry).collect();
+    for (at, (kind, key, row)) in entries.iter().enumerate() {
+        let next = entries[(at + 1) % entries.len()].2.clone();
+        let mut edited = row.clone();
+        edited.body[6] ^= 1;
+        for form in [None, Some(edited), Some(next)] {
+            fixture.tamper(*kind, key, form).await;
+            assert!(matches!(fixture.reopened().await, Err(StoreError::State(_))), "entry {at}");
+        }
+        fixture.tamper(*kind, key, Some(row.clone())).await;
+    }
+    fixture.reopened().await.unwrap();
+}
+
+async fn rows_set_back_under_a_running_server_stop_it(keeper: Keeper) {
+    let (fixture, old) = furnished(keeper).await;
+    for (kind, key, _) in fixture.dump().await {
+        fixture.tamper(kind, &key, None).await;
+    }
+    for (kind, key, row) in old {
+        fixture.tamper(kind, &key, Some(row)).await;
+    }
+    assert!(matches!(fixture.store.read().await.err(), Some(StoreError::State(StateFault::SetBack { .. }))));
+    assert!(matches!(fixture.store.write().await.err(), Some(StoreError::State(StateFault::SetBack { .. }))));
+}
+
+async fn audit_shows_changed_cut_and_swapped_lines(keeper: Keeper) {
+    let number = |n: u64| n.to_be_bytes();
+    let fixture = Fixture::new(keeper).await;
+    for id in ["1", "2", "3"] {
+        fixture.append(id).await;
+    }
+    let lines: Vec<Row> =
+        fixture.dump().await.into_iter().filter(|(kind, ..)| *kind == Kind::AuditLine).map(|(.., row)| row).collect();
+    let mut changed = lines[1].clone();
+    changed.body[3] ^= 1;
+    for (n, form, fault) in [
+        (2, Some(changed), AuditFault::Line { sequence: 2 }),
+        (2, Some(lines[0].clone()), AuditFault::Line { sequence: 2 }),
+        (2, None, AuditFault::Gap { expected: 2, found: 3 }),
+        (3, None, AuditFault::End { expected: 3, found: 2 }),
+    ] {
+        fixture.tamper(Kind::AuditLine, &number(n), form).await;
+        match fixture.store.verify_audit().await {
+            Err(StoreError::Audit(found)) => assert_eq!(found, fault),
+            other => panic!("{other:?}"),
+        }
+        fixture.tamper(Kind::AuditLine, &number(n), Some(lines[n as usize - 1].clone())).await;
+    }
+    fixture.store.verify_audit().await.unwrap();
+    fixture.tamper(Kind::Head, &[], None).await;
+    assert!(matches!(fixture.store.write().await.err(), Some(StoreError::Audit(AuditFault::Head))));
+}
+
+async fn keeps_the_highest_crl_number(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    let root = SpkiDigest::new([1; 32]);
+    let mut ledger = fixture.store.write().await.unwrap();
+    assert_eq!(ledger.crl_number(&root).await.unwrap(), None);
+    assert_eq!(ledger.raise_crl_number(&root, 5).await.unwrap(), 5);
+    assert_eq!(ledger.raise_crl_number(&root, 4).await.unwrap(), 5);
+    ledger.commit().await.unwrap();
+    assert_eq!(fixture.reopened().await.unwrap().read().await.unwrap().crl_number(&root).await.unwrap(), Some(5));
+}
+
+use faulty::Faulty;
+
+async fn a_failure_at_any_step_of_any_act_changes_nothing(keeper: Keeper) {
+    for act in ["put", "delete", "reference", "unreference", "signer", "crl", "line"] {
+        for step in 0.. {
+            let (fixture, _) = furnished(keeper).await;
+            let before = fixture.dump().await;
+            let faulty = Faulty::new(fixture.rows.clone());
+            let store = Store::open(Arc::new(faulty.clone()), root()).await.unwrap();
+            faulty.fail(step);
+            let done = act_on(&store, act).await;
+            faulty.mend();
+            if done.is_ok() {
+                assert!(step > 2, "{act} has {step} steps");
+                break;
+            }
+            assert!(fixture.dump().await == before, "{act}, step {step}");
+            act_on(&store, act).await.unwrap();
+            assert!(fixture.dump().await != before, "{act}");
+            assert!(complaints(&store).await.is_empty(), "{act}, step {step}");
+            store.verify_audit().await.unwrap();
         }
     }
 }
 
-#[test]
-fn nothing_is_appended_behind_a_forged_end() {
-    let fixture = fixture();
-    fixture.append("1");
-    fixture.tamper("UPDATE audit_head SET sequence = 0");
-    let entry = AuditEntry::default();
-    let result = fixture.store.transact(|ledger| ledger.append_audit(&entry, 1));
-    assert!(matches!(result, Err(StoreError::Audit(AuditFault::Head))));
+async fn act_on(store: &Store, act: &str) -> Result<(), StoreError> {
+    let mut ledger = store.write().await?;
+    let pair = reference(1);
+    match act {
+        "put" => {
+            let new = NewSecret {
+                tenant: &tenant(),
+                path: &path_of("a/b/c"),
+                value: b"newer",
+                allow_simulated: true,
+                policy: "other",
+                expected_version: None,
+            };
+            ledger.put_secret(new, 1000).await.map(|_| ())?;
+        }
+        // Put again below, so that nothing is missing afterwards.
+        "delete" => {
+            ledger.delete_secret(&tenant(), &path_of("a/b/c"), 1000).await?;
+            let new = NewSecret {
+                tenant: &tenant(),
+                path: &path_of("a/b/c"),
+                value: b"newer",
+                allow_simulated: true,
+                policy: "other",
+                expected_version: Some(0),
+            };
+            ledger.put_secret(new, 1000).await.map(|_| ())?;
+        }
+        "reference" => ledger.add_reference(&tenant(), &pair).await.map(|_| ())?,
+        "unreference" => ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload).await.map(|_| ())?,
+        "signer" => ledger.remove_signer(&tenant(), "c").await.map(|_| ())?,
+        "crl" => ledger.raise_crl_number(&SpkiDigest::new([1; 32]), 9).await.map(|_| ())?,
+        _ => {}
+    }
+    ledger.append_audit(&AuditEntry { event: "test", ..AuditEntry::default() }, 1000).await?;
+    ledger.commit().await
 }
 
-#[test]
-fn a_failed_transaction_leaves_no_audit_line() {
-    let fixture = fixture();
-    let result: Result<(), StoreError> = fixture.store.transact(|ledger| {
-        ledger.append_audit(&AuditEntry::default(), 1)?;
-        Err(StoreError::Range { what: "test" })
-    });
-    assert!(result.is_err());
-    assert_eq!(fixture.store.verify_audit().unwrap().lines, 0);
+async fn a_commit_whose_answer_is_lost_is_caught_up_with(keeper: Keeper) {
+    let (fixture, _) = furnished(keeper).await;
+    let faulty = Faulty::new(fixture.rows.clone());
+    let store = Store::open(Arc::new(faulty.clone()), root()).await.unwrap();
+    faulty.lose_the_answer();
+    assert!(act_on(&store, "unreference").await.is_err());
+    faulty.mend();
+    let listed = store.read().await.unwrap().references(&tenant()).await.unwrap();
+    assert_eq!(listed.len(), 1, "it happened");
+    act_on(&store, "reference").await.unwrap();
+    store.verify_audit().await.unwrap();
+}
+
+/// Rows that fail when they are told to.
+mod faulty {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
+
+    #[derive(Clone)]
+    pub struct Faulty {
+        rows: Arc<dyn Rows>,
+        plan: Arc<Mutex<Plan>>,
+    }
+
+    #[derive(Clone, Copy, Default)]
+    struct Plan {
+        /// Steps until one fails.
+        left: Option<usize>,
+        /// The commit happens, and nobody hears of it.
+        lost: bool,
+    }
+
+    struct Fails {
+        inner: Box<dyn Transaction>,
+        plan: Arc<Mutex<Plan>>,
+    }
+
+    impl Faulty {
+        pub fn new(rows: Arc<dyn Rows>) -> Self {
+            Self { rows, plan: Arc::default() }
+        }
+
+        pub fn fail(&self, step: usize) {
+            *self.plan.lock().unwrap() = Plan { left: Some(step), lost: false };
+        }
+
+        pub fn lose_the_answer(&self) {
+            *self.plan.lock().unwrap() = Plan { left: None, lost: true };
+        }
+
+        pub fn mend(&self) {
+            *self.plan.lock().unwrap() = Plan::default();
+        }
+    }
+
+    fn step(plan: &Mutex<Plan>) -> Result<(), RowsError> {
+        let mut plan = plan.lock().unwrap();
+        match &mut plan.left {
+            None => Ok(()),
+            Some(0) => Err(broken()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn broken() -> RowsError {
+        RowsError::Failed("told to fail".into())
+    }
+
+    #[tonic::async_trait]
+    impl Rows for Faulty {
+        async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
+            step(&self.plan)?;
+            Ok(Box::new(Fails { inner: self.rows.begin(intent).await?, plan: self.plan.clone() }))
+        }
+    }
+
+    #[tonic::async_trait]
+    impl Transaction for Fails {
+        async fn get(&mut self, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError> {
+            step(&self.plan)?;
+            self.inner.get(kind, key).await
+        }
+
+        async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
+            step(&self.plan)?;
+            self.inner.put(kind, key, row).await
+        }
+
+        async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError> {
+            step(&self.plan)?;
+            self.inner.remove(kind, key).await
+        }
+
+        async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError> {
+            step(&self.plan)?;
+            self.inner.from(kind, from, limit).await
+        }
+
+        async fn commit(self: Box<Self>) -> Result<(), RowsError> {
+            step(&self.plan)?;
+            let lost = self.plan.lock().unwrap().lost;
+            self.inner.commit().await?;
+            if lost { Err(broken()) } else { Ok(()) }
+        }
+    }
 }

@@ -7,15 +7,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path, init};
+use coffer_kbs::{
+    Addresses, AuditLog, Clock, ConfigFile, Intent, Kind, MemoryRows, Row, Rows, Server, State, begin_store,
+    config_path, init, open_rows,
+};
 use coffer_kbs_client::{
-    AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath,
+    AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath, Stored,
 };
 use coffer_ratls::{Attester, AttesterError, Identity};
 use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor};
 use coffer_spec::{Document, KbsPin, SecretTarget, SecretWanted, Tee, WorkloadSpec};
 use coffer_verifier::{
-    Evidence, P384PublicKey,
+    Evidence, Expiry, P384PublicKey,
     abi::{
         FamilyId, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _,
         SpkiDigest, WorkloadDigest,
@@ -75,11 +78,28 @@ impl Kbs {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut ConfigFile)) -> Self {
+        Self::start_at(change, async |state| State::open(state).await.unwrap()).await
+    }
+
+    /// A broker whose rows lie in memory, and pass through `around`.
+    pub async fn start_in_memory(around: impl FnOnce(Arc<dyn Rows>) -> Arc<dyn Rows>) -> Self {
+        let list = |config: &mut ConfigFile| {
+            config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
+        };
+        Self::start_at(list, async |state| {
+            let rows: Arc<dyn Rows> = Arc::new(MemoryRows::default());
+            begin_store(state, rows.clone()).await.unwrap();
+            State::open_with(state, around(rows)).await.unwrap()
+        })
+        .await
+    }
+
+    async fn start_at(change: impl FnOnce(&mut ConfigFile), open: impl AsyncFnOnce(&Path) -> State) -> Self {
         // Another test of this process may have done it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
-        init(&state, "127.0.0.1:0", "127.0.0.1:0").unwrap();
+        init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let mut file = ConfigFile::read(&config_path(&state)).unwrap();
         change(&mut file);
         let config = file.resolve(folder.path()).unwrap();
@@ -89,7 +109,7 @@ impl Kbs {
         let offset = skew.clone();
         let clock =
             Clock::new(move || i64::try_from(unix()).unwrap() + offset.load(std::sync::atomic::Ordering::Relaxed));
-        let server = Server::bind(State::open(&state).unwrap(), config, log, clock).await.unwrap();
+        let server = Server::bind(open(&state).await, config, log, clock).await.unwrap();
         let addresses = server.addresses();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
@@ -117,10 +137,10 @@ impl Kbs {
     }
 
     pub async fn put(&self, path: &str, allow_simulated: bool) -> u64 {
-        self.put_under(path, allow_simulated, "").await.unwrap()
+        self.put_under(path, allow_simulated, "").await.unwrap().version
     }
 
-    pub async fn put_under(&self, path: &str, allow_simulated: bool, policy: &str) -> Result<u64, ClientError> {
+    pub async fn put_under(&self, path: &str, allow_simulated: bool, policy: &str) -> Result<Stored, ClientError> {
         let value = SecretBox::new(Box::new(VALUE.to_vec()));
         let path: ResourcePath = path.parse().unwrap();
         let put =
@@ -129,11 +149,11 @@ impl Kbs {
     }
 
     pub async fn admit(&self, measurement: Measurement, workload: WorkloadDigest) {
-        self.admit_until(measurement, workload, 0).await;
+        self.admit_until(measurement, workload, Expiry::Never).await;
     }
 
-    pub async fn admit_until(&self, measurement: Measurement, workload: WorkloadDigest, expires_unix: i64) {
-        let reference = Reference { tenant: TENANT.into(), measurement, workload, name: "test".into(), expires_unix };
+    pub async fn admit_until(&self, measurement: Measurement, workload: WorkloadDigest, expires: Expiry) {
+        let reference = Reference { tenant: TENANT.into(), measurement, workload, name: "test".into(), expires };
         self.admin().await.add_reference(&reference).await.unwrap();
     }
 
@@ -150,10 +170,32 @@ impl Kbs {
         serde_json::from_str(line.unwrap_or_else(|| panic!("no line with id {id} in {lines:#?}"))).unwrap()
     }
 
-    pub fn tamper(&self, sql: &str) {
-        let database = rusqlite::Connection::open(self.state().join("kbs.db")).unwrap();
-        database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-        assert!(database.execute(sql, []).unwrap() > 0, "{sql} changed nothing");
+    /// What somebody with write access to the database can do to the rows of a kind.
+    pub async fn tamper(&self, kind: Kind, edit: impl FnOnce(&mut Vec<(Vec<u8>, Row)>)) {
+        tamper(&self.state(), kind, edit).await;
+    }
+}
+
+pub async fn tamper(state: &Path, kind: Kind, edit: impl FnOnce(&mut Vec<(Vec<u8>, Row)>)) {
+    let mut transaction = open_rows(state).await.unwrap().begin(Intent::Write).await.unwrap();
+    let before = transaction.from(kind, &[], usize::MAX).await.unwrap();
+    let mut after = before.clone();
+    edit(&mut after);
+    assert!(before != after, "nothing was changed among {} rows", before.len());
+    for (key, _) in before {
+        transaction.remove(kind, &key).await.unwrap();
+    }
+    for (key, row) in after {
+        transaction.put(kind, &key, row).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+}
+
+/// Changes one byte near the end of every row, where what people mean by it stands.
+pub fn edit_all(rows: &mut Vec<(Vec<u8>, Row)>) {
+    for (_, row) in rows {
+        let end = row.body.len() - 1;
+        row.body[end] ^= 1;
     }
 }
 

@@ -12,7 +12,7 @@ pub trait Said {
 impl Said for StateError {
     fn said(&self) -> Failure {
         let class = match self {
-            Self::Store(StoreError::Audit(_) | StoreError::Tampered { .. }) => Class::NotAuthentic,
+            Self::Store(error) => class_of(error),
             _ => Class::Config,
         };
         hinted(Failure::caused(class, self), self.hint())
@@ -21,11 +21,7 @@ impl Said for StateError {
 
 impl Said for StoreError {
     fn said(&self) -> Failure {
-        let class = match self {
-            Self::Audit(_) | Self::Tampered { .. } => Class::NotAuthentic,
-            _ => Class::Config,
-        };
-        hinted(Failure::caused(class, self), self.hint())
+        hinted(Failure::caused(class_of(self), self), self.hint())
     }
 }
 
@@ -42,6 +38,13 @@ impl Said for ServerError {
             Self::Bind { .. } => hinted(Failure::caused(Class::Config, self), self.hint()),
             _ => hinted(Failure::caused(Class::Internal, self), self.hint()),
         }
+    }
+}
+
+fn class_of(error: &StoreError) -> Class {
+    match error {
+        StoreError::Audit(_) | StoreError::State(_) | StoreError::Tampered { .. } => Class::NotAuthentic,
+        _ => Class::Config,
     }
 }
 

@@ -26,7 +26,8 @@ pub struct Args {
 
 /// Makes the folder and prints the pin.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
-    let made = coffer_kbs::init(&args.state, &args.listen.to_string(), &args.admin_listen.to_string()).or_fail()?;
+    let (listen, admin_listen) = (args.listen.to_string(), args.admin_listen.to_string());
+    let made = crate::event_loop()?.block_on(coffer_kbs::init(&args.state, &listen, &admin_listen)).or_fail()?;
     if as_json {
         let value = json!({
             "state": args.state, "pin": made.pin, "admin_profile": made.profile,

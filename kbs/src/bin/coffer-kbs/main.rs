@@ -9,7 +9,7 @@ mod serve;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Classify as _, Failure};
 
 /// Releases secrets to attested guests.
 #[derive(Debug, Parser)]
@@ -68,4 +68,10 @@ fn main() -> ExitCode {
         }
     };
     coffer_rim::out::verdict(code)
+}
+
+/// What everything asynchronous runs on.
+fn event_loop() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.class_while(Class::Internal, "starting the event loop")
 }

@@ -64,12 +64,8 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
-    let state = State::open(&args.state).or_fail()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .class_while(Class::Internal, "starting the event loop")?;
-    runtime.block_on(async {
+    crate::event_loop()?.block_on(async {
+        let state = State::open(&args.state).await.or_fail()?;
         let server = Server::bind(state, config, AuditLog::new(|line| coffer_rim::println!("{line}")), Clock::system())
             .await
             .or_fail()?;

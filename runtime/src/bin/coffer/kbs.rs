@@ -12,6 +12,7 @@ mod signer;
 
 use std::path::PathBuf;
 
+use coffer_verifier::{Expiry, UnixTime};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::commands::Entry;
@@ -77,9 +78,9 @@ fn rfc3339(unix: i64) -> String {
     OffsetDateTime::from_unix_timestamp(unix).ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
-/// When a rule ends; 0 is never.
-fn expiry(unix: i64) -> String {
-    if unix == 0 { "never".into() } else { rfc3339(unix) }
+/// When a rule ends, if it does.
+fn expiry(seconds: Option<i64>) -> Expiry {
+    seconds.map_or(Expiry::Never, |seconds| Expiry::At(UnixTime(seconds)))
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         measurement,
         workload,
         name: args.name.clone().unwrap_or_default(),
-        expires_unix: args.expires.unwrap_or(0),
+        expires: expiry(args.expires),
     };
     let added = broker.ask(async |client| client.add_reference(&reference).await)?;
     let mut value = row(&reference);
@@ -144,7 +144,7 @@ fn both(pair: &Pair) -> Result<(Measurement, WorkloadDigest), CliError> {
 fn row(reference: &Reference) -> Value {
     json!({
         "name": reference.name, "measurement": reference.measurement, "workload_digest": reference.workload,
-        "tenant": reference.tenant, "expires": expiry(reference.expires_unix),
+        "tenant": reference.tenant, "expires": reference.expires.to_string(),
     })
 }
 

@@ -63,9 +63,16 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         },
         policy: &args.policy,
     };
-    let version = broker.ask(async |client| client.put_secret(put).await)?;
+    let stored = broker.ask(async |client| client.put_secret(put).await)?;
     let path = &args.path;
-    broker.say(&json!({ "path": path.as_str(), "version": version }), || format!("{path} version {version}"));
+    let before = stored.before.as_ref().map(|before| {
+        json!({ "version": before.version, "policy": before.policy, "allow_simulated": before.allow_simulated })
+    });
+    let row = json!({
+        "path": path.as_str(), "version": stored.version, "policy": stored.policy,
+        "allow_simulated": stored.allow_simulated, "before": before,
+    });
+    broker.say(&row, || format!("{path} {}", stored.changes().join("; ")));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -64,7 +64,7 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
             image_id: args.image_id,
             minimum_guest_svn: args.minimum_svn,
         },
-        expires_unix: args.expires.unwrap_or(0),
+        expires: expiry(args.expires),
     };
     let added = broker.ask(async |client| client.add_signer(&signer).await)?;
     let mut value = row(&signer);
@@ -148,6 +148,6 @@ fn row(signer: &Signer) -> Value {
     json!({
         "name": signer.name, "tenant": signer.tenant, "author_key_digest": rule.author_key,
         "family_id": rule.family_id, "image_id": rule.image_id, "minimum_svn": rule.minimum_guest_svn,
-        "expires": expiry(signer.expires_unix),
+        "expires": signer.expires.to_string(),
     })
 }

@@ -1,0 +1,276 @@
+//! Makes a state folder: whole under its name, or not there at all.
+//!
+//! Everything is made in a folder beside, synced, and renamed into place as the last step. Where that cannot be (the folder is
+//! a mount point, or its parent is not ours) it is made inside and linked up name by name, the configuration last, and
+//! taken back on failure.
+//! Never: overwrites a file, least of all a key.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use coffer_kbs_client::AdminProfile;
+use coffer_ratls::Identity;
+use coffer_rim::file::sync_folder;
+use coffer_verifier::abi::SpkiDigest;
+use tempfile::TempDir;
+
+use crate::{
+    config::{AdminEntry, ConfigFile, LimitsEntry},
+    custody::{Custody as _, FileCustody},
+    state::{ADMIN_SERVER, CONFIG, DATABASE, PROFILE, ROOT_KEY, SERVER, StateError, write_identity, write_private},
+    store::Store,
+};
+
+/// What `init` made.
+#[derive(Clone, Debug)]
+pub struct Initialized {
+    /// What guests pin.
+    pub pin: SpkiDigest,
+    /// The first operator's profile.
+    pub profile: PathBuf,
+}
+
+/// Makes a state folder. Nothing is overwritten.
+///
+/// # Errors
+/// [`StateError`]; then nothing is there that was not before.
+pub async fn init(folder: &Path, listen: &str, admin_listen: &str) -> Result<Initialized, StateError> {
+    init_by_steps(folder, listen, admin_listen, &|_| Ok(())).await
+}
+
+/// Asked before each step, which does not happen if it says no: how tests try what a failure there leaves behind.
+type Before<'a> = &'a (dyn Fn(&'static str) -> io::Result<()> + Sync);
+
+async fn init_by_steps(
+    folder: &Path,
+    listen: &str,
+    admin_listen: &str,
+    before: Before<'_>,
+) -> Result<Initialized, StateError> {
+    // A link to a folder is that folder.
+    let folder = &fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    refuse_used(folder)?;
+    let building = building(folder)?;
+    let pin = fill(building.path(), listen, admin_listen, before).await?;
+    before("publish").and_then(|()| sync_folder(building.path())).map_err(at(folder))?;
+    publish(building, folder, before)?;
+    Ok(Initialized { pin, profile: folder.join(PROFILE) })
+}
+
+async fn fill(folder: &Path, listen: &str, admin_listen: &str, before: Before<'_>) -> Result<SpkiDigest, StateError> {
+    let identity = |name: &str| {
+        Identity::generate(name).map_err(|source| StateError::Identity { path: folder.join(name), source })
+    };
+    let step = |name| before(name).map_err(at(&folder.join(name)));
+    let (server, admin_server, admin) = (identity("coffer-kbs")?, identity("coffer-kbs-admin")?, identity("admin")?);
+    step(ROOT_KEY)?;
+    let root = FileCustody::new(folder.join(ROOT_KEY)).create().await?;
+    step(SERVER)?;
+    write_identity(&folder.join(SERVER), &server)?;
+    step(ADMIN_SERVER)?;
+    write_identity(&folder.join(ADMIN_SERVER), &admin_server)?;
+    step(DATABASE)?;
+    // Closed before it moves: what it logged is then in the file.
+    drop(Store::create_file(&folder.join(DATABASE), root).await?);
+    step(PROFILE)?;
+    let profile = AdminProfile { address: admin_listen.into(), server_spki: admin_server.spki(), identity: admin };
+    profile.write(&folder.join(PROFILE))?;
+    step(CONFIG)?;
+    let config = ConfigFile {
+        listen: listen.into(),
+        admin_listen: admin_listen.into(),
+        admins: vec![AdminEntry { name: "admin".into(), key: profile.identity.spki().to_string() }],
+        tenants: std::collections::BTreeMap::default(),
+        policies: std::collections::BTreeMap::default(),
+        endorsements: Vec::new(),
+        limits: LimitsEntry::default(),
+    };
+    let text = toml::to_string(&config).map_err(|error| StateError::Config(error.to_string()))?;
+    write_private(&folder.join(CONFIG), text.as_bytes())?;
+    Ok(server.spki())
+}
+
+/// Something is there that is neither ours from an earlier try nor the file system's.
+fn refuse_used(folder: &Path) -> Result<(), StateError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(at(folder)(error)),
+        Ok(entries) => entries,
+    };
+    for entry in entries {
+        let name = entry.map_err(at(folder))?.file_name();
+        if name != "lost+found" && !name.to_string_lossy().starts_with(BUILDING) {
+            return Err(StateError::Exists { path: folder.into() });
+        }
+    }
+    Ok(())
+}
+
+/// A private folder beside the one that is wanted, or inside where there is no place beside. Gone when dropped.
+fn building(folder: &Path) -> Result<TempDir, StateError> {
+    let parent = parent(folder);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(at(parent))?;
+    let private = |place: &Path| {
+        tempfile::Builder::new().prefix(BUILDING).permissions(fs::Permissions::from_mode(0o700)).tempdir_in(place)
+    };
+    private(parent).or_else(|error| if folder.is_dir() { private(folder) } else { Err(error) }).map_err(at(folder))
+}
+
+fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
+    let inside = building.path().parent() == Some(folder);
+    let renamed = if inside { Err(io::ErrorKind::ResourceBusy.into()) } else { fs::rename(building.path(), folder) };
+    match renamed {
+        Ok(()) => {
+            // What it was called is no longer there to be removed.
+            let _ = building.keep();
+            sync_folder(parent(folder)).map_err(at(folder))
+        }
+        Err(error) => match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+                Err(StateError::Exists { path: folder.into() })
+            }
+            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => link_up(building.path(), folder, before),
+            _ => Err(at(folder)(error)),
+        },
+    }
+}
+
+/// Gives each file its name in `folder`; a name that is taken is an error, and what was named so far is taken back.
+fn link_up(building: &Path, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
+    let mut named: Vec<PathBuf> = Vec::new();
+    for name in [ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE, PROFILE, CONFIG] {
+        let place = folder.join(name);
+        let linked = before("name").and_then(|()| fs::hard_link(building.join(name), &place));
+        if let Err(error) = linked {
+            for place in named {
+                let _ = fs::remove_file(place);
+            }
+            return Err(match error.kind() {
+                io::ErrorKind::AlreadyExists => StateError::Exists { path: folder.into() },
+                _ => at(&place)(error),
+            });
+        }
+        named.push(place);
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(at(folder))?;
+    sync_folder(folder).map_err(at(folder))
+}
+
+fn parent(folder: &Path) -> &Path {
+    folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> StateError + use<> {
+    let path = path.to_owned();
+    move |source| StateError::File { path: path.clone(), source }
+}
+
+const BUILDING: &str = ".coffer-kbs-init-";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::state::{State, pin};
+
+    const ANY: &str = "127.0.0.1:0";
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Fails at the step of that number.
+    fn fail_at(number: usize) -> (impl Fn(&'static str) -> io::Result<()> + Sync, std::sync::Arc<AtomicUsize>) {
+        let steps = std::sync::Arc::new(AtomicUsize::new(0));
+        let counted = steps.clone();
+        let before = move |_| {
+            if counted.fetch_add(1, Ordering::Relaxed) == number {
+                Err(io::ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            }
+        };
+        (before, steps)
+    }
+
+    #[tokio::test]
+    async fn a_failure_at_any_step_leaves_nothing_behind_and_the_next_try_works() {
+        for there_already in [false, true] {
+            for step in 0.. {
+                let outer = tempfile::tempdir().unwrap();
+                let folder = outer.path().join("state");
+                if there_already {
+                    fs::create_dir(&folder).unwrap();
+                }
+                let before = names(outer.path());
+                let (fail, steps) = fail_at(step);
+                let made = init_by_steps(&folder, ANY, ANY, &fail).await;
+                if made.is_ok() {
+                    assert_eq!(steps.load(Ordering::Relaxed), step, "no step was passed over");
+                    assert!(step >= 7, "only {step} steps");
+                    break;
+                }
+                assert_eq!(names(outer.path()), before, "step {step}");
+                assert!(!there_already || names(&folder).is_empty(), "step {step}");
+                init(&folder, ANY, ANY).await.unwrap();
+                State::open(&folder).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn where_a_folder_cannot_be_renamed_into_place_its_names_are_given_or_taken_back() {
+        for step in 0..=6 {
+            let outer = tempfile::tempdir().unwrap();
+            let (building, folder) = (outer.path().join("building"), outer.path().join("state"));
+            fs::create_dir(&building).unwrap();
+            fs::create_dir(&folder).unwrap();
+            fill(&building, ANY, ANY, &|_| Ok(())).await.unwrap();
+            let (fail, _) = fail_at(step);
+            let linked = link_up(&building, &folder, &fail);
+            if step < 6 {
+                assert!(linked.is_err());
+                assert!(names(&folder).is_empty(), "step {step}: {:?}", names(&folder));
+            } else {
+                linked.unwrap();
+                assert!(matches!(link_up(&building, &folder, &|_| Ok(())), Err(StateError::Exists { .. })));
+                State::open(&folder).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn makes_private_files_and_three_identities() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("new").join("state");
+        let made = init(&folder, ANY, ANY).await.unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        for entry in fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+        }
+        let state = State::open(&folder).await.unwrap();
+        let profile = AdminProfile::read(&made.profile).unwrap();
+        assert_eq!(state.server.spki(), made.pin);
+        assert_eq!(profile.server_spki, state.admin_server.spki());
+        assert_ne!(state.server.spki(), state.admin_server.spki());
+        assert_ne!(profile.identity.spki(), state.admin_server.spki());
+    }
+
+    #[tokio::test]
+    async fn overwrites_nothing() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("state");
+        let made = init(&folder, ANY, ANY).await.unwrap();
+        assert!(matches!(init(&folder, ANY, ANY).await, Err(StateError::Exists { .. })));
+        assert_eq!(pin(&folder).unwrap(), made.pin);
+        assert_eq!(names(outer.path()), ["state"]);
+    }
+}

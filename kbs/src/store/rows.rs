@@ -1,0 +1,155 @@
+//! The seam below the ledger: rows that somebody else keeps. Nobody believes them.
+//!
+//! A row is named by kind and key, and is bytes. A store of rows begins transactions, and commits each wholly or not at all.
+//! Trusts: nothing; the ledger above checks every row it is given.
+//! Never: sees a key, a type or a rule of ours.
+
+use std::error::Error;
+
+/// What a row is about. Each kind has keys and MACs of its own: a row of one kind never passes for one of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Current version and deletion mark of a secret.
+    SecretHead,
+    /// One version of a secret, encrypted, with its permissions.
+    SecretVersion,
+    /// An admitted (measurement, workload) pair.
+    Reference,
+    /// An author whose signed launches are admitted.
+    Signer,
+    /// A key whose reference manifests count.
+    ManifestKey,
+    /// A reference manifest, and how far its name is revoked.
+    Manifest,
+    /// Which manifests are about a workload.
+    ManifestWorkload,
+    /// The highest number of a revocation list that was believed.
+    CrlNumber,
+    /// Where audit trail and state end.
+    Head,
+    /// A line of the audit trail.
+    AuditLine,
+    /// One change of one row: what the ledger knows its keys from.
+    StateEntry,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::SecretHead,
+        Self::SecretVersion,
+        Self::Reference,
+        Self::Signer,
+        Self::ManifestKey,
+        Self::Manifest,
+        Self::ManifestWorkload,
+        Self::CrlNumber,
+        Self::Head,
+        Self::AuditLine,
+        Self::StateEntry,
+    ];
+
+    /// Its name in a store.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SecretHead => "secret-head",
+            Self::SecretVersion => "secret-version",
+            Self::Reference => "reference",
+            Self::Signer => "signer",
+            Self::ManifestKey => "manifest-key",
+            Self::Manifest => "manifest",
+            Self::ManifestWorkload => "manifest-workload",
+            Self::CrlNumber => "crl-number",
+            Self::Head => "head",
+            Self::AuditLine => "audit-line",
+            Self::StateEntry => "state-entry",
+        }
+    }
+
+    /// From its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// What lies under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The ledger's encoding of it.
+    pub body: Vec<u8>,
+    /// The ledger's MAC over kind, key and body.
+    pub mac: Vec<u8>,
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// One view of everything; writes nothing.
+    Read,
+    /// Holds the one write lock from its start.
+    Write,
+}
+
+/// Why a store of rows did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowsError {
+    /// The store's own failure: disk full, file missing, connection lost.
+    #[error("database failed")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The database file cannot be made.
+    #[error("cannot make the database file")]
+    File(#[source] std::io::Error),
+    /// Another program's file, or another version's.
+    #[error("database has format {found}, this server reads {expected}")]
+    Format {
+        /// Format found.
+        found: i64,
+        /// Ours.
+        expected: i64,
+    },
+    /// An older format of ours, which only the server itself brings up to date.
+    #[error("database has the older format {found}, and a running server may still use it")]
+    Old {
+        /// Format found.
+        found: i64,
+    },
+    /// A database that forgets or reorders commits is not served.
+    #[error("database runs with {setting} {found}, expected {expected}")]
+    Durability {
+        /// Which setting.
+        setting: &'static str,
+        /// Value found.
+        found: String,
+        /// Value wanted.
+        expected: &'static str,
+    },
+    /// Its place holds more than rows: something that could act on its own.
+    #[error("database holds {what}, which this server did not make")]
+    Schema {
+        /// Type and name.
+        what: String,
+    },
+}
+
+/// Keeps rows.
+#[tonic::async_trait]
+pub trait Rows: Send + Sync {
+    /// Begins a transaction. Dropped without [`Transaction::commit`], it changed nothing.
+    async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError>;
+}
+
+/// One transaction.
+#[tonic::async_trait]
+pub trait Transaction: Send {
+    /// The row under a key.
+    async fn get(&mut self, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError>;
+    /// Puts a row under a key, in place of one that may be there.
+    async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError>;
+    /// Removes a row, if it is there.
+    async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError>;
+    /// Rows of a kind whose keys are `from` or higher, byte by byte, lowest first, at most `limit`.
+    async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError>;
+    /// Makes all of it last. After an error it may or may not have happened.
+    async fn commit(self: Box<Self>) -> Result<(), RowsError>;
+}

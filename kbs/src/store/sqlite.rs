@@ -1,0 +1,450 @@
+//! Rows in one SQLite file: a write-ahead log with `synchronous = FULL`, so that what was committed is on the disk before its
+//! caller hears of it.
+//!
+//! The only file of the key broker with SQL. It also reads the tables of the formats before this one, as they lie there.
+//! Trusts: nothing in the file. Believes: that the file system does what fsync promises.
+//! Never: checks a MAC, knows what a row means, waits without an end.
+
+use std::{
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
+
+/// Rows in a file.
+pub struct SqliteRows {
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// What opening found.
+pub enum Opened {
+    /// Rows, as this version writes them.
+    Current(SqliteRows),
+    /// The tables of an earlier version, and the transaction that will hold their successors.
+    Old {
+        /// The store, once the transaction is committed.
+        rows: SqliteRows,
+        /// What lies there.
+        tables: OldTables,
+        /// In it the old tables are gone, and there are no rows yet.
+        transaction: Box<dyn Transaction>,
+    },
+}
+
+/// Who asks for an older database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// The server that holds the folder: it may change the file's format.
+    Allowed,
+    /// A reader beside a server that may be running: it may not.
+    Forbidden,
+}
+
+impl From<rusqlite::Error> for RowsError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+impl SqliteRows {
+    /// Makes a new file; fails if it is there.
+    ///
+    /// # Errors
+    /// [`RowsError`].
+    pub fn create(path: &Path) -> Result<Self, RowsError> {
+        // SQLite gives its log files the mode of the database file.
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(RowsError::File)?;
+        let connection = patiently(|| connect(path))?;
+        connection.execute_batch(SCHEMA)?;
+        connection.pragma_update(None, "user_version", FORMAT)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Opens an existing file.
+    ///
+    /// # Errors
+    /// [`RowsError::Format`], [`RowsError::Old`], [`RowsError::Schema`], [`RowsError::Durability`] or [`RowsError::Failed`].
+    pub async fn open(path: &Path, upgrade: Upgrade) -> Result<Opened, RowsError> {
+        let path = path.to_owned();
+        let connection = blocking(move || patiently(|| connect(&path))).await?;
+        let rows = Self { connection: Arc::new(Mutex::new(connection)) };
+        let mut held = Held(Some(rows.connection.clone().lock_owned().await));
+        // Asked without a lock: a format only ever goes up, and what is old is asked again below.
+        let found = held.run(format).await?;
+        if (FORMAT_1..FORMAT).contains(&found) {
+            if upgrade == Upgrade::Forbidden {
+                return Err(RowsError::Old { found });
+            }
+            held.run(|connection| Ok(connection.execute_batch("BEGIN IMMEDIATE")?)).await?;
+            let tables = held
+                .run(|connection| {
+                    // Another process may have been faster.
+                    let found = format(connection)?;
+                    if found == FORMAT {
+                        return Ok(None);
+                    }
+                    let tables = OldTables::read(connection, found)?;
+                    connection.execute_batch(DROP_OLD)?;
+                    connection.execute_batch(SCHEMA)?;
+                    connection.pragma_update(None, "user_version", FORMAT)?;
+                    Ok(Some(tables))
+                })
+                .await?;
+            if let Some(tables) = tables {
+                return Ok(Opened::Old { rows, tables, transaction: Box::new(SqliteTransaction(held)) });
+            }
+        }
+        held.run(|connection| schema_is_ours(connection)).await?;
+        drop(held);
+        Ok(Opened::Current(rows))
+    }
+}
+
+#[tonic::async_trait]
+impl Rows for SqliteRows {
+    async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
+        let mut held = Held(Some(self.connection.clone().lock_owned().await));
+        let begin = match intent {
+            Intent::Read => "BEGIN DEFERRED",
+            Intent::Write => "BEGIN IMMEDIATE",
+        };
+        held.run(move |connection| Ok(connection.execute_batch(begin)?)).await?;
+        Ok(Box::new(SqliteTransaction(held)))
+    }
+}
+
+/// The connection in one hand. Whoever lets it go with a transaction open has rolled it back.
+struct Held(Option<OwnedMutexGuard<Connection>>);
+
+impl Held {
+    /// Runs `work` off the event loop. If the caller goes away meanwhile, the transaction is rolled back there.
+    async fn run<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> Result<T, RowsError> + Send + 'static,
+    ) -> Result<T, RowsError> {
+        let held = Self(self.0.take());
+        let (held, result) = blocking(move || {
+            let result = match held.0.as_deref() {
+                Some(connection) => work(connection),
+                None => Err(gone()),
+            };
+            Ok((held, result))
+        })
+        .await?;
+        *self = held;
+        result
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.as_deref()
+            && !connection.is_autocommit()
+            && let Err(error) = connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+    }
+}
+
+struct SqliteTransaction(Held);
+
+#[tonic::async_trait]
+impl Transaction for SqliteTransaction {
+    async fn get(&mut self, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError> {
+        let key = key.to_vec();
+        self.0
+            .run(move |connection| {
+                let mut statement =
+                    connection.prepare_cached("SELECT body, mac FROM rows WHERE kind = ?1 AND key = ?2")?;
+                let row = statement
+                    .query_row(params![kind.name(), key], |row| Ok(Row { body: row.get(0)?, mac: row.get(1)? }));
+                Ok(row.optional()?)
+            })
+            .await
+    }
+
+    async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
+        let key = key.to_vec();
+        self.0
+            .run(move |connection| {
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO rows (kind, key, body, mac) VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(params![kind.name(), key, row.body, row.mac])?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError> {
+        let key = key.to_vec();
+        self.0
+            .run(move |connection| {
+                connection
+                    .prepare_cached("DELETE FROM rows WHERE kind = ?1 AND key = ?2")?
+                    .execute(params![kind.name(), key])?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError> {
+        let from = from.to_vec();
+        self.0
+            .run(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT key, body, mac FROM rows WHERE kind = ?1 AND key >= ?2 ORDER BY key LIMIT ?3",
+                )?;
+                let rows = statement
+                    .query_map(params![kind.name(), from, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+                        Ok((row.get(0)?, Row { body: row.get(1)?, mac: row.get(2)? }))
+                    })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<(), RowsError> {
+        self.0.run(|connection| Ok(connection.execute_batch("COMMIT")?)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RowsError> + Send + 'static,
+) -> Result<T, RowsError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RowsError::Failed(Box::new(error)))?
+}
+
+fn gone() -> RowsError {
+    RowsError::Failed("the connection was lost in an earlier call".into())
+}
+
+/// SQLite waits for most locks by itself, but not where it changes or restores the log: there it says busy at once.
+fn patiently<T>(mut open: impl FnMut() -> Result<T, RowsError>) -> Result<T, RowsError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(RowsError::Failed(error)) if is_busy(&*error) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn is_busy(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let code = error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+    matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn connect(path: &Path) -> Result<Connection, RowsError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(PATIENCE)?;
+    let found = format(&connection)?;
+    // An empty file is one that is being made.
+    if found != 0 && !(FORMAT_1..=FORMAT).contains(&found) {
+        return Err(RowsError::Format { found, expected: FORMAT });
+    }
+    let journal: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if journal != "wal" {
+        return Err(RowsError::Durability { setting: "journal_mode", found: journal, expected: "wal" });
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if synchronous != SYNCHRONOUS_FULL {
+        let found = synchronous.to_string();
+        return Err(RowsError::Durability { setting: "synchronous", found, expected: "2 (FULL)" });
+    }
+    connection.pragma_update(None, "secure_delete", "ON")?;
+    connection.pragma_update(None, "trusted_schema", "OFF")?;
+    Ok(connection)
+}
+
+fn format(connection: &Connection) -> Result<i64, RowsError> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+/// A trigger, a view or another index could act on its own, or answer in place of the rows.
+fn schema_is_ours(connection: &Connection) -> Result<(), RowsError> {
+    let found = format(connection)?;
+    if found != FORMAT {
+        return Err(RowsError::Format { found, expected: FORMAT });
+    }
+    let mut statement = connection.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema ORDER BY name")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (kind, name, sql): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let ours = match (kind.as_str(), name.as_str()) {
+            ("table", "rows") => sql.trim() == SCHEMA.trim().trim_end_matches(';'),
+            ("index", "sqlite_autoindex_rows_1") => true,
+            _ => false,
+        };
+        if !ours {
+            return Err(RowsError::Schema { what: format!("{kind} {name}") });
+        }
+    }
+    Ok(())
+}
+
+/// The tables of formats 1 and 2, unread: every value as SQLite has it.
+#[derive(Default)]
+pub struct OldTables {
+    /// tenant, path, version, deleted, mac
+    pub secret_heads: Vec<(String, String, i64, i64, Vec<u8>)>,
+    /// Every version of every secret.
+    pub secret_versions: Vec<OldVersion>,
+    /// tenant, measurement, workload, name, expires, mac
+    pub references: Vec<(String, Vec<u8>, Vec<u8>, String, i64, Vec<u8>)>,
+    /// Signer rules.
+    pub signers: Vec<OldSigner>,
+    /// tenant, SPKI digest, name, public key, mac
+    pub manifest_keys: Vec<(String, Vec<u8>, String, Vec<u8>, Vec<u8>)>,
+    /// Manifests.
+    pub manifests: Vec<OldManifest>,
+    /// sequence, line, mac
+    pub audit_lines: Vec<(i64, String, Vec<u8>)>,
+    /// sequence, hash, mac
+    pub audit_head: Option<(i64, Vec<u8>, Vec<u8>)>,
+}
+
+/// A row of `secret_versions`.
+pub struct OldVersion {
+    pub tenant: String,
+    pub path: String,
+    pub version: i64,
+    pub allow_simulated: bool,
+    pub policy: String,
+    pub created_unix: i64,
+    pub salt: Vec<u8>,
+    pub nonce: Vec<u8>,
+    pub ciphertext: Vec<u8>,
+}
+
+/// A row of `signers`.
+pub struct OldSigner {
+    pub tenant: String,
+    pub name: String,
+    pub author_key: Vec<u8>,
+    pub family_id: Vec<u8>,
+    pub image_id: Vec<u8>,
+    pub minimum_guest_svn: i64,
+    pub expires_unix: i64,
+    pub mac: Vec<u8>,
+}
+
+/// A row of `manifests`.
+pub struct OldManifest {
+    pub tenant: String,
+    pub name: String,
+    pub sequence: i64,
+    pub revoked_through: i64,
+    pub workload: Vec<u8>,
+    pub envelope: Vec<u8>,
+    pub added_unix: i64,
+    pub mac: Vec<u8>,
+}
+
+impl OldTables {
+    fn read(connection: &Connection, format: i64) -> Result<Self, RowsError> {
+        let mut all = Self {
+            secret_heads: every(connection, "SELECT * FROM secret_heads ORDER BY tenant, path", |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            })?,
+            secret_versions: every(
+                connection,
+                "SELECT * FROM secret_versions ORDER BY tenant, path, version",
+                |row| {
+                    Ok(OldVersion {
+                        tenant: row.get(0)?,
+                        path: row.get(1)?,
+                        version: row.get(2)?,
+                        allow_simulated: row.get(3)?,
+                        policy: row.get(4)?,
+                        created_unix: row.get(5)?,
+                        salt: row.get(6)?,
+                        nonce: row.get(7)?,
+                        ciphertext: row.get(8)?,
+                    })
+                },
+            )?,
+            references: every(
+                connection,
+                "SELECT * FROM reference_pairs ORDER BY tenant, measurement, workload",
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)),
+            )?,
+            audit_lines: every(connection, "SELECT * FROM audit_lines ORDER BY sequence", |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?,
+            audit_head: connection
+                .query_row("SELECT sequence, hash, mac FROM audit_head WHERE only = 1", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })
+                .optional()?,
+            ..Self::default()
+        };
+        if format == FORMAT_1 {
+            return Ok(all);
+        }
+        all.signers = every(connection, "SELECT * FROM signers ORDER BY tenant, name", |row| {
+            Ok(OldSigner {
+                tenant: row.get(0)?,
+                name: row.get(1)?,
+                author_key: row.get(2)?,
+                family_id: row.get(3)?,
+                image_id: row.get(4)?,
+                minimum_guest_svn: row.get(5)?,
+                expires_unix: row.get(6)?,
+                mac: row.get(7)?,
+            })
+        })?;
+        all.manifest_keys = every(connection, "SELECT * FROM manifest_keys ORDER BY tenant, spki_sha256", |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })?;
+        all.manifests = every(connection, "SELECT * FROM manifests ORDER BY tenant, name", |row| {
+            Ok(OldManifest {
+                tenant: row.get(0)?,
+                name: row.get(1)?,
+                sequence: row.get(2)?,
+                revoked_through: row.get(3)?,
+                workload: row.get(4)?,
+                envelope: row.get(5)?,
+                added_unix: row.get(6)?,
+                mac: row.get(7)?,
+            })
+        })?;
+        Ok(all)
+    }
+}
+
+fn every<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, RowsError> {
+    Ok(connection.prepare(sql)?.query_map([], read)?.collect::<Result<_, _>>()?)
+}
+
+/// How long another process may hold a lock before it is a failure.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SYNCHRONOUS_FULL: i64 = 2;
+/// Format 1 has no signers and no manifests, format 2 a table per kind.
+const FORMAT_1: i64 = 1;
+const FORMAT: i64 = 3;
+const SCHEMA: &str = "
+CREATE TABLE rows (
+    kind TEXT NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, mac BLOB NOT NULL,
+    PRIMARY KEY (kind, key)
+) STRICT;
+";
+const DROP_OLD: &str = "
+DROP TABLE secret_heads; DROP TABLE secret_versions; DROP TABLE reference_pairs;
+DROP TABLE audit_lines; DROP TABLE audit_head;
+DROP TABLE IF EXISTS signers; DROP TABLE IF EXISTS manifest_keys; DROP TABLE IF EXISTS manifests;
+";

@@ -1,0 +1,284 @@
+//! Empty is not absent: every field of every request is tried empty, or zero where zero means nothing, and is refused by its
+//! name. The fields come from the protocol's own descriptors, so that a new one cannot be forgotten.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use coffer_kbs_client::{
+    AdminProfile,
+    kbs::{
+        admin::v1::{self, admin_client},
+        v1::GetSecretRequest,
+    },
+};
+use coffer_ratls::{ClientTls, PeerPin, connect_pinned};
+use coffer_verifier::manifest::{Contents, MeasuredLaunch, ReferenceManifest, SignedManifest};
+use coffer_verifier::{
+    UnixTime,
+    abi::{Measurement, WorkloadDigest},
+};
+use common::{Guest, Kbs, Key, PATH, TENANT};
+use prost::Message;
+use tonic::{Code, Status, transport::Channel};
+
+type Admin = admin_client::AdminClient<Channel>;
+
+/// Fields where false, or zero, is something an operator means.
+const MEANT: &[(&str, &str)] = &[
+    ("PutSecretRequest", "allow_simulated"),  // false: not
+    ("PutSecretRequest", "expected_version"), // 0: there must be none
+    ("Signer", "minimum_guest_svn"),          // 0: every version
+];
+
+/// Answered UNIMPLEMENTED whatever they hold.
+const NOT_THERE_YET: &[&str] = &["GetSealingKeyRequest", "GenerationRequest", "IssueCertificateRequest"];
+
+fn manifest() -> Vec<u8> {
+    let now = i64::try_from(common::unix()).unwrap();
+    let contents = Contents {
+        name: "web".into(),
+        sequence: 1,
+        created: UnixTime(now - 10),
+        expires: UnixTime(now + 600),
+        components: Vec::new(),
+        workload: WorkloadDigest::new([2; 32]),
+        measurements: vec![MeasuredLaunch {
+            vcpus: 1,
+            vcpu_type: "EPYC-Milan".into(),
+            measurement: Measurement::new([1; 48]),
+        }],
+    };
+    let envelope = SignedManifest::of(&ReferenceManifest::new(contents).unwrap());
+    let key = Key::new(0x30);
+    let signature = key.sign(&envelope.signing_input());
+    envelope.with_signature(&key.public, signature).to_json().into_bytes()
+}
+
+/// A good request of each kind, as it travels. In an order in which each finds what it needs.
+fn good() -> Vec<(&'static str, Vec<u8>)> {
+    let tenant = || TENANT.to_owned();
+    let later = i64::try_from(common::unix()).unwrap() + 600;
+    let (measurement, workload_digest) = (vec![1; 48], vec![2; 32]);
+    let key = Key::new(0x30).public;
+    let put = v1::PutSecretRequest {
+        tenant: tenant(),
+        path: PATH.into(),
+        value: b"value".to_vec(),
+        allow_simulated: true,
+        expected_version: None,
+        policy: Some("default".into()),
+    };
+    let reference = v1::Reference {
+        tenant: tenant(),
+        measurement: measurement.clone(),
+        workload_digest: workload_digest.clone(),
+        name: Some("web".into()),
+        expires_unix: Some(later),
+    };
+    let signer = v1::Signer {
+        tenant: tenant(),
+        name: "web".into(),
+        author_key_digest: vec![1; 48],
+        family_id: vec![1; 16],
+        image_id: vec![1; 16],
+        minimum_guest_svn: 1,
+        expires_unix: Some(later),
+    };
+    let manifest_key = v1::ManifestKey { tenant: tenant(), name: Some("ci".into()), public_key: key.to_spki_der() };
+    vec![
+        ("PutSecretRequest", put.encode_to_vec()),
+        ("ListSecretsRequest", v1::ListSecretsRequest { tenant: tenant() }.encode_to_vec()),
+        ("DeleteSecretRequest", v1::DeleteSecretRequest { tenant: tenant(), path: PATH.into() }.encode_to_vec()),
+        ("AddReferenceRequest", v1::AddReferenceRequest { reference: Some(reference) }.encode_to_vec()),
+        ("ListReferencesRequest", v1::ListReferencesRequest { tenant: tenant() }.encode_to_vec()),
+        (
+            "RemoveReferenceRequest",
+            v1::RemoveReferenceRequest { tenant: tenant(), measurement, workload_digest }.encode_to_vec(),
+        ),
+        ("AddSignerRequest", v1::AddSignerRequest { signer: Some(signer) }.encode_to_vec()),
+        ("ListSignersRequest", v1::ListSignersRequest { tenant: tenant() }.encode_to_vec()),
+        ("RemoveSignerRequest", v1::RemoveSignerRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
+        ("AddManifestKeyRequest", v1::AddManifestKeyRequest { key: Some(manifest_key) }.encode_to_vec()),
+        ("ListManifestKeysRequest", v1::ListManifestKeysRequest { tenant: tenant() }.encode_to_vec()),
+        ("AddManifestRequest", v1::AddManifestRequest { tenant: tenant(), envelope: manifest() }.encode_to_vec()),
+        ("ListManifestsRequest", v1::ListManifestsRequest { tenant: tenant() }.encode_to_vec()),
+        ("RevokeManifestRequest", v1::RevokeManifestRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
+        (
+            "RemoveManifestKeyRequest",
+            v1::RemoveManifestKeyRequest { tenant: tenant(), spki_sha256: key.spki_digest().as_bytes().to_vec() }
+                .encode_to_vec(),
+        ),
+        ("AuditRequest", v1::AuditRequest { from_sequence: Some(1), limit: Some(1) }.encode_to_vec()),
+    ]
+}
+
+async fn call(admin: &Admin, request: &str, bytes: &[u8]) -> Result<(), Status> {
+    let mut admin = admin.clone();
+    macro_rules! calls {
+        ($($name:ident => $method:ident),* $(,)?) => {
+            match request {
+                $(stringify!($name) => {
+                    admin.$method(v1::$name::decode(bytes).unwrap()).await.map(|_| ())
+                })*
+                other => panic!("{other} has no call here: add it, and a good one above"),
+            }
+        };
+    }
+    calls!(
+        PutSecretRequest => put_secret,
+        ListSecretsRequest => list_secrets,
+        DeleteSecretRequest => delete_secret,
+        AddReferenceRequest => add_reference,
+        ListReferencesRequest => list_references,
+        RemoveReferenceRequest => remove_reference,
+        AddSignerRequest => add_signer,
+        ListSignersRequest => list_signers,
+        RemoveSignerRequest => remove_signer,
+        AddManifestKeyRequest => add_manifest_key,
+        ListManifestKeysRequest => list_manifest_keys,
+        RemoveManifestKeyRequest => remove_manifest_key,
+        AddManifestRequest => add_manifest,
+        ListManifestsRequest => list_manifests,
+        RevokeManifestRequest => revoke_manifest,
+        AuditRequest => audit,
+    )
+}
+
+/// What a message holds: number of a field, whether it is a number, and its bytes (a number's as a varint).
+fn parse(mut bytes: &[u8]) -> Vec<(u64, bool, Vec<u8>)> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let byte = bytes[0];
+            *bytes = &bytes[1..];
+            value |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                return value;
+            }
+        }
+    }
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let tag = varint(&mut bytes);
+        match tag & 7 {
+            0 => {
+                let value = varint(&mut bytes);
+                let mut encoded = Vec::new();
+                prost::encoding::encode_varint(value, &mut encoded);
+                fields.push((tag >> 3, true, encoded));
+            }
+            2 => {
+                let length = usize::try_from(varint(&mut bytes)).unwrap();
+                fields.push((tag >> 3, false, bytes[..length].to_vec()));
+                bytes = &bytes[length..];
+            }
+            other => panic!("wire type {other}"),
+        }
+    }
+    fields
+}
+
+fn write(fields: &[(u64, bool, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (number, is_number, value) in fields {
+        prost::encoding::encode_varint(number << 3 | if *is_number { 0 } else { 2 }, &mut out);
+        if !is_number {
+            prost::encoding::encode_varint(value.len() as u64, &mut out);
+        }
+        out.extend_from_slice(value);
+    }
+    out
+}
+
+/// The message with one field empty, or zero; and without it.
+fn emptied(bytes: &[u8], number: i32) -> [Vec<u8>; 2] {
+    let number = u64::try_from(number).unwrap();
+    let (mut empty, mut absent) = (parse(bytes), parse(bytes));
+    for field in &mut empty {
+        if field.0 == number {
+            field.2 = if field.1 { vec![0] } else { Vec::new() };
+        }
+    }
+    absent.retain(|field| field.0 != number);
+    [write(&empty), write(&absent)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_or_zero_field_is_refused_by_its_name() {
+    let kbs = Kbs::start().await;
+    let profile = AdminProfile::read(&kbs.state().join("admin.toml")).unwrap();
+    let stream = tokio::net::TcpStream::connect(&profile.address).await.unwrap();
+    let pin = PeerPin::Spki(vec![profile.server_spki]);
+    let tls = ClientTls::with_alpn(&profile.identity, pin, coffer_kbs_client::ALPN_ADMIN).unwrap();
+    let admin = Admin::new(connect_pinned(stream, &tls).await.unwrap().0);
+
+    let protos = ["client/proto/kbs.proto", "client/proto/kbs_admin.proto"];
+    let set = protox::compile(protos, ["client/proto"]).unwrap();
+    let messages: BTreeMap<String, _> = set
+        .file
+        .iter()
+        .flat_map(|file| &file.message_type)
+        .map(|message| (message.name().to_owned(), message.clone()))
+        .collect();
+    let asked = |package: &str| -> Vec<String> {
+        let files = set.file.iter().filter(|file| file.package() == package);
+        let methods = files.flat_map(|file| &file.service).flat_map(|service| &service.method);
+        methods.map(|method| method.input_type().rsplit('.').next().unwrap().to_owned()).collect()
+    };
+    let good = good();
+    let mut tried = 0;
+    for (request, bytes) in &good {
+        assert!(asked("coffer.kbs.admin.v1").iter().any(|name| name == request), "{request}");
+        call(&admin, request, bytes).await.unwrap_or_else(|status| panic!("{request}: {status}"));
+    }
+    for request in asked("coffer.kbs.admin.v1") {
+        let (_, bytes) = good.iter().find(|(name, _)| *name == request).unwrap_or_else(|| panic!("{request} is new"));
+        for field in &messages[&request].field {
+            let inner = messages.get(field.type_name().rsplit('.').next().unwrap_or_default());
+            let mut cases: Vec<(String, String, [Vec<u8>; 2])> = Vec::new();
+            cases.push((request.clone(), field.name().to_owned(), emptied(bytes, field.number())));
+            if let Some(inner) = inner.filter(|_| !field.type_name().is_empty()) {
+                let all = parse(bytes);
+                for below in &inner.field {
+                    let changed = all.iter().map(|(number, is_number, value)| (*number, *is_number, value.clone()));
+                    let forms = emptied(&all[0].2, below.number()).map(|form| {
+                        let mut changed: Vec<_> = changed.clone().collect();
+                        changed[0].2 = form;
+                        write(&changed)
+                    });
+                    cases.push((inner.name().to_owned(), below.name().to_owned(), forms));
+                }
+                // An empty message has no tenant, which is said first.
+                cases.remove(0);
+            }
+            for (message, name, [empty, absent]) in cases {
+                if MEANT.contains(&(message.as_str(), name.as_str())) {
+                    continue;
+                }
+                tried += 1;
+                let status = call(&admin, &request, &empty).await.expect_err(&format!("{message}.{name}"));
+                assert_eq!(status.code(), Code::InvalidArgument, "{message}.{name}: {status}");
+                assert!(status.message().contains(&name), "{message}.{name}: {}", status.message());
+                // What may be left out may be left out; the rest is refused by name as well.
+                if let Err(status) = call(&admin, &request, &absent).await
+                    && status.code() == Code::InvalidArgument
+                {
+                    assert!(status.message().contains(&name), "{message}.{name}: {}", status.message());
+                }
+            }
+        }
+    }
+    assert!(tried >= 30, "{tried}");
+
+    // Guests ask for one thing, and learn no reason: the trail has it.
+    for request in asked("coffer.kbs.v1") {
+        assert!(request == "GetSecretRequest" || NOT_THERE_YET.contains(&request.as_str()), "{request} is new");
+    }
+    let client = kbs.connect(Guest::usual()).await.unwrap();
+    let mut broker = coffer_kbs_client::kbs::v1::broker_client::BrokerClient::new(client.connection().channel());
+    let status = broker.get_secret(GetSecretRequest { path: String::new() }).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "not-released"));
+    assert!(kbs.lines.lock().unwrap().last().unwrap().contains("path: not kbs:///repository/type/tag"));
+}

@@ -103,7 +103,8 @@ fn acpi_tables_of_the_host_are_overwritten_and_the_kernel_gets_stage0s() -> Resu
         let ours = console.lines().any(|line| line.contains(&format!("ACPI: {table} 0x")) && line.contains("COFFER"));
         ensure!(ours, "{table}: {console}");
     }
-    ensure!(!console.contains("HOSTIL"), "{console}");
+    // QEMU makes tables of its own, and leaves them in fw_cfg.
+    ensure!(!console.contains("HOSTIL") && !console.contains("BOCHS"), "{console}");
     Ok(())
 }
 

@@ -24,11 +24,12 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Starts the supervisor of a box: `exe supervise <id>` in a session of its own.
+    /// Starts the supervisor of a box: `exe supervise <id> <origin>` in a session of its own. The start counts from
+    /// `origin_unix_us`.
     ///
     /// # Errors
     /// Class `internal` if it does not start.
-    pub fn start(exe: &Path, home: &Home, id: &BoxId) -> Result<Self, Failure> {
+    pub fn start(exe: &Path, home: &Home, id: &BoxId, origin_unix_us: i64) -> Result<Self, Failure> {
         let start = || -> io::Result<Self> {
             let (reading, lifeline) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
             let words = home.box_folder(id).join(files::SUPERVISOR_LOG);
@@ -36,7 +37,7 @@ impl Attached {
             let mut supervisor = Command::new(exe)
                 .arg("--home")
                 .arg(home.root())
-                .args(["supervise", id.as_str()])
+                .args(["supervise", id.as_str(), &origin_unix_us.to_string()])
                 .current_dir("/")
                 .stdin(Stdio::from(reading))
                 .stdout(Stdio::piped())

@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use coffer_spec::Tee;
 use serde::{Deserialize, Serialize};
 
+use crate::monitor::Isolation;
+
 /// How a box was asked for, as far as the workload spec does not say it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoxOptions {
     /// Secure processor demanded; the spec says the same.
     pub tee: Tee,
+    /// What runs it.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Virtual processors; part of the measurement.
     pub vcpus: u32,
     /// Guest memory in bytes.
@@ -67,11 +72,25 @@ impl Timings {
         Self { origin_unix_us: unix_us(), steps: Vec::new() }
     }
 
-    /// Notes that a phase was reached.
-    pub fn reached(&mut self, phase: &str, guest_us: Option<u64>) {
+    /// Those of a start that was asked for at this moment: what was noted of it already, or nothing yet.
+    #[must_use]
+    pub fn of_start(&self, origin_unix_us: i64) -> Self {
+        let noted = if self.origin_unix_us == origin_unix_us { self.steps.clone() } else { Vec::new() };
+        Self { origin_unix_us, steps: noted }
+    }
+
+    /// Notes that a phase was reached. Nothing once there are [`Timings::MOST`]: a guest may say what it likes.
+    pub fn reached(&mut self, phase: &str, guest_us: Option<u64>) -> Option<&Step> {
+        if self.steps.len() >= Self::MOST {
+            return None;
+        }
         let at_us = u64::try_from(unix_us() - self.origin_unix_us).unwrap_or(0);
         self.steps.push(Step { phase: phase.into(), at_us, guest_us });
+        self.steps.last()
     }
+
+    /// More steps than any start has.
+    pub const MOST: usize = 64;
 
     /// Phases with what each took, in microseconds: the differences between neighbours.
     pub fn durations(&self) -> Vec<(&str, u64, u64)> {
@@ -104,7 +123,7 @@ pub mod files {
     pub const LOG: &str = "log.jsonl";
     /// What the guest's serial line said.
     pub const CONSOLE: &str = "console.log";
-    /// What the supervisor, QEMU and the vsock device said.
+    /// What the supervisor and the monitor said.
     pub const SUPERVISOR_LOG: &str = "supervisor.log";
     /// Spec disk of the running guest.
     pub const SPEC_DISK: &str = "spec.img";
@@ -128,8 +147,6 @@ pub mod files {
     pub const INITRD: &str = "initrd";
     /// Hybrid vsock: host to guest, and prefix of guest to host.
     pub const VSOCK: &str = "vsock.sock";
-    /// vhost-user line between QEMU and the vsock device.
-    pub const VHOST: &str = "vhost.sock";
     /// Commands to the supervisor.
     pub const CONTROL: &str = "control.sock";
 
@@ -143,7 +160,21 @@ pub mod files {
 pub const BOOT_FILES: [&str; 6] =
     [files::SECRETS, files::STAGE0, files::HASHES, files::COMMAND_LINE, files::KERNEL, files::INITRD];
 
-/// Removes what only a running box has.
+/// The last line of a log that says something, cut to what fits a message. Foreign text.
+pub fn last_line(path: &Path) -> Option<String> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = std::fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LAST_BYTES))).ok()?;
+    let mut end = Vec::new();
+    file.take(LAST_BYTES).read_to_end(&mut end).ok()?;
+    let text = String::from_utf8_lossy(&end);
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_string)
+}
+
+const LAST_BYTES: u64 = 512;
+
+/// Removes what only a running box has, and what an interrupted write left.
 pub fn clean_run_files(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -151,7 +182,8 @@ pub fn clean_run_files(folder: &Path) {
         let name = name.to_string_lossy();
         let of_a_run = BOOT_FILES.contains(&&*name)
             || [files::SPEC_DISK, files::SCRATCH].contains(&&*name)
-            || name.contains(".sock");
+            || name.contains(".sock")
+            || name.starts_with('.');
         if of_a_run {
             let _ = std::fs::remove_file(entry.path());
         }
@@ -165,6 +197,7 @@ pub(crate) mod tests {
     pub(crate) fn options() -> BoxOptions {
         BoxOptions {
             tee: Tee::None,
+            isolation: Isolation::Qemu,
             vcpus: 1,
             memory_bytes: 256 << 20,
             remove: false,
@@ -187,9 +220,36 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_start_keeps_what_was_noted_of_it_and_a_guest_cannot_fill_the_record() {
+        let mut timings = Timings { origin_unix_us: 7, steps: Vec::new() };
+        timings.reached("image-ready", None);
+        assert_eq!(timings.of_start(7), timings);
+        assert_eq!(timings.of_start(8), Timings { origin_unix_us: 8, steps: Vec::new() });
+        for _ in 0..1000 {
+            timings.reached("booted", Some(1));
+        }
+        assert_eq!(timings.steps.len(), Timings::MOST);
+        assert!(timings.reached("booted", None).is_none());
+    }
+
+    #[test]
+    fn the_last_line_is_short_and_says_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        assert_eq!(last_line(&path), None);
+        for (text, last) in [("", None), ("one\ntwo\r\n\n", Some("two")), ("\n \n", None)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(last_line(&path).as_deref(), last);
+        }
+        std::fs::write(&path, "x".repeat(10_000)).unwrap();
+        assert_eq!(last_line(&path).unwrap().len(), 512);
+    }
+
+    #[test]
     fn cleaning_keeps_the_spec_the_logs_and_the_volumes() {
         let dir = tempfile::tempdir().unwrap();
-        let of_a_run = [files::SECRETS, files::SCRATCH, "vsock.sock", "vsock.sock_4080", files::CONTROL];
+        let of_a_run =
+            [files::SECRETS, files::SCRATCH, "vsock.sock", "vsock.sock_4080", files::CONTROL, ".kernel.x1Y2z3"];
         for name in [files::SPEC, files::LOG, &files::volume(0)].into_iter().chain(of_a_run) {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }

@@ -1,10 +1,10 @@
 //! Everything a guest boots from, made anew for each start: measured files, spec disk and, in simulation, the secrets page.
 //!
-//! What is measured is exactly what is written here and loaded by the VMM, whatever happens to the platform folder later.
+//! What is measured is exactly what is written here and loaded by the monitor, whatever happens to the platform folder later.
 
-use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use coffer_machine::disks;
 use coffer_machine::spec_disk::SpecDisk;
 use coffer_platform::files::Platform;
 use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
@@ -16,11 +16,13 @@ use coffer_verifier::measure::CpuSignature;
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::id_block::SignedLaunch;
-use crate::simulator;
-use crate::supervisor::Answerer;
+use crate::monitor::{Access, Disk, Launch, Measured};
+use crate::simulator::{self, Answerer};
 
 /// A guest ready to boot.
-pub struct Launch {
+pub struct Prepared {
+    /// For the monitor.
+    pub launch: Launch,
     /// The simulated processor's side of this guest.
     pub processor: Option<Answerer>,
 }
@@ -41,26 +43,51 @@ pub fn load_platform(folder: &Path) -> Result<Platform, Failure> {
 ///
 /// # Errors
 /// Class `config` if a file cannot be read or written, `platform` if the processor demanded is not here.
-pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, simulator: &Path) -> Result<Launch, Failure> {
+pub fn prepare(
+    folder: &Path,
+    options: &BoxOptions,
+    document: &Document,
+    simulator: &Path,
+) -> Result<Prepared, Failure> {
     let platform = load_platform(&options.platform).map_err(|failure| failure.hint(OTHER_PLATFORM))?;
     let command_line = coffer_platform::command_line(&document.digest(), options.tee);
     let plan = plan(&platform, &command_line, options.vcpus)?;
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
-    write(&folder.join(files::STAGE0), &platform.stage0)?;
-    write(&folder.join(files::HASHES), plan.hash_page())?;
-    write(&folder.join(files::KERNEL), &platform.kernel)?;
-    write(&folder.join(files::INITRD), &platform.initrd)?;
-    write(&folder.join(files::COMMAND_LINE), format!("{command_line}\0").as_bytes())?;
-    write(&folder.join(files::SPEC_DISK), &spec_disk(document, unix_seconds)?)?;
-    if options.scratch_bytes > 0 {
-        make_scratch(&folder.join(files::SCRATCH), options.scratch_bytes)?;
-    }
-    let processor = match options.tee {
-        Tee::None => None,
-        Tee::Snp => return Err(no_hardware()),
-        Tee::Simulated => Some(simulate(folder, &plan, options, document, simulator)?),
+    let put = |name: &str, bytes: &[u8]| write(folder, name, bytes);
+    let measured = Measured {
+        stage0: put(files::STAGE0, &platform.stage0)?,
+        hashes: put(files::HASHES, plan.hash_page())?,
+        kernel: put(files::KERNEL, &platform.kernel)?,
+        initrd: put(files::INITRD, &platform.initrd)?,
+        command_line: put(files::COMMAND_LINE, format!("{command_line}\0").as_bytes())?,
     };
-    Ok(Launch { processor })
+    let spec = put(files::SPEC_DISK, &spec_disk(document, unix_seconds)?)?;
+    let disk = |serial: &str, file, access| Disk { serial: serial.into(), file, access };
+    let mut all =
+        vec![disk(disks::ROOT, options.root.clone(), Access::ReadOnly), disk(disks::SPEC, spec, Access::ReadOnly)];
+    for index in 0..options.volumes {
+        all.push(disk(&disks::volume(index).to_string(), files::volume(index).into(), Access::ReadOnly));
+    }
+    if options.scratch_bytes > 0 {
+        all.push(disk(disks::SCRATCH, make_scratch(folder, options.scratch_bytes)?, Access::Ephemeral));
+    }
+    let (secrets, processor) = match options.tee {
+        Tee::None => (None, None),
+        Tee::Snp => return Err(no_hardware()),
+        Tee::Simulated => {
+            let (page, answerer) = simulate(folder, &plan, options, document, simulator)?;
+            (Some(page), Some(answerer))
+        }
+    };
+    let launch = Launch {
+        folder: folder.into(),
+        measured,
+        secrets,
+        disks: all,
+        vcpus: options.vcpus,
+        memory_bytes: options.memory_bytes,
+    };
+    Ok(Prepared { launch, processor })
 }
 
 /// The disk that hands over the spec, and what we take for the time.
@@ -91,25 +118,26 @@ fn simulate(
     options: &BoxOptions,
     document: &Document,
     simulator: &Path,
-) -> Result<Answerer, Failure> {
+) -> Result<(PathBuf, Answerer), Failure> {
     let installation = simulator::open(simulator, ProductLine::Milan)?;
     let id = SignedLaunch::of_box(folder, options)?;
     let mut guest = simulator::launch(&installation, plan, document.digest().host_data(), id.as_ref())?;
-    write(&folder.join(files::SECRETS), &guest.secrets_page()[..])?;
-    Ok(Box::new(move |kind, page| guest.guest_request(kind, page)))
+    let page = write(folder, files::SECRETS, &guest.secrets_page()[..])?;
+    Ok((page, Box::new(move |kind, page| guest.guest_request(kind, page))))
 }
 
 /// An empty disk that takes room only where the guest writes.
-fn make_scratch(path: &Path, bytes: u64) -> Result<(), Failure> {
-    write(path, &[])?;
-    let grown = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(bytes));
-    grown.map_err(|error| Failure::caused(Class::Config, &error).while_doing("cannot make the scratch disk"))
+fn make_scratch(folder: &Path, bytes: u64) -> Result<PathBuf, Failure> {
+    let path = folder.join(files::SCRATCH);
+    let made = Writer::private().unsynced().write_with(&path, |file| file.set_len(bytes));
+    made.class_while(Class::Config, "cannot make the scratch disk")?;
+    Ok(files::SCRATCH.into())
 }
 
 /// Real SNP was asked for where there is none. Nothing ever falls back to the simulator.
 pub fn no_hardware() -> Failure {
     let why = if Path::new("/dev/sev").exists() {
-        "--tee needs QEMU 9.1 or later with SEV-SNP, which this build does not drive yet"
+        "--tee needs a monitor that launches SEV-SNP guests, which this build has not yet"
     } else {
         "--tee needs AMD SEV-SNP, and this machine has no /dev/sev"
     };
@@ -117,8 +145,11 @@ pub fn no_hardware() -> Failure {
         .hint("run it on an SNP host, or use --tee-simulate for development: a simulated guest proves nothing to whoever does not list your simulator's anchor")
 }
 
-/// What a start writes is made anew by the next one: whole under its name, and not worth a wait for the disk.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let written = Writer::private().unsynced().write(path, bytes);
-    written.class_while(Class::Config, format!("cannot write {}", path.display()))
+/// Writes a file of this start and gives its name in the folder. It is whole under its name, and made anew by the next
+/// start: nothing waits for the disk.
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
+    let path = folder.join(name);
+    let written = Writer::private().unsynced().write(&path, bytes);
+    written.class_while(Class::Config, format!("cannot write {}", path.display()))?;
+    Ok(name.into())
 }

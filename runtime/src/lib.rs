@@ -5,6 +5,7 @@
 //! Trusts: the operator's files under [`Home`]. Believes nothing a guest says beyond its own fate.
 //! Never: lets a VMM outlive its supervisor, falls back from hardware to simulation.
 
+mod bounded;
 pub mod boxes;
 pub mod home;
 pub mod id;
@@ -20,16 +21,16 @@ pub mod tools;
 pub mod id_block;
 pub mod kds;
 pub mod launch;
-pub mod qemu;
+pub mod monitor;
 pub mod signing_key;
 pub mod supervisor;
 
 pub mod agent;
 pub mod attach;
-pub mod hybrid;
 pub mod owner_access;
 pub mod sim_check;
 pub mod simulator;
+mod socket;
 mod sys;
 
 pub use coffer_rim::{Class, Failure};

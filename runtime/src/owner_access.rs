@@ -20,7 +20,7 @@ use coffer_verifier::{
     TrustAnchors, UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
-use crate::hybrid::{self, HybridError};
+use crate::monitor::vsock::{self, VsockError};
 
 impl From<OwnerKeyError> for Failure {
     fn from(error: OwnerKeyError) -> Self {
@@ -165,7 +165,7 @@ impl Appraiser for GuestAppraiser {
 pub enum OwnerError {
     /// The guest's port was not reached.
     #[error(transparent)]
-    Line(#[from] HybridError),
+    Line(#[from] VsockError),
     /// TLS, the attestation call, or the guest's evidence.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -183,7 +183,7 @@ pub async fn connect(
     identity: &Identity,
     appraiser: Arc<GuestAppraiser>,
 ) -> Result<OwnerConnection, OwnerError> {
-    let stream = hybrid::connect(folder, ports::RA_TLS).await?;
+    let stream = vsock::connect(folder, ports::RA_TLS).await?;
     Ok(connect_and_verify(stream, identity, Purpose::Control, appraiser).await?)
 }
 

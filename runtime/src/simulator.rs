@@ -10,11 +10,15 @@ use coffer_platform::plan::LaunchPlan;
 use coffer_rim::file::write_private;
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_simulator::{Installation, LaunchFailure, LaunchOptions, SecureProcessor, SimulatedGuest};
+use coffer_verifier::abi::message::{LineAnswer, MessagePage};
 use coffer_verifier::abi::{HostData, ProductLine};
 use coffer_verifier::{TrustAnchors, UnixTime};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::id_block::{self, GUEST_POLICY, SignedLaunch};
+
+/// Answers one message page; the simulator's side of one guest.
+pub type Answerer = Box<dyn FnMut(u8, &MessagePage) -> LineAnswer + Send>;
 
 const FILE: &str = "installation.json";
 

@@ -23,6 +23,15 @@ pub enum StateError {
     /// SQLite says no.
     #[error("box database")]
     Database(#[from] rusqlite::Error),
+    /// Two first uses cannot take turns.
+    #[error("box database cannot be locked")]
+    Lock(#[source] std::io::Error),
+    /// A later version of ours made it.
+    #[error("box database has version {found}, this program reads up to {VERSION}")]
+    Newer {
+        /// Its version.
+        found: i64,
+    },
     /// A record is not what we write.
     #[error("box database holds an unreadable {field} for {id}")]
     Record {
@@ -62,7 +71,11 @@ impl From<StateError> for Failure {
             _ => Class::Config,
         };
         let failure = Self::caused(class, &error);
-        if error.is_disk_full() { failure.hint(DISK_FULL) } else { failure }
+        match &error {
+            _ if error.is_disk_full() => failure.hint(DISK_FULL),
+            StateError::Newer { .. } => failure.hint("use the version of coffer that made it, or another --home"),
+            _ => failure,
+        }
     }
 }
 
@@ -125,7 +138,7 @@ pub struct BoxRecord {
     pub state: BoxState,
     /// Supervisor's process id, while running.
     pub supervisor_pid: Option<u32>,
-    /// QEMU's process id, while running.
+    /// The guest's process id, while running.
     pub vmm_pid: Option<u32>,
     /// Unix milliseconds.
     pub created: i64,
@@ -149,7 +162,11 @@ pub struct State {
     db: Connection,
 }
 
+/// The only version so far.
+const VERSION: i64 = 1;
+
 const SCHEMA: &str = "
+begin immediate;
 create table if not exists boxes (
     id text primary key, name text not null unique, image text not null, state text not null,
     supervisor_pid integer, vmm_pid integer,
@@ -157,6 +174,7 @@ create table if not exists boxes (
     exit_code integer, error text, options text not null, timings text not null
 ) strict;
 pragma user_version = 1;
+commit;
 ";
 
 const COLUMNS: &str =
@@ -174,12 +192,17 @@ impl State {
     fn open_file(path: &Path) -> Result<Self, StateError> {
         let db = Connection::open(path)?;
         db.busy_timeout(Duration::from_secs(10))?;
-        db.pragma_update(None, "journal_mode", "wal")?;
-        db.pragma_update(None, "synchronous", "normal")?;
-        let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version < 1 {
-            db.execute_batch(SCHEMA)?;
+        if !is_ready(&db)? {
+            // SQLite does not wait for others when it switches to write-ahead logging: two first uses would fail.
+            let folder = path.parent().unwrap_or(Path::new("."));
+            let lock = std::fs::File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+            let _lock = lock.map_err(StateError::Lock)?;
+            if !is_ready(&db)? {
+                db.pragma_update(None, "journal_mode", "wal")?;
+                db.execute_batch(SCHEMA)?;
+            }
         }
+        db.pragma_update(None, "synchronous", "normal")?;
         Ok(Self { db })
     }
 
@@ -256,26 +279,25 @@ impl State {
         found.map(record).transpose()?.ok_or_else(|| StateError::Unknown(id.to_string()))
     }
 
-    /// A supervisor took the box over.
+    /// A supervisor runs the box's guest, whose process is `vmm_pid`. Said by the holder of the box's lock, once all else
+    /// stands.
     ///
     /// # Errors
-    /// [`StateError`].
-    pub fn supervised(&self, id: &BoxId, supervisor_pid: u32, now: i64) -> Result<(), StateError> {
-        self.db.execute(
-            "update boxes set state = 'running', supervisor_pid = ?2, vmm_pid = null, started = ?3, finished = null,
-             exit_code = null, error = null where id = ?1",
-            params![id.as_str(), supervisor_pid, now],
+    /// [`StateError`]; [`StateError::Unknown`] if the box was removed meanwhile.
+    pub fn started(
+        &self,
+        id: &BoxId,
+        supervisor_pid: u32,
+        vmm_pid: Option<u32>,
+        timings: &Timings,
+        now: i64,
+    ) -> Result<(), StateError> {
+        let changed = self.db.execute(
+            "update boxes set state = 'running', supervisor_pid = ?2, vmm_pid = ?3, timings = ?4, started = ?5,
+             finished = null, exit_code = null, error = null where id = ?1",
+            params![id.as_str(), supervisor_pid, vmm_pid, json(timings), now],
         )?;
-        Ok(())
-    }
-
-    /// Its VMM runs.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub fn vmm_started(&self, id: &BoxId, vmm_pid: u32) -> Result<(), StateError> {
-        self.db.execute("update boxes set vmm_pid = ?2 where id = ?1", params![id.as_str(), vmm_pid])?;
-        Ok(())
+        if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
     }
 
     /// What the last start took so far.
@@ -338,6 +360,16 @@ impl State {
     }
 }
 
+/// The database was made and is of our version.
+fn is_ready(db: &Connection) -> Result<bool, StateError> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > VERSION {
+        return Err(StateError::Newer { found: version });
+    }
+    let mode: String = db.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    Ok(version == VERSION && mode == "wal")
+}
+
 struct Raw {
     id: String,
     state: String,
@@ -396,4 +428,4 @@ fn json(value: &impl Serialize) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,6 @@
-//! The programs a box needs, where they are, and whether this machine's KVM can run a guest.
+//! Where programs and platform files are looked for. Which programs a monitor needs, it knows itself.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,8 @@ use coffer_rim::{Class, Failure};
 /// Where to look. Filled from the environment in `main`, so that nothing below reads it.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
-    /// `COFFER_QEMU`.
-    pub qemu: Option<PathBuf>,
-    /// `COFFER_VHOST_VSOCK`.
-    pub vhost_vsock: Option<PathBuf>,
+    /// Programs named by environment variables ([`crate::monitor::VARIABLES`]).
+    pub named: BTreeMap<&'static str, PathBuf>,
     /// `COFFER_PLATFORM`.
     pub platform: Option<PathBuf>,
     /// `PATH`.
@@ -22,53 +21,40 @@ pub struct Search {
     pub user_home: Option<PathBuf>,
 }
 
-/// Programs found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tools {
-    /// `qemu-system-x86_64`.
-    pub qemu: PathBuf,
-    /// `vhost-device-vsock`.
-    pub vhost_vsock: PathBuf,
+/// A program somebody else wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// File name.
+    pub name: &'static str,
+    /// Environment variable that names another.
+    pub variable: &'static str,
+    /// It may lie beside our own executable, or where `make setup` puts what distributions lack.
+    pub ours_to_build: bool,
+    /// How to get it.
+    pub remedy: &'static str,
 }
 
-const QEMU: &str = "qemu-system-x86_64";
-const VHOST_VSOCK: &str = "vhost-device-vsock";
-
 impl Search {
-    /// Finds both programs.
+    /// Finds a program: the one its variable names, or the first in `PATH`.
     ///
     /// # Errors
-    /// Class `platform`, naming the first that is missing and how to get it.
-    pub fn tools(&self) -> Result<Tools, Failure> {
-        Ok(Tools { qemu: self.find_qemu()?, vhost_vsock: self.find_vhost_vsock()? })
-    }
-
-    /// Finds QEMU.
-    ///
-    /// # Errors
-    /// Class `platform`.
-    pub fn find_qemu(&self) -> Result<PathBuf, Failure> {
-        let found = self.explicit(self.qemu.as_ref(), "COFFER_QEMU")?;
-        found.or_else(|| self.in_path(QEMU)).ok_or_else(|| {
-            Failure::new(Class::Platform, format!("{QEMU} was not found"))
-                .hint("install it (Debian: apt-get install qemu-system-x86), or name it in COFFER_QEMU")
-        })
-    }
-
-    /// Finds the vsock device.
-    ///
-    /// # Errors
-    /// Class `platform`.
-    pub fn find_vhost_vsock(&self) -> Result<PathBuf, Failure> {
-        if let Some(found) = self.explicit(self.vhost_vsock.as_ref(), "COFFER_VHOST_VSOCK")? {
-            return Ok(found);
+    /// Class `platform`, with how to get it.
+    pub fn program(&self, program: &Program) -> Result<PathBuf, Failure> {
+        let Program { name, variable, .. } = program;
+        if let Some(path) = self.named.get(variable) {
+            return if path.is_file() {
+                Ok(path.clone())
+            } else {
+                let message = format!("{variable} names {}, which is no file", path.display());
+                Err(Failure::new(Class::Platform, message).hint(format!("unset {variable} or name the program")))
+            };
         }
-        let beside = self.exe_folder.as_ref().map(|folder| folder.join(VHOST_VSOCK));
-        let cached = self.user_home.as_ref().map(|home| home.join(".cache/coffer/tools/bin").join(VHOST_VSOCK));
-        let found = [beside, cached].into_iter().flatten().find(|path| path.is_file());
-        found.or_else(|| self.in_path(VHOST_VSOCK)).ok_or_else(|| {
-            Failure::new(Class::Platform, format!("{VHOST_VSOCK} was not found"))
-                .hint("run `make setup`, or name it in COFFER_VHOST_VSOCK")
+        let beside = self.exe_folder.as_ref().map(|folder| folder.join(name));
+        let cached = self.user_home.as_ref().map(|home| home.join(".cache/coffer/tools/bin").join(name));
+        let ours = [beside, cached].into_iter().flatten().filter(|_| program.ours_to_build);
+        ours.chain(self.in_path(name)).find(|path| path.is_file()).ok_or_else(|| {
+            Failure::new(Class::Platform, format!("{name} was not found"))
+                .hint(format!("{}, or name it in {variable}", program.remedy))
         })
     }
 
@@ -92,21 +78,9 @@ impl Search {
         }
     }
 
-    #[allow(clippy::unused_self, reason = "belongs to the search")]
-    fn explicit(&self, path: Option<&PathBuf>, variable: &str) -> Result<Option<PathBuf>, Failure> {
-        match path {
-            Some(path) if !path.is_file() => {
-                let message = format!("{variable} names {}, which is no file", path.display());
-                Err(Failure::new(Class::Platform, message).hint(format!("unset {variable} or name the program")))
-            }
-            Some(path) => Ok(Some(path.clone())),
-            None => Ok(None),
-        }
-    }
-
-    fn in_path(&self, name: &str) -> Option<PathBuf> {
-        let path = self.path.as_ref()?;
-        std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    fn in_path(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        let path = self.path.clone().unwrap_or_default();
+        std::env::split_paths(&path).map(|folder| folder.join(name)).collect::<Vec<_>>().into_iter()
     }
 }
 
@@ -118,58 +92,12 @@ fn is_docker_platform(text: &str) -> bool {
     matches!(os, "linux" | "windows" | "darwin" | "freebsd") && known.contains(&architecture)
 }
 
-/// What runs the guest's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accelerator {
-    /// The processor, through `/dev/kvm`.
-    Kvm,
-    /// QEMU's translator.
-    Tcg,
-}
-
-/// The accelerator to use, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acceleration {
-    /// Which.
-    pub accelerator: Accelerator,
-    /// One sentence for `coffer doctor`.
-    pub why: String,
-}
-
-/// Decides between KVM and software emulation; in doubt software, which always works.
-///
-/// A `/dev/kvm` alone says little: software-virtualised KVM runs no Linux. The processor must show VMX or SVM, which
-/// such machines hide.
-pub fn acceleration() -> Acceleration {
-    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop);
-    judge(&flags, device.map_err(|error| error.kind()))
-}
-
-fn judge(cpuinfo: &str, device: Result<(), std::io::ErrorKind>) -> Acceleration {
-    let tcg = |why: &str| Acceleration { accelerator: Accelerator::Tcg, why: why.into() };
-    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
-    let virtualises = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    match device {
-        Err(std::io::ErrorKind::NotFound) => tcg("there is no /dev/kvm: guests run in software emulation"),
-        Err(std::io::ErrorKind::PermissionDenied) => {
-            tcg("/dev/kvm may not be opened by this user: guests run in software emulation; join the kvm group")
-        }
-        Err(_) => tcg("/dev/kvm does not open: guests run in software emulation"),
-        Ok(()) if virtualises => Acceleration {
-            accelerator: Accelerator::Kvm,
-            why: "/dev/kvm is usable: guests run on the processor".into(),
-        },
-        Ok(()) => tcg(
-            "/dev/kvm is there, but the processor shows neither vmx nor svm: software-virtualised KVM runs no Linux guest, so guests run in software emulation",
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::ErrorKind;
+
+    const TOOL: Program =
+        Program { name: "tool", variable: "COFFER_TOOL", ours_to_build: true, remedy: "run `make setup`" };
 
     #[test]
     fn dockers_platform_is_told_from_a_folder() {
@@ -185,37 +113,27 @@ mod tests {
     }
 
     #[test]
-    fn kvm_is_used_only_where_the_processor_virtualises() {
-        assert_eq!(judge("flags\t: fpu svm sse", Ok(())).accelerator, Accelerator::Kvm);
-        assert_eq!(judge("flags\t\t: vmx", Ok(())).accelerator, Accelerator::Kvm);
-        assert_eq!(judge("flags\t: fpu sse hypervisor", Ok(())).accelerator, Accelerator::Tcg);
-        for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::Other] {
-            assert_eq!(judge("flags\t: svm", Err(kind)).accelerator, Accelerator::Tcg);
-        }
-    }
-
-    #[test]
     fn what_is_missing_is_named_with_a_way_to_get_it() {
         let nothing = Search::default();
-        let error = nothing.tools().unwrap_err();
-        assert_eq!((error.class, error.message.as_str()), (Class::Platform, "qemu-system-x86_64 was not found"));
-        assert!(error.hint.unwrap().contains("apt-get install"));
-        assert!(nothing.find_vhost_vsock().unwrap_err().hint.unwrap().contains("make setup"));
+        let error = nothing.program(&TOOL).unwrap_err();
+        assert_eq!((error.class, error.message.as_str()), (Class::Platform, "tool was not found"));
+        assert_eq!(error.hint.unwrap(), "run `make setup`, or name it in COFFER_TOOL");
         let error = nothing.platform_folder(Some(Path::new("/nowhere"))).unwrap_err();
         assert_eq!(error.message, "no platform files in /nowhere");
     }
 
     #[test]
-    fn programs_beside_ours_come_before_the_path() {
+    fn programs_beside_ours_come_before_the_path_and_a_name_before_both() {
         let dir = tempfile::tempdir().unwrap();
         let (exe, path) = (dir.path().join("exe"), dir.path().join("path"));
         for folder in [&exe, &path] {
             std::fs::create_dir(folder).unwrap();
-            std::fs::write(folder.join(VHOST_VSOCK), b"").unwrap();
+            std::fs::write(folder.join("tool"), b"").unwrap();
         }
         let search = Search { exe_folder: Some(exe.clone()), path: Some(path.clone().into()), ..Search::default() };
-        assert_eq!(search.find_vhost_vsock().unwrap(), exe.join(VHOST_VSOCK));
-        let wrong = Search { vhost_vsock: Some("/nowhere".into()), ..search };
-        assert!(wrong.find_vhost_vsock().unwrap_err().message.contains("COFFER_VHOST_VSOCK"));
+        assert_eq!(search.program(&TOOL).unwrap(), exe.join("tool"));
+        assert_eq!(search.program(&Program { ours_to_build: false, ..TOOL }).unwrap(), path.join("tool"));
+        let wrong = Search { named: BTreeMap::from([("COFFER_TOOL", "/nowhere".into())]), ..search };
+        assert!(wrong.program(&TOOL).unwrap_err().message.contains("COFFER_TOOL"));
     }
 }

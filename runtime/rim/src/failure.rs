@@ -135,15 +135,6 @@ impl Failure {
         }
         serde_json::json!({ "error": error })
     }
-
-    /// Prints it: to standard error for people, as one JSON object on standard output for `--json`.
-    pub fn print(&self, program: &str, json: bool) {
-        if json {
-            crate::out::write(format_args!("{}\n", self.json()));
-        } else {
-            crate::out::write_error(format_args!("{}", self.text(program)));
-        }
-    }
 }
 
 impl From<std::io::Error> for Failure {

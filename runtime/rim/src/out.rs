@@ -69,6 +69,17 @@ fn note(result: &io::Result<()>) {
     }
 }
 
+impl Failure {
+    /// Prints it: to standard error for people, as one JSON object on standard output for `--json`.
+    pub fn print(&self, program: &str, json: bool) {
+        if json {
+            write(format_args!("{}\n", self.json()));
+        } else {
+            write_error(format_args!("{}", self.text(program)));
+        }
+    }
+}
+
 /// Nobody reads standard output any more, or it cannot be written.
 pub fn is_closed() -> bool {
     STATE.load(Ordering::Relaxed) != OPEN

@@ -29,6 +29,21 @@ fn made(home: &Home, name: &str) -> BoxRecord {
     }
 }
 
+fn started(state: &State, record: &BoxRecord, now: i64) {
+    state.started(&record.id, 1, Some(2), &Timings::default(), now).unwrap();
+}
+
+/// From here on nothing more is recorded of this home's boxes, as on a full disk.
+pub(crate) fn fill_disk(home: &Home) {
+    let full = "create trigger full before update on boxes begin select raise(fail, 'database or disk is full'); end";
+    State::open(home).unwrap().db.execute_batch(full).unwrap();
+}
+
+/// Undoes [`fill_disk`].
+pub(crate) fn free_disk(home: &Home) {
+    State::open(home).unwrap().db.execute_batch("drop trigger full").unwrap();
+}
+
 #[test]
 fn finds_a_box_by_name_id_and_unique_prefix() {
     let (_dir, home) = home();
@@ -63,7 +78,7 @@ fn a_box_without_a_lock_holder_has_exited_with_137() {
     let (alive, died) = (made(&home, "alive"), made(&home, "died"));
     for record in [&alive, &died] {
         state.add(record).unwrap();
-        state.supervised(&record.id, 1, 5).unwrap();
+        started(&state, record, 5);
     }
     let _lock = BoxLock::take(&home.box_folder(&alive.id)).unwrap();
     state.reconcile(&home, 9).unwrap();
@@ -80,7 +95,7 @@ fn a_dead_box_made_with_rm_leaves_nothing() {
     let mut record = made(&home, "gone");
     record.options.remove = true;
     state.add(&record).unwrap();
-    state.supervised(&record.id, 1, 5).unwrap();
+    started(&state, &record, 5);
     state.reconcile(&home, 9).unwrap();
     assert!(state.all().unwrap().is_empty());
     assert!(!home.box_folder(&record.id).exists());
@@ -92,7 +107,7 @@ fn an_orderly_end_is_not_overwritten() {
     let state = State::open(&home).unwrap();
     let record = made(&home, "done");
     state.add(&record).unwrap();
-    state.supervised(&record.id, 1, 5).unwrap();
+    started(&state, &record, 5);
     state.ended(&record.id, 3, None, 7).unwrap();
     state.reconcile(&home, 9).unwrap();
     let found = state.find("done").unwrap();
@@ -112,4 +127,42 @@ fn a_full_disk_gets_its_hint_whatever_sqlite_calls_it() {
         assert_eq!(failure.hint.is_some(), full, "{code}: {failure}");
         assert_eq!(failure.class, Class::Config);
     }
+}
+
+#[test]
+fn threads_that_open_a_fresh_home_at_once_all_succeed() {
+    for _ in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let (root, barrier) = (dir.path().join("home"), &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let home = Home::open(&root).unwrap();
+                    let state = State::open(&home).unwrap();
+                    state.add(&made(&home, &format!("box{n}"))).unwrap();
+                });
+            }
+        });
+        let home = Home::open(&dir.path().join("home")).unwrap();
+        assert_eq!(State::open(&home).unwrap().all().unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn a_database_of_a_later_version_is_refused_by_name_and_left_alone() {
+    let (_dir, home) = home();
+    State::open(&home).unwrap().db.pragma_update(None, "user_version", VERSION + 1).unwrap();
+    let failure = Failure::from(State::open(&home).unwrap_err());
+    assert!(failure.message.contains("version 2"), "{failure}");
+    assert!(failure.hint.unwrap().contains("--home"));
+}
+
+#[test]
+fn a_box_recorded_before_isolation_was_is_one_of_qemu() {
+    let mut options = serde_json::to_value(options()).unwrap();
+    options.as_object_mut().unwrap().remove("isolation").unwrap();
+    let options: BoxOptions = serde_json::from_value(options).unwrap();
+    assert_eq!(options.isolation, crate::monitor::Isolation::Qemu);
 }

@@ -6,8 +6,8 @@ use coffer_rim::{Class, Failure};
 use coffer_spec::{Tee, WorkloadSpec};
 
 use super::message::{Ended, Message};
-use super::processes::VmmEnd;
 use crate::agent::printable;
+use crate::monitor::{End, How};
 
 /// What is known of the end so far.
 #[derive(Clone, Debug, Default)]
@@ -18,17 +18,29 @@ pub struct Fate {
     pub exited: Option<i32>,
     /// The start failed.
     pub failed: Option<Failure>,
+    /// It failed because nothing more came from the guest.
+    pub too_late: bool,
     /// Somebody asked for the end.
     pub stop_asked: bool,
-    /// We killed the VMM.
+    /// We killed the guest.
     pub killed_by_us: bool,
 }
 
+/// What is left of a run for people to look at.
+#[derive(Clone, Copy, Debug)]
+pub enum Traces<'a> {
+    /// The box's logs.
+    Logs,
+    /// Nothing (`--rm`), so that the last line of the console has to be said now.
+    Nothing(Option<&'a str>),
+}
+
 impl Fate {
-    /// The verdict, once the VMM is gone.
-    pub fn conclude(&self, end: &VmmEnd) -> Message {
+    /// The verdict, once the guest is gone.
+    pub fn conclude(&self, end: &End, monitor: &str, traces: Traces<'_>) -> Message {
         if let Some(failure) = &self.failed {
-            return Message::Failed(failure.clone());
+            let failure = failure.clone();
+            return Message::Failed(if self.too_late { silent(failure, traces) } else { failure });
         }
         if let Some(code) = self.exited {
             return Message::Exited(Ended { code, error: None });
@@ -36,26 +48,39 @@ impl Fate {
         if self.killed_by_us || self.stop_asked {
             return Message::Exited(Ended { code: 137, error: None });
         }
-        if let VmmEnd::Code(status) = end
+        if let How::Refused(refusal) = end.how
             && !self.ran
-            && let Some(refusal) = Refusal::of_qemu_status(*status)
         {
             return Message::Failed(of_refusal(refusal));
         }
-        let what = match end {
-            VmmEnd::Signal(signal) => format!("QEMU was killed (signal {signal})"),
-            VmmEnd::Code(0) => "the guest ended without saying how".to_string(),
-            VmmEnd::Code(code) => format!("QEMU ended with status {code}"),
-            VmmEnd::VsockDied(how) => format!("the vsock device died ({how})"),
-        };
+        let what = end.how.words(monitor);
+        let words = end.last_words.as_deref().map(printable).filter(|words| !words.is_empty());
+        let said = words.map_or_else(String::new, |words| format!(": {words}"));
         if self.ran {
-            return Message::Exited(Ended { code: 137, error: Some(what) });
+            return Message::Exited(Ended { code: 137, error: Some(format!("{what}{said}")) });
         }
-        let failure = Failure::new(Class::Platform, format!("{what} before the workload ran"));
-        Message::Failed(
-            failure
+        let failure = Failure::new(Class::Platform, format!("{what} before the workload ran{said}"));
+        Message::Failed(match traces {
+            Traces::Logs => failure
                 .hint("supervisor.log and console.log in the box folder say more; `coffer doctor` checks this machine"),
-        )
+            Traces::Nothing(console) => with_console(failure, console)
+                .hint("`coffer doctor` checks this machine; without --rm a box keeps its logs"),
+        })
+    }
+}
+
+/// A guest that said nothing more.
+fn silent(failure: Failure, traces: Traces<'_>) -> Failure {
+    match traces {
+        Traces::Logs => failure.hint("`coffer logs --console` shows what the guest said"),
+        Traces::Nothing(console) => with_console(failure, console).hint("without --rm a box keeps what its guest said"),
+    }
+}
+
+fn with_console(failure: Failure, console: Option<&str>) -> Failure {
+    match console.map(printable).filter(|line| !line.is_empty()) {
+        Some(line) => Failure { message: format!("{}; its console ended with {line:?}", failure.message), ..failure },
+        None => failure,
     }
 }
 
@@ -190,38 +215,64 @@ mod tests {
         Event { phase: 9, code: code.into(), detail: detail.into(), ..Event::default() }
     }
 
+    fn end(how: How) -> End {
+        End { how, last_words: None }
+    }
+
+    fn conclude(fate: &Fate, how: How) -> Message {
+        fate.conclude(&end(how), "QEMU", Traces::Logs)
+    }
+
     #[test]
-    fn the_workloads_own_status_wins_over_how_the_vmm_ended() {
+    fn the_workloads_own_status_wins_over_how_the_guest_ended() {
         let fate = Fate { ran: true, exited: Some(3), ..Fate::default() };
-        for end in [VmmEnd::Code(0), VmmEnd::Signal(9)] {
-            assert_eq!(fate.conclude(&end), Message::Exited(Ended { code: 3, error: None }));
+        for how in [How::PoweredOff, How::Signal(9)] {
+            assert_eq!(conclude(&fate, how), Message::Exited(Ended { code: 3, error: None }));
         }
     }
 
     #[test]
-    fn a_killed_vmm_is_137_and_says_so_unless_we_did_it() {
+    fn a_killed_guest_is_137_and_says_so_unless_we_did_it() {
         let ran = Fate { ran: true, ..Fate::default() };
-        let Message::Exited(ended) = ran.conclude(&VmmEnd::Signal(9)) else { panic!("not exited") };
+        let Message::Exited(ended) = conclude(&ran, How::Signal(9)) else { panic!("not exited") };
         assert_eq!((ended.code, ended.error.as_deref()), (137, Some("QEMU was killed (signal 9)")));
         let stopped = Fate { killed_by_us: true, ..ran };
-        assert_eq!(stopped.conclude(&VmmEnd::Signal(9)), Message::Exited(Ended { code: 137, error: None }));
+        assert_eq!(conclude(&stopped, How::Signal(9)), Message::Exited(Ended { code: 137, error: None }));
     }
 
     #[test]
-    fn a_vmm_that_dies_before_the_workload_is_a_failed_start() {
-        let Message::Failed(failure) = Fate::default().conclude(&VmmEnd::Code(1)) else { panic!("not failed") };
+    fn a_monitor_that_ends_before_the_workload_is_a_failed_start_with_its_last_words() {
+        let said = End { how: How::Status(1), last_words: Some("no room\u{1b}[2J".into()) };
+        let Message::Failed(failure) = Fate::default().conclude(&said, "QEMU", Traces::Logs) else { panic!() };
         assert_eq!(failure.class, Class::Platform);
-        assert!(failure.message.contains("QEMU ended with status 1"));
+        assert_eq!(failure.message, "QEMU ended with status 1 before the workload ran: no room [2J");
+        assert!(failure.hint.unwrap().contains("supervisor.log"));
+    }
+
+    #[test]
+    fn no_hint_names_logs_that_went_with_the_box_and_the_message_holds_their_end() {
+        let late =
+            Fate { failed: Some(Failure::new(Class::Unreachable, "too late")), too_late: true, ..Fate::default() };
+        for (fate, how) in [(Fate::default(), How::Status(1)), (late, How::Signal(9))] {
+            let gone = Traces::Nothing(Some("Kernel panic"));
+            let Message::Failed(failure) = fate.conclude(&end(how), "QEMU", gone) else { panic!() };
+            assert!(failure.message.ends_with("its console ended with \"Kernel panic\""), "{failure}");
+            let hint = failure.hint.unwrap();
+            assert!(hint.contains("without --rm") && !hint.contains(".log") && !hint.contains("coffer logs"), "{hint}");
+        }
     }
 
     #[test]
     fn a_refusal_of_stage0_is_named_unless_the_workload_ran() {
-        let end = VmmEnd::Code(Refusal::InitrdHash.qemu_status());
-        let Message::Failed(failure) = Fate::default().conclude(&end) else { panic!("not failed") };
+        for refusal in Refusal::ALL {
+            let Message::Failed(failure) = conclude(&Fate::default(), How::Refused(refusal)) else { panic!() };
+            assert!(failure.message.contains(&format!("({})", refusal.word())), "{}", failure.message);
+            let ran = Fate { ran: true, ..Fate::default() };
+            let message = conclude(&ran, How::Refused(refusal));
+            assert!(matches!(message, Message::Exited(_)), "a workload may write to the exit port as well");
+        }
+        let Message::Failed(failure) = conclude(&Fate::default(), How::Refused(Refusal::InitrdHash)) else { panic!() };
         assert_eq!(failure.class, Class::Refused);
-        assert!(failure.message.contains("(initrd-hash)"), "{}", failure.message);
-        let ran = Fate { ran: true, ..Fate::default() };
-        assert!(matches!(ran.conclude(&end), Message::Exited(_)), "a workload may write to the exit port as well");
     }
 
     #[test]

@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use coffer_guest_proto::Event;
 use coffer_guest_proto::event::EventReader;
-use coffer_verifier::abi::message::{LineAnswer, MessagePage, REQUEST_FRAME, decode_request};
+use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Answers one message page; the simulator's side of one guest.
-pub type Answerer = Box<dyn FnMut(u8, &MessagePage) -> LineAnswer + Send>;
+use crate::simulator::Answerer;
+
+/// A guest has ten phases. One that talks without end would keep its supervisor from everything else.
+const MOST_EVENTS: usize = 256;
 
 /// Reads events of the first connection; later ones are refused, so that nothing inside can speak over the agent.
 pub async fn events(listener: UnixListener, events: mpsc::Sender<Event>) {
     let Ok((mut line, _)) = listener.accept().await else { return };
     drop(listener);
     let mut reader = EventReader::default();
+    let mut left = MOST_EVENTS;
     let mut bytes = [0; 4096];
     loop {
         match line.read(&mut bytes).await {
@@ -28,7 +31,12 @@ pub async fn events(listener: UnixListener, events: mpsc::Sender<Event>) {
         }
         loop {
             match reader.next_event() {
+                Ok(Some(_)) if left == 0 => {
+                    tracing::warn!("the guest tells more events than a guest has");
+                    return;
+                }
                 Ok(Some(event)) => {
+                    left -= 1;
                     if events.send(event).await.is_err() {
                         return;
                     }
@@ -70,21 +78,21 @@ async fn processor_line(mut line: UnixStream, answerer: &Arc<Mutex<Answerer>>) -
 }
 
 /// Why the key broker was last not reached.
-pub type RelayTrouble = Arc<Mutex<Option<String>>>;
+pub type RelayFailure = Arc<Mutex<Option<String>>>;
 
 const RELAYS: usize = 16;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Copies bytes between the guest and the one address its spec names; it sees TLS and nothing else.
-pub async fn relay(listener: UnixListener, address: String, trouble: RelayTrouble) {
+pub async fn relay(listener: UnixListener, address: String, failure: RelayFailure) {
     let room = Arc::new(Semaphore::new(RELAYS));
     while let Ok((guest, _)) = listener.accept().await {
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let (address, trouble) = (address.clone(), Arc::clone(&trouble));
+        let (address, failure) = (address.clone(), Arc::clone(&failure));
         tokio::spawn(async move {
             if let Err(error) = relay_line(guest, &address).await {
                 tracing::warn!(%error, address, "relay to the key broker failed");
-                *trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.to_string());
+                *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.to_string());
             }
             drop(permit);
         });

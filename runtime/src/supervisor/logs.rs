@@ -4,9 +4,9 @@ use std::path::Path;
 
 use coffer_guest_proto::{LogsRequest, Stream};
 
-use super::bounded::BoundedLog;
 use super::message::{LogPiece, Message, Reporter};
 use crate::agent;
+use crate::bounded::BoundedLog;
 use crate::boxes::files;
 
 /// Size at which a log file is started anew.

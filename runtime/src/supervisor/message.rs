@@ -6,13 +6,16 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::boxes::Step;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Message {
-    /// The guest reached a phase; its fixed word.
-    Phase(String),
+    /// A point of the start was reached, as it is recorded.
+    Phase(Step),
     /// The workload wrote.
     Log(LogPiece),
     /// The box gave up before the workload ran.
@@ -104,9 +107,23 @@ impl Reporter {
         (Self { queue }, task)
     }
 
+    /// To a program of our own.
+    #[cfg(test)]
+    pub fn to(queue: mpsc::Sender<Message>) -> Self {
+        Self { queue }
+    }
+
     /// Sends one message, waiting while the command is slow to read.
     pub async fn send(&self, message: Message) {
         let _ = self.queue.send(message).await;
+    }
+
+    /// Sends one message without waiting; behind a command that is slow to read, in its own time.
+    pub fn send_now(&self, message: Message) {
+        if let Err(TrySendError::Full(message)) = self.queue.try_send(message) {
+            let later = self.clone();
+            tokio::spawn(async move { later.send_soon(message).await });
+        }
     }
 
     /// Sends one message unless the command has stopped reading: for what the supervisor itself must not wait for.

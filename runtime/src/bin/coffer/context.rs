@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use coffer_runtime::boxes::unix_ms;
+use coffer_runtime::monitor::VARIABLES;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::tools::Search;
 use coffer_runtime::{Home, State};
@@ -31,8 +32,7 @@ impl Context {
         let user_home = path_of("HOME");
         let docker = path_of("DOCKER_CONFIG").or_else(|| user_home.as_ref().map(|home| home.join(".docker")));
         let search = Search {
-            qemu: path_of("COFFER_QEMU"),
-            vhost_vsock: path_of("COFFER_VHOST_VSOCK"),
+            named: VARIABLES.into_iter().filter_map(|name| Some((name, path_of(name)?))).collect(),
             platform: path_of("COFFER_PLATFORM"),
             path: std::env::var_os("PATH"),
             exe_folder: std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)),

@@ -1,7 +1,7 @@
 use super::*;
-use crate::hybrid::{bind_socket, connect_socket};
+use crate::socket::{bind_socket, connect_socket};
 use coffer_guest_proto::{Phase, event};
-use coffer_verifier::abi::message::{ANSWER_HEAD, KIND_EXTENDED, MESSAGE_PAGE, encode_request};
+use coffer_verifier::abi::message::{ANSWER_HEAD, KIND_EXTENDED, LineAnswer, MESSAGE_PAGE, encode_request};
 
 fn event_of(phase: Phase) -> Event {
     Event { phase: phase.into(), since_boot_us: 1, ..Event::default() }
@@ -23,6 +23,20 @@ async fn only_the_first_line_tells_events() {
     assert_eq!(receive.recv().await.unwrap().phase, i32::from(Phase::Running));
     first.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
     assert!(receive.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_guest_that_talks_without_end_is_not_listened_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (send, mut receive) = mpsc::channel(8);
+    tokio::spawn(events(bind_socket(dir.path(), "s").unwrap(), send));
+    let mut line = connect_socket(dir.path(), "s").unwrap();
+    tokio::spawn(async move { while line.write_all(&event::encode(&event_of(Phase::Booted))).await.is_ok() {} });
+    let mut heard = 0;
+    while receive.recv().await.is_some() {
+        heard += 1;
+    }
+    assert_eq!(heard, MOST_EVENTS);
 }
 
 #[tokio::test]
@@ -53,8 +67,8 @@ async fn the_relay_copies_bytes_and_remembers_why_it_could_not() {
     let dir = tempfile::tempdir().unwrap();
     let broker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = broker.local_addr().unwrap().to_string();
-    let trouble = RelayTrouble::default();
-    tokio::spawn(relay(bind_socket(dir.path(), "s").unwrap(), address.clone(), Arc::clone(&trouble)));
+    let failure = RelayFailure::default();
+    tokio::spawn(relay(bind_socket(dir.path(), "s").unwrap(), address.clone(), Arc::clone(&failure)));
     let mut guest = connect_socket(dir.path(), "s").unwrap();
     guest.write_all(b"ping").await.unwrap();
     let (mut server, _) = broker.accept().await.unwrap();
@@ -63,10 +77,10 @@ async fn the_relay_copies_bytes_and_remembers_why_it_could_not() {
     server.write_all(b"pong").await.unwrap();
     guest.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"pong");
-    assert_eq!(*trouble.lock().unwrap(), None);
+    assert_eq!(*failure.lock().unwrap(), None);
 
     drop((broker, server));
     let mut guest = connect_socket(dir.path(), "s").unwrap();
     assert_eq!(guest.read(&mut bytes).await.unwrap(), 0);
-    assert!(trouble.lock().unwrap().as_ref().unwrap().contains("refused"));
+    assert!(failure.lock().unwrap().as_ref().unwrap().contains("refused"));
 }

@@ -94,7 +94,7 @@ pub async fn make(
     let platform = load_platform(&described.platform)?;
     // Signed now, so that a start needs no private key.
     let signed = wanted.id.signed(|| measurement(&platform, &described.document, tee, described.vcpus, VCPU_TYPE))?;
-    context.search.tools()?;
+    let isolation = flags.isolated_by(&context.search)?;
     timings.reached("image-ready", None);
 
     let id = BoxId::random();
@@ -130,6 +130,7 @@ pub async fn make(
             error: None,
             options: BoxOptions {
                 tee,
+                isolation,
                 vcpus: described.vcpus,
                 memory_bytes: described.memory_bytes,
                 remove: wanted.remove,

@@ -10,7 +10,8 @@ use coffer_rim::Foreign;
 use coffer_runtime::images::{defaults, of_image, verity};
 use coffer_runtime::owner_list;
 use coffer_runtime::request::{self, Wishes};
-use coffer_runtime::{Home, images, launch, owner_access};
+use coffer_runtime::tools::Search;
+use coffer_runtime::{Home, images, launch, monitor, owner_access};
 use coffer_spec::{Document, Floors, HostMay, KbsPin, Name, Owner, OwnerMay, Scratch, Tee, Tenant};
 
 use crate::cli::Context;
@@ -116,8 +117,13 @@ pub struct BoxFlags {
     #[arg(long, visible_alias = "vcpus", value_name = "N", default_value = "1")]
     pub cpus: String,
     /// What isolates the box.
-    #[arg(long, value_enum, default_value = "qemu", value_name = "KIND")]
-    pub isolation: Isolation,
+    #[arg(
+        long,
+        value_enum,
+        value_name = "KIND",
+        help = "What isolates the box [default: the strongest that works here]"
+    )]
+    pub isolation: Option<Isolation>,
     /// Folder with the guest's kernel and initrd.
     #[arg(long, value_name = "DIR")]
     pub platform: Option<PathBuf>,
@@ -163,7 +169,7 @@ const MEMORY_MAXIMUM: u64 = 3 << 30;
 impl BoxFlags {
     /// The secure processor asked for. Hardware that is not here is an error before anything is pulled.
     pub fn tee_wanted(&self) -> Tee {
-        match (self.tee || self.isolation == Isolation::Snp, self.tee_simulate) {
+        match (self.tee || self.isolation == Some(Isolation::Snp), self.tee_simulate) {
             (true, _) => Tee::Snp,
             (false, true) => Tee::Simulated,
             (false, false) => Tee::None,
@@ -175,11 +181,25 @@ impl BoxFlags {
     /// # Errors
     /// Class `usage`.
     pub fn check_isolation(&self) -> Result<(), CliError> {
-        if self.tee_simulate && self.isolation == Isolation::Snp {
+        if self.tee_simulate && self.isolation == Some(Isolation::Snp) {
             let message = "--isolation snp demands the hardware that --tee-simulate does without";
             return Err(CliError::new(Class::Usage, message).hint("leave one of them out"));
         }
         Ok(())
+    }
+
+    /// What runs the box: what was asked for, or the strongest that works here.
+    ///
+    /// # Errors
+    /// Class `platform` if it does not work on this machine.
+    pub fn isolated_by(&self, search: &Search) -> Result<monitor::Isolation, CliError> {
+        match self.isolation {
+            Some(Isolation::Qemu) => {
+                monitor::of(monitor::Isolation::Qemu, search)?.check()?;
+                Ok(monitor::Isolation::Qemu)
+            }
+            Some(Isolation::Snp) | None => monitor::strongest(search),
+        }
     }
 
     /// Pulls what is missing and writes the spec.

@@ -65,7 +65,7 @@ fn describe(home: &Home, record: &BoxRecord) -> Value {
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
         },
         "HostConfig": { "Memory": options.memory_bytes, "NanoCpus": u64::from(options.vcpus) * 1_000_000_000,
-            "AutoRemove": options.remove, "Isolation": "qemu" },
+            "AutoRemove": options.remove, "Isolation": options.isolation },
         "Tee": {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),

@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use coffer_rim::foreign;
 use coffer_runtime::attach::Attached;
-use coffer_runtime::boxes::Timings;
+use coffer_runtime::boxes::{Timings, files, last_line};
 use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::{self, Command};
 use coffer_runtime::supervisor::message::{Ended, LogPiece, Message};
@@ -45,7 +46,7 @@ impl Stayed {
 /// Starts a recorded box.
 pub async fn start(context: &Context, home: &Home, record: &BoxRecord, stay: Stay) -> Result<Stayed, CliError> {
     let folder = home.box_folder(&record.id);
-    let mut supervisor = Attached::start(&context.exe()?, home, &record.id)?;
+    let mut supervisor = Attached::start(&context.exe()?, home, &record.id, record.timings.origin_unix_us)?;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let mut timings = record.timings.clone();
@@ -58,8 +59,9 @@ pub async fn start(context: &Context, home: &Home, record: &BoxRecord, stay: Sta
             _ = terminations.recv() => { forward(&folder, &mut asked).await; continue }
         };
         match message {
-            Some(Message::Phase(phase)) => {
-                timings.reached(&phase, None);
+            Some(Message::Phase(step)) => {
+                let phase = step.phase.clone();
+                timings.steps.push(step);
                 if phase == "agent-ready"
                     && let Stay::ToTheEnd { allow_simulated } = stay
                     && owner_output.is_none()
@@ -92,10 +94,12 @@ pub async fn start(context: &Context, home: &Home, record: &BoxRecord, stay: Sta
             }
             None => {
                 supervisor.finished().await;
+                let words = last_line(&folder.join(files::SUPERVISOR_LOG)).map(|line| foreign(&line).into_owned());
                 // It may have been killed: mend its record, so that what we say and what `ps` says agree.
                 let _ = context.open_state();
-                return Err(CliError::new(Class::Internal, "supervisor died; the box was stopped with it")
-                    .hint(format!("{} may say why", folder.join("supervisor.log").display())));
+                let said = words.map_or_else(String::new, |words| format!("; it last said {words:?}"));
+                let message = format!("supervisor died; the box was stopped with it{said}");
+                return Err(CliError::new(Class::Internal, message));
             }
         }
     }

@@ -45,16 +45,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     each(context, &names, |name| {
         let record = state.find(name).map_err(of_state)?;
-        if record.state == BoxState::Running {
+        let folder = home.box_folder(&record.id);
+        // The record of a box that is just being started does not say so yet.
+        if record.state == BoxState::Running || BoxLock::is_held(&folder) {
             if !args.force {
                 return Err(CliError::new(Class::Config, format!("box {name} is running"))
                     .hint("stop it first, or remove it with -f"));
             }
             runtime.block_on(stop(&home, &state, record.id.as_str(), Command::Kill))?;
-        }
-        let folder = home.box_folder(&record.id);
-        if BoxLock::is_held(&folder) {
-            return Err(CliError::new(Class::Config, format!("box {name} is just being started")));
         }
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
+use coffer_runtime::monitor;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::{BoxState, Home, State};
 
@@ -55,9 +56,8 @@ pub async fn start(
     if record.state == BoxState::Running {
         return Ok(ExitCode::SUCCESS);
     }
-    context.search.tools()?;
+    monitor::of(record.options.isolation, &context.search)?.check()?;
     record.timings = Timings::start();
-    state.set_timings(&record.id, &record.timings).map_err(of_state)?;
     Ok(live::start(context, home, &record, stay).await?.exit_code())
 }
 

@@ -1,15 +1,13 @@
 //! `coffer stop`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use coffer_runtime::lock::BoxLock;
 use coffer_runtime::supervisor::control::{self, Command};
 use coffer_runtime::supervisor::{DEFAULT_GRACE, of_state};
-use coffer_runtime::{BoxState, Home, State};
+use coffer_runtime::{Home, State};
 
 use crate::cli::Context;
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::CliError;
 use crate::start::each;
 
 /// Stop running boxes: their stop signal, then the power.
@@ -36,24 +34,5 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 /// Stops one box and waits for its end.
 pub async fn stop(home: &Home, state: &State, name: &str, command: Command) -> Result<(), CliError> {
     let record = state.find(name).map_err(of_state)?;
-    if record.state != BoxState::Running {
-        return Ok(());
-    }
-    let folder = home.box_folder(&record.id);
-    let sent = control::send(&folder, command).await;
-    if let Err(error) = sent
-        && BoxLock::is_held(&folder)
-    {
-        return Err(error).class_while(Class::Internal, "the box's supervisor takes no commands");
-    }
-    let patience = match command {
-        Command::Stop(grace) => Duration::from_secs(u64::from(grace) + 30),
-        Command::Kill => Duration::from_secs(30),
-    };
-    let ended = tokio::task::spawn_blocking(move || BoxLock::wait_free(&folder, patience)).await;
-    if ended.unwrap_or(false) {
-        Ok(())
-    } else {
-        Err(CliError::new(Class::Internal, format!("box {name} did not end within {} s", patience.as_secs())))
-    }
+    control::end(&home.box_folder(&record.id), command).await
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use coffer_runtime::boxes::unix_us;
 use coffer_runtime::supervisor;
 use coffer_runtime::{BoxId, Home};
 
@@ -14,6 +15,8 @@ use crate::error::{Class, Classify as _, CliError};
 pub struct Args {
     /// Id of the box.
     id: String,
+    /// When the start was asked for, Unix microseconds [default: now].
+    origin: Option<i64>,
 }
 
 /// Supervises it until it ends, in a session of its own: a terminal's ^C is not for us.
@@ -22,7 +25,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let _ = rustix::process::setsid();
     let id = BoxId::try_from(args.id.clone()).class(Class::Usage)?;
     let home = Home::open(&context.home).class(Class::Config)?;
-    let tools = context.search.tools()?;
-    supervisor::supervise(&home, &id, &tools)?;
+    supervisor::supervise(&home, &id, &context.search, args.origin.unwrap_or_else(unix_us))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use coffer_runtime::Home;
 use coffer_runtime::launch::load_platform;
-use coffer_runtime::tools::{Accelerator, acceleration};
+use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities};
 use serde::Serialize;
 
 use crate::cli::Context;
@@ -64,18 +64,19 @@ fn examine(context: &Context) -> Vec<Line> {
     let failed =
         |what, failure: CliError| Line { what, mark: Mark::Missing, found: failure.message, hint: failure.hint };
     let mut lines = Vec::new();
-    lines.push(match context.search.find_qemu() {
+    lines.push(match context.search.program(&QEMU) {
         Ok(path) => qemu(&path),
         Err(failure) => failed("qemu", failure),
     });
-    lines.push(match context.search.find_vhost_vsock() {
+    lines.push(match context.search.program(&VHOST_VSOCK) {
         Ok(path) => ok("vhost-device-vsock", path.display().to_string()),
         Err(failure) => failed("vhost-device-vsock", failure),
     });
-    let acceleration = acceleration();
-    lines.push(match acceleration.accelerator {
-        Accelerator::Kvm => ok("kvm", acceleration.why),
-        Accelerator::Tcg => note("kvm", acceleration.why, "slower, and otherwise the same"),
+    let found = capabilities();
+    lines.push(if found.hardware {
+        ok("kvm", found.why)
+    } else {
+        note("kvm", found.why, "slower, and otherwise the same")
     });
     lines.push(if Path::new("/dev/sev").exists() {
         note(

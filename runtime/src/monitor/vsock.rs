@@ -2,22 +2,22 @@
 //!
 //! To reach a guest port: connect to `vsock.sock`, write `CONNECT <port>\n`, read `OK <anything>\n`; the stream then is the
 //! guest's. What a guest opens to port N arrives at a socket listening on `vsock.sock_N`.
+//! Every monitor offers its guest in this form, in the box folder: commands reach the agent there without the supervisor.
 //! Trusts: nothing that comes over the line; an answer longer than a line is refused.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::boxes::files;
+use crate::socket::{bind_socket, connect_socket};
 
 /// Why a guest port was not reached.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum HybridError {
+pub enum VsockError {
     /// No device listens: the box does not run.
     #[error("the box's vsock does not answer")]
     NoDevice(#[source] io::Error),
@@ -38,10 +38,10 @@ pub enum HybridError {
 /// Connects to a port of the guest whose box folder this is.
 ///
 /// # Errors
-/// [`HybridError`].
-pub async fn connect(folder: &Path, port: u32) -> Result<UnixStream, HybridError> {
-    let mut stream = connect_socket(folder, files::VSOCK).map_err(HybridError::NoDevice)?;
-    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await.map_err(HybridError::NoDevice)?;
+/// [`VsockError`].
+pub async fn connect(folder: &Path, port: u32) -> Result<UnixStream, VsockError> {
+    let mut stream = connect_socket(folder, files::VSOCK).map_err(VsockError::NoDevice)?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await.map_err(VsockError::NoDevice)?;
     // One byte at a time: what follows the line belongs to the guest's protocol.
     let mut line = Vec::new();
     loop {
@@ -49,14 +49,14 @@ pub async fn connect(folder: &Path, port: u32) -> Result<UnixStream, HybridError
         match stream.read(&mut byte).await {
             Ok(1) if byte == *b"\n" => break,
             Ok(1) if line.len() < 64 => line.extend_from_slice(&byte),
-            Ok(0) | Err(_) => return Err(HybridError::NoListener { port }),
-            Ok(_) => return Err(HybridError::Answer { found: String::from_utf8_lossy(&line).into_owned() }),
+            Ok(0) | Err(_) => return Err(VsockError::NoListener { port }),
+            Ok(_) => return Err(VsockError::Answer { found: String::from_utf8_lossy(&line).into_owned() }),
         }
     }
     if line.starts_with(b"OK ") || line == b"OK" {
         Ok(stream)
     } else {
-        Err(HybridError::Answer { found: String::from_utf8_lossy(&line).into_owned() })
+        Err(VsockError::Answer { found: String::from_utf8_lossy(&line).into_owned() })
     }
 }
 
@@ -66,36 +66,6 @@ pub async fn connect(folder: &Path, port: u32) -> Result<UnixStream, HybridError
 /// If the socket cannot be made.
 pub fn listen(folder: &Path, port: u32) -> io::Result<UnixListener> {
     bind_socket(folder, &format!("{}_{port}", files::VSOCK))
-}
-
-/// Connects to a socket in a folder, however long its path is.
-///
-/// # Errors
-/// As `connect(2)`.
-pub fn connect_socket(folder: &Path, name: &str) -> io::Result<UnixStream> {
-    let (_folder, path) = short_path(folder, name)?;
-    let stream = std::os::unix::net::UnixStream::connect_addr(&SocketAddr::from_pathname(path)?)?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
-}
-
-/// Listens on a socket in a folder, however long its path is.
-///
-/// # Errors
-/// As `bind(2)`.
-pub fn bind_socket(folder: &Path, name: &str) -> io::Result<UnixListener> {
-    let _ = std::fs::remove_file(folder.join(name));
-    let (_folder, path) = short_path(folder, name)?;
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
-}
-
-/// A Unix socket's path has room for 107 bytes, and a home may be deeper: the folder is named by its descriptor.
-fn short_path(folder: &Path, name: &str) -> io::Result<(std::fs::File, PathBuf)> {
-    let handle = std::fs::File::open(folder)?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", handle.as_raw_fd()));
-    Ok((handle, path))
 }
 
 #[cfg(test)]
@@ -132,7 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _device = device(dir.path(), b"");
         let error = connect(dir.path(), 9).await.unwrap_err();
-        assert!(matches!(error, HybridError::NoListener { port: 9 }), "{error}");
+        assert!(matches!(error, VsockError::NoListener { port: 9 }), "{error}");
     }
 
     #[tokio::test]
@@ -140,7 +110,7 @@ mod tests {
         for answer in [&b"NO\n"[..], &[b'O'; 4096]] {
             let dir = tempfile::tempdir().unwrap();
             let _device = device(dir.path(), answer);
-            assert!(matches!(connect(dir.path(), 9).await, Err(HybridError::Answer { .. })));
+            assert!(matches!(connect(dir.path(), 9).await, Err(VsockError::Answer { .. })));
         }
     }
 
@@ -149,7 +119,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("d".repeat(120));
         std::fs::create_dir(&deep).unwrap();
-        assert!(matches!(connect(&deep, 9).await, Err(HybridError::NoDevice(_))));
+        assert!(matches!(connect(&deep, 9).await, Err(VsockError::NoDevice(_))));
         let device = device(&deep, b"OK 1\n");
         connect(&deep, 4090).await.unwrap();
         assert_eq!(device.await.unwrap(), "CONNECT 4090\n");

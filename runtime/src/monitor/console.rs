@@ -1,0 +1,94 @@
+//! The serial line of a guest on its way into the box's console file, and the phases stage0 announces on it.
+//!
+//! Trusts: nothing that comes over the line. Only its first bytes can be stage0's, and only fixed words count.
+
+use std::path::Path;
+
+use coffer_machine::console;
+use tokio::sync::mpsc;
+
+use crate::bounded::BoundedLog;
+use crate::boxes::files;
+
+/// A console keeps this much, twice.
+const LIMIT: u64 = 512 << 10;
+
+/// Where a monitor puts what the serial line says.
+#[derive(Debug)]
+pub struct Console {
+    file: Option<BoundedLog>,
+    stage0: Stage0Phases,
+    reached: mpsc::UnboundedSender<&'static str>,
+}
+
+impl Console {
+    /// The console of the box in `folder`; `reached` gets the phases stage0 announces. Without room for the file, the guest
+    /// runs all the same.
+    pub fn open(folder: &Path, reached: mpsc::UnboundedSender<&'static str>) -> Self {
+        let file = BoundedLog::open(&folder.join(files::CONSOLE), LIMIT);
+        let file = file.inspect_err(|error| tracing::warn!(%error, "the console is not kept")).ok();
+        Self { file, stage0: Stage0Phases::default(), reached }
+    }
+
+    /// Takes the next bytes of the line.
+    pub fn take(&mut self, bytes: &[u8]) {
+        if let Some(file) = &mut self.file {
+            // A full disk loses words, and must not stop the guest.
+            let _ = file.write(bytes);
+        }
+        let reached = &self.reached;
+        self.stage0.read(bytes, |phase| {
+            let _ = reached.send(phase);
+        });
+    }
+}
+
+/// Phase words for the lines stage0 writes, in their order.
+const STAGE0_LINES: [(&str, &str); 2] = [(console::START, "stage0-started"), (console::CHECKED, "kernel-checked")];
+
+/// Finds stage0's lines at the start of a console, each once.
+#[derive(Debug, Default)]
+struct Stage0Phases {
+    start: Vec<u8>,
+    found: usize,
+}
+
+impl Stage0Phases {
+    fn read(&mut self, bytes: &[u8], mut reached: impl FnMut(&'static str)) {
+        let room = console::LIMIT.saturating_sub(self.start.len());
+        self.start.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        while let Some((line, phase)) = STAGE0_LINES.get(self.found)
+            && self.start.windows(line.len()).any(|window| window == line.as_bytes())
+        {
+            self.found += 1;
+            reached(phase);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stage0_is_read_in_pieces_once_and_only_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (reached, mut phases) = mpsc::unbounded_channel();
+        let mut line = Console::open(dir.path(), reached);
+        let said = format!("{}\n{}, copy=1\n{0}\n", console::START, console::CHECKED);
+        for piece in said.as_bytes().chunks(10) {
+            line.take(piece);
+        }
+        let mut found = Vec::new();
+        while let Ok(phase) = phases.try_recv() {
+            found.push(phase);
+        }
+        assert_eq!(found, ["stage0-started", "kernel-checked"]);
+        let kept = std::fs::read_to_string(dir.path().join(files::CONSOLE)).unwrap();
+        assert_eq!(kept, said);
+
+        let mut late = Stage0Phases::default();
+        late.read(&[b'x'; console::LIMIT], |_| panic!("nothing was said"));
+        late.read(console::START.as_bytes(), |_| panic!("a guest's later output is not stage0's"));
+    }
+}

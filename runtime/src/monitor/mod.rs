@@ -1,0 +1,91 @@
+//! The seam between a box and whatever runs its guest.
+//!
+//! A [`Monitor`] takes a [`Launch`], a full description of one guest in values and files, and gives a [`Running`] guest with
+//! a typed [`End`]. What lies above the seam (supervisor, engine, commands) knows no program, flag or exit status of a
+//! monitor; what lies below knows no box record, spec or fate.
+//!
+//! What every monitor owes: it loads exactly the measured files it is given, at the addresses of the machine model; it
+//! offers the guest's vsock as hybrid sockets in the box folder ([`vsock`]), where commands in other processes reach the
+//! guest without asking the supervisor; it hands on the console ([`Console`]); its guest never outlives the supervisor.
+//!
+//! To add a monitor: a folder or file here with an implementation of [`Monitor`], and its line in [`of`]; if people are to
+//! name it by a new word, that word in [`Isolation`]. Nothing else names it.
+//!
+//! Trusts: the files of the box folder. Never: reads a box record, tells the user anything, decides how a box ended.
+
+mod console;
+#[cfg(test)]
+pub mod fake;
+mod isolation;
+pub mod qemu;
+mod seam;
+pub mod vsock;
+
+use coffer_rim::{Class, Failure};
+
+use crate::tools::Search;
+
+pub use console::Console;
+pub use isolation::Isolation;
+pub use seam::{Access, Capabilities, Disk, End, How, Launch, Measured, Monitor, Running};
+
+/// Environment variables by which the operator names a monitor's programs.
+pub const VARIABLES: [&str; 2] = [qemu::QEMU.variable, qemu::VHOST_VSOCK.variable];
+
+/// The monitor behind a word. Every monitor stands here, and only here.
+///
+/// # Errors
+/// Class `platform` for a word that has no monitor yet.
+pub fn of(isolation: Isolation, search: &Search) -> Result<Box<dyn Monitor>, Failure> {
+    match isolation {
+        Isolation::Qemu => Ok(Box::new(qemu::Qemu::new(search))),
+        // The process of our own monitor and that of namespaces come here.
+        Isolation::Snp | Isolation::Kvm | Isolation::Process => {
+            let message = format!("--isolation {isolation} is not in this build");
+            Err(Failure::new(Class::Platform, message).hint(format!("use --isolation {}", Isolation::Qemu)))
+        }
+    }
+}
+
+/// The strongest isolation that works on this machine, where nobody asked for one.
+///
+/// # Errors
+/// Of the weakest: what it lacks, when none works.
+pub fn strongest(search: &Search) -> Result<Isolation, Failure> {
+    let mut lacking = None;
+    for isolation in Isolation::UNASKED {
+        match of(isolation, search).and_then(|monitor| monitor.check()) {
+            Ok(_) => return Ok(isolation),
+            // What is not built yet is no remedy for what is missing.
+            Err(failure) if isolation == Isolation::default() => lacking = Some(failure),
+            Err(_) => {}
+        }
+    }
+    Err(lacking.unwrap_or_else(|| Failure::new(Class::Platform, "no monitor works on this machine")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_has_a_monitor_or_says_that_it_has_none_yet() {
+        let search = Search::default();
+        for isolation in Isolation::ALL {
+            match of(isolation, &search) {
+                Ok(monitor) => assert!(!monitor.name().is_empty()),
+                Err(failure) => {
+                    assert_eq!(failure.class, Class::Platform);
+                    assert!(failure.message.contains(isolation.word()), "{failure}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_any_monitor_the_failure_says_what_to_install() {
+        let failure = strongest(&Search::default()).unwrap_err();
+        assert_eq!(failure.class, Class::Platform);
+        assert!(failure.hint.unwrap().contains("install"), "{}", failure.message);
+    }
+}

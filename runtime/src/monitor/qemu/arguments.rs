@@ -1,0 +1,155 @@
+//! QEMU's command line for the machine model of `coffer_machine`.
+//!
+//! Paths are relative to the box folder, which is QEMU's working directory, or absolute.
+//! Source: QEMU 7.2 `microvm`; docs/system/i386/microvm.rst.
+
+use std::path::Path;
+
+use coffer_machine::fw_cfg;
+use coffer_machine::map::{HASHES_GPA, SECRETS_GPA};
+use coffer_machine::qemu::{self, loader};
+
+use super::acceleration::Accelerator;
+use crate::monitor::{Access, Launch};
+
+/// vhost-user line between QEMU and the vsock device, in the box folder.
+pub const VHOST: &str = "vhost.sock";
+
+/// Arguments after the program name.
+pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut push = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_string()));
+    let (accel, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        // Linux patches its own code while other processors run it, and QEMU's translator loses that race about once in
+        // ten boots unless one thread runs them all (seen as an int3 oops in sched_clock with QEMU 7.2).
+        Accelerator::Tcg if launch.vcpus > 1 => ("tcg,thread=single", "max"),
+        Accelerator::Tcg => ("tcg", "max"),
+    };
+    push(&["-M", &format!("{},memory-backend=mem0", qemu::MACHINE), "-accel", accel, "-cpu", cpu]);
+    push(&["-smp", &launch.vcpus.to_string()]);
+    let memory = launch.memory_bytes;
+    push(&["-m", &format!("{}M", memory >> 20)]);
+    push(&["-object", &format!("memory-backend-memfd,id=mem0,size={memory},share=on")]);
+    push(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "coffer"]);
+    push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    push(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+    // QEMU would patch a kernel given to it; stage0 takes it from items of ours and checks it against the hash page.
+    let measured = &launch.measured;
+    push(&["-bios", &option(&measured.stage0), "-device", &loader(&option(&measured.hashes), HASHES_GPA).to_string()]);
+    for (item, file) in [
+        (fw_cfg::file::KERNEL, &measured.kernel),
+        (fw_cfg::file::INITRD, &measured.initrd),
+        (fw_cfg::file::COMMAND_LINE, &measured.command_line),
+    ] {
+        push(&["-fw_cfg", &qemu::fw_cfg(item, &option(file)).to_string()]);
+    }
+    push(&["-device", &qemu::exit_device().to_string()]);
+    if let Some(secrets) = &launch.secrets {
+        push(&["-device", &loader(&option(secrets), SECRETS_GPA).to_string()]);
+    }
+    push(&["-global", qemu::MODERN_VIRTIO]);
+    for disk in &launch.disks {
+        let (serial, file) = (&disk.serial, option(&disk.file));
+        let how = match disk.access {
+            Access::ReadOnly => "readonly=on",
+            Access::Ephemeral => "cache=unsafe",
+        };
+        push(&["-drive", &format!("id={serial},if=none,format=raw,{how},file={file}")]);
+        push(&["-device", &format!("virtio-blk-device,drive={serial},serial={serial}")]);
+    }
+    push(&["-chardev", &format!("socket,id=vsock0,path={VHOST}")]);
+    push(&["-device", "vhost-user-vsock-device,chardev=vsock0"]);
+    all
+}
+
+/// A path inside an option: QEMU splits options at commas, two stand for one.
+fn option(file: &Path) -> String {
+    file.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::monitor::{Disk, Measured};
+
+    fn disk(serial: &str, file: &str, access: Access) -> Disk {
+        Disk { serial: serial.into(), file: file.into(), access }
+    }
+
+    fn launch() -> Launch {
+        Launch {
+            folder: "/boxes/one".into(),
+            measured: Measured {
+                stage0: "stage0.bin".into(),
+                hashes: "hashes.bin".into(),
+                kernel: "kernel".into(),
+                initrd: "initrd".into(),
+                command_line: "cmdline".into(),
+            },
+            secrets: None,
+            disks: vec![
+                disk("coffer-root", "/images/a,b.erofs", Access::ReadOnly),
+                disk("coffer-spec", "spec.img", Access::ReadOnly),
+            ],
+            vcpus: 2,
+            memory_bytes: 512 << 20,
+        }
+    }
+
+    fn tcg(launch: &Launch) -> Vec<String> {
+        arguments(launch, Accelerator::Tcg)
+    }
+
+    fn has(arguments: &[String], pair: [&str; 2]) -> bool {
+        arguments.windows(2).any(|window| window == pair)
+    }
+
+    #[test]
+    fn stage0_boots_what_the_hash_page_names_and_qemu_loads_no_kernel() {
+        let all = tcg(&launch());
+        assert!(has(&all, ["-bios", "stage0.bin"]));
+        assert!(has(&all, ["-device", &loader("hashes.bin", HASHES_GPA).to_string()]));
+        assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::KERNEL, "kernel").to_string()]));
+        assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::COMMAND_LINE, "cmdline").to_string()]));
+        assert!(has(&all, ["-device", &qemu::exit_device().to_string()]));
+        assert!(!all.iter().any(|word| ["-kernel", "-initrd", "-append"].contains(&word.as_str())));
+    }
+
+    #[test]
+    fn only_a_guest_with_a_secrets_page_gets_one() {
+        let page = loader("secrets.bin", SECRETS_GPA).to_string();
+        assert!(!tcg(&launch()).contains(&page));
+        let simulated = Launch { secrets: Some("secrets.bin".into()), ..launch() };
+        assert!(has(&tcg(&simulated), ["-device", &page]));
+    }
+
+    #[test]
+    fn disks_are_read_only_and_a_comma_in_a_path_is_no_option() {
+        let all = tcg(&launch());
+        let drives: Vec<_> = all.iter().filter(|word| word.starts_with("id=coffer-")).collect();
+        assert_eq!(drives.len(), 2);
+        assert!(drives.iter().all(|drive| drive.contains("readonly=on")));
+        assert!(drives[0].ends_with("file=/images/a,,b.erofs"));
+        assert!(has(&all, ["-device", "virtio-blk-device,drive=coffer-root,serial=coffer-root"]));
+    }
+
+    #[test]
+    fn only_an_ephemeral_disk_is_writable() {
+        let mut launch = launch();
+        launch.disks.push(disk("coffer-scratch", "scratch.img", Access::Ephemeral));
+        let all = tcg(&launch);
+        let writable: Vec<_> =
+            all.iter().filter(|word| word.starts_with("id=coffer-") && !word.contains("readonly=on")).collect();
+        assert_eq!(writable, ["id=coffer-scratch,if=none,format=raw,cache=unsafe,file=scratch.img"]);
+    }
+
+    #[test]
+    fn kvm_shows_the_guest_the_hosts_processor() {
+        let all = arguments(&launch(), Accelerator::Kvm);
+        assert!(has(&all, ["-accel", "kvm"]) && has(&all, ["-cpu", "host"]));
+        assert!(has(&tcg(&launch()), ["-cpu", "max"]) && has(&tcg(&launch()), ["-accel", "tcg,thread=single"]));
+        assert!(has(&all, ["-m", "512M"]) && has(&all, ["-smp", "2"]));
+    }
+}

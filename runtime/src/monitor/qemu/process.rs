@@ -1,0 +1,221 @@
+//! The two processes behind a guest: the vsock device and QEMU.
+
+use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use coffer_machine::{Refusal, vsock};
+use coffer_rim::{Class, Failure};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::acceleration::Accelerator;
+use super::arguments::{VHOST, arguments};
+use crate::bounded::BoundedLog;
+use crate::boxes::files;
+use crate::monitor::{Console, End, How, Launch, Running};
+use crate::sys::child::dies_with_parent;
+
+/// Programs found.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// QEMU.
+    pub qemu: PathBuf,
+    /// The vsock device.
+    pub vhost_vsock: PathBuf,
+}
+
+/// Both processes.
+#[derive(Debug)]
+pub struct Processes {
+    vsock: Child,
+    qemu: Child,
+    vsock_death: Option<String>,
+    words: Option<JoinHandle<LastWords>>,
+}
+
+/// How long the device may take to make its socket.
+const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Processes {
+    /// Starts the device, then QEMU. What they say about themselves goes to the supervisor's log in the box folder.
+    ///
+    /// # Errors
+    /// Class `platform` if one of them does not start.
+    pub async fn start(
+        programs: &Programs,
+        launch: &Launch,
+        accelerator: Accelerator,
+        console: Console,
+    ) -> Result<Self, Failure> {
+        let folder = &launch.folder;
+        let (cid, uds, buffer) = (vsock::GUEST_CID, files::VSOCK, vsock::TX_BUFFER);
+        let words = format!("guest-cid={cid},socket={VHOST},uds-path={uds},tx-buffer-size={buffer}");
+        let mut device = spawn(folder, &programs.vhost_vsock, &["--vm".into(), words])?;
+        let said = keep_words(device.stderr.take(), folder);
+        drop(keep_words(device.stdout.take(), folder));
+        let patience = Instant::now() + DEVICE_PATIENCE;
+        while !folder.join(VHOST).exists() {
+            if let Ok(Some(status)) = device.try_wait() {
+                let failure = Failure::new(Class::Platform, format!("vhost-device-vsock did not start: {status}"));
+                return Err(with_words(failure, last_words(Some(said)).await.as_deref()));
+            }
+            if Instant::now() > patience {
+                return Err(Failure::new(Class::Platform, "vhost-device-vsock made no socket within 10 s"));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let mut qemu = spawn(folder, &programs.qemu, &arguments(launch, accelerator))?;
+        keep_console(qemu.stdout.take(), console);
+        let words = keep_words(qemu.stderr.take(), folder);
+        Ok(Self { vsock: device, qemu, vsock_death: None, words: Some(words) })
+    }
+
+    async fn end(&mut self) -> End {
+        let status = tokio::select! {
+            status = self.qemu.wait() => status,
+            status = self.vsock.wait(), if self.vsock_death.is_none() => {
+                // The device also ends when QEMU hangs up: give QEMU the chance to have ended first.
+                if let Ok(status) = timeout(Duration::from_millis(500), self.qemu.wait()).await {
+                    status
+                } else {
+                    let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    self.vsock_death = Some(how);
+                    self.kill();
+                    self.qemu.wait().await
+                }
+            }
+        };
+        let _ = self.vsock.kill().await;
+        let how = match (&self.vsock_death, status) {
+            (Some(how), _) => How::VsockLost(how.clone()),
+            (None, Ok(status)) => of_status(status),
+            (None, Err(_)) => How::Status(-1),
+        };
+        End { how, last_words: last_words(self.words.take()).await }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        let pid = self.qemu.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        // There is a number only until the process was waited for, so that it is still its own.
+        let sent = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| kill_process(pid, signal));
+        sent.map_err(|error| Failure::caused(Class::Platform, &std::io::Error::from(error)).while_doing("QEMU"))
+    }
+}
+
+impl Running for Processes {
+    fn pid(&self) -> Option<u32> {
+        self.qemu.id()
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, End> {
+        self.end().boxed()
+    }
+
+    fn kill(&mut self) {
+        let _ = self.qemu.start_kill();
+    }
+
+    fn pause(&mut self) -> Result<(), Failure> {
+        self.signal(Signal::STOP)
+    }
+
+    fn resume(&mut self) -> Result<(), Failure> {
+        self.signal(Signal::CONT)
+    }
+}
+
+/// QEMU passes on what stage0 writes to its exit port, and ends with 0 when the guest does.
+fn of_status(status: ExitStatus) -> How {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => How::Signal(signal),
+        (None, Some(0)) => How::PoweredOff,
+        (None, Some(code)) => Refusal::of_qemu_status(code).map_or(How::Status(code), How::Refused),
+        (None, None) => How::Status(-1),
+    }
+}
+
+/// Starts a child with an empty environment, nothing of ours open, and no longer life than ours.
+fn spawn(folder: &Path, program: &Path, arguments: &[String]) -> Result<Child, Failure> {
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).current_dir(folder).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    dies_with_parent(&mut command);
+    Command::from(command).kill_on_drop(true).spawn().map_err(|error| {
+        Failure::caused(Class::Platform, &error).while_doing(format!("cannot start {}", program.display()))
+    })
+}
+
+/// Hands the serial line on, to its end.
+fn keep_console(output: Option<impl AsyncRead + Unpin + Send + 'static>, mut console: Console) {
+    let Some(mut output) = output else { return };
+    tokio::spawn(async move {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = output.read(&mut bytes).await {
+            console.take(&bytes[..count]);
+        }
+    });
+}
+
+/// The processes' own words keep this much, twice.
+const WORDS_LIMIT: u64 = 256 << 10;
+
+/// Copies what a child says about itself into the supervisor's log, and remembers the last of it.
+fn keep_words(output: Option<impl AsyncRead + Unpin + Send + 'static>, folder: &Path) -> JoinHandle<LastWords> {
+    let file = BoundedLog::open(&folder.join(files::SUPERVISOR_LOG), WORDS_LIMIT);
+    tokio::spawn(async move {
+        let mut last = LastWords::default();
+        let (Some(mut output), mut file) = (output, file) else { return last };
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = output.read(&mut bytes).await {
+            // A full disk loses words, and must not stop the guest by a full pipe.
+            if let Ok(file) = &mut file {
+                let _ = file.write(&bytes[..count]);
+            }
+            last.push(&bytes[..count]);
+        }
+        last
+    })
+}
+
+/// The end of what a process said.
+#[derive(Debug, Default)]
+struct LastWords(VecDeque<u8>);
+
+const LAST_BYTES: usize = 1024;
+const LAST_LINES: usize = 3;
+
+impl LastWords {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+        let beyond = self.0.len().saturating_sub(LAST_BYTES);
+        self.0.drain(..beyond);
+    }
+
+    /// The last whole lines, on one.
+    fn text(mut self) -> Option<String> {
+        let text = String::from_utf8_lossy(self.0.make_contiguous()).into_owned();
+        let mut lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines.drain(..lines.len().saturating_sub(LAST_LINES));
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+}
+
+/// What a process that is gone said last. Whoever inherited its output may keep it open: nobody waits for that.
+async fn last_words(task: Option<JoinHandle<LastWords>>) -> Option<String> {
+    let words = timeout(Duration::from_millis(500), task?).await;
+    words.ok()?.ok()?.text()
+}
+
+fn with_words(failure: Failure, words: Option<&str>) -> Failure {
+    match words {
+        Some(words) => Failure { message: format!("{}: {words}", failure.message), ..failure },
+        None => failure,
+    }
+}

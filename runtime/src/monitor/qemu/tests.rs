@@ -1,0 +1,99 @@
+//! What QEMU's processes become at the seam, with small scripts in their places.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use coffer_machine::Refusal;
+use coffer_rim::Class;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::monitor::{How, Measured};
+
+/// A device that makes the socket, and lives until it is killed.
+const DEVICE: &str = "touch vhost.sock; exec sleep 60";
+
+fn monitor(folder: &Path, device: &str, qemu: &str) -> Qemu {
+    let script = |name: &str, text: &str| {
+        let path = folder.join(name);
+        let written = std::fs::write(&path, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n"));
+        written.and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))).unwrap();
+        path
+    };
+    let named =
+        BTreeMap::from([(QEMU.variable, script("qemu", qemu)), (VHOST_VSOCK.variable, script("device", device))]);
+    Qemu::new(&Search { named, ..Search::default() })
+}
+
+fn launch(folder: &Path) -> Launch {
+    let measured = Measured {
+        stage0: "stage0.bin".into(),
+        hashes: "hashes.bin".into(),
+        kernel: "kernel".into(),
+        initrd: "initrd".into(),
+        command_line: "cmdline".into(),
+    };
+    Launch { folder: folder.into(), measured, secrets: None, disks: Vec::new(), vcpus: 1, memory_bytes: 1 << 28 }
+}
+
+async fn start(folder: &Path, device: &str, qemu: &str) -> Result<Box<dyn Running>, Failure> {
+    let (reached, _) = mpsc::unbounded_channel();
+    monitor(folder, device, qemu).start(&launch(folder), Console::open(folder, reached)).await
+}
+
+#[tokio::test]
+async fn every_status_of_qemu_becomes_a_typed_end_with_its_last_words() {
+    let refused = format!("exit {}", Refusal::InitrdHash.qemu_status());
+    let cases = [
+        ("exit 0", How::PoweredOff, None),
+        (refused.as_str(), How::Refused(Refusal::InitrdHash), None),
+        ("echo one >&2; echo two >&2; exit 1", How::Status(1), Some("one; two")),
+        ("kill -9 $$", How::Signal(9), None),
+    ];
+    for (qemu, how, words) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let end = start(dir.path(), DEVICE, qemu).await.unwrap().wait().await;
+        assert_eq!((end.how, end.last_words.as_deref()), (how, words), "{qemu}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_dies_takes_the_guest_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = start(dir.path(), "touch vhost.sock; sleep 0.2; exit 3", "exec sleep 60").await.unwrap().wait().await;
+    assert_eq!(end.how, How::VsockLost("exit status: 3".into()));
+}
+
+#[tokio::test]
+async fn a_guest_is_paused_goes_on_and_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(dir.path(), DEVICE, "exec sleep 60").await.unwrap();
+    let state = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ");
+    let pid = running.pid().unwrap();
+    running.pause().unwrap();
+    assert!((0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        state(pid)
+    }));
+    running.resume().unwrap();
+    assert!((0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        !state(pid)
+    }));
+    running.kill();
+    assert_eq!(running.wait().await.how, How::Signal(9));
+}
+
+#[tokio::test]
+async fn what_does_not_start_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let failure = start(dir.path(), "echo no such feature >&2; exit 2", "exit 0").await.err().unwrap();
+    assert_eq!(failure.class, Class::Platform);
+    assert!(failure.message.contains("vhost-device-vsock did not start"), "{failure}");
+    assert!(failure.message.ends_with("no such feature"), "{failure}");
+    let missing = Qemu::new(&Search::default());
+    let failure = missing.check().unwrap_err();
+    assert_eq!(failure.message, "qemu-system-x86_64 was not found");
+    assert!(failure.hint.unwrap().contains("apt-get install"));
+}

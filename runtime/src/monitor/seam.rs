@@ -1,0 +1,151 @@
+//! What a monitor is given, and what it gives.
+
+use std::path::PathBuf;
+
+use coffer_machine::Refusal;
+use coffer_rim::Failure;
+use futures_util::future::BoxFuture;
+
+use super::Console;
+
+/// Something that runs guests.
+pub trait Monitor: Send + Sync {
+    /// Its name in messages.
+    fn name(&self) -> &'static str;
+
+    /// Whether it can run guests on this machine, and how.
+    ///
+    /// # Errors
+    /// Class `platform`, naming what is missing and how to get it.
+    fn check(&self) -> Result<Capabilities, Failure>;
+
+    /// Starts a guest. The host's end of each vsock port the guest will open must be listened on before.
+    ///
+    /// To be called from the thread that lives as long as the process: the kernel ends the guest with that thread.
+    ///
+    /// # Errors
+    /// Class `platform` if the guest does not start; nothing of it is left behind then.
+    fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>>;
+}
+
+/// A guest that runs. Dropped, it is gone.
+pub trait Running: Send {
+    /// Process that the guest lives in, if it has one of its own.
+    fn pid(&self) -> Option<u32>;
+
+    /// Waits until the guest is gone. May be dropped and called again.
+    fn wait(&mut self) -> BoxFuture<'_, End>;
+
+    /// Ends the guest now; [`Running::wait`] then returns.
+    fn kill(&mut self);
+
+    /// Lets no virtual processor run until [`Running::resume`].
+    ///
+    /// # Errors
+    /// Class `platform` if the monitor cannot.
+    fn pause(&mut self) -> Result<(), Failure>;
+
+    /// Lets a paused guest go on.
+    ///
+    /// # Errors
+    /// As [`Running::pause`].
+    fn resume(&mut self) -> Result<(), Failure>;
+}
+
+/// What a monitor can do on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The guest's instructions run on the processor, not in a translator.
+    pub hardware: bool,
+    /// One sentence on why that is so.
+    pub why: String,
+}
+
+/// One guest, described completely. Nothing in it has to be looked up elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Folder of the box: every relative path below starts there, and the sockets of [`vsock`] are made there.
+    pub folder: PathBuf,
+    /// What is measured and loaded.
+    pub measured: Measured,
+    /// A secrets page, put into memory unmeasured: of a simulated secure processor.
+    pub secrets: Option<PathBuf>,
+    /// Virtual disks, in the order of their transports.
+    pub disks: Vec<Disk>,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Files whose bytes are measured: the launch digest follows from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// ROM image of stage0.
+    pub stage0: PathBuf,
+    /// The page with the hashes of the three below.
+    pub hashes: PathBuf,
+    /// Kernel.
+    pub kernel: PathBuf,
+    /// Initrd.
+    pub initrd: PathBuf,
+    /// Command line with its NUL.
+    pub command_line: PathBuf,
+}
+
+/// One virtual disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// By which the guest knows it.
+    pub serial: String,
+    /// Its bytes.
+    pub file: PathBuf,
+    /// What the guest may do with them.
+    pub access: Access,
+}
+
+/// What a guest may do with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read. The monitor refuses writes, whatever the guest thinks of the disk.
+    ReadOnly,
+    /// Read and write what nobody reads after the guest: nothing waits for the host's disk.
+    Ephemeral,
+}
+
+/// How a guest ended, and what its monitor said last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// How.
+    pub how: How,
+    /// The last lines the monitor itself wrote, if it wrote any. Foreign text.
+    pub last_words: Option<String>,
+}
+
+/// How a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It ended itself. The machine has one way to end, a reset, so that a guest that fell over looks the same.
+    PoweredOff,
+    /// stage0 refused to start the kernel. A guest that runs can say the same word later, where it means nothing.
+    Refused(Refusal),
+    /// The monitor gave up by itself, with this status.
+    Status(i32),
+    /// The monitor was killed by a signal, ours or anybody's.
+    Signal(i32),
+    /// The guest's vsock was lost, without which it cannot go on.
+    VsockLost(String),
+}
+
+impl How {
+    /// What happened, in words for people.
+    pub fn words(&self, monitor: &str) -> String {
+        match self {
+            Self::PoweredOff => "the guest ended without saying how".to_string(),
+            Self::Refused(refusal) => format!("the guest ended with the boot firmware's word for {}", refusal.word()),
+            Self::Status(status) => format!("{monitor} ended with status {status}"),
+            Self::Signal(signal) => format!("{monitor} was killed (signal {signal})"),
+            Self::VsockLost(how) => format!("the vsock device died ({how})"),
+        }
+    }
+}

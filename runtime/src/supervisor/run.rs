@@ -1,0 +1,452 @@
+//! One run of a box, from its lock to its end.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use coffer_guest_proto::event::phase_word;
+use coffer_guest_proto::{Event, Phase, ports};
+use coffer_rim::{Class, Classify as _, Failure};
+use coffer_spec::{Act, Document};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::control::{self, Command};
+use super::fate::{self, Fate, Traces};
+use super::lifeline;
+use super::lines::{self, RelayFailure};
+use super::logs;
+use super::message::{Ended, Message, Reporter};
+use crate::agent;
+use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, last_line, unix_ms};
+use crate::home::Home;
+use crate::id::BoxId;
+use crate::launch::{self, Prepared};
+use crate::lock::BoxLock;
+use crate::monitor::{Console, End, Isolation, Monitor, Running, vsock};
+use crate::simulator::Answerer;
+use crate::socket::bind_socket;
+use crate::state::{BoxRecord, State};
+
+/// Grace of a stop nobody gave a grace.
+pub const DEFAULT_GRACE: u32 = 10;
+/// Grace when the attached command died: nobody waits any more.
+const ORPHAN_GRACE: u32 = 3;
+
+/// How long what may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A guest, until its workload runs.
+    pub start: Duration,
+    /// A guest, to power off after it said that it is done.
+    pub power_off: Duration,
+    /// An agent, to answer that it will stop.
+    pub answer: Duration,
+    /// A stop, beyond its grace.
+    pub margin: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_mins(2),
+            power_off: Duration::from_secs(10),
+            answer: Duration::from_secs(5),
+            margin: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What to run, and with whom to talk.
+pub struct Order<'a> {
+    /// Where.
+    pub home: &'a Home,
+    /// Which box.
+    pub id: &'a BoxId,
+    /// Monitors by their word.
+    pub monitors: &'a dyn Fn(Isolation) -> Result<Box<dyn Monitor>, Failure>,
+    /// When the start was asked for, Unix microseconds.
+    pub origin_unix_us: i64,
+    /// To the command that waits.
+    pub reporter: Reporter,
+    /// SIGTERM and SIGINT stop the box.
+    pub signals: bool,
+    /// With a guest that is slow.
+    pub patience: Patience,
+}
+
+impl Order<'_> {
+    /// Runs the box to its end. `line` ends when the command lets go of the box or is gone.
+    ///
+    /// # Errors
+    /// What kept the box from starting, or its end from being recorded. The command that waits is told how the box ended.
+    pub async fn run(self, line: impl Future<Output = lifeline::End> + Send + 'static) -> Result<(), Failure> {
+        match self.try_run(line).await {
+            Ok(recorded) => recorded,
+            Err(failure) => {
+                self.reporter.send_soon(Message::Failed(failure.clone())).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The outer failure: there was no run. The inner: what became of it is not recorded.
+    async fn try_run(
+        &self,
+        line: impl Future<Output = lifeline::End> + Send + 'static,
+    ) -> Result<Result<(), Failure>, Failure> {
+        let folder = self.home.box_folder(self.id);
+        let _lock = BoxLock::take(&folder).class_while(Class::Config, "box is supervised already")?;
+        let state = State::open(self.home)?;
+        let record = state.box_of(self.id)?;
+        clean_run_files(&folder);
+        let (inputs, mut inbox) = mpsc::channel(64);
+        let mut run = Run {
+            timings: record.timings.of_start(self.origin_unix_us),
+            folder,
+            state,
+            record,
+            reporter: self.reporter.clone(),
+            inputs,
+            relay_failure: RelayFailure::default(),
+            phase: Phase::Unspecified,
+            fate: Fate::default(),
+            life: Life::Preparing,
+            patience: self.patience,
+            deadline: Instant::now(),
+            log: None,
+        };
+        let outcome = run.play_out(self, line, &mut inbox).await;
+        let (message, recorded) = run.conclude(outcome);
+        run.reporter.send_soon(message).await;
+        Ok(recorded)
+    }
+}
+
+/// Where a run is, as the picture of the supervisor has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Nothing runs yet, and nothing is recorded.
+    Preparing,
+    /// The workload has to run before the deadline.
+    Booting,
+    /// The workload runs; there is no deadline.
+    Running,
+    /// The guest has to power off before the deadline, after a stop or its own end.
+    Ending,
+}
+
+/// What happens to a run.
+enum Input {
+    Event(Event),
+    Stage0(&'static str),
+    Command(Command),
+    CommandLost,
+    StopRefused(Failure),
+}
+
+/// How a run ended, if it began.
+enum Outcome {
+    /// A stop came before there was a guest.
+    NotWanted,
+    /// The guest is gone; its monitor's name.
+    Ended(End, &'static str),
+}
+
+struct Run {
+    folder: PathBuf,
+    state: State,
+    record: BoxRecord,
+    reporter: Reporter,
+    inputs: mpsc::Sender<Input>,
+    timings: Timings,
+    relay_failure: RelayFailure,
+    phase: Phase,
+    fate: Fate,
+    life: Life,
+    patience: Patience,
+    deadline: Instant,
+    log: Option<JoinHandle<()>>,
+}
+
+impl Run {
+    /// From an idle box to a guest that is gone. Fails only where there never was a guest.
+    async fn play_out(
+        &mut self,
+        order: &Order<'_>,
+        line: impl Future<Output = lifeline::End> + Send + 'static,
+        inbox: &mut mpsc::Receiver<Input>,
+    ) -> Result<Outcome, Failure> {
+        let bytes =
+            std::fs::read(self.folder.join(files::SPEC)).class_while(Class::Config, "cannot read the box's spec")?;
+        let document = Arc::new(Document::parse(bytes).class(Class::Config)?);
+        let monitor = (order.monitors)(self.record.options.isolation)?;
+        monitor.check()?;
+        // From here on a lost command or a stop is noticed, so that no guest starts that nobody wants.
+        self.listen_to_commands(order.signals, line)?;
+        let Prepared { launch, processor } = self.prepare(order.home, &document).await?;
+        self.reached("launched", None);
+        self.listen_to_guest(&document, processor)?;
+        while let Ok(input) = inbox.try_recv() {
+            if matches!(input, Input::Command(_) | Input::CommandLost) {
+                return Ok(Outcome::NotWanted);
+            }
+        }
+        let console = Console::open(&self.folder, self.stage0_phases());
+        let mut guest = monitor.start(&launch, console).await?;
+        self.reached("vmm-started", None);
+        if let Err(error) =
+            self.state.started(&self.record.id, std::process::id(), guest.pid(), &self.timings, unix_ms())
+        {
+            guest.kill();
+            guest.wait().await;
+            return Err(error.into());
+        }
+        self.life = Life::Booting;
+        self.deadline = Instant::now() + self.patience.start;
+        let end = loop {
+            let deadline = (self.life != Life::Running).then_some(self.deadline);
+            tokio::select! {
+                biased;
+                Some(input) = inbox.recv() => self.handle(input, &document, guest.as_mut()),
+                end = guest.wait() => break end,
+                () = sleep_until(deadline) => self.too_late(guest.as_mut()),
+            }
+        };
+        // What the guest said before it ended may still lie in the queue.
+        while let Ok(Some(input)) = timeout(Duration::from_millis(50), inbox.recv()).await {
+            match input {
+                Input::Event(event) => self.event(&event, &document),
+                Input::Stage0(phase) => self.reached(phase, None),
+                _ => {}
+            }
+        }
+        if let Some(log) = self.log.take() {
+            let _ = timeout(Duration::from_secs(3), log).await;
+        }
+        Ok(Outcome::Ended(end, monitor.name()))
+    }
+
+    /// Writes what the guest boots from. A first use of the simulator takes seconds, in which commands are heeded.
+    async fn prepare(&self, home: &Home, document: &Arc<Document>) -> Result<Prepared, Failure> {
+        let (folder, options) = (self.folder.clone(), self.record.options.clone());
+        let (document, simulator) = (Arc::clone(document), home.simulator());
+        let prepared = tokio::task::spawn_blocking(move || launch::prepare(&folder, &options, &document, &simulator));
+        prepared.await.class(Class::Internal)?
+    }
+
+    fn listen_to_commands(
+        &self,
+        signals: bool,
+        line: impl Future<Output = lifeline::End> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let listener = bind_socket(&self.folder, files::CONTROL).class_while(Class::Config, "cannot take commands")?;
+        let (commands, received) = mpsc::channel(4);
+        tokio::spawn(control::serve(listener, commands.clone()));
+        self.forward(received, Input::Command);
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()].into_iter().filter(|_| signals) {
+            let mut signals = signal(kind)?;
+            let commands = commands.clone();
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    let _ = commands.send(Command::Stop(DEFAULT_GRACE)).await;
+                }
+            });
+        }
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            if line.await == lifeline::End::Lost {
+                let _ = inputs.send(Input::CommandLost).await;
+            }
+        });
+        Ok(())
+    }
+
+    fn listen_to_guest(&self, document: &Document, processor: Option<Answerer>) -> Result<(), Failure> {
+        let listen = |port| vsock::listen(&self.folder, port).class_while(Class::Config, "cannot listen to the guest");
+        let (events, received) = mpsc::channel(16);
+        tokio::spawn(lines::events(listen(ports::HOST_EVENTS)?, events));
+        self.forward(received, Input::Event);
+        if let Some(answerer) = processor {
+            tokio::spawn(lines::processor(listen(ports::HOST_PROCESSOR)?, answerer));
+        }
+        if let Some(kbs) = &document.spec().kbs {
+            let listener = listen(ports::HOST_KBS_RELAY)?;
+            tokio::spawn(lines::relay(listener, kbs.address.clone(), Arc::clone(&self.relay_failure)));
+        }
+        Ok(())
+    }
+
+    /// Where a monitor says which phases stage0 announced: the firmware has no line but the console.
+    fn stage0_phases(&self) -> mpsc::UnboundedSender<&'static str> {
+        let (reached, mut phases) = mpsc::unbounded_channel();
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            while let Some(phase) = phases.recv().await {
+                let _ = inputs.send(Input::Stage0(phase)).await;
+            }
+        });
+        reached
+    }
+
+    fn forward<T: Send + 'static>(&self, mut from: mpsc::Receiver<T>, as_input: fn(T) -> Input) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            while let Some(item) = from.recv().await {
+                let _ = inputs.send(as_input(item)).await;
+            }
+        });
+    }
+
+    fn handle(&mut self, input: Input, document: &Document, guest: &mut dyn Running) {
+        match input {
+            Input::Event(event) => {
+                self.event(&event, document);
+                let may_log = document.spec().host_may.contains(Act::Logs);
+                if self.phase == Phase::AgentReady && self.log.is_none() && may_log {
+                    let (folder, reporter) = (self.folder.clone(), self.reporter.clone());
+                    self.log = Some(tokio::spawn(async move { logs::follow(&folder, reporter).await }));
+                }
+            }
+            Input::Stage0(phase) => self.reached(phase, None),
+            Input::Command(Command::Kill) => self.kill(guest),
+            Input::Command(Command::Stop(grace)) => self.stop(grace, guest),
+            Input::CommandLost => self.stop(ORPHAN_GRACE, guest),
+            Input::StopRefused(error) => {
+                tracing::info!(%error, "the guest does not stop on request, so it is killed");
+                self.kill(guest);
+            }
+        }
+    }
+
+    fn kill(&mut self, guest: &mut dyn Running) {
+        self.fate.killed_by_us = true;
+        guest.kill();
+    }
+
+    /// Asks a guest that can answer, and kills one that cannot. A stop beside another joins it.
+    fn stop(&mut self, grace: u32, guest: &mut dyn Running) {
+        self.fate.stop_asked = true;
+        let deadline = Instant::now() + Duration::from_secs(u64::from(grace)) + self.patience.margin;
+        if self.life == Life::Ending {
+            self.deadline = self.deadline.min(deadline);
+            return;
+        }
+        self.life = Life::Ending;
+        self.deadline = deadline;
+        if !matches!(self.phase, Phase::AgentReady | Phase::Attested | Phase::SecretsReady | Phase::Running) {
+            self.kill(guest);
+            return;
+        }
+        let (folder, inputs, answer) = (self.folder.clone(), self.inputs.clone(), self.patience.answer);
+        tokio::spawn(async move {
+            let refused = match timeout(answer, agent::stop(&folder, grace)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(_) => Failure::new(Class::Unreachable, "no answer"),
+            };
+            let _ = inputs.send(Input::StopRefused(refused)).await;
+        });
+    }
+
+    fn too_late(&mut self, guest: &mut dyn Running) {
+        if self.life == Life::Booting {
+            let seconds = self.patience.start.as_secs();
+            let reached = phase_word(self.phase);
+            let message = format!("the workload did not run within {seconds} s; the guest got as far as {reached:?}");
+            self.fate.failed = Some(Failure::new(Class::Unreachable, message));
+            self.fate.too_late = true;
+        } else {
+            self.fate.killed_by_us = true;
+        }
+        guest.kill();
+        self.life = Life::Ending;
+        self.deadline = Instant::now() + self.patience.power_off;
+    }
+
+    fn event(&mut self, event: &Event, document: &Document) {
+        let phase = event.phase();
+        self.phase = phase;
+        match phase {
+            Phase::Booted => remove_boot_files(&self.folder),
+            Phase::Running => {
+                self.fate.ran = true;
+                if self.life == Life::Booting {
+                    self.life = Life::Running;
+                }
+            }
+            Phase::Exited => self.fate.exited = Some(event.exit_status),
+            Phase::Failed => {
+                let relay = self.relay_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                self.fate.failed = Some(fate::of_event(event, document.spec(), relay.as_deref()));
+            }
+            _ => {}
+        }
+        if matches!(phase, Phase::Exited | Phase::Failed) {
+            let deadline = Instant::now() + self.patience.power_off;
+            self.deadline = if self.life == Life::Ending { self.deadline.min(deadline) } else { deadline };
+            self.life = Life::Ending;
+        }
+        self.reached(phase_word(phase), Some(event.since_boot_us));
+    }
+
+    /// Notes a phase, records it once the box is recorded as running, and tells the command.
+    fn reached(&mut self, phase: &str, guest_us: Option<u64>) {
+        let Some(step) = self.timings.reached(phase, guest_us) else { return };
+        self.reporter.send_now(Message::Phase(step.clone()));
+        if self.life != Life::Preparing
+            && let Err(error) = self.state.set_timings(&self.record.id, &self.timings)
+        {
+            tracing::warn!(%error, "timings are not recorded");
+        }
+    }
+
+    /// Removes what only a running box has, records the end of one that ran, and says how it ended.
+    fn conclude(&mut self, outcome: Result<Outcome, Failure>) -> (Message, Result<(), Failure>) {
+        let kept = !self.record.options.remove;
+        let (message, ran) = match outcome {
+            Err(failure) => (Message::Failed(failure), false),
+            Ok(Outcome::NotWanted) => (Message::Exited(Ended { code: 137, error: None }), false),
+            Ok(Outcome::Ended(end, monitor)) => {
+                let console = last_line(&self.folder.join(files::CONSOLE));
+                let traces = if kept { Traces::Logs } else { Traces::Nothing(console.as_deref()) };
+                (self.fate.conclude(&end, monitor, traces), true)
+            }
+        };
+        clean_run_files(&self.folder);
+        let recorded = if kept && ran { self.record_end(&message) } else { Ok(()) };
+        let removed = if kept { Ok(()) } else { self.remove() };
+        (message, recorded.and(removed))
+    }
+
+    fn record_end(&self, message: &Message) -> Result<(), Failure> {
+        let (code, error) = match message {
+            Message::Exited(Ended { code, error }) => (*code, error.clone()),
+            Message::Failed(failure) => (i32::from(failure.docker_code.unwrap_or(125)), Some(failure.message.clone())),
+            Message::Phase(_) | Message::Log(_) => (125, None),
+        };
+        Ok(self.state.ended(&self.record.id, code, error.as_deref(), unix_ms())?)
+    }
+
+    /// A `--rm` box goes whole. Its record goes last: while there is one, the next command finds it and tries again.
+    fn remove(&self) -> Result<(), Failure> {
+        std::fs::remove_dir_all(&self.folder).class_while(Class::Config, "cannot remove the box")?;
+        Ok(self.state.remove(&self.record.id)?)
+    }
+}
+
+/// The monitor has read them; the secrets page in particular has no business on a disk any longer.
+fn remove_boot_files(folder: &std::path::Path) {
+    for name in BOOT_FILES {
+        let _ = std::fs::remove_file(folder.join(name));
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

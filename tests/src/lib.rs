@@ -9,6 +9,7 @@ pub mod image;
 pub mod page;
 pub mod process;
 pub mod services;
+pub mod sources;
 pub mod world;
 
 pub use world::World;

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use coffer_tests::sources::{Imports, code, is_test, root, rust_files};
 
 /// Crate, and the crates of ours it may use. What is absent is forbidden.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -160,11 +161,8 @@ fn foreign_crates_stay_where_they_belong() {
 
 #[test]
 fn unsafe_stands_in_sys_folders_alone() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut files = Vec::new();
-    for folder in ["verifier", "simulator", "guest", "kbs", "policies", "runtime", "tests"] {
-        rust_files(&root.join(folder), &mut files);
-    }
+    let folders = ["verifier", "simulator", "guest", "kbs", "policies", "runtime", "tests"];
+    let files: Vec<_> = folders.iter().flat_map(|folder| rust_files(&root().join(folder))).collect();
     assert!(files.len() > 30, "only {} files found", files.len());
     let block = concat!("uns", "afe {");
     let function = concat!("uns", "afe fn");
@@ -180,13 +178,169 @@ fn unsafe_stands_in_sys_folders_alone() {
     }
 }
 
-fn rust_files(folder: &Path, out: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() && !path.ends_with("target") {
-            rust_files(&path, out);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            out.push(path);
+/// Lines of code under `folder` that hold one of these words, in any case, as `file:line: text`.
+fn lines_with(folder: &str, words: &[&str], apart: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    let root = root();
+    let mut found = Vec::new();
+    for file in rust_files(&root.join(folder)) {
+        let name = file.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        if is_test(&file) || apart(&name) {
+            continue;
+        }
+        for (number, line) in code(&file).iter().enumerate() {
+            let lower = line.to_lowercase();
+            if words.iter().any(|word| lower.contains(word)) {
+                found.push((name.clone(), format!("{name}:{}: {}", number + 1, line.trim())));
+            }
         }
     }
+    found
+}
+
+/// Files that may still do what only others should, each with its reason. One that does no longer must go from its list.
+fn still(found: &[(String, String)], allowed: &[(&str, &str)]) -> Vec<String> {
+    let named = |name: &str| allowed.iter().any(|(file, _)| *file == name);
+    let mut wrong: Vec<_> = found.iter().filter(|(name, _)| !named(name)).map(|(_, line)| line.clone()).collect();
+    for (file, _) in allowed.iter().filter(|(file, _)| !found.iter().any(|(name, _)| name == file)) {
+        wrong.push(format!("{file} may go from the list of those that still do"));
+    }
+    wrong
+}
+
+const SQL: &[&str] = &["rusqlite", "insert into ", "delete from ", "create table ", "select count(", "pragma "];
+const SQL_STILL: &[(&str, &str)] = &[];
+
+#[test]
+fn sql_stands_where_a_database_is_and_nowhere_else() {
+    let home = |name: &str| name.ends_with("/sqlite.rs") || name == "runtime/src/state.rs";
+    let mut found = lines_with("runtime", SQL, home);
+    found.extend(lines_with("kbs", SQL, home));
+    let wrong = still(&found, SQL_STILL);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+const QEMU: &[&str] = &["qemu", "vhost", "qmp", "\"-accel", "microvm,"];
+/// The word of `--isolation`, the one list of monitors, and what is not about running a guest of ours.
+const QEMU_NAMED: &[(&str, &str)] = &[
+    ("runtime/src/monitor/isolation.rs", "the isolation word"),
+    ("runtime/src/monitor/mod.rs", "the one list of monitors"),
+    ("runtime/src/bin/coffer/boxes/flags.rs", "the isolation word on the command line"),
+    ("runtime/src/bin/coffer/launch/measure_firmware.rs", "who else launches guests that are measured"),
+];
+
+#[test]
+fn what_is_qemus_stands_behind_the_monitor_seam() {
+    let behind = |name: &str| name.starts_with("runtime/src/monitor/qemu") || name.ends_with("/doctor.rs");
+    let found = lines_with("runtime/src", QEMU, behind);
+    let wrong = still(&found, QEMU_NAMED);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Circles of files that are left: crate, files, reason.
+const CIRCLES: &[(&str, &[&str], &str)] = &[
+    ("coffer-spec", &["check", "document"], "a document is checked as it is parsed"),
+    ("coffer-verifier", &["appraise", "appraise::floor"], "the floor makes the reasons that the appraisal collects"),
+    ("coffer-verifier", &["verify", "verify::candidates"], "a candidate is verified by the whole"),
+    ("coffer-ratls", &["appraisal", "wire"], "an appraiser's refusal has a form on the wire"),
+    ("coffer-ratls", &["facts", "identity", "tls"], "an identity is a TLS certificate, whose facts are read by TLS"),
+    ("coffer-simulator", &["guest", "launch"], "a launch ends as a guest, which remembers its launch"),
+    ("coffer-simulator", &["x509::certificate", "x509::crl", "x509::profile"], "one encoder, three tables"),
+    ("coffer-image", &["erofs::plan", "erofs::writer"], "a plan places what the writer sizes"),
+    ("coffer-image", &["pull", "pull::fetch"], "progress is told by whoever fetches"),
+    ("coffer-kbs", &["store", "store::audit"], "the store appends to the chain that lies in it"),
+    ("coffer-kbs (program)", &["", "audit", "error", "init", "pin", "serve"], "commands return what main prints"),
+    ("coffer (program)", COMMANDS, "the list of commands names them all, and they take their context from there"),
+];
+
+/// Every command, until the context has a file of its own.
+const COMMANDS: &[&str] = &[
+    "attest",
+    "bench",
+    "bench::simulator",
+    "cli",
+    "completion",
+    "create",
+    "doctor",
+    "exec",
+    "flags",
+    "guest",
+    "id_block",
+    "id_key",
+    "images",
+    "inject_secret",
+    "inspect",
+    "kbs",
+    "kbs_trust",
+    "live",
+    "logs",
+    "manifest",
+    "measure",
+    "measure_manifest",
+    "owner",
+    "platform",
+    "ps",
+    "pull",
+    "report",
+    "restart",
+    "rm",
+    "rmi",
+    "run",
+    "seal",
+    "sim",
+    "sim::check",
+    "sim::evidence",
+    "sim::kds",
+    "spec",
+    "start",
+    "stop",
+    "supervise",
+    "verify",
+    "version",
+];
+
+#[test]
+fn no_file_imports_in_a_circle() {
+    let metadata = metadata();
+    let roots = metadata.workspace_packages().into_iter().flat_map(|package| {
+        let program = |kind: &cargo_metadata::Target| kind.is_lib() || kind.is_bin();
+        let name = |target: &cargo_metadata::Target| {
+            if target.is_lib() { package.name.to_string() } else { format!("{} (program)", target.name) }
+        };
+        let targets = package.targets.iter().filter(|target| program(target));
+        targets.map(|target| (name(target), target.src_path.clone())).collect::<Vec<_>>()
+    });
+    let (mut wrong, mut left) = (Vec::new(), BTreeSet::new());
+    for (name, root) in roots.collect::<Vec<_>>() {
+        for circle in Imports::of_crate(root.as_std_path()).circles() {
+            let inside = |files: &[&str]| circle.iter().all(|file| files.contains(&file.as_str()));
+            match CIRCLES.iter().position(|(of, files, _)| *of == name && inside(files)) {
+                Some(known) => drop(left.insert(known)),
+                None => wrong.push(format!("{name}: {circle:?}")),
+            }
+        }
+    }
+    let gone = CIRCLES.iter().enumerate().filter(|(at, _)| !left.contains(at));
+    wrong.extend(
+        gone.map(|(_, (name, files, _))| format!("{name}: {files:?} is no circle any more; take it off the list")),
+    );
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_circle_is_found_through_what_a_module_passes_on_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("lib.rs", "mod a;\nmod b;\nmod c;\npub use a::Thing;\n#[cfg(test)]\nmod tests {\n    use crate::c::X;\n}\n");
+    write("a/mod.rs", "mod inner;\npub use inner::{Thing, Other as Renamed};\n");
+    write("a/inner.rs", "use crate::{\n    b::{self, Of},\n    c,\n};\n");
+    write("b.rs", "// use crate::c::X;\nuse super::Thing;\n");
+    write("c.rs", "fn f() { crate::b::g(\"crate::a\") }\n");
+    let circles = Imports::of_crate(&dir.path().join("lib.rs")).circles();
+    assert_eq!(circles, [["a::inner", "b", "c"]]);
+    write("b.rs", "fn g() {}\n");
+    assert!(Imports::of_crate(&dir.path().join("lib.rs")).circles().is_empty());
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use coffer_kbs_client::{GET_SECRET, ResourcePath, secret_aad};
 use coffer_ratls::{Attested, HpkeError, HpkeSealed};
 use coffer_verifier::{
-    VerifiedReport,
+    CheckLine, VerifiedReport,
     abi::{HostData, WorkloadDigest},
 };
 use serde_json::json;
@@ -72,6 +72,8 @@ pub struct Decided {
     pub policy: Option<String>,
     /// Leave, or every reason against.
     pub outcome: Result<Permit, Vec<String>>,
+    /// Every check of the evidence.
+    pub checks: Vec<CheckLine>,
 }
 
 /// Decides.
@@ -99,14 +101,15 @@ impl Decider {
     pub fn decide(&self, judged: &Judged, path: &ResourcePath, basis: Basis, now: i64) -> Decided {
         let Basis { candidates, wanted, mut reasons } = basis;
         let verified = &judged.verified;
-        let status = match self.verifier.appraise(verified, candidates.admission(now)) {
-            Ok(result) if result.is_affirming() => "affirming",
-            Ok(result) => {
+        let appraisal = self.verifier.appraise(verified, candidates.admission(now));
+        let status = match appraisal.result() {
+            Some(result) if result.is_affirming() => "affirming",
+            Some(result) => {
                 reasons.extend(result.downgrades().iter().map(ToString::to_string));
                 "warning"
             }
-            Err(no) => {
-                reasons.extend(no.reasons);
+            None => {
+                reasons.extend(appraisal.reasons().iter().map(ToString::to_string));
                 reasons.extend(candidates.notes(now));
                 "contraindicated"
             }
@@ -146,7 +149,7 @@ impl Decider {
             Some(secret) if kept.is_empty() => Ok(Permit { version: secret.version, value: wanted.value }),
             _ => Err(kept),
         };
-        Decided { policy, outcome }
+        Decided { policy, outcome, checks: appraisal.checks() }
     }
 
     /// Simulated evidence needs both: the root listed for the tenant, and the secret's own permission. Not Rego's to waive.

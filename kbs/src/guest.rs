@@ -5,19 +5,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use coffer_ratls::{Appraiser, Refusal};
 use coffer_spec::{Document, SpecError, Tee};
 use coffer_verifier::{
-    AttestationResult, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, TrustAnchors,
-    UnixTime, VerifiedReport, VerifyError,
+    Appraisal, CheckLine, Code, ConnectionChain, Cost, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy,
+    ExpectedGuest, ExpectedReportData, Reason, TrustAnchors, UnixTime, VerifiedReport, Verifier,
     abi::{ReportData, SpkiDigest},
-    appraise, verify,
 };
 
-use crate::{admission::Admission, clock::Clock, crl_floor::CrlFloor, store::GuestFacts, tenant::Tenant};
+use crate::{
+    admission::Admission,
+    clock::Clock,
+    crl_floor::{CrlFloor, CrlFloorError},
+    store::GuestFacts,
+    tenant::Tenant,
+};
 
 /// Evidence that is authentic and above the typed floor; nothing is released on it alone.
 pub struct Judged {
@@ -27,6 +32,8 @@ pub struct Judged {
     pub document: Document,
     /// Tenant the spec names.
     pub tenant: Tenant,
+    /// Its chain, verified once for the connection it came on.
+    chain: Arc<ConnectionChain>,
 }
 
 /// Why evidence is not admitted: a word for the peer, and every reason for the log.
@@ -36,6 +43,20 @@ pub struct NotAdmitted {
     pub code: &'static str,
     /// Reasons, without guest text.
     pub reasons: Vec<String>,
+    /// What was checked; empty if it never came to that.
+    pub checks: Vec<CheckLine>,
+}
+
+impl NotAdmitted {
+    /// For a defect that is found before anything is checked.
+    fn early(code: &'static str, reason: String) -> Self {
+        Self { code, reasons: vec![reason], checks: Vec::new() }
+    }
+
+    fn by(code: &'static str, appraisal: &Appraisal) -> Self {
+        let reasons = appraisal.reasons().iter().map(ToString::to_string).collect();
+        Self { code, reasons, checks: appraisal.checks() }
+    }
 }
 
 /// Judges evidence.
@@ -45,6 +66,7 @@ pub struct GuestVerifier {
     floor: EvidencePolicy,
     clock: Clock,
     crl_floor: CrlFloor,
+    cost: Mutex<Cost>,
 }
 
 impl GuestVerifier {
@@ -56,7 +78,7 @@ impl GuestVerifier {
         clock: Clock,
         crl_floor: CrlFloor,
     ) -> Self {
-        Self { anchors, endorsements, floor, clock, crl_floor }
+        Self { anchors, endorsements, floor, clock, crl_floor, cost: Mutex::default() }
     }
 
     /// Simulated roots a tenant lists.
@@ -64,57 +86,91 @@ impl GuestVerifier {
         self.anchors.get(tenant).into_iter().flatten()
     }
 
-    /// Judges evidence whose REPORT_DATA must be `expected`. Blocks: the public-key work, and the ledger where a revocation
-    /// list is newer than any before.
+    /// Public-key operations since the start.
+    pub fn cost(&self) -> Cost {
+        *self.cost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Judges evidence that came on a connection, whose REPORT_DATA must be `expected`. Blocks: the public-key work, and the
+    /// ledger where a revocation list is newer than any before.
     ///
     /// # Errors
     /// [`NotAdmitted`] with every reason of the first stage that fails.
     pub fn judge(&self, evidence: &Evidence, expected: &ReportData) -> Result<Judged, NotAdmitted> {
-        let document = Document::parse(evidence.workload_spec.clone()).map_err(|error| spec_invalid(&error))?;
-        let tenant = document.spec().tenant.clone();
-        let verified = self.authentic(evidence, expected, &tenant)?;
-        tee_fits(document.spec().tee, &verified)?;
-        // The floor holds for whoever wants anything; who is admitted is asked at each release.
-        self.appraise(&verified, Admission::FloorOnly)?;
-        Ok(Judged { verified, document, tenant })
+        self.judge_on(Arc::default(), evidence, expected)
     }
 
-    /// The typed floor, and what [`Admission`] asks for beside it.
+    /// The same evidence of the same connection, under today's roots, revocations and floor. Its chain is verified anew only
+    /// if anything it rests on has changed.
     ///
     /// # Errors
-    /// [`NotAdmitted`] with every reason.
-    pub fn appraise(&self, verified: &VerifiedReport, admission: Admission) -> Result<AttestationResult, NotAdmitted> {
-        let floor = self.floor.clone();
-        let policy = match admission {
-            Admission::FloorOnly => floor,
-            Admission::Listed { pairs, signers } => floor.with_pairs(pairs).with_signers(signers),
+    /// As [`Self::judge`].
+    pub fn judge_again(
+        &self,
+        judged: &Judged,
+        evidence: &Evidence,
+        expected: &ReportData,
+    ) -> Result<Judged, NotAdmitted> {
+        self.judge_on(judged.chain.clone(), evidence, expected)
+    }
+
+    fn judge_on(
+        &self,
+        chain: Arc<ConnectionChain>,
+        evidence: &Evidence,
+        expected: &ReportData,
+    ) -> Result<Judged, NotAdmitted> {
+        let document = Document::parse(evidence.workload_spec.clone()).map_err(|error| spec_invalid(&error))?;
+        let tenant = document.spec().tenant.clone();
+        let verified = self.authentic(&chain, evidence, expected, &tenant)?;
+        tee_fits(document.spec().tee, &verified)?;
+        // The floor holds for whoever wants anything; who is admitted is asked at each release.
+        let appraisal = self.appraise(&verified, Admission::FloorOnly);
+        if appraisal.result().is_none() {
+            return Err(NotAdmitted::by("evidence-refused", &appraisal));
+        }
+        Ok(Judged { verified, document, tenant, chain })
+    }
+
+    /// The typed floor, and what [`Admission`] asks for beside it, which the floor can only narrow.
+    pub fn appraise(&self, verified: &VerifiedReport, admission: Admission) -> Appraisal {
+        let guest = match admission {
+            Admission::FloorOnly => ExpectedGuest::WhateverThePolicyAdmits,
+            Admission::Listed { pairs, signers } => ExpectedGuest::Admitted { pairs, signers },
         };
-        appraise(verified, &policy).map_err(|rejection| NotAdmitted {
-            code: "evidence-refused",
-            reasons: rejection.reasons().iter().map(ToString::to_string).collect(),
-        })
+        self.verifier(TrustAnchors::amd()).appraise(verified, &guest)
+    }
+
+    fn verifier(&self, anchors: TrustAnchors) -> Verifier {
+        Verifier { anchors, crl: CrlPolicy::Required, policy: self.floor.clone() }
     }
 
     fn authentic(
         &self,
+        chain: &ConnectionChain,
         evidence: &Evidence,
         expected: &ReportData,
         tenant: &Tenant,
     ) -> Result<VerifiedReport, NotAdmitted> {
-        let bad = |reason: String| NotAdmitted { code: "evidence-not-authentic", reasons: vec![reason] };
-        let mut endorsements = Endorsements::from_evidence(evidence).map_err(|error| bad(coffer_rim::chain(&error)))?;
-        endorsements.merge(&self.endorsements);
+        const CODE: &str = "evidence-not-authentic";
         let anchors = self.simulated_anchors(tenant).fold(TrustAnchors::amd(), |all, one| all.with_simulated(*one));
         let now = UnixTime::from_secs(self.clock.now());
-        let check = |crl: &CrlPolicy| {
-            verify(&evidence.report, &endorsements, &anchors, &ExpectedReportData::Exactly(*expected), crl, now)
-        };
-        let verified = check(&CrlPolicy::Required).map_err(|error| bad(authenticity(&error, tenant)))?;
+        let expected = ExpectedReportData::Exactly(*expected);
+        let judged = self.verifier(anchors).authenticate(chain, evidence, &self.endorsements, &expected, now);
+        let cost = judged.as_ref().map_or_else(|appraisal| appraisal.cost(), VerifiedReport::cost);
+        *self.cost.lock().unwrap_or_else(PoisonError::into_inner) += cost;
+        let verified = judged.map_err(|appraisal| NotAdmitted::by(CODE, &appraisal))?;
         let CrlStatus::Checked { number, .. } = verified.crl() else {
-            return Err(bad("revocation was not checked".into()));
+            return Err(NotAdmitted::early(CODE, "revocation was not checked".to_owned()));
         };
-        let anchor = verified.anchor().spki_sha256;
-        self.crl_floor.admit(anchor, number).map_err(|error| bad(coffer_rim::chain(&error)))?;
+        self.crl_floor.admit(verified.anchor().spki_sha256, number).map_err(|error| match &error {
+            CrlFloorError::Older { number, highest } => {
+                let hint = "a newer list was seen before: send the current one";
+                let reason = Reason::new(Code::CrlNumber, number, format!("{highest} or higher"), hint);
+                NotAdmitted::early(CODE, reason.to_string())
+            }
+            CrlFloorError::Store(_) => NotAdmitted::early(CODE, coffer_rim::chain(&error)),
+        })?;
         Ok(verified)
     }
 }
@@ -130,11 +186,7 @@ fn tee_fits(tee: Tee, verified: &VerifiedReport) -> Result<(), NotAdmitted> {
         return Ok(());
     }
     let reason = format!("tee: spec says {tee:?}, evidence rests on {}", verified.anchor());
-    Err(NotAdmitted { code: "tee-mismatch", reasons: vec![reason] })
-}
-
-fn authenticity(error: &VerifyError, tenant: &Tenant) -> String {
-    format!("{} (roots: AMD's, and the simulated ones listed for tenant {tenant})", coffer_rim::chain(error))
+    Err(NotAdmitted::early("tee-mismatch", reason))
 }
 
 /// The defect without the guest's words.
@@ -145,7 +197,7 @@ fn spec_invalid(error: &SpecError) -> NotAdmitted {
         SpecError::Field { field, expected, .. } => format!("workload spec field {field}: expected {expected}"),
         _ => "workload spec is invalid".into(),
     };
-    NotAdmitted { code: "spec-invalid", reasons: vec![reason] }
+    NotAdmitted::early("spec-invalid", reason)
 }
 
 /// What the audit trail keeps of a guest.
@@ -162,9 +214,9 @@ pub fn facts(verified: &VerifiedReport) -> GuestFacts {
 }
 
 /// [`GuestVerifier`] as the connection layer wants it.
-pub struct AtConnection(pub Arc<GuestVerifier>);
+pub struct ConnectionAppraiser(pub Arc<GuestVerifier>);
 
-impl Appraiser for AtConnection {
+impl Appraiser for ConnectionAppraiser {
     type Admitted = Judged;
 
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Judged, Refusal> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use coffer_kbs_client::ResourcePath;
 use coffer_ratls::Attested;
+use coffer_verifier::CheckLine;
 
 use crate::{
     audit_log::AuditLog,
@@ -52,6 +53,7 @@ struct Question {
 struct Answer {
     outcome: Result<Released, Vec<String>>,
     policy: Option<String>,
+    checks: Vec<CheckLine>,
     seen: Seen,
 }
 
@@ -68,12 +70,12 @@ impl Releaser {
     ) -> Result<Released, NotReleased> {
         let question = Arc::new(self.question(attested, path).await?);
         for _ in 0..ATTEMPTS {
-            let Answer { outcome, policy, seen } = self.answer(&question).await?;
+            let Answer { outcome, policy, checks, seen } = self.answer(&question).await?;
             let ledger = self.store.write().await?;
             if !ledger.is_as(&seen) {
                 continue;
             }
-            let entry = question.entry(id, policy, &outcome);
+            let entry = question.entry(id, policy, checks, &outcome);
             let log = self.log.clone();
             ledger.record_decision(entry, question.now, move |line| log.write(line)).await?;
             // Committed: from here on the decision stands in the trail, and bytes may leave.
@@ -86,17 +88,19 @@ impl Releaser {
         let (verifier, now) = (self.decider.verifier.clone(), self.clock.now());
         let path = path.parse::<ResourcePath>().ok();
         off_the_loop(move || {
-            let judged = verifier.judge(attested.evidence(), attested.report_data());
+            let judged = verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
             Question { attested, judged, path, now }
         })
         .await
     }
 
     async fn answer(&self, question: &Arc<Question>) -> Result<Answer, StoreError> {
-        let refused = |reasons| Answer { outcome: Err(reasons), policy: None, seen: Seen::default() };
+        let refused = |reasons, checks| Answer { outcome: Err(reasons), policy: None, checks, seen: Seen::default() };
         let (judged, path) = match (&question.judged, &question.path) {
-            (Err(no), _) => return Ok(refused(no.reasons.clone())),
-            (Ok(_), None) => return Ok(refused(vec!["path: not kbs:///repository/type/tag".to_owned()])),
+            (Err(no), _) => return Ok(refused(no.reasons.clone(), no.checks.clone())),
+            (Ok(_), None) => {
+                return Ok(refused(vec!["path: not kbs:///repository/type/tag".to_owned()], Vec::new()));
+            }
             (Ok(judged), Some(path)) => (judged, path),
         };
         let mut ledger = self.store.read().await?;
@@ -105,20 +109,26 @@ impl Releaser {
         let (decider, question) = (self.decider.clone(), question.clone());
         off_the_loop(move || {
             let (Ok(judged), Some(path)) = (&question.judged, &question.path) else {
-                return refused(Vec::new());
+                return refused(Vec::new(), Vec::new());
             };
             let decided = decider.decide(judged, path, basis, question.now);
             let outcome = decided.outcome.and_then(|permit| {
                 permit.seal(&question.attested, path).map_err(|error| vec![format!("connection: {error}")])
             });
-            Answer { outcome, policy: decided.policy, seen }
+            Answer { outcome, policy: decided.policy, checks: decided.checks, seen }
         })
         .await
     }
 }
 
 impl Question {
-    fn entry(&self, id: &str, policy: Option<String>, outcome: &Result<Released, Vec<String>>) -> AuditEntry {
+    fn entry(
+        &self,
+        id: &str,
+        policy: Option<String>,
+        checks: Vec<CheckLine>,
+        outcome: &Result<Released, Vec<String>>,
+    ) -> AuditEntry {
         let admitted = self.attested.admitted();
         let (outcome, version, reasons) = match outcome {
             Ok(released) => ("released", Some(released.version), Vec::new()),
@@ -135,6 +145,7 @@ impl Question {
             policy,
             guest: Some(guest::facts(&admitted.verified)),
             reasons,
+            checks,
             ..AuditEntry::default()
         }
     }

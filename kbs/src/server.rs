@@ -9,7 +9,7 @@ use coffer_kbs_client::{
 use coffer_ratls::{
     AttestationService, ClientRule, Purpose, ServeError, ServeLimits, ServerTls, TlsConfigError, serve, serve_pinned,
 };
-use coffer_verifier::{EvidencePolicy, abi::SpkiDigest};
+use coffer_verifier::{Cost, EvidencePolicy, abi::SpkiDigest};
 use tokio::{net::TcpListener, sync::watch};
 use tonic::service::Routes;
 
@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     crl_floor::CrlFloor,
     decide::Decider,
-    guest::{AtConnection, GuestVerifier},
+    guest::{ConnectionAppraiser, GuestVerifier},
     limits::{Buckets, Rate},
     release::Releaser,
     sources::{SourceLimits, Sources},
@@ -81,6 +81,7 @@ pub struct Server {
     addresses: Addresses,
     state: State,
     config: Config,
+    verifier: Arc<GuestVerifier>,
     log: AuditLog,
     clock: Clock,
 }
@@ -107,7 +108,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Bind`] names the address; [`ServerError::State`] if the first operator's profile cannot be brought
     /// up to date.
-    pub async fn bind(state: State, config: Config, log: AuditLog, clock: Clock) -> Result<Self, ServerError> {
+    pub async fn bind(state: State, mut config: Config, log: AuditLog, clock: Clock) -> Result<Self, ServerError> {
         let guests = bind(config.listen, "guests").await?;
         let operators = bind(config.admin_listen, "operators").await?;
         let address = |listener: &TcpListener, whom, wanted| {
@@ -119,7 +120,20 @@ impl Server {
             pin: state.server.spki(),
         };
         state.update_profile(&addresses.admin_listen.to_string())?;
-        Ok(Self { guests, operators, addresses, state, config, log, clock })
+        let verifier = Arc::new(GuestVerifier::new(
+            std::mem::take(&mut config.simulated_anchors),
+            std::mem::take(&mut config.endorsements),
+            EvidencePolicy::default_floor(),
+            clock.clone(),
+            CrlFloor::new(state.store.clone()),
+        ));
+        Ok(Self { guests, operators, addresses, state, config, verifier, log, clock })
+    }
+
+    /// Reads how many public-key operations the evidence of guests has taken, also while it serves.
+    pub fn evidence_cost(&self) -> impl Fn() -> Cost + Send + Sync + 'static {
+        let verifier = self.verifier.clone();
+        move || verifier.cost()
     }
 
     /// Where it listens.
@@ -132,18 +146,11 @@ impl Server {
     /// # Errors
     /// [`ServerError`] if one listener fails; the other is then closed as well.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { guests, operators, state, config, log, clock, .. } = self;
+        let Self { guests, operators, state, config, verifier, log, clock, .. } = self;
         // `state` lives to the end of this function, and its lock with it.
         let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
         let pins = config.admins.keys().copied().collect();
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Spki(pins), ALPN_ADMIN)?;
-        let verifier = Arc::new(GuestVerifier::new(
-            config.simulated_anchors,
-            config.endorsements,
-            EvidencePolicy::default_floor(),
-            clock.clone(),
-            CrlFloor::new(state.store.clone()),
-        ));
         let policies = Arc::new(config.policies);
         let store = state.store.clone();
         let releaser = Releaser {
@@ -164,7 +171,7 @@ impl Server {
         let for_guests = serve(
             Sources::new(guests, config.source),
             guest_tls,
-            AttestationService::verifier(Arc::new(AtConnection(verifier))),
+            AttestationService::verifier(Arc::new(ConnectionAppraiser(verifier))),
             Routes::new(broker),
             config.serve,
             signal(stopped.clone()),

@@ -11,8 +11,9 @@ use coffer_kbs_client::{
 };
 use coffer_spec::Tee;
 use coffer_verifier::{
-    Expiry, UnixTime,
-    abi::{Measurement, WorkloadDigest},
+    Cost, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData, Expiry, Pair,
+    TrustAnchors, UnixTime, Verifier,
+    abi::{Measurement, Report, WorkloadDigest},
 };
 use common::{Guest, Kbs, Launch, PATH, Replay, VALUE, ask, edit_all, has_reason, not_admitted, refused, spec};
 
@@ -35,6 +36,62 @@ async fn an_admitted_guest_gets_its_secret_and_the_trail_says_so() {
     assert!(!lines.concat().contains("correct horse"));
     let folder = kbs.stop().await;
     assert_eq!(open_store(&folder.path().join("state")).await.unwrap().verify_audit().await.unwrap().lines, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_costs_one_chain_however_many_secrets_it_asks_for() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let mut expected = Cost::default();
+    for secrets in [1, 2, 10] {
+        let client = kbs.connect(guest.clone()).await.unwrap();
+        for _ in 0..secrets {
+            assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+        }
+        // Root, intermediate, leaf and list once; the report at attestation and at each release.
+        expected += Cost { rsa: 4, ecdsa: 1 + secrets };
+        assert_eq!((kbs.cost)(), expected, "{secrets} secrets");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_trail_shows_the_checks_in_the_form_every_command_prints() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    ask(&client, PATH).await.unwrap();
+    let lines = kbs.admin().await.audit(0, 0).await.unwrap();
+    let line: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+
+    // What `coffer verify --json` and `coffer attest --json` print is the judge's appraisal.
+    let evidence = guest.made.lock().unwrap().last().unwrap().clone();
+    let verifier = Verifier {
+        anchors: TrustAnchors::amd().with_simulated(common::anchor()),
+        crl: CrlPolicy::Required,
+        policy: EvidencePolicy::default_floor(),
+    };
+    let report_data = Report::parse(&evidence.report).unwrap().report_data();
+    let pair = Pair { measurement: guest.measurement, host_data: guest.document.digest().host_data() };
+    let wanted = Expected {
+        report_data: ExpectedReportData::Exactly(report_data),
+        guest: ExpectedGuest::Admitted { pairs: vec![pair], signers: vec![] },
+    };
+    let now = UnixTime::from(std::time::SystemTime::now());
+    let said = serde_json::to_value(verifier.judge(&evidence, &Endorsements::new(), &wanted, now)).unwrap();
+    let timeless = |checks: &serde_json::Value| -> Vec<serde_json::Value> {
+        let mut checks = checks.as_array().unwrap().clone();
+        // Both say when they were made.
+        for check in checks.iter_mut().filter(|check| check["code"].as_str().unwrap().ends_with("-dates")) {
+            check["expected"] = "valid at".into();
+        }
+        checks
+    };
+    assert_eq!(timeless(&line["checks"]), timeless(&said["checks"]));
+    assert!(line["checks"].as_array().unwrap().len() > 40);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -112,6 +112,27 @@ fn explain_lists_every_check_also_after_a_failure() {
 }
 
 #[test]
+fn the_json_is_the_judges_own_form() {
+    use coffer_verifier::{CrlPolicy, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest};
+    use coffer_verifier::{ExpectedReportData, TrustAnchors, UnixTime, Verifier};
+    let Some(root) = vectors::folder("snp") else { return };
+    let report = root.join("milan-v3/report.bin");
+    let printed = json(&coffer(&["--json", "verify", report.to_str().unwrap(), "--at", AT]));
+    let verifier =
+        Verifier { anchors: TrustAnchors::amd(), crl: CrlPolicy::Required, policy: EvidencePolicy::default_floor() };
+    let evidence = Evidence { report: std::fs::read(report).unwrap(), ..Evidence::default() };
+    let wanted = Expected { report_data: ExpectedReportData::Any, guest: ExpectedGuest::WhateverThePolicyAdmits };
+    let said = verifier.judge(&evidence, &Endorsements::new(), &wanted, UnixTime::parse(AT).unwrap());
+    // Addresses are the command's own; `coffer attest` prints by the same function.
+    assert_eq!(printed, coffer_runtime::kds::appraisal_json(&said, false));
+    let mut bare = printed;
+    for missing in bare["missing"].as_array_mut().unwrap() {
+        missing.as_object_mut().unwrap().remove("urls");
+    }
+    assert_eq!(bare, serde_json::to_value(&said).unwrap());
+}
+
+#[test]
 fn an_azure_blob_says_what_it_does_not_show() {
     let Some(root) = vectors::folder("snp") else { return };
     let folder = root.join("genoa-v3-azure-hcl");

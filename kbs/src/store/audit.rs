@@ -134,6 +134,9 @@ pub struct AuditEntry {
     /// Every reason against.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// Every check of the evidence, in the form of `coffer verify --json` and `coffer attest --json`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<coffer_verifier::CheckLine>,
 }
 
 /// What the evidence says about the guest.

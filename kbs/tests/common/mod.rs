@@ -64,6 +64,8 @@ pub struct Kbs {
     pub lines: Arc<Mutex<Vec<String>>>,
     /// Added to the server's clock, in seconds.
     pub skew: Arc<AtomicI64>,
+    /// Public-key operations evidence has taken.
+    pub cost: Box<dyn Fn() -> coffer_verifier::Cost + Send + Sync>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -111,6 +113,7 @@ impl Kbs {
             Clock::new(move || i64::try_from(unix()).unwrap() + offset.load(std::sync::atomic::Ordering::Relaxed));
         let server = Server::bind(open(&state).await, config, log, clock).await.unwrap();
         let addresses = server.addresses();
+        let cost = Box::new(server.evidence_cost());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             Box::pin(server.run(async {
@@ -119,7 +122,7 @@ impl Kbs {
             .await
             .unwrap();
         });
-        Self { folder, addresses, lines, skew, stop: Some(stop), task }
+        Self { folder, addresses, lines, skew, cost, stop: Some(stop), task }
     }
 
     pub async fn stop(mut self) -> tempfile::TempDir {

@@ -21,7 +21,7 @@ pub struct Bind {
 
 /// What `--mount` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MountWish {
+pub enum MountRequest {
     /// A snapshot.
     Bind(Bind),
     /// Memory.
@@ -67,7 +67,7 @@ pub fn volume(text: &str, here: &Path) -> Result<Bind, Failure> {
 ///
 /// # Errors
 /// Class `usage` for anything but a read-only bind or a tmpfs.
-pub fn mount(text: &str, here: &Path) -> Result<MountWish, Failure> {
+pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
     let invalid = |why: &str| {
         usage(format!("invalid value {text:?} for --mount: {why}"))
             .hint("write type=bind,source=HOST,target=PATH,readonly or type=tmpfs,target=PATH,tmpfs-size=64m")
@@ -87,10 +87,10 @@ pub fn mount(text: &str, here: &Path) -> Result<MountWish, Failure> {
     }
     let target = target.filter(|path| path.starts_with('/')).ok_or_else(|| invalid("target is no absolute path"))?;
     match (kind, source) {
-        ("tmpfs", None) => Ok(MountWish::Tmpfs(Mount { path: plain_path(target), tmpfs_bytes: size })),
+        ("tmpfs", None) => Ok(MountRequest::Tmpfs(Mount { path: plain_path(target), tmpfs_bytes: size })),
         ("bind", Some(_)) if !read_only => Err(writable(text)),
         ("bind", Some(source)) => {
-            bind(source, target, here).map(MountWish::Bind).ok_or_else(|| invalid("source is no path"))
+            bind(source, target, here).map(MountRequest::Bind).ok_or_else(|| invalid("source is no path"))
         }
         ("bind", None) => Err(invalid("a bind has a source")),
         ("volume", _) => Err(invalid("there are no named volumes")),
@@ -134,11 +134,11 @@ mod tests {
             "type=bind,src=/srv/conf,dst=/etc/app,ro=true",
             "readonly,destination=/etc/app/,type=bind,source=/srv/conf",
         ] {
-            let MountWish::Bind(bind) = mount(text, Path::new(HERE)).unwrap() else { panic!("{text}") };
+            let MountRequest::Bind(bind) = mount(text, Path::new(HERE)).unwrap() else { panic!("{text}") };
             assert_eq!((bind.source.to_str().unwrap(), bind.path.as_str()), ("/srv/conf", "/etc/app"), "{text}");
         }
         let tmpfs = mount("type=tmpfs,target=/t,tmpfs-size=1m", Path::new(HERE)).unwrap();
-        assert_eq!(tmpfs, MountWish::Tmpfs(Mount { path: "/t".into(), tmpfs_bytes: 1 << 20 }));
+        assert_eq!(tmpfs, MountRequest::Tmpfs(Mount { path: "/t".into(), tmpfs_bytes: 1 << 20 }));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod supervisor;
 
 pub mod agent;
 pub mod attach;
+pub mod engine;
 pub mod owner_access;
 pub mod sim_check;
 pub mod simulator;

@@ -1,6 +1,6 @@
-//! From an image's defaults and a user's wishes to the workload spec, by Docker's rules.
+//! From an image's defaults and what a user wants different to the workload spec, by Docker's rules.
 //!
-//! Pure: equal wishes give equal specs on any machine, so that `coffer measure` predicts what `coffer run` launches.
+//! Pure: equal requests give equal specs on any machine, so that `coffer measure` predicts what `coffer run` launches.
 //! Nothing in a spec depends on the box, its id or its name.
 
 use coffer_spec::{
@@ -30,9 +30,9 @@ pub struct ImageDefaults {
     pub stop_signal: String,
 }
 
-/// What the user wants different.
+/// What the user wants different from the image's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wishes {
+pub struct WorkloadRequest {
     /// Secure processor.
     pub tee: Tee,
     /// Tenant at the key broker.
@@ -71,7 +71,7 @@ pub struct Wishes {
     pub floors: Floors,
 }
 
-/// Why wishes make no spec.
+/// Why a request makes no spec.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -81,9 +81,79 @@ pub enum RequestError {
     /// Not a signal.
     #[error("{0:?} is no signal")]
     Signal(String),
+    /// No guest has so many virtual processors.
+    #[error("{0} virtual processors, expected 1 to {most}", most = Vcpus::MOST)]
+    Vcpus(u32),
+    /// Less memory than a guest needs.
+    #[error("Minimum memory limit allowed is {} MiB: a guest kernel runs in it too", GuestMemory::LEAST >> 20)]
+    LittleMemory,
+    /// More memory than the machine model has room for.
+    #[error("{0} bytes of memory, at most 3g fit")]
+    MuchMemory(u64),
+    /// Given, and empty.
+    #[error("the {0} is empty; leave it out for the image's own")]
+    Empty(&'static str),
+    /// Said twice, where it means nothing or two things.
+    #[error("{what} {value} stands there twice")]
+    Twice {
+        /// What kind of thing.
+        what: &'static str,
+        /// Which.
+        value: String,
+    },
     /// The workload spec's own rules.
     #[error("the workload spec would not be valid")]
     Spec(#[from] SpecError),
+}
+
+/// Virtual processors of a guest: whole ones, as many as the machine model has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vcpus(u32);
+
+impl Vcpus {
+    /// Most of them.
+    pub const MOST: u32 = coffer_machine::map::MAX_VCPUS;
+
+    /// So many, if a guest can have them.
+    ///
+    /// # Errors
+    /// [`RequestError::Vcpus`].
+    pub fn new(count: u32) -> Result<Self, RequestError> {
+        if (1..=Self::MOST).contains(&count) { Ok(Self(count)) } else { Err(RequestError::Vcpus(count)) }
+    }
+
+    /// How many.
+    pub fn count(self) -> u32 {
+        self.0
+    }
+}
+
+/// Memory of a guest in bytes, a multiple of 1 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestMemory(u64);
+
+impl GuestMemory {
+    /// Least: a guest kernel runs in it too.
+    pub const LEAST: u64 = 192 << 20;
+    /// Most: what lies below the machine model's devices.
+    pub const MOST: u64 = 3 << 30;
+
+    /// So many bytes, rounded down to whole MiB.
+    ///
+    /// # Errors
+    /// [`RequestError::LittleMemory`] or [`RequestError::MuchMemory`].
+    pub fn new(bytes: u64) -> Result<Self, RequestError> {
+        match bytes >> 20 << 20 {
+            bytes if bytes < Self::LEAST => Err(RequestError::LittleMemory),
+            bytes if bytes > Self::MOST => Err(RequestError::MuchMemory(bytes)),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+
+    /// How many.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
 }
 
 /// What the host may do unless the user says otherwise: in TEE mode nothing that shows the workload.
@@ -98,52 +168,90 @@ pub fn default_host_may(tee: Tee) -> HostMay {
 ///
 /// # Errors
 /// [`RequestError`].
-pub fn document(image: &ImageDefaults, verity: VerityTable, wishes: &Wishes) -> Result<Document, RequestError> {
-    let argv = argv(image, wishes);
+pub fn document(
+    image: &ImageDefaults,
+    verity: VerityTable,
+    request: &WorkloadRequest,
+) -> Result<Document, RequestError> {
+    check_given(request)?;
+    check_once(request)?;
+    let argv = argv(image, request);
     if argv.first().is_none_or(String::is_empty) {
         return Err(RequestError::NoCommand(image.reference.clone()));
     }
-    let or_image = |wish: &Option<String>, image: &str, default: &str| match wish.as_deref().unwrap_or(image) {
+    let or_image = |wanted: &Option<String>, image: &str, default: &str| match wanted.as_deref().unwrap_or(image) {
         "" => default.to_string(),
         some => some.to_string(),
     };
-    let stop_signal = or_image(&wishes.stop_signal, &image.stop_signal, "15");
+    let stop_signal = or_image(&request.stop_signal, &image.stop_signal, "15");
     let spec = WorkloadSpec {
         version: 1,
-        tenant: wishes.tenant.clone(),
-        tee: wishes.tee,
-        host_may: wishes.host_may.unwrap_or_else(|| default_host_may(wishes.tee)),
-        inject: wishes.inject.clone(),
+        tenant: request.tenant.clone(),
+        tee: request.tee,
+        host_may: request.host_may.unwrap_or_else(|| default_host_may(request.tee)),
+        inject: request.inject.clone(),
         image: Image { reference: image.reference.clone(), config_digest: image.config_digest },
-        root: Root { verity, scratch: wishes.scratch },
+        root: Root { verity, scratch: request.scratch },
         process: Process {
             argv,
-            env: environment(&image.env, &wishes.env),
-            cwd: or_image(&wishes.cwd, &image.cwd, "/"),
-            user: or_image(&wishes.user, &image.user, "0:0"),
+            env: environment(&image.env, &request.env),
+            cwd: or_image(&request.cwd, &image.cwd, "/"),
+            user: or_image(&request.user, &image.user, "0:0"),
             stop_signal: signal_number(&stop_signal).ok_or(RequestError::Signal(stop_signal))?,
-            hostname: wishes.hostname.clone(),
+            hostname: request.hostname.clone(),
         },
-        kbs: wishes.kbs.clone(),
-        secrets: wishes.secrets.clone(),
-        owners: wishes.owners.clone(),
-        mounts: wishes.mounts.clone(),
-        volumes: wishes.volumes.clone(),
+        kbs: request.kbs.clone(),
+        secrets: request.secrets.clone(),
+        owners: request.owners.clone(),
+        mounts: request.mounts.clone(),
+        volumes: request.volumes.clone(),
         audiences: Vec::new(),
-        floors: wishes.floors.clone(),
+        floors: request.floors.clone(),
     };
     Ok(Document::write(&spec)?)
 }
 
-fn argv(image: &ImageDefaults, wishes: &Wishes) -> Vec<String> {
-    let mut argv = match &wishes.entrypoint {
+/// Empty is not absent. An empty entry point is: it takes the image's away, as Docker has it.
+fn check_given(request: &WorkloadRequest) -> Result<(), RequestError> {
+    let given = [
+        ("working directory", request.cwd.as_deref()),
+        ("user", request.user.as_deref()),
+        ("stop signal", request.stop_signal.as_deref()),
+    ];
+    match given.into_iter().find(|(_, value)| *value == Some("")) {
+        Some((what, _)) => Err(RequestError::Empty(what)),
+        None => Ok(()),
+    }
+}
+
+/// Names and keys that the spec keeps in lists, each once: a second entry means nothing, or the contrary of the first.
+fn check_once(request: &WorkloadRequest) -> Result<(), RequestError> {
+    fn twice<T: PartialEq>(all: &[T]) -> Option<&T> {
+        all.iter().enumerate().find(|(at, one)| all[..*at].contains(one)).map(|(_, one)| one)
+    }
+    let refuse = |what, value: String| Err(RequestError::Twice { what, value });
+    if let Some(name) = twice(&request.inject) {
+        return refuse("the name to inject", name.to_string());
+    }
+    if let Some(pin) = request.kbs.as_ref().and_then(|kbs| twice(&kbs.spki)) {
+        return refuse("the key broker's pin", pin.to_string());
+    }
+    let owners: Vec<_> = request.owners.iter().map(|owner| owner.key).collect();
+    match twice(&owners) {
+        Some(key) => refuse("the owner with key", key.to_string()),
+        None => Ok(()),
+    }
+}
+
+fn argv(image: &ImageDefaults, request: &WorkloadRequest) -> Vec<String> {
+    let mut argv = match &request.entrypoint {
         Some(program) if program.is_empty() => Vec::new(),
         Some(program) => vec![program.clone()],
         None => image.entrypoint.clone(),
     };
-    if !wishes.args.is_empty() {
-        argv.extend(wishes.args.iter().cloned());
-    } else if wishes.entrypoint.is_none() {
+    if !request.args.is_empty() {
+        argv.extend(request.args.iter().cloned());
+    } else if request.entrypoint.is_none() {
         argv.extend(image.cmd.iter().cloned());
     }
     argv
@@ -152,13 +260,13 @@ fn argv(image: &ImageDefaults, wishes: &Wishes) -> Vec<String> {
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Image entries in their order, each replaced in place by the user's; the user's new names behind them.
-fn environment(image: &[String], wishes: &[String]) -> Vec<String> {
+fn environment(image: &[String], wanted: &[String]) -> Vec<String> {
     fn name(entry: &str) -> &str {
         entry.split_once('=').map_or(entry, |(name, _)| name)
     }
     let mut merged: Vec<String> = Vec::new();
     let defaults = if image.iter().any(|entry| name(entry) == "PATH") { None } else { Some(DEFAULT_PATH.to_string()) };
-    for entry in defaults.iter().chain(image).chain(wishes) {
+    for entry in defaults.iter().chain(image).chain(wanted) {
         match merged.iter_mut().find(|old| name(old) == name(entry)) {
             Some(old) => old.clone_from(entry),
             None => merged.push(entry.clone()),

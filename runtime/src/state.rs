@@ -65,21 +65,33 @@ pub enum StateError {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        let class = match &error {
-            StateError::Unknown(_) => Class::NotFound,
-            StateError::Ambiguous { .. } => Class::Usage,
-            _ => Class::Config,
-        };
-        let failure = Self::caused(class, &error);
-        match &error {
-            _ if error.is_disk_full() => failure.hint(DISK_FULL),
-            StateError::Newer { .. } => failure.hint("use the version of coffer that made it, or another --home"),
-            _ => failure,
+        let failure = Self::caused(error.class(), &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
         }
     }
 }
 
 impl StateError {
+    /// What kind it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unknown(_) => Class::NotFound,
+            Self::Ambiguous { .. } => Class::Usage,
+            _ => Class::Config,
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            _ if self.is_disk_full() => Some(DISK_FULL.into()),
+            Self::Newer { .. } => Some("use the version of coffer that made it, or another --home".into()),
+            _ => None,
+        }
+    }
+
     /// SQLite found no room. It calls that an I/O error where it grows its shared memory (SQLITE_IOERR_SHMSIZE).
     fn is_disk_full(&self) -> bool {
         let Self::Database(error) = self else { return false };

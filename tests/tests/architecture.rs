@@ -178,6 +178,47 @@ fn unsafe_stands_in_sys_folders_alone() {
     }
 }
 
+/// Files of libraries that speak for themselves, and why they may.
+const SPEAKERS: &[(&str, &str)] = &[
+    ("runtime/rim/src/out.rs", "defines what the programs print with"),
+    ("guest/src/init.rs", "PID 1 has no voice but its console"),
+    ("guest/src/events.rs", "the same, where the host does not listen"),
+    ("verifier/src/measure/vectors.rs", "tests alone, which say which vectors they read"),
+];
+
+#[test]
+fn libraries_take_no_command_lines_print_nothing_and_end_no_process() {
+    let forbidden = ["clap", "println!", "print!", "eprintln!", "eprint!", "process::exit", "process::abort"];
+    let (root, mut looked_at, mut wrong) = (root(), 0, Vec::new());
+    for package in metadata().workspace_packages().into_iter().filter(|package| package.name.as_str() != TOP) {
+        let source = package.manifest_path.parent().expect("a folder").join("src");
+        for file in rust_files(source.as_std_path()) {
+            let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+            let of_a_program = file.components().any(|part| part.as_os_str() == "bin") || file.ends_with("src/main.rs");
+            if of_a_program || is_test(&file) || SPEAKERS.iter().any(|(speaker, _)| name == *speaker) {
+                continue;
+            }
+            looked_at += 1;
+            let words = code(&file).join("\n");
+            let found = forbidden.iter().filter(|word| mentions(&words, word));
+            wrong.extend(found.map(|word| format!("{name}: {word}")));
+        }
+    }
+    assert!(looked_at > 150, "only {looked_at} files found");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The word stands there, and not as the end of a longer one.
+fn mentions(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+#[test]
+fn what_libraries_must_not_do_is_found_where_it_is_done() {
+    assert!(mentions("std::println!(x)", "println!") && mentions("use clap::Args;", "clap"));
+    assert!(!mentions("eprintln!(x)", "println!") && !mentions("writer.sprint!()", "print!"));
+}
+
 /// Lines of code under `folder` that hold one of these words, in any case, as `file:line: text`.
 fn lines_with(folder: &str, words: &[&str], apart: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     let root = root();

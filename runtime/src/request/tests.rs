@@ -24,8 +24,8 @@ pub(crate) fn verity() -> VerityTable {
     }
 }
 
-pub(crate) fn wishes() -> Wishes {
-    Wishes {
+pub(crate) fn request() -> WorkloadRequest {
+    WorkloadRequest {
         tee: Tee::None,
         tenant: "default".parse().unwrap(),
         args: Vec::new(),
@@ -47,27 +47,27 @@ pub(crate) fn wishes() -> Wishes {
     }
 }
 
-fn argv_of(wishes: &Wishes) -> Vec<String> {
-    document(&image(), verity(), wishes).unwrap().spec().process.argv.clone()
+fn argv_of(request: &WorkloadRequest) -> Vec<String> {
+    document(&image(), verity(), request).unwrap().spec().process.argv.clone()
 }
 
 #[test]
 fn command_and_entrypoint_combine_as_docker_has_it() {
-    assert_eq!(argv_of(&wishes()), ["/entry", "default"]);
-    assert_eq!(argv_of(&Wishes { args: vec!["x".into()], ..wishes() }), ["/entry", "x"]);
-    assert_eq!(argv_of(&Wishes { entrypoint: Some("/sh".into()), ..wishes() }), ["/sh"]);
-    let both = Wishes { entrypoint: Some("/sh".into()), args: vec!["-c".into()], ..wishes() };
+    assert_eq!(argv_of(&request()), ["/entry", "default"]);
+    assert_eq!(argv_of(&WorkloadRequest { args: vec!["x".into()], ..request() }), ["/entry", "x"]);
+    assert_eq!(argv_of(&WorkloadRequest { entrypoint: Some("/sh".into()), ..request() }), ["/sh"]);
+    let both = WorkloadRequest { entrypoint: Some("/sh".into()), args: vec!["-c".into()], ..request() };
     assert_eq!(argv_of(&both), ["/sh", "-c"]);
-    let cleared = Wishes { entrypoint: Some(String::new()), args: vec!["/x".into()], ..wishes() };
+    let cleared = WorkloadRequest { entrypoint: Some(String::new()), args: vec!["/x".into()], ..request() };
     assert_eq!(argv_of(&cleared), ["/x"]);
-    let nothing = document(&image(), verity(), &Wishes { entrypoint: Some(String::new()), ..wishes() });
+    let nothing = document(&image(), verity(), &WorkloadRequest { entrypoint: Some(String::new()), ..request() });
     assert!(matches!(nothing, Err(RequestError::NoCommand(_))));
 }
 
 #[test]
 fn the_users_environment_wins_in_place() {
-    let wishes = Wishes { env: vec!["B=9".into(), "C=3".into()], ..wishes() };
-    let spec = document(&image(), verity(), &wishes).unwrap();
+    let request = WorkloadRequest { env: vec!["B=9".into(), "C=3".into()], ..request() };
+    let spec = document(&image(), verity(), &request).unwrap();
     assert_eq!(spec.spec().process.env[1..], ["A=1", "B=9", "C=3"]);
     assert!(spec.spec().process.env[0].starts_with("PATH="));
     assert_eq!(environment(&["PATH=/x".into()], &[]), ["PATH=/x"]);
@@ -76,42 +76,42 @@ fn the_users_environment_wins_in_place() {
 #[test]
 fn the_host_sees_no_output_of_a_tee_box_by_default() {
     for tee in [Tee::Snp, Tee::Simulated] {
-        let spec = document(&image(), verity(), &Wishes { tee, ..wishes() }).unwrap();
+        let spec = document(&image(), verity(), &WorkloadRequest { tee, ..request() }).unwrap();
         assert_eq!(spec.spec().host_may.to_string(), "stop,stats");
     }
     assert!(default_host_may(Tee::None).contains(Act::Logs));
-    let none = Wishes { host_may: Some(HostMay::none()), ..wishes() };
+    let none = WorkloadRequest { host_may: Some(HostMay::none()), ..request() };
     assert!(document(&image(), verity(), &none).unwrap().spec().host_may.is_empty());
 }
 
 #[test]
-fn equal_wishes_give_equal_documents_and_every_wish_changes_the_digest() {
-    let digest = |wishes: &Wishes| document(&image(), verity(), wishes).unwrap().digest();
+fn equal_requests_give_equal_documents_and_every_part_changes_the_digest() {
+    let digest = |request: &WorkloadRequest| document(&image(), verity(), request).unwrap().digest();
     // Simulated, since nobody can inject into a box without a TEE.
-    let wishes = || Wishes { tee: Tee::Simulated, ..wishes() };
-    let base = digest(&wishes());
-    assert_eq!(base, digest(&wishes()));
+    let request = || WorkloadRequest { tee: Tee::Simulated, ..request() };
+    let base = digest(&request());
+    assert_eq!(base, digest(&request()));
     let changed = [
-        Wishes { tee: Tee::Snp, ..wishes() },
-        Wishes { tenant: "other".parse().unwrap(), ..wishes() },
-        Wishes { args: vec!["x".into()], ..wishes() },
-        Wishes { env: vec!["X=1".into()], ..wishes() },
-        Wishes { cwd: Some("/".into()), ..wishes() },
-        Wishes { user: Some("7".into()), ..wishes() },
-        Wishes { stop_signal: Some("9".into()), ..wishes() },
-        Wishes { hostname: "h".parse().unwrap(), ..wishes() },
-        Wishes { inject: vec!["n".parse().unwrap()], ..wishes() },
-        Wishes { scratch: Scratch::Tmpfs { bytes: 5 }, ..wishes() },
-        Wishes { scratch: Scratch::Disk { bytes: 1 << 20 }, ..wishes() },
-        Wishes {
+        WorkloadRequest { tee: Tee::Snp, ..request() },
+        WorkloadRequest { tenant: "other".parse().unwrap(), ..request() },
+        WorkloadRequest { args: vec!["x".into()], ..request() },
+        WorkloadRequest { env: vec!["X=1".into()], ..request() },
+        WorkloadRequest { cwd: Some("/".into()), ..request() },
+        WorkloadRequest { user: Some("7".into()), ..request() },
+        WorkloadRequest { stop_signal: Some("9".into()), ..request() },
+        WorkloadRequest { hostname: "h".parse().unwrap(), ..request() },
+        WorkloadRequest { inject: vec!["n".parse().unwrap()], ..request() },
+        WorkloadRequest { scratch: Scratch::Tmpfs { bytes: 5 }, ..request() },
+        WorkloadRequest { scratch: Scratch::Disk { bytes: 1 << 20 }, ..request() },
+        WorkloadRequest {
             volumes: vec![Volume { path: "/v".into(), kind: coffer_spec::VolumeKind::Folder, verity: verity() }],
-            ..wishes()
+            ..request()
         },
-        Wishes { floors: Floors { not_before: 1, ..Floors::default() }, ..wishes() },
-        Wishes { mounts: vec![tmpfs("/t").unwrap()], ..wishes() },
+        WorkloadRequest { floors: Floors { not_before: 1, ..Floors::default() }, ..request() },
+        WorkloadRequest { mounts: vec![tmpfs("/t").unwrap()], ..request() },
     ];
-    for wishes in changed {
-        assert_ne!(base, digest(&wishes), "{wishes:?}");
+    for request in changed {
+        assert_ne!(base, digest(&request), "{request:?}");
     }
 }
 
@@ -123,7 +123,7 @@ fn signals_have_names_and_numbers() {
     for bad in ["", "0", "65", "SIGNOPE", "RTMIN+99", "RTMIN-1"] {
         assert_eq!(signal_number(bad), None, "{bad}");
     }
-    let spec = document(&image(), verity(), &wishes()).unwrap();
+    let spec = document(&image(), verity(), &request()).unwrap();
     assert_eq!(spec.spec().process.stop_signal, 2);
 }
 
@@ -142,4 +142,52 @@ fn sizes_secrets_and_mounts_parse_or_are_refused() {
     assert_eq!(tmpfs("/run/").unwrap().path, "/run");
     assert_eq!(tmpfs("run"), None);
     assert_eq!(tmpfs("/run:exec_everything"), None);
+}
+
+#[test]
+fn what_is_given_and_empty_is_refused_by_name() {
+    let cases = [
+        (WorkloadRequest { cwd: Some(String::new()), ..request() }, "working directory"),
+        (WorkloadRequest { user: Some(String::new()), ..request() }, "user"),
+        (WorkloadRequest { stop_signal: Some(String::new()), ..request() }, "stop signal"),
+    ];
+    for (request, what) in cases {
+        let error = document(&image(), verity(), &request).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+#[test]
+fn what_stands_twice_in_a_list_is_refused_by_name() {
+    let owner = |may: &str| Owner { key: SpkiDigest::new([7; 32]), may: coffer_spec::OwnerMay::parse(may).unwrap() };
+    let cases = [
+        (
+            WorkloadRequest { inject: ["n", "m", "n"].map(|name| name.parse().unwrap()).to_vec(), ..request() },
+            "inject n",
+        ),
+        (
+            WorkloadRequest {
+                tee: Tee::Simulated,
+                kbs: Some(KbsPin { address: "h:1".into(), spki: vec![SpkiDigest::new([1; 32]); 2] }),
+                ..request()
+            },
+            "pin 0101",
+        ),
+        (WorkloadRequest { owners: vec![owner("exec"), owner("logs")], ..request() }, "key 0707"),
+    ];
+    for (request, words) in cases {
+        let error = document(&image(), verity(), &request).unwrap_err();
+        assert!(matches!(error, RequestError::Twice { .. }) && error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_guest_has_whole_processors_and_enough_memory() {
+    assert_eq!(Vcpus::new(2).unwrap().count(), 2);
+    for bad in [0, Vcpus::MOST + 1] {
+        assert!(matches!(Vcpus::new(bad), Err(RequestError::Vcpus(found)) if found == bad));
+    }
+    assert_eq!(GuestMemory::new((256 << 20) + 5).unwrap().bytes(), 256 << 20);
+    assert!(matches!(GuestMemory::new(6 << 20), Err(RequestError::LittleMemory)));
+    assert!(matches!(GuestMemory::new(9 << 30), Err(RequestError::MuchMemory(_))));
 }

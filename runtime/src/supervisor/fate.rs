@@ -203,9 +203,9 @@ mod tests {
     use coffer_verifier::abi::SpkiDigest;
 
     fn spec() -> WorkloadSpec {
-        let wishes = crate::request::tests::wishes();
+        let request = crate::request::tests::request();
         let document =
-            crate::request::document(&crate::request::tests::image(), crate::request::tests::verity(), &wishes);
+            crate::request::document(&crate::request::tests::image(), crate::request::tests::verity(), &request);
         let mut spec = document.unwrap().spec().clone();
         spec.kbs = Some(KbsPin { address: "kbs.example:8443".into(), spki: vec![SpkiDigest::new([1; 32])] });
         spec

@@ -13,7 +13,6 @@ pub mod run;
 pub mod start;
 pub mod stop;
 pub mod supervise;
-pub mod volumes;
 
 use crate::commands::Group;
 

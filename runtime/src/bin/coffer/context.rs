@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use coffer_runtime::boxes::unix_ms;
+use coffer_runtime::engine::{Engine, Settings};
 use coffer_runtime::monitor::VARIABLES;
 use coffer_runtime::supervisor::of_state;
 use coffer_runtime::tools::Search;
@@ -65,6 +66,19 @@ impl Context {
         let state = State::open(&home).map_err(of_state)?;
         state.reconcile(&home, unix_ms()).map_err(of_state)?;
         Ok((home, state))
+    }
+
+    /// The engine of this installation; it opens what an operation needs.
+    ///
+    /// # Errors
+    /// Class `internal`.
+    pub fn engine(&self) -> Result<Engine, CliError> {
+        Ok(Engine::new(Settings {
+            home: self.home.clone(),
+            search: self.search.clone(),
+            docker_config: self.docker_config.clone(),
+            supervisor: self.exe()?,
+        }))
     }
 
     /// Our own executable, for supervisors.

@@ -1,6 +1,15 @@
 //! What a command tells the person or script that called it when it fails: the failures of every program of ours.
 
 pub use coffer_rim::{Class, Classify, Failure as CliError};
+use coffer_runtime::engine::Fault;
+
+/// What an operation's error means on a command line: its class, its chain of causes, its remedy. The one place where the
+/// engine's errors become ours.
+#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
+pub fn of(error: impl Fault) -> CliError {
+    let failure = CliError::caused(error.class(), &error);
+    CliError { hint: error.hint().or(failure.hint), docker_code: error.docker_code(), ..failure }
+}
 
 /// Prints one of several failures; the command goes on.
 pub fn print(failure: &CliError, json: bool) {

@@ -26,10 +26,10 @@ mod sim;
 mod table;
 mod values;
 
-use boxes::{create, flags, live, logs, ps, start, stop, volumes};
+use boxes::{flags, live, logs, ps, start};
 use evidence::verify;
 use image::progress;
-use launch::{id_block, id_flags, measure, measure_firmware, measure_manifest};
+use launch::{id_block, id_flags, measure_firmware, measure_manifest};
 use prove::guest;
 
 fn main() -> ExitCode {

@@ -7,10 +7,10 @@ use clap::ArgMatches;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 
-/// Arguments that may be empty, by their ids, and why.
-pub const MAY_BE_EMPTY: &[(&str, &str)] = &[
-    ("command", "words of the workload's program, which are none of our business"),
-    ("entrypoint", "the empty one takes the image's away, as Docker has it"),
+/// Arguments that may be empty, by their ids; from which of their values on; and why.
+pub const MAY_BE_EMPTY: &[(&str, usize, &str)] = &[
+    ("words", 1, "behind image or box: words of the workload's program, which are none of our business"),
+    ("entrypoint", 0, "the empty one takes the image's away, as Docker has it"),
 ];
 
 const EMPTY: &str = "it must not be empty";
@@ -24,7 +24,7 @@ pub fn check(parser: &mut clap::Command, matches: &ArgMatches) -> Result<(), cla
         let id = arg.get_id().as_str();
         let given = matches.try_get_raw(id).ok().flatten()?;
         let defaulted = matches.value_source(id) == Some(ValueSource::DefaultValue);
-        let why = given.filter(|_| !defaulted).find_map(|value| why_not(id, value))?;
+        let why = given.filter(|_| !defaulted).enumerate().find_map(|(at, value)| why_not(id, at, value))?;
         Some(format!("invalid value {} for '{arg}': {}", why.0, why.1))
     });
     if let Some(message) = refused {
@@ -37,8 +37,8 @@ pub fn check(parser: &mut clap::Command, matches: &ArgMatches) -> Result<(), cla
 }
 
 /// The value as it is shown, and what is wrong with it.
-fn why_not(id: &str, value: &OsStr) -> Option<(String, &'static str)> {
-    if value.is_empty() && !MAY_BE_EMPTY.iter().any(|(name, _)| *name == id) {
+fn why_not(id: &str, at: usize, value: &OsStr) -> Option<(String, &'static str)> {
+    if value.is_empty() && !MAY_BE_EMPTY.iter().any(|(name, from, _)| *name == id && at >= *from) {
         return Some(("''".into(), EMPTY));
     }
     // Docker's flag of this name chooses among an image's platforms.
@@ -48,6 +48,9 @@ fn why_not(id: &str, value: &OsStr) -> Option<(String, &'static str)> {
     }
     None
 }
+
+#[cfg(test)]
+mod every_argument;
 
 #[cfg(test)]
 mod tests {
@@ -66,6 +69,8 @@ mod tests {
         let error = check_line(&["coffer", "stop", "one", ""]).unwrap_err();
         assert!(error.contains("''") && error.contains("BOX"), "{error}");
         assert_eq!(check_line(&["coffer", "run", "--entrypoint", "", "busybox", "echo", ""]), Ok(()));
+        let error = check_line(&["coffer", "run", "", "echo"]).unwrap_err();
+        assert!(error.contains("''") && error.contains("IMAGE"), "{error}");
     }
 
     #[test]

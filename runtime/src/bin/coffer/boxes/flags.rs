@@ -1,22 +1,15 @@
-//! Flags shared by the commands that describe a box: `run`, `create`, `measure`, `spec`.
+//! Flags shared by the commands that describe a box: `run`, `create`, `measure`, `spec`; and the request they make.
 
-use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use coffer_image::{Image, Progress, PullOptions, Rootfs, Snapshot};
-use coffer_rim::Foreign;
-use coffer_runtime::images::{defaults, of_image, verity};
-use coffer_runtime::owner_list;
-use coffer_runtime::request::{self, Wishes};
-use coffer_runtime::tools::Search;
-use coffer_runtime::{Home, images, launch, monitor, owner_access};
-use coffer_spec::{Document, Floors, HostMay, KbsPin, Name, Owner, OwnerMay, Scratch, Tee, Tenant};
+use coffer_runtime::binds::{self, MountRequest};
+use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
+use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
+use coffer_runtime::{monitor, owner_list};
+use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Scratch, Tee, Tenant};
 
-use crate::cli::Context;
-use crate::error::{Class, Classify as _, CliError};
-use crate::volumes;
+use crate::error::{self, Class, Classify as _, CliError};
 
 /// What isolates a box from its host and the host from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -135,39 +128,20 @@ pub struct BoxFlags {
     #[arg(long, value_name = "HOST:PORT")]
     pub insecure_registry: Vec<String>,
 
-    /// Image; with --spec, the spec's own unless given.
-    #[arg(index = 1, required_unless_present = "spec")]
-    pub image: Option<String>,
-    /// Program and arguments.
-    #[arg(index = 2, trailing_var_arg = true, allow_hyphen_values = true, conflicts_with = "spec")]
-    pub command: Vec<String>,
+    /// Image, and what it runs in place of its own command. With --spec, at most an image in place of the spec's own.
+    /// Options end here: what follows belongs to the program.
+    #[arg(
+        index = 1,
+        num_args = 1..,
+        trailing_var_arg = true,
+        required_unless_present = "spec",
+        value_name = "IMAGE [COMMAND]"
+    )]
+    pub words: Vec<String>,
 }
-
-/// A box described completely.
-pub struct Described {
-    /// Image as the user wrote it.
-    pub image_name: String,
-    /// The image.
-    pub image: Image,
-    /// Its root file system.
-    pub rootfs: Rootfs,
-    /// Snapshots, in the order of the spec's volumes.
-    pub snapshots: Vec<Snapshot>,
-    /// The workload spec.
-    pub document: Document,
-    /// Folder of platform files.
-    pub platform: PathBuf,
-    /// Virtual processors.
-    pub vcpus: u32,
-    /// Guest memory in bytes.
-    pub memory_bytes: u64,
-}
-
-const MEMORY_MINIMUM: u64 = 192 << 20;
-const MEMORY_MAXIMUM: u64 = 3 << 30;
 
 impl BoxFlags {
-    /// The secure processor asked for. Hardware that is not here is an error before anything is pulled.
+    /// The secure processor asked for.
     pub fn tee_wanted(&self) -> Tee {
         match (self.tee || self.isolation == Some(Isolation::Snp), self.tee_simulate) {
             (true, _) => Tee::Snp,
@@ -188,85 +162,76 @@ impl BoxFlags {
         Ok(())
     }
 
-    /// What runs the box: what was asked for, or the strongest that works here.
+    /// The image's name, if one is given.
+    pub fn image(&self) -> Option<&str> {
+        self.words.first().map(String::as_str)
+    }
+
+    /// The request these flags make. What the user typed is checked here, before the network is asked for anything.
     ///
     /// # Errors
-    /// Class `platform` if it does not work on this machine.
-    pub fn isolated_by(&self, search: &Search) -> Result<monitor::Isolation, CliError> {
-        match self.isolation {
-            Some(Isolation::Qemu) => {
-                monitor::of(monitor::Isolation::Qemu, search)?.check()?;
-                Ok(monitor::Isolation::Qemu)
-            }
-            Some(Isolation::Snp) | None => monitor::strongest(search),
+    /// Class `usage` for what is wrong with a flag, `config` for a file it names.
+    pub fn request(&self, engine: &Engine) -> Result<BoxRequest, CliError> {
+        let vcpus = self.vcpus()?;
+        let memory = self.guest_memory()?;
+        self.check_isolation()?;
+        if self.words.first().is_some_and(String::is_empty) {
+            return Err(CliError::new(Class::Usage, "the image's name is empty"));
         }
+        let given = self.spec.as_deref().map(read_spec).transpose()?;
+        let (binds, tmpfs) = self.mounts()?;
+        let workload = if let Some(document) = given {
+            self.exactly(document, &tmpfs)?
+        } else {
+            let name = self.image().ok_or_else(|| CliError::new(Class::Usage, "no image was named"))?.to_owned();
+            Workload::Image { name, request: Box::new(self.workload(engine, tmpfs)?) }
+        };
+        Ok(BoxRequest {
+            tee: self.tee_wanted(),
+            // Hardware is asked for by --tee; what drives it is the strongest there is.
+            isolation: (self.isolation == Some(Isolation::Qemu)).then_some(monitor::Isolation::Qemu),
+            workload,
+            binds,
+            platform: self.platform.clone(),
+            vcpus,
+            memory,
+            pull: match self.pull {
+                Pull::Missing => engine::Pull::Missing,
+                Pull::Always => engine::Pull::Always,
+                Pull::Never => engine::Pull::Never,
+            },
+            insecure_registries: self.insecure_registry.clone(),
+        })
     }
 
-    /// Pulls what is missing and writes the spec.
-    pub async fn describe(&self, context: &Context, home: &Home, quiet: bool) -> Result<Described, CliError> {
-        let vcpus = self.vcpus()?;
-        let memory_bytes = self.memory_bytes()?;
-        self.check_isolation()?;
-        let given = self.spec.as_deref().map(read_spec).transpose()?;
-        let platform = context.search.platform_folder(self.platform.as_deref())?;
-        let image_name = match (&self.image, &given) {
-            (Some(name), _) => name.clone(),
-            (None, Some(spec)) => spec.spec().image.reference.clone(),
-            (None, None) => return Err(CliError::new(Class::Usage, "no image was named")),
-        };
-        // What the user typed is checked before the network is asked for anything.
-        let mut wishes = if given.is_none() { Some(self.wishes(home)?) } else { None };
-        let here = std::env::current_dir().class_while(Class::Config, "cannot tell the current folder")?;
-        let asked = volumes::asked(&self.volume, &self.mount, &here)?;
-        if given.is_some() && !asked.tmpfs.is_empty() {
+    /// A spec says everything; what would change it is refused.
+    fn exactly(&self, document: Document, tmpfs: &[Mount]) -> Result<Workload, CliError> {
+        if !tmpfs.is_empty() {
             return Err(CliError::new(Class::Usage, "--mount type=tmpfs changes the workload, which --spec fixes"));
         }
-        let image = self.image(context, home, &image_name, quiet).await?;
-        let store = images::open(home)?;
-        let rootfs = store.rootfs(&image).map_err(|error| of_image(&error))?;
-        let taken = volumes::take(&store, &asked.binds)?;
-        if let Some(wishes) = &mut wishes {
-            wishes.mounts.extend(asked.tmpfs);
-            wishes.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
+        if let Some(word) = self.words.get(1) {
+            let message = format!("{word:?} behind the image changes the workload, which --spec fixes");
+            return Err(CliError::new(Class::Usage, message).hint("options stand before the image"));
         }
-        let document = match (given, wishes) {
-            (Some(document), _) => same_root(document, &rootfs, &image_name, self.tee_wanted())?,
-            (None, Some(wishes)) => {
-                request::document(&defaults(&image), verity(&rootfs.verity), &wishes).class(Class::Usage)?
-            }
-            (None, None) => return Err(CliError::new(Class::Internal, "neither a spec nor wishes")),
-        };
-        let tags = document.spec().root.scratch.tag_bytes();
-        if tags > memory_bytes / 4 {
-            let message =
-                format!("a scratch disk of that size needs {} MiB of guest memory for tags alone", tags >> 20);
-            return Err(CliError::new(Class::Usage, message).hint("give the box four times that with --memory"));
-        }
-        let snapshots = volumes::in_order(document.spec(), taken)?;
-        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory_bytes })
+        Ok(Workload::Spec { document: Box::new(document), image: self.image().map(str::to_owned) })
     }
 
-    async fn image(&self, context: &Context, home: &Home, name: &str, quiet: bool) -> Result<Image, CliError> {
-        let store = images::open(home)?;
-        if self.pull != Pull::Always {
-            match store.resolve(name) {
-                Ok(image) => return Ok(image),
-                Err(error) if error.class() != "not-found" => return Err(of_image(&error)),
-                Err(_) if self.pull == Pull::Never => {
-                    return Err(CliError::new(Class::NotFound, format!("No such image: {name}"))
-                        .hint(format!("pull it with `coffer pull {name}`, or drop --pull never")));
-                }
-                Err(_) => {}
-            }
-            if !quiet {
-                eprintln!("Unable to find image '{name}' locally");
+    /// Snapshots and memory that `-v` and `--mount` ask for. The order within a flag is the order of the disks, those of
+    /// `-v` first.
+    fn mounts(&self) -> Result<(Vec<binds::Bind>, Vec<Mount>), CliError> {
+        let here = std::env::current_dir().class_while(Class::Config, "cannot tell the current folder")?;
+        let mut all = self.volume.iter().map(|text| binds::volume(text, &here)).collect::<Result<Vec<_>, _>>()?;
+        let mut tmpfs = Vec::new();
+        for text in &self.mount {
+            match binds::mount(text, &here)? {
+                MountRequest::Bind(bind) => all.push(bind),
+                MountRequest::Tmpfs(mount) => tmpfs.push(mount),
             }
         }
-        let options = pull_options(context, &self.insecure_registry, quiet);
-        store.pull(name, &options).await.map_err(|error| of_image(&error))
+        Ok((all, tmpfs))
     }
 
-    fn wishes(&self, home: &Home) -> Result<Wishes, CliError> {
+    fn workload(&self, engine: &Engine, tmpfs: Vec<Mount>) -> Result<WorkloadRequest, CliError> {
         let usage = |flag: &str, value: &str, expected: &str| {
             CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: expected {expected}"))
         };
@@ -283,17 +248,19 @@ impl BoxFlags {
             .iter()
             .map(|text| request::pin(text).ok_or_else(|| usage("--kbs-pin", text, "64 hex digits")))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Wishes {
+        let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
+        mounts.extend(tmpfs);
+        Ok(WorkloadRequest {
             tee,
             tenant: self.tenant.clone(),
-            args: self.command.clone(),
+            args: self.words.get(1..).unwrap_or_default().to_vec(),
             entrypoint: self.entrypoint.clone(),
             env: self.environment()?,
             cwd: self.workdir.clone(),
             user: self.user.clone(),
             stop_signal: self.stop_signal.clone(),
             hostname: self.hostname.clone(),
-            mounts: mounts.collect::<Result<_, _>>()?,
+            mounts,
             volumes: Vec::new(),
             scratch: self.scratch_wanted()?,
             floors: Floors::default(),
@@ -301,7 +268,7 @@ impl BoxFlags {
             inject: self.inject.clone(),
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
             secrets: secrets.collect::<Result<_, _>>()?,
-            owners: self.owners(home, tee)?,
+            owners: self.owners(engine, tee)?,
         })
     }
 
@@ -318,11 +285,10 @@ impl BoxFlags {
         }
     }
 
-    /// The owners asked for. In simulation, and only there, the local key is the default.
-    fn owners(&self, home: &Home, tee: Tee) -> Result<Vec<Owner>, CliError> {
-        if self.owner.is_empty() && tee == Tee::Simulated {
-            let local = owner_access::load_or_init(&home.owner())?;
-            return Ok(vec![Owner { key: local.spki(), may: OwnerMay::all() }]);
+    /// The owners asked for, or those of a box for which nobody lists any.
+    fn owners(&self, engine: &Engine, tee: Tee) -> Result<Vec<Owner>, CliError> {
+        if self.owner.is_empty() {
+            return engine.default_owners(tee).map_err(error::of);
         }
         self.owner.iter().map(|text| owner_list::parse(text)).collect()
     }
@@ -343,26 +309,17 @@ impl BoxFlags {
     }
 
     /// Virtual processors, whole and within the machine model.
-    pub fn vcpus(&self) -> Result<u32, CliError> {
-        let most = coffer_machine::map::MAX_VCPUS;
-        match self.cpus.parse() {
-            Ok(count) if (1..=most).contains(&count) => Ok(count),
-            _ => Err(CliError::new(
-                Class::Usage,
-                format!("invalid value {:?} for --cpus: expected 1 to {most}", self.cpus),
-            )
-            .hint("a microVM has whole processors, and their number is measured")),
-        }
+    pub fn vcpus(&self) -> Result<Vcpus, CliError> {
+        self.cpus.parse().ok().and_then(|count| Vcpus::new(count).ok()).ok_or_else(|| {
+            let message = format!("invalid value {:?} for --cpus: expected 1 to {}", self.cpus, Vcpus::MOST);
+            CliError::new(Class::Usage, message).hint("a microVM has whole processors, and their number is measured")
+        })
     }
 
-    fn memory_bytes(&self) -> Result<u64, CliError> {
-        let page = 1 << 20;
-        match request::bytes(&self.memory).map(|bytes| bytes / page * page) {
-            Some(bytes) if (MEMORY_MINIMUM..=MEMORY_MAXIMUM).contains(&bytes) => Ok(bytes),
-            Some(bytes) if bytes < MEMORY_MINIMUM => Err(CliError::new(
-                Class::Usage,
-                format!("Minimum memory limit allowed is {} MiB: a guest kernel runs in it too", MEMORY_MINIMUM >> 20),
-            )),
+    fn guest_memory(&self) -> Result<GuestMemory, CliError> {
+        match request::bytes(&self.memory).map(GuestMemory::new) {
+            Some(Ok(memory)) => Ok(memory),
+            Some(Err(error @ RequestError::LittleMemory)) => Err(error::of(error)),
             _ => Err(CliError::new(
                 Class::Usage,
                 format!("invalid value {:?} for --memory: expected a size such as 512m, at most 3g", self.memory),
@@ -376,83 +333,6 @@ fn from_ours(entry: &str) -> Option<String> {
         return Some(entry.to_string());
     }
     std::env::var(entry).ok().map(|value| format!("{entry}={value}"))
-}
-
-/// Reads a spec document.
-pub fn read_spec(path: &Path) -> Result<Document, CliError> {
-    let bytes = std::fs::read(path).class_while(Class::Config, format!("cannot read {}", path.display()))?;
-    Document::parse(bytes).class_while(Class::Config, path.display())
-}
-
-/// A given spec must be about the image at hand, and about the processor asked for.
-fn same_root(document: Document, rootfs: &Rootfs, image: &str, tee: Tee) -> Result<Document, CliError> {
-    let spec = document.spec();
-    if spec.root.verity != verity(&rootfs.verity) {
-        let (found, expected) = (&rootfs.verity.root_hash, &spec.root.verity.root_hash);
-        return Err(CliError::new(
-            Class::Config,
-            format!("image {image} has root hash {found}, the spec expects {expected}"),
-        )
-        .hint("pull the image the spec was written for, by digest"));
-    }
-    same_tee(spec.tee, tee)?;
-    if spec.tee == Tee::Simulated && tee == Tee::None {
-        return Err(CliError::new(Class::Usage, "the spec demands the simulator, which --tee-simulate must allow"));
-    }
-    Ok(document)
-}
-
-/// Refuses hardware that is not here, before anything else happens.
-pub fn check_hardware(tee: Tee) -> Result<(), CliError> {
-    if tee == Tee::Snp { Err(launch::no_hardware()) } else { Ok(()) }
-}
-
-/// Pull options with progress for people: bars on a terminal, else one line per step.
-pub fn pull_options(context: &Context, insecure: &[String], quiet: bool) -> PullOptions {
-    let mut options = PullOptions {
-        insecure_registries: insecure.to_vec(),
-        docker_config: context.docker_config.clone(),
-        ..PullOptions::default()
-    };
-    if !quiet {
-        options.progress =
-            Some(if std::io::stderr().is_terminal() { crate::progress::bars() } else { Arc::new(progress_line) });
-    }
-    options
-}
-
-fn progress_line(progress: &Progress) {
-    let short = |digest: &coffer_image::Digest| digest.hex().chars().take(12).collect::<String>();
-    match progress {
-        Progress::Resolved { layers, .. } => {
-            for (layer, _) in layers {
-                eprintln!("{}: Pulling fs layer", short(layer));
-            }
-        }
-        Progress::Present { layer } => eprintln!("{}: Already exists", short(layer)),
-        Progress::Stored { layer } => eprintln!("{}: Pull complete", short(layer)),
-        Progress::Retrying { what, attempt, reason } => {
-            eprintln!("{}: retry {attempt}: {}", Foreign(what), Foreign(reason));
-        }
-        _ => {}
-    }
-}
-
-/// A processor asked for beside a spec must be the spec's.
-///
-/// # Errors
-/// Class `usage`.
-pub fn same_tee(spec: Tee, asked: Tee) -> Result<(), CliError> {
-    let words = |tee| match tee {
-        Tee::Snp => "--tee",
-        Tee::Simulated => "--tee-simulate",
-        Tee::None => "neither --tee nor --tee-simulate",
-    };
-    if asked == Tee::None || asked == spec {
-        return Ok(());
-    }
-    let message = format!("the spec was written for {}, the command says {}", words(spec), words(asked));
-    Err(CliError::new(Class::Usage, message))
 }
 
 #[cfg(test)]

@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::boxes::files;
-use coffer_runtime::id_block::SignedLaunch;
-use coffer_runtime::{BoxRecord, BoxState, Home};
-use coffer_spec::Document;
+use coffer_runtime::BoxState;
+use coffer_runtime::engine::Inspection;
 use serde_json::{Value, json};
 
 use crate::cli::Context;
-use crate::error::{self, Class, CliError};
+use crate::error::{self, CliError};
 use crate::live::timings_json;
 use crate::{ps, table};
 
@@ -24,14 +22,15 @@ pub struct Args {
 
 /// Prints what is found, and fails if something was not.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (home, state) = context.open_state()?;
+    let engine = context.engine()?;
+    engine.open().map_err(error::of)?;
     let (mut found, mut missing) = (Vec::new(), false);
     for name in &args.boxes {
-        match state.find(name) {
-            Ok(record) => found.push(describe(&home, &record)),
+        match engine.inspect(name) {
+            Ok(inspection) => found.push(describe(&inspection)),
             Err(error) => {
                 missing = true;
-                error::print(&CliError::caused(Class::NotFound, &error), false);
+                error::print(&error::of(error), false);
             }
         }
     }
@@ -39,9 +38,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(if missing { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-fn describe(home: &Home, record: &BoxRecord) -> Value {
-    let folder = home.box_folder(&record.id);
-    let spec = std::fs::read(folder.join(files::SPEC)).ok().and_then(|bytes| Document::parse(bytes).ok());
+fn describe(inspection: &Inspection) -> Value {
+    let Inspection { record, document: spec, id_block, folder } = inspection;
     let time = |moment: Option<i64>| moment.map(table::rfc3339);
     let options = &record.options;
     json!({
@@ -71,7 +69,7 @@ fn describe(home: &Home, record: &BoxRecord) -> Value {
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),
             "Owners": spec.as_ref().map(|d| d.spec().owners.clone()),
             "Platform": options.platform,
-            "IdBlock": SignedLaunch::of_box(&folder, options).ok().flatten().map(|signed| signed.facts()),
+            "IdBlock": id_block,
         },
         "Timings": timings_json(&record.timings),
         "Folder": folder,

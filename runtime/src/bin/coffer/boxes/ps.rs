@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::unix_ms;
-use coffer_runtime::supervisor::of_state;
+use coffer_runtime::engine::Filter;
 use coffer_runtime::{BoxRecord, BoxState};
 use coffer_spec::Tee;
 use serde_json::json;
 
 use crate::cli::Context;
-use crate::error::{Class, CliError};
+use crate::error::{self, Class, CliError};
 use crate::table;
 
 /// List boxes.
@@ -35,12 +35,11 @@ pub struct Args {
 
 /// Lists them, newest first.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let (_, state) = context.open_state()?;
-    let asks_status = filters.iter().any(|filter| matches!(filter, Filter::Status(_)));
-    let mut boxes = state.all().map_err(of_state)?;
-    boxes.retain(|found| args.all || asks_status || found.state == BoxState::Running);
-    boxes.retain(|found| admitted(&filters, found));
+    let mut filter = filter(&args.filter)?;
+    if !args.all && filter.states.is_empty() {
+        filter.states.push(BoxState::Running);
+    }
+    let boxes = context.engine()?.list(&filter).map_err(error::of)?;
     if args.quiet {
         for found in &boxes {
             println!("{}", if args.no_trunc { found.id.as_str() } else { found.id.short() });
@@ -54,42 +53,22 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-enum Filter {
-    Name(String),
-    Id(String),
-    Status(BoxState),
-}
-
-impl Filter {
-    fn parse(text: &str) -> Result<Self, CliError> {
+fn filter(texts: &[String]) -> Result<Filter, CliError> {
+    let mut filter = Filter::default();
+    for text in texts {
         let invalid = || {
             CliError::new(Class::Usage, format!("invalid filter '{text}'"))
                 .hint("filters are name=TEXT, id=PREFIX and status=created|running|exited|dead")
         };
-        let (key, value) = text.split_once('=').ok_or_else(invalid)?;
-        match key {
-            "name" => Ok(Self::Name(value.into())),
-            "id" => Ok(Self::Id(value.into())),
-            "status" => BoxState::from_word(value).map(Self::Status).ok_or_else(invalid),
-            _ => Err(invalid()),
+        match text.split_once('=').ok_or_else(invalid)? {
+            (_, "") => return Err(invalid()),
+            ("name", value) => filter.names.push(value.into()),
+            ("id", value) => filter.ids.push(value.into()),
+            ("status", value) => filter.states.push(BoxState::from_word(value).ok_or_else(invalid)?),
+            _ => return Err(invalid()),
         }
     }
-
-    fn admits(&self, found: &BoxRecord) -> bool {
-        match self {
-            Self::Name(text) => found.name.contains(text.as_str()),
-            Self::Id(prefix) => found.id.as_str().starts_with(prefix.as_str()),
-            Self::Status(state) => found.state == *state,
-        }
-    }
-}
-
-/// Filters of one kind are alternatives, kinds add up.
-fn admitted(filters: &[Filter], found: &BoxRecord) -> bool {
-    filters.iter().all(|filter| {
-        let kind = std::mem::discriminant(filter);
-        filters.iter().filter(|other| std::mem::discriminant(*other) == kind).any(|other| other.admits(found))
-    })
+    Ok(filter)
 }
 
 fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
@@ -99,6 +78,7 @@ fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
     }
     let id = if whole { found.id.as_str() } else { found.id.short() };
     let created = format!("{} ago", table::span(unix_ms() - found.created));
+    // Image, command and error are foreign text; the table escapes its cells.
     vec![
         id.into(),
         found.image.clone(),
@@ -148,9 +128,10 @@ mod tests {
 
     #[test]
     fn unknown_filters_and_states_are_refused() {
-        for bad in ["bogus=1", "status=nosuch", "name"] {
-            assert_eq!(Filter::parse(bad).err().unwrap().class, Class::Usage, "{bad}");
+        for bad in ["bogus=1", "status=nosuch", "name", "name=", "id=", "status="] {
+            assert_eq!(filter(&[bad.into()]).err().unwrap().class, Class::Usage, "{bad}");
         }
-        assert!(Filter::parse("status=exited").is_ok());
+        let both = filter(&["status=exited".into(), "status=created".into(), "name=a".into()]).unwrap();
+        assert_eq!((both.states.len(), both.names.as_slice(), both.ids.len()), (2, &["a".to_owned()][..], 0));
     }
 }

@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
+use coffer_runtime::engine::How;
 use coffer_runtime::supervisor::DEFAULT_GRACE;
-use coffer_runtime::supervisor::control::Command;
 
 use crate::cli::Context;
-use crate::error::CliError;
-use crate::live::Stay;
-use crate::start::{each, start};
-use crate::stop::stop;
+use crate::error::{self, CliError};
+use crate::start::{each, let_go};
 
 /// Stop boxes and start them again.
 #[derive(Debug, clap::Args)]
@@ -25,12 +23,13 @@ pub struct Args {
 
 /// Restarts them; goes on after an error.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (home, state) = context.open_state()?;
+    let engine = context.engine()?;
+    engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
     each(context, &args.boxes, |name| {
         runtime.block_on(async {
-            stop(&home, &state, name, Command::Stop(args.time)).await?;
-            start(context, &home, &state, name, Stay::UntilRunning).await.map(drop)
+            let started = engine.restart(name, How::Grace(args.time)).await.map_err(error::of)?;
+            let_go(&engine, started).await
         })
     })
 }

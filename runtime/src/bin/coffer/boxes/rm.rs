@@ -2,15 +2,11 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::lock::BoxLock;
-use coffer_runtime::supervisor::control::Command;
-use coffer_runtime::supervisor::of_state;
-use coffer_runtime::{BoxState, StateError};
+use coffer_rim::foreign;
 
 use crate::cli::Context;
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::{self, CliError};
 use crate::start::each;
-use crate::stop::stop;
 
 /// Remove boxes.
 #[derive(Debug, clap::Args)]
@@ -31,35 +27,18 @@ pub struct Args {
 
 /// Removes them; goes on after an error.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (home, state) = context.open_state()?;
+    let engine = context.engine()?;
+    engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
     let mut names = args.boxes.clone();
     if args.force {
         names.retain(|name| {
-            let known = !matches!(state.find(name), Err(StateError::Unknown(_)));
+            let known = !engine.find(name).is_err_and(|error| error.is_unknown());
             if !known {
-                eprintln!("coffer: no such box: {name}");
+                eprintln!("coffer: no such box: {}", foreign(name));
             }
             known
         });
     }
-    each(context, &names, |name| {
-        let record = state.find(name).map_err(of_state)?;
-        let folder = home.box_folder(&record.id);
-        // The record of a box that is just being started does not say so yet.
-        if record.state == BoxState::Running || BoxLock::is_held(&folder) {
-            if !args.force {
-                return Err(CliError::new(Class::Config, format!("box {name} is running"))
-                    .hint("stop it first, or remove it with -f"));
-            }
-            runtime.block_on(stop(&home, &state, record.id.as_str(), Command::Kill))?;
-        }
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).class_while(Class::Config, format!("cannot remove {}", folder.display()))?;
-            }
-            _ => {}
-        }
-        state.remove(&record.id).map_err(of_state)
-    })
+    each(context, &names, |name| runtime.block_on(engine.remove(name, args.force)).map_err(error::of))
 }

@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
+use coffer_runtime::engine::CreateRequest;
 
 use crate::cli::Context;
-use crate::create::{self, Wanted};
-use crate::error::CliError;
+use crate::error::{self, CliError};
 use crate::flags::BoxFlags;
 use crate::id_flags::IdFlags;
 use crate::live::{self, Stay};
+use crate::progress;
 
 /// Create a box from an image and run it.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "coffer run [OPTIONS] IMAGE [COMMAND]...")]
 #[command(after_help = "Examples:
   coffer run --rm busybox echo hello
   coffer run -d --name web --tee-simulate --kbs kbs.example:8443 --kbs-pin HEX --secret kbs:///default/web/key=key IMAGE
@@ -45,25 +47,34 @@ pub struct Args {
 /// Runs it; the exit code is the workload's.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let timings = Timings::start();
-    let (home, state) = context.open_state()?;
-    let quiet = args.quiet || context.json;
-    let wanted = Wanted { name: args.name.as_deref(), remove: args.rm, quiet, id: &args.id };
+    let engine = context.engine()?;
+    engine.open().map_err(error::of)?;
+    let request = CreateRequest {
+        what: args.flags.request(&engine)?,
+        name: args.name.clone(),
+        remove: args.rm,
+        identity: args.id.identity()?,
+        timings,
+    };
+    let progress = progress::shown(args.quiet || context.json);
     context.runtime()?.block_on(async {
-        let record = create::make(context, &home, &state, &args.flags, &wanted, timings).await?;
+        let record = engine.create(request, progress.as_ref()).await.map_err(error::of)?;
         let stay =
             if args.detach { Stay::UntilRunning } else { Stay::ToTheEnd { allow_simulated: args.allow_simulated } };
-        let ended = live::start(context, &home, &record, stay).await;
+        let mut box_ = engine.start_created(record.clone()).await.map_err(error::of)?;
+        let ended = live::stay(&engine, &mut box_, stay).await;
         if args.timing {
-            live::print_timings(context, &state, &record.id, ended.as_ref().ok());
+            live::print_timings(context, &engine, &box_);
         }
         let ended = ended?;
         if args.detach {
+            box_.detach().map_err(error::of)?;
             if context.json {
                 println!("{}", serde_json::json!({ "id": record.id, "name": record.name }));
             } else {
                 println!("{}", record.id);
             }
         }
-        Ok(ended.exit_code())
+        Ok(live::exit_code(ended.as_ref()))
     })
 }

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::boxes::Timings;
-use coffer_runtime::monitor;
-use coffer_runtime::supervisor::of_state;
-use coffer_runtime::{BoxState, Home, State};
+use coffer_rim::foreign;
+use coffer_runtime::engine::{Engine, Started};
 
 use crate::cli::Context;
 use crate::error::{self, Class, CliError};
@@ -30,35 +28,38 @@ pub struct Args {
 
 /// Starts them; goes on after an error.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (home, state) = context.open_state()?;
+    let engine = context.engine()?;
+    engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
     if args.attach {
         let [name] = args.boxes.as_slice() else {
             return Err(CliError::new(Class::Usage, "--attach takes one box"));
         };
-        let stay = Stay::ToTheEnd { allow_simulated: args.allow_simulated };
-        return runtime.block_on(start(context, &home, &state, name, stay));
+        return runtime.block_on(async {
+            match engine.start(name).await.map_err(error::of)? {
+                Started::AlreadyRunning(_) => Ok(ExitCode::SUCCESS),
+                Started::Live(mut live) => {
+                    let stay = Stay::ToTheEnd { allow_simulated: args.allow_simulated };
+                    Ok(live::exit_code(live::stay(&engine, &mut live, stay).await?.as_ref()))
+                }
+            }
+        });
     }
     each(context, &args.boxes, |name| {
-        runtime.block_on(start(context, &home, &state, name, Stay::UntilRunning)).map(drop)
+        runtime.block_on(async {
+            let started = engine.start(name).await.map_err(error::of)?;
+            let_go(&engine, started).await
+        })
     })
 }
 
-/// Starts one box that does not run; one that runs is left alone.
-pub async fn start(
-    context: &Context,
-    home: &Home,
-    state: &State,
-    name: &str,
-    stay: Stay,
-) -> Result<ExitCode, CliError> {
-    let mut record = state.find(name).map_err(of_state)?;
-    if record.state == BoxState::Running {
-        return Ok(ExitCode::SUCCESS);
+/// Waits until a box runs, and lets it live on.
+pub async fn let_go(engine: &Engine, started: Started) -> Result<(), CliError> {
+    let Started::Live(mut live) = started else { return Ok(()) };
+    if live::stay(engine, &mut live, Stay::UntilRunning).await?.is_none() {
+        live.detach().map_err(error::of)?;
     }
-    monitor::of(record.options.isolation, &context.search)?.check()?;
-    record.timings = Timings::start();
-    Ok(live::start(context, home, &record, stay).await?.exit_code())
+    Ok(())
 }
 
 /// Does something to each name, prints the names it was done to, and fails as the last failure does.
@@ -70,7 +71,7 @@ pub fn each(
     let mut last = None;
     for name in names {
         match act(name) {
-            Ok(()) => println!("{name}"),
+            Ok(()) => println!("{}", foreign(name)),
             Err(failure) => {
                 if let Some(before) = last.replace(failure) {
                     error::print(&before, context.json);

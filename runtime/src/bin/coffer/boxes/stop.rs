@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::supervisor::control::{self, Command};
-use coffer_runtime::supervisor::{DEFAULT_GRACE, of_state};
-use coffer_runtime::{Home, State};
+use coffer_runtime::engine::How;
+use coffer_runtime::supervisor::DEFAULT_GRACE;
 
 use crate::cli::Context;
-use crate::error::CliError;
+use crate::error::{self, CliError};
 use crate::start::each;
 
 /// Stop running boxes: their stop signal, then the power.
@@ -26,13 +25,8 @@ pub struct Args {
 
 /// Stops them; goes on after an error. A box that does not run is stopped already.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (home, state) = context.open_state()?;
+    let engine = context.engine()?;
+    engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
-    each(context, &args.boxes, |name| runtime.block_on(stop(&home, &state, name, Command::Stop(args.time))))
-}
-
-/// Stops one box and waits for its end.
-pub async fn stop(home: &Home, state: &State, name: &str, command: Command) -> Result<(), CliError> {
-    let record = state.find(name).map_err(of_state)?;
-    control::end(&home.box_folder(&record.id), command).await
+    each(context, &args.boxes, |name| runtime.block_on(engine.stop(name, How::Grace(args.time))).map_err(error::of))
 }

@@ -6,7 +6,7 @@ use coffer_runtime::images::{self, of_image};
 
 use crate::cli::Context;
 use crate::error::CliError;
-use crate::flags::pull_options;
+use crate::progress;
 
 /// Pull an image and make its root file system.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,8 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let home = context.open_home()?;
     let store = images::open(&home)?;
-    let options = pull_options(context, &args.insecure_registry, args.quiet || context.json);
+    let progress = progress::shown(args.quiet || context.json);
+    let options = context.engine()?.pull_options(&args.insecure_registry, progress.as_ref());
     let image = context.runtime()?.block_on(store.pull(&args.image, &options)).map_err(|error| of_image(&error))?;
     let rootfs = store.rootfs(&image).map_err(|error| of_image(&error))?;
     if context.json {

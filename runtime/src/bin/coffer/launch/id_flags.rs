@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use coffer_runtime::id_block::{GUEST_POLICY, LaunchNames, SignedLaunch};
+use coffer_runtime::engine::LaunchIdentity;
+use coffer_runtime::id_block::{LaunchNames, SignedLaunch};
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey};
-use coffer_spec::Tee;
-use coffer_verifier::abi::{FamilyId, ImageId, Measurement};
+use coffer_verifier::abi::{FamilyId, ImageId};
 
-use crate::error::{Class, CliError};
+use crate::error::CliError;
 
 /// Whose launch it is: signed here for the predicted measurement, or elsewhere by its author.
 #[derive(Debug, clap::Args)]
@@ -60,34 +60,18 @@ impl NameFlags {
 }
 
 impl IdFlags {
-    /// Refuses an ID block where nobody would check it.
-    pub fn check_tee(&self, tee: Tee) -> Result<(), CliError> {
-        let flag = match (&self.id_key, &self.id_block) {
-            (Some(_), _) => "--id-key",
-            (None, Some(_)) => "--id-block",
-            (None, None) => return Ok(()),
-        };
-        if tee != Tee::None {
-            return Ok(());
-        }
-        let message = format!("{flag} without --tee or --tee-simulate: no secure processor checks the ID block");
-        Err(CliError::new(Class::Usage, message).hint("add --tee-simulate or --tee, or leave the ID block away"))
-    }
-
-    /// The ID block of a launch with this measurement, if one is asked for: signed now, or read and checked.
-    pub fn signed(
-        &self,
-        measurement: impl FnOnce() -> Result<Measurement, CliError>,
-    ) -> Result<Option<SignedLaunch>, CliError> {
+    /// Whose launch it is, if that is asked for: keys and blocks are read here.
+    ///
+    /// # Errors
+    /// Class `config`, naming the file.
+    pub fn identity(&self) -> Result<Option<LaunchIdentity>, CliError> {
         if let Some(path) = &self.id_key {
             let (id, author) = (SigningKey::read(path, KeyPurpose::Id)?, self.names.author()?);
-            let names = self.names.names();
-            return SignedLaunch::sign(measurement()?, GUEST_POLICY, names, &id, author.as_ref()).map(Some);
+            let (id, author) = (Box::new(id), author.map(Box::new));
+            return Ok(Some(LaunchIdentity::Sign { id, author, names: self.names.names() }));
         }
         let (Some(block), Some(auth)) = (&self.id_block, &self.id_auth) else { return Ok(None) };
-        let signed = SignedLaunch::read(block, auth)?;
-        signed.check(&measurement()?, GUEST_POLICY)?;
-        Ok(Some(signed))
+        Ok(Some(LaunchIdentity::Signed(Box::new(SignedLaunch::read(block, auth)?))))
     }
 }
 

@@ -3,26 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coffer_platform::files::Platform;
-use coffer_platform::igvm_file;
-use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
 use coffer_rim::file::write_private;
+use coffer_runtime::engine::measure::VCPU_TYPE;
+use coffer_runtime::engine::{MeasureRequest, Measured, read_spec};
 use coffer_runtime::id_block::SignedLaunch;
-use coffer_runtime::launch::load_platform;
-use coffer_spec::{Document, Tee};
-use coffer_verifier::abi::Measurement;
 
 use crate::cli::Context;
-use crate::error::{Class, Classify as _, CliError};
-use crate::flags::{BoxFlags, read_spec, same_tee};
+use crate::error::{self, Class, Classify as _, CliError};
+use crate::flags::BoxFlags;
 use crate::id_block::print_names;
 use crate::id_flags::IdFlags;
 use crate::measure_firmware::{FirmwareArgs, measure_firmware};
 use crate::measure_manifest::{ManifestArgs, Written};
+use crate::progress;
 
 /// Predict what `coffer run` with the same flags measures, from files alone.
 #[derive(Debug, clap::Args)]
-#[command(mut_arg("image", |image| image.required_unless_present_any(["spec", "firmware", "platform_files"])))]
+#[command(override_usage = "coffer measure [OPTIONS] IMAGE [COMMAND]...")]
+#[command(mut_arg("words", |words| words.required_unless_present_any(["spec", "firmware", "platform_files"])))]
 #[command(after_help = "Examples:
   coffer measure --tee-simulate busybox sha256sum /run/secrets/key
   coffer measure --spec web.toml --vcpus 2 --vcpu-type EPYC-Genoa --json
@@ -47,19 +45,6 @@ pub struct Args {
     platform_files: bool,
 }
 
-/// vCPU types a manifest holds measurements for, by QEMU's names.
-pub const VCPU_TYPES: &[&str] = &[VCPU_TYPE, "EPYC-Genoa", "EPYC-Turin"];
-
-/// What is measured.
-struct Subject {
-    /// With a workload, its spec.
-    document: Option<Document>,
-    /// Platform folder.
-    platform: PathBuf,
-    /// Virtual CPUs.
-    vcpus: u32,
-}
-
 /// Prints measurement, workload digest and HOST_DATA.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let flags = &args.flags;
@@ -68,67 +53,51 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let vcpus = flags.cpus.parse().class_while(Class::Usage, format!("--vcpus {}", flags.cpus))?;
         return measure_firmware(&args.firmware, firmware, vcpus, context.json);
     }
-    let subject = subject(args, context)?;
+    let engine = context.engine()?;
     let vcpu_type = args.firmware.vcpu_type.as_deref().unwrap_or(VCPU_TYPE);
-    let platform = load_platform(&subject.platform)?;
-    let command_line = match &subject.document {
-        Some(document) => coffer_platform::command_line(&document.digest(), document.spec().tee),
-        None => coffer_platform::FIXED_COMMAND_LINE.to_owned(),
+    let request = match (&flags.spec, flags.image()) {
+        // A spec says everything: no image, no registry, any machine.
+        (Some(path), None) => {
+            flags.check_isolation()?;
+            MeasureRequest::Spec {
+                document: Box::new(read_spec(path)?),
+                tee: flags.tee_wanted(),
+                platform: flags.platform.clone(),
+                vcpus: flags.vcpus()?,
+            }
+        }
+        (None, None) => MeasureRequest::Platform { folder: flags.platform.clone(), vcpus: flags.vcpus()? },
+        _ => MeasureRequest::Box(Box::new(flags.request(&engine)?)),
     };
-    let plan = plan(&platform, &command_line, subject.vcpus, vcpu_type)?;
-    let mut facts = facts(&subject, &plan, vcpu_type);
+    let progress = progress::shown(context.json);
+    let measured = context.runtime()?.block_on(engine.measure(request, vcpu_type, progress.as_ref()));
+    let measured = measured.map_err(error::of)?;
+    let mut facts = facts(&measured, vcpu_type);
     if args.platform_files {
         let path = |path: PathBuf| path.display().to_string();
+        let platform = &measured.platform;
         facts.extend([
             ("firmware", path(platform.stage0_path())),
             ("kernel", path(platform.kernel_path())),
             ("initrd", path(platform.initrd_path())),
-            ("append", command_line),
+            ("append", measured.command_line.clone()),
         ]);
     }
     if let Some(out) = &args.igvm {
-        facts.extend(write_igvm(&plan, out)?);
+        facts.extend(write_igvm(&measured, out)?);
     }
-    let tee = subject.document.as_ref().map_or(Tee::None, |document| document.spec().tee);
-    args.id.check_tee(tee)?;
-    let signed = args.id.signed(|| Ok(plan.measurement()))?;
-    let manifest = match &subject.document {
-        Some(document) => args.manifest.write(&platform, document, subject.vcpus)?,
-        None if args.manifest.manifest.is_some() => {
-            return Err(CliError::new(Class::Usage, "--manifest is about a workload: name an image or a --spec"));
-        }
-        None => None,
-    };
-    print(&facts, subject.vcpus, signed.as_ref(), manifest.as_ref(), context.json);
+    let signed = measured.identity(args.id.identity()?.as_ref()).map_err(error::of)?;
+    let manifest = args.manifest.write(&measured)?;
+    print(&facts, measured.vcpus.count(), signed.as_ref(), manifest.as_ref(), context.json);
     Ok(ExitCode::SUCCESS)
-}
-
-fn subject(args: &Args, context: &Context) -> Result<Subject, CliError> {
-    let flags = &args.flags;
-    let folder = || context.search.platform_folder(flags.platform.as_deref());
-    match (&flags.spec, &flags.image) {
-        // A spec says everything: no image, no registry, any machine.
-        (Some(path), None) => {
-            let document = read_spec(path)?;
-            flags.check_isolation()?;
-            same_tee(document.spec().tee, flags.tee_wanted())?;
-            Ok(Subject { document: Some(document), platform: folder()?, vcpus: flags.vcpus()? })
-        }
-        (None, None) => Ok(Subject { document: None, platform: folder()?, vcpus: flags.vcpus()? }),
-        _ => {
-            let home = context.open_home()?;
-            let described = context.runtime()?.block_on(flags.describe(context, &home, context.json))?;
-            Ok(Subject { document: Some(described.document), platform: described.platform, vcpus: described.vcpus })
-        }
-    }
 }
 
 /// Names and values, in the order people read them.
 type Facts = Vec<(&'static str, String)>;
 
-fn facts(subject: &Subject, plan: &LaunchPlan, vcpu_type: &str) -> Facts {
-    let mut facts = vec![("measurement", plan.measurement().to_string())];
-    if let Some(document) = &subject.document {
+fn facts(measured: &Measured, vcpu_type: &str) -> Facts {
+    let mut facts = vec![("measurement", measured.plan.measurement().to_string())];
+    if let Some(document) = &measured.document {
         let digest = document.digest();
         facts.extend([("workload_digest", digest.to_string()), ("host_data", digest.host_data().to_string())]);
     }
@@ -169,25 +138,8 @@ fn print(facts: &Facts, vcpus: u32, signed: Option<&SignedLaunch>, manifest: Opt
     }
 }
 
-fn write_igvm(plan: &LaunchPlan, out: &Path) -> Result<Facts, CliError> {
-    let (bytes, measurement) = igvm_file::write(plan).class(Class::Internal)?;
+fn write_igvm(measured: &Measured, out: &Path) -> Result<Facts, CliError> {
+    let (bytes, measurement) = measured.igvm().map_err(error::of)?;
     write_private(out, &bytes).class_while(Class::Config, format!("cannot write {}", out.display()))?;
     Ok(vec![("igvm", out.display().to_string()), ("igvm_measurement", measurement.to_string())])
-}
-
-fn plan(platform: &Platform, command_line: &str, vcpus: u32, vcpu_type: &str) -> Result<LaunchPlan, CliError> {
-    let signature = vcpu_type.parse().class(Class::Usage)?;
-    LaunchPlan::new(&platform.launch_inputs(command_line, vcpus, signature)).class(Class::Config)
-}
-
-/// The launch digest of a workload on a platform.
-pub fn measurement(
-    platform: &Platform,
-    document: &Document,
-    tee: Tee,
-    vcpus: u32,
-    vcpu_type: &str,
-) -> Result<Measurement, CliError> {
-    let command_line = coffer_platform::command_line(&document.digest(), tee);
-    Ok(plan(platform, &command_line, vcpus, vcpu_type)?.measurement())
 }

@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use coffer_platform::files::Platform;
+use coffer_runtime::engine::{ManifestRequest, Measured};
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, write_over};
-use coffer_spec::Document;
 use coffer_verifier::UnixTime;
-use coffer_verifier::manifest::{Component, Contents, MeasuredLaunch, ReferenceManifest, SignedManifest};
+use coffer_verifier::manifest::ReferenceManifest;
 
-use crate::error::{Class, Classify as _, CliError};
-use crate::measure::{VCPU_TYPES, measurement};
+use crate::error::{self, CliError};
 
 /// The manifest to write.
 #[derive(Debug, clap::Args)]
@@ -53,58 +51,27 @@ impl Expiry {
     }
 }
 
-/// Counts of virtual processors every manifest holds, beside the one asked for.
-const VCPU_COUNTS: [u32; 4] = [1, 2, 4, 8];
 const LIFETIME: i64 = 90 * 86_400;
 
 impl ManifestArgs {
     /// Signs and writes the manifest, if one is asked for.
-    pub fn write(&self, platform: &Platform, document: &Document, vcpus: u32) -> Result<Option<Written>, CliError> {
+    pub fn write(&self, measured: &Measured) -> Result<Option<Written>, CliError> {
         let (Some(out), Some(key)) = (&self.manifest, &self.sign) else { return Ok(None) };
         let key = SigningKey::read(key, KeyPurpose::Manifest)?;
-        let manifest = self.manifest(platform, document, vcpus, UnixTime::from(std::time::SystemTime::now()))?;
-        let envelope = SignedManifest::of(&manifest);
-        let signature = key.sign(&envelope.signing_input())?;
-        let envelope = envelope.with_signature(key.public(), signature);
-        // Public: whoever launches, audits or runs a broker may read it.
-        write_over(out, format!("{}\n", envelope.to_json()).as_bytes(), 0o644)?;
-        Ok(Some(Written { file: out.clone(), manifest, key: key.public().spki_digest() }))
-    }
-
-    fn manifest(
-        &self,
-        platform: &Platform,
-        document: &Document,
-        vcpus: u32,
-        now: UnixTime,
-    ) -> Result<ReferenceManifest, CliError> {
-        let mut counts: Vec<u32> = VCPU_COUNTS.into_iter().chain([vcpus]).collect();
-        counts.sort_unstable();
-        counts.dedup();
-        let mut measurements = Vec::new();
-        for vcpu_type in VCPU_TYPES {
-            for vcpus in &counts {
-                measurements.push(MeasuredLaunch {
-                    vcpus: *vcpus,
-                    vcpu_type: (*vcpu_type).into(),
-                    measurement: measurement(platform, document, document.spec().tee, *vcpus, vcpu_type)?,
-                });
-            }
-        }
-        ReferenceManifest::new(Contents {
-            name: self.name.clone().unwrap_or_else(|| document.spec().image.reference.clone()),
-            sequence: self.sequence.unwrap_or_else(|| u64::try_from(now.0).unwrap_or(0)),
-            created: now,
+        let now = UnixTime::from(std::time::SystemTime::now());
+        let request = ManifestRequest {
+            name: self.name.clone(),
+            sequence: self.sequence,
             expires: match self.expires {
                 Some(Expiry::At(time)) => time,
                 Some(Expiry::After(span)) => UnixTime(now.0 + span),
                 None => UnixTime(now.0 + LIFETIME),
             },
-            components: components(platform)?,
-            workload: document.digest(),
-            measurements,
-        })
-        .class(Class::Usage)
+        };
+        let signed = measured.manifest(&request, &key, now).map_err(error::of)?;
+        // Public: whoever launches, audits or runs a broker may read it.
+        write_over(out, format!("{}\n", signed.envelope.to_json()).as_bytes(), 0o644)?;
+        Ok(Some(Written { file: out.clone(), manifest: signed.manifest, key: signed.key }))
     }
 }
 
@@ -116,23 +83,6 @@ pub struct Written {
     pub manifest: ReferenceManifest,
     /// SHA-256 of the SubjectPublicKeyInfo that signed it.
     pub key: coffer_verifier::abi::SpkiDigest,
-}
-
-/// Every file of the platform, as its own manifest names it.
-fn components(platform: &Platform) -> Result<Vec<Component>, CliError> {
-    let files = &platform.manifest;
-    let named =
-        [("stage0", &files.stage0), ("kernel", &files.kernel), ("initrd", &files.initrd), ("init", &files.init)];
-    let named = named.into_iter().map(|(name, digest)| (name.to_owned(), digest));
-    let modules = files.modules.iter().map(|(name, digest)| (format!("module {name}"), digest));
-    named
-        .chain(modules)
-        .map(|(name, digest)| {
-            let sha256 = hex::decode(digest).ok().and_then(|bytes| bytes.try_into().ok());
-            let wrong = || CliError::new(Class::Config, format!("platform.json has no SHA-256 for {name}"));
-            Ok(Component { sha256: sha256.ok_or_else(wrong)?, name })
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use coffer_spec::Tee;
 
 use crate::cli::Context;
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::{self, Class, Classify as _, CliError};
 use crate::flags::BoxFlags;
+use crate::progress;
 
 /// Write the workload spec that `coffer run` with the same flags would launch.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "coffer spec [OPTIONS] IMAGE [COMMAND]...")]
 #[command(after_help = "Examples:\n  coffer spec --tee-simulate --host-may stop,logs -o web.toml busybox httpd -f")]
 pub struct Args {
     /// File to write instead of standard output.
@@ -22,9 +24,10 @@ pub struct Args {
 
 /// Writes it. Needs no hardware: a spec for `--tee` is written anywhere.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let home = context.open_home()?;
-    let quiet = context.json || args.output.is_none();
-    let described = context.runtime()?.block_on(args.flags.describe(context, &home, quiet))?;
+    let engine = context.engine()?;
+    let request = args.flags.request(&engine)?;
+    let progress = progress::shown(context.json || args.output.is_none());
+    let described = context.runtime()?.block_on(engine.describe(&request, progress.as_ref())).map_err(error::of)?;
     let document = &described.document;
     if args.flags.tee && document.spec().tee != Tee::Snp {
         return Err(CliError::new(Class::Internal, "the spec does not demand what --tee says"));

@@ -2,18 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use coffer_ratls::Identity;
-use coffer_runtime::owner_access::{self, Findings, OwnerError};
-use coffer_runtime::supervisor::of_state;
-use coffer_runtime::{BoxRecord, Home, kds};
+use coffer_runtime::engine::{Attestation, SIMULATED_HINT};
+use coffer_runtime::owner_access::Findings;
+use coffer_runtime::{BoxRecord, kds};
 use coffer_spec::Tee;
 use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
 
 use crate::cli::Context;
-use crate::error::{Class, Classify as _, CliError};
-use crate::guest::{self, Trust};
+use crate::error::{self, Class, Classify as _, CliError};
+use crate::guest::Trust;
 use crate::verify::exit_code;
 
 /// Have the guest of a box prove what it is, on a connection of its own.
@@ -39,9 +37,11 @@ pub struct Args {
 
 /// Exit 0 accepted, 5 not authentic, 6 refused, 7 unreachable.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (home, state) = context.open_state()?;
-    let record = state.find(&args.name).map_err(of_state)?;
-    let (findings, error) = context.runtime()?.block_on(prove(args, context, &home, &record))?;
+    let engine = context.engine()?;
+    let trust = args.trust.read()?;
+    let attestation = context.runtime()?.block_on(engine.attest(&args.name, &trust)).map_err(error::of)?;
+    let Attestation { record, findings, error } = attestation;
+    let error = error.map(error::of);
     let Some(findings) = findings else {
         let error =
             error.unwrap_or_else(|| CliError::new(Class::Internal, "the guest was neither accepted nor refused"));
@@ -61,26 +61,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         (Verdict::Accepted, Some(error)) => Err(error),
         _ => Ok(ExitCode::from(exit_code(verdict))),
     }
-}
-
-/// Anybody may ask for evidence: without an owner's key, an identity of the moment does.
-async fn prove(
-    args: &Args,
-    context: &Context,
-    home: &Home,
-    record: &BoxRecord,
-) -> Result<(Option<Findings>, Option<CliError>), CliError> {
-    guest::must_run(record)?;
-    let identity = match owner_access::load(&home.owner()) {
-        Ok(identity) => identity,
-        Err(_) => Identity::generate("coffer attest").class(Class::Internal)?,
-    };
-    let appraiser = Arc::new(guest::appraiser(context, home, record, &args.trust)?);
-    let connected: Result<_, OwnerError> =
-        owner_access::connect(&home.box_folder(&record.id), &identity, Arc::clone(&appraiser)).await;
-    let findings = appraiser.findings();
-    let error = connected.err().map(|error| guest::explain(&error, findings.as_ref(), record, &args.trust));
-    Ok((findings, error))
 }
 
 fn print(args: &Args, record: &BoxRecord, appraisal: &Appraisal) {
@@ -104,8 +84,8 @@ fn print(args: &Args, record: &BoxRecord, appraisal: &Appraisal) {
     if appraisal.verdict() == Verdict::Accepted {
         return;
     }
-    if let Some(hint) = guest::simulated_hint(record, &args.trust) {
-        println!("hint: {hint}");
+    if record.options.tee == Tee::Simulated && !args.trust.allow_simulated {
+        println!("hint: {SIMULATED_HINT}");
         return;
     }
     for reason in appraisal.reasons() {

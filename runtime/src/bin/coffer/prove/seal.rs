@@ -1,21 +1,15 @@
 //! `coffer seal` and `coffer unseal`.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coffer_guest_proto::owner_client::OwnerClient;
-use coffer_guest_proto::{SealRequest, Sealed, UnsealRequest};
 use coffer_rim::file::write_private;
-use coffer_runtime::supervisor::of_state;
-use coffer_runtime::{BoxRecord, Home, agent};
-use coffer_spec::{Act, Document};
-use coffer_verifier::binding::length_prefixed;
+use coffer_rim::out;
 use zeroize::Zeroizing;
 
 use crate::cli::Context;
-use crate::error::{Class, Classify as _, CliError};
-use crate::guest::{self, Trust};
+use crate::error::{self, Class, Classify as _, CliError};
+use crate::guest::Trust;
 use crate::logs::read_input;
 
 /// Seal a file to the guest of a box: only the same platform and workload on the same chip opens it again.
@@ -57,46 +51,25 @@ const LIMIT: u64 = 2 << 20;
 /// Seals.
 pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
     let args = &args.common;
-    let (home, record, document) = open(args, context)?;
+    let engine = context.engine()?;
+    let trust = args.trust.read()?;
+    engine.may_seal(&args.name).map_err(error::of)?;
     let plaintext = Zeroizing::new(read_input(args.input.as_deref(), LIMIT)?);
-    let answer = context.runtime()?.block_on(async {
-        let connection = guest::connect(context, &home, &record, &args.trust).await?;
-        let tenant = document.spec().tenant.as_str().as_bytes();
-        let aad = length_prefixed(&[tenant, args.context.as_bytes(), b"seal"]);
-        let sealed = connection.seal("coffer.agent.v1.Owner/Seal", &aad, &plaintext).class(Class::Internal)?;
-        let request = SealRequest {
-            policy: "measurement-and-chip".into(),
-            context: args.context.clone().into_bytes(),
-            plaintext: Some(Sealed { enc: sealed.enc, ciphertext: sealed.ciphertext }),
-        };
-        let answer = OwnerClient::new(connection.channel()).seal(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| agent::of_status(&status))
-    })?;
-    finish(args, context, &answer.sealed, answer.rollback_protected)
+    let sealed = context.runtime()?.block_on(engine.seal(&args.name, &args.context, &plaintext, &trust));
+    let sealed = sealed.map_err(error::of)?;
+    finish(args, context, &sealed.bytes, sealed.rollback_protected)
 }
 
 /// Unseals.
 pub fn unseal(args: &UnsealArgs, context: &Context) -> Result<ExitCode, CliError> {
     let args = &args.common;
-    let (home, record, _) = open(args, context)?;
+    let engine = context.engine()?;
+    let trust = args.trust.read()?;
+    engine.may_seal(&args.name).map_err(error::of)?;
     let sealed = read_input(args.input.as_deref(), 2 * LIMIT)?;
-    let answer = context.runtime()?.block_on(async {
-        let connection = guest::connect(context, &home, &record, &args.trust).await?;
-        let request = UnsealRequest { sealed, context: args.context.clone().into_bytes() };
-        let answer = OwnerClient::new(connection.channel()).unseal(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| agent::of_status(&status))
-    })?;
-    let plaintext = Zeroizing::new(answer.plaintext);
-    finish(args, context, &plaintext, answer.rollback_protected)
-}
-
-fn open(args: &Common, context: &Context) -> Result<(Home, BoxRecord, Document), CliError> {
-    let (home, state) = context.open_state()?;
-    let record = state.find(&args.name).map_err(of_state)?;
-    guest::must_run(&record)?;
-    let document = guest::document(&home, &record)?;
-    guest::owner_listed(&home, &document, &record.name, Act::Unseal)?;
-    Ok((home, record, document))
+    let opened = context.runtime()?.block_on(engine.unseal(&args.name, &args.context, sealed, &trust));
+    let opened = opened.map_err(error::of)?;
+    finish(args, context, &opened.plaintext, opened.rollback_protected)
 }
 
 fn finish(args: &Common, context: &Context, bytes: &[u8], rollback_protected: bool) -> Result<ExitCode, CliError> {
@@ -110,7 +83,7 @@ fn finish(args: &Common, context: &Context, bytes: &[u8], rollback_protected: bo
                 );
             }
         }
-        None => std::io::stdout().lock().write_all(bytes).class_while(Class::Config, "cannot write standard output")?,
+        None => out::write_bytes(bytes),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 use super::*;
 use clap::Parser as _;
+use coffer_runtime::owner_access;
 
 #[derive(Debug, clap::Parser)]
 struct Line {
@@ -11,18 +12,35 @@ fn parse(line: &str) -> Result<BoxFlags, clap::Error> {
     Line::try_parse_from(std::iter::once("x").chain(line.split(' '))).map(|line| line.flags)
 }
 
-fn home() -> (tempfile::TempDir, Home) {
+fn engine() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
-    let home = Home::open(dir.path().join("home").as_path()).unwrap();
-    (dir, home)
+    let settings = engine::Settings {
+        home: dir.path().join("home"),
+        search: coffer_runtime::tools::Search::default(),
+        docker_config: None,
+        supervisor: "/nowhere".into(),
+    };
+    (dir, Engine::new(settings))
+}
+
+fn workload(line: &str) -> Result<WorkloadRequest, CliError> {
+    let (_dir, engine) = engine();
+    parse(line).unwrap().workload(&engine, Vec::new())
 }
 
 #[test]
 fn words_after_the_image_belong_to_the_workload() {
     let flags = parse("-e A=1 busybox sh -c -e --json").unwrap();
-    assert_eq!(flags.image.as_deref(), Some("busybox"));
-    assert_eq!(flags.command, ["sh", "-c", "-e", "--json"]);
+    assert_eq!(flags.image(), Some("busybox"));
+    assert_eq!(flags.words[1..], ["sh", "-c", "-e", "--json"]);
     assert_eq!(flags.env, ["A=1"]);
+    // Also flags of ours, also right behind the image.
+    for line in ["busybox -e B=2", "busybox --tee", "busybox --memory 1g", "busybox -- x", "-- busybox --spec s"] {
+        let flags = parse(line).unwrap();
+        assert_eq!(flags.image(), Some("busybox"), "{line}");
+        assert!(flags.words.len() > 1 && flags.env.is_empty() && !flags.tee && flags.memory == "512m", "{line}");
+    }
+    assert!(parse("--nosuch busybox").is_err());
 }
 
 #[test]
@@ -34,28 +52,35 @@ fn real_and_simulated_hardware_exclude_each_other() {
     assert_eq!(parse("--isolation qemu --tee-simulate busybox").unwrap().tee_wanted(), Tee::Simulated);
     assert!(parse("--isolation snp --tee-simulate busybox").unwrap().check_isolation().is_err());
     assert!(parse("--isolation none busybox").is_err());
-    let refusal = check_hardware(Tee::Snp).unwrap_err();
+    let refusal = engine::check_hardware(Tee::Snp).unwrap_err();
     assert_eq!(refusal.class, Class::Platform);
     assert!(refusal.hint.unwrap().contains("--tee-simulate"));
 }
 
 #[test]
 fn the_local_key_is_an_owner_only_in_simulation() {
-    let (_dir, home) = home();
+    let (_dir, engine) = engine();
     let none = parse("busybox").unwrap();
-    assert!(none.owners(&home, Tee::None).unwrap().is_empty());
-    assert!(none.owners(&home, Tee::Snp).unwrap().is_empty());
-    assert!(owner_access::load(&home.owner()).is_err());
-    let simulated = none.owners(&home, Tee::Simulated).unwrap();
-    assert_eq!(simulated[0].key, owner_access::load(&home.owner()).unwrap().spki());
-    assert_eq!(simulated[0].may, OwnerMay::all());
+    assert!(none.owners(&engine, Tee::None).unwrap().is_empty());
+    assert!(none.owners(&engine, Tee::Snp).unwrap().is_empty());
+    let folder = engine.home().unwrap().owner();
+    assert!(owner_access::load(&folder).is_err());
+    let simulated = none.owners(&engine, Tee::Simulated).unwrap();
+    assert_eq!(simulated[0].key, owner_access::load(&folder).unwrap().spki());
+    assert_eq!(simulated[0].may, coffer_spec::OwnerMay::all());
 }
 
 #[test]
 fn a_spec_cannot_be_changed_by_flags() {
     assert!(parse("--spec s.toml -e A=1").is_err());
     assert!(parse("--spec s.toml --host-may logs").is_err());
-    assert!(parse("--spec s.toml busybox sh").is_err());
+    let document = Document::write(&coffer_spec::sample::workload(Tee::None)).unwrap();
+    let exactly = |line: &str| parse(line).unwrap().exactly(document.clone(), &[]);
+    assert!(exactly("--spec s.toml busybox sh").unwrap_err().message.contains("\"sh\""));
+    assert!(
+        matches!(exactly("--spec s.toml busybox"), Ok(Workload::Spec { image: Some(name), .. }) if name == "busybox")
+    );
+    assert!(matches!(exactly("--spec s.toml"), Ok(Workload::Spec { image: None, .. })));
     assert!(parse("--spec s.toml --cpus 2").is_ok());
     assert!(parse("--cpus 1").is_err());
 }
@@ -66,28 +91,24 @@ fn numbers_out_of_range_are_named() {
         assert!(parse(line).unwrap().vcpus().unwrap_err().message.contains(word), "{line}");
     }
     for line in ["-m 6m b", "-m 9g b", "-m lots b"] {
-        assert_eq!(parse(line).unwrap().memory_bytes().unwrap_err().class, Class::Usage, "{line}");
+        assert_eq!(parse(line).unwrap().guest_memory().unwrap_err().class, Class::Usage, "{line}");
     }
-    assert_eq!(parse("-m 256m b").unwrap().memory_bytes().unwrap(), 256 << 20);
+    assert_eq!(parse("-m 256m b").unwrap().guest_memory().unwrap().bytes(), 256 << 20);
 }
 
 #[test]
 fn secrets_need_a_pinned_broker() {
     assert!(parse("--secret kbs:///a/b/c=n busybox").is_err());
     assert!(parse("--kbs h:1 busybox").is_err());
-    let (_dir, home) = home();
     let pin = "ab".repeat(32);
-    let flags = parse(&format!("--kbs h:1 --kbs-pin {pin} --secret kbs:///a/b/c=n busybox")).unwrap();
-    let wishes = flags.wishes(&home).unwrap();
-    assert_eq!(wishes.kbs.unwrap().spki[0].to_string(), pin);
-    let bad = parse("--kbs h:1 --kbs-pin zz busybox").unwrap();
-    assert!(bad.wishes(&home).unwrap_err().message.contains("--kbs-pin"));
+    let request = workload(&format!("--kbs h:1 --kbs-pin {pin} --secret kbs:///a/b/c=n busybox")).unwrap();
+    assert_eq!(request.kbs.unwrap().spki[0].to_string(), pin);
+    assert!(workload("--kbs h:1 --kbs-pin zz busybox").unwrap_err().message.contains("--kbs-pin"));
 }
 
 #[test]
 fn host_may_is_exactly_what_is_listed() {
-    let (_dir, home) = home();
-    let may = |line: &str| parse(line).unwrap().wishes(&home).unwrap().host_may;
+    let may = |line: &str| workload(line).unwrap().host_may;
     assert_eq!(may("busybox"), None);
     assert_eq!(may("--host-may logs,stop busybox").unwrap().to_string(), "stop,logs");
     assert_eq!(may("--host-may none busybox"), Some(HostMay::none()));

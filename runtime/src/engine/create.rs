@@ -1,0 +1,216 @@
+//! Creates a box: describes it, signs its launch where that is asked for, writes its folder and records it.
+
+use std::path::Path;
+
+use coffer_image::{ImageError, Snapshot};
+use coffer_platform::plan::VCPU_TYPE;
+use coffer_rim::Classify as _;
+use coffer_rim::file::write_private;
+use coffer_spec::{Document, Scratch};
+
+use super::identity::{LaunchIdentity, UncheckedIdBlock};
+use super::measure::measurement;
+use super::{BoxRequest, DescribeError, Described, Engine, Fault, OpenError, ProgressFn, Workload, check_hardware};
+use crate::boxes::{BoxOptions, Timings, files, unix_ms};
+use crate::home::{HomeError, private_folder};
+use crate::id::{BoxId, NameError, check_name, random_name};
+use crate::id_block::SignedLaunch;
+use crate::launch::load_platform;
+use crate::monitor::Isolation;
+use crate::state::{BoxRecord, BoxState, StateError};
+use crate::{Class, Failure};
+
+/// A box to create.
+pub struct CreateRequest {
+    /// What it is.
+    pub what: BoxRequest,
+    /// Its name; without one it gets one nobody chose.
+    pub name: Option<String>,
+    /// It goes when it ends.
+    pub remove: bool,
+    /// Whose launch it is.
+    pub identity: Option<LaunchIdentity>,
+    /// What its phases are counted from.
+    pub timings: Timings,
+}
+
+/// Why a box is not created. Nothing of it is left then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The installation does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The name is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The name is taken, or the database does not answer.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// It cannot be described.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// An ID block that nobody would check.
+    #[error(transparent)]
+    IdBlock(#[from] UncheckedIdBlock),
+    /// A snapshot cannot be moved into the box's folder.
+    #[error(transparent)]
+    Snapshot(#[from] ImageError),
+    /// Hardware, platform files, programs, or the box's folder.
+    #[error(transparent)]
+    Other(#[from] Failure),
+}
+
+impl From<HomeError> for CreateError {
+    fn from(error: HomeError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+impl Fault for CreateError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Name(_) => Class::Usage,
+            Self::State(error) => error.class(),
+            Self::Describe(error) => error.class(),
+            Self::IdBlock(error) => error.class(),
+            Self::Snapshot(error) => Fault::class(error),
+            Self::Other(failure) => failure.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Name(_) => None,
+            Self::State(error) => error.hint(),
+            Self::Describe(error) => error.hint(),
+            Self::IdBlock(error) => error.hint(),
+            Self::Snapshot(error) => Fault::hint(error),
+            Self::Other(failure) => Fault::hint(failure),
+        }
+    }
+}
+
+impl Engine {
+    /// Creates a box. It is not started.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn create(
+        &self,
+        request: CreateRequest,
+        progress: Option<&ProgressFn>,
+    ) -> Result<BoxRecord, CreateError> {
+        check_hardware(request.what.tee)?;
+        if matches!(request.what.workload, Workload::Image { .. }) {
+            LaunchIdentity::check_tee(request.identity.as_ref(), request.what.tee)?;
+        }
+        if let Some(name) = &request.name {
+            check_name(name)?;
+            // Before a long pull; the database refuses a race once more.
+            if let Some(holder) = self.state()?.all()?.into_iter().find(|found| found.name == *name) {
+                return Err(StateError::NameInUse { name: name.clone(), holder: holder.id }.into());
+            }
+        }
+        let described = self.describe(&request.what, progress).await?;
+        let tee = described.document.spec().tee;
+        check_hardware(tee)?;
+        LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
+        let platform = load_platform(&described.platform)?;
+        // Signed now, so that a start needs no private key.
+        let signed = match &request.identity {
+            Some(identity) => {
+                let vcpus = described.vcpus.count();
+                Some(identity.of(measurement(&platform, &described.document, vcpus, VCPU_TYPE)?)?)
+            }
+            None => None,
+        };
+        let isolation = request.what.isolated_by(&self.settings().search)?;
+        let mut timings = request.timings;
+        timings.reached("image-ready", None);
+
+        let id = BoxId::random();
+        let folder = self.home()?.box_folder(&id);
+        private_folder(&folder)?;
+        let record = described.record(id, isolation, request.remove, signed.is_some(), timings);
+        let Described { snapshots, document, rootfs, .. } = described;
+        let recorded = write_folder(&folder, snapshots, &document, signed.as_ref())
+            .and_then(|()| self.record(record, request.name.as_deref()));
+        // Held up to here: no collection takes it before a record names it.
+        drop(rootfs);
+        if recorded.is_err() {
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+        recorded
+    }
+
+    /// Records it under the name asked for, or under one that is free.
+    fn record(&self, mut record: BoxRecord, name: Option<&str>) -> Result<BoxRecord, CreateError> {
+        let mut attempts = 0;
+        loop {
+            record.name = name.map_or_else(random_name, str::to_owned);
+            match self.state()?.add(&record) {
+                Ok(()) => return Ok(record),
+                Err(StateError::NameInUse { .. }) if name.is_none() && attempts < 20 => attempts += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Described {
+    fn record(&self, id: BoxId, isolation: Isolation, remove: bool, id_block: bool, timings: Timings) -> BoxRecord {
+        let spec = self.document.spec();
+        BoxRecord {
+            id,
+            name: String::new(),
+            image: self.image_name.clone(),
+            state: BoxState::Created,
+            supervisor_pid: None,
+            vmm_pid: None,
+            created: unix_ms(),
+            started: None,
+            finished: None,
+            exit_code: None,
+            error: None,
+            options: BoxOptions {
+                tee: spec.tee,
+                isolation,
+                vcpus: self.vcpus.count(),
+                memory_bytes: self.memory.bytes(),
+                remove,
+                command: spec.process.argv.clone(),
+                platform: self.platform.clone(),
+                root: self.rootfs.path.clone(),
+                volumes: self.snapshots.len(),
+                scratch_bytes: match spec.root.scratch {
+                    Scratch::Disk { bytes } => bytes,
+                    Scratch::Tmpfs { .. } => 0,
+                },
+                image_digest: self.image.config_digest.to_string(),
+                workload_digest: self.document.digest().to_string(),
+                id_block,
+            },
+            timings,
+        }
+    }
+}
+
+fn write_folder(
+    folder: &Path,
+    snapshots: Vec<Snapshot>,
+    document: &Document,
+    signed: Option<&SignedLaunch>,
+) -> Result<(), CreateError> {
+    for (index, snapshot) in snapshots.into_iter().enumerate() {
+        snapshot.persist(&folder.join(files::volume(index)))?;
+    }
+    write_private(&folder.join(files::SPEC), document.bytes())
+        .class_while(Class::Config, "cannot write the box's spec")?;
+    if let Some(signed) = signed {
+        signed.write(folder)?;
+    }
+    Ok(())
+}

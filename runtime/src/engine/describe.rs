@@ -1,0 +1,310 @@
+//! From what is asked for to a box described completely: image, root file system, snapshots, workload spec.
+//!
+//! What was asked for is checked before the network is asked for anything.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coffer_image::{Image, ImageError, PullOptions, Rootfs, Snapshot, Store};
+use coffer_spec::{Document, Owner, OwnerMay, Tee};
+
+use super::volumes::{self, VolumeError};
+use super::{Engine, Fault, OpenError, Progress, ProgressFn};
+use crate::binds::Bind;
+use crate::images::{defaults, verity};
+use crate::monitor::{self, Isolation};
+use crate::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
+use crate::tools::Search;
+use crate::{Class, Failure, HomeError, launch, owner_access};
+
+/// A box asked for: everything that decides what is measured, and where its bytes come from.
+#[derive(Clone, Debug)]
+pub struct BoxRequest {
+    /// Secure processor demanded.
+    pub tee: Tee,
+    /// What isolates it; without a word the strongest that works here.
+    pub isolation: Option<Isolation>,
+    /// What runs.
+    pub workload: Workload,
+    /// Host files and folders to take snapshots of.
+    pub binds: Vec<Bind>,
+    /// Folder of the platform files [default: where the search finds them].
+    pub platform: Option<PathBuf>,
+    /// Virtual processors.
+    pub vcpus: Vcpus,
+    /// Guest memory.
+    pub memory: GuestMemory,
+    /// When the image is pulled.
+    pub pull: Pull,
+    /// Registries spoken to in plain http.
+    pub insecure_registries: Vec<String>,
+}
+
+/// What runs in a box.
+#[derive(Clone, Debug)]
+pub enum Workload {
+    /// An image, with what the user wants different.
+    Image {
+        /// Its name as the user wrote it.
+        name: String,
+        /// What is different.
+        request: Box<WorkloadRequest>,
+    },
+    /// Exactly this spec.
+    Spec {
+        /// The spec.
+        document: Box<Document>,
+        /// The image its root is made from, unless the spec's own name finds it.
+        image: Option<String>,
+    },
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pull {
+    /// If it is not here.
+    Missing,
+    /// Each time.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// A box described completely.
+#[derive(Debug)]
+pub struct Described {
+    /// Image as the user wrote it.
+    pub image_name: String,
+    /// The image.
+    pub image: Image,
+    /// Its root file system.
+    pub rootfs: Rootfs,
+    /// Snapshots, in the order of the spec's volumes.
+    pub snapshots: Vec<Snapshot>,
+    /// The workload spec.
+    pub document: Document,
+    /// Folder of platform files.
+    pub platform: PathBuf,
+    /// Virtual processors.
+    pub vcpus: Vcpus,
+    /// Guest memory.
+    pub memory: GuestMemory,
+}
+
+/// Why a box cannot be described.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescribeError {
+    /// The installation does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The image is not here and may not be pulled.
+    #[error("No such image: {0}")]
+    ImageNotHere(String),
+    /// The image store or a registry.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// What was asked for makes no spec.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The spec was written for another root file system.
+    #[error("image {image} has root hash {found}, the spec expects {expected}")]
+    OtherRoot {
+        /// Image looked at.
+        image: String,
+        /// Its root hash.
+        found: String,
+        /// Root hash in the spec.
+        expected: String,
+    },
+    /// The spec was written for another processor.
+    #[error("the spec was written for {spec}, the command says {asked}", spec = tee_flag(*spec), asked = tee_flag(*asked))]
+    OtherTee {
+        /// In the spec.
+        spec: Tee,
+        /// In the request.
+        asked: Tee,
+    },
+    /// Nobody said that the simulator is good enough.
+    #[error("the spec demands the simulator, which --tee-simulate must allow")]
+    SimulatorNotAllowed,
+    /// The guest could not keep the tags of its scratch disk.
+    #[error("a scratch disk of that size needs {mib} MiB of guest memory for tags alone")]
+    ScratchTags {
+        /// What they need.
+        mib: u64,
+    },
+    /// Snapshots.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// Platform files or keys.
+    #[error(transparent)]
+    File(#[from] Failure),
+}
+
+impl From<HomeError> for DescribeError {
+    fn from(error: HomeError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+impl Fault for DescribeError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::ImageNotHere(_) => Class::NotFound,
+            Self::Image(error) => Fault::class(error),
+            Self::Request(error) => Fault::class(error),
+            Self::OtherRoot { .. } => Class::Config,
+            Self::OtherTee { .. } | Self::SimulatorNotAllowed | Self::ScratchTags { .. } => Class::Usage,
+            Self::Volume(error) => error.class(),
+            Self::File(failure) => failure.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::ImageNotHere(name) => Some(format!("pull it with `coffer pull {name}`, or drop --pull never")),
+            Self::Image(error) => Fault::hint(error),
+            Self::Request(error) => Fault::hint(error),
+            Self::OtherRoot { .. } => Some("pull the image the spec was written for, by digest".into()),
+            Self::OtherTee { .. } | Self::SimulatorNotAllowed => None,
+            Self::ScratchTags { .. } => Some("give the box four times that with --memory".into()),
+            Self::Volume(error) => error.hint(),
+            Self::File(failure) => Fault::hint(failure),
+        }
+    }
+}
+
+fn tee_flag(tee: Tee) -> &'static str {
+    match tee {
+        Tee::Snp => "--tee",
+        Tee::Simulated => "--tee-simulate",
+        Tee::None => "neither --tee nor --tee-simulate",
+    }
+}
+
+/// Refuses hardware that is not here, before anything else happens.
+///
+/// # Errors
+/// Class `platform`.
+pub fn check_hardware(tee: Tee) -> Result<(), Failure> {
+    if tee == Tee::Snp { Err(launch::no_hardware()) } else { Ok(()) }
+}
+
+/// A processor asked for beside a spec must be the spec's.
+pub(super) fn same_tee(spec: Tee, asked: Tee) -> Result<(), DescribeError> {
+    if asked == Tee::None || asked == spec { Ok(()) } else { Err(DescribeError::OtherTee { spec, asked }) }
+}
+
+impl BoxRequest {
+    /// What runs the box: what was asked for, or the strongest that works here.
+    pub(super) fn isolated_by(&self, search: &Search) -> Result<Isolation, Failure> {
+        let Some(isolation) = self.isolation else { return monitor::strongest(search) };
+        monitor::of(isolation, search)?.check()?;
+        Ok(isolation)
+    }
+}
+
+impl Engine {
+    /// The owners of a box for which nobody listed any. In simulation, and only there, the local key is one, made on
+    /// first use.
+    ///
+    /// # Errors
+    /// The home or the key.
+    pub fn default_owners(&self, tee: Tee) -> Result<Vec<Owner>, DescribeError> {
+        if tee != Tee::Simulated {
+            return Ok(Vec::new());
+        }
+        let local = owner_access::load_or_init(&self.home()?.owner()).map_err(Failure::from)?;
+        Ok(vec![Owner { key: local.spki(), may: OwnerMay::all() }])
+    }
+
+    /// Pulls what is missing, takes the snapshots and writes the spec. Needs no hardware and records nothing.
+    ///
+    /// # Errors
+    /// [`DescribeError`].
+    pub async fn describe(
+        &self,
+        request: &BoxRequest,
+        progress: Option<&ProgressFn>,
+    ) -> Result<Described, DescribeError> {
+        let platform = self.settings().search.platform_folder(request.platform.as_deref())?;
+        let image_name = match &request.workload {
+            Workload::Image { name, .. } | Workload::Spec { image: Some(name), .. } => name.clone(),
+            Workload::Spec { document, image: None } => document.spec().image.reference.clone(),
+        };
+        volumes::check_count(&request.binds)?;
+        let store = Store::open(self.home()?.images())?;
+        let image = self.image(&store, request, &image_name, progress).await?;
+        let rootfs = store.rootfs(&image)?;
+        let taken = volumes::take(&store, &request.binds)?;
+        let document = match &request.workload {
+            Workload::Spec { document, .. } => same_root(document, &rootfs, &image_name, request.tee)?,
+            Workload::Image { request, .. } => {
+                let mut request = WorkloadRequest::clone(request);
+                request.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
+                request::document(&defaults(&image), verity(&rootfs.verity), &request)?
+            }
+        };
+        let tags = document.spec().root.scratch.tag_bytes();
+        if tags > request.memory.bytes() / 4 {
+            return Err(DescribeError::ScratchTags { mib: tags >> 20 });
+        }
+        let snapshots = volumes::in_order(document.spec(), taken)?;
+        let (vcpus, memory) = (request.vcpus, request.memory);
+        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory })
+    }
+
+    async fn image(
+        &self,
+        store: &Store,
+        request: &BoxRequest,
+        name: &str,
+        progress: Option<&ProgressFn>,
+    ) -> Result<Image, DescribeError> {
+        if request.pull != Pull::Always {
+            match store.resolve(name) {
+                Ok(image) => return Ok(image),
+                Err(error) if error.class() != "not-found" => return Err(error.into()),
+                Err(_) if request.pull == Pull::Never => return Err(DescribeError::ImageNotHere(name.into())),
+                Err(_) => {}
+            }
+            if let Some(progress) = progress {
+                progress(Progress::ImageMissing { name });
+            }
+        }
+        let options = self.pull_options(&request.insecure_registries, progress);
+        Ok(store.pull(name, &options).await?)
+    }
+
+    /// How images are pulled here.
+    pub fn pull_options(&self, insecure_registries: &[String], progress: Option<&ProgressFn>) -> PullOptions {
+        PullOptions {
+            insecure_registries: insecure_registries.to_vec(),
+            docker_config: self.settings().docker_config.clone(),
+            progress: progress.cloned().map(|tell| -> coffer_image::ProgressFn {
+                Arc::new(move |step: &coffer_image::Progress| tell(Progress::Pull(step)))
+            }),
+            ..PullOptions::default()
+        }
+    }
+}
+
+/// A given spec must be about the image at hand, and about the processor asked for.
+fn same_root(document: &Document, rootfs: &Rootfs, image: &str, tee: Tee) -> Result<Document, DescribeError> {
+    let spec = document.spec();
+    if spec.root.verity != verity(&rootfs.verity) {
+        return Err(DescribeError::OtherRoot {
+            image: image.into(),
+            found: rootfs.verity.root_hash.clone(),
+            expected: spec.root.verity.root_hash.clone(),
+        });
+    }
+    same_tee(spec.tee, tee)?;
+    if spec.tee == Tee::Simulated && tee == Tee::None {
+        return Err(DescribeError::SimulatorNotAllowed);
+    }
+    Ok(document.clone())
+}

@@ -1,0 +1,231 @@
+//! Runs a program in a running box: as the host where the spec lets it, else as owner in a guest that proves itself first.
+
+use coffer_guest_proto::exec_client::ExecClient;
+use coffer_guest_proto::exec_request::Message as Ask;
+use coffer_guest_proto::exec_response::Message as Tell;
+use coffer_guest_proto::{ExecRequest as Frame, ExecResponse, ExecStart};
+use coffer_spec::Act;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::prove::{Kept, OwnerMayNot, ProveError};
+use super::{Engine, Fault, OpenError, Trust};
+use crate::state::BoxState;
+use crate::{Class, Failure, agent};
+
+/// A program to run in a box.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// NAME=value, on top of the workload's own.
+    pub env: Vec<String>,
+    /// Working directory [default: the workload's].
+    pub cwd: Option<String>,
+    /// User: name or id, and optionally :group [default: the workload's].
+    pub user: Option<String>,
+}
+
+/// What goes to the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecInput {
+    /// Bytes on its standard input.
+    Stdin(Vec<u8>),
+    /// The end of its standard input.
+    StdinClosed,
+    /// A signal's number.
+    Signal(i32),
+}
+
+/// What comes from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// Bytes of its standard output.
+    Stdout(Vec<u8>),
+    /// Bytes of its standard error.
+    Stderr(Vec<u8>),
+    /// It ended with this status. Nothing follows.
+    Exited(i32),
+}
+
+/// Why a program does not run in a box.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Something that was given is empty.
+    #[error("the {0} is empty")]
+    Empty(&'static str),
+    /// The box does not run.
+    #[error("box {0} is not running")]
+    NotRunning(String),
+    /// Neither host nor owner may.
+    #[error(transparent)]
+    MayNot(#[from] OwnerMayNot),
+    /// The guest did not prove itself.
+    #[error(transparent)]
+    Prove(#[from] ProveError),
+    /// The guest's agent does not answer, or refuses.
+    #[error(transparent)]
+    Agent(#[from] Failure),
+    /// No status of the program came.
+    #[error("the guest ended before the program did")]
+    GuestEnded,
+}
+
+impl Fault for ExecError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Empty(_) => Class::Usage,
+            Self::NotRunning(_) => Class::Config,
+            Self::MayNot(error) => error.class(),
+            Self::Prove(error) => error.class(),
+            Self::Agent(failure) => failure.class(),
+            Self::GuestEnded => Class::Unreachable,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::NotRunning(name) => Some(format!("start it with `coffer start {name}`")),
+            Self::MayNot(error) => error.hint(),
+            Self::Prove(error) => error.hint(),
+            Self::Agent(failure) => Fault::hint(failure),
+            Self::Empty(_) | Self::GuestEnded => None,
+        }
+    }
+
+    fn docker_code(&self) -> Option<u8> {
+        match self {
+            Self::Agent(failure) => failure.docker_code(),
+            _ => None,
+        }
+    }
+}
+
+impl ExecRequest {
+    /// Empty is not absent.
+    fn check(&self) -> Result<(), ExecError> {
+        let empty = |text: &Option<String>| text.as_deref() == Some("");
+        if self.argv.first().is_none_or(String::is_empty) {
+            return Err(ExecError::Empty("program"));
+        }
+        if self.env.iter().any(|entry| entry.is_empty() || entry.starts_with('=')) {
+            return Err(ExecError::Empty("name of an environment variable"));
+        }
+        match (empty(&self.cwd), empty(&self.user)) {
+            (true, _) => Err(ExecError::Empty("working directory")),
+            (_, true) => Err(ExecError::Empty("user")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A program that runs in a box. Dropping it ends the program's lines, and with them the program's owner's interest in it.
+pub struct ExecSession {
+    input: mpsc::Sender<Frame>,
+    answers: Streaming<ExecResponse>,
+    /// Attestation is the state of a connection, so the connection outlives the call.
+    connection: Option<Kept>,
+}
+
+/// The sending side of an [`ExecSession`].
+#[derive(Clone, Debug)]
+pub struct ExecInputs(mpsc::Sender<Frame>);
+
+impl ExecInputs {
+    /// Sends; false once the program has ended.
+    pub async fn send(&self, input: ExecInput) -> bool {
+        let ask = match input {
+            ExecInput::Stdin(bytes) => Ask::Stdin(bytes),
+            ExecInput::StdinClosed => Ask::StdinClosed(true),
+            ExecInput::Signal(number) => Ask::Signal(number),
+        };
+        self.0.send(Frame { message: Some(ask) }).await.is_ok()
+    }
+}
+
+impl ExecSession {
+    /// The way to the program.
+    pub fn inputs(&self) -> ExecInputs {
+        ExecInputs(self.input.clone())
+    }
+
+    /// The next piece from the program.
+    ///
+    /// # Errors
+    /// [`ExecError::Agent`] or [`ExecError::GuestEnded`].
+    pub async fn next(&mut self) -> Result<ExecOutput, ExecError> {
+        loop {
+            // Over a plain port whoever is inside could say anything; over a proven one it is the agent.
+            let next = self.answers.message();
+            let answer = match &mut self.connection {
+                Some(kept) => kept.unless_lapsed(next).await?.map_err(|status| agent::of_status(&status))?,
+                None => next.await.map_err(|status| agent::of_plain_status(&status))?,
+            };
+            let Some(answer) = answer else { return Err(ExecError::GuestEnded) };
+            match answer.message {
+                Some(Tell::Stdout(bytes)) => return Ok(ExecOutput::Stdout(bytes)),
+                Some(Tell::Stderr(bytes)) => return Ok(ExecOutput::Stderr(bytes)),
+                Some(Tell::ExitStatus(code)) => return Ok(ExecOutput::Exited(code)),
+                None => {}
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Runs a program. `trust`: what the guest must prove where only its owner may.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub async fn exec(&self, word: &str, request: ExecRequest, trust: &Trust) -> Result<ExecSession, ExecError> {
+        request.check()?;
+        let record = self.find(word)?;
+        if record.state != BoxState::Running {
+            return Err(ExecError::NotRunning(record.name));
+        }
+        let document = self.document(&record)?;
+        let (mut client, connection) = if document.spec().host_may.contains(Act::Exec) {
+            let home = self.home().map_err(OpenError::from)?;
+            (agent::exec(&home.box_folder(&record.id)).await?, None)
+        } else {
+            self.owner_listed(&document, &record.name, Act::Exec)?;
+            let kept = Kept::new(self.connect(&record, trust).await?);
+            (ExecClient::new(kept.channel()), Some(kept))
+        };
+        let (input, receiver) = mpsc::channel(16);
+        let start = ExecStart { argv: request.argv, env: request.env, cwd: request.cwd, user: request.user };
+        let _ = input.send(Frame { message: Some(Ask::Start(start)) }).await;
+        let of_status = if connection.is_some() { agent::of_status } else { agent::of_plain_status };
+        let answer = client.run(ReceiverStream::new(receiver)).await.map_err(|status| of_status(&status))?;
+        Ok(ExecSession { input, answers: answer.into_inner(), connection })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_is_not_absent() {
+        let some = |text: &str| Some(text.to_owned());
+        let good = ExecRequest { argv: vec!["id".into(), String::new()], ..ExecRequest::default() };
+        assert!(good.check().is_ok());
+        for (bad, what) in [
+            (ExecRequest { argv: Vec::new(), ..good.clone() }, "program"),
+            (ExecRequest { argv: vec![String::new()], ..good.clone() }, "program"),
+            (ExecRequest { env: vec!["=x".into()], ..good.clone() }, "environment"),
+            (ExecRequest { cwd: some(""), ..good.clone() }, "working directory"),
+            (ExecRequest { user: some(""), ..good.clone() }, "user"),
+        ] {
+            let error = bad.check().unwrap_err();
+            assert!(error.class() == Class::Usage && error.to_string().contains(what), "{error}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Writes a value into a guest that proves itself first, encrypted to that guest.
+
+use coffer_guest_proto::owner_client::OwnerClient;
+use coffer_guest_proto::{InjectRequest as Ask, Sealed};
+use coffer_ratls::HpkeError;
+use coffer_spec::{Act, Name};
+use coffer_verifier::binding::length_prefixed;
+use zeroize::Zeroizing;
+
+use super::prove::{OwnerMayNot, ProveError, must_run};
+use super::{Engine, Fault, OpenError, Trust};
+use crate::{Class, Failure, agent};
+
+/// Longest value in bytes.
+pub const VALUE_LIMIT: usize = 1 << 20;
+
+/// A value for a guest.
+pub struct InjectRequest {
+    /// Its name; the spec must list it.
+    pub name: String,
+    /// The value. Never empty: that would be a removal under another name.
+    pub value: Zeroizing<Vec<u8>>,
+}
+
+/// Why a value was not injected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InjectError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Nothing to inject.
+    #[error("the value for {0:?} is empty")]
+    Empty(String),
+    /// Too much to inject.
+    #[error("the value for {name:?} has {found} bytes, at most {VALUE_LIMIT} fit")]
+    TooLong {
+        /// Whose.
+        name: String,
+        /// How many.
+        found: usize,
+    },
+    /// The spec does not list the name.
+    #[error("the spec of {name} lists no {secret:?} to inject")]
+    NotListed {
+        /// Box.
+        name: String,
+        /// Value's name.
+        secret: String,
+    },
+    /// The local owner may not.
+    #[error(transparent)]
+    MayNot(#[from] OwnerMayNot),
+    /// The guest did not prove itself.
+    #[error(transparent)]
+    Prove(#[from] ProveError),
+    /// The value cannot be encrypted to the guest.
+    #[error(transparent)]
+    Seal(#[from] HpkeError),
+    /// The box's spec, or its guest's agent.
+    #[error(transparent)]
+    Other(#[from] Failure),
+}
+
+impl Fault for InjectError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Empty(_) | Self::TooLong { .. } => Class::Usage,
+            Self::NotListed { .. } => Class::Refused,
+            Self::MayNot(error) => error.class(),
+            Self::Prove(error) => error.class(),
+            Self::Seal(_) => Class::Internal,
+            Self::Other(failure) => failure.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Empty(_) => Some("check what was to write it: a pipe whose first command failed is empty".into()),
+            Self::NotListed { secret, .. } => Some(format!("create the box with --inject {secret}")),
+            Self::MayNot(error) => error.hint(),
+            Self::Prove(error) => error.hint(),
+            Self::TooLong { .. } | Self::Seal(_) => None,
+            Self::Other(failure) => Fault::hint(failure),
+        }
+    }
+}
+
+impl InjectRequest {
+    /// Refuses what no guest takes.
+    fn check(&self) -> Result<(), InjectError> {
+        match self.value.len() {
+            0 => Err(InjectError::Empty(self.name.clone())),
+            1..=VALUE_LIMIT => Ok(()),
+            found => Err(InjectError::TooLong { name: self.name.clone(), found }),
+        }
+    }
+}
+
+impl Engine {
+    /// Says whether an injection could succeed at all, before its value is read.
+    ///
+    /// # Errors
+    /// [`InjectError`].
+    pub fn may_inject(&self, word: &str, secret: &str) -> Result<(), InjectError> {
+        let record = self.find(word)?;
+        must_run(&record)?;
+        let document = self.document(&record)?;
+        if !document.spec().inject.iter().map(Name::as_str).any(|listed| listed == secret) {
+            return Err(InjectError::NotListed { name: record.name, secret: secret.into() });
+        }
+        Ok(self.owner_listed(&document, &record.name, Act::Inject)?)
+    }
+
+    /// Injects a value.
+    ///
+    /// # Errors
+    /// [`InjectError`]; the guest then keeps what it had.
+    pub async fn inject(&self, word: &str, request: &InjectRequest, trust: &Trust) -> Result<(), InjectError> {
+        request.check()?;
+        self.may_inject(word, &request.name)?;
+        let record = self.find(word)?;
+        let tenant = self.document(&record)?.spec().tenant.clone();
+        let connection = self.connect(&record, trust).await?;
+        let aad = length_prefixed(&[tenant.as_str().as_bytes(), request.name.as_bytes(), b"inject"]);
+        let sealed = connection.seal("coffer.agent.v1.Owner/Inject", &aad, &request.value)?;
+        let ask =
+            Ask { name: request.name.clone(), value: Some(Sealed { enc: sealed.enc, ciphertext: sealed.ciphertext }) };
+        let answer = OwnerClient::new(connection.channel()).inject(ask).await;
+        Ok(answer.map(drop).map_err(|status| agent::of_status(&status))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_value_is_refused_before_any_guest_is_asked() {
+        let request = |length| InjectRequest { name: "token".into(), value: Zeroizing::new(vec![1; length]) };
+        let error = request(0).check().unwrap_err();
+        assert_eq!((error.class(), error.to_string().as_str()), (Class::Usage, "the value for \"token\" is empty"));
+        assert!(request(1).check().is_ok() && request(VALUE_LIMIT).check().is_ok());
+        assert!(matches!(request(VALUE_LIMIT + 1).check(), Err(InjectError::TooLong { .. })));
+    }
+}

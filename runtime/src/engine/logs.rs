@@ -1,0 +1,257 @@
+//! The output of a box: from its log file where the host may read it, else from the guest, as its owner.
+
+use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coffer_guest_proto::control_client::ControlClient;
+use coffer_guest_proto::{LogsRequest as Ask, LogsResponse, Stream};
+use coffer_spec::Act;
+use tonic::Streaming;
+
+use super::prove::{Kept, OwnerMayNot, ProveError};
+use super::{Engine, Fault, OpenError, Trust};
+use crate::boxes::files;
+use crate::lock::BoxLock;
+use crate::state::{BoxRecord, BoxState};
+use crate::supervisor::former;
+use crate::supervisor::message::LogPiece;
+use crate::{Class, Failure, agent};
+
+/// Which output is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogsRequest {
+    /// Most pieces from the end; without a number, all.
+    pub tail: Option<usize>,
+    /// Stay, and give what comes.
+    pub follow: bool,
+}
+
+/// Why there is no output.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogsError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Only the guest had it.
+    #[error("the spec of {0} does not let the host read its output, and the guest that had it is gone")]
+    Gone(String),
+    /// Neither host nor owner may.
+    #[error(transparent)]
+    MayNot(#[from] OwnerMayNot),
+    /// The guest did not prove itself.
+    #[error(transparent)]
+    Prove(#[from] ProveError),
+    /// The box's spec, or its guest's agent.
+    #[error(transparent)]
+    Other(#[from] Failure),
+}
+
+impl Fault for LogsError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Gone(_) => Class::Refused,
+            Self::MayNot(error) => error.class(),
+            Self::Prove(error) => error.class(),
+            Self::Other(failure) => failure.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Gone(_) => None,
+            Self::MayNot(error) => error.hint(),
+            Self::Prove(error) => error.hint(),
+            Self::Other(failure) => Fault::hint(failure),
+        }
+    }
+}
+
+/// Output, piece by piece.
+pub struct LogStream {
+    kept: VecDeque<LogPiece>,
+    rest: Rest,
+}
+
+/// Where what is still to come comes from.
+enum Rest {
+    Nothing,
+    File(Follower),
+    Guest {
+        pieces: Box<Streaming<LogsResponse>>,
+        /// Attestation is the state of a connection, so the connection outlives the call.
+        kept: Box<Kept>,
+    },
+}
+
+impl LogStream {
+    /// The next piece; nothing at the end.
+    ///
+    /// # Errors
+    /// [`LogsError::Other`] if the guest's agent gives up.
+    pub async fn next(&mut self) -> Result<Option<LogPiece>, LogsError> {
+        loop {
+            if let Some(piece) = self.kept.pop_front() {
+                return Ok(Some(piece));
+            }
+            match &mut self.rest {
+                Rest::Nothing => return Ok(None),
+                Rest::Guest { pieces, kept } => return Ok(kept.unless_lapsed(next_chunk(pieces)).await??),
+                Rest::File(follower) => {
+                    // Asked first: what was written before the end is read after it.
+                    let alive = BoxLock::is_held(&follower.folder);
+                    self.kept.extend(follower.read());
+                    if self.kept.is_empty() && !alive {
+                        return Ok(None);
+                    }
+                    if self.kept.is_empty() {
+                        tokio::time::sleep(INTERVAL).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// The output of a box. `trust`: what its guest must prove where only its owner may read it.
+    ///
+    /// # Errors
+    /// [`LogsError`].
+    pub async fn logs(&self, word: &str, request: LogsRequest, trust: &Trust) -> Result<LogStream, LogsError> {
+        let record = self.find(word)?;
+        let document = self.document(&record)?;
+        if document.spec().host_may.contains(Act::Logs) {
+            let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
+            let path = folder.join(files::LOG);
+            let (kept, position) = read_all(&path, request.tail);
+            let follower = Follower { folder, path, position };
+            let rest = if request.follow { Rest::File(follower) } else { Rest::Nothing };
+            return Ok(LogStream { kept, rest });
+        }
+        if record.state != BoxState::Running {
+            return Err(LogsError::Gone(record.name));
+        }
+        self.logs_as_owner(&record, request, trust).await
+    }
+
+    /// The output of a box that its caller has just started, as its owner: its record may not say yet that it runs.
+    ///
+    /// # Errors
+    /// [`LogsError`].
+    pub async fn logs_as_owner(
+        &self,
+        record: &BoxRecord,
+        request: LogsRequest,
+        trust: &Trust,
+    ) -> Result<LogStream, LogsError> {
+        let document = self.document(record)?;
+        self.owner_listed(&document, &record.name, Act::Logs)?;
+        let record = BoxRecord { state: BoxState::Running, ..record.clone() };
+        let mut connection = Kept::new(self.connect(&record, trust).await?);
+        let mut control = ControlClient::new(connection.channel());
+        let ask = Ask { follow: request.follow, from_sequence: 0 };
+        let answer = control.logs(ask).await.map_err(|status| agent::of_status(&status))?;
+        let mut pieces = Box::new(answer.into_inner());
+        if request.follow {
+            let rest = Rest::Guest { pieces, kept: Box::new(connection) };
+            return Ok(LogStream { kept: VecDeque::new(), rest });
+        }
+        let mut kept = Kept::new(request.tail);
+        while let Some(piece) = connection.unless_lapsed(next_chunk(&mut pieces)).await?? {
+            kept.push(piece);
+        }
+        Ok(LogStream { kept: kept.pieces, rest: Rest::Nothing })
+    }
+
+    /// What the guest's serial line said, former part first. The guest wrote it: it is not fit for a terminal.
+    ///
+    /// # Errors
+    /// [`OpenError`] if there is no such box.
+    pub fn console(&self, word: &str) -> Result<Vec<u8>, OpenError> {
+        let record = self.find(word)?;
+        let path = self.home()?.box_folder(&record.id).join(files::CONSOLE);
+        let mut text = std::fs::read(former(&path)).unwrap_or_default();
+        text.extend(std::fs::read(path).unwrap_or_default());
+        Ok(text)
+    }
+}
+
+async fn next_chunk(pieces: &mut Streaming<LogsResponse>) -> Result<Option<LogPiece>, Failure> {
+    let chunk = pieces.message().await.map_err(|status| agent::of_status(&status))?;
+    Ok(chunk.map(|it| LogPiece::new(it.stream == i32::from(Stream::Stderr), it.unix_nanos, it.data)))
+}
+
+/// The last pieces, as many as are wanted.
+struct Kept {
+    pieces: VecDeque<LogPiece>,
+    most: usize,
+}
+
+impl Kept {
+    fn new(tail: Option<usize>) -> Self {
+        Self { pieces: VecDeque::new(), most: tail.unwrap_or(usize::MAX) }
+    }
+
+    fn push(&mut self, piece: LogPiece) {
+        self.pieces.push_back(piece);
+        if self.pieces.len() > self.most {
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// The pieces of a log file, those of its former part first, and how far the file was read.
+fn read_all(path: &Path, tail: Option<usize>) -> (VecDeque<LogPiece>, u64) {
+    let mut kept = Kept::new(tail);
+    let mut position = 0;
+    for part in [former(path), path.to_path_buf()] {
+        position = 0;
+        let Ok(file) = std::fs::File::open(part) else { continue };
+        read_pieces(file, &mut position, |piece| kept.push(piece));
+    }
+    (kept.pieces, position)
+}
+
+/// Reads whole lines and counts their bytes; a line that is still being written is left for later.
+fn read_pieces(file: std::fs::File, position: &mut u64, mut take: impl FnMut(LogPiece)) {
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) && line.ends_with(b"\n") {
+        *position += line.len() as u64;
+        if let Ok(piece) = serde_json::from_slice(&line) {
+            take(piece);
+        }
+        line.clear();
+    }
+}
+
+/// Reads what a log file grew by. A file that was started anew is read from its beginning.
+struct Follower {
+    folder: PathBuf,
+    path: PathBuf,
+    position: u64,
+}
+
+impl Follower {
+    fn read(&mut self) -> Vec<LogPiece> {
+        let mut pieces = Vec::new();
+        let length = std::fs::metadata(&self.path).map_or(0, |found| found.len());
+        if length < self.position {
+            self.position = 0;
+        }
+        if length > self.position
+            && let Ok(mut file) = std::fs::File::open(&self.path)
+            && file.seek(SeekFrom::Start(self.position)).is_ok()
+        {
+            read_pieces(file, &mut self.position, |piece| pieces.push(piece));
+        }
+        pieces
+    }
+}

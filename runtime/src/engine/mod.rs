@@ -1,0 +1,202 @@
+//! What can be done with boxes: the operations that a command line, a CRI, a compose file or an SDK call.
+//!
+//! Takes typed requests, gives typed answers. What lasts is a stream that the caller reads at its own pace ([`Live`],
+//! [`LogStream`], [`ExecSession`], [`Events`]); what only takes a while says how far it is ([`Progress`]). Each operation has
+//! an error of its own, and every error has a class and a hint ([`Fault`]).
+//! Trusts: the operator's files under the home. Believes of a guest only what it proved, where that matters.
+//! Never: prints, reads the environment or the command line, ends the process.
+
+mod fault;
+mod progress;
+
+mod create;
+mod describe;
+mod identity;
+pub mod measure;
+mod volumes;
+
+mod attach;
+mod restart;
+mod start;
+mod stop;
+
+mod exec;
+mod inject;
+mod logs;
+mod prove;
+mod seal;
+
+mod events;
+mod inspect;
+mod list;
+mod remove;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use coffer_spec::Document;
+
+use crate::boxes::{files, unix_ms};
+use crate::home::{Home, HomeError};
+use crate::state::{BoxRecord, State, StateError};
+use crate::tools::Search;
+use crate::{Class, Failure};
+
+pub use attach::{Happening, Live, LiveError, RUNNING, Wait};
+pub use create::{CreateError, CreateRequest};
+pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload, check_hardware};
+pub use events::{BoxEvent, Change, Events};
+pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession};
+pub use fault::Fault;
+pub use identity::{LaunchIdentity, UncheckedIdBlock};
+pub use inject::{InjectError, InjectRequest, VALUE_LIMIT};
+pub use inspect::Inspection;
+pub use list::Filter;
+pub use logs::{LogStream, LogsError, LogsRequest};
+pub use measure::{ManifestRequest, MeasureError, MeasureRequest, Measured};
+pub use progress::{Progress, ProgressFn};
+pub use prove::{Attestation, OwnerMayNot, ProveError, SIMULATED_HINT, Trust};
+pub use remove::RemoveError;
+pub use restart::RestartError;
+pub use seal::{SealError, Sealed, Unsealed};
+pub use start::{StartError, Started};
+pub use stop::{How, StopError};
+pub use volumes::VolumeError;
+
+/// Where an engine works and what it works with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The home's folder; made when it is first needed.
+    pub home: PathBuf,
+    /// Where programs and platform files are looked for.
+    pub search: Search,
+    /// Docker's configuration file, for credentials of registries.
+    pub docker_config: Option<PathBuf>,
+    /// The executable that supervises a box when called as `exe --home HOME supervise ID`.
+    pub supervisor: PathBuf,
+}
+
+/// One installation, opened once. Cheap to clone; clones share what is open.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    home: OnceLock<Home>,
+    state: OnceLock<Mutex<State>>,
+}
+
+/// Why an installation does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Its folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Its database.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl OpenError {
+    /// There is no such box.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::State(StateError::Unknown(_)))
+    }
+}
+
+impl Fault for OpenError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Home(error) => Fault::class(error),
+            Self::State(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Home(error) => Fault::hint(error),
+            Self::State(error) => error.hint(),
+        }
+    }
+}
+
+impl Engine {
+    /// An engine that has touched nothing yet: home and database open with the first operation that needs them.
+    pub fn new(settings: Settings) -> Self {
+        Self { inner: Arc::new(Inner { settings, home: OnceLock::new(), state: OnceLock::new() }) }
+    }
+
+    /// What it works with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The home, made if it is not there.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn home(&self) -> Result<&Home, HomeError> {
+        if let Some(home) = self.inner.home.get() {
+            return Ok(home);
+        }
+        let home = Home::open(&self.inner.settings.home)?;
+        Ok(self.inner.home.get_or_init(|| home))
+    }
+
+    /// Home and database, with the records of supervisors that died mended.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&self) -> Result<(), OpenError> {
+        self.state().map(drop)
+    }
+
+    /// The database. The guard must not be held while anything is waited for.
+    fn state(&self) -> Result<MutexGuard<'_, State>, OpenError> {
+        let home = self.home()?;
+        let state = if let Some(state) = self.inner.state.get() {
+            state
+        } else {
+            let state = State::open(home)?;
+            state.reconcile(home, unix_ms())?;
+            self.inner.state.get_or_init(|| Mutex::new(state))
+        };
+        Ok(state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The box of this name, id or unique beginning of an id.
+    ///
+    /// # Errors
+    /// [`OpenError::State`] if there is none, or more than one.
+    pub fn find(&self, word: &str) -> Result<BoxRecord, OpenError> {
+        Ok(self.state()?.find(word)?)
+    }
+
+    /// The workload spec a box was created with.
+    ///
+    /// # Errors
+    /// Class `config` if it cannot be read or is none.
+    pub fn document(&self, record: &BoxRecord) -> Result<Document, Failure> {
+        let home = self.home().map_err(|error| Failure::caused(Class::Config, &error))?;
+        read_spec(&home.box_folder(&record.id).join(files::SPEC))
+    }
+}
+
+/// Reads a spec document.
+///
+/// # Errors
+/// Class `config`, naming the file.
+pub fn read_spec(path: &std::path::Path) -> Result<Document, Failure> {
+    let failed = |error: &(dyn std::error::Error + 'static), what: String| {
+        Failure::caused(Class::Config, error).while_doing(what)
+    };
+    let bytes = std::fs::read(path).map_err(|error| failed(&error, format!("cannot read {}", path.display())))?;
+    Document::parse(bytes).map_err(|error| failed(&error, path.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+//! How far an operation is, for whoever waits for it.
+
+use std::sync::Arc;
+
+/// One step of an operation that takes a while.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// The image is not here, and will be pulled.
+    ImageMissing {
+        /// Its name as it was asked for.
+        name: &'a str,
+    },
+    /// A pull goes on.
+    Pull(&'a coffer_image::Progress),
+}
+
+/// Hears of progress. Called from the threads that do the work; must not block.
+pub type ProgressFn = Arc<dyn Fn(Progress<'_>) + Send + Sync>;

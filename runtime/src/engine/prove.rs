@@ -1,0 +1,292 @@
+//! What a guest must prove to its owner, and the connection on which it proved it.
+//!
+//! Trusts: the platform files, the spec and the policy its caller names. Believes nothing the host says about the box.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coffer_ratls::{Identity, IdentityError, Lapsed};
+use coffer_spec::{Act, Document, Tee};
+use coffer_verifier::{EvidencePolicy, ExpectedGuest, Pair, TrustAnchors, Verdict};
+use tokio::task::JoinHandle;
+
+use super::measure::{VCPU_TYPE, measurement};
+use super::{Engine, Fault, OpenError};
+use crate::launch::load_platform;
+use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
+use crate::state::{BoxRecord, BoxState};
+use crate::{Class, Failure, simulator};
+
+/// What a guest must prove.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Also believe the simulator of this installation. It proves nothing to others.
+    pub allow_simulated: bool,
+    /// Folder of the platform it must have booted from [default: this installation's].
+    pub platform: Option<PathBuf>,
+    /// Workload spec it must run [default: the one the box was created with].
+    pub expect_spec: Option<Document>,
+    /// Policy on top of measurement and workload, which it can only narrow [default: the built-in floor].
+    pub policy: Option<EvidencePolicy>,
+}
+
+impl Trust {
+    /// For the output of a simulated box that its caller has just started, from the platform it was started on.
+    pub fn of_own_simulator(record: &BoxRecord) -> Self {
+        Self { allow_simulated: true, platform: Some(record.options.platform.clone()), ..Self::default() }
+    }
+}
+
+/// Why a guest is not believed, or not asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProveError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is nothing that could prove anything.
+    #[error("box {0} has no TEE: it can prove nothing")]
+    NoTee(String),
+    /// Only a running guest can.
+    #[error("box {0} is not running")]
+    NotRunning(String),
+    /// Spec, platform files, simulator or the owner's key.
+    #[error(transparent)]
+    File(#[from] Failure),
+    /// No key for the moment.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The guest was not reached, or the connection broke before its evidence was judged.
+    #[error("box {name}")]
+    Unreachable {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: OwnerError,
+    },
+    /// Its evidence was judged and is not good enough.
+    #[error("the guest of box {name} is not admitted: {}", .findings.appraisal.why())]
+    NotAdmitted {
+        /// Which.
+        name: String,
+        /// What was found.
+        findings: Box<Findings>,
+        /// It is simulated, and nobody said that this is good enough.
+        simulated: bool,
+    },
+}
+
+/// What to do about a simulated box whose root nobody listed.
+pub const SIMULATED_HINT: &str =
+    "this box is simulated: with --allow-simulated the simulator of this installation is believed";
+
+impl Fault for ProveError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::NoTee(_) | Self::NotRunning(_) => Class::Config,
+            Self::File(failure) => failure.class(),
+            Self::Identity(_) => Class::Internal,
+            Self::Unreachable { .. } => Class::Unreachable,
+            Self::NotAdmitted { findings, .. } if findings.appraisal.verdict() == Verdict::Refused => Class::Refused,
+            Self::NotAdmitted { .. } => Class::NotAuthentic,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::NoTee(_) => Some("create it with --tee, or with --tee-simulate for development".into()),
+            Self::NotRunning(name) => Some(format!("start it with `coffer start {name}`")),
+            Self::File(failure) => Fault::hint(failure),
+            Self::Identity(_) | Self::Unreachable { .. } => None,
+            Self::NotAdmitted { simulated: true, .. } => Some(SIMULATED_HINT.into()),
+            Self::NotAdmitted { findings, .. } => {
+                findings.appraisal.reasons().first().map(|reason| reason.hint.to_string())
+            }
+        }
+    }
+}
+
+/// How a guest's proof ended.
+#[derive(Debug)]
+pub struct Attestation {
+    /// The box asked.
+    pub record: BoxRecord,
+    /// What was found, if evidence came that was made for the connection.
+    pub findings: Option<Findings>,
+    /// Why it is not admitted, or was not reached.
+    pub error: Option<ProveError>,
+}
+
+impl Engine {
+    /// Has the guest of a box prove what it is, on a connection of its own. Anybody may ask: without an owner's key, an
+    /// identity of the moment does.
+    ///
+    /// # Errors
+    /// [`ProveError`] if it could not be asked; what it answered is no error of this call.
+    pub async fn attest(&self, word: &str, trust: &Trust) -> Result<Attestation, ProveError> {
+        let record = self.find(word)?;
+        must_run(&record)?;
+        let home = self.home().map_err(OpenError::from)?;
+        let identity = match owner_access::load(&home.owner()) {
+            Ok(identity) => identity,
+            Err(_) => Identity::generate("coffer attest")?,
+        };
+        let appraiser = Arc::new(self.appraiser(&record, trust)?);
+        let connected = owner_access::connect(&home.box_folder(&record.id), &identity, Arc::clone(&appraiser)).await;
+        let findings = appraiser.findings();
+        let error = connected.err().map(|error| not_admitted(error, findings.as_ref(), &record, trust));
+        Ok(Attestation { record, findings, error })
+    }
+
+    /// Connects to the agent of a running box as the local owner, once its guest has proved itself.
+    pub(super) async fn connect(&self, record: &BoxRecord, trust: &Trust) -> Result<OwnerConnection, ProveError> {
+        must_run(record)?;
+        let home = self.home().map_err(OpenError::from)?;
+        let identity = owner_access::load(&home.owner()).map_err(Failure::from)?;
+        let appraiser = Arc::new(self.appraiser(record, trust)?);
+        owner_access::connect(&home.box_folder(&record.id), &identity, Arc::clone(&appraiser))
+            .await
+            .map_err(|error| not_admitted(error, appraiser.findings().as_ref(), record, trust))
+    }
+
+    /// What the guest of a box is appraised against.
+    fn appraiser(&self, record: &BoxRecord, trust: &Trust) -> Result<GuestAppraiser, ProveError> {
+        let document = match &trust.expect_spec {
+            Some(document) => document.clone(),
+            None => self.document(record)?,
+        };
+        let platform = load_platform(&self.settings().search.platform_folder(trust.platform.as_deref())?)?;
+        let measurement = measurement(&platform, &document, record.options.vcpus, VCPU_TYPE)?;
+        let host_data = document.digest().host_data();
+        let policy = trust.policy.clone().unwrap_or_else(EvidencePolicy::default_floor);
+        let home = self.home().map_err(OpenError::from)?;
+        let anchors = if trust.allow_simulated { simulator::anchors(&home.simulator())? } else { TrustAnchors::amd() };
+        // What this box must be is expected beside the policy: no file widens it.
+        Ok(GuestAppraiser::new(anchors, policy, ExpectedGuest::Exactly(Pair { measurement, host_data })))
+    }
+
+    /// Refuses early, and in words, what the guest would refuse: the local key must be listed for the act.
+    pub(super) fn owner_listed(&self, document: &Document, name: &str, act: Act) -> Result<(), OwnerMayNot> {
+        let refused = |why| Err(OwnerMayNot { name: name.into(), act, why });
+        if document.spec().tee == Tee::None {
+            return refused(Why::NoTee);
+        }
+        let identity = self.home().ok().and_then(|home| owner_access::load(&home.owner()).ok());
+        let Some(identity) = identity else { return refused(Why::NoKey) };
+        let mut mine = document.spec().owners.iter().filter(|owner| owner.key == identity.spki());
+        if mine.any(|owner| owner.may.contains(act)) { Ok(()) } else { refused(Why::NotListed) }
+    }
+}
+
+/// Only a running guest can prove anything.
+pub(super) fn must_run(record: &BoxRecord) -> Result<(), ProveError> {
+    if record.options.tee == Tee::None {
+        return Err(ProveError::NoTee(record.name.clone()));
+    }
+    if record.state != BoxState::Running {
+        return Err(ProveError::NotRunning(record.name.clone()));
+    }
+    Ok(())
+}
+
+/// A failed connection in words: the findings of the appraisal where there are any.
+fn not_admitted(error: OwnerError, findings: Option<&Findings>, record: &BoxRecord, trust: &Trust) -> ProveError {
+    let name = record.name.clone();
+    match findings.filter(|findings| findings.appraisal.verdict() != Verdict::Accepted) {
+        Some(findings) => ProveError::NotAdmitted {
+            name,
+            findings: Box::new(findings.clone()),
+            simulated: record.options.tee == Tee::Simulated && !trust.allow_simulated,
+        },
+        None => ProveError::Unreachable { name, source: error },
+    }
+}
+
+/// The spec lets neither host nor local owner do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerMayNot {
+    name: String,
+    act: Act,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    NoTee,
+    NoKey,
+    NotListed,
+}
+
+impl std::error::Error for OwnerMayNot {}
+
+impl std::fmt::Display for OwnerMayNot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, act) = (&self.name, self.act);
+        match self.why {
+            Why::NoTee => write!(
+                f,
+                "the spec of {name} does not let the host {act}, and without a TEE there is no owner to ask as"
+            ),
+            Why::NoKey => {
+                write!(f, "the spec of {name} does not let the host {act}, and there is no owner's key here")
+            }
+            Why::NotListed => write!(f, "the spec of {name} lets neither the host nor the local owner {act}"),
+        }
+    }
+}
+
+impl Fault for OwnerMayNot {
+    fn class(&self) -> Class {
+        Class::Refused
+    }
+
+    fn hint(&self) -> Option<String> {
+        let act = self.act;
+        let by_owner = format!("create the box with --owner listing your key for {act}");
+        Some(match self.act {
+            Act::Exec | Act::Logs => format!("{by_owner}, or with --host-may {act}"),
+            Act::Stop | Act::Stats | Act::Inject | Act::Unseal => by_owner,
+        })
+    }
+}
+
+/// A connection that is challenged again for as long as it is held, so that no stream outlives what its guest proved.
+pub(super) struct Kept {
+    connection: Arc<OwnerConnection>,
+    keeper: JoinHandle<Option<Lapsed>>,
+}
+
+impl Kept {
+    /// Keeps a connection, on the event loop that this is called on.
+    pub(super) fn new(connection: OwnerConnection) -> Self {
+        let connection = Arc::new(connection);
+        let kept = Arc::clone(&connection);
+        let keeper = tokio::spawn(async move { kept.kept(std::future::pending::<()>()).await.err() });
+        Self { connection, keeper }
+    }
+
+    /// For calls on it.
+    pub(super) fn channel(&self) -> tonic::transport::Channel {
+        self.connection.channel()
+    }
+
+    /// What `call` gives, unless the guest does not prove itself once more meanwhile.
+    pub(super) async fn unless_lapsed<F: Future>(&mut self, call: F) -> Result<F::Output, Failure> {
+        tokio::select! {
+            output = call => Ok(output),
+            lapsed = &mut self.keeper => Err(match lapsed {
+                Ok(Some(lapsed)) => owner_access::lapsed(&lapsed),
+                _ => Failure::new(Class::Internal, "the guest is no longer asked to prove itself"),
+            }),
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}

@@ -1,0 +1,80 @@
+//! Removes a box: its record, its folder, its snapshots.
+
+use std::path::PathBuf;
+
+use super::{Engine, Fault, How, OpenError, StopError};
+use crate::Class;
+use crate::lock::BoxLock;
+use crate::state::{BoxState, StateError};
+
+/// Why a box is not removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It runs.
+    #[error("box {0} is running")]
+    Running(String),
+    /// It does not end.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// Its folder stays.
+    #[error("cannot remove {folder}", folder = .folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its record stays.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl Fault for RemoveError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Stop(error) => error.class(),
+            Self::State(error) => error.class(),
+            Self::Running(_) | Self::Folder { .. } => Class::Config,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Running(_) => Some("stop it first, or remove it with -f".into()),
+            Self::Stop(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Removes a box; with `kill`, one that runs as well.
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    pub async fn remove(&self, word: &str, kill: bool) -> Result<(), RemoveError> {
+        let record = self.find(word)?;
+        let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
+        // The record of a box that is just being started does not say so yet.
+        if record.state == BoxState::Running || BoxLock::is_held(&folder) {
+            if !kill {
+                return Err(RemoveError::Running(word.into()));
+            }
+            self.stop(record.id.as_str(), How::Kill).await?;
+        }
+        match std::fs::remove_dir_all(&folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(RemoveError::Folder { folder, source });
+            }
+            _ => {}
+        }
+        Ok(self.state()?.remove(&record.id)?)
+    }
+}

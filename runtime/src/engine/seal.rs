@@ -1,0 +1,126 @@
+//! Seals bytes to the guest of a box, and opens what was sealed: in the guest, after it proved itself.
+
+use coffer_guest_proto::owner_client::OwnerClient;
+use coffer_guest_proto::{SealRequest as AskSeal, Sealed as Encrypted, UnsealRequest as AskUnseal};
+use coffer_ratls::HpkeError;
+use coffer_spec::{Act, Tenant};
+use coffer_verifier::binding::length_prefixed;
+use zeroize::Zeroizing;
+
+use super::prove::{OwnerMayNot, ProveError, must_run};
+use super::{Engine, Fault, OpenError, Trust};
+use crate::state::BoxRecord;
+use crate::{Class, Failure, agent};
+
+/// What was sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Only the same platform and workload on the same chip opens them.
+    pub bytes: Vec<u8>,
+    /// The guest would notice an older version in their place.
+    pub rollback_protected: bool,
+}
+
+/// What was opened.
+pub struct Unsealed {
+    /// The bytes that were sealed.
+    pub plaintext: Zeroizing<Vec<u8>>,
+    /// The guest would have noticed an older version in their place.
+    pub rollback_protected: bool,
+}
+
+/// Why nothing was sealed or opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The local owner may not.
+    #[error(transparent)]
+    MayNot(#[from] OwnerMayNot),
+    /// The guest did not prove itself.
+    #[error(transparent)]
+    Prove(#[from] ProveError),
+    /// The bytes cannot be encrypted to the guest.
+    #[error(transparent)]
+    Encrypt(#[from] HpkeError),
+    /// The box's spec, or its guest's agent.
+    #[error(transparent)]
+    Other(#[from] Failure),
+}
+
+impl Fault for SealError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::MayNot(error) => error.class(),
+            Self::Prove(error) => error.class(),
+            Self::Encrypt(_) => Class::Internal,
+            Self::Other(failure) => failure.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::MayNot(error) => error.hint(),
+            Self::Prove(error) => error.hint(),
+            Self::Encrypt(_) => None,
+            Self::Other(failure) => Fault::hint(failure),
+        }
+    }
+}
+
+impl Engine {
+    /// Says whether sealing could succeed at all, before anything is read; gives the box and its tenant.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn may_seal(&self, word: &str) -> Result<(BoxRecord, Tenant), SealError> {
+        let record = self.find(word)?;
+        must_run(&record)?;
+        let document = self.document(&record)?;
+        self.owner_listed(&document, &record.name, Act::Unseal)?;
+        Ok((record, document.spec().tenant.clone()))
+    }
+
+    /// Seals. `context`: a label that is part of the key, the same to seal and to unseal; may be empty.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub async fn seal(&self, word: &str, context: &str, plaintext: &[u8], trust: &Trust) -> Result<Sealed, SealError> {
+        let (record, tenant) = self.may_seal(word)?;
+        let connection = self.connect(&record, trust).await?;
+        let aad = length_prefixed(&[tenant.as_str().as_bytes(), context.as_bytes(), b"seal"]);
+        let encrypted = connection.seal("coffer.agent.v1.Owner/Seal", &aad, plaintext)?;
+        let ask = AskSeal {
+            policy: "measurement-and-chip".into(),
+            context: context.as_bytes().to_vec(),
+            plaintext: Some(Encrypted { enc: encrypted.enc, ciphertext: encrypted.ciphertext }),
+        };
+        let answer = OwnerClient::new(connection.channel()).seal(ask).await;
+        let answer = answer.map_err(|status| agent::of_status(&status))?.into_inner();
+        Ok(Sealed { bytes: answer.sealed, rollback_protected: answer.rollback_protected })
+    }
+
+    /// Opens what was sealed.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub async fn unseal(
+        &self,
+        word: &str,
+        context: &str,
+        sealed: Vec<u8>,
+        trust: &Trust,
+    ) -> Result<Unsealed, SealError> {
+        let (record, _) = self.may_seal(word)?;
+        let connection = self.connect(&record, trust).await?;
+        let ask = AskUnseal { sealed, context: context.as_bytes().to_vec() };
+        let answer = OwnerClient::new(connection.channel()).unseal(ask).await;
+        let answer = answer.map_err(|status| agent::of_status(&status))?.into_inner();
+        let plaintext = Zeroizing::new(answer.plaintext);
+        Ok(Unsealed { plaintext, rollback_protected: answer.rollback_protected })
+    }
+}

@@ -1,0 +1,82 @@
+//! Starts a box that is recorded and does not run.
+
+use super::{Engine, Fault, Live, LiveError, OpenError};
+use crate::boxes::Timings;
+use crate::state::{BoxRecord, BoxState};
+use crate::{Class, Failure, monitor};
+
+/// A box after it was asked to start.
+#[derive(Debug)]
+pub enum Started {
+    /// It runs already and is left alone.
+    AlreadyRunning(Box<BoxRecord>),
+    /// It is on its way; it lives as long as this is held, or on its own once this is let go of.
+    Live(Box<Live>),
+}
+
+/// Why a box does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What isolates the box does not work here: a program is missing, say.
+    #[error(transparent)]
+    Monitor(Failure),
+    /// It was started and gave up.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+}
+
+impl Fault for StartError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Monitor(failure) => failure.class(),
+            Self::Live(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Monitor(failure) => Fault::hint(failure),
+            Self::Live(error) => error.hint(),
+        }
+    }
+
+    fn docker_code(&self) -> Option<u8> {
+        match self {
+            Self::Live(error) => error.docker_code(),
+            _ => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Starts a box by name, id or beginning of an id.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    #[allow(clippy::unused_async, reason = "needs the event loop its supervisor is read on")]
+    pub async fn start(&self, word: &str) -> Result<Started, StartError> {
+        let mut record = self.find(word)?;
+        if record.state == BoxState::Running {
+            return Ok(Started::AlreadyRunning(Box::new(record)));
+        }
+        let monitor = monitor::of(record.options.isolation, &self.settings().search);
+        monitor.and_then(|monitor| monitor.check()).map_err(StartError::Monitor)?;
+        record.timings = Timings::start();
+        Ok(Started::Live(Box::new(Live::start(self, record)?)))
+    }
+
+    /// Starts a box just created; its phases go on counting from the creation's beginning.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    #[allow(clippy::unused_async, reason = "needs the event loop its supervisor is read on")]
+    pub async fn start_created(&self, record: BoxRecord) -> Result<Live, LiveError> {
+        Live::start(self, record)
+    }
+}

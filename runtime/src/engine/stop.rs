@@ -1,0 +1,59 @@
+//! Stops a box and waits for its end.
+
+use super::{Engine, Fault, OpenError};
+use crate::supervisor::control::{self, Command};
+use crate::{Class, Failure};
+
+/// How a box is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Asked to end, and ended after so many seconds if it does not.
+    Grace(u32),
+    /// At once.
+    Kill,
+}
+
+/// Why a box does not stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its supervisor does not bring it about in time.
+    #[error(transparent)]
+    Supervisor(#[from] Failure),
+}
+
+impl Fault for StopError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Supervisor(failure) => failure.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Supervisor(failure) => Fault::hint(failure),
+        }
+    }
+}
+
+impl Engine {
+    /// Stops a box and waits until nothing of its run is left. One that is just being started or already ending is waited
+    /// for as well; one that does not run is stopped already.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub async fn stop(&self, word: &str, how: How) -> Result<(), StopError> {
+        let record = self.find(word)?;
+        let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
+        let command = match how {
+            How::Grace(grace) => Command::Stop(grace),
+            How::Kill => Command::Kill,
+        };
+        Ok(control::end(&folder, command).await?)
+    }
+}

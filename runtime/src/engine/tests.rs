@@ -1,0 +1,183 @@
+use super::*;
+use crate::BoxId;
+use crate::boxes::tests::options;
+use crate::boxes::{Step, Timings};
+use crate::state::BoxState;
+
+pub(super) fn engine() -> (tempfile::TempDir, Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        home: dir.path().join("home"),
+        search: Search::default(),
+        docker_config: None,
+        supervisor: "/nowhere".into(),
+    };
+    (dir, Engine::new(settings))
+}
+
+/// A box in the database and a folder for it, as `create` leaves them.
+pub(super) fn recorded(engine: &Engine, name: &str) -> BoxRecord {
+    let record = BoxRecord {
+        id: BoxId::random(),
+        name: name.into(),
+        image: "image:1".into(),
+        state: BoxState::Created,
+        supervisor_pid: None,
+        vmm_pid: None,
+        created: unix_ms(),
+        started: None,
+        finished: None,
+        exit_code: None,
+        error: None,
+        options: options(),
+        timings: Timings::default(),
+    };
+    engine.state().unwrap().add(&record).unwrap();
+    std::fs::create_dir(engine.home().unwrap().box_folder(&record.id)).unwrap();
+    record
+}
+
+/// A supervisor says that its guest runs.
+fn started(engine: &Engine, record: &BoxRecord, now: i64) {
+    let timings = engine.find(record.id.as_str()).unwrap().timings;
+    engine.state().unwrap().started(&record.id, 1, None, &timings, now).unwrap();
+}
+
+#[test]
+fn nothing_is_made_before_it_is_needed_and_everything_once() {
+    let (dir, engine) = engine();
+    assert!(!dir.path().join("home").exists());
+    engine.open().unwrap();
+    let same = engine.clone();
+    recorded(&engine, "web");
+    assert_eq!(same.find("web").unwrap().name, "web");
+    assert!(engine.find("nosuch").unwrap_err().is_unknown());
+}
+
+#[test]
+fn an_error_keeps_its_class_and_its_remedy_on_the_way_up() {
+    let newer = StartError::from(OpenError::from(StateError::Newer { found: 99 }));
+    assert_eq!(newer.class(), Class::Config);
+    assert!(newer.hint().unwrap().contains("--home") && newer.to_string().contains("99"), "{newer}");
+    let gone = StopError::from(OpenError::from(StateError::Unknown("web".into())));
+    assert_eq!((gone.class(), gone.hint()), (Class::NotFound, None));
+}
+
+#[test]
+fn filters_of_a_kind_are_alternatives_and_kinds_add_up() {
+    let (_dir, engine) = engine();
+    for name in ["web-1", "web-2", "db"] {
+        recorded(&engine, name);
+    }
+    let db = engine.find("db").unwrap();
+    engine.state().unwrap().ended(&db.id, 0, None, unix_ms()).unwrap();
+    let names = |filter: &Filter| {
+        let mut names: Vec<_> = engine.list(filter).unwrap().into_iter().map(|found| found.name).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(names(&Filter::default()), "db web-1 web-2");
+    let by_name = Filter { names: vec!["1".into(), "db".into()], ..Filter::default() };
+    assert_eq!(names(&by_name), "db web-1");
+    assert_eq!(names(&Filter { states: vec![BoxState::Exited], ..by_name }), "db");
+    assert_eq!(names(&Filter { ids: vec![db.id.short().into()], ..Filter::default() }), "db");
+}
+
+#[tokio::test]
+async fn a_box_that_does_not_run_is_stopped_and_can_be_removed_once() {
+    let (_dir, engine) = engine();
+    let record = recorded(&engine, "web");
+    let folder = engine.home().unwrap().box_folder(&record.id);
+    engine.stop("web", How::Grace(1)).await.unwrap();
+    assert!(engine.stop("nosuch", How::Kill).await.unwrap_err().class() == Class::NotFound);
+    engine.remove(record.id.short(), false).await.unwrap();
+    assert!(!folder.exists());
+    assert_eq!(engine.remove("web", true).await.unwrap_err().class(), Class::NotFound);
+}
+
+#[tokio::test]
+async fn a_box_that_runs_is_not_removed_unless_it_may_be_killed() {
+    let (_dir, engine) = engine();
+    let record = recorded(&engine, "web");
+    let lock = crate::lock::BoxLock::take(&engine.home().unwrap().box_folder(&record.id)).unwrap();
+    started(&engine, &record, unix_ms());
+    let error = engine.remove("web", false).await.unwrap_err();
+    assert!(matches!(error, RemoveError::Running(_)) && error.hint().unwrap().contains("-f"));
+    assert!(matches!(engine.start("web").await, Ok(Started::AlreadyRunning(_))));
+    drop(lock);
+}
+
+#[tokio::test]
+async fn a_missing_program_is_named_before_a_box_is_touched() {
+    let (_dir, engine) = engine();
+    recorded(&engine, "web");
+    let error = engine.start("web").await.unwrap_err();
+    assert_eq!(error.class(), Class::Platform);
+    assert!(error.hint().unwrap().contains("install"), "{:?}", error.hint());
+    assert_eq!(engine.find("web").unwrap().timings, Timings::default());
+}
+
+async fn next(events: &mut Events) -> Change {
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(10), events.next()).await;
+    waited.expect("an event").unwrap().change
+}
+
+#[tokio::test]
+async fn what_happens_to_a_box_comes_as_events_in_its_order() {
+    let (_dir, engine) = engine();
+    recorded(&engine, "older");
+    let mut events = engine.events().unwrap();
+    let record = recorded(&engine, "web");
+    assert_eq!(next(&mut events).await, Change::Created);
+
+    let folder = engine.home().unwrap().box_folder(&record.id);
+    let lock = crate::lock::BoxLock::take(&folder).unwrap();
+    started(&engine, &record, unix_ms());
+    assert_eq!(next(&mut events).await, Change::Started);
+    let mut timings = Timings { origin_unix_us: 1, steps: Vec::new() };
+    for phase in ["launched", "running"] {
+        timings.steps.push(Step { phase: phase.into(), at_us: u64::MAX >> 2, guest_us: None });
+        engine.state().unwrap().set_timings(&record.id, &timings).unwrap();
+        assert_eq!(next(&mut events).await, Change::Phase(phase.into()));
+    }
+    engine.state().unwrap().ended(&record.id, 3, Some("why"), unix_ms()).unwrap();
+    assert_eq!(next(&mut events).await, Change::Exited { code: 3, error: Some("why".into()) });
+    drop(lock);
+
+    // A whole life between two looks keeps its order, and its record's end is not mistaken for the former one.
+    started(&engine, &record, unix_ms() + 5);
+    engine.state().unwrap().ended(&record.id, 0, None, unix_ms() + 6).unwrap();
+    assert_eq!(next(&mut events).await, Change::Started);
+    assert_eq!(next(&mut events).await, Change::Exited { code: 0, error: None });
+    engine.remove("web", false).await.unwrap();
+    assert_eq!(next(&mut events).await, Change::Removed);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_died_is_an_end_that_is_told() {
+    let (_dir, engine) = engine();
+    let record = recorded(&engine, "web");
+    let mut events = engine.events().unwrap();
+    started(&engine, &record, unix_ms());
+    // Nobody holds its lock.
+    assert_eq!(next(&mut events).await, Change::Started);
+    assert_eq!(next(&mut events).await, Change::Exited { code: 137, error: Some("supervisor died".into()) });
+}
+
+#[test]
+fn what_a_daemon_would_call_can_move_between_its_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    fn is_sync<T: Send + Sync>() {}
+    is_sync::<Engine>();
+    let (_dir, engine) = engine();
+    let trust = Trust::default();
+    is_send(&engine.start("web"));
+    is_send(&engine.stop("web", How::Kill));
+    is_send(&engine.restart("web", How::Kill));
+    is_send(&engine.remove("web", false));
+    is_send(&engine.exec("web", ExecRequest::default(), &trust));
+    is_send(&engine.logs("web", LogsRequest { tail: None, follow: true }, &trust));
+    is_send(&engine.attest("web", &trust));
+    is_send(&engine.seal("web", "", b"", &trust));
+    is_send(&engine.unseal("web", "", Vec::new(), &trust));
+}

@@ -1,0 +1,118 @@
+//! Snapshots of host files and folders that a box gets, and their match with the volumes of a spec.
+
+use coffer_image::{ImageError, Snapshot, SnapshotKind, Store, layer::Limits};
+use coffer_spec::{Volume, VolumeKind, WorkloadSpec};
+
+use super::Fault;
+use crate::Class;
+use crate::binds::Bind;
+use crate::images::verity;
+
+/// Why snapshots and a spec do not go together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VolumeError {
+    /// More than the machine model has room for.
+    #[error("{found} binds, and a box has room for {most}", most = Volume::MOST)]
+    TooMany {
+        /// How many were asked for.
+        found: usize,
+    },
+    /// A snapshot cannot be taken.
+    #[error(transparent)]
+    Snapshot(#[from] ImageError),
+    /// The spec has a volume that nobody said the source of.
+    #[error("the spec has a volume at {path}, and no bind says from where")]
+    NoBind {
+        /// Where it is to be.
+        path: String,
+    },
+    /// The spec was written for other files.
+    #[error("what is to be at {path} has root hash {found}, the spec expects {expected}")]
+    Other {
+        /// Where it is to be.
+        path: String,
+        /// Root hash of the files there are.
+        found: String,
+        /// Root hash in the spec.
+        expected: String,
+    },
+    /// A bind that the spec does not have.
+    #[error("the spec has no volume at {path}, and --spec fixes what runs")]
+    NotInSpec {
+        /// Where it was to be.
+        path: String,
+    },
+}
+
+impl Fault for VolumeError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Snapshot(error) => Fault::class(error),
+            Self::Other { .. } => Class::Config,
+            Self::TooMany { .. } | Self::NoBind { .. } | Self::NotInSpec { .. } => Class::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::TooMany { .. } => Some("put several folders below one, and bind that".into()),
+            Self::Snapshot(error) => Fault::hint(error),
+            Self::NoBind { path } => Some(format!("add --volume HOST:{path}:ro")),
+            Self::Other { .. } => Some(
+                "the files differ from those the spec was written for; contents, names and permissions count".into(),
+            ),
+            Self::NotInSpec { .. } => None,
+        }
+    }
+}
+
+/// A snapshot, and the volume it is.
+pub(super) struct Taken {
+    /// As the spec says it.
+    pub volume: Volume,
+    /// The bytes.
+    pub snapshot: Snapshot,
+}
+
+/// Refuses more than there is room for, before anything is read.
+pub(super) fn check_count(binds: &[Bind]) -> Result<(), VolumeError> {
+    if binds.len() > Volume::MOST { Err(VolumeError::TooMany { found: binds.len() }) } else { Ok(()) }
+}
+
+/// Takes the snapshots.
+pub(super) fn take(store: &Store, binds: &[Bind]) -> Result<Vec<Taken>, VolumeError> {
+    let one = |bind: &Bind| {
+        let snapshot = store.snapshot(&bind.source, Volume::FILE, Limits::default())?;
+        let kind = match snapshot.kind {
+            SnapshotKind::Folder => VolumeKind::Folder,
+            SnapshotKind::File => VolumeKind::File,
+        };
+        let volume = Volume { path: bind.path.clone(), kind, verity: verity(&snapshot.verity) };
+        Ok(Taken { volume, snapshot })
+    };
+    binds.iter().map(one).collect()
+}
+
+/// The snapshots in the order of the spec's volumes: each is there, is the one the spec names, and none is left over.
+pub(super) fn in_order(spec: &WorkloadSpec, mut taken: Vec<Taken>) -> Result<Vec<Snapshot>, VolumeError> {
+    let mut ordered = Vec::with_capacity(taken.len());
+    for Volume { path, kind, verity } in &spec.volumes {
+        let Some(at) = taken.iter().position(|found| found.volume.path == *path) else {
+            return Err(VolumeError::NoBind { path: path.clone() });
+        };
+        let Taken { volume, snapshot } = taken.swap_remove(at);
+        if (volume.kind, &volume.verity) != (*kind, verity) {
+            return Err(VolumeError::Other {
+                path: path.clone(),
+                found: volume.verity.root_hash,
+                expected: verity.root_hash.clone(),
+            });
+        }
+        ordered.push(snapshot);
+    }
+    match taken.into_iter().next() {
+        Some(left) => Err(VolumeError::NotInSpec { path: left.volume.path }),
+        None => Ok(ordered),
+    }
+}

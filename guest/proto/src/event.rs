@@ -80,10 +80,9 @@ mod tests {
         Event {
             phase: Phase::Failed.into(),
             since_boot_us: 7,
-            exit_status: 0,
             code: "x".into(),
             detail: detail.into(),
-            errno: 0,
+            ..Event::default()
         }
     }
 

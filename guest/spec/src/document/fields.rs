@@ -148,8 +148,14 @@ fn every_field_is_judged_and_a_wrong_value_is_refused_by_its_name() {
         let empty = || is_text.then(|| Value::String(String::new()));
         let (wrong, right) = match &rules[name.as_str()] {
             Wrong::Values(values) => (values.iter().cloned().chain(empty()).collect(), None),
-            Wrong::ButEmptyMeans(_, values) => (values.clone(), empty()),
-            Wrong::Nothing(_) => (Vec::new(), None),
+            Wrong::ButEmptyMeans(meaning, values) => {
+                assert!(!meaning.is_empty(), "{name}");
+                (values.clone(), empty())
+            }
+            Wrong::Nothing(why) => {
+                assert!(!why.is_empty(), "{name}");
+                (Vec::new(), None)
+            }
         };
         let with = |other: &Value| {
             let mut changed = value.clone();

@@ -66,11 +66,6 @@ impl EventReader {
     }
 }
 
-/// The fixed word of a phase.
-pub const fn phase_word(phase: crate::Phase) -> &'static str {
-    phase.word()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

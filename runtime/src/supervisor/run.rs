@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use coffer_guest_proto::event::phase_word;
 use coffer_guest_proto::{Event, Phase, ports};
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Act, Document};
@@ -354,7 +353,7 @@ impl Run {
     fn too_late(&mut self, guest: &mut dyn Running) {
         if self.life == Life::Booting {
             let seconds = self.patience.start.as_secs();
-            let reached = phase_word(self.phase);
+            let reached = self.phase.word();
             let message = format!("the workload did not run within {seconds} s; the guest got as far as {reached:?}");
             self.fate.failed = Some(Failure::new(Class::Unreachable, message));
             self.fate.too_late = true;
@@ -377,19 +376,20 @@ impl Run {
                     self.life = Life::Running;
                 }
             }
-            Phase::Exited => self.fate.exited = Some(event.exit_status),
+            // A status is one byte; a guest that says more says something else.
+            Phase::Exited => self.fate.exited = Some(i32::from(u8::try_from(event.exit_status).unwrap_or(u8::MAX))),
             Phase::Failed => {
                 let relay = self.relay_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 self.fate.failed = Some(fate::of_event(event, document.spec(), relay.as_deref()));
             }
             _ => {}
         }
-        if matches!(phase, Phase::Exited | Phase::Failed) {
+        if phase.is_end() {
             let deadline = Instant::now() + self.patience.power_off;
             self.deadline = if self.life == Life::Ending { self.deadline.min(deadline) } else { deadline };
             self.life = Life::Ending;
         }
-        self.reached(phase_word(phase), Some(event.since_boot_us));
+        self.reached(phase.word(), Some(event.since_boot_us));
     }
 
     /// Notes a phase, records it once the box is recorded as running, and tells the command.

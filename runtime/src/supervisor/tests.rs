@@ -366,7 +366,7 @@ async fn a_second_stop_joins_the_first_and_can_only_bring_its_end_nearer() {
             told.notified().await;
             control::send(&folder, Command::Stop(second)).await.unwrap();
         };
-        let patience = Patience { margin: Duration::from_millis(300), ..patience() };
+        let patience = Patience { margin: Duration::from_secs(1), ..patience() };
         let began = Instant::now();
         let (ran, ()) = tokio::join!(world.supervise_with(&fake, patience, std::future::pending()), stops);
         assert_eq!((ran.ended(), agent.stops()), ((137, None), 1));

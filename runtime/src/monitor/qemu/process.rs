@@ -37,7 +37,7 @@ pub struct Processes {
     vsock: Child,
     qemu: Child,
     vsock_death: Option<String>,
-    words: Option<JoinHandle<LastWords>>,
+    words: JoinHandle<LastWords>,
 }
 
 /// How long the device may take to make its socket.
@@ -58,13 +58,13 @@ impl Processes {
         let (cid, uds, buffer) = (vsock::GUEST_CID, files::VSOCK, vsock::TX_BUFFER);
         let words = format!("guest-cid={cid},socket={VHOST},uds-path={uds},tx-buffer-size={buffer}");
         let mut device = spawn(folder, &programs.vhost_vsock, &["--vm".into(), words])?;
-        let said = keep_words(device.stderr.take(), folder);
+        let mut said = keep_words(device.stderr.take(), folder);
         drop(keep_words(device.stdout.take(), folder));
         let patience = Instant::now() + DEVICE_PATIENCE;
         while !folder.join(VHOST).exists() {
             if let Ok(Some(status)) = device.try_wait() {
                 let failure = Failure::new(Class::Platform, format!("vhost-device-vsock did not start: {status}"));
-                return Err(with_words(failure, last_words(Some(said)).await.as_deref()));
+                return Err(with_words(failure, last_words(&mut said).await.as_deref()));
             }
             if Instant::now() > patience {
                 return Err(Failure::new(Class::Platform, "vhost-device-vsock made no socket within 10 s"));
@@ -74,7 +74,7 @@ impl Processes {
         let mut qemu = spawn(folder, &programs.qemu, &arguments(launch, accelerator))?;
         keep_console(qemu.stdout.take(), console);
         let words = keep_words(qemu.stderr.take(), folder);
-        Ok(Self { vsock: device, qemu, vsock_death: None, words: Some(words) })
+        Ok(Self { vsock: device, qemu, vsock_death: None, words })
     }
 
     async fn end(&mut self) -> End {
@@ -98,7 +98,7 @@ impl Processes {
             (None, Ok(status)) => of_status(status),
             (None, Err(_)) => How::Status(-1),
         };
-        End { how, last_words: last_words(self.words.take()).await }
+        End { how, last_words: last_words(&mut self.words).await }
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Failure> {
@@ -208,9 +208,8 @@ impl LastWords {
 }
 
 /// What a process that is gone said last. Whoever inherited its output may keep it open: nobody waits for that.
-async fn last_words(task: Option<JoinHandle<LastWords>>) -> Option<String> {
-    let words = timeout(Duration::from_millis(500), task?).await;
-    words.ok()?.ok()?.text()
+async fn last_words(task: &mut JoinHandle<LastWords>) -> Option<String> {
+    timeout(Duration::from_millis(500), task).await.ok()?.ok()?.text()
 }
 
 fn with_words(failure: Failure, words: Option<&str>) -> Failure {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_guest_proto::Phase;
-use coffer_machine::Refusal;
+use coffer_machine::{Refusal, console};
 use coffer_platform::files::{Manifest, Platform};
 use coffer_platform::sample;
 use coffer_rim::{Class, Failure};
@@ -215,7 +215,7 @@ async fn a_workload_that_ends_gives_its_status_its_output_and_true_timings() {
     for (remove, status) in [(false, 3), (true, 0)] {
         let world = World::with(|options| options.remove = remove);
         let fake = fake(move |mut guest| async move {
-            guest.console("stage0: start\nstage0: kernel checked\n");
+            guest.console(&format!("{}\n{}\n", console::START, console::CHECKED));
             guest.runs(&Agent::with_output(&["one\n", "two\n"])).await;
             guest.exits(status).await
         });
@@ -264,7 +264,7 @@ async fn a_guest_that_never_boots_is_ended_and_what_it_said_last_is_kept() {
     for remove in [false, true] {
         let world = World::with(|options| options.remove = remove);
         let fake = fake(|mut guest| async move {
-            guest.console("stage0: start\nKernel panic\n");
+            guest.console(&format!("{}\nKernel panic\n", console::START));
             std::future::pending().await
         });
         let ran = world.supervise_with(&fake, patience, std::future::pending()).await;

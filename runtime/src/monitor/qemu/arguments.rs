@@ -72,6 +72,8 @@ fn option(file: &Path) -> String {
 mod tests {
     use super::*;
 
+    use coffer_machine::disks;
+
     use crate::monitor::{Disk, Measured};
 
     fn disk(serial: &str, file: &str, access: Access) -> Disk {
@@ -90,8 +92,8 @@ mod tests {
             },
             secrets: None,
             disks: vec![
-                disk("coffer-root", "/images/a,b.erofs", Access::ReadOnly),
-                disk("coffer-spec", "spec.img", Access::ReadOnly),
+                disk(disks::ROOT, "/images/a,b.erofs", Access::ReadOnly),
+                disk(disks::SPEC, "spec.img", Access::ReadOnly),
             ],
             vcpus: 2,
             memory_bytes: 512 << 20,
@@ -132,17 +134,17 @@ mod tests {
         assert_eq!(drives.len(), 2);
         assert!(drives.iter().all(|drive| drive.contains("readonly=on")));
         assert!(drives[0].ends_with("file=/images/a,,b.erofs"));
-        assert!(has(&all, ["-device", "virtio-blk-device,drive=coffer-root,serial=coffer-root"]));
+        assert!(has(&all, ["-device", &format!("virtio-blk-device,drive={0},serial={0}", disks::ROOT)]));
     }
 
     #[test]
     fn only_an_ephemeral_disk_is_writable() {
         let mut launch = launch();
-        launch.disks.push(disk("coffer-scratch", "scratch.img", Access::Ephemeral));
+        launch.disks.push(disk(disks::SCRATCH, "scratch.img", Access::Ephemeral));
         let all = tcg(&launch);
         let writable: Vec<_> =
             all.iter().filter(|word| word.starts_with("id=coffer-") && !word.contains("readonly=on")).collect();
-        assert_eq!(writable, ["id=coffer-scratch,if=none,format=raw,cache=unsafe,file=scratch.img"]);
+        assert_eq!(writable, [&format!("id={},if=none,format=raw,cache=unsafe,file=scratch.img", disks::SCRATCH)]);
     }
 
     #[test]

@@ -284,3 +284,14 @@ fn what_nobody_could_use_is_no_choice() {
     assert_eq!(refused(|spec| spec.kbs.as_mut().unwrap().spki.clear()), "kbs.spki");
     assert_eq!(refused(|spec| spec.process.argv.clear()), "process.argv");
 }
+
+/// Written by the version before; what is measured must not move under a running fleet.
+#[test]
+fn a_document_written_before_parses_to_the_same_digest() {
+    let before = include_bytes!("../../testdata/spec-before-typed-fields.toml");
+    let document = Document::parse(before.to_vec()).unwrap();
+    assert_eq!(document.digest(), WorkloadDigest::of(before));
+    assert_eq!(document.spec().host_may.to_string(), "stop,stats");
+    let again = Document::write(document.spec()).unwrap();
+    assert_eq!(again.digest(), document.digest(), "what is written today for the same spec");
+}

@@ -163,7 +163,7 @@ impl Engine {
             let rest = Rest::Guest { pieces, kept: Box::new(connection) };
             return Ok(LogStream { kept: VecDeque::new(), rest });
         }
-        let mut kept = Kept::new(request.tail);
+        let mut kept = Tail::new(request.tail);
         while let Some(piece) = connection.unless_lapsed(next_chunk(&mut pieces)).await?? {
             kept.push(piece);
         }
@@ -189,12 +189,12 @@ async fn next_chunk(pieces: &mut Streaming<LogsResponse>) -> Result<Option<LogPi
 }
 
 /// The last pieces, as many as are wanted.
-struct Kept {
+struct Tail {
     pieces: VecDeque<LogPiece>,
     most: usize,
 }
 
-impl Kept {
+impl Tail {
     fn new(tail: Option<usize>) -> Self {
         Self { pieces: VecDeque::new(), most: tail.unwrap_or(usize::MAX) }
     }
@@ -209,7 +209,7 @@ impl Kept {
 
 /// The pieces of a log file, those of its former part first, and how far the file was read.
 fn read_all(path: &Path, tail: Option<usize>) -> (VecDeque<LogPiece>, u64) {
-    let mut kept = Kept::new(tail);
+    let mut kept = Tail::new(tail);
     let mut position = 0;
     for part in [former(path), path.to_path_buf()] {
         position = 0;

@@ -11,7 +11,7 @@ use crate::error::OrFail as _;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Check every line's MAC, the chain, the end mark, and every row that decides something.
-    #[command(after_help = "Example:\n  coffer-kbs audit verify --state ./kbs")]
+    #[command(after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs")]
     Verify {
         /// State folder.
         #[arg(long, value_name = "DIR")]

@@ -13,7 +13,7 @@ use coffer_rim::{Class, Classify as _, Failure};
 
 /// Releases secrets to attested guests.
 #[derive(Debug, Parser)]
-#[command(name = "coffer-kbs", version, disable_help_subcommand = true)]
+#[command(name = "coffer-kbs", version)]
 #[command(after_help = "Examples:
   coffer-kbs init --state /var/lib/coffer-kbs
   coffer-kbs serve --state /var/lib/coffer-kbs
@@ -36,7 +36,7 @@ enum Command {
     /// Print the key guests pin.
     Pin(pin::Args),
     /// Check the audit trail.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs")]
     Audit(audit::Command),
 }
 
@@ -75,3 +75,6 @@ fn event_loop() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.class_while(Class::Internal, "starting the event loop")
 }
+
+#[cfg(test)]
+mod tests;

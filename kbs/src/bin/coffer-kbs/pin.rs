@@ -9,7 +9,7 @@ use crate::error::OrFail as _;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  coffer-kbs pin --state ./kbs")]
+#[command(after_help = "Examples:\n  coffer-kbs pin --state ./kbs")]
 pub struct Args {
     /// State folder.
     #[arg(long, value_name = "DIR")]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::builder::NonEmptyStringValueParser;
 use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path};
 use coffer_rim::{Class, Classify as _, Failure, file::Writer};
 use coffer_verifier::{abi::SpkiDigest, chain::Certificate};
@@ -34,10 +35,10 @@ pub struct Args {
     admin_listen: Option<SocketAddr>,
     /// Accept evidence under this simulated root for the tenant, where a secret allows it too: SHA-256 of the root's
     /// SubjectPublicKeyInfo, or the root certificate's file. May be repeated.
-    #[arg(long, value_name = "HEX|FILE", requires = "tenant")]
+    #[arg(long, value_name = "HEX|FILE", requires = "tenant", value_parser = NonEmptyStringValueParser::new())]
     allow_simulated: Vec<String>,
     /// Tenant that --allow-simulated is for.
-    #[arg(long, value_name = "NAME", requires = "allow_simulated")]
+    #[arg(long, value_name = "NAME", requires = "allow_simulated", value_parser = NonEmptyStringValueParser::new())]
     tenant: Option<String>,
     /// Write addresses and pin to this file, as JSON, once both listeners are open.
     #[arg(long, value_name = "FILE")]

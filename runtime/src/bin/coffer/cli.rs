@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::commands::{self, Does, Entry, GROUPS};
 pub use crate::context::Context;
@@ -41,7 +41,6 @@ pub fn parser() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_subcommand(true)
         .subcommand_required(true)
-        .arg_required_else_help(true)
         .subcommands(commands::all().map(Entry::parser))
         .after_help(EXAMPLES);
     let list = grouped(&parser);
@@ -103,6 +102,21 @@ pub fn main(words: &[OsString]) -> ExitCode {
     }
 }
 
+/// Help of `path`, which wants a further word.
+fn unfinished(path: &str, json: bool) -> ExitCode {
+    let failure =
+        CliError::new(Class::Usage, format!("`{path}` wants a command")).hint(format!("{path} --help lists them"));
+    if json {
+        return fail(&failure, true, Exits::Class);
+    }
+    let mut parser = parser();
+    parser.build();
+    let found = path.split(' ').skip(1).try_fold(&mut parser, |at, word| at.find_subcommand_mut(word));
+    let help = found.map(|found| found.render_help().to_string()).unwrap_or_default();
+    coffer_rim::out::write_error(format_args!("{help}"));
+    ExitCode::from(Exits::Class.code(&failure))
+}
+
 fn fail(failure: &CliError, json: bool, exits: Exits) -> ExitCode {
     failure.print("coffer", json);
     ExitCode::from(exits.code(failure))
@@ -121,9 +135,14 @@ fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if let Some(answer) = docker::answer(error, entry, &words) {
         return fail(&answer, json, exits);
     }
+    if let (ErrorKind::MissingSubcommand, Some(ContextValue::String(path))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+    {
+        return unfinished(path, json);
+    }
     let message = first_line(error);
     let failure = CliError::new(Class::Usage, message).hint("coffer --help lists commands and flags");
-    if json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if json {
         return fail(&failure, true, exits);
     }
     coffer_rim::out::write_error(format_args!("{}", error.render()));

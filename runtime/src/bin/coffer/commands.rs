@@ -114,11 +114,7 @@ impl Entry {
 
 /// A parser that demands one of these commands.
 pub fn with(parser: clap::Command, commands: &'static [Entry]) -> clap::Command {
-    parser
-        .subcommands(commands.iter().map(Entry::parser))
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .disable_help_subcommand(true)
+    parser.subcommands(commands.iter().map(Entry::parser)).subcommand_required(true).disable_help_subcommand(true)
 }
 
 /// The command that was asked for, and what was parsed for it.

@@ -165,8 +165,8 @@ impl Ran {
 }
 
 fn document(tee: Tee) -> Document {
-    use crate::request::{self, Wishes, tests};
-    request::document(&tests::image(), tests::verity(), &Wishes { tee, ..tests::wishes() }).unwrap()
+    use crate::request::{self, WorkloadRequest, tests};
+    request::document(&tests::image(), tests::verity(), &WorkloadRequest { tee, ..tests::request() }).unwrap()
 }
 
 /// Everything takes as long as it takes, but what a test waits for.

@@ -193,6 +193,7 @@ pub struct Agent(Arc<AgentState>);
 struct AgentState {
     stops: AtomicUsize,
     asked: Notify,
+    read: Notify,
     refuses: bool,
     output: Vec<&'static str>,
 }
@@ -216,6 +217,11 @@ impl Agent {
     /// Waits until it is asked to stop.
     pub async fn asked_to_stop(&self) {
         self.0.asked.notified().await;
+    }
+
+    /// Waits until somebody reads what the workload wrote.
+    pub async fn read_out(&self) {
+        self.0.read.notified().await;
     }
 
     /// Answers at the guest's vsock, in the form every monitor owes.
@@ -268,6 +274,7 @@ impl Control for Agent {
             let piece = LogsResponse { stream: 1, data: text.as_bytes().to_vec(), unix_nanos: 1, sequence };
             pieces.try_send(Ok(piece)).expect("room for all");
         }
+        self.0.read.notify_one();
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -98,6 +98,20 @@ impl World {
         State::open(&self.home).unwrap().box_of(&self.id).unwrap()
     }
 
+    /// Waits until the supervisor knows that the workload runs.
+    fn until_running(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (home, id) = (self.home.clone(), self.id.clone());
+        async move {
+            let runs = || {
+                let record = State::open(&home).unwrap().box_of(&id).unwrap();
+                record.timings.steps.iter().any(|step| step.phase == "running")
+            };
+            while !runs() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+
     async fn supervise(&self, fake: &Arc<Fake>) -> Ran {
         self.supervise_with(fake, Patience::default(), std::future::pending()).await
     }
@@ -216,7 +230,9 @@ async fn a_workload_that_ends_gives_its_status_its_output_and_true_timings() {
         let world = World::with(|options| options.remove = remove);
         let fake = fake(move |mut guest| async move {
             guest.console(&format!("{}\n{}\n", console::START, console::CHECKED));
-            guest.runs(&Agent::with_output(&["one\n", "two\n"])).await;
+            let agent = Agent::with_output(&["one\n", "two\n"]);
+            guest.runs(&agent).await;
+            agent.read_out().await;
             guest.exits(status).await
         });
         let ran = world.supervise(&fake).await;
@@ -333,17 +349,7 @@ async fn a_stop_is_asked_for_once_and_the_workloads_status_counts() {
     });
     let folder = world.folder();
     let stop = || async {
-        while !State::open(&world.home)
-            .unwrap()
-            .box_of(&world.id)
-            .unwrap()
-            .timings
-            .steps
-            .iter()
-            .any(|s| s.phase == "running")
-        {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        world.until_running().await;
         control::end(&folder, Command::Stop(7)).await
     };
     let (ran, first, second) =
@@ -361,6 +367,7 @@ async fn a_second_stop_joins_the_first_and_can_only_bring_its_end_nearer() {
         let fake = that_tells(&agent, &told);
         let folder = world.folder();
         let stops = async {
+            world.until_running().await;
             told.notified().await;
             control::send(&folder, Command::Stop(first)).await.unwrap();
             told.notified().await;
@@ -411,12 +418,12 @@ async fn a_guest_that_refuses_to_stop_or_cannot_be_asked_or_is_to_be_killed_is_e
 #[tokio::test]
 async fn a_box_whose_command_dies_is_stopped_and_one_that_was_let_go_lives_on() {
     let (agent, told) = (Agent::default(), Arc::new(Notify::new()));
-    let lost = Arc::clone(&told);
+    let world = World::new();
+    let running = world.until_running();
     let line = async move {
-        lost.notified().await;
+        running.await;
         lifeline::End::Lost
     };
-    let world = World::new();
     let patience = Patience { margin: SHORT, ..patience() };
     let ran = world.supervise_with(&that_tells(&agent, &told), patience, line).await;
     assert_eq!((ran.ended(), agent.stops()), ((137, None), 1));

@@ -52,8 +52,7 @@ fn plain(text: &str) -> String {
 /// The arguments an error says are missing.
 fn missing(error: &Error, command: &Command) -> Vec<Arg> {
     let Some(ContextValue::Strings(named)) = error.get(ContextKind::InvalidArg) else { return Vec::new() };
-    let named =
-        |arg: &Arg| named.iter().any(|name| name.trim_end_matches('.') == arg.to_string().trim_end_matches('.'));
+    let named = |arg: &Arg| named.iter().any(|name| plain(name) == plain(&arg.to_string()));
     command.get_arguments().filter(|arg| named(arg)).cloned().collect()
 }
 

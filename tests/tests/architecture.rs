@@ -293,6 +293,11 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
     ("coffer-kbs", &["store::audit", "store::ledger"], "the ledger appends to the chain that lies in it"),
     ("coffer-kbs (program)", &["", "audit", "init", "serve"], "commands return what main prints"),
     ("coffer-runtime", &["sim_check", "sim_check::command", "sim_check::post"], "cases are judged by who runs them"),
+    (
+        "stage0 (program)",
+        &["platform", "serial"],
+        "the platform's faults are said on the serial line, which the platform knows",
+    ),
     ("coffer (program)", COMMANDS, "the table of commands names them all, and Docker's words are answered from it"),
     ("coffer (program)", &["evidence::bench", "evidence::bench::simulator"], "one bench's rows in two files"),
 ];

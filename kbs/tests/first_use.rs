@@ -50,7 +50,7 @@ impl Serving {
     /// Stops it, if it came to serve; else what it said.
     fn outcome(mut self) -> Result<(), Output> {
         let mut child = self.child.take().unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         while Instant::now() < until {
             if child.try_wait().unwrap().is_some() {
                 return Err(end(child));
@@ -63,6 +63,7 @@ impl Serving {
             std::thread::sleep(Duration::from_millis(5));
         }
         child.kill().unwrap();
+        child.wait().unwrap();
         panic!("neither ready nor ended");
     }
 }

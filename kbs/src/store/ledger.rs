@@ -210,7 +210,7 @@ impl Ledger {
             (None, Some(_)) => Err(tampered(KeyError::Unknown)),
             (Some(_), None) => Err(tampered(KeyError::Missing)),
             (Some(entry), Some(row)) => {
-                let fields = fields(key.kind, &bytes, &row.body, &entry.change.to_be_bytes());
+                let fields = fields(key.kind, &bytes, &row.body, entry.change);
                 // The row's own MAC must be the one of the log: an older row carries an older one.
                 self.root
                     .check_mac(RowKind::Row, &fields.each_ref().map(Vec::as_slice), &row.mac)
@@ -225,17 +225,14 @@ impl Ledger {
     async fn write(&mut self, key: RowKey, body: Option<Vec<u8>>) -> Result<(), StoreError> {
         let number = self.head.changes + 1;
         let bytes = key.to_bytes();
-        let entry = match body {
-            Some(body) => {
-                let fields = fields(key.kind, &bytes, &body, &number.to_be_bytes());
-                let mac = self.root.mac(RowKind::Row, &fields.each_ref().map(Vec::as_slice));
-                self.transaction.put(key.kind, &bytes, Row { body, mac: mac.to_vec() }).await?;
-                Some(Entry { change: number, mac })
-            }
-            None => {
-                self.transaction.remove(key.kind, &bytes).await?;
-                None
-            }
+        let entry = if let Some(body) = body {
+            let fields = fields(key.kind, &bytes, &body, number);
+            let mac = self.root.mac(RowKind::Row, &fields.each_ref().map(Vec::as_slice));
+            self.transaction.put(key.kind, &bytes, Row { body, mac: mac.to_vec() }).await?;
+            Some(Entry { change: number, mac })
+        } else {
+            self.transaction.remove(key.kind, &bytes).await?;
+            None
         };
         self.log(key, entry).await
     }
@@ -413,8 +410,8 @@ fn parse_entry(body: &[u8]) -> Option<(RowKey, Option<[u8; 32]>)> {
 }
 
 /// What a row's MAC covers: at which change, under which key, what.
-fn fields(kind: Kind, key: &[u8], body: &[u8], change: &[u8; 8]) -> [Vec<u8>; 4] {
-    [kind.name().into(), key.into(), body.into(), change.into()]
+fn fields(kind: Kind, key: &[u8], body: &[u8], change: u64) -> [Vec<u8>; 4] {
+    [kind.name().into(), key.into(), body.into(), change.to_be_bytes().into()]
 }
 
 fn chained(before: &[u8; 32], entry: &[u8]) -> [u8; 32] {

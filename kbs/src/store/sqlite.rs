@@ -31,7 +31,7 @@ pub enum Opened {
         /// The store, once the transaction is committed.
         rows: SqliteRows,
         /// What lies there.
-        tables: OldTables,
+        tables: Box<OldTables>,
         /// In it the old tables are gone, and there are no rows yet.
         transaction: Box<dyn Transaction>,
     },
@@ -97,10 +97,14 @@ impl SqliteRows {
                 })
                 .await?;
             if let Some(tables) = tables {
-                return Ok(Opened::Old { rows, tables, transaction: Box::new(SqliteTransaction(held)) });
+                return Ok(Opened::Old {
+                    rows,
+                    tables: Box::new(tables),
+                    transaction: Box::new(SqliteTransaction(held)),
+                });
             }
         }
-        held.run(|connection| schema_is_ours(connection)).await?;
+        held.run(schema_is_ours).await?;
         drop(held);
         Ok(Opened::Current(rows))
     }
@@ -301,11 +305,11 @@ pub struct OldTables {
     /// Every version of every secret.
     pub secret_versions: Vec<OldVersion>,
     /// tenant, measurement, workload, name, expires, mac
-    pub references: Vec<(String, Vec<u8>, Vec<u8>, String, i64, Vec<u8>)>,
+    pub references: Vec<OldReference>,
     /// Signer rules.
     pub signers: Vec<OldSigner>,
     /// tenant, SPKI digest, name, public key, mac
-    pub manifest_keys: Vec<(String, Vec<u8>, String, Vec<u8>, Vec<u8>)>,
+    pub manifest_keys: Vec<OldManifestKey>,
     /// Manifests.
     pub manifests: Vec<OldManifest>,
     /// sequence, line, mac
@@ -313,6 +317,11 @@ pub struct OldTables {
     /// sequence, hash, mac
     pub audit_head: Option<(i64, Vec<u8>, Vec<u8>)>,
 }
+
+/// A row of `reference_pairs`.
+pub type OldReference = (String, Vec<u8>, Vec<u8>, String, i64, Vec<u8>);
+/// A row of `manifest_keys`.
+pub type OldManifestKey = (String, Vec<u8>, String, Vec<u8>, Vec<u8>);
 
 /// A row of `secret_versions`.
 pub struct OldVersion {

@@ -48,7 +48,7 @@ impl Store {
                 let head = checked_head(&root, &tables)?;
                 let store = Self::unread(Arc::new(rows), root);
                 let mut ledger = store.first(transaction).await;
-                let unbelieved = taken(&mut ledger, tables, head).await?;
+                let unbelieved = taken(&mut ledger, *tables, head).await?;
                 tracing::warn!(unbelieved = unbelieved.len(), "database brought to this version's format");
                 let entry = AuditEntry {
                     event: "store.upgrade",
@@ -84,7 +84,7 @@ async fn taken(ledger: &mut Ledger, old: OldTables, head: (u64, [u8; 32])) -> Re
     }
     (ledger.head.lines, ledger.head.line_hash) = head;
     for version in old.secret_versions {
-        let Some((key, secret)) = old_version(&ledger.root, version) else { continue };
+        let Some((key, secret)) = old_version(&ledger.root, &version) else { continue };
         settle(ledger, key, secret, &mut unbelieved).await?;
     }
     for (tenant, path, version, deleted, mac) in old.secret_heads {
@@ -151,17 +151,16 @@ async fn settle<R: super::record::Record>(
     record: Option<R>,
     unbelieved: &mut Vec<String>,
 ) -> Result<(), StoreError> {
-    match record {
-        Some(record) => ledger.put_record(key, &record).await,
-        None => {
-            unbelieved.push(key.what());
-            ledger.condemn(key).await
-        }
+    if let Some(record) = record {
+        ledger.put_record(key, &record).await
+    } else {
+        unbelieved.push(key.what());
+        ledger.condemn(key).await
     }
 }
 
 /// Old versions carry no MAC: their ciphertext says whether they are ours.
-fn old_version(root: &RootKey, old: OldVersion) -> Option<(RowKey, Option<Secret>)> {
+fn old_version(root: &RootKey, old: &OldVersion) -> Option<(RowKey, Option<Secret>)> {
     let (tenant, path) = (Tenant::parse(&old.tenant).ok()?, old.path.parse::<ResourcePath>().ok()?);
     let version = u64::try_from(old.version).ok()?;
     let key = secrets::version_key(&tenant, &path, version);

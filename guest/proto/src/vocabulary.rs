@@ -1,7 +1,7 @@
 //! What a guest may say to its host: phases, failure codes and numbers. In TEE mode these are all it says.
 //!
 //! Trusts: nothing. What stands in an [`Event`] becomes a [`Told`], and what is in no list here does not come through.
-//! Source: DESIGN §8.
+//! Source: docs/design/guest.md §8.
 
 use crate::{Event, Phase};
 

@@ -2,7 +2,7 @@
 //!
 //! A stream that began under one report must not go on under none. Whoever verifies asks again; silence and refusal both end
 //! the call.
-//! Source: DESIGN §4.6.
+//! Source: docs/design/protocol.md §4.6.
 
 use core::time::Duration;
 

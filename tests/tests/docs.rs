@@ -84,7 +84,7 @@ fn run_page(path: &Path) -> Result<Option<String>> {
         }
     }
     // Sessions are compared afterwards; commands end the script where they fail.
-    let mut script = String::from("exec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n");
+    let mut script = String::from("exec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
     let mut expected = Vec::new();
     for block in &page.blocks {
         match &block.kind {

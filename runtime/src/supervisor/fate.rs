@@ -132,14 +132,14 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
         }
         Some(FailureCode::KbsPinMismatch) => Failure::new(
             Class::Refused,
-            with_detail(format!("key broker {broker} does not show the key that --kbs-pin names")),
+            with_detail(format!("key broker {broker} does not show the key that --kbs-pin names ({word})")),
         )
         .hint("compare --kbs-pin with the broker's own pin; if they differ, something else answers at that address"),
         Some(FailureCode::NotReleased) => {
-            let id = if denial_id == 0 { String::new() } else { format!(" (id {denial_id:016x})") };
+            let id = if denial_id == 0 { String::new() } else { format!(", id {denial_id:016x}") };
             Failure::new(
                 Class::Refused,
-                with_detail(format!("key broker {broker} released no secret to this guest{id}")),
+                with_detail(format!("key broker {broker} released no secret to this guest ({word}{id})")),
             )
             .hint("the broker's log has the reason: check its reference values, and the secret's release policy")
         }
@@ -178,11 +178,13 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
             Failure::new(Class::Refused, with_detail(format!("the guest refused its workload spec ({word})")))
         }
         Some(FailureCode::RootCorrupt) => {
-            Failure::new(Class::Config, with_detail("the root file system is damaged".into()))
+            Failure::new(Class::Config, with_detail(format!("the root file system is damaged ({word})")))
                 .hint("remove the image with `coffer rmi` and pull it again")
         }
-        Some(FailureCode::VolumeCorrupt) => Failure::new(Class::Config, with_detail("a volume is damaged".into()))
-            .hint("remove the box and create it again: that takes new snapshots"),
+        Some(FailureCode::VolumeCorrupt) => {
+            Failure::new(Class::Config, with_detail(format!("a volume is damaged ({word})")))
+                .hint("remove the box and create it again: that takes new snapshots")
+        }
         Some(FailureCode::SvnBelowFloor) => {
             Failure::new(Class::Refused, with_detail("this guest is older than its spec allows".into()))
                 .hint("use a platform with a higher security version, signed by the key that the spec names")
@@ -304,7 +306,10 @@ mod tests {
         let plain = of_event(&event("root-corrupt", "block 7\u{1b}[2J"), &spec(), None);
         assert!(plain.message.ends_with("block 7 [2J"), "{}", plain.message);
         let refused = Event { denial_id: 0xab, ..event("not-released", leak) };
-        assert!(of_event(&refused, &tee, None).message.contains("(id 00000000000000ab)"), "joins the broker's log");
+        assert!(
+            of_event(&refused, &tee, None).message.contains("(not-released, id 00000000000000ab)"),
+            "joins the broker's log"
+        );
         let full = Event { errno: 28, ..event("internal", leak) };
         assert!(of_event(&full, &tee, None).message.contains("No space left on device"));
     }

@@ -190,6 +190,7 @@ impl Bearer {
         loop {
             rest = rest.trim_start_matches([' ', '\t', ',']);
             let Some((name, value)) = rest.split_once('=') else { break };
+            let value = value.trim_start();
             let (value, behind) = if let Some(quoted) = value.strip_prefix('"') {
                 quoted_string(quoted)?
             } else {

@@ -36,7 +36,7 @@ fn a_box_reads_each_of_as_many_volumes_as_a_spec_may_have() -> Result<()> {
         })
         .collect::<Result<_>>()?;
     let run = |volumes: usize| {
-        let mut words = vec!["run", "--rm", "--tee-simulate", "--scratch", "16m"];
+        let mut words = vec!["run", "--rm", "--tee-simulate", "--allow-simulated", "--scratch", "16m"];
         words.extend(binds[..volumes].iter().flat_map(|bind| ["-v", bind]));
         words.extend([
             image.as_str(),
@@ -85,6 +85,7 @@ fn a_spec_of_the_largest_size_boots_and_a_larger_one_is_refused_when_it_is_made(
 
     let finished = coffer("run", &words(last))?;
     ensure!(finished.stdout == format!("100000 100000 {last}\n"), "{}", finished.describe());
+    world.coffer(&["rm", "box"])?.ok()?;
     for command in ["spec", "measure", "create"] {
         let from = if command == "create" { 0 } else { 2 };
         let refused = coffer(command, &words(last + 1)[from..])?;

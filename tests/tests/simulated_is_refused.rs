@@ -195,7 +195,7 @@ fn the_key_broker_releases_to_simulated_guests_only_what_was_put_for_them_where_
     let anchor = anchor.to_str().context("a plain name")?;
     let listed = ["--allow-simulated", anchor, "--tenant", "default"];
     let elsewhere = ["--allow-simulated", anchor, "--tenant", "another"];
-    let (unknown_root, not_for_it) = ("is not a trusted anchor", "does not carry allow_simulated");
+    let (unknown_root, not_for_it) = ("untrusted-root: found", "does not carry allow_simulated");
     for (what, serve, put, reason) in [
         ("all-allowed", &listed[..], &[ALLOW][..], None),
         ("root-not-listed", &[], &[ALLOW], Some(unknown_root)),

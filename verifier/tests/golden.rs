@@ -195,7 +195,7 @@ fn hcl_blobs_bind_their_runtime_data_and_name_the_key_that_signed_the_quote() {
         let at = other.windows(6).position(|window| window == b"vmUniq").unwrap();
         other[at] = b'w';
         let expected = HclBlob::parse(&other).unwrap().expected_report_data();
-        assert_eq!(check(expected).unwrap_err().reason().code, "report-data", "{name}");
+        assert_eq!(check(expected).unwrap_err().reason().code, "runtime-data", "{name}");
     }
     let folder = root.join("genoa-v3-azure-hcl");
     let bytes = read(&folder, "hcl.bin");

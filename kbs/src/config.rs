@@ -41,6 +41,9 @@ pub struct ConfigFile {
     /// What strangers and guests may cost.
     #[serde(default)]
     pub limits: LimitsEntry,
+    /// Where the end of the database is kept outside it, relative to the state folder; left out: in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// One operator.
@@ -113,6 +116,8 @@ pub struct Config {
     pub source: SourceLimits,
     /// Requests of one guest.
     pub guest_rate: Rate,
+    /// Where the checkpoint is, if not in the state folder.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// Everything wrong with a configuration.
@@ -191,6 +196,9 @@ impl ConfigFile {
                 mistakes.push(format!("limits.{name} is {value}, expected 1 to 1000000"));
             }
         }
+        if self.checkpoint.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            mistakes.push("checkpoint is empty, expected a file".to_owned());
+        }
         match policies {
             Some(policies) if mistakes.is_empty() => Ok(Config {
                 listen,
@@ -210,6 +218,7 @@ impl ConfigFile {
                     rate: twice(limits.new_per_second_per_source),
                 },
                 guest_rate: twice(limits.requests_per_second_per_guest),
+                checkpoint: self.checkpoint.clone(),
             }),
             _ => Err(ConfigError::Mistakes(mistakes)),
         }
@@ -381,6 +390,7 @@ mod tests {
                 new_per_second_per_source: 1,
                 requests_per_second_per_guest: 1,
             },
+            checkpoint: Some("elsewhere/checkpoint".into()),
         }
     }
 

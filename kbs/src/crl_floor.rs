@@ -90,7 +90,10 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::{keys::RootKey, store::MemoryRows};
+    use crate::{
+        keys::RootKey,
+        store::{MemoryRows, Witness},
+    };
 
     fn root_key() -> RootKey {
         RootKey::new(&Zeroizing::new([7; 32]))
@@ -104,13 +107,16 @@ mod tests {
     #[tokio::test]
     async fn an_older_list_is_refused_also_after_a_restart() {
         let rows = MemoryRows::default();
-        let store = Arc::new(Store::create(Arc::new(rows.clone()), root_key()).await.unwrap());
+        let store = Arc::new(
+            Store::create(Arc::new(rows.clone()), root_key(), Witness::OlderDatabaseIsNotNoticed).await.unwrap(),
+        );
         let floor = Arc::new(CrlFloor::new(store));
         admit(&floor, 1, 5).await.unwrap();
         admit(&floor, 1, 5).await.unwrap();
         admit(&floor, 2, 3).await.unwrap();
         assert!(matches!(admit(&floor, 1, 4).await, Err(CrlFloorError::Older { number: 4, highest: 5 })));
-        let store = Arc::new(Store::open(Arc::new(rows), root_key()).await.unwrap());
+        let store =
+            Arc::new(Store::open(Arc::new(rows), root_key(), Witness::OlderDatabaseIsNotNoticed).await.unwrap());
         let floor = Arc::new(CrlFloor::new(store));
         assert!(matches!(admit(&floor, 1, 4).await, Err(CrlFloorError::Older { number: 4, highest: 5 })));
         admit(&floor, 1, 6).await.unwrap();

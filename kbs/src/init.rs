@@ -20,8 +20,11 @@ use tempfile::TempDir;
 use crate::{
     config::{AdminEntry, ConfigFile, LimitsEntry},
     custody::{Custody as _, FileCustody},
-    state::{ADMIN_SERVER, CONFIG, DATABASE, PROFILE, ROOT_KEY, SERVER, StateError, write_identity, write_private},
-    store::Store,
+    state::{
+        ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, PROFILE, ROOT_KEY, SERVER, StateError, witness, write_identity,
+        write_private,
+    },
+    store::{Store, StoreError},
 };
 
 /// What `init` made.
@@ -38,29 +41,55 @@ pub struct Initialized {
 /// # Errors
 /// [`StateError`]; then nothing is there that was not before.
 pub async fn init(folder: &Path, listen: &str, admin_listen: &str) -> Result<Initialized, StateError> {
-    init_by_steps(folder, listen, admin_listen, &|_| Ok(())).await
+    init_with_checkpoint(folder, listen, admin_listen, None).await
+}
+
+/// The same with the checkpoint at another place, best on another disk; nothing: in the folder.
+///
+/// # Errors
+/// As [`init`]; a checkpoint that is there already is one.
+pub async fn init_with_checkpoint(
+    folder: &Path,
+    listen: &str,
+    admin_listen: &str,
+    checkpoint: Option<&Path>,
+) -> Result<Initialized, StateError> {
+    let wanted = Wanted { listen, admin_listen, checkpoint };
+    let made = init_by_steps(folder, wanted, &|_| Ok(())).await;
+    if let (Err(error), Some(checkpoint)) = (&made, checkpoint) {
+        // Ours, unless it was there before.
+        let there_before = matches!(error, StateError::Store(StoreError::Checkpoint(_)) | StateError::Exists { .. });
+        if !there_before {
+            let _ = fs::remove_file(checkpoint);
+        }
+    }
+    made
+}
+
+/// What a folder is made for.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    listen: &'a str,
+    admin_listen: &'a str,
+    checkpoint: Option<&'a Path>,
 }
 
 /// Asked before each step, which does not happen if it says no: how tests try what a failure there leaves behind.
 type Before<'a> = &'a (dyn Fn(&'static str) -> io::Result<()> + Sync);
 
-async fn init_by_steps(
-    folder: &Path,
-    listen: &str,
-    admin_listen: &str,
-    before: Before<'_>,
-) -> Result<Initialized, StateError> {
+async fn init_by_steps(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<Initialized, StateError> {
     // A link to a folder is that folder.
     let folder = &fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     refuse_used(folder)?;
     let building = building(folder)?;
-    let pin = fill(building.path(), listen, admin_listen, before).await?;
+    let pin = fill(building.path(), wanted, before).await?;
     before("publish").and_then(|()| sync_folder(building.path())).map_err(at(folder))?;
     publish(building, folder, before)?;
     Ok(Initialized { pin, profile: folder.join(PROFILE) })
 }
 
-async fn fill(folder: &Path, listen: &str, admin_listen: &str, before: Before<'_>) -> Result<SpkiDigest, StateError> {
+async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<SpkiDigest, StateError> {
+    let Wanted { listen, admin_listen, checkpoint } = wanted;
     let identity = |name: &str| {
         Identity::generate(name).map_err(|source| StateError::Identity { path: folder.join(name), source })
     };
@@ -74,7 +103,8 @@ async fn fill(folder: &Path, listen: &str, admin_listen: &str, before: Before<'_
     write_identity(&folder.join(ADMIN_SERVER), &admin_server)?;
     step(DATABASE)?;
     // Closed before it moves: what it logged is then in the file.
-    drop(Store::create_file(&folder.join(DATABASE), root).await?);
+    let beside = folder.join(CHECKPOINT);
+    drop(Store::create_file(&folder.join(DATABASE), root, witness(checkpoint.unwrap_or(&beside))).await?);
     step(PROFILE)?;
     let profile = AdminProfile { address: admin_listen.into(), server_spki: admin_server.spki(), identity: admin };
     profile.write(&folder.join(PROFILE))?;
@@ -87,6 +117,7 @@ async fn fill(folder: &Path, listen: &str, admin_listen: &str, before: Before<'_
         policies: std::collections::BTreeMap::default(),
         endorsements: Vec::new(),
         limits: LimitsEntry::default(),
+        checkpoint: checkpoint.map(Path::to_owned),
     };
     let text = toml::to_string(&config).map_err(|error| StateError::Config(error.to_string()))?;
     write_private(&folder.join(CONFIG), text.as_bytes())?;
@@ -141,8 +172,11 @@ fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> Result<(), S
 /// Gives each file its name in `folder`; a name that is taken is an error, and what was named so far is taken back.
 fn link_up(building: &Path, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
     let mut named: Vec<PathBuf> = Vec::new();
-    for name in [ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE, PROFILE, CONFIG] {
+    for name in [ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE, CHECKPOINT, PROFILE, CONFIG] {
         let place = folder.join(name);
+        if name == CHECKPOINT && !building.join(name).exists() {
+            continue;
+        }
         let linked = before("name").and_then(|()| fs::hard_link(building.join(name), &place));
         if let Err(error) = linked {
             for place in named {
@@ -178,6 +212,7 @@ mod tests {
     use crate::state::{State, pin};
 
     const ANY: &str = "127.0.0.1:0";
+    const WANTED: Wanted<'_> = Wanted { listen: ANY, admin_listen: ANY, checkpoint: None };
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -211,7 +246,7 @@ mod tests {
                 }
                 let before = names(outer.path());
                 let (fail, steps) = fail_at(step);
-                let made = init_by_steps(&folder, ANY, ANY, &fail).await;
+                let made = init_by_steps(&folder, WANTED, &fail).await;
                 if made.is_ok() {
                     assert_eq!(steps.load(Ordering::Relaxed), step, "no step was passed over");
                     assert!(step >= 7, "only {step} steps");
@@ -227,15 +262,15 @@ mod tests {
 
     #[tokio::test]
     async fn where_a_folder_cannot_be_renamed_into_place_its_names_are_given_or_taken_back() {
-        for step in 0..=6 {
+        for step in 0..=7 {
             let outer = tempfile::tempdir().unwrap();
             let (building, folder) = (outer.path().join("building"), outer.path().join("state"));
             fs::create_dir(&building).unwrap();
             fs::create_dir(&folder).unwrap();
-            fill(&building, ANY, ANY, &|_| Ok(())).await.unwrap();
+            fill(&building, WANTED, &|_| Ok(())).await.unwrap();
             let (fail, _) = fail_at(step);
             let linked = link_up(&building, &folder, &fail);
-            if step < 6 {
+            if step < 7 {
                 assert!(linked.is_err());
                 assert!(names(&folder).is_empty(), "step {step}: {:?}", names(&folder));
             } else {

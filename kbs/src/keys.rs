@@ -57,6 +57,12 @@ pub enum RowKind {
     AuditLine,
     /// Where trail and changes end.
     Head,
+    /// The same, outside the database.
+    Checkpoint,
+    /// One term of the sum over all rows that count.
+    Live,
+    /// In format 3: where trail and changes end.
+    OldHead,
     /// In formats 1 and 2: newest version and deletion mark of a secret.
     OldSecretHead,
     /// In formats 1 and 2: an admitted pair.
@@ -77,7 +83,10 @@ impl RowKind {
             Self::Row => b"coffer/kbs/row/v2",
             Self::StateEntry => b"coffer/kbs/state-entry/v1",
             Self::AuditLine => b"coffer/kbs/row/audit-line/v1",
-            Self::Head => b"coffer/kbs/head/v2",
+            Self::Head => b"coffer/kbs/head/v3",
+            Self::Checkpoint => b"coffer/kbs/checkpoint/v1",
+            Self::Live => b"coffer/kbs/live/v1",
+            Self::OldHead => b"coffer/kbs/head/v2",
             Self::OldSecretHead => b"coffer/kbs/row/secret-head/v1",
             Self::OldReference => b"coffer/kbs/row/reference/v1",
             Self::OldSigner => b"coffer/kbs/row/signer/v1",

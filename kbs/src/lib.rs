@@ -20,6 +20,7 @@ mod guest;
 mod init;
 mod keys;
 mod limits;
+mod mend;
 mod policies;
 mod release;
 mod server;
@@ -32,12 +33,17 @@ pub use audit_log::AuditLog;
 pub use clock::Clock;
 pub use config::{Config, ConfigError, ConfigFile};
 pub use custody::{Custody, CustodyError, FileCustody};
-pub use init::{Initialized, init};
+pub use init::{Initialized, init, init_with_checkpoint};
 pub use keys::{KeyError, RootKey};
+pub use mend::{accept_rollback, repair, repair_plan};
 pub use server::{Addresses, Server, ServerError};
-pub use state::{State, StateError, begin_store, config_path, open_rows, open_store, open_store_with, pin};
+pub use state::{
+    State, StateError, begin_store, checkpoint_path, config_path, open_rows, open_store, open_store_watched,
+    open_store_with, pin,
+};
 pub use store::{
-    AuditFault, AuditSummary, Intent, Kind, MemoryRows, Row, Rows, RowsError, StateFault, Store, StoreError,
-    Transaction,
+    Accepted, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget, Intent, Kind,
+    MemoryCheckpoint, MemoryRows, Position, Restored, Row, Rows, RowsError, StateFault, StateSummary, Store,
+    StoreError, Transaction, Witness,
 };
 pub use tenant::{Tenant, TenantError};

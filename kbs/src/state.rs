@@ -8,6 +8,7 @@
 //!   admin-server.pem 0600  identity of the admin listener
 //!   admin.toml    0600  profile of the first operator: move it to where the operator works
 //!   kbs.db        0600
+//!   checkpoint    0600  where kbs.db ends, unless `checkpoint` of config.toml says another place
 //! ```
 
 use std::{
@@ -26,9 +27,10 @@ use coffer_verifier::abi::SpkiDigest;
 use zeroize::Zeroizing;
 
 use crate::{
+    config::ConfigFile,
     custody::{Custody as _, CustodyError, FileCustody, NotPrivate, private_text},
     keys::RootKey,
-    store::{Opened, Rows, RowsError, SqliteRows, Store, StoreError, Upgrade},
+    store::{FileCheckpoint, Opened, Rows, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness},
 };
 
 /// Why a state folder cannot be made or opened.
@@ -125,13 +127,23 @@ pub struct State {
 }
 
 impl State {
-    /// Opens a state folder for serving; only one server at a time may. An older database is brought up to date.
+    /// Opens a state folder for serving, with the checkpoint its own configuration names; only one server at a time may. An
+    /// older database is brought up to date.
     ///
     /// # Errors
     /// [`StateError`].
     pub async fn open(folder: &Path) -> Result<Self, StateError> {
+        Self::open_watched(folder, &checkpoint_path(folder)).await
+    }
+
+    /// The same with a checkpoint at another place.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn open_watched(folder: &Path, checkpoint: &Path) -> Result<Self, StateError> {
         let lock = lock(folder)?;
-        let store = Store::open_file(&folder.join(DATABASE), root_key(folder).await?, Upgrade::Allowed).await?;
+        let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
+        let store = Store::open_file(&path, root, Upgrade::Allowed, witness(checkpoint)).await?;
         Self::around(folder, lock, store)
     }
 
@@ -142,7 +154,7 @@ impl State {
     /// [`StateError`].
     pub async fn open_with(folder: &Path, rows: Arc<dyn Rows>) -> Result<Self, StateError> {
         let lock = lock(folder)?;
-        let store = Store::open(rows, root_key(folder).await?).await?;
+        let store = Store::open(rows, root_key(folder).await?, Witness::OlderDatabaseIsNotNoticed).await?;
         Self::around(folder, lock, store)
     }
 
@@ -183,9 +195,18 @@ pub fn pin(folder: &Path) -> Result<SpkiDigest, StateError> {
 /// # Errors
 /// [`StateError`].
 pub async fn open_store(folder: &Path) -> Result<Store, StateError> {
+    open_store_watched(folder, witness(&checkpoint_path(folder))).await
+}
+
+/// The same with another witness, such as none for a copy that came without its checkpoint.
+///
+/// # Errors
+/// [`StateError`].
+pub async fn open_store_watched(folder: &Path, witness: Witness) -> Result<Store, StateError> {
     let until = Instant::now() + PATIENCE;
     loop {
-        match Store::open_file(&folder.join(DATABASE), root_key(folder).await?, Upgrade::Forbidden).await {
+        let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
+        match Store::open_file(&path, root, Upgrade::Forbidden, witness.clone()).await {
             // A server that starts may be bringing it up to date at this moment.
             Err(StoreError::Rows(RowsError::Old { .. })) if Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -200,7 +221,7 @@ pub async fn open_store(folder: &Path) -> Result<Store, StateError> {
 /// # Errors
 /// [`StateError`].
 pub async fn begin_store(folder: &Path, rows: Arc<dyn Rows>) -> Result<Store, StateError> {
-    Ok(Store::create(rows, root_key(folder).await?).await?)
+    Ok(Store::create(rows, root_key(folder).await?, Witness::OlderDatabaseIsNotNoticed).await?)
 }
 
 /// Opens the store under a folder's root key in rows that are kept elsewhere.
@@ -208,7 +229,7 @@ pub async fn begin_store(folder: &Path, rows: Arc<dyn Rows>) -> Result<Store, St
 /// # Errors
 /// [`StateError`].
 pub async fn open_store_with(folder: &Path, rows: Arc<dyn Rows>) -> Result<Store, StateError> {
-    Ok(Store::open(rows, root_key(folder).await?).await?)
+    Ok(Store::open(rows, root_key(folder).await?, Witness::OlderDatabaseIsNotNoticed).await?)
 }
 
 /// The rows of a state folder, which nobody believes: what whoever writes to the database has in hand.
@@ -217,7 +238,7 @@ pub async fn open_store_with(folder: &Path, rows: Arc<dyn Rows>) -> Result<Store
 /// [`StateError`].
 pub async fn open_rows(folder: &Path) -> Result<Arc<dyn Rows>, StateError> {
     match SqliteRows::open(&folder.join(DATABASE), Upgrade::Forbidden).await.map_err(StoreError::from)? {
-        Opened::Current(rows) | Opened::Old { rows, .. } => Ok(Arc::new(rows)),
+        Opened::Current(rows) | Opened::Old { rows, .. } | Opened::Format3 { rows, .. } => Ok(Arc::new(rows)),
     }
 }
 
@@ -226,8 +247,18 @@ pub fn config_path(folder: &Path) -> PathBuf {
     folder.join(CONFIG)
 }
 
+/// Where the checkpoint of a state folder is, by its own configuration. One that cannot be read says nothing: the usual place.
+pub fn checkpoint_path(folder: &Path) -> PathBuf {
+    let configured = ConfigFile::read(&config_path(folder)).ok().and_then(|file| file.checkpoint);
+    configured.map_or_else(|| folder.join(CHECKPOINT), |path| folder.join(path))
+}
+
+pub(crate) fn witness(checkpoint: &Path) -> Witness {
+    Witness::Kept(Arc::new(FileCheckpoint::new(checkpoint)))
+}
+
 /// Held by the one server of a folder.
-fn lock(folder: &Path) -> Result<File, StateError> {
+pub(crate) fn lock(folder: &Path) -> Result<File, StateError> {
     // A lock in an empty folder would stand in the way of the `init` that is about to fill it.
     if !folder.join(DATABASE).exists() {
         return Err(StateError::Missing { path: folder.into() });
@@ -264,7 +295,7 @@ fn read_identity(path: &Path) -> Result<Identity, StateError> {
     Identity::from_pem(certificate, key).map_err(|source| StateError::Identity { path: path.into(), source })
 }
 
-async fn root_key(folder: &Path) -> Result<RootKey, StateError> {
+pub(crate) async fn root_key(folder: &Path) -> Result<RootKey, StateError> {
     Ok(FileCustody::new(folder.join(ROOT_KEY)).open().await?)
 }
 
@@ -277,6 +308,7 @@ pub(crate) const SERVER: &str = "server.pem";
 pub(crate) const ADMIN_SERVER: &str = "admin-server.pem";
 pub(crate) const PROFILE: &str = "admin.toml";
 pub(crate) const DATABASE: &str = "kbs.db";
+pub(crate) const CHECKPOINT: &str = "checkpoint";
 const LOCK: &str = "lock";
 
 #[cfg(test)]

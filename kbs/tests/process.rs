@@ -105,3 +105,90 @@ fn audit_verify_tells_a_changed_trail() {
     let found = run(&["audit", "verify", "--state", &state]);
     assert_eq!(found.status.code(), Some(5));
 }
+
+/// What somebody does to the database between two runs of the server.
+fn database(state: &str) -> std::path::PathBuf {
+    Path::new(state).join("kbs.db")
+}
+
+/// Serves once, so that the trail grows by nothing but the database is closed well.
+fn served_once(state: &str, folder: &Path) -> std::process::ExitStatus {
+    let mut serving = Serving::start(state, &folder.join("ready.json"));
+    assert!(Command::new("kill").args(["-TERM", &serving.0.id().to_string()]).status().unwrap().success());
+    serving.0.wait().unwrap()
+}
+
+#[test]
+fn a_whole_older_database_is_refused_until_somebody_accepts_it_by_name() {
+    let (folder, state) = made();
+    let older = std::fs::read(database(&state)).unwrap();
+    let kept = std::fs::read(Path::new(&state).join("checkpoint")).unwrap();
+    // Something happens: an older state is accepted, although it is the newest, which is a change like any other.
+    assert!(run(&["restore", "--state", &state, "--accept-rollback"]).status.success());
+    assert!(served_once(&state, folder.path()).success());
+    std::fs::write(database(&state), &older).unwrap();
+    for words in [
+        &["serve", "--state", &state][..],
+        &["state", "verify", "--state", &state],
+        &["audit", "verify", "--state", &state],
+    ] {
+        let refused = run(words);
+        assert_eq!(refused.status.code(), Some(5), "{words:?}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            said.contains("older than its checkpoint") && said.contains("restore --state DIR --accept-rollback"),
+            "{said}"
+        );
+    }
+    let accepted = run(&["--json", "restore", "--state", &state, "--accept-rollback"]);
+    let accepted: serde_json::Value = serde_json::from_slice(&accepted.stdout).unwrap();
+    assert_eq!((accepted["epoch"].as_u64(), accepted["seen"]["epoch"].as_u64()), (Some(3), Some(2)));
+    assert!(served_once(&state, folder.path()).success());
+    assert!(run(&["state", "verify", "--state", &state]).status.success());
+    // The checkpoint of then does not fit either: nobody lowers it by putting an old one back.
+    std::fs::write(Path::new(&state).join("checkpoint"), &kept).unwrap();
+    assert_eq!(run(&["serve", "--state", &state]).status.code(), Some(5));
+    std::fs::remove_file(Path::new(&state).join("checkpoint")).unwrap();
+    let missing = run(&["serve", "--state", &state]);
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(run(&["state", "verify", "--state", &state, "--no-checkpoint"]).status.success());
+    assert_eq!(run(&["restore", "--state", &state]).status.code(), Some(2), "not without the word");
+}
+
+#[test]
+fn damage_is_named_and_mended_by_command() {
+    let (folder, state) = made();
+    assert!(run(&["restore", "--state", &state, "--accept-rollback"]).status.success());
+    let connection = rusqlite::Connection::open(database(&state)).unwrap();
+    connection.execute("DELETE FROM rows WHERE kind = 'head'", []).unwrap();
+    drop(connection);
+    assert_eq!(run(&["serve", "--state", &state]).status.code(), Some(5));
+    let mended = run(&["state", "repair", "--state", &state, "--give-up-what-is-damaged"]);
+    assert!(mended.status.success(), "{}", String::from_utf8_lossy(&mended.stderr));
+    assert!(run(&["state", "verify", "--state", &state]).status.success());
+    let connection = rusqlite::Connection::open(database(&state)).unwrap();
+    connection.execute("UPDATE rows SET body = x'00' WHERE kind = 'restored'", []).unwrap();
+    drop(connection);
+    let found = run(&["--json", "state", "verify", "--state", &state]);
+    assert_eq!(found.status.code(), Some(5));
+    let first = String::from_utf8_lossy(&found.stdout).lines().next().unwrap().to_owned();
+    let found: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert!(found["faults"][0]["what"].as_str().unwrap().contains("record of the last restore"), "{found}");
+    assert!(served_once(&state, folder.path()).success(), "it stops nothing else");
+}
+
+#[test]
+fn a_schema_that_could_act_on_its_own_is_refused() {
+    for (sql, what) in [
+        ("CREATE TRIGGER t AFTER INSERT ON rows BEGIN DELETE FROM rows WHERE kind = 'reference'; END", "trigger t"),
+        ("CREATE VIEW v AS SELECT * FROM rows", "view v"),
+        ("CREATE INDEX i ON rows (mac)", "index i"),
+        ("CREATE TABLE extra (a)", "table extra"),
+    ] {
+        let (_folder, state) = made();
+        rusqlite::Connection::open(database(&state)).unwrap().execute_batch(sql).unwrap();
+        let refused = run(&["serve", "--state", &state]);
+        assert_eq!(refused.status.code(), Some(3));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(what), "{what}");
+    }
+}

@@ -5,14 +5,20 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 use coffer_kbs::{RowsError, State, StateError, StoreError, Tenant, init, open_store};
 
 async fn old() -> tempfile::TempDir {
+    of_format("format-2").await
+}
+
+async fn of_format(format: &str) -> tempfile::TempDir {
     let outer = tempfile::tempdir().unwrap();
     let state = outer.path().join("state");
     init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/format-2");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(format);
     for name in ["kbs.db", "root.key"] {
         fs::copy(data.join(name), state.join(name)).unwrap();
         fs::set_permissions(state.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
+    // Formats before the present one had no checkpoint.
+    fs::remove_file(state.join("checkpoint")).unwrap();
     outer
 }
 
@@ -58,4 +64,32 @@ async fn only_the_server_and_only_the_right_key_change_it() {
     assert_eq!(fs::read(state.join("kbs.db")).unwrap().len(), before.len());
     State::open(&state).await.unwrap();
     open_store(&state).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_format_3_opens_with_all_it_holds_and_is_watched_from_then_on() {
+    let outer = of_format("format-3").await;
+    let folder = outer.path().join("state");
+    let before = fs::read(folder.join("kbs.db")).unwrap();
+    let old_format = |result| matches!(result, Err(StateError::Store(StoreError::Rows(RowsError::Old { found: 3 }))));
+    assert!(old_format(open_store(&folder).await.map(|_| ())));
+    let state = State::open(&folder).await.unwrap();
+    let tenant = Tenant::parse("acme").unwrap();
+    let mut ledger = state.store.write().await.unwrap();
+    assert_eq!(ledger.secrets(&tenant).await.unwrap().len(), 1);
+    assert_eq!(ledger.references(&tenant).await.unwrap().into_iter().flatten().count(), 2);
+    let lines = ledger.audit_lines(1, 10).await.unwrap();
+    assert!(lines.len() == 4 && lines[3].contains("store.upgrade"), "{lines:?}");
+    assert!(ledger.delete_secret(&tenant, &"kbs:///default/app/key".parse().unwrap(), 5).await.is_ok());
+    ledger.commit().await.unwrap();
+    drop(state);
+    // One thing was not believed before, and is not now.
+    assert_eq!(open_store(&folder).await.unwrap().verify_state().await.unwrap().faults.len(), 1);
+    // The old file again: it had no checkpoint then, but there is one now.
+    for name in ["kbs.db-wal", "kbs.db-shm"] {
+        let _ = fs::remove_file(folder.join(name));
+    }
+    fs::write(folder.join("kbs.db"), before).unwrap();
+    let opened = State::open(&folder).await.map(|_| ());
+    assert!(matches!(opened, Err(StateError::Store(StoreError::Checkpoint(_)))), "{opened:?}");
 }

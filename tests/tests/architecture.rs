@@ -291,7 +291,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
     ("coffer-image", &["pull", "pull::fetch", "pull::registry"], "progress is told by whoever fetches"),
     ("coffer-kbs", &["admission", "guest"], "a guest's evidence is admitted by what its connection knows"),
     ("coffer-kbs", &["store::audit", "store::ledger"], "the ledger appends to the chain that lies in it"),
-    ("coffer-kbs (program)", &["", "audit", "init", "serve"], "commands return what main prints"),
+    ("coffer-kbs (program)", &["", "audit", "init", "restore", "serve", "state"], "commands return what main prints"),
     ("coffer-runtime", &["sim_check", "sim_check::command", "sim_check::post"], "cases are judged by who runs them"),
     (
         "stage0 (program)",

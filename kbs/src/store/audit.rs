@@ -222,27 +222,48 @@ impl Store {
     /// [`StoreError::Audit`] names the first fault of the trail, [`StoreError::Tampered`] the first row.
     pub async fn verify_audit(&self) -> Result<AuditSummary, StoreError> {
         let mut ledger = self.read().await?;
+        check_trail(&mut ledger).await?.map_err(StoreError::Audit)?;
         let head = ledger.head;
-        let (mut count, mut previous) = (0_u64, [0_u8; 32]);
-        loop {
-            let batch = ledger.lines(count + 1, BATCH).await?;
-            let last = batch.len() < BATCH;
-            for (key, row) in batch {
-                let sequence = key.as_slice().try_into().map_or(u64::MAX, u64::from_be_bytes);
-                check_line(&ledger.root, count + 1, sequence, &row, &previous).map_err(StoreError::Audit)?;
-                count = sequence;
-                previous = Sha256::digest(&row.body).into();
-            }
-            if last {
-                break;
-            }
-        }
-        if count != head.lines || previous != head.line_hash {
-            return Err(StoreError::Audit(AuditFault::End { expected: head.lines, found: count }));
-        }
         let rows = ledger.check_rows().await?;
-        Ok(AuditSummary { lines: count, head: hex::encode(previous), rows })
+        Ok(AuditSummary { lines: head.lines, head: hex::encode(head.line_hash), rows })
     }
+}
+
+/// Checks every line's MAC and chain, and the end mark.
+pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditFault>, StoreError> {
+    let head = ledger.head;
+    let (mut count, mut previous) = (0_u64, [0_u8; 32]);
+    loop {
+        let batch = ledger.lines(count + 1, BATCH).await?;
+        let last = batch.len() < BATCH;
+        for (key, row) in batch {
+            let sequence = key.as_slice().try_into().map_or(u64::MAX, u64::from_be_bytes);
+            if let Err(fault) = check_line(&ledger.root, count + 1, sequence, &row, &previous) {
+                return Ok(Err(fault));
+            }
+            count = sequence;
+            previous = line_hash(&row);
+        }
+        if last {
+            break;
+        }
+    }
+    if count != head.lines || previous != head.line_hash {
+        return Ok(Err(AuditFault::End { expected: head.lines, found: count }));
+    }
+    Ok(Ok(()))
+}
+
+/// SHA-256 of a line, as the line after it names it.
+pub(super) fn line_hash(row: &Row) -> [u8; 32] {
+    Sha256::digest(&row.body).into()
+}
+
+/// What a line that is believed names as the line before it.
+pub(super) fn previous_of(root: &RootKey, sequence: u64, row: &Row) -> Option<[u8; 32]> {
+    root.check_mac(RowKind::AuditLine, &[&sequence.to_be_bytes(), &row.body], &row.mac).ok()?;
+    let parsed: serde_json::Value = serde_json::from_slice(&row.body).ok()?;
+    hex::decode(parsed.get("previous")?.as_str()?).ok()?.try_into().ok()
 }
 
 fn check_line(root: &RootKey, expected: u64, sequence: u64, row: &Row, previous: &[u8; 32]) -> Result<(), AuditFault> {

@@ -5,39 +5,41 @@
 //! it, so that a row that was edited, put back, removed, swapped or added is named when it is read, and stops only what it
 //! touches. [`Ledger::read`] is the one function that reads such a row, [`Ledger::write`] the one that writes.
 //!
-//! Trusts: the root key, and the memory of this process. Believes no row before its MAC holds at its place in the chain.
-//! Never: takes a list from what a query returned, acts on a head older than one it has seen.
-//! Not noticed here: a whole older database put in place while no server runs.
+//! Trusts: the root key, the memory of this process, and the checkpoint. Believes no row before its MAC holds at its place
+//! in the chain.
+//! Never: takes a list from what a query returned, acts on a head older than one it or the checkpoint has seen.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
-    AuditFault, StateFault, StoreError,
-    record::{Fields, Record, RowKey},
+    StoreError,
+    checkpoint::{Checkpoint, CheckpointError, Follower, Witness},
+    head::{Entry, Head},
+    known::{Known, chained, check_row, entry_body, row_fields},
+    record::{Record, RowKey},
     rows::{Intent, Kind, Row, Rows, Transaction},
 };
 use crate::{
     keys::{KeyError, RootKey, RowKind},
     tenant::Tenant,
 };
-use coffer_verifier::binding::length_prefixed;
 
 /// The open store. One writer at a time.
 pub struct Store {
-    rows: Arc<dyn Rows>,
-    root: Arc<RootKey>,
-    known: Arc<Mutex<Known>>,
+    pub(super) rows: Arc<dyn Rows>,
+    pub(super) known: Arc<Mutex<Known>>,
+    pub(super) follower: Arc<Follower>,
 }
 
 /// One transaction's view. Everything done through it is committed together, by [`Ledger::commit`], or not at all.
 pub struct Ledger {
-    transaction: Box<dyn Transaction>,
+    pub(super) transaction: Box<dyn Transaction>,
     pub(super) root: Arc<RootKey>,
-    known: OwnedMutexGuard<Known>,
+    pub(super) known: OwnedMutexGuard<Known>,
     pub(super) head: Head,
+    follower: Arc<Follower>,
     changed: BTreeMap<RowKey, Option<Entry>>,
     seen: Seen,
 }
@@ -50,58 +52,60 @@ pub struct Seen {
     lists: Vec<(RowKey, Vec<RowKey>)>,
 }
 
-/// Every key, and the row that counts under it.
-#[derive(Clone, Default)]
-struct Known {
-    head: Head,
-    rows: BTreeMap<RowKey, Entry>,
-}
-
-/// A row as the state log has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    /// Number of the change that wrote it.
-    change: u64,
-    mac: [u8; 32],
-}
-
-/// Where the audit trail and the state log end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) lines: u64,
-    pub(super) line_hash: [u8; 32],
-    pub(super) changes: u64,
-    pub(super) state_hash: [u8; 32],
-}
-
 impl Store {
-    /// Begins a store in rows that hold nothing yet.
+    /// Begins a store in rows that hold nothing yet, and its checkpoint.
     ///
     /// # Errors
-    /// [`StoreError::Rows`].
-    pub async fn create(rows: Arc<dyn Rows>, root: RootKey) -> Result<Self, StoreError> {
-        let store = Self { rows, root: Arc::new(root), known: Arc::default() };
+    /// [`StoreError::Rows`] or [`StoreError::Checkpoint`].
+    pub async fn create(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Result<Self, StoreError> {
+        let store = Self::unread(rows, root, witness);
         let transaction = store.rows.begin(Intent::Write).await?;
-        let mut ledger = store.ledger(transaction, store.known.clone().lock_owned().await, Head::default());
+        let mut ledger = store.first(transaction).await;
         ledger.put_head().await?;
-        ledger.commit().await?;
+        let (root, head) = (ledger.root.clone(), ledger.head);
+        ledger.commit_unwitnessed().await?;
+        store.follower.begin(&root, &head, false).await?;
         Ok(store)
     }
 
     /// Opens what an earlier [`Store::create`] began, and learns every key from the state log.
     ///
     /// # Errors
-    /// [`StoreError::Audit`] or [`StoreError::State`] if it is not what this key wrote, or [`StoreError::Rows`].
-    pub async fn open(rows: Arc<dyn Rows>, root: RootKey) -> Result<Self, StoreError> {
-        let store = Self { rows, root: Arc::new(root), known: Arc::default() };
-        store.read().await?;
+    /// [`StoreError::Audit`] or [`StoreError::State`] if it is not what this key wrote, [`StoreError::Checkpoint`] if it is
+    /// older than what was seen of it, or [`StoreError::Rows`].
+    pub async fn open(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Result<Self, StoreError> {
+        let store = Self::unread(rows, root, witness);
+        let mut known = store.known.clone().lock_owned().await;
+        // Asked for before the rows: a server that runs beside moves it only forwards.
+        let checkpoint = store.checkpoint(&known.root).await?;
+        let mut transaction = store.rows.begin(Intent::Read).await?;
+        let head = Head::read(&mut *transaction, &known.root).await?;
+        *known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
+        if let Some(first) = known.damaged.first() {
+            tracing::error!(
+                entry = first,
+                entries = known.damaged.len(),
+                "the record of changes is damaged; the rows are whole, and `coffer-kbs state repair` writes it anew"
+            );
+        }
+        drop(known);
         Ok(store)
+    }
+
+    /// The checkpoint; nothing where nobody keeps one.
+    pub(super) async fn checkpoint(&self, root: &RootKey) -> Result<Option<Checkpoint>, StoreError> {
+        let Witness::Kept(keeper) = self.follower.witness() else { return Ok(None) };
+        match Checkpoint::newest(&**keeper, root).await? {
+            Some(checkpoint) => Ok(Some(checkpoint)),
+            None => Err(CheckpointError::Missing { place: keeper.place() }.into()),
+        }
     }
 
     /// One view of everything.
     ///
     /// # Errors
-    /// As [`Store::open`]; also [`StateFault::SetBack`] if the rows are older than what this process has seen.
+    /// As [`Store::open`]; also [`StateFault::SetBack`](super::StateFault::SetBack) if the rows are older than what this
+    /// process has seen.
     pub async fn read(&self) -> Result<Ledger, StoreError> {
         self.begin(Intent::Read).await
     }
@@ -117,81 +121,77 @@ impl Store {
     async fn begin(&self, intent: Intent) -> Result<Ledger, StoreError> {
         let mut known = self.known.clone().lock_owned().await;
         let mut transaction = self.rows.begin(intent).await?;
-        let head = head(&mut *transaction, &self.root).await?;
+        let head = Head::read(&mut *transaction, &known.root).await?;
         if head != known.head {
             // Another process wrote, or a commit of ours happened whose answer was lost.
-            *known = known.caught_up(&mut *transaction, &self.root, head).await?;
+            *known = known.caught_up(&mut *transaction, head, None).await?;
         }
         Ok(self.ledger(transaction, known, head))
     }
 
+    /// Writes what the checkpoint lags behind: before a server ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Checkpoint`].
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        Ok(self.follower.settle().await?)
+    }
+
     /// A ledger over rows that hold nothing yet, in a transaction that somebody else began.
     pub(super) async fn first(&self, transaction: Box<dyn Transaction>) -> Ledger {
-        self.ledger(transaction, self.known.clone().lock_owned().await, Head::default())
+        self.ledger(transaction, self.known.clone().lock_owned().await, Head::first())
     }
 
     /// Without a look at the rows.
-    pub(super) fn unread(rows: Arc<dyn Rows>, root: RootKey) -> Self {
-        Self { rows, root: Arc::new(root), known: Arc::default() }
+    pub(super) fn unread(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Self {
+        Self { rows, known: Arc::new(Mutex::new(Known::nothing(root))), follower: Arc::new(Follower::new(witness)) }
     }
 
-    fn ledger(&self, transaction: Box<dyn Transaction>, known: OwnedMutexGuard<Known>, head: Head) -> Ledger {
+    pub(super) fn ledger(
+        &self,
+        transaction: Box<dyn Transaction>,
+        known: OwnedMutexGuard<Known>,
+        head: Head,
+    ) -> Ledger {
         let seen = Seen { changes: head.changes, ..Seen::default() };
-        Ledger { transaction, root: self.root.clone(), known, head, changed: BTreeMap::new(), seen }
+        let (root, follower) = (known.root.clone(), self.follower.clone());
+        Ledger { transaction, root, known, head, follower, changed: BTreeMap::new(), seen }
     }
 }
 
-impl Known {
-    /// With what was written since.
-    async fn caught_up(
-        &self,
-        transaction: &mut dyn Transaction,
-        root: &RootKey,
-        head: Head,
-    ) -> Result<Self, StoreError> {
-        let before = self.head;
-        let fork = head.changes == before.changes && head.state_hash != before.state_hash
-            || head.lines == before.lines && head.line_hash != before.line_hash;
-        if head.changes < before.changes || head.lines < before.lines || fork {
-            return Err(StateFault::SetBack { seen: before.lines, found: head.lines }.into());
+/// What a head that is believed stands for, if its history leads through the checkpoint.
+pub(super) async fn opened(
+    before: &Known,
+    transaction: &mut dyn Transaction,
+    head: Head,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Known, StoreError> {
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.is_reached_by(&head)?;
+        if checkpoint.0.lines < head.lines && !line_is_there(transaction, &before.root, checkpoint).await? {
+            let (found, seen) = (Checkpoint::from(&head).position(), checkpoint.position());
+            return Err(CheckpointError::Beside { found, seen }.into());
         }
-        let mut next = self.clone();
-        while next.head.changes < head.changes {
-            let from = (next.head.changes + 1).to_be_bytes();
-            let entries = transaction.from(Kind::StateEntry, &from, BATCH).await?;
-            if entries.is_empty() {
-                return Err(StateFault::End { expected: head.changes, found: next.head.changes }.into());
-            }
-            for (key, row) in entries {
-                if next.head.changes == head.changes {
-                    break;
-                }
-                next.take(root, &key, &row)?;
-            }
-        }
-        if next.head.state_hash != head.state_hash {
-            return Err(StateFault::Chain.into());
-        }
-        next.head = head;
-        Ok(next)
     }
+    before.caught_up(transaction, head, checkpoint).await
+}
 
-    /// Takes the next entry.
-    fn take(&mut self, root: &RootKey, key: &[u8], row: &Row) -> Result<(), StateFault> {
-        let number = self.head.changes + 1;
-        let fault = StateFault::Entry { number };
-        if key != number.to_be_bytes() || root.check_mac(RowKind::StateEntry, &[key, &row.body], &row.mac).is_err() {
-            return Err(fault);
-        }
-        let (key, mac) = parse_entry(&row.body).ok_or(fault)?;
-        match mac {
-            Some(mac) => self.rows.insert(key, Entry { change: number, mac }),
-            None => self.rows.remove(&key),
-        };
-        self.head.changes = number;
-        self.head.state_hash = chained(&self.head.state_hash, &row.body);
-        Ok(())
+/// True if the trail leads through the checkpoint's line. The line after it names it too, should the line itself be damaged.
+async fn line_is_there(
+    transaction: &mut dyn Transaction,
+    root: &RootKey,
+    checkpoint: &Checkpoint,
+) -> Result<bool, StoreError> {
+    use super::audit::{line_hash, previous_of};
+    let Head { lines, line_hash: hash, .. } = checkpoint.0;
+    let key = lines.to_be_bytes();
+    let at = transaction.get(Kind::AuditLine, &key).await?;
+    if lines == 0 || at.is_some_and(|row| line_hash(&row) == hash) {
+        return Ok(true);
     }
+    let next = lines + 1;
+    let row = transaction.get(Kind::AuditLine, &next.to_be_bytes()).await?;
+    Ok(row.and_then(|row| previous_of(root, next, &row)).is_some_and(|named| named == hash))
 }
 
 impl Ledger {
@@ -199,7 +199,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::Tampered`] names a row that is not as the ledger knows it.
-    async fn read(&mut self, key: &RowKey) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) async fn read(&mut self, key: &RowKey) -> Result<Option<Vec<u8>>, StoreError> {
         let known = self.known(key);
         self.seen.rows.push((key.clone(), known));
         let bytes = key.to_bytes();
@@ -210,10 +210,8 @@ impl Ledger {
             (None, Some(_)) => Err(tampered(KeyError::Unknown)),
             (Some(_), None) => Err(tampered(KeyError::Missing)),
             (Some(entry), Some(row)) => {
-                let fields = fields(key.kind, &bytes, &row.body, entry.change);
                 // The row's own MAC must be the one of the log: an older row carries an older one.
-                self.root
-                    .check_mac(RowKind::Row, &fields.each_ref().map(Vec::as_slice), &row.mac)
+                check_row(&self.root, key, &bytes, &row, entry.change)
                     .and_then(|()| if row.mac == entry.mac { Ok(()) } else { Err(KeyError::Mac) })
                     .map_err(tampered)?;
                 Ok(Some(row.body))
@@ -222,11 +220,11 @@ impl Ledger {
     }
 
     /// Writes or removes a row that decides something: the one function that does.
-    async fn write(&mut self, key: RowKey, body: Option<Vec<u8>>) -> Result<(), StoreError> {
+    pub(super) async fn write(&mut self, key: RowKey, body: Option<Vec<u8>>) -> Result<(), StoreError> {
         let number = self.head.changes + 1;
         let bytes = key.to_bytes();
         let entry = if let Some(body) = body {
-            let fields = fields(key.kind, &bytes, &body, number);
+            let fields = row_fields(key.kind, &bytes, &body, number);
             let mac = self.root.mac(RowKind::Row, &fields.each_ref().map(Vec::as_slice));
             self.transaction.put(key.kind, &bytes, Row { body, mac: mac.to_vec() }).await?;
             Some(Entry { change: number, mac })
@@ -246,8 +244,13 @@ impl Ledger {
 
     async fn log(&mut self, key: RowKey, entry: Option<Entry>) -> Result<(), StoreError> {
         let number = (self.head.changes + 1).to_be_bytes();
-        let mac: &[u8] = entry.as_ref().map_or(&[], |entry| &entry.mac);
-        let body = length_prefixed(&[key.kind.name().as_bytes(), &key.to_bytes(), mac]);
+        let body = entry_body(&key, entry.as_ref());
+        if let Some(before) = self.known(&key) {
+            self.head.live.subtract(&self.root, &key, &before);
+        }
+        if let Some(entry) = &entry {
+            self.head.live.add(&self.root, &key, entry);
+        }
         let row_mac = self.root.mac(RowKind::StateEntry, &[&number, &body]);
         self.head.changes += 1;
         self.head.state_hash = chained(&self.head.state_hash, &body);
@@ -320,24 +323,36 @@ impl Ledger {
                 && seen.lists.iter().all(|(first, keys)| self.listed(first) == *keys)
     }
 
-    /// Makes all of it last.
+    /// Makes all of it last, here and in the checkpoint.
     ///
     /// # Errors
-    /// [`StoreError::Rows`]: then nothing is known to be written, and nothing may leave.
+    /// [`StoreError::Rows`]: then nothing is known to be written, and nothing may leave. [`StoreError::Checkpoint`]: then
+    /// nothing was written if the checkpoint could not be moved before, else it was and nobody may be told so.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        if self.head != self.known.head {
-            self.put_head().await?;
+        if self.head == self.known.head {
+            return self.commit_unwitnessed().await.map(|_| ());
         }
-        let Self { transaction, mut known, head, changed, .. } = self;
+        self.follower.ready().await?;
+        self.put_head().await?;
+        let decides = self.head.changes != self.known.head.changes || self.head.epoch != self.known.head.epoch;
+        let (follower, root, head) = (self.follower.clone(), self.root.clone(), self.head);
+        // Held until the checkpoint has moved, so that it moves in the order of the commits.
+        let _known = self.commit_unwitnessed().await?;
+        Ok(follower.moved(&root, &head, decides).await?)
+    }
+
+    /// Makes all of it last, and moves no checkpoint.
+    pub(super) async fn commit_unwitnessed(self) -> Result<OwnedMutexGuard<Known>, StoreError> {
+        let Self { transaction, mut known, head, changed, root, .. } = self;
         transaction.commit().await?;
-        known.head = head;
+        (known.head, known.root) = (head, root);
         for (key, entry) in changed {
             match entry {
                 Some(entry) => known.rows.insert(key, entry),
                 None => known.rows.remove(&key),
             };
         }
-        Ok(())
+        Ok(known)
     }
 
     /// Checks every row that decides something. Gives their number.
@@ -349,6 +364,18 @@ impl Ledger {
         Ok(keys.len() as u64)
     }
 
+    /// Every key, and the row that counts under it, as of this view.
+    pub(super) fn live(&self) -> BTreeMap<RowKey, Entry> {
+        let mut rows = self.known.rows.clone();
+        for (key, entry) in &self.changed {
+            match entry {
+                Some(entry) => rows.insert(key.clone(), *entry),
+                None => rows.remove(key),
+            };
+        }
+        rows
+    }
+
     pub(super) async fn put_line(&mut self, number: u64, row: Row) -> Result<(), StoreError> {
         Ok(self.transaction.put(Kind::AuditLine, &number.to_be_bytes(), row).await?)
     }
@@ -357,14 +384,11 @@ impl Ledger {
         Ok(self.transaction.from(Kind::AuditLine, &from.to_be_bytes(), limit).await?)
     }
 
-    async fn put_head(&mut self) -> Result<(), StoreError> {
-        let Head { lines, line_hash, changes, state_hash } = &self.head;
-        let body = length_prefixed(&[&lines.to_be_bytes(), line_hash, &changes.to_be_bytes(), state_hash]);
-        let mac = self.root.mac(RowKind::Head, &[&body]).to_vec();
-        Ok(self.transaction.put(Kind::Head, &[], Row { body, mac }).await?)
+    pub(super) async fn put_head(&mut self) -> Result<(), StoreError> {
+        Ok(self.transaction.put(Kind::Head, &[], self.head.to_row(&self.root)).await?)
     }
 
-    fn known(&self, key: &RowKey) -> Option<Entry> {
+    pub(super) fn known(&self, key: &RowKey) -> Option<Entry> {
         self.changed.get(key).copied().unwrap_or_else(|| self.known.rows.get(key).copied())
     }
 
@@ -381,42 +405,3 @@ impl Ledger {
         keys.into_iter().collect()
     }
 }
-
-async fn head(transaction: &mut dyn Transaction, root: &RootKey) -> Result<Head, StoreError> {
-    let fault = || StoreError::Audit(AuditFault::Head);
-    let row = transaction.get(Kind::Head, &[]).await?.ok_or_else(fault)?;
-    root.check_mac(RowKind::Head, &[&row.body], &row.mac).map_err(|_| fault())?;
-    let mut fields = Fields(&row.body);
-    let mut parse = || {
-        Some(Head {
-            lines: fields.unsigned()?,
-            line_hash: fields.array()?,
-            changes: fields.unsigned()?,
-            state_hash: fields.array()?,
-        })
-    };
-    parse().ok_or_else(fault)
-}
-
-fn parse_entry(body: &[u8]) -> Option<(RowKey, Option<[u8; 32]>)> {
-    let mut fields = Fields(body);
-    let kind = Kind::from_name(&fields.text()?)?;
-    let key = RowKey::from_bytes(kind, fields.bytes()?)?;
-    let mac = match fields.bytes()? {
-        [] => None,
-        mac => Some(mac.try_into().ok()?),
-    };
-    fields.end((key, mac))
-}
-
-/// What a row's MAC covers: at which change, under which key, what.
-fn fields(kind: Kind, key: &[u8], body: &[u8], change: u64) -> [Vec<u8>; 4] {
-    [kind.name().into(), key.into(), body.into(), change.to_be_bytes().into()]
-}
-
-fn chained(before: &[u8; 32], entry: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(before).chain_update(entry).finalize().into()
-}
-
-/// Entries read at once.
-const BATCH: usize = 1000;

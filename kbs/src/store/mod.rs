@@ -7,27 +7,35 @@
 //! Never: returns a value that was not committed together with its audit line.
 
 mod audit;
+mod checkpoint;
 mod crl_numbers;
+mod head;
+mod known;
 mod ledger;
 mod manifests;
 mod memory;
 mod record;
 mod references;
+mod restored;
 mod rows;
 mod secrets;
 mod signers;
 mod sqlite;
+mod state;
 mod upgrade;
 
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, StateFault};
+pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
 pub use ledger::{Ledger, Seen, Store};
 pub use manifests::{ManifestKey, StoredManifest};
 pub use memory::MemoryRows;
 pub use references::Reference;
+pub use restored::{Accepted, Restored};
 pub use rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
 pub use secrets::{Before, NewSecret, Put, Secret};
 pub use signers::Signer;
 pub use sqlite::{Opened, SqliteRows, Upgrade};
+pub use state::{Fault, Forget, StateSummary};
 
 use crate::keys::KeyError;
 
@@ -92,6 +100,9 @@ pub enum StoreError {
     /// The record of changes does not verify, so no row can be told from an older one.
     #[error("the record of changes is not as this server left it")]
     State(#[from] StateFault),
+    /// The checkpoint outside the database does not fit, or cannot be moved.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// Others changed what a decision rests on, again and again.
     #[error("no decision could be made: what it rests on was changed {attempts} times meanwhile")]
     Contended {
@@ -130,6 +141,7 @@ impl StoreError {
             Self::OlderManifest { .. } | Self::RevokedManifest { .. } | Self::SameSequence { .. } => {
                 "sign a manifest with a higher --sequence"
             }
+            Self::Checkpoint(error) => error.hint(),
             Self::Contended { .. } => "ask again",
             Self::Audit(_) | Self::State(_) => {
                 "run `coffer-kbs audit verify --state DIR`, and restore the database from a backup you trust"

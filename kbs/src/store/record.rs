@@ -35,6 +35,11 @@ impl RowKey {
         self.kind == other.kind && self.tenant == other.tenant
     }
 
+    /// True if this is a version of the secret whose head `head` is.
+    pub(super) fn is_version_of(&self, head: &Self) -> bool {
+        self.kind == Kind::SecretVersion && self.tenant == head.tenant && self.part(0) == head.part(0)
+    }
+
     /// The parts that name it within its kind and tenant.
     pub(super) fn part(&self, at: usize) -> &[u8] {
         self.parts.get(at).map_or(&[], Vec::as_slice)
@@ -77,6 +82,7 @@ impl RowKey {
             Kind::Manifest => format!("manifest {}", self.text(0)),
             Kind::ManifestWorkload => format!("workload {} of manifest {}", hex(0), self.text(1)),
             Kind::CrlNumber => format!("revocation list number of root {}", hex(0)),
+            Kind::Restored => "record of the last restore".to_owned(),
             Kind::Head | Kind::AuditLine | Kind::StateEntry => self.kind.name().to_owned(),
         };
         if self.tenant.is_empty() { row } else { format!("{row} of tenant {}", self.tenant) }

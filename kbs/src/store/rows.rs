@@ -25,6 +25,8 @@ pub enum Kind {
     ManifestWorkload,
     /// The highest number of a revocation list that was believed.
     CrlNumber,
+    /// That somebody accepted an older state by name, and whether an owner has confirmed it.
+    Restored,
     /// Where audit trail and state end.
     Head,
     /// A line of the audit trail.
@@ -35,7 +37,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Manifest,
         Self::ManifestWorkload,
         Self::CrlNumber,
+        Self::Restored,
         Self::Head,
         Self::AuditLine,
         Self::StateEntry,
@@ -60,10 +63,16 @@ impl Kind {
             Self::Manifest => "manifest",
             Self::ManifestWorkload => "manifest-workload",
             Self::CrlNumber => "crl-number",
+            Self::Restored => "restored",
             Self::Head => "head",
             Self::AuditLine => "audit-line",
             Self::StateEntry => "state-entry",
         }
+    }
+
+    /// True for rows that the ledger answers for; the others are the ledger's own.
+    pub const fn decides(self) -> bool {
+        !matches!(self, Self::Head | Self::AuditLine | Self::StateEntry)
     }
 
     /// From its name.

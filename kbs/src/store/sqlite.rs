@@ -35,6 +35,20 @@ pub enum Opened {
         /// In it the old tables are gone, and there are no rows yet.
         transaction: Box<dyn Transaction>,
     },
+    /// Rows of format 3, whose head has no epoch, and the transaction that will hold a new head.
+    Format3 {
+        /// The store, once the transaction is committed.
+        rows: SqliteRows,
+        /// In it the format is this version's.
+        transaction: Box<dyn Transaction>,
+    },
+}
+
+/// What lies in a file that was asked under the write lock.
+enum Found {
+    Current,
+    Format3,
+    Tables(Box<OldTables>),
 }
 
 /// Who asks for an older database.
@@ -87,24 +101,36 @@ impl SqliteRows {
                     // Another process may have been faster.
                     let found = format(connection)?;
                     if found == FORMAT {
-                        return Ok(None);
+                        return Ok(Found::Current);
+                    }
+                    if found == FORMAT_3 {
+                        schema_is_ours(connection)?;
+                        connection.pragma_update(None, "user_version", FORMAT)?;
+                        return Ok(Found::Format3);
                     }
                     let tables = OldTables::read(connection, found)?;
                     connection.execute_batch(DROP_OLD)?;
                     connection.execute_batch(SCHEMA)?;
                     connection.pragma_update(None, "user_version", FORMAT)?;
-                    Ok(Some(tables))
+                    Ok(Found::Tables(Box::new(tables)))
                 })
                 .await?;
-            if let Some(tables) = tables {
-                return Ok(Opened::Old {
-                    rows,
-                    tables: Box::new(tables),
-                    transaction: Box::new(SqliteTransaction(held)),
-                });
+            let transaction = |held| Box::new(SqliteTransaction(held));
+            match tables {
+                Found::Tables(tables) => return Ok(Opened::Old { rows, tables, transaction: transaction(held) }),
+                Found::Format3 => return Ok(Opened::Format3 { rows, transaction: transaction(held) }),
+                Found::Current => held.run(|connection| Ok(connection.execute_batch("ROLLBACK")?)).await?,
             }
         }
-        held.run(schema_is_ours).await?;
+        held.run(|connection| {
+            let found = format(connection)?;
+            if found == FORMAT {
+                schema_is_ours(connection)
+            } else {
+                Err(RowsError::Format { found, expected: FORMAT })
+            }
+        })
+        .await?;
         drop(held);
         Ok(Opened::Current(rows))
     }
@@ -277,10 +303,6 @@ fn format(connection: &Connection) -> Result<i64, RowsError> {
 
 /// A trigger, a view or another index could act on its own, or answer in place of the rows.
 fn schema_is_ours(connection: &Connection) -> Result<(), RowsError> {
-    let found = format(connection)?;
-    if found != FORMAT {
-        return Err(RowsError::Format { found, expected: FORMAT });
-    }
     let mut statement = connection.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema ORDER BY name")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -443,9 +465,10 @@ fn every<T>(
 /// How long another process may hold a lock before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SYNCHRONOUS_FULL: i64 = 2;
-/// Format 1 has no signers and no manifests, format 2 a table per kind.
+/// Format 1 has no signers and no manifests, format 2 a table per kind, format 3 a head without an epoch.
 const FORMAT_1: i64 = 1;
-const FORMAT: i64 = 3;
+const FORMAT_3: i64 = 3;
+const FORMAT: i64 = 4;
 const SCHEMA: &str = "
 CREATE TABLE rows (
     kind TEXT NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, mac BLOB NOT NULL,

@@ -1,4 +1,5 @@
-//! Brings the tables of formats 1 and 2 into the ledger, once, under their own root key.
+//! Brings the tables of formats 1 and 2 into the ledger, and gives format 3 its epoch and checkpoint: once, under their own root
+//! key.
 //!
 //! Trusts: the root key. Believes an old row if its old MAC holds; one that is not believed is listed as such, so that it is
 //! named whenever it is asked for, and nobody finds it forgotten.
@@ -13,13 +14,15 @@ use coffer_verifier::{
 };
 
 use super::{
-    AuditEntry, AuditFault, ManifestKey, Reference, Signer, StoreError, StoredManifest,
-    ledger::{Ledger, Store},
+    AuditEntry, AuditFault, ManifestKey, Reference, Signer, StoreError, StoredManifest, Witness,
+    checkpoint::Checkpoint,
+    head::{Head, Live},
+    ledger::{Ledger, Store, opened},
     manifests,
     record::RowKey,
     references,
-    rows::Row,
-    secrets::{self, Head, Secret},
+    rows::{Kind, Row},
+    secrets::{self, Secret},
     signers,
     sqlite::{OldManifest, OldSigner, OldTables, OldVersion, Opened, SqliteRows, Upgrade},
 };
@@ -32,35 +35,61 @@ impl Store {
     /// Makes a new database file; fails if it is there.
     ///
     /// # Errors
-    /// [`StoreError::Rows`].
-    pub async fn create_file(path: &Path, root: RootKey) -> Result<Self, StoreError> {
-        Self::create(Arc::new(SqliteRows::create(path)?), root).await
+    /// [`StoreError::Rows`] or [`StoreError::Checkpoint`].
+    pub async fn create_file(path: &Path, root: RootKey, witness: Witness) -> Result<Self, StoreError> {
+        Self::create(Arc::new(SqliteRows::create(path)?), root, witness).await
     }
 
-    /// Opens a database file, and brings an older one up to date where `upgrade` allows it.
+    /// Opens a database file, and brings an older one up to date where `upgrade` allows it. Formats before this one had no
+    /// checkpoint: it is begun, unless there is one, which then must fit.
     ///
     /// # Errors
     /// As [`Store::open`]; an older file is then as it was.
-    pub async fn open_file(path: &Path, root: RootKey, upgrade: Upgrade) -> Result<Self, StoreError> {
-        match SqliteRows::open(path, upgrade).await? {
-            Opened::Current(rows) => Self::open(Arc::new(rows), root).await,
+    pub async fn open_file(path: &Path, root: RootKey, upgrade: Upgrade, witness: Witness) -> Result<Self, StoreError> {
+        let (store, mut ledger, unbelieved) = match SqliteRows::open(path, upgrade).await? {
+            Opened::Current(rows) => return Self::open(Arc::new(rows), root, witness).await,
             Opened::Old { rows, tables, transaction } => {
-                let head = checked_head(&root, &tables)?;
-                let store = Self::unread(Arc::new(rows), root);
+                let (lines, line_hash) = checked_head(&root, &tables)?;
+                let store = Self::unread(Arc::new(rows), root, witness);
                 let mut ledger = store.first(transaction).await;
-                let unbelieved = taken(&mut ledger, *tables, head).await?;
-                tracing::warn!(unbelieved = unbelieved.len(), "database brought to this version's format");
-                let entry = AuditEntry {
-                    event: "store.upgrade",
-                    outcome: "done",
-                    peer: "coffer-kbs".into(),
-                    reasons: unbelieved.into_iter().map(|what| format!("store: {what} was not believed")).collect(),
-                    ..AuditEntry::default()
-                };
-                ledger.append_audit(&entry, now()).await?;
-                ledger.commit().await?;
-                Ok(store)
+                (ledger.head.lines, ledger.head.line_hash) = (lines, line_hash);
+                store.begin_checkpoint(&ledger.root, &ledger.head).await?;
+                let unbelieved = taken(&mut ledger, *tables).await?;
+                (store, ledger, unbelieved)
             }
+            Opened::Format3 { rows, mut transaction } => {
+                let row = transaction.get(Kind::Head, &[]).await?;
+                let head = row.and_then(|row| Head::from_old_row(&root, &row));
+                let head = head.ok_or(StoreError::Audit(AuditFault::Head))?;
+                let store = Self::unread(Arc::new(rows), root, witness);
+                let mut known = store.known.clone().lock_owned().await;
+                store.begin_checkpoint(&known.root, &head).await?;
+                let checkpoint = store.checkpoint(&known.root).await?;
+                *known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
+                let live = Live::of(&known.root, known.rows.iter());
+                let ledger = store.ledger(transaction, known, Head { live, ..head });
+                (store, ledger, Vec::new())
+            }
+        };
+        tracing::warn!(unbelieved = unbelieved.len(), "database brought to this version's format");
+        let entry = AuditEntry {
+            event: "store.upgrade",
+            outcome: "done",
+            peer: "coffer-kbs".into(),
+            reasons: unbelieved.into_iter().map(|what| format!("store: {what} was not believed")).collect(),
+            ..AuditEntry::default()
+        };
+        ledger.append_audit(&entry, now()).await?;
+        ledger.commit().await?;
+        Ok(store)
+    }
+
+    /// Begins the checkpoint where there is none; else the head must have reached it.
+    async fn begin_checkpoint(&self, root: &RootKey, head: &Head) -> Result<(), StoreError> {
+        let Witness::Kept(keeper) = self.follower.witness() else { return Ok(()) };
+        match Checkpoint::newest(&**keeper, root).await? {
+            Some(checkpoint) => Ok(checkpoint.is_reached_by(head)?),
+            None => Ok(self.follower.begin(root, head, false).await?),
         }
     }
 }
@@ -76,13 +105,12 @@ fn checked_head(root: &RootKey, tables: &OldTables) -> Result<(u64, [u8; 32]), S
 }
 
 /// Takes every row. Gives the names of those that are not believed.
-async fn taken(ledger: &mut Ledger, old: OldTables, head: (u64, [u8; 32])) -> Result<Vec<String>, StoreError> {
+async fn taken(ledger: &mut Ledger, old: OldTables) -> Result<Vec<String>, StoreError> {
     let mut unbelieved = Vec::new();
     for (sequence, line, mac) in old.audit_lines {
         // A line that is not believed keeps its MAC, and is named by `audit verify` as before.
         ledger.put_line(sequence.unsigned_abs(), Row { body: line.into_bytes(), mac }).await?;
     }
-    (ledger.head.lines, ledger.head.line_hash) = head;
     for version in old.secret_versions {
         let Some((key, secret)) = old_version(&ledger.root, &version) else { continue };
         settle(ledger, key, secret, &mut unbelieved).await?;
@@ -92,7 +120,7 @@ async fn taken(ledger: &mut Ledger, old: OldTables, head: (u64, [u8; 32])) -> Re
         let fields: [&[u8]; 4] =
             [tenant.as_str().as_bytes(), path.as_str().as_bytes(), &version.to_be_bytes(), &deleted.to_be_bytes()];
         let believed = ledger.root.check_mac(RowKind::OldSecretHead, &fields, &mac).is_ok();
-        let head = Head { version: version.unsigned_abs(), deleted_unix: (deleted != 0).then_some(deleted) };
+        let head = secrets::Head { version: version.unsigned_abs(), deleted_unix: (deleted != 0).then_some(deleted) };
         settle(ledger, secrets::head_key(&tenant, &path), believed.then_some(head), &mut unbelieved).await?;
     }
     for (tenant, measurement, workload, name, expires, mac) in old.references {

@@ -1,6 +1,6 @@
 //! What failed, with its class and a hint.
 
-use coffer_kbs::{ConfigError, ServerError, StateError, StoreError};
+use coffer_kbs::{CheckpointError, ConfigError, ServerError, StateError, StoreError};
 use coffer_rim::{Class, Failure};
 
 /// The library's errors as this program says them.
@@ -43,7 +43,12 @@ impl Said for ServerError {
 
 fn class_of(error: &StoreError) -> Class {
     match error {
-        StoreError::Audit(_) | StoreError::State(_) | StoreError::Tampered { .. } => Class::NotAuthentic,
+        StoreError::Audit(_)
+        | StoreError::State(_)
+        | StoreError::Tampered { .. }
+        | StoreError::Checkpoint(CheckpointError::Behind { .. } | CheckpointError::Beside { .. }) => {
+            Class::NotAuthentic
+        }
         _ => Class::Config,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use coffer_rim::Failure;
+use coffer_rim::{Class, Classify as _, Failure};
 use serde_json::json;
 
 use crate::error::OrFail as _;
@@ -22,12 +22,19 @@ pub struct Args {
     /// Where operators will connect; port 0: any.
     #[arg(long, default_value = "127.0.0.1:4481", value_name = "IP:PORT")]
     admin_listen: SocketAddr,
+    /// Where to keep the end of the database outside it, best on another disk [default: DIR/checkpoint].
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
 }
 
 /// Makes the folder and prints the pin.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let (listen, admin_listen) = (args.listen.to_string(), args.admin_listen.to_string());
-    let made = crate::event_loop()?.block_on(coffer_kbs::init(&args.state, &listen, &admin_listen)).or_fail()?;
+    // Named in the configuration: it must not depend on where somebody stands.
+    let checkpoint = args.checkpoint.as_ref().map(std::path::absolute).transpose();
+    let checkpoint = checkpoint.class_while(Class::Config, "finding the checkpoint's place")?;
+    let made = coffer_kbs::init_with_checkpoint(&args.state, &listen, &admin_listen, checkpoint.as_deref());
+    let made = crate::event_loop()?.block_on(made).or_fail()?;
     if as_json {
         let value = json!({
             "state": args.state, "pin": made.pin, "admin_profile": made.profile,

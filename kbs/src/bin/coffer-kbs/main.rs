@@ -4,7 +4,9 @@ mod audit;
 mod error;
 mod init;
 mod pin;
+mod restore;
 mod serve;
+mod state;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,15 @@ enum Command {
     /// Check the audit trail.
     #[command(subcommand, after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs")]
     Audit(audit::Command),
+    /// Look at every row and the checkpoint, and mend what is damaged.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  coffer-kbs state verify --state ./kbs\n  \
+                                        coffer-kbs state repair --state ./kbs"
+    )]
+    State(state::Command),
+    /// Accept a database that is older than its checkpoint, by name.
+    Restore(restore::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +67,8 @@ fn main() -> ExitCode {
             Command::Serve(args) => serve::run(&args, cli.json),
             Command::Pin(args) => pin::run(&args, cli.json),
             Command::Audit(command) => audit::run(&command, cli.json),
+            Command::State(command) => state::run(&command, cli.json),
+            Command::Restore(args) => restore::run(&args, cli.json),
         }
     } else {
         Err(Failure::new(Class::Internal, "a TLS provider was already installed"))

@@ -66,7 +66,11 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
     crate::event_loop()?.block_on(async {
-        let state = State::open(&args.state).await.or_fail()?;
+        let state = match &config.checkpoint {
+            Some(path) => State::open_watched(&args.state, &args.state.join(path)).await,
+            None => State::open_watched(&args.state, &args.state.join("checkpoint")).await,
+        };
+        let state = state.or_fail()?;
         let server = Server::bind(state, config, AuditLog::new(|line| coffer_rim::println!("{line}")), Clock::system())
             .await
             .or_fail()?;

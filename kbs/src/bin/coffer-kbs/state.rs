@@ -1,0 +1,103 @@
+//! `coffer-kbs state verify|repair`.
+
+use std::path::{Path, PathBuf};
+
+use coffer_kbs::{CheckpointError, Fault, Forget, StateError, StateSummary, StoreError, Witness, open_store_watched};
+use coffer_rim::{Class, Failure};
+use serde_json::json;
+
+use crate::error::{OrFail as _, Said as _};
+
+/// What to do with the state.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Look at every row, the record of changes, the audit trail and the checkpoint, and name what is wrong. Changes nothing;
+    /// also beside a running server, and on a copy.
+    #[command(after_help = "Examples:\n  coffer-kbs state verify --state ./kbs\n  \
+                            coffer-kbs state verify --state ./copy --no-checkpoint")]
+    Verify {
+        /// State folder.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// The copy came without its checkpoint: whether it is an old one is not looked at.
+        #[arg(long)]
+        no_checkpoint: bool,
+    },
+    /// Mend what can be mended without giving anybody more than they had, and say what is given up. The server must not run.
+    #[command(after_help = "Examples:\n  coffer-kbs state repair --state ./kbs\n  \
+                            coffer-kbs state repair --state ./kbs --give-up-what-is-damaged")]
+    Repair {
+        /// State folder.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// Do it; without this, only say what would be done.
+        #[arg(long)]
+        give_up_what_is_damaged: bool,
+        /// Forget damaged revocation list numbers too: older lists are believed again until a newer one is seen.
+        #[arg(long, requires = "give_up_what_is_damaged")]
+        believe_older_revocation_lists: bool,
+    },
+}
+
+/// Does it.
+pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
+    let event_loop = crate::event_loop()?;
+    match command {
+        Command::Verify { state, no_checkpoint } => {
+            let summary = event_loop.block_on(verify(state, *no_checkpoint))?;
+            tell(&summary, as_json, "would");
+            if summary.faults.is_empty() {
+                return Ok(());
+            }
+            let what = format!("{} things are not as this server left them", summary.faults.len());
+            Err(Failure::new(Class::NotAuthentic, what)
+                .hint("coffer-kbs state repair --state DIR says what it would give up"))
+        }
+        Command::Repair { state, give_up_what_is_damaged: false, .. } => {
+            let summary = event_loop.block_on(async { coffer_kbs::repair_plan(state).await.or_fail() })?;
+            tell(&summary, as_json, "would");
+            if summary.faults.is_empty() {
+                return Ok(());
+            }
+            Err(Failure::new(Class::NotAuthentic, "nothing was changed").hint("repeat with --give-up-what-is-damaged"))
+        }
+        Command::Repair { state, believe_older_revocation_lists, .. } => {
+            let forget = if *believe_older_revocation_lists { Forget::CrlNumbers } else { Forget::Nothing };
+            let summary = event_loop.block_on(async { coffer_kbs::repair(state, forget).await.or_fail() })?;
+            tell(&summary, as_json, "did");
+            Ok(())
+        }
+    }
+}
+
+async fn verify(state: &Path, no_checkpoint: bool) -> Result<StateSummary, Failure> {
+    let store = if no_checkpoint {
+        open_store_watched(state, Witness::OlderDatabaseIsNotNoticed).await
+    } else {
+        coffer_kbs::open_store(state).await
+    };
+    let store = match store {
+        Err(error @ StateError::Store(StoreError::Checkpoint(CheckpointError::Missing { .. }))) => {
+            return Err(error.said().hint("for a copy that came without its checkpoint: --no-checkpoint"));
+        }
+        store => store.or_fail()?,
+    };
+    store.verify_state().await.or_fail()
+}
+
+fn tell(summary: &StateSummary, as_json: bool, verb: &str) {
+    let StateSummary { epoch, lines, changes, rows, faults } = summary;
+    if as_json {
+        let value = json!({
+            "ok": faults.is_empty(), "epoch": epoch, "lines": lines, "changes": changes, "rows": rows, "faults": faults,
+        });
+        coffer_rim::println!("{value}");
+        return;
+    }
+    for Fault { what, repair, .. } in faults {
+        coffer_rim::println!("{what}\n  repair {verb}: {repair}");
+    }
+    if faults.is_empty() {
+        coffer_rim::println!("state holds: {rows} rows, {changes} changes, {lines} audit lines, epoch {epoch}");
+    }
+}

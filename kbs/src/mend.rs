@@ -1,0 +1,52 @@
+//! Mending a state folder while no server runs: repair, and accepting an older database by name.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    clock::Clock,
+    state::{DATABASE, StateError, checkpoint_path, lock, open_rows, root_key, witness},
+    store::{Accepted, AuditFault, FileCheckpoint, Forget, StateSummary, Store, StoreError, Upgrade},
+};
+
+/// What [`repair`] would do.
+///
+/// # Errors
+/// [`StateError`].
+pub async fn repair_plan(folder: &Path) -> Result<StateSummary, StateError> {
+    let path = folder.join(DATABASE);
+    let store = Store::open_file(&path, root_key(folder).await?, Upgrade::Forbidden, watched(folder)).await?;
+    Ok(store.verify_state().await?)
+}
+
+/// Mends what can be mended. An end mark that is lost comes back from the checkpoint.
+///
+/// # Errors
+/// [`StateError`]; then nothing has changed.
+pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, StateError> {
+    let _lock = lock(folder)?;
+    let (path, now) = (folder.join(DATABASE), Clock::system().now());
+    let store = match Store::open_file(&path, root_key(folder).await?, Upgrade::Forbidden, watched(folder)).await {
+        Err(StoreError::Audit(AuditFault::Head)) => {
+            let keeper = Arc::new(FileCheckpoint::new(checkpoint_path(folder)));
+            Store::rebuild_head(open_rows(folder).await?, root_key(folder).await?, keeper, now).await?
+        }
+        store => store?,
+    };
+    Ok(store.repair(forget, now).await?)
+}
+
+/// Accepts the database of a folder as it is, whatever its checkpoint has seen: a new epoch begins.
+///
+/// # Errors
+/// [`StateError`]; then nothing has changed.
+pub async fn accept_rollback(folder: &Path) -> Result<Accepted, StateError> {
+    let _lock = lock(folder)?;
+    let keeper = Arc::new(FileCheckpoint::new(checkpoint_path(folder)));
+    let accepted =
+        Store::accept_rollback(open_rows(folder).await?, root_key(folder).await?, keeper, Clock::system().now());
+    Ok(accepted.await?.1)
+}
+
+fn watched(folder: &Path) -> crate::store::Witness {
+    witness(&checkpoint_path(folder))
+}

@@ -1,0 +1,134 @@
+//! A checkpoint in a file: two slots, written in turn, so that a torn write leaves the one before. Its length never changes, so
+//! that a full disk does not stop it.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use coffer_rim::file::Writer;
+
+use super::{CheckpointError, CheckpointKeeper};
+
+/// In one file.
+#[derive(Clone, Debug)]
+pub struct FileCheckpoint {
+    path: PathBuf,
+}
+
+/// What a slot holds, and how many were written before it.
+struct Slot {
+    turn: u64,
+    bytes: Vec<u8>,
+}
+
+impl FileCheckpoint {
+    /// In this file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    async fn off_the_loop<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, CheckpointError> {
+        let path = self.path.clone();
+        let done =
+            tokio::task::spawn_blocking(move || work(&path)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        done.map_err(|source| CheckpointError::File { path: self.path.clone(), source })
+    }
+}
+
+#[tonic::async_trait]
+impl CheckpointKeeper for FileCheckpoint {
+    async fn kept(&self) -> Result<Option<Vec<Vec<u8>>>, CheckpointError> {
+        self.off_the_loop(|path| match std::fs::read(path) {
+            Ok(file) => Ok(Some(slots(&file).into_iter().flatten().map(|slot| slot.bytes).collect())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    async fn begin(&self, checkpoint: &[u8], replace: bool) -> Result<(), CheckpointError> {
+        let mut file = slot(1, checkpoint);
+        file.resize(2 * SLOT, 0);
+        self.off_the_loop(move |path| {
+            let writer = if replace { Writer::private() } else { Writer::private().new_only() };
+            writer.write(path, &file)
+        })
+        .await
+    }
+
+    async fn keep(&self, checkpoint: &[u8]) -> Result<(), CheckpointError> {
+        let checkpoint = checkpoint.to_vec();
+        self.off_the_loop(move |path| {
+            // Opened anew each time: a file that was moved away is missed at once, not at the next start.
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            let mut found = vec![0; 2 * SLOT];
+            file.read_exact_at(&mut found, 0)?;
+            let turns = slots(&found).map(|slot| slot.map_or(0, |slot| slot.turn));
+            let (at, turn) = if turns[0] <= turns[1] { (0, turns[1]) } else { (SLOT, turns[0]) };
+            file.write_all_at(&slot(turn.saturating_add(1), &checkpoint), at as u64)?;
+            file.sync_data()
+        })
+        .await
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+fn slot(turn: u64, checkpoint: &[u8]) -> Vec<u8> {
+    let mut slot = turn.to_be_bytes().to_vec();
+    slot.extend_from_slice(&u16::try_from(checkpoint.len()).unwrap_or(0).to_be_bytes());
+    slot.extend_from_slice(checkpoint);
+    slot.resize(SLOT, 0);
+    slot
+}
+
+fn slots(file: &[u8]) -> [Option<Slot>; 2] {
+    let parse = |at: usize| {
+        let slot = file.get(at..at + SLOT)?;
+        let (turn, rest) = slot.split_first_chunk::<8>()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        let bytes = rest.get(..usize::from(u16::from_be_bytes(*length)))?.to_vec();
+        Some(Slot { turn: u64::from_be_bytes(*turn), bytes }).filter(|slot| !slot.bytes.is_empty())
+    };
+    [parse(0), parse(SLOT)]
+}
+
+/// One sector: written whole or not.
+const SLOT: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keeps_the_last_two_in_a_file_that_never_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        let keeper = FileCheckpoint::new(&path);
+        assert_eq!(keeper.kept().await.unwrap(), None);
+        assert!(keeper.keep(b"nowhere").await.is_err(), "a file that is gone is not made again");
+        keeper.begin(b"0", false).await.unwrap();
+        assert!(keeper.begin(b"other", false).await.is_err());
+        for number in 1..=5_u8 {
+            keeper.keep(&[b'0' + number]).await.unwrap();
+            let mut kept = keeper.kept().await.unwrap().unwrap();
+            kept.sort();
+            assert_eq!(kept, [vec![b'0' + number - 1], vec![b'0' + number]]);
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 1024);
+        }
+        let mut torn = std::fs::read(&path).unwrap();
+        torn.truncate(100);
+        std::fs::write(&path, torn).unwrap();
+        assert_eq!(keeper.kept().await.unwrap().unwrap(), Vec::<Vec<u8>>::new());
+        keeper.begin(b"again", true).await.unwrap();
+        assert_eq!(keeper.kept().await.unwrap().unwrap(), [b"again".to_vec()]);
+    }
+}

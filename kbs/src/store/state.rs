@@ -1,0 +1,310 @@
+//! Looks at every row, names everything that is wrong with them, and mends what can be mended without giving anybody more than
+//! they had.
+//!
+//! [`Store::verify_state`] changes nothing, and works beside a running server. [`Store::repair`] writes the record of changes anew
+//! from the rows that are believed, and gives up what is damaged: a reference or key that admits somebody is taken off the
+//! list, a secret whose head is lost counts as deleted, a manifest's name is closed for ever. What cannot be given up
+//! without forgetting a refusal stays damaged and keeps refusing.
+//! Trusts: the root key. Never: makes a damaged row into a believed one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use coffer_verifier::abi::WorkloadDigest;
+
+use super::{
+    AuditEntry, AuditFault, StateFault, StoreError, StoredManifest,
+    audit::{check_trail, line_hash, previous_of},
+    checkpoint::{CheckpointKeeper, Witness},
+    head::{Entry, Live},
+    known::every,
+    ledger::{Ledger, Store, opened},
+    record::{Record as _, RowKey},
+    rows::{Intent, Kind, Rows},
+    secrets,
+};
+use crate::keys::{KeyError, RootKey, RowKind};
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Fault {
+    /// What, for people; the words of log and trail.
+    pub what: String,
+    /// What `repair` would do about it.
+    pub repair: &'static str,
+    /// True if something is lost by that.
+    pub loses: bool,
+}
+
+/// Everything that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StateSummary {
+    /// Epoch.
+    pub epoch: u64,
+    /// Lines of the audit trail.
+    pub lines: u64,
+    /// Changes so far.
+    pub changes: u64,
+    /// Rows that count.
+    pub rows: u64,
+    /// What is wrong, in order.
+    pub faults: Vec<Fault>,
+}
+
+/// Which refusals a repair may forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forget {
+    /// None: a damaged row that refused goes on refusing.
+    Nothing,
+    /// Numbers of revocation lists: older lists are believed again until a newer one is seen.
+    CrlNumbers,
+}
+
+/// What is to be done about a row.
+enum Mend {
+    /// Taken off: it admits or holds nothing any more.
+    Remove,
+    /// Its content is in its name.
+    Rewrite(Vec<u8>),
+    /// Something that refuses takes its place.
+    Replace(Vec<u8>),
+    /// It refused something, and refuses it no more: only where somebody says so by name.
+    Forget,
+    /// Not ours, and never counted.
+    Discard,
+    /// Without its content nobody can know what it refused.
+    Leave,
+}
+
+impl Mend {
+    const fn said(&self, kind: Kind) -> (&'static str, bool) {
+        match (self, kind) {
+            (Self::Remove, Kind::SecretVersion) => ("this version of the secret is lost; put it again", true),
+            (Self::Forget, _) => {
+                ("revocation lists of this root are believed again whatever their number, until one is seen", true)
+            }
+            (Self::Remove, _) => ("it is taken off the list; add it again", true),
+            (Self::Rewrite(_), _) => ("it is written again from its name", false),
+            (Self::Replace(_), Kind::Manifest) => ("its name is closed for ever; sign under another name", true),
+            (Self::Replace(_), _) => ("the secret counts as deleted; put it again", true),
+            (Self::Discard, _) => ("it is thrown away; it never counted", false),
+            (Self::Leave, _) => {
+                ("nothing: it goes on refusing; restore a backup, or see `coffer-kbs state repair --help`", true)
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Looks at every row, the record of changes, the audit trail and the head. Changes nothing.
+    ///
+    /// # Errors
+    /// What stops it from looking at all: rows that cannot be read, a head that is not ours.
+    pub async fn verify_state(&self) -> Result<StateSummary, StoreError> {
+        let mut ledger = self.read().await?;
+        let mut faults: Vec<Fault> =
+            ledger.damage(Forget::Nothing).await?.into_iter().map(|(fault, ..)| fault).collect();
+        for number in ledger.known.damaged.clone() {
+            faults.push(Fault {
+                what: StateFault::Entry { number }.to_string(),
+                repair: "the record of changes is written anew; every row is there",
+                loses: false,
+            });
+        }
+        if let Err(fault) = check_trail(&mut ledger).await? {
+            faults.push(Fault { what: fault.to_string(), repair: "nothing: the trail keeps its gap", loses: false });
+        }
+        let head = ledger.head;
+        let rows = ledger.known.rows.len() as u64;
+        Ok(StateSummary { epoch: head.epoch, lines: head.lines, changes: head.changes, rows, faults })
+    }
+
+    /// Mends what can be mended, in one transaction, with a line in the trail that says all of it.
+    ///
+    /// # Errors
+    /// As [`Store::write`]; then nothing has changed.
+    pub async fn repair(&self, forget: Forget, now_unix: i64) -> Result<StateSummary, StoreError> {
+        let mut ledger = self.write().await?;
+        let damage = ledger.damage(forget).await?;
+        let mut faults: Vec<Fault> = damage.iter().map(|(fault, ..)| fault.clone()).collect();
+        let mut left = BTreeSet::new();
+        for (_, key, bytes, mend) in damage {
+            match mend {
+                Mend::Remove | Mend::Forget => ledger.write(key, None).await?,
+                Mend::Rewrite(body) | Mend::Replace(body) => ledger.write(key, Some(body)).await?,
+                Mend::Discard => ledger.transaction.remove(key.kind, &bytes).await?,
+                Mend::Leave => {
+                    left.insert(key);
+                }
+            }
+        }
+        for number in ledger.known.damaged.clone() {
+            faults.push(Fault {
+                what: StateFault::Entry { number }.to_string(),
+                repair: "the record of changes was written anew",
+                loses: false,
+            });
+        }
+        if !ledger.known.damaged.is_empty() {
+            ledger.record_anew(&left).await?;
+        }
+        if !faults.is_empty() {
+            let entry = AuditEntry {
+                event: "state.repair",
+                outcome: "done",
+                peer: "coffer-kbs".into(),
+                reasons: faults.iter().map(|fault| format!("{}: {}", fault.what, fault.repair)).collect(),
+                ..AuditEntry::default()
+            };
+            ledger.append_audit(&entry, now_unix).await?;
+        }
+        let head = ledger.head;
+        ledger.commit().await?;
+        let mut known = self.known.lock().await;
+        known.damaged.clear();
+        let rows = known.rows.len() as u64;
+        Ok(StateSummary { epoch: head.epoch, lines: head.lines, changes: head.changes, rows, faults })
+    }
+}
+
+impl Store {
+    /// Gives rows that lost their head the one of the checkpoint, with the lines that were written since and are believed.
+    ///
+    /// # Errors
+    /// [`StoreError::Audit`] if the checkpoint is not where the record of changes ends: then only a backup helps.
+    pub async fn rebuild_head(
+        rows: Arc<dyn Rows>,
+        root: RootKey,
+        keeper: Arc<dyn CheckpointKeeper>,
+        now_unix: i64,
+    ) -> Result<Self, StoreError> {
+        let store = Self::unread(rows, root, Witness::Kept(keeper));
+        let mut known = store.known.clone().lock_owned().await;
+        let checkpoint = store.checkpoint(&known.root).await?.ok_or(StoreError::Audit(AuditFault::Head))?;
+        let mut head = checkpoint.0;
+        let mut transaction = store.rows.begin(Intent::Write).await?;
+        let next = (head.changes + 1).to_be_bytes();
+        let beyond = transaction.get(Kind::StateEntry, &next).await?;
+        if beyond.is_some_and(|row| known.root.check_mac(RowKind::StateEntry, &[&next, &row.body], &row.mac).is_ok()) {
+            return Err(StoreError::Audit(AuditFault::Head));
+        }
+        while let Some(row) = transaction.get(Kind::AuditLine, &(head.lines + 1).to_be_bytes()).await? {
+            if previous_of(&known.root, head.lines + 1, &row) != Some(head.line_hash) {
+                break;
+            }
+            (head.lines, head.line_hash) = (head.lines + 1, line_hash(&row));
+        }
+        *known = opened(&known, &mut *transaction, head, Some(&checkpoint)).await?;
+        let mut ledger = store.ledger(transaction, known, head);
+        let entry = AuditEntry {
+            event: "state.repair",
+            outcome: "done",
+            peer: "coffer-kbs".into(),
+            reasons: vec!["the end mark was missing or not ours: written again from the checkpoint".into()],
+            ..AuditEntry::default()
+        };
+        ledger.append_audit(&entry, now_unix).await?;
+        ledger.commit().await?;
+        Ok(store)
+    }
+}
+
+type Damage = (Fault, RowKey, Vec<u8>, Mend);
+
+impl Ledger {
+    /// Every row that is not as the ledger knows it, and every row it does not know.
+    async fn damage(&mut self, forget: Forget) -> Result<Vec<Damage>, StoreError> {
+        let mut damage = Vec::new();
+        let keys: Vec<RowKey> = self.known.rows.keys().cloned().collect();
+        for key in keys {
+            match self.read(&key).await {
+                Ok(_) => {}
+                Err(StoreError::Tampered { what, source }) => {
+                    let mend = self.mend(&key, forget);
+                    let (repair, loses) = mend.said(key.kind);
+                    let fault = Fault { what: format!("{what}: {source}"), repair, loses };
+                    let bytes = key.to_bytes();
+                    damage.push((fault, key, bytes, mend));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.decides()) {
+            for (bytes, _) in every(&mut *self.transaction, kind).await? {
+                let key = RowKey::from_bytes(kind, &bytes);
+                if key.as_ref().is_some_and(|key| self.known.rows.contains_key(key)) {
+                    continue;
+                }
+                let what = key.as_ref().map_or_else(|| format!("a row of kind {}", kind.name()), RowKey::what);
+                let (repair, loses) = Mend::Discard.said(kind);
+                let fault = Fault { what: format!("{what}: {}", KeyError::Unknown), repair, loses };
+                let key = key.unwrap_or_else(|| RowKey::global(kind, &[]));
+                damage.push((fault, key, bytes, Mend::Discard));
+            }
+        }
+        let (first, last) = (self.head.base + 1, self.head.changes);
+        for (bytes, _) in every(&mut *self.transaction, Kind::StateEntry).await? {
+            let number = bytes.as_slice().try_into().map(u64::from_be_bytes);
+            if !number.is_ok_and(|number| (first..=last).contains(&number)) {
+                let (repair, loses) = Mend::Discard.said(Kind::StateEntry);
+                let fault =
+                    Fault { what: "a change after the last, which this server did not write".into(), repair, loses };
+                damage.push((fault, RowKey::global(Kind::StateEntry, &[]), bytes, Mend::Discard));
+            }
+        }
+        Ok(damage)
+    }
+
+    /// What may take the place of a row of this kind: never anything that admits or releases more.
+    fn mend(&self, key: &RowKey, forget: Forget) -> Mend {
+        match key.kind {
+            Kind::SecretVersion | Kind::Reference | Kind::Signer | Kind::ManifestKey => Mend::Remove,
+            Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
+            Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),
+            Kind::SecretHead => Mend::Replace(self.deleted_head(key).encode()),
+            Kind::Manifest => {
+                let closed = StoredManifest {
+                    name: key.text(0),
+                    sequence: u64::MAX,
+                    revoked_through: u64::MAX,
+                    workload: WorkloadDigest::new([0; 32]),
+                    envelope: Vec::new(),
+                    added_unix: 0,
+                };
+                Mend::Replace(closed.encode())
+            }
+            Kind::Head | Kind::AuditLine | Kind::StateEntry => Mend::Discard,
+            _ => Mend::Leave,
+        }
+    }
+
+    /// A head that is deleted at the highest version anybody ever wrote, so that no number is given twice.
+    fn deleted_head(&self, key: &RowKey) -> secrets::Head {
+        let versions = self.known.rows.keys().filter(|one| one.is_version_of(key));
+        let number = |one: &RowKey| one.part(1).try_into().map_or(0, u64::from_be_bytes);
+        secrets::Head { version: versions.map(number).max().unwrap_or(0), deleted_unix: Some(0) }
+    }
+
+    /// Writes the record of changes anew: every row that counts gets its MAC at a new change. Those that stay damaged keep
+    /// refusing.
+    async fn record_anew(&mut self, left: &BTreeSet<RowKey>) -> Result<(), StoreError> {
+        for (bytes, _) in every(&mut *self.transaction, Kind::StateEntry).await? {
+            self.transaction.remove(Kind::StateEntry, &bytes).await?;
+        }
+        let keys: BTreeMap<RowKey, Entry> = self.live();
+        (self.head.base, self.head.state_hash) = (self.head.changes, [0; 32]);
+        for key in keys.into_keys() {
+            if left.contains(&key) {
+                self.condemn(key).await?;
+            } else {
+                let body = self.read(&key).await?;
+                self.write(key, body).await?;
+            }
+        }
+        let live = self.live();
+        debug_assert_eq!(self.head.live, Live::of(&self.root, live.iter()));
+        Ok(())
+    }
+}

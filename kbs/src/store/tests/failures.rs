@@ -1,0 +1,80 @@
+//! What keeps the rows fails: at any step, or after the commit.
+
+use super::{faulty::Faulty, *};
+
+on_every_store!(a_failure_at_any_step_of_any_act_changes_nothing, a_commit_whose_answer_is_lost_is_caught_up_with);
+
+async fn a_failure_at_any_step_of_any_act_changes_nothing(keeper: Keeper) {
+    for act in ["put", "delete", "reference", "unreference", "signer", "crl", "line"] {
+        for step in 0.. {
+            let (fixture, _) = furnished(keeper).await;
+            let before = fixture.dump().await;
+            let faulty = Faulty::new(fixture.rows.clone());
+            let store =
+                Store::open(Arc::new(faulty.clone()), root(), Witness::OlderDatabaseIsNotNoticed).await.unwrap();
+            faulty.fail(step);
+            let done = act_on(&store, act).await;
+            faulty.mend();
+            if done.is_ok() {
+                assert!(step > 2, "{act} has {step} steps");
+                break;
+            }
+            assert!(fixture.dump().await == before, "{act}, step {step}");
+            act_on(&store, act).await.unwrap();
+            assert!(fixture.dump().await != before, "{act}");
+            assert!(complaints(&store).await.is_empty(), "{act}, step {step}");
+            store.verify_audit().await.unwrap();
+        }
+    }
+}
+
+async fn act_on(store: &Store, act: &str) -> Result<(), StoreError> {
+    let mut ledger = store.write().await?;
+    let pair = reference(1);
+    match act {
+        "put" => {
+            let new = NewSecret {
+                tenant: &tenant(),
+                path: &path_of("a/b/c"),
+                value: b"newer",
+                allow_simulated: true,
+                policy: "other",
+                expected_version: None,
+            };
+            ledger.put_secret(new, 1000).await.map(|_| ())?;
+        }
+        // Put again below, so that nothing is missing afterwards.
+        "delete" => {
+            ledger.delete_secret(&tenant(), &path_of("a/b/c"), 1000).await?;
+            let new = NewSecret {
+                tenant: &tenant(),
+                path: &path_of("a/b/c"),
+                value: b"newer",
+                allow_simulated: true,
+                policy: "other",
+                expected_version: Some(0),
+            };
+            ledger.put_secret(new, 1000).await.map(|_| ())?;
+        }
+        "reference" => ledger.add_reference(&tenant(), &pair).await.map(|_| ())?,
+        "unreference" => ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload).await.map(|_| ())?,
+        "signer" => ledger.remove_signer(&tenant(), "c").await.map(|_| ())?,
+        "crl" => ledger.raise_crl_number(&SpkiDigest::new([1; 32]), 9).await.map(|_| ())?,
+        _ => {}
+    }
+    ledger.append_audit(&AuditEntry { event: "test", ..AuditEntry::default() }, 1000).await?;
+    ledger.commit().await
+}
+
+async fn a_commit_whose_answer_is_lost_is_caught_up_with(keeper: Keeper) {
+    let (fixture, _) = furnished(keeper).await;
+    let faulty = Faulty::new(fixture.rows.clone());
+    let store = Store::open(Arc::new(faulty.clone()), root(), Witness::OlderDatabaseIsNotNoticed).await.unwrap();
+    faulty.lose_the_answer();
+    assert!(act_on(&store, "unreference").await.is_err());
+    faulty.mend();
+    let listed = store.read().await.unwrap().references(&tenant()).await.unwrap();
+    assert_eq!(listed.len(), 1, "it happened");
+    act_on(&store, "reference").await.unwrap();
+    store.verify_audit().await.unwrap();
+}

@@ -12,9 +12,11 @@ setup: ## Debian packages, guest kernel, tools
 	@scripts/setup
 
 build: setup platform ## target/release/coffer, coffer-kbs and the guest platform
+	@[ -x $(TARGET)/release/coffer ] || echo "coffer build: coffer, coffer-kbs and the demo, 5 to 20 minutes the first time"
 	@cargo build --release $(BINS) --bins
 
 platform: setup ## kernel, initrd and manifest of the guest
+	@[ -d $(PLATFORM) ] || echo "coffer build: the guest platform (stage0, init, initrd), 5 to 15 minutes the first time"
 	@scripts/platform $(PLATFORM)
 	@if own=$$(guest/kernel/build --cached); then scripts/platform $(PLATFORM)-own "$$own"; else rm -rf $(PLATFORM)-own; fi
 

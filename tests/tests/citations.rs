@@ -1,4 +1,5 @@
-//! Every page and section that code or docs cite is there: a citation nobody can follow is worse than none.
+//! Every page, section and file that code or docs cite is there, and every page can be come by: a citation nobody can follow is
+//! worse than none.
 
 use std::{
     collections::BTreeSet,
@@ -131,17 +132,190 @@ fn every_link_between_pages_leads_somewhere() {
         if path.extension().is_none_or(|e| e != "md") {
             continue;
         }
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            if target.is_empty() || target.contains("://") {
+        for link in links(&text) {
+            if link.contains("://") {
                 continue;
             }
-            if !path.parent().unwrap().join(target).exists() {
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if target.is_empty() { path.clone() } else { path.parent().unwrap().join(target) };
+            let anchors = || std::fs::read_to_string(&target).map(|page| anchors(&page)).unwrap_or_default();
+            if !target.exists() || !anchor.is_empty() && !anchors().contains(anchor) {
                 wrong.push(format!("{}: {link}", path.display()));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    page.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+}
+
+/// What a link may name behind `#`: headings in small letters, hyphens for blanks, without other marks.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    headings.map(|text| text.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+/// README, ARCHITECTURE, SECURITY, CHANGELOG and what lies under docs.
+fn pages() -> Vec<(PathBuf, String)> {
+    let pages = texts().into_iter().filter(|(path, _)| {
+        let path = path.strip_prefix(root()).unwrap();
+        path.extension().is_some_and(|e| e == "md") && (path.starts_with("docs") || path.components().count() == 1)
+    });
+    pages.collect()
+}
+
+#[test]
+fn every_page_can_be_come_by_from_the_readme() {
+    let (mut reached, mut next) = (BTreeSet::new(), vec![root().join("README.md").canonicalize().unwrap()]);
+    while let Some(page) = next.pop() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let targets = links(&text).filter_map(|link| link.split('#').next()).filter(|link| link.ends_with(".md"));
+        let targets = targets.filter_map(|link| page.parent().unwrap().join(link).canonicalize().ok());
+        let linked: Vec<_> = targets.filter(|target| !reached.contains(target)).collect();
+        next.extend(linked);
+        reached.insert(page);
+    }
+    let lost: Vec<_> =
+        pages().into_iter().filter(|(path, _)| !reached.contains(&path.canonicalize().unwrap())).collect();
+    assert!(lost.is_empty(), "no link leads to {:#?}", lost.iter().map(|(path, _)| path).collect::<Vec<_>>());
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn expanded(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+        Some((before, (words, after))) => {
+            words.split(',').flat_map(|word| expanded(&format!("{before}{word}{after}"))).collect()
+        }
+        None => vec![path.to_owned()],
+    }
+}
+
+/// Text in backticks that names a file of ours by its path from the root: it begins with one of our folders, or ends as sources do.
+fn cited_files(page: &str) -> Vec<String> {
+    let fenced = page.split("\n```").step_by(2).collect::<Vec<_>>().join("\n");
+    let spans = fenced.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let is_path = |span: &&String| {
+        let ours = FOLDERS.iter().any(|folder| span.starts_with(&format!("{folder}/")));
+        let source = [".rs", ".rego", ".proto", ".md", ".list", ".lock"].iter().any(|end| span.ends_with(end));
+        // Words in capitals and what a shell expands stand for others' names.
+        let literal = span.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.{},*".contains(c))
+            && !span.split(['/', '.']).any(|part| part.len() > 1 && part.chars().all(|c| c.is_ascii_uppercase()));
+        span.contains('/') && (ours || source) && literal
+    };
+    spans.iter().filter(is_path).flat_map(|span| expanded(span.split('*').next().unwrap_or_default())).collect()
+}
+
+#[test]
+fn every_file_that_a_page_cites_is_there_from_the_root() {
+    let (mut wrong, mut found) = (Vec::new(), 0);
+    for (path, text) in pages() {
+        for cited in cited_files(&text) {
+            found += 1;
+            // `bin coffer` and the like are programs; a module may be cited without its end.
+            if !root().join(&cited).exists() && !root().join(format!("{cited}.rs")).exists() {
+                wrong.push(format!("{}: {cited}", path.display()));
+            }
+        }
+    }
+    assert!(found > 40, "only {found} files cited");
+    assert!(wrong.is_empty(), "not there from the root: {wrong:#?}");
+}
+
+/// The tree of docs/design/roles.md names each folder at its top: it is there, or marked as not built.
+#[test]
+fn the_tree_of_the_design_is_the_tree() {
+    let page = std::fs::read_to_string(root().join("docs/design/roles.md")).unwrap();
+    let tree = page.split("```text").nth(1).and_then(|rest| rest.split("```").next()).expect("a tree");
+    let mut above = String::new();
+    let mut wrong = Vec::new();
+    for line in tree.lines() {
+        let mut words = line.split("  ").map(str::trim).filter(|word| !word.is_empty());
+        if !line.starts_with(' ') {
+            above = words.clone().next().unwrap_or_default().split('/').next().unwrap_or_default().to_owned();
+        }
+        for entry in words.by_ref().flat_map(|word| word.split(", ")) {
+            let Some((name, about)) = entry.split_once('/') else { continue };
+            if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
+                continue;
+            }
+            let exists = root().join(name).is_dir() || root().join(&above).join(name).is_dir();
+            let denied = about.contains("not built yet") || line.contains("(neither built yet)");
+            if exists == denied {
+                wrong.push(format!(
+                    "{name}/: {}",
+                    if exists { "is there, and called not built" } else { "is not there" }
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "docs/design/roles.md: {wrong:#?}");
+}
+
+/// Lines that a page shows, in blocks and in backticks, that call one of the commands whose options end at a name.
+fn calls(page: &str) -> Vec<String> {
+    let joined = page.replace("\\\n", " ");
+    let blocks =
+        joined.split("\n```").skip(1).step_by(2).flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>());
+    let spans = joined
+        .split("\n```")
+        .step_by(2)
+        .flat_map(|text| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>());
+    blocks
+        .chain(spans)
+        .flat_map(|line| line.split(['|', ';', '(']).map(|part| part.trim().to_owned()).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn options_stand_before_the_image_or_box_whose_program_follows() {
+    let (mut wrong, mut found) = (Vec::new(), 0);
+    for (path, text) in pages().into_iter().filter(|(path, _)| !path.ends_with("CHANGELOG.md")) {
+        for call in calls(&text) {
+            let words: Vec<&str> = call.split_whitespace().skip_while(|word| *word != "coffer").skip(1).collect();
+            let verb = words.iter().find(|word| !word.starts_with('-')).copied().unwrap_or_default();
+            if !["run", "create", "measure", "spec", "exec"].contains(&verb) {
+                continue;
+            }
+            found += 1;
+            let name = words.iter().position(|word| ["IMAGE", "BOX", "busybox"].contains(word));
+            let late =
+                name.and_then(|at| words[at + 1..].iter().find(|word| word.starts_with('-') || word.starts_with("[-")));
+            let flags =
+                name.is_some_and(|at| words[at + 1..].iter().any(|word| word.to_lowercase().starts_with("[flag")));
+            // `sh -c` is the program's own.
+            if flags || late.is_some_and(|late| *late != "-c" && *late != "-b" && *late != "-h") {
+                wrong.push(format!("{}: {call}", path.display()));
+            }
+        }
+    }
+    assert!(found > 20, "only {found} calls found");
+    assert!(wrong.is_empty(), "options behind IMAGE are the program's: {wrong:#?}");
+}
+
+/// A command in backticks is on one line: whoever types what is printed types a whole command.
+#[test]
+fn a_command_in_a_sentence_stands_on_one_line() {
+    let mut wrong = Vec::new();
+    for (path, text) in pages() {
+        for prose in text.split("\n```").step_by(2) {
+            let broken =
+                prose.split('`').skip(1).step_by(2).filter(|span| span.starts_with("coffer") && span.contains('\n'));
+            wrong.extend(broken.map(|span| format!("{}: {span}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn files_and_anchors_are_read_as_they_are_written() {
+    let page = "see `guest/{spec,seal}`, `kbs/src/NAME.rs`, `a.rs` and `x/y.rs`\n```text\n`docs/no.md`\n```\nor `kbs:///a/b/c`";
+    assert_eq!(cited_files(page), ["guest/spec", "guest/seal", "x/y.rs"]);
+    assert_eq!(anchors("# A b\n### 9.1 Exit codes\ntext"), ["91-exit-codes", "a-b"].map(String::from).into());
+    let calls = calls("use `coffer run x`\n```sh\na | coffer exec \\\n  y\n```\n");
+    assert!(calls.contains(&"coffer run x".into()) && calls.contains(&"coffer exec    y".into()), "{calls:?}");
 }
 
 #[test]

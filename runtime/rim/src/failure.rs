@@ -240,6 +240,19 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_exit_codes_is_the_one_of_the_design() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/design/cli.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let section = page.split("### 9.1 Exit codes").nth(1).expect("a section 9.1");
+        let rows = section.lines().skip_while(|line| !line.starts_with("| exit | class |")).skip(2);
+        let cells =
+            rows.take_while(|line| line.starts_with('|')).map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        let listed: Vec<_> = cells.map(|cells| (cells[1].to_owned(), cells[2].trim_matches('`').to_owned())).collect();
+        let ours = Class::ALL.map(|class| (class.code().to_string(), class.word().to_owned()));
+        assert_eq!(listed, [&[("0".to_owned(), String::new())], &ours[..]].concat());
+    }
+
+    #[test]
     fn foreign_text_in_a_failure_moves_no_cursor_and_forges_no_line() {
         let failure = Failure::new(Class::Unreachable, "registry said: \u{1b}[2J\nhint: run rm -rf /");
         let text = failure.text("coffer");

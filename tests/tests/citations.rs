@@ -172,7 +172,9 @@ fn every_page_can_be_come_by_from_the_readme() {
     let (mut reached, mut next) = (BTreeSet::new(), vec![root().join("README.md").canonicalize().unwrap()]);
     while let Some(page) = next.pop() {
         let text = std::fs::read_to_string(&page).unwrap();
-        let targets = links(&text).filter_map(|link| link.split('#').next()).filter(|link| link.ends_with(".md"));
+        let targets = links(&text)
+            .filter_map(|link| link.split('#').next())
+            .filter(|link| Path::new(link).extension().is_some_and(|e| e == "md"));
         let targets = targets.filter_map(|link| page.parent().unwrap().join(link).canonicalize().ok());
         let linked: Vec<_> = targets.filter(|target| !reached.contains(target)).collect();
         next.extend(linked);

@@ -256,68 +256,11 @@ fn the_tree_of_the_design_is_the_tree() {
     assert!(wrong.is_empty(), "docs/design/roles.md: {wrong:#?}");
 }
 
-/// Lines that a page shows, in blocks and in backticks, that call one of the commands whose options end at a name.
-fn calls(page: &str) -> Vec<String> {
-    let joined = page.replace("\\\n", " ");
-    let blocks =
-        joined.split("\n```").skip(1).step_by(2).flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>());
-    let spans = joined
-        .split("\n```")
-        .step_by(2)
-        .flat_map(|text| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>());
-    blocks
-        .chain(spans)
-        .flat_map(|line| line.split(['|', ';', '(']).map(|part| part.trim().to_owned()).collect::<Vec<_>>())
-        .collect()
-}
-
-#[test]
-fn options_stand_before_the_image_or_box_whose_program_follows() {
-    let (mut wrong, mut found) = (Vec::new(), 0);
-    for (path, text) in pages().into_iter().filter(|(path, _)| !path.ends_with("CHANGELOG.md")) {
-        for call in calls(&text) {
-            let words: Vec<&str> = call.split_whitespace().skip_while(|word| *word != "coffer").skip(1).collect();
-            let verb = words.iter().find(|word| !word.starts_with('-')).copied().unwrap_or_default();
-            if !["run", "create", "measure", "spec", "exec"].contains(&verb) {
-                continue;
-            }
-            found += 1;
-            let name = words.iter().position(|word| ["IMAGE", "BOX", "busybox"].contains(word));
-            let late =
-                name.and_then(|at| words[at + 1..].iter().find(|word| word.starts_with('-') || word.starts_with("[-")));
-            let flags =
-                name.is_some_and(|at| words[at + 1..].iter().any(|word| word.to_lowercase().starts_with("[flag")));
-            // `sh -c` is the program's own.
-            if flags || late.is_some_and(|late| *late != "-c" && *late != "-b" && *late != "-h") {
-                wrong.push(format!("{}: {call}", path.display()));
-            }
-        }
-    }
-    assert!(found > 20, "only {found} calls found");
-    assert!(wrong.is_empty(), "options behind IMAGE are the program's: {wrong:#?}");
-}
-
-/// A command in backticks is on one line: whoever types what is printed types a whole command.
-#[test]
-fn a_command_in_a_sentence_stands_on_one_line() {
-    let mut wrong = Vec::new();
-    for (path, text) in pages() {
-        for prose in text.split("\n```").step_by(2) {
-            let broken =
-                prose.split('`').skip(1).step_by(2).filter(|span| span.starts_with("coffer") && span.contains('\n'));
-            wrong.extend(broken.map(|span| format!("{}: {span}", path.display())));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
 #[test]
 fn files_and_anchors_are_read_as_they_are_written() {
     let page = "see `guest/{spec,seal}`, `kbs/src/NAME.rs`, `a.rs` and `x/y.rs`\n```text\n`docs/no.md`\n```\nor `kbs:///a/b/c`";
     assert_eq!(cited_files(page), ["guest/spec", "guest/seal", "x/y.rs"]);
     assert_eq!(anchors("# A b\n### 9.1 Exit codes\ntext"), ["91-exit-codes", "a-b"].map(String::from).into());
-    let calls = calls("use `coffer run x`\n```sh\na | coffer exec \\\n  y\n```\n");
-    assert!(calls.contains(&"coffer run x".into()) && calls.contains(&"coffer exec    y".into()), "{calls:?}");
 }
 
 #[test]

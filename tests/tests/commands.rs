@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -173,6 +173,26 @@ fn options_stand_before_the_image_or_box_whose_program_follows() {
     }
     assert!(found > 20, "only {found} calls found");
     assert!(wrong.is_empty(), "options behind IMAGE are the program's: {wrong:#?}");
+}
+
+/// Words in backticks of the text before a phrase, from the beginning of its paragraph.
+fn spans_before(page: &str, phrase: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    let before = text.split(phrase).next().filter(|before| before.len() < text.len());
+    let before = before.unwrap_or_else(|| panic!("{page} does not say {phrase:?}"));
+    spans(before.rsplit("\n\n").next().unwrap_or_default()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_commands_with_dockers_exit_codes_are_named_where_exit_codes_are_told() {
+    let output = Command::new(binary("coffer").unwrap()).args(["--json", "help"]).output().unwrap();
+    let rows = String::from_utf8(output.stdout).unwrap();
+    let rows = rows.split('}').filter(|row| row.contains("\"exits\":\"docker\""));
+    let names = rows.filter_map(|row| row.split("\"command\":\"").nth(1)?.split('"').next());
+    let docker: BTreeSet<String> = names.map(str::to_owned).collect();
+    assert!(docker.contains("run"), "{docker:?}");
+    assert_eq!(spans_before("docs/design/cli.md", " have Docker's instead"), docker);
+    assert_eq!(spans_before("docs/getting-started.md", " are Docker's: the workload's own"), docker);
 }
 
 /// Whoever types what is printed types a whole command.

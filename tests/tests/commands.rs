@@ -131,6 +131,11 @@ fn every_command_and_flag_that_a_page_prints_is_there() {
                     Err(none) => wrong.push(format!("{page}: there is no `{none}`")),
                     Ok(command) => {
                         let text = help.of(&command).unwrap_or_default();
+                        let usage = text.lines().find(|line| line.starts_with("Usage: ")).unwrap_or_default();
+                        let further = call.iter().skip_while(|word| *word != &command[command.len() - 1]).nth(1);
+                        if usage.ends_with("[OPTIONS]") && further.is_some_and(|word| is_word(word)) {
+                            wrong.push(format!("{page}: `{}` takes no further word", command.join(" ")));
+                        }
                         let ends = command.get(1).is_some_and(|verb| VERBS.contains(&verb.as_str()));
                         let theirs = |word: &&String| ends && NAMES.contains(&word.as_str());
                         let flags =

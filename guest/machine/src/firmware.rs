@@ -6,7 +6,7 @@
 //! Source: OVMF OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm, X64/OvmfSevMetadata.asm.
 
 use crate::map::{
-    CPUID_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, SECRETS_GPA, STAGE0_GPA, STAGE0_SIZE,
+    CPUID_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, PARKING_GPA, SECRETS_GPA, STAGE0_GPA, STAGE0_SIZE,
 };
 
 /// One section of the SEV metadata.
@@ -29,10 +29,12 @@ pub const CPUID: u32 = 3;
 /// The page of kernel hashes.
 pub const HASHES: u32 = 0x10;
 
-/// All sections, in the order they are measured: page tables; stage0 itself, filled from the ROM; three pages with contents.
-pub const SECTIONS: [Section; 5] = [
+/// All sections, in the order they are measured: page tables, stage0 itself and the parking page, filled by its start code
+/// from the ROM; three pages with contents.
+pub const SECTIONS: [Section; 6] = [
     Section { gpa: PAGE_TABLES_GPA as u32, size: PAGE_TABLES_SIZE as u32, kind: ZERO },
     Section { gpa: STAGE0_GPA as u32, size: STAGE0_SIZE as u32, kind: ZERO },
+    Section { gpa: PARKING_GPA as u32, size: PAGE as u32, kind: ZERO },
     Section { gpa: SECRETS_GPA as u32, size: PAGE as u32, kind: SECRETS },
     Section { gpa: CPUID_GPA as u32, size: PAGE as u32, kind: CPUID },
     Section { gpa: HASHES_GPA as u32, size: PAGE as u32, kind: HASHES },

@@ -1,15 +1,17 @@
 //! The RAM hand-over: where a VMM without fw_cfg puts kernel, initrd and command line, and how it says so.
 //!
-//! Only where memory is not encrypted. All of it is the host's claim; the copies are hashed as from any other place.
+//! All of it is the host's claim; the copies are hashed as from any other place. Under SEV-SNP the descriptor lies in
+//! shared memory and so do the three ranges, all of them pages that are the guest's private ones once they were copied
+//! ([`Handover::shared_area`]).
 
 use crate::{
     Refusal,
     bytes::{le32, le64},
-    map::{HANDOVER_GPA, PAGE},
+    map::{HANDOVER_GPA, PAGE, SHARED_HANDOVER_LIMIT, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE},
     memory::{Ram, Range},
 };
 
-/// Starts the descriptor at [`HANDOVER_GPA`].
+/// Starts the descriptor, at [`HANDOVER_GPA`] or, under SEV-SNP, at [`crate::map::SHARED_HANDOVER_GPA`].
 pub const MAGIC: &[u8; 8] = b"COFHAND1";
 /// Bytes of the descriptor.
 pub const SIZE: usize = 72;
@@ -55,6 +57,22 @@ impl Handover {
         Some(Self { ram_bytes, vcpus: le32(bytes, 16)?, kernel, initrd, command_line })
     }
 
+    /// Under SEV-SNP, the memory that the host shares until stage0 has copied from it: the 2 MiB pages that hold the three
+    /// ranges and whatever lies between them.
+    ///
+    /// # Errors
+    /// [`Refusal::MemoryClaim`] if they reach into the shared window, or past RAM or the first GiB, which alone stage0 maps
+    /// in 2 MiB pages.
+    pub fn shared_area(&self) -> Result<Range, Refusal> {
+        const LARGE: u64 = 2 << 20;
+        let filled =
+            || [self.kernel, self.initrd, self.command_line].into_iter().filter(|range| range.start < range.end);
+        let start = filled().map(|range| range.start).min().ok_or(Refusal::MemoryClaim)? & !(LARGE - 1);
+        let end = filled().map(|range| range.end).max().ok_or(Refusal::MemoryClaim)?.next_multiple_of(LARGE);
+        let fits = start >= SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE && end <= self.ram_bytes.min(SHARED_HANDOVER_LIMIT);
+        if fits { Ok(Range { start, end }) } else { Err(Refusal::MemoryClaim) }
+    }
+
     /// Writes the descriptor.
     pub fn to_bytes(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
@@ -89,6 +107,26 @@ mod tests {
     fn reads_what_it_writes_and_nothing_without_its_magic() {
         assert_eq!(Handover::parse(&sample().to_bytes()), Ok(Some(sample())));
         assert_eq!(Handover::parse(&[0; SIZE]), Ok(None));
+    }
+
+    #[test]
+    fn what_is_shared_under_snp_is_whole_large_pages_apart_from_the_window() {
+        let range = |start, length| Range::new(start, length).unwrap();
+        let good = Handover { command_line: range(0x7FF_F000, 100), ..sample() };
+        assert_eq!(
+            good.shared_area(),
+            Ok(Range { start: 0x7E0_0000, end: 0x8E0_0000 }),
+            "an empty initrd counts nothing"
+        );
+        for start in [0x9000, SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE - 100] {
+            assert_eq!(
+                Handover { command_line: range(start, 100), ..good }.shared_area(),
+                Err(Refusal::MemoryClaim),
+                "{start:#x}"
+            );
+        }
+        let high = Handover { ram_bytes: 2 << 30, initrd: range(SHARED_HANDOVER_LIMIT - 1, 2), ..good };
+        assert_eq!(high.shared_area(), Err(Refusal::MemoryClaim));
     }
 
     #[test]

@@ -16,6 +16,7 @@ extern crate std;
 
 pub mod map;
 pub mod memory;
+pub mod page_tables;
 
 pub mod devices;
 pub mod disks;

@@ -6,18 +6,21 @@
 /// Page size in bytes.
 pub const PAGE: usize = 4096;
 
-/// First address of the page tables stage0 runs on; three pages, written by its start code.
+/// First address of the page tables stage0 runs on ([`crate::page_tables`]).
 pub const PAGE_TABLES_GPA: u64 = 0x1000;
 /// Bytes of the page tables.
-pub const PAGE_TABLES_SIZE: u64 = 0x3000;
+pub const PAGE_TABLES_SIZE: u64 = 0x4000;
 /// CC blob, and the setup_data node that points to it.
 pub const CC_BLOB_GPA: u64 = 0x6000;
 /// Zero page (`struct boot_params`).
 pub const ZERO_PAGE_GPA: u64 = 0x7000;
-/// Descriptor of the RAM hand-over, where a VMM has no fw_cfg device.
+/// Descriptor of the RAM hand-over, where a VMM has no fw_cfg device and memory is not encrypted.
 pub const HANDOVER_GPA: u64 = 0x8000;
 /// Where the command line is copied to.
 pub const COMMAND_LINE_GPA: u64 = 0x2_0000;
+/// First address that is RAM for the kernel. What lies below stays stage0's for the VM's life: the real-mode vectors, the
+/// page tables, and all that a parked processor's stack and its code segments near 0 reach.
+pub const LOW_MEMORY_GPA: u64 = 0x1_1000;
 /// Longest command line with its NUL, in bytes. Linux on x86 reads 2048.
 pub const COMMAND_LINE_LIMIT: usize = 2048;
 /// First address behind low memory; what follows, up to 1 MiB, is no RAM for the kernel.
@@ -36,6 +39,14 @@ pub const CPUID_GPA: u64 = 0xE_9000;
 /// Where the page with the hashes of kernel, initrd and command line lies ([`crate::hash_page`]).
 pub const HASHES_GPA: u64 = 0xE_A000;
 
+/// Where application processors of an SEV-SNP launch are parked for the VM's life: a copy of the ROM's last page, whose
+/// first bytes are a loop for 16-bit code, and at [`PARKING_64`] one for 64-bit code.
+pub const PARKING_GPA: u64 = 0xE_B000;
+/// Offset of the 64-bit loop in the parking page.
+pub const PARKING_64: u64 = 0x40;
+/// First address behind the BIOS area.
+pub const HIGH_MEMORY_GPA: u64 = 0x10_0000;
+
 /// Where stage0's image lies when it runs, copied there from the ROM by its start code.
 pub const STAGE0_GPA: u64 = 0x10_0000;
 /// Bytes of stage0 in memory: image, data, stack.
@@ -47,12 +58,16 @@ pub const ROM_END: u64 = 1 << 32;
 /// Where the ROM starts.
 pub const ROM_GPA: u64 = ROM_END - ROM_SIZE as u64;
 
-/// Under SEV-SNP, 2 MiB that are mapped without the C-bit while stage0 runs.
+/// Two MiB that are mapped in 4 KiB pages; some of them are shared with the host while stage0 runs under SEV-SNP.
 pub const SHARED_WINDOW_GPA: u64 = 0x20_0000;
-/// Length of the shared window's mapping.
+/// Length of the window.
 pub const SHARED_WINDOW_SIZE: u64 = 0x20_0000;
-/// Bytes at its start that are really shared with the host: GHCB, fw_cfg command, bounce buffer.
+/// Bytes at its start that are shared, and mapped without the C-bit: GHCB, fw_cfg command, bounce buffer.
 pub const SHARED_SIZE: u64 = 0x4_0000;
+/// Under SEV-SNP, the descriptor of the RAM hand-over: a page of the window, which the host fills before the guest runs.
+pub const SHARED_HANDOVER_GPA: u64 = SHARED_WINDOW_GPA + PAGE as u64;
+/// Under SEV-SNP, the first address that a hand-over's ranges must lie below.
+pub const SHARED_HANDOVER_LIMIT: u64 = 1 << 30;
 
 /// Where the protected-mode part of the kernel is put.
 pub const KERNEL_GPA: u64 = 0x100_0000;

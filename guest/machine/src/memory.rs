@@ -2,7 +2,7 @@
 
 use crate::{
     Refusal,
-    map::{LOW_MEMORY_END, MAX_RAM, MAX_VCPUS, MIN_RAM},
+    map::{HIGH_MEMORY_GPA, LOW_MEMORY_END, LOW_MEMORY_GPA, MAX_RAM, MAX_VCPUS, MIN_RAM},
 };
 
 /// A half-open range of guest physical addresses.
@@ -48,9 +48,9 @@ impl Ram {
         Ok(Self { end: bytes })
     }
 
-    /// What the kernel may use: below the hole, and from 1 MiB on.
+    /// What the kernel may use: between what stage0 keeps and the BIOS area, and behind that.
     pub const fn usable(self) -> [Range; 2] {
-        [Range { start: 0, end: LOW_MEMORY_END }, Range { start: 0x10_0000, end: self.end }]
+        [Range { start: LOW_MEMORY_GPA, end: LOW_MEMORY_END }, Range { start: HIGH_MEMORY_GPA, end: self.end }]
     }
 }
 

@@ -14,7 +14,7 @@ pub fn rom(code: u8) -> Vec<u8> {
 }
 
 /// As [`rom`], with other launch sections.
-pub fn rom_with(code: u8, change: impl FnOnce(&mut [Section; 5])) -> Vec<u8> {
+pub fn rom_with(code: u8, change: impl FnOnce(&mut [Section; 6])) -> Vec<u8> {
     let mut sections = SECTIONS;
     change(&mut sections);
     let mut metadata = METADATA_MAGIC.to_vec();

@@ -1,6 +1,8 @@
-//! The CPUID page of an SEV-SNP guest: the only CPUID values stage0 believes there.
+//! The CPUID page of an SEV-SNP guest: what the kernel will believe about its processor. stage0 takes one thing from it,
+//! that the C-bit is where its page tables have it, and never executes CPUID.
 //!
-//! The secure processor checked its entries against what the processor can do before it let the launch pass.
+//! The secure processor checked its entries against what the processor can do before it let the launch pass. How many there
+//! are it did not measure, and what stands behind them is whatever the host wrote.
 //! Source: SNP ABI §8.14.2.6, CPUID page; Linux arch/x86/include/asm/sev-common.h, `struct snp_cpuid_table`.
 
 use coffer_machine::{
@@ -13,6 +15,17 @@ use coffer_machine::{
 pub const LIMIT: usize = 64;
 const HEADER: usize = 16;
 const ENTRY: usize = 48;
+
+/// Zeroes what the secure processor did not check: the header behind the count, and all behind the entries.
+///
+/// # Errors
+/// [`Refusal::Cpuid`] if the count is zero or larger than the page.
+pub fn keep_only_entries(page: &mut [u8; PAGE]) -> Result<(), Refusal> {
+    let end = HEADER + CpuidPage::parse(page)?.entries.len();
+    page[4..HEADER].fill(0);
+    page[end..].fill(0);
+    Ok(())
+}
 
 /// The page, checked to be well formed.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +107,17 @@ mod tests {
         assert!(CpuidPage::parse(&long).is_err());
         long[..4].fill(0xFF);
         assert!(CpuidPage::parse(&long).is_err());
+    }
+
+    #[test]
+    fn what_stands_beside_the_entries_does_not_stay() {
+        let mut found = page(&[(1, 0, [1, 2, 3, 4])]);
+        let clean = found;
+        found[4..HEADER].fill(0xAA);
+        found[HEADER + ENTRY..].fill(0xAA);
+        keep_only_entries(&mut found).unwrap();
+        assert_eq!(found, clean);
+        assert_eq!(keep_only_entries(&mut [0; PAGE]), Err(Refusal::Cpuid));
     }
 
     #[test]

@@ -3,28 +3,34 @@
 use coffer_machine::{
     Refusal,
     map::{
-        ACPI_GPA, ACPI_SIZE, COMMAND_LINE_LIMIT, KERNEL_GPA, LOW_MEMORY_END, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE,
-        SHARED_SIZE, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE, STAGE0_GPA, STAGE0_SIZE,
+        COMMAND_LINE_LIMIT, CPUID_GPA, HASHES_GPA, HIGH_MEMORY_GPA, KERNEL_GPA, PAGE, PAGE_TABLES_GPA,
+        PAGE_TABLES_SIZE, PARKING_GPA, SECRETS_GPA, SHARED_SIZE, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE, STAGE0_GPA,
+        STAGE0_SIZE,
     },
     memory::{Ram, Range},
 };
 
 use crate::bzimage::BzImage;
 
-/// What SEV-SNP's PVALIDATE is still to be done for: RAM and the ACPI page, without the pages that the launch put in place
-/// (page tables, stage0 itself) and those that are shared with the host.
-pub fn unvalidated(ram: Ram) -> [Range; 6] {
-    let shared_end = SHARED_WINDOW_GPA + SHARED_SIZE;
-    let stage0_end = STAGE0_GPA + STAGE0_SIZE;
+/// What SEV-SNP's PVALIDATE is still to be done for before the first copy: RAM and the BIOS area, without the pages that the
+/// launch put in place, those that are shared with the host, and `handed_over`, which the host still shares.
+pub fn unvalidated(ram: Ram, handed_over: Option<Range>) -> [Range; 6] {
+    let behind_window = SHARED_WINDOW_GPA + SHARED_SIZE;
+    let handed_over = handed_over.unwrap_or(Range { start: ram.end, end: ram.end });
     [
         Range { start: 0, end: PAGE_TABLES_GPA },
-        Range { start: PAGE_TABLES_GPA + PAGE_TABLES_SIZE, end: LOW_MEMORY_END },
-        Range { start: ACPI_GPA, end: ACPI_GPA + ACPI_SIZE as u64 },
-        Range { start: stage0_end, end: SHARED_WINDOW_GPA },
-        Range { start: shared_end, end: SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE },
-        Range { start: SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE, end: ram.end },
+        Range { start: PAGE_TABLES_GPA + PAGE_TABLES_SIZE, end: SECRETS_GPA },
+        Range { start: PARKING_GPA + PAGE as u64, end: STAGE0_GPA },
+        Range { start: STAGE0_GPA + STAGE0_SIZE, end: SHARED_WINDOW_GPA },
+        // A hand-over's area lies behind the window (`Handover::shared_area`).
+        Range { start: behind_window, end: handed_over.start },
+        Range { start: handed_over.end, end: ram.end },
     ]
 }
+
+// Secrets, CPUID, hashes and parking page are launched, and nothing lies between them.
+const _: () = assert!(CPUID_GPA == SECRETS_GPA + PAGE as u64 && HASHES_GPA == CPUID_GPA + PAGE as u64);
+const _: () = assert!(PARKING_GPA == HASHES_GPA + PAGE as u64 && STAGE0_GPA == HIGH_MEMORY_GPA);
 
 // What keeps clear of the shared window keeps clear of stage0 as well.
 const _: () = assert!(STAGE0_GPA + STAGE0_SIZE <= SHARED_WINDOW_GPA);
@@ -72,6 +78,7 @@ fn layout(ram: Ram, kernel: &BzImage, kernel_bytes: u64, initrd_bytes: u64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_machine::firmware::SECTIONS;
     use proptest::prelude::*;
 
     const KERNEL: BzImage = BzImage {
@@ -83,19 +90,19 @@ mod tests {
     };
 
     #[test]
-    fn every_usable_page_is_validated_once_by_launch_or_by_stage0() {
+    fn every_page_up_to_the_end_of_ram_is_validated_once_by_launch_or_by_stage0() {
         let ram = Ram::claimed(256 << 20).unwrap();
-        let mut all = std::vec::Vec::from(unvalidated(ram));
-        all.push(Range::new(PAGE_TABLES_GPA, PAGE_TABLES_SIZE).unwrap());
-        all.push(Range::new(STAGE0_GPA, STAGE0_SIZE).unwrap());
-        all.push(Range::new(SHARED_WINDOW_GPA, SHARED_SIZE).unwrap());
-        all.sort_by_key(|range| range.start);
-        assert!(all.windows(2).all(|pair| pair[0].end <= pair[1].start), "no page twice");
-        assert!(all.iter().all(|range| range.start % PAGE as u64 == 0 && range.end % PAGE as u64 == 0));
-        for usable in ram.usable() {
-            let covered: u64 =
-                all.iter().map(|range| range.end.min(usable.end).saturating_sub(range.start.max(usable.start))).sum();
-            assert_eq!(covered, usable.end - usable.start);
+        let launched = SECTIONS.iter().map(|it| Range::new(it.gpa.into(), it.size.into()).unwrap());
+        for handed_over in [None, Range::new(0x800_0000, 24 << 20), Range::new(0xF00_0000, 16 << 20)] {
+            let mut all = std::vec::Vec::from(unvalidated(ram, handed_over));
+            all.extend(launched.clone().chain(handed_over));
+            all.push(Range::new(SHARED_WINDOW_GPA, SHARED_SIZE).unwrap());
+            all.retain(|range| range.start < range.end);
+            all.sort_by_key(|range| range.start);
+            assert!(all.iter().all(|range| range.start % PAGE as u64 == 0 && range.end % PAGE as u64 == 0));
+            let ends = all.iter().map(|range| range.end).take(all.len() - 1);
+            assert!(all[1..].iter().map(|range| range.start).eq(ends), "neither a gap nor a page twice: {all:x?}");
+            assert_eq!((all[0].start, all[all.len() - 1].end), (0, ram.end));
         }
     }
 

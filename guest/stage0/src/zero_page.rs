@@ -4,7 +4,7 @@
 
 use coffer_machine::{
     Refusal,
-    map::{ACPI_GPA, CC_BLOB_GPA, COMMAND_LINE_GPA, CPUID_GPA, PAGE, ROM_END, ROM_GPA, SECRETS_GPA},
+    map::{ACPI_GPA, ACPI_SIZE, CC_BLOB_GPA, COMMAND_LINE_GPA, CPUID_GPA, PAGE, ROM_END, ROM_GPA, SECRETS_GPA},
     memory::Ram,
 };
 
@@ -15,6 +15,8 @@ use crate::{
 
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
+/// Linux maps memory of this type with the C-bit, unlike reserved memory.
+const E820_ACPI: u32 = 3;
 
 /// Fills the zero page. `head`: the start of the checked copy of the kernel. `confidential`: hand over the CC blob.
 ///
@@ -40,10 +42,15 @@ pub fn fill(
     let setup_data = if confidential { CC_BLOB_GPA } else { 0 };
     put(page, 0x250, &setup_data.to_le_bytes());
     let [low, high] = ram.usable();
+    let acpi_end = ACPI_GPA + ACPI_SIZE as u64;
     let map = [
+        // What parked processors can reach.
+        (0, low.start, E820_RESERVED),
         (low.start, low.end, E820_RAM),
-        // ACPI tables, secrets, CPUID and hash page, and where a PC has its BIOS.
-        (ACPI_GPA, high.start, E820_RESERVED),
+        (low.end, ACPI_GPA, E820_RESERVED),
+        (ACPI_GPA, acpi_end, E820_ACPI),
+        // Secrets, CPUID, hash and parking page, and where a PC has its BIOS.
+        (acpi_end, high.start, E820_RESERVED),
         (high.start, high.end, E820_RAM),
         // The ROM: application processors wait in it.
         (ROM_GPA, ROM_END, E820_RESERVED),
@@ -101,14 +108,19 @@ mod tests {
         assert_eq!(le64(&page, 0x70), Some(ACPI_GPA));
         assert_eq!(le32(&page, 0x228), Some(COMMAND_LINE_GPA as u32));
         assert_eq!((le32(&page, 0x218), le32(&page, 0x21C)), (Some(placed.initrd.start as u32), Some(777)));
-        assert_eq!((le64(&page, 0x250), page[0x1E8]), (Some(0), 4));
-        assert!(page[..0x70].iter().chain(&page[0x320..]).all(|byte| *byte == 0), "nothing is left over");
+        assert_eq!((le64(&page, 0x250), page[0x1E8]), (Some(0), 7));
+        assert!(page[..0x70].iter().chain(&page[0x35C..]).all(|byte| *byte == 0), "nothing is left over");
         let mut end = 0;
-        for at in (0..4).map(|index| 0x2D0 + index * 20) {
+        let mut ram_bytes = 0;
+        for at in (0..7).map(|index| 0x2D0 + index * 20) {
             let (start, length) = (le64(&page, at).unwrap(), le64(&page, at + 8).unwrap());
             assert!(start >= end && length > 0, "ranges are sorted and apart");
             end = start + length;
+            let kind = le32(&page, at + 16).unwrap();
+            ram_bytes += if kind == E820_RAM { length } else { 0 };
+            assert_eq!(kind == E820_ACPI, (start, length) == (ACPI_GPA, ACPI_SIZE as u64));
         }
+        assert_eq!(ram_bytes, ram.usable().iter().map(|range| range.end - range.start).sum());
         assert_eq!(end, 1 << 32);
         fill(&mut page, &image, &kernel, &placed, ram, true).unwrap();
         assert_eq!(le64(&page, 0x250), Some(CC_BLOB_GPA));

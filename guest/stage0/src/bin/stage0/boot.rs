@@ -38,7 +38,8 @@ fn try_boot(platform: &mut Platform, mut memory: Memory, start: u64) -> Result<I
     let source = Source::find(platform, &mut memory)?;
     let ram = Ram::claimed(source.ram_bytes)?;
     let vcpus = vcpus_claimed(source.vcpus)?;
-    platform.accept(&mut memory, ram)?;
+    let shared = source.shared;
+    platform.accept(&mut memory, ram, shared)?;
     acpi::write(memory.page_mut(ACPI_GPA), vcpus);
 
     // Where things go is decided from the host's word; whether they run, only from the copies.
@@ -57,10 +58,17 @@ fn try_boot(platform: &mut Platform, mut memory: Memory, start: u64) -> Result<I
     let claimed = BzImage::parse(&head[..head_bytes], kernel_bytes)?;
     let placed = place(ram, &claimed, kernel_bytes, initrd_bytes, line_bytes)?;
     let line = Range::new(COMMAND_LINE_GPA, line_bytes as u64).ok_or(Refusal::NoRoom)?;
+    // A copy into memory that the host shares would be no copy.
+    if shared.is_some_and(|shared| [placed.kernel, placed.initrd, line].iter().any(|copy| shared.overlaps(*copy))) {
+        return Err(Refusal::NoRoom);
+    }
 
     source.read(platform, &mut memory, Part::CommandLine, line)?;
     source.read(platform, &mut memory, Part::Kernel, placed.kernel)?;
     source.read(platform, &mut memory, Part::Initrd, placed.initrd)?;
+    if let Some(shared) = shared {
+        platform.accept_handed_over(shared)?;
+    }
     // The copies lie in memory of the guest's own: from here on the host can change nothing that is used.
     let copied = cpu::time_stamp();
     let (kernel, initrd, command_line) = (memory.bytes(placed.kernel), memory.bytes(placed.initrd), memory.bytes(line));
@@ -80,6 +88,6 @@ fn try_boot(platform: &mut Platform, mut memory: Memory, start: u64) -> Result<I
         memory.page_mut(CC_BLOB_GPA)[..zero_page::CC_BLOB_SIZE].copy_from_slice(&zero_page::cc_blob());
     }
     serial::timing(platform, copied.wrapping_sub(start), hashed.wrapping_sub(copied));
-    platform.silence(&mut memory)?;
+    platform.silence()?;
     cpu::enter_kernel_at(memory, KERNEL_GPA + ENTRY_64, ZERO_PAGE_GPA)
 }

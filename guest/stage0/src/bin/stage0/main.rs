@@ -14,34 +14,27 @@ use coffer_machine::Refusal;
 
 use platform::Platform;
 
-/// Called by the start code with the time stamp counter at entry.
+/// Called by the start code with the time stamp counter at entry, and whether EFER.SVME was set, as it is in every SEV-SNP
+/// guest and in no other: a part of the measured processor state.
 #[allow(unsafe_code, reason = "the start code calls it by name")]
 #[unsafe(no_mangle)]
-extern "C" fn stage0_main(start: u64) -> ! {
-    let memory = sys::memory::Memory::take();
-    match Platform::detect(&memory) {
+extern "C" fn stage0_main(start: u64, encrypted: bool) -> ! {
+    sys::cpu::catch_exceptions(encrypted);
+    let mut memory = sys::memory::Memory::take();
+    match Platform::detect(&mut memory) {
         Ok(mut platform) => {
             let refusal = boot::boot(&mut platform, memory, start);
             platform.refuse(refusal)
         }
-        Err(refusal) => Platform::early(&memory).refuse(refusal),
+        Err(refusal) => platform::stop(refusal),
     }
 }
 
-/// Called by the start code on every exception but #VC.
+/// Called by the start code on every exception.
 #[allow(unsafe_code, reason = "the start code calls it by name")]
 #[unsafe(no_mangle)]
 extern "C" fn stage0_exception() -> ! {
     platform::stop(Refusal::Exception)
-}
-
-/// Called by the start code on #VC.
-#[allow(unsafe_code, reason = "the start code calls it by name")]
-#[unsafe(no_mangle)]
-extern "C" fn stage0_vc(frame: &mut snp::VcFrame) {
-    if snp::answer_vc(frame).is_none() {
-        platform::stop(Refusal::Exception);
-    }
 }
 
 #[panic_handler]

@@ -1,12 +1,9 @@
 //! What stage0 runs on: plain hardware (or an emulator), or an SEV-SNP guest. All that differs is behind this type.
 
 use coffer_machine::{
-    Refusal,
-    bytes::le32,
-    console,
+    Refusal, console,
     devices::{EXIT_PORT, SERIAL_PORT},
-    map::CPUID_GPA,
-    memory::Ram,
+    memory::{Ram, Range},
 };
 use coffer_stage0::ghcb::Width;
 
@@ -29,15 +26,8 @@ impl Platform {
     ///
     /// # Errors
     /// Under SEV-SNP, [`Refusal::Cpuid`] or [`Refusal::Ghcb`].
-    pub fn detect(memory: &Memory) -> Result<Self, Refusal> {
-        cpu::catch_exceptions();
-        // The start code decided the C-bit by the same word.
-        if is_snp(memory) { Snp::start(memory).map(Self::Snp) } else { Ok(Self::Plain) }
-    }
-
-    /// A platform that can only refuse, for when [`Platform::detect`] failed.
-    pub fn early(memory: &Memory) -> Self {
-        if is_snp(memory) { Self::Snp(Snp::mute()) } else { Self::Plain }
+    pub fn detect(memory: &mut Memory) -> Result<Self, Refusal> {
+        if cpu::is_encrypted() { Snp::start(memory).map(Self::Snp) } else { Ok(Self::Plain) }
     }
 
     /// Memory is encrypted and the host hostile.
@@ -45,14 +35,25 @@ impl Platform {
         matches!(self, Self::Snp(_))
     }
 
-    /// Takes all RAM into use.
+    /// Takes all RAM into use, but for `handed_over`, which is mapped for reading what the host left there.
     ///
     /// # Errors
     /// [`Refusal::Validation`], [`Refusal::Ghcb`].
-    pub fn accept(&mut self, memory: &mut Memory, ram: Ram) -> Result<(), Refusal> {
+    pub fn accept(&mut self, memory: &mut Memory, ram: Ram, handed_over: Option<Range>) -> Result<(), Refusal> {
         match self {
             Self::Plain => Ok(()),
-            Self::Snp(_) => Snp::accept(memory, ram),
+            Self::Snp(_) => Snp::accept(memory, ram, handed_over),
+        }
+    }
+
+    /// Takes a hand-over's memory into use, once all was copied from it.
+    ///
+    /// # Errors
+    /// [`Refusal::Validation`], [`Refusal::Ghcb`].
+    pub fn accept_handed_over(&mut self, handed_over: Range) -> Result<(), Refusal> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Snp(_) => Snp::accept_handed_over(handed_over),
         }
     }
 
@@ -60,10 +61,10 @@ impl Platform {
     ///
     /// # Errors
     /// [`Refusal::Validation`], [`Refusal::Ghcb`].
-    pub fn silence(&mut self, memory: &mut Memory) -> Result<(), Refusal> {
+    pub fn silence(&mut self) -> Result<(), Refusal> {
         match self {
             Self::Plain => Ok(()),
-            Self::Snp(snp) => snp.take_back(memory),
+            Self::Snp(snp) => snp.take_back(),
         }
     }
 
@@ -110,13 +111,9 @@ impl Platform {
     }
 }
 
-fn is_snp(memory: &Memory) -> bool {
-    le32(memory.page(CPUID_GPA), 0) != Some(0)
-}
-
 /// Ends the machine from where no [`Platform`] is at hand.
 pub fn stop(refusal: Refusal) -> ! {
-    if is_snp(&Memory::peek()) {
+    if cpu::is_encrypted() {
         snp::terminate(refusal)
     }
     for byte in console::REFUSED.bytes().chain(refusal.word().bytes()).chain(*b"\n") {

@@ -1,12 +1,12 @@
-//! Where kernel, initrd and command line come from. Under SEV-SNP from QEMU's standard kernel items, elsewhere from
-//! items of ours or the RAM hand-over. All of it is the host's word until it has been hashed.
+//! Where kernel, initrd and command line come from. Under SEV-SNP from QEMU's standard kernel items or a RAM hand-over in
+//! shared memory, elsewhere from items of ours or the RAM hand-over. All of it is the host's word until it has been hashed.
 
 use coffer_machine::{
     Refusal,
     bytes::{le16, le32, le64},
     fw_cfg::{self, item},
     handover::{self, Handover},
-    map::HANDOVER_GPA,
+    map::{HANDOVER_GPA, SHARED_HANDOVER_GPA},
     memory::Range,
 };
 
@@ -36,6 +36,8 @@ pub struct Source {
     pub ram_bytes: u64,
     /// Virtual CPUs.
     pub vcpus: u32,
+    /// Memory that the host shares until what lies there has been copied.
+    pub shared: Option<Range>,
     places: [Place; 3],
 }
 
@@ -46,28 +48,31 @@ impl Source {
     /// [`Refusal::NoKernel`] if there is nothing, [`Refusal::FwCfg`] if the device fails.
     pub fn find(platform: &mut Platform, memory: &mut Memory) -> Result<Self, Refusal> {
         if !device::is_there(platform, memory) {
-            return if platform.is_confidential() { Err(Refusal::NoKernel) } else { Self::handed_over(memory) };
+            return Self::handed_over(platform, memory);
         }
         let places = if platform.is_confidential() {
             standard(platform, memory)?
         } else if let Some(places) = ours(platform, memory)? {
             places
         } else {
-            return Self::handed_over(memory);
+            return Self::handed_over(platform, memory);
         };
         let mut number = [0; 8];
         device::item(platform, memory, item::RAM_SIZE, &mut number)?;
         let ram_bytes = le64(&number, 0).ok_or(Refusal::FwCfg)?;
         device::item(platform, memory, item::CPUS, &mut number[..2])?;
         let vcpus = le16(&number, 0).ok_or(Refusal::FwCfg)?;
-        Ok(Self { ram_bytes, vcpus: vcpus.into(), places })
+        Ok(Self { ram_bytes, vcpus: vcpus.into(), shared: None, places })
     }
 
-    fn handed_over(memory: &Memory) -> Result<Self, Refusal> {
-        let descriptor = memory.page(HANDOVER_GPA).first_chunk::<{ handover::SIZE }>().ok_or(Refusal::NoKernel)?;
-        let found = Handover::parse(descriptor)?.ok_or(Refusal::NoKernel)?;
+    fn handed_over(platform: &Platform, memory: &Memory) -> Result<Self, Refusal> {
+        let gpa = if platform.is_confidential() { SHARED_HANDOVER_GPA } else { HANDOVER_GPA };
+        // A copy: the host could change what is read twice.
+        let descriptor = memory.copied::<{ handover::SIZE }>(gpa);
+        let found = Handover::parse(&descriptor)?.ok_or(Refusal::NoKernel)?;
+        let shared = if platform.is_confidential() { Some(found.shared_area()?) } else { None };
         let places = [found.kernel, found.initrd, found.command_line].map(Place::Memory);
-        Ok(Self { ram_bytes: found.ram_bytes, vcpus: found.vcpus, places })
+        Ok(Self { ram_bytes: found.ram_bytes, vcpus: found.vcpus, shared, places })
     }
 
     fn place(&self, part: Part) -> &Place {

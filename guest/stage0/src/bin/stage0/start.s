@@ -1,5 +1,5 @@
-# From the reset vector to Rust. Nothing here reads a value of the host's, but for one word of the CPUID page. What stands in
-# braces is the machine model's (sys/start.rs).
+# From the reset vector to Rust. Nothing here reads a value of the host's. What stands in braces is the machine model's
+# (sys/start.rs).
 #
 # The ROM's last page holds the 16- and 32-bit start, the tables a launcher reads, and the reset vector. It copies the
 # image to 1 MiB, because code that small reaches its own data with 32-bit addresses only there, and because a ROM cannot
@@ -11,11 +11,43 @@
     # A ROM ends at 4 GiB to the byte.
     .fill 16 - (. - .rom.reset), 1, 0
 
+# Application processors of an SEV-SNP launch are parked in the ROM's last page for the life of the VM: a kernel starts its
+# own in their place. They ask to be held, because HLT would be an exception there (AMD 56421, §4.3, AP reset hold), and go
+# on asking. The page is copied to low memory, where real-mode vectors can point at it and where a launch in 64-bit mode
+# puts it: there all vectors of page 0 point at its first byte, by a segment and an offset that lead here also if a host
+# injects so many events that the stack runs over the vectors and an offset is taken for a segment (third byte).
+    .section .rom.parking, "ax"
+    .code16
+parking16:
+    cli
+    cld
+parking16_again:
+    movl ${ghcb_msr}, %ecx
+    movl ${reset_hold}, %eax
+    xorl %edx, %edx
+    wrmsr
+    rep vmmcall
+    jmp parking16_again
+
+    .fill {parking_64} - (. - parking16), 1, 0xF4
+    .code64
+parking64:
+    cli
+    movl ${ghcb_msr}, %ecx
+    movl ${reset_hold}, %eax
+    xorl %edx, %edx
+    wrmsr
+    rep vmmcall
+    jmp parking64
+
     .section .rom, "ax"
     .code16
 start16:
     cli
     cld
+    # Until stage0 has handlers, an event ends the machine: it has no table to go through.
+    movw $(rom_idtr - {rom}), %bx
+    lidtl %cs:(%bx)
     movw $(rom_gdtr - {rom}), %bx
     lgdtl %cs:(%bx)
     movl %cr0, %eax
@@ -31,30 +63,32 @@ start32:
     movw %ax, %es
     movw %ax, %ss
 
-    # The C-bit (bit 51) stands in every entry if the secure processor filled the CPUID page: a guest without SEV-SNP has
-    # zeros there, or a host that lies to a guest it can read anyway. With paging off, an SNP guest reads encrypted memory.
+    # The C-bit (bit 51) stands in every entry if this is an SEV-SNP guest. EFER.SVME says so: no such guest runs without
+    # it, and EFER is a part of the measured processor state. With paging off, an SNP guest reads encrypted memory.
     xorl %ebx, %ebx
-    cmpl $0, {cpuid}
+    movl $0xC0000080, %ecx          # EFER
+    rdmsr
+    testl $0x1000, %eax             # SVME
     je 1f
     movl $(1 << ({c_bit} - 32)), %ebx
 1:
-    # Three pages: 4 GiB, identity mapped, the first of them in 2 MiB pages.
+    # Four pages: coffer_machine::page_tables.
     movl ${page_tables}, %edi
     movl $({page_tables_size} / 4), %ecx
     xorl %eax, %eax
     rep stosl
-    movl $({page_tables} + 0x1023), {page_tables}
+    movl $({page_tables} + 0x1000 + {table}), {page_tables}
     movl %ebx, {page_tables} + 4
-    movl $({page_tables} + 0x2023), {page_tables} + 0x1000
+    movl $({page_tables} + 0x2000 + {table}), {page_tables} + 0x1000
     movl %ebx, {page_tables} + 0x1004
-    movl $0x400000E3, {page_tables} + 0x1008
+    movl $(0x40000000 + {large}), {page_tables} + 0x1008
     movl %ebx, {page_tables} + 0x100C
-    movl $0x800000E3, {page_tables} + 0x1010
+    movl $(0x80000000 + {large}), {page_tables} + 0x1010
     movl %ebx, {page_tables} + 0x1014
-    movl $0xC00000E3, {page_tables} + 0x1018
+    movl $(0xC0000000 + {large}), {page_tables} + 0x1018
     movl %ebx, {page_tables} + 0x101C
     movl $({page_tables} + 0x2000), %edi
-    movl $0xE3, %eax
+    movl ${large}, %eax
     movl $512, %ecx
 2:
     movl %eax, (%edi)
@@ -62,7 +96,20 @@ start32:
     addl $0x200000, %eax
     addl $8, %edi
     loop 2b
+    movl $({page_tables} + 0x3000 + {table}), {page_tables} + 0x2000 + {window} / 0x200000 * 8
+    movl $({window} + {small}), %eax
+    movl $512, %ecx
+3:
+    movl %eax, (%edi)
+    movl %ebx, 4(%edi)
+    addl $0x1000, %eax
+    addl $8, %edi
+    loop 3b
 
+    movl ${rom_tail}, %esi
+    movl ${parking}, %edi
+    movl $0x400, %ecx
+    rep movsl
     movl ${rom}, %esi
     movl ${run}, %edi
     movl $__image_dwords, %ecx
@@ -86,16 +133,6 @@ start32:
     movl %eax, %cr0
     ljmpl $0x10, $entry64
 
-# Application processors of an SEV-SNP launch are parked here for the life of the VM: a kernel starts its own in their
-# place. The ROM is reserved in the kernel's memory map.
-    .balign 16
-    .code16
-ap_start16:
-    cli
-3:
-    hlt
-    jmp 3b
-
     .balign 8
 rom_gdt:
     .quad 0
@@ -105,6 +142,9 @@ rom_gdt:
 rom_gdtr:
     .word 31
     .long rom_gdt
+rom_idtr:
+    .word 0
+    .long 0
 
 # What a launcher reads: SEV metadata, and above it the table of GUIDs (coffer_machine::firmware).
     .section .rom.tables, "a"
@@ -119,6 +159,7 @@ sev_sections:
     .long {gpa_2}, {size_2}, {kind_2}
     .long {gpa_3}, {size_3}, {kind_3}
     .long {gpa_4}, {size_4}, {kind_4}
+    .long {gpa_5}, {size_5}, {kind_5}
 sev_metadata_end:
 
     .fill {metadata_from_end} - {table_end_from_end} - (guid_table_end - guid_table) - (. - .rom.tables), 1, 0
@@ -129,7 +170,7 @@ guid_table:
     .long {hashes}, {hashes_size}
     .word {entry_header} + 8
     .quad {hash_table_area_0}, {hash_table_area_1}
-    .long ap_start16
+    .long parking16
     .word {entry_header} + 4
     .quad {reset_block_0}, {reset_block_1}
     .word guid_table_end - guid_table
@@ -137,7 +178,7 @@ guid_table:
 guid_table_end:
 
 # The 64-bit entry, at the start of the image. A VMM that loads the image at 1 MiB enters here, with page tables of the
-# same shape at 0x1000.
+# same shape at 0x1000, no interrupt table, and under SEV-SNP the C-bit in CR3.
     .section .entry, "ax"
     .code64
     .globl entry64
@@ -166,69 +207,38 @@ entry64:
     movq %cr4, %rax
     orq $0x600, %rax
     movq %rax, %cr4
+    movl $0xC0000080, %ecx          # EFER: SVME, as above
+    rdmsr
+    shrl $12, %eax
+    andl $1, %eax
+    movl %eax, %ebx
     rdtsc
     shlq $32, %rdx
     orq %rdx, %rax
     movq %rax, %rdi
+    movl %ebx, %esi
     call stage0_main
     ud2
 
-# rdi: entry, rsi: zero page.
+# rdi: entry, rsi: zero page. Without an interrupt table, because the handlers are no longer ours to keep.
     .globl enter_kernel
 enter_kernel:
     cli
+    cld
+    lidt no_idtr(%rip)
     xorl %ebp, %ebp
     xorl %ebx, %ebx
     jmp *%rdi
 
-# Exceptions nobody expects.
+# No exception is expected, and under SEV-SNP the host can make any of them up, at any instruction: no handler returns, or
+# believes what it finds on the stack, in a register or in a flag.
     .globl unexpected_exception
 unexpected_exception:
-    andq $~15, %rsp
+    cli
+    cld
+    leaq __stack_top(%rip), %rsp
     call stage0_exception
     ud2
-
-# #VC: an instruction the hypervisor must help with. Only CPUID is expected; it is answered from the CPUID page.
-    .globl vc_exception
-vc_exception:
-    pushq %r15
-    pushq %r14
-    pushq %r13
-    pushq %r12
-    pushq %r11
-    pushq %r10
-    pushq %r9
-    pushq %r8
-    pushq %rdi
-    pushq %rsi
-    pushq %rbp
-    pushq %rdx
-    pushq %rcx
-    pushq %rbx
-    pushq %rax
-    fxsave64 fx_area(%rip)
-    movq %rsp, %rdi
-    subq $8, %rsp
-    call stage0_vc
-    addq $8, %rsp
-    fxrstor64 fx_area(%rip)
-    popq %rax
-    popq %rbx
-    popq %rcx
-    popq %rdx
-    popq %rbp
-    popq %rsi
-    popq %rdi
-    popq %r8
-    popq %r9
-    popq %r10
-    popq %r11
-    popq %r12
-    popq %r13
-    popq %r14
-    popq %r15
-    addq $8, %rsp
-    iretq
 
     .balign 8
 gdt:
@@ -239,9 +249,7 @@ gdt:
 gdtr:
     .word 31
     .quad gdt
-
-    .section .bss.fx, "aw", @nobits
-    .balign 64
-fx_area:
-    .skip 512
+no_idtr:
+    .word 0
+    .quad 0
     .text

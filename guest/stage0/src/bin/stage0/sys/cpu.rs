@@ -1,10 +1,17 @@
 //! Instructions.
 
-use core::{arch::asm, convert::Infallible, ptr};
+use core::{
+    arch::asm,
+    convert::Infallible,
+    ptr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use coffer_machine::{
     Refusal,
-    map::{C_BIT, PAGE, PAGE_TABLES_GPA, SHARED_WINDOW_GPA},
+    map::{C_BIT, PAGE, PARKING_GPA, SHARED_HANDOVER_LIMIT, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE},
+    memory::Range,
+    page_tables::{FIRST_GIB_GPA, LARGE, SMALL, WINDOW_GPA},
 };
 use coffer_stage0::ghcb;
 
@@ -13,7 +20,6 @@ use super::memory::Memory;
 unsafe extern "C" {
     fn enter_kernel(entry: u64, zero_page: u64) -> !;
     fn unexpected_exception() -> !;
-    fn vc_exception() -> !;
 }
 
 /// Writes a byte to a port.
@@ -58,23 +64,31 @@ pub fn enter_kernel_at(_memory: Memory, entry: u64, zero_page: u64) -> Result<In
 }
 
 #[repr(C, align(16))]
-struct Idt([[u64; 2]; 32]);
+struct Idt([[u64; 2]; VECTORS]);
 
-static mut IDT: Idt = Idt([[0; 2]; 32]);
+const VECTORS: usize = 256;
+static mut IDT: Idt = Idt([[0; 2]; VECTORS]);
 
-/// Sets up handlers: #VC for CPUID, a refusal for all others.
-pub fn catch_exceptions() {
-    const VC: usize = 29;
+static ENCRYPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether memory is encrypted, as the start code found it.
+pub fn is_encrypted() -> bool {
+    ENCRYPTED.load(Ordering::Relaxed)
+}
+
+/// Sets up one handler for every vector: a refusal.
+pub fn catch_exceptions(encrypted: bool) {
     const GATE: u64 = 0x8E00_0010_0000; // present, interrupt gate, selector 0x10
+    ENCRYPTED.store(encrypted, Ordering::Relaxed);
     let idt = &raw mut IDT;
-    for vector in 0..32 {
-        let handler = if vector == VC { vc_exception as *const () } else { unexpected_exception as *const () } as u64;
-        let low = (handler & 0xFFFF) | (GATE) | (handler >> 16 & 0xFFFF) << 48;
+    let handler = unexpected_exception as *const () as u64;
+    let low = (handler & 0xFFFF) | GATE | (handler >> 16 & 0xFFFF) << 48;
+    for vector in 0..VECTORS {
         // SAFETY: called once before any exception can use the table; the index is inside it.
         unsafe { (*idt).0[vector] = [low, handler >> 32] };
     }
     let mut register = [0_u8; 10];
-    register[..2].copy_from_slice(&(32_u16 * 16 - 1).to_le_bytes());
+    register[..2].copy_from_slice(&(VECTORS as u16 * 16 - 1).to_le_bytes());
     register[2..].copy_from_slice(&(idt as u64).to_le_bytes());
     // SAFETY: the table is static and filled.
     unsafe { asm!("lidt [{}]", in(reg) &register, options(nostack, preserves_flags)) }
@@ -111,17 +125,55 @@ pub fn ghcb_page(gpa: u64) -> &'static mut [u8; PAGE] {
     unsafe { &mut *ptr::with_exposed_provenance_mut::<[u8; PAGE]>(gpa as usize) }
 }
 
-/// Maps the shared window with or without the C-bit.
-pub fn map_window(private: bool) {
-    const LEAF: u64 = 0xE3; // present, writable, accessed, dirty, large
-    let entry = SHARED_WINDOW_GPA | LEAF | u64::from(private) << C_BIT;
-    let index = (SHARED_WINDOW_GPA >> 21) as usize;
-    let table = ptr::with_exposed_provenance_mut::<u64>(PAGE_TABLES_GPA as usize + 2 * PAGE);
-    // SAFETY: the third page of the page tables maps the first gigabyte in 2 MiB entries; nothing but the shared window
-    // lies under this one, and its translation is flushed.
+/// Maps pages of the shared window with or without the C-bit.
+pub fn map_window(pages: Range, private: bool) {
+    const FIRST: usize = (SHARED_WINDOW_GPA >> 12) as usize;
+    let window = Range { start: SHARED_WINDOW_GPA, end: SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE };
+    assert!(window.start <= pages.start && pages.end <= window.end);
+    map(WINDOW_GPA, FIRST, pages, 12, SMALL, private);
+}
+
+/// Maps 2 MiB pages of the first GiB with or without the C-bit.
+pub fn map_large(pages: Range, private: bool) {
+    assert!(pages.start >= SHARED_WINDOW_GPA + SHARED_WINDOW_SIZE && pages.end <= SHARED_HANDOVER_LIMIT);
+    map(FIRST_GIB_GPA, 0, pages, 21, LARGE, private);
+}
+
+fn map(table: u64, first: usize, pages: Range, shift: u32, flags: u64, private: bool) {
+    let table = ptr::with_exposed_provenance_mut::<u64>(table as usize);
+    for index in pages.start >> shift..pages.end >> shift {
+        let entry = (index << shift) | flags | (u64::from(private) << C_BIT);
+        // SAFETY: the callers keep the index inside a table of the start code's, and to pages that hold nothing of Rust's
+        // but what is accessed by `Memory` and `ghcb_page`. Each stays mapped to itself.
+        unsafe { table.add(index as usize - first).write_volatile(entry) };
+    }
+    // SAFETY: loads what is loaded, and with it forgets every translation.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) }
+}
+
+/// Fills page 0: every real-mode vector leads to the parking loop, and what lies behind them is zero.
+///
+/// By a segment and an offset that also lead there if the offset is taken for a segment: see the parking loop.
+pub fn write_real_mode_vectors() {
+    const OFFSET: u32 = (PARKING_GPA >> 4) as u32;
+    const SEGMENT: u32 = (PARKING_GPA as u32 - OFFSET) >> 4;
+    const _: () = assert!((SEGMENT << 4) + OFFSET == PARKING_GPA as u32 && OFFSET <= 0xFFFF);
+    // SAFETY: page 0 is private, validated memory that holds nothing of Rust's.
     unsafe {
-        table.add(index).write_volatile(entry);
-        asm!("invlpg [{}]", in(reg) SHARED_WINDOW_GPA, options(nostack, preserves_flags));
+        asm!("rep stosd", "xor eax, eax", "mov ecx, {rest}", "rep stosd", rest = const PAGE / 4 - 256,
+            inout("eax") SEGMENT << 16 | OFFSET => _, inout("ecx") 256 => _, inout("rdi") 0_u64 => _,
+            options(nostack));
+    }
+}
+
+/// Reads the first and the last byte of each page, after its validation: a stale cache line would otherwise be written back
+/// over it (CVE-2025-38560).
+pub fn touch(pages: Range) {
+    // SAFETY: `pages` is mapped memory, of which nothing changes.
+    unsafe {
+        asm!("2:", "cmp {at}, {end}", "jae 3f", "mov {byte}, [{at}]", "mov {byte}, [{at} + 0xFFF]", "add {at}, 0x1000",
+            "jmp 2b", "3:", at = inout(reg) pages.start => _, end = in(reg) pages.end, byte = out(reg_byte) _,
+            options(nostack, readonly));
     }
 }
 

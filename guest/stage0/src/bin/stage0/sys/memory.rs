@@ -17,7 +17,7 @@ pub struct Memory(());
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 const OWN: Range = Range { start: STAGE0_GPA, end: STAGE0_GPA + STAGE0_SIZE };
-/// The first page stays unused, so that no address is null.
+/// The first page is none of Rust's, so that no address is null; [`super::cpu`] fills it.
 const FIRST: u64 = PAGE as u64;
 
 #[allow(clippy::unused_self, reason = "the borrow is what makes lending sound")]
@@ -28,11 +28,6 @@ impl Memory {
     /// The second time.
     pub fn take() -> Self {
         assert!(!TAKEN.swap(true, Ordering::Relaxed));
-        Self(())
-    }
-
-    /// For the pages a launch fills and nobody writes again, from exception handlers.
-    pub fn peek() -> Self {
         Self(())
     }
 
@@ -77,7 +72,14 @@ impl Memory {
         Ok(())
     }
 
-    /// Sixteen bytes that a device or the cache may be changing, aligned to sixteen.
+    /// A copy of bytes that the host may be changing: read once each.
+    pub fn copied<const N: usize>(&self, gpa: u64) -> [u8; N] {
+        let from = Self::pointer(Range { start: gpa, end: gpa + N as u64 });
+        // SAFETY: mapped memory by `pointer`, and the index is below its length.
+        core::array::from_fn(|index| unsafe { from.add(index).read_volatile() })
+    }
+
+    /// Sixteen bytes that a device may be changing, aligned to sixteen.
     pub fn read_volatile(&self, gpa: u64) -> [u8; 16] {
         let range = Range { start: gpa & !15, end: (gpa & !15) + 16 };
         // SAFETY: mapped, aligned memory by `pointer`.

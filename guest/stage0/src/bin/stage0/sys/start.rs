@@ -4,8 +4,13 @@ use core::arch::global_asm;
 
 use coffer_machine::{
     firmware::{ENTRY_HEADER, METADATA_FROM_END, METADATA_MAGIC, METADATA_VERSION, SECTIONS, TABLE_END_FROM_END, guid},
-    map::{C_BIT, CPUID_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, ROM_GPA, STAGE0_GPA},
+    map::{
+        C_BIT, HASHES_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, PARKING_64, PARKING_GPA, ROM_END, ROM_GPA,
+        SHARED_WINDOW_GPA, STAGE0_GPA,
+    },
+    page_tables::{LARGE, SMALL, TABLE},
 };
+use coffer_stage0::ghcb;
 
 global_asm!(
     include_str!("../start.s"),
@@ -13,7 +18,15 @@ global_asm!(
     run = const STAGE0_GPA,
     page_tables = const PAGE_TABLES_GPA,
     page_tables_size = const PAGE_TABLES_SIZE,
-    cpuid = const CPUID_GPA,
+    table = const TABLE,
+    large = const LARGE,
+    small = const SMALL,
+    window = const SHARED_WINDOW_GPA,
+    parking = const PARKING_GPA,
+    parking_64 = const PARKING_64,
+    rom_tail = const ROM_END - PAGE as u64,
+    ghcb_msr = const ghcb::MSR,
+    reset_hold = const ghcb::RESET_HOLD,
     c_bit = const C_BIT,
     hashes = const HASHES_GPA,
     hashes_size = const PAGE,
@@ -37,6 +50,9 @@ global_asm!(
     gpa_4 = const SECTIONS[4].gpa,
     size_4 = const SECTIONS[4].size,
     kind_4 = const SECTIONS[4].kind,
+    gpa_5 = const SECTIONS[5].gpa,
+    size_5 = const SECTIONS[5].size,
+    kind_5 = const SECTIONS[5].kind,
     sev_metadata_0 = const halves(guid::SEV_METADATA)[0],
     sev_metadata_1 = const halves(guid::SEV_METADATA)[1],
     hash_table_area_0 = const halves(guid::HASH_TABLE_AREA)[0],
@@ -48,7 +64,7 @@ global_asm!(
     options(att_syntax)
 );
 
-const _: () = assert!(SECTIONS.len() == 5, "the start code lists each section");
+const _: () = assert!(SECTIONS.len() == 6, "the start code lists each section");
 
 /// A GUID as two words whose little-endian bytes are the GUID's.
 const fn halves(guid: u128) -> [u64; 2] {

@@ -1,33 +1,14 @@
-//! Registry credentials from Docker's configuration file: the basic `auths` entries.
+//! Registry credentials from Docker's configuration file: the basic `auths` entries, and tokens for a registry.
 //!
 //! Credential helpers are programs; none is run here.
 
 use crate::error::{ImageError, Result};
 use crate::store::read_at_most;
 use base64::Engine as _;
+use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
-
-/// What we say to a registry about who we are.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Login {
-    /// Nothing.
-    Anonymous,
-    /// User name and password.
-    Basic(String, String),
-}
-
-/// Without the password.
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "Anonymous",
-            Self::Basic(..) => "Basic",
-        })
-    }
-}
 
 #[derive(Deserialize)]
 struct ConfigFile {
@@ -40,32 +21,36 @@ struct Entry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
+    registrytoken: Option<String>,
 }
 
 /// Credentials for `registry` (host and port as in the reference), anonymous where the file or the entry is absent.
 ///
 /// # Errors
 /// [`ImageError::Credentials`] where the file or the entry cannot be read; its text never holds a secret.
-pub fn lookup(file: Option<&Path>, registry: &str) -> Result<Login> {
-    let Some(path) = file else { return Ok(Login::Anonymous) };
+pub fn lookup(file: Option<&Path>, registry: &str) -> Result<RegistryAuth> {
+    let Some(path) = file else { return Ok(RegistryAuth::Anonymous) };
     let error = |reason: String| ImageError::Credentials { path: path.to_owned(), reason };
     let bytes = match read_at_most(path, MAX_CONFIG_FILE) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(error(format!("it is longer than {MAX_CONFIG_FILE} bytes"))),
-        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => return Ok(Login::Anonymous),
+        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
         Err(other) => return Err(error(other.to_string())),
     };
     // serde_json's errors may quote the value; only the position is passed on.
     let config: ConfigFile = serde_json::from_slice(&bytes)
         .map_err(|at| error(format!("not a Docker configuration (line {}, column {})", at.line(), at.column())))?;
     let Some((_, entry)) = config.auths.iter().find(|(key, _)| names(key, registry)) else {
-        return Ok(Login::Anonymous);
+        return Ok(RegistryAuth::Anonymous);
     };
     if let (Some(user), Some(password)) = (&entry.username, &entry.password) {
-        return Ok(Login::Basic(user.clone(), password.clone()));
+        return Ok(RegistryAuth::Basic(user.clone(), password.clone()));
+    }
+    if let Some(token) = entry.registrytoken.as_deref().filter(|token| !token.is_empty()) {
+        return Ok(RegistryAuth::Bearer(token.to_owned()));
     }
     let Some(auth) = entry.auth.as_deref().filter(|auth| !auth.is_empty()) else {
-        return Ok(Login::Anonymous);
+        return Ok(RegistryAuth::Anonymous);
     };
     let decoded = base64::engine::general_purpose::STANDARD
         .decode(auth.trim())
@@ -74,7 +59,7 @@ pub fn lookup(file: Option<&Path>, registry: &str) -> Result<Login> {
         .ok_or_else(|| error(format!("the entry of {registry} is not base64 text")))?;
     let (user, password) =
         decoded.split_once(':').ok_or_else(|| error(format!("the entry of {registry} is not user:password")))?;
-    Ok(Login::Basic(user.to_owned(), password.trim_end_matches('\0').to_owned()))
+    Ok(RegistryAuth::Basic(user.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
 
 /// Docker's configuration file has an entry of some hundred bytes for each registry.
@@ -104,13 +89,15 @@ mod tests {
     #[test]
     fn finds_the_entry_of_the_registry_and_no_other() {
         let file = file(
-            r#"{"auths":{"127.0.0.1:5000":{"auth":"dTpwOnE="},"https://index.docker.io/v1/":{"username":"a","password":"b"}}}"#,
+            r#"{"auths":{"127.0.0.1:5000":{"auth":"dTpwOnE="},"https://index.docker.io/v1/":{"username":"a","password":"b"},
+                "t":{"registrytoken":"abc"}}}"#,
         );
         let find = |registry| lookup(Some(file.path()), registry).unwrap();
-        assert_eq!(find("127.0.0.1:5000"), Login::Basic("u".into(), "p:q".into()));
-        assert_eq!(find("docker.io"), Login::Basic("a".into(), "b".into()));
-        assert_eq!(find("127.0.0.1"), Login::Anonymous);
-        assert_eq!(lookup(Some(Path::new("/nonexistent")), "x").unwrap(), Login::Anonymous);
+        assert_eq!(find("127.0.0.1:5000"), RegistryAuth::Basic("u".into(), "p:q".into()));
+        assert_eq!(find("docker.io"), RegistryAuth::Basic("a".into(), "b".into()));
+        assert_eq!(find("t"), RegistryAuth::Bearer("abc".into()));
+        assert_eq!(find("127.0.0.1"), RegistryAuth::Anonymous);
+        assert_eq!(lookup(Some(Path::new("/nonexistent")), "x").unwrap(), RegistryAuth::Anonymous);
     }
 
     #[test]

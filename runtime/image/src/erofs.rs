@@ -10,11 +10,13 @@
 //! or host. Source: Linux 6.12, fs/erofs/erofs_fs.h; Documentation/filesystems/erofs.rst.
 
 mod directory;
+mod error;
 mod plan;
 mod writer;
 mod xattr;
 
-pub use writer::{EROFS_VERSION, WriteError, Written, write};
+pub use error::WriteError;
+pub use writer::{EROFS_VERSION, Written, write};
 pub use xattr::keeps_xattr;
 
 /// Block size in bytes.

@@ -1,14 +1,20 @@
 //! Image manifests and indexes: what they say, as we compute with it.
 //!
-//! Trusts: nothing. Lengths, counts and digests are checked before they are used; fields that are not named here are never
-//! held in memory.
+//! The documents are oci-client's types. What is kept of them is ours, small and checked. A document has at most
+//! [`MAX_BYTES`], of which a reader can be made to hold some twelve times as much (lists of empty texts), for as long as it
+//! takes to read it. `OciManifest`, which tries one form after the other, would hold several times more and is not used.
+//!
+//! Trusts: nothing. Lengths, counts and digests are checked before they are used.
 //! Source: OCI Image Specification 1.1, "Image Manifest", "Image Index".
 
 use crate::config::ImageConfig;
 use crate::digest::{Digest, DigestError};
 use crate::error::{ImageError, Result};
-use crate::store::LayerBlob;
-use oci_spec::distribution::Reference;
+use oci_client::Reference;
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+    OciImageIndex, OciImageManifest, Platform,
+};
 use serde::Deserialize;
 
 /// Longest manifest or index in bytes; what registries accept.
@@ -19,10 +25,19 @@ const MAX_LAYERS: usize = 512;
 const MAX_SHOWN: usize = 12;
 
 /// Media types a registry is asked for.
-pub(crate) const MEDIA_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.oci.image.index.v1+json, \
-    application/vnd.docker.distribution.manifest.v2+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const MEDIA_TYPES: [&str; 4] =
+    [OCI_IMAGE_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE];
+
+/// A compressed layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// Digest of the compressed bytes.
+    pub digest: Digest,
+    /// Compressed bytes.
+    pub size: u64,
+    /// As the manifest says.
+    pub media_type: String,
+}
 
 /// An image manifest.
 #[derive(Debug)]
@@ -33,49 +48,11 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<LayerBlob>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ManifestDocument {
-    schema_version: u32,
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    size: u64,
-}
-
-#[derive(Deserialize)]
-struct IndexDocument {
-    manifests: Vec<IndexEntry>,
-}
-
-#[derive(Deserialize)]
-struct IndexEntry {
-    digest: String,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    variant: Option<String>,
-}
-
 impl Manifest {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let digest = Digest::of(bytes);
         let malformed = |reason: String| ImageError::Malformed { what: "manifest", digest, reason };
-        let wire: ManifestDocument = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+        let wire: OciImageManifest = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
         if wire.schema_version != 2 {
             return Err(malformed(format!("schema version {}, expected 2", wire.schema_version)));
         }
@@ -83,6 +60,7 @@ impl Manifest {
             return Err(malformed(format!("{} layers, at most {MAX_LAYERS} are allowed", wire.layers.len())));
         }
         let named = |text: &str| text.parse::<Digest>().map_err(|error| malformed(error.to_string()));
+        let length = |size: i64| u64::try_from(size).map_err(|_| malformed(format!("a blob of {size} bytes")));
         let config = named(&wire.config.digest)?;
         let mut layers = Vec::with_capacity(wire.layers.len());
         for layer in wire.layers {
@@ -90,9 +68,9 @@ impl Manifest {
             if !layer.media_type.contains(".tar") {
                 return Err(malformed(format!("layer {digest} of type \"{}\", expected a tar", layer.media_type)));
             }
-            layers.push(LayerBlob { digest, size: layer.size, media_type: layer.media_type });
+            layers.push(LayerBlob { digest, size: length(layer.size)?, media_type: layer.media_type });
         }
-        Ok(Self { digest, config, config_size: wire.config.size, layers })
+        Ok(Self { digest, config, config_size: length(wire.config.size)?, layers })
     }
 
     /// Checks that manifest and configuration tell of the same layers.
@@ -119,19 +97,18 @@ pub(crate) fn is_index(bytes: &[u8]) -> bool {
 /// The linux/amd64 entry of an index, the plain one before any microarchitecture level.
 pub(crate) fn choose_platform(reference: &Reference, digest: Digest, bytes: &[u8]) -> Result<Digest> {
     let malformed = |reason: String| ImageError::Malformed { what: "index", digest, reason };
-    let index: IndexDocument = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+    let index: OciImageIndex = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+    let named = |platform: &Platform| format!("{}/{}", platform.os, platform.architecture);
     let platforms = || index.manifests.iter().filter_map(|entry| entry.platform.as_ref().map(|it| (entry, it)));
     let fitting = platforms()
-        .filter(|(_, platform)| platform.os == "linux" && platform.architecture == "amd64")
+        .filter(|(_, platform)| named(platform) == "linux/amd64")
         .min_by_key(|(_, platform)| platform.variant.as_deref().unwrap_or_default());
     if let Some((entry, _)) = fitting {
         return entry.digest.parse().map_err(|error: DigestError| malformed(error.to_string()));
     }
     // Entries of unknown platform are attestations of builders.
-    let mut names: Vec<_> = platforms()
-        .filter(|(_, platform)| platform.os != "unknown")
-        .map(|(_, platform)| format!("{}/{}", platform.os, platform.architecture))
-        .collect();
+    let mut names: Vec<_> =
+        platforms().map(|(_, platform)| named(platform)).filter(|name| !name.starts_with("unknown/")).collect();
     names.dedup();
     let more = names.len().saturating_sub(MAX_SHOWN);
     names.truncate(MAX_SHOWN);

@@ -14,8 +14,8 @@
 use crate::config::{self, ImageConfig};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
-use crate::manifest::{self, Manifest};
-use oci_spec::distribution::Reference;
+use crate::manifest::{self, LayerBlob, Manifest};
+use oci_client::{ParseError, Reference};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,15 +73,24 @@ pub struct Image {
     pub size: u64,
 }
 
-/// A compressed layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerBlob {
-    /// Digest of the compressed bytes.
-    pub digest: Digest,
-    /// Compressed bytes.
-    pub size: u64,
-    /// As the manifest says.
-    pub media_type: String,
+/// What [`Store::list`] found.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Whole images, one per reference, sorted by reference.
+    pub images: Vec<Image>,
+    /// References whose manifest or configuration is damaged or gone, with what is wrong.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A reference that leads to no image any more.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Canonical reference.
+    pub reference: String,
+    /// Digest the registry named it by.
+    pub repo_digest: Digest,
+    /// What is wrong.
+    pub error: ImageError,
 }
 
 /// What [`Store::remove`] removed.
@@ -89,8 +98,8 @@ pub struct LayerBlob {
 pub struct Removed {
     /// Canonical references, no longer in the index.
     pub references: Vec<String>,
-    /// The image they named.
-    pub config_digest: Digest,
+    /// The image they named; `None` where its manifest was damaged or gone.
+    pub config_digest: Option<Digest>,
 }
 
 /// What [`Collector::collect`] freed.
@@ -126,6 +135,10 @@ struct IndexEntry {
 
 const INDEX_VERSION: u32 = 1;
 
+/// While it is held, no garbage collection takes what a reference led to.
+#[derive(Debug)]
+pub struct Hold(#[allow(dead_code, reason = "held for its lock")] Lock);
+
 /// A held `flock`; released when dropped, or when the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code, reason = "held for its lock")] File);
@@ -156,10 +169,29 @@ impl Store {
         &self.dir
     }
 
-    /// All images, one per reference, sorted by reference.
-    pub fn list(&self) -> Result<Vec<Image>> {
-        let index = self.read_index()?;
-        index.references.iter().map(|(reference, entry)| self.load(reference, entry)).collect()
+    /// Keeps what references lead to from being collected for as long as it is held, by this process and others. Who finds
+    /// an image and then uses it holds this over both.
+    pub fn hold(&self) -> Result<Hold> {
+        Ok(Hold(self.use_lock()?))
+    }
+
+    /// All images. One that is damaged hides no other.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub fn list(&self) -> Result<Listing> {
+        let _in_use = self.use_lock()?;
+        let mut listing = Listing::default();
+        for (reference, entry) in &self.read_index()?.references {
+            match self.load(reference, entry) {
+                Ok(image) => listing.images.push(image),
+                Err(error) => {
+                    let repo_digest = entry.index.unwrap_or(entry.manifest);
+                    listing.damaged.push(Damaged { reference: reference.clone(), repo_digest, error });
+                }
+            }
+        }
+        Ok(listing)
     }
 
     /// The image a person means: a reference in any spelling, or a digest (with or without `sha256:`) of its
@@ -168,6 +200,7 @@ impl Store {
     /// # Errors
     /// [`ImageError::NotStored`], [`ImageError::Ambiguous`], [`ImageError::InvalidReference`].
     pub fn resolve(&self, name: &str) -> Result<Image> {
+        let _in_use = self.use_lock()?;
         let index = self.read_index()?;
         let matches = self.find(&index, name)?;
         match matches.first() {
@@ -177,7 +210,7 @@ impl Store {
     }
 
     /// Removes a reference, or by digest all references of an image, from the index. Blobs stay until
-    /// [`Collector::collect`].
+    /// [`Collector::collect`], which the index's lock keeps out meanwhile. A damaged image can be removed by its reference.
     ///
     /// # Errors
     /// As [`Store::resolve`].
@@ -188,7 +221,11 @@ impl Store {
         let Some(first) = references.first() else {
             return Err(ImageError::NotStored { name: name.to_owned() });
         };
-        let config_digest = self.manifest(index.references[first].manifest)?.config;
+        let config_digest = match self.manifest(index.references[first].manifest) {
+            Ok(manifest) => Some(manifest.config),
+            Err(error) if error.class() == "corrupt" => None,
+            Err(other) => return Err(other),
+        };
         for reference in &references {
             index.references.remove(reference);
         }
@@ -430,8 +467,7 @@ impl Image {
 /// [`ImageError::InvalidReference`] with the reason.
 pub fn parse_reference(text: &str) -> Result<Reference> {
     let error = |reason: String| ImageError::InvalidReference { reference: text.to_owned(), reason };
-    let reference: Reference =
-        text.parse().map_err(|parse: oci_spec::distribution::ParseError| error(parse.to_string()))?;
+    let reference: Reference = text.parse().map_err(|parse: ParseError| error(parse.to_string()))?;
     if let Some(digest) = reference.digest() {
         digest.parse::<Digest>().map_err(|parse| error(parse.to_string()))?;
     }

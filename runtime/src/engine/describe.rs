@@ -237,6 +237,8 @@ impl Engine {
         };
         volumes::check_count(&request.binds)?;
         let store = Store::open(self.home()?.images())?;
+        // Between finding the image and using it, a removal beside this must not take it.
+        let _held = store.hold()?;
         let image = self.image(&store, request, &image_name, progress).await?;
         let rootfs = store.rootfs(&image)?;
         let taken = volumes::take(&store, &request.binds)?;

@@ -1,7 +1,7 @@
 //! Decides where everything goes before a byte is written.
 
 use super::directory::{self, FileType};
-use super::writer::WriteError;
+use super::error::WriteError;
 use super::{BLOCK_SIZE, xattr};
 use crate::tree::{Kind, Meta, Node, NodeId, Tree};
 

@@ -1,6 +1,7 @@
 //! Writes a planned image, front to back.
 
 use super::directory::{self, FileType};
+use super::error::WriteError;
 use super::plan::{FIRST_INODE, Inode, Plan, directory_names, file_type};
 use super::{BLOCK_SIZE, xattr};
 use crate::tree::{Extent, Kind, NodeId, Tree};
@@ -18,29 +19,6 @@ pub struct Written {
     pub bytes: u64,
     /// Inodes.
     pub inodes: u64,
-}
-
-/// Why an image cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// More than 2³² blocks.
-    #[error("image is larger than 16 TiB")]
-    TooLarge,
-    /// The attributes of one file are more than 256 KiB, or of a kind [`super::keeps_xattr`] refuses.
-    #[error("a file has more extended attributes than EROFS can hold")]
-    Attributes,
-    /// Reading the spool.
-    #[error("cannot read file data: {0}")]
-    Read(#[source] io::Error),
-    /// Writing the image.
-    #[error("cannot write {bytes} bytes: {source}")]
-    Write {
-        /// Size of the image.
-        bytes: u64,
-        /// The system's error.
-        source: io::Error,
-    },
 }
 
 /// Writes `tree` to `out`, an empty file open for reading and writing.

@@ -5,8 +5,8 @@
 
 use crate::error::ImageError;
 use coffer_rim::chain;
+use oci_client::errors::{OciEnvelope, OciErrorCode};
 use reqwest::{Response, StatusCode};
-use serde::Deserialize;
 
 /// A request that failed: for good, or perhaps not the next time.
 pub(super) enum Failure {
@@ -66,40 +66,26 @@ pub(super) async fn refusal(mut response: Response) -> Refusal {
             break;
         }
     }
-    match serde_json::from_slice::<Envelope>(&bytes) {
-        Ok(envelope) if !envelope.errors.is_empty() => envelope.sort(),
+    match serde_json::from_slice::<OciEnvelope>(&bytes) {
+        Ok(envelope) if !envelope.errors.is_empty() => sort(&envelope),
         _ if status == StatusCode::NOT_FOUND => Refusal::NotFound("status 404".to_owned()),
         _ => Refusal::Other(format!("status {}", status.as_u16())),
     }
 }
 
-/// OCI Distribution Specification 1.1, "Error Codes".
-#[derive(Deserialize)]
-struct Envelope {
-    errors: Vec<RegistryError>,
-}
-
-#[derive(Deserialize)]
-struct RegistryError {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: Option<String>,
-}
-
-impl Envelope {
-    fn sort(&self) -> Refusal {
-        let words = self.errors.iter().map(|error| error.message.as_deref().unwrap_or_default());
-        let text: String = words.collect::<Vec<_>>().join("; ").chars().take(MAX_WORDS).collect();
-        let has = |codes: &[&str]| self.errors.iter().any(|error| codes.contains(&error.code.as_str()));
-        if has(&["TOOMANYREQUESTS"]) {
-            Refusal::Passing(format!("it asks for fewer requests: {text}"))
-        } else if has(&["UNAUTHORIZED", "DENIED"]) {
-            Refusal::Unauthorized
-        } else if has(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NOT_FOUND"]) {
-            Refusal::NotFound(text)
-        } else {
-            Refusal::Other(text)
-        }
+/// Sorts the words of the distribution protocol (OCI Distribution Specification 1.1, "Error Codes").
+fn sort(envelope: &OciEnvelope) -> Refusal {
+    use OciErrorCode::{BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Toomanyrequests, Unauthorized};
+    let words = envelope.errors.iter().map(|error| error.message.as_str());
+    let text: String = words.collect::<Vec<_>>().join("; ").chars().take(MAX_WORDS).collect();
+    let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
+    if has(&[Toomanyrequests]) {
+        Refusal::Passing(format!("it asks for fewer requests: {text}"))
+    } else if has(&[Unauthorized, Denied]) {
+        Refusal::Unauthorized
+    } else if has(&[ManifestUnknown, NameUnknown, BlobUnknown, NotFound]) {
+        Refusal::NotFound(text)
+    } else {
+        Refusal::Other(text)
     }
 }

@@ -1,14 +1,14 @@
 //! One request at a time: retried, continued, checked.
 
 use super::answer::{Failure, body};
+use super::options::{Progress, ProgressFn, PullOptions};
 use super::registry::Registry;
-use super::{Progress, ProgressFn, PullOptions};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest;
 use crate::store::{Store, document_bytes};
 use coffer_rim::chain;
-use oci_spec::distribution::Reference;
+use oci_client::Reference;
 use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
 use std::io::Seek as _;
@@ -66,7 +66,7 @@ impl Fetcher {
 
     /// Its bytes, and the digest the registry says they have.
     async fn manifest_once(&self, path: &str, what: &str) -> Result<(Vec<u8>, Option<Digest>), Failure> {
-        let response = self.registry.get(path, manifest::MEDIA_TYPES, None, what).await?;
+        let response = self.registry.get(path, &manifest::MEDIA_TYPES.join(", "), None, what).await?;
         let claimed =
             response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
         Ok((body(response, document_bytes("manifest"), manifest::MAX_BYTES).await?, claimed))

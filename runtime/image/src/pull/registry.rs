@@ -2,18 +2,27 @@
 //!
 //! Credentials go to the registry and to the token service it names, which for a registry spoken to in https must be https
 //! too; never to where a request is sent on to. Addresses in manifests are never followed.
+//!
+//! Of oci-client (0.18) this takes references, credentials, tokens, manifests and error documents. Not its `Client`, since
+//! what that reads cannot be bounded from outside, and it lets nobody give it an HTTP client: manifests
+//! (`_pull_manifest_raw`), tokens (`_auth`) and every refusal, also one in place of a streamed blob
+//! (`stream_from_response`), are read to their end before a caller sees a byte. It also panics where a token is no header
+//! value (`apply_auth`), and follows a challenge from https to a token service in plain http, with the password. What a
+//! registry can do here instead is in `tests/memory`.
 //! Source: OCI Distribution Specification 1.1; distribution's "Token Authentication Specification"; RFC 9110 §11.6.1.
 
-use super::PullOptions;
 use super::answer::{Failure, Refusal, body, refusal};
-use crate::credentials::{self, Login};
+use super::options::PullOptions;
+use crate::credentials;
 use crate::error::{ImageError, Result};
 use base64::Engine as _;
 use coffer_rim::chain;
-use oci_spec::distribution::Reference;
+use http_auth::parser::ChallengeParser;
+use oci_client::Reference;
+use oci_client::secrets::RegistryAuth;
+use oci_client::token_cache::RegistryToken;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -24,7 +33,7 @@ pub(super) struct Registry {
     /// As people write it.
     name: String,
     repository: String,
-    login: Login,
+    login: RegistryAuth,
     /// What it was content with last.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -114,9 +123,10 @@ impl Registry {
             return Ok(newer.clone());
         }
         let bearer = headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Bearer::parse(value.to_str().ok()?));
-        let authorization = match bearer {
-            Some(bearer) => format!("Bearer {}", self.token(&bearer, what).await?),
-            None => self.basic().filter(|_| known.is_none()).ok_or_else(|| self.unauthorized(what))?,
+        let given = || self.given().filter(|_| known.is_none()).ok_or_else(|| self.unauthorized(what));
+        let authorization = match (bearer, &self.login) {
+            (Some(bearer), RegistryAuth::Anonymous | RegistryAuth::Basic(..)) => self.token(&bearer, what).await?,
+            _ => given()?,
         };
         let mut value = HeaderValue::from_str(&authorization)
             .map_err(|_| self.protocol("its token is no header value".to_owned()))?;
@@ -125,19 +135,20 @@ impl Registry {
         Ok(value)
     }
 
-    fn basic(&self) -> Option<String> {
-        let Login::Basic(user, password) = &self.login else { return None };
-        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        Some(format!("Basic {encoded}"))
+    /// What the configuration gives for the registry itself.
+    fn given(&self) -> Option<String> {
+        match &self.login {
+            RegistryAuth::Anonymous => None,
+            RegistryAuth::Bearer(token) => Some(format!("Bearer {token}")),
+            RegistryAuth::Basic(user, password) => {
+                let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+                Some(format!("Basic {encoded}"))
+            }
+        }
     }
 
-    /// Asks the token service that the challenge names.
+    /// Asks the token service that the challenge names; gives the value of the header.
     async fn token(&self, bearer: &Bearer, what: &str) -> Result<String, Failure> {
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
         let protocol = |reason: &str| self.protocol(format!("its token service {reason}"));
         let mut url = Url::parse(&bearer.realm).map_err(|_| protocol("has no address"))?;
         if self.base.scheme() == "https" && url.scheme() != "https" {
@@ -149,7 +160,7 @@ impl Registry {
             url.query_pairs_mut().append_pair("service", service);
         }
         let mut request = self.http.get(url);
-        if let Login::Basic(user, password) = &self.login {
+        if let RegistryAuth::Basic(user, password) = &self.login {
             request = request.basic_auth(user, Some(password));
         }
         let response = self.send(request).await?;
@@ -161,8 +172,8 @@ impl Registry {
         }
         let bytes = body(response, "bytes of token", MAX_TOKEN).await?;
         // Errors of the reader may quote the token.
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| protocol("answered with no token"))?;
-        answer.token.or(answer.access_token).ok_or_else(|| protocol("answered with no token"))
+        let token: RegistryToken = serde_json::from_slice(&bytes).map_err(|_| protocol("answered with no token"))?;
+        Ok(token.bearer_token())
     }
 
     fn unauthorized(&self, what: &str) -> Failure {
@@ -184,44 +195,13 @@ struct Bearer {
 impl Bearer {
     /// Finds it in a `WWW-Authenticate` header; `None` where there is none, or one without a realm.
     fn parse(header: &str) -> Option<Self> {
-        let start = header.to_ascii_lowercase().find("bearer ")?;
-        let (mut realm, mut service) = (None, None);
-        let mut rest = &header[start + "bearer ".len()..];
-        loop {
-            rest = rest.trim_start_matches([' ', '\t', ',']);
-            let Some((name, value)) = rest.split_once('=') else { break };
-            let value = value.trim_start();
-            let (value, behind) = if let Some(quoted) = value.strip_prefix('"') {
-                quoted_string(quoted)?
-            } else {
-                let end = value.find([',', ' ']).unwrap_or(value.len());
-                (value[..end].to_owned(), &value[end..])
-            };
-            match name.trim().to_ascii_lowercase().as_str() {
-                "realm" => realm = realm.or(Some(value)),
-                "service" => service = service.or(Some(value)),
-                // The scheme of the next challenge stands in front of its first parameter.
-                other if other.contains(' ') => break,
-                _ => {}
-            }
-            rest = behind;
-        }
-        Some(Self { realm: realm?, service })
+        let challenge = ChallengeParser::new(header).flatten().find(|it| it.scheme.eq_ignore_ascii_case("bearer"))?;
+        let value = |name: &str| {
+            let found = challenge.params.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_unescaped())
+        };
+        Some(Self { realm: value("realm")?, service: value("service") })
     }
-}
-
-/// A quoted string up to its end, and what stands behind it (RFC 9110 §5.6.4).
-fn quoted_string(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &text[at + 1..])),
-            '\\' => value.push(chars.next()?.1),
-            c => value.push(c),
-        }
-    }
-    None
 }
 
 /// Whether a registry address is this machine: 127.0.0.0/8, `[::1]` or `localhost`, with or without a port.

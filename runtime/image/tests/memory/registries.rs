@@ -17,6 +17,11 @@ pub const CASES: &[(&str, &str)] = &[
     ("token-refusal-endless", "refuses access"),
     ("head-endless", "cannot be reached"),
     ("config-dense", "at most 10000"),
+    ("manifest-dense-lists", "at most 512"),
+    ("manifest-dense-layers", "at most 512"),
+    ("manifest-dense-annotations", "at most 512"),
+    ("index-dense", "has no linux/amd64 image"),
+    ("token-no-header", "no header value"),
 ];
 
 /// Pulls from one of them; gives the error.
@@ -33,7 +38,7 @@ pub fn run(case: &str) -> String {
         "manifest-claim" => registry.fail(manifest, faults(Fault::Claim(1_500_000_000))),
         "manifest-endless" => registry.fail(manifest, faults(Fault::Endless)),
         "index-in-index" => {
-            let entry = serde_json::json!({"digest": coffer_image::Digest::of(b"x").to_string(),
+            let entry = serde_json::json!({"mediaType": crate::registry::MANIFEST_TYPE, "size": 2, "digest": coffer_image::Digest::of(b"x").to_string(),
                 "platform": {"os": "linux", "architecture": "amd64"}});
             let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
             registry.put(manifest, crate::registry::INDEX_TYPE, index.as_bytes());
@@ -81,6 +86,13 @@ pub fn run(case: &str) -> String {
             registry.put(&blob_path("app", dense.as_bytes()), "application/octet-stream", dense.as_bytes());
             registry.put(manifest, crate::registry::MANIFEST_TYPE, text.as_bytes());
         }
+        "manifest-dense-lists" | "manifest-dense-layers" | "manifest-dense-annotations" | "index-dense" => {
+            registry.put(manifest, crate::registry::MANIFEST_TYPE, dense(case).as_bytes());
+        }
+        "token-no-header" => {
+            registry.require_token();
+            registry.put(token, "application/json", br#"{"token":"a\nb"}"#);
+        }
         other => panic!("no case {other}"),
     }
     let dir = tempfile::tempdir().unwrap();
@@ -88,6 +100,29 @@ pub fn run(case: &str) -> String {
     let options = PullOptions { backoff: std::time::Duration::from_millis(1), ..PullOptions::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let error = runtime.block_on(store.pull(&registry.reference("app:v1"), &options)).unwrap_err();
-    assert!(store.list().unwrap().is_empty());
+    assert!(store.list().unwrap().images.is_empty());
     error.to_string()
+}
+
+/// A document of some 4 MiB of which a reader can be made to hold as much as possible.
+fn dense(case: &str) -> String {
+    let descriptor =
+        |more: &str| format!(r#"{{"mediaType":"","digest":"{}","size":0{more}}}"#, coffer_image::Digest::of(b"x"));
+    let most = |each: &str, of: usize| vec![each; ((4 << 20) - 80_000) / of].join(",");
+    let texts = format!(r#","urls":[{}]"#, most(r#""""#, 3));
+    let layers = match case {
+        "manifest-dense-lists" => format!("{},{}", vec![descriptor(""); 513].join(","), descriptor(&texts)),
+        "manifest-dense-layers" => most(r#"{"mediaType":"","digest":"","size":0}"#, 38),
+        "manifest-dense-annotations" => {
+            let keys: Vec<_> = (0..380_000).map(|number| format!(r#""{number:x}":"""#)).collect();
+            let annotations = format!(r#","annotations":{{{}}}"#, keys.join(","));
+            format!("{},{}", vec![descriptor(""); 513].join(","), descriptor(&annotations))
+        }
+        _ => {
+            let platform =
+                format!(r#","platform":{{"os":"a","architecture":"b","os.features":[{}]}}"#, most(r#""""#, 3));
+            return format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, descriptor(&platform));
+        }
+    };
+    format!(r#"{{"schemaVersion":2,"config":{},"layers":[{layers}]}}"#, descriptor(""))
 }

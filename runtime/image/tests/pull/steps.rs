@@ -1,7 +1,7 @@
 //! A name moves last: an act that fails or dies at any step leaves the old state whole, and the next try succeeds.
 
 use super::registry::{Layer, Registry, TestImage, noise};
-use super::{collect, count, options, pull_with};
+use super::{collect, count, listed, options, pull_with};
 use coffer_image::store::Step;
 use coffer_image::{Image, ImageError, Store};
 use std::collections::BTreeSet;
@@ -65,7 +65,7 @@ fn perform(store: &Store, act: Act, name: &str) -> Result<(), ImageError> {
 /// removed, and wherever it leads there is a whole image.
 fn check(store: &Store, act: Act, name: &str, at: usize) {
     let ids = [old_image(), new_image()].map(|image| coffer_image::Digest::of(&image.config()));
-    let listed = store.list().unwrap_or_else(|error| panic!("{act:?}, step {at}: {error}"));
+    let listed = listed(store);
     let whole = |image: &Image| {
         let rootfs = store.rootfs(image).unwrap_or_else(|error| panic!("{act:?}, step {at}: {error}"));
         assert_eq!(std::fs::metadata(&rootfs.path).unwrap().len(), rootfs.size);
@@ -121,7 +121,7 @@ fn an_act_that_fails_at_any_step_leaves_whole_images() {
             assert!(after == before || synced_only, "{act:?}: step {at} of {steps} moved the name");
             check(&store, act, &name, at);
             assert!(act == Act::Collect || count(&dir.path().join("images/tmp")) == 0, "{act:?}, step {at}");
-            if act != Act::Remove || !store.list().unwrap().is_empty() {
+            if act != Act::Remove || !listed(&store).is_empty() {
                 perform(&store, act, &name).unwrap();
             }
         }
@@ -154,7 +154,7 @@ fn an_act_that_dies_at_any_step_leaves_whole_images() {
                 .unwrap()
                 .status;
             check(&store, act, &name, at);
-            if act != Act::Remove || !store.list().unwrap().is_empty() {
+            if act != Act::Remove || !listed(&store).is_empty() {
                 perform(&store, act, &name).unwrap();
             }
             collect(&store, &BTreeSet::new());

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
+use coffer_image::store::Listing;
+use coffer_image::{Digest, Image};
 use coffer_runtime::boxes::unix_ms;
 use coffer_runtime::images::{self, of_image};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::cli::Context;
-use crate::error::CliError;
+use crate::context::Context;
+use crate::error::{self, Class, CliError};
 use crate::table;
 
 /// List images.
@@ -28,32 +30,52 @@ pub struct Args {
     digests: bool,
 }
 
-/// Lists them.
+/// Lists them. A damaged one hides no other: it is named last, and the exit code says so.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let home = context.open_home()?;
-    let all = images::open(&home)?.list().map_err(|error| of_image(&error))?;
-    let id = |digest: &coffer_image::Digest| {
+    let Listing { images: all, damaged } = images::open(&home)?.list().map_err(|error| of_image(&error))?;
+    let damaged: Vec<_> = damaged
+        .iter()
+        .map(|found| {
+            let failure = of_image(&found.error).while_doing(&found.reference);
+            let hint = format!("coffer pull {0} brings it back, coffer rmi {0} removes it", found.reference);
+            (found, CliError { hint: Some(hint), ..failure })
+        })
+        .collect();
+    let end = if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Class::Config.code()) };
+    let id = |digest: &Digest| {
         if args.no_trunc { digest.to_string() } else { digest.hex().chars().take(12).collect() }
     };
     if context.json {
-        let list: Vec<_> = all
-            .iter()
-            .map(|image| {
-                serde_json::json!({
-                    "id": image.config_digest.to_string(), "reference": image.reference,
-                    "digest": image.repo_digest.to_string(), "created": image.config.created, "size": image.size,
-                })
+        let whole = all.iter().map(|image| {
+            serde_json::json!({
+                "id": image.config_digest.to_string(), "reference": image.reference,
+                "digest": image.repo_digest.to_string(), "created": image.config.created, "size": image.size,
             })
-            .collect();
-        println!("{}", serde_json::Value::from(list));
-        return Ok(ExitCode::SUCCESS);
+        });
+        let lost = damaged.iter().map(|(found, failure)| {
+            serde_json::json!({
+                "id": null, "reference": found.reference, "digest": found.repo_digest.to_string(), "created": null,
+                "size": null, "error": failure.json()["error"],
+            })
+        });
+        println!("{}", whole.chain(lost).collect::<serde_json::Value>());
+        return Ok(end);
     }
     if args.quiet {
         for image in &all {
             println!("{}", id(&image.config_digest));
         }
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        print_table(&all, args, id);
     }
+    for (_, failure) in &damaged {
+        error::print(failure, false);
+    }
+    Ok(end)
+}
+
+fn print_table(all: &[Image], args: &Args, id: impl Fn(&Digest) -> String) {
     let mut heading = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
     if args.digests {
         heading.insert(2, "DIGEST");
@@ -78,7 +100,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         })
         .collect();
     table::print(&heading, &rows);
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Repository and tag; an image pulled by digest has no tag.

@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use coffer_image::Store;
+use coffer_image::store::Removed;
 use coffer_runtime::images::{self, in_use, of_image};
+use coffer_runtime::state::BoxRecord;
 use coffer_runtime::supervisor::of_state;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{self, Class, CliError};
 
 /// Remove images.
@@ -31,20 +34,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     in_use(&boxes).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))?;
     let mut last = None;
     for name in &args.images {
-        let removed = store.resolve(name).map_err(|error| of_image(&error)).and_then(|image| {
-            let digest = image.config_digest.to_string();
-            if let Some(user) = boxes.iter().find(|found| found.options.image_digest == digest && !args.force) {
-                let message = format!("image {name} is used by box {} ({})", user.id.short(), user.name);
-                return Err(CliError::new(Class::Config, message).hint("remove that box first, or use -f"));
-            }
-            store.remove(name).map_err(|error| of_image(&error))
-        });
-        match removed {
+        match remove(&store, name, if args.force { &[] } else { &boxes }) {
             Ok(removed) => {
                 for reference in &removed.references {
                     println!("Untagged: {reference}");
                 }
-                println!("Deleted: {}", removed.config_digest);
+                if let Some(digest) = removed.config_digest {
+                    println!("Deleted: {digest}");
+                }
             }
             Err(failure) => {
                 if let Some(before) = last.replace(failure) {
@@ -55,4 +52,21 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     images::collect(&store, || state.all().map_err(of_state))?;
     last.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// Removes one that none of these boxes was made from. A damaged one is of use to nobody: boxes made from it keep their root
+/// file systems.
+fn remove(store: &Store, name: &str, boxes: &[BoxRecord]) -> Result<Removed, CliError> {
+    match store.resolve(name) {
+        Ok(image) => {
+            let digest = image.config_digest.to_string();
+            if let Some(user) = boxes.iter().find(|found| found.options.image_digest == digest) {
+                let message = format!("image {name} is used by box {} ({})", user.id.short(), user.name);
+                return Err(CliError::new(Class::Config, message).hint("remove that box first, or use -f"));
+            }
+        }
+        Err(error) if error.class() == "corrupt" => {}
+        Err(error) => return Err(of_image(&error)),
+    }
+    store.remove(name).map_err(|error| of_image(&error))
 }

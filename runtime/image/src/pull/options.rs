@@ -1,0 +1,94 @@
+//! How a pull is done, and what it says of itself meanwhile.
+
+use crate::digest::Digest;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How to pull. [`PullOptions::default`] is anonymous, with plain http for loopback registries only.
+#[derive(Clone)]
+pub struct PullOptions {
+    /// Registries (`host:port` as in the reference) spoken to in plain http. Loopback addresses and `localhost` always
+    /// are, as Docker does.
+    pub insecure_registries: Vec<String>,
+    /// Docker's configuration file, usually `~/.docker/config.json`; absent is fine.
+    pub docker_config: Option<PathBuf>,
+    /// Retries of one request after 429, 5xx, or a lost connection.
+    pub retries: u32,
+    /// Wait before the first retry; doubles each time, at most 5 s.
+    pub backoff: Duration,
+    /// Layers downloaded at once.
+    pub parallel: usize,
+    /// Called from the pull's tasks; must be quick.
+    pub progress: Option<ProgressFn>,
+}
+
+/// Receives [`Progress`].
+pub type ProgressFn = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// What a pull is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// The manifest is known; these layers (digest, bytes) belong to it.
+    Resolved {
+        /// Digest of the image manifest.
+        manifest: Digest,
+        /// Layers, bottom first.
+        layers: Vec<(Digest, u64)>,
+    },
+    /// The layer is in the store already.
+    Present {
+        /// Layer.
+        layer: Digest,
+    },
+    /// Part of a layer arrived.
+    Downloading {
+        /// Layer.
+        layer: Digest,
+        /// Bytes so far; may fall when a registry makes us start again.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The layer is verified and stored.
+    Stored {
+        /// Layer.
+        layer: Digest,
+    },
+    /// A request failed and is tried again after a pause. Both texts are foreign: whoever shows them escapes them.
+    Retrying {
+        /// Reference or digest asked for.
+        what: String,
+        /// 1 for the first retry.
+        attempt: u32,
+        /// The failure.
+        reason: String,
+    },
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            insecure_registries: Vec::new(),
+            docker_config: None,
+            retries: 3,
+            backoff: Duration::from_millis(250),
+            parallel: 3,
+            progress: None,
+        }
+    }
+}
+
+impl fmt::Debug for PullOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullOptions")
+            .field("insecure_registries", &self.insecure_registries)
+            .field("docker_config", &self.docker_config)
+            .field("retries", &self.retries)
+            .field("backoff", &self.backoff)
+            .field("parallel", &self.parallel)
+            .finish_non_exhaustive()
+    }
+}

@@ -16,7 +16,7 @@ use coffer_verifier::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{limits::Rate, policies::ReleasePolicies, sources::SourceLimits, tenant::Tenant};
+use crate::{Tenant, limits::Rate, policies::ReleasePolicies, sources::SourceLimits};
 
 /// `config.toml` of a state folder. Unknown keys are refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct ConfigFile {
     /// Where operators connect.
     pub admin_listen: String,
     /// Operators by key.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_admins")]
     pub admins: Vec<AdminEntry>,
     /// What a tenant accepts beyond AMD's roots.
     #[serde(default)]
@@ -332,6 +332,17 @@ fn address(field: &str, text: &str, mistakes: &mut Vec<String>) -> SocketAddr {
     })
 }
 
+/// A list that is there names somebody. Whoever wants nobody leaves it out.
+fn some_admins<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<AdminEntry>, D::Error> {
+    let admins = Vec::deserialize(from)?;
+    if admins.is_empty() {
+        return Err(serde::de::Error::custom(
+            "admins is an empty list: name an operator, or leave it out and have none",
+        ));
+    }
+    Ok(admins)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,6 +367,14 @@ mod tests {
     #[test]
     fn refuses_unknown_keys() {
         assert!(toml::from_str::<ConfigFile>("listen = \"a\"\nadmin_listen = \"b\"\nskip_checks = true\n").is_err());
+    }
+
+    #[test]
+    fn an_empty_list_of_operators_is_no_way_to_say_nobody() {
+        let read = |more: &str| toml::from_str::<ConfigFile>(&format!("listen = \"a\"\nadmin_listen = \"b\"\n{more}"));
+        assert!(read("").unwrap().admins.is_empty());
+        let error = read("admins = []").unwrap_err().to_string();
+        assert!(error.contains("admins is an empty list"), "{error}");
     }
 
     #[test]

@@ -269,6 +269,83 @@ mod tests {
         assert!(policy("allow if numbers.range(3, 1) == [3, 2, 1]").decide(&json!({})).allows());
     }
 
+    /// Every leaf and list in it with its road there, and the same document with that emptied.
+    fn emptied(value: &serde_json::Value, road: &str, all: &mut Vec<(String, serde_json::Value)>) {
+        use serde_json::Value::{Array, Bool, Null, Number, Object, String};
+        let mut each = |key: &str, item: &serde_json::Value, put: &dyn Fn(serde_json::Value) -> serde_json::Value| {
+            let mut inner = Vec::new();
+            emptied(item, &if road.is_empty() { key.to_owned() } else { format!("{road}.{key}") }, &mut inner);
+            all.extend(inner.into_iter().map(|(road, changed)| (road, put(changed))));
+        };
+        let empty = match value {
+            Object(fields) => {
+                for (key, item) in fields {
+                    each(key, item, &|changed| {
+                        let mut fields = fields.clone();
+                        fields.insert(key.clone(), changed);
+                        Object(fields)
+                    });
+                }
+                json!({})
+            }
+            Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    each(&at.to_string(), item, &|changed| {
+                        let mut items = items.clone();
+                        items[at] = changed;
+                        Array(items)
+                    });
+                }
+                json!([])
+            }
+            String(_) => json!(""),
+            Number(_) => json!(0),
+            Bool(_) | Null => Null,
+        };
+        all.push((road.to_owned(), empty));
+    }
+
+    #[test]
+    fn an_input_with_anything_empty_that_decides_releases_nothing() {
+        let release = Policy::parse(crate::RELEASE.name, crate::RELEASE.text).unwrap();
+        let good = json!({
+            "now_unix": 1000,
+            "result": {"status": "affirming", "workload_digest": "w1", "claims": {
+                "anchor": {"simulated": false, "spki_sha256": "aa"}, "report": {"measurement": "m1"}}},
+            "tenant": {"name": "acme", "simulated_anchors": ["55"]},
+            "spec": {"secrets": ["kbs:///a/b/c"]},
+            "secret": {"path": "kbs:///a/b/c", "allow_simulated": false},
+            "references": [{"measurement": "m1", "workload_digest": "w1", "name": "r", "expires_unix": 0}],
+        });
+        assert!(release.decide(&good).allows());
+        let mut all = Vec::new();
+        emptied(&good, "", &mut all);
+        assert!(all.len() >= 25, "{all:?}");
+        let mut still: Vec<_> =
+            all.iter().filter(|(_, input)| release.decide(input).allows()).map(|(road, _)| road.as_str()).collect();
+        still.sort_unstable();
+        // Names for people, the clock beside a reference that never expires, and what only simulated evidence needs.
+        let harmless = [
+            "now_unix",
+            "references.0.expires_unix",
+            "references.0.name",
+            "result.claims.anchor.spki_sha256",
+            "secret.allow_simulated",
+            "tenant",
+            "tenant.name",
+            "tenant.simulated_anchors",
+            "tenant.simulated_anchors.0",
+        ];
+        assert_eq!(still, harmless);
+        for policy in [crate::RELEASE, crate::EVIDENCE_SNP] {
+            let policy = Policy::parse(policy.name, policy.text).unwrap();
+            for nothing in [json!(null), json!(""), json!(0), json!([]), json!({}), json!(false)] {
+                assert!(!policy.decide(&nothing).allows(), "{}: {nothing}", policy.name());
+            }
+        }
+        assert!(Policy::parse("t", "").is_err() && Policy::parse("t", " \n").is_err(), "an empty text is no policy");
+    }
+
     #[test]
     fn refuses_an_input_that_is_too_long() {
         let decision = policy("allow := true").decide(&json!({"x": "y".repeat(INPUT_LIMIT)}));

@@ -480,3 +480,35 @@ DROP TABLE secret_heads; DROP TABLE secret_versions; DROP TABLE reference_pairs;
 DROP TABLE audit_lines; DROP TABLE audit_head;
 DROP TABLE IF EXISTS signers; DROP TABLE IF EXISTS manifest_keys; DROP TABLE IF EXISTS manifests;
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_could_act_on_its_own_or_answer_for_the_rows_is_refused_by_name() {
+        for (sql, name) in [
+            (
+                "CREATE TRIGGER busy AFTER DELETE ON rows BEGIN INSERT INTO rows VALUES ('k', x'', x'', x''); END",
+                "busy",
+            ),
+            ("CREATE TRIGGER back BEFORE UPDATE ON rows BEGIN SELECT raise(IGNORE); END", "back"),
+            ("CREATE VIEW other AS SELECT * FROM rows", "other"),
+            ("CREATE INDEX fast ON rows (mac)", "fast"),
+            ("CREATE TABLE more (x)", "more"),
+            ("DROP TABLE rows; CREATE VIEW rows AS SELECT '' AS kind, x'' AS key, x'' AS body, x'' AS mac", "rows"),
+            ("ALTER TABLE rows ADD COLUMN more TEXT", "rows"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("kbs.db");
+            drop(SqliteRows::create(&path).unwrap());
+            assert!(matches!(SqliteRows::open(&path, Upgrade::Forbidden).await, Ok(Opened::Current(_))));
+            Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+            match SqliteRows::open(&path, Upgrade::Forbidden).await {
+                Err(RowsError::Schema { what }) => assert!(what.ends_with(name), "{sql}: {what}"),
+                Err(other) => panic!("{sql}: {other}"),
+                Ok(_) => panic!("{sql}: opened"),
+            }
+        }
+    }
+}

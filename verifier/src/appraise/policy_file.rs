@@ -45,6 +45,16 @@ pub enum PolicyFileError {
         /// As written.
         found: u32,
     },
+    /// The same product or chip listed and denied.
+    #[error("policy file: {found} stands in both {listed} and {denied}")]
+    Contradiction {
+        /// Key that accepts it.
+        listed: &'static str,
+        /// Key that refuses it.
+        denied: &'static str,
+        /// What stands in both.
+        found: String,
+    },
     /// A VLEK or Milan/Genoa entry with an FMC level.
     #[error("policy file: {product} has no FMC level")]
     Fmc {
@@ -200,6 +210,8 @@ impl EvidencePolicy {
         policy.products = file.products.map_or(policy.products, Accept::from);
         policy.denied_products = file.denied_products;
         policy.chips = Chips { allow: file.chips.map_or(Accept::Any, Accept::from), deny: file.denied_chips };
+        not_both(&policy.products, &policy.denied_products, "products", "denied_products")?;
+        not_both(&policy.chips.allow, &policy.chips.deny, "chips", "denied_chips")?;
         policy.minimum_abi = file.minimum_abi.unwrap_or(policy.minimum_abi);
         policy.provisional_firmware = file.provisional_firmware;
         policy.launch_mitigations = file.launch_mitigations;
@@ -212,6 +224,20 @@ impl EvidencePolicy {
         policy.signers = file.signers;
         policy.measurements = file.measurements.ok_or(E::NoMeasurements)?.into();
         Ok(policy)
+    }
+}
+
+/// Whoever lists and denies the same thing has made a mistake in one of the lists.
+fn not_both<T: PartialEq + fmt::Display>(
+    accepted: &Accept<T>,
+    refused: &[T],
+    listed: &'static str,
+    denied: &'static str,
+) -> Result<(), PolicyFileError> {
+    let Accept::Only(accepted) = accepted else { return Ok(()) };
+    match accepted.iter().find(|each| refused.contains(each)) {
+        Some(found) => Err(PolicyFileError::Contradiction { listed, denied, found: found.to_string() }),
+        None => Ok(()),
     }
 }
 
@@ -295,6 +321,17 @@ mod tests {
             let text = format!("[[tcb]]\nproduct = \"Milan\"\n{rules}");
             assert_eq!(error(&text), PolicyFileError::Fmc { product: ProductLine::Milan });
         }
+        let chip = "07".repeat(64);
+        for (text, listed, found) in [
+            ("products = [\"Milan\", \"Genoa\"]\ndenied_products = [\"Genoa\"]".to_owned(), "products", "Genoa"),
+            (format!("chips = [\"{chip}\"]\ndenied_chips = [\"{chip}\"]"), "chips", chip.as_str()),
+        ] {
+            let error = error(&text);
+            assert!(matches!(&error, PolicyFileError::Contradiction { listed: l, .. } if *l == listed), "{error}");
+            assert!(error.to_string().contains(found), "{error}");
+        }
+        let apart = format!("chips = [\"{chip}\"]\ndenied_chips = [\"{}\"]\nproducts = \"any\"", "08".repeat(64));
+        assert!(EvidencePolicy::from_toml(&format!("measurements = \"any\"\n{apart}")).is_ok());
         let pair = |more: &str| {
             let (m, h) = ("1".repeat(96), "2".repeat(64));
             EvidencePolicy::from_toml(&format!(

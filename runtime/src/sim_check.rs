@@ -6,12 +6,14 @@
 //! escaped where it is shown.
 //! Never: waits longer than the timeout for a case, leaves a process of a case behind in its group.
 
+mod asked;
 mod command;
 mod junit;
 mod post;
 mod report;
 
-use std::path::PathBuf;
+pub use asked::{Answer, Asked, Prepared};
+
 use std::time::Duration;
 
 use coffer_simulator::attack::{ATTACKS, Attack, Expect};
@@ -27,19 +29,6 @@ pub struct Case {
     pub product: ProductLine,
     /// `None`: good evidence, which must be accepted.
     pub attack: Option<&'static Attack>,
-}
-
-/// Evidence of a case, as files and as it is posted.
-#[derive(Clone, Debug)]
-pub struct Prepared {
-    /// Folder of all files.
-    pub folder: PathBuf,
-    /// The record (CMW).
-    pub record: Vec<u8>,
-    /// SHA-256 of the simulator root's public key, in hexadecimal.
-    pub anchor: String,
-    /// What the verifier asked for, in hexadecimal.
-    pub report_data: String,
 }
 
 /// Whom to ask.
@@ -58,34 +47,6 @@ pub struct Verifier {
     pub target: Target,
     /// How long one answer may take.
     pub timeout: Duration,
-}
-
-/// What a verifier answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Exit 0, or a status 2xx.
-    Accepted,
-    /// Exit 5.
-    NotAuthentic,
-    /// Exit 6.
-    Refused,
-    /// Any other exit status, or a status that says no.
-    NotAccepted,
-    /// It died by this signal.
-    Killed(i32),
-    /// It did not answer in time, and was killed with all it had started.
-    TimedOut,
-}
-
-/// An answer, and how it was given.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// The answer.
-    pub answer: Answer,
-    /// The end of what it printed: foreign text.
-    pub output: String,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// A case with its answer.
@@ -209,20 +170,6 @@ impl Case {
         match answer {
             Answer::Accepted | Answer::Killed(_) | Answer::TimedOut => false,
             Answer::NotAuthentic | Answer::Refused | Answer::NotAccepted => !strict || answer == class,
-        }
-    }
-}
-
-impl Answer {
-    /// As it is printed.
-    pub fn word(self) -> String {
-        match self {
-            Self::Accepted => "accepted".to_owned(),
-            Self::NotAuthentic => "not-authentic".to_owned(),
-            Self::Refused => "refused".to_owned(),
-            Self::NotAccepted => "not accepted".to_owned(),
-            Self::Killed(signal) => format!("died by signal {signal}"),
-            Self::TimedOut => "timed out".to_owned(),
         }
     }
 }

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use crate::derive::ChipSecret;
 use crate::endorsements::SimulatedEndorsements;
 use crate::installation::Installation;
-use crate::launch::{LaunchFailure, check_tcb};
 use crate::options::{LaunchOptions, TcbState};
+use crate::refusal::{LaunchFailure, check_tcb};
 use crate::report::{self, GuestFacts};
 
 pub(crate) struct SigningKeys {

@@ -19,12 +19,14 @@ mod installation;
 pub mod kds;
 mod launch;
 mod options;
+mod refusal;
 mod report;
 mod x509;
 
 pub use endorsements::SimulatedEndorsements;
 pub use guest::{LocalProcessor, SimulatedGuest};
 pub use installation::{Anchor, Installation, InstallationError};
-pub use launch::{IdEvidence, LaunchFailure, SecureProcessor};
+pub use launch::{IdEvidence, SecureProcessor};
 pub use options::{LaunchOptions, TcbState, default_cpuid, default_tcb};
+pub use refusal::LaunchFailure;
 pub use x509::pem;

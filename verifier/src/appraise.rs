@@ -4,10 +4,12 @@
 //! Trusts: the report (signed) and the policy (the operator's). Believes nothing else.
 //! Source: RFC 9334 §8.5; SNP ABI, ATTESTATION_REPORT.
 
+mod expected;
 mod floor;
 mod policy;
 mod policy_file;
 
+pub use expected::ExpectedGuest;
 pub use policy::{
     Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyRules, SignerRule, TcbMinimum,
     TcbRule,
@@ -15,22 +17,6 @@ pub use policy::{
 pub use policy_file::{PolicyFileError, STRICT};
 
 use crate::{CheckLine, Reason, claims::Claims, verify::VerifiedReport};
-
-/// The guest that is expected. It is demanded beside the policy, which can only narrow it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExpectedGuest {
-    /// This platform for this workload, and no other.
-    Exactly(Pair),
-    /// One of these pairs, or a launch that one of these authors signed: what a key broker's references admit.
-    Admitted {
-        /// Measurement and workload, admitted together.
-        pairs: Vec<Pair>,
-        /// Authors whose launches need no listed pair.
-        signers: Vec<SignerRule>,
-    },
-    /// Waives it: the policy alone says which guests are accepted. A policy that names none accepts every genuine guest.
-    WhateverThePolicyAdmits,
-}
 
 /// Evidence that is authentic and meets a policy. Only [`appraise()`] makes one.
 #[derive(Clone, Debug)]

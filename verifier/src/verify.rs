@@ -11,11 +11,17 @@ use aws_lc_rs::signature::ParsedPublicKey;
 
 mod candidates;
 mod error;
+mod facts;
+mod given;
 mod verified;
 
 use candidates::{find_crl, find_root, intermediates_of, leaf_candidates, missing};
 
+use facts::check_facts;
+pub(crate) use given::Given;
+
 pub use error::{ChainError, VerifyError};
+pub use given::CrlPolicy;
 pub use verified::{CrlStatus, ReportBinding, VerifiedReport};
 
 use crate::{
@@ -41,18 +47,6 @@ pub enum ExpectedReportData {
     Any,
 }
 
-/// What a revocation list is for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum CrlPolicy {
-    /// A fresh list by the root must be there and must not name a certificate of the chain.
-    #[default]
-    Required,
-    /// The same, and its number must be at least this: the highest one seen for that root.
-    AtLeast(u64),
-    /// Waives revocation; the result says so.
-    Waived,
-}
-
 /// A chain from leaf to anchor whose signatures, dates, CA bits and revocations are checked. Reusable for every report
 /// under that leaf while its dates last; key a cache by [`Self::leaf_spki`], since AMD re-issues certificates.
 #[derive(Clone)]
@@ -67,16 +61,6 @@ pub struct VerifiedChain {
     crl: CrlStatus,
     /// What was checked, as it was checked.
     lines: Arc<[CheckLine]>,
-}
-
-/// With what a chain is built, and when.
-#[derive(Clone, Copy)]
-pub(crate) struct Given<'a> {
-    /// Tried in this order.
-    pub bags: &'a [&'a Endorsements],
-    pub anchors: &'a TrustAnchors,
-    pub crl: &'a CrlPolicy,
-    pub now: UnixTime,
 }
 
 /// The first of several attempts that succeeds; else the first failure, with what had been checked until then.
@@ -174,56 +158,6 @@ fn precheck(report: &Report, trail: &mut Trail) -> Result<(), VerifyError> {
     match report.product() {
         Some(product) => trail.pass(Code::ProductUnknown, product, "Milan, Genoa or Turin"),
         None => trail.skip(Code::ProductUnknown, "a version 2 report does not state its processor"),
-    }
-    Ok(())
-}
-
-/// What the leaf certifies against what the report says. `found` is always the report's side, `expected` the leaf's.
-fn check_facts(report: &Report, leaf: &LeafFacts, trail: &mut Trail) -> Result<(), VerifyError> {
-    if report.signing_key() != leaf.key {
-        return Err(VerifyError::SigningKey { stated: report.signing_key(), certified: leaf.key });
-    }
-    trail.pass(Code::SigningKey, report.signing_key(), format_args!("{}, as the leaf is one", leaf.key));
-    if let Some(stated) = report.product()
-        && stated != leaf.product
-    {
-        return Err(VerifyError::Product { stated, certified: leaf.product });
-    }
-    match report.product() {
-        Some(stated) => {
-            trail.pass(Code::Product, stated, format_args!("{}, as the {} certifies", leaf.product, leaf.key));
-        }
-        None => trail.skip(
-            Code::Product,
-            format!("a version 2 report does not state its product; its {} says {}", leaf.key, leaf.product),
-        ),
-    }
-    let tcbs = report.tcbs(leaf.product).map_err(crate::abi::ReportError::from)?;
-    if tcbs.reported != leaf.tcb {
-        return Err(VerifyError::Tcb { key: leaf.key, reported: tcbs.reported, certified: leaf.tcb });
-    }
-    trail.pass(Code::Tcb, tcbs.reported, format_args!("{}, as the {} certifies", leaf.tcb, leaf.key));
-    let chip = report.chip_id();
-    match &leaf.hwid {
-        Some(hwid) => {
-            let (id, rest) = chip.as_bytes().split_at(leaf.product.hwid_len());
-            // A masked CHIP_ID is all zero; then the signature alone ties the report to the certified chip.
-            if !chip.is_zero() && (id != hwid || rest.iter().any(|byte| *byte != 0)) {
-                return Err(VerifyError::ChipId { reported: Box::new(chip), certified: hwid.clone() });
-            }
-            if chip.is_zero() {
-                trail.skip(
-                    Code::ChipId,
-                    "the report masks its CHIP_ID: the signature alone ties it to the certified chip",
-                );
-            } else {
-                trail.pass(Code::ChipId, chip, format_args!("{}, as the VCEK certifies", hex::encode(hwid)));
-            }
-        }
-        None => trail.skip(
-            Code::ChipId,
-            format!("a VLEK certifies no chip but a provider: {}", leaf.csp_id.as_deref().unwrap_or("not named")),
-        ),
     }
     Ok(())
 }

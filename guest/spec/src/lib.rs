@@ -59,6 +59,7 @@ mod check;
 mod command_line;
 mod digest;
 mod document;
+mod error;
 mod name;
 #[doc(hidden)]
 pub mod sample;
@@ -67,7 +68,8 @@ mod workload;
 pub use act::{Act, ActError, Acts, Grantee, Host, HostMay, Listed, OwnerMay};
 pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_argument};
 pub use digest::{ConfigDigest, DigestError};
-pub use document::{Document, SpecError};
+pub use document::Document;
+pub use error::SpecError;
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use workload::{
     Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SvnFloor, Tee,

@@ -10,7 +10,7 @@ use coffer_rim::Foreign;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::{Answer, Asked, Prepared};
+use super::asked::{Answer, Asked, Prepared};
 use coffer_rim::{Class, Failure};
 
 /// Bytes of output that are kept: the last ones.

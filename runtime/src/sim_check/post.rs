@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Asked, Prepared};
+use super::asked::{Answer, Asked, Prepared};
 use coffer_rim::{Class, Failure};
 
 /// Bytes of an answer that are read.

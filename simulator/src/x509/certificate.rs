@@ -1,7 +1,8 @@
 //! A certificate before it is signed. Attacks change a template; everything else uses it as the profiles give it.
 
 use super::der::{self, bits, explicit, integer, octets, oid, sequence, time, yes};
-use super::{AuthorityKey, CryptoError, DerError, Name};
+use super::name::Name;
+use super::{AuthorityKey, CryptoError, DerError};
 
 /// When something is valid, in Unix seconds, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

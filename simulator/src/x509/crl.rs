@@ -2,8 +2,9 @@
 
 use super::certificate::{Extension, PssEncoding, Validity, seal};
 use super::der::{explicit, integer, sequence, time};
-use super::profile::{authority_key_id, extension_list};
-use super::{AuthorityKey, CryptoError, DerError, Name};
+use super::extensions::{authority_key_id, extension_list};
+use super::name::Name;
+use super::{AuthorityKey, CryptoError, DerError};
 
 /// An entry of the list.
 #[derive(Clone, Debug)]

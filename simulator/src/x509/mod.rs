@@ -5,14 +5,16 @@
 mod certificate;
 mod crl;
 mod der;
+mod extensions;
+mod name;
 mod profile;
 
 pub use certificate::{Extension, PssEncoding, Template, Validity};
 pub use crl::{CrlTemplate, Revoked};
 pub use der::{DerError, pem};
+pub use name::{KeyKind, Name};
 pub use profile::{
-    KeyKind, Name, ark_template, ask_template, asvk_template, ec_public_key, revoked, serial, vcek_template,
-    vlek_template,
+    ark_template, ask_template, asvk_template, ec_public_key, revoked, serial, vcek_template, vlek_template,
 };
 
 use aws_lc_rs::{rand::SystemRandom, rsa, signature};

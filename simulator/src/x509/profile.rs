@@ -3,62 +3,13 @@
 //! Source: AMD 57230 §3 (VCEK certificate), the genuine ARK, ASK, ASVK, VCEK and VLEK of all three product lines.
 
 use coffer_verifier::abi::{ChipId, ProductLine, TcbVersion};
-use sha2::{Digest, Sha256};
 
 use super::DerError;
 use super::certificate::{Extension, PssEncoding, Template, Validity};
 use super::crl::Revoked;
-use super::der::{bits, explicit, ia5, implicit, integer, octets, oid, printable, sequence, set_of_one, utf8, yes};
-
-/// Kinds of key in a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyKind {
-    /// Root.
-    Ark,
-    /// Certifies VCEKs.
-    Ask,
-    /// Certifies VLEKs.
-    Asvk,
-    /// Chip key.
-    Vcek,
-    /// Key loaded for a cloud provider.
-    Vlek,
-}
-
-/// A distinguished name in AMD's order: OU, C, L, ST, O, CN.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    /// Organisation.
-    pub organization: String,
-    /// Common name.
-    pub common_name: String,
-}
-
-impl Name {
-    /// The name of a key, common name exactly AMD's.
-    pub fn of(kind: KeyKind, product: ProductLine) -> Self {
-        let common_name = match kind {
-            KeyKind::Ark => format!("ARK-{product}"),
-            KeyKind::Ask => format!("SEV-{product}"),
-            KeyKind::Asvk => format!("SEV-VLEK-{product}"),
-            KeyKind::Vcek => "SEV-VCEK".to_owned(),
-            KeyKind::Vlek => "SEV-VLEK".to_owned(),
-        };
-        Self { organization: "Coffer Simulated".to_owned(), common_name }
-    }
-
-    pub(super) fn to_der(&self) -> Result<Vec<u8>, DerError> {
-        let attribute = |kind: &str, value: Vec<u8>| set_of_one(&sequence(&[&oid(kind)?, &value])?);
-        sequence(&[
-            &attribute("2.5.4.11", utf8("Engineering")?)?,
-            &attribute("2.5.4.6", printable("US")?)?,
-            &attribute("2.5.4.7", utf8("Santa Clara")?)?,
-            &attribute("2.5.4.8", utf8("CA")?)?,
-            &attribute("2.5.4.10", utf8(&self.organization)?)?,
-            &attribute("2.5.4.3", utf8(&self.common_name)?)?,
-        ])
-    }
-}
+use super::der::{bits, explicit, ia5, implicit, integer, octets, oid, sequence, yes};
+use super::extensions::{authority_key_id, key_id};
+use super::name::{KeyKind, Name};
 
 /// Serial number of an authority, as AMD numbers its own.
 pub fn serial(kind: KeyKind, product: ProductLine) -> Vec<u8> {
@@ -241,24 +192,6 @@ fn leaf_extensions(product: ProductLine, name: &str, tcb: TcbVersion) -> Result<
 pub fn ec_public_key(point: &[u8]) -> Result<Vec<u8>, DerError> {
     let algorithm = sequence(&[&oid("1.2.840.10045.2.1")?, &oid("1.3.132.0.34")?])?;
     sequence(&[&algorithm, &bits(0, point)?])
-}
-
-pub(super) fn extension_list(extensions: &[Extension]) -> Result<Vec<u8>, DerError> {
-    let parts = extensions.iter().map(Extension::to_der).collect::<Result<Vec<_>, _>>()?;
-    sequence(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
-}
-
-/// Content of an AuthorityKeyIdentifier extension.
-pub(super) fn authority_key_id(spki: &[u8]) -> Result<Vec<u8>, DerError> {
-    sequence(&[&implicit(0, &key_id(spki))?])
-}
-
-/// First 160 bits of SHA-256 over the SubjectPublicKeyInfo (RFC 7093 §2, method 4).
-fn key_id(spki: &[u8]) -> [u8; 20] {
-    let digest: [u8; 32] = Sha256::digest(spki).into();
-    let mut id = [0; 20];
-    id.copy_from_slice(&digest[..20]);
-    id
 }
 
 /// AMD's URL path on a host that can never be reached: simulated keys must not send anybody to AMD.

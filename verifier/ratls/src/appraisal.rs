@@ -14,7 +14,9 @@ use coffer_verifier::{
 use crate::{
     facts::TlsFacts,
     hpke::{self, HpkeError, HpkeSealed, Opener},
-    proto, wire,
+    proto,
+    refusal::Refusal,
+    wire,
 };
 
 /// How long an admitted answer counts; after it, a new challenge (docs/design/protocol.md §4.6).
@@ -60,16 +62,6 @@ pub enum AttesterError {
     /// Anything else, in the attester's words.
     #[error("{0}")]
     Other(String),
-}
-
-/// Why evidence was not admitted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {detail}")]
-pub struct Refusal {
-    /// Stable word for the peer: lower case, digits and hyphens.
-    pub code: &'static str,
-    /// Cause, for the log of this end only.
-    pub detail: String,
 }
 
 /// A peer whose evidence for this connection was admitted. Only this crate makes one.

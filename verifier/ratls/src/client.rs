@@ -25,12 +25,13 @@ use tonic::{
 };
 
 use crate::{
-    appraisal::{self, Appraiser, Attested, Attester, AttesterError, Refusal},
+    appraisal::{self, Appraiser, Attested, Attester, AttesterError},
     denial::Denial,
     facts::{FactsError, Purpose, TlsFacts},
     hpke::{HpkeError, HpkeSealed, Opener},
     identity::Identity,
     proto::{AttestRequest, ChallengeRequest, attest_request, attest_response, attestation_client::AttestationClient},
+    refusal::Refusal,
     service::fresh_challenge,
     state::CHALLENGE_LIFETIME,
     tls::{ClientTls, PeerPin, PinMismatch, TlsConfigError},

@@ -15,7 +15,7 @@ use rustls::{
 use x509_parser::{oid_registry::Oid, prelude::FromDer};
 use zeroize::Zeroizing;
 
-use crate::tls::provider;
+use crate::provider::provider;
 
 /// id-pe-cmw, 1.3.6.1.5.5.7.1.35 (RFC 9999).
 const ID_PE_CMW: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 35];

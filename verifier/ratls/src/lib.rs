@@ -44,13 +44,15 @@ mod facts;
 mod hpke;
 mod identity;
 mod keep;
+mod provider;
+mod refusal;
 mod server;
 mod service;
 mod state;
 mod tls;
 mod wire;
 
-pub use appraisal::{Appraiser, Attested, Attester, AttesterError, RESULT_LIFETIME, Refusal};
+pub use appraisal::{Appraiser, Attested, Attester, AttesterError, RESULT_LIFETIME};
 pub use client::{
     AttestedConnection, AttestingConnection, ConnectError, connect_and_attest, connect_and_verify, connect_pinned,
 };
@@ -61,6 +63,7 @@ pub use identity::{
     Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki,
 };
 pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
+pub use refusal::Refusal;
 pub use server::{ServeError, ServeLimits, serve, serve_pinned};
 pub use service::AttestationService;
 pub use state::{CHALLENGE_LIFETIME, ConnectionState, attested, connection};

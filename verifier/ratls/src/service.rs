@@ -8,13 +8,14 @@ use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
 use crate::{
-    appraisal::{self, Appraiser, Attester, RESULT_LIFETIME, Refusal},
+    appraisal::{self, Appraiser, Attester, RESULT_LIFETIME},
     denial::denied,
     facts::TlsFacts,
     proto::{
         self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, attest_request, attest_response,
         attestation_server::Attestation,
     },
+    refusal::Refusal,
     state::{ConnectionState, connection},
     wire,
 };

@@ -13,7 +13,7 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         NoServerSessionStorage,
@@ -26,6 +26,7 @@ use rustls::{
 use crate::{
     facts::Purpose,
     identity::{Identity, IdentityError, certificate_spki},
+    provider::provider,
 };
 
 /// Whom a client expects at the other end. There is no "whoever answers".
@@ -149,22 +150,6 @@ impl ClientTls {
         config.enable_sni = false;
         Ok(Self { config: Arc::new(config), own_spki: identity.spki(), alpn: alpn.to_vec() })
     }
-}
-
-/// aws-lc-rs, cut down to what RA-TLS uses: TLS 1.3 suites, the hybrid post-quantum group first.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-            aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
-        kx_groups: vec![
-            aws_lc_rs::kx_group::X25519MLKEM768,
-            aws_lc_rs::kx_group::SECP384R1,
-            aws_lc_rs::kx_group::X25519,
-        ],
-        ..aws_lc_rs::default_provider()
-    })
 }
 
 #[derive(Debug)]

@@ -3,9 +3,9 @@
 use coffer_verifier::{Code, abi::REPORT_LEN, binding::EncryptionKey, evidence::Evidence};
 
 use crate::{
-    appraisal::Refusal,
     hpke::{AEAD, KDF, KEM, PUBLIC_KEY_LEN},
     proto,
+    refusal::Refusal,
 };
 
 /// Longest certificate table taken.

@@ -1,7 +1,7 @@
 //! The checks of the typed floor. Each writes one line, whether it passes or not.
 
 use super::{
-    ExpectedGuest,
+    expected::ExpectedGuest,
     policy::{Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum, TcbRule},
 };
 use crate::{

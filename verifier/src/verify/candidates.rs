@@ -2,7 +2,11 @@
 
 use aws_lc_rs::signature::ParsedPublicKey;
 
-use super::{ChainError, CrlPolicy, Given, VerifyError, check_facts};
+use super::{
+    error::{ChainError, VerifyError},
+    facts::check_facts,
+    given::{CrlPolicy, Given},
+};
 use crate::{
     Code,
     abi::{ProductLine, Report},

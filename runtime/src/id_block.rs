@@ -5,15 +5,14 @@
 
 use std::path::Path;
 
-use coffer_rim::file::write_private;
-use coffer_rim::{Class, Classify as _, Failure};
+use coffer_rim::{Class, Failure};
 use coffer_simulator::IdEvidence;
 use coffer_verifier::abi::{FamilyId, ImageId, KeyDigest, Measurement};
 use coffer_verifier::measure::{IdAuth, IdBlock, Signed, key_structure};
 use serde::Serialize;
 
 use crate::boxes::{BoxOptions, files};
-use crate::signing_key::SigningKey;
+use crate::signing_key::{SigningKey, already_there, write_new, write_over};
 
 pub use coffer_platform::plan::GUEST_POLICY;
 
@@ -118,17 +117,20 @@ impl SignedLaunch {
         Self::read(&folder.join(files::ID_BLOCK), &folder.join(files::ID_AUTH)).map(Some)
     }
 
-    /// Writes `id_block.bin` and `id_auth.bin`.
+    /// Writes `id_block.bin` and `id_auth.bin` into a folder that has no ID block yet: both, or none. `mode`: of the files.
     ///
     /// # Errors
-    /// Class `config`.
-    pub fn write(&self, folder: &Path) -> Result<(), Failure> {
-        let write = |name, bytes: &[u8]| {
-            let path = folder.join(name);
-            write_private(&path, bytes).class_while(Class::Config, format!("cannot write {}", path.display()))
-        };
-        write(files::ID_BLOCK, &self.block.to_bytes())?;
-        write(files::ID_AUTH, self.auth.as_bytes())
+    /// Class `config` if one is there already, which stays as it is, or a file cannot be written.
+    pub fn write(&self, folder: &Path, mode: u32) -> Result<(), Failure> {
+        let (block, auth) = (folder.join(files::ID_BLOCK), folder.join(files::ID_AUTH));
+        if block.symlink_metadata().is_ok() {
+            return Err(already_there(&block));
+        }
+        // The block last: a folder with one is complete. What lies beside none is of somebody who was interrupted.
+        let written = write_over(&auth, self.auth.as_bytes(), mode);
+        written.and_then(|()| write_new(&block, &self.block.to_bytes(), mode)).inspect_err(|_| {
+            let _ = std::fs::remove_file(&auth);
+        })
     }
 
     /// Checks what the secure processor will check: this measurement, this policy, both signatures.
@@ -210,7 +212,7 @@ mod tests {
         let id = SigningKey::generate().unwrap();
         let signed =
             SignedLaunch::sign(Measurement::new([3; 48]), GUEST_POLICY, LaunchNames::default(), &id, None).unwrap();
-        signed.write(folder.path()).unwrap();
+        signed.write(folder.path(), 0o600).unwrap();
         let again = SignedLaunch::of_box(folder.path(), &options).unwrap().unwrap();
         assert_eq!(again.facts(), signed.facts());
         crate::boxes::clean_run_files(folder.path());

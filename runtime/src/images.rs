@@ -118,26 +118,12 @@ pub fn collect(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boxes::Timings;
     use crate::boxes::tests::options;
-    use crate::state::BoxState;
+    use crate::state::tests::record;
 
     fn with_digest(text: &str) -> BoxRecord {
-        BoxRecord {
-            id: BoxId::random(),
-            name: "one".into(),
-            image: "busybox".into(),
-            state: BoxState::Created,
-            supervisor_pid: None,
-            vmm_pid: None,
-            created: 1,
-            started: None,
-            finished: None,
-            exit_code: None,
-            error: None,
-            options: crate::boxes::BoxOptions { image_digest: text.into(), ..options() },
-            timings: Timings::default(),
-        }
+        let options = crate::boxes::BoxOptions { image_digest: text.into(), ..options() };
+        BoxRecord { options, ..record("one") }
     }
 
     #[test]

@@ -137,9 +137,9 @@ fn make_scratch(folder: &Path, bytes: u64) -> Result<PathBuf, Failure> {
 /// Real SNP was asked for where there is none. Nothing ever falls back to the simulator.
 pub fn no_hardware() -> Failure {
     let why = if Path::new("/dev/sev").exists() {
-        "--tee needs a monitor that launches SEV-SNP guests, which this build has not yet"
+        "SEV-SNP guests need a monitor that launches them, which this build has not yet"
     } else {
-        "--tee needs AMD SEV-SNP, and this machine has no /dev/sev"
+        "this machine has no AMD SEV-SNP: there is no /dev/sev"
     };
     Failure::new(Class::Platform, why)
         .hint("run it on an SNP host, or use --tee-simulate for development: a simulated guest proves nothing to whoever does not list your simulator's anchor")

@@ -164,20 +164,22 @@ pub fn read_public(path: &Path) -> Result<P384PublicKey, Failure> {
     P384PublicKey::from_pem(&text).map_err(|error| Failure::caused(Class::Config, &error).while_doing(path.display()))
 }
 
+/// Nothing that was signed, and no key, is overwritten.
+pub fn already_there(path: &Path) -> Failure {
+    Failure::new(Class::Config, format!("{} is there already", path.display()))
+        .hint("nothing is overwritten; choose another name")
+}
+
 /// Writes a file where there is nothing yet: aside, synced, and under its name only when it is whole.
 ///
 /// # Errors
 /// Class `config` if something lies there already, or it cannot be written.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-    let there = || {
-        Failure::new(Class::Config, format!("{} is there already", path.display()))
-            .hint("nothing is overwritten; choose another name")
-    };
     if path.symlink_metadata().is_ok() {
-        return Err(there());
+        return Err(already_there(path));
     }
     Writer::private().mode(mode).new_only().write(path, bytes).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => there(),
+        std::io::ErrorKind::AlreadyExists => already_there(path),
         _ => Failure::caused(Class::Config, &error).while_doing(format!("cannot write {}", path.display())),
     })
 }

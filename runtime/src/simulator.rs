@@ -76,7 +76,7 @@ pub fn open_all(folder: &Path, products: &[ProductLine], vlek: bool) -> Result<I
 pub fn anchors(folder: &Path) -> Result<TrustAnchors, Failure> {
     let path = folder.join(FILE);
     let installation = read(&path)?.ok_or_else(|| {
-        Failure::new(Class::Config, format!("--allow-simulated, and there is no simulator at {}", folder.display()))
+        Failure::new(Class::Config, format!("no simulator to believe: there is none at {}", folder.display()))
             .hint("the first `coffer run --tee-simulate` makes one, or `coffer sim init`")
     })?;
     Ok(installation.anchors().fold(TrustAnchors::amd(), |anchors, anchor| anchors.with_simulated(anchor.spki)))

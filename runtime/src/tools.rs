@@ -67,11 +67,6 @@ impl Search {
         let folder = asked.map(Path::to_path_buf).or_else(|| self.platform.clone()).or(beside).unwrap_or_default();
         if folder.join("platform.json").is_file() {
             std::path::absolute(&folder).map_err(Failure::from)
-        } else if asked.and_then(Path::to_str).is_some_and(is_docker_platform) {
-            let message = "--platform names the folder a guest boots from, not the platform of an image";
-            Err(Failure::new(Class::Usage, message).hint(
-                "leave it out: guests are linux/amd64, and that is what is taken of an image for several platforms",
-            ))
         } else {
             Err(Failure::new(Class::Config, format!("no platform files in {}", folder.display()))
                 .hint("run `make platform`, or name a folder with kernel, initrd and platform.json in --platform or COFFER_PLATFORM"))
@@ -84,33 +79,12 @@ impl Search {
     }
 }
 
-/// Whether somebody means what Docker's `--platform` means: `linux/amd64`, `linux/arm64/v8`.
-fn is_docker_platform(text: &str) -> bool {
-    let mut words = text.split('/');
-    let (os, architecture) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let known = ["amd64", "x86_64", "arm64", "aarch64", "arm", "386", "ppc64le", "s390x", "riscv64"];
-    matches!(os, "linux" | "windows" | "darwin" | "freebsd") && known.contains(&architecture)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TOOL: Program =
         Program { name: "tool", variable: "COFFER_TOOL", ours_to_build: true, remedy: "run `make setup`" };
-
-    #[test]
-    fn dockers_platform_is_told_from_a_folder() {
-        let refused = |asked: &str| Search::default().platform_folder(Some(Path::new(asked))).unwrap_err();
-        for word in ["linux/amd64", "linux/arm64/v8", "windows/amd64"] {
-            assert_eq!(refused(word).class, Class::Usage, "{word}");
-            assert!(refused(word).hint.unwrap().contains("linux/amd64"), "{word}");
-        }
-        for folder in ["linux/platform", "/srv/amd64", "target/release/platform", ""] {
-            assert_eq!(refused(folder).class, Class::Config, "{folder}");
-            assert!(!refused(folder).hint.unwrap().contains("amd64"), "{folder}");
-        }
-    }
 
     #[test]
     fn what_is_missing_is_named_with_a_way_to_get_it() {

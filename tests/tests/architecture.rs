@@ -277,60 +277,22 @@ fn what_is_qemus_stands_behind_the_monitor_seam() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn the_engine_knows_no_command_line() {
+    let found = lines_with("runtime/src/engine", &["--", "`coffer "], |_| false);
+    let wrong = still(&found, &[]);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Circles of files that are left: crate, files, reason.
 const CIRCLES: &[(&str, &[&str], &str)] = &[
-    ("coffer-spec", &["check", "document"], "a document is checked as it is parsed"),
-    ("coffer-verifier", &["appraise", "appraise::floor"], "the floor makes the reasons that the appraisal collects"),
-    ("coffer-verifier", &["verify", "verify::candidates"], "a candidate is verified by the whole"),
-    ("coffer-ratls", &["appraisal", "wire"], "an appraiser's refusal has a form on the wire"),
-    ("coffer-ratls", &["facts", "identity", "tls"], "an identity is a TLS certificate, whose facts are read by TLS"),
-    ("coffer-simulator", &["guest", "launch"], "a launch ends as a guest, which remembers its launch"),
-    ("coffer-simulator", &["x509::certificate", "x509::crl", "x509::profile"], "one encoder, three tables"),
-    ("coffer-image", &["erofs::plan", "erofs::writer"], "a plan places what the writer sizes"),
-    ("coffer-image", &["manifest", "store"], "an image is loaded from the manifest that the store keeps"),
-    ("coffer-image", &["pull", "pull::fetch", "pull::registry"], "progress is told by whoever fetches"),
     ("coffer-kbs", &["admission", "guest"], "a guest's evidence is admitted by what its connection knows"),
     ("coffer-kbs", &["store::audit", "store::ledger"], "the ledger appends to the chain that lies in it"),
-    ("coffer-kbs (program)", &["", "audit", "init", "restore", "serve", "state"], "commands return what main prints"),
-    ("coffer-runtime", &["sim_check", "sim_check::command", "sim_check::post"], "cases are judged by who runs them"),
     (
         "stage0 (program)",
         &["platform", "serial"],
         "the platform's faults are said on the serial line, which the platform knows",
     ),
-    ("coffer (program)", COMMANDS, "the table of commands names them all, and Docker's words are answered from it"),
-    ("coffer (program)", &["evidence::bench", "evidence::bench::simulator"], "one bench's rows in two files"),
-];
-
-/// Every command of that table which uses another's.
-const COMMANDS: &[&str] = &[
-    "",
-    "boxes",
-    "boxes::create",
-    "boxes::flags",
-    "boxes::live",
-    "boxes::logs",
-    "boxes::start",
-    "boxes::stop",
-    "cli",
-    "commands",
-    "docker",
-    "docker::commands",
-    "docker::flags",
-    "evidence",
-    "host",
-    "image",
-    "kbs",
-    "kbs::audit",
-    "kbs::broker",
-    "launch",
-    "launch::id_block",
-    "launch::measure",
-    "launch::measure_manifest",
-    "prove",
-    "prove::guest",
-    "prove::seal",
-    "sim",
 ];
 
 #[test]

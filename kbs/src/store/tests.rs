@@ -23,7 +23,7 @@ use coffer_verifier::{
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::{keys::RootKey, tenant::Tenant};
+use crate::{Tenant, keys::RootKey};
 
 pub(super) fn root() -> RootKey {
     RootKey::new(&Zeroizing::new([7; 32]))
@@ -122,14 +122,8 @@ impl Fixture {
     }
 
     async fn add_signer(&self, name: &str) {
-        let rule = SignerRule {
-            author_key: KeyDigest::new([1; 48]),
-            family_id: FamilyId::new([2; 16]),
-            image_id: ImageId::new([3; 16]),
-            minimum_guest_svn: 4,
-        };
         let mut ledger = self.store.write().await.unwrap();
-        ledger.add_signer(&tenant(), &Signer { name: name.into(), rule, expires: Expiry::Never }).await.unwrap();
+        ledger.add_signer(&tenant(), &signer(name)).await.unwrap();
         ledger.commit().await.unwrap();
     }
 
@@ -163,6 +157,16 @@ pub(super) fn tenant() -> Tenant {
 
 fn path_of(path: &str) -> ResourcePath {
     format!("kbs:///{path}").parse().unwrap()
+}
+
+fn signer(name: &str) -> Signer {
+    let rule = SignerRule {
+        author_key: KeyDigest::new([1; 48]),
+        family_id: FamilyId::new([2; 16]),
+        image_id: ImageId::new([3; 16]),
+        minimum_guest_svn: 4,
+    };
+    Signer { name: name.into(), rule, expires: Expiry::Never }
 }
 
 fn reference(number: u8) -> Reference {

@@ -1,10 +1,12 @@
 //! Files that matter: written beside their place, synced, renamed, and the folder synced. A reader never sees half of one,
 //! and after a crash there is the old one or the new one.
 
+use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +15,47 @@ pub struct Writer {
     owner: Option<(u32, u32)>,
     replace: bool,
     synced: bool,
+    pipes: bool,
+}
+
+/// A step of writing a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is made beside its place.
+    Create,
+    /// Bytes go into it.
+    Write,
+    /// They are made to last.
+    Sync,
+    /// It gets its name.
+    Rename,
+    /// The name is made to last.
+    SyncFolder,
+}
+
+/// Called before a step with the file it is about; its error becomes the step's.
+pub type StepFn = Rc<dyn Fn(Step, &Path) -> io::Result<()>>;
+
+thread_local! {
+    static BEFORE_STEPS: RefCell<Option<StepFn>> = const { RefCell::new(None) };
+}
+
+/// Does `act` with a look at each step of each file that this thread writes meanwhile, before it is taken. For tests of what
+/// failures and interruptions leave.
+pub fn before_steps<T>(look: StepFn, act: impl FnOnce() -> T) -> T {
+    struct Restore(Option<StepFn>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BEFORE_STEPS.set(self.0.take());
+        }
+    }
+    let _restore = Restore(BEFORE_STEPS.replace(Some(look)));
+    act()
+}
+
+fn step(step: Step, path: &Path) -> io::Result<()> {
+    let look = BEFORE_STEPS.with_borrow(Clone::clone);
+    look.map_or(Ok(()), |look| look(step, path))
 }
 
 /// A file that only its owner may read, in place of one that may be there.
@@ -26,7 +69,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 impl Writer {
     /// Mode 0600, ours, replaces what is there.
     pub const fn private() -> Self {
-        Self { mode: 0o600, owner: None, replace: true, synced: true }
+        Self { mode: 0o600, owner: None, replace: true, synced: true, pipes: false }
     }
 
     /// Another mode, which the file has from its first byte.
@@ -57,10 +100,19 @@ impl Writer {
         self
     }
 
+    /// For a file that a person names: where a terminal, a pipe or another device is there, it is written into. It has no
+    /// name that could move.
+    #[must_use]
+    pub const fn into_pipes(mut self) -> Self {
+        self.pipes = true;
+        self
+    }
+
     /// Writes the whole file.
     ///
     /// # Errors
-    /// The file system's. What stood there before is then still there, whole.
+    /// The file system's. What stood there before is then still there, whole; or the new file is, whole, where all that failed
+    /// was making its name last. Where only a new file is wanted, none is there after an error.
     pub fn write(self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.write_with(path, |file| file.write_all(bytes))
     }
@@ -70,11 +122,15 @@ impl Writer {
     /// # Errors
     /// As [`Self::write`], or what `fill` gives.
     pub fn write_with(self, path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        if self.pipes && path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            return fill(&mut File::options().write(true).open(path)?);
+        }
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        step(Step::Create, path)?;
         let mut file = tempfile::Builder::new()
             .prefix(&format!(".{}.", name.to_string_lossy()))
             .permissions(Permissions::from_mode(0o600))
@@ -83,16 +139,27 @@ impl Writer {
             std::os::unix::fs::fchown(file.as_file(), Some(uid), Some(gid))?;
         }
         file.as_file().set_permissions(Permissions::from_mode(self.mode))?;
+        step(Step::Write, path)?;
         fill(file.as_file_mut())?;
         if self.synced {
+            step(Step::Sync, path)?;
             file.as_file().sync_all()?;
         }
+        step(Step::Rename, path)?;
         if self.replace {
             file.persist(path).map_err(|error| error.error)?;
         } else {
             file.persist_noclobber(path).map_err(|error| error.error)?;
         }
-        if self.synced { sync_folder(folder) } else { Ok(()) }
+        if !self.synced {
+            return Ok(());
+        }
+        step(Step::SyncFolder, path).and_then(|()| sync_folder(folder)).inspect_err(|_| {
+            if !self.replace {
+                // It was made a moment ago, and nobody was told of it.
+                let _ = std::fs::remove_file(path);
+            }
+        })
     }
 }
 
@@ -137,6 +204,44 @@ mod tests {
         let half = |file: &mut File| file.write_all(b"ne").and_then(|()| Err(io::ErrorKind::StorageFull.into()));
         assert_eq!(Writer::private().write_with(&path, half).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!((std::fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["key".to_owned()]));
+    }
+
+    #[test]
+    fn a_write_that_fails_at_any_step_leaves_the_old_file_or_the_new_one_whole() {
+        use Step::{Create, Rename, Sync, SyncFolder, Write};
+        for failing in [Create, Write, Sync, Rename, SyncFolder] {
+            let look: StepFn =
+                Rc::new(move |step, _| if step == failing { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) });
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("key");
+            let new = before_steps(look.clone(), || Writer::private().new_only().write(&path, b"new"));
+            assert_eq!(new.unwrap_err().kind(), io::ErrorKind::StorageFull, "{failing:?}");
+            assert!(names(dir.path()).is_empty(), "{failing:?}");
+            write_private(&path, b"old").unwrap();
+            assert!(before_steps(look, || write_private(&path, b"new")).is_err());
+            let expected = if failing == SyncFolder { b"new" } else { b"old" };
+            assert_eq!(std::fs::read(&path).unwrap(), expected, "{failing:?}");
+            assert_eq!(names(dir.path()), ["key"], "{failing:?}");
+            write_private(&path, b"newer").unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"newer", "nobody looks any more");
+        }
+    }
+
+    #[test]
+    fn a_device_that_a_person_names_is_written_into_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        for (device, error) in [("/dev/null", None), ("/dev/full", Some(io::ErrorKind::StorageFull))] {
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink(device, &path).unwrap();
+            let written = Writer::private().into_pipes().write(&path, b"new");
+            assert_eq!(written.err().map(|error| error.kind()), error, "{device}");
+            assert_eq!(std::fs::read_link(&path).unwrap(), Path::new(device));
+            assert_eq!(names(dir.path()), ["out"]);
+        }
+        std::fs::remove_file(&path).unwrap();
+        Writer::private().into_pipes().write(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

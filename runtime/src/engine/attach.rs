@@ -3,7 +3,7 @@
 //! Whoever holds a [`Live`] keeps the box running: when it is dropped, or its process dies, the box is stopped, unless it was
 //! let go of with [`Live::detach`].
 
-use super::{Engine, Fault};
+use super::{Engine, Fault, Hint};
 use crate::attach::Attached;
 use crate::boxes::{Timings, files, last_line};
 use crate::state::BoxRecord;
@@ -70,9 +70,9 @@ impl Fault for LiveError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
-            Self::Failed(failure) | Self::Supervisor(failure) => failure.hint.clone(),
+            Self::Failed(failure) | Self::Supervisor(failure) => failure.hint.clone().map(Hint::Words),
             Self::SupervisorDied { .. } => None,
         }
     }

@@ -10,7 +10,9 @@ use coffer_spec::{Document, Scratch};
 
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
 use super::measure::measurement;
-use super::{BoxRequest, DescribeError, Described, Engine, Fault, OpenError, ProgressFn, Workload, check_hardware};
+use super::{
+    BoxRequest, DescribeError, Described, Engine, Fault, Hint, OpenError, ProgressFn, Workload, check_hardware,
+};
 use crate::boxes::{BoxOptions, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
@@ -80,11 +82,11 @@ impl Fault for CreateError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
             Self::Name(_) => None,
-            Self::State(error) => error.hint(),
+            Self::State(error) => Fault::hint(error),
             Self::Describe(error) => error.hint(),
             Self::IdBlock(error) => error.hint(),
             Self::Snapshot(error) => Fault::hint(error),
@@ -210,7 +212,7 @@ fn write_folder(
     write_private(&folder.join(files::SPEC), document.bytes())
         .class_while(Class::Config, "cannot write the box's spec")?;
     if let Some(signed) = signed {
-        signed.write(folder)?;
+        signed.write(folder, 0o600)?;
     }
     Ok(())
 }

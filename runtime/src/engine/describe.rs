@@ -9,7 +9,7 @@ use coffer_image::{Image, ImageError, PullOptions, Rootfs, Snapshot, Store};
 use coffer_spec::{Document, Owner, OwnerMay, Tee};
 
 use super::volumes::{self, VolumeError};
-use super::{Engine, Fault, OpenError, Progress, ProgressFn};
+use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::Bind;
 use crate::images::{defaults, verity};
 use crate::monitor::{self, Isolation};
@@ -118,7 +118,7 @@ pub enum DescribeError {
         expected: String,
     },
     /// The spec was written for another processor.
-    #[error("the spec was written for {spec}, the command says {asked}", spec = tee_flag(*spec), asked = tee_flag(*asked))]
+    #[error("the spec was written for {spec}, asked for is {asked}", spec = tee_words(*spec), asked = tee_words(*asked))]
     OtherTee {
         /// In the spec.
         spec: Tee,
@@ -126,7 +126,7 @@ pub enum DescribeError {
         asked: Tee,
     },
     /// Nobody said that the simulator is good enough.
-    #[error("the spec demands the simulator, which --tee-simulate must allow")]
+    #[error("the spec demands the simulator, which was not allowed")]
     SimulatorNotAllowed,
     /// The guest could not keep the tags of its scratch disk.
     #[error("a scratch disk of that size needs {mib} MiB of guest memory for tags alone")]
@@ -162,26 +162,27 @@ impl Fault for DescribeError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
-            Self::ImageNotHere(name) => Some(format!("pull it with `coffer pull {name}`, or drop --pull never")),
+            Self::ImageNotHere(name) => Some(Hint::PullImage { name: name.clone() }),
             Self::Image(error) => Fault::hint(error),
             Self::Request(error) => Fault::hint(error),
             Self::OtherRoot { .. } => Some("pull the image the spec was written for, by digest".into()),
-            Self::OtherTee { .. } | Self::SimulatorNotAllowed => None,
-            Self::ScratchTags { .. } => Some("give the box four times that with --memory".into()),
+            Self::OtherTee { .. } => None,
+            Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
+            Self::ScratchTags { .. } => Some(Hint::MoreMemory),
             Self::Volume(error) => error.hint(),
             Self::File(failure) => Fault::hint(failure),
         }
     }
 }
 
-fn tee_flag(tee: Tee) -> &'static str {
+fn tee_words(tee: Tee) -> &'static str {
     match tee {
-        Tee::Snp => "--tee",
-        Tee::Simulated => "--tee-simulate",
-        Tee::None => "neither --tee nor --tee-simulate",
+        Tee::Snp => "SEV-SNP",
+        Tee::Simulated => "the simulator",
+        Tee::None => "no secure processor",
     }
 }
 

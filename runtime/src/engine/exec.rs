@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::prove::{Kept, OwnerMayNot, ProveError};
-use super::{Engine, Fault, OpenError, Trust};
+use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::state::BoxState;
 use crate::{Class, Failure, agent};
 
@@ -89,10 +89,10 @@ impl Fault for ExecError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
-            Self::NotRunning(name) => Some(format!("start it with `coffer start {name}`")),
+            Self::NotRunning(name) => Some(Hint::StartBox { name: name.clone() }),
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::Agent(failure) => Fault::hint(failure),

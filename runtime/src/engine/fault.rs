@@ -6,6 +6,7 @@ use std::error::Error;
 
 use coffer_image::ImageError;
 
+use super::hint::Hint;
 use crate::home::HomeError;
 use crate::request::RequestError;
 use crate::state::StateError;
@@ -17,7 +18,7 @@ pub trait Fault: Error + 'static {
     fn class(&self) -> Class;
 
     /// What the operator can do about it.
-    fn hint(&self) -> Option<String>;
+    fn hint(&self) -> Option<Hint>;
 
     /// Exit code that Docker users expect in place of 125: 126 not executable, 127 not found.
     fn docker_code(&self) -> Option<u8> {
@@ -30,8 +31,8 @@ impl Fault for Failure {
         self.class
     }
 
-    fn hint(&self) -> Option<String> {
-        self.hint.clone()
+    fn hint(&self) -> Option<Hint> {
+        self.hint.clone().map(Hint::Words)
     }
 
     fn docker_code(&self) -> Option<u8> {
@@ -44,8 +45,8 @@ impl Fault for StateError {
         Self::class(self)
     }
 
-    fn hint(&self) -> Option<String> {
-        Self::hint(self)
+    fn hint(&self) -> Option<Hint> {
+        Self::hint(self).map(Hint::Words)
     }
 }
 
@@ -54,8 +55,8 @@ impl Fault for HomeError {
         Class::Config
     }
 
-    fn hint(&self) -> Option<String> {
-        Self::hint(self)
+    fn hint(&self) -> Option<Hint> {
+        Self::hint(self).map(Hint::Words)
     }
 }
 
@@ -64,8 +65,8 @@ impl Fault for ImageError {
         crate::images::of_image(self).class
     }
 
-    fn hint(&self) -> Option<String> {
-        crate::images::of_image(self).hint
+    fn hint(&self) -> Option<Hint> {
+        crate::images::of_image(self).hint.map(Hint::Words)
     }
 }
 
@@ -74,7 +75,7 @@ impl Fault for RequestError {
         Class::Usage
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         None
     }
 }

@@ -3,7 +3,7 @@
 use coffer_spec::Tee;
 use coffer_verifier::abi::Measurement;
 
-use super::Fault;
+use super::{Fault, Hint};
 use crate::id_block::{GUEST_POLICY, LaunchNames, SignedLaunch};
 use crate::signing_key::SigningKey;
 use crate::{Class, Failure};
@@ -42,27 +42,21 @@ impl LaunchIdentity {
 
     /// Refuses an ID block where nobody would check it.
     pub(super) fn check_tee(identity: Option<&Self>, tee: Tee) -> Result<(), UncheckedIdBlock> {
-        match identity {
-            Some(Self::Sign { .. }) if tee == Tee::None => Err(UncheckedIdBlock { flag: "--id-key" }),
-            Some(Self::Signed(_)) if tee == Tee::None => Err(UncheckedIdBlock { flag: "--id-block" }),
-            _ => Ok(()),
-        }
+        if identity.is_some() && tee == Tee::None { Err(UncheckedIdBlock) } else { Ok(()) }
     }
 }
 
 /// An ID block that no secure processor would check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} without --tee or --tee-simulate: no secure processor checks the ID block")]
-pub struct UncheckedIdBlock {
-    flag: &'static str,
-}
+#[error("no secure processor checks the ID block of a box without one")]
+pub struct UncheckedIdBlock;
 
 impl Fault for UncheckedIdBlock {
     fn class(&self) -> Class {
         Class::Usage
     }
 
-    fn hint(&self) -> Option<String> {
-        Some("add --tee-simulate or --tee, or leave the ID block away".into())
+    fn hint(&self) -> Option<Hint> {
+        Some(Hint::WithProcessorOrNoIdBlock)
     }
 }

@@ -8,7 +8,7 @@ use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
 
 use super::prove::{OwnerMayNot, ProveError, must_run};
-use super::{Engine, Fault, OpenError, Trust};
+use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::{Class, Failure, agent};
 
 /// Longest value in bytes.
@@ -75,11 +75,11 @@ impl Fault for InjectError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
             Self::Empty(_) => Some("check what was to write it: a pipe whose first command failed is empty".into()),
-            Self::NotListed { secret, .. } => Some(format!("create the box with --inject {secret}")),
+            Self::NotListed { secret, .. } => Some(Hint::ListInjected { secret: secret.to_string() }),
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::TooLong { .. } | Self::Seal(_) => None,

@@ -11,7 +11,7 @@ use coffer_spec::Act;
 use tonic::Streaming;
 
 use super::prove::{Kept, OwnerMayNot, ProveError};
-use super::{Engine, Fault, OpenError, Trust};
+use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::boxes::files;
 use crate::lock::BoxLock;
 use crate::state::{BoxRecord, BoxState};
@@ -60,7 +60,7 @@ impl Fault for LogsError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
             Self::Gone(_) => None,

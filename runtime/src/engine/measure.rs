@@ -12,7 +12,7 @@ use coffer_verifier::manifest::{Component, Contents, MeasuredLaunch, ReferenceMa
 
 use super::describe::same_tee;
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
-use super::{BoxRequest, DescribeError, Engine, Fault, ProgressFn};
+use super::{BoxRequest, DescribeError, Engine, Fault, Hint, ProgressFn};
 use crate::id_block::SignedLaunch;
 use crate::launch::load_platform;
 use crate::request::Vcpus;
@@ -104,7 +104,7 @@ pub enum MeasureError {
     #[error(transparent)]
     Igvm(#[from] igvm_file::IgvmError),
     /// A manifest is about a workload.
-    #[error("--manifest is about a workload: name an image or a --spec")]
+    #[error("a manifest is about a workload: name an image or a spec")]
     NoWorkload,
     /// The manifest breaks a rule of its own.
     #[error(transparent)]
@@ -129,7 +129,7 @@ impl Fault for MeasureError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Describe(error) => error.hint(),
             Self::IdBlock(error) => error.hint(),

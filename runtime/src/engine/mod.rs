@@ -7,6 +7,7 @@
 //! Never: prints, reads the environment or the command line, ends the process.
 
 mod fault;
+mod hint;
 mod progress;
 
 mod create;
@@ -48,6 +49,7 @@ pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload, check_h
 pub use events::{BoxEvent, Change, Events};
 pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession};
 pub use fault::Fault;
+pub use hint::Hint;
 pub use identity::{LaunchIdentity, UncheckedIdBlock};
 pub use inject::{InjectError, InjectRequest, VALUE_LIMIT};
 pub use inspect::Inspection;
@@ -55,7 +57,7 @@ pub use list::Filter;
 pub use logs::{LogStream, LogsError, LogsRequest};
 pub use measure::{ManifestRequest, MeasureError, MeasureRequest, Measured};
 pub use progress::{Progress, ProgressFn};
-pub use prove::{Attestation, OwnerMayNot, ProveError, SIMULATED_HINT, Trust};
+pub use prove::{Attestation, OwnerMayNot, ProveError, Trust};
 pub use remove::RemoveError;
 pub use restart::RestartError;
 pub use seal::{SealError, Sealed, Unsealed};
@@ -116,10 +118,10 @@ impl Fault for OpenError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Home(error) => Fault::hint(error),
-            Self::State(error) => error.hint(),
+            Self::State(error) => Fault::hint(error),
         }
     }
 }

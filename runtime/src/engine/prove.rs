@@ -11,7 +11,7 @@ use coffer_verifier::{EvidencePolicy, ExpectedGuest, Pair, TrustAnchors, Verdict
 use tokio::task::JoinHandle;
 
 use super::measure::{VCPU_TYPE, measurement};
-use super::{Engine, Fault, OpenError};
+use super::{Engine, Fault, Hint, OpenError};
 use crate::launch::load_platform;
 use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
 use crate::state::{BoxRecord, BoxState};
@@ -77,10 +77,6 @@ pub enum ProveError {
     },
 }
 
-/// What to do about a simulated box whose root nobody listed.
-pub const SIMULATED_HINT: &str =
-    "this box is simulated: with --allow-simulated the simulator of this installation is believed";
-
 impl Fault for ProveError {
     fn class(&self) -> Class {
         match self {
@@ -94,16 +90,16 @@ impl Fault for ProveError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
-            Self::NoTee(_) => Some("create it with --tee, or with --tee-simulate for development".into()),
-            Self::NotRunning(name) => Some(format!("start it with `coffer start {name}`")),
+            Self::NoTee(_) => Some(Hint::WithProcessor),
+            Self::NotRunning(name) => Some(Hint::StartBox { name: name.clone() }),
             Self::File(failure) => Fault::hint(failure),
             Self::Identity(_) | Self::Unreachable { .. } => None,
-            Self::NotAdmitted { simulated: true, .. } => Some(SIMULATED_HINT.into()),
+            Self::NotAdmitted { simulated: true, .. } => Some(Hint::BelieveSimulator),
             Self::NotAdmitted { findings, .. } => {
-                findings.appraisal.reasons().first().map(|reason| reason.hint.to_string())
+                findings.appraisal.reasons().first().map(|reason| reason.hint.to_string().into())
             }
         }
     }
@@ -243,13 +239,8 @@ impl Fault for OwnerMayNot {
         Class::Refused
     }
 
-    fn hint(&self) -> Option<String> {
-        let act = self.act;
-        let by_owner = format!("create the box with --owner listing your key for {act}");
-        Some(match self.act {
-            Act::Exec | Act::Logs => format!("{by_owner}, or with --host-may {act}"),
-            Act::Stop | Act::Stats | Act::Inject | Act::Unseal => by_owner,
-        })
+    fn hint(&self) -> Option<Hint> {
+        Some(Hint::ListOwner { act: self.act })
     }
 }
 

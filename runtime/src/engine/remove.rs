@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Engine, Fault, How, OpenError, StopError};
+use super::{Engine, Fault, Hint, How, OpenError, StopError};
 use crate::Class;
 use crate::lock::BoxLock;
 use crate::state::{BoxState, StateError};
@@ -44,10 +44,10 @@ impl Fault for RemoveError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
-            Self::Running(_) => Some("stop it first, or remove it with -f".into()),
+            Self::Running(_) => Some(Hint::StopFirst),
             Self::Stop(error) => error.hint(),
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! Stops a box and starts it again.
 
-use super::{Engine, Fault, How, StartError, Started, StopError};
+use super::{Engine, Fault, Hint, How, StartError, Started, StopError};
 use crate::Class;
 
 /// Why a box does not restart.
@@ -23,7 +23,7 @@ impl Fault for RestartError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Stop(error) => error.hint(),
             Self::Start(error) => error.hint(),

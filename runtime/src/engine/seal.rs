@@ -8,7 +8,7 @@ use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
 
 use super::prove::{OwnerMayNot, ProveError, must_run};
-use super::{Engine, Fault, OpenError, Trust};
+use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::state::BoxRecord;
 use crate::{Class, Failure, agent};
 
@@ -61,7 +61,7 @@ impl Fault for SealError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
             Self::MayNot(error) => error.hint(),

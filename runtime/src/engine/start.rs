@@ -1,6 +1,6 @@
 //! Starts a box that is recorded and does not run.
 
-use super::{Engine, Fault, Live, LiveError, OpenError};
+use super::{Engine, Fault, Hint, Live, LiveError, OpenError};
 use crate::boxes::Timings;
 use crate::state::{BoxRecord, BoxState};
 use crate::{Class, Failure, monitor};
@@ -38,7 +38,7 @@ impl Fault for StartError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
             Self::Monitor(failure) => Fault::hint(failure),

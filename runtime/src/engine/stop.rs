@@ -1,6 +1,6 @@
 //! Stops a box and waits for its end.
 
-use super::{Engine, Fault, OpenError};
+use super::{Engine, Fault, Hint, OpenError};
 use crate::supervisor::control::{self, Command};
 use crate::{Class, Failure};
 
@@ -33,7 +33,7 @@ impl Fault for StopError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
             Self::Supervisor(failure) => Fault::hint(failure),

@@ -1,8 +1,7 @@
 use super::*;
-use crate::BoxId;
-use crate::boxes::tests::options;
 use crate::boxes::{Step, Timings};
 use crate::state::BoxState;
+use crate::state::tests::record;
 
 pub(super) fn engine() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
@@ -17,21 +16,7 @@ pub(super) fn engine() -> (tempfile::TempDir, Engine) {
 
 /// A box in the database and a folder for it, as `create` leaves them.
 pub(super) fn recorded(engine: &Engine, name: &str) -> BoxRecord {
-    let record = BoxRecord {
-        id: BoxId::random(),
-        name: name.into(),
-        image: "image:1".into(),
-        state: BoxState::Created,
-        supervisor_pid: None,
-        vmm_pid: None,
-        created: unix_ms(),
-        started: None,
-        finished: None,
-        exit_code: None,
-        error: None,
-        options: options(),
-        timings: Timings::default(),
-    };
+    let record = BoxRecord { image: "image:1".into(), created: unix_ms(), ..record(name) };
     engine.state().unwrap().add(&record).unwrap();
     std::fs::create_dir(engine.home().unwrap().box_folder(&record.id)).unwrap();
     record
@@ -58,7 +43,7 @@ fn nothing_is_made_before_it_is_needed_and_everything_once() {
 fn an_error_keeps_its_class_and_its_remedy_on_the_way_up() {
     let newer = StartError::from(OpenError::from(StateError::Newer { found: 99 }));
     assert_eq!(newer.class(), Class::Config);
-    assert!(newer.hint().unwrap().contains("--home") && newer.to_string().contains("99"), "{newer}");
+    assert!(newer.hint().unwrap().to_string().contains("--home") && newer.to_string().contains("99"), "{newer}");
     let gone = StopError::from(OpenError::from(StateError::Unknown("web".into())));
     assert_eq!((gone.class(), gone.hint()), (Class::NotFound, None));
 }
@@ -102,7 +87,7 @@ async fn a_box_that_runs_is_not_removed_unless_it_may_be_killed() {
     let lock = crate::lock::BoxLock::take(&engine.home().unwrap().box_folder(&record.id)).unwrap();
     started(&engine, &record, unix_ms());
     let error = engine.remove("web", false).await.unwrap_err();
-    assert!(matches!(error, RemoveError::Running(_)) && error.hint().unwrap().contains("-f"));
+    assert!(matches!(error, RemoveError::Running(_)) && error.hint() == Some(Hint::StopFirst));
     assert!(matches!(engine.start("web").await, Ok(Started::AlreadyRunning(_))));
     drop(lock);
 }
@@ -113,7 +98,7 @@ async fn a_missing_program_is_named_before_a_box_is_touched() {
     recorded(&engine, "web");
     let error = engine.start("web").await.unwrap_err();
     assert_eq!(error.class(), Class::Platform);
-    assert!(error.hint().unwrap().contains("install"), "{:?}", error.hint());
+    assert!(error.hint().unwrap().to_string().contains("install"), "{:?}", error.hint());
     assert_eq!(engine.find("web").unwrap().timings, Timings::default());
 }
 

@@ -3,7 +3,7 @@
 use coffer_image::{ImageError, Snapshot, SnapshotKind, Store, layer::Limits};
 use coffer_spec::{Volume, VolumeKind, WorkloadSpec};
 
-use super::Fault;
+use super::{Fault, Hint};
 use crate::Class;
 use crate::binds::Bind;
 use crate::images::verity;
@@ -38,7 +38,7 @@ pub enum VolumeError {
         expected: String,
     },
     /// A bind that the spec does not have.
-    #[error("the spec has no volume at {path}, and --spec fixes what runs")]
+    #[error("the spec has no volume at {path}, and it fixes what runs")]
     NotInSpec {
         /// Where it was to be.
         path: String,
@@ -54,11 +54,11 @@ impl Fault for VolumeError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<Hint> {
         match self {
             Self::TooMany { .. } => Some("put several folders below one, and bind that".into()),
             Self::Snapshot(error) => Fault::hint(error),
-            Self::NoBind { path } => Some(format!("add --volume HOST:{path}:ro")),
+            Self::NoBind { path } => Some(Hint::BindVolume { path: path.clone() }),
             Self::Other { .. } => Some(
                 "the files differ from those the spec was written for; contents, names and permissions count".into(),
             ),

@@ -41,7 +41,7 @@ pub fn of(isolation: Isolation, search: &Search) -> Result<Box<dyn Monitor>, Fai
         Isolation::Qemu => Ok(Box::new(qemu::Qemu::new(search))),
         // The process of our own monitor and that of namespaces come here.
         Isolation::Snp | Isolation::Kvm | Isolation::Process => {
-            let message = format!("--isolation {isolation} is not in this build");
+            let message = format!("isolation {isolation} is not in this build");
             Err(Failure::new(Class::Platform, message).hint(format!("use --isolation {}", Isolation::Qemu)))
         }
     }

@@ -9,11 +9,10 @@ fn home() -> (tempfile::TempDir, Home) {
     (dir, home)
 }
 
-fn made(home: &Home, name: &str) -> BoxRecord {
-    let id = BoxId::random();
-    crate::home::private_folder(&home.box_folder(&id)).unwrap();
+/// A box that was made and never started.
+pub(crate) fn record(name: &str) -> BoxRecord {
     BoxRecord {
-        id,
+        id: BoxId::random(),
         name: name.into(),
         image: "busybox".into(),
         state: BoxState::Created,
@@ -27,6 +26,12 @@ fn made(home: &Home, name: &str) -> BoxRecord {
         options: options(),
         timings: Timings::default(),
     }
+}
+
+fn made(home: &Home, name: &str) -> BoxRecord {
+    let record = record(name);
+    crate::home::private_folder(&home.box_folder(&record.id)).unwrap();
+    record
 }
 
 fn started(state: &State, record: &BoxRecord, now: i64) {

@@ -23,6 +23,7 @@ use crate::id::BoxId;
 use crate::lock::BoxLock;
 use crate::monitor::fake::{Agent, Fake};
 use crate::monitor::{End, How, Monitor};
+use crate::state::tests::record;
 use crate::state::{BoxRecord, BoxState, State};
 
 /// A home with one box that was created and never started.
@@ -71,21 +72,7 @@ impl World {
         std::fs::write(folder.join(files::SPEC), document(options.tee).bytes()).unwrap();
         let mut timings = Timings { origin_unix_us: ORIGIN, steps: Vec::new() };
         timings.reached("image-ready", None);
-        let record = BoxRecord {
-            id: id.clone(),
-            name: "box".into(),
-            image: "busybox".into(),
-            state: BoxState::Created,
-            supervisor_pid: None,
-            vmm_pid: None,
-            created: 1,
-            started: None,
-            finished: None,
-            exit_code: None,
-            error: None,
-            options,
-            timings,
-        };
+        let record = BoxRecord { id: id.clone(), options, timings, ..record("box") };
         State::open(&home).unwrap().add(&record).unwrap();
         Self { _dir: dir, home, platform, id }
     }

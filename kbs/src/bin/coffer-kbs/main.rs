@@ -2,6 +2,7 @@
 
 mod audit;
 mod error;
+mod event_loop;
 mod init;
 mod pin;
 mod restore;
@@ -11,7 +12,9 @@ mod state;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use coffer_rim::{Class, Classify as _, Failure};
+use coffer_rim::{Class, Failure};
+
+use event_loop::event_loop;
 
 /// Releases secrets to attested guests.
 #[derive(Debug, Parser)]
@@ -81,12 +84,6 @@ fn main() -> ExitCode {
         }
     };
     coffer_rim::out::verdict(code)
-}
-
-/// What everything asynchronous runs on.
-fn event_loop() -> Result<tokio::runtime::Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    built.class_while(Class::Internal, "starting the event loop")
 }
 
 #[cfg(test)]

@@ -1,11 +1,26 @@
 //! What keeps the rows fails: at any step, or after the commit.
 
+use coffer_verifier::P384PublicKey;
+
 use super::{faulty::Faulty, *};
 
 on_every_store!(a_failure_at_any_step_of_any_act_changes_nothing, a_commit_whose_answer_is_lost_is_caught_up_with);
 
 async fn a_failure_at_any_step_of_any_act_changes_nothing(keeper: Keeper) {
-    for act in ["put", "delete", "reference", "unreference", "signer", "crl", "line"] {
+    let acts = [
+        "put",
+        "delete",
+        "reference",
+        "unreference",
+        "signer",
+        "unsigner",
+        "manifest-key",
+        "manifest",
+        "revocation",
+        "crl",
+        "line",
+    ];
+    for act in acts {
         for step in 0.. {
             let (fixture, _) = furnished(keeper).await;
             let before = fixture.dump().await;
@@ -58,7 +73,18 @@ async fn act_on(store: &Store, act: &str) -> Result<(), StoreError> {
         }
         "reference" => ledger.add_reference(&tenant(), &pair).await.map(|_| ())?,
         "unreference" => ledger.remove_reference(&tenant(), &pair.measurement, &pair.workload).await.map(|_| ())?,
-        "signer" => ledger.remove_signer(&tenant(), "c").await.map(|_| ())?,
+        "signer" => ledger.add_signer(&tenant(), &signer("new")).await.map(|_| ())?,
+        "unsigner" => ledger.remove_signer(&tenant(), "c").await.map(|_| ())?,
+        "manifest-key" => {
+            let secret = p384::ecdsa::SigningKey::from_slice(&[7; 48]).unwrap();
+            let key = P384PublicKey::from_sec1(secret.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
+            ledger.add_manifest_key(&tenant(), &ManifestKey { name: "k".into(), key }).await.map(|_| ())?;
+        }
+        "manifest" => ledger.put_manifest(&tenant(), &manifest()).await?,
+        "revocation" => {
+            ledger.put_manifest(&tenant(), &manifest()).await?;
+            assert_eq!(ledger.revoke_manifest(&tenant(), "m").await?, Some(3));
+        }
         "crl" => ledger.raise_crl_number(&SpkiDigest::new([1; 32]), 9).await.map(|_| ())?,
         _ => {}
     }
@@ -77,4 +103,16 @@ async fn a_commit_whose_answer_is_lost_is_caught_up_with(keeper: Keeper) {
     assert_eq!(listed.len(), 1, "it happened");
     act_on(&store, "reference").await.unwrap();
     store.verify_audit().await.unwrap();
+}
+
+/// What lies in the store is not judged here.
+fn manifest() -> StoredManifest {
+    StoredManifest {
+        name: "m".into(),
+        sequence: 3,
+        revoked_through: 0,
+        workload: WorkloadDigest::new([5; 32]),
+        envelope: b"signed".to_vec(),
+        added_unix: 1000,
+    }
 }

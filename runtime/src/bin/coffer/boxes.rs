@@ -6,6 +6,7 @@ pub mod flags;
 pub mod inspect;
 pub mod live;
 pub mod logs;
+pub mod new_box;
 pub mod ps;
 pub mod restart;
 pub mod rm;
@@ -13,8 +14,9 @@ pub mod run;
 pub mod start;
 pub mod stop;
 pub mod supervise;
+pub mod to_stop;
 
-use crate::commands::Group;
+use crate::row::Group;
 
 /// What runs images.
 pub const GROUP: Group = Group {

@@ -11,10 +11,11 @@ use std::process::ExitCode;
 use clap::Args as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::commands::{self, Does, Entry, GROUPS};
-pub use crate::context::Context;
+use crate::commands::{self, GROUPS};
+use crate::context::Context;
 use crate::error::{Class, CliError};
 use crate::exits::Exits;
+use crate::row::{self, Does, Entry};
 use crate::{docker, values};
 
 /// What may stand before and behind every command.
@@ -78,7 +79,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
         Err(error) => return refuse(&error, words),
     };
     coffer_rim::log::init("warn");
-    let Globals { json, home } = match commands::parse(&matches) {
+    let Globals { json, home } = match row::parse(&matches) {
         Ok(globals) => globals,
         Err(failure) => return fail(&failure, false, Exits::Class),
     };

@@ -4,42 +4,12 @@
 
 mod commands;
 mod flags;
+mod row;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::commands::Entry;
-use crate::error::{Class, CliError};
-
-/// A word of Docker's, and what to do in its place.
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    /// Its spellings; of a flag with the commands that Docker has it for.
-    words: &'static [&'static str],
-    /// Why it is not here.
-    why: &'static str,
-    /// What to do instead, if there is something.
-    instead: Option<&'static str>,
-}
-
-/// A row without a remedy.
-const fn no(words: &'static [&'static str], why: &'static str) -> Row {
-    Row { words, why, instead: None }
-}
-
-/// A row with what to do instead.
-const fn but(words: &'static [&'static str], why: &'static str, instead: &'static str) -> Row {
-    Row { words, why, instead: Some(instead) }
-}
-
-impl Row {
-    fn failure(&self, what: &str) -> CliError {
-        let failure = CliError::new(Class::Usage, format!("{what}: {}", self.why));
-        match self.instead {
-            Some(instead) => failure.hint(instead),
-            None => failure,
-        }
-    }
-}
+use crate::error::CliError;
+use crate::row::Entry;
 
 /// The answer to a line that the parser refused for a word of Docker's; `None` if it was refused for something else.
 ///

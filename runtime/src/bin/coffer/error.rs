@@ -3,12 +3,18 @@
 pub use coffer_rim::{Class, Classify, Failure as CliError};
 use coffer_runtime::engine::Fault;
 
+use crate::words;
+
 /// What an operation's error means on a command line: its class, its chain of causes, its remedy. The one place where the
 /// engine's errors become ours.
 #[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
 pub fn of(error: impl Fault) -> CliError {
     let failure = CliError::caused(error.class(), &error);
-    CliError { hint: error.hint().or(failure.hint), docker_code: error.docker_code(), ..failure }
+    CliError {
+        hint: error.hint().as_ref().map(words::of).or(failure.hint),
+        docker_code: error.docker_code(),
+        ..failure
+    }
 }
 
 /// Prints one of several failures; the command goes on.

@@ -4,7 +4,7 @@ pub mod bench;
 pub mod report;
 pub mod verify;
 
-use crate::commands::Group;
+use crate::row::Group;
 
 /// What decides about evidence, or shows it.
 pub const GROUP: Group = Group {

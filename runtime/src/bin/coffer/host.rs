@@ -5,7 +5,7 @@ pub mod doctor;
 pub mod help;
 pub mod version;
 
-use crate::commands::Group;
+use crate::row::Group;
 
 /// What is about neither boxes nor evidence.
 pub const GROUP: Group = Group {

@@ -5,7 +5,7 @@ pub mod progress;
 pub mod pull;
 pub mod rmi;
 
-use crate::commands::Group;
+use crate::row::Group;
 
 /// What boxes are made from.
 pub const GROUP: Group =

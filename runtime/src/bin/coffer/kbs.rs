@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use coffer_verifier::{Expiry, UnixTime};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::commands::Entry;
+use crate::row::Entry;
 
 /// Manage a key broker: which secrets it holds, and which guests it admits.
 #[derive(Debug, clap::Args)]
@@ -38,13 +38,15 @@ pub struct Args {
 /// A row whose command asks a broker: it gets a [`broker::Broker`] in place of the context.
 macro_rules! admin {
     ($name:literal: $args:ty => $run:path) => {
-        $crate::commands::Entry {
+        $crate::row::Entry {
             name: $name,
             exits: $crate::exits::Exits::Class,
             define: <$args as clap::Args>::augment_args,
-            does: $crate::commands::Does::Run(|matches, context| {
-                let broker = $crate::kbs::broker::Broker::new(&$crate::commands::parse(matches)?, context)?;
-                $run(&$crate::commands::parse::<$args>(matches)?, &broker)
+            does: $crate::row::Does::Run(|matches, context| {
+                let whom: $crate::kbs::Args = $crate::row::parse(matches)?;
+                let (profile, address) = (whom.profile.as_deref(), whom.address.as_deref());
+                let broker = $crate::kbs::broker::Broker::new(profile, address, context)?;
+                $run(&$crate::row::parse::<$args>(matches)?, &broker)
             }),
         }
     };

@@ -10,7 +10,7 @@ pub mod measure_manifest;
 pub mod platform;
 pub mod spec;
 
-use crate::commands::Group;
+use crate::row::Group;
 
 /// What is measured, and what was signed about it.
 pub const GROUP: Group = Group {

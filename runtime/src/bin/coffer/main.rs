@@ -8,10 +8,11 @@ use std::process::ExitCode;
 extern crate coffer_rim;
 
 #[macro_use]
-mod commands;
+mod row;
 
 mod boxes;
 mod cli;
+mod commands;
 mod context;
 mod docker;
 mod error;
@@ -25,12 +26,7 @@ mod prove;
 mod sim;
 mod table;
 mod values;
-
-use boxes::{flags, live, logs, ps, start};
-use evidence::verify;
-use image::progress;
-use launch::{id_block, id_flags, measure_firmware, measure_manifest};
-use prove::guest;
+mod words;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();

@@ -6,7 +6,7 @@ pub mod inject_secret;
 pub mod owner;
 pub mod seal;
 
-use crate::commands::Group;
+use crate::row::Group;
 
 /// What an owner does.
 pub const GROUP: Group = Group {

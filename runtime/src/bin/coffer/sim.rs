@@ -16,9 +16,9 @@ use coffer_verifier::UnixTime;
 use coffer_verifier::abi::ProductLine;
 use serde_json::json;
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use crate::context::Context;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// Make simulated evidence and attacks, and check verifiers with them.
 #[derive(Debug, clap::Args)]

@@ -41,12 +41,19 @@ fn why_not(id: &str, at: usize, value: &OsStr) -> Option<(String, &'static str)>
     if value.is_empty() && !MAY_BE_EMPTY.iter().any(|(name, from, _)| *name == id && at >= *from) {
         return Some(("''".into(), EMPTY));
     }
-    // Docker's flag of this name chooses among an image's platforms.
     let text = value.to_string_lossy();
-    if id == "platform" && text.starts_with("linux/") && !Path::new(value).exists() {
+    if id == "platform" && is_docker_platform(&text) && !Path::new(value).exists() {
         return Some((format!("'{text}'"), "it names a folder with the guest's kernel; images are always linux/amd64"));
     }
     None
+}
+
+/// Whether somebody means what Docker's `--platform` means, one of an image's: `linux/amd64`, `linux/arm64/v8`.
+fn is_docker_platform(text: &str) -> bool {
+    let mut words = text.split('/');
+    let (os, architecture) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let known = ["amd64", "x86_64", "arm64", "aarch64", "arm", "386", "ppc64le", "s390x", "riscv64"];
+    matches!(os, "linux" | "windows" | "darwin" | "freebsd") && known.contains(&architecture)
 }
 
 #[cfg(test)]
@@ -75,8 +82,13 @@ mod tests {
 
     #[test]
     fn an_image_platform_is_not_taken_for_a_folder() {
-        let error = check_line(&["coffer", "run", "--platform", "linux/amd64", "busybox"]).unwrap_err();
-        assert!(error.contains("always linux/amd64"), "{error}");
-        assert_eq!(check_line(&["coffer", "run", "--platform", "/srv/platform", "busybox"]), Ok(()));
+        let said = |platform: &str| check_line(&["coffer", "run", "--platform", platform, "busybox"]);
+        for word in ["linux/amd64", "linux/arm64/v8", "windows/amd64"] {
+            let error = said(word).unwrap_err();
+            assert!(error.contains("always linux/amd64"), "{error}");
+        }
+        for folder in ["/srv/platform", "linux/platform", "/srv/amd64", "target/release/platform"] {
+            assert_eq!(said(folder), Ok(()), "{folder}");
+        }
     }
 }

@@ -3,13 +3,10 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
-use coffer_runtime::engine::CreateRequest;
 
-use crate::cli::Context;
+use crate::boxes::new_box::NewBox;
+use crate::context::Context;
 use crate::error::{self, CliError};
-use crate::flags::BoxFlags;
-use crate::id_flags::IdFlags;
-use crate::progress;
 
 /// Create a box from an image, to be started later.
 #[derive(Debug, clap::Args)]
@@ -18,19 +15,8 @@ use crate::progress;
   coffer create --name web busybox httpd -f
   coffer create --tee-simulate --id-key id.pem --author-key author.pem --guest-svn 3 busybox httpd -f")]
 pub struct Args {
-    /// Name of the box [default: adjective_noun].
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// Remove the box when it ends.
-    #[arg(long)]
-    rm: bool,
-    /// Print nothing but the id.
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
-    id: IdFlags,
-    #[command(flatten)]
-    flags: BoxFlags,
+    new: NewBox,
 }
 
 /// Creates it and prints its id.
@@ -38,14 +24,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let timings = Timings::start();
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
-    let request = CreateRequest {
-        what: args.flags.request(&engine)?,
-        name: args.name.clone(),
-        remove: args.rm,
-        identity: args.id.identity()?,
-        timings,
-    };
-    let progress = progress::shown(args.quiet || context.json);
+    let request = args.new.request(&engine, timings)?;
+    let progress = args.new.progress(context);
     let created = context.runtime()?.block_on(engine.create(request, progress.as_ref()));
     let record = created.map_err(error::of)?;
     if context.json {

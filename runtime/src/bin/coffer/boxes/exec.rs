@@ -8,9 +8,9 @@ use coffer_runtime::engine::{ExecInput, ExecInputs, ExecOutput, ExecRequest, Exe
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{self, Class, CliError};
-use crate::guest::Trust;
+use crate::prove::guest::Trust;
 
 /// Run a program in a running box.
 #[derive(Debug, clap::Args)]

@@ -6,10 +6,11 @@ use coffer_runtime::BoxState;
 use coffer_runtime::engine::Inspection;
 use serde_json::{Value, json};
 
-use crate::cli::Context;
+use crate::boxes::live::timings_json;
+use crate::boxes::ps;
+use crate::context::Context;
 use crate::error::{self, CliError};
-use crate::live::timings_json;
-use crate::{ps, table};
+use crate::table;
 
 /// Print everything known of boxes, as a JSON array.
 #[derive(Debug, clap::Args)]

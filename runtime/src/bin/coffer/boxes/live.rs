@@ -13,7 +13,7 @@ use coffer_spec::{Act, Tee};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{self, CliError};
 
 /// How long a command stays with the box it starts.

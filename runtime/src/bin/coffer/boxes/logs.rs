@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use coffer_rim::{foreign, out};
 use coffer_runtime::engine::LogsRequest;
 
-use crate::cli::Context;
+use crate::boxes::live::print;
+use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
-use crate::guest::Trust;
-use crate::live::print;
+use crate::prove::guest::Trust;
 
 /// Show the output of a box.
 #[derive(Debug, clap::Args)]

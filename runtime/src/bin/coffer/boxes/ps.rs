@@ -8,7 +8,7 @@ use coffer_runtime::{BoxRecord, BoxState};
 use coffer_spec::Tee;
 use serde_json::json;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::table;
 

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use coffer_rim::foreign;
 
-use crate::cli::Context;
+use crate::boxes::start::each;
+use crate::context::Context;
 use crate::error::{self, CliError};
-use crate::start::each;
 
 /// Remove boxes.
 #[derive(Debug, clap::Args)]

@@ -3,14 +3,11 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
-use coffer_runtime::engine::CreateRequest;
 
-use crate::cli::Context;
+use crate::boxes::live::{self, Stay};
+use crate::boxes::new_box::NewBox;
+use crate::context::Context;
 use crate::error::{self, CliError};
-use crate::flags::BoxFlags;
-use crate::id_flags::IdFlags;
-use crate::live::{self, Stay};
-use crate::progress;
 
 /// Create a box from an image and run it.
 #[derive(Debug, clap::Args)]
@@ -23,25 +20,14 @@ pub struct Args {
     /// Leave the box running and print its id, once the workload runs.
     #[arg(short, long)]
     detach: bool,
-    /// Remove the box when it ends.
-    #[arg(long)]
-    rm: bool,
-    /// Name of the box [default: adjective_noun].
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
     /// Print what each phase of the start took.
     #[arg(long)]
     timing: bool,
     /// Believe the simulator of this installation, to show output that only the owner of a simulated box may read.
     #[arg(long)]
     allow_simulated: bool,
-    /// No progress of pulls.
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
-    id: IdFlags,
-    #[command(flatten)]
-    flags: BoxFlags,
+    new: NewBox,
 }
 
 /// Runs it; the exit code is the workload's.
@@ -49,14 +35,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let timings = Timings::start();
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
-    let request = CreateRequest {
-        what: args.flags.request(&engine)?,
-        name: args.name.clone(),
-        remove: args.rm,
-        identity: args.id.identity()?,
-        timings,
-    };
-    let progress = progress::shown(args.quiet || context.json);
+    let request = args.new.request(&engine, timings)?;
+    let progress = args.new.progress(context);
     context.runtime()?.block_on(async {
         let record = engine.create(request, progress.as_ref()).await.map_err(error::of)?;
         let stay =

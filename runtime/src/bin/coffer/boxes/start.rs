@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use coffer_rim::foreign;
 use coffer_runtime::engine::{Engine, Started};
 
-use crate::cli::Context;
+use crate::boxes::live::{self, Stay};
+use crate::context::Context;
 use crate::error::{self, Class, CliError};
-use crate::live::{self, Stay};
 
 /// Start boxes that are not running.
 #[derive(Debug, clap::Args)]

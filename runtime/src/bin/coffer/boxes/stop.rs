@@ -2,12 +2,10 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::engine::How;
-use coffer_runtime::supervisor::DEFAULT_GRACE;
-
-use crate::cli::Context;
+use crate::boxes::start::each;
+use crate::boxes::to_stop::ToStop;
+use crate::context::Context;
 use crate::error::{self, CliError};
-use crate::start::each;
 
 /// Stop running boxes: their stop signal, then the power.
 #[derive(Debug, clap::Args)]
@@ -15,12 +13,8 @@ use crate::start::each;
   coffer stop web
   coffer stop -t 30 web db")]
 pub struct Args {
-    /// Seconds until a box that does not end is ended.
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = DEFAULT_GRACE)]
-    time: u32,
-    /// Names or ids.
-    #[arg(required = true, value_name = "BOX")]
-    boxes: Vec<String>,
+    #[command(flatten)]
+    what: ToStop,
 }
 
 /// Stops them; goes on after an error. A box that does not run is stopped already.
@@ -28,5 +22,5 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
-    each(context, &args.boxes, |name| runtime.block_on(engine.stop(name, How::Grace(args.time))).map_err(error::of))
+    each(context, &args.what.boxes, |name| runtime.block_on(engine.stop(name, args.what.how())).map_err(error::of))
 }

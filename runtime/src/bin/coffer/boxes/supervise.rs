@@ -6,7 +6,7 @@ use coffer_runtime::boxes::unix_us;
 use coffer_runtime::supervisor;
 use coffer_runtime::{BoxId, Home};
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
 /// Supervise a box.

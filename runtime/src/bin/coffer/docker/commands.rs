@@ -1,6 +1,6 @@
 //! Docker's commands that are not Coffer's.
 
-use super::{Row, but, no};
+use super::row::{Row, but, no};
 
 /// One row for each.
 pub const COMMANDS: &[Row] = &[

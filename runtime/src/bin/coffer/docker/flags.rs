@@ -1,6 +1,6 @@
 //! Docker's flags that are not Coffer's, by the commands that have them.
 
-use super::{Row, but, no};
+use super::row::{Row, but, no};
 
 /// Commands, and the rows for each of them; the command without a name is `coffer` itself.
 pub const FLAGS: &[(&[&str], &[Row])] = &[

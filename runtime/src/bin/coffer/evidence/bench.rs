@@ -5,6 +5,7 @@
 //! Medians, measured in turns in one process; meaningful on an otherwise idle machine only. What two threads gain has the gain of
 //! the raw operation beside it: processors that share a core, a cache or a clock bound both.
 
+mod figures;
 mod simulator;
 
 use std::hint::black_box;
@@ -21,9 +22,10 @@ use serde_json::json;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use self::figures::{ROUNDS, broken, median, micros};
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::row::Entry;
 
 /// Measure how fast this machine decides about evidence.
 #[derive(Debug, clap::Args)]
@@ -31,21 +33,13 @@ use crate::error::{Class, Classify as _, CliError};
 pub struct Args {}
 
 /// Its commands.
-pub const COMMANDS: &[Entry] =
-    &[command!("verify": VerifyArgs => verifier), command!("simulator": SimulatorArgs => simulator::run)];
+pub const COMMANDS: &[Entry] = &[command!("verify": VerifyArgs => verifier), command!("simulator": simulator)];
 
 /// The verifier.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer bench verify --json")]
 struct VerifyArgs {}
 
-/// The simulator: reports and launch digests.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer bench simulator")]
-pub struct SimulatorArgs {}
-
-/// Rounds of each measurement; the median is reported.
-const ROUNDS: usize = 301;
 /// Rounds of the measurements on threads, which take longer.
 const THREAD_ROUNDS: usize = 15;
 /// What a round begins with: new threads may share a processor until the kernel has spread them.
@@ -99,10 +93,6 @@ struct Figures {
 struct Subject {
     set: EvidenceSet,
     anchors: TrustAnchors,
-}
-
-fn broken(what: &str) -> CliError {
-    CliError::new(Class::Internal, format!("evidence made for the measurement: {what}"))
 }
 
 impl Subject {
@@ -209,13 +199,4 @@ fn throughput(threads: usize, work: &(impl Fn() -> bool + Sync)) -> Option<f64> 
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().ok().flatten()).sum()
     })
-}
-
-fn micros(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e6
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -7,10 +7,10 @@ use coffer_verifier::ReportClaims;
 use coffer_verifier::abi::{PlatformBit, PolicyBit, ProductLine, Report};
 use serde_json::json;
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::verify::{evidence, read};
+use crate::evidence::verify::{evidence, read};
+use crate::row::Entry;
 
 /// Show what a report says.
 #[derive(Debug, clap::Args)]

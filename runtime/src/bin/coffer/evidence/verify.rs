@@ -16,7 +16,7 @@ use coffer_verifier::{
     ExpectedReportData, HclBlob, ReportBinding, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
 /// What to decide about, and with what.

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-use crate::cli::{self, Context};
+use crate::cli;
+use crate::context::Context;
 use crate::error::CliError;
 
 /// Print a completion script.

@@ -8,7 +8,7 @@ use coffer_runtime::launch::load_platform;
 use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities};
 use serde::Serialize;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::table::size;
 

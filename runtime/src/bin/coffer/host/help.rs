@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::commands::{self, Does, Entry};
+use crate::commands;
 use crate::context::Context;
 use crate::error::{Class, CliError};
+use crate::row::{Does, Entry};
 use crate::{cli, docker};
 
 /// Print help of a command.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::CliError;
 
 /// No arguments.

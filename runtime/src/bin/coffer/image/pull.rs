@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use coffer_runtime::images::{self, of_image};
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::CliError;
-use crate::progress;
+use crate::image::progress;
 
 /// Pull an image and make its root file system.
 #[derive(Debug, clap::Args)]

@@ -17,20 +17,20 @@ pub struct Broker<'a> {
 }
 
 impl<'a> Broker<'a> {
-    /// From the arguments of `coffer kbs`.
+    /// From an admin profile. `address`: to use instead of the profile's.
     ///
     /// # Errors
     /// Class `usage` without a profile, `config` if it cannot be read.
-    pub fn new(args: &super::Args, context: &'a Context) -> Result<Self, CliError> {
-        let path = args.profile.as_ref().ok_or_else(|| {
+    pub fn new(profile: Option<&Path>, address: Option<&str>, context: &'a Context) -> Result<Self, CliError> {
+        let path = profile.ok_or_else(|| {
             CliError::new(Class::Usage, "no admin profile given")
                 .hint("use --profile FILE or COFFER_KBS_PROFILE; `coffer-kbs init` writes STATE/admin.toml")
         })?;
         let mut profile = AdminProfile::read(path)
             .class(Class::Config)
             .map_err(|error| error.hint("`coffer-kbs init --state DIR` writes DIR/admin.toml with mode 0600"))?;
-        if let Some(address) = &args.address {
-            profile.address.clone_from(address);
+        if let Some(address) = address {
+            address.clone_into(&mut profile.address);
         }
         Ok(Self { profile, context })
     }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found, read};
 use super::{Tenant, admin, rfc3339};
-use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
+use crate::row::Entry;
 
 /// Add, list and revoke signed reference manifests.
 #[derive(Debug, clap::Args)]

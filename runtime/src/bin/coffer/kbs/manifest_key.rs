@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found};
 use super::{Tenant, admin};
-use crate::commands::Entry;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// List the keys whose reference manifests count.
 #[derive(Debug, clap::Args)]

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found, read};
 use super::{Tenant, admin, expiry, parse_time};
-use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
+use crate::row::Entry;
 
 /// Admit guests: one measurement for one workload.
 #[derive(Debug, clap::Args)]

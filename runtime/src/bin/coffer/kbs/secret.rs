@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::broker::{Broker, not_found, read};
 use super::{Tenant, admin, rfc3339};
-use crate::commands::Entry;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// Put, list and remove secrets.
 #[derive(Debug, clap::Args)]

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found};
 use super::{Tenant, admin, expiry, parse_time};
-use crate::commands::Entry;
 use crate::error::CliError;
 use crate::launch::id_flags::{family_id, image_id};
+use crate::row::Entry;
 
 /// Admit what an author signed: rules that outlive upgrades.
 #[derive(Debug, clap::Args)]

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use coffer_runtime::boxes::files;
 use coffer_runtime::id_block::{IdFacts, SignedLaunch};
-use coffer_runtime::signing_key::{KeyPurpose, SigningKey, write_over};
+use coffer_runtime::signing_key::{KeyPurpose, SigningKey};
 use coffer_verifier::abi::Measurement;
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::id_flags::NameFlags;
+use crate::launch::id_flags::NameFlags;
+use crate::row::Entry;
 
 /// Sign a launch for somebody else's machine, or show what was signed.
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ struct SignArgs {
     id_key: PathBuf,
     #[command(flatten)]
     names: NameFlags,
-    /// Folder for id_block.bin and id_auth.bin.
+    /// Folder for id_block.bin and id_auth.bin, which must not be there yet.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -54,8 +54,7 @@ fn sign(args: &SignArgs, context: &Context) -> Result<ExitCode, CliError> {
     let signed = SignedLaunch::sign(args.measurement, args.policy, args.names.names(), &id, author.as_ref())?;
     let out = &args.out;
     std::fs::create_dir_all(out).class_while(Class::Config, format!("cannot make {}", out.display()))?;
-    write_over(&out.join(files::ID_BLOCK), &signed.block.to_bytes(), 0o644)?;
-    write_over(&out.join(files::ID_AUTH), signed.auth.as_bytes(), 0o644)?;
+    signed.write(out, 0o644)?;
     print(&signed.facts(), context);
     Ok(ExitCode::SUCCESS)
 }

@@ -7,9 +7,9 @@ use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
 use coffer_verifier::P384PublicKey;
 use coffer_verifier::measure::{key_digest, key_structure};
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use crate::context::Context;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// Make or show keys that sign launches: ID keys, and the author keys that sign those.
 #[derive(Debug, clap::Args)]

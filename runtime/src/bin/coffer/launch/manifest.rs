@@ -8,9 +8,9 @@ use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::{ManifestRefusal, ReferenceManifest, SignedManifest};
 use serde_json::{Value, json};
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::row::Entry;
 
 /// Signed reference manifests: which measurements a workload may have, for a key broker.
 #[derive(Debug, clap::Args)]

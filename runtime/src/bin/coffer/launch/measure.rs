@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coffer_rim::file::write_private;
+use coffer_rim::file::Writer;
 use coffer_runtime::engine::measure::VCPU_TYPE;
 use coffer_runtime::engine::{MeasureRequest, Measured, read_spec};
 use coffer_runtime::id_block::SignedLaunch;
 
-use crate::cli::Context;
+use crate::boxes::flags::BoxFlags;
+use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
-use crate::flags::BoxFlags;
-use crate::id_block::print_names;
-use crate::id_flags::IdFlags;
-use crate::measure_firmware::{FirmwareArgs, measure_firmware};
-use crate::measure_manifest::{ManifestArgs, Written};
-use crate::progress;
+use crate::image::progress;
+use crate::launch::id_block::print_names;
+use crate::launch::id_flags::IdFlags;
+use crate::launch::measure_firmware::{FirmwareArgs, measure_firmware};
+use crate::launch::measure_manifest::{ManifestArgs, Written};
 
 /// Predict what `coffer run` with the same flags measures, from files alone.
 #[derive(Debug, clap::Args)]
@@ -140,6 +140,9 @@ fn print(facts: &Facts, vcpus: u32, signed: Option<&SignedLaunch>, manifest: Opt
 
 fn write_igvm(measured: &Measured, out: &Path) -> Result<Facts, CliError> {
     let (bytes, measurement) = measured.igvm().map_err(error::of)?;
-    write_private(out, &bytes).class_while(Class::Config, format!("cannot write {}", out.display()))?;
+    Writer::private()
+        .into_pipes()
+        .write(out, &bytes)
+        .class_while(Class::Config, format!("cannot write {}", out.display()))?;
     Ok(vec![("igvm", out.display().to_string()), ("igvm_measurement", measurement.to_string())])
 }

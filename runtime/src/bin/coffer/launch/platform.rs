@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use coffer_runtime::launch::load_platform;
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use crate::context::Context;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// Show the guest platform.
 #[derive(Debug, clap::Args)]

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use coffer_rim::file::Writer;
 use coffer_spec::Tee;
 
-use crate::cli::Context;
+use crate::boxes::flags::BoxFlags;
+use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
-use crate::flags::BoxFlags;
-use crate::progress;
+use crate::image::progress;
 
 /// Write the workload spec that `coffer run` with the same flags would launch.
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     match &args.output {
         Some(path) => {
-            std::fs::write(path, document.bytes())
+            let writer = Writer::private().into_pipes().mode(0o644);
+            writer
+                .write(path, document.bytes())
                 .class_while(Class::Config, format!("cannot write {}", path.display()))?;
         }
         None if !context.json => print!("{}", String::from_utf8_lossy(document.bytes())),

@@ -1,18 +1,20 @@
 //! `coffer attest`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coffer_runtime::engine::{Attestation, SIMULATED_HINT};
+use coffer_rim::file::Writer;
+use coffer_runtime::engine::{Attestation, Hint};
 use coffer_runtime::owner_access::Findings;
 use coffer_runtime::{BoxRecord, kds};
 use coffer_spec::Tee;
 use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
-use crate::guest::Trust;
-use crate::verify::exit_code;
+use crate::evidence::verify::exit_code;
+use crate::prove::guest::Trust;
+use crate::words;
 
 /// Have the guest of a box prove what it is, on a connection of its own.
 #[derive(Debug, clap::Args)]
@@ -85,7 +87,7 @@ fn print(args: &Args, record: &BoxRecord, appraisal: &Appraisal) {
         return;
     }
     if record.options.tee == Tee::Simulated && !args.trust.allow_simulated {
-        println!("hint: {SIMULATED_HINT}");
+        println!("hint: {}", words::of(&Hint::BelieveSimulator));
         return;
     }
     for reason in appraisal.reasons() {
@@ -101,11 +103,15 @@ fn print(args: &Args, record: &BoxRecord, appraisal: &Appraisal) {
     }
 }
 
-fn write_evidence(path: &std::path::Path, findings: &Findings) -> Result<(), CliError> {
+fn write_evidence(path: &Path, findings: &Findings) -> Result<(), CliError> {
     let record = findings.evidence.to_cmw();
     let mut report = path.as_os_str().to_owned();
     report.push(".report");
-    std::fs::write(path, record).class_while(Class::Config, format!("cannot write {}", path.display()))?;
-    std::fs::write(&report, &findings.evidence.report)
-        .class_while(Class::Config, format!("cannot write {}", report.display()))
+    let writer = Writer::private().into_pipes().mode(0o644);
+    let put = |path: &Path, bytes: &[u8]| {
+        writer.write(path, bytes).class_while(Class::Config, format!("cannot write {}", path.display()))
+    };
+    // The record last: it is whole without the report, which stands in it too.
+    put(Path::new(&report), &findings.evidence.report)?;
+    put(path, &record)
 }

@@ -7,10 +7,10 @@ use coffer_rim::foreign;
 use coffer_runtime::engine::{InjectRequest, VALUE_LIMIT};
 use zeroize::Zeroizing;
 
-use crate::cli::Context;
+use crate::boxes::logs::read_input;
+use crate::context::Context;
 use crate::error::{self, CliError};
-use crate::guest::Trust;
-use crate::logs::read_input;
+use crate::prove::guest::Trust;
 
 /// Write a value to /run/secrets/NAME of a guest that proves itself first, encrypted to that guest.
 #[derive(Debug, clap::Args)]

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use coffer_ratls::Identity;
 use coffer_runtime::owner_access;
 
-use crate::cli::Context;
-use crate::commands::Entry;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::row::Entry;
 
 /// The local owner's key: what lets you exec, inject and unseal in TEE boxes that list it.
 #[derive(Debug, clap::Args)]

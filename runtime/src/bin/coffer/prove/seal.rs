@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coffer_rim::file::write_private;
+use coffer_rim::file::Writer;
 use coffer_rim::out;
 use zeroize::Zeroizing;
 
-use crate::cli::Context;
+use crate::boxes::logs::read_input;
+use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
-use crate::guest::Trust;
-use crate::logs::read_input;
+use crate::prove::guest::Trust;
 
 /// Seal a file to the guest of a box: only the same platform and workload on the same chip opens it again.
 #[derive(Debug, clap::Args)]
@@ -75,7 +75,10 @@ pub fn unseal(args: &UnsealArgs, context: &Context) -> Result<ExitCode, CliError
 fn finish(args: &Common, context: &Context, bytes: &[u8], rollback_protected: bool) -> Result<ExitCode, CliError> {
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         Some(path) => {
-            write_private(path, bytes).class_while(Class::Config, format!("cannot write {}", path.display()))?;
+            Writer::private()
+                .into_pipes()
+                .write(path, bytes)
+                .class_while(Class::Config, format!("cannot write {}", path.display()))?;
             if context.json {
                 println!(
                     "{}",

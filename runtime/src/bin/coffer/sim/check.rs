@@ -13,7 +13,7 @@ use coffer_simulator::attack::Scene;
 use coffer_verifier::abi::ProductLine;
 
 use super::{evidence, folder, now};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
 /// Check a verifier.
@@ -106,7 +106,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         report.outcomes.push(Outcome { case, asked, again });
     }
     if let Some(file) = &args.junit {
-        let written = Writer::private().mode(0o644).write(file, report.junit().as_bytes());
+        let written = Writer::private().into_pipes().mode(0o644).write(file, report.junit().as_bytes());
         written.class_while(Class::Config, format!("writing {}", file.display()))?;
     }
     if context.json {

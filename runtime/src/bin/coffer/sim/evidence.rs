@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use coffer_rim::file::Writer;
 use coffer_simulator::attack::{AttackError, EvidenceSet, Expect, Scene, find, forge, genuine};
 use coffer_simulator::{Installation, pem};
 use coffer_verifier::UnixTime;
@@ -10,7 +11,7 @@ use coffer_verifier::abi::{ProductLine, ReportData};
 use serde_json::json;
 
 use super::{expected, folder, now, open};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
 /// Write evidence.
@@ -112,7 +113,8 @@ pub fn write(
 ) -> Result<(), CliError> {
     let what = || format!("writing to {}", out.display());
     std::fs::create_dir_all(out).class_while(Class::Config, what())?;
-    let put = |name: &str, bytes: &[u8]| std::fs::write(out.join(name), bytes).class_while(Class::Config, what());
+    let writer = Writer::private().mode(0o644).unsynced();
+    let put = |name: &str, bytes: &[u8]| writer.write(&out.join(name), bytes).class_while(Class::Config, what());
     put("report.bin", &set.report)?;
     let (intermediate, leaf) = if set.is_vlek { ("asvk", "vlek") } else { ("ask", "vcek") };
     for (name, der) in [("ark", &set.ark), (intermediate, &set.intermediate), (leaf, &set.leaf)] {

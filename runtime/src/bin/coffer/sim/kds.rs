@@ -13,7 +13,7 @@ use coffer_simulator::kds::{Fault, answer};
 use coffer_verifier::abi::ProductLine;
 
 use super::{folder, now};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
 /// Serve AMD's KDS paths.

@@ -12,15 +12,20 @@ use p384::ecdsa::{Signature, SigningKey, signature::Signer as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha384};
 
-use super::{ROUNDS, SimulatorArgs, broken, median, micros};
-use crate::cli::Context;
+use super::figures::{ROUNDS, broken, median, micros};
+use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
 const MEMORY: usize = 64 << 20;
 const DIGESTS: usize = 7;
 
+/// The simulator: reports and launch digests.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer bench simulator")]
+pub struct Args {}
+
 /// Measures and prints.
-pub fn run(_: &SimulatorArgs, context: &Context) -> Result<ExitCode, CliError> {
+pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (signature, report) = reports()?;
     let (raw, launch) = digests()?;
     let (ratio, share) = (report / signature, raw / launch);

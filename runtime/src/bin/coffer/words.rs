@@ -1,0 +1,26 @@
+//! The engine's hints in the words of this command line: which command or flag asks for it.
+
+use coffer_runtime::engine::Hint;
+
+/// What to type.
+pub fn of(hint: &Hint) -> String {
+    match hint {
+        Hint::PullImage { name } => format!("pull it with `coffer pull {name}`, or drop --pull never"),
+        Hint::StartBox { name } => format!("start it with `coffer start {name}`"),
+        Hint::StopFirst => "stop it first, or remove it with -f".to_owned(),
+        Hint::MoreMemory => "give the box four times that with --memory".to_owned(),
+        Hint::BindVolume { path } => format!("add --volume HOST:{path}:ro"),
+        Hint::ListInjected { secret } => format!("create the box with --inject {secret}"),
+        Hint::WithProcessor => "create it with --tee, or with --tee-simulate for development".to_owned(),
+        Hint::WithProcessorOrNoIdBlock => "add --tee-simulate or --tee, or leave the ID block away".to_owned(),
+        Hint::AllowSimulator => "--tee-simulate allows it".to_owned(),
+        Hint::BelieveSimulator => {
+            "this box is simulated: with --allow-simulated the simulator of this installation is believed".to_owned()
+        }
+        Hint::ListOwner { act } if Hint::host_may(*act) => {
+            format!("create the box with --owner listing your key for {act}, or with --host-may {act}")
+        }
+        Hint::ListOwner { act } => format!("create the box with --owner listing your key for {act}"),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,95 @@
+//! What an operator can do about a fault. How it is asked for (a flag, a field, a button) is the caller's to say.
+
+use std::fmt;
+
+use coffer_spec::Act;
+
+/// What can be done. Its text names no flag: callers have a table of their own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// In words that hold for every caller.
+    Words(String),
+    /// Pull the image, or let it be pulled.
+    PullImage {
+        /// As it was asked for.
+        name: String,
+    },
+    /// Start the box.
+    StartBox {
+        /// Its name.
+        name: String,
+    },
+    /// Stop the box first, or remove it by force.
+    StopFirst,
+    /// Four times what the tags of a scratch disk need.
+    MoreMemory,
+    /// Bind something there.
+    BindVolume {
+        /// Where the spec has a volume.
+        path: String,
+    },
+    /// List the name when the box is made.
+    ListInjected {
+        /// Name of the secret.
+        secret: String,
+    },
+    /// Make the box with a secure processor, real or simulated.
+    WithProcessor,
+    /// The same, or leave the ID block away.
+    WithProcessorOrNoIdBlock,
+    /// Let the simulator be the processor that the spec demands.
+    AllowSimulator,
+    /// Believe the simulator of this installation.
+    BelieveSimulator,
+    /// List the owner's key for an act when the box is made, or let the host do it where that can be.
+    ListOwner {
+        /// What was wanted.
+        act: Act,
+    },
+}
+
+impl Hint {
+    /// Whether the spec can let the host do it, too.
+    pub fn host_may(act: Act) -> bool {
+        matches!(act, Act::Exec | Act::Logs)
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words(words) => f.write_str(words),
+            Self::PullImage { name } => write!(f, "pull {name}, or let it be pulled"),
+            Self::StartBox { name } => write!(f, "start {name}"),
+            Self::StopFirst => f.write_str("stop it first, or remove it by force"),
+            Self::MoreMemory => f.write_str("give the box four times that"),
+            Self::BindVolume { path } => write!(f, "bind something read-only at {path}"),
+            Self::ListInjected { secret } => write!(f, "create the box with {secret} among the secrets to be injected"),
+            Self::WithProcessor => f.write_str("create it with a secure processor, or a simulated one for development"),
+            Self::WithProcessorOrNoIdBlock => {
+                f.write_str("use a secure processor, real or simulated, or leave the ID block away")
+            }
+            Self::AllowSimulator => f.write_str("allow the simulator, for development"),
+            Self::BelieveSimulator => f.write_str(
+                "this box is simulated: the simulator of this installation can be believed, for development",
+            ),
+            Self::ListOwner { act } => {
+                write!(f, "create the box with your key listed for {act}")?;
+                if Self::host_may(*act) { write!(f, ", or let the host do it") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl From<String> for Hint {
+    fn from(words: String) -> Self {
+        Self::Words(words)
+    }
+}
+
+impl From<&str> for Hint {
+    fn from(words: &str) -> Self {
+        Self::Words(words.to_owned())
+    }
+}

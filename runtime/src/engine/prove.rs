@@ -26,7 +26,7 @@ pub struct Trust {
     pub platform: Option<PathBuf>,
     /// Workload spec it must run [default: the one the box was created with].
     pub expect_spec: Option<Document>,
-    /// Policy on top of measurement and workload, which it can only narrow [default: the built-in floor].
+    /// Policy on top of measurement, workload and the built-in floor: one that accepts what these refuse is refused itself.
     pub policy: Option<EvidencePolicy>,
 }
 
@@ -158,9 +158,10 @@ impl Engine {
         let measurement = measurement(&platform, &document, record.options.vcpus, VCPU_TYPE)?;
         let host_data = document.digest().host_data();
         let policy = trust.policy.clone().unwrap_or_else(EvidencePolicy::default_floor);
+        only_narrows(&policy)?;
         let home = self.home().map_err(OpenError::from)?;
         let anchors = if trust.allow_simulated { simulator::anchors(&home.simulator())? } else { TrustAnchors::amd() };
-        // What this box must be is expected beside the policy: no file widens it.
+        // What this box must be is expected beside the policy, which cannot widen it either.
         Ok(GuestAppraiser::new(anchors, policy, ExpectedGuest::Exactly(Pair { measurement, host_data })))
     }
 
@@ -189,6 +190,17 @@ pub(super) fn must_run(record: &BoxRecord) -> Result<(), ProveError> {
 }
 
 /// A failed connection in words: the findings of the appraisal where there are any.
+/// An owner's policy asks for more than the built-in floor, never for less.
+fn only_narrows(policy: &EvidencePolicy) -> Result<(), Failure> {
+    let wider = policy.wider_than_floor();
+    if wider.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the policy accepts what the built-in floor refuses: {}", wider.join(", "));
+    Err(Failure::new(Class::Config, message)
+        .hint("leave these keys out, or tighten them: what an owner asks for is asked on top of it"))
+}
+
 fn not_admitted(error: OwnerError, findings: Option<&Findings>, record: &BoxRecord, trust: &Trust) -> ProveError {
     let name = record.name.clone();
     match findings.filter(|findings| findings.appraisal.verdict() != Verdict::Accepted) {
@@ -279,5 +291,22 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         self.keeper.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_opens_the_floor_is_refused_by_the_name_of_its_key() {
+        let read =
+            |text: &str| only_narrows(&EvidencePolicy::from_toml(&format!("measurements = \"any\"\n{text}")).unwrap());
+        assert!(read("denied_products = [\"Milan\"]").is_ok());
+        for (text, key) in [("vmpls = [0, 3]", "vmpls"), ("[guest_policy]\ndebug = \"any\"", "guest_policy.debug")] {
+            let failure = read(text).unwrap_err();
+            assert_eq!(failure.class, Class::Config);
+            assert!(failure.message.ends_with(key), "{}", failure.message);
+        }
     }
 }

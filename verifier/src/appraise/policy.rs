@@ -265,6 +265,19 @@ impl EvidencePolicy {
         }
     }
 
+    /// Keys by which this policy accepts what [`Self::default_floor`] refuses. Where a policy may only narrow, it has none.
+    pub fn wider_than_floor(&self) -> Vec<String> {
+        let floor = Self::default_floor();
+        let bits = PolicyBit::ALL.into_iter().filter(|bit| {
+            let (own, rule) = (self.guest_policy.rule(*bit), floor.guest_policy.rule(*bit));
+            [false, true].into_iter().any(|set| own.admits(set) && !rule.admits(set))
+        });
+        let vmpls = self.vmpls.iter().any(|vmpl| !floor.vmpls.contains(vmpl));
+        let mut keys: Vec<String> = bits.map(|bit| format!("guest_policy.{}", bit.name())).collect();
+        keys.extend(vmpls.then(|| "vmpls".to_owned()));
+        keys
+    }
+
     /// Accepts these launch digests only.
     #[must_use]
     pub fn with_measurements(mut self, accepted: Vec<Measurement>) -> Self {

@@ -10,7 +10,7 @@ use serde::{
     de::{SeqAccess, Unexpected, Visitor},
 };
 
-use super::policy::{Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum};
+use super::policy::{Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum, TcbRule};
 use crate::abi::{ChipId, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine};
 
 /// Why text is not a policy.
@@ -54,6 +54,12 @@ pub enum PolicyFileError {
         denied: &'static str,
         /// What stands in both.
         found: String,
+    },
+    /// A TCB entry that demands nothing.
+    #[error("policy file: the tcb entry for {product} sets no level above zero: it would accept every TCB")]
+    EmptyTcb {
+        /// Product of the entry.
+        product: ProductLine,
     },
     /// A VLEK or Milan/Genoa entry with an FMC level.
     #[error("policy file: {product} has no FMC level")]
@@ -128,8 +134,7 @@ struct PolicyFile {
     measurements: Option<AnyOr<Measurement>>,
     host_data: Option<AnyOr<HostData>>,
     pairs: Option<AnyOr<Pair>>,
-    #[serde(default)]
-    signers: Vec<SignerRule>,
+    signers: Option<Vec<SignerRule>>,
     id_keys: Option<AnyOr<KeyDigest>>,
     author_keys: Option<AnyOr<KeyDigest>>,
 }
@@ -193,9 +198,12 @@ impl EvidencePolicy {
             policy.tcb = tcb.into();
         }
         if let Accept::Only(entries) = &policy.tcb {
-            for entry in entries.iter().filter(|entry| entry.product != ProductLine::Turin) {
+            for entry in entries {
                 let rules = [Some(entry.reported), entry.committed, entry.launch];
-                if rules.iter().flatten().any(|rule| rule.fmc != 0) {
+                if rules.iter().flatten().all(|rule| *rule == TcbRule::default()) {
+                    return Err(E::EmptyTcb { product: entry.product });
+                }
+                if entry.product != ProductLine::Turin && rules.iter().flatten().any(|rule| rule.fmc != 0) {
                     return Err(E::Fmc { product: entry.product });
                 }
             }
@@ -218,10 +226,10 @@ impl EvidencePolicy {
         policy.current_mitigations = file.current_mitigations;
         policy.minimum_guest_svn = file.minimum_guest_svn;
         policy.host_data = file.host_data.map_or(Accept::Any, Accept::from);
-        // Whoever lists signers and no pairs means these signers, not everybody.
-        let unlisted = if file.signers.is_empty() { Accept::Any } else { Accept::Only(Vec::new()) };
+        // Whoever lists signers and no pairs means these signers, not everybody; an empty list means nobody.
+        let unlisted = if file.signers.is_none() { Accept::Any } else { Accept::Only(Vec::new()) };
         policy.pairs = file.pairs.map_or(unlisted, Accept::from);
-        policy.signers = file.signers;
+        policy.signers = file.signers.unwrap_or_default();
         policy.measurements = file.measurements.ok_or(E::NoMeasurements)?.into();
         Ok(policy)
     }
@@ -261,6 +269,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_opens_beyond_the_floor_has_a_name() {
+        let wider = |text: &str| {
+            EvidencePolicy::from_toml(&format!("measurements = \"any\"\n{text}")).unwrap().wider_than_floor()
+        };
+        assert!(wider("").is_empty() && EvidencePolicy::strict().wider_than_floor().is_empty());
+        assert!(wider("vmpls = []\n[guest_policy]\nsmt = \"forbidden\"").is_empty());
+        assert_eq!(wider("vmpls = [0, 1]"), ["vmpls"]);
+        assert_eq!(
+            wider("[guest_policy]\ndebug = \"any\"\nmigrate_ma = \"required\""),
+            ["guest_policy.debug", "guest_policy.migrate_ma"]
+        );
+    }
+
+    #[test]
     fn signers_without_pairs_admit_nobody_else() {
         let rule = format!(
             "measurements = \"any\"\nsigners = [{{ author_key = \"{}\", family_id = \"{}\", image_id = \"{}\", \
@@ -273,6 +295,8 @@ mod tests {
         assert_eq!(policy.pairs, Accept::Only(vec![]));
         assert_eq!(policy.signers[0].minimum_guest_svn, 3);
         assert_eq!(EvidencePolicy::from_toml(&format!("{rule}pairs = \"any\"")).unwrap().pairs, Accept::Any);
+        let nobody = EvidencePolicy::from_toml("measurements = \"any\"\nsigners = []").unwrap();
+        assert_eq!((nobody.pairs, nobody.signers.len()), (Accept::Only(vec![]), 0), "an empty list accepts nothing");
         let without_svn = rule.replace("minimum_guest_svn = 3", "extra = 3");
         assert!(matches!(EvidencePolicy::from_toml(&without_svn), Err(PolicyFileError::Toml(_))));
     }
@@ -332,6 +356,10 @@ mod tests {
         }
         let apart = format!("chips = [\"{chip}\"]\ndenied_chips = [\"{}\"]\nproducts = \"any\"", "08".repeat(64));
         assert!(EvidencePolicy::from_toml(&format!("measurements = \"any\"\n{apart}")).is_ok());
+        for rules in ["reported = {}", "reported = { snp = 0 }", "reported = {}\nlaunch = { tee = 0 }"] {
+            let text = format!("[[tcb]]\nproduct = \"Milan\"\n{rules}");
+            assert_eq!(error(&text), PolicyFileError::EmptyTcb { product: ProductLine::Milan }, "{rules}");
+        }
         let pair = |more: &str| {
             let (m, h) = ("1".repeat(96), "2".repeat(64));
             EvidencePolicy::from_toml(&format!(

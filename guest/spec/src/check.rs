@@ -5,6 +5,8 @@
 use core::fmt::Debug;
 use std::collections::BTreeSet;
 
+use coffer_verifier::abi::SpkiDigest;
+
 use crate::{
     KbsPin, Mount, Process, Scratch, SecretTarget, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec,
     digest::is_hex,
@@ -89,10 +91,12 @@ fn scratch(scratch: &Scratch) -> Result<(), SpecError> {
 
 fn broker(pin: &KbsPin) -> Result<(), SpecError> {
     let place = pin.address.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && is_line(host) && !host.contains(' ') && port.parse::<u16>().is_ok_and(|port| port > 0)
+        let is_host = !host.is_empty() && is_line(host) && !host.contains([' ', '/', '@']);
+        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
-    ensure(place, "kbs.address", &pin.address, "host:port")?;
+    ensure(place, "kbs.address", &pin.address, "host:port, without a scheme or a path")?;
     ensure((1..=2).contains(&pin.spki.len()), "kbs.spki", &pin.spki.len(), "one or two pins")?;
+    ensure(!pin.spki.iter().any(SpkiDigest::is_zero), "kbs.spki", &pin.spki, "digests that are not all zero")?;
     once("kbs.spki", pin.spki.iter(), "a current pin and another one")
 }
 
@@ -120,6 +124,12 @@ fn secrets(spec: &WorkloadSpec) -> Result<(), SpecError> {
         SecretTarget::File(_) => None,
     });
     once("secrets.to.env", variables.clone(), "each variable once")?;
+    if let Some(bad) = variables.clone().find(|name| !is_variable(name)) {
+        return refuse("secrets.to.env", &bad, "a letter or _, then letters, digits or _");
+    }
+    if let Some(own) = variables.clone().find(|name| GUESTS.contains(name)) {
+        return refuse("secrets.to.env", &own, "no variable that the guest sets itself (HOME, HOSTNAME, PATH)");
+    }
     match variables.clone().find(|name| set.contains(name)) {
         Some(both) => refuse("secrets.to.env", &both, "no variable that process.env sets"),
         None => Ok(()),
@@ -231,6 +241,15 @@ fn is_platforms(path: &str) -> bool {
 fn is_line(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
+
+/// A name that shells and programs can read.
+fn is_variable(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Variables that the guest gives a program where `process.env` does not.
+const GUESTS: [&str; 3] = ["HOME", "HOSTNAME", "PATH"];
 
 fn env_name(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(name, _)| name)

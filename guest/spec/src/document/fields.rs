@@ -26,7 +26,8 @@ fn numbers(values: &[i64]) -> Vec<Value> {
 
 fn rules() -> BTreeMap<&'static str, Wrong> {
     use Wrong::{ButEmptyMeans, Nothing, Values};
-    let names = || Values(text(&["../x", ".x", "-x", "a/b", "a b", "a\n", &"x".repeat(65)]));
+    let no_names = || text(&["../x", ".x", "-x", "a/b", "a b", "a\n", &"x".repeat(65)]);
+    let names = || Values(no_names());
     let places = || {
         let owned = ["/proc", "/proc/1", "/sys", "/dev", "/dev/shm", "/run/secrets", "/run/secrets/x", "/run/coffer"];
         let crooked = ["x", "/", "//", "/a/", "/a/../b", "/a//b", "/a\0"];
@@ -53,11 +54,25 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("process.user", Values(text(&[":", "app:", ":mail", "a:b:c", "a\nb"]))),
         ("process.stop_signal", Values(numbers(&[0, -1, 65]))),
         ("process.hostname", names()),
-        ("kbs.address", Values(text(&["host", ":1", "host:", "host:0", "host:65536", "a b:1", "a\n:1"]))),
-        ("kbs.spki", Values(text(&["00"]))),
+        (
+            "kbs.address",
+            Values(text(&[
+                "host",
+                ":1",
+                "host:",
+                "host:0",
+                "host:65536",
+                "a b:1",
+                "a\n:1",
+                "http://a:1",
+                "a/b:1",
+                "u@a:1",
+            ])),
+        ),
+        ("kbs.spki", Values(text(&["00", &"0".repeat(64)]))),
         ("secrets.from", Values(text(&["kbs:///a/b", "http:///a/b/c", "kbs:///a/../c", "kbs://host/a/b/c"]))),
         ("secrets.to.file", names()),
-        ("secrets.to.env", names()),
+        ("secrets.to.env", Values([no_names(), text(&["A-B", "A.B", "1A", "HOME", "HOSTNAME", "PATH"])].concat())),
         ("owners.key", Values(digits(64))),
         ("owners.may", Values(text(&["stop", "stats", "everything", "none"]))),
         ("mounts.path", Values(text(&places()))),

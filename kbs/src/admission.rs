@@ -1,7 +1,8 @@
 //! What a tenant admits, gathered for one guest: listed pairs, pairs of signed manifests, and authors.
 //!
 //! A manifest's signature is checked again under the keys listed now, so that taking a key away counts at the next
-//! release; so do expiry and revocation. A row this server did not write admits nothing and is a reason by itself.
+//! release; so do expiry and revocation. A row this server did not write admits nothing, and says so where nothing else admits:
+//! every row here only ever admits, so that a damaged one stops those it would have admitted and nobody else.
 
 use coffer_verifier::{Expiry, P384PublicKey, Pair, SignerRule, UnixTime, abi::Measurement};
 use serde_json::json;
@@ -33,14 +34,14 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Reads what is near this guest. Rows that are not believed go into `reasons`.
+    /// Reads what is near this guest.
     ///
     /// # Errors
-    /// As the store.
-    pub async fn gather(ledger: &mut Ledger, judged: &Judged, reasons: &mut Vec<String>) -> Result<Self, StoreError> {
+    /// As the store; a row that is not believed is a note, not an error.
+    pub async fn gather(ledger: &mut Ledger, judged: &Judged) -> Result<Self, StoreError> {
         let (tenant, workload) = (&judged.tenant, judged.document.digest());
         let report = judged.verified.report();
-        let mut believed = Believed { reasons };
+        let mut believed = Believed { notes: Vec::new() };
         let references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload).await?);
         let mut all = Self { references, ..Self::default() };
         let manifests = believed.rows(ledger.manifests_for(tenant, &workload).await?);
@@ -52,6 +53,7 @@ impl Candidates {
             }
         }
         all.signers = believed.rows(ledger.signers(tenant).await?);
+        all.notes.append(&mut believed.notes);
         // Those that admit and those of the same author: the rest would only say that others exist.
         let author = report.author_key_digest();
         all.signers.retain(|one| one.rule.author_key == author);
@@ -145,11 +147,11 @@ impl Candidates {
 const EXPLAINED: usize = 3;
 
 /// Keeps the rows that are believed, and says which are not.
-struct Believed<'a> {
-    reasons: &'a mut Vec<String>,
+struct Believed {
+    notes: Vec<String>,
 }
 
-impl Believed<'_> {
+impl Believed {
     fn rows<T>(&mut self, rows: Vec<Result<T, StoreError>>) -> Vec<T> {
         let mut good = Vec::with_capacity(rows.len());
         for row in rows {
@@ -157,7 +159,7 @@ impl Believed<'_> {
                 Ok(row) => good.push(row),
                 Err(error) => {
                     tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored row is not believed");
-                    self.reasons.push(format!("store: {error}"));
+                    self.notes.push(format!("store: {error}"));
                 }
             }
         }

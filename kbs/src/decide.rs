@@ -90,7 +90,7 @@ impl Basis {
     /// As the store; a row that is not believed is a reason, not an error.
     pub async fn gather(ledger: &mut Ledger, judged: &Judged, path: &ResourcePath) -> Result<Self, StoreError> {
         let mut reasons = Vec::new();
-        let candidates = Candidates::gather(ledger, judged, &mut reasons).await?;
+        let candidates = Candidates::gather(ledger, judged).await?;
         let wanted = Wanted::read(ledger, judged, path, &mut reasons).await?;
         Ok(Self { candidates, wanted, reasons })
     }

@@ -189,13 +189,42 @@ async fn changed_rows_admit_nothing_and_are_named() {
         let client = kbs.connect(guest.clone()).await.unwrap();
         assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
         kbs.tamper(kind, |rows| if removed { rows.clear() } else { edit_all(rows) }).await;
+        // A damaged author's rule stops whom it would have admitted. This guest is a manifest's.
+        if kind == Kind::Signer {
+            assert_eq!(ask(&client, PATH).await.unwrap(), VALUE, "{removed}");
+            let author = kbs.connect(Guest::launch(&signed(Author::default()))).await.unwrap();
+            let line = why_not(&kbs, &author).await;
+            assert!(has_reason(&line, "changed behind the server's back"), "{kind:?} {removed}: {line}");
+            continue;
+        }
         let line = match ask(&client, PATH).await {
-            // Signers are looked at beside the manifest that admits: a damaged one is a reason by itself.
             Err(ClientError::Refused { id, .. }) => kbs.line_of(&id),
             other => panic!("{kind:?} {removed}: {:?}", other.map(|_| "released")),
         };
         assert!(has_reason(&line, "changed behind the server's back"), "{kind:?} {removed}: {line}");
     }
+}
+
+/// Rows of others that are near this guest only to explain a refusal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_row_stops_nobody_whom_another_row_admits() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let other = SignerRule { author_key: KeyDigest::new([9; 48]), ..rule() };
+    kbs.admin().await.add_signer(&signer(other)).await.unwrap();
+    kbs.admit(Measurement::new([9; 48]), guest.document.digest()).await;
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    kbs.tamper(Kind::Signer, edit_all).await;
+    kbs.tamper(Kind::Reference, |rows| {
+        let mut others = rows.iter_mut().filter(|(key, _)| key.windows(48).any(|part| part == [9; 48]));
+        let (_, foreign) = others.next().expect("the other row");
+        foreign.body[5] ^= 1;
+    })
+    .await;
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
 }
 
 fn rule() -> SignerRule {

@@ -205,13 +205,44 @@ impl Ledger {
         task.await.map_err(StoreError::interrupted)?
     }
 
-    /// Lines from a sequence number on, oldest first.
+    /// Lines from a sequence number on, oldest first, as far as they hold: MAC, chain and end are checked as they are read.
     ///
     /// # Errors
-    /// As the store.
+    /// As the store; [`StoreError::Audit`] where the first of them does not hold.
     pub async fn audit_lines(&mut self, from_sequence: u64, limit: u32) -> Result<Vec<String>, StoreError> {
-        let rows = self.lines(from_sequence, limit as usize).await?;
-        Ok(rows.into_iter().map(|(_, row)| String::from_utf8_lossy(&row.body).into_owned()).collect())
+        let from = from_sequence.max(1);
+        // The line before names what the first must be chained to.
+        let mut previous = match self.lines(from - 1, 1).await?.first() {
+            Some((key, row)) if from > 1 && sequence_of(key) == from - 1 => line_hash(row),
+            _ => [0; 32],
+        };
+        let rows = self.lines(from, limit as usize).await?;
+        let whole = rows.len() < limit as usize;
+        let mut lines = Vec::with_capacity(rows.len());
+        let mut fault = None;
+        for (key, row) in rows {
+            let expected = from + lines.len() as u64;
+            let checked = if expected > self.head.lines {
+                Err(AuditFault::End { expected: self.head.lines, found: sequence_of(&key) })
+            } else {
+                check_line(&self.root, expected, sequence_of(&key), &row, &previous)
+            };
+            if let Err(found) = checked {
+                fault = Some(found);
+                break;
+            }
+            previous = line_hash(&row);
+            lines.push(String::from_utf8_lossy(&row.body).into_owned());
+        }
+        let next = from + lines.len() as u64;
+        if fault.is_none() && whole && next <= self.head.lines {
+            fault = Some(AuditFault::End { expected: self.head.lines, found: next - 1 });
+        }
+        match fault {
+            // What holds is given first; whoever asks for the rest is told.
+            Some(fault) if lines.is_empty() => Err(StoreError::Audit(fault)),
+            _ => Ok(lines),
+        }
     }
 }
 
@@ -237,7 +268,7 @@ pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditF
         let batch = ledger.lines(count + 1, BATCH).await?;
         let last = batch.len() < BATCH;
         for (key, row) in batch {
-            let sequence = key.as_slice().try_into().map_or(u64::MAX, u64::from_be_bytes);
+            let sequence = sequence_of(&key);
             if let Err(fault) = check_line(&ledger.root, count + 1, sequence, &row, &previous) {
                 return Ok(Err(fault));
             }
@@ -252,6 +283,10 @@ pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditF
         return Ok(Err(AuditFault::End { expected: head.lines, found: count }));
     }
     Ok(Ok(()))
+}
+
+fn sequence_of(key: &[u8]) -> u64 {
+    key.try_into().map_or(u64::MAX, u64::from_be_bytes)
 }
 
 /// SHA-256 of a line, as the line after it names it.

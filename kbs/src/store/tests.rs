@@ -188,6 +188,7 @@ on_every_store!(
     lists_what_it_knows_in_order,
     references_belong_to_their_tenant,
     audit_lines_chain_and_verify,
+    forged_audit_lines_are_not_served,
     a_transaction_that_is_dropped_or_fails_leaves_nothing,
     a_decision_stands_only_while_its_basis_does,
     two_processes_follow_each_other,
@@ -298,6 +299,37 @@ async fn audit_lines_chain_and_verify(keeper: Keeper) {
     assert!(first.contains(&"0".repeat(64)));
     assert_eq!(fixture.store.verify_audit().await.unwrap().lines, 2);
     assert_eq!(fixture.store.read().await.unwrap().audit_lines(2, 10).await.unwrap(), [second]);
+}
+
+async fn forged_audit_lines_are_not_served(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    let mut lines = Vec::new();
+    for id in ["1", "2", "3", "4"] {
+        lines.push(fixture.append(id).await);
+    }
+    let serve = async |from, limit| fixture.store.read().await.unwrap().audit_lines(from, limit).await;
+    assert_eq!(serve(0, 10).await.unwrap(), lines);
+    assert_eq!(serve(3, 1).await.unwrap(), lines[2..3]);
+    assert!(serve(5, 10).await.unwrap().is_empty());
+    let key = |sequence: u64| sequence.to_be_bytes();
+    let rows = fixture.dump().await;
+    let line = |sequence| {
+        let found = rows.iter().find(|(kind, at, _)| *kind == Kind::AuditLine && at[..] == key(sequence));
+        found.unwrap().2.clone()
+    };
+    let edited = Row { body: String::from_utf8(line(3).body).unwrap().replace("test", "tess").into_bytes(), ..line(3) };
+    // An edited line, one that is gone, one in another's place, one behind the end: what is before it is served, it is not.
+    for (at, row) in [(3, Some(edited)), (3, None), (3, Some(line(2))), (5, Some(line(4)))] {
+        let before = line(at.min(4));
+        fixture.tamper(Kind::AuditLine, &key(at), row).await;
+        let good = usize::try_from(at).unwrap() - 1;
+        assert_eq!(serve(0, 10).await.unwrap(), lines[..good], "{at}");
+        assert!(matches!(serve(at, 10).await, Err(StoreError::Audit(_))), "{at}");
+        fixture.tamper(Kind::AuditLine, &key(at), (at < 5).then_some(before)).await;
+        assert_eq!(serve(0, 10).await.unwrap(), lines);
+    }
+    fixture.tamper(Kind::AuditLine, &key(4), None).await;
+    assert!(matches!(serve(4, 10).await, Err(StoreError::Audit(AuditFault::End { expected: 4, found: 3 }))));
 }
 
 async fn a_transaction_that_is_dropped_or_fails_leaves_nothing(keeper: Keeper) {

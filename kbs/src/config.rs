@@ -9,6 +9,7 @@ use std::{
 
 use coffer_policies::Policy;
 use coffer_ratls::ServeLimits;
+use coffer_rim::input;
 use coffer_verifier::{
     Endorsements,
     abi::{ProductLine, SpkiDigest},
@@ -164,7 +165,8 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError::Read`] or [`ConfigError::Toml`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let text = input::read_text(path, input::DOCUMENT)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
         toml::from_str(&text).map_err(|error| ConfigError::Toml { path: path.into(), message: error.message().into() })
     }
 
@@ -199,6 +201,12 @@ impl ConfigFile {
         if self.checkpoint.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             mistakes.push("checkpoint is empty, expected a file".to_owned());
         }
+        if limits.connections > 0 && limits.unattested > limits.connections {
+            let (unattested, connections) = (limits.unattested, limits.connections);
+            mistakes.push(format!(
+                "limits.unattested is {unattested}, expected no more than limits.connections, {connections}"
+            ));
+        }
         match policies {
             Some(policies) if mistakes.is_empty() => Ok(Config {
                 listen,
@@ -227,9 +235,14 @@ impl ConfigFile {
     fn admin_keys(&self, mistakes: &mut Vec<String>) -> BTreeMap<SpkiDigest, String> {
         let mut admins = BTreeMap::new();
         for (at, admin) in self.admins.iter().enumerate() {
-            if admin.name.is_empty() || admin.name.chars().any(char::is_control) {
-                mistakes
-                    .push(format!("admins[{at}].name is {:?}, expected what the audit trail shall say", admin.name));
+            let shown = coffer_rim::foreign(&admin.name);
+            if admin.name.trim().is_empty() || shown != admin.name {
+                mistakes.push(format!("admins[{at}].name is \"{shown}\", expected what the audit trail shall say"));
+            }
+            if self.admins[..at].iter().any(|before| before.name == admin.name) {
+                mistakes.push(format!(
+                    "admins[{at}].name \"{shown}\" stands twice: the audit trail could not tell them apart"
+                ));
             }
             match admin.key.parse::<SpkiDigest>() {
                 Ok(key) if key.is_zero() => mistakes.push(format!("admins[{at}].key: a zero digest never matches")),
@@ -263,7 +276,9 @@ impl ConfigFile {
                         mistakes.push(format!("{field} is AMD's own root, which is not simulated"));
                     }
                     Ok(anchor) => {
-                        listed.insert(anchor);
+                        if !listed.insert(anchor) {
+                            mistakes.push(format!("{field}: {anchor} stands twice"));
+                        }
                     }
                     Err(error) => mistakes.push(format!("{field}: {error}")),
                 }
@@ -289,7 +304,7 @@ impl ConfigFile {
                 mistakes.push(format!("policies.{name} is empty, expected a file"));
                 continue;
             }
-            let parsed = std::fs::read_to_string(folder.join(file))
+            let parsed = input::read_text(&folder.join(file), input::DOCUMENT)
                 .map_err(|error| error.to_string())
                 .and_then(|text| Policy::parse(name, &text).map_err(|error| error.to_string()));
             match parsed {
@@ -307,10 +322,17 @@ impl ConfigFile {
                 mistakes.push(format!("endorsements[{at}] is empty, expected a file"));
                 continue;
             }
-            let added = std::fs::read(folder.join(file)).map_err(|error| error.to_string()).and_then(|bytes| {
-                let certificates = all.add_certificates(&bytes);
-                certificates.or_else(|first| all.add_crl(&bytes).map_err(|_| first)).map_err(|error| error.to_string())
-            });
+            if self.endorsements[..at].contains(file) {
+                mistakes.push(format!("endorsements[{at}]: {} stands twice", file.display()));
+                continue;
+            }
+            let added =
+                input::read(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string()).and_then(|bytes| {
+                    let certificates = all.add_certificates(&bytes);
+                    certificates
+                        .or_else(|first| all.add_crl(&bytes).map_err(|_| first))
+                        .map_err(|error| error.to_string())
+                });
             if let Err(error) = added {
                 mistakes.push(format!("endorsements {}: {error}", file.display()));
             }
@@ -362,6 +384,32 @@ mod tests {
             panic!("accepted");
         };
         assert_eq!(mistakes.len(), 6, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_a_mistake() {
+        let (key, other) = ("ab".repeat(32), "cd".repeat(32));
+        let mistakes = |more: &str| {
+            let text = format!("listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\n{more}");
+            match file(&text).resolve(Path::new("/nonexistent")) {
+                Err(ConfigError::Mistakes(mistakes)) => mistakes,
+                _ => panic!("accepted: {more}"),
+            }
+        };
+        for (more, wanted) in [
+            (
+                format!("admins = [{{ name = \"a\", key = \"{key}\" }}, {{ name = \"a\", key = \"{other}\" }}]"),
+                "\"a\" stands twice",
+            ),
+            (format!("admins = [{{ name = \" \", key = \"{key}\" }}]"), "admins[0].name"),
+            (format!("admins = [{{ name = \"s\u{202e}b\", key = \"{key}\" }}]"), "\"s\\u{202e}b\""),
+            (format!("[tenants.acme]\nsimulated_anchors = [\"{key}\", \"{key}\"]"), "simulated_anchors[1]"),
+            ("endorsements = [\"a.pem\", \"a.pem\"]".to_owned(), "endorsements[1]: a.pem stands twice"),
+            ("[limits]\nconnections = 1\nunattested = 64".to_owned(), "limits.unattested is 64"),
+        ] {
+            let found = mistakes(&more);
+            assert!(found.iter().any(|one| one.contains(wanted)), "{wanted}: {found:#?}");
+        }
     }
 
     #[test]

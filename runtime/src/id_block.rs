@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Failure, input};
 use coffer_simulator::IdEvidence;
 use coffer_verifier::abi::{FamilyId, ImageId, KeyDigest, Measurement};
 use coffer_verifier::measure::{IdAuth, IdBlock, Signed, key_structure};
@@ -95,7 +95,7 @@ impl SignedLaunch {
     /// Class `config`, naming the file.
     pub fn read(block: &Path, auth: &Path) -> Result<Self, Failure> {
         let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| {
+            input::read(path, input::DOCUMENT).map_err(|error| {
                 Failure::caused(Class::Config, &error).while_doing(format!("cannot read {}", path.display()))
             })
         };

@@ -1,7 +1,7 @@
 //! The owners a spec lists: public keys and what each may do.
 
 use coffer_ratls::certificate_spki;
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Failure, input};
 use coffer_spec::{Owner, OwnerMay};
 use coffer_verifier::abi::SpkiDigest;
 use x509_parser::pem::Pem;
@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Result<Owner, Failure> {
         Some((path, list)) => (path, acts(list)?),
         None => (text, OwnerMay::all()),
     };
-    let bytes = std::fs::read(path)
+    let bytes = input::read(path.as_ref(), input::DOCUMENT)
         .map_err(|error| Failure::caused(Class::Config, &error).while_doing(format!("cannot read owner key {path}")))?;
     let key = spki_of_pem(&bytes).ok_or_else(|| {
         Failure::new(Class::Config, format!("{path} holds neither a PUBLIC KEY nor a CERTIFICATE in PEM form"))

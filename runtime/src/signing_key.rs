@@ -12,7 +12,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_rim::file::Writer;
-use coffer_rim::{Class, Classify as _, Failure};
+use coffer_rim::{Class, Classify as _, Failure, input};
 use coffer_verifier::{P384PublicKey, SIGNATURE_SIZE};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
@@ -196,7 +196,7 @@ pub fn write_over(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
 }
 
 fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    fs::read_to_string(path)
+    input::read_text(path, input::DOCUMENT)
         .map(Zeroizing::new)
         .map_err(|error| Failure::caused(Class::Config, &error).while_doing(format!("cannot read {}", path.display())))
 }

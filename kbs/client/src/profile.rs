@@ -80,7 +80,7 @@ impl AdminProfile {
         if mode & 0o077 != 0 {
             return Err(ProfileError::Mode { path: path.to_owned(), mode });
         }
-        Self::parse(&Zeroizing::new(fs::read_to_string(path).map_err(file)?))
+        Self::parse(&Zeroizing::new(coffer_rim::input::read_text(path, coffer_rim::input::DOCUMENT).map_err(file)?))
     }
 
     /// Reads a profile.

@@ -1,5 +1,5 @@
 //! What every program of ours does at its rim: how a failure is said and which exit code it has, what reaches a terminal,
-//! where logs go, and how a file that matters is written.
+//! where logs go, how a file that matters is written, and how much is read of one that a person names.
 //!
 //! Trusts: nothing it is given to print. Text from a registry, a guest or a peer is escaped here, once, and nowhere else.
 //! Never: ends the process, decides anything about evidence, writes a file in place.
@@ -8,6 +8,7 @@
 pub mod failure;
 pub mod file;
 pub mod foreign;
+pub mod input;
 pub mod log;
 #[macro_use]
 pub mod out;

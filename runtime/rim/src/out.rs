@@ -2,13 +2,18 @@
 //!
 //! `print!` and `println!` of this crate take the place of the standard library's, which panic. The first failure is kept;
 //! a program asks [`verdict`] for its exit code when it ends, and a loop that prints for long asks [`is_closed`].
+//!
+//! JSON escapes control characters of ASCII by itself, and no others. What is left of what acts on a terminal (C1 controls, what
+//! reorders or hides) leaves here as `\uXXXX`, which is the same text to a reader of JSON; so no printed document carries it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::failure::{Class, Failure};
+use crate::foreign::is_active;
 
 /// Prints to standard output.
 #[macro_export]
@@ -35,15 +40,13 @@ const OPEN: u8 = 0;
 const GONE: u8 = 1;
 const FAILED: u8 = 2;
 
-/// Writes to standard output. Once it failed, nothing more is written.
+/// Writes to standard output, plain. Once it failed, nothing more is written.
 pub fn write(text: fmt::Arguments<'_>) {
-    if STATE.load(Ordering::Relaxed) == OPEN {
-        let mut out = io::stdout().lock();
-        note(&out.write_fmt(text).and_then(|()| out.flush()));
-    }
+    write_bytes(plain(&text.to_string()).as_bytes());
 }
 
-/// Writes bytes to standard output as they are: a workload's own output, for whoever asked for it.
+/// Writes bytes to standard output as they are: a workload's own output, or a document whose digest counts, for whoever
+/// asked for it.
 pub fn write_bytes(bytes: &[u8]) {
     if STATE.load(Ordering::Relaxed) == OPEN {
         let mut out = io::stdout().lock();
@@ -51,9 +54,26 @@ pub fn write_bytes(bytes: &[u8]) {
     }
 }
 
-/// Writes to standard error. Nobody can be told if that fails.
+/// Writes to standard error, plain. Nobody can be told if that fails.
 pub fn write_error(text: fmt::Arguments<'_>) {
-    let _ = io::stderr().lock().write_fmt(text);
+    let _ = io::stderr().lock().write_all(plain(&text.to_string()).as_bytes());
+}
+
+/// Text in which nothing beyond ASCII acts on a terminal, written as JSON writes it.
+fn plain(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c > '~' && is_active(c);
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 fn note(result: &io::Result<()>) {
@@ -88,4 +108,22 @@ pub fn is_closed() -> bool {
 /// The exit code of a program that would have ended with `code`: output that was lost is a failure.
 pub fn verdict(code: ExitCode) -> ExitCode {
     if STATE.load(Ordering::Relaxed) == FAILED { ExitCode::from(Class::Config.code()) } else { code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_the_same_json_in_plain_characters() {
+        let text = "a\u{9b}31m \u{202e}txt \u{e0041} Größe → \u{7f} \u{feff}";
+        let document = serde_json::json!({ text: [text] }).to_string();
+        let printed = plain(&document);
+        assert!(!printed.contains(|c| c > '~' && is_active(c)), "{printed}");
+        assert!(printed.contains("\\u009b31m \\u202etxt \\udb40\\udc41 Größe → \\u007f"), "{printed}");
+        let back: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(back, serde_json::json!({ text: [text] }));
+        // Lines and tables of our own are not touched.
+        assert!(matches!(plain("NAME\tSTATUS\nµs → 4\n"), Cow::Borrowed(_)));
+    }
 }

@@ -79,7 +79,7 @@ impl Fault for InjectError {
         match self {
             Self::Open(error) => error.hint(),
             Self::Empty(_) => Some("check what was to write it: a pipe whose first command failed is empty".into()),
-            Self::NotListed { secret, .. } => Some(Hint::ListInjected { secret: secret.to_string() }),
+            Self::NotListed { secret, .. } => Some(Hint::ListInjected { secret: secret.clone() }),
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::TooLong { .. } | Self::Seal(_) => None,

@@ -35,6 +35,7 @@ mod remove;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use coffer_rim::input;
 use coffer_spec::Document;
 
 use crate::boxes::{files, unix_ms};
@@ -196,7 +197,8 @@ pub fn read_spec(path: &std::path::Path) -> Result<Document, Failure> {
     let failed = |error: &(dyn std::error::Error + 'static), what: String| {
         Failure::caused(Class::Config, error).while_doing(what)
     };
-    let bytes = std::fs::read(path).map_err(|error| failed(&error, format!("cannot read {}", path.display())))?;
+    let bytes = input::read(path, input::DOCUMENT)
+        .map_err(|error| failed(&error, format!("cannot read {}", path.display())))?;
     Document::parse(bytes).map_err(|error| failed(&error, path.display().to_string()))
 }
 

@@ -36,6 +36,9 @@ pub enum SealError {
     /// The installation does not open, or has no such box.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Nothing to seal.
+    #[error("there is nothing to seal: the input is empty")]
+    Empty,
     /// The local owner may not.
     #[error(transparent)]
     MayNot(#[from] OwnerMayNot),
@@ -54,6 +57,7 @@ impl Fault for SealError {
     fn class(&self) -> Class {
         match self {
             Self::Open(error) => error.class(),
+            Self::Empty => Class::Usage,
             Self::MayNot(error) => error.class(),
             Self::Prove(error) => error.class(),
             Self::Encrypt(_) => Class::Internal,
@@ -64,6 +68,7 @@ impl Fault for SealError {
     fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
+            Self::Empty => Some("check what was to write it: a pipe whose first command failed is empty".into()),
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::Encrypt(_) => None,
@@ -90,6 +95,9 @@ impl Engine {
     /// # Errors
     /// [`SealError`].
     pub async fn seal(&self, word: &str, context: &str, plaintext: &[u8], trust: &Trust) -> Result<Sealed, SealError> {
+        if plaintext.is_empty() {
+            return Err(SealError::Empty);
+        }
         let (record, tenant) = self.may_seal(word)?;
         let connection = self.connect(&record, trust).await?;
         let aad = length_prefixed(&[tenant.as_str().as_bytes(), context.as_bytes(), b"seal"]);

@@ -7,7 +7,7 @@ use std::{
 
 use clap::builder::NonEmptyStringValueParser;
 use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path};
-use coffer_rim::{Class, Classify as _, Failure, file::Writer};
+use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
 use coffer_verifier::{abi::SpkiDigest, chain::Certificate};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,7 +112,8 @@ fn anchor(text: &str) -> Result<SpkiDigest, Failure> {
     }
     let hint = "give 64 hex digits, or the simulator's ark.der; `coffer sim init` prints both";
     let bad = |message: String| Failure::new(Class::Config, message).hint(hint);
-    let bytes = std::fs::read(text).map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
+    let bytes = input::read(text.as_ref(), input::DOCUMENT)
+        .map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
     let root = Certificate::parse(&bytes).map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
     if matches!(root.role(), coffer_verifier::chain::CertificateRole::Root(_)) {
         Ok(root.spki_digest())

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use coffer_rim::input;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
 use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
@@ -296,8 +297,8 @@ impl BoxFlags {
     fn environment(&self) -> Result<Vec<String>, CliError> {
         let mut all = Vec::new();
         for path in &self.env_file {
-            let text =
-                std::fs::read_to_string(path).class_while(Class::Config, format!("cannot read {}", path.display()))?;
+            let text = input::read_text(path, input::DOCUMENT)
+                .class_while(Class::Config, format!("cannot read {}", path.display()))?;
             let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
             all.extend(lines.filter_map(from_ours));
         }

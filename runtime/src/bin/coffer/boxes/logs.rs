@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use coffer_rim::{foreign, out};
+use coffer_rim::{foreign, input, out};
 use coffer_runtime::engine::LogsRequest;
 
 use crate::boxes::live::print;
@@ -73,19 +73,14 @@ fn show_console(text: &[u8]) {
 
 /// Reads a file or standard input, at most so many bytes.
 pub fn read_input(path: Option<&Path>, limit: u64) -> Result<Vec<u8>, CliError> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
     let (name, read) = match path {
-        Some(path) if path != Path::new("-") => {
-            let file =
-                std::fs::File::open(path).class_while(Class::Config, format!("cannot read {}", path.display()))?;
-            (path.display().to_string(), file.take(limit + 1).read_to_end(&mut bytes))
-        }
-        _ => ("standard input".to_string(), std::io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)),
+        Some(path) if path != Path::new("-") => (path.display().to_string(), input::read(path, limit)),
+        _ => ("standard input".to_string(), input::all(std::io::stdin().lock(), limit)),
     };
-    read.class_while(Class::Config, format!("cannot read {name}"))?;
-    if bytes.len() as u64 > limit {
-        return Err(CliError::new(Class::Usage, format!("{name} is longer than {limit} bytes")));
+    match read {
+        Err(long) if long.kind() == std::io::ErrorKind::FileTooLarge => {
+            Err(CliError::new(Class::Usage, format!("{name} {long}")))
+        }
+        other => other.class_while(Class::Config, format!("cannot read {name}")),
     }
-    Ok(bytes)
 }

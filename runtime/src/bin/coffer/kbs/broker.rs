@@ -1,9 +1,9 @@
 //! A key broker as its admin commands see it: whom to ask, and how its answers are said.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use coffer_kbs_client::{AdminClient, AdminProfile, ClientError};
+use coffer_rim::input;
 use serde_json::Value;
 
 use crate::context::Context;
@@ -102,9 +102,8 @@ pub fn not_found(message: String, list: &str) -> CliError {
 /// Class `config`.
 pub fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     if file.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).class_while(Class::Config, "reading standard input")?;
-        return Ok(bytes);
+        return input::all(std::io::stdin().lock(), input::DOCUMENT)
+            .class_while(Class::Config, "reading standard input");
     }
-    std::fs::read(file).class_while(Class::Config, format_args!("reading {}", file.display()))
+    input::read(file, input::DOCUMENT).class_while(Class::Config, format_args!("reading {}", file.display()))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use coffer_rim::input;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
 use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::{ManifestRefusal, ReferenceManifest, SignedManifest};
@@ -112,7 +113,8 @@ fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn parse(file: &Path) -> Result<SignedManifest, CliError> {
-    let bytes = std::fs::read(file).class_while(Class::Config, format!("cannot read {}", file.display()))?;
+    let bytes =
+        input::read(file, input::DOCUMENT).class_while(Class::Config, format!("cannot read {}", file.display()))?;
     SignedManifest::parse(&bytes).class_while(Class::Config, file.display())
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use coffer_rim::input;
 use coffer_verifier::abi::Measurement;
 use coffer_verifier::measure::{CpuSignature, Firmware, KernelHashes, Launch, Vmm, measure_ovmf};
 
@@ -81,7 +82,7 @@ pub fn measure_firmware(args: &FirmwareArgs, firmware: &Path, vcpus: u32, json: 
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    std::fs::read(path).class_while(Class::Config, format!("reading {}", path.display()))
+    input::read(path, input::FIRMWARE).class_while(Class::Config, format!("reading {}", path.display()))
 }
 
 fn hex_u32(text: &str) -> Result<u32, std::num::ParseIntError> {

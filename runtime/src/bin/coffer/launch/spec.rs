@@ -1,9 +1,11 @@
 //! `coffer spec`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_rim::file::Writer;
+use coffer_rim::out;
 use coffer_spec::Tee;
 
 use crate::boxes::flags::BoxFlags;
@@ -40,6 +42,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
                 .write(path, document.bytes())
                 .class_while(Class::Config, format!("cannot write {}", path.display()))?;
         }
+        // The digest is of these bytes: only a terminal gets them without what acts on it.
+        None if !context.json && !std::io::stdout().is_terminal() => out::write_bytes(document.bytes()),
         None if !context.json => print!("{}", String::from_utf8_lossy(document.bytes())),
         None => {}
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use coffer_rim::input;
 use coffer_runtime::engine::{self, read_spec};
 use coffer_verifier::EvidencePolicy;
 
@@ -31,8 +32,8 @@ impl Trust {
     /// Class `config`, naming the file.
     pub fn read(&self) -> Result<engine::Trust, CliError> {
         let policy = self.policy.as_ref().map(|path| {
-            let text =
-                std::fs::read_to_string(path).class_while(Class::Config, format!("cannot read {}", path.display()))?;
+            let text = input::read_text(path, input::DOCUMENT)
+                .class_while(Class::Config, format!("cannot read {}", path.display()))?;
             EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())
         });
         Ok(engine::Trust {

@@ -182,7 +182,7 @@ fn a_run_on_hardware_is_predicted_without_hardware_and_never_for_another_process
     assert_eq!(snp, measured("snp.toml", &[]));
     assert_ne!(snp["measurement"], measured("spec.toml", &[])["measurement"]);
     let text = world.fails(2, &["measure", "--spec", "spec.toml", "--isolation", "snp"]);
-    assert!(text.contains("written for --tee-simulate, the command says --tee"), "{text}");
+    assert!(text.contains("written for the simulator, asked for is SEV-SNP"), "{text}");
     let text = world.fails(2, &["measure", "--spec", "spec.toml", "--isolation", "snp", "--tee-simulate"]);
     assert!(text.contains("leave one of them out"), "{text}");
     let text = world.fails(125, &["run", "--isolation", "snp", "busybox"]);

@@ -287,7 +287,11 @@ fn the_engine_knows_no_command_line() {
 /// Circles of files that are left: crate, files, reason.
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     ("coffer-kbs", &["admission", "guest"], "a guest's evidence is admitted by what its connection knows"),
-    ("coffer-kbs", &["store::audit", "store::ledger"], "the ledger appends to the chain that lies in it"),
+    (
+        "coffer-kbs",
+        &["store::audit", "store::checkpoint", "store::head", "store::known", "store::ledger"],
+        "the ledger appends to the trail and names its faults, which the trail's file defines beside what reads the ledger",
+    ),
     (
         "stage0 (program)",
         &["platform", "serial"],

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-seal", &["coffer-verifier"]),
     ("coffer-stage0", &["coffer-machine"]),
     ("coffer-platform", &["coffer-verifier", "coffer-spec", "coffer-machine"]),
+    ("coffer-vmm", &["coffer-machine", "coffer-stage0"]),
     ("coffer-simulator", &["coffer-verifier"]),
     ("coffer-policies", &["coffer-verifier"]),
     ("coffer-ratls", &["coffer-verifier"]),

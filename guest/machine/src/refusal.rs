@@ -88,6 +88,11 @@ impl Refusal {
         EXIT_BASE + self as u8
     }
 
+    /// The reason behind such a byte, if it is one.
+    pub fn of_exit_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| refusal.exit_byte() == byte)
+    }
+
     /// Status QEMU ends with: its exit device makes `2 × byte + 1` of the byte.
     pub const fn qemu_status(self) -> i32 {
         (self.exit_byte() as i32) << 1 | 1
@@ -114,6 +119,7 @@ mod tests {
         for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal as usize, index + 1, "ALL lists every number once");
             assert_eq!(Refusal::of_qemu_status(refusal.qemu_status()), Some(refusal));
+            assert_eq!(Refusal::of_exit_byte(refusal.exit_byte()), Some(refusal));
             assert!((128..256).contains(&refusal.qemu_status()));
         }
         for status in [0, 1, 127, 128, 137, 143] {

@@ -1,0 +1,131 @@
+#![allow(dead_code, reason = "each target uses its part")]
+//! What the targets of the monitor's devices do with their input; the stable replay of the corpora includes this file too.
+
+use std::fs::File;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use coffer_vmm::blk::Blk;
+use coffer_vmm::virtio::{ACKNOWLEDGE, DRIVER, DRIVER_OK, Device, FEATURES_OK, Transport, register};
+use coffer_vmm::vsock::Vsock;
+use coffer_vmm::{Memory, io_apic::IoApic};
+use vm_memory::{Bytes as _, GuestAddress};
+
+const MEMORY: usize = 1 << 20;
+/// Where the first queue's rings lie; the others follow, a page each.
+const RINGS: u64 = 0x1_0000;
+const PACKET: u64 = 0x4_0000;
+
+struct Guest {
+    memory: Memory,
+    transport: Transport,
+}
+
+impl Guest {
+    fn start(device: impl Device + 'static) -> Self {
+        let queues = device.queues() as u64;
+        let memory = Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("a megabyte");
+        let guest = Self { memory, transport: Transport::new(Box::new(device), || {}, || {}) };
+        guest.write(register::STATUS, ACKNOWLEDGE | DRIVER);
+        guest.write(register::ACCEPTED_PAGE, 1);
+        guest.write(register::ACCEPTED, 1);
+        guest.write(register::STATUS, FEATURES_OK);
+        for queue in 0..queues {
+            let at = (RINGS + queue * 0x1000) as u32;
+            guest.write(register::QUEUE, queue as u32);
+            guest.write(register::QUEUE_SIZE, 16);
+            guest.write(register::DESCRIPTORS_LOW, at);
+            guest.write(register::AVAILABLE_LOW, at + 0x400);
+            guest.write(register::USED_LOW, at + 0x800);
+            guest.write(register::QUEUE_READY, 1);
+        }
+        guest.write(register::STATUS, DRIVER_OK);
+        guest
+    }
+
+    fn write(&self, register: u64, word: u32) {
+        self.transport.write(&self.memory, register, &word.to_le_bytes());
+    }
+
+    fn put(&self, at: u64, bytes: &[u8]) {
+        self.memory.write_slice(bytes, GuestAddress(at)).expect("inside memory");
+    }
+
+    /// Rings as the input has them.
+    fn rings(&self, data: &[u8]) {
+        self.put(RINGS, &data[..data.len().min(0x3000)]);
+        self.transport.serve(&self.memory);
+    }
+}
+
+fn scratch() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("coffer-vmm-exercise-{}", std::process::id()));
+    let _ = std::fs::create_dir_all(&folder);
+    folder
+}
+
+fn disk_file() -> File {
+    let path = scratch().join("disk");
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(path).expect("a scratch file");
+    file.set_len(8192).expect("a scratch file");
+    file
+}
+
+fn vsock() -> Vsock {
+    let path = scratch().join("v");
+    let _ = std::fs::remove_file(&path);
+    Vsock::new(UnixListener::bind(&path).expect("a socket"), &path).expect("descriptors")
+}
+
+/// A disk, with any rings and buffers.
+pub fn disk(data: &[u8]) {
+    let file = disk_file();
+    for writable in [false, true] {
+        let guest = Guest::start(Blk::new(file.try_clone().expect("a descriptor"), "fuzz", writable).expect("a file"));
+        guest.put(PACKET, &data[..data.len().min(0x1000)]);
+        guest.rings(data);
+    }
+    assert_eq!(file.metadata().expect("a file").len(), 8192, "no disk grows");
+}
+
+/// A vsock: any rings, then packets that are the guest's own but for what the input says.
+pub fn vsock_packets(data: &[u8]) {
+    Guest::start(vsock()).rings(data);
+    let guest = Guest::start(vsock());
+    for slot in 0..16_u64 {
+        let mut descriptor = (0x8_0000 + slot * 0x1000).to_le_bytes().to_vec();
+        descriptor.extend([0, 0x10, 0, 0, 2, 0, 0, 0]);
+        guest.put(RINGS + slot * 16, &descriptor);
+        guest.put(RINGS + 0x404 + slot * 2, &(slot as u16).to_le_bytes());
+    }
+    guest.put(RINGS + 0x402, &16_u16.to_le_bytes());
+    for (index, rest) in (1_u16..).zip(data.chunks(28)).take(64) {
+        let mut packet = [3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0].to_vec();
+        packet.extend(rest);
+        packet.resize(64, 0);
+        guest.put(PACKET, &packet);
+        let mut descriptor = PACKET.to_le_bytes().to_vec();
+        descriptor.extend([64, 0, 0, 0, 0, 0, 0, 0]);
+        guest.put(RINGS + 0x1000, &descriptor);
+        guest.put(RINGS + 0x1402, &index.to_le_bytes());
+        guest.transport.serve(&guest.memory);
+    }
+}
+
+/// Registers of a transport and of the I/O APIC, in any order: a register and a word each.
+pub fn registers(data: &[u8]) {
+    let guest = Guest::start(Blk::new(disk_file(), "fuzz", true).expect("a file"));
+    let mut chip = IoApic::default();
+    for step in data.chunks_exact(6).take(512) {
+        let [low, high, word @ ..] = step else { return };
+        let register = u64::from(u16::from_le_bytes([*low, *high]));
+        let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        guest.write(register, word);
+        let mut read = [0; 4];
+        guest.transport.read(register, &mut read);
+        guest.transport.serve(&guest.memory);
+        chip.write(register & 0x10, word);
+        chip.read(register);
+        assert!(chip.routes().all(|(input, _)| input < 24));
+    }
+}

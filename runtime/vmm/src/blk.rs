@@ -1,0 +1,134 @@
+//! Disks: virtio-blk over a file.
+//!
+//! Trusts: its file, and that nobody makes it shorter. Never: writes to a file it was given to read, whatever the guest says
+//! and whatever the descriptor allows; waits for the host's disk.
+//! Source: Virtio 1.2 §5.2.
+
+use std::fs::File;
+use std::io;
+
+use virtio_queue::{Queue, QueueT as _};
+
+use crate::Memory;
+use crate::sys::vectored;
+use crate::virtio::chain::{self, Buffers, Request};
+use crate::virtio::{Broken, Device, Interrupt, QUEUE_SIZE};
+
+/// One disk.
+#[derive(Debug)]
+pub struct Blk {
+    file: File,
+    sectors: u64,
+    writable: bool,
+    serial: [u8; SERIAL],
+}
+
+impl Blk {
+    /// A disk of as many whole sectors as the file has.
+    ///
+    /// # Errors
+    /// If the file does not say how long it is.
+    pub fn new(file: File, serial: &str, writable: bool) -> io::Result<Self> {
+        let sectors = file.metadata()?.len() / SECTOR;
+        let mut id = [0; SERIAL];
+        for (to, from) in id.iter_mut().zip(serial.bytes()) {
+            *to = from;
+        }
+        Ok(Self { file, sectors, writable, serial: id })
+    }
+
+    /// Answers one request, and says how many bytes it wrote.
+    fn answer(&self, request: Request<'_>) -> Result<usize, Broken> {
+        let Request { mut readable, mut writable, .. } = request;
+        let header: [u8; HEADER] = readable.read()?;
+        let status_at = writable.split_off_last(1)?;
+        let [a, b, c, d, _, _, _, _, sector @ ..] = header;
+        let (kind, sector) = (u32::from_le_bytes([a, b, c, d]), u64::from_le_bytes(sector));
+        let (status, written) = match kind {
+            READ => of(self.transfer(&writable, sector, vectored::read_at)),
+            WRITE if self.writable => (of(self.transfer(&readable, sector, vectored::write_at)).0, 0),
+            WRITE => (Status::Error, 0),
+            ID => (Status::Ok, writable.copy_from(&self.serial)),
+            _ => (Status::Unsupported, 0),
+        };
+        status_at.copy_from(&[status as u8]);
+        Ok(written + 1)
+    }
+
+    fn transfer(&self, buffers: &Buffers<'_>, sector: u64, move_at: MoveAt) -> io::Result<usize> {
+        let length = buffers.len() as u64;
+        let inside = sector.checked_add(length.div_ceil(SECTOR)).is_some_and(|end| end <= self.sectors);
+        if !inside || !length.is_multiple_of(SECTOR) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        move_at(&self.file, sector * SECTOR, buffers.slices())
+    }
+}
+
+type MoveAt = fn(&File, u64, &[vm_memory::VolatileSlice<'_>]) -> io::Result<usize>;
+
+fn of(result: io::Result<usize>) -> (Status, usize) {
+    result.map_or((Status::Error, 0), |count| (Status::Ok, count))
+}
+
+impl Device for Blk {
+    fn id(&self) -> u32 {
+        2
+    }
+
+    fn features(&self) -> u64 {
+        SEGMENTS | if self.writable { 0 } else { READ_ONLY }
+    }
+
+    fn queues(&self) -> usize {
+        1
+    }
+
+    fn configuration(&self) -> Vec<u8> {
+        let mut space = self.sectors.to_le_bytes().to_vec();
+        space.extend([0; 4]);
+        space.extend(MOST_SEGMENTS.to_le_bytes());
+        space
+    }
+
+    fn serve(&mut self, memory: &Memory, queues: &mut [Queue]) -> Result<Interrupt, Broken> {
+        let [queue] = queues else { return Err(Broken::Parts) };
+        let mut told = false;
+        loop {
+            queue.disable_notification(memory).map_err(|_| Broken::Ring)?;
+            while let Some(request) = chain::take(queue, memory)? {
+                let head = request.head;
+                let written = self.answer(request)?;
+                chain::give_back(queue, memory, head, written)?;
+                told |= queue.needs_notification(memory).map_err(|_| Broken::Ring)?;
+            }
+            if !queue.enable_notification(memory).map_err(|_| Broken::Ring)? {
+                return Ok(Interrupt(told));
+            }
+        }
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[derive(Clone, Copy)]
+enum Status {
+    Ok = 0,
+    Error = 1,
+    Unsupported = 2,
+}
+
+const SECTOR: u64 = 512;
+const HEADER: usize = 16;
+const SERIAL: usize = 20;
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const ID: u32 = 8;
+/// Feature: the most buffers of a request are told.
+const SEGMENTS: u64 = 1 << 2;
+const READ_ONLY: u64 = 1 << 5;
+/// Header and status take two descriptors.
+const MOST_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
+
+#[cfg(test)]
+mod tests;

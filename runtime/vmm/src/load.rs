@@ -1,0 +1,188 @@
+//! What lies in guest memory before the first instruction, and how stage0 finds it.
+//!
+//! stage0, its page tables, the page of hashes and, in simulation, the secrets page stand where the launch plan has them.
+//! Kernel, initrd and command line are handed over in memory; stage0 copies them to where they run, hashes the copies, and
+//! only then believes them.
+
+use std::fs::File;
+use std::io;
+
+use coffer_machine::handover::Handover;
+use coffer_machine::map::{
+    COMMAND_LINE_LIMIT, HANDOVER_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_SIZE, SECRETS_GPA, STAGE0_GPA,
+};
+use coffer_machine::memory::{Ram, Range};
+use coffer_stage0::bzimage::{BzImage, HEAD};
+use coffer_stage0::placement::place;
+use vm_memory::{Bytes as _, GuestAddress};
+
+use crate::{Memory, entry};
+
+/// The files of a launch, open.
+#[derive(Debug)]
+pub struct Files {
+    /// ROM image of stage0.
+    pub stage0: File,
+    /// Page of hashes.
+    pub hashes: File,
+    /// bzImage.
+    pub kernel: File,
+    /// Initrd.
+    pub initrd: File,
+    /// Command line with its NUL.
+    pub command_line: File,
+    /// Secrets page.
+    pub secrets: Option<File>,
+}
+
+/// Why a guest cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The machine model has no such memory.
+    #[error("a guest cannot have {bytes} bytes of memory")]
+    MemorySize {
+        /// As asked.
+        bytes: u64,
+    },
+    /// A file that has one length has another.
+    #[error("the {part} has {found} bytes, not {expected}")]
+    Length {
+        /// Which file.
+        part: &'static str,
+        /// Its length.
+        found: u64,
+        /// What it has to be.
+        expected: u64,
+    },
+    /// A file could not be read.
+    #[error("cannot read the {part}")]
+    Read {
+        /// Which file.
+        part: &'static str,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The kernel is none that stage0 starts.
+    #[error("stage0 would not start this kernel: {reason}")]
+    Kernel {
+        /// stage0's word for it.
+        reason: &'static str,
+    },
+    /// Everything twice, where it is handed over and where it runs, is more than there is.
+    #[error("kernel and initrd do not fit twice into {bytes} bytes of memory")]
+    NoRoom {
+        /// Bytes of memory.
+        bytes: u64,
+    },
+    /// Memory was written outside memory.
+    #[error("guest memory does not take what is loaded")]
+    Memory(#[source] vm_memory::GuestMemoryError),
+}
+
+/// Loads everything.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load(memory: &Memory, memory_bytes: u64, vcpus: u32, files: &Files) -> Result<(), LoadError> {
+    let ram = Ram::claimed(memory_bytes).map_err(|_| LoadError::MemorySize { bytes: memory_bytes })?;
+    let page = PAGE as u64;
+    put(memory, PAGE_TABLES_GPA, &entry::page_tables())?;
+    // The ROM's last page is for a machine that starts in it; the image in front of it copies nothing of itself.
+    let rom = length("stage0", &files.stage0)?;
+    exact("stage0", rom, ROM_SIZE as u64)?;
+    read(memory, "stage0", &files.stage0, STAGE0_GPA, rom - page)?;
+    exact("hash page", length("hash page", &files.hashes)?, page)?;
+    read(memory, "hash page", &files.hashes, HASHES_GPA, page)?;
+    if let Some(secrets) = &files.secrets {
+        exact("secrets page", length("secrets page", secrets)?, page)?;
+        read(memory, "secrets page", secrets, SECRETS_GPA, page)?;
+    }
+
+    let kernel_bytes = length("kernel", &files.kernel)?;
+    let initrd_bytes = length("initrd", &files.initrd)?;
+    let line_bytes = length("command line", &files.command_line)?;
+    let head = kernel_head(&files.kernel)?;
+    let too_large = LoadError::NoRoom { bytes: memory_bytes };
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let kernel =
+        BzImage::parse(&head, size(kernel_bytes)).map_err(|refusal| LoadError::Kernel { reason: refusal.word() })?;
+    let placed =
+        place(ram, &kernel, size(kernel_bytes), size(initrd_bytes), size(line_bytes.min(COMMAND_LINE_LIMIT as u64)))
+            .map_err(|_| LoadError::NoRoom { bytes: memory_bytes })?;
+    let Some(at) = Handed::below(placed.initrd.start, kernel_bytes, initrd_bytes, line_bytes) else {
+        return Err(too_large);
+    };
+    let kernel_end = placed.kernel.end.max(coffer_machine::map::KERNEL_GPA + kernel.init_size);
+    if at.command_line.start < kernel_end {
+        return Err(too_large);
+    }
+    read(memory, "kernel", &files.kernel, at.kernel.start, kernel_bytes)?;
+    read(memory, "initrd", &files.initrd, at.initrd.start, initrd_bytes)?;
+    read(memory, "command line", &files.command_line, at.command_line.start, line_bytes)?;
+    let handover = Handover {
+        ram_bytes: memory_bytes,
+        vcpus,
+        kernel: at.kernel,
+        initrd: at.initrd,
+        command_line: at.command_line,
+    };
+    put(memory, HANDOVER_GPA, &handover.to_bytes())
+}
+
+/// Where the three lie: one below the other, each at a page, so that no copy stage0 makes meets what it is made from.
+struct Handed {
+    kernel: Range,
+    initrd: Range,
+    command_line: Range,
+}
+
+impl Handed {
+    fn below(limit: u64, kernel: u64, initrd: u64, command_line: u64) -> Option<Self> {
+        let below = |limit: u64, bytes: u64| Range::new(limit.checked_sub(bytes)? & !(PAGE as u64 - 1), bytes);
+        let kernel = below(limit, kernel)?;
+        let initrd = below(kernel.start, initrd)?;
+        let command_line = below(initrd.start, command_line)?;
+        Some(Self { kernel, initrd, command_line })
+    }
+}
+
+fn length(part: &'static str, file: &File) -> Result<u64, LoadError> {
+    file.metadata().map(|found| found.len()).map_err(|cause| LoadError::Read { part, cause })
+}
+
+fn exact(part: &'static str, found: u64, expected: u64) -> Result<(), LoadError> {
+    if found == expected { Ok(()) } else { Err(LoadError::Length { part, found, expected }) }
+}
+
+fn kernel_head(file: &File) -> Result<Vec<u8>, LoadError> {
+    use std::os::unix::fs::FileExt as _;
+    let mut head = vec![0; HEAD];
+    let mut filled = 0;
+    while filled < HEAD {
+        match file.read_at(&mut head[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(LoadError::Read { part: "kernel", cause }),
+        }
+    }
+    head.truncate(filled);
+    Ok(head)
+}
+
+fn put(memory: &Memory, gpa: u64, bytes: &[u8]) -> Result<(), LoadError> {
+    memory.write_slice(bytes, GuestAddress(gpa)).map_err(LoadError::Memory)
+}
+
+/// Reads the start of a file into memory, past the heap.
+fn read(memory: &Memory, part: &'static str, file: &File, gpa: u64, bytes: u64) -> Result<(), LoadError> {
+    use vm_memory::GuestMemoryBackend as _;
+    let count = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let slice = memory.get_slice(GuestAddress(gpa), count).map_err(LoadError::Memory)?;
+    crate::sys::vectored::read_at(file, 0, &[slice]).map(drop).map_err(|cause| LoadError::Read { part, cause })
+}
+
+#[cfg(test)]
+mod tests;

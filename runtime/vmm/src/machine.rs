@@ -1,0 +1,326 @@
+//! The machine put together: KVM's part, our devices, the jail, and the threads that run them.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use coffer_machine::devices::{SERIAL_IRQ, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT, VIRTIO_MMIO_GSI, VIRTIO_MMIO_STRIDE};
+use coffer_machine::memory::vcpus_claimed;
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_pit_config};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::blk::Blk;
+use crate::bus::{Bus, set_routes};
+use crate::description::{Description, word};
+use crate::end::End;
+use crate::io_apic::IoApic;
+pub use crate::jail::Layers;
+use crate::jail::filters::{FilterError, Thread, limit};
+use crate::jail::{self, JailError};
+use crate::load::{self, Files, LoadError};
+use crate::ports::{Line, Ports};
+use crate::sys::event::descriptor;
+use crate::vcpu::{self, Gate};
+use crate::virtio::{Device, Transport, register};
+use crate::vsock::Vsock;
+use crate::{Memory, cpuid, entry, sys};
+
+/// Why a guest does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MachineError {
+    /// A file of the description does not open.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The vsock's socket cannot be made.
+    #[error("cannot listen at {}", path.display())]
+    Listen {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// A guest that the machine model does not have.
+    #[error("a guest has 1 to {} processors and at most {VIRTIO_MMIO_COUNT} devices", coffer_machine::map::MAX_VCPUS)]
+    Model,
+    /// KVM refused.
+    #[error("KVM does not {what}")]
+    Kvm {
+        /// What was asked.
+        what: &'static str,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// There is no memory for the guest.
+    #[error("there is no memory for the guest")]
+    Memory(#[source] vm_memory::mmap::FromRangesError),
+    /// Its files cannot be loaded.
+    #[error("cannot load the guest")]
+    Load(#[from] LoadError),
+    /// The jail does not close.
+    #[error("the jail does not close")]
+    Jail(#[from] JailError),
+    /// A thread is not limited.
+    #[error("the jail does not close")]
+    Filter(#[from] FilterError),
+    /// The system does not give what a machine is made of.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl MachineError {
+    /// The description or a file it names is to blame, not this host.
+    pub const fn is_of_description(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Model | Self::Load(_))
+    }
+}
+
+fn kvm<T>(what: &'static str, done: Result<T, kvm_ioctls::Error>) -> Result<T, MachineError> {
+    done.map_err(|cause| MachineError::Kvm { what, cause: cause.into() })
+}
+
+fn system<T, E: Into<io::Error>>(what: &'static str, done: Result<T, E>) -> Result<T, MachineError> {
+    done.map_err(|cause| MachineError::System { what, cause: cause.into() })
+}
+
+/// Runs a guest to its end. `control` is the line the description came over, `output` the guest's serial line; `closed` hears
+/// what the jail is made of.
+///
+/// # Errors
+/// [`MachineError`]; no instruction of the guest has run then.
+pub fn run(
+    description: &Description,
+    mut control: UnixStream,
+    output: File,
+    closed: impl FnOnce(Layers),
+) -> Result<End, MachineError> {
+    let count = vcpus_claimed(description.vcpus).map_err(|_| MachineError::Model)?;
+    let devices = devices(description)?;
+    let files = open_files(description)?;
+    let bytes = usize::try_from(description.memory_bytes).unwrap_or(usize::MAX);
+    coffer_machine::memory::Ram::claimed(description.memory_bytes)
+        .map_err(|_| LoadError::MemorySize { bytes: description.memory_bytes })?;
+    // One machine in a process, whose memory goes with it.
+    let memory: &'static Memory = Box::leak(Box::new(sys::memory::allocate(bytes).map_err(MachineError::Memory)?));
+    load::load(memory, description.memory_bytes, count, &files)?;
+    drop(files);
+
+    let system_device = kvm("open", Kvm::new())?;
+    let vm = kvm("make a machine", system_device.create_vm())?;
+    kvm("take memory", sys::memory::give(&vm, memory))?;
+    kvm("take the address of its task state", vm.set_tss_address(TASK_STATE))?;
+    kvm("make interrupt controllers", vm.create_irq_chip())?;
+    kvm("make a timer", vm.create_pit2(kvm_pit_config::default()))?;
+    kvm("route interrupts", set_routes(&vm, &IoApic::default()))?;
+
+    let serial = system("make an event", EventFd::new(EFD_NONBLOCK))?;
+    kvm("take an interrupt", vm.register_irqfd(&serial, SERIAL_IRQ))?;
+    let mut transports = Vec::new();
+    let mut served = Vec::new();
+    for (index, (kind, device)) in (0..).zip(devices) {
+        let (transport, kick) = attach(&vm, index, device)?;
+        transports.push(Arc::clone(&transport));
+        served.push((kind, transport, kick));
+    }
+    let processors = processors(&system_device, &vm, count)?;
+    let bus = Arc::new(Bus::new(Ports::new(Line(serial), output), transports, vm, memory));
+
+    closed(jail::close(DESCRIPTORS)?);
+    system("take signals", vcpu::hear_signals())?;
+    let gate = Arc::new(Gate::default());
+    let ended = Arc::new(Ended { how: OnceLock::new(), event: system("make an event", EventFd::new(EFD_NONBLOCK))? });
+    for (kind, transport, kick) in served {
+        let ended = Arc::clone(&ended);
+        start("device", move || {
+            if let Err(error) = serve(kind, &transport, &kick, memory) {
+                ended.with(End::Stuck(error.to_string()));
+            }
+        })?;
+    }
+    let mut threads = Vec::new();
+    for processor in processors {
+        let (bus, gate, ended) = (Arc::clone(&bus), Arc::clone(&gate), Arc::clone(&ended));
+        threads.push(start("processor", move || {
+            let end = match limit(Thread::Processor) {
+                Ok(()) => vcpu::run(processor, &bus, &gate),
+                Err(error) => End::Stuck(error.to_string()),
+            };
+            ended.with(end);
+        })?);
+    }
+    limit(Thread::Main)?;
+    system("tell the supervisor", control.write_all(&[word::RUNS]))?;
+    Ok(listen(&mut control, &ended, &gate, &threads))
+}
+
+/// How the machine ended: who says it first is right.
+struct Ended {
+    how: OnceLock<End>,
+    event: EventFd,
+}
+
+impl Ended {
+    fn with(&self, end: End) {
+        let _ = self.how.set(end);
+        let _ = self.event.write(1);
+    }
+}
+
+/// Does what the supervisor says until the machine ends. A supervisor that is gone ends it.
+fn listen(control: &mut UnixStream, ended: &Ended, gate: &Gate, processors: &[thread::JoinHandle<()>]) -> End {
+    loop {
+        let (said, over) = {
+            let mut both = [
+                PollFd::new(&*control, PollFlags::IN),
+                PollFd::from_borrowed_fd(descriptor(&ended.event), PollFlags::IN),
+            ];
+            let _ = poll(&mut both, None);
+            (!both[0].revents().is_empty(), !both[1].revents().is_empty())
+        };
+        if over && let Some(end) = ended.how.get() {
+            return end.clone();
+        }
+        if !said {
+            continue;
+        }
+        let mut byte = [0];
+        let done = match control.read(&mut byte) {
+            Ok(1) if byte[0] == word::PAUSE => gate.close(processors),
+            Ok(1) if byte[0] == word::RESUME => {
+                gate.open();
+                Ok(())
+            }
+            Ok(1) => Err(io::ErrorKind::InvalidInput.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(_) | Err(_) => return End::Unwanted,
+        };
+        let answer = if done.is_ok() { byte[0] } else { b'!' };
+        if control.write_all(&[answer]).is_err() {
+            return End::Unwanted;
+        }
+    }
+}
+
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, MachineError> {
+    system("start a thread", thread::Builder::new().name(name.into()).stack_size(STACK).spawn(body))
+}
+
+/// A device, and the kind of thread that serves it.
+type Served = (Thread, Box<dyn Device>);
+
+fn devices(description: &Description) -> Result<Vec<Served>, MachineError> {
+    let mut all: Vec<Served> = Vec::new();
+    for disk in &description.disks {
+        let path = &disk.file;
+        let opened = File::options().read(true).write(disk.writable).open(path);
+        let made = opened.and_then(|file| Blk::new(file, &disk.serial, disk.writable));
+        let blk = made.map_err(|cause| MachineError::Open { path: path.clone(), cause })?;
+        all.push((Thread::Disk, Box::new(blk)));
+    }
+    let path = &description.vsock;
+    let made = listen_at(path).and_then(|listener| Vsock::new(listener, path));
+    let vsock = made.map_err(|cause| MachineError::Listen { path: path.clone(), cause })?;
+    all.push((Thread::Vsock, Box::new(vsock)));
+    if all.len() <= VIRTIO_MMIO_COUNT as usize { Ok(all) } else { Err(MachineError::Model) }
+}
+
+/// Listens in place of an earlier guest of the same box.
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(path)
+}
+
+fn open_files(description: &Description) -> Result<Files, MachineError> {
+    let open = |path: &PathBuf| File::open(path).map_err(|cause| MachineError::Open { path: path.clone(), cause });
+    Ok(Files {
+        stage0: open(&description.stage0)?,
+        hashes: open(&description.hashes)?,
+        kernel: open(&description.kernel)?,
+        initrd: open(&description.initrd)?,
+        command_line: open(&description.command_line)?,
+        secrets: description.secrets.as_ref().map(open).transpose()?,
+    })
+}
+
+/// Hangs a device on its transport: its notifications wake its thread and its interrupt reaches the guest without a way
+/// through this process.
+fn attach(vm: &VmFd, index: u32, device: Box<dyn Device>) -> Result<(Arc<Transport>, EventFd), MachineError> {
+    let event = || system("make an event", EventFd::new(EFD_NONBLOCK));
+    let (kick, interrupt) = (event()?, event()?);
+    let notify = VIRTIO_MMIO_BASE + u64::from(index) * VIRTIO_MMIO_STRIDE + register::NOTIFY;
+    kvm("take notifications", vm.register_ioevent(&kick, &IoEventAddress::Mmio(notify), NoDatamatch))?;
+    kvm("take an interrupt", vm.register_irqfd(&interrupt, VIRTIO_MMIO_GSI + index))?;
+    let by_hand = system("make an event", kick.try_clone())?;
+    let raise = move || {
+        let _ = interrupt.write(1);
+    };
+    let transport = Transport::new(device, raise, move || {
+        let _ = by_hand.write(1);
+    });
+    Ok((Arc::new(transport), kick))
+}
+
+/// Serves a device for as long as the machine lives.
+fn serve(kind: Thread, transport: &Transport, kick: &EventFd, memory: &Memory) -> Result<(), MachineError> {
+    // A copy of the descriptor: the device itself is behind the lock that serving it takes.
+    let wakes = transport.with_wakes(|wakes| wakes.map(|wakes| wakes.try_clone_to_owned()).transpose());
+    let wakes = system("copy a descriptor", wakes)?;
+    limit(kind)?;
+    loop {
+        let mut both = vec![PollFd::from_borrowed_fd(descriptor(kick), PollFlags::IN)];
+        both.extend(wakes.as_ref().map(|wakes| PollFd::from_borrowed_fd(wakes.as_fd(), PollFlags::IN)));
+        if poll(&mut both, None).is_ok() {
+            let _ = kick.read();
+            transport.serve(memory);
+        }
+    }
+}
+
+fn processors(system_device: &Kvm, vm: &VmFd, count: u32) -> Result<Vec<VcpuFd>, MachineError> {
+    let offered = kvm("say what processors it has", system_device.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))?;
+    let deadline_timer = system_device.check_extension(Cap::TscDeadlineTimer);
+    (0..count)
+        .map(|id| {
+            let processor = kvm("make a processor", vm.create_vcpu(id.into()))?;
+            let mut own = offered.clone();
+            cpuid::adapt(own.as_mut_slice(), id, count, deadline_timer);
+            kvm("take what a processor says of itself", processor.set_cpuid2(&own))?;
+            if id == 0 {
+                let at_reset = kvm("say a processor's state", processor.get_sregs())?;
+                kvm("take a processor's state", processor.set_sregs(&entry::system_registers(&at_reset)))?;
+                kvm("take a processor's state", processor.set_regs(&entry::registers()))?;
+            }
+            Ok(processor)
+        })
+        .collect()
+}
+
+/// Three pages below the ROM that KVM needs on Intel's processors.
+const TASK_STATE: usize = 0xFFFB_D000;
+/// Most descriptors: 512 streams, as many who ask, disks, KVM's.
+const DESCRIPTORS: u64 = 1024;
+/// Stack of a thread.
+const STACK: usize = 256 << 10;

@@ -7,13 +7,15 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
+use coffer_kbs_client::AdminProfile;
+use coffer_ratls::Identity;
 use coffer_rim::file::{Step, before_steps};
-use coffer_runtime::Failure;
+use coffer_rim::{Class, Classify as _, Failure};
 use coffer_runtime::boxes::files;
 use coffer_runtime::id_block::{GUEST_POLICY, LaunchNames, SignedLaunch};
 use coffer_runtime::owner_access;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public, write_over};
-use coffer_verifier::abi::Measurement;
+use coffer_verifier::abi::{Measurement, SpkiDigest};
 
 /// An act that publishes names in a folder, and what must hold of the folder however it ended.
 struct Act {
@@ -59,6 +61,19 @@ const ACTS: &[Act] = &[
             }
             assert_eq!(block.exists(), auth.exists());
             block.exists()
+        },
+    },
+    Act {
+        name: "the broker's admin profile",
+        perform: |folder| {
+            let identity = Identity::generate("admin").class(Class::Internal)?;
+            let profile =
+                AdminProfile { address: "127.0.0.1:1".into(), server_spki: SpkiDigest::new([7; 32]), identity };
+            profile.write(&folder.join("admin.toml")).class(Class::Config)
+        },
+        is_there: |folder| {
+            let path = folder.join("admin.toml");
+            path.exists() && AdminProfile::read(&path).unwrap().address == "127.0.0.1:1"
         },
     },
     Act {

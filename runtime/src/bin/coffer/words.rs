@@ -21,6 +21,7 @@ pub fn of(hint: &Hint) -> String {
             format!("create the box with --owner listing your key for {act}, or with --host-may {act}")
         }
         Hint::ListOwner { act } => format!("create the box with --owner listing your key for {act}"),
+        Hint::Words(words) => words.clone(),
         other => other.to_string(),
     }
 }

@@ -4,8 +4,10 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from multiprocessing import get_context
 
+import broken
 import honest
 import hostile
 import injection
@@ -18,13 +20,14 @@ def run(chosen):
     read = lambda path: open(path, "rb").read()
     rom, platform = read(chosen.rom), Boot(read(chosen.kernel), read(chosen.initrd))
     groups = [("hostile", hostile.cases(rom)), ("parked", parked.cases(rom)), ("injection", injection.cases(rom)),
+              ("broken", broken.cases(rom)),
               ("honest", honest.cases(rom, platform))]
     jobs = [(group, name, case) for group, found in groups for name, case in found
             if all(word in f"{group}: {name}" for word in chosen.only)]
     failed, totals = 0, {}
-    tried = [0, 0, 0]
+    tried = Counter()
     for group, name, findings, seconds, figures in in_parallel(jobs):
-        tried = [one + other for one, other in zip(tried, figures)]
+        tried.update(figures)
         totals.setdefault(group, [0, 0])
         totals[group][0] += 1
         if findings:
@@ -35,8 +38,10 @@ def run(chosen):
             print(f"ok {group}: {name} ({seconds:.2f} s)")
     for group, (count, wrong) in totals.items():
         print(f"snp-model: {group}: {count} cases, {wrong} failed")
-    if tried[0]:
-        print("snp-model: events: {} pairs before {} instructions, in {} processor states".format(*tried))
+    if tried["pairs"]:
+        print("snp-model: events: {pairs} pairs before {places} instructions, in {states} processor states".format(**tried))
+    if tried["exits"]:
+        print("snp-model: 512 MiB, the platform's own kernel: {exits} exits, of them {page-state} for page states".format(**tried))
     return failed
 
 
@@ -53,10 +58,10 @@ def in_parallel(jobs):
 def one(index):
     group, name, case = JOBS[index]
     started = time.process_time()
-    figures = (0, 0, 0)
+    figures = {}
     try:
         findings = case()
-        # A road of injections also says how much it tried.
+        # Some also say how much they tried or needed.
         findings, figures = findings if isinstance(findings, tuple) else (findings, figures)
     except Exception:
         findings = [traceback.format_exc()]

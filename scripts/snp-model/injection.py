@@ -27,7 +27,8 @@ CODES = (None, 0x72)
 """Without an error code, and with the one that says CPUID to a handler of #VC."""
 REFUSED = ("terminated", "shutdown")
 MEMORY = 64 << 20
-SHORTEST, PATIENCE = 100, 2_000_000
+SHORTEST, PATIENCE = 100, 1_000_000
+"""Instructions of a handler before it is run to its end in a process of its own, and there."""
 
 ROADS = {
     "the measured kernel": MEASURED,
@@ -79,7 +80,7 @@ class Road:
         self.machine, self.chosen = machine, chosen
         self.visits, self.pairs, self.states, self.places = {}, 0, 0, 0
         self.handlers, self.findings = {}, []
-        machine.watch_each(self.wanted, self.inject_all)
+        self.hook = machine.watch_each(self.wanted, self.inject_all)
 
     def wanted(self, address):
         visit = self.visits[address] = self.visits.get(address, 0) + 1
@@ -155,9 +156,9 @@ class Road:
         child = os.fork()
         if child == 0:
             try:
-                self.machine.patience = PATIENCE
-                while True:
-                    self.machine.run()
+                self.machine.uc.hook_del(self.hook)
+                self.machine.run(PATIENCE)
+                said = "spins"
             except End as end:
                 said = str(end)
             except BaseException as why:
@@ -206,7 +207,7 @@ def cases(rom):
                 road.findings.insert(0, f"the road itself ended: {road.end}")
             if not road.pairs:
                 road.findings.append("nothing was injected")
-            return road.findings[:5], (road.pairs, road.places, road.states)
+            return road.findings[:5], {"pairs": road.pairs, "places": road.places, "states": road.states}
         return run
 
     for name, given in ROADS.items():

@@ -17,10 +17,12 @@ fn stage0_boots_under_honest_hosts_and_no_hostile_one_gets_past_it() -> Result<(
         let mut number = || words.find_map(|word| word.parse().ok()).context("a number");
         Ok((number()?, number()?))
     };
-    for (group, least) in [("honest", 20), ("hostile", 60), ("parked", 5), ("injection", 5)] {
+    for (group, least) in [("honest", 20), ("hostile", 60), ("parked", 5), ("injection", 5), ("broken", 5)] {
         let (cases, failed) = figures(group)?;
         ensure!(cases >= least && failed == 0, "{group}: {cases} cases, {failed} failed");
     }
+    let (exits, for_page_states) = figures("512 MiB, the platform's own kernel")?;
+    ensure!(for_page_states <= 16 && exits <= 400, "{exits} exits, {for_page_states} for page states");
     let (pairs, places) = figures("events")?;
     ensure!(pairs > 10_000_000 && places > 5_000, "{pairs} events before {places} instructions");
     Ok(())

@@ -1,7 +1,7 @@
 # Coffer. `make demo` shows it, `make test` proves it; both install what they need on Debian 12.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
-BINS := -p coffer-runtime -p coffer-kbs -p coffer-tests
+BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-tests
 
 .PHONY: help setup build platform kernel demo test snp-model lint bench peers fuzz-smoke mutants clean
 

@@ -13,10 +13,13 @@
 //!
 //! Trusts: the files of the box folder. Never: reads a box record, tells the user anything, decides how a box ended.
 
+mod acceleration;
+mod child;
 mod console;
 #[cfg(test)]
 pub mod fake;
 mod isolation;
+pub mod kvm;
 pub mod qemu;
 mod seam;
 pub mod vsock;
@@ -30,7 +33,7 @@ pub use isolation::Isolation;
 pub use seam::{Access, Capabilities, Disk, End, How, Launch, Measured, Monitor, Running};
 
 /// Environment variables by which the operator names a monitor's programs.
-pub const VARIABLES: [&str; 2] = [qemu::QEMU.variable, qemu::VHOST_VSOCK.variable];
+pub const VARIABLES: [&str; 3] = [qemu::QEMU.variable, qemu::VHOST_VSOCK.variable, kvm::VMM.variable];
 
 /// The monitor behind a word. Every monitor stands here, and only here.
 ///
@@ -39,8 +42,9 @@ pub const VARIABLES: [&str; 2] = [qemu::QEMU.variable, qemu::VHOST_VSOCK.variabl
 pub fn of(isolation: Isolation, search: &Search) -> Result<Box<dyn Monitor>, Failure> {
     match isolation {
         Isolation::Qemu => Ok(Box::new(qemu::Qemu::new(search))),
-        // The process of our own monitor and that of namespaces come here.
-        Isolation::Snp | Isolation::Kvm | Isolation::Process => {
+        Isolation::Kvm => Ok(Box::new(kvm::Kvm::new(search))),
+        // Our own monitor with encrypted memory, and that of namespaces, come here.
+        Isolation::Snp | Isolation::Process => {
             let message = format!("isolation {isolation} is not in this build");
             Err(Failure::new(Class::Platform, message).hint(format!("use --isolation {}", Isolation::Qemu)))
         }

@@ -9,7 +9,7 @@ use coffer_machine::fw_cfg;
 use coffer_machine::map::{HASHES_GPA, SECRETS_GPA};
 use coffer_machine::qemu::{self, loader};
 
-use super::acceleration::Accelerator;
+use crate::monitor::acceleration::Accelerator;
 use crate::monitor::{Access, Launch};
 
 /// vhost-user line between QEMU and the vsock device, in the box folder.

@@ -3,16 +3,15 @@
 //! Two processes run a guest: QEMU, and the vhost-user device that carries its vsock.
 //! Source: QEMU 7.2, docs/system/i386/microvm.rst; rust-vmm vhost-device-vsock.
 
-mod acceleration;
 mod arguments;
 mod process;
 
 use coffer_rim::Failure;
 use futures_util::future::{BoxFuture, FutureExt as _};
 
+use super::acceleration::{Accelerator, acceleration};
 use super::{Capabilities, Console, Launch, Monitor, Running};
 use crate::tools::{Program, Search};
-use acceleration::{Accelerator, acceleration};
 use process::{Processes, Programs};
 
 /// QEMU.

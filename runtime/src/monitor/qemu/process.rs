@@ -1,8 +1,7 @@
 //! The two processes behind a guest: the vsock device and QEMU.
 
-use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -10,17 +9,15 @@ use coffer_machine::{Refusal, vsock};
 use coffer_rim::{Class, Failure};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::acceleration::Accelerator;
 use super::arguments::{VHOST, arguments};
-use crate::bounded::BoundedLog;
 use crate::boxes::files;
+use crate::monitor::acceleration::Accelerator;
+use crate::monitor::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
 use crate::monitor::{Console, End, How, Launch, Running};
-use crate::sys::child::dies_with_parent;
 
 /// Programs found.
 #[derive(Clone, Debug)]
@@ -57,7 +54,7 @@ impl Processes {
         let folder = &launch.folder;
         let (cid, uds, buffer) = (vsock::GUEST_CID, files::VSOCK, vsock::TX_BUFFER);
         let words = format!("guest-cid={cid},socket={VHOST},uds-path={uds},tx-buffer-size={buffer}");
-        let mut device = spawn(folder, &programs.vhost_vsock, &["--vm".into(), words])?;
+        let mut device = spawn(folder, &programs.vhost_vsock, &["--vm".into(), words], Stdio::null())?;
         let mut said = keep_words(device.stderr.take(), folder);
         drop(keep_words(device.stdout.take(), folder));
         let patience = Instant::now() + DEVICE_PATIENCE;
@@ -71,7 +68,7 @@ impl Processes {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let mut qemu = spawn(folder, &programs.qemu, &arguments(launch, accelerator))?;
+        let mut qemu = spawn(folder, &programs.qemu, &arguments(launch, accelerator), Stdio::null())?;
         keep_console(qemu.stdout.take(), console);
         let words = keep_words(qemu.stderr.take(), folder);
         Ok(Self { vsock: device, qemu, vsock_death: None, words })
@@ -138,83 +135,5 @@ fn of_status(status: ExitStatus) -> How {
         (None, Some(0)) => How::PoweredOff,
         (None, Some(code)) => Refusal::of_qemu_status(code).map_or(How::Status(code), How::Refused),
         (None, None) => How::Status(-1),
-    }
-}
-
-/// Starts a child with an empty environment, nothing of ours open, and no longer life than ours.
-fn spawn(folder: &Path, program: &Path, arguments: &[String]) -> Result<Child, Failure> {
-    let mut command = std::process::Command::new(program);
-    command.args(arguments).current_dir(folder).env_clear();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    dies_with_parent(&mut command);
-    Command::from(command).kill_on_drop(true).spawn().map_err(|error| {
-        Failure::caused(Class::Platform, &error).while_doing(format!("cannot start {}", program.display()))
-    })
-}
-
-/// Hands the serial line on, to its end.
-fn keep_console(output: Option<impl AsyncRead + Unpin + Send + 'static>, mut console: Console) {
-    let Some(mut output) = output else { return };
-    tokio::spawn(async move {
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = output.read(&mut bytes).await {
-            console.take(&bytes[..count]);
-        }
-    });
-}
-
-/// The processes' own words keep this much, twice.
-const WORDS_LIMIT: u64 = 256 << 10;
-
-/// Copies what a child says about itself into the supervisor's log, and remembers the last of it.
-fn keep_words(output: Option<impl AsyncRead + Unpin + Send + 'static>, folder: &Path) -> JoinHandle<LastWords> {
-    let file = BoundedLog::open(&folder.join(files::SUPERVISOR_LOG), WORDS_LIMIT);
-    tokio::spawn(async move {
-        let mut last = LastWords::default();
-        let (Some(mut output), mut file) = (output, file) else { return last };
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = output.read(&mut bytes).await {
-            // A full disk loses words, and must not stop the guest by a full pipe.
-            if let Ok(file) = &mut file {
-                let _ = file.write(&bytes[..count]);
-            }
-            last.push(&bytes[..count]);
-        }
-        last
-    })
-}
-
-/// The end of what a process said.
-#[derive(Debug, Default)]
-struct LastWords(VecDeque<u8>);
-
-const LAST_BYTES: usize = 1024;
-const LAST_LINES: usize = 3;
-
-impl LastWords {
-    fn push(&mut self, bytes: &[u8]) {
-        self.0.extend(bytes);
-        let beyond = self.0.len().saturating_sub(LAST_BYTES);
-        self.0.drain(..beyond);
-    }
-
-    /// The last whole lines, on one.
-    fn text(mut self) -> Option<String> {
-        let text = String::from_utf8_lossy(self.0.make_contiguous()).into_owned();
-        let mut lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        lines.drain(..lines.len().saturating_sub(LAST_LINES));
-        (!lines.is_empty()).then(|| lines.join("; "))
-    }
-}
-
-/// What a process that is gone said last. Whoever inherited its output may keep it open: nobody waits for that.
-async fn last_words(task: &mut JoinHandle<LastWords>) -> Option<String> {
-    timeout(Duration::from_millis(500), task).await.ok()?.ok()?.text()
-}
-
-fn with_words(failure: Failure, words: Option<&str>) -> Failure {
-    match words {
-        Some(words) => Failure { message: format!("{}: {words}", failure.message), ..failure },
-        None => failure,
     }
 }

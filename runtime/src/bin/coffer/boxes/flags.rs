@@ -15,6 +15,8 @@ use crate::error::{self, Class, Classify as _, CliError};
 /// What isolates a box from its host and the host from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Isolation {
+    /// Our own monitor, on KVM.
+    Kvm,
     /// QEMU. With --tee, on SEV-SNP.
     Qemu,
     /// QEMU on SEV-SNP: the same as --tee.
@@ -190,7 +192,11 @@ impl BoxFlags {
         Ok(BoxRequest {
             tee: self.tee_wanted(),
             // Hardware is asked for by --tee; what drives it is the strongest there is.
-            isolation: (self.isolation == Some(Isolation::Qemu)).then_some(monitor::Isolation::Qemu),
+            isolation: self.isolation.and_then(|asked| match asked {
+                Isolation::Kvm => Some(monitor::Isolation::Kvm),
+                Isolation::Qemu => Some(monitor::Isolation::Qemu),
+                Isolation::Snp => None,
+            }),
             workload,
             binds,
             platform: self.platform.clone(),

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 
 use coffer_runtime::Home;
 use coffer_runtime::launch::load_platform;
+use coffer_runtime::monitor::kvm::VMM;
 use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities};
 use serde::Serialize;
 
@@ -71,6 +72,12 @@ fn examine(context: &Context) -> Vec<Line> {
     lines.push(match context.search.program(&VHOST_VSOCK) {
         Ok(path) => ok("vhost-device-vsock", path.display().to_string()),
         Err(failure) => failed("vhost-device-vsock", failure),
+    });
+    lines.push(match context.search.program(&VMM) {
+        Ok(path) => ok("coffer-vmm", path.display().to_string()),
+        Err(_) => {
+            note("coffer-vmm", "our own monitor is not here".into(), "run `make build`; guests run in QEMU without it")
+        }
     });
     let found = capabilities();
     lines.push(if found.hardware {

@@ -1,11 +1,11 @@
-//! Whether this machine's KVM can run a guest, or QEMU has to translate.
+//! Whether this machine's KVM can run a guest, or its instructions have to be translated.
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accelerator {
     /// The processor, through `/dev/kvm`.
     Kvm,
-    /// QEMU's translator.
+    /// A translator.
     Tcg,
 }
 

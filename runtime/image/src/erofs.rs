@@ -11,11 +11,13 @@
 
 mod directory;
 mod error;
+mod look;
 mod plan;
 mod writer;
 mod xattr;
 
 pub use error::WriteError;
+pub use look::{FolderId, Found, Look};
 pub use writer::{EROFS_VERSION, Written, write};
 pub use xattr::keeps_xattr;
 

@@ -6,7 +6,9 @@ use crate::digest::Digest;
 use crate::tarball::TarError;
 use crate::tree::TreeError;
 use coffer_rim::Foreign;
+use coffer_rim::foreign::foreign_at_most;
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,7 @@ pub type Result<T, E = ImageError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum ImageError {
     /// The text is no image reference.
-    #[error("\"{}\" is not an image reference: {}", Foreign(reference), Foreign(reason))]
+    #[error("\"{}\" is not an image reference: {}", Short(reference), Short(reason))]
     InvalidReference {
         /// As typed.
         reference: String,
@@ -26,13 +28,13 @@ pub enum ImageError {
         reason: String,
     },
     /// The store holds no such image.
-    #[error("no such image in the local store: {}", Foreign(name))]
+    #[error("no such image in the local store: {}", Short(name))]
     NotStored {
         /// As typed.
         name: String,
     },
     /// A digest prefix names several images.
-    #[error("\"{}\" names {count} images", Foreign(prefix))]
+    #[error("\"{}\" names {count} images", Short(prefix))]
     Ambiguous {
         /// As typed.
         prefix: String,
@@ -40,7 +42,7 @@ pub enum ImageError {
         count: usize,
     },
     /// The registry does not know the image, or will not say so to us.
-    #[error("{} has no {}: {}", Foreign(registry), Foreign(what), Foreign(detail))]
+    #[error("{} has no {}: {}", Short(registry), Short(what), Short(detail))]
     NotFound {
         /// Registry address.
         registry: String,
@@ -50,7 +52,7 @@ pub enum ImageError {
         detail: String,
     },
     /// The registry wants credentials, or other ones.
-    #[error("{} refuses access to {}", Foreign(registry), Foreign(what))]
+    #[error("{} refuses access to {}", Short(registry), Short(what))]
     Unauthorized {
         /// Registry address.
         registry: String,
@@ -58,7 +60,7 @@ pub enum ImageError {
         what: String,
     },
     /// The registry could not be reached, or kept failing.
-    #[error("{} cannot be reached after {attempts} attempts: {}", Foreign(registry), Foreign(reason))]
+    #[error("{} cannot be reached after {attempts} attempts: {}", Short(registry), Short(reason))]
     Unreachable {
         /// Registry address.
         registry: String,
@@ -68,7 +70,7 @@ pub enum ImageError {
         reason: String,
     },
     /// The registry answered something the protocol does not allow.
-    #[error("{} answered against the distribution protocol: {}", Foreign(registry), Foreign(reason))]
+    #[error("{} answered against the distribution protocol: {}", Short(registry), Short(reason))]
     Protocol {
         /// Registry address.
         registry: String,
@@ -76,7 +78,7 @@ pub enum ImageError {
         reason: String,
     },
     /// The image is not built for this guest.
-    #[error("{} has no linux/amd64 image, only {}", Foreign(reference), Foreign(available))]
+    #[error("{} has no linux/amd64 image, only {}", Short(reference), Short(available))]
     Platform {
         /// Image reference.
         reference: String,
@@ -116,7 +118,7 @@ pub enum ImageError {
         found: Digest,
     },
     /// A manifest, index or configuration cannot be read.
-    #[error("{what} {digest} cannot be read: {}", Foreign(reason))]
+    #[error("{what} {digest} cannot be read: {}", Short(reason))]
     Malformed {
         /// `manifest`, `index` or `configuration`.
         what: &'static str,
@@ -160,7 +162,7 @@ pub enum ImageError {
         limit: u64,
     },
     /// A host file or folder cannot become a snapshot.
-    #[error("cannot make a snapshot of {}: {}", Foreign(&text(path)), Foreign(reason))]
+    #[error("cannot make a snapshot of {}: {}", Foreign(&text(path)), Short(reason))]
     Snapshot {
         /// What is in the way.
         path: PathBuf,
@@ -206,7 +208,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// A document of the store cannot be read.
-    #[error("{} is damaged: {}", Foreign(&text(path)), Foreign(reason))]
+    #[error("{} is damaged: {}", Foreign(&text(path)), Short(reason))]
     Store {
         /// The document.
         path: PathBuf,
@@ -214,7 +216,7 @@ pub enum ImageError {
         reason: String,
     },
     /// Credentials cannot be read.
-    #[error("cannot use the credentials in {}: {}", Foreign(&text(path)), Foreign(reason))]
+    #[error("cannot use the credentials in {}: {}", Foreign(&text(path)), Short(reason))]
     Credentials {
         /// The Docker configuration file.
         path: PathBuf,
@@ -222,7 +224,7 @@ pub enum ImageError {
         reason: String,
     },
     /// The HTTP client could not be set up.
-    #[error("cannot set up the registry client: {}", Foreign(reason))]
+    #[error("cannot set up the registry client: {}", Short(reason))]
     Client {
         /// The client's error, with its causes.
         reason: String,
@@ -263,7 +265,7 @@ impl ImageError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::InvalidReference { .. } => "write [REGISTRY[:PORT]/]NAME[:TAG][@sha256:DIGEST]".to_owned(),
-            Self::NotStored { name } => format!("pull it first: coffer pull {}", Foreign(name)),
+            Self::NotStored { name } => format!("pull it first: coffer pull {}", Short(name)),
             Self::Ambiguous { .. } => "give more digits of the digest".to_owned(),
             Self::NotFound { .. } => {
                 "check the name and tag; for a private image, put its credentials into the Docker configuration file"
@@ -272,13 +274,13 @@ impl ImageError {
             Self::Unauthorized { registry, .. } => {
                 format!(
                     "put credentials for {} into \"auths\" of the Docker configuration file (docker login does)",
-                    Foreign(registry)
+                    Short(registry)
                 )
             }
             Self::Unreachable { registry, .. } => {
                 format!(
                     "check that {} is up; plain http is spoken to loopback and listed insecure registries only",
-                    Foreign(registry)
+                    Short(registry)
                 )
             }
             Self::Platform { .. } => "choose an image built for linux/amd64".to_owned(),
@@ -321,6 +323,18 @@ impl ImageError {
     }
 }
 
+/// Foreign text of any length, escaped and cut where a message would be all of it.
+struct Short<'a>(&'a str);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&foreign_at_most(self.0, MAX_SHOWN))
+    }
+}
+
+/// Characters of foreign text in a message.
+const MAX_SHOWN: usize = 500;
+
 /// A path as text, for [`Foreign`]: names in a folder are not all ours.
 fn text(path: &Path) -> Cow<'_, str> {
     path.to_string_lossy()
@@ -352,6 +366,7 @@ mod tests {
             ImageError::Store { path: bad().into(), reason: bad() },
             ImageError::Credentials { path: bad().into(), reason: bad() },
             ImageError::Client { reason: bad() },
+            tree(TreeError::Work { limit: 1 }),
             tree(TreeError::Traversal { path: bad() }),
             tree(TreeError::Name { path: bad() }),
             tree(TreeError::NotADirectory { path: bad() }),
@@ -369,5 +384,29 @@ mod tests {
         }
         let text = crate::digest::DigestError { found: bad() }.to_string();
         assert_eq!(coffer_rim::foreign(&text), text);
+    }
+
+    #[test]
+    fn no_word_of_a_registry_or_an_image_fills_a_screen() {
+        let long = || "x".repeat(1 << 20);
+        let digest = Digest::of(b"");
+        let all = [
+            ImageError::InvalidReference { reference: long(), reason: long() },
+            ImageError::NotStored { name: long() },
+            ImageError::Ambiguous { prefix: long(), count: 2 },
+            ImageError::NotFound { registry: long(), what: long(), detail: long() },
+            ImageError::Unauthorized { registry: long(), what: long() },
+            ImageError::Unreachable { registry: long(), attempts: 1, reason: long() },
+            ImageError::Protocol { registry: long(), reason: long() },
+            ImageError::Platform { reference: long(), available: long() },
+            ImageError::Malformed { what: "index", digest, reason: long() },
+            ImageError::Store { path: "index.json".into(), reason: long() },
+            ImageError::Client { reason: long() },
+        ];
+        for error in all {
+            for text in [coffer_rim::chain(&error), error.hint().unwrap_or_default()] {
+                assert!(text.len() < 2000, "{} bytes of {}", text.len(), &text[..100]);
+            }
+        }
     }
 }

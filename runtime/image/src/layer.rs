@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::erofs;
 use crate::error::{ImageError, Result};
 use crate::tarball::{Archive, Entry, EntryKind, TarError};
-use crate::tree::{DEFAULT_MEMORY, Extent, Kind, Meta, Tree, TreeError};
+use crate::tree::{DEFAULT_MEMORY, DEFAULT_STEPS, Extent, Kind, Meta, Tree, TreeError};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -24,11 +24,13 @@ pub struct Limits {
     /// Bytes of memory that nodes, names, targets and attributes of all layers together may take. Everything else a layer
     /// makes us hold has a fixed bound: see [`crate::tarball`] and [`crate::decompress`].
     pub memory: u64,
+    /// Steps of work that following the paths of all layers together may take.
+    pub steps: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 4_000_000, bytes: 64 << 30, memory: DEFAULT_MEMORY }
+        Self { entries: 4_000_000, bytes: 64 << 30, memory: DEFAULT_MEMORY, steps: DEFAULT_STEPS }
     }
 }
 
@@ -68,7 +70,7 @@ impl<'a> Merger<'a> {
     pub fn new(spool: File, dir: &'a Path, limits: Limits) -> Self {
         let writer = io::BufWriter::with_capacity(1 << 20, spool);
         Self {
-            tree: Tree::within(limits.memory),
+            tree: Tree::within(limits.memory, limits.steps),
             spool: Spool { writer, length: 0, buffer: vec![0; 64 << 10], dir, limit: limits.bytes },
             dropped: 0,
             left: limits,
@@ -109,10 +111,7 @@ impl<'a> Merger<'a> {
     }
 
     fn apply(&mut self, layer: Digest, entry: Entry, data: &mut impl Read) -> Result<()> {
-        let tree_error = |source| match source {
-            TreeError::Memory { limit } => ImageError::TooLarge { what: MEMORY, limit },
-            source => ImageError::Tree { layer, source },
-        };
+        let tree_error = |source| beyond_limits(source).unwrap_or_else(|source| ImageError::Tree { layer, source });
         if let Some(whiteout) = Whiteout::of(&entry.path) {
             return match whiteout {
                 Whiteout::Opaque(directory) => self.tree.opaque(directory),
@@ -157,8 +156,16 @@ impl<'a> Merger<'a> {
     }
 }
 
-/// What [`Limits::memory`] limits.
-pub(crate) const MEMORY: &str = "bytes of memory for names and attributes";
+/// What a tree refuses because of [`Limits`], or the error as it was.
+pub(crate) fn beyond_limits(error: TreeError) -> Result<ImageError, TreeError> {
+    match error {
+        TreeError::Memory { limit } => {
+            Ok(ImageError::TooLarge { what: "bytes of memory for names and attributes", limit })
+        }
+        TreeError::Work { limit } => Ok(ImageError::TooLarge { what: "steps along its paths", limit }),
+        other => Err(other),
+    }
+}
 
 /// A failure of [`DiffReader`].
 fn read_error(layer: Digest, source: io::Error, limit: u64) -> ImageError {

@@ -7,8 +7,8 @@
 //!
 //! Trusts: the digest in a reference, and through it every byte it names. Believes nothing else a registry says: sizes,
 //! digests and the uncompressed digests of the configuration are all checked, tar entries are resolved inside the
-//! virtual tree only. Whatever it says, memory is bounded: documents by their length before they are read, layers by
-//! [`Limits::memory`].
+//! virtual tree only. Whatever it says, memory and work are bounded: documents by their length before they are read, layers
+//! by [`Limits`].
 //! Never: reads the environment, runs a program, follows a layer's foreign URLs.
 #![forbid(unsafe_code)]
 
@@ -39,7 +39,7 @@ pub use error::ImageError;
 pub use layer::Limits;
 pub use manifest::LayerBlob;
 pub use oci_client::Reference;
-pub use pull::{Progress, ProgressFn, PullOptions};
+pub use pull::{Progress, ProgressFn, PullOptions, Pulled};
 pub use rootfs::Rootfs;
 pub use snapshot::{Snapshot, SnapshotKind};
 pub use store::{Collector, Damaged, Freed, Hold, Image, Listing, Removed, Store};

@@ -23,6 +23,8 @@ pub(crate) const MAX_BYTES: u64 = 4 << 20;
 const MAX_LAYERS: usize = 512;
 /// Platforms named in a message.
 const MAX_SHOWN: usize = 12;
+/// Longest name of one in bytes that an error shows.
+const MAX_PLATFORM: usize = 40;
 
 /// Media types a registry is asked for.
 pub(crate) const MEDIA_TYPES: [&str; 4] =
@@ -99,6 +101,7 @@ pub(crate) fn choose_platform(reference: &Reference, digest: Digest, bytes: &[u8
     let malformed = |reason: String| ImageError::Malformed { what: "index", digest, reason };
     let index: OciImageIndex = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
     let named = |platform: &Platform| format!("{}/{}", platform.os, platform.architecture);
+    let short = |name: String| if name.len() <= MAX_PLATFORM { name } else { format!("one of {} bytes", name.len()) };
     let platforms = || index.manifests.iter().filter_map(|entry| entry.platform.as_ref().map(|it| (entry, it)));
     let fitting = platforms()
         .filter(|(_, platform)| named(platform) == "linux/amd64")
@@ -107,8 +110,11 @@ pub(crate) fn choose_platform(reference: &Reference, digest: Digest, bytes: &[u8
         return entry.digest.parse().map_err(|error: DigestError| malformed(error.to_string()));
     }
     // Entries of unknown platform are attestations of builders.
-    let mut names: Vec<_> =
-        platforms().map(|(_, platform)| named(platform)).filter(|name| !name.starts_with("unknown/")).collect();
+    let mut names: Vec<_> = platforms()
+        .map(|(_, platform)| named(platform))
+        .filter(|name| !name.starts_with("unknown/"))
+        .map(short)
+        .collect();
     names.dedup();
     let more = names.len().saturating_sub(MAX_SHOWN);
     names.truncate(MAX_SHOWN);

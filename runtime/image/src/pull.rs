@@ -2,6 +2,7 @@
 //!
 //! A blob appears in the store only whole and verified; a connection that breaks is continued where it broke. What an
 //! answer may take of our memory is fixed before the first byte of it is read, whoever sends it.
+//! The name moves last: only an image whose root file system was made gets it.
 //! Source: OCI Distribution Specification 1.1, "Pull".
 
 mod answer;
@@ -13,6 +14,7 @@ use crate::config;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest::{Manifest, choose_platform, is_index};
+use crate::rootfs::Rootfs;
 use crate::store::{Image, Store, document_bytes, parse_reference};
 use fetch::Fetcher;
 pub use options::{Progress, ProgressFn, PullOptions};
@@ -20,16 +22,26 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+/// What [`Store::pull`] brought.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The image, as it is recorded now.
+    pub image: Image,
+    /// Its root file system.
+    pub rootfs: Rootfs,
+}
+
 impl Store {
-    /// Pulls an image and records it under its canonical reference.
+    /// Pulls an image, makes its root file system, and then records it under its canonical reference: a name never leads to
+    /// an image that cannot be unpacked.
     ///
     /// The process-wide rustls provider must be installed. Dropping the future stops the downloads and leaves nothing
     /// visible.
     ///
     /// # Errors
-    /// See [`ImageError::class`]: `usage`, `not-found`, `unauthorized`, `unreachable`, `corrupt`, `platform`,
-    /// `disk-full`, `config`.
-    pub async fn pull(&self, reference: &str, options: &PullOptions) -> Result<Image> {
+    /// See [`ImageError::class`]: `usage`, `not-found`, `unauthorized`, `unreachable`, `corrupt`, `too-large`, `platform`,
+    /// `disk-full`, `config`, `io`. The name leads where it led before.
+    pub async fn pull(&self, reference: &str, options: &PullOptions) -> Result<Pulled> {
         let reference = parse_reference(reference)?;
         let _in_use = self.use_lock()?;
         let fetcher = Fetcher::new(self.clone(), &reference, options)?;
@@ -66,7 +78,16 @@ impl Store {
         let layers: Vec<_> = manifest.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
         fetcher.report(&Progress::Resolved { manifest: manifest.digest, layers: layers.clone() });
         fetch_layers(fetcher, layers, options.parallel).await?;
-        self.record(&reference, manifest.digest, index)
+        let (store, name) = (self.clone(), reference.whole());
+        let unpacking = move || {
+            let image = store.image_of(&name, manifest.digest, index)?;
+            let rootfs = store.rootfs_of_pulled(&image)?;
+            Ok::<_, ImageError>((image, rootfs))
+        };
+        let unpacked = tokio::task::spawn_blocking(unpacking).await;
+        let (image, rootfs) = unpacked.map_err(|error| ImageError::Client { reason: error.to_string() })??;
+        self.record(&reference, &image)?;
+        Ok(Pulled { image, rootfs })
     }
 }
 

@@ -1,10 +1,10 @@
 //! From an image in the store to a file a guest can mount: merged, written, hashed, kept.
 
 use crate::digest::Digest;
-use crate::erofs::{self, EROFS_VERSION};
+use crate::erofs::{self, EROFS_VERSION, Look};
 use crate::error::{ImageError, Result};
 use crate::layer::{Limits, Merged, Merger};
-use crate::store::{Image, Lock, Store, read_at_most};
+use crate::store::{Image, Lock, Step, Store, read_at_most};
 use crate::verity::{self, VerityTable};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,16 @@ pub struct Rootfs {
     _in_use: Lock,
 }
 
+impl Rootfs {
+    /// What lies where in it.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`].
+    pub fn look(&self) -> Result<Look> {
+        Look::open(&self.path).map_err(ImageError::io("read", &self.path))
+    }
+}
+
 /// What is kept beside the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +57,16 @@ impl Store {
     /// [`ImageError`] of class `corrupt`, `too-large`, `disk-full` or `io`; nothing half-made is left behind.
     pub fn rootfs(&self, image: &Image) -> Result<Rootfs> {
         self.rootfs_within(image, Limits::default())
+    }
+
+    /// As [`Store::rootfs`], for an image that no name leads to yet. What the same layers were made into before says nothing
+    /// about the blobs that came now, so those are unpacked all the same, unless a name leads to this very manifest.
+    pub(crate) fn rootfs_of_pulled(&self, image: &Image) -> Result<Rootfs> {
+        let rootfs = self.rootfs(image)?;
+        if rootfs.cached && !self.has_recorded(&image.manifest_digest)? {
+            self.merge(image, Limits::default())?;
+        }
+        Ok(rootfs)
     }
 
     /// As [`Store::rootfs`], with other limits.
@@ -68,6 +88,7 @@ impl Store {
         }
         let merged = self.merge(image, limits)?;
         let file = self.scratch()?;
+        self.step(Step::Write, file.path()).map_err(|error| ImageError::write(file.path(), 0, error))?;
         let written = erofs::write(&merged.tree, &merged.spool, file.as_file(), uuid(&image.config_digest))
             .map_err(|error| write_error(file.path(), error))?;
         drop(merged);
@@ -87,10 +108,14 @@ impl Store {
     /// Merges the layers of an image.
     fn merge(&self, image: &Image, limits: Limits) -> Result<Merged> {
         let dir = self.dir().join("tmp");
-        let spool = tempfile::tempfile_in(&dir).map_err(ImageError::io("create a file in", &dir))?;
+        let spool = self
+            .step(Step::Create, &dir)
+            .and_then(|()| tempfile::tempfile_in(&dir))
+            .map_err(ImageError::io("create a file in", &dir))?;
         let mut merger = Merger::new(spool, &dir, limits);
         for (layer, diff_id) in image.layers.iter().zip(&image.config.diff_ids) {
             let path = self.blob_path(&layer.digest);
+            self.step(Step::Write, &dir).map_err(|error| ImageError::write(&dir, layer.size, error))?;
             let blob = File::open(&path).map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => ImageError::MissingBlob { what: "layer", digest: layer.digest },
                 _ => ImageError::io("open", &path)(error),

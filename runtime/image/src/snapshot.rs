@@ -6,12 +6,12 @@
 //!
 //! The source is followed where it is a symbolic link; below it nothing is, so nothing outside it gets in.
 
-use crate::erofs;
+use crate::erofs::{self, Look};
 use crate::error::{ImageError, Result};
-use crate::layer::{Limits, MEMORY};
+use crate::layer::{Limits, beyond_limits};
 use crate::rootfs::write_error;
 use crate::store::{Lock, Store};
-use crate::tree::{Extent, Kind, Meta, Tree, TreeError};
+use crate::tree::{Extent, Kind, Meta, Tree};
 use crate::verity::{self, VerityTable};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use std::collections::BTreeMap;
@@ -44,6 +44,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What lies where in it.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`].
+    pub fn look(&self) -> Result<Look> {
+        Look::open(self.file.path()).map_err(ImageError::io("read", self.file.path()))
+    }
+
     /// Moves the file to a place on the same file system.
     ///
     /// # Errors
@@ -66,7 +74,7 @@ impl Store {
         let tmp = self.dir().join("tmp");
         let spool = tempfile::tempfile_in(&tmp).map_err(ImageError::io("create a file in", &tmp))?;
         let mut walk = Walk {
-            tree: Tree::within(limits.memory),
+            tree: Tree::within(limits.memory, limits.steps),
             spool: BufWriter::with_capacity(1 << 20, spool),
             written: 0,
             tmp: &tmp,
@@ -179,10 +187,7 @@ impl Walk<'_> {
         let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { (mode & 0o1777) as u16 };
         let meta = Meta { mode, ..Meta::default() };
         let placed = self.tree.place(path.as_os_str().as_bytes(), meta, kind);
-        placed.map_err(|error| match error {
-            TreeError::Memory { limit } => ImageError::TooLarge { what: MEMORY, limit },
-            other => self.no_snapshot(path, other.to_string()),
-        })
+        placed.map_err(|error| beyond_limits(error).unwrap_or_else(|other| self.no_snapshot(path, other.to_string())))
     }
 
     /// Copies what the file holds now to the end of the spool.

@@ -1,7 +1,7 @@
 //! The image store: content-addressed blobs and an index of references.
 //!
-//! A name moves last: a blob is whole, checked and synced before it has its name, and all blobs of an image have theirs
-//! before `index.json` names the image. What is refused or interrupted on the way leaves the old index in place.
+//! A name moves last: a blob is whole, checked and synced before it has its name, and all blobs of an image have theirs, and
+//! its root file system was made, before `index.json` names the image. What is refused or interrupted on the way leaves the old index in place.
 //!
 //! ```text
 //! <dir>/blobs/sha256/<hex>   verified before they appear, never changed
@@ -313,7 +313,7 @@ impl Store {
             .map_err(ImageError::io("sync", parent))
     }
 
-    fn step(&self, step: Step, path: &Path) -> io::Result<()> {
+    pub(crate) fn step(&self, step: Step, path: &Path) -> io::Result<()> {
         self.before_step.as_ref().map_or(Ok(()), |look| look(step, path))
     }
 
@@ -342,22 +342,31 @@ impl Store {
 
     // --- index
 
-    /// Records a pulled image, whose blobs the caller has fetched and checked.
+    /// Records a pulled image, whose root file system the caller has made from these blobs.
     ///
     /// # Errors
-    /// [`ImageError::MissingBlob`] where one is gone again; the old record stays.
-    pub(crate) fn record(&self, reference: &Reference, manifest: Digest, index: Option<Digest>) -> Result<Image> {
+    /// [`ImageError::MissingBlob`] where a layer is gone again; the old record stays.
+    pub(crate) fn record(&self, reference: &Reference, image: &Image) -> Result<()> {
         let _lock = self.lock("index.lock", FlockOperation::LockExclusive)?;
         let mut file = self.read_index()?;
-        let entry = IndexEntry { manifest, index };
-        let reference = reference.whole();
-        let image = self.load(&reference, &entry)?;
-        if let Some(gone) = image.layers.iter().find(|layer| !self.has_blob(&layer.digest, layer.size)) {
-            return Err(ImageError::MissingBlob { what: "layer", digest: gone.digest });
+        let gone = image.layers.iter().find(|layer| !self.has_blob(&layer.digest, layer.size));
+        if let Some(digest) = gone.map(|layer| layer.digest) {
+            return Err(ImageError::MissingBlob { what: "layer", digest });
         }
-        file.references.insert(reference, entry);
-        self.write_index(&file)?;
-        Ok(image)
+        let (manifest, repo) = (image.manifest_digest, image.repo_digest);
+        let entry = IndexEntry { manifest, index: Some(repo).filter(|repo| *repo != manifest) };
+        file.references.insert(reference.whole(), entry);
+        self.write_index(&file)
+    }
+
+    /// An image whose manifest and configuration are in the store, recorded or not.
+    pub(crate) fn image_of(&self, reference: &str, manifest: Digest, index: Option<Digest>) -> Result<Image> {
+        self.load(reference, &IndexEntry { manifest, index })
+    }
+
+    /// Whether a reference leads to this manifest.
+    pub(crate) fn has_recorded(&self, manifest: &Digest) -> Result<bool> {
+        Ok(self.read_index()?.references.values().any(|entry| entry.manifest == *manifest))
     }
 
     fn read_index(&self) -> Result<IndexFile> {

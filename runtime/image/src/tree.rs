@@ -2,14 +2,15 @@
 //!
 //! Paths are resolved inside this tree only: an absolute symlink starts at its root, `..` never leaves it. Nothing here
 //! touches the host's file system. The memory that nodes, names and attributes take is charged before it is taken, at what
-//! they cost here and when the image is written ([`cost`]), so a tree never grows beyond its limit.
+//! they cost here and when the image is written ([`cost`]), so a tree never grows beyond its limit. Work is charged like
+//! memory: each component that is followed and each name that is looked at is a step, and steps have a limit.
 //! Source: OCI Image Specification 1.1, "Image Layer Filesystem Changeset".
 
 use coffer_rim::Foreign;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Index of a node in its [`Tree`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(usize);
 
 impl NodeId {
@@ -30,6 +31,23 @@ pub struct Tree {
     /// Bytes of memory it may still take.
     left: u64,
     limit: u64,
+    steps: Steps,
+    /// Directories in which nothing of a lower layer is left: what is there now, this layer put there.
+    cleared: BTreeSet<NodeId>,
+}
+
+/// Work that may still be done.
+#[derive(Clone, Copy, Debug)]
+struct Steps {
+    left: u64,
+    limit: u64,
+}
+
+impl Steps {
+    fn take(&mut self, steps: u64) -> Result<(), TreeError> {
+        self.left = self.left.checked_sub(steps).ok_or(TreeError::Work { limit: self.limit })?;
+        Ok(())
+    }
 }
 
 /// A file, directory or other inode.
@@ -152,6 +170,12 @@ pub enum TreeError {
         /// The limit.
         limit: u64,
     },
+    /// Following paths and hiding names takes more steps than it may.
+    #[error("its paths take more than {limit} steps to follow")]
+    Work {
+        /// The limit.
+        limit: u64,
+    },
 }
 
 /// What things cost in bytes of memory, all told: in the tree, in the plan of the image, and while it is written.
@@ -163,6 +187,8 @@ pub(crate) mod cost {
     pub(crate) const DIRECTORY: u64 = 448;
     /// A name in a directory, on top of its bytes.
     pub(crate) const NAME: u64 = 128;
+    /// A directory that was cleared of what lower layers had there.
+    pub(crate) const CLEARED: u64 = 48;
     /// A file's first attribute: the first leaf of its map.
     pub(crate) const ATTRIBUTES: u64 = 640;
     /// An attribute, on top of name and value.
@@ -177,6 +203,9 @@ pub(crate) mod cost {
 
 /// Bytes of memory a tree may take where nothing else is said: some 500 000 files.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
+/// Steps a tree may take where nothing else is said: sixty for each file that [`DEFAULT_MEMORY`] has room for, and some ten
+/// seconds of a processor.
+pub const DEFAULT_STEPS: u64 = 1 << 25;
 
 /// Symbolic links followed in one path, as Linux does.
 const MAX_LINKS: usize = 40;
@@ -192,14 +221,15 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// An empty root directory, mode 0755, owned by root; may take [`DEFAULT_MEMORY`].
+    /// An empty root directory, mode 0755, owned by root; may take [`DEFAULT_MEMORY`] and [`DEFAULT_STEPS`].
     pub fn new() -> Self {
-        Self::within(DEFAULT_MEMORY)
+        Self::within(DEFAULT_MEMORY, DEFAULT_STEPS)
     }
 
-    /// An empty root directory of a tree that may take so many bytes of memory.
-    pub fn within(limit: u64) -> Self {
-        Self { nodes: vec![implicit_directory()], layer: 0, left: limit, limit }
+    /// An empty root directory of a tree that may take so many bytes of memory, and so many steps to make.
+    pub fn within(limit: u64, steps: u64) -> Self {
+        let steps = Steps { left: steps, limit: steps };
+        Self { nodes: vec![implicit_directory()], layer: 0, left: limit, limit, steps, cleared: BTreeSet::new() }
     }
 
     /// Takes memory off the limit, before it is used.
@@ -223,6 +253,7 @@ impl Tree {
     /// Starts the next layer: what is there so far can be whited out.
     pub fn begin_layer(&mut self) {
         self.layer += 1;
+        self.cleared.clear();
     }
 
     /// The node of an id.
@@ -256,7 +287,8 @@ impl Tree {
     pub fn lookup(&self, path: &[u8]) -> Result<Option<NodeId>, TreeError> {
         let (parent, name) = split(path)?;
         let Some(name) = name else { return Ok(Some(NodeId::ROOT)) };
-        match self.walk(path, parent)? {
+        // One path is bounded by itself; who changes the tree is charged.
+        match self.walk(path, parent, &mut Steps { left: u64::MAX, limit: u64::MAX })? {
             Walk::At(stack) => Ok(self
                 .directory(*stack.last().unwrap_or(&NodeId::ROOT))
                 .and_then(|map| map.get(name))
@@ -307,7 +339,14 @@ impl Tree {
     /// [`TreeError::LinkTarget`] where there is none, or a directory.
     pub fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), TreeError> {
         let error = || TreeError::LinkTarget { path: show(path), target: show(target) };
-        let node = self.lookup(target)?.ok_or_else(error)?;
+        let (above, name) = split(target)?;
+        let node = match (self.follow(target, above)?, name) {
+            (Walk::At(stack), Some(name)) => {
+                let directory = self.directory(*stack.last().unwrap_or(&NodeId::ROOT));
+                directory.and_then(|map| map.get(name)).map(|child| child.node).ok_or_else(error)?
+            }
+            _ => return Err(error()),
+        };
         if matches!(self.node(node).kind, Kind::Directory(_)) {
             return Err(error());
         }
@@ -321,9 +360,14 @@ impl Tree {
     pub fn whiteout(&mut self, path: &[u8]) -> Result<(), TreeError> {
         let (parent, name) = split(path)?;
         let name = name.ok_or(TreeError::Root)?;
-        if let Walk::At(stack) = self.walk(path, parent)? {
+        if let Walk::At(stack) = self.follow(path, parent)? {
             let parent = *stack.last().unwrap_or(&NodeId::ROOT);
-            self.strip_child(parent, name);
+            if let Some(child) = self.directory(parent).and_then(|map| map.get(name)).copied()
+                && !self.keeps(child)?
+                && let Some(map) = self.directory_mut(parent)
+            {
+                map.remove(name);
+            }
         }
         Ok(())
     }
@@ -332,7 +376,7 @@ impl Tree {
     pub fn remove(&mut self, path: &[u8]) -> Result<(), TreeError> {
         let (parent, name) = split(path)?;
         let name = name.ok_or(TreeError::Root)?;
-        if let Walk::At(stack) = self.walk(path, parent)?
+        if let Walk::At(stack) = self.follow(path, parent)?
             && let Some(map) = self.directory_mut(*stack.last().unwrap_or(&NodeId::ROOT))
         {
             map.remove(name);
@@ -344,27 +388,38 @@ impl Tree {
     pub fn opaque(&mut self, path: &[u8]) -> Result<(), TreeError> {
         let (parent, name) = split(path)?;
         let components = parent.into_iter().chain(name).collect();
-        if let Walk::At(stack) = self.walk(path, components)? {
-            self.strip_children(*stack.last().unwrap_or(&NodeId::ROOT));
+        if let Walk::At(stack) = self.follow(path, components)? {
+            self.clear(*stack.last().unwrap_or(&NodeId::ROOT))?;
         }
         Ok(())
     }
 
-    fn strip_children(&mut self, directory: NodeId) {
-        let names: Vec<_> = self.directory(directory).into_iter().flatten().map(|(name, _)| name.clone()).collect();
-        for name in names {
-            self.strip_child(directory, &name);
+    /// Removes from a directory what lower layers put there and below. Done once for each layer: what comes later is this
+    /// layer's, so each name is looked at once, however often a layer says it.
+    fn clear(&mut self, directory: NodeId) -> Result<(), TreeError> {
+        if self.cleared.contains(&directory) {
+            return Ok(());
         }
+        let Some(map) = self.directory_mut(directory).map(std::mem::take) else { return Ok(()) };
+        self.charge(cost::CLEARED)?;
+        self.steps.take(map.len() as u64)?;
+        let mut kept = BTreeMap::new();
+        for (name, child) in map {
+            if self.keeps(child)? {
+                kept.insert(name, child);
+            }
+        }
+        if let Some(map) = self.directory_mut(directory) {
+            *map = kept;
+        }
+        self.cleared.insert(directory);
+        Ok(())
     }
 
-    /// Removes a name of a lower layer, but not what this layer put below it.
-    fn strip_child(&mut self, directory: NodeId, name: &[u8]) {
-        let Some(child) = self.directory(directory).and_then(|map| map.get(name)).copied() else { return };
-        self.strip_children(child.node);
-        let kept = child.layer == self.layer || self.children(child.node).next().is_some();
-        if !kept && let Some(map) = self.directory_mut(directory) {
-            map.remove(name);
-        }
+    /// Whether a name stays when lower layers are hidden: this layer put it there, or something below it.
+    fn keeps(&mut self, child: Child) -> Result<bool, TreeError> {
+        self.clear(child.node)?;
+        Ok(child.layer == self.layer || self.children(child.node).next().is_some())
     }
 
     fn name(&mut self, path: &[u8], parent: NodeId, name: &[u8], node: NodeId) -> Result<(), TreeError> {
@@ -391,11 +446,12 @@ impl Tree {
 
     /// The directory a new name goes into; made, with those above it, where it is missing.
     fn make_parent(&mut self, path: &[u8], parent: Vec<&[u8]>, new_directory: bool) -> Result<NodeId, TreeError> {
-        let (mut stack, missing) = match self.walk(path, parent)? {
+        let (mut stack, missing) = match self.follow(path, parent)? {
             Walk::At(stack) => (stack, VecDeque::new()),
             Walk::Missing(stack, missing) => (stack, missing),
         };
         for name in missing {
+            self.steps.take(1)?;
             match name.as_slice() {
                 b"" | b"." => continue,
                 b".." => {
@@ -427,13 +483,22 @@ impl Tree {
         Ok(*stack.last().unwrap_or(&NodeId::ROOT))
     }
 
+    /// As [`Tree::walk`], charged.
+    fn follow(&mut self, path: &[u8], components: Vec<&[u8]>) -> Result<Walk, TreeError> {
+        let mut steps = self.steps;
+        let walked = self.walk(path, components, &mut steps);
+        self.steps = steps;
+        walked
+    }
+
     /// Follows components, symbolic links included, from the root.
-    fn walk(&self, path: &[u8], components: Vec<&[u8]>) -> Result<Walk, TreeError> {
-        let mut pending: VecDeque<Vec<u8>> = components.into_iter().map(<[u8]>::to_vec).collect();
+    fn walk<'a>(&'a self, path: &[u8], components: Vec<&'a [u8]>, steps: &mut Steps) -> Result<Walk, TreeError> {
+        let mut pending = VecDeque::from(components);
         let mut stack = vec![NodeId::ROOT];
         let mut links = 0;
         while let Some(name) = pending.pop_front() {
-            match name.as_slice() {
+            steps.take(1)?;
+            match name {
                 b"" | b"." => continue,
                 b".." => {
                     if stack.len() > 1 {
@@ -444,9 +509,9 @@ impl Tree {
                 _ => {}
             }
             let here = *stack.last().unwrap_or(&NodeId::ROOT);
-            let Some(child) = self.directory(here).and_then(|map| map.get(&name)) else {
-                pending.push_front(name);
-                return Ok(Walk::Missing(stack, pending));
+            let Some(child) = self.directory(here).and_then(|map| map.get(name)) else {
+                let missing = std::iter::once(name).chain(pending).map(<[u8]>::to_vec).collect();
+                return Ok(Walk::Missing(stack, missing));
             };
             match &self.node(child.node).kind {
                 Kind::Directory(_) => stack.push(child.node),
@@ -459,7 +524,7 @@ impl Tree {
                         stack.truncate(1);
                     }
                     for part in target.split(|byte| *byte == b'/').rev() {
-                        pending.push_front(part.to_vec());
+                        pending.push_front(part);
                     }
                 }
                 _ => return Err(TreeError::NotADirectory { path: show(path) }),

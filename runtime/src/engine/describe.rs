@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coffer_image::{Image, ImageError, PullOptions, Rootfs, Snapshot, Store};
+use coffer_image::{Image, ImageError, PullOptions, Pulled, Rootfs, Snapshot, Store};
 use coffer_spec::{Document, Owner, OwnerMay, Tee};
 
 use super::volumes::{self, VolumeError};
@@ -240,8 +240,7 @@ impl Engine {
         let store = Store::open(self.home()?.images())?;
         // Between finding the image and using it, a removal beside this must not take it.
         let _held = store.hold()?;
-        let image = self.image(&store, request, &image_name, progress).await?;
-        let rootfs = store.rootfs(&image)?;
+        let Pulled { image, rootfs } = self.image(&store, request, &image_name, progress).await?;
         let taken = volumes::take(&store, &request.binds)?;
         let document = match &request.workload {
             Workload::Spec { document, .. } => same_root(document, &rootfs, &image_name, request.tee)?,
@@ -266,10 +265,13 @@ impl Engine {
         request: &BoxRequest,
         name: &str,
         progress: Option<&ProgressFn>,
-    ) -> Result<Image, DescribeError> {
+    ) -> Result<Pulled, DescribeError> {
         if request.pull != Pull::Always {
             match store.resolve(name) {
-                Ok(image) => return Ok(image),
+                Ok(image) => {
+                    let rootfs = store.rootfs(&image)?;
+                    return Ok(Pulled { image, rootfs });
+                }
                 Err(error) if error.class() != "not-found" => return Err(error.into()),
                 Err(_) if request.pull == Pull::Never => return Err(DescribeError::ImageNotHere(name.into())),
                 Err(_) => {}

@@ -5,7 +5,7 @@
 use super::BLOCK_SIZE;
 
 /// `sizeof(struct erofs_dirent)`.
-const ENTRY: usize = 12;
+pub(super) const ENTRY: usize = 12;
 const BLOCK: usize = BLOCK_SIZE as usize;
 
 /// `EROFS_FT_*`, which are `DT_*` made small.

@@ -187,14 +187,14 @@ fn superblock(out: &File, plan: &Plan, uuid: [u8; 16]) -> io::Result<()> {
     out.write_all_at(&block, SUPERBLOCK_OFFSET)
 }
 
-const SUPERBLOCK_OFFSET: u64 = 1024;
-const MAGIC: u32 = 0xE0F5_E1E2;
+pub(super) const SUPERBLOCK_OFFSET: u64 = 1024;
+pub(super) const MAGIC: u32 = 0xE0F5_E1E2;
 /// `EROFS_FEATURE_COMPAT_SB_CHKSUM`, `EROFS_FEATURE_COMPAT_MTIME`.
 const COMPAT_CHECKSUM: u32 = 1;
 const COMPAT_MTIME: u32 = 2;
 /// `EROFS_INODE_FLAT_PLAIN`, `EROFS_INODE_FLAT_INLINE`.
-const FLAT_PLAIN: u16 = 0;
-const FLAT_INLINE: u16 = 2;
+pub(super) const FLAT_PLAIN: u16 = 0;
+pub(super) const FLAT_INLINE: u16 = 2;
 
 fn type_bits(kind: FileType) -> u16 {
     match kind {

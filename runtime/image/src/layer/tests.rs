@@ -30,6 +30,15 @@ impl Layer {
         self.add(EntryType::Regular, path, data)
     }
 
+    fn symlink(mut self, path: &str, target: &str) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        self.0.append_link(&mut header, path, target).unwrap();
+        self
+    }
+
     fn xattr(mut self, name: &str) -> Self {
         self.0.append_pax_extensions([(format!("SCHILY.xattr.{name}").as_str(), &b"v"[..])]).unwrap();
         self
@@ -143,6 +152,25 @@ fn every_limit_holds_over_all_layers_together() {
         assert!(matches!(error, ImageError::TooLarge { what: named, .. } if named == what), "{what}: {error}");
     }
     assert!(merge_within(&layers, Limits { entries: 2, memory: 1000, ..all }).is_ok());
+}
+
+/// Two images of some kilobytes that took minutes.
+#[test]
+fn a_small_image_cannot_take_a_processor_for_long() {
+    let links = (0..39).fold(Layer::new().add(EntryType::Directory, "t/", b""), |layer, number| {
+        let target =
+            format!("{}{}", "t/../".repeat(400), if number == 0 { "t".into() } else { format!("s{}", number - 1) });
+        layer.symlink(&format!("s{number}"), &target)
+    });
+    let follows = (0..5000).fold(links, |layer, _| layer.file("s38/.wh.x", b"")).bytes();
+    let started = std::time::Instant::now();
+    let limits = Limits { steps: 1 << 20, ..Limits::default() };
+    let error = merge_within(&[follows], limits).unwrap_err();
+    assert!(matches!(error, ImageError::TooLarge { what: "steps along its paths", .. }), "{error}");
+    let names = (0..2000).fold(Layer::new(), |layer, number| layer.file(&format!("d/{number}"), b""));
+    let opaque = (0..2000).fold(names, |layer, _| layer.file("d/.wh..wh..opq", b"")).bytes();
+    assert!(merge_within(&[opaque], Limits { steps: 20_000, ..Limits::default() }).is_ok());
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
 
 #[test]

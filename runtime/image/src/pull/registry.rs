@@ -86,25 +86,42 @@ impl Registry {
         };
         let known = self.authorization.lock().await.clone();
         let mut response = ask(known.clone()).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        // Where it sent us on to has no say in what we show to whom.
+        if response.status() == StatusCode::UNAUTHORIZED && self.is_at(response.url()) {
             let authorization = self.authorize(response.headers(), known.as_ref(), what).await?;
             response = ask(Some(authorization)).await?;
         }
         if response.status().is_success() {
             return Ok(response);
         }
+        let (registry, what) = (self.answering(response.url()), what.to_owned());
         Err(match refusal(response).await {
-            Refusal::Passing(reason) => Failure::Passing(reason),
-            Refusal::NotFound(detail) => {
-                Failure::Final(ImageError::NotFound { registry: self.name.clone(), what: what.to_owned(), detail })
-            }
-            Refusal::Unauthorized => self.unauthorized(what),
-            Refusal::Other(reason) => self.protocol(reason),
+            Refusal::Passing(reason) if registry == self.name => Failure::Passing(reason),
+            Refusal::Passing(reason) => Failure::Passing(format!("{registry}: {reason}")),
+            Refusal::NotFound(detail) => Failure::Final(ImageError::NotFound { registry, what, detail }),
+            Refusal::Unauthorized => Failure::Final(ImageError::Unauthorized { registry, what }),
+            Refusal::Other(reason) => Failure::Final(ImageError::Protocol { registry, reason }),
         })
+    }
+
+    /// Whether an address is the registry's own.
+    fn is_at(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// Who answered, for messages: the registry, or where it sent us on to.
+    fn answering(&self, url: &Url) -> String {
+        if self.is_at(url) {
+            return self.name.clone();
+        }
+        // Without a password that stands in it.
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port().map(|port| format!(":{port}")));
+        format!("{host}{} (to which {} sent us on)", port.unwrap_or_default(), self.name)
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         request.send().await.map_err(|error| {
+            // The text has the address that was asked last.
             let final_one = error.is_builder() || error.is_redirect();
             if final_one { self.protocol(chain(&error)) } else { Failure::Passing(chain(&error)) }
         })

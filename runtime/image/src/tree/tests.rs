@@ -131,3 +131,60 @@ fn symlink_targets_are_bounded() {
         assert!(matches!(error, TreeError::SymlinkTarget { .. }));
     }
 }
+
+/// A tree that may take so many steps.
+fn within_steps(steps: u64) -> Tree {
+    let mut tree = Tree::within(DEFAULT_MEMORY, steps);
+    tree.begin_layer();
+    tree
+}
+
+#[test]
+fn a_directory_is_cleared_once_for_each_layer_however_often_it_is_said() {
+    let mut tree = within_steps(10_000);
+    for number in 0..1000 {
+        add(&mut tree, &[(&format!("d/sub/{number}"), file(1))]);
+    }
+    // Two steps for each name so far. Each round would look at all of them again.
+    for _ in 0..500 {
+        tree.opaque(b"d/sub").unwrap();
+        tree.opaque(b"d").unwrap();
+        tree.whiteout(b"d").unwrap();
+    }
+    assert!(has(&tree, "d/sub/999"), "this layer put them there");
+    tree.begin_layer();
+    add(&mut tree, &[("d/sub/kept", file(1))]);
+    tree.opaque(b"d").unwrap();
+    assert!(has(&tree, "d/sub/kept") && !has(&tree, "d/sub/1"));
+}
+
+#[test]
+fn every_way_to_make_work_ends_at_the_limit() {
+    let chain = |tree: &mut Tree| {
+        let target = format!("{}t", "a/../".repeat(800));
+        add(tree, &[("a", directory()), ("t", directory()), ("l", Kind::Symlink(target.into_bytes()))]);
+    };
+    type Act = fn(&mut Tree) -> Result<(), TreeError>;
+    let acts: [(&str, Act); 5] = [
+        ("place", |tree| tree.place(b"l/x", Meta::default(), directory())),
+        ("whiteout", |tree| tree.whiteout(b"l/x")),
+        ("opaque", |tree| tree.opaque(b"l/x")),
+        ("remove", |tree| tree.remove(b"l/x")),
+        ("link", |tree| tree.link(b"y", b"l/f")),
+    ];
+    for (what, act) in acts {
+        let mut tree = within_steps(20_000);
+        chain(&mut tree);
+        add(&mut tree, &[("t/f", file(0))]);
+        let done = (0..100).take_while(|_| act(&mut tree).is_ok()).count();
+        assert!((5..20).contains(&done), "{what}: {done} times");
+        assert_eq!(act(&mut tree).unwrap_err(), TreeError::Work { limit: 20_000 }, "{what}");
+    }
+    // Names that are looked at in order to be hidden.
+    let mut tree = within_steps(1500);
+    for number in 0..1000 {
+        add(&mut tree, &[(&format!("d/{number}"), file(1))]);
+    }
+    tree.begin_layer();
+    assert_eq!(tree.opaque(b"d").unwrap_err(), TreeError::Work { limit: 1500 });
+}

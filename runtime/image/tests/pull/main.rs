@@ -4,7 +4,7 @@
 mod registry;
 mod steps;
 
-use coffer_image::{Digest, Freed, Image, ImageError, Progress, PullOptions, Store};
+use coffer_image::{Digest, Freed, Image, ImageError, Progress, PullOptions, Pulled, Store};
 use registry::{Fault, INDEX_TYPE, Layer, MANIFEST_TYPE, Registry, TestImage, blob_path, descriptor, noise};
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,13 +25,17 @@ fn options() -> PullOptions {
     PullOptions { backoff: Duration::from_millis(5), ..PullOptions::default() }
 }
 
-fn pull_with(store: &Store, reference: &str, options: &PullOptions) -> Result<Image, ImageError> {
+fn pull_whole(store: &Store, reference: &str, options: &PullOptions) -> Result<Pulled, ImageError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap()
         .block_on(store.pull(reference, options))
+}
+
+fn pull_with(store: &Store, reference: &str, options: &PullOptions) -> Result<Image, ImageError> {
+    pull_whole(store, reference, options).map(|pulled| pulled.image)
 }
 
 fn pull(store: &Store, reference: &str) -> Result<Image, ImageError> {
@@ -41,6 +45,13 @@ fn pull(store: &Store, reference: &str) -> Result<Image, ImageError> {
 /// Collects garbage; the store must be free.
 fn collect(store: &Store, in_use: &BTreeSet<Digest>) -> Freed {
     store.collector().unwrap().expect("nobody uses the store").collect(in_use).unwrap()
+}
+
+/// As if no root file system had been made yet.
+fn forget_rootfs(store: &Store) {
+    let folder = store.dir().join("rootfs");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
 }
 
 /// All images; none may be damaged.
@@ -242,8 +253,7 @@ fn the_root_file_system_is_the_same_everywhere_and_made_once() {
     registry.push("app", "v1", &TestImage::sample());
     let made = [(), ()].map(|()| {
         let (dir, store) = store();
-        let image = pull(&store, &registry.reference("app:v1")).unwrap();
-        let rootfs = store.rootfs(&image).unwrap();
+        let Pulled { image, rootfs } = pull_whole(&store, &registry.reference("app:v1"), &options()).unwrap();
         assert!(!rootfs.cached);
         let again = store.rootfs(&image).unwrap();
         assert!(again.cached);
@@ -256,16 +266,71 @@ fn the_root_file_system_is_the_same_everywhere_and_made_once() {
     assert_eq!(hex::decode(&made[0].1.salt).unwrap().len(), 32);
 }
 
+/// A layer with one entry under a path that a tar library would not write.
+fn layer_with(path: &str) -> Layer {
+    let mut header = tar::Header::new_gnu();
+    header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append(&header, &[][..]).unwrap();
+    Layer::of_tar(&builder.into_inner().unwrap())
+}
+
 #[test]
-fn a_layer_that_is_not_what_the_configuration_says_is_refused() {
+fn a_name_never_moves_to_an_image_that_cannot_be_unpacked() {
+    let good = TestImage::sample();
+    let with = |layer: Layer| TestImage::new(vec![good.layers[0].clone(), layer]);
+    let mut other_diff_id = good.clone();
+    other_diff_id.layers[1].diff_id = Digest::of(b"other");
+    let cut = |mut layer: Layer| {
+        layer.blob.truncate(layer.blob.len() - 20);
+        layer
+    };
+    let cases = [
+        ("path", with(layer_with("a/../../etc/x"))),
+        ("file as folder", with(Layer::new(&[("f", b"1"), ("f/x", b"2")]))),
+        ("diff_id", other_diff_id),
+        ("compression", with(cut(Layer::new(&[("big", &noise(50_000))])))),
+    ];
+    for (what, bad) in cases {
+        let (registry, (_dir, store)) = (Registry::start(), store());
+        let name = registry.reference("app:v1");
+        registry.push("app", "v1", &good);
+        let image = pull(&store, &name).unwrap();
+        registry.push("app", "v1", &bad);
+        let error = pull(&store, &name).unwrap_err();
+        assert_eq!(error.class(), "corrupt", "{what}: {error}");
+        assert!(error.to_string().contains(&bad.layers[1].digest().to_string()), "{what}: {error}");
+        assert_eq!(listed(&store), std::slice::from_ref(&image), "{what}");
+        collect(&store, &BTreeSet::new());
+        forget_rootfs(&store);
+        store.rootfs(&store.resolve(&name).unwrap()).unwrap();
+        assert_eq!(pull(&store, &name).unwrap_err().class(), "corrupt", "{what}: a second try is no better");
+        let (_fresh_dir, fresh) = self::store();
+        assert_eq!(pull(&fresh, &name).unwrap_err().class(), "corrupt", "{what}");
+        assert!(listed(&fresh).is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn blobs_are_unpacked_although_others_were_made_into_the_same_root_file_system() {
     let (registry, (_dir, store)) = (Registry::start(), store());
-    let mut sample = TestImage::sample();
-    sample.layers[1].diff_id = Digest::of(b"other");
-    registry.push("app", "v1", &sample);
-    let image = pull(&store, &registry.reference("app:v1")).unwrap();
-    let error = store.rootfs(&image).unwrap_err();
-    assert!(matches!(error, ImageError::CorruptDiffId { layer, .. } if layer == sample.layers[1].digest()), "{error}");
-    assert_eq!(error.class(), "corrupt");
+    let name = registry.reference("app:v1");
+    let good = TestImage::sample();
+    registry.push("app", "v1", &good);
+    let image = pull(&store, &name).unwrap();
+    // The configuration is the same to the byte, so the image's id is.
+    let mut bad = good.clone();
+    bad.layers[1].blob = Layer::new(&[("else", b"x")]).blob;
+    registry.push("app", "v1", &bad);
+    let error = pull(&store, &name).unwrap_err();
+    assert!(matches!(error, ImageError::CorruptDiffId { layer, .. } if layer == bad.layers[1].digest()), "{error}");
+    assert_eq!(listed(&store), [image]);
 }
 
 #[test]
@@ -278,6 +343,7 @@ fn a_blob_damaged_on_disk_is_told_and_mended_by_a_pull() {
     let mut bytes = fs::read(&blob).unwrap();
     bytes[2000] ^= 1;
     fs::write(&blob, bytes).unwrap();
+    forget_rootfs(&store);
     let error = store.rootfs(&image).unwrap_err();
     assert!(
         matches!(error, ImageError::DamagedBlob { expected, .. } if expected == sample.layers[0].digest()),
@@ -356,9 +422,10 @@ fn a_full_disk_is_named_with_path_and_bytes() {
         let error = pull(&store, &registry.reference("big:v1")).unwrap_err();
         assert_eq!(error.class(), "disk-full");
         assert!(error.to_string().contains(at) && error.to_string().contains("bytes"), "{error}");
-        let image = pull(&store, &registry.reference("small:v1")).unwrap();
-        let error = store.rootfs(&image).unwrap_err();
+        // Its blobs fit, and its root file system does not.
+        let error = pull(&store, &registry.reference("small:v1")).unwrap_err();
         assert_eq!(error.class(), "disk-full");
+        assert!(listed(&store).is_empty());
         assert!(error.hint().unwrap().contains("free space"), "{error}");
         assert_eq!(count(&dir.path().join("images/tmp")), 0);
     });
@@ -524,6 +591,55 @@ fn a_token_from_dockers_configuration_is_shown_to_the_registry_alone() {
             Err(error) => assert!(!accepted && error.class() == "unauthorized", "{token}: {error}"),
         }
         assert!(!registry.requests().iter().any(|path| path.starts_with("/token")));
+    }
+}
+
+#[test]
+fn an_error_names_the_address_that_was_contacted_and_no_other_is_shown_a_password() {
+    let (registry, other, (dir, store)) = (Registry::start(), Registry::start(), store());
+    registry.push("app", "v1", &TestImage::sample());
+    let (name, manifest) = (registry.reference("app:v1"), "/v2/app/manifests/v1");
+    let there = other.address.to_string();
+    registry.redirect(manifest, &format!("http://{there}/elsewhere"));
+    let error = pull(&store, &name).unwrap_err();
+    assert_eq!(error.class(), "not-found");
+    assert!(error.to_string().contains(&there) && error.to_string().contains(&name), "{error}");
+    other.fail("/elsewhere", [Fault::Status(500); 10]);
+    let error = pull(&store, &name).unwrap_err();
+    assert!(error.class() == "unreachable" && error.to_string().contains(&there), "{error}");
+    // One that asks for a password there names a token service of its own.
+    let file = dir.path().join("config.json");
+    fs::write(&file, format!(r#"{{"auths":{{"{}":{{"auth":"dXNlcjpwYXNz"}}}}}}"#, registry.address)).unwrap();
+    let (other, there) = (Registry::start(), "/elsewhere");
+    other.require_token();
+    registry.redirect(manifest, &format!("http://{}{there}", other.address));
+    let error = pull_with(&store, &name, &PullOptions { docker_config: Some(file), ..options() }).unwrap_err();
+    assert_eq!(error.class(), "unauthorized");
+    assert!(error.to_string().contains(&other.address.to_string()), "{error}");
+    assert_eq!(other.requests(), [there], "its token service is not asked");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    registry.redirect(manifest, &format!("http://{closed}/x"));
+    let error = pull(&store, &name).unwrap_err();
+    assert!(error.class() == "unreachable" && error.to_string().contains(&closed), "{error}");
+}
+
+#[test]
+fn a_platform_of_a_megabyte_is_not_printed() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let long: &'static str = "y".repeat(1 << 20).leak();
+    let image = TestImage { architecture: long, ..TestImage::sample() };
+    registry.push("app", "v1", &image);
+    let mut entry = descriptor(MANIFEST_TYPE, &image.manifest());
+    entry["platform"] = serde_json::json!({"os": "linux", "architecture": long});
+    let mut arm = entry.clone();
+    arm["platform"]["architecture"] = "arm64".into();
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry, arm]});
+    registry.put("/v2/app/manifests/many", INDEX_TYPE, &serde_json::to_vec(&index).unwrap());
+    for tag in ["v1", "many"] {
+        let error = pull(&store, &registry.reference(&format!("app:{tag}"))).unwrap_err();
+        assert_eq!(error.class(), "platform");
+        assert!(error.to_string().len() < 1000, "{tag}: {} bytes", error.to_string().len());
+        assert!(tag == "v1" || error.to_string().contains("linux/arm64"), "{error}");
     }
 }
 

@@ -29,6 +29,7 @@ pub enum Fault {
 struct State {
     answers: BTreeMap<String, (String, Vec<u8>)>,
     faults: BTreeMap<String, VecDeque<Fault>>,
+    redirects: BTreeMap<String, String>,
     requests: Vec<String>,
     sent: u64,
     credentials: Option<String>,
@@ -66,6 +67,11 @@ impl Registry {
 
     pub fn fail(&self, path: &str, faults: impl IntoIterator<Item = Fault>) {
         self.state.lock().unwrap().faults.entry(path.to_owned()).or_default().extend(faults);
+    }
+
+    /// Sends whoever asks for this path on to an address.
+    pub fn redirect(&self, path: &str, to: &str) {
+        self.state.lock().unwrap().redirects.insert(path.to_owned(), to.to_owned());
     }
 
     /// Asks for `user:password`, given in base64.
@@ -144,7 +150,14 @@ impl Registry {
         let answer = state.answers.get(&path).cloned();
         let refused = state.credentials.is_some() && state.credentials != authorization && !path.starts_with("/token");
         let challenge = state.challenge.clone().unwrap_or_else(|| "Basic realm=\"test\"".to_owned());
+        let redirect = state.redirects.get(&path).cloned();
         drop(state);
+        if let Some(to) = redirect {
+            let head = format!("HTTP/1.1 307 Word\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let mut stream = stream;
+            let _ = stream.write_all(head.as_bytes());
+            return;
+        }
         if let (false, Some(fault)) = (refused, fault)
             && self.flood(stream, fault)
         {
@@ -197,10 +210,14 @@ impl Layer {
             header.set_mtime(1_700_000_000);
             builder.append_data(&mut header, path, *data).unwrap();
         }
-        let tar = builder.into_inner().unwrap();
+        Self::of_tar(&builder.into_inner().unwrap())
+    }
+
+    /// An archive, gzipped.
+    pub fn of_tar(tar: &[u8]) -> Self {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(&tar).unwrap();
-        Self { blob: encoder.finish().unwrap(), diff_id: Digest::of(&tar) }
+        encoder.write_all(tar).unwrap();
+        Self { blob: encoder.finish().unwrap(), diff_id: Digest::of(tar) }
     }
 
     pub fn digest(&self) -> Digest {

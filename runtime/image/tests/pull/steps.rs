@@ -1,7 +1,7 @@
 //! A name moves last: an act that fails or dies at any step leaves the old state whole, and the next try succeeds.
 
 use super::registry::{Layer, Registry, TestImage, noise};
-use super::{collect, count, listed, options, pull_with};
+use super::{collect, count, forget_rootfs, listed, options, pull_with};
 use coffer_image::store::Step;
 use coffer_image::{Image, ImageError, Store};
 use std::collections::BTreeSet;
@@ -47,7 +47,8 @@ fn prepared(dir: &Path, act: Act) -> (Registry, Store, String) {
             store.rootfs(&other).unwrap();
             store.remove(&registry.reference("app:v2")).unwrap();
         }
-        Act::Rootfs | Act::Remove => {}
+        Act::Rootfs => forget_rootfs(&store),
+        Act::Remove => {}
     }
     (registry, store, name)
 }
@@ -119,6 +120,9 @@ fn an_act_that_fails_at_any_step_leaves_whole_images() {
             // Once the name has moved, all that can fail is making that last.
             let synced_only = at + 1 == steps;
             assert!(after == before || synced_only, "{act:?}: step {at} of {steps} moved the name");
+            check(&store, act, &name, at);
+            // Also without what was made before: the blobs are all there.
+            forget_rootfs(&store);
             check(&store, act, &name, at);
             assert!(act == Act::Collect || count(&dir.path().join("images/tmp")) == 0, "{act:?}, step {at}");
             if act != Act::Remove || !listed(&store).is_empty() {

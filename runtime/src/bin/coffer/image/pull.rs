@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use coffer_image::Pulled;
 use coffer_runtime::images::{self, of_image};
 
 use crate::context::Context;
@@ -28,8 +29,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let store = images::open(&home)?;
     let progress = progress::shown(args.quiet || context.json);
     let options = context.engine()?.pull_options(&args.insecure_registry, progress.as_ref());
-    let image = context.runtime()?.block_on(store.pull(&args.image, &options)).map_err(|error| of_image(&error))?;
-    let rootfs = store.rootfs(&image).map_err(|error| of_image(&error))?;
+    let pulled = context.runtime()?.block_on(store.pull(&args.image, &options));
+    let Pulled { image, rootfs } = pulled.map_err(|error| of_image(&error))?;
     if context.json {
         println!(
             "{}",

@@ -260,6 +260,7 @@ fn start_failure(error: &StartError) -> Failure {
         Cause::NotFound => Code::WorkloadNotFound,
         Cause::Interpreter => Code::InterpreterNotFound,
         Cause::NotExecutable => Code::WorkloadNotExecutable,
+        Cause::Place => Code::NoPlace,
         Cause::Ours => Code::Internal,
     };
     Failure { errno: error.errno, ..Failure::new(code, error.to_string()) }

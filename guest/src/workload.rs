@@ -11,7 +11,7 @@ use std::{
 };
 
 use coffer_guest_proto::Stream;
-use coffer_spec::WorkloadSpec;
+use coffer_spec::{Mount, WorkloadSpec};
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat2},
     pipe::{PipeFlags, pipe_with},
@@ -19,7 +19,7 @@ use rustix::{
 use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
 
 use crate::{
-    container::{Bind, Orders, Place, Program},
+    container::{Bind, Orders, Place, Program, Tmpfs},
     log_ring::LogRing,
     passwd::{self, Identity, UserError},
     reaper::Reaper,
@@ -113,7 +113,7 @@ pub async fn start_workload(
         secrets: places.secrets.clone(),
         agent: places.sockets.clone(),
         hostname: spec.process.hostname.to_string(),
-        tmpfs: spec.mounts.iter().map(|mount| (mount.path.clone(), mount.tmpfs_bytes)).collect(),
+        tmpfs: spec.mounts.iter().map(tmpfs).collect(),
         volumes: places.volumes.clone(),
     };
     let (stdout, their_stdout) = output_pipe()?;
@@ -132,6 +132,10 @@ pub async fn start_workload(
         tokio::spawn(keep(stderr, Stream::Stderr, logs.clone())),
     ];
     Ok(Running { started, outputs })
+}
+
+fn tmpfs(mount: &Mount) -> Tmpfs {
+    Tmpfs { to: mount.path.clone(), bytes: mount.tmpfs_bytes, noexec: mount.noexec }
 }
 
 /// A pipe whose reading end is the agent's.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use coffer_guest::{
-    container::{Bind, Cause, Orders, Place, Program},
+    container::{Bind, Cause, Orders, Place, Program, Tmpfs},
     passwd::Identity,
     reaper::Reaper,
     secret_env::SecretEnv,
@@ -21,6 +21,10 @@ use tokio::io::AsyncReadExt;
 
 const BUSYBOX: &str = "/bin/busybox";
 const BINARY: &str = env!("CARGO_BIN_EXE_coffer-init");
+
+fn tmpfs(to: &str) -> Tmpfs {
+    Tmpfs { to: to.into(), bytes: 1 << 20, noexec: false }
+}
 
 struct World {
     folder: tempfile::TempDir,
@@ -58,7 +62,7 @@ impl World {
             secrets: at("secrets"),
             agent: at("sockets"),
             hostname: "boxed".into(),
-            tmpfs: vec![("/cache".into(), 1 << 20)],
+            tmpfs: vec![tmpfs("/cache")],
             volumes: vec![],
         }
     }
@@ -162,6 +166,71 @@ async fn a_volume_on_etc_or_on_a_file_there_is_what_the_workload_sees() {
         let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes };
         let (status, output) = world.run(place, 0, &["cat", "/etc/hosts"]).await.unwrap();
         assert_eq!((status, output.as_str()), (0, "10.0.0.1 owner\n"), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_mounted_where_a_link_of_the_image_leads_to_a_folder_of_the_guests_own() {
+    let Some(world) = World::new() else { return };
+    let root = world.folder.path().join("root");
+    for (link, to) in [("x", "/proc"), ("y", "run"), ("z", "/run/secrets"), ("d", "dev/shm"), ("r", "/"), ("c", "l")] {
+        symlink(to, root.join(link)).unwrap();
+    }
+    symlink("/run/coffer/..//coffer", root.join("l")).unwrap();
+    let volume = world.folder.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    for target in ["/x", "/y/secrets", "/z", "/d", "/r", "/c", "/x/sys"] {
+        for is_tmpfs in [true, false] {
+            let Place::New { root, secrets, agent, hostname, .. } = world.place() else { unreachable!() };
+            let bind = Bind { from: volume.clone(), to: target.into() };
+            let (tmpfs, volumes) = if is_tmpfs { (vec![tmpfs(target)], vec![]) } else { (vec![], vec![bind]) };
+            let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes };
+            let error = world.run(place, 0, &["true"]).await.unwrap_err();
+            assert_eq!((error.cause, error.cause.status()), (Cause::Place, 125), "{target}: {error}");
+            assert!(error.to_string().contains(&format!("mount {target}")), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_image_has_no_place_for_is_told_apart_from_a_failure_of_ours() {
+    let Some(world) = World::new() else { return };
+    let volume = world.folder.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "words").unwrap();
+    let bind = |from: &Path, to: &str| Bind { from: from.into(), to: to.into() };
+    let etc = world.folder.path().join("root/etc");
+    fs::create_dir(&etc).unwrap();
+    fs::write(etc.join("passwd"), "").unwrap();
+    let cases = [
+        (vec![tmpfs("/bin/busybox")], vec![]),
+        (vec![], vec![bind(&volume, "/bin/busybox")]),
+        (vec![], vec![bind(&volume.join("file"), "/etc")]),
+        (vec![], vec![bind(&volume, "/etc/passwd/x")]),
+        (vec![tmpfs("/usr/x")], vec![bind(&volume, "/usr")]),
+    ];
+    for (tmpfs, volumes) in cases {
+        let Place::New { root, secrets, agent, hostname, .. } = world.place() else { unreachable!() };
+        let place = Place::New { root, secrets, agent, hostname, tmpfs: tmpfs.clone(), volumes: volumes.clone() };
+        let error = world.run(place, 0, &["true"]).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Place, "{tmpfs:?} {volumes:?}: {error}");
+    }
+    fs::remove_dir_all(world.folder.path().join("root/work")).ok();
+    fs::write(world.folder.path().join("root/work"), "no folder").unwrap();
+    let error = world.run(world.place(), 0, &["true"]).await.unwrap_err();
+    assert!(error.cause == Cause::Place && error.to_string().contains("/work"), "{error}");
+}
+
+#[tokio::test]
+async fn no_program_starts_from_a_tmpfs_that_says_so() {
+    let Some(world) = World::new() else { return };
+    for (noexec, status) in [(false, 0), (true, 126)] {
+        let Place::New { root, secrets, agent, hostname, volumes, .. } = world.place() else { unreachable!() };
+        let tmpfs = vec![Tmpfs { to: "/cache".into(), bytes: 8 << 20, noexec }];
+        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes };
+        let script = "cat /bin/busybox > /cache/true; /bin/busybox chmod 755 /cache/true; /cache/true";
+        let (found, output) = world.run(place, 0, &["sh", "-c", script]).await.unwrap();
+        assert_eq!(found, status, "{output}");
     }
 }
 

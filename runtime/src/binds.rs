@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use coffer_rim::{Class, Failure};
 use coffer_spec::Mount;
 
-use crate::request::{bytes, plain_path};
+use crate::request::{TMPFS, bytes, plain_path};
 
 /// A snapshot asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,21 +34,28 @@ pub enum MountRequest {
 /// Class `usage` for anything but a read-only bind.
 pub fn volume(text: &str, here: &Path) -> Result<Bind, Failure> {
     let invalid = |why: &str| usage(format!("invalid value {text:?} for --volume: {why}"));
+    let mut seen = Vec::new();
     let mut parts = text.split(':');
     let (Some(source), Some(path)) = (parts.next(), parts.next()) else {
         return Err(invalid("a volume without a host folder has nowhere to be kept")
             .hint("use --tmpfs PATH for memory, or --volume HOST:PATH:ro for a snapshot of a host folder"));
     };
-    let options = parts.next().unwrap_or("");
+    let options: Vec<_> = parts.next().map(|options| options.split(',').collect()).unwrap_or_default();
     if parts.next().is_some() {
         return Err(invalid("expected HOST:PATH:ro"));
     }
     let mut read_only = false;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" | "readonly" => read_only = true,
+    for option in options {
+        let name = if option == "readonly" { "ro" } else { option };
+        if seen.contains(&name) {
+            return Err(invalid(&format!("{name} stands there twice")));
+        }
+        seen.push(name);
+        match name {
+            "ro" => read_only = true,
             // How Docker shares a live folder with the host; a snapshot is not shared.
             "z" | "Z" | "cached" | "consistent" | "delegated" | "nocopy" | "private" | "rprivate" => {}
+            "rw" if seen.contains(&"ro") => return Err(invalid("rw and ro contradict each other")),
             "rw" => return Err(writable(text)),
             _ => return Err(invalid(&format!("{option:?} is no option; expected HOST:PATH:ro"))),
         }
@@ -72,23 +79,58 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
         usage(format!("invalid value {text:?} for --mount: {why}"))
             .hint("write type=bind,source=HOST,target=PATH,readonly or type=tmpfs,target=PATH,tmpfs-size=64m")
     };
-    let (mut kind, mut source, mut target, mut size, mut read_only) = ("volume", None, None, 64 << 20, false);
+    let (mut kind, mut source, mut target, mut size, mut read_only) = ("volume", None, None, None, None);
+    let mut seen = Vec::new();
     for field in text.split(',') {
-        match field.split_once('=').unwrap_or((field, "")) {
-            ("type", value) => kind = value,
-            ("source" | "src", value) => source = Some(value),
-            ("target" | "dst" | "destination", value) => target = Some(value),
-            ("readonly" | "ro", "" | "true" | "1") => read_only = true,
-            ("readonly" | "ro", "false" | "0") => read_only = false,
-            ("tmpfs-size", value) => size = bytes(value).ok_or_else(|| invalid("tmpfs-size is no size"))?,
-            ("bind-propagation", "private" | "rprivate") => {}
+        let name = match field.split_once('=').unwrap_or((field, "")) {
+            ("type", value) => {
+                kind = value;
+                "type"
+            }
+            ("source" | "src", value) => {
+                source = Some(value);
+                "source"
+            }
+            ("target" | "dst" | "destination", value) => {
+                target = Some(value);
+                "target"
+            }
+            ("readonly" | "ro", "" | "true" | "1") => {
+                read_only = Some(true);
+                "readonly"
+            }
+            ("readonly" | "ro", "false" | "0") => {
+                read_only = Some(false);
+                "readonly"
+            }
+            ("tmpfs-size", value) => {
+                size = Some(bytes(value).ok_or_else(|| invalid("tmpfs-size is no size"))?);
+                "tmpfs-size"
+            }
+            ("bind-propagation", "private" | "rprivate") => "bind-propagation",
             (other, _) => return Err(invalid(&format!("{other:?} is nothing it can do"))),
+        };
+        if seen.contains(&name) {
+            return Err(invalid(&format!("{name} stands there twice")));
         }
+        seen.push(name);
     }
+    let only_for = |field: &str, of: &str| {
+        let misplaced = seen.contains(&field) && kind != of;
+        if misplaced { Err(invalid(&format!("{field} is for type={of}"))) } else { Ok(()) }
+    };
+    only_for("tmpfs-size", "tmpfs")?;
+    only_for("bind-propagation", "bind")?;
     let target = target.filter(|path| path.starts_with('/')).ok_or_else(|| invalid("target is no absolute path"))?;
     match (kind, source) {
-        ("tmpfs", None) => Ok(MountRequest::Tmpfs(Mount { path: plain_path(target), tmpfs_bytes: size })),
-        ("bind", Some(_)) if !read_only => Err(writable(text)),
+        ("tmpfs", None) if read_only == Some(true) => {
+            Err(invalid("readonly: a tmpfs begins empty, and nobody could put anything there"))
+        }
+        ("tmpfs", None) => {
+            let tmpfs_bytes = size.unwrap_or(TMPFS);
+            Ok(MountRequest::Tmpfs(Mount { path: plain_path(target), tmpfs_bytes, noexec: false }))
+        }
+        ("bind", Some(_)) if read_only != Some(true) => Err(writable(text)),
         ("bind", Some(source)) => {
             bind(source, target, here).map(MountRequest::Bind).ok_or_else(|| invalid("source is no path"))
         }
@@ -138,7 +180,7 @@ mod tests {
             assert_eq!((bind.source.to_str().unwrap(), bind.path.as_str()), ("/srv/conf", "/etc/app"), "{text}");
         }
         let tmpfs = mount("type=tmpfs,target=/t,tmpfs-size=1m", Path::new(HERE)).unwrap();
-        assert_eq!(tmpfs, MountRequest::Tmpfs(Mount { path: "/t".into(), tmpfs_bytes: 1 << 20 }));
+        assert_eq!(tmpfs, MountRequest::Tmpfs(Mount { path: "/t".into(), tmpfs_bytes: 1 << 20, noexec: false }));
     }
 
     #[test]
@@ -160,6 +202,11 @@ mod tests {
             ("/srv:d:ro", "absolute"),
             ("/srv:/d:ro:x", "HOST:PATH:ro"),
             ("/srv:/d:ro,shared", "\"shared\""),
+            ("/srv:/d:ro,", "\"\" is no option"),
+            ("/srv:/d:,", "\"\" is no option"),
+            ("/srv:/d:ro,ro", "ro stands there twice"),
+            ("/srv:/d:ro,readonly", "ro stands there twice"),
+            ("/srv:/d:ro,rw", "contradict"),
         ] {
             assert!(of_volume(text).unwrap_err().message.contains(word), "{text}");
         }
@@ -170,6 +217,18 @@ mod tests {
             ("type=bind,source=/s,target=d,readonly", "absolute"),
             ("type=tmpfs,target=/d,tmpfs-mode=1", "tmpfs-mode"),
             ("type=npipe,source=/s,target=/d", "npipe"),
+            ("type=tmpfs,target=/d,readonly", "nobody could put anything"),
+            ("type=tmpfs,target=/d,noexec", "\"noexec\" is nothing"),
+            ("type=tmpfs,target=/d,tmpfs-size=1m,tmpfs-size=2m", "tmpfs-size stands there twice"),
+            ("type=tmpfs,target=/d,bind-propagation=private", "is for type=bind"),
+            ("type=bind,src=/s,dst=/d,ro,tmpfs-size=1m", "is for type=tmpfs"),
+            ("type=bind,src=/s,dst=/d,ro,readonly", "readonly stands there twice"),
+            ("type=bind,src=/s,dst=/d,ro,readonly=false", "readonly stands there twice"),
+            ("type=bind,source=/s,source=/e,target=/d,ro", "source stands there twice"),
+            ("type=bind,source=/s,src=/e,target=/d,ro", "source stands there twice"),
+            ("type=bind,source=/s,target=/d,dst=/e,ro", "target stands there twice"),
+            ("type=bind,type=tmpfs,target=/d", "type stands there twice"),
+            ("type=tmpfs,target=/d,", "\"\" is nothing"),
         ] {
             assert!(mount(text, Path::new(HERE)).unwrap_err().message.contains(word), "{text}");
         }

@@ -321,19 +321,45 @@ pub fn secret_wanted(text: &str) -> Option<SecretWanted> {
     Some(SecretWanted { from: from.parse().ok()?, to })
 }
 
-/// `/path`, or `/path:size=64m`.
-pub fn tmpfs(text: &str) -> Option<Mount> {
-    let (path, options) = text.split_once(':').unwrap_or((text, ""));
-    let mut tmpfs_bytes = 64 << 20;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("size", size)) => tmpfs_bytes = bytes(size)?,
-            _ if matches!(option, "rw" | "nosuid" | "nodev" | "noexec") => {}
-            _ => return None,
+/// `/path`, or `/path:size=64m,noexec`. What an option asks for happens, or is refused: each stands there once, and none says
+/// the contrary of another.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn tmpfs(text: &str) -> Result<Mount, String> {
+    let (path, options) = match text.split_once(':') {
+        Some((path, options)) => (path, options.split(',').collect()),
+        None => (text, Vec::new()),
+    };
+    let (mut tmpfs_bytes, mut noexec) = (TMPFS, false);
+    let mut seen = Vec::new();
+    for option in options {
+        let name = match option.split_once('=') {
+            Some(("size", size)) => {
+                tmpfs_bytes = bytes(size).ok_or_else(|| format!("{size:?} is no size"))?;
+                "size"
+            }
+            // All of them are writable, and none has devices or set-user-id programs.
+            _ if matches!(option, "rw" | "nosuid" | "nodev") => option,
+            _ if matches!(option, "exec" | "noexec") => {
+                noexec = option == "noexec";
+                "exec or noexec"
+            }
+            _ => return Err(format!("{option:?} is nothing it can do")),
+        };
+        if seen.contains(&name) {
+            return Err(format!("{name} stands there twice"));
         }
+        seen.push(name);
     }
-    path.starts_with('/').then(|| Mount { path: plain_path(path), tmpfs_bytes })
+    if !path.starts_with('/') {
+        return Err(format!("{path:?} is no absolute path"));
+    }
+    Ok(Mount { path: plain_path(path), tmpfs_bytes, noexec })
 }
+
+/// Bytes of a tmpfs of which nobody says how large it may be.
+pub const TMPFS: u64 = 64 << 20;
 
 /// Without slashes at the end, which mean nothing.
 pub fn plain_path(path: &str) -> String {

@@ -92,6 +92,8 @@ failure_codes! {
     SecretUnusable = "secret-unusable",
     /// The spec's user or group is not in the image.
     UserNotFound = "user-not-found",
+    /// The image has no place for a mount or the working directory of the spec, or for a folder of the guest's own.
+    NoPlace = "no-place",
     /// The program is not in the image.
     WorkloadNotFound = "workload-not-found",
     /// The program is in the image; the interpreter or dynamic linker that runs it is not.

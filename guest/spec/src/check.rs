@@ -81,7 +81,9 @@ fn verity(verity: &VerityTable, names: [&'static str; 6]) -> Result<(), SpecErro
 
 fn scratch(scratch: &Scratch) -> Result<(), SpecError> {
     match scratch {
-        Scratch::Tmpfs { bytes } => ensure(*bytes > 0, "root.scratch.bytes", bytes, "more than 0"),
+        Scratch::Tmpfs { bytes } => {
+            ensure(*bytes >= Scratch::LEAST_TMPFS, "root.scratch.bytes", bytes, "64 KiB or more")
+        }
         Scratch::Disk { bytes } => {
             let fits = (Scratch::LEAST_DISK..=Scratch::MOST_DISK).contains(bytes) && bytes.is_multiple_of(4096);
             ensure(fits, "root.scratch.bytes", bytes, "1 MiB to 64 GiB in whole blocks of 4096")
@@ -171,7 +173,7 @@ fn places(mounts: &[Mount], volumes: &[Volume]) -> Result<(), SpecError> {
         ensure(is_mount_point(&volume.path), "volumes.path", &volume.path, MOUNT_POINT_RULE)?;
         ensure(!is_platforms(&volume.path), "volumes.path", &volume.path, PLATFORM_RULE)?;
         // A read-only folder above has no room for them.
-        let above = PLATFORMS.iter().any(|own| own.starts_with(&format!("{}/", volume.path)));
+        let above = Mount::OWN.iter().any(|own| own.starts_with(&format!("{}/", volume.path)));
         ensure(
             !above,
             "volumes.path",
@@ -220,8 +222,6 @@ fn once<T: Ord + Debug>(
 
 const MOUNT_POINT_RULE: &str = "an absolute path without //, . or .. that is not /";
 const PLATFORM_RULE: &str = "none of the guest's own folders (/proc, /sys, /dev, /run/secrets, /run/coffer)";
-/// Folders that the guest mounts itself, and last where two meet.
-const PLATFORMS: [&str; 5] = ["/proc", "/sys", "/dev", "/run/secrets", "/run/coffer"];
 
 /// Longest path that is taken; Linux has 4096 with what we put in front of it.
 const PATH_MOST: usize = 4000;
@@ -234,7 +234,7 @@ fn is_mount_point(text: &str) -> bool {
 }
 
 fn is_platforms(path: &str) -> bool {
-    PLATFORMS.iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
+    Mount::OWN.iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
 }
 
 /// Text that stays on its line.

@@ -99,6 +99,8 @@ pub enum Scratch {
 }
 
 impl Scratch {
+    /// Least bytes in memory: the guest itself writes a few files of a page each.
+    pub const LEAST_TMPFS: u64 = 64 << 10;
     /// Most bytes of a disk: its tags take about 1.2 % of that in guest memory.
     pub const MOST_DISK: u64 = 64 << 30;
     /// Least bytes of a disk.
@@ -205,6 +207,14 @@ pub struct Mount {
     pub path: String,
     /// Size limit in bytes.
     pub tmpfs_bytes: u64,
+    /// No program starts from it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub noexec: bool,
+}
+
+impl Mount {
+    /// Folders that the guest mounts itself, and last where two meet. Nothing else goes there.
+    pub const OWN: [&str; 5] = ["/proc", "/sys", "/dev", "/run/secrets", "/run/coffer"];
 }
 
 /// A snapshot of a file or folder: an EROFS image under dm-verity on a disk of its own, mounted read-only.

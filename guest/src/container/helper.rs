@@ -182,9 +182,13 @@ fn prepare_and_exec(
         (new, _) => {
             // Only here: the half that waits keeps its own view of the files.
             process::leave_namespaces().during("make namespaces")?;
-            place::build(new).map_err(|(what, error)| Failure { cause: Cause::Ours, what, error })?;
-            std::fs::create_dir_all(&program.cwd).during(format!("make {}", program.cwd))?;
-            std::env::set_current_dir(&program.cwd).during(format!("change to {}", program.cwd))?;
+            place::build(new).map_err(|(cause, what, error)| Failure { cause, what, error })?;
+            let no_place = |what: &str| {
+                let what = format!("{what} {}", program.cwd);
+                move |error| Failure { cause: Cause::Place, what, error }
+            };
+            std::fs::create_dir_all(&program.cwd).map_err(no_place("make"))?;
+            std::env::set_current_dir(&program.cwd).map_err(no_place("change to"))?;
         }
     }
     rights::give_up(&program.identity).during("give up rights")?;

@@ -40,8 +40,8 @@ pub enum Place {
         agent: PathBuf,
         /// Host name.
         hostname: String,
-        /// Path and size limit in bytes of each tmpfs.
-        tmpfs: Vec<(String, u64)>,
+        /// Memory that appears as folders.
+        tmpfs: Vec<Tmpfs>,
         /// What else appears, read-only.
         volumes: Vec<Bind>,
     },
@@ -50,6 +50,17 @@ pub enum Place {
         /// Process id of the workload as the agent sees it.
         pid: i32,
     },
+}
+
+/// A tmpfs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Where it appears in the workload's root.
+    pub to: String,
+    /// Size limit in bytes.
+    pub bytes: u64,
+    /// No program starts from it.
+    pub noexec: bool,
 }
 
 /// A file or folder that appears elsewhere.
@@ -98,6 +109,8 @@ pub enum Report {
 pub enum Cause {
     /// We failed.
     Ours,
+    /// The image has no place for what the spec puts there.
+    Place,
     /// The program is not there.
     NotFound,
     /// The program is there; what its first line or its ELF header says shall run it is not.
@@ -110,7 +123,7 @@ impl Cause {
     /// Docker's exit status for it.
     pub const fn status(self) -> i32 {
         match self {
-            Self::Ours => STATUS_OURS,
+            Self::Ours | Self::Place => STATUS_OURS,
             Self::NotExecutable => 126,
             Self::NotFound | Self::Interpreter => 127,
         }

@@ -1,6 +1,7 @@
 //! The workload's mounts: its root, `/proc`, `/sys`, a small `/dev`, `/run/secrets`.
 //!
-//! Everything is mounted after the old root is gone, so no link in the image can lead out of it.
+//! Everything is mounted after the old root is gone, so no link in the image can lead out of it. Where a link of the image
+//! leads to a folder of the guest's own, nothing is mounted there: what counts is where a path ends.
 
 use std::{
     ffi::CString,
@@ -10,7 +11,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::{PermissionsExt, symlink},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -22,12 +23,18 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use super::{Bind, Place};
+use super::{Bind, Cause, Place};
 
-type Step<T> = Result<T, (String, io::Error)>;
+type Step<T> = Result<T, (Cause, String, io::Error)>;
 
+/// A step that fails by our fault.
 fn step<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Step<T> {
-    result.map_err(|error| (what.to_string(), error.into()))
+    result.map_err(|error| (Cause::Ours, what.to_string(), error.into()))
+}
+
+/// A step that fails where the image has no place for it.
+fn on_image<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Step<T> {
+    result.map_err(|error| (Cause::Place, what.to_string(), error.into()))
 }
 
 /// The workload's namespaces, held open so that a later reuse of its process id changes nothing.
@@ -66,7 +73,7 @@ pub(super) fn build(place: &Place) -> Step<()> {
     let secrets = step("open the secrets", detached(secrets))?;
     let agent = step("open the agent's folder", detached(agent))?;
     let mut mounts: Vec<(&str, Mount)> =
-        tmpfs.iter().map(|(path, size)| (path.as_str(), Mount::Tmpfs(*size))).collect();
+        tmpfs.iter().map(|it| (it.to.as_str(), Mount::Tmpfs { bytes: it.bytes, noexec: it.noexec })).collect();
     for Bind { from, to } in volumes {
         mounts.push((to, Mount::Volume(step("open a volume", detached(from))?, from.is_dir())));
     }
@@ -75,7 +82,7 @@ pub(super) fn build(place: &Place) -> Step<()> {
     step("pivot into the root", pivot(root))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // Before the volumes: one on /etc, or on a file there, is what the owner wants to be seen.
-    step("write files in /etc", name_files(hostname))?;
+    on_image("write files in /etc", name_files(hostname))?;
 
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     tree("proc", "/proc", "proc", quiet, "")?;
@@ -90,17 +97,22 @@ pub(super) fn build(place: &Place) -> Step<()> {
         "newinstance,ptmxmode=0666,mode=0620",
     )?;
     tree("shm", "/dev/shm", "tmpfs", quiet, "mode=1777,size=64m")?;
+    let own = on_image("make folders of the guest's own", own_folders())?;
     for (path, kind) in mounts {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        let target = on_image(&format!("mount {path}"), spot(path, kind.is_folder(), &own))?;
         match kind {
-            Mount::Tmpfs(size) => tree("tmpfs", path, "tmpfs", flags, &format!("mode=1777,size={size}"))?,
-            Mount::Volume(volume, is_folder) => {
-                step(&format!("mount {path}"), bind(&volume, path, is_folder, flags | MountFlags::RDONLY))?;
+            Mount::Tmpfs { bytes, noexec } => {
+                let flags = if noexec { flags | MountFlags::NOEXEC } else { flags };
+                tree("tmpfs", &target, "tmpfs", flags, &format!("mode=1777,size={bytes}"))?;
+            }
+            Mount::Volume(volume, _) => {
+                on_image(&format!("mount {path}"), attach_at(&volume, &target, flags | MountFlags::RDONLY))?;
             }
         }
     }
-    step("mount /run/secrets", attach(&secrets, "/run/secrets", quiet | MountFlags::RDONLY))?;
-    step("mount /run/coffer", attach(&agent, "/run/coffer", quiet | MountFlags::RDONLY))?;
+    on_image("mount /run/secrets", attach(&secrets, "/run/secrets", quiet | MountFlags::RDONLY))?;
+    on_image("mount /run/coffer", attach(&agent, "/run/coffer", quiet | MountFlags::RDONLY))?;
     hide_kernel_files()?;
     step("set the host name", rustix::system::sethostname(hostname.as_bytes()))?;
     Ok(())
@@ -108,10 +120,16 @@ pub(super) fn build(place: &Place) -> Step<()> {
 
 /// One mount the spec asks for.
 enum Mount {
-    /// Of at most so many bytes.
-    Tmpfs(u64),
+    /// Of at most so many bytes; no program starts from it, or programs may.
+    Tmpfs { bytes: u64, noexec: bool },
     /// A tree, and whether it is a folder.
     Volume(OwnedFd, bool),
+}
+
+impl Mount {
+    fn is_folder(&self) -> bool {
+        matches!(self, Self::Tmpfs { .. } | Self::Volume(_, true))
+    }
 }
 
 fn detached(folder: &Path) -> io::Result<OwnedFd> {
@@ -129,7 +147,7 @@ fn pivot(root: &Path) -> io::Result<()> {
 
 fn tree(source: &str, target: &str, kind: &str, flags: MountFlags, data: &str) -> Step<()> {
     let what = format!("mount {target}");
-    step(&what, make_folder(target))?;
+    on_image(&what, make_folder(target))?;
     let data = step(&what, CString::new(data).map_err(io::Error::from))?;
     step(&what, mount(source, target, kind, flags, data.as_c_str()))
 }
@@ -142,17 +160,31 @@ fn make_folder(path: &str) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
-/// Links in the image lead where they lead inside it: the old root is gone.
-fn bind(tree: &OwnedFd, target: &str, is_folder: bool, flags: MountFlags) -> io::Result<()> {
-    let path = Path::new(target);
-    if !path.exists() && !is_folder {
-        make_folder(&path.parent().unwrap_or(Path::new("/")).to_string_lossy())?;
-        fs::write(path, "")?;
-    } else if !path.exists() {
-        make_folder(target)?;
+/// Where the folders of the guest's own are: where the image's links lead, if it has links there.
+fn own_folders() -> io::Result<Vec<PathBuf>> {
+    let of = |path: &&str| make_folder(path).and_then(|()| fs::canonicalize(path));
+    coffer_spec::Mount::OWN.iter().map(of).collect()
+}
+
+/// Where a mount of the spec goes, made where nothing is. Links in the image lead where they lead inside it: the old root is
+/// gone. What they must not lead to is `own`, or the root itself.
+fn spot(path: &str, is_folder: bool, own: &[PathBuf]) -> io::Result<String> {
+    let at = Path::new(path);
+    if !at.exists() && !is_folder {
+        make_folder(&at.parent().unwrap_or(Path::new("/")).to_string_lossy())?;
+        fs::write(at, "")?;
+    } else if !at.exists() {
+        make_folder(path)?;
     }
-    let target = fs::canonicalize(path)?;
-    attach_at(tree, &target.to_string_lossy(), flags)
+    let target = fs::canonicalize(at)?;
+    if own.iter().any(|own| target.starts_with(own)) || target == Path::new("/") {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    match (target.is_dir(), is_folder) {
+        (false, true) => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+        (true, false) => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        _ => target.into_os_string().into_string().map_err(|_| io::Error::from_raw_os_error(libc::EILSEQ)),
+    }
 }
 
 fn attach(tree: &OwnedFd, target: &str, flags: MountFlags) -> io::Result<()> {

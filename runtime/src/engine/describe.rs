@@ -8,6 +8,7 @@ use std::sync::Arc;
 use coffer_image::{Image, ImageError, PullOptions, Pulled, Rootfs, Snapshot, Store};
 use coffer_spec::{Document, Owner, OwnerMay, Tee};
 
+use super::places::{self, PlaceError};
 use super::volumes::{self, VolumeError};
 use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::Bind;
@@ -137,6 +138,9 @@ pub enum DescribeError {
     /// Snapshots.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// The image has no place for what the spec asks for.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// Platform files or keys.
     #[error(transparent)]
     File(#[from] Failure),
@@ -158,6 +162,7 @@ impl Fault for DescribeError {
             Self::OtherRoot { .. } => Class::Config,
             Self::OtherTee { .. } | Self::SimulatorNotAllowed | Self::ScratchTags { .. } => Class::Usage,
             Self::Volume(error) => error.class(),
+            Self::Place(error) => error.class(),
             Self::File(failure) => failure.class(),
         }
     }
@@ -173,6 +178,7 @@ impl Fault for DescribeError {
             Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
             Self::ScratchTags { .. } => Some(Hint::MoreMemory),
             Self::Volume(error) => error.hint(),
+            Self::Place(error) => error.hint(),
             Self::File(failure) => Fault::hint(failure),
         }
     }
@@ -255,6 +261,8 @@ impl Engine {
             return Err(DescribeError::ScratchTags { mib: tags >> 20 });
         }
         let snapshots = volumes::in_order(document.spec(), taken)?;
+        let looks = snapshots.iter().map(Snapshot::look).collect::<Result<Vec<_>, _>>()?;
+        places::check(document.spec(), &rootfs.look()?, &looks)?;
         let (vcpus, memory) = (request.vcpus, request.memory);
         Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory })
     }

@@ -14,6 +14,7 @@ mod create;
 mod describe;
 mod identity;
 pub mod measure;
+mod places;
 mod volumes;
 
 mod attach;
@@ -57,6 +58,7 @@ pub use inspect::Inspection;
 pub use list::Filter;
 pub use logs::{LogStream, LogsError, LogsRequest};
 pub use measure::{ManifestRequest, MeasureError, MeasureRequest, Measured};
+pub use places::{Asked, PlaceError};
 pub use progress::{Progress, ProgressFn};
 pub use prove::{Attestation, OwnerMayNot, ProveError, Trust};
 pub use remove::RemoveError;

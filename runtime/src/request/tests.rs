@@ -101,7 +101,7 @@ fn equal_requests_give_equal_documents_and_every_part_changes_the_digest() {
         WorkloadRequest { stop_signal: Some("9".into()), ..request() },
         WorkloadRequest { hostname: "h".parse().unwrap(), ..request() },
         WorkloadRequest { inject: vec!["n".parse().unwrap()], ..request() },
-        WorkloadRequest { scratch: Scratch::Tmpfs { bytes: 5 }, ..request() },
+        WorkloadRequest { scratch: Scratch::Tmpfs { bytes: 2 << 20 }, ..request() },
         WorkloadRequest { scratch: Scratch::Disk { bytes: 1 << 20 }, ..request() },
         WorkloadRequest {
             volumes: vec![Volume { path: "/v".into(), kind: coffer_spec::VolumeKind::Folder, verity: verity() }],
@@ -140,8 +140,6 @@ fn sizes_secrets_and_mounts_parse_or_are_refused() {
     assert_eq!(secret_wanted("kbs:///a/b/c"), None);
     assert_eq!(tmpfs("/run:size=1m,noexec").unwrap().tmpfs_bytes, 1 << 20);
     assert_eq!(tmpfs("/run/").unwrap().path, "/run");
-    assert_eq!(tmpfs("run"), None);
-    assert_eq!(tmpfs("/run:exec_everything"), None);
 }
 
 #[test]
@@ -190,4 +188,42 @@ fn a_guest_has_whole_processors_and_enough_memory() {
     assert_eq!(GuestMemory::new((256 << 20) + 5).unwrap().bytes(), 256 << 20);
     assert!(matches!(GuestMemory::new(6 << 20), Err(RequestError::LittleMemory)));
     assert!(matches!(GuestMemory::new(9 << 30), Err(RequestError::MuchMemory(_))));
+}
+
+#[test]
+fn what_a_tmpfs_is_asked_for_happens_or_is_refused() {
+    assert!(tmpfs("/x:noexec,size=16m").unwrap().noexec);
+    for text in ["/x", "/x:exec", "/x:rw,nosuid,nodev"] {
+        assert!(!tmpfs(text).unwrap().noexec, "{text}");
+    }
+    for (text, word) in [
+        ("/x:size=1m,size=2m", "size stands there twice"),
+        ("/x:size=1m,size=1m", "size stands there twice"),
+        ("/x:exec,noexec", "exec or noexec stands there twice"),
+        ("/x:noexec,noexec", "twice"),
+        ("/x:rw,rw", "rw stands there twice"),
+        ("/x:", "\"\" is nothing"),
+        ("/x:,", "\"\" is nothing"),
+        ("/x:size=1m,", "\"\" is nothing"),
+        ("/x:ro", "\"ro\" is nothing"),
+        ("/x:mode=700", "mode=700"),
+        ("/x:exec_everything", "exec_everything"),
+        ("/x:size", "\"size\" is nothing"),
+        ("/x:size=", "no size"),
+        ("run", "no absolute path"),
+    ] {
+        let why = tmpfs(text).unwrap_err();
+        assert!(why.contains(word), "{text}: {why}");
+    }
+    let noexec = WorkloadRequest { mounts: vec![tmpfs("/t:noexec").unwrap()], ..request() };
+    let exec = WorkloadRequest { mounts: vec![tmpfs("/t").unwrap()], ..request() };
+    let digest = |request: &WorkloadRequest| document(&image(), verity(), request).unwrap().digest();
+    assert_ne!(digest(&noexec), digest(&exec), "it is measured");
+}
+
+#[test]
+fn the_last_of_the_users_variables_of_a_name_wins_as_in_docker() {
+    let request = WorkloadRequest { env: vec!["X=1".into(), "B=7".into(), "X=2".into(), "B=8".into()], ..request() };
+    let spec = document(&image(), verity(), &request).unwrap();
+    assert_eq!(spec.spec().process.env[1..], ["A=1", "B=8", "X=2"]);
 }

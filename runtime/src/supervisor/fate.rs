@@ -155,6 +155,11 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
             )
             .hint("name one of the image's /etc/passwd and /etc/group with --user, or give numbers")
         }
+        Some(FailureCode::NoPlace) => {
+            let text = "the image has no place for a mount or the working directory that the spec asks for";
+            Failure::new(Class::Config, with_detail(format!("{text} ({word})")))
+                .hint("a folder goes onto a folder, a file onto a file, and neither onto a folder of the guest's own")
+        }
         Some(FailureCode::WorkloadNotFound) => Failure {
             docker_code: Some(127),
             ..Failure::new(Class::Config, not_run(spec, "executable file not found in the image"))

@@ -77,6 +77,7 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("owners.may", Values(text(&["stop", "stats", "everything", "none"]))),
         ("mounts.path", Values(text(&places()))),
         ("mounts.tmpfs_bytes", Values(numbers(&[0, -1]))),
+        ("mounts.noexec", Nothing("programs may start from a tmpfs, or may not")),
         ("volumes.path", Values(text(&[places(), vec!["/run"]].concat()))),
         ("volumes.kind", Values(text(&["link"]))),
         ("audiences", Values(text(&["a\nb"]))),

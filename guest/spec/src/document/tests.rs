@@ -43,7 +43,7 @@ pub fn sample() -> WorkloadSpec {
             SecretWanted { from: "kbs:///default/app/word".parse().unwrap(), to: SecretTarget::Env(name("WORD")) },
         ],
         owners: vec![crate::Owner { key: SpkiDigest::new([9; 32]), may: OwnerMay::parse("inject").unwrap() }],
-        mounts: vec![Mount { path: "/tmp".into(), tmpfs_bytes: 4096 }],
+        mounts: vec![Mount { path: "/tmp".into(), tmpfs_bytes: 4096, noexec: true }],
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
         audiences: vec!["https://audience.test".into()],
         floors: crate::Floors {
@@ -92,6 +92,7 @@ fn refuses_secrets_without_a_tee_or_a_broker() {
 fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
     for scratch in [
         Scratch::Tmpfs { bytes: 0 },
+        Scratch::Tmpfs { bytes: Scratch::LEAST_TMPFS - 1 },
         Scratch::Disk { bytes: 0 },
         Scratch::Disk { bytes: (1 << 20) + 1 },
         Scratch::Disk { bytes: Scratch::MOST_DISK + 4096 },

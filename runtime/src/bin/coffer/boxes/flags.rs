@@ -89,7 +89,7 @@ pub struct BoxFlags {
     /// Signal for an orderly stop.
     #[arg(long, value_name = "SIGNAL", conflicts_with = "spec")]
     pub stop_signal: Option<String>,
-    /// Mount a tmpfs: /path[:size=64m].
+    /// Mount a tmpfs: /path[:size=64m][,noexec].
     #[arg(long, value_name = "PATH", conflicts_with = "spec")]
     pub tmpfs: Vec<String>,
     /// Show a host file or folder inside, as it is now: a verified, read-only snapshot.
@@ -246,10 +246,10 @@ impl BoxFlags {
         let secrets = self.secret.iter().map(|text| {
             request::secret_wanted(text).ok_or_else(|| usage("--secret", text, "kbs:///repository/type/tag=NAME"))
         });
-        let mounts = self
-            .tmpfs
-            .iter()
-            .map(|text| request::tmpfs(text).ok_or_else(|| usage("--tmpfs", text, "/path[:size=64m]")));
+        let mounts = self.tmpfs.iter().map(|text| {
+            let refused = |why| CliError::new(Class::Usage, format!("invalid value {text:?} for --tmpfs: {why}"));
+            request::tmpfs(text).map_err(|why| refused(why).hint("write /path[:size=64m][,noexec]"))
+        });
         let pins = self
             .kbs_pin
             .iter()

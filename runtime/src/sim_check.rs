@@ -4,7 +4,7 @@
 //! scripts and CI. Evidence is made by the caller.
 //! Trusts: the command line it is given, which runs with our rights. Believes nothing a verifier prints: it is kept short, and
 //! escaped where it is shown.
-//! Never: waits longer than the timeout for a case, leaves a process of a case behind in its group.
+//! Never: waits longer than the timeout for a case, leaves a process of a case behind in its group, nor, where [`adopt_orphans`] was called, anywhere else.
 
 mod asked;
 mod command;
@@ -13,6 +13,7 @@ mod post;
 mod report;
 
 pub use asked::{Answer, Asked, Prepared};
+pub use command::adopt_orphans;
 
 use std::time::Duration;
 

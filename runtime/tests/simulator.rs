@@ -49,6 +49,31 @@ fn our_verifier_passes_its_own_check_on_every_product_in_one_run() {
 }
 
 #[test]
+fn what_a_verifier_leaves_behind_is_gone_also_where_it_left_its_session() {
+    let home = tempfile::tempdir().unwrap();
+    let pids = home.path().join("pids");
+    let script = home.path().join("leaves.sh");
+    for (end, timeout) in [("exit 6", "60"), ("sleep 600", "10")] {
+        std::fs::write(&pids, "").unwrap();
+        // One that left its session and has nothing of ours in its environment, and a daemon of that one.
+        let inner = format!("echo \\$\\$ >> {0}; exec sleep 600", pids.display());
+        let outer = format!("echo $$ >> {0}; setsid -f sh -c \"{inner}\"; exec sleep 600", pids.display());
+        let lines = format!("$(wc -l < {})", pids.display());
+        let both = format!(
+            "before={lines}\nsetsid -f env -i sh -c '{outer}'\nwhile [ {lines} -lt $((before + 2)) ]; do sleep 0.1; done"
+        );
+        let text = format!("{both}\n{end}\n");
+        std::fs::write(&script, text).unwrap();
+        let command = format!("sh '{}'", script.display());
+        let args = ["sim", "check", "--product", "milan", "--attack", "debug", "--timeout", timeout, "--cmd", &command];
+        let output = coffer(home.path(), &args);
+        let written = std::fs::read_to_string(&pids).unwrap();
+        let left: Vec<_> = written.lines().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+        assert!(written.lines().count() >= 4 && left.is_empty(), "{left:?} of {written:?}: {}", self::text(&output));
+    }
+}
+
+#[test]
 fn verifiers_that_say_yes_or_no_to_all_prove_nothing() {
     let home = tempfile::tempdir().unwrap();
     let check =

@@ -1,14 +1,22 @@
 //! A verifier that is a command: one process group per case, killed whole when its time is up or its leader has ended.
+//!
+//! What leaves the group (setsid, a daemon) becomes a child of this process, if that adopts orphans ([`adopt_orphans`]), and is
+//! killed as one.
 
+use std::collections::BTreeSet;
 use std::io::{PipeReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use coffer_rim::Foreign;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, kill_process_group, pidfd_open, set_child_subreaper,
+    waitpid,
+};
 
 use super::asked::{Answer, Asked, Prepared};
 use coffer_rim::{Class, Failure};
@@ -19,6 +27,7 @@ const MAX_OUTPUT: usize = 8 << 10;
 /// Runs the command for one case.
 pub(super) fn ask(command: &str, prepared: &Prepared, timeout: Duration) -> Result<Asked, Failure> {
     let started = Instant::now();
+    let orphans = Orphans::of_one_case();
     let (reader, writer) = std::io::pipe()?;
     let mut command_line = Command::new("sh");
     command_line
@@ -36,6 +45,7 @@ pub(super) fn ask(command: &str, prepared: &Prepared, timeout: Duration) -> Resu
     let mut output = Tail::default();
     let ended = watch(&group.pidfd, reader, &mut output, started + timeout)?;
     let status = group.end()?;
+    drop(orphans);
     let answer = match (ended, status.code(), status.signal()) {
         (false, ..) => Answer::TimedOut,
         (true, Some(126 | 127), _) => {
@@ -50,6 +60,69 @@ pub(super) fn ask(command: &str, prepared: &Prepared, timeout: Duration) -> Resu
         (true, ..) => Answer::NotAccepted,
     };
     Ok(Asked { answer, output: output.text(), took: started.elapsed() })
+}
+
+/// Whether orphans are ours.
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
+/// From now on whatever a command leaves behind becomes a child of this process, and is killed with the case: every child that
+/// was not there before it. For a process that starts nothing else beside its cases.
+///
+/// # Errors
+/// The kernel's.
+///
+/// Source: PR_SET_CHILD_SUBREAPER(2const).
+pub fn adopt_orphans() -> Result<(), Failure> {
+    set_child_subreaper(Some(getpid())).map_err(std::io::Error::from)?;
+    ADOPTS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// What a case leaves behind. Dropped, it is gone.
+struct Orphans {
+    before: BTreeSet<i32>,
+}
+
+impl Orphans {
+    fn of_one_case() -> Self {
+        Self { before: children() }
+    }
+}
+
+impl Drop for Orphans {
+    /// Each that dies leaves its own children to us, so this goes on until there are none; but not for ever, should they
+    /// multiply faster, or belong to somebody else.
+    fn drop(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while ADOPTS.load(Ordering::Relaxed) && Instant::now() < end {
+            let left: Vec<_> = children().difference(&self.before).copied().filter_map(Pid::from_raw).collect();
+            if left.is_empty() {
+                return;
+            }
+            // Nobody has waited for them, so their numbers are theirs.
+            for pid in left {
+                let _ = kill_process(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Longest that is spent on killing what a case left behind.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Processes whose parent is this one.
+fn children() -> BTreeSet<i32> {
+    let ours = getpid().as_raw_nonzero().get();
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in brackets may hold anything; behind it stand state and parent.
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| parent(*pid) == Some(ours)).collect()
 }
 
 /// What a command is told. `folder` may be a word for the shell to fill in.

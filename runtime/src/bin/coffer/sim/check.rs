@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use coffer_rim::file::Writer;
-use coffer_runtime::sim_check::{Case, Outcome, Prepared, Report, Target, Verdict, Verifier, cases, quote};
+use coffer_runtime::sim_check::{
+    Case, Outcome, Prepared, Report, Target, Verdict, Verifier, adopt_orphans, cases, quote,
+};
 use coffer_runtime::simulator;
 use coffer_simulator::Installation;
 use coffer_simulator::attack::Scene;
@@ -92,6 +94,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         (None, Some(url)) => Target::Url(url.clone()),
         (None, None) => return Err(CliError::new(Class::Usage, "neither --cmd nor --url")),
     };
+    if matches!(target, Target::Command(_)) {
+        // This process starts nothing but the cases.
+        adopt_orphans()?;
+    }
     let verifier = Verifier { target, timeout: Duration::from_secs(args.timeout) };
     let installation = simulator::open_all(&folder(context), products, false)?;
     let scenes: BTreeMap<_, _> = products.iter().map(|product| (product.name(), Scene::new(*product, now()))).collect();

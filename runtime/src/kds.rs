@@ -26,12 +26,14 @@ pub fn urls(request: &EndorsementRequest) -> Vec<String> {
     request.products.iter().filter_map(of).collect()
 }
 
-/// An appraisal as `--json` prints it: the judge's own form, with addresses beside what is missing.
+/// An appraisal as `--json` prints it: the judge's own form, with addresses beside what is missing. `simulated`: the caller
+/// knows that it is of a simulator, which evidence without its certificates does not say.
 pub fn appraisal_json(appraisal: &Appraisal, simulated: bool) -> serde_json::Value {
     let mut value = serde_json::json!(appraisal);
     let missing = value.get_mut("missing").and_then(serde_json::Value::as_array_mut).into_iter().flatten();
     for (entry, request) in missing.zip(appraisal.missing()) {
         entry["urls"] = if simulated { Vec::new() } else { urls(request) }.into();
+        entry["simulated"] = (simulated || request.simulated).into();
     }
     value
 }

@@ -11,7 +11,7 @@ use coffer_rim::file::write_private;
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_simulator::{Installation, LaunchFailure, LaunchOptions, SecureProcessor, SimulatedGuest};
 use coffer_verifier::abi::message::{LineAnswer, MessagePage};
-use coffer_verifier::abi::{HostData, ProductLine};
+use coffer_verifier::abi::{ChipId, HostData, ProductLine};
 use coffer_verifier::{TrustAnchors, UnixTime};
 use rustix::fs::{FlockOperation, flock};
 
@@ -80,6 +80,17 @@ pub fn anchors(folder: &Path) -> Result<TrustAnchors, Failure> {
             .hint("the first `coffer run --tee-simulate` makes one, or `coffer sim init`")
     })?;
     Ok(installation.anchors().fold(TrustAnchors::amd(), |anchors, anchor| anchors.with_simulated(anchor.spki)))
+}
+
+/// Whether this chip is the installation's in `folder`, of any product line. No installation has none.
+///
+/// # Errors
+/// Class `config` if its file cannot be read or understood.
+pub fn has_chip(folder: &Path, chip: &ChipId) -> Result<bool, Failure> {
+    let installation = read(&folder.join(FILE))?;
+    let has =
+        |installation: Installation| ProductLine::ALL.iter().any(|product| installation.chip_id(*product) == *chip);
+    Ok(installation.is_some_and(has))
 }
 
 /// Launches a guest on the simulated processor from the pages the VMM loads.

@@ -41,9 +41,7 @@ pub enum StateError {
         field: &'static str,
     },
     /// The name is taken.
-    #[error(
-        "the box name \"/{name}\" is already in use by box \"{holder}\"; remove or rename that box to reuse the name"
-    )]
+    #[error("the box name \"/{name}\" is already in use by box \"{holder}\"; remove that box to reuse the name")]
     NameInUse {
         /// Which name.
         name: String,
@@ -87,6 +85,7 @@ impl StateError {
     pub fn hint(&self) -> Option<String> {
         match self {
             _ if self.is_disk_full() => Some(DISK_FULL.into()),
+            Self::Ambiguous { .. } => Some("give more digits of the id".into()),
             Self::Newer { .. } => Some("use the version of coffer that made it, or another --home".into()),
             _ => None,
         }

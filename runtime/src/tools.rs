@@ -69,7 +69,7 @@ impl Search {
             std::path::absolute(&folder).map_err(Failure::from)
         } else {
             Err(Failure::new(Class::Config, format!("no platform files in {}", folder.display()))
-                .hint("run `make platform`, or name a folder with kernel, initrd and platform.json in --platform or COFFER_PLATFORM"))
+                .hint("`make platform` makes target/release/platform, `make kernel` target/release/platform-own; or name a folder with kernel, initrd and platform.json in --platform or COFFER_PLATFORM"))
         }
     }
 

@@ -278,6 +278,10 @@ fn a_manifest_holds_what_measure_prints_and_its_exit_codes_tell_why_not() {
 
     let verify = |file: &'static str, rest: &[&'static str]| [&["manifest", "verify", file, "--key"], rest].concat();
     assert!(world.fails(5, &verify("web.json", &["other.pem.pub"])).contains("none of the 1"));
+    let output = world.coffer(&[&["--json"], &verify("web.json", &["other.pem.pub"])[..]].concat());
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &said["verdict"]), (Some(5), &"not-authentic".into()), "{said}");
+    assert_eq!(said["error"]["class"], "not-authentic");
     let late = verify("web.json", &["manifest.pem.pub", "--at", "2999-01-01T00:00:00Z"]);
     assert!(world.fails(5, &late).contains("expired"));
     let text = std::fs::read_to_string(world.path("web.json")).unwrap();

@@ -212,8 +212,28 @@ fn evidence_is_written_whole_and_believed_only_with_its_anchor() {
     }
     let believed = coffer(home.path(), &["verify", &record, "--allow-simulated", "--anchor", anchor]);
     assert_eq!(believed.status.code(), Some(0), "{}", text(&believed));
+    for form in ["ark.pem", "ark.der"].map(|name| format!("{out}/{name}")) {
+        let believed = coffer(home.path(), &["verify", &record, "--allow-simulated", "--anchor", &form]);
+        assert_eq!(believed.status.code(), Some(0), "{form}: {}", text(&believed));
+    }
     let doubted = coffer(home.path(), &["verify", &record]);
     assert_eq!(doubted.status.code(), Some(5), "{}", text(&doubted));
+    assert!(text(&doubted).contains("with --allow-simulated this installation's simulator is believed"), "{doubted:?}");
+    // The bare report, whose certificates nobody but the simulator has.
+    let report = format!("{out}/report.bin");
+    let bare = coffer(home.path(), &["verify", &report, "--allow-simulated"]);
+    let said = text(&bare);
+    assert_eq!(bare.status.code(), Some(5), "{said}");
+    for word in ["CMW record", "--certs", "coffer sim kds"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!said.contains("amd.com"), "AMD has nothing of a simulated chip: {said}");
+    let bare = json(&coffer(home.path(), &["--json", "verify", &report, "--allow-simulated"]));
+    assert_eq!((&bare["missing"][0]["simulated"], &bare["missing"][0]["urls"]), (&true.into(), &serde_json::json!([])));
+    assert_eq!(bare["missing"][0]["reported_tcb"]["fmc"], serde_json::Value::Null);
+    assert!(bare["missing"][0]["reported_tcb"]["bootloader"].is_u64(), "{bare}");
+    let listed = text(&coffer(home.path(), &["sim", "init", "--product", "genoa"]));
+    assert!(listed.contains("sim/ark-genoa.der") && listed.contains(anchor), "{listed}");
 
     let shown = |args: &[&str]| {
         let made = coffer(home.path(), &[&["sim", "evidence", "--out", out], args].concat());

@@ -62,6 +62,8 @@ fn a_missing_endorsement_names_where_to_get_it_and_bad_files_are_told_apart() {
     let missing = said["missing"].as_array().unwrap();
     let kinds: Vec<_> = missing.iter().map(|one| one["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["VCEK certificate", "certificate revocation list"], "AMD's own chain is embedded");
+    let levels = serde_json::json!({ "bootloader": 3, "tee": 0, "snp": 8, "microcode": 115 });
+    assert_eq!(missing[0]["reported_tcb"], levels, "no number that a reader of floating point would round");
     let url = missing[0]["urls"][0].as_str().unwrap();
     assert!(url.contains("https://kdsintf.amd.com/vcek/v1/Milan/d49554ec") && url.contains("ucodeSPL=115"), "{url}");
     assert_eq!(missing[1]["urls"][0], "https://kdsintf.amd.com/vcek/v1/Milan/crl");
@@ -90,6 +92,8 @@ fn a_malformed_report_has_one_exit_code() {
     let (broken, short) = (scratch.path().join("broken.bin"), scratch.path().join("short.bin"));
     std::fs::write(&broken, &report).unwrap();
     std::fs::write(&short, &report[..1183]).unwrap();
+    let said = String::from_utf8(coffer(&["verify", broken.to_str().unwrap()]).stdout).unwrap();
+    assert!(said.contains("report-malformed: found version 9, expected version 2 to 5"), "{said}");
     for (file, code) in [(&broken, 5), (&short, 3)] {
         let file = file.to_str().unwrap();
         assert_eq!(coffer(&["verify", file]).status.code(), Some(code), "{file}");
@@ -108,7 +112,7 @@ fn explain_lists_every_check_also_after_a_failure() {
         assert!(said.lines().any(|line| line.split_whitespace().nth(1) == Some(code.as_str())), "{code}: {said}");
     }
     let signature = said.lines().find(|line| line.split_whitespace().nth(1) == Some("signature")).unwrap();
-    assert!(signature.ends_with("not made: endorsement-missing failed before it"), "{signature}");
+    assert!(signature.ends_with("not made, because endorsement-missing failed"), "{signature}");
 }
 
 #[test]

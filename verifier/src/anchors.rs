@@ -4,7 +4,8 @@
 
 use crate::{
     abi::{ProductLine, SpkiDigest},
-    chain::{Certificate, CertificateError, CertificateRole},
+    chain::{CertificateError, CertificateRole},
+    endorsements::{EndorsementError, Endorsements},
 };
 
 /// AMD's roots. Source: `cert_chain` of the KDS for each product; the certificates' own digests are
@@ -54,16 +55,12 @@ impl TrustAnchors {
         self
     }
 
-    /// Accepts the root in this certificate (DER).
+    /// Accepts the root in this certificate, DER or PEM.
     ///
     /// # Errors
-    /// [`CertificateError`] if it is not a root certificate in AMD's form.
-    pub fn with_simulated_ark(self, der: &[u8]) -> Result<Self, CertificateError> {
-        let root = Certificate::parse(der)?;
-        match root.role() {
-            CertificateRole::Root(_) => Ok(self.with_simulated(root.spki_digest())),
-            CertificateRole::Intermediate(..) | CertificateRole::Leaf(_) => Err(CertificateError::Name),
-        }
+    /// As [`root_digest`].
+    pub fn with_simulated_ark(self, bytes: &[u8]) -> Result<Self, EndorsementError> {
+        Ok(self.with_simulated(root_digest(bytes)?))
     }
 
     /// The roots listed beside AMD's.
@@ -82,6 +79,20 @@ impl TrustAnchors {
             Some((line, _)) => (*line == product).then_some(Anchor { spki_sha256: spki, product, simulated: false }),
             None => self.simulated.contains(&spki).then_some(Anchor { spki_sha256: spki, product, simulated: true }),
         }
+    }
+}
+
+/// SPKI digest of the root in this certificate, DER or PEM; of a PEM text with a chain, of the one root in it.
+///
+/// # Errors
+/// [`EndorsementError`] if there is not one root certificate in AMD's form.
+pub fn root_digest(bytes: &[u8]) -> Result<SpkiDigest, EndorsementError> {
+    let mut given = Endorsements::new();
+    given.add_certificates(bytes)?;
+    let mut roots = given.certificates().filter(|one| matches!(one.role(), CertificateRole::Root(_)));
+    match (roots.next(), roots.next()) {
+        (Some(root), None) => Ok(root.spki_digest()),
+        _ => Err(EndorsementError::Certificate { index: 0, source: CertificateError::Name }),
     }
 }
 
@@ -112,6 +123,21 @@ const fn nibble(digit: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_root_is_named_by_its_certificate_in_der_and_in_pem() {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let [ask, ark] = [include_bytes!("../data/milan_ask.der").as_slice(), include_bytes!("../data/milan_ark.der")];
+        let pem =
+            |der: &[u8]| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der));
+        let milan = amd_root(ProductLine::Milan);
+        for given in [ark.to_vec(), pem(ark).into_bytes(), (pem(ask) + &pem(ark)).into_bytes()] {
+            assert_eq!(root_digest(&given), Ok(milan));
+        }
+        for given in [ask.to_vec(), pem(ask).into_bytes(), b"x".to_vec(), Vec::new()] {
+            assert!(root_digest(&given).is_err());
+        }
+    }
 
     #[test]
     fn a_root_is_pinned_for_its_own_product_and_listing_it_changes_nothing() {

@@ -48,7 +48,9 @@ impl serde::Serialize for EndorsementKind {
 }
 
 /// Names exactly what to fetch.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+///
+/// As JSON the TCB is an object of levels, as in claims, or null where the raw field cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndorsementRequest {
     /// What is missing.
     pub kind: EndorsementKind,
@@ -92,6 +94,23 @@ pub(crate) fn products_of(report: &Report) -> Vec<ProductLine> {
     }
 }
 
+impl serde::Serialize for EndorsementRequest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct View<'a> {
+            kind: EndorsementKind,
+            products: &'a [ProductLine],
+            chip_id: Option<ChipId>,
+            reported_tcb: Option<TcbVersion>,
+            simulated: bool,
+        }
+        // Products that a report leaves open write it alike.
+        let reported_tcb = self.products.first().and_then(|product| self.tcb(*product));
+        let Self { kind, products, chip_id, simulated, .. } = self;
+        View { kind: *kind, products, chip_id: *chip_id, reported_tcb, simulated: *simulated }.serialize(serializer)
+    }
+}
+
 impl fmt::Display for EndorsementRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.name())?;
@@ -129,5 +148,28 @@ impl fmt::Display for MissingEndorsements {
             write!(f, "{}{request}", if index == 0 { "" } else { ", " })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_reads_the_tcb_level_by_level() {
+        let request = |products: &[ProductLine], reported_tcb| EndorsementRequest {
+            kind: EndorsementKind::Leaf(SigningKey::Vcek),
+            products: products.to_vec(),
+            chip_id: None,
+            reported_tcb,
+            simulated: false,
+        };
+        let json = |request| serde_json::to_value(request).unwrap()["reported_tcb"].take();
+        let milan = request(&[ProductLine::Milan, ProductLine::Genoa], 0x7308_0000_0000_0003);
+        assert_eq!(json(milan), serde_json::json!({ "bootloader": 3, "tee": 0, "snp": 8, "microcode": 115 }));
+        let turin = request(&[ProductLine::Turin], 0x4900_0000_0402_0101);
+        let levels = serde_json::json!({ "fmc": 1, "bootloader": 1, "tee": 2, "snp": 4, "microcode": 73 });
+        assert_eq!(json(turin), levels);
+        assert_eq!(json(request(&[ProductLine::Milan], 0x0000_0100_0000_0000)), serde_json::Value::Null);
     }
 }

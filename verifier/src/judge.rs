@@ -175,6 +175,10 @@ impl Verifier {
     }
 }
 
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// What came with the evidence, read and bounded.
 fn sent(evidence: &Evidence, trail: &mut Trail) -> Result<Endorsements, VerifyError> {
     let sent = Endorsements::from_evidence(evidence)?;
@@ -184,7 +188,7 @@ fn sent(evidence: &Evidence, trail: &mut Trail) -> Result<Endorsements, VerifyEr
     } else {
         trail.pass(Code::CertificateTable, format_args!("{} bytes", evidence.cert_table.len()), "a certificate table");
     }
-    let counts = format!("{certificates} certificates and {lists} lists");
+    let counts = format!("{} and {}", counted(certificates, "certificate"), counted(lists, "list"));
     trail.pass(Code::TooManyEndorsements, counts, "no more than a few chains have");
     if certificates == 0 {
         trail.skip(Code::CertificateForm, "the evidence brings no certificate");

@@ -57,7 +57,7 @@ mod claims;
 mod appraisal;
 mod judge;
 
-pub use anchors::{Anchor, TrustAnchors, amd_root};
+pub use anchors::{Anchor, TrustAnchors, amd_root, root_digest};
 pub use appraisal::{Appraisal, Verdict};
 pub use appraise::{
     Accept, AttestationResult, BitRule, Chips, EvidencePolicy, ExpectedGuest, FirmwareRule, Pair, PlatformRules,

@@ -81,7 +81,7 @@ pub(crate) fn complete(mut lines: Vec<CheckLine>) -> Vec<CheckLine> {
     let failed = lines.iter().find(|line| line.outcome == Outcome::Failed).map(|line| line.code);
     for code in Code::ALL.iter().copied().filter(|code| code.stage() != crate::Stage::Elsewhere) {
         if lines.iter().all(|line| line.code != code) {
-            let why = failed.map_or_else(|| "not made".into(), |failed| format!("not made: {failed} failed before it"));
+            let why = failed.map_or_else(|| "not made".into(), |failed| format!("not made, because {failed} failed"));
             let (found, expected) = (String::new(), String::new());
             lines.push(CheckLine { code, outcome: Outcome::NotRun, found, expected, hint: why.into() });
         }

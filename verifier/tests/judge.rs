@@ -122,7 +122,7 @@ fn every_check_is_listed_as_it_was_made_also_after_a_failure() {
             let later = checks.iter().filter(|check| check.code.stage() > failed[0].code.stage());
             assert!(later.clone().all(|check| check.outcome == Outcome::NotRun), "{code}: nothing later was made");
             let policy = checks.iter().find(|check| check.code == Code::Vmpl).unwrap();
-            assert_eq!(policy.hint, format!("not made: {code} failed before it"));
+            assert_eq!(policy.hint, format!("not made, because {code} failed"));
         }
     }
 }

@@ -127,13 +127,10 @@ impl Failure {
         }
     }
 
-    /// What a script reads: `{"error": {"class", "message", "hint"}}`.
+    /// What a script reads: `{"error": {"class", "message", "hint"}}`; the hint is null where there is none.
     pub fn json(&self) -> serde_json::Value {
-        let mut error = serde_json::json!({ "class": self.class.word(), "message": self.message });
-        if let Some(hint) = &self.hint {
-            error["hint"] = serde_json::json!(hint);
-        }
-        serde_json::json!({ "error": error })
+        let Self { class, message, hint, .. } = self;
+        serde_json::json!({ "error": { "class": class.word(), "message": message, "hint": hint } })
     }
 }
 
@@ -258,5 +255,13 @@ mod tests {
         let text = failure.text("coffer");
         assert_eq!(text, "coffer: registry said: \\u{1b}[2J\n  hint: run rm -rf /\n");
         assert_eq!(failure.json()["error"]["message"], failure.message, "JSON escapes by itself");
+    }
+
+    #[test]
+    fn a_script_finds_every_key_in_every_failure() {
+        let keys = |failure: &Failure| failure.json()["error"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let failure = Failure::new(Class::Config, "message");
+        assert_eq!(keys(&failure), ["class", "hint", "message"]);
+        assert_eq!(keys(&failure.hint("hint")), ["class", "hint", "message"]);
     }
 }

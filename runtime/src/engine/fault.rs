@@ -46,7 +46,10 @@ impl Fault for StateError {
     }
 
     fn hint(&self) -> Option<Hint> {
-        Self::hint(self).map(Hint::Words)
+        match self {
+            Self::Unknown(_) => Some(Hint::ListBoxes),
+            _ => Self::hint(self).map(Hint::Words),
+        }
     }
 }
 

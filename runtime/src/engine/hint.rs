@@ -20,6 +20,8 @@ pub enum Hint {
         /// Its name.
         name: String,
     },
+    /// Look at the list of all boxes.
+    ListBoxes,
     /// Stop the box first, or remove it by force.
     StopFirst,
     /// Four times what the tags of a scratch disk need.
@@ -62,6 +64,7 @@ impl fmt::Display for Hint {
             Self::Words(words) => f.write_str(words),
             Self::PullImage { name } => write!(f, "pull {name}, or let it be pulled"),
             Self::StartBox { name } => write!(f, "start {name}"),
+            Self::ListBoxes => f.write_str("the list of all boxes, also of those that do not run, has every name"),
             Self::StopFirst => f.write_str("stop it first, or remove it by force"),
             Self::MoreMemory => f.write_str("give the box four times that"),
             Self::BindVolume { path } => write!(f, "bind something read-only at {path}"),

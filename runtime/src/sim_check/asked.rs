@@ -45,6 +45,14 @@ pub struct Asked {
 }
 
 impl Answer {
+    /// Behind what had to be answered.
+    pub fn clause(self) -> String {
+        match self {
+            Self::Killed(_) | Self::TimedOut => self.word(),
+            _ => format!("was {}", self.word()),
+        }
+    }
+
     /// As it is printed.
     pub fn word(self) -> String {
         match self {

@@ -30,8 +30,8 @@ impl Report {
                     continue;
                 }
                 failed += 1;
-                let (expected, answer) = (case.expected(), asked.answer.word());
-                let message = format!("{}: must be answered {expected}, was {answer}", case.what());
+                let (expected, answer) = (case.expected(), asked.answer.clause());
+                let message = format!("{}: must be answered {expected}, {answer}", case.what());
                 let body = format!("{}\nagain:\n{}", foreign_lines(&asked.output), outcome.again);
                 let _ = writeln!(
                     cases,

@@ -97,8 +97,8 @@ impl Report {
         for outcome in self.outcomes.iter().filter(|outcome| !self.is_right(outcome)) {
             let (case, asked) = (outcome.case, &outcome.asked);
             let _ = writeln!(text, "\n{} {}: {}", case.product.name(), case.name(), case.what());
-            let (expected, answer, took) = (case.expected(), asked.answer.word(), asked.took.as_secs_f64());
-            let _ = writeln!(text, "  must be answered {expected}, was {answer} after {took:.2} s");
+            let (expected, answer, took) = (case.expected(), asked.answer.clause(), asked.took.as_secs_f64());
+            let _ = writeln!(text, "  must be answered {expected}, {answer} after {took:.2} s");
             if asked.output.trim().is_empty() {
                 let _ = writeln!(text, "  it printed nothing");
             } else {

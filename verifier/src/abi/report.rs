@@ -98,6 +98,23 @@ pub enum ReportError {
     },
 }
 
+impl ReportError {
+    /// What was found, and what a report has there.
+    pub fn found_and_expected(&self) -> (String, &'static str) {
+        match self {
+            Self::Length { found } => (format!("{found} bytes"), "1184 bytes"),
+            Self::Version { found } => (format!("version {found}"), "version 2 to 5"),
+            Self::Vmpl { found } => (format!("VMPL {found:#x}"), "VMPL 0 to 3"),
+            Self::SignatureAlgo { found } => {
+                (format!("signature algorithm {found:#x}"), "algorithm 1 (ECDSA P-384 with SHA-384)")
+            }
+            Self::Reserved { .. } | Self::Policy(_) | Self::KeyInfo(_) | Self::Tcb(_) => {
+                (self.to_string(), "a report in AMD's form")
+            }
+        }
+    }
+}
+
 impl Report {
     /// Parses 1184 bytes.
     ///

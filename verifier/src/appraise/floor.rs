@@ -406,11 +406,11 @@ fn expected(floor: &mut Floor, report: &Report, policy: &EvidencePolicy, guest: 
     match guest {
         ExpectedGuest::WhateverThePolicyAdmits if !listed_by_policy => {
             floor.trail.waive(Code::Guest, found, "any: neither the caller nor the policy names a guest");
-            floor.trail.skip(Code::Signer, "no author may admit a guest here");
+            floor.trail.skip(Code::Signer, NO_AUTHOR);
         }
         ExpectedGuest::WhateverThePolicyAdmits => {}
         ExpectedGuest::Exactly(pair) => {
-            admission(floor, report, &Accept::Only(vec![*pair]), &[], "the guest that is expected: ");
+            admission(floor, report, &Accept::Only(vec![*pair]), &[], "");
         }
         ExpectedGuest::Admitted { pairs, signers } => {
             admission(floor, report, &Accept::Only(pairs.clone()), signers, "");
@@ -420,6 +420,8 @@ fn expected(floor: &mut Floor, report: &Report, policy: &EvidencePolicy, guest: 
         admission(floor, report, &policy.pairs, &policy.signers, "by the policy: ");
     }
 }
+
+const NO_AUTHOR: &str = "no author is listed whose launches would be admitted";
 
 /// By pair or by signer: one is enough, and where none fits both say why.
 fn admission(floor: &mut Floor, report: &Report, pairs: &Accept<Pair>, signers: &[SignerRule], whose: &str) {
@@ -445,14 +447,14 @@ fn admission(floor: &mut Floor, report: &Report, pairs: &Accept<Pair>, signers: 
     match (by_pair, by_signer) {
         (true, _) => floor.trail.pass(Code::Guest, found, wanted),
         (false, Some(_)) => floor.trail.skip(Code::Guest, "an author admits it: see signer"),
-        (false, None) if only_signers => floor.trail.skip(Code::Guest, "only authors may admit a guest here"),
+        (false, None) if only_signers => floor.trail.skip(Code::Guest, "no pair is listed, only authors: see signer"),
         (false, None) => {
             floor.check(false, Code::Guest, found, wanted, "this platform was not admitted for this workload");
         }
     }
     match by_signer {
         Some(rule) => floor.trail.pass(Code::Signer, author, format_args!("{whose}{rule}")),
-        None if signers.is_empty() => floor.trail.skip(Code::Signer, "no author may admit a guest here"),
+        None if signers.is_empty() => floor.trail.skip(Code::Signer, NO_AUTHOR),
         None if by_pair => floor.trail.skip(Code::Signer, "a listed pair admits it: see measurement-and-workload"),
         None => floor.check(
             false,

@@ -192,12 +192,15 @@ impl VerifyError {
         const OTHER_CERT: &str = "give the certificate issued for this chip at this TCB, not another one";
         let none = "there is nothing to mend: do not trust this evidence";
         match self {
-            Self::Report(error) => Reason::new(
-                Code::ReportMalformed,
-                error,
-                "a report of version 2 to 5",
-                "check that the file is complete",
-            ),
+            Self::Report(error) => {
+                let (found, expected) = error.found_and_expected();
+                Reason::new(
+                    Code::ReportMalformed,
+                    found,
+                    expected,
+                    "check that it is a whole report, as the guest got it",
+                )
+            }
             Self::HostRequested => Reason::new(Code::HostRequested, "VMPL 0xffffffff", "VMPL 0 to 3", none),
             Self::NotSigned => Reason::new(
                 Code::NotSigned,

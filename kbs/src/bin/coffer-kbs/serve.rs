@@ -8,7 +8,7 @@ use std::{
 use clap::builder::NonEmptyStringValueParser;
 use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path};
 use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
-use coffer_verifier::{abi::SpkiDigest, chain::Certificate};
+use coffer_verifier::{abi::SpkiDigest, root_digest};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,8 +18,10 @@ use crate::error::{OrFail as _, Said as _};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer-kbs serve --state ./kbs
-  coffer-kbs serve --state ./kbs --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --ready-file ready.json
-  coffer-kbs serve --state ./kbs --allow-simulated sim/ark.der --tenant default")]
+  coffer-kbs serve --state ./kbs --listen 127.0.0.1:0 \\
+      --admin-listen 127.0.0.1:0 --ready-file ready.json
+  coffer-kbs serve --state ./kbs --tenant default \\
+      --allow-simulated sim/ark-milan.der")]
 pub struct Args {
     /// State folder made by `coffer-kbs init`.
     #[arg(long, value_name = "DIR")]
@@ -110,14 +112,10 @@ fn anchor(text: &str) -> Result<SpkiDigest, Failure> {
     if let Ok(digest) = text.parse() {
         return Ok(digest);
     }
-    let hint = "give 64 hex digits, or the simulator's ark.der; `coffer sim init` prints both";
+    let hint =
+        "give 64 hex digits, or the simulator's root certificate, ark-PRODUCT.der; `coffer sim init` prints both";
     let bad = |message: String| Failure::new(Class::Config, message).hint(hint);
     let bytes = input::read(text.as_ref(), input::DOCUMENT)
         .map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
-    let root = Certificate::parse(&bytes).map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
-    if matches!(root.role(), coffer_verifier::chain::CertificateRole::Root(_)) {
-        Ok(root.spki_digest())
-    } else {
-        Err(bad(format!("simulated anchor {text} is not a root certificate")))
-    }
+    root_digest(&bytes).map_err(|error| bad(format!("simulated anchor {text}: {}", coffer_rim::chain(&error))))
 }

@@ -26,7 +26,7 @@ pub const GROUP: Group = Group {
         command!("create": create, Docker),
         command!("start": start, Docker),
         command!("stop": stop),
-        command!("restart": restart),
+        command!("restart": restart, Docker),
         command!("ps": ps),
         command!("logs": logs),
         command!("exec": exec, Docker),

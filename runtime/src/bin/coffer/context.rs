@@ -3,6 +3,7 @@
 //! Never: created anywhere but in `cli`, changed, read from the environment a second time.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use coffer_runtime::boxes::unix_ms;
 use coffer_runtime::engine::{Engine, Settings};
@@ -12,6 +13,7 @@ use coffer_runtime::tools::Search;
 use coffer_runtime::{Home, State};
 
 use crate::error::{Class, Classify as _, CliError};
+use crate::exits::Exits;
 
 /// What every command gets besides its own arguments. The environment is read here and nowhere below.
 #[derive(Clone, Debug)]
@@ -24,11 +26,16 @@ pub struct Context {
     pub search: Search,
     /// Docker's configuration file, for credentials of registries.
     pub docker_config: Option<PathBuf>,
+    /// `$COFFER_KBS_PROFILE`.
+    pub kbs_profile: Option<PathBuf>,
+    /// `$COFFER_KBS_ADDRESS`.
+    pub kbs_address: Option<String>,
+    exits: Exits,
 }
 
 impl Context {
-    /// From the global arguments and the environment.
-    pub fn new(json: bool, home: Option<PathBuf>) -> Self {
+    /// From the global arguments, the environment, and whose exit codes the command has.
+    pub fn new(json: bool, home: Option<PathBuf>, exits: Exits) -> Self {
         let path_of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let user_home = path_of("HOME");
         let docker = path_of("DOCKER_CONFIG").or_else(|| user_home.as_ref().map(|home| home.join(".docker")));
@@ -40,7 +47,15 @@ impl Context {
             user_home,
         };
         let docker_config = docker.map(|folder| folder.join("config.json"));
-        Self { json, home: home.unwrap_or_else(default_home), search, docker_config }
+        Self {
+            json,
+            home: home.or_else(|| path_of("COFFER_HOME")).unwrap_or_else(default_home),
+            search,
+            docker_config,
+            kbs_profile: path_of("COFFER_KBS_PROFILE"),
+            kbs_address: std::env::var("COFFER_KBS_ADDRESS").ok().filter(|address| !address.is_empty()),
+            exits,
+        }
     }
 
     /// The home, made if it is not there.
@@ -88,6 +103,11 @@ impl Context {
     #[allow(clippy::unused_self, reason = "every command asks its context, whatever it will hold")]
     pub fn exe(&self) -> Result<PathBuf, CliError> {
         std::env::current_exe().class_while(Class::Internal, "finding our own executable")
+    }
+
+    /// Exit code of a failure that the command has said itself.
+    pub fn exit(&self, failure: &CliError) -> ExitCode {
+        ExitCode::from(self.exits.code(failure))
     }
 
     /// An event loop for this one command.

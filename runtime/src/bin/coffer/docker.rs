@@ -42,17 +42,22 @@ pub fn word(word: &str) -> Option<CliError> {
 fn flag(command: &str, given: &str) -> Option<CliError> {
     let given = given.split('=').next().unwrap_or(given);
     let of = flags::FLAGS.iter().filter(|(commands, _)| commands.contains(&command));
-    let row = of.flat_map(|(_, rows)| *rows).find(|row| row.words.contains(&given))?;
-    let long = row.words.iter().find(|word| word.starts_with("--") && **word != given && given.len() == 2);
-    let spelled = long.map_or_else(|| given.to_owned(), |long| format!("{given} ({long})"));
+    let word = if given.starts_with('-') { given } else { "NAME" };
+    let row = of.flat_map(|(_, rows)| *rows).find(|row| row.words.contains(&word))?;
     let command = if command.is_empty() { "coffer".to_owned() } else { format!("coffer {command}") };
+    if word == "NAME" {
+        return Some(row.failure(&format!("`{command}` takes no name")));
+    }
+    let spelled = row.long(given).map_or_else(|| given.to_owned(), |long| format!("{given} ({long})"));
     Some(row.failure(&format!("`{command}` has no {spelled}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli, commands as table};
+    use crate::cli::tests::commands_in;
+    use crate::commands as table;
+    use crate::parser::parser;
 
     #[test]
     fn no_row_is_about_a_word_that_we_have() {
@@ -64,10 +69,10 @@ mod tests {
             for command in *commands {
                 let parser = match table::all().find(|entry| entry.name == *command) {
                     Some(entry) => entry.parser(),
-                    None => cli::parser(),
+                    None => parser(),
                 };
                 assert!(command.is_empty() || parser.get_name() == *command, "no such command: {command}");
-                for word in rows.iter().flat_map(|row| row.words) {
+                for word in rows.iter().flat_map(|row| row.words).filter(|word| **word != "NAME") {
                     let is_word = |arg: &clap::Arg| match word.strip_prefix("--") {
                         Some(long) => arg.get_long_and_visible_aliases().unwrap_or_default().contains(&long),
                         None => arg
@@ -79,6 +84,54 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_short_flag_is_said_with_dockers_long_name_of_it() {
+        let shorts = [
+            ("run", "-t", "--tty"),
+            ("run", "-p", "--publish"),
+            ("run", "-P", "--publish-all"),
+            ("run", "-l", "--label"),
+            ("run", "-c", "--cpu-shares"),
+            ("exec", "-d", "--detach"),
+            ("stop", "-s", "--signal"),
+            ("rm", "-l", "--link"),
+            ("ps", "-n", "--last"),
+            ("ps", "-l", "--latest"),
+            ("logs", "-t", "--timestamps"),
+            ("images", "-f", "--filter"),
+            ("", "-H", "--host"),
+            ("", "-c", "--context"),
+            ("", "-l", "--log-level"),
+        ];
+        for (command, short, long) in shorts {
+            let said = flag(command, short).unwrap().message;
+            assert!(said.contains(&format!("has no {short} ({long}): ")), "{said}");
+        }
+        assert!(flag("logs", "--until").unwrap().message.starts_with("`coffer logs` has no --until: "));
+        assert!(flag("images", "busybox").unwrap().message.starts_with("`coffer images` takes no name: "));
+        assert!(flag("ps", "busybox").is_none());
+    }
+
+    #[test]
+    fn what_the_hints_tell_people_to_type_is_parsed() {
+        let all = commands::COMMANDS.iter().chain(flags::FLAGS.iter().flat_map(|(_, rows)| *rows));
+        let hints: Vec<_> = all.filter_map(|row| row.instead).collect();
+        let mut count = 0;
+        for line in hints.iter().flat_map(|hint| hint.split('`').skip(1).step_by(2)) {
+            // What stands for something, or for more words, is taken away by the shell or by who types it.
+            let typed = line.replace("$(coffer ps -q -f status=exited -f status=created -f status=dead)", "BOX");
+            let typed = typed.replace("SECONDS", "1").replace(" … ", " IMAGE ").replace("COFFER_HOME", "HOME");
+            for words in commands_in(&typed).into_iter().filter(|words| words.len() > 1) {
+                // A flag by itself, or a group, is a name and no line.
+                let complete = words.iter().skip(1).any(|word| word.chars().any(|c| c.is_ascii_uppercase()));
+                let parsed = parser().try_get_matches_from(&words);
+                assert!(parsed.is_ok() || !complete, "`{line}`: {}", parsed.unwrap_err());
+                count += 1;
+            }
+        }
+        assert!(count > 30, "{count}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod report;
+pub mod shown;
 pub mod verify;
 
 use crate::row::Group;

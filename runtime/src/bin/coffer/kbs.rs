@@ -20,18 +20,21 @@ use crate::row::Entry;
 /// Manage a key broker: which secrets it holds, and which guests it admits.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer kbs secret put default/app/password --file password.txt --profile admin.toml
-  coffer measure --spec spec.toml --json | coffer kbs reference add --from - --name web-1
-  coffer kbs manifest-key add manifest.pem.pub && coffer kbs manifest add web.json
-  coffer kbs signer add web-releases --author-key author.pem.pub --family-id acme --image-id web --minimum-svn 3
+  coffer kbs secret put default/app/password --file value --profile admin.toml
+  coffer measure --spec spec.toml --json | coffer kbs reference add \\
+      --from - --name web-1
+  coffer kbs manifest-key add manifest.pem.pub && \\
+      coffer kbs manifest add web.json
+  coffer kbs signer add web-releases --author-key author.pem.pub \\
+      --family-id acme --image-id web --minimum-svn 3
   coffer kbs audit --limit 20")]
 pub struct Args {
-    /// Admin profile written by `coffer-kbs init`.
-    #[arg(long, global = true, env = "COFFER_KBS_PROFILE", value_name = "FILE", hide_env_values = true)]
+    /// Admin profile written by `coffer-kbs init` [default: $COFFER_KBS_PROFILE].
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Key broker")]
     profile: Option<PathBuf>,
 
-    /// Admin address to use instead of the profile's; the profile's pin holds.
-    #[arg(long, global = true, env = "COFFER_KBS_ADDRESS", value_name = "HOST:PORT", hide_env_values = true)]
+    /// Admin address to use instead of the profile's; the profile's pin holds [default: $COFFER_KBS_ADDRESS].
+    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Key broker")]
     address: Option<String>,
 }
 

@@ -66,10 +66,11 @@ fn init(args: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         println!("simulator at {}", folder.display());
         for anchor in anchors {
-            println!("  {:<6} {}", anchor.product.name(), anchor.spki);
+            let ark = simulator::ark_file(&folder, anchor.product);
+            println!("  {:<6} {}  {}", anchor.product.name(), anchor.spki, ark.display());
         }
         println!(
-            "List an anchor where simulated evidence is to be believed: coffer verify --allow-simulated --anchor HEX …"
+            "List an anchor, or its certificate, where simulated evidence is to be believed: coffer verify --allow-simulated --anchor HEX|FILE …"
         );
     }
     Ok(ExitCode::SUCCESS)

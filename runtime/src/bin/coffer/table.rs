@@ -61,7 +61,16 @@ pub fn size(bytes: u64) -> String {
 
 /// RFC 3339 of Unix milliseconds.
 pub fn rfc3339(milliseconds: i64) -> String {
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok();
+    of_nanos(i128::from(milliseconds) * 1_000_000)
+}
+
+/// RFC 3339 of Unix nanoseconds.
+pub fn rfc3339_nanos(nanoseconds: u64) -> String {
+    of_nanos(i128::from(nanoseconds))
+}
+
+fn of_nanos(nanoseconds: i128) -> String {
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
     time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_default()
 }
 

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn check_line(line: &[&str]) -> Result<(), String> {
-        let mut parser = crate::cli::parser();
+        let mut parser = crate::parser::parser();
         let matches = parser.try_get_matches_from_mut(line).map_err(|error| error.to_string())?;
         check(&mut parser, &matches).map_err(|error| error.to_string())
     }

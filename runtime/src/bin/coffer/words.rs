@@ -7,6 +7,7 @@ pub fn of(hint: &Hint) -> String {
     match hint {
         Hint::PullImage { name } => format!("pull it with `coffer pull {name}`, or drop --pull never"),
         Hint::StartBox { name } => format!("start it with `coffer start {name}`"),
+        Hint::ListBoxes => "coffer ps -a lists boxes".to_owned(),
         Hint::StopFirst => "stop it first, or remove it with -f".to_owned(),
         Hint::MoreMemory => "give the box four times that with --memory".to_owned(),
         Hint::BindVolume { path } => format!("add --volume HOST:{path}:ro"),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
 
+use crate::boxes::flags::behind_the_image;
 use crate::boxes::new_box::NewBox;
 use crate::context::Context;
 use crate::error::{self, CliError};
@@ -13,7 +14,8 @@ use crate::error::{self, CliError};
 #[command(override_usage = "coffer create [OPTIONS] IMAGE [COMMAND]...")]
 #[command(after_help = "Examples:
   coffer create --name web busybox httpd -f
-  coffer create --tee-simulate --id-key id.pem --author-key author.pem --guest-svn 3 busybox httpd -f")]
+  coffer create --tee-simulate --id-key id.pem --author-key author.pem \\
+      --guest-svn 3 busybox httpd -f")]
 pub struct Args {
     #[command(flatten)]
     new: NewBox,
@@ -28,6 +30,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let progress = args.new.progress(context);
     let created = context.runtime()?.block_on(engine.create(request, progress.as_ref()));
     let record = created.map_err(error::of)?;
+    behind_the_image::<Args>(args.new.words(), &record.options.command);
     if context.json {
         println!("{}", serde_json::json!({ "id": record.id, "name": record.name }));
     } else {

@@ -1,15 +1,15 @@
 //! `coffer exec`.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use coffer_rim::out;
 use coffer_runtime::engine::{ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession};
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
+use crate::output::Output;
 use crate::prove::guest::Trust;
 
 /// Run a program in a running box.
@@ -50,25 +50,28 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let request =
         ExecRequest { argv: argv.to_vec(), env: args.env.clone(), cwd: args.workdir.clone(), user: args.user.clone() };
     let runtime = context.runtime()?;
+    let output = Output::new(context, &Value::Null);
     let code = runtime.block_on(async {
         let mut session = engine.exec(name, request, &trust).await.map_err(error::of)?;
         forward_input(session.inputs(), args.interactive);
         forward_signals(&session.inputs())?;
-        show(&mut session).await
-    })?;
+        show(&mut session, &output).await
+    });
     // A read of our terminal may still be pending; nobody waits for it.
     runtime.shutdown_background();
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
+    let ended = code.map(|code| (json!({ "exit_code": code }), ExitCode::from(u8::try_from(code).unwrap_or(125))));
+    output.end(context, ended)
 }
 
 /// Shows the program's output as it is, up to its end.
-async fn show(session: &mut ExecSession) -> Result<i32, CliError> {
+async fn show(session: &mut ExecSession, output: &Output) -> Result<i32, CliError> {
     loop {
-        match session.next().await.map_err(error::of)? {
-            ExecOutput::Stdout(bytes) => out::write_bytes(&bytes),
-            ExecOutput::Stderr(bytes) => drop(std::io::stderr().write_all(&bytes)),
+        let (stderr, bytes) = match session.next().await.map_err(error::of)? {
+            ExecOutput::Stdout(bytes) => (false, bytes),
+            ExecOutput::Stderr(bytes) => (true, bytes),
             ExecOutput::Exited(code) => return Ok(code),
-        }
+        };
+        output.show_bytes(stderr, bytes);
     }
 }
 

@@ -335,6 +335,29 @@ impl BoxFlags {
     }
 }
 
+/// Warns of an option that stands behind the image, where it belongs to the program: of one that `A` knows, and of anything like
+/// an option where a program's name should be. `words`: image and what is behind it; `argv`: what the box is to run.
+pub fn behind_the_image<A: Args>(words: &[String], argv: &[String]) {
+    if let Some(word) = misplaced(&A::augment_args(clap::Command::new("")), words, argv) {
+        eprintln!(
+            "coffer: warning: {} stands behind the image, so the box's program gets it",
+            coffer_rim::foreign(word)
+        );
+        eprintln!("hint: options of coffer stand before IMAGE");
+    }
+}
+
+/// The first word behind the image, if it is an option of this command or stands where the program's name should.
+fn misplaced<'a>(command: &clap::Command, words: &'a [String], argv: &[String]) -> Option<&'a str> {
+    let word = words.get(1).filter(|word| word.starts_with('-') && word.len() > 1)?;
+    let name = word.split('=').next().unwrap_or(word);
+    let known = |arg: &clap::Arg| match name.strip_prefix("--") {
+        Some(long) => arg.get_long_and_visible_aliases().unwrap_or_default().contains(&long),
+        None => arg.get_short().is_some_and(|short| name.chars().nth(1) == Some(short)),
+    };
+    (argv.first() == Some(word) || command.get_arguments().any(known)).then_some(word.as_str())
+}
+
 fn from_ours(entry: &str) -> Option<String> {
     if entry.contains('=') {
         return Some(entry.to_string());

@@ -21,22 +21,28 @@ pub struct Args {
     boxes: Vec<String>,
 }
 
-/// Prints what is found, and fails if something was not.
+/// Prints what is found, and fails if something was not: with `--json` as an object with the failure and what was found.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
-    let (mut found, mut missing) = (Vec::new(), false);
+    let (mut found, mut last) = (Vec::new(), None);
     for name in &args.boxes {
-        match engine.inspect(name) {
+        match engine.inspect(name).map_err(error::of) {
             Ok(inspection) => found.push(describe(&inspection)),
-            Err(error) => {
-                missing = true;
-                error::print(&error::of(error), false);
+            Err(failure) => {
+                if !context.json {
+                    error::print(&failure, false);
+                }
+                last = Some(failure);
             }
         }
     }
-    println!("{}", serde_json::to_string_pretty(&found).unwrap_or_else(|_| "[]".into()));
-    Ok(if missing { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    let mut all = Value::from(found);
+    if let Some(failure) = last.as_ref().filter(|_| context.json) {
+        all = json!({ "error": failure.json()["error"], "found": all });
+    }
+    println!("{all:#}");
+    Ok(last.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)))
 }
 
 fn describe(inspection: &Inspection) -> Value {

@@ -1,40 +1,48 @@
 //! A box from start to end, as seen from the command that started it.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use coffer_rim::{foreign, out};
+use coffer_rim::foreign;
 use coffer_runtime::boxes::Timings;
-use coffer_runtime::engine::{Engine, Fault as _, Happening, Live, LogsRequest, RUNNING, Trust};
+use coffer_runtime::engine::{
+    Change, Engine, Events, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest, RUNNING, Trust,
+};
 use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::Command;
-use coffer_runtime::supervisor::message::{Ended, LogPiece};
+use coffer_runtime::supervisor::message::Ended;
+use coffer_runtime::{BoxRecord, BoxState};
 use coffer_spec::{Act, Tee};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
-use crate::error::{self, CliError};
+use crate::error::{self, Class, CliError};
+use crate::output::Output;
 
 /// How long a command stays with the box it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Stay {
     /// Until the workload runs.
     UntilRunning,
     /// Until it has ended, showing its output.
     ToTheEnd {
+        /// Where.
+        output: Output,
         /// Where only the owner may have the output, believe a simulated guest of this installation.
         allow_simulated: bool,
     },
 }
 
-/// The workload's exit code, or 0 if it runs.
-pub fn exit_code(ended: Option<&Ended>) -> ExitCode {
-    ExitCode::from(u8::try_from(ended.map_or(0, |ended| ended.code)).unwrap_or(125))
+/// What a script is told of an end, and the workload's exit code, or 0 if it runs.
+pub fn ended(ended: Option<&Ended>) -> (Value, ExitCode) {
+    let code = ended.map_or(0, |ended| ended.code);
+    let told = serde_json::json!({ "exit_code": code, "why": ended.and_then(|ended| ended.error.as_deref()) });
+    (told, ExitCode::from(u8::try_from(code).unwrap_or(125)))
 }
 
 /// Stays with a box, and hands it the signals we get. Gives how it ended, if it did.
-pub async fn stay(engine: &Engine, live: &mut Live, stay: Stay) -> Result<Option<Ended>, CliError> {
+pub async fn stay(engine: &Engine, live: &mut Live, stay: &Stay) -> Result<Option<Ended>, CliError> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let mut asked = 0;
@@ -47,19 +55,21 @@ pub async fn stay(engine: &Engine, live: &mut Live, stay: Stay) -> Result<Option
         };
         match (happening, stay) {
             (Some(Happening::Phase(phase)), Stay::UntilRunning) if phase == RUNNING => return Ok(None),
-            (Some(Happening::Phase(phase)), Stay::ToTheEnd { allow_simulated })
-                if phase == "agent-ready" && owner_output.is_none() =>
+            (Some(Happening::Phase(phase)), Stay::ToTheEnd { output, allow_simulated })
+                if only_its_owner_sees(engine, live.record()) =>
             {
-                owner_output = owners_output(engine, live, allow_simulated);
+                if phase == "agent-ready" && *allow_simulated && owner_output.is_none() {
+                    owner_output = Some(show_as_owner(engine, live.record(), output.clone()));
+                } else if phase == RUNNING && !allow_simulated {
+                    // Not before: of a box that is refused on its way, the refusal is all there is to say.
+                    say_that_output_is_hidden(live.record());
+                }
             }
-            (Some(Happening::Output(piece)), Stay::ToTheEnd { .. }) => print(&piece),
+            (Some(Happening::Output(piece)), Stay::ToTheEnd { output, .. }) => {
+                output.show(&piece);
+            }
             (Some(Happening::Exited(ended)), _) => {
-                if let Some(output) = owner_output {
-                    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), output).await;
-                }
-                if let Some(error) = &ended.error {
-                    eprintln!("coffer: {}", foreign(error));
-                }
+                finish(owner_output, &ended).await;
                 return Ok(Some(ended));
             }
             (Some(_), _) => {}
@@ -77,50 +87,105 @@ async fn forward(live: &Live, asked: &mut u32) {
     }
 }
 
-/// Prints output to the stream it came from, as it is: it is the workload's own.
-pub fn print(piece: &LogPiece) {
-    let bytes = piece.bytes();
-    if piece.is_stderr() {
-        let _ = std::io::stderr().write_all(&bytes);
+/// Stays with a box that was started before and elsewhere: shows what it writes from now on, and gives how it ended. It lives on
+/// without us.
+pub async fn join(
+    engine: &Engine,
+    record: &BoxRecord,
+    output: &Output,
+    allow_simulated: bool,
+) -> Result<Ended, CliError> {
+    let mut events = engine.events().map_err(error::of)?;
+    // It may have ended before we looked.
+    let found = engine.find(record.id.as_str()).map_err(error::of)?;
+    let mut showing = None;
+    if found.state == BoxState::Running {
+        if !only_its_owner_sees(engine, record) {
+            showing = Some(show_from_now(engine, record, output.clone()));
+        } else if allow_simulated {
+            showing = Some(show_as_owner(engine, record, output.clone()));
+        } else {
+            say_that_output_is_hidden(record);
+        }
+    }
+    let ended = if found.state == BoxState::Running {
+        until_it_ends(&mut events, record).await?
     } else {
-        out::write_bytes(&bytes);
+        Ended { code: found.exit_code.unwrap_or(0), error: found.error }
+    };
+    finish(showing, &ended).await;
+    Ok(ended)
+}
+
+async fn until_it_ends(events: &mut Events, record: &BoxRecord) -> Result<Ended, CliError> {
+    loop {
+        let event = events.next().await.map_err(error::of)?;
+        match event.change {
+            _ if event.id != record.id => {}
+            Change::Exited { code, error } => return Ok(Ended { code, error }),
+            Change::Removed => {
+                let message = format!("{} has ended and was removed, and its exit code with it", record.name);
+                return Err(CliError::new(Class::Config, message).hint("without --rm, `coffer inspect` shows it later"));
+            }
+            _ => {}
+        }
     }
 }
 
-/// Where the host may not see the output of a simulated box, the local owner may, over RA-TLS, if told to believe the
-/// simulator.
-fn owners_output(engine: &Engine, live: &Live, allow_simulated: bool) -> Option<JoinHandle<()>> {
-    let record = live.record().clone();
-    if record.options.tee != Tee::Simulated {
-        return None;
+/// Waits a moment for output that is still on its way, and says why a box ended, where that was not the workload's own doing.
+async fn finish(showing: Option<JoinHandle<()>>, ended: &Ended) {
+    if let Some(showing) = showing {
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), showing).await;
     }
-    let document = engine.document(&record).ok()?;
-    if document.spec().host_may.contains(Act::Logs) {
-        return None;
+    if let Some(error) = &ended.error {
+        eprintln!("coffer: {}", foreign(error));
     }
-    if !allow_simulated {
-        eprintln!(
-            "coffer: the output of {} is its owner's, and this guest proves itself under a simulated root",
-            record.name
-        );
-        eprintln!("hint: with --allow-simulated the simulator of this installation is believed, and the output shown");
-        return None;
-    }
-    let engine = engine.clone();
-    Some(tokio::spawn(async move {
+}
+
+/// The host may not see the output of this simulated box. Its owner may, over RA-TLS, if told to believe the simulator.
+fn only_its_owner_sees(engine: &Engine, record: &BoxRecord) -> bool {
+    let host_may = || engine.document(record).map(|document| document.spec().host_may.contains(Act::Logs));
+    record.options.tee == Tee::Simulated && matches!(host_may(), Ok(false))
+}
+
+fn say_that_output_is_hidden(record: &BoxRecord) {
+    eprintln!(
+        "coffer: the output of {} is its owner's, and this guest proves itself under a simulated root",
+        record.name
+    );
+    eprintln!("hint: with --allow-simulated the simulator of this installation is believed, and the output shown");
+}
+
+fn show_as_owner(engine: &Engine, record: &BoxRecord, output: Output) -> JoinHandle<()> {
+    let (engine, record) = (engine.clone(), record.clone());
+    tokio::spawn(async move {
         let request = LogsRequest { tail: None, follow: true };
-        let shown = async {
-            let mut output = engine.logs_as_owner(&record, request, &Trust::of_own_simulator(&record)).await?;
-            while let Some(piece) = output.next().await? {
-                print(&piece);
-            }
-            Ok::<_, coffer_runtime::engine::LogsError>(())
-        };
-        if let Err(error) = shown.await {
-            tracing::debug!(class = error.class().word(), "output as owner");
-            eprintln!("coffer: the output is not shown: as owner: {}", foreign(&error::of(error).message));
+        let stream = engine.logs_as_owner(&record, request, &Trust::of_own_simulator(&record)).await;
+        show_all(stream, &output).await;
+    })
+}
+
+fn show_from_now(engine: &Engine, record: &BoxRecord, output: Output) -> JoinHandle<()> {
+    let (engine, record) = (engine.clone(), record.clone());
+    tokio::spawn(async move {
+        let request = LogsRequest { tail: Some(0), follow: true };
+        let stream = engine.logs(record.id.as_str(), request, &Trust::default()).await;
+        show_all(stream, &output).await;
+    })
+}
+
+async fn show_all(stream: Result<LogStream, LogsError>, output: &Output) {
+    let shown = async {
+        let mut stream = stream?;
+        while let Some(piece) = stream.next().await? {
+            output.show(&piece);
         }
-    }))
+        Ok::<_, LogsError>(())
+    };
+    if let Err(error) = shown.await {
+        tracing::debug!(class = error.class().word(), "output");
+        eprintln!("coffer: the output is not shown: {}", foreign(&error::of(error).message));
+    }
 }
 
 /// Prints what each phase took.

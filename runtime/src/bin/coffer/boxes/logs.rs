@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use coffer_rim::{foreign, input, out};
-use coffer_runtime::engine::LogsRequest;
+use coffer_rim::{foreign, input};
+use coffer_runtime::BoxState;
+use coffer_runtime::engine::{self, Engine, LogsRequest};
+use serde_json::Value;
 
-use crate::boxes::live::print;
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
+use crate::output::Output;
 use crate::prove::guest::Trust;
 
 /// Show the output of a box.
@@ -47,26 +49,51 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     let engine = context.engine()?;
     if args.console {
-        show_console(&engine.console(&args.name).map_err(error::of)?);
+        show_console(&engine.console(&args.name).map_err(error::of)?, context);
         return Ok(ExitCode::SUCCESS);
     }
     let trust = args.trust.read()?;
     let request = LogsRequest { tail, follow: args.follow };
-    context.runtime()?.block_on(async {
-        let mut output = engine.logs(&args.name, request, &trust).await.map_err(error::of)?;
-        while let Some(piece) = output.next().await.map_err(error::of)? {
-            print(&piece);
-            if out::is_closed() {
-                break;
-            }
+    let output = Output::new(context, &Value::Null);
+    let shown = context.runtime()?.block_on(show(&engine, args, request, &trust, &output));
+    if shown.is_ok() && output.is_empty() && !context.json && tail != Some(0) {
+        say_if_it_runs(&engine, &args.name);
+    }
+    output.end(context, shown.map(|()| (Value::Null, ExitCode::SUCCESS)))
+}
+
+async fn show(
+    engine: &Engine,
+    args: &Args,
+    request: LogsRequest,
+    trust: &engine::Trust,
+    output: &Output,
+) -> Result<(), CliError> {
+    let mut stream = engine.logs(&args.name, request, trust).await.map_err(error::of)?;
+    while let Some(piece) = stream.next().await.map_err(error::of)? {
+        if !output.show(&piece) {
+            break;
         }
-        Ok(ExitCode::SUCCESS)
-    })
+    }
+    Ok(())
+}
+
+/// No output of a box that has just been started is no end of its output.
+fn say_if_it_runs(engine: &Engine, name: &str) {
+    if engine.find(name).is_ok_and(|record| record.state == BoxState::Running) {
+        eprintln!("coffer: {} has written nothing yet", foreign(name));
+        eprintln!("hint: with --follow what it writes is shown as it comes");
+    }
 }
 
 /// The guest wrote this: nothing of it may drive the terminal.
-fn show_console(text: &[u8]) {
-    for line in String::from_utf8_lossy(text).lines() {
+fn show_console(text: &[u8], context: &Context) {
+    let text = String::from_utf8_lossy(text);
+    if context.json {
+        println!("{}", serde_json::json!({ "console": text }));
+        return;
+    }
+    for line in text.lines() {
         println!("{}", foreign(line.trim_end_matches('\r')));
     }
 }

@@ -39,6 +39,11 @@ impl NewBox {
         })
     }
 
+    /// Image and program, as typed.
+    pub fn words(&self) -> &[String] {
+        &self.flags.words
+    }
+
     /// How a pull is shown.
     pub fn progress(&self, context: &Context) -> Option<ProgressFn> {
         progress::shown(self.quiet || context.json)

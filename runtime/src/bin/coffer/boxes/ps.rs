@@ -25,7 +25,7 @@ pub struct Args {
     /// Ids only.
     #[arg(short, long)]
     quiet: bool,
-    /// Whole ids and commands.
+    /// Whole ids, commands and reasons.
     #[arg(long)]
     no_trunc: bool,
     /// name=TEXT, id=PREFIX or status=created|running|exited|dead; values of one key are alternatives.
@@ -40,12 +40,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         filter.states.push(BoxState::Running);
     }
     let boxes = context.engine()?.list(&filter).map_err(error::of)?;
-    if args.quiet {
+    if context.json {
+        println!("{}", serde_json::Value::from(boxes.iter().map(summary).collect::<Vec<_>>()));
+    } else if args.quiet {
         for found in &boxes {
             println!("{}", if args.no_trunc { found.id.as_str() } else { found.id.short() });
         }
-    } else if context.json {
-        println!("{}", serde_json::Value::from(boxes.iter().map(summary).collect::<Vec<_>>()));
     } else {
         let rows: Vec<_> = boxes.iter().map(|found| row(found, args.no_trunc)).collect();
         table::print(&["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "TEE", "NAMES"], &rows);
@@ -73,8 +73,9 @@ fn filter(texts: &[String]) -> Result<Filter, CliError> {
 
 fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
     let mut command = found.options.command.join(" ");
-    if !whole && command.chars().count() > 20 {
-        command = command.chars().take(19).collect::<String>() + "…";
+    let mut status = status(found);
+    if !whole {
+        (command, status) = (cut(&command, 20), cut(&status, 48));
     }
     let id = if whole { found.id.as_str() } else { found.id.short() };
     let created = format!("{} ago", table::span(unix_ms() - found.created));
@@ -84,10 +85,18 @@ fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
         found.image.clone(),
         format!("\"{command}\""),
         created,
-        status(found),
+        status,
         tee_word(found.options.tee).into(),
         found.name.clone(),
     ]
+}
+
+/// At most so many characters; `…` stands for the rest.
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.into();
+    }
+    text.chars().take(most - 1).collect::<String>() + "…"
 }
 
 /// `Up 3 seconds`, `Exited (0) 5 minutes ago`.
@@ -125,6 +134,11 @@ fn summary(found: &BoxRecord) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_is_cut_by_characters_and_says_so() {
+        assert_eq!([cut("Größe", 5), cut("Größen", 5), cut("", 1)], ["Größe", "Größ…", ""]);
+    }
 
     #[test]
     fn unknown_filters_and_states_are_refused() {

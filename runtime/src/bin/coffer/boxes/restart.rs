@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::boxes::start::{each, let_go};
+use crate::boxes::start::let_go;
 use crate::boxes::to_stop::ToStop;
 use crate::context::Context;
 use crate::error::{self, CliError};
+use crate::several::each_box;
 
 /// Stop boxes and start them again.
 #[derive(Debug, clap::Args)]
@@ -20,10 +21,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
-    each(context, &args.what.boxes, |name| {
+    Ok(each_box(context, &args.what.boxes, |name| {
         runtime.block_on(async {
             let started = engine.restart(name, args.what.how()).await.map_err(error::of)?;
             let_go(&engine, started).await
         })
-    })
+    }))
 }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use coffer_rim::foreign;
 
-use crate::boxes::start::each;
 use crate::context::Context;
 use crate::error::{self, CliError};
+use crate::several::each_box;
 
 /// Remove boxes.
 #[derive(Debug, clap::Args)]
@@ -40,5 +40,5 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             known
         });
     }
-    each(context, &names, |name| runtime.block_on(engine.remove(name, args.force)).map_err(error::of))
+    Ok(each_box(context, &names, |name| runtime.block_on(engine.remove(name, args.force)).map_err(error::of)))
 }

@@ -4,18 +4,22 @@ use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
 
+use crate::boxes::flags::behind_the_image;
 use crate::boxes::live::{self, Stay};
 use crate::boxes::new_box::NewBox;
 use crate::context::Context;
 use crate::error::{self, CliError};
+use crate::output::Output;
 
 /// Create a box from an image and run it.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "coffer run [OPTIONS] IMAGE [COMMAND]...")]
 #[command(after_help = "Examples:
   coffer run --rm busybox echo hello
-  coffer run -d --name web --tee-simulate --kbs kbs.example:8443 --kbs-pin HEX --secret kbs:///default/web/key=key IMAGE
-  coffer run --tee-simulate --id-key id.pem --author-key author.pem --family-id acme --image-id web --guest-svn 3 IMAGE")]
+  coffer run -d --name web --tee-simulate --kbs kbs.example:4480 --kbs-pin HEX \\
+      --secret kbs:///default/web/key=key IMAGE
+  coffer run --tee-simulate --id-key id.pem --author-key author.pem \\
+      --family-id acme --image-id web --guest-svn 3 IMAGE")]
 pub struct Args {
     /// Leave the box running and print its id, once the workload runs.
     #[arg(short, long)]
@@ -39,22 +43,29 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let progress = args.new.progress(context);
     context.runtime()?.block_on(async {
         let record = engine.create(request, progress.as_ref()).await.map_err(error::of)?;
-        let stay =
-            if args.detach { Stay::UntilRunning } else { Stay::ToTheEnd { allow_simulated: args.allow_simulated } };
+        let box_json = serde_json::json!({ "id": record.id, "name": record.name });
+        behind_the_image::<Args>(args.new.words(), &record.options.command);
         let mut box_ = engine.start_created(record.clone()).await.map_err(error::of)?;
-        let ended = live::stay(&engine, &mut box_, stay).await;
-        if args.timing {
-            live::print_timings(context, &engine, &box_);
-        }
-        let ended = ended?;
         if args.detach {
+            let ended = live::stay(&engine, &mut box_, &Stay::UntilRunning).await;
+            if args.timing {
+                live::print_timings(context, &engine, &box_);
+            }
+            let (_, code) = live::ended(ended?.as_ref());
             box_.detach().map_err(error::of)?;
             if context.json {
-                println!("{}", serde_json::json!({ "id": record.id, "name": record.name }));
+                println!("{box_json}");
             } else {
                 println!("{}", record.id);
             }
+            return Ok(code);
         }
-        Ok(live::exit_code(ended.as_ref()))
+        let output = Output::new(context, &box_json);
+        let stay = Stay::ToTheEnd { output: output.clone(), allow_simulated: args.allow_simulated };
+        let ended = live::stay(&engine, &mut box_, &stay).await;
+        if args.timing {
+            live::print_timings(context, &engine, &box_);
+        }
+        output.end(context, ended.map(|ended| live::ended(ended.as_ref())))
     })
 }

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use coffer_rim::foreign;
+use coffer_runtime::BoxRecord;
 use coffer_runtime::engine::{Engine, Started};
 
 use crate::boxes::live::{self, Stay};
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
+use crate::output::Output;
+use crate::several::each_box;
 
 /// Start boxes that are not running.
 #[derive(Debug, clap::Args)]
@@ -15,7 +17,7 @@ use crate::error::{self, Class, CliError};
   coffer start web
   coffer start --attach web")]
 pub struct Args {
-    /// Stay with the box and show its output; the exit code is its own.
+    /// Stay with the box, also with one that runs already, and show what it writes; the exit code is its own.
     #[arg(short, long)]
     attach: bool,
     /// Believe the simulator of this installation, to show output that only the owner of a simulated box may read.
@@ -36,48 +38,38 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Err(CliError::new(Class::Usage, "--attach takes one box"));
         };
         return runtime.block_on(async {
-            match engine.start(name).await.map_err(error::of)? {
-                Started::AlreadyRunning(_) => Ok(ExitCode::SUCCESS),
-                Started::Live(mut live) => {
-                    let stay = Stay::ToTheEnd { allow_simulated: args.allow_simulated };
-                    Ok(live::exit_code(live::stay(&engine, &mut live, stay).await?.as_ref()))
+            let allow_simulated = args.allow_simulated;
+            let started = engine.start(name).await.map_err(error::of)?;
+            let record: &BoxRecord = match &started {
+                Started::AlreadyRunning(record) => record,
+                Started::Live(live) => live.record(),
+            };
+            let output = Output::new(context, &serde_json::json!({ "id": record.id, "name": record.name }));
+            let ended = match started {
+                Started::AlreadyRunning(record) => {
+                    live::join(&engine, &record, &output, allow_simulated).await.map(Some)
                 }
-            }
+                Started::Live(mut live) => {
+                    let stay = Stay::ToTheEnd { output: output.clone(), allow_simulated };
+                    live::stay(&engine, &mut live, &stay).await
+                }
+            };
+            output.end(context, ended.map(|ended| live::ended(ended.as_ref())))
         });
     }
-    each(context, &args.boxes, |name| {
+    Ok(each_box(context, &args.boxes, |name| {
         runtime.block_on(async {
             let started = engine.start(name).await.map_err(error::of)?;
             let_go(&engine, started).await
         })
-    })
+    }))
 }
 
 /// Waits until a box runs, and lets it live on.
 pub async fn let_go(engine: &Engine, started: Started) -> Result<(), CliError> {
     let Started::Live(mut live) = started else { return Ok(()) };
-    if live::stay(engine, &mut live, Stay::UntilRunning).await?.is_none() {
+    if live::stay(engine, &mut live, &Stay::UntilRunning).await?.is_none() {
         live.detach().map_err(error::of)?;
     }
     Ok(())
-}
-
-/// Does something to each name, prints the names it was done to, and fails as the last failure does.
-pub fn each(
-    context: &Context,
-    names: &[String],
-    mut act: impl FnMut(&str) -> Result<(), CliError>,
-) -> Result<ExitCode, CliError> {
-    let mut last = None;
-    for name in names {
-        match act(name) {
-            Ok(()) => println!("{}", foreign(name)),
-            Err(failure) => {
-                if let Some(before) = last.replace(failure) {
-                    error::print(&before, context.json);
-                }
-            }
-        }
-    }
-    last.map_or(Ok(ExitCode::SUCCESS), Err)
 }

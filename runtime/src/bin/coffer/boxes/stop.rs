@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::boxes::start::each;
 use crate::boxes::to_stop::ToStop;
 use crate::context::Context;
 use crate::error::{self, CliError};
+use crate::several::each_box;
 
 /// Stop running boxes: their stop signal, then the power.
 #[derive(Debug, clap::Args)]
@@ -22,5 +22,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
-    each(context, &args.what.boxes, |name| runtime.block_on(engine.stop(name, args.what.how())).map_err(error::of))
+    let stop = |name: &str| runtime.block_on(engine.stop(name, args.what.how())).map_err(error::of);
+    Ok(each_box(context, &args.what.boxes, stop))
 }

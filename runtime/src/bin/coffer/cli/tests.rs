@@ -1,4 +1,5 @@
 use super::*;
+use crate::refusal;
 
 fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
@@ -25,17 +26,18 @@ fn the_command_line_is_consistent() {
 #[test]
 fn only_dockers_verbs_fail_with_125() {
     let code = |class, line: &str| {
-        let exits = named(words(line).into_iter()).map_or(Exits::Class, |entry| entry.exits);
+        let exits = refusal::named(words(line).into_iter()).entries.first().map_or(Exits::Class, |entry| entry.exits);
         exits.code(&CliError::new(class, ""))
     };
     assert_eq!(code(Class::Usage, "coffer --json --home /x run --nosuch"), 125);
     assert_eq!(code(Class::Usage, "coffer --nosuch --home=/x run"), 125);
     assert_eq!(code(Class::Platform, "coffer start b"), 125);
+    assert_eq!(code(Class::Refused, "coffer restart b"), 125);
     assert_eq!(code(Class::Usage, "coffer ps run"), 2);
     assert_eq!(code(Class::Usage, "coffer ls run"), 2);
     assert_eq!(code(Class::NotFound, "coffer rm run"), 1);
     let docker: Vec<_> = commands::all().filter(|entry| entry.exits == Exits::Docker).map(|entry| entry.name).collect();
-    assert_eq!(docker, ["run", "create", "start", "exec"]);
+    assert_eq!(docker, ["run", "create", "start", "restart", "exec"]);
 }
 
 #[test]
@@ -66,12 +68,47 @@ fn what_lists_is_called_list_and_ls_and_what_removes_is_called_remove_and_rm() {
 }
 
 #[test]
+fn one_line_says_what_a_command_does() {
+    let verbs = |about: &str| about.split(' ').next().unwrap_or_default().to_owned();
+    for (path, command) in every() {
+        let about = command.get_about().unwrap().to_string();
+        let first = verbs(&about);
+        assert!(!about.ends_with('.') || path == "coffer", "{path}: {about}");
+        let nouns = ["What", "No", "The", "Its", "Arguments", "A"];
+        assert!(!nouns.contains(&first.as_str()), "{path} is described by what it is, not by what it does: {about}");
+    }
+}
+
+#[test]
+fn help_is_the_same_however_it_is_asked_for() {
+    for words in [vec!["coffer"], vec!["coffer", "run"], vec!["coffer", "kbs", "secret", "put"]] {
+        let asked = parser().try_get_matches_from([&words[..], &["--help"]].concat()).unwrap_err();
+        assert_eq!(crate::host::help::text(&words[1..]).unwrap(), asked.render().to_string(), "{words:?}");
+    }
+}
+
+#[test]
+fn usage_says_nothing_of_what_every_command_has() {
+    let error = parser().try_get_matches_from(["coffer", "--home", "x", "verify"]).unwrap_err().to_string();
+    assert!(error.contains("Usage: coffer verify"), "{error}");
+    for (path, command) in every() {
+        for arg in command.get_arguments() {
+            assert!(arg.get_env().is_none(), "{path} {arg}: a variable that is set would stand in every usage line");
+        }
+    }
+}
+
+#[test]
 fn every_help_has_examples_that_the_parser_accepts() {
     let mut count = 0;
     for (path, command) in every().into_iter().filter(|(_, command)| !command.is_hide_set()) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{path} --help has no Examples"));
         assert!(examples.replace("--json ", "").contains(&path), "no example of {path} is one:\n{examples}");
+        // The parser breaks longer ones where it likes, and a shell then takes the pieces for commands.
+        for line in examples.lines() {
+            assert!(line.chars().count() <= 80, "{path} --help: break this line with a backslash:\n{line}");
+        }
         for line in lines(examples) {
             for part in commands_in(&line) {
                 if let Err(error) = parsed(&part) {
@@ -91,7 +128,7 @@ fn lines(examples: &str) -> Vec<String> {
 }
 
 /// The command lines of ours in a line for a shell, without what the shell would take away.
-fn commands_in(line: &str) -> Vec<Vec<String>> {
+pub(crate) fn commands_in(line: &str) -> Vec<Vec<String>> {
     let mut parts = vec![Vec::new()];
     let mut quote = None;
     let mut word: Option<String> = None;

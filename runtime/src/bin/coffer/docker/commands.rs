@@ -7,8 +7,8 @@ pub const COMMANDS: &[Row] = &[
     // Boxes.
     but(
         &["attach", "container attach"],
-        "a box that runs cannot be attached to yet",
-        "`coffer logs -f BOX` shows its output; `coffer start -a BOX` stays with it from its start",
+        "`start` attaches, also to a box that runs",
+        "`coffer start -a BOX` shows what it writes from then on; `coffer logs -f BOX` shows all of it",
     ),
     but(
         &["commit", "container commit"],
@@ -24,7 +24,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["export", "container export"],
         "file systems of boxes are not exported yet",
-        "`coffer exec BOX tar c / > box.tar` does it where the image has tar",
+        "`coffer exec BOX sh -c 'cd / && tar cf - $(ls -A | grep -vxE \"proc|sys|dev\")' > box.tar` does it where the image has tar",
     ),
     but(
         &["kill", "container kill"],
@@ -54,7 +54,7 @@ pub const COMMANDS: &[Row] = &[
     ),
     but(
         &["update", "container update"],
-        "memory and processors are measured, and fixed when a box is created",
+        "memory and processors are fixed when a box is created",
         "create another box with --memory and --cpus",
     ),
     but(
@@ -65,7 +65,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["prune", "container prune"],
         "nothing is removed in bulk yet",
-        "`coffer rm $(coffer ps -aq)` removes every box that does not run",
+        "`coffer rm $(coffer ps -q -f status=exited -f status=created -f status=dead)` removes every box that does not run",
     ),
     but(&["container ls", "container list", "container ps"], "containers are boxes here", "`coffer ps` lists them"),
     but(

@@ -2,7 +2,8 @@
 
 use super::row::{Row, but, no};
 
-/// Commands, and the rows for each of them; the command without a name is `coffer` itself.
+/// Commands, and the rows for each of them; the command without a name is `coffer` itself, and the word NAME is an argument that
+/// is no flag.
 pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["run", "create"], BOXES),
     (&["run"], ATTACHED),
@@ -217,6 +218,11 @@ const INSPECT: &[Row] = &[
 
 const IMAGES: &[Row] = &[
     but(&["-a", "--all"], "there are no hidden images", "leave it out"),
+    but(
+        &["NAME"],
+        "it lists all of them: lists of images are not filtered yet",
+        "`coffer images | grep NAME`, or `coffer --json images` for a script",
+    ),
     but(
         &["-f", "--filter", "--format", "--tree"],
         "lists of images are not filtered yet",

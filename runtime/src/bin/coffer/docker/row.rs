@@ -24,6 +24,12 @@ pub const fn but(words: &'static [&'static str], why: &'static str, instead: &'s
 }
 
 impl Row {
+    /// The long name of a short flag: it stands behind it.
+    pub fn long(&self, given: &str) -> Option<&'static str> {
+        let at = self.words.iter().position(|word| *word == given)?;
+        self.words.get(at + 1).copied().filter(|long| !given.starts_with("--") && long.starts_with("--"))
+    }
+
     /// What the caller is told. `what`: the word, as it was used.
     pub fn failure(&self, what: &str) -> CliError {
         let failure = CliError::new(Class::Usage, format!("{what}: {}", self.why));

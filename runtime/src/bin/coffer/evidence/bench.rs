@@ -35,7 +35,7 @@ pub struct Args {}
 /// Its commands.
 pub const COMMANDS: &[Entry] = &[command!("verify": VerifyArgs => verifier), command!("simulator": simulator)];
 
-/// The verifier.
+/// Measure the verifier.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer bench verify --json")]
 struct VerifyArgs {}

@@ -12,16 +12,20 @@ use std::time::SystemTime;
 use coffer_runtime::{kds, simulator};
 use coffer_verifier::abi::{REPORT_LEN, ReportData, SpkiDigest};
 use coffer_verifier::{
-    Appraisal, CrlPolicy, CrlStatus, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest,
-    ExpectedReportData, HclBlob, ReportBinding, TrustAnchors, UnixTime, Verdict, Verifier,
+    Appraisal, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest,
+    ExpectedReportData, HclBlob, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::evidence::shown::{self, About};
 
-/// What to decide about, and with what.
+/// Decide about evidence in a file, offline.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Exit status: 0 accepted, 2 usage, 3 a file that cannot be read or is none of the forms, 5 not authentic, 6 refused by policy.
+
+Examples:
   coffer verify report.bin --certs certs
   coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
   coffer verify evidence.cmw --policy fleet.toml --json")]
@@ -79,7 +83,7 @@ pub struct Args {
     allow_simulated: bool,
 
     /// With --allow-simulated: this simulator root, not this installation's. SHA-256 of its public key in hexadecimal, or its
-    /// certificate.
+    /// certificate, DER or PEM.
     #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
     anchor: Vec<String>,
 
@@ -126,12 +130,33 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             }
         }
     };
+    let simulated = args.allow_simulated && is_of_this_simulator(&appraisal, context)?;
     if context.json {
-        println!("{}", kds::appraisal_json(&appraisal, false));
+        println!("{}", kds::appraisal_json(&appraisal, simulated));
     } else {
-        print(&appraisal, args.explain);
+        let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
+        let about = About {
+            subject: "",
+            explain: args.explain,
+            simulated,
+            untrusted_root: Some(untrusted_root),
+            missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
+        };
+        shown::print(&appraisal, about);
     }
     Ok(ExitCode::from(exit_code(appraisal.verdict())))
+}
+
+const SIMULATOR: &str =
+    "not AMD's root; with --allow-simulated this installation's simulator is believed, and with --anchor another one";
+const OTHER_SIMULATOR: &str = "neither AMD's root nor one that is believed here; --anchor lists another simulator's";
+const SIMULATED_CERTIFICATES: &str = "a simulator's certificates come with its evidence: verify the CMW record in place of the bare \
+    report, or name the folder of `coffer sim evidence` with --certs; `coffer sim kds` serves this installation's";
+
+/// The chip whose certificates are missing is this installation's simulator, so that nobody else has them.
+fn is_of_this_simulator(appraisal: &Appraisal, context: &Context) -> Result<bool, CliError> {
+    let mut chips = appraisal.missing().iter().filter_map(|request| request.chip_id);
+    chips.next().map_or(Ok(false), |chip| simulator::has_chip(&context.home.join("sim"), &chip))
 }
 
 /// Exit code of a verdict.
@@ -140,49 +165,6 @@ pub fn exit_code(verdict: Verdict) -> u8 {
         Verdict::Accepted => 0,
         Verdict::NotAuthentic => Class::NotAuthentic.code(),
         Verdict::Refused => Class::Refused.code(),
-    }
-}
-
-fn print(appraisal: &Appraisal, explain: bool) {
-    println!("{}", appraisal.verdict());
-    if let Some(verified) = appraisal.verified() {
-        let report = verified.report();
-        println!("  anchor       {}", verified.anchor());
-        println!("  measurement  {}", report.measurement());
-        println!("  host data    {}", report.host_data());
-        println!("  report data  {}", report.report_data());
-        println!("  chip         {}", report.chip_id());
-        println!("  TCB          {}", verified.tcbs().reported);
-        match verified.binding() {
-            ReportBinding::Demanded => {}
-            ReportBinding::Attachment => {
-                println!(
-                    "  not shown    freshness: REPORT_DATA covers the blob's own runtime data, not when or for whom it was made"
-                );
-            }
-            ReportBinding::Waived => {
-                println!("  waived       REPORT_DATA: this report may have been made for anybody, at any time");
-            }
-        }
-        if verified.crl() == CrlStatus::Waived {
-            println!("  waived       revocation");
-        }
-    }
-    if explain {
-        println!("checks:");
-        for check in appraisal.checks() {
-            println!("  {check}");
-        }
-    }
-    for reason in appraisal.reasons() {
-        println!("{reason}");
-        println!("  hint: {}", reason.hint);
-    }
-    for request in appraisal.missing() {
-        let urls = kds::urls(request);
-        if !urls.is_empty() {
-            println!("  fetch {}: {}", request.kind.name(), urls.join(" or "));
-        }
     }
 }
 
@@ -262,7 +244,11 @@ pub fn policy(path: Option<&Path>) -> Result<EvidencePolicy, CliError> {
         None => Ok(EvidencePolicy::default_floor()),
         Some(word) if word == Path::new("strict") => Ok(EvidencePolicy::strict()),
         Some(path) => {
-            let text = String::from_utf8(read(path)?).class_while(Class::Config, path.display())?;
+            let word = |failure: CliError| {
+                failure.hint("the word `strict` is the built-in policy; anything else is a TOML file")
+            };
+            let bytes = read(path).map_err(word)?;
+            let text = String::from_utf8(bytes).class_while(Class::Config, path.display())?;
             EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())
         }
     }

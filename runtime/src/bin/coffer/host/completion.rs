@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-use crate::cli;
 use crate::context::Context;
 use crate::error::CliError;
+use crate::parser::parser;
 
 /// Print a completion script.
 #[derive(Debug, clap::Args)]
@@ -17,9 +17,14 @@ pub struct Args {
 }
 
 /// Prints it.
-pub fn run(args: &Args, _: &Context) -> Result<ExitCode, CliError> {
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut cli::parser(), "coffer", &mut script);
-    print!("{}", String::from_utf8_lossy(&script));
+    clap_complete::generate(args.shell, &mut parser(), "coffer", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    if context.json {
+        println!("{}", serde_json::json!({ "shell": args.shell.to_string(), "script": script }));
+    } else {
+        print!("{script}");
+    }
     Ok(ExitCode::SUCCESS)
 }

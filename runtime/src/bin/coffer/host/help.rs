@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use crate::commands;
 use crate::context::Context;
+use crate::docker;
 use crate::error::{Class, CliError};
+use crate::parser::parser;
+use crate::refusal;
 use crate::row::{Does, Entry};
-use crate::{cli, docker};
 
 /// Print help of a command.
 #[derive(Debug, clap::Args)]
@@ -24,34 +26,51 @@ pub struct Args {
 
 /// Prints it.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let mut parser = cli::parser();
-    parser.build();
-    let mut found = &mut parser;
-    let mut table = Vec::new();
-    for (at, word) in args.words.iter().enumerate() {
-        let path = args.words[..=at].join(" ");
-        found = found.find_subcommand_mut(word).ok_or_else(|| unknown(&path, at))?;
-        table.push(found.get_name().to_owned());
-    }
+    let words: Vec<_> = args.words.iter().map(String::as_str).collect();
+    let text = text(&words)?;
     if context.json {
         let mut rows = Vec::new();
         for entry in commands::all() {
             describe(entry, "", &mut rows);
         }
-        let wanted = table.join(" ");
+        let named = refusal::named(["coffer"].into_iter().chain(words.iter().copied()));
+        let wanted = named.entries.iter().map(|entry| entry.name).collect::<Vec<_>>().join(" ");
         let under = |name: &str| wanted.is_empty() || name == wanted || name.starts_with(&format!("{wanted} "));
         rows.retain(|row| row["command"].as_str().is_some_and(under));
         println!("{}", Value::from(rows));
     } else {
-        print!("{}", found.render_long_help());
+        print!("{text}");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn unknown(path: &str, depth: usize) -> CliError {
-    let word = if depth == 0 { docker::word(path) } else { None };
-    word.unwrap_or_else(|| {
-        CliError::new(Class::Usage, format!("there is no command {path}")).hint("`coffer help` lists commands")
+/// What `--help` behind these words prints.
+///
+/// # Errors
+/// Class `usage` for a word that is no command.
+pub fn text(words: &[&str]) -> Result<String, CliError> {
+    let mut whole = parser();
+    whole.build();
+    let mut found = &whole;
+    for (at, word) in words.iter().enumerate() {
+        found = found.find_subcommand(word).ok_or_else(|| unknown(&words[..at], word))?;
+    }
+    let line = ["coffer"].into_iter().chain(words.iter().copied()).chain(["--help"]);
+    // Help comes as what the parser refuses to go on with.
+    Ok(parser().try_get_matches_from(line).err().map(|help| help.render().to_string()).unwrap_or_default())
+}
+
+fn unknown(before: &[&str], word: &str) -> CliError {
+    let path = [before, &[word]].concat().join(" ");
+    if before.is_empty()
+        && let Some(answer) = docker::word(word)
+    {
+        return answer;
+    }
+    let named = refusal::named(["coffer"].into_iter().chain(before.iter().copied()));
+    refusal::called_otherwise(&named, word).unwrap_or_else(|| {
+        let help = [&["coffer", "help"], before].concat().join(" ");
+        CliError::new(Class::Usage, format!("there is no command {path}")).hint(format!("`{help}` lists commands"))
     })
 }
 

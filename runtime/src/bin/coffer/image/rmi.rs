@@ -9,7 +9,8 @@ use coffer_runtime::state::BoxRecord;
 use coffer_runtime::supervisor::of_state;
 
 use crate::context::Context;
-use crate::error::{self, Class, CliError};
+use crate::error::{Class, CliError};
+use crate::several::each;
 
 /// Remove images.
 #[derive(Debug, clap::Args)]
@@ -32,26 +33,22 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let boxes = state.all().map_err(of_state)?;
     // Before anything is removed: a record that does not say what it uses stops it all.
     in_use(&boxes).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))?;
-    let mut last = None;
-    for name in &args.images {
-        match remove(&store, name, if args.force { &[] } else { &boxes }) {
-            Ok(removed) => {
-                for reference in &removed.references {
-                    println!("Untagged: {reference}");
-                }
-                if let Some(digest) = removed.config_digest {
-                    println!("Deleted: {digest}");
-                }
-            }
-            Err(failure) => {
-                if let Some(before) = last.replace(failure) {
-                    error::print(&before, context.json);
-                }
-            }
-        }
-    }
+    let boxes: &[BoxRecord] = if args.force { &[] } else { &boxes };
+    let end = each(
+        context,
+        ("images", "image"),
+        &args.images,
+        |name| remove(&store, name, boxes),
+        |_, removed| {
+            let Removed { references, config_digest } = removed;
+            let mut lines: Vec<_> = references.iter().map(|reference| format!("Untagged: {reference}\n")).collect();
+            lines.extend(config_digest.as_ref().map(|digest| format!("Deleted: {digest}\n")));
+            let digest = config_digest.as_ref().map(ToString::to_string);
+            (lines.concat(), serde_json::json!({ "untagged": references, "deleted": digest }))
+        },
+    );
     images::collect(&store, || state.all().map_err(of_state))?;
-    last.map_or(Ok(ExitCode::SUCCESS), Err)
+    Ok(end)
 }
 
 /// Removes one that none of these boxes was made from. A damaged one is of use to nobody: boxes made from it keep their root
@@ -66,7 +63,12 @@ fn remove(store: &Store, name: &str, boxes: &[BoxRecord]) -> Result<Removed, Cli
             }
         }
         Err(error) if error.class() == "corrupt" => {}
-        Err(error) => return Err(of_image(&error)),
+        Err(error) => {
+            let failure = of_image(&error);
+            // Nobody pulls an image to remove it.
+            let absent = failure.class == Class::NotFound;
+            return Err(if absent { failure.hint("coffer images lists what is here") } else { failure });
+        }
     }
     store.remove(name).map_err(|error| of_image(&error))
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::broker::Broker;
 use crate::error::CliError;
 
-/// Print audit lines, one JSON object each, oldest first.
+/// Print audit lines, one JSON object each, oldest first; with --json one array of them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer kbs audit --from 10 --limit 5")]
 pub struct Args {
@@ -19,9 +19,38 @@ pub struct Args {
 
 /// Prints them as the broker wrote them.
 pub fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    for line in broker.ask(async |client| client.audit(args.from, args.limit).await)? {
+    let lines = broker.ask(async |client| client.audit(args.from, args.limit).await)?;
+    if broker.json() {
+        println!("{}", one_document(&lines));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in lines {
         // A line is JSON: what acts on a terminal is escaped as JSON has it, so that the line stays one.
         println!("{line}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An array of the lines as the broker wrote them, so that what is computed over their bytes still holds.
+fn one_document(lines: &[String]) -> String {
+    let whole = |line: &String| match serde_json::from_str::<serde::de::IgnoredAny>(line) {
+        Ok(_) => line.clone(),
+        Err(_) => serde_json::Value::from(line.as_str()).to_string(),
+    };
+    format!("[{}]", lines.iter().map(whole).collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_one_document_and_keep_their_bytes() {
+        let lines = ["{\"seq\":1, \"b\":0}".to_owned(), "no JSON \"".to_owned()];
+        let text = one_document(&lines);
+        assert!(text.contains(&lines[0]), "{text}");
+        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&parsed[0]["seq"], &parsed[1]), (&1.into(), &lines[1].as_str().into()));
+        assert_eq!(one_document(&[]), "[]");
+    }
 }

@@ -22,14 +22,14 @@ impl<'a> Broker<'a> {
     /// # Errors
     /// Class `usage` without a profile, `config` if it cannot be read.
     pub fn new(profile: Option<&Path>, address: Option<&str>, context: &'a Context) -> Result<Self, CliError> {
-        let path = profile.ok_or_else(|| {
+        let path = profile.or(context.kbs_profile.as_deref()).ok_or_else(|| {
             CliError::new(Class::Usage, "no admin profile given")
                 .hint("use --profile FILE or COFFER_KBS_PROFILE; `coffer-kbs init` writes STATE/admin.toml")
         })?;
         let mut profile = AdminProfile::read(path)
             .class(Class::Config)
             .map_err(|error| error.hint("`coffer-kbs init --state DIR` writes DIR/admin.toml with mode 0600"))?;
-        if let Some(address) = address {
+        if let Some(address) = address.or(context.kbs_address.as_deref()) {
             address.clone_into(&mut profile.address);
         }
         Ok(Self { profile, context })
@@ -49,6 +49,11 @@ impl<'a> Broker<'a> {
             .map_err(|error| failure(&error))
     }
 
+    /// Whether a script asks.
+    pub fn json(&self) -> bool {
+        self.context.json
+    }
+
     /// Says what was done: `value` to scripts, `text` to people.
     pub fn say(&self, value: &Value, text: impl FnOnce() -> String) {
         if self.context.json {
@@ -60,15 +65,23 @@ impl<'a> Broker<'a> {
 
     /// Says what there is: all of each row to scripts, these columns to people.
     pub fn list(&self, columns: &[&str], rows: &[Value]) {
+        self.list_as(columns, rows, |_, _| None);
+    }
+
+    /// [`Self::list`] with words for some cells, for people.
+    pub fn list_as(&self, columns: &[&str], rows: &[Value], word: impl Fn(&str, &Value) -> Option<String>) {
         if self.context.json {
             println!("{}", Value::from(rows));
             return;
         }
         let heading: Vec<_> = columns.iter().map(|column| column.to_uppercase().replace('_', " ")).collect();
         let heading: Vec<_> = heading.iter().map(String::as_str).collect();
-        let cell = |row: &Value, column: &str| match &row[column] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+        let cell = |row: &Value, column: &str| {
+            word(column, &row[column]).unwrap_or_else(|| match &row[column] {
+                Value::String(text) => text.clone(),
+                Value::Null => "-".to_owned(),
+                other => other.to_string(),
+            })
         };
         let cells = |row| columns.iter().map(|column| cell(row, column)).collect();
         table::print(&heading, &rows.iter().map(cells).collect::<Vec<_>>());

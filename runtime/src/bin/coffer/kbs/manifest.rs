@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found, read};
 use super::{Tenant, admin, rfc3339};
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::CliError;
+use crate::launch::manifest::no_manifest;
 use crate::row::Entry;
 
 /// Add, list and revoke signed reference manifests.
@@ -37,7 +38,7 @@ struct AddArgs {
 
 fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let envelope = read(&args.file)?;
-    SignedManifest::parse(&envelope).class_while(Class::Config, args.file.display())?;
+    SignedManifest::parse(&envelope).map_err(|error| no_manifest(&error, &args.file))?;
     let (added, manifest) = broker.ask(async |client| client.add_manifest(&args.tenant.tenant, envelope).await)?;
     let mut value = row(&manifest);
     value["added"] = json!(added);
@@ -62,7 +63,9 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let manifests = broker.ask(async |client| client.list_manifests(&args.tenant.tenant).await)?;
     let rows: Vec<_> = manifests.iter().map(row).collect();
     let columns = ["name", "sequence", "state", "revoked_through", "expires", "measurements", "workload_digest"];
-    broker.list(&columns, &rows);
+    broker.list_as(&columns, &rows, |column, value| {
+        (column == "revoked_through" && *value == json!(0)).then(|| "never".to_owned())
+    });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found};
 use super::{Tenant, admin};
-use crate::error::CliError;
+use crate::error::{Class, CliError};
 use crate::row::Entry;
 
 /// List the keys whose reference manifests count.
@@ -69,23 +69,69 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
 
 /// Take a key from the list; its manifests admit nothing from the next release on.
 #[derive(Debug, clap::Args)]
-#[command(visible_alias = "rm", after_help = "Examples:\n  coffer kbs manifest-key remove 3f0c…")]
+#[command(
+    visible_alias = "rm",
+    after_help = "Examples:\n  coffer kbs manifest-key remove ci\n  coffer kbs manifest-key remove 3f0c…"
+)]
 struct RemoveArgs {
-    /// SHA-256 of the SubjectPublicKeyInfo, 64 hex digits.
-    key: SpkiDigest,
+    /// Its name, or the SHA-256 of its SubjectPublicKeyInfo in 64 hex digits.
+    key: String,
     #[command(flatten)]
     tenant: Tenant,
 }
 
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let (key, tenant) = (&args.key, &args.tenant.tenant);
+    let tenant = &args.tenant.tenant;
+    let not_there = || {
+        not_found(
+            format!("tenant {tenant} lists no manifest key {}", coffer_rim::foreign(&args.key)),
+            "manifest-key list",
+        )
+    };
+    let key = &match args.key.parse() {
+        Ok(digest) => digest,
+        Err(_) => {
+            let keys = broker.ask(async |client| client.list_manifest_keys(tenant).await)?;
+            one_named(&keys, &args.key)?.ok_or_else(not_there)?
+        }
+    };
     if !broker.ask(async |client| client.remove_manifest_key(tenant, key).await)? {
-        return Err(not_found(format!("tenant {tenant} does not list manifest key {key}"), "manifest-key list"));
+        return Err(not_there());
     }
     broker.say(&json!({ "spki_sha256": key, "removed": true }), || format!("manifest key {key} removed"));
     Ok(ExitCode::SUCCESS)
 }
 
+/// The key of this name, which must be one: names are for people, and two keys may have the same.
+fn one_named(keys: &[ManifestKey], name: &str) -> Result<Option<SpkiDigest>, CliError> {
+    let found: Vec<_> = keys.iter().filter(|key| key.name == name).map(|key| key.key.spki_digest()).collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        several => Err(CliError::new(Class::Usage, format!("{} keys are named {name}", several.len()))
+            .hint("name the one that is meant by its digest: `coffer kbs manifest-key list` shows it")),
+    }
+}
+
 fn row(key: &ManifestKey) -> Value {
     json!({ "name": key.name, "tenant": key.tenant, "spki_sha256": key.key.spki_digest() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coffer_runtime::signing_key::SigningKey;
+
+    #[test]
+    fn a_name_names_one_key_or_none() {
+        let key = |name: &str| ManifestKey {
+            tenant: "default".into(),
+            name: name.into(),
+            key: SigningKey::generate().unwrap().public().clone(),
+        };
+        let keys = [key("ci"), key("two"), key("two")];
+        assert_eq!(one_named(&keys, "ci").unwrap(), Some(keys[0].key.spki_digest()));
+        assert_eq!(one_named(&keys, "nobody").unwrap(), None);
+        assert_eq!(one_named(&keys, "two").unwrap_err().class, Class::Usage);
+    }
 }

@@ -16,7 +16,8 @@ use crate::row::Entry;
 /// Admit guests: one measurement for one workload.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer measure --spec spec.toml --json | coffer kbs reference add --from - --name web-1
+  coffer measure --spec spec.toml --json | coffer kbs reference add \\
+      --from - --name web-1
   coffer kbs reference list")]
 pub struct Args {}
 
@@ -27,8 +28,10 @@ pub const COMMANDS: &[Entry] =
 /// Admit a (measurement, workload) pair.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer measure --spec spec.toml --json | coffer kbs reference add --from - --name web-1
-  coffer kbs reference add --measurement 9b1f… --workload 77ab… --expires 2027-01-01T00:00:00Z")]
+  coffer measure --spec spec.toml --json | coffer kbs reference add \\
+      --from - --name web-1
+  coffer kbs reference add --measurement 9b1f… --workload 77ab… \\
+      --expires 2027-01-01T00:00:00Z")]
 struct AddArgs {
     #[command(flatten)]
     pair: Pair,
@@ -86,24 +89,48 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
 #[derive(Debug, clap::Args)]
 #[command(
     visible_alias = "rm",
-    after_help = "Examples:\n  coffer kbs reference remove --measurement 9b1f… --workload 77ab…"
+    after_help = "Examples:
+  coffer kbs reference remove --name web-1
+  coffer kbs reference remove --measurement 9b1f… --workload 77ab…"
 )]
 struct RemoveArgs {
     #[command(flatten)]
     pair: Pair,
+    /// The pair that was added under this name.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["measurement", "workload"])]
+    name: Option<String>,
     #[command(flatten)]
     tenant: Tenant,
 }
 
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let (measurement, workload) = both(&args.pair)?;
     let tenant = &args.tenant.tenant;
+    let (measurement, workload) = match &args.name {
+        None => both(&args.pair)?,
+        Some(name) => {
+            let all = broker.ask(async |client| client.list_references(tenant).await)?;
+            let not_there = || not_found(format!("tenant {tenant} lists no pair named {name}"), "reference list");
+            one_named(&all, name)?.ok_or_else(not_there)?
+        }
+    };
     if !broker.ask(async |client| client.remove_reference(tenant, &measurement, &workload).await)? {
         return Err(not_found(format!("tenant {tenant} does not list that pair"), "reference list"));
     }
     let value = json!({ "measurement": measurement, "workload_digest": workload, "removed": true });
     broker.say(&value, || format!("measurement {measurement} for workload {workload} removed"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The pair of this name, which must be one: names are for people, and two pairs may have the same.
+fn one_named(all: &[Reference], name: &str) -> Result<Option<(Measurement, WorkloadDigest)>, CliError> {
+    let found: Vec<_> = all.iter().filter(|one| one.name == name).collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some((one.measurement, one.workload))),
+        several => Err(CliError::new(Class::Usage, format!("{} pairs are named {name}", several.len())).hint(
+            "name the one that is meant with --measurement and --workload: `coffer kbs reference list` shows them",
+        )),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -161,6 +188,21 @@ mod tests {
         assert!(measured(b"{}").is_err());
         let short = json!({ "measurement": "ab", "workload_digest": "cd".repeat(32) });
         assert!(measured(short.to_string().as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_name_names_one_pair_or_none() {
+        let pair = |name: &str, byte| Reference {
+            tenant: "default".into(),
+            measurement: Measurement::new([byte; 48]),
+            workload: WorkloadDigest::new([byte; 32]),
+            name: name.into(),
+            expires: expiry(None),
+        };
+        let all = [pair("web", 1), pair("two", 2), pair("two", 3)];
+        assert_eq!(one_named(&all, "web").unwrap(), Some((all[0].measurement, all[0].workload)));
+        assert_eq!(one_named(&all, "nobody").unwrap(), None);
+        assert_eq!(one_named(&all, "two").unwrap_err().class, Class::Usage);
     }
 
     #[test]

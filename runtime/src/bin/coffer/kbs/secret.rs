@@ -27,7 +27,8 @@ pub const COMMANDS: &[Entry] =
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   printf %s hunter2 | coffer kbs secret put default/app/password
-  coffer kbs secret put kbs:///default/app/key --file key.bin --expected-version 0
+  coffer kbs secret put kbs:///default/app/key --file key.bin \\
+      --expected-version 0
   coffer kbs secret put default/ci/token --file token --allow-simulated")]
 struct PutArgs {
     /// `repository/type/tag`, with or without `kbs:///`.

@@ -19,7 +19,8 @@ use crate::row::Entry;
 /// Admit what an author signed: rules that outlive upgrades.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer kbs signer add web-releases --author-key author.pem.pub --family-id acme --image-id web --minimum-svn 3
+  coffer kbs signer add web-releases --author-key author.pem.pub \\
+      --family-id acme --image-id web --minimum-svn 3
   coffer kbs signer list")]
 pub struct Args {}
 
@@ -30,8 +31,10 @@ pub const COMMANDS: &[Entry] =
 /// Admit what an author signs, under these names, from this version on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer kbs signer add web-releases --author-key author.pem.pub --family-id acme --image-id web --minimum-svn 3
-  coffer kbs signer add web-releases --author-key 25860fd9… --family-id acme --image-id web --minimum-svn 4")]
+  coffer kbs signer add web-releases --author-key author.pem.pub \\
+      --family-id acme --image-id web --minimum-svn 3
+  coffer kbs signer add web-releases --author-key 25860fd9… \\
+      --family-id acme --image-id web --minimum-svn 4")]
 struct AddArgs {
     /// Name of the rule; one of the same name is replaced.
     name: String,

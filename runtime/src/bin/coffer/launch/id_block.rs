@@ -16,9 +16,11 @@ use crate::row::Entry;
 /// Sign a launch for somebody else's machine, or show what was signed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer id-block sign --measurement 9b1f… --policy 0x30000 --id-key id.pem --author-key author.pem --guest-svn 3 --out signed
+  coffer id-block sign --measurement 9b1f… --policy 0x30000 --id-key id.pem \\
+      --author-key author.pem --guest-svn 3 --out signed
   coffer id-block show signed
-  coffer run --tee-simulate --id-block signed/id_block.bin --id-auth signed/id_auth.bin IMAGE")]
+  coffer run --tee-simulate --id-block signed/id_block.bin \\
+      --id-auth signed/id_auth.bin IMAGE")]
 pub struct Args {}
 
 /// Its commands.
@@ -27,8 +29,9 @@ pub const COMMANDS: &[Entry] = &[command!("sign": SignArgs => sign), command!("s
 /// Sign a measurement into an ID block.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer id-block sign --measurement $(coffer measure --tee-simulate --json IMAGE | jq -r .measurement) \\
-      --policy 0x30000 --id-key id.pem --author-key author.pem --out signed")]
+  coffer id-block sign --policy 0x30000 --id-key id.pem --author-key author.pem \\
+      --out signed --measurement \\
+      $(coffer measure --tee-simulate --json IMAGE | jq -r .measurement)")]
 struct SignArgs {
     /// Launch digest, as `coffer measure` prints it.
     #[arg(long, value_name = "HEX")]

@@ -16,7 +16,8 @@ use crate::row::Entry;
 #[command(after_help = "Examples:
   coffer id-key init --author --out author.pem
   coffer id-key init --out id.pem
-  coffer run --tee-simulate --id-key id.pem --author-key author.pem --family-id acme --image-id web --guest-svn 3 IMAGE")]
+  coffer run --tee-simulate --id-key id.pem --author-key author.pem \\
+      --family-id acme --image-id web --guest-svn 3 IMAGE")]
 pub struct Args {}
 
 /// Its commands.
@@ -59,10 +60,14 @@ struct ShowArgs {
 
 fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
     let key = read_public(&args.file)?;
+    let mut value = serde_json::json!({ "file": args.file });
     if args.pem {
+        value["pem"] = key.to_pem().into();
+    }
+    if args.pem && !context.json {
         print!("{}", key.to_pem());
     } else {
-        print(&key, context, serde_json::json!({ "file": args.file }));
+        print(&key, context, value);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,20 +6,22 @@ use std::process::ExitCode;
 use coffer_rim::input;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
 use coffer_verifier::UnixTime;
-use coffer_verifier::manifest::{ManifestRefusal, ReferenceManifest, SignedManifest};
+use coffer_verifier::manifest::{ManifestError, ManifestRefusal, ReferenceManifest, SignedManifest};
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
 
-/// Signed reference manifests: which measurements a workload may have, for a key broker.
+/// Make keys for signed reference manifests, and check and show manifests: which measurements a workload may have.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer manifest keygen --out manifest.pem
-  coffer measure --spec web.toml --manifest web.json --sign manifest.pem --name web --expires 90d
+  coffer measure --spec web.toml --manifest web.json --sign manifest.pem \\
+      --name web --expires 90d
   coffer manifest verify web.json --key manifest.pem.pub
-  coffer kbs manifest-key add manifest.pem.pub && coffer kbs manifest add web.json")]
+  coffer kbs manifest-key add manifest.pem.pub && \\
+      coffer kbs manifest add web.json")]
 pub struct Args {}
 
 /// Its commands.
@@ -70,8 +72,14 @@ fn verify(args: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
     let now = args.at.unwrap_or_else(|| std::time::SystemTime::now().into());
     let file = &args.file;
     let keys = args.key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
-    let verified = parse(file)?.verify(&keys).map_err(|refusal| refused(&refusal, file))?;
-    let manifest = verified.current(now).map_err(|refusal| refused(&refusal, file))?;
+    let verified = match parse(file)?.verify(&keys).map_err(|refusal| refused(&refusal, file)) {
+        Ok(verified) => verified,
+        Err(failure) => return not_believed(failure, context),
+    };
+    let manifest = match verified.current(now).map_err(|refusal| refused(&refusal, file)) {
+        Ok(manifest) => manifest,
+        Err(failure) => return not_believed(failure, context),
+    };
     if context.json {
         let mut value = describe(manifest);
         value["verdict"] = json!("valid");
@@ -83,6 +91,17 @@ fn verify(args: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
         print(manifest);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A script gets a verdict whenever there is one, beside the failure that every command prints.
+fn not_believed(failure: CliError, context: &Context) -> Result<ExitCode, CliError> {
+    if !context.json || failure.class != Class::NotAuthentic {
+        return Err(failure);
+    }
+    let mut value = failure.json();
+    value["verdict"] = json!(failure.class.word());
+    println!("{value}");
+    Ok(context.exit(&failure))
 }
 
 /// Print what a manifest says. It decides nothing.
@@ -115,7 +134,14 @@ fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
 fn parse(file: &Path) -> Result<SignedManifest, CliError> {
     let bytes =
         input::read(file, input::DOCUMENT).class_while(Class::Config, format!("cannot read {}", file.display()))?;
-    SignedManifest::parse(&bytes).class_while(Class::Config, file.display())
+    SignedManifest::parse(&bytes).map_err(|error| no_manifest(&error, file))
+}
+
+/// What is said of a file that is none.
+pub fn no_manifest(error: &ManifestError, file: &Path) -> CliError {
+    let failure =
+        CliError::caused(Class::Config, error).while_doing(format!("{} is no signed manifest", file.display()));
+    failure.hint("`coffer measure … --manifest FILE --sign KEY` writes one")
 }
 
 fn refused(refusal: &ManifestRefusal, file: &Path) -> CliError {

@@ -8,7 +8,7 @@ use coffer_runtime::engine::measure::VCPU_TYPE;
 use coffer_runtime::engine::{MeasureRequest, Measured, read_spec};
 use coffer_runtime::id_block::SignedLaunch;
 
-use crate::boxes::flags::BoxFlags;
+use crate::boxes::flags::{BoxFlags, behind_the_image};
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::image::progress;
@@ -25,9 +25,11 @@ use crate::launch::measure_manifest::{ManifestArgs, Written};
   coffer measure --tee-simulate busybox sha256sum /run/secrets/key
   coffer measure --spec web.toml --vcpus 2 --vcpu-type EPYC-Genoa --json
   coffer measure --tee-simulate --igvm web.igvm busybox httpd -f
-  coffer measure --spec web.toml --manifest web.json --sign manifest.pem --name web --sequence 7 --expires 90d
-  coffer measure --platform-files --json        # what sev-snp-measure needs to compute the same
-  coffer measure --firmware OVMF.amdsev.fd --kernel bzImage --append console=ttyS0 --vcpus 2 --vcpu-type EPYC-Genoa")]
+  coffer measure --spec web.toml --manifest web.json --sign manifest.pem \\
+      --name web --sequence 7 --expires 90d
+  coffer measure --platform-files --json        # for sev-snp-measure
+  coffer measure --firmware OVMF.amdsev.fd --kernel bzImage \\
+      --append console=ttyS0 --vcpus 2 --vcpu-type EPYC-Genoa")]
 pub struct Args {
     #[command(flatten)]
     flags: BoxFlags,
@@ -72,6 +74,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let progress = progress::shown(context.json);
     let measured = context.runtime()?.block_on(engine.measure(request, vcpu_type, progress.as_ref()));
     let measured = measured.map_err(error::of)?;
+    if let Some(document) = &measured.document {
+        behind_the_image::<Args>(&flags.words, &document.spec().process.argv);
+    }
     let mut facts = facts(&measured, vcpu_type);
     if args.platform_files {
         let path = |path: PathBuf| path.display().to_string();

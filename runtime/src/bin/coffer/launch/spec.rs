@@ -8,7 +8,7 @@ use coffer_rim::file::Writer;
 use coffer_rim::out;
 use coffer_spec::Tee;
 
-use crate::boxes::flags::BoxFlags;
+use crate::boxes::flags::{BoxFlags, behind_the_image};
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::image::progress;
@@ -35,6 +35,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if args.flags.tee && document.spec().tee != Tee::Snp {
         return Err(CliError::new(Class::Internal, "the spec does not demand what --tee says"));
     }
+    behind_the_image::<Args>(&args.flags.words, &document.spec().process.argv);
     match &args.output {
         Some(path) => {
             let writer = Writer::private().into_pipes().mode(0o644);

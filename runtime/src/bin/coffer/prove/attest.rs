@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use coffer_rim::file::Writer;
 use coffer_runtime::engine::{Attestation, Hint};
+use coffer_runtime::kds;
 use coffer_runtime::owner_access::Findings;
-use coffer_runtime::{BoxRecord, kds};
 use coffer_spec::Tee;
 use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
 
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
+use crate::evidence::shown::{self, About};
 use crate::evidence::verify::exit_code;
 use crate::prove::guest::Trust;
 use crate::words;
@@ -19,10 +20,12 @@ use crate::words;
 /// Have the guest of a box prove what it is, on a connection of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "The guest must be what this machine's platform files and the box's spec measure to.
+Exit status: 0 accepted, 5 not authentic, 6 refused, 7 not reached; 1 no such box, 3 one that does not run.
 
 Examples:
   coffer attest web --explain
-  coffer attest web --platform /srv/coffer/platform-1.2 --policy fleet.toml --json")]
+  coffer attest web --platform /srv/coffer/platform-1.2 \\
+      --policy fleet.toml --json")]
 pub struct Args {
     /// Print every check with what was found and what was expected.
     #[arg(long)]
@@ -53,54 +56,39 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         write_evidence(path, &findings)?;
     }
     let verdict = findings.appraisal.verdict();
+    let simulated = record.options.tee == Tee::Simulated;
+    // Accepted, and yet something went wrong behind it: the connection, say.
+    let failed = error.filter(|_| verdict == Verdict::Accepted);
     if context.json {
-        let simulated = record.options.tee == Tee::Simulated;
-        println!("{}", kds::appraisal_json(&findings.appraisal, simulated));
-    } else {
-        print(args, &record, &findings.appraisal);
+        let mut value = kds::appraisal_json(&findings.appraisal, simulated);
+        if let Some(failure) = &failed {
+            value["error"] = failure.json()["error"].take();
+        }
+        println!("{value}");
+        return Ok(failed.map_or(ExitCode::from(exit_code(verdict)), |failure| context.exit(&failure)));
     }
-    match (verdict, error) {
-        (Verdict::Accepted, Some(error)) => Err(error),
-        _ => Ok(ExitCode::from(exit_code(verdict))),
-    }
+    let subject = match verdict {
+        Verdict::Accepted if is_simulated(&findings.appraisal) => {
+            let what = "SIMULATED: it rests on this installation's own root, not on AMD's";
+            format!("{} runs what it should; {what}", record.name)
+        }
+        Verdict::Accepted => format!("{} runs what it should", record.name),
+        Verdict::NotAuthentic | Verdict::Refused => String::new(),
+    };
+    let believe = words::of(&Hint::BelieveSimulator);
+    let about = About {
+        subject: &subject,
+        explain: args.explain,
+        simulated,
+        untrusted_root: (simulated && !args.trust.allow_simulated).then_some(believe.as_str()),
+        missing: None,
+    };
+    shown::print(&findings.appraisal, about);
+    failed.map_or_else(|| Ok(ExitCode::from(exit_code(verdict))), Err)
 }
 
-fn print(args: &Args, record: &BoxRecord, appraisal: &Appraisal) {
-    if args.explain {
-        for check in appraisal.checks() {
-            println!("{check}");
-        }
-    }
-    match appraisal.verdict() {
-        Verdict::Accepted => {
-            let simulated = if appraisal.verified().is_none_or(VerifiedReport::simulated) {
-                "; SIMULATED: it rests on this installation's own root, not on AMD's"
-            } else {
-                ""
-            };
-            println!("accepted: {} runs what it should{simulated}", record.name);
-        }
-        Verdict::NotAuthentic => println!("not authentic: {}", appraisal.why()),
-        Verdict::Refused => println!("refused: {}", appraisal.why()),
-    }
-    if appraisal.verdict() == Verdict::Accepted {
-        return;
-    }
-    if record.options.tee == Tee::Simulated && !args.trust.allow_simulated {
-        println!("hint: {}", words::of(&Hint::BelieveSimulator));
-        return;
-    }
-    for reason in appraisal.reasons() {
-        println!("hint: {}", reason.hint);
-    }
-    // AMD has nothing about a simulated box.
-    if record.options.tee != Tee::Simulated {
-        for request in appraisal.missing() {
-            for url in kds::urls(request) {
-                println!("hint: fetch {url}");
-            }
-        }
-    }
+fn is_simulated(appraisal: &Appraisal) -> bool {
+    appraisal.verified().is_none_or(VerifiedReport::simulated)
 }
 
 fn write_evidence(path: &Path, findings: &Findings) -> Result<(), CliError> {

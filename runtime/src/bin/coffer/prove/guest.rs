@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use coffer_rim::input;
 use coffer_runtime::engine::{self, read_spec};
-use coffer_verifier::EvidencePolicy;
 
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::CliError;
+use crate::evidence::verify;
 
 /// What a guest must prove.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -20,7 +19,8 @@ pub struct Trust {
     /// Workload spec the guest must run [default: the one the box was created with].
     #[arg(long = "expect-spec", value_name = "FILE")]
     pub expect_spec: Option<PathBuf>,
-    /// Policy on top of measurement and workload, TOML [default: the built-in floor].
+    /// Policy on top of measurement and workload, TOML; the word `strict` is the built-in policy of that name [default: the
+    /// built-in floor].
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 }
@@ -31,16 +31,11 @@ impl Trust {
     /// # Errors
     /// Class `config`, naming the file.
     pub fn read(&self) -> Result<engine::Trust, CliError> {
-        let policy = self.policy.as_ref().map(|path| {
-            let text = input::read_text(path, input::DOCUMENT)
-                .class_while(Class::Config, format!("cannot read {}", path.display()))?;
-            EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())
-        });
         Ok(engine::Trust {
             allow_simulated: self.allow_simulated,
             platform: self.platform.clone(),
             expect_spec: self.expect_spec.as_deref().map(read_spec).transpose()?,
-            policy: policy.transpose()?,
+            policy: self.policy.as_deref().map(|path| verify::policy(Some(path))).transpose()?,
         })
     }
 }

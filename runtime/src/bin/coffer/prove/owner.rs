@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
 
-/// The local owner's key: what lets you exec, inject and unseal in TEE boxes that list it.
+/// Make or show the local owner's key: what lets you exec, inject and unseal in TEE boxes that list it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer owner init
@@ -27,7 +27,7 @@ struct InitArgs {}
 
 fn init(_: &InitArgs, context: &Context) -> Result<ExitCode, CliError> {
     let folder = context.open_home()?.owner();
-    print(&owner_access::init(&folder)?, &folder.join("cert.pem"), context);
+    print(&owner_access::init(&folder)?, &folder.join("cert.pem"), None, context);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -44,17 +44,21 @@ fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
     let folder = context.open_home()?.owner();
     let certificate = folder.join("cert.pem");
     let identity = owner_access::load(&folder)?;
-    if args.pem {
-        print!("{}", std::fs::read_to_string(&certificate).class(Class::Config)?);
-    } else {
-        print(&identity, &certificate, context);
+    let pem = args.pem.then(|| std::fs::read_to_string(&certificate).class(Class::Config)).transpose()?;
+    match pem {
+        Some(pem) if !context.json => print!("{pem}"),
+        pem => print(&identity, &certificate, pem, context),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(identity: &Identity, certificate: &Path, context: &Context) {
+fn print(identity: &Identity, certificate: &Path, pem: Option<String>, context: &Context) {
     if context.json {
-        println!("{}", serde_json::json!({ "spki": identity.spki(), "certificate": certificate }));
+        let mut value = serde_json::json!({ "spki": identity.spki(), "certificate": certificate });
+        if let Some(pem) = pem {
+            value["pem"] = pem.into();
+        }
+        println!("{value}");
     } else {
         println!("{}", identity.spki());
     }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use coffer_rim::file::Writer;
 use coffer_rim::out;
 use zeroize::Zeroizing;
@@ -84,6 +86,14 @@ fn finish(args: &Common, context: &Context, bytes: &[u8], rollback_protected: bo
                     "{}",
                     serde_json::json!({ "output": path, "bytes": bytes.len(), "rollback_protected": rollback_protected })
                 );
+            }
+        }
+        None if context.json => {
+            // Not through a value of a document: it would leave copies of what may be a secret.
+            let text = Zeroizing::new(STANDARD.encode(bytes));
+            let rest = format!("\",\"bytes\":{},\"rollback_protected\":{rollback_protected}}}\n", bytes.len());
+            for part in ["{\"base64\":\"", text.as_str(), rest.as_str()] {
+                out::write_bytes(part.as_bytes());
             }
         }
         None => out::write_bytes(bytes),

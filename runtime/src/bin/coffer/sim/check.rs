@@ -36,12 +36,13 @@ Configure the verifier with the anchor and the policy that `coffer sim evidence 
 Exit status 6 means that an answer was wrong, or that the verifier answers good and bad evidence alike, which proves nothing.
 
 Examples:
-  coffer sim check --product milan --strict --junit check.xml --cmd 'coffer verify \"$COFFER_EVIDENCE\" --allow-simulated \\
-      --anchor $COFFER_ANCHOR --policy \"$COFFER_POLICY\" --report-data $COFFER_REPORT_DATA'
+  coffer sim check --product milan --strict --junit check.xml \\
+      --cmd 'coffer verify \"$COFFER_EVIDENCE\" --allow-simulated --anchor $COFFER_ANCHOR \\
+      --policy \"$COFFER_POLICY\" --report-data $COFFER_REPORT_DATA'
   coffer sim check --attack debug --url http://127.0.0.1:8080/verify")]
 pub struct Args {
     /// Command to run for each case.
-    #[arg(long, value_name = "CMD", required_unless_present = "url", conflicts_with = "url")]
+    #[arg(long, value_name = "CMD", conflicts_with = "url")]
     cmd: Option<String>,
 
     /// Endpoint to send each case to.
@@ -92,7 +93,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let target = match (&args.cmd, &args.url) {
         (Some(command), _) => Target::Command(command.clone()),
         (None, Some(url)) => Target::Url(url.clone()),
-        (None, None) => return Err(CliError::new(Class::Usage, "neither --cmd nor --url")),
+        (None, None) => {
+            return Err(CliError::new(Class::Usage, "no verifier is named: one of --cmd CMD and --url URL is needed")
+                .hint("coffer sim check --help has an example of each"));
+        }
     };
     if matches!(target, Target::Command(_)) {
         // This process starts nothing but the cases.

@@ -31,7 +31,7 @@ pub struct Args {
     fault: FaultWord,
 
     /// End after so many answers.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     answers: Option<u64>,
 }
 
@@ -59,12 +59,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let listener =
         TcpListener::bind(args.listen).class_while(Class::Config, format!("listening on {}", args.listen))?;
     let address = listener.local_addr().class(Class::Internal)?;
-    println!("http://{address}");
+    if context.json {
+        println!("{}", serde_json::json!({ "url": format!("http://{address}") }));
+    } else {
+        println!("http://{address}");
+    }
     let mut left = args.answers;
     for line in listener.incoming() {
-        if left == Some(0) {
-            break;
-        }
         let Ok(line) = line else { continue };
         left = left.map(|left| left - 1);
         let (installation, fault) = (Arc::clone(&installation), args.fault);

@@ -64,7 +64,7 @@ fn said(parser: &mut Command, line: &[String]) -> Result<(), Error> {
 
 /// The error of a line with this argument empty and whatever it needs beside it.
 fn with_empty(path: &[String], arg: &Arg) -> Result<(), Error> {
-    let mut parser = crate::cli::parser();
+    let mut parser = crate::parser::parser();
     parser.build();
     // Arguments beside it, each with the candidate that is tried.
     let mut beside: Vec<(Arg, usize)> = Vec::new();
@@ -109,7 +109,7 @@ fn with_empty(path: &[String], arg: &Arg) -> Result<(), Error> {
 
 #[test]
 fn no_argument_of_any_command_takes_an_empty_value_unnoticed() {
-    let mut parser = crate::cli::parser();
+    let mut parser = crate::parser::parser();
     parser.build();
     let mut paths = Vec::new();
     leaves(&parser, &["coffer".to_owned()], &mut paths);

@@ -116,3 +116,23 @@ fn host_may_is_exactly_what_is_listed() {
         assert!(parse(line).unwrap_err().to_string().contains("--host-may"), "{line}");
     }
 }
+
+#[test]
+fn an_option_behind_the_image_is_noticed() {
+    let command = BoxFlags::augment_args(clap::Command::new(""));
+    let noticed = |line: &str, argv: &str| {
+        let split = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        misplaced(&command, &split(line), &split(argv)).map(str::to_owned)
+    };
+    // Of an image without a program of its own, what follows is the program.
+    assert_eq!(noticed("busybox --tee-simulate -o x", "--tee-simulate -o x").as_deref(), Some("--tee-simulate"));
+    assert_eq!(noticed("busybox -x", "-x").as_deref(), Some("-x"));
+    // Of one with a program, it is an argument: also one that we have.
+    assert_eq!(noticed("redis --memory=1g", "redis-server --memory=1g").as_deref(), Some("--memory=1g"));
+    assert_eq!(noticed("redis -m 1g", "redis-server -m 1g").as_deref(), Some("-m"));
+    for (line, argv) in
+        [("redis --port 5", "redis-server --port 5"), ("busybox ls -e", "ls -e"), ("busybox", "sh"), ("busybox -", "-")]
+    {
+        assert_eq!(noticed(line, argv), None, "{line}");
+    }
+}

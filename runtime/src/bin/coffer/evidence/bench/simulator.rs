@@ -19,7 +19,7 @@ use crate::error::{Class, Classify as _, CliError};
 const MEMORY: usize = 64 << 20;
 const DIGESTS: usize = 7;
 
-/// The simulator: reports and launch digests.
+/// Measure the simulator: reports and launch digests.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer bench simulator")]
 pub struct Args {}

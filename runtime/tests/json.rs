@@ -1,0 +1,370 @@
+//! `--json` of every command there is: whatever comes of it, standard output is one JSON document.
+//!
+//! The commands come from the table, as `coffer --json help` prints it, so that a new one cannot be forgotten.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use coffer_runtime::boxes::{BoxOptions, Timings, files, unix_ms};
+use coffer_runtime::lock::BoxLock;
+use coffer_runtime::supervisor::message::LogPiece;
+use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State};
+use serde_json::{Value, json};
+
+/// A command, and words behind it; `made` is a box that was never started, `nosuch` none.
+const LINES: &[(&str, &[&str])] = &[
+    ("run", &["--pull", "never", "nosuch"]),
+    ("run", &["-d", "--timing", "--pull", "never", "nosuch"]),
+    ("run", &["--tee", "busybox"]),
+    ("create", &["--pull", "never", "nosuch"]),
+    ("create", &["--name", "made", "--memory", "1", "busybox"]),
+    ("start", &["made", "nosuch", "other"]),
+    ("start", &["--attach", "nosuch"]),
+    ("start", &["--attach", "made", "nosuch"]),
+    ("stop", &["made", "nosuch", "other"]),
+    ("stop", &["made"]),
+    ("restart", &["made", "nosuch"]),
+    ("ps", &[]),
+    ("ps", &["-a"]),
+    ("ps", &["-aq"]),
+    ("ps", &["-q"]),
+    ("ps", &["--filter", "nosuch=1"]),
+    ("logs", &["made"]),
+    ("logs", &["-f", "made"]),
+    ("logs", &["--console", "made"]),
+    ("logs", &["nosuch"]),
+    ("exec", &["made", "id"]),
+    ("exec", &["nosuch", "id"]),
+    ("rm", &["nosuch", "other"]),
+    ("rm", &["--force", "nosuch"]),
+    ("inspect", &["made"]),
+    ("inspect", &["made", "nosuch"]),
+    ("inspect", &["nosuch", "other"]),
+    ("pull", &["--insecure-registry", "127.0.0.1:1", "127.0.0.1:1/a:1"]),
+    ("images", &[]),
+    ("images", &["-q"]),
+    ("images", &["busybox"]),
+    ("rmi", &["nosuch", "other"]),
+    ("attest", &["made", "--allow-simulated"]),
+    ("attest", &["nosuch"]),
+    ("inject-secret", &["made", "note"]),
+    ("seal", &["made"]),
+    ("unseal", &["nosuch"]),
+    ("owner show", &[]),
+    ("owner init", &[]),
+    ("owner show", &["--pem"]),
+    ("measure", &["--platform", "nosuch", "--platform-files"]),
+    ("measure", &["--firmware", "nosuch"]),
+    ("spec", &["--pull", "never", "nosuch"]),
+    ("platform show", &["--platform", "nosuch"]),
+    ("id-key init", &["--out", "id.pem"]),
+    ("id-key init", &["--out", "id.pem"]),
+    ("id-key show", &["id.pem"]),
+    ("id-key show", &["id.pem", "--pem"]),
+    ("id-block sign", &["--measurement", "ab", "--policy", "0x30000", "--id-key", "id.pem", "--out", "signed"]),
+    ("id-block show", &["nosuch"]),
+    ("manifest keygen", &["--out", "manifest.pem"]),
+    ("manifest verify", &["nosuch", "--key", "manifest.pem.pub"]),
+    ("manifest show", &["id.pem"]),
+    ("verify", &["nosuch"]),
+    ("verify", &["zeros"]),
+    ("verify", &["zeros", "--policy", "strct"]),
+    ("verify", &[]),
+    ("report show", &["zeros"]),
+    ("report show", &[]),
+    ("bench verify", &["nosuch"]),
+    ("bench simulator", &["nosuch"]),
+    ("kbs secret put", &["a/b/c", "--profile", "nosuch"]),
+    ("kbs secret put", &[]),
+    ("kbs secret list", &[]),
+    ("kbs secret remove", &["a/b/c"]),
+    ("kbs reference add", &["--from", "nosuch"]),
+    ("kbs reference list", &[]),
+    ("kbs reference remove", &["--name", "web"]),
+    ("kbs signer add", &["web"]),
+    ("kbs signer list", &[]),
+    ("kbs signer remove", &["web"]),
+    ("kbs manifest-key add", &["manifest.pem.pub"]),
+    ("kbs manifest-key list", &[]),
+    ("kbs manifest-key remove", &["ci"]),
+    ("kbs manifest add", &["id.pem"]),
+    ("kbs manifest list", &[]),
+    ("kbs manifest revoke", &["web"]),
+    ("kbs audit", &[]),
+    ("kbs audit", &["--limit", "0"]),
+    ("sim init", &["--product", "milan"]),
+    ("sim evidence", &["--product", "milan", "--out", "evidence"]),
+    ("verify", &["evidence/evidence.cmw"]),
+    ("verify", &["evidence/evidence.cmw", "--allow-simulated"]),
+    ("verify", &["evidence/report.bin", "--allow-simulated"]),
+    ("sim attacks", &[]),
+    ("sim check", &[]),
+    ("sim check", &["--product", "milan", "--attack", "debug", "--cmd", "exit 6"]),
+    ("sim kds", &["--answers", "0"]),
+    ("sim kds", &["--listen", "nowhere"]),
+    ("doctor", &[]),
+    ("completion", &["bash"]),
+    ("help", &[]),
+    ("help", &["kbs", "nosuch"]),
+    ("version", &[]),
+];
+
+fn coffer(folder: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+    command.current_dir(folder).env("COFFER_HOME", folder.join("home")).env("COFFER_PLATFORM", folder.join("none"));
+    for name in ["COFFER_KBS_PROFILE", "COFFER_KBS_ADDRESS"] {
+        command.env_remove(name);
+    }
+    command.args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The one document on standard output.
+fn document(words: &[&str], output: &Output) -> Value {
+    let mut all = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+    let said = || format!("{words:?}: {output:?}");
+    let first = all.next().unwrap_or_else(|| panic!("nothing on standard output: {}", said()));
+    let first = first.unwrap_or_else(|error| panic!("{error}: {}", said()));
+    assert!(all.next().is_none(), "more than one document: {}", said());
+    first
+}
+
+const SPEC: &str = r#"version = "0.1.0"
+algorithm = "sha256"
+[data]
+"workload.toml" = '''
+version = 1
+tenant = "default"
+tee = "none"
+host_may = ["stop", "stats", "logs", "exec"]
+[image]
+reference = "docker.io/a/made:1"
+config_digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+[root.verity]
+algorithm = "sha256"
+block_size = 4096
+data_blocks = 8
+hash_start = 8
+salt = ""
+root_hash = "0000000000000000000000000000000000000000000000000000000000000000"
+[root.scratch]
+kind = "tmpfs"
+bytes = 134217728
+[process]
+argv = ["/bin/app"]
+env = []
+cwd = "/"
+user = "0:0"
+stop_signal = 15
+hostname = "coffer"
+'''
+"#;
+
+/// Records a box that was made and never started, with output in its log.
+fn make(folder: &Path, name: &str) -> BoxRecord {
+    let home = Home::open(&folder.join("home")).unwrap();
+    let options = json!({
+        "tee": "none", "vcpus": 1, "memory_bytes": 256 << 20, "remove": false, "command": ["/bin/app"],
+        "platform": "/platform", "root": "/root.erofs", "image_digest": format!("sha256:{}", "0".repeat(64)),
+        "workload_digest": "0".repeat(64),
+    });
+    let record = BoxRecord {
+        id: BoxId::random(),
+        name: name.into(),
+        image: "a/made:1".into(),
+        state: BoxState::Created,
+        supervisor_pid: None,
+        vmm_pid: None,
+        created: 1,
+        started: None,
+        finished: None,
+        exit_code: None,
+        error: None,
+        options: serde_json::from_value::<BoxOptions>(options).unwrap(),
+        timings: Timings::default(),
+    };
+    let folder = home.box_folder(&record.id);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).unwrap();
+    fs::write(folder.join(files::SPEC), SPEC).unwrap();
+    let pieces = [LogPiece::new(false, 1, b"one\n".to_vec()), LogPiece::new(true, 2, vec![0xff])];
+    let lines = pieces.iter().map(|piece| json!(piece).to_string() + "\n").collect::<String>();
+    fs::write(folder.join(files::LOG), lines).unwrap();
+    State::open(&home).unwrap().add(&record).unwrap();
+    record
+}
+
+fn world() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), "made");
+    make(dir.path(), "other");
+    fs::write(dir.path().join("zeros"), [0; 1184]).unwrap();
+    dir
+}
+
+#[test]
+fn every_command_prints_one_document_whatever_comes_of_it() {
+    let dir = world();
+    let rows = document(&["help"], &coffer(dir.path(), &["--json", "help"]));
+    let table: BTreeSet<_> = rows.as_array().unwrap().iter().map(|row| row["command"].as_str().unwrap()).collect();
+    let tried: BTreeSet<_> = LINES.iter().map(|(command, _)| *command).collect();
+    assert_eq!(tried, table, "each command of the table has a line here, and each line a command");
+    let mut lines: Vec<(&str, &[&str])> = LINES.to_vec();
+    for command in &table {
+        lines.extend([(*command, &["--frobnicate"][..]), (*command, &["--help"][..])]);
+    }
+    for (command, behind) in lines {
+        let words: Vec<_> = ["--json"].into_iter().chain(command.split(' ')).chain(behind.iter().copied()).collect();
+        let output = coffer(dir.path(), &words);
+        let said = document(&words, &output);
+        let decided = ["verdict", "results", "checks"].iter().any(|key| said.get(key).is_some());
+        assert_eq!(said.get("error").is_some(), !output.status.success() && !decided, "{words:?}: {output:?}");
+        if let Some(error) = said.get("error") {
+            let keys: Vec<_> = error.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(keys, ["class", "hint", "message"], "{words:?}");
+        }
+    }
+    for words in
+        [&["--json"][..], &["--json", "kbs"], &["--json", "--version"], &["--json", "--help"], &["--json", "rnu"]]
+    {
+        document(words, &coffer(dir.path(), words));
+    }
+}
+
+#[test]
+fn of_several_boxes_each_has_its_own_answer() {
+    let dir = world();
+    for (words, code) in
+        [(["stop", "made", "nosuch"], 1), (["restart", "nosuch", "made"], 125), (["start", "nosuch", "made"], 125)]
+    {
+        let output = coffer(dir.path(), &[&["--json"], &words[..]].concat());
+        let said = document(&words, &output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let boxes = said["boxes"].as_array().unwrap();
+        assert_eq!(boxes.iter().map(|one| one["box"].as_str().unwrap()).collect::<Vec<_>>(), words[1..]);
+        let unknown = boxes.iter().find(|one| one["box"] == "nosuch").unwrap();
+        assert_eq!(unknown["error"]["class"], "not-found", "{said}");
+        assert_eq!(unknown["error"]["hint"], "coffer ps -a lists boxes");
+        let last = boxes.iter().rev().find_map(|one| one.get("error")).unwrap();
+        assert_eq!(&said["error"], last, "the exit code is of the last failure");
+    }
+    let output = coffer(dir.path(), &["--json", "rm", "made", "nosuch", "other"]);
+    let said = document(&["rm"], &output);
+    assert_eq!((output.status.code(), &said["boxes"][2]), (Some(1), &json!({ "box": "other" })), "{said}");
+    assert_eq!(document(&["ps"], &coffer(dir.path(), &["--json", "ps", "-aq"])), json!([]));
+}
+
+#[test]
+fn output_is_a_list_of_pieces() {
+    let dir = world();
+    let said = document(&["logs"], &coffer(dir.path(), &["--json", "logs", "made"]));
+    let pieces = said["output"].as_array().unwrap();
+    assert_eq!((&pieces[0]["stream"], &pieces[0]["log"]), (&json!("stdout"), &json!("one\n")), "{said}");
+    assert_eq!((&pieces[1]["stream"], &pieces[1]["base64"]), (&json!("stderr"), &json!("/w==")), "{said}");
+    assert_eq!(pieces[0]["time"], "1970-01-01T00:00:00.000000001Z", "no number that floating point would round");
+}
+
+#[test]
+fn what_is_missing_stands_in_the_message_and_the_hint_names_the_command() {
+    let dir = world();
+    for (words, missing, hint) in [
+        (&["verify"][..], "<FILE>", "coffer verify --help"),
+        (&["kbs", "secret", "put"], "<PATH>", "coffer kbs secret put --help"),
+        (&["run"], "<IMAGE [COMMAND]>...", "coffer run --help"),
+        (&["run", "--kbs", "a:1"], "--kbs-pin <HEX>", "coffer run --help"),
+        (&["sim", "check"], "--cmd CMD and --url URL", "coffer sim check --help"),
+        (&["run", "--pull", "sometimes", "a"], "[possible values: missing, always, never]", "coffer run --help"),
+        (&["run", "--env-fil", "x", "a"], "--env-fil", "did you mean --env-file?"),
+        (&["rnu"], "rnu", "did you mean run?"),
+        (&["kbs", "secret", "delete"], "kbs secret delete", "coffer kbs secret remove"),
+    ] {
+        let said = document(words, &coffer(dir.path(), &[&["--json"], words].concat()));
+        let (message, told) = (said["error"]["message"].as_str().unwrap(), said["error"]["hint"].as_str().unwrap());
+        assert!(message.contains(missing) && told.contains(hint), "{words:?}: {said}");
+    }
+}
+
+/// A box that runs, as far as anybody can see: its record says so, and somebody holds its lock.
+struct Running {
+    record: BoxRecord,
+    state: State,
+    lock: BoxLock,
+    log: PathBuf,
+}
+
+impl Running {
+    fn of(dir: &Path, record: BoxRecord) -> Self {
+        let home = Home::open(&dir.join("home")).unwrap();
+        let folder = home.box_folder(&record.id);
+        let lock = BoxLock::take(&folder).unwrap();
+        let state = State::open(&home).unwrap();
+        state.started(&record.id, std::process::id(), Some(2), &Timings::default(), unix_ms()).unwrap();
+        Self { record, state, lock, log: folder.join(files::LOG) }
+    }
+
+    fn write(&self, text: &str) {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        writeln!(file, "{}", json!(LogPiece::new(false, 1, text.into()))).unwrap();
+    }
+
+    fn end(self, code: i32) {
+        self.state.ended(&self.record.id, code, None, unix_ms()).unwrap();
+        drop(self.lock);
+    }
+}
+
+#[test]
+fn start_attach_stays_with_a_box_that_runs_and_has_its_exit_code() {
+    for as_json in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::of(dir.path(), make(dir.path(), "made"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+        command.env("COFFER_HOME", dir.path().join("home")).args(["start", "-a", "made"]);
+        command.args(as_json.then_some("--json")).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        // Until it listens, and says so by what it shows.
+        let shows = std::thread::spawn(move || {
+            let mut first = [0];
+            out.read_exact(&mut first).unwrap();
+            (first, out)
+        });
+        while !shows.is_finished() {
+            running.write("later\n");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let (first, mut out) = shows.join().unwrap();
+        running.end(7);
+        let mut text = first.to_vec();
+        out.read_to_end(&mut text).unwrap();
+        let output = Output { status: child.wait().unwrap(), stdout: text, stderr: Vec::new() };
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("later") && !text.contains("one"), "what it wrote before is for `logs`: {text}");
+        if as_json {
+            let said = document(&["start", "-a"], &output);
+            assert_eq!((&said["name"], &said["exit_code"]), (&json!("made"), &json!(7)), "{said}");
+        }
+    }
+}
+
+#[test]
+fn logs_of_a_box_that_has_just_been_started_say_that_there_is_nothing_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::of(dir.path(), make(dir.path(), "made"));
+    fs::write(&running.log, "").unwrap();
+    let logs = || {
+        let output = coffer(dir.path(), &["logs", "made"]);
+        assert!(output.status.success());
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (out, err) = logs();
+    assert!(out.is_empty() && err.contains("made has written nothing yet") && err.contains("--follow"), "{out}{err}");
+    running.write("one\n");
+    assert_eq!(logs(), ("one\n".to_owned(), String::new()));
+    fs::write(&running.log, "").unwrap();
+    running.end(0);
+    assert_eq!(logs(), (String::new(), String::new()), "it will write nothing more");
+}

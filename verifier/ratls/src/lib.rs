@@ -44,6 +44,7 @@ mod facts;
 mod hpke;
 mod identity;
 mod keep;
+mod places;
 mod provider;
 mod refusal;
 mod server;
@@ -63,8 +64,9 @@ pub use identity::{
     Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki,
 };
 pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
+pub use places::Source;
 pub use refusal::Refusal;
-pub use server::{ServeError, ServeLimits, serve, serve_pinned};
+pub use server::{ServeError, ServeLimits, Sourced, serve, serve_pinned, serve_pinned_shared, serve_shared};
 pub use service::AttestationService;
 pub use state::{CHALLENGE_LIFETIME, ConnectionState, attested, connection};
 pub use tls::{ClientRule, ClientTls, PeerPin, ServerTls, TlsConfigError};

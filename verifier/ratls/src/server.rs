@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time::Sleep,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, rustls::server::Acceptor, server::TlsStream};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{
     service::Routes,
@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::{
     facts::{FactsError, TlsFacts},
+    places::{PATIENCE, Place, Places, Source},
     proto::attestation_server::AttestationServer,
     service::AttestationService,
     state::ConnectionState,
@@ -35,14 +36,20 @@ use crate::{
 /// What strangers may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
-    /// Time for a TLS handshake.
+    /// Time for a TLS handshake. A connection that says nothing at all has two seconds of it.
     pub handshake: Duration,
-    /// Connections at once that have shown nothing yet, handshakes included.
+    /// Connections at once that have shown nothing yet, handshakes included; shared fairly between sources.
     pub unattested: usize,
     /// How long a connection may show nothing.
     pub unattested_lifetime: Duration,
     /// Connections at once, all told.
     pub connections: usize,
+}
+
+/// A stream that knows where it comes from.
+pub trait Sourced {
+    /// The same for everything of one source.
+    fn source(&self) -> Source;
 }
 
 impl Default for ServeLimits {
@@ -90,7 +97,53 @@ where
     let attestation = AttestationServer::new(attestation)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let incoming = incoming.map(|io| io.map(|io| (0, io)));
     run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, shutdown).await
+}
+
+/// As [`serve`], with places for strangers shared between the sources that streams come from.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_shared<I, IO>(
+    incoming: I,
+    tls: ServerTls,
+    attestation: AttestationService,
+    services: Routes,
+    limits: ServeLimits,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Sourced + Unpin + Send + 'static,
+{
+    let attestation = AttestationServer::new(attestation)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
+    run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, shutdown).await
+}
+
+/// As [`serve_pinned`], with places for strangers shared between the sources that streams come from.
+///
+/// # Errors
+/// As [`serve_pinned`].
+pub async fn serve_pinned_shared<I, IO>(
+    incoming: I,
+    tls: ServerTls,
+    services: Routes,
+    limits: ServeLimits,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Sourced + Unpin + Send + 'static,
+{
+    if !matches!(tls.rule, ClientRule::Spki(_)) {
+        return Err(ServeError::NotPinned);
+    }
+    let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
+    run(incoming, tls, services, limits, OnHandshake::Settle, shutdown).await
 }
 
 /// Serves `services` to clients whose keys `tls` pins ([`ClientRule::Spki`]); no evidence is asked for or given.
@@ -111,6 +164,7 @@ where
     if !matches!(tls.rule, ClientRule::Spki(_)) {
         return Err(ServeError::NotPinned);
     }
+    let incoming = incoming.map(|io| io.map(|io| (0, io)));
     run(incoming, tls, services, limits, OnHandshake::Settle, shutdown).await
 }
 
@@ -130,7 +184,7 @@ async fn run<I, IO>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
 where
-    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    I: Stream<Item = io::Result<(Source, IO)>> + Send + 'static,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (ready, connections) = mpsc::channel(16);
@@ -156,25 +210,20 @@ async fn accept<I, IO>(
     on_handshake: OnHandshake,
     ready: mpsc::Sender<Connection<IO>>,
 ) where
-    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    I: Stream<Item = io::Result<(Source, IO)>> + Send + 'static,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let unattested = Arc::new(Semaphore::new(limits.unattested));
+    let places = Places::new(limits.unattested);
     let total = Arc::new(Semaphore::new(limits.connections));
     let mut incoming = std::pin::pin!(incoming);
     let mut handshakes = JoinSet::new();
     loop {
-        let (Ok(total), Ok(unattested)) =
-            (total.clone().acquire_owned().await, unattested.clone().acquire_owned().await)
-        else {
-            return;
-        };
         let next = tokio::select! {
             next = incoming.next() => next,
             () = ready.closed() => return,
         };
         while handshakes.try_join_next().is_some() {}
-        let io = match next {
+        let (source, io) = match next {
             Some(Ok(io)) => io,
             Some(Err(error)) => {
                 // Out of file descriptors, or the like: give it time, and go on.
@@ -184,9 +233,22 @@ async fn accept<I, IO>(
             }
             None => break,
         };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, ready, total, places) = (tls.clone(), ready.clone(), total.clone(), places.clone());
         handshakes.spawn(async move {
-            match tokio::time::timeout(limits.handshake, handshake(io, &tls, limits, unattested, total)).await {
+            // A share of the strangers' places before one of all: strangers can only be so many.
+            let waited = limits.handshake + limits.unattested_lifetime;
+            let Ok(Some(place)) = tokio::time::timeout(waited, places.wait(source)).await else { return };
+            let Ok(total) = total.try_acquire_owned() else {
+                warn!("all connections are taken: one was closed");
+                return;
+            };
+            let eviction = place.eviction();
+            let handshake = tokio::time::timeout(limits.handshake, handshake(io, &tls, limits, place, total));
+            let done = tokio::select! {
+                done = handshake => done,
+                () = eviction.happens() => return,
+            };
+            match done {
                 Ok(Ok(connection)) => {
                     if let OnHandshake::Settle = on_handshake {
                         connection.state.settle();
@@ -203,6 +265,8 @@ async fn accept<I, IO>(
 
 #[derive(Debug, thiserror::Error)]
 enum HandshakeError {
+    #[error("it said nothing")]
+    Silent,
     #[error(transparent)]
     Tls(#[from] io::Error),
     #[error(transparent)]
@@ -213,14 +277,18 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     io: IO,
     tls: &ServerTls,
     limits: ServeLimits,
-    unattested: OwnedSemaphorePermit,
+    place: Place,
     total: OwnedSemaphorePermit,
 ) -> Result<Connection<IO>, HandshakeError> {
-    let stream = TlsAcceptor::from(tls.config.clone()).accept(io).await?;
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), io);
+    let Ok(hello) = tokio::time::timeout(PATIENCE, hello).await else { return Err(HandshakeError::Silent) };
+    let stream = hello?.into_stream(tls.config.clone()).await?;
     let facts = TlsFacts::of_server(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
-    let state = Arc::new(ConnectionState::new(facts, limits.unattested_lifetime, unattested));
+    let eviction = place.eviction();
+    let state = Arc::new(ConnectionState::new(facts, limits.unattested_lifetime, place));
     let timer = Box::pin(tokio::time::sleep(limits.unattested_lifetime));
-    Ok(Connection { stream, state, timer, _total: total })
+    let evicted = Box::pin(async move { eviction.happens().await });
+    Ok(Connection { stream, state, timer, evicted: Some(evicted), _total: total })
 }
 
 /// A TLS stream that carries its [`ConnectionState`] into every request, and ends when that state's time is up.
@@ -228,11 +296,20 @@ struct Connection<IO> {
     stream: TlsStream<IO>,
     state: Arc<ConnectionState>,
     timer: Pin<Box<Sleep>>,
+    /// Ends when somebody else has got this stranger's place; gone once it is known.
+    evicted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _total: OwnedSemaphorePermit,
 }
 
 impl<IO> Connection<IO> {
     fn expired(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(evicted) = &mut self.evicted {
+            if self.state.eviction().is_none() {
+                self.evicted = None;
+            } else if evicted.as_mut().poll(cx).is_ready() {
+                return true;
+            }
+        }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let end = self.state.lives_until().unwrap_or(now + Duration::from_hours(24));

@@ -8,7 +8,6 @@ use std::{
 
 use coffer_verifier::abi::SpkiDigest;
 use secrecy::SecretBox;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Request, Status};
 
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     denial::denied,
     facts::TlsFacts,
     hpke::{HpkeError, HpkeSealed, Opener},
+    places::{Eviction, Place},
 };
 
 /// How long a challenge may wait for its answer (docs/design/protocol.md §4.3).
@@ -37,7 +37,7 @@ struct Inner {
     peer: Option<Arc<dyn Any + Send + Sync>>,
     opener: Option<Arc<Opener>>,
     life: Life,
-    permit: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 /// How long the connection may stay.
@@ -53,12 +53,12 @@ enum Life {
 }
 
 impl ConnectionState {
-    pub(crate) fn new(facts: TlsFacts, unattested_lifetime: Duration, permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(facts: TlsFacts, unattested_lifetime: Duration, place: Place) -> Self {
         Self {
             facts,
             opened: Instant::now(),
             unattested_lifetime,
-            inner: Mutex::new(Inner { permit: Some(permit), ..Inner::default() }),
+            inner: Mutex::new(Inner { place: Some(place), ..Inner::default() }),
             turn: tokio::sync::Mutex::new(()),
         }
     }
@@ -140,6 +140,11 @@ impl ConnectionState {
         self.inner().settle(Life::Open);
     }
 
+    /// What tells that somebody else has got this stranger's place; nothing for whoever is known.
+    pub(crate) fn eviction(&self) -> Option<Arc<Eviction>> {
+        self.inner().place.as_ref().map(Place::eviction)
+    }
+
     /// When this connection is to be closed unless something happens before.
     pub(crate) fn lives_until(&self) -> Option<Instant> {
         let inner = self.inner();
@@ -159,7 +164,7 @@ impl ConnectionState {
 impl Inner {
     fn settle(&mut self, life: Life) {
         self.life = life;
-        self.permit = None;
+        self.place = None;
     }
 }
 
@@ -189,15 +194,15 @@ pub fn attested<T: Send + Sync + 'static, R>(request: &Request<R>) -> Result<Arc
 mod tests {
     use super::*;
     use crate::hpke;
-    use tokio::sync::Semaphore;
+    use crate::places::Places;
 
     const SECOND: Duration = Duration::from_secs(1);
     const SHORT: Duration = Duration::from_secs(5);
 
-    fn state() -> (ConnectionState, Arc<Semaphore>) {
-        let places = Arc::new(Semaphore::new(1));
-        let permit = places.clone().try_acquire_owned().unwrap();
-        (ConnectionState::new(TlsFacts::for_tests(), SHORT, permit), places)
+    fn state() -> (ConnectionState, Places) {
+        let places = Places::new(1);
+        let place = places.take(0, Instant::now()).unwrap();
+        (ConnectionState::new(TlsFacts::for_tests(), SHORT, place), places)
     }
 
     fn admitted(word: &'static str, at: Instant) -> Arc<Attested<&'static str>> {
@@ -270,9 +275,9 @@ mod tests {
         let (state, places) = state();
         let now = Instant::now();
         assert!(state.lives_until().unwrap() <= now + SHORT);
-        assert_eq!(places.available_permits(), 0);
+        assert_eq!(places.taken(), 1);
         state.admit(now, admitted("peer", now));
-        assert_eq!(places.available_permits(), 1);
+        assert_eq!(places.taken(), 0);
         assert_eq!(state.lives_until(), Some(now + RESULT_LIFETIME + CHALLENGE_LIFETIME));
         state.withdraw();
         assert!(state.lives_until().is_some(), "a peer whose attestation was withdrawn does not live for ever");

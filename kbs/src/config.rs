@@ -17,7 +17,7 @@ use coffer_verifier::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Tenant, limits::Rate, policies::ReleasePolicies, sources::SourceLimits};
+use crate::{Tenant, floors::Floors, limits::Rate, policies::ReleasePolicies, sources::SourceLimits};
 
 /// `config.toml` of a state folder. Unknown keys are refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,6 +42,15 @@ pub struct ConfigFile {
     /// What strangers and guests may cost.
     #[serde(default)]
     pub limits: LimitsEntry,
+    /// Where figures for Prometheus are, in plain HTTP; left out: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<String>,
+    /// The typed floor: `strict` (also where it is left out), `vmpl-and-debug-alone`, or a policy file of `coffer verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<String>,
+    /// What `strict` does not ask for, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floor_waivers: Vec<String>,
     /// Where the end of the database is kept outside it, relative to the state folder; left out: in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
@@ -64,6 +73,9 @@ pub struct TenantEntry {
     /// SHA-256 of the SubjectPublicKeyInfo of simulated roots this tenant accepts, where a secret accepts them too.
     #[serde(default)]
     pub simulated_anchors: Vec<String>,
+    /// A policy file of `coffer verify` that this tenant's guests must meet beside the broker's floor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<String>,
 }
 
 /// Limits.
@@ -103,6 +115,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Admin listener.
     pub admin_listen: SocketAddr,
+    /// Figures.
+    pub metrics_listen: Option<SocketAddr>,
     /// Operators: key to name.
     pub admins: BTreeMap<SpkiDigest, String>,
     /// Simulated roots by tenant.
@@ -119,6 +133,8 @@ pub struct Config {
     pub guest_rate: Rate,
     /// Where the checkpoint is, if not in the state folder.
     pub checkpoint: Option<PathBuf>,
+    /// Typed floors.
+    pub floors: Floors,
 }
 
 /// Everything wrong with a configuration.
@@ -181,10 +197,22 @@ impl ConfigFile {
         if listen == admin_listen && listen.port() != 0 {
             mistakes.push(format!("listen and admin_listen are both {listen}"));
         }
+        let metrics_listen = self.metrics_listen.as_ref().map(|text| address("metrics_listen", text, &mut mistakes));
+        if let Some(metrics) = metrics_listen
+            && metrics.port() != 0
+            && [listen, admin_listen].contains(&metrics)
+        {
+            mistakes.push(format!("metrics_listen is {metrics}, which another listener has"));
+        }
         let admins = self.admin_keys(&mut mistakes);
         let simulated_anchors = self.anchors(&mut mistakes);
         let policies = self.release_policies(folder, &mut mistakes);
         let endorsements = self.endorsement_files(folder, &mut mistakes);
+        let of_tenants = self.tenants.iter().filter_map(|(name, entry)| {
+            let floor = entry.floor.clone()?;
+            Tenant::parse(name).ok().map(|tenant| (tenant, floor))
+        });
+        let floors = Floors::read(self.floor.as_deref(), &self.floor_waivers, of_tenants, folder, &mut mistakes);
         let limits = &self.limits;
         for (name, value) in [
             ("connections", limits.connections),
@@ -211,6 +239,7 @@ impl ConfigFile {
             Some(policies) if mistakes.is_empty() => Ok(Config {
                 listen,
                 admin_listen,
+                metrics_listen,
                 admins,
                 simulated_anchors,
                 policies,
@@ -227,6 +256,7 @@ impl ConfigFile {
                 },
                 guest_rate: twice(limits.requests_per_second_per_guest),
                 checkpoint: self.checkpoint.clone(),
+                floors,
             }),
             _ => Err(ConfigError::Mistakes(mistakes)),
         }
@@ -446,7 +476,10 @@ mod tests {
             listen: "127.0.0.1:1".into(),
             admin_listen: "127.0.0.1:2".into(),
             admins: vec![AdminEntry { name: "admin".into(), key: "01".repeat(32) }],
-            tenants: BTreeMap::from([("acme".into(), TenantEntry { simulated_anchors: vec!["02".repeat(32)] })]),
+            tenants: BTreeMap::from([(
+                "acme".into(),
+                TenantEntry { simulated_anchors: vec!["02".repeat(32)], floor: Some("strict".into()) },
+            )]),
             policies: BTreeMap::from([("strict".into(), "strict.rego".into())]),
             endorsements: vec!["list.crl".into()],
             limits: LimitsEntry {
@@ -457,6 +490,9 @@ mod tests {
                 new_per_second_per_source: 1,
                 requests_per_second_per_guest: 1,
             },
+            metrics_listen: Some("127.0.0.1:3".into()),
+            floor: Some("strict".into()),
+            floor_waivers: vec!["milan-chip-keys-can-be-extracted".into()],
             checkpoint: Some("elsewhere/checkpoint".into()),
         }
     }
@@ -537,7 +573,7 @@ mod tests {
         refused(|file| file.admins[0].key = "00".repeat(32), "zero digest");
         let amd: fn(&mut ConfigFile) = |file| {
             let amd = vec![amd_root(ProductLine::Milan).to_string()];
-            file.tenants.insert("acme".into(), TenantEntry { simulated_anchors: amd });
+            file.tenants.insert("acme".into(), TenantEntry { simulated_anchors: amd, floor: None });
         };
         refused(amd, "tenants.acme.simulated_anchors[0] is AMD's own root");
     }

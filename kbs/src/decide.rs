@@ -119,7 +119,7 @@ impl Decider {
             reasons.push("spec: the workload spec does not ask for this path".to_owned());
         }
         self.anchor(judged, &wanted, &mut reasons);
-        let anchors: Vec<String> = self.verifier.simulated_anchors(&judged.tenant).map(ToString::to_string).collect();
+        let anchors: Vec<String> = self.verifier.simulated_anchors(&judged.tenant).map(|one| one.to_string()).collect();
         let input = json!({
             "now_unix": now,
             "result": {
@@ -158,7 +158,7 @@ impl Decider {
         if !anchor.simulated {
             return;
         }
-        if !self.verifier.simulated_anchors(&judged.tenant).any(|one| *one == anchor.spki_sha256) {
+        if !self.verifier.simulated_anchors(&judged.tenant).any(|one| one == anchor.spki_sha256) {
             reasons.push(format!("anchor: {anchor} is not listed for tenant {}", judged.tenant));
         }
         if !wanted.allow_simulated {

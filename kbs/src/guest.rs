@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use coffer_ratls::{Appraiser, Refusal};
@@ -20,6 +20,8 @@ use crate::{
     admission::Admission,
     clock::Clock,
     crl_floor::{CrlFloor, CrlFloorError},
+    floors::Floors,
+    shares::{Share, Shares},
     store::GuestFacts,
     tenant::Tenant,
 };
@@ -34,6 +36,8 @@ pub struct Judged {
     pub tenant: Tenant,
     /// Its chain, verified once for the connection it came on.
     chain: Arc<ConnectionChain>,
+    /// What this guest holds of its connections: with whoever attested, not with who is judged again.
+    share: Option<Share>,
 }
 
 /// Why evidence is not admitted: a word for the peer, and every reason for the log.
@@ -59,31 +63,49 @@ impl NotAdmitted {
     }
 }
 
+/// What the configuration says about evidence. Replaced as a whole, also while guests ask.
+pub struct Rules {
+    /// Simulated roots by tenant.
+    pub anchors: BTreeMap<Tenant, BTreeSet<SpkiDigest>>,
+    /// Certificates and revocation lists at hand.
+    pub endorsements: Endorsements,
+    /// Typed floors.
+    pub floors: Floors,
+}
+
 /// Judges evidence.
 pub struct GuestVerifier {
-    anchors: BTreeMap<Tenant, BTreeSet<SpkiDigest>>,
-    endorsements: Endorsements,
-    floor: EvidencePolicy,
+    rules: RwLock<Arc<Rules>>,
     clock: Clock,
     crl_floor: CrlFloor,
     cost: Mutex<Cost>,
+    shares: Shares,
 }
 
 impl GuestVerifier {
     /// With what the configuration lists.
-    pub fn new(
-        anchors: BTreeMap<Tenant, BTreeSet<SpkiDigest>>,
-        endorsements: Endorsements,
-        floor: EvidencePolicy,
-        clock: Clock,
-        crl_floor: CrlFloor,
-    ) -> Self {
-        Self { anchors, endorsements, floor, clock, crl_floor, cost: Mutex::default() }
+    pub fn new(rules: Rules, clock: Clock, crl_floor: CrlFloor) -> Self {
+        Self {
+            rules: RwLock::new(Arc::new(rules)),
+            clock,
+            crl_floor,
+            cost: Mutex::default(),
+            shares: Shares::new(PER_GUEST),
+        }
+    }
+
+    /// Puts other rules in place: they count from the next attestation and release on.
+    pub fn replace(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Simulated roots a tenant lists.
-    pub fn simulated_anchors(&self, tenant: &Tenant) -> impl Iterator<Item = &SpkiDigest> {
-        self.anchors.get(tenant).into_iter().flatten()
+    pub fn simulated_anchors(&self, tenant: &Tenant) -> impl Iterator<Item = SpkiDigest> + use<> {
+        self.rules().anchors.get(tenant).cloned().unwrap_or_default().into_iter()
     }
 
     /// Public-key operations since the start.
@@ -129,7 +151,14 @@ impl GuestVerifier {
         if appraisal.result().is_none() {
             return Err(NotAdmitted::by("evidence-refused", &appraisal));
         }
-        Ok(Judged { verified, document, tenant, chain })
+        if let Some(floor) = self.rules().floors.of_tenant(&tenant) {
+            let verifier = Verifier { policy: floor.clone(), ..self.verifier(TrustAnchors::amd()) };
+            let appraisal = verifier.appraise(&verified, &ExpectedGuest::WhateverThePolicyAdmits);
+            if appraisal.result().is_none() {
+                return Err(NotAdmitted::by("evidence-refused", &appraisal));
+            }
+        }
+        Ok(Judged { verified, document, tenant, chain, share: None })
     }
 
     /// The typed floor, and what [`Admission`] asks for beside it, which the floor can only narrow.
@@ -138,11 +167,13 @@ impl GuestVerifier {
             Admission::FloorOnly => ExpectedGuest::WhateverThePolicyAdmits,
             Admission::Listed { pairs, signers } => ExpectedGuest::Admitted { pairs, signers },
         };
-        self.verifier(TrustAnchors::amd()).appraise(verified, &guest)
+        let policy = self.rules().floors.of(verified.simulated()).clone();
+        Verifier { policy, ..self.verifier(TrustAnchors::amd()) }.appraise(verified, &guest)
     }
 
+    /// Without a floor: authenticity does not depend on one.
     fn verifier(&self, anchors: TrustAnchors) -> Verifier {
-        Verifier { anchors, crl: CrlPolicy::Required, policy: self.floor.clone() }
+        Verifier { anchors, crl: CrlPolicy::Required, policy: EvidencePolicy::default_floor() }
     }
 
     fn authentic(
@@ -153,10 +184,12 @@ impl GuestVerifier {
         tenant: &Tenant,
     ) -> Result<VerifiedReport, NotAdmitted> {
         const CODE: &str = "evidence-not-authentic";
-        let anchors = self.simulated_anchors(tenant).fold(TrustAnchors::amd(), |all, one| all.with_simulated(*one));
+        let rules = self.rules();
+        let listed = rules.anchors.get(tenant).into_iter().flatten();
+        let anchors = listed.fold(TrustAnchors::amd(), |all, one| all.with_simulated(*one));
         let now = UnixTime::from_secs(self.clock.now());
         let expected = ExpectedReportData::Exactly(*expected);
-        let judged = self.verifier(anchors).authenticate(chain, evidence, &self.endorsements, &expected, now);
+        let judged = self.verifier(anchors).authenticate(chain, evidence, &rules.endorsements, &expected, now);
         let cost = judged.as_ref().map_or_else(|appraisal| appraisal.cost(), VerifiedReport::cost);
         *self.cost.lock().unwrap_or_else(PoisonError::into_inner) += cost;
         let verified = judged.map_err(|appraisal| NotAdmitted::by(CODE, &appraisal))?;
@@ -220,6 +253,15 @@ impl Appraiser for ConnectionAppraiser {
     type Admitted = Judged;
 
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Judged, Refusal> {
-        self.0.judge(evidence, expected).map_err(|no| Refusal { code: no.code, detail: no.reasons.join("; ") })
+        let refusal = |no: NotAdmitted| Refusal { code: no.code, detail: no.reasons.join("; ") };
+        let mut judged = self.0.judge(evidence, expected).map_err(refusal)?;
+        let guest = judged.verified.report().report_id();
+        let detail = || format!("guest {guest} holds {PER_GUEST} connections already");
+        let share = self.0.shares.take(guest);
+        judged.share = Some(share.ok_or_else(|| Refusal { code: "too-many-connections", detail: detail() })?);
+        Ok(judged)
     }
 }
+
+/// Connections of one guest at once. One that attests again holds two for a moment.
+const PER_GUEST: usize = 16;

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::{
     config::{AdminEntry, ConfigFile, LimitsEntry},
     custody::{Custody as _, FileCustody},
+    floors::STRICT,
     state::{
         ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, PROFILE, ROOT_KEY, SERVER, StateError, witness, write_identity,
         write_private,
@@ -75,7 +76,7 @@ struct Wanted<'a> {
 }
 
 /// Asked before each step, which does not happen if it says no: how tests try what a failure there leaves behind.
-type Before<'a> = &'a (dyn Fn(&'static str) -> io::Result<()> + Sync);
+pub(crate) type Before<'a> = &'a (dyn Fn(&'static str) -> io::Result<()> + Sync);
 
 async fn init_by_steps(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<Initialized, StateError> {
     // A link to a folder is that folder.
@@ -117,6 +118,9 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
         policies: std::collections::BTreeMap::default(),
         endorsements: Vec::new(),
         limits: LimitsEntry::default(),
+        metrics_listen: None,
+        floor: Some(STRICT.into()),
+        floor_waivers: Vec::new(),
         checkpoint: checkpoint.map(Path::to_owned),
     };
     let text = toml::to_string(&config).map_err(|error| StateError::Config(error.to_string()))?;
@@ -125,7 +129,7 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
 }
 
 /// Something is there that is neither ours from an earlier try nor the file system's.
-fn refuse_used(folder: &Path) -> Result<(), StateError> {
+pub(crate) fn refuse_used(folder: &Path) -> Result<(), StateError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(at(folder)(error)),
@@ -141,7 +145,7 @@ fn refuse_used(folder: &Path) -> Result<(), StateError> {
 }
 
 /// A private folder beside the one that is wanted, or inside where there is no place beside. Gone when dropped.
-fn building(folder: &Path) -> Result<TempDir, StateError> {
+pub(crate) fn building(folder: &Path) -> Result<TempDir, StateError> {
     let parent = parent(folder);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(at(parent))?;
     let private = |place: &Path| {
@@ -150,7 +154,7 @@ fn building(folder: &Path) -> Result<TempDir, StateError> {
     private(parent).or_else(|error| if folder.is_dir() { private(folder) } else { Err(error) }).map_err(at(folder))
 }
 
-fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
+pub(crate) fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
     let inside = building.path().parent() == Some(folder);
     let renamed = if inside { Err(io::ErrorKind::ResourceBusy.into()) } else { fs::rename(building.path(), folder) };
     match renamed {
@@ -174,7 +178,8 @@ fn link_up(building: &Path, folder: &Path, before: Before<'_>) -> Result<(), Sta
     let mut named: Vec<PathBuf> = Vec::new();
     for name in [ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE, CHECKPOINT, PROFILE, CONFIG] {
         let place = folder.join(name);
-        if name == CHECKPOINT && !building.join(name).exists() {
+        // A checkpoint may lie elsewhere, and a backup has no operator's profile.
+        if [CHECKPOINT, PROFILE].contains(&name) && !building.join(name).exists() {
             continue;
         }
         let linked = before("name").and_then(|()| fs::hard_link(building.join(name), &place));

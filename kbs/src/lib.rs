@@ -10,33 +10,42 @@
 mod admin;
 mod admission;
 mod audit_log;
+mod backup;
 mod broker;
 mod clock;
 mod config;
 mod crl_floor;
 mod custody;
 mod decide;
+mod doctor;
+mod floors;
 mod guest;
 mod init;
 mod keys;
 mod limits;
 mod mend;
+mod metrics;
 mod policies;
 mod release;
+mod sealed_file;
 mod server;
+mod shares;
 mod sources;
 mod state;
 mod store;
 mod tenant;
 
 pub use audit_log::AuditLog;
+pub use backup::{BackupError, BackupSummary, backup, restore};
 pub use clock::Clock;
 pub use config::{Config, ConfigError, ConfigFile};
 pub use custody::{Custody, CustodyError, FileCustody};
+pub use doctor::{Finding, Weight, examine};
 pub use init::{Initialized, init, init_with_checkpoint};
 pub use keys::{KeyError, RootKey};
 pub use mend::{accept_rollback, repair, repair_plan};
-pub use server::{Addresses, Server, ServerError};
+pub use sealed_file::{RecoveryKey, RecoverySecret, SealedFileError, recovery_pair};
+pub use server::{Addresses, Reload, Server, ServerError};
 pub use state::{
     State, StateError, begin_store, checkpoint_path, config_path, open_rows, open_store, open_store_watched,
     open_store_with, pin,

@@ -1,16 +1,17 @@
 //! Two listeners, two identities: guests over RA-TLS, operators over mutual TLS with listed keys.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use coffer_kbs_client::{
     ALPN_ADMIN,
     kbs::{admin::v1::admin_server::AdminServer, v1::broker_server::BrokerServer},
 };
 use coffer_ratls::{
-    AttestationService, ClientRule, Purpose, ServeError, ServeLimits, ServerTls, TlsConfigError, serve, serve_pinned,
+    AttestationService, ClientRule, Purpose, ServeError, ServeLimits, ServerTls, TlsConfigError, serve_pinned_shared,
+    serve_shared,
 };
-use coffer_verifier::{Cost, EvidencePolicy, abi::SpkiDigest};
-use tokio::{net::TcpListener, sync::watch};
+use coffer_verifier::{Cost, abi::SpkiDigest};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::service::Routes;
 
 use crate::{
@@ -21,8 +22,10 @@ use crate::{
     config::Config,
     crl_floor::CrlFloor,
     decide::Decider,
-    guest::{ConnectionAppraiser, GuestVerifier},
+    guest::{ConnectionAppraiser, GuestVerifier, Rules},
     limits::{Buckets, Rate},
+    metrics::{self, Metrics},
+    policies::ReleasePolicies,
     release::Releaser,
     sources::{SourceLimits, Sources},
     state::{State, StateError},
@@ -78,12 +81,39 @@ impl ServerError {
 pub struct Server {
     guests: TcpListener,
     operators: TcpListener,
+    figures: Option<TcpListener>,
+    metrics: Metrics,
     addresses: Addresses,
     state: State,
-    config: Config,
+    fixed: Fixed,
+    policies: Arc<ReleasePolicies>,
     verifier: Arc<GuestVerifier>,
     log: AuditLog,
     clock: Clock,
+}
+
+/// What stays as it is until the next start.
+struct Fixed {
+    admins: BTreeMap<SpkiDigest, String>,
+    serve: ServeLimits,
+    source: SourceLimits,
+    guest_rate: Rate,
+}
+
+/// Puts another configuration in place while a server runs.
+pub struct Reload {
+    verifier: Arc<GuestVerifier>,
+    policies: Arc<ReleasePolicies>,
+}
+
+impl Reload {
+    /// Certificates, revocation lists, simulated roots, floors and policies, all of them at once. What else differs counts at
+    /// the next start.
+    pub fn apply(&self, config: Config) {
+        let Config { simulated_anchors: anchors, endorsements, floors, policies, .. } = config;
+        self.verifier.replace(Rules { anchors, endorsements, floors });
+        self.policies.replace(policies);
+    }
 }
 
 /// Where a server can be reached, and what guests pin.
@@ -93,6 +123,9 @@ pub struct Addresses {
     pub listen: SocketAddr,
     /// Admin listener.
     pub admin_listen: SocketAddr,
+    /// Figures for Prometheus, where the configuration asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<SocketAddr>,
     /// SHA-256 of the server's SubjectPublicKeyInfo.
     pub pin: SpkiDigest,
 }
@@ -108,32 +141,57 @@ impl Server {
     /// # Errors
     /// [`ServerError::Bind`] names the address; [`ServerError::State`] if the first operator's profile cannot be brought
     /// up to date.
-    pub async fn bind(state: State, mut config: Config, log: AuditLog, clock: Clock) -> Result<Self, ServerError> {
+    pub async fn bind(state: State, config: Config, log: AuditLog, clock: Clock) -> Result<Self, ServerError> {
         let guests = bind(config.listen, "guests").await?;
         let operators = bind(config.admin_listen, "operators").await?;
+        let figures = match config.metrics_listen {
+            Some(wanted) => Some(bind(wanted, "figures").await?),
+            None => None,
+        };
         let address = |listener: &TcpListener, whom, wanted| {
             listener.local_addr().map_err(|source| ServerError::Bind { address: wanted, whom, source })
         };
         let addresses = Addresses {
             listen: address(&guests, "guests", config.listen)?,
             admin_listen: address(&operators, "operators", config.admin_listen)?,
+            metrics_listen: match (&figures, config.metrics_listen) {
+                (Some(listener), Some(wanted)) => Some(address(listener, "figures", wanted)?),
+                _ => None,
+            },
             pin: state.server.spki(),
         };
         state.update_profile(&addresses.admin_listen.to_string())?;
-        let verifier = Arc::new(GuestVerifier::new(
-            std::mem::take(&mut config.simulated_anchors),
-            std::mem::take(&mut config.endorsements),
-            EvidencePolicy::default_floor(),
-            clock.clone(),
-            CrlFloor::new(state.store.clone()),
-        ));
-        Ok(Self { guests, operators, addresses, state, config, verifier, log, clock })
+        let Config { simulated_anchors: anchors, endorsements, floors, policies, .. } = config;
+        let rules = Rules { anchors, endorsements, floors };
+        let verifier = Arc::new(GuestVerifier::new(rules, clock.clone(), CrlFloor::new(state.store.clone())));
+        let fixed =
+            Fixed { admins: config.admins, serve: config.serve, source: config.source, guest_rate: config.guest_rate };
+        let metrics = Metrics::default();
+        let log = metrics.counting(log);
+        Ok(Self {
+            guests,
+            operators,
+            figures,
+            metrics,
+            addresses,
+            state,
+            fixed,
+            policies: Arc::new(policies),
+            verifier,
+            log,
+            clock,
+        })
     }
 
     /// Reads how many public-key operations the evidence of guests has taken, also while it serves.
     pub fn evidence_cost(&self) -> impl Fn() -> Cost + Send + Sync + 'static {
         let verifier = self.verifier.clone();
         move || verifier.cost()
+    }
+
+    /// What puts another configuration in place while it serves.
+    pub fn reload(&self) -> Reload {
+        Reload { verifier: self.verifier.clone(), policies: self.policies.clone() }
     }
 
     /// Where it listens.
@@ -146,12 +204,12 @@ impl Server {
     /// # Errors
     /// [`ServerError`] if one listener fails; the other is then closed as well.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { guests, operators, state, config, verifier, log, clock, .. } = self;
+        let Self { guests, operators, figures, metrics, state, fixed: config, policies, verifier, log, clock, .. } =
+            self;
         // `state` lives to the end of this function, and its lock with it.
         let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
         let pins = config.admins.keys().copied().collect();
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Spki(pins), ALPN_ADMIN)?;
-        let policies = Arc::new(config.policies);
         let store = state.store.clone();
         let releaser = Releaser {
             store: store.clone(),
@@ -164,11 +222,16 @@ impl Server {
         let broker = BrokerServer::new(broker).max_decoding_message_size(GUEST_MESSAGE);
         let admin = AdminServer::new(admin).max_decoding_message_size(VALUE_LIMIT + 64 * 1024);
 
+        // Aborted with this future.
+        let mut beside = JoinSet::new();
+        if let Some(listener) = figures {
+            beside.spawn(metrics::serve(listener, metrics, state.store.clone(), verifier.clone()));
+        }
         let (stop, stopped) = watch::channel(false);
         let signal = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let for_guests = serve(
+        let for_guests = serve_shared(
             Sources::new(guests, config.source),
             guest_tls,
             AttestationService::verifier(Arc::new(ConnectionAppraiser(verifier))),
@@ -176,7 +239,7 @@ impl Server {
             config.serve,
             signal(stopped.clone()),
         );
-        let for_operators = serve_pinned(
+        let for_operators = serve_pinned_shared(
             Sources::new(operators, ADMIN_SOURCES),
             admin_tls,
             Routes::new(admin),
@@ -197,7 +260,11 @@ impl Server {
         }
         let _ = stop.send(true);
         // Idle connections would keep a server for ever; what was committed is safe in either case.
-        tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()))
+        let drained = tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()));
+        if let Err(error) = state.store.settle().await {
+            tracing::error!(error = %coffer_rim::chain(&error), "the checkpoint lags behind");
+        }
+        drained
     }
 }
 

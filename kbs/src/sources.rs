@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use coffer_ratls::{Source, Sourced};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -104,6 +105,16 @@ impl Drop for Counted {
             if *count == 0 {
                 open.remove(&self.source);
             }
+        }
+    }
+}
+
+impl Sourced for Counted {
+    fn source(&self) -> Source {
+        match self.source {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            // One who has an IPv6 address has the network it lies in.
+            IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or(0),
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     StoreError,
-    checkpoint::{Checkpoint, CheckpointError, Follower, Witness},
+    checkpoint::{Checkpoint, CheckpointError, Follower, Position, Witness},
     head::{Entry, Head},
     known::{Known, chained, check_row, entry_body, row_fields},
     record::{Record, RowKey},
@@ -127,6 +127,14 @@ impl Store {
             *known = known.caught_up(&mut *transaction, head, None).await?;
         }
         Ok(self.ledger(transaction, known, head))
+    }
+
+    /// Where the history ends.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn position(&self) -> Result<Position, StoreError> {
+        Ok(Checkpoint::from(&self.read().await?.head).position())
     }
 
     /// Writes what the checkpoint lags behind: before a server ends.

@@ -134,6 +134,7 @@ impl StoreError {
             Self::Rows(RowsError::Schema { .. }) => {
                 "find out who added it, and restore the database from a backup you trust"
             }
+            Self::Rows(RowsError::Full) => "make room where the state folder lies, then ask again",
             Self::Rows(_) => "check free space and permissions of the state folder",
             Self::Tampered { .. } => "restore the database from a backup you trust, or put the entry again",
             Self::Key(_) => "check that the system's random source works",

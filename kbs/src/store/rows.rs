@@ -106,6 +106,9 @@ pub enum RowsError {
     /// The store's own failure: disk full, file missing, connection lost.
     #[error("database failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// There is no room left.
+    #[error("the disk that holds the database is full: nothing was changed")]
+    Full,
     /// The database file cannot be made.
     #[error("cannot make the database file")]
     File(#[source] std::io::Error),

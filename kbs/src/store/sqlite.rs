@@ -62,7 +62,10 @@ pub enum Upgrade {
 
 impl From<rusqlite::Error> for RowsError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(Box::new(error))
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Failed(Box::new(error)),
+        }
     }
 }
 
@@ -78,6 +81,28 @@ impl SqliteRows {
         connection.execute_batch(SCHEMA)?;
         connection.pragma_update(None, "user_version", FORMAT)?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Copies a database as of one moment into a new file; others may go on writing to it.
+    ///
+    /// # Errors
+    /// [`RowsError`].
+    pub async fn snapshot(from: &Path, into: &Path) -> Result<(), RowsError> {
+        let (from, into) = (from.to_owned(), into.to_owned());
+        blocking(move || {
+            // The copy is private from its first byte.
+            std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&into)
+                .map_err(RowsError::File)?;
+            let connection = patiently(|| connect(&from))?;
+            let name = into.to_str().ok_or_else(|| RowsError::File(std::io::ErrorKind::InvalidInput.into()))?;
+            connection.execute("VACUUM INTO ?1", [name])?;
+            std::fs::File::open(&into).and_then(|file| file.sync_all()).map_err(RowsError::File)
+        })
+        .await
     }
 
     /// Opens an existing file.

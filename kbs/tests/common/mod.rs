@@ -66,6 +66,7 @@ pub struct Kbs {
     pub skew: Arc<AtomicI64>,
     /// Public-key operations evidence has taken.
     pub cost: Box<dyn Fn() -> coffer_verifier::Cost + Send + Sync>,
+    reload: coffer_kbs::Reload,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -114,6 +115,7 @@ impl Kbs {
         let server = Server::bind(open(&state).await, config, log, clock).await.unwrap();
         let addresses = server.addresses();
         let cost = Box::new(server.evidence_cost());
+        let reload = server.reload();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             Box::pin(server.run(async {
@@ -122,13 +124,20 @@ impl Kbs {
             .await
             .unwrap();
         });
-        Self { folder, addresses, lines, skew, cost, stop: Some(stop), task }
+        Self { folder, addresses, lines, skew, cost, reload, stop: Some(stop), task }
     }
 
     pub async fn stop(mut self) -> tempfile::TempDir {
         let _ = self.stop.take().unwrap().send(());
         self.task.await.unwrap();
         self.folder
+    }
+
+    /// What SIGHUP does, with a configuration made from the one `init` wrote.
+    pub fn reload(&self, change: impl FnOnce(&mut ConfigFile)) {
+        let mut file = ConfigFile::read(&config_path(&self.state())).unwrap();
+        change(&mut file);
+        self.reload.apply(file.resolve(self.folder.path()).unwrap());
     }
 
     pub fn state(&self) -> PathBuf {
@@ -294,6 +303,14 @@ impl Guest {
 
     pub fn usual() -> Arc<Self> {
         Self::launch(&Launch::default())
+    }
+}
+
+impl Guest {
+    /// CHIP_ID of what it runs on.
+    pub fn chip(&self) -> String {
+        let evidence = self.evidence(&ReportData::new([0; 64])).unwrap();
+        coffer_verifier::abi::Report::parse(&evidence.report).unwrap().chip_id().to_string()
     }
 }
 

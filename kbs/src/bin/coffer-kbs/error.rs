@@ -1,6 +1,6 @@
 //! What failed, with its class and a hint.
 
-use coffer_kbs::{CheckpointError, ConfigError, ServerError, StateError, StoreError};
+use coffer_kbs::{BackupError, CheckpointError, ConfigError, ServerError, StateError, StoreError};
 use coffer_rim::{Class, Failure};
 
 /// The library's errors as this program says them.
@@ -22,6 +22,16 @@ impl Said for StateError {
 impl Said for StoreError {
     fn said(&self) -> Failure {
         hinted(Failure::caused(class_of(self), self), self.hint())
+    }
+}
+
+impl Said for BackupError {
+    fn said(&self) -> Failure {
+        match self {
+            Self::State(error) => error.said(),
+            Self::Damaged(_) => hinted(Failure::caused(Class::NotAuthentic, self), self.hint()),
+            _ => hinted(Failure::caused(Class::Config, self), self.hint()),
+        }
     }
 }
 

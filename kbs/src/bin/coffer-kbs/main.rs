@@ -1,6 +1,8 @@
 //! `coffer-kbs`: the key broker's server.
 
 mod audit;
+mod backup;
+mod doctor;
 mod error;
 mod event_loop;
 mod init;
@@ -50,8 +52,14 @@ enum Command {
                                         coffer-kbs state repair --state ./kbs"
     )]
     State(state::Command),
-    /// Accept a database that is older than its checkpoint, by name.
+    /// Write a backup, also while the server runs.
+    Backup(backup::Args),
+    /// Make a key that backups can be encrypted to.
+    RecoveryKey(backup::KeyArgs),
+    /// Restore a backup, or accept a database that is older than its checkpoint, by name.
     Restore(restore::Args),
+    /// Say what about this state folder is not as it should be.
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +80,9 @@ fn main() -> ExitCode {
             Command::Audit(command) => audit::run(&command, cli.json),
             Command::State(command) => state::run(&command, cli.json),
             Command::Restore(args) => restore::run(&args, cli.json),
+            Command::Backup(args) => backup::run(&args, cli.json),
+            Command::RecoveryKey(args) => backup::make_key(&args, cli.json),
+            Command::Doctor(args) => doctor::run(&args, cli.json),
         }
     } else {
         Err(Failure::new(Class::Internal, "a TLS provider was already installed"))

@@ -1,4 +1,5 @@
-//! `coffer-kbs restore`: accepts the database that lies in a state folder, although it is older than its checkpoint.
+//! `coffer-kbs restore`: from a backup, or accepts the database that lies in a state folder although it is older than its
+//! checkpoint.
 
 use std::path::PathBuf;
 
@@ -10,11 +11,19 @@ use crate::error::OrFail as _;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer-kbs restore --state ./kbs --accept-rollback")]
+#[command(after_help = "Examples:\n  coffer-kbs restore --state ./kbs --accept-rollback\n  \
+                        coffer-kbs restore --state ./kbs --from kbs.backup --accept-rollback\n  \
+                        coffer-kbs restore --state ./new --from kbs.backup --recovery-key recovery.key --accept-rollback")]
 pub struct Args {
-    /// State folder, with the database that is to be accepted.
+    /// State folder; a new one for an encrypted backup.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// Backup to take the database from; left out: the database that lies there.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Secret half of the recovery key of an encrypted backup.
+    #[arg(long, value_name = "FILE", requires = "from")]
+    recovery_key: Option<PathBuf>,
     /// Yes: whatever was done after this database was written is forgotten, deletions and revocations too.
     #[arg(long, required = true)]
     accept_rollback: bool,
@@ -22,7 +31,14 @@ pub struct Args {
 
 /// Accepts it, and begins an epoch.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
-    let accepted = crate::event_loop()?.block_on(coffer_kbs::accept_rollback(&args.state)).or_fail()?;
+    let event_loop = crate::event_loop()?;
+    let accepted = match &args.from {
+        Some(file) => {
+            let secret = args.recovery_key.as_deref().map(crate::backup::secret).transpose()?;
+            event_loop.block_on(coffer_kbs::restore(file, &args.state, secret.as_ref())).or_fail()?
+        }
+        None => event_loop.block_on(coffer_kbs::accept_rollback(&args.state)).or_fail()?,
+    };
     let Accepted { found, seen, epoch } = accepted;
     if as_json {
         let position =

@@ -6,11 +6,11 @@ use std::{
 };
 
 use clap::builder::NonEmptyStringValueParser;
-use coffer_kbs::{Addresses, AuditLog, Clock, ConfigFile, Server, State, config_path};
+use coffer_kbs::{Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Server, State, config_path};
 use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
 use coffer_verifier::{abi::SpkiDigest, root_digest};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{OrFail as _, Said as _};
 
@@ -50,20 +50,7 @@ pub struct Args {
 /// Serves until told to stop.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let path = args.config.clone().unwrap_or_else(|| config_path(&args.state));
-    let mut file = ConfigFile::read(&path).or_fail()?;
-    if let Some(listen) = args.listen {
-        file.listen = listen.to_string();
-    }
-    if let Some(listen) = args.admin_listen {
-        file.admin_listen = listen.to_string();
-    }
-    if let Some(tenant) = &args.tenant {
-        let entry = file.tenants.entry(tenant.clone()).or_default();
-        for anchor in &args.allow_simulated {
-            entry.simulated_anchors.push(self::anchor(anchor)?.to_string());
-        }
-    }
-    let config = file.resolve(path.parent().unwrap_or(Path::new("."))).or_fail()?;
+    let config = configured(args, &path)?;
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
@@ -79,6 +66,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         // Signals are taken before anybody is told that we are ready.
         let taken = |kind| signal(kind).class_while(Class::Internal, "waiting for signals");
         let (mut term, mut int) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
+        let reloading = reload(args, &path, taken(SignalKind::hangup())?, server.reload());
         announce(args, server.addresses(), as_json)?;
         let told_to_stop = async move {
             tokio::select! {
@@ -87,14 +75,58 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             }
             tracing::info!("stopping: open calls may finish");
         };
-        Box::pin(server.run(told_to_stop)).await.map_err(|error| error.said())
+        tokio::select! {
+            ended = Box::pin(server.run(told_to_stop)) => ended.map_err(|error| error.said()),
+            never = reloading => match never {},
+        }
     })
 }
 
+/// The file, with what the flags say in its place.
+fn configured(args: &Args, path: &Path) -> Result<Config, Failure> {
+    let mut file = ConfigFile::read(path).or_fail()?;
+    if let Some(listen) = args.listen {
+        file.listen = listen.to_string();
+    }
+    if let Some(listen) = args.admin_listen {
+        file.admin_listen = listen.to_string();
+    }
+    if let Some(tenant) = &args.tenant {
+        let entry = file.tenants.entry(tenant.clone()).or_default();
+        for anchor in &args.allow_simulated {
+            entry.simulated_anchors.push(self::anchor(anchor)?.to_string());
+        }
+    }
+    file.resolve(path.parent().unwrap_or(Path::new("."))).or_fail()
+}
+
+/// Reads the configuration again whenever the system says SIGHUP: all of it counts, or none.
+async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) -> std::convert::Infallible {
+    loop {
+        if hangup.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        match configured(args, path) {
+            Ok(config) => {
+                reload.apply(config);
+                tracing::info!(
+                    "configuration read again: certificates, revocation lists, floors, policies and simulated roots count from now on"
+                );
+            }
+            Err(failure) => {
+                tracing::error!(error = %failure.message, "configuration was not read again: everything is as it was");
+            }
+        }
+    }
+}
+
 fn announce(args: &Args, addresses: Addresses, as_json: bool) -> Result<(), Failure> {
-    let Addresses { listen, admin_listen, pin } = addresses;
-    let ready =
-        json!({ "listen": listen, "admin_listen": admin_listen, "pin": pin, "pid": std::process::id() }).to_string();
+    let Addresses { listen, admin_listen, metrics_listen, pin } = addresses;
+    let mut ready = json!({ "listen": listen, "admin_listen": admin_listen, "pin": pin, "pid": std::process::id() });
+    if let Some(metrics) = metrics_listen {
+        ready["metrics_listen"] = json!(metrics);
+    }
+    let ready = ready.to_string();
     if let Some(path) = &args.ready_file {
         // A reader sees the whole file or none.
         let written = Writer::private().write(path, format!("{ready}\n").as_bytes());

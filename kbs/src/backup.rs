@@ -1,0 +1,245 @@
+//! Backups: one file with the database as of one moment, and, encrypted to a recovery key, everything else a broker needs.
+//!
+//! Without a recovery key a backup holds database and configuration only: values in it are encrypted under the root key, which
+//! is never in it. With one it also holds the root key and both identities, and nobody reads any of it but the recovery key.
+//! Believes a database only after every row of it was checked. Never: writes a root key that is not encrypted, replaces a
+//! folder's database without keeping it beside.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use coffer_rim::file::{Writer, sync_folder};
+use zeroize::Zeroizing;
+
+use crate::{
+    init::{building, publish, refuse_used},
+    mend,
+    sealed_file::{Opener, RecoveryKey, RecoverySecret, Sealer},
+    state::{ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, lock, root_key, write_private},
+    store::{Accepted, SqliteRows, Store, StoreError, Upgrade, Witness},
+};
+
+/// Why there is no backup, or nothing was restored from one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// A file operation failed.
+    #[error("{path}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// What would be backed up is not what the broker wrote.
+    #[error("the state is damaged: {}", .0.join("; "))]
+    Damaged(Vec<String>),
+    /// Not a backup.
+    #[error("{path} is no backup of coffer-kbs")]
+    NotOurs {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It is encrypted, and no key was given, or the other way round.
+    #[error("{path} is {found}")]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// `encrypted` or `not encrypted`.
+        found: &'static str,
+    },
+}
+
+impl BackupError {
+    /// What the operator can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                "use the recovery key this backup was made for, and a copy that is whole"
+            }
+            Self::File { .. } => "check free space and permissions",
+            Self::State(error) => error.hint(),
+            Self::Damaged(_) => {
+                "`coffer-kbs state verify --state DIR` lists it; mend it first, or keep an earlier backup"
+            }
+            Self::NotOurs { .. } => "name a file that `coffer-kbs backup` wrote",
+            Self::Key { found: "encrypted", .. } => "give --recovery-key FILE, the secret half",
+            Self::Key { .. } => "leave --recovery-key out, and restore into a folder that has its root.key",
+        }
+    }
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct BackupSummary {
+    /// Epoch.
+    pub epoch: u64,
+    /// Lines of the audit trail.
+    pub lines: u64,
+    /// Changes so far.
+    pub changes: u64,
+    /// Rows, each checked.
+    pub rows: u64,
+    /// Whether root key and identities are in it, and all of it is encrypted.
+    pub encrypted: bool,
+}
+
+/// Writes a backup of a state folder, also while its server runs. A file that is there is replaced only by a whole backup.
+///
+/// # Errors
+/// [`BackupError`].
+pub async fn backup(folder: &Path, out: &Path, key: Option<&RecoveryKey>) -> Result<BackupSummary, BackupError> {
+    let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scratch = tempfile::Builder::new().prefix(".coffer-kbs-backup-").tempdir_in(beside).map_err(at(beside))?;
+    let copy = scratch.path().join(DATABASE);
+    SqliteRows::snapshot(&folder.join(DATABASE), &copy).await.map_err(|error| StateError::Store(error.into()))?;
+    let summary = checked(&copy, folder, key.is_some()).await?;
+    let mut names = vec![CONFIG];
+    if key.is_some() {
+        names.extend([ROOT_KEY, SERVER, ADMIN_SERVER]);
+    }
+    let written = Writer::private().write_with(out, |file| {
+        let mut to = BufWriter::new(file);
+        match key {
+            Some(key) => {
+                let mut sealer = Sealer::new(&mut to, key)?;
+                entries(&mut sealer, folder, &names, &copy)?;
+                sealer.finish()?;
+            }
+            None => entries(&mut to, folder, &names, &copy)?,
+        }
+        to.flush()
+    });
+    written.map_err(at(out))?;
+    Ok(summary)
+}
+
+/// Restores a backup, and accepts its state by name: what was done after it was made is forgotten. An encrypted one makes a new
+/// folder; another one takes the place of the database of a folder that has its root key.
+///
+/// # Errors
+/// [`BackupError`]; then nothing has changed.
+pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>) -> Result<Accepted, BackupError> {
+    let mut from = BufReader::new(File::open(file).map_err(at(file))?);
+    let encrypted = is_encrypted(file)?;
+    match secret {
+        None if encrypted => return Err(BackupError::Key { path: file.into(), found: "encrypted" }),
+        Some(_) if !encrypted => return Err(BackupError::Key { path: file.into(), found: "not encrypted" }),
+        None => {}
+        Some(secret) => {
+            refuse_used(folder)?;
+            let building = building(folder)?;
+            let mut opener = Opener::new(&mut from, secret).map_err(at(file))?;
+            unpack(&mut opener, building.path(), file)?;
+            checked(&building.path().join(DATABASE), building.path(), true).await?;
+            sync_folder(building.path()).map_err(at(folder))?;
+            publish(building, folder, &|_| Ok(()))?;
+            return Ok(mend::accept_rollback(folder).await?);
+        }
+    }
+    let held = lock(folder)?;
+    let building = tempfile::Builder::new().prefix(".coffer-kbs-restore-").tempdir_in(folder).map_err(at(folder))?;
+    unpack(&mut from, building.path(), file)?;
+    let new = building.path().join(DATABASE);
+    checked(&new, folder, false).await?;
+    let now = crate::clock::Clock::system().now();
+    for name in [DATABASE, "kbs.db-wal", "kbs.db-shm"] {
+        let (place, aside) = (folder.join(name), folder.join(format!("replaced-{now}-{name}")));
+        match fs::rename(&place, aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&place)(error)),
+            _ => {}
+        }
+    }
+    fs::rename(&new, folder.join(DATABASE)).and_then(|()| sync_folder(folder)).map_err(at(folder))?;
+    drop(held);
+    Ok(mend::accept_rollback(folder).await?)
+}
+
+/// Checks every row and line of a copy under the root key of a folder.
+async fn checked(copy: &Path, folder: &Path, encrypted: bool) -> Result<BackupSummary, BackupError> {
+    let root = root_key(folder).await?;
+    let store = Store::open_file(copy, root, Upgrade::Forbidden, Witness::OlderDatabaseIsNotNoticed).await;
+    let summary = async { store?.verify_state().await }.await.map_err(|error: StoreError| StateError::Store(error))?;
+    if !summary.faults.is_empty() {
+        return Err(BackupError::Damaged(summary.faults.into_iter().map(|fault| fault.what).collect()));
+    }
+    let crate::store::StateSummary { epoch, lines, changes, rows, .. } = summary;
+    Ok(BackupSummary { epoch, lines, changes, rows, encrypted })
+}
+
+fn entries(to: &mut impl Write, folder: &Path, names: &[&str], copy: &Path) -> io::Result<()> {
+    to.write_all(MAGIC)?;
+    for name in names {
+        let bytes = Zeroizing::new(fs::read(folder.join(name))?);
+        entry(to, name, bytes.len() as u64, &mut bytes.as_slice())?;
+    }
+    let mut database = File::open(copy)?;
+    let length = database.metadata()?.len();
+    entry(to, DATABASE, length, &mut database)
+}
+
+fn entry(to: &mut impl Write, name: &str, length: u64, content: &mut impl Read) -> io::Result<()> {
+    to.write_all(&[u8::try_from(name.len()).unwrap_or(0)])?;
+    to.write_all(name.as_bytes())?;
+    to.write_all(&length.to_be_bytes())?;
+    if io::copy(&mut content.take(length), to)? == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Writes the files of a backup into a private folder; the end must be where the database ends.
+fn unpack(from: &mut impl Read, folder: &Path, file: &Path) -> Result<(), BackupError> {
+    let mut magic = [0; MAGIC.len()];
+    from.read_exact(&mut magic).map_err(at(file))?;
+    if magic != *MAGIC {
+        return Err(BackupError::NotOurs { path: file.into() });
+    }
+    loop {
+        let mut length = [0];
+        if from.read(&mut length).map_err(at(file))? == 0 {
+            break;
+        }
+        let mut name = vec![0; usize::from(length[0])];
+        from.read_exact(&mut name).map_err(at(file))?;
+        let known = [CONFIG, ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE];
+        let Some(name) = known.into_iter().find(|known| known.as_bytes() == name) else {
+            return Err(BackupError::NotOurs { path: file.into() });
+        };
+        let mut length = [0; 8];
+        from.read_exact(&mut length).map_err(at(file))?;
+        let (length, place) = (u64::from_be_bytes(length), folder.join(name));
+        if name == DATABASE {
+            let written = Writer::private().new_only().write_with(&place, |to| copied(from, length, to));
+            written.map_err(at(&place))?;
+        } else {
+            let mut bytes = Zeroizing::new(Vec::new());
+            copied(from, length.min(SMALL), &mut *bytes).map_err(at(file))?;
+            write_private(&place, &bytes)?;
+        }
+    }
+    if folder.join(DATABASE).exists() { Ok(()) } else { Err(BackupError::NotOurs { path: file.into() }) }
+}
+
+fn copied(from: &mut impl Read, length: u64, to: &mut impl Write) -> io::Result<()> {
+    if io::copy(&mut from.take(length), to)? == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+fn is_encrypted(file: &Path) -> Result<bool, BackupError> {
+    let mut magic = [0; MAGIC.len()];
+    File::open(file).and_then(|mut from| from.read_exact(&mut magic)).map_err(at(file))?;
+    Ok(magic != *MAGIC)
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> BackupError + use<> {
+    let path = path.to_owned();
+    move |source| BackupError::File { path: path.clone(), source }
+}
+
+const MAGIC: &[u8; 20] = b"coffer-kbs backup 1\n";
+/// Keys and configuration are small.
+const SMALL: u64 = 1024 * 1024;

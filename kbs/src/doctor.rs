@@ -1,0 +1,138 @@
+//! What about a state folder is not as it should be, for its operator. Changes nothing, and works beside a running server.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use crate::{
+    config::ConfigFile,
+    state::{DATABASE, PROFILE, ROOT_KEY, checkpoint_path, config_path, open_store},
+};
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weight {
+    /// As it should be.
+    Good,
+    /// It works, and somebody should know.
+    Warning,
+    /// The broker does not start, or refuses something.
+    Broken,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// How it is.
+    pub weight: Weight,
+    /// What was found.
+    pub what: String,
+    /// What the operator can do; empty where nothing is to be done.
+    pub hint: String,
+}
+
+/// Looks at everything.
+pub async fn examine(folder: &Path) -> Vec<Finding> {
+    let mut found = Vec::new();
+    folder_and_key(folder, &mut found);
+    checkpoint(folder, &mut found);
+    configuration(folder, &mut found);
+    match open_store(folder).await {
+        Err(error) => found.push(broken(&coffer_rim::chain(&error), error.hint())),
+        Ok(store) => match store.verify_state().await {
+            Ok(summary) if summary.faults.is_empty() => {
+                found.push(good(format!("state holds: {} rows, {} audit lines", summary.rows, summary.lines)));
+            }
+            Ok(summary) => {
+                let faults = summary.faults.iter();
+                found.extend(
+                    faults
+                        .map(|fault| broken(&fault.what, "coffer-kbs state repair --state DIR says what it would do")),
+                );
+            }
+            Err(error) => found.push(broken(&coffer_rim::chain(&error), error.hint())),
+        },
+    }
+    found
+}
+
+fn folder_and_key(folder: &Path, found: &mut Vec<Finding>) {
+    match fs::metadata(folder) {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => {
+            found.push(good("only its owner reaches the folder"))
+        }
+        Ok(_) => found.push(warning("others reach the state folder", "chmod 700 it")),
+        Err(error) => found.push(broken(&format!("{}: {error}", folder.display()), "name a state folder")),
+    }
+    if folder.join(ROOT_KEY).exists() {
+        let hint = "whoever copies the folder has everything: keep backups of root.key and kbs.db apart, or encrypted";
+        found.push(warning("the root key lies beside the database", hint));
+    }
+    if folder.join(PROFILE).exists() {
+        found.push(warning(
+            "the first operator's profile, with its private key, lies on the broker",
+            "move admin.toml to where the operator works",
+        ));
+    }
+}
+
+fn checkpoint(folder: &Path, found: &mut Vec<Finding>) {
+    let path = checkpoint_path(folder);
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+    match (device(&path), device(&folder.join(DATABASE))) {
+        (Ok(one), Ok(other)) if one == other => {
+            let hint = "put it on another disk (checkpoint = \"/…\" in config.toml, and move the file): whoever puts the \
+                        whole disk back puts both back";
+            found.push(warning("the checkpoint lies on the database's device", hint));
+        }
+        (Ok(_), Ok(_)) => found.push(good("the checkpoint lies on another device than the database")),
+        (Err(error), _) if error.kind() != io::ErrorKind::NotFound => {
+            found.push(broken(&format!("checkpoint {}: {error}", path.display()), "check permissions"));
+        }
+        // Said with the state, which is not served then.
+        _ => {}
+    }
+}
+
+fn configuration(folder: &Path, found: &mut Vec<Finding>) {
+    let path = config_path(folder);
+    let file = match ConfigFile::read(&path) {
+        Ok(file) => file,
+        Err(error) => return found.push(broken(&coffer_rim::chain(&error), error.hint())),
+    };
+    match file.resolve(folder) {
+        Ok(_) => found.push(good("the configuration says what it means")),
+        Err(error) => found.push(broken(&error.to_string(), error.hint())),
+    }
+    match file.floor.as_deref() {
+        None | Some("strict") if file.floor_waivers.is_empty() => found.push(good("the floor is strict")),
+        floor => {
+            let floor = floor.unwrap_or("strict");
+            let waived = file.floor_waivers.join(", ");
+            let what = format!("the floor is {floor}{}{waived}", if waived.is_empty() { "" } else { " but for " });
+            found.push(warning(&what, "evidence below AMD's published minima may be admitted"));
+        }
+    }
+    for (tenant, entry) in file.tenants.iter().filter(|(_, entry)| !entry.simulated_anchors.is_empty()) {
+        let what = format!("tenant {tenant} accepts {} simulated roots", entry.simulated_anchors.len());
+        found.push(warning(&what, "simulated evidence proves nothing about hardware"));
+    }
+    if file.admins.is_empty() {
+        found.push(warning("no operator is listed", "add one under [[admins]]"));
+    }
+}
+
+fn good(what: impl Into<String>) -> Finding {
+    Finding { weight: Weight::Good, what: what.into(), hint: String::new() }
+}
+
+fn warning(what: &str, hint: &str) -> Finding {
+    Finding { weight: Weight::Warning, what: what.into(), hint: hint.into() }
+}
+
+fn broken(what: &str, hint: &str) -> Finding {
+    Finding { weight: Weight::Broken, what: what.into(), hint: hint.into() }
+}

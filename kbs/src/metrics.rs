@@ -1,0 +1,117 @@
+//! Figures for Prometheus, on a listener of their own: how many decisions of each kind, where the trail ends, what evidence cost.
+//!
+//! Labels are words of this program, never a tenant, a path, a name or a source: who reads the figures learns no secret's
+//! name. Plain HTTP, so it belongs on the loopback or behind something that authenticates.
+//! Never: takes a lock of the ledger for longer than a look at its end.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use crate::{audit_log::AuditLog, guest::GuestVerifier, store::Store};
+
+/// Decisions by event and outcome.
+#[derive(Clone, Default)]
+pub struct Metrics(Arc<Mutex<BTreeMap<(String, String), u64>>>);
+
+impl Metrics {
+    /// Counts every line on its way.
+    pub fn counting(&self, log: AuditLog) -> AuditLog {
+        let metrics = self.clone();
+        AuditLog::new(move |line| {
+            metrics.count(line);
+            log.write(line);
+        })
+    }
+
+    fn count(&self, line: &str) {
+        let parsed: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let word = |field: &str| parsed.get(field).and_then(|word| word.as_str()).unwrap_or("unknown").to_owned();
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((word("event"), word("outcome"))).or_default() += 1;
+    }
+
+    async fn text(&self, store: &Store, verifier: &GuestVerifier) -> String {
+        let mut text = String::from(
+            "# HELP coffer_kbs_decisions_total Lines of the audit trail since the start.\n\
+             # TYPE coffer_kbs_decisions_total counter\n",
+        );
+        for ((event, outcome), count) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = writeln!(text, "coffer_kbs_decisions_total{{event=\"{event}\",outcome=\"{outcome}\"}} {count}");
+        }
+        // A store that cannot be looked at is not a figure of 0.
+        if let Ok(position) = store.position().await {
+            for (name, kind, value) in [
+                ("epoch", "gauge", position.epoch),
+                ("audit_lines", "counter", position.lines),
+                ("changes", "counter", position.changes),
+            ] {
+                let _ = writeln!(text, "# TYPE coffer_kbs_{name} {kind}\ncoffer_kbs_{name} {value}");
+            }
+        }
+        let up = u8::from(store.position().await.is_ok());
+        let _ = writeln!(text, "# TYPE coffer_kbs_store_up gauge\ncoffer_kbs_store_up {up}");
+        let cost = verifier.cost();
+        for (name, value) in [("rsa", cost.rsa), ("ecdsa", cost.ecdsa)] {
+            let name = format!("coffer_kbs_evidence_{name}_verifications_total");
+            let _ = writeln!(text, "# TYPE {name} counter\n{name} {value}");
+        }
+        text
+    }
+}
+
+/// Serves them until dropped.
+pub async fn serve(listener: TcpListener, metrics: Metrics, store: Arc<Store>, verifier: Arc<GuestVerifier>) {
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        // Whoever comes while all are busy is hung up on.
+        let Ok(permit) = at_once.clone().try_acquire_owned() else { continue };
+        let (metrics, store, verifier) = (metrics.clone(), store.clone(), verifier.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = tokio::time::timeout(PATIENCE, answer(stream, &metrics, &store, &verifier)).await;
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, metrics: &Metrics, store: &Store, verifier: &GuestVerifier) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut more = [0; 1024];
+        let read = stream.read(&mut more).await?;
+        request.extend_from_slice(&more[..read]);
+        if read == 0 || request.len() > LONGEST {
+            return Ok(());
+        }
+    }
+    let (status, body) = if request.starts_with(b"GET /metrics ") {
+        ("200 OK", metrics.text(store, verifier).await)
+    } else {
+        ("404 Not Found", "there is /metrics\n".to_owned())
+    };
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+const AT_ONCE: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(2);
+const LONGEST: usize = 8 * 1024;

@@ -1,0 +1,254 @@
+//! Killed at any moment, and out of room at any write: what was acknowledged is there, and what left has its record.
+
+mod common;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use coffer_kbs_client::{AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference};
+use coffer_ratls::Identity;
+use coffer_verifier::{Expiry, abi::SpkiDigest};
+use common::{Guest, PATH, TENANT, anchor};
+use secrecy::SecretBox;
+use tokio::net::TcpStream;
+
+fn run(words: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_coffer-kbs")).args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+struct Serving {
+    child: Child,
+    listen: std::net::SocketAddr,
+    pin: SpkiDigest,
+    state: String,
+}
+
+impl Serving {
+    fn start(state: &str) -> Self {
+        let anchor = anchor().to_string();
+        let words = ["--json", "serve", "--state", state, "--allow-simulated", &anchor, "--tenant", TENANT];
+        let mut child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        // Audit lines go on to come.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let text = |field: &str| ready[field].as_str().unwrap().to_owned();
+        let (listen, pin) = (text("listen").parse().unwrap(), text("pin").parse().unwrap());
+        Self { child, listen, pin, state: state.to_owned() }
+    }
+
+    async fn admin(&self) -> Result<AdminClient, ClientError> {
+        AdminClient::connect(&AdminProfile::read(&Path::new(&self.state).join("admin.toml")).unwrap()).await
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn put(admin: &AdminClient, path: &str, value: Vec<u8>) -> Result<u64, ClientError> {
+    let (path, value) = (path.parse().unwrap(), SecretBox::new(Box::new(value)));
+    let put = PutSecret {
+        tenant: TENANT,
+        path: &path,
+        value: &value,
+        allow_simulated: true,
+        expected: Expected::Any,
+        policy: "",
+    };
+    Ok(admin.put_secret(put).await?.version)
+}
+
+/// What was acknowledged: highest version per path, and secrets that left.
+#[derive(Default)]
+struct Acknowledged {
+    versions: [u64; 4],
+    released: usize,
+}
+
+/// `COFFER_KILLS` for more.
+fn rounds() -> usize {
+    std::env::var("COFFER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_without_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let state = folder.path().join("state").display().to_string();
+    assert!(
+        run(&["init", "--state", &state, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).status.success()
+    );
+    let guest = Guest::usual();
+    let mut acknowledged = Acknowledged::default();
+    let out = folder.path().join("backup").display().to_string();
+    for round in 0..rounds() {
+        let mut serving = Serving::start(&state);
+        let admin = serving.admin().await.unwrap();
+        if round == 0 {
+            let (measurement, workload) = (guest.measurement, guest.document.digest());
+            let reference =
+                Reference { tenant: TENANT.into(), measurement, workload, name: "test".into(), expires: Expiry::Never };
+            admin.add_reference(&reference).await.unwrap();
+            put(&admin, PATH, common::VALUE.to_vec()).await.unwrap();
+        }
+        let listed = admin.list_secrets(TENANT).await.unwrap();
+        for (number, version) in acknowledged.versions.iter().enumerate() {
+            let path = format!("kbs:///default/app/k{number}");
+            let found = listed.iter().find(|info| info.path == path).map_or(0, |info| info.version);
+            assert!(found >= *version, "round {round}: {path} is at {found}, {version} was acknowledged");
+        }
+        let backing = (round % 10 == 9).then(|| {
+            let words = ["backup", "--state", &state, "--out", &out];
+            Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
+                .args(words)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        });
+        let client = if round % 5 == 0 {
+            let stream = TcpStream::connect(serving.listen).await.unwrap();
+            let identity = Identity::generate("guest").unwrap();
+            Some(BrokerClient::connect(stream, &identity, TENANT, vec![serving.pin], guest.clone()).await.unwrap())
+        } else {
+            None
+        };
+        let Acknowledged { versions, released } = &mut acknowledged;
+        let working = async {
+            for step in 0.. {
+                let number = (round + step) % 4;
+                match put(&admin, &format!("kbs:///default/app/k{number}"), vec![7; 100 * (step % 50 + 1)]).await {
+                    Ok(version) => versions[number] = version,
+                    Err(_) => break,
+                }
+            }
+        };
+        let asking = async {
+            let Some(client) = &client else { return };
+            while client.secret(&PATH.parse().unwrap()).await.is_ok() {
+                *released += 1;
+                tokio::time::sleep(Duration::from_millis(60)).await;
+            }
+        };
+        let killing = async {
+            // No two rounds end at the same step.
+            tokio::time::sleep(Duration::from_micros(500 + (round as u64 * 7919) % 60_000)).await;
+            serving.kill();
+        };
+        tokio::join!(working, asking, killing);
+        if let Some(mut backing) = backing {
+            let _ = backing.kill();
+            let _ = backing.wait();
+        }
+        if round % 20 == 19 {
+            let verified = run(&["state", "verify", "--state", &state]);
+            assert!(verified.status.success(), "round {round}: {}", String::from_utf8_lossy(&verified.stderr));
+        }
+    }
+    let verified = run(&["--json", "audit", "verify", "--state", &state]);
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    let serving = Serving::start(&state);
+    let admin = serving.admin().await.unwrap();
+    let (mut from, mut recorded) = (1, 0);
+    loop {
+        let lines = admin.audit(from, 0).await.unwrap();
+        if lines.is_empty() {
+            break;
+        }
+        recorded +=
+            lines.iter().filter(|line| line.contains("\"event\":\"secret.release\",\"outcome\":\"released\"")).count();
+        from += lines.len() as u64;
+    }
+    assert!(
+        acknowledged.released > 0 && recorded >= acknowledged.released,
+        "{recorded} recorded, {} left",
+        acknowledged.released
+    );
+    assert!(acknowledged.versions.iter().all(|version| *version > 0));
+    // A backup that is there is a whole one.
+    if Path::new(&out).exists() {
+        drop(serving);
+        assert!(run(&["restore", "--state", &state, "--from", &out, "--accept-rollback"]).status.success());
+    }
+}
+
+/// A file system of 8 MiB, gone when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]).arg(folder.path()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_of_room_nothing_is_lost_and_service_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("not run: mounting a file system needs root");
+        return;
+    };
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let state = disk.0.path().join("state").display().to_string();
+    assert!(
+        run(&["init", "--state", &state, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).status.success()
+    );
+    let serving = Serving::start(&state);
+    let admin = serving.admin().await.unwrap();
+    let filler = disk.0.path().join("filler");
+    let mut acknowledged = 0;
+    // Full at ever other moments: what is left shrinks by a page each time.
+    for round in 0..12_usize {
+        std::fs::write(&filler, vec![1; (5 << 20) - round * 4096]).unwrap_or(());
+        let said = loop {
+            match put(&admin, "kbs:///default/app/big", vec![3; 40_000 + round * 1000]).await {
+                Ok(version) => acknowledged = version,
+                Err(ClientError::Rejected { message, .. }) => break message,
+                Err(other) => break format!("{other:?}"),
+            }
+            assert!(acknowledged < 5000, "an 8 MiB disk never fills");
+        };
+        assert!(said.contains("full") && said.contains("nothing was changed") && said.contains("make room"), "{said}");
+        let listed = admin.list_secrets(TENANT).await.unwrap();
+        assert_eq!(listed.first().map(|info| info.version), Some(acknowledged).filter(|version| *version > 0));
+        std::fs::remove_file(&filler).unwrap();
+        if round == 0 {
+            acknowledged = put(&admin, "kbs:///default/app/big", vec![4; 1000]).await.unwrap();
+        }
+        if put(&admin, "kbs:///default/app/small", vec![5; 10]).await.is_err() {
+            break;
+        }
+    }
+    drop(admin);
+    drop(serving);
+    let verified = run(&["state", "verify", "--state", &state]);
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+}

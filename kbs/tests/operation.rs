@@ -1,0 +1,269 @@
+//! Backups and what comes back from them, a configuration that is read again, floors, and what the doctor says.
+
+mod common;
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask, not_admitted, refused};
+
+fn run(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_coffer-kbs")).args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+fn good(words: &[&str]) -> Output {
+    let output = run(words);
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_a_running_broker_brings_back_what_it_held_and_never_the_root_key_in_clear() {
+    let kbs = Kbs::start().await;
+    kbs.put(PATH, true).await;
+    let (state, folder) = (kbs.state().display().to_string(), kbs.folder.path().to_owned());
+    let (key, public) = (path(&folder, "recovery"), path(&folder, "recovery.pub"));
+    good(&["recovery-key", "--out", &key]);
+    assert_eq!(run(&["recovery-key", "--out", &key]).status.code(), Some(3), "keys are never overwritten");
+    let (plain, sealed) = (path(&folder, "plain.backup"), path(&folder, "sealed.backup"));
+    // Writing goes on meanwhile.
+    let writing = async {
+        for _ in 0..20 {
+            kbs.put(PATH, true).await;
+        }
+    };
+    let backing = tokio::task::spawn_blocking({
+        let (state, plain, sealed, public) = (state.clone(), plain.clone(), sealed.clone(), public.clone());
+        move || {
+            good(&["backup", "--state", &state, "--out", &plain]);
+            good(&["backup", "--state", &state, "--out", &sealed, "--recovery-key", &public]);
+        }
+    });
+    let ((), backed) = tokio::join!(writing, backing);
+    backed.unwrap();
+    let root = std::fs::read_to_string(kbs.state().join("root.key")).unwrap();
+    let raw = hex::decode(root.trim_end()).unwrap();
+    for file in [&plain, &sealed] {
+        let bytes = std::fs::read(file).unwrap();
+        for secret in [root.trim_end().as_bytes(), &raw, b"PRIVATE KEY", VALUE] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{file}");
+        }
+    }
+    // Somewhere else, from the encrypted one alone.
+    let new = path(&folder, "new");
+    let from = ["restore", "--state", &new, "--from", &sealed, "--accept-rollback"];
+    assert!(said(&run(&from)).contains("give --recovery-key"));
+    let wrong = run(&[&from[..], &["--recovery-key", &public]].concat());
+    assert_eq!(wrong.status.code(), Some(3), "the public half opens nothing");
+    good(&[&from[..], &["--recovery-key", &key]].concat());
+    good(&["state", "verify", "--state", &new]);
+    assert_eq!(run(&["pin", "--state", &new]).stdout, run(&["pin", "--state", &state]).stdout);
+    // Into the same folder: not while a server runs there.
+    let back = ["restore", "--state", &state, "--from", &plain, "--accept-rollback"];
+    assert!(said(&run(&back)).contains("in use by another"));
+    let folder = kbs.stop().await;
+    good(&back);
+    good(&["state", "verify", "--state", &state]);
+    let kept = std::fs::read_dir(&state).unwrap().flatten();
+    assert!(
+        kept.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("replaced-")),
+        "the old one is kept"
+    );
+    drop(folder);
+}
+
+#[test]
+fn a_damaged_state_is_not_backed_up_as_if_it_were_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, out) = (path(folder.path(), "state"), path(folder.path(), "out"));
+    good(&["init", "--state", &state]);
+    good(&["restore", "--state", &state, "--accept-rollback"]);
+    good(&["backup", "--state", &state, "--out", &out]);
+    let before = std::fs::read(&out).unwrap();
+    let database = rusqlite::Connection::open(Path::new(&state).join("kbs.db")).unwrap();
+    database.execute("DELETE FROM rows WHERE kind = 'restored'", []).unwrap();
+    drop(database);
+    let refused = run(&["backup", "--state", &state, "--out", &out]);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert_eq!(std::fs::read(&out).unwrap(), before, "the earlier one is still there");
+    std::fs::write(&out, &before[..before.len() / 2]).unwrap();
+    assert_eq!(run(&["restore", "--state", &state, "--from", &out, "--accept-rollback"]).status.code(), Some(3));
+    assert!(Path::new(&state).join("kbs.db").exists(), "nothing was taken away");
+}
+
+#[test]
+fn the_doctor_says_what_is_not_as_it_should_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(folder.path(), "state");
+    good(&["init", "--state", &state]);
+    let text = String::from_utf8(good(&["doctor", "--state", &state]).stdout).unwrap();
+    for word in [
+        "checkpoint lies on the database's device",
+        "root key lies beside",
+        "floor is strict",
+        "state holds",
+        "admin.toml",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let config = Path::new(&state).join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let weaker = written.replace("floor = \"strict\"", "floor = \"vmpl-and-debug-alone\"");
+    assert_ne!(weaker, written);
+    std::fs::write(&config, weaker).unwrap();
+    let text = String::from_utf8(good(&["doctor", "--state", &state]).stdout).unwrap();
+    assert!(text.contains("the floor is vmpl-and-debug-alone"), "{text}");
+    std::fs::write(&config, written.replace("floor = \"strict\"", "floor = \"none.toml\"\nfloor_waivers = [\"x\"]"))
+        .unwrap();
+    let broken = run(&["doctor", "--state", &state]);
+    assert_eq!(broken.status.code(), Some(3));
+    let text = String::from_utf8(broken.stdout).unwrap();
+    assert!(text.contains("2 mistake(s)") && text.contains("floor (none.toml)"), "{text}");
+    std::fs::remove_file(Path::new(&state).join("checkpoint")).unwrap();
+    assert!(String::from_utf8(run(&["doctor", "--state", &state]).stdout).unwrap().contains("checkpoint"));
+}
+
+/// A floor file that only names what is asked for here.
+fn floor(folder: &Path, text: &str) -> String {
+    let file = folder.join("floor.toml");
+    std::fs::write(&file, format!("measurements = \"any\"\n{text}")).unwrap();
+    file.display().to_string()
+}
+
+async fn with_floor(text: &str, of_tenant: bool) -> (tempfile::TempDir, Kbs) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = floor(folder.path(), text);
+    let kbs = Kbs::start_with(|config| {
+        let tenant = config.tenants.entry(TENANT.into()).or_default();
+        tenant.simulated_anchors = vec![anchor().to_string()];
+        if of_tenant { tenant.floor = Some(file) } else { config.floor = Some(file) }
+    })
+    .await;
+    (folder, kbs)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_below_the_floor_of_broker_or_tenant_is_refused() {
+    let guest = Guest::usual();
+    let chip = guest.chip();
+    for text in [
+        "products = [\"Genoa\"]".to_owned(),
+        "denied_products = [\"Milan\"]".to_owned(),
+        format!("denied_chips = [\"{chip}\"]"),
+        "[[tcb]]\nproduct = \"Milan\"\nreported = { snp = 255 }".to_owned(),
+        "[[tcb]]\nproduct = \"Milan\"\nreported = { snp = 0 }\ncommitted = { microcode = 255 }".to_owned(),
+        "[[tcb]]\nproduct = \"Genoa\"\nreported = { snp = 0 }".to_owned(),
+        "minimum_guest_svn = 1".to_owned(),
+        "current_mitigations = 1".to_owned(),
+    ] {
+        for of_tenant in [false, true] {
+            let (_folder, kbs) = with_floor(&text, of_tenant).await;
+            assert_eq!(
+                not_admitted(kbs.connect(guest.clone()).await),
+                "evidence-refused",
+                "{text}, tenant {of_tenant}"
+            );
+        }
+    }
+    let (_folder, kbs) = with_floor("denied_chips = []", true).await;
+    assert!(kbs.connect(guest).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_again_counts_at_the_next_release_of_a_connected_guest() {
+    let kbs = Kbs::start().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let folder = tempfile::tempdir().unwrap();
+    let denied = floor(folder.path(), &format!("denied_chips = [\"{}\"]", guest.chip()));
+    kbs.reload(|config| {
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
+        config.floor = Some(denied);
+    });
+    let line = kbs.line_of(&refused(ask(&client, PATH).await));
+    assert!(common::has_reason(&line, "chip"), "{line}");
+    kbs.reload(|config| {
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
+    });
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    kbs.reload(|_| {});
+    refused(ask(&client, PATH).await);
+}
+
+async fn figures(kbs: &Kbs) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(kbs.addresses.metrics_listen.unwrap()).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_count_decisions_and_name_nothing() {
+    let kbs = Kbs::start_with(|config| config.metrics_listen = Some("127.0.0.1:0".into())).await;
+    assert!(figures(&kbs).await.contains("coffer_kbs_audit_lines 0"));
+    kbs.put(PATH, true).await;
+    kbs.put(PATH, true).await;
+    let text = figures(&kbs).await;
+    assert!(text.contains("coffer_kbs_decisions_total{event=\"secret.put\",outcome=\"done\"} 2"), "{text}");
+    assert!(text.contains("coffer_kbs_audit_lines 2") && text.contains("coffer_kbs_store_up 1"), "{text}");
+    for name in [PATH, "password", TENANT, "admin"] {
+        assert!(!text.contains(name), "{name}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn sighup_reads_all_of_the_configuration_or_none_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(folder.path(), "state");
+    good(&["init", "--state", &state, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let log = folder.path().join("log");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
+        .args(["serve", "--state", &state, "--ready-file", &path(folder.path(), "ready")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let logged = async |word: &str| {
+        for _ in 0..600 {
+            if word == "ready" && folder.path().join("ready").exists()
+                || std::fs::read_to_string(&log).unwrap().contains(word)
+            {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("{word}: {}", std::fs::read_to_string(&log).unwrap());
+    };
+    logged("ready").await;
+    let hangup = || assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    hangup();
+    logged("configuration read again").await;
+    let config = Path::new(&state).join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let wrong =
+        written.replace("\"strict\"", "\"lax.toml\"").replace("endorsements = []", "endorsements = [\"missing.crl\"]");
+    assert!(wrong.contains("missing.crl") && wrong.contains("lax.toml"));
+    std::fs::write(&config, wrong).unwrap();
+    hangup();
+    logged("everything is as it was").await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains("missing.crl") && log.contains("lax.toml"), "{log}");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+}

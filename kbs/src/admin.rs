@@ -2,24 +2,27 @@
 //!
 //! Reached only over the admin listener, by keys the configuration lists.
 
+mod certificates;
+mod sealing;
+mod secrets;
+mod terms;
 mod trust;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use coffer_kbs_client::{ResourcePath, kbs::admin::v1 as wire};
+use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_ratls::{connection, denied};
 use coffer_verifier::{
     Expiry, UnixTime,
     abi::{Measurement, SpkiDigest, WordError, WorkloadDigest},
 };
 use tonic::{Code, Request, Response, Status};
-use zeroize::Zeroizing;
 
 use crate::{
     audit_log::AuditLog,
     clock::Clock,
-    policies::{DEFAULT, ReleasePolicies},
-    store::{AuditEntry, Before, GuestFacts, Ledger, NewSecret, Put, Reference, Store, StoreError},
+    policies::ReleasePolicies,
+    store::{AuditEntry, GuestFacts, Ledger, Reference, Store, StoreError},
     tenant::Tenant,
 };
 
@@ -104,47 +107,7 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::PutSecretRequest>,
     ) -> Result<Response<wire::PutSecretResponse>, Status> {
-        let peer = self.peer(&request)?;
-        let message = request.into_inner();
-        let value = Zeroizing::new(message.value);
-        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
-        if value.is_empty() {
-            return Err(Status::invalid_argument("value is empty"));
-        }
-        if value.len() > VALUE_LIMIT {
-            return Err(Status::invalid_argument(format!("value has {} bytes, at most {VALUE_LIMIT}", value.len())));
-        }
-        let policy = name("policy", message.policy)?.unwrap_or_else(|| DEFAULT.to_owned());
-        if !self.policies.has(&policy) {
-            let known = self.policies.names().join(", ");
-            return Err(Status::invalid_argument(format!("policy: none of that name is loaded; there are: {known}")));
-        }
-        let entry = AuditEntry {
-            event: "secret.put",
-            tenant: Some(tenant.to_string()),
-            path: Some(path.to_string()),
-            policy: Some(policy.clone()),
-            ..AuditEntry::default()
-        };
-        let (allow_simulated, expected_version) = (message.allow_simulated, message.expected_version);
-        let new = NewSecret {
-            tenant: &tenant,
-            path: &path,
-            value: &value,
-            allow_simulated,
-            policy: &policy,
-            expected_version,
-        };
-        let mut change = self.change(peer, entry).await?;
-        let Put { version, before } = change.ledger.put_secret(new, change.now).await.map_err(store_status)?;
-        change.entry.version = Some(version);
-        change.entry.allow_simulated = Some(allow_simulated);
-        let before = before.map(|Before { version, allow_simulated, policy }| wire::SecretBefore {
-            version,
-            allow_simulated,
-            policy,
-        });
-        change.done(wire::PutSecretResponse { version, policy: policy.clone(), allow_simulated, before }).await
+        self.secret_put(self.peer(&request)?, request.into_inner()).await
     }
 
     async fn list_secrets(
@@ -152,35 +115,43 @@ impl wire::admin_server::Admin for AdminService {
         request: Request<wire::ListSecretsRequest>,
     ) -> Result<Response<wire::ListSecretsResponse>, Status> {
         self.peer(&request)?;
-        let tenant = tenant(&request.into_inner().tenant)?;
-        let secrets = self.view().await?.secrets(&tenant).await.map_err(store_status)?;
-        let secrets = secrets.into_iter().map(|info| wire::SecretInfo {
-            path: info.path,
-            version: info.secret.version,
-            allow_simulated: info.secret.allow_simulated,
-            policy: info.secret.policy,
-            created_unix: info.secret.created_unix,
-            length: info.length,
-        });
-        Ok(Response::new(wire::ListSecretsResponse { secrets: secrets.collect() }))
+        self.secrets_listed(request.into_inner()).await
+    }
+
+    async fn get_secret_meta(
+        &self,
+        request: Request<wire::GetSecretMetaRequest>,
+    ) -> Result<Response<wire::GetSecretMetaResponse>, Status> {
+        self.peer(&request)?;
+        self.secret_described(request.into_inner()).await
     }
 
     async fn delete_secret(
         &self,
         request: Request<wire::DeleteSecretRequest>,
     ) -> Result<Response<wire::DeleteSecretResponse>, Status> {
-        let peer = self.peer(&request)?;
-        let message = request.into_inner();
-        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
-        let entry = AuditEntry {
-            event: "secret.delete",
-            tenant: Some(tenant.to_string()),
-            path: Some(path.to_string()),
-            ..AuditEntry::default()
-        };
-        let mut change = self.change(peer, entry).await?;
-        let existed = change.ledger.delete_secret(&tenant, &path, change.now).await.map_err(store_status)?;
-        change.done_if(existed, "nothing-there", wire::DeleteSecretResponse { existed }).await
+        self.secret_deleted(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn undelete_secret(
+        &self,
+        request: Request<wire::UndeleteSecretRequest>,
+    ) -> Result<Response<wire::UndeleteSecretResponse>, Status> {
+        self.secret_undeleted(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn destroy_secret(
+        &self,
+        request: Request<wire::DestroySecretRequest>,
+    ) -> Result<Response<wire::DestroySecretResponse>, Status> {
+        self.secret_destroyed(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn update_secret(
+        &self,
+        request: Request<wire::UpdateSecretRequest>,
+    ) -> Result<Response<wire::UpdateSecretResponse>, Status> {
+        self.secret_updated(self.peer(&request)?, request.into_inner()).await
     }
 
     async fn add_reference(
@@ -298,6 +269,50 @@ impl wire::admin_server::Admin for AdminService {
         self.manifest_revoked(self.peer(&request)?, request.into_inner()).await
     }
 
+    async fn put_sealing_context(
+        &self,
+        request: Request<wire::PutSealingContextRequest>,
+    ) -> Result<Response<wire::PutSealingContextResponse>, Status> {
+        self.sealing_context_put(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn list_sealing_contexts(
+        &self,
+        request: Request<wire::ListSealingContextsRequest>,
+    ) -> Result<Response<wire::ListSealingContextsResponse>, Status> {
+        self.peer(&request)?;
+        self.sealing_contexts_listed(request.into_inner()).await
+    }
+
+    async fn remove_sealing_context(
+        &self,
+        request: Request<wire::RemoveSealingContextRequest>,
+    ) -> Result<Response<wire::RemoveSealingContextResponse>, Status> {
+        self.sealing_context_removed(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn put_certificate_profile(
+        &self,
+        request: Request<wire::PutCertificateProfileRequest>,
+    ) -> Result<Response<wire::PutCertificateProfileResponse>, Status> {
+        self.certificate_profile_put(self.peer(&request)?, request.into_inner()).await
+    }
+
+    async fn list_certificate_profiles(
+        &self,
+        request: Request<wire::ListCertificateProfilesRequest>,
+    ) -> Result<Response<wire::ListCertificateProfilesResponse>, Status> {
+        self.peer(&request)?;
+        self.certificate_profiles_listed(request.into_inner()).await
+    }
+
+    async fn remove_certificate_profile(
+        &self,
+        request: Request<wire::RemoveCertificateProfileRequest>,
+    ) -> Result<Response<wire::RemoveCertificateProfileResponse>, Status> {
+        self.certificate_profile_removed(self.peer(&request)?, request.into_inner()).await
+    }
+
     async fn audit(&self, request: Request<wire::AuditRequest>) -> Result<Response<wire::AuditResponse>, Status> {
         self.peer(&request)?;
         let message = request.into_inner();
@@ -364,11 +379,6 @@ fn non_zero<N: Default + PartialEq>(field: &str, number: Option<N>) -> Result<Op
         }
         other => Ok(other),
     }
-}
-
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn path(text: &str) -> Result<ResourcePath, Status> {
-    text.parse().map_err(|error: coffer_kbs_client::PathError| Status::invalid_argument(format!("path: {error}")))
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]

@@ -65,7 +65,7 @@ impl Candidates {
 
     /// What counts now.
     pub fn admission(&self, now: i64) -> Admission {
-        Admission::Listed { pairs: self.pairs(now), signers: self.rules(now) }
+        Admission::Listed { pairs: self.pairs(now), signers: self.authors(now) }
     }
 
     fn pairs(&self, now: i64) -> Vec<Pair> {
@@ -73,7 +73,8 @@ impl Candidates {
         current.map(|one| Pair { measurement: one.measurement, host_data: one.workload.host_data() }).collect()
     }
 
-    fn rules(&self, now: i64) -> Vec<SignerRule> {
+    /// Authors that admit now.
+    pub fn authors(&self, now: i64) -> Vec<SignerRule> {
         self.signers.iter().filter(|one| one.is_current(now)).map(|one| one.rule).collect()
     }
 

@@ -8,8 +8,10 @@ use coffer_verifier::abi::ReportId;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
+    asked::Question,
     guest::Judged,
     limits::Buckets,
+    permit::Released,
     release::{NotReleased, Releaser},
 };
 
@@ -21,26 +23,18 @@ pub struct BrokerService {
     pub(crate) rate: Arc<Buckets<ReportId>>,
 }
 
-#[tonic::async_trait]
-impl wire::broker_server::Broker for BrokerService {
-    async fn get_secret(
-        &self,
-        request: Request<wire::GetSecretRequest>,
-    ) -> Result<Response<wire::GetSecretResponse>, Status> {
+impl BrokerService {
+    async fn ask<R: Into<Question>>(&self, request: Request<R>) -> Result<Released, Status> {
         let attested = attested::<Judged, _>(&request)?;
         if !self.rate.take(*attested.report_id(), Instant::now()) {
             return Err(denied(Code::ResourceExhausted, "too-many-requests").0);
         }
-        let path = request.into_inner().path;
         // The id exists before the decision, so that the line and the answer carry the same one.
         let (status, id) = denied(Code::PermissionDenied, "not-released");
-        match self.releaser.release(attested, &path, &id).await {
-            Ok(released) => Ok(Response::new(wire::GetSecretResponse {
-                version: released.version,
-                value: Some(released.sealed.into()),
-            })),
+        match self.releaser.release(attested, request.into_inner().into(), &id).await {
+            Ok(released) => Ok(released),
             Err(NotReleased::Refused(reasons)) => {
-                tracing::warn!(id, reasons = reasons.join("; "), "secret not released");
+                tracing::warn!(id, reasons = reasons.join("; "), "not released");
                 Err(status)
             }
             Err(NotReleased::Failed(error)) => {
@@ -50,27 +44,56 @@ impl wire::broker_server::Broker for BrokerService {
             }
         }
     }
+}
+
+#[tonic::async_trait]
+impl wire::broker_server::Broker for BrokerService {
+    async fn get_secret(
+        &self,
+        request: Request<wire::GetSecretRequest>,
+    ) -> Result<Response<wire::GetSecretResponse>, Status> {
+        match self.ask(request).await? {
+            Released::Secret { version, sealed } => {
+                Ok(Response::new(wire::GetSecretResponse { version, value: Some(sealed.into()) }))
+            }
+            _ => Err(other_kind()),
+        }
+    }
 
     async fn get_sealing_key(
         &self,
-        _: Request<wire::GetSealingKeyRequest>,
+        request: Request<wire::GetSealingKeyRequest>,
     ) -> Result<Response<wire::GetSealingKeyResponse>, Status> {
-        Err(Status::unimplemented("this key broker gives no sealing keys yet; seal with policy measurement-and-chip"))
+        match self.ask(request).await? {
+            Released::SealingKey(sealed) => Ok(Response::new(wire::GetSealingKeyResponse { key: Some(sealed.into()) })),
+            _ => Err(other_kind()),
+        }
     }
 
     async fn generation(
         &self,
-        _: Request<wire::GenerationRequest>,
+        request: Request<wire::GenerationRequest>,
     ) -> Result<Response<wire::GenerationResponse>, Status> {
-        Err(Status::unimplemented(
-            "this key broker keeps no generation counters yet; sealed data has no rollback protection",
-        ))
+        match self.ask(request).await? {
+            Released::Generation { set, sealed, .. } => {
+                Ok(Response::new(wire::GenerationResponse { set, current: Some(sealed.into()) }))
+            }
+            _ => Err(other_kind()),
+        }
     }
 
     async fn issue_certificate(
         &self,
-        _: Request<wire::IssueCertificateRequest>,
+        request: Request<wire::IssueCertificateRequest>,
     ) -> Result<Response<wire::IssueCertificateResponse>, Status> {
-        Err(Status::unimplemented("this key broker issues no workload certificates yet"))
+        match self.ask(request).await? {
+            Released::Certificate(issued) => Ok(Response::new(wire::IssueCertificateResponse { chain: issued.chain })),
+            _ => Err(other_kind()),
+        }
     }
+}
+
+/// What is released answers what was asked: else it is a defect of ours.
+fn other_kind() -> Status {
+    denied(Code::Internal, "internal").0
 }

@@ -171,6 +171,12 @@ impl GuestVerifier {
         Verifier { policy, ..self.verifier(TrustAnchors::amd()) }.appraise(verified, &guest)
     }
 
+    /// What a policy of its own says beside the floor and admission, which it can only narrow.
+    pub fn appraise_under(&self, verified: &VerifiedReport, policy: EvidencePolicy) -> Appraisal {
+        let verifier = Verifier { policy, ..self.verifier(TrustAnchors::amd()) };
+        verifier.appraise(verified, &ExpectedGuest::WhateverThePolicyAdmits)
+    }
+
     /// Without a floor: authenticity does not depend on one.
     fn verifier(&self, anchors: TrustAnchors) -> Verifier {
         Verifier { anchors, crl: CrlPolicy::Required, policy: EvidencePolicy::default_floor() }

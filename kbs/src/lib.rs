@@ -9,9 +9,11 @@
 
 mod admin;
 mod admission;
+mod asked;
 mod audit_log;
 mod backup;
 mod broker;
+mod certificate;
 mod clock;
 mod config;
 mod crl_floor;
@@ -25,15 +27,19 @@ mod keys;
 mod limits;
 mod mend;
 mod metrics;
+mod permit;
 mod policies;
 mod release;
 mod sealed_file;
+mod sealing;
 mod server;
 mod shares;
 mod sources;
 mod state;
 mod store;
 mod tenant;
+mod terms;
+mod wanted;
 
 pub use audit_log::AuditLog;
 pub use backup::{BackupError, BackupSummary, backup, restore};

@@ -7,19 +7,20 @@
 
 use std::sync::Arc;
 
-use coffer_kbs_client::ResourcePath;
 use coffer_ratls::Attested;
 use coffer_verifier::CheckLine;
 
 use crate::{
+    asked::Question,
     audit_log::AuditLog,
     clock::Clock,
-    decide::{Basis, Decider, Released},
+    decide::{Basis, Decider},
     guest::{self, Judged, NotAdmitted},
+    permit::{Outcome, Released},
     store::{AuditEntry, Seen, Store, StoreError},
 };
 
-/// Releases secrets.
+/// Releases what guests ask for.
 #[derive(Clone)]
 pub struct Releaser {
     pub(crate) store: Arc<Store>,
@@ -41,113 +42,110 @@ pub enum NotReleased {
 }
 
 /// One question of one guest.
-struct Question {
+struct Case {
     attested: Arc<Attested<Judged>>,
     /// The evidence, judged again under today's roots, revocations and floor.
     judged: Result<Judged, NotAdmitted>,
-    path: Option<ResourcePath>,
+    question: Question,
     now: i64,
 }
 
 /// An answer that waits for its line in the trail.
 struct Answer {
-    outcome: Result<Released, Vec<String>>,
+    outcome: Result<Outcome, Vec<String>>,
     policy: Option<String>,
     checks: Vec<CheckLine>,
     seen: Seen,
 }
 
 impl Releaser {
-    /// Decides about one secret for one attested connection. `id` joins the guest's answer to the audit line.
+    /// Decides about one question of one attested connection. `id` joins the guest's answer to the audit line.
     ///
     /// # Errors
     /// [`NotReleased`].
     pub async fn release(
         &self,
         attested: Arc<Attested<Judged>>,
-        path: &str,
+        question: Question,
         id: &str,
     ) -> Result<Released, NotReleased> {
-        let question = Arc::new(self.question(attested, path).await?);
+        let case = Arc::new(self.case(attested, question).await?);
         for _ in 0..ATTEMPTS {
-            let Answer { outcome, policy, checks, seen } = self.answer(&question).await?;
-            let ledger = self.store.write().await?;
+            let Answer { outcome, policy, checks, seen } = self.answer(&case).await?;
+            let mut ledger = self.store.write().await?;
             if !ledger.is_as(&seen) {
                 continue;
             }
-            let entry = question.entry(id, policy, checks, &outcome);
+            if let Ok(outcome) = &outcome {
+                outcome.apply(&mut ledger).await?;
+            }
+            let entry = case.entry(id, policy, checks, &outcome);
             let log = self.log.clone();
-            ledger.record_decision(entry, question.now, move |line| log.write(line)).await?;
+            ledger.record_decision(entry, case.now, move |line| log.write(line)).await?;
             // Committed: from here on the decision stands in the trail, and bytes may leave.
-            return outcome.map_err(NotReleased::Refused);
+            return outcome.map(|outcome| outcome.released).map_err(NotReleased::Refused);
         }
         Err(StoreError::Contended { attempts: ATTEMPTS }.into())
     }
 
-    async fn question(&self, attested: Arc<Attested<Judged>>, path: &str) -> Result<Question, StoreError> {
+    async fn case(&self, attested: Arc<Attested<Judged>>, question: Question) -> Result<Case, StoreError> {
         let (verifier, now) = (self.decider.verifier.clone(), self.clock.now());
-        let path = path.parse::<ResourcePath>().ok();
         off_the_loop(move || {
             let judged = verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
-            Question { attested, judged, path, now }
+            Case { attested, judged, question, now }
         })
         .await
     }
 
-    async fn answer(&self, question: &Arc<Question>) -> Result<Answer, StoreError> {
+    async fn answer(&self, case: &Arc<Case>) -> Result<Answer, StoreError> {
         let refused = |reasons, checks| Answer { outcome: Err(reasons), policy: None, checks, seen: Seen::default() };
-        let (judged, path) = match (&question.judged, &question.path) {
+        let (judged, asked) = match (&case.judged, &case.question.asked) {
             (Err(no), _) => return Ok(refused(no.reasons.clone(), no.checks.clone())),
-            (Ok(_), None) => {
-                return Ok(refused(vec!["path: not kbs:///repository/type/tag".to_owned()], Vec::new()));
-            }
-            (Ok(judged), Some(path)) => (judged, path),
+            (Ok(_), Err(reason)) => return Ok(refused(vec![reason.clone()], Vec::new())),
+            (Ok(judged), Ok(asked)) => (judged, asked),
         };
         let mut ledger = self.store.read().await?;
-        let basis = Basis::gather(&mut ledger, judged, path).await?;
+        let basis = Basis::gather(&mut ledger, judged, asked, case.now).await?;
         let seen = ledger.into_seen();
-        let (decider, question) = (self.decider.clone(), question.clone());
+        let (decider, case) = (self.decider.clone(), case.clone());
         off_the_loop(move || {
-            let (Ok(judged), Some(path)) = (&question.judged, &question.path) else {
+            let (Ok(judged), Ok(asked)) = (&case.judged, &case.question.asked) else {
                 return refused(Vec::new(), Vec::new());
             };
-            let decided = decider.decide(judged, path, basis, question.now);
-            let outcome = decided.outcome.and_then(|permit| {
-                permit.seal(&question.attested, path).map_err(|error| vec![format!("connection: {error}")])
-            });
+            let decided = decider.decide(judged, asked, basis, case.now);
+            let outcome = decided
+                .outcome
+                .and_then(|permit| permit.seal(&case.attested).map_err(|error| vec![format!("connection: {error}")]));
             Answer { outcome, policy: decided.policy, checks: decided.checks, seen }
         })
         .await
     }
 }
 
-impl Question {
+impl Case {
     fn entry(
         &self,
         id: &str,
         policy: Option<String>,
         checks: Vec<CheckLine>,
-        outcome: &Result<Released, Vec<String>>,
+        outcome: &Result<Outcome, Vec<String>>,
     ) -> AuditEntry {
         let admitted = self.attested.admitted();
-        let (outcome, version, reasons) = match outcome {
-            Ok(released) => ("released", Some(released.version), Vec::new()),
-            Err(reasons) => ("refused", None, reasons.clone()),
-        };
-        AuditEntry {
-            event: "secret.release",
-            outcome,
+        let mut entry = AuditEntry {
+            outcome: "refused",
             id: id.to_owned(),
             peer: self.attested.peer_spki().to_string(),
             tenant: Some(admitted.tenant.to_string()),
-            path: self.path.as_ref().map(ToString::to_string),
-            version,
             policy,
             guest: Some(guest::facts(&admitted.verified)),
-            reasons,
             checks,
-            ..AuditEntry::default()
+            ..self.question.entry()
+        };
+        match outcome {
+            Ok(outcome) => outcome.describe(&mut entry),
+            Err(reasons) => entry.reasons.clone_from(reasons),
         }
+        entry
     }
 }
 

@@ -24,7 +24,7 @@ async fn the_admin_listener_knows_only_listed_keys() {
     let kbs = Kbs::start().await;
     let stranger = AdminProfile { identity: Identity::generate("guest").unwrap(), ..profile(&kbs) };
     let refused = match AdminClient::connect(&stranger).await {
-        Ok(client) => client.list_secrets(TENANT).await.map(|_| ()),
+        Ok(client) => client.list_secrets(TENANT, false).await.map(|_| ()),
         Err(error) => Err(error),
     };
     assert!(refused.is_err());
@@ -32,7 +32,7 @@ async fn the_admin_listener_knows_only_listed_keys() {
 }
 
 async fn profile_works(kbs: &Kbs) -> bool {
-    kbs.admin().await.list_secrets(TENANT).await.is_ok()
+    kbs.admin().await.list_secrets(TENANT, false).await.is_ok()
 }
 
 #[tokio::test]
@@ -48,12 +48,12 @@ async fn the_guest_listener_has_no_admin_api_even_for_the_admin() {
     let tls = ClientTls::new(&admin, pin(), Purpose::Kbs).unwrap();
     let (channel, _) = connect_pinned(stream, &tls).await.unwrap();
     let status = admin_client::AdminClient::new(channel.clone())
-        .list_secrets(ListSecretsRequest { tenant: TENANT.into() })
+        .list_secrets(ListSecretsRequest { tenant: TENANT.into(), deleted: false })
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     // And without evidence there is no secret.
-    let request = GetSecretRequest { path: PATH.into() };
+    let request = GetSecretRequest { path: PATH.into(), version: None };
     let status = broker_client::BrokerClient::new(channel).get_secret(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "attestation-required"));
 }
@@ -71,9 +71,9 @@ async fn the_operators_mistakes_are_named() {
     let (admin, path) = (kbs.admin().await, PATH.parse().unwrap());
     let put = async |value: &[u8], expected, policy: &str| {
         let value = SecretBox::new(Box::new(value.to_vec()));
-        let put = PutSecret { tenant: TENANT, path: &path, value: &value, allow_simulated: false, expected, policy };
+        let put = PutSecret { expected, policy, ..common::put(&path, &value) };
         match admin.put_secret(put).await {
-            Ok(stored) => Ok(stored.version),
+            Ok(stored) => Ok(stored.now.version),
             Err(ClientError::Rejected { message, .. }) => Err(message),
             Err(other) => panic!("{other:?}"),
         }

@@ -5,10 +5,7 @@ mod common;
 use std::sync::{Arc, atomic::Ordering};
 
 use coffer_kbs::{AuditFault, Kind, Row, StateError, StoreError, open_store};
-use coffer_kbs_client::{
-    ClientError,
-    kbs::v1::{GetSealingKeyRequest, broker_client},
-};
+use coffer_kbs_client::ClientError;
 use coffer_spec::Tee;
 use coffer_verifier::{
     Cost, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData, Expiry, Pair,
@@ -301,13 +298,4 @@ async fn a_forged_trail_is_found_and_nothing_is_released_that_cannot_be_recorded
         other => panic!("{:?}", other.map(|_| "released")),
     }
     assert!(matches!(open_store(&kbs.state()).await, Err(StateError::Store(StoreError::Audit(AuditFault::Head)))));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_there_yet_says_so() {
-    let kbs = Kbs::start().await;
-    let client = kbs.connect(Guest::usual()).await.unwrap();
-    let mut broker = broker_client::BrokerClient::new(client.connection().channel());
-    let status = broker.get_sealing_key(GetSealingKeyRequest::default()).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::Unimplemented);
 }

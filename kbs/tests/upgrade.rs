@@ -31,7 +31,7 @@ async fn a_database_of_the_format_before_opens_with_all_it_holds() {
     let secrets = ledger.secrets(&tenant).await.unwrap();
     assert_eq!(secrets.len(), 1, "the other was deleted");
     let secret = &secrets[0].secret;
-    assert_eq!((secret.version, secret.allow_simulated, secret.policy.as_str()), (2, true, "strict"));
+    assert_eq!((secret.version, secret.terms.allow_simulated, secret.terms.policy.as_str()), (2, true, "strict"));
     let path = secrets[0].path.parse().unwrap();
     assert_eq!(ledger.open_secret(&tenant, &path, secret).unwrap().as_slice(), b"current");
     let references = ledger.references(&tenant).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_database_of_format_3_opens_with_all_it_holds_and_is_watched_from_then
     assert_eq!(ledger.references(&tenant).await.unwrap().into_iter().flatten().count(), 2);
     let lines = ledger.audit_lines(1, 10).await.unwrap();
     assert!(lines.len() == 4 && lines[3].contains("store.upgrade"), "{lines:?}");
-    assert!(ledger.delete_secret(&tenant, &"kbs:///default/app/key".parse().unwrap(), 5).await.is_ok());
+    assert!(ledger.delete_secret(&tenant, &"kbs:///default/app/key".parse().unwrap(), None, 5).await.is_ok());
     ledger.commit().await.unwrap();
     drop(state);
     // One thing was not believed before, and is not now.

@@ -26,7 +26,20 @@ anchored if input.result.claims.anchor.simulated == false
 anchored if {
 	simulated
 	listed_anchor
-	input.secret.allow_simulated == true
+	permitted_simulated
+}
+
+permitted_simulated if input.secret.allow_simulated == true
+
+permitted_simulated if {
+	needs_no_path
+	input.asked.allow_simulated == true
+}
+
+# Sealing keys, generations and certificates are asked for by names that have terms at the broker, not in the spec.
+needs_no_path if {
+	not input.secret
+	input.asked.kind in {"sealing-key", "generation", "certificate"}
 }
 
 admitted if {
@@ -53,6 +66,8 @@ current(reference) if reference.expires_unix > input.now_unix
 
 wanted if input.secret.path in input.spec.secrets
 
+wanted if needs_no_path
+
 # --- what to say when it does not
 
 deny contains "status: the attestation result is not affirming" if not affirming
@@ -72,7 +87,7 @@ deny contains message if {
 
 deny contains "anchor: evidence is simulated and this secret does not carry allow_simulated" if {
 	simulated
-	not input.secret.allow_simulated == true
+	not permitted_simulated
 }
 
 simulated if input.result.claims.anchor.simulated == true

@@ -160,3 +160,31 @@ test_refuses_an_author_whose_rule_expired if {
 	some message in results.deny with input as late
 	startswith(message, "reference:")
 }
+
+# Sealing keys, generations and certificates have terms at the broker, and no path in the spec.
+
+asked(kind, allow_simulated) := object.union(
+	object.remove(good, {"secret"}),
+	{"asked": {"kind": kind, "name": "n", "allow_simulated": allow_simulated}},
+)
+
+test_admits_what_is_asked_for_by_name if {
+	every kind in {"sealing-key", "generation", "certificate"} {
+		results.allow with input as asked(kind, false)
+	}
+}
+
+test_refuses_what_it_does_not_know_and_a_secret_without_a_path if {
+	not results.allow with input as asked("secret", true)
+	not results.allow with input as asked("other", true)
+	not results.allow with input as object.remove(good, {"secret"})
+}
+
+test_simulated_evidence_needs_the_terms_to_say_so if {
+	results.allow with input as object.union(asked("sealing-key", true), {"result": simulated("55")})
+	not results.allow with input as object.union(asked("sealing-key", false), {"result": simulated("55")})
+	not results.allow with input as object.union(
+		object.union(asked("sealing-key", true), {"result": simulated("55")}),
+		{"secret": {"path": "kbs:///a/b/c", "allow_simulated": false}},
+	)
+}

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use coffer_ratls::{ClientTls, PeerPin, connect_pinned};
-use coffer_spec::SecretPath;
 use coffer_verifier::{
     Expiry,
     abi::{Measurement, WorkloadDigest},
 };
-use secrecy::{ExposeSecret, SecretBox};
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{Response, transport::Channel};
 
@@ -20,108 +18,6 @@ use crate::{
 };
 
 const DIAL: Duration = Duration::from_secs(10);
-
-/// Check-and-set condition of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// Whatever is there.
-    Any,
-    /// There must be none.
-    Absent,
-    /// This version must be the latest.
-    Version(u64),
-}
-
-/// A secret to store.
-pub struct PutSecret<'a> {
-    /// Tenant.
-    pub tenant: &'a str,
-    /// Where.
-    pub path: &'a SecretPath,
-    /// What.
-    pub value: &'a SecretBox<Vec<u8>>,
-    /// Evidence under a simulated anchor may have it.
-    pub allow_simulated: bool,
-    /// Condition.
-    pub expected: Expected,
-    /// Name of the release policy; empty: the shipped default.
-    pub policy: &'a str,
-}
-
-/// What a put did: the new version, and what it took the place of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// The new version.
-    pub version: u64,
-    /// Its release policy.
-    pub policy: String,
-    /// Whether simulated evidence may have it.
-    pub allow_simulated: bool,
-    /// What was current until now; nothing: the secret is new, or was deleted.
-    pub before: Option<StoredBefore>,
-}
-
-/// What a put took the place of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredBefore {
-    /// Its version.
-    pub version: u64,
-    /// Its release policy.
-    pub policy: String,
-    /// Whether simulated evidence could have it.
-    pub allow_simulated: bool,
-}
-
-impl Stored {
-    /// What changed, in words, one line each: that it is new, or the version it follows; then what else is not as before.
-    pub fn changes(&self) -> Vec<String> {
-        let may = |allowed| if allowed { "allowed" } else { "not allowed" };
-        let Some(before) = &self.before else {
-            return vec![
-                format!("version {}, created", self.version),
-                format!("policy {}", self.policy),
-                format!("simulated evidence {}", may(self.allow_simulated)),
-            ];
-        };
-        let mut changes = vec![format!("version {} after version {}", self.version, before.version)];
-        if before.policy != self.policy {
-            changes.push(format!("policy {}, was {}", self.policy, before.policy));
-        }
-        if before.allow_simulated != self.allow_simulated {
-            let (now, then) = (may(self.allow_simulated), may(before.allow_simulated));
-            changes.push(format!("simulated evidence {now}, was {then}"));
-        }
-        changes
-    }
-}
-
-impl From<v1::PutSecretResponse> for Stored {
-    fn from(wire: v1::PutSecretResponse) -> Self {
-        let before = wire.before.map(|before| StoredBefore {
-            version: before.version,
-            policy: before.policy,
-            allow_simulated: before.allow_simulated,
-        });
-        Self { version: wire.version, policy: wire.policy, allow_simulated: wire.allow_simulated, before }
-    }
-}
-
-/// What the broker tells about a secret; never its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretInfo {
-    /// `kbs:///repository/type/tag`, as the broker states it.
-    pub path: String,
-    /// Latest version.
-    pub version: u64,
-    /// Whether simulated evidence may have it.
-    pub allow_simulated: bool,
-    /// Name of its release policy.
-    pub policy: String,
-    /// Seconds since 1970.
-    pub created_unix: i64,
-    /// Bytes.
-    pub length: u64,
-}
 
 /// One admitted pair: this measurement, for this workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,45 +55,6 @@ impl AdminClient {
             .map_err(|error| ClientError::Own { cause: error.to_string() })?;
         let (channel, _) = connect_pinned(stream, &tls).await?;
         Ok(Self { admin: admin_client::AdminClient::new(channel) })
-    }
-
-    /// Stores a secret; tells its version, and what changed.
-    ///
-    /// # Errors
-    /// [`ClientError::Rejected`] if the condition does not hold.
-    pub async fn put_secret(&self, put: PutSecret<'_>) -> Result<Stored, ClientError> {
-        let request = v1::PutSecretRequest {
-            tenant: put.tenant.to_owned(),
-            path: put.path.to_string(),
-            value: put.value.expose_secret().clone(),
-            allow_simulated: put.allow_simulated,
-            expected_version: match put.expected {
-                Expected::Any => None,
-                Expected::Absent => Some(0),
-                Expected::Version(version) => Some(version),
-            },
-            policy: given(put.policy),
-        };
-        Ok(done(self.admin.clone().put_secret(request).await)?.into())
-    }
-
-    /// Lists a tenant's secrets.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn list_secrets(&self, tenant: &str) -> Result<Vec<SecretInfo>, ClientError> {
-        let request = v1::ListSecretsRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_secrets(request).await)?;
-        Ok(response.secrets.into_iter().map(SecretInfo::from).collect())
-    }
-
-    /// Deletes a secret; false if there was none.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn delete_secret(&self, tenant: &str, path: &SecretPath) -> Result<bool, ClientError> {
-        let request = v1::DeleteSecretRequest { tenant: tenant.to_owned(), path: path.to_string() };
-        Ok(done(self.admin.clone().delete_secret(request).await)?.existed)
     }
 
     /// Adds a reference; false if it was there already.
@@ -289,19 +146,6 @@ pub(crate) fn expiry(seconds: Option<i64>) -> Result<Expiry, ClientError> {
 
 pub(crate) fn done<R>(result: Result<Response<R>, tonic::Status>) -> Result<R, ClientError> {
     result.map(Response::into_inner).map_err(|status| admin_call(&status))
-}
-
-impl From<v1::SecretInfo> for SecretInfo {
-    fn from(info: v1::SecretInfo) -> Self {
-        Self {
-            path: info.path,
-            version: info.version,
-            allow_simulated: info.allow_simulated,
-            policy: info.policy,
-            created_unix: info.created_unix,
-            length: info.length,
-        }
-    }
 }
 
 impl From<&Reference> for v1::Reference {

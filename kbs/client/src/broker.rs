@@ -5,17 +5,25 @@ use std::sync::Arc;
 use coffer_ratls::{Attester, AttestingConnection, Identity, Purpose, connect_and_attest};
 use coffer_spec::SecretPath;
 use coffer_verifier::{abi::SpkiDigest, binding::length_prefixed};
-use secrecy::SecretBox;
+use secrecy::{ExposeSecret as _, SecretBox};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::Status;
+use tonic::{Response, Status};
 
 use crate::{
     error::{ClientError, call},
-    kbs::v1::{GetSecretRequest, GetSecretResponse, broker_client},
+    kbs::v1::{
+        self, GenerationRequest, GenerationStep, GetSealingKeyRequest, GetSecretRequest, IssueCertificateRequest,
+        broker_client,
+    },
+    sealing::SealingName,
 };
 
 /// HPKE method of [`BrokerClient::secret`], on both ends.
 pub const GET_SECRET: &str = "coffer.kbs.v1.Broker/GetSecret";
+/// HPKE method of [`BrokerClient::sealing_key`].
+pub const GET_SEALING_KEY: &str = "coffer.kbs.v1.Broker/GetSealingKey";
+/// HPKE method of [`BrokerClient::generation`].
+pub const GENERATION: &str = "coffer.kbs.v1.Broker/Generation";
 
 /// HPKE AAD of a released secret: lp(tenant) lp(path) lp(version, u64 big-endian).
 pub fn secret_aad(tenant: &str, path: &SecretPath, version: u64) -> Vec<u8> {
@@ -30,10 +38,24 @@ pub struct Secret {
     pub version: u64,
 }
 
+/// A sealing key. Wiped on drop, never printed.
+pub struct SealingKey(pub SecretBox<[u8; 32]>);
+
+/// What a counter says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// What it is at now; 0: nobody began it.
+    pub current: u64,
+    /// True if this very call set it.
+    pub set: bool,
+}
+
+type Raw = broker_client::BrokerClient<tonic::transport::Channel>;
+
 /// A connection on which the broker has admitted this guest.
 pub struct BrokerClient {
     connection: AttestingConnection,
-    broker: broker_client::BrokerClient<tonic::transport::Channel>,
+    broker: Raw,
     tenant: String,
 }
 
@@ -58,23 +80,103 @@ impl BrokerClient {
         Ok(Self { connection, broker, tenant: tenant.to_owned() })
     }
 
-    /// Asks for a secret. Attests anew, once, if the broker finds the last report too old.
+    /// Asks for a secret as it is now. Attests anew, once, if the broker finds the last report too old.
     ///
     /// # Errors
     /// [`ClientError::Refused`] whether it is missing or not for us; the others as they say.
     pub async fn secret(&self, path: &SecretPath) -> Result<Secret, ClientError> {
-        let response = match self.request(path).await {
-            Err(status) if status.code() == tonic::Code::Unauthenticated => {
-                self.connection.renew().await?;
-                self.request(path).await
-            }
-            other => other,
-        };
-        let response = response.map_err(|status| call(&status))?;
-        let sealed = response.value.ok_or_else(|| ClientError::Protocol { cause: "no value in answer".to_owned() })?;
+        self.get_secret(path, None).await
+    }
+
+    /// Asks for one version of a secret.
+    ///
+    /// # Errors
+    /// As [`Self::secret`]; also [`ClientError::Protocol`] if the broker answers with another version.
+    pub async fn secret_version(&self, path: &SecretPath, version: u64) -> Result<Secret, ClientError> {
+        let secret = self.get_secret(path, Some(version)).await?;
+        if secret.version == version {
+            return Ok(secret);
+        }
+        Err(ClientError::Protocol { cause: format!("asked for version {version}, got version {}", secret.version) })
+    }
+
+    async fn get_secret(&self, path: &SecretPath, version: Option<u64>) -> Result<Secret, ClientError> {
+        let request = GetSecretRequest { path: path.to_string(), version };
+        let response = self.ask(async |mut broker: Raw| broker.get_secret(request.clone()).await).await?;
         let aad = secret_aad(&self.tenant, path, response.version);
-        let value = self.connection.open(GET_SECRET, &aad, &sealed.into()).map_err(ClientError::Sealed)?;
+        let value = self.open(GET_SECRET, &aad, response.value)?;
         Ok(Secret { value, version: response.version })
+    }
+
+    /// Asks for one of this guest's own sealing keys.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub async fn sealing_key(&self, name: &SealingName) -> Result<SealingKey, ClientError> {
+        let request = GetSealingKeyRequest { name: Some(name.into()) };
+        let response = self.ask(async |mut broker: Raw| broker.get_sealing_key(request.clone()).await).await?;
+        let opened = self.open(GET_SEALING_KEY, &name.key_aad(&self.tenant), response.key)?;
+        let length = || ClientError::Protocol { cause: "a sealing key of another length than 32 bytes".to_owned() };
+        let bytes: &[u8; 32] = opened.expose_secret().as_slice().try_into().map_err(|_| length())?;
+        Ok(SealingKey(SecretBox::init_with_mut(|key: &mut [u8; 32]| key.copy_from_slice(bytes))))
+    }
+
+    /// Reads a counter of what is sealed under `name`.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub async fn generation(&self, name: &SealingName, counter: &[u8; 16]) -> Result<Generation, ClientError> {
+        self.step(name, counter, None).await
+    }
+
+    /// Sets a counter from `expected` (0: nobody began it) to `next`, if it is still at the first.
+    ///
+    /// # Errors
+    /// As [`Self::secret`]. That it is elsewhere is an answer, not an error.
+    pub async fn set_generation(
+        &self,
+        name: &SealingName,
+        counter: &[u8; 16],
+        expected: u64,
+        next: u64,
+    ) -> Result<Generation, ClientError> {
+        self.step(name, counter, Some(GenerationStep { expected, next })).await
+    }
+
+    async fn step(
+        &self,
+        name: &SealingName,
+        counter: &[u8; 16],
+        step: Option<GenerationStep>,
+    ) -> Result<Generation, ClientError> {
+        let request = GenerationRequest { name: Some(name.into()), counter_id: counter.to_vec(), step };
+        let response = self.ask(async |mut broker: Raw| broker.generation(request.clone()).await).await?;
+        let aad = name.generation_aad(&self.tenant, counter, response.set);
+        let opened = self.open(GENERATION, &aad, response.current)?;
+        let bytes = opened.expose_secret().as_slice().try_into();
+        let length = |_| ClientError::Protocol { cause: "a generation of another length than 8 bytes".to_owned() };
+        Ok(Generation { current: u64::from_be_bytes(bytes.map_err(length)?), set: response.set })
+    }
+
+    /// Asks for a certificate of this profile for the key of a CSR (PKCS #10, DER). Gives the chain in DER, leaf first.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub async fn certificate(&self, profile: &str, csr: &[u8]) -> Result<Vec<Vec<u8>>, ClientError> {
+        let request = IssueCertificateRequest { csr: csr.to_vec(), profile: profile.to_owned() };
+        let response = self.ask(async |mut broker: Raw| broker.issue_certificate(request.clone()).await).await?;
+        if response.chain.is_empty() {
+            return Err(ClientError::Protocol { cause: "no certificate in answer".to_owned() });
+        }
+        Ok(response.chain)
+    }
+
+    /// Answers a new challenge on the same connection: what was sealed to the report before opens no more.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after a refusal the connection has no attestation.
+    pub async fn renew(&self) -> Result<(), ClientError> {
+        Ok(self.connection.renew().await?)
     }
 
     /// The attested connection, for calls this client has no method for.
@@ -82,8 +184,31 @@ impl BrokerClient {
         &self.connection
     }
 
-    async fn request(&self, path: &SecretPath) -> Result<GetSecretResponse, Status> {
-        let request = GetSecretRequest { path: path.to_string() };
-        self.broker.clone().get_secret(request).await.map(tonic::Response::into_inner)
+    /// Asks, and once more after a new report if the last one is too old.
+    async fn ask<R>(&self, ask: impl AsyncFn(Raw) -> Result<Response<R>, Status>) -> Result<R, ClientError> {
+        let answer = match ask(self.broker.clone()).await {
+            Err(status) if status.code() == tonic::Code::Unauthenticated => {
+                self.connection.renew().await?;
+                ask(self.broker.clone()).await
+            }
+            other => other,
+        };
+        answer.map(Response::into_inner).map_err(|status| call(&status))
+    }
+
+    fn open(&self, method: &str, aad: &[u8], sealed: Option<v1::Sealed>) -> Result<SecretBox<Vec<u8>>, ClientError> {
+        let sealed = sealed.ok_or_else(|| ClientError::Protocol { cause: "no value in answer".to_owned() })?;
+        self.connection.open(method, aad, &sealed.into()).map_err(ClientError::Sealed)
+    }
+}
+
+impl From<&SealingName> for v1::SealingName {
+    fn from(name: &SealingName) -> Self {
+        Self {
+            policy: name.policy.name().to_owned(),
+            scope: name.scope.name().to_owned(),
+            context: name.context.clone(),
+            minimum_svn: name.minimum_svn,
+        }
     }
 }

@@ -9,13 +9,19 @@ mod admin;
 mod broker;
 mod error;
 mod profile;
+mod sealing;
+mod secrets;
+mod terms;
 mod trust;
 
-pub use admin::{AdminClient, Expected, PutSecret, Reference, SecretInfo, Stored, StoredBefore};
-pub use broker::{BrokerClient, GET_SECRET, Secret, secret_aad};
+pub use admin::{AdminClient, Reference};
+pub use broker::{BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generation, SealingKey, Secret, secret_aad};
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use error::ClientError;
 pub use profile::{AdminProfile, ProfileError};
+pub use sealing::{Scope, SealingName, SealingPolicy, SealingWordError};
+pub use secrets::{Expected, Labels, PutSecret, SecretInfo, SecretMeta, SecretVersion, Stated, Stored};
+pub use terms::{CertificateProfile, SealingContext, describe_rules};
 pub use trust::{ManifestInfo, ManifestKey, Signer};
 
 /// ALPN of the admin API.

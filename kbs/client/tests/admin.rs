@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, sync::Mutex};
 
 use coffer_kbs_client::{
     ALPN_ADMIN, AdminClient, AdminProfile, ClientError, Expected, ManifestKey, ProfileError, PutSecret, Reference,
-    Signer, Stored,
+    Signer, Stated, Stored,
     kbs::admin::v1::{
         self,
         admin_server::{Admin, AdminServer},
@@ -39,25 +39,44 @@ fn manifest() -> v1::ManifestInfo {
     }
 }
 
+/// What `async_trait` makes of a method, for those that no test here asks.
+macro_rules! unanswered {
+    ($($name:ident: $request:ident => $response:ident),* $(,)?) => {
+        $(fn $name<'a, 'f>(&'a self, _: Request<v1::$request>) -> Answering<'f, v1::$response>
+        where
+            'a: 'f,
+        {
+            Box::pin(async { Err(Status::unimplemented("no test asks")) })
+        })*
+    };
+}
+
+type Answering<'f, R> = std::pin::Pin<Box<dyn Future<Output = Result<Response<R>, Status>> + Send + 'f>>;
+
 #[tonic::async_trait]
 impl Admin for FakeAdmin {
     async fn put_secret(&self, r: Request<v1::PutSecretRequest>) -> Result<Response<v1::PutSecretResponse>, Status> {
         match r.get_ref().expected_version {
             Some(0) => Err(Status::failed_precondition("secret exists at version 7\n")),
             Some(_) => Err(Status::permission_denied("role-missing")),
-            None => Ok(Response::new(v1::PutSecretResponse {
-                version: r.get_ref().value.len() as u64,
-                policy: "default".into(),
-                allow_simulated: true,
-                before: Some(v1::SecretBefore { version: 4, policy: "lax".into(), allow_simulated: false }),
-            })),
+            None => {
+                let stated = |version, policy: &str, allow_simulated| v1::SecretStated {
+                    version,
+                    terms: Some(v1::Terms { allow_simulated, policy: Some(policy.to_owned()), rules: None }),
+                    labels: None,
+                };
+                let now = stated(r.get_ref().value.len() as u64, "default", true);
+                Ok(Response::new(v1::PutSecretResponse { now: Some(now), before: Some(stated(4, "lax", false)) }))
+            }
         }
     }
     async fn list_secrets(
         &self,
         r: Request<v1::ListSecretsRequest>,
     ) -> Result<Response<v1::ListSecretsResponse>, Status> {
-        let info = v1::SecretInfo { path: r.into_inner().tenant, version: 1, length: 7, ..v1::SecretInfo::default() };
+        let current = v1::SecretVersion { version: 1, length: 7, ..v1::SecretVersion::default() };
+        let path = r.into_inner().tenant;
+        let info = v1::SecretInfo { path, current: Some(current), ..v1::SecretInfo::default() };
         Ok(Response::new(v1::ListSecretsResponse { secrets: vec![info] }))
     }
     async fn delete_secret(
@@ -156,6 +175,18 @@ impl Admin for FakeAdmin {
         let existed = r.get_ref().name == "web";
         Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3 }))
     }
+    unanswered! {
+        get_secret_meta: GetSecretMetaRequest => GetSecretMetaResponse,
+        undelete_secret: UndeleteSecretRequest => UndeleteSecretResponse,
+        destroy_secret: DestroySecretRequest => DestroySecretResponse,
+        update_secret: UpdateSecretRequest => UpdateSecretResponse,
+        put_sealing_context: PutSealingContextRequest => PutSealingContextResponse,
+        list_sealing_contexts: ListSealingContextsRequest => ListSealingContextsResponse,
+        remove_sealing_context: RemoveSealingContextRequest => RemoveSealingContextResponse,
+        put_certificate_profile: PutCertificateProfileRequest => PutCertificateProfileResponse,
+        list_certificate_profiles: ListCertificateProfilesRequest => ListCertificateProfilesResponse,
+        remove_certificate_profile: RemoveCertificateProfileRequest => RemoveCertificateProfileResponse,
+    }
     async fn audit(&self, r: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
         Ok(Response::new(v1::AuditResponse { lines: vec![r.get_ref().from_sequence().to_string()] }))
     }
@@ -186,13 +217,16 @@ async fn every_call_goes_there_and_back() {
         tenant: "acme",
         path: &path,
         value: &value,
-        allow_simulated: true,
+        allow_simulated: Some(true),
         expected,
         policy: "",
+        rules: None,
+        labels: None,
+        expires: Expiry::Never,
     };
     let stored = admin.put_secret(put(Expected::Any)).await.unwrap();
     assert_eq!(
-        (stored.version, stored.changes()),
+        (stored.now.version, stored.changes()),
         (
             5,
             vec![
@@ -202,7 +236,7 @@ async fn every_call_goes_there_and_back() {
             ]
         )
     );
-    let new = Stored { before: None, version: 1, ..stored };
+    let new = Stored { before: None, now: Stated { version: 1, ..stored.now } };
     assert_eq!(new.changes(), ["version 1, created", "policy default", "simulated evidence allowed"]);
     let exists = admin.put_secret(put(Expected::Absent)).await.unwrap_err();
     assert!(
@@ -211,8 +245,8 @@ async fn every_call_goes_there_and_back() {
     );
     let denied = admin.put_secret(put(Expected::Version(2))).await.unwrap_err();
     assert!(matches!(denied, ClientError::Refused { code, .. } if code == "role-missing"));
-    assert_eq!(admin.list_secrets("acme").await.unwrap()[0].path, "acme");
-    assert!(admin.delete_secret("acme", &path).await.unwrap());
+    assert_eq!(admin.list_secrets("acme", false).await.unwrap()[0].path, "acme");
+    assert!(admin.delete_secret("acme", &path, None).await.unwrap());
     let reference = Reference {
         tenant: "acme".to_owned(),
         measurement: Measurement::new([1; 48]),

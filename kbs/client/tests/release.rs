@@ -182,7 +182,7 @@ async fn a_client_that_did_not_attest_on_this_connection_gets_nothing() {
         BrokerClient::connect(network.dial(), &identity, "acme", vec![network.spki], Arc::new(Guest)).await.unwrap();
     let tls = ClientTls::new(&identity, PeerPin::Spki(vec![network.spki]), Purpose::Kbs).unwrap();
     let (channel, _) = connect_pinned(network.dial(), &tls).await.unwrap();
-    let request = GetSecretRequest { path: path().to_string() };
+    let request = GetSecretRequest { path: path().to_string(), version: None };
     let status = broker_client::BrokerClient::new(channel).get_secret(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "attestation-required"));
     elsewhere.secret(&path()).await.unwrap();

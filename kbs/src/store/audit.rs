@@ -122,6 +122,15 @@ pub struct AuditEntry {
     /// Sequence of a manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_sequence: Option<u64>,
+    /// A generation counter, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counter: Option<String>,
+    /// Where it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Serial number of a certificate, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// Release policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,

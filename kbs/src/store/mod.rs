@@ -1,12 +1,12 @@
 //! The broker's state: secrets, whom it admits, and the audit trail, so that one transaction covers a whole decision.
 //!
 //! Three layers. [`Rows`] keeps bytes that nobody believes ([`SqliteRows`] in one file, [`MemoryRows`] in tests); the ledger
-//! above it makes them into state that this server wrote; `secrets`, `references`, `signers`, `manifests`, `crl_numbers`
-//! and `audit` say what the rows mean.
+//! above it makes them into state that this server wrote; the other files say what its rows mean, one kind a file.
 //! Trusts: the root key. Believes no row before its MAC holds and the ledger knows it.
 //! Never: returns a value that was not committed together with its audit line.
 
 mod audit;
+mod certificates;
 mod checkpoint;
 mod crl_numbers;
 mod head;
@@ -18,13 +18,17 @@ mod record;
 mod references;
 mod restored;
 mod rows;
+mod sealing;
 mod secrets;
 mod signers;
 mod sqlite;
 mod state;
+mod tenant_keys;
+mod terms;
 mod upgrade;
 
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, StateFault};
+pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
 pub use ledger::{Ledger, Seen, Store};
 pub use manifests::{ManifestKey, StoredManifest};
@@ -32,10 +36,12 @@ pub use memory::MemoryRows;
 pub use references::Reference;
 pub use restored::{Accepted, Restored};
 pub use rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
-pub use secrets::{Before, NewSecret, Put, Secret};
+pub use sealing::{Counter, SealingContext};
+pub use secrets::{Absent, Labels, NewSecret, Secret, SecretInfo, Stated};
 pub use signers::Signer;
 pub use sqlite::{Opened, SqliteRows, Upgrade};
 pub use state::{Fault, Forget, StateSummary};
+pub use tenant_keys::{KeyUse, OpenKey};
 
 use crate::keys::KeyError;
 
@@ -151,6 +157,9 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+use secrets::Put;
 
 #[cfg(test)]
 mod tests;

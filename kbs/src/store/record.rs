@@ -83,6 +83,10 @@ impl RowKey {
             Kind::ManifestWorkload => format!("workload {} of manifest {}", hex(0), self.text(1)),
             Kind::CrlNumber => format!("revocation list number of root {}", hex(0)),
             Kind::Restored => "record of the last restore".to_owned(),
+            Kind::SealingContext => format!("sealing context {:?}", self.text(0)),
+            Kind::Generation => format!("generation {} of sealing context {:?}", hex(5), self.text(4)),
+            Kind::CertificateProfile => format!("certificate profile {}", self.text(0)),
+            Kind::TenantKey => format!("key {}", self.text(0)),
             Kind::Head | Kind::AuditLine | Kind::StateEntry => self.kind.name().to_owned(),
         };
         if self.tenant.is_empty() { row } else { format!("{row} of tenant {}", self.tenant) }
@@ -128,6 +132,24 @@ impl<'a> Fields<'a> {
     /// A time.
     pub(super) fn signed(&mut self) -> Option<i64> {
         self.array().map(i64::from_be_bytes)
+    }
+
+    /// Yes or no.
+    pub(super) fn flag(&mut self) -> Option<bool> {
+        match self.array()? {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+
+    /// A time that may not be there.
+    #[allow(clippy::option_option, reason = "no field, or a field that says there is none")]
+    pub(super) fn time(&mut self) -> Option<Option<i64>> {
+        match self.bytes()? {
+            [] => Some(None),
+            time => Some(Some(i64::from_be_bytes(time.try_into().ok()?))),
+        }
     }
 
     /// `value`, if nothing is left.

@@ -27,6 +27,14 @@ pub enum Kind {
     CrlNumber,
     /// That somebody accepted an older state by name, and whether an owner has confirmed it.
     Restored,
+    /// On what terms keys and generations of a sealing context are released.
+    SealingContext,
+    /// How far a counter has come.
+    Generation,
+    /// What certificates of one name say, and on what terms they are issued.
+    CertificateProfile,
+    /// A key of a tenant, encrypted: what its sealing keys are derived from, or what signs its certificates.
+    TenantKey,
     /// Where audit trail and state end.
     Head,
     /// A line of the audit trail.
@@ -37,7 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -47,6 +55,10 @@ impl Kind {
         Self::ManifestWorkload,
         Self::CrlNumber,
         Self::Restored,
+        Self::SealingContext,
+        Self::Generation,
+        Self::CertificateProfile,
+        Self::TenantKey,
         Self::Head,
         Self::AuditLine,
         Self::StateEntry,
@@ -64,6 +76,10 @@ impl Kind {
             Self::ManifestWorkload => "manifest-workload",
             Self::CrlNumber => "crl-number",
             Self::Restored => "restored",
+            Self::SealingContext => "sealing-context",
+            Self::Generation => "generation",
+            Self::CertificateProfile => "certificate-profile",
+            Self::TenantKey => "tenant-key",
             Self::Head => "head",
             Self::AuditLine => "audit-line",
             Self::StateEntry => "state-entry",

@@ -1,8 +1,10 @@
-//! Secrets: versions, check-and-set, soft delete. A head row per secret says which version counts, so that a newer version
-//! cannot be hidden and a deletion cannot be undone by whoever writes to the database.
+//! Secrets: versions, check-and-set, soft delete, undelete, destruction. A head row per secret says which version counts, so
+//! that a newer version cannot be hidden and a deletion cannot be undone by whoever writes to the database.
+
+use std::collections::BTreeMap;
 
 use coffer_kbs_client::ResourcePath;
-use coffer_verifier::binding::length_prefixed;
+use coffer_verifier::{Expiry, binding::length_prefixed};
 use zeroize::Zeroizing;
 
 use super::{
@@ -10,14 +12,19 @@ use super::{
     ledger::Ledger,
     record::{Fields, Record, RowKey},
     rows::Kind,
+    terms::{decode_rules, encode_rules},
 };
 use crate::{
     keys::{KeyError, SecretContext, StoredCiphertext},
     tenant::Tenant,
+    terms::{Rules, Terms},
 };
 
-/// A value to store.
-#[derive(Clone, Copy)]
+/// Words for people and scripts, by name.
+pub type Labels = BTreeMap<String, String>;
+
+/// A value to store. What is left out is kept from the version before, or is the default of a secret that is new.
+#[derive(Clone, Debug)]
 pub struct NewSecret<'a> {
     /// Tenant.
     pub tenant: &'a Tenant,
@@ -26,9 +33,15 @@ pub struct NewSecret<'a> {
     /// The value.
     pub value: &'a [u8],
     /// May simulated evidence have it.
-    pub allow_simulated: bool,
+    pub allow_simulated: Option<bool>,
     /// Release policy by name.
-    pub policy: &'a str,
+    pub policy: Option<&'a str>,
+    /// Typed rules.
+    pub rules: Option<Rules>,
+    /// Labels of the secret.
+    pub labels: Option<Labels>,
+    /// From when on this version is not released.
+    pub expires: Expiry,
     /// Version that must be current: 0, none; absent, any.
     pub expected_version: Option<u64>,
 }
@@ -36,114 +49,187 @@ pub struct NewSecret<'a> {
 /// What a put did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {
-    /// The new version.
-    pub version: u64,
+    /// What is current now.
+    pub now: Stated,
     /// What was current until now.
-    pub before: Option<Before>,
+    pub before: Option<Stated>,
 }
 
-/// What a put took the place of.
+/// What is said about a version of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Before {
-    /// Its version.
+pub struct Stated {
+    /// The version.
     pub version: u64,
-    /// Whether simulated evidence could have it.
-    pub allow_simulated: bool,
-    /// Its release policy.
-    pub policy: String,
+    /// On what terms it is released.
+    pub terms: Terms,
+    /// Labels of the secret.
+    pub labels: Labels,
 }
 
-/// A stored secret without its value: what the release decision needs.
+/// A stored version without its value: what the release decision needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
-    /// Current version.
+    /// Which version.
     pub version: u64,
-    /// May simulated evidence have it.
-    pub allow_simulated: bool,
-    /// Release policy.
-    pub policy: String,
+    /// On what terms it is released.
+    pub terms: Terms,
     /// When it was put.
     pub created_unix: i64,
+    /// From when on it is not released.
+    pub expires: Expiry,
+    /// When it was deleted.
+    pub deleted_unix: Option<i64>,
     stored: StoredCiphertext,
 }
 
-/// A line of the listing.
+/// Why there is no version to release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    /// No secret, or no such version.
+    #[error("secret: there is none at this path")]
+    Missing,
+    /// The secret was deleted.
+    #[error("secret: it was deleted")]
+    Deleted,
+    /// The version was deleted.
+    #[error("secret: version {0} was deleted")]
+    VersionDeleted(u64),
+    /// Its value is gone.
+    #[error("secret: version {0} was destroyed")]
+    Destroyed(u64),
+    /// There is no such version.
+    #[error("secret: there is no version {0}")]
+    NoVersion(u64),
+    /// It is too old.
+    #[error("secret: found version {found}, expected {least} or higher")]
+    BelowMinimum {
+        /// Asked for.
+        found: u64,
+        /// Least released.
+        least: u64,
+    },
+}
+
+/// A secret as its operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretInfo {
     /// Path.
     pub path: String,
     /// Current version, with everything but the value.
     pub secret: Secret,
-    /// Bytes of the value.
+    /// Bytes of its value.
     pub length: u64,
+    /// Labels.
+    pub labels: Labels,
+    /// Versions below are not released.
+    pub minimum_version: u64,
+    /// When it was deleted as a whole.
+    pub deleted_unix: Option<i64>,
 }
 
 pub(super) struct Head {
     pub(super) version: u64,
     /// When it was deleted.
     pub(super) deleted_unix: Option<i64>,
+    pub(super) minimum_version: u64,
+    pub(super) labels: Labels,
+}
+
+impl Head {
+    pub(super) fn new(version: u64, deleted_unix: Option<i64>) -> Self {
+        Self { version, deleted_unix, minimum_version: 0, labels: Labels::new() }
+    }
 }
 
 impl Record for Head {
     fn encode(&self) -> Vec<u8> {
-        let deleted = self.deleted_unix.map(i64::to_be_bytes);
-        length_prefixed(&[&self.version.to_be_bytes(), deleted.as_ref().map_or(&[], <[u8; 8]>::as_slice)])
+        let labels: Vec<&[u8]> =
+            self.labels.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]).collect();
+        length_prefixed(&[
+            &self.version.to_be_bytes(),
+            &time(self.deleted_unix),
+            &self.minimum_version.to_be_bytes(),
+            &length_prefixed(&labels),
+        ])
     }
 
     fn decode(_: &RowKey, body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let version = fields.unsigned()?;
-        let deleted_unix = match fields.bytes()? {
-            [] => None,
-            time => Some(i64::from_be_bytes(time.try_into().ok()?)),
-        };
-        fields.end(Self { version, deleted_unix })
+        let mut head = Self::new(fields.unsigned()?, fields.time()?);
+        // The first rows of this kind ended here.
+        if !fields.0.is_empty() {
+            head.minimum_version = fields.unsigned()?;
+            let mut labels = Fields(fields.bytes()?);
+            while !labels.0.is_empty() {
+                head.labels.insert(labels.text()?, labels.text()?);
+            }
+        }
+        fields.end(head)
     }
 }
 
 impl Record for Secret {
     fn encode(&self) -> Vec<u8> {
         length_prefixed(&[
-            &[u8::from(self.allow_simulated)],
-            self.policy.as_bytes(),
+            &[u8::from(self.terms.allow_simulated)],
+            self.terms.policy.as_bytes(),
             &self.created_unix.to_be_bytes(),
             &self.stored.salt,
             &self.stored.nonce,
             &self.stored.ciphertext,
+            &encode_rules(&self.terms.rules),
+            &self.expires.to_secs().to_be_bytes(),
+            &time(self.deleted_unix),
         ])
     }
 
     fn decode(key: &RowKey, body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let secret = Self {
-            version: u64::from_be_bytes(key.part(1).try_into().ok()?),
-            allow_simulated: match fields.array()? {
-                [0] => false,
-                [1] => true,
-                _ => return None,
-            },
-            policy: fields.text()?,
-            created_unix: fields.signed()?,
-            stored: StoredCiphertext {
-                salt: fields.array()?,
-                nonce: fields.array()?,
-                ciphertext: fields.bytes()?.to_vec(),
-            },
-        };
-        fields.end(secret)
+        let version = u64::from_be_bytes(key.part(1).try_into().ok()?);
+        let mut terms = Terms { allow_simulated: fields.flag()?, policy: fields.text()?, rules: Rules::default() };
+        let created_unix = fields.signed()?;
+        let stored =
+            StoredCiphertext { salt: fields.array()?, nonce: fields.array()?, ciphertext: fields.bytes()?.to_vec() };
+        let (mut expires, mut deleted_unix) = (Expiry::Never, None);
+        // The first rows of this kind ended here.
+        if !fields.0.is_empty() {
+            terms.rules = decode_rules(fields.bytes()?)?;
+            expires = Expiry::from_secs(fields.signed()?).ok()?;
+            deleted_unix = fields.time()?;
+        }
+        fields.end(Self { version, terms, created_unix, expires, deleted_unix, stored })
     }
+}
+
+fn time(unix: Option<i64>) -> Vec<u8> {
+    unix.map(|unix| unix.to_be_bytes().to_vec()).unwrap_or_default()
 }
 
 impl Secret {
     /// One that lies there already encrypted.
-    pub(super) fn of(
-        version: u64,
-        allow_simulated: bool,
-        policy: String,
-        created_unix: i64,
-        stored: StoredCiphertext,
-    ) -> Self {
-        Self { version, allow_simulated, policy, created_unix, stored }
+    pub(super) fn of(version: u64, terms: Terms, created_unix: i64, stored: StoredCiphertext) -> Self {
+        Self { version, terms, created_unix, expires: Expiry::Never, deleted_unix: None, stored }
+    }
+
+    /// True if its value is gone for good.
+    pub fn is_destroyed(&self) -> bool {
+        self.stored.ciphertext.is_empty()
+    }
+
+    /// Bytes of its value.
+    pub fn length(&self) -> u64 {
+        self.stored.ciphertext.len().saturating_sub(TAG_LENGTH) as u64
+    }
+
+    /// Why it is not released whoever asks; expiry is a question of the time.
+    fn absent(&self) -> Option<Absent> {
+        if self.is_destroyed() {
+            Some(Absent::Destroyed(self.version))
+        } else if self.deleted_unix.is_some() {
+            Some(Absent::VersionDeleted(self.version))
+        } else {
+            None
+        }
     }
 }
 
@@ -153,47 +239,83 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Version`] if check-and-set fails, else as the store.
     pub async fn put_secret(&mut self, new: NewSecret<'_>, now_unix: i64) -> Result<Put, StoreError> {
-        let NewSecret { tenant, path, allow_simulated, policy, .. } = new;
+        let (tenant, path) = (new.tenant, new.path);
         let head: Option<Head> = self.record(&head_key(tenant, path)).await?;
-        let live = head.as_ref().filter(|head| head.deleted_unix.is_none()).map_or(0, |head| head.version);
+        let live = head.as_ref().filter(|head| head.deleted_unix.is_none());
+        let found = live.map_or(0, |head| head.version);
         if let Some(expected) = new.expected_version
-            && expected != live
+            && expected != found
         {
-            return Err(StoreError::Version { expected, found: live });
+            return Err(StoreError::Version { expected, found });
         }
-        let before = match self.secret(tenant, path).await {
-            Ok(secret) => secret.map(|Secret { version, allow_simulated, policy, .. }| Before {
-                version,
-                allow_simulated,
-                policy,
-            }),
-            // A new version is how a damaged one is mended: its head holds, so the numbers go on.
-            Err(StoreError::Tampered { .. }) => None,
-            Err(error) => return Err(error),
+        let before = match live {
+            None => None,
+            Some(live) => match self.record::<Secret>(&version_key(tenant, path, live.version)).await {
+                Ok(secret) => secret.map(|secret| Stated {
+                    version: live.version,
+                    terms: secret.terms,
+                    labels: live.labels.clone(),
+                }),
+                // A new version is how a damaged one is mended: its head holds, so the numbers go on.
+                Err(StoreError::Tampered { .. }) => None,
+                Err(error) => return Err(error),
+            },
         };
+        let kept = before.clone().map(|before| before.terms).unwrap_or_default();
+        let terms = Terms {
+            allow_simulated: new.allow_simulated.unwrap_or(kept.allow_simulated),
+            policy: new.policy.map_or(kept.policy, str::to_owned),
+            rules: new.rules.unwrap_or(kept.rules),
+        };
+        let labels = new.labels.or_else(|| live.map(|live| live.labels.clone())).unwrap_or_default();
+        let minimum_version = head.as_ref().map_or(0, |head| head.minimum_version);
         // Versions go on after a deletion: a number is never given to two values.
         let version = head.map_or(0, |head| head.version) + 1;
-        let context = SecretContext { tenant: tenant.as_str(), path: path.as_str(), version, allow_simulated, policy };
+        let context = context(tenant, path, version, &terms);
         let stored = self.root.encrypt(context, new.value).map_err(StoreError::Key)?;
-        let secret = Secret { version, allow_simulated, policy: policy.to_owned(), created_unix: now_unix, stored };
+        let secret = Secret { expires: new.expires, ..Secret::of(version, terms.clone(), now_unix, stored) };
         self.put_record(version_key(tenant, path, version), &secret).await?;
-        self.put_record(head_key(tenant, path), &Head { version, deleted_unix: None }).await?;
-        Ok(Put { version, before })
+        let head = Head { version, deleted_unix: None, minimum_version, labels: labels.clone() };
+        self.put_record(head_key(tenant, path), &head).await?;
+        Ok(Put { now: Stated { version, terms, labels }, before })
     }
 
-    /// The current version of a secret; absent if there is none or it was deleted.
+    /// A version of a secret that may be released, the current one where none is named; or why there is none.
     ///
     /// # Errors
-    /// [`StoreError::Tampered`] if its head is not ours or the version it names is gone.
-    pub async fn secret(&mut self, tenant: &Tenant, path: &ResourcePath) -> Result<Option<Secret>, StoreError> {
-        let head: Option<Head> = self.record(&head_key(tenant, path)).await?;
-        let Some(head) = head.filter(|head| head.deleted_unix.is_none()) else { return Ok(None) };
-        let key = version_key(tenant, path, head.version);
+    /// [`StoreError::Tampered`] if its head is not ours or the current version is gone.
+    pub async fn find_secret(
+        &mut self,
+        tenant: &Tenant,
+        path: &ResourcePath,
+        version: Option<u64>,
+    ) -> Result<Result<Secret, Absent>, StoreError> {
+        let Some(head) = self.record::<Head>(&head_key(tenant, path)).await? else { return Ok(Err(Absent::Missing)) };
+        if head.deleted_unix.is_some() {
+            return Ok(Err(Absent::Deleted));
+        }
+        let wanted = version.unwrap_or(head.version);
+        if wanted > head.version {
+            return Ok(Err(Absent::NoVersion(wanted)));
+        }
+        if wanted < head.minimum_version {
+            return Ok(Err(Absent::BelowMinimum { found: wanted, least: head.minimum_version }));
+        }
+        let key = version_key(tenant, path, wanted);
         let gone = || StoreError::Tampered { what: key.what(), source: KeyError::Missing };
-        self.record(&key).await?.ok_or_else(gone).map(Some)
+        let secret: Secret = self.record(&key).await?.ok_or_else(gone)?;
+        Ok(secret.absent().map_or(Ok(secret), Err))
     }
 
-    /// Decrypts what [`Ledger::secret`] gave.
+    /// The current version of a secret; absent if there is none to release.
+    ///
+    /// # Errors
+    /// As [`Ledger::find_secret`].
+    pub async fn secret(&mut self, tenant: &Tenant, path: &ResourcePath) -> Result<Option<Secret>, StoreError> {
+        Ok(self.find_secret(tenant, path, None).await?.ok())
+    }
+
+    /// Decrypts what [`Ledger::find_secret`] gave.
     ///
     /// # Errors
     /// [`StoreError::Tampered`].
@@ -203,18 +325,13 @@ impl Ledger {
         path: &ResourcePath,
         secret: &Secret,
     ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        let context = SecretContext {
-            tenant: tenant.as_str(),
-            path: path.as_str(),
-            version: secret.version,
-            allow_simulated: secret.allow_simulated,
-            policy: &secret.policy,
-        };
+        let context = context(tenant, path, secret.version, &secret.terms);
         let what = || version_key(tenant, path, secret.version).what();
         self.root.decrypt(context, &secret.stored).map_err(|source| StoreError::Tampered { what: what(), source })
     }
 
-    /// Marks a secret as deleted; its versions stay, and a later put goes on counting.
+    /// Marks a secret, or one version of it, as deleted; its values stay, and a later put goes on counting. True if it was
+    /// there.
     ///
     /// # Errors
     /// As the store.
@@ -222,33 +339,156 @@ impl Ledger {
         &mut self,
         tenant: &Tenant,
         path: &ResourcePath,
+        version: Option<u64>,
         now_unix: i64,
     ) -> Result<bool, StoreError> {
-        match self.record::<Head>(&head_key(tenant, path)).await? {
-            Some(Head { version, deleted_unix: None }) => {
-                let head = Head { version, deleted_unix: Some(now_unix) };
+        self.mark(tenant, path, version, Some(now_unix)).await
+    }
+
+    /// Takes a deletion back. True if there was one.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn undelete_secret(
+        &mut self,
+        tenant: &Tenant,
+        path: &ResourcePath,
+        version: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        self.mark(tenant, path, version, None).await
+    }
+
+    async fn mark(
+        &mut self,
+        tenant: &Tenant,
+        path: &ResourcePath,
+        version: Option<u64>,
+        deleted_unix: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        let Some(mut head) = self.record::<Head>(&head_key(tenant, path)).await? else { return Ok(false) };
+        let Some(version) = version else {
+            let changes = head.deleted_unix.is_some() != deleted_unix.is_some();
+            if changes {
+                head.deleted_unix = deleted_unix;
                 self.put_record(head_key(tenant, path), &head).await?;
+            }
+            return Ok(changes);
+        };
+        let key = version_key(tenant, path, version);
+        match self.record::<Secret>(&key).await? {
+            Some(secret) if !secret.is_destroyed() && secret.deleted_unix.is_some() != deleted_unix.is_some() => {
+                self.put_record(key, &Secret { deleted_unix, ..secret }).await?;
                 Ok(true)
             }
             _ => Ok(false),
         }
     }
 
-    /// Every secret of a tenant, by path, without values.
+    /// Destroys the value of one version: nothing brings it back. True if it was there.
     ///
     /// # Errors
-    /// As [`Ledger::secret`].
+    /// As the store.
+    pub async fn destroy_secret(
+        &mut self,
+        tenant: &Tenant,
+        path: &ResourcePath,
+        version: u64,
+    ) -> Result<bool, StoreError> {
+        let key = version_key(tenant, path, version);
+        match self.record::<Secret>(&key).await? {
+            Some(secret) if !secret.is_destroyed() => {
+                let stored = StoredCiphertext { salt: [0; 32], nonce: [0; 12], ciphertext: Vec::new() };
+                self.put_record(key, &Secret { stored, ..secret }).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Says what is released of a secret beside its versions: the least version, and its labels. True if it is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Version`] for a minimum above the current version, else as the store.
+    pub async fn update_secret(
+        &mut self,
+        tenant: &Tenant,
+        path: &ResourcePath,
+        minimum_version: Option<u64>,
+        labels: Option<Labels>,
+    ) -> Result<bool, StoreError> {
+        let Some(mut head) = self.record::<Head>(&head_key(tenant, path)).await? else { return Ok(false) };
+        if let Some(expected) = minimum_version.filter(|least| *least > head.version) {
+            return Err(StoreError::Version { expected, found: head.version });
+        }
+        head.minimum_version = minimum_version.unwrap_or(head.minimum_version);
+        head.labels = labels.unwrap_or(head.labels);
+        self.put_record(head_key(tenant, path), &head).await?;
+        Ok(true)
+    }
+
+    /// What there is about a secret, deleted or not.
+    ///
+    /// # Errors
+    /// As [`Ledger::find_secret`].
+    pub async fn secret_info(
+        &mut self,
+        tenant: &Tenant,
+        path: &ResourcePath,
+    ) -> Result<Option<SecretInfo>, StoreError> {
+        let Some(head) = self.record::<Head>(&head_key(tenant, path)).await? else { return Ok(None) };
+        let key = version_key(tenant, path, head.version);
+        let gone = || StoreError::Tampered { what: key.what(), source: KeyError::Missing };
+        let secret: Secret = self.record(&key).await?.ok_or_else(gone)?;
+        let Head { deleted_unix, minimum_version, labels, .. } = head;
+        let length = secret.length();
+        Ok(Some(SecretInfo { path: path.to_string(), secret, length, labels, minimum_version, deleted_unix }))
+    }
+
+    /// Every version of a secret, oldest first, with what is wrong with a row that is not believed.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn secret_versions(
+        &mut self,
+        tenant: &Tenant,
+        path: &ResourcePath,
+    ) -> Result<Vec<Result<Secret, StoreError>>, StoreError> {
+        let mut keys = self.keys(Kind::SecretVersion, tenant);
+        keys.retain(|key| key.part(0) == path.as_str().as_bytes());
+        self.records(keys).await
+    }
+
+    /// Every secret of a tenant that is not deleted, by path, without values.
+    ///
+    /// # Errors
+    /// As [`Ledger::find_secret`].
     pub async fn secrets(&mut self, tenant: &Tenant) -> Result<Vec<SecretInfo>, StoreError> {
+        let mut found = self.all_secrets(tenant).await?;
+        found.retain(|info| info.deleted_unix.is_none());
+        Ok(found)
+    }
+
+    /// The same, with those that are deleted.
+    ///
+    /// # Errors
+    /// As [`Ledger::find_secret`].
+    pub async fn all_secrets(&mut self, tenant: &Tenant) -> Result<Vec<SecretInfo>, StoreError> {
         let mut found = Vec::new();
         for key in self.keys(Kind::SecretHead, tenant) {
-            let path = key.text(0);
-            let Ok(parsed) = path.parse::<ResourcePath>() else { continue };
-            if let Some(secret) = self.secret(tenant, &parsed).await? {
-                let length = secret.stored.ciphertext.len().saturating_sub(TAG_LENGTH) as u64;
-                found.push(SecretInfo { path, secret, length });
-            }
+            let Ok(path) = key.text(0).parse::<ResourcePath>() else { continue };
+            found.extend(self.secret_info(tenant, &path).await?);
         }
         Ok(found)
+    }
+}
+
+fn context<'a>(tenant: &'a Tenant, path: &'a ResourcePath, version: u64, terms: &'a Terms) -> SecretContext<'a> {
+    SecretContext {
+        tenant: tenant.as_str(),
+        path: path.as_str(),
+        version,
+        allow_simulated: terms.allow_simulated,
+        policy: &terms.policy,
     }
 }
 

@@ -260,7 +260,12 @@ impl Ledger {
     /// What may take the place of a row of this kind: never anything that admits or releases more.
     fn mend(&self, key: &RowKey, forget: Forget) -> Mend {
         match key.kind {
-            Kind::SecretVersion | Kind::Reference | Kind::Signer | Kind::ManifestKey => Mend::Remove,
+            Kind::SecretVersion
+            | Kind::Reference
+            | Kind::Signer
+            | Kind::ManifestKey
+            | Kind::SealingContext
+            | Kind::CertificateProfile => Mend::Remove,
             Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
             Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),
             Kind::SecretHead => Mend::Replace(self.deleted_head(key).encode()),
@@ -284,7 +289,9 @@ impl Ledger {
     fn deleted_head(&self, key: &RowKey) -> secrets::Head {
         let versions = self.known.rows.keys().filter(|one| one.is_version_of(key));
         let number = |one: &RowKey| one.part(1).try_into().map_or(0, u64::from_be_bytes);
-        secrets::Head { version: versions.map(number).max().unwrap_or(0), deleted_unix: Some(0) }
+        let version = versions.map(number).max().unwrap_or(0);
+        // Whoever takes the deletion back gets no version that may have been too old.
+        secrets::Head { minimum_version: version, ..secrets::Head::new(version, Some(0)) }
     }
 
     /// Writes the record of changes anew: every row that counts gets its MAC at a new change. Those that stay damaged keep

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     keys::{RootKey, RowKind, SecretContext, StoredCiphertext},
     tenant::Tenant,
+    terms::{Rules, Terms},
 };
 
 impl Store {
@@ -120,7 +121,7 @@ async fn taken(ledger: &mut Ledger, old: OldTables) -> Result<Vec<String>, Store
         let fields: [&[u8]; 4] =
             [tenant.as_str().as_bytes(), path.as_str().as_bytes(), &version.to_be_bytes(), &deleted.to_be_bytes()];
         let believed = ledger.root.check_mac(RowKind::OldSecretHead, &fields, &mac).is_ok();
-        let head = secrets::Head { version: version.unsigned_abs(), deleted_unix: (deleted != 0).then_some(deleted) };
+        let head = secrets::Head::new(version.unsigned_abs(), (deleted != 0).then_some(deleted));
         settle(ledger, secrets::head_key(&tenant, &path), believed.then_some(head), &mut unbelieved).await?;
     }
     for (tenant, measurement, workload, name, expires, mac) in old.references {
@@ -207,8 +208,8 @@ fn old_version(root: &RootKey, old: &OldVersion) -> Option<(RowKey, Option<Secre
         policy: &old.policy,
     };
     let stored = stored().filter(|stored| root.decrypt(context, stored).is_ok());
-    let secret =
-        stored.map(|stored| Secret::of(version, old.allow_simulated, old.policy.clone(), old.created_unix, stored));
+    let terms = Terms { allow_simulated: old.allow_simulated, policy: old.policy.clone(), rules: Rules::default() };
+    let secret = stored.map(|stored| Secret::of(version, terms, old.created_unix, stored));
     Some((key, secret))
 }
 

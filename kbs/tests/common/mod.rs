@@ -149,14 +149,14 @@ impl Kbs {
     }
 
     pub async fn put(&self, path: &str, allow_simulated: bool) -> u64 {
-        self.put_under(path, allow_simulated, "").await.unwrap().version
+        self.put_under(path, allow_simulated, "").await.unwrap().now.version
     }
 
     pub async fn put_under(&self, path: &str, allow_simulated: bool, policy: &str) -> Result<Stored, ClientError> {
         let value = SecretBox::new(Box::new(VALUE.to_vec()));
         let path: ResourcePath = path.parse().unwrap();
-        let put =
-            PutSecret { tenant: TENANT, path: &path, value: &value, allow_simulated, expected: Expected::Any, policy };
+        let allow_simulated = Some(allow_simulated);
+        let put = PutSecret { allow_simulated, policy, ..put(&path, &value) };
         self.admin().await.put_secret(put).await
     }
 
@@ -185,6 +185,21 @@ impl Kbs {
     /// What somebody with write access to the database can do to the rows of a kind.
     pub async fn tamper(&self, kind: Kind, edit: impl FnOnce(&mut Vec<(Vec<u8>, Row)>)) {
         tamper(&self.state(), kind, edit).await;
+    }
+}
+
+/// A value for a path, and nothing said beside.
+pub fn put<'a>(path: &'a ResourcePath, value: &'a SecretBox<Vec<u8>>) -> PutSecret<'a> {
+    PutSecret {
+        tenant: TENANT,
+        path,
+        value,
+        allow_simulated: None,
+        expected: Expected::Any,
+        policy: "",
+        rules: None,
+        labels: None,
+        expires: Expiry::Never,
     }
 }
 
@@ -291,8 +306,12 @@ impl Default for Launch {
 
 impl Guest {
     pub fn launch(launch: &Launch) -> Arc<Self> {
+        Self::launch_with(launch, LaunchOptions::new(ProductLine::Milan, unix()))
+    }
+
+    pub fn launch_with(launch: &Launch, options: LaunchOptions) -> Arc<Self> {
         let document = Document::write(&launch.spec).unwrap();
-        let options = LaunchOptions { policy: launch.policy, ..LaunchOptions::new(ProductLine::Milan, unix()) };
+        let options = LaunchOptions { policy: launch.policy, ..options };
         let mut processor = SecureProcessor::launch_start(installation(), options).unwrap();
         processor.update(PageType::Normal, 0x10_0000, &[launch.platform; 4096]).unwrap();
         let id = launch.id.as_ref().map(|id| id.sign(processor.digest(), launch.policy));

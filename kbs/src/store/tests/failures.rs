@@ -52,21 +52,27 @@ async fn act_on(store: &Store, act: &str) -> Result<(), StoreError> {
                 tenant: &tenant(),
                 path: &path_of("a/b/c"),
                 value: b"newer",
-                allow_simulated: true,
-                policy: "other",
+                allow_simulated: Some(true),
+                policy: Some("other"),
+                rules: None,
+                labels: None,
+                expires: Expiry::Never,
                 expected_version: None,
             };
             ledger.put_secret(new, 1000).await.map(|_| ())?;
         }
         // Put again below, so that nothing is missing afterwards.
         "delete" => {
-            ledger.delete_secret(&tenant(), &path_of("a/b/c"), 1000).await?;
+            ledger.delete_secret(&tenant(), &path_of("a/b/c"), None, 1000).await?;
             let new = NewSecret {
                 tenant: &tenant(),
                 path: &path_of("a/b/c"),
                 value: b"newer",
-                allow_simulated: true,
-                policy: "other",
+                allow_simulated: Some(true),
+                policy: Some("other"),
+                rules: None,
+                labels: None,
+                expires: Expiry::Never,
                 expected_version: Some(0),
             };
             ledger.put_secret(new, 1000).await.map(|_| ())?;

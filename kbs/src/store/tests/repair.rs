@@ -52,8 +52,11 @@ async fn gives_no_more(store: &Store, mended: Kind) {
             tenant: &tenant(),
             path: &path_of(path),
             value: b"again",
-            allow_simulated: false,
-            policy: "default",
+            allow_simulated: None,
+            policy: None,
+            rules: None,
+            labels: None,
+            expires: Expiry::Never,
             expected_version: None,
         };
         assert_eq!(ledger.put_secret(new, 1).await.unwrap().version, 3, "{mended:?}");

@@ -4,11 +4,14 @@
 
 mod audit;
 mod broker;
+mod certificate;
 mod manifest;
 mod manifest_key;
 mod reference;
+mod sealing;
 mod secret;
 mod signer;
+mod terms;
 
 use std::path::PathBuf;
 
@@ -63,6 +66,8 @@ pub const COMMANDS: &[Entry] = &[
     noun!("signer": signer),
     noun!("manifest-key": manifest_key),
     noun!("manifest": manifest),
+    noun!("sealing": sealing),
+    noun!("certificate": certificate),
     admin!("audit": audit::Args => audit::run),
 ];
 

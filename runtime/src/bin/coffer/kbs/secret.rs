@@ -3,77 +3,155 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coffer_kbs_client::{Expected, PathError, PutSecret, ResourcePath};
+use coffer_kbs_client::kbs::admin::v1::Rules;
+use coffer_kbs_client::{
+    Expected, Labels, PathError, PutSecret, ResourcePath, SecretInfo, SecretVersion, Stated, describe_rules,
+};
 use secrecy::SecretBox;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found, read};
-use super::{Tenant, admin, rfc3339};
-use crate::error::CliError;
+use super::terms::{RuleFlags, rules_json};
+use super::{Tenant, admin, expiry, parse_time, rfc3339};
+use crate::error::{Class, CliError};
 use crate::row::Entry;
 
-/// Put, list and remove secrets.
+/// Put, list, describe and remove secrets.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   printf %s hunter2 | coffer kbs secret put default/app/password
+  coffer kbs secret get-meta default/app/password
   coffer kbs secret list")]
 pub struct Args {}
 
 /// Its commands.
-pub const COMMANDS: &[Entry] =
-    &[admin!("put": PutArgs => put), admin!("list": ListArgs => list), admin!("remove": RemoveArgs => remove)];
+pub const COMMANDS: &[Entry] = &[
+    admin!("put": PutArgs => put),
+    admin!("get-meta": MetaArgs => meta),
+    admin!("list": ListArgs => list),
+    admin!("update": UpdateArgs => update),
+    admin!("remove": RemoveArgs => remove),
+    admin!("undelete": UndeleteArgs => undelete),
+    admin!("destroy": DestroyArgs => destroy),
+];
+
+/// Longest value, as the broker has it.
+const VALUE_LIMIT: usize = 1024 * 1024;
 
 /// Store a value as the next version of a secret.
+///
+/// What no flag says is as it was in the version before.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   printf %s hunter2 | coffer kbs secret put default/app/password
   coffer kbs secret put kbs:///default/app/key --file key.bin \\
       --expected-version 0
-  coffer kbs secret put default/ci/token --file token --allow-simulated")]
+  coffer kbs secret put default/ci/token --file token --allow-simulated \\
+      --label team=ci --expires 2027-01-01T00:00:00Z
+  coffer kbs secret put default/ci/token --file token --rule-tcb Milan:snp=24,microcode=219")]
 struct PutArgs {
     /// `repository/type/tag`, with or without `kbs:///`.
     #[arg(value_parser = path)]
     path: ResourcePath,
-    /// File with the value; `-` is standard input.
+    /// File with the value, at most 1 MiB; `-` is standard input.
     #[arg(long, default_value = "-", value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     tenant: Tenant,
     /// Simulated evidence may have it, where the broker lists the simulator's root for the tenant.
-    #[arg(long)]
+    #[arg(long, overrides_with = "no_allow_simulated")]
     allow_simulated: bool,
+    /// Simulated evidence may not have it any more.
+    #[arg(long)]
+    no_allow_simulated: bool,
     /// Store only if this version is current; 0: only if there is none.
     #[arg(long, value_name = "N")]
     expected_version: Option<u64>,
     /// Release policy the broker knows by this name.
-    #[arg(long, default_value = "default", value_name = "NAME")]
-    policy: String,
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    #[command(flatten)]
+    rules: RuleFlags,
+    /// No typed rules any more.
+    #[arg(long)]
+    no_rules: bool,
+    /// Label, in place of all that were there; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+    /// Time from which this version is not released, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    expires: Option<i64>,
 }
 
 fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let value = SecretBox::new(Box::new(read(&args.file)?));
+    let length = secrecy::ExposeSecret::expose_secret(&value).len();
+    if length > VALUE_LIMIT {
+        let message = format!("the value has {length} bytes, a secret at most {VALUE_LIMIT}");
+        let hint = "encrypt it, keep it elsewhere, and put its key here";
+        return Err(CliError::new(Class::Usage, message).hint(hint));
+    }
+    if args.no_rules && args.rules.given().is_some() {
+        return Err(CliError::new(Class::Usage, "--no-rules and a rule contradict each other").hint("give one of them"));
+    }
     let put = PutSecret {
         tenant: &args.tenant.tenant,
         path: &args.path,
         value: &value,
-        allow_simulated: args.allow_simulated,
+        allow_simulated: (args.allow_simulated || args.no_allow_simulated).then_some(args.allow_simulated),
         expected: match args.expected_version {
             None => Expected::Any,
             Some(0) => Expected::Absent,
             Some(version) => Expected::Version(version),
         },
-        policy: &args.policy,
+        policy: args.policy.as_deref().unwrap_or_default(),
+        rules: if args.no_rules { Some(Rules::default()) } else { args.rules.given() },
+        labels: given(&args.label),
+        expires: expiry(args.expires),
     };
     let stored = broker.ask(async |client| client.put_secret(put).await)?;
     let path = &args.path;
-    let before = stored.before.as_ref().map(|before| {
-        json!({ "version": before.version, "policy": before.policy, "allow_simulated": before.allow_simulated })
-    });
-    let row = json!({
-        "path": path.as_str(), "version": stored.version, "policy": stored.policy,
-        "allow_simulated": stored.allow_simulated, "before": before,
-    });
+    let mut row = stated(&stored.now);
+    row["path"] = json!(path.as_str());
+    row["before"] = stored.before.as_ref().map_or(Value::Null, stated);
     broker.say(&row, || format!("{path} {}", stored.changes().join("; ")));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Describe a secret and each of its versions, without a value.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs secret get-meta default/app/password --json")]
+struct MetaArgs {
+    /// `repository/type/tag`, with or without `kbs:///`.
+    #[arg(value_parser = path)]
+    path: ResourcePath,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn meta(args: &MetaArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (path, tenant) = (&args.path, &args.tenant.tenant);
+    let meta = broker.ask(async |client| client.secret_meta(tenant, path).await)?;
+    if meta.secret.is_none() && meta.versions.is_empty() && meta.damaged.is_empty() {
+        return Err(not_found(format!("tenant {tenant} has no secret {path}"), "secret list"));
+    }
+    for damage in &meta.damaged {
+        eprintln!("coffer: {}", coffer_rim::foreign(damage));
+    }
+    let (least, gone) =
+        meta.secret.as_ref().map_or((0, false), |one| (one.minimum_version, one.deleted_unix.is_some()));
+    let versions: Vec<_> = meta.versions.iter().map(|one| version(one, least, gone)).collect();
+    if broker.json() {
+        let mut row = meta.secret.as_ref().map_or_else(|| json!({ "path": path.as_str() }), info);
+        row["versions"] = versions.into();
+        row["damaged"] = json!(meta.damaged);
+        broker.say(&row, String::new);
+    } else {
+        broker.list(
+            &["version", "state", "length", "policy", "allow_simulated", "rules_text", "created", "expires"],
+            &versions,
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,42 +159,174 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "ls", after_help = "Examples:\n  coffer kbs secret list --tenant acme --json")]
 struct ListArgs {
+    /// Those that were deleted, too.
+    #[arg(long, short)]
+    all: bool,
     #[command(flatten)]
     tenant: Tenant,
 }
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let secrets = broker.ask(async |client| client.list_secrets(&args.tenant.tenant).await)?;
-    let row = |secret: &coffer_kbs_client::SecretInfo| {
-        json!({
-            "path": secret.path, "version": secret.version, "length": secret.length,
-            "policy": secret.policy, "allow_simulated": secret.allow_simulated,
-            "created": rfc3339(secret.created_unix),
-        })
-    };
-    let rows: Vec<_> = secrets.iter().map(row).collect();
-    broker.list(&["path", "version", "length", "policy", "allow_simulated", "created"], &rows);
+    let secrets = broker.ask(async |client| client.list_secrets(&args.tenant.tenant, args.all).await)?;
+    let rows: Vec<_> = secrets.iter().map(info).collect();
+    broker.list(&["path", "version", "state", "length", "policy", "allow_simulated", "created"], &rows);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Remove a secret.
+/// Say the least version that is released, or the labels; the rest stays.
 #[derive(Debug, clap::Args)]
-#[command(visible_alias = "rm", after_help = "Examples:\n  coffer kbs secret remove default/app/password")]
+#[command(after_help = "Examples:
+  coffer kbs secret update default/app/password --minimum-version 3
+  coffer kbs secret update default/app/password --label team=web --label tier=1")]
+struct UpdateArgs {
+    /// `repository/type/tag`, with or without `kbs:///`.
+    #[arg(value_parser = path)]
+    path: ResourcePath,
+    /// Versions below are not released any more.
+    #[arg(long, value_name = "N", required_unless_present = "label")]
+    minimum_version: Option<u64>,
+    /// Label, in place of all that were there; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn update(args: &UpdateArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (path, tenant, least) = (&args.path, &args.tenant.tenant, args.minimum_version);
+    let labels = given(&args.label);
+    if !broker.ask(async |client| client.update_secret(tenant, path, least, labels).await)? {
+        return Err(not_found(format!("tenant {tenant} has no secret {path}"), "secret list"));
+    }
+    broker.say(&json!({ "path": path.as_str(), "minimum_version": least, "updated": true }), || match least {
+        Some(least) => format!("{path} updated: version {least} and later are released"),
+        None => format!("{path} updated"),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Delete a secret, or one version. `undelete` takes it back, `destroy` does not.
+#[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "rm",
+    after_help = "Examples:
+  coffer kbs secret remove default/app/password
+  coffer kbs secret remove default/app/password --version 2"
+)]
 struct RemoveArgs {
     /// `repository/type/tag`, with or without `kbs:///`.
     #[arg(value_parser = path)]
     path: ResourcePath,
+    /// This version alone.
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
     #[command(flatten)]
     tenant: Tenant,
 }
 
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let (path, tenant) = (&args.path, &args.tenant.tenant);
-    if !broker.ask(async |client| client.delete_secret(tenant, path).await)? {
-        return Err(not_found(format!("tenant {tenant} has no secret {path}"), "secret list"));
+    let (path, tenant, version) = (&args.path, &args.tenant.tenant, args.version);
+    if !broker.ask(async |client| client.delete_secret(tenant, path, version).await)? {
+        let what = version.map_or_else(String::new, |version| format!(" with a version {version} to remove"));
+        return Err(not_found(format!("tenant {tenant} has no secret {path}{what}"), "secret list"));
     }
-    broker.say(&json!({ "path": path.as_str(), "removed": true }), || format!("{path} removed"));
+    let row = json!({ "path": path.as_str(), "version": version, "removed": true });
+    broker.say(&row, || match version {
+        Some(version) => format!("{path} version {version} removed"),
+        None => format!("{path} removed"),
+    });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Take a removal back.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs secret undelete default/app/password")]
+struct UndeleteArgs {
+    /// `repository/type/tag`, with or without `kbs:///`.
+    #[arg(value_parser = path)]
+    path: ResourcePath,
+    /// This version alone.
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn undelete(args: &UndeleteArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (path, tenant, version) = (&args.path, &args.tenant.tenant, args.version);
+    if !broker.ask(async |client| client.undelete_secret(tenant, path, version).await)? {
+        return Err(not_found(format!("nothing of {path} of tenant {tenant} was removed"), "secret list --all"));
+    }
+    broker.say(&json!({ "path": path.as_str(), "version": version, "undeleted": true }), || format!("{path} is back"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Destroy the value of one version: nothing brings it back.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs secret destroy default/app/password --version 1")]
+struct DestroyArgs {
+    /// `repository/type/tag`, with or without `kbs:///`.
+    #[arg(value_parser = path)]
+    path: ResourcePath,
+    /// Which version.
+    #[arg(long, value_name = "N")]
+    version: u64,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn destroy(args: &DestroyArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (path, tenant, version) = (&args.path, &args.tenant.tenant, args.version);
+    if !broker.ask(async |client| client.destroy_secret(tenant, path, version).await)? {
+        let message = format!("{path} of tenant {tenant} has no value in version {version}");
+        return Err(not_found(message, "secret get-meta"));
+    }
+    broker.say(&json!({ "path": path.as_str(), "version": version, "destroyed": true }), || {
+        format!("{path} version {version} destroyed")
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn given(labels: &[(String, String)]) -> Option<Labels> {
+    (!labels.is_empty()).then(|| labels.iter().cloned().collect())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}
+
+fn stated(stated: &Stated) -> Value {
+    json!({
+        "version": stated.version, "policy": stated.policy, "allow_simulated": stated.allow_simulated,
+        "rules": rules_json(&stated.rules), "labels": stated.labels,
+    })
+}
+
+fn info(secret: &SecretInfo) -> Value {
+    let gone = secret.deleted_unix.is_some();
+    let mut row = version(&secret.current, secret.minimum_version, gone);
+    row["path"] = json!(secret.path);
+    row["labels"] = json!(secret.labels);
+    row["minimum_version"] = json!(secret.minimum_version);
+    row
+}
+
+fn version(version: &SecretVersion, least: u64, gone: bool) -> Value {
+    let state = match version {
+        one if one.destroyed => "destroyed",
+        one if gone || one.deleted_unix.is_some() => "deleted",
+        one if one.version < least => "below-minimum",
+        _ => "live",
+    };
+    json!({
+        "version": version.version, "state": state, "length": version.length, "policy": version.policy,
+        "allow_simulated": version.allow_simulated, "rules": rules_json(&version.rules),
+        "rules_text": describe_rules(&version.rules), "created": rfc3339(version.created_unix),
+        "expires": version.expires.to_string(),
+    })
 }
 
 fn path(text: &str) -> Result<ResourcePath, PathError> {

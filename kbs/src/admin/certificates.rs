@@ -1,0 +1,167 @@
+//! Certificate profiles: what a tenant's workload certificates say.
+
+use coffer_kbs_client::kbs::admin::v1 as wire;
+use tonic::{Response, Status};
+
+use super::{AdminService, every, store_status, tenant, terms::terms_wire};
+use crate::{
+    certificate,
+    store::{AuditEntry, CertificateProfile, KeyUse},
+    tenant::Tenant,
+};
+
+/// Profiles of one tenant, and names in one.
+const LIMIT: usize = 64;
+/// One minute to one day: a certificate is renewed by attesting again.
+const LIFETIME: core::ops::RangeInclusive<u32> = 60..=86_400;
+
+impl AdminService {
+    pub(super) async fn certificate_profile_put(
+        &self,
+        peer: String,
+        message: wire::PutCertificateProfileRequest,
+    ) -> Result<Response<wire::PutCertificateProfileResponse>, Status> {
+        let message = message.profile.ok_or_else(|| Status::invalid_argument("profile: none was given"))?;
+        let tenant = tenant(&message.tenant)?;
+        let terms = self.terms(message.terms)?;
+        let profile = CertificateProfile {
+            name: profile_name(message.name)?,
+            dns: names("dns", message.dns, is_dns)?,
+            uris: names("uris", message.uris, is_uri)?,
+            server_auth: message.server_auth,
+            client_auth: message.client_auth,
+            lifetime: message.lifetime_seconds,
+            terms,
+        };
+        if profile.dns.is_empty() && profile.uris.is_empty() {
+            return Err(Status::invalid_argument("dns, uris: a certificate names somebody; give one at least"));
+        }
+        if !profile.server_auth && !profile.client_auth {
+            return Err(Status::invalid_argument("server_auth, client_auth: a certificate is for something"));
+        }
+        if !LIFETIME.contains(&profile.lifetime) {
+            let (least, most) = (LIFETIME.start(), LIFETIME.end());
+            return Err(Status::invalid_argument(format!("lifetime_seconds: expected {least} to {most}")));
+        }
+        let mut entry = entry("certificate-profile.put", &tenant, &profile.name);
+        entry.policy = Some(profile.terms.policy.clone());
+        entry.allow_simulated = Some(profile.terms.allow_simulated);
+        let mut change = self.change(peer, entry).await?;
+        let there = change.ledger.certificate_profiles(&tenant).await.map_err(store_status)?;
+        if there.len() >= LIMIT && !there.iter().flatten().any(|one| one.name == profile.name) {
+            return Err(Status::failed_precondition(format!("the tenant has {LIMIT} certificate profiles already")));
+        }
+        if !change.ledger.has_tenant_key(&tenant, KeyUse::Certificates) {
+            let root = certificate::make_root(&tenant, change.now)
+                .map_err(|error| Status::internal(format!("certificate key: {error}")))?;
+            change.ledger.keep_tenant_key(&tenant, KeyUse::Certificates, &root).await.map_err(store_status)?;
+        }
+        let root = change.ledger.tenant_key_public(&tenant, KeyUse::Certificates).await.map_err(store_status)?;
+        let added = change.ledger.put_certificate_profile(&tenant, &profile).await.map_err(store_status)?;
+        let answer = wire::PutCertificateProfileResponse { added, root: root.unwrap_or_default() };
+        change.done_if(added, "replaced", answer).await
+    }
+
+    pub(super) async fn certificate_profiles_listed(
+        &self,
+        message: wire::ListCertificateProfilesRequest,
+    ) -> Result<Response<wire::ListCertificateProfilesResponse>, Status> {
+        let tenant = tenant(&message.tenant)?;
+        let mut view = self.view().await?;
+        let profiles = every(view.certificate_profiles(&tenant).await.map_err(store_status)?)?;
+        let root = view.tenant_key_public(&tenant, KeyUse::Certificates).await.map_err(store_status)?;
+        Ok(Response::new(wire::ListCertificateProfilesResponse {
+            profiles: profiles.into_iter().map(|one| to_wire(&tenant, one)).collect(),
+            root: root.unwrap_or_default(),
+        }))
+    }
+
+    pub(super) async fn certificate_profile_removed(
+        &self,
+        peer: String,
+        message: wire::RemoveCertificateProfileRequest,
+    ) -> Result<Response<wire::RemoveCertificateProfileResponse>, Status> {
+        let tenant = tenant(&message.tenant)?;
+        let name = profile_name(message.name)?;
+        let mut change = self.change(peer, entry("certificate-profile.remove", &tenant, &name)).await?;
+        let existed = change.ledger.remove_certificate_profile(&tenant, &name).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::RemoveCertificateProfileResponse { existed }).await
+    }
+}
+
+fn entry(event: &'static str, tenant: &Tenant, name: &str) -> AuditEntry {
+    AuditEntry { event, tenant: Some(tenant.to_string()), name: Some(name.to_owned()), ..AuditEntry::default() }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn profile_name(text: String) -> Result<String, Status> {
+    match text.parse::<coffer_spec::Name>() {
+        Ok(_) => Ok(text),
+        Err(_) => Err(Status::invalid_argument(format!("name: expected {}", coffer_spec::NAME_RULE))),
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn names(field: &str, list: Vec<String>, is_one: impl Fn(&str) -> bool) -> Result<Vec<String>, Status> {
+    if list.len() > LIMIT {
+        return Err(Status::invalid_argument(format!("{field}: over {LIMIT} names")));
+    }
+    match list.iter().find(|text| !is_one(text)) {
+        Some(_) => Err(Status::invalid_argument(format!("{field}: one is no such name"))),
+        None => Ok(list),
+    }
+}
+
+/// Labels of letters, digits and hyphens, at most 253 bytes; the first may be `*`.
+fn is_dns(text: &str) -> bool {
+    let label = |(at, label): (usize, &str)| {
+        (at == 0 && label == "*")
+            || (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    (1..=253).contains(&text.len()) && text != "*" && text.split('.').enumerate().all(label)
+}
+
+/// A scheme, and printable ASCII after it.
+fn is_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    text.len() <= 2048
+        && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && !rest.is_empty()
+        && rest.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn to_wire(tenant: &Tenant, one: CertificateProfile) -> wire::CertificateProfile {
+    wire::CertificateProfile {
+        tenant: tenant.to_string(),
+        terms: Some(terms_wire(&one.terms)),
+        name: one.name,
+        dns: one.dns,
+        uris: one.uris,
+        server_auth: one.server_auth,
+        client_auth: one.client_auth,
+        lifetime_seconds: one.lifetime,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_names() {
+        for good in ["web", "a.b-c.example", "*.acme.example"] {
+            assert!(is_dns(good), "{good}");
+        }
+        for bad in ["", "*", "a..b", "-a", "a b", "a.*", &"a".repeat(64), "ü.example"] {
+            assert!(!is_dns(bad), "{bad}");
+        }
+        assert!(is_uri("spiffe://acme.example/web"));
+        for bad in ["", "web", "1:x", "spiffe:", "spiffe://a b", "spiffe://\n"] {
+            assert!(!is_uri(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Secrets: values in, never out.
+
+use coffer_kbs_client::{ResourcePath, kbs::admin::v1 as wire};
+use tonic::{Response, Status};
+use zeroize::Zeroizing;
+
+use super::{
+    AdminService, VALUE_LIMIT, non_zero, seconds, store_status, tenant,
+    terms::{labels, labels_wire, rules, terms_wire},
+};
+use crate::{
+    store::{AuditEntry, NewSecret, Secret, SecretInfo, Stated, StoreError},
+    tenant::Tenant,
+};
+
+impl AdminService {
+    pub(super) async fn secret_put(
+        &self,
+        peer: String,
+        message: wire::PutSecretRequest,
+    ) -> Result<Response<wire::PutSecretResponse>, Status> {
+        let value = Zeroizing::new(message.value);
+        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
+        if value.is_empty() {
+            return Err(Status::invalid_argument("value is empty"));
+        }
+        if value.len() > VALUE_LIMIT {
+            return Err(Status::invalid_argument(format!("value has {} bytes, at most {VALUE_LIMIT}", value.len())));
+        }
+        let policy = self.policy(message.policy)?;
+        let new = NewSecret {
+            tenant: &tenant,
+            path: &path,
+            value: &value,
+            allow_simulated: message.allow_simulated,
+            policy: policy.as_deref(),
+            rules: rules(message.rules)?,
+            labels: labels(message.labels)?,
+            expires: self.expiry(message.expires_unix)?,
+            expected_version: message.expected_version,
+        };
+        let mut change = self.change(peer, entry("secret.put", &tenant, &path, None)).await?;
+        let put = change.ledger.put_secret(new, change.now).await.map_err(store_status)?;
+        change.entry.version = Some(put.now.version);
+        change.entry.policy = Some(put.now.terms.policy.clone());
+        change.entry.allow_simulated = Some(put.now.terms.allow_simulated);
+        let answer = wire::PutSecretResponse { now: Some(stated(&put.now)), before: put.before.as_ref().map(stated) };
+        change.done(answer).await
+    }
+
+    pub(super) async fn secrets_listed(
+        &self,
+        message: wire::ListSecretsRequest,
+    ) -> Result<Response<wire::ListSecretsResponse>, Status> {
+        let tenant = tenant(&message.tenant)?;
+        let mut view = self.view().await?;
+        let secrets = if message.deleted { view.all_secrets(&tenant).await } else { view.secrets(&tenant).await };
+        let secrets = secrets.map_err(store_status)?;
+        Ok(Response::new(wire::ListSecretsResponse { secrets: secrets.iter().map(info).collect() }))
+    }
+
+    pub(super) async fn secret_described(
+        &self,
+        message: wire::GetSecretMetaRequest,
+    ) -> Result<Response<wire::GetSecretMetaResponse>, Status> {
+        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
+        let mut view = self.view().await?;
+        let found = match view.secret_info(&tenant, &path).await {
+            // Its versions say more.
+            Err(StoreError::Tampered { .. }) => None,
+            other => other.map_err(store_status)?,
+        };
+        let (mut versions, mut damaged) = (Vec::new(), Vec::new());
+        for one in view.secret_versions(&tenant, &path).await.map_err(store_status)? {
+            match one {
+                Ok(secret) => versions.push(version(&secret)),
+                Err(error) => damaged.push(error.to_string()),
+            }
+        }
+        Ok(Response::new(wire::GetSecretMetaResponse { secret: found.as_ref().map(info), versions, damaged }))
+    }
+
+    pub(super) async fn secret_deleted(
+        &self,
+        peer: String,
+        message: wire::DeleteSecretRequest,
+    ) -> Result<Response<wire::DeleteSecretResponse>, Status> {
+        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
+        let version = non_zero("version", message.version)?;
+        let mut change = self.change(peer, entry("secret.delete", &tenant, &path, version)).await?;
+        let existed = change.ledger.delete_secret(&tenant, &path, version, change.now).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::DeleteSecretResponse { existed }).await
+    }
+
+    pub(super) async fn secret_undeleted(
+        &self,
+        peer: String,
+        message: wire::UndeleteSecretRequest,
+    ) -> Result<Response<wire::UndeleteSecretResponse>, Status> {
+        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
+        let version = non_zero("version", message.version)?;
+        let mut change = self.change(peer, entry("secret.undelete", &tenant, &path, version)).await?;
+        let existed = change.ledger.undelete_secret(&tenant, &path, version).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::UndeleteSecretResponse { existed }).await
+    }
+
+    pub(super) async fn secret_destroyed(
+        &self,
+        peer: String,
+        message: wire::DestroySecretRequest,
+    ) -> Result<Response<wire::DestroySecretResponse>, Status> {
+        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
+        let version = non_zero("version", Some(message.version))?.unwrap_or_default();
+        let mut change = self.change(peer, entry("secret.destroy", &tenant, &path, Some(version))).await?;
+        let existed = change.ledger.destroy_secret(&tenant, &path, version).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::DestroySecretResponse { existed }).await
+    }
+
+    pub(super) async fn secret_updated(
+        &self,
+        peer: String,
+        message: wire::UpdateSecretRequest,
+    ) -> Result<Response<wire::UpdateSecretResponse>, Status> {
+        let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
+        let (least, labels) = (message.minimum_version, labels(message.labels)?);
+        let mut change = self.change(peer, entry("secret.update", &tenant, &path, least)).await?;
+        let existed = change.ledger.update_secret(&tenant, &path, least, labels).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::UpdateSecretResponse { existed }).await
+    }
+}
+
+fn entry(event: &'static str, tenant: &Tenant, path: &ResourcePath, version: Option<u64>) -> AuditEntry {
+    AuditEntry {
+        event,
+        tenant: Some(tenant.to_string()),
+        path: Some(path.to_string()),
+        version,
+        ..AuditEntry::default()
+    }
+}
+
+fn stated(stated: &Stated) -> wire::SecretStated {
+    wire::SecretStated {
+        version: stated.version,
+        terms: Some(terms_wire(&stated.terms)),
+        labels: Some(labels_wire(&stated.labels)),
+    }
+}
+
+fn info(info: &SecretInfo) -> wire::SecretInfo {
+    wire::SecretInfo {
+        path: info.path.clone(),
+        current: Some(version(&info.secret)),
+        labels: Some(labels_wire(&info.labels)),
+        minimum_version: info.minimum_version,
+        deleted_unix: info.deleted_unix,
+    }
+}
+
+fn version(secret: &Secret) -> wire::SecretVersion {
+    wire::SecretVersion {
+        version: secret.version,
+        terms: Some(terms_wire(&secret.terms)),
+        created_unix: secret.created_unix,
+        expires_unix: seconds(secret.expires),
+        deleted_unix: secret.deleted_unix,
+        destroyed: secret.is_destroyed(),
+        length: secret.length(),
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn path(text: &str) -> Result<ResourcePath, Status> {
+    text.parse().map_err(|error: coffer_kbs_client::PathError| Status::invalid_argument(format!("path: {error}")))
+}

@@ -1,0 +1,152 @@
+//! Leave to let something out, and what leaves: encrypted to the key of the report it was decided on.
+
+use coffer_kbs_client::{GENERATION, GET_SEALING_KEY, GET_SECRET, ResourcePath, SealingName, secret_aad};
+use coffer_ratls::{Attested, HpkeError, HpkeSealed};
+use zeroize::Zeroizing;
+
+use crate::{
+    certificate::Issued,
+    guest::Judged,
+    store::{AuditEntry, Counter, Ledger, StoreError},
+};
+
+/// Leave to release one thing. Only [`crate::decide::Decider::decide`] makes one, from a decision without a reason against;
+/// nothing else opens the road to the guest's key.
+pub struct Permit(Granted);
+
+/// What leave is for.
+pub enum Granted {
+    /// A version of a secret.
+    Secret {
+        /// Where.
+        path: ResourcePath,
+        /// Which.
+        version: u64,
+        /// The value.
+        value: Zeroizing<Vec<u8>>,
+    },
+    /// A sealing key.
+    SealingKey {
+        /// Its name.
+        name: SealingName,
+        /// The key.
+        key: Zeroizing<[u8; 32]>,
+    },
+    /// A counter.
+    Generation {
+        /// Of what is sealed under this name.
+        name: SealingName,
+        /// Which.
+        counter: [u8; 16],
+        /// Where it is.
+        found: u64,
+        /// Where it goes: nothing, if it is read or not as expected.
+        moved: Option<(Counter, u64)>,
+        /// What was asked.
+        asked: Option<(u64, u64)>,
+    },
+    /// A certificate, which is no secret.
+    Certificate(Issued),
+}
+
+/// What leaves, for the guest alone.
+pub enum Released {
+    /// A secret.
+    Secret {
+        /// Its version.
+        version: u64,
+        /// Its value.
+        sealed: HpkeSealed,
+    },
+    /// A sealing key.
+    SealingKey(HpkeSealed),
+    /// Where a counter is.
+    Generation {
+        /// Whether it was set.
+        set: bool,
+        /// The number.
+        current: u64,
+        /// The number, encrypted.
+        sealed: HpkeSealed,
+    },
+    /// A chain, leaf first.
+    Certificate(Issued),
+}
+
+/// What is released, and what it changes in the ledger.
+pub struct Outcome {
+    /// What leaves once it is committed.
+    pub released: Released,
+    /// A counter that moves in the same transaction.
+    moved: Option<(Counter, u64)>,
+    /// Where a counter was, where something else was expected.
+    conflict: Option<String>,
+}
+
+impl Permit {
+    pub(crate) fn new(granted: Granted) -> Self {
+        Self(granted)
+    }
+
+    /// Uses it up: encrypts what is released to the key of the report it was decided on.
+    ///
+    /// # Errors
+    /// [`HpkeError`].
+    pub fn seal(self, attested: &Attested<Judged>) -> Result<Outcome, HpkeError> {
+        let tenant = attested.admitted().tenant.as_str();
+        let plain = |released| Outcome { released, moved: None, conflict: None };
+        Ok(match self.0 {
+            Granted::Secret { path, version, value } => {
+                let sealed = attested.seal(GET_SECRET, &secret_aad(tenant, &path, version), &value)?;
+                plain(Released::Secret { version, sealed })
+            }
+            Granted::SealingKey { name, key } => {
+                plain(Released::SealingKey(attested.seal(GET_SEALING_KEY, &name.key_aad(tenant), key.as_slice())?))
+            }
+            Granted::Generation { name, counter, found, moved, asked } => {
+                let set = moved.is_some();
+                let current = moved.as_ref().map_or(found, |(_, next)| *next);
+                let aad = name.generation_aad(tenant, &counter, set);
+                let sealed = attested.seal(GENERATION, &aad, &current.to_be_bytes())?;
+                let conflict = asked
+                    .filter(|_| !set)
+                    .map(|(expected, _)| format!("generation: found {found}, expected {expected}"));
+                Outcome { released: Released::Generation { set, current, sealed }, moved, conflict }
+            }
+            Granted::Certificate(issued) => plain(Released::Certificate(issued)),
+        })
+    }
+}
+
+impl Outcome {
+    /// Does what it changes.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn apply(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
+        match &self.moved {
+            Some((counter, next)) => ledger.set_generation(counter, *next).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Says it in the trail.
+    pub fn describe(&self, entry: &mut AuditEntry) {
+        entry.outcome = "released";
+        match &self.released {
+            Released::Secret { version, .. } => entry.version = Some(*version),
+            Released::SealingKey(_) => {}
+            Released::Generation { set, current, .. } => {
+                entry.generation = Some(*current);
+                if *set {
+                    entry.outcome = "done";
+                }
+            }
+            Released::Certificate(issued) => entry.serial = Some(issued.serial.clone()),
+        }
+        if let Some(conflict) = &self.conflict {
+            entry.outcome = "conflict";
+            entry.reasons.push(conflict.clone());
+        }
+    }
+}

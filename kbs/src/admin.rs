@@ -313,6 +313,17 @@ impl wire::admin_server::Admin for AdminService {
         self.certificate_profile_removed(self.peer(&request)?, request.into_inner()).await
     }
 
+    async fn confirm_restored(
+        &self,
+        request: Request<wire::ConfirmRestoredRequest>,
+    ) -> Result<Response<wire::ConfirmRestoredResponse>, Status> {
+        let peer = self.peer(&request)?;
+        let entry = AuditEntry { event: "state.confirm", ..AuditEntry::default() };
+        let mut change = self.change(peer, entry).await?;
+        let confirmed = change.ledger.confirm_restored(change.now).await.map_err(store_status)?;
+        change.done_if(confirmed, "nothing-there", wire::ConfirmRestoredResponse { confirmed }).await
+    }
+
     async fn audit(&self, request: Request<wire::AuditRequest>) -> Result<Response<wire::AuditResponse>, Status> {
         self.peer(&request)?;
         let message = request.into_inner();

@@ -90,6 +90,9 @@ impl Wanted {
             },
             Asked::Generation { name, counter, step } => match Self::context(ledger, tenant, name).await? {
                 Err(reason) => Err(reason),
+                Ok(_) if ledger.restored().await?.is_some_and(|one| one.confirmed_unix.is_none()) => {
+                    Err("generation: an older state was accepted, and no owner has confirmed it yet".to_owned())
+                }
                 Ok(context) => match sealing::subject(name, &judged.verified) {
                     Err(reason) => Err(reason),
                     Ok(subject) => {

@@ -171,6 +171,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
             v1::RemoveManifestKeyRequest { tenant: tenant(), spki_sha256: key.spki_digest().as_bytes().to_vec() }
                 .encode_to_vec(),
         ),
+        ("ConfirmRestoredRequest", v1::ConfirmRestoredRequest {}.encode_to_vec()),
         ("AuditRequest", v1::AuditRequest { from_sequence: Some(1), limit: Some(1) }.encode_to_vec()),
     ]
 }
@@ -213,6 +214,7 @@ async fn call(admin: &Admin, request: &str, bytes: &[u8]) -> Result<(), Status> 
         AddManifestRequest => add_manifest,
         ListManifestsRequest => list_manifests,
         RevokeManifestRequest => revoke_manifest,
+        ConfirmRestoredRequest => confirm_restored,
         AuditRequest => audit,
     )
 }

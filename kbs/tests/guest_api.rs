@@ -4,6 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
+use coffer_kbs::Kind;
 use coffer_kbs_client::{
     BrokerClient, CertificateProfile, ClientError, Generation, Scope, SealingContext, SealingName, SealingPolicy,
     Signer,
@@ -395,4 +396,45 @@ async fn another_tenants_terms_give_nothing_here() {
     refused(client.sealing_key(&name(SealingPolicy::Workload)).await);
     refused(client.generation(&name(SealingPolicy::Workload), &[1; 16]).await);
     refused(client.certificate("web", &csr().1).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_rows_give_nothing_and_are_named() {
+    type Edit = fn(&mut Vec<(Vec<u8>, coffer_kbs::Row)>);
+    for edit in [common::edit_all as Edit, Vec::clear] {
+        for kind in [Kind::SealingContext, Kind::TenantKey, Kind::Generation, Kind::CertificateProfile] {
+            let (kbs, _, client) = ready().await;
+            kbs.admin().await.put_certificate_profile(profile(true)).await.unwrap();
+            let wanted = name(SealingPolicy::Workload);
+            client.set_generation(&wanted, &[1; 16], 0, 1).await.unwrap();
+            kbs.tamper(kind, edit).await;
+            let refusal = match kind {
+                Kind::Generation => refused(client.generation(&wanted, &[1; 16]).await),
+                Kind::CertificateProfile => refused(client.certificate("web", &csr().1).await),
+                _ => refused(client.sealing_key(&wanted).await),
+            };
+            let line = kbs.line_of(&refusal);
+            assert!(has_reason(&line, "changed behind the server's back"), "{kind:?}: {line}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_that_was_set_back_is_noticed() {
+    let (kbs, _, client) = ready().await;
+    let wanted = name(SealingPolicy::Workload);
+    client.set_generation(&wanted, &[1; 16], 0, 1).await.unwrap();
+    let mut old = Vec::new();
+    // Nothing may be as it was for `tamper`: a row beside is put and taken away.
+    let beside = (vec![0], coffer_kbs::Row { body: vec![0], mac: vec![0] });
+    kbs.tamper(Kind::Generation, |rows| {
+        old.clone_from(rows);
+        rows.push(beside.clone());
+    })
+    .await;
+    kbs.tamper(Kind::Generation, |rows| rows.retain(|row| *row != beside)).await;
+    client.set_generation(&wanted, &[1; 16], 1, 2).await.unwrap();
+    kbs.tamper(Kind::Generation, |rows| *rows = old).await;
+    let line = kbs.line_of(&refused(client.generation(&wanted, &[1; 16]).await));
+    assert!(has_reason(&line, "generation 0101"), "{line}");
 }

@@ -94,6 +94,14 @@ impl AdminClient {
         Ok(done(self.admin.clone().remove_reference(request).await)?.existed)
     }
 
+    /// Says that an owner has looked at what a restore gave up; false if there was nothing to confirm.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn confirm_restored(&self) -> Result<bool, ClientError> {
+        Ok(done(self.admin.clone().confirm_restored(v1::ConfirmRestoredRequest {}).await)?.confirmed)
+    }
+
     /// Audit lines (JSON) from `from_sequence` on, oldest first; 0: from the first. `limit` 0: the broker's usual number.
     ///
     /// # Errors

@@ -176,6 +176,7 @@ impl Admin for FakeAdmin {
         Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3 }))
     }
     unanswered! {
+        confirm_restored: ConfirmRestoredRequest => ConfirmRestoredResponse,
         get_secret_meta: GetSecretMetaRequest => GetSecretMetaResponse,
         undelete_secret: UndeleteSecretRequest => UndeleteSecretResponse,
         destroy_secret: DestroySecretRequest => DestroySecretResponse,

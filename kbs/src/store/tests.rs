@@ -12,6 +12,7 @@ mod checkpoint;
 mod failures;
 mod faulty;
 mod repair;
+mod versions;
 
 use std::sync::Arc;
 
@@ -23,11 +24,7 @@ use coffer_verifier::{
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::{
-    Tenant,
-    keys::RootKey,
-    terms::{Rules, Terms},
-};
+use crate::{Tenant, keys::RootKey, terms::Terms};
 
 pub(super) fn root() -> RootKey {
     RootKey::new(&Zeroizing::new([7; 32]))
@@ -189,9 +186,6 @@ on_every_store!(
     counts_versions_and_checks_before_it_sets,
     a_deleted_secret_is_gone_and_its_numbers_are_not_used_again,
     tells_what_a_put_took_the_place_of,
-    a_new_version_keeps_what_is_not_said_anew,
-    versions_are_deleted_brought_back_and_destroyed_one_by_one,
-    tenant_keys_are_made_once,
     survives_being_closed_and_opened,
     does_not_open_under_another_root_key,
     holds_no_value_in_clear,
@@ -243,113 +237,6 @@ async fn tells_what_a_put_took_the_place_of(keeper: Keeper) {
     let terms = Terms::default();
     assert_eq!(before, Some(Stated { version: 1, terms: terms.clone(), labels: Labels::new() }));
     assert_eq!(now, Stated { version: 2, terms, labels: Labels::new() });
-}
-
-async fn a_new_version_keeps_what_is_not_said_anew(keeper: Keeper) {
-    let fixture = Fixture::new(keeper).await;
-    let (tenant, path) = (tenant(), path_of("a/b/c"));
-    let rules = Rules { measurements: vec![Measurement::new([1; 48])], ..Rules::default() };
-    let labels = Labels::from([("owner".to_owned(), "ops".to_owned())]);
-    let first = NewSecret {
-        tenant: &tenant,
-        path: &path,
-        value: b"one",
-        allow_simulated: Some(true),
-        policy: Some("strict"),
-        rules: Some(rules.clone()),
-        labels: Some(labels.clone()),
-        expires: Expiry::At(UnixTime(2000)),
-        expected_version: None,
-    };
-    let put = async |new: NewSecret<'_>| {
-        let mut ledger = fixture.store.write().await.unwrap();
-        let put = ledger.put_secret(new, 1000).await.unwrap();
-        ledger.commit().await.unwrap();
-        put
-    };
-    put(first.clone()).await;
-    let silent = NewSecret {
-        value: b"two",
-        allow_simulated: None,
-        policy: None,
-        rules: None,
-        labels: None,
-        expires: Expiry::Never,
-        ..first.clone()
-    };
-    let terms = Terms { allow_simulated: true, policy: "strict".into(), rules };
-    let kept = put(silent.clone()).await;
-    assert_eq!(kept.now, Stated { version: 2, terms, labels: labels.clone() });
-    let changed =
-        put(NewSecret { allow_simulated: Some(false), rules: Some(Rules::default()), ..silent.clone() }).await;
-    let terms = Terms { policy: "strict".into(), ..Terms::default() };
-    assert_eq!((changed.now.terms, changed.now.labels), (terms, labels));
-    assert!(changed.before.unwrap().terms.allow_simulated);
-    let list = fixture.store.read().await.unwrap().secret_versions(&tenant, &path).await.unwrap();
-    let expiries: Vec<_> = list.into_iter().map(|one| one.unwrap().expires).collect();
-    assert_eq!(expiries, [Expiry::At(UnixTime(2000)), Expiry::Never, Expiry::Never], "expiry is of one version");
-    // A secret that was deleted begins anew.
-    let mut ledger = fixture.store.write().await.unwrap();
-    assert!(ledger.delete_secret(&tenant, &path, None, 5).await.unwrap());
-    ledger.commit().await.unwrap();
-    let anew = put(silent).await;
-    assert_eq!(anew.now, Stated { version: 4, terms: Terms::default(), labels: Labels::new() });
-}
-
-async fn versions_are_deleted_brought_back_and_destroyed_one_by_one(keeper: Keeper) {
-    let fixture = Fixture::new(keeper).await;
-    let (tenant, path) = (tenant(), path_of("a/b/c"));
-    for value in [b"one", b"two", b"six"] {
-        fixture.put("a/b/c", value, None).await.unwrap();
-    }
-    let mut ledger = fixture.store.write().await.unwrap();
-    let found = async |ledger: &mut Ledger, version| match ledger.find_secret(&tenant, &path, version).await.unwrap() {
-        Ok(secret) => Ok(ledger.open_secret(&tenant, &path, &secret).unwrap().to_vec()),
-        Err(absent) => Err(absent),
-    };
-    assert_eq!(found(&mut ledger, Some(2)).await, Ok(b"two".to_vec()));
-    assert_eq!(found(&mut ledger, Some(4)).await, Err(Absent::NoVersion(4)));
-    assert!(ledger.delete_secret(&tenant, &path, Some(3), 5).await.unwrap());
-    assert!(!ledger.delete_secret(&tenant, &path, Some(3), 5).await.unwrap());
-    // An older one does not step in its place.
-    assert_eq!(found(&mut ledger, None).await, Err(Absent::VersionDeleted(3)));
-    assert!(ledger.undelete_secret(&tenant, &path, Some(3)).await.unwrap());
-    assert!(!ledger.undelete_secret(&tenant, &path, Some(3)).await.unwrap());
-    assert_eq!(found(&mut ledger, None).await, Ok(b"six".to_vec()));
-    assert!(ledger.destroy_secret(&tenant, &path, 1).await.unwrap());
-    assert!(!ledger.destroy_secret(&tenant, &path, 1).await.unwrap());
-    assert!(!ledger.undelete_secret(&tenant, &path, Some(1)).await.unwrap());
-    assert_eq!(found(&mut ledger, Some(1)).await, Err(Absent::Destroyed(1)));
-    assert!(ledger.update_secret(&tenant, &path, Some(3), None).await.unwrap());
-    assert_eq!(found(&mut ledger, Some(2)).await, Err(Absent::BelowMinimum { found: 2, least: 3 }));
-    let above = ledger.update_secret(&tenant, &path, Some(4), None).await;
-    assert!(matches!(above, Err(StoreError::Version { expected: 4, found: 3 })));
-    assert!(ledger.delete_secret(&tenant, &path, None, 5).await.unwrap());
-    assert_eq!(found(&mut ledger, None).await, Err(Absent::Deleted));
-    assert!(ledger.undelete_secret(&tenant, &path, None).await.unwrap());
-    assert_eq!(found(&mut ledger, None).await, Ok(b"six".to_vec()));
-    ledger.commit().await.unwrap();
-    // What was destroyed is nowhere any more.
-    let rows = fixture.dump().await;
-    let versions: Vec<_> = rows.iter().filter(|(kind, ..)| *kind == Kind::SecretVersion).collect();
-    assert_eq!(versions.len(), 3);
-    assert!(versions[0].2.body.len() < versions[1].2.body.len());
-}
-
-async fn tenant_keys_are_made_once(keeper: Keeper) {
-    let fixture = Fixture::new(keeper).await;
-    let open = |byte: u8| OpenKey { public: vec![byte], key: Zeroizing::new(vec![byte; 32]) };
-    for (used, byte) in [(KeyUse::Sealing, 1), (KeyUse::Certificates, 2)] {
-        let mut ledger = fixture.store.write().await.unwrap();
-        assert!(!ledger.has_tenant_key(&tenant(), used));
-        ledger.keep_tenant_key(&tenant(), used, &open(byte)).await.unwrap();
-        ledger.keep_tenant_key(&tenant(), used, &open(9)).await.unwrap();
-        ledger.commit().await.unwrap();
-        let mut ledger = fixture.store.read().await.unwrap();
-        let found = ledger.tenant_key(&tenant(), used).await.unwrap().unwrap();
-        assert_eq!((found.public, found.key.to_vec()), (vec![byte], vec![byte; 32]));
-        assert!(ledger.tenant_key(&Tenant::parse("other").unwrap(), used).await.unwrap().is_none());
-    }
 }
 
 async fn survives_being_closed_and_opened(keeper: Keeper) {

@@ -59,7 +59,7 @@ async fn gives_no_more(store: &Store, mended: Kind) {
             expires: Expiry::Never,
             expected_version: None,
         };
-        assert_eq!(ledger.put_secret(new, 1).await.unwrap().version, 3, "{mended:?}");
+        assert_eq!(ledger.put_secret(new, 1).await.unwrap().now.version, 3, "{mended:?}");
     }
     assert!(ledger.references(&tenant()).await.unwrap().len() <= 2);
     assert!(ledger.signers(&tenant()).await.unwrap().len() <= 2);

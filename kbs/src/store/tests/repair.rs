@@ -111,6 +111,6 @@ async fn a_repaired_store_opens_and_goes_on(keeper: Keeper) {
     }
     drop(store);
     let fixture = Fixture { store: fixture.reopened().await.unwrap(), ..fixture };
-    assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().version, 3);
+    assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().now.version, 3);
     assert_eq!(fixture.reopened().await.unwrap().repair(Forget::Nothing, 6).await.unwrap().faults, []);
 }

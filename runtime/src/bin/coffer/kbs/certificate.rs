@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::broker::{Broker, not_found};
 use super::terms::{TermFlags, rules_json};
 use super::{Tenant, admin};
-use crate::commands::Entry;
+use crate::row::Entry;
 use crate::error::CliError;
 
 /// Say what certificates of workloads say.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::broker::{Broker, not_found};
 use super::terms::{TermFlags, rules_json};
 use super::{Tenant, admin, rfc3339};
-use crate::commands::Entry;
+use crate::row::Entry;
 use crate::error::CliError;
 
 /// Say on what terms sealing keys are released.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::broker::{Broker, not_found};
 use super::terms::{TermFlags, rules_json};
 use super::{Tenant, admin};
-use crate::row::Entry;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// Say what certificates of workloads say.
 #[derive(Debug, clap::Args)]

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::broker::{Broker, not_found};
 use super::terms::{TermFlags, rules_json};
 use super::{Tenant, admin, rfc3339};
-use crate::row::Entry;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// Say on what terms sealing keys are released.
 #[derive(Debug, clap::Args)]

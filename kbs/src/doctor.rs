@@ -61,8 +61,8 @@ pub async fn examine(folder: &Path) -> Vec<Finding> {
 
 fn folder_and_key(folder: &Path, found: &mut Vec<Finding>) {
     match fs::metadata(folder) {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 == 0 => {
-            found.push(good("only its owner reaches the folder"))
+        Ok(metadata) if metadata.permissions().mode().trailing_zeros() >= 6 => {
+            found.push(good("only its owner reaches the folder"));
         }
         Ok(_) => found.push(warning("others reach the state folder", "chmod 700 it")),
         Err(error) => found.push(broken(&format!("{}: {error}", folder.display()), "name a state folder")),

@@ -152,7 +152,7 @@ impl GuestVerifier {
             return Err(NotAdmitted::by("evidence-refused", &appraisal));
         }
         if let Some(floor) = self.rules().floors.of_tenant(&tenant) {
-            let verifier = Verifier { policy: floor.clone(), ..self.verifier(TrustAnchors::amd()) };
+            let verifier = Verifier { policy: floor.clone(), ..Self::verifier(TrustAnchors::amd()) };
             let appraisal = verifier.appraise(&verified, &ExpectedGuest::WhateverThePolicyAdmits);
             if appraisal.result().is_none() {
                 return Err(NotAdmitted::by("evidence-refused", &appraisal));
@@ -168,17 +168,17 @@ impl GuestVerifier {
             Admission::Listed { pairs, signers } => ExpectedGuest::Admitted { pairs, signers },
         };
         let policy = self.rules().floors.of(verified.simulated()).clone();
-        Verifier { policy, ..self.verifier(TrustAnchors::amd()) }.appraise(verified, &guest)
+        Verifier { policy, ..Self::verifier(TrustAnchors::amd()) }.appraise(verified, &guest)
     }
 
     /// What a policy of its own says beside the floor and admission, which it can only narrow.
     pub fn appraise_under(&self, verified: &VerifiedReport, policy: EvidencePolicy) -> Appraisal {
-        let verifier = Verifier { policy, ..self.verifier(TrustAnchors::amd()) };
+        let verifier = Verifier { policy, ..Self::verifier(TrustAnchors::amd()) };
         verifier.appraise(verified, &ExpectedGuest::WhateverThePolicyAdmits)
     }
 
     /// Without a floor: authenticity does not depend on one.
-    fn verifier(&self, anchors: TrustAnchors) -> Verifier {
+    fn verifier(anchors: TrustAnchors) -> Verifier {
         Verifier { anchors, crl: CrlPolicy::Required, policy: EvidencePolicy::default_floor() }
     }
 
@@ -195,7 +195,7 @@ impl GuestVerifier {
         let anchors = listed.fold(TrustAnchors::amd(), |all, one| all.with_simulated(*one));
         let now = UnixTime::from_secs(self.clock.now());
         let expected = ExpectedReportData::Exactly(*expected);
-        let judged = self.verifier(anchors).authenticate(chain, evidence, &rules.endorsements, &expected, now);
+        let judged = Self::verifier(anchors).authenticate(chain, evidence, &rules.endorsements, &expected, now);
         let cost = judged.as_ref().map_or_else(|appraisal| appraisal.cost(), VerifiedReport::cost);
         *self.cost.lock().unwrap_or_else(PoisonError::into_inner) += cost;
         let verified = judged.map_err(|appraisal| NotAdmitted::by(CODE, &appraisal))?;

@@ -71,11 +71,14 @@ async fn put(admin: &AdminClient, path: &str, value: Vec<u8>) -> Result<u64, Cli
         tenant: TENANT,
         path: &path,
         value: &value,
-        allow_simulated: true,
+        allow_simulated: Some(true),
         expected: Expected::Any,
         policy: "",
+        rules: None,
+        labels: None,
+        expires: Expiry::Never,
     };
-    Ok(admin.put_secret(put).await?.version)
+    Ok(admin.put_secret(put).await?.now.version)
 }
 
 /// What was acknowledged: highest version per path, and secrets that left.
@@ -111,10 +114,10 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
             admin.add_reference(&reference).await.unwrap();
             put(&admin, PATH, common::VALUE.to_vec()).await.unwrap();
         }
-        let listed = admin.list_secrets(TENANT).await.unwrap();
+        let listed = admin.list_secrets(TENANT, false).await.unwrap();
         for (number, version) in acknowledged.versions.iter().enumerate() {
             let path = format!("kbs:///default/app/k{number}");
-            let found = listed.iter().find(|info| info.path == path).map_or(0, |info| info.version);
+            let found = listed.iter().find(|info| info.path == path).map_or(0, |info| info.current.version);
             assert!(found >= *version, "round {round}: {path} is at {found}, {version} was acknowledged");
         }
         let backing = (round % 10 == 9).then(|| {
@@ -237,8 +240,8 @@ async fn out_of_room_nothing_is_lost_and_service_goes_on_when_there_is_room() {
             assert!(acknowledged < 5000, "an 8 MiB disk never fills");
         };
         assert!(said.contains("full") && said.contains("nothing was changed") && said.contains("make room"), "{said}");
-        let listed = admin.list_secrets(TENANT).await.unwrap();
-        assert_eq!(listed.first().map(|info| info.version), Some(acknowledged).filter(|version| *version > 0));
+        let listed = admin.list_secrets(TENANT, false).await.unwrap();
+        assert_eq!(listed.first().map(|info| info.current.version), Some(acknowledged).filter(|version| *version > 0));
         std::fs::remove_file(&filler).unwrap();
         if round == 0 {
             acknowledged = put(&admin, "kbs:///default/app/big", vec![4; 1000]).await.unwrap();

@@ -162,7 +162,7 @@ async fn evidence_below_the_floor_of_broker_or_tenant_is_refused() {
         format!("denied_chips = [\"{chip}\"]"),
         "[[tcb]]\nproduct = \"Milan\"\nreported = { snp = 255 }".to_owned(),
         "[[tcb]]\nproduct = \"Milan\"\nreported = { snp = 0 }\ncommitted = { microcode = 255 }".to_owned(),
-        "[[tcb]]\nproduct = \"Genoa\"\nreported = { snp = 0 }".to_owned(),
+        "[[tcb]]\nproduct = \"Genoa\"\nreported = { snp = 1 }".to_owned(),
         "minimum_guest_svn = 1".to_owned(),
         "current_mitigations = 1".to_owned(),
     ] {

@@ -31,7 +31,8 @@ pub const COMMANDS: &[Entry] = &[
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer kbs certificate put web --dns web.acme.example --server --lifetime 1h
-  coffer kbs certificate put api --uri spiffe://acme.example/api --client --server --lifetime 20m --tenant acme")]
+  coffer kbs certificate put api --uri spiffe://acme.example/api --client \\
+      --server --lifetime 20m --tenant acme")]
 struct PutArgs {
     /// Name by which guests ask for it.
     name: String,

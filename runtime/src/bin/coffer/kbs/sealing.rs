@@ -26,7 +26,8 @@ pub const COMMANDS: &[Entry] =
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer kbs sealing put backup --policies workload
-  coffer kbs sealing put db --policies measurement,signer --policy strict --tenant acme")]
+  coffer kbs sealing put db --policies measurement,signer --policy strict \\
+      --tenant acme")]
 struct PutArgs {
     /// Context, as guests name it.
     context: String,

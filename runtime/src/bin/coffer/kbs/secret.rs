@@ -48,7 +48,8 @@ const VALUE_LIMIT: usize = 1024 * 1024;
       --expected-version 0
   coffer kbs secret put default/ci/token --file token --allow-simulated \\
       --label team=ci --expires 2027-01-01T00:00:00Z
-  coffer kbs secret put default/ci/token --file token --rule-tcb Milan:snp=24,microcode=219")]
+  coffer kbs secret put default/ci/token --file token \\
+      --rule-tcb Milan:snp=24,microcode=219")]
 struct PutArgs {
     /// `repository/type/tag`, with or without `kbs:///`.
     #[arg(value_parser = path)]

@@ -29,8 +29,8 @@ pub const COMMANDS: &[Entry] = &[command!("sign": SignArgs => sign), command!("s
 /// Sign a measurement into an ID block.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer id-block sign --policy 0x30000 --id-key id.pem --author-key author.pem \\
-      --out signed --measurement \\
+  coffer id-block sign --policy 0x30000 --id-key id.pem \\
+      --author-key author.pem --out signed --measurement \\
       $(coffer measure --tee-simulate --json IMAGE | jq -r .measurement)")]
 struct SignArgs {
     /// Launch digest, as `coffer measure` prints it.

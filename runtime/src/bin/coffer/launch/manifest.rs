@@ -55,7 +55,9 @@ fn keygen(args: &KeygenArgs, context: &Context) -> Result<ExitCode, CliError> {
 
 /// Check signature and expiry. Exits 3 for a malformed manifest, 5 for one not to be believed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer manifest verify web.json --key manifest.pem.pub --at 2027-01-01T00:00:00Z")]
+#[command(after_help = "Examples:
+  coffer manifest verify web.json --key manifest.pem.pub \\
+      --at 2027-01-01T00:00:00Z")]
 struct VerifyArgs {
     /// Signed manifest.
     #[arg(value_name = "FILE")]

@@ -37,8 +37,9 @@ Exit status 6 means that an answer was wrong, or that the verifier answers good 
 
 Examples:
   coffer sim check --product milan --strict --junit check.xml \\
-      --cmd 'coffer verify \"$COFFER_EVIDENCE\" --allow-simulated --anchor $COFFER_ANCHOR \\
-      --policy \"$COFFER_POLICY\" --report-data $COFFER_REPORT_DATA'
+      --cmd 'coffer verify \"$COFFER_EVIDENCE\" --allow-simulated \\
+      --anchor $COFFER_ANCHOR --policy \"$COFFER_POLICY\" \\
+      --report-data $COFFER_REPORT_DATA'
   coffer sim check --attack debug --url http://127.0.0.1:8080/verify")]
 pub struct Args {
     /// Command to run for each case.

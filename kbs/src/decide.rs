@@ -88,7 +88,7 @@ impl Decider {
         }
         let terms = wanted.terms();
         self.anchor(judged, &terms, asked, &mut reasons);
-        self.rules(judged, &terms, &mut reasons);
+        Self::rules(judged, &terms, &mut reasons);
         let anchors: Vec<String> = self.verifier.simulated_anchors(&judged.tenant).map(|one| one.to_string()).collect();
         let mut input = json!({
             "now_unix": now,
@@ -142,11 +142,11 @@ impl Decider {
         }
     }
 
-    fn rules(&self, judged: &Judged, terms: &Terms, reasons: &mut Vec<String>) {
+    fn rules(judged: &Judged, terms: &Terms, reasons: &mut Vec<String>) {
         if terms.rules.is_empty() {
             return;
         }
-        let appraisal = self.verifier.appraise_under(&judged.verified, terms.rules.as_policy());
+        let appraisal = GuestVerifier::appraise_under(&judged.verified, terms.rules.as_policy());
         reasons.extend(appraisal.reasons().iter().map(|reason| format!("rule: {reason}")));
         reasons.extend(terms.rules.author_missing(&judged.verified).map(|reason| format!("rule: {reason}")));
     }

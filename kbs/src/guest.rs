@@ -172,7 +172,7 @@ impl GuestVerifier {
     }
 
     /// What a policy of its own says beside the floor and admission, which it can only narrow.
-    pub fn appraise_under(&self, verified: &VerifiedReport, policy: EvidencePolicy) -> Appraisal {
+    pub fn appraise_under(verified: &VerifiedReport, policy: EvidencePolicy) -> Appraisal {
         let verifier = Verifier { policy, ..Self::verifier(TrustAnchors::amd()) };
         verifier.appraise(verified, &ExpectedGuest::WhateverThePolicyAdmits)
     }

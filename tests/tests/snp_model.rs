@@ -9,7 +9,8 @@ use coffer_tests::{World, process::run};
 #[test]
 fn stage0_boots_under_honest_hosts_and_no_hostile_one_gets_past_it() -> Result<()> {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/snp-model/run");
-    let said = run(Command::new(model).arg(World::new()?.platform), b"")?.ok().context("a case of the model failed")?;
+    let world = World::new()?;
+    let said = run(Command::new(model).arg(&world.platform), b"")?.ok().context("a case of the model failed")?;
     println!("{said}");
     let figures = |group: &str| -> Result<(u64, u64)> {
         let line = said.lines().find_map(|line| line.strip_prefix(&format!("snp-model: {group}: ")));

@@ -89,7 +89,8 @@ fn what_has_its_place_is_taken() {
 #[test]
 fn what_would_end_in_the_guest_is_refused_by_name() {
     let root = busybox();
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+    let cases: &[Case] = &[
         ("/bin/busybox", &[], "the working directory /bin/busybox has no place: /bin/busybox is no folder"),
         ("/bin/sh", &[], "/bin/busybox is no folder"),
         ("/etc/passwd/x", &[], "/etc/passwd is no folder"),

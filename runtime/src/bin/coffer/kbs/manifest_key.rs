@@ -88,12 +88,11 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
             "manifest-key list",
         )
     };
-    let key = &match args.key.parse() {
-        Ok(digest) => digest,
-        Err(_) => {
-            let keys = broker.ask(async |client| client.list_manifest_keys(tenant).await)?;
-            one_named(&keys, &args.key)?.ok_or_else(not_there)?
-        }
+    let key = &if let Ok(digest) = args.key.parse() {
+        digest
+    } else {
+        let keys = broker.ask(async |client| client.list_manifest_keys(tenant).await)?;
+        one_named(&keys, &args.key)?.ok_or_else(not_there)?
     };
     if !broker.ask(async |client| client.remove_manifest_key(tenant, key).await)? {
         return Err(not_there());
@@ -127,7 +126,7 @@ mod tests {
         let key = |name: &str| ManifestKey {
             tenant: "default".into(),
             name: name.into(),
-            key: SigningKey::generate().unwrap().public().clone(),
+            key: *SigningKey::generate().unwrap().public(),
         };
         let keys = [key("ci"), key("two"), key("two")];
         assert_eq!(one_named(&keys, "ci").unwrap(), Some(keys[0].key.spki_digest()));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 /// Typed rules. Of each kind any may be met; they only narrow.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_field_names, reason = "a field's name is its flag's")]
 pub struct RuleFlags {
     /// Only this launch measurement, 96 hex digits; may be repeated.
     #[arg(long, value_name = "HEX")]

@@ -80,7 +80,7 @@ impl Requested {
             P384 => (&ECDSA_P384_SHA384_ASN1, &rcgen::PKCS_ECDSA_P384_SHA384, ECDSA_SHA384),
             _ => return Err(CsrError::Key),
         };
-        if signed_with != digest {
+        if signed_with != digest || csr.signature_value.unused_bits != 0 {
             return Err(CsrError::Possession);
         }
         let point = info.subject_pki.subject_public_key.data.to_vec();

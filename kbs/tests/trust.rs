@@ -192,7 +192,8 @@ async fn changed_rows_admit_nothing_and_are_named() {
         // A damaged author's rule stops whom it would have admitted. This guest is a manifest's.
         if kind == Kind::Signer {
             assert_eq!(ask(&client, PATH).await.unwrap(), VALUE, "{removed}");
-            let author = kbs.connect(Guest::launch(&signed(Author::default()))).await.unwrap();
+            let launch = Launch { platform: 3, ..signed(Author::default()) };
+            let author = kbs.connect(Guest::launch(&launch)).await.unwrap();
             let line = why_not(&kbs, &author).await;
             assert!(has_reason(&line, "changed behind the server's back"), "{kind:?} {removed}: {line}");
             continue;

@@ -159,7 +159,4 @@ impl StoreError {
 }
 
 #[cfg(test)]
-use secrets::Put;
-
-#[cfg(test)]
 mod tests;

@@ -23,6 +23,7 @@ use coffer_verifier::{
 };
 use zeroize::Zeroizing;
 
+use super::secrets::Put;
 use super::*;
 use crate::{Tenant, keys::RootKey, terms::Terms};
 

@@ -45,7 +45,7 @@ fn an_error_keeps_its_class_and_its_remedy_on_the_way_up() {
     assert_eq!(newer.class(), Class::Config);
     assert!(newer.hint().unwrap().to_string().contains("--home") && newer.to_string().contains("99"), "{newer}");
     let gone = StopError::from(OpenError::from(StateError::Unknown("web".into())));
-    assert_eq!((gone.class(), gone.hint()), (Class::NotFound, None));
+    assert_eq!((gone.class(), gone.hint()), (Class::NotFound, Some(Hint::ListBoxes)));
 }
 
 #[test]

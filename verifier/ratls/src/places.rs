@@ -206,9 +206,10 @@ mod tests {
         let _second = places.take(2, now).unwrap();
         assert!(greedy[1].eviction.is_done());
         assert!(places.take(2, now).is_none(), "two and two: nobody has more than the other");
-        assert!(places.take(3, now).is_some(), "and somebody new is still let in");
+        let third = places.take(3, now);
+        assert!(third.is_some(), "and somebody new is still let in");
         assert_eq!(places.taken(), 4);
-        drop((greedy, other));
+        drop((greedy, other, third));
     }
 
     #[test]
@@ -216,9 +217,12 @@ mod tests {
         let (places, now) = (Places::new(8), Instant::now());
         let held: Vec<_> = (0..8).map(|source| places.take(source, now).unwrap()).collect();
         assert!(places.take(99, now).is_none());
-        assert!(places.take(99, now + PATIENCE).is_some());
+        let late = places.take(99, now + PATIENCE);
+        assert!(late.is_some());
         assert!(held[0].eviction.is_done() && !held[1].eviction.is_done());
+        // The oldest place is now that of source 1.
         assert!(places.take(1, now + PATIENCE).is_none(), "nobody pushes himself out");
+        drop((held, late));
     }
 
     #[test]

@@ -27,8 +27,9 @@ fn every_help_has_examples_that_the_parser_accepts() {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{path} --help has no Examples"));
         assert!(examples.contains(&path), "no example of {path} is one:\n{examples}");
-        for line in examples.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            if let Err(error) = Cli::try_parse_from(line.split(' ')) {
+        let whole = examples.replace("\\\n", " ");
+        for line in whole.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
                 panic!("{path} --help: {line}\n{error}");
             }
         }

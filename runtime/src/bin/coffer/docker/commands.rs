@@ -35,7 +35,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["port", "container port"],
         "boxes have no network yet, so they publish no ports",
-        "`coffer exec BOX` reaches what listens inside",
+        "`coffer exec BOX COMMAND` reaches what listens inside",
     ),
     but(
         &["rename", "container rename"],

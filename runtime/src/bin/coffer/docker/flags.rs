@@ -34,7 +34,7 @@ const BOXES: &[Row] = &[
     but(
         &["-p", "--publish", "-P", "--publish-all"],
         "boxes have no network yet, so no port is published",
-        "`coffer exec BOX` reaches what listens inside",
+        "`coffer exec BOX COMMAND` reaches what listens inside",
     ),
     but(
         &["--network", "--net"],

@@ -8,8 +8,10 @@ use clap::{Arg, Command, Error};
 use super::{MAY_BE_EMPTY, check};
 
 /// Something for every kind of value there is, to get past the arguments that an argument needs beside it.
-const CANDIDATES: [&str; 9] = [
+const CANDIDATES: [&str; 11] = [
     "x",
+    "1h",
+    "chip",
     "1",
     "0x30000",
     "2027-01-01T00:00:00Z",

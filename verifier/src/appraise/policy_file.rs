@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(wider("vmpls = [0, 1]"), ["vmpls"]);
         assert_eq!(
             wider("[guest_policy]\ndebug = \"any\"\nmigrate_ma = \"required\""),
-            ["guest_policy.debug", "guest_policy.migrate_ma"]
+            ["guest_policy.migrate_ma", "guest_policy.debug"]
         );
     }
 

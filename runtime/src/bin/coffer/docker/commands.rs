@@ -40,7 +40,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["rename", "container rename"],
         "boxes keep the names they were created with",
-        "give the name with `coffer run --name NAME`",
+        "give the name with `coffer run --name NAME IMAGE`",
     ),
     but(
         &["stats", "container stats"],

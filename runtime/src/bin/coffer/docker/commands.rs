@@ -100,7 +100,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["load", "image load"],
         "images do not come from archives yet",
-        "push the image to a registry, also one on this machine, and `coffer pull --insecure-registry HOST:PORT` it",
+        "push the image to a registry, also one on this machine, and `coffer pull --insecure-registry HOST:PORT IMAGE` it",
     ),
     but(&["push", "image push"], "Coffer pushes no images yet", "push with docker or skopeo"),
     but(
@@ -138,18 +138,18 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["volume"],
         "named volumes are not there yet",
-        "`coffer run -v HOST:PATH:ro` shows a host folder as a verified snapshot; --scratch SIZE gives room for the box's life",
+        "`coffer run -v ./HOST:/PATH:ro IMAGE` shows a host folder as a verified snapshot; --scratch SIZE gives room for the box's life",
     ),
     but(
         &["compose", "docker-compose"],
         "several boxes are not described in one file yet",
-        "start them one by one with `coffer run -d --name NAME`",
+        "start them one by one with `coffer run -d --name NAME IMAGE`",
     ),
     no(&["swarm", "service", "stack", "node"], "Coffer runs boxes on this machine, and manages no cluster"),
     but(
         &["config"],
         "Coffer manages no cluster, and keeps no configuration objects",
-        "files get in with `coffer run -v HOST:PATH:ro`, secrets with `coffer kbs secret put`",
+        "files get in with `coffer run -v ./HOST:/PATH:ro IMAGE`, secrets with `coffer kbs secret put`",
     ),
     but(
         &["secret"],

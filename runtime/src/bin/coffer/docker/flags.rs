@@ -187,7 +187,7 @@ const START: &[Row] = &[
 const STOP: &[Row] = &[but(
     &["-s", "--signal"],
     "a box has one signal for an orderly stop",
-    "`coffer run --stop-signal SIGNAL` chooses it",
+    "`coffer run --stop-signal INT IMAGE` chooses it",
 )];
 
 const RM: &[Row] = &[

@@ -100,7 +100,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["load", "image load"],
         "images do not come from archives yet",
-        "push the image to a registry, also one on this machine, and `coffer pull --insecure-registry HOST:PORT IMAGE` it",
+        "push the image to a registry, also one on this machine, then `coffer pull --insecure-registry HOST:PORT IMAGE`",
     ),
     but(&["push", "image push"], "Coffer pushes no images yet", "push with docker or skopeo"),
     but(

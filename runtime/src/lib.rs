@@ -18,6 +18,7 @@ pub mod owner_list;
 pub mod request;
 pub mod tools;
 
+pub mod host;
 pub mod id_block;
 pub mod kds;
 pub mod launch;

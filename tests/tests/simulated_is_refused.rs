@@ -64,6 +64,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("kbs", Evidence::None),    // trusts the broker's pinned key; guests' evidence comes to the broker itself
     ("bench", Evidence::None),
     ("doctor", Evidence::None),
+    ("host", Evidence::None), // what this machine's firmware says of itself
     ("completion", Evidence::None),
     ("help", Evidence::None),
     ("version", Evidence::None),

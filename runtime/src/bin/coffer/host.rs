@@ -3,6 +3,7 @@
 pub mod completion;
 pub mod doctor;
 pub mod help;
+pub mod snp;
 pub mod version;
 
 use crate::row::Group;
@@ -12,6 +13,7 @@ pub const GROUP: Group = Group {
     heading: "This machine and this program",
     commands: &[
         command!("doctor": doctor),
+        noun!("host": snp),
         command!("completion": completion),
         command!("help": help),
         command!("version": version),

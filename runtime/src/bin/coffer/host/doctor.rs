@@ -1,9 +1,11 @@
 //! `coffer doctor`.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
 
 use coffer_runtime::Home;
+use coffer_runtime::host::needs::version;
+use coffer_runtime::host::{Device, Facts, Firmware as _, Need, needs};
 use coffer_runtime::launch::load_platform;
 use coffer_runtime::monitor::kvm::VMM;
 use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities};
@@ -85,19 +87,7 @@ fn examine(context: &Context) -> Vec<Line> {
     } else {
         note("kvm", found.why, "slower, and otherwise the same")
     });
-    lines.push(if Path::new("/dev/sev").exists() {
-        note(
-            "sev-snp",
-            "/dev/sev is there".into(),
-            "launching on hardware needs QEMU 9.1 or later and is not driven yet",
-        )
-    } else {
-        note(
-            "sev-snp",
-            "no /dev/sev: --tee is refused here".into(),
-            "--tee-simulate runs the same flow under a simulated root",
-        )
-    });
+    lines.extend(snp(context));
     lines.push(match context.search.platform_folder(None).and_then(|folder| load_platform(&folder)) {
         Ok(platform) => ok(
             "platform",
@@ -128,8 +118,53 @@ fn examine(context: &Context) -> Vec<Line> {
     lines
 }
 
+/// What SEV-SNP needs: notes, for all else runs without.
+fn snp(context: &Context) -> Vec<Line> {
+    let (facts, _) = facts(context);
+    if facts.processor.product.is_none() {
+        return vec![Line {
+            what: "sev-snp",
+            mark: Mark::Note,
+            found: "this processor has none that a guest could be launched with: --tee is refused here".into(),
+            hint: Some(
+                "--tee-simulate runs the same flow under a simulated root; `coffer host status` has all that a host needs"
+                    .into(),
+            ),
+        }];
+    }
+    let line = |need: Need| Line {
+        what: need.what,
+        mark: if need.met { Mark::Ok } else { Mark::Note },
+        found: format!("sev-snp: {}", need.found),
+        hint: need.remedy.map(Into::into),
+    };
+    needs(&facts).into_iter().map(line).collect()
+}
+
+/// Everything that can be found out about this machine as an SEV-SNP host; the chip's identifier in hexadecimal.
+pub fn facts(context: &Context) -> (Facts, Option<String>) {
+    let mut facts = Facts::gather();
+    let said = context.search.program(&QEMU).ok().and_then(|path| version_of(&path).ok());
+    facts.qemu = said
+        .as_ref()
+        .and_then(|output| {
+            String::from_utf8_lossy(&output.stdout).split_once("version ").map(|(_, text)| text.to_owned())
+        })
+        .and_then(|text| version(&text));
+    let mut chip = None;
+    if let Ok(mut device) = Device::open(&facts.processor) {
+        facts.status = device.status().ok();
+        chip = device.chip().ok().map(|chip| chip.to_string());
+    }
+    (facts, chip)
+}
+
+fn version_of(path: &Path) -> std::io::Result<Output> {
+    Command::new(path).args(["-sandbox", "on", "-version"]).env_clear().output()
+}
+
 fn qemu(path: &Path) -> Line {
-    let output = Command::new(path).args(["-sandbox", "on", "-version"]).env_clear().output();
+    let output = version_of(path);
     match output {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stdout);

@@ -1,0 +1,282 @@
+//! Everything a machine needs to launch SEV-SNP guests, each with what to do where it is missing.
+//!
+//! Facts are gathered in one place and judged in another that reads nothing, so that every answer has a test.
+//! Sources: AMD 58207 (SEV-SNP platform set-up), Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst`.
+
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Minimum, PlatformState, Processor, Status, minimum};
+
+/// The kernel that first launches SNP guests.
+const KERNEL: (u32, u32) = (6, 11);
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The processor.
+    pub processor: Processor,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `/sys/module/kvm_amd/parameters/sev_snp`; none without the module.
+    pub parameter: Option<String>,
+    /// Opening `/dev/sev`: none if it opens.
+    pub sev: Option<io::ErrorKind>,
+    /// Opening `/dev/kvm`.
+    pub kvm: Option<io::ErrorKind>,
+    /// The firmware's answer, where it was asked and answered.
+    pub status: Option<Status>,
+    /// Version of QEMU, where there is one.
+    pub qemu: Option<(u32, u32)>,
+}
+
+impl Facts {
+    /// Reads them; the firmware is not asked.
+    pub fn gather() -> Self {
+        let text = |path: &str| std::fs::read_to_string(path).ok();
+        let opens = |path: &str| {
+            let opened = std::fs::OpenOptions::new().read(true).write(true).open(Path::new(path));
+            opened.err().map(|error| error.kind())
+        };
+        Self {
+            processor: Processor::from_cpuinfo(&text("/proc/cpuinfo").unwrap_or_default()),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            parameter: text("/sys/module/kvm_amd/parameters/sev_snp").map(|value| value.trim().to_owned()),
+            sev: opens("/dev/sev"),
+            kvm: opens("/dev/kvm"),
+            status: None,
+            qemu: None,
+        }
+    }
+}
+
+/// One thing that is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// Its name.
+    pub what: &'static str,
+    /// It is there.
+    pub met: bool,
+    /// What was found.
+    pub found: String,
+    /// What helps where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
+}
+
+/// Judges the facts. A thing that cannot be known before another is met is not met: no fact is taken for granted.
+pub fn needs(facts: &Facts) -> Vec<Need> {
+    let need = |what, met: bool, found: String, remedy| Need { what, met, found, remedy: (!met).then_some(remedy) };
+    let Facts { processor, kernel, .. } = facts;
+    let mut all = vec![
+        need(
+            "processor",
+            processor.product.is_some(),
+            processor.product.map_or_else(
+                || format!("{} family {:#x} model {:#x}", shown(&processor.vendor), processor.family, processor.model),
+                |product| format!("{product}, family {:#x} model {:#x}", processor.family, processor.model),
+            ),
+            "SEV-SNP needs an AMD EPYC of the lines Milan (7003), Genoa (9004) or Turin (9005), not hidden by a hypervisor",
+        ),
+        need(
+            "firmware set-up",
+            processor.sme && processor.sev && processor.sev_es && processor.sev_snp,
+            flags(processor),
+            "in the firmware set-up (BIOS) turn on SMEE, SEV-ES (with an ASID space limit above 1), SEV-SNP support, SNP memory coverage (the RMP table) and the IOMMU; boot without `iommu=pt`, `amd_iommu=off` and `mem_encrypt=off`",
+        ),
+        need(
+            "kernel",
+            version(kernel).is_some_and(|found| found >= KERNEL),
+            format!("Linux {}", shown(kernel)),
+            "Linux 6.11 or later, with CONFIG_KVM_AMD_SEV",
+        ),
+        need(
+            "kvm_amd",
+            facts.parameter.as_deref() == Some("Y"),
+            facts.parameter.as_deref().map_or_else(
+                || "the module is not loaded".to_owned(),
+                |value| format!("its parameter sev_snp is {}", shown(value)),
+            ),
+            "`modprobe kvm_amd sev=1 sev_es=1 sev_snp=1`; if sev_snp stays N, the kernel's log says why (`dmesg | grep -i -e sev -e snp -e rmp`)",
+        ),
+        device("/dev/kvm", facts.kvm, "load kvm_amd", "join the group kvm"),
+        device(
+            "/dev/sev",
+            facts.sev,
+            "load the module ccp; without SEV in the firmware set-up it makes no device",
+            "become root, or join the group that /dev/sev belongs to",
+        ),
+    ];
+    all.extend(firmware(facts));
+    all.push(need(
+        "qemu",
+        facts.qemu.is_some_and(|found| found >= (9, 1)),
+        facts.qemu.map_or_else(|| "none found".to_owned(), |(major, minor)| format!("QEMU {major}.{minor}")),
+        "to launch through QEMU it must be 9.1 or later; our own monitor needs none",
+    ));
+    all
+}
+
+fn firmware(facts: &Facts) -> Vec<Need> {
+    const INITIALISED: &str = "initialised";
+    const MINIMA: &str = "minimum TCB";
+    let unknown = |what| Need {
+        what,
+        met: false,
+        found: "not known: the firmware was not asked, or did not answer".into(),
+        remedy: Some("meet what is missing above, and run this as root"),
+    };
+    let Some(status) = &facts.status else { return vec![unknown(INITIALISED), unknown(MINIMA)] };
+    let ready = status.state == PlatformState::Initialised && status.rmp_initialised;
+    let minimum = Minimum::of(&facts.processor);
+    let short: Vec<_> = minimum::levels(status.current, status.reported, minimum.as_ref())
+        .into_iter()
+        .filter(|level| !level.enough)
+        .map(|level| format!("{} {:#04x} below {:#04x}", level.part, level.reported, level.minimum))
+        .collect();
+    vec![
+        Need {
+            what: INITIALISED,
+            met: ready,
+            found: format!(
+                "SNP firmware {}.{} build {}, reverse map table {}",
+                status.api.0,
+                status.api.1,
+                status.build,
+                if status.rmp_initialised { "set up" } else { "not set up" }
+            ),
+            remedy: (!ready).then_some("the firmware's SNP_INIT failed or was not run: turn on SNP memory coverage, boot again, read `dmesg | grep -i -e ccp -e snp`"),
+        },
+        Need {
+            what: MINIMA,
+            met: minimum.is_some() && short.is_empty(),
+            found: match (&minimum, short.is_empty()) {
+                (None, _) => "no published minimum for this model and stepping: the policy `strict` refuses it".into(),
+                (Some(minimum), true) => format!("reported {} ({})", status.reported, minimum.source()),
+                (Some(_), false) => short.join(", "),
+            },
+            remedy: (minimum.is_none() || !short.is_empty())
+                .then_some("install the newest firmware (BIOS) of the board's maker; guests with `strict` are refused until then"),
+        },
+    ]
+}
+
+fn device(what: &'static str, error: Option<io::ErrorKind>, absent: &'static str, closed: &'static str) -> Need {
+    let (found, remedy) = match error {
+        None => ("opens", None),
+        Some(io::ErrorKind::NotFound) => ("is not there", Some(absent)),
+        Some(io::ErrorKind::PermissionDenied) => ("may not be opened by this user", Some(closed)),
+        Some(_) => ("does not open", Some(absent)),
+    };
+    Need { what, met: error.is_none(), found: found.into(), remedy }
+}
+
+fn flags(processor: &Processor) -> String {
+    let Processor { sme, sev, sev_es, sev_snp, .. } = *processor;
+    let words = [("sme", sme), ("sev", sev), ("sev_es", sev_es), ("sev_snp", sev_snp)];
+    let word = |wanted: bool| {
+        words.iter().filter(|(_, has)| *has == wanted).map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    };
+    match (word(true), word(false)) {
+        (there, missing) if missing.is_empty() => format!("the kernel uses {there}"),
+        (_, missing) => format!("the kernel does not have {missing}"),
+    }
+}
+
+/// Major and minor of `6.12.57+deb13-amd64` or `9.2.0`.
+pub fn version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split(|found: char| !found.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn shown(text: &str) -> &str {
+    if text.is_empty() { "(nothing)" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coffer_verifier::abi::{ProductLine, TcbVersion};
+
+    fn complete() -> Facts {
+        let tcb = TcbVersion { fmc: None, bootloader: 10, tee: 0, snp: 0x1b, microcode: 0x56 };
+        Facts {
+            processor: Processor {
+                vendor: "AuthenticAMD".into(),
+                family: 0x19,
+                model: 0x11,
+                stepping: 1,
+                product: Some(ProductLine::Genoa),
+                sme: true,
+                sev: true,
+                sev_es: true,
+                sev_snp: true,
+            },
+            kernel: "6.12.57+deb13-amd64".into(),
+            parameter: Some("Y".into()),
+            sev: None,
+            kvm: None,
+            status: Some(Status {
+                api: (1, 55),
+                build: 39,
+                state: PlatformState::Initialised,
+                rmp_initialised: true,
+                alias_check_complete: true,
+                guests: 0,
+                mask_chip_id: false,
+                mask_chip_key: false,
+                vlek_loaded: false,
+                current: tcb,
+                reported: tcb,
+            }),
+            qemu: Some((10, 0)),
+        }
+    }
+
+    fn missing(facts: &Facts) -> Vec<&'static str> {
+        let all = needs(facts);
+        assert!(all.iter().all(|need| need.met == need.remedy.is_none()), "{all:?}");
+        all.into_iter().filter(|need| !need.met).map(|need| need.what).collect()
+    }
+
+    #[test]
+    fn a_host_that_has_everything_misses_nothing() {
+        assert_eq!(missing(&complete()), [""; 0]);
+    }
+
+    #[test]
+    fn each_thing_that_is_missing_is_named_alone() {
+        type Break = fn(&mut Facts);
+        let cases: [(&str, Break); 14] = [
+            ("processor", |facts| facts.processor.product = None),
+            ("firmware set-up", |facts| facts.processor.sme = false),
+            ("firmware set-up", |facts| facts.processor.sev_es = false),
+            ("firmware set-up", |facts| facts.processor.sev_snp = false),
+            ("kernel", |facts| facts.kernel = "6.10.99".into()),
+            ("kernel", |facts| facts.kernel = "rubbish".into()),
+            ("kvm_amd", |facts| facts.parameter = Some("N".into())),
+            ("kvm_amd", |facts| facts.parameter = None),
+            ("/dev/kvm", |facts| facts.kvm = Some(io::ErrorKind::NotFound)),
+            ("/dev/sev", |facts| facts.sev = Some(io::ErrorKind::PermissionDenied)),
+            ("initialised", |facts| facts.status.as_mut().unwrap().rmp_initialised = false),
+            ("initialised", |facts| facts.status.as_mut().unwrap().state = PlatformState::Unknown(9)),
+            ("minimum TCB", |facts| facts.status.as_mut().unwrap().reported.snp = 0x1a),
+            ("qemu", |facts| facts.qemu = Some((9, 0))),
+        ];
+        for (what, break_it) in cases {
+            let mut facts = complete();
+            break_it(&mut facts);
+            // Without a product line there is no minimum either.
+            let expected = if what == "processor" { vec![what, "minimum TCB"] } else { vec![what] };
+            assert_eq!(missing(&facts), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_known_is_nothing_met() {
+        let facts = Facts { sev: Some(io::ErrorKind::NotFound), kvm: Some(io::ErrorKind::Other), ..Facts::default() };
+        assert_eq!(missing(&facts).len(), needs(&facts).len());
+    }
+}

@@ -84,7 +84,7 @@ pub fn needs(facts: &Facts) -> Vec<Need> {
             "firmware set-up",
             processor.sme && processor.sev && processor.sev_es && processor.sev_snp,
             flags(processor),
-            "in the firmware set-up (BIOS) turn on SMEE, SEV-ES (with an ASID space limit above 1), SEV-SNP support, SNP memory coverage (the RMP table) and the IOMMU; boot without `iommu=pt`, `amd_iommu=off` and `mem_encrypt=off`",
+            "in the firmware set-up (BIOS) turn on SMEE, SEV-ES (with an ASID space limit above 1), SEV-SNP support, SNP memory coverage (the RMP table) and the IOMMU; boot without `iommu=pt`, `amd_iommu=off` and `mem_encrypt=off`. A virtual machine has none of it",
         ),
         need(
             "kernel",

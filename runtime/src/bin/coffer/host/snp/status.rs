@@ -27,7 +27,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         println!(
             "{}",
-            json!({ "ok": ok, "processor": facts.processor, "firmware": facts.status, "chip_id": chip, "needs": all })
+            json!({ "ok": ok, "processor": facts.processor, "firmware": facts.status, "chip_id": chip, "checks": all })
         );
     } else {
         if let Some(status) = &facts.status {

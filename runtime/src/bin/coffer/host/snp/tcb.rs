@@ -35,7 +35,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
         println!(
             "{}",
             json!({ "ok": ok, "product": product, "model": facts.processor.model, "stepping": facts.processor.stepping,
-                "levels": levels, "source": source })
+                "checks": levels, "source": source })
         );
     } else {
         let rows: Vec<Vec<String>> = levels

@@ -12,7 +12,7 @@ use coffer_rim::file::Writer;
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Document, Tee};
 use coffer_verifier::abi::ProductLine;
-use coffer_verifier::measure::CpuSignature;
+use coffer_verifier::measure::{CpuSignature, LaunchForm};
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::id_block::SignedLaunch;
@@ -99,7 +99,7 @@ fn spec_disk(document: &Document, unix_seconds: u64) -> Result<Vec<u8>, Failure>
     Ok(disk)
 }
 
-/// The plan of a guest of this machine.
+/// The plan of a guest of this machine: what the simulator measures, whichever monitor loads it.
 ///
 /// # Errors
 /// Class `config`.
@@ -107,7 +107,7 @@ pub fn plan(platform: &Platform, command_line: &str, vcpus: u32) -> Result<Launc
     let signature: CpuSignature = VCPU_TYPE
         .parse()
         .map_err(|error: coffer_verifier::measure::CpuError| Failure::caused(Class::Internal, &error))?;
-    LaunchPlan::new(&platform.launch_inputs(command_line, vcpus, signature))
+    LaunchPlan::new(&platform.launch_inputs(LaunchForm::ResetVector, command_line, vcpus, signature))
         .map_err(|error| Failure::caused(Class::Config, &error).hint("run `make platform`"))
 }
 

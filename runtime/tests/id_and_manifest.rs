@@ -174,6 +174,42 @@ fn an_author_signs_elsewhere_and_the_launch_host_checks_it() {
 }
 
 #[test]
+fn both_launch_forms_are_measured_and_one_is_picked_by_name() {
+    let world = World::new();
+    let measured = |flags: &[&str]| world.json(&[&["measure", "--spec", "spec.toml"], flags].concat());
+    let both = measured(&[]);
+    assert_eq!(both["launch"], "reset-vector");
+    assert_eq!(both["measurement"], both["launches"]["reset-vector"]);
+    assert_ne!(both["launches"]["reset-vector"], both["launches"]["long-mode"]);
+    for form in ["reset-vector", "long-mode"] {
+        let one = measured(&["--launch", form]);
+        assert_eq!((&one["launch"], &one["measurement"]), (&form.into(), &both["launches"][form]));
+        assert!(one["launches"].is_null(), "{one}");
+        assert_eq!(one["workload_digest"], both["workload_digest"]);
+    }
+    let text = world.ok(&["measure", "--spec", "spec.toml"]);
+    let has = |name: &str, value: &Value| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+        assert_eq!(line.and_then(|line| line.split_whitespace().nth(1)), value.as_str(), "{text}");
+    };
+    has("measurement", &both["measurement"]);
+    has("reset-vector", &both["launches"]["reset-vector"]);
+    has("long-mode", &both["launches"]["long-mode"]);
+    // RDX alone says what processor it is, and is zero in 64-bit mode.
+    let genoa = measured(&["--vcpu-type", "EPYC-Genoa"]);
+    assert_eq!(genoa["launches"]["long-mode"], both["launches"]["long-mode"]);
+    assert_ne!(genoa["launches"]["reset-vector"], both["launches"]["reset-vector"]);
+    assert!(world.fails(2, &["measure", "--spec", "spec.toml", "--launch", "real-mode"]).contains("long-mode"));
+    // A manifest holds one form, so that none is signed under the other's name.
+    let manifest = ["--launch", "long-mode", "--manifest", "x.json", "--sign", "manifest.pem"];
+    world.fails(2, &[&["measure", "--spec", "spec.toml"], &manifest[..]].concat());
+    // An ID block is of the form that was picked.
+    world.ok(&["id-key", "init", "--out", "id.pem"]);
+    let signed = measured(&["--launch", "long-mode", "--id-key", "id.pem"]);
+    assert_eq!(signed["id_block"]["measurement"], both["launches"]["long-mode"]);
+}
+
+#[test]
 fn a_run_on_hardware_is_predicted_without_hardware_and_never_for_another_processor() {
     let world = World::new();
     let measured = |spec: &str, flags: &[&str]| world.json(&[&["measure", "--spec", spec], flags].concat());

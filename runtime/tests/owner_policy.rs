@@ -8,6 +8,7 @@ use coffer_runtime::owner_access::GuestAppraiser;
 use coffer_runtime::signing_key::SigningKey;
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{FamilyId, HostData, ImageId, ProductLine, ReportData, ReportRequest, SecureProcessor as _};
+use coffer_verifier::measure::LaunchForm;
 use coffer_verifier::{Evidence, EvidencePolicy, ExpectedGuest, Pair, Verdict};
 
 #[test]
@@ -17,8 +18,15 @@ fn another_workload_of_a_listed_author_is_not_the_one_expected() {
     let installation = simulator::open(&folder, ProductLine::Milan).unwrap();
     let firmware = coffer_platform::sample::rom(1);
     let signature = coffer_platform::plan::VCPU_TYPE.parse().unwrap();
-    let inputs =
-        LaunchInputs { firmware: &firmware, kernel: b"k", initrd: b"i", command_line: "c", vcpus: 1, signature };
+    let inputs = LaunchInputs {
+        form: LaunchForm::ResetVector,
+        firmware: &firmware,
+        kernel: b"k",
+        initrd: b"i",
+        command_line: "c",
+        vcpus: 1,
+        signature,
+    };
     let plan = LaunchPlan::new(&inputs).unwrap();
     let (id, author) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
     let names = LaunchNames { guest_svn: 1, family_id: FamilyId::new([1; 16]), image_id: ImageId::new([2; 16]) };

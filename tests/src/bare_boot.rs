@@ -13,6 +13,7 @@ use coffer_machine::{
     qemu,
 };
 use coffer_platform::{files::Platform, plan::LaunchPlan};
+use coffer_verifier::measure::LaunchForm;
 use tempfile::TempDir;
 
 use crate::process::wait_for;
@@ -56,7 +57,7 @@ impl BareBoot {
     /// If there is no launch plan.
     pub fn honest(platform: &Platform, command_line: &str) -> Result<Self> {
         let signature = coffer_platform::plan::VCPU_TYPE.parse()?;
-        let plan = LaunchPlan::new(&platform.launch_inputs(command_line, 1, signature))?;
+        let plan = LaunchPlan::new(&platform.launch_inputs(LaunchForm::ResetVector, command_line, 1, signature))?;
         Ok(Self {
             stage0: platform.stage0.clone(),
             hash_page: plan.hash_page().to_vec(),

@@ -16,6 +16,7 @@ use coffer_tests::{
     process::run,
     services::Kbs,
 };
+use coffer_verifier::measure::LaunchForm;
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
@@ -127,7 +128,7 @@ fn whatever_differs_from_what_is_listed_gets_no_secret() -> Result<()> {
         let mut vcpus = 1;
         change(&mut platform, &mut vcpus, &mut line);
         let signature = coffer_platform::plan::VCPU_TYPE.parse()?;
-        let plan = LaunchPlan::new(&platform.launch_inputs(&line, vcpus, signature))?;
+        let plan = LaunchPlan::new(&platform.launch_inputs(LaunchForm::ResetVector, &line, vcpus, signature))?;
         released(&kbs, guest_on(&world, &plan, document)?)
     };
     ensure!(guest(&document, &|_, _, _| {})?, "what is listed gets the secret\n{}", kbs.log());

@@ -18,6 +18,7 @@ use coffer_tests::{
     process::{Finished, binary, run},
     services::Kbs,
 };
+use coffer_verifier::measure::LaunchForm;
 use serde_json::{Value, json};
 
 const ALLOW: &str = "--allow-simulated";
@@ -184,7 +185,12 @@ fn is_released(world: &World, kbs: &Kbs, image: &str, put: &[&str]) -> Result<bo
     let document = Document::parse(words(&["spec"])?.into_bytes())?;
     let line = coffer_platform::command_line(&document.digest(), document.spec().tee);
     let platform = Platform::load(&world.platform)?;
-    let plan = LaunchPlan::new(&platform.launch_inputs(&line, 1, coffer_platform::plan::VCPU_TYPE.parse()?))?;
+    let plan = LaunchPlan::new(&platform.launch_inputs(
+        LaunchForm::ResetVector,
+        &line,
+        1,
+        coffer_platform::plan::VCPU_TYPE.parse()?,
+    ))?;
     released(kbs, guest_on(world, &plan, &document)?)
 }
 

@@ -14,6 +14,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod entry;
 pub mod map;
 pub mod memory;
 pub mod page_tables;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coffer_verifier::measure::CpuSignature;
+use coffer_verifier::measure::{CpuSignature, LaunchForm};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -125,9 +125,15 @@ impl Platform {
     }
 
     /// What a guest of this platform is launched from.
-    pub fn launch_inputs<'a>(&'a self, command_line: &'a str, vcpus: u32, signature: CpuSignature) -> LaunchInputs<'a> {
+    pub fn launch_inputs<'a>(
+        &'a self,
+        form: LaunchForm,
+        command_line: &'a str,
+        vcpus: u32,
+        signature: CpuSignature,
+    ) -> LaunchInputs<'a> {
         let Self { stage0, kernel, initrd, .. } = self;
-        LaunchInputs { firmware: stage0, kernel, initrd, command_line, vcpus, signature }
+        LaunchInputs { form, firmware: stage0, kernel, initrd, command_line, vcpus, signature }
     }
 
     /// Loads a folder and checks each file against the manifest.

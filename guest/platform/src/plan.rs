@@ -3,17 +3,20 @@
 //! One module makes it, and everything uses it: the VMM that loads the pages, the secure processor (or its simulator) that
 //! measures them, `coffer measure`, which predicts the digest off the host, and the IGVM file.
 //! The order is QEMU's: stage0's pages, the sections its own metadata names, one VMSA per virtual CPU. An independent tool
-//! that knows OVMF firmware computes the same digest.
+//! that knows OVMF firmware computes the same digest. A launch into 64-bit mode is the same without the ROM: what stage0's
+//! start code would put into the sections lies in them from the start, and the VMSAs are others.
 
 use coffer_machine::{
+    entry,
     firmware::SECTIONS,
-    map::{HASHES_GPA, MAX_VCPUS, PAGE, ROM_GPA, ROM_SIZE},
+    map::{HASHES_GPA, MAX_VCPUS, PAGE, PAGE_TABLES_GPA, PARKING_GPA, ROM_GPA, ROM_SIZE, STAGE0_GPA},
+    page_tables::page_tables,
 };
 use coffer_verifier::{
     abi::Measurement,
     measure::{
-        BSP_RESET_EIP, CpuSignature, HashTableArea, KernelHashes, LaunchDigest, OvmfError, OvmfMetadata, Page,
-        PageType, Section, SectionType, VMSA_GPA, Vmm, Vmsa,
+        BSP_RESET_EIP, CpuSignature, HashTableArea, KernelHashes, LaunchDigest, LaunchForm, LongModeVmsa, OvmfError,
+        OvmfMetadata, Page, PageType, Section, SectionType, SegmentState, VMSA_GPA, Vmm, Vmsa,
     },
 };
 
@@ -38,6 +41,8 @@ pub struct PlannedPage {
 /// What a guest is launched from.
 #[derive(Clone, Copy, Debug)]
 pub struct LaunchInputs<'a> {
+    /// How the guest is entered.
+    pub form: LaunchForm,
     /// stage0's ROM image.
     pub firmware: &'a [u8],
     /// bzImage.
@@ -48,7 +53,7 @@ pub struct LaunchInputs<'a> {
     pub command_line: &'a str,
     /// Virtual CPUs, 1 to [`MAX_VCPUS`].
     pub vcpus: u32,
-    /// Their CPUID signature.
+    /// Their CPUID signature; the same in each type of vCPU where a guest is entered in 64-bit mode, which does not measure it.
     pub signature: CpuSignature,
 }
 
@@ -84,6 +89,7 @@ pub enum PlanError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchPlan {
     pages: Vec<PlannedPage>,
+    form: LaunchForm,
     vcpus: u32,
 }
 
@@ -101,11 +107,18 @@ impl LaunchPlan {
         }
         let metadata = check_is_stage0(inputs.firmware)?;
         let (rom, _) = inputs.firmware.as_chunks::<PAGE>();
-        let mut pages: Vec<PlannedPage> = rom
-            .iter()
-            .zip((ROM_GPA..).step_by(PAGE))
-            .map(|(page, gpa)| PlannedPage { gpa, page_type: PageType::Normal, page: Box::new(*page) })
-            .collect();
+        let mut pages: Vec<PlannedPage> = match inputs.form {
+            LaunchForm::ResetVector => rom
+                .iter()
+                .zip((ROM_GPA..).step_by(PAGE))
+                .map(|(page, gpa)| planned(gpa, PageType::Normal, page))
+                .collect(),
+            LaunchForm::LongMode => Vec::new(),
+        };
+        let filled = match inputs.form {
+            LaunchForm::ResetVector => Vec::new(),
+            LaunchForm::LongMode => filled_sections(inputs.firmware),
+        };
         let hashes = KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes());
         for Section { gpa, size, kind } in metadata.sections {
             let page_type = match kind {
@@ -117,15 +130,24 @@ impl LaunchPlan {
                 SectionType::Secrets => PageType::Secrets,
                 SectionType::Cpuid => PageType::Cpuid,
             };
+            let contents = filled.iter().find(|(at, _)| *at == u64::from(gpa)).map_or(&[][..], |(_, bytes)| bytes);
+            let mut contents = contents.chunks(PAGE);
             let gpas = (u64::from(gpa)..u64::from(gpa) + u64::from(size)).step_by(PAGE);
-            pages.extend(gpas.map(|gpa| planned(gpa, page_type, &[])));
+            pages.extend(gpas.map(|gpa| match contents.next() {
+                Some(page) if page.iter().any(|byte| *byte != 0) => planned(gpa, PageType::Normal, page),
+                _ => planned(gpa, page_type, &[]),
+            }));
         }
         for vcpu in 0..inputs.vcpus {
-            let eip = if vcpu == 0 { BSP_RESET_EIP } else { metadata.ap_reset_eip };
-            let vmsa = Vmsa { vmm: Vmm::Qemu, eip, signature: inputs.signature, features: GUEST_FEATURES };
-            pages.push(planned(VMSA_GPA, PageType::Vmsa, &vmsa.page()[..]));
+            let page = vmsa(inputs, vcpu == 0, metadata.ap_reset_eip);
+            pages.push(planned(VMSA_GPA, PageType::Vmsa, &page[..]));
         }
-        Ok(Self { pages, vcpus: inputs.vcpus })
+        Ok(Self { pages, form: inputs.form, vcpus: inputs.vcpus })
+    }
+
+    /// How the guest is entered.
+    pub fn form(&self) -> LaunchForm {
+        self.form
     }
 
     /// The pages, in the order they are measured.
@@ -147,6 +169,43 @@ impl LaunchPlan {
     /// The launch digest of this plan.
     pub fn measurement(&self) -> Measurement {
         measure(self.pages.iter().map(|planned| (planned.gpa, planned.page_type, &*planned.page)))
+    }
+}
+
+/// What a monitor that enters stage0 in 64-bit mode loads in place of what start code would write: page tables, image,
+/// parking page, each with its address.
+fn filled_sections(rom: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let (image, parking) = rom.split_at(ROM_SIZE - PAGE);
+    vec![(PAGE_TABLES_GPA, page_tables(true).to_vec()), (STAGE0_GPA, image.to_vec()), (PARKING_GPA, parking.to_vec())]
+}
+
+/// The state a processor starts in.
+fn vmsa(inputs: &LaunchInputs<'_>, first: bool, ap_reset_eip: u32) -> Box<Page> {
+    match inputs.form {
+        LaunchForm::ResetVector => {
+            let eip = if first { BSP_RESET_EIP } else { ap_reset_eip };
+            Vmsa { vmm: Vmm::Qemu, eip, signature: inputs.signature, features: GUEST_FEATURES }.page()
+        }
+        LaunchForm::LongMode => {
+            let state = |it: entry::Segment| {
+                let entry::Segment { selector, attributes, limit } = it;
+                SegmentState { selector, attributes, limit }
+            };
+            let vmsa = LongModeVmsa {
+                code: state(entry::CODE),
+                data: state(entry::DATA),
+                ldtr: state(entry::LDTR),
+                tr: state(entry::TR),
+                cr0: entry::CR0,
+                cr3: entry::cr3(true),
+                cr4: entry::CR4,
+                efer: entry::EFER,
+                rflags: entry::RFLAGS,
+                rip: if first { entry::FIRST_RIP } else { entry::PARKED_RIP },
+                features: GUEST_FEATURES,
+            };
+            vmsa.page()
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use coffer_spec::{Document, Tee};
 use coffer_verifier::UnixTime;
 use coffer_verifier::abi::{Measurement, SpkiDigest};
 use coffer_verifier::manifest::{Component, Contents, MeasuredLaunch, ReferenceManifest, SignedManifest};
+use coffer_verifier::measure::LaunchForm;
 
 use super::describe::same_tee;
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
@@ -57,8 +58,10 @@ pub struct Measured {
     pub platform: Platform,
     /// The measured kernel command line.
     pub command_line: String,
-    /// The pages.
+    /// The pages, in the form asked for.
     pub plan: LaunchPlan,
+    /// Type of the virtual processors, QEMU's name.
+    pub vcpu_type: String,
     /// Virtual processors.
     pub vcpus: Vcpus,
 }
@@ -140,13 +143,14 @@ impl Fault for MeasureError {
 }
 
 impl Engine {
-    /// Measures a launch. `vcpu_type`: QEMU's name.
+    /// Measures a launch of one form. `vcpu_type`: QEMU's name.
     ///
     /// # Errors
     /// [`MeasureError`].
     pub async fn measure(
         &self,
         request: MeasureRequest,
+        form: LaunchForm,
         vcpu_type: &str,
         progress: Option<&ProgressFn>,
     ) -> Result<Measured, MeasureError> {
@@ -167,13 +171,24 @@ impl Engine {
             Some(document) => coffer_platform::command_line(&document.digest(), document.spec().tee),
             None => coffer_platform::FIXED_COMMAND_LINE.to_owned(),
         };
-        let plan = plan(&platform, &command_line, vcpus.count(), vcpu_type)?;
-        Ok(Measured { document, platform, command_line, plan, vcpus })
+        let plan = plan(&platform, form, &command_line, vcpus.count(), vcpu_type)?;
+        Ok(Measured { document, platform, command_line, plan, vcpu_type: vcpu_type.into(), vcpus })
     }
 }
 
 impl Measured {
-    /// The ID block of this launch.
+    /// The measurement of the same launch in a form.
+    ///
+    /// # Errors
+    /// As [`Engine::measure`].
+    pub fn in_form(&self, form: LaunchForm) -> Result<Measurement, MeasureError> {
+        if form == self.plan.form() {
+            return Ok(self.plan.measurement());
+        }
+        Ok(plan(&self.platform, form, &self.command_line, self.vcpus.count(), &self.vcpu_type)?.measurement())
+    }
+
+    /// The ID block of this launch, which is of one form: an ID block holds one launch digest.
     ///
     /// # Errors
     /// [`MeasureError::IdBlock`] where nobody would check it.
@@ -191,7 +206,8 @@ impl Measured {
         Ok(igvm_file::write(&self.plan)?)
     }
 
-    /// Signs a manifest of this workload on this platform, for the usual counts and types of virtual processors.
+    /// Signs a manifest of this workload on this platform, for the usual counts and types of virtual processors, entered at
+    /// the reset vector.
     ///
     /// # Errors
     /// [`MeasureError`].
@@ -248,8 +264,14 @@ fn components(platform: &Platform) -> Result<Vec<Component>, MeasureError> {
         .collect()
 }
 
-fn plan(platform: &Platform, command_line: &str, vcpus: u32, vcpu_type: &str) -> Result<LaunchPlan, MeasureError> {
-    Ok(LaunchPlan::new(&platform.launch_inputs(command_line, vcpus, vcpu_type.parse()?))?)
+fn plan(
+    platform: &Platform,
+    form: LaunchForm,
+    command_line: &str,
+    vcpus: u32,
+    vcpu_type: &str,
+) -> Result<LaunchPlan, MeasureError> {
+    Ok(LaunchPlan::new(&platform.launch_inputs(form, command_line, vcpus, vcpu_type.parse()?))?)
 }
 
 fn measurement_of(
@@ -259,10 +281,10 @@ fn measurement_of(
     vcpu_type: &str,
 ) -> Result<Measurement, MeasureError> {
     let command_line = coffer_platform::command_line(&document.digest(), document.spec().tee);
-    Ok(plan(platform, &command_line, vcpus, vcpu_type)?.measurement())
+    Ok(plan(platform, LaunchForm::ResetVector, &command_line, vcpus, vcpu_type)?.measurement())
 }
 
-/// The launch digest of a workload on a platform.
+/// The launch digest of a workload on a platform, entered at the reset vector.
 ///
 /// # Errors
 /// As [`Engine::measure`].

@@ -12,11 +12,12 @@ use coffer_machine::map::{
     COMMAND_LINE_LIMIT, HANDOVER_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_SIZE, SECRETS_GPA, STAGE0_GPA,
 };
 use coffer_machine::memory::{Ram, Range};
+use coffer_machine::page_tables::page_tables;
 use coffer_stage0::bzimage::{BzImage, HEAD};
 use coffer_stage0::placement::place;
 use vm_memory::{Bytes as _, GuestAddress};
 
-use crate::{Memory, entry};
+use crate::Memory;
 
 /// The files of a launch, open.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ pub enum LoadError {
 pub fn load(memory: &Memory, memory_bytes: u64, vcpus: u32, files: &Files) -> Result<(), LoadError> {
     let ram = Ram::claimed(memory_bytes).map_err(|_| LoadError::MemorySize { bytes: memory_bytes })?;
     let page = PAGE as u64;
-    put(memory, PAGE_TABLES_GPA, &entry::page_tables())?;
+    put(memory, PAGE_TABLES_GPA, &page_tables(false))?;
     // The ROM's last page is for a machine that starts in it; the image in front of it copies nothing of itself.
     let rom = length("stage0", &files.stage0)?;
     exact("stage0", rom, ROM_SIZE as u64)?;

@@ -16,6 +16,7 @@ use coffer_platform::{
 use coffer_ratls::{Attester, AttesterError, Identity};
 use coffer_simulator::{Installation, LaunchOptions, LocalProcessor, SecureProcessor};
 use coffer_spec::Document;
+use coffer_verifier::measure::LaunchForm;
 use coffer_verifier::{
     abi::{ProductLine, ReportData, ReportRequest, SecureProcessor as _, WorkloadDigest},
     evidence::Evidence,
@@ -47,7 +48,7 @@ pub fn forged_host_data(world: &World, kbs: &Kbs, platform: &Path, evidence: &Pa
     let document = Document::parse(evidence.workload_spec)?;
     let platform = Platform::load(platform)?;
     let command_line = coffer_platform::command_line(&document.digest(), document.spec().tee);
-    let plan = LaunchPlan::new(&platform.launch_inputs(&command_line, 1, VCPU_TYPE.parse()?))?;
+    let plan = LaunchPlan::new(&platform.launch_inputs(LaunchForm::ResetVector, &command_line, 1, VCPU_TYPE.parse()?))?;
     must_be_refused(kbs, guest_on(world, &plan, &document)?)
 }
 

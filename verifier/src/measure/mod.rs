@@ -10,9 +10,11 @@
 
 mod cpu;
 mod digest;
+mod form;
 mod id_block;
 mod kernel_hashes;
 mod launch;
+mod long_mode;
 mod ovmf;
 #[cfg(test)]
 mod vectors;
@@ -20,8 +22,10 @@ mod vmsa;
 
 pub use cpu::{CpuError, CpuSignature};
 pub use digest::{LaunchDigest, LaunchError, PAGE_SIZE, Page, PageType, VMSA_GPA, VmplPermissions};
+pub use form::{LaunchForm, UnknownForm};
 pub use id_block::{IdAuth, IdBlock, IdBlockError, KEY_STRUCTURE_SIZE, Signed, key_digest, key_structure};
 pub use kernel_hashes::{KernelHashes, TABLE_SIZE};
 pub use launch::{Firmware, Launch, MeasureError, measure_ovmf};
+pub use long_mode::{LongModeVmsa, SegmentState};
 pub use ovmf::{HashTableArea, OvmfError, OvmfMetadata, Section, SectionType};
 pub use vmsa::{BSP_RESET_EIP, Vmm, Vmsa};

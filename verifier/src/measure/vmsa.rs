@@ -55,16 +55,16 @@ impl Vmsa {
         let cs_attributes = if ec2 && boot_processor { 0x9a } else { 0x9b };
         let (ss_attributes, tr_attributes) = if ec2 { (0x92, 0x83) } else { (0x93, 0x8b) };
 
-        segment(&mut page, 0x00, 0, 0x93, 0); // ES
-        segment(&mut page, 0x10, 0xf000, cs_attributes, u64::from(self.eip & 0xffff_0000)); // CS
-        segment(&mut page, 0x20, 0, ss_attributes, 0); // SS
-        segment(&mut page, 0x30, 0, 0x93, 0); // DS
-        segment(&mut page, 0x40, 0, 0x93, 0); // FS
-        segment(&mut page, 0x50, 0, 0x93, 0); // GS
-        segment(&mut page, 0x60, 0, 0, 0); // GDTR
-        segment(&mut page, 0x70, 0, 0x82, 0); // LDTR
-        segment(&mut page, 0x80, 0, 0, 0); // IDTR
-        segment(&mut page, 0x90, 0, tr_attributes, 0); // TR
+        segment(&mut page, 0x00, 0, 0x93, 0xffff, 0); // ES
+        segment(&mut page, 0x10, 0xf000, cs_attributes, 0xffff, u64::from(self.eip & 0xffff_0000)); // CS
+        segment(&mut page, 0x20, 0, ss_attributes, 0xffff, 0); // SS
+        segment(&mut page, 0x30, 0, 0x93, 0xffff, 0); // DS
+        segment(&mut page, 0x40, 0, 0x93, 0xffff, 0); // FS
+        segment(&mut page, 0x50, 0, 0x93, 0xffff, 0); // GS
+        segment(&mut page, 0x60, 0, 0, 0xffff, 0); // GDTR
+        segment(&mut page, 0x70, 0, 0x82, 0xffff, 0); // LDTR
+        segment(&mut page, 0x80, 0, 0, 0xffff, 0); // IDTR
+        segment(&mut page, 0x90, 0, tr_attributes, 0xffff, 0); // TR
 
         word(&mut page, 0xd0, 0x1000); // EFER.SVME
         word(&mut page, 0x148, 0x40); // CR4.MCE
@@ -90,13 +90,13 @@ impl Vmsa {
     }
 }
 
-fn segment(page: &mut Page, at: usize, selector: u16, attributes: u16, base: u64) {
+pub(super) fn segment(page: &mut Page, at: usize, selector: u16, attributes: u16, limit: u32, base: u64) {
     page[at..at + 2].copy_from_slice(&selector.to_le_bytes());
     page[at + 2..at + 4].copy_from_slice(&attributes.to_le_bytes());
-    page[at + 4..at + 8].copy_from_slice(&0xffff_u32.to_le_bytes());
+    page[at + 4..at + 8].copy_from_slice(&limit.to_le_bytes());
     page[at + 8..at + 16].copy_from_slice(&base.to_le_bytes());
 }
 
-fn word(page: &mut Page, at: usize, value: u64) {
+pub(super) fn word(page: &mut Page, at: usize, value: u64) {
     page[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }

@@ -8,6 +8,7 @@ use crate::sample::{rom, rom_with};
 
 pub(crate) fn inputs(firmware: &[u8]) -> LaunchInputs<'_> {
     LaunchInputs {
+        form: LaunchForm::ResetVector,
         firmware,
         kernel: b"kernel",
         initrd: b"initrd",
@@ -30,6 +31,7 @@ fn every_input_is_measured() {
         LaunchInputs { command_line: "coffer.tee=simulated ", ..base },
         LaunchInputs { vcpus: 2, ..base },
         LaunchInputs { signature: "EPYC-Genoa".parse().unwrap(), ..base },
+        LaunchInputs { form: LaunchForm::LongMode, ..base },
     ];
     let digests: HashSet<_> = variants.iter().map(|inputs| LaunchPlan::new(inputs).unwrap().measurement()).collect();
     assert_eq!(digests.len(), variants.len());
@@ -92,4 +94,99 @@ fn refuses_firmware_that_is_not_stage0_of_this_machine_model() {
     assert!(matches!(refused(&moved), PlanError::NotStage0 { what: "launch sections", .. }));
     let error = refused(&rom_with(1, |sections| sections.swap(0, 1))).to_string();
     assert!(error.contains("launch sections"), "{error}");
+}
+
+fn both_forms(inputs: &LaunchInputs<'_>) -> [LaunchPlan; 2] {
+    LaunchForm::ALL.map(|form| LaunchPlan::new(&LaunchInputs { form, ..*inputs }).unwrap())
+}
+
+/// A ROM of which some pages are zero and some are not, as stage0's are.
+fn full_rom() -> Vec<u8> {
+    let mut rom = rom(1);
+    rom[..5 * PAGE].fill(0xC3);
+    rom[ROM_SIZE - PAGE..][..16].fill(0xF4);
+    rom
+}
+
+#[test]
+fn the_forms_differ_in_the_rom_in_what_start_code_writes_and_in_the_processors_state() {
+    let rom = full_rom();
+    let [reset, long] = both_forms(&LaunchInputs { vcpus: 2, ..inputs(&rom) });
+    assert_eq!((reset.form(), long.form()), (LaunchForm::ResetVector, LaunchForm::LongMode));
+    let in_rom = |page: &&PlannedPage| (ROM_GPA..ROM_GPA + ROM_SIZE as u64).contains(&page.gpa);
+    assert_eq!(reset.pages().iter().filter(in_rom).count(), ROM_SIZE / PAGE);
+    assert_eq!(long.pages().iter().filter(in_rom).count(), 0);
+    let rest: Vec<_> = reset.pages().iter().filter(|page| !in_rom(page)).collect();
+    assert_eq!(rest.len(), long.pages().len(), "page for page the same places");
+    let written = [
+        PAGE_TABLES_GPA..PAGE_TABLES_GPA + 4 * PAGE as u64,
+        STAGE0_GPA..STAGE0_GPA + ROM_SIZE as u64,
+        PARKING_GPA..PARKING_GPA + PAGE as u64,
+    ];
+    for (one, other) in rest.into_iter().zip(long.pages()) {
+        assert_eq!(one.gpa, other.gpa);
+        if one.page_type == PageType::Vmsa {
+            assert!(other.page_type == PageType::Vmsa && one.page != other.page);
+        } else if written.iter().any(|range| range.contains(&one.gpa)) {
+            assert_eq!(one.page_type, PageType::Zero);
+            let empty = other.page.iter().all(|byte| *byte == 0);
+            assert_eq!(other.page_type, if empty { PageType::Zero } else { PageType::Normal }, "{:#x}", one.gpa);
+        } else {
+            assert_eq!(one, other, "secrets, CPUID and hashes are the same");
+        }
+    }
+    let at = |gpa: u64| &long.pages().iter().find(|page| page.gpa == gpa).unwrap().page;
+    assert_eq!(at(STAGE0_GPA)[..], rom[..PAGE]);
+    assert_eq!(at(PARKING_GPA)[..], rom[ROM_SIZE - PAGE..]);
+    assert_eq!(at(PAGE_TABLES_GPA)[..], page_tables(true)[..PAGE]);
+}
+
+#[test]
+fn every_input_is_measured_in_the_64_bit_form_but_for_the_type_of_processor() {
+    let (rom, other_rom) = (full_rom(), rom_with(2, |_| {}));
+    let base = LaunchInputs { form: LaunchForm::LongMode, ..inputs(&rom) };
+    let measured = |inputs: &LaunchInputs<'_>| LaunchPlan::new(inputs).unwrap().measurement();
+    let variants = [
+        base,
+        LaunchInputs { firmware: &other_rom, ..base },
+        LaunchInputs { kernel: b"kernel2", ..base },
+        LaunchInputs { initrd: b"initrd2", ..base },
+        LaunchInputs { command_line: "coffer.tee=none", ..base },
+        LaunchInputs { vcpus: 2, ..base },
+    ];
+    assert_eq!(variants.iter().map(measured).collect::<HashSet<_>>().len(), variants.len());
+    // RDX is zero, and it alone says what processor it is.
+    assert_eq!(measured(&base), measured(&LaunchInputs { signature: "EPYC-Genoa".parse().unwrap(), ..base }));
+}
+
+/// The script's text, which docs/measured-boot.md prints.
+const SCRIPT: &str = include_str!("../../../../scripts/long-mode-digest.py");
+
+#[test]
+fn a_script_that_shares_no_code_computes_the_64_bit_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let rom = full_rom();
+    for vcpus in [1, 2, MAX_VCPUS] {
+        let inputs = LaunchInputs { form: LaunchForm::LongMode, vcpus, ..inputs(&rom) };
+        let output = std::process::Command::new("python3")
+            .arg(put("digest.py", SCRIPT.as_bytes()))
+            .args([put("stage0", &rom), put("kernel", inputs.kernel), put("initrd", inputs.initrd)])
+            .args([inputs.command_line, &vcpus.to_string()])
+            .output()
+            .unwrap();
+        let ours = LaunchPlan::new(&inputs).unwrap().measurement().to_string();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), ours, "{output:?}");
+    }
+}
+
+#[test]
+fn the_page_prints_the_script_as_it_is() {
+    let page = include_str!("../../../../docs/measured-boot.md");
+    let printed = page.split_once("```python\n").unwrap().1.split_once("```").unwrap().0;
+    assert_eq!(printed, SCRIPT);
 }

@@ -73,7 +73,7 @@ fn stage0_finds_everything_where_the_model_has_it() {
     assert!(image[ROM_SIZE - PAGE..].iter().all(|byte| *byte == 0), "the ROM's last page is no part of the image");
     assert_eq!(page(&memory, HASHES_GPA), [0x33; PAGE]);
     assert_eq!(page(&memory, SECRETS_GPA), [0; PAGE]);
-    assert_eq!(page(&memory, PAGE_TABLES_GPA), entry::page_tables()[..PAGE]);
+    assert_eq!(page(&memory, PAGE_TABLES_GPA), page_tables(false)[..PAGE]);
 
     let descriptor: [u8; handover::SIZE] = page(&memory, HANDOVER_GPA)[..handover::SIZE].try_into().unwrap();
     let found = Handover::parse(&descriptor).unwrap().unwrap();

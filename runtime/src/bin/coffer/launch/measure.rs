@@ -7,6 +7,7 @@ use coffer_rim::file::Writer;
 use coffer_runtime::engine::measure::VCPU_TYPE;
 use coffer_runtime::engine::{MeasureRequest, Measured, read_spec};
 use coffer_runtime::id_block::SignedLaunch;
+use coffer_verifier::measure::LaunchForm;
 
 use crate::boxes::flags::{BoxFlags, behind_the_image};
 use crate::context::Context;
@@ -25,6 +26,7 @@ use crate::launch::measure_manifest::{ManifestArgs, Written};
   coffer measure --tee-simulate busybox sha256sum /run/secrets/key
   coffer measure --spec web.toml --vcpus 2 --vcpu-type EPYC-Genoa --json
   coffer measure --tee-simulate --igvm web.igvm busybox httpd -f
+  coffer measure --spec web.toml --launch long-mode
   coffer measure --spec web.toml --manifest web.json --sign manifest.pem \\
       --name web --sequence 7 --expires 90d
   coffer measure --platform-files --json        # for sev-snp-measure
@@ -39,6 +41,10 @@ pub struct Args {
     manifest: ManifestArgs,
     #[command(flatten)]
     firmware: FirmwareArgs,
+    /// Measure this launch form alone: reset-vector, as QEMU launches, or long-mode, as a monitor that enters in 64-bit mode.
+    /// Without it `measurement` is that of reset-vector, and both are shown.
+    #[arg(long, value_name = "FORM", conflicts_with_all = ["firmware", "manifest"])]
+    launch: Option<LaunchForm>,
     /// Write the launch as an IGVM file too, which has a digest of its own.
     #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
     igvm: Option<PathBuf>,
@@ -72,12 +78,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         _ => MeasureRequest::Box(Box::new(flags.request(&engine)?)),
     };
     let progress = progress::shown(context.json);
-    let measured = context.runtime()?.block_on(engine.measure(request, vcpu_type, progress.as_ref()));
+    let form = args.launch.unwrap_or(LaunchForm::ResetVector);
+    let measured = context.runtime()?.block_on(engine.measure(request, form, vcpu_type, progress.as_ref()));
     let measured = measured.map_err(error::of)?;
     if let Some(document) = &measured.document {
         behind_the_image::<Args>(&flags.words, &document.spec().process.argv);
     }
     let mut facts = facts(&measured, vcpu_type);
+    let forms = match args.launch {
+        Some(_) => Vec::new(),
+        None => by_form(&measured)?,
+    };
     if args.platform_files {
         let path = |path: PathBuf| path.display().to_string();
         let platform = &measured.platform;
@@ -93,7 +104,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let signed = measured.identity(args.id.identity()?.as_ref()).map_err(error::of)?;
     let manifest = args.manifest.write(&measured)?;
-    print(&facts, measured.vcpus.count(), signed.as_ref(), manifest.as_ref(), context.json);
+    print(&facts, &forms, measured.vcpus.count(), signed.as_ref(), manifest.as_ref(), context.json);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,7 +112,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 type Facts = Vec<(&'static str, String)>;
 
 fn facts(measured: &Measured, vcpu_type: &str) -> Facts {
-    let mut facts = vec![("measurement", measured.plan.measurement().to_string())];
+    let mut facts =
+        vec![("measurement", measured.plan.measurement().to_string()), ("launch", measured.plan.form().to_string())];
     if let Some(document) = &measured.document {
         let digest = document.digest();
         facts.extend([("workload_digest", digest.to_string()), ("host_data", digest.host_data().to_string())]);
@@ -110,10 +122,27 @@ fn facts(measured: &Measured, vcpu_type: &str) -> Facts {
     facts
 }
 
-fn print(facts: &Facts, vcpus: u32, signed: Option<&SignedLaunch>, manifest: Option<&Written>, json: bool) {
+/// The measurement of each launch form.
+fn by_form(measured: &Measured) -> Result<Facts, CliError> {
+    let one = |form: LaunchForm| Ok((form.word(), measured.in_form(form).map_err(error::of)?.to_string()));
+    LaunchForm::ALL.into_iter().map(one).collect()
+}
+
+fn print(
+    facts: &Facts,
+    forms: &Facts,
+    vcpus: u32,
+    signed: Option<&SignedLaunch>,
+    manifest: Option<&Written>,
+    json: bool,
+) {
     if json {
         let mut object: serde_json::Map<_, _> =
             facts.iter().map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect();
+        if !forms.is_empty() {
+            let forms = forms.iter().map(|(form, value)| ((*form).to_owned(), serde_json::json!(value))).collect();
+            object.insert("launches".into(), serde_json::Value::Object(forms));
+        }
         object.insert("vcpus".into(), vcpus.into());
         if let Some(signed) = signed {
             object.insert("id_block".into(), serde_json::json!(signed.facts()));
@@ -128,7 +157,7 @@ fn print(facts: &Facts, vcpus: u32, signed: Option<&SignedLaunch>, manifest: Opt
         }
         println!("{}", serde_json::Value::Object(object));
     } else {
-        for (name, value) in facts {
+        for (name, value) in facts.iter().chain(forms) {
             println!("{name:<16} {value}");
         }
         println!("{:<16} {vcpus}", "vcpus");

@@ -151,7 +151,6 @@ mod tests {
         FamilyId, ImageId, Measurement, Report, ReportData, ReportRequest, SecureProcessor as _,
     };
     use coffer_verifier::measure::IdAuth;
-    use coffer_verifier::measure::LaunchForm;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -173,16 +172,7 @@ mod tests {
         assert_eq!(std::fs::read(&ark).unwrap(), bytes, "an interrupted first use is finished by the next");
 
         let firmware = coffer_platform::sample::rom(1);
-        let signature = coffer_platform::plan::VCPU_TYPE.parse().unwrap();
-        let inputs = LaunchInputs {
-            form: LaunchForm::ResetVector,
-            firmware: &firmware,
-            kernel: b"k",
-            initrd: b"i",
-            command_line: "c",
-            vcpus: 2,
-            signature,
-        };
+        let inputs = LaunchInputs { vcpus: 2, ..coffer_platform::sample::inputs(&firmware) };
         let plan = LaunchPlan::new(&inputs).unwrap();
         let guest = launch(&installation, &plan, HostData::new([7; 32]), None).unwrap();
         assert_eq!((guest.measurement(), guest.host_data()), (plan.measurement(), HostData::new([7; 32])));

@@ -71,6 +71,20 @@ fn genuine_certificates_are_kept_by_their_own_chip_alone() {
 }
 
 #[test]
+fn a_set_is_written_under_the_names_that_verify_reads() {
+    let Some(root) = vectors::folder("snp") else { return };
+    for (name, kept) in [("milan-v3", ["vcek", "ask", "ark"]), ("milan-v3-vlek-vmpl1", ["vlek", "asvk", "ark"])] {
+        let found = endorsements(&root.join(name), &kept);
+        let set = HostCertificates::check(&found, &host_of(&found)).unwrap();
+        let mut names: Vec<_> = set.files().map(|(name, _)| name.trim_end_matches(".der")).collect();
+        names.sort_unstable();
+        let mut kept = kept.to_vec();
+        kept.sort_unstable();
+        assert_eq!(names, kept);
+    }
+}
+
+#[test]
 fn another_intermediate_or_a_foreign_root_is_refused() {
     let Some(root) = vectors::folder("snp") else { return };
     let vlek = root.join("milan-v3-vlek-vmpl1");

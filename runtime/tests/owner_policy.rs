@@ -1,14 +1,13 @@
 //! What an owner expects of a box is expected beside any policy file: an author the file lists may be known for other
 //! workloads too, and none of them gets this one's secrets.
 
-use coffer_platform::plan::{LaunchInputs, LaunchPlan};
+use coffer_platform::plan::LaunchPlan;
 use coffer_ratls::Appraiser as _;
 use coffer_runtime::id_block::{GUEST_POLICY, LaunchNames, SignedLaunch};
 use coffer_runtime::owner_access::GuestAppraiser;
 use coffer_runtime::signing_key::SigningKey;
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{FamilyId, HostData, ImageId, ProductLine, ReportData, ReportRequest, SecureProcessor as _};
-use coffer_verifier::measure::LaunchForm;
 use coffer_verifier::{Evidence, EvidencePolicy, ExpectedGuest, Pair, Verdict};
 
 #[test]
@@ -17,17 +16,7 @@ fn another_workload_of_a_listed_author_is_not_the_one_expected() {
     let folder = folder.path().join("sim");
     let installation = simulator::open(&folder, ProductLine::Milan).unwrap();
     let firmware = coffer_platform::sample::rom(1);
-    let signature = coffer_platform::plan::VCPU_TYPE.parse().unwrap();
-    let inputs = LaunchInputs {
-        form: LaunchForm::ResetVector,
-        firmware: &firmware,
-        kernel: b"k",
-        initrd: b"i",
-        command_line: "c",
-        vcpus: 1,
-        signature,
-    };
-    let plan = LaunchPlan::new(&inputs).unwrap();
+    let plan = LaunchPlan::new(&coffer_platform::sample::inputs(&firmware)).unwrap();
     let (id, author) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
     let names = LaunchNames { guest_svn: 1, family_id: FamilyId::new([1; 16]), image_id: ImageId::new([2; 16]) };
     let signed = SignedLaunch::sign(plan.measurement(), GUEST_POLICY, names, &id, Some(&author)).unwrap();

@@ -85,8 +85,8 @@ const _: () = assert!(size_of::<SevVmsa>() <= PAGE);
 mod tests {
     use super::*;
     use crate::{
-        plan::{LaunchInputs, tests::inputs},
-        sample::rom,
+        plan::LaunchInputs,
+        sample::{inputs, rom},
     };
     use coffer_verifier::measure::LaunchDigest;
     use zerocopy::IntoBytes;

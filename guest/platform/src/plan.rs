@@ -106,18 +106,9 @@ impl LaunchPlan {
             return Err(PlanError::CommandLine);
         }
         let metadata = check_is_stage0(inputs.firmware)?;
-        let (rom, _) = inputs.firmware.as_chunks::<PAGE>();
-        let mut pages: Vec<PlannedPage> = match inputs.form {
-            LaunchForm::ResetVector => rom
-                .iter()
-                .zip((ROM_GPA..).step_by(PAGE))
-                .map(|(page, gpa)| planned(gpa, PageType::Normal, page))
-                .collect(),
-            LaunchForm::LongMode => Vec::new(),
-        };
-        let filled = match inputs.form {
-            LaunchForm::ResetVector => Vec::new(),
-            LaunchForm::LongMode => filled_sections(inputs.firmware),
+        let (mut pages, filled) = match inputs.form {
+            LaunchForm::ResetVector => (rom_pages(inputs.firmware), Vec::new()),
+            LaunchForm::LongMode => (Vec::new(), filled_sections(inputs.firmware)),
         };
         let hashes = KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes());
         for Section { gpa, size, kind } in metadata.sections {
@@ -170,6 +161,12 @@ impl LaunchPlan {
     pub fn measurement(&self) -> Measurement {
         measure(self.pages.iter().map(|planned| (planned.gpa, planned.page_type, &*planned.page)))
     }
+}
+
+/// The whole ROM, where it lies below 4 GiB.
+fn rom_pages(rom: &[u8]) -> Vec<PlannedPage> {
+    let (pages, _) = rom.as_chunks::<PAGE>();
+    pages.iter().zip((ROM_GPA..).step_by(PAGE)).map(|(page, gpa)| planned(gpa, PageType::Normal, page)).collect()
 }
 
 /// What a monitor that enters stage0 in 64-bit mode loads in place of what start code would write: page tables, image,
@@ -246,4 +243,4 @@ fn planned(gpa: u64, page_type: PageType, contents: &[u8]) -> PlannedPage {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

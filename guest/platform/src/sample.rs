@@ -7,6 +7,25 @@ use coffer_machine::{
     },
     map::{HASHES_GPA, PAGE, ROM_GPA, ROM_SIZE},
 };
+use coffer_verifier::measure::LaunchForm;
+
+use crate::plan::{LaunchInputs, VCPU_TYPE};
+
+/// A launch of such a ROM at the reset vector, on one processor.
+///
+/// # Panics
+/// Never: the type of processor is known, and a test makes this.
+pub fn inputs(firmware: &[u8]) -> LaunchInputs<'_> {
+    LaunchInputs {
+        form: LaunchForm::ResetVector,
+        firmware,
+        kernel: b"kernel",
+        initrd: b"initrd",
+        command_line: "coffer.tee=simulated",
+        vcpus: 1,
+        signature: VCPU_TYPE.parse().expect("one of the types that are known"),
+    }
+}
 
 /// A ROM that a launch takes for stage0, with `code` as its first byte.
 pub fn rom(code: u8) -> Vec<u8> {

@@ -65,22 +65,6 @@ pub enum CertificatesError {
     Root(ProductLine),
 }
 
-impl CertificatesError {
-    /// What the operator can do.
-    pub const fn hint(&self) -> &'static str {
-        match self {
-            Self::Form(_) => "give VCEK or VLEK, ASK or ASVK, and ARK, each DER or PEM",
-            Self::Missing(_) | Self::Twice(_) | Self::Intermediate { .. } => {
-                "a set is one leaf (VCEK or VLEK), its intermediate (ASK or ASVK) and the root (ARK)"
-            }
-            Self::Product { .. } | Self::Chip { .. } | Self::Tcb { .. } => {
-                "`coffer host certificates show` names the addresses where AMD has this chip's at its reported TCB"
-            }
-            Self::Root(_) => "take the chain from AMD's key distribution service",
-        }
-    }
-}
-
 /// What the leaf must be of.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
@@ -157,7 +141,8 @@ impl HostCertificates {
 
     /// Each with the name that `verify --certs` looks for, and its DER.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
-        self.entries.iter().map(|(kind, der)| (file_name(*kind), der.as_slice()))
+        let vlek = self.entries.iter().any(|(kind, _)| *kind == CertKind::Vlek);
+        self.entries.iter().map(move |(kind, der)| (file_name(*kind, vlek), der.as_slice()))
     }
 
     /// TCB the leaf is for.
@@ -175,9 +160,11 @@ const fn kind(role: CertificateRole) -> (CertKind, &'static str) {
     }
 }
 
-const fn file_name(kind: CertKind) -> &'static str {
+/// A table has one kind for both intermediates.
+const fn file_name(kind: CertKind, vlek: bool) -> &'static str {
     match kind {
         CertKind::Vlek => "vlek.der",
+        CertKind::Ask if vlek => "asvk.der",
         CertKind::Ask => "ask.der",
         CertKind::Ark => "ark.der",
         _ => "vcek.der",

@@ -9,7 +9,7 @@ use sev::error::{FirmwareError, SevError, UserApiError};
 use sev::firmware::host::{Config, MaskId, SnpPlatformStatus, WrappedVlekHashstick};
 use sev::parser::ByteParser as _;
 
-use super::Processor;
+use super::{Configuration, Processor};
 
 /// What the firmware says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,17 +48,6 @@ pub enum PlatformState {
     Initialised,
     /// A number the ABI has no name for.
     Unknown(u8),
-}
-
-/// What `SNP_CONFIG` sets, all at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Configuration {
-    /// What reports are to say.
-    pub reported: TcbVersion,
-    /// Show no CHIP_ID in reports.
-    pub mask_chip_id: bool,
-    /// Sign nothing with the VCEK.
-    pub mask_chip_key: bool,
 }
 
 /// The firmware, or what stands in for it in a test.
@@ -141,70 +130,11 @@ pub enum FirmwareFault {
 /// Length of a wrapped VLEK hashstick. Source: SNP ABI, `SNP_VLEK_LOAD`.
 pub const VLEK_HASHSTICK: usize = 432;
 
-impl FirmwareFault {
-    /// What the operator can do.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Open(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                "the firmware's commands are root's, or those of the group that /dev/sev belongs to"
-            }
-            Self::Open(_) | Self::Processor { .. } => "`coffer doctor` says what is missing for SEV-SNP here",
-            Self::Refused { state: true, .. } => {
-                "the firmware was not initialised for SNP: `coffer doctor` says what is missing"
-            }
-            Self::Refused { .. } => "the kernel's log has more (`dmesg | grep -i -e sev -e ccp`)",
-            Self::Answer { .. } => "a newer version may know this firmware",
-            Self::Hashstick { .. } => "give the file the cloud provider got from AMD for this very chip",
-        }
-    }
-}
-
-/// Why a change was not asked of the firmware.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// Reports cannot claim more than what runs.
-    #[error("the TCB to report ({wanted}) is above what runs here ({current})")]
-    AboveCurrent {
-        /// Asked for.
-        wanted: TcbVersion,
-        /// Running.
-        current: TcbVersion,
-    },
-    /// FMC on a line without, or none on a line with.
-    #[error("{product} {has} an FMC level")]
-    Fmc {
-        /// The line.
-        product: ProductLine,
-        /// `has`, or `has not`.
-        has: &'static str,
-    },
-}
-
-impl Configuration {
-    /// As the platform is now.
-    pub const fn of(status: &Status) -> Self {
-        let Status { reported, mask_chip_id, mask_chip_key, .. } = *status;
-        Self { reported, mask_chip_id, mask_chip_key }
-    }
-
-    /// Whether the firmware could take it: seen before it is asked.
-    ///
-    /// # Errors
-    /// [`ChangeError`].
-    pub fn check(self, status: &Status, product: ProductLine) -> Result<Self, ChangeError> {
-        if self.reported.fmc.is_some() != status.current.fmc.is_some() {
-            let has = if status.current.fmc.is_some() { "has" } else { "has not" };
-            return Err(ChangeError::Fmc { product, has });
-        }
-        if !status.current.at_least(self.reported) {
-            return Err(ChangeError::AboveCurrent { wanted: self.reported, current: status.current });
-        }
-        Ok(self)
-    }
-}
-
 /// The firmware behind `/dev/sev`.
-pub struct Device(sev::firmware::host::Firmware);
+pub struct Device {
+    firmware: sev::firmware::host::Firmware,
+    product: ProductLine,
+}
 
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -218,23 +148,28 @@ impl Device {
     /// # Errors
     /// [`FirmwareFault`].
     pub fn open(processor: &Processor) -> Result<Self, FirmwareFault> {
-        if processor.product.is_none() {
-            let Processor { vendor, family, model, .. } = processor.clone();
-            return Err(FirmwareFault::Processor { vendor, family, model });
-        }
-        sev::firmware::host::Firmware::open().map(Self).map_err(FirmwareFault::Open)
+        let Processor { family, model, .. } = *processor;
+        let unknown = || FirmwareFault::Processor { vendor: processor.vendor.clone(), family, model };
+        let product = processor.product.ok_or_else(unknown)?;
+        let firmware = sev::firmware::host::Firmware::open().map_err(FirmwareFault::Open)?;
+        Ok(Self { firmware, product })
+    }
+
+    /// Line of the processor.
+    pub const fn product(&self) -> ProductLine {
+        self.product
     }
 }
 
 impl Firmware for Device {
     fn status(&mut self) -> Result<Status, FirmwareFault> {
         const COMMAND: &str = "SNP_PLATFORM_STATUS";
-        Ok(status_of(&self.0.snp_platform_status().map_err(|error| refused(COMMAND, &error))?))
+        Ok(status_of(&self.firmware.snp_platform_status().map_err(|error| refused(COMMAND, &error))?))
     }
 
     fn chip(&mut self) -> Result<ChipId, FirmwareFault> {
         const COMMAND: &str = "GET_ID";
-        let found = self.0.get_identifier().map_err(|error| refused(COMMAND, &error))?.0;
+        let found = self.firmware.get_identifier().map_err(|error| refused(COMMAND, &error))?.0;
         chip_of(&found).ok_or_else(|| FirmwareFault::Answer { command: COMMAND, why: format!("{} bytes", found.len()) })
     }
 
@@ -242,11 +177,11 @@ impl Firmware for Device {
         const COMMAND: &str = "SNP_CONFIG";
         let config = config_of(configuration)
             .map_err(|error| FirmwareFault::Answer { command: COMMAND, why: error.to_string() })?;
-        self.0.snp_set_config(config).map_err(|error| refused(COMMAND, &error))
+        self.firmware.snp_set_config(config).map_err(|error| refused(COMMAND, &error))
     }
 
     fn commit(&mut self) -> Result<(), FirmwareFault> {
-        self.0.snp_commit().map_err(|error| refused("SNP_COMMIT", &error))
+        self.firmware.snp_commit().map_err(|error| refused("SNP_COMMIT", &error))
     }
 
     fn load_vlek(&mut self, hashstick: &[u8]) -> Result<(), FirmwareFault> {
@@ -257,7 +192,7 @@ impl Firmware for Device {
         let answer = |error: std::io::Error| FirmwareFault::Answer { command: COMMAND, why: error.to_string() };
         let line = sev::Generation::identify_host_generation().map_err(answer)?;
         let wrapped = WrappedVlekHashstick::from_bytes_with(hashstick, line).map_err(answer)?;
-        self.0.snp_vlek_load(wrapped).map_err(|error| refused(COMMAND, &error))
+        self.firmware.snp_vlek_load(wrapped).map_err(|error| refused(COMMAND, &error))
     }
 }
 
@@ -341,20 +276,6 @@ mod tests {
         assert!(found.mask_chip_id && !found.mask_chip_key && found.vlek_loaded);
         assert_eq!(found.current.to_string(), "bl 0x0a tee 0x00 snp 0x1b ucode 0x56");
         assert_eq!(found.reported.to_string(), "bl 0x09 tee 0x00 snp 0x17 ucode 0x54");
-    }
-
-    #[test]
-    fn reports_cannot_be_made_to_claim_what_does_not_run() {
-        let status = status();
-        let kept = Configuration::of(&status);
-        assert_eq!(kept.check(&status, ProductLine::Genoa), Ok(kept));
-        let level = Configuration { reported: status.current, ..kept };
-        assert_eq!(level.check(&status, ProductLine::Genoa), Ok(level));
-        // One part above is above, though the field as one number is smaller.
-        let above = Configuration { reported: TcbVersion { bootloader: 11, microcode: 0, ..status.current }, ..kept };
-        assert!(matches!(above.check(&status, ProductLine::Genoa), Err(ChangeError::AboveCurrent { .. })));
-        let fmc = Configuration { reported: TcbVersion { fmc: Some(0), ..status.current }, ..kept };
-        assert!(matches!(fmc.check(&status, ProductLine::Genoa), Err(ChangeError::Fmc { has: "has not", .. })));
     }
 
     #[test]

@@ -6,13 +6,15 @@
 //! Never: changes the firmware's configuration or commits to it unless asked for just that.
 
 pub mod certificates;
+pub mod configuration;
 pub mod firmware;
 pub mod minimum;
 pub mod needs;
 pub mod processor;
 
 pub use certificates::{CertificatesError, HostCertificates};
-pub use firmware::{ChangeError, Configuration, Device, Firmware, FirmwareFault, PlatformState, Status};
+pub use configuration::{Change, ChangeError, Configuration, Reported, change};
+pub use firmware::{Device, Firmware, FirmwareFault, PlatformState, Status};
 pub use minimum::{Level, Minimum};
 pub use needs::{Facts, Need, needs};
 pub use processor::Processor;

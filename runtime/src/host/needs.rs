@@ -1,7 +1,7 @@
 //! Everything a machine needs to launch SEV-SNP guests, each with what to do where it is missing.
 //!
 //! Facts are gathered in one place and judged in another that reads nothing, so that every answer has a test.
-//! Sources: AMD 58207 (SEV-SNP platform set-up), Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst`.
+//! Sources: AMD 58207 (Using SEV with AMD EPYC Processors), Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst`.
 
 use std::io;
 use std::path::Path;
@@ -68,7 +68,6 @@ pub struct Need {
 
 /// Judges the facts. A thing that cannot be known before another is met is not met: no fact is taken for granted.
 pub fn needs(facts: &Facts) -> Vec<Need> {
-    let need = |what, met: bool, found: String, remedy| Need { what, met, found, remedy: (!met).then_some(remedy) };
     let Facts { processor, kernel, .. } = facts;
     let mut all = vec![
         need(
@@ -122,55 +121,54 @@ pub fn needs(facts: &Facts) -> Vec<Need> {
 fn firmware(facts: &Facts) -> Vec<Need> {
     const INITIALISED: &str = "initialised";
     const MINIMA: &str = "minimum TCB";
-    let unknown = |what| Need {
-        what,
-        met: false,
-        found: "not known: the firmware was not asked, or did not answer".into(),
-        remedy: Some("meet what is missing above, and run this as root"),
+    let unknown = |what| {
+        let found = "not known: the firmware was not asked, or did not answer".into();
+        need(what, false, found, "meet what is missing above, and run this as root")
     };
     let Some(status) = &facts.status else { return vec![unknown(INITIALISED), unknown(MINIMA)] };
-    let ready = status.state == PlatformState::Initialised && status.rmp_initialised;
     let minimum = Minimum::of(&facts.processor);
     let short: Vec<_> = minimum::levels(status.current, status.reported, minimum.as_ref())
         .into_iter()
         .filter(|level| !level.enough)
         .map(|level| format!("{} {:#04x} below {:#04x}", level.part, level.reported, level.minimum))
         .collect();
+    let set_up = if status.rmp_initialised { "set up" } else { "not set up" };
     vec![
-        Need {
-            what: INITIALISED,
-            met: ready,
-            found: format!(
-                "SNP firmware {}.{} build {}, reverse map table {}",
-                status.api.0,
-                status.api.1,
-                status.build,
-                if status.rmp_initialised { "set up" } else { "not set up" }
+        need(
+            INITIALISED,
+            status.state == PlatformState::Initialised && status.rmp_initialised,
+            format!(
+                "SNP firmware {}.{} build {}, reverse map table {set_up}",
+                status.api.0, status.api.1, status.build
             ),
-            remedy: (!ready).then_some("the firmware's SNP_INIT failed or was not run: turn on SNP memory coverage, boot again, read `dmesg | grep -i -e ccp -e snp`"),
-        },
-        Need {
-            what: MINIMA,
-            met: minimum.is_some() && short.is_empty(),
-            found: match (&minimum, short.is_empty()) {
+            "the firmware's SNP_INIT failed or was not run: turn on SNP memory coverage, boot again, read `dmesg | grep -i -e ccp -e snp`",
+        ),
+        need(
+            MINIMA,
+            minimum.is_some() && short.is_empty(),
+            match (&minimum, short.is_empty()) {
                 (None, _) => "no published minimum for this model and stepping: the policy `strict` refuses it".into(),
                 (Some(minimum), true) => format!("reported {} ({})", status.reported, minimum.source()),
                 (Some(_), false) => short.join(", "),
             },
-            remedy: (minimum.is_none() || !short.is_empty())
-                .then_some("install the newest firmware (BIOS) of the board's maker; guests with `strict` are refused until then"),
-        },
+            "install the newest firmware (BIOS) of the board's maker; guests with `strict` are refused until then",
+        ),
     ]
 }
 
 fn device(what: &'static str, error: Option<io::ErrorKind>, absent: &'static str, closed: &'static str) -> Need {
     let (found, remedy) = match error {
-        None => ("opens", None),
-        Some(io::ErrorKind::NotFound) => ("is not there", Some(absent)),
-        Some(io::ErrorKind::PermissionDenied) => ("may not be opened by this user", Some(closed)),
-        Some(_) => ("does not open", Some(absent)),
+        None => ("opens", ""),
+        Some(io::ErrorKind::NotFound) => ("is not there", absent),
+        Some(io::ErrorKind::PermissionDenied) => ("may not be opened by this user", closed),
+        Some(_) => ("does not open", absent),
     };
-    Need { what, met: error.is_none(), found: found.into(), remedy }
+    need(what, error.is_none(), found.into(), remedy)
+}
+
+/// The one place that says what is met: whatever has a remedy is not.
+fn need(what: &'static str, met: bool, found: String, remedy: &'static str) -> Need {
+    Need { what, met, found, remedy: (!met).then_some(remedy) }
 }
 
 fn flags(processor: &Processor) -> String {

@@ -4,37 +4,33 @@ use coffer_verifier::measure::{Firmware, Launch, measure_ovmf};
 use sha2::Digest as _;
 
 use super::*;
-use crate::sample::{rom, rom_with};
+use crate::sample::{inputs, rom, rom_with};
 
-pub(crate) fn inputs(firmware: &[u8]) -> LaunchInputs<'_> {
-    LaunchInputs {
-        form: LaunchForm::ResetVector,
-        firmware,
-        kernel: b"kernel",
-        initrd: b"initrd",
-        command_line: "coffer.tee=simulated",
-        vcpus: 1,
-        signature: VCPU_TYPE.parse().unwrap(),
-    }
+fn measured(inputs: &LaunchInputs<'_>) -> Measurement {
+    LaunchPlan::new(inputs).unwrap().measurement()
+}
+
+/// `base`, and with each input that every form measures another.
+fn variants<'a>(base: LaunchInputs<'a>, other_rom: &'a [u8]) -> [LaunchInputs<'a>; 7] {
+    [
+        base,
+        LaunchInputs { firmware: other_rom, ..base },
+        LaunchInputs { kernel: b"kernel2", ..base },
+        LaunchInputs { initrd: b"initrd2", ..base },
+        LaunchInputs { command_line: "coffer.tee=none", ..base },
+        LaunchInputs { command_line: "coffer.tee=simulated ", ..base },
+        LaunchInputs { vcpus: 2, ..base },
+    ]
 }
 
 #[test]
 fn every_input_is_measured() {
     let (rom, other_rom) = (rom(1), rom(2));
     let base = inputs(&rom);
-    let variants = [
-        base,
-        LaunchInputs { firmware: &other_rom, ..base },
-        LaunchInputs { kernel: b"kernel2", ..base },
-        LaunchInputs { initrd: b"initrd2", ..base },
-        LaunchInputs { command_line: "coffer.tee=none", ..base },
-        LaunchInputs { command_line: "coffer.tee=simulated ", ..base },
-        LaunchInputs { vcpus: 2, ..base },
-        LaunchInputs { signature: "EPYC-Genoa".parse().unwrap(), ..base },
-        LaunchInputs { form: LaunchForm::LongMode, ..base },
-    ];
-    let digests: HashSet<_> = variants.iter().map(|inputs| LaunchPlan::new(inputs).unwrap().measurement()).collect();
-    assert_eq!(digests.len(), variants.len());
+    let mut digests: HashSet<_> = variants(base, &other_rom).iter().map(measured).collect();
+    digests.insert(measured(&LaunchInputs { signature: "EPYC-Genoa".parse().unwrap(), ..base }));
+    digests.insert(measured(&LaunchInputs { form: LaunchForm::LongMode, ..base }));
+    assert_eq!(digests.len(), 9);
     assert_eq!(LaunchPlan::new(&base).unwrap(), LaunchPlan::new(&base).unwrap());
 }
 
@@ -145,16 +141,8 @@ fn the_forms_differ_in_the_rom_in_what_start_code_writes_and_in_the_processors_s
 fn every_input_is_measured_in_the_64_bit_form_but_for_the_type_of_processor() {
     let (rom, other_rom) = (full_rom(), rom_with(2, |_| {}));
     let base = LaunchInputs { form: LaunchForm::LongMode, ..inputs(&rom) };
-    let measured = |inputs: &LaunchInputs<'_>| LaunchPlan::new(inputs).unwrap().measurement();
-    let variants = [
-        base,
-        LaunchInputs { firmware: &other_rom, ..base },
-        LaunchInputs { kernel: b"kernel2", ..base },
-        LaunchInputs { initrd: b"initrd2", ..base },
-        LaunchInputs { command_line: "coffer.tee=none", ..base },
-        LaunchInputs { vcpus: 2, ..base },
-    ];
-    assert_eq!(variants.iter().map(measured).collect::<HashSet<_>>().len(), variants.len());
+    let all = variants(base, &other_rom);
+    assert_eq!(all.iter().map(measured).collect::<HashSet<_>>().len(), all.len());
     // RDX is zero, and it alone says what processor it is.
     assert_eq!(measured(&base), measured(&LaunchInputs { signature: "EPYC-Genoa".parse().unwrap(), ..base }));
 }

@@ -1,5 +1,6 @@
 //! `coffer doctor`.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 
@@ -32,7 +33,7 @@ enum Mark {
 
 #[derive(Debug, Serialize)]
 struct Line {
-    what: &'static str,
+    what: Cow<'static, str>,
     mark: Mark,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,9 +53,9 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
                 Mark::Note => "note   ",
                 Mark::Missing => "MISSING",
             };
-            println!("{mark} {:<18} {}", line.what, line.found);
+            println!("{mark} {:<23} {}", line.what, line.found);
             if let Some(hint) = &line.hint {
-                println!("{:27}hint: {hint}", "");
+                println!("{:32}hint: {hint}", "");
             }
         }
     }
@@ -62,10 +63,19 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn examine(context: &Context) -> Vec<Line> {
-    let ok = |what, found: String| Line { what, mark: Mark::Ok, found, hint: None };
-    let note = |what, found: String, hint: &str| Line { what, mark: Mark::Note, found, hint: Some(hint.into()) };
-    let failed =
-        |what, failure: CliError| Line { what, mark: Mark::Missing, found: failure.message, hint: failure.hint };
+    let ok = |what: &'static str, found: String| Line { what: what.into(), mark: Mark::Ok, found, hint: None };
+    let note = |what: &'static str, found: String, hint: &str| Line {
+        what: what.into(),
+        mark: Mark::Note,
+        found,
+        hint: Some(hint.into()),
+    };
+    let failed = |what: &'static str, failure: CliError| Line {
+        what: what.into(),
+        mark: Mark::Missing,
+        found: failure.message,
+        hint: failure.hint,
+    };
     let mut lines = Vec::new();
     lines.push(match context.search.program(&QEMU) {
         Ok(path) => qemu(&path),
@@ -123,7 +133,7 @@ fn snp(context: &Context) -> Vec<Line> {
     let (facts, _) = facts(context);
     if facts.processor.product.is_none() {
         return vec![Line {
-            what: "sev-snp",
+            what: "sev-snp".into(),
             mark: Mark::Note,
             found: "this processor has none that a guest could be launched with: --tee is refused here".into(),
             hint: Some(
@@ -133,9 +143,9 @@ fn snp(context: &Context) -> Vec<Line> {
         }];
     }
     let line = |need: Need| Line {
-        what: need.what,
+        what: format!("sev-snp {}", need.what).into(),
         mark: if need.met { Mark::Ok } else { Mark::Note },
-        found: format!("sev-snp: {}", need.found),
+        found: need.found,
         hint: need.remedy.map(Into::into),
     };
     needs(&facts).into_iter().map(line).collect()
@@ -169,10 +179,10 @@ fn qemu(path: &Path) -> Line {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stdout);
             let version = text.lines().next().unwrap_or_default();
-            Line { what: "qemu", mark: Mark::Ok, found: format!("{} ({version})", path.display()), hint: None }
+            Line { what: "qemu".into(), mark: Mark::Ok, found: format!("{} ({version})", path.display()), hint: None }
         }
         Ok(output) => Line {
-            what: "qemu",
+            what: "qemu".into(),
             mark: Mark::Missing,
             found: format!(
                 "{}: {}",
@@ -182,7 +192,7 @@ fn qemu(path: &Path) -> Line {
             hint: Some("a QEMU with seccomp (-sandbox on) is needed".into()),
         },
         Err(error) => Line {
-            what: "qemu",
+            what: "qemu".into(),
             mark: Mark::Missing,
             found: format!("{}: {error}", path.display()),
             hint: Some("it does not run; install it again".into()),
@@ -198,12 +208,12 @@ fn disk(home: &Home) -> Line {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
             let little = free < LITTLE;
             Line {
-                what: "disk",
+                what: "disk".into(),
                 mark: if little { Mark::Note } else { Mark::Ok },
                 found: format!("{} free under {}", size(free), home.root().display()),
                 hint: little.then(|| "images and boxes need room: `coffer rmi`, or --home elsewhere".into()),
             }
         }
-        Err(error) => Line { what: "disk", mark: Mark::Note, found: error.to_string(), hint: None },
+        Err(error) => Line { what: "disk".into(), mark: Mark::Note, found: error.to_string(), hint: None },
     }
 }

@@ -9,8 +9,7 @@ mod tcb;
 
 use std::io::ErrorKind;
 
-use coffer_runtime::host::{Device, Facts, FirmwareFault, needs};
-use coffer_verifier::abi::ProductLine;
+use coffer_runtime::host::{Device, Facts, FirmwareFault, Processor, needs};
 
 use crate::error::{Class, CliError};
 use crate::row::Entry;
@@ -30,12 +29,13 @@ pub struct Args {}
 pub const COMMANDS: &[Entry] =
     &[command!("status": status), command!("tcb": tcb), noun!("certificates": certificates), noun!("config": config)];
 
-/// The firmware of this machine, and the line of its processor.
-fn open() -> Result<(Device, ProductLine, Facts), CliError> {
+/// The firmware of this machine, and the processor it belongs to.
+fn open() -> Result<(Device, Processor), CliError> {
     let facts = Facts::gather();
-    let device = Device::open(&facts.processor).map_err(|fault| absent(&facts, fault))?;
-    let product = facts.processor.product.ok_or_else(|| CliError::new(Class::Platform, "no product line"))?;
-    Ok((device, product, facts))
+    match Device::open(&facts.processor) {
+        Ok(device) => Ok((device, facts.processor)),
+        Err(fault) => Err(absent(&facts, fault)),
+    }
 }
 
 /// What the firmware did not do.
@@ -45,7 +45,18 @@ fn refused(fault: FirmwareFault) -> CliError {
         FirmwareFault::Hashstick { .. } => Class::Config,
         _ => Class::Platform,
     };
-    CliError::caused(class, &fault).hint(fault.hint())
+    CliError::caused(class, &fault).hint(match &fault {
+        FirmwareFault::Open(error) if error.kind() == ErrorKind::PermissionDenied => {
+            "the firmware's commands are root's, or those of the group that /dev/sev belongs to"
+        }
+        FirmwareFault::Open(_) | FirmwareFault::Processor { .. } => "`coffer host status` says what is missing here",
+        FirmwareFault::Refused { state: true, .. } => {
+            "the firmware was not initialised for SNP: `coffer host status` says what is missing"
+        }
+        FirmwareFault::Refused { .. } => "the kernel's log has more (`dmesg | grep -i -e sev -e ccp`)",
+        FirmwareFault::Answer { .. } => "a newer version may know this firmware",
+        FirmwareFault::Hashstick { .. } => "give the file the cloud provider got from AMD for this very chip",
+    })
 }
 
 /// Without the device: the first thing that is missing is why.

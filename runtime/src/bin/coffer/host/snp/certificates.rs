@@ -39,7 +39,7 @@ pub const COMMANDS: &[Entry] = &[
 struct ShowArgs {}
 
 fn show(_: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let (host, _) = host()?;
+    let host = host()?;
     let urls = |kind| {
         kds::urls(&EndorsementRequest {
             kind,
@@ -86,7 +86,7 @@ fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
     for path in &args.files {
         found.add_certificates(&read(path)?).class_while(Class::Config, path.display())?;
     }
-    let (host, _) = host()?;
+    let host = host()?;
     let set = HostCertificates::check(&found, &host).map_err(|error| of(&error))?;
     context.open_home()?;
     let path = kept(context);
@@ -113,7 +113,7 @@ struct ExportArgs {
 }
 
 fn export(args: &ExportArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let (host, _) = host()?;
+    let host = host()?;
     let set = load(context, &host)?;
     std::fs::create_dir_all(&args.out).class_while(Class::Config, args.out.display())?;
     let mut written = Vec::new();
@@ -143,7 +143,7 @@ struct LoadArgs {
 
 fn load_vlek(args: &LoadArgs, context: &Context) -> Result<ExitCode, CliError> {
     let bytes = read(&args.file)?;
-    let (mut device, ..) = open()?;
+    let (mut device, _) = open()?;
     device.load_vlek(&bytes).map_err(refused)?;
     if context.json {
         println!("{}", json!({ "loaded": true }));
@@ -153,11 +153,11 @@ fn load_vlek(args: &LoadArgs, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn host() -> Result<(Host, coffer_runtime::host::Device), CliError> {
-    let (mut device, product, _) = open()?;
+fn host() -> Result<Host, CliError> {
+    let (mut device, _) = open()?;
     let reported = device.status().map_err(refused)?.reported;
     let chip = device.chip().map_err(refused)?;
-    Ok((Host { product, chip, reported }, device))
+    Ok(Host { product: device.product(), chip, reported })
 }
 
 fn kept(context: &Context) -> PathBuf {
@@ -174,5 +174,15 @@ fn load(context: &Context, host: &Host) -> Result<HostCertificates, CliError> {
 }
 
 fn of(error: &CertificatesError) -> CliError {
-    CliError::caused(Class::Config, error).hint(error.hint())
+    use CertificatesError as E;
+    CliError::caused(Class::Config, error).hint(match error {
+        E::Form(_) => "give VCEK or VLEK, ASK or ASVK, and ARK, each DER or PEM",
+        E::Missing(_) | E::Twice(_) | E::Intermediate { .. } => {
+            "a set is one leaf (VCEK or VLEK), its intermediate (ASK or ASVK) and the root (ARK)"
+        }
+        E::Product { .. } | E::Chip { .. } | E::Tcb { .. } => {
+            "`coffer host certificates show` names the addresses where AMD has this chip's at its reported TCB"
+        }
+        E::Root(_) => "take the chain from AMD's key distribution service",
+    })
 }

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::host::{Configuration, Firmware as _};
-use coffer_verifier::abi::TcbVersion;
+use coffer_runtime::host::{Change, ChangeError, Configuration, Firmware as _, Reported, change};
 use serde_json::json;
 
 use super::{open, refused};
 use crate::context::Context;
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::{Class, CliError};
 use crate::row::Entry;
 
 /// Look at and change what the SNP firmware puts into reports.
@@ -29,7 +28,7 @@ pub const COMMANDS: &[Entry] =
 struct ShowArgs {}
 
 fn show(_: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let (mut device, ..) = open()?;
+    let (mut device, _) = open()?;
     let status = device.status().map_err(refused)?;
     print(Configuration::of(&status), "", context);
     Ok(ExitCode::SUCCESS)
@@ -57,44 +56,31 @@ struct SetArgs {
     mask_chip_key: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Reported {
-    Current,
-    Number(u64),
-}
-
 fn reported(text: &str) -> Result<Reported, String> {
     if text == "current" {
         return Ok(Reported::Current);
     }
     let digits = text.strip_prefix("0x").ok_or("`current`, or a number in hexadecimal that begins with 0x")?;
-    u64::from_str_radix(digits, 16).map(Reported::Number).map_err(|error| error.to_string())
+    u64::from_str_radix(digits, 16).map(Reported::Raw).map_err(|error| error.to_string())
 }
 
 fn set(args: &SetArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let (mut device, product, _) = open()?;
-    let status = device.status().map_err(refused)?;
-    let mut wanted = Configuration::of(&status);
-    match args.reported_tcb {
-        None => {}
-        Some(Reported::Current) => wanted.reported = status.current,
-        Some(Reported::Number(number)) => {
-            wanted.reported = TcbVersion::from_raw(number, product.tcb_layout()).class(Class::Usage)?;
+    let (mut device, _) = open()?;
+    let SetArgs { reported_tcb, mask_chip_id, mask_chip_key } = *args;
+    let product = device.product();
+    let found = change(&mut device, product, Change { reported: reported_tcb, mask_chip_id, mask_chip_key });
+    print(found.map_err(not_changed)?, "now: ", context);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn not_changed(error: ChangeError) -> CliError {
+    match error {
+        ChangeError::Firmware(fault) => refused(fault),
+        ChangeError::Tcb { .. } | ChangeError::AboveCurrent { .. } => CliError::caused(Class::Usage, &error),
+        ChangeError::NotShown => {
+            CliError::caused(Class::Platform, &error).hint("`coffer host config show` prints what it shows")
         }
     }
-    wanted.mask_chip_id = args.mask_chip_id.unwrap_or(wanted.mask_chip_id);
-    wanted.mask_chip_key = args.mask_chip_key.unwrap_or(wanted.mask_chip_key);
-    let wanted = wanted.check(&status, product).class(Class::Usage)?;
-    device.configure(wanted).map_err(refused)?;
-    // What it says afterwards, not what it was told.
-    let status = device.status().map_err(refused)?;
-    let found = Configuration::of(&status);
-    if found != wanted {
-        return Err(CliError::new(Class::Platform, "the firmware took the configuration and does not show it")
-            .hint("`coffer host config show` prints what it shows"));
-    }
-    print(found, "now: ", context);
-    Ok(ExitCode::SUCCESS)
 }
 
 fn print(found: Configuration, before: &str, context: &Context) {
@@ -113,15 +99,16 @@ fn print(found: Configuration, before: &str, context: &Context) {
 #[command(after_help = "Examples:\n  coffer host config commit --commit-irreversibly")]
 struct CommitArgs {
     /// Yes: never again older firmware on this machine.
-    #[arg(long, required = true)]
+    #[arg(long)]
     commit_irreversibly: bool,
 }
 
 fn commit(args: &CommitArgs, context: &Context) -> Result<ExitCode, CliError> {
     if !args.commit_irreversibly {
-        return Err(CliError::new(Class::Usage, "a commit cannot be undone: --commit-irreversibly"));
+        return Err(CliError::new(Class::Usage, "a commit cannot be undone, and nobody said that it may not be")
+            .hint("--commit-irreversibly says so"));
     }
-    let (mut device, ..) = open()?;
+    let (mut device, _) = open()?;
     let before = device.status().map_err(refused)?;
     device.commit().map_err(refused)?;
     if context.json {

@@ -25,18 +25,14 @@ pub struct Args {}
 
 /// Asks and compares.
 pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (mut device, product, facts) = open()?;
+    let (mut device, processor) = open()?;
     let status = device.status().map_err(refused)?;
-    let minimum = Minimum::of(&facts.processor);
+    let minimum = Minimum::of(&processor);
     let levels = minimum::levels(status.current, status.reported, minimum.as_ref());
     let ok = minimum.is_some() && levels.iter().all(|level| level.enough);
     let source = minimum.as_ref().map(Minimum::source);
     if context.json {
-        println!(
-            "{}",
-            json!({ "ok": ok, "product": product, "model": facts.processor.model, "stepping": facts.processor.stepping,
-                "checks": levels, "source": source })
-        );
+        println!("{}", json!({ "ok": ok, "processor": processor, "checks": levels, "source": source }));
     } else {
         let rows: Vec<Vec<String>> = levels
             .iter()

@@ -4,28 +4,8 @@
 //! before the firmware is asked, and its own word afterwards is the answer.
 
 use coffer_verifier::abi::{ProductLine, TcbError, TcbVersion};
-use serde::Serialize;
 
-use super::{Firmware, FirmwareFault, Status};
-
-/// What `SNP_CONFIG` sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Configuration {
-    /// What reports are to say.
-    pub reported: TcbVersion,
-    /// Show no CHIP_ID in reports.
-    pub mask_chip_id: bool,
-    /// Sign nothing with the VCEK.
-    pub mask_chip_key: bool,
-}
-
-impl Configuration {
-    /// As the platform is now.
-    pub const fn of(status: &Status) -> Self {
-        let Status { reported, mask_chip_id, mask_chip_key, .. } = *status;
-        Self { reported, mask_chip_id, mask_chip_key }
-    }
-}
+use super::{Configuration, Firmware, FirmwareFault};
 
 /// The TCB that reports are to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +88,7 @@ pub fn change(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::PlatformState;
+    use crate::host::{PlatformState, Status};
     use coffer_verifier::abi::ChipId;
 
     const CURRENT: TcbVersion = TcbVersion { fmc: None, bootloader: 10, tee: 0, snp: 0x1b, microcode: 0x56 };

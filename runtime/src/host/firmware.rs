@@ -9,7 +9,7 @@ use sev::error::{FirmwareError, SevError, UserApiError};
 use sev::firmware::host::{Config, MaskId, SnpPlatformStatus, WrappedVlekHashstick};
 use sev::parser::ByteParser as _;
 
-use super::{Configuration, Processor};
+use super::Processor;
 
 /// What the firmware says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,6 +36,25 @@ pub struct Status {
     pub current: TcbVersion,
     /// What reports say, and what the VCEK is derived from.
     pub reported: TcbVersion,
+}
+
+/// What `SNP_CONFIG` sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Configuration {
+    /// What reports are to say.
+    pub reported: TcbVersion,
+    /// Show no CHIP_ID in reports.
+    pub mask_chip_id: bool,
+    /// Sign nothing with the VCEK.
+    pub mask_chip_key: bool,
+}
+
+impl Configuration {
+    /// As the platform is now.
+    pub const fn of(status: &Status) -> Self {
+        let Status { reported, mask_chip_id, mask_chip_key, .. } = *status;
+        Self { reported, mask_chip_id, mask_chip_key }
+    }
 }
 
 /// State of the platform.

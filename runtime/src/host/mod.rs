@@ -13,8 +13,8 @@ pub mod needs;
 pub mod processor;
 
 pub use certificates::{CertificatesError, HostCertificates};
-pub use configuration::{Change, ChangeError, Configuration, Reported, change};
-pub use firmware::{Device, Firmware, FirmwareFault, PlatformState, Status};
+pub use configuration::{Change, ChangeError, Reported, change};
+pub use firmware::{Configuration, Device, Firmware, FirmwareFault, PlatformState, Status};
 pub use minimum::{Level, Minimum};
 pub use needs::{Facts, Need, needs};
 pub use processor::Processor;

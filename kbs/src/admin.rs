@@ -1,20 +1,24 @@
 //! The admin API: secrets in, references in, audit out. Values never come back; each call leaves an audit line.
 //!
-//! Reached only over the admin listener, by keys the configuration lists.
+//! Reached only over the admin listener, by keys the configuration or the ledger lists, each for what `roles` says.
 
+mod admins;
+mod callers;
 mod certificates;
 mod sealing;
 mod secrets;
 mod terms;
 mod trust;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
+
+use self::callers::Caller;
+pub use self::callers::Operators;
 
 use coffer_kbs_client::kbs::admin::v1 as wire;
-use coffer_ratls::{connection, denied};
 use coffer_verifier::{
     Expiry, UnixTime,
-    abi::{Measurement, SpkiDigest, WordError, WorkloadDigest},
+    abi::{Measurement, WordError, WorkloadDigest},
 };
 use tonic::{Code, Request, Response, Status};
 
@@ -39,7 +43,9 @@ const AUDIT_BYTES: usize = 3 * 1024 * 1024;
 pub struct AdminService {
     pub(crate) store: Arc<Store>,
     pub(crate) policies: Arc<ReleasePolicies>,
-    pub(crate) admins: Arc<BTreeMap<SpkiDigest, String>>,
+    pub(crate) operators: Operators,
+    /// Tenants the configuration lists: they are there without having been created.
+    pub(crate) configured_tenants: Arc<BTreeSet<Tenant>>,
     pub(crate) log: AuditLog,
     pub(crate) clock: Clock,
 }
@@ -71,9 +77,10 @@ impl Change {
 
 impl AdminService {
     /// Begins a change: holds the write lock until it is done or dropped.
-    async fn change(&self, peer: String, entry: AuditEntry) -> Result<Change, Status> {
-        let entry = AuditEntry { outcome: "done", peer, id: fresh_id(), ..entry };
-        let ledger = self.store.write().await.map_err(store_status)?;
+    async fn change(&self, caller: Caller, entry: AuditEntry) -> Result<Change, Status> {
+        let mut ledger = self.store.write().await.map_err(store_status)?;
+        self.still_may(&mut ledger, &caller).await?;
+        let entry = AuditEntry { outcome: "done", peer: caller.name, id: fresh_id(), ..entry };
         Ok(Change { ledger, entry, now: self.clock.now(), log: self.log.clone() })
     }
 
@@ -91,14 +98,6 @@ impl AdminService {
         }
         Ok(Expiry::At(end))
     }
-
-    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    fn peer<R>(&self, request: &Request<R>) -> Result<String, Status> {
-        let state = connection(request)?;
-        let name = self.admins.get(state.peer_spki());
-        // The handshake let in only listed keys; a key without a name would be a defect of ours.
-        name.cloned().ok_or_else(|| denied(Code::PermissionDenied, "not-an-admin").0)
-    }
 }
 
 #[tonic::async_trait]
@@ -107,14 +106,15 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::PutSecretRequest>,
     ) -> Result<Response<wire::PutSecretResponse>, Status> {
-        self.secret_put(self.peer(&request)?, request.into_inner()).await
+        self.secret_put(self.caller(&request, "PutSecret", |message| &message.tenant).await?, request.into_inner())
+            .await
     }
 
     async fn list_secrets(
         &self,
         request: Request<wire::ListSecretsRequest>,
     ) -> Result<Response<wire::ListSecretsResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "ListSecrets", |message| &message.tenant).await?;
         self.secrets_listed(request.into_inner()).await
     }
 
@@ -122,7 +122,7 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::GetSecretMetaRequest>,
     ) -> Result<Response<wire::GetSecretMetaResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "GetSecretMeta", |message| &message.tenant).await?;
         self.secret_described(request.into_inner()).await
     }
 
@@ -130,35 +130,55 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::DeleteSecretRequest>,
     ) -> Result<Response<wire::DeleteSecretResponse>, Status> {
-        self.secret_deleted(self.peer(&request)?, request.into_inner()).await
+        self.secret_deleted(
+            self.caller(&request, "DeleteSecret", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn undelete_secret(
         &self,
         request: Request<wire::UndeleteSecretRequest>,
     ) -> Result<Response<wire::UndeleteSecretResponse>, Status> {
-        self.secret_undeleted(self.peer(&request)?, request.into_inner()).await
+        self.secret_undeleted(
+            self.caller(&request, "UndeleteSecret", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn destroy_secret(
         &self,
         request: Request<wire::DestroySecretRequest>,
     ) -> Result<Response<wire::DestroySecretResponse>, Status> {
-        self.secret_destroyed(self.peer(&request)?, request.into_inner()).await
+        self.secret_destroyed(
+            self.caller(&request, "DestroySecret", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn update_secret(
         &self,
         request: Request<wire::UpdateSecretRequest>,
     ) -> Result<Response<wire::UpdateSecretResponse>, Status> {
-        self.secret_updated(self.peer(&request)?, request.into_inner()).await
+        self.secret_updated(
+            self.caller(&request, "UpdateSecret", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn add_reference(
         &self,
         request: Request<wire::AddReferenceRequest>,
     ) -> Result<Response<wire::AddReferenceResponse>, Status> {
-        let peer = self.peer(&request)?;
+        let caller = self
+            .caller(&request, "AddReference", |message| {
+                message.reference.as_ref().map_or("", |one| one.tenant.as_str())
+            })
+            .await?;
         let message = request.into_inner().reference;
         let message = message.ok_or_else(|| Status::invalid_argument("reference: none was given"))?;
         let tenant = tenant(&message.tenant)?;
@@ -167,7 +187,7 @@ impl wire::admin_server::Admin for AdminService {
         let expires = self.expiry(message.expires_unix)?;
         let reference = Reference { measurement, workload, name: name.unwrap_or_default(), expires };
         let entry = reference_entry("reference.add", &tenant, &measurement, &workload);
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let added = change.ledger.add_reference(&tenant, &reference).await.map_err(store_status)?;
         change.done_if(added, "replaced", wire::AddReferenceResponse { added }).await
     }
@@ -176,7 +196,7 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListReferencesRequest>,
     ) -> Result<Response<wire::ListReferencesResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "ListReferences", |message| &message.tenant).await?;
         let tenant = tenant(&request.into_inner().tenant)?;
         let rows = self.view().await?.references(&tenant).await.map_err(store_status)?;
         let references = every(rows)?.into_iter().map(|reference| wire::Reference {
@@ -193,12 +213,12 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::RemoveReferenceRequest>,
     ) -> Result<Response<wire::RemoveReferenceResponse>, Status> {
-        let peer = self.peer(&request)?;
+        let caller = self.caller(&request, "RemoveReference", |message| &message.tenant).await?;
         let message = request.into_inner();
         let tenant = tenant(&message.tenant)?;
         let (measurement, workload) = pair(&message.measurement, &message.workload_digest)?;
         let entry = reference_entry("reference.remove", &tenant, &measurement, &workload);
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let existed = change.ledger.remove_reference(&tenant, &measurement, &workload).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::RemoveReferenceResponse { existed }).await
     }
@@ -207,14 +227,19 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::AddSignerRequest>,
     ) -> Result<Response<wire::AddSignerResponse>, Status> {
-        self.signer_added(self.peer(&request)?, request.into_inner()).await
+        self.signer_added(
+            self.caller(&request, "AddSigner", |message| message.signer.as_ref().map_or("", |one| one.tenant.as_str()))
+                .await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn list_signers(
         &self,
         request: Request<wire::ListSignersRequest>,
     ) -> Result<Response<wire::ListSignersResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "ListSigners", |message| &message.tenant).await?;
         self.signers_listed(request.into_inner()).await
     }
 
@@ -222,21 +247,32 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::RemoveSignerRequest>,
     ) -> Result<Response<wire::RemoveSignerResponse>, Status> {
-        self.signer_removed(self.peer(&request)?, request.into_inner()).await
+        self.signer_removed(
+            self.caller(&request, "RemoveSigner", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn add_manifest_key(
         &self,
         request: Request<wire::AddManifestKeyRequest>,
     ) -> Result<Response<wire::AddManifestKeyResponse>, Status> {
-        self.manifest_key_added(self.peer(&request)?, request.into_inner()).await
+        self.manifest_key_added(
+            self.caller(&request, "AddManifestKey", |message| {
+                message.key.as_ref().map_or("", |one| one.tenant.as_str())
+            })
+            .await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn list_manifest_keys(
         &self,
         request: Request<wire::ListManifestKeysRequest>,
     ) -> Result<Response<wire::ListManifestKeysResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "ListManifestKeys", |message| &message.tenant).await?;
         self.manifest_keys_listed(request.into_inner()).await
     }
 
@@ -244,21 +280,29 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::RemoveManifestKeyRequest>,
     ) -> Result<Response<wire::RemoveManifestKeyResponse>, Status> {
-        self.manifest_key_removed(self.peer(&request)?, request.into_inner()).await
+        self.manifest_key_removed(
+            self.caller(&request, "RemoveManifestKey", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn add_manifest(
         &self,
         request: Request<wire::AddManifestRequest>,
     ) -> Result<Response<wire::AddManifestResponse>, Status> {
-        self.manifest_added(self.peer(&request)?, request.into_inner()).await
+        self.manifest_added(
+            self.caller(&request, "AddManifest", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn list_manifests(
         &self,
         request: Request<wire::ListManifestsRequest>,
     ) -> Result<Response<wire::ListManifestsResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "ListManifests", |message| &message.tenant).await?;
         self.manifests_listed(request.into_inner()).await
     }
 
@@ -266,21 +310,32 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::RevokeManifestRequest>,
     ) -> Result<Response<wire::RevokeManifestResponse>, Status> {
-        self.manifest_revoked(self.peer(&request)?, request.into_inner()).await
+        self.manifest_revoked(
+            self.caller(&request, "RevokeManifest", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn put_sealing_context(
         &self,
         request: Request<wire::PutSealingContextRequest>,
     ) -> Result<Response<wire::PutSealingContextResponse>, Status> {
-        self.sealing_context_put(self.peer(&request)?, request.into_inner()).await
+        self.sealing_context_put(
+            self.caller(&request, "PutSealingContext", |message| {
+                message.context.as_ref().map_or("", |one| one.tenant.as_str())
+            })
+            .await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn list_sealing_contexts(
         &self,
         request: Request<wire::ListSealingContextsRequest>,
     ) -> Result<Response<wire::ListSealingContextsResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "ListSealingContexts", |message| &message.tenant).await?;
         self.sealing_contexts_listed(request.into_inner()).await
     }
 
@@ -288,21 +343,32 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::RemoveSealingContextRequest>,
     ) -> Result<Response<wire::RemoveSealingContextResponse>, Status> {
-        self.sealing_context_removed(self.peer(&request)?, request.into_inner()).await
+        self.sealing_context_removed(
+            self.caller(&request, "RemoveSealingContext", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn put_certificate_profile(
         &self,
         request: Request<wire::PutCertificateProfileRequest>,
     ) -> Result<Response<wire::PutCertificateProfileResponse>, Status> {
-        self.certificate_profile_put(self.peer(&request)?, request.into_inner()).await
+        self.certificate_profile_put(
+            self.caller(&request, "PutCertificateProfile", |message| {
+                message.profile.as_ref().map_or("", |one| one.tenant.as_str())
+            })
+            .await?,
+            request.into_inner(),
+        )
+        .await
     }
 
     async fn list_certificate_profiles(
         &self,
         request: Request<wire::ListCertificateProfilesRequest>,
     ) -> Result<Response<wire::ListCertificateProfilesResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "ListCertificateProfiles", |message| &message.tenant).await?;
         self.certificate_profiles_listed(request.into_inner()).await
     }
 
@@ -310,26 +376,74 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::RemoveCertificateProfileRequest>,
     ) -> Result<Response<wire::RemoveCertificateProfileResponse>, Status> {
-        self.certificate_profile_removed(self.peer(&request)?, request.into_inner()).await
+        self.certificate_profile_removed(
+            self.caller(&request, "RemoveCertificateProfile", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
+    }
+
+    async fn add_tenant(
+        &self,
+        request: Request<wire::AddTenantRequest>,
+    ) -> Result<Response<wire::AddTenantResponse>, Status> {
+        let caller = self.caller(&request, "AddTenant", |message| &message.tenant).await?;
+        self.tenant_added(caller, request.into_inner()).await
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<wire::ListTenantsRequest>,
+    ) -> Result<Response<wire::ListTenantsResponse>, Status> {
+        self.caller(&request, "ListTenants", |_| "").await?;
+        self.tenants_listed().await
+    }
+
+    async fn add_admin(
+        &self,
+        request: Request<wire::AddAdminRequest>,
+    ) -> Result<Response<wire::AddAdminResponse>, Status> {
+        self.admin_added(self.caller(&request, "AddAdmin", |_| "").await?, request.into_inner()).await
+    }
+
+    async fn list_admins(
+        &self,
+        request: Request<wire::ListAdminsRequest>,
+    ) -> Result<Response<wire::ListAdminsResponse>, Status> {
+        self.caller(&request, "ListAdmins", |_| "").await?;
+        self.admins_listed().await
+    }
+
+    async fn remove_admin(
+        &self,
+        request: Request<wire::RemoveAdminRequest>,
+    ) -> Result<Response<wire::RemoveAdminResponse>, Status> {
+        self.admin_removed(self.caller(&request, "RemoveAdmin", |_| "").await?, request.into_inner()).await
     }
 
     async fn confirm_restored(
         &self,
         request: Request<wire::ConfirmRestoredRequest>,
     ) -> Result<Response<wire::ConfirmRestoredResponse>, Status> {
-        let peer = self.peer(&request)?;
+        let caller = self.caller(&request, "ConfirmRestored", |_| "").await?;
         let entry = AuditEntry { event: "state.confirm", ..AuditEntry::default() };
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let confirmed = change.ledger.confirm_restored(change.now).await.map_err(store_status)?;
         change.done_if(confirmed, "nothing-there", wire::ConfirmRestoredResponse { confirmed }).await
     }
 
     async fn audit(&self, request: Request<wire::AuditRequest>) -> Result<Response<wire::AuditResponse>, Status> {
-        self.peer(&request)?;
+        self.caller(&request, "Audit", |message| message.tenant.as_deref().unwrap_or_default()).await?;
         let message = request.into_inner();
         let from = non_zero("from_sequence", message.from_sequence)?.unwrap_or(1);
         let limit = non_zero("limit", message.limit)?.unwrap_or(AUDIT_USUAL).min(AUDIT_LIMIT);
-        let mut lines = self.view().await?.audit_lines(from, limit).await.map_err(store_status)?;
+        let tenant = message.tenant.as_deref().map(tenant).transpose()?;
+        let mut view = self.view().await?;
+        let mut lines = match &tenant {
+            None => view.audit_lines(from, limit).await.map_err(store_status)?,
+            Some(tenant) => view.audit_lines_of(tenant, from, limit).await.map_err(store_status)?,
+        };
+        drop(view);
         // Lines carry every check of the evidence; who wants more than one answer holds asks on from the last it got.
         let mut bytes = 0;
         let fit = lines.iter().take_while(|line| {

@@ -119,6 +119,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// Operators: key to name.
     pub admins: BTreeMap<SpkiDigest, String>,
+    /// Tenants it lists: they are there without having been created.
+    pub tenants: BTreeSet<Tenant>,
     /// Simulated roots by tenant.
     pub simulated_anchors: BTreeMap<Tenant, BTreeSet<SpkiDigest>>,
     /// Release policies.
@@ -241,6 +243,7 @@ impl ConfigFile {
                 admin_listen,
                 metrics_listen,
                 admins,
+                tenants: simulated_anchors.keys().cloned().collect(),
                 simulated_anchors,
                 policies,
                 endorsements,

@@ -30,6 +30,7 @@ mod metrics;
 mod permit;
 mod policies;
 mod release;
+mod roles;
 mod sealed_file;
 mod sealing;
 mod server;
@@ -50,6 +51,7 @@ pub use doctor::{Finding, Weight, examine};
 pub use init::{Initialized, init, init_with_checkpoint};
 pub use keys::{KeyError, RootKey};
 pub use mend::{accept_rollback, repair, repair_plan};
+pub use roles::{About, Grant, METHODS, Method, Role};
 pub use sealed_file::{RecoveryKey, RecoverySecret, SealedFileError, recovery_pair};
 pub use server::{Addresses, Reload, Server, ServerError};
 pub use state::{

@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{AdminService, VALUE_LIMIT},
+    admin::{AdminService, Operators, VALUE_LIMIT},
     audit_log::AuditLog,
     broker::BrokerService,
     clock::Clock,
@@ -29,6 +29,8 @@ use crate::{
     release::Releaser,
     sources::{SourceLimits, Sources},
     state::{State, StateError},
+    store::{AuditEntry, Store, StoreError},
+    tenant::Tenant,
 };
 
 /// Why the server does not run.
@@ -204,12 +206,15 @@ impl Server {
     /// # Errors
     /// [`ServerError`] if one listener fails; the other is then closed as well.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { guests, operators, figures, metrics, state, fixed: config, policies, verifier, log, clock, .. } =
+        let Self { guests, operators, figures, metrics, state, fixed: mut config, policies, verifier, log, clock, .. } =
             self;
         // `state` lives to the end of this function, and its lock with it.
         let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
-        let pins = config.admins.keys().copied().collect();
-        let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Spki(pins), ALPN_ADMIN)?;
+        let configured_tenants = Arc::new(std::mem::take(&mut config.tenants));
+        adopt_tenants(&state.store, &log, clock.now()).await.map_err(StateError::from)?;
+        let stored = state.store.read().await.map_err(StateError::from)?.admin_keys();
+        let admitted = Operators::new(std::mem::take(&mut config.admins), stored);
+        let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(admitted.list()), ALPN_ADMIN)?;
         let store = state.store.clone();
         let releaser = Releaser {
             store: store.clone(),
@@ -218,7 +223,7 @@ impl Server {
             clock: clock.clone(),
         };
         let broker = BrokerService { releaser, rate: Arc::new(Buckets::new(config.guest_rate)) };
-        let admin = AdminService { store, policies, admins: Arc::new(config.admins), log, clock };
+        let admin = AdminService { store, policies, operators: admitted, configured_tenants, log, clock };
         let broker = BrokerServer::new(broker).max_decoding_message_size(GUEST_MESSAGE);
         let admin = AdminServer::new(admin).max_decoding_message_size(VALUE_LIMIT + 64 * 1024);
 
@@ -269,6 +274,32 @@ impl Server {
 }
 
 const ADMIN_SOURCES: SourceLimits = SourceLimits { connections: 32, rate: Rate { burst: 100, per_second: 50 } };
+
+/// A database from before tenants were created has those that somebody used, and every broker has `default`.
+async fn adopt_tenants(store: &Store, log: &AuditLog, now: i64) -> Result<(), StoreError> {
+    if !store.read().await?.tenants().is_empty() {
+        return Ok(());
+    }
+    let mut ledger = store.write().await?;
+    let mut tenants = ledger.tenants_with_rows();
+    tenants.extend(Tenant::parse("default"));
+    for tenant in &tenants {
+        ledger.add_tenant(tenant, now).await?;
+    }
+    if tenants.len() == 1 {
+        // A new broker, with the one tenant that every broker has.
+        return ledger.commit().await;
+    }
+    let entry = AuditEntry {
+        event: "tenant.adopt",
+        outcome: "done",
+        peer: "coffer-kbs".into(),
+        reasons: tenants.iter().map(|tenant| format!("tenant: {tenant} is there")).collect(),
+        ..AuditEntry::default()
+    };
+    let log = log.clone();
+    ledger.record_decision(entry, now, move |line| log.write(line)).await
+}
 
 async fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, whom, source })

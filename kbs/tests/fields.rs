@@ -36,6 +36,7 @@ const MEANT: &[(&str, &str)] = &[
     ("Signer", "minimum_guest_svn"),            // 0: every version
     ("SealingContext", "terms"),                // the shipped policy, for hardware alone
     ("SealingContext", "created_unix"),         // the broker's to say
+    ("Admin", "configured"),                    // the broker's to say
     ("CertificateProfile", "terms"),            // as above
     ("CertificateProfile", "server_auth"),      // false: not
     ("CertificateProfile", "client_auth"),      // false: not
@@ -114,6 +115,12 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         expires_unix: Some(later),
     };
     let manifest_key = v1::ManifestKey { tenant: tenant(), name: Some("ci".into()), public_key: key.to_spki_der() };
+    let second = v1::Admin {
+        name: "second".into(),
+        spki_sha256: vec![3; 32],
+        grants: vec![v1::Grant { role: "operator".into(), tenant: Some(tenant()) }],
+        configured: true,
+    };
     vec![
         ("PutSecretRequest", put.encode_to_vec()),
         ("ListSecretsRequest", v1::ListSecretsRequest { tenant: tenant(), deleted: true }.encode_to_vec()),
@@ -171,52 +178,17 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
             v1::RemoveManifestKeyRequest { tenant: tenant(), spki_sha256: key.spki_digest().as_bytes().to_vec() }
                 .encode_to_vec(),
         ),
+        ("AddTenantRequest", v1::AddTenantRequest { tenant: "other".into() }.encode_to_vec()),
+        ("ListTenantsRequest", v1::ListTenantsRequest {}.encode_to_vec()),
+        ("AddAdminRequest", v1::AddAdminRequest { admin: Some(second) }.encode_to_vec()),
+        ("ListAdminsRequest", v1::ListAdminsRequest {}.encode_to_vec()),
+        ("RemoveAdminRequest", v1::RemoveAdminRequest { spki_sha256: vec![3; 32] }.encode_to_vec()),
         ("ConfirmRestoredRequest", v1::ConfirmRestoredRequest {}.encode_to_vec()),
-        ("AuditRequest", v1::AuditRequest { from_sequence: Some(1), limit: Some(1) }.encode_to_vec()),
+        (
+            "AuditRequest",
+            v1::AuditRequest { from_sequence: Some(1), limit: Some(1), tenant: Some(tenant()) }.encode_to_vec(),
+        ),
     ]
-}
-
-async fn call(admin: &Admin, request: &str, bytes: &[u8]) -> Result<(), Status> {
-    let mut admin = admin.clone();
-    macro_rules! calls {
-        ($($name:ident => $method:ident),* $(,)?) => {
-            match request {
-                $(stringify!($name) => {
-                    admin.$method(v1::$name::decode(bytes).unwrap()).await.map(|_| ())
-                })*
-                other => panic!("{other} has no call here: add it, and a good one above"),
-            }
-        };
-    }
-    calls!(
-        PutSecretRequest => put_secret,
-        ListSecretsRequest => list_secrets,
-        GetSecretMetaRequest => get_secret_meta,
-        UpdateSecretRequest => update_secret,
-        DeleteSecretRequest => delete_secret,
-        UndeleteSecretRequest => undelete_secret,
-        DestroySecretRequest => destroy_secret,
-        PutSealingContextRequest => put_sealing_context,
-        ListSealingContextsRequest => list_sealing_contexts,
-        RemoveSealingContextRequest => remove_sealing_context,
-        PutCertificateProfileRequest => put_certificate_profile,
-        ListCertificateProfilesRequest => list_certificate_profiles,
-        RemoveCertificateProfileRequest => remove_certificate_profile,
-        AddReferenceRequest => add_reference,
-        ListReferencesRequest => list_references,
-        RemoveReferenceRequest => remove_reference,
-        AddSignerRequest => add_signer,
-        ListSignersRequest => list_signers,
-        RemoveSignerRequest => remove_signer,
-        AddManifestKeyRequest => add_manifest_key,
-        ListManifestKeysRequest => list_manifest_keys,
-        RemoveManifestKeyRequest => remove_manifest_key,
-        AddManifestRequest => add_manifest,
-        ListManifestsRequest => list_manifests,
-        RevokeManifestRequest => revoke_manifest,
-        ConfirmRestoredRequest => confirm_restored,
-        AuditRequest => audit,
-    )
 }
 
 /// What a message holds: number of a field, whether it is a number, and its bytes (a number's as a varint).
@@ -305,7 +277,7 @@ async fn an_empty_or_zero_field_is_refused_by_its_name() {
     let mut tried = 0;
     for (request, bytes) in &good {
         assert!(asked("coffer.kbs.admin.v1").iter().any(|name| name == request), "{request}");
-        call(&admin, request, bytes).await.unwrap_or_else(|status| panic!("{request}: {status}"));
+        common::admin_call(&admin, request, bytes).await.unwrap_or_else(|status| panic!("{request}: {status}"));
     }
     for request in asked("coffer.kbs.admin.v1") {
         let (_, bytes) = good.iter().find(|(name, _)| *name == request).unwrap_or_else(|| panic!("{request} is new"));
@@ -333,11 +305,12 @@ async fn an_empty_or_zero_field_is_refused_by_its_name() {
                     continue;
                 }
                 tried += 1;
-                let status = call(&admin, &request, &empty).await.expect_err(&format!("{message}.{name}"));
+                let status =
+                    common::admin_call(&admin, &request, &empty).await.expect_err(&format!("{message}.{name}"));
                 assert_eq!(status.code(), Code::InvalidArgument, "{message}.{name}: {status}");
                 assert!(status.message().contains(&name), "{message}.{name}: {}", status.message());
                 // What may be left out may be left out; the rest is refused by name as well.
-                if let Err(status) = call(&admin, &request, &absent).await
+                if let Err(status) = common::admin_call(&admin, &request, &absent).await
                     && status.code() == Code::InvalidArgument
                 {
                     assert!(status.message().contains(&name), "{message}.{name}: {}", status.message());

@@ -394,6 +394,7 @@ async fn another_tenants_terms_give_nothing_here() {
         created_unix: 0,
     };
     let admin = kbs.admin().await;
+    assert!(admin.add_tenant("other").await.unwrap());
     admin.put_sealing_context(context).await.unwrap();
     admin.put_certificate_profile(CertificateProfile { tenant: "other".into(), ..profile(true) }).await.unwrap();
     refused(client.sealing_key(&name(SealingPolicy::Workload)).await);

@@ -88,6 +88,7 @@ async fn every_pair_of_a_signed_manifest_is_a_reference() {
     changed.process.argv = vec!["/bin/sh".into()];
     let other = Guest::launch(&Launch { spec: changed, ..Launch::default() });
     why_not(&kbs, &kbs.connect(other).await.unwrap()).await;
+    kbs.admin().await.add_tenant("other").await.unwrap();
     assert!(kbs.admin().await.list_manifests("other").await.unwrap().is_empty());
 }
 
@@ -302,6 +303,7 @@ async fn a_raised_removed_or_expired_signer_counts_at_the_next_release() {
 async fn another_tenants_author_admits_nobody_here() {
     let kbs = Kbs::start().await;
     kbs.put(PATH, true).await;
+    kbs.admin().await.add_tenant("other").await.unwrap();
     kbs.admin().await.add_signer(&Signer { tenant: "other".into(), ..signer(rule()) }).await.unwrap();
     why_not(&kbs, &kbs.connect(Guest::launch(&signed(Author::default()))).await.unwrap()).await;
 }

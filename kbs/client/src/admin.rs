@@ -107,11 +107,28 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn audit(&self, from_sequence: u64, limit: u32) -> Result<Vec<String>, ClientError> {
+        self.audit_of(None, from_sequence, limit).await
+    }
+
+    /// The same, of one tenant alone: what an auditor of that tenant may read.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn audit_of(
+        &self,
+        tenant: Option<&str>,
+        from_sequence: u64,
+        limit: u32,
+    ) -> Result<Vec<String>, ClientError> {
         let wanted = if limit == 0 { USUAL } else { limit as usize };
         let (mut from, mut all) = (from_sequence, Vec::new());
         loop {
             let left = u32::try_from(wanted - all.len()).unwrap_or(u32::MAX);
-            let request = v1::AuditRequest { from_sequence: Some(from).filter(|from| *from != 0), limit: Some(left) };
+            let request = v1::AuditRequest {
+                from_sequence: Some(from).filter(|from| *from != 0),
+                limit: Some(left),
+                tenant: tenant.map(str::to_owned),
+            };
             let lines = done(self.admin.clone().audit(request).await)?.lines;
             // One answer holds some megabytes: the rest is asked for until there is none, or enough.
             let next = lines.last().and_then(|line| sequence(line)).and_then(|last| last.checked_add(1));

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admins;
 mod broker;
 mod error;
 mod profile;
@@ -15,6 +16,7 @@ mod terms;
 mod trust;
 
 pub use admin::{AdminClient, Reference};
+pub use admins::{Grant, Operator};
 pub use broker::{BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generation, SealingKey, Secret, secret_aad};
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use error::ClientError;

@@ -176,6 +176,11 @@ impl Admin for FakeAdmin {
         Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3 }))
     }
     unanswered! {
+        add_tenant: AddTenantRequest => AddTenantResponse,
+        list_tenants: ListTenantsRequest => ListTenantsResponse,
+        add_admin: AddAdminRequest => AddAdminResponse,
+        list_admins: ListAdminsRequest => ListAdminsResponse,
+        remove_admin: RemoveAdminRequest => RemoveAdminResponse,
         confirm_restored: ConfirmRestoredRequest => ConfirmRestoredResponse,
         get_secret_meta: GetSecretMetaRequest => GetSecretMetaResponse,
         undelete_secret: UndeleteSecretRequest => UndeleteSecretResponse,

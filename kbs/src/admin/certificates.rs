@@ -3,7 +3,7 @@
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use tonic::{Response, Status};
 
-use super::{AdminService, every, store_status, tenant, terms::terms_wire};
+use super::{AdminService, Caller, every, store_status, tenant, terms::terms_wire};
 use crate::{
     certificate,
     store::{AuditEntry, CertificateProfile, KeyUse},
@@ -18,7 +18,7 @@ const LIFETIME: core::ops::RangeInclusive<u32> = 60..=86_400;
 impl AdminService {
     pub(super) async fn certificate_profile_put(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::PutCertificateProfileRequest,
     ) -> Result<Response<wire::PutCertificateProfileResponse>, Status> {
         let message = message.profile.ok_or_else(|| Status::invalid_argument("profile: none was given"))?;
@@ -46,7 +46,7 @@ impl AdminService {
         let mut entry = entry("certificate-profile.put", &tenant, &profile.name);
         entry.policy = Some(profile.terms.policy.clone());
         entry.allow_simulated = Some(profile.terms.allow_simulated);
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let there = change.ledger.certificate_profiles(&tenant).await.map_err(store_status)?;
         if there.len() >= LIMIT && !there.iter().flatten().any(|one| one.name == profile.name) {
             return Err(Status::failed_precondition(format!("the tenant has {LIMIT} certificate profiles already")));
@@ -78,12 +78,12 @@ impl AdminService {
 
     pub(super) async fn certificate_profile_removed(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::RemoveCertificateProfileRequest,
     ) -> Result<Response<wire::RemoveCertificateProfileResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
         let name = profile_name(message.name)?;
-        let mut change = self.change(peer, entry("certificate-profile.remove", &tenant, &name)).await?;
+        let mut change = self.change(caller, entry("certificate-profile.remove", &tenant, &name)).await?;
         let existed = change.ledger.remove_certificate_profile(&tenant, &name).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::RemoveCertificateProfileResponse { existed }).await
     }

@@ -4,7 +4,7 @@ use coffer_kbs_client::{SealingName, kbs::admin::v1 as wire};
 use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
-use super::{AdminService, every, store_status, tenant, terms::terms_wire};
+use super::{AdminService, Caller, every, store_status, tenant, terms::terms_wire};
 use crate::{
     store::{AuditEntry, KeyUse, OpenKey, SealingContext},
     tenant::Tenant,
@@ -16,7 +16,7 @@ const LIMIT: usize = 1024;
 impl AdminService {
     pub(super) async fn sealing_context_put(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::PutSealingContextRequest,
     ) -> Result<Response<wire::PutSealingContextResponse>, Status> {
         let message = message.context.ok_or_else(|| Status::invalid_argument("context: none was given"))?;
@@ -35,7 +35,7 @@ impl AdminService {
         let terms = self.terms(message.terms)?;
         let mut entry = entry("sealing.put", &tenant, &context);
         (entry.policy, entry.allow_simulated) = (Some(terms.policy.clone()), Some(terms.allow_simulated));
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let mut new = SealingContext { context, policies, terms, created_unix: change.now };
         let there = change.ledger.sealing_contexts(&tenant).await.map_err(store_status)?;
         match there.iter().flatten().find(|one| one.context == new.context) {
@@ -68,12 +68,12 @@ impl AdminService {
 
     pub(super) async fn sealing_context_removed(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::RemoveSealingContextRequest,
     ) -> Result<Response<wire::RemoveSealingContextResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
         let context = context(message.context)?;
-        let mut change = self.change(peer, entry("sealing.remove", &tenant, &context)).await?;
+        let mut change = self.change(caller, entry("sealing.remove", &tenant, &context)).await?;
         let existed = change.ledger.remove_sealing_context(&tenant, &context).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::RemoveSealingContextResponse { existed }).await
     }

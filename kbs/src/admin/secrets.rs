@@ -5,7 +5,7 @@ use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
 use super::{
-    AdminService, VALUE_LIMIT, non_zero, seconds, store_status, tenant,
+    AdminService, Caller, VALUE_LIMIT, non_zero, seconds, store_status, tenant,
     terms::{labels, labels_wire, rules, terms_wire},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 impl AdminService {
     pub(super) async fn secret_put(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::PutSecretRequest,
     ) -> Result<Response<wire::PutSecretResponse>, Status> {
         let value = Zeroizing::new(message.value);
@@ -39,7 +39,7 @@ impl AdminService {
             expires: self.expiry(message.expires_unix)?,
             expected_version: message.expected_version,
         };
-        let mut change = self.change(peer, entry("secret.put", &tenant, &path, None)).await?;
+        let mut change = self.change(caller, entry("secret.put", &tenant, &path, None)).await?;
         let put = change.ledger.put_secret(new, change.now).await.map_err(store_status)?;
         change.entry.version = Some(put.now.version);
         change.entry.policy = Some(put.now.terms.policy.clone());
@@ -82,48 +82,48 @@ impl AdminService {
 
     pub(super) async fn secret_deleted(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::DeleteSecretRequest,
     ) -> Result<Response<wire::DeleteSecretResponse>, Status> {
         let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
         let version = non_zero("version", message.version)?;
-        let mut change = self.change(peer, entry("secret.delete", &tenant, &path, version)).await?;
+        let mut change = self.change(caller, entry("secret.delete", &tenant, &path, version)).await?;
         let existed = change.ledger.delete_secret(&tenant, &path, version, change.now).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::DeleteSecretResponse { existed }).await
     }
 
     pub(super) async fn secret_undeleted(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::UndeleteSecretRequest,
     ) -> Result<Response<wire::UndeleteSecretResponse>, Status> {
         let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
         let version = non_zero("version", message.version)?;
-        let mut change = self.change(peer, entry("secret.undelete", &tenant, &path, version)).await?;
+        let mut change = self.change(caller, entry("secret.undelete", &tenant, &path, version)).await?;
         let existed = change.ledger.undelete_secret(&tenant, &path, version).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::UndeleteSecretResponse { existed }).await
     }
 
     pub(super) async fn secret_destroyed(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::DestroySecretRequest,
     ) -> Result<Response<wire::DestroySecretResponse>, Status> {
         let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
         let version = non_zero("version", Some(message.version))?.unwrap_or_default();
-        let mut change = self.change(peer, entry("secret.destroy", &tenant, &path, Some(version))).await?;
+        let mut change = self.change(caller, entry("secret.destroy", &tenant, &path, Some(version))).await?;
         let existed = change.ledger.destroy_secret(&tenant, &path, version).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::DestroySecretResponse { existed }).await
     }
 
     pub(super) async fn secret_updated(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::UpdateSecretRequest,
     ) -> Result<Response<wire::UpdateSecretResponse>, Status> {
         let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
         let (least, labels) = (message.minimum_version, labels(message.labels)?);
-        let mut change = self.change(peer, entry("secret.update", &tenant, &path, least)).await?;
+        let mut change = self.change(caller, entry("secret.update", &tenant, &path, least)).await?;
         let existed = change.ledger.update_secret(&tenant, &path, least, labels).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::UpdateSecretResponse { existed }).await
     }

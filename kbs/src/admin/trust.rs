@@ -11,7 +11,7 @@ use coffer_verifier::{
 };
 use tonic::{Response, Status};
 
-use super::{AdminService, every, name, needed, seconds, store_status, tenant};
+use super::{AdminService, Caller, every, name, needed, seconds, store_status, tenant};
 use crate::store::{AuditEntry, ManifestKey, Signer, StoredManifest};
 
 /// Rules and keys of one tenant: each is looked at for each release.
@@ -20,7 +20,7 @@ const LIST_LIMIT: usize = 64;
 impl AdminService {
     pub(super) async fn signer_added(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::AddSignerRequest,
     ) -> Result<Response<wire::AddSignerResponse>, Status> {
         let message = message.signer.ok_or_else(|| Status::invalid_argument("signer: none was given"))?;
@@ -43,7 +43,7 @@ impl AdminService {
             key: Some(rule.author_key.to_string()),
             ..AuditEntry::default()
         };
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let there = change.ledger.signers(&tenant).await.map_err(store_status)?;
         if there.len() >= LIST_LIMIT && !there.iter().flatten().any(|one| one.name == signer.name) {
             return Err(full("signers"));
@@ -76,7 +76,7 @@ impl AdminService {
 
     pub(super) async fn signer_removed(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::RemoveSignerRequest,
     ) -> Result<Response<wire::RemoveSignerResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
@@ -87,14 +87,14 @@ impl AdminService {
             name: Some(name.clone()),
             ..AuditEntry::default()
         };
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let existed = change.ledger.remove_signer(&tenant, &name).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::RemoveSignerResponse { existed }).await
     }
 
     pub(super) async fn manifest_key_added(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::AddManifestKeyRequest,
     ) -> Result<Response<wire::AddManifestKeyResponse>, Status> {
         let message = message.key.ok_or_else(|| Status::invalid_argument("key: none was given"))?;
@@ -103,7 +103,7 @@ impl AdminService {
         let key = P384PublicKey::from_spki_der(&message.public_key)
             .map_err(|error| Status::invalid_argument(format!("public_key: {error}")))?;
         let digest = key.spki_digest();
-        if self.admins.contains_key(&digest) {
+        if self.operators.list().contains(&digest) {
             return Err(Status::invalid_argument("this is an operator's key; one key has one job"));
         }
         let entry = AuditEntry {
@@ -114,7 +114,7 @@ impl AdminService {
             ..AuditEntry::default()
         };
         let key = ManifestKey { name: name.unwrap_or_default(), key };
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let there = change.ledger.manifest_keys(&tenant).await.map_err(store_status)?;
         if there.len() >= LIST_LIMIT && !there.iter().flatten().any(|one| one.key == key.key) {
             return Err(full("manifest keys"));
@@ -144,7 +144,7 @@ impl AdminService {
 
     pub(super) async fn manifest_key_removed(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::RemoveManifestKeyRequest,
     ) -> Result<Response<wire::RemoveManifestKeyResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
@@ -155,21 +155,21 @@ impl AdminService {
             key: Some(key.to_string()),
             ..AuditEntry::default()
         };
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let existed = change.ledger.remove_manifest_key(&tenant, &key).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::RemoveManifestKeyResponse { existed }).await
     }
 
     pub(super) async fn manifest_added(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::AddManifestRequest,
     ) -> Result<Response<wire::AddManifestResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
         let signed = SignedManifest::parse(&message.envelope)
             .map_err(|error| Status::invalid_argument(format!("envelope: {}", coffer_rim::chain(&error))))?;
         let entry = AuditEntry { event: "manifest.add", tenant: Some(tenant.to_string()), ..AuditEntry::default() };
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let now = change.now;
         let keys = every(change.ledger.manifest_keys(&tenant).await.map_err(store_status)?)?;
         let keys: Vec<_> = keys.into_iter().map(|one| one.key).collect();
@@ -213,7 +213,7 @@ impl AdminService {
 
     pub(super) async fn manifest_revoked(
         &self,
-        peer: String,
+        caller: Caller,
         message: wire::RevokeManifestRequest,
     ) -> Result<Response<wire::RevokeManifestResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
@@ -224,7 +224,7 @@ impl AdminService {
             name: Some(name.clone()),
             ..AuditEntry::default()
         };
-        let mut change = self.change(peer, entry).await?;
+        let mut change = self.change(caller, entry).await?;
         let revoked = change.ledger.revoke_manifest(&tenant, &name).await.map_err(store_status)?;
         change.entry.manifest_sequence = revoked;
         let answer = wire::RevokeManifestResponse { existed: revoked.is_some(), revoked_through: revoked.unwrap_or(0) };

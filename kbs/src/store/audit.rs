@@ -11,7 +11,10 @@ use super::{
     ledger::{Ledger, Store},
     rows::Row,
 };
-use crate::keys::{RootKey, RowKind};
+use crate::{
+    keys::{RootKey, RowKind},
+    tenant::Tenant,
+};
 
 /// What is wrong with an audit trail, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +125,9 @@ pub struct AuditEntry {
     /// Sequence of a manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_sequence: Option<u64>,
+    /// What an operator may.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
     /// A generation counter, hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counter: Option<String>,
@@ -251,6 +257,38 @@ impl Ledger {
             // What holds is given first; whoever asks for the rest is told.
             Some(fault) if lines.is_empty() => Err(StoreError::Audit(fault)),
             _ => Ok(lines),
+        }
+    }
+}
+
+impl Ledger {
+    /// The same, of one tenant alone.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn audit_lines_of(
+        &mut self,
+        tenant: &Tenant,
+        from_sequence: u64,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        let (mut from, mut found) = (from_sequence, Vec::new());
+        loop {
+            let batch = self.lines(from, BATCH).await?;
+            let last = batch.len() < BATCH;
+            for (key, row) in batch {
+                from = key.as_slice().try_into().map_or(u64::MAX, u64::from_be_bytes).saturating_add(1);
+                let of = serde_json::from_slice::<serde_json::Value>(&row.body).ok();
+                if of.is_some_and(|line| line["tenant"] == tenant.as_str()) {
+                    found.push(String::from_utf8_lossy(&row.body).into_owned());
+                }
+                if found.len() >= limit as usize {
+                    return Ok(found);
+                }
+            }
+            if last {
+                return Ok(found);
+            }
         }
     }
 }

@@ -297,7 +297,20 @@ impl Ledger {
 
     /// Every key of a kind and tenant, in order: from what the ledger knows, not from what a query would return.
     pub(super) fn keys(&mut self, kind: Kind, tenant: &Tenant) -> Vec<RowKey> {
-        let first = RowKey::first(kind, tenant);
+        self.keys_beside(RowKey::first(kind, tenant))
+    }
+
+    /// Every key of a kind whose rows are the broker's own.
+    pub(super) fn global_keys(&mut self, kind: Kind) -> Vec<RowKey> {
+        self.keys_beside(RowKey::global(kind, &[]))
+    }
+
+    /// Every tenant that some row belongs to.
+    pub fn tenants_with_rows(&self) -> std::collections::BTreeSet<Tenant> {
+        self.known.rows.keys().filter_map(RowKey::tenant).collect()
+    }
+
+    fn keys_beside(&mut self, first: RowKey) -> Vec<RowKey> {
         let keys = self.listed(&first);
         self.seen.lists.push((first, keys.clone()));
         keys

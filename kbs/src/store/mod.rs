@@ -5,6 +5,7 @@
 //! Trusts: the root key. Believes no row before its MAC holds and the ledger knows it.
 //! Never: returns a value that was not committed together with its audit line.
 
+mod admins;
 mod audit;
 mod certificates;
 mod checkpoint;
@@ -27,6 +28,7 @@ mod tenant_keys;
 mod terms;
 mod upgrade;
 
+pub use admins::Admin;
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, StateFault};
 pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};

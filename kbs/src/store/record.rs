@@ -30,6 +30,11 @@ impl RowKey {
         Self::of(kind, tenant, &[])
     }
 
+    /// The tenant it belongs to, if it is one's.
+    pub(super) fn tenant(&self) -> Option<Tenant> {
+        Tenant::parse(&self.tenant).ok()
+    }
+
     /// True if both are rows of one kind and tenant.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         self.kind == other.kind && self.tenant == other.tenant
@@ -82,6 +87,8 @@ impl RowKey {
             Kind::Manifest => format!("manifest {}", self.text(0)),
             Kind::ManifestWorkload => format!("workload {} of manifest {}", hex(0), self.text(1)),
             Kind::CrlNumber => format!("revocation list number of root {}", hex(0)),
+            Kind::Admin => format!("operator {}", hex(0)),
+            Kind::Tenant => format!("tenant {}", self.text(0)),
             Kind::Restored => "record of the last restore".to_owned(),
             Kind::SealingContext => format!("sealing context {:?}", self.text(0)),
             Kind::Generation => format!("generation {} of sealing context {:?}", hex(5), self.text(4)),

@@ -35,6 +35,10 @@ pub enum Kind {
     CertificateProfile,
     /// A key of a tenant, encrypted: what its sealing keys are derived from, or what signs its certificates.
     TenantKey,
+    /// An operator, and what it may.
+    Admin,
+    /// That there is a tenant.
+    Tenant,
     /// Where audit trail and state end.
     Head,
     /// A line of the audit trail.
@@ -45,7 +49,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -59,6 +63,8 @@ impl Kind {
         Self::Generation,
         Self::CertificateProfile,
         Self::TenantKey,
+        Self::Admin,
+        Self::Tenant,
         Self::Head,
         Self::AuditLine,
         Self::StateEntry,
@@ -80,6 +86,8 @@ impl Kind {
             Self::Generation => "generation",
             Self::CertificateProfile => "certificate-profile",
             Self::TenantKey => "tenant-key",
+            Self::Admin => "admin",
+            Self::Tenant => "tenant",
             Self::Head => "head",
             Self::AuditLine => "audit-line",
             Self::StateEntry => "state-entry",

@@ -265,7 +265,8 @@ impl Ledger {
             | Kind::Signer
             | Kind::ManifestKey
             | Kind::SealingContext
-            | Kind::CertificateProfile => Mend::Remove,
+            | Kind::CertificateProfile
+            | Kind::Admin => Mend::Remove,
             Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
             Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),
             Kind::SecretHead => Mend::Replace(self.deleted_head(key).encode()),

@@ -406,3 +406,54 @@ pub fn not_admitted<T>(result: Result<T, ClientError>) -> String {
 pub fn has_reason(line: &serde_json::Value, word: &str) -> bool {
     line["reasons"].as_array().is_some_and(|all| all.iter().any(|one| one.as_str().is_some_and(|s| s.contains(word))))
 }
+
+pub type RawAdmin = coffer_kbs_client::kbs::admin::v1::admin_client::AdminClient<tonic::transport::Channel>;
+
+/// Calls the method of a request, by its name and as it travels.
+pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result<(), tonic::Status> {
+    let mut admin = admin.clone();
+    macro_rules! calls {
+        ($($name:ident => $method:ident),* $(,)?) => {
+            match request {
+                $(stringify!($name) => {
+                    admin.$method(<coffer_kbs_client::kbs::admin::v1::$name as prost::Message>::decode(bytes).unwrap()).await.map(|_| ())
+                })*
+                other => panic!("{other} has no call here: add it, and a good one in fields.rs"),
+            }
+        };
+    }
+    calls!(
+        PutSecretRequest => put_secret,
+        ListSecretsRequest => list_secrets,
+        GetSecretMetaRequest => get_secret_meta,
+        UpdateSecretRequest => update_secret,
+        DeleteSecretRequest => delete_secret,
+        UndeleteSecretRequest => undelete_secret,
+        DestroySecretRequest => destroy_secret,
+        PutSealingContextRequest => put_sealing_context,
+        ListSealingContextsRequest => list_sealing_contexts,
+        RemoveSealingContextRequest => remove_sealing_context,
+        PutCertificateProfileRequest => put_certificate_profile,
+        ListCertificateProfilesRequest => list_certificate_profiles,
+        RemoveCertificateProfileRequest => remove_certificate_profile,
+        AddReferenceRequest => add_reference,
+        ListReferencesRequest => list_references,
+        RemoveReferenceRequest => remove_reference,
+        AddSignerRequest => add_signer,
+        ListSignersRequest => list_signers,
+        RemoveSignerRequest => remove_signer,
+        AddManifestKeyRequest => add_manifest_key,
+        ListManifestKeysRequest => list_manifest_keys,
+        RemoveManifestKeyRequest => remove_manifest_key,
+        AddManifestRequest => add_manifest,
+        ListManifestsRequest => list_manifests,
+        RevokeManifestRequest => revoke_manifest,
+        AddTenantRequest => add_tenant,
+        ListTenantsRequest => list_tenants,
+        AddAdminRequest => add_admin,
+        ListAdminsRequest => list_admins,
+        RemoveAdminRequest => remove_admin,
+        ConfirmRestoredRequest => confirm_restored,
+        AuditRequest => audit,
+    )
+}

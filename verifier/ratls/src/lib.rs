@@ -69,7 +69,7 @@ pub use refusal::Refusal;
 pub use server::{ServeError, ServeLimits, Sourced, serve, serve_pinned, serve_pinned_shared, serve_shared};
 pub use service::AttestationService;
 pub use state::{CHALLENGE_LIFETIME, ConnectionState, attested, connection};
-pub use tls::{ClientRule, ClientTls, PeerPin, ServerTls, TlsConfigError};
+pub use tls::{ClientRule, ClientTls, KeyList, PeerPin, ServerTls, TlsConfigError};
 pub use wire::{MAX_CERT_TABLE, MAX_CRL, MAX_CRLS, MAX_MESSAGE, MAX_SPEC};
 
 /// The protocol's generated types; not the types we compute with.

@@ -139,14 +139,14 @@ where
     I: Stream<Item = io::Result<IO>> + Send + 'static,
     IO: AsyncRead + AsyncWrite + Sourced + Unpin + Send + 'static,
 {
-    if !matches!(tls.rule, ClientRule::Spki(_)) {
+    if !matches!(tls.rule, ClientRule::Spki(_) | ClientRule::Listed(_)) {
         return Err(ServeError::NotPinned);
     }
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
     run(incoming, tls, services, limits, OnHandshake::Settle, shutdown).await
 }
 
-/// Serves `services` to clients whose keys `tls` pins ([`ClientRule::Spki`]); no evidence is asked for or given.
+/// Serves `services` to clients whose keys `tls` pins ([`ClientRule::Spki`], [`ClientRule::Listed`]); no evidence is asked for or given.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -161,7 +161,7 @@ where
     I: Stream<Item = io::Result<IO>> + Send + 'static,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !matches!(tls.rule, ClientRule::Spki(_)) {
+    if !matches!(tls.rule, ClientRule::Spki(_) | ClientRule::Listed(_)) {
         return Err(ServeError::NotPinned);
     }
     let incoming = incoming.map(|io| io.map(|io| (0, io)));

@@ -3,7 +3,10 @@
 //! The certificate verifiers here decide by key. What they never leave out is CertificateVerify: the peer holds the key
 //! it shows, checked by the provider on every handshake.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use coffer_verifier::abi::SpkiDigest;
 use rustls::{
@@ -38,9 +41,36 @@ pub enum PeerPin {
     AttestedAfter,
 }
 
+/// Keys that may change while a server runs; clones are one list.
+#[derive(Clone, Debug, Default)]
+pub struct KeyList(Arc<RwLock<BTreeSet<SpkiDigest>>>);
+
+impl KeyList {
+    /// Lists these keys, and no others, from the next handshake on.
+    pub fn replace(&self, keys: impl IntoIterator<Item = SpkiDigest>) {
+        // Every critical section leaves a whole list.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.into_iter().collect();
+    }
+
+    /// True if a key is listed now.
+    pub fn contains(&self, key: &SpkiDigest) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+}
+
+impl PartialEq for KeyList {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for KeyList {}
+
 /// Whom a server lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientRule {
+    /// One of the keys that are listed at the handshake, else it fails.
+    Listed(KeyList),
     /// One of these keys, else the handshake fails. An empty list admits nobody.
     Spki(Vec<SpkiDigest>),
     /// Any key; handlers demand [`crate::attested`] evidence.
@@ -95,6 +125,7 @@ impl ServerTls {
         let provider = provider();
         let pins = match &rule {
             ClientRule::Spki(pins) => Keys::Pinned(pins.clone()),
+            ClientRule::Listed(list) => Keys::Listed(list.clone()),
             ClientRule::AttestedAfter | ClientRule::AuthorizedPerCall => Keys::Collected,
         };
         let verifier = Arc::new(KeyVerifier { keys: pins, provider: provider.clone() });
@@ -155,6 +186,7 @@ impl ClientTls {
 #[derive(Debug)]
 enum Keys {
     Pinned(Vec<SpkiDigest>),
+    Listed(KeyList),
     Collected,
 }
 
@@ -172,7 +204,11 @@ impl KeyVerifier {
                 let mismatch = PinMismatch { found, expected: expected.clone() };
                 Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(mismatch)))))
             }
-            Keys::Pinned(_) | Keys::Collected => Ok(()),
+            Keys::Listed(list) if !list.contains(&found) => {
+                let mismatch = PinMismatch { found, expected: Vec::new() };
+                Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(mismatch)))))
+            }
+            Keys::Pinned(_) | Keys::Listed(_) | Keys::Collected => Ok(()),
         }
     }
 

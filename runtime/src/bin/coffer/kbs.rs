@@ -7,10 +7,12 @@ mod broker;
 mod certificate;
 mod manifest;
 mod manifest_key;
+mod operator;
 mod reference;
 mod sealing;
 mod secret;
 mod signer;
+mod tenant;
 mod terms;
 
 use std::path::PathBuf;
@@ -68,6 +70,8 @@ pub const COMMANDS: &[Entry] = &[
     noun!("manifest": manifest),
     noun!("sealing": sealing),
     noun!("certificate": certificate),
+    noun!("tenant": tenant),
+    noun!("admin": operator),
     admin!("audit": audit::Args => audit::run),
 ];
 

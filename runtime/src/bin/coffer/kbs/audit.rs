@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::broker::Broker;
+use super::broker::{Broker, not_found};
 use crate::error::CliError;
 
 /// Print audit lines, one JSON object each, oldest first; with --json one array of them.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer kbs audit --from 10 --limit 5")]
+#[command(after_help = "Examples:\n  coffer kbs audit --from 10 --limit 5
+  coffer kbs audit --newest --limit 20 --tenant acme
+  coffer kbs audit --id 86fb0b8a2fdb7edb")]
 pub struct Args {
     /// First sequence number.
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -15,11 +17,35 @@ pub struct Args {
     /// Number of lines.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+    /// Lines of this tenant alone.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// The line with this id alone: a refusal has one.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Newest first.
+    #[arg(long)]
+    newest: bool,
 }
 
 /// Prints them as the broker wrote them.
 pub fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let lines = broker.ask(async |client| client.audit(args.from, args.limit).await)?;
+    let (tenant, whole) = (args.tenant.as_deref(), args.newest || args.id.is_some());
+    // The broker gives them from the first on: what is wanted from the end is looked for here.
+    let limit = if whole { u32::MAX } else { args.limit };
+    let mut lines = broker.ask(async |client| client.audit_of(tenant, args.from, limit).await)?;
+    if let Some(id) = &args.id {
+        let id = serde_json::json!({ "id": id }).to_string();
+        let id = id.trim_matches(['{', '}']);
+        lines.retain(|line| line.contains(id));
+        if lines.is_empty() {
+            return Err(not_found("there is no line with this id".into(), "audit"));
+        }
+    }
+    if args.newest {
+        lines.reverse();
+    }
+    lines.truncate(args.limit as usize);
     if broker.json() {
         println!("{}", one_document(&lines));
         return Ok(ExitCode::SUCCESS);

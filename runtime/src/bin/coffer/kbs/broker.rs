@@ -49,6 +49,11 @@ impl<'a> Broker<'a> {
             .map_err(|error| failure(&error))
     }
 
+    /// The operator's own profile.
+    pub fn profile(&self) -> &AdminProfile {
+        &self.profile
+    }
+
     /// Whether a script asks.
     pub fn json(&self) -> bool {
         self.context.json
@@ -96,7 +101,10 @@ fn failure(error: &ClientError) -> CliError {
     };
     let failure = CliError::caused(class, error);
     if matches!(error, ClientError::Refused { code, .. } if code == "key-not-admitted") {
-        return failure.hint("the broker's config.toml does not list this profile's key under [[admins]]");
+        return failure.hint("the broker lists this profile's key neither under [[admins]] of config.toml nor in `coffer kbs admin list`");
+    }
+    if matches!(error, ClientError::Refused { code, .. } if code == "role-missing") {
+        return failure.hint("an owner gives roles: `coffer kbs admin add NAME --role ROLE --key …`");
     }
     match error.hint() {
         Some(hint) => failure.hint(hint),

@@ -1,0 +1,174 @@
+//! Who may ask what: the whole table, walked with real keys over real connections; and how operators come and go.
+
+mod common;
+
+use coffer_kbs::{About, METHODS, Role};
+use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, Grant};
+use coffer_ratls::{ClientTls, Identity, PeerPin, connect_pinned};
+use common::{Kbs, PATH, RawAdmin, TENANT, admin_call};
+use tonic::Code;
+
+const OTHER: &str = "globex";
+
+fn profile(kbs: &Kbs, identity: Identity) -> AdminProfile {
+    AdminProfile { identity, ..AdminProfile::read(&kbs.state().join("admin.toml")).unwrap() }
+}
+
+async fn raw(profile: &AdminProfile) -> RawAdmin {
+    let stream = tokio::net::TcpStream::connect(&profile.address).await.unwrap();
+    let pin = PeerPin::Spki(vec![profile.server_spki]);
+    let tls = ClientTls::with_alpn(&profile.identity, pin, coffer_kbs_client::ALPN_ADMIN).unwrap();
+    RawAdmin::new(connect_pinned(stream, &tls).await.unwrap().0)
+}
+
+fn grant(role: Role, tenant: Option<&str>) -> Grant {
+    Grant { role: role.name().to_owned(), tenant: tenant.map(str::to_owned) }
+}
+
+/// A request that says for whom it is, and nothing else.
+fn request(method: &str, tenant: &str) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let named = field(1, tenant.as_bytes());
+    match method {
+        "AddReference" | "AddSigner" | "AddManifestKey" | "PutSealingContext" | "PutCertificateProfile" => {
+            field(1, &named)
+        }
+        "Audit" => field(3, tenant.as_bytes()),
+        "ListTenants" | "AddAdmin" | "ListAdmins" | "RemoveAdmin" | "ConfirmRestored" => Vec::new(),
+        _ => named,
+    }
+}
+
+#[test]
+fn every_method_stands_in_the_table_once() {
+    let set = protox::compile(["client/proto/kbs_admin.proto"], ["client/proto"]).unwrap();
+    let services = set.file.iter().flat_map(|file| &file.service);
+    let mut methods: Vec<_> = services.flat_map(|one| &one.method).map(|one| one.name().to_owned()).collect();
+    let mut table: Vec<_> = METHODS.iter().map(|one| one.name.to_owned()).collect();
+    methods.sort();
+    table.sort();
+    assert_eq!(methods, table);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_role_may_what_the_table_says_for_its_tenant_and_nothing_else() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    assert!(owner.add_tenant(OTHER).await.unwrap());
+    let mut asked = 0;
+    for role in Role::ALL {
+        for scope in [None, Some(TENANT), Some(OTHER)] {
+            let identity = Identity::generate("operator").unwrap();
+            let name = format!("{role}-{}", scope.unwrap_or("all"));
+            assert!(owner.add_admin(&name, &identity.spki(), &[grant(role, scope)]).await.unwrap());
+            let admin = raw(&profile(&kbs, identity)).await;
+            for method in METHODS {
+                let status =
+                    admin_call(&admin, &format!("{}Request", method.name), &request(method.name, TENANT)).await;
+                let refused = status.as_ref().err().is_some_and(|status| status.message() == "role-missing");
+                let reaches = match method.about {
+                    About::Tenant => scope.is_none() || scope == Some(TENANT),
+                    About::Broker => scope.is_none(),
+                };
+                let may = reaches && (role == Role::Owner || method.roles.contains(&role));
+                assert_eq!(refused, !may, "{name} {}: {status:?}", method.name);
+                if let Err(status) = status
+                    && refused
+                {
+                    assert_eq!(status.code(), Code::PermissionDenied);
+                    let line = kbs.line_of(&coffer_ratls::Denial::of(&status).unwrap().id);
+                    assert_eq!((&line["event"], &line["peer"]), (&"admin.call".into(), &name.clone().into()));
+                    assert!(common::has_reason(&line, "role: "), "{line}");
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert_eq!(asked, METHODS.len() * 12);
+}
+
+fn code(error: &ClientError) -> &str {
+    match error {
+        ClientError::Refused { code, .. } => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn message(error: ClientError) -> String {
+    match error {
+        ClientError::Rejected { message, .. } => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_comes_changes_its_key_and_goes_without_a_restart() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    let (first, second) = (Identity::generate("ops").unwrap(), Identity::generate("ops").unwrap());
+    let (old, new) = (first.spki(), second.spki());
+    let (first, second) = (profile(&kbs, first), profile(&kbs, second));
+    let refused = async |profile: &AdminProfile| match AdminClient::connect(profile).await {
+        Ok(admin) => admin.list_secrets(TENANT, false).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    assert_eq!(code(&refused(&first).await.unwrap_err()), "key-not-admitted");
+    let operator = [grant(Role::Operator, Some(TENANT))];
+    assert!(owner.add_admin("ops", &old, &operator).await.unwrap());
+    let open = AdminClient::connect(&first).await.unwrap();
+    open.list_secrets(TENANT, false).await.unwrap();
+
+    // Rollover: the new key beside the old one, then the old one goes.
+    assert!(message(owner.add_admin("ops", &new, &operator).await.unwrap_err()).contains("another operator has it"));
+    assert!(owner.add_admin("ops-2", &new, &operator).await.unwrap());
+    refused(&second).await.unwrap();
+    assert!(owner.remove_admin(&old).await.unwrap());
+    assert!(!owner.remove_admin(&old).await.unwrap());
+    let gone = open.list_secrets(TENANT, false).await.unwrap_err();
+    assert_eq!(code(&gone), "key-not-admitted", "an open connection, too");
+    assert_eq!(code(&refused(&first).await.unwrap_err()), "key-not-admitted");
+
+    // Fewer grants count at once.
+    let open = AdminClient::connect(&second).await.unwrap();
+    open.delete_secret(TENANT, &PATH.parse().unwrap(), None).await.unwrap();
+    assert!(!owner.add_admin("ops-2", &new, &[grant(Role::Auditor, Some(TENANT))]).await.unwrap());
+    let error = open.delete_secret(TENANT, &PATH.parse().unwrap(), None).await.unwrap_err();
+    assert_eq!(code(&error), "role-missing");
+    let listed = owner.list_admins().await.unwrap();
+    let names: Vec<_> = listed.iter().map(|one| (one.name.as_str(), one.configured)).collect();
+    assert_eq!(names, [("admin", true), ("ops-2", false)]);
+    let lines = owner.audit(0, 0).await.unwrap().concat();
+    assert!(lines.contains("admin.add") && lines.contains("operator@acme") && lines.contains("admin.remove"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_auditor_of_a_tenant_reads_its_lines_alone() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    owner.add_tenant(OTHER).await.unwrap();
+    kbs.put(PATH, true).await;
+    owner.delete_secret(OTHER, &PATH.parse().unwrap(), None).await.unwrap();
+    let identity = Identity::generate("auditor").unwrap();
+    owner.add_admin("auditor", &identity.spki(), &[grant(Role::Auditor, Some(TENANT))]).await.unwrap();
+    let auditor = AdminClient::connect(&profile(&kbs, identity)).await.unwrap();
+    let lines = auditor.audit_of(Some(TENANT), 0, 0).await.unwrap();
+    assert!(lines.len() == 1 && lines[0].contains("secret.put"), "{lines:?}");
+    assert_eq!(code(&auditor.audit(0, 0).await.unwrap_err()), "role-missing");
+    assert_eq!(code(&auditor.audit_of(Some(OTHER), 0, 0).await.unwrap_err()), "role-missing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_is_there_when_it_was_created_and_not_by_a_typo() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    assert_eq!(owner.list_tenants().await.unwrap(), [TENANT, "default"]);
+    let path = PATH.parse().unwrap();
+    let typo = message(owner.delete_secret("amce", &path, None).await.unwrap_err());
+    assert!(typo.contains("no tenant amce") && typo.contains("coffer kbs tenant add amce"), "{typo}");
+    let unknown =
+        owner.add_admin("x", &coffer_verifier::abi::SpkiDigest::new([1; 32]), &[grant(Role::Owner, Some("amce"))]);
+    assert!(message(unknown.await.unwrap_err()).contains("no tenant amce"));
+    assert!(owner.add_tenant("amce").await.unwrap());
+    assert!(!owner.add_tenant("amce").await.unwrap());
+    assert!(!owner.delete_secret("amce", &path, None).await.unwrap());
+}

@@ -1,6 +1,13 @@
 //! Two listeners, two identities: guests over RA-TLS, operators over mutual TLS with listed keys.
 
-use std::{collections::BTreeMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use coffer_kbs_client::{
     ALPN_ADMIN,
@@ -100,6 +107,7 @@ struct Fixed {
     serve: ServeLimits,
     source: SourceLimits,
     guest_rate: Rate,
+    tenants: BTreeSet<Tenant>,
 }
 
 /// Puts another configuration in place while a server runs.
@@ -166,8 +174,13 @@ impl Server {
         let Config { simulated_anchors: anchors, endorsements, floors, policies, .. } = config;
         let rules = Rules { anchors, endorsements, floors };
         let verifier = Arc::new(GuestVerifier::new(rules, clock.clone(), CrlFloor::new(state.store.clone())));
-        let fixed =
-            Fixed { admins: config.admins, serve: config.serve, source: config.source, guest_rate: config.guest_rate };
+        let fixed = Fixed {
+            admins: config.admins,
+            serve: config.serve,
+            source: config.source,
+            guest_rate: config.guest_rate,
+            tenants: config.tenants,
+        };
         let metrics = Metrics::default();
         let log = metrics.counting(log);
         Ok(Self {
@@ -206,8 +219,9 @@ impl Server {
     /// # Errors
     /// [`ServerError`] if one listener fails; the other is then closed as well.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { guests, operators, figures, metrics, state, fixed: mut config, policies, verifier, log, clock, .. } =
-            self;
+        let Self {
+            guests, operators, figures, metrics, state, fixed: mut config, policies, verifier, log, clock, ..
+        } = self;
         // `state` lives to the end of this function, and its lock with it.
         let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
         let configured_tenants = Arc::new(std::mem::take(&mut config.tenants));

@@ -115,7 +115,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         expires_unix: Some(later),
     };
     let manifest_key = v1::ManifestKey { tenant: tenant(), name: Some("ci".into()), public_key: key.to_spki_der() };
-    let second = v1::Admin {
+    let second = v1::Operator {
         name: "second".into(),
         spki_sha256: vec![3; 32],
         grants: vec![v1::Grant { role: "operator".into(), tenant: Some(tenant()) }],

@@ -53,7 +53,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn add_admin(&self, name: &str, key: &SpkiDigest, grants: &[Grant]) -> Result<bool, ClientError> {
         let grant = |grant: &Grant| v1::Grant { role: grant.role.clone(), tenant: grant.tenant.clone() };
-        let admin = v1::Admin {
+        let admin = v1::Operator {
             name: name.to_owned(),
             spki_sha256: key.as_bytes().to_vec(),
             grants: grants.iter().map(grant).collect(),
@@ -68,7 +68,7 @@ impl AdminClient {
     /// [`ClientError::Protocol`] if the broker states a key that is none.
     pub async fn list_admins(&self) -> Result<Vec<Operator>, ClientError> {
         let response = done(self.admin.clone().list_admins(v1::ListAdminsRequest {}).await)?;
-        let operator = |wire: v1::Admin| {
+        let operator = |wire: v1::Operator| {
             let key = SpkiDigest::try_from(wire.spki_sha256.as_slice())
                 .map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
             let grant = |grant: v1::Grant| Grant { role: grant.role, tenant: grant.tenant };

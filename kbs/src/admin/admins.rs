@@ -97,7 +97,7 @@ impl AdminService {
 
     pub(super) async fn admins_listed(&self) -> Result<Response<wire::ListAdminsResponse>, Status> {
         let stored = every(self.view().await?.admins().await.map_err(store_status)?)?;
-        let configured = self.operators.configured.iter().map(|(key, name)| wire::Admin {
+        let configured = self.operators.configured.iter().map(|(key, name)| wire::Operator {
             name: name.clone(),
             spki_sha256: key.as_bytes().to_vec(),
             grants: vec![wire::Grant { role: Role::Owner.name().to_owned(), tenant: None }],
@@ -107,7 +107,7 @@ impl AdminService {
             role: grant.role.name().to_owned(),
             tenant: grant.tenant.as_ref().map(ToString::to_string),
         };
-        let stored = stored.into_iter().map(|one| wire::Admin {
+        let stored = stored.into_iter().map(|one| wire::Operator {
             grants: one.grants.iter().map(grant).collect(),
             spki_sha256: one.key.as_bytes().to_vec(),
             name: one.name,

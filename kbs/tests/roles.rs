@@ -165,9 +165,10 @@ async fn a_tenant_is_there_when_it_was_created_and_not_by_a_typo() {
     let path = PATH.parse().unwrap();
     let typo = message(owner.delete_secret("amce", &path, None).await.unwrap_err());
     assert!(typo.contains("no tenant amce") && typo.contains("coffer kbs tenant add amce"), "{typo}");
-    let unknown =
-        owner.add_admin("x", &coffer_verifier::abi::SpkiDigest::new([1; 32]), &[grant(Role::Owner, Some("amce"))]);
-    assert!(message(unknown.await.unwrap_err()).contains("no tenant amce"));
+    let unknown = owner
+        .add_admin("x", &coffer_verifier::abi::SpkiDigest::new([1; 32]), &[grant(Role::Owner, Some("amce"))])
+        .await;
+    assert!(message(unknown.unwrap_err()).contains("no tenant amce"));
     assert!(owner.add_tenant("amce").await.unwrap());
     assert!(!owner.add_tenant("amce").await.unwrap());
     assert!(!owner.delete_secret("amce", &path, None).await.unwrap());

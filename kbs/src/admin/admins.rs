@@ -46,7 +46,7 @@ impl AdminService {
         let name = needed("name", message.name)?;
         let mut grants = Vec::new();
         for grant in message.grants {
-            let grant = self::grant(grant)?;
+            let grant = self::grant(&grant)?;
             if !grants.contains(&grant) {
                 grants.push(grant);
             }
@@ -161,7 +161,7 @@ fn said(grant: &Grant) -> String {
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn grant(message: wire::Grant) -> Result<Grant, Status> {
+fn grant(message: &wire::Grant) -> Result<Grant, Status> {
     let role = message.role.parse().map_err(|error| Status::invalid_argument(format!("grants: role: {error}")))?;
     let tenant = message.tenant.as_deref().map(Tenant::parse).transpose();
     let tenant = tenant.map_err(|error| Status::invalid_argument(format!("grants: tenant: {error}")))?;

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::admin;
 use super::broker::{Broker, not_found};
-use crate::commands::Entry;
 use crate::error::{Class, Classify as _, CliError};
+use crate::row::Entry;
 
 /// Say who may ask a broker, and what.
 #[derive(Debug, clap::Args)]

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::admin;
 use super::broker::Broker;
-use crate::commands::Entry;
 use crate::error::CliError;
+use crate::row::Entry;
 
 /// Create and list tenants.
 #[derive(Debug, clap::Args)]

@@ -12,9 +12,6 @@ mod trust;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use self::callers::Caller;
-pub use self::callers::Operators;
-
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{
     Expiry, UnixTime,
@@ -25,6 +22,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::{
     audit_log::AuditLog,
     clock::Clock,
+    operators::{Caller, Operators},
     policies::ReleasePolicies,
     store::{AuditEntry, GuestFacts, Ledger, Reference, Store, StoreError},
     tenant::Tenant,

@@ -27,6 +27,7 @@ mod keys;
 mod limits;
 mod mend;
 mod metrics;
+mod operators;
 mod permit;
 mod policies;
 mod release;
@@ -60,7 +61,7 @@ pub use state::{
 };
 pub use store::{
     Accepted, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget, Intent, Kind,
-    MemoryCheckpoint, MemoryRows, Position, Restored, Row, Rows, RowsError, StateFault, StateSummary, Store,
+    MemoryCheckpoint, MemoryRows, NewSecret, Position, Restored, Row, Rows, RowsError, StateFault, StateSummary, Store,
     StoreError, Transaction, Witness,
 };
 pub use tenant::{Tenant, TenantError};

@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{AdminService, Operators, VALUE_LIMIT},
+    admin::{AdminService, VALUE_LIMIT},
     audit_log::AuditLog,
     broker::BrokerService,
     clock::Clock,
@@ -32,6 +32,7 @@ use crate::{
     guest::{ConnectionAppraiser, GuestVerifier, Rules},
     limits::{Buckets, Rate},
     metrics::{self, Metrics},
+    operators::Operators,
     policies::ReleasePolicies,
     release::Releaser,
     sources::{SourceLimits, Sources},

@@ -36,7 +36,7 @@ const MEANT: &[(&str, &str)] = &[
     ("Signer", "minimum_guest_svn"),            // 0: every version
     ("SealingContext", "terms"),                // the shipped policy, for hardware alone
     ("SealingContext", "created_unix"),         // the broker's to say
-    ("Admin", "configured"),                    // the broker's to say
+    ("Operator", "configured"),                 // the broker's to say
     ("CertificateProfile", "terms"),            // as above
     ("CertificateProfile", "server_auth"),      // false: not
     ("CertificateProfile", "client_auth"),      // false: not

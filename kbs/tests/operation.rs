@@ -214,7 +214,11 @@ async fn figures(kbs: &Kbs) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn figures_count_decisions_and_name_nothing() {
-    let kbs = Kbs::start_with(|config| config.metrics_listen = Some("127.0.0.1:0".into())).await;
+    let kbs = Kbs::start_with(|config| {
+        config.metrics_listen = Some("127.0.0.1:0".into());
+        config.tenants.entry(TENANT.into()).or_default();
+    })
+    .await;
     assert!(figures(&kbs).await.contains("coffer_kbs_audit_lines 0"));
     kbs.put(PATH, true).await;
     kbs.put(PATH, true).await;

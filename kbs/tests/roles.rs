@@ -94,6 +94,11 @@ fn code(error: &ClientError) -> &str {
     }
 }
 
+/// The listener hangs up on a key it does not list; whether its word for that arrives before is a matter of luck.
+fn is_nobody(error: &ClientError) -> bool {
+    matches!(error, ClientError::Unreachable { .. }) || code(error) == "key-not-admitted"
+}
+
 fn message(error: ClientError) -> String {
     match error {
         ClientError::Rejected { message, .. } => message,
@@ -112,7 +117,7 @@ async fn an_operator_comes_changes_its_key_and_goes_without_a_restart() {
         Ok(admin) => admin.list_secrets(TENANT, false).await.map(|_| ()),
         Err(error) => Err(error),
     };
-    assert_eq!(code(&refused(&first).await.unwrap_err()), "key-not-admitted");
+    assert!(is_nobody(&refused(&first).await.unwrap_err()));
     let operator = [grant(Role::Operator, Some(TENANT))];
     assert!(owner.add_admin("ops", &old, &operator).await.unwrap());
     let open = AdminClient::connect(&first).await.unwrap();
@@ -126,7 +131,7 @@ async fn an_operator_comes_changes_its_key_and_goes_without_a_restart() {
     assert!(!owner.remove_admin(&old).await.unwrap());
     let gone = open.list_secrets(TENANT, false).await.unwrap_err();
     assert_eq!(code(&gone), "key-not-admitted", "an open connection, too");
-    assert_eq!(code(&refused(&first).await.unwrap_err()), "key-not-admitted");
+    assert!(is_nobody(&refused(&first).await.unwrap_err()));
 
     // Fewer grants count at once.
     let open = AdminClient::connect(&second).await.unwrap();

@@ -1,8 +1,13 @@
 //! A state folder of the format before this one opens; what was not believed then is named, not forgotten.
 
+mod common;
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use coffer_kbs::{RowsError, State, StateError, StoreError, Tenant, init, open_store};
+use coffer_kbs::{NewSecret, RowsError, State, StateError, StoreError, Tenant, init, open_store};
+use coffer_kbs_client::Grant;
+use coffer_verifier::abi::SpkiDigest;
+use common::Kbs;
 
 async fn old() -> tempfile::TempDir {
     of_format("format-2").await
@@ -92,4 +97,44 @@ async fn a_database_of_format_3_opens_with_all_it_holds_and_is_watched_from_then
     fs::write(folder.join("kbs.db"), before).unwrap();
     let opened = State::open(&folder).await.map(|_| ());
     assert!(matches!(opened, Err(StateError::Store(StoreError::Checkpoint(_)))), "{opened:?}");
+}
+
+/// What a broker from before roles and tenants left behind is served: its operators are owners of everything, as they were,
+/// and its tenants are those that its rows name.
+async fn goes_on(outer: tempfile::TempDir) {
+    let kbs = Kbs::start_in(outer, |_| (), async |state| State::open(state).await.unwrap()).await;
+    let owner = kbs.admin().await;
+    assert_eq!(owner.list_tenants().await.unwrap(), ["acme", "default"]);
+    assert_eq!(owner.list_secrets("acme", false).await.unwrap().len(), 1);
+    assert!(owner.list_secrets("acne", false).await.is_err());
+    let everything = [Grant { role: "owner".into(), tenant: None }];
+    assert!(owner.add_admin("second", &SpkiDigest::new([4; 32]), &everything).await.unwrap());
+    let lines = owner.audit(0, 0).await.unwrap();
+    let adopted = |lines: &[String]| lines.iter().filter(|line| line.contains("tenant.adopt")).count();
+    assert!(adopted(&lines) == 1 && lines.concat().contains("tenant: acme is there"), "{lines:?}");
+
+    // Once: a tenant that comes later was created.
+    let kbs = Kbs::start_in(kbs.stop().await, |_| (), async |state| State::open(state).await.unwrap()).await;
+    assert_eq!(adopted(&kbs.admin().await.audit(0, 0).await.unwrap()), 1);
+    assert_eq!(kbs.admin().await.list_admins().await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_and_tenants_of_an_older_broker_go_on() {
+    goes_on(of_format("format-3").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_and_tenants_of_a_broker_before_roles_go_on() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("state");
+    init(&folder, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+    // Rows of a tenant, and no row that says that there is one: what such a broker wrote.
+    let state = State::open(&folder).await.unwrap();
+    let mut ledger = state.store.write().await.unwrap();
+    let (tenant, path) = (Tenant::parse("acme").unwrap(), "kbs:///default/app/key".parse().unwrap());
+    ledger.put_secret(NewSecret::plain(&tenant, &path, b"value"), 5).await.unwrap();
+    ledger.commit().await.unwrap();
+    drop(state);
+    goes_on(outer).await;
 }

@@ -4,8 +4,9 @@ use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::abi::SpkiDigest;
 use tonic::{Response, Status};
 
-use super::{AdminService, Caller, every, needed, store_status, tenant};
+use super::{AdminService, every, needed, store_status, tenant};
 use crate::{
+    operators::Caller,
     roles::{Grant, Role},
     store::{Admin, AuditEntry, Ledger},
     tenant::Tenant,

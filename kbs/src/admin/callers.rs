@@ -1,68 +1,15 @@
 //! Who calls, and whether they may: asked of the ledger at each call, so that an operator who is taken away is gone at once.
-//!
-//! The configuration's operators are owners of everything; those in the ledger are what they were granted.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use coffer_ratls::{KeyList, connection, denied};
-use coffer_verifier::abi::SpkiDigest;
+use coffer_ratls::{connection, denied};
 use tonic::{Code, Request, Status};
 
 use super::{AdminService, store_status};
 use crate::{
-    roles::{Grant, Method, Role, method},
-    store::{AuditEntry, Ledger, StoreError},
+    operators::Caller,
+    roles::{Method, method},
+    store::{AuditEntry, Ledger},
     tenant::Tenant,
 };
-
-/// Everybody the admin listener lets in.
-#[derive(Clone)]
-pub struct Operators {
-    /// Names in the configuration, by key.
-    pub(super) configured: Arc<BTreeMap<SpkiDigest, String>>,
-    /// What the listener admits now.
-    pub(super) listed: KeyList,
-}
-
-impl Operators {
-    /// Of a configuration, and of the ledger.
-    pub fn new(configured: BTreeMap<SpkiDigest, String>, stored: Vec<SpkiDigest>) -> Self {
-        let listed = KeyList::default();
-        listed.replace(configured.keys().copied().chain(stored));
-        Self { configured: Arc::new(configured), listed }
-    }
-
-    /// What the listener asks.
-    pub fn list(&self) -> KeyList {
-        self.listed.clone()
-    }
-
-    /// Lets in whom the ledger lists from now on.
-    pub(super) fn refresh(&self, stored: Vec<SpkiDigest>) {
-        self.listed.replace(self.configured.keys().copied().chain(stored));
-    }
-
-    /// Name and grants of a key; nothing if it is nobody's.
-    pub(super) async fn find(
-        &self,
-        ledger: &mut Ledger,
-        key: &SpkiDigest,
-    ) -> Result<Option<(String, Vec<Grant>)>, StoreError> {
-        if let Some(name) = self.configured.get(key) {
-            return Ok(Some((name.clone(), vec![Grant { role: Role::Owner, tenant: None }])));
-        }
-        Ok(ledger.admin(key).await?.map(|admin| (admin.name, admin.grants)))
-    }
-}
-
-/// Somebody who may ask what they asked.
-pub struct Caller {
-    /// Name in the trail.
-    pub(super) name: String,
-    key: SpkiDigest,
-    method: &'static Method,
-    tenant: Option<Tenant>,
-}
 
 impl AdminService {
     /// Who asks, if they may. `about`: the tenant the request names, empty if none.

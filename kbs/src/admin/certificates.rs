@@ -3,9 +3,10 @@
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use tonic::{Response, Status};
 
-use super::{AdminService, Caller, every, store_status, tenant, terms::terms_wire};
+use super::{AdminService, every, store_status, tenant, terms::terms_wire};
 use crate::{
     certificate,
+    operators::Caller,
     store::{AuditEntry, CertificateProfile, KeyUse},
     tenant::Tenant,
 };

@@ -4,8 +4,9 @@ use coffer_kbs_client::{SealingName, kbs::admin::v1 as wire};
 use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
-use super::{AdminService, Caller, every, store_status, tenant, terms::terms_wire};
+use super::{AdminService, every, store_status, tenant, terms::terms_wire};
 use crate::{
+    operators::Caller,
     store::{AuditEntry, KeyUse, OpenKey, SealingContext},
     tenant::Tenant,
 };

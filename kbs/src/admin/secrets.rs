@@ -5,10 +5,11 @@ use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
 use super::{
-    AdminService, Caller, VALUE_LIMIT, non_zero, seconds, store_status, tenant,
+    AdminService, VALUE_LIMIT, non_zero, seconds, store_status, tenant,
     terms::{labels, labels_wire, rules, terms_wire},
 };
 use crate::{
+    operators::Caller,
     store::{AuditEntry, NewSecret, Secret, SecretInfo, Stated, StoreError},
     tenant::Tenant,
 };

@@ -11,8 +11,11 @@ use coffer_verifier::{
 };
 use tonic::{Response, Status};
 
-use super::{AdminService, Caller, every, name, needed, seconds, store_status, tenant};
-use crate::store::{AuditEntry, ManifestKey, Signer, StoredManifest};
+use super::{AdminService, every, name, needed, seconds, store_status, tenant};
+use crate::{
+    operators::Caller,
+    store::{AuditEntry, ManifestKey, Signer, StoredManifest},
+};
 
 /// Rules and keys of one tenant: each is looked at for each release.
 const LIST_LIMIT: usize = 64;

@@ -52,8 +52,8 @@ impl Record for Admin {
     }
 }
 
-/// That there is a tenant: its key says which.
-struct There(i64);
+/// That there is a tenant, and since when: its key says which.
+pub(super) struct There(pub(super) i64);
 
 impl Record for There {
     fn encode(&self) -> Vec<u8> {

@@ -272,22 +272,23 @@ impl Ledger {
         from_sequence: u64,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
-        let (mut from, mut found) = (from_sequence, Vec::new());
+        let (mut from, mut found) = (from_sequence.max(1), Vec::new());
         loop {
-            let batch = self.lines(from, BATCH).await?;
-            let last = batch.len() < BATCH;
-            for (key, row) in batch {
-                from = key.as_slice().try_into().map_or(u64::MAX, u64::from_be_bytes).saturating_add(1);
-                let of = serde_json::from_slice::<serde_json::Value>(&row.body).ok();
+            // Read as every line is: checked, and only as far as they hold.
+            let batch = match self.audit_lines(from, u32::try_from(BATCH).unwrap_or(u32::MAX)).await {
+                Ok(batch) if !batch.is_empty() => batch,
+                Err(error) if found.is_empty() => return Err(error),
+                _ => return Ok(found),
+            };
+            from += batch.len() as u64;
+            for line in batch {
+                let of = serde_json::from_str::<serde_json::Value>(&line).ok();
                 if of.is_some_and(|line| line["tenant"] == tenant.as_str()) {
-                    found.push(String::from_utf8_lossy(&row.body).into_owned());
+                    found.push(line);
                 }
                 if found.len() >= limit as usize {
                     return Ok(found);
                 }
-            }
-            if last {
-                return Ok(found);
             }
         }
     }

@@ -46,6 +46,23 @@ pub struct NewSecret<'a> {
     pub expected_version: Option<u64>,
 }
 
+impl<'a> NewSecret<'a> {
+    /// A value, and nothing said beside: the rest is as it was, or as the shipped policy has it.
+    pub fn plain(tenant: &'a Tenant, path: &'a ResourcePath, value: &'a [u8]) -> Self {
+        Self {
+            tenant,
+            path,
+            value,
+            allow_simulated: None,
+            policy: None,
+            rules: None,
+            labels: None,
+            expires: Expiry::Never,
+            expected_version: None,
+        }
+    }
+}
+
 /// What a put did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {

@@ -16,6 +16,7 @@ use coffer_verifier::abi::WorkloadDigest;
 
 use super::{
     AuditEntry, AuditFault, StateFault, StoreError, StoredManifest,
+    admins::There,
     audit::{check_trail, line_hash, previous_of},
     checkpoint::{CheckpointKeeper, Witness},
     head::{Entry, Live},
@@ -269,6 +270,7 @@ impl Ledger {
             | Kind::Admin => Mend::Remove,
             Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
             Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),
+            Kind::Tenant => Mend::Rewrite(There(0).encode()),
             Kind::SecretHead => Mend::Replace(self.deleted_head(key).encode()),
             Kind::Manifest => {
                 let closed = StoredManifest {

@@ -11,6 +11,7 @@ macro_rules! on_every_store {
 mod checkpoint;
 mod failures;
 mod faulty;
+mod operators;
 mod repair;
 mod versions;
 
@@ -88,17 +89,8 @@ impl Fixture {
 
     async fn put(&self, path: &str, value: &[u8], expected_version: Option<u64>) -> Result<Put, StoreError> {
         let mut ledger = self.store.write().await?;
-        let new = NewSecret {
-            tenant: &tenant(),
-            path: &path_of(path),
-            value,
-            allow_simulated: None,
-            policy: None,
-            rules: None,
-            labels: None,
-            expires: Expiry::Never,
-            expected_version,
-        };
+        let (tenant, path) = (tenant(), path_of(path));
+        let new = NewSecret { expected_version, ..NewSecret::plain(&tenant, &path, value) };
         let put = ledger.put_secret(new, 1000).await?;
         ledger.commit().await?;
         Ok(put)
@@ -419,6 +411,9 @@ async fn complaints(store: &Store) -> Vec<String> {
         note(row.map(|_| ()));
     }
     note(ledger.crl_number(&SpkiDigest::new([1; 32])).await.map(|_| ()));
+    for row in operators::rows(&mut ledger).await {
+        note(row);
+    }
     found
 }
 
@@ -432,12 +427,14 @@ async fn furnished(keeper: Keeper) -> (Fixture, Vec<(Kind, Vec<u8>, Row)>) {
     fixture.add_reference(&tenant(), &Reference { name: "old".into(), ..reference(1) }).await;
     fixture.add_reference(&tenant(), &reference(3)).await;
     raise(&fixture.store, 4).await;
+    operators::furnish(&fixture.store, 4).await;
     let old = fixture.dump().await;
     fixture.put("a/b/c", b"new", None).await.unwrap();
     fixture.put("a/b/d", b"new", None).await.unwrap();
     fixture.add_reference(&tenant(), &reference(1)).await;
     fixture.add_signer("c").await;
     raise(&fixture.store, 5).await;
+    operators::furnish(&fixture.store, 5).await;
     fixture.append("1").await;
     assert!(complaints(&fixture.store).await.is_empty());
     (fixture, old)

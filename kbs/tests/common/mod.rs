@@ -98,11 +98,20 @@ impl Kbs {
     }
 
     async fn start_at(change: impl FnOnce(&mut ConfigFile), open: impl AsyncFnOnce(&Path) -> State) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        init(&folder.path().join("state"), "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        Self::start_in(folder, change, open).await
+    }
+
+    /// A broker of a state folder that is there, as `state` in `folder`.
+    pub async fn start_in(
+        folder: tempfile::TempDir,
+        change: impl FnOnce(&mut ConfigFile),
+        open: impl AsyncFnOnce(&Path) -> State,
+    ) -> Self {
         // Another test of this process may have done it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
-        init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let mut file = ConfigFile::read(&config_path(&state)).unwrap();
         change(&mut file);
         let config = file.resolve(folder.path()).unwrap();

@@ -48,21 +48,13 @@ async fn gives_no_more(store: &Store, mended: Kind) {
         if let Ok(Some(secret)) = ledger.secret(&tenant(), &path_of(path)).await {
             assert_eq!(secret.version, 2, "{mended:?}");
         }
-        let new = NewSecret {
-            tenant: &tenant(),
-            path: &path_of(path),
-            value: b"again",
-            allow_simulated: None,
-            policy: None,
-            rules: None,
-            labels: None,
-            expires: Expiry::Never,
-            expected_version: None,
-        };
+        let (tenant, path) = (tenant(), path_of(path));
+        let new = NewSecret::plain(&tenant, &path, b"again");
         assert_eq!(ledger.put_secret(new, 1).await.unwrap().now.version, 3, "{mended:?}");
     }
     assert!(ledger.references(&tenant()).await.unwrap().len() <= 2);
     assert!(ledger.signers(&tenant()).await.unwrap().len() <= 2);
+    assert!(ledger.admins().await.unwrap().len() <= 2 && ledger.tenants().len() == 2);
 }
 
 async fn all_rows_set_back_at_once_but_the_trail_are_named_one_by_one(keeper: Keeper) {
@@ -73,9 +65,9 @@ async fn all_rows_set_back_at_once_but_the_trail_are_named_one_by_one(keeper: Ke
     fixture.replace_all(&mixed).await;
     for store in [&fixture.store, &fixture.reopened().await.unwrap()] {
         let faults = store.verify_state().await.unwrap().faults;
-        // Two heads, two new versions that are gone, a reference, a signer, a number; the rest is as it was.
-        assert_eq!(faults.len(), 7, "{faults:#?}");
-        assert_eq!(complaints(store).await.len(), 5);
+        // Two heads, two new versions that are gone, a reference, a signer, a number, an operator; the rest is as it was.
+        assert_eq!(faults.len(), 8, "{faults:#?}");
+        assert_eq!(complaints(store).await.len(), 6);
     }
 }
 

@@ -5,7 +5,11 @@ use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
+use coffer_machine::memory::Ram;
 use coffer_vmm::blk::Blk;
+use coffer_vmm::snp::cpuid_page;
+use coffer_vmm::snp::host::Page;
+use coffer_vmm::snp::page_state::{State, asked, touched};
 use coffer_vmm::virtio::{ACKNOWLEDGE, DRIVER, DRIVER_OK, Device, FEATURES_OK, Transport, register};
 use coffer_vmm::vsock::Vsock;
 use coffer_vmm::{Memory, io_apic::IoApic};
@@ -128,4 +132,31 @@ pub fn registers(data: &[u8]) {
         chip.read(register);
         assert!(chip.routes().all(|(input, _)| input < 24));
     }
+}
+
+/// What an SEV-SNP guest asks of its pages: its memory in units of 2 MiB, then a hypercall, address, count and attributes each.
+pub fn page_states(data: &[u8]) {
+    let Some((size, asks)) = data.split_first_chunk::<2>() else { return };
+    let Ok(ram) = Ram::claimed(u64::from(u16::from_le_bytes(*size)) << 21) else { return };
+    for ask in asks.chunks_exact(32).take(64) {
+        let word = |index: usize| ask[index * 8..][..8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let (gpa, pages, attributes) = (word(1), word(2), word(3));
+        let _ = touched(attributes, gpa, pages).to_string();
+        match asked(word(0), &[gpa, pages, attributes, 0, 0, 0], ram) {
+            Ok(change) => {
+                assert_eq!((change.range.start, Some(change.range.end)), (gpa, gpa.checked_add(pages << 12)));
+                assert!(gpa.is_multiple_of(4096) && gpa < change.range.end && change.range.end <= ram.end);
+                let usable = ram.usable().iter().any(|it| it.start <= gpa && change.range.end <= it.end);
+                assert!(change.to == State::Private || usable, "shared is only what the kernel has as RAM");
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    // The firmware's answer to a CPUID page is the host's and not the guest's; it is read by the same care.
+    let mut answered = Page::ZERO;
+    let length = data.len().min(4096);
+    answered.0[..length].copy_from_slice(&data[..length]);
+    let mut offered = answered.clone();
+    offered.0[40] ^= 1;
+    let _ = cpuid_page::correct(&offered, &answered);
 }

@@ -179,6 +179,7 @@ fn describe(launch: &Launch) -> Description {
         secrets: launch.secrets.clone(),
         disks: disks.collect(),
         vsock: files::VSOCK.into(),
+        snp: None,
     }
 }
 

@@ -14,6 +14,8 @@ use kvm_ioctls::VmFd;
 use crate::Memory;
 use crate::io_apic::IoApic;
 use crate::ports::Ports;
+use crate::snp::PrivateMemory;
+use crate::snp::page_state::Change;
 use crate::virtio::{Transport, read_empty};
 
 /// What the guest's processors reach: ports, transports, and the second I/O APIC.
@@ -29,6 +31,14 @@ impl Bus {
     /// All of them, with nothing routed from the second I/O APIC.
     pub fn new(ports: Ports<File>, transports: Vec<Arc<Transport>>, vm: VmFd, memory: &'static Memory) -> Self {
         Self { ports: Mutex::new(ports), transports, io_apic: Mutex::default(), vm, memory }
+    }
+
+    /// Lets pages of an SEV-SNP guest change hands.
+    ///
+    /// # Errors
+    /// As the kernel's.
+    pub fn change_pages(&self, private: &PrivateMemory, change: Change) -> std::io::Result<()> {
+        private.change(&self.vm, self.memory, change)
     }
 
     /// Reads a port.

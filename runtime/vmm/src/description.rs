@@ -30,6 +30,54 @@ pub struct Description {
     pub disks: Vec<Disk>,
     /// Socket that leads to the guest's vsock. What the guest opens to port N arrives at `<vsock>_N`.
     pub vsock: PathBuf,
+    /// An SEV-SNP guest, or none at all. Left out, it is a plain guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snp: Option<Snp>,
+}
+
+/// What the launch of an SEV-SNP guest says beside what it loads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snp {
+    /// POLICY of the guest, as in its report and its ID block.
+    pub policy: u64,
+    /// HOST_DATA of the report: 64 hexadecimal digits.
+    pub host_data: HostData,
+    /// The launch an author signed for; `null` if none did.
+    pub identity: Option<Identity>,
+}
+
+/// ID block and ID authentication block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// File of 96 bytes.
+    pub block: PathBuf,
+    /// File of 4096 bytes.
+    pub auth: PathBuf,
+    /// The latter holds an author's key and its signature.
+    pub author_key: bool,
+}
+
+/// HOST_DATA: 32 bytes that the host gives, which every report shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct HostData(pub [u8; 32]);
+
+impl From<HostData> for String {
+    fn from(data: HostData) -> Self {
+        hex::encode(data.0)
+    }
+}
+
+impl TryFrom<String> for HostData {
+    type Error = hex::FromHexError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut data = [0; 32];
+        hex::decode_to_slice(text, &mut data)?;
+        Ok(Self(data))
+    }
 }
 
 /// One disk.
@@ -78,9 +126,8 @@ pub mod word {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_description_comes_back_as_it_was_and_an_unknown_field_is_refused() {
-        let description = Description {
+    fn plain() -> Description {
+        Description {
             memory_bytes: 1 << 28,
             vcpus: 2,
             stage0: "stage0.bin".into(),
@@ -91,7 +138,38 @@ mod tests {
             secrets: None,
             disks: vec![Disk { serial: "s".into(), file: "/a b".into(), writable: false }],
             vsock: "vsock.sock".into(),
-        };
+            snp: None,
+        }
+    }
+
+    #[test]
+    fn what_an_snp_guest_is_told_is_complete_and_typed() {
+        let identity = Identity { block: "id-block".into(), auth: "id-auth".into(), author_key: false };
+        let snp = Snp { policy: 0x3_0000, host_data: HostData([0xAB; 32]), identity: Some(identity) };
+        let description = Description { snp: Some(snp), ..plain() };
+        let line = String::from_utf8(description.to_line().unwrap()).unwrap();
+        let digits = "ab".repeat(32);
+        let expected = format!(
+            r#""snp":{{"policy":196608,"host_data":"{digits}","identity":{{"block":"id-block","auth":"id-auth","author_key":false}}}}"#
+        );
+        assert!(line.contains(&expected), "{line}");
+        assert_eq!(Description::parse(line.as_bytes()).unwrap(), description);
+        assert!(Description::parse(line.replace(&digits, &digits[2..]).as_bytes()).is_err(), "31 bytes");
+        assert!(Description::parse(line.replace(&digits, &digits.replace("ab", "xy")).as_bytes()).is_err());
+        for field in [r#""policy":196608,"#, r#","author_key":false"#, r#""block":"id-block","#] {
+            assert!(line.contains(field));
+            assert!(Description::parse(line.replace(field, "").as_bytes()).is_err(), "{field} is not left out");
+        }
+    }
+
+    #[test]
+    fn a_plain_guest_says_nothing_of_snp() {
+        assert!(!String::from_utf8(plain().to_line().unwrap()).unwrap().contains("snp"));
+    }
+
+    #[test]
+    fn a_description_comes_back_as_it_was_and_an_unknown_field_is_refused() {
+        let description = plain();
         let line = description.to_line().unwrap();
         assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
         assert_eq!(Description::parse(&line).unwrap(), description);

@@ -2,6 +2,8 @@
 
 use coffer_machine::Refusal;
 
+use crate::snp::page_state::PageStateError;
+
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -13,4 +15,6 @@ pub enum End {
     Unwanted,
     /// A processor left the guest for a reason this machine has no answer to.
     Stuck(String),
+    /// An SEV-SNP guest asked or did with its pages what no guest of ours does.
+    Pages(PageStateError),
 }

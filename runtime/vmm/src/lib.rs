@@ -29,9 +29,11 @@ pub mod jail;
 pub mod machine;
 pub mod vcpu;
 
+pub mod snp;
+
 mod sys;
 
-pub use description::{Description, Disk};
+pub use description::{Description, Disk, Snp};
 pub use end::End;
 pub use machine::MachineError;
 

@@ -2,14 +2,16 @@
 //!
 //! stage0, its page tables, the page of hashes and, in simulation, the secrets page stand where the launch plan has them.
 //! Kernel, initrd and command line are handed over in memory; stage0 copies them to where they run, hashes the copies, and
-//! only then believes them.
+//! only then believes them. Of an SEV-SNP guest only the hand-over lies in memory that the monitor writes; the rest is the
+//! launch's ([`crate::snp::plan`]).
 
 use std::fs::File;
 use std::io;
 
 use coffer_machine::handover::Handover;
 use coffer_machine::map::{
-    COMMAND_LINE_LIMIT, HANDOVER_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_SIZE, SECRETS_GPA, STAGE0_GPA,
+    COMMAND_LINE_LIMIT, HANDOVER_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_SIZE, SECRETS_GPA, SHARED_HANDOVER_GPA,
+    SHARED_HANDOVER_LIMIT, STAGE0_GPA,
 };
 use coffer_machine::memory::{Ram, Range};
 use coffer_machine::page_tables::page_tables;
@@ -77,6 +79,9 @@ pub enum LoadError {
         /// Bytes of memory.
         bytes: u64,
     },
+    /// An SEV-SNP guest has its keys from the secure processor.
+    #[error("a secrets page is for simulation; an SEV-SNP guest's comes from the secure processor")]
+    SecretsOfSimulation,
     /// Memory was written outside memory.
     #[error("guest memory does not take what is loaded")]
     Memory(#[source] vm_memory::GuestMemoryError),
@@ -87,7 +92,6 @@ pub enum LoadError {
 /// # Errors
 /// [`LoadError`].
 pub fn load(memory: &Memory, memory_bytes: u64, vcpus: u32, files: &Files) -> Result<(), LoadError> {
-    let ram = Ram::claimed(memory_bytes).map_err(|_| LoadError::MemorySize { bytes: memory_bytes })?;
     let page = PAGE as u64;
     put(memory, PAGE_TABLES_GPA, &page_tables(false))?;
     // The ROM's last page is for a machine that starts in it; the image in front of it copies nothing of itself.
@@ -101,6 +105,59 @@ pub fn load(memory: &Memory, memory_bytes: u64, vcpus: u32, files: &Files) -> Re
         read(memory, "secrets page", secrets, SECRETS_GPA, page)?;
     }
 
+    let handover = hand_over(memory, memory_bytes, vcpus, files, (memory_bytes, PAGE as u64))?;
+    put(memory, HANDOVER_GPA, &handover.to_bytes())
+}
+
+/// What an SEV-SNP guest is launched from, and what is shared with it from the start.
+#[derive(Debug)]
+pub struct SnpFiles {
+    /// ROM image of stage0.
+    pub rom: Vec<u8>,
+    /// Page of hashes.
+    pub hashes: Vec<u8>,
+    /// Descriptor and parts of the hand-over, whole pages, in the order of addresses.
+    pub shared: Vec<Range>,
+}
+
+/// Loads what an SEV-SNP guest is handed over; reads what is measured.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_snp(memory: &Memory, memory_bytes: u64, vcpus: u32, files: &Files) -> Result<SnpFiles, LoadError> {
+    if files.secrets.is_some() {
+        return Err(LoadError::SecretsOfSimulation);
+    }
+    let (mut rom, mut hashes) = (vec![0; ROM_SIZE], vec![0; PAGE]);
+    whole("stage0", &files.stage0, &mut rom)?;
+    whole("hash page", &files.hashes, &mut hashes)?;
+    // stage0 takes the shared pages in pieces of 2 MiB, and maps only the first GiB so.
+    let handover = hand_over(memory, memory_bytes, vcpus, files, (SHARED_HANDOVER_LIMIT, LARGE))?;
+    let area = handover.shared_area().map_err(|_| LoadError::NoRoom { bytes: memory_bytes })?;
+    put(memory, SHARED_HANDOVER_GPA, &handover.to_bytes())?;
+    let descriptor = Range { start: SHARED_HANDOVER_GPA, end: SHARED_HANDOVER_GPA + PAGE as u64 };
+    Ok(SnpFiles { rom, hashes, shared: vec![descriptor, area] })
+}
+
+/// Reads a file that has this many bytes.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn whole(part: &'static str, file: &File, bytes: &mut [u8]) -> Result<(), LoadError> {
+    use std::os::unix::fs::FileExt as _;
+    exact(part, length(part, file)?, bytes.len() as u64)?;
+    file.read_exact_at(bytes, 0).map_err(|cause| LoadError::Read { part, cause })
+}
+
+/// Puts kernel, initrd and command line into memory below `limit`, in whole pieces that hold nothing else that matters.
+fn hand_over(
+    memory: &Memory,
+    memory_bytes: u64,
+    vcpus: u32,
+    files: &Files,
+    (limit, piece): (u64, u64),
+) -> Result<Handover, LoadError> {
+    let ram = Ram::claimed(memory_bytes).map_err(|_| LoadError::MemorySize { bytes: memory_bytes })?;
     let kernel_bytes = length("kernel", &files.kernel)?;
     let initrd_bytes = length("initrd", &files.initrd)?;
     let line_bytes = length("command line", &files.command_line)?;
@@ -112,25 +169,22 @@ pub fn load(memory: &Memory, memory_bytes: u64, vcpus: u32, files: &Files) -> Re
     let placed =
         place(ram, &kernel, size(kernel_bytes), size(initrd_bytes), size(line_bytes.min(COMMAND_LINE_LIMIT as u64)))
             .map_err(|_| LoadError::NoRoom { bytes: memory_bytes })?;
-    let Some(at) = Handed::below(placed.initrd.start, kernel_bytes, initrd_bytes, line_bytes) else {
+    let limit = placed.initrd.start.min(limit) & !(piece - 1);
+    let Some(at) = Handed::below(limit, kernel_bytes, initrd_bytes, line_bytes) else {
         return Err(too_large);
     };
     let kernel_end = placed.kernel.end.max(coffer_machine::map::KERNEL_GPA + kernel.init_size);
-    if at.command_line.start < kernel_end {
+    if at.command_line.start & !(piece - 1) < kernel_end {
         return Err(too_large);
     }
     read(memory, "kernel", &files.kernel, at.kernel.start, kernel_bytes)?;
     read(memory, "initrd", &files.initrd, at.initrd.start, initrd_bytes)?;
     read(memory, "command line", &files.command_line, at.command_line.start, line_bytes)?;
-    let handover = Handover {
-        ram_bytes: memory_bytes,
-        vcpus,
-        kernel: at.kernel,
-        initrd: at.initrd,
-        command_line: at.command_line,
-    };
-    put(memory, HANDOVER_GPA, &handover.to_bytes())
+    Ok(Handover { ram_bytes: memory_bytes, vcpus, kernel: at.kernel, initrd: at.initrd, command_line: at.command_line })
 }
+
+/// In pieces of how much an SEV-SNP guest takes what was shared.
+const LARGE: u64 = 2 << 20;
 
 /// Where the three lie: one below the other, each at a page, so that no copy stage0 makes meets what it is made from.
 struct Handed {

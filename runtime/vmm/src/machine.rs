@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use coffer_machine::devices::{SERIAL_IRQ, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT, VIRTIO_MMIO_GSI, VIRTIO_MMIO_STRIDE};
-use coffer_machine::memory::vcpus_claimed;
+use coffer_machine::memory::{Ram, vcpus_claimed};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::blk::Blk;
 use crate::bus::{Bus, set_routes};
-use crate::description::{Description, word};
+use crate::description::{self, Description, Snp, word};
 use crate::end::End;
 use crate::io_apic::IoApic;
 pub use crate::jail::Layers;
@@ -25,6 +25,9 @@ use crate::jail::filters::{FilterError, Thread, limit};
 use crate::jail::{self, JailError};
 use crate::load::{self, Files, LoadError};
 use crate::ports::{Line, Ports};
+use crate::snp::host::{Finish, Identity, Page};
+use crate::snp::kvm::KvmHost;
+use crate::snp::{self, Launch, PrivateMemory, SnpError, plan};
 use crate::sys::event::descriptor;
 use crate::vcpu::{self, Gate};
 use crate::virtio::{Device, Transport, register};
@@ -68,6 +71,9 @@ pub enum MachineError {
     /// There is no memory for the guest.
     #[error("there is no memory for the guest")]
     Memory(#[source] vm_memory::mmap::FromRangesError),
+    /// No SEV-SNP guest can be launched; there is no other guest in its place.
+    #[error(transparent)]
+    Snp(#[from] SnpError),
     /// Its files cannot be loaded.
     #[error("cannot load the guest")]
     Load(#[from] LoadError),
@@ -91,7 +97,19 @@ pub enum MachineError {
 impl MachineError {
     /// The description or a file it names is to blame, not this host.
     pub const fn is_of_description(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Model | Self::Load(_))
+        match self {
+            Self::Open { .. } | Self::Model | Self::Load(_) => true,
+            Self::Snp(error) => error.is_of_description(),
+            _ => false,
+        }
+    }
+
+    /// What whoever runs this host can do, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Snp(error) => error.hint(),
+            _ => None,
+        }
     }
 }
 
@@ -118,19 +136,18 @@ pub fn run(
     let devices = devices(description)?;
     let files = open_files(description)?;
     let bytes = usize::try_from(description.memory_bytes).unwrap_or(usize::MAX);
-    coffer_machine::memory::Ram::claimed(description.memory_bytes)
-        .map_err(|_| LoadError::MemorySize { bytes: description.memory_bytes })?;
+    Ram::claimed(description.memory_bytes).map_err(|_| LoadError::MemorySize { bytes: description.memory_bytes })?;
     // One machine in a process, whose memory goes with it.
     let memory: &'static Memory = Box::leak(Box::new(sys::memory::allocate(bytes).map_err(MachineError::Memory)?));
-    load::load(memory, description.memory_bytes, count, &files)?;
-    drop(files);
-
     let system_device = kvm("open", Kvm::new())?;
-    let vm = kvm("make a machine", system_device.create_vm())?;
-    kvm("take memory", sys::memory::give(&vm, memory))?;
-    kvm("take the address of its task state", vm.set_tss_address(TASK_STATE))?;
-    kvm("make interrupt controllers", vm.create_irq_chip())?;
-    kvm("make a timer", vm.create_pit2(kvm_pit_config::default()))?;
+    let (vm, launched) = if let Some(snp) = &description.snp {
+        let (vm, processors, private) = launched(snp, description, count, memory, &files)?;
+        (vm, Some((processors, Arc::new(private))))
+    } else {
+        load::load(memory, description.memory_bytes, count, &files)?;
+        (plain(&system_device, memory)?, None)
+    };
+    drop(files);
     kvm("route interrupts", set_routes(&vm, &IoApic::default()))?;
 
     let serial = system("make an event", EventFd::new(EFD_NONBLOCK))?;
@@ -142,7 +159,10 @@ pub fn run(
         transports.push(Arc::clone(&transport));
         served.push((kind, transport, kick));
     }
-    let processors = processors(&system_device, &vm, count)?;
+    let (processors, private) = match launched {
+        Some((processors, private)) => (processors, Some(private)),
+        None => (processors(&system_device, &vm, count)?, None),
+    };
     let bus = Arc::new(Bus::new(Ports::new(Line(serial), output), transports, vm, memory));
 
     closed(jail::close(DESCRIPTORS)?);
@@ -160,9 +180,11 @@ pub fn run(
     let mut threads = Vec::new();
     for processor in processors {
         let (bus, gate, ended) = (Arc::clone(&bus), Arc::clone(&gate), Arc::clone(&ended));
+        let private = private.clone();
+        let kind = if private.is_some() { Thread::SnpProcessor } else { Thread::Processor };
         threads.push(start("processor", move || {
-            let end = match limit(Thread::Processor) {
-                Ok(()) => vcpu::run(processor, &bus, &gate),
+            let end = match limit(kind) {
+                Ok(()) => vcpu::run(processor, &bus, &gate, private.as_deref()),
                 Err(error) => End::Stuck(error.to_string()),
             };
             ended.with(end);
@@ -171,6 +193,54 @@ pub fn run(
     limit(Thread::Main)?;
     system("tell the supervisor", control.write_all(&[word::RUNS]))?;
     Ok(listen(&mut control, &ended, &gate, &threads))
+}
+
+/// A machine without processors, whose memory the host sees.
+fn plain(system_device: &Kvm, memory: &'static Memory) -> Result<VmFd, MachineError> {
+    let vm = kvm("make a machine", system_device.create_vm())?;
+    kvm("take memory", sys::memory::give(&vm, memory))?;
+    kvm("take the address of its task state", vm.set_tss_address(TASK_STATE))?;
+    kvm("make interrupt controllers", vm.create_irq_chip())?;
+    kvm("make a timer", vm.create_pit2(kvm_pit_config::default()))?;
+    Ok(vm)
+}
+
+/// An SEV-SNP guest with its processors, launched.
+fn launched(
+    snp: &Snp,
+    description: &Description,
+    vcpus: u32,
+    memory: &'static Memory,
+    files: &Files,
+) -> Result<(VmFd, Vec<VcpuFd>, PrivateMemory), MachineError> {
+    let identity = snp.identity.as_ref().map(identity).transpose()?;
+    let memory_bytes = description.memory_bytes;
+    let loaded = load::load_snp(memory, memory_bytes, vcpus, files)?;
+    let mut all = Launch {
+        policy: snp.policy,
+        memory_bytes,
+        shared: loaded.shared,
+        vcpus,
+        runs: plan::plan(&loaded.rom, &loaded.hashes),
+        finish: Finish { host_data: snp.host_data.0, identity },
+    };
+    let mut host = KvmHost::new(kvm("open", Kvm::new())?, memory);
+    for correction in snp::launch(&mut host, &mut all)? {
+        let _ = writeln!(io::stderr(), "coffer-vmm: the secure processor corrected {correction}");
+    }
+    host.made(Ram { end: memory_bytes }).ok_or(MachineError::Model)
+}
+
+/// Reads what an author signed.
+fn identity(named: &description::Identity) -> Result<Identity, MachineError> {
+    let read = |part: &'static str, path: &PathBuf, bytes: &mut [u8]| {
+        let file = File::open(path).map_err(|cause| MachineError::Open { path: path.clone(), cause })?;
+        load::whole(part, &file, bytes).map_err(MachineError::Load)
+    };
+    let (mut block, mut auth) = (Box::new([0; 96]), Box::new(Page::ZERO));
+    read("ID block", &named.block, &mut block[..])?;
+    read("ID authentication block", &named.auth, &mut auth.0)?;
+    Ok(Identity { block, auth, author_key: named.author_key })
 }
 
 /// How the machine ended: who says it first is right.
@@ -310,8 +380,8 @@ fn processors(system_device: &Kvm, vm: &VmFd, count: u32) -> Result<Vec<VcpuFd>,
             kvm("take what a processor says of itself", processor.set_cpuid2(&own))?;
             if id == 0 {
                 let at_reset = kvm("say a processor's state", processor.get_sregs())?;
-                kvm("take a processor's state", processor.set_sregs(&entry::system_registers(&at_reset)))?;
-                kvm("take a processor's state", processor.set_regs(&entry::registers()))?;
+                kvm("take a processor's state", processor.set_sregs(&entry::system_registers(&at_reset, false)))?;
+                kvm("take a processor's state", processor.set_regs(&entry::registers(true)))?;
             }
             Ok(processor)
         })

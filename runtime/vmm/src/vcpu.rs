@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
+use coffer_machine::Refusal;
+use kvm_bindings::KVM_SYSTEM_EVENT_SEV_TERM;
+
 use crate::bus::Bus;
 use crate::end::End;
+use crate::snp::{PrivateMemory, page_state};
 
 /// Where processors wait while the guest is paused.
 #[derive(Debug, Default)]
@@ -78,8 +82,8 @@ pub fn hear_signals() -> io::Result<()> {
     register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from)
 }
 
-/// Runs a processor until the machine ends.
-pub fn run(mut processor: VcpuFd, bus: &Bus, gate: &Gate) -> End {
+/// Runs a processor until the machine ends; `private`: what an SEV-SNP guest has beside others.
+pub fn run(mut processor: VcpuFd, bus: &Bus, gate: &Gate, private: Option<&PrivateMemory>) -> End {
     loop {
         if gate.pass() {
             // The guest's watchdogs are told that time passed without them. A guest without KVM's clock has none to tell.
@@ -94,11 +98,58 @@ pub fn run(mut processor: VcpuFd, bus: &Bus, gate: &Gate) -> End {
             }
             Ok(VcpuExit::MmioRead(address, data)) => bus.read(address, data),
             Ok(VcpuExit::MmioWrite(address, data)) => bus.write(address, data),
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SEV_TERM, data)) => return terminated(data),
             Ok(VcpuExit::Shutdown | VcpuExit::SystemEvent(..)) => return End::PoweredOff,
+            Ok(VcpuExit::Hypercall(call)) if let Some(private) = private => {
+                match page_state::asked(call.nr, &call.args, private.ram) {
+                    Ok(change) => {
+                        if let Err(error) = bus.change_pages(private, change) {
+                            return End::Stuck(format!("pages do not change hands: {error}"));
+                        }
+                        // Any other word fails all of the guest's request.
+                        *call.ret = 0;
+                    }
+                    Err(error) => return End::Pages(error),
+                }
+            }
+            Ok(VcpuExit::MemoryFault { flags, gpa, size }) if private.is_some() => {
+                return End::Pages(page_state::touched(flags, gpa, size));
+            }
             Ok(VcpuExit::Hlt | VcpuExit::Intr) => {}
             Ok(other) => return End::Stuck(format!("{other:?}")),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
             Err(error) => return End::Stuck(io::Error::from(error).to_string()),
         }
+    }
+}
+
+/// What an SEV-SNP guest says as it ends itself: stage0's reason, where it is one of stage0's.
+///
+/// `data`: the GHCB's termination request: 0x100, reason set from bit 12, reason from bit 16.
+fn terminated(data: &[u64]) -> End {
+    let Some(request) = data.first() else { return End::Stuck("the guest ended itself and did not say why".into()) };
+    let (set, code) = (request >> 12 & 0xF, (request >> 16) as u8);
+    match Refusal::ALL.into_iter().find(|refusal| *refusal as u8 == code) {
+        Some(refusal) if set == STAGE0 => End::Refused(refusal),
+        _ => End::Stuck(format!("the guest ended itself, by reason {code} of set {set}")),
+    }
+}
+
+/// Reason set of stage0's refusals.
+const STAGE0: u64 = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_termination_of_stage0_is_its_refusal_and_any_other_is_told_as_it_is() {
+        for refusal in Refusal::ALL {
+            assert_eq!(terminated(&[coffer_stage0::ghcb::terminate(refusal)]), End::Refused(refusal));
+        }
+        for request in [0x2_0100, 0x63_7100, 0x7100] {
+            assert!(matches!(terminated(&[request]), End::Stuck(_)), "{request:#x}");
+        }
+        assert!(matches!(terminated(&[]), End::Stuck(_)));
     }
 }

@@ -7,13 +7,16 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
+use std::sync::OnceLock;
 
 use coffer_vmm::jail;
 use coffer_vmm::jail::filters::{Thread, limit};
+use rustix::fs::{FallocateFlags, MemfdFlags};
 
 type Attempt = (&'static str, fn() -> io::Result<()>);
 
@@ -43,6 +46,19 @@ const ATTEMPTS: &[Attempt] = &[
 /// What has to go on working, or no guest's stream would arrive.
 const ALLOWED: &[Attempt] = &[("reach a listener of this box", || UnixStream::connect("v_1").map(drop))];
 
+/// What an SEV-SNP guest's processors do and no other thread: free memory of a file. Making one longer is none's.
+const FILTERED: &[(&str, fn() -> io::Result<()>, &[&str])] = &[
+    ("free memory of a file", || fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE), &["snp"]),
+    ("make a file longer", || fallocate(FallocateFlags::empty()), &[]),
+];
+
+/// A file that is open before the filters are there.
+static HELD: OnceLock<OwnedFd> = OnceLock::new();
+
+fn fallocate(flags: FallocateFlags) -> io::Result<()> {
+    Ok(rustix::fs::fallocate(HELD.get().ok_or(io::ErrorKind::NotFound)?, flags, 0, 4096)?)
+}
+
 /// What only filters stand against where a host offers neither namespaces nor Landlock.
 const UNSHADED: &[&str] = &["end its parent", "listen on the network", "become root again"];
 
@@ -69,11 +85,20 @@ fn all() -> impl Iterator<Item = &'static Attempt> {
     ATTEMPTS.iter().chain(ALLOWED)
 }
 
+/// Number of the first of them, behind all others.
+const FIRST_FILTERED: usize = ATTEMPTS.len() + ALLOWED.len();
+
 fn stand_in_for(index: &str, thread: &str) {
-    let (_, attempt) = all().nth(index.parse().unwrap()).unwrap();
+    let index: usize = index.parse().unwrap();
+    let attempt = match index.checked_sub(FIRST_FILTERED) {
+        Some(filtered) => FILTERED[filtered].1,
+        None => all().nth(index).unwrap().1,
+    };
+    HELD.set(rustix::fs::memfd_create("held", MemfdFlags::CLOEXEC).unwrap()).unwrap();
     let layers = jail::close(64).unwrap();
     let limits = match thread {
         "processor" => Some(Thread::Processor),
+        "snp" => Some(Thread::SnpProcessor),
         "disk" => Some(Thread::Disk),
         "vsock" => Some(Thread::Vsock),
         "main" => Some(Thread::Main),
@@ -109,7 +134,7 @@ fn a_monitor_that_is_taken_over_reaches_nothing() {
     let mut holes = Vec::new();
     for (index, (what, _)) in all().enumerate() {
         let allowed = index >= ATTEMPTS.len();
-        for thread in ["none", "processor", "disk", "vsock", "main"] {
+        for thread in ["none", "processor", "snp", "disk", "vsock", "main"] {
             if allowed && !["none", "vsock"].contains(&thread) {
                 continue;
             }
@@ -119,6 +144,17 @@ fn a_monitor_that_is_taken_over_reaches_nothing() {
             let bare = thread == "none" && said.contains("namespaces=false") && said.contains("landlock=false");
             let excused = thread == "none" && UNSHADED.contains(what) || bare;
             if if allowed { !reached } else { reached && !excused || !reached && !stopped } {
+                holes.push(format!("{what}, thread {thread}: {status}, {said}"));
+            }
+            out(&format!("{what}, thread {thread}: {status}, {said}\n"));
+        }
+    }
+    for (index, (what, _, may)) in (FIRST_FILTERED..).zip(FILTERED) {
+        for thread in ["processor", "snp", "disk", "vsock", "main"] {
+            let (status, said) = try_it(index, thread, one.path(), &other, port);
+            let stopped = status.signal() == Some(libc::SIGSYS);
+            let reached = said.starts_with("reached");
+            if if may.contains(&thread) { !reached } else { !stopped } {
                 holes.push(format!("{what}, thread {thread}: {status}, {said}"));
             }
             out(&format!("{what}, thread {thread}: {status}, {said}\n"));

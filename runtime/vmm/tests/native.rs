@@ -13,8 +13,8 @@ use std::time::Duration;
 use coffer_machine::Refusal;
 use coffer_machine::devices::{EXIT_PORT, IO_APICS, LOCAL_APIC, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE};
 use coffer_machine::map::{HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_SIZE};
-use coffer_vmm::description::word;
-use coffer_vmm::{Description, Disk};
+use coffer_vmm::description::{HostData, Identity, word};
+use coffer_vmm::{Description, Disk, Snp};
 use tempfile::TempDir;
 
 /// What the kernel does.
@@ -115,6 +115,7 @@ fn describe(folder: &Path, mode: u8) -> Description {
         secrets: None,
         disks: vec![Disk { serial: "one".into(), file: "disk".into(), writable: false }],
         vsock: "v".into(),
+        snp: None,
     }
 }
 
@@ -241,4 +242,47 @@ fn a_description_that_cannot_be_met_is_refused_before_anything_runs() {
     assert!(refused(|it| it.memory_bytes = 5 << 20).contains("memory"));
     assert!(refused(|it| it.kernel = "disk".into()).contains("kernel-format"));
     assert!(refused(|it| it.disks = vec![it.disks[0].clone(); 40]).contains("devices"));
+}
+
+fn snp() -> Snp {
+    Snp { policy: 0x3_0000, host_data: HostData([0; 32]), identity: None }
+}
+
+fn signed(description: &mut Description, block: &str) {
+    let identity = Identity { block: block.into(), auth: "hashes".into(), author_key: false };
+    description.snp = Some(Snp { identity: Some(identity), ..snp() });
+}
+
+#[test]
+fn an_snp_guest_is_refused_where_kvm_has_none_and_no_other_runs_instead() {
+    let Ok(system) = kvm_ioctls::Kvm::new() else {
+        eprintln!("skipped: there is no /dev/kvm");
+        return;
+    };
+    if system.check_extension_raw(kvm_bindings::KVM_CAP_VM_TYPES.into()) >> kvm_bindings::KVM_X86_SNP_VM & 1 == 1 {
+        eprintln!("skipped: this host has SEV-SNP");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let description = Description { snp: Some(snp()), ..describe(folder.path(), DOTS) };
+    let (status, console, words) = Guest::of(folder, &description).end();
+    assert_eq!((status.code(), &*console), (Some(4), ""), "{words}");
+    let said = ["this host runs no SEV-SNP guest: its KVM lacks machines of type SEV-SNP", "hint: `coffer doctor`"];
+    assert!(said.iter().all(|part| words.contains(part)), "{words}");
+}
+
+#[test]
+fn an_snp_guest_that_cannot_be_meant_is_refused_by_its_description() {
+    let refused = |change: fn(&mut Description)| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut description = Description { snp: Some(snp()), ..describe(folder.path(), FALL) };
+        change(&mut description);
+        let (status, console, words) = Guest::of(folder, &description).end();
+        assert_eq!((status.code(), &*console), (Some(3), ""), "{words}");
+        words
+    };
+    assert!(refused(|it| it.secrets = Some("hashes".into())).contains("secrets page is for simulation"));
+    assert!(refused(|it| it.stage0 = "hashes".into()).contains("stage0 has 4096 bytes"));
+    assert!(refused(|it| signed(it, "hashes")).contains("the ID block has 4096 bytes, not 96"));
+    assert!(refused(|it| signed(it, "no-such")).contains("cannot open no-such"));
 }

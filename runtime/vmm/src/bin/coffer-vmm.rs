@@ -43,9 +43,14 @@ fn main() -> ExitCode {
         Ok(End::PoweredOff | End::Unwanted) => ExitCode::SUCCESS,
         Ok(End::Refused(refusal)) => ExitCode::from(refusal.exit_byte()),
         Ok(End::Stuck(why)) => say(DEFECT, &format!("a processor stopped: {why}")),
+        Ok(End::Pages(why)) => say(DEFECT, &format!("the guest was ended: {why}")),
         Err(error) => {
             let class = if error.is_of_description() { CONFIGURATION } else { PLATFORM };
-            say(class, &chain(&error))
+            let status = say(class, &chain(&error));
+            if let Some(hint) = error.hint() {
+                say(class, &format!("hint: {hint}"));
+            }
+            status
         }
     }
 }

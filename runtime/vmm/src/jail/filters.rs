@@ -13,6 +13,8 @@ use seccompiler::{
 pub enum Thread {
     /// Runs a virtual processor.
     Processor,
+    /// Runs one of an SEV-SNP guest, whose pages change hands.
+    SnpProcessor,
     /// Serves a disk.
     Disk,
     /// Serves the vsock.
@@ -52,6 +54,9 @@ fn program(thread: Thread) -> Result<BpfProgram, FilterError> {
         }
         // Whether a descriptor is open: a build with assertions asks before it closes one.
         rules.insert(libc::SYS_fcntl, vec![second(libc::F_GETFD as u64)?]);
+        if thread == Thread::SnpProcessor {
+            rules.insert(libc::SYS_fallocate, vec![second(PUNCH_HOLE)?]);
+        }
         let requests = ioctls(thread).iter().map(|request| second(*request)).collect::<Result<Vec<_>, _>>()?;
         if !requests.is_empty() {
             rules.insert(libc::SYS_ioctl, requests);
@@ -98,7 +103,7 @@ const EVERY_THREAD: &[i64] = &[
 
 const fn of(thread: Thread) -> &'static [i64] {
     match thread {
-        Thread::Processor => &[],
+        Thread::Processor | Thread::SnpProcessor => &[],
         Thread::Disk => &[libc::SYS_preadv, libc::SYS_pwritev],
         Thread::Vsock => &[
             libc::SYS_accept4,
@@ -123,18 +128,33 @@ const fn ioctls(thread: Thread) -> &'static [u64] {
     match thread {
         // KVM_RUN, KVM_SET_GSI_ROUTING, KVM_KVMCLOCK_CTRL.
         Thread::Processor => &[0xAE80, 0x4008_AE6A, 0xAEAD],
+        // And KVM_SET_MEMORY_ATTRIBUTES.
+        Thread::SnpProcessor => &[0xAE80, 0x4008_AE6A, 0xAEAD, 0x4020_AED2],
         Thread::Vsock => &[libc::FIONBIO],
         Thread::Disk | Thread::Main => &[],
     }
 }
+
+/// FALLOC_FL_PUNCH_HOLE with FALLOC_FL_KEEP_SIZE: frees, and makes no file longer.
+const PUNCH_HOLE: u64 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn only_an_snp_guests_processors_change_whose_pages_are() {
+        let size = size_of::<kvm_bindings::kvm_memory_attributes>() as u64;
+        let request = 1 << 30 | size << 16 | 0xAE << 8 | 0xD2;
+        for thread in [Thread::Processor, Thread::SnpProcessor, Thread::Disk, Thread::Vsock, Thread::Main] {
+            assert_eq!(ioctls(thread).contains(&request), thread == Thread::SnpProcessor, "{thread:?}");
+        }
+        assert_eq!(ioctls(Thread::SnpProcessor).len(), ioctls(Thread::Processor).len() + 1);
+    }
+
+    #[test]
     fn every_kind_of_thread_has_a_filter_within_the_kernels_limit() {
-        for thread in [Thread::Processor, Thread::Disk, Thread::Vsock, Thread::Main] {
+        for thread in [Thread::Processor, Thread::SnpProcessor, Thread::Disk, Thread::Vsock, Thread::Main] {
             assert!(program(thread).unwrap().len() < 4096, "{thread:?}");
         }
     }

@@ -130,3 +130,49 @@ fn what_fits_once_and_not_twice_is_refused() {
     let refused = load(&memory(), RAM, 1, &big(30 << 20)).unwrap_err();
     assert!(matches!(refused, LoadError::NoRoom { .. }), "{refused}");
 }
+
+#[test]
+fn an_snp_guest_is_handed_over_in_shared_pieces_apart_and_nothing_else_is_written() {
+    let memory = memory();
+    let loaded = load_snp(&memory, RAM, 2, &files()).unwrap();
+    assert_eq!((loaded.rom[0], loaded.rom[ROM_SIZE - 1], loaded.hashes[0]), (0x11, 0x22, 0x33));
+    let descriptor: [u8; handover::SIZE] = page(&memory, SHARED_HANDOVER_GPA)[..handover::SIZE].try_into().unwrap();
+    let found = Handover::parse(&descriptor).unwrap().unwrap();
+    let area = found.shared_area().unwrap();
+    let own = Range::new(SHARED_HANDOVER_GPA, PAGE as u64).unwrap();
+    assert_eq!(loaded.shared, [own, area]);
+    assert!(own.end <= area.start);
+    assert_eq!(bytes(&memory, found.kernel), kernel(1 << 20, 4 << 20));
+    assert_eq!(bytes(&memory, found.initrd), [0x44; 5000]);
+    assert_eq!(bytes(&memory, found.command_line), LINE);
+
+    let head = kernel(1 << 20, 4 << 20);
+    let image = BzImage::parse(&head, head.len()).unwrap();
+    let placed = place(Ram::claimed(RAM).unwrap(), &image, head.len(), 5000, LINE.len()).unwrap();
+    for copied in [placed.kernel, placed.initrd, Range::new(KERNEL_GPA, image.init_size).unwrap()] {
+        assert!(!area.overlaps(copied), "{area:x?} {copied:x?}");
+    }
+    for range in [Range { start: 0, end: own.start }, Range { start: own.end, end: area.start }] {
+        assert!(bytes(&memory, range).iter().all(|byte| *byte == 0), "{range:x?} is the launch's");
+    }
+}
+
+#[test]
+fn an_snp_guest_with_much_memory_is_handed_over_in_the_first_gib() {
+    let ram = 3 << 30;
+    // Pages of it are taken where they are touched.
+    let memory = Memory::from_ranges(&[(GuestAddress(0), ram as usize)]).unwrap();
+    let loaded = load_snp(&memory, ram, 2, &files()).unwrap();
+    assert_eq!(loaded.shared[1].end, 1 << 30);
+}
+
+#[test]
+fn what_does_not_fit_in_pieces_and_a_simulated_secret_are_refused() {
+    let close = Files { kernel: file(&kernel(20 << 20, 26 << 20)), ..files() };
+    assert!(load(&memory(), RAM, 1, &close).is_ok(), "it fits in pages");
+    assert!(matches!(load_snp(&memory(), RAM, 1, &close), Err(LoadError::NoRoom { .. })));
+    let simulated = Files { secrets: Some(file(&[0; PAGE])), ..files() };
+    assert!(matches!(load_snp(&memory(), RAM, 1, &simulated), Err(LoadError::SecretsOfSimulation)));
+    let short = Files { stage0: file(&[0; 5]), ..files() };
+    assert!(matches!(load_snp(&memory(), RAM, 1, &short), Err(LoadError::Length { part: "stage0", .. })));
+}

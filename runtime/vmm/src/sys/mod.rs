@@ -4,4 +4,5 @@
 pub mod event;
 pub mod memory;
 pub mod namespaces;
+pub mod sev;
 pub mod vectored;

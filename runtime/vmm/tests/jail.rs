@@ -46,8 +46,11 @@ const ATTEMPTS: &[Attempt] = &[
 /// What has to go on working, or no guest's stream would arrive.
 const ALLOWED: &[Attempt] = &[("reach a listener of this box", || UnixStream::connect("v_1").map(drop))];
 
+/// An attempt, and the threads that may.
+type Filtered = (&'static str, fn() -> io::Result<()>, &'static [&'static str]);
+
 /// What an SEV-SNP guest's processors do and no other thread: free memory of a file. Making one longer is none's.
-const FILTERED: &[(&str, fn() -> io::Result<()>, &[&str])] = &[
+const FILTERED: &[Filtered] = &[
     ("free memory of a file", || fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE), &["snp"]),
     ("make a file longer", || fallocate(FallocateFlags::empty()), &[]),
 ];

@@ -163,6 +163,14 @@ mod tests {
     }
 
     #[test]
+    fn the_page_shows_what_is_read() {
+        let page = include_str!("../../../docs/vmm.md");
+        let shown = page.split_once("```json\n").unwrap().1.split_once("```").unwrap().0;
+        let read: Snp = serde_json::from_str(shown).unwrap();
+        assert_eq!((read.policy, read.identity.unwrap().block), (0x3_0000, "id-block.bin".into()));
+    }
+
+    #[test]
     fn a_plain_guest_says_nothing_of_snp() {
         assert!(!String::from_utf8(plain().to_line().unwrap()).unwrap().contains("snp"));
     }

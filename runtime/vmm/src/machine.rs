@@ -25,6 +25,7 @@ use crate::jail::filters::{FilterError, Thread, limit};
 use crate::jail::{self, JailError};
 use crate::load::{self, Files, LoadError};
 use crate::ports::{Line, Ports};
+use crate::snp::cpuid_page::Correction;
 use crate::snp::host::{Finish, Identity, Page};
 use crate::snp::kvm::KvmHost;
 use crate::snp::{self, Launch, PrivateMemory, SnpError, plan};
@@ -121,8 +122,17 @@ fn system<T, E: Into<io::Error>>(what: &'static str, done: Result<T, E>) -> Resu
     done.map_err(|cause| MachineError::System { what, cause: cause.into() })
 }
 
-/// Runs a guest to its end. `control` is the line the description came over, `output` the guest's serial line; `closed` hears
-/// what the jail is made of.
+/// What whoever runs a guest is told before it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum News {
+    /// The secure processor changed what the guest believes of its processor.
+    Corrected(Correction),
+    /// What the jail is made of.
+    Jail(Layers),
+}
+
+/// Runs a guest to its end. `control` is the line the description came over, `output` the guest's serial line; `told` hears
+/// the news.
 ///
 /// # Errors
 /// [`MachineError`]; no instruction of the guest has run then.
@@ -130,7 +140,7 @@ pub fn run(
     description: &Description,
     mut control: UnixStream,
     output: File,
-    closed: impl FnOnce(Layers),
+    mut told: impl FnMut(News),
 ) -> Result<End, MachineError> {
     let count = vcpus_claimed(description.vcpus).map_err(|_| MachineError::Model)?;
     let devices = devices(description)?;
@@ -141,7 +151,7 @@ pub fn run(
     let memory: &'static Memory = Box::leak(Box::new(sys::memory::allocate(bytes).map_err(MachineError::Memory)?));
     let system_device = kvm("open", Kvm::new())?;
     let (vm, launched) = if let Some(snp) = &description.snp {
-        let (vm, processors, private) = launched(snp, description, count, memory, &files)?;
+        let (vm, processors, private) = launched(snp, description, count, memory, &files, &mut told)?;
         (vm, Some((processors, Arc::new(private))))
     } else {
         load::load(memory, description.memory_bytes, count, &files)?;
@@ -165,7 +175,7 @@ pub fn run(
     };
     let bus = Arc::new(Bus::new(Ports::new(Line(serial), output), transports, vm, memory));
 
-    closed(jail::close(DESCRIPTORS)?);
+    told(News::Jail(jail::close(DESCRIPTORS)?));
     system("take signals", vcpu::hear_signals())?;
     let gate = Arc::new(Gate::default());
     let ended = Arc::new(Ended { how: OnceLock::new(), event: system("make an event", EventFd::new(EFD_NONBLOCK))? });
@@ -212,6 +222,7 @@ fn launched(
     vcpus: u32,
     memory: &'static Memory,
     files: &Files,
+    told: &mut impl FnMut(News),
 ) -> Result<(VmFd, Vec<VcpuFd>, PrivateMemory), MachineError> {
     let identity = snp.identity.as_ref().map(identity).transpose()?;
     let memory_bytes = description.memory_bytes;
@@ -226,7 +237,7 @@ fn launched(
     };
     let mut host = KvmHost::new(kvm("open", Kvm::new())?, memory);
     for correction in snp::launch(&mut host, &mut all)? {
-        let _ = writeln!(io::stderr(), "coffer-vmm: the secure processor corrected {correction}");
+        told(News::Corrected(correction));
     }
     host.made(Ram { end: memory_bytes }).ok_or(MachineError::Model)
 }

@@ -3,7 +3,7 @@
 //! words.
 //!
 //! Ends with 0 when the guest ended, with the byte of stage0's reason when it refused ([`coffer_machine::Refusal::exit_byte`]), and
-//! below those with 1 for a defect, 2 for another use, 3 for a bad description or file, 4 for what the host lacks.
+//! below those with 1 for a defect or a guest that asks of its pages what none of ours does, 2 for another use, 3 for a bad description or file, 4 for what the host lacks.
 
 use std::error::Error;
 use std::fs::File;
@@ -12,6 +12,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
+use coffer_vmm::machine::News;
 use coffer_vmm::{Description, End, machine};
 
 const DEFECT: u8 = 1;
@@ -31,12 +32,17 @@ fn main() -> ExitCode {
         Ok(description) => description,
         Err(error) => return say(CONFIGURATION, &format!("cannot read the description: {error}")),
     };
-    let told = |layers: machine::Layers| {
-        if !layers.namespaces {
-            say(0, "this host lets it leave no namespace: the jail is Landlock and system call filters");
+    let told = |news: News| match news {
+        News::Corrected(correction) => {
+            say(0, &format!("the secure processor corrected {correction}"));
         }
-        if !layers.landlock {
-            say(0, "this kernel has no Landlock: the jail is namespaces and system call filters");
+        News::Jail(layers) => {
+            if !layers.namespaces {
+                say(0, "this host lets it leave no namespace: the jail is Landlock and system call filters");
+            }
+            if !layers.landlock {
+                say(0, "this kernel has no Landlock: the jail is namespaces and system call filters");
+            }
         }
     };
     match machine::run(&description, control, output, told) {

@@ -152,3 +152,59 @@ impl Host for KvmHost {
         sys::sev::finish(vm, firmware, finish)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use coffer_machine::memory::Range;
+    use kvm_bindings::{KVM_CAP_GUEST_MEMFD, KVM_CAP_VM_TYPES, KVM_X86_SW_PROTECTED_VM};
+    use vm_memory::{Bytes as _, GuestAddress};
+
+    use super::super::page_state::{Change, State};
+    use super::*;
+
+    const BYTES: u64 = 4 << 20;
+
+    /// On the KVM of this machine, as far as it goes: none of it is SEV-SNP. A kernel with KVM_SW_PROTECTED_VM does all but
+    /// the commands of the secure processor.
+    #[test]
+    fn private_memory_is_made_given_and_changed_where_kvm_has_some() {
+        let Ok(system) = Kvm::new() else { return eprintln!("skipped: there is no /dev/kvm") };
+        if system.check_extension_raw(KVM_CAP_GUEST_MEMFD.into()) <= 0 {
+            return eprintln!("skipped: KVM has no guest_memfd");
+        }
+        let protected = system.check_extension_raw(KVM_CAP_VM_TYPES.into()) >> KVM_X86_SW_PROTECTED_VM & 1 == 1;
+        let shared: &'static Memory = Box::leak(Box::new(sys::memory::allocate(BYTES as usize).unwrap()));
+        let mut host = KvmHost::new(system, shared);
+        assert_eq!(host.create_guest_memory(BYTES, 0), Err(UNMADE), "there is no machine yet");
+        host.create_machine(u64::from(protected) * u64::from(KVM_X86_SW_PROTECTED_VM)).unwrap();
+        assert_eq!(host.set_slot(0, 0, BYTES, 0), Err(UNMADE), "there is no private memory yet");
+        host.create_guest_memory(BYTES, 0).unwrap();
+        assert_eq!(host.set_slot(0, 0, 2 * BYTES, 0), Err(Refused::by_kernel(libc::EFAULT)), "more than there is");
+        let given = host.set_slot(0, 0, BYTES, 0);
+        let set = host.set_attributes(0, BYTES, 8);
+        assert_eq!(host.start(0x3_0000), Err(UNMADE), "the secure processor is not open");
+        host.secure_processor = Some(File::open("/dev/null").unwrap());
+        for refused in
+            [host.initialise(0, 0), host.start(0x3_0000), host.update(0, PageKind::Zero, &mut [Page::ZERO]).map(drop)]
+        {
+            let refused = refused.unwrap_err();
+            assert!(refused.errno != 0 && refused.firmware.is_none(), "{refused:?}");
+        }
+        if !protected {
+            assert!(set.is_err(), "{set:?}");
+            return eprintln!("as far as this KVM goes: {given:?} {set:?}");
+        }
+        given.unwrap();
+        set.unwrap();
+        let (vm, _, private) = host.made(Ram { end: BYTES }).unwrap();
+        shared.write_slice(&[7; 0x2000], GuestAddress(0x1000)).unwrap();
+        let change = |to| private.change(&vm, shared, Change { range: Range { start: 0x1000, end: 0x2000 }, to });
+        change(State::Shared).unwrap();
+        let mut bytes = [0; 0x2000];
+        shared.read_slice(&mut bytes, GuestAddress(0x1000)).unwrap();
+        assert_eq!(bytes, [7; 0x2000], "what is shared stays");
+        change(State::Private).unwrap();
+        shared.read_slice(&mut bytes, GuestAddress(0x1000)).unwrap();
+        assert!(bytes[..0x1000].iter().all(|byte| *byte == 0) && bytes[0x1000..].iter().all(|byte| *byte == 7));
+    }
+}

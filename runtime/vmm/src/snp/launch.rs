@@ -106,7 +106,9 @@ impl SnpError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Lacks(_) => Some("`coffer doctor` goes through what an SEV-SNP host needs"),
-            Self::Policy(PolicyError::NotPassed(_)) => Some(policy::KERNEL_REFUSES),
+            Self::Policy(PolicyError::NotPassed(_)) => {
+                Some("leave these bits out of the policy, or update the host's kernel and firmware")
+            }
             Self::CpuidPage { .. } => {
                 Some("update the host's firmware, and report these values: the page is made of what KVM offers")
             }

@@ -46,6 +46,7 @@ mod identity;
 mod keep;
 mod places;
 mod provider;
+mod reception;
 mod refusal;
 mod server;
 mod service;
@@ -65,6 +66,7 @@ pub use identity::{
 };
 pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
 pub use places::Source;
+pub use reception::Reception;
 pub use refusal::Refusal;
 pub use server::{ServeError, ServeLimits, Sourced, serve, serve_pinned, serve_pinned_shared, serve_shared};
 pub use service::AttestationService;

@@ -243,7 +243,7 @@ async fn accept<I, IO>(
                 return;
             };
             let eviction = place.eviction();
-            let handshake = tokio::time::timeout(limits.handshake, handshake(io, &tls, limits, place, total));
+            let handshake = tokio::time::timeout(limits.handshake, handshake((source, io), &tls, limits, place, total));
             let done = tokio::select! {
                 done = handshake => done,
                 () = eviction.happens() => return,
@@ -274,7 +274,7 @@ enum HandshakeError {
 }
 
 async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
-    io: IO,
+    (source, io): (Source, IO),
     tls: &ServerTls,
     limits: ServeLimits,
     place: Place,
@@ -285,10 +285,16 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     let stream = hello?.into_stream(tls.config.clone()).await?;
     let facts = TlsFacts::of_server(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
     let eviction = place.eviction();
-    let state = Arc::new(ConnectionState::new(facts, limits.unattested_lifetime, place));
+    let state = Arc::new(ConnectionState::new(facts, source, limits.unattested_lifetime, place));
     let timer = Box::pin(tokio::time::sleep(limits.unattested_lifetime));
     let evicted = Box::pin(async move { eviction.happens().await });
-    Ok(Connection { stream, state, timer, evicted: Some(evicted), _total: total })
+    let nearer = nearer(&state);
+    Ok(Connection { stream, state, timer, evicted: Some(evicted), nearer, _total: total })
+}
+
+fn nearer(state: &ConnectionState) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let nearer = state.nearer.clone();
+    Box::pin(async move { nearer.notified().await })
 }
 
 /// A TLS stream that carries its [`ConnectionState`] into every request, and ends when that state's time is up.
@@ -298,6 +304,8 @@ struct Connection<IO> {
     timer: Pin<Box<Sleep>>,
     /// Ends when somebody else has got this stranger's place; gone once it is known.
     evicted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Ends when the time that is left has become less.
+    nearer: Pin<Box<dyn Future<Output = ()> + Send>>,
     _total: OwnedSemaphorePermit,
 }
 
@@ -308,6 +316,12 @@ impl<IO> Connection<IO> {
                 self.evicted = None;
             } else if evicted.as_mut().poll(cx).is_ready() {
                 return true;
+            }
+        }
+        while self.nearer.as_mut().poll(cx).is_ready() {
+            self.nearer = nearer(&self.state);
+            if let Some(end) = self.state.lives_until() {
+                self.timer.as_mut().reset(end.into());
             }
         }
         while self.timer.as_mut().poll(cx).is_ready() {

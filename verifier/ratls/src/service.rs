@@ -15,6 +15,7 @@ use crate::{
         self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, attest_request, attest_response,
         attestation_server::Attestation,
     },
+    reception::{Everybody, Reception},
     refusal::Refusal,
     state::{ConnectionState, connection},
     wire,
@@ -42,9 +43,15 @@ impl AttestationService {
         Self { side: Side::Attester(attester), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// This server demands evidence (the key broker).
+    /// This server demands evidence; whoever attests is one of the known.
     pub fn verifier<A: Appraiser>(appraiser: Arc<A>) -> Self {
-        Self { side: Side::Verifier(Arc::new(Verifies(appraiser))), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self::verifier_with(appraiser, Arc::new(Everybody))
+    }
+
+    /// This server demands evidence, and `reception` says who is one of the known (the key broker).
+    pub fn verifier_with<A: Appraiser>(appraiser: Arc<A>, reception: Arc<dyn Reception<A::Admitted>>) -> Self {
+        let verifies = Verifies { appraiser, reception };
+        Self { side: Side::Verifier(Arc::new(verifies)), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Runs `work` off the event loop, a bounded number at once.
@@ -78,24 +85,25 @@ impl AttestationService {
 
     async fn take(
         &self,
-        state: &ConnectionState,
+        state: &Arc<ConnectionState>,
         verifier: &Arc<dyn Verify>,
         side: Option<attest_request::Side>,
     ) -> Result<AttestResponse, Status> {
         // Spent first: no road below leads back to this challenge. And a peer that fails has nothing left.
         let challenge = state.spend(Instant::now()).map_err(|code| {
             state.withdraw();
-            refused(state, &Refusal { code, detail: "no live challenge on this connection".to_owned() })
+            refused(state, verifier, &Refusal { code, detail: "no live challenge on this connection".to_owned() })
         })?;
         let Some(attest_request::Side::Answer(answer)) = side else {
             state.withdraw();
             return Err(Status::invalid_argument("expected-answer"));
         };
-        let (verifier, facts) = (verifier.clone(), state.facts().clone());
-        let verdict = self.work(move || verifier.check(&facts, &challenge, answer)).await;
+        let (checks, facts) = (verifier.clone(), state.facts().clone());
+        let verdict = self.work(move || checks.check(&facts, &challenge, answer)).await;
         match verdict {
             Ok(Ok(verified)) => {
                 state.admit(verified.at, verified.attested);
+                verifier.attested(state);
                 info!(peer = %state.peer_spki(), report_id = %verified.report_id, "peer attested");
                 Ok(AttestResponse {
                     side: Some(attest_response::Side::Admission(proto::Admission {
@@ -106,7 +114,7 @@ impl AttestationService {
             }
             Ok(Err(refusal)) => {
                 state.withdraw();
-                Err(refused(state, &refusal))
+                Err(refused(state, verifier, &refusal))
             }
             Err(status) => {
                 state.withdraw();
@@ -164,9 +172,18 @@ trait Verify: Send + Sync {
         challenge: &[u8; 32],
         answer: proto::AttestedEvidence,
     ) -> Result<Verified, Refusal>;
+
+    /// Evidence was installed.
+    fn attested(&self, state: &Arc<ConnectionState>);
+
+    /// A peer was refused.
+    fn refused(&self, state: &ConnectionState, refusal: &Refusal, id: &str);
 }
 
-struct Verifies<A>(Arc<A>);
+struct Verifies<A: Appraiser> {
+    appraiser: Arc<A>,
+    reception: Arc<dyn Reception<A::Admitted>>,
+}
 
 impl<A: Appraiser> Verify for Verifies<A> {
     fn check(
@@ -175,13 +192,25 @@ impl<A: Appraiser> Verify for Verifies<A> {
         challenge: &[u8; 32],
         answer: proto::AttestedEvidence,
     ) -> Result<Verified, Refusal> {
-        let attested = appraisal::check(&*self.0, facts, challenge, answer)?;
+        let attested = appraisal::check(&*self.appraiser, facts, challenge, answer)?;
         Ok(Verified { at: attested.at(), report_id: *attested.report_id(), attested: Arc::new(attested) })
+    }
+
+    fn attested(&self, state: &Arc<ConnectionState>) {
+        // Taken back in this moment, it is nobody's any more.
+        if let Ok(attested) = state.attested::<A::Admitted>() {
+            self.reception.attested(state, &attested);
+        }
+    }
+
+    fn refused(&self, state: &ConnectionState, refusal: &Refusal, id: &str) {
+        self.reception.refused(state, refusal, id);
     }
 }
 
-fn refused(state: &ConnectionState, refusal: &Refusal) -> Status {
+fn refused(state: &ConnectionState, verifier: &Arc<dyn Verify>, refusal: &Refusal) -> Status {
     let (status, id) = denied(Code::PermissionDenied, refusal.code);
+    verifier.refused(state, refusal, &id);
     warn!(id, peer = %state.peer_spki(), code = refusal.code, detail = refusal.detail, "evidence refused");
     status
 }

@@ -8,6 +8,7 @@ use std::{
 
 use coffer_verifier::abi::SpkiDigest;
 use secrecy::SecretBox;
+use tokio::sync::Notify;
 use tonic::{Code, Request, Status};
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     denial::denied,
     facts::TlsFacts,
     hpke::{HpkeError, HpkeSealed, Opener},
-    places::{Eviction, Place},
+    places::{Eviction, Place, Source},
 };
 
 /// How long a challenge may wait for its answer (docs/design/protocol.md §4.3).
@@ -24,17 +25,22 @@ pub const CHALLENGE_LIFETIME: Duration = Duration::from_mins(1);
 /// State of one server-side connection; handlers find it with [`connection`].
 pub struct ConnectionState {
     facts: TlsFacts,
+    source: Source,
     opened: Instant,
     unattested_lifetime: Duration,
     inner: Mutex<Inner>,
     /// Attest calls of one connection take turns, so that an older answer never replaces a newer one.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// The end of the connection has come nearer.
+    pub(crate) nearer: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Inner {
     challenge: Option<([u8; 32], Instant)>,
     peer: Option<Arc<dyn Any + Send + Sync>>,
+    /// When that peer's evidence was admitted.
+    at: Option<Instant>,
     opener: Option<Arc<Opener>>,
     life: Life,
     place: Option<Place>,
@@ -53,14 +59,21 @@ enum Life {
 }
 
 impl ConnectionState {
-    pub(crate) fn new(facts: TlsFacts, unattested_lifetime: Duration, place: Place) -> Self {
+    pub(crate) fn new(facts: TlsFacts, source: Source, unattested_lifetime: Duration, place: Place) -> Self {
         Self {
             facts,
+            source,
             opened: Instant::now(),
             unattested_lifetime,
             inner: Mutex::new(Inner { place: Some(place), ..Inner::default() }),
             turn: tokio::sync::Mutex::new(()),
+            nearer: Arc::default(),
         }
+    }
+
+    /// Where it comes from; 0 where the server does not tell sources apart.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// Facts of the TLS connection.
@@ -116,11 +129,45 @@ impl ConnectionState {
         Ok(challenge)
     }
 
-    /// Installs an admitted peer in place of the last one.
+    /// Installs an admitted peer in place of the last one. Until it is [welcome](Self::welcome) it has a stranger's time.
     pub(crate) fn admit(&self, at: Instant, attested: Arc<dyn Any + Send + Sync>) {
+        {
+            let mut inner = self.inner();
+            (inner.peer, inner.at) = (Some(attested), Some(at));
+            if let Life::Until(_) = inner.life {
+                inner.end_by(at + self.unattested_lifetime, self.stranger_end());
+            }
+        }
+        self.nearer.notify_one();
+    }
+
+    /// Makes the attested peer one of the known: it gives its place among strangers back, and may stay as long as its evidence
+    /// counts.
+    pub fn welcome(&self) {
         let mut inner = self.inner();
-        inner.peer = Some(attested);
-        inner.settle(Life::Until(at + RESULT_LIFETIME + CHALLENGE_LIFETIME));
+        if let (Some(_), Some(at)) = (&inner.peer, inner.at) {
+            inner.settle(Life::Until(at + RESULT_LIFETIME + CHALLENGE_LIFETIME));
+        }
+    }
+
+    /// Makes it a stranger again: it may stay no longer than one from now on.
+    pub fn estrange(&self) {
+        self.inner().end_by(Instant::now() + self.unattested_lifetime, self.stranger_end());
+        self.nearer.notify_one();
+    }
+
+    /// Takes the attestation away, and closes the connection unless its peer attests and is welcome again within this time.
+    pub fn recall(&self, within: Duration) {
+        {
+            let mut inner = self.inner();
+            inner.peer = None;
+            inner.end_by(Instant::now() + within, self.stranger_end());
+        }
+        self.nearer.notify_one();
+    }
+
+    fn stranger_end(&self) -> Instant {
+        self.opened + self.unattested_lifetime
     }
 
     /// Takes the attestation away: a peer that fails a challenge has none.
@@ -162,6 +209,15 @@ impl ConnectionState {
 }
 
 impl Inner {
+    /// Whatever was meant before, it ends by then; a stranger when its time is up anyway.
+    fn end_by(&mut self, end: Instant, stranger: Instant) {
+        self.life = Life::Until(match self.life {
+            Life::Until(before) => before.min(end),
+            Life::Unsettled => stranger.min(end),
+            Life::Open => end,
+        });
+    }
+
     fn settle(&mut self, life: Life) {
         self.life = life;
         self.place = None;
@@ -202,7 +258,7 @@ mod tests {
     fn state() -> (ConnectionState, Places) {
         let places = Places::new(1);
         let place = places.take(0, Instant::now()).unwrap();
-        (ConnectionState::new(TlsFacts::for_tests(), SHORT, place), places)
+        (ConnectionState::new(TlsFacts::for_tests(), 0, SHORT, place), places)
     }
 
     fn admitted(word: &'static str, at: Instant) -> Arc<Attested<&'static str>> {
@@ -276,10 +332,40 @@ mod tests {
         let now = Instant::now();
         assert!(state.lives_until().unwrap() <= now + SHORT);
         assert_eq!(places.taken(), 1);
+        state.welcome();
         state.admit(now, admitted("peer", now));
+        assert_eq!(
+            places.taken(),
+            1,
+            "nobody is welcome who showed nothing, and whoever attested is so when somebody says so"
+        );
+        assert!(state.lives_until().unwrap() <= now + SHORT);
+        state.welcome();
         assert_eq!(places.taken(), 0);
         assert_eq!(state.lives_until(), Some(now + RESULT_LIFETIME + CHALLENGE_LIFETIME));
         state.withdraw();
         assert!(state.lives_until().is_some(), "a peer whose attestation was withdrawn does not live for ever");
+    }
+
+    #[test]
+    fn whoever_is_recalled_has_nothing_and_a_moment_and_comes_back_by_attesting() {
+        let (state, _) = state();
+        let now = Instant::now();
+        state.admit(now, admitted("peer", now));
+        state.welcome();
+        state.estrange();
+        assert!(state.lives_until().unwrap() <= Instant::now() + SHORT);
+        state.recall(SECOND);
+        let end = state.lives_until().unwrap();
+        assert!(end <= Instant::now() + SECOND);
+        assert_eq!(why(state.attested_at::<&str>(now)).1, "attestation-required");
+        // An answer alone buys no time.
+        state.admit(now, admitted("again", now));
+        assert_eq!(state.lives_until(), Some(end));
+        state.welcome();
+        assert_eq!(state.lives_until(), Some(now + RESULT_LIFETIME + CHALLENGE_LIFETIME));
+        // Nor does a renewal that nobody welcomes.
+        state.admit(now, admitted("later", now));
+        assert_eq!(state.lives_until(), Some(now + SHORT));
     }
 }

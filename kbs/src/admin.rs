@@ -5,32 +5,34 @@
 mod admins;
 mod callers;
 mod certificates;
+mod revocations;
 mod sealing;
 mod secrets;
 mod terms;
 mod trust;
+mod words;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use self::words::{every, fresh_id, name, needed, non_zero, pair, reference_entry, seconds, store_status, tenant};
 use coffer_kbs_client::kbs::admin::v1 as wire;
-use coffer_verifier::{
-    Expiry, UnixTime,
-    abi::{Measurement, WordError, WorkloadDigest},
-};
-use tonic::{Code, Request, Response, Status};
+use coffer_verifier::{Expiry, UnixTime};
+use tonic::{Request, Response, Status};
 
 use crate::{
     audit_log::AuditLog,
     clock::Clock,
+    guest::GuestVerifier,
+    guests::Guests,
     operators::{Caller, Operators},
     policies::ReleasePolicies,
-    store::{AuditEntry, GuestFacts, Ledger, Reference, Store, StoreError},
+    refusals::Refusals,
+    store::{AuditEntry, Ledger, Reference, Store},
     tenant::Tenant,
 };
 
 /// Longest secret value, in bytes.
 pub const VALUE_LIMIT: usize = 1024 * 1024;
-const NAME_LIMIT: usize = 128;
 const AUDIT_LIMIT: u32 = 10_000;
 const AUDIT_USUAL: u32 = 1000;
 /// Below what a client takes in one message.
@@ -44,6 +46,11 @@ pub struct AdminService {
     pub(crate) operators: Operators,
     /// Tenants the configuration lists: they are there without having been created.
     pub(crate) configured_tenants: Arc<BTreeSet<Tenant>>,
+    /// Who is attested now.
+    pub(crate) guests: Guests,
+    pub(crate) verifier: Arc<GuestVerifier>,
+    /// Refusals that do not stand in the trail yet.
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) log: AuditLog,
     pub(crate) clock: Clock,
 }
@@ -381,6 +388,43 @@ impl wire::admin_server::Admin for AdminService {
         .await
     }
 
+    async fn add_revocation(
+        &self,
+        request: Request<wire::AddRevocationRequest>,
+    ) -> Result<Response<wire::AddRevocationResponse>, Status> {
+        let caller = self
+            .caller(&request, "AddRevocation", |message| {
+                message.revocation.as_ref().and_then(|one| one.tenant.as_deref()).unwrap_or_default()
+            })
+            .await?;
+        self.revocation_added(caller, request.into_inner()).await
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<wire::ListRevocationsRequest>,
+    ) -> Result<Response<wire::ListRevocationsResponse>, Status> {
+        self.caller(&request, "ListRevocations", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.revocations_listed(request.into_inner()).await
+    }
+
+    async fn remove_revocation(
+        &self,
+        request: Request<wire::RemoveRevocationRequest>,
+    ) -> Result<Response<wire::RemoveRevocationResponse>, Status> {
+        let caller =
+            self.caller(&request, "RemoveRevocation", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.revocation_removed(caller, request.into_inner()).await
+    }
+
+    async fn list_guests(
+        &self,
+        request: Request<wire::ListGuestsRequest>,
+    ) -> Result<Response<wire::ListGuestsResponse>, Status> {
+        self.caller(&request, "ListGuests", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.guests_listed(&request.into_inner())
+    }
+
     async fn add_tenant(
         &self,
         request: Request<wire::AddTenantRequest>,
@@ -436,6 +480,8 @@ impl wire::admin_server::Admin for AdminService {
         let from = non_zero("from_sequence", message.from_sequence)?.unwrap_or(1);
         let limit = non_zero("limit", message.limit)?.unwrap_or(AUDIT_USUAL).min(AUDIT_LIMIT);
         let tenant = message.tenant.as_deref().map(tenant).transpose()?;
+        // Whoever reads finds what was refused until now.
+        self.refusals.clone().write(true).await;
         let mut view = self.view().await?;
         let mut lines = match &tenant {
             None => view.audit_lines(from, limit).await.map_err(store_status)?,
@@ -452,105 +498,4 @@ impl wire::admin_server::Admin for AdminService {
         lines.truncate(fit);
         Ok(Response::new(wire::AuditResponse { lines }))
     }
-}
-
-fn reference_entry(
-    event: &'static str,
-    tenant: &Tenant,
-    measurement: &Measurement,
-    workload: &WorkloadDigest,
-) -> AuditEntry {
-    let guest = GuestFacts {
-        measurement: measurement.to_string(),
-        workload_digest: workload.to_string(),
-        ..GuestFacts::default()
-    };
-    AuditEntry { event, tenant: Some(tenant.to_string()), guest: Some(guest), ..AuditEntry::default() }
-}
-
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn tenant(text: &str) -> Result<Tenant, Status> {
-    Tenant::parse(text).map_err(|error| Status::invalid_argument(format!("tenant: {error}")))
-}
-
-/// A name for people, if there is one. One that is there says something.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn name(field: &str, text: Option<String>) -> Result<Option<String>, Status> {
-    let Some(text) = text else { return Ok(None) };
-    if text.is_empty() {
-        return Err(Status::invalid_argument(format!("{field} is empty; leave it out, or say something")));
-    }
-    if text.len() > NAME_LIMIT || text.chars().any(char::is_control) {
-        let message = format!("{field} has control characters or over {NAME_LIMIT} bytes");
-        return Err(Status::invalid_argument(message));
-    }
-    Ok(Some(text))
-}
-
-/// A name that must be there.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn needed(field: &str, text: String) -> Result<String, Status> {
-    name(field, Some(text)).map(Option::unwrap_or_default)
-}
-
-/// A number that means something where it is given.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn non_zero<N: Default + PartialEq>(field: &str, number: Option<N>) -> Result<Option<N>, Status> {
-    match number {
-        Some(zero) if zero == N::default() => {
-            Err(Status::invalid_argument(format!("{field} is 0; leave it out, or give 1 or more")))
-        }
-        other => Ok(other),
-    }
-}
-
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn pair(measurement: &[u8], workload: &[u8]) -> Result<(Measurement, WorkloadDigest), Status> {
-    let word = |field, error: WordError| Status::invalid_argument(format!("{field}: {error}"));
-    let measurement = Measurement::try_from(measurement).map_err(|error| word("measurement", error))?;
-    let workload = WorkloadDigest::try_from(workload).map_err(|error| word("workload_digest", error))?;
-    for (field, zero) in [("measurement", measurement.is_zero()), ("workload_digest", workload.is_zero())] {
-        if zero {
-            return Err(Status::invalid_argument(format!("{field}: a zero digest never matches")));
-        }
-    }
-    Ok((measurement, workload))
-}
-
-/// All rows, or why one is not believed.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn every<T>(rows: Vec<Result<T, StoreError>>) -> Result<Vec<T>, Status> {
-    rows.into_iter().collect::<Result<_, _>>().map_err(store_status)
-}
-
-/// An expiry as it is sent.
-fn seconds(expires: Expiry) -> Option<i64> {
-    match expires {
-        Expiry::Never => None,
-        Expiry::At(_) => Some(expires.to_secs()),
-    }
-}
-
-/// The operator may know what is wrong with the store.
-#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
-fn store_status(error: StoreError) -> Status {
-    let code = match &error {
-        StoreError::Version { .. }
-        | StoreError::OlderManifest { .. }
-        | StoreError::RevokedManifest { .. }
-        | StoreError::SameSequence { .. } => Code::FailedPrecondition,
-        StoreError::Tampered { .. } | StoreError::Audit(_) | StoreError::State(_) => Code::DataLoss,
-        _ => Code::Internal,
-    };
-    if code != Code::FailedPrecondition {
-        tracing::error!(error = %coffer_rim::chain(&error), "admin call failed");
-    }
-    Status::new(code, format!("{}; {}", coffer_rim::chain(&error), error.hint()))
-}
-
-fn fresh_id() -> String {
-    let mut bytes = [0; 8];
-    // The id only joins lines for a reader.
-    let _ = getrandom::fill(&mut bytes);
-    hex::encode(bytes)
 }

@@ -4,12 +4,13 @@
 //! release; so do expiry and revocation. A row this server did not write admits nothing, and says so where nothing else admits:
 //! every row here only ever admits, so that a damaged one stops those it would have admitted and nobody else.
 
-use coffer_verifier::{Expiry, P384PublicKey, Pair, SignerRule, UnixTime, abi::Measurement};
+use coffer_verifier::{Expiry, P384PublicKey, Pair, SignerRule, UnixTime, VerifiedReport, abi::Measurement};
 use serde_json::json;
 
 use crate::{
     guest::Judged,
-    store::{Ledger, Reference, Signer, StoreError, StoredManifest},
+    revoked::{Chipless, Marks},
+    store::{Ledger, Reference, Signer, StoreError, StoredManifest, Touching},
 };
 
 /// What a guest is held against beside the typed floor. Who asks says which; nothing is left out by absence.
@@ -31,6 +32,7 @@ pub struct Candidates {
     references: Vec<Reference>,
     signers: Vec<Signer>,
     notes: Vec<String>,
+    touching: Touching,
 }
 
 impl Candidates {
@@ -43,7 +45,8 @@ impl Candidates {
         let report = judged.verified.report();
         let mut believed = Believed { notes: Vec::new() };
         let references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload).await?);
-        let mut all = Self { references, ..Self::default() };
+        let touching = ledger.revocations_touching(tenant, &Marks::of(&judged.verified)).await?;
+        let mut all = Self { references, touching, ..Self::default() };
         let manifests = believed.rows(ledger.manifests_for(tenant, &workload).await?);
         if !manifests.is_empty() {
             let keys: Vec<_> =
@@ -76,6 +79,38 @@ impl Candidates {
     /// Authors that admit now.
     pub fn authors(&self, now: i64) -> Vec<SignerRule> {
         self.signers.iter().filter(|one| one.is_current(now)).map(|one| one.rule).collect()
+    }
+
+    /// What of it admits a guest that is admitted, by name.
+    pub fn admitting(&self, verified: &VerifiedReport, now: i64) -> Vec<String> {
+        let report = verified.report();
+        let pairs = self.references.iter().filter(|one| {
+            one.measurement == report.measurement()
+                && one.workload.host_data() == report.host_data()
+                && !one.expires.is_over(UnixTime::from_secs(now))
+        });
+        let signers = self.signers.iter().filter(|one| {
+            let rule = &one.rule;
+            one.is_current(now)
+                && (rule.family_id, rule.image_id) == (report.family_id(), report.image_id())
+                && report.guest_svn() >= rule.minimum_guest_svn
+        });
+        let named = |what: &str, name: &str| if name.is_empty() { what.to_owned() } else { format!("{what} {name}") };
+        let pairs = pairs.map(|one| {
+            // Those of a manifest are called after it.
+            if one.name.starts_with("manifest ") { one.name.clone() } else { named("reference", &one.name) }
+        });
+        pairs.chain(signers.map(|one| named("signer", &one.name))).collect()
+    }
+
+    /// Why a guest is refused whatever admits it.
+    pub fn revocations(&self, chipless: Chipless) -> Vec<String> {
+        let mut reasons = self.touching.reasons.clone();
+        if self.touching.chips_it_may_hide > 0 && chipless == Chipless::Refused {
+            let revoked = self.touching.chips_it_may_hide;
+            reasons.push(format!("revoked: the evidence shows no chip, and {revoked} are revoked: it may hide one"));
+        }
+        reasons
     }
 
     /// Why manifests and authors that are there admit nothing now.

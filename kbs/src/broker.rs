@@ -3,47 +3,85 @@
 use std::{sync::Arc, time::Instant};
 
 use coffer_kbs_client::kbs::v1 as wire;
-use coffer_ratls::{attested, denied};
+use coffer_ratls::{Attested, ConnectionState, attested, connection, denied};
 use coffer_verifier::abi::ReportId;
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
     asked::Question,
-    guest::Judged,
+    door::{Asker, Door},
+    guest::{self, Judged},
     limits::Buckets,
     permit::Released,
     release::{NotReleased, Releaser},
+    standing::NotListed,
+    store::{AuditEntry, StoreError},
 };
 
 /// The service behind the guest listener.
 #[derive(Clone)]
 pub struct BrokerService {
     pub(crate) releaser: Releaser,
+    pub(crate) door: Arc<Door>,
     /// Requests of one guest instance.
     pub(crate) rate: Arc<Buckets<ReportId>>,
 }
 
 impl BrokerService {
     async fn ask<R: Into<Question>>(&self, request: Request<R>) -> Result<Released, Status> {
-        let attested = attested::<Judged, _>(&request)?;
+        let (connection, attested) = (connection(&request)?, attested::<Judged, _>(&request)?);
+        let question: Question = request.into_inner().into();
+        match self.door.asker(&connection, &attested).await {
+            Ok(Asker::Known) => {}
+            Ok(Asker::Stranger(no)) => return Err(self.turn_away(&connection, &attested, &question, no)),
+            Ok(Asker::TooFast) => return Err(denied(Code::ResourceExhausted, "too-many-requests").0),
+            Err(error) => return Err(failed(&error)),
+        }
         if !self.rate.take(*attested.report_id(), Instant::now()) {
             return Err(denied(Code::ResourceExhausted, "too-many-requests").0);
         }
         // The id exists before the decision, so that the line and the answer carry the same one.
         let (status, id) = denied(Code::PermissionDenied, "not-released");
-        match self.releaser.release(attested, request.into_inner().into(), &id).await {
+        match self.releaser.release(attested.clone(), question, &id).await {
             Ok(released) => Ok(released),
             Err(NotReleased::Refused(reasons)) => {
                 tracing::warn!(id, reasons = reasons.join("; "), "not released");
+                self.door.reconsider(&connection, &attested).await;
                 Err(status)
             }
-            Err(NotReleased::Failed(error)) => {
-                let (status, id) = denied(Code::Unavailable, "broker-failed");
-                tracing::error!(id, error = %coffer_rim::chain(&error), hint = error.hint(), "no decision could be recorded");
-                Err(status)
-            }
+            Err(NotReleased::Failed(error)) => Err(failed(&error)),
         }
     }
+
+    /// The answer to a genuine guest that nothing admits: the same as to anybody, and summed in the trail.
+    fn turn_away(
+        &self,
+        connection: &ConnectionState,
+        attested: &Attested<Judged>,
+        question: &Question,
+        no: NotListed,
+    ) -> Status {
+        let (status, id) = denied(Code::PermissionDenied, "not-released");
+        let judged = attested.admitted();
+        let entry = AuditEntry {
+            outcome: "refused",
+            id,
+            peer: attested.peer_spki().to_string(),
+            tenant: Some(judged.tenant.to_string()),
+            guest: Some(guest::facts(&judged.verified)),
+            reasons: no.reasons,
+            checks: no.checks,
+            ..question.entry()
+        };
+        self.door.turned_away(connection, entry);
+        status
+    }
+}
+
+fn failed(error: &StoreError) -> Status {
+    let (status, id) = denied(Code::Unavailable, "broker-failed");
+    tracing::error!(id, error = %coffer_rim::chain(error), hint = error.hint(), "no decision could be recorded");
+    status
 }
 
 #[tonic::async_trait]

@@ -17,7 +17,9 @@ use coffer_verifier::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Tenant, floors::Floors, limits::Rate, policies::ReleasePolicies, sources::SourceLimits};
+use crate::{
+    Tenant, floors::Floors, limits::Rate, policies::ReleasePolicies, revoked::Chipless, sources::SourceLimits,
+};
 
 /// `config.toml` of a state folder. Unknown keys are refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +53,9 @@ pub struct ConfigFile {
     /// What `strict` does not ask for, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub floor_waivers: Vec<String>,
+    /// What is not refused while chips are revoked, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocation_waivers: Vec<String>,
     /// Where the end of the database is kept outside it, relative to the state folder; left out: in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
@@ -137,6 +142,8 @@ pub struct Config {
     pub checkpoint: Option<PathBuf>,
     /// Typed floors.
     pub floors: Floors,
+    /// Whether evidence counts that shows no chip while chips are revoked.
+    pub chipless: Chipless,
 }
 
 /// Everything wrong with a configuration.
@@ -215,6 +222,7 @@ impl ConfigFile {
             Tenant::parse(name).ok().map(|tenant| (tenant, floor))
         });
         let floors = Floors::read(self.floor.as_deref(), &self.floor_waivers, of_tenants, folder, &mut mistakes);
+        let chipless = Chipless::read(&self.revocation_waivers, &mut mistakes);
         let limits = &self.limits;
         for (name, value) in [
             ("connections", limits.connections),
@@ -260,6 +268,7 @@ impl ConfigFile {
                 guest_rate: twice(limits.requests_per_second_per_guest),
                 checkpoint: self.checkpoint.clone(),
                 floors,
+                chipless,
             }),
             _ => Err(ConfigError::Mistakes(mistakes)),
         }
@@ -496,6 +505,7 @@ mod tests {
             metrics_listen: Some("127.0.0.1:3".into()),
             floor: Some("strict".into()),
             floor_waivers: vec!["milan-chip-keys-can-be-extracted".into()],
+            revocation_waivers: vec!["evidence-without-a-chip-counts-while-chips-are-revoked".into()],
             checkpoint: Some("elsewhere/checkpoint".into()),
         }
     }

@@ -1,6 +1,6 @@
 //! The release decision itself: what a guest is held against, and the one thing that lets anything out, a [`Permit`].
 //!
-//! Order: typed floor → admitted (a pair, a manifest or an author) → asked for in the spec → the terms of what is asked for
+//! Order: typed floor → admitted (a pair, a manifest or an author) and not revoked → asked for in the spec → the terms of what is asked for
 //! (anchor, typed rules) → its Rego policy. Every stage runs and every reason is kept.
 //! Trusts: the verified report, the ledger's rows, the operator's policies. Believes nothing the guest says beside them.
 //! Never: writes, waits for a lock, lets a reason go.
@@ -66,6 +66,7 @@ impl Decider {
     /// Decides. Blocks for as long as a policy may take.
     pub fn decide(&self, judged: &Judged, asked: &Asked, basis: Basis, now: i64) -> Decided {
         let Basis { candidates, wanted, mut reasons } = basis;
+        reasons.extend(candidates.revocations(self.verifier.chipless()));
         let verified = &judged.verified;
         let appraisal = self.verifier.appraise(verified, candidates.admission(now));
         let status = match appraisal.result() {

@@ -5,10 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use coffer_ratls::{Appraiser, Refusal};
 use coffer_spec::{Document, SpecError, Tee};
 use coffer_verifier::{
     Appraisal, CheckLine, Code, ConnectionChain, Cost, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy,
@@ -21,7 +23,10 @@ use crate::{
     clock::Clock,
     crl_floor::{CrlFloor, CrlFloorError},
     floors::Floors,
-    shares::{Share, Shares},
+    guests::Presence,
+    revoked::Chipless,
+    shares::Share,
+    standing::Standing,
     store::GuestFacts,
     tenant::Tenant,
 };
@@ -37,7 +42,24 @@ pub struct Judged {
     /// Its chain, verified once for the connection it came on.
     chain: Arc<ConnectionChain>,
     /// What this guest holds of its connections: with whoever attested, not with who is judged again.
-    share: Option<Share>,
+    pub(crate) share: Option<Share>,
+    /// Whether anything that is listed admits it.
+    pub(crate) standing: Standing,
+    /// Its entry among those who are known.
+    presence: Mutex<Option<Presence>>,
+}
+
+impl Judged {
+    /// It is one of the known from now on.
+    pub(crate) fn enter(&self, presence: Presence) {
+        *self.presence.lock().unwrap_or_else(PoisonError::into_inner) = Some(presence);
+    }
+
+    /// It is no more.
+    pub(crate) fn leave(&self) {
+        let left = self.presence.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(left);
+    }
 }
 
 /// Why evidence is not admitted: a word for the peer, and every reason for the log.
@@ -71,15 +93,18 @@ pub struct Rules {
     pub endorsements: Endorsements,
     /// Typed floors.
     pub floors: Floors,
+    /// Whether evidence counts that shows no chip while chips are revoked.
+    pub chipless: Chipless,
 }
 
 /// Judges evidence.
 pub struct GuestVerifier {
     rules: RwLock<Arc<Rules>>,
+    /// How often they were replaced.
+    edition: AtomicU64,
     clock: Clock,
     crl_floor: CrlFloor,
     cost: Mutex<Cost>,
-    shares: Shares,
 }
 
 impl GuestVerifier {
@@ -87,16 +112,22 @@ impl GuestVerifier {
     pub fn new(rules: Rules, clock: Clock, crl_floor: CrlFloor) -> Self {
         Self {
             rules: RwLock::new(Arc::new(rules)),
+            edition: AtomicU64::new(0),
             clock,
             crl_floor,
             cost: Mutex::default(),
-            shares: Shares::new(PER_GUEST),
         }
     }
 
     /// Puts other rules in place: they count from the next attestation and release on.
     pub fn replace(&self, rules: Rules) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.edition.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes with the rules: what was found out under one edition of them may not hold under another.
+    pub fn edition(&self) -> u64 {
+        self.edition.load(Ordering::Acquire)
     }
 
     fn rules(&self) -> Arc<Rules> {
@@ -106,6 +137,11 @@ impl GuestVerifier {
     /// Simulated roots a tenant lists.
     pub fn simulated_anchors(&self, tenant: &Tenant) -> impl Iterator<Item = SpkiDigest> + use<> {
         self.rules().anchors.get(tenant).cloned().unwrap_or_default().into_iter()
+    }
+
+    /// Whether evidence counts that shows no chip while chips are revoked.
+    pub fn chipless(&self) -> Chipless {
+        self.rules().chipless
     }
 
     /// Public-key operations since the start.
@@ -158,7 +194,8 @@ impl GuestVerifier {
                 return Err(NotAdmitted::by("evidence-refused", &appraisal));
             }
         }
-        Ok(Judged { verified, document, tenant, chain, share: None })
+        let (standing, presence) = (Standing::default(), Mutex::default());
+        Ok(Judged { verified, document, tenant, chain, share: None, standing, presence })
     }
 
     /// The typed floor, and what [`Admission`] asks for beside it, which the floor can only narrow.
@@ -251,23 +288,3 @@ pub fn facts(verified: &VerifiedReport) -> GuestFacts {
         anchor_fingerprint: verified.anchor().spki_sha256.to_string(),
     }
 }
-
-/// [`GuestVerifier`] as the connection layer wants it.
-pub struct ConnectionAppraiser(pub Arc<GuestVerifier>);
-
-impl Appraiser for ConnectionAppraiser {
-    type Admitted = Judged;
-
-    fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Judged, Refusal> {
-        let refusal = |no: NotAdmitted| Refusal { code: no.code, detail: no.reasons.join("; ") };
-        let mut judged = self.0.judge(evidence, expected).map_err(refusal)?;
-        let guest = judged.verified.report().report_id();
-        let detail = || format!("guest {guest} holds {PER_GUEST} connections already");
-        let share = self.0.shares.take(guest);
-        judged.share = Some(share.ok_or_else(|| Refusal { code: "too-many-connections", detail: detail() })?);
-        Ok(judged)
-    }
-}
-
-/// Connections of one guest at once. One that attests again holds two for a moment.
-const PER_GUEST: usize = 16;

@@ -121,6 +121,7 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
         metrics_listen: None,
         floor: Some(STRICT.into()),
         floor_waivers: Vec::new(),
+        revocation_waivers: Vec::new(),
         checkpoint: checkpoint.map(Path::to_owned),
     };
     let text = toml::to_string(&config).map_err(|error| StateError::Config(error.to_string()))?;

@@ -29,11 +29,14 @@ use crate::{
     config::Config,
     crl_floor::CrlFloor,
     decide::Decider,
-    guest::{ConnectionAppraiser, GuestVerifier, Rules},
+    door::Door,
+    guest::{GuestVerifier, Rules},
+    guests::Guests,
     limits::{Buckets, Rate},
     metrics::{self, Metrics},
     operators::Operators,
     policies::ReleasePolicies,
+    refusals::Refusals,
     release::Releaser,
     sources::{SourceLimits, Sources},
     state::{State, StateError},
@@ -121,8 +124,8 @@ impl Reload {
     /// Certificates, revocation lists, simulated roots, floors and policies, all of them at once. What else differs counts at
     /// the next start.
     pub fn apply(&self, config: Config) {
-        let Config { simulated_anchors: anchors, endorsements, floors, policies, .. } = config;
-        self.verifier.replace(Rules { anchors, endorsements, floors });
+        let Config { simulated_anchors: anchors, endorsements, floors, chipless, policies, .. } = config;
+        self.verifier.replace(Rules { anchors, endorsements, floors, chipless });
         self.policies.replace(policies);
     }
 }
@@ -172,8 +175,8 @@ impl Server {
             pin: state.server.spki(),
         };
         state.update_profile(&addresses.admin_listen.to_string())?;
-        let Config { simulated_anchors: anchors, endorsements, floors, policies, .. } = config;
-        let rules = Rules { anchors, endorsements, floors };
+        let Config { simulated_anchors: anchors, endorsements, floors, chipless, policies, .. } = config;
+        let rules = Rules { anchors, endorsements, floors, chipless };
         let verifier = Arc::new(GuestVerifier::new(rules, clock.clone(), CrlFloor::new(state.store.clone())));
         let fixed = Fixed {
             admins: config.admins,
@@ -237,13 +240,29 @@ impl Server {
             log: log.clone(),
             clock: clock.clone(),
         };
-        let broker = BrokerService { releaser, rate: Arc::new(Buckets::new(config.guest_rate)) };
-        let admin = AdminService { store, policies, operators: admitted, configured_tenants, log, clock };
+        let refusals = Arc::new(Refusals::new(store.clone(), log.clone(), clock.clone()));
+        let present = Guests::default();
+        let (of_door, rate) = (verifier.clone(), config.guest_rate);
+        let door = Door::new(of_door, store.clone(), clock.clone(), present.clone(), refusals.clone(), rate);
+        let door = Arc::new(door);
+        let broker = BrokerService { releaser, door: door.clone(), rate: Arc::new(Buckets::new(rate)) };
+        let admin = AdminService {
+            store,
+            policies,
+            operators: admitted,
+            configured_tenants,
+            guests: present,
+            verifier: verifier.clone(),
+            refusals: refusals.clone(),
+            log,
+            clock,
+        };
         let broker = BrokerServer::new(broker).max_decoding_message_size(GUEST_MESSAGE);
         let admin = AdminServer::new(admin).max_decoding_message_size(VALUE_LIMIT + 64 * 1024);
 
         // Aborted with this future.
         let mut beside = JoinSet::new();
+        beside.spawn(refusals.clone().keep_writing());
         if let Some(listener) = figures {
             beside.spawn(metrics::serve(listener, metrics, state.store.clone(), verifier.clone()));
         }
@@ -254,7 +273,7 @@ impl Server {
         let for_guests = serve_shared(
             Sources::new(guests, config.source),
             guest_tls,
-            AttestationService::verifier(Arc::new(ConnectionAppraiser(verifier))),
+            AttestationService::verifier_with(door.clone(), door),
             Routes::new(broker),
             config.serve,
             signal(stopped.clone()),
@@ -281,6 +300,7 @@ impl Server {
         let _ = stop.send(true);
         // Idle connections would keep a server for ever; what was committed is safe in either case.
         let drained = tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()));
+        refusals.write(true).await;
         if let Err(error) = state.store.settle().await {
             tracing::error!(error = %coffer_rim::chain(&error), "the checkpoint lags behind");
         }

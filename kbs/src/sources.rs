@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -139,11 +139,25 @@ impl AsyncWrite for Counted {
     }
 }
 
+/// A source for people: an address, or the network of one.
+pub fn source_name(source: Source) -> String {
+    match u32::try_from(source) {
+        Ok(address) => Ipv4Addr::from_bits(address).to_string(),
+        Err(_) => format!("{}/64", Ipv6Addr::from_bits(u128::from(source) << 64)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_stream::StreamExt as _;
 
     use super::*;
+
+    #[test]
+    fn sources_have_names() {
+        assert_eq!(source_name(0x7f00_0002), "127.0.0.2");
+        assert_eq!(source_name(0x2001_0db8_0000_0001), "2001:db8:0:1::/64");
+    }
 
     #[tokio::test]
     async fn one_source_has_its_connections_and_no_more() {

@@ -36,6 +36,8 @@ const MEANT: &[(&str, &str)] = &[
     ("Signer", "minimum_guest_svn"),            // 0: every version
     ("SealingContext", "terms"),                // the shipped policy, for hardware alone
     ("SealingContext", "created_unix"),         // the broker's to say
+    ("Revocation", "by"),                       // the broker's to say
+    ("Revocation", "since_unix"),               // the broker's to say
     ("Operator", "configured"),                 // the broker's to say
     ("CertificateProfile", "terms"),            // as above
     ("CertificateProfile", "server_auth"),      // false: not
@@ -115,6 +117,14 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         expires_unix: Some(later),
     };
     let manifest_key = v1::ManifestKey { tenant: tenant(), name: Some("ci".into()), public_key: key.to_spki_der() };
+    let revocation = v1::Revocation {
+        tenant: Some(tenant()),
+        kind: "chip".into(),
+        value: "07".repeat(64),
+        reason: Some("stolen".into()),
+        by: "somebody".into(),
+        since_unix: 1,
+    };
     let second = v1::Operator {
         name: "second".into(),
         spki_sha256: vec![3; 32],
@@ -178,6 +188,14 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
             v1::RemoveManifestKeyRequest { tenant: tenant(), spki_sha256: key.spki_digest().as_bytes().to_vec() }
                 .encode_to_vec(),
         ),
+        ("AddRevocationRequest", v1::AddRevocationRequest { revocation: Some(revocation) }.encode_to_vec()),
+        ("ListRevocationsRequest", v1::ListRevocationsRequest { tenant: Some(tenant()) }.encode_to_vec()),
+        (
+            "RemoveRevocationRequest",
+            v1::RemoveRevocationRequest { tenant: Some(tenant()), kind: "chip".into(), value: "07".repeat(64) }
+                .encode_to_vec(),
+        ),
+        ("ListGuestsRequest", v1::ListGuestsRequest { tenant: Some(tenant()) }.encode_to_vec()),
         ("AddTenantRequest", v1::AddTenantRequest { tenant: "other".into() }.encode_to_vec()),
         ("ListTenantsRequest", v1::ListTenantsRequest {}.encode_to_vec()),
         ("AddAdminRequest", v1::AddAdminRequest { admin: Some(second) }.encode_to_vec()),
@@ -321,7 +339,9 @@ async fn an_empty_or_zero_field_is_refused_by_its_name() {
     assert!(tried >= 30, "{tried}");
 
     // Guests learn no reason: the trail has it, by the field's name.
-    let client = kbs.connect(Guest::usual()).await.unwrap();
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest).await.unwrap();
     let broker = GuestApi::new(client.connection().channel());
     let name = || kbs_v1::SealingName {
         policy: "workload".into(),

@@ -30,9 +30,12 @@ fn request(method: &str, tenant: &str) -> Vec<u8> {
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
     let named = field(1, tenant.as_bytes());
     match method {
-        "AddReference" | "AddSigner" | "AddManifestKey" | "PutSealingContext" | "PutCertificateProfile" => {
-            field(1, &named)
-        }
+        "AddReference"
+        | "AddSigner"
+        | "AddManifestKey"
+        | "AddRevocation"
+        | "PutSealingContext"
+        | "PutCertificateProfile" => field(1, &named),
         "Audit" => field(3, tenant.as_bytes()),
         "ListTenants" | "AddAdmin" | "ListAdmins" | "RemoveAdmin" | "ConfirmRestored" => Vec::new(),
         _ => named,

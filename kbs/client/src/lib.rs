@@ -10,6 +10,7 @@ mod admins;
 mod broker;
 mod error;
 mod profile;
+mod revocations;
 mod sealing;
 mod secrets;
 mod terms;

@@ -176,6 +176,10 @@ impl Admin for FakeAdmin {
         Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3 }))
     }
     unanswered! {
+        add_revocation: AddRevocationRequest => AddRevocationResponse,
+        list_revocations: ListRevocationsRequest => ListRevocationsResponse,
+        remove_revocation: RemoveRevocationRequest => RemoveRevocationResponse,
+        list_guests: ListGuestsRequest => ListGuestsResponse,
         add_tenant: AddTenantRequest => AddTenantResponse,
         list_tenants: ListTenantsRequest => ListTenantsResponse,
         add_admin: AddAdminRequest => AddAdminResponse,

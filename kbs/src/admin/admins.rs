@@ -129,6 +129,8 @@ impl AdminService {
         }
         let entry = AuditEntry { event: "admin.remove", key: Some(key.to_string()), ..AuditEntry::default() };
         let mut change = self.change(caller, entry).await?;
+        // One whose row is damaged can be taken away as well.
+        change.entry.name = change.ledger.admin(&key).await.ok().flatten().map(|admin| admin.name);
         let existed = change.ledger.remove_admin(&key).await.map_err(store_status)?;
         self.an_owner_is_left(&mut change.ledger).await?;
         let answer = change.done_if(existed, "nothing-there", wire::RemoveAdminResponse { existed }).await;

@@ -146,6 +146,18 @@ pub struct AuditEntry {
     /// Whose evidence, or which reference.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestFacts>,
+    /// The word a stranger was told, where it is not in `reasons`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// Where strangers came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// How many refusals of strangers a line stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Ids of some of the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
     /// Every reason against.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,

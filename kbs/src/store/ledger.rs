@@ -9,7 +9,13 @@
 //! in the chain.
 //! Never: takes a list from what a query returned, acts on a head older than one it or the checkpoint has seen.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -31,6 +37,8 @@ pub struct Store {
     pub(super) rows: Arc<dyn Rows>,
     pub(super) known: Arc<Mutex<Known>>,
     pub(super) follower: Arc<Follower>,
+    /// The last change that this process has seen.
+    latest: Arc<AtomicU64>,
 }
 
 /// One transaction's view. Everything done through it is committed together, by [`Ledger::commit`], or not at all.
@@ -40,6 +48,7 @@ pub struct Ledger {
     pub(super) known: OwnedMutexGuard<Known>,
     pub(super) head: Head,
     follower: Arc<Follower>,
+    latest: Arc<AtomicU64>,
     changed: BTreeMap<RowKey, Option<Entry>>,
     seen: Seen,
 }
@@ -81,6 +90,7 @@ impl Store {
         let mut transaction = store.rows.begin(Intent::Read).await?;
         let head = Head::read(&mut *transaction, &known.root).await?;
         *known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
+        store.latest.store(head.changes, Ordering::Release);
         if let Some(first) = known.damaged.first() {
             tracing::error!(
                 entry = first,
@@ -125,8 +135,14 @@ impl Store {
         if head != known.head {
             // Another process wrote, or a commit of ours happened whose answer was lost.
             *known = known.caught_up(&mut *transaction, head, None).await?;
+            self.latest.store(head.changes, Ordering::Release);
         }
         Ok(self.ledger(transaction, known, head))
+    }
+
+    /// The last change that this process has seen: what was found out at this change still holds. Takes no lock.
+    pub fn changes(&self) -> u64 {
+        self.latest.load(Ordering::Acquire)
     }
 
     /// Where the history ends.
@@ -152,7 +168,8 @@ impl Store {
 
     /// Without a look at the rows.
     pub(super) fn unread(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Self {
-        Self { rows, known: Arc::new(Mutex::new(Known::nothing(root))), follower: Arc::new(Follower::new(witness)) }
+        let known = Arc::new(Mutex::new(Known::nothing(root)));
+        Self { rows, known, follower: Arc::new(Follower::new(witness)), latest: Arc::default() }
     }
 
     pub(super) fn ledger(
@@ -162,8 +179,8 @@ impl Store {
         head: Head,
     ) -> Ledger {
         let seen = Seen { changes: head.changes, ..Seen::default() };
-        let (root, follower) = (known.root.clone(), self.follower.clone());
-        Ledger { transaction, root, known, head, follower, changed: BTreeMap::new(), seen }
+        let (root, follower, latest) = (known.root.clone(), self.follower.clone(), self.latest.clone());
+        Ledger { transaction, root, known, head, follower, latest, changed: BTreeMap::new(), seen }
     }
 }
 
@@ -332,6 +349,11 @@ impl Ledger {
         Ok(found)
     }
 
+    /// The last change of this view.
+    pub fn changes(&self) -> u64 {
+        self.head.changes
+    }
+
     /// What this view was made from.
     pub fn into_seen(self) -> Seen {
         self.seen
@@ -364,9 +386,10 @@ impl Ledger {
 
     /// Makes all of it last, and moves no checkpoint.
     pub(super) async fn commit_unwitnessed(self) -> Result<OwnedMutexGuard<Known>, StoreError> {
-        let Self { transaction, mut known, head, changed, root, .. } = self;
+        let Self { transaction, mut known, head, changed, root, latest, .. } = self;
         transaction.commit().await?;
         (known.head, known.root) = (head, root);
+        latest.store(head.changes, Ordering::Release);
         for (key, entry) in changed {
             match entry {
                 Some(entry) => known.rows.insert(key, entry),

@@ -89,6 +89,7 @@ impl RowKey {
             Kind::CrlNumber => format!("revocation list number of root {}", hex(0)),
             Kind::Admin => format!("operator {}", hex(0)),
             Kind::Tenant => format!("tenant {}", self.text(0)),
+            Kind::Revocation => format!("revocation of {} {}", self.text(0), self.text(1)),
             Kind::Restored => "record of the last restore".to_owned(),
             Kind::SealingContext => format!("sealing context {:?}", self.text(0)),
             Kind::Generation => format!("generation {} of sealing context {:?}", hex(5), self.text(4)),

@@ -39,6 +39,8 @@ pub enum Kind {
     Admin,
     /// That there is a tenant.
     Tenant,
+    /// What counts no more, for a tenant or for all.
+    Revocation,
     /// Where audit trail and state end.
     Head,
     /// A line of the audit trail.
@@ -49,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -65,6 +67,7 @@ impl Kind {
         Self::TenantKey,
         Self::Admin,
         Self::Tenant,
+        Self::Revocation,
         Self::Head,
         Self::AuditLine,
         Self::StateEntry,
@@ -88,6 +91,7 @@ impl Kind {
             Self::TenantKey => "tenant-key",
             Self::Admin => "admin",
             Self::Tenant => "tenant",
+            Self::Revocation => "revocation",
             Self::Head => "head",
             Self::AuditLine => "audit-line",
             Self::StateEntry => "state-entry",

@@ -23,6 +23,7 @@ use super::{
     known::every,
     ledger::{Ledger, Store, opened},
     record::{Record as _, RowKey},
+    revocations,
     rows::{Intent, Kind, Rows},
     secrets,
 };
@@ -271,6 +272,7 @@ impl Ledger {
             Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
             Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),
             Kind::Tenant => Mend::Rewrite(There(0).encode()),
+            Kind::Revocation => Mend::Rewrite(revocations::Said::nothing().encode()),
             Kind::SecretHead => Mend::Replace(self.deleted_head(key).encode()),
             Kind::Manifest => {
                 let closed = StoredManifest {

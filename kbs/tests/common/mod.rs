@@ -142,6 +142,15 @@ impl Kbs {
         self.folder
     }
 
+    /// Stops it, and gives the number of strangers' refusals its trail stands for.
+    pub async fn stop_and_count(self) -> u64 {
+        let lines = self.lines.clone();
+        self.stop().await;
+        let lines = lines.lock().unwrap();
+        let parsed = lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        parsed.filter_map(|line| line["count"].as_u64()).sum()
+    }
+
     /// What SIGHUP does, with a configuration made from the one `init` wrote.
     pub fn reload(&self, change: impl FnOnce(&mut ConfigFile)) {
         let mut file = ConfigFile::read(&config_path(&self.state())).unwrap();
@@ -185,10 +194,18 @@ impl Kbs {
     }
 
     /// The audit line that carries the id of a refusal.
+    /// The line of an answer, or the one it was summed in, which takes a moment.
     pub fn line_of(&self, id: &str) -> serde_json::Value {
-        let lines = self.lines.lock().unwrap();
-        let line = lines.iter().find(|line| line.contains(&format!("\"id\":\"{id}\"")));
-        serde_json::from_str(line.unwrap_or_else(|| panic!("no line with id {id} in {lines:#?}"))).unwrap()
+        let start = std::time::Instant::now();
+        loop {
+            let lines = self.lines.lock().unwrap();
+            if let Some(line) = lines.iter().find(|line| line.contains(&format!("\"{id}\""))) {
+                return serde_json::from_str(line).unwrap();
+            }
+            assert!(start.elapsed().as_secs() < 5, "no line with id {id} in {lines:#?}");
+            drop(lines);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
     }
 
     /// What somebody with write access to the database can do to the rows of a kind.
@@ -319,9 +336,13 @@ impl Guest {
     }
 
     pub fn launch_with(launch: &Launch, options: LaunchOptions) -> Arc<Self> {
+        Self::launch_on(installation(), launch, options)
+    }
+
+    pub fn launch_on(installation: &Installation, launch: &Launch, options: LaunchOptions) -> Arc<Self> {
         let document = Document::write(&launch.spec).unwrap();
         let options = LaunchOptions { policy: launch.policy, ..options };
-        let mut processor = SecureProcessor::launch_start(installation(), options).unwrap();
+        let mut processor = SecureProcessor::launch_start(installation, options).unwrap();
         processor.update(PageType::Normal, 0x10_0000, &[launch.platform; 4096]).unwrap();
         let id = launch.id.as_ref().map(|id| id.sign(processor.digest(), launch.policy));
         let guest = processor.finish(document.digest().host_data(), id.as_ref()).unwrap();
@@ -457,6 +478,10 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         AddManifestRequest => add_manifest,
         ListManifestsRequest => list_manifests,
         RevokeManifestRequest => revoke_manifest,
+        AddRevocationRequest => add_revocation,
+        ListRevocationsRequest => list_revocations,
+        RemoveRevocationRequest => remove_revocation,
+        ListGuestsRequest => list_guests,
         AddTenantRequest => add_tenant,
         ListTenantsRequest => list_tenants,
         AddAdminRequest => add_admin,

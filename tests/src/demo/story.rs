@@ -1,6 +1,7 @@
 //! The story itself.
 
 use std::{
+    cell::Cell,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -125,6 +126,7 @@ pub fn tell() -> Result<()> {
 
     println!("\nNow the host turns hostile.\n");
     let changed = changed_platform(&world.platform, &folder.join("changed"))?;
+    let told = Cell::new(0);
     let run_refused = |name: &str, platform: &Path, words: &[&str]| -> Result<Finished> {
         let mut command = world.command(&["run", "-d", "--name", name]);
         command.env("COFFER_PLATFORM", platform).args(words);
@@ -135,21 +137,21 @@ pub fn tell() -> Result<()> {
     };
     screen.attack("a changed initrd", || {
         run_refused("changed-initrd", &changed, &flags)?;
-        reason(&kbs, "measurement")
+        reason(&kbs, &told, "measurement")
     })?;
     screen.attack("a changed workload command", || {
         let mut words = flags.clone();
         *words.last_mut().context("flags end in the command")? = "cat /run/secrets/password; sleep 60";
         run_refused("changed-command", &world.platform, &words)?;
-        reason(&kbs, "workload")
+        reason(&kbs, &told, "workload")
     })?;
     screen.attack("the right HOST_DATA on a changed platform", || {
         forged_host_data(&world, &kbs, &changed, &evidence)?;
-        reason(&kbs, "measurement")
+        reason(&kbs, &told, "measurement")
     })?;
     screen.attack("evidence replayed from the first connection", || {
         replayed_evidence(&kbs, &evidence)?;
-        reason(&kbs, "REPORT_DATA")
+        reason(&kbs, &told, "REPORT_DATA")
     })?;
 
     screen.step("stop everything", || {
@@ -221,10 +223,14 @@ fn expect_log(world: &World, line: &str) -> Result<()> {
 }
 
 /// The key broker's own reason for its last refusal, which must speak of `word`.
-fn reason(kbs: &Kbs, word: &str) -> Result<String> {
-    let log = kbs.log();
-    let refusal =
-        log.lines().rev().find(|line| line.contains("refused")).context("the key broker logged no refusal")?;
+fn reason(kbs: &Kbs, told: &Cell<usize>, word: &str) -> Result<String> {
+    let refusals =
+        || -> Vec<String> { kbs.log().lines().filter(|line| line.contains("refused")).map(str::to_owned).collect() };
+    // Refusals of strangers are summed, and written within a second.
+    wait_for(Duration::from_secs(10), || refusals().len() > told.get()).context("the key broker logged no refusal")?;
+    let all = refusals();
+    told.set(all.len());
+    let refusal = all.last().context("the key broker logged no refusal")?;
     ensure!(refusal.contains(word), "refused, but not for its {word}: {refusal}");
     let first = serde_json::from_str::<serde_json::Value>(refusal).ok().and_then(|value| {
         let reasons: Vec<&str> = value["reasons"].as_array()?.iter().filter_map(serde_json::Value::as_str).collect();
@@ -236,7 +242,7 @@ fn reason(kbs: &Kbs, word: &str) -> Result<String> {
             .map(str::to_owned)
     });
     let detail = || refusal.split_once("detail=").map(|(_, detail)| detail.trim_matches('"').to_owned());
-    Ok(shorten(&first.or_else(detail).unwrap_or_else(|| refusal.to_owned())))
+    Ok(shorten(&first.or_else(detail).unwrap_or_else(|| refusal.clone())))
 }
 
 /// Cuts long hexadecimal words, which nobody reads.

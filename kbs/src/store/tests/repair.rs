@@ -55,6 +55,7 @@ async fn gives_no_more(store: &Store, mended: Kind) {
     assert!(ledger.references(&tenant()).await.unwrap().len() <= 2);
     assert!(ledger.signers(&tenant()).await.unwrap().len() <= 2);
     assert!(ledger.admins().await.unwrap().len() <= 2 && ledger.tenants().len() == 2);
+    assert_eq!(ledger.revocation_count(None), 2, "what refuses goes on refusing");
 }
 
 async fn all_rows_set_back_at_once_but_the_trail_are_named_one_by_one(keeper: Keeper) {
@@ -65,9 +66,9 @@ async fn all_rows_set_back_at_once_but_the_trail_are_named_one_by_one(keeper: Ke
     fixture.replace_all(&mixed).await;
     for store in [&fixture.store, &fixture.reopened().await.unwrap()] {
         let faults = store.verify_state().await.unwrap().faults;
-        // Two heads, two new versions that are gone, a reference, a signer, a number, an operator; the rest is as it was.
-        assert_eq!(faults.len(), 8, "{faults:#?}");
-        assert_eq!(complaints(store).await.len(), 6);
+        // Two heads, two new versions that are gone, a reference, a signer, a number, an operator, a revocation; the rest is as it was.
+        assert_eq!(faults.len(), 9, "{faults:#?}");
+        assert_eq!(complaints(store).await.len(), 7);
     }
 }
 

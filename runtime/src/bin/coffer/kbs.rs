@@ -5,10 +5,12 @@
 mod audit;
 mod broker;
 mod certificate;
+mod guests;
 mod manifest;
 mod manifest_key;
 mod operator;
 mod reference;
+mod revoke;
 mod sealing;
 mod secret;
 mod signer;
@@ -70,6 +72,8 @@ pub const COMMANDS: &[Entry] = &[
     noun!("manifest": manifest),
     noun!("sealing": sealing),
     noun!("certificate": certificate),
+    noun!("revoke": revoke),
+    admin!("guests": guests::Args => guests::run),
     noun!("tenant": tenant),
     noun!("admin": operator),
     admin!("audit": audit::Args => audit::run),

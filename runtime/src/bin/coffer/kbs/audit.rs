@@ -35,9 +35,9 @@ pub fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let limit = if whole { u32::MAX } else { args.limit };
     let mut lines = broker.ask(async |client| client.audit_of(tenant, args.from, limit).await)?;
     if let Some(id) = &args.id {
-        let id = serde_json::json!({ "id": id }).to_string();
-        let id = id.trim_matches(['{', '}']);
-        lines.retain(|line| line.contains(id));
+        // Its own, or one of those a line was summed of.
+        let id = serde_json::json!(id).to_string();
+        lines.retain(|line| line.contains(&id));
         if lines.is_empty() {
             return Err(not_found("there is no line with this id".into(), "audit"));
         }

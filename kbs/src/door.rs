@@ -1,0 +1,199 @@
+//! The door for guests: judges evidence, then asks whether anything that is listed admits whoever showed it.
+//!
+//! Who is above the floor and admitted is one of the known. A genuine guest that nothing admits stays a stranger: with strangers'
+//! places, time and rate; what it asks for is refused without a lock of the ledger as long as the ledger does not change,
+//! and summed in the trail.
+//! Trusts: the ledger. Never: releases anything; whoever is known is judged again at each release.
+
+use std::{sync::Arc, time::Instant};
+
+use coffer_ratls::{Appraiser, Attested, ConnectionState, Reception, Refusal, Source};
+use coffer_verifier::{Evidence, abi::ReportData};
+use tokio::runtime::Handle;
+
+use crate::{
+    admission::Candidates,
+    clock::Clock,
+    guest::{GuestVerifier, Judged, NotAdmitted, facts},
+    guests::{Guests, Present},
+    limits::{Buckets, Rate},
+    refusals::Refusals,
+    revoked::Marks,
+    shares::Shares,
+    sources::source_name,
+    standing::{Found, NotListed},
+    store::{AuditEntry, Store, StoreError},
+};
+
+/// Everything the door needs.
+pub struct Door {
+    verifier: Arc<GuestVerifier>,
+    store: Arc<Store>,
+    clock: Clock,
+    shares: Shares,
+    guests: Guests,
+    refusals: Arc<Refusals>,
+    /// Requests of strangers, by where they come from.
+    rate: Buckets<Source>,
+}
+
+/// What somebody is who asks for something.
+pub enum Asker {
+    /// Admitted when last looked at.
+    Known,
+    /// Not admitted by anything that is listed.
+    Stranger(NotListed),
+    /// A stranger that asks too much.
+    TooFast,
+}
+
+impl Door {
+    /// With nobody inside.
+    pub fn new(
+        verifier: Arc<GuestVerifier>,
+        store: Arc<Store>,
+        clock: Clock,
+        guests: Guests,
+        refusals: Arc<Refusals>,
+        rate: Rate,
+    ) -> Self {
+        Self { verifier, store, clock, shares: Shares::new(PER_GUEST), guests, refusals, rate: Buckets::new(rate) }
+    }
+
+    /// Looks whether anything admits a guest now, and remembers it.
+    async fn look(&self, judged: &Judged) -> Result<Result<Vec<String>, NotListed>, StoreError> {
+        let (now, edition) = (self.clock.now(), self.verifier.edition());
+        let mut ledger = self.store.read().await?;
+        let changes = ledger.changes();
+        let candidates = Candidates::gather(&mut ledger, judged).await?;
+        drop(ledger);
+        let appraisal = self.verifier.appraise(&judged.verified, candidates.admission(now));
+        let mut reasons = candidates.revocations(self.verifier.chipless());
+        if appraisal.result().is_none() {
+            reasons.extend(appraisal.reasons().iter().map(ToString::to_string));
+            reasons.extend(candidates.notes(now));
+        }
+        let verdict = if reasons.is_empty() {
+            Ok(candidates.admitting(&judged.verified, now))
+        } else {
+            Err(NotListed { reasons, checks: appraisal.checks() })
+        };
+        judged.standing.put(Found { changes, edition, now, verdict: verdict.clone() });
+        Ok(verdict)
+    }
+
+    /// What somebody is who asks for something. Takes a lock of the ledger only where it changed since it was last asked about
+    /// this guest.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn asker(
+        &self,
+        connection: &Arc<ConnectionState>,
+        attested: &Arc<Attested<Judged>>,
+    ) -> Result<Asker, StoreError> {
+        let judged = attested.admitted();
+        if judged.standing.admitted_by().is_some() {
+            return Ok(Asker::Known);
+        }
+        if !self.rate.take(connection.source(), Instant::now()) {
+            return Ok(Asker::TooFast);
+        }
+        if let Some(no) = judged.standing.stranger(self.store.changes(), self.verifier.edition(), self.clock.now()) {
+            return Ok(Asker::Stranger(no));
+        }
+        match self.look(judged).await? {
+            Ok(by) => {
+                self.let_in(connection, attested, by);
+                Ok(Asker::Known)
+            }
+            Err(no) => Ok(Asker::Stranger(no)),
+        }
+    }
+
+    /// Looks again at somebody to whom nothing was released: who is admitted no more is a stranger from here on.
+    pub async fn reconsider(&self, connection: &Arc<ConnectionState>, attested: &Arc<Attested<Judged>>) {
+        let judged = attested.admitted();
+        match self.look(judged).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                judged.leave();
+                connection.estrange();
+            }
+            // Nothing is known: it is asked for again before anything is released.
+            Err(_) => judged.standing.forget(),
+        }
+    }
+
+    /// Sums a refusal of somebody who is not known.
+    pub fn turned_away(&self, connection: &ConnectionState, entry: AuditEntry) {
+        self.refusals.add(connection.source(), entry);
+    }
+
+    fn let_in(&self, connection: &Arc<ConnectionState>, attested: &Arc<Attested<Judged>>, admitted_by: Vec<String>) {
+        let judged = attested.admitted();
+        connection.welcome();
+        judged.enter(self.guests.enter(Present {
+            peer: *attested.peer_spki(),
+            tenant: judged.tenant.clone(),
+            facts: facts(&judged.verified),
+            marks: Marks::of(&judged.verified),
+            admitted_by,
+            since_unix: self.clock.now(),
+            source: source_name(connection.source()),
+            connection: Arc::downgrade(connection),
+        }));
+        // What was committed before it stood in the list has not reached it: a revocation, say. It asks again.
+        if judged.standing.changes() != Some(self.store.changes()) {
+            judged.standing.forget();
+        }
+    }
+}
+
+impl Appraiser for Door {
+    type Admitted = Judged;
+
+    fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Judged, Refusal> {
+        let refusal = |no: NotAdmitted| Refusal { code: no.code, detail: no.reasons.join("; ") };
+        let mut judged = self.verifier.judge(evidence, expected).map_err(refusal)?;
+        let guest = judged.verified.report().report_id();
+        let detail = || format!("guest {guest} holds {PER_GUEST} connections already");
+        let share = self.shares.take(guest);
+        judged.share = Some(share.ok_or_else(|| Refusal { code: "too-many-connections", detail: detail() })?);
+        let looked = Handle::current().block_on(self.look(&judged));
+        // Where the ledger cannot be asked nobody is admitted, and the next question asks it again.
+        if let Err(error) = looked {
+            tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "whom the ledger admits is not known");
+        }
+        Ok(judged)
+    }
+}
+
+impl Reception<Judged> for Door {
+    fn attested(&self, connection: &Arc<ConnectionState>, attested: &Arc<Attested<Judged>>) {
+        if let Some(by) = attested.admitted().standing.admitted_by() {
+            self.let_in(connection, attested, by);
+        }
+    }
+
+    fn refused(&self, connection: &ConnectionState, refusal: &Refusal, id: &str) {
+        let Refusal { code, detail } = refusal;
+        let mut reasons: Vec<String> = detail.split("; ").map(str::to_owned).collect();
+        if let Some(first) = reasons.first_mut().filter(|first| !first.contains(": ")) {
+            *first = format!("{code}: {first}");
+        }
+        let entry = AuditEntry {
+            event: "guest.attest",
+            outcome: "refused",
+            id: id.to_owned(),
+            peer: connection.peer_spki().to_string(),
+            code: Some(*code),
+            reasons,
+            ..AuditEntry::default()
+        };
+        self.turned_away(connection, entry);
+    }
+}
+
+/// Connections of one guest at once. One that attests again holds two for a moment.
+const PER_GUEST: usize = 16;

@@ -1,0 +1,285 @@
+//! Refusals of strangers: summed by source and cause, so that nobody floods the trail and every cause stands in it, with an id.
+//!
+//! The first of a cause is written within a second, the rest of a minute as one line with their number. Adding one takes
+//! no lock of the ledger and costs no commit; all that wait are committed at once.
+//! Trusts: nobody. Never: keeps more than [`CAUSES`] apart, lets a source have more than [`CAUSES_PER_SOURCE`] of them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use coffer_ratls::Source;
+use tokio::sync::Notify;
+
+use crate::{
+    audit_log::AuditLog,
+    clock::Clock,
+    sources::source_name,
+    store::{AuditEntry, Store, StoreError},
+};
+
+/// Causes kept apart, all told.
+const CAUSES: usize = 256;
+/// Causes of one source kept apart; more are one.
+const CAUSES_PER_SOURCE: usize = 16;
+/// Ids that a line names beside its own.
+const IDS: usize = 8;
+/// From one line of a cause to the next.
+const WINDOW: Duration = Duration::from_mins(1);
+/// From the first refusal to its line.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What was refused and does not stand in the trail yet.
+pub struct Refusals {
+    sums: Mutex<BTreeMap<Cause, Sum>>,
+    told: Notify,
+    /// One writer at a time.
+    turn: tokio::sync::Mutex<()>,
+    store: Arc<Store>,
+    log: AuditLog,
+    clock: Clock,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Cause {
+    /// Nothing where sources are not kept apart any more.
+    source: Option<Source>,
+    words: String,
+}
+
+struct Sum {
+    /// As the first of them was.
+    entry: AuditEntry,
+    waiting: u64,
+    /// Of those that wait, the first ones.
+    ids: Vec<String>,
+    written: Option<Instant>,
+}
+
+/// A line to be written.
+struct Due {
+    cause: Cause,
+    entry: AuditEntry,
+    count: u64,
+    ids: usize,
+}
+
+impl Refusals {
+    /// Nothing yet.
+    pub fn new(store: Arc<Store>, log: AuditLog, clock: Clock) -> Self {
+        Self { sums: Mutex::default(), told: Notify::new(), turn: tokio::sync::Mutex::default(), store, log, clock }
+    }
+
+    /// Adds one. `entry` says what was refused, why, and under which id.
+    pub fn add(&self, source: Source, entry: AuditEntry) {
+        self.sum(source, entry);
+        self.told.notify_one();
+    }
+
+    fn sum(&self, source: Source, mut entry: AuditEntry) {
+        let mut sums = self.sums();
+        let mut cause = Cause { source: Some(source), words: words(&entry) };
+        if !sums.contains_key(&cause) {
+            let of_source = sums.keys().filter(|one| one.source == Some(source)).count();
+            if sums.len() >= CAUSES {
+                cause = Cause { source: None, words: String::new() };
+            } else if of_source >= CAUSES_PER_SOURCE {
+                cause.words.clear();
+            }
+        }
+        if cause.words.is_empty() {
+            entry = others(entry);
+        }
+        entry.source = cause.source.map(source_name);
+        let id = entry.id.clone();
+        let sum = sums.entry(cause).or_insert_with(|| Sum { entry, waiting: 0, ids: Vec::new(), written: None });
+        sum.waiting += 1;
+        if sum.ids.len() <= IDS {
+            sum.ids.push(id);
+        }
+    }
+
+    /// Writes what waits until dropped.
+    pub async fn keep_writing(self: Arc<Self>) {
+        loop {
+            // Without news there may still be sums whose minute is over.
+            let _ = tokio::time::timeout(WINDOW, self.told.notified()).await;
+            tokio::time::sleep(PAUSE).await;
+            self.clone().write(false).await;
+        }
+    }
+
+    /// Writes what is due, or all of it, in one transaction. What cannot be written goes on waiting.
+    pub async fn write(self: Arc<Self>, all: bool) {
+        // In a task of its own: a caller that goes away changes nothing about it.
+        let written = tokio::spawn(async move { self.written(all).await }).await;
+        let error = match written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(error) => StoreError::interrupted(error),
+        };
+        tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "refusals of strangers are not in the trail yet");
+    }
+
+    async fn written(&self, all: bool) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let due = self.due(Instant::now(), all);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let (mut ledger, now) = (self.store.write().await?, self.clock.now());
+        let mut lines = Vec::with_capacity(due.len());
+        for one in &due {
+            lines.push(ledger.append_audit(&one.entry, now).await?);
+        }
+        ledger.commit().await?;
+        for line in &lines {
+            self.log.write(line);
+        }
+        self.settle(&due, Instant::now());
+        Ok(())
+    }
+
+    fn due(&self, now: Instant, all: bool) -> Vec<Due> {
+        let over = |sum: &Sum| sum.written.is_none_or(|at| now.saturating_duration_since(at) >= WINDOW);
+        let mut sums = self.sums();
+        sums.retain(|_, sum| sum.waiting > 0 || !over(sum));
+        let due = sums.iter().filter(|(_, sum)| sum.waiting > 0 && (all || over(sum)));
+        due.map(|(cause, sum)| {
+            let mut ids = sum.ids.iter().cloned();
+            let entry = AuditEntry {
+                id: ids.next().unwrap_or_default(),
+                ids: ids.collect(),
+                count: Some(sum.waiting),
+                ..sum.entry.clone()
+            };
+            Due { cause: cause.clone(), entry, count: sum.waiting, ids: sum.ids.len() }
+        })
+        .collect()
+    }
+
+    /// What stands in the trail waits no more.
+    fn settle(&self, due: &[Due], now: Instant) {
+        let mut sums = self.sums();
+        for one in due {
+            if let Some(sum) = sums.get_mut(&one.cause) {
+                sum.waiting -= one.count;
+                sum.ids.drain(..one.ids.min(sum.ids.len()));
+                sum.written = Some(now);
+            }
+        }
+    }
+
+    fn sums(&self) -> MutexGuard<'_, BTreeMap<Cause, Sum>> {
+        // Every critical section leaves whole sums.
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What makes two refusals one cause. Not who asked: keys of strangers cost nothing.
+fn words(entry: &AuditEntry) -> String {
+    let AuditEntry { event, code, tenant, path, name, guest, reasons, .. } = entry;
+    let guest = guest.as_ref().map_or("", |guest| guest.report_id.as_str());
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!(
+        "{event} {} {} {} {} {guest} {}",
+        code.unwrap_or_default(),
+        text(tenant),
+        text(path),
+        text(name),
+        reasons.join("; ")
+    )
+}
+
+/// More causes than are kept apart.
+fn others(entry: AuditEntry) -> AuditEntry {
+    AuditEntry {
+        event: "guest.attest",
+        outcome: entry.outcome,
+        id: entry.id,
+        code: Some("others"),
+        reasons: vec!["others: more causes than are kept apart".to_owned()],
+        ..AuditEntry::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{
+        keys::RootKey,
+        store::{MemoryRows, Witness},
+    };
+
+    async fn refusals() -> Arc<Refusals> {
+        let root = RootKey::new(&Zeroizing::new([7; 32]));
+        let rows = Arc::new(MemoryRows::default());
+        let store = Arc::new(Store::create(rows, root, Witness::OlderDatabaseIsNotNoticed).await.unwrap());
+        Arc::new(Refusals::new(store, AuditLog::new(|_| ()), Clock::system()))
+    }
+
+    fn refusal(id: usize, why: &str) -> AuditEntry {
+        AuditEntry {
+            event: "guest.attest",
+            outcome: "refused",
+            code: Some("evidence-refused"),
+            id: format!("{id:04}"),
+            reasons: vec![why.to_owned()],
+            ..AuditEntry::default()
+        }
+    }
+
+    async fn lines(refusals: &Refusals) -> Vec<serde_json::Value> {
+        let lines = refusals.store.read().await.unwrap().audit_lines(1, 10_000).await.unwrap();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_cause_is_one_line_with_its_number_and_its_first_ids() {
+        let refusals = refusals().await;
+        for id in 0..100 {
+            refusals.add(0x7f00_0002, refusal(id, "tcb: too old"));
+        }
+        refusals.add(0x7f00_0002, refusal(100, "debug: it is on"));
+        refusals.add(0x7f00_0003, refusal(101, "tcb: too old"));
+        refusals.clone().write(false).await;
+        let first = lines(&refusals).await;
+        let said: Vec<_> = first.iter().map(|line| (&line["source"], &line["id"], &line["count"])).collect();
+        let of = |line: &serde_json::Value| line["reasons"][0].as_str().unwrap().to_owned();
+        assert_eq!(said.len(), 3, "{first:#?}");
+        let many = first.iter().find(|line| line["count"] == 100).unwrap();
+        assert_eq!((&many["source"], &many["id"]), (&"127.0.0.2".into(), &"0000".into()));
+        assert_eq!((of(many).as_str(), many["ids"].as_array().unwrap().len()), ("tcb: too old", IDS));
+        assert!(first.iter().any(|line| of(line) == "debug: it is on" && line["id"] == "0100"));
+
+        // Within the minute it is only counted; then one line says how many there were.
+        refusals.add(0x7f00_0002, refusal(200, "tcb: too old"));
+        refusals.add(0x7f00_0002, refusal(201, "tcb: too old"));
+        refusals.clone().write(false).await;
+        assert_eq!(lines(&refusals).await.len(), 3);
+        refusals.clone().write(true).await;
+        let last = lines(&refusals).await.pop().unwrap();
+        assert_eq!((&last["id"], &last["count"]), (&"0200".into(), &2.into()));
+        refusals.clone().write(true).await;
+        assert_eq!(lines(&refusals).await.len(), 4, "nothing is said twice");
+    }
+
+    #[tokio::test]
+    async fn a_source_with_a_thousand_causes_has_seventeen_lines_and_all_have_few() {
+        let refusals = refusals().await;
+        for id in 0..1000 {
+            refusals.add(1, refusal(id, &format!("report-data: {id}")));
+        }
+        assert_eq!(refusals.due(Instant::now(), false).len(), CAUSES_PER_SOURCE + 1);
+        for source in 2..1000 {
+            refusals.add(source, refusal(0, "tcb: too old"));
+        }
+        let due = refusals.due(Instant::now(), false);
+        assert_eq!(due.len(), CAUSES + 1);
+        assert_eq!(due.iter().map(|one| one.count).sum::<u64>(), 1998, "each is counted");
+    }
+}

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{broker::Broker, rfc3339};
+use super::{broker::Broker, times::rfc3339};
 use crate::error::CliError;
 
 /// List connections that are attested and admitted now.

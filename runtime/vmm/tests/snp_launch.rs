@@ -358,6 +358,20 @@ fn policy_is_what_was_asked_and_what_the_kernel_passes_on() {
 }
 
 #[test]
+fn what_a_host_can_mend_is_said() {
+    let hint = |call: &'static str, errno: i32| {
+        let mut recorder = Recorder { refused: Some((call, Refused::by_kernel(errno))), ..Recorder::default() };
+        let error = launched(&mut recorder, 1).unwrap_err();
+        assert!(error.to_string().contains(if call == "open" { "/dev/sev" } else { call }), "{error}");
+        error.hint()
+    };
+    assert!(hint("KVM_SEV_INIT2", libc::EBUSY).unwrap().contains("ASIDs"));
+    assert!(hint("open", libc::EACCES).unwrap().contains("group"));
+    assert!(hint("open", libc::ENOENT).unwrap().contains("ccp"));
+    assert_eq!(hint("KVM_CREATE_VCPU", libc::EMFILE), None, "nothing is better than a guess");
+}
+
+#[test]
 fn a_processor_without_snp_gets_no_machine() {
     let cpuid = vec![leaf(1, 0, [1; 4])];
     let mut recorder = Recorder { cpuid, ..Recorder::default() };

@@ -61,7 +61,8 @@ const NOT_ASKED: u32 = u32::MAX;
 const STATE: &str =
     "load the kernel module ccp again, or restart the host: the secure processor is not where a launch starts";
 const UPDATE: &str = "update the host's firmware (BIOS, or the SEV firmware the kernel loads), then try again";
-const FULL: &str = "fewer SEV-SNP guests at a time, or more ASIDs for them in the BIOS (SEV-ES ASID space limit)";
+/// What to do where there is no place for another guest.
+pub const FULL: &str = "fewer SEV-SNP guests at a time, or more ASIDs for them in the BIOS (SEV-ES ASID space limit)";
 const OURS: &str =
     "this is a defect of coffer or of the kernel: please report it with the kernel's and the firmware's version";
 const IDENTITY: &str =

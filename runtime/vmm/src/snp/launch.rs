@@ -11,7 +11,7 @@ use coffer_machine::memory::Range;
 use kvm_bindings::{KVM_MEMORY_ATTRIBUTE_PRIVATE, KVM_X86_GRP_SEV, KVM_X86_SNP_VM, kvm_cpuid_entry2};
 
 use super::cpuid_page::{self, Correction, CpuidError};
-use super::firmware::Status;
+use super::firmware::{FULL, Status};
 use super::host::{Finish, Host, PageKind, Refused};
 use super::page_state::MAP_GPA_RANGE;
 use super::plan::Run;
@@ -121,6 +121,8 @@ impl SnpError {
             Self::Call { call: OPEN, .. } => {
                 Some("the kernel module ccp gives /dev/sev: `coffer doctor` says what it lacks")
             }
+            // KVM found no free ASID, before it asked the firmware.
+            Self::Call { call: INIT, refused: Refused { errno: libc::EBUSY, firmware: None } } => Some(FULL),
             Self::Call { refused, .. } => refused.firmware.and_then(Status::hint),
             _ => None,
         }
@@ -128,6 +130,7 @@ impl SnpError {
 }
 
 const OPEN: &str = "opening /dev/sev";
+const INIT: &str = "KVM_SEV_INIT2";
 const START: &str = "KVM_SEV_SNP_LAUNCH_START";
 const UPDATE: &str = "KVM_SEV_SNP_LAUNCH_UPDATE";
 /// Attribute of /dev/kvm: the bits of POLICY it passes on. Not in `kvm_bindings` yet.
@@ -161,7 +164,7 @@ pub fn launch(host: &mut impl Host, launch: &mut Launch) -> Result<Vec<Correctio
     call("KVM_ENABLE_CAP(KVM_CAP_EXIT_HYPERCALL)", host.exit_on_hypercalls(1 << MAP_GPA_RANGE))?;
     call(OPEN, host.open_secure_processor())?;
     // No feature but SNP itself, which KVM adds: that is what is measured. Version 0 of the GHCB protocol is KVM's own choice.
-    call("KVM_SEV_INIT2", host.initialise(0, 0))?;
+    call(INIT, host.initialise(0, 0))?;
     call("KVM_CREATE_IRQCHIP", host.create_interrupt_controllers())?;
     call("KVM_CREATE_PIT2", host.create_timer())?;
     call("KVM_CREATE_GUEST_MEMFD", host.create_guest_memory(launch.memory_bytes, 0))?;

@@ -33,8 +33,9 @@ pub const COMMANDS: &[Entry] = &[
 /// Let somebody in, in the roles given; a key that is there gets these in place of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer kbs admin add alice --role operator@acme --role auditor --new-profile alice.toml
-  coffer kbs admin add bob --role owner --key 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")]
+  coffer kbs admin add alice --role operator@acme --role auditor \\
+      --new-profile alice.toml
+  coffer kbs admin add bob --role owner --key 5f70bf18…")]
 struct AddArgs {
     /// Name in the audit trail.
     name: String,

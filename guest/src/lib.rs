@@ -14,6 +14,7 @@ pub mod boot;
 pub mod container;
 pub mod events;
 pub mod failure;
+pub mod host_certificates;
 pub mod log_ring;
 pub mod passwd;
 pub mod processor;

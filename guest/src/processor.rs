@@ -21,6 +21,7 @@ use zeroize::Zeroize;
 
 use crate::{
     failure::{Code, Failure, OrFail},
+    host_certificates::WithHostCertificates,
     sys::{dev_mem, sev_guest::SevGuest, vsock},
 };
 
@@ -36,7 +37,7 @@ pub fn open(tee: Tee) -> Result<Option<Box<dyn SecureProcessor>>, Failure> {
         Tee::None => Ok(None),
         Tee::Snp => {
             let node = SevGuest::open().or_fail(Code::TeeMismatch, "open /dev/sev-guest")?;
-            Ok(Some(Box::new(node)))
+            Ok(Some(Box::new(WithHostCertificates::of_host(node))))
         }
         Tee::Simulated => {
             let mut page = dev_mem::take_page(SECRETS_GPA).or_fail(Code::TeeMismatch, "read the secrets page")?;

@@ -17,6 +17,7 @@ use coffer_verifier::manifest::{Contents, MeasuredLaunch, ReferenceManifest, Sig
 use coffer_verifier::{
     UnixTime,
     abi::{Measurement, WorkloadDigest},
+    measure::LaunchForm,
 };
 use common::{Guest, Kbs, Key, PATH, TENANT};
 use prost::Message;
@@ -54,6 +55,7 @@ fn manifest() -> Vec<u8> {
         components: Vec::new(),
         workload: WorkloadDigest::new([2; 32]),
         measurements: vec![MeasuredLaunch {
+            launch: LaunchForm::ResetVector,
             vcpus: 1,
             vcpu_type: "EPYC-Milan".into(),
             measurement: Measurement::new([1; 48]),

@@ -10,6 +10,7 @@ use coffer_verifier::{
     Expiry, SignerRule, UnixTime,
     abi::{FamilyId, ImageId, KeyDigest, Measurement, WorkloadDigest},
     manifest::{Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
+    measure::LaunchForm,
 };
 use common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused, spec};
 
@@ -19,7 +20,9 @@ fn now() -> i64 {
     i64::try_from(common::unix()).unwrap()
 }
 
+/// A manifest of two forms, of which the guest is of the second.
 fn contents(sequence: u64, measurement: Measurement, workload: WorkloadDigest) -> Contents {
+    let launch = |launch, measurement| MeasuredLaunch { launch, vcpus: 2, vcpu_type: "EPYC-Milan".into(), measurement };
     Contents {
         name: "web".into(),
         sequence,
@@ -28,8 +31,8 @@ fn contents(sequence: u64, measurement: Measurement, workload: WorkloadDigest) -
         components: Vec::new(),
         workload,
         measurements: vec![
-            MeasuredLaunch { vcpus: 1, vcpu_type: "EPYC-Milan".into(), measurement: Measurement::new([0xee; 48]) },
-            MeasuredLaunch { vcpus: 2, vcpu_type: "EPYC-Milan".into(), measurement },
+            launch(LaunchForm::ResetVector, Measurement::new([0xee; 48])),
+            launch(LaunchForm::LongMode, measurement),
         ],
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coffer_spec::Tee;
+use coffer_verifier::measure::LaunchForm;
 use serde::{Deserialize, Serialize};
 
 use crate::monitor::Isolation;
@@ -16,6 +17,10 @@ pub struct BoxOptions {
     /// What runs it.
     #[serde(default)]
     pub isolation: Isolation,
+    /// The launch it is measured by, for as long as it lives: under another it would be another MEASUREMENT, to which
+    /// nothing that it sealed opens.
+    #[serde(default = "before_forms_were_recorded")]
+    pub launch: LaunchForm,
     /// Virtual processors; part of the measurement.
     pub vcpus: u32,
     /// Guest memory in bytes.
@@ -41,6 +46,11 @@ pub struct BoxOptions {
     /// An ID block was signed for it and lies in its folder.
     #[serde(default)]
     pub id_block: bool,
+}
+
+/// Whatever ran a box then, its launch was measured as one of QEMU.
+const fn before_forms_were_recorded() -> LaunchForm {
+    LaunchForm::ResetVector
 }
 
 /// When what happened in one start, from the moment the command was typed.
@@ -198,6 +208,7 @@ pub(crate) mod tests {
         BoxOptions {
             tee: Tee::None,
             isolation: Isolation::Qemu,
+            launch: LaunchForm::ResetVector,
             vcpus: 1,
             memory_bytes: 256 << 20,
             remove: false,

@@ -104,10 +104,20 @@ impl Home {
         self.root.join("sim")
     }
 
+    /// The certificates of this host's chip, as guests hand them on.
+    pub fn host_certificates(&self) -> PathBuf {
+        host_certificates(&self.root)
+    }
+
     /// Box database.
     pub fn database(&self) -> PathBuf {
         self.root.join("state.db")
     }
+}
+
+/// Where a home keeps the certificates of its host's chip, opened or not.
+pub fn host_certificates(home: &Path) -> PathBuf {
+    home.join("host").join("certificates.bin")
 }
 
 /// Makes a folder with mode 0700, or checks that nobody else may change the one there.

@@ -15,8 +15,8 @@ use coffer_verifier::abi::ProductLine;
 use coffer_verifier::measure::{CpuSignature, LaunchForm};
 
 use crate::boxes::{BoxOptions, files, unix_us};
-use crate::id_block::SignedLaunch;
-use crate::monitor::{Access, Disk, Launch, Measured};
+use crate::id_block::{GUEST_POLICY, SignedLaunch};
+use crate::monitor::{Access, Disk, Isolation, Launch, Measured, SnpId, SnpLaunch};
 use crate::simulator::{self, Answerer};
 
 /// A guest ready to boot.
@@ -51,7 +51,7 @@ pub fn prepare(
 ) -> Result<Prepared, Failure> {
     let platform = load_platform(&options.platform).map_err(|failure| failure.hint(OTHER_PLATFORM))?;
     let command_line = coffer_platform::command_line(&document.digest(), options.tee);
-    let plan = plan(&platform, &command_line, options.vcpus)?;
+    let plan = plan(&platform, options.launch, &command_line, options.vcpus)?;
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
     let put = |name: &str, bytes: &[u8]| write(folder, name, bytes);
     let measured = Measured {
@@ -71,23 +71,41 @@ pub fn prepare(
     if options.scratch_bytes > 0 {
         all.push(disk(disks::SCRATCH, make_scratch(folder, options.scratch_bytes)?, Access::Ephemeral));
     }
-    let (secrets, processor) = match options.tee {
-        Tee::None => (None, None),
-        Tee::Snp => return Err(no_hardware()),
+    let (mut secrets, mut processor, mut snp) = (None, None, None);
+    match options.tee {
+        Tee::None => {}
+        Tee::Snp => snp = Some(snp_launch(folder, options, document, command_line)?),
         Tee::Simulated => {
             let (page, answerer) = simulate(folder, &plan, options, document, simulator)?;
-            (Some(page), Some(answerer))
+            (secrets, processor) = (Some(page), Some(answerer));
         }
-    };
+    }
     let launch = Launch {
         folder: folder.into(),
         measured,
         secrets,
+        snp,
         disks: all,
         vcpus: options.vcpus,
         memory_bytes: options.memory_bytes,
     };
     Ok(Prepared { launch, processor })
+}
+
+/// Whether a box is measured under an isolation as it was made for. Without a TEE nothing measures it, and all are alike.
+///
+/// # Errors
+/// Class `config`: it would be another MEASUREMENT.
+pub fn same_form(options: &BoxOptions, isolation: Isolation) -> Result<(), Failure> {
+    let (made_for, launched) = (options.launch, isolation.launch_form());
+    if options.tee == Tee::None || made_for == launched {
+        return Ok(());
+    }
+    let message = format!(
+        "the box was made for a launch of form {made_for}, and isolation {isolation} launches {launched}: that is another MEASUREMENT, to which nothing opens that the box sealed"
+    );
+    Err(Failure::new(Class::Config, message)
+        .hint("isolate it as it was made; what a new box under the other isolation may have, it gets from a key broker that admits both forms"))
 }
 
 /// The disk that hands over the spec, and what we take for the time.
@@ -99,16 +117,32 @@ fn spec_disk(document: &Document, unix_seconds: u64) -> Result<Vec<u8>, Failure>
     Ok(disk)
 }
 
-/// The plan of a guest of this machine: what the simulator measures, whichever monitor loads it.
+/// The plan of a guest of this machine, launched in one form: what its processor measures, the simulated one as well.
 ///
 /// # Errors
 /// Class `config`.
-pub fn plan(platform: &Platform, command_line: &str, vcpus: u32) -> Result<LaunchPlan, Failure> {
+pub fn plan(platform: &Platform, form: LaunchForm, command_line: &str, vcpus: u32) -> Result<LaunchPlan, Failure> {
     let signature: CpuSignature = VCPU_TYPE
         .parse()
         .map_err(|error: coffer_verifier::measure::CpuError| Failure::caused(Class::Internal, &error))?;
-    LaunchPlan::new(&platform.launch_inputs(LaunchForm::ResetVector, command_line, vcpus, signature))
+    LaunchPlan::new(&platform.launch_inputs(form, command_line, vcpus, signature))
         .map_err(|error| Failure::caused(Class::Config, &error).hint("run `make platform`"))
+}
+
+/// What the secure processor is told of a box.
+fn snp_launch(
+    folder: &Path,
+    options: &BoxOptions,
+    document: &Document,
+    command_line: String,
+) -> Result<SnpLaunch, Failure> {
+    let id = SignedLaunch::of_box(folder, options)?.map(|signed| SnpId {
+        block: signed.block.to_bytes().to_vec(),
+        auth: signed.auth.as_bytes().to_vec(),
+        author: signed.auth.has_author(),
+    });
+    let host_data = document.digest().host_data();
+    Ok(SnpLaunch { policy: GUEST_POLICY, host_data, id, vcpu_type: VCPU_TYPE.into(), command_line })
 }
 
 /// Launches the same pages on the simulated processor; its secrets page is loaded into the guest.
@@ -134,15 +168,16 @@ fn make_scratch(folder: &Path, bytes: u64) -> Result<PathBuf, Failure> {
     Ok(files::SCRATCH.into())
 }
 
-/// Real SNP was asked for where there is none. Nothing ever falls back to the simulator.
-pub fn no_hardware() -> Failure {
-    let why = if Path::new("/dev/sev").exists() {
-        "SEV-SNP guests need a monitor that launches them, which this build has not yet"
-    } else {
-        "this machine has no AMD SEV-SNP: there is no /dev/sev"
-    };
-    Failure::new(Class::Platform, why)
-        .hint("run it on an SNP host, or use --tee-simulate for development: a simulated guest proves nothing to whoever does not list your simulator's anchor")
+/// Refuses hardware that is not here, before anything else happens. Nothing ever falls back to the simulator.
+///
+/// # Errors
+/// Class `platform`.
+pub fn check_hardware(tee: Tee) -> Result<(), Failure> {
+    if tee != Tee::Snp || Path::new("/dev/sev").exists() {
+        return Ok(());
+    }
+    Err(Failure::new(Class::Platform, "this machine has no AMD SEV-SNP: there is no /dev/sev")
+        .hint("run it on an SNP host, or use --tee-simulate for development: a simulated guest proves nothing to whoever does not list your simulator's anchor"))
 }
 
 /// Writes a file of this start and gives its name in the folder. It is whole under its name, and made anew by the next
@@ -152,4 +187,26 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
     let written = Writer::private().unsynced().write(&path, bytes);
     written.class_while(Class::Config, format!("cannot write {}", path.display()))?;
     Ok(name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boxes::tests::options;
+
+    #[test]
+    fn a_box_with_a_tee_keeps_its_form_and_one_without_has_none() {
+        let with = |tee, launch| BoxOptions { tee, launch, ..options() };
+        for tee in [Tee::Simulated, Tee::Snp] {
+            assert!(same_form(&with(tee, LaunchForm::ResetVector), Isolation::Qemu).is_ok());
+            assert!(same_form(&with(tee, LaunchForm::LongMode), Isolation::Kvm).is_ok());
+            let failure = same_form(&with(tee, LaunchForm::ResetVector), Isolation::Kvm).unwrap_err();
+            assert_eq!(failure.class, Class::Config);
+            for word in ["reset-vector", "isolation kvm", "long-mode", "another MEASUREMENT"] {
+                assert!(failure.message.contains(word), "{failure}");
+            }
+            assert!(same_form(&with(tee, LaunchForm::LongMode), Isolation::Qemu).is_err());
+        }
+        assert!(same_form(&with(Tee::None, LaunchForm::ResetVector), Isolation::Kvm).is_ok());
+    }
 }

@@ -150,7 +150,7 @@ mod tests {
     use coffer_verifier::abi::{
         FamilyId, ImageId, Measurement, Report, ReportData, ReportRequest, SecureProcessor as _,
     };
-    use coffer_verifier::measure::IdAuth;
+    use coffer_verifier::measure::{IdAuth, LaunchForm};
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -176,6 +176,10 @@ mod tests {
         let plan = LaunchPlan::new(&inputs).unwrap();
         let guest = launch(&installation, &plan, HostData::new([7; 32]), None).unwrap();
         assert_eq!((guest.measurement(), guest.host_data()), (plan.measurement(), HostData::new([7; 32])));
+        let long_mode = LaunchPlan::new(&LaunchInputs { form: LaunchForm::LongMode, ..inputs }).unwrap();
+        let guest = launch(&installation, &long_mode, HostData::new([7; 32]), None).unwrap();
+        assert_eq!(guest.measurement(), long_mode.measurement());
+        assert_ne!(long_mode.measurement(), plan.measurement());
 
         // What an author signs for the predicted measurement starts, and shows in the report; for another it does not.
         let (id, author) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());

@@ -320,6 +320,18 @@ impl State {
         Ok(())
     }
 
+    /// A box that does not run is asked for otherwise from now on.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn set_options(&self, id: &BoxId, options: &BoxOptions) -> Result<(), StateError> {
+        let changed = self.db.execute(
+            "update boxes set options = ?2 where id = ?1 and state <> 'running'",
+            params![id.as_str(), json(options)],
+        )?;
+        if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
+    }
+
     /// The box ended.
     ///
     /// # Errors

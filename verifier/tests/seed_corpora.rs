@@ -8,7 +8,7 @@ use coffer_verifier::{
     Evidence, EvidencePolicy, P384PublicKey, STRICT, UnixTime,
     abi::{CertKind, CertTable, FamilyId, ImageId, Measurement, WorkloadDigest},
     manifest::{Component, Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
-    measure::{IdAuth, IdBlock, Signed},
+    measure::{IdAuth, IdBlock, LaunchForm, Signed},
 };
 use forge::World;
 
@@ -57,6 +57,7 @@ fn seeds() {
         components: vec![Component { name: "kernel".into(), sha256: [1; 32] }],
         workload: WorkloadDigest::new([2; 32]),
         measurements: vec![MeasuredLaunch {
+            launch: LaunchForm::LongMode,
             vcpus: 1,
             vcpu_type: "EPYC-Milan".into(),
             measurement: Measurement::new([3; 48]),

@@ -12,6 +12,10 @@ pub const MACHINE: &str = "microvm,acpi=on,ioapic2=on,pic=on,pit=on,auto-kernel-
 /// Value of `-global`: transports are of virtio 1 alone.
 pub const MODERN_VIRTIO: &str = "virtio-mmio.force-legacy=false";
 
+/// Value of `-global`: devices reach what the guest shows them and nothing else (VIRTIO_F_ACCESS_PLATFORM), which Linux asks
+/// for in encrypted memory.
+pub const PLATFORM_ACCESS: &str = "virtio-device.iommu_platform=on";
+
 /// Value of `-device`: what a byte at [`EXIT_PORT`] ends. The status is [`crate::Refusal::qemu_status`].
 pub fn exit_device() -> impl fmt::Display {
     fmt::from_fn(|f| write!(f, "isa-debug-exit,iobase={EXIT_PORT:#x},iosize=1"))

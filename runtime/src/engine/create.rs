@@ -10,14 +10,12 @@ use coffer_spec::{Document, Scratch};
 
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
 use super::measure::measurement;
-use super::{
-    BoxRequest, DescribeError, Described, Engine, Fault, Hint, OpenError, ProgressFn, Workload, check_hardware,
-};
+use super::{BoxRequest, DescribeError, Described, Engine, Fault, Hint, OpenError, ProgressFn, Workload};
 use crate::boxes::{BoxOptions, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
-use crate::launch::load_platform;
+use crate::launch::{check_hardware, load_platform};
 use crate::monitor::Isolation;
 use crate::state::{BoxRecord, BoxState, StateError};
 use crate::{Class, Failure};
@@ -121,15 +119,16 @@ impl Engine {
         check_hardware(tee)?;
         LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
         let platform = load_platform(&described.platform)?;
+        let isolation = request.what.isolated_by(tee, &self.settings().search)?;
+        let form = isolation.launch_form();
         // Signed now, so that a start needs no private key.
         let signed = match &request.identity {
             Some(identity) => {
                 let vcpus = described.vcpus.count();
-                Some(identity.of(measurement(&platform, &described.document, vcpus, VCPU_TYPE)?)?)
+                Some(identity.of(measurement(&platform, form, &described.document, vcpus, VCPU_TYPE)?)?)
             }
             None => None,
         };
-        let isolation = request.what.isolated_by(&self.settings().search)?;
         let mut timings = request.timings;
         timings.reached("image-ready", None);
 
@@ -180,6 +179,7 @@ impl Described {
             options: BoxOptions {
                 tee: spec.tee,
                 isolation,
+                launch: isolation.launch_form(),
                 vcpus: self.vcpus.count(),
                 memory_bytes: self.memory.bytes(),
                 remove,

@@ -16,7 +16,7 @@ use crate::images::{defaults, verity};
 use crate::monitor::{self, Isolation};
 use crate::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use crate::tools::Search;
-use crate::{Class, Failure, HomeError, launch, owner_access};
+use crate::{Class, Failure, HomeError, owner_access};
 
 /// A box asked for: everything that decides what is measured, and where its bytes come from.
 #[derive(Clone, Debug)]
@@ -192,24 +192,30 @@ fn tee_words(tee: Tee) -> &'static str {
     }
 }
 
-/// Refuses hardware that is not here, before anything else happens.
-///
-/// # Errors
-/// Class `platform`.
-pub fn check_hardware(tee: Tee) -> Result<(), Failure> {
-    if tee == Tee::Snp { Err(launch::no_hardware()) } else { Ok(()) }
-}
-
 /// A processor asked for beside a spec must be the spec's.
 pub(super) fn same_tee(spec: Tee, asked: Tee) -> Result<(), DescribeError> {
     if asked == Tee::None || asked == spec { Ok(()) } else { Err(DescribeError::OtherTee { spec, asked }) }
 }
 
 impl BoxRequest {
+    /// The processor demanded, by a flag or by the spec.
+    pub fn tee_demanded(&self) -> Tee {
+        match &self.workload {
+            Workload::Spec { document, .. } => document.spec().tee,
+            Workload::Image { .. } => self.tee,
+        }
+    }
+
     /// What runs the box: what was asked for, or the strongest that works here.
-    pub(super) fn isolated_by(&self, search: &Search) -> Result<Isolation, Failure> {
-        let Some(isolation) = self.isolation else { return monitor::strongest(search) };
-        monitor::of(isolation, search)?.check()?;
+    pub(super) fn isolated_by(&self, tee: Tee, search: &Search) -> Result<Isolation, Failure> {
+        let Some(isolation) = self.isolation else {
+            return if tee == Tee::Snp { monitor::strongest_with_snp(search) } else { monitor::strongest(search) };
+        };
+        let monitor = monitor::of(isolation, search)?;
+        monitor.check()?;
+        if tee == Tee::Snp {
+            monitor.check_snp()?;
+        }
         Ok(isolation)
     }
 }

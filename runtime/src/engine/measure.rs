@@ -206,8 +206,8 @@ impl Measured {
         Ok(igvm_file::write(&self.plan)?)
     }
 
-    /// Signs a manifest of this workload on this platform, for the usual counts and types of virtual processors, entered at
-    /// the reset vector.
+    /// Signs a manifest of this workload on this platform, for the usual counts and types of virtual processors in both
+    /// launch forms: it admits a guest of either monitor.
     ///
     /// # Errors
     /// [`MeasureError`].
@@ -217,13 +217,16 @@ impl Measured {
         counts.sort_unstable();
         counts.dedup();
         let mut measurements = Vec::new();
-        for vcpu_type in VCPU_TYPES {
-            for vcpus in &counts {
-                measurements.push(MeasuredLaunch {
-                    vcpus: *vcpus,
-                    vcpu_type: (*vcpu_type).into(),
-                    measurement: measurement_of(&self.platform, document, *vcpus, vcpu_type)?,
-                });
+        for launch in LaunchForm::ALL {
+            for vcpu_type in VCPU_TYPES {
+                for vcpus in &counts {
+                    measurements.push(MeasuredLaunch {
+                        launch,
+                        vcpus: *vcpus,
+                        vcpu_type: (*vcpu_type).into(),
+                        measurement: measurement_of(&self.platform, launch, document, *vcpus, vcpu_type)?,
+                    });
+                }
             }
         }
         let manifest = ReferenceManifest::new(Contents {
@@ -276,23 +279,25 @@ fn plan(
 
 fn measurement_of(
     platform: &Platform,
+    form: LaunchForm,
     document: &Document,
     vcpus: u32,
     vcpu_type: &str,
 ) -> Result<Measurement, MeasureError> {
     let command_line = coffer_platform::command_line(&document.digest(), document.spec().tee);
-    Ok(plan(platform, LaunchForm::ResetVector, &command_line, vcpus, vcpu_type)?.measurement())
+    Ok(plan(platform, form, &command_line, vcpus, vcpu_type)?.measurement())
 }
 
-/// The launch digest of a workload on a platform, entered at the reset vector.
+/// The launch digest of a workload on a platform, in one form.
 ///
 /// # Errors
 /// As [`Engine::measure`].
 pub fn measurement(
     platform: &Platform,
+    form: LaunchForm,
     document: &Document,
     vcpus: u32,
     vcpu_type: &str,
 ) -> Result<Measurement, Failure> {
-    measurement_of(platform, document, vcpus, vcpu_type).map_err(|error| Failure::caused(error.class(), &error))
+    measurement_of(platform, form, document, vcpus, vcpu_type).map_err(|error| Failure::caused(error.class(), &error))
 }

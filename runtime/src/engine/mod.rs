@@ -45,9 +45,10 @@ use crate::state::{BoxRecord, State, StateError};
 use crate::tools::Search;
 use crate::{Class, Failure};
 
+pub use crate::launch::check_hardware;
 pub use attach::{Happening, Live, LiveError, RUNNING, Wait};
 pub use create::{CreateError, CreateRequest};
-pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload, check_hardware};
+pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload};
 pub use events::{BoxEvent, Change, Events};
 pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession};
 pub use fault::Fault;

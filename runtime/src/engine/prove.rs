@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::measure::{VCPU_TYPE, measurement};
 use super::{Engine, Fault, Hint, OpenError};
+use crate::boxes::BoxOptions;
 use crate::launch::load_platform;
 use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
 use crate::state::{BoxRecord, BoxState};
@@ -155,7 +156,8 @@ impl Engine {
             None => self.document(record)?,
         };
         let platform = load_platform(&self.settings().search.platform_folder(trust.platform.as_deref())?)?;
-        let measurement = measurement(&platform, &document, record.options.vcpus, VCPU_TYPE)?;
+        let BoxOptions { launch, vcpus, .. } = record.options;
+        let measurement = measurement(&platform, launch, &document, vcpus, VCPU_TYPE)?;
         let host_data = document.digest().host_data();
         let policy = trust.policy.clone().unwrap_or_else(EvidencePolicy::default_floor);
         only_narrows(&policy)?;

@@ -45,6 +45,6 @@ impl Engine {
     /// [`RestartError`].
     pub async fn restart(&self, word: &str, how: How) -> Result<Started, RestartError> {
         self.stop(word, how).await?;
-        Ok(self.start(word).await?)
+        Ok(self.start(word, None).await?)
     }
 }

@@ -1,9 +1,13 @@
 //! Starts a box that is recorded and does not run.
 
+use coffer_spec::Tee;
+
 use super::{Engine, Fault, Hint, Live, LiveError, OpenError};
 use crate::boxes::Timings;
+use crate::launch::same_form;
+use crate::monitor::{self, Isolation};
 use crate::state::{BoxRecord, BoxState};
-use crate::{Class, Failure, monitor};
+use crate::{Class, Failure};
 
 /// A box after it was asked to start.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub enum StartError {
     /// The installation does not open, or has no such box.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What isolates the box does not work here: a program is missing, say.
+    /// What isolates the box does not work here (a program is missing, say), or would measure it as another.
     #[error(transparent)]
     Monitor(Failure),
     /// It was started and gave up.
@@ -55,18 +59,29 @@ impl Fault for StartError {
 }
 
 impl Engine {
-    /// Starts a box by name, id or beginning of an id.
+    /// Starts a box by name, id or beginning of an id, under another isolation where one is named. Such a word is
+    /// recorded: later starts are under it, too.
     ///
     /// # Errors
     /// [`StartError`].
     #[allow(clippy::unused_async, reason = "needs the event loop its supervisor is read on")]
-    pub async fn start(&self, word: &str) -> Result<Started, StartError> {
+    pub async fn start(&self, word: &str, isolation: Option<Isolation>) -> Result<Started, StartError> {
         let mut record = self.find(word)?;
         if record.state == BoxState::Running {
             return Ok(Started::AlreadyRunning(Box::new(record)));
         }
-        let monitor = monitor::of(record.options.isolation, &self.settings().search);
-        monitor.and_then(|monitor| monitor.check()).map_err(StartError::Monitor)?;
+        let isolation = isolation.unwrap_or(record.options.isolation);
+        same_form(&record.options, isolation).map_err(StartError::Monitor)?;
+        let monitor = monitor::of(isolation, &self.settings().search);
+        let checked = monitor.and_then(|monitor| {
+            monitor.check()?;
+            if record.options.tee == Tee::Snp { monitor.check_snp() } else { Ok(()) }
+        });
+        checked.map_err(StartError::Monitor)?;
+        if record.options.isolation != isolation {
+            record.options.isolation = isolation;
+            self.state()?.set_options(&record.id, &record.options).map_err(OpenError::from)?;
+        }
         record.timings = Timings::start();
         Ok(Started::Live(Box::new(Live::start(self, record)?)))
     }

@@ -88,7 +88,7 @@ async fn a_box_that_runs_is_not_removed_unless_it_may_be_killed() {
     started(&engine, &record, unix_ms());
     let error = engine.remove("web", false).await.unwrap_err();
     assert!(matches!(error, RemoveError::Running(_)) && error.hint() == Some(Hint::StopFirst));
-    assert!(matches!(engine.start("web").await, Ok(Started::AlreadyRunning(_))));
+    assert!(matches!(engine.start("web", None).await, Ok(Started::AlreadyRunning(_))));
     drop(lock);
 }
 
@@ -96,7 +96,7 @@ async fn a_box_that_runs_is_not_removed_unless_it_may_be_killed() {
 async fn a_missing_program_is_named_before_a_box_is_touched() {
     let (_dir, engine) = engine();
     recorded(&engine, "web");
-    let error = engine.start("web").await.unwrap_err();
+    let error = engine.start("web", None).await.unwrap_err();
     assert_eq!(error.class(), Class::Platform);
     assert!(error.hint().unwrap().to_string().contains("install"), "{:?}", error.hint());
     assert_eq!(engine.find("web").unwrap().timings, Timings::default());
@@ -156,7 +156,7 @@ fn what_a_daemon_would_call_can_move_between_its_threads() {
     is_sync::<Engine>();
     let (_dir, engine) = engine();
     let trust = Trust::default();
-    is_send(&engine.start("web"));
+    is_send(&engine.start("web", None));
     is_send(&engine.stop("web", How::Kill));
     is_send(&engine.restart("web", How::Kill));
     is_send(&engine.remove("web", false));

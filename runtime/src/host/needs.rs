@@ -6,6 +6,7 @@
 use std::io;
 use std::path::Path;
 
+use coffer_rim::{Class, Failure};
 use serde::Serialize;
 
 use super::{Minimum, PlatformState, Processor, Status, minimum};
@@ -68,8 +69,21 @@ pub struct Need {
 
 /// Judges the facts. A thing that cannot be known before another is met is not met: no fact is taken for granted.
 pub fn needs(facts: &Facts) -> Vec<Need> {
+    let mut all = launch_needs(facts);
+    all.extend(firmware(facts));
+    all.push(need(
+        "qemu",
+        facts.qemu.is_some_and(|found| found >= (9, 1)),
+        facts.qemu.map_or_else(|| "none found".to_owned(), |(major, minor)| format!("QEMU {major}.{minor}")),
+        "to launch through QEMU it must be 9.1 or later; our own monitor needs none",
+    ));
+    all
+}
+
+/// What every launch needs of processor, kernel and devices, whichever monitor does it and whatever its firmware's TCB.
+pub fn launch_needs(facts: &Facts) -> Vec<Need> {
     let Facts { processor, kernel, .. } = facts;
-    let mut all = vec![
+    vec![
         need(
             "processor",
             processor.product.is_some(),
@@ -107,15 +121,20 @@ pub fn needs(facts: &Facts) -> Vec<Need> {
             "load the module ccp; without SEV in the firmware set-up it makes no device",
             "become root, or join the group that /dev/sev belongs to",
         ),
-    ];
-    all.extend(firmware(facts));
-    all.push(need(
-        "qemu",
-        facts.qemu.is_some_and(|found| found >= (9, 1)),
-        facts.qemu.map_or_else(|| "none found".to_owned(), |(major, minor)| format!("QEMU {major}.{minor}")),
-        "to launch through QEMU it must be 9.1 or later; our own monitor needs none",
-    ));
-    all
+    ]
+}
+
+/// Whether a guest can be launched by these facts.
+///
+/// # Errors
+/// Class `platform`: the first thing that is missing, with its remedy.
+pub fn can_launch(facts: &Facts) -> Result<(), Failure> {
+    let Some(need) = launch_needs(facts).into_iter().find(|need| !need.met) else { return Ok(()) };
+    let failure = Failure::new(Class::Platform, format!("SEV-SNP needs {}: {}", need.what, need.found));
+    Err(match need.remedy {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    })
 }
 
 fn firmware(facts: &Facts) -> Vec<Need> {
@@ -270,6 +289,16 @@ mod tests {
             let expected = if what == "processor" { vec![what, "minimum TCB"] } else { vec![what] };
             assert_eq!(missing(&facts), expected);
         }
+    }
+
+    #[test]
+    fn the_first_thing_a_launch_lacks_is_named_with_its_remedy() {
+        assert!(can_launch(&complete()).is_ok());
+        // The firmware's word and QEMU are not what every launch needs.
+        assert!(can_launch(&Facts { status: None, qemu: None, ..complete() }).is_ok());
+        let failure = can_launch(&Facts { parameter: Some("N".into()), ..complete() }).unwrap_err();
+        assert_eq!(failure.message, "SEV-SNP needs kvm_amd: its parameter sev_snp is N");
+        assert!(failure.hint.unwrap().contains("modprobe"));
     }
 
     #[test]

@@ -2,14 +2,13 @@
 
 use std::fmt;
 
+use coffer_verifier::measure::LaunchForm;
 use serde::{Deserialize, Serialize};
 
 /// What stands between a guest and its host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
-    /// Our own monitor on KVM, guest memory encrypted by SEV-SNP.
-    Snp,
     /// Our own monitor on KVM.
     Kvm,
     /// QEMU: on KVM where that runs Linux, else in its translator. What boxes were made with before the word was recorded.
@@ -21,17 +20,28 @@ pub enum Isolation {
 
 impl Isolation {
     /// Every word, the strongest first.
-    pub const ALL: [Self; 4] = [Self::Snp, Self::Kvm, Self::Qemu, Self::Process];
+    pub const ALL: [Self; 3] = [Self::Kvm, Self::Qemu, Self::Process];
+
+    /// What launches on SEV-SNP, the one asked first in front: QEMU's launch has met hardware in other hands, ours in none.
+    pub const WITH_SNP: [Self; 2] = [Self::Qemu, Self::Kvm];
 
     /// What a box may get that nobody asked a word for, the strongest first. Hardware is asked for by name (`--tee`), and so
     /// is doing without a machine.
     /// Our own monitor comes in front once its guests start as surely as QEMU's (docs/vmm.md).
     pub const UNASKED: [Self; 1] = [Self::Qemu];
 
+    /// How its monitor launches a guest, and so what is measured of one.
+    pub const fn launch_form(self) -> LaunchForm {
+        match self {
+            Self::Kvm => LaunchForm::LongMode,
+            // Without a machine nothing is entered at all: what the simulated processor is shown is a matter of choice.
+            Self::Qemu | Self::Process => LaunchForm::ResetVector,
+        }
+    }
+
     /// The word.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Snp => "snp",
             Self::Kvm => "kvm",
             Self::Qemu => "qemu",
             Self::Process => "process",

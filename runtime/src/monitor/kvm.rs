@@ -24,6 +24,7 @@ use super::acceleration::{Accelerator, acceleration};
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
 use super::{Access, Capabilities, Console, End, How, Launch, Monitor, Running};
 use crate::boxes::files;
+use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
 
 /// Our monitor.
@@ -62,6 +63,11 @@ impl Monitor for Kvm {
             Err(Failure::new(Class::Platform, found.why)
                 .hint("leave --isolation out: a guest then runs as this machine can"))
         }
+    }
+
+    fn check_snp(&self) -> Result<(), Failure> {
+        self.search.program(&VMM)?;
+        can_launch(&Facts::gather())
     }
 
     fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {
@@ -179,7 +185,15 @@ fn describe(launch: &Launch) -> Description {
         secrets: launch.secrets.clone(),
         disks: disks.collect(),
         vsock: files::VSOCK.into(),
-        snp: None,
+        snp: launch.snp.as_ref().map(|snp| description::Snp {
+            policy: snp.policy,
+            host_data: description::HostData(*snp.host_data.as_bytes()),
+            identity: snp.id.as_ref().map(|id| description::Identity {
+                block: files::ID_BLOCK.into(),
+                auth: files::ID_AUTH.into(),
+                author_key: id.author,
+            }),
+        }),
     }
 }
 
@@ -204,7 +218,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::monitor::{Disk, Measured};
+    use crate::monitor::{Disk, Measured, SnpId};
 
     fn launch(folder: &Path) -> Launch {
         let measured = Measured {
@@ -216,7 +230,7 @@ mod tests {
         };
         let disk = |file: &str, access| Disk { serial: file.into(), file: file.into(), access };
         let disks = vec![disk("root", Access::ReadOnly), disk("scratch", Access::Ephemeral)];
-        Launch { folder: folder.into(), measured, secrets: None, disks, vcpus: 2, memory_bytes: 1 << 28 }
+        Launch { folder: folder.into(), measured, secrets: None, snp: None, disks, vcpus: 2, memory_bytes: 1 << 28 }
     }
 
     /// A script in the monitor's place. Its standard input is the line, in both directions.
@@ -287,5 +301,38 @@ mod tests {
         assert!(failure.message.ends_with("no such memory"), "{failure}");
         let missing = Kvm::new(&Search::default()).check().unwrap_err();
         assert_eq!(missing.message, "coffer-vmm was not found");
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_encrypted_is_described_so_and_never_plain() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = SnpId { block: vec![0; 96], auth: vec![0; 4096], author: true };
+        let plain = describe(&launch(dir.path()));
+        assert_eq!(plain.snp, None);
+        let snp = Some(crate::monitor::seam::tests::snp());
+        let encrypted = describe(&Launch { snp: snp.clone(), ..launch(dir.path()) });
+        let told = encrypted.snp.clone().unwrap();
+        assert_eq!((told.policy, told.host_data.0, told.identity), (0x3_0000, [7; 32], None));
+        assert_eq!(Description { snp: None, ..encrypted }, plain);
+        let signed = snp.map(|snp| crate::monitor::SnpLaunch { id: Some(id), ..snp });
+        let identity = describe(&Launch { snp: signed, ..launch(dir.path()) }).snp.unwrap().identity.unwrap();
+        assert_eq!((identity.block.to_str(), identity.author_key), (Some(files::ID_BLOCK), true));
+    }
+
+    /// The monitor itself, where it was built: it refuses, and starts nothing in the guest's place.
+    #[tokio::test]
+    async fn without_hardware_the_monitor_says_what_kvm_lacks() {
+        let built = std::env::current_exe().unwrap();
+        let program = built.parent().unwrap().parent().unwrap().join("coffer-vmm");
+        if !program.exists() || Path::new("/dev/sev").exists() {
+            return eprintln!("skipped: coffer-vmm was not built, or this host may launch");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let search = Search { named: BTreeMap::from([(VMM.variable, program)]), ..Search::default() };
+        let (reached, _) = mpsc::unbounded_channel();
+        let launch = Launch { snp: Some(crate::monitor::seam::tests::snp()), ..launch(dir.path()) };
+        let failure = Kvm::new(&search).start(&launch, Console::open(dir.path(), reached)).await.err().unwrap();
+        assert_eq!(failure.class, Class::Platform);
+        assert!(failure.message.contains("did not start the guest"), "{failure}");
     }
 }

@@ -30,7 +30,7 @@ use crate::tools::Search;
 
 pub use console::Console;
 pub use isolation::Isolation;
-pub use seam::{Access, Capabilities, Disk, End, How, Launch, Measured, Monitor, Running};
+pub use seam::{Access, Capabilities, Disk, End, How, Launch, Measured, Monitor, Running, SnpId, SnpLaunch};
 
 /// Environment variables by which the operator names a monitor's programs.
 pub const VARIABLES: [&str; 3] = [qemu::QEMU.variable, qemu::VHOST_VSOCK.variable, kvm::VMM.variable];
@@ -43,8 +43,8 @@ pub fn of(isolation: Isolation, search: &Search) -> Result<Box<dyn Monitor>, Fai
     match isolation {
         Isolation::Qemu => Ok(Box::new(qemu::Qemu::new(search))),
         Isolation::Kvm => Ok(Box::new(kvm::Kvm::new(search))),
-        // Our own monitor with encrypted memory, and that of namespaces, come here.
-        Isolation::Snp | Isolation::Process => {
+        // That of namespaces comes here.
+        Isolation::Process => {
             let message = format!("isolation {isolation} is not in this build");
             Err(Failure::new(Class::Platform, message).hint(format!("use --isolation {}", Isolation::Qemu)))
         }
@@ -66,6 +66,21 @@ pub fn strongest(search: &Search) -> Result<Isolation, Failure> {
         }
     }
     Err(lacking.unwrap_or_else(|| Failure::new(Class::Platform, "no monitor works on this machine")))
+}
+
+/// What launches a box on SEV-SNP, where nobody named it: the first that can on this machine.
+///
+/// # Errors
+/// Of the last: what it lacks, when none can.
+pub fn strongest_with_snp(search: &Search) -> Result<Isolation, Failure> {
+    let mut lacking = Failure::new(Class::Platform, "no monitor launches SEV-SNP guests on this machine");
+    for isolation in Isolation::WITH_SNP {
+        match of(isolation, search).and_then(|monitor| monitor.check_snp()) {
+            Ok(()) => return Ok(isolation),
+            Err(failure) => lacking = failure,
+        }
+    }
+    Err(lacking)
 }
 
 #[cfg(test)]

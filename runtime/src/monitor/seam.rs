@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use coffer_machine::Refusal;
 use coffer_rim::Failure;
+use coffer_verifier::abi::HostData;
 use futures_util::future::BoxFuture;
 
 use super::Console;
@@ -18,6 +19,12 @@ pub trait Monitor: Send + Sync {
     /// # Errors
     /// Class `platform`, naming what is missing and how to get it.
     fn check(&self) -> Result<Capabilities, Failure>;
+
+    /// Whether it can launch guests on SEV-SNP on this machine.
+    ///
+    /// # Errors
+    /// Class `platform`, naming the first thing that is missing and how to get it.
+    fn check_snp(&self) -> Result<(), Failure>;
 
     /// Starts a guest. The host's end of each vsock port the guest will open must be listened on before.
     ///
@@ -70,12 +77,41 @@ pub struct Launch {
     pub measured: Measured,
     /// A secrets page, put into memory unmeasured: of a simulated secure processor.
     pub secrets: Option<PathBuf>,
+    /// What the secure processor is told; without it the guest's memory is not encrypted. A monitor that cannot launch so
+    /// refuses, and never launches without.
+    pub snp: Option<SnpLaunch>,
     /// Virtual disks, in the order of their transports.
     pub disks: Vec<Disk>,
     /// Virtual processors.
     pub vcpus: u32,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
+}
+
+/// What an SEV-SNP launch is told beside the pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnpLaunch {
+    /// POLICY.
+    pub policy: u64,
+    /// HOST_DATA.
+    pub host_data: HostData,
+    /// The ID block and its authentication block, where the box was made with them.
+    pub id: Option<SnpId>,
+    /// Type of the virtual processors, QEMU's name: the reset-vector form measures its signature.
+    pub vcpu_type: String,
+    /// The measured kernel command line, without a NUL.
+    pub command_line: String,
+}
+
+/// The blocks of SNP_LAUNCH_FINISH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnpId {
+    /// ID_BLOCK.
+    pub block: Vec<u8>,
+    /// ID_AUTH.
+    pub auth: Vec<u8>,
+    /// AUTHOR_KEY_EN.
+    pub author: bool,
 }
 
 /// Files whose bytes are measured: the launch digest follows from them.
@@ -146,6 +182,21 @@ impl How {
             Self::Status(status) => format!("{monitor} ended with status {status}"),
             Self::Signal(signal) => format!("{monitor} was killed (signal {signal})"),
             Self::VsockLost(how) => format!("the vsock device died ({how})"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::monitor) fn snp() -> SnpLaunch {
+        SnpLaunch {
+            policy: 0x3_0000,
+            host_data: HostData::new([7; 32]),
+            id: None,
+            vcpu_type: "EPYC-Milan".into(),
+            command_line: "console=ttyS0, coffer.spec=00".into(),
         }
     }
 }

@@ -165,9 +165,12 @@ fn a_database_of_a_later_version_is_refused_by_name_and_left_alone() {
 }
 
 #[test]
-fn a_box_recorded_before_isolation_was_is_one_of_qemu() {
+fn a_box_recorded_before_isolation_and_launch_form_were_is_one_of_qemu() {
     let mut options = serde_json::to_value(options()).unwrap();
-    options.as_object_mut().unwrap().remove("isolation").unwrap();
+    for later in ["isolation", "launch"] {
+        options.as_object_mut().unwrap().remove(later).unwrap();
+    }
     let options: BoxOptions = serde_json::from_value(options).unwrap();
     assert_eq!(options.isolation, crate::monitor::Isolation::Qemu);
+    assert_eq!(options.launch.word(), "reset-vector");
 }

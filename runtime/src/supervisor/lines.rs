@@ -1,7 +1,9 @@
-//! What a guest opens towards the host: events (4080), the simulated processor (4081), the relay to its key broker (4082).
+//! What a guest opens towards the host: events (4080), the simulated processor (4081), the relay to its key broker (4082), the
+//! certificates of the host's chip (4083).
 //!
 //! Trusts: nothing the guest sends. Each line has limits of length and number, so that a guest can only hurt itself.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,6 +76,22 @@ async fn processor_line(mut line: UnixStream, answerer: &Arc<Mutex<Answerer>>) -
         });
         let answer = answer.await.map_err(std::io::Error::other)?;
         line.write_all(&answer.to_bytes()).await?;
+    }
+}
+
+/// How long a guest may take to read what it asked for.
+const HAND_OUT: Duration = Duration::from_secs(10);
+/// More certificate bytes than any guest takes.
+const CERTIFICATES: u64 = 64 << 10;
+
+/// Hands out a file to whoever asks, one guest line at a time: as it is then, or nothing where there is none.
+pub async fn certificates(listener: UnixListener, file: PathBuf) {
+    while let Ok((mut line, _)) = listener.accept().await {
+        let mut bytes = Vec::new();
+        if let Ok(open) = tokio::fs::File::open(&file).await {
+            let _ = open.take(CERTIFICATES).read_to_end(&mut bytes).await;
+        }
+        let _ = tokio::time::timeout(HAND_OUT, line.write_all(&bytes)).await;
     }
 }
 

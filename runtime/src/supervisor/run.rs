@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coffer_guest_proto::{Event, Phase, ports};
 use coffer_rim::{Class, Classify as _, Failure};
-use coffer_spec::{Act, Document};
+use coffer_spec::{Act, Document, Tee};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -181,13 +181,17 @@ impl Run {
         let bytes =
             std::fs::read(self.folder.join(files::SPEC)).class_while(Class::Config, "cannot read the box's spec")?;
         let document = Arc::new(Document::parse(bytes).class(Class::Config)?);
+        launch::same_form(&self.record.options, self.record.options.isolation)?;
         let monitor = (order.monitors)(self.record.options.isolation)?;
         monitor.check()?;
+        if self.record.options.tee == Tee::Snp {
+            monitor.check_snp()?;
+        }
         // From here on a lost command or a stop is noticed, so that no guest starts that nobody wants.
         self.listen_to_commands(order.signals, line)?;
         let Prepared { launch, processor } = self.prepare(order.home, &document).await?;
         self.reached("launched", None);
-        self.listen_to_guest(&document, processor)?;
+        self.listen_to_guest(order.home, &document, processor)?;
         while let Ok(input) = inbox.try_recv() {
             if matches!(input, Input::Command(_) | Input::CommandLost) {
                 return Ok(Outcome::NotWanted);
@@ -263,13 +267,16 @@ impl Run {
         Ok(())
     }
 
-    fn listen_to_guest(&self, document: &Document, processor: Option<Answerer>) -> Result<(), Failure> {
+    fn listen_to_guest(&self, home: &Home, document: &Document, processor: Option<Answerer>) -> Result<(), Failure> {
         let listen = |port| vsock::listen(&self.folder, port).class_while(Class::Config, "cannot listen to the guest");
         let (events, received) = mpsc::channel(16);
         tokio::spawn(lines::events(listen(ports::HOST_EVENTS)?, events));
         self.forward(received, Input::Event);
         if let Some(answerer) = processor {
             tokio::spawn(lines::processor(listen(ports::HOST_PROCESSOR)?, answerer));
+        }
+        if document.spec().tee == Tee::Snp {
+            tokio::spawn(lines::certificates(listen(ports::HOST_CERTIFICATES)?, home.host_certificates()));
         }
         if let Some(kbs) = &document.spec().kbs {
             let listener = listen(ports::HOST_KBS_RELAY)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     UnixTime,
     abi::{Measurement, WorkloadDigest},
+    measure::LaunchForm,
 };
 
 /// Why bytes are no reference manifest, or no envelope of one.
@@ -53,6 +54,8 @@ pub struct Component {
 /// The measurement of the workload on one shape of machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeasuredLaunch {
+    /// How the first processor enters, and with it which pages are loaded.
+    pub launch: LaunchForm,
     /// Virtual processors.
     pub vcpus: u32,
     /// QEMU's name of their type, whose signature is measured.
@@ -121,8 +124,8 @@ impl ReferenceManifest {
             if launch.measurement.is_zero() {
                 return field(&place("measurement"), "a digest that is not zero");
             }
-            if !shapes.insert((launch.vcpus, launch.vcpu_type.as_str())) {
-                return field(&place("vcpus"), "each number and type once");
+            if !shapes.insert((launch.launch, launch.vcpus, launch.vcpu_type.as_str())) {
+                return field(&place("vcpus"), "each form, number and type once");
             }
         }
         let mut names = BTreeSet::new();
@@ -148,9 +151,11 @@ impl ReferenceManifest {
         }
         let wire: Wire = serde_json::from_slice(bytes)
             .map_err(|error| ManifestError::Json { part: "manifest", message: error.to_string() })?;
-        if wire.version != VERSION {
-            return Err(ManifestError::Field { field: "version".into(), expected: "1" });
-        }
+        let only = match wire.version {
+            1 => Some(LaunchForm::ResetVector),
+            VERSION => None,
+            _ => return Err(ManifestError::Field { field: "version".into(), expected: "1 or 2" }),
+        };
         let time = |field: &str, text: &str| {
             UnixTime::parse(text)
                 .map_err(|_| ManifestError::Field { field: field.into(), expected: "a time like 2026-09-20T00:00:00Z" })
@@ -162,23 +167,29 @@ impl ReferenceManifest {
             })?;
             Ok(Component { name: one.name, sha256 })
         });
-        let launch = |one: WireLaunch| MeasuredLaunch {
-            vcpus: one.vcpus,
-            vcpu_type: one.vcpu_type,
-            measurement: one.measurement,
+        let launch = |(at, one): (usize, WireLaunch)| {
+            let expected = match (only, one.launch) {
+                (Some(launch), None) | (None, Some(launch)) => Ok(launch),
+                (Some(_), Some(_)) => Err("nothing: version 1 has one form and does not name it"),
+                (None, None) => Err("reset-vector or long-mode"),
+            };
+            let launch = expected
+                .map_err(|expected| ManifestError::Field { field: format!("measurements[{at}].launch"), expected })?;
+            let WireLaunch { vcpus, vcpu_type, measurement, .. } = one;
+            Ok(MeasuredLaunch { launch, vcpus, vcpu_type, measurement })
         };
         Self::new(Contents {
             created: time("created", &wire.created)?,
             expires: time("expires", &wire.expires)?,
             components: components.collect::<Result<_, _>>()?,
-            measurements: wire.measurements.into_iter().map(launch).collect(),
+            measurements: wire.measurements.into_iter().enumerate().map(launch).collect::<Result<_, _>>()?,
             name: wire.name,
             sequence: wire.sequence,
             workload: wire.workload_digest,
         })
     }
 
-    /// The payload to sign.
+    /// The payload to sign, in the newest version.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Contents { name, sequence, created, expires, components, workload, measurements } = &self.0;
         let wire = Wire {
@@ -195,6 +206,7 @@ impl ReferenceManifest {
             measurements: measurements
                 .iter()
                 .map(|one| WireLaunch {
+                    launch: Some(one.launch),
                     vcpus: one.vcpus,
                     vcpu_type: one.vcpu_type.clone(),
                     measurement: one.measurement,
@@ -238,6 +250,8 @@ struct WireComponent {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireLaunch {
+    #[serde(default)]
+    launch: Option<LaunchForm>,
     vcpus: u32,
     vcpu_type: String,
     measurement: Measurement,
@@ -255,13 +269,19 @@ fn is_word(text: &str, limit: usize) -> bool {
 
 /// Largest whole number every JSON reader keeps (RFC 8259 §6).
 pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
-const VERSION: u32 = 1;
+/// What is written. Version 1, without `launch`, is of the one form there was.
+const VERSION: u32 = 2;
 const MAX_ENTRIES: usize = 256;
 pub(super) const MAX_PAYLOAD: usize = 128 * 1024;
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    fn launch(launch: LaunchForm, vcpus: u32, digest: u8) -> MeasuredLaunch {
+        let measurement = Measurement::new([digest; 48]);
+        MeasuredLaunch { launch, vcpus, vcpu_type: "EPYC-Milan".into(), measurement }
+    }
 
     pub(crate) fn contents() -> Contents {
         Contents {
@@ -272,8 +292,9 @@ pub(super) mod tests {
             components: vec![Component { name: "kernel".into(), sha256: [1; 32] }],
             workload: WorkloadDigest::new([2; 32]),
             measurements: vec![
-                MeasuredLaunch { vcpus: 1, vcpu_type: "EPYC-Milan".into(), measurement: Measurement::new([3; 48]) },
-                MeasuredLaunch { vcpus: 2, vcpu_type: "EPYC-Milan".into(), measurement: Measurement::new([4; 48]) },
+                launch(LaunchForm::ResetVector, 1, 3),
+                launch(LaunchForm::ResetVector, 2, 4),
+                launch(LaunchForm::LongMode, 2, 5),
             ],
         }
     }
@@ -282,6 +303,28 @@ pub(super) mod tests {
     fn parses_what_it_writes() {
         let manifest = ReferenceManifest::new(contents()).unwrap();
         assert_eq!(ReferenceManifest::parse(&manifest.to_bytes()), Ok(manifest));
+    }
+
+    #[test]
+    fn version_1_is_read_as_the_one_form_there_was() {
+        let old = r#"{ "version": 1, "name": "registry.example/web:1", "sequence": 7, "created": "1970-01-01T00:16:40Z",
+            "expires": "1970-01-01T00:33:20Z", "components": [], "workload_digest": "WORKLOAD",
+            "measurements": [{ "vcpus": 1, "vcpu_type": "EPYC-Milan", "measurement": "MEASUREMENT" }] }"#;
+        let old = old.replace("WORKLOAD", &"02".repeat(32)).replace("MEASUREMENT", &"03".repeat(48));
+        let read = ReferenceManifest::parse(old.as_bytes()).unwrap();
+        assert_eq!(read.contents().measurements, [launch(LaunchForm::ResetVector, 1, 3)]);
+        // Written again, it says so.
+        assert_eq!(ReferenceManifest::parse(&read.to_bytes()), Ok(read));
+
+        let field = |text: &str| match ReferenceManifest::parse(text.as_bytes()) {
+            Err(ManifestError::Field { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        // A form belongs to version 2, where it may not be missing.
+        let named = old.replace(r#""vcpus": 1"#, r#""launch": "long-mode", "vcpus": 1"#);
+        assert_eq!(field(&named), "measurements[0].launch");
+        assert_eq!(field(&old.replace(r#""version": 1"#, r#""version": 2"#)), "measurements[0].launch");
+        assert!(ReferenceManifest::parse(named.replace(r#""version": 1"#, r#""version": 2"#).as_bytes()).is_ok());
     }
 
     #[test]
@@ -323,11 +366,12 @@ pub(super) mod tests {
             ReferenceManifest::parse(good.replacen(from, to, 1).as_bytes()).unwrap_err()
         };
         assert!(
-            matches!(with("\"version\": 1", "\"version\": 2"), ManifestError::Field { field, .. } if field == "version")
+            matches!(with("\"version\": 2", "\"version\": 3"), ManifestError::Field { field, .. } if field == "version")
         );
         for (from, to) in [
-            ("\"version\": 1", "\"version\": 1, \"extra\": 1"),
-            ("\"version\": 1", "\"version\": 1, \"version\": 1"),
+            ("\"version\": 2", "\"version\": 2, \"extra\": 1"),
+            ("\"version\": 2", "\"version\": 2, \"version\": 2"),
+            ("reset-vector", "reset_vector"),
             ("\"vcpus\": 1", "\"vcpus\": 1, \"extra\": 1"),
             ("\"vcpus\": 1", "\"vcpus\": -1"),
             ("\"sequence\": 7", "\"sequence\": 7.5"),

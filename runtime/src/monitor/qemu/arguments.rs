@@ -1,16 +1,18 @@
 //! QEMU's command line for the machine model of `coffer_machine`.
 //!
 //! Paths are relative to the box folder, which is QEMU's working directory, or absolute.
-//! Source: QEMU 7.2 `microvm`; docs/system/i386/microvm.rst.
+//! Source: QEMU 7.2 `microvm`; docs/system/i386/microvm.rst; for SEV-SNP QEMU 9.1, docs/system/i386/amd-memory-encryption.rst
+//! and qapi/qom.json `SevSnpGuestProperties`.
 
 use std::path::Path;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use coffer_machine::fw_cfg;
-use coffer_machine::map::{HASHES_GPA, SECRETS_GPA};
+use coffer_machine::map::{C_BIT, HASHES_GPA, SECRETS_GPA};
 use coffer_machine::qemu::{self, loader};
 
 use crate::monitor::acceleration::Accelerator;
-use crate::monitor::{Access, Launch};
+use crate::monitor::{Access, Launch, SnpLaunch};
 
 /// vhost-user line between QEMU and the vsock device, in the box folder.
 pub const VHOST: &str = "vhost.sock";
@@ -19,14 +21,17 @@ pub const VHOST: &str = "vhost.sock";
 pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut push = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_string()));
-    let (accel, cpu) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
+    let (accel, cpu) = match (&launch.snp, accelerator) {
+        // Encrypted, or not at all: where KVM cannot, QEMU ends.
+        (Some(snp), _) => ("kvm", snp.vcpu_type.as_str()),
+        (None, Accelerator::Kvm) => ("kvm", "host"),
         // Linux patches its own code while other processors run it, and QEMU's translator loses that race about once in
         // ten boots unless one thread runs them all (seen as an int3 oops in sched_clock with QEMU 7.2).
-        Accelerator::Tcg if launch.vcpus > 1 => ("tcg,thread=single", "max"),
-        Accelerator::Tcg => ("tcg", "max"),
+        (None, Accelerator::Tcg) if launch.vcpus > 1 => ("tcg,thread=single", "max"),
+        (None, Accelerator::Tcg) => ("tcg", "max"),
     };
-    push(&["-M", &format!("{},memory-backend=mem0", qemu::MACHINE), "-accel", accel, "-cpu", cpu]);
+    let support = if launch.snp.is_some() { ",confidential-guest-support=snp0" } else { "" };
+    push(&["-M", &format!("{},memory-backend=mem0{support}", qemu::MACHINE), "-accel", accel, "-cpu", cpu]);
     push(&["-smp", &launch.vcpus.to_string()]);
     let memory = launch.memory_bytes;
     push(&["-m", &format!("{}M", memory >> 20)]);
@@ -34,15 +39,24 @@ pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
     push(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "coffer"]);
     push(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     push(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
-    // QEMU would patch a kernel given to it; stage0 takes it from items of ours and checks it against the hash page.
     let measured = &launch.measured;
-    push(&["-bios", &option(&measured.stage0), "-device", &loader(&option(&measured.hashes), HASHES_GPA).to_string()]);
-    for (item, file) in [
-        (fw_cfg::file::KERNEL, &measured.kernel),
-        (fw_cfg::file::INITRD, &measured.initrd),
-        (fw_cfg::file::COMMAND_LINE, &measured.command_line),
-    ] {
-        push(&["-fw_cfg", &qemu::fw_cfg(item, &option(file)).to_string()]);
+    push(&["-bios", &option(&measured.stage0)]);
+    if let Some(snp) = &launch.snp {
+        push(&["-object", &guest_object(snp)]);
+        // QEMU itself fills the page of hashes, and patches no kernel of such a guest.
+        push(&["-kernel", &path(&measured.kernel), "-initrd", &path(&measured.initrd), "-append", &snp.command_line]);
+        // What a device reads and writes of an encrypted guest is what the guest shows it.
+        push(&["-global", qemu::PLATFORM_ACCESS]);
+    } else {
+        // QEMU would patch a kernel given to it; stage0 takes it from items of ours and checks it against the hash page.
+        push(&["-device", &loader(&option(&measured.hashes), HASHES_GPA).to_string()]);
+        for (item, file) in [
+            (fw_cfg::file::KERNEL, &measured.kernel),
+            (fw_cfg::file::INITRD, &measured.initrd),
+            (fw_cfg::file::COMMAND_LINE, &measured.command_line),
+        ] {
+            push(&["-fw_cfg", &qemu::fw_cfg(item, &option(file)).to_string()]);
+        }
     }
     push(&["-device", &qemu::exit_device().to_string()]);
     if let Some(secrets) = &launch.secrets {
@@ -63,6 +77,26 @@ pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
     all
 }
 
+/// The object behind an encrypted guest. POLICY, HOST_DATA and ID block are what is asked for: nothing is left to a default.
+fn guest_object(snp: &SnpLaunch) -> String {
+    let (policy, host_data) = (snp.policy, BASE64_STANDARD.encode(snp.host_data.as_bytes()));
+    let object = format!(
+        "sev-snp-guest,id=snp0,cbitpos={C_BIT},reduced-phys-bits={REDUCED_PHYS_BITS},policy={policy:#x},kernel-hashes=on,host-data={host_data}"
+    );
+    let Some(id) = &snp.id else { return object };
+    let (block, auth) = (BASE64_STANDARD.encode(&id.block), BASE64_STANDARD.encode(&id.auth));
+    let author = if id.author { "on" } else { "off" };
+    format!("{object},id-block={block},id-auth={auth},author-key-enabled={author}")
+}
+
+/// Bits of a physical address that a guest loses to encryption: the C-bit alone, whatever the host loses.
+const REDUCED_PHYS_BITS: u32 = 1;
+
+/// A path that is a word of its own.
+fn path(file: &Path) -> String {
+    file.to_string_lossy().into_owned()
+}
+
 /// A path inside an option: QEMU splits options at commas, two stand for one.
 fn option(file: &Path) -> String {
     file.to_string_lossy().replace(',', ",,")
@@ -74,7 +108,8 @@ mod tests {
 
     use coffer_machine::disks;
 
-    use crate::monitor::{Disk, Measured};
+    use crate::monitor::seam::tests::snp;
+    use crate::monitor::{Disk, Measured, SnpId};
 
     fn disk(serial: &str, file: &str, access: Access) -> Disk {
         Disk { serial: serial.into(), file: file.into(), access }
@@ -91,6 +126,7 @@ mod tests {
                 command_line: "cmdline".into(),
             },
             secrets: None,
+            snp: None,
             disks: vec![
                 disk(disks::ROOT, "/images/a,b.erofs", Access::ReadOnly),
                 disk(disks::SPEC, "spec.img", Access::ReadOnly),
@@ -117,6 +153,36 @@ mod tests {
         assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::COMMAND_LINE, "cmdline").to_string()]));
         assert!(has(&all, ["-device", &qemu::exit_device().to_string()]));
         assert!(!all.iter().any(|word| ["-kernel", "-initrd", "-append"].contains(&word.as_str())));
+    }
+
+    #[test]
+    fn an_encrypted_guest_is_launched_by_kvm_with_all_that_is_measured_said() {
+        let id = SnpId { block: vec![1; 96], auth: vec![2; 4096], author: true };
+        let asked = SnpLaunch { id: Some(id), ..snp() };
+        let object = |all: &[String]| all.iter().find(|word| word.starts_with("sev-snp-guest,")).cloned().unwrap();
+        for accelerator in [Accelerator::Kvm, Accelerator::Tcg] {
+            let all = arguments(&Launch { snp: Some(asked.clone()), ..launch() }, accelerator);
+            assert!(has(&all, ["-accel", "kvm"]) && has(&all, ["-cpu", "EPYC-Milan"]), "no translator encrypts");
+            let machine = &all[all.iter().position(|word| word == "-M").unwrap() + 1];
+            assert!(machine.ends_with(",confidential-guest-support=snp0"), "{machine}");
+            assert!(has(&all, ["-kernel", "kernel"]) && has(&all, ["-initrd", "initrd"]));
+            assert!(has(&all, ["-append", "console=ttyS0, coffer.spec=00"]));
+            assert!(has(&all, ["-global", qemu::PLATFORM_ACCESS]));
+            assert!(!all.iter().any(|word| word.starts_with("loader,") || word == "-fw_cfg"), "{all:?}");
+            let object = object(&all);
+            for part in [
+                ",policy=0x30000,",
+                ",kernel-hashes=on,",
+                ",cbitpos=51,",
+                ",host-data=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=,",
+                &format!(",id-block={},", "AQEB".repeat(32)),
+                ",author-key-enabled=on",
+            ] {
+                assert!(object.contains(part), "{part} {object}");
+            }
+        }
+        let alone = arguments(&Launch { snp: Some(snp()), ..launch() }, Accelerator::Kvm);
+        assert!(!object(&alone).contains("id-"), "no ID block was asked for");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Source: QEMU 7.2, docs/system/i386/microvm.rst; rust-vmm vhost-device-vsock.
 
 mod arguments;
+pub mod probe;
 mod process;
 
 use coffer_rim::Failure;
@@ -11,6 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 
 use super::acceleration::{Accelerator, acceleration};
 use super::{Capabilities, Console, Launch, Monitor, Running};
+use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
 use process::{Processes, Programs};
 
@@ -55,6 +57,11 @@ impl Monitor for Qemu {
     fn check(&self) -> Result<Capabilities, Failure> {
         self.programs()?;
         Ok(capabilities())
+    }
+
+    fn check_snp(&self) -> Result<(), Failure> {
+        can_launch(&Facts::gather())?;
+        probe::Found::of(&self.search.program(&QEMU)?)?.check_snp()
     }
 
     fn start<'a>(&'a self, launch: &'a Launch, console: Console) -> BoxFuture<'a, Result<Box<dyn Running>, Failure>> {

@@ -35,6 +35,7 @@ pub struct Processes {
     qemu: Child,
     vsock_death: Option<String>,
     words: JoinHandle<LastWords>,
+    encrypted: bool,
 }
 
 /// How long the device may take to make its socket.
@@ -71,7 +72,7 @@ impl Processes {
         let mut qemu = spawn(folder, &programs.qemu, &arguments(launch, accelerator), Stdio::null())?;
         keep_console(qemu.stdout.take(), console);
         let words = keep_words(qemu.stderr.take(), folder);
-        Ok(Self { vsock: device, qemu, vsock_death: None, words })
+        Ok(Self { vsock: device, qemu, vsock_death: None, words, encrypted: launch.snp.is_some() })
     }
 
     async fn end(&mut self) -> End {
@@ -95,7 +96,9 @@ impl Processes {
             (None, Ok(status)) => of_status(status),
             (None, Err(_)) => How::Status(-1),
         };
-        End { how, last_words: last_words(&mut self.words).await }
+        let said = last_words(&mut self.words).await;
+        let last_words = if self.encrypted { said.map(explained) } else { said };
+        End { how, last_words }
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Failure> {
@@ -125,6 +128,24 @@ impl Running for Processes {
 
     fn resume(&mut self) -> Result<(), Failure> {
         self.signal(Signal::CONT)
+    }
+}
+
+/// What QEMU says of an SEV-SNP launch that it does not make, with what that means in front.
+fn explained(words: String) -> String {
+    let meanings = [
+        (
+            "not supported by KVM",
+            "KVM on this machine launches no SEV-SNP guests (kvm_amd's parameter sev_snp is not Y)",
+        ),
+        ("KVM required", "SEV-SNP guests run on KVM alone, which does not open here"),
+        ("Could not access KVM", "SEV-SNP guests run on KVM alone, which does not open here"),
+        ("Invalid parameter", "this QEMU knows less of SEV-SNP guests than it says"),
+        ("cbitpos", "this processor has its C-bit elsewhere than guests of this release are measured with"),
+    ];
+    match meanings.iter().find(|(said, _)| words.contains(said)) {
+        Some((_, meaning)) => format!("{meaning}: {words}"),
+        None => words,
     }
 }
 

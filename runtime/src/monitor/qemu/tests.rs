@@ -34,7 +34,15 @@ fn launch(folder: &Path) -> Launch {
         initrd: "initrd".into(),
         command_line: "cmdline".into(),
     };
-    Launch { folder: folder.into(), measured, secrets: None, disks: Vec::new(), vcpus: 1, memory_bytes: 1 << 28 }
+    Launch {
+        folder: folder.into(),
+        measured,
+        secrets: None,
+        snp: None,
+        disks: Vec::new(),
+        vcpus: 1,
+        memory_bytes: 1 << 28,
+    }
 }
 
 async fn start(folder: &Path, device: &str, qemu: &str) -> Result<Box<dyn Running>, Failure> {
@@ -96,4 +104,58 @@ async fn what_does_not_start_says_why() {
     let failure = missing.check().unwrap_err();
     assert_eq!(failure.message, "qemu-system-x86_64 was not found");
     assert!(failure.hint.unwrap().contains("apt-get install"));
+}
+
+#[tokio::test]
+async fn the_installed_qemu_is_asked_what_it_can_do() {
+    let program = Search::default().program(&QEMU);
+    // Debian 12's: it has no SEV-SNP guests, and says its version.
+    let Ok(program) = program else { return eprintln!("skipped: there is no QEMU here") };
+    let found = probe::Found::of(&program).unwrap();
+    assert!(found.version >= (7, 2), "{found:?}");
+    assert_eq!(found.snp.is_some(), found.version >= (9, 1), "{found:?}");
+}
+
+/// QEMU 9.1 or later, where `make setup` unpacked one.
+fn newer() -> Option<std::path::PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from);
+    let cache = cache.or_else(|| Some(std::path::PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    let program = cache.join("coffer/newer-qemu/qemu-system-x86_64");
+    if program.exists() {
+        Some(program)
+    } else {
+        eprintln!("skipped: there is no newer QEMU in {}; run `make setup`", program.display());
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_newer_qemu_takes_every_option_of_an_snp_launch_and_ends_where_kvm_has_none() {
+    let Some(program) = newer() else { return };
+    let found = probe::Found::of(&program).unwrap();
+    found.check_snp().unwrap();
+    if !Path::new("/dev/kvm").exists() || Path::new("/dev/sev").exists() {
+        return eprintln!("skipped: for machines with KVM and without SEV-SNP");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["stage0.bin", "kernel", "initrd"] {
+        std::fs::write(dir.path().join(file), [0; 4096]).unwrap();
+    }
+    // The vsock device has to be one that QEMU can connect to.
+    let device = "exec /usr/bin/python3 -c 'import socket,time\ns=socket.socket(socket.AF_UNIX)\ns.bind(\"vhost.sock\")\ns.listen()\ntime.sleep(60)'";
+    let id = crate::monitor::SnpId { block: vec![0; 96], auth: vec![0; 4096], author: true };
+    let snp = Some(crate::monitor::SnpLaunch { id: Some(id), ..crate::monitor::seam::tests::snp() });
+    let monitor = monitor(dir.path(), device, "exit 9");
+    let search = Search { named: BTreeMap::from([(QEMU.variable, program)]), ..Search::default() };
+    let programs = Programs { qemu: search.program(&QEMU).unwrap(), ..monitor.programs().unwrap() };
+    let launch = Launch { snp, ..launch(dir.path()) };
+    let (reached, _) = mpsc::unbounded_channel();
+    let console = Console::open(dir.path(), reached);
+    let mut processes = Processes::start(&programs, &launch, Accelerator::Tcg, console).await.unwrap();
+    let end = crate::monitor::Running::wait(&mut processes).await;
+    let words = end.last_words.unwrap();
+    // Options are looked at in front of this end: one that it did not know would be what it names.
+    assert!(words.starts_with("KVM on this machine launches no SEV-SNP guests"), "{words}");
+    assert!(words.contains("vm-type SEV-SNP not supported by KVM"), "{words}");
+    assert_eq!(end.how, How::Status(1));
 }

@@ -84,3 +84,18 @@ async fn the_relay_copies_bytes_and_remembers_why_it_could_not() {
     assert_eq!(guest.read(&mut bytes).await.unwrap(), 0);
     assert!(failure.lock().unwrap().as_ref().unwrap().contains("refused"));
 }
+
+#[tokio::test]
+async fn certificates_are_handed_out_as_they_are_then_and_a_host_without_hands_out_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("certificates.bin");
+    tokio::spawn(certificates(bind_socket(dir.path(), "s").unwrap(), file.clone()));
+    for bytes in [&b""[..], b"first", b"renewed"] {
+        if !bytes.is_empty() {
+            std::fs::write(&file, bytes).unwrap();
+        }
+        let mut all = Vec::new();
+        connect_socket(dir.path(), "s").unwrap().read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, bytes);
+    }
+}

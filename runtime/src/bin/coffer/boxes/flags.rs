@@ -19,8 +19,19 @@ pub enum Isolation {
     Kvm,
     /// QEMU. With --tee, on SEV-SNP.
     Qemu,
-    /// QEMU on SEV-SNP: the same as --tee.
+    /// SEV-SNP: the same as --tee.
     Snp,
+}
+
+impl Isolation {
+    /// The monitor it names, if it names one: hardware is another word for --tee, and what drives it is the strongest there is.
+    pub fn monitor(self) -> Option<monitor::Isolation> {
+        match self {
+            Self::Kvm => Some(monitor::Isolation::Kvm),
+            Self::Qemu => Some(monitor::Isolation::Qemu),
+            Self::Snp => None,
+        }
+    }
 }
 
 /// When an image is pulled.
@@ -191,12 +202,7 @@ impl BoxFlags {
         };
         Ok(BoxRequest {
             tee: self.tee_wanted(),
-            // Hardware is asked for by --tee; what drives it is the strongest there is.
-            isolation: self.isolation.and_then(|asked| match asked {
-                Isolation::Kvm => Some(monitor::Isolation::Kvm),
-                Isolation::Qemu => Some(monitor::Isolation::Qemu),
-                Isolation::Snp => None,
-            }),
+            isolation: self.isolation.and_then(Isolation::monitor),
             workload,
             binds,
             platform: self.platform.clone(),

@@ -70,7 +70,8 @@ fn describe(inspection: &Inspection) -> Value {
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
         },
         "HostConfig": { "Memory": options.memory_bytes, "NanoCpus": u64::from(options.vcpus) * 1_000_000_000,
-            "AutoRemove": options.remove, "Isolation": options.isolation },
+            "AutoRemove": options.remove, "Isolation": options.isolation,
+            "LaunchForm": options.launch },
         "Tee": {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use coffer_runtime::BoxRecord;
 use coffer_runtime::engine::{Engine, Started};
 
+use crate::boxes::flags::Isolation;
 use crate::boxes::live::{self, Stay};
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
@@ -15,7 +16,8 @@ use crate::several::each_box;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer start web
-  coffer start --attach web")]
+  coffer start --attach web
+  coffer start --isolation qemu web")]
 pub struct Args {
     /// Stay with the box, also with one that runs already, and show what it writes; the exit code is its own.
     #[arg(short, long)]
@@ -23,6 +25,9 @@ pub struct Args {
     /// Believe the simulator of this installation, to show output that only the owner of a simulated box may read.
     #[arg(long, requires = "attach")]
     allow_simulated: bool,
+    /// What isolates the boxes from now on; one with a TEE keeps the launch form it was measured by.
+    #[arg(long, value_enum, value_name = "KIND", help = "What isolates the boxes from now on [default: as before]")]
+    isolation: Option<Isolation>,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -33,13 +38,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
+    let isolation = args.isolation.map(|asked| asked.monitor().ok_or_else(no_monitor)).transpose()?;
     if args.attach {
         let [name] = args.boxes.as_slice() else {
             return Err(CliError::new(Class::Usage, "--attach takes one box"));
         };
         return runtime.block_on(async {
             let allow_simulated = args.allow_simulated;
-            let started = engine.start(name).await.map_err(error::of)?;
+            let started = engine.start(name, isolation).await.map_err(error::of)?;
             let record: &BoxRecord = match &started {
                 Started::AlreadyRunning(record) => record,
                 Started::Live(live) => live.record(),
@@ -59,10 +65,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     Ok(each_box(context, &args.boxes, |name| {
         runtime.block_on(async {
-            let started = engine.start(name).await.map_err(error::of)?;
+            let started = engine.start(name, isolation).await.map_err(error::of)?;
             let_go(&engine, started).await
         })
     }))
+}
+
+fn no_monitor() -> CliError {
+    CliError::new(Class::Usage, "hardware is demanded when a box is made: --isolation takes kvm or qemu here")
 }
 
 /// Waits until a box runs, and lets it live on.

@@ -160,7 +160,10 @@ fn describe(manifest: &ReferenceManifest) -> Value {
     let contents = manifest.contents();
     let components: Vec<_> =
         contents.components.iter().map(|one| json!({ "name": one.name, "sha256": hex::encode(one.sha256) })).collect();
-    let launch = |one: &coffer_verifier::manifest::MeasuredLaunch| json!({ "vcpus": one.vcpus, "vcpu_type": one.vcpu_type, "measurement": one.measurement });
+    let launch = |one: &coffer_verifier::manifest::MeasuredLaunch| {
+        json!({ "launch": one.launch, "vcpus": one.vcpus,
+        "vcpu_type": one.vcpu_type, "measurement": one.measurement })
+    };
     json!({
         "name": contents.name, "sequence": contents.sequence, "created": contents.created, "expires": contents.expires,
         "workload_digest": contents.workload, "components": components,
@@ -179,6 +182,6 @@ fn print(manifest: &ReferenceManifest) {
         println!("sha256    {}  {}", hex::encode(component.sha256), component.name);
     }
     for launch in &contents.measurements {
-        println!("measured  {}  {} x {}", launch.measurement, launch.vcpus, launch.vcpu_type);
+        println!("measured  {}  {} {} x {}", launch.measurement, launch.launch, launch.vcpus, launch.vcpu_type);
     }
 }

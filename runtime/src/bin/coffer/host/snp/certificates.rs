@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_rim::file;
+use coffer_runtime::home::host_certificates;
 use coffer_runtime::host::certificates::{Host, HostCertificates};
 use coffer_runtime::host::{CertificatesError, Firmware as _};
 use coffer_runtime::kds;
@@ -161,7 +162,7 @@ fn host() -> Result<Host, CliError> {
 }
 
 fn kept(context: &Context) -> PathBuf {
-    context.home.join("host").join("certificates.bin")
+    host_certificates(&context.home)
 }
 
 /// What is kept, checked again: the platform's TCB may have moved since.

@@ -3,7 +3,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
 BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-tests
 
-.PHONY: help setup build platform kernel demo test snp-model lint bench peers fuzz-smoke mutants clean
+.PHONY: help setup build platform kernel demo test hardware snp-model lint bench peers fuzz-smoke mutants clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ demo: build ## boot an image in a microVM, attest it, release a secret to it, re
 
 test: build ## every test, end to end ones included
 	@cargo nextest run --release --workspace
+
+hardware: build ## for an SEV-SNP host: look at it, launch through each monitor, write one archive to send back
+	@$(TARGET)/release/coffer-hardware
 
 snp-model: setup platform ## boot stage0 in a model of an SEV-SNP machine, against honest and hostile hosts (part of test)
 	@scripts/snp-model/run $(PLATFORM)

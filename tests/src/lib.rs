@@ -5,6 +5,7 @@
 
 pub mod bare_boot;
 pub mod demo;
+pub mod hardware;
 pub mod image;
 pub mod page;
 pub mod process;

@@ -268,7 +268,7 @@ fn leftovers(folder: &Path) -> Result<Vec<String>> {
     Ok(output.lines().filter(|line| line.contains(&*folder) && !line.contains(registry)).map(str::to_owned).collect())
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 

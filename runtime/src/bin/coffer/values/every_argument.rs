@@ -8,7 +8,7 @@ use clap::{Arg, Command, Error};
 use super::{MAY_BE_EMPTY, check};
 
 /// Something for every kind of value there is, to get past the arguments that an argument needs beside it.
-const CANDIDATES: [&str; 11] = [
+const CANDIDATES: [&str; 13] = [
     "x",
     "1h",
     "chip",
@@ -18,6 +18,8 @@ const CANDIDATES: [&str; 11] = [
     "kbs:///default/a/b",
     "abababababababababababababababababababababababababababababababab",
     "abababababababababababababababababababababababababababababababababababababababababababababababab",
+    "abababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababab",
+    "owner",
     "127.0.0.1:1",
     "sha256:abababababababababababababababababababababababababababababababab",
 ];

@@ -89,12 +89,7 @@ impl Candidates {
                 && one.workload.host_data() == report.host_data()
                 && !one.expires.is_over(UnixTime::from_secs(now))
         });
-        let signers = self.signers.iter().filter(|one| {
-            let rule = &one.rule;
-            one.is_current(now)
-                && (rule.family_id, rule.image_id) == (report.family_id(), report.image_id())
-                && report.guest_svn() >= rule.minimum_guest_svn
-        });
+        let signers = self.signers.iter().filter(|one| one.is_current(now) && one.rule.admits(report));
         let named = |what: &str, name: &str| if name.is_empty() { what.to_owned() } else { format!("{what} {name}") };
         let pairs = pairs.map(|one| {
             // Those of a manifest are called after it.

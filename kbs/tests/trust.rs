@@ -274,6 +274,17 @@ async fn an_author_admits_what_it_signed_and_upgrades_of_it() {
         let line = why_not(&kbs, &client).await;
         assert!(has_reason(&line, why), "{why}: {line}");
     }
+    // Another author's rule under the same names admits nobody here, and is not said to.
+    let foreign = Signer {
+        name: "foreign".into(),
+        ..signer(SignerRule { author_key: Key::new(0x22).author_digest(), ..rule() })
+    };
+    assert!(kbs.admin().await.add_signer(&foreign).await.unwrap());
+    let client = kbs.connect(Guest::launch(&signed(Author::default()))).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let here = kbs.admin().await.list_guests(Some(TENANT)).await.unwrap();
+    assert!(!here.is_empty() && here.iter().all(|one| one.admitted_by == ["signer releases"]), "{here:?}");
+    drop(client);
     // No ID block at all.
     why_not(&kbs, &kbs.connect(Guest::usual()).await.unwrap()).await;
 }

@@ -1,0 +1,83 @@
+//! What is shipped for systems to run us: the unit starts a broker that serves, reads again and ends, and keeps it small.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use coffer_tests::process::{Service, binary, run, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn unit() -> Result<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/coffer-kbs.service");
+    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+fn value<'a>(unit: &'a str, key: &str) -> Result<&'a str> {
+    let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    found.with_context(|| format!("the unit has no {key}"))
+}
+
+#[test]
+fn the_unit_starts_a_broker_that_reads_again_and_ends_in_order() -> Result<()> {
+    let unit = unit()?;
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let kbs = binary("coffer-kbs")?;
+    run(Command::new(&kbs).args(["init", "--state"]).arg(&state), b"")?.ok()?;
+    let mut words = value(&unit, "ExecStart")?.split(' ');
+    ensure!(words.next() == Some("/usr/bin/coffer-kbs"), "the program of the package");
+    let folder = state.display().to_string();
+    let words: Vec<_> = words.map(|word| word.replace("${STATE_DIRECTORY}", &folder)).collect();
+    ensure!(words.contains(&folder), "the state folder is systemd's: {words:?}");
+    let ready = dir.path().join("ready");
+    let mut service = Service::start(&kbs, |command| {
+        command.args(&words).args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--ready-file"]);
+        command.arg(&ready).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    })?;
+    wait_for(Duration::from_secs(20), || ready.exists() || service.ended().is_some())?;
+    ensure!(value(&unit, "ExecReload")? == "/bin/kill -HUP $MAINPID", "a reload is SIGHUP");
+    let pid = Pid::from_raw(service.id().cast_signed()).context("a number")?;
+    kill_process(pid, Signal::HUP)?;
+    std::thread::sleep(Duration::from_millis(300));
+    ensure!(service.ended().is_none(), "a reload ends nothing");
+    kill_process(pid, Signal::TERM)?;
+    let patience: u64 = value(&unit, "TimeoutStopSec")?.parse()?;
+    wait_for(Duration::from_secs(patience), || service.ended().is_some())?;
+    ensure!(service.ended() == Some(0), "SIGTERM is a good end");
+    Ok(())
+}
+
+#[test]
+fn the_unit_takes_away_what_a_broker_does_not_need() -> Result<()> {
+    let unit = unit()?;
+    for line in [
+        "DynamicUser=yes",
+        "StateDirectoryMode=0700",
+        "UMask=0077",
+        "LimitCORE=0",
+        "MemorySwapMax=0",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallFilter=@system-service",
+    ] {
+        ensure!(unit.lines().any(|found| found == line), "the unit has no {line}");
+    }
+    let analyze = Path::new("/usr/bin/systemd-analyze");
+    if !analyze.exists() {
+        eprintln!("skipped: no systemd-analyze here has an opinion");
+        return Ok(());
+    }
+    // systemd's own opinion: no mistake in it, and an exposure of at most 1.5 of 10.
+    let dir = tempfile::tempdir()?;
+    let copy = dir.path().join("coffer-kbs.service");
+    std::fs::write(&copy, unit.replace("/usr/bin/coffer-kbs", &binary("coffer-kbs")?.display().to_string()))?;
+    let verified = run(Command::new(analyze).arg("verify").arg(&copy), b"")?;
+    ensure!(verified.status == 0 && !verified.text().contains("Unknown"), "{}", verified.describe());
+    let exposure = ["security", "--offline=true", "--no-pager", "--threshold=15"];
+    run(Command::new(analyze).args(exposure).arg(&copy), b"")?.ok()?;
+    Ok(())
+}

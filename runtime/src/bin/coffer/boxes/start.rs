@@ -17,7 +17,7 @@ use crate::several::each_box;
 #[command(after_help = "Examples:
   coffer start web
   coffer start --attach web
-  coffer start --isolation qemu web")]
+  coffer start --isolation kvm web")]
 pub struct Args {
     /// Stay with the box, also with one that runs already, and show what it writes; the exit code is its own.
     #[arg(short, long)]
@@ -72,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn no_monitor() -> CliError {
-    CliError::new(Class::Usage, "hardware is demanded when a box is made: --isolation takes kvm or qemu here")
+    CliError::new(Class::Usage, "hardware is demanded when a box is made: here --isolation takes a monitor")
 }
 
 /// Waits until a box runs, and lets it live on.

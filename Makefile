@@ -3,7 +3,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
 BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-tests
 
-.PHONY: help setup build platform kernel demo test hardware snp-model lint bench peers fuzz-smoke mutants clean
+.PHONY: help setup build platform kernel demo test hardware snp-model lab lint bench peers fuzz-smoke mutants clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,10 @@ hardware: build ## for an SEV-SNP host: look at it, launch through each monitor,
 
 snp-model: setup platform ## boot stage0 in a model of an SEV-SNP machine, against honest and hostile hosts (part of test)
 	@scripts/snp-model/run $(PLATFORM)
+
+lab: build ## a host of its own in QEMU's translator, whose KVM runs guests in our own monitor; minutes
+	@scripts/setup lab
+	@cargo nextest run --release -p coffer-tests --test lab --run-ignored all
 
 lint: ## formatting, clippy, licences and sources of dependencies
 	@scripts/setup lint

@@ -7,6 +7,7 @@ pub mod bare_boot;
 pub mod demo;
 pub mod hardware;
 pub mod image;
+pub mod lab;
 pub mod page;
 pub mod process;
 pub mod services;

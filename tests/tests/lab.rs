@@ -1,0 +1,36 @@
+//! Boxes in our own monitor on a real KVM, and QEMU beside it: in the nested laboratory, whose host is `coffer_tests::lab`'s.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use coffer_tests::{World, image, lab::Lab, services::Registry};
+
+/// For a host that is emulated and ten guests inside it, of half a minute each where nothing else runs.
+const PATIENCE: Duration = Duration::from_mins(25);
+
+/// What a guest reads through its verified disk, to be timed; it does not compress.
+fn bulk() -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()
+    };
+    std::iter::repeat_with(next).take(4 << 20).flatten().collect()
+}
+
+#[test]
+#[ignore = "ten minutes on an emulated host; `make lab` runs it"]
+fn boxes_run_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
+    let world = World::new()?;
+    let layout = world.folder.path().join("layout");
+    image::busybox_layout(&layout, "t", &[("bulk", &bulk())])?;
+    let registry = Registry::start(world.folder.path())?;
+    let image = registry.push(&layout, "t", "app:1")?;
+    world.coffer(&["pull", "-q", &image])?.ok()?;
+    let said = Lab::new(&world)?.run(&format!("IMAGE={image}\n{}", include_str!("lab/story.sh")), PATIENCE)?;
+    println!("{said}");
+    for expected in ["inside 6.12", "accepted: app", "executed as owner", "coffer-vmm was kill", "all done"] {
+        ensure!(said.contains(expected), "no {expected:?} in:\n{said}");
+    }
+    Ok(())
+}

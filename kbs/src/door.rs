@@ -60,8 +60,8 @@ impl Door {
         Self { verifier, store, clock, shares: Shares::new(PER_GUEST), guests, refusals, rate: Buckets::new(rate) }
     }
 
-    /// Looks whether anything admits a guest now, and remembers it.
-    async fn look(&self, judged: &Judged) -> Result<Result<Vec<String>, NotListed>, StoreError> {
+    /// Looks whether anything admits a guest now, and remembers it. Gives the last change of the ledger that was seen, too.
+    async fn look(&self, judged: &Judged) -> Result<(u64, Result<Vec<String>, NotListed>), StoreError> {
         let (now, edition) = (self.clock.now(), self.verifier.edition());
         let mut ledger = self.store.read().await?;
         let changes = ledger.changes();
@@ -79,7 +79,7 @@ impl Door {
             Err(NotListed { reasons, checks: appraisal.checks() })
         };
         judged.standing.put(Found { changes, edition, now, verdict: verdict.clone() });
-        Ok(verdict)
+        Ok((changes, verdict))
     }
 
     /// What somebody is who asks for something. Takes a lock of the ledger only where it changed since it was last asked about
@@ -93,7 +93,7 @@ impl Door {
         attested: &Arc<Attested<Judged>>,
     ) -> Result<Asker, StoreError> {
         let judged = attested.admitted();
-        if judged.standing.admitted_by().is_some() {
+        if judged.standing.admitted().is_some() {
             return Ok(Asker::Known);
         }
         if !self.rate.take(connection.source(), Instant::now()) {
@@ -103,11 +103,16 @@ impl Door {
             return Ok(Asker::Stranger(no));
         }
         match self.look(judged).await? {
-            Ok(by) => {
-                self.let_in(connection, attested, by);
+            (changes, Ok(by)) => {
+                self.let_in(connection, attested, changes, by);
                 Ok(Asker::Known)
             }
-            Err(no) => Ok(Asker::Stranger(no)),
+            (_, Err(no)) => {
+                // It may have been one of the known until now.
+                judged.leave();
+                connection.estrange();
+                Ok(Asker::Stranger(no))
+            }
         }
     }
 
@@ -115,8 +120,8 @@ impl Door {
     pub async fn reconsider(&self, connection: &Arc<ConnectionState>, attested: &Arc<Attested<Judged>>) {
         let judged = attested.admitted();
         match self.look(judged).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => {
+            Ok((_, Ok(_))) => {}
+            Ok((_, Err(_))) => {
                 judged.leave();
                 connection.estrange();
             }
@@ -130,10 +135,15 @@ impl Door {
         self.refusals.add(connection.source(), entry);
     }
 
-    fn let_in(&self, connection: &Arc<ConnectionState>, attested: &Arc<Attested<Judged>>, admitted_by: Vec<String>) {
+    fn let_in(
+        &self,
+        connection: &Arc<ConnectionState>,
+        attested: &Arc<Attested<Judged>>,
+        changes: u64,
+        admitted_by: Vec<String>,
+    ) {
         let judged = attested.admitted();
-        connection.welcome();
-        judged.enter(self.guests.enter(Present {
+        let presence = self.guests.enter(Present {
             peer: *attested.peer_spki(),
             tenant: judged.tenant.clone(),
             facts: facts(&judged.verified),
@@ -142,11 +152,17 @@ impl Door {
             since_unix: self.clock.now(),
             source: source_name(connection.source()),
             connection: Arc::downgrade(connection),
-        }));
-        // What was committed before it stood in the list has not reached it: a revocation, say. It asks again.
-        if judged.standing.changes() != Some(self.store.changes()) {
+        });
+        // It stands in the list now: what is committed from here on recalls it, and takes the welcome away. What was committed
+        // since it was looked at has not, a revocation, say: it is not let in, and is looked at again when it asks.
+        if changes != self.store.changes() {
+            drop(presence);
+            judged.leave();
             judged.standing.forget();
+            return;
         }
+        judged.enter(presence);
+        connection.welcome();
     }
 }
 
@@ -171,8 +187,8 @@ impl Appraiser for Door {
 
 impl Reception<Judged> for Door {
     fn attested(&self, connection: &Arc<ConnectionState>, attested: &Arc<Attested<Judged>>) {
-        if let Some(by) = attested.admitted().standing.admitted_by() {
-            self.let_in(connection, attested, by);
+        if let Some((changes, by)) = attested.admitted().standing.admitted() {
+            self.let_in(connection, attested, changes, by);
         }
     }
 

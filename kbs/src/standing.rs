@@ -41,14 +41,9 @@ impl Standing {
         *self.inner() = None;
     }
 
-    /// What admits it, if anything does.
-    pub fn admitted_by(&self) -> Option<Vec<String>> {
-        self.inner().as_ref().and_then(|found| found.verdict.as_ref().ok().cloned())
-    }
-
-    /// The last change of the ledger that was seen.
-    pub fn changes(&self) -> Option<u64> {
-        self.inner().as_ref().map(|found| found.changes)
+    /// What admits it, if anything does, and the last change of the ledger that was seen then.
+    pub fn admitted(&self) -> Option<(u64, Vec<String>)> {
+        self.inner().as_ref().and_then(|found| Some((found.changes, found.verdict.as_ref().ok()?.clone())))
     }
 
     /// Why it is a stranger, as long as neither ledger nor rules have changed since, nor the clock gone back.

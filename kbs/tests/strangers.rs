@@ -156,6 +156,47 @@ async fn what_a_stranger_asks_for_takes_no_lock_and_costs_no_commit() {
     assert_eq!(counted, 30, "each is counted, at the latest when the broker stops");
 }
 
+/// Rows of which one read fails when it is told to.
+struct Failing {
+    rows: Arc<dyn Rows>,
+    reads_until: Arc<AtomicUsize>,
+}
+
+#[tonic::async_trait]
+impl Rows for Failing {
+    async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
+        // Counts down to the one that fails; at zero none does.
+        let left = self.reads_until.load(Ordering::SeqCst);
+        if left > 0 && matches!(intent, Intent::Read) {
+            self.reads_until.store(left - 1, Ordering::SeqCst);
+            if left == 1 {
+                return Err(RowsError::Full);
+            }
+        }
+        self.rows.begin(intent).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_was_known_and_is_found_to_be_a_stranger_leaves_the_list_and_the_connection() {
+    let reads_until = Arc::<AtomicUsize>::default();
+    let failing = reads_until.clone();
+    let kbs = Kbs::start_in_memory(move |rows| Arc::new(Failing { rows, reads_until: failing })).await;
+    kbs.put(PATH, true).await;
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest.clone()).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let admin = kbs.admin().await;
+    assert!(admin.remove_reference(TENANT, &guest.measurement, &guest.document.digest()).await.unwrap());
+    // It is refused; whether it is still one of the known cannot be looked up just then.
+    reads_until.store(2, Ordering::SeqCst);
+    refused(ask(&client, PATH).await);
+    reads_until.store(0, Ordering::SeqCst);
+    refused(ask(&client, PATH).await);
+    assert!(admin.list_guests(None).await.unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_ask_at_a_strangers_rate() {
     let kbs = Kbs::start_with(|config| {

@@ -148,10 +148,12 @@ impl AdminService {
         Err(Status::failed_precondition("this would leave the broker without an owner"))
     }
 
-    /// The listener learns of what was committed.
+    /// The listener learns of what was committed, in the order it was.
     async fn let_in(&self) -> Result<(), Status> {
-        let stored = self.view().await?.admin_keys();
+        let mut view = self.view().await?;
+        let stored = view.admin_keys();
         self.operators.refresh(stored);
+        drop(view);
         Ok(())
     }
 }

@@ -38,9 +38,17 @@ impl AdminService {
         let revocation = Revocation { revoked, tenant, reason, by, since_unix };
         let added = change.ledger.put_revocation(&revocation).await.map_err(store_status)?;
         let answer = wire::AddRevocationResponse { added, recalled: 0 };
-        let mut answer = change.done_if(added, "replaced", answer).await?;
-        // Committed: whoever attests from here on is not admitted.
-        let recalled = self.guests.recall(|present| self.reaches(&revocation, present));
+        let service = self.clone();
+        // In a task of its own: an operator that hangs up meanwhile takes no part of it back.
+        let committed = tokio::spawn(async move {
+            let answer = change.done_if(added, "replaced", answer).await;
+            // Whoever attests from here on is not admitted. Also where nobody can say whether it was written: it may have been,
+            // and who is recalled for nothing is admitted anew.
+            let recalled = service.guests.recall(|present| service.reaches(&revocation, present));
+            (answer, recalled)
+        });
+        let (answer, recalled) = committed.await.map_err(|error| Status::internal(error.to_string()))?;
+        let mut answer = answer?;
         answer.get_mut().recalled = u32::try_from(recalled).unwrap_or(u32::MAX);
         Ok(answer)
     }

@@ -273,13 +273,14 @@ impl Ledger {
     }
 }
 
-impl Ledger {
-    /// The same, of one tenant alone.
+impl Store {
+    /// [`Ledger::audit_lines`] of one tenant alone. The ledger is let go of between stretches of the trail, so that whoever looks
+    /// for few lines among many keeps nobody waiting.
     ///
     /// # Errors
     /// As the store.
     pub async fn audit_lines_of(
-        &mut self,
+        &self,
         tenant: &Tenant,
         from_sequence: u64,
         limit: u32,
@@ -287,7 +288,7 @@ impl Ledger {
         let (mut from, mut found) = (from_sequence.max(1), Vec::new());
         loop {
             // Read as every line is: checked, and only as far as they hold.
-            let batch = match self.audit_lines(from, u32::try_from(BATCH).unwrap_or(u32::MAX)).await {
+            let batch = match self.read().await?.audit_lines(from, u32::try_from(BATCH).unwrap_or(u32::MAX)).await {
                 Ok(batch) if !batch.is_empty() => batch,
                 Err(error) if found.is_empty() => return Err(error),
                 _ => return Ok(found),
@@ -304,9 +305,7 @@ impl Ledger {
             }
         }
     }
-}
 
-impl Store {
     /// Checks every line's MAC and chain, the end mark, and every row that decides something.
     ///
     /// # Errors

@@ -11,8 +11,11 @@ use coffer_tests::process::{binary, run};
 fn the_road_for_hardware_is_gone_with_a_simulated_processor() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let out = dir.path().join("archive.tar.gz");
+    let own = dir.path().join("home");
+    std::fs::create_dir_all(own.join("host"))?;
+    std::fs::write(own.join("host/certificates.bin"), b"what the operator imported")?;
     let mut command = Command::new(binary("coffer-hardware")?);
-    let finished = run(command.args(["--simulated", "--boxes", "2", "--out"]).arg(&out), b"")?;
+    let finished = run(command.env("COFFER_HOME", &own).args(["--simulated", "--boxes", "2", "--out"]).arg(&out), b"")?;
     ensure!(finished.status == 0, "{}", finished.describe());
     let files = files(&out)?;
     let file = |name: &str| {
@@ -27,6 +30,7 @@ fn the_road_for_hardware_is_gone_with_a_simulated_processor() -> Result<()> {
     ensure!(stories.iter().all(|one| one["outcome"] != "skipped" || !one["said"].as_str().unwrap_or("").is_empty()));
     ensure!(!file("evidence-qemu.cmw")?.is_empty() && !file("doctor.txt")?.is_empty());
     ensure!(String::from_utf8_lossy(file("host.txt")?).contains("processor"), "the host was looked at");
+    ensure!(file("certificates.bin")? == b"what the operator imported", "guests hand on the host's own certificates");
     for (path, bytes) in &files {
         let text = String::from_utf8_lossy(bytes);
         ensure!(!text.contains("PRIVATE KEY") && !text.contains("a secret of this run alone"), "{path} tells");

@@ -75,7 +75,11 @@ pub fn strongest(search: &Search) -> Result<Isolation, Failure> {
 pub fn strongest_with_snp(search: &Search) -> Result<Isolation, Failure> {
     let mut lacking = Failure::new(Class::Platform, "no monitor launches SEV-SNP guests on this machine");
     for isolation in Isolation::WITH_SNP {
-        match of(isolation, search).and_then(|monitor| monitor.check_snp()) {
+        let checked = of(isolation, search).and_then(|monitor| {
+            monitor.check()?;
+            monitor.check_snp()
+        });
+        match checked {
             Ok(()) => return Ok(isolation),
             Err(failure) => lacking = failure,
         }

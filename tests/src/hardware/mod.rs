@@ -52,6 +52,7 @@ const MONITORS: [&str; 2] = ["qemu", "kvm"];
 pub fn tell(options: &Options) -> Result<Verdict> {
     let world = World::new()?;
     let mut record = Record::new(world.folder.path().join("coffer-hardware"))?;
+    own_certificates(&world)?;
     let verdict = all(options, &world, &mut record)?;
     record.put(
         "results.json",
@@ -59,15 +60,15 @@ pub fn tell(options: &Options) -> Result<Verdict> {
     )?;
     record.write(&options.out).with_context(|| format!("cannot write {}", options.out.display()))?;
     println!(
-        "\n{} has everything; it holds no key and no secret. Look into it before you send it.",
+        "\n{} has everything; it holds no key and no secret, but names this host and its chip. Look into it before you send it.",
         options.out.display()
     );
     Ok(verdict)
 }
 
 fn all(options: &Options, world: &World, record: &mut Record) -> Result<Verdict> {
-    let usable = host(world, record)?;
-    if !usable && !options.simulated {
+    host(world, record)?;
+    if !Path::new("/dev/sev").exists() && !options.simulated {
         println!(
             "\nThis host cannot launch SEV-SNP guests: host.txt and doctor.txt in the archive say what is missing."
         );
@@ -89,11 +90,35 @@ fn all(options: &Options, world: &World, record: &mut Record) -> Result<Verdict>
     }
     let results = record.results();
     let any = |outcome: &str| results.iter().any(|one| one["outcome"] == outcome);
-    Ok(if any("passed") && !any("failed") { Verdict::Passed } else { Verdict::Failed })
+    Ok(match (any("passed"), any("failed")) {
+        (true, false) => Verdict::Passed,
+        (false, false) => Verdict::NoHardware,
+        (_, true) => Verdict::Failed,
+    })
 }
 
-/// Looks at the host. Whether it can launch.
-fn host(world: &World, record: &mut Record) -> Result<bool> {
+/// The certificates that this host's operator imported are those that guests of the stories hand on.
+fn own_certificates(world: &World) -> Result<()> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let home = variable("COFFER_HOME").or_else(|| {
+        let usual = PathBuf::from("/var/lib/coffer");
+        if rustix::process::getuid().is_root() {
+            Some(usual)
+        } else {
+            Some(variable("HOME")?.join(".local/share/coffer"))
+        }
+    });
+    let Ok(bytes) = fs::read(home.unwrap_or_default().join("host/certificates.bin")) else { return Ok(()) };
+    let folder = world.home().join("host");
+    fs::create_dir_all(&folder)?;
+    for private in [world.home(), folder.clone()] {
+        fs::set_permissions(private, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    }
+    Ok(fs::write(folder.join("certificates.bin"), bytes)?)
+}
+
+/// Looks at the host.
+fn host(world: &World, record: &mut Record) -> Result<()> {
     let typed = |file: &str, program: &str, arguments: &[&str]| -> Result<bool> {
         let finished = run(Command::new(program).args(arguments), b"");
         let text = finished.as_ref().map_or_else(|error| format!("{error:#}\n"), crate::process::Finished::describe);
@@ -112,10 +137,10 @@ fn host(world: &World, record: &mut Record) -> Result<bool> {
     coffer("coffer.txt", &["--version"])?;
     coffer("platform.txt", &["measure", "--platform-files"])?;
     coffer("doctor.txt", &["doctor"])?;
-    let usable = coffer("host.txt", &["--json", "host", "status"])?;
+    coffer("host.txt", &["--json", "host", "status"])?;
     coffer("tcb.txt", &["host", "tcb"])?;
     coffer("certificates.txt", &["host", "certificates", "show"])?;
-    Ok(usable)
+    record.put("certificates.bin", &kept(&world.home().join("host/certificates.bin")))
 }
 
 /// A word of JSON that a command printed.

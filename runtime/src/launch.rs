@@ -105,7 +105,7 @@ pub fn same_form(options: &BoxOptions, isolation: Isolation) -> Result<(), Failu
         "the box was made for a launch of form {made_for}, and isolation {isolation} launches {launched}: that is another MEASUREMENT, to which nothing opens that the box sealed"
     );
     Err(Failure::new(Class::Config, message)
-        .hint("isolate it as it was made (one from before forms were recorded: as QEMU's); what a new box under the other isolation may have, it gets from a key broker that admits both forms"))
+        .hint(format!("isolate it as it was made ({} if that was before forms were recorded); what a new box under the other isolation may have, it gets from a key broker that admits both forms", Isolation::default())))
 }
 
 /// The disk that hands over the spec, and what we take for the time.

@@ -215,6 +215,10 @@ fn a_run_on_hardware_is_predicted_without_hardware_and_never_for_another_process
     let measured = |spec: &str, flags: &[&str]| world.json(&[&["measure", "--spec", spec], flags].concat());
     let snp = measured("snp.toml", &["--isolation", "snp"]);
     assert_eq!(snp, measured("snp.toml", &["--tee"]));
+    // As a run with no monitor named would launch it.
+    assert_eq!((&snp["launch"], &snp["measurement"]), (&"long-mode".into(), &snp["launches"]["long-mode"]));
+    assert_eq!(measured("snp.toml", &["--isolation", "qemu"])["launch"], "reset-vector");
+    assert_eq!(measured("spec.toml", &[])["launch"], "reset-vector");
     assert_eq!(snp, measured("snp.toml", &[]));
     assert_ne!(snp["measurement"], measured("spec.toml", &[])["measurement"]);
     let text = world.fails(2, &["measure", "--spec", "spec.toml", "--isolation", "snp"]);

@@ -16,6 +16,7 @@ use super::identity::{LaunchIdentity, UncheckedIdBlock};
 use super::{BoxRequest, DescribeError, Engine, Fault, Hint, ProgressFn};
 use crate::id_block::SignedLaunch;
 use crate::launch::load_platform;
+use crate::monitor::Isolation;
 use crate::request::Vcpus;
 use crate::signing_key::SigningKey;
 use crate::{Class, Failure};
@@ -48,6 +49,20 @@ pub enum MeasureRequest {
         /// Virtual processors.
         vcpus: Vcpus,
     },
+}
+
+impl MeasureRequest {
+    /// The form that a box of this request is launched in where nobody names a monitor: on hardware that of the monitor asked
+    /// first.
+    pub fn usual_form(&self) -> LaunchForm {
+        let tee = match self {
+            Self::Box(request) => request.tee_demanded(),
+            Self::Spec { document, .. } => document.spec().tee,
+            Self::Platform { .. } => Tee::None,
+        };
+        let isolation = if tee == Tee::Snp { Isolation::WITH_SNP[0] } else { Isolation::default() };
+        isolation.launch_form()
+    }
 }
 
 /// A launch measured.

@@ -42,7 +42,7 @@ pub struct Args {
     #[command(flatten)]
     firmware: FirmwareArgs,
     /// Measure this launch form alone: reset-vector, as QEMU launches, or long-mode, as a monitor that enters in 64-bit mode.
-    /// Without it `measurement` is that of the --isolation named, or else of reset-vector, and both are shown.
+    /// Without it `measurement` is that of the --isolation named, or else of what a run takes by itself, and both are shown.
     #[arg(long, value_name = "FORM", conflicts_with_all = ["firmware", "manifest"])]
     launch: Option<LaunchForm>,
     /// Write the launch as an IGVM file too, which has a digest of its own.
@@ -80,7 +80,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let progress = progress::shown(context.json);
     let monitor = flags.isolation.and_then(Isolation::monitor);
     let form = args.launch.or_else(|| monitor.map(coffer_runtime::monitor::Isolation::launch_form));
-    let form = form.unwrap_or(LaunchForm::ResetVector);
+    let form = form.unwrap_or_else(|| request.usual_form());
     let measured = context.runtime()?.block_on(engine.measure(request, form, vcpu_type, progress.as_ref()));
     let measured = measured.map_err(error::of)?;
     if let Some(document) = &measured.document {

@@ -16,7 +16,7 @@ use coffer_verifier::measure::{CpuSignature, LaunchForm};
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::id_block::{GUEST_POLICY, SignedLaunch};
-use crate::monitor::{Access, Disk, Isolation, Launch, Measured, SnpId, SnpLaunch};
+use crate::monitor::{Access, Disk, Isolation, Launch, Measured, Monitor, SnpId, SnpLaunch};
 use crate::simulator::{self, Answerer};
 
 /// A guest ready to boot.
@@ -106,6 +106,15 @@ pub fn same_form(options: &BoxOptions, isolation: Isolation) -> Result<(), Failu
     );
     Err(Failure::new(Class::Config, message)
         .hint(format!("isolate it as it was made ({} if that was before forms were recorded); what a new box under the other isolation may have, it gets from a key broker that admits both forms", Isolation::default())))
+}
+
+/// Whether a monitor runs guests with this processor on this machine.
+///
+/// # Errors
+/// Class `platform`: what it lacks.
+pub fn can_run(monitor: &dyn Monitor, tee: Tee) -> Result<(), Failure> {
+    monitor.check()?;
+    if tee == Tee::Snp { monitor.check_snp() } else { Ok(()) }
 }
 
 /// The disk that hands over the spec, and what we take for the time.

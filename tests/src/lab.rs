@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::World;
-use crate::process::{binary, wait_for};
+use crate::process::{binary, cache, wait_for};
 
 /// A host that runs a script.
 #[derive(Debug)]
@@ -36,15 +36,13 @@ impl Lab {
     /// # Errors
     /// If something was not built or fetched.
     pub fn new(world: &World) -> Result<Self> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache =
-            cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).context("no HOME")?;
-        let kernel = cache.join("coffer/kernel-lab");
+        let cache = cache()?;
+        let kernel = cache.join("kernel-lab");
         let missing = "is missing; `make lab` fetches it";
         ensure!(kernel.join("complete").exists(), "{} {missing}", kernel.display());
-        let emulator = cache.join("coffer/newer-qemu/qemu-system-x86_64");
+        let emulator = cache.join("newer-qemu/qemu-system-x86_64");
         ensure!(emulator.exists(), "{} {missing}", emulator.display());
-        let vhost = cache.join("coffer/tools/bin/vhost-device-vsock");
+        let vhost = cache.join("tools/bin/vhost-device-vsock");
         let folder = world.folder.path().to_path_buf();
         let lab = Self { kernel, emulator, root: folder.join("lab"), folder };
         lab.furnish(world, &vhost)?;

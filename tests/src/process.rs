@@ -146,6 +146,16 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     bail!("no {name} beside {}; run `make build`", own.display())
 }
 
+/// Where `make setup` keeps what it fetched and built.
+///
+/// # Errors
+/// If there is no home.
+pub fn cache() -> Result<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let usual = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    Ok(named.or_else(usual).context("no HOME")?.join("coffer"))
+}
+
 fn describe(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())

@@ -13,7 +13,7 @@ use coffer_tests::{
         story::{SECRET_PATH, kbs_admin, run_flags, simulator_anchor},
     },
     image::pulled,
-    process::run,
+    process::{cache, run},
     services::Kbs,
 };
 use coffer_verifier::measure::LaunchForm;
@@ -170,9 +170,7 @@ fn whatever_differs_from_what_is_listed_gets_no_secret() -> Result<()> {
 
 #[test]
 fn an_independent_tool_computes_the_same_digest() -> Result<()> {
-    let tool = Path::new(&std::env::var_os("HOME").context("HOME")?).join(".cache/coffer/tools/sev-snp-measure");
-    let tool =
-        std::env::var_os("XDG_CACHE_HOME").map_or(tool, |cache| Path::new(&cache).join("coffer/tools/sev-snp-measure"));
+    let tool = cache()?.join("tools/sev-snp-measure");
     let world = World::new()?;
     let mut compared = 0;
     for vcpu_type in ["EPYC-Milan", "EPYC-Genoa"] {

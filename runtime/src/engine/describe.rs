@@ -13,6 +13,7 @@ use super::volumes::{self, VolumeError};
 use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::Bind;
 use crate::images::{defaults, verity};
+use crate::launch::can_run;
 use crate::monitor::{self, Isolation};
 use crate::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use crate::tools::Search;
@@ -211,11 +212,7 @@ impl BoxRequest {
         let Some(isolation) = self.isolation else {
             return if tee == Tee::Snp { monitor::strongest_with_snp(search) } else { monitor::strongest(search) };
         };
-        let monitor = monitor::of(isolation, search)?;
-        monitor.check()?;
-        if tee == Tee::Snp {
-            monitor.check_snp()?;
-        }
+        can_run(monitor::of(isolation, search)?.as_ref(), tee)?;
         Ok(isolation)
     }
 }

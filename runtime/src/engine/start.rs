@@ -1,10 +1,8 @@
 //! Starts a box that is recorded and does not run.
 
-use coffer_spec::Tee;
-
 use super::{Engine, Fault, Hint, Live, LiveError, OpenError};
 use crate::boxes::Timings;
-use crate::launch::same_form;
+use crate::launch::{can_run, same_form};
 use crate::monitor::{self, Isolation};
 use crate::state::{BoxRecord, BoxState};
 use crate::{Class, Failure};
@@ -73,11 +71,7 @@ impl Engine {
         let isolation = isolation.unwrap_or(record.options.isolation);
         same_form(&record.options, isolation).map_err(StartError::Monitor)?;
         let monitor = monitor::of(isolation, &self.settings().search);
-        let checked = monitor.and_then(|monitor| {
-            monitor.check()?;
-            if record.options.tee == Tee::Snp { monitor.check_snp() } else { Ok(()) }
-        });
-        checked.map_err(StartError::Monitor)?;
+        monitor.and_then(|monitor| can_run(monitor.as_ref(), record.options.tee)).map_err(StartError::Monitor)?;
         if record.options.isolation != isolation {
             record.options.isolation = isolation;
             self.state()?.set_options(&record.id, &record.options).map_err(OpenError::from)?;

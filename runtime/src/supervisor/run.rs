@@ -183,10 +183,7 @@ impl Run {
         let document = Arc::new(Document::parse(bytes).class(Class::Config)?);
         launch::same_form(&self.record.options, self.record.options.isolation)?;
         let monitor = (order.monitors)(self.record.options.isolation)?;
-        monitor.check()?;
-        if self.record.options.tee == Tee::Snp {
-            monitor.check_snp()?;
-        }
+        launch::can_run(monitor.as_ref(), self.record.options.tee)?;
         // From here on a lost command or a stop is noticed, so that no guest starts that nobody wants.
         self.listen_to_commands(order.signals, line)?;
         let Prepared { launch, processor } = self.prepare(order.home, &document).await?;

@@ -22,7 +22,7 @@ use crate::home::{Home, private_folder};
 use crate::id::BoxId;
 use crate::lock::BoxLock;
 use crate::monitor::fake::{Agent, Fake};
-use crate::monitor::{End, How, Monitor};
+use crate::monitor::{End, How, Isolation, Monitor};
 use crate::state::tests::record;
 use crate::state::{BoxRecord, BoxState, State};
 
@@ -567,4 +567,20 @@ async fn a_box_is_supervised_once() {
     };
     let (ran, ()) = tokio::join!(world.supervise_with(&fake, patience(), std::future::pending()), second);
     assert_eq!(ran.ended(), (137, None));
+}
+
+#[tokio::test]
+async fn a_box_is_started_neither_in_another_form_nor_without_the_hardware_it_demands() {
+    let other = |options: &mut BoxOptions| {
+        options.tee = Tee::Simulated;
+        options.isolation = Isolation::Kvm;
+    };
+    let hardware = |options: &mut BoxOptions| options.tee = Tee::Snp;
+    for (world, why) in [(World::with(other), "another MEASUREMENT"), (World::with(hardware), "nothing encrypts")] {
+        let fake = Arc::new(Fake::playing(|_| async { How::PoweredOff }));
+        let ran = world.supervise(&fake).await;
+        let said = format!("{:?} {:?}", ran.messages, ran.recorded);
+        assert!(said.contains(why), "{said}");
+        assert!(fake.launched.lock().unwrap().is_empty(), "nothing was launched");
+    }
 }

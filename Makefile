@@ -38,7 +38,7 @@ snp-model: setup platform ## boot stage0 in a model of an SEV-SNP machine, again
 
 lab: build ## a host of its own in QEMU's translator, whose KVM runs guests in our own monitor; minutes
 	@scripts/setup lab
-	@cargo nextest run --release -p coffer-tests --test lab --run-ignored all
+	@cargo nextest run --release -p coffer-tests --run-ignored all lab::
 
 lint: ## formatting, clippy, licences and sources of dependencies
 	@scripts/setup lint

@@ -1,11 +1,10 @@
 //! What a decision rests on may change while it is made: it is then made anew, never recorded on what is past.
 
-mod common;
-
+use crate::common;
 use std::sync::{Arc, Mutex};
 
+use crate::common::{Guest, Kbs, PATH, VALUE, ask, refused};
 use coffer_kbs::{Intent, Rows, RowsError, Tenant, Transaction, open_store_with};
-use common::{Guest, Kbs, PATH, VALUE, ask, refused};
 use tokio::sync::oneshot;
 
 /// Rows that stop a writer once, until told to go on.

@@ -1,7 +1,6 @@
 //! Killed at any moment, and out of room at any write: what was acknowledged is there, and what left has its record.
 
-mod common;
-
+use crate::common;
 use std::{
     io::{BufRead as _, BufReader},
     path::Path,
@@ -9,10 +8,10 @@ use std::{
     time::Duration,
 };
 
+use crate::common::{Guest, PATH, TENANT, anchor};
 use coffer_kbs_client::{AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference};
 use coffer_ratls::Identity;
 use coffer_verifier::{Expiry, abi::SpkiDigest};
-use common::{Guest, PATH, TENANT, anchor};
 use secrecy::SecretBox;
 use tokio::net::TcpStream;
 

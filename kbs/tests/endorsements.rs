@@ -1,15 +1,14 @@
 //! A limit for strangers is not a limit for the operator: as many certificates as there are chips can be configured.
 
-mod common;
-
+use crate::common;
 use std::sync::Arc;
 
+use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, ask, not_admitted};
 use coffer_ratls::{Attester, AttesterError};
 use coffer_verifier::{
     Evidence,
     abi::{CertTable, ProductLine, ReportData, TcbVersion, WorkloadDigest},
 };
-use common::{Guest, Kbs, PATH, TENANT, VALUE, ask, not_admitted};
 
 /// A guest whose host gives no certificates.
 struct Bare(Arc<Guest>);

@@ -1,10 +1,10 @@
 //! Empty is not absent: every field of every request is tried empty, or zero where zero means nothing, and is refused by its
 //! name. The fields come from the protocol's own descriptors, so that a new one cannot be forgotten.
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeMap;
 
+use crate::common::{Guest, Kbs, Key, PATH, TENANT};
 use coffer_kbs_client::{
     AdminProfile,
     kbs::{
@@ -19,7 +19,6 @@ use coffer_verifier::{
     abi::{Measurement, WorkloadDigest},
     measure::LaunchForm,
 };
-use common::{Guest, Kbs, Key, PATH, TENANT};
 use prost::Message;
 use tonic::{Code, Status, transport::Channel};
 

@@ -1,9 +1,9 @@
 //! Sealing keys, generations, versions and certificates: who gets them, who does not, and that they are the same again.
 
-mod common;
-
+use crate::common;
 use std::sync::Arc;
 
+use crate::common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
 use coffer_kbs::Kind;
 use coffer_kbs_client::{
     BrokerClient, CertificateProfile, ClientError, Generation, Scope, SealingContext, SealingName, SealingPolicy,
@@ -16,7 +16,6 @@ use coffer_verifier::{
     Expiry, SignerRule,
     abi::{FamilyId, ImageId, ProductLine},
 };
-use common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
 use secrecy::ExposeSecret as _;
 
 const CONTEXT: &[u8] = b"db";

@@ -1,7 +1,7 @@
 //! The two listeners take each their own peers, and the operator's mistakes are named.
 
-mod common;
-
+use crate::common;
+use crate::common::{Kbs, PATH, TENANT};
 use coffer_kbs_client::{
     ALPN_ADMIN, AdminClient, AdminProfile, ClientError, Expected, PutSecret,
     kbs::{
@@ -10,7 +10,6 @@ use coffer_kbs_client::{
     },
 };
 use coffer_ratls::{ClientTls, Identity, PeerPin, Purpose, connect_pinned};
-use common::{Kbs, PATH, TENANT};
 use secrecy::SecretBox;
 use tokio::net::TcpStream;
 use tonic::Code;

@@ -1,13 +1,12 @@
 //! Backups and what comes back from them, a configuration that is read again, floors, and what the doctor says.
 
-mod common;
-
+use crate::common;
 use std::{
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask, not_admitted, refused};
+use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask, not_admitted, refused};
 
 fn run(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_coffer-kbs")).args(words).stdin(Stdio::null()).output().unwrap()

@@ -1,9 +1,9 @@
 //! Who gets a secret and who does not, over TCP with simulated guests. Each refusal carries the reason in the trail.
 
-mod common;
-
+use crate::common;
 use std::sync::{Arc, atomic::Ordering};
 
+use crate::common::{Guest, Kbs, Launch, PATH, Replay, VALUE, ask, edit_all, has_reason, not_admitted, refused, spec};
 use coffer_kbs::{AuditFault, Kind, Row, StateError, StoreError, open_store};
 use coffer_kbs_client::ClientError;
 use coffer_spec::Tee;
@@ -12,7 +12,6 @@ use coffer_verifier::{
     TrustAnchors, UnixTime, Verifier,
     abi::{Measurement, Report, WorkloadDigest},
 };
-use common::{Guest, Kbs, Launch, PATH, Replay, VALUE, ask, edit_all, has_reason, not_admitted, refused, spec};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admitted_guest_gets_its_secret_and_the_trail_says_so() {

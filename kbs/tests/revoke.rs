@@ -1,15 +1,14 @@
 //! What is revoked gets nothing, whatever admits it: at the next release, and on connections that are open.
 
-mod common;
-
+use crate::common;
 use std::{sync::Arc, time::Duration};
 
+use crate::common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused};
 use coffer_kbs::{Kind, open_store};
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::Attester as _;
 use coffer_simulator::{Installation, LaunchOptions};
 use coffer_verifier::abi::{ProductLine, Report, ReportData};
-use common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused};
 
 /// A broker that admits a guest, and the guest.
 async fn ready(guest: &Arc<Guest>) -> (Kbs, BrokerClient) {

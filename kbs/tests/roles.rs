@@ -1,11 +1,10 @@
 //! Who may ask what: the whole table, walked with real keys over real connections; and how operators come and go.
 
-mod common;
-
+use crate::common;
+use crate::common::{Kbs, PATH, RawAdmin, TENANT, admin_call};
 use coffer_kbs::{About, METHODS, Role};
 use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, Grant};
 use coffer_ratls::{ClientTls, Identity, PeerPin, connect_pinned};
-use common::{Kbs, PATH, RawAdmin, TENANT, admin_call};
 use tonic::Code;
 
 const OTHER: &str = "globex";

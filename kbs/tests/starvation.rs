@@ -1,15 +1,13 @@
 //! Strangers who hold connections open keep neither an operator nor a guest out.
 
-mod common;
-
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use crate::common::{Guest, Kbs, PATH, VALUE, ask};
 use coffer_kbs_client::ClientError;
 use coffer_ratls::{ClientTls, Identity, PeerPin, Purpose, connect_pinned};
-use common::{Guest, Kbs, PATH, VALUE, ask};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},

@@ -1,7 +1,6 @@
 //! Attested means admitted: whoever shows genuine evidence that nothing lists stays a stranger, and no stranger floods the trail.
 
-mod common;
-
+use crate::common;
 use std::{
     sync::{
         Arc,
@@ -10,9 +9,9 @@ use std::{
     time::Duration,
 };
 
+use crate::common::{Guest, Kbs, Launch, PATH, TENANT, VALUE, ask, has_reason, refused};
 use coffer_kbs::{Intent, Rows, RowsError, Transaction};
 use coffer_kbs_client::ClientError;
-use common::{Guest, Kbs, Launch, PATH, TENANT, VALUE, ask, has_reason, refused};
 use tokio::sync::Notify;
 
 fn other() -> Arc<Guest> {

@@ -1,9 +1,9 @@
 //! Authors and signed manifests: whom they admit, and how each of them ceases to.
 
-mod common;
-
+use crate::common;
 use std::sync::{Arc, atomic::Ordering};
 
+use crate::common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused, spec};
 use coffer_kbs::Kind;
 use coffer_kbs_client::{BrokerClient, ClientError, ManifestKey, Signer};
 use coffer_verifier::{
@@ -12,7 +12,6 @@ use coffer_verifier::{
     manifest::{Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
     measure::LaunchForm,
 };
-use common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused, spec};
 
 const MANIFEST_KEY: u8 = 0x30;
 

@@ -1,13 +1,11 @@
 //! A state folder of the format before this one opens; what was not believed then is named, not forgotten.
 
-mod common;
-
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
+use crate::common::Kbs;
 use coffer_kbs::{NewSecret, RowsError, State, StateError, StoreError, Tenant, init, open_store};
 use coffer_kbs_client::Grant;
 use coffer_verifier::abi::SpkiDigest;
-use common::Kbs;
 
 async fn old() -> tempfile::TempDir {
     of_format("format-2").await

@@ -1,8 +1,6 @@
 //! What the command line answers, from files that a writer of documentation can edit: `cases/README.md` says how.
 
-#[path = "cases/runner.rs"]
-mod runner;
-
+use crate::runner;
 use std::path::Path;
 
 #[test]

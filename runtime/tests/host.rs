@@ -1,5 +1,6 @@
 //! This machine as an SEV-SNP host: certificates of genuine chips, and every command where there is no such machine.
 
+use crate::vectors;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -8,9 +9,6 @@ use coffer_runtime::host::certificates::{CertificatesError, Host, HostCertificat
 use coffer_verifier::Endorsements;
 use coffer_verifier::abi::{CertTable, ChipId, ProductLine, TcbVersion};
 use serde_json::Value;
-
-#[path = "../../tests/vectors.rs"]
-mod vectors;
 
 fn endorsements(folder: &Path, names: &[&str]) -> Endorsements {
     let mut all = Endorsements::new();

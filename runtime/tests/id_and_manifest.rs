@@ -1,5 +1,6 @@
 //! The command about ID keys, ID blocks and signed manifests, from files alone: no image, no VMM.
 
+use crate::vectors;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,9 +9,6 @@ use coffer_platform::files::{Platform, Sources};
 use coffer_spec::{Document, Tee};
 use serde_json::Value;
 use sha2::Digest as _;
-
-#[path = "../../tests/vectors.rs"]
-mod vectors;
 
 struct World {
     folder: tempfile::TempDir,

@@ -1,5 +1,6 @@
 //! `coffer sim` and `coffer measure --firmware`, as a user calls them.
 
+use crate::vectors;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -12,9 +13,6 @@ use coffer_verifier::{
     verify_evidence,
 };
 use serde_json::Value;
-
-#[path = "../../tests/vectors.rs"]
-mod vectors;
 
 const COFFER: &str = env!("CARGO_BIN_EXE_coffer");
 fn coffer(home: &Path, args: &[&str]) -> Output {

@@ -1,11 +1,9 @@
 //! `coffer verify` on every genuine vector: exit code, verdict and reasons as the manifest says.
 
+use crate::vectors;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-
-#[path = "../../tests/vectors.rs"]
-mod vectors;
 
 fn coffer(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_coffer")).args(words).output().unwrap()

@@ -1,14 +1,12 @@
 //! The attack kit against our own verifier: every attack gets the answer it says it must get, and good evidence passes.
 
-mod common;
-
+use crate::common::{NOW, installation};
 use coffer_simulator::attack::{ATTACKS, AttackError, EvidenceSet, Expect, Scene, find, forge, genuine};
 use coffer_verifier::abi::ProductLine;
 use coffer_verifier::{
     CrlPolicy, Endorsements, EvidencePolicy, ExpectedReportData, TrustAnchors, UnixTime, VerifyError, appraise,
     verify_evidence,
 };
-use common::{NOW, installation};
 
 /// `accepted`, `not-authentic`, or the codes of the reasons to refuse.
 fn answer(scene: &Scene, set: &EvidenceSet) -> Result<Vec<String>, VerifyError> {

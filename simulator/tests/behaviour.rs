@@ -1,8 +1,7 @@
 //! The behaviour suite over the simulator: in one process, and over frames as they cross the host; and the suite itself, which
 //! must notice what a processor gets wrong.
 
-mod common;
-
+use crate::common::{NOW, guest, installation};
 use coffer_simulator::SimulatedGuest;
 use coffer_simulator::behaviour::{check, check_guests};
 use coffer_verifier::abi::message::{
@@ -13,7 +12,6 @@ use coffer_verifier::abi::{
     DerivedKey, ExtendedReport, KeyRequest, KeySelect, ProcessorError, ProductLine, ReportData, ReportRequest,
     SecureProcessor,
 };
-use common::{NOW, guest, installation};
 
 #[test]
 fn the_simulator_in_one_process_behaves() {

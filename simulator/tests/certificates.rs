@@ -1,14 +1,11 @@
 //! Simulated certificates are encoded like AMD's: same fields, same order, same OIDs, same types.
 
-mod common;
-#[path = "../../tests/vectors.rs"]
-mod vectors;
-
+use crate::vectors;
 use coffer_simulator::LaunchOptions;
 use coffer_verifier::abi::{ChipId, ProductLine, TcbVersion};
 use std::path::Path;
 
-use common::{NOW, guest, installation, launch};
+use crate::common::{NOW, guest, installation, launch};
 
 fn genuine(folder: &Path, path: &str) -> Vec<u8> {
     std::fs::read(folder.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

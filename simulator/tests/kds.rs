@@ -1,12 +1,10 @@
 //! The simulated key distribution service answers AMD's paths, and fails on demand.
 
-mod common;
-
+use crate::common::{NOW, guest, installation};
 use coffer_simulator::default_tcb;
 use coffer_simulator::kds::{Fault, answer};
 use coffer_verifier::abi::{ProductLine, ReportData, ReportRequest, SecureProcessor as _};
 use coffer_verifier::{CrlPolicy, Endorsements, ExpectedReportData, TrustAnchors, UnixTime, VerifyError, verify};
-use common::{NOW, guest, installation};
 
 fn vcek_path(product: ProductLine) -> String {
     let chip = hex::encode(&installation().chip_id(product).as_bytes()[..product.hwid_len()]);

@@ -1,12 +1,10 @@
 //! Crate `sev` as a judge that is not ours: it accepts simulated evidence of every product, and refuses the attacks on chain,
 //! signature and TCB. `make peers` has `snpguest` judge the same.
 
-mod common;
-
+use crate::common::{NOW, installation, launch};
 use coffer_simulator::LaunchOptions;
 use coffer_simulator::attack::{ATTACKS, EvidenceSet, Group, Scene, forge, genuine};
 use coffer_verifier::abi::{ProductLine, ReportData, ReportRequest, SecureProcessor as _};
-use common::{NOW, installation, launch};
 use sev::certs::snp::{Chain, Verifiable};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser;

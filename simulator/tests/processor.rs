@@ -1,11 +1,9 @@
 //! What a simulated secure processor does for its guest, and refuses.
 
-mod common;
-#[path = "../../tests/vectors.rs"]
-mod vectors;
-
+use crate::vectors;
 use std::path::Path;
 
+use crate::common::{NOW, guest, installation, launch};
 use coffer_simulator::{
     IdEvidence, Installation, LaunchFailure, LaunchOptions, SecureProcessor, TcbState, default_tcb,
 };
@@ -16,7 +14,6 @@ use coffer_verifier::abi::{
 };
 use coffer_verifier::measure::{IdAuth, IdBlock, PageType};
 use coffer_verifier::{CrlPolicy, Endorsements, ExpectedReportData, TrustAnchors, UnixTime, VerifyError, verify};
-use common::{NOW, guest, installation, launch};
 
 fn anchors(product: ProductLine) -> TrustAnchors {
     TrustAnchors::amd().with_simulated(installation().anchor(product).unwrap().spki)

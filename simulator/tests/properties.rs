@@ -1,7 +1,6 @@
 //! No false reject and no false accept, over 100,000 random reports each, on all processors: half a minute on two.
 
-mod common;
-
+use crate::common::{NOW, installation};
 use coffer_simulator::attack::{EvidenceSet, Scene, genuine};
 use coffer_simulator::{LaunchOptions, SecureProcessor};
 use coffer_verifier::abi::{
@@ -9,7 +8,6 @@ use coffer_verifier::abi::{
 };
 use coffer_verifier::measure::PageType;
 use coffer_verifier::{CrlPolicy, Endorsements, ExpectedReportData, TrustAnchors, UnixTime, VerifiedChain};
-use common::{NOW, installation};
 
 /// A small generator of our own (SplitMix64): the same cases in every run.
 struct Stream(u64);

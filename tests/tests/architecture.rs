@@ -348,3 +348,18 @@ fn a_circle_is_found_through_what_a_module_passes_on_and_nowhere_else() {
     write("b.rs", "fn g() {}\n");
     assert!(Imports::of_crate(&dir.path().join("lib.rs")).circles().is_empty());
 }
+
+#[test]
+fn every_file_of_tests_is_compiled() {
+    let mut programs = 0;
+    for file in rust_files(&root()).into_iter().filter(|file| file.ends_with("tests/all.rs")) {
+        programs += 1;
+        let named = std::fs::read_to_string(&file).unwrap();
+        for beside in std::fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = beside.file_stem().unwrap().to_str().unwrap();
+            let test = beside.extension().is_some_and(|end| end == "rs") && name != "all";
+            assert!(!test || named.contains(&format!("\nmod {name};")), "{} is not named in all.rs", beside.display());
+        }
+    }
+    assert!(programs >= 5, "{programs} programs of tests found");
+}

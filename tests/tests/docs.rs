@@ -1,5 +1,6 @@
 //! Every example in README and docs is run as it stands there; one that is not says why, on the page.
 
+use crate::vectors;
 use std::{
     fmt::Write,
     fs,
@@ -14,9 +15,6 @@ use coffer_tests::{
     page::{Kind, Page, shows},
     process::{Finished, binary, run},
 };
-
-#[path = "../vectors.rs"]
-mod vectors;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()

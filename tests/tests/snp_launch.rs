@@ -1,14 +1,11 @@
 //! What `coffer measure` predicts of a launch into 64-bit mode, and what our monitor tells KVM in one: the same MEASUREMENT, by
 //! a script that knows neither.
 
-#[allow(dead_code, reason = "the tests beside the monitor use all of it")]
-#[path = "../../runtime/vmm/tests/snp/recorder.rs"]
-mod recorder;
-
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::recorder::{Call, Recorder};
 use anyhow::{Context, Result, ensure};
 use coffer_machine::map::{PAGE, ROM_SIZE};
 use coffer_machine::memory::Range;
@@ -17,7 +14,6 @@ use coffer_platform::sample::{inputs, rom};
 use coffer_verifier::measure::LaunchForm;
 use coffer_vmm::snp::host::Finish;
 use coffer_vmm::snp::{Launch, launch, plan};
-use recorder::{Call, Recorder};
 use serde_json::{Value, json};
 
 /// A ROM of which some pages are zero and some are not, as stage0's are.

@@ -1,14 +1,13 @@
 //! A verified chain taken for many reports, and bags with more in them than one chain: nothing rides along unchecked.
 
-mod forge;
-
+use crate::forge;
+use crate::forge::{AMD, Extension, NOW, World, integer, rsa_spki};
 use coffer_verifier::{
     ChainError, Endorsements, Evidence, ExpectedReportData, TrustAnchors, UnixTime, VerifiedChain, VerifyError,
     abi::{Report, WorkloadDigest, report::offset},
     chain::CertificateRole,
     verify, verify_evidence,
 };
-use forge::{AMD, Extension, NOW, World, integer, rsa_spki};
 
 fn at(text: &str) -> UnixTime {
     UnixTime::parse(text).unwrap()

@@ -1,17 +1,12 @@
 //! Replays the fuzzing corpora and the genuine vectors on a stable compiler, with mutations: no panic, and no allocation
 //! beyond 16 times the input.
 
-#[path = "../../fuzz/fuzz_targets/exercise.rs"]
-mod exercise;
-#[path = "../../tests/mutate.rs"]
-mod mutate;
-mod sys;
-mod vectors;
-
+use crate::exercise;
+use crate::vectors;
 use std::path::{Path, PathBuf};
 
-use mutate::mutate;
-use sys::{HELD, MOST};
+use crate::mutate::mutate;
+use crate::sys::{HELD, MOST};
 
 type Target = (&'static str, fn(&[u8]));
 

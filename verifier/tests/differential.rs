@@ -2,8 +2,7 @@
 //!
 //! Ours is the stricter: it refuses reserved bits that `sev` skips. Where ours accepts, `sev` must agree in every field.
 
-mod vectors;
-
+use crate::vectors::{Genuine, NOW, at, endorsements, milan, read, root, sev_milan, sev_package};
 use coffer_verifier::{
     CrlPolicy, Endorsements, ExpectedReportData, TrustAnchors, VerifiedChain, VerifyError,
     abi::{PlatformBit, PolicyBit, ProductLine, Report, TcbVersion},
@@ -14,7 +13,6 @@ use sev::{
     firmware::guest::AttestationReport,
     parser::ByteParser as _,
 };
-use vectors::{Genuine, NOW, at, endorsements, milan, read, root, sev_milan, sev_package};
 
 struct Case {
     report: Vec<u8>,

@@ -1,14 +1,13 @@
 //! The bag of certificates and lists: DER or PEM, bounded for strangers, searched by chip, and what is named as missing.
 
-mod forge;
-
+use crate::forge;
+use crate::forge::World;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_verifier::{
     CrlPolicy, EndorsementError, EndorsementKind, EndorsementRequest, Endorsements, Evidence, VerifyError,
     abi::{CertKind, CertTable, ProductLine, Report, SigningKey, report::offset},
     verify,
 };
-use forge::World;
 
 fn pem(label: &str, der: &[u8]) -> String {
     let base64 = STANDARD.encode(der);

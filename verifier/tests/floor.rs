@@ -1,7 +1,6 @@
 //! The typed floor: each rule refuses what it is for, alone, and all reasons come at once.
 
-mod forge;
-
+use crate::forge::World;
 use coffer_verifier::{
     Accept, BitRule, Code, EvidencePolicy, FirmwareRule, Outcome, Pair, Rejection, SignerRule, TcbMinimum, TcbRule,
     abi::{
@@ -10,7 +9,6 @@ use coffer_verifier::{
     },
     appraise,
 };
-use forge::World;
 
 fn refused(spoil: impl FnOnce(&mut World), policy: &EvidencePolicy) -> Vec<&'static str> {
     let mut world = World::new();

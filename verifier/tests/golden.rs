@@ -1,12 +1,10 @@
 //! Every genuine vector ends as its manifest says.
 
-mod vectors;
-
+use crate::vectors::{NOW, at, endorsements, read, root, verify_amd};
 use coffer_verifier::{
     CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy, ExpectedReportData, HclBlob, ReportBinding,
     TrustAnchors, abi::ProductLine, appraise, verify,
 };
-use vectors::{NOW, at, endorsements, read, root, verify_amd};
 
 /// Its output is shown on success too (`.config/nextest.toml`), so that a skip is seen.
 #[test]

@@ -1,9 +1,7 @@
 //! HCL blobs, one defect at a time, and what they bind.
 
-mod forge;
-
+use crate::forge::World;
 use coffer_verifier::{ExpectedReportData, HclBlob, HclError, abi::report::offset, verify};
-use forge::World;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 const JSON: &str =

@@ -1,15 +1,14 @@
 //! The one judge: what it expects no policy widens, every check is listed as it was made, one defect has one code, and a
 //! connection's chain is verified once.
 
-mod forge;
-mod vectors;
-
+use crate::forge;
+use crate::forge::World;
+use crate::vectors;
 use coffer_verifier::{
     Appraisal, Code, ConnectionChain, Cost, CrlPolicy, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest,
     ExpectedReportData, HclBlob, Outcome, Pair, SignerRule, Stage, TrustAnchors, UnixTime, Verdict, Verifier,
     abi::{CertKind, CertTable, FamilyId, HostData, ImageId, KeyDigest, Measurement, ReportData, report::offset},
 };
-use forge::World;
 
 fn pair(measurement: u8, host_data: u8) -> Pair {
     Pair { measurement: Measurement::new([measurement; 48]), host_data: HostData::new([host_data; 32]) }

@@ -1,14 +1,13 @@
 //! The negative kit: a world that is accepted, with exactly one defect each time, is refused for that defect.
 
-mod forge;
-
+use crate::forge;
+use crate::forge::{
+    BASIC, CRL_NUMBER, DELTA, Extension, PARTITION, PSS_SALT_32, PSS_TRAILER, USAGE, World, hexed, integer, leaf_key,
+    leaf_spki, rsa_spki, spoiled, tlv,
+};
 use coffer_verifier::{
     CrlPolicy, ExpectedReportData,
     abi::{ReportData, report::offset},
-};
-use forge::{
-    BASIC, CRL_NUMBER, DELTA, Extension, PARTITION, PSS_SALT_32, PSS_TRAILER, USAGE, World, hexed, integer, leaf_key,
-    leaf_spki, rsa_spki, spoiled, tlv,
 };
 
 #[test]

@@ -1,16 +1,14 @@
 //! Writes the seeds in `fuzz/corpus`: forged evidence of our own making, small and well-formed.
 
-mod forge;
-
 use std::path::Path;
 
+use crate::forge::World;
 use coffer_verifier::{
     Evidence, EvidencePolicy, P384PublicKey, STRICT, UnixTime,
     abi::{CertKind, CertTable, FamilyId, ImageId, Measurement, WorkloadDigest},
     manifest::{Component, Contents, MeasuredLaunch, ReferenceManifest, SignedManifest},
     measure::{IdAuth, IdBlock, LaunchForm, Signed},
 };
-use forge::World;
 
 #[test]
 #[ignore = "writes into the repository; run it after a format changes"]

@@ -1,10 +1,9 @@
 //! What the signature covers and what it does not, on genuine reports; a second library agrees.
 
-mod vectors;
-
+use crate::vectors;
+use crate::vectors::{Genuine, NOW, at, read, root};
 use coffer_verifier::{ExpectedReportData, TrustAnchors, VerifiedChain, abi::Report};
 use p384::ecdsa::{Signature, VerifyingKey, signature::Verifier as _};
-use vectors::{Genuine, NOW, at, read, root};
 
 /// Order of P-384, big-endian. Source: FIPS 186-4, D.1.2.4.
 const N: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973";

@@ -1,5 +1,5 @@
 //! A key broker in this process, and simulated guests that reach it over TCP on the loopback.
-#![allow(dead_code, missing_docs, reason = "each test binary uses its part")]
+#![allow(missing_docs, reason = "tests")]
 
 use std::{
     path::{Path, PathBuf},

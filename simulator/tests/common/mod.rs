@@ -1,5 +1,4 @@
 //! One simulator installation for all tests, made once per target folder, and the fixed moment they run at.
-#![allow(dead_code)]
 
 use std::{
     fs::{self, File},

@@ -1,5 +1,5 @@
 //! Forges whole chains in AMD's form, so that a test can spoil exactly one thing.
-#![allow(dead_code, missing_docs)]
+#![allow(missing_docs)]
 
 use aws_lc_rs::{
     rand::SystemRandom,

@@ -1,6 +1,6 @@
 //! The genuine vectors: `$COFFER_VECTORS`, or `shared/vectors` beside the repository. Where neither is, one Milan report and
 //! AMD's roots inside crate `sev`'s package stand in.
-#![allow(dead_code, missing_docs)]
+#![allow(missing_docs)]
 
 use std::{
     path::{Path, PathBuf},

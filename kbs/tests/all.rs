@@ -1,0 +1,21 @@
+//! The tests of this crate. Each file of this folder is named here.
+
+mod common;
+
+mod contention;
+mod crash;
+mod endorsements;
+mod fields;
+mod first_use;
+mod guest_api;
+mod house;
+mod listeners;
+mod operation;
+mod process;
+mod release;
+mod revoke;
+mod roles;
+mod starvation;
+mod strangers;
+mod trust;
+mod upgrade;

@@ -1,0 +1,19 @@
+//! The tests of this crate. Each file of this folder is named here.
+
+#[path = "cases/runner.rs"]
+mod runner;
+#[path = "../../tests/vectors.rs"]
+mod vectors;
+
+mod cases;
+mod first_use;
+mod host;
+mod id_and_manifest;
+mod images;
+mod json;
+mod output;
+mod owner_policy;
+mod places;
+mod simulator;
+mod steps;
+mod verify;

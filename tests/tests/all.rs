@@ -1,0 +1,33 @@
+//! The tests of this crate. Each file of this folder is named here.
+
+#[allow(dead_code, reason = "the other half is for the tests of the monitor")]
+#[path = "../../runtime/vmm/tests/snp/recorder.rs"]
+mod recorder;
+#[path = "../vectors.rs"]
+mod vectors;
+
+mod architecture;
+mod boxes;
+mod citations;
+mod commands;
+mod demo;
+mod dependencies;
+mod deploy;
+mod docs;
+mod documented;
+mod hardware;
+mod hostile_host;
+mod kernels;
+mod lab;
+mod many_disks;
+mod measured_boot;
+mod mutants;
+mod old_state;
+mod one_definition;
+mod reproducible;
+mod root_tamper;
+mod simulated_is_refused;
+mod snp_launch;
+mod snp_model;
+mod stage0;
+mod wrong_use;

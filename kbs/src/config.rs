@@ -18,7 +18,8 @@ use coffer_verifier::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Tenant, floors::Floors, limits::Rate, policies::ReleasePolicies, revoked::Chipless, sources::SourceLimits,
+    Tenant, config_mistakes::mistakes, floors::Floors, limits::Rate, policies::ReleasePolicies, revoked::Chipless,
+    sources::SourceLimits,
 };
 
 /// `config.toml` of a state folder. Unknown keys are refused.
@@ -188,11 +189,23 @@ impl ConfigFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`ConfigError::Read`] or [`ConfigError::Toml`].
+    /// [`ConfigError::Read`], [`ConfigError::Toml`], or [`ConfigError::Mistakes`] with every key that cannot be read.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = input::read_text(path, input::DOCUMENT)
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Toml { path: path.into(), message: error.message().into() })
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |error: &toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            ConfigError::Toml { path: path.into(), message: format!("line {line}: {}", error.message()) }
+        };
+        let document: toml::Table = toml::from_str(text).map_err(|error| unreadable(&error))?;
+        toml::from_str(text).map_err(|error| match mistakes::<Self>(&document, &REQUIRED) {
+            none if none.is_empty() => unreadable(&error),
+            all => ConfigError::Mistakes(all),
+        })
     }
 
     /// Resolves it; files are relative to `folder`.
@@ -382,6 +395,9 @@ impl ConfigFile {
         all
     }
 }
+
+/// Keys that have to be there.
+const REQUIRED: [(&str, &str); 2] = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0")];
 
 const AMD: [ProductLine; 3] = [ProductLine::Milan, ProductLine::Genoa, ProductLine::Turin];
 

@@ -16,6 +16,7 @@ mod broker;
 mod certificate;
 mod clock;
 mod config;
+mod config_mistakes;
 mod crl_floor;
 mod custody;
 mod decide;

@@ -1,6 +1,6 @@
 //! What this installation knows of its boxes: one SQLite database, written by commands and supervisors alike.
 //!
-//! A record says `running` only while a supervisor holds the lock of the box; [`State::reconcile`] mends records of
+//! A record says `running` or `paused` only while a supervisor holds the lock of the box; [`State::reconcile`] mends records of
 //! supervisors that died. Trusts: the lock. Never: believes a process id.
 
 use std::path::Path;
@@ -113,6 +113,8 @@ pub enum BoxState {
     Created,
     /// Supervised.
     Running,
+    /// Supervised, and no virtual processor of it runs.
+    Paused,
     /// Ended; there is an exit code.
     Exited,
     /// Being removed, and that failed.
@@ -125,6 +127,7 @@ impl BoxState {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Exited => "exited",
             Self::Dead => "dead",
         }
@@ -132,7 +135,13 @@ impl BoxState {
 
     /// From the word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Created, Self::Running, Self::Exited, Self::Dead].into_iter().find(|state| state.word() == word)
+        let all = [Self::Created, Self::Running, Self::Paused, Self::Exited, Self::Dead];
+        all.into_iter().find(|state| state.word() == word)
+    }
+
+    /// Whether a supervisor has it: it runs, or is paused.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
     }
 }
 
@@ -326,8 +335,22 @@ impl State {
     /// [`StateError`].
     pub fn set_options(&self, id: &BoxId, options: &BoxOptions) -> Result<(), StateError> {
         let changed = self.db.execute(
-            "update boxes set options = ?2 where id = ?1 and state <> 'running'",
+            "update boxes set options = ?2 where id = ?1 and state not in ('running', 'paused')",
             params![id.as_str(), json(options)],
+        )?;
+        if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
+    }
+
+    /// The box that runs is paused, or goes on. Said by the holder of the box's lock, once it is so.
+    ///
+    /// # Errors
+    /// [`StateError`]; [`StateError::Unknown`] if the record does not say the other.
+    pub fn set_paused(&self, id: &BoxId, paused: bool) -> Result<(), StateError> {
+        let (from, to) =
+            if paused { (BoxState::Running, BoxState::Paused) } else { (BoxState::Paused, BoxState::Running) };
+        let changed = self.db.execute(
+            "update boxes set state = ?3 where id = ?1 and state = ?2",
+            params![id.as_str(), from.word(), to.word()],
         )?;
         if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
     }
@@ -360,7 +383,7 @@ impl State {
     /// [`StateError`].
     pub fn reconcile(&self, home: &Home, now: i64) -> Result<(), StateError> {
         for found in self.all()? {
-            let Some(pid) = found.supervisor_pid.filter(|_| found.state == BoxState::Running) else { continue };
+            let Some(pid) = found.supervisor_pid.filter(|_| found.state.is_up()) else { continue };
             let folder = home.box_folder(&found.id);
             if BoxLock::is_held(&folder) {
                 continue;
@@ -368,7 +391,8 @@ impl State {
             // The supervisor may have ended in good order since we read: only the record we read is mended.
             let mended = self.db.execute(
                 "update boxes set state = 'exited', supervisor_pid = null, vmm_pid = null, finished = ?3, exit_code = 137,
-                 error = 'supervisor died' where id = ?1 and state = 'running' and supervisor_pid = ?2",
+                 error = 'supervisor died' where id = ?1 and state in ('running', 'paused')
+                 and supervisor_pid = ?2",
                 params![found.id.as_str(), pid, now],
             )?;
             if mended == 1 {

@@ -28,6 +28,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("stop", &["made", "nosuch", "other"]),
     ("stop", &["made"]),
     ("restart", &["made", "nosuch"]),
+    ("pause", &["made", "nosuch"]),
+    ("unpause", &["nosuch", "made"]),
     ("ps", &[]),
     ("ps", &["-a"]),
     ("ps", &["-aq"]),

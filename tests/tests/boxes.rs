@@ -134,6 +134,15 @@ fn two_boxes_at_once_survive_nothing_but_tell_the_truth() -> Result<()> {
     let echoed = world.coffer(&["exec", "one", "echo", "from inside"])?.ok()?;
     assert_eq!(echoed, "from inside\n");
 
+    world.coffer(&["pause", "one"])?.ok()?;
+    let held = inspect(&world, "one")?;
+    assert_eq!((&held["State"]["Status"], &held["State"]["Paused"]), (&"paused".into(), &true.into()), "{held:#}");
+    let refused = world.coffer(&["exec", "one", "true"])?;
+    assert!(refused.status == 125 && refused.stderr.contains("box one is paused"), "{}", refused.describe());
+    assert_eq!(world.coffer(&["exec", "two", "echo", "beside it"])?.ok()?, "beside it\n");
+    world.coffer(&["unpause", "one"])?.ok()?;
+    assert_eq!(world.coffer(&["exec", "one", "echo", "goes on"])?.ok()?, "goes on\n");
+
     kill_9(&one["State"]["Pid"])?;
     kill_9(&two["State"]["SupervisorPid"])?;
     wait_for(Duration::from_secs(10), || {

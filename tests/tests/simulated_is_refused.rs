@@ -48,6 +48,8 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("create", Evidence::None),
     ("stop", Evidence::None),
     ("restart", Evidence::None),
+    ("pause", Evidence::None),
+    ("unpause", Evidence::None),
     ("ps", Evidence::None),
     ("rm", Evidence::None),
     ("inspect", Evidence::None),

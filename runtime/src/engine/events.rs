@@ -1,4 +1,4 @@
-//! What happens to boxes, as a stream: created, started, each phase, exited, removed.
+//! What happens to boxes, as a stream: created, started, each phase, paused, going on, exited, removed.
 //!
 //! Read from the database, which every command and supervisor writes: whoever listens needs no line to either, and misses
 //! nothing that lasts. What happened between two looks comes at once, in its order. Of a box that was started twice
@@ -34,6 +34,10 @@ pub enum Change {
     Started,
     /// Its start reached a phase; its fixed word.
     Phase(String),
+    /// No virtual processor of it runs.
+    Paused,
+    /// They run again.
+    Unpaused,
     /// It ended.
     Exited {
         /// With this code.
@@ -124,6 +128,12 @@ fn changes(before: &BTreeMap<BoxId, BoxRecord>, now: &BTreeMap<BoxId, BoxRecord>
         }
         if start.is_some() {
             tell(Change::Started);
+        }
+        match (found.state, old.map(|old| old.state)) {
+            (BoxState::Paused, Some(BoxState::Paused)) => {}
+            (BoxState::Paused, _) => tell(Change::Paused),
+            (BoxState::Running, Some(BoxState::Paused)) if !restarted => tell(Change::Unpaused),
+            _ => {}
         }
         let ended = |record: &BoxRecord| record.state == BoxState::Exited;
         if ended(found) && (restarted || !old.is_some_and(ended)) {

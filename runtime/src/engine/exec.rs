@@ -62,6 +62,9 @@ pub enum ExecError {
     /// The box does not run.
     #[error("box {0} is not running")]
     NotRunning(String),
+    /// Nothing runs in it until it goes on.
+    #[error("box {0} is paused")]
+    Paused(String),
     /// Neither host nor owner may.
     #[error(transparent)]
     MayNot(#[from] OwnerMayNot),
@@ -81,7 +84,7 @@ impl Fault for ExecError {
         match self {
             Self::Open(error) => error.class(),
             Self::Empty(_) => Class::Usage,
-            Self::NotRunning(_) => Class::Config,
+            Self::NotRunning(_) | Self::Paused(_) => Class::Config,
             Self::MayNot(error) => error.class(),
             Self::Prove(error) => error.class(),
             Self::Agent(failure) => failure.class(),
@@ -93,6 +96,7 @@ impl Fault for ExecError {
         match self {
             Self::Open(error) => error.hint(),
             Self::NotRunning(name) => Some(Hint::StartBox { name: name.clone() }),
+            Self::Paused(name) => Some(Hint::UnpauseBox { name: name.clone() }),
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::Agent(failure) => Fault::hint(failure),
@@ -187,8 +191,10 @@ impl Engine {
     pub async fn exec(&self, word: &str, request: ExecRequest, trust: &Trust) -> Result<ExecSession, ExecError> {
         request.check()?;
         let record = self.find(word)?;
-        if record.state != BoxState::Running {
-            return Err(ExecError::NotRunning(record.name));
+        match record.state {
+            BoxState::Running => {}
+            BoxState::Paused => return Err(ExecError::Paused(record.name)),
+            _ => return Err(ExecError::NotRunning(record.name)),
         }
         let document = self.document(&record)?;
         let (mut client, connection) = if document.spec().host_may.contains(Act::Exec) {

@@ -20,6 +20,11 @@ pub enum Hint {
         /// Its name.
         name: String,
     },
+    /// Let the paused box go on.
+    UnpauseBox {
+        /// Its name.
+        name: String,
+    },
     /// Look at the list of all boxes.
     ListBoxes,
     /// Stop the box first, or remove it by force.
@@ -64,6 +69,7 @@ impl fmt::Display for Hint {
             Self::Words(words) => f.write_str(words),
             Self::PullImage { name } => write!(f, "pull {name}, or let it be pulled"),
             Self::StartBox { name } => write!(f, "start {name}"),
+            Self::UnpauseBox { name } => write!(f, "let {name} go on"),
             Self::ListBoxes => f.write_str("the list of all boxes, also of those that do not run, has every name"),
             Self::StopFirst => f.write_str("stop it first, or remove it by force"),
             Self::MoreMemory => f.write_str("give the box four times that"),

@@ -135,7 +135,7 @@ impl Engine {
             let rest = if request.follow { Rest::File(follower) } else { Rest::Nothing };
             return Ok(LogStream { kept, rest });
         }
-        if record.state != BoxState::Running {
+        if !record.state.is_up() {
             return Err(LogsError::Gone(record.name));
         }
         self.logs_as_owner(&record, request, trust).await

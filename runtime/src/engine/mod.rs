@@ -18,6 +18,7 @@ mod places;
 mod volumes;
 
 mod attach;
+mod pause;
 mod restart;
 mod start;
 mod stop;
@@ -59,6 +60,7 @@ pub use inspect::Inspection;
 pub use list::Filter;
 pub use logs::{LogStream, LogsError, LogsRequest};
 pub use measure::{ManifestRequest, MeasureError, MeasureRequest, Measured};
+pub use pause::PauseError;
 pub use places::{Asked, PlaceError};
 pub use progress::{Progress, ProgressFn};
 pub use prove::{Attestation, OwnerMayNot, ProveError, Trust};

@@ -51,6 +51,9 @@ pub enum ProveError {
     /// Only a running guest can.
     #[error("box {0} is not running")]
     NotRunning(String),
+    /// It would, were it not paused.
+    #[error("box {0} is paused")]
+    Paused(String),
     /// Spec, platform files, simulator or the owner's key.
     #[error(transparent)]
     File(#[from] Failure),
@@ -82,7 +85,7 @@ impl Fault for ProveError {
     fn class(&self) -> Class {
         match self {
             Self::Open(error) => error.class(),
-            Self::NoTee(_) | Self::NotRunning(_) => Class::Config,
+            Self::NoTee(_) | Self::NotRunning(_) | Self::Paused(_) => Class::Config,
             Self::File(failure) => failure.class(),
             Self::Identity(_) => Class::Internal,
             Self::Unreachable { .. } => Class::Unreachable,
@@ -96,6 +99,7 @@ impl Fault for ProveError {
             Self::Open(error) => error.hint(),
             Self::NoTee(_) => Some(Hint::WithProcessor),
             Self::NotRunning(name) => Some(Hint::StartBox { name: name.clone() }),
+            Self::Paused(name) => Some(Hint::UnpauseBox { name: name.clone() }),
             Self::File(failure) => Fault::hint(failure),
             Self::Identity(_) | Self::Unreachable { .. } => None,
             Self::NotAdmitted { simulated: true, .. } => Some(Hint::BelieveSimulator),
@@ -185,10 +189,11 @@ pub(super) fn must_run(record: &BoxRecord) -> Result<(), ProveError> {
     if record.options.tee == Tee::None {
         return Err(ProveError::NoTee(record.name.clone()));
     }
-    if record.state != BoxState::Running {
-        return Err(ProveError::NotRunning(record.name.clone()));
+    match record.state {
+        BoxState::Running => Ok(()),
+        BoxState::Paused => Err(ProveError::Paused(record.name.clone())),
+        _ => Err(ProveError::NotRunning(record.name.clone())),
     }
-    Ok(())
 }
 
 /// A failed connection in words: the findings of the appraisal where there are any.

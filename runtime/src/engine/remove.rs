@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Engine, Fault, Hint, How, OpenError, StopError};
 use crate::Class;
 use crate::lock::BoxLock;
-use crate::state::{BoxState, StateError};
+use crate::state::StateError;
 
 /// Why a box is not removed.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl Engine {
         let record = self.find(word)?;
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
         // The record of a box that is just being started does not say so yet.
-        if record.state == BoxState::Running || BoxLock::is_held(&folder) {
+        if record.state.is_up() || BoxLock::is_held(&folder) {
             if !kill {
                 return Err(RemoveError::Running(word.into()));
             }

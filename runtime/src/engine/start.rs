@@ -26,6 +26,9 @@ pub enum StartError {
     /// What isolates the box does not work here (a program is missing, say), or would measure it as another.
     #[error(transparent)]
     Monitor(Failure),
+    /// It runs, and is held.
+    #[error("box {0} is paused: it goes on, and is not started")]
+    Paused(String),
     /// It was started and gave up.
     #[error(transparent)]
     Live(#[from] LiveError),
@@ -36,6 +39,7 @@ impl Fault for StartError {
         match self {
             Self::Open(error) => error.class(),
             Self::Monitor(failure) => failure.class(),
+            Self::Paused(_) => Class::Config,
             Self::Live(error) => error.class(),
         }
     }
@@ -44,6 +48,7 @@ impl Fault for StartError {
         match self {
             Self::Open(error) => error.hint(),
             Self::Monitor(failure) => Fault::hint(failure),
+            Self::Paused(name) => Some(Hint::UnpauseBox { name: name.clone() }),
             Self::Live(error) => error.hint(),
         }
     }
@@ -65,8 +70,10 @@ impl Engine {
     #[allow(clippy::unused_async, reason = "needs the event loop its supervisor is read on")]
     pub async fn start(&self, word: &str, isolation: Option<Isolation>) -> Result<Started, StartError> {
         let mut record = self.find(word)?;
-        if record.state == BoxState::Running {
-            return Ok(Started::AlreadyRunning(Box::new(record)));
+        match record.state {
+            BoxState::Running => return Ok(Started::AlreadyRunning(Box::new(record))),
+            BoxState::Paused => return Err(StartError::Paused(record.name)),
+            _ => {}
         }
         let isolation = isolation.unwrap_or(record.options.isolation);
         same_form(&record.options, isolation).map_err(StartError::Monitor)?;

@@ -34,6 +34,9 @@ pub struct Fake {
     script: Script,
     /// What it was asked to start.
     pub launched: Mutex<Vec<Launch>>,
+    /// Whether its guest goes on: true for a pause, false for its end.
+    pub held: Arc<Mutex<Vec<bool>>>,
+    holds: bool,
 }
 
 impl Fake {
@@ -52,7 +55,13 @@ impl Fake {
         script: impl Fn(Guest) -> F + Send + Sync + 'static,
     ) -> Self {
         let script: Script = Box::new(move |guest| script(guest).boxed());
-        Self { checks: None, starts: None, script, launched: Mutex::default() }
+        Self { checks: None, starts: None, script, launched: Mutex::default(), held: Arc::default(), holds: true }
+    }
+
+    /// Cannot hold the guest.
+    #[must_use]
+    pub fn that_cannot_pause(self) -> Self {
+        Self { holds: false, ..self }
     }
 
     /// Does not work on this machine.
@@ -91,7 +100,8 @@ impl Monitor for Arc<Fake> {
                 return Err(why.clone());
             }
             let guest = Guest { folder: launch.folder.clone(), console, events: None };
-            Ok(Box::new(FakeRunning { guest: tokio::spawn((self.script)(guest)), killed: Notify::new() }) as _)
+            let held = self.holds.then(|| Arc::clone(&self.held));
+            Ok(Box::new(FakeRunning { guest: tokio::spawn((self.script)(guest)), killed: Notify::new(), held }) as _)
         }
         .boxed()
     }
@@ -100,6 +110,15 @@ impl Monitor for Arc<Fake> {
 struct FakeRunning {
     guest: JoinHandle<End>,
     killed: Notify,
+    held: Option<Arc<Mutex<Vec<bool>>>>,
+}
+
+impl FakeRunning {
+    fn hold(&self, pause: bool) -> Result<(), Failure> {
+        let held = self.held.as_ref().ok_or_else(|| Failure::new(Class::Platform, "does not hold it"))?;
+        held.lock().unwrap().push(pause);
+        Ok(())
+    }
 }
 
 impl Running for FakeRunning {
@@ -126,11 +145,11 @@ impl Running for FakeRunning {
     }
 
     fn pause(&mut self) -> Result<(), Failure> {
-        Ok(())
+        self.hold(true)
     }
 
     fn resume(&mut self) -> Result<(), Failure> {
-        Ok(())
+        self.hold(false)
     }
 }
 

@@ -94,6 +94,26 @@ fn a_box_without_a_lock_holder_has_exited_with_137() {
 }
 
 #[test]
+fn only_what_runs_is_paused_and_a_paused_box_without_a_lock_holder_has_exited() {
+    let (_dir, home) = home();
+    let state = State::open(&home).unwrap();
+    let record = made(&home, "held");
+    state.add(&record).unwrap();
+    assert!(state.set_paused(&record.id, true).is_err());
+    started(&state, &record, 5);
+    assert!(state.set_paused(&record.id, false).is_err());
+    state.set_paused(&record.id, true).unwrap();
+    assert!(state.set_paused(&record.id, true).is_err());
+    assert!(state.set_options(&record.id, &record.options).is_err(), "it is up");
+    assert_eq!(state.find("held").unwrap().state, BoxState::Paused);
+    state.reconcile(&home, 9).unwrap();
+    assert_eq!(
+        (state.find("held").unwrap().state, state.find("held").unwrap().exit_code),
+        (BoxState::Exited, Some(137))
+    );
+}
+
+#[test]
 fn a_dead_box_made_with_rm_leaves_nothing() {
     let (_dir, home) = home();
     let state = State::open(&home).unwrap();

@@ -1,16 +1,17 @@
 //! Commands to a supervisor: one line per connection to `control.sock` in the box folder.
 //!
-//! `stop <seconds>` asks the guest to end and kills it after the grace; `kill` ends it now. The folder is 0700: whoever can
-//! open the socket may do both.
+//! `stop <seconds>` asks the guest to end and kills it after the grace; `kill` ends it now; whether it has ended, its lock
+//! says. `pause` and `resume` are answered by one line of JSON, once it is so. The folder is 0700: whoever can open the
+//! socket may do all of it.
 
 use std::path::Path;
 use std::time::Duration;
 
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Classify as _, Failure};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 
 use crate::boxes::files;
 use crate::lock::BoxLock;
@@ -23,14 +24,36 @@ pub enum Command {
     Stop(u32),
     /// End now.
     Kill,
+    /// Let no virtual processor run.
+    Pause,
+    /// Let them run again.
+    Resume,
+}
+
+/// What somebody wants done, and where to say what came of it.
+#[derive(Debug)]
+pub struct Asked {
+    /// What.
+    pub command: Command,
+    /// Dropped without a word by what gives no answer.
+    pub answer: oneshot::Sender<Result<(), Failure>>,
+}
+
+impl Asked {
+    /// By somebody who waits for no answer.
+    pub fn by_nobody(command: Command) -> Self {
+        Self { command, answer: oneshot::channel().0 }
+    }
 }
 
 impl Command {
     fn parse(line: &str) -> Option<Self> {
         match line.trim().split_once(' ') {
             Some(("stop", seconds)) => seconds.parse().ok().map(Self::Stop),
-            None if line.trim() == "kill" => Some(Self::Kill),
-            _ => None,
+            Some(_) => None,
+            None => {
+                [Self::Kill, Self::Pause, Self::Resume].into_iter().find(|command| command.line().trim() == line.trim())
+            }
         }
     }
 
@@ -38,12 +61,14 @@ impl Command {
         match self {
             Self::Stop(seconds) => format!("stop {seconds}\n"),
             Self::Kill => "kill\n".into(),
+            Self::Pause => "pause\n".into(),
+            Self::Resume => "resume\n".into(),
         }
     }
 }
 
 /// Takes commands until nobody listens any more.
-pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
+pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Asked>) {
     while !commands.is_closed() {
         let Ok((line, _)) = listener.accept().await else {
             // Out of descriptors, say: the box must stay within reach.
@@ -52,11 +77,19 @@ pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
         };
         let commands = commands.clone();
         tokio::spawn(async move {
+            let (reader, mut writer) = line.into_split();
             let mut text = String::new();
-            if BufReader::new(line.take(64)).read_line(&mut text).await.is_ok()
+            if BufReader::new(reader.take(64)).read_line(&mut text).await.is_ok()
                 && let Some(command) = Command::parse(&text)
             {
-                let _ = commands.send(command).await;
+                let (answer, answered) = oneshot::channel();
+                let _ = commands.send(Asked { command, answer }).await;
+                if let Ok(answer) = answered.await
+                    && let Ok(mut json) = serde_json::to_vec(&answer)
+                {
+                    json.push(b'\n');
+                    let _ = writer.write_all(&json).await;
+                }
             }
         });
     }
@@ -72,6 +105,33 @@ pub async fn send(folder: &Path, command: Command) -> std::io::Result<()> {
     line.shutdown().await
 }
 
+/// Sends a command to the supervisor of a box and gives its answer.
+///
+/// # Errors
+/// What the supervisor says; class `config` if none listens or it has no answer, `internal` if there is none in time.
+pub async fn ask(folder: &Path, command: Command) -> Result<(), Failure> {
+    let mut line = connect_socket(folder, files::CONTROL).class_while(Class::Config, NOT_UP)?;
+    let answer = async {
+        line.write_all(command.line().as_bytes()).await?;
+        let mut text = String::new();
+        BufReader::new(line.take(ANSWER)).read_line(&mut text).await?;
+        std::io::Result::Ok(text)
+    };
+    let Ok(answer) = timeout(PATIENCE, answer).await else {
+        let late = format!("the box's supervisor does not answer within {} s", PATIENCE.as_secs());
+        return Err(Failure::new(Class::Internal, late));
+    };
+    let answer = answer.class_while(Class::Config, NOT_UP)?;
+    serde_json::from_str(&answer).unwrap_or_else(|_| Err(Failure::new(Class::Config, NOT_UP)))
+}
+
+/// Of a supervisor that is only just there, or about to go.
+const NOT_UP: &str = "the box is only just being started, or about to end";
+/// For what it answers.
+const ANSWER: u64 = 64 * 1024;
+/// More than a monitor takes to pause.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Ends a box and waits until it has ended. One that is just being started or already ending is waited for as well; one
 /// that does not run has ended.
 ///
@@ -80,7 +140,7 @@ pub async fn send(folder: &Path, command: Command) -> std::io::Result<()> {
 pub async fn end(folder: &Path, command: Command) -> Result<(), Failure> {
     let patience = match command {
         Command::Stop(grace) => Duration::from_secs(u64::from(grace) + 30),
-        Command::Kill => Duration::from_secs(30),
+        Command::Kill | Command::Pause | Command::Resume => Duration::from_secs(30),
     };
     let late = Instant::now() + patience;
     let mut sent = false;
@@ -109,9 +169,32 @@ mod tests {
             assert_eq!(Command::parse(line), None, "{line}");
         }
         send(dir.path(), Command::Stop(7)).await.unwrap();
-        assert_eq!(received.recv().await, Some(Command::Stop(7)));
+        assert_eq!(received.recv().await.unwrap().command, Command::Stop(7));
         send(dir.path(), Command::Kill).await.unwrap();
-        assert_eq!(received.recv().await, Some(Command::Kill));
+        assert_eq!(received.recv().await.unwrap().command, Command::Kill);
+    }
+
+    #[tokio::test]
+    async fn a_pause_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(ask(dir.path(), Command::Pause).await.unwrap_err().class, Class::Config);
+        let (commands, mut received) = mpsc::channel::<Asked>(4);
+        tokio::spawn(serve(crate::socket::bind_socket(dir.path(), files::CONTROL).unwrap(), commands));
+        tokio::spawn(async move {
+            let refused = Failure::new(Class::Platform, "no").hint("never");
+            for answer in [Some(Ok(())), Some(Err(refused)), None] {
+                let asked = received.recv().await.unwrap();
+                assert_eq!(asked.command, Command::Resume);
+                if let Some(answer) = answer {
+                    asked.answer.send(answer).unwrap();
+                }
+            }
+        });
+        let ask = || ask(dir.path(), Command::Resume);
+        ask().await.unwrap();
+        let refused = ask().await.unwrap_err();
+        assert_eq!((refused.class, refused.hint.as_deref()), (Class::Platform, Some("never")));
+        assert!(ask().await.unwrap_err().message.contains("about to end"));
     }
 
     #[tokio::test]
@@ -125,7 +208,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(30)).await;
         let (commands, mut received) = mpsc::channel(4);
         tokio::spawn(serve(crate::socket::bind_socket(dir.path(), files::CONTROL).unwrap(), commands));
-        assert_eq!(received.recv().await, Some(Command::Stop(1)));
+        assert_eq!(received.recv().await.unwrap().command, Command::Stop(1));
         std::fs::remove_file(dir.path().join(files::CONTROL)).unwrap();
         let folder = dir.path().to_path_buf();
         let ending = tokio::spawn(async move { end(&folder, Command::Stop(1)).await });

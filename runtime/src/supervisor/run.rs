@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::control::{self, Command};
+use super::control::{self, Asked, Command};
 use super::fate::{self, Fate, Traces};
 use super::lifeline;
 use super::lines::{self, RelayFailure};
@@ -133,6 +133,8 @@ enum Life {
     Booting,
     /// The workload runs; there is no deadline.
     Running,
+    /// It would, but no virtual processor runs.
+    Paused,
     /// The guest has to power off before the deadline, after a stop or its own end.
     Ending,
 }
@@ -141,7 +143,7 @@ enum Life {
 enum Input {
     Event(Event),
     Stage0(&'static str),
-    Command(Command),
+    Command(Asked),
     CommandLost,
     StopRefused(Failure),
 }
@@ -190,8 +192,10 @@ impl Run {
         self.reached("launched", None);
         self.listen_to_guest(order.home, &document, processor)?;
         while let Ok(input) = inbox.try_recv() {
-            if matches!(input, Input::Command(_) | Input::CommandLost) {
-                return Ok(Outcome::NotWanted);
+            match input {
+                Input::Command(Asked { command: Command::Pause | Command::Resume, .. }) => {}
+                Input::Command(_) | Input::CommandLost => return Ok(Outcome::NotWanted),
+                _ => {}
             }
         }
         let console = Console::open(&self.folder, self.stage0_phases());
@@ -207,7 +211,7 @@ impl Run {
         self.life = Life::Booting;
         self.deadline = Instant::now() + self.patience.start;
         let end = loop {
-            let deadline = (self.life != Life::Running).then_some(self.deadline);
+            let deadline = (!matches!(self.life, Life::Running | Life::Paused)).then_some(self.deadline);
             tokio::select! {
                 biased;
                 Some(input) = inbox.recv() => self.handle(input, &document, guest.as_mut()),
@@ -251,7 +255,7 @@ impl Run {
             let commands = commands.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    let _ = commands.send(Command::Stop(DEFAULT_GRACE)).await;
+                    let _ = commands.send(Asked::by_nobody(Command::Stop(DEFAULT_GRACE))).await;
                 }
             });
         }
@@ -314,8 +318,13 @@ impl Run {
                 }
             }
             Input::Stage0(phase) => self.reached(phase, None),
-            Input::Command(Command::Kill) => self.kill(guest),
-            Input::Command(Command::Stop(grace)) => self.stop(grace, guest),
+            Input::Command(Asked { command, answer }) => match command {
+                Command::Kill => self.kill(guest),
+                Command::Stop(grace) => self.stop(grace, guest),
+                // Whoever asked may be gone; it is so all the same.
+                Command::Pause => drop(answer.send(self.pause(guest))),
+                Command::Resume => drop(answer.send(self.resume(guest))),
+            },
             Input::CommandLost => self.stop(ORPHAN_GRACE, guest),
             Input::StopRefused(error) => {
                 tracing::info!(%error, "the guest does not stop on request, so it is killed");
@@ -329,9 +338,41 @@ impl Run {
         guest.kill();
     }
 
+    /// Holds the processors of a guest whose workload runs: before that there is a deadline, and after it nothing to hold.
+    fn pause(&mut self, guest: &mut dyn Running) -> Result<(), Failure> {
+        let refused = |why: &str| Err(Failure::new(Class::Config, why));
+        match self.life {
+            Life::Paused => return refused("the box is paused already"),
+            Life::Running => {}
+            Life::Preparing | Life::Booting => return refused("the box is still being started"),
+            Life::Ending => return refused("the box is about to end"),
+        }
+        guest.pause()?;
+        if let Err(error) = self.state.set_paused(&self.record.id, true) {
+            guest.resume()?;
+            return Err(error.into());
+        }
+        self.life = Life::Paused;
+        Ok(())
+    }
+
+    fn resume(&mut self, guest: &mut dyn Running) -> Result<(), Failure> {
+        if self.life != Life::Paused {
+            return Err(Failure::new(Class::Config, "the box is not paused"));
+        }
+        guest.resume()?;
+        self.life = Life::Running;
+        Ok(self.state.set_paused(&self.record.id, false)?)
+    }
+
     /// Asks a guest that can answer, and kills one that cannot. A stop beside another joins it.
     fn stop(&mut self, grace: u32, guest: &mut dyn Running) {
         self.fate.stop_asked = true;
+        if self.life == Life::Paused
+            && let Err(error) = self.resume(guest)
+        {
+            tracing::info!(%error, "the guest does not go on, so it cannot be asked to end");
+        }
         let deadline = Instant::now() + Duration::from_secs(u64::from(grace)) + self.patience.margin;
         if self.life == Life::Ending {
             self.deadline = self.deadline.min(deadline);

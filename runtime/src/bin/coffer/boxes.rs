@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod live;
 pub mod logs;
 pub mod new_box;
+pub mod pause;
 pub mod ps;
 pub mod restart;
 pub mod rm;
@@ -15,6 +16,7 @@ pub mod start;
 pub mod stop;
 pub mod supervise;
 pub mod to_stop;
+pub mod unpause;
 
 use crate::row::Group;
 
@@ -27,6 +29,8 @@ pub const GROUP: Group = Group {
         command!("start": start, Docker),
         command!("stop": stop),
         command!("restart": restart, Docker),
+        command!("pause": pause),
+        command!("unpause": unpause),
         command!("ps": ps),
         command!("logs": logs),
         command!("exec": exec, Docker),

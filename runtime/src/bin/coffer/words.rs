@@ -6,6 +6,7 @@ use coffer_runtime::engine::Hint;
 pub fn of(hint: &Hint) -> String {
     match hint {
         Hint::PullImage { name } => format!("pull it with `coffer pull {name}`, or drop --pull never"),
+        Hint::UnpauseBox { name } => format!("let it go on with `coffer unpause {name}`"),
         Hint::StartBox { name } => format!("start it with `coffer start {name}`"),
         Hint::ListBoxes => "coffer ps -a lists boxes".to_owned(),
         Hint::StopFirst => "stop it first, or remove it with -f".to_owned(),

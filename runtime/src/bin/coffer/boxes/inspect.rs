@@ -57,7 +57,8 @@ fn describe(inspection: &Inspection) -> Value {
         "Path": options.command.first(),
         "Args": options.command.get(1..),
         "State": {
-            "Status": record.state, "Running": record.state == BoxState::Running, "Dead": record.state == BoxState::Dead,
+            "Status": record.state, "Running": record.state.is_up(),
+            "Paused": record.state == BoxState::Paused, "Dead": record.state == BoxState::Dead,
             "Pid": record.vmm_pid.unwrap_or(0), "SupervisorPid": record.supervisor_pid.unwrap_or(0),
             "ExitCode": record.exit_code.unwrap_or(0), "Error": record.error.clone().unwrap_or_default(),
             "StartedAt": time(record.started), "FinishedAt": time(record.finished),

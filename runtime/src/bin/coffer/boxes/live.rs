@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_rim::foreign;
+use coffer_runtime::BoxRecord;
 use coffer_runtime::boxes::Timings;
 use coffer_runtime::engine::{
     Change, Engine, Events, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest, RUNNING, Trust,
@@ -10,7 +11,6 @@ use coffer_runtime::engine::{
 use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::Command;
 use coffer_runtime::supervisor::message::Ended;
-use coffer_runtime::{BoxRecord, BoxState};
 use coffer_spec::{Act, Tee};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,7 +99,7 @@ pub async fn join(
     // It may have ended before we looked.
     let found = engine.find(record.id.as_str()).map_err(error::of)?;
     let mut showing = None;
-    if found.state == BoxState::Running {
+    if found.state.is_up() {
         if !only_its_owner_sees(engine, record) {
             showing = Some(show_from_now(engine, record, output.clone()));
         } else if allow_simulated {
@@ -108,7 +108,7 @@ pub async fn join(
             say_that_output_is_hidden(record);
         }
     }
-    let ended = if found.state == BoxState::Running {
+    let ended = if found.state.is_up() {
         until_it_ends(&mut events, record).await?
     } else {
         Ended { code: found.exit_code.unwrap_or(0), error: found.error }

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use coffer_rim::{foreign, input};
-use coffer_runtime::BoxState;
 use coffer_runtime::engine::{self, Engine, LogsRequest};
 use serde_json::Value;
 
@@ -80,7 +79,7 @@ async fn show(
 
 /// No output of a box that has just been started is no end of its output.
 fn say_if_it_runs(engine: &Engine, name: &str) {
-    if engine.find(name).is_ok_and(|record| record.state == BoxState::Running) {
+    if engine.find(name).is_ok_and(|record| record.state.is_up()) {
         eprintln!("coffer: {} has written nothing yet", foreign(name));
         eprintln!("hint: with --follow what it writes is shown as it comes");
     }

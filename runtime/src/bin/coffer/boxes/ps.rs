@@ -28,7 +28,7 @@ pub struct Args {
     /// Whole ids, commands and reasons.
     #[arg(long)]
     no_trunc: bool,
-    /// name=TEXT, id=PREFIX or status=created|running|exited|dead; values of one key are alternatives.
+    /// name=TEXT, id=PREFIX or status=created|running|paused|exited|dead; values of one key are alternatives.
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 }
@@ -37,7 +37,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut filter = filter(&args.filter)?;
     if !args.all && filter.states.is_empty() {
-        filter.states.push(BoxState::Running);
+        filter.states.extend([BoxState::Running, BoxState::Paused]);
     }
     let boxes = context.engine()?.list(&filter).map_err(error::of)?;
     if context.json {
@@ -58,7 +58,7 @@ fn filter(texts: &[String]) -> Result<Filter, CliError> {
     for text in texts {
         let invalid = || {
             CliError::new(Class::Usage, format!("invalid filter '{text}'"))
-                .hint("filters are name=TEXT, id=PREFIX and status=created|running|exited|dead")
+                .hint("filters are name=TEXT, id=PREFIX and status=created|running|paused|exited|dead")
         };
         match text.split_once('=').ok_or_else(invalid)? {
             (_, "") => return Err(invalid()),
@@ -99,12 +99,13 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most - 1).collect::<String>() + "…"
 }
 
-/// `Up 3 seconds`, `Exited (0) 5 minutes ago`.
+/// `Up 3 seconds`, `Up 3 seconds (Paused)`, `Exited (0) 5 minutes ago`.
 pub fn status(found: &BoxRecord) -> String {
     let since = |moment: Option<i64>| table::span(unix_ms() - moment.unwrap_or(found.created));
     match found.state {
         BoxState::Created => "Created".into(),
         BoxState::Running => format!("Up {}", since(found.started)),
+        BoxState::Paused => format!("Up {} (Paused)", since(found.started)),
         BoxState::Dead => "Dead".into(),
         BoxState::Exited => {
             let why = found.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();

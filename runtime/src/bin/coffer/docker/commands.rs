@@ -31,7 +31,6 @@ pub const COMMANDS: &[Row] = &[
         "signals are not sent one by one yet",
         "`coffer stop -t 0 BOX` ends a box at once; `coffer rm -f BOX` removes it too",
     ),
-    no(&["pause", "unpause", "container pause", "container unpause"], "boxes are not paused yet"),
     but(
         &["port", "container port"],
         "boxes have no network yet, so they publish no ports",

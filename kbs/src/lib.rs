@@ -66,7 +66,7 @@ pub use state::{
     open_store_with, pin,
 };
 pub use store::{
-    Accepted, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget, Intent, Kind,
+    Accepted, Admin, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget, Intent, Kind,
     MemoryCheckpoint, MemoryRows, NewSecret, Position, Restored, Row, Rows, RowsError, StateFault, StateSummary, Store,
     StoreError, Transaction, Witness,
 };

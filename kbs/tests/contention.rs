@@ -3,8 +3,9 @@
 use crate::common;
 use std::sync::{Arc, Mutex};
 
-use crate::common::{Guest, Kbs, PATH, VALUE, ask, refused};
-use coffer_kbs::{Intent, Rows, RowsError, Tenant, Transaction, open_store_with};
+use crate::common::{Guest, Kbs, Key, PATH, TENANT, VALUE, ask, refused};
+use coffer_kbs::{Admin, Grant, Intent, Role, Rows, RowsError, Tenant, Transaction, open_store_with};
+use coffer_kbs_client::{ClientError, ManifestKey};
 use tokio::sync::oneshot;
 
 /// Rows that stop a writer once, until told to go on.
@@ -61,6 +62,36 @@ async fn a_reference_that_goes_while_the_policy_runs_admits_nobody() {
     let (asked, ()) = tokio::join!(asked, removed);
     let line = kbs.line_of(&refused(asked));
     assert!(common::has_reason(&line, "neither measurement"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_becomes_an_operators_meanwhile_is_no_manifest_key() {
+    let (next, mut rows) = (Arc::new(Mutex::new(None)), None);
+    let kbs = Kbs::start_in_memory(|inner| {
+        rows = Some(inner.clone());
+        Arc::new(Stopping { rows: inner, next: next.clone() })
+    })
+    .await;
+    let admin = kbs.admin().await;
+    let key = ManifestKey { tenant: TENANT.into(), name: "ci".into(), key: Key::new(9).public };
+    let ((reached, was_reached), (go_on, may_go_on)) = (oneshot::channel(), oneshot::channel());
+    *next.lock().unwrap() = Some(Stop { reached, go_on: may_go_on });
+    let asked = admin.add_manifest_key(&key);
+    let listed = async {
+        was_reached.await.unwrap();
+        let other = open_store_with(&kbs.state(), rows.unwrap()).await.unwrap();
+        let mut ledger = other.write().await.unwrap();
+        let grants = vec![Grant { role: Role::Auditor, tenant: None }];
+        let new = Admin { key: key.key.spki_digest(), name: "new".into(), grants, added_unix: 1 };
+        assert!(ledger.put_admin(&new).await.unwrap());
+        ledger.commit().await.unwrap();
+        go_on.send(()).unwrap();
+    };
+    match tokio::join!(asked, listed).0 {
+        Err(ClientError::Rejected { message, .. }) => assert!(message.contains("an operator's key"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(admin.list_manifest_keys(TENANT).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

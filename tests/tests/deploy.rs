@@ -63,6 +63,7 @@ fn the_unit_takes_away_what_a_broker_does_not_need() -> Result<()> {
         "ProtectHome=yes",
         "MemoryDenyWriteExecute=yes",
         "SystemCallFilter=@system-service",
+        "SystemCallFilter=fchown",
     ] {
         ensure!(unit.lines().any(|found| found == line), "the unit has no {line}");
     }

@@ -106,9 +106,6 @@ impl AdminService {
         let key = P384PublicKey::from_spki_der(&message.public_key)
             .map_err(|error| Status::invalid_argument(format!("public_key: {error}")))?;
         let digest = key.spki_digest();
-        if self.operators.list().contains(&digest) {
-            return Err(Status::invalid_argument("this is an operator's key; one key has one job"));
-        }
         let entry = AuditEntry {
             event: "manifest-key.add",
             tenant: Some(tenant.to_string()),
@@ -118,6 +115,10 @@ impl AdminService {
         };
         let key = ManifestKey { name: name.unwrap_or_default(), key };
         let mut change = self.change(caller, entry).await?;
+        // Asked of the ledger, not of the listener's list: that one is refreshed after a commit.
+        if self.operators.find(&mut change.ledger, &digest).await.map_err(store_status)?.is_some() {
+            return Err(Status::invalid_argument("this is an operator's key; one key has one job"));
+        }
         let there = change.ledger.manifest_keys(&tenant).await.map_err(store_status)?;
         if there.len() >= LIST_LIMIT && !there.iter().flatten().any(|one| one.key == key.key) {
             return Err(full("manifest keys"));

@@ -66,8 +66,8 @@ pub use state::{
     open_store_with, pin,
 };
 pub use store::{
-    Accepted, Admin, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget, Intent, Kind,
-    MemoryCheckpoint, MemoryRows, NewSecret, Position, Restored, Row, Rows, RowsError, StateFault, StateSummary, Store,
-    StoreError, Transaction, Witness,
+    Accepted, Admin, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget,
+    Intent, Kind, LogFault, MemoryCheckpoint, MemoryRows, NewSecret, Position, Restored, Row, Rows, RowsError,
+    StateFault, StateSummary, Store, StoreError, Transaction, Witness,
 };
 pub use tenant::{Tenant, TenantError};

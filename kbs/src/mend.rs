@@ -5,7 +5,10 @@ use std::{path::Path, sync::Arc};
 use crate::{
     clock::Clock,
     state::{DATABASE, StateError, checkpoint_path, lock, open_rows, root_key, witness},
-    store::{Accepted, AuditFault, FileCheckpoint, Forget, StateSummary, Store, StoreError, Upgrade},
+    store::{
+        Accepted, AuditFault, CheckpointError, FileCheckpoint, Forget, StateFault, StateSummary, Store, StoreError,
+        Upgrade,
+    },
 };
 
 /// What [`repair`] would do.
@@ -26,9 +29,15 @@ pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, State
     let _lock = lock(folder)?;
     let (path, now) = (folder.join(DATABASE), Clock::system().now());
     let store = match Store::open_file(&path, root_key(folder).await?, Upgrade::Forbidden, watched(folder)).await {
-        Err(StoreError::Audit(AuditFault::Head)) => {
+        // An end mark that is gone, edited or an older one: the checkpoint has it, if nothing else was set back.
+        Err(
+            error @ (StoreError::Audit(AuditFault::Head)
+            | StoreError::State(StateFault::Beyond { .. })
+            | StoreError::Checkpoint(CheckpointError::Behind { .. })),
+        ) => {
             let keeper = Arc::new(FileCheckpoint::new(checkpoint_path(folder)));
-            Store::rebuild_head(open_rows(folder).await?, root_key(folder).await?, keeper, now).await?
+            let rebuilt = Store::rebuild_head(open_rows(folder).await?, root_key(folder).await?, keeper, now).await;
+            rebuilt.map_err(|_| error)?
         }
         store => store?,
     };

@@ -15,6 +15,7 @@ mod process;
 mod release;
 mod revoke;
 mod roles;
+mod rollback;
 mod starvation;
 mod strangers;
 mod trust;

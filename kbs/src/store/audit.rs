@@ -74,6 +74,16 @@ pub enum StateFault {
     /// Genuine entries, but not in the order this server wrote them.
     #[error("the record of changes does not lead to its end mark")]
     Chain,
+    /// Genuine rows lie behind the end mark, which therefore is an older one.
+    #[error(
+        "the end mark was set back: it says line {lines} and change {changes}, and the database goes on after them"
+    )]
+    Beyond {
+        /// Lines by the end mark.
+        lines: u64,
+        /// Changes by the end mark.
+        changes: u64,
+    },
     /// The rows are older than they were a moment ago.
     #[error("the database was set back: it ends with line {found}, this server has seen line {seen}")]
     SetBack {
@@ -82,6 +92,16 @@ pub enum StateFault {
         /// Last line there.
         found: u64,
     },
+}
+
+/// Where a copy of the log and the trail part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {sequence} of the log is not in the trail, which ends with line {end}")]
+pub struct LogFault {
+    /// The first line that is not there, or says something else there.
+    pub sequence: u64,
+    /// Where the trail ends.
+    pub end: u64,
 }
 
 /// A verified trail in figures.
@@ -316,6 +336,29 @@ impl Store {
         let head = ledger.head;
         let rows = ledger.check_rows().await?;
         Ok(AuditSummary { lines: head.lines, head: hex::encode(head.line_hash), rows })
+    }
+}
+
+impl Store {
+    /// Compares the trail with a copy of the log that lies elsewhere: text with a line of the trail on some of its lines. Gives
+    /// the first that the trail has not, or has otherwise: then this database was set back, or is another.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn verify_against(&self, log: &str) -> Result<Option<LogFault>, StoreError> {
+        let mut ledger = self.read().await?;
+        for line in log.lines() {
+            // A log may hold more than the trail, and words before the line, such as the time.
+            let Some(line) = line.find("{\"sequence\":").map(|at| line[at..].trim_end()) else { continue };
+            let Ok(parsed) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let Some(sequence) = parsed["sequence"].as_u64() else { continue };
+            let there = ledger.lines(sequence, 1).await?;
+            let there = there.first().filter(|(key, _)| sequence_of(key) == sequence);
+            if sequence > ledger.head.lines || there.is_none_or(|(_, row)| row.body != line.as_bytes()) {
+                return Ok(Some(LogFault { sequence, end: ledger.head.lines }));
+            }
+        }
+        Ok(None)
     }
 }
 

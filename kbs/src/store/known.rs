@@ -202,6 +202,24 @@ pub(super) async fn every(transaction: &mut dyn Transaction, kind: Kind) -> Resu
     }
 }
 
+/// What lies behind the end mark. A commit writes both or neither: genuine rows there show that the end mark was set back.
+pub(super) async fn beyond(
+    transaction: &mut dyn Transaction,
+    root: &RootKey,
+    head: &Head,
+) -> Result<Vec<(Kind, Vec<u8>, bool)>, StoreError> {
+    let mut found = Vec::new();
+    for (kind, written_as, end) in
+        [(Kind::StateEntry, RowKind::StateEntry, head.changes), (Kind::AuditLine, RowKind::AuditLine, head.lines)]
+    {
+        for (key, row) in transaction.from(kind, &end.saturating_add(1).to_be_bytes(), BATCH).await? {
+            let genuine = root.check_mac(written_as, &[&key, &row.body], &row.mac).is_ok();
+            found.push((kind, key, genuine));
+        }
+    }
+    Ok(found)
+}
+
 /// Checks a row's own MAC at the change that wrote it.
 pub(super) fn check_row(root: &RootKey, key: &RowKey, bytes: &[u8], row: &Row, change: u64) -> Result<(), KeyError> {
     let fields = row_fields(key.kind, bytes, &row.body, change);

@@ -20,10 +20,10 @@ use std::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
-    StoreError,
+    StateFault, StoreError,
     checkpoint::{Checkpoint, CheckpointError, Follower, Position, Witness},
     head::{Entry, Head},
-    known::{Known, chained, check_row, entry_body, row_fields},
+    known::{Known, beyond, chained, check_row, entry_body, row_fields},
     record::{Record, RowKey},
     rows::{Intent, Kind, Row, Rows, Transaction},
 };
@@ -197,6 +197,9 @@ pub(super) async fn opened(
             let (found, seen) = (Checkpoint::from(&head).position(), checkpoint.position());
             return Err(CheckpointError::Beside { found, seen }.into());
         }
+    }
+    if beyond(transaction, &before.root, &head).await?.iter().any(|(.., genuine)| *genuine) {
+        return Err(StateFault::Beyond { lines: head.lines, changes: head.changes }.into());
     }
     before.caught_up(transaction, head, checkpoint).await
 }

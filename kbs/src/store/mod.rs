@@ -30,7 +30,7 @@ mod terms;
 mod upgrade;
 
 pub use admins::Admin;
-pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, StateFault};
+pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, StateFault};
 pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
 pub use ledger::{Ledger, Seen, Store};
@@ -154,6 +154,9 @@ impl StoreError {
             }
             Self::Checkpoint(error) => error.hint(),
             Self::Contended { .. } => "ask again",
+            Self::Audit(AuditFault::Head) | Self::State(StateFault::Beyond { .. }) => {
+                "stop the server and run `coffer-kbs state repair --state DIR --give-up-what-is-damaged`, which takes the end mark from the checkpoint; else restore a backup"
+            }
             Self::Audit(_) | Self::State(_) => {
                 "run `coffer-kbs audit verify --state DIR`, and restore the database from a backup you trust"
             }

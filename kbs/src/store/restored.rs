@@ -11,6 +11,7 @@ use super::{
     AuditEntry, Position, StoreError,
     checkpoint::{Checkpoint, CheckpointError, CheckpointKeeper, Witness},
     head::Head,
+    known::beyond,
     ledger::{Ledger, Store},
     record::{Fields, Record, RowKey},
     rows::{Intent, Kind, Rows},
@@ -82,6 +83,16 @@ impl Store {
         let mut transaction = store.rows.begin(Intent::Write).await?;
         let head = Head::read(&mut *transaction, &known.root).await?;
         *known = known.caught_up(&mut *transaction, head, None).await?;
+        // What lies behind an end mark that is accepted is no part of the history that goes on.
+        loop {
+            let behind = beyond(&mut *transaction, &known.root, &head).await?;
+            for (kind, key, _) in &behind {
+                transaction.remove(*kind, key).await?;
+            }
+            if behind.is_empty() {
+                break;
+            }
+        }
         let found = Checkpoint::from(&head).position();
         let mut ledger = store.ledger(transaction, known, head);
         let epoch = found.epoch.max(seen.map_or(0, |seen| seen.epoch)) + 1;

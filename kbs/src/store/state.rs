@@ -246,17 +246,31 @@ impl Ledger {
                 damage.push((fault, key, bytes, Mend::Discard));
             }
         }
-        let (first, last) = (self.head.base + 1, self.head.changes);
-        for (bytes, _) in every(&mut *self.transaction, Kind::StateEntry).await? {
-            let number = bytes.as_slice().try_into().map(u64::from_be_bytes);
-            if !number.is_ok_and(|number| (first..=last).contains(&number)) {
-                let (repair, loses) = Mend::Discard.said(Kind::StateEntry);
-                let fault =
-                    Fault { what: "a change after the last, which this server did not write".into(), repair, loses };
-                damage.push((fault, RowKey::global(Kind::StateEntry, &[]), bytes, Mend::Discard));
+        for (kind, what) in [
+            (Kind::StateEntry, "a change after the last, which this server did not write"),
+            (Kind::Head, "a second end mark, which this server did not write"),
+            (Kind::AuditLine, "a line before the first, which this server did not write"),
+        ] {
+            for (bytes, _) in every(&mut *self.transaction, kind).await? {
+                if self.may_be_ours(kind, &bytes) {
+                    continue;
+                }
+                let (repair, loses) = Mend::Discard.said(kind);
+                let fault = Fault { what: what.into(), repair, loses };
+                damage.push((fault, RowKey::global(kind, &[]), bytes, Mend::Discard));
             }
         }
         Ok(damage)
+    }
+
+    /// True where the ledger puts rows of its own. Lines after the last are the trail's to name.
+    fn may_be_ours(&self, kind: Kind, key: &[u8]) -> bool {
+        let number = key.try_into().map(u64::from_be_bytes);
+        match kind {
+            Kind::Head => key.is_empty(),
+            Kind::AuditLine => number.map_or(key > 1_u64.to_be_bytes().as_slice(), |number| number > 0),
+            _ => number.is_ok_and(|number| (self.head.base + 1..=self.head.changes).contains(&number)),
+        }
     }
 
     /// What may take the place of a row of this kind: never anything that admits or releases more.

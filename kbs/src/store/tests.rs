@@ -11,6 +11,7 @@ macro_rules! on_every_store {
 mod checkpoint;
 mod failures;
 mod faulty;
+mod kit;
 mod operators;
 mod repair;
 mod versions;

@@ -269,7 +269,7 @@ async fn several_things_at_once_are_named_one_by_one() {
     for round in 0..60 {
         let mut rows = kit.now.clone();
         let mut touched = BTreeSet::new();
-        for _ in 0..1 + random.below(6) {
+        for _ in 0..=random.below(6) {
             let at = deciding[random.below(deciding.len())];
             let (here, key) = (&kit.now[at], key_of(&kit.now[at]).unwrap());
             let place = rows.iter().position(|row| row[..2] == here[..2]);

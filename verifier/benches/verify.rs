@@ -1,6 +1,7 @@
 //! The verifier beside the public-key operations it cannot avoid. `coffer bench verify` prints the same as one table.
 #![allow(missing_docs)]
 
+#[allow(dead_code, reason = "the tests use the rest of it")]
 #[path = "../tests/forge/mod.rs"]
 mod forge;
 

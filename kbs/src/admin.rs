@@ -5,6 +5,7 @@
 mod admins;
 mod callers;
 mod certificates;
+mod policies;
 mod revocations;
 mod sealing;
 mod secrets;
@@ -423,6 +424,38 @@ impl wire::admin_server::Admin for AdminService {
     ) -> Result<Response<wire::ListGuestsResponse>, Status> {
         self.caller(&request, "ListGuests", |message| message.tenant.as_deref().unwrap_or_default()).await?;
         self.guests_listed(&request.into_inner())
+    }
+
+    async fn put_policy(
+        &self,
+        request: Request<wire::PutPolicyRequest>,
+    ) -> Result<Response<wire::PutPolicyResponse>, Status> {
+        let caller = self.caller(&request, "PutPolicy", |message| &message.tenant).await?;
+        self.policy_put(caller, request.into_inner()).await
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<wire::GetPolicyRequest>,
+    ) -> Result<Response<wire::GetPolicyResponse>, Status> {
+        self.caller(&request, "GetPolicy", |message| &message.tenant).await?;
+        self.policy_shown(request.into_inner()).await
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<wire::ListPoliciesRequest>,
+    ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
+        self.caller(&request, "ListPolicies", |message| &message.tenant).await?;
+        self.policies_listed(request.into_inner()).await
+    }
+
+    async fn remove_policy(
+        &self,
+        request: Request<wire::RemovePolicyRequest>,
+    ) -> Result<Response<wire::RemovePolicyResponse>, Status> {
+        let caller = self.caller(&request, "RemovePolicy", |message| &message.tenant).await?;
+        self.policy_removed(caller, request.into_inner()).await
     }
 
     async fn add_tenant(

@@ -28,6 +28,8 @@ use crate::{
 pub struct Basis {
     candidates: Candidates,
     wanted: Wanted,
+    /// The text of its policy, where the tenant keeps one of that name.
+    stored: Option<String>,
     /// Rows that were not believed, and what is missing.
     reasons: Vec<String>,
 }
@@ -58,14 +60,23 @@ impl Basis {
         let mut reasons = Vec::new();
         let candidates = Candidates::gather(ledger, judged).await?;
         let wanted = Wanted::read(ledger, judged, asked, now, &mut reasons).await?;
-        Ok(Self { candidates, wanted, reasons })
+        let stored = match ledger.policy(&judged.tenant, &wanted.terms().policy).await {
+            Ok(stored) => stored.map(|policy| policy.text),
+            Err(error @ StoreError::Tampered { .. }) => {
+                tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored row is not believed");
+                reasons.push(format!("store: {error}"));
+                None
+            }
+            Err(other) => return Err(other),
+        };
+        Ok(Self { candidates, wanted, stored, reasons })
     }
 }
 
 impl Decider {
     /// Decides. Blocks for as long as a policy may take.
     pub fn decide(&self, judged: &Judged, asked: &Asked, basis: Basis, now: i64) -> Decided {
-        let Basis { candidates, wanted, mut reasons } = basis;
+        let Basis { candidates, wanted, stored, mut reasons } = basis;
         reasons.extend(candidates.revocations(self.verifier.chipless()));
         let verified = &judged.verified;
         let appraisal = self.verifier.appraise(verified, candidates.admission(now));
@@ -107,7 +118,11 @@ impl Decider {
         if let Asked::Secret { path, .. } = asked {
             input["secret"] = json!({ "path": path.as_str(), "allow_simulated": terms.allow_simulated });
         }
-        match self.policies.decide(&terms.policy, &input) {
+        let answer = match &stored {
+            Some(text) => self.policies.decide_by(&terms.policy, text, &input),
+            None => self.policies.decide(&terms.policy, &input),
+        };
+        match answer {
             Ok(decision) if decision.allows() => {}
             Ok(decision) => reasons.extend(decision.reasons().iter().cloned()),
             Err(reason) => reasons.push(reason),

@@ -1,11 +1,13 @@
-//! Release policies by name: the shipped one is `default`; the operator's configuration adds others.
+//! Release policies by name: the shipped one is `default`; the operator's configuration adds others, and a tenant keeps its own
+//! in the ledger. One that a tenant keeps counts before one of the configuration that has its name.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use coffer_policies::{Decision, Policy, PolicyError, RELEASE};
+use sha2::{Digest as _, Sha256};
 
 /// Name of the shipped release policy.
 pub const DEFAULT: &str = "default";
@@ -13,7 +15,14 @@ pub const DEFAULT: &str = "default";
 type Named = BTreeMap<String, Arc<Policy>>;
 
 /// Every policy a secret may name. Replaced as a whole, also while one of them runs.
-pub struct ReleasePolicies(RwLock<Named>);
+pub struct ReleasePolicies {
+    named: RwLock<Named>,
+    /// Those of tenants that were parsed already, by name and text.
+    parsed: Mutex<HashMap<[u8; 32], Arc<Policy>>>,
+}
+
+/// Parsed policies of tenants that are kept at hand.
+const PARSED: usize = 64;
 
 impl ReleasePolicies {
     /// The shipped policy alone.
@@ -22,25 +31,26 @@ impl ReleasePolicies {
     /// [`PolicyError`]: never, as long as the shipped policy parses, which a test shows.
     pub fn shipped() -> Result<Self, PolicyError> {
         let shipped = Policy::parse(RELEASE.name, RELEASE.text)?;
-        Ok(Self(RwLock::new(BTreeMap::from([(DEFAULT.to_owned(), Arc::new(shipped))]))))
+        let named = BTreeMap::from([(DEFAULT.to_owned(), Arc::new(shipped))]);
+        Ok(Self { named: RwLock::new(named), parsed: Mutex::default() })
     }
 
     /// Adds one; `default` stays what it is.
     pub fn add(&mut self, name: String, policy: Policy) {
         if name != DEFAULT {
-            self.0.get_mut().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(policy));
+            self.named.get_mut().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(policy));
         }
     }
 
     /// Puts others in place of all.
     pub fn replace(&self, others: Self) {
-        let others = others.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = others;
+        let others = others.named.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.named.write().unwrap_or_else(PoisonError::into_inner) = others;
     }
 
     fn named(&self) -> RwLockReadGuard<'_, Named> {
         // A map is whole between any two steps.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.named.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Names, sorted.
@@ -61,5 +71,25 @@ impl ReleasePolicies {
             Some(policy) => Ok(policy.decide(input)),
             None => Err(format!("policy: the secret's policy {name} is not loaded")),
         }
+    }
+
+    /// Asks a policy that a tenant keeps, by its text.
+    pub fn decide_by(&self, name: &str, text: &str, input: &serde_json::Value) -> Result<Decision, String> {
+        Ok(self.parsed(name, text).map_err(|error| format!("policy: {error}"))?.decide(input))
+    }
+
+    fn parsed(&self, name: &str, text: &str) -> Result<Arc<Policy>, PolicyError> {
+        let digest: [u8; 32] = Sha256::new().chain_update(name).chain_update([0]).chain_update(text).finalize().into();
+        if let Some(policy) = self.parsed.lock().unwrap_or_else(PoisonError::into_inner).get(&digest) {
+            return Ok(policy.clone());
+        }
+        // Not held while it parses.
+        let policy = Arc::new(Policy::parse(name, text)?);
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if parsed.len() >= PARSED {
+            parsed.clear();
+        }
+        parsed.insert(digest, policy.clone());
+        Ok(policy)
     }
 }

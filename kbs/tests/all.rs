@@ -11,6 +11,7 @@ mod guest_api;
 mod house;
 mod listeners;
 mod operation;
+mod policies;
 mod process;
 mod release;
 mod revoke;

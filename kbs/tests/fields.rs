@@ -196,6 +196,14 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
             v1::RemoveRevocationRequest { tenant: Some(tenant()), kind: "chip".into(), value: "07".repeat(64) }
                 .encode_to_vec(),
         ),
+        (
+            "PutPolicyRequest",
+            v1::PutPolicyRequest { tenant: tenant(), name: "web".into(), text: "package web\nallow := true\n".into() }
+                .encode_to_vec(),
+        ),
+        ("GetPolicyRequest", v1::GetPolicyRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
+        ("ListPoliciesRequest", v1::ListPoliciesRequest { tenant: tenant() }.encode_to_vec()),
+        ("RemovePolicyRequest", v1::RemovePolicyRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
         ("ListGuestsRequest", v1::ListGuestsRequest { tenant: Some(tenant()) }.encode_to_vec()),
         ("AddTenantRequest", v1::AddTenantRequest { tenant: "other".into() }.encode_to_vec()),
         ("ListTenantsRequest", v1::ListTenantsRequest {}.encode_to_vec()),

@@ -23,7 +23,7 @@ pub enum PolicyError {
     Parse {
         /// Its name.
         name: String,
-        /// The parser's words.
+        /// Line, column and the parser's words.
         message: String,
     },
     /// No `allow` rule: such a policy could never say yes.
@@ -96,7 +96,7 @@ impl Policy {
         if text.len() > POLICY_LIMIT {
             return Err(PolicyError::TooLong { name: name.into(), found: text.len() });
         }
-        let parse = |error: anyhow::Error| PolicyError::Parse { name: name.into(), message: error.to_string() };
+        let parse = |error: anyhow::Error| PolicyError::Parse { name: name.into(), message: located(&error) };
         let mut engine = engine::bounded().map_err(parse)?;
         let package = engine.add_policy(name.into(), text.into()).map_err(parse)?;
         if !engine.has_declared_rule_rooted_at(name, "allow").map_err(parse)? {
@@ -107,11 +107,10 @@ impl Policy {
         let digest = Sha256::digest(text.as_bytes()).into();
         // The first question makes the engine analyse the rules: faults show here, and not at the first release.
         engine.set_input(Value::new_object());
-        if let Err(error) = engine.eval_rule(allow.clone()) {
-            let message = error.to_string();
-            if !is_runtime(&message) {
-                return Err(PolicyError::Parse { name: name.into(), message });
-            }
+        if let Err(error) = engine.eval_rule(allow.clone())
+            && !is_runtime(&error.to_string())
+        {
+            return Err(parse(error));
         }
         Ok(Self { engine, name: name.into(), allow, deny, digest })
     }
@@ -178,6 +177,18 @@ fn is_runtime(message: &str) -> bool {
     !["could not find function", "unsafe", "not defined", "recursion"].iter().any(|word| message.contains(word))
 }
 
+/// Where and what, in one line: the engine draws the place over several.
+fn located(error: &anyhow::Error) -> String {
+    let text = error.to_string();
+    let place = text.lines().find_map(|line| line.trim().strip_prefix("--> ")).and_then(|place| {
+        let (rest, column) = place.rsplit_once(':')?;
+        let (_, line) = rest.rsplit_once(':')?;
+        Some(format!("line {line}, column {column}: "))
+    });
+    let said = first_line(error);
+    format!("{}{}", place.unwrap_or_default(), said.strip_prefix("error: ").unwrap_or(&said))
+}
+
 fn first_line(error: &anyhow::Error) -> String {
     // The engine points into the policy with several lines; the last says what is wrong.
     let text = error.to_string();
@@ -232,6 +243,13 @@ mod tests {
             Policy::parse("x", "package x\nallow if no_such_function(1)"),
             Err(PolicyError::Parse { .. })
         ));
+        for (text, place) in [
+            ("package x\nallow if {", "line 2, column 11: "),
+            ("package x\n\nallow if no_such(1)", "line 3, column 17: "),
+        ] {
+            let said = Policy::parse("x", text).map(|_| ()).unwrap_err().to_string();
+            assert!(said.contains(place) && said.lines().count() == 1, "{said}");
+        }
         let long = format!("package x\nallow := true\n{}", "#".repeat(POLICY_LIMIT));
         assert!(matches!(Policy::parse("x", &long), Err(PolicyError::TooLong { .. })));
     }

@@ -196,6 +196,10 @@ impl Admin for FakeAdmin {
         put_certificate_profile: PutCertificateProfileRequest => PutCertificateProfileResponse,
         list_certificate_profiles: ListCertificateProfilesRequest => ListCertificateProfilesResponse,
         remove_certificate_profile: RemoveCertificateProfileRequest => RemoveCertificateProfileResponse,
+        put_policy: PutPolicyRequest => PutPolicyResponse,
+        get_policy: GetPolicyRequest => GetPolicyResponse,
+        list_policies: ListPoliciesRequest => ListPoliciesResponse,
+        remove_policy: RemovePolicyRequest => RemovePolicyResponse,
     }
     async fn audit(&self, r: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
         Ok(Response::new(v1::AuditResponse { lines: vec![r.get_ref().from_sequence().to_string()] }))

@@ -3,7 +3,10 @@
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use tonic::{Response, Status};
 
-use super::{AdminService, every, store_status, tenant, terms::terms_wire};
+use super::{
+    AdminService, every, store_status, tenant,
+    terms::{terms, terms_wire},
+};
 use crate::{
     certificate,
     operators::Caller,
@@ -24,7 +27,7 @@ impl AdminService {
     ) -> Result<Response<wire::PutCertificateProfileResponse>, Status> {
         let message = message.profile.ok_or_else(|| Status::invalid_argument("profile: none was given"))?;
         let tenant = tenant(&message.tenant)?;
-        let terms = self.terms(message.terms)?;
+        let terms = terms(message.terms)?;
         let profile = CertificateProfile {
             name: profile_name(message.name)?,
             dns: names("dns", message.dns, is_dns)?,
@@ -48,6 +51,7 @@ impl AdminService {
         entry.policy = Some(profile.terms.policy.clone());
         entry.allow_simulated = Some(profile.terms.allow_simulated);
         let mut change = self.change(caller, entry).await?;
+        self.policy_is_there(&mut change.ledger, &tenant, &profile.terms.policy)?;
         let there = change.ledger.certificate_profiles(&tenant).await.map_err(store_status)?;
         if there.len() >= LIMIT && !there.iter().flatten().any(|one| one.name == profile.name) {
             return Err(Status::failed_precondition(format!("the tenant has {LIMIT} certificate profiles already")));

@@ -4,7 +4,10 @@ use coffer_kbs_client::{SealingName, kbs::admin::v1 as wire};
 use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
-use super::{AdminService, every, store_status, tenant, terms::terms_wire};
+use super::{
+    AdminService, every, store_status, tenant,
+    terms::{terms, terms_wire},
+};
 use crate::{
     operators::Caller,
     store::{AuditEntry, KeyUse, OpenKey, SealingContext},
@@ -33,10 +36,11 @@ impl AdminService {
         if policies.is_empty() {
             return Err(Status::invalid_argument("policies: none was given"));
         }
-        let terms = self.terms(message.terms)?;
+        let terms = terms(message.terms)?;
         let mut entry = entry("sealing.put", &tenant, &context);
         (entry.policy, entry.allow_simulated) = (Some(terms.policy.clone()), Some(terms.allow_simulated));
         let mut change = self.change(caller, entry).await?;
+        self.policy_is_there(&mut change.ledger, &tenant, &terms.policy)?;
         let mut new = SealingContext { context, policies, terms, created_unix: change.now };
         let there = change.ledger.sealing_contexts(&tenant).await.map_err(store_status)?;
         match there.iter().flatten().find(|one| one.context == new.context) {

@@ -5,7 +5,7 @@ use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
 use super::{
-    AdminService, VALUE_LIMIT, non_zero, seconds, store_status, tenant,
+    AdminService, VALUE_LIMIT, name, non_zero, seconds, store_status, tenant,
     terms::{labels, labels_wire, rules, terms_wire},
 };
 use crate::{
@@ -28,7 +28,7 @@ impl AdminService {
         if value.len() > VALUE_LIMIT {
             return Err(Status::invalid_argument(format!("value has {} bytes, at most {VALUE_LIMIT}", value.len())));
         }
-        let policy = self.policy(message.policy)?;
+        let policy = name("policy", message.policy)?;
         let new = NewSecret {
             tenant: &tenant,
             path: &path,
@@ -41,6 +41,9 @@ impl AdminService {
             expected_version: message.expected_version,
         };
         let mut change = self.change(caller, entry("secret.put", &tenant, &path, None)).await?;
+        if let Some(policy) = &policy {
+            self.policy_is_there(&mut change.ledger, &tenant, policy)?;
+        }
         let put = change.ledger.put_secret(new, change.now).await.map_err(store_status)?;
         change.entry.version = Some(put.now.version);
         change.entry.policy = Some(put.now.terms.policy.clone());

@@ -10,34 +10,37 @@ use tonic::Status;
 use super::{AdminService, name};
 use crate::{
     policies::DEFAULT,
-    store::Labels,
+    store::{Labels, Ledger},
+    tenant::Tenant,
     terms::{AuthorRule, RULES, Rules, Terms},
 };
 
 /// Labels of one secret.
 const LABELS: usize = 32;
 
-impl AdminService {
-    /// Terms of something that has none yet.
-    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    pub(super) fn terms(&self, message: Option<wire::Terms>) -> Result<Terms, Status> {
-        let message = message.ok_or_else(|| Status::invalid_argument("terms: none were given"))?;
-        Ok(Terms {
-            allow_simulated: message.allow_simulated,
-            policy: self.policy(message.policy)?.unwrap_or_else(|| DEFAULT.to_owned()),
-            rules: rules(message.rules)?.unwrap_or_default(),
-        })
-    }
+/// Terms of something that has none yet. Whether their policy is there is asked in the transaction, by
+/// [`AdminService::policy_is_there`].
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+pub(super) fn terms(message: Option<wire::Terms>) -> Result<Terms, Status> {
+    let message = message.ok_or_else(|| Status::invalid_argument("terms: none were given"))?;
+    Ok(Terms {
+        allow_simulated: message.allow_simulated,
+        policy: name("policy", message.policy)?.unwrap_or_else(|| DEFAULT.to_owned()),
+        rules: rules(message.rules)?.unwrap_or_default(),
+    })
+}
 
-    /// A policy that is there.
+impl AdminService {
+    /// Refuses a policy that neither the tenant keeps nor the broker has.
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    pub(super) fn policy(&self, named: Option<String>) -> Result<Option<String>, Status> {
-        let Some(policy) = name("policy", named)? else { return Ok(None) };
-        if self.policies.has(&policy) {
-            return Ok(Some(policy));
+    pub(super) fn policy_is_there(&self, ledger: &mut Ledger, tenant: &Tenant, policy: &str) -> Result<(), Status> {
+        if self.policies.has(policy) || ledger.has_policy(tenant, policy) {
+            return Ok(());
         }
-        let known = self.policies.names().join(", ");
-        Err(Status::invalid_argument(format!("policy: none of that name is loaded; there are: {known}")))
+        let mut known = self.policies.names();
+        known.extend(ledger.policy_names(tenant));
+        let known = known.join(", ");
+        Err(Status::invalid_argument(format!("policy: none of that name is there; there are: {known}")))
     }
 }
 

@@ -15,6 +15,7 @@ mod known;
 mod ledger;
 mod manifests;
 mod memory;
+mod policies;
 mod record;
 mod references;
 mod restored;
@@ -36,6 +37,7 @@ pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCh
 pub use ledger::{Ledger, Seen, Store};
 pub use manifests::{ManifestKey, StoredManifest};
 pub use memory::MemoryRows;
+pub use policies::StoredPolicy;
 pub use references::Reference;
 pub use restored::{Accepted, Restored};
 pub use revocations::{Revocation, Touching};

@@ -94,6 +94,7 @@ impl RowKey {
             Kind::SealingContext => format!("sealing context {:?}", self.text(0)),
             Kind::Generation => format!("generation {} of sealing context {:?}", hex(5), self.text(4)),
             Kind::CertificateProfile => format!("certificate profile {}", self.text(0)),
+            Kind::Policy => format!("policy {}", self.text(0)),
             Kind::TenantKey => format!("key {}", self.text(0)),
             Kind::Head | Kind::AuditLine | Kind::StateEntry => self.kind.name().to_owned(),
         };

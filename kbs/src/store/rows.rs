@@ -33,6 +33,8 @@ pub enum Kind {
     Generation,
     /// What certificates of one name say, and on what terms they are issued.
     CertificateProfile,
+    /// A release policy of a tenant.
+    Policy,
     /// A key of a tenant, encrypted: what its sealing keys are derived from, or what signs its certificates.
     TenantKey,
     /// An operator, and what it may.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -64,6 +66,7 @@ impl Kind {
         Self::SealingContext,
         Self::Generation,
         Self::CertificateProfile,
+        Self::Policy,
         Self::TenantKey,
         Self::Admin,
         Self::Tenant,
@@ -88,6 +91,7 @@ impl Kind {
             Self::SealingContext => "sealing-context",
             Self::Generation => "generation",
             Self::CertificateProfile => "certificate-profile",
+            Self::Policy => "policy",
             Self::TenantKey => "tenant-key",
             Self::Admin => "admin",
             Self::Tenant => "tenant",

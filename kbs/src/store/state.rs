@@ -15,7 +15,7 @@ use std::{
 use coffer_verifier::abi::WorkloadDigest;
 
 use super::{
-    AuditEntry, AuditFault, StateFault, StoreError, StoredManifest,
+    AuditEntry, AuditFault, StateFault, StoreError, StoredManifest, StoredPolicy,
     admins::There,
     audit::{check_trail, line_hash, previous_of},
     checkpoint::{CheckpointKeeper, Witness},
@@ -90,6 +90,7 @@ impl Mend {
             (Self::Remove, _) => ("it is taken off the list; add it again", true),
             (Self::Rewrite(_), _) => ("it is written again from its name", false),
             (Self::Replace(_), Kind::Manifest) => ("its name is closed for ever; sign under another name", true),
+            (Self::Replace(_), Kind::Policy) => ("it refuses everything until it is put again", true),
             (Self::Replace(_), _) => ("the secret counts as deleted; put it again", true),
             (Self::Discard, _) => ("it is thrown away; it never counted", false),
             (Self::Leave, _) => {
@@ -286,6 +287,8 @@ impl Ledger {
             Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
             Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),
             Kind::Tenant => Mend::Rewrite(There(0).encode()),
+            // Not removed: another policy of its name must not step in its place.
+            Kind::Policy => Mend::Replace(StoredPolicy::that_refuses(key).encode()),
             Kind::Revocation => Mend::Rewrite(revocations::Said::nothing().encode()),
             Kind::SecretHead => Mend::Replace(self.deleted_head(key).encode()),
             Kind::Manifest => {

@@ -482,6 +482,10 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         ListRevocationsRequest => list_revocations,
         RemoveRevocationRequest => remove_revocation,
         ListGuestsRequest => list_guests,
+        PutPolicyRequest => put_policy,
+        GetPolicyRequest => get_policy,
+        ListPoliciesRequest => list_policies,
+        RemovePolicyRequest => remove_policy,
         AddTenantRequest => add_tenant,
         ListTenantsRequest => list_tenants,
         AddAdminRequest => add_admin,
@@ -490,4 +494,9 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         ConfirmRestoredRequest => confirm_restored,
         AuditRequest => audit,
     )
+}
+
+/// The rows of a kind as they lie there.
+pub async fn rows(state: &Path, kind: Kind) -> Vec<(Vec<u8>, Row)> {
+    open_rows(state).await.unwrap().begin(Intent::Read).await.unwrap().from(kind, &[], usize::MAX).await.unwrap()
 }

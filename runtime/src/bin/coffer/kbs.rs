@@ -9,6 +9,7 @@ mod guests;
 mod manifest;
 mod manifest_key;
 mod operator;
+mod policy;
 mod reference;
 mod revoke;
 mod sealing;
@@ -71,6 +72,7 @@ pub const COMMANDS: &[Entry] = &[
     noun!("manifest": manifest),
     noun!("sealing": sealing),
     noun!("certificate": certificate),
+    noun!("policy": policy),
     noun!("revoke": revoke),
     admin!("guests": guests::Args => guests::run),
     noun!("tenant": tenant),

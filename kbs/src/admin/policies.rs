@@ -1,0 +1,122 @@
+//! Policies that a tenant keeps: set only if they parse, removed only if nothing names them.
+
+use coffer_kbs_client::kbs::admin::v1 as wire;
+use coffer_policies::{Policy, PolicyError};
+use sha2::{Digest as _, Sha256};
+use tonic::{Response, Status};
+
+use super::{AdminService, every, store_status, tenant};
+use crate::{
+    operators::Caller,
+    store::{AuditEntry, StoredPolicy},
+    tenant::Tenant,
+};
+
+/// Policies of one tenant.
+const LIMIT: usize = 256;
+/// Users that are named where a policy cannot be removed.
+const NAMED: usize = 8;
+
+impl AdminService {
+    pub(super) async fn policy_put(
+        &self,
+        caller: Caller,
+        message: wire::PutPolicyRequest,
+    ) -> Result<Response<wire::PutPolicyResponse>, Status> {
+        let tenant = tenant(&message.tenant)?;
+        let name = policy_name(message.name)?;
+        if self.policies.has(&name) {
+            let message = format!("name: {name} is a policy of the broker's configuration; choose another");
+            return Err(Status::invalid_argument(message));
+        }
+        let by = caller.name.clone();
+        let mut change = self.change(caller, entry("policy.put", &tenant, &name)).await?;
+        let policy = StoredPolicy { name, text: message.text, by, put_unix: change.now };
+        parse(&policy.name, &policy.text)?;
+        let there = change.ledger.policy_names(&tenant);
+        if there.len() >= LIMIT && !there.contains(&policy.name) {
+            return Err(Status::failed_precondition(format!("the tenant has {LIMIT} policies already")));
+        }
+        let info = info(&policy);
+        change.entry.key = Some(hex::encode(&info.sha256));
+        let used = change.ledger.policy_users(&tenant, &policy.name).await.map_err(store_status)?;
+        let added = change.ledger.put_policy(&tenant, &policy).await.map_err(store_status)?;
+        let answer = wire::PutPolicyResponse { added, policy: Some(info), used };
+        change.done_if(added, "replaced", answer).await
+    }
+
+    pub(super) async fn policy_shown(
+        &self,
+        message: wire::GetPolicyRequest,
+    ) -> Result<Response<wire::GetPolicyResponse>, Status> {
+        let (tenant, name) = (tenant(&message.tenant)?, policy_name(message.name)?);
+        let found = self.view().await?.policy(&tenant, &name).await.map_err(store_status)?;
+        let policy = found.as_ref().map(info);
+        Ok(Response::new(wire::GetPolicyResponse { policy, text: found.map(|one| one.text).unwrap_or_default() }))
+    }
+
+    pub(super) async fn policies_listed(
+        &self,
+        message: wire::ListPoliciesRequest,
+    ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
+        let tenant = tenant(&message.tenant)?;
+        let all = every(self.view().await?.policies(&tenant).await.map_err(store_status)?)?;
+        let policies = all.iter().map(info).collect();
+        Ok(Response::new(wire::ListPoliciesResponse { policies, configured: self.policies.names() }))
+    }
+
+    pub(super) async fn policy_removed(
+        &self,
+        caller: Caller,
+        message: wire::RemovePolicyRequest,
+    ) -> Result<Response<wire::RemovePolicyResponse>, Status> {
+        let (tenant, name) = (tenant(&message.tenant)?, policy_name(message.name)?);
+        let mut change = self.change(caller, entry("policy.remove", &tenant, &name)).await?;
+        let users = change.ledger.policy_users(&tenant, &name).await.map_err(store_status)?;
+        if change.ledger.has_policy(&tenant, &name) && !users.is_empty() {
+            let more = users.len().saturating_sub(NAMED);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let users = users[..users.len().min(NAMED)].join(", ");
+            let message = format!("policy {name} is in use by {users}{more}; give them another policy first");
+            return Err(Status::failed_precondition(message));
+        }
+        let existed = change.ledger.remove_policy(&tenant, &name).await.map_err(store_status)?;
+        change.done_if(existed, "nothing-there", wire::RemovePolicyResponse { existed }).await
+    }
+}
+
+/// A text that is a policy, or where it is none and why.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+pub(super) fn parse(name: &str, text: &str) -> Result<Policy, Status> {
+    if text.is_empty() {
+        return Err(Status::invalid_argument("text is empty: a policy says who may have what"));
+    }
+    let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if let Some(at) = text.lines().position(|line| line.contains(acts)) {
+        return Err(Status::invalid_argument(format!("text: line {} has a control character", at + 1)));
+    }
+    let refused = |error: PolicyError| Status::invalid_argument(format!("text: {error}; {}", error.hint()));
+    Policy::parse(name, text).map_err(refused)
+}
+
+fn entry(event: &'static str, tenant: &Tenant, name: &str) -> AuditEntry {
+    AuditEntry { event, tenant: Some(tenant.to_string()), name: Some(name.to_owned()), ..AuditEntry::default() }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+pub(super) fn policy_name(text: String) -> Result<String, Status> {
+    match text.parse::<coffer_spec::Name>() {
+        Ok(_) => Ok(text),
+        Err(_) => Err(Status::invalid_argument(format!("name: expected {}", coffer_spec::NAME_RULE))),
+    }
+}
+
+fn info(policy: &StoredPolicy) -> wire::PolicyInfo {
+    wire::PolicyInfo {
+        name: policy.name.clone(),
+        sha256: Sha256::digest(&policy.text).to_vec(),
+        length: policy.text.len() as u64,
+        by: policy.by.clone(),
+        put_unix: policy.put_unix,
+    }
+}

@@ -1,0 +1,138 @@
+//! `coffer kbs policy`: release policies that a tenant keeps at the broker.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_kbs_client::PolicyInfo;
+use serde_json::{Value, json};
+
+use super::broker::{Broker, not_found, read};
+use super::{Tenant, admin, rfc3339};
+use crate::error::{Class, Classify as _, CliError};
+use crate::row::Entry;
+
+/// Keep release policies at the broker, by name.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs policy put web --file web.rego
+  coffer kbs secret put default/app/password --file value --policy web
+  coffer kbs policy list")]
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[
+    admin!("put": PutArgs => put),
+    admin!("get": GetArgs => get),
+    admin!("list": ListArgs => list),
+    admin!("remove": RemoveArgs => remove),
+];
+
+/// Keep a policy, in place of one of its name.
+///
+/// Whatever names it is decided by the new text from the next release on.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs policy put web --file web.rego
+  coffer kbs policy put web --tenant acme < web.rego")]
+struct PutArgs {
+    /// Name, by which secrets, sealing contexts and certificate profiles refer to it.
+    name: String,
+    /// Rego file; `-` is standard input.
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (name, tenant, text) = (&args.name, &args.tenant.tenant, text(&args.file)?);
+    let answer = broker.ask(async |client| client.put_policy(tenant, name, &text).await)?;
+    let mut value = row(&answer.policy.clone().unwrap_or_default(), tenant);
+    value["added"] = json!(answer.added);
+    value["used"] = json!(answer.used);
+    broker.say(&value, || {
+        let verb = if answer.added { "kept" } else { "replaced" };
+        let used = match answer.used.as_slice() {
+            [] => "nothing names it yet".to_owned(),
+            used => format!("it decides for {}", used.join(", ")),
+        };
+        format!("policy {name} of tenant {tenant} {verb}; {used}")
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Print the text of a policy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs policy get web > web.rego")]
+struct GetArgs {
+    /// Name.
+    name: String,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn get(args: &GetArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (name, tenant) = (&args.name, &args.tenant.tenant);
+    let found = broker.ask(async |client| client.policy(tenant, name).await)?;
+    let Some((info, text)) = found else { return Err(none(tenant, name)) };
+    if broker.json() {
+        let mut value = row(&info, tenant);
+        value["text"] = json!(text);
+        println!("{value}");
+    } else {
+        // As it was put: the broker takes no text with anything in it that acts on a terminal.
+        print!("{text}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// List policies.
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "ls", after_help = "Examples:\n  coffer kbs policy list --tenant acme")]
+struct ListArgs {
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let tenant = &args.tenant.tenant;
+    let all = broker.ask(async |client| client.list_policies(tenant).await)?;
+    let mut rows: Vec<_> = all.configured.iter().map(|name| json!({ "name": name, "kept_by": "the broker" })).collect();
+    rows.extend(all.policies.iter().map(|info| row(info, tenant)));
+    broker.list(&["name", "kept_by", "put", "by", "length", "sha256"], &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Remove a policy that nothing names any more.
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "rm", after_help = "Examples:\n  coffer kbs policy remove web")]
+struct RemoveArgs {
+    /// Name.
+    name: String,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (name, tenant) = (&args.name, &args.tenant.tenant);
+    if !broker.ask(async |client| client.remove_policy(tenant, name).await)? {
+        return Err(none(tenant, name));
+    }
+    broker.say(&json!({ "name": name, "removed": true }), || format!("policy {name} removed"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn none(tenant: &str, name: &str) -> CliError {
+    not_found(format!("tenant {tenant} keeps no policy {name}"), "policy list")
+}
+
+fn text(file: &std::path::Path) -> Result<String, CliError> {
+    String::from_utf8(read(file)?).class_while(Class::Config, file.display())
+}
+
+fn row(info: &PolicyInfo, tenant: &str) -> Value {
+    json!({
+        "name": info.name, "tenant": tenant, "kept_by": "the tenant", "sha256": hex::encode(&info.sha256),
+        "length": info.length, "by": info.by, "put": rfc3339(info.put_unix),
+    })
+}

@@ -5,11 +5,13 @@
 mod admins;
 mod callers;
 mod certificates;
+mod dry_run;
 mod policies;
 mod revocations;
 mod sealing;
 mod secrets;
 mod terms;
+mod trail;
 mod trust;
 mod words;
 
@@ -34,10 +36,6 @@ use crate::{
 
 /// Longest secret value, in bytes.
 pub const VALUE_LIMIT: usize = 1024 * 1024;
-const AUDIT_LIMIT: u32 = 10_000;
-const AUDIT_USUAL: u32 = 1000;
-/// Below what a client takes in one message.
-const AUDIT_BYTES: usize = 3 * 1024 * 1024;
 
 /// The service behind the admin listener.
 #[derive(Clone)]
@@ -458,6 +456,14 @@ impl wire::admin_server::Admin for AdminService {
         self.policy_removed(caller, request.into_inner()).await
     }
 
+    async fn test_policy(
+        &self,
+        request: Request<wire::TestPolicyRequest>,
+    ) -> Result<Response<wire::TestPolicyResponse>, Status> {
+        self.caller(&request, "TestPolicy", |message| &message.tenant).await?;
+        self.policy_tested(request.into_inner()).await
+    }
+
     async fn add_tenant(
         &self,
         request: Request<wire::AddTenantRequest>,
@@ -509,25 +515,14 @@ impl wire::admin_server::Admin for AdminService {
 
     async fn audit(&self, request: Request<wire::AuditRequest>) -> Result<Response<wire::AuditResponse>, Status> {
         self.caller(&request, "Audit", |message| message.tenant.as_deref().unwrap_or_default()).await?;
-        let message = request.into_inner();
-        let from = non_zero("from_sequence", message.from_sequence)?.unwrap_or(1);
-        let limit = non_zero("limit", message.limit)?.unwrap_or(AUDIT_USUAL).min(AUDIT_LIMIT);
-        let tenant = message.tenant.as_deref().map(tenant).transpose()?;
-        // Whoever reads finds what was refused until now.
-        self.refusals.clone().write(true).await;
-        let lines = match &tenant {
-            None => self.view().await?.audit_lines(from, limit).await,
-            Some(tenant) => self.store.audit_lines_of(tenant, from, limit).await,
-        };
-        let mut lines = lines.map_err(store_status)?;
-        // Lines carry every check of the evidence; who wants more than one answer holds asks on from the last it got.
-        let mut bytes = 0;
-        let fit = lines.iter().take_while(|line| {
-            bytes += line.len();
-            bytes <= AUDIT_BYTES
-        });
-        let fit = fit.count().max(1);
-        lines.truncate(fit);
-        Ok(Response::new(wire::AuditResponse { lines }))
+        self.trail_read(request.into_inner()).await
+    }
+
+    async fn get_decision_input(
+        &self,
+        request: Request<wire::GetDecisionInputRequest>,
+    ) -> Result<Response<wire::GetDecisionInputResponse>, Status> {
+        self.caller(&request, "GetDecisionInput", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.decision_input(request.into_inner()).await
     }
 }

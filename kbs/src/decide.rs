@@ -42,6 +42,16 @@ pub struct Decided {
     pub outcome: Result<Permit, Vec<String>>,
     /// Every check of the evidence.
     pub checks: Vec<CheckLine>,
+    /// What the policy saw, where there is something to release.
+    pub input: Option<PolicyInput>,
+}
+
+/// What a policy saw of a decision.
+pub struct PolicyInput {
+    /// JSON.
+    pub json: String,
+    /// Something beside the policy spoke against it.
+    pub refused_beside: bool,
 }
 
 /// Decides.
@@ -122,8 +132,9 @@ impl Decider {
             Some(text) => self.policies.decide_by(&terms.policy, text, &input),
             None => self.policies.decide(&terms.policy, &input),
         };
+        let (beside, mut allowed) = (!reasons.is_empty(), false);
         match answer {
-            Ok(decision) if decision.allows() => {}
+            Ok(decision) if decision.allows() => allowed = true,
             Ok(decision) => reasons.extend(decision.reasons().iter().cloned()),
             Err(reason) => reasons.push(reason),
         }
@@ -133,13 +144,16 @@ impl Decider {
                 kept.push(reason);
             }
         }
-        let policy = wanted.is_there().then_some(terms.policy);
+        let is_there = wanted.is_there();
         let outcome = if kept.is_empty() {
             wanted.permit(judged, asked, &candidates.authors(now), now).map_err(|reason| vec![reason])
         } else {
             Err(kept)
         };
-        Decided { policy, outcome, checks: appraisal.checks() }
+        let input = || PolicyInput { json: input.to_string(), refused_beside: beside || allowed && outcome.is_err() };
+        let input = is_there.then(input);
+        let policy = is_there.then_some(terms.policy);
+        Decided { policy, checks: appraisal.checks(), input, outcome }
     }
 
     /// Simulated evidence needs both: the root listed for the tenant, and permission of what is asked for. Not Rego's to

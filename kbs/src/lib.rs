@@ -26,6 +26,7 @@ mod floors;
 mod guest;
 mod guests;
 mod init;
+mod inputs;
 mod keys;
 mod limits;
 mod mend;

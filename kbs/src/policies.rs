@@ -63,11 +63,15 @@ impl ReleasePolicies {
         self.named().contains_key(name)
     }
 
+    /// The policy of that name.
+    pub fn named_policy(&self, name: &str) -> Option<Arc<Policy>> {
+        self.named().get(name).cloned()
+    }
+
     /// Asks the policy of that name; one that is not there refuses.
     pub fn decide(&self, name: &str, input: &serde_json::Value) -> Result<Decision, String> {
         // Not held while it runs.
-        let policy = self.named().get(name).cloned();
-        match policy {
+        match self.named_policy(name) {
             Some(policy) => Ok(policy.decide(input)),
             None => Err(format!("policy: the secret's policy {name} is not loaded")),
         }

@@ -9,15 +9,18 @@ use std::sync::Arc;
 
 use coffer_ratls::Attested;
 use coffer_verifier::CheckLine;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     asked::Question,
     audit_log::AuditLog,
     clock::Clock,
-    decide::{Basis, Decider},
+    decide::{Basis, Decider, PolicyInput},
     guest::{self, Judged, NotAdmitted},
+    inputs::{Inputs, LONGEST},
     permit::{Outcome, Released},
-    store::{AuditEntry, Seen, Store, StoreError},
+    store::{AuditEntry, KeptInput, Ledger, Seen, Store, StoreError},
+    tenant::Tenant,
 };
 
 /// Releases what guests ask for.
@@ -27,6 +30,8 @@ pub struct Releaser {
     pub(crate) decider: Decider,
     pub(crate) log: AuditLog,
     pub(crate) clock: Clock,
+    /// What policies saw of the last decisions.
+    pub(crate) inputs: Arc<Inputs>,
 }
 
 /// Why nothing was released.
@@ -55,6 +60,7 @@ struct Answer {
     outcome: Result<Outcome, Vec<String>>,
     policy: Option<String>,
     checks: Vec<CheckLine>,
+    input: Option<PolicyInput>,
     seen: Seen,
 }
 
@@ -71,7 +77,7 @@ impl Releaser {
     ) -> Result<Released, NotReleased> {
         let case = Arc::new(self.case(attested, question).await?);
         for _ in 0..ATTEMPTS {
-            let Answer { outcome, policy, checks, seen } = self.answer(&case).await?;
+            let Answer { outcome, policy, checks, input, seen } = self.answer(&case).await?;
             let mut ledger = self.store.write().await?;
             if !ledger.is_as(&seen) {
                 continue;
@@ -79,13 +85,30 @@ impl Releaser {
             if let Ok(outcome) = &outcome {
                 outcome.apply(&mut ledger).await?;
             }
-            let entry = case.entry(id, policy, checks, &outcome);
+            let mut entry = case.entry(id, policy, checks, &outcome);
+            entry.input = self.keep(&mut ledger, &case.attested.admitted().tenant, input).await?;
             let log = self.log.clone();
             ledger.record_decision(entry, case.now, move |line| log.write(line)).await?;
             // Committed: from here on the decision stands in the trail, and bytes may leave.
             return outcome.map(|outcome| outcome.released).map_err(NotReleased::Refused);
         }
         Err(StoreError::Contended { attempts: ATTEMPTS }.into())
+    }
+
+    /// Keeps what the policy saw. Gives its SHA-256, for the line.
+    async fn keep(
+        &self,
+        ledger: &mut Ledger,
+        tenant: &Tenant,
+        input: Option<PolicyInput>,
+    ) -> Result<Option<String>, StoreError> {
+        let Some(PolicyInput { json, refused_beside }) = input.filter(|input| input.json.len() <= LONGEST) else {
+            return Ok(None);
+        };
+        let digest = hex::encode(Sha256::digest(&json));
+        let kept = KeptInput { line: ledger.next_line(), refused_beside, json };
+        self.inputs.keep(ledger, tenant, &kept).await?;
+        Ok(Some(digest))
     }
 
     async fn case(&self, attested: Arc<Attested<Judged>>, question: Question) -> Result<Case, StoreError> {
@@ -98,7 +121,10 @@ impl Releaser {
     }
 
     async fn answer(&self, case: &Arc<Case>) -> Result<Answer, StoreError> {
-        let refused = |reasons, checks| Answer { outcome: Err(reasons), policy: None, checks, seen: Seen::default() };
+        let refused = |reasons, checks| {
+            let outcome = Err(reasons);
+            Answer { outcome, policy: None, checks, input: None, seen: Seen::default() }
+        };
         let (judged, asked) = match (&case.judged, &case.question.asked) {
             (Err(no), _) => return Ok(refused(no.reasons.clone(), no.checks.clone())),
             (Ok(_), Err(reason)) => return Ok(refused(vec![reason.clone()], Vec::new())),
@@ -113,10 +139,14 @@ impl Releaser {
                 return refused(Vec::new(), Vec::new());
             };
             let decided = decider.decide(judged, asked, basis, case.now);
+            let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);
             let outcome = decided
                 .outcome
                 .and_then(|permit| permit.seal(&case.attested).map_err(|error| vec![format!("connection: {error}")]));
-            Answer { outcome, policy: decided.policy, checks: decided.checks, seen }
+            if let Some(input) = input.as_mut().filter(|_| permitted && outcome.is_err()) {
+                input.refused_beside = true;
+            }
+            Answer { outcome, policy: decided.policy, checks: decided.checks, input, seen }
         })
         .await
     }

@@ -133,6 +133,7 @@ methods! {
     GetPolicy: Tenant READERS,
     ListPolicies: Tenant READERS,
     RemovePolicy: Tenant RULES,
+    TestPolicy: Tenant RULES,
     AddTenant: Broker OWNERS,
     ListTenants: Broker READERS,
     AddAdmin: Broker OWNERS,
@@ -140,6 +141,7 @@ methods! {
     RemoveAdmin: Broker OWNERS,
     ConfirmRestored: Broker OWNERS,
     Audit: Tenant TRAIL,
+    GetDecisionInput: Tenant TRAIL,
 }
 
 /// The method of a name; a defect of ours if there is none.

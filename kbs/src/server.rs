@@ -239,6 +239,7 @@ impl Server {
             decider: Decider { verifier: verifier.clone(), policies: policies.clone() },
             log: log.clone(),
             clock: clock.clone(),
+            inputs: Arc::default(),
         };
         let refusals = Arc::new(Refusals::new(store.clone(), log.clone(), clock.clone()));
         let present = Guests::default();

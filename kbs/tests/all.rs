@@ -2,8 +2,10 @@
 
 mod common;
 
+mod audit;
 mod contention;
 mod crash;
+mod dry_run;
 mod endorsements;
 mod fields;
 mod first_use;

@@ -39,6 +39,8 @@ const MEANT: &[(&str, &str)] = &[
     ("Revocation", "by"),                       // the broker's to say
     ("Revocation", "since_unix"),               // the broker's to say
     ("Operator", "configured"),                 // the broker's to say
+    ("TestPolicyRequest", "all"),               // false: not
+    ("AuditRequest", "newest"),                 // false: oldest first
     ("CertificateProfile", "terms"),            // as above
     ("CertificateProfile", "server_auth"),      // false: not
     ("CertificateProfile", "client_auth"),      // false: not
@@ -203,6 +205,17 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("GetPolicyRequest", v1::GetPolicyRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
         ("ListPoliciesRequest", v1::ListPoliciesRequest { tenant: tenant() }.encode_to_vec()),
+        (
+            "TestPolicyRequest",
+            v1::TestPolicyRequest {
+                tenant: tenant(),
+                name: "web".into(),
+                text: Some("package web\nallow := true\n".into()),
+                since_unix: Some(1),
+                all: true,
+            }
+            .encode_to_vec(),
+        ),
         ("RemovePolicyRequest", v1::RemovePolicyRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
         ("ListGuestsRequest", v1::ListGuestsRequest { tenant: Some(tenant()) }.encode_to_vec()),
         ("AddTenantRequest", v1::AddTenantRequest { tenant: "other".into() }.encode_to_vec()),
@@ -213,7 +226,23 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         ("ConfirmRestoredRequest", v1::ConfirmRestoredRequest {}.encode_to_vec()),
         (
             "AuditRequest",
-            v1::AuditRequest { from_sequence: Some(1), limit: Some(1), tenant: Some(tenant()) }.encode_to_vec(),
+            v1::AuditRequest {
+                from_sequence: Some(1),
+                limit: Some(1),
+                tenant: Some(tenant()),
+                id: Some("0123456789abcdef".into()),
+                path: Some(PATH.into()),
+                event: Some("secret".into()),
+                outcome: Some("done".into()),
+                since_unix: Some(1),
+                until_unix: Some(later),
+                newest: true,
+            }
+            .encode_to_vec(),
+        ),
+        (
+            "GetDecisionInputRequest",
+            v1::GetDecisionInputRequest { tenant: Some(tenant()), id: "0123456789abcdef".into() }.encode_to_vec(),
         ),
     ]
 }

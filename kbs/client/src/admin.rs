@@ -101,54 +101,6 @@ impl AdminClient {
     pub async fn confirm_restored(&self) -> Result<bool, ClientError> {
         Ok(done(self.admin.clone().confirm_restored(v1::ConfirmRestoredRequest {}).await)?.confirmed)
     }
-
-    /// Audit lines (JSON) from `from_sequence` on, oldest first; 0: from the first. `limit` 0: the broker's usual number.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn audit(&self, from_sequence: u64, limit: u32) -> Result<Vec<String>, ClientError> {
-        self.audit_of(None, from_sequence, limit).await
-    }
-
-    /// The same, of one tenant alone: what an auditor of that tenant may read.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn audit_of(
-        &self,
-        tenant: Option<&str>,
-        from_sequence: u64,
-        limit: u32,
-    ) -> Result<Vec<String>, ClientError> {
-        let wanted = if limit == 0 { USUAL } else { limit as usize };
-        let (mut from, mut all) = (from_sequence, Vec::new());
-        loop {
-            let left = u32::try_from(wanted - all.len()).unwrap_or(u32::MAX);
-            let request = v1::AuditRequest {
-                from_sequence: Some(from).filter(|from| *from != 0),
-                limit: Some(left),
-                tenant: tenant.map(str::to_owned),
-            };
-            let lines = done(self.admin.clone().audit(request).await)?.lines;
-            // One answer holds some megabytes: the rest is asked for until there is none, or enough.
-            let next = lines.last().and_then(|line| sequence(line)).and_then(|last| last.checked_add(1));
-            all.extend(lines);
-            match next {
-                Some(next) if next > from && all.len() < wanted => {
-                    from = next;
-                }
-                _ => return Ok(all),
-            }
-        }
-    }
-}
-
-/// Lines asked for where no limit is named.
-const USUAL: usize = 1000;
-
-/// Sequence number of an audit line, with which it begins.
-fn sequence(line: &str) -> Option<u64> {
-    line.strip_prefix("{\"sequence\":")?.split_once(',')?.0.parse().ok()
 }
 
 /// Left out where there is none: the broker refuses an empty one.

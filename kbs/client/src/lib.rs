@@ -7,6 +7,7 @@
 
 mod admin;
 mod admins;
+mod audit;
 mod broker;
 mod error;
 mod policies;
@@ -19,6 +20,7 @@ mod trust;
 
 pub use admin::{AdminClient, Reference};
 pub use admins::{Grant, Operator};
+pub use audit::{AuditPage, AuditQuery, DecisionInput};
 pub use broker::{BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generation, SealingKey, Secret, secret_aad};
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use error::ClientError;

@@ -36,6 +36,14 @@ impl AdminClient {
         done(self.admin.clone().list_policies(v1::ListPoliciesRequest { tenant: tenant.to_owned() }).await)
     }
 
+    /// Tries a policy on what was decided.
+    ///
+    /// # Errors
+    /// [`ClientError::Rejected`] for a text that is no policy.
+    pub async fn test_policy(&self, request: v1::TestPolicyRequest) -> Result<v1::TestPolicyResponse, ClientError> {
+        done(self.admin.clone().test_policy(request).await)
+    }
+
     /// Removes a policy; false if there was none.
     ///
     /// # Errors

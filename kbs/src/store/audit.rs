@@ -11,10 +11,7 @@ use super::{
     ledger::{Ledger, Store},
     rows::Row,
 };
-use crate::{
-    keys::{RootKey, RowKind},
-    tenant::Tenant,
-};
+use crate::keys::{RootKey, RowKind};
 
 /// What is wrong with an audit trail, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +175,9 @@ pub struct AuditEntry {
     /// Ids of some of the others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
+    /// SHA-256 of what the policy saw, where that is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
     /// Every reason against.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
@@ -294,38 +294,6 @@ impl Ledger {
 }
 
 impl Store {
-    /// [`Ledger::audit_lines`] of one tenant alone. The ledger is let go of between stretches of the trail, so that whoever looks
-    /// for few lines among many keeps nobody waiting.
-    ///
-    /// # Errors
-    /// As the store.
-    pub async fn audit_lines_of(
-        &self,
-        tenant: &Tenant,
-        from_sequence: u64,
-        limit: u32,
-    ) -> Result<Vec<String>, StoreError> {
-        let (mut from, mut found) = (from_sequence.max(1), Vec::new());
-        loop {
-            // Read as every line is: checked, and only as far as they hold.
-            let batch = match self.read().await?.audit_lines(from, u32::try_from(BATCH).unwrap_or(u32::MAX)).await {
-                Ok(batch) if !batch.is_empty() => batch,
-                Err(error) if found.is_empty() => return Err(error),
-                _ => return Ok(found),
-            };
-            from += batch.len() as u64;
-            for line in batch {
-                let of = serde_json::from_str::<serde_json::Value>(&line).ok();
-                if of.is_some_and(|line| line["tenant"] == tenant.as_str()) {
-                    found.push(line);
-                }
-                if found.len() >= limit as usize {
-                    return Ok(found);
-                }
-            }
-        }
-    }
-
     /// Checks every line's MAC and chain, the end mark, and every row that decides something.
     ///
     /// # Errors
@@ -387,7 +355,7 @@ pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditF
     Ok(Ok(()))
 }
 
-fn sequence_of(key: &[u8]) -> u64 {
+pub(super) fn sequence_of(key: &[u8]) -> u64 {
     key.try_into().map_or(u64::MAX, u64::from_be_bytes)
 }
 
@@ -403,7 +371,13 @@ pub(super) fn previous_of(root: &RootKey, sequence: u64, row: &Row) -> Option<[u
     hex::decode(parsed.get("previous")?.as_str()?).ok()?.try_into().ok()
 }
 
-fn check_line(root: &RootKey, expected: u64, sequence: u64, row: &Row, previous: &[u8; 32]) -> Result<(), AuditFault> {
+pub(super) fn check_line(
+    root: &RootKey,
+    expected: u64,
+    sequence: u64,
+    row: &Row,
+    previous: &[u8; 32],
+) -> Result<(), AuditFault> {
     if sequence != expected {
         return Err(AuditFault::Gap { expected, found: sequence });
     }
@@ -420,7 +394,7 @@ fn check_line(root: &RootKey, expected: u64, sequence: u64, row: &Row, previous:
 const BATCH: usize = 1000;
 
 /// RFC 3339 in UTC; a time no calendar holds is written as 1970.
-fn rfc3339(unix: i64) -> String {
+pub(super) fn rfc3339(unix: i64) -> String {
     let moment = time::OffsetDateTime::from_unix_timestamp(unix).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     moment.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }

@@ -7,10 +7,12 @@
 
 mod admins;
 mod audit;
+mod audit_search;
 mod certificates;
 mod checkpoint;
 mod crl_numbers;
 mod head;
+mod inputs;
 mod known;
 mod ledger;
 mod manifests;
@@ -32,8 +34,10 @@ mod upgrade;
 
 pub use admins::Admin;
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, StateFault};
+pub use audit_search::{AuditEnd, AuditFilter, AuditOrder};
 pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
+pub use inputs::KeptInput;
 pub use ledger::{Ledger, Seen, Store};
 pub use manifests::{ManifestKey, StoredManifest};
 pub use memory::MemoryRows;

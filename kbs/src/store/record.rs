@@ -96,7 +96,7 @@ impl RowKey {
             Kind::CertificateProfile => format!("certificate profile {}", self.text(0)),
             Kind::Policy => format!("policy {}", self.text(0)),
             Kind::TenantKey => format!("key {}", self.text(0)),
-            Kind::Head | Kind::AuditLine | Kind::StateEntry => self.kind.name().to_owned(),
+            Kind::Head | Kind::AuditLine | Kind::DecisionInput | Kind::StateEntry => self.kind.name().to_owned(),
         };
         if self.tenant.is_empty() { row } else { format!("{row} of tenant {}", self.tenant) }
     }

@@ -47,13 +47,15 @@ pub enum Kind {
     Head,
     /// A line of the audit trail.
     AuditLine,
+    /// What a policy saw of a decision.
+    DecisionInput,
     /// One change of one row: what the ledger knows its keys from.
     StateEntry,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -73,6 +75,7 @@ impl Kind {
         Self::Revocation,
         Self::Head,
         Self::AuditLine,
+        Self::DecisionInput,
         Self::StateEntry,
     ];
 
@@ -98,13 +101,14 @@ impl Kind {
             Self::Revocation => "revocation",
             Self::Head => "head",
             Self::AuditLine => "audit-line",
+            Self::DecisionInput => "decision-input",
             Self::StateEntry => "state-entry",
         }
     }
 
-    /// True for rows that the ledger answers for; the others are the ledger's own.
+    /// True for rows that the ledger answers for; the others are the ledger's own, or decide nothing.
     pub const fn decides(self) -> bool {
-        !matches!(self, Self::Head | Self::AuditLine | Self::StateEntry)
+        !matches!(self, Self::Head | Self::AuditLine | Self::DecisionInput | Self::StateEntry)
     }
 
     /// From its name.

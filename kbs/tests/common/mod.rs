@@ -486,6 +486,7 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         GetPolicyRequest => get_policy,
         ListPoliciesRequest => list_policies,
         RemovePolicyRequest => remove_policy,
+        TestPolicyRequest => test_policy,
         AddTenantRequest => add_tenant,
         ListTenantsRequest => list_tenants,
         AddAdminRequest => add_admin,
@@ -493,6 +494,7 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         RemoveAdminRequest => remove_admin,
         ConfirmRestoredRequest => confirm_restored,
         AuditRequest => audit,
+        GetDecisionInputRequest => get_decision_input,
     )
 }
 

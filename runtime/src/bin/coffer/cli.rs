@@ -39,7 +39,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
             Exits::Class,
         );
     };
-    let Does::Run(run) = entry.does else {
+    let (Does::Run(run) | Does::Either(run, _)) = entry.does else {
         return fail(&CliError::new(Class::Internal, "a command without an act"), json, Exits::Class);
     };
     match run(matches, &Context::new(json, home, entry.exits)) {

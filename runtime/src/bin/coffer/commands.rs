@@ -30,9 +30,8 @@ pub fn all() -> impl Iterator<Item = &'static Entry> {
 pub fn chosen(matches: &ArgMatches) -> Option<(&'static Entry, &ArgMatches)> {
     let (name, mut matches) = matches.subcommand()?;
     let mut entry = all().find(|entry| entry.name == name)?;
-    while let Does::Choose(commands) = entry.does {
-        let (name, inner) = matches.subcommand()?;
-        (entry, matches) = (commands.iter().find(|entry| entry.name == name)?, inner);
+    while let Some((name, inner)) = matches.subcommand() {
+        (entry, matches) = (entry.does.commands().iter().find(|entry| entry.name == name)?, inner);
     }
     Some((entry, matches))
 }

@@ -54,8 +54,7 @@ macro_rules! admin {
             define: <$args as clap::Args>::augment_args,
             does: $crate::row::Does::Run(|matches, context| {
                 let whom: $crate::kbs::Args = $crate::row::parse(matches)?;
-                let (profile, address) = (whom.profile.as_deref(), whom.address.as_deref());
-                let broker = $crate::kbs::broker::Broker::new(profile, address, context)?;
+                let broker = $crate::kbs::broker::Broker::of(&whom, context)?;
                 $run(&$crate::row::parse::<$args>(matches)?, &broker)
             }),
         }
@@ -77,7 +76,7 @@ pub const COMMANDS: &[Entry] = &[
     admin!("guests": guests::Args => guests::run),
     noun!("tenant": tenant),
     noun!("admin": operator),
-    admin!("audit": audit::Args => audit::run),
+    audit::ENTRY,
 ];
 
 /// Whose secrets and rules.

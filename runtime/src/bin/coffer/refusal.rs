@@ -157,8 +157,7 @@ impl Named {
     fn further(&self) -> impl Iterator<Item = &'static Entry> {
         let (all, inner): (_, &'static [Entry]) = match self.entries.last().map(|entry| entry.does) {
             None => (Some(commands::all()), &[]),
-            Some(Does::Choose(commands)) => (None, commands),
-            Some(Does::Run(_)) => (None, &[]),
+            Some(does) => (None, does.commands()),
         };
         all.into_iter().flatten().chain(inner)
     }
@@ -168,7 +167,7 @@ impl Named {
         match self.entries.last().map(|entry| entry.does) {
             None => "coffer --help lists commands and flags".to_owned(),
             Some(Does::Choose(_)) => format!("{} --help lists its commands", self.path()),
-            Some(Does::Run(_)) => format!("{} --help shows its flags and arguments", self.path()),
+            Some(Does::Run(_) | Does::Either(..)) => format!("{} --help shows its flags and arguments", self.path()),
         }
     }
 }
@@ -215,7 +214,7 @@ pub fn called_otherwise(named: &Named, word: &str) -> Option<CliError> {
     if path == "coffer kbs secret" && ["get", "show", "read", "cat"].contains(&word) {
         return Some(failure.hint("values go in and never come back; `coffer kbs secret list` shows what is there"));
     }
-    let Does::Choose(commands) = group.does else { return None };
+    let commands = group.does.commands();
     let mut alike = OTHER_WORDS.iter().filter(|words| words.contains(&word)).flat_map(|words| words.iter());
     let ours = alike.find_map(|other| commands.iter().find(|entry| entry.name == *other))?;
     Some(failure.hint(format!("`{path} {}` does it", ours.name)))

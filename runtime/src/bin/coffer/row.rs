@@ -74,6 +74,18 @@ pub enum Does {
     Run(fn(&ArgMatches, &Context) -> Result<ExitCode, CliError>),
     /// Leaves it to a further word.
     Choose(&'static [Entry]),
+    /// Runs where no further word is given.
+    Either(fn(&ArgMatches, &Context) -> Result<ExitCode, CliError>, &'static [Entry]),
+}
+
+impl Does {
+    /// The commands that may stand behind it.
+    pub const fn commands(self) -> &'static [Entry] {
+        match self {
+            Self::Run(_) => &[],
+            Self::Choose(commands) | Self::Either(_, commands) => commands,
+        }
+    }
 }
 
 impl Entry {
@@ -83,6 +95,9 @@ impl Entry {
         match self.does {
             Does::Run(_) => command,
             Does::Choose(commands) => with(command, commands),
+            Does::Either(_, commands) => {
+                with(command, commands).subcommand_required(false).args_conflicts_with_subcommands(true)
+            }
         }
     }
 

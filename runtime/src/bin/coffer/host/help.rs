@@ -78,17 +78,15 @@ fn unknown(before: &[&str], word: &str) -> CliError {
 fn describe(entry: &Entry, before: &str, rows: &mut Vec<Value>) {
     let parser = entry.parser();
     let command = format!("{before}{}", entry.name);
-    match entry.does {
-        _ if parser.is_hide_set() => {}
-        Does::Choose(commands) => {
-            for inner in commands {
-                describe(inner, &format!("{command} "), rows);
-            }
-        }
-        Does::Run(_) => {
-            let aliases: Vec<_> = parser.get_visible_aliases().collect();
-            let about = parser.get_about().map(ToString::to_string);
-            rows.push(json!({ "command": command, "aliases": aliases, "about": about, "exits": entry.exits.word() }));
-        }
+    if parser.is_hide_set() {
+        return;
+    }
+    if !matches!(entry.does, Does::Choose(_)) {
+        let aliases: Vec<_> = parser.get_visible_aliases().collect();
+        let about = parser.get_about().map(ToString::to_string);
+        rows.push(json!({ "command": command, "aliases": aliases, "about": about, "exits": entry.exits.word() }));
+    }
+    for inner in entry.does.commands() {
+        describe(inner, &format!("{command} "), rows);
     }
 }

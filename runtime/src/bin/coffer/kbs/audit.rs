@@ -1,60 +1,184 @@
-//! `coffer kbs audit`.
+//! `coffer kbs audit`: the trail by what its lines are about, one decision with its policy's input, and a copy of all that can be
+//! checked.
+
+mod chain;
+mod copy;
 
 use std::process::ExitCode;
 
+use coffer_kbs_client::{AuditQuery, ResourcePath};
+
 use super::broker::{Broker, not_found};
-use crate::error::CliError;
+use super::secret::path;
+use super::{admin, parse_time};
+use crate::error::{Class, CliError};
+use crate::exits::Exits;
+use crate::row::{self, Does, Entry};
 
 /// Print audit lines, one JSON object each, oldest first; with --json one array of them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer kbs audit --from 10 --limit 5
-  coffer kbs audit --newest --limit 20 --tenant acme
-  coffer kbs audit --id 86fb0b8a2fdb7edb")]
+  coffer kbs audit tail --tenant acme --outcome refused
+  coffer kbs audit show 86fb0b8a2fdb7edb --input > input.json
+  coffer kbs audit export trail.jsonl && coffer kbs audit verify trail.jsonl")]
 pub struct Args {
-    /// First sequence number.
+    /// First sequence number; with --newest the last.
     #[arg(long, default_value_t = 0, value_name = "N")]
     from: u64,
     /// Number of lines.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Lines of this tenant alone.
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
     /// The line with this id alone: a refusal has one.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Newest first.
     #[arg(long)]
     newest: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
-/// Prints them as the broker wrote them.
-pub fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let (tenant, whole) = (args.tenant.as_deref(), args.newest || args.id.is_some());
-    // The broker gives them from the first on: what is wanted from the end is looked for here.
-    let limit = if whole { u32::MAX } else { args.limit };
-    let mut lines = broker.ask(async |client| client.audit_of(tenant, args.from, limit).await)?;
-    if let Some(id) = &args.id {
-        // Its own, or one of those a line was summed of.
-        let id = serde_json::json!(id).to_string();
-        lines.retain(|line| line.contains(&id));
-        if lines.is_empty() {
-            return Err(not_found("there is no line with this id".into(), "audit"));
+/// The row: it runs by itself, and has commands behind it.
+pub const ENTRY: Entry = Entry {
+    name: "audit",
+    exits: Exits::Class,
+    define: <Args as clap::Args>::augment_args,
+    does: Does::Either(
+        |matches, context| {
+            let whom: super::Args = row::parse(matches)?;
+            run(&row::parse::<Args>(matches)?, &Broker::of(&whom, context)?)
+        },
+        COMMANDS,
+    ),
+};
+
+const COMMANDS: &[Entry] = &[
+    admin!("tail": TailArgs => tail),
+    admin!("show": ShowArgs => show),
+    admin!("export": copy::ExportArgs => copy::export),
+    Entry {
+        name: "verify",
+        exits: Exits::Class,
+        define: <copy::VerifyArgs as clap::Args>::augment_args,
+        does: Does::Run(|matches, context| {
+            copy::verify(&row::parse::<copy::VerifyArgs>(matches)?, &row::parse(matches)?, context)
+        }),
+    },
+];
+
+/// Which lines.
+#[derive(Debug, clap::Args)]
+struct Filter {
+    /// Lines of this tenant alone.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// About this secret: `repository/type/tag`, with or without `kbs:///`.
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    path: Option<ResourcePath>,
+    /// This event, such as `secret.release`, or all of a word, such as `secret`.
+    #[arg(long, value_name = "EVENT")]
+    event: Option<String>,
+    /// With this outcome, such as `refused`.
+    #[arg(long, value_name = "OUTCOME")]
+    outcome: Option<String>,
+    /// Not before this time, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// Before this time, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<i64>,
+}
+
+impl Filter {
+    fn query(&self) -> AuditQuery {
+        AuditQuery {
+            tenant: self.tenant.clone(),
+            path: self.path.as_ref().map(ToString::to_string),
+            event: self.event.clone(),
+            outcome: self.outcome.clone(),
+            since_unix: self.since,
+            until_unix: self.until,
+            ..AuditQuery::default()
         }
     }
-    if args.newest {
-        lines.reverse();
+}
+
+fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let from = Some(args.from).filter(|from| *from != 0);
+    let query = AuditQuery { id: args.id.clone(), newest: args.newest, from, ..args.filter.query() };
+    let lines = broker.ask(async |client| client.audit_search(&query, args.limit as usize).await)?;
+    if lines.is_empty() && args.id.is_some() {
+        return Err(no_line());
     }
-    lines.truncate(args.limit as usize);
-    if broker.json() {
-        println!("{}", one_document(&lines));
+    print(broker, &lines);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Print the last audit lines, newest first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs audit tail --tenant acme --outcome refused
+  coffer kbs audit tail --event secret --since 2027-01-01T00:00:00Z --limit 5")]
+struct TailArgs {
+    /// Number of lines.
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+fn tail(args: &TailArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let query = AuditQuery { newest: true, ..args.filter.query() };
+    let lines = broker.ask(async |client| client.audit_search(&query, args.limit as usize).await)?;
+    print(broker, &lines);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Print one decision by its id, or what its policy saw.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs audit show 86fb0b8a2fdb7edb
+  coffer kbs audit show 86fb0b8a2fdb7edb --input > input.json
+  opa eval --input input.json --data web.rego data.web.allow")]
+struct ShowArgs {
+    /// Id, as whoever was answered was told it.
+    id: String,
+    /// What the policy saw, in place of the line: the Rego input as JSON, byte for byte.
+    #[arg(long)]
+    input: bool,
+    /// Of this tenant: what an auditor of that tenant may read.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+}
+
+fn show(args: &ShowArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (tenant, id) = (args.tenant.as_deref(), &args.id);
+    let found = broker.ask(async |client| client.decision_input(tenant, id).await)?.ok_or_else(no_line)?;
+    if !args.input {
+        println!("{}", found.line);
         return Ok(ExitCode::SUCCESS);
+    }
+    let Some(input) = found.input else {
+        return Err(CliError::new(Class::NotFound, format!("no input is kept of decision {id}"))
+            .hint("inputs are kept of the last decisions of a tenant for which a policy was asked: see docs/kbs.md"));
+    };
+    println!("{input}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn no_line() -> CliError {
+    not_found("there is no line with this id".into(), "audit tail")
+}
+
+fn print(broker: &Broker<'_>, lines: &[String]) {
+    if broker.json() {
+        println!("{}", one_document(lines));
+        return;
     }
     for line in lines {
         // A line is JSON: what acts on a terminal is escaped as JSON has it, so that the line stays one.
         println!("{line}");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// An array of the lines as the broker wrote them, so that what is computed over their bytes still holds.

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_kbs_client::PolicyInfo;
+use coffer_kbs_client::kbs::admin::v1::{TestPolicyRequest, TestedDecision};
 use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found, read};
-use super::{Tenant, admin, rfc3339};
+use super::{Tenant, admin, parse_time, rfc3339};
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
 
@@ -25,6 +26,7 @@ pub const COMMANDS: &[Entry] = &[
     admin!("get": GetArgs => get),
     admin!("list": ListArgs => list),
     admin!("remove": RemoveArgs => remove),
+    admin!("test": TestArgs => test),
 ];
 
 /// Keep a policy, in place of one of its name.
@@ -120,6 +122,73 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
     }
     broker.say(&json!({ "name": name, "removed": true }), || format!("policy {name} removed"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Try a policy on what was decided: who would be refused tomorrow, and who released.
+///
+/// Nothing is released or changed. The broker keeps what policies saw of the last 1000 decisions of a tenant. What the policy does not decide
+/// (evidence, admission, typed rules) stays as it was.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs policy test web --file next.rego
+  coffer kbs policy test web --file next.rego --since 2027-01-01T00:00:00Z
+  coffer kbs policy test default --file next.rego --all --tenant acme")]
+struct TestArgs {
+    /// Policy under which it was decided; without --file also what is tried, as it is now.
+    name: String,
+    /// What is tried in its place: a Rego file; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Decisions from this time on alone, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// What was decided under other policies, too.
+    #[arg(long, short)]
+    all: bool,
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn test(args: &TestArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let request = TestPolicyRequest {
+        tenant: args.tenant.tenant.clone(),
+        name: args.name.clone(),
+        text: args.file.as_deref().map(text).transpose()?,
+        since_unix: args.since,
+        all: args.all,
+    };
+    let answer = broker.ask(async |client| client.test_policy(request).await)?;
+    let rows: Vec<_> = answer.decisions.iter().map(tested).collect();
+    let changes =
+        |after: &str| answer.decisions.iter().filter(|one| one.after == after && one.before != one.after).count();
+    let (refused, released) = (changes("refused"), changes("released"));
+    if broker.json() {
+        let value = json!({
+            "decisions": rows, "would_be_refused": refused, "would_be_released": released,
+            "left_out": answer.left_out, "not_believed": answer.not_believed,
+        });
+        println!("{value}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    broker.list(&["id", "time", "what", "report_id", "before", "after", "reasons"], &rows);
+    println!("{} decisions: {refused} would be refused, {released} released", rows.len());
+    for (count, why) in [
+        (answer.left_out, "were not tried: it took too long"),
+        (answer.not_believed, "were not tried: their record is not as the broker wrote it"),
+    ] {
+        if count > 0 {
+            println!("{count} more {why}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tested(one: &TestedDecision) -> Value {
+    json!({
+        "id": one.id, "sequence": one.sequence, "time": one.time, "event": one.event, "what": one.what,
+        "policy": one.policy, "measurement": one.measurement, "workload_digest": one.workload_digest,
+        "report_id": one.report_id, "before": one.before, "after": one.after, "reasons": one.reasons.join("; "),
+    })
 }
 
 fn none(tenant: &str, name: &str) -> CliError {

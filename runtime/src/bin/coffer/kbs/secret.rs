@@ -330,7 +330,7 @@ fn version(version: &SecretVersion, least: u64, gone: bool) -> Value {
     })
 }
 
-fn path(text: &str) -> Result<ResourcePath, PathError> {
+pub(super) fn path(text: &str) -> Result<ResourcePath, PathError> {
     if text.starts_with("kbs:") { text.parse() } else { format!("kbs:///{text}").parse() }
 }
 

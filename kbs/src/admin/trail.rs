@@ -1,0 +1,74 @@
+//! The audit trail, read: by what its lines are about, and with what a decision's policy saw.
+
+use coffer_kbs_client::kbs::admin::v1 as wire;
+use serde::Deserialize;
+use tonic::{Response, Status};
+
+use super::{AdminService, dry_run::is_of, name, needed, non_zero, store_status, tenant};
+use crate::store::{AuditFilter, AuditOrder};
+
+const AUDIT_LIMIT: u32 = 10_000;
+const AUDIT_USUAL: u32 = 1000;
+/// Below what a client takes in one message.
+const AUDIT_BYTES: usize = 3 * 1024 * 1024;
+
+/// What is looked at of a line.
+#[derive(Deserialize)]
+struct Line {
+    sequence: u64,
+    tenant: Option<String>,
+    input: Option<String>,
+}
+
+impl AdminService {
+    pub(super) async fn trail_read(
+        &self,
+        message: wire::AuditRequest,
+    ) -> Result<Response<wire::AuditResponse>, Status> {
+        let from = non_zero("from_sequence", message.from_sequence)?;
+        let limit = non_zero("limit", message.limit)?.unwrap_or(AUDIT_USUAL).min(AUDIT_LIMIT);
+        let wanted = AuditFilter {
+            tenant: message.tenant.as_deref().map(tenant).transpose()?,
+            id: name("id", message.id)?,
+            path: name("path", message.path)?,
+            event: name("event", message.event)?,
+            outcome: name("outcome", message.outcome)?,
+            since_unix: non_zero("since_unix", message.since_unix)?,
+            until_unix: non_zero("until_unix", message.until_unix)?,
+        };
+        let order = if message.newest { AuditOrder::Newest } else { AuditOrder::Oldest };
+        // Whoever reads finds what was refused until now.
+        self.refusals.clone().write(true).await;
+        let (mut lines, end) =
+            self.store.audit_search(&wanted, from, limit as usize, order).await.map_err(store_status)?;
+        // Lines carry every check of the evidence; who wants more than one answer holds asks on from the last it got.
+        let mut bytes = 0;
+        let fit = lines.iter().take_while(|line| {
+            bytes += line.len();
+            bytes <= AUDIT_BYTES
+        });
+        let fit = fit.count().max(1);
+        lines.truncate(fit);
+        Ok(Response::new(wire::AuditResponse { lines, end_sequence: end.lines, end_sha256: end.hash.to_vec() }))
+    }
+
+    pub(super) async fn decision_input(
+        &self,
+        message: wire::GetDecisionInputRequest,
+    ) -> Result<Response<wire::GetDecisionInputResponse>, Status> {
+        let of = message.tenant.as_deref().map(tenant).transpose()?;
+        let wanted = AuditFilter { tenant: of, id: Some(needed("id", message.id)?), ..AuditFilter::default() };
+        // One that was summed until now may have the id.
+        self.refusals.clone().write(true).await;
+        let (lines, _) = self.store.audit_search(&wanted, None, 1, AuditOrder::Newest).await.map_err(store_status)?;
+        let line = lines.into_iter().next();
+        let parsed = line.as_deref().and_then(|line| serde_json::from_str::<Line>(line).ok());
+        let mut input = None;
+        if let Some(Line { sequence, tenant: Some(name), input: Some(named) }) = parsed {
+            let kept = self.view().await?.inputs(&tenant(&name)?, sequence, 1).await.map_err(store_status)?;
+            let kept = kept.into_iter().find(|one| one.line == sequence && is_of(one, Some(&named)));
+            input = kept.map(|one| one.json);
+        }
+        Ok(Response::new(wire::GetDecisionInputResponse { line, input }))
+    }
+}

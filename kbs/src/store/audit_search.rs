@@ -1,0 +1,232 @@
+//! Looks for lines of the audit trail: by tenant, path, event, outcome, id and time, from either end.
+//!
+//! The ledger is let go of between stretches of the trail, so that whoever looks for few lines among many keeps nobody waiting.
+//! Trusts: the root key; each line is checked as it is read. Never: passes over a line that does not hold.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{
+    AuditFault, StoreError,
+    audit::{check_line, line_hash, rfc3339, sequence_of},
+    ledger::{Ledger, Store},
+    rows::Row,
+};
+use crate::tenant::Tenant;
+
+/// Which lines are wanted. What is not said may be anything.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// Of this tenant.
+    pub tenant: Option<Tenant>,
+    /// The line of this id, or the one it was summed in.
+    pub id: Option<String>,
+    /// About this path.
+    pub path: Option<String>,
+    /// This event, or all below a word: `secret` is every event that begins with `secret.`
+    pub event: Option<String>,
+    /// With this outcome.
+    pub outcome: Option<String>,
+    /// From this second on.
+    pub since_unix: Option<i64>,
+    /// Before this second.
+    pub until_unix: Option<i64>,
+}
+
+/// From which end the trail is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditOrder {
+    /// Oldest first.
+    Oldest,
+    /// Newest first.
+    Newest,
+}
+
+/// Where the trail ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditEnd {
+    /// Number of its last line; 0: there is none.
+    pub lines: u64,
+    /// SHA-256 of it.
+    pub hash: [u8; 32],
+}
+
+/// What is looked at of a line.
+#[derive(Deserialize)]
+struct Looked {
+    time: String,
+    event: String,
+    outcome: String,
+    id: String,
+    #[serde(default)]
+    ids: Vec<String>,
+    tenant: Option<String>,
+    path: Option<String>,
+}
+
+impl AuditFilter {
+    /// True if a line is wanted.
+    pub fn wants(&self, line: &str) -> bool {
+        let Ok(looked) = serde_json::from_str::<Looked>(line) else { return false };
+        let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
+        let below = |event: &String| {
+            looked.event == *event
+                || looked.event.strip_prefix(event.as_str()).is_some_and(|rest| rest.starts_with('.'))
+        };
+        // Times of lines are all of one form, so that their order is that of their text.
+        self.tenant.as_ref().is_none_or(|tenant| looked.tenant.as_deref() == Some(tenant.as_str()))
+            && self.id.as_ref().is_none_or(|id| looked.id == *id || looked.ids.contains(id))
+            && is(&self.path, &looked.path)
+            && self.event.as_ref().is_none_or(below)
+            && self.outcome.as_ref().is_none_or(|outcome| looked.outcome == *outcome)
+            && self.since_unix.is_none_or(|since| looked.time >= rfc3339(since))
+            && self.until_unix.is_none_or(|until| looked.time < rfc3339(until))
+    }
+}
+
+impl Ledger {
+    /// Where the trail ends.
+    pub fn audit_end(&self) -> AuditEnd {
+        AuditEnd { lines: self.head.lines, hash: self.head.line_hash }
+    }
+
+    /// The lines of some numbers, in that order, as far as they hold; with what is wrong with the first that does not.
+    async fn stretch(
+        &mut self,
+        first: u64,
+        last: u64,
+        order: AuditOrder,
+    ) -> Result<(Vec<(u64, String)>, Option<AuditFault>), StoreError> {
+        // The line before names what the first must be chained to.
+        let from = first.saturating_sub(1).max(1);
+        let rows = self.lines(from, usize::try_from(last - from + 1).unwrap_or(usize::MAX)).await?;
+        let rows: BTreeMap<u64, Row> = rows.into_iter().map(|(key, row)| (sequence_of(&key), row)).collect();
+        let find = |number: u64| rows.get(&number);
+        let mut held = Vec::new();
+        let numbers: Box<dyn Iterator<Item = u64> + Send> = match order {
+            AuditOrder::Oldest => Box::new(first..=last),
+            AuditOrder::Newest => Box::new((first..=last).rev()),
+        };
+        for number in numbers {
+            let Some(row) = find(number) else {
+                return Ok((held, Some(AuditFault::Line { sequence: number })));
+            };
+            let previous = if number == 1 { Some([0; 32]) } else { find(number - 1).map(line_hash) };
+            let checked = match previous {
+                Some(previous) => check_line(&self.root, number, number, row, &previous),
+                None => Err(AuditFault::Chain { sequence: number }),
+            };
+            if let Err(fault) = checked {
+                return Ok((held, Some(fault)));
+            }
+            held.push((number, String::from_utf8_lossy(&row.body).into_owned()));
+        }
+        Ok((held, None))
+    }
+
+    /// One line, if it is there and ours.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn audit_line(&mut self, number: u64) -> Result<Option<String>, StoreError> {
+        if number == 0 || number > self.head.lines {
+            return Ok(None);
+        }
+        Ok(self.stretch(number, number, AuditOrder::Oldest).await?.0.pop().map(|(_, line)| line))
+    }
+}
+
+impl Store {
+    /// Lines that are wanted, from a number on in the order that is asked for; `from`: nothing, from that end. With where the
+    /// trail ends.
+    ///
+    /// # Errors
+    /// As the store; [`StoreError::Audit`] where a line does not hold before one that is wanted was found.
+    pub async fn audit_search(
+        &self,
+        wanted: &AuditFilter,
+        from: Option<u64>,
+        limit: usize,
+        order: AuditOrder,
+    ) -> Result<(Vec<String>, AuditEnd), StoreError> {
+        let mut found = Vec::new();
+        let mut next = from;
+        loop {
+            let mut ledger = self.read().await?;
+            let end = ledger.audit_end();
+            let (first, last) = match order {
+                AuditOrder::Oldest => {
+                    let first = next.unwrap_or(1);
+                    (first, end.lines.min(first.saturating_add(STRETCH - 1)))
+                }
+                AuditOrder::Newest => {
+                    let last = next.unwrap_or(end.lines).min(end.lines);
+                    (last.saturating_sub(STRETCH - 1).max(1), last)
+                }
+            };
+            if first == 0 || first > last {
+                return Ok((found, end));
+            }
+            let (lines, fault) = ledger.stretch(first, last, order).await?;
+            drop(ledger);
+            for (_, line) in lines {
+                if found.len() < limit && wanted.wants(&line) {
+                    found.push(line);
+                }
+            }
+            match fault {
+                // What holds is given first; whoever asks for the rest is told.
+                Some(fault) if found.is_empty() => return Err(StoreError::Audit(fault)),
+                Some(_) => return Ok((found, end)),
+                None if found.len() >= limit => return Ok((found, end)),
+                None => {}
+            }
+            next = match order {
+                AuditOrder::Oldest => Some(last + 1),
+                AuditOrder::Newest if first == 1 => return Ok((found, end)),
+                AuditOrder::Newest => Some(first - 1),
+            };
+        }
+    }
+}
+
+/// Lines read at once.
+const STRETCH: u64 = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_asks_for_all_it_says_and_for_nothing_else() {
+        let line = r#"{"sequence":7,"time":"2026-11-27T20:00:00Z","event":"secret.release","outcome":"refused","id":"ab",
+            "ids":["cd"],"tenant":"acme","path":"kbs:///a/b/c","previous":"00"}"#;
+        let time = 1_795_809_600;
+        assert_eq!(rfc3339(time), "2026-11-27T20:00:00Z");
+        let some = |text: &str| Some(text.to_owned());
+        let tenant = |name| Some(Tenant::parse(name).unwrap());
+        for (filter, wants) in [
+            (AuditFilter::default(), true),
+            (AuditFilter { tenant: tenant("acme"), ..AuditFilter::default() }, true),
+            (AuditFilter { tenant: tenant("globex"), ..AuditFilter::default() }, false),
+            (AuditFilter { id: some("ab"), ..AuditFilter::default() }, true),
+            (AuditFilter { id: some("cd"), ..AuditFilter::default() }, true),
+            (AuditFilter { id: some("a"), ..AuditFilter::default() }, false),
+            (AuditFilter { path: some("kbs:///a/b/c"), ..AuditFilter::default() }, true),
+            (AuditFilter { path: some("kbs:///a/b/d"), ..AuditFilter::default() }, false),
+            (AuditFilter { event: some("secret.release"), ..AuditFilter::default() }, true),
+            (AuditFilter { event: some("secret"), ..AuditFilter::default() }, true),
+            (AuditFilter { event: some("secre"), ..AuditFilter::default() }, false),
+            (AuditFilter { outcome: some("refused"), ..AuditFilter::default() }, true),
+            (AuditFilter { outcome: some("released"), ..AuditFilter::default() }, false),
+            (AuditFilter { since_unix: Some(time), ..AuditFilter::default() }, true),
+            (AuditFilter { since_unix: Some(time + 1), ..AuditFilter::default() }, false),
+            (AuditFilter { until_unix: Some(time), ..AuditFilter::default() }, false),
+            (AuditFilter { until_unix: Some(time + 1), ..AuditFilter::default() }, true),
+        ] {
+            assert_eq!(filter.wants(line), wants, "{filter:?}");
+        }
+        assert!(!AuditFilter::default().wants("no line"));
+    }
+}

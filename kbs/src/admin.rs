@@ -5,6 +5,7 @@
 mod admins;
 mod callers;
 mod certificates;
+mod crls;
 mod dry_run;
 mod policies;
 mod revocations;
@@ -462,6 +463,19 @@ impl wire::admin_server::Admin for AdminService {
     ) -> Result<Response<wire::TestPolicyResponse>, Status> {
         self.caller(&request, "TestPolicy", |message| &message.tenant).await?;
         self.policy_tested(request.into_inner()).await
+    }
+
+    async fn put_crl(&self, request: Request<wire::PutCrlRequest>) -> Result<Response<wire::PutCrlResponse>, Status> {
+        let caller = self.caller(&request, "PutCrl", |_| "").await?;
+        self.crl_put(caller, request.into_inner()).await
+    }
+
+    async fn list_crls(
+        &self,
+        request: Request<wire::ListCrlsRequest>,
+    ) -> Result<Response<wire::ListCrlsResponse>, Status> {
+        self.caller(&request, "ListCrls", |_| "").await?;
+        self.crls_listed().await
     }
 
     async fn add_tenant(

@@ -4,7 +4,7 @@
 //! release; so do expiry and revocation. A row this server did not write admits nothing, and says so where nothing else admits:
 //! every row here only ever admits, so that a damaged one stops those it would have admitted and nobody else.
 
-use coffer_verifier::{Expiry, P384PublicKey, Pair, SignerRule, UnixTime, VerifiedReport, abi::Measurement};
+use coffer_verifier::{Expiry, MaxAge, P384PublicKey, Pair, SignerRule, UnixTime, VerifiedReport, abi::Measurement};
 use serde_json::json;
 
 use crate::{
@@ -26,6 +26,15 @@ pub enum Admission {
     },
 }
 
+/// How old a manifest may be, and when it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct ManifestAge {
+    /// When.
+    pub now: i64,
+    /// The floor's word.
+    pub most: MaxAge,
+}
+
 /// What may admit one guest, and what explains why nothing does.
 #[derive(Default)]
 pub struct Candidates {
@@ -40,7 +49,7 @@ impl Candidates {
     ///
     /// # Errors
     /// As the store; a row that is not believed is a note, not an error.
-    pub async fn gather(ledger: &mut Ledger, judged: &Judged) -> Result<Self, StoreError> {
+    pub async fn gather(ledger: &mut Ledger, judged: &Judged, manifests: ManifestAge) -> Result<Self, StoreError> {
         let (tenant, workload) = (&judged.tenant, judged.document.digest());
         let report = judged.verified.report();
         let mut believed = Believed { notes: Vec::new() };
@@ -52,7 +61,7 @@ impl Candidates {
             let keys: Vec<_> =
                 believed.rows(ledger.manifest_keys(tenant).await?).into_iter().map(|one| one.key).collect();
             for manifest in &manifests {
-                all.manifest(manifest, &keys, &report.measurement());
+                all.manifest(manifest, &keys, &report.measurement(), manifests);
             }
         }
         all.signers = believed.rows(ledger.signers(tenant).await?);
@@ -142,7 +151,13 @@ impl Candidates {
             .collect()
     }
 
-    fn manifest(&mut self, stored: &StoredManifest, keys: &[P384PublicKey], found: &Measurement) {
+    fn manifest(
+        &mut self,
+        stored: &StoredManifest,
+        keys: &[P384PublicKey],
+        found: &Measurement,
+        ManifestAge { now, most }: ManifestAge,
+    ) {
         let name = format!("manifest {} sequence {}", stored.name, stored.sequence);
         if stored.is_revoked() {
             self.notes.push(format!("{name}: revoked"));
@@ -156,6 +171,10 @@ impl Candidates {
             }
         };
         let contents = verified.manifest().contents();
+        if !most.admits(now.saturating_sub(contents.created.0)) {
+            self.notes.push(format!("{name}: made at {}, expected {most} (max_manifest_age)", contents.created));
+            return;
+        }
         let mut others = 0;
         for measurement in verified.manifest().measurements() {
             // Of those that only explain a refusal a few are enough.

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use coffer_verifier::abi::SpkiDigest;
+use coffer_verifier::{Code, Reason, abi::SpkiDigest};
 use tokio::runtime::Handle;
 
 use crate::store::{Store, StoreError};
@@ -27,6 +27,12 @@ pub enum CrlFloorError {
     /// What was seen cannot be read or stored.
     #[error("revocation list numbers cannot be kept")]
     Store(#[from] StoreError),
+}
+
+/// Why a list is not believed, as reasons have it.
+pub fn older(number: u64, highest: u64) -> String {
+    let hint = "a newer list was seen before: send the current one";
+    Reason::new(Code::CrlNumber, number, format!("{highest} or higher"), hint).to_string()
 }
 
 /// The highest numbers, stored in the ledger.

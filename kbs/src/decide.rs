@@ -8,14 +8,15 @@
 use std::sync::Arc;
 
 use coffer_verifier::{
-    CheckLine, VerifiedReport,
+    CheckLine, CrlStatus, VerifiedReport,
     abi::{HostData, WorkloadDigest},
 };
 use serde_json::json;
 
 use crate::{
-    admission::Candidates,
+    admission::{Candidates, ManifestAge},
     asked::Asked,
+    crl_floor::older,
     guest::{GuestVerifier, Judged},
     permit::Permit,
     policies::ReleasePolicies,
@@ -66,15 +67,20 @@ impl Basis {
     ///
     /// # Errors
     /// As the store; a row that is not believed is a reason, not an error.
-    pub async fn gather(ledger: &mut Ledger, judged: &Judged, asked: &Asked, now: i64) -> Result<Self, StoreError> {
-        let mut reasons = Vec::new();
-        let candidates = Candidates::gather(ledger, judged).await?;
+    pub async fn gather(
+        ledger: &mut Ledger,
+        judged: &Judged,
+        asked: &Asked,
+        manifests: ManifestAge,
+    ) -> Result<Self, StoreError> {
+        let (mut reasons, now) = (Vec::new(), manifests.now);
+        reasons.extend(list_is_older(ledger, judged).await?);
+        let candidates = Candidates::gather(ledger, judged, manifests).await?;
         let wanted = Wanted::read(ledger, judged, asked, now, &mut reasons).await?;
         let stored = match ledger.policy(&judged.tenant, &wanted.terms().policy).await {
             Ok(stored) => stored.map(|policy| policy.text),
             Err(error @ StoreError::Tampered { .. }) => {
-                tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored row is not believed");
-                reasons.push(format!("store: {error}"));
+                reasons.push(not_believed(&error));
                 None
             }
             Err(other) => return Err(other),
@@ -180,6 +186,22 @@ impl Decider {
         reasons.extend(appraisal.reasons().iter().map(|reason| format!("rule: {reason}")));
         reasons.extend(terms.rules.author_missing(&judged.verified).map(|reason| format!("rule: {reason}")));
     }
+}
+
+/// The number was judged with the evidence; it is part of what the decision rests on, and may have risen since.
+async fn list_is_older(ledger: &mut Ledger, judged: &Judged) -> Result<Option<String>, StoreError> {
+    let CrlStatus::Checked { number, .. } = judged.verified.crl() else { return Ok(None) };
+    match ledger.crl_number(&judged.verified.anchor().spki_sha256).await {
+        Ok(Some(highest)) if number < highest => Ok(Some(older(number, highest))),
+        Ok(_) => Ok(None),
+        Err(error @ StoreError::Tampered { .. }) => Ok(Some(not_believed(&error))),
+        Err(error) => Err(error),
+    }
+}
+
+fn not_believed(error: &StoreError) -> String {
+    tracing::error!(error = %coffer_rim::chain(error), hint = error.hint(), "stored row is not believed");
+    format!("store: {error}")
 }
 
 fn host_workload(verified: &VerifiedReport) -> WorkloadDigest {

@@ -12,7 +12,7 @@ use coffer_verifier::{Evidence, abi::ReportData};
 use tokio::runtime::Handle;
 
 use crate::{
-    admission::Candidates,
+    admission::{Candidates, ManifestAge},
     clock::Clock,
     guest::{GuestVerifier, Judged, NotAdmitted, facts},
     guests::{Guests, Present},
@@ -65,7 +65,8 @@ impl Door {
         let (now, edition) = (self.clock.now(), self.verifier.edition());
         let mut ledger = self.store.read().await?;
         let changes = ledger.changes();
-        let candidates = Candidates::gather(&mut ledger, judged).await?;
+        let manifests = ManifestAge { now, most: self.verifier.max_manifest_age(judged) };
+        let candidates = Candidates::gather(&mut ledger, judged, manifests).await?;
         drop(ledger);
         let appraisal = self.verifier.appraise(&judged.verified, candidates.admission(now));
         let mut reasons = candidates.revocations(self.verifier.chipless());

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use coffer_rim::input;
-use coffer_verifier::{Accept, EvidencePolicy, abi::ProductLine};
+use coffer_verifier::{Accept, EvidencePolicy, MaxAge, abi::ProductLine};
 
 use crate::tenant::Tenant;
 
@@ -50,6 +50,12 @@ impl Floors {
     /// For evidence under such a root.
     pub fn of(&self, simulated: bool) -> &EvidencePolicy {
         if simulated { &self.simulated } else { &self.hardware }
+    }
+
+    /// How old a manifest may be that admits a guest of a tenant: the broker's word, which the tenant's only narrows.
+    pub fn max_manifest_age(&self, simulated: bool, tenant: &Tenant) -> MaxAge {
+        let of_tenant = self.of_tenant(tenant).map_or(MaxAge::Any, |floor| floor.max_manifest_age);
+        self.of(simulated).max_manifest_age.stricter(of_tenant)
     }
 
     /// What a tenant asks for beside.

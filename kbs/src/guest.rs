@@ -13,21 +13,23 @@ use std::{
 
 use coffer_spec::{Document, SpecError, Tee};
 use coffer_verifier::{
-    Appraisal, CheckLine, Code, ConnectionChain, Cost, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy,
-    ExpectedGuest, ExpectedReportData, Reason, TrustAnchors, UnixTime, VerifiedReport, Verifier,
+    Appraisal, CheckLine, ConnectionChain, Cost, CrlPolicy, CrlStatus, Endorsements, Evidence, EvidencePolicy,
+    ExpectedGuest, ExpectedReportData, MaxAge, TrustAnchors, UnixTime, VerifiedReport, Verifier,
     abi::{ReportData, SpkiDigest},
+    chain::Crl,
+    verify_crl,
 };
 
 use crate::{
     admission::Admission,
     clock::Clock,
-    crl_floor::{CrlFloor, CrlFloorError},
+    crl_floor::{CrlFloor, CrlFloorError, older},
     floors::Floors,
     guests::Presence,
     revoked::Chipless,
     shares::Share,
     standing::Standing,
-    store::GuestFacts,
+    store::{GuestFacts, StoredCrl},
     tenant::Tenant,
 };
 
@@ -100,6 +102,10 @@ pub struct Rules {
 /// Judges evidence.
 pub struct GuestVerifier {
     rules: RwLock<Arc<Rules>>,
+    /// Revocation lists that operators brought.
+    brought: RwLock<Endorsements>,
+    /// They, and what the configuration has.
+    at_hand: RwLock<Arc<Endorsements>>,
     /// How often they were replaced.
     edition: AtomicU64,
     clock: Clock,
@@ -111,6 +117,8 @@ impl GuestVerifier {
     /// With what the configuration lists.
     pub fn new(rules: Rules, clock: Clock, crl_floor: CrlFloor) -> Self {
         Self {
+            at_hand: RwLock::new(Arc::new(rules.endorsements.clone())),
+            brought: RwLock::default(),
             rules: RwLock::new(Arc::new(rules)),
             edition: AtomicU64::new(0),
             clock,
@@ -122,7 +130,55 @@ impl GuestVerifier {
     /// Puts other rules in place: they count from the next attestation and release on.
     pub fn replace(&self, rules: Rules) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.gather();
+    }
+
+    /// Has these lists at hand, in place of all that were brought before: they count from the next attestation and release on.
+    pub fn bring(&self, lists: &[StoredCrl]) {
+        let mut all = Endorsements::new();
+        for list in lists {
+            if let Err(error) = all.add_crl(&list.der) {
+                tracing::error!(root = %list.root, %error, "a stored revocation list does not parse");
+            }
+        }
+        *self.brought.write().unwrap_or_else(PoisonError::into_inner) = all;
+        self.gather();
+    }
+
+    fn gather(&self) {
+        let mut all = self.rules().endorsements.clone();
+        all.merge(&self.brought.read().unwrap_or_else(PoisonError::into_inner));
+        *self.at_hand.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
         self.edition.fetch_add(1, Ordering::Release);
+    }
+
+    /// A revocation list, and the root whose it is: AMD's, or one that some tenant lists. `root`: its certificate, where it is not
+    /// at hand.
+    ///
+    /// # Errors
+    /// In words, which name `crl` or `root`.
+    pub fn issuer_of(&self, crl: &[u8], root: Option<&[u8]>) -> Result<(Crl, SpkiDigest), String> {
+        let (mut roots, mut lists) = (Endorsements::new(), Endorsements::new());
+        if let Some(root) = root {
+            roots.add_certificates(root).map_err(|error| format!("root: {}", coffer_rim::chain(&error)))?;
+        }
+        lists.add_crl(crl).map_err(|error| format!("crl: {}", coffer_rim::chain(&error)))?;
+        let mut lists = lists.crls();
+        let (Some(list), None) = (lists.next(), lists.next()) else {
+            return Err("crl: expected one revocation list".to_owned());
+        };
+        let rules = self.rules();
+        roots.merge(&rules.endorsements);
+        let listed = rules.anchors.values().flatten();
+        let anchors = listed.fold(TrustAnchors::amd(), |all, one| all.with_simulated(*one));
+        let anchor = verify_crl(list, &roots, &anchors, UnixTime::from_secs(self.clock.now()))
+            .map_err(|error| format!("crl: {}", coffer_rim::chain(&error)))?;
+        Ok((list.clone(), anchor.spki_sha256))
+    }
+
+    /// How old a manifest may be that admits this guest.
+    pub fn max_manifest_age(&self, judged: &Judged) -> MaxAge {
+        self.rules().floors.max_manifest_age(judged.verified.simulated(), &judged.tenant)
     }
 
     /// Changes with the rules: what was found out under one edition of them may not hold under another.
@@ -232,7 +288,8 @@ impl GuestVerifier {
         let anchors = listed.fold(TrustAnchors::amd(), |all, one| all.with_simulated(*one));
         let now = UnixTime::from_secs(self.clock.now());
         let expected = ExpectedReportData::Exactly(*expected);
-        let judged = Self::verifier(anchors).authenticate(chain, evidence, &rules.endorsements, &expected, now);
+        let at_hand = self.at_hand.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let judged = Self::verifier(anchors).authenticate(chain, evidence, &at_hand, &expected, now);
         let cost = judged.as_ref().map_or_else(|appraisal| appraisal.cost(), VerifiedReport::cost);
         *self.cost.lock().unwrap_or_else(PoisonError::into_inner) += cost;
         let verified = judged.map_err(|appraisal| NotAdmitted::by(CODE, &appraisal))?;
@@ -240,11 +297,7 @@ impl GuestVerifier {
             return Err(NotAdmitted::early(CODE, "revocation was not checked".to_owned()));
         };
         self.crl_floor.admit(verified.anchor().spki_sha256, number).map_err(|error| match &error {
-            CrlFloorError::Older { number, highest } => {
-                let hint = "a newer list was seen before: send the current one";
-                let reason = Reason::new(Code::CrlNumber, number, format!("{highest} or higher"), hint);
-                NotAdmitted::early(CODE, reason.to_string())
-            }
+            CrlFloorError::Older { number, highest } => NotAdmitted::early(CODE, older(*number, *highest)),
             CrlFloorError::Store(_) => NotAdmitted::early(CODE, coffer_rim::chain(&error)),
         })?;
         Ok(verified)

@@ -12,6 +12,7 @@ use coffer_verifier::CheckLine;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    admission::ManifestAge,
     asked::Question,
     audit_log::AuditLog,
     clock::Clock,
@@ -51,7 +52,7 @@ struct Case {
     attested: Arc<Attested<Judged>>,
     /// The evidence, judged again under today's roots, revocations and floor.
     judged: Result<Judged, NotAdmitted>,
-    question: Question,
+    question: Arc<Question>,
     now: i64,
 }
 
@@ -75,8 +76,10 @@ impl Releaser {
         question: Question,
         id: &str,
     ) -> Result<Released, NotReleased> {
-        let case = Arc::new(self.case(attested, question).await?);
+        let question = Arc::new(question);
         for _ in 0..ATTEMPTS {
+            // Each attempt judges the evidence again: what changed may be what it is judged by.
+            let case = Arc::new(self.case(attested.clone(), question.clone()).await?);
             let Answer { outcome, policy, checks, input, seen } = self.answer(&case).await?;
             let mut ledger = self.store.write().await?;
             if !ledger.is_as(&seen) {
@@ -111,7 +114,7 @@ impl Releaser {
         Ok(Some(digest))
     }
 
-    async fn case(&self, attested: Arc<Attested<Judged>>, question: Question) -> Result<Case, StoreError> {
+    async fn case(&self, attested: Arc<Attested<Judged>>, question: Arc<Question>) -> Result<Case, StoreError> {
         let (verifier, now) = (self.decider.verifier.clone(), self.clock.now());
         off_the_loop(move || {
             let judged = verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
@@ -131,7 +134,8 @@ impl Releaser {
             (Ok(judged), Ok(asked)) => (judged, asked),
         };
         let mut ledger = self.store.read().await?;
-        let basis = Basis::gather(&mut ledger, judged, asked, case.now).await?;
+        let manifests = ManifestAge { now: case.now, most: self.decider.verifier.max_manifest_age(judged) };
+        let basis = Basis::gather(&mut ledger, judged, asked, manifests).await?;
         let seen = ledger.into_seen();
         let (decider, case) = (self.decider.clone(), case.clone());
         off_the_loop(move || {

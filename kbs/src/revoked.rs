@@ -187,17 +187,10 @@ pub struct Marks {
 impl Marks {
     /// Of a verified report.
     pub fn of(verified: &VerifiedReport) -> Self {
-        let (report, leaf) = (verified.report(), verified.leaf());
-        let reported = Some(report.chip_id()).filter(|chip| !chip.is_zero());
-        let certified = leaf.hwid.as_deref().and_then(|hwid| {
-            let mut chip = [0; ChipId::LEN];
-            chip.get_mut(..hwid.len())?.copy_from_slice(hwid);
-            Some(ChipId::new(chip))
-        });
+        let report = verified.report();
         let signers = [report.id_key_digest(), report.author_key_digest()];
         Self {
-            // Where both are there they are the same: the judge has seen to that.
-            chip: certified.or(reported),
+            chip: verified.chip(),
             measurement: report.measurement(),
             workload: WorkloadDigest::new(*report.host_data().as_bytes()),
             report_id: report.report_id(),

@@ -134,6 +134,8 @@ methods! {
     ListPolicies: Tenant READERS,
     RemovePolicy: Tenant RULES,
     TestPolicy: Tenant RULES,
+    PutCrl: Broker RULES,
+    ListCrls: Broker READERS,
     AddTenant: Broker OWNERS,
     ListTenants: Broker READERS,
     AddAdmin: Broker OWNERS,

@@ -234,6 +234,12 @@ impl Server {
         let admitted = Operators::new(std::mem::take(&mut config.admins), stored);
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(admitted.list()), ALPN_ADMIN)?;
         let store = state.store.clone();
+        let brought = store.read().await.map_err(StateError::from)?.crls().await.map_err(StateError::from)?;
+        let (lists, damaged): (Vec<_>, Vec<_>) = brought.into_iter().partition(Result::is_ok);
+        for error in damaged.into_iter().filter_map(Result::err) {
+            tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored row is not believed");
+        }
+        verifier.bring(&lists.into_iter().flatten().collect::<Vec<_>>());
         let releaser = Releaser {
             store: store.clone(),
             decider: Decider { verifier: verifier.clone(), policies: policies.clone() },

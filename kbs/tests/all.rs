@@ -9,6 +9,7 @@ mod dry_run;
 mod endorsements;
 mod fields;
 mod first_use;
+mod floors;
 mod guest_api;
 mod house;
 mod listeners;

@@ -95,6 +95,37 @@ async fn a_key_that_becomes_an_operators_meanwhile_is_no_manifest_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_list_number_that_rises_while_the_policy_runs_counts() {
+    let (next, mut rows) = (Arc::new(Mutex::new(None)), None);
+    let kbs = Kbs::start_in_memory(|inner| {
+        rows = Some(inner.clone());
+        Arc::new(Stopping { rows: inner, next: next.clone() })
+    })
+    .await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+
+    // Judged and decided, and about to be recorded: another process has seen a newer list.
+    let ((reached, was_reached), (go_on, may_go_on)) = (oneshot::channel(), oneshot::channel());
+    *next.lock().unwrap() = Some(Stop { reached, go_on: may_go_on });
+    let asked = ask(&client, PATH);
+    let raised = async {
+        was_reached.await.unwrap();
+        let other = open_store_with(&kbs.state(), rows.unwrap()).await.unwrap();
+        let mut ledger = other.write().await.unwrap();
+        ledger.raise_crl_number(&common::anchor(), 1 << 40).await.unwrap();
+        ledger.commit().await.unwrap();
+        go_on.send(()).unwrap();
+    };
+    let (asked, ()) = tokio::join!(asked, raised);
+    let line = kbs.line_of(&refused(asked));
+    assert!(common::has_reason(&line, "crl-number: "), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_over_rows_in_memory_behaves_as_one_over_a_file() {
     let kbs = Kbs::start_in_memory(|rows| rows).await;
     let guest = Guest::usual();

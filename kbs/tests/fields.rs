@@ -4,7 +4,7 @@
 use crate::common;
 use std::collections::BTreeMap;
 
-use crate::common::{Guest, Kbs, Key, PATH, TENANT};
+use crate::common::{Guest, Kbs, Key, PATH, TENANT, ark, crl};
 use coffer_kbs_client::{
     AdminProfile,
     kbs::{
@@ -217,6 +217,8 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
             .encode_to_vec(),
         ),
         ("RemovePolicyRequest", v1::RemovePolicyRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
+        ("PutCrlRequest", v1::PutCrlRequest { crl: crl(0), root: Some(ark()) }.encode_to_vec()),
+        ("ListCrlsRequest", v1::ListCrlsRequest {}.encode_to_vec()),
         ("ListGuestsRequest", v1::ListGuestsRequest { tenant: Some(tenant()) }.encode_to_vec()),
         ("AddTenantRequest", v1::AddTenantRequest { tenant: "other".into() }.encode_to_vec()),
         ("ListTenantsRequest", v1::ListTenantsRequest {}.encode_to_vec()),

@@ -36,7 +36,9 @@ fn request(method: &str, tenant: &str) -> Vec<u8> {
         | "PutSealingContext"
         | "PutCertificateProfile" => field(1, &named),
         "Audit" => field(3, tenant.as_bytes()),
-        "ListTenants" | "AddAdmin" | "ListAdmins" | "RemoveAdmin" | "ConfirmRestored" => Vec::new(),
+        "PutCrl" | "ListCrls" | "ListTenants" | "AddAdmin" | "ListAdmins" | "RemoveAdmin" | "ConfirmRestored" => {
+            Vec::new()
+        }
         _ => named,
     }
 }

@@ -112,6 +112,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("kbs policy list", &[]),
     ("kbs policy remove", &["web"]),
     ("kbs policy test", &["web", "--file", "nosuch"]),
+    ("kbs crl put", &["nosuch"]),
+    ("kbs crl list", &[]),
     ("kbs revoke chip", &["zz"]),
     ("kbs revoke measurement", &["zz"]),
     ("kbs revoke workload", &["zz"]),

@@ -4,11 +4,13 @@
 //! Trusts: the report (signed) and the policy (the operator's). Believes nothing else.
 //! Source: RFC 9334 §8.5; SNP ABI, ATTESTATION_REPORT.
 
+mod age;
 mod expected;
 mod floor;
 mod policy;
 mod policy_file;
 
+pub use age::{AgeError, MaxAge};
 pub use expected::ExpectedGuest;
 pub use policy::{
     Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, PlatformRules, PolicyRules, SignerRule, TcbMinimum,

@@ -87,7 +87,7 @@ codes! {
     ProductRefused "product-refused" Policy "the policy accepts the product line";
     ProductDenied "product-denied" Policy "the policy does not deny the product line";
     ChipNotListed "chip-not-listed" Policy "the policy lists the chip";
-    ChipDenied "chip-denied" Policy "the policy does not deny the chip, nor is it masked while it denies one";
+    ChipDenied "chip-denied" Policy "the policy does not deny the chip, and knows which it is while it denies one";
     Vmpl "vmpl" Policy "the report was asked for from an accepted privilege level";
     Debug "debug" Policy "the host may not read the guest's memory";
     MigrationAgent "migration-agent" Policy "no migration agent may be associated";
@@ -102,6 +102,7 @@ codes! {
     ProvisionalFirmware "provisional-firmware" Policy "the firmware running is committed";
     LaunchMitigations "launch-mitigations" Policy "mitigations that were on at launch";
     CurrentMitigations "current-mitigations" Policy "mitigations that are on now";
+    CrlAge "crl-age" Policy "the revocation list is not older than the policy says";
     GuestSvn "guest-svn" Policy "the guest's version reaches the minimum";
     Measurement "measurement" Policy "the policy lists the launch digest";
     HostData "host-data" Policy "the policy lists HOST_DATA";

@@ -60,8 +60,8 @@ mod judge;
 pub use anchors::{Anchor, TrustAnchors, amd_root, root_digest};
 pub use appraisal::{Appraisal, Verdict};
 pub use appraise::{
-    Accept, AttestationResult, BitRule, Chips, EvidencePolicy, ExpectedGuest, FirmwareRule, Pair, PlatformRules,
-    PolicyFileError, PolicyRules, Rejection, STRICT, SignerRule, TcbMinimum, TcbRule, appraise,
+    Accept, AgeError, AttestationResult, BitRule, Chips, EvidencePolicy, ExpectedGuest, FirmwareRule, MaxAge, Pair,
+    PlatformRules, PolicyFileError, PolicyRules, Rejection, STRICT, SignerRule, TcbMinimum, TcbRule, appraise,
 };
 pub use claims::{Claims, LeafClaims, PlatformClaims, PolicyClaims, ReportClaims, Validity};
 pub use code::{Code, Stage};
@@ -76,6 +76,6 @@ pub use reason::{CheckLine, Outcome, Reason};
 pub use trail::Cost;
 pub use unix_time::{TimeError, UnixTime};
 pub use verify::{
-    ChainError, CrlPolicy, CrlStatus, ExpectedReportData, ReportBinding, VerifiedChain, VerifiedReport, VerifyError,
-    verify, verify_evidence,
+    ChainError, CrlIssuerError, CrlPolicy, CrlStatus, ExpectedReportData, ReportBinding, VerifiedChain, VerifiedReport,
+    VerifyError, verify, verify_crl, verify_evidence,
 };

@@ -13,6 +13,7 @@ mod candidates;
 mod error;
 mod facts;
 mod given;
+mod list;
 mod verified;
 
 use candidates::{find_crl, find_root, intermediates_of, leaf_candidates, missing};
@@ -22,6 +23,7 @@ pub(crate) use given::Given;
 
 pub use error::{ChainError, VerifyError};
 pub use given::CrlPolicy;
+pub use list::{CrlIssuerError, verify_crl};
 pub use verified::{CrlStatus, ReportBinding, VerifiedReport};
 
 use crate::{

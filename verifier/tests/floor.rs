@@ -1,8 +1,9 @@
 //! The typed floor: each rule refuses what it is for, alone, and all reasons come at once.
 
-use crate::forge::World;
+use crate::forge::{AMD, Extension, World, tlv};
 use coffer_verifier::{
-    Accept, BitRule, Code, EvidencePolicy, FirmwareRule, Outcome, Pair, Rejection, SignerRule, TcbMinimum, TcbRule,
+    Accept, BitRule, Code, CrlPolicy, EvidencePolicy, FirmwareRule, Outcome, Pair, Rejection, SignerRule, TcbMinimum,
+    TcbRule, UnixTime,
     abi::{
         ChipId, FamilyId, HostData, ImageId, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine,
         report::offset,
@@ -192,7 +193,18 @@ fn chips_are_listed_or_denied_and_a_masked_one_is_neither() {
     assert_eq!(refused(same, &with(|p| p.chips.deny = vec![mine])), ["chip-denied"]);
     let deny_other = with(|p| p.chips.deny = vec![ChipId::new([9; 64])]);
     assert_eq!(refused(same, &deny_other), [""; 0]);
-    assert_eq!(refused(masked, &deny_other), ["chip-denied"], "it may be the denied one");
+    assert_eq!(refused(masked, &deny_other), [""; 0], "the leaf says which it is");
+    assert_eq!(refused(masked, &with(|p| p.chips.deny = vec![mine])), ["chip-denied"], "by the leaf's hwID");
+    let chipless = |w: &mut World| {
+        masked(w);
+        w.patch(offset::KEY_INFO, &[4]);
+        (w.leaf.subject, w.leaf.issuer) = ("SEV-VLEK".into(), "SEV-VLEK-Milan".into());
+        w.ask.subject = "SEV-VLEK-Milan".into();
+        w.leaf.remove(&format!("{AMD}04"));
+        w.leaf.set(Extension::amd("05", tlv(0x16, b"CN=cloud.example")));
+    };
+    assert_eq!(refused(chipless, &EvidencePolicy::default_floor()), [""; 0]);
+    assert_eq!(refused(chipless, &deny_other), ["chip-denied"], "it may be the denied one");
     assert_eq!(refused(same, &with(|p| p.products = Accept::Only(vec![ProductLine::Genoa]))), ["product-refused"]);
     assert_eq!(refused(same, &with(|p| p.denied_products = vec![ProductLine::Milan])), ["product-denied"]);
     assert_eq!(refused(same, &with(|p| p.denied_products = vec![ProductLine::Genoa])), [""; 0]);
@@ -283,6 +295,20 @@ fn provisional_firmware_and_missing_mitigations_can_be_refused() {
     assert_eq!(refused(version_5(0b1011), &launch), [""; 0]);
     assert_eq!(refused(version_5(0b1001), &launch), ["launch-mitigations"]);
     assert_eq!(refused(version_5(0b1001), &current), ["current-mitigations"]);
+}
+
+#[test]
+fn a_revocation_list_is_no_older_than_the_policy_says_and_is_there() {
+    let at_most = |age: &str| with(|p| p.max_crl_age = age.parse().unwrap());
+    let made = UnixTime::parse("2026-09-01T00:00:00Z").unwrap();
+    let later = |seconds: i64| move |w: &mut World| w.now = UnixTime(made.0 + seconds);
+    let day = 86_400;
+    assert_eq!(refused(later(day), &at_most("1d")), [""; 0]);
+    assert_eq!(refused(later(day + 1), &at_most("1d")), ["crl-age"]);
+    assert_eq!(refused(later(day + 1), &at_most("25h")), [""; 0]);
+    let waived = |w: &mut World| w.crl = CrlPolicy::Waived;
+    assert_eq!(refused(waived, &EvidencePolicy::default_floor()), [""; 0]);
+    assert_eq!(refused(waived, &at_most("1d")), ["crl-age"], "none is no young one");
 }
 
 #[test]

@@ -200,9 +200,16 @@ impl Admin for FakeAdmin {
         get_policy: GetPolicyRequest => GetPolicyResponse,
         list_policies: ListPoliciesRequest => ListPoliciesResponse,
         remove_policy: RemovePolicyRequest => RemovePolicyResponse,
+        test_policy: TestPolicyRequest => TestPolicyResponse,
+        put_crl: PutCrlRequest => PutCrlResponse,
+        list_crls: ListCrlsRequest => ListCrlsResponse,
+        get_decision_input: GetDecisionInputRequest => GetDecisionInputResponse,
     }
     async fn audit(&self, r: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
-        Ok(Response::new(v1::AuditResponse { lines: vec![r.get_ref().from_sequence().to_string()] }))
+        Ok(Response::new(v1::AuditResponse {
+            lines: vec![r.get_ref().from_sequence().to_string()],
+            ..v1::AuditResponse::default()
+        }))
     }
 }
 

@@ -11,6 +11,7 @@ mod audit_search;
 mod certificates;
 mod checkpoint;
 mod crl_numbers;
+mod crls;
 mod head;
 mod inputs;
 mod known;
@@ -37,6 +38,7 @@ pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, Stat
 pub use audit_search::{AuditEnd, AuditFilter, AuditOrder};
 pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
+pub use crls::StoredCrl;
 pub use inputs::KeptInput;
 pub use ledger::{Ledger, Seen, Store};
 pub use manifests::{ManifestKey, StoredManifest};

@@ -87,6 +87,7 @@ impl RowKey {
             Kind::Manifest => format!("manifest {}", self.text(0)),
             Kind::ManifestWorkload => format!("workload {} of manifest {}", hex(0), self.text(1)),
             Kind::CrlNumber => format!("revocation list number of root {}", hex(0)),
+            Kind::Crl => format!("revocation list of root {}", hex(0)),
             Kind::Admin => format!("operator {}", hex(0)),
             Kind::Tenant => format!("tenant {}", self.text(0)),
             Kind::Revocation => format!("revocation of {} {}", self.text(0), self.text(1)),

@@ -25,6 +25,8 @@ pub enum Kind {
     ManifestWorkload,
     /// The highest number of a revocation list that was believed.
     CrlNumber,
+    /// A revocation list that an operator brought.
+    Crl,
     /// That somebody accepted an older state by name, and whether an owner has confirmed it.
     Restored,
     /// On what terms keys and generations of a sealing context are released.
@@ -55,7 +57,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -64,6 +66,7 @@ impl Kind {
         Self::Manifest,
         Self::ManifestWorkload,
         Self::CrlNumber,
+        Self::Crl,
         Self::Restored,
         Self::SealingContext,
         Self::Generation,
@@ -90,6 +93,7 @@ impl Kind {
             Self::Manifest => "manifest",
             Self::ManifestWorkload => "manifest-workload",
             Self::CrlNumber => "crl-number",
+            Self::Crl => "crl",
             Self::Restored => "restored",
             Self::SealingContext => "sealing-context",
             Self::Generation => "generation",

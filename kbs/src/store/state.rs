@@ -283,6 +283,7 @@ impl Ledger {
             | Kind::ManifestKey
             | Kind::SealingContext
             | Kind::CertificateProfile
+            | Kind::Crl
             | Kind::Admin => Mend::Remove,
             Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
             Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),

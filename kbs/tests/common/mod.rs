@@ -487,6 +487,8 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         ListPoliciesRequest => list_policies,
         RemovePolicyRequest => remove_policy,
         TestPolicyRequest => test_policy,
+        PutCrlRequest => put_crl,
+        ListCrlsRequest => list_crls,
         AddTenantRequest => add_tenant,
         ListTenantsRequest => list_tenants,
         AddAdminRequest => add_admin,
@@ -501,4 +503,17 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
 /// The rows of a kind as they lie there.
 pub async fn rows(state: &Path, kind: Kind) -> Vec<(Vec<u8>, Row)> {
     open_rows(state).await.unwrap().begin(Intent::Read).await.unwrap().from(kind, &[], usize::MAX).await.unwrap()
+}
+
+/// Revocation list of the simulated root, of so many days from now: its number grows daily.
+pub fn crl(days: u64) -> Vec<u8> {
+    installation().crl(ProductLine::Milan, unix() + days * 86_400).unwrap()
+}
+
+/// Certificate of the simulated root.
+pub fn ark() -> Vec<u8> {
+    use coffer_verifier::abi::{CertKind, CertTable};
+    let evidence = Guest::usual().evidence(&ReportData::new([0; 64])).unwrap();
+    let table = CertTable::parse(&evidence.cert_table).unwrap();
+    table.find(CertKind::Ark).unwrap().to_vec()
 }

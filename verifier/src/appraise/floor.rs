@@ -1,6 +1,7 @@
 //! The checks of the typed floor. Each writes one line, whether it passes or not.
 
 use super::{
+    age::{Age, MaxAge},
     expected::ExpectedGuest,
     policy::{Accept, BitRule, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum, TcbRule},
 };
@@ -8,7 +9,7 @@ use crate::{
     CheckLine, Code, Reason,
     abi::{PolicyBit, Report, TcbVersion},
     trail::Trail,
-    verify::VerifiedReport,
+    verify::{CrlStatus, VerifiedReport},
 };
 
 /// What the floor said.
@@ -102,7 +103,7 @@ pub(super) fn apply(verified: &VerifiedReport, policy: &EvidencePolicy, guest: &
             "run on a product line that is not denied",
         );
     }
-    chips(&mut floor, report, policy);
+    chips(&mut floor, verified, policy);
     let vmpl = report.vmpl();
     floor.check(
         policy.vmpls.contains(&vmpl),
@@ -114,6 +115,7 @@ pub(super) fn apply(verified: &VerifiedReport, policy: &EvidencePolicy, guest: &
     bits(&mut floor, report, policy);
     tcb(&mut floor, verified, policy);
     mitigations(&mut floor, report, policy);
+    crl_age(&mut floor, verified, policy.max_crl_age);
     floor.check(
         report.guest_svn() >= policy.minimum_guest_svn,
         Code::GuestSvn,
@@ -125,13 +127,12 @@ pub(super) fn apply(verified: &VerifiedReport, policy: &EvidencePolicy, guest: &
     floor
 }
 
-fn chips(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
-    let chip = report.chip_id();
-    let unmasked = !chip.is_zero();
+fn chips(floor: &mut Floor, verified: &VerifiedReport, policy: &EvidencePolicy) {
+    let chip = verified.report().chip_id();
     floor.listed(
         Code::ChipNotListed,
         &chip,
-        Usable::unless(!unmasked, "masked, which matches no list"),
+        Usable::unless(chip.is_zero(), "masked, which matches no list"),
         &policy.chips.allow,
         "run on a listed chip, or add this one after proof of where it stands",
     );
@@ -140,12 +141,14 @@ fn chips(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
         floor.trail.waive(Code::ChipDenied, chip, "any: the policy denies none");
         return;
     }
+    // By what the leaf certifies as well: masking CHIP_ID hides no chip that has a VCEK.
+    let shown = verified.chip();
     floor.check(
-        unmasked && !denied.contains(&chip),
+        shown.is_some_and(|chip| !denied.contains(&chip)),
         Code::ChipDenied,
-        chip,
-        format_args!("unmasked and none of {} denied", denied.len()),
-        "this chip is denied, or masked and so not known to be another",
+        shown.map_or_else(|| "none: masked, under a VLEK".to_owned(), |chip| chip.to_string()),
+        format_args!("shown, and none of {} denied", denied.len()),
+        "this chip is denied, or not shown and so not known to be another",
     );
 }
 
@@ -362,6 +365,28 @@ fn mitigations(floor: &mut Floor, report: &Report, policy: &EvidencePolicy) {
             format_args!("all of {wanted:#x}"),
             "the host needs firmware that has these mitigations and reports them (report version 5)",
         );
+    }
+}
+
+fn crl_age(floor: &mut Floor, verified: &VerifiedReport, limit: MaxAge) {
+    let CrlStatus::Checked { number, this_update, .. } = verified.crl() else {
+        let hint = "give a revocation list: a policy that says how old it may be does not go without";
+        return match limit {
+            MaxAge::Any => floor.trail.waive(Code::CrlAge, "no list", "any: the policy has no limit"),
+            MaxAge::Seconds(_) => floor.check(false, Code::CrlAge, "no list: revocation was waived", limit, hint),
+        };
+    };
+    let age = verified.verified_at().0.saturating_sub(this_update.0);
+    let found = format!("list {number} of {this_update}, {} old", Age(age));
+    match limit {
+        MaxAge::Any => floor.trail.waive(Code::CrlAge, found, "any: the policy has no limit"),
+        MaxAge::Seconds(_) => floor.check(
+            limit.admits(age),
+            Code::CrlAge,
+            found,
+            limit,
+            "bring the current list: `coffer host certificates` on the host, `coffer kbs crl put` at a key broker",
+        ),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an operator demands of evidence, typed. Every waiver has a name; nothing is skipped by absence.
 
+use super::age::MaxAge;
 use crate::abi::{
     ChipId, FamilyId, GuestPolicy, HostData, ImageId, KeyDigest, Measurement, PlatformBit, PlatformInfo, PolicyBit,
     ProductLine, Report,
@@ -223,6 +224,10 @@ pub struct EvidencePolicy {
     pub current_mitigations: u64,
     /// Least GUEST_SVN.
     pub minimum_guest_svn: u32,
+    /// Age of the revocation list.
+    pub max_crl_age: MaxAge,
+    /// Age of the reference manifest that admits a guest, for whoever holds manifests: a key broker.
+    pub max_manifest_age: MaxAge,
     /// Launch digest of guest memory.
     pub measurements: Accept<Measurement>,
     /// HOST_DATA. It proves nothing alone: the host chooses it.
@@ -256,6 +261,8 @@ impl EvidencePolicy {
             launch_mitigations: 0,
             current_mitigations: 0,
             minimum_guest_svn: 0,
+            max_crl_age: MaxAge::Any,
+            max_manifest_age: MaxAge::Any,
             measurements: Accept::Any,
             host_data: Accept::Any,
             pairs: Accept::Any,

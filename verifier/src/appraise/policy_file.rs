@@ -10,6 +10,7 @@ use serde::{
     de::{SeqAccess, Unexpected, Visitor},
 };
 
+use super::age::MaxAge;
 use super::policy::{Accept, BitRule, Chips, EvidencePolicy, FirmwareRule, Pair, SignerRule, TcbMinimum, TcbRule};
 use crate::abi::{ChipId, HostData, KeyDigest, Measurement, PlatformBit, PolicyBit, ProductLine};
 
@@ -131,6 +132,10 @@ struct PolicyFile {
     current_mitigations: u64,
     #[serde(default)]
     minimum_guest_svn: u32,
+    #[serde(default)]
+    max_crl_age: MaxAge,
+    #[serde(default)]
+    max_manifest_age: MaxAge,
     measurements: Option<AnyOr<Measurement>>,
     host_data: Option<AnyOr<HostData>>,
     pairs: Option<AnyOr<Pair>>,
@@ -225,6 +230,8 @@ impl EvidencePolicy {
         policy.launch_mitigations = file.launch_mitigations;
         policy.current_mitigations = file.current_mitigations;
         policy.minimum_guest_svn = file.minimum_guest_svn;
+        policy.max_crl_age = file.max_crl_age;
+        policy.max_manifest_age = file.max_manifest_age;
         policy.host_data = file.host_data.map_or(Accept::Any, Accept::from);
         // Whoever lists signers and no pairs means these signers, not everybody; an empty list means nobody.
         let unlisted = if file.signers.is_none() { Accept::Any } else { Accept::Only(Vec::new()) };
@@ -333,6 +340,9 @@ mod tests {
             "[[tcb]]\nproduct = \"Genoa\"\nreported = { snp = 1 }\nstep = 1",
             "[[tcb]]\nproduct = \"Genoa\"\nreported = { snp = 256 }",
             "denied_products = [\"Rome\"]",
+            "max_crl_age = \"0d\"",
+            "max_crl_age = 7",
+            "max_manifest_age = \"a week\"",
         ] {
             assert!(matches!(error(text), PolicyFileError::Toml(_)), "{text}");
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     CheckLine, Code, Cost, ExpectedReportData, UnixTime, VerifyError,
-    abi::{ProductLine, Report, ReportTcbs, SpkiDigest, WorkloadDigest},
+    abi::{ChipId, ProductLine, Report, ReportTcbs, SpkiDigest, WorkloadDigest},
     anchors::Anchor,
     chain::LeafFacts,
     trail::Trail,
@@ -94,6 +94,17 @@ impl VerifiedReport {
     /// What the leaf certifies.
     pub const fn leaf(&self) -> &LeafFacts {
         &self.leaf
+    }
+
+    /// The processor that reports: the hwID its leaf certifies, else CHIP_ID; nothing where neither shows it, as under a VLEK that
+    /// masks it. Where both are there they are one: a report for which they are not is not verified.
+    pub fn chip(&self) -> Option<ChipId> {
+        let certified = self.leaf.hwid.as_deref().and_then(|hwid| {
+            let mut chip = [0; ChipId::LEN];
+            chip.get_mut(..hwid.len())?.copy_from_slice(hwid);
+            Some(ChipId::new(chip))
+        });
+        certified.or_else(|| Some(self.report.chip_id()).filter(|chip| !chip.is_zero()))
     }
 
     /// SHA-256 of the leaf's SubjectPublicKeyInfo.

@@ -5,6 +5,7 @@
 mod audit;
 mod broker;
 mod certificate;
+mod crl;
 mod guests;
 mod manifest;
 mod manifest_key;
@@ -72,6 +73,7 @@ pub const COMMANDS: &[Entry] = &[
     noun!("sealing": sealing),
     noun!("certificate": certificate),
     noun!("policy": policy),
+    noun!("crl": crl),
     noun!("revoke": revoke),
     admin!("guests": guests::Args => guests::run),
     noun!("tenant": tenant),

@@ -1,0 +1,28 @@
+//! The operator's side of revocation lists that evidence need not bring.
+
+use crate::{
+    admin::{AdminClient, done},
+    error::ClientError,
+    kbs::admin::v1,
+};
+
+pub use v1::{CrlInfo, PutCrlResponse as PutCrl};
+
+impl AdminClient {
+    /// Brings a list; `root`: the certificate of its root, where the broker has it not.
+    ///
+    /// # Errors
+    /// [`ClientError::Rejected`] for one that is no believed root's, not fresh, or older than one that was seen.
+    pub async fn put_crl(&self, crl: &[u8], root: Option<&[u8]>) -> Result<PutCrl, ClientError> {
+        let request = v1::PutCrlRequest { crl: crl.to_vec(), root: root.map(<[u8]>::to_vec) };
+        done(self.admin.clone().put_crl(request).await)
+    }
+
+    /// The lists that were brought.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_crls(&self) -> Result<Vec<CrlInfo>, ClientError> {
+        Ok(done(self.admin.clone().list_crls(v1::ListCrlsRequest {}).await)?.lists)
+    }
+}

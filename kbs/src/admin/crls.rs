@@ -1,0 +1,76 @@
+//! Revocation lists that operators bring: a believed root's, fresh, and never older than one that was seen.
+
+use coffer_kbs_client::kbs::admin::v1 as wire;
+use coffer_verifier::chain::Crl;
+use tonic::{Response, Status};
+
+use super::{AdminService, every, store_status};
+use crate::{
+    operators::Caller,
+    store::{AuditEntry, StoreError, StoredCrl},
+};
+
+impl AdminService {
+    pub(super) async fn crl_put(
+        &self,
+        caller: Caller,
+        message: wire::PutCrlRequest,
+    ) -> Result<Response<wire::PutCrlResponse>, Status> {
+        let (list, root) = self.verifier.issuer_of(&message.crl, message.root.as_deref()).map_err(|error| {
+            tracing::info!(error, "a revocation list was not taken");
+            Status::invalid_argument(error)
+        })?;
+        let number = list.number();
+        let entry = AuditEntry {
+            event: "crl.put",
+            name: Some(format!("list {number}")),
+            key: Some(root.to_string()),
+            ..AuditEntry::default()
+        };
+        let by = caller.name.clone();
+        let mut change = self.change(caller, entry).await?;
+        let seen = change.ledger.crl_number(&root).await.map_err(store_status)?.unwrap_or(0);
+        if number < seen {
+            let message = format!("crl: it is list {number}, and list {seen} of this root was seen before");
+            return Err(Status::failed_precondition(message));
+        }
+        let stored = StoredCrl { root, der: list.der().to_vec(), by, put_unix: change.now };
+        let there = match change.ledger.crl(&root).await {
+            // Bringing it anew is how a damaged row is mended.
+            Err(StoreError::Tampered { .. }) => None,
+            other => other.map_err(store_status)?,
+        };
+        let added = there.is_none_or(|there| there.der != stored.der);
+        change.ledger.raise_crl_number(&root, number).await.map_err(store_status)?;
+        change.ledger.put_crl(&stored).await.map_err(store_status)?;
+        let answer = wire::PutCrlResponse { added, list: Some(info(&stored, &list, number)) };
+        let answer = change.done_if(added, "there-already", answer).await?;
+        self.verifier.bring(&every(self.view().await?.crls().await.map_err(store_status)?)?);
+        Ok(answer)
+    }
+
+    pub(super) async fn crls_listed(&self) -> Result<Response<wire::ListCrlsResponse>, Status> {
+        let mut view = self.view().await?;
+        let stored = every(view.crls().await.map_err(store_status)?)?;
+        let mut lists = Vec::new();
+        for one in stored {
+            let seen = view.crl_number(&one.root).await.map_err(store_status)?.unwrap_or(0);
+            let list = Crl::parse(&one.der).map_err(|error| Status::data_loss(error.to_string()))?;
+            lists.push(info(&one, &list, seen));
+        }
+        Ok(Response::new(wire::ListCrlsResponse { lists }))
+    }
+}
+
+fn info(stored: &StoredCrl, list: &Crl, seen: u64) -> wire::CrlInfo {
+    let (from, to) = list.validity();
+    wire::CrlInfo {
+        root: stored.root.as_bytes().to_vec(),
+        number: list.number(),
+        this_update_unix: from.0,
+        next_update_unix: to.0,
+        seen,
+        by: stored.by.clone(),
+        put_unix: stored.put_unix,
+    }
+}

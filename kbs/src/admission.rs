@@ -49,7 +49,7 @@ impl Candidates {
     ///
     /// # Errors
     /// As the store; a row that is not believed is a note, not an error.
-    pub async fn gather(ledger: &mut Ledger, judged: &Judged, manifests: ManifestAge) -> Result<Self, StoreError> {
+    pub async fn gather(ledger: &mut Ledger, judged: &Judged, age: ManifestAge) -> Result<Self, StoreError> {
         let (tenant, workload) = (&judged.tenant, judged.document.digest());
         let report = judged.verified.report();
         let mut believed = Believed { notes: Vec::new() };
@@ -61,7 +61,7 @@ impl Candidates {
             let keys: Vec<_> =
                 believed.rows(ledger.manifest_keys(tenant).await?).into_iter().map(|one| one.key).collect();
             for manifest in &manifests {
-                all.manifest(manifest, &keys, &report.measurement(), manifests);
+                all.manifest(manifest, &keys, &report.measurement(), age);
             }
         }
         all.signers = believed.rows(ledger.signers(tenant).await?);

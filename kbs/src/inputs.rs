@@ -86,7 +86,7 @@ mod tests {
 
     async fn keep(store: &Store, inputs: &Inputs, tenant: &Tenant, line: u64) {
         let mut ledger = store.write().await.unwrap();
-        let input = KeptInput { line, refused_beside: line % 2 == 0, json: format!("{{\"n\":{line}}}") };
+        let input = KeptInput { line, refused_beside: line < 5, json: format!("{{\"n\":{line}}}") };
         inputs.keep(&mut ledger, tenant, &input).await.unwrap();
         ledger.commit().await.unwrap();
     }

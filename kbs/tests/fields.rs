@@ -33,6 +33,9 @@ const MEANT: &[(&str, &str)] = &[
     ("ListSecretsRequest", "deleted"),          // false: not
     ("UpdateSecretRequest", "minimum_version"), // 0: every version
     ("UpdateSecretRequest", "labels"),          // none
+    ("UpdateSecretRequest", "allow_simulated"), // false: not
+    ("UpdateSecretRequest", "rules"),           // none: nobody is ruled out
+    ("UpdateSecretRequest", "never_expires"),   // false: as it is
     ("Signer", "minimum_guest_svn"),            // 0: every version
     ("SealingContext", "terms"),                // the shipped policy, for hardware alone
     ("SealingContext", "created_unix"),         // the broker's to say
@@ -145,6 +148,12 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
                 path: PATH.into(),
                 minimum_version: Some(1),
                 labels: Some(v1::Labels::default()),
+                version: Some(1),
+                allow_simulated: Some(true),
+                policy: Some("default".into()),
+                rules: Some(v1::Rules::default()),
+                expires_unix: Some(later),
+                never_expires: false,
             }
             .encode_to_vec(),
         ),

@@ -196,7 +196,7 @@ async fn a_manifest_that_grows_too_old_admits_nobody() {
     let signature = key.sign(&envelope.signing_input());
     let envelope = envelope.with_signature(&key.public, signature).to_json().into_bytes();
     let admin = kbs.admin().await;
-    let manifest_key = ManifestKey { tenant: TENANT.into(), name: "ci".into(), key: key.public.clone() };
+    let manifest_key = ManifestKey { tenant: TENANT.into(), name: "ci".into(), key: key.public };
     admin.add_manifest_key(&manifest_key).await.unwrap();
     admin.add_manifest(TENANT, envelope).await.unwrap();
     kbs.put(PATH, true).await;

@@ -237,7 +237,9 @@ async fn a_guest_gets_the_version_it_names_as_long_as_it_may() {
     assert_eq!(get(2).await.unwrap(), b"two");
     assert!(admin.destroy_secret(TENANT, &path, 1).await.unwrap());
     why(1, "version 1 was destroyed").await;
-    assert!(admin.update_secret(TENANT, &path, Some(3), None).await.unwrap());
+    let least = coffer_kbs_client::SecretUpdate { minimum_version: Some(3), ..Default::default() };
+    let updated = admin.update_secret(TENANT, &path, least).await.unwrap().unwrap();
+    assert_eq!(updated.changes(), ["released from version 3 on, was 0"]);
     why(2, "expected 3 or higher").await;
     let now = i64::try_from(common::unix()).unwrap();
     let (four, expires) = (value("four"), Expiry::At(coffer_verifier::UnixTime(now + 600)));

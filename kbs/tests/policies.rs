@@ -3,7 +3,11 @@
 use crate::common;
 use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused};
 use coffer_kbs::Kind;
-use coffer_kbs_client::{CertificateProfile, ClientError, SealingContext, kbs::admin::v1::Terms};
+use coffer_kbs_client::{
+    CertificateProfile, ClientError, SealingContext, SecretUpdate,
+    kbs::admin::v1::{Rules, Terms},
+};
+use coffer_verifier::{Expiry, UnixTime};
 
 const YES: &str = "package web\nallow := true\n";
 const NO: &str = "package web\nallow := false\ndeny contains \"web: closed\"\n";
@@ -127,4 +131,54 @@ async fn a_policy_is_its_tenants_and_a_row_that_was_changed_decides_nothing() {
         kbs.tamper(Kind::Policy, |rows| *rows = before).await;
         assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terms_change_without_a_new_value_and_the_answer_says_what() {
+    let kbs = Kbs::start().await;
+    let admin = kbs.admin().await;
+    let path = PATH.parse().unwrap();
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    admin.put_policy(TENANT, "web", NO).await.unwrap();
+    kbs.put(PATH, false).await;
+    kbs.put(PATH, false).await;
+    let client = kbs.connect(guest).await.unwrap();
+    refused(ask(&client, PATH).await);
+    let update = async |update: SecretUpdate| admin.update_secret(TENANT, &path, update).await.unwrap().unwrap();
+    let simulated = SecretUpdate { allow_simulated: Some(true), ..SecretUpdate::default() };
+    assert_eq!(update(simulated.clone()).await.changes(), ["simulated evidence allowed, was not allowed"]);
+    assert!(update(simulated).await.changes().is_empty(), "nothing changed");
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE, "the value is the same under other terms");
+    let old = client.secret_version(&path, 1).await;
+    assert!(old.is_err(), "version 1 keeps its terms");
+
+    let closed = SecretUpdate { policy: Some("web".into()), ..SecretUpdate::default() };
+    assert_eq!(update(closed).await.changes(), ["policy web, was default"]);
+    assert!(has_reason(&kbs.line_of(&refused(ask(&client, PATH).await)), "web: closed"));
+    assert!(message(admin.remove_policy(TENANT, "web").await).contains("version 2 of secret"));
+    let back = SecretUpdate { policy: Some("default".into()), ..SecretUpdate::default() };
+    update(back).await;
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+
+    let now = i64::try_from(common::unix()).unwrap();
+    let soon = SecretUpdate { expires: Some(Expiry::At(UnixTime(now + 60))), ..SecretUpdate::default() };
+    assert!(update(soon).await.changes()[0].contains("was never"));
+    kbs.skew.store(61, std::sync::atomic::Ordering::Relaxed);
+    assert!(has_reason(&kbs.line_of(&refused(ask(&client, PATH).await)), "expired"));
+    let never = SecretUpdate { expires: Some(Expiry::Never), ..SecretUpdate::default() };
+    assert!(update(never).await.changes()[0].starts_with("expires never, was "));
+    let rules = Rules { chips: vec![vec![7; 64]], ..Rules::default() };
+    update(SecretUpdate { rules: Some(rules), ..SecretUpdate::default() }).await;
+    assert!(has_reason(&kbs.line_of(&refused(ask(&client, PATH).await)), "rule: chip"));
+
+    let missing = SecretUpdate { version: Some(9), policy: Some("default".into()), ..SecretUpdate::default() };
+    assert!(admin.update_secret(TENANT, &path, missing).await.unwrap().is_none());
+    let unknown = SecretUpdate { policy: Some("nosuch".into()), ..SecretUpdate::default() };
+    assert!(message(admin.update_secret(TENANT, &path, unknown).await).contains("policy: none of that name"));
+    let line: serde_json::Value = serde_json::from_str(
+        &admin.audit(0, 0).await.unwrap().into_iter().rfind(|line| line.contains("secret.update")).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(line["outcome"], "nothing-there");
 }

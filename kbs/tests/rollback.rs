@@ -54,9 +54,10 @@ fn is_furnished(kind: Kind) -> bool {
         | Kind::Revocation
         | Kind::Head
         | Kind::AuditLine
+        | Kind::DecisionInput
         | Kind::StateEntry => true,
-        // Only a folder that was restored has it; the store's own kit does.
-        Kind::Restored => false,
+        // Only a folder that was restored has it; the store's own kit does, and those that have stories of their own.
+        Kind::Restored | Kind::Policy | Kind::Crl => false,
     }
 }
 

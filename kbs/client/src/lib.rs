@@ -29,7 +29,9 @@ pub use error::ClientError;
 pub use policies::{Policies, PolicyInfo, PutPolicy};
 pub use profile::{AdminProfile, ProfileError};
 pub use sealing::{Scope, SealingName, SealingPolicy, SealingWordError};
-pub use secrets::{Expected, Labels, PutSecret, SecretInfo, SecretMeta, SecretVersion, Stated, Stored};
+pub use secrets::{
+    Expected, Labels, PutSecret, SecretInfo, SecretMeta, SecretUpdate, SecretVersion, Stated, Stored, Updated,
+};
 pub use terms::{CertificateProfile, SealingContext, describe_rules};
 pub use trust::{ManifestInfo, ManifestKey, Signer};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coffer_spec::SecretPath;
-use coffer_verifier::Expiry;
+use coffer_verifier::{Expiry, UnixTime};
 use secrecy::{ExposeSecret, SecretBox};
 
 use crate::{
@@ -71,17 +71,54 @@ pub struct Stated {
     pub rules: v1::Rules,
     /// Labels of the secret.
     pub labels: Labels,
+    /// Of an update: when the version ends, seconds since 1970.
+    pub expires_unix: Option<i64>,
+    /// Of an update: versions below are not released.
+    pub minimum_version: u64,
+}
+
+/// What is to be said anew. What is left out stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct SecretUpdate {
+    /// Whose terms; nothing: the current version's.
+    pub version: Option<u64>,
+    /// Versions below are not released.
+    pub minimum_version: Option<u64>,
+    /// Labels of the secret.
+    pub labels: Option<Labels>,
+    /// Evidence under a simulated anchor may have the version.
+    pub allow_simulated: Option<bool>,
+    /// Name of its release policy.
+    pub policy: Option<String>,
+    /// Its typed rules.
+    pub rules: Option<v1::Rules>,
+    /// When it ends.
+    pub expires: Option<Expiry>,
+}
+
+/// What an update found and left; nothing of a version that is damaged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Updated {
+    /// As it was.
+    pub before: Option<Stated>,
+    /// As it is.
+    pub now: Option<Stated>,
+}
+
+impl Updated {
+    /// What changed, in words, one line each; nothing did where there is none.
+    pub fn changes(&self) -> Vec<String> {
+        match (&self.before, &self.now) {
+            (Some(before), Some(now)) => changes(before, now),
+            _ => vec!["the version is damaged; what is said beside it is as you said".to_owned()],
+        }
+    }
 }
 
 impl Stored {
     /// What changed, in words, one line each: that it is new, or the version it follows; then what else is not as before.
     pub fn changes(&self) -> Vec<String> {
-        let may = |allowed| if allowed { "allowed" } else { "not allowed" };
         let now = &self.now;
-        let labels = |labels: &Labels| {
-            let words: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            if words.is_empty() { "none".to_owned() } else { words.join(", ") }
-        };
         let Some(before) = &self.before else {
             let mut all = vec![
                 format!("version {}, created", now.version),
@@ -92,26 +129,50 @@ impl Stored {
                 all.push(format!("rules {}", describe_rules(&now.rules)));
             }
             if !now.labels.is_empty() {
-                all.push(format!("labels {}", labels(&now.labels)));
+                all.push(format!("labels {}", words(&now.labels)));
             }
             return all;
         };
-        let mut changes = vec![format!("version {} after version {}", now.version, before.version)];
-        if before.policy != now.policy {
-            changes.push(format!("policy {}, was {}", now.policy, before.policy));
-        }
-        if before.allow_simulated != now.allow_simulated {
-            let (is, was) = (may(now.allow_simulated), may(before.allow_simulated));
-            changes.push(format!("simulated evidence {is}, was {was}"));
-        }
-        if before.rules != now.rules {
-            changes.push(format!("rules {}, were {}", describe_rules(&now.rules), describe_rules(&before.rules)));
-        }
-        if before.labels != now.labels {
-            changes.push(format!("labels {}, were {}", labels(&now.labels), labels(&before.labels)));
-        }
-        changes
+        let mut all = vec![format!("version {} after version {}", now.version, before.version)];
+        all.extend(changes(before, now));
+        all
     }
+}
+
+/// What is said otherwise than before.
+fn changes(before: &Stated, now: &Stated) -> Vec<String> {
+    let mut changes = Vec::new();
+    if before.policy != now.policy {
+        changes.push(format!("policy {}, was {}", now.policy, before.policy));
+    }
+    if before.allow_simulated != now.allow_simulated {
+        let (is, was) = (may(now.allow_simulated), may(before.allow_simulated));
+        changes.push(format!("simulated evidence {is}, was {was}"));
+    }
+    if before.rules != now.rules {
+        changes.push(format!("rules {}, were {}", describe_rules(&now.rules), describe_rules(&before.rules)));
+    }
+    if before.labels != now.labels {
+        changes.push(format!("labels {}, were {}", words(&now.labels), words(&before.labels)));
+    }
+    if before.expires_unix != now.expires_unix {
+        let at =
+            |unix: Option<i64>| unix.map_or_else(|| "never".to_owned(), |unix| Expiry::At(UnixTime(unix)).to_string());
+        changes.push(format!("expires {}, was {}", at(now.expires_unix), at(before.expires_unix)));
+    }
+    if before.minimum_version != now.minimum_version {
+        changes.push(format!("released from version {} on, was {}", now.minimum_version, before.minimum_version));
+    }
+    changes
+}
+
+fn may(allowed: bool) -> &'static str {
+    if allowed { "allowed" } else { "not allowed" }
+}
+
+fn words(labels: &Labels) -> String {
+    let words: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
 /// One version of a secret, without its value.
@@ -250,7 +311,8 @@ impl AdminClient {
         Ok(done(self.admin.clone().destroy_secret(request).await)?.existed)
     }
 
-    /// Says the least version that is released, and the labels; what is left out stays. False if there is no such secret.
+    /// Says anew what is said of a secret, and on what terms a version is released; what is left out stays. Nothing if there is no such
+    /// secret or version.
     ///
     /// # Errors
     /// [`ClientError::Rejected`] for a minimum above the current version.
@@ -258,16 +320,24 @@ impl AdminClient {
         &self,
         tenant: &str,
         path: &SecretPath,
-        minimum_version: Option<u64>,
-        labels: Option<Labels>,
-    ) -> Result<bool, ClientError> {
+        update: SecretUpdate,
+    ) -> Result<Option<Updated>, ClientError> {
+        let SecretUpdate { version, minimum_version, labels, allow_simulated, policy, rules, expires } = update;
         let request = v1::UpdateSecretRequest {
             tenant: tenant.to_owned(),
             path: path.to_string(),
             minimum_version,
             labels: labels.map(to_labels),
+            version,
+            allow_simulated,
+            policy,
+            rules,
+            expires_unix: expires.and_then(seconds),
+            never_expires: expires == Some(Expiry::Never),
         };
-        Ok(done(self.admin.clone().update_secret(request).await)?.existed)
+        let answer = done(self.admin.clone().update_secret(request).await)?;
+        let stated = |one: Option<v1::SecretStated>| one.map(Stated::from);
+        Ok(answer.existed.then(|| Updated { before: stated(answer.before), now: stated(answer.now) }))
     }
 }
 
@@ -288,6 +358,8 @@ impl From<v1::SecretStated> for Stated {
             allow_simulated: terms.allow_simulated,
             rules: terms.rules.unwrap_or_default(),
             labels: from_labels(wire.labels),
+            expires_unix: wire.expires_unix,
+            minimum_version: wire.minimum_version,
         }
     }
 }

@@ -63,7 +63,7 @@ impl Admin for FakeAdmin {
                 let stated = |version, policy: &str, allow_simulated| v1::SecretStated {
                     version,
                     terms: Some(v1::Terms { allow_simulated, policy: Some(policy.to_owned()), rules: None }),
-                    labels: None,
+                    ..v1::SecretStated::default()
                 };
                 let now = stated(r.get_ref().value.len() as u64, "default", true);
                 Ok(Response::new(v1::PutSecretResponse { now: Some(now), before: Some(stated(4, "lax", false)) }))

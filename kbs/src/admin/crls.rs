@@ -17,7 +17,7 @@ impl AdminService {
         message: wire::PutCrlRequest,
     ) -> Result<Response<wire::PutCrlResponse>, Status> {
         let (list, root) = self.verifier.issuer_of(&message.crl, message.root.as_deref()).map_err(|error| {
-            tracing::info!(error, "a revocation list was not taken");
+            tracing::info!(%error, "a revocation list was not taken");
             Status::invalid_argument(error)
         })?;
         let number = list.number();

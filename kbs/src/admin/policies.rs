@@ -30,6 +30,8 @@ impl AdminService {
             return Err(Status::invalid_argument(message));
         }
         let by = caller.name.clone();
+        // For people: asked before the change, so that nobody waits for it.
+        let used = self.view().await?.policy_users(&tenant, &name).await.map_err(store_status)?;
         let mut change = self.change(caller, entry("policy.put", &tenant, &name)).await?;
         let policy = StoredPolicy { name, text: message.text, by, put_unix: change.now };
         parse(&policy.name, &policy.text)?;
@@ -39,7 +41,6 @@ impl AdminService {
         }
         let info = info(&policy);
         change.entry.key = Some(hex::encode(&info.sha256));
-        let used = change.ledger.policy_users(&tenant, &policy.name).await.map_err(store_status)?;
         let added = change.ledger.put_policy(&tenant, &policy).await.map_err(store_status)?;
         let answer = wire::PutPolicyResponse { added, policy: Some(info), used };
         change.done_if(added, "replaced", answer).await

@@ -1,6 +1,7 @@
 //! Secrets: values in, never out.
 
 use coffer_kbs_client::{ResourcePath, kbs::admin::v1 as wire};
+use coffer_verifier::Expiry;
 use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     operators::Caller,
-    store::{AuditEntry, NewSecret, Secret, SecretInfo, Stated, StoreError},
+    store::{AuditEntry, Described, NewSecret, Secret, SecretInfo, SecretUpdate, Stated, StoreError},
     tenant::Tenant,
 };
 
@@ -126,10 +127,39 @@ impl AdminService {
         message: wire::UpdateSecretRequest,
     ) -> Result<Response<wire::UpdateSecretResponse>, Status> {
         let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
-        let (least, labels) = (message.minimum_version, labels(message.labels)?);
-        let mut change = self.change(caller, entry("secret.update", &tenant, &path, least)).await?;
-        let existed = change.ledger.update_secret(&tenant, &path, least, labels).await.map_err(store_status)?;
-        change.done_if(existed, "nothing-there", wire::UpdateSecretResponse { existed }).await
+        let version = non_zero("version", message.version)?;
+        let policy = name("policy", message.policy)?;
+        let expires = match (message.expires_unix, message.never_expires) {
+            (Some(_), true) => {
+                return Err(Status::invalid_argument("expires_unix and never_expires contradict each other"));
+            }
+            (None, true) => Some(Expiry::Never),
+            (at @ Some(_), false) => Some(self.expiry(at)?),
+            (None, false) => None,
+        };
+        let update = SecretUpdate {
+            version,
+            minimum_version: message.minimum_version,
+            labels: labels(message.labels)?,
+            allow_simulated: message.allow_simulated,
+            policy: policy.as_deref(),
+            rules: rules(message.rules)?,
+            expires,
+        };
+        let mut change = self.change(caller, entry("secret.update", &tenant, &path, version)).await?;
+        if let Some(policy) = &policy {
+            self.policy_is_there(&mut change.ledger, &tenant, policy)?;
+        }
+        let updated = change.ledger.update_secret(&tenant, &path, update).await.map_err(store_status)?;
+        let existed = updated.is_some();
+        let (before, now) = updated.map_or((None, None), |updated| (updated.before, updated.now));
+        if let Some(now) = &now {
+            change.entry.version = Some(now.stated.version);
+            change.entry.policy = Some(now.stated.terms.policy.clone());
+            change.entry.allow_simulated = Some(now.stated.terms.allow_simulated);
+        }
+        let (before, now) = (before.as_ref().map(described), now.as_ref().map(described));
+        change.done_if(existed, "nothing-there", wire::UpdateSecretResponse { existed, now, before }).await
     }
 }
 
@@ -148,7 +178,15 @@ fn stated(stated: &Stated) -> wire::SecretStated {
         version: stated.version,
         terms: Some(terms_wire(&stated.terms)),
         labels: Some(labels_wire(&stated.labels)),
+        expires_unix: None,
+        minimum_version: 0,
     }
+}
+
+fn described(described: &Described) -> wire::SecretStated {
+    let Described { stated: of_version, expires, minimum_version } = described;
+    let (expires_unix, minimum_version) = (seconds(*expires), *minimum_version);
+    wire::SecretStated { expires_unix, minimum_version, ..stated(of_version) }
 }
 
 fn info(info: &SecretInfo) -> wire::SecretInfo {

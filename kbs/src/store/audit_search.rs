@@ -53,13 +53,13 @@ pub struct AuditEnd {
 }
 
 /// What is looked at of a line.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Looked {
     time: String,
     event: String,
     outcome: String,
     id: String,
-    #[serde(default)]
     ids: Vec<String>,
     tenant: Option<String>,
     path: Option<String>,
@@ -68,6 +68,10 @@ struct Looked {
 impl AuditFilter {
     /// True if a line is wanted.
     pub fn wants(&self, line: &str) -> bool {
+        // Most lines have not the id that is looked for.
+        if self.id.as_ref().is_some_and(|id| !line.contains(id)) {
+            return false;
+        }
         let Ok(looked) = serde_json::from_str::<Looked>(line) else { return false };
         let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         let below = |event: &String| {

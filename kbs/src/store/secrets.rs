@@ -96,7 +96,7 @@ pub struct Secret {
     pub expires: Expiry,
     /// When it was deleted.
     pub deleted_unix: Option<i64>,
-    stored: StoredCiphertext,
+    pub(super) stored: StoredCiphertext,
 }
 
 /// Why there is no version to release.
@@ -422,27 +422,6 @@ impl Ledger {
         }
     }
 
-    /// Says what is released of a secret beside its versions: the least version, and its labels. True if it is there.
-    ///
-    /// # Errors
-    /// [`StoreError::Version`] for a minimum above the current version, else as the store.
-    pub async fn update_secret(
-        &mut self,
-        tenant: &Tenant,
-        path: &ResourcePath,
-        minimum_version: Option<u64>,
-        labels: Option<Labels>,
-    ) -> Result<bool, StoreError> {
-        let Some(mut head) = self.record::<Head>(&head_key(tenant, path)).await? else { return Ok(false) };
-        if let Some(expected) = minimum_version.filter(|least| *least > head.version) {
-            return Err(StoreError::Version { expected, found: head.version });
-        }
-        head.minimum_version = minimum_version.unwrap_or(head.minimum_version);
-        head.labels = labels.unwrap_or(head.labels);
-        self.put_record(head_key(tenant, path), &head).await?;
-        Ok(true)
-    }
-
     /// What there is about a secret, deleted or not.
     ///
     /// # Errors
@@ -499,7 +478,12 @@ impl Ledger {
     }
 }
 
-fn context<'a>(tenant: &'a Tenant, path: &'a ResourcePath, version: u64, terms: &'a Terms) -> SecretContext<'a> {
+pub(super) fn context<'a>(
+    tenant: &'a Tenant,
+    path: &'a ResourcePath,
+    version: u64,
+    terms: &'a Terms,
+) -> SecretContext<'a> {
     SecretContext {
         tenant: tenant.as_str(),
         path: path.as_str(),

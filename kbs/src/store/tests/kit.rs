@@ -64,7 +64,7 @@ impl Kit {
         kit.round("new").await;
         (kit.now, kit.now_checkpoint) = (kit.dump(), std::fs::read(kit.checkpoint()).unwrap());
         let kinds: BTreeSet<Kind> = kit.now.iter().filter_map(|row| kind_of(row)).collect();
-        assert!(kinds.into_iter().eq(Kind::ALL.into_iter().collect::<BTreeSet<_>>()), "a kind without a row");
+        assert!(kinds.into_iter().eq(bound().collect::<BTreeSet<_>>()), "a kind without a row");
         kit
     }
 
@@ -140,6 +140,12 @@ impl Kit {
             Err(error) => vec![format!("not served: {error}")],
         }
     }
+}
+
+/// Every kind whose rows are answered for. What policies saw of decisions decides nothing and is bound to nothing: the line of each names
+/// its digest, and whoever reads one compares it.
+fn bound() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::DecisionInput)
 }
 
 fn kind_of(row: &[Value]) -> Option<Kind> {
@@ -255,7 +261,7 @@ async fn whatever_is_done_to_one_row_is_named_and_stops_only_that_row() {
     }
     kit.put(&kit.now);
     assert!(kit.judge(&BTreeSet::new(), "nothing").await.is_empty());
-    assert_eq!(seen.len(), Kind::ALL.len());
+    assert_eq!(seen.len(), bound().count());
 }
 
 #[tokio::test]

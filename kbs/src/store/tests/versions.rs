@@ -84,9 +84,10 @@ async fn versions_are_deleted_brought_back_and_destroyed_one_by_one(keeper: Keep
     assert!(!ledger.destroy_secret(&tenant, &path, 1).await.unwrap());
     assert!(!ledger.undelete_secret(&tenant, &path, Some(1)).await.unwrap());
     assert_eq!(found(&mut ledger, Some(1)).await, Err(Absent::Destroyed(1)));
-    assert!(ledger.update_secret(&tenant, &path, Some(3), None).await.unwrap());
+    let least = |version| SecretUpdate { minimum_version: Some(version), ..SecretUpdate::default() };
+    assert!(ledger.update_secret(&tenant, &path, least(3)).await.unwrap().is_some());
     assert_eq!(found(&mut ledger, Some(2)).await, Err(Absent::BelowMinimum { found: 2, least: 3 }));
-    let above = ledger.update_secret(&tenant, &path, Some(4), None).await;
+    let above = ledger.update_secret(&tenant, &path, least(4)).await;
     assert!(matches!(above, Err(StoreError::Version { expected: 4, found: 3 })));
     assert!(ledger.delete_secret(&tenant, &path, None, 5).await.unwrap());
     assert_eq!(found(&mut ledger, None).await, Err(Absent::Deleted));

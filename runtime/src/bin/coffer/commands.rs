@@ -6,7 +6,7 @@
 
 use clap::ArgMatches;
 
-use crate::row::{Does, Entry, Group};
+use crate::row::{Entry, Group};
 use crate::{boxes, evidence, host, image, kbs, launch, prove, sim};
 
 /// Every group, in the order in which help shows them.

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use coffer_kbs_client::kbs::admin::v1::Rules;
 use coffer_kbs_client::{
-    Expected, Labels, PathError, PutSecret, ResourcePath, SecretInfo, SecretVersion, Stated, describe_rules,
+    Expected, Labels, PathError, PutSecret, ResourcePath, SecretInfo, SecretUpdate, SecretVersion, Stated,
+    describe_rules,
 };
+use coffer_verifier::Expiry;
 use secrecy::SecretBox;
 use serde_json::{Value, json};
 
@@ -92,9 +94,6 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         let hint = "encrypt it, keep it elsewhere, and put its key here";
         return Err(CliError::new(Class::Usage, message).hint(hint));
     }
-    if args.no_rules && args.rules.given().is_some() {
-        return Err(CliError::new(Class::Usage, "--no-rules and a rule contradict each other").hint("give one of them"));
-    }
     let put = PutSecret {
         tenant: &args.tenant.tenant,
         path: &args.path,
@@ -106,7 +105,7 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
             Some(version) => Expected::Version(version),
         },
         policy: args.policy.as_deref().unwrap_or_default(),
-        rules: if args.no_rules { Some(Rules::default()) } else { args.rules.given() },
+        rules: rules(&args.rules, args.no_rules)?,
         labels: given(&args.label),
         expires: expiry(args.expires),
     };
@@ -174,36 +173,105 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Say the least version that is released, or the labels; the rest stays.
+/// Say anew on what terms a version is released, which versions are, or the labels; the value and the rest stay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer kbs secret update default/app/password --minimum-version 3
+  coffer kbs secret update default/app/password --policy web --no-rules
+  coffer kbs secret update default/app/password --version 2 \\
+      --expires 2027-01-01T00:00:00Z
   coffer kbs secret update default/app/password --label team=web --label tier=1")]
 struct UpdateArgs {
     /// `repository/type/tag`, with or without `kbs:///`.
     #[arg(value_parser = path)]
     path: ResourcePath,
     /// Versions below are not released any more.
-    #[arg(long, value_name = "N", required_unless_present = "label")]
+    #[arg(long, value_name = "N")]
     minimum_version: Option<u64>,
     /// Label, in place of all that were there; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
+    /// Whose terms are said, in place of the current version's.
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// Release policy the broker knows by this name.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// Simulated evidence may have it, where the broker lists the simulator's root for the tenant.
+    #[arg(long, overrides_with = "no_allow_simulated")]
+    allow_simulated: bool,
+    /// Simulated evidence may not have it any more.
+    #[arg(long)]
+    no_allow_simulated: bool,
+    #[command(flatten)]
+    rules: RuleFlags,
+    /// No typed rules any more.
+    #[arg(long)]
+    no_rules: bool,
+    /// Time from which the version is not released, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "no_expires")]
+    expires: Option<i64>,
+    /// It does not end.
+    #[arg(long)]
+    no_expires: bool,
     #[command(flatten)]
     tenant: Tenant,
 }
 
-fn update(args: &UpdateArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let (path, tenant, least) = (&args.path, &args.tenant.tenant, args.minimum_version);
-    let labels = given(&args.label);
-    if !broker.ask(async |client| client.update_secret(tenant, path, least, labels).await)? {
-        return Err(not_found(format!("tenant {tenant} has no secret {path}"), "secret list"));
+impl UpdateArgs {
+    fn update(&self) -> Result<SecretUpdate, CliError> {
+        let expires = if self.no_expires { Some(Expiry::Never) } else { self.expires.map(|at| expiry(Some(at))) };
+        let update = SecretUpdate {
+            version: self.version,
+            minimum_version: self.minimum_version,
+            labels: given(&self.label),
+            allow_simulated: (self.allow_simulated || self.no_allow_simulated).then_some(self.allow_simulated),
+            policy: self.policy.clone(),
+            rules: rules(&self.rules, self.no_rules)?,
+            expires,
+        };
+        let terms = update.allow_simulated.is_some()
+            || update.policy.is_some()
+            || update.rules.is_some()
+            || update.expires.is_some();
+        if !terms && (self.version.is_some() || update.minimum_version.is_none() && update.labels.is_none()) {
+            return Err(CliError::new(Class::Usage, "nothing is to be changed")
+                .hint("say what: --policy, --allow-simulated, a rule, --expires, --minimum-version or --label"));
+        }
+        Ok(update)
     }
-    broker.say(&json!({ "path": path.as_str(), "minimum_version": least, "updated": true }), || match least {
-        Some(least) => format!("{path} updated: version {least} and later are released"),
-        None => format!("{path} updated"),
+}
+
+fn update(args: &UpdateArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (path, tenant, update) = (&args.path, &args.tenant.tenant, args.update()?);
+    let Some(updated) = broker.ask(async |client| client.update_secret(tenant, path, update).await)? else {
+        let what = args.version.map_or_else(String::new, |version| format!(" with a version {version} to update"));
+        return Err(not_found(format!("tenant {tenant} has no secret {path}{what}"), "secret list"));
+    };
+    let changes = updated.changes();
+    let value = json!({
+        "path": path.as_str(), "minimum_version": args.minimum_version, "updated": true, "changes": changes,
+        "now": updated.now.as_ref().map(stated), "before": updated.before.as_ref().map(stated),
+    });
+    broker.say(&value, || {
+        let version = updated.now.as_ref().map_or_else(String::new, |now| format!(" version {}", now.version));
+        match changes.as_slice() {
+            [] => format!("{path}{version} is as it was"),
+            changes => format!("{path}{version} updated: {}", changes.join("; ")),
+        }
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rules as the flags have them; nothing: as they were.
+fn rules(flags: &RuleFlags, none: bool) -> Result<Option<Rules>, CliError> {
+    match (flags.given(), none) {
+        (Some(_), true) => {
+            Err(CliError::new(Class::Usage, "--no-rules and a rule contradict each other").hint("give one of them"))
+        }
+        (None, true) => Ok(Some(Rules::default())),
+        (given, false) => Ok(given),
+    }
 }
 
 /// Delete a secret, or one version. `undelete` takes it back, `destroy` does not.

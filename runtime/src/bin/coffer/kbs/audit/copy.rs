@@ -72,14 +72,13 @@ pub struct VerifyArgs {
 /// Checks it.
 pub fn verify(args: &VerifyArgs, whom: &crate::kbs::Args, context: &Context) -> Result<ExitCode, CliError> {
     let noted = args.head.as_deref();
-    let (end, what) = match &args.file {
-        Some(file) => (check_file(file, noted)?, file.display().to_string()),
-        None => {
-            let broker = Broker::of(whom, context)?;
-            let mut chain = Chain::new(noted);
-            let stated = pages(&broker, &mut chain, |_| Ok(()))?;
-            (finish(chain, &stated)?, "the broker's trail".to_owned())
-        }
+    let (end, what) = if let Some(file) = &args.file {
+        (check_file(file, noted)?, file.display().to_string())
+    } else {
+        let broker = Broker::of(whom, context)?;
+        let mut chain = Chain::new(noted);
+        let stated = pages(&broker, &mut chain, |_| Ok(()))?;
+        (finish(chain, &stated)?, "the broker's trail".to_owned())
     };
     if context.json {
         println!("{}", json!({ "whole": true, "lines": end.lines, "head": end.head }));

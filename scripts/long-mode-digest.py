@@ -46,7 +46,7 @@ def extended(digest, gpa, kind, page):
 
 
 rom, kernel, initrd = (open(path, "rb").read() for path in sys.argv[1:4])
-image, parking = rom[:-PAGE].ljust(0x10000, b"\0"), rom[-PAGE:]
+image, parking = rom[:-2 * PAGE].ljust(0x10000, b"\0"), rom[-PAGE:]
 digest = bytes(48)
 for start, data in (0x1000, page_tables()), (0x100000, image), (0xEB000, parking):
     for at in range(0, len(data), PAGE):

@@ -55,7 +55,7 @@ pub fn prepare(
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
     let put = |name: &str, bytes: &[u8]| write(folder, name, bytes);
     let measured = Measured {
-        stage0: put(files::STAGE0, &platform.stage0)?,
+        stage0: put(files::STAGE0, plan.rom())?,
         hashes: put(files::HASHES, plan.hash_page())?,
         kernel: put(files::KERNEL, &platform.kernel)?,
         initrd: put(files::INITRD, &platform.initrd)?,
@@ -74,7 +74,7 @@ pub fn prepare(
     let (mut secrets, mut processor, mut snp) = (None, None, None);
     match options.tee {
         Tee::None => {}
-        Tee::Snp => snp = Some(snp_launch(folder, options, document, command_line)?),
+        Tee::Snp => snp = Some(snp_launch(folder, options, document)?),
         Tee::Simulated => {
             let (page, answerer) = simulate(folder, &plan, options, document, simulator)?;
             (secrets, processor) = (Some(page), Some(answerer));
@@ -139,19 +139,14 @@ pub fn plan(platform: &Platform, form: LaunchForm, command_line: &str, vcpus: u3
 }
 
 /// What the secure processor is told of a box.
-fn snp_launch(
-    folder: &Path,
-    options: &BoxOptions,
-    document: &Document,
-    command_line: String,
-) -> Result<SnpLaunch, Failure> {
+fn snp_launch(folder: &Path, options: &BoxOptions, document: &Document) -> Result<SnpLaunch, Failure> {
     let id = SignedLaunch::of_box(folder, options)?.map(|signed| SnpId {
         block: signed.block.to_bytes().to_vec(),
         auth: signed.auth.as_bytes().to_vec(),
         author: signed.auth.has_author(),
     });
     let host_data = document.digest().host_data();
-    Ok(SnpLaunch { policy: GUEST_POLICY, host_data, id, vcpu_type: VCPU_TYPE.into(), command_line })
+    Ok(SnpLaunch { policy: GUEST_POLICY, host_data, id, vcpu_type: VCPU_TYPE.into() })
 }
 
 /// Launches the same pages on the simulated processor; its secrets page is loaded into the guest.

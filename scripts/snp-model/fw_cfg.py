@@ -5,26 +5,34 @@ Source: QEMU docs/specs/fw_cfg.rst.
 
 import struct
 
-SIGNATURE, ID, RAM_SIZE, CPUS = 0x00, 0x01, 0x03, 0x05
-KERNEL_SIZE, INITRD_SIZE, KERNEL_DATA, INITRD_DATA = 0x08, 0x0B, 0x11, 0x12
-LINE_SIZE, LINE_DATA, SETUP_SIZE, SETUP_DATA = 0x14, 0x15, 0x17, 0x18
+SIGNATURE, ID, RAM_SIZE, CPUS, DIRECTORY = 0x00, 0x01, 0x03, 0x05, 0x19
+OTHER, KERNEL, INITRD, LINE = 0x20, 0x21, 0x22, 0x23
+"""Files have selectors from 0x20 on."""
+NAMES = {OTHER: "etc/e820", KERNEL: "opt/coffer/kernel", INITRD: "opt/coffer/initrd", LINE: "opt/coffer/cmdline"}
+
+
+def directory(files):
+    """`files`: (name, selector, bytes)."""
+    entry = lambda name, selector, size: struct.pack(">IHH56s", size, selector, 0, name.encode())
+    return struct.pack(">I", len(files)) + b"".join(entry(*file) for file in files)
 
 
 class FwCfg:
     """`boot`: what the host gives, a `launch.Boot`."""
 
     def __init__(self, boot, ram_bytes, vcpus=1):
-        setup = min((boot.kernel[0x1F1] or 4) * 512 + 512, len(boot.kernel) - 1)
         word = lambda value: struct.pack("<I", value)
         self.items = {
             SIGNATURE: b"QEMU", ID: word(3), RAM_SIZE: struct.pack("<Q", ram_bytes), CPUS: struct.pack("<H", vcpus),
-            SETUP_SIZE: word(setup), SETUP_DATA: boot.kernel[:setup],
-            KERNEL_SIZE: word(len(boot.kernel) - setup), KERNEL_DATA: boot.kernel[setup:],
-            INITRD_SIZE: word(len(boot.initrd)), INITRD_DATA: boot.initrd,
-            LINE_SIZE: word(len(boot.line)), LINE_DATA: boot.line,
+            OTHER: bytes(20), KERNEL: boot.kernel, INITRD: boot.initrd, LINE: boot.line,
         }
+        self.items[DIRECTORY] = directory(self.files())
         self.high = self.selected = self.offset = 0
         self.commands = 0
+
+    def files(self):
+        """What the directory says there is: (name, selector, bytes)."""
+        return [(name, selector, len(self.items[selector])) for selector, name in NAMES.items()]
 
     def handed_over(self, machine):
         """Nothing lies in memory before the guest runs."""

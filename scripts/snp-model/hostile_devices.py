@@ -26,6 +26,14 @@ def with_items(**items):
     return Other
 
 
+def with_files(change):
+    """A device whose directory says something else of a file: `change` takes and gives name, selector and bytes."""
+    class Other(FwCfg):
+        def files(self):
+            return [change(*file) for file in super().files()]
+    return Other
+
+
 def cases():
     word = lambda value: struct.pack("<I", value)
     for form in ("reset", "entry64"):
@@ -49,20 +57,33 @@ def cases():
         yield case("nine processors", refused(VCPUS), form, vcpus=9)
 
     for name, must, items in (
-        ("kernel of no bytes", refused(NO_KERNEL, KERNEL_HASH, FORMAT), {"kernel_size": word(0)}),
-        ("kernel of 4 GiB", refused(FORMAT, NO_ROOM), {"kernel_size": word(0xFFFFFFFF)}),
-        ("setup part of 4 GiB", refused(FORMAT, NO_ROOM), {"setup_size": word(0xFFFFFFFF)}),
-        ("setup part of no bytes", refused(FORMAT, NO_ROOM, KERNEL_HASH), {"setup_size": word(0)}),
-        ("initrd of 4 GiB", refused(NO_ROOM), {"initrd_size": word(0xFFFFFFFF)}),
-        ("command line of 3000 bytes", refused(NO_ROOM), {"line_size": word(3000)}),
-        ("command line of no bytes", refused(LINE_HASH), {"line_size": word(0)}),
         ("no signature", refused(NO_KERNEL), {"signature": b"QEMV"}),
         ("a device without DMA", refused(NO_KERNEL), {"id": word(1)}),
+        ("a directory of no bytes", refused(NO_KERNEL), {"directory": b""}),
+        ("a directory of 2^32 - 1 files without an end", refused(NO_KERNEL), {"directory": b"\xff" * 8192}),
     ):
         yield case(name, must, devices=with_items(**items))
+    for name, must, size, which in (
+        ("kernel of no bytes", refused(FORMAT), 0, fw_cfg.KERNEL),
+        ("kernel of 4 GiB", refused(FORMAT, NO_ROOM), 0xFFFFFFFF, fw_cfg.KERNEL),
+        ("initrd of 4 GiB", refused(NO_ROOM), 0xFFFFFFFF, fw_cfg.INITRD),
+        ("command line of 3000 bytes", refused(NO_ROOM), 3000, fw_cfg.LINE),
+        ("command line of no bytes", refused(LINE_HASH), 0, fw_cfg.LINE),
+    ):
+        yield case(name, must, devices=with_files(lambda name, at, size, which=which, new=size: (name, at, new if at == which else size)))
+    for name, must, which in (
+        ("no kernel in the directory", refused(NO_KERNEL), fw_cfg.KERNEL),
+        ("no command line in the directory", refused(NO_KERNEL), fw_cfg.LINE),
+        ("no initrd in the directory", refused(INITRD_HASH), fw_cfg.INITRD),
+    ):
+        yield case(name, must, devices=with_files(lambda name, at, size, which=which: ("x" if at == which else name, at, size)))
+    yield case("two kernels in the directory", refused(NO_KERNEL), devices=with_files(
+        lambda name, at, size: (fw_cfg.NAMES[fw_cfg.KERNEL] if at == fw_cfg.OTHER else name, at, size)))
+    yield case("kernel and initrd under each other's name", refused(FORMAT), devices=with_files(
+        lambda name, at, size: (name, {fw_cfg.KERNEL: fw_cfg.INITRD, fw_cfg.INITRD: fw_cfg.KERNEL}.get(at, at), size)))
     yield case("no device and no hand-over", refused(NO_KERNEL), devices=Nothing)
     yield case("a device that fails", refused(DEVICE), devices=answering(struct.pack(">I", 1), 5))
-    yield case("a device that fails when it gives the initrd", refused(DEVICE), devices=answering(struct.pack(">I", 1), 12))
+    yield case("a device that fails when it gives the initrd", refused(DEVICE), devices=answering(struct.pack(">I", 1), 9))
     yield case("a device that never finishes", Must("spins"), devices=answering(struct.pack(">I", 2), 5))
     yield case("a header for copying and another to be copied", refused(FORMAT, KERNEL_HASH), devices=Twofaced)
     yield case("another kernel behind the measured one's header", refused(KERNEL_HASH), devices=Swapping)
@@ -118,7 +139,7 @@ class Twofaced(FwCfg):
 
     def contents(self, selector):
         data = super().contents(selector)
-        if selector == fw_cfg.SETUP_DATA:
+        if selector == fw_cfg.KERNEL:
             self.looks += 1
             if self.looks == 1:
                 return data[:0x260] + struct.pack("<I", 2 << 20) + data[0x264:]
@@ -127,13 +148,13 @@ class Twofaced(FwCfg):
 
 class Swapping(FwCfg):
     def contents(self, selector):
-        return FOREIGN[1024:] if selector == fw_cfg.KERNEL_DATA else super().contents(selector)
+        return MEASURED.kernel[:1024] + FOREIGN[1024:] if selector == fw_cfg.KERNEL else super().contents(selector)
 
 
 class Flooding(FwCfg):
     def command(self, machine, at):
         super().command(machine, at)
-        if self.commands > 9:
+        if self.commands > 5:
             machine.shared[0x202000:0x240000] = b"\x90" * 0x3E000
 
 

@@ -84,7 +84,7 @@ def taking(gpa, state=ASSIGNED):
     return Taking
 
 
-LAST_COMMAND = 13
+LAST_COMMAND = 9
 """Commands until the initrd is there, for a small kernel."""
 
 

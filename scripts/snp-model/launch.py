@@ -79,9 +79,10 @@ def metadata(rom):
 
 
 def by_reset_vector(machine, boot, cpuid=None):
-    """QEMU's launch: the ROM, then what its metadata names; the first processor at the reset vector."""
-    contents = {2: b"SECRETS".ljust(PAGE, b"\7"), 3: cpuid_page() if cpuid is None else cpuid, 0x10: hash_page(boot)}
-    machine.load(ROM_GPA, machine.rom)
+    """QEMU's launch: the ROM with the hashes in its last page but one, then what its metadata names; the first processor at
+    the reset vector."""
+    contents = {2: b"SECRETS".ljust(PAGE, b"\7"), 3: cpuid_page() if cpuid is None else cpuid}
+    machine.load(ROM_GPA, machine.rom[:-2 * PAGE] + hash_page(boot) + machine.rom[-PAGE:])
     for gpa, size, kind in metadata(machine.rom)[0]:
         machine.load(gpa, contents.get(kind, bytes(size)))
     machine.kernel_entry = KERNEL + 0x200
@@ -109,7 +110,7 @@ def by_entry_64(machine, boot, cpuid=None, entry=IMAGE, cr3=PAGE_TABLES | C_BIT)
     machine.load(CPUID, cpuid_page() if cpuid is None else cpuid)
     machine.load(HASHES, hash_page(boot))
     machine.load(PARKING, machine.rom[ROM_SIZE - PAGE:])
-    machine.load(IMAGE, machine.rom[:ROM_SIZE - PAGE].ljust(IMAGE_SIZE, b"\0"))
+    machine.load(IMAGE, machine.rom[:ROM_SIZE - 2 * PAGE].ljust(IMAGE_SIZE, b"\0"))
     machine.kernel_entry = KERNEL + 0x200
     machine.hypervisor.prepare()
     machine.efer = 0x1500

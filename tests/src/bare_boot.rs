@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use coffer_machine::{
     Refusal, fw_cfg,
-    map::{ACPI_GPA, ACPI_SIZE, HASHES_GPA},
+    map::{ACPI_GPA, ACPI_SIZE, PAGE, ROM_HASHES},
     qemu,
 };
 use coffer_platform::{files::Platform, plan::LaunchPlan};
@@ -21,9 +21,9 @@ use crate::process::wait_for;
 /// What the host gives. Every part can differ from what was measured.
 #[derive(Clone, Debug)]
 pub struct BareBoot {
-    /// ROM image.
+    /// ROM image, without hashes.
     pub stage0: Vec<u8>,
-    /// Page of kernel hashes.
+    /// Page of kernel hashes, which is put into it.
     pub hash_page: Vec<u8>,
     /// bzImage; `None`: no such item.
     pub kernel: Option<Vec<u8>>,
@@ -116,7 +116,9 @@ impl BareBoot {
         let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes);
         let mut command = self.machine(folder);
         command.args(["-bios", "stage0.bin"]);
-        write("stage0.bin", &self.stage0)?;
+        let mut rom = self.stage0.clone();
+        rom.splice(ROM_HASHES..ROM_HASHES + PAGE, self.hash_page.iter().copied());
+        write("stage0.bin", &rom)?;
         let items = [
             (fw_cfg::file::KERNEL, self.kernel.as_deref()),
             (fw_cfg::file::INITRD, self.initrd.as_deref()),
@@ -128,8 +130,7 @@ impl BareBoot {
                 command.args(["-fw_cfg", &qemu::fw_cfg(item, &format!("item{index}")).to_string()]);
             }
         }
-        let hash_page = (HASHES_GPA, self.hash_page.clone());
-        for (index, (gpa, bytes)) in std::iter::once(&hash_page).chain(&self.in_memory).enumerate() {
+        for (index, (gpa, bytes)) in self.in_memory.iter().enumerate() {
             write(&format!("memory{index}"), bytes)?;
             command.args(["-device", &qemu::loader(&format!("memory{index}"), *gpa).to_string()]);
         }

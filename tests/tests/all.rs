@@ -24,6 +24,7 @@ mod measured_boot;
 mod mutants;
 mod old_state;
 mod one_definition;
+mod qemu_launch;
 mod reproducible;
 mod root_tamper;
 mod simulated_is_refused;

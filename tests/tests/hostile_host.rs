@@ -7,7 +7,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use coffer_machine::{disks, spec_disk::SpecDisk};
+use coffer_machine::{disks, map::ROM_HASHES, spec_disk::SpecDisk};
 use coffer_platform::files::Platform;
 use coffer_tests::{
     World,
@@ -103,8 +103,8 @@ done"#,
         ("kernel", "flip kernel 100000", "kernel-hash"),
         ("initrd", "flip initrd 100000", "initrd-hash"),
         ("command-line", "printf 'console=ttyS0 init=/bin/sh\\0' >cmdline", "command-line-hash"),
-        ("hash-page", "flip hashes.bin 40", "-hash"),
-        ("no-hash-page", "truncate -s 0 hashes.bin; truncate -s 4096 hashes.bin", "hash-page"),
+        ("hash-page", &format!("flip stage0.bin {}", ROM_HASHES + 40), "-hash"),
+        ("no-hash-page", &format!("cp {}/stage0.bin stage0.bin", platform.display()), "hash-page"),
         ("argv-in-the-spec", r"sed -i 's/sha256sum </cat       </' spec.img", "spec-mismatch"),
         ("another-spec", &replace_spec, "spec-mismatch"),
         ("disks-exchanged", &swap_disks, "spec-invalid"),

@@ -172,6 +172,8 @@ fn whatever_differs_from_what_is_listed_gets_no_secret() -> Result<()> {
 fn an_independent_tool_computes_the_same_digest() -> Result<()> {
     let tool = cache()?.join("tools/sev-snp-measure");
     let world = World::new()?;
+    let rom = tempfile::NamedTempFile::new()?;
+    let script = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name);
     let mut compared = 0;
     for vcpu_type in ["EPYC-Milan", "EPYC-Genoa"] {
         for vcpus in ["1", "2", "4"] {
@@ -179,18 +181,18 @@ fn an_independent_tool_computes_the_same_digest() -> Result<()> {
             let ours = json(&world, &words.map(str::to_owned))?;
             let text = |name: &str| ours[name].as_str().with_context(|| format!("{name}: {ours:#}"));
             ensure!(ours["vcpus"] == vcpus.parse::<u64>()? && text("vcpu_type")? == vcpu_type, "{ours:#}");
+            let launched = [text("firmware")?, text("kernel")?, text("initrd")?, text("append")?];
+            let made = Command::new("python3").arg(script("rom-with-hashes.py")).args(launched).output()?;
+            std::fs::write(&rom, made.stdout)?;
             let mut command = Command::new("python3");
             command.env("PYTHONPATH", &tool).arg(tool.join("bin/sev-snp-measure"));
             command.args(["--mode", "snp", "--vmm-type", "QEMU", "--vcpus", vcpus, "--vcpu-type", vcpu_type]);
-            command.args(["--ovmf", text("firmware")?, "--kernel", text("kernel")?, "--initrd", text("initrd")?]);
-            command.args(["--append", text("append")?]);
+            command.arg("--ovmf").arg(rom.path());
             let theirs = run(&mut command, b"")?.ok().context("`make setup` installs sev-snp-measure")?;
             ensure!(theirs.trim() == text("measurement")?, "{vcpus} × {vcpu_type}: {theirs} {ours:#}");
             // The form that tool does not know, by a script without our code.
-            let mut script = Command::new("python3");
-            script.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/long-mode-digest.py"));
-            script.args([text("firmware")?, text("kernel")?, text("initrd")?, text("append")?, vcpus]);
-            let theirs = run(&mut script, b"")?.ok()?;
+            let mut other = Command::new("python3");
+            let theirs = run(other.arg(script("long-mode-digest.py")).args(launched).arg(vcpus), b"")?.ok()?;
             ensure!(theirs.trim() == ours["launches"]["long-mode"], "{vcpus} × {vcpu_type}: {theirs} {ours:#}");
             compared += 1;
         }

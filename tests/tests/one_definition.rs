@@ -67,9 +67,9 @@ fn words() -> Vec<String> {
 
 /// The first bytes of the GUIDs, as Rust, assembler and people spell them.
 fn guids() -> Vec<String> {
-    use firmware::guid::{FOOTER, HASH_TABLE_AREA, RESET_BLOCK, SEV_METADATA};
+    use firmware::guid::{FOOTER, RESET_BLOCK, SEV_METADATA};
     let mut all = Vec::new();
-    for guid in [SEV_METADATA, HASH_TABLE_AREA, RESET_BLOCK, FOOTER] {
+    for guid in [SEV_METADATA, RESET_BLOCK, FOOTER] {
         let [a, b, c, d, ..] = guid.to_be_bytes();
         all.push(format!("0x{a:02x}, 0x{b:02x}, 0x{c:02x}, 0x{d:02x}"));
         all.push(format!("0x{a:02x}{b:02x}{c:02x}{d:02x}"));

@@ -19,27 +19,11 @@ pub mod item {
     pub const RAM_SIZE: u16 = 0x03;
     /// Virtual CPUs, u16.
     pub const CPUS: u16 = 0x05;
-    /// Bytes of the protected-mode part, u32.
-    pub const KERNEL_SIZE: u16 = 0x08;
-    /// Bytes of the initrd, u32.
-    pub const INITRD_SIZE: u16 = 0x0B;
-    /// Protected-mode part.
-    pub const KERNEL_DATA: u16 = 0x11;
-    /// Initrd.
-    pub const INITRD_DATA: u16 = 0x12;
-    /// Bytes of the command line with its NUL, u32.
-    pub const COMMAND_LINE_SIZE: u16 = 0x14;
-    /// Command line.
-    pub const COMMAND_LINE_DATA: u16 = 0x15;
-    /// Bytes of the real-mode part, u32.
-    pub const SETUP_SIZE: u16 = 0x17;
-    /// Real-mode part.
-    pub const SETUP_DATA: u16 = 0x18;
     /// File directory.
     pub const DIRECTORY: u16 = 0x19;
 }
 
-/// Items of ours where QEMU has not patched them, that is everywhere but under SEV-SNP.
+/// Items of ours. QEMU would patch a kernel that is given to it as one.
 pub mod file {
     /// bzImage.
     pub const KERNEL: &str = "opt/coffer/kernel";

@@ -2,8 +2,9 @@
 //!
 //! QEMU's `SevHashTable`: a GUID, a u16 length over all, then entries of GUID, u16 length, 32 bytes; at the start of an
 //! otherwise zero page. Read strictly: each of the three entries exactly once, none of them zero, nothing else.
-//! A launch is measured with the page that `coffer_verifier::measure::KernelHashes` writes, as QEMU does: the verifier knows
-//! the format by itself, and a test of the launch plan reads its page here.
+//! A launcher writes it into the ROM ([`crate::map::ROM_HASHES`]), with which it is measured, or into memory.
+//! It is the page that `coffer_verifier::measure::KernelHashes` writes, as QEMU does: the verifier knows the format by itself,
+//! and a test of the launch plan reads its page here.
 //! Source: QEMU `target/i386/sev.c`, `SevHashTable`.
 
 use crate::{Refusal, bytes::le16, map::PAGE};

@@ -36,7 +36,8 @@ pub const ACPI_SIZE: usize = 4096;
 pub const SECRETS_GPA: u64 = 0xE_8000;
 /// Where the CPUID page lies. Zero where no secure processor filled it.
 pub const CPUID_GPA: u64 = 0xE_9000;
-/// Where the page with the hashes of kernel, initrd and command line lies ([`crate::hash_page`]).
+/// Where the page with the hashes of kernel, initrd and command line lies ([`crate::hash_page`]): copied there from the ROM by
+/// stage0's start code, or put there by a launch in 64-bit mode.
 pub const HASHES_GPA: u64 = 0xE_A000;
 
 /// Where application processors of an SEV-SNP launch are parked for the VM's life: a copy of the ROM's last page, whose
@@ -55,6 +56,9 @@ pub const STAGE0_SIZE: u64 = 0x1_0000;
 pub const ROM_SIZE: usize = 0x1_0000;
 /// Where the ROM ends, to the byte: behind the reset vector's page.
 pub const ROM_END: u64 = 1 << 32;
+/// Where in the ROM the page of hashes is: its last but one, which is zero until a launcher writes the hashes of what it
+/// launches into it. What is in front of it is stage0's image, behind it is the page that is parked in.
+pub const ROM_HASHES: usize = ROM_SIZE - 2 * PAGE;
 /// Where the ROM starts.
 pub const ROM_GPA: u64 = ROM_END - ROM_SIZE as u64;
 

@@ -2,21 +2,22 @@
 //!
 //! One module makes it, and everything uses it: the VMM that loads the pages, the secure processor (or its simulator) that
 //! measures them, `coffer measure`, which predicts the digest off the host, and the IGVM file.
-//! The order is QEMU's: stage0's pages, the sections its own metadata names, one VMSA per virtual CPU. An independent tool
-//! that knows OVMF firmware computes the same digest. A launch into 64-bit mode is the same without the ROM: what stage0's
-//! start code would put into the sections lies in them from the start, and the VMSAs are others.
+//! The order is QEMU's: stage0's pages, the sections its own metadata names, one VMSA per virtual CPU. The ROM is not quite the
+//! platform's: one of its pages has the hashes of kernel, initrd and command line. An independent tool that knows OVMF
+//! firmware computes the same digest of that ROM. A launch into 64-bit mode is the same without the ROM: what stage0's start
+//! code would put into the sections lies in them from the start, and the VMSAs are others.
 
 use coffer_machine::{
     entry,
     firmware::SECTIONS,
-    map::{HASHES_GPA, MAX_VCPUS, PAGE, PAGE_TABLES_GPA, PARKING_GPA, ROM_GPA, ROM_SIZE, STAGE0_GPA},
+    map::{HASHES_GPA, MAX_VCPUS, PAGE, PAGE_TABLES_GPA, PARKING_GPA, ROM_GPA, ROM_HASHES, ROM_SIZE, STAGE0_GPA},
     page_tables::page_tables,
 };
 use coffer_verifier::{
     abi::Measurement,
     measure::{
-        BSP_RESET_EIP, CpuSignature, HashTableArea, KernelHashes, LaunchDigest, LaunchForm, LongModeVmsa, OvmfError,
-        OvmfMetadata, Page, PageType, Section, SectionType, SegmentState, VMSA_GPA, Vmm, Vmsa,
+        BSP_RESET_EIP, CpuSignature, KernelHashes, LaunchDigest, LaunchForm, LongModeVmsa, OvmfError, OvmfMetadata,
+        Page, PageType, Section, SectionType, SegmentState, VMSA_GPA, Vmm, Vmsa,
     },
 };
 
@@ -43,7 +44,7 @@ pub struct PlannedPage {
 pub struct LaunchInputs<'a> {
     /// How the guest is entered.
     pub form: LaunchForm,
-    /// stage0's ROM image.
+    /// stage0's ROM image, without hashes.
     pub firmware: &'a [u8],
     /// bzImage.
     pub kernel: &'a [u8],
@@ -89,6 +90,7 @@ pub enum PlanError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchPlan {
     pages: Vec<PlannedPage>,
+    rom: Vec<u8>,
     form: LaunchForm,
     vcpus: u32,
 }
@@ -106,18 +108,16 @@ impl LaunchPlan {
             return Err(PlanError::CommandLine);
         }
         let metadata = check_is_stage0(inputs.firmware)?;
+        let table = KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes()).table();
+        let mut rom = inputs.firmware.to_vec();
+        rom[ROM_HASHES..][..table.len()].copy_from_slice(&table);
         let (mut pages, filled) = match inputs.form {
-            LaunchForm::ResetVector => (rom_pages(inputs.firmware), Vec::new()),
-            LaunchForm::LongMode => (Vec::new(), filled_sections(inputs.firmware)),
+            LaunchForm::ResetVector => (rom_pages(&rom), Vec::new()),
+            LaunchForm::LongMode => (Vec::new(), filled_sections(&rom)),
         };
-        let hashes = KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes());
         for Section { gpa, size, kind } in metadata.sections {
             let page_type = match kind {
-                SectionType::KernelHashes => {
-                    pages.push(planned(gpa.into(), PageType::Normal, &hashes.table()));
-                    continue;
-                }
-                SectionType::SecMemory | SectionType::SvsmCaa => PageType::Zero,
+                SectionType::SecMemory | SectionType::SvsmCaa | SectionType::KernelHashes => PageType::Zero,
                 SectionType::Secrets => PageType::Secrets,
                 SectionType::Cpuid => PageType::Cpuid,
             };
@@ -133,7 +133,7 @@ impl LaunchPlan {
             let page = vmsa(inputs, vcpu == 0, metadata.ap_reset_eip);
             pages.push(planned(VMSA_GPA, PageType::Vmsa, &page[..]));
         }
-        Ok(Self { pages, form: inputs.form, vcpus: inputs.vcpus })
+        Ok(Self { pages, rom, form: inputs.form, vcpus: inputs.vcpus })
     }
 
     /// How the guest is entered.
@@ -151,10 +151,14 @@ impl LaunchPlan {
         self.vcpus
     }
 
+    /// stage0's ROM image with the hashes in it, for a machine that starts in it.
+    pub fn rom(&self) -> &[u8] {
+        &self.rom
+    }
+
     /// The page with the hashes of kernel, initrd and command line.
     pub fn hash_page(&self) -> &Page {
-        let found = self.pages.iter().find(|planned| planned.gpa == HASHES_GPA);
-        &found.expect("check_is_stage0 found its section").page
+        self.rom[ROM_HASHES..].first_chunk().expect("check_is_stage0 counted the ROM's bytes")
     }
 
     /// The launch digest of this plan.
@@ -170,10 +174,16 @@ fn rom_pages(rom: &[u8]) -> Vec<PlannedPage> {
 }
 
 /// What a monitor that enters stage0 in 64-bit mode loads in place of what start code would write: page tables, image,
-/// parking page, each with its address.
+/// page of hashes, parking page, each with its address.
 fn filled_sections(rom: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let (image, parking) = rom.split_at(ROM_SIZE - PAGE);
-    vec![(PAGE_TABLES_GPA, page_tables(true).to_vec()), (STAGE0_GPA, image.to_vec()), (PARKING_GPA, parking.to_vec())]
+    let (image, rest) = rom.split_at(ROM_HASHES);
+    let (hashes, parking) = rest.split_at(PAGE);
+    vec![
+        (PAGE_TABLES_GPA, page_tables(true).to_vec()),
+        (STAGE0_GPA, image.to_vec()),
+        (HASHES_GPA, hashes.to_vec()),
+        (PARKING_GPA, parking.to_vec()),
+    ]
 }
 
 /// The state a processor starts in.
@@ -229,8 +239,8 @@ pub fn check_is_stage0(firmware: &[u8]) -> Result<OvmfMetadata, PlanError> {
     let found: Vec<_> = metadata.sections.iter().map(|it| (it.gpa, it.size, it.kind as u32)).collect();
     let expected = SECTIONS.map(|it| (it.gpa, it.size, it.kind));
     differs("launch sections", format!("{found:x?}"), format!("{expected:x?}"))?;
-    let table = Some(HashTableArea { gpa: HASHES_GPA as u32, size: PAGE as u32 });
-    differs("hash table area", format!("{:x?}", metadata.hash_table), format!("{table:x?}"))?;
+    let taken = firmware[ROM_HASHES..][..PAGE].iter().filter(|byte| **byte != 0).count();
+    differs("bytes in its page for hashes", taken.to_string(), 0.to_string())?;
     let parked = u64::from(metadata.ap_reset_eip) >= ROM_GPA;
     differs("application processors parked in the ROM", parked.to_string(), true.to_string())?;
     Ok(metadata)

@@ -5,7 +5,7 @@ use coffer_machine::{
         ENTRY_HEADER, METADATA_FROM_END, METADATA_HEADER, METADATA_MAGIC, METADATA_VERSION, SECTIONS, Section,
         TABLE_END_FROM_END, guid,
     },
-    map::{HASHES_GPA, PAGE, ROM_GPA, ROM_SIZE},
+    map::{ROM_GPA, ROM_SIZE},
 };
 use coffer_verifier::measure::LaunchForm;
 
@@ -42,11 +42,9 @@ pub fn rom_with(code: u8, change: impl FnOnce(&mut [Section; 6])) -> Vec<u8> {
     let sections = sections.iter().flat_map(|it| [it.gpa, it.size, it.kind]);
     metadata.extend(head.into_iter().chain(sections).flat_map(u32::to_le_bytes));
     let mut table = Vec::new();
-    for (data, guid) in [
-        (&[METADATA_FROM_END][..], guid::SEV_METADATA),
-        (&[HASHES_GPA as u32, PAGE as u32], guid::HASH_TABLE_AREA),
-        (&[ROM_GPA as u32 + 0xF110], guid::RESET_BLOCK),
-    ] {
+    for (data, guid) in
+        [(&[METADATA_FROM_END][..], guid::SEV_METADATA), (&[ROM_GPA as u32 + 0xF110], guid::RESET_BLOCK)]
+    {
         table.extend(data.iter().flat_map(|word| word.to_le_bytes()));
         table.extend((data.len() as u16 * 4 + ENTRY_HEADER).to_le_bytes());
         table.extend(guid.to_be_bytes());

@@ -5,7 +5,7 @@ use std::{env, fmt::Write as _, fs, path::PathBuf};
 
 use coffer_machine::{
     firmware::METADATA_FROM_END,
-    map::{ROM_END, ROM_GPA, STAGE0_GPA, STAGE0_SIZE},
+    map::{ROM_END, ROM_GPA, ROM_HASHES, STAGE0_GPA, STAGE0_SIZE},
 };
 
 mod acpi;
@@ -18,6 +18,7 @@ fn main() {
     let mut script = String::new();
     for (name, value) in [
         ("ROM", ROM_GPA),
+        ("HASHES", ROM_GPA + ROM_HASHES as u64),
         ("ROM_END", ROM_END),
         ("TABLES", METADATA_FROM_END.into()),
         ("RUN", STAGE0_GPA),

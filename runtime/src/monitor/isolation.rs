@@ -22,8 +22,8 @@ impl Isolation {
     /// Every word, the strongest first.
     pub const ALL: [Self; 3] = [Self::Kvm, Self::Qemu, Self::Process];
 
-    /// What launches on SEV-SNP where nobody named it. QEMU is asked for by name alone: by its sources, its `microvm` hashes a
-    /// kernel before it has read the firmware, and ends there (docs/snp-host.md).
+    /// What launches on SEV-SNP where nobody named it. QEMU is asked for by name alone: it launches in another form, and which
+    /// MEASUREMENT a guest has is not to depend on what happens to work on a host.
     pub const WITH_SNP: [Self; 1] = [Self::Kvm];
 
     /// What a box may get that nobody asked a word for, the strongest first. Hardware is asked for by name (`--tee`), and so

@@ -99,8 +99,6 @@ pub struct SnpLaunch {
     pub id: Option<SnpId>,
     /// Type of the virtual processors, QEMU's name: the reset-vector form measures its signature.
     pub vcpu_type: String,
-    /// The measured kernel command line, without a NUL.
-    pub command_line: String,
 }
 
 /// The blocks of SNP_LAUNCH_FINISH.
@@ -117,9 +115,9 @@ pub struct SnpId {
 /// Files whose bytes are measured: the launch digest follows from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// ROM image of stage0.
+    /// ROM image of stage0, with the hashes of the three below in it.
     pub stage0: PathBuf,
-    /// The page with the hashes of the three below.
+    /// The page of hashes by itself, for a monitor that starts no guest in the ROM.
     pub hashes: PathBuf,
     /// Kernel.
     pub kernel: PathBuf,
@@ -191,12 +189,6 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::monitor) fn snp() -> SnpLaunch {
-        SnpLaunch {
-            policy: 0x3_0000,
-            host_data: HostData::new([7; 32]),
-            id: None,
-            vcpu_type: "EPYC-Milan".into(),
-            command_line: "console=ttyS0, coffer.spec=00".into(),
-        }
+        SnpLaunch { policy: 0x3_0000, host_data: HostData::new([7; 32]), id: None, vcpu_type: "EPYC-Milan".into() }
     }
 }

@@ -10,8 +10,8 @@ use std::io;
 
 use coffer_machine::handover::Handover;
 use coffer_machine::map::{
-    COMMAND_LINE_LIMIT, HANDOVER_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_SIZE, SECRETS_GPA, SHARED_HANDOVER_GPA,
-    SHARED_HANDOVER_LIMIT, STAGE0_GPA,
+    COMMAND_LINE_LIMIT, HANDOVER_GPA, HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_HASHES, ROM_SIZE, SECRETS_GPA,
+    SHARED_HANDOVER_GPA, SHARED_HANDOVER_LIMIT, STAGE0_GPA,
 };
 use coffer_machine::memory::{Ram, Range};
 use coffer_machine::page_tables::page_tables;
@@ -94,10 +94,9 @@ pub enum LoadError {
 pub fn load(memory: &Memory, memory_bytes: u64, vcpus: u32, files: &Files) -> Result<(), LoadError> {
     let page = PAGE as u64;
     put(memory, PAGE_TABLES_GPA, &page_tables(false))?;
-    // The ROM's last page is for a machine that starts in it; the image in front of it copies nothing of itself.
-    let rom = length("stage0", &files.stage0)?;
-    exact("stage0", rom, ROM_SIZE as u64)?;
-    read(memory, "stage0", &files.stage0, STAGE0_GPA, rom - page)?;
+    // The ROM's last pages are for a machine that starts in it; the image in front of them copies nothing of itself.
+    exact("stage0", length("stage0", &files.stage0)?, ROM_SIZE as u64)?;
+    read(memory, "stage0", &files.stage0, STAGE0_GPA, ROM_HASHES as u64)?;
     exact("hash page", length("hash page", &files.hashes)?, page)?;
     read(memory, "hash page", &files.hashes, HASHES_GPA, page)?;
     if let Some(secrets) = &files.secrets {

@@ -39,15 +39,16 @@ fn the_plan_is_the_launch_of_an_ovmf_guest() {
     let rom = rom(7);
     for vcpus in [1, 2, MAX_VCPUS] {
         let inputs = LaunchInputs { vcpus, ..inputs(&rom) };
+        let plan = LaunchPlan::new(&inputs).unwrap();
         let launch = Launch {
-            firmware: Firmware::Image(&rom),
-            kernel: Some(KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes())),
+            firmware: Firmware::Image(plan.rom()),
+            kernel: None,
             vcpus,
             signature: inputs.signature,
             features: GUEST_FEATURES,
             vmm: Vmm::Qemu,
         };
-        assert_eq!(Ok(LaunchPlan::new(&inputs).unwrap().measurement()), measure_ovmf(&launch));
+        assert_eq!(Ok(plan.measurement()), measure_ovmf(&launch));
     }
 }
 
@@ -69,6 +70,12 @@ fn stage0_reads_the_hash_page_that_is_measured() {
     assert_eq!((read.kernel, read.initrd), (hash(b"kernel"), hash(b"initrd")));
     assert_eq!(read.command_line, hash(b"coffer.tee=simulated\0"));
     assert_eq!(&read.to_page(), plan.hash_page());
+    // Nothing else of the ROM is another one, and where the page goes is empty until start code copies it there.
+    let mut without = plan.rom().to_vec();
+    without[ROM_HASHES..][..PAGE].fill(0);
+    assert_eq!(without, rom);
+    let there = plan.pages().iter().find(|page| page.gpa == HASHES_GPA).unwrap();
+    assert_eq!((there.page_type, &*there.page), (PageType::Zero, &[0; PAGE]));
 }
 
 #[test]
@@ -90,6 +97,9 @@ fn refuses_firmware_that_is_not_stage0_of_this_machine_model() {
     assert!(matches!(refused(&moved), PlanError::NotStage0 { what: "launch sections", .. }));
     let error = refused(&rom_with(1, |sections| sections.swap(0, 1))).to_string();
     assert!(error.contains("launch sections"), "{error}");
+    let base = rom(1);
+    let filled = LaunchPlan::new(&inputs(&base)).unwrap();
+    assert!(matches!(refused(filled.rom()), PlanError::NotStage0 { what: "bytes in its page for hashes", .. }));
 }
 
 fn both_forms(inputs: &LaunchInputs<'_>) -> [LaunchPlan; 2] {
@@ -117,6 +127,7 @@ fn the_forms_differ_in_the_rom_in_what_start_code_writes_and_in_the_processors_s
     let written = [
         PAGE_TABLES_GPA..PAGE_TABLES_GPA + 4 * PAGE as u64,
         STAGE0_GPA..STAGE0_GPA + ROM_SIZE as u64,
+        HASHES_GPA..HASHES_GPA + PAGE as u64,
         PARKING_GPA..PARKING_GPA + PAGE as u64,
     ];
     for (one, other) in rest.into_iter().zip(long.pages()) {
@@ -128,12 +139,14 @@ fn the_forms_differ_in_the_rom_in_what_start_code_writes_and_in_the_processors_s
             let empty = other.page.iter().all(|byte| *byte == 0);
             assert_eq!(other.page_type, if empty { PageType::Zero } else { PageType::Normal }, "{:#x}", one.gpa);
         } else {
-            assert_eq!(one, other, "secrets, CPUID and hashes are the same");
+            assert_eq!(one, other, "secrets and CPUID are the same");
         }
     }
     let at = |gpa: u64| &long.pages().iter().find(|page| page.gpa == gpa).unwrap().page;
     assert_eq!(at(STAGE0_GPA)[..], rom[..PAGE]);
     assert_eq!(at(PARKING_GPA)[..], rom[ROM_SIZE - PAGE..]);
+    assert_eq!(at(HASHES_GPA)[..], long.hash_page()[..]);
+    assert_eq!(at(STAGE0_GPA + ROM_HASHES as u64)[..], [0; PAGE], "no part of the image");
     assert_eq!(at(PAGE_TABLES_GPA)[..], page_tables(true)[..PAGE]);
 }
 
@@ -147,8 +160,9 @@ fn every_input_is_measured_in_the_64_bit_form_but_for_the_type_of_processor() {
     assert_eq!(measured(&base), measured(&LaunchInputs { signature: "EPYC-Genoa".parse().unwrap(), ..base }));
 }
 
-/// The script's text, which docs/measured-boot.md prints.
+/// The scripts' texts, which docs/measured-boot.md prints.
 const SCRIPT: &str = include_str!("../../../../scripts/long-mode-digest.py");
+const ROM_SCRIPT: &str = include_str!("../../../../scripts/rom-with-hashes.py");
 
 #[test]
 fn a_script_that_shares_no_code_computes_the_64_bit_form() {
@@ -173,8 +187,30 @@ fn a_script_that_shares_no_code_computes_the_64_bit_form() {
 }
 
 #[test]
-fn the_page_prints_the_script_as_it_is() {
+fn a_script_that_shares_no_code_makes_the_rom_that_is_launched() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let rom = full_rom();
+    let inputs = inputs(&rom);
+    let output = std::process::Command::new("python3")
+        .arg(put("rom.py", ROM_SCRIPT.as_bytes()))
+        .args([put("stage0", &rom), put("kernel", inputs.kernel), put("initrd", inputs.initrd)])
+        .arg(inputs.command_line)
+        .output()
+        .unwrap();
+    assert!(output.stdout == LaunchPlan::new(&inputs).unwrap().rom(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_page_prints_the_scripts_as_they_are() {
     let page = include_str!("../../../../docs/measured-boot.md");
     let printed = page.split_once("```python\n").unwrap().1.split_once("```").unwrap().0;
     assert_eq!(printed, SCRIPT);
+    let printed = page.split_once("<<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
+    let (_, program) = ROM_SCRIPT.split_once("import").unwrap();
+    assert_eq!(printed, format!("import{program}"));
 }

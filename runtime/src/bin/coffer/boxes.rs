@@ -17,6 +17,7 @@ pub mod stop;
 pub mod supervise;
 pub mod to_stop;
 pub mod unpause;
+mod unproven;
 
 use crate::row::Group;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use coffer_machine::fw_cfg;
-use coffer_machine::map::{C_BIT, HASHES_GPA, SECRETS_GPA};
+use coffer_machine::map::{C_BIT, SECRETS_GPA};
 use coffer_machine::qemu::{self, loader};
 
 use crate::monitor::acceleration::Accelerator;
@@ -41,22 +41,19 @@ pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
     push(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
     let measured = &launch.measured;
     push(&["-bios", &option(&measured.stage0)]);
+    // A kernel that is given to QEMU as one it would patch, and of an encrypted guest hash before it has read the firmware
+    // that says where the hash goes, which ends it. stage0 takes it from items of ours, and has the hashes in its ROM.
+    for (item, file) in [
+        (fw_cfg::file::KERNEL, &measured.kernel),
+        (fw_cfg::file::INITRD, &measured.initrd),
+        (fw_cfg::file::COMMAND_LINE, &measured.command_line),
+    ] {
+        push(&["-fw_cfg", &qemu::fw_cfg(item, &option(file)).to_string()]);
+    }
     if let Some(snp) = &launch.snp {
         push(&["-object", &guest_object(snp)]);
-        // QEMU itself fills the page of hashes, and patches no kernel of such a guest.
-        push(&["-kernel", &path(&measured.kernel), "-initrd", &path(&measured.initrd), "-append", &snp.command_line]);
         // What a device reads and writes of an encrypted guest is what the guest shows it.
         push(&["-global", qemu::PLATFORM_ACCESS]);
-    } else {
-        // QEMU would patch a kernel given to it; stage0 takes it from items of ours and checks it against the hash page.
-        push(&["-device", &loader(&option(&measured.hashes), HASHES_GPA).to_string()]);
-        for (item, file) in [
-            (fw_cfg::file::KERNEL, &measured.kernel),
-            (fw_cfg::file::INITRD, &measured.initrd),
-            (fw_cfg::file::COMMAND_LINE, &measured.command_line),
-        ] {
-            push(&["-fw_cfg", &qemu::fw_cfg(item, &option(file)).to_string()]);
-        }
     }
     push(&["-device", &qemu::exit_device().to_string()]);
     if let Some(secrets) = &launch.secrets {
@@ -81,7 +78,7 @@ pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
 fn guest_object(snp: &SnpLaunch) -> String {
     let (policy, host_data) = (snp.policy, BASE64_STANDARD.encode(snp.host_data.as_bytes()));
     let object = format!(
-        "sev-snp-guest,id=snp0,cbitpos={C_BIT},reduced-phys-bits={REDUCED_PHYS_BITS},policy={policy:#x},kernel-hashes=on,host-data={host_data}"
+        "sev-snp-guest,id=snp0,cbitpos={C_BIT},reduced-phys-bits={REDUCED_PHYS_BITS},policy={policy:#x},host-data={host_data}"
     );
     let Some(id) = &snp.id else { return object };
     let (block, auth) = (BASE64_STANDARD.encode(&id.block), BASE64_STANDARD.encode(&id.auth));
@@ -91,11 +88,6 @@ fn guest_object(snp: &SnpLaunch) -> String {
 
 /// Bits of a physical address that a guest loses to encryption: the C-bit alone, whatever the host loses.
 const REDUCED_PHYS_BITS: u32 = 1;
-
-/// A path that is a word of its own.
-fn path(file: &Path) -> String {
-    file.to_string_lossy().into_owned()
-}
 
 /// A path inside an option: QEMU splits options at commas, two stand for one.
 fn option(file: &Path) -> String {
@@ -145,14 +137,20 @@ mod tests {
     }
 
     #[test]
-    fn stage0_boots_what_the_hash_page_names_and_qemu_loads_no_kernel() {
-        let all = tcg(&launch());
-        assert!(has(&all, ["-bios", "stage0.bin"]));
-        assert!(has(&all, ["-device", &loader("hashes.bin", HASHES_GPA).to_string()]));
-        assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::KERNEL, "kernel").to_string()]));
-        assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::COMMAND_LINE, "cmdline").to_string()]));
-        assert!(has(&all, ["-device", &qemu::exit_device().to_string()]));
-        assert!(!all.iter().any(|word| ["-kernel", "-initrd", "-append"].contains(&word.as_str())));
+    fn stage0_boots_what_its_rom_names_and_qemu_loads_no_kernel() {
+        for snp in [None, Some(snp())] {
+            let all = tcg(&Launch { snp, ..launch() });
+            assert!(has(&all, ["-bios", "stage0.bin"]));
+            assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::KERNEL, "kernel").to_string()]));
+            assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::INITRD, "initrd").to_string()]));
+            assert!(has(&all, ["-fw_cfg", &qemu::fw_cfg(fw_cfg::file::COMMAND_LINE, "cmdline").to_string()]));
+            assert!(has(&all, ["-device", &qemu::exit_device().to_string()]));
+            let loaded = ["-kernel", "-initrd", "-append", "hashes.bin", "kernel-hashes"];
+            assert!(
+                !all.iter().any(|word| loaded.iter().any(|it| word.contains(it) && !word.contains("fw_cfg"))),
+                "{all:?}"
+            );
+        }
     }
 
     #[test]
@@ -165,14 +163,11 @@ mod tests {
             assert!(has(&all, ["-accel", "kvm"]) && has(&all, ["-cpu", "EPYC-Milan"]), "no translator encrypts");
             let machine = &all[all.iter().position(|word| word == "-M").unwrap() + 1];
             assert!(machine.ends_with(",confidential-guest-support=snp0"), "{machine}");
-            assert!(has(&all, ["-kernel", "kernel"]) && has(&all, ["-initrd", "initrd"]));
-            assert!(has(&all, ["-append", "console=ttyS0, coffer.spec=00"]));
             assert!(has(&all, ["-global", qemu::PLATFORM_ACCESS]));
-            assert!(!all.iter().any(|word| word.starts_with("loader,") || word == "-fw_cfg"), "{all:?}");
+            assert!(!all.iter().any(|word| word.starts_with("loader,")), "the host writes no memory of it: {all:?}");
             let object = object(&all);
             for part in [
                 ",policy=0x30000,",
-                ",kernel-hashes=on,",
                 ",cbitpos=51,",
                 ",host-data=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=,",
                 &format!(",id-block={},", "AQEB".repeat(32)),

@@ -22,16 +22,8 @@ pub struct Found {
 }
 
 /// Properties that a launch of ours sets.
-pub const NEEDED: [&str; 8] = [
-    "cbitpos",
-    "reduced-phys-bits",
-    "policy",
-    "kernel-hashes",
-    "host-data",
-    "id-block",
-    "id-auth",
-    "author-key-enabled",
-];
+pub const NEEDED: [&str; 7] =
+    ["cbitpos", "reduced-phys-bits", "policy", "host-data", "id-block", "id-auth", "author-key-enabled"];
 
 const QUESTIONS: &str = r#"{"execute":"qmp_capabilities"}
 {"execute":"query-version","id":"version"}

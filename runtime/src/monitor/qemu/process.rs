@@ -140,10 +140,6 @@ fn explained(words: String) -> String {
         ),
         ("KVM required", "SEV-SNP guests run on KVM alone, which does not open here"),
         ("Could not access KVM", "SEV-SNP guests run on KVM alone, which does not open here"),
-        (
-            "ovmf_flash_parsed",
-            "this QEMU's microvm hashes a kernel before it has read the firmware; our own monitor does not",
-        ),
         ("Invalid parameter", "this QEMU knows less of SEV-SNP guests than it says"),
         ("cbitpos", "this processor has its C-bit elsewhere than guests of this release are measured with"),
     ];

@@ -138,7 +138,7 @@ async fn a_newer_qemu_takes_every_option_of_an_snp_launch_and_ends_where_kvm_has
         return eprintln!("skipped: for machines with KVM and without SEV-SNP");
     }
     let dir = tempfile::tempdir().unwrap();
-    for file in ["stage0.bin", "kernel", "initrd"] {
+    for file in ["stage0.bin", "kernel", "initrd", "cmdline"] {
         std::fs::write(dir.path().join(file), [0; 4096]).unwrap();
     }
     // The vsock device has to be one that QEMU can connect to.

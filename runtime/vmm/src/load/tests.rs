@@ -69,8 +69,8 @@ fn stage0_finds_everything_where_the_model_has_it() {
     let memory = memory();
     load(&memory, RAM, 2, &files()).unwrap();
     let image = bytes(&memory, Range::new(STAGE0_GPA, STAGE0_SIZE).unwrap());
-    assert!(image[..ROM_SIZE - PAGE].iter().all(|byte| *byte == 0x11));
-    assert!(image[ROM_SIZE - PAGE..].iter().all(|byte| *byte == 0), "the ROM's last page is no part of the image");
+    assert!(image[..ROM_HASHES].iter().all(|byte| *byte == 0x11));
+    assert!(image[ROM_HASHES..].iter().all(|byte| *byte == 0), "the ROM's last pages are no part of the image");
     assert_eq!(page(&memory, HASHES_GPA), [0x33; PAGE]);
     assert_eq!(page(&memory, SECRETS_GPA), [0; PAGE]);
     assert_eq!(page(&memory, PAGE_TABLES_GPA), page_tables(false)[..PAGE]);

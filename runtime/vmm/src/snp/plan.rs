@@ -4,7 +4,7 @@
 //! with what it predicts, by a digest that neither computes.
 
 use coffer_machine::firmware::{CPUID, SECRETS, SECTIONS};
-use coffer_machine::map::{HASHES_GPA, PAGE, PAGE_TABLES_GPA, PARKING_GPA, STAGE0_GPA};
+use coffer_machine::map::{HASHES_GPA, PAGE, PAGE_TABLES_GPA, PARKING_GPA, ROM_HASHES, STAGE0_GPA};
 use coffer_machine::page_tables::page_tables;
 
 use super::host::{Page, PageKind};
@@ -22,7 +22,8 @@ pub struct Run {
 
 /// The runs of a launch into 64-bit mode, from a whole ROM and the page of hashes. The CPUID page is still empty.
 pub fn plan(rom: &[u8], hashes: &[u8]) -> Vec<Run> {
-    let (image, parking) = rom.split_at(rom.len().saturating_sub(PAGE));
+    let image = rom.get(..ROM_HASHES).unwrap_or_default();
+    let parking = rom.get(ROM_HASHES + PAGE..).unwrap_or_default();
     let tables = page_tables(true);
     let mut runs: Vec<Run> = Vec::new();
     for section in SECTIONS {
@@ -43,7 +44,7 @@ pub fn plan(rom: &[u8], hashes: &[u8]) -> Vec<Run> {
             let kind = match section.kind {
                 SECRETS => PageKind::Secrets,
                 CPUID => PageKind::Cpuid,
-                _ if gpa != HASHES_GPA && page == Page::ZERO => PageKind::Zero,
+                _ if page == Page::ZERO => PageKind::Zero,
                 _ => PageKind::Normal,
             };
             match runs.last_mut() {
@@ -72,6 +73,7 @@ mod tests {
     fn sections_become_runs_in_their_order_and_zeros_are_pages_of_zeros() {
         let mut rom = vec![0; ROM_SIZE];
         rom[..3 * PAGE].fill(0x11);
+        rom[ROM_HASHES..].fill(0x44);
         rom[ROM_SIZE - PAGE..].fill(0x22);
         let runs = plan(&rom, &[0x33; PAGE]);
         let shape: Vec<_> = runs.iter().map(|run| (run.gpa, run.kind, run.pages.len())).collect();

@@ -1,9 +1,9 @@
-//! Where kernel, initrd and command line come from. Under SEV-SNP from QEMU's standard kernel items or a RAM hand-over in
-//! shared memory, elsewhere from items of ours or the RAM hand-over. All of it is the host's word until it has been hashed.
+//! Where kernel, initrd and command line come from: items of ours in fw_cfg, or a RAM hand-over, under SEV-SNP one in shared
+//! memory. All of it is the host's word until it has been hashed.
 
 use coffer_machine::{
     Refusal,
-    bytes::{le16, le32, le64},
+    bytes::{le16, le64},
     fw_cfg::{self, item},
     handover::{self, Handover},
     map::{HANDOVER_GPA, SHARED_HANDOVER_GPA},
@@ -24,8 +24,8 @@ pub enum Part {
 }
 
 enum Place {
-    /// Up to two items that follow each other, with their sizes.
-    Items([(u16, u32); 2]),
+    /// An item.
+    Item(fw_cfg::File),
     /// In memory already.
     Memory(Range),
 }
@@ -50,13 +50,7 @@ impl Source {
         if !device::is_there(platform, memory) {
             return Self::handed_over(platform, memory);
         }
-        let places = if platform.is_confidential() {
-            standard(platform, memory)?
-        } else if let Some(places) = ours(platform, memory)? {
-            places
-        } else {
-            return Self::handed_over(platform, memory);
-        };
+        let Some(places) = items(platform, memory)? else { return Self::handed_over(platform, memory) };
         let mut number = [0; 8];
         device::item(platform, memory, item::RAM_SIZE, &mut number)?;
         let ram_bytes = le64(&number, 0).ok_or(Refusal::FwCfg)?;
@@ -87,7 +81,7 @@ impl Source {
     /// Bytes of a part.
     pub fn size(&self, part: Part) -> usize {
         match self.place(part) {
-            Place::Items([(_, first), (_, second)]) => *first as usize + *second as usize,
+            Place::Item(item) => item.size as usize,
             Place::Memory(range) => (range.end - range.start) as usize,
         }
     }
@@ -102,48 +96,22 @@ impl Source {
                 let from = Range { start: from.start, end: from.start + (to.end - to.start) };
                 memory.copy(from, to)
             }
-            Place::Items(items) => {
-                let mut at = to.start;
-                for (selector, size) in items {
-                    let end = to.end.min(at + u64::from(*size));
-                    device::read(platform, memory, *selector, Range { start: at, end })?;
-                    at = end;
-                }
-                Ok(())
+            Place::Item(item) => {
+                let end = to.end.min(to.start + u64::from(item.size));
+                device::read(platform, memory, item.selector, Range { start: to.start, end })
             }
         }
     }
 }
 
-fn standard(platform: &mut Platform, memory: &mut Memory) -> Result<[Place; 3], Refusal> {
-    let mut size = |selector| {
-        let mut number = [0; 4];
-        device::item(platform, memory, selector, &mut number)?;
-        le32(&number, 0).ok_or(Refusal::FwCfg)
-    };
-    let (setup, kernel) = (size(item::SETUP_SIZE)?, size(item::KERNEL_SIZE)?);
-    let (initrd, line) = (size(item::INITRD_SIZE)?, size(item::COMMAND_LINE_SIZE)?);
-    if kernel == 0 {
-        return Err(Refusal::NoKernel);
-    }
-    Ok([
-        Place::Items([(item::SETUP_DATA, setup), (item::KERNEL_DATA, kernel)]),
-        Place::Items([(item::INITRD_DATA, initrd), (item::INITRD_DATA, 0)]),
-        Place::Items([(item::COMMAND_LINE_DATA, line), (item::COMMAND_LINE_DATA, 0)]),
-    ])
-}
-
 /// `None` if there is no kernel among the files.
-fn ours(platform: &mut Platform, memory: &mut Memory) -> Result<Option<[Place; 3]>, Refusal> {
+fn items(platform: &mut Platform, memory: &mut Memory) -> Result<Option<[Place; 3]>, Refusal> {
     let mut directory = [0; fw_cfg::DIRECTORY_LIMIT];
     device::item(platform, memory, item::DIRECTORY, &mut directory)?;
-    let place = |name| {
-        let file = fw_cfg::find(&directory, name)?;
-        Some(Place::Items([(file.selector, file.size), (file.selector, 0)]))
-    };
+    let place = |name| fw_cfg::find(&directory, name).map(Place::Item);
     let Some(kernel) = place(fw_cfg::file::KERNEL) else { return Ok(None) };
     let line = place(fw_cfg::file::COMMAND_LINE).ok_or(Refusal::NoKernel)?;
     // No initrd is an empty one, whose hash is in the hash page as well.
-    let initrd = place(fw_cfg::file::INITRD).unwrap_or(Place::Items([(0, 0); 2]));
+    let initrd = place(fw_cfg::file::INITRD).unwrap_or(Place::Item(fw_cfg::File { selector: 0, size: 0 }));
     Ok(Some([kernel, initrd, line]))
 }

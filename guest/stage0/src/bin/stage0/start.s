@@ -106,9 +106,10 @@ start32:
     addl $8, %edi
     loop 3b
 
+    # The page of hashes and the parking page, which lie behind each other in the ROM and where they go.
     movl ${rom_tail}, %esi
-    movl ${parking}, %edi
-    movl $0x400, %ecx
+    movl ${hashes}, %edi
+    movl $0x800, %ecx
     rep movsl
     movl ${rom}, %esi
     movl ${run}, %edi
@@ -167,9 +168,6 @@ guid_table:
     .long {metadata_from_end}
     .word {entry_header} + 4
     .quad {sev_metadata_0}, {sev_metadata_1}
-    .long {hashes}, {hashes_size}
-    .word {entry_header} + 8
-    .quad {hash_table_area_0}, {hash_table_area_1}
     .long parking16
     .word {entry_header} + 4
     .quad {reset_block_0}, {reset_block_1}

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::boxes::start::let_go;
 use crate::boxes::to_stop::ToStop;
+use crate::boxes::unproven;
 use crate::context::Context;
 use crate::error::{self, CliError};
 use crate::several::each_box;
@@ -23,6 +24,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let runtime = context.runtime()?;
     Ok(each_box(context, &args.what.boxes, |name| {
         runtime.block_on(async {
+            unproven::say_of_restart(&engine, name);
             let started = engine.restart(name, args.what.how()).await.map_err(error::of)?;
             let_go(&engine, started).await
         })

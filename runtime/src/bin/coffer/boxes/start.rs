@@ -7,6 +7,7 @@ use coffer_runtime::engine::{Engine, Started};
 
 use crate::boxes::flags::Isolation;
 use crate::boxes::live::{self, Stay};
+use crate::boxes::unproven;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
@@ -45,6 +46,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         };
         return runtime.block_on(async {
             let allow_simulated = args.allow_simulated;
+            unproven::say_of_start(&engine, name);
             let started = engine.start(name, isolation).await.map_err(error::of)?;
             let record: &BoxRecord = match &started {
                 Started::AlreadyRunning(record) => record,
@@ -65,6 +67,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     Ok(each_box(context, &args.boxes, |name| {
         runtime.block_on(async {
+            unproven::say_of_start(&engine, name);
             let started = engine.start(name, isolation).await.map_err(error::of)?;
             let_go(&engine, started).await
         })

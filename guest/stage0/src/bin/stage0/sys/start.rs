@@ -5,8 +5,8 @@ use core::arch::global_asm;
 use coffer_machine::{
     firmware::{ENTRY_HEADER, METADATA_FROM_END, METADATA_MAGIC, METADATA_VERSION, SECTIONS, TABLE_END_FROM_END, guid},
     map::{
-        C_BIT, HASHES_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, PARKING_64, PARKING_GPA, ROM_END, ROM_GPA,
-        SHARED_WINDOW_GPA, STAGE0_GPA,
+        C_BIT, HASHES_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE, PARKING_64, PARKING_GPA, ROM_GPA, ROM_HASHES,
+        ROM_SIZE, SHARED_WINDOW_GPA, STAGE0_GPA,
     },
     page_tables::{LARGE, SMALL, TABLE},
 };
@@ -22,14 +22,12 @@ global_asm!(
     large = const LARGE,
     small = const SMALL,
     window = const SHARED_WINDOW_GPA,
-    parking = const PARKING_GPA,
     parking_64 = const PARKING_64,
-    rom_tail = const ROM_END - PAGE as u64,
+    rom_tail = const ROM_GPA + ROM_HASHES as u64,
     ghcb_msr = const ghcb::MSR,
     reset_hold = const ghcb::RESET_HOLD,
     c_bit = const C_BIT,
     hashes = const HASHES_GPA,
-    hashes_size = const PAGE,
     metadata_magic = const u32::from_le_bytes(*METADATA_MAGIC),
     metadata_version = const METADATA_VERSION,
     metadata_from_end = const METADATA_FROM_END,
@@ -55,8 +53,6 @@ global_asm!(
     kind_5 = const SECTIONS[5].kind,
     sev_metadata_0 = const halves(guid::SEV_METADATA)[0],
     sev_metadata_1 = const halves(guid::SEV_METADATA)[1],
-    hash_table_area_0 = const halves(guid::HASH_TABLE_AREA)[0],
-    hash_table_area_1 = const halves(guid::HASH_TABLE_AREA)[1],
     reset_block_0 = const halves(guid::RESET_BLOCK)[0],
     reset_block_1 = const halves(guid::RESET_BLOCK)[1],
     footer_0 = const halves(guid::FOOTER)[0],
@@ -65,6 +61,10 @@ global_asm!(
 );
 
 const _: () = assert!(SECTIONS.len() == 6, "the start code lists each section");
+const _: () = assert!(
+    ROM_HASHES + 2 * PAGE == ROM_SIZE && HASHES_GPA + PAGE as u64 == PARKING_GPA,
+    "the start code copies both pages at once"
+);
 
 /// A GUID as two words whose little-endian bytes are the GUID's.
 const fn halves(guid: u128) -> [u64; 2] {

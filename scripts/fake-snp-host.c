@@ -46,7 +46,8 @@ struct snp_finish {
     uint64_t pad1[4];
 };
 struct sev_issue { uint32_t cmd; uint64_t data; uint32_t error; } __attribute__((packed));
-_Static_assert(sizeof(struct snp_start) == 64 && sizeof(struct snp_update) == 64 && sizeof(struct snp_finish) == 88, "KVM's");
+_Static_assert(sizeof(struct snp_start) == 64 && sizeof(struct snp_update) == 64, "KVM's");
+_Static_assert(sizeof(struct snp_finish) == 88, "KVM's");
 enum {
     SEV_INIT2 = 22, SNP_LAUNCH_START = 100, SNP_LAUNCH_UPDATE = 101, SNP_LAUNCH_FINISH = 102,
     MEM_READONLY = 2, MEM_GUEST_MEMFD = 4, PRIVATE = 8, SNP_VM = 4, MAP_GPA_RANGE = 12,
@@ -62,7 +63,14 @@ static FILE *calls;
 static int sev_fd = -1, finished;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int (*real_ioctl)(int, unsigned long, void *);
-static struct { int fd; struct kvm_sregs sregs; struct kvm_regs regs; uint64_t pat, xcr0, dr6, dr7; uint32_t mxcsr; uint16_t fcw; } vcpus[VCPUS];
+static struct {
+    int fd;
+    struct kvm_sregs sregs;
+    struct kvm_regs regs;
+    uint64_t pat, xcr0, dr6, dr7;
+    uint32_t mxcsr;
+    uint16_t fcw;
+} vcpus[VCPUS];
 static struct region2 slots[SLOTS];
 static struct { uint64_t start, end; } private[RANGES];
 static int vcpu_count, private_count;
@@ -88,8 +96,10 @@ static int is_private(uint64_t start, uint64_t end)
 
 static int set_attributes(const struct attributes *asked)
 {
-    fprintf(calls, "{\"call\": \"attributes\", \"gpa\": %lu, \"bytes\": %lu, \"attributes\": %lu}\n", asked->gpa, asked->size, asked->attributes);
-    if (asked->gpa % PAGE || asked->size % PAGE || !asked->size || asked->flags) return refused(EINVAL, "attributes of no whole pages");
+    fprintf(calls, "{\"call\": \"attributes\", \"gpa\": %lu, \"bytes\": %lu, \"attributes\": %lu}\n",
+            asked->gpa, asked->size, asked->attributes);
+    if (asked->gpa % PAGE || asked->size % PAGE || !asked->size || asked->flags)
+        return refused(EINVAL, "attributes of no whole pages");
     if (asked->attributes != PRIVATE) return refused(EINVAL, "nothing is to become shared before the guest runs");
     if (private_count == RANGES) return refused(ENOMEM, "too many ranges");
     private[private_count].start = asked->gpa;
@@ -99,8 +109,8 @@ static int set_attributes(const struct attributes *asked)
 
 static int set_region2(int fd, const struct region2 *asked)
 {
-    fprintf(calls, "{\"call\": \"slot\", \"slot\": %u, \"flags\": %u, \"gpa\": %lu, \"bytes\": %lu, \"memfd\": %s, \"offset\": %lu}\n",
-            asked->slot & 0xFFFF, asked->flags, asked->gpa, asked->size, asked->flags & MEM_GUEST_MEMFD ? "true" : "false", asked->offset);
+    fprintf(calls, "{\"call\": \"slot\", \"slot\": %u, \"gpa\": %lu, \"bytes\": %lu, \"memfd\": %s}\n",
+            asked->slot & 0xFFFF, asked->gpa, asked->size, asked->flags & MEM_GUEST_MEMFD ? "true" : "false");
     struct region2 *slot = &slots[(asked->slot & 0xFFFF) % SLOTS];
     if (asked->size && asked->flags & MEM_GUEST_MEMFD) {
         if (asked->flags & MEM_READONLY) return refused(EINVAL, "a slot of guest_memfd cannot be read-only");
@@ -110,7 +120,9 @@ static int set_region2(int fd, const struct region2 *asked)
                 && slots[i].offset < asked->offset + asked->size && asked->offset < slots[i].offset + slots[i].size)
                 return refused(EINVAL, "a range of guest_memfd cannot have two slots");
     }
-    struct kvm_userspace_memory_region plain = { asked->slot, asked->flags & ~MEM_GUEST_MEMFD, asked->gpa, asked->size, asked->hva };
+    struct kvm_userspace_memory_region plain = {
+        asked->slot, asked->flags & ~MEM_GUEST_MEMFD, asked->gpa, asked->size, asked->hva
+    };
     int answer = real_ioctl(fd, KVM_SET_USER_MEMORY_REGION, &plain);
     if (answer == 0) *slot = *asked;
     return answer;
@@ -123,9 +135,14 @@ static void table(const char *name, const struct kvm_dtable *it)
 
 static void segment(const char *name, const struct kvm_segment *it)
 {
-    fprintf(calls, "\"%s\": {\"selector\": %u, \"base\": %llu, \"limit\": %u, \"type\": %u, \"s\": %u, \"dpl\": %u, \"present\": %u, "
-            "\"avl\": %u, \"l\": %u, \"db\": %u, \"g\": %u}, ", name, it->selector, it->base, it->limit, it->type, it->s, it->dpl,
-            it->present, it->avl, it->l, it->db, it->g);
+    fprintf(calls, "\"%s\": {\"selector\": %u, \"base\": %llu, \"limit\": %u, \"type\": %u, \"s\": %u, \"dpl\": %u, ", name,
+            it->selector, it->base, it->limit, it->type, it->s, it->dpl);
+    fprintf(calls, "\"present\": %u, \"avl\": %u, \"l\": %u, \"db\": %u, \"g\": %u}, ", it->present, it->avl, it->l, it->db, it->g);
+}
+
+static void word(const char *name, uint64_t it)
+{
+    fprintf(calls, "\"%s\": %lu, ", name, it);
 }
 
 // What QEMU set last: KVM measures it in LAUNCH_FINISH.
@@ -135,15 +152,15 @@ static void processors(void)
         const struct kvm_sregs *s = &vcpus[i].sregs;
         const struct kvm_regs *r = &vcpus[i].regs;
         fprintf(calls, "{\"processor\": {");
-        segment("cs", &s->cs); segment("ds", &s->ds); segment("es", &s->es); segment("fs", &s->fs); segment("gs", &s->gs);
-        segment("ss", &s->ss); segment("tr", &s->tr); segment("ldt", &s->ldt); table("gdt", &s->gdt); table("idt", &s->idt);
-        fprintf(calls, "\"cr0\": %llu, \"cr2\": %llu, \"cr3\": %llu, \"cr4\": %llu, \"efer\": %llu, ", s->cr0, s->cr2, s->cr3, s->cr4, s->efer);
-        fprintf(calls, "\"rax\": %llu, \"rbx\": %llu, \"rcx\": %llu, \"rdx\": %llu, \"rsi\": %llu, \"rdi\": %llu, \"rsp\": %llu, \"rbp\": %llu, ",
-                r->rax, r->rbx, r->rcx, r->rdx, r->rsi, r->rdi, r->rsp, r->rbp);
-        fprintf(calls, "\"r8\": %llu, \"r9\": %llu, \"r10\": %llu, \"r11\": %llu, \"r12\": %llu, \"r13\": %llu, \"r14\": %llu, \"r15\": %llu, ",
-                r->r8, r->r9, r->r10, r->r11, r->r12, r->r13, r->r14, r->r15);
-        fprintf(calls, "\"rip\": %llu, \"rflags\": %llu, \"pat\": %lu, \"xcr0\": %lu, \"dr6\": %lu, \"dr7\": %lu, \"mxcsr\": %u, \"fcw\": %u}}\n",
-                r->rip, r->rflags, vcpus[i].pat, vcpus[i].xcr0, vcpus[i].dr6, vcpus[i].dr7, vcpus[i].mxcsr, vcpus[i].fcw);
+        segment("cs", &s->cs), segment("ds", &s->ds), segment("es", &s->es), segment("fs", &s->fs), segment("gs", &s->gs);
+        segment("ss", &s->ss), segment("tr", &s->tr), segment("ldt", &s->ldt), table("gdt", &s->gdt), table("idt", &s->idt);
+        word("cr0", s->cr0), word("cr2", s->cr2), word("cr3", s->cr3), word("cr4", s->cr4), word("efer", s->efer);
+        word("rax", r->rax), word("rbx", r->rbx), word("rcx", r->rcx), word("rdx", r->rdx), word("rsi", r->rsi);
+        word("rdi", r->rdi), word("rsp", r->rsp), word("rbp", r->rbp), word("r8", r->r8), word("r9", r->r9);
+        word("r10", r->r10), word("r11", r->r11), word("r12", r->r12), word("r13", r->r13), word("r14", r->r14);
+        word("r15", r->r15), word("rip", r->rip), word("rflags", r->rflags);
+        word("pat", vcpus[i].pat), word("xcr0", vcpus[i].xcr0), word("dr6", vcpus[i].dr6), word("dr7", vcpus[i].dr7);
+        fprintf(calls, "\"mxcsr\": %u, \"fcw\": %u}}\n", vcpus[i].mxcsr, vcpus[i].fcw);
     }
 }
 
@@ -324,10 +341,16 @@ int __open64_2(const char *path, int flags) { return opened(path, flags, 0); }
 // and CPUID there made one that faults.
 static const uint8_t ASKS[] = { 0x89, 0xF8, 0x89, 0xF1, 0x0F, 0xA2 }; // mov eax, edi; mov ecx, esi; cpuid
 
+static const uint8_t *asks;
+
 static void cpuid(int number, siginfo_t *info, void *context)
 {
-    (void)number, (void)info;
+    (void)info;
     greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
+    if ((const uint8_t *)r[REG_RIP] != asks + 4) {
+        signal(number, SIG_DFL); // Somebody else's, which comes again.
+        return;
+    }
     uint32_t leaf = r[REG_RAX], a, b, c, d;
     __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(leaf), "c"((uint32_t)r[REG_RCX]));
     if (leaf == 0x8000001F) a = 0x1A, b = 1 << 6 | C_BIT, c = 509, d = 1;
@@ -346,6 +369,7 @@ static int change(struct dl_phdr_info *object, size_t size, void *found)
             uint8_t *page = (uint8_t *)((uintptr_t)at & ~(uintptr_t)(PAGE - 1));
             if (mprotect(page, 2 * PAGE, PROT_READ | PROT_WRITE)) abort();
             at[5] = 0x0B; // ud2
+            asks = at;
             mprotect(page, 2 * PAGE, PROT_READ | PROT_EXEC);
             ++*(int *)found;
             at += sizeof ASKS;
@@ -356,9 +380,9 @@ static int change(struct dl_phdr_info *object, size_t size, void *found)
 
 __attribute__((constructor)) static void begin(void)
 {
+    if (strncmp(program_invocation_short_name, "qemu", 4)) return; // A shell in front of it.
     int found = 0;
     dl_iterate_phdr(change, &found);
-    if (!found) return; // A shell in front of QEMU.
     const char *path = getenv("FAKE_SNP_CALLS");
     if (found != 1 || !path || !(calls = fopen(path, "w"))) {
         fprintf(stderr, "fake SEV-SNP host: %d places ask for CPUID, calls go to %s\n", found, path ? path : "nowhere");

@@ -23,6 +23,8 @@ mod times;
 use std::path::PathBuf;
 
 use self::times::{expiry, parse_time, rfc3339};
+use crate::context::Context;
+use crate::error::CliError;
 use crate::row::Entry;
 
 /// Manage a key broker: which secrets it holds, and which guests it admits.
@@ -46,6 +48,13 @@ pub struct Args {
     address: Option<String>,
 }
 
+impl Args {
+    /// The broker that they name.
+    fn broker<'a>(&self, context: &'a Context) -> Result<broker::Broker<'a>, CliError> {
+        broker::Broker::new(self.profile.as_deref(), self.address.as_deref(), context)
+    }
+}
+
 /// A row whose command asks a broker: it gets a [`broker::Broker`] in place of the context.
 macro_rules! admin {
     ($name:literal: $args:ty => $run:path) => {
@@ -55,8 +64,7 @@ macro_rules! admin {
             define: <$args as clap::Args>::augment_args,
             does: $crate::row::Does::Run(|matches, context| {
                 let whom: $crate::kbs::Args = $crate::row::parse(matches)?;
-                let broker = $crate::kbs::broker::Broker::of(&whom, context)?;
-                $run(&$crate::row::parse::<$args>(matches)?, &broker)
+                $run(&$crate::row::parse::<$args>(matches)?, &whom.broker(context)?)
             }),
         }
     };
@@ -78,7 +86,7 @@ pub const COMMANDS: &[Entry] = &[
     admin!("guests": guests::Args => guests::run),
     noun!("tenant": tenant),
     noun!("admin": operator),
-    audit::ENTRY,
+    entry!(audit),
 ];
 
 /// Whose secrets and rules.

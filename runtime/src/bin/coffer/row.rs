@@ -45,6 +45,13 @@ macro_rules! noun {
     };
 }
 
+/// A row that its module wrote itself, as `ENTRY`.
+macro_rules! entry {
+    ($module:ident) => {
+        $module::ENTRY
+    };
+}
+
 /// Commands that stand together in help and in one folder.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {

@@ -46,7 +46,7 @@ pub const ENTRY: Entry = Entry {
     does: Does::Either(
         |matches, context| {
             let whom: super::Args = row::parse(matches)?;
-            run(&row::parse::<Args>(matches)?, &Broker::of(&whom, context)?)
+            run(&row::parse::<Args>(matches)?, &whom.broker(context)?)
         },
         COMMANDS,
     ),

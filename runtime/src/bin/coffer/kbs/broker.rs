@@ -35,14 +35,6 @@ impl<'a> Broker<'a> {
         Ok(Self { profile, context })
     }
 
-    /// The broker that the flags name.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn of(whom: &super::Args, context: &'a Context) -> Result<Self, CliError> {
-        Self::new(whom.profile.as_deref(), whom.address.as_deref(), context)
-    }
-
     /// Connects and asks.
     ///
     /// # Errors

@@ -75,7 +75,7 @@ pub fn verify(args: &VerifyArgs, whom: &crate::kbs::Args, context: &Context) -> 
     let (end, what) = if let Some(file) = &args.file {
         (check_file(file, noted)?, file.display().to_string())
     } else {
-        let broker = Broker::of(whom, context)?;
+        let broker = whom.broker(context)?;
         let mut chain = Chain::new(noted);
         let stated = pages(&broker, &mut chain, |_| Ok(()))?;
         (finish(chain, &stated)?, "the broker's trail".to_owned())

@@ -83,7 +83,8 @@ impl Change {
 impl AdminService {
     /// Begins a change: holds the write lock until it is done or dropped.
     async fn change(&self, caller: Caller, entry: AuditEntry) -> Result<Change, Status> {
-        let mut ledger = self.store.write().await.map_err(store_status)?;
+        // What it finds may be told without a commit, such as the version that is there.
+        let mut ledger = self.store.write_on_what_lasts().await.map_err(store_status)?;
         self.still_may(&mut ledger, &caller).await?;
         let entry = AuditEntry { outcome: "done", peer: caller.name, id: fresh_id(), ..entry };
         Ok(Change { ledger, entry, now: self.clock.now(), log: self.log.clone() })

@@ -69,6 +69,6 @@ pub use state::{
 pub use store::{
     Accepted, Admin, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget,
     Intent, Kind, LogFault, MemoryCheckpoint, MemoryRows, NewSecret, Position, Restored, Row, Rows, RowsError,
-    StateFault, StateSummary, Store, StoreError, Transaction, Witness,
+    StateFault, StateSummary, Store, StoreError, Transaction, Witness, Written,
 };
 pub use tenant::{Tenant, TenantError};

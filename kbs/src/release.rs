@@ -83,6 +83,8 @@ impl Releaser {
             let Answer { outcome, policy, checks, input, seen } = self.answer(&case).await?;
             let mut ledger = self.store.write().await?;
             if !ledger.is_as(&seen) {
+                // Perhaps by somebody whose commit is under way: a new view shows it only then.
+                ledger.others_are_done().await;
                 continue;
             }
             if let Ok(outcome) = &outcome {

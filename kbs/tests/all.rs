@@ -10,6 +10,7 @@ mod endorsements;
 mod fields;
 mod first_use;
 mod floors;
+mod group_commit;
 mod guest_api;
 mod house;
 mod listeners;

@@ -1,4 +1,4 @@
-//! What stands where: SQL in one file, printing and flags in the program alone.
+//! What stands where: SQL in one place, printing and flags in the program alone.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn sql_stands_in_one_file_and_the_library_prints_nothing() {
+fn sql_stands_in_one_place_and_the_library_prints_nothing() {
     let mut files = Vec::new();
     rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("client/src"), &mut files);
@@ -28,7 +28,7 @@ fn sql_stands_in_one_file_and_the_library_prints_nothing() {
                 wrong.push(format!("{} has {word}", name.display()));
             }
         };
-        if name != Path::new("src/store/sqlite.rs") {
+        if name != Path::new("src/store/sqlite.rs") && !name.starts_with("src/store/sqlite") {
             forbid(&["rusqlite", "SELECT ", "INSERT ", "DELETE FROM"]);
         }
         if !name.starts_with("src/bin") {

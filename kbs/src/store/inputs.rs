@@ -7,7 +7,7 @@ use super::{
     StoreError,
     ledger::Ledger,
     record::Fields,
-    rows::{Kind, Row},
+    rows::{Kind, Row, Transaction as _},
 };
 use crate::tenant::Tenant;
 

@@ -24,14 +24,24 @@ use crate::keys::{KeyError, RootKey, RowKind};
 pub(super) struct Known {
     pub(super) root: Arc<RootKey>,
     pub(super) head: Head,
-    pub(super) rows: BTreeMap<RowKey, Entry>,
+    /// Shared with every view: it is copied only where one is still looking when a row changes.
+    pub(super) rows: Arc<BTreeMap<RowKey, Entry>>,
     /// Entries of the record of changes that are not believed, although the rows are whole.
     pub(super) damaged: Vec<u64>,
 }
 
 impl Known {
     pub(super) fn nothing(root: RootKey) -> Self {
-        Self { root: Arc::new(root), head: Head::default(), rows: BTreeMap::new(), damaged: Vec::new() }
+        Self { root: Arc::new(root), head: Head::default(), rows: Arc::default(), damaged: Vec::new() }
+    }
+
+    /// What counts under a key from now on, or nothing.
+    pub(super) fn set(&mut self, key: RowKey, entry: Option<Entry>) {
+        let rows = Arc::make_mut(&mut self.rows);
+        match entry {
+            Some(entry) => rows.insert(key, entry),
+            None => rows.remove(&key),
+        };
     }
 
     /// With what was written since. A history that does not lead through `watched` is refused.
@@ -49,7 +59,7 @@ impl Known {
         }
         let mut next = self.clone();
         if before.changes < head.base || before.epoch == 0 {
-            next.rows.clear();
+            next.rows = Arc::default();
             next.damaged.clear();
             (next.head.changes, next.head.state_hash) = (head.base, [0; 32]);
         }
@@ -82,10 +92,7 @@ impl Known {
                 replayed.missing_until(number)?;
                 match self.entry(&key, &row) {
                     Some((key, entry)) => {
-                        match entry {
-                            Some(mac) => self.rows.insert(key, Entry { change: number, mac }),
-                            None => self.rows.remove(&key),
-                        };
+                        self.set(key, entry.map(|mac| Entry { change: number, mac }));
                         replayed.chain = replayed.chain.map(|chain| chained(&chain, &row.body));
                     }
                     None => replayed.damage(number)?,
@@ -125,7 +132,7 @@ impl Known {
                             && check_row(&self.root, &key, &bytes, &row, **number).is_ok()
                     });
                     if let (Some(number), Ok(mac)) = (written, row.mac.as_slice().try_into()) {
-                        self.rows.insert(key.clone(), Entry { change: *number, mac });
+                        self.set(key.clone(), Some(Entry { change: *number, mac }));
                     }
                 }
                 there.insert(key);
@@ -136,7 +143,7 @@ impl Known {
             return Ok(());
         }
         // What a damaged entry took away is not there either.
-        self.rows.retain(|key, _| there.contains(key));
+        Arc::make_mut(&mut self.rows).retain(|key, _| there.contains(key));
         if Live::of(&self.root, self.rows.iter()) == head.live {
             return Ok(());
         }

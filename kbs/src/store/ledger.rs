@@ -11,44 +11,41 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
-
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     StateFault, StoreError,
+    batch::{Batch, Moves, Shared, Turn},
     checkpoint::{Checkpoint, CheckpointError, Follower, Position, Witness},
     head::{Entry, Head},
     known::{Known, beyond, chained, check_row, entry_body, row_fields},
     record::{Record, RowKey},
-    rows::{Intent, Kind, Row, Rows, Transaction},
+    rows::{Intent, Kind, Row, Rows, RowsError, Transaction},
+    view::View,
 };
 use crate::{
     keys::{KeyError, RootKey, RowKind},
     tenant::Tenant,
 };
 
-/// The open store. One writer at a time.
+/// The open store. One writer at a time; who reads waits for nobody.
 pub struct Store {
     pub(super) rows: Arc<dyn Rows>,
-    pub(super) known: Arc<Mutex<Known>>,
-    pub(super) follower: Arc<Follower>,
-    /// The last change that this process has seen.
-    latest: Arc<AtomicU64>,
+    pub(super) shared: Arc<Shared>,
 }
 
-/// One transaction's view. Everything done through it is committed together, by [`Ledger::commit`], or not at all.
+/// One view. Everything done through it is committed together, by [`Ledger::commit`], or not at all.
+///
+/// A view that writes may stand on what others wrote before it and is not committed yet: it is committed with them or after
+/// them, never without. A view that reads shows what was committed, and nothing else.
 pub struct Ledger {
-    pub(super) transaction: Box<dyn Transaction>,
+    pub(super) transaction: View,
     pub(super) root: Arc<RootKey>,
-    pub(super) known: OwnedMutexGuard<Known>,
+    /// As of the last commit.
+    pub(super) known: Known,
     pub(super) head: Head,
-    follower: Arc<Follower>,
-    latest: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     changed: BTreeMap<RowKey, Option<Entry>>,
     seen: Seen,
 }
@@ -61,6 +58,15 @@ pub struct Seen {
     lists: Vec<(RowKey, Vec<RowKey>)>,
 }
 
+/// What a view that writes may stand on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// Also what others wrote just now.
+    WhatIsWritten,
+    /// Lines that others wrote just now, but no row.
+    RowsThatLast,
+}
+
 impl Store {
     /// Begins a store in rows that hold nothing yet, and its checkpoint.
     ///
@@ -69,11 +75,10 @@ impl Store {
     pub async fn create(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Result<Self, StoreError> {
         let store = Self::unread(rows, root, witness);
         let transaction = store.rows.begin(Intent::Write).await?;
-        let mut ledger = store.first(transaction).await;
-        ledger.put_head().await?;
+        let ledger = store.over(transaction, Head::first()).await;
         let (root, head) = (ledger.root.clone(), ledger.head);
         ledger.commit_unwitnessed().await?;
-        store.follower.begin(&root, &head, false).await?;
+        store.shared.follower.begin(&root, &head, false).await?;
         Ok(store)
     }
 
@@ -84,13 +89,12 @@ impl Store {
     /// older than what was seen of it, or [`StoreError::Rows`].
     pub async fn open(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Result<Self, StoreError> {
         let store = Self::unread(rows, root, witness);
-        let mut known = store.known.clone().lock_owned().await;
+        let known = store.shared.known();
         // Asked for before the rows: a server that runs beside moves it only forwards.
         let checkpoint = store.checkpoint(&known.root).await?;
         let mut transaction = store.rows.begin(Intent::Read).await?;
         let head = Head::read(&mut *transaction, &known.root).await?;
-        *known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
-        store.latest.store(head.changes, Ordering::Release);
+        let known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
         if let Some(first) = known.damaged.first() {
             tracing::error!(
                 entry = first,
@@ -98,51 +102,95 @@ impl Store {
                 "the record of changes is damaged; the rows are whole, and `coffer-kbs state repair` writes it anew"
             );
         }
-        drop(known);
+        store.shared.publish(known);
         Ok(store)
     }
 
     /// The checkpoint; nothing where nobody keeps one.
     pub(super) async fn checkpoint(&self, root: &RootKey) -> Result<Option<Checkpoint>, StoreError> {
-        let Witness::Kept(keeper) = self.follower.witness() else { return Ok(None) };
+        let Witness::Kept(keeper) = self.shared.follower.witness() else { return Ok(None) };
         match Checkpoint::newest(&**keeper, root).await? {
             Some(checkpoint) => Ok(Some(checkpoint)),
             None => Err(CheckpointError::Missing { place: keeper.place() }.into()),
         }
     }
 
-    /// One view of everything.
+    /// One view of everything that is committed.
     ///
     /// # Errors
     /// As [`Store::open`]; also [`StateFault::SetBack`](super::StateFault::SetBack) if the rows are older than what this
     /// process has seen.
     pub async fn read(&self) -> Result<Ledger, StoreError> {
-        self.begin(Intent::Read).await
+        let mut transaction = self.rows.begin(Intent::Read).await?;
+        let head = Head::read(&mut *transaction, &self.shared.known().root).await?;
+        let known = self.shared.known();
+        if head == known.head {
+            return Ok(self.ledger(View::reading(transaction), known, head));
+        }
+        // Committed at this moment, or by another process: whoever writes is let finish.
+        drop(transaction);
+        let _turn = self.shared.turn().await;
+        let mut transaction = self.rows.begin(Intent::Read).await?;
+        let known = self.caught_up(&mut *transaction).await?;
+        let head = known.head;
+        Ok(self.ledger(View::reading(transaction), known, head))
     }
 
-    /// A view that may write; there is one at a time.
+    /// A view that may write; there is one at a time. It may stand on what others wrote just now, so that nothing that is
+    /// found through it is told to anybody before [`Ledger::commit`].
     ///
     /// # Errors
     /// As [`Store::read`].
     pub async fn write(&self) -> Result<Ledger, StoreError> {
-        self.begin(Intent::Write).await
+        self.begin(On::WhatIsWritten).await
     }
 
-    async fn begin(&self, intent: Intent) -> Result<Ledger, StoreError> {
-        let mut known = self.known.clone().lock_owned().await;
-        let mut transaction = self.rows.begin(intent).await?;
-        let head = Head::read(&mut *transaction, &known.root).await?;
-        if head != known.head {
-            // Another process wrote, or a commit of ours happened whose answer was lost.
-            *known = known.caught_up(&mut *transaction, head, None).await?;
-            self.latest.store(head.changes, Ordering::Release);
+    /// The same on rows that are committed, so that what is found through it may be told at once.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn write_on_what_lasts(&self) -> Result<Ledger, StoreError> {
+        self.begin(On::RowsThatLast).await
+    }
+
+    async fn begin(&self, on: On) -> Result<Ledger, StoreError> {
+        loop {
+            let mut turn = self.shared.turn().await;
+            if turn.batch().is_some_and(|batch| batch.is_full() || on == On::RowsThatLast && !batch.changed.is_empty())
+            {
+                self.shared.finish(turn).await?;
+                continue;
+            }
+            let open = turn.batch().map(|batch| batch.head);
+            let (known, head) = if let Some(head) = open {
+                (self.shared.known(), head)
+            } else {
+                let mut transaction = self.rows.begin(Intent::Write).await?;
+                let known = self.caught_up(&mut *transaction).await?;
+                let head = known.head;
+                turn.begin(Batch::new(transaction, head));
+                (known, head)
+            };
+            return Ok(self.ledger(View::writing(turn), known, head));
         }
-        Ok(self.ledger(transaction, known, head))
+    }
+
+    /// What is known, as of a transaction's head. The caller has the turn.
+    async fn caught_up(&self, transaction: &mut dyn Transaction) -> Result<Known, StoreError> {
+        let known = self.shared.known();
+        let head = Head::read(transaction, &known.root).await?;
+        if head == known.head {
+            return Ok(known);
+        }
+        // Another process wrote, or a commit of ours happened whose answer was lost.
+        let known = known.caught_up(transaction, head, None).await?;
+        self.shared.publish(known.clone());
+        Ok(known)
     }
 
     /// The last change that this process has seen: what was found out at this change still holds. Takes no lock.
     pub fn changes(&self) -> u64 {
-        self.latest.load(Ordering::Acquire)
+        self.shared.latest.load(Ordering::Acquire)
     }
 
     /// Where the history ends.
@@ -158,29 +206,25 @@ impl Store {
     /// # Errors
     /// [`StoreError::Checkpoint`].
     pub async fn settle(&self) -> Result<(), StoreError> {
-        Ok(self.follower.settle().await?)
+        Ok(self.shared.follower.settle().await?)
     }
 
-    /// A ledger over rows that hold nothing yet, in a transaction that somebody else began.
-    pub(super) async fn first(&self, transaction: Box<dyn Transaction>) -> Ledger {
-        self.ledger(transaction, self.known.clone().lock_owned().await, Head::first())
+    /// A ledger that writes in a transaction that somebody else began, from this head on.
+    pub(super) async fn over(&self, transaction: Box<dyn Transaction>, head: Head) -> Ledger {
+        let mut turn = self.shared.turn().await;
+        turn.begin(Batch::new(transaction, head));
+        self.ledger(View::writing(turn), self.shared.known(), head)
     }
 
     /// Without a look at the rows.
     pub(super) fn unread(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Self {
-        let known = Arc::new(Mutex::new(Known::nothing(root)));
-        Self { rows, known, follower: Arc::new(Follower::new(witness)), latest: Arc::default() }
+        Self { rows, shared: Arc::new(Shared::new(Known::nothing(root), Follower::new(witness))) }
     }
 
-    pub(super) fn ledger(
-        &self,
-        transaction: Box<dyn Transaction>,
-        known: OwnedMutexGuard<Known>,
-        head: Head,
-    ) -> Ledger {
+    fn ledger(&self, transaction: View, known: Known, head: Head) -> Ledger {
         let seen = Seen { changes: head.changes, ..Seen::default() };
-        let (root, follower, latest) = (known.root.clone(), self.follower.clone(), self.latest.clone());
-        Ledger { transaction, root, known, head, follower, latest, changed: BTreeMap::new(), seen }
+        let (root, shared) = (known.root.clone(), self.shared.clone());
+        Ledger { transaction, root, known, head, shared, changed: BTreeMap::new(), seen }
     }
 }
 
@@ -369,37 +413,49 @@ impl Ledger {
                 && seen.lists.iter().all(|(first, keys)| self.listed(first) == *keys)
     }
 
-    /// Makes all of it last, here and in the checkpoint.
+    /// Makes all of it last, here and in the checkpoint, and whatever others wrote that it stands on.
     ///
     /// # Errors
     /// [`StoreError::Rows`]: then nothing is known to be written, and nothing may leave. [`StoreError::Checkpoint`]: then
     /// nothing was written if the checkpoint could not be moved before, else it was and nobody may be told so.
-    pub async fn commit(mut self) -> Result<(), StoreError> {
-        if self.head == self.known.head {
-            return self.commit_unwitnessed().await.map(|_| ());
+    pub async fn commit(self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        match self.into_batch()? {
+            Some((turn, wrote)) if wrote || turn.has_members() => turn.wait(&shared).await,
+            _ => Ok(()),
         }
-        self.follower.ready().await?;
-        self.put_head().await?;
-        let decides = self.head.changes != self.known.head.changes || self.head.epoch != self.known.head.epoch;
-        let (follower, root, head) = (self.follower.clone(), self.root.clone(), self.head);
-        // Held until the checkpoint has moved, so that it moves in the order of the commits.
-        let _known = self.commit_unwitnessed().await?;
-        Ok(follower.moved(&root, &head, decides).await?)
     }
 
-    /// Makes all of it last, and moves no checkpoint.
-    pub(super) async fn commit_unwitnessed(self) -> Result<OwnedMutexGuard<Known>, StoreError> {
-        let Self { transaction, mut known, head, changed, root, latest, .. } = self;
-        transaction.commit().await?;
-        (known.head, known.root) = (head, root);
-        latest.store(head.changes, Ordering::Release);
-        for (key, entry) in changed {
-            match entry {
-                Some(entry) => known.rows.insert(key, entry),
-                None => known.rows.remove(&key),
-            };
+    /// Waits until what others wrote, and this view shows, lasts or is undone. Nothing is written through this view.
+    pub async fn others_are_done(self) {
+        if let (Some(turn), _) = self.transaction.into_parts()
+            && turn.has_members()
+        {
+            // They are told themselves whether it lasts.
+            let _ = turn.wait(&self.shared).await;
         }
-        Ok(known)
+    }
+
+    /// Makes all of it last, and moves no checkpoint: for a store that nobody else has.
+    pub(super) async fn commit_unwitnessed(self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let Some((mut turn, _)) = self.into_batch()? else { return Ok(()) };
+        let batch = turn.take()?;
+        shared.make_last(batch, Moves::Nothing).await
+    }
+
+    /// Puts what was written into the batch. True if anything was; nothing for a view that reads.
+    fn into_batch(self) -> Result<Option<(Turn, bool)>, RowsError> {
+        let Self { transaction, head, changed, .. } = self;
+        let (turn, writes) = transaction.into_parts();
+        let Some(mut turn) = turn else {
+            let reads = || RowsError::Failed("a view that reads cannot write".into());
+            return if writes.is_empty() { Ok(None) } else { Err(reads()) };
+        };
+        let batch = turn.batch_mut()?;
+        let wrote = !writes.is_empty() || head != batch.head;
+        batch.take(head, changed, writes);
+        Ok(Some((turn, wrote)))
     }
 
     /// Checks every row that decides something. Gives their number.
@@ -413,14 +469,19 @@ impl Ledger {
 
     /// Every key, and the row that counts under it, as of this view.
     pub(super) fn live(&self) -> BTreeMap<RowKey, Entry> {
-        let mut rows = self.known.rows.clone();
-        for (key, entry) in &self.changed {
+        let mut rows = BTreeMap::clone(&self.known.rows);
+        for (key, entry) in self.changes_in_order() {
             match entry {
                 Some(entry) => rows.insert(key.clone(), *entry),
                 None => rows.remove(key),
             };
         }
         rows
+    }
+
+    /// What was changed and is not committed: by others, then through this view.
+    fn changes_in_order(&self) -> impl Iterator<Item = (&RowKey, &Option<Entry>)> {
+        self.transaction.batch().into_iter().flat_map(|batch| &batch.changed).chain(&self.changed)
     }
 
     pub(super) async fn put_line(&mut self, number: u64, row: Row) -> Result<(), StoreError> {
@@ -431,18 +492,15 @@ impl Ledger {
         Ok(self.transaction.from(Kind::AuditLine, &from.to_be_bytes(), limit).await?)
     }
 
-    pub(super) async fn put_head(&mut self) -> Result<(), StoreError> {
-        Ok(self.transaction.put(Kind::Head, &[], self.head.to_row(&self.root)).await?)
-    }
-
     pub(super) fn known(&self, key: &RowKey) -> Option<Entry> {
-        self.changed.get(key).copied().unwrap_or_else(|| self.known.rows.get(key).copied())
+        let changed = self.changed.get(key).or_else(|| self.transaction.batch()?.changed.get(key));
+        changed.copied().unwrap_or_else(|| self.known.rows.get(key).copied())
     }
 
     fn listed(&self, first: &RowKey) -> Vec<RowKey> {
         let known = self.known.rows.range(first.clone()..).map(|(key, _)| key).take_while(|key| key.is_beside(first));
         let mut keys: std::collections::BTreeSet<RowKey> = known.cloned().collect();
-        for (key, entry) in self.changed.range(first.clone()..).take_while(|(key, _)| key.is_beside(first)) {
+        for (key, entry) in self.changes_in_order().filter(|(key, _)| *key >= first && key.is_beside(first)) {
             if entry.is_some() {
                 keys.insert(key.clone());
             } else {

@@ -1,6 +1,9 @@
 //! Rows in memory, for tests: the same behaviour as a database, gone with the process.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -10,28 +13,42 @@ type Table = BTreeMap<(Kind, Vec<u8>), Row>;
 
 /// Rows in memory. Clones share them, as two connections share a database.
 #[derive(Clone, Default)]
-pub struct MemoryRows(Arc<Mutex<Table>>);
+pub struct MemoryRows {
+    committed: Arc<std::sync::Mutex<Arc<Table>>>,
+    /// Held by the one writer.
+    writer: Arc<Mutex<()>>,
+}
 
 struct MemoryTransaction {
-    committed: OwnedMutexGuard<Table>,
-    now: Table,
-    intent: Intent,
+    rows: MemoryRows,
+    now: Arc<Table>,
+    /// A transaction without one only reads.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 #[tonic::async_trait]
 impl Rows for MemoryRows {
     async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
-        let committed = self.0.clone().lock_owned().await;
-        let now = committed.clone();
-        Ok(Box::new(MemoryTransaction { committed, now, intent }))
+        let turn = match intent {
+            Intent::Read => None,
+            Intent::Write => Some(self.writer.clone().lock_owned().await),
+        };
+        Ok(Box::new(MemoryTransaction { rows: self.clone(), now: self.committed().clone(), turn }))
+    }
+}
+
+impl MemoryRows {
+    fn committed(&self) -> MutexGuard<'_, Arc<Table>> {
+        // One assignment: nothing is left half done.
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl MemoryTransaction {
-    fn writes(&self) -> Result<(), RowsError> {
-        match self.intent {
-            Intent::Write => Ok(()),
-            Intent::Read => Err(RowsError::Failed("a reading transaction cannot write".into())),
+    fn writes(&mut self) -> Result<&mut Table, RowsError> {
+        match self.turn {
+            Some(_) => Ok(Arc::make_mut(&mut self.now)),
+            None => Err(RowsError::Failed("a reading transaction cannot write".into())),
         }
     }
 }
@@ -43,14 +60,12 @@ impl Transaction for MemoryTransaction {
     }
 
     async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
-        self.writes()?;
-        self.now.insert((kind, key.to_vec()), row);
+        self.writes()?.insert((kind, key.to_vec()), row);
         Ok(())
     }
 
     async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError> {
-        self.writes()?;
-        self.now.remove(&(kind, key.to_vec()));
+        self.writes()?.remove(&(kind, key.to_vec()));
         Ok(())
     }
 
@@ -59,8 +74,10 @@ impl Transaction for MemoryTransaction {
         Ok(rows.map(|((_, key), row)| (key.clone(), row.clone())).collect())
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<(), RowsError> {
-        *self.committed = std::mem::take(&mut self.now);
+    async fn commit(self: Box<Self>) -> Result<(), RowsError> {
+        if self.turn.is_some() {
+            *self.rows.committed() = self.now;
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 mod admins;
 mod audit;
 mod audit_search;
+mod batch;
 mod certificates;
 mod checkpoint;
 mod crl_numbers;
@@ -33,6 +34,7 @@ mod state;
 mod tenant_keys;
 mod terms;
 mod upgrade;
+mod view;
 
 pub use admins::Admin;
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, StateFault};
@@ -48,7 +50,7 @@ pub use policies::StoredPolicy;
 pub use references::Reference;
 pub use restored::{Accepted, Restored};
 pub use revocations::{Revocation, Touching};
-pub use rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
+pub use rows::{Intent, Kind, Row, Rows, RowsError, Transaction, Written};
 pub use sealing::{Counter, SealingContext};
 pub use secret_update::{Described, SecretUpdate};
 pub use secrets::{Absent, Labels, NewSecret, Secret, SecretInfo, Stated};

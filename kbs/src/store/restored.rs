@@ -74,7 +74,7 @@ impl Store {
         now_unix: i64,
     ) -> Result<(Self, Accepted), StoreError> {
         let store = Self::unread(rows, root, Witness::Kept(keeper.clone()));
-        let mut known = store.known.clone().lock_owned().await;
+        let known = store.shared.known();
         let seen = match Checkpoint::newest(&*keeper, &known.root).await {
             Ok(seen) => seen.map(|seen| seen.position()),
             Err(CheckpointError::Foreign { .. }) => None,
@@ -82,7 +82,7 @@ impl Store {
         };
         let mut transaction = store.rows.begin(Intent::Write).await?;
         let head = Head::read(&mut *transaction, &known.root).await?;
-        *known = known.caught_up(&mut *transaction, head, None).await?;
+        store.shared.publish(known.caught_up(&mut *transaction, head, None).await?);
         // What lies behind an end mark that is accepted is no part of the history that goes on.
         loop {
             let behind = beyond(&mut *transaction, &known.root, &head).await?;
@@ -94,7 +94,7 @@ impl Store {
             }
         }
         let found = Checkpoint::from(&head).position();
-        let mut ledger = store.ledger(transaction, known, head);
+        let mut ledger = store.over(transaction, head).await;
         let epoch = found.epoch.max(seen.map_or(0, |seen| seen.epoch)) + 1;
         ledger.head.epoch = epoch;
         ledger.put_record(key(), &Restored { epoch, at_unix: now_unix, confirmed_unix: None }).await?;
@@ -108,10 +108,9 @@ impl Store {
             ..AuditEntry::default()
         };
         ledger.append_audit(&entry, now_unix).await?;
-        ledger.put_head().await?;
         let (root, head) = (ledger.root.clone(), ledger.head);
-        drop(ledger.commit_unwitnessed().await?);
-        store.follower.begin(&root, &head, true).await?;
+        ledger.commit_unwitnessed().await?;
+        store.shared.follower.begin(&root, &head, true).await?;
         Ok((store, Accepted { found, seen, epoch }))
     }
 }

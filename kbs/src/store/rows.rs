@@ -130,10 +130,13 @@ pub struct Row {
     pub mac: Vec<u8>,
 }
 
+/// What comes to lie under a key, or that nothing does.
+pub type Written = (Kind, Vec<u8>, Option<Row>);
+
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// One view of everything; writes nothing.
+    /// One view of everything as of its first look; writes nothing, and waits for no writer.
     Read,
     /// Holds the one write lock from its start.
     Write,
@@ -202,6 +205,16 @@ pub trait Transaction: Send {
     async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError>;
     /// Rows of a kind whose keys are `from` or higher, byte by byte, lowest first, at most `limit`.
     async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError>;
+    /// Puts rows, and removes those where there is none, in order.
+    async fn write(&mut self, rows: Vec<Written>) -> Result<(), RowsError> {
+        for (kind, key, row) in rows {
+            match row {
+                Some(row) => self.put(kind, &key, row).await?,
+                None => self.remove(kind, &key).await?,
+            }
+        }
+        Ok(())
+    }
     /// Makes all of it last. After an error it may or may not have happened.
     async fn commit(self: Box<Self>) -> Result<(), RowsError>;
 }

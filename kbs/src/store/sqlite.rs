@@ -5,6 +5,8 @@
 //! Trusts: nothing in the file. Believes: that the file system does what fsync promises.
 //! Never: checks a MAC, knows what a row means, waits without an end.
 
+mod held;
+
 use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -12,14 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use held::{Held, Readers};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 
-use super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
+use super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction, Written};
 
 /// Rows in a file.
 pub struct SqliteRows {
+    /// The one that writes.
     connection: Arc<Mutex<Connection>>,
+    readers: Arc<Readers>,
 }
 
 /// What opening found.
@@ -80,7 +85,11 @@ impl SqliteRows {
         let connection = patiently(|| connect(path))?;
         connection.execute_batch(SCHEMA)?;
         connection.pragma_update(None, "user_version", FORMAT)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self::over(connection, path))
+    }
+
+    fn over(connection: Connection, path: &Path) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)), readers: Arc::new(Readers::new(path.into())) }
     }
 
     /// Copies a database as of one moment into a new file; others may go on writing to it.
@@ -110,10 +119,10 @@ impl SqliteRows {
     /// # Errors
     /// [`RowsError::Format`], [`RowsError::Old`], [`RowsError::Schema`], [`RowsError::Durability`] or [`RowsError::Failed`].
     pub async fn open(path: &Path, upgrade: Upgrade) -> Result<Opened, RowsError> {
-        let path = path.to_owned();
-        let connection = blocking(move || patiently(|| connect(&path))).await?;
-        let rows = Self { connection: Arc::new(Mutex::new(connection)) };
-        let mut held = Held(Some(rows.connection.clone().lock_owned().await));
+        let file = path.to_owned();
+        let connection = blocking(move || patiently(|| connect(&file))).await?;
+        let rows = Self::over(connection, path);
+        let mut held = Held::writer(rows.connection.clone().lock_owned().await);
         // Asked without a lock: a format only ever goes up, and what is old is asked again below.
         let found = held.run(format).await?;
         if (FORMAT_1..FORMAT).contains(&found) {
@@ -164,47 +173,12 @@ impl SqliteRows {
 #[tonic::async_trait]
 impl Rows for SqliteRows {
     async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
-        let mut held = Held(Some(self.connection.clone().lock_owned().await));
-        let begin = match intent {
-            Intent::Read => "BEGIN DEFERRED",
-            Intent::Write => "BEGIN IMMEDIATE",
+        let (mut held, begin) = match intent {
+            Intent::Read => (self.readers.take().await?, "BEGIN DEFERRED"),
+            Intent::Write => (Held::writer(self.connection.clone().lock_owned().await), "BEGIN IMMEDIATE"),
         };
         held.run(move |connection| Ok(connection.execute_batch(begin)?)).await?;
         Ok(Box::new(SqliteTransaction(held)))
-    }
-}
-
-/// The connection in one hand. Whoever lets it go with a transaction open has rolled it back.
-struct Held(Option<OwnedMutexGuard<Connection>>);
-
-impl Held {
-    /// Runs `work` off the event loop. If the caller goes away meanwhile, the transaction is rolled back there.
-    async fn run<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&Connection) -> Result<T, RowsError> + Send + 'static,
-    ) -> Result<T, RowsError> {
-        let held = Self(self.0.take());
-        let (held, result) = blocking(move || {
-            let result = match held.0.as_deref() {
-                Some(connection) => work(connection),
-                None => Err(gone()),
-            };
-            Ok((held, result))
-        })
-        .await?;
-        *self = held;
-        result
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.as_deref()
-            && !connection.is_autocommit()
-            && let Err(error) = connection.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%error, "a transaction could not be rolled back");
-        }
     }
 }
 
@@ -226,24 +200,32 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
-        let key = key.to_vec();
-        self.0
-            .run(move |connection| {
-                connection
-                    .prepare_cached("INSERT OR REPLACE INTO rows (kind, key, body, mac) VALUES (?1, ?2, ?3, ?4)")?
-                    .execute(params![kind.name(), key, row.body, row.mac])?;
-                Ok(())
-            })
-            .await
+        self.write(vec![(kind, key.to_vec(), Some(row))]).await
     }
 
     async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError> {
-        let key = key.to_vec();
+        self.write(vec![(kind, key.to_vec(), None)]).await
+    }
+
+    async fn write(&mut self, rows: Vec<Written>) -> Result<(), RowsError> {
         self.0
             .run(move |connection| {
-                connection
-                    .prepare_cached("DELETE FROM rows WHERE kind = ?1 AND key = ?2")?
-                    .execute(params![kind.name(), key])?;
+                for (kind, key, row) in rows {
+                    // SQLite takes back a whole transaction after some failures: nothing is written outside of one.
+                    if connection.is_autocommit() {
+                        return Err(RowsError::Failed("the transaction was rolled back".into()));
+                    }
+                    match row {
+                        Some(Row { body, mac }) => connection
+                            .prepare_cached(
+                                "INSERT OR REPLACE INTO rows (kind, key, body, mac) VALUES (?1, ?2, ?3, ?4)",
+                            )?
+                            .execute(params![kind.name(), key, body, mac])?,
+                        None => connection
+                            .prepare_cached("DELETE FROM rows WHERE kind = ?1 AND key = ?2")?
+                            .execute(params![kind.name(), key])?,
+                    };
+                }
                 Ok(())
             })
             .await
@@ -274,10 +256,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RowsError> + Send + 'static,
 ) -> Result<T, RowsError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| RowsError::Failed(Box::new(error)))?
-}
-
-fn gone() -> RowsError {
-    RowsError::Failed("the connection was lost in an earlier call".into())
 }
 
 /// SQLite waits for most locks by itself, but not where it changes or restores the log: there it says busy at once.

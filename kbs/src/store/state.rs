@@ -24,7 +24,7 @@ use super::{
     ledger::{Ledger, Store, opened},
     record::{Record as _, RowKey},
     revocations,
-    rows::{Intent, Kind, Rows},
+    rows::{Intent, Kind, Rows, Transaction as _},
     secrets,
 };
 use crate::keys::{KeyError, RootKey, RowKind};
@@ -165,9 +165,10 @@ impl Store {
         }
         let head = ledger.head;
         ledger.commit().await?;
-        let mut known = self.known.lock().await;
+        let mut known = self.shared.known();
         known.damaged.clear();
         let rows = known.rows.len() as u64;
+        self.shared.publish(known);
         Ok(StateSummary { epoch: head.epoch, lines: head.lines, changes: head.changes, rows, faults })
     }
 }
@@ -184,7 +185,7 @@ impl Store {
         now_unix: i64,
     ) -> Result<Self, StoreError> {
         let store = Self::unread(rows, root, Witness::Kept(keeper));
-        let mut known = store.known.clone().lock_owned().await;
+        let known = store.shared.known();
         let checkpoint = store.checkpoint(&known.root).await?.ok_or(StoreError::Audit(AuditFault::Head))?;
         let mut head = checkpoint.0;
         let mut transaction = store.rows.begin(Intent::Write).await?;
@@ -199,8 +200,8 @@ impl Store {
             }
             (head.lines, head.line_hash) = (head.lines + 1, line_hash(&row));
         }
-        *known = opened(&known, &mut *transaction, head, Some(&checkpoint)).await?;
-        let mut ledger = store.ledger(transaction, known, head);
+        store.shared.publish(opened(&known, &mut *transaction, head, Some(&checkpoint)).await?);
+        let mut ledger = store.over(transaction, head).await;
         let entry = AuditEntry {
             event: "state.repair",
             outcome: "done",
@@ -235,7 +236,7 @@ impl Ledger {
             }
         }
         for kind in Kind::ALL.into_iter().filter(|kind| kind.decides()) {
-            for (bytes, _) in every(&mut *self.transaction, kind).await? {
+            for (bytes, _) in every(&mut self.transaction, kind).await? {
                 let key = RowKey::from_bytes(kind, &bytes);
                 if key.as_ref().is_some_and(|key| self.known.rows.contains_key(key)) {
                     continue;
@@ -252,7 +253,7 @@ impl Ledger {
             (Kind::Head, "a second end mark, which this server did not write"),
             (Kind::AuditLine, "a line before the first, which this server did not write"),
         ] {
-            for (bytes, _) in every(&mut *self.transaction, kind).await? {
+            for (bytes, _) in every(&mut self.transaction, kind).await? {
                 if self.may_be_ours(kind, &bytes) {
                     continue;
                 }
@@ -320,7 +321,7 @@ impl Ledger {
     /// Writes the record of changes anew: every row that counts gets its MAC at a new change. Those that stay damaged keep
     /// refusing.
     async fn record_anew(&mut self, left: &BTreeSet<RowKey>) -> Result<(), StoreError> {
-        for (bytes, _) in every(&mut *self.transaction, Kind::StateEntry).await? {
+        for (bytes, _) in every(&mut self.transaction, Kind::StateEntry).await? {
             self.transaction.remove(Kind::StateEntry, &bytes).await?;
         }
         let keys: BTreeMap<RowKey, Entry> = self.live();

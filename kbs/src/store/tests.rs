@@ -8,6 +8,7 @@ macro_rules! on_every_store {
     };
 }
 
+mod batch;
 mod checkpoint;
 mod failures;
 mod faulty;

@@ -52,7 +52,7 @@ impl Store {
             Opened::Old { rows, tables, transaction } => {
                 let (lines, line_hash) = checked_head(&root, &tables)?;
                 let store = Self::unread(Arc::new(rows), root, witness);
-                let mut ledger = store.first(transaction).await;
+                let mut ledger = store.over(transaction, Head::first()).await;
                 (ledger.head.lines, ledger.head.line_hash) = (lines, line_hash);
                 store.begin_checkpoint(&ledger.root, &ledger.head).await?;
                 let unbelieved = taken(&mut ledger, *tables).await?;
@@ -63,12 +63,13 @@ impl Store {
                 let head = row.and_then(|row| Head::from_old_row(&root, &row));
                 let head = head.ok_or(StoreError::Audit(AuditFault::Head))?;
                 let store = Self::unread(Arc::new(rows), root, witness);
-                let mut known = store.known.clone().lock_owned().await;
+                let known = store.shared.known();
                 store.begin_checkpoint(&known.root, &head).await?;
                 let checkpoint = store.checkpoint(&known.root).await?;
-                *known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
+                let known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
                 let live = Live::of(&known.root, known.rows.iter());
-                let ledger = store.ledger(transaction, known, Head { live, ..head });
+                store.shared.publish(known);
+                let ledger = store.over(transaction, Head { live, ..head }).await;
                 (store, ledger, Vec::new())
             }
         };
@@ -87,10 +88,10 @@ impl Store {
 
     /// Begins the checkpoint where there is none; else the head must have reached it.
     async fn begin_checkpoint(&self, root: &RootKey, head: &Head) -> Result<(), StoreError> {
-        let Witness::Kept(keeper) = self.follower.witness() else { return Ok(()) };
+        let Witness::Kept(keeper) = self.shared.follower.witness() else { return Ok(()) };
         match Checkpoint::newest(&**keeper, root).await? {
             Some(checkpoint) => Ok(checkpoint.is_reached_by(head)?),
-            None => Ok(self.follower.begin(root, head, false).await?),
+            None => Ok(self.shared.follower.begin(root, head, false).await?),
         }
     }
 }

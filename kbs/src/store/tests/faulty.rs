@@ -1,6 +1,9 @@
 //! Rows that fail when they are told to.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use super::super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
 
@@ -8,6 +11,7 @@ use super::super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction};
 pub struct Faulty {
     rows: Arc<dyn Rows>,
     plan: Arc<Mutex<Plan>>,
+    commits: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -16,24 +20,36 @@ struct Plan {
     left: Option<usize>,
     /// The commit happens, and nobody hears of it.
     lost: bool,
+    /// No commit happens.
+    full: bool,
 }
 
 struct Fails {
     inner: Box<dyn Transaction>,
     plan: Arc<Mutex<Plan>>,
+    commits: Arc<AtomicUsize>,
 }
 
 impl Faulty {
     pub fn new(rows: Arc<dyn Rows>) -> Self {
-        Self { rows, plan: Arc::default() }
+        Self { rows, plan: Arc::default(), commits: Arc::default() }
     }
 
     pub fn fail(&self, step: usize) {
-        *self.plan.lock().unwrap() = Plan { left: Some(step), lost: false };
+        *self.plan.lock().unwrap() = Plan { left: Some(step), ..Plan::default() };
     }
 
     pub fn lose_the_answer(&self) {
-        *self.plan.lock().unwrap() = Plan { left: None, lost: true };
+        *self.plan.lock().unwrap() = Plan { lost: true, ..Plan::default() };
+    }
+
+    pub fn fill_the_disk(&self) {
+        *self.plan.lock().unwrap() = Plan { full: true, ..Plan::default() };
+    }
+
+    /// Commits that were tried.
+    pub fn commits(&self) -> usize {
+        self.commits.load(Ordering::Relaxed)
     }
 
     pub fn mend(&self) {
@@ -61,7 +77,8 @@ fn broken() -> RowsError {
 impl Rows for Faulty {
     async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
         step(&self.plan)?;
-        Ok(Box::new(Fails { inner: self.rows.begin(intent).await?, plan: self.plan.clone() }))
+        let (inner, plan) = (self.rows.begin(intent).await?, self.plan.clone());
+        Ok(Box::new(Fails { inner, plan, commits: self.commits.clone() }))
     }
 }
 
@@ -89,7 +106,11 @@ impl Transaction for Fails {
 
     async fn commit(self: Box<Self>) -> Result<(), RowsError> {
         step(&self.plan)?;
-        let lost = self.plan.lock().unwrap().lost;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let Plan { lost, full, .. } = *self.plan.lock().unwrap();
+        if full {
+            return Err(RowsError::Full);
+        }
         self.inner.commit().await?;
         if lost { Err(broken()) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! What stands where: SQL in one place, printing and flags in the program alone.
+//! What stands where: SQL in one place, printing and flags in the program alone. Tests of the store may play a database writer.
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,9 @@ fn sql_stands_in_one_place_and_the_library_prints_nothing() {
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
         let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+        if name.starts_with("src/store/tests") {
+            continue;
+        }
         let mut forbid = |words: &[&str]| {
             for word in words.iter().filter(|word| text.contains(**word)) {
                 wrong.push(format!("{} has {word}", name.display()));

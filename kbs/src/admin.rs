@@ -18,7 +18,8 @@ mod words;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use self::words::{every, fresh_id, name, needed, non_zero, pair, reference_entry, seconds, store_status, tenant};
+pub(crate) use self::words::fresh_id;
+use self::words::{every, name, needed, non_zero, pair, reference_entry, seconds, store_status, tenant};
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{Expiry, UnixTime};
 use tonic::{Request, Response, Status};
@@ -28,7 +29,8 @@ use crate::{
     clock::Clock,
     guest::GuestVerifier,
     guests::Guests,
-    operators::{Caller, Operators},
+    limits::Buckets,
+    operators::{Asking, Caller, Operators},
     policies::ReleasePolicies,
     refusals::Refusals,
     store::{AuditEntry, Ledger, Reference, Store},
@@ -51,6 +53,8 @@ pub struct AdminService {
     pub(crate) verifier: Arc<GuestVerifier>,
     /// Refusals that do not stand in the trail yet.
     pub(crate) refusals: Arc<Refusals>,
+    /// Calls of one operator that its roles do not allow.
+    pub(crate) refused: Arc<Buckets<Asking>>,
     pub(crate) log: AuditLog,
     pub(crate) clock: Clock,
 }

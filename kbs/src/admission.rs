@@ -117,11 +117,20 @@ impl Candidates {
         reasons
     }
 
-    /// Why manifests and authors that are there admit nothing now.
+    /// Why references, manifests and authors that are there admit nothing now.
     pub fn notes(&self, now: i64) -> Vec<String> {
+        let over = self.references.iter().filter(|one| one.expires.is_over(UnixTime::from_secs(now)));
+        let over = over.map(|one| {
+            let Reference { name, expires, .. } = one;
+            if name.starts_with("manifest ") {
+                format!("{name}: expired at {expires}")
+            } else {
+                format!("reference: {name} expired at {expires}")
+            }
+        });
         let expired = self.signers.iter().filter(|one| !one.is_current(now));
         let expired = expired.map(|one| format!("signer: {} expired at {}", one.name, one.expires));
-        self.notes.iter().cloned().chain(expired).collect()
+        self.notes.iter().cloned().chain(over).chain(expired).collect()
     }
 
     /// `input.references` of a policy.

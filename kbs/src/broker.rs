@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use coffer_kbs_client::kbs::v1 as wire;
-use coffer_ratls::{Attested, ConnectionState, attested, connection, denied};
+use coffer_ratls::{Attested, ConnectionState, Denial, attested, connection, denied};
 use coffer_verifier::abi::ReportId;
 use tonic::{Code, Request, Response, Status};
 
@@ -29,8 +29,9 @@ pub struct BrokerService {
 
 impl BrokerService {
     async fn ask<R: Into<Question>>(&self, request: Request<R>) -> Result<Released, Status> {
-        let (connection, attested) = (connection(&request)?, attested::<Judged, _>(&request)?);
+        let (connection, attested) = (connection(&request)?, attested::<Judged, _>(&request));
         let question: Question = request.into_inner().into();
+        let attested = attested.inspect_err(|status| self.not_attested(&connection, &question, status))?;
         match self.door.asker(&connection, &attested).await {
             Ok(Asker::Known) => {}
             Ok(Asker::Stranger(no)) => return Err(self.turn_away(&connection, &attested, &question, no)),
@@ -51,6 +52,21 @@ impl BrokerService {
             }
             Err(NotReleased::Failed(error)) => Err(failed(&error)),
         }
+    }
+
+    /// Sums the question of somebody who has shown nothing on this connection. That an attestation has run out is no news.
+    fn not_attested(&self, connection: &ConnectionState, question: &Question, status: &Status) {
+        const CODE: &str = "attestation-required";
+        let Some(denial) = Denial::of(status).filter(|denial| denial.code == CODE) else { return };
+        let entry = AuditEntry {
+            outcome: "refused",
+            id: denial.id,
+            peer: connection.peer_spki().to_string(),
+            code: Some(CODE),
+            reasons: vec!["attestation: there is none on this connection".to_owned()],
+            ..question.entry()
+        };
+        self.door.turned_away(connection, entry);
     }
 
     /// The answer to a genuine guest that nothing admits: the same as to anybody, and summed in the trail.

@@ -18,7 +18,15 @@ use coffer_verifier::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Tenant, config_mistakes::mistakes, floors::Floors, limits::Rate, policies::ReleasePolicies, revoked::Chipless,
+    Tenant,
+    admin_socket::AdminSocketEntry,
+    config_mistakes::mistakes,
+    floors::Floors,
+    limits::{LimitsEntry, Rate},
+    operators::is_local_name,
+    policies::ReleasePolicies,
+    revoked::Chipless,
+    roles::Grant,
     sources::SourceLimits,
 };
 
@@ -57,6 +65,9 @@ pub struct ConfigFile {
     /// What is not refused while chips are revoked, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revocation_waivers: Vec<String>,
+    /// A socket for operators on this machine; left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_socket: Option<AdminSocketEntry>,
     /// Where the end of the database is kept outside it, relative to the state folder; left out: in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
@@ -84,37 +95,6 @@ pub struct TenantEntry {
     pub floor: Option<String>,
 }
 
-/// Limits.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsEntry {
-    /// Connections at once, all told.
-    pub connections: usize,
-    /// Connections at once that have not attested.
-    pub unattested: usize,
-    /// Seconds a connection may go without attesting.
-    pub unattested_seconds: u64,
-    /// Connections at once from one address; all boxes of a host share one.
-    pub connections_per_source: usize,
-    /// New connections per second from one address.
-    pub new_per_second_per_source: u32,
-    /// Requests per second of one guest.
-    pub requests_per_second_per_guest: u32,
-}
-
-impl Default for LimitsEntry {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            unattested: 64,
-            unattested_seconds: 60,
-            connections_per_source: 256,
-            new_per_second_per_source: 50,
-            requests_per_second_per_guest: 20,
-        }
-    }
-}
-
 /// Configuration with everything resolved.
 pub struct Config {
     /// Guest listener.
@@ -139,6 +119,8 @@ pub struct Config {
     pub source: SourceLimits,
     /// Requests of one guest.
     pub guest_rate: Rate,
+    /// What whoever comes over the local socket may; nothing: there is no such socket.
+    pub admin_socket: Option<Grant>,
     /// Where the checkpoint is, if not in the state folder.
     pub checkpoint: Option<PathBuf>,
     /// Typed floors.
@@ -237,27 +219,11 @@ impl ConfigFile {
         let floors = Floors::read(self.floor.as_deref(), &self.floor_waivers, of_tenants, folder, &mut mistakes);
         let chipless = Chipless::read(&self.revocation_waivers, &mut mistakes);
         let limits = &self.limits;
-        for (name, value) in [
-            ("connections", limits.connections),
-            ("unattested", limits.unattested),
-            ("connections_per_source", limits.connections_per_source),
-            ("new_per_second_per_source", limits.new_per_second_per_source as usize),
-            ("requests_per_second_per_guest", limits.requests_per_second_per_guest as usize),
-            ("unattested_seconds", limits.unattested_seconds as usize),
-        ] {
-            if value == 0 || value > 1_000_000 {
-                mistakes.push(format!("limits.{name} is {value}, expected 1 to 1000000"));
-            }
-        }
+        limits.mistakes(&mut mistakes);
         if self.checkpoint.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             mistakes.push("checkpoint is empty, expected a file".to_owned());
         }
-        if limits.connections > 0 && limits.unattested > limits.connections {
-            let (unattested, connections) = (limits.unattested, limits.connections);
-            mistakes.push(format!(
-                "limits.unattested is {unattested}, expected no more than limits.connections, {connections}"
-            ));
-        }
+        let admin_socket = self.admin_socket.as_ref().and_then(|entry| entry.grant(&mut mistakes));
         match policies {
             Some(policies) if mistakes.is_empty() => Ok(Config {
                 listen,
@@ -276,9 +242,11 @@ impl ConfigFile {
                 },
                 source: SourceLimits {
                     connections: limits.connections_per_source,
+                    all_told: limits.connections.saturating_add(4 * limits.unattested),
                     rate: twice(limits.new_per_second_per_source),
                 },
                 guest_rate: twice(limits.requests_per_second_per_guest),
+                admin_socket,
                 checkpoint: self.checkpoint.clone(),
                 floors,
                 chipless,
@@ -291,7 +259,7 @@ impl ConfigFile {
         let mut admins = BTreeMap::new();
         for (at, admin) in self.admins.iter().enumerate() {
             let shown = coffer_rim::foreign(&admin.name);
-            if admin.name.trim().is_empty() || shown != admin.name {
+            if admin.name.trim().is_empty() || shown != admin.name || is_local_name(&admin.name) {
                 mistakes.push(format!("admins[{at}].name is \"{shown}\", expected what the audit trail shall say"));
             }
             if self.admins[..at].iter().any(|before| before.name == admin.name) {
@@ -459,6 +427,9 @@ mod tests {
                 format!("admins = [{{ name = \"a\", key = \"{key}\" }}, {{ name = \"a\", key = \"{other}\" }}]"),
                 "\"a\" stands twice",
             ),
+            (format!("admins = [{{ name = \"local uid 0\", key = \"{key}\" }}]"), "admins[0].name"),
+            ("[admin_socket]\nrole = \"root\"".to_owned(), "admin_socket.role"),
+            ("[admin_socket]\nrole = \"owner\"\ntenant = \"a/b\"".to_owned(), "admin_socket.tenant"),
             (format!("admins = [{{ name = \" \", key = \"{key}\" }}]"), "admins[0].name"),
             (format!("admins = [{{ name = \"s\u{202e}b\", key = \"{key}\" }}]"), "\"s\\u{202e}b\""),
             (format!("[tenants.acme]\nsimulated_anchors = [\"{key}\", \"{key}\"]"), "simulated_anchors[1]"),
@@ -522,6 +493,7 @@ mod tests {
             floor: Some("strict".into()),
             floor_waivers: vec!["milan-chip-keys-can-be-extracted".into()],
             revocation_waivers: vec!["evidence-without-a-chip-counts-while-chips-are-revoked".into()],
+            admin_socket: Some(AdminSocketEntry { role: "operator".into(), tenant: Some("acme".into()) }),
             checkpoint: Some("elsewhere/checkpoint".into()),
         }
     }

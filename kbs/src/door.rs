@@ -8,7 +8,10 @@
 use std::{sync::Arc, time::Instant};
 
 use coffer_ratls::{Appraiser, Attested, ConnectionState, Reception, Refusal, Source};
-use coffer_verifier::{Evidence, abi::ReportData};
+use coffer_verifier::{
+    Evidence,
+    abi::{ReportData, ReportId},
+};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     guest::{GuestVerifier, Judged, NotAdmitted, facts},
     guests::{Guests, Present},
     limits::{Buckets, Rate},
-    refusals::Refusals,
+    refusals::{Refusals, Whom},
     revoked::Marks,
     shares::Shares,
     sources::source_name,
@@ -35,6 +38,8 @@ pub struct Door {
     refusals: Arc<Refusals>,
     /// Requests of strangers, by where they come from.
     rate: Buckets<Source>,
+    /// Looks at guests because the ledger has changed since the last one: each has its own, whoever else comes from its address.
+    looks: Buckets<ReportId>,
 }
 
 /// What somebody is who asks for something.
@@ -57,7 +62,8 @@ impl Door {
         refusals: Arc<Refusals>,
         rate: Rate,
     ) -> Self {
-        Self { verifier, store, clock, shares: Shares::new(PER_GUEST), guests, refusals, rate: Buckets::new(rate) }
+        let (shares, rate, looks) = (Shares::new(PER_GUEST), Buckets::new(rate), Buckets::new(rate));
+        Self { verifier, store, clock, shares, guests, refusals, rate, looks }
     }
 
     /// Looks whether anything admits a guest now, and remembers it. Gives the last change of the ledger that was seen, too.
@@ -97,11 +103,14 @@ impl Door {
         if judged.standing.admitted().is_some() {
             return Ok(Asker::Known);
         }
-        if !self.rate.take(connection.source(), Instant::now()) {
-            return Ok(Asker::TooFast);
-        }
+        let now = Instant::now();
+        let stranger = |no| if self.rate.take(connection.source(), now) { Asker::Stranger(no) } else { Asker::TooFast };
         if let Some(no) = judged.standing.stranger(self.store.changes(), self.verifier.edition(), self.clock.now()) {
-            return Ok(Asker::Stranger(no));
+            return Ok(stranger(no));
+        }
+        // It may be listed now: then what strangers of its address ask for is nothing to it.
+        if !self.looks.take(*attested.report_id(), now) {
+            return Ok(Asker::TooFast);
         }
         match self.look(judged).await? {
             (changes, Ok(by)) => {
@@ -112,7 +121,7 @@ impl Door {
                 // It may have been one of the known until now.
                 judged.leave();
                 connection.estrange();
-                Ok(Asker::Stranger(no))
+                Ok(stranger(no))
             }
         }
     }
@@ -133,7 +142,7 @@ impl Door {
 
     /// Sums a refusal of somebody who is not known.
     pub fn turned_away(&self, connection: &ConnectionState, entry: AuditEntry) {
-        self.refusals.add(connection.source(), entry);
+        self.refusals.add(Whom::Stranger(connection.source()), entry);
     }
 
     fn let_in(

@@ -18,9 +18,10 @@ use coffer_verifier::abi::SpkiDigest;
 use tempfile::TempDir;
 
 use crate::{
-    config::{AdminEntry, ConfigFile, LimitsEntry},
+    config::{AdminEntry, ConfigFile},
     custody::{Custody as _, FileCustody},
     floors::STRICT,
+    limits::LimitsEntry,
     state::{
         ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, PROFILE, ROOT_KEY, SERVER, StateError, witness, write_identity,
         write_private,
@@ -118,6 +119,7 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
         policies: std::collections::BTreeMap::default(),
         endorsements: Vec::new(),
         limits: LimitsEntry::default(),
+        admin_socket: None,
         metrics_listen: None,
         floor: Some(STRICT.into()),
         floor_waivers: Vec::new(),

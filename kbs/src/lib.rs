@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admin_socket;
 mod admission;
 mod asked;
 mod audit_log;
@@ -50,6 +51,7 @@ mod tenant;
 mod terms;
 mod wanted;
 
+pub use admin_socket::{AdminSocketEntry, admin_socket_path};
 pub use audit_log::AuditLog;
 pub use backup::{BackupError, BackupSummary, backup, restore};
 pub use clock::Clock;

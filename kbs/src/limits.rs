@@ -1,4 +1,4 @@
-//! Token buckets: what one source, or one guest, may cost per second. Bounded memory, whoever comes.
+//! What strangers and guests may cost: as configured, and token buckets per source or guest. Bounded memory, whoever comes.
 
 use std::{
     collections::HashMap,
@@ -6,6 +6,63 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Instant,
 };
+
+use serde::{Deserialize, Serialize};
+
+/// Limits, as they are configured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsEntry {
+    /// Connections at once, all told.
+    pub connections: usize,
+    /// Connections at once that have not attested.
+    pub unattested: usize,
+    /// Seconds a connection may go without attesting.
+    pub unattested_seconds: u64,
+    /// Connections at once from one address; all boxes of a host share one.
+    pub connections_per_source: usize,
+    /// New connections per second from one address.
+    pub new_per_second_per_source: u32,
+    /// Requests per second of one guest.
+    pub requests_per_second_per_guest: u32,
+}
+
+impl Default for LimitsEntry {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            unattested: 64,
+            unattested_seconds: 60,
+            connections_per_source: 256,
+            new_per_second_per_source: 50,
+            requests_per_second_per_guest: 20,
+        }
+    }
+}
+
+impl LimitsEntry {
+    /// What means nothing, or contradicts itself.
+    pub(crate) fn mistakes(&self, mistakes: &mut Vec<String>) {
+        for (name, value) in [
+            ("connections", self.connections),
+            ("unattested", self.unattested),
+            ("connections_per_source", self.connections_per_source),
+            ("new_per_second_per_source", self.new_per_second_per_source as usize),
+            ("requests_per_second_per_guest", self.requests_per_second_per_guest as usize),
+            ("unattested_seconds", self.unattested_seconds as usize),
+        ] {
+            if value == 0 || value > 1_000_000 {
+                mistakes.push(format!("limits.{name} is {value}, expected 1 to 1000000"));
+            }
+        }
+        if self.connections > 0 && self.unattested > self.connections {
+            let (unattested, connections) = (self.unattested, self.connections);
+            mistakes.push(format!(
+                "limits.unattested is {unattested}, expected no more than limits.connections, {connections}"
+            ));
+        }
+    }
+}
 
 /// How much at once, and how much per second after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

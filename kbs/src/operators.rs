@@ -8,6 +8,7 @@ use coffer_ratls::KeyList;
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::{
+    admin_socket::LocalPeer,
     roles::{Grant, Method, Role},
     store::{Ledger, StoreError},
     tenant::Tenant,
@@ -20,14 +21,33 @@ pub struct Operators {
     pub(crate) configured: Arc<BTreeMap<SpkiDigest, String>>,
     /// What the listener admits now.
     pub(crate) listed: KeyList,
+    /// What whoever comes over the local socket may.
+    local: Option<Grant>,
+}
+
+/// How somebody shows who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asking {
+    /// With a key, over the network.
+    Key(SpkiDigest),
+    /// As a user of this machine, over the local socket.
+    Local(LocalPeer),
+}
+
+/// Name in the trail of whoever comes over the local socket.
+const LOCAL: &str = "local uid ";
+
+/// True of names that only the local socket gives.
+pub fn is_local_name(name: &str) -> bool {
+    name.starts_with(LOCAL)
 }
 
 impl Operators {
     /// Of a configuration, and of the ledger.
-    pub fn new(configured: BTreeMap<SpkiDigest, String>, stored: Vec<SpkiDigest>) -> Self {
+    pub fn new(configured: BTreeMap<SpkiDigest, String>, stored: Vec<SpkiDigest>, local: Option<Grant>) -> Self {
         let listed = KeyList::default();
         listed.replace(configured.keys().copied().chain(stored));
-        Self { configured: Arc::new(configured), listed }
+        Self { configured: Arc::new(configured), listed, local }
     }
 
     /// What the listener asks.
@@ -40,12 +60,18 @@ impl Operators {
         self.listed.replace(self.configured.keys().copied().chain(stored));
     }
 
-    /// Name and grants of a key; nothing if it is nobody's.
+    /// Name and grants of somebody; nothing if it is nobody.
     pub(crate) async fn find(
         &self,
         ledger: &mut Ledger,
-        key: &SpkiDigest,
+        asking: &Asking,
     ) -> Result<Option<(String, Vec<Grant>)>, StoreError> {
+        let key = match asking {
+            Asking::Key(key) => key,
+            Asking::Local(peer) => {
+                return Ok(self.local.clone().map(|grant| (format!("{LOCAL}{}", peer.uid), vec![grant])));
+            }
+        };
         if let Some(name) = self.configured.get(key) {
             return Ok(Some((name.clone(), vec![Grant { role: Role::Owner, tenant: None }])));
         }
@@ -57,7 +83,7 @@ impl Operators {
 pub struct Caller {
     /// Name in the trail.
     pub(crate) name: String,
-    pub(crate) key: SpkiDigest,
+    pub(crate) asking: Asking,
     pub(crate) method: &'static Method,
     pub(crate) tenant: Option<Tenant>,
 }

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -18,11 +19,17 @@ use coffer_ratls::{
     serve_shared,
 };
 use coffer_verifier::{Cost, abi::SpkiDigest};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::service::Routes;
 
 use crate::{
-    admin::{AdminService, VALUE_LIMIT},
+    admin::{AdminService, VALUE_LIMIT, fresh_id},
+    admin_socket::{AdminSocket, admin_socket_path},
     audit_log::AuditLog,
     broker::BrokerService,
     clock::Clock,
@@ -36,8 +43,9 @@ use crate::{
     metrics::{self, Metrics},
     operators::Operators,
     policies::ReleasePolicies,
-    refusals::Refusals,
+    refusals::{Refusals, Whom},
     release::Releaser,
+    roles::Grant,
     sources::{SourceLimits, Sources},
     state::{State, StateError},
     store::{AuditEntry, Store, StoreError},
@@ -55,6 +63,15 @@ pub enum ServerError {
         address: SocketAddr,
         /// `guests` or `operators`.
         whom: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The local socket cannot be had.
+    #[error("cannot open the local admin socket {path}")]
+    Socket {
+        /// Where.
+        path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
@@ -84,6 +101,9 @@ impl ServerError {
                 "another program has that port: stop it, or choose one with --listen and --admin-listen (port 0: any)"
             }
             Self::Bind { .. } => "choose an address of this machine with --listen and --admin-listen",
+            Self::Socket { .. } => {
+                "its path may have 107 bytes, its folder must be the broker's; or take [admin_socket] out of the configuration"
+            }
             Self::State(error) => error.hint(),
             Self::Tls(_) | Self::Serve { .. } => "see the log lines before this one",
         }
@@ -95,6 +115,7 @@ pub struct Server {
     guests: TcpListener,
     operators: TcpListener,
     figures: Option<TcpListener>,
+    local: Option<AdminSocket>,
     metrics: Metrics,
     addresses: Addresses,
     state: State,
@@ -107,6 +128,7 @@ pub struct Server {
 
 /// What stays as it is until the next start.
 struct Fixed {
+    local: Option<Grant>,
     admins: BTreeMap<SpkiDigest, String>,
     serve: ServeLimits,
     source: SourceLimits,
@@ -162,6 +184,13 @@ impl Server {
             Some(wanted) => Some(bind(wanted, "figures").await?),
             None => None,
         };
+        let local = match &config.admin_socket {
+            Some(_) => Some(
+                AdminSocket::bind(&state.folder)
+                    .map_err(|source| ServerError::Socket { path: admin_socket_path(&state.folder), source })?,
+            ),
+            None => None,
+        };
         let address = |listener: &TcpListener, whom, wanted| {
             listener.local_addr().map_err(|source| ServerError::Bind { address: wanted, whom, source })
         };
@@ -179,6 +208,7 @@ impl Server {
         let rules = Rules { anchors, endorsements, floors, chipless };
         let verifier = Arc::new(GuestVerifier::new(rules, clock.clone(), CrlFloor::new(state.store.clone())));
         let fixed = Fixed {
+            local: config.admin_socket,
             admins: config.admins,
             serve: config.serve,
             source: config.source,
@@ -191,6 +221,7 @@ impl Server {
             guests,
             operators,
             figures,
+            local,
             metrics,
             addresses,
             state,
@@ -224,14 +255,25 @@ impl Server {
     /// [`ServerError`] if one listener fails; the other is then closed as well.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self {
-            guests, operators, figures, metrics, state, fixed: mut config, policies, verifier, log, clock, ..
+            guests,
+            operators,
+            figures,
+            local,
+            metrics,
+            state,
+            fixed: mut config,
+            policies,
+            verifier,
+            log,
+            clock,
+            ..
         } = self;
         // `state` lives to the end of this function, and its lock with it.
         let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
         let configured_tenants = Arc::new(std::mem::take(&mut config.tenants));
         adopt_tenants(&state.store, &log, clock.now()).await.map_err(StateError::from)?;
         let stored = state.store.read().await.map_err(StateError::from)?.admin_keys();
-        let admitted = Operators::new(std::mem::take(&mut config.admins), stored);
+        let admitted = Operators::new(std::mem::take(&mut config.admins), stored, config.local.take());
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(admitted.list()), ALPN_ADMIN)?;
         let store = state.store.clone();
         let brought = store.read().await.map_err(StateError::from)?.crls().await.map_err(StateError::from)?;
@@ -253,6 +295,8 @@ impl Server {
         let door = Door::new(of_door, store.clone(), clock.clone(), present.clone(), refusals.clone(), rate);
         let door = Arc::new(door);
         let broker = BrokerService { releaser, door: door.clone(), rate: Arc::new(Buckets::new(rate)) };
+        let strangers = refusals.clone();
+        let turned_away = move |source, key: &SpkiDigest| strangers.add(Whom::Stranger(source), unknown_key(key));
         let admin = AdminService {
             store,
             policies,
@@ -261,6 +305,7 @@ impl Server {
             guests: present,
             verifier: verifier.clone(),
             refusals: refusals.clone(),
+            refused: Arc::new(Buckets::new(REFUSED_CALLS)),
             log,
             clock,
         };
@@ -277,6 +322,9 @@ impl Server {
         let signal = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
+        if let Some(socket) = local {
+            beside.spawn(serve_locally(socket, admin.clone(), signal(stopped.clone())));
+        }
         let for_guests = serve_shared(
             Sources::new(guests, config.source),
             guest_tls,
@@ -290,6 +338,7 @@ impl Server {
             admin_tls,
             Routes::new(admin),
             ServeLimits { unattested: 16, connections: 64, ..ServeLimits::default() },
+            turned_away,
             signal(stopped),
         );
         let both = async {
@@ -315,7 +364,41 @@ impl Server {
     }
 }
 
-const ADMIN_SOURCES: SourceLimits = SourceLimits { connections: 32, rate: Rate { burst: 100, per_second: 50 } };
+/// What an operator may ask for that it may not have, before it gets another word for it.
+const REFUSED_CALLS: Rate = Rate { burst: 100, per_second: 10 };
+const ADMIN_SOURCES: SourceLimits =
+    SourceLimits { connections: 32, all_told: 256, rate: Rate { burst: 100, per_second: 50 } };
+
+/// A key at the operators' listener that is no operator's. The handshake ends there, and no id comes back.
+fn unknown_key(key: &SpkiDigest) -> AuditEntry {
+    AuditEntry {
+        event: "admin.connect",
+        outcome: "refused",
+        id: fresh_id(),
+        peer: key.to_string(),
+        code: Some("key-not-admitted"),
+        reasons: vec!["key: no operator has it".to_owned()],
+        ..AuditEntry::default()
+    }
+}
+
+/// Serves the local socket. Nothing that happens to it, or on it, reaches the other listeners, nor the other way round.
+async fn serve_locally(socket: AdminSocket, admin: AdminServer<AdminService>, stopped: impl Future<Output = ()>) {
+    let (ready, connections) = mpsc::channel(1);
+    // Aborted with this future.
+    let mut acceptor = JoinSet::new();
+    acceptor.spawn(socket.accept(ready));
+    let served = tonic::transport::Server::builder()
+        .layer(tower::util::MapResponseLayer::new(coffer_ratls::named::<tonic::body::Body>))
+        .max_concurrent_streams(64)
+        .concurrency_limit_per_connection(64)
+        .http2_max_header_list_size(16 * 1024)
+        .add_service(admin)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections).map(Ok::<_, io::Error>), stopped);
+    if let Err(error) = served.await {
+        tracing::error!(error = %coffer_rim::chain(&error), "the local admin socket is closed");
+    }
+}
 
 /// A database from before tenants were created has those that somebody used, and every broker has `default`.
 async fn adopt_tenants(store: &Store, log: &AuditLog, now: i64) -> Result<(), StoreError> {

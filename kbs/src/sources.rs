@@ -24,8 +24,28 @@ use crate::limits::{Buckets, Rate};
 pub struct SourceLimits {
     /// Connections at once. All boxes of one host come from one address.
     pub connections: usize,
+    /// Connections of all sources at once, those that wait for a place among strangers too. Beyond it only a source comes in that
+    /// has less than its share, and nobody at twice as many.
+    pub all_told: usize,
     /// New connections.
     pub rate: Rate,
+}
+
+/// Who has how many connections.
+#[derive(Default)]
+struct Open {
+    by_source: HashMap<IpAddr, usize>,
+    all: usize,
+}
+
+impl Open {
+    fn have_room(&self, source: IpAddr, limits: &SourceLimits) -> bool {
+        let count = self.by_source.get(&source).copied().unwrap_or(0);
+        let sources = self.by_source.len() + usize::from(count == 0);
+        let share = limits.all_told / sources.max(1);
+        let room = self.all < limits.all_told || count < share && self.all < 2 * limits.all_told;
+        count < limits.connections && room
+    }
 }
 
 /// A listener that closes what is too much, and counts what it lets in.
@@ -33,7 +53,7 @@ pub struct Sources {
     listener: TcpListener,
     limits: SourceLimits,
     rate: Buckets<IpAddr>,
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Arc<Mutex<Open>>,
     dropped: u64,
     told: Option<Instant>,
 }
@@ -42,7 +62,7 @@ pub struct Sources {
 pub struct Counted {
     stream: TcpStream,
     source: IpAddr,
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Arc<Mutex<Open>>,
 }
 
 impl Sources {
@@ -55,14 +75,14 @@ impl Sources {
         let source = peer.ip();
         let now = Instant::now();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.get(&source).copied().unwrap_or(0);
-        if count >= self.limits.connections || !self.rate.take(source, now) {
+        if !open.have_room(source, &self.limits) || !self.rate.take(source, now) {
             drop(open);
             self.dropped += 1;
             self.tell(source, now);
             return None;
         }
-        open.insert(source, count + 1);
+        *open.by_source.entry(source).or_default() += 1;
+        open.all += 1;
         drop(open);
         // Requests are small and wait for each other.
         let _ = stream.set_nodelay(true);
@@ -100,10 +120,11 @@ impl Stream for Sources {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.source) {
+        open.all = open.all.saturating_sub(1);
+        if let Some(count) = open.by_source.get_mut(&self.source) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                open.remove(&self.source);
+                open.by_source.remove(&self.source);
             }
         }
     }
@@ -163,7 +184,7 @@ mod tests {
     async fn one_source_has_its_connections_and_no_more() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let limits = SourceLimits { connections: 2, rate: Rate { burst: 100, per_second: 100 } };
+        let limits = SourceLimits { connections: 2, all_told: 100, rate: Rate { burst: 100, per_second: 100 } };
         let mut sources = Sources::new(listener, limits);
         let clients: Vec<_> = vec![
             TcpStream::connect(address).await.unwrap(),
@@ -178,5 +199,23 @@ mod tests {
         let _fourth = TcpStream::connect(address).await.unwrap();
         assert!(sources.next().await.unwrap().is_ok());
         drop(clients);
+    }
+
+    #[test]
+    fn many_sources_leave_room_for_one_more_and_all_of_them_have_an_end() {
+        let limits = SourceLimits { connections: 100, all_told: 100, rate: Rate { burst: 1, per_second: 1 } };
+        let of = |source: u8| IpAddr::from([127, 0, 0, source]);
+        let mut open = Open { by_source: (1..=4).map(|source| (of(source), 25)).collect(), all: 100 };
+        assert!(!open.have_room(of(1), &limits), "it has its share");
+        assert!(open.have_room(of(9), &limits), "somebody new is let in all the same");
+        open.by_source.insert(of(9), 19);
+        open.all = 119;
+        assert!(open.have_room(of(9), &limits));
+        open.by_source.insert(of(9), 20);
+        assert!(!open.have_room(of(9), &limits), "up to a share");
+        open.all = 200;
+        assert!(!open.have_room(of(10), &limits), "and there is an end to it");
+        open.all = 99;
+        assert!(open.have_room(of(1), &limits));
     }
 }

@@ -1,10 +1,13 @@
 //! What a decision rests on may change while it is made: it is then made anew, never recorded on what is past.
 
 use crate::common;
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use crate::common::{Guest, Kbs, Key, PATH, TENANT, VALUE, ask, refused};
-use coffer_kbs::{Admin, Grant, Intent, Role, Rows, RowsError, Tenant, Transaction, open_store_with};
+use coffer_kbs::{Admin, Grant, Intent, Kind, Role, Row, Rows, RowsError, Tenant, Transaction, open_store_with};
 use coffer_kbs_client::{ClientError, ManifestKey};
 use tokio::sync::oneshot;
 
@@ -135,4 +138,149 @@ async fn a_broker_over_rows_in_memory_behaves_as_one_over_a_file() {
     kbs.admit(guest.measurement, guest.document.digest()).await;
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     assert_eq!(kbs.admin().await.audit(0, 0).await.unwrap().len(), 4);
+}
+
+/// Lets a broker stop at its `at`th look at the clock, once, and says when it has.
+fn stop_at_clock(kbs: &Kbs, at: usize) -> (oneshot::Receiver<()>, mpsc::Sender<()>) {
+    let ((reached, was_reached), (go_on, may_go_on)) = (oneshot::channel(), mpsc::channel::<()>());
+    let (mut left, mut stop) = (at, Some((reached, may_go_on)));
+    *kbs.at_clock.lock().unwrap() = Some(Box::new(move || {
+        if left > 0 {
+            left -= 1;
+            return None;
+        }
+        let (reached, may_go_on) = stop.take()?;
+        Some(Box::new(move || {
+            let _ = reached.send(());
+            let _ = may_go_on.recv_timeout(Duration::from_secs(10));
+        }))
+    }));
+    (was_reached, go_on)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_is_revoked_while_it_attests_is_not_among_the_known_whenever_that_is() {
+    let kbs = Kbs::start().await;
+    kbs.put(PATH, true).await;
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let (admin, measurement) = (kbs.admin().await, guest.measurement.to_string());
+    let mut moments = 0;
+    loop {
+        let (reached, go_on) = stop_at_clock(&kbs, moments);
+        let mut attesting = Box::pin(kbs.connect(guest.clone()));
+        tokio::select! {
+            done = &mut attesting => {
+                assert!(done.is_ok(), "it came through without a stop, and without a revocation");
+                break;
+            }
+            stopped = reached => stopped.unwrap(),
+        }
+        moments += 1;
+        // Committed while it attests; where its own road holds the ledger, after it.
+        let revoke = admin.revoke(None, "measurement", &measurement, None);
+        let mut revoke = Box::pin(revoke);
+        let revoked = tokio::time::timeout(Duration::from_secs(1), &mut revoke).await;
+        drop(go_on);
+        let client = attesting.await.unwrap();
+        let (added, _) = match revoked {
+            Ok(revoked) => revoked.unwrap(),
+            Err(_) => revoke.await.unwrap(),
+        };
+        assert!(added);
+        assert!(admin.list_guests(None).await.unwrap().is_empty(), "revoked at moment {moments}, and still known");
+        refused(ask(&client, PATH).await);
+        assert!(admin.remove_revocation(None, "measurement", &measurement).await.unwrap());
+    }
+    assert!(moments >= 3, "it is judged, looked at and let in: {moments}");
+}
+
+/// Rows whose next commit is stopped once it has happened, and may then be called a failure.
+struct Committing {
+    rows: Arc<dyn Rows>,
+    next: Arc<Mutex<Option<Commit>>>,
+}
+
+struct Commit {
+    stop: Stop,
+    fails: bool,
+}
+
+struct Committed {
+    transaction: Box<dyn Transaction>,
+    commit: Option<Commit>,
+}
+
+#[tonic::async_trait]
+impl Rows for Committing {
+    async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
+        let commit = if intent == Intent::Write { self.next.lock().unwrap().take() } else { None };
+        Ok(Box::new(Committed { transaction: self.rows.begin(intent).await?, commit }))
+    }
+}
+
+#[tonic::async_trait]
+impl Transaction for Committed {
+    async fn get(&mut self, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError> {
+        self.transaction.get(kind, key).await
+    }
+
+    async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
+        self.transaction.put(kind, key, row).await
+    }
+
+    async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError> {
+        self.transaction.remove(kind, key).await
+    }
+
+    async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError> {
+        self.transaction.from(kind, from, limit).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<(), RowsError> {
+        self.transaction.commit().await?;
+        let Some(Commit { stop, fails }) = self.commit else { return Ok(()) };
+        let _ = stop.reached.send(());
+        let _ = stop.go_on.await;
+        if fails { Err(RowsError::Failed("the answer was lost".into())) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_recalls_also_where_its_operator_hangs_up_or_nobody_can_say_whether_it_was_written() {
+    for fails in [false, true] {
+        let next = Arc::new(Mutex::new(None));
+        let commits = next.clone();
+        let kbs = Kbs::start_in_memory(|rows| Arc::new(Committing { rows, next: commits })).await;
+        kbs.put(PATH, true).await;
+        let guest = Guest::usual();
+        kbs.admit(guest.measurement, guest.document.digest()).await;
+        let _client = kbs.connect(guest.clone()).await.unwrap();
+        let (admin, measurement) = (kbs.admin().await, guest.measurement.to_string());
+        assert_eq!(admin.list_guests(None).await.unwrap().len(), 1);
+
+        let ((reached, was_reached), (go_on, may_go_on)) = (oneshot::channel(), oneshot::channel());
+        *next.lock().unwrap() = Some(Commit { stop: Stop { reached, go_on: may_go_on }, fails });
+        let operator = kbs.admin().await;
+        let revoking = tokio::spawn(async move { operator.revoke(None, "measurement", &measurement, None).await });
+        was_reached.await.unwrap();
+        if fails {
+            go_on.send(()).unwrap();
+            assert!(revoking.await.unwrap().is_err());
+        } else {
+            revoking.abort();
+            assert!(revoking.await.unwrap_err().is_cancelled());
+            // The broker learns of it before the commit ends.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            go_on.send(()).unwrap();
+        }
+        for _ in 0..100 {
+            if admin.list_guests(None).await.unwrap().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(admin.list_guests(None).await.unwrap().is_empty(), "fails: {fails}");
+        assert_eq!(admin.list_revocations(None).await.unwrap().len(), 1, "it was committed");
+    }
 }

@@ -139,7 +139,7 @@ fn floor(folder: &Path, text: &str) -> String {
     file.display().to_string()
 }
 
-async fn with_floor(text: &str, of_tenant: bool) -> (tempfile::TempDir, Kbs) {
+pub async fn with_floor(text: &str, of_tenant: bool) -> (tempfile::TempDir, Kbs) {
     let folder = tempfile::tempdir().unwrap();
     let file = floor(folder.path(), text);
     let kbs = Kbs::start_with(|config| {

@@ -1,6 +1,8 @@
 //! Who may ask what: the whole table, walked with real keys over real connections; and how operators come and go.
 
 use crate::common;
+use std::time::Duration;
+
 use crate::common::{Kbs, PATH, RawAdmin, TENANT, admin_call};
 use coffer_kbs::{About, METHODS, Role};
 use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, Grant};
@@ -59,7 +61,7 @@ async fn each_role_may_what_the_table_says_for_its_tenant_and_nothing_else() {
     let kbs = Kbs::start().await;
     let owner = kbs.admin().await;
     assert!(owner.add_tenant(OTHER).await.unwrap());
-    let mut asked = 0;
+    let (mut asked, mut refusals) = (0, Vec::new());
     for role in Role::ALL {
         for scope in [None, Some(TENANT), Some(OTHER)] {
             let identity = Identity::generate("operator").unwrap();
@@ -80,15 +82,20 @@ async fn each_role_may_what_the_table_says_for_its_tenant_and_nothing_else() {
                     && refused
                 {
                     assert_eq!(status.code(), Code::PermissionDenied);
-                    let line = kbs.line_of(&coffer_ratls::Denial::of(&status).unwrap().id);
-                    assert_eq!((&line["event"], &line["peer"]), (&"admin.call".into(), &name.clone().into()));
-                    assert!(common::has_reason(&line, "role: "), "{line}");
+                    refusals.push((coffer_ratls::Denial::of(&status).unwrap().id, name.clone(), method.name));
                 }
                 asked += 1;
             }
         }
     }
     assert_eq!(asked, METHODS.len() * 12);
+    // Whoever reads the trail finds what was refused until now.
+    owner.audit(0, 0).await.unwrap();
+    for (id, name, method) in refusals {
+        let line = kbs.line_of(&id);
+        assert_eq!((&line["event"], &line["peer"]), (&"admin.call".into(), &name.into()), "{line}");
+        assert!(line["name"] == method && common::has_reason(&line, "role: "), "{line}");
+    }
 }
 
 fn code(error: &ClientError) -> &str {
@@ -134,8 +141,16 @@ async fn an_operator_comes_changes_its_key_and_goes_without_a_restart() {
     assert!(owner.remove_admin(&old).await.unwrap());
     assert!(!owner.remove_admin(&old).await.unwrap());
     let gone = open.list_secrets(TENANT, false).await.unwrap_err();
-    assert_eq!(code(&gone), "key-not-admitted", "an open connection, too");
+    assert!(is_nobody(&gone), "an open connection, too: {gone:?}");
     assert!(is_nobody(&refused(&first).await.unwrap_err()));
+    // Also who asks for nothing has no connection any more.
+    let silent = AdminClient::connect(&second).await.unwrap();
+    silent.list_secrets(TENANT, false).await.unwrap();
+    assert!(owner.remove_admin(&new).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let gone = silent.list_secrets(TENANT, false).await.unwrap_err();
+    assert!(matches!(gone, ClientError::Unreachable { .. }), "{gone:?}");
+    assert!(owner.add_admin("ops-2", &new, &operator).await.unwrap(), "and whoever stays has theirs");
 
     // Fewer grants count at once.
     let open = AdminClient::connect(&second).await.unwrap();
@@ -148,6 +163,58 @@ async fn an_operator_comes_changes_its_key_and_goes_without_a_restart() {
     assert_eq!(names, [("admin", true), ("ops-2", false)]);
     let lines = owner.audit(0, 0).await.unwrap().concat();
     assert!(lines.contains("admin.add") && lines.contains("operator@acme") && lines.contains("admin.remove"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_takes_itself_away_is_told_that_it_did() {
+    let kbs = Kbs::start().await;
+    let identity = Identity::generate("owner").unwrap();
+    let key = identity.spki();
+    kbs.admin().await.add_admin("second", &key, &[grant(Role::Owner, None)]).await.unwrap();
+    let owner = AdminClient::connect(&profile(&kbs, identity)).await.unwrap();
+    assert!(owner.remove_admin(&key).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_not_allowed_are_summed_by_operator_and_have_a_rate() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    let mut operators = Vec::new();
+    for name in ["mallory", "bob"] {
+        let identity = Identity::generate(name).unwrap();
+        owner.add_admin(name, &identity.spki(), &[grant(Role::Auditor, None)]).await.unwrap();
+        operators.push(AdminClient::connect(&profile(&kbs, identity)).await.unwrap());
+    }
+    let before = owner.audit(0, 0).await.unwrap().len();
+    let (mut words, mut ids) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        match operators[0].add_tenant("mine").await {
+            Err(ClientError::Refused { code, id }) => {
+                words.push(code);
+                ids.push(id);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(words[..100].iter().all(|word| word == "role-missing"), "{words:?}");
+    assert!(words.iter().any(|word| word == "too-many-requests"), "{words:?}");
+    // What one asks too often is nothing to another, and what it may ask is answered.
+    assert_eq!(code(&operators[1].add_tenant("mine").await.unwrap_err()), "role-missing");
+    operators[0].audit(0, 0).await.unwrap();
+
+    let lines = owner.audit(0, 0).await.unwrap();
+    assert!(lines.len() <= before + 4, "{} lines for 201 calls", lines.len() - before);
+    let lines: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |name: &str| -> u64 {
+        let lines = lines.iter().filter(|line| line["event"] == "admin.call" && line["peer"] == name);
+        lines.map(|line| line["count"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(
+        (kbs.line_of(&ids[0])["name"].as_str(), kbs.line_of(&ids[1])["peer"].as_str()),
+        (Some("AddTenant"), Some("mallory"))
+    );
+    let counted = kbs.stop_and_count().await;
+    assert!(of("mallory") > 0 && counted == 201, "each is counted: {counted}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

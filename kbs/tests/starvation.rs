@@ -2,14 +2,22 @@
 
 use std::{
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use crate::common::{Guest, Kbs, PATH, VALUE, ask};
-use coffer_kbs_client::ClientError;
-use coffer_ratls::{ClientTls, Identity, PeerPin, Purpose, connect_pinned};
+use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, ask};
+use coffer_kbs_client::{ClientError, kbs::v1 as wire};
+use coffer_ratls::{
+    ClientTls, Identity, PeerPin, Purpose, connect_pinned,
+    proto::{ChallengeRequest, attestation_client::AttestationClient},
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     task::JoinSet,
 };
@@ -23,84 +31,187 @@ async fn from(source: u8, to: SocketAddr) -> Option<TcpStream> {
     tokio::time::timeout(Duration::from_secs(5), socket.connect(to)).await.ok()?.ok()
 }
 
-/// A thousand of each kind against both listeners, from eight addresses. Gives what they hold.
-fn besiege(kbs: &Kbs) -> JoinSet<Option<Kept>> {
-    let mut held: JoinSet<Option<Kept>> = JoinSet::new();
-    for number in 0..1000_u32 {
+/// As many files as this process may have: each end of each connection is one.
+fn many_files() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
+}
+
+/// Strangers that come, hold what they get, and come again when they have lost it, until this is dropped.
+struct Siege {
+    over: Arc<AtomicBool>,
+    /// Connections of each kind that came as far as they wanted.
+    held: Arc<[AtomicUsize; 3]>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Clone)]
+struct Stranger {
+    guests: SocketAddr,
+    operators: SocketAddr,
+    tls: ClientTls,
+    held: Arc<[AtomicUsize; 3]>,
+}
+
+impl Siege {
+    /// So many of each kind, from eight addresses.
+    fn begin(kbs: &Kbs, each: u32) -> Self {
+        let (over, held) = (Arc::<AtomicBool>::default(), Arc::<[AtomicUsize; 3]>::default());
+        let identity = Identity::generate("stranger").unwrap();
+        let tls = ClientTls::new(&identity, PeerPin::Spki(vec![kbs.addresses.pin]), Purpose::Kbs).unwrap();
+        let (guests, operators) = (kbs.addresses.listen, kbs.addresses.admin_listen);
+        let (stranger, end) = (Stranger { guests, operators, tls, held: held.clone() }, over.clone());
+        let thread = std::thread::spawn(move || {
+            // They come from elsewhere: what they compute takes none of the broker's time.
+            let _ = setpriority_process(None, 19);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let mut all = JoinSet::new();
+                for number in 0..each {
+                    for kind in 0..3 {
+                        all.spawn(stranger.clone().comes_again_and_again(number, kind));
+                    }
+                }
+                while !end.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+        });
+        Self { over, held, thread: Some(thread) }
+    }
+
+    fn held(&self) -> [usize; 3] {
+        self.held.each_ref().map(|kind| kind.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Siege {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+impl Stranger {
+    async fn comes_again_and_again(self, number: u32, kind: usize) {
         let source = 2 + (number % 8) as u8;
-        let to = if number % 3 == 0 { kbs.addresses.admin_listen } else { kbs.addresses.listen };
-        held.spawn(async move { Some(Box::new(from(source, to).await?) as Kept) });
-        held.spawn(async move {
-            let mut stream = from(source, to).await?;
-            // The beginning of a ClientHello, and nothing after it.
-            stream.write_all(&[0x16, 3, 1, 2, 0, 1]).await.ok()?;
-            Some(Box::new(stream) as Kept)
-        });
-        let (pin, to) = (kbs.addresses.pin, kbs.addresses.listen);
-        held.spawn(async move {
-            let stream = from(source, to).await?;
-            let identity = Identity::generate("stranger").unwrap();
-            let tls = ClientTls::new(&identity, PeerPin::Spki(vec![pin]), Purpose::Kbs).unwrap();
-            let connected = tokio::time::timeout(Duration::from_secs(20), connect_pinned(stream, &tls)).await;
-            Some(Box::new(connected.ok()?.ok()?) as Kept)
-        });
-    }
-    held
-}
-
-/// What an operator and a guest want: a revocation and a secret. Nobody may need more than a few tries.
-async fn served(kbs: &Kbs) -> Duration {
-    let start = Instant::now();
-    let guest = Guest::usual();
-    for attempt in 0.. {
-        let done: Result<(), ClientError> = async {
-            let admin = coffer_kbs_client::AdminClient::connect(
-                &coffer_kbs_client::AdminProfile::read(&kbs.state().join("admin.toml")).unwrap(),
-            )
-            .await?;
-            admin.revoke_manifest("acme", "nothing-of-that-name").await.map(|_| ())
-        }
-        .await;
-        match done {
-            Ok(()) => break,
-            Err(error) if attempt > 4 => panic!("operator: {error:?}"),
-            Err(_) => {}
-        }
-    }
-    for attempt in 0.. {
-        match kbs.connect(guest.clone()).await {
-            Ok(client) => {
-                assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
-                break;
+        loop {
+            let (mut kept, stays) = match kind {
+                0 => (self.says_nothing(source, number).await, Duration::ZERO),
+                1 => (self.shakes_hands(source).await.map(|tls| Box::new(tls) as Kept), Duration::from_secs(5)),
+                _ => (self.half_attests(source).await, Duration::from_secs(5)),
+            };
+            if kept.is_some() {
+                self.held[kind].fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(stays).await;
             }
-            Err(error) if attempt > 4 => panic!("guest: {error:?}"),
-            Err(_) => {}
+            drop(kept.take());
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
-    start.elapsed()
+
+    /// Nothing, or the beginning of a ClientHello and nothing after it; at either listener, until it is hung up on.
+    async fn says_nothing(&self, source: u8, number: u32) -> Option<Kept> {
+        let mut stream = from(source, if number.is_multiple_of(3) { self.operators } else { self.guests }).await?;
+        if number.is_multiple_of(2) {
+            stream.write_all(&[0x16, 3, 1, 2, 0, 1]).await.ok()?;
+        }
+        let _ = stream.read(&mut [0; 64]).await;
+        Some(Box::new(stream))
+    }
+
+    async fn shakes_hands(&self, source: u8) -> Option<tonic::transport::Channel> {
+        let stream = from(source, self.guests).await?;
+        let connected = tokio::time::timeout(Duration::from_secs(20), connect_pinned(stream, &self.tls)).await;
+        Some(connected.ok()?.ok()?.0)
+    }
+
+    /// Asks for a challenge, and never answers it.
+    async fn half_attests(&self, source: u8) -> Option<Kept> {
+        let mut client = AttestationClient::new(self.shakes_hands(source).await?);
+        client.challenge(ChallengeRequest {}).await.ok()?;
+        Some(Box::new(client))
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_and_a_guest_are_served_while_strangers_hold_all_they_can() {
+/// How long an operator needs to revoke something, and a guest to attest and get its secret: each from nothing, and in one try.
+async fn served(kbs: &Kbs, number: usize) -> Result<[Duration; 2], ClientError> {
+    let profile = coffer_kbs_client::AdminProfile::read(&kbs.state().join("admin.toml")).unwrap();
+    let (value, guest) = (format!("{:064x}", number + 1), Guest::usual());
+    let start = Instant::now();
+    let admin = coffer_kbs_client::AdminClient::connect(&profile).await?;
+    assert!(admin.revoke(Some(TENANT), "workload", &value, None).await?.0);
+    let operator = start.elapsed();
+    let start = Instant::now();
+    let client = kbs.connect(guest).await?;
+    assert_eq!(ask(&client, PATH).await?, VALUE);
+    let guest = start.elapsed();
+    assert!(admin.remove_revocation(Some(TENANT), "workload", &value).await?);
+    Ok([operator, guest])
+}
+
+async fn ready() -> Kbs {
+    many_files();
     let kbs = Kbs::start().await;
     let guest = Guest::usual();
     kbs.put(PATH, true).await;
     kbs.admit(guest.measurement, guest.document.digest()).await;
-    let calm = served(&kbs).await;
-    let mut held = besiege(&kbs);
-    let mut worst = Duration::ZERO;
-    for _ in 0..5 {
-        worst = worst.max(served(&kbs).await);
+    kbs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_and_a_guest_are_served_while_strangers_hold_all_they_can() {
+    let kbs = ready().await;
+    let siege = Siege::begin(&kbs, 300);
+    // While they come, and while they sit there.
+    for number in 0..20 {
+        served(&kbs, number).await.unwrap_or_else(|error| panic!("{number}, {:?}: {error:?}", siege.held()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // While they come, three thousand handshakes share the processors with us.
-    assert!(worst < Duration::from_secs(20), "{worst:?} while they come, {calm:?} before");
-    let mut kept = Vec::new();
-    while let Some(one) = held.join_next().await {
-        kept.extend(one.unwrap());
+    let held = siege.held();
+    assert!(held.iter().all(|held| *held > 20), "only {held:?} came as far as they wanted");
+}
+
+fn at(mut all: Vec<Duration>, percent: usize) -> Duration {
+    all.sort();
+    all[(all.len() * percent).div_ceil(100) - 1]
+}
+
+/// Prints how long both take, calm and besieged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "figures: three thousand strangers, a minute"]
+async fn figures_of_a_siege() {
+    const SAMPLES: usize = 120;
+    let kbs = ready().await;
+    let measure = async || {
+        let (mut operators, mut guests) = (Vec::new(), Vec::new());
+        for number in 0..SAMPLES {
+            let [operator, guest] = served(&kbs, number).await.unwrap();
+            operators.push(operator);
+            guests.push(guest);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        [operators, guests]
+    };
+    let calm = measure().await;
+    let siege = Siege::begin(&kbs, 1000);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let besieged = measure().await;
+    for (who, calm, besieged) in [("operator", &calm[0], &besieged[0]), ("guest", &calm[1], &besieged[1])] {
+        let of = |all: &Vec<Duration>, percent| at(all.clone(), percent).as_secs_f64() * 1e3;
+        eprintln!(
+            "{who}: p50 {:.1} ms calm, {:.1} ms besieged; p99 {:.1} ms calm, {:.1} ms besieged ({:.2} times)",
+            of(calm, 50),
+            of(besieged, 50),
+            of(calm, 99),
+            of(besieged, 99),
+            of(besieged, 99) / of(calm, 99)
+        );
     }
-    assert!(kept.len() > 100, "only {} strangers came", kept.len());
-    let worst = served(&kbs).await;
-    assert!(worst < calm * 3 + Duration::from_secs(2), "{worst:?} while they sit there, {calm:?} before");
+    eprintln!(
+        "strangers that came as far as they wanted, silent, after a handshake, half attested: {:?}",
+        siege.held()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,5 +234,31 @@ async fn one_guest_holds_its_share_of_connections_and_its_neighbour_gets_in() {
     while kbs.connect(greedy.clone()).await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(10), "what was given back counts again");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hostile_box_takes_nothing_from_a_neighbour_of_its_address_that_has_attested() {
+    let kbs = ready().await;
+    let (neighbour, hostile) = (kbs.connect(Guest::usual()).await.unwrap(), Guest::usual());
+    let mut flood = JoinSet::new();
+    for _ in 0..16 {
+        let client = kbs.connect(hostile.clone()).await.unwrap();
+        let mut raw = wire::broker_client::BrokerClient::new(client.connection().channel());
+        flood.spawn(async move {
+            loop {
+                let _ = raw.get_secret(wire::GetSecretRequest { path: PATH.into(), version: None }).await;
+            }
+        });
+    }
+    // And all the connections that their address may have.
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(kbs.addresses.listen).await.unwrap());
+    }
+    for _ in 0..10 {
+        assert_eq!(ask(&neighbour, PATH).await.unwrap(), VALUE);
+        neighbour.renew().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

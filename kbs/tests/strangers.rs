@@ -219,6 +219,34 @@ async fn strangers_ask_at_a_strangers_rate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_listed_asks_at_its_own_rate_whatever_strangers_of_its_address_ask_for() {
+    let kbs = Kbs::start_with(|config| {
+        let anchors = vec![common::anchor().to_string()];
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = anchors;
+        config.limits.requests_per_second_per_guest = 2;
+    })
+    .await;
+    kbs.put(PATH, true).await;
+    let guest = Guest::usual();
+    let (waiting, greedy) = (kbs.connect(guest.clone()).await.unwrap(), kbs.connect(other()).await.unwrap());
+    let code = async |client| match ask(client, PATH).await {
+        Err(ClientError::Refused { code, .. }) => code,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => "released".to_owned(),
+    };
+    while code(&greedy).await != "too-many-requests" {}
+    assert_eq!(code(&waiting).await, "too-many-requests", "they are strangers of one address");
+    // From the moment it is admitted it is itself that counts.
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    while code(&greedy).await != "too-many-requests" {}
+    assert_eq!(code(&waiting).await, "released");
+    while code(&waiting).await != "too-many-requests" {}
+    let neighbour = Guest::usual();
+    let neighbour = kbs.connect(neighbour).await.unwrap();
+    assert_eq!(code(&neighbour).await, "released", "and what one guest asks for is nothing to its neighbour");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_before_attestation_stand_in_the_trail_once_for_each_cause() {
     let kbs = Kbs::start().await;
     let debug = Guest::launch(&Launch { policy: 0x3_0000 | 1 << 19, ..Launch::default() });

@@ -13,14 +13,14 @@ use coffer_verifier::{
     measure::LaunchForm,
 };
 
-const MANIFEST_KEY: u8 = 0x30;
+pub const MANIFEST_KEY: u8 = 0x30;
 
 fn now() -> i64 {
     i64::try_from(common::unix()).unwrap()
 }
 
 /// A manifest of two forms, of which the guest is of the second.
-fn contents(sequence: u64, measurement: Measurement, workload: WorkloadDigest) -> Contents {
+pub fn contents(sequence: u64, measurement: Measurement, workload: WorkloadDigest) -> Contents {
     let launch = |launch, measurement| MeasuredLaunch { launch, vcpus: 2, vcpu_type: "EPYC-Milan".into(), measurement };
     Contents {
         name: "web".into(),
@@ -36,19 +36,19 @@ fn contents(sequence: u64, measurement: Measurement, workload: WorkloadDigest) -
     }
 }
 
-fn sign(contents: Contents, seed: u8) -> Vec<u8> {
+pub fn sign(contents: Contents, seed: u8) -> Vec<u8> {
     let envelope = SignedManifest::of(&ReferenceManifest::new(contents).unwrap());
     let key = Key::new(seed);
     let signature = key.sign(&envelope.signing_input());
     envelope.with_signature(&key.public, signature).to_json().into_bytes()
 }
 
-async fn list_key(kbs: &Kbs, seed: u8) -> bool {
+pub async fn list_key(kbs: &Kbs, seed: u8) -> bool {
     let key = ManifestKey { tenant: TENANT.into(), name: "ci".into(), key: Key::new(seed).public };
     kbs.admin().await.add_manifest_key(&key).await.unwrap()
 }
 
-async fn add(kbs: &Kbs, envelope: Vec<u8>) -> Result<bool, String> {
+pub async fn add(kbs: &Kbs, envelope: Vec<u8>) -> Result<bool, String> {
     match kbs.admin().await.add_manifest(TENANT, envelope).await {
         Ok((added, _)) => Ok(added),
         Err(ClientError::Rejected { message, .. }) => Err(message),

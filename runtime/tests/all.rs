@@ -11,6 +11,7 @@ mod host;
 mod id_and_manifest;
 mod images;
 mod json;
+mod lost;
 mod output;
 mod owner_policy;
 mod places;

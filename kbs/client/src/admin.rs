@@ -1,13 +1,16 @@
 //! The operator's side: secrets in, references in, audit out. Values never come back.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use coffer_ratls::{ClientTls, PeerPin, connect_pinned};
+use coffer_ratls::{ClientTls, PeerPin, connect_pinned, one_channel};
 use coffer_verifier::{
     Expiry,
     abi::{Measurement, WorkloadDigest},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tonic::{Response, transport::Channel};
 
 use crate::{
@@ -54,6 +57,20 @@ impl AdminClient {
         let tls = ClientTls::with_alpn(&profile.identity, PeerPin::Spki(vec![profile.server_spki]), ALPN_ADMIN)
             .map_err(|error| ClientError::Own { cause: error.to_string() })?;
         let (channel, _) = connect_pinned(stream, &tls).await?;
+        Ok(Self { admin: admin_client::AdminClient::new(channel) })
+    }
+
+    /// Reaches the broker of this machine over its local socket: no network, no key; the broker asks the kernel who calls.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] names the socket.
+    pub async fn connect_local(socket: &Path) -> Result<Self, ClientError> {
+        let unreachable = |cause: String| ClientError::Unreachable { cause: format!("{}: {cause}", socket.display()) };
+        let stream = timeout(DIAL, UnixStream::connect(socket))
+            .await
+            .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let channel = one_channel(stream).await.map_err(|error| unreachable(coffer_rim::chain(&error)))?;
         Ok(Self { admin: admin_client::AdminClient::new(channel) })
     }
 

@@ -114,6 +114,7 @@ pub(crate) fn call(status: &Status) -> ClientError {
 /// A failed admin call: the peer is a pinned broker and the caller its operator, so its words are passed on.
 pub(crate) fn admin_call(status: &Status) -> ClientError {
     match status.code() {
+        Code::InvalidArgument if Denial::of(status).is_some() => call(status),
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists

@@ -6,7 +6,7 @@ use tonic::{Response, Status};
 
 use super::{AdminService, every, needed, store_status, tenant};
 use crate::{
-    operators::Caller,
+    operators::{Caller, is_local_name},
     roles::{Grant, Role},
     store::{Admin, AuditEntry, Ledger},
     tenant::Tenant,
@@ -45,6 +45,9 @@ impl AdminService {
         let message = message.admin.ok_or_else(|| Status::invalid_argument("admin: none was given"))?;
         let key = key(&message.spki_sha256)?;
         let name = needed("name", message.name)?;
+        if is_local_name(&name) {
+            return Err(Status::invalid_argument("name: the trail calls whoever uses the local socket so"));
+        }
         let mut grants = Vec::new();
         for grant in message.grants {
             let grant = self::grant(&grant)?;

@@ -13,7 +13,7 @@ use tonic::{Response, Status};
 
 use super::{AdminService, every, name, needed, seconds, store_status, tenant};
 use crate::{
-    operators::Caller,
+    operators::{Asking, Caller},
     store::{AuditEntry, ManifestKey, Signer, StoredManifest},
 };
 
@@ -116,7 +116,7 @@ impl AdminService {
         let key = ManifestKey { name: name.unwrap_or_default(), key };
         let mut change = self.change(caller, entry).await?;
         // Asked of the ledger, not of the listener's list: that one is refreshed after a commit.
-        if self.operators.find(&mut change.ledger, &digest).await.map_err(store_status)?.is_some() {
+        if self.operators.find(&mut change.ledger, &Asking::Key(digest)).await.map_err(store_status)?.is_some() {
             return Err(Status::invalid_argument("this is an operator's key; one key has one job"));
         }
         let there = change.ledger.manifest_keys(&tenant).await.map_err(store_status)?;

@@ -108,7 +108,7 @@ pub(super) fn store_status(error: StoreError) -> Status {
     Status::new(code, format!("{}; {}", coffer_rim::chain(&error), error.hint()))
 }
 
-pub(super) fn fresh_id() -> String {
+pub(crate) fn fresh_id() -> String {
     let mut bytes = [0; 8];
     // The id only joins lines for a reader.
     let _ = getrandom::fill(&mut bytes);

@@ -58,12 +58,17 @@ pub fn unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// What is asked at each look at the clock, and gives what is to be done then, without the lock.
+pub type AtClock = Arc<Mutex<Option<Box<dyn FnMut() -> Option<Box<dyn FnOnce() + Send>> + Send>>>>;
+
 pub struct Kbs {
     pub folder: tempfile::TempDir,
     pub addresses: Addresses,
     pub lines: Arc<Mutex<Vec<String>>>,
     /// Added to the server's clock, in seconds.
     pub skew: Arc<AtomicI64>,
+    /// Called once whenever the server looks at its clock: what happens there happens in the middle of things.
+    pub at_clock: AtClock,
     /// Public-key operations evidence has taken.
     pub cost: Box<dyn Fn() -> coffer_verifier::Cost + Send + Sync>,
     reload: coffer_kbs::Reload,
@@ -119,8 +124,15 @@ impl Kbs {
         let (sink, skew) = (lines.clone(), Arc::new(AtomicI64::new(0)));
         let log = AuditLog::new(move |line| sink.lock().unwrap().push(line.to_owned()));
         let offset = skew.clone();
-        let clock =
-            Clock::new(move || i64::try_from(unix()).unwrap() + offset.load(std::sync::atomic::Ordering::Relaxed));
+        let at_clock = AtClock::default();
+        let called = at_clock.clone();
+        let clock = Clock::new(move || {
+            let call = called.lock().unwrap().as_mut().and_then(|call| call());
+            if let Some(call) = call {
+                call();
+            }
+            i64::try_from(unix()).unwrap() + offset.load(std::sync::atomic::Ordering::Relaxed)
+        });
         let server = Server::bind(open(&state).await, config, log, clock).await.unwrap();
         let addresses = server.addresses();
         let cost = Box::new(server.evidence_cost());
@@ -133,7 +145,7 @@ impl Kbs {
             .await
             .unwrap();
         });
-        Self { folder, addresses, lines, skew, cost, reload, stop: Some(stop), task }
+        Self { folder, addresses, lines, skew, at_clock, cost, reload, stop: Some(stop), task }
     }
 
     pub async fn stop(mut self) -> tempfile::TempDir {

@@ -12,13 +12,13 @@ use std::{
 use coffer_verifier::abi::SpkiDigest;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{CertificateError, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use secrecy::SecretBox;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -306,7 +306,11 @@ async fn in_time<R>(call: impl Future<Output = Result<tonic::Response<R>, Status
     }
 }
 
-async fn one_channel<IO>(stream: TlsStream<IO>) -> Result<Channel, tonic::transport::Error>
+/// The one HTTP/2 connection on a stream. The channel never dials again.
+///
+/// # Errors
+/// As HTTP/2 does not start.
+pub async fn one_channel<IO>(stream: IO) -> Result<Channel, tonic::transport::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -322,11 +326,10 @@ where
 }
 
 fn handshake_error(error: io::Error) -> ConnectError {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) = tls
-        && let Some(mismatch) = other.0.downcast_ref::<PinMismatch>()
-    {
-        return ConnectError::PinMismatch { found: mismatch.found, expected: mismatch.expected.clone() };
+    match PinMismatch::of(&error) {
+        Some(PinMismatch { found, expected }) => {
+            ConnectError::PinMismatch { found: *found, expected: expected.clone() }
+        }
+        None => ConnectError::Handshake(error),
     }
-    ConnectError::Handshake(error)
 }

@@ -17,14 +17,17 @@ pub struct Denial {
 impl Denial {
     /// Reads a status that carries a verdict; other failures (transport, bad request, bug) are `None`.
     pub fn of(status: &Status) -> Option<Self> {
-        if !matches!(
-            status.code(),
-            Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition | Code::ResourceExhausted
-        ) {
+        let id = status.metadata().get(ID_KEY).and_then(|value| value.to_str().ok());
+        let verdict = match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition | Code::ResourceExhausted => true,
+            // A field that is wrong is no verdict; a message that could not be read is one.
+            Code::InvalidArgument => id.is_some(),
+            _ => false,
+        };
+        if !verdict {
             return None;
         }
-        let id = status.metadata().get(ID_KEY).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Some(Self { code: word(status.message(), "refused"), id: word(id, "none") })
+        Some(Self { code: word(status.message(), "refused"), id: word(id.unwrap_or_default(), "none") })
     }
 }
 

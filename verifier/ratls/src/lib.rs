@@ -39,6 +39,7 @@
 
 mod appraisal;
 mod client;
+mod defects;
 mod denial;
 mod facts;
 mod hpke;
@@ -57,7 +58,9 @@ mod wire;
 pub use appraisal::{Appraiser, Attested, Attester, AttesterError, RESULT_LIFETIME};
 pub use client::{
     AttestedConnection, AttestingConnection, ConnectError, connect_and_attest, connect_and_verify, connect_pinned,
+    one_channel,
 };
+pub use defects::named;
 pub use denial::{Denial, denied};
 pub use facts::{FactsError, Purpose, TlsFacts};
 pub use hpke::{HpkeError, HpkeSealed};

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use coffer_verifier::abi::SpkiDigest;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -21,15 +22,17 @@ use tonic::{
     service::Routes,
     transport::{Server, server::Connected},
 };
+use tower::util::MapResponseLayer;
 use tracing::{debug, warn};
 
 use crate::{
+    defects,
     facts::{FactsError, TlsFacts},
     places::{PATIENCE, Place, Places, Source},
     proto::attestation_server::AttestationServer,
     service::AttestationService,
     state::ConnectionState,
-    tls::{ClientRule, ServerTls},
+    tls::{ClientRule, PinMismatch, ServerTls},
     wire::MAX_MESSAGE,
 };
 
@@ -124,7 +127,8 @@ where
     run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, shutdown).await
 }
 
-/// As [`serve_pinned`], with places for strangers shared between the sources that streams come from.
+/// As [`serve_pinned`], with places for strangers shared between the sources that streams come from. `turned_away` hears of each
+/// key that is none of the listed ones, and where it came from.
 ///
 /// # Errors
 /// As [`serve_pinned`].
@@ -133,6 +137,7 @@ pub async fn serve_pinned_shared<I, IO>(
     tls: ServerTls,
     services: Routes,
     limits: ServeLimits,
+    turned_away: impl Fn(Source, &SpkiDigest) + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
 where
@@ -143,7 +148,7 @@ where
         return Err(ServeError::NotPinned);
     }
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
-    run(incoming, tls, services, limits, OnHandshake::Settle, shutdown).await
+    run(incoming, tls, services, limits, OnHandshake::Settle { turned_away: Arc::new(turned_away) }, shutdown).await
 }
 
 /// Serves `services` to clients whose keys `tls` pins ([`ClientRule::Spki`], [`ClientRule::Listed`]); no evidence is asked for or given.
@@ -165,14 +170,17 @@ where
         return Err(ServeError::NotPinned);
     }
     let incoming = incoming.map(|io| io.map(|io| (0, io)));
-    run(incoming, tls, services, limits, OnHandshake::Settle, shutdown).await
+    run(incoming, tls, services, limits, OnHandshake::Settle { turned_away: Arc::new(|_, _| ()) }, shutdown).await
 }
 
+/// Hears of keys that were not let in.
+type TurnedAway = Arc<dyn Fn(Source, &SpkiDigest) + Send + Sync>;
+
 /// Whether the handshake alone makes a connection one of the known.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum OnHandshake {
     Wait,
-    Settle,
+    Settle { turned_away: TurnedAway },
 }
 
 async fn run<I, IO>(
@@ -192,6 +200,7 @@ where
     let mut acceptor = JoinSet::new();
     acceptor.spawn(accept(incoming, tls, limits, on_handshake, ready));
     Server::builder()
+        .layer(MapResponseLayer::new(defects::named::<tonic::body::Body>))
         .max_concurrent_streams(64)
         .concurrency_limit_per_connection(64)
         .http2_max_header_list_size(16 * 1024)
@@ -234,6 +243,7 @@ async fn accept<I, IO>(
             None => break,
         };
         let (tls, ready, total, places) = (tls.clone(), ready.clone(), total.clone(), places.clone());
+        let on_handshake = on_handshake.clone();
         handshakes.spawn(async move {
             // A share of the strangers' places before one of all: strangers can only be so many.
             let waited = limits.handshake + limits.unattested_lifetime;
@@ -250,12 +260,23 @@ async fn accept<I, IO>(
             };
             match done {
                 Ok(Ok(connection)) => {
-                    if let OnHandshake::Settle = on_handshake {
+                    let mut connection = connection;
+                    if let OnHandshake::Settle { .. } = on_handshake {
                         connection.state.settle();
+                    }
+                    if let ClientRule::Listed(list) = &tls.rule {
+                        connection.gone = Some(Box::pin(list.clone().gone(*connection.state.peer_spki())));
                     }
                     let _ = ready.send(connection).await;
                 }
-                Ok(Err(error)) => debug!(%error, "handshake failed"),
+                Ok(Err(error)) => {
+                    if let (OnHandshake::Settle { turned_away }, HandshakeError::Tls(io)) = (&on_handshake, &error)
+                        && let Some(PinMismatch { found, .. }) = PinMismatch::of(io)
+                    {
+                        turned_away(source, found);
+                    }
+                    debug!(%error, "handshake failed");
+                }
                 Err(_) => debug!("handshake took too long"),
             }
         });
@@ -289,7 +310,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     let timer = Box::pin(tokio::time::sleep(limits.unattested_lifetime));
     let evicted = Box::pin(async move { eviction.happens().await });
     let nearer = nearer(&state);
-    Ok(Connection { stream, state, timer, evicted: Some(evicted), nearer, _total: total })
+    Ok(Connection { stream, state, timer, evicted: Some(evicted), gone: None, nearer, _total: total })
 }
 
 fn nearer(state: &ConnectionState) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -304,6 +325,8 @@ struct Connection<IO> {
     timer: Pin<Box<Sleep>>,
     /// Ends when somebody else has got this stranger's place; gone once it is known.
     evicted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Ends when the key that opened it is listed no more; nothing where keys are not listed.
+    gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Ends when the time that is left has become less.
     nearer: Pin<Box<dyn Future<Output = ()> + Send>>,
     _total: OwnedSemaphorePermit,
@@ -317,6 +340,9 @@ impl<IO> Connection<IO> {
             } else if evicted.as_mut().poll(cx).is_ready() {
                 return true;
             }
+        }
+        if self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(cx).is_ready()) {
+            return true;
         }
         while self.nearer.as_mut().poll(cx).is_ready() {
             self.nearer = nearer(&self.state);
@@ -347,7 +373,7 @@ impl<IO> Connected for Connection<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.expired(cx) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "peer did not attest in time")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "its time is up")));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }

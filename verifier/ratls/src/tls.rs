@@ -3,10 +3,7 @@
 //! The certificate verifiers here decide by key. What they never leave out is CertificateVerify: the peer holds the key
 //! it shows, checked by the provider on every handshake.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use coffer_verifier::abi::SpkiDigest;
 use rustls::{
@@ -25,6 +22,7 @@ use rustls::{
     sign::SingleCertAndKey,
     version::TLS13,
 };
+use tokio::sync::watch;
 
 use crate::{
     facts::Purpose,
@@ -43,20 +41,31 @@ pub enum PeerPin {
 
 /// Keys that may change while a server runs; clones are one list.
 #[derive(Clone, Debug, Default)]
-pub struct KeyList(Arc<RwLock<BTreeSet<SpkiDigest>>>);
+pub struct KeyList(Arc<watch::Sender<BTreeSet<SpkiDigest>>>);
 
 impl KeyList {
-    /// Lists these keys, and no others, from the next handshake on.
+    /// Lists these keys, and no others, from the next handshake on. Connections of those that are listed no more are closed after
+    /// a second.
     pub fn replace(&self, keys: impl IntoIterator<Item = SpkiDigest>) {
-        // Every critical section leaves a whole list.
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.into_iter().collect();
+        self.0.send_replace(keys.into_iter().collect());
     }
 
     /// True if a key is listed now.
     pub fn contains(&self, key: &SpkiDigest) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.0.borrow().contains(key)
+    }
+
+    /// Ends when a key is listed no more, and what was begun has had time to come to its end.
+    pub(crate) async fn gone(self, key: SpkiDigest) {
+        let mut list = self.0.subscribe();
+        // The sender is this list itself.
+        let _ = list.wait_for(|keys| !keys.contains(&key)).await;
+        tokio::time::sleep(FAREWELL).await;
     }
 }
+
+/// How long a connection stays whose key is listed no more: an answer that tells of it still gets there.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl PartialEq for KeyList {
     fn eq(&self, other: &Self) -> bool {
@@ -97,6 +106,16 @@ pub enum TlsConfigError {
 pub(crate) struct PinMismatch {
     pub(crate) found: SpkiDigest,
     pub(crate) expected: Vec<SpkiDigest>,
+}
+
+impl PinMismatch {
+    /// In the error of a handshake, if that is why it failed.
+    pub(crate) fn of(error: &std::io::Error) -> Option<&Self> {
+        match error.get_ref()?.downcast_ref::<Error>()? {
+            Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// A server's TLS configuration.

@@ -51,6 +51,7 @@ pub struct Args {
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let path = args.config.clone().unwrap_or_else(|| config_path(&args.state));
     let config = configured(args, &path)?;
+    open_files(2 * config.source.all_told + OTHER_FILES);
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
@@ -80,6 +81,20 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             never = reloading => match never {},
         }
     })
+}
+
+/// Files beside guests' connections: operators' connections, the database, logs.
+const OTHER_FILES: usize = 1024;
+
+/// Each connection is an open file: as many as the system allows, so that strangers do not use up those of the database.
+fn open_files(needed: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    // Where it is not allowed, what was given before is what there is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    if let Some(found) = getrlimit(Resource::Nofile).current.filter(|found| *found < needed as u64) {
+        tracing::warn!(found, needed, "strangers can use up the open files this process may have: raise LimitNOFILE");
+    }
 }
 
 /// The file, with what the flags say in its place.

@@ -46,12 +46,17 @@ pub struct Args {
     /// Admin address to use instead of the profile's; the profile's pin holds [default: $COFFER_KBS_ADDRESS].
     #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Key broker")]
     address: Option<String>,
+
+    /// The broker of this machine by its local socket, STATE/local/kbs.sock, in place of address and profile.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "address", help_heading = "Key broker")]
+    admin_socket: Option<PathBuf>,
 }
 
 impl Args {
     /// The broker that they name.
     fn broker<'a>(&self, context: &'a Context) -> Result<broker::Broker<'a>, CliError> {
-        broker::Broker::new(self.profile.as_deref(), self.address.as_deref(), context)
+        let (profile, address) = (self.profile.as_deref(), self.address.as_deref());
+        broker::Broker::new(profile, address, self.admin_socket.as_deref(), context)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A key broker as its admin commands see it: whom to ask, and how its answers are said.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coffer_kbs_client::{AdminClient, AdminProfile, ClientError};
 use coffer_rim::input;
@@ -10,18 +10,32 @@ use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::table;
 
-/// A broker, by its admin profile. Nothing is connected yet.
+/// A broker, by its admin profile or its local socket. Nothing is connected yet.
 pub struct Broker<'a> {
-    profile: AdminProfile,
+    way: Way,
     context: &'a Context,
 }
 
+/// How it is reached.
+enum Way {
+    Profile(AdminProfile),
+    Socket(PathBuf),
+}
+
 impl<'a> Broker<'a> {
-    /// From an admin profile. `address`: to use instead of the profile's.
+    /// From what the flags and the environment say.
     ///
     /// # Errors
-    /// Class `usage` without a profile, `config` if it cannot be read.
-    pub fn new(profile: Option<&Path>, address: Option<&str>, context: &'a Context) -> Result<Self, CliError> {
+    /// Class `usage` with neither profile nor socket, `config` if the profile cannot be read.
+    pub fn new(
+        profile: Option<&Path>,
+        address: Option<&str>,
+        socket: Option<&Path>,
+        context: &'a Context,
+    ) -> Result<Self, CliError> {
+        if let Some(socket) = socket {
+            return Ok(Self { way: Way::Socket(socket.to_owned()), context });
+        }
         let path = profile.or(context.kbs_profile.as_deref()).ok_or_else(|| {
             CliError::new(Class::Usage, "no admin profile given")
                 .hint("use --profile FILE or COFFER_KBS_PROFILE; `coffer-kbs init` writes STATE/admin.toml")
@@ -32,7 +46,7 @@ impl<'a> Broker<'a> {
         if let Some(address) = address.or(context.kbs_address.as_deref()) {
             address.clone_into(&mut profile.address);
         }
-        Ok(Self { profile, context })
+        Ok(Self { way: Way::Profile(profile), context })
     }
 
     /// Connects and asks.
@@ -40,18 +54,44 @@ impl<'a> Broker<'a> {
     /// # Errors
     /// Class `unreachable`, `refused` by the broker, or `config`.
     pub fn ask<T>(&self, ask: impl AsyncFnOnce(&AdminClient) -> Result<T, ClientError>) -> Result<T, CliError> {
-        self.context
-            .runtime()?
-            .block_on(async {
-                let client = AdminClient::connect(&self.profile).await?;
-                ask(&client).await
+        self.ask_or("it may have been done all the same: look before you ask again", ask)
+    }
+
+    /// [`Self::ask`]; `lost` is the hint where the connection is lost after the broker was asked.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn ask_or<T>(
+        &self,
+        lost: &str,
+        ask: impl AsyncFnOnce(&AdminClient) -> Result<T, ClientError>,
+    ) -> Result<T, CliError> {
+        self.context.runtime()?.block_on(async {
+            let client = match &self.way {
+                Way::Profile(profile) => AdminClient::connect(profile).await.map_err(|error| failure(&error))?,
+                Way::Socket(path) => AdminClient::connect_local(path).await.map_err(|error| {
+                    CliError::caused(Class::Unreachable, &error).hint(
+                        "`[admin_socket]` in the broker's config.toml makes it; root and the broker's own user may use it",
+                    )
+                })?,
+            };
+            ask(&client).await.map_err(|error| match error {
+                ClientError::Unreachable { .. } => CliError::caused(Class::Unreachable, &error).hint(lost.to_owned()),
+                _ => failure(&error),
             })
-            .map_err(|error| failure(&error))
+        })
     }
 
     /// The operator's own profile.
-    pub fn profile(&self) -> &AdminProfile {
-        &self.profile
+    ///
+    /// # Errors
+    /// Class `usage` where the broker is reached by its socket.
+    pub fn profile(&self) -> Result<&AdminProfile, CliError> {
+        match &self.way {
+            Way::Profile(profile) => Ok(profile),
+            Way::Socket(_) => Err(CliError::new(Class::Usage, "a local socket knows no address for a new profile")
+                .hint("give the new operator's key with --key, or use --profile FILE in place of --admin-socket")),
+        }
     }
 
     /// Whether a script asks.

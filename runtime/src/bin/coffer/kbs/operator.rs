@@ -57,7 +57,7 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         (None, Some(path)) => {
             let identity = Identity::generate(&args.name).class_while(Class::Internal, "making a key")?;
             let key = identity.spki();
-            let profile = broker.profile();
+            let profile = broker.profile()?;
             let new = AdminProfile { address: profile.address.clone(), server_spki: profile.server_spki, identity };
             // Written before it is admitted: a key that is nowhere must not be let in.
             new.write(path).class(Class::Config)?;

@@ -109,8 +109,9 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         labels: given(&args.label),
         expires: expiry(args.expires),
     };
-    let stored = broker.ask(async |client| client.put_secret(put).await)?;
     let path = &args.path;
+    let lost = format!("it may have been stored; `coffer kbs secret get-meta {path}` shows it");
+    let stored = broker.ask_or(&lost, async |client| client.put_secret(put).await)?;
     let mut row = stated(&stored.now);
     row["path"] = json!(path.as_str());
     row["before"] = stored.before.as_ref().map_or(Value::Null, stated);

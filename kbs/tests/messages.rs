@@ -1,0 +1,83 @@
+//! What comes in is bounded, and what is not taken has a word, an id and a line in the log.
+
+use std::process::{Command, Stdio};
+
+use crate::common::{Kbs, PATH, TENANT, put};
+use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, kbs::v1 as wire};
+use coffer_ratls::{ClientTls, Denial, Identity, PeerPin, Purpose, connect_pinned};
+use secrecy::SecretBox;
+use tonic::{Request, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic_prost::ProstCodec;
+
+async fn stranger(kbs: &Kbs) -> Channel {
+    let stream = tokio::net::TcpStream::connect(kbs.addresses.listen).await.unwrap();
+    let identity = Identity::generate("stranger").unwrap();
+    let tls = ClientTls::new(&identity, PeerPin::Spki(vec![kbs.addresses.pin]), Purpose::Kbs).unwrap();
+    connect_pinned(stream, &tls).await.unwrap().0
+}
+
+fn heard(status: &tonic::Status) -> String {
+    let Denial { code, id } = Denial::of(status).unwrap_or_else(|| panic!("no refusal: {status:?}"));
+    assert_eq!(id.len(), 16, "{status:?}");
+    code
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_too_long_and_one_that_is_none_get_a_word_and_an_id() {
+    let kbs = Kbs::start().await;
+    let channel = stranger(&kbs).await;
+    let long = wire::GetSecretRequest { path: "x".repeat(20_000), version: None };
+    let status = wire::broker_client::BrokerClient::new(channel.clone()).get_secret(long).await.unwrap_err();
+    assert_eq!(heard(&status), "message-too-large");
+    // A number where the path should be.
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let other = Request::new(wire::GenerationStep { expected: 1, next: 2 });
+    let path = PathAndQuery::from_static("/coffer.kbs.v1.Broker/GetSecret");
+    let codec = ProstCodec::<wire::GenerationStep, wire::GetSecretResponse>::default();
+    let status = grpc.unary(other, path, codec).await.unwrap_err();
+    assert_eq!(heard(&status), "message-undecodable");
+
+    // Not what the broker says itself: a field that is wrong is named.
+    let value = SecretBox::new(Box::new(Vec::new()));
+    let path = PATH.parse().unwrap();
+    assert!(matches!(kbs.admin().await.put_secret(put(&path, &value)).await, Err(ClientError::Rejected { .. })));
+    assert!(kbs.admin().await.list_secrets(TENANT, false).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_log_has_the_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, log) = (folder.path().join("state"), folder.path().join("log"));
+    coffer_kbs::init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ready = folder.path().join("ready");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
+        .args(["serve", "--state", &state.display().to_string(), "--ready-file", &ready.display().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    for _ in 0..600 {
+        if ready.exists() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let admin = AdminClient::connect(&AdminProfile::read(&state.join("admin.toml")).unwrap()).await.unwrap();
+    admin.add_tenant(TENANT).await.unwrap();
+    let (value, path) = (SecretBox::new(Box::new(vec![b'x'; 2 << 20])), PATH.parse().unwrap());
+    let refused = admin.put_secret(put(&path, &value)).await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    let _ = child.kill();
+    let _ = child.wait();
+    match refused {
+        Err(ClientError::Refused { code, id }) => {
+            assert_eq!(code, "message-too-large");
+            assert!(log.contains(&id) && log.contains("the limit is"), "{id}: {log}");
+        }
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("stored"),
+    }
+}

@@ -4,7 +4,15 @@ use regorus::{Engine, Value};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::engine::{self, INPUT_LIMIT, POLICY_LIMIT};
+use crate::{
+    builtins,
+    engine::{self, INPUT_LIMIT, POLICY_LIMIT},
+};
+
+/// Reasons of one answer; what is more is counted in one that says so.
+pub const REASONS_LIMIT: usize = 32;
+/// Longest reason, in bytes.
+pub const REASON_LIMIT: usize = 256;
 
 /// Why a text is no policy.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +75,7 @@ impl Decision {
         self.allow
     }
 
-    /// Every reason against, sorted; never empty when the answer is no.
+    /// The reasons against, sorted, within [`REASONS_LIMIT`] and [`REASON_LIMIT`]; never empty when the answer is no.
     pub fn reasons(&self) -> &[String] {
         &self.reasons
     }
@@ -106,6 +114,7 @@ impl Policy {
         let allow = format!("{package}.allow");
         let digest = Sha256::digest(text.as_bytes()).into();
         // The first question makes the engine analyse the rules: faults show here, and not at the first release.
+        builtins::refill();
         engine.set_input(Value::new_object());
         if let Err(error) = engine.eval_rule(allow.clone())
             && !is_runtime(&error.to_string())
@@ -135,6 +144,7 @@ impl Policy {
         if let Err(error) = engine.set_input_json(&text) {
             return Decision::no(format!("policy: input is not usable: {}", first_line(&error)));
         }
+        builtins::refill();
         let allow = match engine.eval_rule(self.allow.clone()) {
             Ok(Value::Bool(answer)) => answer,
             Ok(Value::Undefined) => return self.undefined(&mut engine),
@@ -159,16 +169,36 @@ impl Policy {
         let Some(deny) = &self.deny else {
             return Vec::new();
         };
-        let text = |value: &Value| match value {
-            Value::String(text) => text.to_string(),
-            other => other.to_string(),
-        };
         match engine.eval_rule(deny.clone()) {
-            Ok(Value::Set(set)) => set.iter().map(text).collect(),
-            Ok(Value::Array(array)) => array.iter().map(text).collect(),
+            Ok(Value::Set(set)) => said(set.len(), set.iter()),
+            Ok(Value::Array(array)) => said(array.len(), array.iter()),
             Ok(_) => vec![format!("policy: deny of {} is not a set", self.name)],
             Err(error) => vec![format!("policy: deny of {} failed: {}", self.name, first_line(&error))],
         }
+    }
+}
+
+/// What a policy says against, within bounds: it goes into the audit trail, which is everybody's.
+fn said<'a>(count: usize, values: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    let mut reasons: Vec<String> = values.take(REASONS_LIMIT).map(reason).collect();
+    if let Some(more) = count.checked_sub(REASONS_LIMIT).filter(|more| *more > 0) {
+        reasons.push(format!("policy: … and {more} more reasons"));
+    }
+    reasons
+}
+
+fn reason(value: &Value) -> String {
+    let cut = |text: &str| match text.len() {
+        0..=REASON_LIMIT => text.to_owned(),
+        _ => format!("{}…", &text[..text.floor_char_boundary(REASON_LIMIT - '…'.len_utf8())]),
+    };
+    match value {
+        Value::String(text) => cut(text),
+        // A list of lists of one list is small until it is written out.
+        other if builtins::weight([other], 64 * REASON_LIMIT).is_none() => {
+            "policy: a reason that is too long".to_owned()
+        }
+        other => cut(&other.to_string()),
     }
 }
 
@@ -233,6 +263,26 @@ mod tests {
     fn collects_every_reason() {
         let two = policy("default allow := false\ndeny contains \"b\" if input.x\ndeny contains \"a\" if input.x");
         assert_eq!(two.decide(&json!({"x": true})).reasons(), ["a", "b"]);
+    }
+
+    #[test]
+    fn says_what_is_against_within_bounds() {
+        let all = json!({"x": true});
+        let many = policy("allow := true\ndeny contains sprintf(\"%d\", [n]) if some n in numbers.range(1, 4000)")
+            .decide(&all);
+        assert_eq!(many.reasons().len(), REASONS_LIMIT + 1);
+        assert!(many.reasons().concat().ends_with("policy: … and 3968 more reasons"), "{many:?}");
+        let lists: Vec<String> = (1..=30).map(|at| format!(" x{at} := [x{}, x{}]", at - 1, at - 1)).collect();
+        for long in [
+            format!("deny contains \"{}\"", "ä".repeat(400)),
+            format!("deny contains {{\"a\": \"{}\"}}", "ä".repeat(400)),
+            format!("deny := [x30] if {{\n x0 := [1]\n{}\n}}", lists.join("\n")),
+        ] {
+            let decision = policy(&format!("allow := true\n{long}")).decide(&all);
+            assert!(!decision.allows());
+            let reasons = decision.reasons();
+            assert!(reasons.len() == 1 && reasons[0].len() <= REASON_LIMIT && reasons[0].len() > 10, "{reasons:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use regorus::Value;
 
-use crate::{PolicyError, engine};
+use crate::{PolicyError, builtins, engine};
 
 /// One unit test's name and whether it held; with the engine's words when it could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +29,12 @@ pub fn run(name: &str, text: &str, tests: &str) -> Result<Vec<Outcome>, PolicyEr
     if names.is_empty() {
         return Err(PolicyError::NoTests { name: name.into() });
     }
-    let outcome = |rule: &str| match engine.clone().eval_rule(format!("{package}.{rule}")) {
-        Ok(value) => Outcome { name: rule.into(), passed: value == Value::Bool(true), error: None },
-        Err(error) => Outcome { name: rule.into(), passed: false, error: Some(error.to_string()) },
+    let outcome = |rule: &str| {
+        builtins::refill();
+        match engine.clone().eval_rule(format!("{package}.{rule}")) {
+            Ok(value) => Outcome { name: rule.into(), passed: value == Value::Bool(true), error: None },
+            Err(error) => Outcome { name: rule.into(), passed: false, error: Some(error.to_string()) },
+        }
     };
     Ok(names.into_iter().map(outcome).collect())
 }

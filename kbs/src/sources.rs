@@ -19,7 +19,7 @@ use tokio_stream::Stream;
 
 use crate::limits::{Buckets, Rate};
 
-/// What one source address may have.
+/// What one source may have: an IPv4 address, or the /64 network of an IPv6 address, which its holder picks at will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceLimits {
     /// Connections at once. All boxes of one host come from one address.
@@ -34,15 +34,16 @@ pub struct SourceLimits {
 /// Who has how many connections.
 #[derive(Default)]
 struct Open {
-    by_source: HashMap<IpAddr, usize>,
+    by_source: HashMap<Source, usize>,
     all: usize,
 }
 
 impl Open {
-    fn have_room(&self, source: IpAddr, limits: &SourceLimits) -> bool {
+    fn have_room(&self, source: Source, limits: &SourceLimits) -> bool {
         let count = self.by_source.get(&source).copied().unwrap_or(0);
         let sources = self.by_source.len() + usize::from(count == 0);
-        let share = limits.all_told / sources.max(1);
+        // However many sources there are, each has one before any has another.
+        let share = (limits.all_told / sources.max(1)).max(1);
         let room = self.all < limits.all_told || count < share && self.all < 2 * limits.all_told;
         count < limits.connections && room
     }
@@ -52,7 +53,7 @@ impl Open {
 pub struct Sources {
     listener: TcpListener,
     limits: SourceLimits,
-    rate: Buckets<IpAddr>,
+    rate: Buckets<Source>,
     open: Arc<Mutex<Open>>,
     dropped: u64,
     told: Option<Instant>,
@@ -61,7 +62,7 @@ pub struct Sources {
 /// A counted connection.
 pub struct Counted {
     stream: TcpStream,
-    source: IpAddr,
+    source: Source,
     open: Arc<Mutex<Open>>,
 }
 
@@ -72,7 +73,7 @@ impl Sources {
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Counted> {
-        let source = peer.ip();
+        let source = source_of(peer.ip());
         let now = Instant::now();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if !open.have_room(source, &self.limits) || !self.rate.take(source, now) {
@@ -90,9 +91,10 @@ impl Sources {
     }
 
     /// At most one line in ten seconds, whatever strangers do.
-    fn tell(&mut self, source: IpAddr, now: Instant) {
+    fn tell(&mut self, source: Source, now: Instant) {
         if self.told.is_none_or(|told| now.saturating_duration_since(told).as_secs() >= 10) {
-            tracing::warn!(%source, dropped = self.dropped, "connections over the limits of their source were closed");
+            let source = source_name(source);
+            tracing::warn!(source, dropped = self.dropped, "connections over the limits of their source were closed");
             self.told = Some(now);
             self.dropped = 0;
         }
@@ -132,11 +134,15 @@ impl Drop for Counted {
 
 impl Sourced for Counted {
     fn source(&self) -> Source {
-        match self.source {
-            IpAddr::V4(address) => u64::from(address.to_bits()),
-            // One who has an IPv6 address has the network it lies in.
-            IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or(0),
-        }
+        self.source
+    }
+}
+
+fn source_of(address: IpAddr) -> Source {
+    match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        // One who has an IPv6 address has the network it lies in.
+        IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or(0),
     }
 }
 
@@ -204,7 +210,7 @@ mod tests {
     #[test]
     fn many_sources_leave_room_for_one_more_and_all_of_them_have_an_end() {
         let limits = SourceLimits { connections: 100, all_told: 100, rate: Rate { burst: 1, per_second: 1 } };
-        let of = |source: u8| IpAddr::from([127, 0, 0, source]);
+        let of = |source: u8| source_of(IpAddr::from([127, 0, 0, source]));
         let mut open = Open { by_source: (1..=4).map(|source| (of(source), 25)).collect(), all: 100 };
         assert!(!open.have_room(of(1), &limits), "it has its share");
         assert!(open.have_room(of(9), &limits), "somebody new is let in all the same");
@@ -217,5 +223,17 @@ mod tests {
         assert!(!open.have_room(of(10), &limits), "and there is an end to it");
         open.all = 99;
         assert!(open.have_room(of(1), &limits));
+    }
+
+    #[test]
+    fn a_network_is_one_source_and_whoever_has_none_gets_one_however_many_there_are() {
+        let limits = SourceLimits { connections: 100, all_told: 100, rate: Rate { burst: 1, per_second: 1 } };
+        let network = |last: u16| source_of(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
+        assert_eq!(network(1), network(2));
+        let mut open = Open { by_source: (1..=150).map(|source| (source, 1)).collect(), all: 150 };
+        assert!(!open.have_room(7, &limits), "it has one");
+        assert!(open.have_room(151, &limits), "it has none");
+        open.all = 200;
+        assert!(!open.have_room(151, &limits));
     }
 }

@@ -5,6 +5,7 @@
 mod admins;
 mod callers;
 mod certificates;
+mod changed;
 mod crls;
 mod dry_run;
 mod policies;

@@ -80,6 +80,7 @@ impl Operators {
 }
 
 /// Somebody who may ask what they asked.
+#[derive(Clone)]
 pub struct Caller {
     /// Name in the trail.
     pub(crate) name: String,

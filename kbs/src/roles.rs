@@ -88,6 +88,8 @@ const VALUES: &[Role] = &[Role::Operator];
 const RULES: &[Role] = &[Role::PolicyAuthor];
 /// A manifest is signed by a key that owners list: whoever brings or revokes it adds nothing to that.
 const MANIFESTS: &[Role] = &[Role::PolicyAuthor, Role::Operator];
+/// Labels, and what takes away; what may let others have a value is [`WIDEN`]'s.
+const TERMS: &[Role] = &[Role::PolicyAuthor, Role::Operator];
 const TRAIL: &[Role] = &[Role::Auditor];
 const OWNERS: &[Role] = &[];
 
@@ -106,7 +108,7 @@ methods! {
     DeleteSecret: Tenant VALUES,
     UndeleteSecret: Tenant VALUES,
     DestroySecret: Tenant VALUES,
-    UpdateSecret: Tenant VALUES,
+    UpdateSecret: Tenant TERMS,
     AddReference: Tenant RULES,
     ListReferences: Tenant READERS,
     RemoveReference: Tenant RULES,
@@ -145,6 +147,9 @@ methods! {
     Audit: Tenant TRAIL,
     GetDecisionInput: Tenant TRAIL,
 }
+
+/// An update of a secret that may let others have a value which is there: whoever asks it need not know the value.
+pub static WIDEN: Method = Method { name: "UpdateSecret", about: About::Tenant, roles: RULES };
 
 /// The method of a name; a defect of ours if there is none.
 pub fn method(name: &str) -> Option<&'static Method> {

@@ -28,3 +28,4 @@ mod starvation;
 mod strangers;
 mod trust;
 mod upgrade;
+mod widening;

@@ -54,6 +54,11 @@ impl AdminService {
         }
     }
 
+    /// Refuses a call for what it turned out to be: what was changed for it must be dropped before.
+    pub(super) fn refuse_as(&self, caller: Caller) -> Status {
+        self.refuse(caller.name, caller.asking, caller.method, caller.tenant)
+    }
+
     /// Says no, and sees to it that it stands in the trail. An operator that goes on and on gets another word.
     fn refuse(&self, operator: String, asking: Asking, method: &'static Method, tenant: Option<Tenant>) -> Status {
         let may_ask = self.refused.take(asking, Instant::now());

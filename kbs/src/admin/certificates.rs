@@ -4,7 +4,9 @@ use coffer_kbs_client::kbs::admin::v1 as wire;
 use tonic::{Response, Status};
 
 use super::{
-    AdminService, every, store_status, tenant,
+    AdminService,
+    changed::{listed, of_terms, say},
+    every, store_status, tenant,
     terms::{terms, terms_wire},
 };
 use crate::{
@@ -56,6 +58,10 @@ impl AdminService {
         if there.len() >= LIMIT && !there.iter().flatten().any(|one| one.name == profile.name) {
             return Err(Status::failed_precondition(format!("the tenant has {LIMIT} certificate profiles already")));
         }
+        // Putting it anew is how a damaged one is mended: of such a one nothing is known.
+        if let Some(before) = there.iter().flatten().find(|one| one.name == profile.name) {
+            change.entry.changes = of_profile(before, &profile);
+        }
         if !change.ledger.has_tenant_key(&tenant, KeyUse::Certificates) {
             let root = certificate::make_root(&tenant, change.now)
                 .map_err(|error| Status::internal(format!("certificate key: {error}")))?;
@@ -92,6 +98,16 @@ impl AdminService {
         let existed = change.ledger.remove_certificate_profile(&tenant, &name).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::RemoveCertificateProfileResponse { existed }).await
     }
+}
+
+fn of_profile(before: &CertificateProfile, now: &CertificateProfile) -> Vec<String> {
+    let mut changes = of_terms(&before.terms, &now.terms);
+    say(&mut changes, "dns", &listed(&before.dns), &listed(&now.dns));
+    say(&mut changes, "uris", &listed(&before.uris), &listed(&now.uris));
+    say(&mut changes, "server_auth", &before.server_auth, &now.server_auth);
+    say(&mut changes, "client_auth", &before.client_auth, &now.client_auth);
+    say(&mut changes, "lifetime_seconds", &before.lifetime, &now.lifetime);
+    changes
 }
 
 fn entry(event: &'static str, tenant: &Tenant, name: &str) -> AuditEntry {

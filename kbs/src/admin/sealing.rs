@@ -5,7 +5,9 @@ use tonic::{Response, Status};
 use zeroize::Zeroizing;
 
 use super::{
-    AdminService, every, store_status, tenant,
+    AdminService,
+    changed::{listed, of_terms, say},
+    every, store_status, tenant,
     terms::{terms, terms_wire},
 };
 use crate::{
@@ -57,6 +59,11 @@ impl AdminService {
             change.ledger.keep_tenant_key(&tenant, KeyUse::Sealing, &root).await.map_err(store_status)?;
         }
         let before = change.ledger.put_sealing_context(&tenant, &new).await.map_err(store_status)?;
+        if let Some(before) = &before {
+            change.entry.changes = of_terms(&before.terms, &new.terms);
+            let names = |one: &SealingContext| listed(one.policies.iter().map(ToString::to_string));
+            say(&mut change.entry.changes, "policies", &names(before), &names(&new));
+        }
         let before = before.map(|before| to_wire(&tenant, before));
         change.done_if(before.is_none(), "replaced", wire::PutSealingContextResponse { before }).await
     }

@@ -2,15 +2,18 @@
 
 use coffer_kbs_client::{ResourcePath, kbs::admin::v1 as wire};
 use coffer_verifier::Expiry;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{
-    AdminService, VALUE_LIMIT, name, non_zero, seconds, store_status, tenant,
+    AdminService, VALUE_LIMIT,
+    changed::{of_secret, of_stated},
+    name, non_zero, seconds, store_status, tenant,
     terms::{labels, labels_wire, rules, terms_wire},
 };
 use crate::{
     operators::Caller,
+    roles::WIDEN,
     store::{AuditEntry, Described, NewSecret, Secret, SecretInfo, SecretUpdate, Stated, StoreError},
     tenant::Tenant,
 };
@@ -46,6 +49,7 @@ impl AdminService {
             self.policy_is_there(&mut change.ledger, &tenant, policy)?;
         }
         let put = change.ledger.put_secret(new, change.now).await.map_err(store_status)?;
+        change.entry.changes = put.before.as_ref().map(|before| of_stated(before, &put.now)).unwrap_or_default();
         change.entry.version = Some(put.now.version);
         change.entry.policy = Some(put.now.terms.policy.clone());
         change.entry.allow_simulated = Some(put.now.terms.allow_simulated);
@@ -146,13 +150,32 @@ impl AdminService {
             rules: rules(message.rules)?,
             expires,
         };
+        let widening = Caller { method: &WIDEN, ..caller.clone() };
         let mut change = self.change(caller, entry("secret.update", &tenant, &path, version)).await?;
         if let Some(policy) = &policy {
             self.policy_is_there(&mut change.ledger, &tenant, policy)?;
         }
         let updated = change.ledger.update_secret(&tenant, &path, update).await.map_err(store_status)?;
         let existed = updated.is_some();
+        // Found out within the transaction, on what is there; without leave all of it is undone.
+        if updated.as_ref().is_some_and(|updated| updated.widens)
+            && let Err(status) = self.still_may(&mut change.ledger, &widening).await
+        {
+            drop(change);
+            let missing = status.code() == Code::PermissionDenied;
+            return Err(if missing { self.refuse_as(widening) } else { status });
+        }
         let (before, now) = updated.map_or((None, None), |updated| (updated.before, updated.now));
+        change.entry.changes = match (&before, &now) {
+            (Some(before), Some(now)) => of_secret(before, now),
+            // Damaged: what was said is all that is known.
+            _ => message
+                .minimum_version
+                .filter(|_| existed)
+                .map(|least| format!("minimum_version: {least}"))
+                .into_iter()
+                .collect(),
+        };
         if let Some(now) = &now {
             change.entry.version = Some(now.stated.version);
             change.entry.policy = Some(now.stated.terms.policy.clone());

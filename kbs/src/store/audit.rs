@@ -160,6 +160,9 @@ pub struct AuditEntry {
     /// Whether simulated evidence may have the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_simulated: Option<bool>,
+    /// What is not as it was, by an operator's word.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     /// Whose evidence, or which reference.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestFacts>,

@@ -58,6 +58,7 @@ pub use signers::Signer;
 pub use sqlite::{Opened, SqliteRows, Upgrade};
 pub use state::{Fault, Forget, StateSummary};
 pub use tenant_keys::{KeyUse, OpenKey};
+pub(crate) use terms::rules_digest;
 
 use crate::keys::KeyError;
 

@@ -50,6 +50,8 @@ pub struct Updated {
     pub before: Option<Described>,
     /// As it is.
     pub now: Option<Described>,
+    /// It may be released to others, or for longer, than before; also of a version whose row is damaged.
+    pub widens: bool,
 }
 
 /// A version with all that can be said anew.
@@ -64,6 +66,17 @@ pub struct Described {
 }
 
 impl Described {
+    /// True if this may let out what `before` did not. Which of two policies or rules asks for more nobody can say: another one may.
+    fn widens(&self, before: &Self) -> bool {
+        let (was, is) = (&before.stated.terms, &self.stated.terms);
+        let longer = match (before.expires, self.expires) {
+            (Expiry::At(was), Expiry::At(is)) => is > was,
+            (Expiry::At(_), Expiry::Never) => true,
+            (Expiry::Never, _) => false,
+        };
+        is.policy != was.policy || is.rules != was.rules || is.allow_simulated && !was.allow_simulated || longer
+    }
+
     fn of(secret: &Secret, head: &Head) -> Self {
         let stated = Stated { version: secret.version, terms: secret.terms.clone(), labels: head.labels.clone() };
         Self { stated, expires: secret.expires, minimum_version: head.minimum_version }
@@ -96,6 +109,7 @@ impl Ledger {
             Err(error) => return Err(error),
         };
         let before = secret.as_ref().map(|secret| Described::of(secret, &head));
+        let lower = update.minimum_version.is_some_and(|least| least < head.minimum_version);
         let head = Head {
             minimum_version: update.minimum_version.unwrap_or(head.minimum_version),
             labels: update.labels.clone().unwrap_or(head.labels),
@@ -110,7 +124,8 @@ impl Ledger {
             }
             other => other.map(|secret| Described::of(&secret, &head)),
         };
-        Ok(Some(Updated { before, now }))
+        let wider = before.as_ref().zip(now.as_ref()).is_some_and(|(before, now)| now.widens(before));
+        Ok(Some(Updated { before, now, widens: lower || wider }))
     }
 
     /// A version on other terms. What the value is bound to is bound anew.

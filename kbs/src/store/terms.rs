@@ -6,6 +6,8 @@ use coffer_verifier::{
     binding::length_prefixed,
 };
 
+use sha2::{Digest as _, Sha256};
+
 use super::record::Fields;
 use crate::terms::{AuthorRule, Rules, Terms};
 
@@ -20,6 +22,11 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Terms> {
     let terms =
         Terms { allow_simulated: fields.flag()?, policy: fields.text()?, rules: decode_rules(fields.bytes()?)? };
     fields.end(terms)
+}
+
+/// What tells rules apart in the trail: SHA-256 of their form in a row.
+pub(crate) fn rules_digest(rules: &Rules) -> String {
+    hex::encode(Sha256::digest(encode_rules(rules)))
 }
 
 /// Rules as one field.

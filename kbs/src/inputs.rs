@@ -38,7 +38,7 @@ impl Inputs {
         if !self.lines().contains_key(tenant) {
             let mut lines = VecDeque::new();
             loop {
-                let from = lines.back().map_or(0, |last| last + 1);
+                let from = lines.back().map_or(0, |last: &u64| last.saturating_add(1));
                 let found = ledger.inputs(tenant, from, STRETCH).await?;
                 if found.is_empty() {
                     break;
@@ -81,13 +81,19 @@ mod tests {
     use super::*;
     use crate::{
         keys::RootKey,
-        store::{MemoryRows, Store, Witness},
+        store::{AuditEntry, MemoryRows, Store, Witness},
     };
 
     async fn keep(store: &Store, inputs: &Inputs, tenant: &Tenant, line: u64) {
         let mut ledger = store.write().await.unwrap();
+        while ledger.next_line() < line {
+            ledger.append_audit(&AuditEntry::default(), 0).await.unwrap();
+        }
         let input = KeptInput { line, refused_beside: line < 5, json: format!("{{\"n\":{line}}}") };
         inputs.keep(&mut ledger, tenant, &input).await.unwrap();
+        if ledger.next_line() == line {
+            ledger.append_audit(&AuditEntry::default(), 0).await.unwrap();
+        }
         ledger.commit().await.unwrap();
     }
 

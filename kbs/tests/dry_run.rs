@@ -2,7 +2,9 @@
 
 use crate::common;
 use crate::common::{Guest, Kbs, Launch, PATH, TENANT, VALUE, ask, refused, spec};
-use coffer_kbs::Kind;
+use std::sync::Arc;
+
+use coffer_kbs::{Forget, Intent, Kind, Row, Rows, RowsError, Transaction, Written, open_store};
 use coffer_kbs_client::{AuditQuery, ClientError, kbs::admin::v1::TestPolicyRequest};
 use serde_json::Value;
 
@@ -126,6 +128,104 @@ async fn the_input_of_a_decision_is_the_one_its_line_names_or_none() {
     })
     .await;
     assert_eq!(admin.decision_input(None, id).await.unwrap().unwrap().input, None);
+    // Nor where what stood against it beside the policy is turned.
+    kbs.tamper(Kind::DecisionInput, |rows| {
+        for (_, row) in rows {
+            row.body = [&[1], text.as_bytes()].concat();
+        }
+    })
+    .await;
+    assert_eq!(admin.decision_input(None, id).await.unwrap().unwrap().input, None);
     let answer = admin.test_policy(under("default", "")).await.unwrap();
     assert_eq!((answer.decisions.len(), answer.not_believed), (0, 1));
+}
+
+/// Rows as they lie, but for those of inputs, at which no writer can look.
+struct NoInputs {
+    rows: Arc<dyn Rows>,
+}
+
+struct NoInput {
+    inner: Box<dyn Transaction>,
+    intent: Intent,
+}
+
+#[tonic::async_trait]
+impl Rows for NoInputs {
+    async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
+        Ok(Box::new(NoInput { inner: self.rows.begin(intent).await?, intent }))
+    }
+}
+
+#[tonic::async_trait]
+impl Transaction for NoInput {
+    async fn get(&mut self, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError> {
+        self.inner.get(kind, key).await
+    }
+
+    async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
+        self.inner.put(kind, key, row).await
+    }
+
+    async fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), RowsError> {
+        self.inner.remove(kind, key).await
+    }
+
+    async fn write(&mut self, rows: Vec<Written>) -> Result<(), RowsError> {
+        self.inner.write(rows).await
+    }
+
+    async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError> {
+        if kind == Kind::DecisionInput && self.intent == Intent::Write {
+            return Err(RowsError::Failed("no".into()));
+        }
+        self.inner.from(kind, from, limit).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<(), RowsError> {
+        self.inner.commit().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_does_not_hang_on_whether_its_input_can_be_kept() {
+    let kbs = Kbs::start_in_memory(|rows| Arc::new(NoInputs { rows })).await;
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    kbs.put(PATH, true).await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let line = kbs.admin().await.audit(0, 0).await.unwrap().pop().unwrap();
+    assert!(line.contains("secret.release") && !line.contains("\"input\""), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn planted_inputs_stop_no_release_and_are_named() {
+    let kbs = Kbs::start().await;
+    let admin = kbs.admin().await;
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    kbs.put(PATH, true).await;
+    let field = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let key = |line: u64| [field(TENANT.as_bytes()), field(&line.to_be_bytes())].concat();
+    let row = |body: &[u8]| Row { body: body.to_vec(), mac: Vec::new() };
+    // Of no line yet, of none ever, behind the key of one, of one that names none.
+    let keys = [key(u64::MAX), key(u64::MAX - 1), key(40), [key(0), vec![1]].concat(), key(1), vec![7]];
+    kbs.tamper(Kind::DecisionInput, |rows| {
+        rows.extend(keys.iter().map(|key| (key.clone(), row(b"\0{}"))));
+        rows[4].1 = row(b"");
+    })
+    .await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let answer = admin.test_policy(under("default", "")).await.unwrap();
+    assert_eq!((answer.decisions.len(), answer.not_believed), (2, 1), "line 1 names none");
+    let folder = kbs.stop().await;
+    let faults = open_store(&folder.path().join("state")).await.unwrap().verify_state().await.unwrap().faults;
+    let named = faults.iter().filter(|one| one.what.starts_with("what a policy saw of")).count();
+    assert_eq!((faults.len(), named), (keys.len(), keys.len()), "{faults:?}");
+    assert!(coffer_kbs::repair(&folder.path().join("state"), Forget::Nothing).await.is_ok());
+    let faults = open_store(&folder.path().join("state")).await.unwrap().verify_state().await.unwrap().faults;
+    assert!(faults.is_empty(), "{faults:?}");
 }

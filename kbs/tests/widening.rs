@@ -19,8 +19,8 @@ async fn somebody(kbs: &Kbs, role: Role) -> AdminClient {
     AdminClient::connect(&profile).await.unwrap()
 }
 
-fn at(from_now: i64) -> Option<Expiry> {
-    Some(Expiry::At(UnixTime(i64::try_from(crate::common::unix()).unwrap() + from_now)))
+fn at(from_now: i64) -> Expiry {
+    Expiry::At(UnixTime(i64::try_from(crate::common::unix()).unwrap() + from_now))
 }
 
 async fn last_line(kbs: &Kbs, event: &str) -> Value {
@@ -37,7 +37,7 @@ async fn who_puts_values_does_not_let_others_have_those_it_does_not_know() {
     kbs.put(PATH, false).await;
     kbs.put(PATH, false).await;
     let rules = Some(Rules { chips: vec![vec![7; 64]], ..Rules::default() });
-    let strict = SecretUpdate { rules, minimum_version: Some(2), expires: at(600), ..SecretUpdate::default() };
+    let strict = SecretUpdate { rules, minimum_version: Some(2), expires: Some(at(600)), ..SecretUpdate::default() };
     owner.update_secret(TENANT, &path, strict).await.unwrap().unwrap();
     let operator = somebody(&kbs, Role::Operator).await;
     let author = somebody(&kbs, Role::PolicyAuthor).await;
@@ -48,7 +48,7 @@ async fn who_puts_values_does_not_let_others_have_those_it_does_not_know() {
         SecretUpdate { rules: Some(Rules::default()), ..of() },
         SecretUpdate { allow_simulated: Some(true), ..of() },
         SecretUpdate { allow_simulated: Some(true), version: Some(1), ..of() },
-        SecretUpdate { expires: at(900), ..of() },
+        SecretUpdate { expires: Some(at(900)), ..of() },
         SecretUpdate { expires: Some(Expiry::Never), ..of() },
         SecretUpdate { minimum_version: Some(1), ..of() },
     ];
@@ -70,7 +70,7 @@ async fn who_puts_values_does_not_let_others_have_those_it_does_not_know() {
     for update in [
         SecretUpdate { labels, ..of() },
         SecretUpdate { allow_simulated: Some(false), ..of() },
-        SecretUpdate { expires: at(300), ..of() },
+        SecretUpdate { expires: Some(at(300)), ..of() },
         SecretUpdate { minimum_version: Some(2), ..of() },
     ] {
         let said = format!("{update:?}");
@@ -96,11 +96,11 @@ async fn what_an_update_changed_stands_in_the_trail() {
     kbs.put(PATH, false).await;
     kbs.put(PATH, false).await;
     let soon = at(600);
-    let Some(Expiry::At(UnixTime(seconds))) = soon else { unreachable!() };
+    let Expiry::At(UnixTime(seconds)) = soon else { unreachable!() };
     let update = SecretUpdate {
         rules: Some(Rules { chips: vec![vec![7; 64]], ..Rules::default() }),
         minimum_version: Some(2),
-        expires: soon,
+        expires: Some(soon),
         allow_simulated: Some(true),
         labels: Some([("team".to_owned(), "web".to_owned())].into()),
         ..SecretUpdate::default()
@@ -111,7 +111,7 @@ async fn what_an_update_changed_stands_in_the_trail() {
     assert_eq!(changes[0], "allow_simulated: true, was false");
     assert!(changes[1].starts_with("rules: sha256 ") && changes[1].ends_with(", was none"), "{changes:?}");
     let rest =
-        ["label team: \"web\", was none", &format!("expires: {seconds}, was never"), "minimum_version: 2, was 1"];
+        ["label team: \"web\", was none", &format!("expires: {seconds}, was never"), "minimum_version: 2, was 0"];
     assert_eq!(changes[2..], rest);
 
     // A value that takes terms of its own says what is not as it was.

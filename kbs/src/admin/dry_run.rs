@@ -11,7 +11,6 @@ use std::{
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_policies::Policy;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use tonic::{Response, Status};
 
 use super::{
@@ -94,7 +93,7 @@ impl AdminService {
             let mut view = self.view().await?;
             let kept = view.inputs(tenant, from, STRETCH).await.map_err(store_status)?;
             let Some(last) = kept.last() else { break };
-            from = last.line + 1;
+            from = last.line.saturating_add(1);
             for input in kept {
                 let text = view.audit_line(input.line).await.map_err(store_status)?;
                 let line = text.as_deref().and_then(|text| serde_json::from_str::<Line>(text).ok());
@@ -115,7 +114,7 @@ impl AdminService {
 
 /// True if a line names this input.
 pub(super) fn is_of(input: &KeptInput, named: Option<&str>) -> bool {
-    named == Some(hex::encode(Sha256::digest(&input.json)).as_str())
+    named == Some(input.digest().as_str())
 }
 
 fn try_all(policy: &Policy, cases: Vec<Case>) -> (Vec<wire::TestedDecision>, u64) {

@@ -1,10 +1,15 @@
 //! What policies saw of decisions, beside the trail: rows that decide nothing, and so are bound to nothing. The line of a
-//! decision names the SHA-256 of its input; whoever reads one compares it.
+//! decision names the SHA-256 of its row; whoever reads one compares it.
+//!
+//! Never: takes a row for the input of a line that is not there; stops at what somebody else planted among them.
 
 use coffer_verifier::binding::length_prefixed;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     StoreError,
+    known::every,
     ledger::Ledger,
     record::Fields,
     rows::{Kind, Row, Transaction as _},
@@ -22,6 +27,24 @@ pub struct KeptInput {
     pub json: String,
 }
 
+impl KeptInput {
+    /// What the line names: SHA-256 of all that is kept, hex.
+    pub fn digest(&self) -> String {
+        hex::encode(Sha256::digest(self.body()))
+    }
+
+    /// One byte, whether something beside the policy spoke against it, and the JSON.
+    fn body(&self) -> Vec<u8> {
+        [&[u8::from(self.refused_beside)], self.json.as_bytes()].concat()
+    }
+
+    /// What is no input of ours is one that no line names.
+    fn read(line: u64, body: &[u8]) -> Self {
+        let (flag, json) = body.split_first().unwrap_or((&1, &[]));
+        Self { line, refused_beside: *flag != 0, json: String::from_utf8_lossy(json).into_owned() }
+    }
+}
+
 impl Ledger {
     /// The number that the next line of the trail gets.
     pub fn next_line(&self) -> u64 {
@@ -33,8 +56,7 @@ impl Ledger {
     /// # Errors
     /// As the store.
     pub async fn put_input(&mut self, tenant: &Tenant, input: &KeptInput) -> Result<(), StoreError> {
-        let body = [&[u8::from(input.refused_beside)], input.json.as_bytes()].concat();
-        let row = Row { body, mac: Vec::new() };
+        let row = Row { body: input.body(), mac: Vec::new() };
         Ok(self.transaction.put(Kind::DecisionInput, &key(tenant, input.line), row).await?)
     }
 
@@ -46,25 +68,60 @@ impl Ledger {
         Ok(self.transaction.remove(Kind::DecisionInput, &key(tenant, line)).await?)
     }
 
-    /// Inputs of a tenant from a line on, oldest first.
+    /// Inputs of a tenant from a line on, oldest first, of lines that are there.
     ///
     /// # Errors
     /// As the store.
     pub async fn inputs(&mut self, tenant: &Tenant, from: u64, limit: usize) -> Result<Vec<KeptInput>, StoreError> {
-        let rows = self.transaction.from(Kind::DecisionInput, &key(tenant, from), limit).await?;
-        let found = rows.into_iter().map_while(|(key, row)| {
-            let mut fields = Fields(&key);
-            let of = fields.text()?;
-            let line = fields.unsigned()?;
-            (of == tenant.as_str()).then(|| read(line, &row)).flatten()
-        });
-        Ok(found.collect())
+        let (mut found, mut from) = (Vec::new(), key(tenant, from));
+        let last = key(tenant, self.head.lines);
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let rows = self.transaction.from(Kind::DecisionInput, &from, wanted).await?;
+            let end = rows.len() < wanted || rows.last().is_some_and(|(key, _)| *key > last);
+            if let Some((key, _)) = rows.last() {
+                from = [key.as_slice(), &[0]].concat();
+            }
+            let rows = rows.iter().take_while(|(key, _)| *key <= last);
+            found.extend(rows.filter_map(|(key, row)| Some(KeptInput::read(line_of(key)?.1, &row.body))));
+            if end {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Rows of this kind that no line names, in words, with their keys.
+    pub(super) async fn inputs_of_no_line(&mut self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut found = Vec::new();
+        for (key, row) in every(&mut self.transaction, Kind::DecisionInput).await? {
+            let Some((tenant, line)) = line_of(&key) else {
+                found.push(("what a policy saw of no decision".to_owned(), key));
+                continue;
+            };
+            let text = self.audit_line(line).await?;
+            let of = text.as_deref().and_then(|text| serde_json::from_str::<Line>(text).ok());
+            let named = of.filter(|of| of.tenant.as_ref() == Some(&tenant)).and_then(|of| of.input);
+            if named != Some(KeptInput::read(line, &row.body).digest()) {
+                found.push((format!("what a policy saw of the decision of line {line}"), key));
+            }
+        }
+        Ok(found)
     }
 }
 
-fn read(line: u64, row: &Row) -> Option<KeptInput> {
-    let (flag, json) = row.body.split_first()?;
-    Some(KeptInput { line, refused_beside: *flag != 0, json: String::from_utf8_lossy(json).into_owned() })
+/// What is looked at of a line.
+#[derive(Deserialize)]
+struct Line {
+    tenant: Option<String>,
+    input: Option<String>,
+}
+
+/// Tenant and line of a key.
+fn line_of(key: &[u8]) -> Option<(String, u64)> {
+    let mut fields = Fields(key);
+    let of = (fields.text()?, fields.unsigned()?);
+    fields.end(of)
 }
 
 fn key(tenant: &Tenant, line: u64) -> Vec<u8> {

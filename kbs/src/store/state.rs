@@ -262,6 +262,14 @@ impl Ledger {
                 damage.push((fault, RowKey::global(kind, &[]), bytes, Mend::Discard));
             }
         }
+        for (what, bytes) in self.inputs_of_no_line().await? {
+            let fault = Fault {
+                what: format!("{what}: {}", KeyError::Unknown),
+                repair: "it is thrown away; it decided nothing",
+                loses: false,
+            };
+            damage.push((fault, RowKey::global(Kind::DecisionInput, &[]), bytes, Mend::Discard));
+        }
         Ok(damage)
     }
 

@@ -34,7 +34,7 @@ use crate::{
     operators::{Asking, Caller, Operators},
     policies::ReleasePolicies,
     refusals::Refusals,
-    store::{AuditEntry, Ledger, Reference, Store},
+    store::{AuditEntry, Ledger, Reference, Store, StoreError},
     tenant::Tenant,
 };
 
@@ -82,6 +82,25 @@ impl Change {
             self.entry.outcome = otherwise;
         }
         self.done(value).await
+    }
+}
+
+impl Change {
+    /// The same, with what follows from it: done as a whole also where whoever asked has gone away, and where nobody can say
+    /// whether the change was written.
+    async fn done_and<T: Send + 'static>(
+        self,
+        done: bool,
+        otherwise: &'static str,
+        value: T,
+        then: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let task = tokio::spawn(async move {
+            let answer = self.done_if(done, otherwise, value).await;
+            then.await;
+            answer
+        });
+        task.await.map_err(|error| store_status(StoreError::interrupted(error)))?
     }
 }
 

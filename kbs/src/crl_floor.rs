@@ -84,7 +84,8 @@ impl CrlFloor {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).get(root).copied()
     }
 
-    fn remember(&self, root: SpkiDigest, highest: u64) {
+    /// One of this number is stored: nobody needs to store it again.
+    pub fn remember(&self, root: SpkiDigest, highest: u64) {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = stored.entry(root).or_insert(highest);
         *entry = highest.max(*entry);

@@ -90,6 +90,11 @@ impl Basis {
 }
 
 impl Decider {
+    /// Changes with the configuration: what was decided under one edition of it may not stand under another.
+    pub fn edition(&self) -> (u64, u64) {
+        (self.verifier.edition(), self.policies.edition())
+    }
+
     /// Decides. Blocks for as long as a policy may take.
     pub fn decide(&self, judged: &Judged, asked: &Asked, basis: Basis, now: i64) -> Decided {
         let Basis { candidates, wanted, stored, mut reasons } = basis;

@@ -29,7 +29,7 @@ use crate::{
     revoked::Chipless,
     shares::Share,
     standing::Standing,
-    store::{GuestFacts, StoredCrl},
+    store::{GuestFacts, Store, StoreError, StoredCrl},
     tenant::Tenant,
 };
 
@@ -104,6 +104,8 @@ pub struct GuestVerifier {
     rules: RwLock<Arc<Rules>>,
     /// Revocation lists that operators brought.
     brought: RwLock<Endorsements>,
+    /// Held by whoever brings them.
+    bringing: tokio::sync::Mutex<()>,
     /// They, and what the configuration has.
     at_hand: RwLock<Arc<Endorsements>>,
     /// How often they were replaced.
@@ -119,6 +121,7 @@ impl GuestVerifier {
         Self {
             at_hand: RwLock::new(Arc::new(rules.endorsements.clone())),
             brought: RwLock::default(),
+            bringing: tokio::sync::Mutex::default(),
             rules: RwLock::new(Arc::new(rules)),
             edition: AtomicU64::new(0),
             clock,
@@ -133,8 +136,36 @@ impl GuestVerifier {
         self.gather();
     }
 
+    /// Brings what the ledger has, and knows what it has as seen: so that nobody who shows it waits to store it. A row that is not
+    /// believed stops no other.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn bring_what_is_stored(&self, store: &Store) -> Result<(), StoreError> {
+        // One after the other: whoever reads later brings more.
+        let _alone = self.bringing.lock().await;
+        let mut view = store.read().await?;
+        let mut lists = Vec::new();
+        for list in view.crls().await? {
+            match list {
+                Ok(list) => lists.push(list),
+                Err(error) => {
+                    let (error, hint) = (coffer_rim::chain(&error), error.hint());
+                    tracing::error!(error = %error, hint, "stored row is not believed");
+                }
+            }
+        }
+        for list in &lists {
+            if let Ok(Some(highest)) = view.crl_number(&list.root).await {
+                self.crl_floor.remember(list.root, highest);
+            }
+        }
+        self.bring(&lists);
+        Ok(())
+    }
+
     /// Has these lists at hand, in place of all that were brought before: they count from the next attestation and release on.
-    pub fn bring(&self, lists: &[StoredCrl]) {
+    fn bring(&self, lists: &[StoredCrl]) {
         let mut all = Endorsements::new();
         for list in lists {
             if let Err(error) = all.add_crl(&list.der) {
@@ -146,9 +177,11 @@ impl GuestVerifier {
     }
 
     fn gather(&self) {
+        // Held while it reads: what is gathered later is never less.
+        let mut at_hand = self.at_hand.write().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.rules().endorsements.clone();
         all.merge(&self.brought.read().unwrap_or_else(PoisonError::into_inner));
-        *self.at_hand.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+        *at_hand = Arc::new(all);
         self.edition.fetch_add(1, Ordering::Release);
     }
 

@@ -10,6 +10,7 @@
 mod admin;
 mod admin_socket;
 mod admission;
+mod aside;
 mod asked;
 mod audit_log;
 mod backup;

@@ -10,7 +10,7 @@ use coffer_verifier::abi::SpkiDigest;
 use crate::{
     admin_socket::LocalPeer,
     roles::{Grant, Method, Role},
-    store::{Ledger, StoreError},
+    store::{Ledger, Store, StoreError},
     tenant::Tenant,
 };
 
@@ -21,6 +21,8 @@ pub struct Operators {
     pub(crate) configured: Arc<BTreeMap<SpkiDigest, String>>,
     /// What the listener admits now.
     pub(crate) listed: KeyList,
+    /// Held by whoever changes that.
+    letting_in: Arc<tokio::sync::Mutex<()>>,
     /// What whoever comes over the local socket may.
     local: Option<Grant>,
 }
@@ -47,7 +49,7 @@ impl Operators {
     pub fn new(configured: BTreeMap<SpkiDigest, String>, stored: Vec<SpkiDigest>, local: Option<Grant>) -> Self {
         let listed = KeyList::default();
         listed.replace(configured.keys().copied().chain(stored));
-        Self { configured: Arc::new(configured), listed, local }
+        Self { configured: Arc::new(configured), listed, letting_in: Arc::default(), local }
     }
 
     /// What the listener asks.
@@ -56,8 +58,15 @@ impl Operators {
     }
 
     /// Lets in whom the ledger lists from now on.
-    pub(crate) fn refresh(&self, stored: Vec<SpkiDigest>) {
-        self.listed.replace(self.configured.keys().copied().chain(stored));
+    ///
+    /// # Errors
+    /// As the store.
+    pub(crate) async fn let_in(&self, store: &Store) -> Result<(), StoreError> {
+        // One after the other: the listener never goes back to whom it let in before.
+        let _alone = self.letting_in.lock().await;
+        let mut view = store.read().await?;
+        self.listed.replace(self.configured.keys().copied().chain(view.admin_keys()));
+        Ok(())
     }
 
     /// Name and grants of somebody; nothing if it is nobody.

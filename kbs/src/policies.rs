@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use coffer_policies::{Decision, Policy, PolicyError, RELEASE};
@@ -19,6 +22,8 @@ pub struct ReleasePolicies {
     named: RwLock<Named>,
     /// Those of tenants that were parsed already, by name and text.
     parsed: Mutex<HashMap<[u8; 32], Arc<Policy>>>,
+    /// How often they were replaced.
+    edition: AtomicU64,
 }
 
 /// Parsed policies of tenants that are kept at hand.
@@ -32,7 +37,7 @@ impl ReleasePolicies {
     pub fn shipped() -> Result<Self, PolicyError> {
         let shipped = Policy::parse(RELEASE.name, RELEASE.text)?;
         let named = BTreeMap::from([(DEFAULT.to_owned(), Arc::new(shipped))]);
-        Ok(Self { named: RwLock::new(named), parsed: Mutex::default() })
+        Ok(Self { named: RwLock::new(named), parsed: Mutex::default(), edition: AtomicU64::new(0) })
     }
 
     /// Adds one; `default` stays what it is.
@@ -46,6 +51,12 @@ impl ReleasePolicies {
     pub fn replace(&self, others: Self) {
         let others = others.named.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.named.write().unwrap_or_else(PoisonError::into_inner) = others;
+        self.edition.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes whenever they are replaced.
+    pub fn edition(&self) -> u64 {
+        self.edition.load(Ordering::Acquire)
     }
 
     fn named(&self) -> RwLockReadGuard<'_, Named> {

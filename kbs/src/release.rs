@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use coffer_ratls::Attested;
 use coffer_verifier::CheckLine;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     admission::ManifestAge,
+    aside::Aside,
     asked::Question,
     audit_log::AuditLog,
     clock::Clock,
@@ -33,6 +33,7 @@ pub struct Releaser {
     pub(crate) clock: Clock,
     /// What policies saw of the last decisions.
     pub(crate) inputs: Arc<Inputs>,
+    pub(crate) aside: Aside,
 }
 
 /// Why nothing was released.
@@ -79,10 +80,12 @@ impl Releaser {
         let question = Arc::new(question);
         for _ in 0..ATTEMPTS {
             // Each attempt judges the evidence again: what changed may be what it is judged by.
+            let edition = self.decider.edition();
             let case = Arc::new(self.case(attested.clone(), question.clone()).await?);
             let Answer { outcome, policy, checks, input, seen } = self.answer(&case).await?;
             let mut ledger = self.store.write().await?;
-            if !ledger.is_as(&seen) {
+            // Also not by floors, roots and policies that others have replaced meanwhile.
+            if !ledger.is_as(&seen) || self.decider.edition() != edition {
                 // Perhaps by somebody whose commit is under way: a new view shows it only then.
                 ledger.others_are_done().await;
                 continue;
@@ -91,7 +94,7 @@ impl Releaser {
                 outcome.apply(&mut ledger).await?;
             }
             let mut entry = case.entry(id, policy, checks, &outcome);
-            entry.input = self.keep(&mut ledger, &case.attested.admitted().tenant, input).await?;
+            entry.input = self.keep(&mut ledger, &case.attested.admitted().tenant, input).await;
             let log = self.log.clone();
             ledger.record_decision(entry, case.now, move |line| log.write(line)).await?;
             // Committed: from here on the decision stands in the trail, and bytes may leave.
@@ -100,29 +103,27 @@ impl Releaser {
         Err(StoreError::Contended { attempts: ATTEMPTS }.into())
     }
 
-    /// Keeps what the policy saw. Gives its SHA-256, for the line.
-    async fn keep(
-        &self,
-        ledger: &mut Ledger,
-        tenant: &Tenant,
-        input: Option<PolicyInput>,
-    ) -> Result<Option<String>, StoreError> {
-        let Some(PolicyInput { json, refused_beside }) = input.filter(|input| input.json.len() <= LONGEST) else {
-            return Ok(None);
-        };
-        let digest = hex::encode(Sha256::digest(&json));
+    /// Keeps what the policy saw. Gives its SHA-256, for the line. It decides nothing: a decision stands without it.
+    async fn keep(&self, ledger: &mut Ledger, tenant: &Tenant, input: Option<PolicyInput>) -> Option<String> {
+        let PolicyInput { json, refused_beside } = input.filter(|input| input.json.len() <= LONGEST)?;
         let kept = KeptInput { line: ledger.next_line(), refused_beside, json };
-        self.inputs.keep(ledger, tenant, &kept).await?;
-        Ok(Some(digest))
+        match self.inputs.keep(ledger, tenant, &kept).await {
+            Ok(()) => Some(kept.digest()),
+            Err(error) => {
+                tracing::warn!(error = %coffer_rim::chain(&error), "what a policy saw of a decision is not kept");
+                None
+            }
+        }
     }
 
     async fn case(&self, attested: Arc<Attested<Judged>>, question: Arc<Question>) -> Result<Case, StoreError> {
         let (verifier, now) = (self.decider.verifier.clone(), self.clock.now());
-        off_the_loop(move || {
-            let judged = verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
-            Case { attested, judged, question, now }
-        })
-        .await
+        self.aside
+            .run(move || {
+                let judged = verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
+                Case { attested, judged, question, now }
+            })
+            .await
     }
 
     async fn answer(&self, case: &Arc<Case>) -> Result<Answer, StoreError> {
@@ -140,21 +141,22 @@ impl Releaser {
         let basis = Basis::gather(&mut ledger, judged, asked, manifests).await?;
         let seen = ledger.into_seen();
         let (decider, case) = (self.decider.clone(), case.clone());
-        off_the_loop(move || {
-            let (Ok(judged), Ok(asked)) = (&case.judged, &case.question.asked) else {
-                return refused(Vec::new(), Vec::new());
-            };
-            let decided = decider.decide(judged, asked, basis, case.now);
-            let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);
-            let outcome = decided
-                .outcome
-                .and_then(|permit| permit.seal(&case.attested).map_err(|error| vec![format!("connection: {error}")]));
-            if let Some(input) = input.as_mut().filter(|_| permitted && outcome.is_err()) {
-                input.refused_beside = true;
-            }
-            Answer { outcome, policy: decided.policy, checks: decided.checks, input, seen }
-        })
-        .await
+        self.aside
+            .run(move || {
+                let (Ok(judged), Ok(asked)) = (&case.judged, &case.question.asked) else {
+                    return refused(Vec::new(), Vec::new());
+                };
+                let decided = decider.decide(judged, asked, basis, case.now);
+                let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);
+                let outcome = decided.outcome.and_then(|permit| {
+                    permit.seal(&case.attested).map_err(|error| vec![format!("connection: {error}")])
+                });
+                if let Some(input) = input.as_mut().filter(|_| permitted && outcome.is_err()) {
+                    input.refused_beside = true;
+                }
+                Answer { outcome, policy: decided.policy, checks: decided.checks, input, seen }
+            })
+            .await
     }
 }
 
@@ -183,10 +185,6 @@ impl Case {
         }
         entry
     }
-}
-
-async fn off_the_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work).await.map_err(StoreError::interrupted)
 }
 
 /// How often a decision is made anew because its basis changed meanwhile.

@@ -30,6 +30,7 @@ use tonic::service::Routes;
 use crate::{
     admin::{AdminService, VALUE_LIMIT, fresh_id},
     admin_socket::{AdminSocket, admin_socket_path},
+    aside::Aside,
     audit_log::AuditLog,
     broker::BrokerService,
     clock::Clock,
@@ -276,18 +277,14 @@ impl Server {
         let admitted = Operators::new(std::mem::take(&mut config.admins), stored, config.local.take());
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(admitted.list()), ALPN_ADMIN)?;
         let store = state.store.clone();
-        let brought = store.read().await.map_err(StateError::from)?.crls().await.map_err(StateError::from)?;
-        let (lists, damaged): (Vec<_>, Vec<_>) = brought.into_iter().partition(Result::is_ok);
-        for error in damaged.into_iter().filter_map(Result::err) {
-            tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored row is not believed");
-        }
-        verifier.bring(&lists.into_iter().flatten().collect::<Vec<_>>());
+        verifier.bring_what_is_stored(&store).await.map_err(StateError::from)?;
         let releaser = Releaser {
             store: store.clone(),
             decider: Decider { verifier: verifier.clone(), policies: policies.clone() },
             log: log.clone(),
             clock: clock.clone(),
             inputs: Arc::default(),
+            aside: Aside::default(),
         };
         let refusals = Arc::new(Refusals::new(store.clone(), log.clone(), clock.clone()));
         let present = Guests::default();

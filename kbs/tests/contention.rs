@@ -284,3 +284,101 @@ async fn a_revocation_recalls_also_where_its_operator_hangs_up_or_nobody_can_say
         assert_eq!(admin.list_revocations(None).await.unwrap().len(), 1, "it was committed");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_under_an_older_configuration_is_not_recorded_under_a_newer() {
+    const YES: &str = "package strict\nallow := true\n";
+    const NO: &str = "package strict\nallow := false\ndeny contains \"strict: closed\"\n";
+    for of_policy in [true, false] {
+        let next = Arc::new(Mutex::new(None));
+        let kbs = Kbs::start_in_memory(|rows| Arc::new(Stopping { rows, next: next.clone() })).await;
+        let file = kbs.folder.path().join("strict.rego");
+        let reload = |text: &str, anchor: Option<String>| {
+            std::fs::write(&file, text).unwrap();
+            kbs.reload(|config| {
+                config.tenants.entry(TENANT.into()).or_default().simulated_anchors = anchor.into_iter().collect();
+                config.policies.insert("strict".into(), file.clone());
+            });
+        };
+        reload(YES, Some(common::anchor().to_string()));
+        let guest = Guest::usual();
+        kbs.put_under(PATH, true, "strict").await.unwrap();
+        kbs.admit(guest.measurement, guest.document.digest()).await;
+        let client = kbs.connect(guest.clone()).await.unwrap();
+        assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+
+        // Decided, and about to be recorded.
+        let ((reached, was_reached), (go_on, may_go_on)) = (oneshot::channel(), oneshot::channel());
+        *next.lock().unwrap() = Some(Stop { reached, go_on: may_go_on });
+        let replaced = async {
+            was_reached.await.unwrap();
+            if of_policy {
+                reload(NO, Some(common::anchor().to_string()));
+            } else {
+                reload(YES, None);
+            }
+            go_on.send(()).unwrap();
+        };
+        let (asked, ()) = tokio::join!(ask(&client, PATH), replaced);
+        let line = kbs.line_of(&refused(asked));
+        assert_eq!(common::has_reason(&line, "strict: closed"), of_policy, "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_brought_counts_also_where_it_hangs_up() {
+    const DAY: i64 = 24 * 60 * 60;
+    let next = Arc::new(Mutex::new(None));
+    let commits = next.clone();
+    let kbs = Kbs::start_in_memory(|rows| Arc::new(Committing { rows, next: commits })).await;
+    std::fs::write(kbs.folder.path().join("floor.toml"), "measurements = \"any\"\nmax_crl_age = \"2d\"\n").unwrap();
+    kbs.reload(|config| {
+        let tenant = config.tenants.entry(TENANT.into()).or_default();
+        tenant.simulated_anchors = vec![common::anchor().to_string()];
+        tenant.floor = Some("floor.toml".into());
+    });
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest).await.unwrap();
+    kbs.skew.store(3 * DAY, std::sync::atomic::Ordering::Relaxed);
+    assert!(common::has_reason(&kbs.line_of(&refused(ask(&client, PATH).await)), "crl-age: "));
+
+    // Of a list, and of an operator: whoever asked is gone before the commit ends.
+    let identity = coffer_ratls::Identity::generate("new").unwrap();
+    let spki = identity.spki();
+    for list in [true, false] {
+        let ((reached, was_reached), (go_on, may_go_on)) = (oneshot::channel(), oneshot::channel());
+        *next.lock().unwrap() = Some(Commit { stop: Stop { reached, go_on: may_go_on }, fails: false });
+        let operator = kbs.admin().await;
+        let asking = tokio::spawn(async move {
+            if list {
+                operator.put_crl(&common::crl(3), Some(&common::ark())).await.map(|_| ())
+            } else {
+                let grants = [coffer_kbs_client::Grant { role: "auditor".into(), tenant: None }];
+                operator.add_admin("new", &spki, &grants).await.map(|_| ())
+            }
+        });
+        was_reached.await.unwrap();
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        go_on.send(()).unwrap();
+    }
+    let profile = coffer_kbs_client::AdminProfile {
+        identity,
+        ..coffer_kbs_client::AdminProfile::read(&kbs.state().join("admin.toml")).unwrap()
+    };
+    let mut let_in = false;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if let Ok(admin) = coffer_kbs_client::AdminClient::connect(&profile).await {
+            let_in = admin.audit(0, 0).await.is_ok();
+        }
+        if let_in {
+            break;
+        }
+    }
+    assert!(let_in, "the listener knows the new operator");
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE, "the list is at hand");
+}

@@ -94,9 +94,8 @@ impl AdminService {
         let admin = Admin { key, name, grants, added_unix: change.now };
         let added = change.ledger.put_admin(&admin).await.map_err(store_status)?;
         self.an_owner_is_left(&mut change.ledger).await?;
-        let answer = change.done_if(added, "replaced", wire::AddAdminResponse { added }).await;
-        self.let_in().await?;
-        answer
+        let answer = wire::AddAdminResponse { added };
+        change.done_and(added, "replaced", answer, self.let_in()).await
     }
 
     pub(super) async fn admins_listed(&self) -> Result<Response<wire::ListAdminsResponse>, Status> {
@@ -136,9 +135,8 @@ impl AdminService {
         change.entry.name = change.ledger.admin(&key).await.ok().flatten().map(|admin| admin.name);
         let existed = change.ledger.remove_admin(&key).await.map_err(store_status)?;
         self.an_owner_is_left(&mut change.ledger).await?;
-        let answer = change.done_if(existed, "nothing-there", wire::RemoveAdminResponse { existed }).await;
-        self.let_in().await?;
-        answer
+        let answer = wire::RemoveAdminResponse { existed };
+        change.done_and(existed, "nothing-there", answer, self.let_in()).await
     }
 
     /// Without one nobody could ever add another.
@@ -151,13 +149,15 @@ impl AdminService {
         Err(Status::failed_precondition("this would leave the broker without an owner"))
     }
 
-    /// The listener learns of what was committed, in the order it was.
-    async fn let_in(&self) -> Result<(), Status> {
-        let mut view = self.view().await?;
-        let stored = view.admin_keys();
-        self.operators.refresh(stored);
-        drop(view);
-        Ok(())
+    /// The listener learns of what was committed. What somebody may is asked of the ledger, whatever the listener knows.
+    fn let_in(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (store, operators) = (self.store.clone(), self.operators.clone());
+        async move {
+            if let Err(error) = operators.let_in(&store).await {
+                let (error, hint) = (coffer_rim::chain(&error), error.hint());
+                tracing::error!(error = %error, hint, "whom the listener lets in is not known anew");
+            }
+        }
     }
 }
 

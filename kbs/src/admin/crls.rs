@@ -44,9 +44,14 @@ impl AdminService {
         change.ledger.raise_crl_number(&root, number).await.map_err(store_status)?;
         change.ledger.put_crl(&stored).await.map_err(store_status)?;
         let answer = wire::PutCrlResponse { added, list: Some(info(&stored, &list, number)) };
-        let answer = change.done_if(added, "there-already", answer).await?;
-        self.verifier.bring(&every(self.view().await?.crls().await.map_err(store_status)?)?);
-        Ok(answer)
+        let (store, verifier) = (self.store.clone(), self.verifier.clone());
+        let then = async move {
+            if let Err(error) = verifier.bring_what_is_stored(&store).await {
+                let (error, hint) = (coffer_rim::chain(&error), error.hint());
+                tracing::error!(error = %error, hint, "a revocation list that was brought counts only after SIGHUP or a start");
+            }
+        };
+        change.done_and(added, "there-already", answer, then).await
     }
 
     pub(super) async fn crls_listed(&self) -> Result<Response<wire::ListCrlsResponse>, Status> {

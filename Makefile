@@ -51,6 +51,7 @@ bench: build ## figures, each beside the limit measured in the same run
 	@cargo bench -p coffer-verifier
 	@$(TARGET)/release/coffer bench verify
 	@$(TARGET)/release/coffer bench simulator
+	@$(TARGET)/release/coffer bench kbs
 	@$(TARGET)/release/coffer-bench-boot
 
 peers: build ## snpguest judges the simulator's evidence

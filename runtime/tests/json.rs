@@ -80,6 +80,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("report show", &[]),
     ("bench verify", &["nosuch"]),
     ("bench simulator", &["nosuch"]),
+    ("bench kbs", &["--program", "nosuch"]),
     ("kbs secret put", &["a/b/c", "--profile", "nosuch"]),
     ("kbs secret put", &[]),
     ("kbs secret list", &[]),

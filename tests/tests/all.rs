@@ -7,6 +7,7 @@ mod recorder;
 mod vectors;
 
 mod architecture;
+mod bench_kbs;
 mod boxes;
 mod citations;
 mod commands;

@@ -1,11 +1,12 @@
-//! `coffer bench`: how fast evidence is decided about (`verify`) and made (`simulator`) here, each figure beside the
-//! cryptography it cannot avoid.
+//! `coffer bench`: how fast evidence is decided about (`verify`) and made (`simulator`) here, and a broker answers (`kbs`), each
+//! figure beside what it cannot avoid.
 //!
 //! Evidence is simulated (the same algorithms, sizes and encodings as AMD's), made in memory, and believed by nobody else.
 //! Medians, measured in turns in one process; meaningful on an otherwise idle machine only. What two threads gain has the gain of
 //! the raw operation beside it: processors that share a core, a cache or a clock bound both.
 
 mod figures;
+mod kbs;
 mod simulator;
 
 use std::hint::black_box;
@@ -27,13 +28,14 @@ use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
 
-/// Measure how fast this machine decides about evidence.
+/// Measure how fast this machine decides about evidence, and a key broker answers.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer bench verify")]
+#[command(after_help = "Examples:\n  coffer bench verify\n  coffer bench kbs --guests 100")]
 pub struct Args {}
 
 /// Its commands.
-pub const COMMANDS: &[Entry] = &[command!("verify": VerifyArgs => verifier), command!("simulator": simulator)];
+pub const COMMANDS: &[Entry] =
+    &[command!("verify": VerifyArgs => verifier), command!("simulator": simulator), command!("kbs": kbs)];
 
 /// Measure the verifier.
 #[derive(Debug, clap::Args)]

@@ -1,0 +1,189 @@
+//! The `coffer-kbs` that is measured: a process of its own on a fresh state folder, gone when this value is.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use coffer_kbs_client::{AdminClient, AdminProfile, Expected, PutSecret, Reference};
+use coffer_verifier::Expiry;
+use coffer_verifier::abi::SpkiDigest;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use secrecy::SecretBox;
+use serde_json::Value;
+
+use super::super::figures::broken;
+use super::guest::{Platform, TENANT};
+use crate::error::{Class, Classify as _, CliError};
+
+pub struct Broker {
+    process: Child,
+    state: PathBuf,
+    metrics: SocketAddr,
+    pub listen: SocketAddr,
+    pub pin: SpkiDigest,
+}
+
+/// Starts it on a processor of its own, and leaves this thread, and those it makes, another. False if there is only one.
+pub fn start(program: &Path, folder: &Path, platform: &Platform) -> Result<(Broker, bool), CliError> {
+    let allowed = sched_getaffinity(None).class_while(Class::Internal, "asking for the processors")?;
+    let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    let pair = processors.next().zip(processors.next());
+    if let Some((first, _)) = pair {
+        pin(first)?;
+    }
+    let broker = Broker::start(program, folder, platform)?;
+    if let Some((_, second)) = pair {
+        pin(second)?;
+    }
+    Ok((broker, pair.is_some()))
+}
+
+fn pin(processor: usize) -> Result<(), CliError> {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    sched_setaffinity(None, &only).class_while(Class::Internal, "choosing a processor")
+}
+
+impl Broker {
+    fn start(program: &Path, folder: &Path, platform: &Platform) -> Result<Self, CliError> {
+        let (state, ready) = (folder.join("state"), folder.join("ready"));
+        let running = || format!("running {}", program.display());
+        let made = Command::new(program)
+            .args(["init", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--state"])
+            .arg(&state)
+            .output()
+            .class_while(Class::Config, running())?;
+        if !made.status.success() {
+            let said = String::from_utf8_lossy(&made.stderr).into_owned();
+            return Err(CliError::new(Class::Config, format!("{} init: {said}", program.display())));
+        }
+        configure(&state.join("config.toml"), &platform.anchor)?;
+        let process = Command::new(program)
+            .args(["serve", "--state"])
+            .arg(&state)
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .class_while(Class::Config, running())?;
+        let mut broker = Self {
+            process,
+            state,
+            metrics: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            pin: SpkiDigest::new([0; 32]),
+        };
+        let until = Instant::now() + Duration::from_secs(20);
+        while !ready.exists() {
+            if Instant::now() > until || broker.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return Err(CliError::new(Class::Config, "the coffer-kbs to measure did not start"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let said: Value = serde_json::from_slice(&fs::read(&ready).class(Class::Config)?).class(Class::Internal)?;
+        let text = |field: &str| said[field].as_str().unwrap_or_default().to_owned();
+        broker.listen = text("listen").parse().map_err(|_| broken("address"))?;
+        broker.metrics = text("metrics_listen").parse().map_err(|_| broken("address"))?;
+        broker.pin = text("pin").parse().map_err(|_| broken("pin"))?;
+        Ok(broker)
+    }
+
+    /// The first operator's profile.
+    pub fn profile(&self) -> Result<AdminProfile, CliError> {
+        AdminProfile::read(&self.state.join("admin.toml")).class(Class::Config)
+    }
+
+    async fn admin(&self) -> Result<AdminClient, CliError> {
+        AdminClient::connect(&self.profile()?).await.class(Class::Unreachable)
+    }
+
+    /// A secret, and a reference that admits the guests.
+    pub async fn furnish(&self, platform: &Platform) -> Result<(), CliError> {
+        let admin = self.admin().await?;
+        let value = SecretBox::new(Box::new(b"correct horse battery staple".to_vec()));
+        let put = PutSecret {
+            tenant: TENANT,
+            path: &platform.path,
+            value: &value,
+            allow_simulated: Some(true),
+            expected: Expected::Any,
+            policy: "",
+            rules: None,
+            labels: None,
+            expires: Expiry::Never,
+        };
+        admin.put_secret(put).await.class(Class::Refused)?;
+        let reference = Reference {
+            tenant: TENANT.into(),
+            measurement: platform.measurement,
+            workload: platform.document.digest(),
+            name: "bench".into(),
+            expires: Expiry::Never,
+        };
+        admin.add_reference(&reference).await.class(Class::Refused)?;
+        Ok(())
+    }
+
+    /// The last line of its trail.
+    pub async fn last_line(&self) -> Result<String, CliError> {
+        let lines = self.admin().await?.audit(0, 0).await.class(Class::Refused)?;
+        lines.into_iter().next_back().ok_or_else(|| broken("the broker's trail"))
+    }
+
+    /// RSA and ECDSA verifications of evidence since its start.
+    pub fn evidence_cost(&self) -> Result<(u64, u64), CliError> {
+        let ask = || {
+            let mut stream = TcpStream::connect(self.metrics)?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            std::io::Result::Ok(text)
+        };
+        let text = ask().class_while(Class::Unreachable, "asking the broker for its figures")?;
+        let figure = |kind: &str| {
+            let name = format!("coffer_kbs_evidence_{kind}_verifications_total ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&name));
+            line.and_then(|number| number.parse().ok()).ok_or_else(|| broken("the broker's figures"))
+        };
+        Ok((figure("rsa")?, figure("ecdsa")?))
+    }
+
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> Result<u64, CliError> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).class(Class::Internal)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.map(|number| number * 1024).ok_or_else(|| broken("the broker's memory"))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What `init` wrote, with the simulated root and without limits on the load.
+fn configure(path: &Path, anchor: &SpkiDigest) -> Result<(), CliError> {
+    let text = fs::read_to_string(path).class_while(Class::Config, "reading the broker's configuration")?;
+    let mut config: toml::Table = text.parse().map_err(|_| broken("the broker's configuration"))?;
+    let listed = toml::Value::from(vec![anchor.to_string()]);
+    let tenant = toml::Table::from_iter([("simulated_anchors".to_owned(), listed)]);
+    let tenants = toml::Table::from_iter([(TENANT.to_owned(), toml::Value::Table(tenant))]);
+    config.insert("tenants".into(), tenants.into());
+    config.insert("metrics_listen".into(), "127.0.0.1:0".into());
+    let limits = toml::toml! {
+        connections = 1024
+        connections_per_source = 1024
+        new_per_second_per_source = 100000
+        requests_per_second_per_guest = 100000
+    };
+    config.insert("limits".into(), limits.into());
+    fs::write(path, config.to_string()).class_while(Class::Config, "writing the broker's configuration")
+}

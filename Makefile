@@ -3,7 +3,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
 BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-tests
 
-.PHONY: help setup build platform kernel demo test hardware snp-model lab lint bench peers fuzz-smoke mutants clean
+.PHONY: help setup build platform kernel demo test soak hardware snp-model lab lint bench peers fuzz-smoke mutants clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ demo: build ## boot an image in a microVM, attest it, release a secret to it, re
 
 test: build ## every test, end to end ones included
 	@cargo nextest run --release --workspace
+
+soak: build ## the key broker killed 1,000 times at random moments, and as often while its root key changes; about half an hour
+	@COFFER_KILLS=1000 cargo nextest run --release -P soak -p coffer-kbs crash:: rotation::
 
 hardware: build ## for an SEV-SNP host: look at it, launch through each monitor, write one archive to send back
 	@$(TARGET)/release/coffer-hardware

@@ -16,10 +16,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     init::{building, publish, refuse_used},
+    keys::RootKey,
     mend,
     sealed_file::{Opener, RecoveryKey, RecoverySecret, Sealer},
-    state::{ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, lock, root_key, write_private},
-    store::{Accepted, SqliteRows, Store, StoreError, Upgrade, Witness},
+    state::{ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, lock, root_key, root_keys, write_private},
+    store::{Accepted, Opened, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
 
 /// Why there is no backup, or nothing was restored from one.
@@ -98,27 +99,71 @@ pub struct BackupSummary {
 pub async fn backup(folder: &Path, out: &Path, key: Option<&RecoveryKey>) -> Result<BackupSummary, BackupError> {
     let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = tempfile::Builder::new().prefix(".coffer-kbs-backup-").tempdir_in(beside).map_err(at(beside))?;
-    let copy = scratch.path().join(DATABASE);
-    SqliteRows::snapshot(&folder.join(DATABASE), &copy).await.map_err(|error| StateError::Store(error.into()))?;
-    let summary = checked(&copy, folder, key.is_some()).await?;
-    let mut names = vec![CONFIG];
-    if key.is_some() {
-        names.extend([ROOT_KEY, SERVER, ADMIN_SERVER]);
-    }
-    let written = Writer::private().write_with(out, |file| {
-        let mut to = BufWriter::new(file);
-        match key {
-            Some(key) => {
-                let mut sealer = Sealer::new(&mut to, key)?;
-                entries(&mut sealer, folder, &names, &copy)?;
-                sealer.finish()?;
-            }
-            None => entries(&mut to, folder, &names, &copy)?,
+    let moment = Moment::of(folder, scratch.path().join(DATABASE), key.is_some()).await?;
+    moment.write(out, key)?;
+    Ok(moment.summary)
+}
+
+/// A state folder as of one moment, checked.
+struct Moment {
+    files: Vec<(&'static str, Zeroizing<Vec<u8>>)>,
+    copy: PathBuf,
+    summary: BackupSummary,
+}
+
+impl Moment {
+    /// Copies the database, and reads whatever else belongs to it once: what was checked is what is written.
+    async fn of(folder: &Path, copy: PathBuf, whole: bool) -> Result<Self, BackupError> {
+        let read = |name| {
+            let path = folder.join(name);
+            Ok::<_, BackupError>((name, Zeroizing::new(fs::read(&path).map_err(at(&path))?)))
+        };
+        // The root key may change before the copy is made, or after.
+        let mut keys = root_keys(folder)?;
+        SqliteRows::snapshot(&folder.join(DATABASE), &copy).await.map_err(|error| StateError::Store(error.into()))?;
+        keys.extend(root_keys(folder)?);
+        let (text, root) = opening(&copy, keys).await?;
+        let mut files = vec![read(CONFIG)?];
+        if whole {
+            files.extend([(ROOT_KEY, Zeroizing::new(text.as_bytes().to_vec())), read(SERVER)?, read(ADMIN_SERVER)?]);
         }
-        to.flush()
-    });
-    written.map_err(at(out))?;
-    Ok(summary)
+        let summary = checked(&copy, root, whole).await?;
+        Ok(Self { files, copy, summary })
+    }
+
+    fn write(&self, out: &Path, key: Option<&RecoveryKey>) -> Result<(), BackupError> {
+        let written = Writer::private().write_with(out, |file| {
+            let mut to = BufWriter::new(file);
+            match key {
+                Some(key) => {
+                    let mut sealer = Sealer::new(&mut to, key)?;
+                    entries(&mut sealer, &self.files, &self.copy)?;
+                    sealer.finish()?;
+                }
+                None => entries(&mut to, &self.files, &self.copy)?,
+            }
+            to.flush()
+        });
+        written.map_err(at(out))
+    }
+}
+
+/// The key that opens a copy; the first, which is then refused, where none does.
+async fn opening(
+    copy: &Path,
+    mut keys: Vec<(Zeroizing<String>, RootKey)>,
+) -> Result<(Zeroizing<String>, RootKey), BackupError> {
+    let opened = SqliteRows::open(copy, Upgrade::Forbidden).await.map_err(|error| StateError::Store(error.into()))?;
+    let mut found = 0;
+    if let Opened::Current(rows) = opened {
+        for (at, (_, key)) in keys.iter().enumerate() {
+            if opens(&rows, key).await.map_err(StateError::Store)? {
+                found = at;
+                break;
+            }
+        }
+    }
+    Ok(keys.swap_remove(found))
 }
 
 /// Restores a backup, and accepts its state by name: what was done after it was made is forgotten. An encrypted one makes a new
@@ -138,7 +183,7 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
             let building = building(folder)?;
             let mut opener = Opener::new(&mut from, secret).map_err(at(file))?;
             unpack(&mut opener, building.path(), file)?;
-            checked(&building.path().join(DATABASE), building.path(), true).await?;
+            checked(&building.path().join(DATABASE), root_key(building.path()).await?, true).await?;
             sync_folder(building.path()).map_err(at(folder))?;
             publish(building, folder, &|_| Ok(()))?;
             return Ok(mend::accept_rollback(folder).await?);
@@ -148,7 +193,7 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
     let building = tempfile::Builder::new().prefix(".coffer-kbs-restore-").tempdir_in(folder).map_err(at(folder))?;
     unpack(&mut from, building.path(), file)?;
     let new = building.path().join(DATABASE);
-    checked(&new, folder, false).await?;
+    checked(&new, root_key(folder).await?, false).await?;
     let now = crate::clock::Clock::system().now();
     for name in [DATABASE, "kbs.db-wal", "kbs.db-shm"] {
         let (place, aside) = (folder.join(name), folder.join(format!("replaced-{now}-{name}")));
@@ -162,9 +207,8 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
     Ok(mend::accept_rollback(folder).await?)
 }
 
-/// Checks every row and line of a copy under the root key of a folder.
-async fn checked(copy: &Path, folder: &Path, encrypted: bool) -> Result<BackupSummary, BackupError> {
-    let root = root_key(folder).await?;
+/// Checks every row and line of a copy under a root key.
+async fn checked(copy: &Path, root: RootKey, encrypted: bool) -> Result<BackupSummary, BackupError> {
     let store = Store::open_file(copy, root, Upgrade::Forbidden, Witness::OlderDatabaseIsNotNoticed).await;
     let summary = async { store?.verify_state().await }.await.map_err(|error: StoreError| StateError::Store(error))?;
     if !summary.faults.is_empty() {
@@ -174,10 +218,9 @@ async fn checked(copy: &Path, folder: &Path, encrypted: bool) -> Result<BackupSu
     Ok(BackupSummary { epoch, lines, changes, rows, encrypted })
 }
 
-fn entries(to: &mut impl Write, folder: &Path, names: &[&str], copy: &Path) -> io::Result<()> {
+fn entries(to: &mut impl Write, files: &[(&str, Zeroizing<Vec<u8>>)], copy: &Path) -> io::Result<()> {
     to.write_all(MAGIC)?;
-    for name in names {
-        let bytes = Zeroizing::new(fs::read(folder.join(name))?);
+    for (name, bytes) in files {
         entry(to, name, bytes.len() as u64, &mut bytes.as_slice())?;
     }
     let mut database = File::open(copy)?;
@@ -243,3 +286,31 @@ fn at(path: &Path) -> impl Fn(io::Error) -> BackupError + use<> {
 const MAGIC: &[u8; 20] = b"coffer-kbs backup 1\n";
 /// Keys and configuration are small.
 const SMALL: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{init, recovery_pair, rotate_root};
+
+    #[tokio::test]
+    async fn a_root_key_that_changes_meanwhile_leaves_a_backup_with_the_key_of_its_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, out) = (folder.path().join("state"), folder.path().join("out"));
+        init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        let (key, secret) = recovery_pair().unwrap();
+        // Before the copy is made: the key that was read first opens nothing any more.
+        let mut keys = root_keys(&state).unwrap();
+        rotate_root(&state).await.unwrap();
+        keys.extend(root_keys(&state).unwrap());
+        let (text, _) = opening(&state.join(DATABASE), keys).await.unwrap();
+        assert_eq!(*text, fs::read_to_string(state.join(ROOT_KEY)).unwrap());
+        // After it: the key that lies there now is none of the copy's.
+        let moment = Moment::of(&state, folder.path().join("copy"), true).await.unwrap();
+        rotate_root(&state).await.unwrap();
+        assert_ne!(*text, fs::read_to_string(state.join(ROOT_KEY)).unwrap());
+        moment.write(&out, Some(&key)).unwrap();
+        let again = folder.path().join("again");
+        restore(&out, &again, Some(&secret)).await.unwrap();
+        assert_eq!(*text, fs::read_to_string(again.join(ROOT_KEY)).unwrap());
+    }
+}

@@ -40,6 +40,7 @@ mod refusals;
 mod release;
 mod revoked;
 mod roles;
+mod rotation;
 mod sealed_file;
 mod sealing;
 mod server;
@@ -63,6 +64,7 @@ pub use init::{Initialized, init, init_with_checkpoint};
 pub use keys::{KeyError, RootKey};
 pub use mend::{accept_rollback, repair, repair_plan};
 pub use roles::{About, Grant, METHODS, Method, Role};
+pub use rotation::{Rotation, rotate_root};
 pub use sealed_file::{RecoveryKey, RecoverySecret, SealedFileError, recovery_pair};
 pub use server::{Addresses, Reload, Server, ServerError};
 pub use state::{

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     clock::Clock,
-    state::{DATABASE, StateError, checkpoint_path, lock, open_rows, root_key, witness},
+    state::{DATABASE, StateError, checkpoint_path, lock, open_rows, root_key, settle_root_key, witness},
     store::{
         Accepted, AuditFault, CheckpointError, FileCheckpoint, Forget, StateFault, StateSummary, Store, StoreError,
         Upgrade,
@@ -27,6 +27,7 @@ pub async fn repair_plan(folder: &Path) -> Result<StateSummary, StateError> {
 /// [`StateError`]; then nothing has changed.
 pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, StateError> {
     let _lock = lock(folder)?;
+    settle_root_key(folder).await?;
     let (path, now) = (folder.join(DATABASE), Clock::system().now());
     let store = match Store::open_file(&path, root_key(folder).await?, Upgrade::Forbidden, watched(folder)).await {
         // An end mark that is gone, edited or an older one: the checkpoint has it, if nothing else was set back.
@@ -50,6 +51,7 @@ pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, State
 /// [`StateError`]; then nothing has changed.
 pub async fn accept_rollback(folder: &Path) -> Result<Accepted, StateError> {
     let _lock = lock(folder)?;
+    settle_root_key(folder).await?;
     let keeper = Arc::new(FileCheckpoint::new(checkpoint_path(folder)));
     let accepted =
         Store::accept_rollback(open_rows(folder).await?, root_key(folder).await?, keeper, Clock::system().now());

@@ -47,6 +47,7 @@ use crate::{
     refusals::{Refusals, Whom},
     release::Releaser,
     roles::Grant,
+    rotation::Rotation,
     sources::{SourceLimits, Sources},
     state::{State, StateError},
     store::{AuditEntry, Store, StoreError},
@@ -243,6 +244,11 @@ impl Server {
     /// What puts another configuration in place while it serves.
     pub fn reload(&self) -> Reload {
         Reload { verifier: self.verifier.clone(), policies: self.policies.clone() }
+    }
+
+    /// What changes the root key while it serves.
+    pub fn rotation(&self) -> Rotation {
+        Rotation::new(&self.state.folder, self.state.store.clone())
     }
 
     /// Where it listens.

@@ -4,6 +4,8 @@
 //! DIR/            0700
 //!   config.toml   listeners, operators, tenants, policies
 //!   root.key      0600  64 hex digits; everything in kbs.db hangs from it (custody)
+//!   root.key.next 0600  only while the root key changes
+//!   root.key.unused-TIME 0600  of a change that did not happen: it opens no database here
 //!   server.pem    0600  identity guests pin
 //!   admin-server.pem 0600  identity of the admin listener
 //!   admin.toml    0600  profile of the first operator: move it to where the operator works
@@ -22,15 +24,16 @@ use std::{
 
 use coffer_kbs_client::{AdminProfile, ProfileError};
 use coffer_ratls::{Identity, IdentityError};
-use coffer_rim::file::Writer;
+use coffer_rim::file::{Writer, sync_folder};
 use coffer_verifier::abi::SpkiDigest;
 use zeroize::Zeroizing;
 
 use crate::{
+    clock::Clock,
     config::ConfigFile,
     custody::{Custody as _, CustodyError, FileCustody, NotPrivate, private_text},
     keys::RootKey,
-    store::{FileCheckpoint, Opened, Rows, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness},
+    store::{FileCheckpoint, Opened, Rows, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
 
 /// Why a state folder cannot be made or opened.
@@ -142,6 +145,7 @@ impl State {
     /// [`StateError`].
     pub async fn open_watched(folder: &Path, checkpoint: &Path) -> Result<Self, StateError> {
         let lock = lock(folder)?;
+        settle_root_key(folder).await?;
         let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
         let store = Store::open_file(&path, root, Upgrade::Allowed, witness(checkpoint)).await?;
         Self::around(folder, lock, store)
@@ -295,8 +299,66 @@ fn read_identity(path: &Path) -> Result<Identity, StateError> {
     Identity::from_pem(certificate, key).map_err(|source| StateError::Identity { path: path.into(), source })
 }
 
+/// Where the root key is that opens the database: while it changes there are two.
+async fn root_key_path(folder: &Path) -> Result<PathBuf, StateError> {
+    let next = folder.join(NEXT_ROOT_KEY);
+    if next.exists()
+        && let Ok(key) = FileCustody::new(&next).open().await
+        && opens(&*open_rows(folder).await?, &key).await?
+    {
+        return Ok(next);
+    }
+    Ok(folder.join(ROOT_KEY))
+}
+
+/// Every root key that lies in the folder, with its text: one of them opens the database.
+pub(crate) fn root_keys(folder: &Path) -> Result<Vec<(Zeroizing<String>, RootKey)>, StateError> {
+    let read = |name| {
+        let custody = FileCustody::new(folder.join(name));
+        let text = custody.text()?;
+        Ok::<_, StateError>((custody.parse(&text)?, text)).map(|(key, text)| (text, key))
+    };
+    // The next one may get its name at this moment, or may have been cut off while it was written.
+    let next = read(NEXT_ROOT_KEY);
+    Ok(std::iter::once(read(ROOT_KEY)?).chain(next).collect())
+}
+
+/// The root key that opens the database.
 pub(crate) async fn root_key(folder: &Path) -> Result<RootKey, StateError> {
-    Ok(FileCustody::new(folder.join(ROOT_KEY)).open().await?)
+    Ok(FileCustody::new(root_key_path(folder).await?).open().await?)
+}
+
+/// Ends what a change of the root key that was cut off began. Whoever calls it holds the folder.
+pub(crate) async fn settle_root_key(folder: &Path) -> Result<(), StateError> {
+    let next = folder.join(NEXT_ROOT_KEY);
+    if !next.exists() {
+        return Ok(());
+    }
+    if root_key_path(folder).await? == next {
+        return adopt_root_key(folder);
+    }
+    // Set aside only where the old key is seen to open the database, and kept: an older database may lie here, and this be the
+    // key of the newer one.
+    let old = FileCustody::new(folder.join(ROOT_KEY)).open().await?;
+    if opens(&*open_rows(folder).await?, &old).await? {
+        let now = Clock::system().now();
+        let mut names = (0..).map(|number: u32| match number {
+            0 => folder.join(format!("{UNUSED_ROOT_KEY}{now}")),
+            number => folder.join(format!("{UNUSED_ROOT_KEY}{now}-{number}")),
+        });
+        let aside = names.find(|path| !path.exists()).unwrap_or_else(|| next.clone());
+        tracing::warn!(kept = %aside.display(), "a change of the root key did not happen");
+        let kept = std::fs::rename(&next, aside).and_then(|()| sync_folder(folder));
+        kept.map_err(|source| StateError::File { path: next, source })?;
+    }
+    Ok(())
+}
+
+/// Gives the new root key its name.
+pub(crate) fn adopt_root_key(folder: &Path) -> Result<(), StateError> {
+    let next = folder.join(NEXT_ROOT_KEY);
+    let named = std::fs::rename(&next, folder.join(ROOT_KEY)).and_then(|()| sync_folder(folder));
+    named.map_err(|source| StateError::File { path: next, source })
 }
 
 /// How long a server that starts may take to bring an older database up to date.
@@ -304,6 +366,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const KEY_BEGINS: &str = "-----BEGIN PRIVATE KEY-----";
 pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const ROOT_KEY: &str = "root.key";
+pub(crate) const NEXT_ROOT_KEY: &str = "root.key.next";
+const UNUSED_ROOT_KEY: &str = "root.key.unused-";
 pub(crate) const SERVER: &str = "server.pem";
 pub(crate) const ADMIN_SERVER: &str = "admin-server.pem";
 pub(crate) const PROFILE: &str = "admin.toml";

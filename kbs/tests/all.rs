@@ -24,6 +24,7 @@ mod release;
 mod revoke;
 mod roles;
 mod rollback;
+mod rotation;
 mod starvation;
 mod strangers;
 mod trust;

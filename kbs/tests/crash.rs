@@ -87,9 +87,15 @@ struct Acknowledged {
     released: usize,
 }
 
-/// `COFFER_KILLS` for more.
-fn rounds() -> usize {
-    std::env::var("COFFER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+/// A secret that is put and deleted in turn.
+const FLEETING: &str = "kbs:///default/app/fleeting";
+
+#[derive(Default)]
+struct Fleeting {
+    /// Whether it is there, as far as anybody was told.
+    acknowledged: bool,
+    /// What was asked for, and not answered.
+    asked: Option<bool>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,8 +108,14 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
     );
     let guest = Guest::usual();
     let mut acknowledged = Acknowledged::default();
+    let seed = common::seed();
+    let mut random = common::random(seed);
+    let mut fleeting = Fleeting::default();
+    let recovery = folder.path().join("recovery").display().to_string();
+    let public = format!("{recovery}.pub");
+    assert!(run(&["recovery-key", "--out", &recovery]).status.success());
     let out = folder.path().join("backup").display().to_string();
-    for round in 0..rounds() {
+    for round in 0..common::rounds(100) {
         let mut serving = Serving::start(&state);
         let admin = serving.admin().await.unwrap();
         if round == 0 {
@@ -114,13 +126,23 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
             put(&admin, PATH, common::VALUE.to_vec()).await.unwrap();
         }
         let listed = admin.list_secrets(TENANT, false).await.unwrap();
+        let there = listed.iter().any(|info| info.path == FLEETING);
+        let Fleeting { acknowledged: last, asked } = fleeting;
+        assert!(
+            there == last || asked.is_some_and(|asked| there == asked),
+            "round {round} of seed {seed}: {FLEETING} there: {there}, acknowledged: {last}, asked for: {asked:?}"
+        );
+        fleeting = Fleeting { acknowledged: there, asked: None };
         for (number, version) in acknowledged.versions.iter().enumerate() {
             let path = format!("kbs:///default/app/k{number}");
             let found = listed.iter().find(|info| info.path == path).map_or(0, |info| info.current.version);
-            assert!(found >= *version, "round {round}: {path} is at {found}, {version} was acknowledged");
+            assert!(
+                found >= *version,
+                "round {round} of seed {seed}: {path} is at {found}, {version} was acknowledged"
+            );
         }
         let backing = (round % 10 == 9).then(|| {
-            let words = ["backup", "--state", &state, "--out", &out];
+            let words = ["backup", "--state", &state, "--out", &out, "--recovery-key", &public];
             Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
                 .args(words)
                 .stdout(Stdio::null())
@@ -148,6 +170,18 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
                     Ok(version) => versions[number] = version,
                     Err(_) => break,
                 }
+                if step % 3 == 2 {
+                    fleeting.asked = Some(!fleeting.acknowledged);
+                    let done = if fleeting.acknowledged {
+                        admin.delete_secret(TENANT, &FLEETING.parse().unwrap(), None).await.map(|_| ())
+                    } else {
+                        put(&admin, FLEETING, vec![8; 100]).await.map(|_| ())
+                    };
+                    if done.is_err() {
+                        break;
+                    }
+                    fleeting = Fleeting { acknowledged: !fleeting.acknowledged, asked: None };
+                }
             }
         };
         let asking = async {
@@ -158,8 +192,12 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
             }
         };
         let killing = async {
-            // No two rounds end at the same step.
-            tokio::time::sleep(Duration::from_micros(500 + (round as u64 * 7919) % 60_000)).await;
+            let micros = 500 + random(if round % 16 == 15 { 1_500_000 } else { 60_000 }) as u64;
+            // In some rounds the root key changes meanwhile, and the end comes at any moment of that.
+            if round % 8 == 7 {
+                let _ = Command::new("kill").args(["-USR1", &serving.child.id().to_string()]).status();
+            }
+            tokio::time::sleep(Duration::from_micros(micros)).await;
             serving.kill();
         };
         tokio::join!(working, asking, killing);
@@ -169,7 +207,11 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
         }
         if round % 20 == 19 {
             let verified = run(&["state", "verify", "--state", &state]);
-            assert!(verified.status.success(), "round {round}: {}", String::from_utf8_lossy(&verified.stderr));
+            assert!(
+                verified.status.success(),
+                "round {round} of seed {seed}: {}",
+                String::from_utf8_lossy(&verified.stderr)
+            );
         }
     }
     let verified = run(&["--json", "audit", "verify", "--state", &state]);
@@ -192,10 +234,13 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
         acknowledged.released
     );
     assert!(acknowledged.versions.iter().all(|version| *version > 0));
-    // A backup that is there is a whole one.
+    // A backup that is there is a whole one, of whichever root key.
     if Path::new(&out).exists() {
         drop(serving);
-        assert!(run(&["restore", "--state", &state, "--from", &out, "--accept-rollback"]).status.success());
+        let again = folder.path().join("again").display().to_string();
+        let words = ["restore", "--state", &again, "--from", &out, "--recovery-key", &recovery, "--accept-rollback"];
+        let restored = run(&words);
+        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     }
 }
 

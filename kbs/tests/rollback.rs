@@ -434,9 +434,7 @@ async fn no_row_that_is_changed_beneath_a_running_broker_releases_anything_or_st
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_random_times_under_load_nothing_forbidden_leaves() {
-    let seed = std::env::var("COFFER_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("COFFER_SEED={seed}");
+    let seed = common::seed();
     let world = World::new().await;
     let attacks = world.attacks();
     let (over, state) = (Arc::new(AtomicBool::new(false)), world.kbs.state());
@@ -445,7 +443,7 @@ async fn at_random_times_under_load_nothing_forbidden_leaves() {
         move || {
             let connection = Connection::open(state.join("kbs.db")).unwrap();
             connection.busy_timeout(Duration::from_secs(10)).unwrap();
-            let (mut random, mut count) = (fastrand(seed), 0);
+            let (mut random, mut count) = (common::random(seed), 0);
             while !over.load(Ordering::Relaxed) {
                 let (key, form, there) = &attacks[random(attacks.len())];
                 set(&connection, key, form);
@@ -476,16 +474,4 @@ async fn at_random_times_under_load_nothing_forbidden_leaves() {
     world.judge(None, "everything put back").await;
     let faults = open_store(&world.kbs.state()).await.unwrap().verify_state().await.unwrap().faults;
     assert!(faults.is_empty(), "{faults:?}");
-}
-
-/// Numbers that a seed gives again (SplitMix64).
-fn fastrand(seed: u64) -> impl FnMut(usize) -> usize {
-    let mut state = seed;
-    move |end| {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((z ^ (z >> 31)) % end as u64).unwrap()
-    }
 }

@@ -23,6 +23,29 @@ impl FileCustody {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
+
+    /// The key as it is written, for a backup that nobody else opens.
+    ///
+    /// # Errors
+    /// As [`Custody::open`].
+    pub fn text(&self) -> Result<Zeroizing<String>, CustodyError> {
+        let path = || self.path.clone();
+        private_text(&self.path).map_err(|error| match error {
+            NotPrivate::File(source) => CustodyError::File { path: path(), source },
+            NotPrivate::Mode(mode) => CustodyError::Mode { path: path(), mode },
+        })
+    }
+
+    /// The key of a text that lies here.
+    ///
+    /// # Errors
+    /// [`CustodyError::Malformed`].
+    pub fn parse(&self, text: &str) -> Result<RootKey, CustodyError> {
+        let mut key = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.trim_end(), key.as_mut_slice())
+            .map_err(|_| CustodyError::Malformed { path: self.path.clone() })?;
+        Ok(RootKey::new(&key))
+    }
 }
 
 #[tonic::async_trait]
@@ -37,15 +60,7 @@ impl Custody for FileCustody {
     }
 
     async fn open(&self) -> Result<RootKey, CustodyError> {
-        let path = || self.path.clone();
-        let text = private_text(&self.path).map_err(|error| match error {
-            NotPrivate::File(source) => CustodyError::File { path: path(), source },
-            NotPrivate::Mode(mode) => CustodyError::Mode { path: path(), mode },
-        })?;
-        let mut key = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text.trim_end(), key.as_mut_slice())
-            .map_err(|_| CustodyError::Malformed { path: path() })?;
-        Ok(RootKey::new(&key))
+        self.parse(&self.text()?)
     }
 }
 

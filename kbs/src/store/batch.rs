@@ -24,6 +24,7 @@ use super::{
     record::RowKey,
     rows::{Kind, Row, RowsError, Transaction, Written},
 };
+use crate::keys::RootKey;
 
 /// What all views of one store share.
 pub(super) struct Shared {
@@ -40,6 +41,8 @@ pub(super) struct Shared {
 pub(super) struct Batch {
     pub(super) transaction: Box<dyn Transaction>,
     pub(super) head: Head,
+    /// The key that the head is signed with, and that is known from the commit on.
+    root: Arc<RootKey>,
     pub(super) changed: BTreeMap<RowKey, Option<Entry>>,
     pub(super) writes: Writes,
     members: Vec<oneshot::Sender<Result<(), StoreError>>>,
@@ -85,43 +88,47 @@ impl Shared {
         Turn(self.writer.clone().lock_owned().await)
     }
 
-    /// Commits the open batch in a task of its own, so that a caller that goes away changes nothing.
-    pub(super) async fn finish(self: &Arc<Self>, turn: Turn) -> Result<(), StoreError> {
+    /// Commits the open batch in a task of its own, so that a caller that goes away changes nothing. It is still the
+    /// caller's turn after that.
+    pub(super) async fn finish(self: &Arc<Self>, turn: Turn) -> Result<Turn, StoreError> {
         let shared = self.clone();
         tokio::spawn(async move { shared.finish_here(turn).await }).await.map_err(StoreError::interrupted)
     }
 
-    async fn finish_here(&self, mut turn: Turn) {
-        let Some(mut batch) = turn.0.take() else { return };
+    async fn finish_here(&self, mut turn: Turn) -> Turn {
+        let Some(mut batch) = turn.0.take() else { return turn };
         let members = std::mem::take(&mut batch.members);
         let done = self.make_last(batch, Moves::Checkpoint).await;
         // Not before everybody can see it.
-        drop(turn);
         for member in members {
             let _ = member.send(match &done {
                 Ok(()) => Ok(()),
                 Err(error) => Err(told(error)),
             });
         }
+        turn
     }
 
     /// Commits a batch. The caller has the turn, so that the checkpoint moves in the order of the commits.
     pub(super) async fn make_last(&self, batch: Batch, moves: Moves) -> Result<(), StoreError> {
-        let Batch { mut transaction, head, changed, mut writes, .. } = batch;
+        let Batch { mut transaction, head, root, changed, mut writes, .. } = batch;
         if moves == Moves::Checkpoint {
             self.follower.ready().await?;
         }
         let mut known = self.known();
-        writes.put(Kind::Head, &[], head.to_row(&known.root));
+        writes.put(Kind::Head, &[], head.to_row(&root));
         transaction.write(writes.into_rows()).await?;
         transaction.commit().await?;
         let decides = head.changes != known.head.changes || head.epoch != known.head.epoch;
-        let (root, moved) = (known.root.clone(), moves == Moves::Checkpoint);
-        let moved = if moved { self.follower.moved(&root, &head, decides).await } else { Ok(()) };
+        let moved = if moves == Moves::Checkpoint { self.follower.moved(&root, &head, decides).await } else { Ok(()) };
         // Also where the checkpoint did not move: it happened.
         {
             let mut current = self.lock();
-            known.head = head;
+            if head.base != known.head.base {
+                // The record of changes was written anew.
+                known.damaged.clear();
+            }
+            (known.root, known.head) = (root, head);
             // The one that is shared goes first: what nobody looks at any more is changed in place.
             *current = known;
             for (key, entry) in changed {
@@ -134,8 +141,8 @@ impl Shared {
 }
 
 impl Batch {
-    pub(super) fn new(transaction: Box<dyn Transaction>, head: Head) -> Self {
-        Self { transaction, head, changed: BTreeMap::new(), writes: Writes::default(), members: Vec::new() }
+    pub(super) fn new(transaction: Box<dyn Transaction>, head: Head, root: Arc<RootKey>) -> Self {
+        Self { transaction, head, root, changed: BTreeMap::new(), writes: Writes::default(), members: Vec::new() }
     }
 
     /// As many as are committed together.
@@ -144,8 +151,14 @@ impl Batch {
     }
 
     /// Takes what a ledger made.
-    pub(super) fn take(&mut self, head: Head, changed: BTreeMap<RowKey, Option<Entry>>, writes: Writes) {
-        self.head = head;
+    pub(super) fn take(
+        &mut self,
+        root: Arc<RootKey>,
+        head: Head,
+        changed: BTreeMap<RowKey, Option<Entry>>,
+        writes: Writes,
+    ) {
+        (self.root, self.head) = (root, head);
         self.changed.extend(changed);
         self.writes.0.extend(writes.0);
     }
@@ -166,6 +179,9 @@ impl Turn {
 
     /// The batch, if only the caller's part is in it.
     pub(super) fn take(&mut self) -> Result<Batch, RowsError> {
+        if self.has_members() {
+            return Err(RowsError::Failed("others wait for this transaction".into()));
+        }
         self.0.take().ok_or_else(|| RowsError::Failed("there is no transaction".into()))
     }
 
@@ -204,6 +220,10 @@ impl Writes {
         self.0.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn put(&mut self, kind: Kind, key: &[u8], row: Row) {
         self.0.insert((kind, key.to_vec()), Some(row));
     }
@@ -223,7 +243,7 @@ impl Writes {
         written.map(|((_, key), row)| (key.as_slice(), row.as_ref()))
     }
 
-    fn into_rows(self) -> Vec<Written> {
+    pub(super) fn into_rows(self) -> Vec<Written> {
         self.0.into_iter().map(|((kind, key), row)| (kind, key, row)).collect()
     }
 }

@@ -111,7 +111,8 @@ pub trait CheckpointKeeper: Send + Sync {
     async fn kept(&self) -> Result<Option<Vec<Vec<u8>>>, CheckpointError>;
     /// Begins to keep. Something that is there stays and is an error, unless `replace`.
     async fn begin(&self, checkpoint: &[u8], replace: bool) -> Result<(), CheckpointError>;
-    /// Keeps a newer one; it lasts when this returns. If it fails the older one is still there.
+    /// Keeps a newer one; it lasts when this returns. If it fails the older one is still there. A keeper that outlives the
+    /// process holds the last two: while the root key changes they are of two keys.
     async fn keep(&self, checkpoint: &[u8]) -> Result<(), CheckpointError>;
     /// Where, for people.
     fn place(&self) -> String;
@@ -239,6 +240,24 @@ impl Follower {
             Witness::Kept(keeper) => self.state.lock().await.write(&**keeper).await,
             Witness::OlderDatabaseIsNotNoticed => Ok(()),
         }
+    }
+
+    /// Keeps the head under the key so far, and the one that is about to be committed under a new key.
+    pub(super) async fn keep_both(
+        &self,
+        old: (&RootKey, &Head),
+        new: (&RootKey, &Head),
+    ) -> Result<(), CheckpointError> {
+        self.keep(old.0, old.1).await?;
+        self.keep(new.0, new.1).await
+    }
+
+    /// Keeps this head, whatever waits.
+    pub(super) async fn keep(&self, root: &RootKey, head: &Head) -> Result<(), CheckpointError> {
+        let Witness::Kept(keeper) = &self.witness else { return Ok(()) };
+        let mut state = self.state.lock().await;
+        state.pending = Some(Checkpoint::from(head).to_bytes(root));
+        state.write(&**keeper).await
     }
 
     /// Begins to keep this head.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    StateFault, StoreError,
+    AuditFault, StateFault, StoreError,
     batch::{Batch, Moves, Shared, Turn},
     checkpoint::{Checkpoint, CheckpointError, Follower, Position, Witness},
     head::{Entry, Head},
@@ -65,6 +65,8 @@ enum On {
     WhatIsWritten,
     /// Lines that others wrote just now, but no row.
     RowsThatLast,
+    /// What is committed, and nobody comes into its commit.
+    WhatLastsAlone,
 }
 
 impl Store {
@@ -122,9 +124,13 @@ impl Store {
     /// process has seen.
     pub async fn read(&self) -> Result<Ledger, StoreError> {
         let mut transaction = self.rows.begin(Intent::Read).await?;
-        let head = Head::read(&mut *transaction, &self.shared.known().root).await?;
+        let head = match Head::read(&mut *transaction, &self.shared.known().root).await {
+            // Under a new root key, perhaps, that is known in a moment.
+            Err(StoreError::Audit(AuditFault::Head)) => None,
+            head => Some(head?),
+        };
         let known = self.shared.known();
-        if head == known.head {
+        if let Some(head) = head.filter(|head| *head == known.head) {
             return Ok(self.ledger(View::reading(transaction), known, head));
         }
         // Committed at this moment, or by another process: whoever writes is let finish.
@@ -153,26 +159,35 @@ impl Store {
         self.begin(On::RowsThatLast).await
     }
 
+    /// The same, in a commit of its own.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub(super) async fn write_alone(&self) -> Result<Ledger, StoreError> {
+        self.begin(On::WhatLastsAlone).await
+    }
+
     async fn begin(&self, on: On) -> Result<Ledger, StoreError> {
-        loop {
-            let mut turn = self.shared.turn().await;
-            if turn.batch().is_some_and(|batch| batch.is_full() || on == On::RowsThatLast && !batch.changed.is_empty())
-            {
-                self.shared.finish(turn).await?;
-                continue;
-            }
-            let open = turn.batch().map(|batch| batch.head);
-            let (known, head) = if let Some(head) = open {
-                (self.shared.known(), head)
-            } else {
-                let mut transaction = self.rows.begin(Intent::Write).await?;
-                let known = self.caught_up(&mut *transaction).await?;
-                let head = known.head;
-                turn.begin(Batch::new(transaction, head));
-                (known, head)
-            };
-            return Ok(self.ledger(View::writing(turn), known, head));
+        let mut turn = self.shared.turn().await;
+        let is_done = |batch: &Batch| match on {
+            On::WhatIsWritten => batch.is_full(),
+            On::RowsThatLast => batch.is_full() || !batch.changed.is_empty(),
+            On::WhatLastsAlone => true,
+        };
+        if turn.batch().is_some_and(is_done) {
+            turn = self.shared.finish(turn).await?;
         }
+        let open = turn.batch().map(|batch| batch.head);
+        let (known, head) = if let Some(head) = open {
+            (self.shared.known(), head)
+        } else {
+            let mut transaction = self.rows.begin(Intent::Write).await?;
+            let known = self.caught_up(&mut *transaction).await?;
+            let head = known.head;
+            turn.begin(Batch::new(transaction, head, known.root.clone()));
+            (known, head)
+        };
+        Ok(self.ledger(View::writing(turn), known, head))
     }
 
     /// What is known, as of a transaction's head. The caller has the turn.
@@ -212,8 +227,9 @@ impl Store {
     /// A ledger that writes in a transaction that somebody else began, from this head on.
     pub(super) async fn over(&self, transaction: Box<dyn Transaction>, head: Head) -> Ledger {
         let mut turn = self.shared.turn().await;
-        turn.begin(Batch::new(transaction, head));
-        self.ledger(View::writing(turn), self.shared.known(), head)
+        let known = self.shared.known();
+        turn.begin(Batch::new(transaction, head, known.root.clone()));
+        self.ledger(View::writing(turn), known, head)
     }
 
     /// Without a look at the rows.
@@ -445,8 +461,8 @@ impl Ledger {
     }
 
     /// Puts what was written into the batch. True if anything was; nothing for a view that reads.
-    fn into_batch(self) -> Result<Option<(Turn, bool)>, RowsError> {
-        let Self { transaction, head, changed, .. } = self;
+    pub(super) fn into_batch(self) -> Result<Option<(Turn, bool)>, RowsError> {
+        let Self { transaction, root, head, changed, .. } = self;
         let (turn, writes) = transaction.into_parts();
         let Some(mut turn) = turn else {
             let reads = || RowsError::Failed("a view that reads cannot write".into());
@@ -454,7 +470,7 @@ impl Ledger {
         };
         let batch = turn.batch_mut()?;
         let wrote = !writes.is_empty() || head != batch.head;
-        batch.take(head, changed, writes);
+        batch.take(root, head, changed, writes);
         Ok(Some((turn, wrote)))
     }
 

@@ -15,7 +15,7 @@ use super::{
     terms::{decode_rules, encode_rules},
 };
 use crate::{
-    keys::{KeyError, SecretContext, StoredCiphertext},
+    keys::{KeyError, RootKey, SecretContext, StoredCiphertext},
     tenant::Tenant,
     terms::{Rules, Terms},
 };
@@ -476,6 +476,19 @@ impl Ledger {
         }
         Ok(found)
     }
+}
+
+/// A version whose value is encrypted under another root key.
+pub(super) fn rewrapped(key: &RowKey, body: &[u8], old: &RootKey, new: &RootKey) -> Result<Vec<u8>, KeyError> {
+    let secret = Secret::decode(key, body).ok_or(KeyError::Encoding)?;
+    if secret.is_destroyed() {
+        return Ok(body.to_vec());
+    }
+    let path = key.text(0).parse::<ResourcePath>().map_err(|_| KeyError::Encoding)?;
+    let tenant = key.tenant().ok_or(KeyError::Encoding)?;
+    let context = context(&tenant, &path, secret.version, &secret.terms);
+    let stored = new.encrypt(context, &old.decrypt(context, &secret.stored)?)?;
+    Ok(Secret { stored, ..secret }.encode())
 }
 
 pub(super) fn context<'a>(

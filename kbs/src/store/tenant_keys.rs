@@ -11,7 +11,7 @@ use super::{
     rows::Kind,
 };
 use crate::{
-    keys::{SecretContext, StoredCiphertext},
+    keys::{KeyError, RootKey, SecretContext, StoredCiphertext},
     tenant::Tenant,
 };
 
@@ -107,6 +107,16 @@ impl Ledger {
     pub fn has_tenant_key(&mut self, tenant: &Tenant, used: KeyUse) -> bool {
         self.has(&row_key(tenant, used))
     }
+}
+
+/// The same key, wrapped by another root key.
+pub(super) fn rewrapped(row: &RowKey, body: &[u8], old: &RootKey, new: &RootKey) -> Result<Vec<u8>, KeyError> {
+    let key = TenantKey::decode(row, body).ok_or(KeyError::Encoding)?;
+    let tenant = row.tenant().ok_or(KeyError::Encoding)?;
+    let used = [KeyUse::Sealing, KeyUse::Certificates].into_iter().find(|used| row_key(&tenant, *used) == *row);
+    let context = context(&tenant, used.ok_or(KeyError::Encoding)?);
+    let stored = new.encrypt(context, &old.decrypt(context, &key.stored)?)?;
+    Ok(TenantKey { stored, ..key }.encode())
 }
 
 fn row_key(tenant: &Tenant, used: KeyUse) -> RowKey {

@@ -15,6 +15,7 @@ mod faulty;
 mod kit;
 mod operators;
 mod repair;
+mod rotated;
 mod versions;
 
 use std::sync::Arc;

@@ -45,6 +45,18 @@ impl View {
         }
     }
 
+    /// Hands what was written to the rows below, so that it does not lie in memory: for a view that is alone in its batch, which
+    /// is given up with it.
+    pub(super) async fn hand_down(&mut self) -> Result<(), RowsError> {
+        match &mut self.base {
+            Base::Writes(turn) if !turn.has_members() => {
+                let writes = std::mem::take(&mut self.writes);
+                turn.batch_mut()?.transaction.write(writes.into_rows()).await
+            }
+            _ => Err(RowsError::Failed("a view hands nothing down where others write or nobody does".into())),
+        }
+    }
+
     fn below(&mut self) -> Result<&mut dyn Transaction, RowsError> {
         match &mut self.base {
             Base::Reads(transaction) => Ok(&mut **transaction),

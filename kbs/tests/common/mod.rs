@@ -72,6 +72,7 @@ pub struct Kbs {
     /// Public-key operations evidence has taken.
     pub cost: Box<dyn Fn() -> coffer_verifier::Cost + Send + Sync>,
     reload: coffer_kbs::Reload,
+    pub rotation: coffer_kbs::Rotation,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -137,6 +138,7 @@ impl Kbs {
         let addresses = server.addresses();
         let cost = Box::new(server.evidence_cost());
         let reload = server.reload();
+        let rotation = server.rotation();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             Box::pin(server.run(async {
@@ -145,7 +147,7 @@ impl Kbs {
             .await
             .unwrap();
         });
-        Self { folder, addresses, lines, skew, at_clock, cost, reload, stop: Some(stop), task }
+        Self { folder, addresses, lines, skew, at_clock, cost, reload, rotation, stop: Some(stop), task }
     }
 
     pub async fn stop(mut self) -> tempfile::TempDir {
@@ -224,6 +226,31 @@ impl Kbs {
     pub async fn tamper(&self, kind: Kind, edit: impl FnOnce(&mut Vec<(Vec<u8>, Row)>)) {
         tamper(&self.state(), kind, edit).await;
     }
+}
+
+/// What chance begins with: `COFFER_SEED`, or another each time, printed.
+pub fn seed() -> u64 {
+    let given = std::env::var("COFFER_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| unix() ^ u64::from(std::process::id()));
+    eprintln!("COFFER_SEED={seed}");
+    seed
+}
+
+/// Numbers below an end that a seed gives again (SplitMix64).
+pub fn random(seed: u64) -> impl FnMut(usize) -> usize + Send {
+    let mut state = seed;
+    move |end| {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((z ^ (z >> 31)) % end.max(1) as u64).unwrap()
+    }
+}
+
+/// How often something is killed: `COFFER_KILLS` for more.
+pub fn rounds(usual: usize) -> usize {
+    std::env::var("COFFER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// A value for a path, and nothing said beside.

@@ -8,6 +8,7 @@ mod event_loop;
 mod init;
 mod pin;
 mod restore;
+mod rotate_root;
 mod serve;
 mod state;
 
@@ -58,6 +59,8 @@ enum Command {
     RecoveryKey(backup::KeyArgs),
     /// Restore a backup, or accept a database that is older than its checkpoint, by name.
     Restore(restore::Args),
+    /// Give the database a new root key; sealing keys and certificate roots stay what they are.
+    RotateRoot(rotate_root::Args),
     /// Say what about this state folder is not as it should be.
     Doctor(doctor::Args),
 }
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
             Command::Restore(args) => restore::run(&args, cli.json),
             Command::Backup(args) => backup::run(&args, cli.json),
             Command::RecoveryKey(args) => backup::make_key(&args, cli.json),
+            Command::RotateRoot(args) => rotate_root::run(&args, cli.json),
             Command::Doctor(args) => doctor::run(&args, cli.json),
         }
     } else {

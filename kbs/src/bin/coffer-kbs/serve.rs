@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::builder::NonEmptyStringValueParser;
-use coffer_kbs::{Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Server, State, config_path};
+use coffer_kbs::{Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Rotation, Server, State, config_path};
 use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
 use coffer_verifier::{abi::SpkiDigest, root_digest};
 use serde_json::json;
@@ -68,6 +68,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         let taken = |kind| signal(kind).class_while(Class::Internal, "waiting for signals");
         let (mut term, mut int) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
         let reloading = reload(args, &path, taken(SignalKind::hangup())?, server.reload());
+        let rotating = rotate(taken(SignalKind::user_defined1())?, server.rotation());
         announce(args, server.addresses(), as_json)?;
         let told_to_stop = async move {
             tokio::select! {
@@ -79,6 +80,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         tokio::select! {
             ended = Box::pin(server.run(told_to_stop)) => ended.map_err(|error| error.said()),
             never = reloading => match never {},
+            never = rotating => match never {},
         }
     })
 }
@@ -130,6 +132,21 @@ async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) ->
             }
             Err(failure) => {
                 tracing::error!(error = %failure.message, "configuration was not read again: everything is as it was");
+            }
+        }
+    }
+}
+
+/// Changes the root key whenever the system says SIGUSR1.
+async fn rotate(mut told: Signal, rotation: Rotation) -> std::convert::Infallible {
+    loop {
+        if told.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        match rotation.apply().await {
+            Ok(ends) => tracing::info!(%ends, "root key changed"),
+            Err(error) => {
+                tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "root key was not changed");
             }
         }
     }

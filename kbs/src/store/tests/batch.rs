@@ -37,7 +37,7 @@ fn at_once(store: &Arc<Store>, many: usize) -> Vec<JoinHandle<Result<(), StoreEr
 }
 
 /// A ledger that stands on what `first` wrote, and the commit of `first`, which waits for it.
-async fn after(store: &Arc<Store>, first: Ledger) -> (Ledger, JoinHandle<Result<(), StoreError>>) {
+pub(super) async fn after(store: &Arc<Store>, first: Ledger) -> (Ledger, JoinHandle<Result<(), StoreError>>) {
     let next = tokio::spawn({
         let store = store.clone();
         async move { store.write().await.unwrap() }

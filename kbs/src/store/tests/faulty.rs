@@ -12,6 +12,8 @@ pub struct Faulty {
     rows: Arc<dyn Rows>,
     plan: Arc<Mutex<Plan>>,
     commits: Arc<AtomicUsize>,
+    /// Who commits waits here before the answer.
+    answer: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -28,11 +30,12 @@ struct Fails {
     inner: Box<dyn Transaction>,
     plan: Arc<Mutex<Plan>>,
     commits: Arc<AtomicUsize>,
+    answer: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Faulty {
     pub fn new(rows: Arc<dyn Rows>) -> Self {
-        Self { rows, plan: Arc::default(), commits: Arc::default() }
+        Self { rows, plan: Arc::default(), commits: Arc::default(), answer: Arc::default() }
     }
 
     pub fn fail(&self, step: usize) {
@@ -45,6 +48,11 @@ impl Faulty {
 
     pub fn fill_the_disk(&self) {
         *self.plan.lock().unwrap() = Plan { full: true, ..Plan::default() };
+    }
+
+    /// Commits happen, and nobody hears of them while this is held.
+    pub async fn hold_the_answer(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.answer.clone().lock_owned().await
     }
 
     /// Commits that were tried.
@@ -78,7 +86,7 @@ impl Rows for Faulty {
     async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
         step(&self.plan)?;
         let (inner, plan) = (self.rows.begin(intent).await?, self.plan.clone());
-        Ok(Box::new(Fails { inner, plan, commits: self.commits.clone() }))
+        Ok(Box::new(Fails { inner, plan, commits: self.commits.clone(), answer: self.answer.clone() }))
     }
 }
 
@@ -112,6 +120,7 @@ impl Transaction for Fails {
             return Err(RowsError::Full);
         }
         self.inner.commit().await?;
+        drop(self.answer.lock().await);
         if lost { Err(broken()) } else { Ok(()) }
     }
 }

@@ -1,0 +1,90 @@
+//! Changing the root key of a state folder, so that at every moment one of two keys opens it.
+//!
+//! The new key lies beside the old one, as `root.key.next`, from before the first change until the last: whoever opens the folder
+//! takes the one that opens the database (see `state.rs`), and a server that starts ends what was begun.
+//! Never: names the new key before the database is committed under it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    clock::Clock,
+    custody::{Custody as _, FileCustody},
+    state::{
+        DATABASE, NEXT_ROOT_KEY, StateError, adopt_root_key, checkpoint_path, lock, root_key, settle_root_key, witness,
+    },
+    store::{Position, Store, Upgrade},
+};
+
+/// Changes the root key while a server runs.
+pub struct Rotation {
+    folder: PathBuf,
+    store: Arc<Store>,
+}
+
+impl Rotation {
+    /// Of the store that a server has open.
+    pub(crate) fn new(folder: &Path, store: Arc<Store>) -> Self {
+        Self { folder: folder.into(), store }
+    }
+
+    /// Changes it. Who asks meanwhile waits.
+    ///
+    /// # Errors
+    /// As [`rotate_root`].
+    pub async fn apply(&self) -> Result<Position, StateError> {
+        rotate(&self.folder, &self.store).await
+    }
+}
+
+/// Changes the root key of a folder that no server has open. Gives where the database ends under the new one.
+///
+/// # Errors
+/// [`StateError`]; then the old key goes on opening it, unless the answer to the commit was lost.
+pub async fn rotate_root(folder: &Path) -> Result<Position, StateError> {
+    let _lock = lock(folder)?;
+    settle_root_key(folder).await?;
+    let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
+    let store = Store::open_file(&path, root, Upgrade::Forbidden, witness(&checkpoint_path(folder))).await?;
+    rotate(folder, &store).await
+}
+
+async fn rotate(folder: &Path, store: &Store) -> Result<Position, StateError> {
+    settle_root_key(folder).await?;
+    let new = FileCustody::new(folder.join(NEXT_ROOT_KEY)).create().await?;
+    let ends = store.rotate_root(new, Clock::system().now()).await?;
+    adopt_root_key(folder)?;
+    Ok(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{State, init, state::ROOT_KEY};
+
+    #[tokio::test]
+    async fn a_key_of_a_change_that_did_not_happen_is_kept_under_another_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        let mut cut_off = Vec::new();
+        for _ in 0..3 {
+            let next = state.join(NEXT_ROOT_KEY);
+            FileCustody::new(&next).create().await.unwrap();
+            cut_off.push(read(&next));
+            let old = read(&state.join(ROOT_KEY));
+            drop(State::open(&state).await.unwrap());
+            assert_eq!(read(&state.join(ROOT_KEY)), old);
+            assert!(!next.exists());
+        }
+        let names = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        let unused = names.filter(|path| path.display().to_string().contains("/root.key.unused-"));
+        let mut kept: Vec<_> = unused.map(|path| read(&path)).collect();
+        kept.sort();
+        cut_off.sort();
+        assert_eq!(kept, cut_off);
+    }
+}

@@ -182,11 +182,12 @@ pub(crate) fn replace_all(engine: &mut Engine) -> anyhow::Result<()> {
 
 /// The engine's own functions, each as a rule over the list of its arguments. None if it does not take our text: a defect of ours.
 static PLAIN: LazyLock<Option<Engine>> = LazyLock::new(|| {
-    let mut text = String::from("package plain\n");
-    for (at, (name, arguments, _)) in FUNCTIONS.iter().enumerate() {
+    let rule = |(at, (name, arguments, _)): (usize, &(&str, u8, Cost))| {
         let list: Vec<String> = (0..*arguments).map(|argument| format!("input[{argument}]")).collect();
-        text.push_str(&format!("f{at} := {name}({})\n", list.join(", ")));
-    }
+        format!("f{at} := {name}({})\n", list.join(", "))
+    };
+    let rules: String = FUNCTIONS.iter().enumerate().map(rule).collect();
+    let text = format!("package plain\n{rules}");
     let mut engine = Engine::new();
     engine.set_rego_v0(false);
     engine.set_strict_builtin_errors(true);

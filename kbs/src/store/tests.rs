@@ -12,6 +12,7 @@ mod batch;
 mod checkpoint;
 mod failures;
 mod faulty;
+mod gone;
 mod kit;
 mod operators;
 mod repair;

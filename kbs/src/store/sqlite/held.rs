@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::{RowsError, blocking, connect, patiently};
 
@@ -18,12 +18,20 @@ pub struct Readers {
     places: Arc<Semaphore>,
 }
 
-/// Whoever lets it go with a transaction open has rolled it back.
-pub struct Held(Option<Hand>);
+/// Once it is let go, and work under way in it has ended, a transaction that is open is rolled back.
+///
+/// The hand lies where both this and the work find it: a caller that goes away in the middle of its work takes neither the
+/// hand nor the transaction along, and whoever works next waits for the end of that work. It is empty once work has panicked.
+pub struct Held(Arc<AsyncMutex<Option<Hand>>>);
 
 enum Hand {
     Writer(OwnedMutexGuard<Connection>),
-    Reader { connection: Connection, readers: Arc<Readers>, _place: OwnedSemaphorePermit },
+    /// The connection is there until the hand is dropped.
+    Reader {
+        connection: Option<Connection>,
+        readers: Arc<Readers>,
+        _place: OwnedSemaphorePermit,
+    },
 }
 
 impl Readers {
@@ -42,7 +50,7 @@ impl Readers {
             let path = self.path.clone();
             blocking(move || patiently(|| connect(&path))).await?
         };
-        Ok(Held(Some(Hand::Reader { connection, readers: self.clone(), _place: place })))
+        Ok(Held::over(Hand::Reader { connection: Some(connection), readers: self.clone(), _place: place }))
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -52,10 +60,10 @@ impl Readers {
 }
 
 impl Hand {
-    fn connection(&self) -> &Connection {
+    fn connection(&self) -> Option<&Connection> {
         match self {
-            Self::Writer(connection) => connection,
-            Self::Reader { connection, .. } => connection,
+            Self::Writer(connection) => Some(connection),
+            Self::Reader { connection, .. } => connection.as_ref(),
         }
     }
 }
@@ -63,38 +71,40 @@ impl Hand {
 impl Held {
     /// The writer's.
     pub fn writer(connection: OwnedMutexGuard<Connection>) -> Self {
-        Self(Some(Hand::Writer(connection)))
+        Self::over(Hand::Writer(connection))
     }
 
-    /// Runs `work` off the event loop. If the caller goes away meanwhile, the transaction is rolled back there.
+    fn over(hand: Hand) -> Self {
+        Self(Arc::new(AsyncMutex::new(Some(hand))))
+    }
+
+    /// Runs `work` off the event loop, to its end also where the caller goes away meanwhile.
     pub async fn run<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Connection) -> Result<T, RowsError> + Send + 'static,
     ) -> Result<T, RowsError> {
-        let held = Self(self.0.take());
-        let (held, result) = blocking(move || {
-            let result = match &held.0 {
-                Some(hand) => work(hand.connection()),
-                None => Err(gone()),
-            };
-            Ok((held, result))
+        let mut place = self.0.clone().lock_owned().await;
+        blocking(move || {
+            // Work that panics drops the hand, so that nobody commits what it left half done.
+            let hand = place.take().ok_or_else(gone)?;
+            let result = work(hand.connection().ok_or_else(gone)?);
+            *place = Some(hand);
+            result
         })
-        .await?;
-        *self = held;
-        result
+        .await
     }
 }
 
-impl Drop for Held {
+impl Drop for Hand {
     fn drop(&mut self) {
-        let Some(hand) = self.0.take() else { return };
-        let connection = hand.connection();
+        let Some(connection) = self.connection() else { return };
         if !connection.is_autocommit()
             && let Err(error) = connection.execute_batch("ROLLBACK")
         {
             tracing::error!(%error, "a transaction could not be rolled back");
         }
-        if let Hand::Reader { connection, readers, .. } = hand
+        if let Self::Reader { connection, readers, .. } = self
+            && let Some(connection) = connection.take()
             && connection.is_autocommit()
         {
             readers.idle().push(connection);
@@ -108,3 +118,18 @@ fn gone() -> RowsError {
 
 /// Views at one time; who comes later waits.
 const READERS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_more_is_done_after_work_that_panicked() {
+        let connection = Arc::new(AsyncMutex::new(Connection::open_in_memory().unwrap()));
+        let mut held = Held::writer(connection.clone().lock_owned().await);
+        held.run(|connection| Ok(connection.execute_batch("BEGIN")?)).await.unwrap();
+        assert!(held.run(|_| -> Result<(), RowsError> { panic!("within a transaction") }).await.is_err());
+        assert!(held.run(|_| Ok(())).await.is_err());
+        assert!(connection.lock().await.is_autocommit(), "it was rolled back, and is free");
+    }
+}

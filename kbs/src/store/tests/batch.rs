@@ -49,7 +49,7 @@ pub(super) async fn after(store: &Arc<Store>, first: Ledger) -> (Ledger, JoinHan
     (next.await.unwrap(), committed)
 }
 
-async fn with_reference(store: &Store) -> Ledger {
+pub(super) async fn with_reference(store: &Store) -> Ledger {
     let mut ledger = store.write().await.unwrap();
     assert!(ledger.add_reference(&tenant(), &reference(1)).await.unwrap());
     ledger

@@ -5,17 +5,14 @@
 //! Trusts: nothing in the file. Believes: that the file system does what fsync promises.
 //! Never: checks a MAC, knows what a row means, waits without an end.
 
+mod connection;
 mod held;
 
-use std::{
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
 
+use connection::{FORMAT, FORMAT_1, blocking, connect, format, patiently};
 use held::{Held, Readers};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::Mutex;
 
 use super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction, Written};
@@ -252,58 +249,6 @@ impl Transaction for SqliteTransaction {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RowsError> + Send + 'static,
-) -> Result<T, RowsError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| RowsError::Failed(Box::new(error)))?
-}
-
-/// SQLite waits for most locks by itself, but not where it changes or restores the log: there it says busy at once.
-fn patiently<T>(mut open: impl FnMut() -> Result<T, RowsError>) -> Result<T, RowsError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match open() {
-            Err(RowsError::Failed(error)) if is_busy(&*error) && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            other => return other,
-        }
-    }
-}
-
-fn is_busy(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    let code = error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
-    matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-fn connect(path: &Path) -> Result<Connection, RowsError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(PATIENCE)?;
-    let found = format(&connection)?;
-    // An empty file is one that is being made.
-    if found != 0 && !(FORMAT_1..=FORMAT).contains(&found) {
-        return Err(RowsError::Format { found, expected: FORMAT });
-    }
-    let journal: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if journal != "wal" {
-        return Err(RowsError::Durability { setting: "journal_mode", found: journal, expected: "wal" });
-    }
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    if synchronous != SYNCHRONOUS_FULL {
-        let found = synchronous.to_string();
-        return Err(RowsError::Durability { setting: "synchronous", found, expected: "2 (FULL)" });
-    }
-    connection.pragma_update(None, "secure_delete", "ON")?;
-    connection.pragma_update(None, "trusted_schema", "OFF")?;
-    Ok(connection)
-}
-
-fn format(connection: &Connection) -> Result<i64, RowsError> {
-    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
-}
-
 /// A trigger, a view or another index could act on its own, or answer in place of the rows.
 fn schema_is_ours(connection: &Connection) -> Result<(), RowsError> {
     let mut statement = connection.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema ORDER BY name")?;
@@ -465,13 +410,7 @@ fn every<T>(
     Ok(connection.prepare(sql)?.query_map([], read)?.collect::<Result<_, _>>()?)
 }
 
-/// How long another process may hold a lock before it is a failure.
-const PATIENCE: Duration = Duration::from_secs(10);
-const SYNCHRONOUS_FULL: i64 = 2;
-/// Format 1 has no signers and no manifests, format 2 a table per kind, format 3 a head without an epoch.
-const FORMAT_1: i64 = 1;
 const FORMAT_3: i64 = 3;
-const FORMAT: i64 = 4;
 const SCHEMA: &str = "
 CREATE TABLE rows (
     kind TEXT NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL, mac BLOB NOT NULL,

@@ -9,7 +9,10 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use super::{RowsError, blocking, connect, patiently};
+use super::{
+    super::rows::RowsError,
+    connection::{blocking, connect, patiently},
+};
 
 /// Connections that read, made when they are needed.
 pub struct Readers {

@@ -9,6 +9,7 @@ mod changed;
 mod crls;
 mod dry_run;
 mod policies;
+mod policy_work;
 mod revocations;
 mod sealing;
 mod secrets;
@@ -56,6 +57,8 @@ pub struct AdminService {
     pub(crate) refusals: Arc<Refusals>,
     /// Calls of one operator that its roles do not allow.
     pub(crate) refused: Arc<Buckets<Asking>>,
+    /// Policies that are parsed and tried now.
+    pub(crate) policy_work: Arc<policy_work::PolicyWork>,
     pub(crate) log: AuditLog,
     pub(crate) clock: Clock,
 }

@@ -135,6 +135,7 @@ methods! {
     GetPolicy: Tenant READERS,
     ListPolicies: Tenant READERS,
     RemovePolicy: Tenant RULES,
+    // It tells how any text decides on what policies saw, and by that what they saw.
     TestPolicy: Tenant RULES,
     PutCrl: Broker RULES,
     ListCrls: Broker READERS,

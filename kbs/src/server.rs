@@ -309,6 +309,7 @@ impl Server {
             verifier: verifier.clone(),
             refusals: refusals.clone(),
             refused: Arc::new(Buckets::new(REFUSED_CALLS)),
+            policy_work: Arc::default(),
             log,
             clock,
         };

@@ -58,6 +58,9 @@ async fn a_candidate_says_who_would_be_refused_and_changes_nothing() {
     let answer = admin.test_policy(under("web", lax)).await.unwrap();
     let one = &answer.decisions[0];
     assert_eq!((one.id.as_str(), one.before.as_str(), one.after.as_str()), (closed.as_str(), "refused", "released"));
+    let many = "package next\nallow := true\ndeny contains sprintf(\"%d\", [n]) if some n in numbers.range(1, 4000)\n";
+    let reasons = admin.test_policy(under("web", many)).await.unwrap().decisions[0].reasons.clone();
+    assert!(reasons.len() == 5 && reasons[4] == "policy: … and 29 more reasons", "{reasons:?}");
     let as_it_is = admin.test_policy(under("web", "")).await.unwrap();
     assert_eq!((as_it_is.decisions[0].after.as_str(), as_it_is.decisions.len()), ("refused", 1));
     let every = admin.test_policy(TestPolicyRequest { all: true, ..under("web", lax) }).await.unwrap();

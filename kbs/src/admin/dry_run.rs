@@ -13,11 +13,7 @@ use coffer_policies::Policy;
 use serde::Deserialize;
 use tonic::{Response, Status};
 
-use super::{
-    AdminService, non_zero,
-    policies::{parse, policy_name},
-    store_status, tenant,
-};
+use super::{AdminService, non_zero, policies::policy_name, store_status, tenant};
 use crate::{
     store::{AuditFilter, KeptInput},
     tenant::Tenant,
@@ -25,6 +21,8 @@ use crate::{
 
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Reasons told of one decision.
+const REASONS: usize = 4;
 /// Inputs read at once.
 const STRETCH: usize = 100;
 
@@ -61,21 +59,26 @@ impl AdminService {
     ) -> Result<Response<wire::TestPolicyResponse>, Status> {
         let (tenant, name) = (tenant(&message.tenant)?, policy_name(message.name)?);
         let since_unix = non_zero("since_unix", message.since_unix)?;
+        let place = self.policy_work.trial(&tenant)?;
         let policy = self.candidate(&tenant, &name, message.text).await?;
         let wanted = AuditFilter { tenant: Some(tenant.clone()), since_unix, ..AuditFilter::default() };
         let under = (!message.all).then_some(name.as_str());
         let (cases, not_believed) = self.cases(&tenant, &wanted, under).await?;
-        let tried = tokio::task::spawn_blocking(move || try_all(&policy, cases)).await;
+        let tried = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            try_all(&policy, cases)
+        });
+        let tried = tried.await;
         let (decisions, left_out) = tried.map_err(|_| Status::internal("the policy could not be tried"))?;
         Ok(Response::new(wire::TestPolicyResponse { decisions, left_out, not_believed }))
     }
 
     async fn candidate(&self, tenant: &Tenant, name: &str, text: Option<String>) -> Result<Arc<Policy>, Status> {
         if let Some(text) = text {
-            return parse(name, &text).map(Arc::new);
+            return self.policy_work.parse(name, &text).await.map(Arc::new);
         }
         if let Some(stored) = self.view().await?.policy(tenant, name).await.map_err(store_status)? {
-            return parse(name, &stored.text).map(Arc::new);
+            return self.policy_work.parse(name, &stored.text).await.map(Arc::new);
         }
         let none = || Status::invalid_argument(format!("name: there is no policy {name}; give a text to try"));
         self.policies.named_policy(name).ok_or_else(none)
@@ -139,7 +142,12 @@ fn try_one(policy: &Policy, case: Case) -> wire::TestedDecision {
     match serde_json::from_str(&input.json) {
         Ok(input) => {
             let decision = policy.decide(&input);
-            reasons.extend(decision.reasons().iter().cloned());
+            // They are words of whoever tries, who could write all of an input into them; and all answers are one message.
+            reasons.extend(decision.reasons().iter().take(REASONS).cloned());
+            let more = decision.reasons().len().saturating_sub(REASONS);
+            if more > 0 {
+                reasons.push(format!("policy: … and {more} more reasons"));
+            }
         }
         Err(_) => reasons.push("policy: the input that is kept does not parse".to_owned()),
     }

@@ -5,15 +5,17 @@ use coffer_policies::{Policy, PolicyError};
 use sha2::{Digest as _, Sha256};
 use tonic::{Response, Status};
 
-use super::{AdminService, every, store_status, tenant};
+use super::{AdminService, Change, every, store_status, tenant};
 use crate::{
     operators::Caller,
-    store::{AuditEntry, StoredPolicy},
+    store::{AuditEntry, StoreError, StoredPolicy},
     tenant::Tenant,
 };
 
 /// Policies of one tenant.
 const LIMIT: usize = 256;
+/// How often what names a policy is read anew.
+const ATTEMPTS: usize = 8;
 /// Users that are named where a policy cannot be removed.
 const NAMED: usize = 8;
 
@@ -32,9 +34,9 @@ impl AdminService {
         let by = caller.name.clone();
         // For people: asked before the change, so that nobody waits for it.
         let used = self.view().await?.policy_users(&tenant, &name).await.map_err(store_status)?;
+        self.policy_work.parse(&name, &message.text).await?;
         let mut change = self.change(caller, entry("policy.put", &tenant, &name)).await?;
         let policy = StoredPolicy { name, text: message.text, by, put_unix: change.now };
-        parse(&policy.name, &policy.text)?;
         let there = change.ledger.policy_names(&tenant);
         if there.len() >= LIMIT && !there.contains(&policy.name) {
             return Err(Status::failed_precondition(format!("the tenant has {LIMIT} policies already")));
@@ -72,8 +74,7 @@ impl AdminService {
         message: wire::RemovePolicyRequest,
     ) -> Result<Response<wire::RemovePolicyResponse>, Status> {
         let (tenant, name) = (tenant(&message.tenant)?, policy_name(message.name)?);
-        let mut change = self.change(caller, entry("policy.remove", &tenant, &name)).await?;
-        let users = change.ledger.policy_users(&tenant, &name).await.map_err(store_status)?;
+        let (mut change, users) = self.change_beside_users(caller, &tenant, &name).await?;
         if change.ledger.has_policy(&tenant, &name) && !users.is_empty() {
             let more = users.len().saturating_sub(NAMED);
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
@@ -83,6 +84,26 @@ impl AdminService {
         }
         let existed = change.ledger.remove_policy(&tenant, &name).await.map_err(store_status)?;
         change.done_if(existed, "nothing-there", wire::RemovePolicyResponse { existed }).await
+    }
+
+    /// A removal with who names the policy. All versions of all secrets are read for that, so nobody waits meanwhile; if anything
+    /// of it has changed since, it is read again.
+    async fn change_beside_users(
+        &self,
+        caller: Caller,
+        tenant: &Tenant,
+        name: &str,
+    ) -> Result<(Change, Vec<String>), Status> {
+        for _ in 0..ATTEMPTS {
+            let mut view = self.view().await?;
+            let users = view.policy_users(tenant, name).await.map_err(store_status)?;
+            let seen = view.into_seen();
+            let change = self.change(caller.clone(), entry("policy.remove", tenant, name)).await?;
+            if change.ledger.is_as(&seen) {
+                return Ok((change, users));
+            }
+        }
+        Err(store_status(StoreError::Contended { attempts: ATTEMPTS }))
     }
 }
 

@@ -226,8 +226,14 @@ impl Ledger {
     /// As the store.
     pub async fn append_audit(&mut self, entry: &AuditEntry, now_unix: i64) -> Result<String, StoreError> {
         let sequence = self.head.lines + 1;
-        let line = Line { sequence, time: rfc3339(now_unix), entry, previous: hex::encode(self.head.line_hash) };
-        let line = serde_json::to_string(&line).map_err(|_| StoreError::Range { what: "audit line" })?;
+        let write = |entry: &AuditEntry| {
+            let line = Line { sequence, time: rfc3339(now_unix), entry, previous: hex::encode(self.head.line_hash) };
+            serde_json::to_string(&line).map_err(|_| StoreError::Range { what: "audit line" })
+        };
+        let mut line = write(entry)?;
+        if line.len() > LINE_LIMIT {
+            line = write(&shortened(entry))?;
+        }
         let mac = self.root.mac(RowKind::AuditLine, &[&sequence.to_be_bytes(), line.as_bytes()]).to_vec();
         self.put_line(sequence, Row { body: line.clone().into_bytes(), mac }).await?;
         self.head.lines = sequence;
@@ -391,6 +397,37 @@ pub(super) fn check_line(
         return Err(AuditFault::Chain { sequence });
     }
     Ok(())
+}
+
+/// Longest line as it was meant, in bytes; what is longer says less, and that it does.
+pub(super) const LINE_LIMIT: usize = 64 * 1024;
+/// Reasons of a line that would be too long.
+const REASONS: usize = 32;
+/// Longest word of each, in bytes.
+const WORDS: usize = 512;
+
+/// The entry without what makes it long: who, what and whether stay, of the reasons the first, of the checks those that failed.
+fn shortened(entry: &AuditEntry) -> AuditEntry {
+    let mut short = entry.clone();
+    let cut = |text: &mut String| {
+        if text.len() > WORDS {
+            text.truncate(text.floor_char_boundary(WORDS));
+            text.push('…');
+        }
+    };
+    let more = short.reasons.len().saturating_sub(REASONS);
+    short.reasons.truncate(REASONS);
+    short.reasons.iter_mut().for_each(cut);
+    if more > 0 {
+        short.reasons.push(format!("… and {more} more reasons"));
+    }
+    short.checks.retain(|check| !check.is_fine());
+    short.checks.truncate(REASONS);
+    for check in &mut short.checks {
+        cut(&mut check.found);
+        cut(&mut check.expected);
+    }
+    short
 }
 
 /// Lines read at once.

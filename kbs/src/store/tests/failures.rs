@@ -4,7 +4,11 @@ use coffer_verifier::P384PublicKey;
 
 use super::{faulty::Faulty, *};
 
-on_every_store!(a_failure_at_any_step_of_any_act_changes_nothing, a_commit_whose_answer_is_lost_is_caught_up_with);
+on_every_store!(
+    a_failure_at_any_step_of_any_act_changes_nothing,
+    a_commit_whose_answer_is_lost_is_caught_up_with,
+    a_line_that_would_be_too_long_says_less_and_that_it_does
+);
 
 async fn a_failure_at_any_step_of_any_act_changes_nothing(keeper: Keeper) {
     let acts = [
@@ -96,6 +100,24 @@ async fn act_on(store: &Store, act: &str) -> Result<(), StoreError> {
     }
     ledger.append_audit(&AuditEntry { event: "test", ..AuditEntry::default() }, 1000).await?;
     ledger.commit().await
+}
+
+async fn a_line_that_would_be_too_long_says_less_and_that_it_does(keeper: Keeper) {
+    let fixture = Fixture::new(keeper).await;
+    let reasons = (0..40_000).map(|at| format!("{at}: {}", "ä".repeat(100))).collect();
+    let long = AuditEntry { event: "test", outcome: "refused", id: "ab".into(), reasons, ..AuditEntry::default() };
+    let wide = AuditEntry { reasons: vec!["ä".repeat(100_000)], ..long.clone() };
+    for (entry, count, last) in [(long, 33, "… and 39968 more reasons"), (wide, 1, "ä…")] {
+        let mut ledger = fixture.store.write().await.unwrap();
+        let line = ledger.append_audit(&entry, 1000).await.unwrap();
+        ledger.commit().await.unwrap();
+        assert!(line.len() < 64 * 1024, "{}", line.len());
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let said = line["reasons"].as_array().unwrap();
+        assert!(said.len() == count && said[count - 1].as_str().unwrap().ends_with(last), "{said:?}");
+        assert_eq!((&line["event"], &line["outcome"], &line["id"]), (&"test".into(), &"refused".into(), &"ab".into()));
+    }
+    assert_eq!(fixture.store.verify_audit().await.unwrap().lines, 2);
 }
 
 async fn a_commit_whose_answer_is_lost_is_caught_up_with(keeper: Keeper) {

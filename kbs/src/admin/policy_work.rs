@@ -1,0 +1,115 @@
+//! How much is done at once for those who write policies: their texts take processor and memory before anybody has agreed to them.
+//!
+//! Never: lets a place go while the work that has it still runs, also when its caller went away.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use coffer_policies::Policy;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+
+use super::policies::parse;
+use crate::tenant::Tenant;
+
+/// Policies tried at once, of all tenants; one of each.
+const TRIED: usize = 2;
+/// Texts parsed at once.
+const PARSED: usize = 2;
+
+/// Places for work on policies.
+pub(crate) struct PolicyWork {
+    tried: Arc<Semaphore>,
+    parsed: Arc<Semaphore>,
+    tenants: Arc<Mutex<BTreeSet<Tenant>>>,
+}
+
+/// A place to try one tenant's policy, until it is dropped.
+pub(crate) struct Trial {
+    tenant: Tenant,
+    tenants: Arc<Mutex<BTreeSet<Tenant>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Default for PolicyWork {
+    fn default() -> Self {
+        let places = |number| Arc::new(Semaphore::new(number));
+        Self { tried: places(TRIED), parsed: places(PARSED), tenants: Arc::default() }
+    }
+}
+
+impl PolicyWork {
+    /// A place, or that there is none now.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    pub(crate) fn trial(&self, tenant: &Tenant) -> Result<Trial, Status> {
+        let busy = || Status::resource_exhausted("other policies are being tried; try again when they are done");
+        let place = self.tried.clone().try_acquire_owned().map_err(|_| busy())?;
+        // A set is whole between any two steps.
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tenants.insert(tenant.clone()) {
+            return Err(Status::resource_exhausted(
+                "a policy of this tenant is being tried; try again when that is done",
+            ));
+        }
+        Ok(Trial { tenant: tenant.clone(), tenants: self.tenants.clone(), _place: place })
+    }
+
+    /// Parses a text where nobody waits for it.
+    pub(super) async fn parse(&self, name: &str, text: &str) -> Result<Policy, Status> {
+        let broken = |_| Status::internal("the policy could not be parsed");
+        let place = self.parsed.clone().acquire_owned().await.map_err(|_| Status::internal("the broker ends"))?;
+        let (name, text) = (name.to_owned(), text.to_owned());
+        let work = move || {
+            let _place = place;
+            parse(&name, &text)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(broken)?
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_trial_of_a_tenant_and_two_of_all_run_at_once() {
+        let work = PolicyWork::default();
+        let [acme, globex, initech] = ["acme", "globex", "initech"].map(|name| Tenant::parse(name).unwrap());
+        let code = |tenant| work.trial(tenant).map(|_| ()).map_err(|status| status.code());
+        let first = work.trial(&acme).unwrap();
+        assert_eq!(code(&acme), Err(tonic::Code::ResourceExhausted));
+        let second = work.trial(&globex).unwrap();
+        assert_eq!(code(&initech), Err(tonic::Code::ResourceExhausted));
+        drop(first);
+        assert_eq!(code(&globex), Err(tonic::Code::ResourceExhausted));
+        assert_eq!(code(&initech), Ok(()));
+        drop(second);
+        assert_eq!(code(&acme), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_text_is_parsed_off_the_loop() {
+        // The policy works until its time is over; meanwhile this one thread does other things.
+        let slow = "package t\nallow if count([1 | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000); a + b < 0]) == 0\n";
+        let work = Arc::new(PolicyWork::default());
+        let parsing = {
+            let work = work.clone();
+            tokio::spawn(async move { work.parse("t", slow).await.map(|_| ()) })
+        };
+        let mut turns = 0;
+        while !parsing.is_finished() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            turns += 1;
+        }
+        parsing.await.unwrap().unwrap();
+        assert!(turns > 10, "{turns}");
+    }
+}

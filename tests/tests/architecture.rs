@@ -294,8 +294,17 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
     ("coffer-kbs", &["admission", "guest"], "a guest's evidence is admitted by what its connection knows"),
     (
         "coffer-kbs",
-        &["store::audit", "store::checkpoint", "store::head", "store::known", "store::ledger"],
-        "the ledger appends to the trail and names its faults, which the trail's file defines beside what reads the ledger",
+        &[
+            "store::audit",
+            "store::batch",
+            "store::checkpoint",
+            "store::head",
+            "store::known",
+            "store::ledger",
+            "store::view",
+        ],
+        "the ledger appends to the trail and names its faults, which the trail's file defines beside what reads the ledger, \
+         and is committed in batches of what the head and the known rows say",
     ),
     (
         "stage0 (program)",

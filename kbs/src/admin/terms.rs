@@ -53,6 +53,10 @@ pub(super) fn rules(message: Option<wire::Rules>) -> Result<Option<Rules>, Statu
     if lengths.iter().any(|length| *length > RULES) {
         return Err(Status::invalid_argument(format!("rules: a list has over {RULES} entries")));
     }
+    let twice = |(at, one): (usize, &wire::TcbRule)| tcb[..at].iter().any(|before| before.product == one.product);
+    if tcb.iter().enumerate().any(twice) {
+        return Err(Status::invalid_argument("tcb: a product stands twice, and the lower of the two would count"));
+    }
     Ok(Some(Rules {
         measurements: words("measurements", &measurements, Measurement::try_from, Measurement::is_zero)?,
         workloads: words("workloads", &workloads, WorkloadDigest::try_from, WorkloadDigest::is_zero)?,

@@ -91,6 +91,9 @@ pub enum StateFault {
     },
 }
 
+/// How each line begins.
+const LINE: &str = "{\"sequence\":";
+
 /// Where a copy of the log and the trail part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {sequence} of the log is not in the trail, which ends with line {end}")]
@@ -318,24 +321,28 @@ impl Store {
 
 impl Store {
     /// Compares the trail with a copy of the log that lies elsewhere: text with a line of the trail on some of its lines. Gives
-    /// the first that the trail has not, or has otherwise: then this database was set back, or is another.
+    /// how many there were, or the first that the trail has not, or has otherwise: then this database was set back, or is
+    /// another, or the copy was changed. A last line without an end may still be being written, and is passed over.
     ///
     /// # Errors
     /// As the store.
-    pub async fn verify_against(&self, log: &str) -> Result<Option<LogFault>, StoreError> {
+    pub async fn verify_against(&self, log: &str) -> Result<Result<u64, LogFault>, StoreError> {
         let mut ledger = self.read().await?;
-        for line in log.lines() {
+        let mut compared = 0;
+        for line in log.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             // A log may hold more than the trail, and words before the line, such as the time.
-            let Some(line) = line.find("{\"sequence\":").map(|at| line[at..].trim_end()) else { continue };
-            let Ok(parsed) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-            let Some(sequence) = parsed["sequence"].as_u64() else { continue };
+            let Some((_, line)) = line.split_once(LINE) else { continue };
+            let digits = line.bytes().take_while(u8::is_ascii_digit).count();
+            let sequence = line[..digits].parse().unwrap_or(0);
+            let line = format!("{LINE}{}", line.trim_end());
             let there = ledger.lines(sequence, 1).await?;
             let there = there.first().filter(|(key, _)| sequence_of(key) == sequence);
             if sequence > ledger.head.lines || there.is_none_or(|(_, row)| row.body != line.as_bytes()) {
-                return Ok(Some(LogFault { sequence, end: ledger.head.lines }));
+                return Ok(Err(LogFault { sequence, end: ledger.head.lines }));
             }
+            compared += 1;
         }
-        Ok(None)
+        Ok(Ok(compared))
     }
 }
 

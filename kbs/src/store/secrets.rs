@@ -285,9 +285,12 @@ impl Ledger {
             rules: new.rules.unwrap_or(kept.rules),
         };
         let labels = new.labels.or_else(|| live.map(|live| live.labels.clone())).unwrap_or_default();
-        let minimum_version = head.as_ref().map_or(0, |head| head.minimum_version);
-        // Versions go on after a deletion: a number is never given to two values.
-        let version = head.map_or(0, |head| head.version) + 1;
+        // Versions go on after a deletion: a number is never given to two values. What was deleted stays so.
+        let version = head.as_ref().map_or(0, |head| head.version) + 1;
+        let minimum_version = match (&head, live) {
+            (Some(_), None) => version,
+            _ => live.map_or(0, |live| live.minimum_version),
+        };
         let context = context(tenant, path, version, &terms);
         let stored = self.root.encrypt(context, new.value).map_err(StoreError::Key)?;
         let secret = Secret { expires: new.expires, ..Secret::of(version, terms.clone(), now_unix, stored) };

@@ -125,6 +125,9 @@ impl Writer {
         if self.pipes && path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
             return fill(&mut File::options().write(true).open(path)?);
         }
+        if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is there and no regular file"));
+        }
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -239,6 +242,9 @@ mod tests {
             assert_eq!(std::fs::read_link(&path).unwrap(), Path::new(device));
             assert_eq!(names(dir.path()), ["out"]);
         }
+        let refused = Writer::private().write(&path, b"new").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "a device is not replaced either");
+        assert_eq!(std::fs::read_link(&path).unwrap(), Path::new("/dev/full"));
         std::fs::remove_file(&path).unwrap();
         Writer::private().into_pipes().write(&path, b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");

@@ -26,22 +26,29 @@ pub enum Command {
 /// Checks the trail.
 pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
     let Command::Verify { state, log } = command;
-    let log = match log {
-        Some(path) => std::fs::read_to_string(path).class_while(Class::Config, path.display().to_string())?,
-        None => String::new(),
-    };
-    let (summary, fault) = crate::event_loop()?.block_on(async {
+    let text = log.as_ref().map(std::fs::read_to_string).transpose();
+    let text = text.class_while(Class::Config, "the copy of the log")?;
+    let (summary, found) = crate::event_loop()?.block_on(async {
         let store = coffer_kbs::open_store(state).await.or_fail()?;
-        Ok::<_, Failure>((store.verify_audit().await.or_fail()?, store.verify_against(&log).await.or_fail()?))
+        let found = store.verify_against(text.as_deref().unwrap_or_default()).await.or_fail()?;
+        Ok::<_, Failure>((store.verify_audit().await.or_fail()?, found))
     })?;
-    if let Some(fault) = fault {
-        let hint = "this database was set back or is another: find out who did it, and restore the newest backup";
-        return Err(Failure::caused(Class::NotAuthentic, &fault).hint(hint));
+    let compared = found.map_err(|fault| {
+        let hint = "this database was set back or is another, or the copy was changed: find out who did it";
+        Failure::caused(Class::NotAuthentic, &fault).hint(hint)
+    })?;
+    if compared == 0
+        && let Some(log) = log
+    {
+        let none = format!("no whole line of an audit trail stands in {}", log.display());
+        return Err(Failure::new(Class::Config, none).hint("give what `coffer-kbs serve` printed, or an export"));
     }
     if as_json {
         coffer_rim::println!(
             "{}",
-            json!({ "ok": true, "lines": summary.lines, "head": summary.head, "rows": summary.rows })
+            json!({
+                "ok": true, "lines": summary.lines, "head": summary.head, "rows": summary.rows, "compared": compared,
+            })
         );
     } else {
         coffer_rim::println!(
@@ -50,6 +57,9 @@ pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
             summary.head,
             summary.rows
         );
+        if let Some(log) = log {
+            coffer_rim::println!("{compared} lines of {} are in it", log.display());
+        }
     }
     Ok(())
 }

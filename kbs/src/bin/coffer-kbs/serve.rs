@@ -161,7 +161,7 @@ fn announce(args: &Args, addresses: Addresses, as_json: bool) -> Result<(), Fail
     let ready = ready.to_string();
     if let Some(path) = &args.ready_file {
         // A reader sees the whole file or none.
-        let written = Writer::private().write(path, format!("{ready}\n").as_bytes());
+        let written = Writer::private().into_pipes().write(path, format!("{ready}\n").as_bytes());
         written.class_while(Class::Config, format!("ready file {}", path.display()))?;
     }
     if as_json {

@@ -346,8 +346,8 @@ async fn parts_set_back_together_give_nothing_old_unless_all_of_them_are() {
         if old > 0 {
             out_of_reach.push((named.clone(), faults.is_empty()));
             // Only a copy of the log that lies elsewhere shows it.
-            let missed = store.verify_against(&kit.log.join("\n")).await.unwrap();
-            assert!(missed.is_some(), "{named:?}");
+            let missed = store.verify_against(&(kit.log.join("\n") + "\n")).await.unwrap();
+            assert!(missed.is_err(), "{named:?}");
         }
     }
     assert_eq!(out_of_reach, [(parts.to_vec(), true)]);
@@ -363,5 +363,29 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         usize::try_from((z ^ (z >> 31)) % end as u64).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_the_log_is_compared_line_by_line_or_not_taken() {
+    let kit = Kit::new().await;
+    let store = kit.opened().await.unwrap();
+    let log = kit.log.join("\n") + "\n";
+    let of = async |text: &str| store.verify_against(text).await.unwrap();
+    let lines = kit.log.len() as u64;
+    assert!(lines > 4);
+    assert_eq!(of(&log).await, Ok(lines));
+    assert_eq!(of("").await, Ok(0));
+    assert_eq!(of("package web\n").await, Ok(0));
+    assert_eq!(of(&log.replace('\n', "\r\n")).await, Ok(lines), "as some ways of keeping it write it");
+    assert_eq!(of(log.trim_end()).await, Ok(lines - 1), "the last is still being written");
+    let second = &kit.log[1];
+    let number: serde_json::Value = serde_json::from_str(second).unwrap();
+    for changed in [second.replacen("event", "evens", 1), second[..second.len() - 1].to_owned()] {
+        assert_ne!(&changed, second);
+        assert_eq!(
+            of(&log.replace(second, &changed)).await.map_err(|fault| fault.sequence),
+            Err(number["sequence"].as_u64().unwrap())
+        );
     }
 }

@@ -58,6 +58,12 @@ async fn a_new_version_keeps_what_is_not_said_anew(keeper: Keeper) {
     ledger.commit().await.unwrap();
     let anew = put(silent).await;
     assert_eq!(anew.now, Stated { version: 4, terms: Terms::default(), labels: Labels::new() });
+    let mut ledger = fixture.store.read().await.unwrap();
+    for old in 1..4 {
+        let found = ledger.find_secret(&tenant, &path, Some(old)).await.unwrap();
+        assert!(matches!(found, Err(Absent::BelowMinimum { least: 4, .. })), "version {old} came back");
+    }
+    assert!(ledger.find_secret(&tenant, &path, None).await.unwrap().is_ok());
 }
 
 async fn versions_are_deleted_brought_back_and_destroyed_one_by_one(keeper: Keeper) {

@@ -8,7 +8,8 @@ use coffer_kbs_client::{
     Expected, Labels, PathError, PutSecret, ResourcePath, SecretInfo, SecretUpdate, SecretVersion, Stated,
     describe_rules,
 };
-use coffer_verifier::Expiry;
+use coffer_runtime::boxes::unix_ms;
+use coffer_verifier::{Expiry, UnixTime};
 use secrecy::SecretBox;
 use serde_json::{Value, json};
 
@@ -389,6 +390,7 @@ fn version(version: &SecretVersion, least: u64, gone: bool) -> Value {
         one if one.destroyed => "destroyed",
         one if gone || one.deleted_unix.is_some() => "deleted",
         one if one.version < least => "below-minimum",
+        one if one.expires.is_over(UnixTime(unix_ms() / 1000)) => "expired",
         _ => "live",
     };
     json!({

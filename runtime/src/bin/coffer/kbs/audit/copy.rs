@@ -20,7 +20,7 @@ use crate::kbs::broker::Broker;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer kbs audit export trail.jsonl")]
 pub struct ExportArgs {
-    /// File to write; one that is there is replaced.
+    /// File to write; one that is there is replaced, and a pipe or a device is written into.
     file: PathBuf,
 }
 
@@ -28,7 +28,7 @@ pub struct ExportArgs {
 pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let mut asked = Ok(());
     let mut end = None;
-    let written = Writer::private().write_with(&args.file, |file| {
+    let written = Writer::private().into_pipes().write_with(&args.file, |file| {
         let mut out = BufWriter::new(file);
         let mut chain = Chain::new(None);
         let done = pages(broker, &mut chain, |line| writeln!(out, "{line}"));

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    audit_log::AuditLog,
     clock::Clock,
     custody::{Custody as _, FileCustody},
     state::{
@@ -22,12 +23,13 @@ use crate::{
 pub struct Rotation {
     folder: PathBuf,
     store: Arc<Store>,
+    log: AuditLog,
 }
 
 impl Rotation {
     /// Of the store that a server has open.
-    pub(crate) fn new(folder: &Path, store: Arc<Store>) -> Self {
-        Self { folder: folder.into(), store }
+    pub(crate) fn new(folder: &Path, store: Arc<Store>, log: AuditLog) -> Self {
+        Self { folder: folder.into(), store, log }
     }
 
     /// Changes it. Who asks meanwhile waits.
@@ -35,7 +37,16 @@ impl Rotation {
     /// # Errors
     /// As [`rotate_root`].
     pub async fn apply(&self) -> Result<Position, StateError> {
-        rotate(&self.folder, &self.store).await
+        let ends = rotate(&self.folder, &self.store).await?;
+        // Its line is the last of the change. Whatever comes of reading it, the change is made.
+        match self.store.read().await {
+            Ok(mut view) => match view.audit_lines(ends.lines, 1).await {
+                Ok(lines) => lines.iter().for_each(|line| self.log.write(line)),
+                Err(error) => tracing::warn!(%error, "the line of the change is in the database alone"),
+            },
+            Err(error) => tracing::warn!(%error, "the line of the change is in the database alone"),
+        }
+        Ok(ends)
     }
 }
 

@@ -248,7 +248,7 @@ impl Server {
 
     /// What changes the root key while it serves.
     pub fn rotation(&self) -> Rotation {
-        Rotation::new(&self.state.folder, self.state.store.clone())
+        Rotation::new(&self.state.folder, self.state.store.clone(), self.log.clone())
     }
 
     /// Where it listens.

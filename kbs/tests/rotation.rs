@@ -79,13 +79,15 @@ async fn guests_get_the_same_before_and_after_and_the_old_key_opens_nothing() {
 async fn a_server_changes_its_key_on_sigusr1() {
     let folder = tempfile::tempdir().unwrap();
     let (state, ready) = (folder.path().join("state"), folder.path().join("ready"));
-    let name = state.display().to_string();
+    let (name, printed) = (state.display().to_string(), folder.path().join("printed"));
     assert!(
         run(&["init", "--state", &name, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).status.success()
     );
     let old = key(&state);
-    let mut server =
-        command(&["serve", "--state", &name, "--ready-file", &ready.display().to_string()]).spawn().unwrap();
+    let mut server = command(&["serve", "--state", &name, "--ready-file", &ready.display().to_string()])
+        .stdout(std::fs::File::create(&printed).unwrap())
+        .spawn()
+        .unwrap();
     let wait = async |what: &dyn Fn() -> bool| {
         let began = Instant::now();
         while !what() {
@@ -102,6 +104,9 @@ async fn a_server_changes_its_key_on_sigusr1() {
     assert!(run(&["state", "verify", "--state", &name]).status.success());
     assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
     assert!(server.wait().unwrap().success());
+    let printed = std::fs::read_to_string(printed).unwrap();
+    let line = printed.lines().find(|line| line.contains("root.rotate")).expect("it is printed as every line is");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().len(), 16);
     assert!(run(&["rotate-root", "--state", &name]).status.success());
     assert!(run(&["audit", "verify", "--state", &name]).status.success());
 }

@@ -60,7 +60,8 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer kbs audit verify trail.jsonl
-  coffer kbs audit verify --head 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")]
+  coffer kbs audit verify \\
+      --head 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")]
 pub struct VerifyArgs {
     /// File that `export` wrote; left out, the broker is asked.
     file: Option<PathBuf>,

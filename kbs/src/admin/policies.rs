@@ -1,7 +1,6 @@
 //! Policies that a tenant keeps: set only if they parse, removed only if nothing names them.
 
 use coffer_kbs_client::kbs::admin::v1 as wire;
-use coffer_policies::{Policy, PolicyError};
 use sha2::{Digest as _, Sha256};
 use tonic::{Response, Status};
 
@@ -105,20 +104,6 @@ impl AdminService {
         }
         Err(store_status(StoreError::Contended { attempts: ATTEMPTS }))
     }
-}
-
-/// A text that is a policy, or where it is none and why.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-pub(super) fn parse(name: &str, text: &str) -> Result<Policy, Status> {
-    if text.is_empty() {
-        return Err(Status::invalid_argument("text is empty: a policy says who may have what"));
-    }
-    let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    if let Some(at) = text.lines().position(|line| line.contains(acts)) {
-        return Err(Status::invalid_argument(format!("text: line {} has a control character", at + 1)));
-    }
-    let refused = |error: PolicyError| Status::invalid_argument(format!("text: {error}; {}", error.hint()));
-    Policy::parse(name, text).map_err(refused)
 }
 
 fn entry(event: &'static str, tenant: &Tenant, name: &str) -> AuditEntry {

@@ -7,11 +7,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use coffer_policies::Policy;
+use coffer_policies::{Policy, PolicyError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use super::policies::parse;
 use crate::tenant::Tenant;
 
 /// Policies tried at once, of all tenants; one of each.
@@ -73,6 +72,20 @@ impl Drop for Trial {
     fn drop(&mut self) {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
     }
+}
+
+/// A text that is a policy, or where it is none and why.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn parse(name: &str, text: &str) -> Result<Policy, Status> {
+    if text.is_empty() {
+        return Err(Status::invalid_argument("text is empty: a policy says who may have what"));
+    }
+    let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if let Some(at) = text.lines().position(|line| line.contains(acts)) {
+        return Err(Status::invalid_argument(format!("text: line {} has a control character", at + 1)));
+    }
+    let refused = |error: PolicyError| Status::invalid_argument(format!("text: {error}; {}", error.hint()));
+    Policy::parse(name, text).map_err(refused)
 }
 
 #[cfg(test)]

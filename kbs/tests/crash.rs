@@ -160,7 +160,10 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
         let Acknowledged { versions, released } = &mut acknowledged;
         if let Some(client) = &client {
             // Once in peace, so that something has left whatever the machine is busy with.
-            client.secret(&PATH.parse().unwrap()).await.unwrap();
+            if let Err(error) = client.secret(&PATH.parse().unwrap()).await {
+                let trail = admin.audit(0, 10_000).await.unwrap_or_default();
+                panic!("round {round} of seed {seed}: {error}: {:#?}", trail.iter().rev().take(3).collect::<Vec<_>>());
+            }
             *released += 1;
         }
         let working = async {

@@ -26,6 +26,8 @@ use crate::monitor::{End, How, Isolation, Monitor};
 use crate::state::tests::record;
 use crate::state::{BoxRecord, BoxState, State};
 
+mod paused;
+
 /// A home with one box that was created and never started.
 struct World {
     _dir: tempfile::TempDir,
@@ -196,6 +198,19 @@ fn that_runs(agent: &Agent) -> Arc<Fake> {
     })
 }
 
+/// The same, until it is asked to stop; then it ends with this status.
+fn that_stops(agent: &Agent, status: i32) -> Arc<Fake> {
+    let agent = agent.clone();
+    fake(move |mut guest| {
+        let agent = agent.clone();
+        async move {
+            guest.runs(&agent).await;
+            agent.asked_to_stop().await;
+            guest.exits(status).await
+        }
+    })
+}
+
 /// The same; `running` tells when it does.
 fn that_tells(agent: &Agent, running: &Arc<Notify>) -> Arc<Fake> {
     let (agent, running) = (agent.clone(), Arc::clone(running));
@@ -325,15 +340,7 @@ async fn a_monitor_that_is_killed_or_gives_up_is_named_with_its_last_words() {
 async fn a_stop_is_asked_for_once_and_the_workloads_status_counts() {
     let world = World::new();
     let agent = Agent::default();
-    let script = agent.clone();
-    let fake = fake(move |mut guest| {
-        let agent = script.clone();
-        async move {
-            guest.runs(&agent).await;
-            agent.asked_to_stop().await;
-            guest.exits(143).await
-        }
-    });
+    let fake = that_stops(&agent, 143);
     let folder = world.folder();
     let stop = || async {
         world.until_running().await;
@@ -344,80 +351,6 @@ async fn a_stop_is_asked_for_once_and_the_workloads_status_counts() {
     first.unwrap();
     second.unwrap();
     assert_eq!((ran.ended(), agent.stops()), ((143, None), 1));
-}
-
-#[tokio::test]
-async fn a_box_is_paused_and_goes_on_and_a_stop_lets_it_go_on_first() {
-    let world = World::new();
-    let agent = Agent::default();
-    let script = agent.clone();
-    let fake = fake(move |mut guest| {
-        let agent = script.clone();
-        async move {
-            guest.runs(&agent).await;
-            agent.asked_to_stop().await;
-            guest.exits(0).await
-        }
-    });
-    let folder = world.folder();
-    let ask = |command| control::ask(&folder, command);
-    let acts = async {
-        world.until_running().await;
-        assert_eq!(ask(Command::Resume).await.unwrap_err().message, "the box is not paused");
-        for _ in 0..2 {
-            ask(Command::Pause).await.unwrap();
-            assert_eq!(world.record().state, BoxState::Paused);
-            assert_eq!(ask(Command::Pause).await.unwrap_err().message, "the box is paused already");
-            ask(Command::Resume).await.unwrap();
-            assert_eq!(world.record().state, BoxState::Running);
-        }
-        ask(Command::Pause).await.unwrap();
-        control::end(&folder, Command::Stop(7)).await.unwrap();
-    };
-    let (ran, ()) = tokio::join!(world.supervise_with(&fake, patience(), std::future::pending()), acts);
-    assert_eq!((ran.ended(), agent.stops(), world.record().state), ((0, None), 1, BoxState::Exited));
-    assert_eq!(*fake.held.lock().unwrap(), [true, false, true, false, true, false]);
-}
-
-#[tokio::test]
-async fn what_does_not_run_yet_or_cannot_be_held_is_not_paused_and_a_paused_box_can_be_killed() {
-    let booting = fake(|mut guest| async move {
-        guest.reaches(Phase::Booted).await;
-        std::future::pending().await
-    });
-    let agent = Agent::default();
-    let runs = move |mut guest: crate::monitor::fake::Guest| {
-        let agent = agent.clone();
-        async move {
-            guest.runs(&agent).await;
-            std::future::pending().await
-        }
-    };
-    let rigid = Arc::new(Fake::playing(runs.clone()).that_cannot_pause());
-    let usual = Arc::new(Fake::playing(runs));
-    for (fake, phase, answer) in [
-        (booting, "booted", Err("the box is still being started")),
-        (rigid, "running", Err("does not hold it")),
-        (usual, "running", Ok(())),
-    ] {
-        let world = World::new();
-        let folder = world.folder();
-        let acts = async {
-            while !world.record().timings.steps.iter().any(|step| step.phase == phase) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            let paused = control::ask(&folder, Command::Pause).await;
-            assert_eq!(
-                paused.as_ref().map_err(|failure| failure.message.as_str()),
-                answer.as_ref().map_err(|words| *words)
-            );
-            let state = if answer.is_ok() { BoxState::Paused } else { BoxState::Running };
-            assert_eq!(world.record().state, state);
-            control::end(&folder, Command::Kill).await.unwrap();
-        };
-        let (ran, ()) = tokio::join!(world.supervise_with(&fake, patience(), std::future::pending()), acts);
-        assert_eq!((ran.ended(), world.record().state), ((137, None), BoxState::Exited));
-    }
 }
 
 #[tokio::test]

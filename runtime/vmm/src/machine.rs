@@ -1,18 +1,21 @@
 //! The machine put together: KVM's part, our devices, the jail, and the threads that run them.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use coffer_machine::devices::{SERIAL_IRQ, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT, VIRTIO_MMIO_GSI, VIRTIO_MMIO_STRIDE};
 use coffer_machine::memory::{Ram, vcpus_claimed};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::blk::Blk;
@@ -31,7 +34,7 @@ use crate::snp::kvm::KvmHost;
 use crate::snp::{self, Launch, PrivateMemory, SnpError, plan};
 use crate::sys::event::descriptor;
 use crate::vcpu::{self, Gate};
-use crate::virtio::{Device, Transport, register};
+use crate::virtio::{Device, Transport, Waits, register};
 use crate::vsock::Vsock;
 use crate::{Memory, cpuid, entry, sys};
 
@@ -180,24 +183,18 @@ pub fn run(
     let gate = Arc::new(Gate::default());
     let ended = Arc::new(Ended { how: OnceLock::new(), event: system("make an event", EventFd::new(EFD_NONBLOCK))? });
     for (kind, transport, kick) in served {
-        let ended = Arc::clone(&ended);
-        start("device", move || {
-            if let Err(error) = serve(kind, &transport, &kick, memory) {
-                ended.with(End::Stuck(error.to_string()));
-            }
+        start("device", &ended, move || match serve(kind, &transport, &kick, memory) {
+            Err(error) => End::Stuck(error.to_string()),
         })?;
     }
     let mut threads = Vec::new();
     for processor in processors {
-        let (bus, gate, ended) = (Arc::clone(&bus), Arc::clone(&gate), Arc::clone(&ended));
+        let (bus, gate) = (Arc::clone(&bus), Arc::clone(&gate));
         let private = private.clone();
         let kind = if private.is_some() { Thread::SnpProcessor } else { Thread::Processor };
-        threads.push(start("processor", move || {
-            let end = match limit(kind) {
-                Ok(()) => vcpu::run(processor, &bus, &gate, private.as_deref()),
-                Err(error) => End::Stuck(error.to_string()),
-            };
-            ended.with(end);
+        threads.push(start("processor", &ended, move || match limit(kind) {
+            Ok(()) => vcpu::run(processor, &bus, &gate, private.as_deref()),
+            Err(error) => End::Stuck(error.to_string()),
         })?);
     }
     limit(Thread::Main)?;
@@ -302,8 +299,18 @@ fn listen(control: &mut UnixStream, ended: &Ended, gate: &Gate, processors: &[th
     }
 }
 
-fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, MachineError> {
-    system("start a thread", thread::Builder::new().name(name.into()).stack_size(STACK).spawn(body))
+/// Starts a thread whose end is the machine's, a panic's too: a guest without one of its devices would wait for ever.
+fn start(
+    name: &'static str,
+    ended: &Arc<Ended>,
+    body: impl FnOnce() -> End + Send + 'static,
+) -> Result<thread::JoinHandle<()>, MachineError> {
+    let ended = Arc::clone(ended);
+    let whole = move || {
+        let end = catch_unwind(AssertUnwindSafe(body));
+        ended.with(end.unwrap_or_else(|_| End::Stuck(format!("the thread of a {name} panicked"))));
+    };
+    system("start a thread", thread::Builder::new().name(name.into()).stack_size(STACK).spawn(whole))
 }
 
 /// A device, and the kind of thread that serves it.
@@ -365,19 +372,27 @@ fn attach(vm: &VmFd, index: u32, device: Box<dyn Device>) -> Result<(Arc<Transpo
 }
 
 /// Serves a device for as long as the machine lives.
-fn serve(kind: Thread, transport: &Transport, kick: &EventFd, memory: &Memory) -> Result<(), MachineError> {
+fn serve(kind: Thread, transport: &Transport, kick: &EventFd, memory: &Memory) -> Result<Infallible, MachineError> {
     // A copy of the descriptor: the device itself is behind the lock that serving it takes.
     let wakes = transport.with_wakes(|wakes| wakes.map(|wakes| wakes.try_clone_to_owned()).transpose());
     let wakes = system("copy a descriptor", wakes)?;
     limit(kind)?;
+    // A descriptor stays readable while nobody reads it: what no driver runs is not waited for.
+    let mut waits = Waits::NONE;
     loop {
         let mut both = vec![PollFd::from_borrowed_fd(descriptor(kick), PollFlags::IN)];
-        both.extend(wakes.as_ref().map(|wakes| PollFd::from_borrowed_fd(wakes.as_fd(), PollFlags::IN)));
-        if poll(&mut both, None).is_ok() {
+        let watched = wakes.as_ref().filter(|_| !waits.events.is_empty());
+        both.extend(watched.map(|wakes| PollFd::from_borrowed_fd(wakes.as_fd(), waits.events)));
+        let patience = waits.until.map(|until| patience(until.saturating_duration_since(Instant::now())));
+        if poll(&mut both, patience.as_ref()).is_ok() {
             let _ = kick.read();
-            transport.serve(memory);
+            waits = transport.serve(memory);
         }
     }
+}
+
+fn patience(left: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
 }
 
 fn processors(system_device: &Kvm, vm: &VmFd, count: u32) -> Result<Vec<VcpuFd>, MachineError> {

@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::sys::namespaces;
+use crate::sys::{allocator, namespaces};
 
 /// What of the host's own doing the jail is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub fn close(descriptors: u64) -> Result<Layers, JailError> {
     let must = |what: &'static str, done: rustix::io::Result<()>| {
         done.map_err(|cause| JailError { what, cause: cause.into() })
     };
+    allocator::one_arena();
     let namespaces = leave_namespaces().is_ok();
     for (resource, most) in [(Resource::Core, 0), (Resource::Nofile, descriptors), (Resource::Fsize, MOST_FILE)] {
         let now = rustix::process::getrlimit(resource);

@@ -10,7 +10,7 @@ mod transport;
 pub use broken::Broken;
 pub use features::{COMMON_FEATURES, EVENT_INDEX, QUEUE_SIZE, VERSION_1};
 pub use transport::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET};
-pub use transport::{Device, Interrupt, Transport, read_empty, register};
+pub use transport::{Device, Interrupt, Transport, Waits, read_empty, register};
 
 #[cfg(test)]
 pub mod driver;

@@ -1,12 +1,13 @@
 //! A transport and the chains behind it, with a driver that does all a guest can do.
 
 use proptest::prelude::*;
+use rustix::event::PollFlags;
 use virtio_queue::{Queue, QueueT as _};
 
 use super::chain;
 use super::driver::{BUFFERS, Driver, ENTRIES, INDIRECT, MEMORY, NEXT, WRITE, available, table, used};
 use super::transport::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, register};
-use super::{Broken, Device, Interrupt};
+use super::{Broken, Device, Interrupt, Waits};
 use crate::Memory;
 
 /// Copies what it may read to what it may write.
@@ -170,6 +171,17 @@ fn rings_outside_memory_never_start_and_reset_mends_everything() {
         driver.write(register::STATUS, 0);
         assert_eq!((driver.read(register::STATUS), driver.read(register::INTERRUPT_STATUS)), (0, 0));
     }
+}
+
+#[test]
+fn a_device_that_no_driver_runs_waits_for_its_driver_alone() {
+    let driver = Driver::of(Echo);
+    assert_eq!(driver.transport.serve(&driver.memory), Waits::NONE, "what knocks before the driver starts stays there");
+    let mut driver = Driver::start(Echo);
+    assert_eq!(driver.transport.serve(&driver.memory).events, PollFlags::IN);
+    driver.offer(0, ENTRIES);
+    assert_eq!(driver.transport.serve(&driver.memory), Waits::NONE, "it broke");
+    assert_eq!(driver.transport.serve(&driver.memory), Waits::NONE, "and stays so");
 }
 
 #[test]

@@ -6,7 +6,9 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use rustix::event::PollFlags;
 use virtio_queue::{Queue, QueueT as _};
 
 use super::{Broken, COMMON_FEATURES, EVENT_INDEX, QUEUE_SIZE, VERSION_1};
@@ -35,10 +37,37 @@ pub trait Device: Send {
     /// Forgets everything the driver had it do.
     fn reset(&mut self);
 
-    /// Becomes readable when there is something to do that no driver asked for.
+    /// What happens to it can mean that there is something to do that no driver asked for.
     fn wakes(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    /// What it waits for, having been served.
+    fn waits(&self) -> Waits {
+        Waits { events: PollFlags::IN, until: None }
+    }
+
+    /// A driver starts it, having agreed to these features.
+    fn start(&mut self, _features: u64) {}
+
+    /// Whether its configuration space changed since it was last asked.
+    fn changed(&mut self) -> bool {
+        false
+    }
+}
+
+/// What a device's thread waits for, beside the driver. Nothing, if no driver runs the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// What may happen to its descriptor; if it is nothing, the descriptor is not looked at.
+    pub events: PollFlags,
+    /// When it is to be served though nothing happened.
+    pub until: Option<Instant>,
+}
+
+impl Waits {
+    /// For nothing.
+    pub const NONE: Self = Self { events: PollFlags::empty(), until: None };
 }
 
 /// Whether the driver wants to hear.
@@ -61,6 +90,7 @@ struct Inside {
     offered_page: u32,
     accepted_page: u32,
     queue: usize,
+    generation: u32,
 }
 
 impl Transport {
@@ -75,7 +105,16 @@ impl Transport {
     ) -> Self {
         let queues =
             (0..device.queues()).map(|_| Queue::new(QUEUE_SIZE).expect("a power of two within the limit")).collect();
-        let inside = Inside { device, queues, status: 0, accepted: 0, offered_page: 0, accepted_page: 0, queue: 0 };
+        let inside = Inside {
+            device,
+            queues,
+            status: 0,
+            accepted: 0,
+            offered_page: 0,
+            accepted_page: 0,
+            queue: 0,
+            generation: 0,
+        };
         Self { inside: Mutex::new(inside), interrupts: AtomicU32::new(0), raise: Box::new(raise), kick: Box::new(kick) }
     }
 
@@ -83,21 +122,26 @@ impl Transport {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves the queues of a device that runs. A device that finds its driver broken stops and tells it.
-    pub fn serve(&self, memory: &Memory) {
+    /// Serves the queues of a device that runs, and says what to wait for then. A device that finds its driver broken stops
+    /// and tells it.
+    pub fn serve(&self, memory: &Memory) -> Waits {
         let mut inside = self.inside();
         if !inside.runs() {
-            return;
+            return Waits::NONE;
         }
         let Inside { device, queues, .. } = &mut *inside;
-        match device.serve(memory, queues) {
-            Ok(Interrupt(false)) => {}
-            Ok(Interrupt(true)) => self.interrupt(USED_BUFFER),
-            Err(_) => {
-                inside.status |= NEEDS_RESET;
-                self.interrupt(CONFIGURATION_CHANGED);
-            }
+        let Ok(Interrupt(used)) = device.serve(memory, queues) else {
+            inside.status |= NEEDS_RESET;
+            self.interrupt(CONFIGURATION_CHANGED);
+            return Waits::NONE;
+        };
+        let (waits, changed) = (device.waits(), device.changed());
+        inside.generation = inside.generation.wrapping_add(changed.into());
+        let why = if used { USED_BUFFER } else { 0 } | if changed { CONFIGURATION_CHANGED } else { 0 };
+        if why != 0 {
+            self.interrupt(why);
         }
+        waits
     }
 
     /// Lends the descriptor that wakes the device's thread, if it has one.
@@ -141,6 +185,7 @@ impl Transport {
             register::QUEUE_SIZE_MAX => inside.selected().map_or(0, |queue| queue.max_size().into()),
             register::QUEUE_READY => inside.selected().map_or(0, |queue| queue.ready().into()),
             register::STATUS => inside.status,
+            register::GENERATION => inside.generation,
             register::SHARED_LENGTH_LOW | register::SHARED_LENGTH_HIGH => u32::MAX,
             _ => 0,
         }
@@ -204,6 +249,8 @@ impl Inside {
             self.queues.iter_mut().for_each(|queue| queue.set_event_idx(event_index));
             if self.queues.iter().any(|queue| queue.ready() && !queue.is_valid(memory)) {
                 wanted |= NEEDS_RESET;
+            } else {
+                self.device.start(self.accepted);
             }
         }
         self.status = wanted;
@@ -295,6 +342,7 @@ pub mod register {
     pub const USED_HIGH: u64 = 0xA4;
     pub const SHARED_LENGTH_LOW: u64 = 0xB0;
     pub const SHARED_LENGTH_HIGH: u64 = 0xB4;
+    pub const GENERATION: u64 = 0xFC;
 }
 
 /// Where the configuration space starts.

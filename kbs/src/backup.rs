@@ -18,8 +18,10 @@ use crate::{
     init::{building, publish, refuse_used},
     keys::RootKey,
     mend,
-    sealed_file::{Opener, RecoveryKey, RecoverySecret, Sealer},
-    state::{ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, lock, root_key, root_keys, write_private},
+    sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
+    state::{
+        ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, lock_where, root_key, root_keys, write_private,
+    },
     store::{Accepted, Opened, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
 
@@ -48,6 +50,34 @@ pub enum BackupError {
         /// Which file.
         path: PathBuf,
     },
+    /// It ends before it should.
+    #[error("{path} is the beginning of a backup: the rest of it is missing")]
+    Cut {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Something is there already.
+    #[error("{path} is there already, and stays as it is")]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// No root key lies where a backup that is not encrypted is to be restored.
+    #[error("{folder} has no root.key, and {path} holds none: it is not encrypted")]
+    NoRootKey {
+        /// Which folder.
+        folder: PathBuf,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The root key that lies there opens it not.
+    #[error("{path} does not open with the root key of {folder}: it was made under another one, or was changed")]
+    OtherRootKey {
+        /// Which folder.
+        folder: PathBuf,
+        /// Which file.
+        path: PathBuf,
+    },
     /// It is encrypted, and no key was given, or the other way round.
     #[error("{path} is {found}")]
     Key {
@@ -62,15 +92,23 @@ impl BackupError {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::File { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
-                "use the recovery key this backup was made for, and a copy that is whole"
+            Self::File { source, .. } => {
+                let sealed = source.get_ref().and_then(|inner| inner.downcast_ref::<SealedFileError>());
+                sealed.map_or("check the path, free space and permissions", SealedFileError::hint)
             }
-            Self::File { .. } => "check free space and permissions",
             Self::State(error) => error.hint(),
             Self::Damaged(_) => {
                 "`coffer-kbs state verify --state DIR` lists it; mend it first, or keep an earlier backup"
             }
             Self::NotOurs { .. } => "name a file that `coffer-kbs backup` wrote",
+            Self::Cut { .. } => "use a copy that is whole",
+            Self::Exists { .. } => "name another file, or say --replace-existing-backup",
+            Self::NoRootKey { .. } => {
+                "put the root.key of its time there, with server.pem and admin-server.pem; or restore a backup that was made with --recovery-key"
+            }
+            Self::OtherRootKey { .. } => {
+                "put the root.key of its time there, which was kept elsewhere (rotate-root makes another one); or restore a backup that was made with --recovery-key"
+            }
             Self::Key { found: "encrypted", .. } => "give --recovery-key FILE, the secret half",
             Self::Key { .. } => "leave --recovery-key out, and restore into a folder that has its root.key",
         }
@@ -92,15 +130,36 @@ pub struct BackupSummary {
     pub encrypted: bool,
 }
 
-/// Writes a backup of a state folder, also while its server runs. A file that is there is replaced only by a whole backup.
+/// What becomes of a file that is there where a backup is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfThere {
+    /// It stays, and there is no new backup.
+    Stays,
+    /// A backup is replaced by a whole one; what is no backup stays.
+    BackupIsReplaced,
+}
+
+/// Writes a backup of a state folder, also while its server runs.
 ///
 /// # Errors
-/// [`BackupError`].
-pub async fn backup(folder: &Path, out: &Path, key: Option<&RecoveryKey>) -> Result<BackupSummary, BackupError> {
+/// [`BackupError`]; then what was there is there, whole.
+pub async fn backup(
+    folder: &Path,
+    out: &Path,
+    key: Option<&RecoveryKey>,
+    there: IfThere,
+) -> Result<BackupSummary, BackupError> {
+    // Asked once more when it gets its name; nobody waits for a backup that cannot have one.
+    match (fs::symlink_metadata(out), there) {
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {}
+        (Err(error), _) => return Err(at(out)(error)),
+        (Ok(_), IfThere::Stays) => return Err(BackupError::Exists { path: out.into() }),
+        (Ok(_), IfThere::BackupIsReplaced) => drop(form(out)?),
+    }
     let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = tempfile::Builder::new().prefix(".coffer-kbs-backup-").tempdir_in(beside).map_err(at(beside))?;
     let moment = Moment::of(folder, scratch.path().join(DATABASE), key.is_some()).await?;
-    moment.write(out, key)?;
+    moment.write(out, key, there)?;
     Ok(moment.summary)
 }
 
@@ -131,8 +190,12 @@ impl Moment {
         Ok(Self { files, copy, summary })
     }
 
-    fn write(&self, out: &Path, key: Option<&RecoveryKey>) -> Result<(), BackupError> {
-        let written = Writer::private().write_with(out, |file| {
+    fn write(&self, out: &Path, key: Option<&RecoveryKey>, there: IfThere) -> Result<(), BackupError> {
+        let writer = match there {
+            IfThere::Stays => Writer::private().new_only(),
+            IfThere::BackupIsReplaced => Writer::private(),
+        };
+        let written = writer.write_with(out, |file| {
             let mut to = BufWriter::new(file);
             match key {
                 Some(key) => {
@@ -144,7 +207,10 @@ impl Moment {
             }
             to.flush()
         });
-        written.map_err(at(out))
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => BackupError::Exists { path: out.into() },
+            _ => at(out)(error),
+        })
     }
 }
 
@@ -153,27 +219,40 @@ async fn opening(
     copy: &Path,
     mut keys: Vec<(Zeroizing<String>, RootKey)>,
 ) -> Result<(Zeroizing<String>, RootKey), BackupError> {
-    let opened = SqliteRows::open(copy, Upgrade::Forbidden).await.map_err(|error| StateError::Store(error.into()))?;
-    let mut found = 0;
-    if let Opened::Current(rows) = opened {
-        for (at, (_, key)) in keys.iter().enumerate() {
-            if opens(&rows, key).await.map_err(StateError::Store)? {
-                found = at;
-                break;
-            }
-        }
-    }
+    let found = match which_opens(copy, &keys).await? {
+        Opening::By(at) => at,
+        Opening::ByNone | Opening::OlderForm => 0,
+    };
     Ok(keys.swap_remove(found))
 }
 
+/// Which of some keys opens a copy.
+enum Opening {
+    By(usize),
+    ByNone,
+    /// Nobody can say before it is brought up to date.
+    OlderForm,
+}
+
+async fn which_opens(copy: &Path, keys: &[(Zeroizing<String>, RootKey)]) -> Result<Opening, BackupError> {
+    let opened = SqliteRows::open(copy, Upgrade::Forbidden).await.map_err(|error| StateError::Store(error.into()))?;
+    let Opened::Current(rows) = opened else { return Ok(Opening::OlderForm) };
+    for (at, (_, key)) in keys.iter().enumerate() {
+        if opens(&rows, key).await.map_err(StateError::Store)? {
+            return Ok(Opening::By(at));
+        }
+    }
+    Ok(Opening::ByNone)
+}
+
 /// Restores a backup, and accepts its state by name: what was done after it was made is forgotten. An encrypted one makes a new
-/// folder; another one takes the place of the database of a folder that has its root key.
+/// folder; another one takes the place of the database of a folder that has its root key, if there is one.
 ///
 /// # Errors
 /// [`BackupError`]; then nothing has changed.
 pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>) -> Result<Accepted, BackupError> {
+    let encrypted = form(file)? == Form::Encrypted;
     let mut from = BufReader::new(File::open(file).map_err(at(file))?);
-    let encrypted = is_encrypted(file)?;
     match secret {
         None if encrypted => return Err(BackupError::Key { path: file.into(), found: "encrypted" }),
         Some(_) if !encrypted => return Err(BackupError::Key { path: file.into(), found: "not encrypted" }),
@@ -181,19 +260,27 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
         Some(secret) => {
             refuse_used(folder)?;
             let building = building(folder)?;
-            let mut opener = Opener::new(&mut from, secret).map_err(at(file))?;
+            let mut opener = Opener::new(&mut from, secret).map_err(read(file))?;
             unpack(&mut opener, building.path(), file)?;
             checked(&building.path().join(DATABASE), root_key(building.path()).await?, true).await?;
+            // Before it has its name: a checkpoint elsewhere may not be had here.
+            let accepted = mend::accept_rollback(building.path()).await?;
             sync_folder(building.path()).map_err(at(folder))?;
             publish(building, folder, &|_| Ok(()))?;
-            return Ok(mend::accept_rollback(folder).await?);
+            return Ok(accepted);
         }
     }
-    let held = lock(folder)?;
+    let held = lock_where(folder, ROOT_KEY).map_err(|error| match error {
+        StateError::Missing { .. } => BackupError::NoRootKey { folder: folder.into(), path: file.into() },
+        error => error.into(),
+    })?;
     let building = tempfile::Builder::new().prefix(".coffer-kbs-restore-").tempdir_in(folder).map_err(at(folder))?;
     unpack(&mut from, building.path(), file)?;
-    let new = building.path().join(DATABASE);
-    checked(&new, root_key(folder).await?, false).await?;
+    let (new, keys) = (building.path().join(DATABASE), root_keys(folder)?);
+    if matches!(which_opens(&new, &keys).await?, Opening::ByNone) {
+        return Err(BackupError::OtherRootKey { folder: folder.into(), path: file.into() });
+    }
+    checked(&new, opening(&new, keys).await?.1, false).await?;
     let now = crate::clock::Clock::system().now();
     for name in [DATABASE, "kbs.db-wal", "kbs.db-shm"] {
         let (place, aside) = (folder.join(name), folder.join(format!("replaced-{now}-{name}")));
@@ -201,6 +288,10 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&place)(error)),
             _ => {}
         }
+    }
+    // Where the folder has none, that of the backup is better than none.
+    if !folder.join(CONFIG).exists() {
+        fs::rename(building.path().join(CONFIG), folder.join(CONFIG)).map_err(at(&folder.join(CONFIG)))?;
     }
     fs::rename(&new, folder.join(DATABASE)).and_then(|()| sync_folder(folder)).map_err(at(folder))?;
     drop(held);
@@ -238,30 +329,33 @@ fn entry(to: &mut impl Write, name: &str, length: u64, content: &mut impl Read) 
 /// Writes the files of a backup into a private folder; the end must be where the database ends.
 fn unpack(from: &mut impl Read, folder: &Path, file: &Path) -> Result<(), BackupError> {
     let mut magic = [0; MAGIC.len()];
-    from.read_exact(&mut magic).map_err(at(file))?;
+    from.read_exact(&mut magic).map_err(read(file))?;
     if magic != *MAGIC {
         return Err(BackupError::NotOurs { path: file.into() });
     }
     loop {
         let mut length = [0];
-        if from.read(&mut length).map_err(at(file))? == 0 {
+        if from.read(&mut length).map_err(read(file))? == 0 {
             break;
         }
         let mut name = vec![0; usize::from(length[0])];
-        from.read_exact(&mut name).map_err(at(file))?;
+        from.read_exact(&mut name).map_err(read(file))?;
         let known = [CONFIG, ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE];
         let Some(name) = known.into_iter().find(|known| known.as_bytes() == name) else {
             return Err(BackupError::NotOurs { path: file.into() });
         };
         let mut length = [0; 8];
-        from.read_exact(&mut length).map_err(at(file))?;
+        from.read_exact(&mut length).map_err(read(file))?;
         let (length, place) = (u64::from_be_bytes(length), folder.join(name));
         if name == DATABASE {
             let written = Writer::private().new_only().write_with(&place, |to| copied(from, length, to));
-            written.map_err(at(&place))?;
+            written.map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => BackupError::Cut { path: file.into() },
+                _ => at(&place)(error),
+            })?;
         } else {
             let mut bytes = Zeroizing::new(Vec::new());
-            copied(from, length.min(SMALL), &mut *bytes).map_err(at(file))?;
+            copied(from, length.min(SMALL), &mut *bytes).map_err(read(file))?;
             write_private(&place, &bytes)?;
         }
     }
@@ -272,10 +366,33 @@ fn copied(from: &mut impl Read, length: u64, to: &mut impl Write) -> io::Result<
     if io::copy(&mut from.take(length), to)? == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-fn is_encrypted(file: &Path) -> Result<bool, BackupError> {
-    let mut magic = [0; MAGIC.len()];
-    File::open(file).and_then(|mut from| from.read_exact(&mut magic)).map_err(at(file))?;
-    Ok(magic != *MAGIC)
+/// What lies in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Encrypted,
+    Plain,
+}
+
+fn form(file: &Path) -> Result<Form, BackupError> {
+    let mut beginning = Vec::new();
+    let opened = File::open(file).map_err(at(file))?;
+    opened.take(32).read_to_end(&mut beginning).map_err(at(file))?;
+    if is_sealed(&beginning) {
+        Ok(Form::Encrypted)
+    } else if beginning.starts_with(MAGIC) {
+        Ok(Form::Plain)
+    } else {
+        Err(BackupError::NotOurs { path: file.into() })
+    }
+}
+
+/// Of a backup that is read.
+fn read(file: &Path) -> impl Fn(io::Error) -> BackupError + use<> {
+    let file = file.to_owned();
+    move |error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => BackupError::Cut { path: file.clone() },
+        _ => at(&file)(error),
+    }
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> BackupError + use<> {
@@ -308,7 +425,7 @@ mod tests {
         let moment = Moment::of(&state, folder.path().join("copy"), true).await.unwrap();
         rotate_root(&state).await.unwrap();
         assert_ne!(*text, fs::read_to_string(state.join(ROOT_KEY)).unwrap());
-        moment.write(&out, Some(&key)).unwrap();
+        moment.write(&out, Some(&key), IfThere::Stays).unwrap();
         let again = folder.path().join("again");
         restore(&out, &again, Some(&secret)).await.unwrap();
         assert_eq!(*text, fs::read_to_string(again.join(ROOT_KEY)).unwrap());

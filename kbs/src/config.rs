@@ -23,6 +23,7 @@ use crate::{
     config_mistakes::mistakes,
     floors::Floors,
     limits::{LimitsEntry, Rate},
+    listeners::Listeners,
     operators::is_local_name,
     policies::ReleasePolicies,
     revoked::Chipless,
@@ -107,6 +108,8 @@ pub struct Config {
     pub admins: BTreeMap<SpkiDigest, String>,
     /// Tenants it lists: they are there without having been created.
     pub tenants: BTreeSet<Tenant>,
+    /// Tenants it names without listing them, and where: they must be there.
+    pub named_tenants: BTreeMap<Tenant, &'static str>,
     /// Simulated roots by tenant.
     pub simulated_anchors: BTreeMap<Tenant, BTreeSet<SpkiDigest>>,
     /// Release policies.
@@ -127,6 +130,17 @@ pub struct Config {
     pub floors: Floors,
     /// Whether evidence counts that shows no chip while chips are revoked.
     pub chipless: Chipless,
+}
+
+impl Config {
+    /// Takes a tenant off the list: `named_by` names it, which makes none.
+    pub fn only_names(&mut self, tenant: &str, named_by: &'static str) {
+        let names = |one: &&Tenant| one.as_str() == tenant;
+        if let Some(listed) = self.tenants.iter().find(names).cloned() {
+            self.tenants.remove(&listed);
+            self.named_tenants.insert(listed, named_by);
+        }
+    }
 }
 
 /// Everything wrong with a configuration.
@@ -196,18 +210,8 @@ impl ConfigFile {
     /// [`ConfigError::Mistakes`] with every mistake.
     pub fn resolve(&self, folder: &Path) -> Result<Config, ConfigError> {
         let mut mistakes = Vec::new();
-        let listen = address("listen", &self.listen, &mut mistakes);
-        let admin_listen = address("admin_listen", &self.admin_listen, &mut mistakes);
-        if listen == admin_listen && listen.port() != 0 {
-            mistakes.push(format!("listen and admin_listen are both {listen}"));
-        }
-        let metrics_listen = self.metrics_listen.as_ref().map(|text| address("metrics_listen", text, &mut mistakes));
-        if let Some(metrics) = metrics_listen
-            && metrics.port() != 0
-            && [listen, admin_listen].contains(&metrics)
-        {
-            mistakes.push(format!("metrics_listen is {metrics}, which another listener has"));
-        }
+        let Listeners { listen, admin_listen, metrics_listen } =
+            Listeners::read(&self.listen, &self.admin_listen, self.metrics_listen.as_deref(), &mut mistakes);
         let admins = self.admin_keys(&mut mistakes);
         let simulated_anchors = self.anchors(&mut mistakes);
         let policies = self.release_policies(folder, &mut mistakes);
@@ -231,6 +235,10 @@ impl ConfigFile {
                 metrics_listen,
                 admins,
                 tenants: simulated_anchors.keys().cloned().collect(),
+                named_tenants: admin_socket
+                    .iter()
+                    .filter_map(|grant| Some((grant.tenant.clone()?, "admin_socket.tenant")))
+                    .collect(),
                 simulated_anchors,
                 policies,
                 endorsements,
@@ -373,13 +381,6 @@ fn twice(per_second: u32) -> Rate {
     Rate { burst: per_second.saturating_mul(2), per_second }
 }
 
-fn address(field: &str, text: &str, mistakes: &mut Vec<String>) -> SocketAddr {
-    text.parse().unwrap_or_else(|_| {
-        mistakes.push(format!("{field} is {text:?}, expected IP:PORT"));
-        SocketAddr::from(([127, 0, 0, 1], 0))
-    })
-}
-
 /// A list that is there names somebody. Whoever wants nobody leaves it out.
 fn some_admins<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<AdminEntry>, D::Error> {
     let admins = Vec::deserialize(from)?;
@@ -461,12 +462,6 @@ mod tests {
         let config =
             file("listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\n[policies]\nstrict = \"strict.rego\"\n");
         assert_eq!(config.resolve(folder.path()).ok().unwrap().policies.names(), ["default", "strict"]);
-    }
-
-    #[test]
-    fn one_address_for_both_listeners_is_a_mistake() {
-        let config = file("listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:1\"\n");
-        assert!(config.resolve(Path::new("/")).is_err());
     }
 
     /// Every key there is. No `..`: a new one must be thought of here.

@@ -7,8 +7,12 @@ use std::{
 };
 
 use crate::{
-    config::ConfigFile,
+    config::{Config, ConfigFile},
+    mend::UNCONFIRMED,
+    reload::named_and_gone,
     state::{DATABASE, PROFILE, ROOT_KEY, checkpoint_path, config_path, open_store},
+    store::{Restored, Store, StoreError},
+    tenants::missing,
 };
 
 /// How much a finding weighs.
@@ -39,24 +43,47 @@ pub async fn examine(folder: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
     folder_and_key(folder, &mut found);
     checkpoint(folder, &mut found);
-    configuration(folder, &mut found);
+    let config = configuration(folder, &mut found);
     match open_store(folder).await {
         Err(error) => found.push(broken(&coffer_rim::chain(&error), error.hint())),
-        Ok(store) => match store.verify_state().await {
-            Ok(summary) if summary.faults.is_empty() => {
-                found.push(good(format!("state holds: {} rows, {} audit lines", summary.rows, summary.lines)));
+        Ok(store) => {
+            state(&store, &mut found).await;
+            if let Err(error) = beside_the_state(&store, config.as_ref(), &mut found).await {
+                found.push(broken(&coffer_rim::chain(&error), error.hint()));
             }
-            Ok(summary) => {
-                let faults = summary.faults.iter();
-                found.extend(
-                    faults
-                        .map(|fault| broken(&fault.what, "coffer-kbs state repair --state DIR says what it would do")),
-                );
-            }
-            Err(error) => found.push(broken(&coffer_rim::chain(&error), error.hint())),
-        },
+        }
     }
     found
+}
+
+async fn state(store: &Store, found: &mut Vec<Finding>) {
+    match store.verify_state().await {
+        Ok(summary) if summary.faults.is_empty() => {
+            found.push(good(format!("state holds: {} rows, {} audit lines", summary.rows, summary.lines)));
+        }
+        Ok(summary) => {
+            let hint = "coffer-kbs state repair --state DIR says what it would do";
+            found.extend(summary.faults.iter().map(|fault| broken(&fault.what, hint)));
+        }
+        Err(error) => found.push(broken(&coffer_rim::chain(&error), error.hint())),
+    }
+}
+
+/// What rows and configuration say together.
+async fn beside_the_state(store: &Store, config: Option<&Config>, found: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut view = store.read().await?;
+    // A row that is not believed was named with the state.
+    if let Ok(Some(Restored { confirmed_unix: None, .. })) = view.restored().await {
+        found.push(warning("an older state was accepted, and no owner has confirmed it", UNCONFIRMED));
+    }
+    let Some(config) = config else { return Ok(()) };
+    if let Some(missing) = missing(&mut view, config) {
+        found.push(broken(&missing.to_string(), missing.hint()));
+    }
+    for named in named_and_gone(&mut view, |name| !config.policies.has(name)).await? {
+        found.push(warning(&named, "nothing of that is released: put the policy back, or name another one"));
+    }
+    Ok(())
 }
 
 fn folder_and_key(folder: &Path, found: &mut Vec<Finding>) {
@@ -97,16 +124,25 @@ fn checkpoint(folder: &Path, found: &mut Vec<Finding>) {
     }
 }
 
-fn configuration(folder: &Path, found: &mut Vec<Finding>) {
+fn configuration(folder: &Path, found: &mut Vec<Finding>) -> Option<Config> {
     let path = config_path(folder);
     let file = match ConfigFile::read(&path) {
         Ok(file) => file,
-        Err(error) => return found.push(broken(&coffer_rim::chain(&error), error.hint())),
+        Err(error) => {
+            found.push(broken(&coffer_rim::chain(&error), error.hint()));
+            return None;
+        }
     };
-    match file.resolve(folder) {
-        Ok(_) => found.push(good("the configuration says what it means")),
-        Err(error) => found.push(broken(&error.to_string(), error.hint())),
-    }
+    let config = match file.resolve(folder) {
+        Ok(config) => {
+            found.push(good("the configuration says what it means"));
+            Some(config)
+        }
+        Err(error) => {
+            found.push(broken(&error.to_string(), error.hint()));
+            None
+        }
+    };
     match file.floor.as_deref() {
         None | Some("strict") if file.floor_waivers.is_empty() => found.push(good("the floor is strict")),
         floor => {
@@ -123,6 +159,7 @@ fn configuration(folder: &Path, found: &mut Vec<Finding>) {
     if file.admins.is_empty() {
         found.push(warning("no operator is listed", "add one under [[admins]]"));
     }
+    config
 }
 
 fn good(what: impl Into<String>) -> Finding {

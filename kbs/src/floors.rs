@@ -99,6 +99,11 @@ fn read(field: &str, file: &str, folder: &Path, mistakes: &mut Vec<String>) -> E
     }
 }
 
+/// The file that a floor names; nothing where it is a word.
+pub(crate) fn file(floor: &str) -> Option<std::path::PathBuf> {
+    (![STRICT, VMPL_AND_DEBUG_ALONE].contains(&floor)).then(|| floor.into())
+}
+
 /// AMD's published minima; no Milan.
 pub const STRICT: &str = "strict";
 /// Any genuine processor, however old its firmware.

@@ -60,7 +60,10 @@ pub async fn init_with_checkpoint(
     let made = init_by_steps(folder, wanted, &|_| Ok(())).await;
     if let (Err(error), Some(checkpoint)) = (&made, checkpoint) {
         // Ours, unless it was there before.
-        let there_before = matches!(error, StateError::Store(StoreError::Checkpoint(_)) | StateError::Exists { .. });
+        let there_before = matches!(
+            error,
+            StateError::Store(StoreError::Checkpoint(_)) | StateError::Exists { .. } | StateError::Mistakes(_)
+        );
         if !there_before {
             let _ = fs::remove_file(checkpoint);
         }
@@ -76,6 +79,27 @@ struct Wanted<'a> {
     checkpoint: Option<&'a Path>,
 }
 
+impl Wanted<'_> {
+    /// What stands in the folder's configuration.
+    fn config(self, admins: Vec<AdminEntry>) -> ConfigFile {
+        ConfigFile {
+            listen: self.listen.into(),
+            admin_listen: self.admin_listen.into(),
+            admins,
+            tenants: std::collections::BTreeMap::default(),
+            policies: std::collections::BTreeMap::default(),
+            endorsements: Vec::new(),
+            limits: LimitsEntry::default(),
+            admin_socket: None,
+            metrics_listen: None,
+            floor: Some(STRICT.into()),
+            floor_waivers: Vec::new(),
+            revocation_waivers: Vec::new(),
+            checkpoint: self.checkpoint.map(Path::to_owned),
+        }
+    }
+}
+
 /// Asked before each step, which does not happen if it says no: how tests try what a failure there leaves behind.
 pub(crate) type Before<'a> = &'a (dyn Fn(&'static str) -> io::Result<()> + Sync);
 
@@ -83,6 +107,8 @@ async fn init_by_steps(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) ->
     // A link to a folder is that folder.
     let folder = &fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     refuse_used(folder)?;
+    // What `serve` would refuse is not made.
+    wanted.config(Vec::new()).resolve(folder)?;
     let building = building(folder)?;
     let pin = fill(building.path(), wanted, before).await?;
     before("publish").and_then(|()| sync_folder(building.path())).map_err(at(folder))?;
@@ -91,7 +117,7 @@ async fn init_by_steps(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) ->
 }
 
 async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<SpkiDigest, StateError> {
-    let Wanted { listen, admin_listen, checkpoint } = wanted;
+    let Wanted { admin_listen, checkpoint, .. } = wanted;
     let identity = |name: &str| {
         Identity::generate(name).map_err(|source| StateError::Identity { path: folder.join(name), source })
     };
@@ -111,21 +137,7 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
     let profile = AdminProfile { address: admin_listen.into(), server_spki: admin_server.spki(), identity: admin };
     profile.write(&folder.join(PROFILE))?;
     step(CONFIG)?;
-    let config = ConfigFile {
-        listen: listen.into(),
-        admin_listen: admin_listen.into(),
-        admins: vec![AdminEntry { name: "admin".into(), key: profile.identity.spki().to_string() }],
-        tenants: std::collections::BTreeMap::default(),
-        policies: std::collections::BTreeMap::default(),
-        endorsements: Vec::new(),
-        limits: LimitsEntry::default(),
-        admin_socket: None,
-        metrics_listen: None,
-        floor: Some(STRICT.into()),
-        floor_waivers: Vec::new(),
-        revocation_waivers: Vec::new(),
-        checkpoint: checkpoint.map(Path::to_owned),
-    };
+    let config = wanted.config(vec![AdminEntry { name: "admin".into(), key: profile.identity.spki().to_string() }]);
     let text = toml::to_string(&config).map_err(|error| StateError::Config(error.to_string()))?;
     write_private(&folder.join(CONFIG), text.as_bytes())?;
     Ok(server.spki())
@@ -305,6 +317,22 @@ mod tests {
         assert_eq!(profile.server_spki, state.admin_server.spki());
         assert_ne!(state.server.spki(), state.admin_server.spki());
         assert_ne!(profile.identity.spki(), state.admin_server.spki());
+    }
+
+    #[tokio::test]
+    async fn makes_nothing_that_cannot_be_served() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("state");
+        for (listen, admin_listen) in
+            [("127.0.0.1:4480", "127.0.0.1:4480"), ("0.0.0.0:4480", "127.0.0.1:4480"), ("here", "127.0.0.1:4480")]
+        {
+            let kept = outer.path().join("checkpoint");
+            fs::write(&kept, "another's").unwrap();
+            let made = init_with_checkpoint(&folder, listen, admin_listen, Some(&kept)).await;
+            assert!(matches!(made, Err(StateError::Mistakes(_))), "{listen}, {admin_listen}");
+            assert_eq!(names(outer.path()), ["checkpoint"], "{listen}, {admin_listen}");
+        }
+        init(&folder, ANY, ANY).await.unwrap();
     }
 
     #[tokio::test]

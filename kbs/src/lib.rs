@@ -30,7 +30,9 @@ mod guests;
 mod init;
 mod inputs;
 mod keys;
+mod lacking;
 mod limits;
+mod listeners;
 mod mend;
 mod metrics;
 mod operators;
@@ -38,6 +40,7 @@ mod permit;
 mod policies;
 mod refusals;
 mod release;
+mod reload;
 mod revoked;
 mod roles;
 mod rotation;
@@ -50,23 +53,26 @@ mod standing;
 mod state;
 mod store;
 mod tenant;
+mod tenants;
 mod terms;
 mod wanted;
 
 pub use admin_socket::{AdminSocketEntry, admin_socket_path};
 pub use audit_log::AuditLog;
-pub use backup::{BackupError, BackupSummary, backup, restore};
+pub use backup::{BackupError, BackupSummary, IfThere, backup, restore};
 pub use clock::Clock;
 pub use config::{Config, ConfigError, ConfigFile};
 pub use custody::{Custody, CustodyError, FileCustody};
 pub use doctor::{Finding, Weight, examine};
 pub use init::{Initialized, init, init_with_checkpoint};
 pub use keys::{KeyError, RootKey};
-pub use mend::{accept_rollback, repair, repair_plan};
+pub use lacking::lacking;
+pub use mend::{UNCONFIRMED, accept_rollback, repair, repair_plan};
+pub use reload::{Reload, ReloadError};
 pub use roles::{About, Grant, METHODS, Method, Role};
 pub use rotation::{Rotation, rotate_root};
 pub use sealed_file::{RecoveryKey, RecoverySecret, SealedFileError, recovery_pair};
-pub use server::{Addresses, Reload, Server, ServerError};
+pub use server::{Addresses, Server, ServerError};
 pub use state::{
     State, StateError, begin_store, checkpoint_path, config_path, open_rows, open_store, open_store_watched,
     open_store_with, pin,
@@ -77,3 +83,4 @@ pub use store::{
     StateFault, StateSummary, Store, StoreError, Transaction, Witness, Written,
 };
 pub use tenant::{Tenant, TenantError};
+pub use tenants::NoTenant;

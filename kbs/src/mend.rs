@@ -58,6 +58,10 @@ pub async fn accept_rollback(folder: &Path) -> Result<Accepted, StateError> {
     Ok(accepted.await?.1)
 }
 
+/// Said wherever somebody looks at a broker whose restore nobody has confirmed.
+pub const UNCONFIRMED: &str = "look through secrets, references and revocations before guests do, then an owner says `coffer kbs admin \
+                               confirm-restore`; generations stay closed until then";
+
 fn watched(folder: &Path) -> crate::store::Witness {
     witness(&checkpoint_path(folder))
 }

@@ -34,12 +34,31 @@ pub enum SealedFileError {
     /// Not one of ours.
     #[error("not a recovery key")]
     Key,
+    /// The half that opens, where the other one belongs.
+    #[error("the secret half of a recovery key, which belongs off the broker; expected the public half")]
+    SecretHalf,
+    /// The half that opens nothing, where the other one belongs.
+    #[error("the public half of a recovery key, which opens nothing; expected the secret half")]
+    PublicHalf,
     /// No randomness, or an unusable key.
     #[error("cannot encrypt to this recovery key")]
     Seal,
     /// Another key's, changed, or cut.
     #[error("does not open with this recovery key, or was changed or cut")]
     Open,
+}
+
+impl SealedFileError {
+    /// What the operator can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Key => "name a file that `coffer-kbs recovery-key` wrote",
+            Self::SecretHalf => "give FILE.pub, which lies where it was made, and take the secret half off the broker",
+            Self::PublicHalf => "give the file without .pub: whoever made the key keeps it off the broker",
+            Self::Seal => "check that the system's random source works",
+            Self::Open => "use the recovery key this backup was made for, and a copy that is whole",
+        }
+    }
 }
 
 impl From<SealedFileError> for io::Error {
@@ -63,7 +82,9 @@ impl RecoveryKey {
     /// # Errors
     /// [`SealedFileError::Key`].
     pub fn from_text(text: &str) -> Result<Self, SealedFileError> {
-        let hex = text.trim_end().strip_prefix(PUBLIC).ok_or(SealedFileError::Key)?;
+        let Some(hex) = text.trim_end().strip_prefix(PUBLIC) else {
+            return Err(if text.starts_with(SECRET) { SealedFileError::SecretHalf } else { SealedFileError::Key });
+        };
         let bytes = hex::decode(hex).map_err(|_| SealedFileError::Key)?;
         if bytes.len() == POINT { Ok(Self(bytes)) } else { Err(SealedFileError::Key) }
     }
@@ -80,7 +101,9 @@ impl RecoverySecret {
     /// # Errors
     /// [`SealedFileError::Key`].
     pub fn from_text(text: &str) -> Result<Self, SealedFileError> {
-        let hex = text.trim_end().strip_prefix(SECRET).ok_or(SealedFileError::Key)?;
+        let Some(hex) = text.trim_end().strip_prefix(SECRET) else {
+            return Err(if text.starts_with(PUBLIC) { SealedFileError::PublicHalf } else { SealedFileError::Key });
+        };
         Ok(Self(HpkePrivateKey::from(hex::decode(hex).map_err(|_| SealedFileError::Key)?)))
     }
 
@@ -239,6 +262,11 @@ impl<R: Read> Read for Opener<R> {
     }
 }
 
+/// True of a file that begins like one of these.
+pub(crate) fn is_sealed(beginning: &[u8]) -> bool {
+    beginning.starts_with(MAGIC)
+}
+
 /// A length-prefixed part of the beginning.
 fn part(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
@@ -284,7 +312,9 @@ mod tests {
         let (_, other) = recovery_pair().unwrap();
         let again = RecoverySecret::from_text(&secret.to_text()).unwrap();
         assert_eq!(RecoveryKey::from_text(&key.to_text()).unwrap(), key);
-        assert!(RecoveryKey::from_text(&secret.to_text()).is_err(), "the wrong half");
+        assert_eq!(RecoveryKey::from_text(&secret.to_text()), Err(SealedFileError::SecretHalf));
+        assert_eq!(RecoverySecret::from_text(&key.to_text()).err(), Some(SealedFileError::PublicHalf));
+        assert_eq!(RecoverySecret::from_text("other").err(), Some(SealedFileError::Key));
         for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
             let (plain, file) = sealed(length, &key);
             assert_eq!(opened(&file, &again).unwrap(), plain, "{length}");

@@ -41,17 +41,20 @@ use crate::{
     guest::{GuestVerifier, Rules},
     guests::Guests,
     limits::{Buckets, Rate},
+    mend::UNCONFIRMED,
     metrics::{self, Metrics},
     operators::Operators,
     policies::ReleasePolicies,
     refusals::{Refusals, Whom},
     release::Releaser,
+    reload::{Reload, named_and_gone},
     roles::Grant,
     rotation::Rotation,
     sources::{SourceLimits, Sources},
     state::{State, StateError},
-    store::{AuditEntry, Store, StoreError},
+    store::{AuditEntry, Restored, Store},
     tenant::Tenant,
+    tenants::{self, NoTenant},
 };
 
 /// Why the server does not run.
@@ -81,6 +84,9 @@ pub enum ServerError {
     /// TLS configuration.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsConfigError),
+    /// A tenant that is not there.
+    #[error(transparent)]
+    Tenant(#[from] NoTenant),
     /// State folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -106,6 +112,7 @@ impl ServerError {
             Self::Socket { .. } => {
                 "its path may have 107 bytes, its folder must be the broker's; or take [admin_socket] out of the configuration"
             }
+            Self::Tenant(error) => error.hint(),
             Self::State(error) => error.hint(),
             Self::Tls(_) | Self::Serve { .. } => "see the log lines before this one",
         }
@@ -138,22 +145,6 @@ struct Fixed {
     tenants: BTreeSet<Tenant>,
 }
 
-/// Puts another configuration in place while a server runs.
-pub struct Reload {
-    verifier: Arc<GuestVerifier>,
-    policies: Arc<ReleasePolicies>,
-}
-
-impl Reload {
-    /// Certificates, revocation lists, simulated roots, floors and policies, all of them at once. What else differs counts at
-    /// the next start.
-    pub fn apply(&self, config: Config) {
-        let Config { simulated_anchors: anchors, endorsements, floors, chipless, policies, .. } = config;
-        self.verifier.replace(Rules { anchors, endorsements, floors, chipless });
-        self.policies.replace(policies);
-    }
-}
-
 /// Where a server can be reached, and what guests pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Addresses {
@@ -177,9 +168,12 @@ impl Server {
     /// Binds both listeners.
     ///
     /// # Errors
-    /// [`ServerError::Bind`] names the address; [`ServerError::State`] if the first operator's profile cannot be brought
-    /// up to date.
+    /// [`ServerError::Bind`] names the address, [`ServerError::Tenant`] a tenant that is not there; [`ServerError::State`] if the
+    /// first operator's profile cannot be brought up to date.
     pub async fn bind(state: State, config: Config, log: AuditLog, clock: Clock) -> Result<Self, ServerError> {
+        if let Some(missing) = tenants::missing(&mut state.store.read().await.map_err(StateError::from)?, &config) {
+            return Err(missing.into());
+        }
         let guests = bind(config.listen, "guests").await?;
         let operators = bind(config.admin_listen, "operators").await?;
         let figures = match config.metrics_listen {
@@ -243,7 +237,8 @@ impl Server {
 
     /// What puts another configuration in place while it serves.
     pub fn reload(&self) -> Reload {
-        Reload { verifier: self.verifier.clone(), policies: self.policies.clone() }
+        let (store, verifier) = (self.state.store.clone(), self.verifier.clone());
+        Reload { store, verifier, policies: self.policies.clone() }
     }
 
     /// What changes the root key while it serves.
@@ -278,7 +273,7 @@ impl Server {
         // `state` lives to the end of this function, and its lock with it.
         let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
         let configured_tenants = Arc::new(std::mem::take(&mut config.tenants));
-        adopt_tenants(&state.store, &log, clock.now()).await.map_err(StateError::from)?;
+        tenants::adopt(&state.store, &log, clock.now()).await.map_err(StateError::from)?;
         let stored = state.store.read().await.map_err(StateError::from)?.admin_keys();
         let admitted = Operators::new(std::mem::take(&mut config.admins), stored, config.local.take());
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(admitted.list()), ALPN_ADMIN)?;
@@ -300,6 +295,7 @@ impl Server {
         let broker = BrokerService { releaser, door: door.clone(), rate: Arc::new(Buckets::new(rate)) };
         let strangers = refusals.clone();
         let turned_away = move |source, key: &SpkiDigest| strangers.add(Whom::Stranger(source), unknown_key(key));
+        let named = policies.clone();
         let admin = AdminService {
             store,
             policies,
@@ -319,6 +315,7 @@ impl Server {
         // Aborted with this future.
         let mut beside = JoinSet::new();
         beside.spawn(refusals.clone().keep_writing());
+        beside.spawn(warn_of_what_waits(state.store.clone(), named));
         if let Some(listener) = figures {
             beside.spawn(metrics::serve(listener, metrics, state.store.clone(), verifier.clone()));
         }
@@ -404,30 +401,21 @@ async fn serve_locally(socket: AdminSocket, admin: AdminServer<AdminService>, st
     }
 }
 
-/// A database from before tenants were created has those that somebody used, and every broker has `default`.
-async fn adopt_tenants(store: &Store, log: &AuditLog, now: i64) -> Result<(), StoreError> {
-    if !store.read().await?.tenants().is_empty() {
-        return Ok(());
-    }
-    let mut ledger = store.write().await?;
-    let mut tenants = ledger.tenants_with_rows();
-    tenants.extend(Tenant::parse("default"));
-    for tenant in &tenants {
-        ledger.add_tenant(tenant, now).await?;
-    }
-    if tenants.len() == 1 {
-        // A new broker, with the one tenant that every broker has.
-        return ledger.commit().await;
-    }
-    let entry = AuditEntry {
-        event: "tenant.adopt",
-        outcome: "done",
-        peer: "coffer-kbs".into(),
-        reasons: tenants.iter().map(|tenant| format!("tenant: {tenant} is there")).collect(),
-        ..AuditEntry::default()
+/// Says in the log what an operator should know of a ledger that is served: what stays closed until somebody says so, and what
+/// releases nothing.
+async fn warn_of_what_waits(store: Arc<Store>, policies: Arc<ReleasePolicies>) {
+    let looked = async {
+        let mut view = store.read().await?;
+        // One that is not believed is named where it stands in the way.
+        if let Ok(Some(Restored { epoch, confirmed_unix: None, .. })) = view.restored().await {
+            tracing::warn!(epoch, "an older state was accepted: {UNCONFIRMED}");
+        }
+        named_and_gone(&mut view, |name| !policies.has(name)).await
     };
-    let log = log.clone();
-    ledger.record_decision(entry, now, move |line| log.write(line)).await
+    match looked.await {
+        Ok(named) => named.iter().for_each(|named| tracing::warn!("{named}: nothing of that is released")),
+        Err(error) => tracing::warn!(error = %coffer_rim::chain(&error), "what policies are named is not known"),
+    }
 }
 
 async fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, ServerError> {

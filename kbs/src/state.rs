@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
-    config::ConfigFile,
+    config::{ConfigError, ConfigFile},
     custody::{Custody as _, CustodyError, FileCustody, NotPrivate, private_text},
     keys::RootKey,
     store::{FileCheckpoint, Opened, Rows, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
@@ -93,6 +93,9 @@ pub enum StateError {
         /// The folder.
         path: PathBuf,
     },
+    /// What the configuration would say contradicts itself.
+    #[error(transparent)]
+    Mistakes(#[from] ConfigError),
     /// The configuration cannot be written.
     #[error("configuration cannot be written: {0}")]
     Config(String),
@@ -110,6 +113,7 @@ impl StateError {
             Self::Identity { .. } | Self::Profile(_) => "restore the file from your backup",
             Self::Store(error) => error.hint(),
             Self::Locked { .. } => "stop the other server, or use its admin address",
+            Self::Mistakes(error) => error.hint(),
             Self::Config(_) => "report this",
         }
     }
@@ -263,8 +267,13 @@ pub(crate) fn witness(checkpoint: &Path) -> Witness {
 
 /// Held by the one server of a folder.
 pub(crate) fn lock(folder: &Path) -> Result<File, StateError> {
+    lock_where(folder, DATABASE)
+}
+
+/// The same of a folder that has this file.
+pub(crate) fn lock_where(folder: &Path, name: &str) -> Result<File, StateError> {
     // A lock in an empty folder would stand in the way of the `init` that is about to fill it.
-    if !folder.join(DATABASE).exists() {
+    if !folder.join(name).exists() {
         return Err(StateError::Missing { path: folder.into() });
     }
     let path = folder.join(LOCK);

@@ -293,14 +293,15 @@ async fn what_was_decided_under_an_older_configuration_is_not_recorded_under_a_n
         let next = Arc::new(Mutex::new(None));
         let kbs = Kbs::start_in_memory(|rows| Arc::new(Stopping { rows, next: next.clone() })).await;
         let file = kbs.folder.path().join("strict.rego");
-        let reload = |text: &str, anchor: Option<String>| {
+        let reload = async |text: &str, anchor: Option<String>| {
             std::fs::write(&file, text).unwrap();
             kbs.reload(|config| {
                 config.tenants.entry(TENANT.into()).or_default().simulated_anchors = anchor.into_iter().collect();
                 config.policies.insert("strict".into(), file.clone());
-            });
+            })
+            .await;
         };
-        reload(YES, Some(common::anchor().to_string()));
+        reload(YES, Some(common::anchor().to_string())).await;
         let guest = Guest::usual();
         kbs.put_under(PATH, true, "strict").await.unwrap();
         kbs.admit(guest.measurement, guest.document.digest()).await;
@@ -313,9 +314,9 @@ async fn what_was_decided_under_an_older_configuration_is_not_recorded_under_a_n
         let replaced = async {
             was_reached.await.unwrap();
             if of_policy {
-                reload(NO, Some(common::anchor().to_string()));
+                reload(NO, Some(common::anchor().to_string())).await;
             } else {
-                reload(YES, None);
+                reload(YES, None).await;
             }
             go_on.send(()).unwrap();
         };
@@ -336,7 +337,8 @@ async fn what_an_operator_brought_counts_also_where_it_hangs_up() {
         let tenant = config.tenants.entry(TENANT.into()).or_default();
         tenant.simulated_anchors = vec![common::anchor().to_string()];
         tenant.floor = Some("floor.toml".into());
-    });
+    })
+    .await;
     let guest = Guest::usual();
     kbs.put(PATH, true).await;
     kbs.admit(guest.measurement, guest.document.digest()).await;

@@ -28,6 +28,12 @@ struct Serving {
 
 impl Serving {
     fn start(state: &str) -> Self {
+        // The flag names a tenant, and makes none.
+        let config = Path::new(state).join("config.toml");
+        let written = std::fs::read_to_string(&config).unwrap();
+        if !written.contains("[tenants.") {
+            std::fs::write(&config, format!("{written}\n[tenants.{TENANT}]\n")).unwrap();
+        }
         let anchor = anchor().to_string();
         let words = ["--json", "serve", "--state", state, "--allow-simulated", &anchor, "--tenant", TENANT];
         let mut child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
@@ -142,7 +148,8 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
             );
         }
         let backing = (round % 10 == 9).then(|| {
-            let words = ["backup", "--state", &state, "--out", &out, "--recovery-key", &public];
+            let words =
+                ["backup", "--state", &state, "--out", &out, "--recovery-key", &public, "--replace-existing-backup"];
             Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
                 .args(words)
                 .stdout(Stdio::null())

@@ -64,6 +64,7 @@ async fn a_backup_of_a_running_broker_brings_back_what_it_held_and_never_the_roo
     assert!(said(&run(&from)).contains("give --recovery-key"));
     let wrong = run(&[&from[..], &["--recovery-key", &public]].concat());
     assert_eq!(wrong.status.code(), Some(3), "the public half opens nothing");
+    assert!(said(&wrong).contains("the public half") && said(&wrong).contains("without .pub"), "{}", said(&wrong));
     good(&[&from[..], &["--recovery-key", &key]].concat());
     good(&["state", "verify", "--state", &new]);
     assert_eq!(run(&["pin", "--state", &new]).stdout, run(&["pin", "--state", &state]).stdout);
@@ -89,15 +90,164 @@ fn a_damaged_state_is_not_backed_up_as_if_it_were_whole() {
     good(&["restore", "--state", &state, "--accept-rollback"]);
     good(&["backup", "--state", &state, "--out", &out]);
     let before = std::fs::read(&out).unwrap();
+    let again = run(&["backup", "--state", &state, "--out", &out]);
+    assert_eq!(again.status.code(), Some(3));
+    assert!(said(&again).contains("is there already") && said(&again).contains("--replace-existing-backup"));
+    assert_eq!(std::fs::read(&out).unwrap(), before, "the earlier one is still there");
+    let replace = ["backup", "--state", &state, "--out", &out, "--replace-existing-backup"];
+    good(&replace);
+    let before = std::fs::read(&out).unwrap();
+    let other = path(folder.path(), "other");
+    std::fs::write(&other, "no backup").unwrap();
+    let refused = run(&["backup", "--state", &state, "--out", &other, "--replace-existing-backup"]);
+    assert!(said(&refused).contains("is no backup"), "{}", said(&refused));
+    assert_eq!(std::fs::read(&other).unwrap(), b"no backup");
     let database = rusqlite::Connection::open(Path::new(&state).join("kbs.db")).unwrap();
     database.execute("DELETE FROM rows WHERE kind = 'restored'", []).unwrap();
     drop(database);
-    let refused = run(&["backup", "--state", &state, "--out", &out]);
+    let refused = run(&replace);
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     assert_eq!(std::fs::read(&out).unwrap(), before, "the earlier one is still there");
     std::fs::write(&out, &before[..before.len() / 2]).unwrap();
-    assert_eq!(run(&["restore", "--state", &state, "--from", &out, "--accept-rollback"]).status.code(), Some(3));
+    let cut = run(&["restore", "--state", &state, "--from", &out, "--accept-rollback"]);
+    assert_eq!(cut.status.code(), Some(3));
+    assert!(said(&cut).contains("the rest of it is missing"), "{}", said(&cut));
     assert!(Path::new(&state).join("kbs.db").exists(), "nothing was taken away");
+}
+
+/// What of a state folder is kept beside a backup that is not encrypted.
+fn kept(state: &str, folder: &Path) -> String {
+    let kept = path(folder, "kept");
+    std::fs::create_dir(&kept).unwrap();
+    for name in ["root.key", "server.pem", "admin-server.pem"] {
+        std::fs::copy(Path::new(state).join(name), Path::new(&kept).join(name)).unwrap();
+    }
+    kept
+}
+
+#[test]
+fn a_restore_says_what_is_in_its_way_and_what_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| path(folder.path(), name);
+    let (state, other, plain, sealed) = (at("state"), at("other"), at("plain"), at("sealed"));
+    let (key, public) = (at("key"), at("key.pub"));
+    for one in [&state, &other] {
+        good(&["init", "--state", one]);
+    }
+    good(&["recovery-key", "--out", &key]);
+    good(&["backup", "--state", &state, "--out", &plain]);
+    let wrong = run(&["backup", "--state", &state, "--out", &sealed, "--recovery-key", &key]);
+    assert!(said(&wrong).contains("the secret half") && said(&wrong).contains("FILE.pub"), "{}", said(&wrong));
+
+    // Another root key, none, and what is no backup.
+    let restore = |state: &str, from: &str, more: &[&str]| {
+        run(&[&["restore", "--state", state, "--from", from, "--accept-rollback"], more].concat())
+    };
+    let before = std::fs::read(Path::new(&other).join("kbs.db")).unwrap();
+    let refused = restore(&other, &plain, &[]);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert!(said(&refused).contains("another one") && said(&refused).contains("root.key of its time"));
+    assert_eq!(std::fs::read(Path::new(&other).join("kbs.db")).unwrap(), before);
+    std::fs::create_dir(at("empty")).unwrap();
+    let refused = restore(&at("empty"), &plain, &[]);
+    assert!(said(&refused).contains("has no root.key") && said(&refused).contains("admin-server.pem"));
+    let refused = restore(&other, &public, &[]);
+    assert!(said(&refused).contains("is no backup"), "{}", said(&refused));
+
+    // What was kept beside a backup is enough for it, on a machine that has nothing else.
+    let kept = kept(&state, folder.path());
+    let restored = restore(&kept, &plain, &[]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    let text = String::from_utf8(restored.stdout).unwrap();
+    assert!(
+        text.contains("not in the backup: admin.toml") && text.contains("coffer kbs admin confirm-restore"),
+        "{text}"
+    );
+    good(&["state", "verify", "--state", &kept]);
+    assert_eq!(run(&["pin", "--state", &kept]).stdout, run(&["pin", "--state", &state]).stdout);
+    let text = String::from_utf8(good(&["doctor", "--state", &kept]).stdout).unwrap();
+    assert!(text.contains("confirm-restore"), "{text}");
+
+    // Files that the configuration names are in no backup, and a checkpoint that cannot be had leaves nothing.
+    let config = Path::new(&state).join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let checkpoint = at("disk/checkpoint");
+    std::fs::create_dir(at("disk")).unwrap();
+    std::fs::rename(Path::new(&state).join("checkpoint"), &checkpoint).unwrap();
+    let web = "[policies]\nweb = \"web.rego\"\n";
+    std::fs::write(Path::new(&state).join("web.rego"), "package web\nallow := true\n").unwrap();
+    let with = format!("checkpoint = {checkpoint:?}\n{}\n{web}", written.replace("[policies]\n", ""));
+    std::fs::write(&config, with).unwrap();
+    good(&["backup", "--state", &state, "--out", &sealed, "--recovery-key", &public]);
+    std::fs::rename(at("disk"), at("unplugged")).unwrap();
+    let refused = restore(&at("new"), &sealed, &["--recovery-key", &key]);
+    assert!(said(&refused).contains("disk/checkpoint"), "{}", said(&refused));
+    assert!(!Path::new(&at("new")).exists());
+    std::fs::rename(at("unplugged"), at("disk")).unwrap();
+    let restored = run(&[
+        "--json",
+        "restore",
+        "--state",
+        &at("new"),
+        "--from",
+        &sealed,
+        "--accept-rollback",
+        "--recovery-key",
+        &key,
+    ]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    let restored: serde_json::Value = serde_json::from_slice(&restored.stdout).unwrap();
+    let lacks = restored["lacks"].to_string();
+    for word in ["admin.toml", "web.rego: policies.web", "disk/checkpoint"] {
+        assert!(lacks.contains(word), "{word}: {lacks}");
+    }
+    assert!(restored["next"].as_str().unwrap().contains("confirm-restore"));
+}
+
+#[test]
+fn a_recovery_key_is_there_whole_or_not_at_all() {
+    for taken in ["key", "key.pub"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(taken), "mine").unwrap();
+        let refused = run(&["recovery-key", "--out", &path(folder.path(), "key")]);
+        assert_eq!(refused.status.code(), Some(3));
+        assert!(said(&refused).contains("keys are never replaced"), "{}", said(&refused));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{taken}");
+        assert_eq!(std::fs::read(folder.path().join(taken)).unwrap(), b"mine");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_is_named_is_not_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let lax = folder.path().join("lax.rego");
+    std::fs::write(&lax, "package lax\nallow := true\n").unwrap();
+    let tenant = |config: &mut coffer_kbs::ConfigFile| {
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
+    };
+    let kbs = Kbs::start_with(|config| {
+        tenant(config);
+        config.policies.insert("lax".into(), lax);
+    })
+    .await;
+    let guest = Guest::usual();
+    kbs.put_under(PATH, true, "lax").await.unwrap();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    // All or nothing: the tenant's root goes neither.
+    let refused = kbs.try_reload(|_| {}).await.unwrap_err();
+    let text = refused.to_string();
+    for word in ["policy lax", "version 1", PATH, "tenant acme"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    let update = coffer_kbs_client::SecretUpdate { policy: Some("web".into()), ..Default::default() };
+    let admin = kbs.admin().await;
+    admin.put_policy(TENANT, "web", "package web\nallow := true\n").await.unwrap();
+    admin.update_secret(TENANT, &PATH.parse().unwrap(), update).await.unwrap().unwrap();
+    kbs.reload(tenant).await;
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
 }
 
 #[test]
@@ -191,14 +341,16 @@ async fn what_is_read_again_counts_at_the_next_release_of_a_connected_guest() {
     kbs.reload(|config| {
         config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
         config.floor = Some(denied);
-    });
+    })
+    .await;
     let line = kbs.line_of(&refused(ask(&client, PATH).await));
     assert!(common::has_reason(&line, "chip"), "{line}");
     kbs.reload(|config| {
         config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
-    });
+    })
+    .await;
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
-    kbs.reload(|_| {});
+    kbs.reload(|_| {}).await;
     refused(ask(&client, PATH).await);
 }
 
@@ -234,6 +386,11 @@ async fn sighup_reads_all_of_the_configuration_or_none_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(folder.path(), "state");
     good(&["init", "--state", &state, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let config = Path::new(&state).join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(Path::new(&state).join("lax.rego"), "package lax\nallow := true\n").unwrap();
+    let with_policy = format!("{}\n[policies]\nlax = \"lax.rego\"\n", written.replace("[policies]\n", ""));
+    std::fs::write(&config, with_policy).unwrap();
     let log = folder.path().join("log");
     let mut child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
         .args(["serve", "--state", &state, "--ready-file", &path(folder.path(), "ready")])
@@ -257,8 +414,15 @@ async fn sighup_reads_all_of_the_configuration_or_none_of_it() {
     let hangup = || assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
     hangup();
     logged("configuration read again").await;
-    let config = Path::new(&state).join("config.toml");
-    let written = std::fs::read_to_string(&config).unwrap();
+    // One that a secret names is not taken away.
+    let profile = coffer_kbs_client::AdminProfile::read(&Path::new(&state).join("admin.toml")).unwrap();
+    let admin = coffer_kbs_client::AdminClient::connect(&profile).await.unwrap();
+    let (value, at) = (secrecy::SecretBox::new(Box::new(VALUE.to_vec())), PATH.parse().unwrap());
+    let named = coffer_kbs_client::PutSecret { tenant: "default", policy: "lax", ..common::put(&at, &value) };
+    admin.put_secret(named).await.unwrap();
+    std::fs::write(&config, &written).unwrap();
+    hangup();
+    logged("policy lax is not there, and is named by version 1 of secret").await;
     let wrong =
         written.replace("\"strict\"", "\"lax.toml\"").replace("endorsements = []", "endorsements = [\"missing.crl\"]");
     assert!(wrong.contains("missing.crl") && wrong.contains("lax.toml"));

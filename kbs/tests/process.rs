@@ -98,6 +98,31 @@ fn wrong_use_is_answered_with_the_documented_codes() {
 }
 
 #[test]
+fn a_tenant_that_a_flag_or_the_configuration_mistypes_is_not_made() {
+    let (folder, state) = made();
+    let anchor = "ab".repeat(32);
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let typo = run(&["serve", "--state", &state, "--allow-simulated", &anchor, "--tenant", "defualt"]);
+    assert_eq!(typo.status.code(), Some(3), "{}", said(&typo));
+    let text = said(&typo);
+    assert!(text.contains("--tenant: there is no tenant defualt; there are: default"), "{text}");
+    assert!(text.contains("coffer kbs tenant add"), "{text}");
+
+    let config = Path::new(&state).join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let socket = format!("{written}\n[admin_socket]\nrole = \"operator\"\ntenant = \"amce\"\n");
+    std::fs::write(&config, &socket).unwrap();
+    let typo = run(&["serve", "--state", &state]);
+    assert_eq!(typo.status.code(), Some(3));
+    assert!(said(&typo).contains("admin_socket.tenant: there is no tenant amce"), "{}", said(&typo));
+    let examined = run(&["doctor", "--state", &state]);
+    assert_eq!(examined.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&examined.stdout).contains("no tenant amce"));
+    std::fs::write(&config, format!("{socket}\n[tenants.amce]\n")).unwrap();
+    assert!(served_once(&state, folder.path()).success(), "one that is listed is there");
+}
+
+#[test]
 fn audit_verify_tells_a_changed_trail() {
     let (_folder, state) = made();
     let database = rusqlite::Connection::open(Path::new(&state).join("kbs.db")).unwrap();
@@ -171,9 +196,17 @@ fn damage_is_named_and_mended_by_command() {
     drop(connection);
     let found = run(&["--json", "state", "verify", "--state", &state]);
     assert_eq!(found.status.code(), Some(5));
-    let first = String::from_utf8_lossy(&found.stdout).lines().next().unwrap().to_owned();
-    let found: serde_json::Value = serde_json::from_str(&first).unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).expect("one document");
     assert!(found["faults"][0]["what"].as_str().unwrap().contains("record of the last restore"), "{found}");
+    assert_eq!((&found["ok"], &found["error"]["class"]), (&false.into(), &"not-authentic".into()), "{found}");
+    let plan = run(&["--json", "state", "repair", "--state", &state]);
+    assert_eq!(plan.status.code(), Some(5));
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).expect("one document");
+    assert!(plan["error"]["hint"].as_str().unwrap().contains("--give-up-what-is-damaged"), "{plan}");
+    let examined = run(&["--json", "doctor", "--state", &state]);
+    assert_eq!(examined.status.code(), Some(3));
+    let examined: serde_json::Value = serde_json::from_slice(&examined.stdout).expect("one document");
+    assert_eq!((&examined["ok"], &examined["error"]["class"]), (&false.into(), &"config".into()), "{examined}");
     assert!(served_once(&state, folder.path()).success(), "it stops nothing else");
 }
 

@@ -143,7 +143,8 @@ async fn evidence_without_a_chip_is_refused_while_a_chip_is_revoked_unless_waive
         let anchors = vec![common::anchor().to_string()];
         config.tenants.entry(TENANT.into()).or_default().simulated_anchors = anchors;
         config.revocation_waivers = vec!["evidence-without-a-chip-counts-while-chips-are-revoked".into()];
-    });
+    })
+    .await;
     let client = kbs.connect(chipless.clone()).await.unwrap();
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     assert_eq!(admin.revoke(None, "chip", &"78".repeat(64), None).await.unwrap(), (true, 0));

@@ -97,6 +97,14 @@ impl Kbs {
             b"",
         )?
         .ok()?;
+        // A flag names a tenant, and makes none.
+        if let Some(at) = extra.iter().position(|word| *word == "--tenant")
+            && let Some(tenant) = extra.get(at + 1).filter(|tenant| **tenant != "default")
+        {
+            let config = state.join("config.toml");
+            let written = fs::read_to_string(&config)?;
+            fs::write(&config, format!("{written}\n[tenants.{tenant}]\n"))?;
+        }
         let pin = run(Command::new(&kbs).args(["pin", "--state"]).arg(&state), b"")?.ok()?.trim().to_owned();
         let (ready, log) = (folder.join("kbs.ready"), folder.join("kbs.log"));
         let _ = fs::remove_file(&ready);

@@ -1,5 +1,7 @@
 //! Release policies that a tenant keeps at the broker, by name. Whoever refers to one decides by its text of that moment.
 
+use std::collections::BTreeMap;
+
 use coffer_verifier::binding::length_prefixed;
 
 use super::{
@@ -96,31 +98,37 @@ impl Ledger {
         self.records(keys).await
     }
 
-    /// What of a tenant refers to a policy, in words: nothing that could be released is left out, a deleted secret neither. A row
-    /// that is not believed refers to nothing, for it releases nothing.
+    /// What of a tenant refers to a policy, in words.
     ///
     /// # Errors
     /// As the store.
     pub async fn policy_users(&mut self, tenant: &Tenant, name: &str) -> Result<Vec<String>, StoreError> {
-        let mut users = Vec::new();
+        Ok(self.policies_named(tenant).await?.remove(name).unwrap_or_default())
+    }
+
+    /// Every policy that something of a tenant refers to, with what does, in words: nothing that could be released is left out, a
+    /// deleted secret neither. A row that is not believed refers to nothing, for it releases nothing.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn policies_named(&mut self, tenant: &Tenant) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for key in self.keys(Kind::SecretVersion, tenant) {
             match self.record::<Secret>(&key).await {
-                Ok(Some(secret)) if !secret.is_destroyed() && secret.terms.policy == name => {
-                    users.push(format!("version {} of secret {}", secret.version, key.text(0)));
+                Ok(Some(secret)) if !secret.is_destroyed() => {
+                    let user = format!("version {} of secret {}", secret.version, key.text(0));
+                    users.entry(secret.terms.policy).or_default().push(user);
                 }
                 Ok(_) | Err(StoreError::Tampered { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         for context in self.sealing_contexts(tenant).await?.into_iter().flatten() {
-            if context.terms.policy == name {
-                users.push(format!("sealing context {}", String::from_utf8_lossy(&context.context)));
-            }
+            let user = format!("sealing context {}", String::from_utf8_lossy(&context.context));
+            users.entry(context.terms.policy).or_default().push(user);
         }
         for profile in self.certificate_profiles(tenant).await?.into_iter().flatten() {
-            if profile.terms.policy == name {
-                users.push(format!("certificate profile {}", profile.name));
-            }
+            users.entry(profile.terms.policy).or_default().push(format!("certificate profile {}", profile.name));
         }
         Ok(users)
     }

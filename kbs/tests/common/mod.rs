@@ -166,10 +166,14 @@ impl Kbs {
     }
 
     /// What SIGHUP does, with a configuration made from the one `init` wrote.
-    pub fn reload(&self, change: impl FnOnce(&mut ConfigFile)) {
+    pub async fn reload(&self, change: impl FnOnce(&mut ConfigFile)) {
+        self.try_reload(change).await.unwrap();
+    }
+
+    pub async fn try_reload(&self, change: impl FnOnce(&mut ConfigFile)) -> Result<(), coffer_kbs::ReloadError> {
         let mut file = ConfigFile::read(&config_path(&self.state())).unwrap();
         change(&mut file);
-        self.reload.apply(file.resolve(self.folder.path()).unwrap());
+        self.reload.apply(file.resolve(self.folder.path()).unwrap()).await
     }
 
     pub fn state(&self) -> PathBuf {

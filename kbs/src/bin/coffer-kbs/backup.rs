@@ -1,17 +1,21 @@
 //! `coffer-kbs backup` and `coffer-kbs recovery-key`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
-use coffer_kbs::{RecoveryKey, RecoverySecret};
+use coffer_kbs::{IfThere, RecoveryKey, RecoverySecret, SealedFileError};
 use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::error::OrFail as _;
 
 /// Arguments of `backup`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer-kbs backup --state ./kbs --out kbs.backup\n  \
-                        coffer-kbs backup --state ./kbs --out kbs.backup --recovery-key recovery.pub")]
+                        coffer-kbs backup --state ./kbs --out kbs.backup --recovery-key recovery.key.pub")]
 pub struct Args {
     /// State folder; its server may run.
     #[arg(long, value_name = "DIR")]
@@ -22,6 +26,9 @@ pub struct Args {
     /// Put root key and identities in too, and encrypt all of it to this recovery key's public half.
     #[arg(long, value_name = "FILE")]
     recovery_key: Option<PathBuf>,
+    /// Where a backup is there already, replace it; without this it stays, and there is no new one.
+    #[arg(long)]
+    replace_existing_backup: bool,
 }
 
 /// Arguments of `recovery-key`.
@@ -36,7 +43,9 @@ pub struct KeyArgs {
 /// Writes a backup.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let key = args.recovery_key.as_deref().map(public).transpose()?;
-    let made = crate::event_loop()?.block_on(coffer_kbs::backup(&args.state, &args.out, key.as_ref())).or_fail()?;
+    let there = if args.replace_existing_backup { IfThere::BackupIsReplaced } else { IfThere::Stays };
+    let made = coffer_kbs::backup(&args.state, &args.out, key.as_ref(), there);
+    let made = crate::event_loop()?.block_on(made).or_fail()?;
     if as_json {
         coffer_rim::println!("{}", json!(made));
         return Ok(());
@@ -47,7 +56,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         coffer_rim::println!("encrypted, with root key and identities: only the recovery key's secret half opens it");
     } else {
         coffer_rim::println!(
-            "without the root key and identities: keep root.key, server.pem and admin-server.pem elsewhere"
+            "without root key and identities: it opens with this root.key alone; keep that, server.pem and admin-server.pem elsewhere"
         );
     }
     Ok(())
@@ -58,10 +67,18 @@ pub fn make_key(args: &KeyArgs, as_json: bool) -> Result<(), Failure> {
     let (key, secret) = coffer_kbs::recovery_pair().class_while(Class::Internal, "making a recovery key")?;
     let public = PathBuf::from(format!("{}.pub", args.out.display()));
     let write = |path: &Path, text: &str| {
-        Writer::private().new_only().write(path, text.as_bytes()).class_while(Class::Config, path.display().to_string())
+        let written = Writer::private().new_only().write(path, text.as_bytes());
+        written.map_err(|error| {
+            let exists = error.kind() == ErrorKind::AlreadyExists;
+            let failure = Failure::caused(Class::Config, &error).while_doing(path.display());
+            if exists { failure.hint("keys are never replaced: name another file") } else { failure }
+        })
     };
-    write(&args.out, &secret.to_text())?;
+    // The half that opens comes last: it is never there without the other.
     write(&public, &key.to_text())?;
+    write(&args.out, &secret.to_text()).inspect_err(|_| {
+        let _ = std::fs::remove_file(&public);
+    })?;
     if as_json {
         coffer_rim::println!("{}", json!({ "secret": args.out, "public": public }));
     } else {
@@ -72,13 +89,19 @@ pub fn make_key(args: &KeyArgs, as_json: bool) -> Result<(), Failure> {
 }
 
 fn public(path: &Path) -> Result<RecoveryKey, Failure> {
-    let text = input::read_text(path, input::DOCUMENT).class_while(Class::Config, path.display().to_string())?;
-    RecoveryKey::from_text(&text).class_while(Class::Config, format!("{}, the public half", path.display()))
+    RecoveryKey::from_text(&text(path)?).map_err(|error| half(path, error))
 }
 
 /// The half that opens.
 pub fn secret(path: &Path) -> Result<RecoverySecret, Failure> {
-    let text = input::read_text(path, input::DOCUMENT).map(zeroize::Zeroizing::new);
-    let text = text.class_while(Class::Config, path.display().to_string())?;
-    RecoverySecret::from_text(&text).class_while(Class::Config, format!("{}, the secret half", path.display()))
+    RecoverySecret::from_text(&text(path)?).map_err(|error| half(path, error))
+}
+
+fn text(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let text = input::read_text(path, input::DOCUMENT).map(Zeroizing::new);
+    text.class_while(Class::Config, format!("recovery key {}", path.display()))
+}
+
+fn half(path: &Path, error: SealedFileError) -> Failure {
+    Failure::caused(Class::Config, &error).while_doing(path.display()).hint(error.hint())
 }

@@ -1,6 +1,6 @@
 //! `coffer-kbs doctor`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use coffer_kbs::Weight;
 use coffer_rim::{Class, Failure};
@@ -16,23 +16,28 @@ pub struct Args {
 }
 
 /// Says what was found. Fails if something is broken; a warning is none.
-pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
+pub fn run(args: &Args, as_json: bool) -> Result<ExitCode, Failure> {
     let found = crate::event_loop()?.block_on(coffer_kbs::examine(&args.state));
     let broken = found.iter().filter(|one| one.weight == Weight::Broken).count();
     if as_json {
-        coffer_rim::println!("{}", json!({ "ok": broken == 0, "findings": found }));
-    } else {
-        for one in &found {
-            let mark = match one.weight {
-                Weight::Good => "good   ",
-                Weight::Warning => "warning",
-                Weight::Broken => "broken ",
-            };
-            coffer_rim::println!("{mark}  {}", one.what);
-            if !one.hint.is_empty() {
-                coffer_rim::println!("         {}", one.hint);
-            }
+        let failure = (broken != 0).then(|| failure(broken));
+        return Ok(crate::document(json!({ "ok": broken == 0, "findings": found }), failure));
+    }
+    for one in &found {
+        let mark = match one.weight {
+            Weight::Good => "good   ",
+            Weight::Warning => "warning",
+            Weight::Broken => "broken ",
+        };
+        coffer_rim::println!("{mark}  {}", one.what);
+        if !one.hint.is_empty() {
+            coffer_rim::println!("         {}", one.hint);
         }
     }
-    if broken == 0 { Ok(()) } else { Err(Failure::new(Class::Config, format!("{broken} things are broken"))) }
+    if broken == 0 { Ok(ExitCode::SUCCESS) } else { Err(failure(broken)) }
+}
+
+fn failure(broken: usize) -> Failure {
+    let what = if broken == 1 { "1 thing is broken".to_owned() } else { format!("{broken} things are broken") };
+    Failure::new(Class::Config, what).hint("each has its hint")
 }

@@ -1,6 +1,6 @@
 //! What failed, with its class and a hint.
 
-use coffer_kbs::{BackupError, CheckpointError, ConfigError, ServerError, StateError, StoreError};
+use coffer_kbs::{BackupError, CheckpointError, ConfigError, ReloadError, ServerError, StateError, StoreError};
 use coffer_rim::{Class, Failure};
 
 /// The library's errors as this program says them.
@@ -29,7 +29,9 @@ impl Said for BackupError {
     fn said(&self) -> Failure {
         match self {
             Self::State(error) => error.said(),
-            Self::Damaged(_) => hinted(Failure::caused(Class::NotAuthentic, self), self.hint()),
+            Self::Damaged(_) | Self::OtherRootKey { .. } => {
+                hinted(Failure::caused(Class::NotAuthentic, self), self.hint())
+            }
             _ => hinted(Failure::caused(Class::Config, self), self.hint()),
         }
     }
@@ -45,8 +47,17 @@ impl Said for ServerError {
     fn said(&self) -> Failure {
         match self {
             Self::State(error) => error.said(),
-            Self::Bind { .. } => hinted(Failure::caused(Class::Config, self), self.hint()),
+            Self::Bind { .. } | Self::Tenant(_) => hinted(Failure::caused(Class::Config, self), self.hint()),
             _ => hinted(Failure::caused(Class::Internal, self), self.hint()),
+        }
+    }
+}
+
+impl Said for ReloadError {
+    fn said(&self) -> Failure {
+        match self {
+            Self::Store(error) => error.said(),
+            _ => hinted(Failure::caused(Class::Config, self), self.hint()),
         }
     }
 }

@@ -77,28 +77,42 @@ fn main() -> ExitCode {
     coffer_rim::log::init("info");
     let result = if rustls::crypto::aws_lc_rs::default_provider().install_default().is_ok() {
         match cli.command {
-            Command::Init(args) => init::run(&args, cli.json),
-            Command::Serve(args) => serve::run(&args, cli.json),
-            Command::Pin(args) => pin::run(&args, cli.json),
-            Command::Audit(command) => audit::run(&command, cli.json),
+            Command::Init(args) => init::run(&args, cli.json).map(done),
+            Command::Serve(args) => serve::run(&args, cli.json).map(done),
+            Command::Pin(args) => pin::run(&args, cli.json).map(done),
+            Command::Audit(command) => audit::run(&command, cli.json).map(done),
             Command::State(command) => state::run(&command, cli.json),
-            Command::Restore(args) => restore::run(&args, cli.json),
-            Command::Backup(args) => backup::run(&args, cli.json),
-            Command::RecoveryKey(args) => backup::make_key(&args, cli.json),
-            Command::RotateRoot(args) => rotate_root::run(&args, cli.json),
+            Command::Restore(args) => restore::run(&args, cli.json).map(done),
+            Command::Backup(args) => backup::run(&args, cli.json).map(done),
+            Command::RecoveryKey(args) => backup::make_key(&args, cli.json).map(done),
+            Command::RotateRoot(args) => rotate_root::run(&args, cli.json).map(done),
             Command::Doctor(args) => doctor::run(&args, cli.json),
         }
     } else {
         Err(Failure::new(Class::Internal, "a TLS provider was already installed"))
     };
     let code = match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             failure.print("coffer-kbs", cli.json);
             ExitCode::from(failure.class.code())
         }
     };
     coffer_rim::out::verdict(code)
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+/// Prints what was found as the one document there is, with what is wrong under `error`; gives the exit code of that.
+fn document(mut value: serde_json::Value, failure: Option<Failure>) -> ExitCode {
+    let code = failure.as_ref().map_or(0, |failure| failure.class.code());
+    if let Some(failure) = failure {
+        value["error"] = failure.json()["error"].take();
+    }
+    coffer_rim::println!("{value}");
+    ExitCode::from(code)
 }
 
 #[cfg(test)]

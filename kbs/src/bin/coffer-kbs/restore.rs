@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use coffer_kbs::Accepted;
+use coffer_kbs::{Accepted, UNCONFIRMED};
 use coffer_rim::Failure;
 use serde_json::json;
 
@@ -40,10 +40,15 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         None => event_loop.block_on(coffer_kbs::accept_rollback(&args.state)).or_fail()?,
     };
     let Accepted { found, seen, epoch } = accepted;
+    let lacks = if args.from.is_some() { coffer_kbs::lacking(&args.state) } else { Vec::new() };
     if as_json {
         let position =
             |one: coffer_kbs::Position| json!({ "epoch": one.epoch, "lines": one.lines, "changes": one.changes });
-        coffer_rim::println!("{}", json!({ "epoch": epoch, "found": position(found), "seen": seen.map(position) }));
+        let value = json!({
+            "epoch": epoch, "found": position(found), "seen": seen.map(position), "lacks": lacks,
+            "next": UNCONFIRMED,
+        });
+        coffer_rim::println!("{value}");
         return Ok(());
     }
     coffer_rim::println!("accepted the database that ends with {found}; epoch {epoch} begins");
@@ -51,6 +56,9 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         Some(seen) => coffer_rim::println!("the checkpoint had seen {seen}: what lies between is forgotten"),
         None => coffer_rim::println!("there was no checkpoint of this broker: how much is forgotten is not known"),
     }
-    coffer_rim::println!("look through secrets, references and revocations before guests do");
+    for one in &lacks {
+        coffer_rim::println!("not in the backup: {one}");
+    }
+    coffer_rim::println!("{UNCONFIRMED}");
     Ok(())
 }

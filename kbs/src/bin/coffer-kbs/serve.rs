@@ -39,7 +39,7 @@ pub struct Args {
     /// SubjectPublicKeyInfo, or the root certificate's file. May be repeated.
     #[arg(long, value_name = "HEX|FILE", requires = "tenant", value_parser = NonEmptyStringValueParser::new())]
     allow_simulated: Vec<String>,
-    /// Tenant that --allow-simulated is for.
+    /// Tenant that --allow-simulated is for, which must be there.
     #[arg(long, value_name = "NAME", requires = "allow_simulated", value_parser = NonEmptyStringValueParser::new())]
     tenant: Option<String>,
     /// Write addresses and pin to this file, as JSON, once both listeners are open.
@@ -108,13 +108,18 @@ fn configured(args: &Args, path: &Path) -> Result<Config, Failure> {
     if let Some(listen) = args.admin_listen {
         file.admin_listen = listen.to_string();
     }
+    let listed = args.tenant.as_ref().is_none_or(|tenant| file.tenants.contains_key(tenant));
     if let Some(tenant) = &args.tenant {
         let entry = file.tenants.entry(tenant.clone()).or_default();
         for anchor in &args.allow_simulated {
             entry.simulated_anchors.push(self::anchor(anchor)?.to_string());
         }
     }
-    file.resolve(path.parent().unwrap_or(Path::new("."))).or_fail()
+    let mut config = file.resolve(path.parent().unwrap_or(Path::new("."))).or_fail()?;
+    if let Some(tenant) = args.tenant.as_ref().filter(|_| !listed) {
+        config.only_names(tenant, "--tenant");
+    }
+    Ok(config)
 }
 
 /// Reads the configuration again whenever the system says SIGHUP: all of it counts, or none.
@@ -123,15 +128,19 @@ async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) ->
         if hangup.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
-        match configured(args, path) {
-            Ok(config) => {
-                reload.apply(config);
+        let applied = match configured(args, path) {
+            Ok(config) => reload.apply(config).await.map_err(|error| error.said()),
+            Err(failure) => Err(failure),
+        };
+        match applied {
+            Ok(()) => {
                 tracing::info!(
                     "configuration read again: certificates, revocation lists, floors, policies and simulated roots count from now on"
                 );
             }
             Err(failure) => {
-                tracing::error!(error = %failure.message, "configuration was not read again: everything is as it was");
+                let (error, hint) = (failure.message, failure.hint.unwrap_or_default());
+                tracing::error!(%error, hint, "configuration was not read again: everything is as it was");
             }
         }
     }

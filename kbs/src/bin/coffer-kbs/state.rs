@@ -1,6 +1,9 @@
 //! `coffer-kbs state verify|repair`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use coffer_kbs::{CheckpointError, Fault, Forget, StateError, StateSummary, StoreError, Witness, open_store_watched};
 use coffer_rim::{Class, Failure};
@@ -40,34 +43,40 @@ pub enum Command {
 }
 
 /// Does it.
-pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
+pub fn run(command: &Command, as_json: bool) -> Result<ExitCode, Failure> {
     let event_loop = crate::event_loop()?;
     match command {
         Command::Verify { state, no_checkpoint } => {
             let summary = event_loop.block_on(verify(state, *no_checkpoint))?;
-            tell(&summary, as_json, "would");
-            if summary.faults.is_empty() {
-                return Ok(());
-            }
-            let what = format!("{} things are not as this server left them", summary.faults.len());
-            Err(Failure::new(Class::NotAuthentic, what)
-                .hint("coffer-kbs state repair --state DIR says what it would give up"))
+            let what = match summary.faults.len() {
+                1 => "1 thing is not as this server left it".to_owned(),
+                many => format!("{many} things are not as this server left them"),
+            };
+            let failure = Failure::new(Class::NotAuthentic, what)
+                .hint("coffer-kbs state repair --state DIR says what it would give up");
+            tell(&summary, as_json, "would", failure)
         }
         Command::Repair { state, give_up_what_is_damaged: false, .. } => {
             let summary = event_loop.block_on(async { coffer_kbs::repair_plan(state).await.or_fail() })?;
-            tell(&summary, as_json, "would");
-            if summary.faults.is_empty() {
-                return Ok(());
-            }
-            Err(Failure::new(Class::NotAuthentic, "nothing was changed").hint("repeat with --give-up-what-is-damaged"))
+            let failure =
+                Failure::new(Class::NotAuthentic, "nothing was changed").hint("repeat with --give-up-what-is-damaged");
+            tell(&summary, as_json, "would", failure)
         }
         Command::Repair { state, believe_older_revocation_lists, .. } => {
             let forget = if *believe_older_revocation_lists { Forget::CrlNumbers } else { Forget::Nothing };
             let summary = event_loop.block_on(async { coffer_kbs::repair(state, forget).await.or_fail() })?;
-            tell(&summary, as_json, "did");
-            Ok(())
+            said(&summary, as_json, "did", None);
+            Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Says what was found; `failure` where that is anything.
+fn tell(summary: &StateSummary, as_json: bool, verb: &str, failure: Failure) -> Result<ExitCode, Failure> {
+    let failure = (!summary.faults.is_empty()).then_some(failure);
+    let code = said(summary, as_json, verb, failure.clone());
+    // A script has it in the one document already.
+    failure.filter(|_| !as_json).map_or(Ok(code), Err)
 }
 
 async fn verify(state: &Path, no_checkpoint: bool) -> Result<StateSummary, Failure> {
@@ -85,14 +94,13 @@ async fn verify(state: &Path, no_checkpoint: bool) -> Result<StateSummary, Failu
     store.verify_state().await.or_fail()
 }
 
-fn tell(summary: &StateSummary, as_json: bool, verb: &str) {
+fn said(summary: &StateSummary, as_json: bool, verb: &str, failure: Option<Failure>) -> ExitCode {
     let StateSummary { epoch, lines, changes, rows, faults } = summary;
     if as_json {
         let value = json!({
             "ok": faults.is_empty(), "epoch": epoch, "lines": lines, "changes": changes, "rows": rows, "faults": faults,
         });
-        coffer_rim::println!("{value}");
-        return;
+        return crate::document(value, failure);
     }
     for Fault { what, repair, .. } in faults {
         coffer_rim::println!("{what}\n  repair {verb}: {repair}");
@@ -100,4 +108,5 @@ fn tell(summary: &StateSummary, as_json: bool, verb: &str) {
     if faults.is_empty() {
         coffer_rim::println!("state holds: {rows} rows, {changes} changes, {lines} audit lines, epoch {epoch}");
     }
+    ExitCode::SUCCESS
 }

@@ -27,6 +27,7 @@ use coffer_verifier::{Expiry, UnixTime};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    aside::Aside,
     audit_log::AuditLog,
     clock::Clock,
     guest::GuestVerifier,
@@ -57,6 +58,8 @@ pub struct AdminService {
     pub(crate) refusals: Arc<Refusals>,
     /// Calls of one operator that its roles do not allow.
     pub(crate) refused: Arc<Buckets<Asking>>,
+    /// What reads much and writes nothing.
+    pub(crate) aside: Aside,
     /// Policies that are parsed and tried now.
     pub(crate) policy_work: Arc<policy_work::PolicyWork>,
     pub(crate) log: AuditLog,
@@ -155,8 +158,12 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::GetSecretMetaRequest>,
     ) -> Result<Response<wire::GetSecretMetaResponse>, Status> {
-        self.caller(&request, "GetSecretMeta", |message| &message.tenant).await?;
-        self.secret_described(request.into_inner()).await
+        let this = self.clone();
+        let described = async move {
+            this.caller(&request, "GetSecretMeta", |message| &message.tenant).await?;
+            this.secret_described(request.into_inner()).await
+        };
+        self.aside.see_through(described).await.map_err(store_status)?
     }
 
     async fn delete_secret(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, drive};
 
 /// Decisions at work at once, over all guests. Far below the threads that tokio has for what blocks.
 const PLACES: usize = 32;
@@ -38,6 +38,17 @@ impl Aside {
             work()
         };
         tokio::task::spawn_blocking(work).await.map_err(StoreError::interrupted)
+    }
+
+    /// Sees `work` through when there is a place. What it asks of the store is done there and then.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(move || drive(work)).await
     }
 }
 

@@ -9,9 +9,8 @@ use std::{
 };
 
 use coffer_verifier::{Code, Reason, abi::SpkiDigest};
-use tokio::runtime::Handle;
 
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, drive};
 
 /// Why a list is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +57,7 @@ impl CrlFloor {
         let highest = match known {
             Some(highest) if number <= highest => highest,
             _ => {
-                let highest = Handle::current().block_on(self.raise(root, number))?;
+                let highest = drive(self.raise(root, number))?;
                 self.remember(root, highest);
                 highest
             }

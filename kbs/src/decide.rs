@@ -139,6 +139,7 @@ impl Decider {
         if let Asked::Secret { path, .. } = asked {
             input["secret"] = json!({ "path": path.as_str(), "allow_simulated": terms.allow_simulated });
         }
+        let input = input.to_string();
         let answer = match &stored {
             Some(text) => self.policies.decide_by(&terms.policy, text, &input),
             None => self.policies.decide(&terms.policy, &input),
@@ -161,8 +162,8 @@ impl Decider {
         } else {
             Err(kept)
         };
-        let input = || PolicyInput { json: input.to_string(), refused_beside: beside || allowed && outcome.is_err() };
-        let input = is_there.then(input);
+        let refused_beside = beside || allowed && outcome.is_err();
+        let input = is_there.then(|| PolicyInput { json: input, refused_beside });
         let policy = is_there.then_some(terms.policy);
         Decided { policy, checks: appraisal.checks(), input, outcome }
     }

@@ -12,7 +12,6 @@ use coffer_verifier::{
     Evidence,
     abi::{ReportData, ReportId},
 };
-use tokio::runtime::Handle;
 
 use crate::{
     admission::{Candidates, ManifestAge},
@@ -25,7 +24,7 @@ use crate::{
     shares::Shares,
     sources::source_name,
     standing::{Found, NotListed},
-    store::{AuditEntry, Store, StoreError},
+    store::{AuditEntry, Store, StoreError, drive},
 };
 
 /// Everything the door needs.
@@ -186,7 +185,7 @@ impl Appraiser for Door {
         let detail = || format!("guest {guest} holds {PER_GUEST} connections already");
         let share = self.shares.take(guest);
         judged.share = Some(share.ok_or_else(|| Refusal { code: "too-many-connections", detail: detail() })?);
-        let looked = Handle::current().block_on(self.look(&judged));
+        let looked = drive(self.look(&judged));
         // Where the ledger cannot be asked nobody is admitted, and the next question asks it again.
         if let Err(error) = looked {
             tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "whom the ledger admits is not known");

@@ -38,7 +38,7 @@ pub struct Judged {
     /// The verified report.
     pub verified: VerifiedReport,
     /// The guest's spec, whose digest is HOST_DATA.
-    pub document: Document,
+    pub document: Arc<Document>,
     /// Tenant the spec names.
     pub tenant: Tenant,
     /// Its chain, verified once for the connection it came on.
@@ -244,11 +244,12 @@ impl GuestVerifier {
     /// # Errors
     /// [`NotAdmitted`] with every reason of the first stage that fails.
     pub fn judge(&self, evidence: &Evidence, expected: &ReportData) -> Result<Judged, NotAdmitted> {
-        self.judge_on(Arc::default(), evidence, expected)
+        let document = Document::parse(evidence.workload_spec.clone()).map_err(|error| spec_invalid(&error))?;
+        self.judge_on(Arc::default(), Arc::new(document), evidence, expected)
     }
 
-    /// The same evidence of the same connection, under today's roots, revocations and floor. Its chain is verified anew only
-    /// if anything it rests on has changed.
+    /// The same evidence of the same connection, under today's roots, revocations and floor. Its chain and signature are verified
+    /// anew only if anything they rest on has changed, and the spec is read as it was.
     ///
     /// # Errors
     /// As [`Self::judge`].
@@ -258,16 +259,19 @@ impl GuestVerifier {
         evidence: &Evidence,
         expected: &ReportData,
     ) -> Result<Judged, NotAdmitted> {
-        self.judge_on(judged.chain.clone(), evidence, expected)
+        if judged.document.bytes() != evidence.workload_spec {
+            return self.judge(evidence, expected);
+        }
+        self.judge_on(judged.chain.clone(), judged.document.clone(), evidence, expected)
     }
 
     fn judge_on(
         &self,
         chain: Arc<ConnectionChain>,
+        document: Arc<Document>,
         evidence: &Evidence,
         expected: &ReportData,
     ) -> Result<Judged, NotAdmitted> {
-        let document = Document::parse(evidence.workload_spec.clone()).map_err(|error| spec_invalid(&error))?;
         let tenant = document.spec().tenant.clone();
         let verified = self.authentic(&chain, evidence, expected, &tenant)?;
         tee_fits(document.spec().tee, &verified)?;

@@ -79,18 +79,18 @@ impl ReleasePolicies {
         self.named().get(name).cloned()
     }
 
-    /// Asks the policy of that name; one that is not there refuses.
-    pub fn decide(&self, name: &str, input: &serde_json::Value) -> Result<Decision, String> {
+    /// Asks the policy of that name about an input in JSON; one that is not there refuses.
+    pub fn decide(&self, name: &str, input: &str) -> Result<Decision, String> {
         // Not held while it runs.
         match self.named_policy(name) {
-            Some(policy) => Ok(policy.decide(input)),
+            Some(policy) => Ok(policy.decide_text(input)),
             None => Err(format!("policy: the secret's policy {name} is not loaded")),
         }
     }
 
     /// Asks a policy that a tenant keeps, by its text.
-    pub fn decide_by(&self, name: &str, text: &str, input: &serde_json::Value) -> Result<Decision, String> {
-        Ok(self.parsed(name, text).map_err(|error| format!("policy: {error}"))?.decide(input))
+    pub fn decide_by(&self, name: &str, text: &str, input: &str) -> Result<Decision, String> {
+        Ok(self.parsed(name, text).map_err(|error| format!("policy: {error}"))?.decide_text(input))
     }
 
     fn parsed(&self, name: &str, text: &str) -> Result<Arc<Policy>, PolicyError> {

@@ -20,7 +20,7 @@ use crate::{
     guest::{self, Judged, NotAdmitted},
     inputs::{Inputs, LONGEST},
     permit::{Outcome, Released},
-    store::{AuditEntry, KeptInput, Ledger, Seen, Store, StoreError},
+    store::{AuditEntry, KeptInput, Ledger, Seen, Store, StoreError, drive},
     tenant::Tenant,
 };
 
@@ -81,8 +81,8 @@ impl Releaser {
         for _ in 0..ATTEMPTS {
             // Each attempt judges the evidence again: what changed may be what it is judged by.
             let edition = self.decider.edition();
-            let case = Arc::new(self.case(attested.clone(), question.clone()).await?);
-            let Answer { outcome, policy, checks, input, seen } = self.answer(&case).await?;
+            let (case, answer) = self.considered(attested.clone(), question.clone()).await?;
+            let Answer { outcome, policy, checks, input, seen } = answer;
             let mut ledger = self.store.write().await?;
             // Also not by floors, roots and policies that others have replaced meanwhile.
             if !ledger.is_as(&seen) || self.decider.edition() != edition {
@@ -116,17 +116,25 @@ impl Releaser {
         }
     }
 
-    async fn case(&self, attested: Arc<Attested<Judged>>, question: Arc<Question>) -> Result<Case, StoreError> {
-        let (verifier, now) = (self.decider.verifier.clone(), self.clock.now());
-        self.aside
-            .run(move || {
-                let judged = verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
-                Case { attested, judged, question, now }
-            })
-            .await
+    /// Judges, reads and decides on one thread beside the event loop.
+    async fn considered(
+        &self,
+        attested: Arc<Attested<Judged>>,
+        question: Arc<Question>,
+    ) -> Result<(Case, Answer), StoreError> {
+        let this = self.clone();
+        let consider = move || {
+            let now = this.clock.now();
+            let judged =
+                this.decider.verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
+            let case = Case { attested, judged, question, now };
+            let answer = this.answer(&case)?;
+            Ok((case, answer))
+        };
+        self.aside.run(consider).await?
     }
 
-    async fn answer(&self, case: &Arc<Case>) -> Result<Answer, StoreError> {
+    fn answer(&self, case: &Case) -> Result<Answer, StoreError> {
         let refused = |reasons, checks| {
             let outcome = Err(reasons);
             Answer { outcome, policy: None, checks, input: None, seen: Seen::default() }
@@ -136,27 +144,21 @@ impl Releaser {
             (Ok(_), Err(reason)) => return Ok(refused(vec![reason.clone()], Vec::new())),
             (Ok(judged), Ok(asked)) => (judged, asked),
         };
-        let mut ledger = self.store.read().await?;
         let manifests = ManifestAge { now: case.now, most: self.decider.verifier.max_manifest_age(judged) };
-        let basis = Basis::gather(&mut ledger, judged, asked, manifests).await?;
-        let seen = ledger.into_seen();
-        let (decider, case) = (self.decider.clone(), case.clone());
-        self.aside
-            .run(move || {
-                let (Ok(judged), Ok(asked)) = (&case.judged, &case.question.asked) else {
-                    return refused(Vec::new(), Vec::new());
-                };
-                let decided = decider.decide(judged, asked, basis, case.now);
-                let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);
-                let outcome = decided.outcome.and_then(|permit| {
-                    permit.seal(&case.attested).map_err(|error| vec![format!("connection: {error}")])
-                });
-                if let Some(input) = input.as_mut().filter(|_| permitted && outcome.is_err()) {
-                    input.refused_beside = true;
-                }
-                Answer { outcome, policy: decided.policy, checks: decided.checks, input, seen }
-            })
-            .await
+        let (basis, seen) = drive(async {
+            let mut ledger = self.store.read().await?;
+            let basis = Basis::gather(&mut ledger, judged, asked, manifests).await?;
+            Ok::<_, StoreError>((basis, ledger.into_seen()))
+        })?;
+        let decided = self.decider.decide(judged, asked, basis, case.now);
+        let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);
+        let outcome = decided
+            .outcome
+            .and_then(|permit| permit.seal(&case.attested).map_err(|error| vec![format!("connection: {error}")]));
+        if let Some(input) = input.as_mut().filter(|_| permitted && outcome.is_err()) {
+            input.refused_beside = true;
+        }
+        Ok(Answer { outcome, policy: decided.policy, checks: decided.checks, input, seen })
     }
 }
 

@@ -305,6 +305,7 @@ impl Server {
             verifier: verifier.clone(),
             refusals: refusals.clone(),
             refused: Arc::new(Buckets::new(REFUSED_CALLS)),
+            aside: Aside::default(),
             policy_work: Arc::default(),
             log,
             clock,

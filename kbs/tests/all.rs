@@ -27,6 +27,7 @@ mod rollback;
 mod rotation;
 mod starvation;
 mod strangers;
+mod trips;
 mod trust;
 mod upgrade;
 mod widening;

@@ -136,12 +136,16 @@ impl Policy {
 
     /// Asks the policy about one input. Undefined, not boolean, an error or too long: no.
     pub fn decide(&self, input: &serde_json::Value) -> Decision {
-        let text = input.to_string();
+        self.decide_text(&input.to_string())
+    }
+
+    /// The same of an input that is written out already, as JSON.
+    pub fn decide_text(&self, text: &str) -> Decision {
         if text.len() > INPUT_LIMIT {
             return Decision::no(format!("policy: input has {} bytes, more than {INPUT_LIMIT}", text.len()));
         }
         let mut engine = self.engine.clone();
-        if let Err(error) = engine.set_input_json(&text) {
+        if let Err(error) = engine.set_input_json(text) {
             return Decision::no(format!("policy: input is not usable: {}", first_line(&error)));
         }
         builtins::refill();

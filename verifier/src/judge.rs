@@ -16,7 +16,7 @@ use crate::{
     appraise::appraise_guest,
     binding::length_prefixed,
     trail::Trail,
-    verify::{Given, well_formed},
+    verify::{Given, ReportSignature, well_formed},
 };
 
 /// What is expected of evidence, beside any policy.
@@ -40,9 +40,17 @@ pub struct Verifier {
 }
 
 /// The verified chain of one connection, with the digest of everything it rests on: certificates and lists, anchors, what is
-/// demanded about revocation. While none of that changes and no date passes, further decisions take one signature check.
+/// demanded about revocation; and the last report whose signature held under it. While none of that changes and no date passes,
+/// further decisions on the same report take no public-key operation. All else is checked each time.
 #[derive(Default)]
-pub struct ConnectionChain(Mutex<Option<([u8; 32], VerifiedChain)>>);
+pub struct ConnectionChain(Mutex<Option<Kept>>);
+
+struct Kept {
+    rests_on: [u8; 32],
+    chain: VerifiedChain,
+    /// SHA-256 of the report, its signature included.
+    report: [u8; 32],
+}
 
 impl ConnectionChain {
     /// None yet.
@@ -50,16 +58,23 @@ impl ConnectionChain {
         Self::default()
     }
 
-    fn get(&self, rests_on: &[u8; 32], now: UnixTime) -> Option<VerifiedChain> {
+    fn get(&self, rests_on: &[u8; 32], report: &[u8], now: UnixTime) -> Option<(VerifiedChain, ReportSignature)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (digest, chain) = kept.as_ref()?;
-        let (from, to) = chain.validity();
-        (digest == rests_on && from <= now && now <= to).then(|| chain.clone())
+        let kept = kept.as_ref().filter(|kept| kept.rests_on == *rests_on)?;
+        let (from, to) = kept.chain.validity();
+        let held = kept.report == digest(report);
+        let signature = if held { ReportSignature::HeldForTheseBytes } else { ReportSignature::Unchecked };
+        (from <= now && now <= to).then(|| (kept.chain.clone(), signature))
     }
 
-    fn keep(&self, rests_on: [u8; 32], chain: VerifiedChain) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((rests_on, chain));
+    fn keep(&self, rests_on: [u8; 32], chain: VerifiedChain, report: &[u8]) {
+        let kept = Kept { rests_on, chain, report: digest(report) };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 impl Verifier {
@@ -128,9 +143,13 @@ impl Verifier {
     ) -> Result<VerifiedReport, VerifyError> {
         let report = well_formed(&evidence.report, trail)?;
         let rests_on = self.rests_on(&report, evidence, endorsements);
-        let verified = if let Some(chain) = connection.get(&rests_on, now) {
+        let verified = if let Some((chain, signature)) = connection.get(&rests_on, &evidence.report, now) {
             trail.lines.extend_from_slice(chain.lines());
-            chain.check_report(&report, report_data, now, trail)?
+            let verified = chain.check_report(&report, signature, report_data, now, trail)?;
+            if signature == ReportSignature::Unchecked {
+                connection.keep(rests_on, chain, &evidence.report);
+            }
+            verified
         } else {
             let mut own = Trail::new();
             let found = sent(evidence, &mut own).and_then(|sent| {
@@ -142,7 +161,7 @@ impl Verifier {
             });
             trail.append(own);
             let (chain, verified) = found?;
-            connection.keep(rests_on, chain);
+            connection.keep(rests_on, chain, &evidence.report);
             verified
         };
         verified.with_spec(&evidence.workload_spec, trail)
@@ -171,7 +190,7 @@ impl Verifier {
         }
         fields.push(&crl);
         fields.extend(evidence.crls.iter().map(Vec::as_slice));
-        Sha256::digest(length_prefixed(&fields)).into()
+        digest(&length_prefixed(&fields))
     }
 }
 

@@ -65,6 +65,15 @@ pub struct VerifiedChain {
     lines: Arc<[CheckLine]>,
 }
 
+/// Whether the signature of a report is known to hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReportSignature {
+    /// It is not.
+    Unchecked,
+    /// It held when this very chain was asked about these very bytes.
+    HeldForTheseBytes,
+}
+
 /// The first of several attempts that succeeds; else the first failure, with what had been checked until then.
 fn first_of<T, R>(
     attempts: impl IntoIterator<Item = T>,
@@ -198,7 +207,7 @@ impl VerifiedChain {
         let leaves = leaf_candidates(report, given)?;
         first_of(leaves, trail, |leaf, trail| {
             let chain = Self::build(report, leaf, given, trail)?;
-            let verified = chain.check_report(report, expected, given.now, trail)?;
+            let verified = chain.check_report(report, ReportSignature::Unchecked, expected, given.now, trail)?;
             Ok((chain, verified))
         })
         .unwrap_or_else(|| Err(missing(report, EndorsementKind::Leaf(report.signing_key()), None, given)))
@@ -306,7 +315,7 @@ impl VerifiedChain {
         let mut trail = Trail::new();
         let report = well_formed(report, &mut trail)?;
         trail.lines.extend_from_slice(&self.lines);
-        let verified = self.check_report(&report, expected, now, &mut trail)?;
+        let verified = self.check_report(&report, ReportSignature::Unchecked, expected, now, &mut trail)?;
         Ok(verified.with_trail(trail))
     }
 
@@ -314,6 +323,7 @@ impl VerifiedChain {
     pub(crate) fn check_report(
         &self,
         report: &Report,
+        signature: ReportSignature,
         expected: &ExpectedReportData,
         now: UnixTime,
         trail: &mut Trail,
@@ -322,17 +332,10 @@ impl VerifiedChain {
             return Err(self.out_of_date(now).into());
         }
         check_facts(report, &self.leaf, trail)?;
-        // R and S are little-endian in the report; aws-lc takes them big-endian and refuses 0 and values not below n.
-        let (mut r, mut s) = report.signature();
-        r.reverse();
-        s.reverse();
-        let mut signature = [0; 96];
-        signature[..48].copy_from_slice(&r);
-        signature[48..].copy_from_slice(&s);
-        trail.cost.ecdsa += 1;
-        self.leaf_key
-            .verify_sig(report.signed_bytes(), &signature)
-            .map_err(|_| VerifyError::Signature { key: self.leaf.key })?;
+        if signature == ReportSignature::Unchecked {
+            trail.cost.ecdsa += 1;
+            self.check_signature(report)?;
+        }
         trail.pass(Code::Signature, "verifies", format_args!("ECDSA P-384 by the {}", self.leaf.key));
         check_binding(report, expected, trail)?;
         let tcbs = report.tcbs(self.leaf.product).map_err(crate::abi::ReportError::from)?;
@@ -351,6 +354,19 @@ impl VerifiedChain {
             cost: Cost::default(),
             workload: None,
         })
+    }
+
+    fn check_signature(&self, report: &Report) -> Result<(), VerifyError> {
+        // R and S are little-endian in the report; aws-lc takes them big-endian and refuses 0 and values not below n.
+        let (mut r, mut s) = report.signature();
+        r.reverse();
+        s.reverse();
+        let mut signature = [0; 96];
+        signature[..48].copy_from_slice(&r);
+        signature[48..].copy_from_slice(&s);
+        self.leaf_key
+            .verify_sig(report.signed_bytes(), &signature)
+            .map_err(|_| VerifyError::Signature { key: self.leaf.key })
     }
 
     /// What was checked when it was made.

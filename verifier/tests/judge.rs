@@ -257,18 +257,20 @@ fn a_connections_chain_is_verified_once_and_again_when_anything_under_it_changes
     let ask = |verifier: &Verifier, evidence: &Evidence, given: &Endorsements, now| {
         verifier.judge_on(&connection, evidence, given, &want, now)
     };
-    let (chain, report) = (Cost { rsa: 4, ecdsa: 1 }, Cost { rsa: 0, ecdsa: 1 });
+    let (chain, known, report) = (Cost { rsa: 4, ecdsa: 1 }, Cost::default(), Cost { rsa: 0, ecdsa: 1 });
     let first = ask(&verifier, &one, &none, world.now);
     assert_eq!((first.verdict(), first.cost()), (Verdict::Accepted, chain));
     for _ in 0..10 {
         let again = ask(&verifier, &one, &none, world.now);
-        assert_eq!((again.verdict(), again.cost()), (Verdict::Accepted, report));
+        assert_eq!((again.verdict(), again.cost()), (Verdict::Accepted, known));
         assert_eq!(again.checks(), first.checks(), "the same is said of it");
     }
-    // What is checked of the report is checked each time.
-    let mut altered = one.clone();
-    altered.report[0x90] ^= 1;
-    assert_eq!(codes(&ask(&verifier, &altered, &none, world.now)), ["signature"]);
+    // Any other report is checked in full, whichever bit makes it another.
+    for at in [offset::MEASUREMENT, offset::R, offset::S] {
+        let mut altered = one.clone();
+        altered.report[at] ^= 1;
+        assert_eq!(codes(&ask(&verifier, &altered, &none, world.now)), ["signature"], "{at:#x}");
+    }
     // Another anchor, another demand, a list more, another certificate table: another chain.
     let fewer = Verifier { anchors: TrustAnchors::amd(), ..verifier.clone() };
     assert_eq!(codes(&ask(&fewer, &one, &none, world.now)), ["untrusted-root"]);
@@ -286,7 +288,20 @@ fn a_connections_chain_is_verified_once_and_again_when_anything_under_it_changes
     let mut no_list = one.clone();
     no_list.crls.clear();
     assert_eq!(codes(&ask(&verifier, &no_list, &none, world.now)), ["endorsement-missing"]);
-    assert_eq!(ask(&verifier, &one, &none, world.now).cost(), report, "what failed was not kept");
+    assert_eq!(ask(&verifier, &one, &none, world.now).cost(), known, "what failed was not kept");
+    // Another report of the same guest takes the place of the first.
+    let mut another = World::new();
+    another.patch(offset::REPORT_DATA, &[9; 64]);
+    let other = Evidence { report: another.signed_report(), ..one.clone() };
+    let anything = Expected { report_data: ExpectedReportData::Any, ..want.clone() };
+    let ask_other = || verifier.judge_on(&connection, &other, &none, &anything, world.now);
+    assert_eq!((ask_other().cost(), ask_other().cost()), (report, known));
+    assert_eq!(
+        codes(&ask(&verifier, &other, &none, world.now)),
+        ["report-data"],
+        "what else is demanded is asked each time"
+    );
+    assert_eq!(ask(&verifier, &one, &none, world.now).cost(), report);
     // It ends with the first date that passes: the list's.
     let late = ask(&verifier, &one, &none, UnixTime::parse("2026-10-01T00:00:01Z").unwrap());
     assert_eq!(codes(&late), ["crl-dates"]);

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::{
-    StoreError,
+    StoreError, apart,
     checkpoint::{CheckpointError, Follower},
     head::{Entry, Head},
     known::Known,
@@ -88,11 +88,12 @@ impl Shared {
         Turn(self.writer.clone().lock_owned().await)
     }
 
-    /// Commits the open batch in a task of its own, so that a caller that goes away changes nothing. It is still the
-    /// caller's turn after that.
+    /// Commits the open batch on a thread of its own, so that a caller that goes away changes nothing, and that nothing comes
+    /// between the commit and everybody's seeing it. It is still the caller's turn after that.
     pub(super) async fn finish(self: &Arc<Self>, turn: Turn) -> Result<Turn, StoreError> {
         let shared = self.clone();
-        tokio::spawn(async move { shared.finish_here(turn).await }).await.map_err(StoreError::interrupted)
+        let finish = move || apart::drive(shared.finish_here(turn));
+        tokio::task::spawn_blocking(finish).await.map_err(StoreError::interrupted)
     }
 
     async fn finish_here(&self, mut turn: Turn) -> Turn {
@@ -111,14 +112,13 @@ impl Shared {
 
     /// Commits a batch. The caller has the turn, so that the checkpoint moves in the order of the commits.
     pub(super) async fn make_last(&self, batch: Batch, moves: Moves) -> Result<(), StoreError> {
-        let Batch { mut transaction, head, root, changed, mut writes, .. } = batch;
+        let Batch { transaction, head, root, changed, mut writes, .. } = batch;
         if moves == Moves::Checkpoint {
             self.follower.ready().await?;
         }
         let mut known = self.known();
         writes.put(Kind::Head, &[], head.to_row(&root));
-        transaction.write(writes.into_rows()).await?;
-        transaction.commit().await?;
+        transaction.commit_with(writes.into_rows()).await?;
         let decides = head.changes != known.head.changes || head.epoch != known.head.epoch;
         let moved = if moves == Moves::Checkpoint { self.follower.moved(&root, &head, decides).await } else { Ok(()) };
         // Also where the checkpoint did not move: it happened.
@@ -199,7 +199,8 @@ impl Turn {
             let shared = shared.clone();
             tokio::spawn(async move {
                 let turn = shared.turn().await;
-                shared.finish_here(turn).await;
+                // Its members have been told.
+                let _ = shared.finish(turn).await;
             });
         }
         drop(self);

@@ -9,7 +9,7 @@ use coffer_verifier::binding::length_prefixed;
 use super::{
     AuditFault, StoreError,
     record::{Fields, RowKey},
-    rows::{Kind, Row, Transaction},
+    rows::{Intent, Kind, Row, Rows, RowsError, Transaction},
 };
 use crate::keys::{RootKey, RowKind};
 
@@ -96,7 +96,19 @@ impl Head {
 
     /// As the store has it.
     pub(super) async fn read(transaction: &mut dyn Transaction, root: &RootKey) -> Result<Self, StoreError> {
-        let row = transaction.get(Kind::Head, &[]).await?;
+        Self::believed(transaction.get(Kind::Head, &[]).await?, root)
+    }
+
+    /// Begins a transaction, and reads what it ends with.
+    pub(super) async fn begin(
+        rows: &dyn Rows,
+        intent: Intent,
+    ) -> Result<(Box<dyn Transaction>, Option<Row>), RowsError> {
+        rows.begin_with(intent, Kind::Head, &[]).await
+    }
+
+    /// From what the store has.
+    pub(super) fn believed(row: Option<Row>, root: &RootKey) -> Result<Self, StoreError> {
         row.and_then(|row| Self::from_row(root, &row)).ok_or(StoreError::Audit(AuditFault::Head))
     }
 }

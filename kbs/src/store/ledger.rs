@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    AuditFault, StateFault, StoreError,
+    StateFault, StoreError,
     batch::{Batch, Moves, Shared, Turn},
     checkpoint::{Checkpoint, CheckpointError, Follower, Position, Witness},
     head::{Entry, Head},
@@ -123,21 +123,17 @@ impl Store {
     /// As [`Store::open`]; also [`StateFault::SetBack`](super::StateFault::SetBack) if the rows are older than what this
     /// process has seen.
     pub async fn read(&self) -> Result<Ledger, StoreError> {
-        let mut transaction = self.rows.begin(Intent::Read).await?;
-        let head = match Head::read(&mut *transaction, &self.shared.known().root).await {
-            // Under a new root key, perhaps, that is known in a moment.
-            Err(StoreError::Audit(AuditFault::Head)) => None,
-            head => Some(head?),
-        };
+        let (transaction, row) = Head::begin(&*self.rows, Intent::Read).await?;
         let known = self.shared.known();
+        // Under a new root key, perhaps, that is known in a moment.
+        let head = Head::believed(row, &known.root).ok();
         if let Some(head) = head.filter(|head| *head == known.head) {
             return Ok(self.ledger(View::reading(transaction), known, head));
         }
         // Committed at this moment, or by another process: whoever writes is let finish.
         drop(transaction);
         let _turn = self.shared.turn().await;
-        let mut transaction = self.rows.begin(Intent::Read).await?;
-        let known = self.caught_up(&mut *transaction).await?;
+        let (transaction, known) = self.caught_up(Intent::Read).await?;
         let head = known.head;
         Ok(self.ledger(View::reading(transaction), known, head))
     }
@@ -181,8 +177,7 @@ impl Store {
         let (known, head) = if let Some(head) = open {
             (self.shared.known(), head)
         } else {
-            let mut transaction = self.rows.begin(Intent::Write).await?;
-            let known = self.caught_up(&mut *transaction).await?;
+            let (transaction, known) = self.caught_up(Intent::Write).await?;
             let head = known.head;
             turn.begin(Batch::new(transaction, head, known.root.clone()));
             (known, head)
@@ -190,17 +185,18 @@ impl Store {
         Ok(self.ledger(View::writing(turn), known, head))
     }
 
-    /// What is known, as of a transaction's head. The caller has the turn.
-    async fn caught_up(&self, transaction: &mut dyn Transaction) -> Result<Known, StoreError> {
+    /// A transaction, and what is known as of its head. The caller has the turn.
+    async fn caught_up(&self, intent: Intent) -> Result<(Box<dyn Transaction>, Known), StoreError> {
+        let (mut transaction, row) = Head::begin(&*self.rows, intent).await?;
         let known = self.shared.known();
-        let head = Head::read(transaction, &known.root).await?;
+        let head = Head::believed(row, &known.root)?;
         if head == known.head {
-            return Ok(known);
+            return Ok((transaction, known));
         }
         // Another process wrote, or a commit of ours happened whose answer was lost.
-        let known = known.caught_up(transaction, head, None).await?;
+        let known = known.caught_up(&mut *transaction, head, None).await?;
         self.shared.publish(known.clone());
-        Ok(known)
+        Ok((transaction, known))
     }
 
     /// The last change that this process has seen: what was found out at this change still holds. Takes no lock.

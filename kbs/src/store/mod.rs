@@ -6,6 +6,7 @@
 //! Never: returns a value that was not committed together with its audit line.
 
 mod admins;
+mod apart;
 mod audit;
 mod audit_search;
 mod batch;
@@ -38,6 +39,7 @@ mod upgrade;
 mod view;
 
 pub use admins::Admin;
+pub(crate) use apart::drive;
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, StateFault};
 pub use audit_search::{AuditFilter, AuditOrder};
 pub use certificates::CertificateProfile;

@@ -192,6 +192,17 @@ pub enum RowsError {
 pub trait Rows: Send + Sync {
     /// Begins a transaction. Dropped without [`Transaction::commit`], it changed nothing.
     async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError>;
+    /// The same, with the first row that is asked for: one trip where the rows lie far away.
+    async fn begin_with(
+        &self,
+        intent: Intent,
+        kind: Kind,
+        key: &[u8],
+    ) -> Result<(Box<dyn Transaction>, Option<Row>), RowsError> {
+        let mut transaction = self.begin(intent).await?;
+        let row = transaction.get(kind, key).await?;
+        Ok((transaction, row))
+    }
 }
 
 /// One transaction.
@@ -217,4 +228,9 @@ pub trait Transaction: Send {
     }
     /// Makes all of it last. After an error it may or may not have happened.
     async fn commit(self: Box<Self>) -> Result<(), RowsError>;
+    /// The last rows, and all of it lasts: one trip where the rows lie far away.
+    async fn commit_with(mut self: Box<Self>, rows: Vec<Written>) -> Result<(), RowsError> {
+        self.write(rows).await?;
+        self.commit().await
+    }
 }

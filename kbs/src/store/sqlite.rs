@@ -89,6 +89,14 @@ impl SqliteRows {
         Self { connection: Arc::new(Mutex::new(connection)), readers: Arc::new(Readers::new(path.into())) }
     }
 
+    /// A connection for this, and how it begins.
+    async fn hold(&self, intent: Intent) -> Result<(Held, &'static str), RowsError> {
+        Ok(match intent {
+            Intent::Read => (self.readers.take().await?, "BEGIN DEFERRED"),
+            Intent::Write => (Held::writer(self.connection.clone().lock_owned().await), "BEGIN IMMEDIATE"),
+        })
+    }
+
     /// Copies a database as of one moment into a new file; others may go on writing to it.
     ///
     /// # Errors
@@ -170,12 +178,24 @@ impl SqliteRows {
 #[tonic::async_trait]
 impl Rows for SqliteRows {
     async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
-        let (mut held, begin) = match intent {
-            Intent::Read => (self.readers.take().await?, "BEGIN DEFERRED"),
-            Intent::Write => (Held::writer(self.connection.clone().lock_owned().await), "BEGIN IMMEDIATE"),
-        };
+        let (mut held, begin) = self.hold(intent).await?;
         held.run(move |connection| Ok(connection.execute_batch(begin)?)).await?;
         Ok(Box::new(SqliteTransaction(held)))
+    }
+
+    async fn begin_with(
+        &self,
+        intent: Intent,
+        kind: Kind,
+        key: &[u8],
+    ) -> Result<(Box<dyn Transaction>, Option<Row>), RowsError> {
+        let ((mut held, begin), key) = (self.hold(intent).await?, key.to_vec());
+        let work = move |connection: &Connection| {
+            connection.execute_batch(begin)?;
+            row(connection, kind, &key)
+        };
+        let row = held.run(work).await?;
+        Ok((Box::new(SqliteTransaction(held)), row))
     }
 }
 
@@ -185,15 +205,7 @@ struct SqliteTransaction(Held);
 impl Transaction for SqliteTransaction {
     async fn get(&mut self, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError> {
         let key = key.to_vec();
-        self.0
-            .run(move |connection| {
-                let mut statement =
-                    connection.prepare_cached("SELECT body, mac FROM rows WHERE kind = ?1 AND key = ?2")?;
-                let row = statement
-                    .query_row(params![kind.name(), key], |row| Ok(Row { body: row.get(0)?, mac: row.get(1)? }));
-                Ok(row.optional()?)
-            })
-            .await
+        self.0.run(move |connection| row(connection, kind, &key)).await
     }
 
     async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
@@ -205,27 +217,7 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn write(&mut self, rows: Vec<Written>) -> Result<(), RowsError> {
-        self.0
-            .run(move |connection| {
-                for (kind, key, row) in rows {
-                    // SQLite takes back a whole transaction after some failures: nothing is written outside of one.
-                    if connection.is_autocommit() {
-                        return Err(RowsError::Failed("the transaction was rolled back".into()));
-                    }
-                    match row {
-                        Some(Row { body, mac }) => connection
-                            .prepare_cached(
-                                "INSERT OR REPLACE INTO rows (kind, key, body, mac) VALUES (?1, ?2, ?3, ?4)",
-                            )?
-                            .execute(params![kind.name(), key, body, mac])?,
-                        None => connection
-                            .prepare_cached("DELETE FROM rows WHERE kind = ?1 AND key = ?2")?
-                            .execute(params![kind.name(), key])?,
-                    };
-                }
-                Ok(())
-            })
-            .await
+        self.0.run(move |connection| put(connection, rows)).await
     }
 
     async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError> {
@@ -245,8 +237,44 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), RowsError> {
-        self.0.run(|connection| Ok(connection.execute_batch("COMMIT")?)).await
+        self.0.run(commit).await
     }
+
+    async fn commit_with(mut self: Box<Self>, rows: Vec<Written>) -> Result<(), RowsError> {
+        let work = move |connection: &Connection| {
+            put(connection, rows)?;
+            commit(connection)
+        };
+        self.0.run(work).await
+    }
+}
+
+fn row(connection: &Connection, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError> {
+    let mut statement = connection.prepare_cached("SELECT body, mac FROM rows WHERE kind = ?1 AND key = ?2")?;
+    let row = statement.query_row(params![kind.name(), key], |row| Ok(Row { body: row.get(0)?, mac: row.get(1)? }));
+    Ok(row.optional()?)
+}
+
+fn put(connection: &Connection, rows: Vec<Written>) -> Result<(), RowsError> {
+    for (kind, key, row) in rows {
+        // SQLite takes back a whole transaction after some failures: nothing is written outside of one.
+        if connection.is_autocommit() {
+            return Err(RowsError::Failed("the transaction was rolled back".into()));
+        }
+        match row {
+            Some(Row { body, mac }) => connection
+                .prepare_cached("INSERT OR REPLACE INTO rows (kind, key, body, mac) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![kind.name(), key, body, mac])?,
+            None => connection
+                .prepare_cached("DELETE FROM rows WHERE kind = ?1 AND key = ?2")?
+                .execute(params![kind.name(), key])?,
+        };
+    }
+    Ok(())
+}
+
+fn commit(connection: &Connection) -> Result<(), RowsError> {
+    Ok(connection.execute_batch("COMMIT")?)
 }
 
 /// A trigger, a view or another index could act on its own, or answer in place of the rows.

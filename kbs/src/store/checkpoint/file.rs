@@ -10,7 +10,7 @@ use std::{
 
 use coffer_rim::file::Writer;
 
-use super::{CheckpointError, CheckpointKeeper};
+use super::{super::apart, CheckpointError, CheckpointKeeper};
 
 /// In one file.
 #[derive(Clone, Debug)]
@@ -35,8 +35,11 @@ impl FileCheckpoint {
         work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, CheckpointError> {
         let path = self.path.clone();
-        let done =
-            tokio::task::spawn_blocking(move || work(&path)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let done = if apart::is_here() {
+            work(&path)
+        } else {
+            tokio::task::spawn_blocking(move || work(&path)).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        };
         done.map_err(|source| CheckpointError::File { path: self.path.clone(), source })
     }
 }

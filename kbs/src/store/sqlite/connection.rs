@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::super::rows::RowsError;
+use super::super::{apart, rows::RowsError};
 
 /// How long another process may hold a lock before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,6 +19,9 @@ pub const FORMAT: i64 = 4;
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RowsError> + Send + 'static,
 ) -> Result<T, RowsError> {
+    if apart::is_here() {
+        return work();
+    }
     tokio::task::spawn_blocking(work).await.map_err(|error| RowsError::Failed(Box::new(error)))?
 }
 

@@ -51,6 +51,11 @@ impl BrokerService {
                 Err(status)
             }
             Err(NotReleased::Failed(error)) => Err(failed(&error)),
+            Err(NotReleased::NotSealed(error)) => {
+                let (status, answer) = denied(Code::Unavailable, "broker-failed");
+                tracing::error!(id = answer, line = id, error = %coffer_rim::chain(&error), "what was released was not sent");
+                Err(status)
+            }
         }
     }
 

@@ -64,8 +64,6 @@ pub enum Released {
     Generation {
         /// Whether it was set.
         set: bool,
-        /// The number.
-        current: u64,
         /// The number, encrypted.
         sealed: HpkeSealed,
     },
@@ -73,80 +71,78 @@ pub enum Released {
     Certificate(Issued),
 }
 
-/// What is released, and what it changes in the ledger.
-pub struct Outcome {
-    /// What leaves once it is committed.
-    pub released: Released,
-    /// A counter that moves in the same transaction.
-    moved: Option<(Counter, u64)>,
-    /// Where a counter was, where something else was expected.
-    conflict: Option<String>,
-}
+/// What is released, and what it changes in the ledger. In clear until it is sealed.
+pub struct Outcome(Granted);
 
 impl Permit {
     pub(crate) fn new(granted: Granted) -> Self {
         Self(granted)
     }
 
-    /// Uses it up: encrypts what is released to the key of the report it was decided on.
+    /// Uses it up for somebody to whom something can be sealed.
     ///
     /// # Errors
     /// [`HpkeError`].
-    pub fn seal(self, attested: &Attested<Judged>) -> Result<Outcome, HpkeError> {
-        let tenant = attested.admitted().tenant.as_str();
-        let plain = |released| Outcome { released, moved: None, conflict: None };
-        Ok(match self.0 {
-            Granted::Secret { path, version, value } => {
-                let sealed = attested.seal(GET_SECRET, &secret_aad(tenant, &path, version), &value)?;
-                plain(Released::Secret { version, sealed })
-            }
-            Granted::SealingKey { name, key } => {
-                plain(Released::SealingKey(attested.seal(GET_SEALING_KEY, &name.key_aad(tenant), key.as_slice())?))
-            }
-            Granted::Generation { name, counter, found, moved, asked } => {
-                let set = moved.is_some();
-                let current = moved.as_ref().map_or(found, |(_, next)| *next);
-                let aad = name.generation_aad(tenant, &counter, set);
-                let sealed = attested.seal(GENERATION, &aad, &current.to_be_bytes())?;
-                let conflict = asked
-                    .filter(|_| !set)
-                    .map(|(expected, _)| format!("generation: found {found}, expected {expected}"));
-                Outcome { released: Released::Generation { set, current, sealed }, moved, conflict }
-            }
-            Granted::Certificate(issued) => plain(Released::Certificate(issued)),
-        })
+    pub fn outcome(self, attested: &Attested<Judged>) -> Result<Outcome, HpkeError> {
+        attested.can_seal()?;
+        Ok(Outcome(self.0))
     }
 }
 
 impl Outcome {
+    /// Encrypts what is released to the key of the report it was decided on. It leaves once its line is committed.
+    ///
+    /// # Errors
+    /// [`HpkeError`].
+    pub fn seal(self, attested: &Attested<Judged>) -> Result<Released, HpkeError> {
+        let tenant = attested.admitted().tenant.as_str();
+        Ok(match self.0 {
+            Granted::Secret { path, version, value } => {
+                let sealed = attested.seal(GET_SECRET, &secret_aad(tenant, &path, version), &value)?;
+                Released::Secret { version, sealed }
+            }
+            Granted::SealingKey { name, key } => {
+                Released::SealingKey(attested.seal(GET_SEALING_KEY, &name.key_aad(tenant), key.as_slice())?)
+            }
+            Granted::Generation { name, counter, found, moved, .. } => {
+                let set = moved.is_some();
+                let current = moved.map_or(found, |(_, next)| next);
+                let aad = name.generation_aad(tenant, &counter, set);
+                Released::Generation { set, sealed: attested.seal(GENERATION, &aad, &current.to_be_bytes())? }
+            }
+            Granted::Certificate(issued) => Released::Certificate(issued),
+        })
+    }
+
     /// Does what it changes.
     ///
     /// # Errors
     /// As the store.
     pub async fn apply(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
-        match &self.moved {
-            Some((counter, next)) => ledger.set_generation(counter, *next).await,
-            None => Ok(()),
+        match &self.0 {
+            Granted::Generation { moved: Some((counter, next)), .. } => ledger.set_generation(counter, *next).await,
+            _ => Ok(()),
         }
     }
 
     /// Says it in the trail.
     pub fn describe(&self, entry: &mut AuditEntry) {
         entry.outcome = "released";
-        match &self.released {
-            Released::Secret { version, .. } => entry.version = Some(*version),
-            Released::SealingKey(_) => {}
-            Released::Generation { set, current, .. } => {
-                entry.generation = Some(*current);
-                if *set {
-                    entry.outcome = "done";
+        match &self.0 {
+            Granted::Secret { version, .. } => entry.version = Some(*version),
+            Granted::SealingKey { .. } => {}
+            Granted::Generation { found, moved, asked, .. } => {
+                entry.generation = Some(moved.as_ref().map_or(*found, |(_, next)| *next));
+                match (moved, asked) {
+                    (Some(_), _) => entry.outcome = "done",
+                    (None, Some((expected, _))) => {
+                        entry.outcome = "conflict";
+                        entry.reasons.push(format!("generation: found {found}, expected {expected}"));
+                    }
+                    (None, None) => {}
                 }
             }
-            Released::Certificate(issued) => entry.serial = Some(issued.serial.clone()),
-        }
-        if let Some(conflict) = &self.conflict {
-            entry.outcome = "conflict";
-            entry.reasons.push(conflict.clone());
+            Granted::Certificate(issued) => entry.serial = Some(issued.serial.clone()),
         }
     }
 }

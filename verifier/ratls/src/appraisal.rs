@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use coffer_verifier::{
-    Code,
+    Code, P384PublicKey,
     abi::{HostData, ProcessorError, ReportData, ReportId, SpkiDigest, WorkloadDigest, report::offset},
     binding::{ConnectionBinding, EncryptionKey, Role},
     evidence::Evidence,
@@ -124,6 +124,17 @@ impl<T> Attested<T> {
         hpke::seal(&self.encryption_key, &self.report_data, method, aad, plaintext)
     }
 
+    /// Whether something can be sealed to this peer now, without doing so.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub fn can_seal(&self) -> Result<(), HpkeError> {
+        if self.is_stale(Instant::now()) {
+            return Err(HpkeError::Stale);
+        }
+        P384PublicKey::from_sec1(&self.encryption_key.public_key).map(|_| ()).map_err(|_| HpkeError::Seal)
+    }
+
     pub(crate) fn is_stale(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.at) > RESULT_LIFETIME
     }
@@ -240,12 +251,22 @@ mod tests {
         let (key, _) = hpke::key_pair().unwrap();
         let now = Instant::now();
         let fresh = Attested::for_tests((), key.clone(), now);
+        fresh.can_seal().unwrap();
         fresh.seal("m", b"", b"value").unwrap();
         assert!(!fresh.is_stale(now + RESULT_LIFETIME));
         assert!(fresh.is_stale(now + RESULT_LIFETIME + Duration::from_secs(1)));
         // A machine that has run for less than 15 minutes has no such instant.
         if let Some(then) = now.checked_sub(RESULT_LIFETIME + Duration::from_secs(1)) {
-            assert_eq!(Attested::for_tests((), key, then).seal("m", b"", b"value"), Err(HpkeError::Stale));
+            let old = Attested::for_tests((), key, then);
+            assert_eq!((old.can_seal(), old.seal("m", b"", b"value")), (Err(HpkeError::Stale), Err(HpkeError::Stale)));
         }
+    }
+
+    #[test]
+    fn that_nothing_can_be_sealed_to_a_point_off_the_curve_is_known_before() {
+        let (mut key, _) = hpke::key_pair().unwrap();
+        key.public_key[50] ^= 1;
+        let peer = Attested::for_tests((), key, Instant::now());
+        assert_eq!((peer.can_seal(), peer.seal("m", b"", b"value")), (Err(HpkeError::Seal), Err(HpkeError::Seal)));
     }
 }

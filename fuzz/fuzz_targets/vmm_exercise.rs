@@ -141,7 +141,9 @@ pub fn page_states(data: &[u8]) {
     for ask in asks.chunks_exact(32).take(64) {
         let word = |index: usize| ask[index * 8..][..8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
         let (gpa, pages, attributes) = (word(1), word(2), word(3));
-        let _ = touched(attributes, gpa, pages).to_string();
+        if let Ok(change) = touched(attributes, gpa, pages, ram) {
+            assert!(change.range.start == gpa && change.range.end <= ram.end);
+        }
         match asked(word(0), &[gpa, pages, attributes, 0, 0, 0], ram) {
             Ok(change) => {
                 assert_eq!((change.range.start, Some(change.range.end)), (gpa, gpa.checked_add(pages << 12)));

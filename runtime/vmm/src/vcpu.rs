@@ -14,6 +14,7 @@ use kvm_bindings::KVM_SYSTEM_EVENT_SEV_TERM;
 
 use crate::bus::Bus;
 use crate::end::End;
+use crate::snp::page_state::{Change, PageStateError, Repeats};
 use crate::snp::{PrivateMemory, page_state};
 
 /// Where processors wait while the guest is paused.
@@ -84,6 +85,7 @@ pub fn hear_signals() -> io::Result<()> {
 
 /// Runs a processor until the machine ends; `private`: what an SEV-SNP guest has beside others.
 pub fn run(mut processor: VcpuFd, bus: &Bus, gate: &Gate, private: Option<&PrivateMemory>) -> End {
+    let mut repeats = Repeats::default();
     loop {
         if gate.pass() {
             // The guest's watchdogs are told that time passed without them. A guest without KVM's clock has none to tell.
@@ -101,26 +103,33 @@ pub fn run(mut processor: VcpuFd, bus: &Bus, gate: &Gate, private: Option<&Priva
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SEV_TERM, data)) => return terminated(data),
             Ok(VcpuExit::Shutdown | VcpuExit::SystemEvent(..)) => return End::PoweredOff,
             Ok(VcpuExit::Hypercall(call)) if let Some(private) = private => {
-                match page_state::asked(call.nr, &call.args, private.ram) {
-                    Ok(change) => {
-                        if let Err(error) = bus.change_pages(private, change) {
-                            return End::Stuck(format!("pages do not change hands: {error}"));
-                        }
-                        // Any other word fails all of the guest's request.
-                        *call.ret = 0;
-                    }
-                    Err(error) => return End::Pages(error),
+                let asked = page_state::asked(call.nr, &call.args, private.ram);
+                if let Err(end) = change(bus, private, asked) {
+                    return end;
                 }
+                // Any other word fails all of the guest's request.
+                *call.ret = 0;
             }
-            Ok(VcpuExit::MemoryFault { flags, gpa, size }) if private.is_some() => {
-                return End::Pages(page_state::touched(flags, gpa, size));
+            Ok(VcpuExit::MemoryFault { flags, gpa, size }) if let Some(private) = private => {
+                let touched = page_state::touched(flags, gpa, size, private.ram);
+                if let Err(end) = change(bus, private, touched.and_then(|change| repeats.again(change))) {
+                    return end;
+                }
+                continue;
             }
             Ok(VcpuExit::Hlt | VcpuExit::Intr) => {}
             Ok(other) => return End::Stuck(format!("{other:?}")),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
             Err(error) => return End::Stuck(io::Error::from(error).to_string()),
         }
+        repeats = Repeats::default();
     }
+}
+
+/// Lets pages change hands, or says how the guest ends.
+fn change(bus: &Bus, private: &PrivateMemory, change: Result<Change, PageStateError>) -> Result<(), End> {
+    let done = bus.change_pages(private, change.map_err(End::Pages)?);
+    done.map_err(|error| End::Stuck(format!("pages do not change hands: {error}")))
 }
 
 /// What an SEV-SNP guest says as it ends itself: stage0's reason, where it is one of stage0's.

@@ -2,7 +2,8 @@
 //!
 //! A guest asks by a hypercall that KVM makes of its GHCB request. All of its memory may become private; shared may become
 //! what its kernel has as RAM, so neither what the launch put in place for the machine's life nor the BIOS area. A page that
-//! is touched as what it is not ends the guest: stage0 and Linux ask before they touch.
+//! is touched as what it is not becomes what it was touched as, within the same bounds, as with every monitor that launches such
+//! guests: what a page holds is the guest's to check (PVALIDATE), and a host may change it at any time anyway.
 //!
 //! Trusts: nothing that is asked. Never: lets a request reach memory that is not the guest's.
 //! Source: Linux Documentation/virt/kvm/x86/hypercalls.rst, KVM_HC_MAP_GPA_RANGE; KVM API §5, KVM_EXIT_MEMORY_FAULT.
@@ -75,15 +76,13 @@ pub enum PageStateError {
         /// As asked.
         range: Range,
     },
-    /// An access that nobody announced.
-    #[error("the guest touched {size} bytes at {gpa:#x} as {} memory, which it did not ask to be", if *private { "private" } else { "shared" })]
-    Unasked {
+    /// An access that fails again whatever is changed for it.
+    #[error(
+        "the guest's access to {gpa:#x} failed {MOST_REPEATS} times in a row, though its page is what it was touched as"
+    )]
+    Unsettled {
         /// Where.
         gpa: u64,
-        /// How much of it KVM says is concerned.
-        size: u64,
-        /// As what.
-        private: bool,
     },
     /// A fault of a kind that this version does not know.
     #[error("the guest's access to {gpa:#x} failed with flags {flags:#x}, which are new")]
@@ -120,14 +119,42 @@ pub fn asked(number: u64, arguments: &[u64; 6], ram: Ram) -> Result<Change, Page
     if usable { Ok(Change { range, to: State::Shared }) } else { Err(PageStateError::Kept { range }) }
 }
 
-/// What an access means that KVM could not let happen. There is none that goes on.
-pub const fn touched(flags: u64, gpa: u64, size: u64) -> PageStateError {
+/// What an access asks for that KVM could not let happen.
+///
+/// # Errors
+/// [`PageStateError`] if the guest ends for it.
+pub fn touched(flags: u64, gpa: u64, size: u64, ram: Ram) -> Result<Change, PageStateError> {
     if flags & !TOUCHED_PRIVATE != 0 {
-        PageStateError::Fault { gpa, flags }
-    } else {
-        PageStateError::Unasked { gpa, size, private: flags & TOUCHED_PRIVATE != 0 }
+        return Err(PageStateError::Fault { gpa, flags });
+    }
+    let pages = size / PAGE as u64;
+    if !size.is_multiple_of(PAGE as u64) {
+        return Err(PageStateError::Range { gpa, pages });
+    }
+    let attributes = if flags & TOUCHED_PRIVATE != 0 { ENCRYPTED } else { 0 };
+    asked(MAP_GPA_RANGE, &[gpa, pages, attributes, 0, 0, 0], ram)
+}
+
+/// Accesses of one processor that failed in a row.
+#[derive(Debug, Default)]
+pub struct Repeats {
+    last: Option<Change>,
+    count: u32,
+}
+
+impl Repeats {
+    /// Counts one for which this change is to be done.
+    ///
+    /// # Errors
+    /// [`PageStateError::Unsettled`] if it has been the same too often: doing it changes nothing.
+    pub fn again(&mut self, change: Change) -> Result<Change, PageStateError> {
+        self.count = if self.last.replace(change) == Some(change) { self.count + 1 } else { 1 };
+        if self.count < MOST_REPEATS { Ok(change) } else { Err(PageStateError::Unsettled { gpa: change.range.start }) }
     }
 }
+
+/// How often the same access may fail in a row. Another processor may have changed the page meanwhile, so once is not it.
+const MOST_REPEATS: u32 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -188,12 +215,39 @@ mod tests {
     }
 
     #[test]
-    fn another_hypercall_and_an_access_nobody_announced_end_the_guest() {
+    fn another_hypercall_ends_the_guest() {
         assert_eq!(asked(11, &[0; 6], RAM), Err(PageStateError::Hypercall(11)));
-        assert_eq!(touched(8, 0x5000, 4096), PageStateError::Unasked { gpa: 0x5000, size: 4096, private: true });
-        assert_eq!(touched(0, 0x5000, 4096), PageStateError::Unasked { gpa: 0x5000, size: 4096, private: false });
-        assert_eq!(touched(9, 0x5000, 4096), PageStateError::Fault { gpa: 0x5000, flags: 9 });
-        assert!(touched(0, 0x5000, 4096).to_string().contains("at 0x5000 as shared memory"));
+    }
+
+    #[test]
+    fn a_page_becomes_what_it_was_touched_as_within_the_bounds_of_a_request() {
+        let page = Range::new(SHARED_WINDOW_GPA, 4096).unwrap();
+        for (flags, to) in [(0, State::Shared), (TOUCHED_PRIVATE, State::Private)] {
+            assert_eq!(touched(flags, page.start, 4096, RAM), Ok(Change { range: page, to }));
+            assert!(matches!(touched(flags, RAM.end, 4096, RAM), Err(PageStateError::Outside { .. })));
+            for (gpa, size) in [(page.start, 0), (page.start, 4095), (page.start, 4097), (page.start + 1, 4096)] {
+                assert!(matches!(touched(flags, gpa, size, RAM), Err(PageStateError::Range { .. })), "{gpa:#x} {size}");
+            }
+        }
+        assert!(matches!(touched(0, SECRETS_GPA, 4096, RAM), Err(PageStateError::Kept { .. })), "never shared");
+        assert_eq!(touched(9, 0x5000, 4096, RAM), Err(PageStateError::Fault { gpa: 0x5000, flags: 9 }));
+    }
+
+    #[test]
+    fn an_access_that_no_change_settles_ends_the_guest() {
+        let mut repeats = Repeats::default();
+        let one = touched(0, SHARED_WINDOW_GPA, 4096, RAM).unwrap();
+        let other = touched(TOUCHED_PRIVATE, SHARED_WINDOW_GPA, 4096, RAM).unwrap();
+        for _ in 0..1000 {
+            assert_eq!(
+                (repeats.again(one), repeats.again(other)),
+                (Ok(one), Ok(other)),
+                "to and fro is the guest's affair"
+            );
+        }
+        let settled = (0..1000).take_while(|_| repeats.again(one).is_ok()).count();
+        assert_eq!(settled, 63);
+        assert_eq!(repeats.again(one), Err(PageStateError::Unsettled { gpa: SHARED_WINDOW_GPA }));
     }
 
     proptest! {
@@ -205,6 +259,11 @@ mod tests {
             megabytes in (MIN_RAM >> 20)..(MAX_RAM >> 20),
         ) {
             let Ok(ram) = Ram::claimed(megabytes << 20) else { return Ok(()) };
+            if let Ok(change) = touched(attributes, gpa, pages.wrapping_mul(4096), ram) {
+                prop_assert!(change.range.start == gpa && gpa % 4096 == 0 && change.range.end <= ram.end);
+                let private = attributes == TOUCHED_PRIVATE;
+                prop_assert_eq!(change.to, if private { State::Private } else { State::Shared });
+            }
             if let Ok(change) = asked(number, &[gpa, pages, attributes, 0, 0, 0], ram) {
                 prop_assert_eq!((change.range.start, change.range.end), (gpa, gpa + pages * 4096));
                 prop_assert!(gpa % 4096 == 0 && pages > 0 && change.range.end <= ram.end);

@@ -2,11 +2,13 @@
 //! What the targets of the monitor's devices do with their input; the stable replay of the corpora includes this file too.
 
 use std::fs::File;
-use std::os::unix::net::UnixListener;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use coffer_machine::memory::Ram;
 use coffer_vmm::blk::Blk;
+use coffer_vmm::net::{LONGEST, Lost, Net, SHORTEST};
 use coffer_vmm::snp::cpuid_page;
 use coffer_vmm::snp::host::Page;
 use coffer_vmm::snp::page_state::{State, asked, touched};
@@ -114,6 +116,49 @@ pub fn vsock_packets(data: &[u8]) {
         guest.put(RINGS + 0x1402, &index.to_le_bytes());
         guest.transport.serve(&guest.memory);
     }
+}
+
+/// A network card: any rings, then any bytes of the peer into buffers of the guest, and any frame of the guest to the peer.
+pub fn net_frames(data: &[u8]) {
+    let (ours, _peer) = UnixStream::pair().expect("sockets");
+    Guest::start(Net::new(ours, [2; 6], 1500).expect("a socket")).rings(data);
+    let (ours, mut peer) = UnixStream::pair().expect("sockets");
+    let net = Net::new(ours, [2; 6], 1500).expect("a socket");
+    let traffic = net.traffic();
+    let guest = Guest::start(net);
+    for slot in 0..16_u64 {
+        let mut descriptor = (0x8_0000 + slot * 0x1000).to_le_bytes().to_vec();
+        descriptor.extend([0, 0x10, 0, 0, 2, 0, 0, 0]);
+        guest.put(RINGS + slot * 16, &descriptor);
+        guest.put(RINGS + 0x404 + slot * 2, &(slot as u16).to_le_bytes());
+    }
+    guest.put(RINGS + 0x402, &16_u16.to_le_bytes());
+    guest.put(PACKET, &data[..data.len().min(0x1000)]);
+    for (index, bytes) in (1_u16..).zip(data.chunks(700)).take(16) {
+        peer.write_all(bytes).expect("a socket with room");
+        let mut descriptor = PACKET.to_le_bytes().to_vec();
+        descriptor.extend((bytes.len() as u32).to_le_bytes());
+        descriptor.extend([0; 4]);
+        guest.put(RINGS + 0x1000, &descriptor);
+        guest.put(RINGS + 0x1402, &index.to_le_bytes());
+        guest.transport.serve(&guest.memory);
+        if let Some(Lost::Length(length)) = traffic.lost.get() {
+            assert!(!(SHORTEST..=LONGEST).contains(&(*length as usize)));
+            return;
+        }
+    }
+    // What the peer gets is frames, whatever the guest sent.
+    drop(guest);
+    let mut heard = Vec::new();
+    // The end is an error where the device left bytes unread.
+    let _ = peer.read_to_end(&mut heard);
+    let mut rest = &heard[..];
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = u32::from_be_bytes(*length) as usize;
+        assert!((SHORTEST..=LONGEST).contains(&length) && length <= behind.len());
+        rest = &behind[length..];
+    }
+    assert!(rest.is_empty());
 }
 
 /// Registers of a transport and of the I/O APIC, in any order: a register and a word each.

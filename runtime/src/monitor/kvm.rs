@@ -185,6 +185,8 @@ fn describe(launch: &Launch) -> Description {
         secrets: launch.secrets.clone(),
         disks: disks.collect(),
         vsock: files::VSOCK.into(),
+        net: None,
+        rng: false,
         snp: launch.snp.as_ref().map(|snp| description::Snp {
             policy: snp.policy,
             host_data: description::HostData(*snp.host_data.as_bytes()),

@@ -30,9 +30,101 @@ pub struct Description {
     pub disks: Vec<Disk>,
     /// Socket that leads to the guest's vsock. What the guest opens to port N arrives at `<vsock>_N`.
     pub vsock: PathBuf,
+    /// The guest's network card. Left out, it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<Card>,
+    /// The guest may ask for random numbers of the host, which are the host's word. Left out, it may not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rng: bool,
     /// An SEV-SNP guest, or none at all. Left out, it is a plain guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snp: Option<Snp>,
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Socket that listens and carries frames, each behind its length: passt's, or that of QEMU's `-netdev stream`.
+    pub socket: PathBuf,
+    /// Its address: six pairs of hexadecimal digits, with colons between.
+    pub mac: MacAddress,
+    /// Bytes of the longest packet.
+    pub mtu: Mtu,
+}
+
+/// Address of one network card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct MacAddress([u8; 6]);
+
+/// Why something is no address or no longest packet of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CardError {
+    /// Not the address of one card.
+    #[error(
+        "a network card's address is six pairs of hexadecimal digits with colons between, not all zero and of no group"
+    )]
+    Mac,
+    /// Shorter than IPv6 allows, or longer than a packet can be.
+    #[error("the longest packet has {} to {} bytes, not {given}", Mtu::LEAST, u16::MAX)]
+    Mtu {
+        /// As said.
+        given: u16,
+    },
+}
+
+impl MacAddress {
+    /// Its bytes.
+    pub const fn bytes(self) -> [u8; 6] {
+        self.0
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(address: MacAddress) -> Self {
+        address.0.map(|byte| hex::encode([byte])).join(":")
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = CardError;
+
+    fn try_from(text: String) -> Result<Self, CardError> {
+        let mut address = [0; 6];
+        let mut pairs = text.split(':');
+        for byte in &mut address {
+            let mut one = [0];
+            hex::decode_to_slice(pairs.next().ok_or(CardError::Mac)?, &mut one).map_err(|_| CardError::Mac)?;
+            [*byte] = one;
+        }
+        let group = address[0] & 1 != 0;
+        if pairs.next().is_some() || group || address == [0; 6] { Err(CardError::Mac) } else { Ok(Self(address)) }
+    }
+}
+
+/// Bytes of the longest packet of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u16", try_from = "u16")]
+pub struct Mtu(u16);
+
+impl Mtu {
+    /// What IPv6 needs.
+    pub const LEAST: u16 = 1280;
+}
+
+impl From<Mtu> for u16 {
+    fn from(mtu: Mtu) -> Self {
+        mtu.0
+    }
+}
+
+impl TryFrom<u16> for Mtu {
+    type Error = CardError;
+
+    fn try_from(bytes: u16) -> Result<Self, CardError> {
+        if bytes < Self::LEAST { Err(CardError::Mtu { given: bytes }) } else { Ok(Self(bytes)) }
+    }
 }
 
 /// What the launch of an SEV-SNP guest says beside what it loads.
@@ -138,6 +230,8 @@ mod tests {
             secrets: None,
             disks: vec![Disk { serial: "s".into(), file: "/a b".into(), writable: false }],
             vsock: "vsock.sock".into(),
+            net: None,
+            rng: false,
             snp: None,
         }
     }
@@ -165,14 +259,40 @@ mod tests {
     #[test]
     fn the_page_shows_what_is_read() {
         let page = include_str!("../../../docs/vmm.md");
-        let shown = page.split_once("```json\n").unwrap().1.split_once("```").unwrap().0;
+        let shown = page.split("```json\n").nth(2).unwrap().split_once("```").unwrap().0;
         let read: Snp = serde_json::from_str(shown).unwrap();
         assert_eq!((read.policy, read.identity.unwrap().block), (0x3_0000, "id-block.bin".into()));
     }
 
     #[test]
-    fn a_plain_guest_says_nothing_of_snp() {
-        assert!(!String::from_utf8(plain().to_line().unwrap()).unwrap().contains("snp"));
+    fn a_plain_guest_says_nothing_of_what_it_has_not() {
+        let line = String::from_utf8(plain().to_line().unwrap()).unwrap();
+        assert!(["snp", "net", "rng"].iter().all(|part| !line.contains(part)), "{line}");
+    }
+
+    #[test]
+    fn a_card_is_read_as_the_page_shows_it_and_another_is_refused() {
+        let page = include_str!("../../../docs/vmm.md");
+        let shown = page.split("```json\n").nth(1).unwrap().split_once("```").unwrap().0;
+        let line = String::from_utf8(plain().to_line().unwrap()).unwrap();
+        let with = |part: &str| line.trim_end().strip_suffix('}').unwrap().to_string() + "," + part + "}";
+        let inside = shown.trim().strip_prefix('{').unwrap().strip_suffix('}').unwrap();
+        let description = Description::parse(with(inside).as_bytes()).unwrap();
+        let card = description.net.clone().unwrap();
+        assert_eq!((card.mac.bytes(), card.mtu.into(), description.rng), ([0x52, 0x54, 0, 1, 2, 3], 65_520_u16, true));
+        assert_eq!(Description::parse(&description.to_line().unwrap()).unwrap(), description);
+        let one = |mac: &str, mtu: &str| {
+            let part = format!(r#""net":{{"socket":"net.sock","mac":"{mac}","mtu":{mtu}}}"#);
+            Description::parse(with(&part).as_bytes()).is_ok()
+        };
+        assert!(one("52:54:00:01:02:03", "1280") && one("52:54:00:AA:bb:03", "65535"));
+        for mac in
+            ["", "525400010203", "52:54:00:01:02", "52:54:00:01:02:03:04", "52:54:00:01:02:+3", "5:54:00:01:02:03"]
+        {
+            assert!(!one(mac, "1500"), "{mac}");
+        }
+        assert!(!one("00:00:00:00:00:00", "1500") && !one("53:54:00:01:02:03", "1500"), "of nobody, of many");
+        assert!(!one("52:54:00:01:02:03", "1279") && !one("52:54:00:01:02:03", "65536"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A [`Description`] goes in, an [`End`] comes out; [`machine`] puts the parts together. What a guest can reach is pure: chains
 //! of descriptors ([`virtio::chain`]), a transport's registers ([`virtio::Transport`]), the devices behind them ([`blk`],
-//! [`vsock`]), the second I/O APIC ([`io_apic`]) and what is loaded ([`load`]) work on plain memory, and their tests need no
+//! [`vsock`], [`net`], [`rng`]), the second I/O APIC ([`io_apic`]) and what is loaded ([`load`]) work on plain memory, and their tests need no
 //! KVM. The rim is in `sys`, and in [`machine`] and [`vcpu`], which run threads.
 //!
 //! Trusts: its description, and the files it names. Everything the guest writes, to memory or a register, is the guest's.
@@ -15,6 +15,8 @@ pub mod end;
 pub mod virtio;
 
 pub mod blk;
+pub mod net;
+pub mod rng;
 pub mod vsock;
 
 pub mod bus;
@@ -33,7 +35,7 @@ pub mod snp;
 
 mod sys;
 
-pub use description::{Description, Disk, Snp};
+pub use description::{Card, Description, Disk, Snp};
 pub use end::End;
 pub use machine::MachineError;
 

@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,14 +21,16 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::blk::Blk;
 use crate::bus::{Bus, set_routes};
-use crate::description::{self, Description, Snp, word};
+use crate::description::{self, Card, Description, Snp, word};
 use crate::end::End;
 use crate::io_apic::IoApic;
 pub use crate::jail::Layers;
 use crate::jail::filters::{FilterError, Thread, limit};
 use crate::jail::{self, JailError};
 use crate::load::{self, Files, LoadError};
+use crate::net::{Lost, Net, Traffic};
 use crate::ports::{Line, Ports};
+use crate::rng::Rng;
 use crate::snp::cpuid_page::Correction;
 use crate::snp::host::{Finish, Identity, Page};
 use crate::snp::kvm::KvmHost;
@@ -54,6 +57,15 @@ pub enum MachineError {
     /// The vsock's socket cannot be made.
     #[error("cannot listen at {}", path.display())]
     Listen {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// Nobody listens at the network card's socket.
+    #[error("cannot connect the network card to {}", path.display())]
+    Connect {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -132,6 +144,29 @@ pub enum News {
     Corrected(Correction),
     /// What the jail is made of.
     Jail(Layers),
+    /// What the network lost, once the guest has ended.
+    Lost(Network),
+}
+
+/// What became of the guest's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Frames of the guest that were dropped.
+    pub from_guest: u64,
+    /// Frames for the guest that were dropped.
+    pub to_guest: u64,
+    /// Why its link went down, if it did.
+    pub link: Option<Lost>,
+}
+
+impl Network {
+    /// None if nothing was lost.
+    fn of(traffic: &Traffic) -> Option<Self> {
+        let counted = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (from_guest, to_guest) = (counted(&traffic.dropped_from_guest), counted(&traffic.dropped_to_guest));
+        let link = traffic.lost.get().copied();
+        (from_guest > 0 || to_guest > 0 || link.is_some()).then_some(Self { from_guest, to_guest, link })
+    }
 }
 
 /// Runs a guest to its end. `control` is the line the description came over, `output` the guest's serial line; `told` hears
@@ -146,7 +181,7 @@ pub fn run(
     mut told: impl FnMut(News),
 ) -> Result<End, MachineError> {
     let count = vcpus_claimed(description.vcpus).map_err(|_| MachineError::Model)?;
-    let devices = devices(description)?;
+    let (devices, traffic) = devices(description)?;
     let files = open_files(description)?;
     let bytes = usize::try_from(description.memory_bytes).unwrap_or(usize::MAX);
     Ram::claimed(description.memory_bytes).map_err(|_| LoadError::MemorySize { bytes: description.memory_bytes })?;
@@ -199,7 +234,11 @@ pub fn run(
     }
     limit(Thread::Main)?;
     system("tell the supervisor", control.write_all(&[word::RUNS]))?;
-    Ok(listen(&mut control, &ended, &gate, &threads))
+    let end = listen(&mut control, &ended, &gate, &threads);
+    if let Some(lost) = traffic.and_then(|traffic| Network::of(&traffic)) {
+        told(News::Lost(lost));
+    }
+    Ok(end)
 }
 
 /// A machine without processors, whose memory the host sees.
@@ -316,7 +355,8 @@ fn start(
 /// A device, and the kind of thread that serves it.
 type Served = (Thread, Box<dyn Device>);
 
-fn devices(description: &Description) -> Result<Vec<Served>, MachineError> {
+/// All devices, and what becomes of the network's traffic.
+fn devices(description: &Description) -> Result<(Vec<Served>, Option<Arc<Traffic>>), MachineError> {
     let mut all: Vec<Served> = Vec::new();
     for disk in &description.disks {
         let path = &disk.file;
@@ -329,7 +369,17 @@ fn devices(description: &Description) -> Result<Vec<Served>, MachineError> {
     let made = listen_at(path).and_then(|listener| Vsock::new(listener, path));
     let vsock = made.map_err(|cause| MachineError::Listen { path: path.clone(), cause })?;
     all.push((Thread::Vsock, Box::new(vsock)));
-    if all.len() <= VIRTIO_MMIO_COUNT as usize { Ok(all) } else { Err(MachineError::Model) }
+    let mut traffic = None;
+    if let Some(Card { socket: path, mac, mtu }) = &description.net {
+        let made = UnixStream::connect(path).and_then(|socket| Net::new(socket, mac.bytes(), (*mtu).into()));
+        let net = made.map_err(|cause| MachineError::Connect { path: path.clone(), cause })?;
+        traffic = Some(net.traffic());
+        all.push((Thread::Net, Box::new(net)));
+    }
+    if description.rng {
+        all.push((Thread::Rng, Box::new(Rng)));
+    }
+    if all.len() <= VIRTIO_MMIO_COUNT as usize { Ok((all, traffic)) } else { Err(MachineError::Model) }
 }
 
 /// Listens in place of an earlier guest of the same box.

@@ -99,17 +99,8 @@ fn all() -> impl Iterator<Item = &'static Attempt> {
 /// Number of the first of them, behind all others.
 const FIRST_FILTERED: usize = ATTEMPTS.len() + ALLOWED.len() + ORDINARY.len();
 
-/// Every kind of thread.
-const THREADS: &[(&str, Thread)] = &[
-    ("processor", Thread::Processor),
-    ("snp", Thread::SnpProcessor),
-    ("disk", Thread::Disk),
-    ("vsock", Thread::Vsock),
-    ("main", Thread::Main),
-];
-
 fn names() -> impl Iterator<Item = &'static str> {
-    THREADS.iter().map(|(name, _)| *name)
+    Thread::ALL.iter().map(|(name, _)| *name)
 }
 
 fn stand_in_for(index: &str, thread: &str) {
@@ -120,7 +111,7 @@ fn stand_in_for(index: &str, thread: &str) {
     };
     HELD.set(rustix::fs::memfd_create("held", MemfdFlags::CLOEXEC).unwrap()).unwrap();
     let layers = jail::close(64).unwrap();
-    let limits = THREADS.iter().find(|(name, _)| *name == thread).map(|(_, kind)| *kind);
+    let limits = Thread::ALL.iter().find(|(name, _)| *name == thread).map(|(_, kind)| *kind);
     // In a thread of its own, as the monitor's are: its allocations are not the first thread's.
     let tried = std::thread::spawn(move || {
         if let Some(kind) = limits {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use coffer_machine::Refusal;
 use coffer_machine::devices::{EXIT_PORT, IO_APICS, LOCAL_APIC, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE};
 use coffer_machine::map::{HASHES_GPA, PAGE, PAGE_TABLES_GPA, ROM_SIZE};
-use coffer_vmm::description::{HostData, Identity, word};
+use coffer_vmm::description::{Card, HostData, Identity, MacAddress, Mtu, word};
 use coffer_vmm::{Description, Disk, Snp};
 use tempfile::TempDir;
 
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 const DEVICES: u8 = 0;
 const DOTS: u8 = 1;
 const FALL: u8 = 2;
+const NETWORK: u8 = 3;
 
 struct Guest {
     child: Child,
@@ -115,6 +116,8 @@ fn describe(folder: &Path, mode: u8) -> Description {
         secrets: None,
         disks: vec![Disk { serial: "one".into(), file: "disk".into(), writable: false }],
         vsock: "v".into(),
+        net: None,
+        rng: false,
         snp: None,
     }
 }
@@ -186,6 +189,34 @@ fn a_kernel_drives_disk_interrupt_and_vsock_and_its_refusal_is_the_status() {
 }
 
 #[test]
+fn a_kernel_sends_and_gets_a_frame_and_random_bytes() {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        eprintln!("skipped: there is no /dev/kvm");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("net")).unwrap();
+    let mac = MacAddress::try_from("52:54:00:01:02:03".to_string()).unwrap();
+    let card = Card { socket: "net".into(), mac, mtu: Mtu::try_from(1500).unwrap() };
+    let description = Description { net: Some(card), rng: true, ..describe(folder.path(), NETWORK) };
+    let mut guest = Guest::of(folder, &description);
+    let (mut peer, _) = listener.accept().unwrap();
+    guest.runs();
+    let mut heard = [0; 4 + 14 + 15];
+    peer.read_exact(&mut heard).unwrap();
+    assert_eq!((heard[..4].to_vec(), &heard[18..]), (29_u32.to_be_bytes().to_vec(), &b"native: a frame"[..]));
+    let answer = [&heard[10..16], &[0x52, 0x54, 0, 9, 9, 9, 0x88, 0xB5], b"native: an answer\n\0"].concat();
+    peer.write_all(&(answer.len() as u32).to_be_bytes()).unwrap();
+    peer.write_all(&answer).unwrap();
+    // No frame, behind one that is: the guest's link goes down, and it runs on.
+    peer.write_all(&[0; 4]).unwrap();
+    let (status, console, words) = guest.end();
+    assert_eq!(console, "native: an answer\nnative: random\n", "{status} {words}");
+    assert_eq!(status.code(), Some(Refusal::KernelHash.exit_byte().into()), "{words}");
+    assert!(words.contains("network went down: its other end said a frame of 0 bytes"), "{words}");
+}
+
+#[test]
 fn a_guest_that_falls_over_ends_the_process_without_blame() {
     let Some(mut guest) = Guest::start(FALL) else { return };
     guest.runs();
@@ -238,10 +269,26 @@ fn a_description_that_cannot_be_met_is_refused_before_anything_runs() {
         words
     };
     assert!(refused(|it| it.disks[0].file = "/no/such/disk".into()).contains("/no/such/disk"));
+    assert!(refused(|it| it.disks = vec![it.disks[0].clone(); 23]).contains("devices"), "the vsock is one, too");
     assert!(refused(|it| it.vcpus = 0).contains("processors"));
     assert!(refused(|it| it.memory_bytes = 5 << 20).contains("memory"));
     assert!(refused(|it| it.kernel = "disk".into()).contains("kernel-format"));
     assert!(refused(|it| it.disks = vec![it.disks[0].clone(); 40]).contains("devices"));
+}
+
+#[test]
+fn a_card_whose_socket_nobody_listens_at_is_no_machine() {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        eprintln!("skipped: there is no /dev/kvm");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mac = MacAddress::try_from("52:54:00:01:02:03".to_string()).unwrap();
+    let card = Card { socket: "no-net".into(), mac, mtu: Mtu::try_from(1500).unwrap() };
+    let description = Description { net: Some(card), ..describe(folder.path(), FALL) };
+    let (status, console, words) = Guest::of(folder, &description).end();
+    assert_eq!((status.code(), &*console), (Some(4), ""), "{words}");
+    assert!(words.contains("cannot connect the network card to no-net"), "{words}");
 }
 
 fn snp() -> Snp {

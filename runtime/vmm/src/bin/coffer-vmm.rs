@@ -36,6 +36,13 @@ fn main() -> ExitCode {
         News::Corrected(correction) => {
             say(0, &format!("the secure processor corrected {correction}"));
         }
+        News::Lost(network) => {
+            if let Some(why) = network.link {
+                say(0, &format!("the guest's network went down: {why}"));
+            }
+            let (from, to) = (network.from_guest, network.to_guest);
+            say(0, &format!("network frames dropped: {from} of the guest, {to} for it"));
+        }
         News::Jail(layers) => {
             if !layers.namespaces {
                 say(0, "this host lets it leave no namespace: the jail is Landlock and system call filters");

@@ -19,8 +19,25 @@ pub enum Thread {
     Disk,
     /// Serves the vsock.
     Vsock,
+    /// Serves the network card.
+    Net,
+    /// Serves the source of random numbers.
+    Rng,
     /// Listens to the supervisor, and ends the process.
     Main,
+}
+
+impl Thread {
+    /// Every kind, with its name.
+    pub const ALL: &[(&str, Self)] = &[
+        ("processor", Self::Processor),
+        ("snp", Self::SnpProcessor),
+        ("disk", Self::Disk),
+        ("vsock", Self::Vsock),
+        ("net", Self::Net),
+        ("rng", Self::Rng),
+        ("main", Self::Main),
+    ];
 }
 
 /// Why there is no filter.
@@ -103,7 +120,7 @@ const EVERY_THREAD: &[i64] = &[
 
 const fn of(thread: Thread) -> &'static [i64] {
     match thread {
-        Thread::Processor | Thread::SnpProcessor => &[],
+        Thread::Processor | Thread::SnpProcessor | Thread::Rng => &[],
         Thread::Disk => &[libc::SYS_preadv, libc::SYS_pwritev],
         Thread::Vsock => &[
             libc::SYS_accept4,
@@ -117,6 +134,7 @@ const fn of(thread: Thread) -> &'static [i64] {
             libc::SYS_shutdown,
             libc::SYS_socket,
         ],
+        Thread::Net => &[libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_shutdown],
         // Signals to threads of its own: that is how processors are made to pause.
         Thread::Main => {
             &[libc::SYS_getpid, libc::SYS_tgkill, libc::SYS_clock_nanosleep, libc::SYS_recvfrom, libc::SYS_sendto]
@@ -131,7 +149,7 @@ const fn ioctls(thread: Thread) -> &'static [u64] {
         // And KVM_SET_MEMORY_ATTRIBUTES.
         Thread::SnpProcessor => &[0xAE80, 0x4008_AE6A, 0xAEAD, 0x4020_AED2],
         Thread::Vsock => &[libc::FIONBIO],
-        Thread::Disk | Thread::Main => &[],
+        Thread::Disk | Thread::Net | Thread::Rng | Thread::Main => &[],
     }
 }
 
@@ -146,7 +164,7 @@ mod tests {
     fn only_an_snp_guests_processors_change_whose_pages_are() {
         let size = size_of::<kvm_bindings::kvm_memory_attributes>() as u64;
         let request = 1 << 30 | size << 16 | 0xAE << 8 | 0xD2;
-        for thread in [Thread::Processor, Thread::SnpProcessor, Thread::Disk, Thread::Vsock, Thread::Main] {
+        for &(_, thread) in Thread::ALL {
             assert_eq!(ioctls(thread).contains(&request), thread == Thread::SnpProcessor, "{thread:?}");
         }
         assert_eq!(ioctls(Thread::SnpProcessor).len(), ioctls(Thread::Processor).len() + 1);
@@ -154,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_thread_has_a_filter_within_the_kernels_limit() {
-        for thread in [Thread::Processor, Thread::SnpProcessor, Thread::Disk, Thread::Vsock, Thread::Main] {
+        for &(_, thread) in Thread::ALL {
             assert!(program(thread).unwrap().len() < 4096, "{thread:?}");
         }
     }

@@ -3,8 +3,10 @@
 //! Each chain is bounded in descriptors and bytes, lies in memory and has what the device reads in front of what it writes;
 //! any other breaks the device. Buffers that overlap are the guest's own affair: every access is volatile and in bounds.
 
+use std::sync::atomic::{Ordering, fence};
+
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT as _, QueueT as _};
-use vm_memory::{GuestAddress, GuestMemoryBackend as _, VolatileSlice};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, VolatileSlice};
 
 use super::Broken;
 use crate::Memory;
@@ -42,6 +44,42 @@ pub fn give_back(queue: &mut Queue, memory: &Memory, head: u16, written: usize) 
     let written = u32::try_from(written).map_err(|_| Broken::TooLong)?;
     queue.add_used(memory, head, written).map_err(|_| Broken::Ring)
 }
+
+/// Gives requests back at once, each with as many bytes written, and says whether the driver wants to hear: it sees all of them
+/// or none. A queue that is served so is served so alone.
+///
+/// # Errors
+/// [`Broken::Ring`].
+pub fn give_back_together(queue: &mut Queue, memory: &Memory, done: &[(u16, usize)]) -> Result<bool, Broken> {
+    let Some((&(last, written), others)) = done.split_last() else { return Ok(false) };
+    let before = queue.next_used();
+    for (index, &(head, written)) in (before..).zip(others) {
+        if head >= queue.size() {
+            return Err(Broken::Ring);
+        }
+        let written = u32::try_from(written).map_err(|_| Broken::TooLong)?;
+        let slot = u64::from(index % queue.size());
+        let at = queue.used_ring().checked_add(ELEMENTS + slot * 8).ok_or(Broken::Ring)?;
+        let element = [u32::from(head).to_le_bytes(), written.to_le_bytes()].concat();
+        memory.write_slice(&element, GuestAddress(at)).map_err(|_| Broken::Ring)?;
+    }
+    queue.set_next_used(before.wrapping_add(others.len() as u16));
+    give_back(queue, memory, last, written)?;
+    if !queue.event_idx_enabled() {
+        return Ok(true);
+    }
+    // What was written is there before the driver's wish is read. The queue itself counts one chain for all of these.
+    fence(Ordering::SeqCst);
+    let at = queue.avail_ring().checked_add(ELEMENTS + u64::from(queue.size()) * 2).ok_or(Broken::Ring)?;
+    let mut event = [0; 2];
+    memory.read_slice(&mut event, GuestAddress(at)).map_err(|_| Broken::Ring)?;
+    let now = queue.next_used();
+    let behind = now.wrapping_sub(u16::from_le_bytes(event)).wrapping_sub(1);
+    Ok(behind < now.wrapping_sub(before))
+}
+
+/// Where the elements of a ring start: behind flags and index.
+const ELEMENTS: u64 = 4;
 
 fn read<'m>(chain: DescriptorChain<&'m Memory>, memory: &'m Memory) -> Result<Request<'m>, Broken> {
     let mut request = Request { head: chain.head_index(), readable: Buffers::default(), writable: Buffers::default() };

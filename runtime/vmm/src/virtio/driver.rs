@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::transport::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, register};
-use super::{Device, Transport};
+use super::{Device, Transport, Waits};
 use crate::Memory;
 
 /// Bytes of memory.
@@ -145,9 +145,9 @@ impl Driver {
         self.offer(queue, head);
     }
 
-    /// Lets the device work.
-    pub fn serve(&self) {
-        self.transport.serve(&self.memory);
+    /// Lets the device work, and says what it waits for then.
+    pub fn serve(&self) -> Waits {
+        self.transport.serve(&self.memory)
     }
 
     /// Chains given back so far, and bytes written into the last of them.

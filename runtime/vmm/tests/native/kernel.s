@@ -11,6 +11,9 @@
     .set STATUS, 0x50100
     .set DATA, 0x51000
     .set RECEIVED, 0x70000
+    .set NETWORK_QUEUES, 0x78000
+    .set RANDOM_QUEUE, 0x7C000
+    .set FRAME_LENGTH, 12 + 14 + 15
     .set IDT, 0x30000
     .set COUNT, 0x50800
     .set DIRECTORY, 0x20000
@@ -24,6 +27,8 @@ start:
     je dots
     cmp al, 2
     je fall
+    cmp al, 3
+    je network
 
     call map_devices
     call interrupts
@@ -118,6 +123,69 @@ dots:
 4:  dec ecx
     jnz 4b
     jmp dots
+
+# A network card behind disk and vsock, and a source of random numbers behind it: a frame goes out, one comes in and its text is
+# said, sixteen bytes arrive.
+network:
+    call map_devices
+    mov edi, TRANSPORT + 2 * STRIDE
+    cmp dword ptr [rdi + 8], 1
+    jne fail
+    mov r8d, NETWORK_QUEUES
+    mov r9d, 2
+    call negotiate
+    mov qword ptr [NETWORK_QUEUES], RECEIVED
+    mov dword ptr [NETWORK_QUEUES + 8], 0x1000
+    mov dword ptr [NETWORK_QUEUES + 12], 2
+    mov word ptr [NETWORK_QUEUES + 0x402], 1
+    mov dword ptr [rdi + 0x50], 0
+    lea rax, [rip + frame]
+    mov [NETWORK_QUEUES + 0x1000], rax
+    mov dword ptr [NETWORK_QUEUES + 0x1008], FRAME_LENGTH
+    mov dword ptr [NETWORK_QUEUES + 0x100C], 0
+    mov word ptr [NETWORK_QUEUES + 0x1402], 1
+    mov dword ptr [rdi + 0x50], 1
+    mov r10d, NETWORK_QUEUES + 0x802
+    call used_one
+    mov esi, RECEIVED + 12 + 14
+    call say
+    add edi, STRIDE
+    cmp dword ptr [rdi + 8], 4
+    jne fail
+    mov r8d, RANDOM_QUEUE
+    mov r9d, 1
+    call negotiate
+    mov qword ptr [DATA], 0
+    mov qword ptr [DATA + 8], 0
+    mov qword ptr [RANDOM_QUEUE], DATA
+    mov dword ptr [RANDOM_QUEUE + 8], 16
+    mov dword ptr [RANDOM_QUEUE + 12], 2
+    mov word ptr [RANDOM_QUEUE + 0x402], 1
+    mov dword ptr [rdi + 0x50], 0
+    mov r10d, RANDOM_QUEUE + 0x802
+    call used_one
+    cmp dword ptr [RANDOM_QUEUE + 0x808], 16
+    jne fail
+    mov rax, [DATA]
+    test rax, rax
+    jz fail
+    cmp rax, [DATA + 8]
+    je fail
+    lea rsi, [rip + said_random]
+    call say
+    mov al, 0x42
+    jmp leave
+
+# r10: index of a used ring. Waits until it is one.
+used_one:
+    mov ecx, 100000000
+14: cmp word ptr [r10], 1
+    je 15f
+    pause
+    dec ecx
+    jnz 14b
+    jmp fail
+15: ret
 
 fall:
     lidt [rip + nothing]
@@ -286,6 +354,15 @@ said_read_only: .asciz "native: read only\n"
 said_interrupt: .asciz "native: interrupt\n"
 said_fail: .asciz "native: fail\n"
 said_dot: .asciz "."
+said_random: .asciz "native: random\n"
+
+# What stands in front of a frame, and a frame to everybody.
+frame:
+    .quad 0
+    .long 0
+    .byte 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x52, 0x54, 0, 1, 2, 3, 0x88, 0xB5
+    .ascii "native: a frame"
+    .balign 8
 
 # Packets from CID 3 to CID 2, port 77 to port 4088: an opening, and five bytes.
 request:

@@ -5,7 +5,6 @@
 //! [`World`]. It runs one script and ends. What is real in it: KVM, its interrupt controllers, `irqfd` and `ioeventfd`, nested
 //! paging, Linux guests. What is not: SEV of any kind, speed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,7 +27,7 @@ pub struct Lab {
 }
 
 /// Where programs lie in it.
-const PROGRAMS: &str = "opt/coffer";
+pub const PROGRAMS: &str = "opt/coffer";
 
 impl Lab {
     /// A host with a world's programs, platform and images.
@@ -50,26 +49,17 @@ impl Lab {
     }
 
     fn furnish(&self, world: &World, vhost: &Path) -> Result<()> {
-        for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "lib/modules", PROGRAMS] {
+        for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "var/tmp", "etc", "lib/modules", PROGRAMS] {
             fs::create_dir_all(self.root.join(folder))?;
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().map(Path::new).find(|path| path.exists());
         fs::copy(busybox.context("no busybox on this machine; run `make setup`")?, self.root.join("bin/busybox"))?;
-        let mut libraries = BTreeSet::new();
-        let ours = ["coffer", "coffer-vmm", "coffer-kbs"].into_iter().map(binary).collect::<Result<Vec<_>>>()?;
+        for ours in ["coffer", "coffer-vmm", "coffer-kbs"] {
+            self.program(&binary(ours)?, PROGRAMS)?;
+        }
         // The other monitor, to be compared with.
-        let theirs = [PathBuf::from("/usr/bin/qemu-system-x86_64"), vhost.to_path_buf()];
-        for program in ours.iter().chain(&theirs) {
-            libraries.extend(libraries_of(program)?);
-            let name = program.file_name().context("a program has a name")?;
-            fs::copy(program, self.root.join(PROGRAMS).join(name))
-                .with_context(|| format!("no {}; run `make setup`", program.display()))?;
-        }
-        for library in libraries {
-            let to = self.root.join(library.strip_prefix("/")?);
-            fs::create_dir_all(to.parent().context("a folder")?)?;
-            fs::copy(&library, to)?;
-        }
+        self.program(Path::new("/usr/bin/qemu-system-x86_64"), PROGRAMS)?;
+        self.program(vhost, PROGRAMS)?;
         copy_folder(&world.platform, &self.root.join(PROGRAMS).join("platform"))?;
         copy_folder(&world.home(), &self.root.join("root/home"))?;
         let modules = fs::read_to_string(self.kernel.join("modules.list"))?;
@@ -87,6 +77,24 @@ impl Lab {
         fs::write(self.root.join("init"), init)?;
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         Ok(fs::set_permissions(self.root.join("init"), executable)?)
+    }
+
+    /// Puts a program into a folder of the host, and what it is linked with.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn program(&self, program: &Path, folder: &str) -> Result<()> {
+        let place = |to: PathBuf, from: &Path| -> Result<()> {
+            fs::create_dir_all(to.parent().context("a folder")?)?;
+            fs::copy(from, to).with_context(|| format!("no {}; run `make setup`", from.display()))?;
+            Ok(())
+        };
+        let name = program.file_name().context("a program has a name")?;
+        place(self.root.join(folder).join(name), program)?;
+        for library in libraries_of(program)? {
+            place(self.root.join(library.strip_prefix("/")?), &library)?;
+        }
+        Ok(())
     }
 
     /// Puts a file into the host.

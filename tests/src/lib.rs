@@ -8,6 +8,7 @@ pub mod demo;
 pub mod hardware;
 pub mod image;
 pub mod lab;
+pub mod monitors;
 pub mod page;
 pub mod process;
 pub mod services;

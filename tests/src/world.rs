@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::Command};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::process::{Finished, binary, run};
+use crate::{
+    monitors::Monitor,
+    process::{Finished, binary, run},
+};
 
 /// Scratch folder and home. Boxes left in it are removed with it.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub struct World {
     coffer: PathBuf,
     /// The platform folder used.
     pub platform: PathBuf,
+    /// What every box of it runs on, where it is not for `coffer` to choose.
+    monitor: Option<Monitor>,
 }
 
 impl World {
@@ -26,7 +31,17 @@ impl World {
         let coffer = binary("coffer")?;
         let platform = coffer.with_file_name("platform");
         anyhow::ensure!(platform.join("platform.json").exists(), "no guest platform; run `make platform`");
-        Ok(Self { folder: tempfile::Builder::new().prefix("coffer-").tempdir()?, coffer, platform })
+        Ok(Self { folder: tempfile::Builder::new().prefix("coffer-").tempdir()?, coffer, platform, monitor: None })
+    }
+
+    /// A new, empty world, whose boxes all run on this monitor.
+    ///
+    /// # Errors
+    /// If `coffer` or its platform was not built.
+    pub fn on(monitor: Monitor) -> Result<Self> {
+        let mut world = Self::new()?;
+        world.monitor = Some(monitor);
+        Ok(world)
     }
 
     /// COFFER_HOME.
@@ -34,10 +49,37 @@ impl World {
         self.folder.path().join("home")
     }
 
+    /// The root file systems of its images.
+    ///
+    /// # Errors
+    /// If a folder cannot be read.
+    pub fn roots(&self) -> Result<Vec<PathBuf>> {
+        let (mut folders, mut found) = (vec![self.home().join("images")], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "erofs") {
+                    found.push(path);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// A `coffer` command with this world's home.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.coffer);
-        command.env("COFFER_HOME", self.home()).env("COFFER_PLATFORM", &self.platform).args(arguments);
+        command.env("COFFER_HOME", self.home()).env("COFFER_PLATFORM", &self.platform);
+        // Behind the command's word, where that is one that takes it.
+        let at = arguments.iter().position(|word| !word.starts_with('-')).map_or(0, |first| first + 1);
+        let (command_word, rest) = arguments.split_at(at);
+        command.args(command_word);
+        if let (Some(monitor), Some(&("run" | "create" | "measure"))) = (self.monitor, command_word.last()) {
+            command.args(["--isolation", monitor.word]);
+        }
+        command.args(rest);
         command
     }
 

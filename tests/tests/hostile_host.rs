@@ -1,18 +1,19 @@
 //! A host that changes what it was told to boot: whole boxes, booted for real, asking a real key broker for their secret.
 //!
-//! The host's QEMU here is a script that changes one file of the box or one argument and then becomes QEMU. So everything
+//! The host's monitor here is a script that changes one file of the box and then becomes the monitor. So everything
 //! was measured as the owner expects, and only what is then loaded differs: the guest itself must notice. What is changed
-//! before measuring is noticed by the key broker.
+//! before measuring is noticed by the key broker. Told on each monitor that works here.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use coffer_machine::{disks, map::ROM_HASHES, spec_disk::SpecDisk};
+use coffer_machine::spec_disk::SpecDisk;
 use coffer_platform::files::Platform;
 use coffer_tests::{
     World,
     demo::story::{SECRET_PATH, kbs_admin, run_flags, simulator_anchor},
     image::pulled,
+    monitors::{Monitor, on_each},
     process::{Finished, run, wait_for},
     services::{Kbs, Registry},
 };
@@ -21,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 const SECRET: &[u8] = b"correct horse battery staple";
 
 struct Deployment {
+    monitor: Monitor,
     world: World,
     kbs: Kbs,
     flags: Vec<String>,
@@ -29,8 +31,8 @@ struct Deployment {
 
 impl Deployment {
     /// Everything as the owner wants it: the secret put, the run's measurement listed.
-    fn new() -> Result<Self> {
-        let world = World::new()?;
+    fn on(monitor: Monitor) -> Result<Self> {
+        let world = World::on(monitor)?;
         let (registry, image) = pulled(&world)?;
         let anchor = simulator_anchor(&world)?;
         let anchor = anchor.to_str().context("a plain name")?;
@@ -40,19 +42,16 @@ impl Deployment {
         let words: Vec<&str> = ["--json", "measure"].into_iter().chain(flags.iter().map(String::as_str)).collect();
         let reference = world.coffer(&words)?.ok()?;
         kbs_admin(&world, &kbs, &["reference", "add", "--from", "-", "--name", "app"], reference.as_bytes())?;
-        Ok(Self { world, kbs, flags, _registry: registry })
+        Ok(Self { monitor, world, kbs, flags, _registry: registry })
     }
 
-    /// Runs the box on a host whose QEMU does `change` first, in the box's folder.
+    /// Runs the box on a host whose monitor does `change` first, in the box's folder.
     fn run(&self, name: &str, change: &str, platform: &Path, first: &[&str]) -> Result<Finished> {
         let folder = self.world.folder.path().join(format!("host-{name}"));
         fs::create_dir(&folder)?;
-        let qemu = folder.join("qemu-system-x86_64");
-        fs::write(&qemu, format!("#!/bin/bash\nset -e\n{change}\nexec /usr/bin/qemu-system-x86_64 \"$@\"\n"))?;
-        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))?;
-        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+        let (variable, program) = self.monitor.behind(&folder, change)?;
         let mut command = self.world.command(&["run", "-d", "--name", name]);
-        command.args(first).args(&self.flags).env("PATH", path).env("COFFER_PLATFORM", platform);
+        command.args(first).args(&self.flags).env(variable, program).env("COFFER_PLATFORM", platform);
         run(&mut command, b"")
     }
 
@@ -66,13 +65,16 @@ impl Deployment {
 /// Flips the lowest bit of the byte at `$2` of the file `$1`.
 const FLIP: &str = r#"flip() {
     byte=$(od -An -tu1 -j "$2" -N 1 "$1")
-    printf "$(printf '\\x%02x' $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+    printf "$(printf '\\%03o' $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 "#;
 
 #[test]
 fn what_the_host_changes_after_measuring_the_guest_refuses() -> Result<()> {
-    let owner = Deployment::new()?;
+    on_each(|monitor| changed_after_measuring(&Deployment::on(monitor)?))
+}
+
+fn changed_after_measuring(owner: &Deployment) -> Result<()> {
     let platform = owner.world.platform.clone();
     let honest = owner.run("honest", "", &platform, &[])?;
     ensure!(honest.status == 0, "{}", honest.describe());
@@ -88,28 +90,24 @@ fn what_the_host_changes_after_measuring_the_guest_refuses() -> Result<()> {
     SpecDisk { document: other.as_bytes(), claimed_unix_seconds: None }.write(&mut bytes)?;
     fs::write(&other_disk, bytes)?;
     let replace_spec = format!("cp {} spec.img", other_disk.display());
-    let swap_disks = format!(
-        r#"for word; do
-    case $word in
-        virtio-blk-device,*serial={root}) word=${{word/serial={root}/serial={spec}}} ;;
-        virtio-blk-device,*serial={spec}) word=${{word/serial={spec}/serial={root}}} ;;
-    esac
-    set -- "$@" "$word"; shift
-done"#,
-        root = disks::ROOT,
-        spec = disks::SPEC
-    );
+    let root = owner.world.roots()?.pop().context("a root image")?;
+    let genuine = fs::read(&root)?;
+    let exchange_disks = format!("cp spec.img aside; cat {0} >spec.img; cat aside >{0}", root.display());
+    let (hashes, at) = owner.monitor.hashes;
+    let flip_hashes = format!("flip {hashes} {}", at + 40);
+    let no_hashes = format!("dd if=/dev/zero of={hashes} bs=1 seek={at} count=4096 conv=notrunc status=none");
     for (what, change, says) in [
         ("kernel", "flip kernel 100000", "kernel-hash"),
         ("initrd", "flip initrd 100000", "initrd-hash"),
         ("command-line", "printf 'console=ttyS0 init=/bin/sh\\0' >cmdline", "command-line-hash"),
-        ("hash-page", &format!("flip stage0.bin {}", ROM_HASHES + 40), "-hash"),
-        ("no-hash-page", &format!("cp {}/stage0.bin stage0.bin", platform.display()), "hash-page"),
+        ("hash-page", &flip_hashes, "-hash"),
+        ("no-hash-page", &no_hashes, "hash-page"),
         ("argv-in-the-spec", r"sed -i 's/sha256sum </cat       </' spec.img", "spec-mismatch"),
         ("another-spec", &replace_spec, "spec-mismatch"),
-        ("disks-exchanged", &swap_disks, "spec-invalid"),
+        ("disks-exchanged", &exchange_disks, "spec-invalid"),
     ] {
         let finished = owner.run(what, &format!("{FLIP}{change}"), &platform, &[])?;
+        fs::write(&root, &genuine)?;
         println!("{what}: {}", finished.stderr.lines().next().unwrap_or_default());
         ensure!(finished.status == 125, "{what}\n{}", finished.describe());
         ensure!(finished.text().contains(says), "{what}: expected {says:?}\n{}", finished.describe());
@@ -122,7 +120,10 @@ done"#,
 
 #[test]
 fn what_the_host_changes_before_measuring_the_key_broker_refuses() -> Result<()> {
-    let owner = Deployment::new()?;
+    on_each(|monitor| changed_before_measuring(&Deployment::on(monitor)?))
+}
+
+fn changed_before_measuring(owner: &Deployment) -> Result<()> {
     let changed = |name: &str, change: &dyn Fn(&mut Platform)| -> Result<std::path::PathBuf> {
         let mut platform = Platform::load(&owner.world.platform)?;
         platform.folder = owner.world.folder.path().join(name);

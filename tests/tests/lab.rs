@@ -1,9 +1,15 @@
 //! Boxes in our own monitor on a real KVM, and QEMU beside it: in the nested laboratory, whose host is `coffer_tests::lab`'s.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use coffer_tests::{World, image, lab::Lab, services::Registry};
+use anyhow::{Context as _, Result, ensure};
+use coffer_tests::{
+    World, image,
+    lab::{Lab, PROGRAMS},
+    process::binary,
+    services::Registry,
+};
 
 /// For a host that is emulated and ten guests inside it, of half a minute each where nothing else runs.
 const PATIENCE: Duration = Duration::from_mins(25);
@@ -31,6 +37,39 @@ fn boxes_run_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
     println!("{said}");
     for expected in ["inside 6.12", "accepted: app", "executed as owner", "coffer-vmm was kill", "all done"] {
         ensure!(said.contains(expected), "no {expected:?} in:\n{said}");
+    }
+    Ok(())
+}
+
+/// The stories of the table of monitors, by this very program.
+const STORIES: [&str; 3] = ["hostile_host::", "root_tamper::", "demo::"];
+
+/// For some fifty guests, one after the other.
+const LONG_PATIENCE: Duration = Duration::from_hours(1);
+
+#[test]
+#[ignore = "half an hour on an emulated host; `make lab` runs it"]
+fn the_stories_of_every_monitor_are_told_on_a_real_kvm() -> Result<()> {
+    let world = World::new()?;
+    let lab = Lab::new(&world)?;
+    // Beside the programs they look for, as where they are built.
+    let deps = format!("{PROGRAMS}/deps");
+    let stories = std::env::current_exe()?;
+    lab.program(&stories, &deps)?;
+    lab.program(&binary("coffer-demo")?, PROGRAMS)?;
+    for service in ["docker-registry", "skopeo"] {
+        lab.program(&Path::new("/usr/bin").join(service), PROGRAMS)?;
+    }
+    let name = stories.file_name().and_then(|name| name.to_str()).context("a plain name")?;
+    let tell =
+        |story: &str| format!("/{deps}/{name} {story} --test-threads 1 --nocapture || failed=\"$failed {story}\"\n");
+    let told = STORIES.map(tell).concat();
+    let said = lab.run(&format!("failed=\n{told}echo \"failed:$failed\"\n[ -z \"$failed\" ]"), LONG_PATIENCE)?;
+    println!("{said}");
+    // Seven tests and the demonstration, each on both.
+    for monitor in ["kvm", "qemu"] {
+        let told = said.matches(&format!("monitor {monitor}: as told")).count();
+        ensure!(told == 8, "{told} stories were told on {monitor}:\n{said}");
     }
     Ok(())
 }

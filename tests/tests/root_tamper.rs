@@ -1,4 +1,5 @@
 //! Disks of the host's, booted for real: what differs from the spec is never read, and what leaves the guest is ciphertext.
+//! Told on each monitor that works here.
 
 use std::{
     fs::{self, OpenOptions},
@@ -13,6 +14,7 @@ use coffer_spec::{Document, VerityTable};
 use coffer_tests::{
     World,
     image::busybox_layout,
+    monitors::{Monitor, on_each},
     process::{Finished, wait_for},
     services::Registry,
 };
@@ -31,8 +33,8 @@ struct Boxes {
 }
 
 impl Boxes {
-    fn new() -> Result<Self> {
-        let world = World::new()?;
+    fn on(monitor: Monitor) -> Result<Self> {
+        let world = World::on(monitor)?;
         let payload: Vec<u8> =
             (0..(1 << 20) / 64).flat_map(|line| format!("{MARKER} {line:031}\n").into_bytes()).collect();
         let registry = Registry::start(world.folder.path())?;
@@ -60,28 +62,12 @@ impl Boxes {
         self.world.coffer(&["start", "-a", name])
     }
 
-    /// The root images there are.
-    fn roots(&self) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        files(&self.world.home().join("images"), &mut found)?;
-        found.retain(|path| path.extension().is_some_and(|extension| extension == "erofs"));
-        Ok(found)
-    }
-
     /// The root image of the one image there is.
     fn root(&self) -> Result<PathBuf> {
-        let mut found = self.roots()?;
+        let mut found = self.world.roots()?;
         ensure!(found.len() == 1, "{found:?}");
         found.pop().context("a root image")
     }
-}
-
-fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { files(&entry.path(), found)? } else { found.push(entry.path()) }
-    }
-    Ok(())
 }
 
 fn document(folder: &Path) -> Result<Document> {
@@ -129,7 +115,10 @@ struct Tampered {
 
 #[test]
 fn a_root_that_differs_from_the_spec_is_an_error_and_never_other_bytes() -> Result<()> {
-    let boxes = Boxes::new()?;
+    on_each(|monitor| changed_root(&Boxes::on(monitor)?))
+}
+
+fn changed_root(boxes: &Boxes) -> Result<()> {
     let root = boxes.root()?;
     let genuine = fs::read(&root)?;
     let cases = [
@@ -174,7 +163,10 @@ fn a_root_that_differs_from_the_spec_is_an_error_and_never_other_bytes() -> Resu
 
 #[test]
 fn another_boxs_root_or_spec_is_refused_before_anything_runs() -> Result<()> {
-    let boxes = Boxes::new()?;
+    on_each(|monitor| exchanged(Boxes::on(monitor)?))
+}
+
+fn exchanged(boxes: Boxes) -> Result<()> {
     let one = boxes.create("one", &TEE, "echo ran")?;
     let root = boxes.root()?;
     let genuine = fs::read(&root)?;
@@ -184,7 +176,7 @@ fn another_boxs_root_or_spec_is_refused_before_anything_runs() -> Result<()> {
     boxes.world.coffer(&["pull", "-q", &image])?.ok()?;
     let two = Boxes { image, ..boxes };
     let folder = two.create("two", &TEE, "echo ran")?;
-    let mut roots = two.roots()?;
+    let mut roots = two.world.roots()?;
     roots.retain(|path| *path != root);
     let other = fs::read(roots.first().context("the second root")?)?;
 
@@ -202,7 +194,10 @@ fn another_boxs_root_or_spec_is_refused_before_anything_runs() -> Result<()> {
 
 #[test]
 fn volumes_are_what_the_host_had_when_the_box_was_made() -> Result<()> {
-    let boxes = Boxes::new()?;
+    on_each(|monitor| volumes(&Boxes::on(monitor)?))
+}
+
+fn volumes(boxes: &Boxes) -> Result<()> {
     let source = boxes.world.folder.path().join("conf");
     fs::create_dir_all(source.join("sub"))?;
     fs::write(source.join("a"), "first")?;
@@ -237,8 +232,11 @@ fn volumes_are_what_the_host_had_when_the_box_was_made() -> Result<()> {
 
 #[test]
 fn what_memory_does_not_hold_goes_to_the_scratch_disk_as_ciphertext_and_cannot_be_changed_there() -> Result<()> {
+    on_each(|monitor| scratch_disk(&Boxes::on(monitor)?))
+}
+
+fn scratch_disk(boxes: &Boxes) -> Result<()> {
     const MEBIBYTES: usize = 128;
-    let boxes = Boxes::new()?;
     let script = format!(
         "i=0; while [ $i -lt {MEBIBYTES} ]; do cat /payload; i=$((i+1)); done >/big && sha256sum /big; sleep 600"
     );
@@ -276,7 +274,10 @@ fn what_memory_does_not_hold_goes_to_the_scratch_disk_as_ciphertext_and_cannot_b
 
 #[test]
 fn a_workload_that_wants_more_than_memory_and_scratch_ends_and_its_guest_says_so() -> Result<()> {
-    let boxes = Boxes::new()?;
+    on_each(|monitor| more_than_there_is(&Boxes::on(monitor)?))
+}
+
+fn more_than_there_is(boxes: &Boxes) -> Result<()> {
     // In pieces: the kernel refuses a single demand that is plainly too large.
     let hold = r"(piece=$(head -c 16000000 /dev/zero | tr '\0' a); sleep 600) &";
     let script = format!("echo ready; i=0; while [ $i -lt 40 ]; do i=$((i+1)); {hold} done; wait; echo survived");

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     World,
     image::busybox_layout,
+    monitors::Monitor,
     process::{Finished, run, wait_for},
     services::{Kbs, Registry},
 };
@@ -32,16 +33,16 @@ while [ ! -f /run/secrets/note ]; do sleep 1; done
 echo note $(sha256sum </run/secrets/note)
 while true; do sleep 1; done";
 
-/// Tells the story.
+/// Tells the story, on this monitor or on whichever `coffer` chooses.
 ///
 /// # Errors
 /// The first step that did not go as told.
-pub fn tell() -> Result<()> {
+pub fn tell(monitor: Option<Monitor>) -> Result<()> {
     let mut screen = Screen::new();
     println!(
         "Coffer demo: a secret for one workload, on a machine its owner does not trust. Secure processor: SIMULATED.\n"
     );
-    let world = World::new()?;
+    let world = monitor.map_or_else(World::new, World::on)?;
     let folder = world.folder.path().to_owned();
 
     let layout = screen.step("build an OCI image from busybox-static", || {

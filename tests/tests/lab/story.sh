@@ -87,6 +87,43 @@ box two kvm
 coffer exec two true
 coffer exec --allow-simulated app true
 
+step a paused box stands still and goes on
+box held kvm
+before=$(cat "/proc/$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)/stat" | awk '{ print $14 + $15 }')
+coffer pause held
+coffer ps | grep -q Paused
+coffer exec held true && exit 1
+sleep 2
+after=$(cat "/proc/$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)/stat" | awk '{ print $14 + $15 }')
+echo "held: processor time $before, after two seconds of pause $after"
+coffer exec two true
+coffer unpause held
+coffer exec held true
+coffer pause held
+coffer stop -t 20 held
+coffer rm held
+
+step the disk behind the boxes is full
+mkdir /tmp/small
+mount -t tmpfs -o size=96m small /tmp/small
+full="--home /tmp/small/home"
+cp -a "$COFFER_HOME" /tmp/small/home
+# shellcheck disable=SC2086
+coffer $full run -d --name filled --isolation kvm -m 128m "$IMAGE" sleep 900
+dd if=/dev/zero of=/tmp/small/fill bs=64k 2>/dev/null || true
+# shellcheck disable=SC2086
+coffer $full exec filled echo goes on beside a full disk
+# shellcheck disable=SC2086
+coffer $full run --rm --isolation kvm "$IMAGE" true >/tmp/said 2>&1 && exit 1
+cat /tmp/said
+grep -qi 'space\|full' /tmp/said
+rm /tmp/small/fill
+# shellcheck disable=SC2086
+coffer $full exec filled true
+# shellcheck disable=SC2086
+coffer $full rm -f filled
+umount /tmp/small
+
 step the monitor of one is killed, the other goes on
 kill -9 "$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)"
 sleep 3

@@ -1,0 +1,116 @@
+//! The monitors that a story is told on: one table, and which of its rows work on this machine.
+//!
+//! Here QEMU works everywhere, and our own monitor where KVM runs Linux: in the laboratory ([`crate::lab`]), which runs the
+//! stories of this table inside its host.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use coffer_machine::map::ROM_HASHES;
+
+use crate::{World, process::binary};
+
+/// One row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Monitor {
+    /// The word of `--isolation`.
+    pub word: &'static str,
+    /// The variable that names its program.
+    variable: &'static str,
+    program: Found,
+    /// File in a box's folder, and offset in it, of the hashes of kernel, initrd and command line.
+    pub hashes: (&'static str, usize),
+    /// What must be well with `coffer doctor`.
+    needs: &'static [&'static str],
+}
+
+/// Where its program lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    OnPath(&'static str),
+    BesideOurs(&'static str),
+}
+
+/// All of them.
+pub const ALL: [Monitor; 2] = [
+    Monitor {
+        word: "qemu",
+        variable: "COFFER_QEMU",
+        program: Found::OnPath("qemu-system-x86_64"),
+        hashes: ("stage0.bin", ROM_HASHES),
+        needs: &["qemu"],
+    },
+    Monitor {
+        word: "kvm",
+        variable: "COFFER_VMM",
+        program: Found::BesideOurs("coffer-vmm"),
+        hashes: ("hashes.bin", 0),
+        needs: &["coffer-vmm", "kvm"],
+    },
+];
+
+impl Monitor {
+    /// The row of this word.
+    pub fn of(word: &str) -> Option<Self> {
+        ALL.into_iter().find(|monitor| monitor.word == word)
+    }
+
+    /// What this machine lacks for it, in `coffer doctor`'s words.
+    fn lacks(&self, world: &World) -> Result<Option<String>> {
+        let said: serde_json::Value = serde_json::from_str(&world.coffer(&["--json", "doctor"])?.stdout)?;
+        let checks = said["checks"].as_array().context("doctor lists its checks")?;
+        for need in self.needs {
+            let check = checks.iter().find(|check| check["what"] == **need).context("doctor looks at it")?;
+            if check["mark"] != "ok" {
+                return Ok(Some(check["found"].as_str().unwrap_or_default().to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn path(&self) -> Result<PathBuf> {
+        match self.program {
+            Found::BesideOurs(name) => binary(name),
+            Found::OnPath(name) => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+                .map(|folder| folder.join(name))
+                .find(|path| path.exists())
+                .with_context(|| format!("no {name} on the path; run `make setup`")),
+        }
+    }
+
+    /// A program in the monitor's place that does `change` in the box's folder, and then becomes the monitor. Gives the
+    /// variable that names it to `coffer`, and its path.
+    ///
+    /// # Errors
+    /// If it cannot be written to `folder`.
+    pub fn behind(&self, folder: &Path, change: &str) -> Result<(&'static str, PathBuf)> {
+        let path = folder.join("monitor");
+        fs::write(&path, format!("#!/bin/sh\nset -e\n{change}\nexec {} \"$@\"\n", self.path()?.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok((self.variable, path))
+    }
+}
+
+/// Tells a story on every monitor that works on this machine; at least one does.
+///
+/// # Errors
+/// The first that did not go as told.
+pub fn on_each(mut story: impl FnMut(Monitor) -> Result<()>) -> Result<()> {
+    let world = World::new()?;
+    let mut told = 0;
+    for monitor in ALL {
+        if let Some(why) = monitor.lacks(&world)? {
+            println!("monitor {}: not on this machine: {why}", monitor.word);
+            continue;
+        }
+        story(monitor).with_context(|| format!("on the monitor {}", monitor.word))?;
+        println!("monitor {}: as told", monitor.word);
+        told += 1;
+    }
+    ensure!(told > 0, "no monitor works on this machine");
+    Ok(())
+}

@@ -179,10 +179,16 @@ fn both_launch_forms_are_measured_and_one_is_picked_by_name() {
     assert_eq!(both["launch"], "reset-vector");
     assert_eq!(both["measurement"], both["launches"]["reset-vector"]);
     assert_ne!(both["launches"]["reset-vector"], both["launches"]["long-mode"]);
+    // A run may be launched by either monitor, unless one was named, or the hardware was, which only one is asked for.
+    let (reset, long) = (&both["launches"]["reset-vector"], &both["launches"]["long-mode"]);
+    assert_eq!(both["run_measurements"], serde_json::json!([reset, long]));
+    assert_eq!(measured(&["--isolation", "kvm"])["run_measurements"], serde_json::json!([long]));
+    assert_eq!(measured(&["--isolation", "qemu"])["run_measurements"], serde_json::json!([reset]));
     for form in ["reset-vector", "long-mode"] {
         let one = measured(&["--launch", form]);
         assert_eq!((&one["launch"], &one["measurement"]), (&form.into(), &both["launches"][form]));
         assert!(one["launches"].is_null(), "{one}");
+        assert_eq!(one["run_measurements"], serde_json::json!([one["measurement"]]));
         assert_eq!(one["workload_digest"], both["workload_digest"]);
     }
     let text = world.ok(&["measure", "--spec", "spec.toml"]);
@@ -214,6 +220,7 @@ fn a_run_on_hardware_is_predicted_without_hardware_and_never_for_another_process
     let snp = measured("snp.toml", &["--isolation", "snp"]);
     assert_eq!(snp, measured("snp.toml", &["--tee"]));
     // As a run with no monitor named would launch it.
+    assert_eq!(snp["run_measurements"], serde_json::json!([snp["measurement"]]));
     assert_eq!((&snp["launch"], &snp["measurement"]), (&"long-mode".into(), &snp["launches"]["long-mode"]));
     assert_eq!(measured("snp.toml", &["--isolation", "qemu"])["launch"], "reset-vector");
     assert_eq!(measured("spec.toml", &[])["launch"], "reset-vector");

@@ -52,16 +52,32 @@ pub enum MeasureRequest {
 }
 
 impl MeasureRequest {
-    /// The form that a box of this request is launched in where nobody names a monitor: on hardware that of the monitor asked
+    /// The form that stands for a box of this request where nobody names a monitor: on hardware that of the monitor asked
     /// first.
     pub fn usual_form(&self) -> LaunchForm {
-        let tee = match self {
+        let isolation = if self.tee() == Tee::Snp { Isolation::WITH_SNP[0] } else { Isolation::default() };
+        isolation.launch_form()
+    }
+
+    /// Every form that a box of this request can be launched in where nobody names a monitor: which one it is depends on the
+    /// machine it runs on. The usual one first.
+    pub fn unasked_forms(&self) -> Vec<LaunchForm> {
+        let monitors = if self.tee() == Tee::Snp { &Isolation::WITH_SNP[..] } else { &Isolation::UNASKED };
+        let mut forms = vec![self.usual_form()];
+        for form in monitors.iter().map(|monitor| monitor.launch_form()) {
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+        forms
+    }
+
+    fn tee(&self) -> Tee {
+        match self {
             Self::Box(request) => request.tee_demanded(),
             Self::Spec { document, .. } => document.spec().tee,
             Self::Platform { .. } => Tee::None,
-        };
-        let isolation = if tee == Tee::Snp { Isolation::WITH_SNP[0] } else { Isolation::default() };
-        isolation.launch_form()
+        }
     }
 }
 

@@ -28,8 +28,7 @@ impl Isolation {
 
     /// What a box may get that nobody asked a word for, the strongest first. Hardware is asked for by name (`--tee`), and so
     /// is doing without a machine.
-    /// Our own monitor comes in front once its guests start as surely as QEMU's (docs/vmm.md).
-    pub const UNASKED: [Self; 1] = [Self::Qemu];
+    pub const UNASKED: [Self; 2] = [Self::Kvm, Self::Qemu];
 
     /// How its monitor launches a guest, and so what is measured of one.
     pub const fn launch_form(self) -> LaunchForm {

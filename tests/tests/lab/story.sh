@@ -105,11 +105,11 @@ coffer rm held
 
 step the disk behind the boxes is full
 mkdir /tmp/small
-mount -t tmpfs -o size=96m small /tmp/small
+mount -t tmpfs -o size=192m small /tmp/small
 full="--home /tmp/small/home"
 cp -a "$COFFER_HOME" /tmp/small/home
 # shellcheck disable=SC2086
-coffer $full run -d --name filled --isolation kvm -m 128m "$IMAGE" sleep 900
+coffer $full run -d --name filled --isolation kvm -m 192m "$IMAGE" sleep 900
 dd if=/dev/zero of=/tmp/small/fill bs=64k 2>/dev/null || true
 # shellcheck disable=SC2086
 coffer $full exec filled echo goes on beside a full disk

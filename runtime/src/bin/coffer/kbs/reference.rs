@@ -49,24 +49,38 @@ struct AddArgs {
 }
 
 fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let (measurement, workload) = match &args.from {
+    let (measurements, workload) = match &args.from {
         Some(file) => measured(&read(file)?)?,
-        None => both(&args.pair)?,
+        None => both(&args.pair).map(|(measurement, workload)| (vec![measurement], workload))?,
     };
-    let reference = Reference {
-        tenant: args.tenant.tenant.clone(),
-        measurement,
-        workload,
-        name: args.name.clone().unwrap_or_default(),
-        expires: expiry(args.expires),
+    let mut said = Vec::new();
+    for measurement in measurements {
+        let reference = Reference {
+            tenant: args.tenant.tenant.clone(),
+            measurement,
+            workload,
+            name: args.name.clone().unwrap_or_default(),
+            expires: expiry(args.expires),
+        };
+        let added = broker.ask(async |client| client.add_reference(&reference).await)?;
+        let mut value = row(&reference);
+        value["added"] = json!(added);
+        said.push(value);
+    }
+    let lines = || {
+        let line = |value: &Value| {
+            let verb =
+                if value["added"] == true { "admitted" } else { "was admitted already; name and expiry updated" };
+            format!("measurement {} for workload {workload} {verb}", value["measurement"].as_str().unwrap_or_default())
+        };
+        said.iter().map(line).collect::<Vec<_>>().join("\n")
     };
-    let added = broker.ask(async |client| client.add_reference(&reference).await)?;
-    let mut value = row(&reference);
-    value["added"] = json!(added);
-    broker.say(&value, || {
-        let verb = if added { "admitted" } else { "was admitted already; name and expiry updated" };
-        format!("measurement {measurement} for workload {workload} {verb}")
-    });
+    // One object for one pair, as ever; the first with all of them for several.
+    let mut value = said[0].clone();
+    if said.len() > 1 {
+        value["pairs"] = json!(said);
+    }
+    broker.say(&value, lines);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,32 +119,41 @@ struct RemoveArgs {
 
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let tenant = &args.tenant.tenant;
-    let (measurement, workload) = match &args.name {
-        None => both(&args.pair)?,
+    let (measurements, workload) = match &args.name {
+        None => both(&args.pair).map(|(measurement, workload)| (vec![measurement], workload))?,
         Some(name) => {
             let all = broker.ask(async |client| client.list_references(tenant).await)?;
             let not_there = || not_found(format!("tenant {tenant} lists no pair named {name}"), "reference list");
-            one_named(&all, name)?.ok_or_else(not_there)?
+            of_one_workload(&all, name)?.ok_or_else(not_there)?
         }
     };
-    if !broker.ask(async |client| client.remove_reference(tenant, &measurement, &workload).await)? {
-        return Err(not_found(format!("tenant {tenant} does not list that pair"), "reference list"));
+    for measurement in &measurements {
+        if !broker.ask(async |client| client.remove_reference(tenant, measurement, &workload).await)? {
+            return Err(not_found(format!("tenant {tenant} does not list that pair"), "reference list"));
+        }
     }
-    let value = json!({ "measurement": measurement, "workload_digest": workload, "removed": true });
-    broker.say(&value, || format!("measurement {measurement} for workload {workload} removed"));
+    let mut value = json!({ "measurement": measurements[0], "workload_digest": workload, "removed": true });
+    if measurements.len() > 1 {
+        value["measurements"] = json!(measurements);
+    }
+    broker.say(&value, || {
+        let line = |measurement| format!("measurement {measurement} for workload {workload} removed");
+        measurements.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pair of this name, which must be one: names are for people, and two pairs may have the same.
-fn one_named(all: &[Reference], name: &str) -> Result<Option<(Measurement, WorkloadDigest)>, CliError> {
+/// The pairs of this name, which must be of one workload: names are for people, and two workloads may have the same. One
+/// workload has a measurement for each launch form it was added in.
+fn of_one_workload(all: &[Reference], name: &str) -> Result<Option<(Vec<Measurement>, WorkloadDigest)>, CliError> {
     let found: Vec<_> = all.iter().filter(|one| one.name == name).collect();
-    match found.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some((one.measurement, one.workload))),
-        several => Err(CliError::new(Class::Usage, format!("{} pairs are named {name}", several.len())).hint(
+    let Some(first) = found.first() else { return Ok(None) };
+    if found.iter().any(|one| one.workload != first.workload) {
+        return Err(CliError::new(Class::Usage, format!("pairs of more than one workload are named {name}")).hint(
             "name the one that is meant with --measurement and --workload: `coffer kbs reference list` shows them",
-        )),
+        ));
     }
+    Ok(Some((found.iter().map(|one| one.measurement).collect(), first.workload)))
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,17 +170,21 @@ struct Pair {
 #[derive(Deserialize)]
 struct Measured {
     measurement: String,
+    /// What a run of it may be launched as: with no monitor named, one for each that may be taken.
+    run_measurements: Option<Vec<String>>,
     workload_digest: String,
 }
 
-fn measured(bytes: &[u8]) -> Result<(Measurement, WorkloadDigest), CliError> {
+fn measured(bytes: &[u8]) -> Result<(Vec<Measurement>, WorkloadDigest), CliError> {
     let hint = "--from takes the output of `coffer measure --json`";
     let parsed: Measured = serde_json::from_slice(bytes)
         .class_while(Class::Config, "reading the measurement")
         .map_err(|error| error.hint(hint))?;
-    let measurement = parsed.measurement.parse().class(Class::Config).map_err(|error| error.hint(hint))?;
+    let all = parsed.run_measurements.filter(|all| !all.is_empty()).unwrap_or_else(|| vec![parsed.measurement]);
+    let measurements = all.iter().map(|one| one.parse()).collect::<Result<_, _>>();
+    let measurements = measurements.class(Class::Config).map_err(|error| error.hint(hint))?;
     let workload = parsed.workload_digest.parse().class(Class::Config).map_err(|error| error.hint(hint))?;
-    Ok((measurement, workload))
+    Ok((measurements, workload))
 }
 
 fn both(pair: &Pair) -> Result<(Measurement, WorkloadDigest), CliError> {
@@ -182,27 +209,34 @@ mod tests {
     #[test]
     fn takes_what_measure_prints() {
         let text = json!({ "measurement": "ab".repeat(48), "workload_digest": "cd".repeat(32), "platform": "x" });
-        let (measurement, workload) = measured(text.to_string().as_bytes()).unwrap();
-        assert_eq!(measurement, Measurement::new([0xab; 48]));
+        let (measurements, workload) = measured(text.to_string().as_bytes()).unwrap();
+        assert_eq!(measurements, [Measurement::new([0xab; 48])]);
         assert_eq!(workload, WorkloadDigest::new([0xcd; 32]));
+        let mut forms = text;
+        forms["run_measurements"] = json!(["ab".repeat(48), "ef".repeat(48)]);
+        let (measurements, _) = measured(forms.to_string().as_bytes()).unwrap();
+        assert_eq!(measurements, [Measurement::new([0xab; 48]), Measurement::new([0xef; 48])]);
+        forms["run_measurements"] = json!(["ab".repeat(48), "ef"]);
+        assert!(measured(forms.to_string().as_bytes()).is_err());
         assert!(measured(b"{}").is_err());
         let short = json!({ "measurement": "ab", "workload_digest": "cd".repeat(32) });
         assert!(measured(short.to_string().as_bytes()).is_err());
     }
 
     #[test]
-    fn a_name_names_one_pair_or_none() {
-        let pair = |name: &str, byte| Reference {
+    fn a_name_names_one_workload_or_none() {
+        let pair = |name: &str, measurement, workload| Reference {
             tenant: "default".into(),
-            measurement: Measurement::new([byte; 48]),
-            workload: WorkloadDigest::new([byte; 32]),
+            measurement: Measurement::new([measurement; 48]),
+            workload: WorkloadDigest::new([workload; 32]),
             name: name.into(),
             expires: expiry(None),
         };
-        let all = [pair("web", 1), pair("two", 2), pair("two", 3)];
-        assert_eq!(one_named(&all, "web").unwrap(), Some((all[0].measurement, all[0].workload)));
-        assert_eq!(one_named(&all, "nobody").unwrap(), None);
-        assert_eq!(one_named(&all, "two").unwrap_err().class, Class::Usage);
+        let all = [pair("web", 1, 1), pair("web", 2, 1), pair("two", 2, 2), pair("two", 3, 3)];
+        let both = vec![all[0].measurement, all[1].measurement];
+        assert_eq!(of_one_workload(&all, "web").unwrap(), Some((both, all[0].workload)));
+        assert_eq!(of_one_workload(&all, "nobody").unwrap(), None);
+        assert_eq!(of_one_workload(&all, "two").unwrap_err().class, Class::Usage);
     }
 
     #[test]

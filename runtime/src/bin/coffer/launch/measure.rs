@@ -7,6 +7,7 @@ use coffer_rim::file::Writer;
 use coffer_runtime::engine::measure::VCPU_TYPE;
 use coffer_runtime::engine::{MeasureRequest, Measured, read_spec};
 use coffer_runtime::id_block::SignedLaunch;
+use coffer_verifier::abi::Measurement;
 use coffer_verifier::measure::LaunchForm;
 
 use crate::boxes::flags::{BoxFlags, Isolation, behind_the_image};
@@ -80,6 +81,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let progress = progress::shown(context.json);
     let monitor = flags.isolation.and_then(Isolation::monitor);
     let form = args.launch.or_else(|| monitor.map(coffer_runtime::monitor::Isolation::launch_form));
+    // What a run with these words may be launched as, where another machine chooses its monitor.
+    let unasked = if form.is_none() { request.unasked_forms() } else { Vec::new() };
     let form = form.unwrap_or_else(|| request.usual_form());
     let measured = context.runtime()?.block_on(engine.measure(request, form, vcpu_type, progress.as_ref()));
     let measured = measured.map_err(error::of)?;
@@ -106,7 +109,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let signed = measured.identity(args.id.identity()?.as_ref()).map_err(error::of)?;
     let manifest = args.manifest.write(&measured)?;
-    print(&facts, &forms, measured.vcpus.count(), signed.as_ref(), manifest.as_ref(), context.json);
+    let runs = if unasked.is_empty() { vec![form] } else { unasked };
+    let runs = runs.into_iter().map(|form| measured.in_form(form)).collect::<Result<Vec<_>, _>>().map_err(error::of)?;
+    print(&facts, &forms, &runs, measured.vcpus.count(), signed.as_ref(), manifest.as_ref(), context.json);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,6 +138,7 @@ fn by_form(measured: &Measured) -> Result<Facts, CliError> {
 fn print(
     facts: &Facts,
     forms: &Facts,
+    runs: &[Measurement],
     vcpus: u32,
     signed: Option<&SignedLaunch>,
     manifest: Option<&Written>,
@@ -145,6 +151,7 @@ fn print(
             let forms = forms.iter().map(|(form, value)| ((*form).to_owned(), serde_json::json!(value))).collect();
             object.insert("launches".into(), serde_json::Value::Object(forms));
         }
+        object.insert("run_measurements".into(), serde_json::json!(runs));
         object.insert("vcpus".into(), vcpus.into());
         if let Some(signed) = signed {
             object.insert("id_block".into(), serde_json::json!(signed.facts()));

@@ -61,7 +61,9 @@ impl Lab {
         self.program(Path::new("/usr/bin/qemu-system-x86_64"), PROGRAMS)?;
         self.program(vhost, PROGRAMS)?;
         copy_folder(&world.platform, &self.root.join(PROGRAMS).join("platform"))?;
-        copy_folder(&world.home(), &self.root.join("root/home"))?;
+        if world.home().exists() {
+            copy_folder(&world.home(), &self.root.join("root/home"))?;
+        }
         let modules = fs::read_to_string(self.kernel.join("modules.list"))?;
         for module in modules.lines() {
             fs::copy(self.kernel.join("modules").join(module), self.root.join("lib/modules").join(module))?;
@@ -84,16 +86,23 @@ impl Lab {
     /// # Errors
     /// If it is not there.
     pub fn program(&self, program: &Path, folder: &str) -> Result<()> {
-        let place = |to: PathBuf, from: &Path| -> Result<()> {
-            fs::create_dir_all(to.parent().context("a folder")?)?;
-            fs::copy(from, to).with_context(|| format!("no {}; run `make setup`", from.display()))?;
-            Ok(())
-        };
-        let name = program.file_name().context("a program has a name")?;
-        place(self.root.join(folder).join(name), program)?;
+        self.file(program, folder)?;
         for library in libraries_of(program)? {
-            place(self.root.join(library.strip_prefix("/")?), &library)?;
+            let folder = library.parent().context("a folder")?.strip_prefix("/")?;
+            self.file(&library, folder.to_str().context("a plain name")?)?;
         }
+        Ok(())
+    }
+
+    /// Copies a file into a folder of the host.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn file(&self, file: &Path, folder: &str) -> Result<()> {
+        let to = self.root.join(folder);
+        fs::create_dir_all(&to)?;
+        let name = file.file_name().context("a file has a name")?;
+        fs::copy(file, to.join(name)).with_context(|| format!("no {}; run `make setup`", file.display()))?;
         Ok(())
     }
 

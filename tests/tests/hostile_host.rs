@@ -77,7 +77,7 @@ fn what_the_host_changes_after_measuring_the_guest_refuses() -> Result<()> {
 fn changed_after_measuring(owner: &Deployment) -> Result<()> {
     let platform = owner.world.platform.clone();
     let honest = owner.run("honest", "", &platform, &[])?;
-    ensure!(honest.status == 0, "{}", honest.describe());
+    ensure!(honest.status == 0, "{}\n--- the broker\n{}", honest.describe(), owner.kbs.log());
     wait_for(std::time::Duration::from_secs(30), || owner.has_secret("honest")).context("the honest box")?;
     owner.world.coffer(&["rm", "-f", "honest"])?.ok()?;
 

@@ -57,9 +57,11 @@ fn the_stories_of_every_monitor_are_told_on_a_real_kvm() -> Result<()> {
     let stories = std::env::current_exe()?;
     lab.program(&stories, &deps)?;
     lab.program(&binary("coffer-demo")?, PROGRAMS)?;
-    for service in ["docker-registry", "skopeo"] {
+    for service in ["docker-registry", "skopeo", "setpriv"] {
         lab.program(&Path::new("/usr/bin").join(service), PROGRAMS)?;
     }
+    // A registry's client wants roots, though this one is on loopback.
+    lab.file(Path::new("/etc/ssl/certs/ca-certificates.crt"), "etc/ssl/certs")?;
     let name = stories.file_name().and_then(|name| name.to_str()).context("a plain name")?;
     let tell =
         |story: &str| format!("/{deps}/{name} {story} --test-threads 1 --nocapture || failed=\"$failed {story}\"\n");

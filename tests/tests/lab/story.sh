@@ -88,16 +88,24 @@ coffer exec two true
 coffer exec --allow-simulated app true
 
 step a paused box stands still and goes on
-box held kvm
-before=$(cat "/proc/$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)/stat" | awk '{ print $14 + $15 }')
+# Busy, so that a processor that runs on is seen.
+coffer run -d --name held --isolation kvm -m 256m "$IMAGE" sh -c 'while :; do :; done'
+spent() { awk '{ print $14 + $15 }' "/proc/$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)/stat"; }
 coffer pause held
 coffer ps | grep -q Paused
 coffer exec held true && exit 1
-sleep 2
-after=$(cat "/proc/$(pidof coffer-vmm | tr ' ' '\n' | sort -n | tail -1)/stat" | awk '{ print $14 + $15 }')
-echo "held: processor time $before, after two seconds of pause $after"
+before=$(spent)
+sleep 4
+after=$(spent)
+echo "held: $((after - before)) of 400 ticks in four seconds of pause"
+[ $((after - before)) -lt 40 ]
 coffer exec two true
 coffer unpause held
+before=$(spent)
+sleep 4
+after=$(spent)
+echo "held: $((after - before)) of 400 ticks in four seconds behind it"
+[ $((after - before)) -gt 100 ]
 coffer exec held true
 coffer pause held
 coffer stop -t 20 held

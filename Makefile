@@ -39,9 +39,8 @@ hardware: build ## for an SEV-SNP host: look at it, launch through each monitor,
 snp-model: setup platform ## boot stage0 in a model of an SEV-SNP machine, against honest and hostile hosts (part of test)
 	@scripts/snp-model/run $(PLATFORM)
 
-lab: build ## a host of its own in QEMU's translator, whose KVM runs guests in our own monitor; minutes
-	@scripts/setup lab
-	@cargo nextest run --release -p coffer-tests --run-ignored all lab::
+lab: build ## a host of its own in QEMU's translator, whose KVM runs guests in our own monitor; an hour
+	@cargo nextest run --release -j 1 -p coffer-tests --run-ignored all lab::
 
 lint: ## formatting, clippy, licences and sources of dependencies
 	@scripts/setup lint

@@ -37,7 +37,7 @@ impl Lab {
     pub fn new(world: &World) -> Result<Self> {
         let cache = cache()?;
         let kernel = cache.join("kernel-lab");
-        let missing = "is missing; `make lab` fetches it";
+        let missing = "is missing; `make setup` fetches it";
         ensure!(kernel.join("complete").exists(), "{} {missing}", kernel.display());
         let emulator = cache.join("newer-qemu/qemu-system-x86_64");
         ensure!(emulator.exists(), "{} {missing}", emulator.display());

@@ -25,6 +25,22 @@ fn bulk() -> Vec<u8> {
 }
 
 #[test]
+fn a_box_runs_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
+    let world = World::new()?;
+    let layout = world.folder.path().join("layout");
+    image::busybox_layout(&layout, "t", &[])?;
+    let registry = Registry::start(world.folder.path())?;
+    let image = registry.push(&layout, "t", "app:1")?;
+    world.coffer(&["pull", "-q", &image])?.ok()?;
+    let story = format!("IMAGE={image}\n{}", include_str!("lab/one_box.sh"));
+    let said = Lab::new(&world)?.run(&story, PATIENCE)?;
+    for expected in ["inside 6.12", "\"Isolation\": \"kvm\"", "\"ExitCode\": 3"] {
+        ensure!(said.contains(expected), "no {expected:?} in:\n{said}");
+    }
+    Ok(())
+}
+
+#[test]
 #[ignore = "ten minutes on an emulated host; `make lab` runs it"]
 fn boxes_run_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
     let world = World::new()?;

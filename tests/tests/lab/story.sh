@@ -35,6 +35,7 @@ box() { coffer run -d --name "$1" --isolation "$2" -m 256m "$IMAGE" sh -c 'echo 
 compare() {
     for kind in "$@"; do
         figure "$kind-start" box side "$kind"
+        coffer inspect side | awk -v kind="$kind" '/"at_us"/{ at = $2 } /"agent-ready"/{ printf "figure: %s-agent-ready %.2f s\n", kind, at / 1e6 }'
         case $kind in
             kvm) echo "figure: kvm-memory $(own "$(pidof coffer-vmm)") KiB" ;;
             qemu) echo "figure: qemu-memory $(own "$(pidof qemu-system-x86_64)") KiB" ;;

@@ -470,3 +470,20 @@ const TASK_STATE: usize = 0xFFFB_D000;
 const DESCRIPTORS: u64 = 1024;
 /// Stack of a thread.
 const STACK: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ends_or_panics_is_the_end_of_the_machine() {
+        for (panics, expected) in [(false, "as told"), (true, "the thread of a device panicked")] {
+            let event = EventFd::new(EFD_NONBLOCK).unwrap();
+            let ended = Arc::new(Ended { how: OnceLock::new(), event });
+            let body = move || if panics { panic!("a defect") } else { End::Stuck("as told".into()) };
+            start("device", &ended, body).unwrap().join().unwrap();
+            assert_eq!(ended.how.get(), Some(&End::Stuck(expected.into())));
+            assert_eq!(ended.event.read().unwrap(), 1, "and whoever waits hears it");
+        }
+    }
+}

@@ -249,6 +249,29 @@ fn a_paused_guest_says_nothing_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_device_sleeps_until_its_driver_starts_whoever_knocks() {
+    let Some(mut guest) = Guest::start(DOTS) else { return };
+    guest.runs();
+    let _draining = guest.child.stdout.take();
+    let _knocks = UnixStream::connect(guest.folder.path().join("v")).unwrap();
+    let tasks = format!("/proc/{}/task", guest.child.id());
+    // Clock ticks of all devices' threads: the last fields of what stands behind the name.
+    let used = || -> u64 {
+        let stats =
+            std::fs::read_dir(&tasks).unwrap().map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")));
+        let devices = stats.map(Result::unwrap).filter(|stat| stat.contains("(device)")).collect::<Vec<_>>();
+        assert_eq!(devices.len(), 2, "disk and vsock");
+        let ticks = |stat: &String| {
+            stat.rsplit(' ').rev().skip(13).take(2).map(|field| field.parse::<u64>().unwrap()).sum::<u64>()
+        };
+        devices.iter().map(ticks).sum()
+    };
+    let before = used();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(used() - before < 20, "{} of 100 ticks", used() - before);
+}
+
+#[test]
 fn a_guest_ends_with_the_line_to_its_supervisor() {
     let Some(mut guest) = Guest::start(DOTS) else { return };
     guest.runs();

@@ -513,6 +513,14 @@ impl wire::admin_server::Admin for AdminService {
         self.crls_listed().await
     }
 
+    async fn remove_crl(
+        &self,
+        request: Request<wire::RemoveCrlRequest>,
+    ) -> Result<Response<wire::RemoveCrlResponse>, Status> {
+        let caller = self.caller(&request, "RemoveCrl", |_| "").await?;
+        self.crl_removed(caller, request.into_inner()).await
+    }
+
     async fn add_tenant(
         &self,
         request: Request<wire::AddTenantRequest>,

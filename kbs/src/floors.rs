@@ -93,7 +93,9 @@ fn read(field: &str, file: &str, folder: &Path, mistakes: &mut Vec<String>) -> E
             policy
         }
         Err(error) => {
-            mistakes.push(format!("{field} ({file}): {error}"));
+            let word = !file.contains(['.', '/']);
+            let words = format!("; {STRICT:?} and {VMPL_AND_DEBUG_ALONE:?} are words, anything else is a file");
+            mistakes.push(format!("{field} ({file}): {error}{}", if word { words.as_str() } else { "" }));
             EvidencePolicy::strict()
         }
     }
@@ -153,6 +155,7 @@ mod tests {
         for (floor, waivers, word) in [
             (Some(""), &[][..], "floor is empty"),
             (Some("lax"), &[], "floor (lax)"),
+            (Some("strct"), &[], "\"strict\" and \"vmpl-and-debug-alone\" are words"),
             (None, &["milan"], "floor_waivers[0]"),
             (None, &[MILAN, MILAN], "floor_waivers[1] stands twice"),
             (Some(VMPL_AND_DEBUG_ALONE), &[MILAN], "floor_waivers belong"),

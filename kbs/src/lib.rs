@@ -31,6 +31,7 @@ mod init;
 mod inputs;
 mod keys;
 mod lacking;
+mod leaving;
 mod limits;
 mod listeners;
 mod mend;

@@ -94,6 +94,8 @@ pub struct Caller {
     /// Name in the trail.
     pub(crate) name: String,
     pub(crate) asking: Asking,
+    /// What they have.
+    pub(crate) grants: Vec<Grant>,
     pub(crate) method: &'static Method,
     pub(crate) tenant: Option<Tenant>,
 }

@@ -63,6 +63,15 @@ pub struct Grant {
     pub tenant: Option<Tenant>,
 }
 
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tenant {
+            Some(tenant) => write!(f, "{}@{tenant}", self.role),
+            None => self.role.fmt(f),
+        }
+    }
+}
+
 /// What a method is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
@@ -139,6 +148,7 @@ methods! {
     TestPolicy: Tenant RULES,
     PutCrl: Broker RULES,
     ListCrls: Broker READERS,
+    RemoveCrl: Broker RULES,
     AddTenant: Broker OWNERS,
     ListTenants: Broker READERS,
     AddAdmin: Broker OWNERS,
@@ -151,6 +161,9 @@ methods! {
 
 /// An update of a secret that may let others have a value which is there: whoever asks it need not know the value.
 pub static WIDEN: Method = Method { name: "UpdateSecret", about: About::Tenant, roles: RULES };
+
+/// The same of a new value that weakens the terms of the one before: whoever puts the next one keeps them.
+pub static WIDEN_ANEW: Method = Method { name: "PutSecret", about: About::Tenant, roles: RULES };
 
 /// The method of a name; a defect of ours if there is none.
 pub fn method(name: &str) -> Option<&'static Method> {
@@ -166,6 +179,16 @@ impl Method {
         };
         let reaches = |grant: &Grant| grant.tenant.is_none() || tenant.is_some() && grant.tenant.as_ref() == tenant;
         grants.iter().any(|grant| reaches(grant) && (grant.role == Role::Owner || self.roles.contains(&grant.role)))
+    }
+
+    /// Grants each of which would be enough for what was asked.
+    pub fn enough(&self, tenant: Option<&Tenant>) -> Vec<Grant> {
+        let tenant = match self.about {
+            About::Tenant => tenant.cloned(),
+            About::Broker => None,
+        };
+        let roles = std::iter::once(&Role::Owner).chain(self.roles);
+        roles.map(|role| Grant { role: *role, tenant: tenant.clone() }).collect()
     }
 
     /// Who may, in words.
@@ -196,6 +219,11 @@ mod tests {
                 assert!(!one.allows(&here, None), "{} {role}", one.name);
             }
             assert!(!one.allows(&[], Some(&acme)), "{}", one.name);
+            for tenant in [None, Some(&acme)] {
+                for grant in one.enough(tenant) {
+                    assert!(one.allows(std::slice::from_ref(&grant), tenant), "{} {grant}", one.name);
+                }
+            }
         }
     }
 }

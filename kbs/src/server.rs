@@ -15,8 +15,8 @@ use coffer_kbs_client::{
     kbs::{admin::v1::admin_server::AdminServer, v1::broker_server::BrokerServer},
 };
 use coffer_ratls::{
-    AttestationService, ClientRule, Purpose, ServeError, ServeLimits, ServerTls, TlsConfigError, serve_pinned_shared,
-    serve_shared,
+    AttestationService, ClientRule, ConnectionState, Purpose, ServeError, ServeLimits, ServerTls, TlsConfigError,
+    serve_pinned_shared, serve_shared,
 };
 use coffer_verifier::{Cost, abi::SpkiDigest};
 use tokio::{
@@ -25,7 +25,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::service::Routes;
+use tonic::{body::Body, codegen::http::Request, service::Routes};
 
 use crate::{
     admin::{AdminService, VALUE_LIMIT, fresh_id},
@@ -40,6 +40,7 @@ use crate::{
     door::Door,
     guest::{GuestVerifier, Rules},
     guests::Guests,
+    leaving::UntilGone,
     limits::{Buckets, Rate},
     mend::UNCONFIRMED,
     metrics::{self, Metrics},
@@ -276,7 +277,8 @@ impl Server {
         tenants::adopt(&state.store, &log, clock.now()).await.map_err(StateError::from)?;
         let stored = state.store.read().await.map_err(StateError::from)?.admin_keys();
         let admitted = Operators::new(std::mem::take(&mut config.admins), stored, config.local.take());
-        let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(admitted.list()), ALPN_ADMIN)?;
+        let listed = admitted.list();
+        let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(listed.clone()), ALPN_ADMIN)?;
         let store = state.store.clone();
         verifier.bring_what_is_stored(&store).await.map_err(StateError::from)?;
         let releaser = Releaser {
@@ -338,7 +340,7 @@ impl Server {
         let for_operators = serve_pinned_shared(
             Sources::new(operators, ADMIN_SOURCES),
             admin_tls,
-            Routes::new(admin),
+            Routes::new(UntilGone::new(admin, listed, key_of)),
             ServeLimits { unattested: 16, connections: 64, ..ServeLimits::default() },
             turned_away,
             signal(stopped),
@@ -382,6 +384,11 @@ fn unknown_key(key: &SpkiDigest) -> AuditEntry {
         reasons: vec!["key: no operator has it".to_owned()],
         ..AuditEntry::default()
     }
+}
+
+/// The key that opened the connection of a request.
+fn key_of(request: &Request<Body>) -> Option<SpkiDigest> {
+    request.extensions().get::<Arc<ConnectionState>>().map(|connection| *connection.peer_spki())
 }
 
 /// Serves the local socket. Nothing that happens to it, or on it, reaches the other listeners, nor the other way round.

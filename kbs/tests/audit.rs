@@ -74,3 +74,28 @@ async fn what_does_not_hold_is_not_passed_over_from_either_end() {
     let oldest = admin.audit_page(&AuditQuery::default(), 100).await.unwrap();
     assert_eq!(of(&oldest.lines, "sequence"), [1]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_that_no_line_can_have_is_refused_with_those_there_are() {
+    let kbs = Kbs::start().await;
+    let admin = kbs.admin().await;
+    let none = AuditQuery::default;
+    for (query, words) in [
+        (AuditQuery { event: Some("secrets".into()), ..none() }, ["event: ", "secret.release", "tenant.adopt"]),
+        (AuditQuery { event: Some("secret.rel".into()), ..none() }, ["event: ", "secret.release", "tenant.adopt"]),
+        (AuditQuery { outcome: Some("denied".into()), ..none() }, ["outcome: ", "refused", "there-already"]),
+    ] {
+        match admin.audit_search(&query, 1).await {
+            Err(ClientError::Rejected { message, .. }) => {
+                assert!(words.iter().all(|word| message.contains(word)), "{message}");
+            }
+            other => panic!("{query:?}: {other:?}"),
+        }
+    }
+    for query in [
+        AuditQuery { event: Some("secret".into()), ..none() },
+        AuditQuery { event: Some("crl.remove".into()), outcome: Some("nothing-there".into()), ..none() },
+    ] {
+        assert!(admin.audit_search(&query, 1).await.unwrap().is_empty());
+    }
+}

@@ -81,7 +81,7 @@ async fn put(admin: &AdminClient, path: &str, value: Vec<u8>) -> Result<u64, Cli
         policy: "",
         rules: None,
         labels: None,
-        expires: Expiry::Never,
+        expires: None,
     };
     Ok(admin.put_secret(put).await?.now.version)
 }

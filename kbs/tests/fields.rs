@@ -30,6 +30,7 @@ const MEANT: &[(&str, &str)] = &[
     ("PutSecretRequest", "expected_version"),   // 0: there must be none
     ("PutSecretRequest", "rules"),              // none: nobody is ruled out
     ("PutSecretRequest", "labels"),             // none
+    ("PutSecretRequest", "never_expires"),      // false: as it was
     ("ListSecretsRequest", "deleted"),          // false: not
     ("UpdateSecretRequest", "minimum_version"), // 0: every version
     ("UpdateSecretRequest", "labels"),          // none
@@ -87,6 +88,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         rules: Some(v1::Rules::default()),
         labels: Some(v1::Labels::default()),
         expires_unix: Some(later),
+        never_expires: false,
     };
     let terms = Some(v1::Terms::default());
     let context = v1::SealingContext {
@@ -228,6 +230,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         ("RemovePolicyRequest", v1::RemovePolicyRequest { tenant: tenant(), name: "web".into() }.encode_to_vec()),
         ("PutCrlRequest", v1::PutCrlRequest { crl: crl(0), root: Some(ark()) }.encode_to_vec()),
         ("ListCrlsRequest", v1::ListCrlsRequest {}.encode_to_vec()),
+        ("RemoveCrlRequest", v1::RemoveCrlRequest { root: vec![7; 32] }.encode_to_vec()),
         ("ListGuestsRequest", v1::ListGuestsRequest { tenant: Some(tenant()) }.encode_to_vec()),
         ("AddTenantRequest", v1::AddTenantRequest { tenant: "other".into() }.encode_to_vec()),
         ("ListTenantsRequest", v1::ListTenantsRequest {}.encode_to_vec()),

@@ -146,6 +146,17 @@ async fn a_list_that_grows_too_old_stops_releases_until_a_newer_one_is_brought()
     assert_eq!((listed[0].number, listed[0].seen, listed[0].by.as_str()), (number, number, "admin"));
     assert!(admin.audit(0, 0).await.unwrap().concat().contains("crl.put"));
 
+    // Taken away it helps nobody any more, and what was seen stays: no older list comes in its place.
+    let root = common::anchor();
+    assert_eq!(admin.remove_crl(&root).await.unwrap(), (true, number));
+    assert_eq!(admin.remove_crl(&root).await.unwrap(), (false, number));
+    assert!(admin.list_crls().await.unwrap().is_empty());
+    refused(ask(&client, PATH).await);
+    assert!(rejected(&crl(2), Some(&ark())).await.contains(&format!("list {number} of this root was seen")));
+    assert!(admin.audit(0, 0).await.unwrap().concat().contains("crl.remove"));
+    assert!(admin.put_crl(&crl(3), Some(&ark())).await.unwrap().added);
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+
     // It is there after a restart; without its row the old list is not believed either.
     let folder = kbs.stop().await;
     let open = async |state: &Path| coffer_kbs::State::open(state).await.unwrap();
@@ -167,9 +178,8 @@ async fn a_policy_author_of_one_tenant_brings_no_list_for_all() {
     kbs.admin().await.add_admin("author", &identity.spki(), &[grant]).await.unwrap();
     let profile = AdminProfile { identity, ..AdminProfile::read(&kbs.state().join("admin.toml")).unwrap() };
     let author = coffer_kbs_client::AdminClient::connect(&profile).await.unwrap();
-    assert!(
-        matches!(author.put_crl(&crl(0), Some(&ark())).await, Err(ClientError::Refused { code, .. }) if code == "role-missing")
-    );
+    assert!(matches!(author.put_crl(&crl(0), Some(&ark())).await, Err(ClientError::RoleMissing { enough, held, .. })
+            if enough == ["owner", "policy-author"] && held == "policy-author@acme"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -243,7 +243,7 @@ async fn a_guest_gets_the_version_it_names_as_long_as_it_may() {
     why(2, "expected 3 or higher").await;
     let now = i64::try_from(common::unix()).unwrap();
     let (four, expires) = (value("four"), Expiry::At(coffer_verifier::UnixTime(now + 600)));
-    let put = coffer_kbs_client::PutSecret { expires, ..common::put(&path, &four) };
+    let put = coffer_kbs_client::PutSecret { expires: Some(expires), ..common::put(&path, &four) };
     // What it may be released on is as before, though nobody said so.
     assert!(admin.put_secret(put).await.unwrap().now.allow_simulated);
     assert_eq!(get(4).await.unwrap(), b"four");

@@ -32,6 +32,7 @@ async fn store(admin: &AdminClient) -> Result<u64, ClientError> {
 fn code<T>(result: Result<T, ClientError>) -> String {
     match result {
         Err(ClientError::Refused { code, .. }) => code,
+        Err(ClientError::RoleMissing { .. }) => "role-missing".to_owned(),
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("allowed"),
     }

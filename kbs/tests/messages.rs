@@ -38,6 +38,16 @@ async fn a_message_too_long_and_one_that_is_none_get_a_word_and_an_id() {
     let status = grpc.unary(other, path, codec).await.unwrap_err();
     assert_eq!(heard(&status), "message-undecodable");
 
+    // A value that fits into a message, and is too large all the same.
+    let (value, path) = (SecretBox::new(Box::new(vec![b'x'; (1 << 20) + 1])), PATH.parse().unwrap());
+    let error = kbs.admin().await.put_secret(put(&path, &value)).await.map(|_| ()).unwrap_err();
+    let hint = error.hint().unwrap();
+    assert!(
+        matches!(&error, ClientError::Refused { code, id } if code == "value-too-large" && id.len() == 16),
+        "{error:?}"
+    );
+    assert!(hint.contains("1 MiB") && !hint.contains("audit"), "{hint}");
+
     // Not what the broker says itself: a field that is wrong is named.
     let value = SecretBox::new(Box::new(Vec::new()));
     let path = PATH.parse().unwrap();
@@ -73,7 +83,9 @@ async fn the_log_has_the_id() {
     let _ = child.kill();
     let _ = child.wait();
     match refused {
-        Err(ClientError::Refused { code, id }) => {
+        Err(error @ ClientError::Refused { .. }) => {
+            assert!(error.hint().unwrap().contains("1 MiB"), "{error:?}");
+            let ClientError::Refused { code, id } = error else { unreachable!() };
             assert_eq!(code, "message-too-large");
             assert!(log.contains(&id) && log.contains("the limit is"), "{id}: {log}");
         }

@@ -381,6 +381,16 @@ async fn figures_count_decisions_and_name_nothing() {
     }
 }
 
+/// A server that does not outlive its test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn sighup_reads_all_of_the_configuration_or_none_of_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -392,13 +402,14 @@ async fn sighup_reads_all_of_the_configuration_or_none_of_it() {
     let with_policy = format!("{}\n[policies]\nlax = \"lax.rego\"\n", written.replace("[policies]\n", ""));
     std::fs::write(&config, with_policy).unwrap();
     let log = folder.path().join("log");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
+    let child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
         .args(["serve", "--state", &state, "--ready-file", &path(folder.path(), "ready")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
+    let mut child = Ended(child);
     let logged = async |word: &str| {
         for _ in 0..600 {
             if word == "ready" && folder.path().join("ready").exists()
@@ -411,7 +422,7 @@ async fn sighup_reads_all_of_the_configuration_or_none_of_it() {
         panic!("{word}: {}", std::fs::read_to_string(&log).unwrap());
     };
     logged("ready").await;
-    let hangup = || assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    let hangup = || assert!(Command::new("kill").args(["-HUP", &child.0.id().to_string()]).status().unwrap().success());
     hangup();
     logged("configuration read again").await;
     // One that a secret names is not taken away.
@@ -431,6 +442,6 @@ async fn sighup_reads_all_of_the_configuration_or_none_of_it() {
     logged("missing.crl").await;
     let log = std::fs::read_to_string(&log).unwrap();
     assert!(log.contains("missing.crl") && log.contains("lax.toml"), "{log}");
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert!(child.wait().unwrap().success());
+    assert!(Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
 }

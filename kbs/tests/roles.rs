@@ -38,9 +38,8 @@ fn request(method: &str, tenant: &str) -> Vec<u8> {
         | "PutSealingContext"
         | "PutCertificateProfile" => field(1, &named),
         "Audit" => field(3, tenant.as_bytes()),
-        "PutCrl" | "ListCrls" | "ListTenants" | "AddAdmin" | "ListAdmins" | "RemoveAdmin" | "ConfirmRestored" => {
-            Vec::new()
-        }
+        "PutCrl" | "ListCrls" | "RemoveCrl" | "ListTenants" | "AddAdmin" | "ListAdmins" | "RemoveAdmin"
+        | "ConfirmRestored" => Vec::new(),
         _ => named,
     }
 }
@@ -101,6 +100,7 @@ async fn each_role_may_what_the_table_says_for_its_tenant_and_nothing_else() {
 fn code(error: &ClientError) -> &str {
     match error {
         ClientError::Refused { code, .. } => code,
+        ClientError::RoleMissing { .. } => "role-missing",
         other => panic!("{other:?}"),
     }
 }
@@ -165,6 +165,52 @@ async fn an_operator_comes_changes_its_key_and_goes_without_a_restart() {
     assert!(lines.contains("admin.add") && lines.contains("operator@acme") && lines.contains("admin.remove"));
 }
 
+/// Takes an operator away while its call looks at the clock; what that call then hears, if it was the one that looked.
+async fn removed_meanwhile(kbs: &Kbs, owner: &AdminClient) -> Result<(), ClientError> {
+    let identity = Identity::generate("ops").unwrap();
+    let key = identity.spki();
+    owner.add_admin("ops", &key, &[grant(Role::PolicyAuthor, Some(TENANT))]).await.unwrap();
+    let author = AdminClient::connect(&profile(kbs, identity)).await.unwrap();
+    author.list_secrets(TENANT, false).await.unwrap();
+    let (reached, was_reached) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let mut stop = Some((reached, may_go_on));
+    *kbs.at_clock.lock().unwrap() = Some(Box::new(move || {
+        let (reached, may_go_on) = stop.take()?;
+        Some(Box::new(move || {
+            let _ = reached.send(());
+            let _ = may_go_on.recv_timeout(Duration::from_secs(10));
+        }))
+    }));
+    let reference = coffer_kbs_client::Reference {
+        tenant: TENANT.into(),
+        measurement: coffer_verifier::abi::Measurement::new([1; 48]),
+        workload: coffer_verifier::abi::WorkloadDigest::new([2; 32]),
+        name: "ops".into(),
+        expires: coffer_verifier::Expiry::At(coffer_verifier::UnixTime(4_000_000_000)),
+    };
+    let removed = async {
+        was_reached.await.unwrap();
+        assert!(owner.remove_admin(&key).await.unwrap());
+        let _ = go_on.send(());
+    };
+    tokio::join!(author.add_reference(&reference), removed).0.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_operator_that_is_taken_away_while_it_asks_is_told_so() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    // Others look at the clock as well.
+    for _ in 0..20 {
+        if let Err(error) = removed_meanwhile(&kbs, &owner).await {
+            assert_eq!(code(&error), "key-not-admitted", "{error:?}");
+            return;
+        }
+    }
+    panic!("its call never was the one that looked at the clock");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_takes_itself_away_is_told_that_it_did() {
     let kbs = Kbs::start().await;
@@ -191,6 +237,10 @@ async fn calls_that_are_not_allowed_are_summed_by_operator_and_have_a_rate() {
         match operators[0].add_tenant("mine").await {
             Err(ClientError::Refused { code, id }) => {
                 words.push(code);
+                ids.push(id);
+            }
+            Err(ClientError::RoleMissing { id, .. }) => {
+                words.push("role-missing".to_owned());
                 ids.push(id);
             }
             other => panic!("{other:?}"),

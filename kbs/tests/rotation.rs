@@ -124,7 +124,7 @@ async fn fill(state: &Path) -> Result<(), StateError> {
             policy: None,
             rules: None,
             labels: None,
-            expires: Expiry::Never,
+            expires: None,
             expected_version: None,
         };
         ledger.put_secret(new, 1).await?;

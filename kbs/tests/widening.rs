@@ -56,7 +56,12 @@ async fn who_puts_values_does_not_let_others_have_those_it_does_not_know() {
     for update in wider {
         let said = format!("{update:?}");
         match operator.update_secret(TENANT, &path, update).await {
-            Err(ClientError::Refused { code, .. }) => assert_eq!(code, "role-missing", "{said}"),
+            Err(ClientError::RoleMissing { enough, held, .. }) => {
+                assert_eq!(
+                    (enough.join(" "), held.as_str()),
+                    ("owner@acme policy-author@acme".into(), "operator@acme")
+                );
+            }
             other => panic!("{said}: {other:?}"),
         }
         let line = last_line(&kbs, "admin.call").await;
@@ -86,6 +91,61 @@ async fn who_puts_values_does_not_let_others_have_those_it_does_not_know() {
     let update = SecretUpdate { allow_simulated: Some(false), ..of() };
     operator.update_secret(TENANT, &path, update).await.unwrap().unwrap();
     refused(ask(&client, PATH).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_value_on_weaker_terms_takes_who_may_weaken_them() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    let (path, value) = (PATH.parse().unwrap(), SecretBox::new(Box::new(b"another".to_vec())));
+    owner.put_policy(TENANT, "web", "package web\nallow := true\n").await.unwrap();
+    let operator = somebody(&kbs, Role::Operator).await;
+    let author = somebody(&kbs, Role::PolicyAuthor).await;
+    let plain = || crate::common::put(&path, &value);
+    // What is new is on whatever terms its operator says.
+    operator.put_secret(PutSecret { allow_simulated: Some(true), ..plain() }).await.unwrap();
+    let chips = Some(Rules { chips: vec![vec![7; 64]], ..Rules::default() });
+    let update =
+        SecretUpdate { rules: chips, allow_simulated: Some(false), expires: Some(at(600)), ..SecretUpdate::default() };
+    author.update_secret(TENANT, &path, update).await.unwrap().unwrap();
+    let before = owner.secret_meta(TENANT, &path).await.unwrap();
+    let wider = [
+        PutSecret { policy: "web", ..plain() },
+        PutSecret { rules: Some(Rules::default()), ..plain() },
+        PutSecret { allow_simulated: Some(true), ..plain() },
+        PutSecret { expires: Some(at(900)), ..plain() },
+        PutSecret { expires: Some(Expiry::Never), ..plain() },
+    ];
+    for (number, put) in wider.into_iter().enumerate() {
+        match operator.put_secret(put).await {
+            Err(ClientError::RoleMissing { enough, .. }) => assert_eq!(enough, ["owner@acme", "policy-author@acme"]),
+            other => panic!("{number}: {other:?}"),
+        }
+        let line = last_line(&kbs, "admin.call").await;
+        assert_eq!((&line["peer"], &line["name"]), (&"operator".into(), &"PutSecret".into()));
+    }
+    assert_eq!(owner.secret_meta(TENANT, &path).await.unwrap(), before, "nothing was changed");
+
+    // What keeps them or narrows, and says until when.
+    let stored = operator.put_secret(plain()).await.unwrap();
+    assert!(stored.changes().last().unwrap().ends_with(", as before"), "{:?}", stored.changes());
+    let stored = operator.put_secret(PutSecret { expires: Some(at(300)), ..plain() }).await.unwrap();
+    assert!(stored.changes()[1].starts_with("expires ") && stored.changes()[1].contains(", was "), "{stored:?}");
+    let line = last_line(&kbs, "secret.put").await;
+    assert!(line["changes"][0].as_str().unwrap().starts_with("expires: "), "{line}");
+    // Nor by way of deleting it first.
+    operator.delete_secret(TENANT, &path, None).await.unwrap();
+    assert!(matches!(operator.put_secret(plain()).await, Err(ClientError::RoleMissing { .. })));
+    operator.undelete_secret(TENANT, &path, None).await.unwrap();
+    operator.put_secret(plain()).await.unwrap();
+    // What is over is no answer to the question until when.
+    kbs.skew.store(301, std::sync::atomic::Ordering::Relaxed);
+    match owner.put_secret(plain()).await {
+        Err(ClientError::Rejected { message, .. }) => assert!(message.contains("--no-expires"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let stored = owner.put_secret(PutSecret { expires: Some(Expiry::Never), ..plain() }).await.unwrap();
+    assert!(stored.changes()[1].starts_with("expires never, was "), "{stored:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,6 +115,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("kbs policy test", &["web", "--file", "nosuch"]),
     ("kbs crl put", &["nosuch"]),
     ("kbs crl list", &[]),
+    ("kbs crl remove", &["5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"]),
     ("kbs revoke chip", &["zz"]),
     ("kbs revoke measurement", &["zz"]),
     ("kbs revoke workload", &["zz"]),

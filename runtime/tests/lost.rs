@@ -42,7 +42,8 @@ fn said(words: &[&str]) -> String {
 #[test]
 fn what_was_asked_may_have_been_done_and_where_to_look_is_said() {
     let put = said(&["secret", "put", "default/app/password"]);
-    let hint = "it may have been stored; `coffer kbs secret get-meta kbs:///default/app/password` shows it";
+    let hint =
+        "it may have been stored; `coffer kbs secret get-meta kbs:///default/app/password --tenant default` shows it";
     assert!(put.contains(hint), "{put}");
     let removed = said(&["secret", "rm", "default/app/password"]);
     assert!(removed.contains("it may have been done all the same"), "{removed}");

@@ -1,5 +1,7 @@
 //! The operator's side of revocation lists that evidence need not bring.
 
+use coffer_verifier::abi::SpkiDigest;
+
 use crate::{
     admin::{AdminClient, done},
     error::ClientError,
@@ -9,6 +11,16 @@ use crate::{
 pub use v1::{CrlInfo, PutCrlResponse as PutCrl};
 
 impl AdminClient {
+    /// Takes the list of a root away: whether there was one, and the number below which no list of that root is believed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn remove_crl(&self, root: &SpkiDigest) -> Result<(bool, u64), ClientError> {
+        let request = v1::RemoveCrlRequest { root: root.as_bytes().to_vec() };
+        let answer = done(self.admin.clone().remove_crl(request).await)?;
+        Ok((answer.existed, answer.seen))
+    }
+
     /// Brings a list; `root`: the certificate of its root, where the broker has it not.
     ///
     /// # Errors

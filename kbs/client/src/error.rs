@@ -33,6 +33,16 @@ pub enum ClientError {
         /// Joins this refusal with the broker's log.
         id: String,
     },
+    /// None of the operator's roles allows it.
+    #[error("key broker refused: role-missing (id {id}): it takes {}, and this key has {held}", one_of(enough))]
+    RoleMissing {
+        /// Joins this refusal with the broker's audit trail.
+        id: String,
+        /// Roles each of which would be enough, as `coffer kbs admin add --role` takes them.
+        enough: Vec<String>,
+        /// Roles that the key has.
+        held: String,
+    },
     /// The admin API did not take the request as it was.
     #[error("key broker did not take the request: {message}")]
     Rejected {
@@ -64,7 +74,16 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } => Some("check the broker's address and that `coffer-kbs serve` runs there"),
             Self::PinMismatch { .. } => Some("pin the broker's present key, or find out who answers at its address"),
-            Self::Refused { .. } => Some("look the id up in the broker's log or audit"),
+            Self::Refused { code, .. } => Some(match code.as_str() {
+                "value-too-large" | "message-too-large" => {
+                    "a value has at most 1 MiB, and what is said beside it 64 KiB: encrypt what is larger, keep it elsewhere, and put its key here"
+                }
+                "message-undecodable" => "use the coffer of the broker's version; its log has more under the id",
+                _ => "look the id up in the broker's log or audit",
+            }),
+            Self::RoleMissing { .. } => Some(
+                "ask somebody who has it, or an owner for the role: `coffer kbs admin add NAME --role ROLE --key …`",
+            ),
             _ => None,
         }
     }
@@ -111,8 +130,22 @@ pub(crate) fn call(status: &Status) -> ClientError {
     }
 }
 
+/// Metadata of a refused admin call: grants each of which would be enough.
+pub const ROLES_ENOUGH: &str = "coffer-roles-enough";
+/// Metadata of a refused admin call: grants that the caller has.
+pub const ROLES_HELD: &str = "coffer-roles-held";
+
 /// A failed admin call: the peer is a pinned broker and the caller its operator, so its words are passed on.
 pub(crate) fn admin_call(status: &Status) -> ClientError {
+    let said = |key| status.metadata().get(key).and_then(|value| value.to_str().ok()).map(words);
+    if let (Some(denial), Some(enough)) = (Denial::of(status), said(ROLES_ENOUGH))
+        && denial.code == "role-missing"
+    {
+        let enough = enough.split_whitespace().map(str::to_owned).collect();
+        let held = said(ROLES_HELD).filter(|held| !held.is_empty());
+        let held = held.map_or_else(|| "none".to_owned(), |held| held.replace(' ', ", "));
+        return ClientError::RoleMissing { id: denial.id, enough, held };
+    }
     match status.code() {
         Code::InvalidArgument if Denial::of(status).is_some() => call(status),
         Code::InvalidArgument
@@ -120,7 +153,9 @@ pub(crate) fn admin_call(status: &Status) -> ClientError {
         | Code::AlreadyExists
         | Code::Aborted
         | Code::FailedPrecondition
-        | Code::OutOfRange => ClientError::Rejected { code: status.code(), message: words(status.message()) },
+        | Code::OutOfRange => {
+            ClientError::Rejected { code: status.code(), message: foreign_at_most(status.message(), LISTS) }
+        }
         _ => call(status),
     }
 }
@@ -158,6 +193,16 @@ fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
 
 /// Most of a broker's own words that are passed on.
 const WORDS: usize = 400;
+/// The same where they may list what could have been said.
+const LISTS: usize = 1600;
+
+fn one_of(words: &[String]) -> String {
+    match words {
+        [] => "another role".to_owned(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
+    }
+}
 
 fn words(text: &str) -> String {
     foreign_at_most(text, WORDS)

@@ -25,7 +25,7 @@ pub use audit::{AuditPage, AuditQuery, DecisionInput};
 pub use broker::{BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generation, SealingKey, Secret, secret_aad};
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use crls::{CrlInfo, PutCrl};
-pub use error::ClientError;
+pub use error::{ClientError, ROLES_ENOUGH, ROLES_HELD};
 pub use policies::{Policies, PolicyInfo, PutPolicy};
 pub use profile::{AdminProfile, ProfileError};
 pub use sealing::{Scope, SealingName, SealingPolicy, SealingWordError};

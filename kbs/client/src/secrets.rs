@@ -46,7 +46,7 @@ pub struct PutSecret<'a> {
     /// Labels.
     pub labels: Option<Labels>,
     /// When this version ends.
-    pub expires: Expiry,
+    pub expires: Option<Expiry>,
 }
 
 /// What a put did.
@@ -71,9 +71,9 @@ pub struct Stated {
     pub rules: v1::Rules,
     /// Labels of the secret.
     pub labels: Labels,
-    /// Of an update: when the version ends, seconds since 1970.
+    /// When the version ends, seconds since 1970.
     pub expires_unix: Option<i64>,
-    /// Of an update: versions below are not released.
+    /// Versions below are not released.
     pub minimum_version: u64,
 }
 
@@ -131,10 +131,16 @@ impl Stored {
             if !now.labels.is_empty() {
                 all.push(format!("labels {}", words(&now.labels)));
             }
+            if now.expires_unix.is_some() {
+                all.push(format!("expires {}", until(now.expires_unix)));
+            }
             return all;
         };
         let mut all = vec![format!("version {} after version {}", now.version, before.version)];
         all.extend(changes(before, now));
+        if now.expires_unix.is_some() && now.expires_unix == before.expires_unix {
+            all.push(format!("expires {}, as before", until(now.expires_unix)));
+        }
         all
     }
 }
@@ -156,14 +162,16 @@ fn changes(before: &Stated, now: &Stated) -> Vec<String> {
         changes.push(format!("labels {}, were {}", words(&now.labels), words(&before.labels)));
     }
     if before.expires_unix != now.expires_unix {
-        let at =
-            |unix: Option<i64>| unix.map_or_else(|| "never".to_owned(), |unix| Expiry::At(UnixTime(unix)).to_string());
-        changes.push(format!("expires {}, was {}", at(now.expires_unix), at(before.expires_unix)));
+        changes.push(format!("expires {}, was {}", until(now.expires_unix), until(before.expires_unix)));
     }
     if before.minimum_version != now.minimum_version {
         changes.push(format!("released from version {} on, was {}", now.minimum_version, before.minimum_version));
     }
     changes
+}
+
+fn until(unix: Option<i64>) -> String {
+    unix.map_or_else(|| "never".to_owned(), |unix| Expiry::At(UnixTime(unix)).to_string())
 }
 
 fn may(allowed: bool) -> &'static str {
@@ -243,7 +251,8 @@ impl AdminClient {
             policy: given(put.policy),
             rules: put.rules,
             labels: put.labels.map(to_labels),
-            expires_unix: seconds(put.expires),
+            expires_unix: put.expires.and_then(seconds),
+            never_expires: put.expires == Some(Expiry::Never),
         };
         let response = done(self.admin.clone().put_secret(request).await)?;
         let now = response.now.ok_or_else(|| ClientError::Protocol { cause: "no version in the answer".into() })?;

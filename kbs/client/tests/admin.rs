@@ -203,6 +203,7 @@ impl Admin for FakeAdmin {
         test_policy: TestPolicyRequest => TestPolicyResponse,
         put_crl: PutCrlRequest => PutCrlResponse,
         list_crls: ListCrlsRequest => ListCrlsResponse,
+        remove_crl: RemoveCrlRequest => RemoveCrlResponse,
         get_decision_input: GetDecisionInputRequest => GetDecisionInputResponse,
     }
     async fn audit(&self, r: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
@@ -243,7 +244,7 @@ async fn every_call_goes_there_and_back() {
         policy: "",
         rules: None,
         labels: None,
-        expires: Expiry::Never,
+        expires: Some(Expiry::At(UnixTime(1_900_000_000))),
     };
     let stored = admin.put_secret(put(Expected::Any)).await.unwrap();
     assert_eq!(

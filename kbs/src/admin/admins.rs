@@ -65,7 +65,7 @@ impl AdminService {
             event: "admin.add",
             name: Some(name.clone()),
             key: Some(key.to_string()),
-            grants: grants.iter().map(said).collect(),
+            grants: grants.iter().map(ToString::to_string).collect(),
             ..AuditEntry::default()
         };
         let mut change = self.change(caller, entry).await?;
@@ -158,13 +158,6 @@ impl AdminService {
                 tracing::error!(error = %error, hint, "whom the listener lets in is not known anew");
             }
         }
-    }
-}
-
-fn said(grant: &Grant) -> String {
-    match &grant.tenant {
-        Some(tenant) => format!("{}@{tenant}", grant.role),
-        None => grant.role.to_string(),
     }
 }
 

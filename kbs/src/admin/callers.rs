@@ -2,15 +2,16 @@
 
 use std::time::Instant;
 
+use coffer_kbs_client::{ROLES_ENOUGH, ROLES_HELD};
 use coffer_ratls::{connection, denied};
 use tonic::{Code, Request, Status};
 
-use super::{AdminService, store_status};
+use super::{AdminService, Change, store_status};
 use crate::{
     admin_socket::LocalPeer,
     operators::{Asking, Caller},
     refusals::Whom,
-    roles::{Method, method},
+    roles::{Grant, Method, method},
     store::{AuditEntry, Ledger},
     tenant::Tenant,
 };
@@ -30,10 +31,10 @@ impl AdminService {
         let mut view = self.view().await?;
         let found = self.operators.find(&mut view, &asking).await.map_err(store_status)?;
         let Some((operator, grants)) = found else {
-            return Err(denied(Code::PermissionDenied, "key-not-admitted").0);
+            return Err(denied(Code::PermissionDenied, NOT_ADMITTED).0);
         };
         if !method.allows(&grants, tenant.as_ref()) {
-            return Err(self.refuse(operator, asking, method, tenant));
+            return Err(self.refuse_as(Caller { name: operator, asking, grants, method, tenant }));
         }
         if let Some(tenant) = tenant.as_ref().filter(|_| name != "AddTenant")
             && !self.configured_tenants.contains(tenant)
@@ -42,45 +43,73 @@ impl AdminService {
             let hint = format!("`coffer kbs tenant add {tenant}` makes it");
             return Err(Status::not_found(format!("tenant: there is no tenant {tenant}; {hint}")));
         }
-        Ok(Caller { name: operator, asking, method, tenant })
+        Ok(Caller { name: operator, asking, grants, method, tenant })
     }
 
     /// Looks again in the transaction that changes something.
     pub(super) async fn still_may(&self, ledger: &mut Ledger, caller: &Caller) -> Result<(), Status> {
-        let found = self.operators.find(ledger, &caller.asking).await.map_err(store_status)?;
-        match found {
+        match self.operators.find(ledger, &caller.asking).await.map_err(store_status)? {
             Some((_, grants)) if caller.method.allows(&grants, caller.tenant.as_ref()) => Ok(()),
-            _ => Err(denied(Code::PermissionDenied, "role-missing").0),
+            Some((_, grants)) => Err(missing(denied(Code::PermissionDenied, ROLE_MISSING).0, caller, &grants)),
+            // Taken away meanwhile.
+            None => Err(denied(Code::PermissionDenied, NOT_ADMITTED).0),
         }
     }
 
-    /// Refuses a call for what it turned out to be: what was changed for it must be dropped before.
-    pub(super) fn refuse_as(&self, caller: Caller) -> Status {
-        self.refuse(caller.name, caller.asking, caller.method, caller.tenant)
+    /// Goes on with a change that turned out to widen something, where whoever asked for it may; else all of it is dropped.
+    pub(super) async fn widen(
+        &self,
+        mut change: Change,
+        caller: Caller,
+        widening: &'static Method,
+    ) -> Result<Change, Status> {
+        let caller = Caller { method: widening, ..caller };
+        let Err(status) = self.still_may(&mut change.ledger, &caller).await else { return Ok(change) };
+        drop(change);
+        Err(if status.message() == ROLE_MISSING { self.refuse_as(caller) } else { status })
     }
 
     /// Says no, and sees to it that it stands in the trail. An operator that goes on and on gets another word.
-    fn refuse(&self, operator: String, asking: Asking, method: &'static Method, tenant: Option<Tenant>) -> Status {
-        let may_ask = self.refused.take(asking, Instant::now());
+    fn refuse_as(&self, caller: Caller) -> Status {
+        let may_ask = self.refused.take(caller.asking, Instant::now());
         let (status, id) = if may_ask {
-            denied(Code::PermissionDenied, "role-missing")
+            denied(Code::PermissionDenied, ROLE_MISSING)
         } else {
             denied(Code::ResourceExhausted, "too-many-requests")
         };
+        let status = missing(status, &caller, &caller.grants);
+        let Caller { name, method, tenant, .. } = caller;
         let entry = AuditEntry {
             event: "admin.call",
             outcome: "refused",
             id,
-            peer: operator.clone(),
+            peer: name.clone(),
             tenant: tenant.map(|tenant| tenant.to_string()),
             name: Some(method.name.to_owned()),
             reasons: vec![format!("role: {} is for {}", method.name, method.needs())],
             ..AuditEntry::default()
         };
-        self.refusals.add(Whom::Operator(operator), entry);
+        self.refusals.add(Whom::Operator(name), entry);
         status
     }
 }
+
+/// A refusal that says which grants would be enough, and which there are: an operator may know both.
+fn missing(mut status: Status, caller: &Caller, grants: &[Grant]) -> Status {
+    let words = |grants: &[Grant]| grants.iter().take(SAID).map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let enough = caller.method.enough(caller.tenant.as_ref());
+    for (key, words) in [(ROLES_ENOUGH, words(&enough)), (ROLES_HELD, words(grants))] {
+        if let Ok(value) = words.parse() {
+            status.metadata_mut().insert(key, value);
+        }
+    }
+    status
+}
+
+/// Grants that are said.
+const SAID: usize = 16;
+const ROLE_MISSING: &str = "role-missing";
+const NOT_ADMITTED: &str = "key-not-admitted";
 
 /// What the connection of a request shows of whoever asks.
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]

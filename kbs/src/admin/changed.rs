@@ -28,7 +28,7 @@ pub(super) fn of_secret(before: &Described, now: &Described) -> Vec<String> {
 }
 
 /// Of what a new version took over.
-pub(super) fn of_stated(before: &Stated, now: &Stated) -> Vec<String> {
+fn of_stated(before: &Stated, now: &Stated) -> Vec<String> {
     let mut changes = of_terms(&before.terms, &now.terms);
     let names: BTreeSet<&String> = before.labels.keys().chain(now.labels.keys()).collect();
     let value = |labels: &crate::store::Labels, name: &String| {

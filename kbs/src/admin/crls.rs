@@ -1,7 +1,7 @@
 //! Revocation lists that operators bring: a believed root's, fresh, and never older than one that was seen.
 
 use coffer_kbs_client::kbs::admin::v1 as wire;
-use coffer_verifier::chain::Crl;
+use coffer_verifier::{abi::SpkiDigest, chain::Crl};
 use tonic::{Response, Status};
 
 use super::{AdminService, every, store_status};
@@ -44,14 +44,38 @@ impl AdminService {
         change.ledger.raise_crl_number(&root, number).await.map_err(store_status)?;
         change.ledger.put_crl(&stored).await.map_err(store_status)?;
         let answer = wire::PutCrlResponse { added, list: Some(info(&stored, &list, number)) };
+        let then = self.bring_stored();
+        change.done_and(added, "there-already", answer, then).await
+    }
+
+    pub(super) async fn crl_removed(
+        &self,
+        caller: Caller,
+        message: wire::RemoveCrlRequest,
+    ) -> Result<Response<wire::RemoveCrlResponse>, Status> {
+        let root = SpkiDigest::try_from(message.root.as_slice());
+        let root = root.map_err(|error| Status::invalid_argument(format!("root: {error}")))?;
+        if root.is_zero() {
+            return Err(Status::invalid_argument("root: a zero digest is nobody's"));
+        }
+        let entry = AuditEntry { event: "crl.remove", key: Some(root.to_string()), ..AuditEntry::default() };
+        let mut change = self.change(caller, entry).await?;
+        // Taken away, it still says which lists are too old.
+        let seen = change.ledger.crl_number(&root).await.map_err(store_status)?.unwrap_or(0);
+        let existed = change.ledger.remove_crl(&root).await.map_err(store_status)?;
+        let then = self.bring_stored();
+        change.done_and(existed, "nothing-there", wire::RemoveCrlResponse { existed, seen }, then).await
+    }
+
+    /// Has what is stored at hand, once a change of it is committed.
+    fn bring_stored(&self) -> impl Future<Output = ()> + Send + 'static {
         let (store, verifier) = (self.store.clone(), self.verifier.clone());
-        let then = async move {
+        async move {
             if let Err(error) = verifier.bring_what_is_stored(&store).await {
                 let (error, hint) = (coffer_rim::chain(&error), error.hint());
-                tracing::error!(error = %error, hint, "a revocation list that was brought counts only after SIGHUP or a start");
+                tracing::error!(error = %error, hint, "a change of the revocation lists counts only after SIGHUP or a start");
             }
-        };
-        change.done_and(added, "there-already", answer, then).await
+        }
     }
 
     pub(super) async fn crls_listed(&self) -> Result<Response<wire::ListCrlsResponse>, Status> {

@@ -1,20 +1,21 @@
 //! Secrets: values in, never out.
 
 use coffer_kbs_client::{ResourcePath, kbs::admin::v1 as wire};
+use coffer_ratls::denied;
 use coffer_verifier::Expiry;
 use tonic::{Code, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{
     AdminService, VALUE_LIMIT,
-    changed::{of_secret, of_stated},
+    changed::of_secret,
     name, non_zero, seconds, store_status, tenant,
     terms::{labels, labels_wire, rules, terms_wire},
 };
 use crate::{
     operators::Caller,
-    roles::WIDEN,
-    store::{AuditEntry, Described, NewSecret, Secret, SecretInfo, SecretUpdate, Stated, StoreError},
+    roles::{WIDEN, WIDEN_ANEW},
+    store::{AuditEntry, Described, NewSecret, Put, Secret, SecretInfo, SecretUpdate, StoreError},
     tenant::Tenant,
 };
 
@@ -30,7 +31,14 @@ impl AdminService {
             return Err(Status::invalid_argument("value is empty"));
         }
         if value.len() > VALUE_LIMIT {
-            return Err(Status::invalid_argument(format!("value has {} bytes, at most {VALUE_LIMIT}", value.len())));
+            let (status, id) = denied(Code::InvalidArgument, "value-too-large");
+            tracing::info!(
+                %id,
+                peer = %caller.name,
+                length = value.len(),
+                "a value was not taken: the limit is {VALUE_LIMIT} bytes"
+            );
+            return Err(status);
         }
         let policy = name("policy", message.policy)?;
         let new = NewSecret {
@@ -41,19 +49,24 @@ impl AdminService {
             policy: policy.as_deref(),
             rules: rules(message.rules)?,
             labels: labels(message.labels)?,
-            expires: self.expiry(message.expires_unix)?,
+            expires: self.new_expiry(message.expires_unix, message.never_expires)?,
             expected_version: message.expected_version,
         };
-        let mut change = self.change(caller, entry("secret.put", &tenant, &path, None)).await?;
+        let mut change = self.change(caller.clone(), entry("secret.put", &tenant, &path, None)).await?;
         if let Some(policy) = &policy {
             self.policy_is_there(&mut change.ledger, &tenant, policy)?;
         }
         let put = change.ledger.put_secret(new, change.now).await.map_err(store_status)?;
-        change.entry.changes = put.before.as_ref().map(|before| of_stated(before, &put.now)).unwrap_or_default();
-        change.entry.version = Some(put.now.version);
-        change.entry.policy = Some(put.now.terms.policy.clone());
-        change.entry.allow_simulated = Some(put.now.terms.allow_simulated);
-        let answer = wire::PutSecretResponse { now: Some(stated(&put.now)), before: put.before.as_ref().map(stated) };
+        // Found out within the transaction, on what is there; without leave all of it is undone.
+        if put.widens {
+            change = self.widen(change, caller, &WIDEN_ANEW).await?;
+        }
+        let Put { now, before, .. } = put;
+        change.entry.changes = before.as_ref().map(|before| of_secret(before, &now)).unwrap_or_default();
+        change.entry.version = Some(now.stated.version);
+        change.entry.policy = Some(now.stated.terms.policy.clone());
+        change.entry.allow_simulated = Some(now.stated.terms.allow_simulated);
+        let answer = wire::PutSecretResponse { now: Some(described(&now)), before: before.as_ref().map(described) };
         change.done(answer).await
     }
 
@@ -133,14 +146,7 @@ impl AdminService {
         let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
         let version = non_zero("version", message.version)?;
         let policy = name("policy", message.policy)?;
-        let expires = match (message.expires_unix, message.never_expires) {
-            (Some(_), true) => {
-                return Err(Status::invalid_argument("expires_unix and never_expires contradict each other"));
-            }
-            (None, true) => Some(Expiry::Never),
-            (at @ Some(_), false) => Some(self.expiry(at)?),
-            (None, false) => None,
-        };
+        let expires = self.new_expiry(message.expires_unix, message.never_expires)?;
         let update = SecretUpdate {
             version,
             minimum_version: message.minimum_version,
@@ -150,20 +156,15 @@ impl AdminService {
             rules: rules(message.rules)?,
             expires,
         };
-        let widening = Caller { method: &WIDEN, ..caller.clone() };
-        let mut change = self.change(caller, entry("secret.update", &tenant, &path, version)).await?;
+        let mut change = self.change(caller.clone(), entry("secret.update", &tenant, &path, version)).await?;
         if let Some(policy) = &policy {
             self.policy_is_there(&mut change.ledger, &tenant, policy)?;
         }
         let updated = change.ledger.update_secret(&tenant, &path, update).await.map_err(store_status)?;
         let existed = updated.is_some();
-        // Found out within the transaction, on what is there; without leave all of it is undone.
-        if updated.as_ref().is_some_and(|updated| updated.widens)
-            && let Err(status) = self.still_may(&mut change.ledger, &widening).await
-        {
-            drop(change);
-            let missing = status.code() == Code::PermissionDenied;
-            return Err(if missing { self.refuse_as(widening) } else { status });
+        // As with a new value.
+        if updated.as_ref().is_some_and(|updated| updated.widens) {
+            change = self.widen(change, caller, &WIDEN).await?;
         }
         let (before, now) = updated.map_or((None, None), |updated| (updated.before, updated.now));
         change.entry.changes = match (&before, &now) {
@@ -186,6 +187,19 @@ impl AdminService {
     }
 }
 
+impl AdminService {
+    /// An expiry that is said anew, if one is.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn new_expiry(&self, at: Option<i64>, never: bool) -> Result<Option<Expiry>, Status> {
+        match (at, never) {
+            (Some(_), true) => Err(Status::invalid_argument("expires_unix and never_expires contradict each other")),
+            (None, true) => Ok(Some(Expiry::Never)),
+            (Some(_), false) => self.expiry(at).map(Some),
+            (None, false) => Ok(None),
+        }
+    }
+}
+
 fn entry(event: &'static str, tenant: &Tenant, path: &ResourcePath, version: Option<u64>) -> AuditEntry {
     AuditEntry {
         event,
@@ -196,20 +210,15 @@ fn entry(event: &'static str, tenant: &Tenant, path: &ResourcePath, version: Opt
     }
 }
 
-fn stated(stated: &Stated) -> wire::SecretStated {
+fn described(described: &Described) -> wire::SecretStated {
+    let Described { stated, expires, minimum_version } = described;
     wire::SecretStated {
         version: stated.version,
         terms: Some(terms_wire(&stated.terms)),
         labels: Some(labels_wire(&stated.labels)),
-        expires_unix: None,
-        minimum_version: 0,
+        expires_unix: seconds(*expires),
+        minimum_version: *minimum_version,
     }
-}
-
-fn described(described: &Described) -> wire::SecretStated {
-    let Described { stated: of_version, expires, minimum_version } = described;
-    let (expires_unix, minimum_version) = (seconds(*expires), *minimum_version);
-    wire::SecretStated { expires_unix, minimum_version, ..stated(of_version) }
 }
 
 fn info(info: &SecretInfo) -> wire::SecretInfo {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use tonic::{Response, Status};
 
 use super::{AdminService, dry_run::is_of, name, needed, non_zero, store_status, tenant};
-use crate::store::{AuditFilter, AuditOrder};
+use crate::store::{AuditFilter, AuditOrder, EVENTS, OUTCOMES, is_event_word};
 
 const AUDIT_LIMIT: u32 = 10_000;
 const AUDIT_USUAL: u32 = 1000;
@@ -31,8 +31,8 @@ impl AdminService {
             tenant: message.tenant.as_deref().map(tenant).transpose()?,
             id: name("id", message.id)?,
             path: name("path", message.path)?,
-            event: name("event", message.event)?,
-            outcome: name("outcome", message.outcome)?,
+            event: word("event", message.event, EVENTS, is_event_word)?,
+            outcome: word("outcome", message.outcome, OUTCOMES, |word| OUTCOMES.contains(&word))?,
             since_unix: non_zero("since_unix", message.since_unix)?,
             until_unix: non_zero("until_unix", message.until_unix)?,
         };
@@ -70,5 +70,22 @@ impl AdminService {
             input = kept.map(|one| one.json);
         }
         Ok(Response::new(wire::GetDecisionInputResponse { line, input }))
+    }
+}
+
+/// A word that some line can have: whoever looks for another one would take a slip for "there is none".
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn word(
+    field: &str,
+    text: Option<String>,
+    all: &[&str],
+    is_one: impl Fn(&str) -> bool,
+) -> Result<Option<String>, Status> {
+    match name(field, text)? {
+        Some(text) if !is_one(&text) => {
+            let shown = coffer_rim::foreign(&text);
+            Err(Status::invalid_argument(format!("{field}: no line has {shown}; there are: {}", all.join(", "))))
+        }
+        other => Ok(other),
     }
 }

@@ -96,6 +96,8 @@ pub(super) fn seconds(expires: Expiry) -> Option<i64> {
 pub(super) fn store_status(error: StoreError) -> Status {
     let code = match &error {
         StoreError::Version { .. }
+        | StoreError::Minimum { .. }
+        | StoreError::Expired { .. }
         | StoreError::OlderManifest { .. }
         | StoreError::RevokedManifest { .. }
         | StoreError::SameSequence { .. } => Code::FailedPrecondition,

@@ -56,6 +56,14 @@ impl Ledger {
         self.record(&key(root)).await
     }
 
+    /// Takes the list of a root away, believed or not. True if there was one. What was seen of the root stays.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn remove_crl(&mut self, root: &SpkiDigest) -> Result<bool, StoreError> {
+        self.remove_record(key(root)).await
+    }
+
     /// Every list.
     ///
     /// # Errors

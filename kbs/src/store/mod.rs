@@ -9,6 +9,7 @@ mod admins;
 mod apart;
 mod audit;
 mod audit_search;
+mod audit_words;
 mod batch;
 mod certificates;
 mod checkpoint;
@@ -42,6 +43,7 @@ pub use admins::Admin;
 pub(crate) use apart::drive;
 pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, StateFault};
 pub use audit_search::{AuditFilter, AuditOrder};
+pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
 pub use crls::StoredCrl;
@@ -57,12 +59,14 @@ pub(crate) use rotated::opens;
 pub use rows::{Intent, Kind, Row, Rows, RowsError, Transaction, Written};
 pub use sealing::{Counter, SealingContext};
 pub use secret_update::{Described, SecretUpdate};
-pub use secrets::{Absent, Labels, NewSecret, Secret, SecretInfo, Stated};
+pub use secrets::{Absent, Labels, NewSecret, Put, Secret, SecretInfo, Stated};
 pub use signers::Signer;
 pub use sqlite::{Opened, SqliteRows, Upgrade};
 pub use state::{Fault, Forget, StateSummary};
 pub use tenant_keys::{KeyUse, OpenKey};
 pub(crate) use terms::rules_digest;
+
+use coffer_verifier::Expiry;
 
 use crate::keys::KeyError;
 
@@ -92,6 +96,22 @@ pub enum StoreError {
         expected: u64,
         /// Version there; 0: none.
         found: u64,
+    },
+    /// A least version that none has.
+    #[error("minimum version {least} is above the current version, which is {current}")]
+    Minimum {
+        /// Asked for.
+        least: u64,
+        /// The version there.
+        current: u64,
+    },
+    /// A new version would keep an expiry that lies in the past.
+    #[error("version {version} expired at {at}, and a new version keeps its expiry where none is given")]
+    Expired {
+        /// The version there.
+        version: u64,
+        /// When.
+        at: Expiry,
     },
     /// A manifest that an admitted one of its name has overtaken.
     #[error("manifest {name} is at sequence {newest}, found sequence {found}")]
@@ -165,7 +185,14 @@ impl StoreError {
             Self::Rows(_) => "check free space and permissions of the state folder",
             Self::Tampered { .. } => "restore the database from a backup you trust, or put the entry again",
             Self::Key(_) => "check that the system's random source works",
-            Self::Version { .. } => "list the secrets, then repeat with the current version in --expected-version",
+            Self::Version { found: 0, .. } => {
+                "nothing is current there: leave --expected-version out, or give 0; a deleted secret comes back with `secret undelete`"
+            }
+            Self::Version { .. } => {
+                "`secret get-meta` shows what is current: repeat with that in --expected-version, if it is still meant"
+            }
+            Self::Minimum { .. } => "give the current version at most; `secret remove` ends all of them",
+            Self::Expired { .. } => "say until when the new one is released: --expires TIME, or --no-expires",
             Self::OlderManifest { .. } | Self::RevokedManifest { .. } | Self::SameSequence { .. } => {
                 "sign a manifest with a higher --sequence"
             }

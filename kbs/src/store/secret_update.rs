@@ -67,7 +67,7 @@ pub struct Described {
 
 impl Described {
     /// True if this may let out what `before` did not. Which of two policies or rules asks for more nobody can say: another one may.
-    fn widens(&self, before: &Self) -> bool {
+    pub(super) fn widens(&self, before: &Self) -> bool {
         let (was, is) = (&before.stated.terms, &self.stated.terms);
         let longer = match (before.expires, self.expires) {
             (Expiry::At(was), Expiry::At(is)) => is > was,
@@ -77,7 +77,7 @@ impl Described {
         is.policy != was.policy || is.rules != was.rules || is.allow_simulated && !was.allow_simulated || longer
     }
 
-    fn of(secret: &Secret, head: &Head) -> Self {
+    pub(super) fn of(secret: &Secret, head: &Head) -> Self {
         let stated = Stated { version: secret.version, terms: secret.terms.clone(), labels: head.labels.clone() };
         Self { stated, expires: secret.expires, minimum_version: head.minimum_version }
     }
@@ -88,7 +88,7 @@ impl Ledger {
     /// version.
     ///
     /// # Errors
-    /// [`StoreError::Version`] for a minimum above the current version, else as the store.
+    /// [`StoreError::Minimum`] for one above the current version, else as the store.
     pub async fn update_secret(
         &mut self,
         tenant: &Tenant,
@@ -96,8 +96,8 @@ impl Ledger {
         update: SecretUpdate<'_>,
     ) -> Result<Option<Updated>, StoreError> {
         let Some(head) = self.record::<Head>(&head_key(tenant, path)).await? else { return Ok(None) };
-        if let Some(expected) = update.minimum_version.filter(|least| *least > head.version) {
-            return Err(StoreError::Version { expected, found: head.version });
+        if let Some(least) = update.minimum_version.filter(|least| *least > head.version) {
+            return Err(StoreError::Minimum { least, current: head.version });
         }
         let version = update.version.unwrap_or(head.version);
         let key = version_key(tenant, path, version);

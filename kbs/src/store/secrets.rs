@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use coffer_kbs_client::ResourcePath;
-use coffer_verifier::{Expiry, binding::length_prefixed};
+use coffer_verifier::{Expiry, UnixTime, binding::length_prefixed};
 use zeroize::Zeroizing;
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     ledger::Ledger,
     record::{Fields, Record, RowKey},
     rows::Kind,
+    secret_update::Described,
     terms::{decode_rules, encode_rules},
 };
 use crate::{
@@ -41,7 +42,7 @@ pub struct NewSecret<'a> {
     /// Labels of the secret.
     pub labels: Option<Labels>,
     /// From when on this version is not released.
-    pub expires: Expiry,
+    pub expires: Option<Expiry>,
     /// Version that must be current: 0, none; absent, any.
     pub expected_version: Option<u64>,
 }
@@ -57,7 +58,7 @@ impl<'a> NewSecret<'a> {
             policy: None,
             rules: None,
             labels: None,
-            expires: Expiry::Never,
+            expires: None,
             expected_version: None,
         }
     }
@@ -67,9 +68,11 @@ impl<'a> NewSecret<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {
     /// What is current now.
-    pub now: Stated,
+    pub now: Described,
     /// What was current until now.
-    pub before: Option<Stated>,
+    pub before: Option<Described>,
+    /// Values of this path may be released to others, or for longer, than the last one; also where that is damaged.
+    pub widens: bool,
 }
 
 /// What is said about a version of a secret.
@@ -265,20 +268,22 @@ impl Ledger {
         {
             return Err(StoreError::Version { expected, found });
         }
-        let before = match live {
+        let last = match &head {
             None => None,
-            Some(live) => match self.record::<Secret>(&version_key(tenant, path, live.version)).await {
-                Ok(secret) => secret.map(|secret| Stated {
-                    version: live.version,
-                    terms: secret.terms,
-                    labels: live.labels.clone(),
-                }),
+            Some(head) => match self.record::<Secret>(&version_key(tenant, path, head.version)).await {
+                Ok(secret) => secret.map(|secret| Described::of(&secret, head)),
                 // A new version is how a damaged one is mended: its head holds, so the numbers go on.
                 Err(StoreError::Tampered { .. }) => None,
                 Err(error) => return Err(error),
             },
         };
-        let kept = before.clone().map(|before| before.terms).unwrap_or_default();
+        let before = last.clone().filter(|_| live.is_some());
+        let kept = before.clone().map(|before| (before.stated.terms, before.expires));
+        let (kept, until) = kept.unwrap_or((Terms::default(), Expiry::Never));
+        if let (None, Some(before), true) = (new.expires, &before, until.is_over(UnixTime::from_secs(now_unix))) {
+            return Err(StoreError::Expired { version: before.stated.version, at: until });
+        }
+        let expires = new.expires.unwrap_or(until);
         let terms = Terms {
             allow_simulated: new.allow_simulated.unwrap_or(kept.allow_simulated),
             policy: new.policy.map_or(kept.policy, str::to_owned),
@@ -293,11 +298,14 @@ impl Ledger {
         };
         let context = context(tenant, path, version, &terms);
         let stored = self.root.encrypt(context, new.value).map_err(StoreError::Key)?;
-        let secret = Secret { expires: new.expires, ..Secret::of(version, terms.clone(), now_unix, stored) };
+        let secret = Secret { expires, ..Secret::of(version, terms, now_unix, stored) };
         self.put_record(version_key(tenant, path, version), &secret).await?;
-        let head = Head { version, deleted_unix: None, minimum_version, labels: labels.clone() };
+        let was_there = head.is_some();
+        let head = Head { version, deleted_unix: None, minimum_version, labels };
         self.put_record(head_key(tenant, path), &head).await?;
-        Ok(Put { now: Stated { version, terms, labels }, before })
+        let now = Described::of(&secret, &head);
+        let widens = last.as_ref().map_or(was_there, |last| now.widens(last));
+        Ok(Put { now, before, widens })
     }
 
     /// A version of a secret that may be released, the current one where none is named; or why there is none.

@@ -203,11 +203,11 @@ on_every_store!(
 
 async fn counts_versions_and_checks_before_it_sets(keeper: Keeper) {
     let fixture = Fixture::new(keeper).await;
-    assert_eq!(fixture.put("a/b/c", b"one", Some(0)).await.unwrap().now.version, 1);
+    assert_eq!(fixture.put("a/b/c", b"one", Some(0)).await.unwrap().now.stated.version, 1);
     let again = fixture.put("a/b/c", b"two", Some(0)).await;
     assert!(matches!(again, Err(StoreError::Version { expected: 0, found: 1 })));
-    assert_eq!(fixture.put("a/b/c", b"two", Some(1)).await.unwrap().now.version, 2);
-    assert_eq!(fixture.put("a/b/c", b"three", None).await.unwrap().now.version, 3);
+    assert_eq!(fixture.put("a/b/c", b"two", Some(1)).await.unwrap().now.stated.version, 2);
+    assert_eq!(fixture.put("a/b/c", b"three", None).await.unwrap().now.stated.version, 3);
     assert_eq!(fixture.value("a/b/c").await.unwrap(), Some((3, b"three".to_vec())));
 }
 
@@ -223,17 +223,17 @@ async fn a_deleted_secret_is_gone_and_its_numbers_are_not_used_again(keeper: Kee
     assert!(delete().await);
     assert!(!delete().await);
     assert_eq!(fixture.value("a/b/c").await.unwrap(), None);
-    let Put { now, before } = fixture.put("a/b/c", b"two", Some(0)).await.unwrap();
-    assert_eq!((now.version, before), (2, None));
+    let Put { now, before, .. } = fixture.put("a/b/c", b"two", Some(0)).await.unwrap();
+    assert_eq!((now.stated.version, before), (2, None));
 }
 
 async fn tells_what_a_put_took_the_place_of(keeper: Keeper) {
     let fixture = Fixture::new(keeper).await;
     assert_eq!(fixture.put("a/b/c", b"one", None).await.unwrap().before, None);
-    let Put { now, before } = fixture.put("a/b/c", b"two", None).await.unwrap();
+    let Put { now, before, .. } = fixture.put("a/b/c", b"two", None).await.unwrap();
     let terms = Terms::default();
-    assert_eq!(before, Some(Stated { version: 1, terms: terms.clone(), labels: Labels::new() }));
-    assert_eq!(now, Stated { version: 2, terms, labels: Labels::new() });
+    assert_eq!(before.map(|one| one.stated), Some(Stated { version: 1, terms: terms.clone(), labels: Labels::new() }));
+    assert_eq!(now.stated, Stated { version: 2, terms, labels: Labels::new() });
 }
 
 async fn survives_being_closed_and_opened(keeper: Keeper) {
@@ -386,7 +386,7 @@ async fn two_processes_follow_each_other(keeper: Keeper) {
     let fixture = Fixture::new(keeper).await;
     let other = Fixture { store: fixture.reopened().await.unwrap(), rows: fixture.rows.clone(), folder: None };
     fixture.put("a/b/c", b"one", None).await.unwrap();
-    assert_eq!(other.put("a/b/c", b"two", Some(1)).await.unwrap().now.version, 2);
+    assert_eq!(other.put("a/b/c", b"two", Some(1)).await.unwrap().now.stated.version, 2);
     assert_eq!(fixture.value("a/b/c").await.unwrap(), Some((2, b"two".to_vec())));
     fixture.append("1").await;
     assert_eq!(other.store.verify_audit().await.unwrap().lines, 1);

@@ -268,7 +268,7 @@ pub fn put<'a>(path: &'a ResourcePath, value: &'a SecretBox<Vec<u8>>) -> PutSecr
         policy: "",
         rules: None,
         labels: None,
-        expires: Expiry::Never,
+        expires: None,
     }
 }
 
@@ -532,6 +532,7 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         TestPolicyRequest => test_policy,
         PutCrlRequest => put_crl,
         ListCrlsRequest => list_crls,
+        RemoveCrlRequest => remove_crl,
         AddTenantRequest => add_tenant,
         ListTenantsRequest => list_tenants,
         AddAdminRequest => add_admin,

@@ -55,11 +55,16 @@ impl KeyList {
         self.0.borrow().contains(key)
     }
 
-    /// Ends when a key is listed no more, and what was begun has had time to come to its end.
-    pub(crate) async fn gone(self, key: SpkiDigest) {
+    /// Ends when a key is not listed.
+    pub async fn unlisted(&self, key: SpkiDigest) {
         let mut list = self.0.subscribe();
         // The sender is this list itself.
         let _ = list.wait_for(|keys| !keys.contains(&key)).await;
+    }
+
+    /// Ends when a key is listed no more, and what was begun has had time to come to its end.
+    pub(crate) async fn gone(self, key: SpkiDigest) {
+        self.unlisted(key).await;
         tokio::time::sleep(FAREWELL).await;
     }
 }

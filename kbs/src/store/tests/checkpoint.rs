@@ -147,7 +147,7 @@ async fn nothing_changes_while_the_checkpoint_cannot_move(keeper: Keeper) {
     assert!(fixture.dump().await == before, "nothing is committed while it cannot move");
     assert_eq!(fixture.value("a/b/c").await.unwrap(), Some((2, b"two".to_vec())), "reading goes on");
     checkpoint.full(false);
-    assert_eq!(fixture.put("a/b/c", b"three", Some(2)).await.unwrap().now.version, 3);
+    assert_eq!(fixture.put("a/b/c", b"three", Some(2)).await.unwrap().now.stated.version, 3);
     opened(&fixture, &checkpoint).await.unwrap();
 }
 

@@ -60,7 +60,7 @@ async fn act_on(store: &Store, act: &str) -> Result<(), StoreError> {
                 policy: Some("other"),
                 rules: None,
                 labels: None,
-                expires: Expiry::Never,
+                expires: None,
                 expected_version: None,
             };
             ledger.put_secret(new, 1000).await.map(|_| ())?;
@@ -76,7 +76,7 @@ async fn act_on(store: &Store, act: &str) -> Result<(), StoreError> {
                 policy: Some("other"),
                 rules: None,
                 labels: None,
-                expires: Expiry::Never,
+                expires: None,
                 expected_version: Some(0),
             };
             ledger.put_secret(new, 1000).await.map(|_| ())?;

@@ -50,7 +50,7 @@ async fn gives_no_more(store: &Store, mended: Kind) {
         }
         let (tenant, path) = (tenant(), path_of(path));
         let new = NewSecret::plain(&tenant, &path, b"again");
-        assert_eq!(ledger.put_secret(new, 1).await.unwrap().now.version, 3, "{mended:?}");
+        assert_eq!(ledger.put_secret(new, 1).await.unwrap().now.stated.version, 3, "{mended:?}");
     }
     assert!(ledger.references(&tenant()).await.unwrap().len() <= 2);
     assert!(ledger.signers(&tenant()).await.unwrap().len() <= 2);
@@ -104,6 +104,6 @@ async fn a_repaired_store_opens_and_goes_on(keeper: Keeper) {
     }
     drop(store);
     let fixture = Fixture { store: fixture.reopened().await.unwrap(), ..fixture };
-    assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().now.version, 3);
+    assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().now.stated.version, 3);
     assert_eq!(fixture.reopened().await.unwrap().repair(Forget::Nothing, 6).await.unwrap().faults, []);
 }

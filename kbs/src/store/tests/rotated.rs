@@ -57,7 +57,7 @@ async fn a_new_root_key_opens_everything_and_the_old_one_nothing(keeper: Keeper)
         }
     }
     assert_eq!(fixture.value("a/b/c").await.unwrap(), Some((2, b"new".to_vec())));
-    assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().now.version, 3);
+    assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().now.stated.version, 3);
     assert!(complaints(&fresh().await).await.is_empty());
 }
 

@@ -22,7 +22,7 @@ async fn a_new_version_keeps_what_is_not_said_anew(keeper: Keeper) {
         policy: Some("strict"),
         rules: Some(rules.clone()),
         labels: Some(labels.clone()),
-        expires: Expiry::At(UnixTime(2000)),
+        expires: Some(Expiry::At(UnixTime(2000))),
         expected_version: None,
     };
     let put = async |new: NewSecret<'_>| {
@@ -38,26 +38,40 @@ async fn a_new_version_keeps_what_is_not_said_anew(keeper: Keeper) {
         policy: None,
         rules: None,
         labels: None,
-        expires: Expiry::Never,
+        expires: None,
         ..first.clone()
     };
     let terms = Terms { allow_simulated: true, policy: "strict".into(), rules };
     let kept = put(silent.clone()).await;
-    assert_eq!(kept.now, Stated { version: 2, terms, labels: labels.clone() });
-    let changed =
-        put(NewSecret { allow_simulated: Some(false), rules: Some(Rules::default()), ..silent.clone() }).await;
+    assert_eq!(kept.now.stated, Stated { version: 2, terms, labels: labels.clone() });
+    assert!(!kept.widens);
+    // Until when, too; and what is over is no answer to the question until when.
+    let mut ledger = fixture.store.write().await.unwrap();
+    let over = ledger.put_secret(silent.clone(), 2000).await;
+    assert!(matches!(over, Err(StoreError::Expired { version: 2, .. })), "{over:?}");
+    drop(ledger);
+    let changed = put(NewSecret {
+        allow_simulated: Some(false),
+        rules: Some(Rules::default()),
+        expires: Some(Expiry::Never),
+        ..silent.clone()
+    })
+    .await;
+    assert!(changed.widens);
     let terms = Terms { policy: "strict".into(), ..Terms::default() };
-    assert_eq!((changed.now.terms, changed.now.labels), (terms, labels));
-    assert!(changed.before.unwrap().terms.allow_simulated);
+    assert_eq!((changed.now.stated.terms, changed.now.stated.labels), (terms, labels));
+    assert!(changed.before.unwrap().stated.terms.allow_simulated);
     let list = fixture.store.read().await.unwrap().secret_versions(&tenant, &path).await.unwrap();
     let expiries: Vec<_> = list.into_iter().map(|one| one.unwrap().expires).collect();
-    assert_eq!(expiries, [Expiry::At(UnixTime(2000)), Expiry::Never, Expiry::Never], "expiry is of one version");
+    let until = Expiry::At(UnixTime(2000));
+    assert_eq!(expiries, [until, until, Expiry::Never]);
     // A secret that was deleted begins anew.
     let mut ledger = fixture.store.write().await.unwrap();
     assert!(ledger.delete_secret(&tenant, &path, None, 5).await.unwrap());
     ledger.commit().await.unwrap();
     let anew = put(silent).await;
-    assert_eq!(anew.now, Stated { version: 4, terms: Terms::default(), labels: Labels::new() });
+    assert_eq!(anew.now.stated, Stated { version: 4, terms: Terms::default(), labels: Labels::new() });
+    assert!(anew.before.is_none() && anew.widens, "other terms than those that were deleted");
     let mut ledger = fixture.store.read().await.unwrap();
     for old in 1..4 {
         let found = ledger.find_secret(&tenant, &path, Some(old)).await.unwrap();
@@ -94,7 +108,7 @@ async fn versions_are_deleted_brought_back_and_destroyed_one_by_one(keeper: Keep
     assert!(ledger.update_secret(&tenant, &path, least(3)).await.unwrap().is_some());
     assert_eq!(found(&mut ledger, Some(2)).await, Err(Absent::BelowMinimum { found: 2, least: 3 }));
     let above = ledger.update_secret(&tenant, &path, least(4)).await;
-    assert!(matches!(above, Err(StoreError::Version { expected: 4, found: 3 })));
+    assert!(matches!(above, Err(StoreError::Minimum { least: 4, current: 3 })));
     assert!(ledger.delete_secret(&tenant, &path, None, 5).await.unwrap());
     assert_eq!(found(&mut ledger, None).await, Err(Absent::Deleted));
     assert!(ledger.undelete_secret(&tenant, &path, None).await.unwrap());

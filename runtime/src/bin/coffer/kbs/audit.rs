@@ -75,10 +75,10 @@ struct Filter {
     /// About this secret: `repository/type/tag`, with or without `kbs:///`.
     #[arg(long, value_name = "PATH", value_parser = path)]
     path: Option<ResourcePath>,
-    /// This event, such as `secret.release`, or all of a word, such as `secret`.
+    /// This event, such as `secret.release`, or all of a word, such as `secret`; the broker names all there are.
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
-    /// With this outcome, such as `refused`.
+    /// With this outcome, such as `refused` or `released`; the broker names all there are.
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<String>,
     /// Not before this time, RFC 3339.

@@ -136,15 +136,25 @@ impl<'a> Broker<'a> {
 fn failure(error: &ClientError) -> CliError {
     let class = match error {
         ClientError::Unreachable { .. } => Class::Unreachable,
-        ClientError::Refused { .. } | ClientError::PinMismatch { .. } => Class::Refused,
+        ClientError::Refused { .. } | ClientError::RoleMissing { .. } | ClientError::PinMismatch { .. } => {
+            Class::Refused
+        }
         _ => Class::Config,
     };
     let failure = CliError::caused(class, error);
     if matches!(error, ClientError::Refused { code, .. } if code == "key-not-admitted") {
-        return failure.hint("the broker lists this profile's key neither under [[admins]] of config.toml nor in `coffer kbs admin list`");
+        return failure.hint("the broker lists this profile's key neither under [[admins]] of config.toml nor in `coffer kbs admin list`; if it was taken away while it asked, that may have been done");
     }
-    if matches!(error, ClientError::Refused { code, .. } if code == "role-missing") {
-        return failure.hint("an owner gives roles: `coffer kbs admin add NAME --role ROLE --key …`");
+    // The last is the least.
+    if let ClientError::RoleMissing { enough, .. } = error
+        && let Some(role) = enough.last()
+    {
+        let hint = format!(
+            "ask somebody who has one of them, or an owner of all for it: `coffer kbs admin add NAME --role {} --key …` \
+             (--role for each that the key shall have)",
+            coffer_rim::foreign(role)
+        );
+        return failure.hint(hint);
     }
     match error.hint() {
         Some(hint) => failure.hint(hint),
@@ -167,4 +177,21 @@ pub fn read(file: &Path) -> Result<Vec<u8>, CliError> {
             .class_while(Class::Config, "reading standard input");
     }
     input::read(file, input::DOCUMENT).class_while(Class::Config, format_args!("reading {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_that_is_missing_is_named_with_how_it_is_had() {
+        let enough = vec!["owner@acme".to_owned(), "policy-author@acme".to_owned()];
+        let missing = ClientError::RoleMissing { id: "ab".into(), enough, held: "operator@acme".into() };
+        let failure = failure(&missing);
+        assert_eq!(failure.class, Class::Refused);
+        for word in ["role-missing (id ab)", "owner@acme or policy-author@acme", "this key has operator@acme"] {
+            assert!(failure.message.contains(word), "{word}: {}", failure.message);
+        }
+        assert!(failure.hint.unwrap().contains("--role policy-author@acme"));
+    }
 }

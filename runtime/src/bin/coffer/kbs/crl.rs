@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_kbs_client::CrlInfo;
+use coffer_verifier::abi::SpkiDigest;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, read};
+use super::broker::{Broker, not_found, read};
 use super::{admin, rfc3339};
 use crate::error::CliError;
 use crate::row::Entry;
@@ -19,7 +20,8 @@ use crate::row::Entry;
 pub struct Args {}
 
 /// Its commands.
-pub const COMMANDS: &[Entry] = &[admin!("put": PutArgs => put), admin!("list": ListArgs => list)];
+pub const COMMANDS: &[Entry] =
+    &[admin!("put": PutArgs => put), admin!("list": ListArgs => list), admin!("remove": RemoveArgs => remove)];
 
 /// Bring the current revocation list of a root, DER or PEM.
 ///
@@ -60,6 +62,33 @@ fn list(_: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let lists = broker.ask(async |client| client.list_crls().await)?;
     let rows: Vec<_> = lists.iter().map(row).collect();
     broker.list(&["number", "seen", "made", "valid_until", "by", "put", "root"], &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Take the list of a root away: evidence must bring its own again.
+///
+/// What was seen of that root stays: no list with a lower number is believed, whoever brings it.
+#[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "rm",
+    after_help = "Examples:
+  coffer kbs crl remove \\
+      5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+)]
+struct RemoveArgs {
+    /// SHA-256 of the root's SubjectPublicKeyInfo, 64 hex digits, as `list` shows it.
+    root: SpkiDigest,
+}
+
+fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let root = args.root;
+    let (existed, seen) = broker.ask(async |client| client.remove_crl(&root).await)?;
+    if !existed {
+        return Err(not_found(format!("no revocation list of root {root} was brought"), "crl list"));
+    }
+    broker.say(&json!({ "root": root, "removed": true, "seen": seen }), || {
+        format!("list of root {root} removed; no list of it below {seen} is believed")
+    });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,6 @@
 //! `coffer kbs secret`: values of secrets go in, and never come back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_kbs_client::kbs::admin::v1::Rules;
@@ -43,7 +43,7 @@ const VALUE_LIMIT: usize = 1024 * 1024;
 
 /// Store a value as the next version of a secret.
 ///
-/// What no flag says is as it was in the version before.
+/// What no flag says is as it was in the version before, its end too. Weaker terms than before take a policy-author.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   printf %s hunter2 | coffer kbs secret put default/app/password
@@ -82,19 +82,16 @@ struct PutArgs {
     /// Label, in place of all that were there; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Time from which this version is not released, RFC 3339.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Time from which this version is not released, RFC 3339. Left out: that of the version before, if it has one.
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "no_expires")]
     expires: Option<i64>,
+    /// It does not end, whatever the version before has.
+    #[arg(long)]
+    no_expires: bool,
 }
 
 fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let value = SecretBox::new(Box::new(read(&args.file)?));
-    let length = secrecy::ExposeSecret::expose_secret(&value).len();
-    if length > VALUE_LIMIT {
-        let message = format!("the value has {length} bytes, a secret at most {VALUE_LIMIT}");
-        let hint = "encrypt it, keep it elsewhere, and put its key here";
-        return Err(CliError::new(Class::Usage, message).hint(hint));
-    }
+    let value = SecretBox::new(Box::new(value(&args.file)?));
     let put = PutSecret {
         tenant: &args.tenant.tenant,
         path: &args.path,
@@ -108,16 +105,40 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         policy: args.policy.as_deref().unwrap_or_default(),
         rules: rules(&args.rules, args.no_rules)?,
         labels: given(&args.label),
-        expires: expiry(args.expires),
+        expires: said_expiry(args.expires, args.no_expires),
     };
     let path = &args.path;
-    let lost = format!("it may have been stored; `coffer kbs secret get-meta {path}` shows it");
+    let lost = format!("it may have been stored; `coffer kbs {}` shows it", get_meta(path, &args.tenant.tenant));
     let stored = broker.ask_or(&lost, async |client| client.put_secret(put).await)?;
     let mut row = stated(&stored.now);
     row["path"] = json!(path.as_str());
     row["before"] = stored.before.as_ref().map_or(Value::Null, stated);
     broker.say(&row, || format!("{path} {}", stored.changes().join("; ")));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A value of a file. One that is too large is refused before it goes anywhere.
+fn value(file: &Path) -> Result<Vec<u8>, CliError> {
+    const HINT: &str = "encrypt it, keep it elsewhere, and put its key here";
+    let value = read(file).map_err(|error| {
+        let too_large = std::fs::metadata(file).is_ok_and(|there| there.len() > VALUE_LIMIT as u64);
+        if too_large { error.hint(HINT) } else { error }
+    })?;
+    if value.len() > VALUE_LIMIT {
+        let message = format!("value-too-large: the value has {} bytes, a secret at most {VALUE_LIMIT}", value.len());
+        return Err(CliError::new(Class::Usage, message).hint(HINT));
+    }
+    Ok(value)
+}
+
+/// An expiry as the flags have it; nothing: as it was.
+fn said_expiry(at: Option<i64>, never: bool) -> Option<Expiry> {
+    if never { Some(Expiry::Never) } else { at.map(|at| expiry(Some(at))) }
+}
+
+/// The command that shows every version of a secret.
+fn get_meta(path: &ResourcePath, tenant: &str) -> String {
+    format!("secret get-meta {path} --tenant {tenant}")
 }
 
 /// Describe a secret and each of its versions, without a value.
@@ -135,7 +156,7 @@ fn meta(args: &MetaArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (path, tenant) = (&args.path, &args.tenant.tenant);
     let meta = broker.ask(async |client| client.secret_meta(tenant, path).await)?;
     if meta.secret.is_none() && meta.versions.is_empty() && meta.damaged.is_empty() {
-        return Err(not_found(format!("tenant {tenant} has no secret {path}"), "secret list"));
+        return Err(not_found(format!("tenant {tenant} has no secret {path}"), &of_tenant("secret list", tenant)));
     }
     for damage in &meta.damaged {
         eprintln!("coffer: {}", coffer_rim::foreign(damage));
@@ -222,7 +243,7 @@ struct UpdateArgs {
 
 impl UpdateArgs {
     fn update(&self) -> Result<SecretUpdate, CliError> {
-        let expires = if self.no_expires { Some(Expiry::Never) } else { self.expires.map(|at| expiry(Some(at))) };
+        let expires = said_expiry(self.expires, self.no_expires);
         let update = SecretUpdate {
             version: self.version,
             minimum_version: self.minimum_version,
@@ -236,7 +257,11 @@ impl UpdateArgs {
             || update.policy.is_some()
             || update.rules.is_some()
             || update.expires.is_some();
-        if !terms && (self.version.is_some() || update.minimum_version.is_none() && update.labels.is_none()) {
+        if !terms && self.version.is_some() {
+            return Err(CliError::new(Class::Usage, "nothing of that version is to be changed")
+                .hint("say what: --policy, --allow-simulated, a rule or --expires; --minimum-version and --label are of the whole secret, without --version"));
+        }
+        if !terms && update.minimum_version.is_none() && update.labels.is_none() {
             return Err(CliError::new(Class::Usage, "nothing is to be changed")
                 .hint("say what: --policy, --allow-simulated, a rule, --expires, --minimum-version or --label"));
         }
@@ -247,8 +272,7 @@ impl UpdateArgs {
 fn update(args: &UpdateArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (path, tenant, update) = (&args.path, &args.tenant.tenant, args.update()?);
     let Some(updated) = broker.ask(async |client| client.update_secret(tenant, path, update).await)? else {
-        let what = args.version.map_or_else(String::new, |version| format!(" with a version {version} to update"));
-        return Err(not_found(format!("tenant {tenant} has no secret {path}{what}"), "secret list"));
+        return Err(none_of(path, tenant, args.version, "update"));
     };
     let changes = updated.changes();
     let value = json!({
@@ -263,6 +287,21 @@ fn update(args: &UpdateArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         }
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// No such secret, or no such version of it that anything can be done with.
+fn none_of(path: &ResourcePath, tenant: &str, version: Option<u64>, to: &str) -> CliError {
+    match version {
+        Some(version) => {
+            let message = format!("tenant {tenant} has no secret {path} with a version {version} to {to}");
+            not_found(message, &get_meta(path, tenant))
+        }
+        None => not_found(format!("tenant {tenant} has no secret {path} to {to}"), &of_tenant("secret list", tenant)),
+    }
+}
+
+fn of_tenant(command: &str, tenant: &str) -> String {
+    format!("{command} --tenant {tenant}")
 }
 
 /// Rules as the flags have them; nothing: as they were.
@@ -298,8 +337,7 @@ struct RemoveArgs {
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (path, tenant, version) = (&args.path, &args.tenant.tenant, args.version);
     if !broker.ask(async |client| client.delete_secret(tenant, path, version).await)? {
-        let what = version.map_or_else(String::new, |version| format!(" with a version {version} to remove"));
-        return Err(not_found(format!("tenant {tenant} has no secret {path}{what}"), "secret list"));
+        return Err(none_of(path, tenant, version, "remove"));
     }
     let row = json!({ "path": path.as_str(), "version": version, "removed": true });
     broker.say(&row, || match version {
@@ -326,7 +364,8 @@ struct UndeleteArgs {
 fn undelete(args: &UndeleteArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (path, tenant, version) = (&args.path, &args.tenant.tenant, args.version);
     if !broker.ask(async |client| client.undelete_secret(tenant, path, version).await)? {
-        return Err(not_found(format!("nothing of {path} of tenant {tenant} was removed"), "secret list --all"));
+        let list = version.map_or_else(|| of_tenant("secret list --all", tenant), |_| get_meta(path, tenant));
+        return Err(not_found(format!("nothing of {path} of tenant {tenant} was removed"), &list));
     }
     broker.say(&json!({ "path": path.as_str(), "version": version, "undeleted": true }), || format!("{path} is back"));
     Ok(ExitCode::SUCCESS)
@@ -350,7 +389,7 @@ fn destroy(args: &DestroyArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError
     let (path, tenant, version) = (&args.path, &args.tenant.tenant, args.version);
     if !broker.ask(async |client| client.destroy_secret(tenant, path, version).await)? {
         let message = format!("{path} of tenant {tenant} has no value in version {version}");
-        return Err(not_found(message, "secret get-meta"));
+        return Err(not_found(message, &get_meta(path, tenant)));
     }
     broker.say(&json!({ "path": path.as_str(), "version": version, "destroyed": true }), || {
         format!("{path} version {version} destroyed")
@@ -372,7 +411,8 @@ fn label(text: &str) -> Result<(String, String), String> {
 fn stated(stated: &Stated) -> Value {
     json!({
         "version": stated.version, "policy": stated.policy, "allow_simulated": stated.allow_simulated,
-        "rules": rules_json(&stated.rules), "labels": stated.labels,
+        "rules": rules_json(&stated.rules), "labels": stated.labels, "minimum_version": stated.minimum_version,
+        "expires": stated.expires_unix.map_or(Expiry::Never, |at| Expiry::At(UnixTime(at))).to_string(),
     })
 }
 
@@ -414,5 +454,25 @@ mod tests {
         assert_eq!(path("a/b/c").unwrap(), path("kbs:///a/b/c").unwrap());
         assert!(path("a/b").is_err());
         assert!(path("kbs://host/a/b").is_err());
+    }
+
+    #[test]
+    fn hints_name_the_command_that_shows_what_is_there() {
+        let path = path("a/b/c").unwrap();
+        let hint = |error: CliError| error.hint.unwrap();
+        let one = hint(none_of(&path, "acme", Some(3), "update"));
+        assert!(one.contains("coffer kbs secret get-meta kbs:///a/b/c --tenant acme"), "{one}");
+        assert!(hint(none_of(&path, "acme", None, "update")).contains("secret list --tenant acme"));
+        let update = |words: &[&str]| {
+            use clap::{Args as _, FromArgMatches as _};
+            let command = UpdateArgs::augment_args(clap::Command::new("update"));
+            let matches = command.try_get_matches_from([&["update", "a/b/c"], words].concat()).unwrap();
+            UpdateArgs::from_arg_matches(&matches).unwrap().update()
+        };
+        for words in [&["--version", "1"][..], &["--version", "1", "--minimum-version", "2"]] {
+            assert!(hint(update(words).unwrap_err()).contains("without --version"), "{words:?}");
+        }
+        assert!(hint(update(&[]).unwrap_err()).contains("--minimum-version"));
+        assert!(update(&["--version", "1", "--policy", "web"]).is_ok() && update(&["--minimum-version", "2"]).is_ok());
     }
 }

@@ -115,7 +115,7 @@ impl Broker {
             policy: "",
             rules: None,
             labels: None,
-            expires: Expiry::Never,
+            expires: None,
         };
         admin.put_secret(put).await.class(Class::Refused)?;
         let reference = Reference {

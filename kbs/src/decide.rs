@@ -163,7 +163,7 @@ impl Decider {
             Err(kept)
         };
         let refused_beside = beside || allowed && outcome.is_err();
-        let input = is_there.then(|| PolicyInput { json: input, refused_beside });
+        let input = is_there.then_some(PolicyInput { json: input, refused_beside });
         let policy = is_there.then_some(terms.policy);
         Decided { policy, checks: appraisal.checks(), input, outcome }
     }

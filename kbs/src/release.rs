@@ -20,7 +20,7 @@ use crate::{
     guest::{self, Judged, NotAdmitted},
     inputs::{Inputs, LONGEST},
     permit::{Outcome, Released},
-    store::{AuditEntry, KeptInput, Ledger, Seen, Store, StoreError, drive},
+    store::{AuditEntry, KeptInput, Ledger, Recorded, Seen, Store, StoreError, drive},
     tenant::Tenant,
 };
 
@@ -69,6 +69,12 @@ struct Answer {
     seen: Seen,
 }
 
+/// A decision whose line is being committed. Nothing leaves before it lasts.
+struct Decision {
+    recorded: Recorded,
+    released: Result<Released, NotReleased>,
+}
+
 impl Releaser {
     /// Decides about one question of one attested connection. `id` joins the guest's answer to the audit line.
     ///
@@ -80,18 +86,39 @@ impl Releaser {
         question: Question,
         id: &str,
     ) -> Result<Released, NotReleased> {
-        let question = Arc::new(question);
+        let (question, id): (_, Arc<str>) = (Arc::new(question), id.into());
         for _ in 0..ATTEMPTS {
-            // Each attempt judges the evidence again: what changed may be what it is judged by.
-            let edition = self.decider.edition();
-            let (case, answer) = self.considered(attested.clone(), question.clone()).await?;
-            let Answer { outcome, policy, checks, input, seen } = answer;
+            let (this, attested, question, id) = (self.clone(), attested.clone(), question.clone(), id.clone());
+            let decided = self.aside.run(move || this.decide(attested, question, &id)).await??;
+            let Some(Decision { recorded, released }) = decided else { continue };
+            recorded.lasts().await?;
+            // Committed: from here on the decision stands in the trail, and bytes may leave.
+            return released;
+        }
+        Err(StoreError::Contended { attempts: ATTEMPTS }.into())
+    }
+
+    /// Decides on one thread beside the event loop, sets the commit of the decision off, and encrypts what is to leave while the
+    /// disk is waited for. Nothing, if what the decision rests on has changed meanwhile.
+    fn decide(
+        &self,
+        attested: Arc<Attested<Judged>>,
+        question: Arc<Question>,
+        id: &str,
+    ) -> Result<Option<Decision>, StoreError> {
+        // Each attempt judges the evidence again: what changed may be what it is judged by.
+        let (edition, now) = (self.decider.edition(), self.clock.now());
+        let judged =
+            self.decider.verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
+        let case = Case { attested, judged, question, now };
+        let Answer { outcome, policy, checks, input, seen } = self.answer(&case)?;
+        let recorded = drive(async {
             let mut ledger = self.store.write().await?;
             // Also not by floors, roots and policies that others have replaced meanwhile.
             if !ledger.is_as(&seen) || self.decider.edition() != edition {
                 // Perhaps by somebody whose commit is under way: a new view shows it only then.
                 ledger.others_are_done().await;
-                continue;
+                return Ok(None);
             }
             if let Ok(outcome) = &outcome {
                 outcome.apply(&mut ledger).await?;
@@ -99,24 +126,11 @@ impl Releaser {
             let mut entry = case.entry(id, policy, checks, &outcome);
             entry.input = self.keep(&mut ledger, &case.attested.admitted().tenant, input).await;
             let log = self.log.clone();
-            let recorded = ledger.record_decision(entry, case.now, move |line| log.write(line));
-            let (recorded, released) = tokio::join!(recorded, self.seal(outcome, case.attested));
-            recorded?;
-            // Committed: from here on the decision stands in the trail, and bytes may leave.
-            return released;
-        }
-        Err(StoreError::Contended { attempts: ATTEMPTS }.into())
-    }
-
-    /// Encrypts what was decided to leave. It does so while the disk is waited for: once whoever commits has been set off.
-    async fn seal(
-        &self,
-        outcome: Result<Outcome, Vec<String>>,
-        attested: Arc<Attested<Judged>>,
-    ) -> Result<Released, NotReleased> {
-        let outcome = outcome.map_err(NotReleased::Refused)?;
-        tokio::task::yield_now().await;
-        Ok(self.aside.run(move || outcome.seal(&attested)).await??)
+            ledger.set_down(&entry, now, move |line| log.write(line)).await.map(Some)
+        })?;
+        let seal = |outcome: Outcome| outcome.seal(&case.attested).map_err(NotReleased::NotSealed);
+        let released = |outcome: Result<Outcome, _>| outcome.map_err(NotReleased::Refused).and_then(seal);
+        Ok(recorded.map(|recorded| Decision { recorded, released: released(outcome) }))
     }
 
     /// Keeps what the policy saw. Gives its SHA-256, for the line. It decides nothing: a decision stands without it.
@@ -130,24 +144,6 @@ impl Releaser {
                 None
             }
         }
-    }
-
-    /// Judges, reads and decides on one thread beside the event loop.
-    async fn considered(
-        &self,
-        attested: Arc<Attested<Judged>>,
-        question: Arc<Question>,
-    ) -> Result<(Case, Answer), StoreError> {
-        let this = self.clone();
-        let consider = move || {
-            let now = this.clock.now();
-            let judged =
-                this.decider.verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
-            let case = Case { attested, judged, question, now };
-            let answer = this.answer(&case)?;
-            Ok((case, answer))
-        };
-        self.aside.run(consider).await?
     }
 
     fn answer(&self, case: &Case) -> Result<Answer, StoreError> {

@@ -213,6 +213,19 @@ pub struct GuestFacts {
     pub anchor_fingerprint: String,
 }
 
+/// A line that is about to last.
+pub struct Recorded(tokio::task::JoinHandle<Result<(), StoreError>>);
+
+impl Recorded {
+    /// Waits until it does.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub async fn lasts(self) -> Result<(), StoreError> {
+        self.0.await.map_err(StoreError::interrupted)?
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     sequence: u64,
@@ -257,18 +270,32 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::commit`].
     pub async fn record_decision(
-        mut self,
+        self,
         entry: AuditEntry,
         now_unix: i64,
         committed: impl FnOnce(&str) + Send + 'static,
     ) -> Result<(), StoreError> {
-        let task = tokio::spawn(async move {
-            let line = self.append_audit(&entry, now_unix).await?;
-            self.commit().await?;
+        let task = tokio::spawn(async move { self.set_down(&entry, now_unix, committed).await?.lasts().await });
+        task.await.map_err(StoreError::interrupted)?
+    }
+
+    /// Appends one line, and sets its commit off: it goes on whoever waits for it. `committed` is given the line once it lasts.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn set_down(
+        mut self,
+        entry: &AuditEntry,
+        now_unix: i64,
+        committed: impl FnOnce(&str) + Send + 'static,
+    ) -> Result<Recorded, StoreError> {
+        let line = self.append_audit(entry, now_unix).await?;
+        let member = self.join()?;
+        Ok(Recorded(tokio::spawn(async move {
+            member.told().await?;
             committed(&line);
             Ok(())
-        });
-        task.await.map_err(StoreError::interrupted)?
+        })))
     }
 
     /// Lines from a sequence number on, oldest first, as far as they hold: MAC, chain and end are checked as they are read.

@@ -55,6 +55,9 @@ pub(super) struct Writes(BTreeMap<(Kind, Vec<u8>), Option<Row>>);
 /// The hand of whoever writes. Let go, a batch that nobody is a member of is given up.
 pub(super) struct Turn(OwnedMutexGuard<Option<Batch>>);
 
+/// Somebody whose part is in a batch, and who has not been told yet whether it lasts.
+pub(super) struct Member(Option<oneshot::Receiver<Result<(), StoreError>>>);
+
 /// Whether a commit moves the checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moves {
@@ -91,6 +94,9 @@ impl Shared {
     /// Commits the open batch on a thread of its own, so that a caller that goes away changes nothing, and that nothing comes
     /// between the commit and everybody's seeing it. It is still the caller's turn after that.
     pub(super) async fn finish(self: &Arc<Self>, turn: Turn) -> Result<Turn, StoreError> {
+        if apart::is_here() {
+            return Ok(self.finish_here(turn).await);
+        }
         let shared = self.clone();
         let finish = move || apart::drive(shared.finish_here(turn));
         tokio::task::spawn_blocking(finish).await.map_err(StoreError::interrupted)
@@ -190,20 +196,43 @@ impl Turn {
         self.batch().is_some_and(|batch| !batch.members.is_empty())
     }
 
-    /// Waits with the members of the batch. The first of them has it committed.
-    pub(super) async fn wait(mut self, shared: &Arc<Shared>) -> Result<(), StoreError> {
+    /// Waits with the members of the batch.
+    pub(super) async fn wait(self, shared: &Arc<Shared>) -> Result<(), StoreError> {
+        self.join(shared)?.told().await
+    }
+
+    /// Becomes a member of the batch. The first of them has it committed.
+    pub(super) fn join(mut self, shared: &Arc<Shared>) -> Result<Member, StoreError> {
         let (member, told) = oneshot::channel();
         let batch = self.batch_mut()?;
         batch.members.push(member);
         if batch.members.len() == 1 {
             let shared = shared.clone();
-            tokio::spawn(async move {
+            let finish = async move {
                 let turn = shared.turn().await;
                 // Its members have been told.
                 let _ = shared.finish(turn).await;
-            });
+            };
+            if apart::is_here() {
+                // Straight to the thread that commits.
+                tokio::task::spawn_blocking(move || apart::drive(finish));
+            } else {
+                tokio::spawn(finish);
+            }
         }
-        drop(self);
+        Ok(Member(Some(told)))
+    }
+}
+
+impl Member {
+    /// Of nothing: nothing was written.
+    pub(super) fn of_nothing() -> Self {
+        Self(None)
+    }
+
+    /// Waits until everybody can see what was written, or nobody will.
+    pub(super) async fn told(self) -> Result<(), StoreError> {
+        let Some(told) = self.0 else { return Ok(()) };
         told.await.unwrap_or_else(|_| Err(RowsError::Failed("the commit was interrupted".into()).into()))
     }
 }

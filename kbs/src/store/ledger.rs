@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     StateFault, StoreError,
-    batch::{Batch, Moves, Shared, Turn},
+    batch::{Batch, Member, Moves, Shared, Turn},
     checkpoint::{Checkpoint, CheckpointError, Follower, Position, Witness},
     head::{Entry, Head},
     known::{Known, beyond, chained, check_row, entry_body, row_fields},
@@ -431,10 +431,15 @@ impl Ledger {
     /// [`StoreError::Rows`]: then nothing is known to be written, and nothing may leave. [`StoreError::Checkpoint`]: then
     /// nothing was written if the checkpoint could not be moved before, else it was and nobody may be told so.
     pub async fn commit(self) -> Result<(), StoreError> {
+        self.join()?.told().await
+    }
+
+    /// Sets that off.
+    pub(super) fn join(self) -> Result<Member, StoreError> {
         let shared = self.shared.clone();
         match self.into_batch()? {
-            Some((turn, wrote)) if wrote || turn.has_members() => turn.wait(&shared).await,
-            _ => Ok(()),
+            Some((turn, wrote)) if wrote || turn.has_members() => turn.join(&shared),
+            _ => Ok(Member::of_nothing()),
         }
     }
 

@@ -41,7 +41,7 @@ mod view;
 
 pub use admins::Admin;
 pub(crate) use apart::drive;
-pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, StateFault};
+pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, Recorded, StateFault};
 pub use audit_search::{AuditFilter, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::CertificateProfile;

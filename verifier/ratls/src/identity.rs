@@ -83,6 +83,8 @@ pub struct Identity {
     certificate: CertificateDer<'static>,
     key: Zeroizing<Vec<u8>>,
     spki: SpkiDigest,
+    /// For handshakes: to read a key costs as much as to make one.
+    certified: CertifiedKey,
 }
 
 impl Identity {
@@ -146,14 +148,8 @@ impl Identity {
         &self.certificate
     }
 
-    pub(crate) fn certified_key(&self) -> Result<CertifiedKey, IdentityError> {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.to_vec()));
-        let certified =
-            CertifiedKey::from_der(vec![self.certificate.clone()], key, &provider()).map_err(IdentityError::Key)?;
-        match certified.key.choose_scheme(&[SignatureScheme::ECDSA_NISTP384_SHA384]) {
-            Some(_) => Ok(certified),
-            None => Err(IdentityError::NotP384),
-        }
+    pub(crate) fn certified_key(&self) -> CertifiedKey {
+        self.certified.clone()
     }
 
     fn certify(key: &IdentityKey, common_name: &str, cmw: Option<&[u8]>) -> Result<Self, IdentityError> {
@@ -169,10 +165,15 @@ impl Identity {
 
     fn new(certificate: CertificateDer<'static>, pair: &KeyPair) -> Result<Self, IdentityError> {
         let spki = certificate_spki(&certificate).ok_or(IdentityError::Certificate)?;
-        let identity = Self { certificate, key: Zeroizing::new(pair.serialize_der()), spki };
+        let key = Zeroizing::new(pair.serialize_der());
+        let copy = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
         // Checks that key and certificate belong together, before any peer finds out.
-        identity.certified_key()?;
-        Ok(identity)
+        let certified =
+            CertifiedKey::from_der(vec![certificate.clone()], copy, &provider()).map_err(IdentityError::Key)?;
+        match certified.key.choose_scheme(&[SignatureScheme::ECDSA_NISTP384_SHA384]) {
+            Some(_) => Ok(Self { certificate, key, spki, certified }),
+            None => Err(IdentityError::NotP384),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 mod admin;
 mod admin_socket;
 mod admission;
+mod archive;
 mod aside;
 mod asked;
 mod audit_log;
@@ -59,6 +60,7 @@ mod terms;
 mod wanted;
 
 pub use admin_socket::{AdminSocketEntry, admin_socket_path};
+pub use archive::{ArchiveError, ArchiveSummary, ArchivesSummary, Reach, archive, verify_archives};
 pub use audit_log::AuditLog;
 pub use backup::{BackupError, BackupSummary, IfThere, backup, restore};
 pub use clock::Clock;
@@ -79,9 +81,9 @@ pub use state::{
     open_store_with, pin,
 };
 pub use store::{
-    Accepted, Admin, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper, Fault, FileCheckpoint, Forget,
-    Intent, Kind, LogFault, MemoryCheckpoint, MemoryRows, NewSecret, Position, Restored, Row, Rows, RowsError,
-    StateFault, StateSummary, Store, StoreError, Transaction, Witness, Written,
+    Accepted, Admin, Archive, ArchiveFile, AuditEntry, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper,
+    Compared, Fault, FileCheckpoint, Forget, Intent, Kind, LogFault, MemoryCheckpoint, MemoryRows, NewSecret, Position,
+    Restored, Row, Rows, RowsError, StateFault, StateSummary, Store, StoreError, Transaction, Witness, Written,
 };
 pub use tenant::{Tenant, TenantError};
 pub use tenants::NoTenant;

@@ -2,6 +2,7 @@
 
 mod common;
 
+mod archive;
 mod audit;
 mod contention;
 mod crash;

@@ -57,7 +57,7 @@ fn is_furnished(kind: Kind) -> bool {
         | Kind::DecisionInput
         | Kind::StateEntry => true,
         // Only a folder that was restored has it; the store's own kit does, and those that have stories of their own.
-        Kind::Restored | Kind::Policy | Kind::Crl => false,
+        Kind::Restored | Kind::Policy | Kind::Crl | Kind::AuditArchive => false,
     }
 }
 

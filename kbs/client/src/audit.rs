@@ -47,8 +47,51 @@ pub struct AuditPage {
     pub end: u64,
     /// SHA-256 of it.
     pub head: Vec<u8>,
+    /// Number of the first line that is not archived.
+    pub start: u64,
+    /// SHA-256 of the line before it, as it names it.
+    pub previous: Vec<u8>,
     /// Where the next page begins; nothing: there is none.
     pub next: Option<u64>,
+    /// Where lines are that were asked for, and are no longer at the broker.
+    pub archived: Vec<Archived>,
+}
+
+/// Lines that were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFound {
+    /// JSON, one decision each.
+    pub lines: Vec<String>,
+    /// Where lines are that were asked for, and are no longer at the broker.
+    pub archived: Vec<Archived>,
+}
+
+/// Lines that were moved into a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// Number of the first.
+    pub first: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// The file's name when it was written; empty: no longer known.
+    pub file: String,
+}
+
+impl std::fmt::Display for Archived {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { first, last, file } = self;
+        match file.as_str() {
+            "" => write!(f, "lines {first} to {last} in a file whose name is lost"),
+            file => write!(f, "lines {first} to {last} in {file}"),
+        }
+    }
+}
+
+impl From<v1::ArchivedLines> for Archived {
+    fn from(lines: v1::ArchivedLines) -> Self {
+        let v1::ArchivedLines { first, last, file, .. } = lines;
+        Self { first, last, file }
+    }
 }
 
 impl AdminClient {
@@ -71,6 +114,7 @@ impl AdminClient {
             newest,
         };
         let answer = done(self.admin.clone().audit(request).await)?;
+        let stopped = Some(answer.next_sequence).filter(|next| *next != 0);
         let last = answer.lines.last().and_then(|line| sequence(line));
         let next =
             if newest { last.and_then(|last| last.checked_sub(1)) } else { last.and_then(|last| last.checked_add(1)) };
@@ -78,7 +122,10 @@ impl AdminClient {
             lines: answer.lines,
             end: answer.end_sequence,
             head: answer.end_sha256,
-            next: next.filter(|next| *next != 0),
+            start: answer.first_sequence.max(1),
+            previous: answer.first_previous,
+            next: stopped.or(next.filter(|next| *next != 0)),
+            archived: answer.archived.into_iter().map(Archived::from).collect(),
         })
     }
 
@@ -87,11 +134,22 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn audit_search(&self, query: &AuditQuery, limit: usize) -> Result<Vec<String>, ClientError> {
-        let (mut query, mut all) = (query.clone(), Vec::new());
-        while all.len() < limit {
-            let left = u32::try_from(limit - all.len()).unwrap_or(u32::MAX);
+        Ok(self.audit_find(query, limit).await?.lines)
+    }
+
+    /// The same, and where older lines are.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn audit_find(&self, query: &AuditQuery, limit: usize) -> Result<AuditFound, ClientError> {
+        let (mut query, mut all) = (query.clone(), AuditFound::default());
+        while all.lines.len() < limit {
+            let left = u32::try_from(limit - all.lines.len()).unwrap_or(u32::MAX);
             let page = self.audit_page(&query, left).await?;
-            all.extend(page.lines);
+            all.lines.extend(page.lines);
+            if query.newest || all.archived.is_empty() {
+                all.archived = page.archived;
+            }
             match page.next {
                 Some(next) if query.from.is_none_or(|from| if query.newest { next < from } else { next > from }) => {
                     query.from = Some(next);
@@ -107,9 +165,34 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn decision_input(&self, tenant: Option<&str>, id: &str) -> Result<Option<DecisionInput>, ClientError> {
-        let request = v1::GetDecisionInputRequest { tenant: tenant.map(str::to_owned), id: id.to_owned() };
-        let answer = done(self.admin.clone().get_decision_input(request).await)?;
-        Ok(answer.line.map(|line| DecisionInput { line, input: answer.input }))
+        Ok(self.decision_found(tenant, id).await?.ok())
+    }
+
+    /// The same; or, where no line at the broker has the id, where older lines are.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn decision_found(
+        &self,
+        tenant: Option<&str>,
+        id: &str,
+    ) -> Result<Result<DecisionInput, Vec<Archived>>, ClientError> {
+        let mut from = None;
+        loop {
+            let request = v1::GetDecisionInputRequest {
+                tenant: tenant.map(str::to_owned),
+                id: id.to_owned(),
+                from_sequence: from,
+            };
+            let answer = done(self.admin.clone().get_decision_input(request).await)?;
+            if let Some(line) = answer.line {
+                return Ok(Ok(DecisionInput { line, input: answer.input }));
+            }
+            match answer.next_sequence {
+                next if next != 0 && from.is_none_or(|from| next < from) => from = Some(next),
+                _ => return Ok(Err(answer.archived.into_iter().map(Archived::from).collect())),
+            }
+        }
     }
 
     /// Audit lines (JSON) from `from_sequence` on, oldest first; 0: from the first. `limit` 0: the broker's usual number.

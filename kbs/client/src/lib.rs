@@ -17,11 +17,12 @@ mod revocations;
 mod sealing;
 mod secrets;
 mod terms;
+pub mod trail;
 mod trust;
 
 pub use admin::{AdminClient, Reference};
 pub use admins::{Grant, Operator};
-pub use audit::{AuditPage, AuditQuery, DecisionInput};
+pub use audit::{Archived, AuditFound, AuditPage, AuditQuery, DecisionInput};
 pub use broker::{BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generation, SealingKey, Secret, secret_aad};
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use crls::{CrlInfo, PutCrl};

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use tonic::{Response, Status};
 
 use super::{AdminService, dry_run::is_of, name, needed, non_zero, store_status, tenant};
-use crate::store::{AuditFilter, AuditOrder, EVENTS, OUTCOMES, is_event_word};
+use crate::store::{Archive, AuditFilter, AuditOrder, EVENTS, OUTCOMES, is_event_word};
 
 const AUDIT_LIMIT: u32 = 10_000;
 const AUDIT_USUAL: u32 = 1000;
@@ -39,17 +39,27 @@ impl AdminService {
         let order = if message.newest { AuditOrder::Newest } else { AuditOrder::Oldest };
         // Whoever reads finds what was refused until now.
         self.refusals.clone().write(true).await;
-        let (mut lines, end) =
-            self.store.audit_search(&wanted, from, limit as usize, order).await.map_err(store_status)?;
-        // Lines carry every check of the evidence; who wants more than one answer holds asks on from the last it got.
+        let mut found = self.store.audit_search(&wanted, from, limit as usize, order).await.map_err(store_status)?;
+        // Lines carry every check of the evidence; who wants more than one answer holds asks on.
         let mut bytes = 0;
-        let fit = lines.iter().take_while(|line| {
+        let fit = found.lines.iter().take_while(|line| {
             bytes += line.len();
             bytes <= AUDIT_BYTES
         });
         let fit = fit.count().max(1);
-        lines.truncate(fit);
-        Ok(Response::new(wire::AuditResponse { lines, end_sequence: end.lines, end_sha256: end.hash.to_vec() }))
+        if fit < found.lines.len() {
+            found.lines.truncate(fit);
+            (found.next, found.archived) = (None, Vec::new());
+        }
+        Ok(Response::new(wire::AuditResponse {
+            lines: found.lines,
+            end_sequence: found.end.lines,
+            end_sha256: found.end.hash.to_vec(),
+            first_sequence: found.start.archived + 1,
+            first_previous: found.start.hash.to_vec(),
+            next_sequence: found.next.unwrap_or(0),
+            archived: found.archived.into_iter().map(archived).collect(),
+        }))
     }
 
     pub(super) async fn decision_input(
@@ -60,8 +70,9 @@ impl AdminService {
         let wanted = AuditFilter { tenant: of, id: Some(needed("id", message.id)?), ..AuditFilter::default() };
         // One that was summed until now may have the id.
         self.refusals.clone().write(true).await;
-        let (lines, _) = self.store.audit_search(&wanted, None, 1, AuditOrder::Newest).await.map_err(store_status)?;
-        let line = lines.into_iter().next();
+        let from = non_zero("from_sequence", message.from_sequence)?;
+        let found = self.store.audit_search(&wanted, from, 1, AuditOrder::Newest).await.map_err(store_status)?;
+        let line = found.lines.into_iter().next();
         let parsed = line.as_deref().and_then(|line| serde_json::from_str::<Line>(line).ok());
         let mut input = None;
         if let Some(Line { sequence, tenant: Some(name), input: Some(named) }) = parsed {
@@ -69,8 +80,16 @@ impl AdminService {
             let kept = kept.into_iter().find(|one| one.line == sequence && is_of(one, Some(&named)));
             input = kept.map(|one| one.json);
         }
-        Ok(Response::new(wire::GetDecisionInputResponse { line, input }))
+        let next_sequence = found.next.filter(|_| line.is_none()).unwrap_or(0);
+        let archived = found.archived.into_iter().map(archived).collect();
+        Ok(Response::new(wire::GetDecisionInputResponse { line, input, next_sequence, archived }))
     }
+}
+
+fn archived(archive: Archive) -> wire::ArchivedLines {
+    let Archive { first, last, file, .. } = archive;
+    let (file, sha256) = file.map_or_else(Default::default, |file| (file.name, file.sha256.to_vec()));
+    wire::ArchivedLines { first, last, file, sha256 }
 }
 
 /// A word that some line can have: whoever looks for another one would take a slip for "there is none".

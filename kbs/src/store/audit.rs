@@ -3,11 +3,14 @@
 //! The chain alone lets anybody who holds an exported trail check it; the MACs stop whoever can write to the file from
 //! making a new one, and the head row from cutting lines off. A whole older database is not noticed by itself.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
     StoreError,
+    archive::{ArchivedLines, TrailStart},
     ledger::{Ledger, Store},
     rows::Row,
 };
@@ -107,8 +110,10 @@ pub struct LogFault {
 /// A verified trail in figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditSummary {
-    /// Number of lines.
+    /// Number of lines, those that are archived among them.
     pub lines: u64,
+    /// Up to which line it is archived, and was not looked at here; 0: nothing is.
+    pub archived: u64,
     /// SHA-256 of the last, hex: note it elsewhere and a cut trail shows.
     pub head: String,
     /// Number of rows that decide something, each checked.
@@ -181,6 +186,9 @@ pub struct AuditEntry {
     /// Ids of some of the others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
+    /// Lines that were moved into a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived: Option<ArchivedLines>,
     /// SHA-256 of what the policy saw, where that is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
@@ -303,10 +311,12 @@ impl Ledger {
     /// # Errors
     /// As the store; [`StoreError::Audit`] where the first of them does not hold.
     pub async fn audit_lines(&mut self, from_sequence: u64, limit: u32) -> Result<Vec<String>, StoreError> {
-        let from = from_sequence.max(1);
+        let start = self.trail_start();
+        let from = from_sequence.max(start.archived + 1);
         // The line before names what the first must be chained to.
         let mut previous = match self.lines(from - 1, 1).await?.first() {
-            Some((key, row)) if from > 1 && sequence_of(key) == from - 1 => line_hash(row),
+            _ if from == start.archived + 1 => start.hash,
+            Some((key, row)) if sequence_of(key) == from - 1 => line_hash(row),
             _ => [0; 32],
         };
         let rows = self.lines(from, limit as usize).await?;
@@ -348,9 +358,19 @@ impl Store {
         let mut ledger = self.read().await?;
         check_trail(&mut ledger).await?.map_err(StoreError::Audit)?;
         let head = ledger.head;
+        let archived = ledger.trail_start().archived;
         let rows = ledger.check_rows().await?;
-        Ok(AuditSummary { lines: head.lines, head: hex::encode(head.line_hash), rows })
+        Ok(AuditSummary { lines: head.lines, archived, head: hex::encode(head.line_hash), rows })
     }
+}
+
+/// What a copy of the log was compared with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Lines that stand in the trail as in the copy.
+    pub lines: u64,
+    /// Number and SHA-256 of those that are archived: in which form, the archives show.
+    pub archived: BTreeMap<u64, [u8; 32]>,
 }
 
 impl Store {
@@ -360,21 +380,31 @@ impl Store {
     ///
     /// # Errors
     /// As the store.
-    pub async fn verify_against(&self, log: &str) -> Result<Result<u64, LogFault>, StoreError> {
+    pub async fn verify_against(&self, log: &str) -> Result<Result<Compared, LogFault>, StoreError> {
         let mut ledger = self.read().await?;
-        let mut compared = 0;
+        let (mut compared, start) = (Compared::default(), ledger.trail_start());
         for line in log.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             // A log may hold more than the trail, and words before the line, such as the time.
             let Some((_, line)) = line.split_once(LINE) else { continue };
             let digits = line.bytes().take_while(u8::is_ascii_digit).count();
             let sequence = line[..digits].parse().unwrap_or(0);
             let line = format!("{LINE}{}", line.trim_end());
+            let hash: [u8; 32] = Sha256::digest(line.as_bytes()).into();
+            if (1..=start.archived).contains(&sequence) {
+                // Of two with one number one is not of this trail.
+                if compared.archived.insert(sequence, hash).is_some_and(|before| before != hash)
+                    || sequence == start.archived && hash != start.hash
+                {
+                    return Ok(Err(LogFault { sequence, end: ledger.head.lines }));
+                }
+                continue;
+            }
             let there = ledger.lines(sequence, 1).await?;
             let there = there.first().filter(|(key, _)| sequence_of(key) == sequence);
             if sequence > ledger.head.lines || there.is_none_or(|(_, row)| row.body != line.as_bytes()) {
                 return Ok(Err(LogFault { sequence, end: ledger.head.lines }));
             }
-            compared += 1;
+            compared.lines += 1;
         }
         Ok(Ok(compared))
     }
@@ -383,7 +413,7 @@ impl Store {
 /// Checks every line's MAC and chain, and the end mark.
 pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditFault>, StoreError> {
     let head = ledger.head;
-    let (mut count, mut previous) = (0_u64, [0_u8; 32]);
+    let TrailStart { archived: mut count, hash: mut previous } = ledger.trail_start();
     loop {
         let batch = ledger.lines(count + 1, BATCH).await?;
         let last = batch.len() < BATCH;
@@ -475,7 +505,7 @@ fn shortened(entry: &AuditEntry) -> AuditEntry {
 const BATCH: usize = 1000;
 
 /// RFC 3339 in UTC; a time no calendar holds is written as 1970.
-pub(super) fn rfc3339(unix: i64) -> String {
+pub(crate) fn rfc3339(unix: i64) -> String {
     let moment = time::OffsetDateTime::from_unix_timestamp(unix).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     moment.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{
     AuditFault, StoreError,
+    archive::{Archive, TrailStart},
     audit::{check_line, line_hash, rfc3339, sequence_of},
     ledger::{Ledger, Store},
     rows::Row,
@@ -50,6 +51,21 @@ pub struct AuditEnd {
     pub lines: u64,
     /// SHA-256 of it.
     pub hash: [u8; 32],
+}
+
+/// What was found, and how far was looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditFound {
+    /// Lines that are wanted.
+    pub lines: Vec<String>,
+    /// Where the trail ends.
+    pub end: AuditEnd,
+    /// Where it begins.
+    pub start: TrailStart,
+    /// From where on more may be wanted; nothing: the trail was looked through in this direction.
+    pub next: Option<u64>,
+    /// Where lines are that were asked for, and are no longer here.
+    pub archived: Vec<Archive>,
 }
 
 /// What is looked at of a line.
@@ -102,8 +118,9 @@ impl Ledger {
         last: u64,
         order: AuditOrder,
     ) -> Result<(Vec<(u64, String)>, Option<AuditFault>), StoreError> {
+        let start = self.trail_start();
         // The line before names what the first must be chained to.
-        let from = first.saturating_sub(1).max(1);
+        let from = first.saturating_sub(1).max(start.archived + 1);
         let rows = self.lines(from, usize::try_from(last - from + 1).unwrap_or(usize::MAX)).await?;
         let rows: BTreeMap<u64, Row> = rows.into_iter().map(|(key, row)| (sequence_of(&key), row)).collect();
         let find = |number: u64| rows.get(&number);
@@ -116,7 +133,8 @@ impl Ledger {
             let Some(row) = find(number) else {
                 return Ok((held, Some(AuditFault::Line { sequence: number })));
             };
-            let previous = if number == 1 { Some([0; 32]) } else { find(number - 1).map(line_hash) };
+            let begins = number == start.archived + 1;
+            let previous = if begins { Some(start.hash) } else { find(number - 1).map(line_hash) };
             let checked = match previous {
                 Some(previous) => check_line(&self.root, number, number, row, &previous),
                 None => Err(AuditFault::Chain { sequence: number }),
@@ -134,7 +152,7 @@ impl Ledger {
     /// # Errors
     /// As the store.
     pub async fn audit_line(&mut self, number: u64) -> Result<Option<String>, StoreError> {
-        if number == 0 || number > self.head.lines {
+        if number <= self.trail_start().archived || number > self.head.lines {
             return Ok(None);
         }
         Ok(self.stretch(number, number, AuditOrder::Oldest).await?.0.pop().map(|(_, line)| line))
@@ -142,8 +160,8 @@ impl Ledger {
 }
 
 impl Store {
-    /// Lines that are wanted, from a number on in the order that is asked for; `from`: nothing, from that end. With where the
-    /// trail ends.
+    /// Lines that are wanted, from a number on in the order that is asked for; `from`: nothing, from that end. At most so many, and
+    /// no more than one answer looks through: who wants more asks on.
     ///
     /// # Errors
     /// As the store; [`StoreError::Audit`] where a line does not hold before one that is wanted was found.
@@ -153,50 +171,79 @@ impl Store {
         from: Option<u64>,
         limit: usize,
         order: AuditOrder,
-    ) -> Result<(Vec<String>, AuditEnd), StoreError> {
-        let mut found = Vec::new();
-        let mut next = from;
+    ) -> Result<AuditFound, StoreError> {
+        self.audit_search_within(wanted, from, limit, order, (LOOKED_LINES, LOOKED_BYTES)).await
+    }
+
+    /// The same, and looks at no more than so many lines and bytes.
+    pub(super) async fn audit_search_within(
+        &self,
+        wanted: &AuditFilter,
+        from: Option<u64>,
+        limit: usize,
+        order: AuditOrder,
+        (most_lines, most_bytes): (usize, usize),
+    ) -> Result<AuditFound, StoreError> {
+        let (mut lines, mut next) = (Vec::new(), from);
+        let (mut looked_lines, mut looked_bytes) = (0, 0);
         loop {
             let mut ledger = self.read().await?;
-            let end = ledger.audit_end();
+            let (end, start) = (ledger.audit_end(), ledger.trail_start());
             let (first, last) = match order {
                 AuditOrder::Oldest => {
-                    let first = next.unwrap_or(1);
+                    let first = next.unwrap_or(1).max(start.archived + 1);
                     (first, end.lines.min(first.saturating_add(STRETCH - 1)))
                 }
                 AuditOrder::Newest => {
                     let last = next.unwrap_or(end.lines).min(end.lines);
-                    (last.saturating_sub(STRETCH - 1).max(1), last)
+                    (last.saturating_sub(STRETCH - 1).max(start.archived + 1), last)
                 }
             };
-            if first == 0 || first > last {
-                return Ok((found, end));
+            let mut found = AuditFound { lines: Vec::new(), end, start, next: None, archived: Vec::new() };
+            if first > last {
+                let wanted_from = if order == AuditOrder::Newest { 1 } else { from.unwrap_or(1) };
+                found.lines = lines;
+                found.archived = ledger.archived_from(wanted_from).await?;
+                return Ok(found);
             }
-            let (lines, fault) = ledger.stretch(first, last, order).await?;
+            let (stretch, fault) = ledger.stretch(first, last, order).await?;
             drop(ledger);
-            for (_, line) in lines {
-                if found.len() < limit && wanted.wants(&line) {
-                    found.push(line);
+            for (number, line) in stretch {
+                if lines.len() >= limit || looked_lines >= most_lines || looked_bytes >= most_bytes {
+                    found.next = Some(number);
+                    break;
                 }
-            }
-            match fault {
-                // What holds is given first; whoever asks for the rest is told.
-                Some(fault) if found.is_empty() => return Err(StoreError::Audit(fault)),
-                Some(_) => return Ok((found, end)),
-                None if found.len() >= limit => return Ok((found, end)),
-                None => {}
+                (looked_lines, looked_bytes) = (looked_lines + 1, looked_bytes + line.len());
+                if wanted.wants(&line) {
+                    lines.push(line);
+                }
             }
             next = match order {
                 AuditOrder::Oldest => Some(last + 1),
-                AuditOrder::Newest if first == 1 => return Ok((found, end)),
                 AuditOrder::Newest => Some(first - 1),
             };
+            match fault {
+                _ if found.next.is_some() => {}
+                // What holds is given first; whoever asks for the rest is told.
+                Some(fault) if lines.is_empty() => return Err(StoreError::Audit(fault)),
+                Some(_) => {}
+                None if lines.len() >= limit => {
+                    found.next = next.filter(|next| (start.archived + 1..=end.lines).contains(next));
+                }
+                None => continue,
+            }
+            found.lines = lines;
+            return Ok(found);
         }
     }
 }
 
 /// Lines read at once.
 const STRETCH: u64 = 500;
+/// Lines that one answer looks through, at most.
+const LOOKED_LINES: usize = 10_000;
+/// And bytes of them.
+const LOOKED_BYTES: usize = 32 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

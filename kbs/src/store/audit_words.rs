@@ -6,6 +6,7 @@ pub const EVENTS: &[&str] = &[
     "admin.call",
     "admin.connect",
     "admin.remove",
+    "audit.archive",
     "certificate-profile.put",
     "certificate-profile.remove",
     "certificate.issue",

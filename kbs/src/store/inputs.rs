@@ -3,6 +3,7 @@
 //!
 //! Never: takes a row for the input of a line that is not there; stops at what somebody else planted among them.
 
+use coffer_kbs_client::trail::InputOf;
 use coffer_verifier::binding::length_prefixed;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -68,11 +69,24 @@ impl Ledger {
         Ok(self.transaction.remove(Kind::DecisionInput, &key(tenant, line)).await?)
     }
 
+    /// The input of a line, if it is kept and what the line names: `named`.
+    pub(super) async fn input_of(
+        &mut self,
+        tenant: &Tenant,
+        line: u64,
+        named: &str,
+    ) -> Result<Option<InputOf>, StoreError> {
+        let row = self.transaction.get(Kind::DecisionInput, &key(tenant, line)).await?;
+        let kept = row.map(|row| KeptInput::read(line, &row.body)).filter(|kept| kept.digest() == named);
+        Ok(kept.map(|kept| InputOf { input_of: line, refused_beside: kept.refused_beside, input: kept.json }))
+    }
+
     /// Inputs of a tenant from a line on, oldest first, of lines that are there.
     ///
     /// # Errors
     /// As the store.
     pub async fn inputs(&mut self, tenant: &Tenant, from: u64, limit: usize) -> Result<Vec<KeptInput>, StoreError> {
+        let from = from.max(self.trail_start().archived + 1);
         let (mut found, mut from) = (Vec::new(), key(tenant, from));
         let last = key(tenant, self.head.lines);
         while found.len() < limit {
@@ -99,6 +113,10 @@ impl Ledger {
                 found.push(("what a policy saw of no decision".to_owned(), key));
                 continue;
             };
+            if line <= self.trail_start().archived {
+                // Of a line that is archived: nobody reads it, and the next archive takes it away.
+                continue;
+            }
             let text = self.audit_line(line).await?;
             let of = text.as_deref().and_then(|text| serde_json::from_str::<Line>(text).ok());
             let named = of.filter(|of| of.tenant.as_ref() == Some(&tenant)).and_then(|of| of.input);

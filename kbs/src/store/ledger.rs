@@ -91,12 +91,21 @@ impl Store {
     /// older than what was seen of it, or [`StoreError::Rows`].
     pub async fn open(rows: Arc<dyn Rows>, root: RootKey, witness: Witness) -> Result<Self, StoreError> {
         let store = Self::unread(rows, root, witness);
-        let known = store.shared.known();
-        // Asked for before the rows: a server that runs beside moves it only forwards.
-        let checkpoint = store.checkpoint(&known.root).await?;
-        let mut transaction = store.rows.begin(Intent::Read).await?;
-        let head = Head::read(&mut *transaction, &known.root).await?;
-        let known = opened(&known, &mut *transaction, head, checkpoint.as_ref()).await?;
+        let nothing = store.shared.known();
+        let mut before = None;
+        let known = loop {
+            // Asked for before the rows: a server that runs beside moves it only forwards.
+            let checkpoint = store.checkpoint(&nothing.root).await?;
+            let mut transaction = store.rows.begin(Intent::Read).await?;
+            let head = Head::read(&mut *transaction, &nothing.root).await?;
+            match opened(&nothing, &mut *transaction, head, checkpoint.as_ref()).await {
+                // Its line may have been archived in between: then it stands elsewhere now.
+                Err(StoreError::Checkpoint(CheckpointError::Beside { .. })) if before != checkpoint => {
+                    before = checkpoint
+                }
+                other => break other?,
+            }
+        };
         if let Some(first) = known.damaged.first() {
             tracing::error!(
                 entry = first,

@@ -7,6 +7,7 @@
 
 mod admins;
 mod apart;
+mod archive;
 mod audit;
 mod audit_search;
 mod audit_words;
@@ -41,7 +42,9 @@ mod view;
 
 pub use admins::Admin;
 pub(crate) use apart::drive;
-pub use audit::{AuditEntry, AuditFault, AuditSummary, GuestFacts, LogFault, Recorded, StateFault};
+pub use archive::{Archive, ArchiveFile, TrailStart};
+pub(crate) use audit::rfc3339;
+pub use audit::{AuditEntry, AuditFault, AuditSummary, Compared, GuestFacts, LogFault, Recorded, StateFault};
 pub use audit_search::{AuditFilter, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::CertificateProfile;

@@ -91,6 +91,10 @@ impl RowKey {
             Kind::Admin => format!("operator {}", hex(0)),
             Kind::Tenant => format!("tenant {}", self.text(0)),
             Kind::Revocation => format!("revocation of {} {}", self.text(0), self.text(1)),
+            Kind::AuditArchive => {
+                let number = |at| self.part(at).try_into().map_or(0, u64::from_be_bytes);
+                format!("record of the archive of lines {} to {}", number(1), number(0))
+            }
             Kind::Restored => "record of the last restore".to_owned(),
             Kind::SealingContext => format!("sealing context {:?}", self.text(0)),
             Kind::Generation => format!("generation {} of sealing context {:?}", hex(5), self.text(4)),

@@ -158,6 +158,7 @@ fn rewrapped(key: &RowKey, body: Vec<u8>, old: &RootKey, new: &RootKey) -> Resul
         | Kind::Admin
         | Kind::Tenant
         | Kind::Revocation
+        | Kind::AuditArchive
         | Kind::Head
         | Kind::AuditLine
         | Kind::DecisionInput

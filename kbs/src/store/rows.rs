@@ -45,6 +45,8 @@ pub enum Kind {
     Tenant,
     /// What counts no more, for a tenant or for all.
     Revocation,
+    /// Which lines of the audit trail were moved into a file, and what they end with.
+    AuditArchive,
     /// Where audit trail and state end.
     Head,
     /// A line of the audit trail.
@@ -57,7 +59,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::SecretHead,
         Self::SecretVersion,
         Self::Reference,
@@ -76,6 +78,7 @@ impl Kind {
         Self::Admin,
         Self::Tenant,
         Self::Revocation,
+        Self::AuditArchive,
         Self::Head,
         Self::AuditLine,
         Self::DecisionInput,
@@ -103,6 +106,7 @@ impl Kind {
             Self::Admin => "admin",
             Self::Tenant => "tenant",
             Self::Revocation => "revocation",
+            Self::AuditArchive => "audit-archive",
             Self::Head => "head",
             Self::AuditLine => "audit-line",
             Self::DecisionInput => "decision-input",

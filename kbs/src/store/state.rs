@@ -15,7 +15,7 @@ use std::{
 use coffer_verifier::abi::WorkloadDigest;
 
 use super::{
-    AuditEntry, AuditFault, StateFault, StoreError, StoredManifest, StoredPolicy,
+    Archive, AuditEntry, AuditFault, StateFault, StoreError, StoredManifest, StoredPolicy,
     admins::There,
     audit::{check_trail, line_hash, previous_of},
     checkpoint::{CheckpointKeeper, Witness},
@@ -24,7 +24,7 @@ use super::{
     ledger::{Ledger, Store, opened},
     record::{Record as _, RowKey},
     revocations,
-    rows::{Intent, Kind, Rows, Transaction as _},
+    rows::{Intent, Kind, Row, Rows, Transaction as _},
     secrets,
 };
 use crate::keys::{KeyError, RootKey, RowKind};
@@ -45,8 +45,10 @@ pub struct Fault {
 pub struct StateSummary {
     /// Epoch.
     pub epoch: u64,
-    /// Lines of the audit trail.
+    /// Lines of the audit trail, those that are archived among them.
     pub lines: u64,
+    /// Up to which line it is archived; 0: nothing is.
+    pub archived: u64,
     /// Changes so far.
     pub changes: u64,
     /// Rows that count.
@@ -90,6 +92,9 @@ impl Mend {
             (Self::Remove, _) => ("it is taken off the list; add it again", true),
             (Self::Rewrite(_), _) => ("it is written again from its name", false),
             (Self::Replace(_), Kind::Manifest) => ("its name is closed for ever; sign under another name", true),
+            (Self::Replace(_), Kind::AuditArchive) => {
+                ("which file it is is forgotten; its lines are known by their chain all the same", true)
+            }
             (Self::Replace(_), Kind::Policy) => ("it refuses everything until it is put again", true),
             (Self::Replace(_), _) => ("the secret counts as deleted; put it again", true),
             (Self::Discard, _) => ("it is thrown away; it never counted", false),
@@ -120,8 +125,8 @@ impl Store {
             faults.push(Fault { what: fault.to_string(), repair: "nothing: the trail keeps its gap", loses: false });
         }
         let head = ledger.head;
-        let rows = ledger.known.rows.len() as u64;
-        Ok(StateSummary { epoch: head.epoch, lines: head.lines, changes: head.changes, rows, faults })
+        let (rows, archived) = (ledger.known.rows.len() as u64, ledger.trail_start().archived);
+        Ok(StateSummary { epoch: head.epoch, lines: head.lines, archived, changes: head.changes, rows, faults })
     }
 
     /// Mends what can be mended, in one transaction, with a line in the trail that says all of it.
@@ -163,13 +168,13 @@ impl Store {
             };
             ledger.append_audit(&entry, now_unix).await?;
         }
-        let head = ledger.head;
+        let (head, archived) = (ledger.head, ledger.trail_start().archived);
         ledger.commit().await?;
         let mut known = self.shared.known();
         known.damaged.clear();
         let rows = known.rows.len() as u64;
         self.shared.publish(known);
-        Ok(StateSummary { epoch: head.epoch, lines: head.lines, changes: head.changes, rows, faults })
+        Ok(StateSummary { epoch: head.epoch, lines: head.lines, archived, changes: head.changes, rows, faults })
     }
 }
 
@@ -253,8 +258,8 @@ impl Ledger {
             (Kind::Head, "a second end mark, which this server did not write"),
             (Kind::AuditLine, "a line before the first, which this server did not write"),
         ] {
-            for (bytes, _) in every(&mut self.transaction, kind).await? {
-                if self.may_be_ours(kind, &bytes) {
+            for (bytes, row) in every(&mut self.transaction, kind).await? {
+                if self.may_be_ours(kind, &bytes, &row) {
                     continue;
                 }
                 let (repair, loses) = Mend::Discard.said(kind);
@@ -273,12 +278,18 @@ impl Ledger {
         Ok(damage)
     }
 
-    /// True where the ledger puts rows of its own. Lines after the last are the trail's to name.
-    fn may_be_ours(&self, kind: Kind, key: &[u8]) -> bool {
+    /// True where the ledger puts rows of its own. Lines after the last are the trail's to name; one that is archived may still lie
+    /// there.
+    fn may_be_ours(&mut self, kind: Kind, key: &[u8], row: &Row) -> bool {
         let number = key.try_into().map(u64::from_be_bytes);
         match kind {
             Kind::Head => key.is_empty(),
-            Kind::AuditLine => number.map_or(key > 1_u64.to_be_bytes().as_slice(), |number| number > 0),
+            Kind::AuditLine => {
+                let archived = self.trail_start().archived;
+                number.map_or(key > (archived + 1).to_be_bytes().as_slice(), |number| {
+                    number > archived || self.is_left_over(number, row)
+                })
+            }
             _ => number.is_ok_and(|number| (self.head.base + 1..=self.head.changes).contains(&number)),
         }
     }
@@ -301,6 +312,7 @@ impl Ledger {
             Kind::Policy => Mend::Replace(StoredPolicy::that_refuses(key).encode()),
             Kind::Revocation => Mend::Rewrite(revocations::Said::nothing().encode()),
             Kind::SecretHead => Mend::Replace(self.deleted_head(key).encode()),
+            Kind::AuditArchive => Mend::Replace(Archive::forgotten()),
             Kind::Manifest => {
                 let closed = StoredManifest {
                     name: key.text(0),

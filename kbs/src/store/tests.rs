@@ -8,6 +8,7 @@ macro_rules! on_every_store {
     };
 }
 
+mod archive;
 mod batch;
 mod checkpoint;
 mod failures;

@@ -1,9 +1,11 @@
-//! `coffer-kbs audit verify`: also beside a running server.
+//! `coffer-kbs audit verify|archive`: also beside a running server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use coffer_kbs::{ArchivesSummary, AuditSummary, Reach};
 use coffer_rim::{Class, Classify as _, Failure};
 use serde_json::json;
+use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 use crate::error::OrFail as _;
 
@@ -12,54 +14,145 @@ use crate::error::OrFail as _;
 pub enum Command {
     /// Check every line's MAC, the chain, the end mark, and every row that decides something.
     #[command(after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs\n  \
-                            coffer-kbs audit verify --state ./kbs --log kbs.log")]
+                            coffer-kbs audit verify --state ./kbs --log kbs.log\n  \
+                            coffer-kbs audit verify --state ./kbs --archive audit-2025.jsonl --archive audit-2026.jsonl")]
     Verify {
         /// State folder.
         #[arg(long, value_name = "DIR")]
         state: PathBuf,
-        /// What `coffer-kbs serve` printed, kept elsewhere: each line of the trail in it must be in the database as well.
+        /// An archive of this database; all of them, in any order. Without any, lines that are archived are named, and not looked at.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        archive: Vec<PathBuf>,
+        /// What `coffer-kbs serve` printed, kept elsewhere: each line of the trail in it must be in the database as well, or in an
+        /// archive.
         #[arg(long, value_name = "FILE")]
         log: Option<PathBuf>,
     },
+    /// Move old lines into a file that proves itself, with what policies saw of their decisions. The server may run.
+    #[command(
+        after_help = "Examples:\n  coffer-kbs audit archive --state ./kbs --before 2027-01-01 --out audit-2026.jsonl\n  \
+                            coffer-kbs audit archive --state ./kbs --keep 100000 --out audit-1.jsonl"
+    )]
+    Archive(ArchiveArgs),
+}
+
+/// Arguments of `archive`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("reach").required(true)))]
+pub struct ArchiveArgs {
+    /// State folder.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Lines before this day or time (RFC 3339, UTC for a day).
+    #[arg(long, value_name = "TIME", group = "reach", value_parser = moment)]
+    before: Option<i64>,
+    /// All lines but the last N.
+    #[arg(long, value_name = "N", group = "reach")]
+    keep: Option<u64>,
+    /// File to write; one that is there stays, and nothing happens.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Does it.
+pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
+    match command {
+        Command::Verify { state, archive, log } => verify(state, archive, log.as_deref(), as_json),
+        Command::Archive(args) => archive(args, as_json),
+    }
 }
 
 /// Checks the trail.
-pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
-    let Command::Verify { state, log } = command;
-    let text = log.as_ref().map(std::fs::read_to_string).transpose();
+fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool) -> Result<(), Failure> {
+    let text = log.map(std::fs::read_to_string).transpose();
     let text = text.class_while(Class::Config, "the copy of the log")?;
-    let (summary, found) = crate::event_loop()?.block_on(async {
+    let (AuditSummary { lines, archived, head, rows }, found, looked) = crate::event_loop()?.block_on(async {
         let store = coffer_kbs::open_store(state).await.or_fail()?;
         let found = store.verify_against(text.as_deref().unwrap_or_default()).await.or_fail()?;
-        Ok::<_, Failure>((store.verify_audit().await.or_fail()?, found))
+        let found = found.map_err(|fault| {
+            let hint = "this database was set back or is another, or the copy was changed: find out who did it";
+            Failure::caused(Class::NotAuthentic, &fault).hint(hint)
+        })?;
+        let summary = store.verify_audit().await.or_fail()?;
+        let looked = if archives.is_empty() {
+            ArchivesSummary::default()
+        } else {
+            coffer_kbs::verify_archives(&store, archives, &found.archived).await.or_fail()?
+        };
+        Ok::<_, Failure>((summary, found, looked))
     })?;
-    let compared = found.map_err(|fault| {
-        let hint = "this database was set back or is another, or the copy was changed: find out who did it";
-        Failure::caused(Class::NotAuthentic, &fault).hint(hint)
-    })?;
+    let compared = found.lines + looked.compared;
+    let not_compared = found.archived.len() as u64 - looked.compared;
     if compared == 0
         && let Some(log) = log
     {
-        let none = format!("no whole line of an audit trail stands in {}", log.display());
-        return Err(Failure::new(Class::Config, none).hint("give what `coffer-kbs serve` printed, or an export"));
+        let none = format!("no whole line of an audit trail that is here stands in {}", log.display());
+        let hint = if not_compared > 0 {
+            "its lines are archived: give the archives too, with --archive"
+        } else {
+            "give what `coffer-kbs serve` printed, or an export"
+        };
+        return Err(Failure::new(Class::Config, none).hint(hint));
     }
     if as_json {
         coffer_rim::println!(
             "{}",
             json!({
-                "ok": true, "lines": summary.lines, "head": summary.head, "rows": summary.rows, "compared": compared,
+                "ok": true, "lines": lines, "archived": archived, "archives": looked.files, "head": head, "rows": rows,
+                "compared": compared, "not_compared": not_compared,
             })
         );
-    } else {
-        coffer_rim::println!(
-            "audit trail holds: {} lines, head {}; {} rows are as written",
-            summary.lines,
-            summary.head,
-            summary.rows
-        );
-        if let Some(log) = log {
-            coffer_rim::println!("{compared} lines of {} are in it", log.display());
+        return Ok(());
+    }
+    coffer_rim::println!("audit trail holds: {lines} lines, head {head}; {rows} rows are as written");
+    match (archived, looked.files) {
+        (0, _) => {}
+        (_, 0) => coffer_rim::println!(
+            "lines 1 to {archived} are archived, and were not looked at: give the files with --archive"
+        ),
+        (_, files) => coffer_rim::println!("lines 1 to {archived} are in {files} archives, each as it was written"),
+    }
+    if let Some(log) = log {
+        coffer_rim::println!("{compared} lines of {} are in it", log.display());
+        if not_compared > 0 {
+            coffer_rim::println!(
+                "{not_compared} more are archived, and were not compared: give the files with --archive"
+            );
         }
     }
     Ok(())
+}
+
+/// Moves lines into a file.
+fn archive(args: &ArchiveArgs, as_json: bool) -> Result<(), Failure> {
+    let reach = match (args.before, args.keep) {
+        (Some(time), _) => Reach::Before(time),
+        (None, kept) => Reach::AllBut(kept.unwrap_or(u64::MAX)),
+    };
+    let done = crate::event_loop()?.block_on(coffer_kbs::archive(&args.state, reach, &args.out)).or_fail()?;
+    if as_json {
+        let mut value = json!(done);
+        value["file"] = json!(args.out);
+        coffer_rim::println!("{value}");
+        return Ok(());
+    }
+    let (out, first, last) = (args.out.display(), done.first, done.last);
+    coffer_rim::println!(
+        "{out} has audit lines {first} to {last}, and {} inputs of policies; head {}",
+        done.inputs,
+        done.head
+    );
+    coffer_rim::println!(
+        "they are no longer in the database, which recorded SHA-256 {}: keep the file, and copies of it",
+        done.sha256
+    );
+    Ok(())
+}
+
+/// A day or a time.
+fn moment(text: &str) -> Result<i64, String> {
+    let day = Date::parse(text, format_description!("[year]-[month]-[day]"));
+    let time = day.map(|day| day.midnight().assume_utc()).or_else(|_| OffsetDateTime::parse(text, &Rfc3339));
+    time.map(OffsetDateTime::unix_timestamp)
+        .map_err(|_| "expected a day, 2027-01-01, or a time, 2027-01-01T00:00:00Z".into())
 }

@@ -1,6 +1,8 @@
 //! What failed, with its class and a hint.
 
-use coffer_kbs::{BackupError, CheckpointError, ConfigError, ReloadError, ServerError, StateError, StoreError};
+use coffer_kbs::{
+    ArchiveError, BackupError, CheckpointError, ConfigError, ReloadError, ServerError, StateError, StoreError,
+};
 use coffer_rim::{Class, Failure};
 
 /// The library's errors as this program says them.
@@ -34,6 +36,17 @@ impl Said for BackupError {
             }
             _ => hinted(Failure::caused(Class::Config, self), self.hint()),
         }
+    }
+}
+
+impl Said for ArchiveError {
+    fn said(&self) -> Failure {
+        let class = match self {
+            Self::State(error) => return error.said(),
+            Self::File { .. } | Self::Nothing { .. } | Self::Overtaken | Self::Twice { .. } => Class::Config,
+            _ => Class::NotAuthentic,
+        };
+        hinted(Failure::caused(class, self), self.hint())
     }
 }
 

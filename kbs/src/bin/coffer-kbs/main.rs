@@ -43,8 +43,12 @@ enum Command {
     Serve(serve::Args),
     /// Print the key guests pin.
     Pin(pin::Args),
-    /// Check the audit trail.
-    #[command(subcommand, after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs")]
+    /// Check the audit trail, and move old lines of it into files.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  coffer-kbs audit verify --state ./kbs\n  \
+                      coffer-kbs audit archive --state ./kbs --before 2027-01-01 --out audit-2026.jsonl"
+    )]
     Audit(audit::Command),
     /// Look at every row and the checkpoint, and mend what is damaged.
     #[command(

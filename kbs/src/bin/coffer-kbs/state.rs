@@ -95,10 +95,11 @@ async fn verify(state: &Path, no_checkpoint: bool) -> Result<StateSummary, Failu
 }
 
 fn said(summary: &StateSummary, as_json: bool, verb: &str, failure: Option<Failure>) -> ExitCode {
-    let StateSummary { epoch, lines, changes, rows, faults } = summary;
+    let StateSummary { epoch, lines, archived, changes, rows, faults } = summary;
     if as_json {
         let value = json!({
-            "ok": faults.is_empty(), "epoch": epoch, "lines": lines, "changes": changes, "rows": rows, "faults": faults,
+            "ok": faults.is_empty(), "epoch": epoch, "lines": lines, "archived": archived, "changes": changes, "rows": rows,
+            "faults": faults,
         });
         return crate::document(value, failure);
     }
@@ -107,6 +108,9 @@ fn said(summary: &StateSummary, as_json: bool, verb: &str, failure: Option<Failu
     }
     if faults.is_empty() {
         coffer_rim::println!("state holds: {rows} rows, {changes} changes, {lines} audit lines, epoch {epoch}");
+        if *archived > 0 {
+            coffer_rim::println!("audit lines 1 to {archived} are archived");
+        }
     }
     ExitCode::SUCCESS
 }

@@ -70,6 +70,9 @@ impl CheckpointKeeper for FileCheckpoint {
         self.off_the_loop(move |path| {
             // Opened anew each time: a file that was moved away is missed at once, not at the next start.
             let file = OpenOptions::new().read(true).write(true).open(path)?;
+            // An archive that is made beside a server moves it too: one after the other. Where the file system knows no locks, two slots
+            // still leave the newer of two.
+            let _ = file.lock();
             let mut found = vec![0; 2 * SLOT];
             file.read_exact_at(&mut found, 0)?;
             let turns = slots(&found).map(|slot| slot.map_or(0, |slot| slot.turn));

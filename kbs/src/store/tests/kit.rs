@@ -374,11 +374,12 @@ async fn a_copy_of_the_log_is_compared_line_by_line_or_not_taken() {
     let of = async |text: &str| store.verify_against(text).await.unwrap();
     let lines = kit.log.len() as u64;
     assert!(lines > 4);
-    assert_eq!(of(&log).await, Ok(lines));
-    assert_eq!(of("").await, Ok(0));
-    assert_eq!(of("package web\n").await, Ok(0));
-    assert_eq!(of(&log.replace('\n', "\r\n")).await, Ok(lines), "as some ways of keeping it write it");
-    assert_eq!(of(log.trim_end()).await, Ok(lines - 1), "the last is still being written");
+    let here = |lines| Compared { lines, ..Compared::default() };
+    assert_eq!(of(&log).await, Ok(here(lines)));
+    assert_eq!(of("").await, Ok(here(0)));
+    assert_eq!(of("package web\n").await, Ok(here(0)));
+    assert_eq!(of(&log.replace('\n', "\r\n")).await, Ok(here(lines)), "as some ways of keeping it write it");
+    assert_eq!(of(log.trim_end()).await, Ok(here(lines - 1)), "the last is still being written");
     let second = &kit.log[1];
     let number: serde_json::Value = serde_json::from_str(second).unwrap();
     for changed in [second.replacen("event", "evens", 1), second[..second.len() - 1].to_owned()] {

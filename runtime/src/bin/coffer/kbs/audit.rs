@@ -1,12 +1,11 @@
 //! `coffer kbs audit`: the trail by what its lines are about, one decision with its policy's input, and a copy of all that can be
 //! checked.
 
-mod chain;
 mod copy;
 
 use std::process::ExitCode;
 
-use coffer_kbs_client::{AuditQuery, ResourcePath};
+use coffer_kbs_client::{Archived, AuditQuery, ResourcePath};
 
 use super::broker::{Broker, not_found};
 use super::secret::path;
@@ -106,11 +105,12 @@ impl Filter {
 fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let from = Some(args.from).filter(|from| *from != 0);
     let query = AuditQuery { id: args.id.clone(), newest: args.newest, from, ..args.filter.query() };
-    let lines = broker.ask(async |client| client.audit_search(&query, args.limit as usize).await)?;
-    if lines.is_empty() && args.id.is_some() {
-        return Err(no_line());
+    let found = broker.ask(async |client| client.audit_find(&query, args.limit as usize).await)?;
+    if found.lines.is_empty() && args.id.is_some() {
+        return Err(no_line(&found.archived));
     }
-    print(broker, &lines);
+    print(broker, &found.lines);
+    tell_of(&found.archived);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -129,8 +129,9 @@ struct TailArgs {
 
 fn tail(args: &TailArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let query = AuditQuery { newest: true, ..args.filter.query() };
-    let lines = broker.ask(async |client| client.audit_search(&query, args.limit as usize).await)?;
-    print(broker, &lines);
+    let found = broker.ask(async |client| client.audit_find(&query, args.limit as usize).await)?;
+    print(broker, &found.lines);
+    tell_of(&found.archived);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,7 +154,8 @@ struct ShowArgs {
 
 fn show(args: &ShowArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (tenant, id) = (args.tenant.as_deref(), &args.id);
-    let found = broker.ask(async |client| client.decision_input(tenant, id).await)?.ok_or_else(no_line)?;
+    let found = broker.ask(async |client| client.decision_found(tenant, id).await)?;
+    let found = found.map_err(|archived| no_line(&archived))?;
     if !args.input {
         println!("{}", found.line);
         return Ok(ExitCode::SUCCESS);
@@ -166,9 +168,35 @@ fn show(args: &ShowArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn no_line() -> CliError {
-    not_found("there is no line with this id".into(), "audit tail")
+fn no_line(archived: &[Archived]) -> CliError {
+    match archived.last() {
+        None => not_found("there is no line with this id".into(), "audit tail"),
+        Some(last) => CliError::new(Class::NotFound, "there is no line with this id at the broker").hint(format!(
+            "lines 1 to {} are archived, in files at the broker: look for the id in {}",
+            last.last,
+            archived
+                .iter()
+                .rev()
+                .take(FILES)
+                .map(|one| coffer_rim::foreign(&one.file).to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
+    }
 }
+
+/// Says where lines are that were asked for and are archived. On standard error: what is printed is lines.
+fn tell_of(archived: &[Archived]) {
+    for one in archived.iter().rev().take(FILES).rev() {
+        eprintln!("coffer: archived at the broker: {}", coffer_rim::foreign(&one.to_string()));
+    }
+    if let Some(more) = archived.len().checked_sub(FILES).filter(|more| *more > 0) {
+        eprintln!("coffer: and older lines in {more} archives before these");
+    }
+}
+
+/// Archives that are named.
+const FILES: usize = 8;
 
 fn print(broker: &Broker<'_>, lines: &[String]) {
     if broker.json() {

@@ -2,21 +2,24 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coffer_kbs_client::{AdminClient, AuditPage, AuditQuery, ClientError};
+use coffer_kbs_client::{
+    AdminClient, AuditPage, AuditQuery, ClientError,
+    trail::{Chain, ChainError, End},
+};
 use coffer_rim::file::Writer;
 use serde_json::json;
 
-use super::chain::{Chain, ChainError, End};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::kbs::broker::Broker;
 
 /// Write the whole trail into a file, one line each, and behind them where it ends.
 ///
-/// What is written is checked as `verify` checks it.
+/// What is written is checked as `verify` checks it. Lines that are archived are not at the broker any more: the copy begins behind them,
+/// and says so at its end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer kbs audit export trail.jsonl")]
 pub struct ExportArgs {
@@ -30,9 +33,8 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
     let mut end = None;
     let written = Writer::private().into_pipes().write_with(&args.file, |file| {
         let mut out = BufWriter::new(file);
-        let mut chain = Chain::new(None);
-        let done = pages(broker, &mut chain, |line| writeln!(out, "{line}"));
-        match done.and_then(|stated| finish(chain, &stated)) {
+        let done = pages(broker, None, |line| writeln!(out, "{line}"));
+        match done {
             Ok(whole) => {
                 writeln!(out, "{}", json!(whole))?;
                 end = Some(whole);
@@ -47,12 +49,18 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
     asked?;
     written.class_while(Class::Config, format_args!("writing {}", args.file.display()))?;
     let end = end.ok_or_else(|| CliError::new(Class::Internal, "an export without an end"))?;
-    let row = json!({ "file": args.file, "lines": end.lines, "head": end.head });
-    broker.say(&row, || format!("{} has {} lines, head {}", args.file.display(), end.lines, end.head));
+    let row = json!({ "file": args.file, "first": end.first, "lines": end.lines, "head": end.head });
+    broker.say(&row, || match end.first {
+        1 => format!("{} has {} lines, head {}", args.file.display(), end.lines, end.head),
+        first => {
+            let (file, archived) = (args.file.display(), first - 1);
+            format!("{file} has lines {first} to {}, head {}; lines 1 to {archived} are archived", end.lines, end.head)
+        }
+    });
     Ok(ExitCode::SUCCESS)
 }
 
-/// Check that a trail is whole: a file that `export` wrote, or the broker's own.
+/// Check that a trail is whole: files that `export` and `coffer-kbs audit archive` wrote, in their order, or the broker's own.
 ///
 /// Each line names the SHA-256 of the line before it: nothing between the first and the end was changed, removed or added. Who wrote the
 /// lines only `coffer-kbs audit verify` can say, at the broker, by MACs under the root key. Note the head elsewhere, and
@@ -60,11 +68,13 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer kbs audit verify trail.jsonl
+  coffer kbs audit verify audit-2025.jsonl audit-2026.jsonl trail.jsonl
   coffer kbs audit verify \\
       --head 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")]
 pub struct VerifyArgs {
-    /// File that `export` wrote; left out, the broker is asked.
-    file: Option<PathBuf>,
+    /// Files that `export` wrote, or archives, oldest first: each goes on where the one before ends. Left out, the broker is asked.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// SHA-256 of a line that must be in it, as an earlier `export` or `verify` printed it: 64 hex digits.
     #[arg(long, value_name = "HEX", value_parser = head)]
     head: Option<String>,
@@ -73,50 +83,84 @@ pub struct VerifyArgs {
 /// Checks it.
 pub fn verify(args: &VerifyArgs, whom: &crate::kbs::Args, context: &Context) -> Result<ExitCode, CliError> {
     let noted = args.head.as_deref();
-    let (end, what) = if let Some(file) = &args.file {
-        (check_file(file, noted)?, file.display().to_string())
+    let (end, what) = if let Some(last) = args.files.last() {
+        let (first, end) = check_files(&args.files, noted)?;
+        let what = match args.files.len() {
+            1 => last.display().to_string(),
+            files => format!("the trail in {files} files"),
+        };
+        (End { first, ..end }, what)
     } else {
-        let broker = whom.broker(context)?;
-        let mut chain = Chain::new(noted);
-        let stated = pages(&broker, &mut chain, |_| Ok(()))?;
-        (finish(chain, &stated)?, "the broker's trail".to_owned())
+        (pages(&whom.broker(context)?, noted, |_| Ok(()))?, "the broker's trail".to_owned())
     };
+    let End { first, lines, head, .. } = end;
     if context.json {
-        println!("{}", json!({ "whole": true, "lines": end.lines, "head": end.head }));
-    } else {
-        println!("{} is whole: {} lines, head {}", coffer_rim::foreign(&what), end.lines, end.head);
+        println!("{}", json!({ "whole": true, "first": first, "lines": lines, "head": head }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let what = coffer_rim::foreign(&what);
+    match first.saturating_sub(1) {
+        0 => println!("{what} is whole: {lines} lines, head {head}"),
+        before => println!(
+            "{what} is whole from line {first} to {lines}, head {head}; lines 1 to {before} are in archives before it"
+        ),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_file(file: &Path, noted: Option<&str>) -> Result<End, CliError> {
-    let reading = || format!("reading {}", file.display());
-    let open = File::open(file).class_while(Class::Config, reading())?;
-    let (mut chain, mut stated) = (Chain::new(noted), None);
-    for line in BufReader::new(open).lines() {
-        let line = line.class_while(Class::Config, reading())?;
-        if stated.is_some() {
-            return Err(broken(&ChainError::BehindTheEnd));
-        }
-        match serde_json::from_str::<End>(&line) {
-            Ok(end) => stated = Some(end),
-            Err(_) => chain.next(&line).map_err(|error| broken(&error))?,
-        }
+/// Checks files one after the other. Gives the number of the first line, and where the last file ends.
+fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End), CliError> {
+    let (mut chain, mut first, mut last) = (Chain::anywhere(noted), None, None);
+    for file in files {
+        let reading = || format!("reading {}", file.display());
+        let open = File::open(file).class_while(Class::Config, reading())?;
+        let lines =
+            BufReader::new(open).lines().map(|line| line.class_while(Class::Config, reading()).map_err(Bad::Read));
+        let end = chain.file(lines, |_| ()).map_err(|bad| match bad {
+            Bad::Read(error) => error,
+            Bad::Chain(error) if files.len() == 1 => broken(&error),
+            Bad::Chain(error) => broken(&error).while_doing(format!("{}, behind the file before it", file.display())),
+        })?;
+        first.get_or_insert(end.first);
+        last = Some(end);
     }
-    finish(chain, &stated.ok_or_else(|| broken(&ChainError::NoEnd))?)
+    chain.finish().map_err(|error| broken(&error))?;
+    match (first, last) {
+        (Some(first), Some(last)) => Ok((first, last)),
+        _ => Err(broken(&ChainError::NoEnd)),
+    }
 }
 
-/// Asks for the whole trail, and gives each line on. Where it ended with the last of them.
+/// Why a file is not believed.
+enum Bad {
+    Read(CliError),
+    Chain(ChainError),
+}
+
+impl From<ChainError> for Bad {
+    fn from(error: ChainError) -> Self {
+        Self::Chain(error)
+    }
+}
+
+/// Asks for the whole trail, checks it, and gives each line on. Where it begins, and where it ended with the last line.
 fn pages(
     broker: &Broker<'_>,
-    chain: &mut Chain,
+    noted: Option<&str>,
     mut line: impl FnMut(&str) -> io::Result<()>,
 ) -> Result<End, CliError> {
     let mut failed: Result<(), CliError> = Ok(());
-    let end = broker.ask(async |client| {
+    let mut chain = None;
+    let stated = broker.ask(async |client| {
         let mut query = AuditQuery::default();
         loop {
             let page = page(client, &query).await?;
+            let before = (page.start - 1, hex::encode(&page.previous));
+            // Archives that are made meanwhile change nothing about what was begun.
+            let chain = chain.get_or_insert_with(|| match page.start {
+                0 | 1 => Chain::whole(noted),
+                _ => Chain::after(before.0, &before.1, noted),
+            });
             for one in &page.lines {
                 let next = chain.next(one).map_err(|error| broken(&error));
                 failed = next.and_then(|()| line(one).class_while(Class::Config, "writing the copy"));
@@ -127,11 +171,14 @@ fn pages(
             match page.next {
                 // More may have been written meanwhile: the end that counts is the one these lines were read with.
                 Some(next) if next <= page.end => query.from = Some(next),
-                _ => return Ok(End { lines: page.end, head: hex::encode(page.head) }),
+                _ => return Ok(End { lines: page.end, head: hex::encode(page.head), ..chain.end() }),
             }
         }
     })?;
-    failed.map(|()| end)
+    failed?;
+    let mut chain = chain.ok_or_else(|| broken(&ChainError::NoEnd))?;
+    let end = chain.ends(&stated).map_err(|error| broken(&error))?;
+    chain.finish().map_err(|error| broken(&error)).map(|()| end)
 }
 
 async fn page(client: &AdminClient, query: &AuditQuery) -> Result<AuditPage, ClientError> {
@@ -139,10 +186,6 @@ async fn page(client: &AdminClient, query: &AuditQuery) -> Result<AuditPage, Cli
 }
 
 const PAGE: u32 = 1000;
-
-fn finish(chain: Chain, stated: &End) -> Result<End, CliError> {
-    chain.finish(stated).map_err(|error| broken(&error))
-}
 
 fn broken(error: &ChainError) -> CliError {
     let hint = "compare it with another copy; `coffer-kbs audit verify` at the broker says which lines are its own";

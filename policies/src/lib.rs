@@ -2,7 +2,7 @@
 //!
 //! Takes a policy text and a JSON input, gives a [`Decision`]: yes, or every reason against.
 //! Trusts: the policy to say who may have what, and nothing else: its time, memory and words are bounded. Believes nothing in the input that the policy does not test.
-//! Never: reads a file or a clock, draws randomness, opens a socket; says yes to anything undefined.
+//! Never: reads a file, draws randomness, opens a socket, lets a policy see a clock; says yes to anything undefined.
 //! Source: docs/design/verification.md §5, docs/design/broker.md §6.
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,10 @@ mod engine;
 mod policy;
 pub mod rego_test;
 mod shipped;
+mod time;
 
 pub use builtins::MEMORY_LIMIT;
-pub use engine::{INPUT_LIMIT, POLICY_LIMIT, TIME_LIMIT};
+pub use engine::{INPUT_LIMIT, POLICY_LIMIT};
 pub use policy::{Decision, Policy, PolicyError, REASON_LIMIT, REASONS_LIMIT};
 pub use shipped::{EVIDENCE_SNP, RELEASE, Shipped};
+pub use time::{TIME_LIMIT, WALL_LIMIT};

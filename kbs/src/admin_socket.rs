@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -70,6 +70,8 @@ pub fn admin_socket_path(state: &Path) -> PathBuf {
 pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and inode, by which it is known again.
+    file: (u64, u64),
     /// The broker's own user.
     user: u32,
 }
@@ -82,17 +84,29 @@ impl AdminSocket {
     /// As the system says.
     pub fn bind(state: &Path) -> io::Result<Self> {
         let (folder, path) = (state.join(FOLDER), admin_socket_path(state));
+        let user = rustix::process::geteuid().as_raw();
+        let other = |what| io::Error::new(io::ErrorKind::AlreadyExists, format!("there is {what} in its place"));
         match fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Not through a link, and not into what is somebody else's.
+                let there = fs::symlink_metadata(&folder)?;
+                if !there.is_dir() || there.uid() != user {
+                    return Err(other("something that is no folder of the broker's"));
+                }
+                fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+            }
+            made => made?,
         }
-        match fs::remove_file(&path) {
+        match fs::symlink_metadata(&path) {
+            Ok(there) if there.file_type().is_socket() && there.uid() == user => fs::remove_file(&path)?,
+            Ok(_) => return Err(other("something that is no socket of the broker's")),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(_) => {}
         }
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path, user: rustix::process::geteuid().as_raw() })
+        let file = identity(&path)?;
+        Ok(Self { listener, path, file, user })
     }
 
     /// Hands over whom it lets in, until nobody takes them any more.
@@ -135,8 +149,17 @@ impl AdminSocket {
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // Another broker may have put its own there meanwhile.
+        if identity(&self.path).is_ok_and(|there| there == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Device and inode of what lies there.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let there = fs::symlink_metadata(path)?;
+    Ok((there.dev(), there.ino()))
 }
 
 /// A connection that was let in.
@@ -178,3 +201,34 @@ impl AsyncWrite for LocalStream {
 const FOLDER: &str = "local";
 /// Connections at once.
 const CONNECTIONS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_its_own_socket_goes_with_it_and_nothing_else_is_replaced() {
+        let state = tempfile::tempdir().unwrap();
+        let path = admin_socket_path(state.path());
+        let first = AdminSocket::bind(state.path()).unwrap();
+        // A broker that comes later puts its own there, while the first one's file still has its number.
+        let kept = state.path().join("kept");
+        fs::hard_link(&path, &kept).unwrap();
+        let second = AdminSocket::bind(state.path()).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+
+        fs::write(&path, "somebody's").unwrap();
+        assert_eq!(AdminSocket::bind(state.path()).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&kept, &path).unwrap();
+        assert!(AdminSocket::bind(state.path()).is_err() && kept.exists());
+        fs::remove_dir_all(state.path().join(FOLDER)).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), state.path().join(FOLDER)).unwrap();
+        assert!(AdminSocket::bind(state.path()).is_err(), "not through a link");
+    }
+}

@@ -60,6 +60,11 @@ async fn state(store: &Store, found: &mut Vec<Finding>) {
     match store.verify_state().await {
         Ok(summary) if summary.faults.is_empty() => {
             found.push(good(format!("state holds: {} rows, {} audit lines", summary.rows, summary.lines)));
+            if !summary.inputs_gone.is_empty() {
+                let count = summary.inputs_gone.len();
+                let hint = "find out who took rows away; no policy can be tried on these decisions";
+                found.push(warning(&format!("what policies saw of {count} decisions is gone"), hint));
+            }
         }
         Ok(summary) => {
             let hint = "coffer-kbs state repair --state DIR says what it would do";

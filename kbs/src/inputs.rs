@@ -8,12 +8,10 @@ use std::{
 };
 
 use crate::{
-    store::{KeptInput, Ledger, StoreError},
+    store::{KEPT_INPUTS, KeptInput, Ledger, StoreError},
     tenant::Tenant,
 };
 
-/// Inputs of one tenant that are kept.
-pub const KEPT: usize = 1000;
 /// Longest input that is kept, in bytes.
 pub const LONGEST: usize = 32 * 1024;
 
@@ -25,7 +23,7 @@ pub struct Inputs {
 
 impl Default for Inputs {
     fn default() -> Self {
-        Self { kept: KEPT, lines: Mutex::default() }
+        Self { kept: KEPT_INPUTS, lines: Mutex::default() }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Refusals of strangers, and of operators that ask for what they may not: summed by whoever asked and cause, so that nobody
 //! floods the trail and every cause stands in it, with an id.
 //!
-//! The first of a cause is written within a second, the rest of a minute as one line with their number. Adding one takes
-//! no lock of the ledger and costs no commit; all that wait are committed at once.
+//! The first of a cause is written within a second, that of an operator before it is answered; the rest of a minute as one line with
+//! their number. Adding one takes no lock of the ledger and costs no commit; all that wait are committed at once. What somebody chose
+//! freely, a path, a name, a tenant that is not there, makes no cause of its own.
 //! Trusts: nobody. Never: keeps more than [`STRANGERS`] and [`OPERATORS`] say apart, lets one of either crowd out the other.
 
 use std::{
@@ -35,6 +36,8 @@ const OPERATORS: Most = Most { all_told: 1024, of_one: 64 };
 const IDS: usize = 8;
 /// From one line of a cause to the next.
 const WINDOW: Duration = Duration::from_mins(1);
+/// From one time that somebody who reads has new causes written to the next.
+const READ: Duration = Duration::from_secs(1);
 /// From the first refusal to its line.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,8 +45,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Refusals {
     sums: Mutex<BTreeMap<Cause, Sum>>,
     told: Notify,
-    /// One writer at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// One writer at a time; when it last wrote because somebody read.
+    turn: tokio::sync::Mutex<Option<Instant>>,
     store: Arc<Store>,
     log: AuditLog,
     clock: Clock,
@@ -63,6 +66,8 @@ struct Cause {
     of_operators: bool,
     /// Nothing where they are not kept apart any more.
     whom: Option<Whom>,
+    /// What they are about is not kept apart any more.
+    others: bool,
     words: String,
 }
 
@@ -75,6 +80,45 @@ struct Sum {
     /// How many of these ids stand in a line that is being written just now.
     in_flight: usize,
     written: Option<Instant>,
+}
+
+/// What those of one cause need not have in common.
+#[derive(PartialEq, Eq)]
+struct Shown {
+    peer: String,
+    path: Option<String>,
+    name: Option<String>,
+}
+
+impl Sum {
+    /// A line says of all it stands for only what all of them showed.
+    fn differs_from(&mut self, shown: &Shown) {
+        let AuditEntry { peer, path, name, .. } = &mut self.entry;
+        if *peer != shown.peer {
+            peer.clear();
+        }
+        if *path != shown.path {
+            *path = None;
+        }
+        if *name != shown.name {
+            *name = None;
+        }
+    }
+}
+
+/// What is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Causes that have no line yet, and those whose minute is over.
+    Due,
+    /// Causes that have no line yet.
+    New,
+    /// The same, for somebody who reads: at most once a second, however many do.
+    Read,
+    /// The cause that this id was summed in.
+    Of(String),
+    /// Everything that waits.
+    All,
 }
 
 /// A line to be written.
@@ -96,26 +140,38 @@ impl Refusals {
         self.told.notify_one();
     }
 
-    fn sum(&self, whom: Whom, mut entry: AuditEntry) {
+    /// Adds one, and waits until its cause has a line. What cannot be written goes on waiting without whoever asks.
+    pub async fn add_and_write(self: Arc<Self>, whom: Whom, entry: AuditEntry) {
+        let has_a_line = self.sum(whom, entry);
+        if has_a_line {
+            self.told.notify_one();
+        } else {
+            self.write(Which::New).await;
+        }
+    }
+
+    /// True if its cause has a line already.
+    fn sum(&self, whom: Whom, mut entry: AuditEntry) -> bool {
         let mut sums = self.sums();
         let of_operators = matches!(whom, Whom::Operator(_));
         let most = if of_operators { OPERATORS } else { STRANGERS };
-        let mut cause = Cause { of_operators, whom: Some(whom), words: words(&entry) };
+        let mut cause = Cause { of_operators, whom: Some(whom), others: false, words: words(&entry, of_operators) };
         if !sums.contains_key(&cause) {
-            let of_kind = || sums.keys().filter(|one| one.of_operators == of_operators);
-            if of_kind().count() >= most.all_told {
-                cause = Cause { of_operators, whom: None, words: String::new() };
-            } else if of_kind().filter(|one| one.whom == cause.whom).count() >= most.of_one {
-                cause.words.clear();
+            let of_kind = || sums.keys().filter(|one| one.of_operators == of_operators && !one.others);
+            let of_all = of_kind().count() >= most.all_told;
+            if of_all || of_kind().filter(|one| one.whom == cause.whom).count() >= most.of_one {
+                // Of events and methods there are few.
+                let method = entry.name.as_deref().filter(|_| of_operators).unwrap_or_default();
+                let whom = cause.whom.filter(|_| !of_all);
+                cause = Cause { of_operators, whom, others: true, words: format!("{} {method}", entry.event) };
+                entry = others(entry, &cause);
             }
-        }
-        if cause.words.is_empty() {
-            entry = others(entry, &cause);
         }
         if let Some(Whom::Stranger(source)) = cause.whom {
             entry.source = Some(source_name(source));
         }
         let id = entry.id.clone();
+        let shown = Shown { peer: entry.peer.clone(), path: entry.path.clone(), name: entry.name.clone() };
         let sum = sums.entry(cause).or_insert_with(|| Sum {
             entry,
             waiting: 0,
@@ -123,10 +179,12 @@ impl Refusals {
             in_flight: 0,
             written: None,
         });
+        sum.differs_from(&shown);
         sum.waiting += 1;
         if sum.ids.len() - sum.in_flight <= IDS {
             sum.ids.push(id);
         }
+        sum.written.is_some()
     }
 
     /// Writes what waits until dropped.
@@ -135,14 +193,14 @@ impl Refusals {
             // Without news there may still be sums whose minute is over.
             let _ = tokio::time::timeout(WINDOW, self.told.notified()).await;
             tokio::time::sleep(PAUSE).await;
-            self.clone().write(false).await;
+            self.clone().write(Which::Due).await;
         }
     }
 
-    /// Writes what is due, or all of it, in one transaction. What cannot be written goes on waiting.
-    pub async fn write(self: Arc<Self>, all: bool) {
+    /// Writes some of what waits in one transaction. What cannot be written goes on waiting.
+    pub async fn write(self: Arc<Self>, which: Which) {
         // In a task of its own: a caller that goes away changes nothing about it.
-        let written = tokio::spawn(async move { self.written(all).await }).await;
+        let written = tokio::spawn(async move { self.written(&which).await }).await;
         let error = match written {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -151,9 +209,16 @@ impl Refusals {
         tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "refusals are not in the trail yet");
     }
 
-    async fn written(&self, all: bool) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
-        let due = self.due(Instant::now(), all);
+    async fn written(&self, which: &Which) -> Result<(), StoreError> {
+        let mut read = self.turn.lock().await;
+        let now = Instant::now();
+        if *which == Which::Read {
+            if read.is_some_and(|at| now.saturating_duration_since(at) < READ) {
+                return Ok(());
+            }
+            *read = Some(now);
+        }
+        let due = self.due(now, which);
         if due.is_empty() {
             return Ok(());
         }
@@ -170,11 +235,17 @@ impl Refusals {
         Ok(())
     }
 
-    fn due(&self, now: Instant, all: bool) -> Vec<Due> {
+    fn due(&self, now: Instant, which: &Which) -> Vec<Due> {
         let over = |sum: &Sum| sum.written.is_none_or(|at| now.saturating_duration_since(at) >= WINDOW);
         let mut sums = self.sums();
         sums.retain(|_, sum| sum.waiting > 0 || !over(sum));
-        let due = sums.iter_mut().filter(|(_, sum)| sum.waiting > 0 && (all || over(sum)));
+        let is_due = |sum: &Sum| match which {
+            Which::Due => over(sum),
+            Which::New | Which::Read => sum.written.is_none(),
+            Which::Of(id) => sum.ids.contains(id),
+            Which::All => true,
+        };
+        let due = sums.iter_mut().filter(|(_, sum)| sum.waiting > 0 && is_due(sum));
         due.map(|(cause, sum)| {
             // Those that come while this is written get an id of their own line.
             sum.in_flight = sum.ids.len().min(IDS + 1);
@@ -209,31 +280,26 @@ impl Refusals {
     }
 }
 
-/// What makes two refusals one cause. Not who asked: keys of strangers cost nothing.
-fn words(entry: &AuditEntry) -> String {
-    let AuditEntry { event, code, tenant, path, name, guest, reasons, .. } = entry;
+/// What makes two refusals one cause. Not who asked: keys of strangers cost nothing; nor for what, which anybody makes up.
+fn words(entry: &AuditEntry, of_operators: bool) -> String {
+    let AuditEntry { event, code, tenant, name, guest, reasons, .. } = entry;
     let guest = guest.as_ref().map_or("", |guest| guest.report_id.as_str());
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    format!(
-        "{event} {} {} {} {} {guest} {}",
-        code.unwrap_or_default(),
-        text(tenant),
-        text(path),
-        text(name),
-        reasons.join("; ")
-    )
+    let (tenant, method) = (tenant.as_deref().unwrap_or_default(), name.as_deref().filter(|_| of_operators));
+    let (code, method) = (code.unwrap_or_default(), method.unwrap_or_default());
+    format!("{event} {code} {tenant} {method} {guest} {}", reasons.join("; "))
 }
 
-/// More causes than are kept apart.
+/// More causes than are kept apart: of them event, method and who it was are still said.
 fn others(entry: AuditEntry, cause: &Cause) -> AuditEntry {
     AuditEntry {
-        event: if cause.of_operators { "admin.call" } else { "guest.attest" },
+        event: entry.event,
         outcome: entry.outcome,
         id: entry.id,
         peer: match &cause.whom {
             Some(Whom::Operator(name)) => name.clone(),
             _ => String::new(),
         },
+        name: entry.name.filter(|_| cause.of_operators),
         code: Some("others"),
         reasons: vec!["others: more causes than are kept apart".to_owned()],
         ..AuditEntry::default()
@@ -281,7 +347,7 @@ mod tests {
         }
         refusals.add(Whom::Stranger(0x7f00_0002), refusal(100, "debug: it is on"));
         refusals.add(Whom::Stranger(0x7f00_0003), refusal(101, "tcb: too old"));
-        refusals.clone().write(false).await;
+        refusals.clone().write(Which::Due).await;
         let first = lines(&refusals).await;
         let said: Vec<_> = first.iter().map(|line| (&line["source"], &line["id"], &line["count"])).collect();
         let of = |line: &serde_json::Value| line["reasons"][0].as_str().unwrap().to_owned();
@@ -294,12 +360,12 @@ mod tests {
         // Within the minute it is only counted; then one line says how many there were.
         refusals.add(Whom::Stranger(0x7f00_0002), refusal(200, "tcb: too old"));
         refusals.add(Whom::Stranger(0x7f00_0002), refusal(201, "tcb: too old"));
-        refusals.clone().write(false).await;
+        refusals.clone().write(Which::Due).await;
         assert_eq!(lines(&refusals).await.len(), 3);
-        refusals.clone().write(true).await;
+        refusals.clone().write(Which::All).await;
         let last = lines(&refusals).await.pop().unwrap();
         assert_eq!((&last["id"], &last["count"]), (&"0200".into(), &2.into()));
-        refusals.clone().write(true).await;
+        refusals.clone().write(Which::All).await;
         assert_eq!(lines(&refusals).await.len(), 4, "nothing is said twice");
     }
 
@@ -309,11 +375,11 @@ mod tests {
         for id in 0..1000 {
             refusals.add(Whom::Stranger(1), refusal(id, &format!("report-data: {id}")));
         }
-        assert_eq!(refusals.due(Instant::now(), false).len(), STRANGERS.of_one + 1);
+        assert_eq!(refusals.due(Instant::now(), &Which::Due).len(), STRANGERS.of_one + 1);
         for source in 2..1000 {
             refusals.add(Whom::Stranger(source), refusal(0, "tcb: too old"));
         }
-        let due = refusals.due(Instant::now(), false);
+        let due = refusals.due(Instant::now(), &Which::Due);
         assert_eq!(due.len(), STRANGERS.all_told + 1);
         assert_eq!(due.iter().map(|one| one.count).sum::<u64>(), 1998, "each is counted");
     }
@@ -326,19 +392,19 @@ mod tests {
             add(id);
         }
         let now = Instant::now();
-        let written = refusals.due(now, true);
+        let written = refusals.due(now, &Which::All);
         for id in 20..40 {
             add(id);
         }
         refusals.settle(&written, now);
-        let next = refusals.due(now, true);
+        let next = refusals.due(now, &Which::All);
         assert_eq!((next[0].entry.id.as_str(), next[0].count, next[0].entry.ids.len()), ("0020", 20, IDS));
         // One that could not be written is written with what came since, and no more is kept of it.
         for id in 40..100 {
             add(id);
-            assert!(refusals.due(now, true)[0].entry.ids.len() <= IDS);
+            assert!(refusals.due(now, &Which::All)[0].entry.ids.len() <= IDS);
         }
-        let all = refusals.due(now, true);
+        let all = refusals.due(now, &Which::All);
         assert_eq!((all[0].entry.id.as_str(), all[0].count), ("0020", 80));
         assert!(refusals.sums().values().all(|sum| sum.ids.len() <= 2 * (IDS + 1)));
     }
@@ -362,11 +428,76 @@ mod tests {
             call("mallory", at);
         }
         call("alice", 7);
-        let due = refusals.due(Instant::now(), false);
+        let due = refusals.due(Instant::now(), &Which::Due);
         let of = |name: &str| due.iter().filter(|one| one.entry.peer == name).map(|one| one.count).collect::<Vec<_>>();
-        assert_eq!((of("alice"), of("mallory").len()), (vec![1], OPERATORS.of_one + 1));
+        assert_eq!((of("alice"), of("mallory").len()), (vec![1], 1000), "of methods there are few");
         assert_eq!(of("mallory").iter().sum::<u64>(), 1000, "each is counted");
         let rest = due.iter().find(|one| one.entry.peer == "mallory" && one.entry.code == Some("others")).unwrap();
-        assert_eq!((rest.entry.event, rest.count), ("admin.call", 1000 - OPERATORS.of_one as u64));
+        assert!(rest.entry.event == "admin.call" && rest.entry.name.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_somebody_makes_up_makes_no_causes_and_crowds_nothing_out() {
+        let refusals = refusals().await;
+        let ask = |at: usize, event: &'static str| AuditEntry {
+            event,
+            peer: format!("key {}", at / 500),
+            path: Some(format!("kbs:///default/app/{at}")),
+            name: Some(format!("made-up-{at}")),
+            ..refusal(at, "attestation: there is none on this connection")
+        };
+        for at in 0..1000 {
+            refusals.add(Whom::Stranger(1), ask(at, "secret.release"));
+        }
+        refusals.add(Whom::Stranger(1), refusal(1000, "tcb: too old"));
+        let due = refusals.due(Instant::now(), &Which::Due);
+        let counts: Vec<_> = due.iter().map(|one| one.count).collect();
+        assert_eq!((due.len(), counts.iter().sum::<u64>()), (2, 1001));
+        let many = &due.iter().find(|one| one.count == 1000).unwrap().entry;
+        assert_eq!((many.peer.as_str(), &many.path, &many.name), ("", &None, &None), "not what the first alone showed");
+        // Beyond what is kept apart the event still is.
+        for at in 0..100 {
+            refusals.add(Whom::Stranger(1), refusal(at, &format!("report-data: {at}")));
+        }
+        refusals.add(Whom::Stranger(1), ask(1, "sealing-key.release"));
+        let due = refusals.due(Instant::now(), &Which::Due);
+        let others: Vec<_> = due.iter().filter(|one| one.entry.code == Some("others")).collect();
+        let events: Vec<_> = others.iter().map(|one| (one.entry.event, one.entry.source.as_deref())).collect();
+        assert_eq!(events.len(), 2, "{events:?}");
+        assert!(events.iter().any(|(event, source)| *event == "sealing-key.release" && source.is_some()), "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn who_reads_writes_new_causes_once_a_second_and_one_by_its_id() {
+        let refusals = refusals().await;
+        let add = |id, why: &str| refusals.add(Whom::Stranger(1), refusal(id, why));
+        add(0, "tcb: too old");
+        refusals.clone().write(Which::Read).await;
+        assert_eq!(lines(&refusals).await.len(), 1);
+        for id in 1..50 {
+            add(id, "tcb: too old");
+            refusals.clone().write(Which::Read).await;
+        }
+        add(50, "debug: it is on");
+        refusals.clone().write(Which::Read).await;
+        assert_eq!(lines(&refusals).await.len(), 1, "whoever reads on and on does not undo the sums");
+        refusals.clone().write(Which::Of("0001".into())).await;
+        refusals.clone().write(Which::Of("none".into())).await;
+        let written = lines(&refusals).await;
+        assert_eq!((written.len(), &written[1]["id"], &written[1]["count"]), (2, &"0001".into(), &49.into()));
+    }
+
+    #[tokio::test]
+    async fn the_first_of_an_operators_cause_has_its_line_before_it_is_answered() {
+        let refusals = refusals().await;
+        let call = |at| AuditEntry { event: "admin.call", name: Some("PutSecret".into()), ..refusal(at, "role: x") };
+        refusals.clone().add_and_write(Whom::Operator("mallory".into()), call(0)).await;
+        assert_eq!(lines(&refusals).await.len(), 1);
+        for at in 1..10 {
+            refusals.clone().add_and_write(Whom::Operator("mallory".into()), call(at)).await;
+        }
+        assert_eq!(lines(&refusals).await.len(), 1, "the others are summed");
+        refusals.clone().write(Which::All).await;
+        assert_eq!(lines(&refusals).await.pop().unwrap()["count"], 9);
     }
 }

@@ -46,7 +46,7 @@ use crate::{
     metrics::{self, Metrics},
     operators::Operators,
     policies::ReleasePolicies,
-    refusals::{Refusals, Whom},
+    refusals::{Refusals, Which, Whom},
     release::Releaser,
     reload::{Reload, named_and_gone},
     roles::Grant,
@@ -360,7 +360,9 @@ impl Server {
         let _ = stop.send(true);
         // Idle connections would keep a server for ever; what was committed is safe in either case.
         let drained = tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()));
-        refusals.write(true).await;
+        refusals.write(Which::All).await;
+        // The local socket goes before the lock of the folder does.
+        beside.shutdown().await;
         if let Err(error) = state.store.settle().await {
             tracing::error!(error = %coffer_rim::chain(&error), "the checkpoint lags behind");
         }

@@ -140,12 +140,15 @@ async fn an_archive_that_is_missing_edited_mixed_up_or_anothers_is_named() {
         ends(&two)
     );
 
-    let verify = |files: &[&str]| [&["audit", "verify", "--state", state.as_str(), "--archive"], files].concat();
-    good(&verify(&[&one, &two]));
-    good(&verify(&[&two, &one]));
-    bad(&verify(&[&one]), 5, "the archive of lines 6 to 9 is missing: it was written as two");
-    bad(&verify(&[&one, &one, &two]), 3, "given twice");
-    bad(&verify(&[&one, &foreign]), 5, "no archive that this database knows");
+    fn with<'a>(state: &'a str, files: &[&'a str]) -> Vec<&'a str> {
+        [&["audit", "verify", "--state", state, "--archive"], files].concat()
+    }
+    let (copy, log) = (file("copy"), file("log"));
+    good(&with(&state, &[&one, &two]));
+    good(&with(&state, &[&two, &one]));
+    bad(&with(&state, &[&one]), 5, "the archive of lines 6 to 9 is missing: it was written as two");
+    bad(&with(&state, &[&one, &one, &two]), 3, "given twice");
+    bad(&with(&state, &[&one, &foreign]), 5, "no archive that this database knows");
     let whole = std::fs::read_to_string(&two).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
     let forms = [
@@ -158,16 +161,15 @@ async fn an_archive_that_is_missing_edited_mixed_up_or_anothers_is_named() {
     ];
     for (form, word) in forms {
         std::fs::write(&two, form).unwrap();
-        bad(&verify(&[&one, &two]), 5, word);
+        bad(&with(&state, &[&one, &two]), 5, word);
     }
     // Two archives under each other's names are still these two; a later one in place of an earlier is not.
     std::fs::write(&two, &whole).unwrap();
-    std::fs::copy(&two, file("copy")).unwrap();
-    bad(&verify(&[&two, &file("copy")]), 3, "given twice");
+    std::fs::copy(&two, &copy).unwrap();
+    bad(&with(&state, &[&two, &copy]), 3, "given twice");
     // An archive made from another history of the same lines.
-    let log = file("log");
     std::fs::write(&log, whole.replacen("\"outcome\":\"done\"", "\"outcome\":\"gone\"", 1)).unwrap();
-    bad(&[&verify(&[&one, &two])[..], &["--log", &log]].concat(), 5, "of the log is not in the archives");
+    bad(&[&with(&state, &[&one, &two])[..], &["--log", &log]].concat(), 5, "of the log is not in the archives");
     bad(&["audit", "verify", "--state", &state, "--log", &log], 3, "give the archives too");
 }
 

@@ -140,7 +140,15 @@ async fn the_input_of_a_decision_is_the_one_its_line_names_or_none() {
     .await;
     assert_eq!(admin.decision_input(None, id).await.unwrap().unwrap().input, None);
     let answer = admin.test_policy(under("default", "")).await.unwrap();
-    assert_eq!((answer.decisions.len(), answer.not_believed), (0, 1));
+    assert_eq!((answer.decisions.len(), answer.not_believed, answer.missing), (0, 1, 0));
+    // Taken away it is missed, by a dry run under its policy and by whoever looks at the state.
+    kbs.tamper(Kind::DecisionInput, Vec::clear).await;
+    let answer = admin.test_policy(under("default", "")).await.unwrap();
+    assert_eq!((answer.decisions.len(), answer.not_believed, answer.missing), (0, 0, 1));
+    let other = admin.test_policy(under("web", "package web\nallow := true\n")).await.unwrap();
+    assert_eq!(other.missing, 0, "what was decided under another policy would not have been tried");
+    let summary = open_store(&kbs.state()).await.unwrap().verify_state().await.unwrap();
+    assert_eq!((summary.faults, summary.inputs_gone), (vec![], vec![line["sequence"].as_u64().unwrap()]));
 }
 
 /// Rows as they lie, but for those of inputs, at which no writer can look.

@@ -256,7 +256,12 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "GetDecisionInputRequest",
-            v1::GetDecisionInputRequest { tenant: Some(tenant()), id: "0123456789abcdef".into() }.encode_to_vec(),
+            v1::GetDecisionInputRequest {
+                tenant: Some(tenant()),
+                id: "0123456789abcdef".into(),
+                from_sequence: Some(1),
+            }
+            .encode_to_vec(),
         ),
     ]
 }

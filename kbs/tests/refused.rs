@@ -61,6 +61,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("expired reference", "not-released", "reference: test expired at "),
     ("expired manifest", "not-released", "manifest web sequence 5: expired at "),
     ("manifest too old", "not-released", "manifest web sequence 5: revoked"),
+    ("manifest past its greatest age", "not-released", "manifest web sequence 5: made at "),
     ("missing policy", "not-released", "policy: the secret's policy lax is not loaded"),
     ("other tenant", "not-released", "secret: there is none at this path"),
     ("deleted version", "not-released", "secret: version 1 was deleted"),
@@ -183,8 +184,8 @@ async fn bound_elsewhere(make: impl AsyncFnOnce(&Kbs, &Guest, &Raw, [u8; 32]) ->
 }
 
 /// A broker that admits the guest by a manifest of sequence 5, from now on for ten minutes.
-async fn by_manifest() -> (Kbs, Arc<Guest>) {
-    let (kbs, guest) = (Kbs::start().await, Guest::usual());
+async fn by_manifest(kbs: Kbs) -> (Kbs, Arc<Guest>) {
+    let guest = Guest::usual();
     kbs.put(PATH, true).await;
     assert!(list_key(&kbs, MANIFEST_KEY).await);
     let manifest = contents(5, guest.measurement, guest.document.digest());
@@ -411,13 +412,19 @@ async fn heard(who: &str) -> Heard {
             Heard::by(kbs, guest).await
         }
         "expired manifest" => {
-            let (kbs, guest) = by_manifest().await;
+            let (kbs, guest) = by_manifest(Kbs::start().await).await;
             kbs.skew.store(601, Ordering::Relaxed);
             Heard::by(kbs, guest).await
         }
         "manifest too old" => {
-            let (kbs, guest) = by_manifest().await;
+            let (kbs, guest) = by_manifest(Kbs::start().await).await;
             assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap(), Some(5));
+            Heard::by(kbs, guest).await
+        }
+        "manifest past its greatest age" => {
+            let (_folder, kbs) = with_floor("max_manifest_age = \"1m\"", false).await;
+            let (kbs, guest) = by_manifest(kbs).await;
+            kbs.skew.store(61, Ordering::Relaxed);
             Heard::by(kbs, guest).await
         }
         "missing policy" => without_its_policy().await,

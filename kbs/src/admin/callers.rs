@@ -34,7 +34,16 @@ impl AdminService {
             return Err(denied(Code::PermissionDenied, NOT_ADMITTED).0);
         };
         if !method.allows(&grants, tenant.as_ref()) {
-            return Err(self.refuse_as(Caller { name: operator, asking, grants, method, tenant }));
+            let is_there = match &tenant {
+                Some(tenant) => {
+                    self.configured_tenants.contains(tenant) || view.has_tenant(tenant).await.unwrap_or(true)
+                }
+                None => false,
+            };
+            drop(view);
+            // One that is not there is a word that anybody can make up.
+            let caller = Caller { name: operator, asking, grants, method, tenant };
+            return Err(self.refuse_as(caller, is_there).await);
         }
         if let Some(tenant) = tenant.as_ref().filter(|_| name != "AddTenant")
             && !self.configured_tenants.contains(tenant)
@@ -66,11 +75,11 @@ impl AdminService {
         let caller = Caller { method: widening, ..caller };
         let Err(status) = self.still_may(&mut change.ledger, &caller).await else { return Ok(change) };
         drop(change);
-        Err(if status.message() == ROLE_MISSING { self.refuse_as(caller) } else { status })
+        Err(if status.message() == ROLE_MISSING { self.refuse_as(caller, true).await } else { status })
     }
 
-    /// Says no, and sees to it that it stands in the trail. An operator that goes on and on gets another word.
-    fn refuse_as(&self, caller: Caller) -> Status {
+    /// Says no; the first of a cause stands in the trail before that. An operator that goes on and on gets another word.
+    async fn refuse_as(&self, caller: Caller, tenant_is_there: bool) -> Status {
         let may_ask = self.refused.take(caller.asking, Instant::now());
         let (status, id) = if may_ask {
             denied(Code::PermissionDenied, ROLE_MISSING)
@@ -84,12 +93,12 @@ impl AdminService {
             outcome: "refused",
             id,
             peer: name.clone(),
-            tenant: tenant.map(|tenant| tenant.to_string()),
+            tenant: tenant.filter(|_| tenant_is_there).map(|tenant| tenant.to_string()),
             name: Some(method.name.to_owned()),
             reasons: vec![format!("role: {} is for {}", method.name, method.needs())],
             ..AuditEntry::default()
         };
-        self.refusals.add(Whom::Operator(name), entry);
+        self.refusals.clone().add_and_write(Whom::Operator(name), entry).await;
         status
     }
 }

@@ -4,6 +4,7 @@
 //! still.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use tonic::{Response, Status};
 
 use super::{AdminService, non_zero, policies::policy_name, store_status, tenant};
 use crate::{
-    store::{AuditFilter, KeptInput},
+    store::{AuditFilter, AuditOrder, KEPT_INPUTS, KeptInput, StoreError},
     tenant::Tenant,
 };
 
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const REASONS: usize = 4;
 /// Inputs read at once.
 const STRETCH: usize = 100;
+/// Lines of a tenant read at once to find what is missing, and how often.
+const LINES: usize = 1000;
+const LOOKS: usize = 20;
 
 /// What is looked at of a line.
 #[derive(Deserialize)]
@@ -63,14 +67,15 @@ impl AdminService {
         let policy = self.candidate(&tenant, &name, message.text).await?;
         let wanted = AuditFilter { tenant: Some(tenant.clone()), since_unix, ..AuditFilter::default() };
         let under = (!message.all).then_some(name.as_str());
-        let (cases, not_believed) = self.cases(&tenant, &wanted, under).await?;
+        let Cases { tried: cases, not_believed, there } = self.cases(&tenant, &wanted, under).await?;
+        let missing = self.missing(&wanted, under, &there).await?;
         let tried = tokio::task::spawn_blocking(move || {
             let _place = place;
             try_all(&policy, cases)
         });
         let tried = tried.await;
         let (decisions, left_out) = tried.map_err(|_| Status::internal("the policy could not be tried"))?;
-        Ok(Response::new(wire::TestPolicyResponse { decisions, left_out, not_believed }))
+        Ok(Response::new(wire::TestPolicyResponse { decisions, left_out, not_believed, missing }))
     }
 
     async fn candidate(&self, tenant: &Tenant, name: &str, text: Option<String>) -> Result<Arc<Policy>, Status> {
@@ -85,33 +90,74 @@ impl AdminService {
     }
 
     /// What was decided under a policy, newest first; and how many are not as their line says.
-    async fn cases(
-        &self,
-        tenant: &Tenant,
-        wanted: &AuditFilter,
-        under: Option<&str>,
-    ) -> Result<(Vec<Case>, u64), Status> {
-        let (mut cases, mut not_believed, mut from) = (Vec::new(), 0, 0);
+    async fn cases(&self, tenant: &Tenant, wanted: &AuditFilter, under: Option<&str>) -> Result<Cases, Status> {
+        let (mut found, mut from) = (Cases::default(), 0);
         loop {
             let mut view = self.view().await?;
             let kept = view.inputs(tenant, from, STRETCH).await.map_err(store_status)?;
             let Some(last) = kept.last() else { break };
             from = last.line.saturating_add(1);
             for input in kept {
+                found.there.insert(input.line);
                 let text = view.audit_line(input.line).await.map_err(store_status)?;
                 let line = text.as_deref().and_then(|text| serde_json::from_str::<Line>(text).ok());
                 match (text, line) {
                     (Some(text), Some(line)) if is_of(&input, line.input.as_deref()) => {
-                        if wanted.wants(&text) && (under.is_none() || line.policy.as_deref() == under) {
-                            cases.push(Case { line, input });
+                        if wanted.wants(&text) && line.is_under(under) {
+                            found.tried.push(Case { line, input });
                         }
                     }
-                    _ => not_believed += 1,
+                    _ => found.not_believed += 1,
                 }
             }
         }
-        cases.reverse();
-        Ok((cases, not_believed))
+        found.tried.reverse();
+        Ok(found)
+    }
+
+    /// How many lines that are wanted name an input of which nothing is there: of the last that should be kept, as far as is looked.
+    async fn missing(&self, wanted: &AuditFilter, under: Option<&str>, there: &BTreeSet<u64>) -> Result<u64, Status> {
+        let (mut from, mut named, mut missing) = (None, 0, 0);
+        let everything = AuditFilter { tenant: wanted.tenant.clone(), ..AuditFilter::default() };
+        for _ in 0..LOOKS {
+            let found = match self.store.audit_search(&everything, from, LINES, AuditOrder::Newest).await {
+                // A line that does not hold is for `audit verify` to name.
+                Err(StoreError::Audit(_)) => break,
+                found => found.map_err(store_status)?,
+            };
+            for text in &found.lines {
+                let Ok(line) = serde_json::from_str::<Line>(text) else { continue };
+                if line.input.is_none() {
+                    continue;
+                }
+                named += 1;
+                let is_gone = !there.contains(&line.sequence);
+                missing += u64::from(is_gone && wanted.wants(text) && line.is_under(under));
+                if named == KEPT_INPUTS {
+                    return Ok(missing);
+                }
+            }
+            match found.next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
+        }
+        Ok(missing)
+    }
+}
+
+/// What a dry run is about.
+#[derive(Default)]
+struct Cases {
+    tried: Vec<Case>,
+    not_believed: u64,
+    /// Lines of which something is kept.
+    there: BTreeSet<u64>,
+}
+
+impl Line {
+    fn is_under(&self, policy: Option<&str>) -> bool {
+        policy.is_none() || self.policy.as_deref() == policy
     }
 }
 

@@ -5,7 +5,10 @@ use serde::Deserialize;
 use tonic::{Response, Status};
 
 use super::{AdminService, dry_run::is_of, name, needed, non_zero, store_status, tenant};
-use crate::store::{Archive, AuditFilter, AuditOrder, EVENTS, OUTCOMES, is_event_word};
+use crate::{
+    refusals::Which,
+    store::{Archive, AuditFilter, AuditOrder, EVENTS, OUTCOMES, is_event_word},
+};
 
 const AUDIT_LIMIT: u32 = 10_000;
 const AUDIT_USUAL: u32 = 1000;
@@ -37,8 +40,9 @@ impl AdminService {
             until_unix: non_zero("until_unix", message.until_unix)?,
         };
         let order = if message.newest { AuditOrder::Newest } else { AuditOrder::Oldest };
-        // Whoever reads finds what was refused until now.
-        self.refusals.clone().write(true).await;
+        // Whoever reads finds what was refused for the first time until now, or what was asked for by its id.
+        let waiting = wanted.id.clone().map_or(Which::Read, Which::Of);
+        self.refusals.clone().write(waiting).await;
         let mut found = self.store.audit_search(&wanted, from, limit as usize, order).await.map_err(store_status)?;
         // Lines carry every check of the evidence; who wants more than one answer holds asks on.
         let mut bytes = 0;
@@ -67,9 +71,10 @@ impl AdminService {
         message: wire::GetDecisionInputRequest,
     ) -> Result<Response<wire::GetDecisionInputResponse>, Status> {
         let of = message.tenant.as_deref().map(tenant).transpose()?;
-        let wanted = AuditFilter { tenant: of, id: Some(needed("id", message.id)?), ..AuditFilter::default() };
+        let id = needed("id", message.id)?;
         // One that was summed until now may have the id.
-        self.refusals.clone().write(true).await;
+        self.refusals.clone().write(Which::Of(id.clone())).await;
+        let wanted = AuditFilter { tenant: of, id: Some(id), ..AuditFilter::default() };
         let from = non_zero("from_sequence", message.from_sequence)?;
         let found = self.store.audit_search(&wanted, from, 1, AuditOrder::Newest).await.map_err(store_status)?;
         let line = found.lines.into_iter().next();

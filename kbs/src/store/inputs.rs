@@ -3,6 +3,8 @@
 //!
 //! Never: takes a row for the input of a line that is not there; stops at what somebody else planted among them.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use coffer_kbs_client::trail::InputOf;
 use coffer_verifier::binding::length_prefixed;
 use serde::Deserialize;
@@ -105,6 +107,42 @@ impl Ledger {
         Ok(found)
     }
 
+    /// Numbers of lines whose input should be kept, and is gone: of each tenant's last ones.
+    pub(super) async fn inputs_that_are_gone(&mut self) -> Result<Vec<u64>, StoreError> {
+        let mut named: BTreeMap<Tenant, VecDeque<u64>> = BTreeMap::new();
+        let mut from = self.trail_start().archived + 1;
+        loop {
+            let rows = self.lines(from, BATCH).await?;
+            let last = rows.len() < BATCH;
+            for (key, row) in rows {
+                let Ok(number) = key.as_slice().try_into().map(u64::from_be_bytes) else { continue };
+                from = number.saturating_add(1);
+                let Ok(Line { tenant: Some(tenant), input: Some(_) }) = serde_json::from_slice(&row.body) else {
+                    continue;
+                };
+                let Ok(tenant) = Tenant::parse(&tenant) else { continue };
+                let lines = named.entry(tenant).or_default();
+                lines.push_back(number);
+                if lines.len() > KEPT_INPUTS {
+                    lines.pop_front();
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        let mut gone = Vec::new();
+        for (tenant, lines) in named {
+            for line in lines {
+                if self.transaction.get(Kind::DecisionInput, &key(&tenant, line)).await?.is_none() {
+                    gone.push(line);
+                }
+            }
+        }
+        gone.sort_unstable();
+        Ok(gone)
+    }
+
     /// Rows of this kind that no line names, in words, with their keys.
     pub(super) async fn inputs_of_no_line(&mut self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let mut found = Vec::new();
@@ -127,6 +165,11 @@ impl Ledger {
         Ok(found)
     }
 }
+
+/// Inputs of one tenant that are kept.
+pub const KEPT_INPUTS: usize = 1000;
+/// Lines read at once.
+const BATCH: usize = 1000;
 
 /// What is looked at of a line.
 #[derive(Deserialize)]

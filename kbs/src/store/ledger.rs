@@ -101,7 +101,7 @@ impl Store {
             match opened(&nothing, &mut *transaction, head, checkpoint.as_ref()).await {
                 // Its line may have been archived in between: then it stands elsewhere now.
                 Err(StoreError::Checkpoint(CheckpointError::Beside { .. })) if before != checkpoint => {
-                    before = checkpoint
+                    before = checkpoint;
                 }
                 other => break other?,
             }
@@ -270,7 +270,7 @@ pub(super) async fn opened(
 }
 
 /// True if the trail leads through the checkpoint's line. The line after it names it too, should the line itself be damaged.
-async fn line_is_there(
+pub(super) async fn line_is_there(
     transaction: &mut dyn Transaction,
     root: &RootKey,
     checkpoint: &Checkpoint,

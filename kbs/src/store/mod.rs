@@ -50,7 +50,7 @@ pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
 pub use crls::StoredCrl;
-pub use inputs::KeptInput;
+pub use inputs::{KEPT_INPUTS, KeptInput};
 pub use ledger::{Ledger, Seen, Store};
 pub use manifests::{ManifestKey, StoredManifest};
 pub use memory::MemoryRows;

@@ -19,9 +19,9 @@ use super::{
     admins::There,
     audit::{check_trail, line_hash, previous_of},
     checkpoint::{CheckpointKeeper, Witness},
-    head::{Entry, Live},
+    head::{Entry, Head, Live},
     known::every,
-    ledger::{Ledger, Store, opened},
+    ledger::{Ledger, Store, line_is_there, opened},
     record::{Record as _, RowKey},
     revocations,
     rows::{Intent, Kind, Row, Rows, Transaction as _},
@@ -55,6 +55,9 @@ pub struct StateSummary {
     pub rows: u64,
     /// What is wrong, in order.
     pub faults: Vec<Fault>,
+    /// Lines of decisions whose policy's input should be kept and is gone. It decided nothing, and nothing brings it back: no fault,
+    /// and yet somebody took it away, or a repair did.
+    pub inputs_gone: Vec<u64>,
 }
 
 /// Which refusals a repair may forget.
@@ -126,7 +129,9 @@ impl Store {
         }
         let head = ledger.head;
         let (rows, archived) = (ledger.known.rows.len() as u64, ledger.trail_start().archived);
-        Ok(StateSummary { epoch: head.epoch, lines: head.lines, archived, changes: head.changes, rows, faults })
+        let inputs_gone = ledger.inputs_that_are_gone().await?;
+        let Head { epoch, lines, changes, .. } = head;
+        Ok(StateSummary { epoch, lines, archived, changes, rows, faults, inputs_gone })
     }
 
     /// Mends what can be mended, in one transaction, with a line in the trail that says all of it.
@@ -174,7 +179,8 @@ impl Store {
         known.damaged.clear();
         let rows = known.rows.len() as u64;
         self.shared.publish(known);
-        Ok(StateSummary { epoch: head.epoch, lines: head.lines, archived, changes: head.changes, rows, faults })
+        let Head { epoch, lines, changes, .. } = head;
+        Ok(StateSummary { epoch, lines, archived, changes, rows, faults, inputs_gone: Vec::new() })
     }
 }
 
@@ -194,6 +200,11 @@ impl Store {
         let checkpoint = store.checkpoint(&known.root).await?.ok_or(StoreError::Audit(AuditFault::Head))?;
         let mut head = checkpoint.0;
         let mut transaction = store.rows.begin(Intent::Write).await?;
+        // An end mark alone was set back, or lost. Where the checkpoint's own line is not there either, a whole older database is, and
+        // that somebody accepts by name or not at all.
+        if !line_is_there(&mut *transaction, &known.root, &checkpoint).await? {
+            return Err(StoreError::Audit(AuditFault::Head));
+        }
         let next = (head.changes + 1).to_be_bytes();
         let beyond = transaction.get(Kind::StateEntry, &next).await?;
         if beyond.is_some_and(|row| known.root.check_mac(RowKind::StateEntry, &[&next, &row.body], &row.mac).is_ok()) {

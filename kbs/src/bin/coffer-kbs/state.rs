@@ -95,16 +95,21 @@ async fn verify(state: &Path, no_checkpoint: bool) -> Result<StateSummary, Failu
 }
 
 fn said(summary: &StateSummary, as_json: bool, verb: &str, failure: Option<Failure>) -> ExitCode {
-    let StateSummary { epoch, lines, archived, changes, rows, faults } = summary;
+    let StateSummary { epoch, lines, archived, changes, rows, faults, inputs_gone } = summary;
     if as_json {
         let value = json!({
             "ok": faults.is_empty(), "epoch": epoch, "lines": lines, "archived": archived, "changes": changes, "rows": rows,
-            "faults": faults,
+            "faults": faults, "inputs_gone": inputs_gone,
         });
         return crate::document(value, failure);
     }
     for Fault { what, repair, .. } in faults {
         coffer_rim::println!("{what}\n  repair {verb}: {repair}");
+    }
+    if let (count @ 1.., Some(last)) = (inputs_gone.len(), inputs_gone.last()) {
+        coffer_rim::println!(
+            "what policies saw of {count} decisions is gone, the last of them line {last}: it decided nothing, and no policy can be tried on them"
+        );
     }
     if faults.is_empty() {
         coffer_rim::println!("state holds: {rows} rows, {changes} changes, {lines} audit lines, epoch {epoch}");

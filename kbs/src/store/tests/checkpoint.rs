@@ -11,6 +11,7 @@ on_every_store!(
     nothing_changes_while_the_checkpoint_cannot_move,
     lines_that_change_nothing_may_lag_and_are_settled,
     a_lost_end_mark_comes_back_from_the_checkpoint,
+    no_repair_accepts_a_whole_older_database,
 );
 
 /// A history of three steps, with what lay there after each.
@@ -193,4 +194,23 @@ async fn a_lost_end_mark_comes_back_from_the_checkpoint(keeper: Keeper) {
     checkpoint.set(Some(states[1].1.clone()));
     fixture.tamper(Kind::Head, &[], None).await;
     assert!(matches!(rebuild().await, Err(StoreError::Audit(AuditFault::Head))));
+}
+
+async fn no_repair_accepts_a_whole_older_database(keeper: Keeper) {
+    let (fixture, checkpoint, states) = history(keeper).await;
+    // Nothing was changed since but the trail: releases are what the older one has not.
+    fixture.append("a release").await;
+    fixture.append("another").await;
+    fixture.store.settle().await.unwrap();
+    for (older, _) in &states {
+        fixture.replace_all(older).await;
+        assert!(matches!(refused(opened(&fixture, &checkpoint).await), CheckpointError::Behind { .. }));
+        let keeper = Arc::new(checkpoint.clone());
+        let rebuilt = Store::rebuild_head(fixture.rows.clone(), root(), keeper, 77).await;
+        assert!(matches!(rebuilt, Err(StoreError::Audit(AuditFault::Head))));
+        // Nor where the end mark is taken away as well.
+        fixture.tamper(Kind::Head, &[], None).await;
+        let rebuilt = Store::rebuild_head(fixture.rows.clone(), root(), Arc::new(checkpoint.clone()), 77).await;
+        assert!(rebuilt.is_err());
+    }
 }

@@ -165,7 +165,7 @@ fn test(args: &TestArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     if broker.json() {
         let value = json!({
             "decisions": rows, "would_be_refused": refused, "would_be_released": released,
-            "left_out": answer.left_out, "not_believed": answer.not_believed,
+            "left_out": answer.left_out, "not_believed": answer.not_believed, "missing": answer.missing,
         });
         println!("{value}");
         return Ok(ExitCode::SUCCESS);
@@ -175,6 +175,7 @@ fn test(args: &TestArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     for (count, why) in [
         (answer.left_out, "were not tried: it took too long"),
         (answer.not_believed, "were not tried: their record is not as the broker wrote it"),
+        (answer.missing, "were not tried: their record is gone from the broker's database"),
     ] {
         if count > 0 {
             println!("{count} more {why}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::{Kbs, PATH, RawAdmin, TENANT, admin_call};
 use coffer_kbs::{About, METHODS, Role};
-use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, Grant};
+use coffer_kbs_client::{AdminClient, AdminProfile, AuditQuery, ClientError, Grant};
 use coffer_ratls::{ClientTls, Identity, PeerPin, connect_pinned};
 use tonic::Code;
 
@@ -252,6 +252,8 @@ async fn calls_that_are_not_allowed_are_summed_by_operator_and_have_a_rate() {
     assert_eq!(code(&operators[1].add_tenant("mine").await.unwrap_err()), "role-missing");
     operators[0].audit(0, 0).await.unwrap();
 
+    let of_id = AuditQuery { id: Some(ids[1].clone()), ..AuditQuery::default() };
+    assert_eq!(owner.audit_search(&of_id, 1).await.unwrap().len(), 1, "whoever asks for an id finds it");
     let lines = owner.audit(0, 0).await.unwrap();
     assert!(lines.len() <= before + 4, "{} lines for 201 calls", lines.len() - before);
     let lines: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -11,7 +11,7 @@ use std::{
 
 use crate::common::{Guest, Kbs, Launch, PATH, TENANT, VALUE, ask, has_reason, refused};
 use coffer_kbs::{Intent, Rows, RowsError, Transaction};
-use coffer_kbs_client::ClientError;
+use coffer_kbs_client::{AuditQuery, ClientError};
 use tokio::sync::Notify;
 
 fn other() -> Arc<Guest> {
@@ -81,7 +81,8 @@ async fn whoever_is_listed_meanwhile_is_let_in_and_whoever_is_taken_off_is_a_str
     assert!(line["count"].is_null(), "the refusal of somebody known has a line of its own: {line}");
     assert!(admin.list_guests(None).await.unwrap().is_empty());
     let id = refused(ask(&client, PATH).await);
-    admin.audit(0, 0).await.unwrap();
+    let of_id = AuditQuery { id: Some(id.clone()), ..AuditQuery::default() };
+    assert_eq!(admin.audit_search(&of_id, 1).await.unwrap().len(), 1, "whoever asks for an id finds it");
     assert!(kbs.line_of(&id)["count"].is_u64(), "and then it is a stranger's");
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(is_closed(&client).await);

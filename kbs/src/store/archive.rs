@@ -8,11 +8,11 @@
 
 use coffer_kbs_client::trail::InputOf;
 use coffer_verifier::binding::length_prefixed;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     AuditEntry, AuditFault, StoreError,
-    audit::{check_line, line_hash, sequence_of},
+    audit::{ArchivedLines, TrailStart, check_line, line_hash, sequence_of},
     ledger::{Ledger, Store},
     record::{Fields, Record, RowKey},
     rows::{Kind, Row, Transaction as _},
@@ -43,15 +43,6 @@ pub struct ArchiveFile {
     pub at_unix: i64,
 }
 
-/// Behind which line the trail in the database begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrailStart {
-    /// Number of the last line that is archived; 0: none is.
-    pub archived: u64,
-    /// SHA-256 of it.
-    pub hash: [u8; 32],
-}
-
 /// Lines that are to be archived, in the order of the trail.
 #[derive(Debug, Default)]
 pub struct Stretch {
@@ -59,17 +50,6 @@ pub struct Stretch {
     pub lines: Vec<(u64, String, String, Option<InputOf>)>,
     /// Where the whole trail ends.
     pub end: u64,
-}
-
-/// Which lines an archive is of, in its line of the trail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ArchivedLines {
-    /// Number of the first.
-    pub first: u64,
-    /// Number of the last.
-    pub last: u64,
-    /// SHA-256 of the last, hex.
-    pub head: String,
 }
 
 /// What is looked at of a line.

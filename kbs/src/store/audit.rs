@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     StoreError,
-    archive::{ArchivedLines, TrailStart},
     ledger::{Ledger, Store},
     rows::Row,
 };
@@ -198,6 +197,26 @@ pub struct AuditEntry {
     /// Every check of the evidence, in the form of `coffer verify --json` and `coffer attest --json`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<coffer_verifier::CheckLine>,
+}
+
+/// Which lines an archive is of, in its line of the trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ArchivedLines {
+    /// Number of the first.
+    pub first: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// SHA-256 of the last, hex.
+    pub head: String,
+}
+
+/// Behind which line the trail in the database begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrailStart {
+    /// Number of the last line that is archived; 0: none is.
+    pub archived: u64,
+    /// SHA-256 of it.
+    pub hash: [u8; 32],
 }
 
 /// What the evidence says about the guest.

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::{
     AuditFault, StoreError,
-    archive::{Archive, TrailStart},
-    audit::{check_line, line_hash, rfc3339, sequence_of},
+    archive::Archive,
+    audit::{TrailStart, check_line, line_hash, rfc3339, sequence_of},
     ledger::{Ledger, Store},
     rows::Row,
 };

@@ -42,9 +42,11 @@ mod view;
 
 pub use admins::Admin;
 pub(crate) use apart::drive;
-pub use archive::{Archive, ArchiveFile, TrailStart};
+pub use archive::{Archive, ArchiveFile};
 pub(crate) use audit::rfc3339;
-pub use audit::{AuditEntry, AuditFault, AuditSummary, Compared, GuestFacts, LogFault, Recorded, StateFault};
+pub use audit::{
+    AuditEntry, AuditFault, AuditSummary, Compared, GuestFacts, LogFault, Recorded, StateFault, TrailStart,
+};
 pub use audit_search::{AuditFilter, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::CertificateProfile;

@@ -1,7 +1,7 @@
 //! Lines that were archived: what is left proves what went, and nothing is hidden by saying that it went.
 
 use super::*;
-use crate::store::archive::{Archive, ArchiveFile, TrailStart};
+use crate::store::{Archive, ArchiveFile, TrailStart};
 
 on_every_store!(
     lines_that_are_archived_are_gone_and_the_rest_holds,

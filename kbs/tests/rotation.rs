@@ -10,7 +10,6 @@ use std::{
 use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, ask};
 use coffer_kbs::{NewSecret, State, StateError, Tenant, open_store};
 use coffer_kbs_client::{Scope, SealingContext, SealingName, SealingPolicy, kbs::admin::v1::Terms};
-use coffer_verifier::Expiry;
 use secrecy::ExposeSecret as _;
 
 fn command(words: &[&str]) -> Command {

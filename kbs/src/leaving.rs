@@ -106,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_whose_operator_is_taken_away_is_told_so_unless_it_is_answered_at_once() {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         assert_eq!(heard(hour, |_| Some(KEY)).await.as_deref(), Some("key-not-admitted"));
         assert_eq!(heard(TIME_TO_ANSWER / 10, |_| Some(KEY)).await, None);
         assert_eq!(heard(2 * TIME_TO_ANSWER, |_| None).await, None, "nobody's");

@@ -158,11 +158,10 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::GetSecretMetaRequest>,
     ) -> Result<Response<wire::GetSecretMetaResponse>, Status> {
+        // Before a place is taken: whoever may not ask waits for the line of its refusal in none.
+        self.caller(&request, "GetSecretMeta", |message| &message.tenant).await?;
         let this = self.clone();
-        let described = async move {
-            this.caller(&request, "GetSecretMeta", |message| &message.tenant).await?;
-            this.secret_described(request.into_inner()).await
-        };
+        let described = async move { this.secret_described(request.into_inner()).await };
         self.aside.see_through(described).await.map_err(store_status)?
     }
 

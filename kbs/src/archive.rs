@@ -8,7 +8,8 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufRead as _, BufReader, BufWriter, Write},
+    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -183,7 +184,7 @@ pub async fn archive(folder: &Path, reach: Reach, out: &Path) -> Result<ArchiveS
             (None, Ok(())) => Err(ArchiveError::Overtaken),
         }
     });
-    let Filled { end, inputs, sha256 } =
+    let Filled { end, inputs, sha256, file } =
         writing.await.map_err(|error| ArchiveError::of(StoreError::interrupted(error)))??;
     let now = Clock::system().now();
     let name = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -195,21 +196,24 @@ pub async fn archive(folder: &Path, reach: Reach, out: &Path) -> Result<ArchiveS
     };
     let line = match store.record_archive(&recorded, now).await {
         Ok(Some(line)) => line,
-        Ok(None) => return Err(taken_back(out, ArchiveError::Overtaken)),
+        Ok(None) => return Err(taken_back(out, file, ArchiveError::Overtaken)),
         Err(error) => match store.has_archive(&recorded).await {
             Ok(true) => String::new(),
-            Ok(false) => return Err(taken_back(out, ArchiveError::of(error))),
-            // Nobody knows: the file stays.
-            Err(_) => return Err(ArchiveError::of(error)),
+            // What a commit that failed left may still come to count: the file stays in any case.
+            Ok(false) | Err(_) => {
+                tracing::warn!(file = %out.display(), "the file stays: keep it until `coffer-kbs audit verify` says what is archived");
+                return Err(ArchiveError::of(error));
+            }
         },
     };
     store.remove_archived().await.map_err(ArchiveError::of)?;
     Ok(ArchiveSummary { first: end.first, last: end.lines, head: end.head, inputs, sha256: hex::encode(sha256), line })
 }
 
-/// Takes the file of an archive that did not happen away again.
-fn taken_back(out: &Path, error: ArchiveError) -> ArchiveError {
-    if let Err(error) = std::fs::remove_file(out) {
+/// Takes the file of an archive that did not happen away again, if it is still that one.
+fn taken_back(out: &Path, file: (u64, u64), error: ArchiveError) -> ArchiveError {
+    let is_it = std::fs::symlink_metadata(out).is_ok_and(|there| (there.dev(), there.ino()) == file);
+    if is_it && let Err(error) = std::fs::remove_file(out) {
         tracing::warn!(%error, file = %out.display(), "the file of an archive that did not happen is still there");
     }
     error
@@ -219,6 +223,8 @@ struct Filled {
     end: End,
     inputs: u64,
     sha256: [u8; 32],
+    /// Device and inode.
+    file: (u64, u64),
 }
 
 /// Writes the lines that go.
@@ -228,6 +234,7 @@ async fn fill(
     reach: Reach,
     (path, file): (&Path, &mut File),
 ) -> Result<Filled, ArchiveError> {
+    let there = file.metadata().map_err(|source| ArchiveError::File { path: path.to_owned(), source })?;
     let mut out = Hashed { out: BufWriter::new(file), hash: Sha256::new() };
     let written = |source| ArchiveError::File { path: path.to_owned(), source };
     let mut chain = Chain::after(start.archived, &hex::encode(start.hash), None);
@@ -261,7 +268,7 @@ async fn fill(
     }
     let end = chain.end();
     writeln!(out, "{}", text(&end)).and_then(|()| out.flush()).map_err(written)?;
-    Ok(Filled { end, inputs, sha256: out.hash.finalize().into() })
+    Ok(Filled { end, inputs, sha256: out.hash.finalize().into(), file: (there.dev(), there.ino()) })
 }
 
 /// Archives that were looked at with their database.
@@ -324,14 +331,16 @@ fn looked_through(path: &Path, log: &mut BTreeMap<u64, [u8; 32]>) -> Result<(End
     let at = |source| ArchiveError::File { path: path.to_owned(), source };
     let mut reader = BufReader::new(File::open(path).map_err(at)?);
     let mut hash = Sha256::new();
+    let bad = |what: &str| Either::Read(io::Error::new(io::ErrorKind::InvalidData, what));
     let lines = std::iter::from_fn(|| {
         let mut line = Vec::new();
-        match reader.read_until(b'\n', &mut line) {
+        match reader.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
             Ok(0) => None,
+            Ok(read) if read as u64 == LONGEST => Some(Err(bad("a line is longer than any of a trail"))),
             Ok(_) => {
                 hash.update(&line);
-                let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).into_owned();
-                Some(Ok(text))
+                let text = std::str::from_utf8(line.strip_suffix(b"\n").unwrap_or(&line)).map(str::to_owned);
+                Some(text.map_err(|_| bad("a line is no text")))
             }
             Err(error) => Some(Err(Either::Read(error))),
         }
@@ -395,3 +404,6 @@ fn text(value: &impl serde::Serialize) -> String {
 fn bytes(hash: &str) -> [u8; 32] {
     hex::decode(hash).ok().and_then(|bytes| bytes.try_into().ok()).unwrap_or_default()
 }
+
+/// Longest line of a file that is looked at, in bytes: an input is longer than any line of the trail.
+const LONGEST: u64 = 1024 * 1024;

@@ -38,6 +38,8 @@ const IDS: usize = 8;
 const WINDOW: Duration = Duration::from_mins(1);
 /// From one time that somebody who reads has new causes written to the next.
 const READ: Duration = Duration::from_secs(1);
+/// Times in a second that the cause of an id is written because somebody asks for it.
+const ASKED: u32 = 10;
 /// From the first refusal to its line.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -45,11 +47,18 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Refusals {
     sums: Mutex<BTreeMap<Cause, Sum>>,
     told: Notify,
-    /// One writer at a time; when it last wrote because somebody read.
-    turn: tokio::sync::Mutex<Option<Instant>>,
+    /// One writer at a time; when it last wrote because somebody read, or asked for an id, and how often in that second.
+    turn: tokio::sync::Mutex<Asked>,
     store: Arc<Store>,
     log: AuditLog,
     clock: Clock,
+}
+
+/// What was written for those who read.
+#[derive(Default)]
+struct Asked {
+    read: Option<Instant>,
+    ids: Option<(Instant, u32)>,
 }
 
 /// Who was refused.
@@ -179,7 +188,12 @@ impl Refusals {
             in_flight: 0,
             written: None,
         });
-        sum.differs_from(&shown);
+        if sum.waiting == 0 {
+            // Those of the line before are said.
+            sum.entry = AuditEntry { peer: shown.peer, path: shown.path, name: shown.name, ..sum.entry.clone() };
+        } else {
+            sum.differs_from(&shown);
+        }
         sum.waiting += 1;
         if sum.ids.len() - sum.in_flight <= IDS {
             sum.ids.push(id);
@@ -210,13 +224,18 @@ impl Refusals {
     }
 
     async fn written(&self, which: &Which) -> Result<(), StoreError> {
-        let mut read = self.turn.lock().await;
+        let mut asked = self.turn.lock().await;
         let now = Instant::now();
-        if *which == Which::Read {
-            if read.is_some_and(|at| now.saturating_duration_since(at) < READ) {
-                return Ok(());
-            }
-            *read = Some(now);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < READ;
+        match which {
+            Which::Read if asked.read.is_some_and(is_recent) => return Ok(()),
+            Which::Read => asked.read = Some(now),
+            Which::Of(_) => match &mut asked.ids {
+                Some((at, count)) if is_recent(*at) && *count >= ASKED => return Ok(()),
+                Some((at, count)) if is_recent(*at) => *count += 1,
+                ids => *ids = Some((now, 1)),
+            },
+            Which::Due | Which::New | Which::All => {}
         }
         let due = self.due(now, which);
         if due.is_empty() {
@@ -455,6 +474,11 @@ mod tests {
         assert_eq!((due.len(), counts.iter().sum::<u64>()), (2, 1001));
         let many = &due.iter().find(|one| one.count == 1000).unwrap().entry;
         assert_eq!((many.peer.as_str(), &many.path, &many.name), ("", &None, &None), "not what the first alone showed");
+        // What they showed is said anew in the next line.
+        refusals.clone().write(Which::All).await;
+        refusals.add(Whom::Stranger(1), ask(7, "secret.release"));
+        let due = refusals.due(Instant::now(), &Which::All);
+        assert_eq!((due[0].entry.peer.as_str(), due[0].entry.path.is_some()), ("key 0", true));
         // Beyond what is kept apart the event still is.
         for at in 0..100 {
             refusals.add(Whom::Stranger(1), refusal(at, &format!("report-data: {at}")));
@@ -485,6 +509,12 @@ mod tests {
         refusals.clone().write(Which::Of("none".into())).await;
         let written = lines(&refusals).await;
         assert_eq!((written.len(), &written[1]["id"], &written[1]["count"]), (2, &"0001".into(), &49.into()));
+        for id in 1000..1030 {
+            add(id, "tcb: too old");
+            refusals.clone().write(Which::Of(format!("{id:04}"))).await;
+        }
+        let more = lines(&refusals).await.len();
+        assert!(more <= 2 + ASKED as usize, "{more} lines for 30 ids");
     }
 
     #[tokio::test]

@@ -90,8 +90,7 @@ async fn old_lines_go_into_files_while_the_broker_serves_and_all_of_it_holds_tog
     assert!(beside(&["state", "verify", "--state", &state]).await.contains("are archived"));
     let log = file("log");
     std::fs::write(&log, kbs.lines.lock().unwrap().join("\n") + "\n").unwrap();
-    let compared = beside(&[&verify[..], &["--log", &log]].concat()).await;
-    assert!(compared.contains("more are archived, and were not compared"), "{compared}");
+    bad(&[&verify[..], &["--log", &log]].concat(), 3, "are archived, and were not compared");
     let compared = beside(&[&verify[..], &["--log", &log, "--archive", &one, &two]].concat()).await;
     let count = kbs.lines.lock().unwrap().len();
     assert!(compared.contains(&format!("{count} lines of")) && !compared.contains("not compared"), "{compared}");
@@ -158,10 +157,11 @@ async fn an_archive_that_is_missing_edited_mixed_up_or_anothers_is_named() {
         (lines[..4].join("\n") + "\n", "does not hold"),
         ([&lines[..3], &lines[4..]].concat().join("\n") + "\n", "does not hold"),
         (whole.trim_end().to_owned(), "is not as it was written"),
+        ("x".repeat(2 << 20), "archive"),
     ];
     for (form, word) in forms {
         std::fs::write(&two, form).unwrap();
-        bad(&with(&state, &[&one, &two]), 5, word);
+        bad(&with(&state, &[&one, &two]), if word == "archive" { 3 } else { 5 }, word);
     }
     // Two archives under each other's names are still these two; a later one in place of an earlier is not.
     std::fs::write(&two, &whole).unwrap();

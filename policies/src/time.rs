@@ -1,7 +1,7 @@
 //! How long an evaluation may take: by the processor time of its thread, so that a machine which is busy with others refuses nobody.
 //!
 //! The engine looks at the wall clock alone. So an evaluation that ran out of it, and did not have the processor meanwhile, begins again
-//! with twice the time, until it had its share or nobody would wait any longer.
+//! with twice the time, until all attempts together had their share or nobody would wait any longer.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -25,15 +25,17 @@ pub(crate) fn within<T>(
     wall: Duration,
     mut evaluate: impl FnMut(Duration) -> Result<T, CutOff>,
 ) -> Result<T, CutOff> {
-    let (began, mut may_take) = (Instant::now(), processor);
+    let (began, before, mut may_take) = (Instant::now(), thread_time(), processor);
     loop {
-        let before = thread_time();
+        let attempt = Instant::now();
         let cut_off = match evaluate(may_take) {
             Ok(answer) => return Ok(answer),
             Err(cut_off) => cut_off,
         };
+        // What ended before its time was not cut off, whatever it says.
+        let was_early = attempt.elapsed() < may_take;
         let (used, left) = (thread_time().saturating_sub(before), wall.saturating_sub(began.elapsed()));
-        if used >= processor || left.is_zero() {
+        if was_early || used >= processor || left.is_zero() {
             return Err(cut_off);
         }
         may_take = (2 * may_take).min(left);
@@ -79,6 +81,20 @@ mod tests {
         let began = Instant::now();
         assert!(within(ms(20), ms(100), |may_take| waits(ms(5000), may_take)).is_err());
         assert!(began.elapsed() < ms(4000), "the wall clock has the last word");
+        let mut attempts = 0;
+        let early = within(ms(20), ms(60_000), |_| {
+            attempts += 1;
+            Err::<(), _>(CutOff)
+        });
+        assert!(early.is_err() && attempts == 1, "who only says that it was cut off does not begin again");
+        // Of all attempts together: each has a little less than the whole.
+        let mut attempts = 0;
+        let some = within(ms(20), ms(60_000), |may_take| {
+            attempts += 1;
+            let _ = computes(ms(15), ms(60_000));
+            waits(ms(60_000), may_take)
+        });
+        assert!(some.is_err() && attempts <= 2, "{attempts}");
         let before = thread_time();
         assert!(within(ms(20), ms(60_000), |may_take| computes(ms(60_000), may_take)).is_err());
         assert!(thread_time().saturating_sub(before) < ms(5000));

@@ -81,7 +81,7 @@ impl std::fmt::Display for Archived {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { first, last, file } = self;
         match file.as_str() {
-            "" => write!(f, "lines {first} to {last} in a file whose name is lost"),
+            "" => write!(f, "lines {first} to {last}, in a file"),
             file => write!(f, "lines {first} to {last} in {file}"),
         }
     }

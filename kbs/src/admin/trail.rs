@@ -28,6 +28,7 @@ impl AdminService {
         &self,
         message: wire::AuditRequest,
     ) -> Result<Response<wire::AuditResponse>, Status> {
+        let of_all = message.tenant.is_none();
         let from = non_zero("from_sequence", message.from_sequence)?;
         let limit = non_zero("limit", message.limit)?.unwrap_or(AUDIT_USUAL).min(AUDIT_LIMIT);
         let wanted = AuditFilter {
@@ -62,7 +63,7 @@ impl AdminService {
             first_sequence: found.start.archived + 1,
             first_previous: found.start.hash.to_vec(),
             next_sequence: found.next.unwrap_or(0),
-            archived: found.archived.into_iter().map(archived).collect(),
+            archived: found.archived.into_iter().map(|one| archived(one, of_all)).collect(),
         }))
     }
 
@@ -71,6 +72,7 @@ impl AdminService {
         message: wire::GetDecisionInputRequest,
     ) -> Result<Response<wire::GetDecisionInputResponse>, Status> {
         let of = message.tenant.as_deref().map(tenant).transpose()?;
+        let of_all = of.is_none();
         let id = needed("id", message.id)?;
         // One that was summed until now may have the id.
         self.refusals.clone().write(Which::Of(id.clone())).await;
@@ -86,13 +88,15 @@ impl AdminService {
             input = kept.map(|one| one.json);
         }
         let next_sequence = found.next.filter(|_| line.is_none()).unwrap_or(0);
-        let archived = found.archived.into_iter().map(archived).collect();
+        let archived = found.archived.into_iter().map(|one| archived(one, of_all)).collect();
         Ok(Response::new(wire::GetDecisionInputResponse { line, input, next_sequence, archived }))
     }
 }
 
-fn archived(archive: Archive) -> wire::ArchivedLines {
+/// Which file it is whoever reads the whole trail is told alone.
+fn archived(archive: Archive, of_all: bool) -> wire::ArchivedLines {
     let Archive { first, last, file, .. } = archive;
+    let file = file.filter(|_| of_all);
     let (file, sha256) = file.map_or_else(Default::default, |file| (file.name, file.sha256.to_vec()));
     wire::ArchivedLines { first, last, file, sha256 }
 }

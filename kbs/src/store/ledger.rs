@@ -390,6 +390,15 @@ impl Ledger {
         self.keys_beside(RowKey::global(kind, &[]))
     }
 
+    /// The newest key of a kind whose rows are the broker's own, of those that mean something. Takes no list and notes nothing.
+    pub(super) fn newest_global<T: Ord>(&self, kind: Kind, meaning: impl Fn(&RowKey) -> Option<T>) -> Option<T> {
+        let first = RowKey::global(kind, &[]);
+        let of_kind = |key: &&RowKey| key.is_beside(&first);
+        let known = self.known.rows.range(first.clone()..).map(|(key, _)| key).take_while(of_kind);
+        let written = self.changes_in_order().filter(|(key, entry)| entry.is_some() && key.is_beside(&first));
+        known.chain(written.map(|(key, _)| key)).filter_map(meaning).max()
+    }
+
     /// Every tenant that some row belongs to.
     pub fn tenants_with_rows(&self) -> std::collections::BTreeSet<Tenant> {
         self.known.rows.keys().filter_map(RowKey::tenant).collect()

@@ -291,7 +291,7 @@ impl Ledger {
 
     /// True where the ledger puts rows of its own. Lines after the last are the trail's to name; one that is archived may still lie
     /// there.
-    fn may_be_ours(&mut self, kind: Kind, key: &[u8], row: &Row) -> bool {
+    fn may_be_ours(&self, kind: Kind, key: &[u8], row: &Row) -> bool {
         let number = key.try_into().map(u64::from_be_bytes);
         match kind {
             Kind::Head => key.is_empty(),

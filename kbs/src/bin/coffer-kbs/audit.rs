@@ -83,6 +83,10 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
     })?;
     let compared = found.lines + looked.compared;
     let not_compared = found.archived.len() as u64 - looked.compared;
+    if let Some(log) = log.filter(|_| compared > 0 && not_compared > 0) {
+        let some = format!("{not_compared} lines of {} are archived, and were not compared", log.display());
+        return Err(Failure::new(Class::Config, some).hint("give the archives too, with --archive"));
+    }
     if compared == 0
         && let Some(log) = log
     {
@@ -99,7 +103,7 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
             "{}",
             json!({
                 "ok": true, "lines": lines, "archived": archived, "archives": looked.files, "head": head, "rows": rows,
-                "compared": compared, "not_compared": not_compared,
+                "compared": compared,
             })
         );
         return Ok(());
@@ -114,11 +118,6 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
     }
     if let Some(log) = log {
         coffer_rim::println!("{compared} lines of {} are in it", log.display());
-        if not_compared > 0 {
-            coffer_rim::println!(
-                "{not_compared} more are archived, and were not compared: give the files with --archive"
-            );
-        }
     }
     Ok(())
 }

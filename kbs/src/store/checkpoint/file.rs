@@ -72,7 +72,11 @@ impl CheckpointKeeper for FileCheckpoint {
             let file = OpenOptions::new().read(true).write(true).open(path)?;
             // An archive that is made beside a server moves it too: one after the other. Where the file system knows no locks, two slots
             // still leave the newer of two.
-            let _ = file.lock();
+            let until = std::time::Instant::now() + PATIENCE;
+            while matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)) && std::time::Instant::now() < until
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
             let mut found = vec![0; 2 * SLOT];
             file.read_exact_at(&mut found, 0)?;
             let turns = slots(&found).map(|slot| slot.map_or(0, |slot| slot.turn));
@@ -87,6 +91,9 @@ impl CheckpointKeeper for FileCheckpoint {
         self.path.display().to_string()
     }
 }
+
+/// How long somebody else may hold the file: then it is written all the same.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 fn slot(turn: u64, checkpoint: &[u8]) -> Vec<u8> {
     let mut slot = turn.to_be_bytes().to_vec();

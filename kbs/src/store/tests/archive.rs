@@ -89,8 +89,10 @@ async fn an_archive_that_was_cut_off_leaves_rows_that_nobody_reads(keeper: Keepe
     // Somebody else's row is no line that was left.
     fixture.tamper(Kind::AuditLine, &3_u64.to_be_bytes(), Some(Row { body: b"{}".to_vec(), mac: vec![0; 32] })).await;
     assert_eq!(faults(&store).await, ["a line before the first, which this server did not write"]);
-    store.repair(Forget::Nothing, 8).await.unwrap();
+    // Also where many of them sort first.
     assert_eq!(store.remove_archived().await.unwrap(), 3);
+    store.repair(Forget::Nothing, 8).await.unwrap();
+    assert_eq!(store.remove_archived().await.unwrap(), 0);
     assert_eq!((left(&fixture.dump().await), faults(&store).await), (4, vec![]));
 }
 

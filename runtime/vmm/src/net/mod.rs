@@ -15,6 +15,4 @@ pub use device::{Net, Traffic};
 pub use line::{LONGEST, Lost, SHORTEST};
 
 #[cfg(test)]
-mod peers;
-#[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Frames through a driver, with a socket at the other end; then drivers and peers that are none.
 
+mod peers;
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;

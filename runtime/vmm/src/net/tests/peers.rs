@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::tests::{Guest, MAC};
+use super::{Guest, MAC};
 use crate::virtio::EVENT_INDEX;
 use crate::virtio::driver::ENTRIES;
 

@@ -27,6 +27,8 @@ pub struct Net {
     told_down: bool,
     /// The first of the guest's buffers that are too few for the next frame.
     held: Option<u16>,
+    /// Frames of the guest wait for the peer.
+    waiting: bool,
     /// It was served as much as one call may take, and is not done.
     again: bool,
     traffic: Arc<Traffic>,
@@ -56,6 +58,7 @@ impl Net {
             mergeable: false,
             told_down: false,
             held: None,
+            waiting: false,
             again: false,
             traffic: Arc::default(),
         })
@@ -72,7 +75,8 @@ impl Net {
         self.line.flush();
         for _ in 0..MOST_FRAMES {
             let takes = self.line.takes();
-            if takes == Takes::Later {
+            self.waiting = takes == Takes::Later;
+            if self.waiting {
                 return Ok(told);
             }
             let Some(request) = chain::take(queue, memory)? else {
@@ -203,7 +207,7 @@ impl Device for Net {
                 to_guest.set_next_avail(first);
             }
             let more_frames = from_guest.enable_notification(memory).map_err(|_| Broken::Ring)?;
-            let goes_on = more_buffers && self.held.is_some() || more_frames && self.line.takes() != Takes::Later;
+            let goes_on = more_buffers && self.held.is_some() || more_frames && !self.waiting;
             if self.again || !goes_on {
                 return Ok(Interrupt(told));
             }
@@ -212,7 +216,7 @@ impl Device for Net {
 
     fn reset(&mut self) {
         // A frame that is half sent is sent whole: the peer would take what follows for its rest.
-        (self.mergeable, self.held, self.again) = (false, None, false);
+        (self.mergeable, self.held, self.waiting, self.again) = (false, None, false, false);
     }
 
     fn wakes(&self) -> Option<BorrowedFd<'_>> {
@@ -230,7 +234,8 @@ impl Device for Net {
         let mut events = PollFlags::empty();
         events.set(PollFlags::IN, self.held.is_none());
         events.set(PollFlags::OUT, stuck_since.is_some());
-        let until = stuck_since.map(|since| since + PATIENCE).filter(|until| *until > Instant::now());
+        // It may have passed since: then the frames that waited are dropped at once.
+        let until = stuck_since.filter(|_| self.waiting).map(|since| since + PATIENCE);
         Waits { events, until }
     }
 

@@ -370,6 +370,27 @@ fn chains_that_are_no_frames_are_dropped_or_stop_the_device() {
 }
 
 #[test]
+fn more_frames_than_an_index_counts_go_each_way() {
+    let (mut guest, mut peer) = Guest::without(1 << EVENT_INDEX, 64);
+    guest.offer(ENTRIES);
+    // One, two and three buffers: the index wraps at each place of a frame, in one round or another.
+    for round in 0..12_000_usize {
+        let frames = [frame(20, round), frame(100, round), frame(170, round)];
+        for frame in &frames {
+            peer.write_all(&framed(frame)).unwrap();
+        }
+        let before = guest.taken;
+        assert_eq!(guest.got(), frames, "{round}");
+        guest.offer(guest.taken.wrapping_sub(before));
+    }
+    for round in 0..70_000_usize {
+        guest.send(&frame(SHORTEST, round), 1);
+        assert_eq!(heard(&mut peer), frame(SHORTEST, round));
+    }
+    assert_eq!((guest.dropped(), guest.stopped()), ((0, 0), false));
+}
+
+#[test]
 fn a_peer_that_floods_leaves_the_device_to_others_in_between() {
     let (mut guest, mut peer) = Guest::without(1 << EVENT_INDEX | MERGEABLE, 64);
     guest.offer(ENTRIES);

@@ -53,12 +53,12 @@ pub fn give_back(queue: &mut Queue, memory: &Memory, head: u16, written: usize) 
 pub fn give_back_together(queue: &mut Queue, memory: &Memory, done: &[(u16, usize)]) -> Result<bool, Broken> {
     let Some((&(last, written), others)) = done.split_last() else { return Ok(false) };
     let before = queue.next_used();
-    for (index, &(head, written)) in (before..).zip(others) {
+    for (behind, &(head, written)) in others.iter().enumerate() {
         if head >= queue.size() {
             return Err(Broken::Ring);
         }
         let written = u32::try_from(written).map_err(|_| Broken::TooLong)?;
-        let slot = u64::from(index % queue.size());
+        let slot = u64::from(before.wrapping_add(behind as u16) % queue.size());
         let at = queue.used_ring().checked_add(ELEMENTS + slot * 8).ok_or(Broken::Ring)?;
         let element = [u32::from(head).to_le_bytes(), written.to_le_bytes()].concat();
         memory.write_slice(&element, GuestAddress(at)).map_err(|_| Broken::Ring)?;

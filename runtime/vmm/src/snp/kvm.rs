@@ -19,7 +19,7 @@ pub struct KvmHost {
     system: Kvm,
     shared: &'static Memory,
     vm: Option<VmFd>,
-    secure_processor: Option<File>,
+    pub(super) secure_processor: Option<File>,
     memory: Option<OwnedFd>,
     processors: Vec<VcpuFd>,
 }

@@ -23,6 +23,9 @@ pub mod plan;
 pub mod policy;
 pub mod support;
 
+#[cfg(test)]
+mod tests;
+
 pub use convert::PrivateMemory;
 pub use host::{Finish, Host, Page, PageKind, Refused};
 pub use launch::{Launch, SnpError, launch};

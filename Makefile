@@ -3,7 +3,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
 BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-tests
 
-.PHONY: help setup build platform kernel demo test soak hardware snp-model lab lint bench peers fuzz-smoke mutants clean
+.PHONY: help setup build platform kernel demo test soak hardware snp-model lab lab-kernel lint bench peers fuzz-smoke mutants clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ snp-model: setup platform ## boot stage0 in a model of an SEV-SNP machine, again
 
 lab: build ## a host of its own in QEMU's translator, whose KVM runs guests in our own monitor; an hour
 	@cargo nextest run --release -j 1 -p coffer-tests --run-ignored all lab::
+
+lab-kernel: setup ## that host's kernel once more, our own: built once (about 8 processor minutes), and private memory tried on its KVM
+	@guest/kernel/build lab >/dev/null
+	@cargo nextest run --release -p coffer-tests --run-ignored all --no-capture lab_kernel::
 
 lint: ## formatting, clippy, licences and sources of dependencies
 	@scripts/setup lint

@@ -1,14 +1,15 @@
 //! The nested laboratory: a host of its own inside QEMU's translator, whose Linux has a real KVM (SVM with nested paging) and
 //! runs guests on it, in our own monitor and in QEMU.
 //!
-//! The host is Debian's kernel and an initramfs with busybox, `coffer`, its monitor, the guest platform and the images of a
-//! [`World`]. It runs one script and ends. What is real in it: KVM, its interrupt controllers, `irqfd` and `ioeventfd`, nested
-//! paging, Linux guests. What is not: SEV of any kind, speed.
+//! The host is a kernel and an initramfs with busybox and what was added to it: for boxes `coffer`, its monitor, the guest
+//! platform and the images of a [`World`]. It runs one script and ends. Its kernel is Debian's, or our own where memory is
+//! to be private without SEV-SNP. What is real in it: KVM, its interrupt controllers, `irqfd` and `ioeventfd`, nested
+//! paging, guest_memfd, Linux guests. What is not: SEV of any kind, speed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -22,6 +23,8 @@ pub struct Lab {
     kernel: PathBuf,
     /// The program that emulates it.
     emulator: PathBuf,
+    /// Its memory.
+    mebibytes: u32,
     root: PathBuf,
     folder: PathBuf,
 }
@@ -29,31 +32,56 @@ pub struct Lab {
 /// Where programs lie in it.
 pub const PROGRAMS: &str = "opt/coffer";
 
+/// What it says when its first program runs, with the seconds of its own clock.
+pub const ALIVE: &str = "lab: alive at ";
+
 impl Lab {
-    /// A host with a world's programs, platform and images.
+    /// A host with Debian's kernel, and a world's programs, platform and images.
     ///
     /// # Errors
     /// If something was not built or fetched.
     pub fn new(world: &World) -> Result<Self> {
         let cache = cache()?;
         let kernel = cache.join("kernel-lab");
-        let missing = "is missing; `make setup` fetches it";
-        ensure!(kernel.join("complete").exists(), "{} {missing}", kernel.display());
-        let emulator = cache.join("newer-qemu/qemu-system-x86_64");
-        ensure!(emulator.exists(), "{} {missing}", emulator.display());
-        let vhost = cache.join("tools/bin/vhost-device-vsock");
-        let folder = world.folder.path().to_path_buf();
-        let lab = Self { kernel, emulator, root: folder.join("lab"), folder };
-        lab.furnish(world, &vhost)?;
+        ensure!(kernel.join("complete").exists(), "{} is missing; `make setup` fetches it", kernel.display());
+        let lab = Self::bare(kernel, 3072, world.folder.path())?;
+        lab.furnish(world, &cache.join("tools/bin/vhost-device-vsock"))?;
+        Ok(lab)
+    }
+
+    /// A host of the kernel in a folder (`vmlinuz`, `modules.list`, `modules`) with busybox and nothing else.
+    ///
+    /// # Errors
+    /// If something was not fetched.
+    pub fn bare(kernel: PathBuf, mebibytes: u32, folder: &Path) -> Result<Self> {
+        let emulator = cache()?.join("newer-qemu/qemu-system-x86_64");
+        ensure!(emulator.exists(), "{} is missing; `make setup` fetches it", emulator.display());
+        let lab = Self { kernel, emulator, mebibytes, root: folder.join("lab"), folder: folder.to_path_buf() };
+        for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "var/tmp", "etc", "lib/modules", PROGRAMS] {
+            fs::create_dir_all(lab.root.join(folder))?;
+        }
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().map(Path::new).find(|path| path.exists());
+        fs::copy(busybox.context("no busybox on this machine; run `make setup`")?, lab.root.join("bin/busybox"))?;
+        let modules = fs::read_to_string(lab.kernel.join("modules.list"))?;
+        for module in modules.lines() {
+            fs::copy(lab.kernel.join("modules").join(module), lab.root.join("lib/modules").join(module))?;
+        }
+        let insert: Vec<_> = modules.lines().map(|module| format!("insmod /lib/modules/{module}\n")).collect();
+        let insert = insert.concat();
+        let init = format!(
+            "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc p /proc\n\
+             echo \"{ALIVE}$(cut -d' ' -f1 /proc/uptime) s\"\nmount -t sysfs s /sys\n\
+             mount -t devtmpfs d /dev\nmount -t tmpfs t /tmp\nmount -t tmpfs r /run\nip link set lo up\n{insert}\
+             export HOME=/root PATH=/{PROGRAMS}:/bin COFFER_HOME=/root/home\ncd /root\n\
+             sh /story </dev/null; echo \"lab: ended $?\"\nreboot -f\n"
+        );
+        fs::write(lab.root.join("init"), init)?;
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(lab.root.join("init"), executable)?;
         Ok(lab)
     }
 
     fn furnish(&self, world: &World, vhost: &Path) -> Result<()> {
-        for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "var/tmp", "etc", "lib/modules", PROGRAMS] {
-            fs::create_dir_all(self.root.join(folder))?;
-        }
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().map(Path::new).find(|path| path.exists());
-        fs::copy(busybox.context("no busybox on this machine; run `make setup`")?, self.root.join("bin/busybox"))?;
         for ours in ["coffer", "coffer-vmm", "coffer-kbs"] {
             self.program(&binary(ours)?, PROGRAMS)?;
         }
@@ -64,21 +92,7 @@ impl Lab {
         if world.home().exists() {
             copy_folder(&world.home(), &self.root.join("root/home"))?;
         }
-        let modules = fs::read_to_string(self.kernel.join("modules.list"))?;
-        for module in modules.lines() {
-            fs::copy(self.kernel.join("modules").join(module), self.root.join("lib/modules").join(module))?;
-        }
-        let insert: Vec<_> = modules.lines().map(|module| format!("insmod /lib/modules/{module}\n")).collect();
-        let insert = insert.concat();
-        let init = format!(
-            "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc p /proc\nmount -t sysfs s /sys\n\
-             mount -t devtmpfs d /dev\nmount -t tmpfs t /tmp\nmount -t tmpfs r /run\nip link set lo up\n{insert}\
-             export HOME=/root PATH=/{PROGRAMS}:/bin COFFER_HOME=/root/home\ncd /root\n\
-             sh /story </dev/null; echo \"lab: ended $?\"\nreboot -f\n"
-        );
-        fs::write(self.root.join("init"), init)?;
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        Ok(fs::set_permissions(self.root.join("init"), executable)?)
+        Ok(())
     }
 
     /// Puts a program into a folder of the host, and what it is linked with.
@@ -128,17 +142,26 @@ impl Lab {
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.emulator);
         command.args(["-M", "q35", "-accel", "tcg,thread=single"]);
         // One processor: with two, guests stood still (docs/vmm.md, "The laboratory").
-        command.args(["-cpu", "EPYC,+svm,+npt", "-m", "3072", "-smp", "1", "-nodefaults", "-display", "none"]);
+        command.args(["-cpu", "EPYC,+svm,+npt", "-smp", "1", "-nodefaults", "-display", "none"]);
+        command.arg("-m").arg(self.mebibytes.to_string());
         command.args(["-no-reboot", "-serial"]).arg(format!("file:{}", console.display()));
         command.arg("-kernel").arg(self.kernel.join("vmlinuz")).arg("-initrd").arg(&initramfs);
         command.args(["-append", "console=ttyS0 panic=-1 reboot=t quiet no_timer_check"]);
         let mut host = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start QEMU")?;
         let said = || fs::read(&console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let waited = wait_for(patience, || host.try_wait().ok().flatten().is_some());
+        let switched_on = Instant::now();
+        let mut alive = None;
+        let waited = wait_for(patience, || {
+            if alive.is_none() && said().contains(ALIVE) {
+                alive = Some(switched_on.elapsed());
+            }
+            host.try_wait().ok().flatten().is_some()
+        });
         let _ = host.kill();
         let _ = host.wait();
         waited.with_context(|| format!("the laboratory says:\n{}", said()))?;
         let said = said().replace('\r', "");
+        println!("lab: its first program ran {:.2} s after QEMU was started", alive.unwrap_or_default().as_secs_f64());
         ensure!(said.contains("lab: ended 0"), "the laboratory says:\n{said}");
         Ok(said)
     }

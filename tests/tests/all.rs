@@ -20,6 +20,7 @@ mod hardware;
 mod hostile_host;
 mod kernels;
 mod lab;
+mod lab_kernel;
 mod many_disks;
 mod measured_boot;
 mod mutants;

@@ -2,7 +2,9 @@
 //!
 //! Without a recovery key a backup holds database and configuration only: values in it are encrypted under the root key, which
 //! is never in it. With one it also holds the root key and both identities, and nobody reads any of it but the recovery key.
-//! Believes a database only after every row of it was checked. Never: writes a root key that is not encrypted, replaces a
+//! Believes a database only after every row of it was checked, and never a configuration that was not encrypted: it is put
+//! beside for a person to read. An encrypted backup proves who can read it, not who made it: whoever has the recovery key's
+//! public half can make one. Never: writes a root key that is not encrypted, replaces a
 //! folder's database without keeping it beside.
 
 use std::{
@@ -20,7 +22,8 @@ use crate::{
     mend,
     sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
     state::{
-        ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, lock_where, root_key, root_keys, write_private,
+        ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, checkpoint_path, lock_where, root_key, root_keys,
+        write_private,
     },
     store::{Accepted, Opened, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
@@ -70,6 +73,20 @@ pub enum BackupError {
         /// Which file.
         path: PathBuf,
     },
+    /// No configuration lies where a backup that is not encrypted is to be restored. That of the backup was put beside.
+    #[error("{folder} has no {CONFIG}, and nothing protects the one in {path}, which is not encrypted")]
+    NoConfig {
+        /// Which folder.
+        folder: PathBuf,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The configuration in an encrypted backup names a checkpoint outside of the new folder, and there is one.
+    #[error("{checkpoint} is there already, and a broker may live by it: restoring would begin another one there")]
+    CheckpointThere {
+        /// Which checkpoint.
+        checkpoint: PathBuf,
+    },
     /// The root key that lies there opens it not.
     #[error("{path} does not open with the root key of {folder}: it was made under another one, or was changed")]
     OtherRootKey {
@@ -106,6 +123,12 @@ impl BackupError {
             Self::NoRootKey { .. } => {
                 "put the root.key of its time there, with server.pem and admin-server.pem; or restore a backup that was made with --recovery-key"
             }
+            Self::NoConfig { .. } => {
+                "put the configuration of its time there; or read config.toml.from-backup, which whoever could write to the backup may have changed (operators, anchors, floors, checkpoint), and give it the name config.toml"
+            }
+            Self::CheckpointThere { .. } => {
+                "stop the broker that was there for good and say --replace-checkpoint; to try a restore, do it on another machine"
+            }
             Self::OtherRootKey { .. } => {
                 "put the root.key of its time there, which was kept elsewhere (rotate-root makes another one); or restore a backup that was made with --recovery-key"
             }
@@ -138,6 +161,18 @@ pub enum IfThere {
     /// A backup is replaced by a whole one; what is no backup stays.
     BackupIsReplaced,
 }
+
+/// What becomes of a checkpoint that the configuration in an encrypted backup names outside of the new folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointElsewhere {
+    /// It stays, and nothing is restored.
+    Stays,
+    /// The restored broker begins its own there.
+    IsReplaced,
+}
+
+/// Name of a configuration that nothing protected, until somebody has read it.
+const CONFIG_TO_READ: &str = "config.toml.from-backup";
 
 /// Writes a backup of a state folder, also while its server runs.
 ///
@@ -250,7 +285,12 @@ async fn which_opens(copy: &Path, keys: &[(Zeroizing<String>, RootKey)]) -> Resu
 ///
 /// # Errors
 /// [`BackupError`]; then nothing has changed.
-pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>) -> Result<Accepted, BackupError> {
+pub async fn restore(
+    file: &Path,
+    folder: &Path,
+    secret: Option<&RecoverySecret>,
+    elsewhere: CheckpointElsewhere,
+) -> Result<Accepted, BackupError> {
     let encrypted = form(file)? == Form::Encrypted;
     let mut from = BufReader::new(File::open(file).map_err(at(file))?);
     match secret {
@@ -263,6 +303,11 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
             let mut opener = Opener::new(&mut from, secret).map_err(read(file))?;
             unpack(&mut opener, building.path(), file)?;
             checked(&building.path().join(DATABASE), root_key(building.path()).await?, true).await?;
+            let checkpoint = checkpoint_path(building.path());
+            let outside = !checkpoint.starts_with(building.path());
+            if outside && elsewhere == CheckpointElsewhere::Stays && fs::symlink_metadata(&checkpoint).is_ok() {
+                return Err(BackupError::CheckpointThere { checkpoint });
+            }
             // Before it has its name: a checkpoint elsewhere may not be had here.
             let accepted = mend::accept_rollback(building.path()).await?;
             sync_folder(building.path()).map_err(at(folder))?;
@@ -276,6 +321,12 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
     })?;
     let building = tempfile::Builder::new().prefix(".coffer-kbs-restore-").tempdir_in(folder).map_err(at(folder))?;
     unpack(&mut from, building.path(), file)?;
+    // Rows prove themselves under the root key; the configuration, which says who is an operator, has nothing that would.
+    if !folder.join(CONFIG).exists() {
+        let to_read = folder.join(CONFIG_TO_READ);
+        fs::rename(building.path().join(CONFIG), &to_read).map_err(at(&to_read))?;
+        return Err(BackupError::NoConfig { folder: folder.into(), path: file.into() });
+    }
     let (new, keys) = (building.path().join(DATABASE), root_keys(folder)?);
     if matches!(which_opens(&new, &keys).await?, Opening::ByNone) {
         return Err(BackupError::OtherRootKey { folder: folder.into(), path: file.into() });
@@ -288,10 +339,6 @@ pub async fn restore(file: &Path, folder: &Path, secret: Option<&RecoverySecret>
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&place)(error)),
             _ => {}
         }
-    }
-    // Where the folder has none, that of the backup is better than none.
-    if !folder.join(CONFIG).exists() {
-        fs::rename(building.path().join(CONFIG), folder.join(CONFIG)).map_err(at(&folder.join(CONFIG)))?;
     }
     fs::rename(&new, folder.join(DATABASE)).and_then(|()| sync_folder(folder)).map_err(at(folder))?;
     drop(held);
@@ -427,7 +474,7 @@ mod tests {
         assert_ne!(*text, fs::read_to_string(state.join(ROOT_KEY)).unwrap());
         moment.write(&out, Some(&key), IfThere::Stays).unwrap();
         let again = folder.path().join("again");
-        restore(&out, &again, Some(&secret)).await.unwrap();
+        restore(&out, &again, Some(&secret), CheckpointElsewhere::Stays).await.unwrap();
         assert_eq!(*text, fs::read_to_string(again.join(ROOT_KEY)).unwrap());
     }
 }

@@ -62,7 +62,7 @@ mod wanted;
 pub use admin_socket::{AdminSocketEntry, admin_socket_path};
 pub use archive::{ArchiveError, ArchiveSummary, ArchivesSummary, Reach, archive, verify_archives};
 pub use audit_log::AuditLog;
-pub use backup::{BackupError, BackupSummary, IfThere, backup, restore};
+pub use backup::{BackupError, BackupSummary, CheckpointElsewhere, IfThere, backup, restore};
 pub use clock::Clock;
 pub use config::{Config, ConfigError, ConfigFile};
 pub use custody::{Custody, CustodyError, FileCustody};

@@ -154,8 +154,15 @@ fn a_restore_says_what_is_in_its_way_and_what_it_lacks() {
     let refused = restore(&other, &public, &[]);
     assert!(said(&refused).contains("is no backup"), "{}", said(&refused));
 
-    // What was kept beside a backup is enough for it, on a machine that has nothing else.
+    // What was kept beside a backup is enough for it, on a machine that has nothing else, once somebody has read the
+    // configuration: nothing protects that.
     let kept = kept(&state, folder.path());
+    let refused = restore(&kept, &plain, &[]);
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    assert!(said(&refused).contains("config.toml.from-backup"), "{}", said(&refused));
+    let (unread, config) = (Path::new(&kept).join("config.toml.from-backup"), Path::new(&kept).join("config.toml"));
+    assert!(!config.exists() && !Path::new(&kept).join("kbs.db").exists());
+    std::fs::rename(unread, config).unwrap();
     let restored = restore(&kept, &plain, &[]);
     assert!(restored.status.success(), "{}", said(&restored));
     let text = String::from_utf8(restored.stdout).unwrap();
@@ -184,6 +191,12 @@ fn a_restore_says_what_is_in_its_way_and_what_it_lacks() {
     assert!(said(&refused).contains("disk/checkpoint"), "{}", said(&refused));
     assert!(!Path::new(&at("new")).exists());
     std::fs::rename(at("unplugged"), at("disk")).unwrap();
+    // It is the first broker's, which may still serve.
+    let seen = std::fs::read(&checkpoint).unwrap();
+    let refused = restore(&at("new"), &sealed, &["--recovery-key", &key]);
+    assert!(said(&refused).contains("--replace-checkpoint"), "{}", said(&refused));
+    assert!(std::fs::read(&checkpoint).unwrap() == seen && !Path::new(&at("new")).exists());
+    good(&["state", "verify", "--state", &state]);
     let restored = run(&[
         "--json",
         "restore",
@@ -194,6 +207,7 @@ fn a_restore_says_what_is_in_its_way_and_what_it_lacks() {
         "--accept-rollback",
         "--recovery-key",
         &key,
+        "--replace-checkpoint",
     ]);
     assert!(restored.status.success(), "{}", said(&restored));
     let restored: serde_json::Value = serde_json::from_slice(&restored.stdout).unwrap();

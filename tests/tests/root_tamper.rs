@@ -244,7 +244,7 @@ fn scratch_disk(boxes: &Boxes) -> Result<()> {
     boxes.world.coffer(&["start", "box"])?.ok()?;
     let expected = hex::encode(Sha256::digest(boxes.payload.repeat(MEBIBYTES)));
     let logs = || boxes.world.coffer(&["logs", "box"]).map(|finished| finished.text());
-    wait_for(Duration::from_mins(3), || logs().is_ok_and(|text| text.contains("/big")))?;
+    wait_for(Duration::from_mins(10), || logs().is_ok_and(|text| text.contains("/big")))?;
     ensure!(logs()?.contains(&expected), "{}", logs()?);
 
     let path = folder.join("scratch.img");

@@ -197,14 +197,12 @@ pub async fn archive(folder: &Path, reach: Reach, out: &Path) -> Result<ArchiveS
     let line = match store.record_archive(&recorded, now).await {
         Ok(Some(line)) => line,
         Ok(None) => return Err(taken_back(out, file, ArchiveError::Overtaken)),
-        Err(error) => match store.has_archive(&recorded).await {
-            Ok(true) => String::new(),
-            // What a commit that failed left may still come to count: the file stays in any case.
-            Ok(false) | Err(_) => {
-                tracing::warn!(file = %out.display(), "the file stays: keep it until `coffer-kbs audit verify` says what is archived");
-                return Err(ArchiveError::of(error));
-            }
-        },
+        Err(_) if store.has_archive(&recorded).await.is_ok_and(|is_there| is_there) => String::new(),
+        // What a commit that failed left may still come to count: the file stays in any case.
+        Err(error) => {
+            tracing::warn!(file = %out.display(), "the file stays: keep it until `coffer-kbs audit verify` says what is archived");
+            return Err(ArchiveError::of(error));
+        }
     };
     store.remove_archived().await.map_err(ArchiveError::of)?;
     Ok(ArchiveSummary { first: end.first, last: end.lines, head: end.head, inputs, sha256: hex::encode(sha256), line })

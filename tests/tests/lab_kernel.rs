@@ -40,8 +40,10 @@ fn tests_of_the_monitor() -> Result<PathBuf> {
 fn private_memory_is_made_and_changes_hands_on_a_kvm_that_has_some() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::bare(kernel()?, 1024, folder.path())?;
-    lab.add(&tests_of_the_monitor()?, Path::new("tests"))?;
-    let said = lab.run("uname -r\ntests snp::tests:: snp::kvm:: snp::convert:: --test-threads 1 --nocapture\n");
+    let tests = tests_of_the_monitor()?;
+    lab.program(&tests, PROGRAMS)?;
+    let name = tests.file_name().and_then(|name| name.to_str()).context("a plain name")?;
+    let story = format!("uname -r\n{name} snp::tests:: snp::kvm:: snp::convert:: --test-threads 1 --nocapture\n");
     let said = lab.run(&story, PATIENCE)?;
     println!("{said}");
     let alive = said.split_once(ALIVE).and_then(|(_, rest)| rest.split_once(" s\n")?.0.parse::<f64>().ok());

@@ -4,9 +4,9 @@ use coffer_kbs_client::ResourcePath;
 use coffer_verifier::Expiry;
 
 use super::{
-    Labels, Secret, Stated, StoreError,
+    Labels, StoreError,
     ledger::Ledger,
-    secrets::{Head, context, head_key, version_key},
+    secrets::{Described, Head, Secret, context, head_key, version_key},
 };
 use crate::{
     tenant::Tenant,
@@ -52,35 +52,6 @@ pub struct Updated {
     pub now: Option<Described>,
     /// It may be released to others, or for longer, than before; also of a version whose row is damaged.
     pub widens: bool,
-}
-
-/// A version with all that can be said anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
-    /// Version, terms and labels.
-    pub stated: Stated,
-    /// From when on it is not released.
-    pub expires: Expiry,
-    /// Versions below are not released.
-    pub minimum_version: u64,
-}
-
-impl Described {
-    /// True if this may let out what `before` did not. Which of two policies or rules asks for more nobody can say: another one may.
-    pub(super) fn widens(&self, before: &Self) -> bool {
-        let (was, is) = (&before.stated.terms, &self.stated.terms);
-        let longer = match (before.expires, self.expires) {
-            (Expiry::At(was), Expiry::At(is)) => is > was,
-            (Expiry::At(_), Expiry::Never) => true,
-            (Expiry::Never, _) => false,
-        };
-        is.policy != was.policy || is.rules != was.rules || is.allow_simulated && !was.allow_simulated || longer
-    }
-
-    pub(super) fn of(secret: &Secret, head: &Head) -> Self {
-        let stated = Stated { version: secret.version, terms: secret.terms.clone(), labels: head.labels.clone() };
-        Self { stated, expires: secret.expires, minimum_version: head.minimum_version }
-    }
 }
 
 impl Ledger {

@@ -17,11 +17,11 @@ pub struct Args {
 
 /// Says what was found. Fails if something is broken; a warning is none.
 pub fn run(args: &Args, as_json: bool) -> Result<ExitCode, Failure> {
-    let found = crate::event_loop()?.block_on(coffer_kbs::examine(&args.state));
+    let found = crate::event_loop::event_loop()?.block_on(coffer_kbs::examine(&args.state));
     let broken = found.iter().filter(|one| one.weight == Weight::Broken).count();
     if as_json {
         let failure = (broken != 0).then(|| failure(broken));
-        return Ok(crate::document(json!({ "ok": broken == 0, "findings": found }), failure));
+        return Ok(crate::document::document(json!({ "ok": broken == 0, "findings": found }), failure));
     }
     for one in &found {
         let mark = match one.weight {

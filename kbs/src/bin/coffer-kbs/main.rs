@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod doctor;
+mod document;
 mod error;
 mod event_loop;
 mod init;
@@ -107,16 +108,6 @@ fn main() -> ExitCode {
 
 fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
-}
-
-/// Prints what was found as the one document there is, with what is wrong under `error`; gives the exit code of that.
-fn document(mut value: serde_json::Value, failure: Option<Failure>) -> ExitCode {
-    let code = failure.as_ref().map_or(0, |failure| failure.class.code());
-    if let Some(failure) = failure {
-        value["error"] = failure.json()["error"].take();
-    }
-    coffer_rim::println!("{value}");
-    ExitCode::from(code)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub enum Command {
 
 /// Does it.
 pub fn run(command: &Command, as_json: bool) -> Result<ExitCode, Failure> {
-    let event_loop = crate::event_loop()?;
+    let event_loop = crate::event_loop::event_loop()?;
     match command {
         Command::Verify { state, no_checkpoint } => {
             let summary = event_loop.block_on(verify(state, *no_checkpoint))?;
@@ -101,7 +101,7 @@ fn said(summary: &StateSummary, as_json: bool, verb: &str, failure: Option<Failu
             "ok": faults.is_empty(), "epoch": epoch, "lines": lines, "archived": archived, "changes": changes, "rows": rows,
             "faults": faults, "inputs_gone": inputs_gone,
         });
-        return crate::document(value, failure);
+        return crate::document::document(value, failure);
     }
     for Fault { what, repair, .. } in faults {
         coffer_rim::println!("{what}\n  repair {verb}: {repair}");

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused};
 use coffer_kbs::{Kind, open_store};
-use coffer_kbs_client::{BrokerClient, ClientError};
+use coffer_kbs_client::{AuditQuery, BrokerClient, ClientError};
 use coffer_ratls::Attester as _;
 use coffer_simulator::{Installation, LaunchOptions};
 use coffer_verifier::abi::{ProductLine, Report, ReportData};
@@ -23,8 +23,9 @@ async fn ready(guest: &Arc<Guest>) -> (Kbs, BrokerClient) {
 async fn refused_as_revoked(kbs: &Kbs, guest: &Arc<Guest>, why: &str) {
     let client = kbs.connect(guest.clone()).await.unwrap();
     let id = refused(ask(&client, PATH).await);
-    // Whoever reads the trail finds what was refused until now.
-    kbs.admin().await.audit(0, 0).await.unwrap();
+    // Whoever asks for an id finds what was refused under it.
+    let query = AuditQuery { id: Some(id.clone()), ..AuditQuery::default() };
+    assert_eq!(kbs.admin().await.audit_search(&query, 1).await.unwrap().len(), 1, "{why}");
     let line = kbs.line_of(&id);
     assert!(has_reason(&line, &format!("revoked: {why}")), "{why}: {line}");
 }

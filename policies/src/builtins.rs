@@ -418,7 +418,7 @@ mod tests {
             (calls("concat(x, numbers.range(1, 4000))"), &long),
             (calls("replace(x, \"\", x)"), &long),
             (calls("replace(x, \"a\", x)"), &long),
-            (calls("regex.replace(x, \"a\", \"$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0$0\")"), &long),
+            (calls(&format!("regex.replace(x, \"a\", \"{}\")", "$0".repeat(400))), &long),
             (calls("regex.find_all_string_submatch_n(\"((((((((a))))))))\", x, -1)"), &long),
             (calls("json.marshal_with_options([x], {\"pretty\": true, \"prefix\": x})"), &long),
             (calls("count([y | some a in numbers.range(1, 4000); y := upper(x); a > 0])"), &long),

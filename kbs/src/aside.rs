@@ -1,19 +1,33 @@
 //! Work that blocks, so much of it at once: what waits there for the ledger leaves threads on which the ledger itself works.
 //!
-//! Never: holds more threads than its places, also for callers that have gone away.
+//! Never: holds more threads than its places, also for callers that have gone away; gives one guest or one tenant all of them.
 
 use std::sync::Arc;
 
+use coffer_verifier::abi::ReportId;
 use tokio::sync::Semaphore;
 
-use crate::store::{StoreError, drive};
+use crate::{
+    places::Places,
+    store::{StoreError, drive},
+    tenant::Tenant,
+};
 
 /// Decisions at work at once, over all guests. Far below the threads that tokio has for what blocks.
 const PLACES: usize = 32;
+/// Those of one tenant, and of one guest: somebody else finds one in any case.
+const OF_A_TENANT: usize = 24;
+const OF_A_GUEST: usize = 16;
 
 /// Places beside the event loop.
 #[derive(Clone)]
-pub struct Aside(Arc<Semaphore>);
+pub struct Aside(Arc<All>);
+
+struct All {
+    places: Arc<Semaphore>,
+    tenants: Places<Tenant>,
+    guests: Places<ReportId>,
+}
 
 impl Default for Aside {
     fn default() -> Self {
@@ -23,7 +37,29 @@ impl Default for Aside {
 
 impl Aside {
     fn of(places: usize) -> Self {
-        Self(Arc::new(Semaphore::new(places)))
+        let places = Arc::new(Semaphore::new(places));
+        Self(Arc::new(All { places, tenants: Places::new(OF_A_TENANT), guests: Places::new(OF_A_GUEST) }))
+    }
+
+    /// Does it for a guest of a tenant, when each of them has a place.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_for<T: Send + 'static>(
+        &self,
+        tenant: Tenant,
+        guest: ReportId,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let guest = self.0.guests.take(guest).await;
+        let tenant = self.0.tenants.take(tenant).await;
+        // Never closed; and without a place nothing is decided.
+        let (Ok(guest), Ok(tenant)) = (guest, tenant) else { return Err(StoreError::Contended { attempts: 1 }) };
+        self.run(move || {
+            let _places = (guest, tenant);
+            work()
+        })
+        .await
     }
 
     /// Does it when there is a place.
@@ -32,7 +68,7 @@ impl Aside {
     /// As an interrupted commit, if it panics.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
         // Never closed; and without a place nothing is decided.
-        let place = self.0.clone().acquire_owned().await.map_err(|_| StoreError::Contended { attempts: 1 })?;
+        let place = self.0.places.clone().acquire_owned().await.map_err(|_| StoreError::Contended { attempts: 1 })?;
         let work = move || {
             let _place = place;
             work()
@@ -110,6 +146,48 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(20), all).await.expect("every thread waits for the ledger");
         });
         runtime.shutdown_background();
+    }
+
+    #[tokio::test]
+    async fn neither_a_guest_nor_a_tenant_has_all_places() {
+        let aside = Aside::default();
+        let (tenant, other): (Tenant, Tenant) = ("greedy".parse().unwrap(), "modest".parse().unwrap());
+        let (guests, gate) = ([[1; 32], [2; 32], [3; 32]].map(ReportId::new), Arc::new(std::sync::RwLock::new(())));
+        let held = gate.write().unwrap();
+        let mut all = Vec::new();
+        let mut asks = |tenant: &Tenant, guest, times| {
+            for _ in 0..times {
+                let (aside, tenant, gate) = (aside.clone(), tenant.clone(), gate.clone());
+                all.push(tokio::spawn(async move {
+                    aside.run_for(tenant, guest, move || drop(gate.read())).await.unwrap()
+                }));
+            }
+        };
+        asks(&tenant, guests[0], 100);
+        asks(&tenant, guests[1], 100);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(aside.0.places.available_permits(), PLACES - OF_A_TENANT);
+        asks(&other, guests[2], 1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(aside.0.places.available_permits(), PLACES - OF_A_TENANT - 1, "another tenant's has its place");
+        drop(held);
+        for one in all {
+            one.await.unwrap();
+        }
+        let alone = aside.clone();
+        let held = gate.write().unwrap();
+        let waits: Vec<_> = (0..100)
+            .map(|_| {
+                let (aside, tenant, gate) = (alone.clone(), tenant.clone(), gate.clone());
+                tokio::spawn(async move { aside.run_for(tenant, guests[0], move || drop(gate.read())).await.unwrap() })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(aside.0.places.available_permits(), PLACES - OF_A_GUEST);
+        drop(held);
+        for one in waits {
+            one.await.unwrap();
+        }
     }
 
     #[tokio::test]

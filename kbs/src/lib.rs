@@ -39,6 +39,7 @@ mod mend;
 mod metrics;
 mod operators;
 mod permit;
+mod places;
 mod policies;
 mod refusals;
 mod release;
@@ -57,6 +58,7 @@ mod store;
 mod tenant;
 mod tenants;
 mod terms;
+mod turns;
 mod wanted;
 
 pub use admin_socket::{AdminSocketEntry, admin_socket_path};

@@ -22,6 +22,7 @@ use crate::{
     permit::{Outcome, Released},
     store::{AuditEntry, KeptInput, Ledger, Recorded, Seen, Store, StoreError, drive},
     tenant::Tenant,
+    turns::Turns,
 };
 
 /// Releases what guests ask for.
@@ -34,6 +35,8 @@ pub struct Releaser {
     /// What policies saw of the last decisions.
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) aside: Aside,
+    /// At what takes a processor.
+    pub(crate) turns: Arc<Turns>,
 }
 
 /// Why nothing was released.
@@ -89,7 +92,8 @@ impl Releaser {
         let (question, id): (_, Arc<str>) = (Arc::new(question), id.into());
         for _ in 0..ATTEMPTS {
             let (this, attested, question, id) = (self.clone(), attested.clone(), question.clone(), id.clone());
-            let decided = self.aside.run(move || this.decide(attested, question, &id)).await??;
+            let (tenant, guest) = (attested.admitted().tenant.clone(), *attested.report_id());
+            let decided = self.aside.run_for(tenant, guest, move || this.decide(attested, question, &id)).await??;
             let Some(Decision { recorded, released }) = decided else { continue };
             recorded.lasts().await?;
             // Committed: from here on the decision stands in the trail, and bytes may leave.
@@ -114,8 +118,10 @@ impl Releaser {
         let Answer { outcome, policy, checks, input, seen } = self.answer(&case)?;
         let recorded = drive(async {
             let mut ledger = self.store.write().await?;
-            // Also not by floors, roots and policies that others have replaced meanwhile.
-            if !ledger.is_as(&seen) || self.decider.edition() != edition {
+            // Also not by floors, roots and policies that others have replaced meanwhile, and not by a clock that went on: what
+            // has expired while the disk or a processor was waited for is not released.
+            let late = self.clock.now().abs_diff(now) > MOST_SECONDS;
+            if late || !ledger.is_as(&seen) || self.decider.edition() != edition {
                 // Perhaps by somebody whose commit is under way: a new view shows it only then.
                 ledger.others_are_done().await;
                 return Ok(None);
@@ -162,7 +168,10 @@ impl Releaser {
             let basis = Basis::gather(&mut ledger, judged, asked, manifests).await?;
             Ok::<_, StoreError>((basis, ledger.into_seen()))
         })?;
-        let decided = self.decider.decide(judged, asked, basis, case.now);
+        let decided = {
+            let _turn = self.turns.take(&judged.tenant);
+            self.decider.decide(judged, asked, basis, case.now)
+        };
         let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);
         let outcome = decided
             .outcome
@@ -201,5 +210,7 @@ impl Case {
     }
 }
 
+/// From the clock that a decision rests on to its line.
+const MOST_SECONDS: u64 = 5;
 /// How often a decision is made anew because its basis changed meanwhile.
 const ATTEMPTS: usize = 8;

@@ -288,6 +288,7 @@ impl Server {
             clock: clock.clone(),
             inputs: Arc::default(),
             aside: Aside::default(),
+            turns: Arc::default(),
         };
         let refusals = Arc::new(Refusals::new(store.clone(), log.clone(), clock.clone()));
         let present = Guests::default();

@@ -1,5 +1,5 @@
 //! What is asked of the database from the event loop, which hands each question to another thread and is woken for the answer:
-//! counted, so that a release does not come to wait for threads more than for the disk.
+//! counted, so that a release does not come to wait for threads more than for the disk. And what happens while it waits for that.
 
 use std::{
     collections::BTreeSet,
@@ -7,14 +7,17 @@ use std::{
     thread::ThreadId,
 };
 
-use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask};
+use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask, unix};
 use coffer_kbs::{Intent, Kind, Row, Rows, RowsError, State, Transaction, Written, init, open_rows};
+use coffer_verifier::{Expiry, UnixTime};
 
 /// Rows that note who asks, and what.
 #[derive(Clone)]
 struct Watched {
     rows: Arc<dyn Rows>,
     asked: Arc<Mutex<Vec<(&'static str, ThreadId)>>>,
+    /// Done once, where a transaction that writes begins.
+    at_write: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
 }
 
 struct WatchedTransaction {
@@ -46,6 +49,10 @@ impl Rows for Watched {
         key: &[u8],
     ) -> Result<(Box<dyn Transaction>, Option<Row>), RowsError> {
         self.note(if intent == Intent::Write { "begin to write" } else { "begin to read" });
+        let meanwhile = self.at_write.lock().unwrap().take_if(|_| intent == Intent::Write);
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let (inner, row) = self.rows.begin_with(intent, kind, key).await?;
         Ok((self.around(inner), row))
     }
@@ -94,7 +101,7 @@ async fn watched() -> (Kbs, Watched, BTreeSet<String>) {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
-    let watched = Watched { rows: open_rows(&state).await.unwrap(), asked: Arc::default() };
+    let watched = Watched { rows: open_rows(&state).await.unwrap(), asked: Arc::default(), at_write: Arc::default() };
     let rows = Arc::new(watched.clone());
     let kbs = Kbs::start_in(
         folder,
@@ -158,4 +165,22 @@ async fn who_attests_asks_nothing_from_the_event_loop() {
     asked(&watched, &event_loop);
     kbs.connect(guest).await.unwrap();
     assert_eq!(asked(&watched, &event_loop).0, Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_expires_while_the_ledger_is_waited_for_is_not_released() {
+    let (kbs, watched, _) = watched().await;
+    let guest = Guest::usual();
+    kbs.put(PATH, true).await;
+    let until = Expiry::At(UnixTime(i64::try_from(unix()).unwrap() + 600));
+    kbs.admit_until(guest.measurement, guest.document.digest(), until).await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    for (seconds, released) in [(1, true), (700, false)] {
+        let skew = kbs.skew.clone();
+        let go_on = move || skew.store(seconds, std::sync::atomic::Ordering::Relaxed);
+        *watched.at_write.lock().unwrap() = Some(Box::new(go_on));
+        assert_eq!(ask(&client, PATH).await.is_ok(), released, "{seconds} seconds later");
+        assert!(watched.at_write.lock().unwrap().is_none(), "it waited for the ledger");
+    }
 }

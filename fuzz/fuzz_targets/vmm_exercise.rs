@@ -28,6 +28,17 @@ struct Guest {
 }
 
 impl Guest {
+    /// Sixteen pages on the first queue, for the device to write to.
+    fn offers_buffers(&self) {
+        for slot in 0..16_u64 {
+            let mut descriptor = (0x8_0000 + slot * 0x1000).to_le_bytes().to_vec();
+            descriptor.extend([0, 0x10, 0, 0, 2, 0, 0, 0]);
+            self.put(RINGS + slot * 16, &descriptor);
+            self.put(RINGS + 0x404 + slot * 2, &(slot as u16).to_le_bytes());
+        }
+        self.put(RINGS + 0x402, &16_u16.to_le_bytes());
+    }
+
     fn start(device: impl Device + 'static) -> Self {
         let queues = device.queues() as u64;
         let memory = Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("a megabyte");
@@ -98,13 +109,7 @@ pub fn disk(data: &[u8]) {
 pub fn vsock_packets(data: &[u8]) {
     Guest::start(vsock()).rings(data);
     let guest = Guest::start(vsock());
-    for slot in 0..16_u64 {
-        let mut descriptor = (0x8_0000 + slot * 0x1000).to_le_bytes().to_vec();
-        descriptor.extend([0, 0x10, 0, 0, 2, 0, 0, 0]);
-        guest.put(RINGS + slot * 16, &descriptor);
-        guest.put(RINGS + 0x404 + slot * 2, &(slot as u16).to_le_bytes());
-    }
-    guest.put(RINGS + 0x402, &16_u16.to_le_bytes());
+    guest.offers_buffers();
     for (index, rest) in (1_u16..).zip(data.chunks(28)).take(64) {
         let mut packet = [3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0].to_vec();
         packet.extend(rest);
@@ -126,13 +131,7 @@ pub fn net_frames(data: &[u8]) {
     let net = Net::new(ours, [2; 6], 1500).expect("a socket");
     let traffic = net.traffic();
     let guest = Guest::start(net);
-    for slot in 0..16_u64 {
-        let mut descriptor = (0x8_0000 + slot * 0x1000).to_le_bytes().to_vec();
-        descriptor.extend([0, 0x10, 0, 0, 2, 0, 0, 0]);
-        guest.put(RINGS + slot * 16, &descriptor);
-        guest.put(RINGS + 0x404 + slot * 2, &(slot as u16).to_le_bytes());
-    }
-    guest.put(RINGS + 0x402, &16_u16.to_le_bytes());
+    guest.offers_buffers();
     guest.put(PACKET, &data[..data.len().min(0x1000)]);
     for (index, bytes) in (1_u16..).zip(data.chunks(700)).take(16) {
         peer.write_all(bytes).expect("a socket with room");

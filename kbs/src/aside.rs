@@ -148,45 +148,38 @@ mod tests {
         runtime.shutdown_background();
     }
 
+    /// Work of guests that goes on until what it gives is dropped.
+    fn waits(
+        aside: &Aside,
+        asked: &[(&str, [u8; 32], usize)],
+    ) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinSet<()>) {
+        let (held, gate) = std::sync::mpsc::channel::<()>();
+        let (gate, mut all) = (Arc::new(std::sync::Mutex::new(gate)), tokio::task::JoinSet::new());
+        for (tenant, guest, times) in asked {
+            for _ in 0..*times {
+                let (aside, gate, tenant) = (aside.clone(), gate.clone(), tenant.parse().unwrap());
+                let guest = ReportId::new(*guest);
+                let work = move || assert!(gate.lock().unwrap().recv().is_err());
+                all.spawn(async move { aside.run_for(tenant, guest, work).await.unwrap() });
+            }
+        }
+        (held, all)
+    }
+
     #[tokio::test]
     async fn neither_a_guest_nor_a_tenant_has_all_places() {
-        let aside = Aside::default();
-        let (tenant, other): (Tenant, Tenant) = ("greedy".parse().unwrap(), "modest".parse().unwrap());
-        let (guests, gate) = ([[1; 32], [2; 32], [3; 32]].map(ReportId::new), Arc::new(std::sync::RwLock::new(())));
-        let held = gate.write().unwrap();
-        let mut all = Vec::new();
-        let mut asks = |tenant: &Tenant, guest, times| {
-            for _ in 0..times {
-                let (aside, tenant, gate) = (aside.clone(), tenant.clone(), gate.clone());
-                all.push(tokio::spawn(async move {
-                    aside.run_for(tenant, guest, move || drop(gate.read())).await.unwrap()
-                }));
-            }
-        };
-        asks(&tenant, guests[0], 100);
-        asks(&tenant, guests[1], 100);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(aside.0.places.available_permits(), PLACES - OF_A_TENANT);
-        asks(&other, guests[2], 1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(aside.0.places.available_permits(), PLACES - OF_A_TENANT - 1, "another tenant's has its place");
-        drop(held);
-        for one in all {
-            one.await.unwrap();
-        }
-        let alone = aside.clone();
-        let held = gate.write().unwrap();
-        let waits: Vec<_> = (0..100)
-            .map(|_| {
-                let (aside, tenant, gate) = (alone.clone(), tenant.clone(), gate.clone());
-                tokio::spawn(async move { aside.run_for(tenant, guests[0], move || drop(gate.read())).await.unwrap() })
-            })
-            .collect();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(aside.0.places.available_permits(), PLACES - OF_A_GUEST);
-        drop(held);
-        for one in waits {
-            one.await.unwrap();
+        for (asked, taken) in [
+            (&[("greedy", [1; 32], 100)][..], OF_A_GUEST),
+            (&[("greedy", [1; 32], 100), ("greedy", [2; 32], 100)], OF_A_TENANT),
+            (&[("greedy", [1; 32], 100), ("greedy", [2; 32], 100), ("modest", [3; 32], 1)], OF_A_TENANT + 1),
+        ] {
+            let aside = Aside::default();
+            let (held, all) = waits(&aside, asked);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(PLACES - aside.0.places.available_permits(), taken, "{asked:?}");
+            drop(held);
+            all.join_all().await;
+            assert_eq!(aside.0.places.available_permits(), PLACES);
         }
     }
 

@@ -11,13 +11,15 @@ use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask, unix};
 use coffer_kbs::{Intent, Kind, Row, Rows, RowsError, State, Transaction, Written, init, open_rows};
 use coffer_verifier::{Expiry, UnixTime};
 
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
 /// Rows that note who asks, and what.
 #[derive(Clone)]
 struct Watched {
     rows: Arc<dyn Rows>,
     asked: Arc<Mutex<Vec<(&'static str, ThreadId)>>>,
     /// Done once, where a transaction that writes begins.
-    at_write: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    at_write: Arc<Mutex<Option<Meanwhile>>>,
 }
 
 struct WatchedTransaction {

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 
-use virtio_queue::{Queue, QueueT as _};
+use virtio_queue::Queue;
 
 use crate::Memory;
 use crate::sys::vectored;
@@ -93,19 +93,7 @@ impl Device for Blk {
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue]) -> Result<Interrupt, Broken> {
         let [queue] = queues else { return Err(Broken::Parts) };
-        let mut told = false;
-        loop {
-            queue.disable_notification(memory).map_err(|_| Broken::Ring)?;
-            while let Some(request) = chain::take(queue, memory)? {
-                let head = request.head;
-                let written = self.answer(request)?;
-                chain::give_back(queue, memory, head, written)?;
-                told |= queue.needs_notification(memory).map_err(|_| Broken::Ring)?;
-            }
-            if !queue.enable_notification(memory).map_err(|_| Broken::Ring)? {
-                return Ok(Interrupt(told));
-            }
-        }
+        chain::answer_all(queue, memory, |request| self.answer(request)).map(Interrupt)
     }
 
     fn reset(&mut self) {}

@@ -17,6 +17,7 @@ use coffer_machine::memory::{Ram, vcpus_claimed};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::blk::Blk;
@@ -187,6 +188,10 @@ pub fn run(
     Ram::claimed(description.memory_bytes).map_err(|_| LoadError::MemorySize { bytes: description.memory_bytes })?;
     // One machine in a process, whose memory goes with it.
     let memory: &'static Memory = Box::leak(Box::new(sys::memory::allocate(bytes).map_err(MachineError::Memory)?));
+    if description.snp.is_some() {
+        // Shared memory is where pages are; a large page would hold what is private a second time.
+        sys::memory::in_small_pages(memory);
+    }
     let system_device = kvm("open", Kvm::new())?;
     let (vm, launched) = if let Some(snp) = &description.snp {
         let (vm, processors, private) = launched(snp, description, count, memory, &files, &mut told)?;
@@ -218,7 +223,7 @@ pub fn run(
     let gate = Arc::new(Gate::default());
     let ended = Arc::new(Ended { how: OnceLock::new(), event: system("make an event", EventFd::new(EFD_NONBLOCK))? });
     for (kind, transport, kick) in served {
-        start("device", &ended, move || match serve(kind, &transport, &kick, memory) {
+        start(kind.name(), &ended, move || match serve(kind, &transport, &kick, memory) {
             Err(error) => End::Stuck(error.to_string()),
         })?;
     }
@@ -347,7 +352,7 @@ fn start(
     let ended = Arc::clone(ended);
     let whole = move || {
         let end = catch_unwind(AssertUnwindSafe(body));
-        ended.with(end.unwrap_or_else(|_| End::Stuck(format!("the thread of a {name} panicked"))));
+        ended.with(end.unwrap_or_else(|_| End::Stuck(format!("the thread `{name}` panicked"))));
     };
     system("start a thread", thread::Builder::new().name(name.into()).stack_size(STACK).spawn(whole))
 }
@@ -434,10 +439,13 @@ fn serve(kind: Thread, transport: &Transport, kick: &EventFd, memory: &Memory) -
         let watched = wakes.as_ref().filter(|_| !waits.events.is_empty());
         both.extend(watched.map(|wakes| PollFd::from_borrowed_fd(wakes.as_fd(), waits.events)));
         let patience = waits.until.map(|until| patience(until.saturating_duration_since(Instant::now())));
-        if poll(&mut both, patience.as_ref()).is_ok() {
-            let _ = kick.read();
-            waits = transport.serve(memory);
+        match poll(&mut both, patience.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => system("wait for a device", Err::<(), io::Error>(error.into()))?,
         }
+        let _ = kick.read();
+        waits = transport.serve(memory);
     }
 }
 
@@ -477,11 +485,11 @@ mod tests {
 
     #[test]
     fn a_thread_that_ends_or_panics_is_the_end_of_the_machine() {
-        for (panics, expected) in [(false, "as told"), (true, "the thread of a device panicked")] {
+        for (panics, expected) in [(false, "as told"), (true, "the thread `rng` panicked")] {
             let event = EventFd::new(EFD_NONBLOCK).unwrap();
             let ended = Arc::new(Ended { how: OnceLock::new(), event });
             let body = move || if panics { panic!("a defect") } else { End::Stuck("as told".into()) };
-            start("device", &ended, body).unwrap().join().unwrap();
+            start(Thread::Rng.name(), &ended, body).unwrap().join().unwrap();
             assert_eq!(ended.how.get(), Some(&End::Stuck(expected.into())));
             assert_eq!(ended.event.read().unwrap(), 1, "and whoever waits hears it");
         }

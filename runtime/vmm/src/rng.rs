@@ -8,7 +8,7 @@
 
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
-use virtio_queue::{Queue, QueueT as _};
+use virtio_queue::Queue;
 
 use crate::Memory;
 use crate::virtio::chain::{self, Request};
@@ -58,18 +58,7 @@ impl Device for Rng {
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue]) -> Result<Interrupt, Broken> {
         let [queue] = queues else { return Err(Broken::Parts) };
-        let mut told = false;
-        loop {
-            queue.disable_notification(memory).map_err(|_| Broken::Ring)?;
-            while let Some(request) = chain::take(queue, memory)? {
-                let written = answer(&request)?;
-                chain::give_back(queue, memory, request.head, written)?;
-                told |= queue.needs_notification(memory).map_err(|_| Broken::Ring)?;
-            }
-            if !queue.enable_notification(memory).map_err(|_| Broken::Ring)? {
-                return Ok(Interrupt(told));
-            }
-        }
+        chain::answer_all(queue, memory, |request| answer(&request)).map(Interrupt)
     }
 
     fn reset(&mut self) {}

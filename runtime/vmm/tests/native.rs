@@ -255,15 +255,22 @@ fn a_device_sleeps_until_its_driver_starts_whoever_knocks() {
     let _draining = guest.child.stdout.take();
     let _knocks = UnixStream::connect(guest.folder.path().join("v")).unwrap();
     let tasks = format!("/proc/{}/task", guest.child.id());
-    // Clock ticks of all devices' threads, in user and system mode: fields 14 and 15 (proc(5)).
-    let used = || -> u64 {
+    let devices = || -> Vec<String> {
         let stats =
             std::fs::read_dir(&tasks).unwrap().map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")));
-        let devices = stats.map(Result::unwrap).filter(|stat| stat.contains("(device)")).collect::<Vec<_>>();
-        assert_eq!(devices.len(), 2, "disk and vsock");
+        stats.map(Result::unwrap).filter(|stat| stat.contains("(disk)") || stat.contains("(vsock)")).collect()
+    };
+    // A thread names itself, once it runs.
+    let began = std::time::Instant::now();
+    while devices().len() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(10), "disk and vsock: {:?}", devices());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Clock ticks of all devices' threads, in user and system mode: fields 14 and 15 (proc(5)).
+    let used = || -> u64 {
         let ticks =
             |stat: &String| stat.split(' ').skip(13).take(2).map(|field| field.parse::<u64>().unwrap()).sum::<u64>();
-        devices.iter().map(ticks).sum()
+        devices().iter().map(ticks).sum()
     };
     let before = used();
     std::thread::sleep(Duration::from_secs(1));

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     match machine::run(&description, control, output, told) {
         Ok(End::PoweredOff | End::Unwanted) => ExitCode::SUCCESS,
         Ok(End::Refused(refusal)) => ExitCode::from(refusal.exit_byte()),
-        Ok(End::Stuck(why)) => say(DEFECT, &format!("a processor stopped: {why}")),
+        Ok(End::Stuck(why)) => say(DEFECT, &format!("the machine stopped: {why}")),
         Ok(End::Pages(why)) => say(DEFECT, &format!("the guest was ended: {why}")),
         Err(error) => {
             let class = if error.is_of_description() { CONFIGURATION } else { PLATFORM };

@@ -28,6 +28,11 @@ pub enum Thread {
 }
 
 impl Thread {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("thread", |(name, _)| name)
+    }
+
     /// Every kind, with its name.
     pub const ALL: &[(&str, Self)] = &[
         ("processor", Self::Processor),

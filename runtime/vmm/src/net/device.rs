@@ -29,7 +29,7 @@ pub struct Net {
     held: Option<u16>,
     /// Frames of the guest wait for the peer.
     waiting: bool,
-    /// It was served as much as one call may take, and is not done.
+    /// There is more than one call may take, or more came meanwhile.
     again: bool,
     traffic: Arc<Traffic>,
 }
@@ -39,7 +39,7 @@ pub struct Net {
 pub struct Traffic {
     /// Frames of the guest that were dropped: no frames, or nobody took them.
     pub dropped_from_guest: AtomicU64,
-    /// Frames for the guest that were dropped: it had no buffers so long.
+    /// Frames for the guest that were dropped: longer than its MTU, or than its buffers ever hold.
     pub dropped_to_guest: AtomicU64,
     /// Why the link went down.
     pub lost: OnceLock<Lost>,
@@ -112,8 +112,11 @@ impl Net {
     fn speak(&mut self, memory: &Memory, queue: &mut Queue) -> Result<bool, Broken> {
         let mut told = false;
         for _ in 0..MOST_FRAMES {
+            let longest = usize::from(self.mtu) + LINK_HEADER;
             let Some(frame) = self.line.frame() else { return Ok(told) };
-            match deliver(frame, memory, queue, self.mergeable)? {
+            let delivery =
+                if frame.len() > longest { Delivery::TooLong } else { deliver(frame, memory, queue, self.mergeable)? };
+            match delivery {
                 Delivery::Done(wants_to_hear) => told |= wants_to_hear,
                 Delivery::TooLong => {
                     self.traffic.dropped_to_guest.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +136,7 @@ impl Net {
 enum Delivery {
     /// The frame is the guest's; whether it wants to hear.
     Done(bool),
-    /// Its buffers never hold this frame.
+    /// Longer than was agreed on, or its buffers never hold this frame.
     TooLong,
     /// It has too few of them yet, of which this is the first. The queue stands behind the last.
     NoRoom { first: u16 },
@@ -193,25 +196,21 @@ impl Device for Net {
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue]) -> Result<Interrupt, Broken> {
         let [to_guest, from_guest] = queues else { return Err(Broken::Parts) };
-        let mut told = false;
-        loop {
-            (self.held, self.again) = (None, false);
-            for queue in [&mut *to_guest, &mut *from_guest] {
-                queue.disable_notification(memory).map_err(|_| Broken::Ring)?;
-            }
-            told |= self.listen(memory, from_guest)?;
-            told |= self.speak(memory, to_guest)?;
-            // The driver is asked to speak up behind the last of its buffers; only then those that are too few go back.
-            let more_buffers = to_guest.enable_notification(memory).map_err(|_| Broken::Ring)?;
-            if let Some(first) = self.held {
-                to_guest.set_next_avail(first);
-            }
-            let more_frames = from_guest.enable_notification(memory).map_err(|_| Broken::Ring)?;
-            let goes_on = more_buffers && self.held.is_some() || more_frames && !self.waiting;
-            if self.again || !goes_on {
-                return Ok(Interrupt(told));
-            }
+        (self.held, self.again) = (None, false);
+        for queue in [&mut *to_guest, &mut *from_guest] {
+            queue.disable_notification(memory).map_err(|_| Broken::Ring)?;
         }
+        let mut told = self.listen(memory, from_guest)?;
+        told |= self.speak(memory, to_guest)?;
+        // The driver is asked to speak up behind the last of its buffers; only then those that are too few go back.
+        let more_buffers = to_guest.enable_notification(memory).map_err(|_| Broken::Ring)?;
+        if let Some(first) = self.held {
+            to_guest.set_next_avail(first);
+        }
+        let more_frames = from_guest.enable_notification(memory).map_err(|_| Broken::Ring)?;
+        // What came meanwhile is served by the next call: in between the guest hears of this one, and others have the device.
+        self.again |= more_buffers && self.held.is_some() || more_frames && !self.waiting;
+        Ok(Interrupt(told))
     }
 
     fn reset(&mut self) {
@@ -254,6 +253,8 @@ impl Device for Net {
 const HEADER: usize = 12;
 /// In its flags: the checksum is not there yet.
 const NEEDS_CHECKSUM: u8 = 1;
+/// Most bytes in front of a packet: Ethernet's, and a VLAN's. A device hands on nothing longer (Virtio 1.2 §5.1.4.1).
+const LINK_HEADER: usize = 14 + 4;
 /// Most buffers of one frame. Linux's driver offers 1.5 KiB and more in each.
 const MOST_BUFFERS: usize = 64;
 /// Most frames of each direction before somebody else may have the device.

@@ -23,7 +23,8 @@ const HEADER: u32 = 12;
 /// Where the guest's frames are written.
 const FRAME: u64 = BUFFERS + 0x10_0000;
 pub const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
-const MTU: u16 = 9000;
+/// That of the longest frame there is, with a VLAN's header.
+const MTU: u16 = 65_532;
 const MERGEABLE: u64 = 1 << 15;
 
 /// A guest that offers buffers of one size, one behind the other.
@@ -43,7 +44,11 @@ impl Guest {
     }
 
     pub fn on(socket: UnixStream, without: u64, buffer: u32) -> Self {
-        let net = Net::new(socket, MAC, MTU).unwrap();
+        Self::with_mtu(MTU, socket, without, buffer)
+    }
+
+    fn with_mtu(mtu: u16, socket: UnixStream, without: u64, buffer: u32) -> Self {
+        let net = Net::new(socket, MAC, mtu).unwrap();
         let traffic = net.traffic();
         let mut driver = Driver::of(net);
         driver.negotiate(!without);
@@ -236,6 +241,18 @@ fn a_frame_longer_than_all_the_guest_ever_has_is_dropped_and_the_next_arrives() 
         assert_eq!(guest.got().len(), 1, "{buffer}");
         assert_eq!((guest.dropped(), guest.link()), ((0, 1), 1));
     }
+}
+
+#[test]
+fn a_frame_longer_than_was_agreed_on_is_dropped_and_the_next_arrives() {
+    let (ours, mut peer) = UnixStream::pair().unwrap();
+    let mut guest = Guest::with_mtu(1500, ours, 1 << EVENT_INDEX, 4096);
+    guest.offer(ENTRIES);
+    for length in [1519, 1518, 3000, 60] {
+        peer.write_all(&framed(&frame(length, length))).unwrap();
+    }
+    assert_eq!(guest.got(), [frame(1518, 1518), frame(60, 60)]);
+    assert_eq!((guest.dropped(), guest.link()), ((0, 2), 1));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Pages that change hands while the guest runs.
 //!
 //! Attributes first, then the copy that is no longer anybody's: a private page's in guest memory is punched out, a shared
-//! one's in the host's memory is given back. Otherwise a guest that changes pages to and fro holds both.
+//! one's in the host's memory is given back. Otherwise a guest that changes pages to and fro holds both. One change
+//! after the other, whichever processors ask.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 use coffer_machine::memory::{Ram, Range};
 use kvm_bindings::{KVM_MEMORY_ATTRIBUTE_PRIVATE, kvm_memory_attributes};
@@ -24,6 +26,8 @@ pub struct PrivateMemory {
     pub memory: OwnedFd,
     /// KVM asks the firmware through it, for reports and keys; closed, the guest gets none.
     pub secure_processor: File,
+    /// Held by whoever changes pages: between its two steps another processor's change of the same pages would lose one.
+    pub changing: Mutex<()>,
 }
 
 impl PrivateMemory {
@@ -33,6 +37,7 @@ impl PrivateMemory {
     /// As the kernel's; the guest's memory is in an unknown state then.
     pub fn change(&self, vm: &VmFd, shared: &Memory, change: Change) -> io::Result<()> {
         let Change { range: Range { start, end }, to } = change;
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let size = end - start;
         let private = to == State::Private;
         let attributes = u64::from(private) * u64::from(KVM_MEMORY_ATTRIBUTE_PRIVATE);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 
 use coffer_machine::memory::Ram;
 use kvm_bindings::{
@@ -33,7 +34,7 @@ impl KvmHost {
     /// What a finished launch leaves; `None` before.
     pub fn made(self, ram: Ram) -> Option<(VmFd, Vec<VcpuFd>, PrivateMemory)> {
         let (memory, secure_processor) = (self.memory?, self.secure_processor?);
-        Some((self.vm?, self.processors, PrivateMemory { ram, memory, secure_processor }))
+        Some((self.vm?, self.processors, PrivateMemory { ram, memory, secure_processor, changing: Mutex::default() }))
     }
 
     fn vm(&self) -> Result<&VmFd, Refused> {

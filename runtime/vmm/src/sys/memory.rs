@@ -20,14 +20,22 @@ use crate::Memory;
 /// If there is none.
 pub fn allocate(bytes: usize) -> Result<Memory, vm_memory::mmap::FromRangesError> {
     let memory = Memory::from_ranges(&[(GuestAddress(0), bytes)])?;
-    for region in memory.iter() {
-        for advice in [libc::MADV_HUGEPAGE, libc::MADV_DONTDUMP] {
-            // SAFETY: the range is one mapping, which `memory` owns; advice changes none of its contents. That a kernel
-            // knows no such advice is no error.
-            unsafe { libc::madvise(region.as_ptr().cast(), region.len() as usize, advice) };
-        }
-    }
+    advise(&memory, libc::MADV_HUGEPAGE);
+    advise(&memory, libc::MADV_DONTDUMP);
     Ok(memory)
+}
+
+/// From here on no page is larger than it has to be: what one access touches is all that is held.
+pub fn in_small_pages(memory: &Memory) {
+    advise(memory, libc::MADV_NOHUGEPAGE);
+}
+
+fn advise(memory: &Memory, advice: libc::c_int) {
+    for region in memory.iter() {
+        // SAFETY: the range is one mapping, which `memory` owns; advice of these kinds changes none of its contents. That a
+        // kernel knows no such advice is no error.
+        unsafe { libc::madvise(region.as_ptr().cast(), region.len() as usize, advice) };
+    }
 }
 
 /// Gives all of it to a machine. The memory has to live as long as the machine does.

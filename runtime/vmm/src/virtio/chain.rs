@@ -45,6 +45,30 @@ pub fn give_back(queue: &mut Queue, memory: &Memory, head: u16, written: usize) 
     queue.add_used(memory, head, written).map_err(|_| Broken::Ring)
 }
 
+/// Answers every request there is, each with as many bytes as `answer` wrote, and says whether the driver wants to hear.
+///
+/// # Errors
+/// [`Broken`], also of an answer.
+pub fn answer_all<'m>(
+    queue: &mut Queue,
+    memory: &'m Memory,
+    mut answer: impl FnMut(Request<'m>) -> Result<usize, Broken>,
+) -> Result<bool, Broken> {
+    let mut told = false;
+    loop {
+        queue.disable_notification(memory).map_err(|_| Broken::Ring)?;
+        while let Some(request) = take(queue, memory)? {
+            let head = request.head;
+            let written = answer(request)?;
+            give_back(queue, memory, head, written)?;
+            told |= queue.needs_notification(memory).map_err(|_| Broken::Ring)?;
+        }
+        if !queue.enable_notification(memory).map_err(|_| Broken::Ring)? {
+            return Ok(told);
+        }
+    }
+}
+
 /// Gives requests back at once, each with as many bytes written, and says whether the driver wants to hear: it sees all of them
 /// or none. A queue that is served so is served so alone.
 ///

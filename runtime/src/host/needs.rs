@@ -62,34 +62,46 @@ pub struct Need {
     pub met: bool,
     /// What was found.
     pub found: String,
+    /// Guests are launched without it too, in another way.
+    pub optional: bool,
     /// What helps where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'static str>,
+}
+
+impl Need {
+    /// Nothing is launched without it, and it is not there.
+    pub fn is_missing(&self) -> bool {
+        !self.met && !self.optional
+    }
 }
 
 /// Judges the facts. A thing that cannot be known before another is met is not met: no fact is taken for granted.
 pub fn needs(facts: &Facts) -> Vec<Need> {
     let mut all = launch_needs(facts);
     all.extend(firmware(facts));
-    all.push(need(
+    let qemu = need(
         "qemu",
         facts.qemu.is_some_and(|found| found >= (9, 1)),
         facts.qemu.map_or_else(|| "none found".to_owned(), |(major, minor)| format!("QEMU {major}.{minor}")),
         "to launch through QEMU it must be 9.1 or later; our own monitor needs none",
-    ));
+    );
+    all.push(Need { optional: true, ..qemu });
     all
 }
 
 /// What every launch needs of processor, kernel and devices, whichever monitor does it and whatever its firmware's TCB.
 pub fn launch_needs(facts: &Facts) -> Vec<Need> {
     let Facts { processor, kernel, .. } = facts;
+    // Some clouds let their guests launch SNP guests; the flags below say whether this is one.
+    let virtual_one = if processor.hypervisor { ", in a virtual machine" } else { "" };
     vec![
         need(
             "processor",
             processor.product.is_some(),
             processor.product.map_or_else(
                 || format!("{} family {:#x} model {:#x}", shown(&processor.vendor), processor.family, processor.model),
-                |product| format!("{product}, family {:#x} model {:#x}", processor.family, processor.model),
+                |product| format!("{product}, family {:#x} model {:#x}{virtual_one}", processor.family, processor.model),
             ),
             "SEV-SNP needs an AMD EPYC of the lines Milan (7003), Genoa (9004) or Turin (9005), not hidden by a hypervisor",
         ),
@@ -187,7 +199,7 @@ fn device(what: &'static str, error: Option<io::ErrorKind>, absent: &'static str
 
 /// The one place that says what is met: whatever has a remedy is not.
 fn need(what: &'static str, met: bool, found: String, remedy: &'static str) -> Need {
-    Need { what, met, found, remedy: (!met).then_some(remedy) }
+    Need { what, met, found, optional: false, remedy: (!met).then_some(remedy) }
 }
 
 fn flags(processor: &Processor) -> String {
@@ -230,6 +242,7 @@ mod tests {
                 sev: true,
                 sev_es: true,
                 sev_snp: true,
+                hypervisor: false,
             },
             kernel: "6.12.57+deb13-amd64".into(),
             parameter: Some("Y".into()),
@@ -289,6 +302,17 @@ mod tests {
             let expected = if what == "processor" { vec![what, "minimum TCB"] } else { vec![what] };
             assert_eq!(missing(&facts), expected);
         }
+    }
+
+    #[test]
+    fn what_is_optional_is_not_missing_and_a_virtual_machine_says_that_it_is_one() {
+        let old = needs(&Facts { qemu: None, ..complete() });
+        assert!(old.iter().any(|need| !need.met) && !old.iter().any(Need::is_missing), "{old:?}");
+        let lacking = needs(&Facts { parameter: None, ..complete() });
+        assert_eq!(lacking.iter().filter(|need| need.is_missing()).count(), 1);
+        let mut facts = complete();
+        facts.processor.hypervisor = true;
+        assert_eq!(needs(&facts)[0].found, "Genoa, family 0x19 model 0x11, in a virtual machine");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Processor {
     pub sev_es: bool,
     /// SEV-SNP is there and the kernel can use it.
     pub sev_snp: bool,
+    /// A hypervisor says that this is a virtual machine.
+    pub hypervisor: bool,
 }
 
 impl Processor {
@@ -52,6 +54,7 @@ impl Processor {
             sev: has("sev"),
             sev_es: has("sev_es"),
             sev_snp: has("sev_snp"),
+            hypervisor: has("hypervisor"),
             vendor,
         }
     }
@@ -67,7 +70,8 @@ mod tests {
     fn the_line_the_model_and_the_flags_are_read() {
         let found = Processor::from_cpuinfo(GENOA);
         assert_eq!((found.product, found.family, found.model, found.stepping), (Some(ProductLine::Genoa), 25, 17, 1));
-        assert!(found.sme && found.sev && found.sev_es && found.sev_snp);
+        assert!(found.sme && found.sev && found.sev_es && found.sev_snp && !found.hypervisor);
+        assert!(Processor::from_cpuinfo(&GENOA.replace("sme", "hypervisor sme")).hypervisor);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod tcb;
 
 use std::io::ErrorKind;
 
-use coffer_runtime::host::{Device, Facts, FirmwareFault, Processor, needs};
+use coffer_runtime::host::{Device, Facts, FirmwareFault, Need, Processor, needs};
 
 use crate::error::{Class, CliError};
 use crate::row::Entry;
@@ -63,7 +63,7 @@ fn refused(fault: FirmwareFault) -> CliError {
 fn absent(facts: &Facts, fault: FirmwareFault) -> CliError {
     let closed = matches!(&fault, FirmwareFault::Open(error) if error.kind() == ErrorKind::PermissionDenied);
     let failure = refused(fault);
-    match needs(facts).into_iter().find(|need| !need.met) {
+    match needs(facts).into_iter().find(Need::is_missing) {
         Some(need) if !closed => {
             CliError::new(Class::Platform, format!("{}; {}: {}", failure.message, need.what, need.found))
                 .hint(need.remedy.unwrap_or_default())

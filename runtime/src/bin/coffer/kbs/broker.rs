@@ -101,10 +101,17 @@ impl<'a> Broker<'a> {
 
     /// Says what was done: `value` to scripts, `text` to people.
     pub fn say(&self, value: &Value, text: impl FnOnce() -> String) {
+        self.say_each(value, || [text()]);
+    }
+
+    /// [`Self::say`], with several lines for people.
+    pub fn say_each<T: IntoIterator<Item = String>>(&self, value: &Value, lines: impl FnOnce() -> T) {
         if self.context.json {
             println!("{value}");
-        } else {
-            println!("{}", coffer_rim::foreign(&text()));
+            return;
+        }
+        for line in lines() {
+            println!("{}", coffer_rim::foreign(&line));
         }
     }
 

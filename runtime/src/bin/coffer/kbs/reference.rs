@@ -73,14 +73,14 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
                 if value["added"] == true { "admitted" } else { "was admitted already; name and expiry updated" };
             format!("measurement {} for workload {workload} {verb}", value["measurement"].as_str().unwrap_or_default())
         };
-        said.iter().map(line).collect::<Vec<_>>().join("\n")
+        said.iter().map(line).collect::<Vec<_>>()
     };
     // One object for one pair, as ever; the first with all of them for several.
     let mut value = said[0].clone();
     if said.len() > 1 {
         value["pairs"] = json!(said);
     }
-    broker.say(&value, lines);
+    broker.say_each(&value, lines);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -136,9 +136,9 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
     if measurements.len() > 1 {
         value["measurements"] = json!(measurements);
     }
-    broker.say(&value, || {
+    broker.say_each(&value, || {
         let line = |measurement| format!("measurement {measurement} for workload {workload} removed");
-        measurements.iter().map(line).collect::<Vec<_>>().join("\n")
+        measurements.iter().map(line).collect::<Vec<_>>()
     });
     Ok(ExitCode::SUCCESS)
 }

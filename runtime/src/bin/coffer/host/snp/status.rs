@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::host::needs;
+use coffer_runtime::host::{Need, needs};
 use serde_json::json;
 
 use crate::context::Context;
@@ -23,7 +23,7 @@ pub struct Args {}
 pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (facts, chip) = facts(context);
     let all = needs(&facts);
-    let ok = all.iter().all(|need| need.met);
+    let ok = !all.iter().any(Need::is_missing);
     if context.json {
         println!(
             "{}",
@@ -44,7 +44,12 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
             );
         }
         for need in &all {
-            println!("{} {:<16} {}", if need.met { "ok     " } else { "MISSING" }, need.what, need.found);
+            let mark = match (need.met, need.optional) {
+                (true, _) => "ok",
+                (false, true) => "without",
+                (false, false) => "MISSING",
+            };
+            println!("{mark:<7} {:<16} {}", need.what, need.found);
             if let Some(remedy) = need.remedy {
                 println!("{:25}remedy: {remedy}", "");
             }

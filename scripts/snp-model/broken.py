@@ -40,9 +40,10 @@ def cases(rom):
         ("the interrupt table kept", b"\xfa\xfc\x0f\x01\x1d", b"\xfa\xfc\x0f\x01\x15", boots),
         ("page 0 without vectors", VECTOR, bytes(4), parked.targets),
         ("vectors elsewhere", VECTOR, struct.pack("<I", 0x20000000),
-         lambda broken: parked.every_vector(broken, "reset", ("parked",))),
+         lambda broken: parked.every_vector(broken, "reset", ("parked",), stack=True)),
     ):
         yield name, finds(lambda old=old, new=new, case=case: case(changed(rom, old, new)))
+    yield "a stack for parked processors", finds(lambda: parked.beside(rom, stack=True))
     yield "a handler that returns behind the next two bytes", lambda: skipped(changed(rom, handler, SKIPPING))
 
 

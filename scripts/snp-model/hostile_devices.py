@@ -102,6 +102,10 @@ def cases():
         ("hand-over of nothing", refused(MEMORY), {"kernel": (0, 0), "initrd": (0, 0), "line": (0, 0)}),
     ):
         yield case(name, must, "entry64", devices=elsewhere(**change))
+    for at in (0, 0x100010, 0xFFF):
+        yield case(f"hand-over with the initrd of no bytes at {at:#x}", BOOTS, "entry64",
+                   measured=Boot(MEASURED.kernel, b"", MEASURED.line), devices=elsewhere(initrd=(at, 0)))
+        yield case(f"hand-over with a kernel of no bytes at {at:#x}", refused(FORMAT), "entry64", devices=elsewhere(kernel=(at, 0)))
     yield case("hand-over without its first word", refused(NO_KERNEL), "entry64", devices=Unmarked)
     yield case("hand-over in pages that are private", HOST_GIVES_UP, "entry64", devices=Unshared)
     yield case("another kernel in the hand-over's pages after the copy", BOOTS, "entry64", hypervisor=Late)

@@ -1,7 +1,9 @@
-"""Processors that a launch parks: a hostile host starts them after Linux has taken memory into use, with events of its own.
+"""Processors that a launch parks: a hostile host starts them beside stage0 and after Linux has taken memory into use, with
+events of its own.
 
 Whatever e820 gave to the kernel holds the host's worst then: code that is never to run. A parked processor asks to be held,
-or dies; it executes none of that, and writes to none of it.
+or dies, since it has no stack to take an event with; it executes none of that, and writes to none of it. What stands behind
+that, vectors which all lead to the parking loop, is tried with a stack given to it.
 """
 
 import struct
@@ -11,8 +13,9 @@ import honest
 import launch
 import ready
 from hostile import MEASURED
+from fw_cfg import FwCfg
 from hypervisor import Hypervisor
-from machine import C_BIT, End, ROM_GPA
+from machine import ASSIGNED, C_BIT, End, Machine, ROM_GPA, VALIDATED
 from unicorn import UC_HOOK_CODE, UC_HOOK_MEM_WRITE
 from unicorn import x86_const as x86
 
@@ -32,15 +35,63 @@ class Holding(Hypervisor):
         return 0x007
 
 
-def booted(rom, form):
-    """A guest whose kernel was entered, with all of the kernel's memory used for something else."""
+def booted(rom, form, stack=False):
+    """A guest whose kernel was entered, with all of the kernel's memory used for something else. `stack`: as if somebody had
+    validated the page that parked processors would push on."""
     end, machine = honest.boot(rom, form, MEASURED, 64, hypervisor=Holding)
     if end.kind != "entered":
         raise AssertionError(f"the boot ended: {end}")
     machine.kernels = [(start, stop) for start, stop, kind in ready.memory_map(machine) if kind == ready.RAM]
     for start, stop in machine.kernels:
         machine.write_private(start, b"\xcc" * (stop - start))
+    if stack:
+        machine.rmp[ready.NO_STACK >> 12] = ASSIGNED | VALIDATED
     return machine
+
+
+class Beside(Hypervisor):
+    """Starts the launch's second processor behind every exit of the first, with events. Page 0 is at first a frame that the
+    guest wrote earlier, of the host's choice: under it, too, its plaintext stays what it was."""
+
+    stack = False
+
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self.findings, self.started = [], 0
+
+    def prepare(self):
+        super().prepare()
+        self.machine.private[:0x1000] = struct.pack("<HH", 0, 0x2000) * 0x400
+        if self.stack:
+            self.machine.rmp[ready.NO_STACK >> 12] = ASSIGNED | VALIDATED
+
+    def vmgexit(self):
+        super().vmgexit()
+        self.started += 1
+        other = second(self.machine)
+        for vector in (0, 2, 8, 13, 29, 128):
+            try:
+                exceptions.deliver(other, vector)
+                self.findings.append(f"exit {self.started}, vector {vector}: led to {other.pc:#x}")
+            except End as end:
+                if end.kind != "shutdown":
+                    self.findings.append(f"exit {self.started}, vector {vector}: {end}")
+
+
+def second(machine):
+    """A second processor of a launch at the reset vector, in the memory of the first."""
+    other = Machine(1 << 20, machine.rom, Hypervisor(FwCfg(MEASURED, machine.ram_bytes)))
+    for shared in ("ram_bytes", "private", "shared", "rom_pages", "rmp"):
+        setattr(other, shared, getattr(machine, shared))
+    other.start_real(launch.metadata(machine.rom)[1] & 0xFFFF, 0xF000)
+    return other
+
+
+def beside(rom, stack=False):
+    """No event is taken at any moment of the boot, and the kernel is entered as ever."""
+    end, machine = honest.boot(rom, "reset", MEASURED, 64, hypervisor=type("Host", (Beside,), {"stack": stack}), vcpus=2)
+    found = machine.hypervisor.findings + honest.judged(end, machine, MEASURED, 64)
+    return found[:5] if machine.hypervisor.started > 30 else [f"{machine.hypervisor.started} exits"]
 
 
 def start(machine, rom, form):
@@ -86,9 +137,9 @@ def held(rom, form, often):
     return [] if end.kind == "parked" else [f"ended: {end}"]
 
 
-def every_vector(rom, form, allowed):
+def every_vector(rom, form, allowed, stack=False):
     """Each vector, with and without an error code, before the first instruction."""
-    machine = booted(rom, form)
+    machine = booted(rom, form, stack)
     machine.hypervisor.enough = 3
     findings = []
     for vector in VECTORS:
@@ -107,7 +158,7 @@ def every_vector(rom, form, allowed):
 def nested(rom):
     """So many events before the first instruction that the stack runs over the vectors, and then each vector once more."""
     findings = []
-    machine = booted(rom, "reset")
+    machine = booted(rom, "reset", stack=True)
     low = machine.read_private(0, 0x11000)
     for depth in (2, *range(10_900, 10_906)):
         for vector in (0, 1, 2, 29, 128):
@@ -144,6 +195,8 @@ def cases(rom):
     yield "reset: every real-mode vector leads to the parking page", lambda: targets(rom)
     for form in honest.FORMS:
         yield f"{form}: a parked processor asks to be held, again and again", lambda form=form: held(rom, form, 50)
-    yield "reset: every vector before the first instruction", lambda: every_vector(rom, "reset", ("parked",))
-    yield "entry64: every vector before the first instruction", lambda: every_vector(rom, "entry64", ("shutdown",))
-    yield "reset: events until the stack runs over the vectors", lambda: nested(rom)
+    yield "reset: a second processor at every exit of the first, with events", lambda: beside(rom)
+    for form in honest.FORMS:
+        yield f"{form}: every vector before the first instruction", lambda form=form: every_vector(rom, form, ("shutdown",))
+    yield "reset, with a stack: every vector before the first instruction", lambda: every_vector(rom, "reset", ("parked",), True)
+    yield "reset, with a stack: events until it runs over the vectors", lambda: nested(rom)

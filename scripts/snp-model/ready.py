@@ -11,6 +11,8 @@ from machine import ASSIGNED, PAGE, VALIDATED
 from unicorn import x86_const as x86
 
 RAM, RESERVED, ACPI = 1, 2, 3
+NO_STACK = 0xF000
+"""Where a parked processor would push first: validated by nobody, for the VM's life."""
 LAUNCHED = (launch.SECRETS, launch.CPUID, launch.HASHES, launch.PARKING)
 
 
@@ -35,9 +37,11 @@ def _kernel(machine, boot, _ram):
 
 def _memory(machine, _boot, ram):
     own = ASSIGNED | VALIDATED
-    wrong = [page for page in range(ram >> 12) if machine.rmp[page] & own != own]
+    wrong = [page for page in range(ram >> 12) if machine.rmp[page] & own != own and page != NO_STACK >> 12]
     if wrong:
         yield f"{len(wrong)} pages are not private and validated, the first at {wrong[0] << 12:#x}"
+    if machine.rmp[NO_STACK >> 12] & VALIDATED:
+        yield "a parked processor has a stack"
 
 
 def _mappings(machine, _boot, ram):
@@ -119,7 +123,7 @@ def _bios(machine, _boot, _ram):
     """The BIOS area is zero apart from the launched pages and the ACPI tables; what else is left over is zero, too."""
     acpi = {at for start, end, kind in memory_map(machine) if kind == ACPI for at in range(start, end, PAGE)}
     for at in [*range(0xA0000, 0x100000, PAGE), *range(0x8000, 0x11000, PAGE)]:
-        if at not in acpi and at not in LAUNCHED and any(machine.read_private(at, PAGE)):
+        if at not in acpi and at not in LAUNCHED and at != NO_STACK and any(machine.read_private(at, PAGE)):
             yield f"{at:#x} holds what the host left there"
             return
 

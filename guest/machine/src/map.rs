@@ -18,8 +18,11 @@ pub const ZERO_PAGE_GPA: u64 = 0x7000;
 pub const HANDOVER_GPA: u64 = 0x8000;
 /// Where the command line is copied to.
 pub const COMMAND_LINE_GPA: u64 = 0x2_0000;
+/// The page below 64 KiB, on which a processor in the state of a reset pushes first. Under SEV-SNP nobody validates it for the
+/// VM's life: a parked processor that a host starts with events of its own cannot take one, and ends the machine.
+pub const NO_STACK_GPA: u64 = 0xF000;
 /// First address that is RAM for the kernel. What lies below stays stage0's for the VM's life: the real-mode vectors, the
-/// page tables, and all that a parked processor's stack and its code segments near 0 reach.
+/// page tables, the page that is none, and all else that 16-bit code in segments near 0 could reach.
 pub const LOW_MEMORY_GPA: u64 = 0x1_1000;
 /// Longest command line with its NUL, in bytes. Linux on x86 reads 2048.
 pub const COMMAND_LINE_LIMIT: usize = 2048;

@@ -3,7 +3,7 @@
 use coffer_machine::{
     Refusal,
     map::{
-        COMMAND_LINE_LIMIT, CPUID_GPA, HASHES_GPA, HIGH_MEMORY_GPA, KERNEL_GPA, PAGE, PAGE_TABLES_GPA,
+        COMMAND_LINE_LIMIT, CPUID_GPA, HASHES_GPA, HIGH_MEMORY_GPA, KERNEL_GPA, NO_STACK_GPA, PAGE, PAGE_TABLES_GPA,
         PAGE_TABLES_SIZE, PARKING_GPA, SECRETS_GPA, SHARED_SIZE, SHARED_WINDOW_GPA, SHARED_WINDOW_SIZE, STAGE0_GPA,
         STAGE0_SIZE,
     },
@@ -13,13 +13,15 @@ use coffer_machine::{
 use crate::bzimage::BzImage;
 
 /// What SEV-SNP's PVALIDATE is still to be done for before the first copy: RAM and the BIOS area, without the pages that the
-/// launch put in place, those that are shared with the host, and `handed_over`, which the host still shares.
-pub fn unvalidated(ram: Ram, handed_over: Option<Range>) -> [Range; 6] {
+/// launch put in place, those that are shared with the host, `handed_over`, which the host still shares, and the page that
+/// never is ([`NO_STACK_GPA`]).
+pub fn unvalidated(ram: Ram, handed_over: Option<Range>) -> [Range; 7] {
     let behind_window = SHARED_WINDOW_GPA + SHARED_SIZE;
     let handed_over = handed_over.unwrap_or(Range { start: ram.end, end: ram.end });
     [
         Range { start: 0, end: PAGE_TABLES_GPA },
-        Range { start: PAGE_TABLES_GPA + PAGE_TABLES_SIZE, end: SECRETS_GPA },
+        Range { start: PAGE_TABLES_GPA + PAGE_TABLES_SIZE, end: NO_STACK_GPA },
+        Range { start: NO_STACK_GPA + PAGE as u64, end: SECRETS_GPA },
         Range { start: PARKING_GPA + PAGE as u64, end: STAGE0_GPA },
         Range { start: STAGE0_GPA + STAGE0_SIZE, end: SHARED_WINDOW_GPA },
         // A hand-over's area lies behind the window (`Handover::shared_area`).
@@ -90,13 +92,14 @@ mod tests {
     };
 
     #[test]
-    fn every_page_up_to_the_end_of_ram_is_validated_once_by_launch_or_by_stage0() {
+    fn every_page_but_one_up_to_the_end_of_ram_is_validated_once_by_launch_or_by_stage0() {
         let ram = Ram::claimed(256 << 20).unwrap();
         let launched = SECTIONS.iter().map(|it| Range::new(it.gpa.into(), it.size.into()).unwrap());
         for handed_over in [None, Range::new(0x800_0000, 24 << 20), Range::new(0xF00_0000, 16 << 20)] {
             let mut all = std::vec::Vec::from(unvalidated(ram, handed_over));
             all.extend(launched.clone().chain(handed_over));
             all.push(Range::new(SHARED_WINDOW_GPA, SHARED_SIZE).unwrap());
+            all.push(Range::new(NO_STACK_GPA, PAGE as u64).unwrap());
             all.retain(|range| range.start < range.end);
             all.sort_by_key(|range| range.start);
             assert!(all.iter().all(|range| range.start % PAGE as u64 == 0 && range.end % PAGE as u64 == 0));

@@ -101,7 +101,9 @@ pub fn launch_needs(facts: &Facts) -> Vec<Need> {
             processor.product.is_some(),
             processor.product.map_or_else(
                 || format!("{} family {:#x} model {:#x}", shown(&processor.vendor), processor.family, processor.model),
-                |product| format!("{product}, family {:#x} model {:#x}{virtual_one}", processor.family, processor.model),
+                |product| {
+                    format!("{product}, family {:#x} model {:#x}{virtual_one}", processor.family, processor.model)
+                },
             ),
             "SEV-SNP needs an AMD EPYC of the lines Milan (7003), Genoa (9004) or Turin (9005), not hidden by a hypervisor",
         ),

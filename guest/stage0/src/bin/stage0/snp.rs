@@ -8,8 +8,8 @@ use coffer_machine::{
     Refusal,
     bytes::le64,
     map::{
-        ACPI_GPA, CPUID_GPA, HIGH_MEMORY_GPA, LOW_MEMORY_END, LOW_MEMORY_GPA, PAGE, PAGE_TABLES_GPA, PAGE_TABLES_SIZE,
-        PARKING_GPA, SECRETS_GPA, SHARED_SIZE, SHARED_WINDOW_GPA,
+        ACPI_GPA, CPUID_GPA, HIGH_MEMORY_GPA, LOW_MEMORY_END, LOW_MEMORY_GPA, NO_STACK_GPA, PAGE, PAGE_TABLES_GPA,
+        PAGE_TABLES_SIZE, PARKING_GPA, SECRETS_GPA, SHARED_SIZE, SHARED_WINDOW_GPA,
     },
     memory::{Ram, Range},
 };
@@ -75,8 +75,8 @@ impl Snp {
     }
 
     /// Makes all RAM and the BIOS area private, validates it, and fills what a kernel or a parked processor reads before
-    /// anybody else wrote it. Not what the launch validated, what is shared, and `handed_over`, which is mapped so that it
-    /// can be read.
+    /// anybody else wrote it. Not what the launch validated, what is shared, `handed_over`, which is mapped so that it can be
+    /// read, and the page that a parked processor would push on.
     ///
     /// # Errors
     /// [`Refusal::Validation`] if a page was validated before, [`Refusal::Ghcb`].
@@ -86,7 +86,8 @@ impl Snp {
         }
         cpu::write_real_mode_vectors();
         for (start, end) in [
-            (PAGE_TABLES_GPA + PAGE_TABLES_SIZE, LOW_MEMORY_GPA),
+            (PAGE_TABLES_GPA + PAGE_TABLES_SIZE, NO_STACK_GPA),
+            (NO_STACK_GPA + PAGE as u64, LOW_MEMORY_GPA),
             (LOW_MEMORY_END, SECRETS_GPA),
             (PARKING_GPA + PAGE as u64, HIGH_MEMORY_GPA),
         ] {

@@ -92,6 +92,8 @@ impl Source {
     /// [`Refusal::FwCfg`] or, if a hand-over's range overlaps `to`, [`Refusal::NoRoom`].
     pub fn read(&self, platform: &mut Platform, memory: &mut Memory, part: Part, to: Range) -> Result<(), Refusal> {
         match self.place(part) {
+            // Nothing may be claimed to lie anywhere.
+            Place::Memory(_) if to.start == to.end => Ok(()),
             Place::Memory(from) => {
                 let from = Range { start: from.start, end: from.start + (to.end - to.start) };
                 memory.copy(from, to)

@@ -13,9 +13,10 @@
 
 # Application processors of an SEV-SNP launch are parked in the ROM's last page for the life of the VM: a kernel starts its
 # own in their place. They ask to be held, because HLT would be an exception there (AMD 56421, §4.3, AP reset hold), and go
-# on asking. The page is copied to low memory, where real-mode vectors can point at it and where a launch in 64-bit mode
-# puts it: there all vectors of page 0 point at its first byte, by a segment and an offset that lead here also if a host
-# injects so many events that the stack runs over the vectors and an offset is taken for a segment (third byte).
+# on asking. An event ends the machine: their stack pointer is 0, and the page below 64 KiB is validated by nobody. The page
+# is copied to low memory, where a launch in 64-bit mode puts it, and where the vectors of page 0 lead, a second wall: to
+# its first byte, by a segment and an offset that lead here also if so many events run over the vectors that an offset is
+# taken for a segment (third byte).
     .section .rom.parking, "ax"
     .code16
 parking16:

@@ -151,7 +151,8 @@ fn map(table: u64, first: usize, pages: Range, shift: u32, flags: u64, private: 
     unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) }
 }
 
-/// Fills page 0: every real-mode vector leads to the parking loop, and what lies behind them is zero.
+/// Fills page 0: every real-mode vector leads to the parking loop, and what lies behind them is zero. A second wall: a parked
+/// processor cannot push what it would come back to ([`coffer_machine::map::NO_STACK_GPA`]).
 ///
 /// By a segment and an offset that also lead there if the offset is taken for a segment: see the parking loop.
 pub fn write_real_mode_vectors() {

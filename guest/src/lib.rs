@@ -11,6 +11,7 @@ pub mod init;
 
 pub mod agent;
 pub mod boot;
+pub mod broker;
 pub mod container;
 pub mod events;
 pub mod failure;

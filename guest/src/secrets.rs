@@ -2,23 +2,19 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use coffer_guest_proto::ports::HOST_KBS_RELAY;
-use coffer_kbs_client::{BrokerClient, ClientError};
-use coffer_machine::vsock::HOST_CID;
+use coffer_kbs_client::ClientError;
 use coffer_ratls::{Attester, Identity};
 use coffer_rim::file::Writer;
 use coffer_spec::{KbsPin, Name, SecretTarget, WorkloadSpec};
 use secrecy::ExposeSecret;
 
 use crate::{
+    broker,
     failure::{Code, Failure, OrFail},
     passwd::Identity as User,
     secret_env::SecretEnv,
-    sys::vsock,
 };
 
-/// Connections tried, and the pauses between them.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// All attempts and all secrets together.
 const TOTAL: Duration = Duration::from_secs(30);
 /// Longest secret taken, in bytes.
@@ -40,7 +36,8 @@ pub async fn fetch_all(
 ) -> Result<SecretEnv, Failure> {
     let Some(kbs) = &spec.kbs else { return Ok(SecretEnv::default()) };
     let fetch = async {
-        let client = connect(spec, kbs, identity, attester).await?;
+        let client = broker::connect(spec, kbs, identity, attester).await;
+        let client = client.map_err(|error| failure(kbs, "connect", &error))?;
         attested();
         let mut environment = SecretEnv::default();
         for wanted in &spec.secrets {
@@ -65,34 +62,6 @@ pub async fn fetch_all(
         let detail = format!("key broker {} did not answer within {} s", kbs.address, TOTAL.as_secs());
         Err(Failure::new(Code::KbsUnreachable, detail))
     })
-}
-
-async fn connect(
-    spec: &WorkloadSpec,
-    kbs: &KbsPin,
-    identity: &Identity,
-    attester: Arc<dyn Attester>,
-) -> Result<BrokerClient, Failure> {
-    let mut pauses = PAUSES.into_iter();
-    loop {
-        let result = match relay().await {
-            Ok(stream) => {
-                BrokerClient::connect(stream, identity, spec.tenant.as_str(), kbs.spki.clone(), attester.clone()).await
-            }
-            Err(error) => Err(ClientError::Unreachable { cause: error.to_string() }),
-        };
-        match (result, pauses.next()) {
-            (Ok(client), _) => return Ok(client),
-            // Only silence is worth another try; a refusal or another key will not change by asking again.
-            (Err(ClientError::Unreachable { .. }), Some(pause)) => tokio::time::sleep(pause).await,
-            (Err(error), _) => return Err(failure(kbs, "connect", &error)),
-        }
-    }
-}
-
-async fn relay() -> io::Result<vsock::VsockStream> {
-    let line = tokio::task::spawn_blocking(|| vsock::connect(HOST_CID, HOST_KBS_RELAY)).await??;
-    line.into_stream()
 }
 
 fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {

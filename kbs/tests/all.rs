@@ -26,6 +26,7 @@ mod revoke;
 mod roles;
 mod rollback;
 mod rotation;
+mod sealing;
 mod starvation;
 mod strangers;
 mod trips;

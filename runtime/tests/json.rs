@@ -56,6 +56,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("inject-secret", &["made", "note"]),
     ("seal", &["made"]),
     ("unseal", &["nosuch"]),
+    ("reseal", &["nosuch"]),
     ("owner show", &[]),
     ("owner init", &[]),
     ("owner show", &["--pem"]),

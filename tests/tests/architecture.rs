@@ -52,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coffer-machine",
             "coffer-platform",
             "coffer-spec",
+            "coffer-seal",
             "coffer-vmm",
             "coffer-guest-proto",
             "coffer-kbs-client",

@@ -41,6 +41,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("inject-secret", Evidence::OfAGuest(&["box", "note"], b"value", 5)),
     ("seal", Evidence::OfAGuest(&["box"], b"state", 5)),
     ("unseal", Evidence::OfAGuest(&["box", SEALED], b"", 5)),
+    ("reseal", Evidence::OfAGuest(&["box", SEALED], b"", 5)),
     ("run", Evidence::Own),
     ("start", Evidence::Own),
     ("verify", Evidence::Own),

@@ -2,6 +2,8 @@
 //!
 //! Integers are big-endian; the TCB is the eight bytes of TCB_VERSION as the SNP ABI has them. Format: docs/sealing.md.
 
+use core::{fmt, str::FromStr};
+
 use sha2::{Digest, Sha256};
 
 use crate::SealError;
@@ -13,8 +15,6 @@ pub const CHUNK: usize = 64 * 1024;
 
 const MAGIC: &[u8; 8] = b"COFSEAL\0";
 const VERSION: u16 = 1;
-/// Where the root key came from: the secure processor.
-const SOURCE_PROCESSOR: u8 = 1;
 const PROCESSOR_AMD: u8 = 1;
 const PROCESSOR_SIMULATED: u8 = 2;
 
@@ -35,7 +35,10 @@ pub enum SealPolicy {
 }
 
 impl SealPolicy {
-    /// The policy's name as users write it.
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::MeasurementAndChip, Self::Chip, Self::Measurement, Self::Workload, Self::Signer];
+
+    /// The policy's name as users write it, which is part of the key.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MeasurementAndChip => "measurement-and-chip",
@@ -46,31 +49,88 @@ impl SealPolicy {
         }
     }
 
-    /// The secret its key is derived from, as key derivation names it.
-    pub const fn source(self) -> &'static str {
+    /// What its keys are derived from.
+    pub const fn source(self) -> Source {
         match self {
-            Self::MeasurementAndChip => "psp",
-            Self::Chip => "psp+kbs",
-            Self::Measurement | Self::Workload | Self::Signer => "kbs",
-        }
-    }
-
-    /// The policy of that name, if this release can seal under it.
-    ///
-    /// # Errors
-    /// [`SealError::Policy`] for unknown names and for policies whose keys only a key broker has.
-    pub fn available(name: &str) -> Result<Self, SealError> {
-        if name == Self::MeasurementAndChip.name() {
-            Ok(Self::MeasurementAndChip)
-        } else {
-            Err(SealError::Policy { policy: name.into() })
+            Self::MeasurementAndChip => Source::Processor,
+            Self::Chip => Source::Both,
+            Self::Measurement | Self::Workload | Self::Signer => Source::Broker,
         }
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::MeasurementAndChip, Self::Chip, Self::Measurement, Self::Workload, Self::Signer]
-            .into_iter()
-            .find(|policy| *policy as u8 == byte)
+        Self::ALL.into_iter().find(|policy| *policy as u8 == byte)
+    }
+}
+
+impl FromStr for SealPolicy {
+    type Err = SealError;
+
+    fn from_str(name: &str) -> Result<Self, SealError> {
+        match name {
+            "chip-only" => Ok(Self::Chip),
+            "measurement-only" => Ok(Self::Measurement),
+            _ => {
+                let found = Self::ALL.into_iter().find(|policy| policy.name() == name);
+                found.ok_or_else(|| SealError::Policy { policy: name.into() })
+            }
+        }
+    }
+}
+
+impl fmt::Display for SealPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whose secrets a key is derived from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Source {
+    /// The secure processor's.
+    Processor = 1,
+    /// The secure processor's and the key broker's: neither alone opens anything.
+    Both = 2,
+    /// The key broker's.
+    Broker = 3,
+}
+
+impl Source {
+    /// As key derivation names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Processor => "psp",
+            Self::Both => "psp+kbs",
+            Self::Broker => "kbs",
+        }
+    }
+
+    /// True if a key broker has part of it.
+    pub const fn needs_broker(self) -> bool {
+        !matches!(self, Self::Processor)
+    }
+}
+
+/// The least GUEST_SVN that opens a file of policy `signer`. The header has three bytes for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MinimumSvn(u32);
+
+impl MinimumSvn {
+    /// The highest.
+    pub const MOST: u32 = 0xff_ffff;
+
+    /// That one.
+    ///
+    /// # Errors
+    /// [`SealError::Svn`] above [`Self::MOST`].
+    pub const fn new(svn: u32) -> Result<Self, SealError> {
+        if svn > Self::MOST { Err(SealError::Svn { found: svn }) } else { Ok(Self(svn)) }
+    }
+
+    /// As a number.
+    pub const fn get(self) -> u32 {
+        self.0
     }
 }
 
@@ -79,8 +139,10 @@ impl SealPolicy {
 pub struct Header {
     /// Who can open it.
     pub policy: SealPolicy,
-    /// True if a simulated secure processor made the key.
+    /// True if the guest that sealed it had a simulated secure processor.
     pub simulated: bool,
+    /// Policy `signer`: the least GUEST_SVN that opens it; 0 in all others.
+    pub minimum_svn: MinimumSvn,
     /// COMMITTED_TCB at sealing, the raw little-endian field; unsealing asks for the key of this TCB.
     pub tcb: u64,
     /// SHA-256 of the caller's context.
@@ -94,9 +156,10 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header without a counter.
+    /// A header without a counter and without a minimum SVN.
     pub fn new(policy: SealPolicy, simulated: bool, tcb: u64, context: &[u8], salt: [u8; 32]) -> Self {
-        Self { policy, simulated, tcb, context: Sha256::digest(context).into(), salt, counter: [0; 16], generation: 0 }
+        let (context, minimum_svn) = (Sha256::digest(context).into(), MinimumSvn::default());
+        Self { policy, simulated, minimum_svn, tcb, context, salt, counter: [0; 16], generation: 0 }
     }
 
     /// True if this is the header of a file sealed under `context`.
@@ -138,33 +201,46 @@ impl Header {
         }
         let [policy] = take(&mut rest);
         let policy = SealPolicy::from_byte(policy).ok_or(format("unknown policy"))?;
-        if take::<1>(&mut rest) != [SOURCE_PROCESSOR] {
-            return Err(format("unknown key source"));
+        if take(&mut rest) != [policy.source() as u8] {
+            return Err(format("a key source that is not its policy's"));
         }
         let simulated = match take(&mut rest) {
             [PROCESSOR_AMD] => false,
             [PROCESSOR_SIMULATED] => true,
             _ => return Err(format("unknown kind of secure processor")),
         };
-        if take::<3>(&mut rest) != [0; 3] {
-            return Err(format("reserved bytes are not zero"));
-        }
+        let [high, middle, low] = take(&mut rest);
+        let minimum_svn = MinimumSvn(u32::from_be_bytes([0, high, middle, low]));
         if u32::from_be_bytes(take(&mut rest)) as usize != CHUNK {
             return Err(format("unknown chunk size"));
         }
         let header = Self {
             policy,
             simulated,
+            minimum_svn,
             tcb: u64::from_le_bytes(take(&mut rest)),
             context: take(&mut rest),
             salt: take(&mut rest),
             counter: take(&mut rest),
             generation: u64::from_be_bytes(take(&mut rest)),
         };
-        if header.generation != 0 && !header.rollback_protected() {
-            return Err(format("a generation without a counter"));
-        }
+        header.check()?;
         Ok(header)
+    }
+
+    /// Refuses what no reader takes.
+    pub(crate) fn check(&self) -> Result<(), SealError> {
+        let format = |what| Err(SealError::Format { what });
+        if self.minimum_svn.get() != 0 && self.policy != SealPolicy::Signer {
+            return format("a minimum SVN without policy signer");
+        }
+        if self.rollback_protected() && !self.policy.source().needs_broker() {
+            return format("a counter without a key broker");
+        }
+        if (self.generation == 0) == self.rollback_protected() {
+            return format("a generation without a counter, or the reverse");
+        }
+        Ok(())
     }
 
     /// The encoded header.
@@ -173,7 +249,8 @@ impl Header {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_be_bytes());
         let processor = if self.simulated { PROCESSOR_SIMULATED } else { PROCESSOR_AMD };
-        out.extend_from_slice(&[self.policy as u8, SOURCE_PROCESSOR, processor, 0, 0, 0]);
+        out.extend_from_slice(&[self.policy as u8, self.policy.source() as u8, processor]);
+        out.extend_from_slice(&self.minimum_svn.0.to_be_bytes()[1..]);
         out.extend_from_slice(&(CHUNK as u32).to_be_bytes());
         out.extend_from_slice(&self.tcb.to_le_bytes());
         out.extend_from_slice(&self.context);
@@ -201,12 +278,31 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for code in 1..=5 {
-            let policy = SealPolicy::from_byte(code).unwrap();
+        for policy in SealPolicy::ALL {
             for simulated in [false, true] {
-                let header = Header { policy, simulated, counter: [9; 16], generation: 3, ..header() };
-                assert_eq!(Header::peek(&header.encode()), Ok(header));
+                let plain = Header { policy, simulated, ..header() };
+                assert_eq!(Header::peek(&plain.encode()), Ok(plain));
+                let counted = Header { counter: [9; 16], generation: 3, ..plain };
+                let found = Header::peek(&counted.encode());
+                assert_eq!(found.is_ok(), policy != SealPolicy::MeasurementAndChip);
+                let upgradable = Header { minimum_svn: MinimumSvn::new(0x01_02_03).unwrap(), ..plain };
+                assert_eq!(Header::peek(&upgradable.encode()).is_ok(), policy == SealPolicy::Signer);
             }
+        }
+        let signer = Header { policy: SealPolicy::Signer, minimum_svn: MinimumSvn(MinimumSvn::MOST), ..header() };
+        assert_eq!(Header::peek(&signer.encode()), Ok(signer));
+        assert_eq!(MinimumSvn::new(1 << 24), Err(SealError::Svn { found: 1 << 24 }));
+    }
+
+    #[test]
+    fn policies_have_the_names_users_write_and_two_have_a_second() {
+        for policy in SealPolicy::ALL {
+            assert_eq!(policy.name().parse(), Ok(policy));
+        }
+        assert_eq!("chip-only".parse(), Ok(SealPolicy::Chip));
+        assert_eq!("measurement-only".parse(), Ok(SealPolicy::Measurement));
+        for wrong in ["", "Chip", "workload-only", "psp"] {
+            assert_eq!(wrong.parse::<SealPolicy>(), Err(SealError::Policy { policy: wrong.into() }));
         }
     }
 
@@ -233,13 +329,16 @@ mod tests {
             (0, b'X', "it does not start as one"),
             (10, 0, "unknown policy"),
             (10, 6, "unknown policy"),
-            (11, 2, "unknown key source"),
+            (10, 2, "a key source that is not its policy's"),
+            (11, 2, "a key source that is not its policy's"),
+            (11, 0, "a key source that is not its policy's"),
             (12, 0, "unknown kind of secure processor"),
             (12, 3, "unknown kind of secure processor"),
-            (13, 1, "reserved bytes are not zero"),
-            (15, 1, "reserved bytes are not zero"),
+            (13, 1, "a minimum SVN without policy signer"),
+            (15, 1, "a minimum SVN without policy signer"),
             (17, 2, "unknown chunk size"),
-            (HEADER - 1, 1, "a generation without a counter"),
+            (92, 1, "a counter without a key broker"),
+            (HEADER - 1, 1, "a generation without a counter, or the reverse"),
         ] {
             assert_eq!(wrong(at, value), SealError::Format { what }, "byte {at}");
         }

@@ -1,48 +1,65 @@
 //! The sealed format: versioned header, HKDF, AES-256-GCM in chunks.
 //!
-//! Bytes in, bytes out: the caller brings the key its secure processor derived and 32 random bytes of salt.
-//! To seal: [`refuse_unsafe`] on the guest's own report, the key of [`key_request`] for its COMMITTED_TCB, [`seal`].
-//! To open: [`Header::peek`], [`check_floor`], [`refuse_unsafe`], the key of the header's TCB, [`unseal`].
+//! Bytes in, bytes out: the caller brings the secrets of the policy and 32 random bytes of salt.
+//! To seal: [`refuse_unsafe`] on the guest's own report, [`Keys`] of the policy ([`key_request`] for its COMMITTED_TCB, the broker's
+//! key), [`seal`]. To open: [`Header::peek`], [`check_floor`], [`refuse_unsafe`], the keys for the header, [`unseal`].
 //!
 //! ```
-//! use coffer_seal::{Header, SealError, SealPolicy, seal, unseal};
+//! use coffer_seal::{Header, Keys, SealError, SealPolicy, seal, unseal};
 //! use coffer_verifier::abi::DerivedKey;
 //!
-//! // What the secure processor answers to `key_request(tcb)`, and 32 bytes from the kernel's random source.
+//! // What the secure processor answers to `key_request(policy.source(), tcb)`, and 32 bytes from the kernel's random source.
 //! let (key, tcb, salt) = (DerivedKey::new([7; 32]), 0x0201_0000_0000_0304, [9; 32]);
-//! let header = Header::new(SealPolicy::available("measurement-and-chip")?, true, tcb, b"backup", salt);
-//! let sealed = seal(&key, &header, b"backup", b"state")?;
+//! let (keys, policy) = (Keys::Processor(key), "measurement-and-chip".parse::<SealPolicy>()?);
+//! let sealed = seal(&keys, &Header::new(policy, true, tcb, b"backup", salt), b"backup", b"state")?;
 //!
 //! assert_eq!(Header::peek(&sealed)?.tcb, tcb, "ask for the key of this TCB to open it");
-//! assert_eq!(*unseal(&key, b"backup", &sealed)?, b"state");
-//! assert_eq!(unseal(&key, b"another context", &sealed).unwrap_err(), SealError::Closed);
-//! let other_chip = DerivedKey::new([8; 32]);
-//! assert_eq!(unseal(&other_chip, b"backup", &sealed).unwrap_err(), SealError::Closed);
+//! assert_eq!(*unseal(&keys, b"backup", None, &sealed)?, b"state");
+//! assert_eq!(unseal(&keys, b"another context", None, &sealed).unwrap_err(), SealError::Closed);
+//! let other_chip = Keys::Processor(DerivedKey::new([8; 32]));
+//! assert_eq!(unseal(&other_chip, b"backup", None, &sealed).unwrap_err(), SealError::Closed);
 //! # Ok::<(), SealError>(())
 //! ```
-//! Trusts: the key. A sealed file is hostile until its last chunk has opened; nothing of it is handed out before.
-//! Never: uses public report fields as key material, pads or cuts, opens a file whose policy or counter it
-//! cannot honour, promises that an older file is not put back.
+//! Trusts: the keys, and what it is told of the counter. A sealed file is hostile until its last chunk has opened; [`unseal`] hands
+//! out nothing of it before, [`unseal_stream`] says what is worth nothing until then.
+//! Never: uses public report fields as key material, pads or cuts, derives a key from fewer secrets than the policy has, opens a
+//! file with a counter that nobody asked for, promises that an older file without one is not put back.
 //! Source: docs/design/sealing.md §7; STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015); RFC 5869.
 #![forbid(unsafe_code)]
 
 mod header;
+mod keys;
 mod rules;
 mod stream;
 
-pub use header::{CHUNK, HEADER, Header, SealPolicy};
+pub use header::{CHUNK, HEADER, Header, MinimumSvn, SealPolicy, Source};
+pub use keys::{BrokerKey, Keys};
 pub use rules::{check_floor, key_request, refuse_unsafe};
-pub use stream::{LIMIT, seal, unseal};
+pub use stream::{LIMIT, Opener, Sealer, TAG, seal, seal_stream, unseal, unseal_stream};
 
 /// Why bytes were not sealed or opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
-    /// This release has no key for the policy.
-    #[error("sealing policy {policy:?} is not available here; `measurement-and-chip` is")]
+    /// No policy has that name.
+    #[error("unknown sealing policy {policy:?}: measurement-and-chip, chip, measurement, workload or signer")]
     Policy {
         /// The policy asked for.
         policy: String,
+    },
+    /// The keys at hand are not those of the policy.
+    #[error("sealing policy {policy} needs a key of `{needs}`")]
+    Keys {
+        /// Policy of the file.
+        policy: SealPolicy,
+        /// Whose secrets it wants.
+        needs: &'static str,
+    },
+    /// The header has no room for it.
+    #[error("guest SVN {found} is above {}, the highest of policy signer", MinimumSvn::MOST)]
+    Svn {
+        /// GUEST_SVN.
+        found: u32,
     },
     /// Not a sealed file, or cut inside its header.
     #[error("not a sealed file: {what}")]
@@ -59,17 +76,22 @@ pub enum SealError {
         expected: u16,
     },
     /// Too long for one file.
-    #[error("{found} bytes to seal, at most {LIMIT}")]
-    TooLong {
-        /// Bytes given.
-        found: usize,
-    },
+    #[error("more than {LIMIT} bytes to seal")]
+    TooLong,
     /// The key does not open it: another workload, platform, chip, context, or changed bytes.
     #[error("does not open here: sealed by another workload, platform or chip, under another context, or changed")]
     Closed,
     /// The file has a rollback counter, and nobody here can ask for its value.
     #[error("sealed with a rollback counter, which cannot be checked here")]
     Counter,
+    /// Another file has taken its place.
+    #[error("an older generation: the file is of generation {found}, its counter is at {current}")]
+    Older {
+        /// Of the file.
+        found: u64,
+        /// At the key broker; 0: nobody began it.
+        current: u64,
+    },
     /// Sealed by the simulator and opened on hardware, or the reverse.
     #[error("sealed with {} secure processor, this guest runs on {}",
         if *sealed_simulated { "a simulated" } else { "AMD's" }, if *sealed_simulated { "AMD's" } else { "a simulated one" })]
@@ -91,4 +113,19 @@ pub enum SealError {
         /// The floor, the same way.
         floor: String,
     },
+}
+
+/// Why a stream was not sealed or opened. What was written until then is worth nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The format, the keys or the rules.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The input.
+    #[error("cannot read what is to be sealed or opened")]
+    Read(#[source] std::io::Error),
+    /// The output.
+    #[error("cannot write what was sealed or opened")]
+    Write(#[source] std::io::Error),
 }

@@ -2,24 +2,29 @@
 
 use coffer_verifier::abi::{GuestFieldSelect, KeyRequest, KeySelect, PolicyBit, Report, RootKey};
 
-use crate::SealError;
+use crate::{SealError, header::Source};
 
-/// MSG_KEY_REQ of every sealing key: POLICY, MEASUREMENT and TCB_VERSION mixed in, VMPL 0, root VCEK chosen explicitly.
-/// `tcb`: COMMITTED_TCB when sealing, the header's when unsealing.
+/// MSG_KEY_REQ of a sealing key: POLICY and TCB_VERSION mixed in, VMPL 0, root VCEK chosen explicitly. `tcb`: COMMITTED_TCB when
+/// sealing, the header's when unsealing. None where the secure processor has no part in the key.
 ///
-/// A key without MEASUREMENT in its mix would open for any guest of this chip, so none is ever asked for.
-pub const fn key_request(tcb: u64) -> KeyRequest {
-    KeyRequest {
+/// A key without MEASUREMENT in its mix is the same for any guest of this chip, so it is asked for only where the broker's key,
+/// for which guests are admitted, is mixed with it.
+pub const fn key_request(source: Source, tcb: u64) -> Option<KeyRequest> {
+    let usual = GuestFieldSelect::POLICY | GuestFieldSelect::TCB_VERSION;
+    let fields = match source {
+        Source::Processor => usual | GuestFieldSelect::MEASUREMENT,
+        Source::Both => usual,
+        Source::Broker => return None,
+    };
+    Some(KeyRequest {
         root: RootKey::Vcek,
         key: KeySelect::Vcek,
-        fields: GuestFieldSelect(
-            GuestFieldSelect::POLICY | GuestFieldSelect::MEASUREMENT | GuestFieldSelect::TCB_VERSION,
-        ),
+        fields: GuestFieldSelect(fields),
         vmpl: 0,
         guest_svn: 0,
         tcb_version: tcb,
         launch_mit_vector: 0,
-    }
+    })
 }
 
 /// Refuses guests whose memory somebody else may read, or who are not the outermost privilege level.
@@ -60,15 +65,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealing_key_always_depends_on_the_measurement() {
-        let request = key_request(7);
-        assert_ne!(request.fields.0 & GuestFieldSelect::MEASUREMENT, 0);
-        assert_ne!(request.fields.0 & GuestFieldSelect::POLICY, 0);
-        assert_ne!(request.fields.0 & GuestFieldSelect::TCB_VERSION, 0);
-        assert_eq!(
-            (request.vmpl, request.root, request.key, request.tcb_version),
-            (0, RootKey::Vcek, KeySelect::Vcek, 7)
-        );
+    fn a_sealing_key_depends_on_the_measurement_unless_the_broker_has_its_part() {
+        let usual = GuestFieldSelect::POLICY | GuestFieldSelect::TCB_VERSION;
+        for (source, fields) in [(Source::Processor, usual | GuestFieldSelect::MEASUREMENT), (Source::Both, usual)] {
+            let request = key_request(source, 7).unwrap();
+            assert_eq!(request.fields.0, fields, "{source:?}");
+            assert_eq!(
+                (request.vmpl, request.root, request.key, request.tcb_version),
+                (0, RootKey::Vcek, KeySelect::Vcek, 7)
+            );
+        }
+        assert!(key_request(Source::Broker, 7).is_none());
     }
 
     /// A report with these fields and nothing else; [`refuse_unsafe`] does not look at signatures.

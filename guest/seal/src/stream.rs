@@ -1,232 +1,244 @@
 //! Sealing and opening: STREAM over AES-256-GCM, so that no chunk can be dropped, moved, repeated or appended.
+//!
+//! [`Sealer`] and [`Opener`] take one chunk after the other and keep none; the functions beside them do it for readers and
+//! writers, and for bytes in memory.
 
-use aes_gcm::{
-    Aes256Gcm, KeyInit,
-    aead::{Aead, Payload},
-};
-use coffer_verifier::{abi::DerivedKey, binding::length_prefixed};
-use hkdf::Hkdf;
-use sha2::Sha256;
+use std::io::{Read, Write};
+
+use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use zeroize::Zeroizing;
 
 use crate::{
-    SealError,
-    header::{CHUNK, HEADER, Header, SealPolicy},
+    SealError, StreamError,
+    header::{CHUNK, HEADER, Header},
+    keys::Keys,
 };
 
-/// Most plaintext bytes of one file: 1 GiB, far below what one key may encrypt.
-pub const LIMIT: usize = 1 << 30;
-const TAG: usize = 16;
+/// Most plaintext bytes of one file: 64 GiB, up to which no birthday comes near under one key.
+pub const LIMIT: u64 = 1 << 36;
+/// Bytes of the tag behind each chunk.
+pub const TAG: usize = 16;
 
-/// Seals `plaintext` under `key`. The header's context must be the digest of `context`, as [`Header::new`] makes it.
-///
-/// Each file needs fresh random salt: one used twice gives two files one key and one set of nonces.
+/// What both directions agree on: the file's key, its header, the next chunk's number.
+struct Chunks {
+    key: LessSafeKey,
+    encoded: [u8; HEADER],
+    next: u64,
+    ended: bool,
+}
+
+impl Chunks {
+    /// Chunk number, then 1 for the last chunk.
+    fn nonce(&mut self, last: bool) -> Result<Nonce, SealError> {
+        if self.ended {
+            return Err(SealError::Closed);
+        }
+        if self.next >= LIMIT / CHUNK as u64 {
+            return Err(SealError::TooLong);
+        }
+        let mut nonce = [0; 12];
+        nonce[3..11].copy_from_slice(&self.next.to_be_bytes());
+        nonce[11] = u8::from(last);
+        self.next += 1;
+        self.ended = last;
+        Ok(Nonce::assume_unique_for_key(nonce))
+    }
+}
+
+/// Seals one file, chunk by chunk.
+pub struct Sealer(Chunks);
+
+impl Sealer {
+    /// `header`: as [`Header::new`] makes it of the same context, with a salt that no file had before: one used twice gives two
+    /// files one key and one set of nonces. The file begins with [`Self::header`].
+    ///
+    /// # Errors
+    /// [`SealError::Keys`]; [`SealError::Format`] for a header that could not be opened again.
+    pub fn new(keys: &Keys, header: &Header, context: &[u8]) -> Result<Self, SealError> {
+        header.check()?;
+        if !header.is_of_context(context) {
+            return Err(SealError::Format { what: "its header is of another context" });
+        }
+        let encoded = header.encode();
+        Ok(Self(Chunks { key: keys.of_file(header, &encoded, context)?, encoded, next: 0, ended: false }))
+    }
+
+    /// What stands in front of the chunks.
+    pub const fn header(&self) -> &[u8; HEADER] {
+        &self.0.encoded
+    }
+
+    /// Encrypts the next chunk in its place and gives the tag that follows it. All but the last are [`CHUNK`] bytes, and the last
+    /// is empty only if it is the only one.
+    ///
+    /// # Errors
+    /// [`SealError::TooLong`] past [`LIMIT`]; [`SealError::Format`] for a chunk of a length that has no place there.
+    pub fn chunk(&mut self, chunk: &mut [u8], last: bool) -> Result<[u8; TAG], SealError> {
+        let fits =
+            if last { chunk.len() <= CHUNK && (self.0.next == 0 || !chunk.is_empty()) } else { chunk.len() == CHUNK };
+        if !fits {
+            return Err(SealError::Format { what: "a chunk of a wrong length" });
+        }
+        let (nonce, aad) = (self.0.nonce(last)?, Aad::from(&self.0.encoded));
+        let tag = self.0.key.seal_in_place_separate_tag(nonce, aad, chunk).map_err(|_| SealError::TooLong)?;
+        tag.as_ref().try_into().map_err(|_| SealError::TooLong)
+    }
+}
+
+/// Opens one file, chunk by chunk. What it gives is authentic, and whole once the last chunk has opened and not before.
+pub struct Opener(Chunks);
+
+impl Opener {
+    /// `encoded`: the first [`HEADER`] bytes of the file. `current`: where the header's counter is at the key broker, if it has
+    /// one.
+    ///
+    /// # Errors
+    /// [`SealError::Counter`], [`SealError::Older`], [`SealError::Keys`]; [`SealError::Closed`] under another context;
+    /// [`SealError::Format`] and [`SealError::Version`].
+    pub fn new(keys: &Keys, encoded: &[u8; HEADER], context: &[u8], current: Option<u64>) -> Result<Self, SealError> {
+        let header = Header::peek(encoded)?;
+        if header.rollback_protected() {
+            let current = current.ok_or(SealError::Counter)?;
+            if header.generation != current {
+                return Err(SealError::Older { found: header.generation, current });
+            }
+        }
+        if !header.is_of_context(context) {
+            return Err(SealError::Closed);
+        }
+        let key = keys.of_file(&header, encoded, context)?;
+        Ok(Self(Chunks { key, encoded: *encoded, next: 0, ended: false }))
+    }
+
+    /// Opens the next chunk, with its tag behind it, in its place. `last`: nothing follows it in the file.
+    ///
+    /// # Errors
+    /// [`SealError::Closed`] if any byte, the key or the place is another.
+    pub fn chunk<'a>(&mut self, chunk: &'a mut [u8], last: bool) -> Result<&'a mut [u8], SealError> {
+        let length = chunk.len().checked_sub(TAG).ok_or(SealError::Closed)?;
+        let fits = if last { length <= CHUNK && (self.0.next == 0 || length > 0) } else { length == CHUNK };
+        if !fits {
+            return Err(SealError::Closed);
+        }
+        let (nonce, aad) = (self.0.nonce(last)?, Aad::from(&self.0.encoded));
+        self.0.key.open_in_place(nonce, aad, chunk).map_err(|_| SealError::Closed)
+    }
+}
+
+/// Seals what a reader gives, in constant memory.
 ///
 /// # Errors
-/// [`SealError::TooLong`]; [`SealError::Policy`], [`SealError::Counter`] or [`SealError::Format`] for a header that
-/// could not be opened again.
-pub fn seal(key: &DerivedKey, header: &Header, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-    if plaintext.len() > LIMIT {
-        return Err(SealError::TooLong { found: plaintext.len() });
+/// As [`Sealer`], and those of the reader and the writer.
+pub fn seal_stream(
+    keys: &Keys,
+    header: &Header,
+    context: &[u8],
+    input: &mut impl Read,
+    output: &mut impl Write,
+) -> Result<(), StreamError> {
+    let mut sealer = Sealer::new(keys, header, context)?;
+    output.write_all(sealer.header()).map_err(StreamError::Write)?;
+    in_chunks(input, CHUNK, |chunk, last| {
+        let tag = sealer.chunk(chunk, last)?;
+        output.write_all(chunk).and_then(|()| output.write_all(&tag)).map_err(StreamError::Write)
+    })
+}
+
+/// Opens what a reader gives, in constant memory. `keys`: for the header, which comes first, its keys and its counter.
+///
+/// What the writer got is authentic, and worth nothing unless this returns without an error: the file may have been cut.
+///
+/// # Errors
+/// As [`Opener`], and those of the reader and the writer.
+pub fn unseal_stream(
+    keys: impl FnOnce(&Header) -> Result<(Keys, Option<u64>), SealError>,
+    context: &[u8],
+    input: &mut impl Read,
+    output: &mut impl Write,
+) -> Result<(), StreamError> {
+    let mut encoded = [0; HEADER];
+    let found = fill(input, &mut encoded)?;
+    let (keys, current) = keys(&Header::peek(&encoded[..found])?)?;
+    let mut opener = Opener::new(&keys, &encoded, context, current)?;
+    in_chunks(input, CHUNK + TAG, |chunk, last| {
+        output.write_all(opener.chunk(chunk, last)?).map_err(StreamError::Write)
+    })
+}
+
+/// Hands on all of a reader in pieces of a size; the last may be shorter, and empty if it is the only one.
+fn in_chunks(
+    input: &mut impl Read,
+    size: usize,
+    mut each: impl FnMut(&mut [u8], bool) -> Result<(), StreamError>,
+) -> Result<(), StreamError> {
+    let (mut now, mut ahead) = (Zeroizing::new(vec![0; size]), Zeroizing::new(vec![0; size]));
+    let mut length = fill(input, &mut now)?;
+    loop {
+        // Only one that is full may have another behind it.
+        let next = if length == size { fill(input, &mut ahead)? } else { 0 };
+        each(&mut now[..length], next == 0)?;
+        if next == 0 {
+            return Ok(());
+        }
+        core::mem::swap(&mut now, &mut ahead);
+        length = next;
     }
-    openable(header)?;
-    if !header.is_of_context(context) {
-        return Err(SealError::Format { what: "its header is of another context" });
+}
+
+/// Reads until the buffer is full or the reader is at its end; gives how much.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, StreamError> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match input.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(StreamError::Read(error)),
+        }
     }
-    let encoded = header.encode();
-    let cipher = cipher(key, &encoded, header, context);
+    Ok(length)
+}
+
+/// Seals bytes in memory.
+///
+/// # Errors
+/// As [`Sealer`].
+pub fn seal(keys: &Keys, header: &Header, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+    let mut sealer = Sealer::new(keys, header, context)?;
     let chunks = plaintext.len().div_ceil(CHUNK).max(1);
     let mut out = Vec::with_capacity(HEADER + plaintext.len() + chunks * TAG);
-    out.extend_from_slice(&encoded);
+    out.extend_from_slice(sealer.header());
     for index in 0..chunks {
-        let chunk = &plaintext[index * CHUNK..plaintext.len().min((index + 1) * CHUNK)];
-        let payload = Payload { msg: chunk, aad: &encoded };
-        let nonce = nonce(index, index + 1 == chunks);
-        out.extend(cipher.encrypt(&nonce.into(), payload).map_err(|_| SealError::TooLong { found: plaintext.len() })?);
+        let start = out.len();
+        out.extend_from_slice(&plaintext[index * CHUNK..plaintext.len().min((index + 1) * CHUNK)]);
+        let tag = sealer.chunk(&mut out[start..], index + 1 == chunks)?;
+        out.extend_from_slice(&tag);
     }
     Ok(out)
 }
 
-/// Opens a sealed file whole. `key`: derived for the header's TCB, see [`crate::key_request`].
+/// Opens a sealed file in memory, whole. `keys`: for the header, see [`crate::key_request`]. `current`: as for [`Opener::new`].
 ///
 /// # Errors
 /// [`SealError::Closed`] if any byte, the key or the context is another; [`SealError`] otherwise. Nothing is given out then.
-pub fn unseal(key: &DerivedKey, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-    let header = Header::peek(sealed)?;
-    openable(&header)?;
-    if !header.is_of_context(context) {
-        return Err(SealError::Closed);
-    }
-    let (encoded, body) = sealed.split_at(HEADER);
-    if body.len() > LIMIT + LIMIT / CHUNK * TAG + TAG {
-        return Err(SealError::TooLong { found: body.len() });
-    }
-    let cipher = cipher(key, encoded, &header, context);
-    let chunks = body.len().div_ceil(CHUNK + TAG).max(1);
-    // No plaintext has an empty chunk behind a full one.
-    if chunks > 1 && body.len() % (CHUNK + TAG) == TAG {
-        return Err(SealError::Closed);
-    }
+pub fn unseal(
+    keys: &Keys,
+    context: &[u8],
+    current: Option<u64>,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let (encoded, body) = sealed.split_first_chunk().ok_or(SealError::Format { what: "shorter than its header" })?;
+    let mut opener = Opener::new(keys, encoded, context, current)?;
     let mut out = Zeroizing::new(Vec::with_capacity(body.len()));
+    let chunks = body.len().div_ceil(CHUNK + TAG).max(1);
     for index in 0..chunks {
-        let start = index * (CHUNK + TAG);
-        let chunk = &body[start..body.len().min(start + CHUNK + TAG)];
-        let payload = Payload { msg: chunk, aad: encoded };
-        let nonce = nonce(index, index + 1 == chunks);
-        let opened = Zeroizing::new(cipher.decrypt(&nonce.into(), payload).map_err(|_| SealError::Closed)?);
-        out.extend_from_slice(&opened);
+        let start = out.len();
+        out.extend_from_slice(&body[index * (CHUNK + TAG)..body.len().min((index + 1) * (CHUNK + TAG))]);
+        let opened = opener.chunk(&mut out[start..], index + 1 == chunks)?.len();
+        out.truncate(start + opened);
     }
     Ok(out)
 }
 
-/// Refuses headers that promise what only a key broker can keep.
-fn openable(header: &Header) -> Result<(), SealError> {
-    SealPolicy::available(header.policy.name())?;
-    if header.rollback_protected() { Err(SealError::Counter) } else { Ok(()) }
-}
-
-/// The file's own key: the salt makes it fresh for every file, so the counter nonce never repeats under it.
-fn cipher(key: &DerivedKey, encoded: &[u8], header: &Header, context: &[u8]) -> Aes256Gcm {
-    let (policy, source) = (header.policy.name(), header.policy.source());
-    let info = length_prefixed(&[b"coffer/seal/v1", policy.as_bytes(), source.as_bytes(), b"agent", context, encoded]);
-    let mut file_key = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(Some(&header.salt), key.expose())
-        .expand(&info, &mut *file_key)
-        .expect("32 bytes are within HKDF's limit");
-    Aes256Gcm::new((&*file_key).into())
-}
-
-/// Chunk number, then 1 for the last chunk.
-fn nonce(index: usize, last: bool) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[3..11].copy_from_slice(&(index as u64).to_be_bytes());
-    nonce[11] = u8::from(last);
-    nonce
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn key(byte: u8) -> DerivedKey {
-        DerivedKey::new([byte; 32])
-    }
-
-    fn sealed(plaintext: &[u8]) -> Vec<u8> {
-        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"db", [9; 32]);
-        seal(&key(1), &header, b"db", plaintext).unwrap()
-    }
-
-    #[test]
-    fn every_length_around_a_chunk_comes_back() {
-        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 7] {
-            let plaintext: Vec<u8> = (0..length).map(|index| index as u8).collect();
-            let file = sealed(&plaintext);
-            assert_eq!(*unseal(&key(1), b"db", &file).unwrap(), plaintext, "{length}");
-            assert_eq!(Header::peek(&file).unwrap().tcb, 5);
-        }
-    }
-
-    #[test]
-    fn headers_only_a_key_broker_can_honour_are_refused() {
-        let plain = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"db", [9; 32]);
-        let both = |header: Header, expected: &SealError| {
-            assert_eq!(seal(&key(1), &header, b"db", b"x").unwrap_err(), *expected);
-            let mut file = sealed(b"x");
-            file[..HEADER].copy_from_slice(&header.encode());
-            assert_eq!(unseal(&key(1), b"db", &file).unwrap_err(), *expected);
-        };
-        for policy in [SealPolicy::Chip, SealPolicy::Measurement, SealPolicy::Workload, SealPolicy::Signer] {
-            both(Header { policy, ..plain }, &SealError::Policy { policy: policy.name().into() });
-        }
-        both(Header { counter: [1; 16], ..plain }, &SealError::Counter);
-    }
-
-    #[test]
-    fn a_header_of_another_context_is_not_sealed_under() {
-        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"other", [9; 32]);
-        assert!(matches!(seal(&key(1), &header, b"db", b"x"), Err(SealError::Format { .. })));
-    }
-
-    #[test]
-    fn more_than_the_limit_is_refused() {
-        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"", [9; 32]);
-        let refused = seal(&key(1), &header, b"", &vec![0; LIMIT + 1]).unwrap_err();
-        assert_eq!(refused, SealError::TooLong { found: LIMIT + 1 });
-    }
-
-    #[test]
-    fn every_bit_of_the_header_is_authenticated() {
-        let file = sealed(b"secret");
-        for bit in 0..HEADER * 8 {
-            let mut changed = file.clone();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(unseal(&key(1), b"db", &changed).is_err(), "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn a_file_has_one_encoding_only() {
-        // The key's owner seals a full chunk as if more followed, then an empty last one.
-        let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"db", [9; 32]);
-        let encoded = header.encode();
-        let cipher = cipher(&key(1), &encoded, &header, b"db");
-        let mut file = encoded.to_vec();
-        for (index, chunk) in [vec![7; CHUNK], vec![]].iter().enumerate() {
-            let payload = Payload { msg: chunk, aad: &encoded };
-            file.extend(cipher.encrypt(&nonce(index, index == 1).into(), payload).unwrap());
-        }
-        assert_eq!(unseal(&key(1), b"db", &file).unwrap_err(), SealError::Closed);
-    }
-
-    #[test]
-    fn another_key_or_context_does_not_open() {
-        let file = sealed(b"secret");
-        assert_eq!(unseal(&key(2), b"db", &file).unwrap_err(), SealError::Closed);
-        assert_eq!(unseal(&key(1), b"other", &file).unwrap_err(), SealError::Closed);
-    }
-
-    #[test]
-    fn chunks_cannot_be_dropped_moved_repeated_or_appended() {
-        let plaintext = vec![7; 3 * CHUNK];
-        let file = sealed(&plaintext);
-        let chunk = |index: usize| &file[HEADER + index * (CHUNK + TAG)..HEADER + (index + 1) * (CHUNK + TAG)];
-        let with = |order: &[usize]| {
-            let mut out = file[..HEADER].to_vec();
-            for index in order {
-                out.extend_from_slice(chunk(*index));
-            }
-            out
-        };
-        assert!(unseal(&key(1), b"db", &with(&[0, 1, 2])).is_ok());
-        for order in [&[][..], &[0], &[0, 1], &[1, 0, 2], &[0, 0, 1, 2], &[0, 1, 2, 2], &[0, 2], &[2]] {
-            assert!(unseal(&key(1), b"db", &with(order)).is_err(), "{order:?}");
-        }
-        let mut longer = file.clone();
-        longer.push(0);
-        assert!(unseal(&key(1), b"db", &longer).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_flipped_bit_is_refused(plaintext in proptest::collection::vec(any::<u8>(), 0..200), at: prop::sample::Index, bit in 0..8u8) {
-            let mut file = sealed(&plaintext);
-            let at = at.index(file.len());
-            file[at] ^= 1 << bit;
-            prop_assert!(unseal(&key(1), b"db", &file).is_err());
-        }
-
-        #[test]
-        fn any_cut_is_refused(plaintext in proptest::collection::vec(any::<u8>(), 0..200), at: prop::sample::Index) {
-            let file = sealed(&plaintext);
-            prop_assert!(unseal(&key(1), b"db", &file[..at.index(file.len())]).is_err());
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Header::peek(&bytes);
-            prop_assert!(unseal(&key(1), b"", &bytes).is_err());
-        }
-    }
-}
+mod tests;

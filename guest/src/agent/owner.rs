@@ -1,26 +1,42 @@
-//! `Owner`: inject, seal, unseal. Served to owners on port 4091 alone.
+//! `Owner`: inject, seal, unseal, reseal. Served to owners on port 4091 alone.
 //!
 //! What an owner sends in is an HPKE message to the key of the report that opened this connection, so a stolen TLS key
 //! gives nothing.
 
-use std::sync::{Arc, PoisonError};
+use std::{sync::Arc, time::Duration};
 
 use coffer_guest_proto::{
-    InjectRequest, InjectResponse, SealRequest, SealResponse, Sealed, UnsealRequest, UnsealResponse,
-    owner_server::Owner,
+    InjectRequest, InjectResponse, ResealRequest, ResealResponse, SealRequest, SealResponse, Sealed as Encrypted,
+    UnsealRequest, UnsealResponse, owner_server::Owner,
 };
-use coffer_ratls::{HpkeSealed, connection};
+use coffer_kbs_client::{BrokerClient, ClientError};
+use coffer_ratls::{Attester, HpkeSealed, Identity, connection};
+use coffer_seal::{Header, SealPolicy};
 use coffer_spec::Act;
 use coffer_verifier::binding::length_prefixed;
 use secrecy::{ExposeSecret, SecretBox};
 use tonic::{Request, Response, Status};
 
-use super::{Agent, authority::Door, request};
-use crate::{processor::SharedProcessor, sealing, secrets, workload::resolve_user};
+use super::{
+    Agent,
+    authority::Door,
+    request::{self, Seal},
+};
+use crate::{
+    broker,
+    processor::SharedProcessor,
+    sealing::{Means, Sealed, SealingError, Unsealed},
+    secrets,
+    workload::resolve_user,
+};
+
+/// How long the key broker may take, all attempts and questions together.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct OwnerService {
     pub(super) agent: Arc<Agent>,
     pub(super) processor: SharedProcessor,
+    pub(super) attester: Arc<dyn Attester>,
 }
 
 #[tonic::async_trait]
@@ -45,49 +61,83 @@ impl Owner for OwnerService {
     async fn seal(&self, request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {
         let spec = self.agent.document.spec();
         Door::Owners.admit(request.extensions(), spec, Act::Unseal)?;
-        let (policy, context, plaintext) = request::seal(request.get_ref())?;
+        let Seal { policy, context, counter, plaintext } = request::seal(request.get_ref())?;
         let aad = length_prefixed(&[spec.tenant.as_str().as_bytes(), context, b"seal"]);
         let plaintext = open(&request, "coffer.agent.v1.Owner/Seal", &aad, plaintext)?;
-        let (policy, context) = (policy.to_owned(), context.to_owned());
-        let sealed = self.with_processor(move |processor, spec| {
-            sealing::seal(processor, spec, &policy, &context, plaintext.expose_secret())
-        });
-        Ok(Response::new(SealResponse { sealed: sealed.await?, rollback_protected: false }))
+        let broker = self.broker(&[policy]).await?;
+        let means = self.means(broker.as_ref());
+        let sealed = in_time(means.seal(policy, context, counter, plaintext.expose_secret())).await?;
+        let Sealed { bytes, rollback_protected } = sealed;
+        Ok(Response::new(SealResponse { sealed: bytes, rollback_protected }))
     }
 
     async fn unseal(&self, request: Request<UnsealRequest>) -> Result<Response<UnsealResponse>, Status> {
         Door::Owners.admit(request.extensions(), self.agent.document.spec(), Act::Unseal)?;
         let (sealed, context) = request::unseal(request.get_ref())?;
-        let (sealed, context) = (sealed.to_owned(), context.to_owned());
-        let plaintext = self.with_processor(move |processor, spec| sealing::unseal(processor, spec, &context, &sealed));
-        Ok(Response::new(UnsealResponse { plaintext: plaintext.await?.to_vec(), rollback_protected: false }))
+        let broker = self.broker(&[policy_of(sealed)?]).await?;
+        let opened = in_time(self.means(broker.as_ref()).unseal(context, sealed)).await?;
+        let Unsealed { plaintext, rollback_protected } = opened;
+        Ok(Response::new(UnsealResponse { plaintext: plaintext.to_vec(), rollback_protected }))
+    }
+
+    async fn reseal(&self, request: Request<ResealRequest>) -> Result<Response<ResealResponse>, Status> {
+        Door::Owners.admit(request.extensions(), self.agent.document.spec(), Act::Unseal)?;
+        let (sealed, context, policy) = request::reseal(request.get_ref())?;
+        let before = policy_of(sealed)?;
+        let broker = self.broker(&[before, policy.unwrap_or(before)]).await?;
+        let sealed = in_time(self.means(broker.as_ref()).reseal(policy, context, sealed)).await?;
+        let Sealed { bytes, rollback_protected } = sealed;
+        Ok(Response::new(ResealResponse { sealed: bytes, rollback_protected }))
     }
 }
 
 impl OwnerService {
-    /// Runs what blocks on the secure processor away from the event loop.
-    async fn with_processor<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(
-            &mut dyn coffer_verifier::abi::SecureProcessor,
-            &coffer_spec::WorkloadSpec,
-        ) -> Result<T, sealing::SealingError>
-        + Send
-        + 'static,
-    ) -> Result<T, Status> {
-        let (processor, agent) = (self.processor.clone(), self.agent.clone());
-        tokio::task::spawn_blocking(move || {
-            let mut processor = processor.lock().unwrap_or_else(PoisonError::into_inner);
-            work(processor.as_mut(), agent.document.spec())
-        })
-        .await
-        .map_err(|_| Status::internal("the secure processor's line failed"))?
-        .map_err(|error| Status::failed_precondition(error.to_string()))
+    fn means<'a>(&'a self, broker: Option<&'a BrokerClient>) -> Means<'a> {
+        Means { processor: &self.processor, spec: self.agent.document.spec(), broker }
+    }
+
+    /// A connection to the broker if one of the policies needs it and the spec names one. That there is none is refused later, by
+    /// the policy's name.
+    async fn broker(&self, policies: &[SealPolicy]) -> Result<Option<BrokerClient>, Status> {
+        let spec = self.agent.document.spec();
+        let Some(policy) = policies.iter().find(|policy| policy.source().needs_broker()) else { return Ok(None) };
+        let Some(kbs) = &spec.kbs else { return Ok(None) };
+        let identity =
+            Identity::generate("coffer guest").map_err(|_| Status::internal("no identity for the key broker"))?;
+        let connect = async {
+            let connected = broker::connect(spec, kbs, &identity, self.attester.clone()).await;
+            connected.map_err(|cause| SealingError::Broker { policy: *policy, cause })
+        };
+        in_time(connect).await.map(Some)
     }
 }
 
 #[allow(clippy::result_large_err)] // tonic's own error type
-fn open<R>(request: &Request<R>, method: &str, aad: &[u8], sealed: &Sealed) -> Result<SecretBox<Vec<u8>>, Status> {
+fn policy_of(sealed: &[u8]) -> Result<SealPolicy, Status> {
+    let header = Header::peek(sealed).map_err(|error| status(&error.into()))?;
+    Ok(header.policy)
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, SealingError>>) -> Result<T, Status> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done.map_err(|error| status(&error)),
+        Err(_) => Err(Status::unavailable(format!("the key broker did not answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+/// What the owner hears, who is on the other end of an attested connection.
+fn status(error: &SealingError) -> Status {
+    let text = error.to_string();
+    match error {
+        SealingError::Broker { cause: ClientError::Refused { .. }, .. } => Status::permission_denied(text),
+        SealingError::Broker { cause: ClientError::Unreachable { .. }, .. } => Status::unavailable(text),
+        SealingError::Context { .. } | SealingError::CounterNeedsBroker { .. } => Status::invalid_argument(text),
+        _ => Status::failed_precondition(text),
+    }
+}
+
+#[allow(clippy::result_large_err)] // tonic's own error type
+fn open<R>(request: &Request<R>, method: &str, aad: &[u8], sealed: &Encrypted) -> Result<SecretBox<Vec<u8>>, Status> {
     let sealed = HpkeSealed { enc: sealed.enc.clone(), ciphertext: sealed.ciphertext.clone() };
     connection(request)?
         .open(method, aad, &sealed)

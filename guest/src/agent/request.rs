@@ -3,11 +3,13 @@
 //! Refusals are fixed words. They never repeat what was sent, since the host may hear them.
 #![allow(clippy::result_large_err)] // tonic's own error type
 
-use coffer_guest_proto::{ExecStart, InjectRequest, SealRequest, Sealed, StopRequest, UnsealRequest};
+use coffer_guest_proto::{ExecStart, InjectRequest, ResealRequest, SealRequest, Sealed, StopRequest, UnsealRequest};
+use coffer_seal::SealPolicy;
 use coffer_spec::{Name, SecretTarget, WorkloadSpec};
 use tonic::Status;
 
 use super::StopOrder;
+use crate::sealing::{Counter, HEAD};
 
 /// Longest grace of a stop, in seconds: a day.
 const LONGEST_GRACE: u32 = 86_400;
@@ -93,20 +95,45 @@ pub(super) fn inject<'a>(request: &'a InjectRequest, spec: &'a WorkloadSpec) -> 
     Ok((name, sealed("value", value.as_ref())?))
 }
 
-pub(super) fn seal(request: &SealRequest) -> Read<(&str, &[u8], &Sealed)> {
-    let SealRequest { policy, context, plaintext } = request;
-    if policy.is_empty() {
-        return field("policy", "the name of a sealing policy");
-    }
-    Ok((policy, label(context)?, sealed("plaintext", plaintext.as_ref())?))
+/// Something to seal.
+#[derive(Debug)]
+pub(super) struct Seal<'a> {
+    pub(super) policy: SealPolicy,
+    pub(super) context: &'a [u8],
+    pub(super) counter: Counter<'a>,
+    pub(super) plaintext: &'a Sealed,
+}
+
+pub(super) fn seal(request: &SealRequest) -> Read<Seal<'_>> {
+    let SealRequest { policy, context, plaintext, counted, replaces } = request;
+    let counter = match (counted, replaces.len()) {
+        (false, 0) => Counter::None,
+        (true, 0) => Counter::Begin,
+        (false, 1..=HEAD) => Counter::Replace(replaces),
+        _ => return field("replaces", "at most 65668 bytes of a sealed file, and no `counted`"),
+    };
+    let plaintext = sealed("plaintext", plaintext.as_ref())?;
+    Ok(Seal { policy: self::policy(policy)?, context: label(context)?, counter, plaintext })
+}
+
+fn policy(name: &str) -> Read<SealPolicy> {
+    let expected = "measurement-and-chip, chip, measurement, workload or signer";
+    name.parse().or_else(|_| field("policy", expected))
 }
 
 pub(super) fn unseal(request: &UnsealRequest) -> Read<(&[u8], &[u8])> {
     let UnsealRequest { sealed, context } = request;
-    if sealed.is_empty() {
-        return field("sealed", "a sealed file");
-    }
-    Ok((sealed, label(context)?))
+    Ok((file(sealed)?, label(context)?))
+}
+
+pub(super) fn reseal(request: &ResealRequest) -> Read<(&[u8], &[u8], Option<SealPolicy>)> {
+    let ResealRequest { sealed, context, policy } = request;
+    let policy = if policy.is_empty() { None } else { Some(self::policy(policy)?) };
+    Ok((file(sealed)?, label(context)?, policy))
+}
+
+fn file(sealed: &[u8]) -> Read<&[u8]> {
+    if sealed.is_empty() { field("sealed", "a sealed file") } else { Ok(sealed) }
 }
 
 fn label(context: &[u8]) -> Read<&[u8]> {

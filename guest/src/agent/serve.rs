@@ -48,7 +48,7 @@ pub fn owner_port(
     let door = Door::Owners;
     let routes = Routes::new(ControlServer::new(ControlService { agent: agent.clone(), door }))
         .add_service(ExecServer::new(ExecService { agent: agent.clone(), door }))
-        .add_service(OwnerServer::new(OwnerService { agent: agent.clone(), processor }));
+        .add_service(OwnerServer::new(OwnerService { agent: agent.clone(), processor, attester: attester.clone() }));
     let tls = ServerTls::new(identity, ClientRule::AuthorizedPerCall, Purpose::Control)
         .or_fail(Code::Internal, "configure TLS")?;
     let listener = VsockListener::bind(RA_TLS).or_fail(Code::Internal, "listen for owners")?;

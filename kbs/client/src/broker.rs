@@ -102,7 +102,7 @@ impl BrokerClient {
 
     async fn get_secret(&self, path: &SecretPath, version: Option<u64>) -> Result<Secret, ClientError> {
         let request = GetSecretRequest { path: path.to_string(), version };
-        let response = self.ask(async |mut broker: Raw| broker.get_secret(request.clone()).await).await?;
+        let response = self.ask(request, |mut broker, request| async move { broker.get_secret(request).await }).await?;
         let aad = secret_aad(&self.tenant, path, response.version);
         let value = self.open(GET_SECRET, &aad, response.value)?;
         Ok(Secret { value, version: response.version })
@@ -114,7 +114,8 @@ impl BrokerClient {
     /// As [`Self::secret`].
     pub async fn sealing_key(&self, name: &SealingName) -> Result<SealingKey, ClientError> {
         let request = GetSealingKeyRequest { name: Some(name.into()) };
-        let response = self.ask(async |mut broker: Raw| broker.get_sealing_key(request.clone()).await).await?;
+        let response =
+            self.ask(request, |mut broker, request| async move { broker.get_sealing_key(request).await }).await?;
         let opened = self.open(GET_SEALING_KEY, &name.key_aad(&self.tenant), response.key)?;
         let length = || ClientError::Protocol { cause: "a sealing key of another length than 32 bytes".to_owned() };
         let bytes: &[u8; 32] = opened.expose_secret().as_slice().try_into().map_err(|_| length())?;
@@ -150,7 +151,7 @@ impl BrokerClient {
         step: Option<GenerationStep>,
     ) -> Result<Generation, ClientError> {
         let request = GenerationRequest { name: Some(name.into()), counter_id: counter.to_vec(), step };
-        let response = self.ask(async |mut broker: Raw| broker.generation(request.clone()).await).await?;
+        let response = self.ask(request, |mut broker, request| async move { broker.generation(request).await }).await?;
         let aad = name.generation_aad(&self.tenant, counter, response.set);
         let opened = self.open(GENERATION, &aad, response.current)?;
         let bytes = opened.expose_secret().as_slice().try_into();
@@ -164,7 +165,8 @@ impl BrokerClient {
     /// As [`Self::secret`].
     pub async fn certificate(&self, profile: &str, csr: &[u8]) -> Result<Vec<Vec<u8>>, ClientError> {
         let request = IssueCertificateRequest { csr: csr.to_vec(), profile: profile.to_owned() };
-        let response = self.ask(async |mut broker: Raw| broker.issue_certificate(request.clone()).await).await?;
+        let response =
+            self.ask(request, |mut broker, request| async move { broker.issue_certificate(request).await }).await?;
         if response.chain.is_empty() {
             return Err(ClientError::Protocol { cause: "no certificate in answer".to_owned() });
         }
@@ -185,11 +187,14 @@ impl BrokerClient {
     }
 
     /// Asks, and once more after a new report if the last one is too old.
-    async fn ask<R>(&self, ask: impl AsyncFn(Raw) -> Result<Response<R>, Status>) -> Result<R, ClientError> {
-        let answer = match ask(self.broker.clone()).await {
+    async fn ask<Q: Clone, R, A>(&self, request: Q, ask: impl Fn(Raw, Q) -> A) -> Result<R, ClientError>
+    where
+        A: Future<Output = Result<Response<R>, Status>>,
+    {
+        let answer = match ask(self.broker.clone(), request.clone()).await {
             Err(status) if status.code() == tonic::Code::Unauthenticated => {
                 self.connection.renew().await?;
-                ask(self.broker.clone()).await
+                ask(self.broker.clone(), request).await
             }
             other => other,
         };

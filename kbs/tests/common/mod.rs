@@ -7,6 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use coffer_guest::processor::SharedProcessor;
 use coffer_kbs::{
     Addresses, AuditLog, Clock, ConfigFile, Intent, Kind, MemoryRows, Row, Rows, Server, State, begin_store,
     config_path, init, open_rows,
@@ -15,13 +16,12 @@ use coffer_kbs_client::{
     AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath, Stored,
 };
 use coffer_ratls::{Attester, AttesterError, Identity};
-use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor};
+use coffer_simulator::{IdEvidence, Installation, LaunchOptions, SecureProcessor};
 use coffer_spec::{Document, KbsPin, SecretTarget, SecretWanted, Tee, WorkloadSpec};
 use coffer_verifier::{
     Evidence, Expiry, P384PublicKey,
     abi::{
-        FamilyId, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SecureProcessor as _,
-        SpkiDigest, WorkloadDigest,
+        FamilyId, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SpkiDigest, WorkloadDigest,
     },
     measure::{IdAuth, IdBlock, PageType, Signed, key_digest, key_structure},
 };
@@ -48,6 +48,13 @@ pub fn installation() -> &'static Installation {
         let _ = fresh.persist_noclobber(&path);
         Installation::from_bytes(&std::fs::read(&path).unwrap()).unwrap()
     })
+}
+
+/// Another chip of the same manufacturer.
+pub fn other_chip() -> Installation {
+    let mut stored: serde_json::Value = serde_json::from_slice(&installation().to_bytes().unwrap()).unwrap();
+    stored["chip_secret"] = hex::encode([0x5c; 32]).into();
+    Installation::from_bytes(stored.to_string().as_bytes()).unwrap()
 }
 
 pub fn anchor() -> SpkiDigest {
@@ -297,7 +304,8 @@ pub fn edit_all(rows: &mut Vec<(Vec<u8>, Row)>) {
 
 /// A guest of the simulator.
 pub struct Guest {
-    processor: Mutex<LocalProcessor>,
+    /// As the agent shares it.
+    pub processor: SharedProcessor,
     pub document: Document,
     pub measurement: Measurement,
     /// Every evidence it made.
@@ -390,7 +398,8 @@ impl Guest {
         let id = launch.id.as_ref().map(|id| id.sign(processor.digest(), launch.policy));
         let guest = processor.finish(document.digest().host_data(), id.as_ref()).unwrap();
         let measurement = guest.measurement();
-        Arc::new(Self { processor: Mutex::new(guest.into_processor()), document, measurement, made: Mutex::default() })
+        let processor: Box<dyn coffer_verifier::abi::SecureProcessor> = Box::new(guest.into_processor());
+        Arc::new(Self { processor: Arc::new(Mutex::new(processor)), document, measurement, made: Mutex::default() })
     }
 
     pub fn usual() -> Arc<Self> {

@@ -66,7 +66,7 @@ pub use progress::{Progress, ProgressFn};
 pub use prove::{Attestation, OwnerMayNot, ProveError, Trust};
 pub use remove::RemoveError;
 pub use restart::RestartError;
-pub use seal::{SealError, Sealed, Unsealed};
+pub use seal::{SealAs, SealCounter, SealError, Sealed, Unsealed};
 pub use start::{StartError, Started};
 pub use stop::{How, StopError};
 pub use volumes::VolumeError;

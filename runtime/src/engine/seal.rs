@@ -1,8 +1,11 @@
-//! Seals bytes to the guest of a box, and opens what was sealed: in the guest, after it proved itself.
+//! Seals bytes to the guest of a box, opens what was sealed, and seals it anew: in the guest, after it proved itself.
 
 use coffer_guest_proto::owner_client::OwnerClient;
-use coffer_guest_proto::{SealRequest as AskSeal, Sealed as Encrypted, UnsealRequest as AskUnseal};
+use coffer_guest_proto::{
+    ResealRequest as AskReseal, SealRequest as AskSeal, Sealed as Encrypted, UnsealRequest as AskUnseal,
+};
 use coffer_ratls::HpkeError;
+use coffer_seal::SealPolicy;
 use coffer_spec::{Act, Tenant};
 use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
@@ -12,10 +15,32 @@ use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::state::BoxRecord;
 use crate::{Class, Failure, agent};
 
+/// How to seal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealAs<'a> {
+    /// Who opens it.
+    pub policy: SealPolicy,
+    /// A label that is part of the key, the same to seal and to unseal; may be empty where the key broker has no part in it.
+    pub context: &'a str,
+    /// Whether an older file in its place is noticed.
+    pub counter: SealCounter<'a>,
+}
+
+/// Whether an older file is noticed in the place of the one that is sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealCounter<'a> {
+    /// No.
+    None,
+    /// Yes: this is the first of its line.
+    Begin,
+    /// Yes: it takes the place of a file that began with these bytes, which opens no more then.
+    Replace(&'a [u8]),
+}
+
 /// What was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// Only the same platform and workload on the same chip opens them.
+    /// They open where their policy says.
     pub bytes: Vec<u8>,
     /// The guest would notice an older version in their place.
     pub rollback_protected: bool,
@@ -90,24 +115,54 @@ impl Engine {
         Ok((record, document.spec().tenant.clone()))
     }
 
-    /// Seals. `context`: a label that is part of the key, the same to seal and to unseal; may be empty.
+    /// Seals.
     ///
     /// # Errors
     /// [`SealError`].
-    pub async fn seal(&self, word: &str, context: &str, plaintext: &[u8], trust: &Trust) -> Result<Sealed, SealError> {
+    pub async fn seal(
+        &self,
+        word: &str,
+        how: &SealAs<'_>,
+        plaintext: &[u8],
+        trust: &Trust,
+    ) -> Result<Sealed, SealError> {
         if plaintext.is_empty() {
             return Err(SealError::Empty);
         }
+        let SealAs { policy, context, counter } = how;
         let (record, tenant) = self.may_seal(word)?;
         let connection = self.connect(&record, trust).await?;
         let aad = length_prefixed(&[tenant.as_str().as_bytes(), context.as_bytes(), b"seal"]);
         let encrypted = connection.seal("coffer.agent.v1.Owner/Seal", &aad, plaintext)?;
         let ask = AskSeal {
-            policy: "measurement-and-chip".into(),
+            policy: policy.to_string(),
             context: context.as_bytes().to_vec(),
             plaintext: Some(Encrypted { enc: encrypted.enc, ciphertext: encrypted.ciphertext }),
+            counted: *counter == SealCounter::Begin,
+            replaces: if let SealCounter::Replace(head) = counter { head.to_vec() } else { Vec::new() },
         };
         let answer = OwnerClient::new(connection.channel()).seal(ask).await;
+        let answer = answer.map_err(|status| agent::of_status(&status))?.into_inner();
+        Ok(Sealed { bytes: answer.sealed, rollback_protected: answer.rollback_protected })
+    }
+
+    /// Seals anew what was sealed: under another policy, or at the firmware version of today. What it holds stays in the guest.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub async fn reseal(
+        &self,
+        word: &str,
+        policy: Option<SealPolicy>,
+        context: &str,
+        sealed: Vec<u8>,
+        trust: &Trust,
+    ) -> Result<Sealed, SealError> {
+        let (record, _) = self.may_seal(word)?;
+        let connection = self.connect(&record, trust).await?;
+        let policy = policy.map(|policy| policy.to_string()).unwrap_or_default();
+        let ask = AskReseal { sealed, context: context.as_bytes().to_vec(), policy };
+        let answer = OwnerClient::new(connection.channel()).reseal(ask).await;
         let answer = answer.map_err(|status| agent::of_status(&status))?.into_inner();
         Ok(Sealed { bytes: answer.sealed, rollback_protected: answer.rollback_protected })
     }

@@ -1,3 +1,5 @@
+use coffer_seal::SealPolicy;
+
 use super::*;
 use crate::boxes::{Step, Timings};
 use crate::state::BoxState;
@@ -163,6 +165,8 @@ fn what_a_daemon_would_call_can_move_between_its_threads() {
     is_send(&engine.exec("web", ExecRequest::default(), &trust));
     is_send(&engine.logs("web", LogsRequest { tail: None, follow: true }, &trust));
     is_send(&engine.attest("web", &trust));
-    is_send(&engine.seal("web", "", b"", &trust));
+    let how = SealAs { policy: SealPolicy::Workload, context: "", counter: SealCounter::None };
+    is_send(&engine.seal("web", &how, b"", &trust));
+    is_send(&engine.reseal("web", None, "", Vec::new(), &trust));
     is_send(&engine.unseal("web", "", Vec::new(), &trust));
 }

@@ -46,8 +46,19 @@ fn cases() -> Vec<(&'static str, Case)> {
     let cwd = |cwd: &str| started(ExecStart { cwd: Some(cwd.into()), ..start() });
     let user = |user: &str| started(ExecStart { user: Some(user.into()), ..start() });
     let injected = |name: &str, value| refused(inject(&InjectRequest { name: name.into(), value }, &spec()));
-    let sealing = |policy: &str, context: Vec<u8>, plaintext| {
-        refused(seal(&SealRequest { policy: policy.into(), context, plaintext }))
+    let wish = |policy: &str, context: Vec<u8>, plaintext| SealRequest {
+        policy: policy.into(),
+        context,
+        plaintext,
+        ..SealRequest::default()
+    };
+    let sealing = |policy: &str, context: Vec<u8>, plaintext| refused(seal(&wish(policy, context, plaintext)));
+    let replacing = |counted, length| {
+        let replaces = vec![0; length];
+        refused(seal(&SealRequest { counted, replaces, ..wish("chip", vec![], Some(message())) }))
+    };
+    let resealing = |sealed: &[u8], context, policy: &str| {
+        refused(reseal(&ResealRequest { sealed: sealed.into(), context, policy: policy.into() }))
     };
     let unsealing = |sealed: &[u8], context| refused(unseal(&UnsealRequest { sealed: sealed.into(), context }));
     let empty = |enc: &[u8], ciphertext: &[u8]| Some(Sealed { enc: enc.into(), ciphertext: ciphertext.into() });
@@ -78,7 +89,12 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("Sealed.ciphertext", Refused(vec![injected("token", empty(b"x", b""))])),
         ("InjectRequest.name", Refused(vec![injected("", Some(message())), injected("other", Some(message()))])),
         ("InjectRequest.value", Refused(vec![injected("token", None)])),
-        ("SealRequest.policy", Refused(vec![sealing("", vec![], Some(message()))])),
+        (
+            "SealRequest.policy",
+            Refused(["", "chips", "Chip"].map(|word| sealing(word, vec![], Some(message()))).to_vec()),
+        ),
+        ("SealRequest.counted", AnyValue("with and without a counter are both meant")),
+        ("SealRequest.replaces", Refused(vec![replacing(false, HEAD + 1), replacing(true, 1)])),
         ("SealRequest.context", Refused(vec![sealing("chip", vec![0; LONGEST_CONTEXT + 1], Some(message()))])),
         (
             "SealRequest.plaintext",
@@ -86,6 +102,9 @@ fn cases() -> Vec<(&'static str, Case)> {
         ),
         ("UnsealRequest.sealed", Refused(vec![unsealing(b"", vec![])])),
         ("UnsealRequest.context", Refused(vec![unsealing(b"x", vec![0; LONGEST_CONTEXT + 1])])),
+        ("ResealRequest.sealed", Refused(vec![resealing(b"", vec![], "")])),
+        ("ResealRequest.context", Refused(vec![resealing(b"x", vec![0; LONGEST_CONTEXT + 1], "")])),
+        ("ResealRequest.policy", Refused(vec![resealing(b"x", vec![], "psp")])),
     ]
 }
 
@@ -141,5 +160,8 @@ fn what_is_right_is_taken_as_it_was_sent() {
     let plain = exec_start(ExecStart { argv: vec!["true".into()], ..ExecStart::default() }, &spec()).unwrap();
     assert_eq!((plain.cwd, plain.user), (None, None));
     assert_eq!(stop(StopRequest { grace_seconds: 0 }).unwrap().grace_seconds, 0);
-    assert!(seal(&SealRequest { policy: "chip".into(), context: vec![], plaintext: Some(message()) }).is_ok());
+    let wish = SealRequest { policy: "chip-only".into(), plaintext: Some(message()), ..SealRequest::default() };
+    assert_eq!(seal(&wish).unwrap().policy, SealPolicy::Chip);
+    let again = ResealRequest { sealed: vec![1], ..ResealRequest::default() };
+    assert_eq!(reseal(&again).unwrap(), (&[1_u8][..], &[][..], None));
 }

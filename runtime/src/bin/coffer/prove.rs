@@ -16,6 +16,7 @@ pub const GROUP: Group = Group {
         command!("inject-secret": inject_secret),
         command!("seal": seal::SealArgs => seal::seal),
         command!("unseal": seal::UnsealArgs => seal::unseal),
+        command!("reseal": seal::ResealArgs => seal::reseal),
         noun!("owner": owner),
     ],
 };

@@ -1,5 +1,5 @@
-//! `coffer bench`: how fast evidence is decided about (`verify`) and made (`simulator`) here, and a broker answers (`kbs`), each
-//! figure beside what it cannot avoid.
+//! `coffer bench`: how fast evidence is decided about (`verify`) and made (`simulator`) here, a broker answers (`kbs`), and data is
+//! sealed (`seal`), each figure beside what it cannot avoid.
 //!
 //! Evidence is simulated (the same algorithms, sizes and encodings as AMD's), made in memory, and believed by nobody else.
 //! Medians, measured in turns in one process; meaningful on an otherwise idle machine only. What two threads gain has the gain of
@@ -7,6 +7,7 @@
 
 mod figures;
 mod kbs;
+mod seal;
 mod simulator;
 
 use std::hint::black_box;
@@ -28,14 +29,18 @@ use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
 
-/// Measure how fast this machine decides about evidence, and a key broker answers.
+/// Measure how fast this machine decides about evidence, seals, and a key broker answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer bench verify\n  coffer bench kbs --guests 100")]
 pub struct Args {}
 
 /// Its commands.
-pub const COMMANDS: &[Entry] =
-    &[command!("verify": VerifyArgs => verifier), command!("simulator": simulator), command!("kbs": kbs)];
+pub const COMMANDS: &[Entry] = &[
+    command!("verify": VerifyArgs => verifier),
+    command!("simulator": simulator),
+    command!("kbs": kbs),
+    command!("seal": seal),
+];
 
 /// Measure the verifier.
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,7 @@
-//! `coffer seal` and `coffer unseal`.
+//! `coffer seal`, `coffer unseal` and `coffer reseal`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use coffer_rim::file::Writer;
 use coffer_rim::out;
+use coffer_runtime::engine::{SealAs, SealCounter};
+use coffer_seal::{CHUNK, HEADER, SealPolicy, TAG};
 use zeroize::Zeroizing;
 
 use crate::boxes::logs::read_input;
@@ -14,15 +18,40 @@ use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::prove::guest::Trust;
 
-/// Seal a file to the guest of a box: only the same platform and workload on the same chip opens it again.
+/// Seal a file to the guest of a box: it opens again where its policy says, and nowhere else.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer seal db --context backup plain.tar -o sealed.bin")]
+#[command(
+    after_help = "Policies (all but the first need the key broker, with terms for the context: coffer kbs sealing put):
+  measurement-and-chip  the same platform and workload on the same chip
+  chip                  the same chip, and whoever the broker admits
+  measurement           the same measurement on any chip
+  workload              the same workload spec on any platform admitted
+  signer                what the same author signs, from this version on
+
+Examples:
+  coffer seal db --context backup plain.tar -o sealed.bin
+  coffer seal db --policy workload --context app/backup \\
+      plain.tar -o sealed.bin
+  coffer seal db --policy workload --context app/backup --counted \\
+      plain.tar -o one.bin
+  coffer seal db --policy workload --context app/backup \\
+      --replaces one.bin newer.tar -o two.bin"
+)]
 pub struct SealArgs {
+    /// Who opens it: measurement-and-chip, chip, measurement, workload or signer.
+    #[arg(long, value_name = "POLICY", default_value = "measurement-and-chip")]
+    policy: SealPolicy,
+    /// Begin a counter at the key broker, so that an older file in this one's place is noticed.
+    #[arg(long, conflicts_with = "replaces")]
+    counted: bool,
+    /// Sealed file with a counter that this one takes the place of: it opens no more.
+    #[arg(long, value_name = "FILE")]
+    replaces: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
 
-/// Open what `seal` sealed, in a guest of the same platform and workload.
+/// Open what `seal` sealed, in a guest that its policy names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer unseal db --context backup sealed.bin -o plain.tar")]
 pub struct UnsealArgs {
@@ -30,10 +59,24 @@ pub struct UnsealArgs {
     common: Common,
 }
 
+/// Seal anew what was sealed, inside the guest: under another policy, or at the firmware version of today.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer reseal db --context backup --policy workload \\
+      old.bin -o movable.bin
+  coffer reseal db --context backup sealed.bin -o sealed.bin")]
+pub struct ResealArgs {
+    /// Who opens the new one: measurement-and-chip, chip, measurement, workload or signer [default: as before].
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<SealPolicy>,
+    #[command(flatten)]
+    common: Common,
+}
+
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Label that is part of the key; the same to seal and to unseal.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    /// Label that is part of the key, such as app/backup; the same to seal and to unseal.
+    #[arg(long, value_name = "PATH", default_value = "")]
     context: String,
     /// File to write instead of standard output.
     #[arg(short, long, value_name = "FILE")]
@@ -52,14 +95,33 @@ const LIMIT: u64 = 2 << 20;
 
 /// Seals.
 pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let args = &args.common;
+    let SealArgs { policy, counted, replaces, common: args } = args;
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     engine.may_seal(&args.name).map_err(error::of)?;
+    let before = replaces.as_deref().map(head).transpose()?;
+    let counter = match &before {
+        Some(head) => SealCounter::Replace(head),
+        None if *counted => SealCounter::Begin,
+        None => SealCounter::None,
+    };
+    let how = SealAs { policy: *policy, context: &args.context, counter };
     let plaintext = Zeroizing::new(read_input(args.input.as_deref(), LIMIT)?);
-    let sealed = context.runtime()?.block_on(engine.seal(&args.name, &args.context, &plaintext, &trust));
+    let sealed = context.runtime()?.block_on(engine.seal(&args.name, &how, &plaintext, &trust));
     let sealed = sealed.map_err(error::of)?;
     finish(args, context, &sealed.bytes, sealed.rollback_protected)
+}
+
+/// What the guest wants to see of a file that is replaced: its header and first chunk.
+fn head(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut head = Vec::new();
+    let most = (HEADER + CHUNK + TAG) as u64;
+    let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut head));
+    read.class_while(Class::Config, format!("cannot read {}", path.display()))?;
+    if head.is_empty() {
+        return Err(CliError::new(Class::Usage, format!("{} is empty: it is no sealed file", path.display())));
+    }
+    Ok(head)
 }
 
 /// Unseals.
@@ -72,6 +134,18 @@ pub fn unseal(args: &UnsealArgs, context: &Context) -> Result<ExitCode, CliError
     let opened = context.runtime()?.block_on(engine.unseal(&args.name, &args.context, sealed, &trust));
     let opened = opened.map_err(error::of)?;
     finish(args, context, &opened.plaintext, opened.rollback_protected)
+}
+
+/// Reseals.
+pub fn reseal(args: &ResealArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let ResealArgs { policy, common: args } = args;
+    let engine = context.engine()?;
+    let trust = args.trust.read()?;
+    engine.may_seal(&args.name).map_err(error::of)?;
+    let sealed = read_input(args.input.as_deref(), 2 * LIMIT)?;
+    let sealed = context.runtime()?.block_on(engine.reseal(&args.name, *policy, &args.context, sealed, &trust));
+    let sealed = sealed.map_err(error::of)?;
+    finish(args, context, &sealed.bytes, sealed.rollback_protected)
 }
 
 fn finish(args: &Common, context: &Context, bytes: &[u8], rollback_protected: bool) -> Result<ExitCode, CliError> {

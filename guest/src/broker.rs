@@ -1,0 +1,45 @@
+//! The road to the key broker: the host's relay, which sees nothing but TLS.
+
+use std::{io, sync::Arc, time::Duration};
+
+use coffer_guest_proto::ports::HOST_KBS_RELAY;
+use coffer_kbs_client::{BrokerClient, ClientError};
+use coffer_machine::vsock::HOST_CID;
+use coffer_ratls::{Attester, Identity};
+use coffer_spec::{KbsPin, WorkloadSpec};
+
+use crate::sys::vsock;
+
+/// Connections tried, and the pauses between them.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+
+/// A connection to the broker of the spec, which has admitted this guest on it.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn connect(
+    spec: &WorkloadSpec,
+    kbs: &KbsPin,
+    identity: &Identity,
+    attester: Arc<dyn Attester>,
+) -> Result<BrokerClient, ClientError> {
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let result = match relay().await {
+            Ok(stream) => {
+                BrokerClient::connect(stream, identity, spec.tenant.as_str(), kbs.spki.clone(), attester.clone()).await
+            }
+            Err(error) => Err(ClientError::Unreachable { cause: error.to_string() }),
+        };
+        match (result, pauses.next()) {
+            // Only silence is worth another try; a refusal or another key will not change by asking again.
+            (Err(ClientError::Unreachable { .. }), Some(pause)) => tokio::time::sleep(pause).await,
+            (result, _) => return result,
+        }
+    }
+}
+
+async fn relay() -> io::Result<vsock::VsockStream> {
+    let line = tokio::task::spawn_blocking(|| vsock::connect(HOST_CID, HOST_KBS_RELAY)).await??;
+    line.into_stream()
+}

@@ -33,6 +33,7 @@ pub mod owner_access;
 pub mod sim_check;
 pub mod simulator;
 mod socket;
+mod spec_file;
 mod sys;
 
 pub use coffer_rim::{Class, Failure};

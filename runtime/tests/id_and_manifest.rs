@@ -140,9 +140,27 @@ fn an_author_signs_elsewhere_and_the_launch_host_checks_it() {
     sign(&"12".repeat(48), "0x30000", "other");
     let text = wrong("other");
     assert!(text.contains(measurement) && text.contains(&"12".repeat(48)), "{text}");
-    sign(measurement, "0xb0000", "policy");
+    sign(measurement, "0x20000", "policy");
     let text = wrong("policy");
-    assert!(text.contains("0xb0000") && text.contains("0x30000"), "{text}");
+    assert!(text.contains("0x20000") && text.contains("0x30000"), "{text}");
+    for (policy, why) in
+        [("0xb0000", "debugging"), ("0x70000", "migration"), ("0x10000", "17"), ("0x8000000030000", "63:26")]
+    {
+        let words = [
+            "id-block",
+            "sign",
+            "--measurement",
+            measurement,
+            "--policy",
+            policy,
+            "--id-key",
+            "id.pem",
+            "--out",
+            "never",
+        ];
+        let text = world.fails(2, &words);
+        assert!(text.contains(why) && !world.path("never").exists(), "{policy}: {text}");
+    }
     for (at, what) in [(0x40, "ID key over the ID block"), (0x680, "author key over the ID key")] {
         let mut auth = std::fs::read(world.path("signed/id_auth.bin")).unwrap();
         auth[at] ^= 1;

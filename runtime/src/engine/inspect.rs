@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use coffer_spec::Document;
 
 use super::{Engine, OpenError};
-use crate::boxes::files;
 use crate::id_block::{IdFacts, SignedLaunch};
+use crate::spec_file::own_spec;
 use crate::state::BoxRecord;
 
 /// Everything known of a box.
@@ -30,7 +30,7 @@ impl Engine {
     pub fn inspect(&self, word: &str) -> Result<Inspection, OpenError> {
         let record = self.find(word)?;
         let folder = self.home()?.box_folder(&record.id);
-        let document = std::fs::read(folder.join(files::SPEC)).ok().and_then(|bytes| Document::parse(bytes).ok());
+        let document = own_spec(&folder, &record.options).ok();
         let id_block = SignedLaunch::of_box(&folder, &record.options).ok().flatten().map(|signed| signed.facts());
         Ok(Inspection { record, document, id_block, folder })
     }

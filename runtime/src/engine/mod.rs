@@ -37,16 +37,17 @@ mod remove;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use coffer_rim::input;
 use coffer_spec::Document;
 
-use crate::boxes::{files, unix_ms};
+use crate::boxes::unix_ms;
 use crate::home::{Home, HomeError};
+use crate::spec_file::own_spec;
 use crate::state::{BoxRecord, State, StateError};
 use crate::tools::Search;
 use crate::{Class, Failure};
 
 pub use crate::launch::check_hardware;
+pub use crate::spec_file::read_spec;
 pub use attach::{Happening, Live, LiveError, RUNNING, Wait};
 pub use create::{CreateError, CreateRequest};
 pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload};
@@ -187,24 +188,11 @@ impl Engine {
     /// The workload spec a box was created with.
     ///
     /// # Errors
-    /// Class `config` if it cannot be read or is none.
+    /// As [`own_spec`].
     pub fn document(&self, record: &BoxRecord) -> Result<Document, Failure> {
         let home = self.home().map_err(|error| Failure::caused(Class::Config, &error))?;
-        read_spec(&home.box_folder(&record.id).join(files::SPEC))
+        own_spec(&home.box_folder(&record.id), &record.options)
     }
-}
-
-/// Reads a spec document.
-///
-/// # Errors
-/// Class `config`, naming the file.
-pub fn read_spec(path: &std::path::Path) -> Result<Document, Failure> {
-    let failed = |error: &(dyn std::error::Error + 'static), what: String| {
-        Failure::caused(Class::Config, error).while_doing(what)
-    };
-    let bytes = input::read(path, input::DOCUMENT)
-        .map_err(|error| failed(&error, format!("cannot read {}", path.display())))?;
-    Document::parse(bytes).map_err(|error| failed(&error, path.display().to_string()))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::lock::BoxLock;
 use crate::monitor::{Console, End, Isolation, Monitor, Running, vsock};
 use crate::simulator::Answerer;
 use crate::socket::bind_socket;
+use crate::spec_file::own_spec;
 use crate::state::{BoxRecord, State};
 
 /// Grace of a stop nobody gave a grace.
@@ -180,9 +181,7 @@ impl Run {
         line: impl Future<Output = lifeline::End> + Send + 'static,
         inbox: &mut mpsc::Receiver<Input>,
     ) -> Result<Outcome, Failure> {
-        let bytes =
-            std::fs::read(self.folder.join(files::SPEC)).class_while(Class::Config, "cannot read the box's spec")?;
-        let document = Arc::new(Document::parse(bytes).class(Class::Config)?);
+        let document = Arc::new(own_spec(&self.folder, &self.record.options)?);
         launch::same_form(&self.record.options, self.record.options.isolation)?;
         let monitor = (order.monitors)(self.record.options.isolation)?;
         launch::can_run(monitor.as_ref(), self.record.options.tee)?;

@@ -71,7 +71,9 @@ impl World {
         let id = BoxId::random();
         let folder = home.box_folder(&id);
         private_folder(&folder).unwrap();
-        std::fs::write(folder.join(files::SPEC), document(options.tee).bytes()).unwrap();
+        let spec = document(options.tee);
+        options.workload_digest = spec.digest().to_string();
+        std::fs::write(folder.join(files::SPEC), spec.bytes()).unwrap();
         let mut timings = Timings { origin_unix_us: ORIGIN, steps: Vec::new() };
         timings.reached("image-ready", None);
         let record = BoxRecord { id: id.clone(), options, timings, ..record("box") };
@@ -461,7 +463,7 @@ async fn a_guest_that_says_it_is_done_and_stays_is_ended() {
 type Fault = (&'static str, fn(&World), fn(&World));
 
 /// Something in the way of each name a start writes, and everything it reads gone or wrong.
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 13] = [
     ("stage0.bin", |w| block(w, files::STAGE0), |w| unblock(w, files::STAGE0)),
     ("hashes.bin", |w| block(w, files::HASHES), |w| unblock(w, files::HASHES)),
     ("kernel", |w| block(w, files::KERNEL), |w| unblock(w, files::KERNEL)),
@@ -472,6 +474,7 @@ const FAULTS: [Fault; 12] = [
     ("commands", |w| block(w, files::CONTROL), |w| unblock(w, files::CONTROL)),
     ("events", |w| block(w, "vsock.sock_4080"), |w| unblock(w, "vsock.sock_4080")),
     ("spec", |w| hide(&w.folder().join(files::SPEC)), |w| show(&w.folder().join(files::SPEC))),
+    ("another spec", |w| other_spec(w), |w| show(&w.folder().join(files::SPEC))),
     ("platform", |w| hide(&w.platform.join("kernel")), |w| show(&w.platform.join("kernel"))),
     ("record", |w| crate::state::tests::fill_disk(&w.home), |w| crate::state::tests::free_disk(&w.home)),
 ];
@@ -482,6 +485,16 @@ fn block(world: &World, name: &str) {
 
 fn unblock(world: &World, name: &str) {
     std::fs::remove_dir_all(world.folder().join(name)).unwrap();
+}
+
+/// A valid one of another tenant: what starts would prove another workload.
+fn other_spec(world: &World) {
+    let path = world.folder().join(files::SPEC);
+    hide(&path);
+    let text = std::fs::read_to_string(path.with_extension("hidden")).unwrap();
+    let (tenant, other) = ("tenant = \"default\"", "tenant = \"another\"");
+    assert!(text.contains(tenant), "{text}");
+    std::fs::write(path, text.replacen(tenant, other, 1)).unwrap();
 }
 
 fn hide(path: &std::path::Path) {
@@ -512,7 +525,8 @@ async fn a_start_that_fails_at_any_step_leaves_the_record_as_it_was_and_nothing_
             fault(&world);
             let fake = runs();
             let ran = world.supervise(&fake).await;
-            assert_eq!(ran.failure().class, Class::Config, "{what}");
+            let class = if what == "another spec" { Class::NotAuthentic } else { Class::Config };
+            assert_eq!(ran.failure().class, class, "{what}");
             assert_eq!(fake.launched.lock().unwrap().len(), usize::from(what == "record"), "{what}");
             mend(&world);
             assert_eq!(world.record(), before, "{what}");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use coffer_runtime::boxes::files;
 use coffer_runtime::id_block::{IdFacts, SignedLaunch};
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey};
-use coffer_verifier::abi::Measurement;
+use coffer_verifier::abi::{GuestPolicy, Measurement};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -99,7 +99,11 @@ pub fn print_names(facts: &IdFacts) {
 }
 
 fn policy(text: &str) -> Result<u64, String> {
-    let policy =
-        u64::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| "expected a number like 0x30000")?;
-    if policy >> 17 & 1 == 1 { Ok(policy) } else { Err("bit 17 of a guest policy is one, as in 0x30000".into()) }
+    let raw = u64::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| "expected a number like 0x30000")?;
+    let policy = GuestPolicy::from_raw(raw).map_err(|error| error.to_string())?;
+    // A signature goes out into the world. No launch of ours has them, and no floor takes them.
+    if policy.debug() || policy.migrate_ma() {
+        return Err("a guest with debugging or a migration agent is its host's: leave bits 18 and 19 out".into());
+    }
+    Ok(policy.raw())
 }

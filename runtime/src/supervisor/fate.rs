@@ -42,10 +42,14 @@ impl Fate {
             let failure = failure.clone();
             return Message::Failed(if self.too_late { silent(failure, traces) } else { failure });
         }
+        let ours = self.killed_by_us || self.stop_asked;
+        if !self.ran && (ours || self.exited.is_some()) {
+            return Message::Failed(not_wanted());
+        }
         if let Some(code) = self.exited {
             return Message::Exited(Ended { code, error: None });
         }
-        if self.killed_by_us || self.stop_asked {
+        if ours {
             return Message::Exited(Ended { code: 137, error: None });
         }
         if let How::Refused(refusal) = end.how
@@ -67,6 +71,11 @@ impl Fate {
                 .hint("`coffer doctor` checks this machine; without --rm a box keeps its logs"),
         })
     }
+}
+
+/// Of a start that somebody ended. No workload ran, so there is no status of one.
+pub fn not_wanted() -> Failure {
+    Failure::new(Class::Config, "the box was stopped before its workload ran")
 }
 
 /// A guest that said nothing more.
@@ -245,6 +254,19 @@ mod tests {
         assert_eq!((ended.code, ended.error.as_deref()), (137, Some("QEMU was killed (signal 9)")));
         let stopped = Fate { killed_by_us: true, ..ran };
         assert_eq!(conclude(&stopped, How::Signal(9)), Message::Exited(Ended { code: 137, error: None }));
+    }
+
+    #[test]
+    fn a_start_that_somebody_ends_is_a_failure_whoever_ended_it() {
+        let stopped = Fate { stop_asked: true, ..Fate::default() };
+        let by_its_owner = Fate { exited: Some(143), ..Fate::default() };
+        let killed = Fate { killed_by_us: true, ..Fate::default() };
+        for fate in [stopped, by_its_owner, killed] {
+            for how in [How::PoweredOff, How::Signal(9)] {
+                let Message::Failed(failure) = conclude(&fate, how) else { panic!("done: {fate:?}") };
+                assert_eq!(failure, not_wanted());
+            }
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Message {
     Exited(Ended),
 }
 
-/// How a box ended after its workload ran.
+/// How a box ended whose workload ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// Exit code.

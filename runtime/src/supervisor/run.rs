@@ -452,7 +452,7 @@ impl Run {
         let kept = !self.record.options.remove;
         let (message, ran) = match outcome {
             Err(failure) => (Message::Failed(failure), false),
-            Ok(Outcome::NotWanted) => (Message::Exited(Ended { code: 137, error: None }), false),
+            Ok(Outcome::NotWanted) => (Message::Failed(fate::not_wanted()), false),
             Ok(Outcome::Ended(end, monitor)) => {
                 let console = last_line(&self.folder.join(files::CONSOLE));
                 let traces = if kept { Traces::Logs } else { Traces::Nothing(console.as_deref()) };

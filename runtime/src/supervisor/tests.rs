@@ -27,6 +27,7 @@ use crate::state::tests::record;
 use crate::state::{BoxRecord, BoxState, State};
 
 mod paused;
+mod unwanted;
 
 /// A home with one box that was created and never started.
 struct World {
@@ -379,27 +380,12 @@ async fn a_second_stop_joins_the_first_and_can_only_bring_its_end_nearer() {
 }
 
 #[tokio::test]
-async fn a_guest_that_refuses_to_stop_or_cannot_be_asked_or_is_to_be_killed_is_ended_at_once() {
+async fn a_guest_that_refuses_to_stop_or_is_to_be_killed_is_ended_at_once() {
     let refusing = Agent::that_refuses();
-    let running = Arc::new(Notify::new());
-    let at_boot = {
-        let running = Arc::clone(&running);
-        fake(move |mut guest| {
-            let running = Arc::clone(&running);
-            async move {
-                guest.reaches(Phase::Booted).await;
-                running.notify_one();
-                std::future::pending().await
-            }
-        })
-    };
     let told = Arc::new(Notify::new());
-    let cases = [
-        (that_tells(&refusing, &told), &told, Command::Stop(100)),
-        (at_boot, &running, Command::Stop(100)),
-        (that_tells(&Agent::default(), &told), &told, Command::Kill),
-    ];
-    for (fake, told, command) in cases {
+    let cases =
+        [(that_tells(&refusing, &told), Command::Stop(100)), (that_tells(&Agent::default(), &told), Command::Kill)];
+    for (fake, command) in cases {
         let world = World::new();
         let folder = world.folder();
         let stop = async {
@@ -432,18 +418,6 @@ async fn a_box_whose_command_dies_is_stopped_and_one_that_was_let_go_lives_on() 
     });
     let ran = world.supervise_with(&fake, patience, async { lifeline::End::Detached }).await;
     assert_eq!(ran.ended(), (0, None));
-}
-
-#[tokio::test]
-async fn no_guest_starts_that_nobody_wants_any_more() {
-    let world = World::new();
-    let before = world.record();
-    let fake = that_runs(&Agent::default());
-    let ran = world.supervise_with(&fake, patience(), async { lifeline::End::Lost }).await;
-    assert_eq!(ran.ended(), (137, None));
-    assert!(fake.launched.lock().unwrap().is_empty());
-    assert_eq!(world.record(), before);
-    world.assert_clean();
 }
 
 #[tokio::test]
@@ -508,7 +482,12 @@ fn show(path: &std::path::Path) {
 #[tokio::test]
 async fn a_start_that_fails_at_any_step_leaves_the_record_as_it_was_and_nothing_behind() {
     let world = World::with(|options| options.scratch_bytes = 1 << 20);
-    let runs = || fake(|mut guest| async move { guest.exits(7).await });
+    let runs = || {
+        fake(|mut guest| async move {
+            guest.runs(&Agent::default()).await;
+            guest.exits(7).await
+        })
+    };
     let fails: [Arc<Fake>; 2] =
         [Arc::new(Fake::that_lacks("no KVM here")), Arc::new(Fake::that_cannot_start("no such machine"))];
     // Once for a box that never ran, and once for one that ended with a status of its own.

@@ -11,6 +11,7 @@ use coffer_machine::{disks, initrd};
 use coffer_ratls::{Attester, Identity, IdentityKey, MAX_CERTIFICATE_EVIDENCE};
 use coffer_spec::{Act, MeasuredCommandLine, Scratch, Tee};
 use coffer_verifier::{binding::certificate_report_data, evidence::Evidence};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::{
     agent::{Agent, StopOrder, serve},
@@ -97,7 +98,7 @@ fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> 
     mounts::leave_initrd()?;
     mounts::own_folders()?;
     net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
-    set_clock(checked.clock);
+    set_clock(checked.clock, clock_gettime(ClockId::Boottime));
     tee::check_cpu(spec.tee, Path::new("/"))?;
     let mut processor = processor::open(spec.tee)?;
     if let Some(processor) = &mut processor {
@@ -123,11 +124,16 @@ fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> 
 }
 
 /// The host's clock, for certificates and logs; no decision rests on it alone.
-fn set_clock(seconds: Option<u64>) {
-    if let Some(seconds) = seconds.and_then(|seconds| i64::try_from(seconds).ok()) {
-        let time = rustix::time::Timespec { tv_sec: seconds, tv_nsec: 0 };
-        let _ = rustix::time::clock_settime(rustix::time::ClockId::Realtime, time);
+fn set_clock(told: Option<u64>, since_boot: Timespec) {
+    if let Some(time) = told.and_then(|told| clock(told, since_boot)) {
+        let _ = clock_settime(ClockId::Realtime, time);
     }
+}
+
+/// The seconds were told at launch: what passed in this kernel since then is added, what passed before it is not known here.
+fn clock(told: u64, since_boot: Timespec) -> Option<Timespec> {
+    let tv_sec = i64::try_from(told).ok()?.checked_add(since_boot.tv_sec)?;
+    Some(Timespec { tv_sec, tv_nsec: since_boot.tv_nsec })
 }
 
 async fn agent_and_workload(booted: Booted, events: &Arc<Events>) -> Result<(), Failure> {
@@ -294,6 +300,16 @@ async fn linger(agent: &Arc<Agent>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_since_boot_is_added_to_what_was_told_at_launch() {
+        let since_boot = Timespec { tv_sec: 9, tv_nsec: 5 };
+        assert_eq!(clock(1_800_000_000, since_boot), Some(Timespec { tv_sec: 1_800_000_009, tv_nsec: 5 }));
+        // A host may say anything.
+        for absurd in [u64::MAX, i64::MAX.unsigned_abs()] {
+            assert_eq!(clock(absurd, since_boot), None);
+        }
+    }
 
     #[test]
     fn every_spec_and_certificate_table_that_is_taken_leaves_an_identity() {

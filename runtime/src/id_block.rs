@@ -139,19 +139,19 @@ impl SignedLaunch {
     /// Class `config`, with what was found and expected.
     pub fn check(&self, measurement: &Measurement, policy: u64) -> Result<(), Failure> {
         let block = &self.block;
-        let wrong = |message: String| Err(Failure::new(Class::Config, message).hint(HINT));
+        let wrong = |message: String, hint: String| Err(Failure::new(Class::Config, message).hint(hint));
         if block.measurement != *measurement {
-            return wrong(format!(
-                "ID block expects launch digest {}, this launch has {measurement}",
-                block.measurement
-            ));
+            let message =
+                format!("ID block expects launch digest {}, this launch has {measurement}", block.measurement);
+            return wrong(message, SIGN_THE_MEASUREMENT.into());
         }
         if block.policy != policy {
-            return wrong(format!("ID block expects policy {:#x}, this launch has {policy:#x}", block.policy));
+            let message = format!("ID block expects policy {:#x}, this launch has {policy:#x}", block.policy);
+            return wrong(message, format!("sign it again with `coffer id-block sign --policy {policy:#x}`"));
         }
         self.auth
             .verify(block)
-            .map_err(|error| Failure::caused(Class::Config, &error).while_doing("ID block").hint(HINT))
+            .map_err(|error| Failure::caused(Class::Config, &error).while_doing("ID block").hint(NOT_OF_ONE_SIGNING))
     }
 
     /// As the simulated processor takes it.
@@ -173,9 +173,10 @@ impl SignedLaunch {
     }
 }
 
-/// What to do about a block that does not fit.
-pub const HINT: &str =
+const SIGN_THE_MEASUREMENT: &str =
     "`coffer measure` with the same flags prints the measurement; sign that with `coffer id-block sign`";
+const NOT_OF_ONE_SIGNING: &str =
+    "the two files are not of one signing, or one was changed: take both from one `coffer id-block sign`";
 
 #[cfg(test)]
 mod tests {
@@ -191,12 +192,15 @@ mod tests {
         let other = Measurement::new([4; 48]);
         let failure = signed.check(&other, GUEST_POLICY).unwrap_err();
         assert!(failure.message.contains(&other.to_string()) && failure.message.contains(&measurement.to_string()));
+        assert!(failure.hint.unwrap().contains("coffer measure"));
         let failure = signed.check(&measurement, 0xb_0000).unwrap_err();
         assert!(failure.message.contains("0x30000") && failure.message.contains("0xb0000"), "{failure}");
+        assert!(failure.hint.unwrap().contains("--policy 0xb0000"), "the policy is what to mend");
         let mut bad = signed.clone();
         bad.block.guest_svn = 8;
         let failure = bad.check(&measurement, GUEST_POLICY).unwrap_err();
         assert!(failure.message.contains("signature of the ID key over the ID block"), "{failure}");
+        assert!(failure.hint.unwrap().contains("not of one signing"));
         assert!(SignedLaunch::sign(measurement, GUEST_POLICY, names, &id, Some(&id)).is_err());
         assert_eq!(signed.facts().guest_svn, 7);
         assert!(signed.facts().author_key_digest.is_some() && signed.evidence().author_key_enabled);

@@ -74,13 +74,15 @@ impl SigningKey {
             return Err(Failure::new(Class::Config, message)
                 .hint("each key has one job; make one with `coffer id-key init` or `coffer manifest keygen`"));
         }
+        let key = Self::parse(&text).ok_or_else(|| {
+            Failure::new(Class::Config, format!("{} holds no private P-384 key in PEM", path.display()))
+                .hint("make one with `coffer id-key init` or `coffer manifest keygen`")
+        })?;
+        // Not before it is known to be one: that others read a public key is what it is for.
         if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
             tracing::warn!(file = %path.display(), "others may read this private key; hint: chmod 600");
         }
-        Self::parse(&text).ok_or_else(|| {
-            Failure::new(Class::Config, format!("{} holds no private P-384 key in PEM", path.display()))
-                .hint("make one with `coffer id-key init` or `coffer manifest keygen`")
-        })
+        Ok(key)
     }
 
     /// Writes the key where there is nothing yet.

@@ -15,7 +15,7 @@ use coffer_verifier::abi::{ChipId, HostData, ProductLine};
 use coffer_verifier::{TrustAnchors, UnixTime};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::id_block::{self, GUEST_POLICY, SignedLaunch};
+use crate::id_block::{GUEST_POLICY, SignedLaunch};
 
 /// Answers one message page; the simulator's side of one guest.
 pub type Answerer = Box<dyn FnMut(u8, &MessagePage) -> LineAnswer + Send>;
@@ -114,9 +114,10 @@ pub fn launch(
 #[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
 fn refused(error: LaunchFailure) -> Failure {
     match &error {
+        // Compared before, with what helps in each case (`SignedLaunch::check`).
         LaunchFailure::IdBlockMeasurement { .. }
         | LaunchFailure::IdBlockPolicy { .. }
-        | LaunchFailure::IdSignature(_) => Failure::caused(Class::Config, &error).hint(id_block::HINT),
+        | LaunchFailure::IdSignature(_) => Failure::caused(Class::Config, &error),
         _ => Failure::caused(Class::Internal, &error),
     }
 }

@@ -41,7 +41,7 @@ fn a_box_runs_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
 }
 
 #[test]
-#[ignore = "ten minutes on an emulated host; `make lab` runs it"]
+#[ignore = "8 minutes on an emulated host; `make lab` runs it"]
 fn boxes_run_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
     let world = World::new()?;
     let layout = world.folder.path().join("layout");
@@ -64,7 +64,7 @@ const STORIES: [&str; 3] = ["hostile_host::", "root_tamper::", "demo::"];
 const LONG_PATIENCE: Duration = Duration::from_hours(1);
 
 #[test]
-#[ignore = "half an hour on an emulated host; `make lab` runs it"]
+#[ignore = "three quarters of an hour on an emulated host; `make lab` runs it"]
 fn the_stories_of_every_monitor_are_told_on_a_real_kvm() -> Result<()> {
     let world = World::new()?;
     let lab = Lab::new(&world)?;

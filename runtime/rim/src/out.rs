@@ -76,14 +76,22 @@ fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// What lies behind standard output is the caller's: what is full there, no image of ours fills.
+fn unwritten(error: &io::Error) -> Failure {
+    let failure = Failure::new(Class::Config, format!("cannot write standard output: {error}"));
+    match error.kind() {
+        ErrorKind::StorageFull => failure.hint("free space where it leads to, or lead it elsewhere"),
+        _ => failure,
+    }
+}
+
 fn note(result: &io::Result<()>) {
     match result {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => STATE.store(GONE, Ordering::Relaxed),
         Err(error) => {
             if STATE.swap(FAILED, Ordering::Relaxed) != FAILED {
-                let failure = Failure::caused(Class::Config, error).while_doing("cannot write standard output");
-                write_error(format_args!("{}", failure.text("coffer")));
+                write_error(format_args!("{}", unwritten(error).text("coffer")));
             }
         }
     }
@@ -125,5 +133,14 @@ mod tests {
         assert_eq!(back, serde_json::json!({ text: [text] }));
         // Lines and tables of our own are not touched.
         assert!(matches!(plain("NAME\tSTATUS\nµs → 4\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_full_place_behind_standard_output_is_not_our_home() {
+        let failure = unwritten(&io::Error::from(ErrorKind::StorageFull));
+        assert_eq!(failure.class, Class::Config);
+        assert!(failure.message.starts_with("cannot write standard output: "), "{}", failure.message);
+        assert!(!failure.hint.unwrap().contains("coffer rmi"));
+        assert_eq!(unwritten(&io::Error::from(ErrorKind::PermissionDenied)).hint, None);
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use coffer_rim::{Class, Failure};
+use flate2::read::GzDecoder;
 use serde::Serialize;
 
 use super::{Minimum, PlatformState, Processor, Status, minimum};
@@ -21,6 +22,8 @@ pub struct Facts {
     pub processor: Processor,
     /// `uname -r`.
     pub kernel: String,
+    /// What the kernel's configuration says of `CONFIG_KVM_AMD_SEV`; none where nobody kept one.
+    pub built_with_sev: Option<bool>,
     /// `/sys/module/kvm_amd/parameters/sev_snp`; none without the module.
     pub parameter: Option<String>,
     /// Opening `/dev/sev`: none if it opens.
@@ -41,9 +44,11 @@ impl Facts {
             let opened = std::fs::OpenOptions::new().read(true).write(true).open(Path::new(path));
             opened.err().map(|error| error.kind())
         };
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         Self {
             processor: Processor::from_cpuinfo(&text("/proc/cpuinfo").unwrap_or_default()),
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            built_with_sev: kernel_config(&kernel).map(|config| has_sev(&config)),
+            kernel,
             parameter: text("/sys/module/kvm_amd/parameters/sev_snp").map(|value| value.trim().to_owned()),
             sev: opens("/dev/sev"),
             kvm: opens("/dev/kvm"),
@@ -92,7 +97,7 @@ pub fn needs(facts: &Facts) -> Vec<Need> {
 
 /// What every launch needs of processor, kernel and devices, whichever monitor does it and whatever its firmware's TCB.
 pub fn launch_needs(facts: &Facts) -> Vec<Need> {
-    let Facts { processor, kernel, .. } = facts;
+    let Facts { processor, kernel, built_with_sev, .. } = facts;
     // Some clouds let their guests launch SNP guests; the flags below say whether this is one.
     let virtual_one = if processor.hypervisor { ", in a virtual machine" } else { "" };
     vec![
@@ -115,8 +120,13 @@ pub fn launch_needs(facts: &Facts) -> Vec<Need> {
         ),
         need(
             "kernel",
-            version(kernel).is_some_and(|found| found >= KERNEL),
-            format!("Linux {}", shown(kernel)),
+            // Where no configuration is kept, the parameter of kvm_amd below is what says it.
+            version(kernel).is_some_and(|found| found >= KERNEL) && *built_with_sev != Some(false),
+            match built_with_sev {
+                Some(true) => format!("Linux {}, with CONFIG_KVM_AMD_SEV", shown(kernel)),
+                Some(false) => format!("Linux {}, built without CONFIG_KVM_AMD_SEV", shown(kernel)),
+                None => format!("Linux {}, whose configuration is kept nowhere", shown(kernel)),
+            },
             "Linux 6.11 or later, with CONFIG_KVM_AMD_SEV",
         ),
         need(
@@ -222,6 +232,25 @@ pub fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// The configuration that this kernel was built with: its own copy, or its package's.
+fn kernel_config(release: &str) -> Option<String> {
+    let own = std::fs::File::open("/proc/config.gz").ok().and_then(|file| unpacked(file).ok());
+    own.or_else(|| std::fs::read_to_string(format!("/boot/config-{release}")).ok())
+}
+
+fn unpacked(packed: impl io::Read) -> io::Result<String> {
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(GzDecoder::new(packed), CONFIG), &mut text)?;
+    Ok(text)
+}
+
+/// More than any configuration has.
+const CONFIG: u64 = 4 << 20;
+
+fn has_sev(config: &str) -> bool {
+    config.lines().any(|line| line == "CONFIG_KVM_AMD_SEV=y")
+}
+
 fn shown(text: &str) -> &str {
     if text.is_empty() { "(nothing)" } else { text }
 }
@@ -247,6 +276,7 @@ mod tests {
                 hypervisor: false,
             },
             kernel: "6.12.57+deb13-amd64".into(),
+            built_with_sev: Some(true),
             parameter: Some("Y".into()),
             sev: None,
             kvm: None,
@@ -281,13 +311,14 @@ mod tests {
     #[test]
     fn each_thing_that_is_missing_is_named_alone() {
         type Break = fn(&mut Facts);
-        let cases: [(&str, Break); 14] = [
+        let cases: [(&str, Break); 15] = [
             ("processor", |facts| facts.processor.product = None),
             ("firmware set-up", |facts| facts.processor.sme = false),
             ("firmware set-up", |facts| facts.processor.sev_es = false),
             ("firmware set-up", |facts| facts.processor.sev_snp = false),
             ("kernel", |facts| facts.kernel = "6.10.99".into()),
             ("kernel", |facts| facts.kernel = "rubbish".into()),
+            ("kernel", |facts| facts.built_with_sev = Some(false)),
             ("kvm_amd", |facts| facts.parameter = Some("N".into())),
             ("kvm_amd", |facts| facts.parameter = None),
             ("/dev/kvm", |facts| facts.kvm = Some(io::ErrorKind::NotFound)),
@@ -325,6 +356,21 @@ mod tests {
         let failure = can_launch(&Facts { parameter: Some("N".into()), ..complete() }).unwrap_err();
         assert_eq!(failure.message, "SEV-SNP needs kvm_amd: its parameter sev_snp is N");
         assert!(failure.hint.unwrap().contains("modprobe"));
+    }
+
+    #[test]
+    fn a_kernels_configuration_says_what_it_was_built_with_and_its_absence_says_nothing() {
+        use std::io::Write as _;
+        let built = "CONFIG_KVM_AMD=m\nCONFIG_KVM_AMD_SEV=y\n";
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(built.as_bytes()).unwrap();
+        assert_eq!(unpacked(&packed.finish().unwrap()[..]).unwrap(), built);
+        assert!(unpacked(&b"no gzip"[..]).is_err());
+        assert!(has_sev(built));
+        for without in ["", "# CONFIG_KVM_AMD is not set\n", "# CONFIG_KVM_AMD_SEV is not set\n"] {
+            assert!(!has_sev(without), "{without}");
+        }
+        assert_eq!(missing(&Facts { built_with_sev: None, ..complete() }), [""; 0], "its parameter says it");
     }
 
     #[test]

@@ -14,7 +14,7 @@ logs, reports, certificates, versions; no key and no secret. Needs what `coffer 
   --boxes N     boxes at once in the last story [default: 20]
   --out FILE    the archive [default: coffer-hardware.tar.gz]
 
-Exit code: 0 every story went as told, 1 one did not, 4 this host cannot launch.";
+Exit code: 0 every story went as told, 1 one did not, 2 the command line is wrong, 4 this host cannot launch.";
 
 fn main() -> ExitCode {
     let mut options = Options { simulated: false, boxes: 20, out: PathBuf::from("coffer-hardware.tar.gz") };
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             _ => false,
         };
         if !understood {
-            eprintln!("{USAGE}");
+            eprintln!("coffer-hardware: {word:?} is no option, or lacks its value\n\n{USAGE}");
             return ExitCode::from(2);
         }
     }

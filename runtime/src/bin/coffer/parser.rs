@@ -15,7 +15,7 @@ pub struct Globals {
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
 
-    /// Where boxes, images and keys are kept [default: $COFFER_HOME, else /var/lib/coffer as root, else ~/.local/share/coffer].
+    /// Where boxes, images and keys are kept [default: $COFFER_HOME, else /var/lib/coffer as root, else $XDG_DATA_HOME/coffer, else ~/.local/share/coffer].
     #[arg(long, global = true, value_name = "DIR", help_heading = EVERYWHERE)]
     pub home: Option<PathBuf>,
 }

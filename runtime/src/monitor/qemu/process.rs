@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::arguments::{VHOST, arguments};
+use super::version_line;
 use crate::boxes::files;
 use crate::monitor::acceleration::Accelerator;
 use crate::monitor::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
@@ -36,7 +37,12 @@ pub struct Processes {
     vsock_death: Option<String>,
     words: JoinHandle<LastWords>,
     encrypted: bool,
+    program: PathBuf,
+    began: Instant,
 }
+
+/// No guest has booted and ended sooner: what ends so may be no QEMU at all.
+const SOON: Duration = Duration::from_secs(2);
 
 /// How long the device may take to make its socket.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
@@ -72,7 +78,15 @@ impl Processes {
         let mut qemu = spawn(folder, &programs.qemu, &arguments(launch, accelerator), Stdio::null())?;
         keep_console(qemu.stdout.take(), console);
         let words = keep_words(qemu.stderr.take(), folder);
-        Ok(Self { vsock: device, qemu, vsock_death: None, words, encrypted: launch.snp.is_some() })
+        Ok(Self {
+            vsock: device,
+            qemu,
+            vsock_death: None,
+            words,
+            encrypted: launch.snp.is_some(),
+            program: programs.qemu.clone(),
+            began: Instant::now(),
+        })
     }
 
     async fn end(&mut self) -> End {
@@ -96,7 +110,12 @@ impl Processes {
             (None, Ok(status)) => of_status(status),
             (None, Err(_)) => How::Status(-1),
         };
-        let said = last_words(&mut self.words).await;
+        let mut said = last_words(&mut self.words).await;
+        if how == How::PoweredOff && self.began.elapsed() < SOON {
+            let program = self.program.clone();
+            let asked = tokio::task::spawn_blocking(move || version_line(&program)).await;
+            said = asked.ok().and_then(Result::err).map(|failure| failure.message).or(said);
+        }
         let last_words = if self.encrypted { said.map(explained) } else { said };
         End { how, last_words }
     }

@@ -53,8 +53,9 @@ async fn start(folder: &Path, device: &str, qemu: &str) -> Result<Box<dyn Runnin
 #[tokio::test]
 async fn every_status_of_qemu_becomes_a_typed_end_with_its_last_words() {
     let refused = format!("exit {}", Refusal::InitrdHash.qemu_status());
+    let quick = r#"[ "$3" = -version ] && echo QEMU emulator version 9.2.0; exit 0"#;
     let cases = [
-        ("exit 0", How::PoweredOff, None),
+        (quick, How::PoweredOff, None),
         (refused.as_str(), How::Refused(Refusal::InitrdHash), None),
         ("echo one >&2; echo two >&2; exit 1", How::Status(1), Some("one; two")),
         ("kill -9 $$", How::Signal(9), None),
@@ -64,6 +65,22 @@ async fn every_status_of_qemu_becomes_a_typed_end_with_its_last_words() {
         let end = start(dir.path(), DEVICE, qemu).await.unwrap().wait().await;
         assert_eq!((end.how, end.last_words.as_deref()), (how, words), "{qemu}");
     }
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_qemu_is_said_to_be_none_by_a_start_and_by_the_doctor() {
+    let asked = |folder: &Path, text: &str| version_line(&monitor(folder, DEVICE, text).programs().unwrap().qemu);
+    let dir = tempfile::tempdir().unwrap();
+    let genuine = "QEMU emulator version 9.2.0";
+    assert_eq!(asked(dir.path(), &format!("echo {genuine}")).unwrap(), genuine);
+    for (other, words) in
+        [("exit 0", "it is no QEMU"), ("echo bash, version 5", "it is no QEMU"), ("echo bad >&2; exit 1", "bad")]
+    {
+        let failure = asked(dir.path(), other).unwrap_err();
+        assert!(failure.class == Class::Platform && failure.message.contains(words), "{failure}");
+    }
+    let end = start(dir.path(), DEVICE, "exit 0").await.unwrap().wait().await;
+    assert!(end.last_words.unwrap().contains("it is no QEMU"));
 }
 
 #[tokio::test]

@@ -34,6 +34,24 @@ impl Isolation {
     }
 }
 
+/// What a box that is there can be started under: hardware is demanded when a box is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Monitor {
+    /// Our own monitor, on KVM.
+    Kvm,
+    /// QEMU.
+    Qemu,
+}
+
+impl From<Monitor> for monitor::Isolation {
+    fn from(monitor: Monitor) -> Self {
+        match monitor {
+            Monitor::Kvm => Self::Kvm,
+            Monitor::Qemu => Self::Qemu,
+        }
+    }
+}
+
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pull {
@@ -117,7 +135,7 @@ pub struct BoxFlags {
     #[arg(long, value_name = "BYTES", conflicts_with = "spec")]
     pub scratch: Option<String>,
 
-    /// Guest memory.
+    /// Guest memory, 192m to 3g.
     #[arg(short, long, value_name = "BYTES", default_value = "512m")]
     pub memory: String,
     /// Virtual processors.
@@ -300,6 +318,10 @@ impl BoxFlags {
 
     /// The owners asked for, or those of a box for which nobody lists any.
     fn owners(&self, engine: &Engine, tee: Tee) -> Result<Vec<Owner>, CliError> {
+        if tee == Tee::None && !self.owner.is_empty() {
+            let message = "--owner lists who may get into a guest that proves itself, and this one does not";
+            return Err(CliError::new(Class::Usage, message).hint("--owner needs --tee or --tee-simulate"));
+        }
         if self.owner.is_empty() {
             return engine.default_owners(tee).map_err(error::of);
         }
@@ -324,7 +346,7 @@ impl BoxFlags {
     /// Virtual processors, whole and within the machine model.
     pub fn vcpus(&self) -> Result<Vcpus, CliError> {
         self.cpus.parse().ok().and_then(|count| Vcpus::new(count).ok()).ok_or_else(|| {
-            let message = format!("invalid value {:?} for --cpus: expected 1 to {}", self.cpus, Vcpus::MOST);
+            let message = format!("invalid value {:?} for --cpus or --vcpus: expected 1 to {}", self.cpus, Vcpus::MOST);
             CliError::new(Class::Usage, message).hint("a microVM has whole processors, and their number is measured")
         })
     }
@@ -332,7 +354,10 @@ impl BoxFlags {
     fn guest_memory(&self) -> Result<GuestMemory, CliError> {
         match request::bytes(&self.memory).map(GuestMemory::new) {
             Some(Ok(memory)) => Ok(memory),
-            Some(Err(error @ RequestError::LittleMemory)) => Err(error::of(error)),
+            Some(Err(error @ RequestError::LittleMemory)) => {
+                let failure = error::of(error).while_doing(format!("invalid value {:?} for --memory", self.memory));
+                Err(failure.hint("a number alone counts bytes: write 512m or 1g"))
+            }
             _ => Err(CliError::new(
                 Class::Usage,
                 format!("invalid value {:?} for --memory: expected a size such as 512m, at most 3g", self.memory),

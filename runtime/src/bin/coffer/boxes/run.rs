@@ -14,12 +14,17 @@ use crate::output::Output;
 /// Create a box from an image and run it.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "coffer run [OPTIONS] IMAGE [COMMAND]...")]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "Signals: the first ^C, SIGINT or SIGTERM stops the box as `coffer stop` does: its workload gets the stop
+signal (SIGTERM, or --stop-signal), never SIGINT itself, and after 10 s it is killed; a second one kills it at once.
+
+Examples:
   coffer run --rm busybox echo hello
   coffer run -d --name web --tee-simulate --kbs kbs.example:4480 --kbs-pin HEX \\
       --secret kbs:///default/web/key=key IMAGE
   coffer run --tee-simulate --id-key id.pem --author-key author.pem \\
-      --family-id acme --image-id web --guest-svn 3 IMAGE")]
+      --family-id acme --image-id web --guest-svn 3 IMAGE"
+)]
 pub struct Args {
     /// Leave the box running and print its id, once the workload runs.
     #[arg(short, long)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use coffer_runtime::BoxRecord;
 use coffer_runtime::engine::{Engine, Started};
 
-use crate::boxes::flags::Isolation;
+use crate::boxes::flags::Monitor;
 use crate::boxes::live::{self, Stay};
 use crate::boxes::unproven;
 use crate::context::Context;
@@ -28,7 +28,7 @@ pub struct Args {
     allow_simulated: bool,
     /// What isolates the boxes from now on; one with a TEE keeps the launch form it was measured by.
     #[arg(long, value_enum, value_name = "KIND", help = "What isolates the boxes from now on [default: as before]")]
-    isolation: Option<Isolation>,
+    isolation: Option<Monitor>,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -39,7 +39,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let runtime = context.runtime()?;
-    let isolation = args.isolation.map(|asked| asked.monitor().ok_or_else(no_monitor)).transpose()?;
+    let isolation = args.isolation.map(Into::into);
     if args.attach {
         let [name] = args.boxes.as_slice() else {
             return Err(CliError::new(Class::Usage, "--attach takes one box"));
@@ -72,10 +72,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             let_go(&engine, started).await
         })
     }))
-}
-
-fn no_monitor() -> CliError {
-    CliError::new(Class::Usage, "hardware is demanded when a box is made: here --isolation takes a monitor")
 }
 
 /// Waits until a box runs, and lets it live on.

@@ -24,6 +24,17 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
+fn a_start_lists_and_takes_monitors_alone_where_a_new_box_takes_hardware_too() {
+    let parses = |line: &str| parser().try_get_matches_from(words(line)).map(drop).map_err(|error| error.to_string());
+    for monitor in ["kvm", "qemu"] {
+        parses(&format!("coffer start --isolation {monitor} b")).unwrap();
+    }
+    let refused = parses("coffer start --isolation snp b").unwrap_err();
+    assert!(refused.contains("kvm, qemu]"), "{refused}");
+    parses("coffer create --isolation snp image").unwrap();
+}
+
+#[test]
 fn only_dockers_verbs_fail_with_125() {
     let code = |class, line: &str| {
         let exits = refusal::named(words(line).into_iter()).entries.first().map_or(Exits::Class, |entry| entry.exits);

@@ -1,15 +1,16 @@
 //! `coffer doctor`.
 
 use std::borrow::Cow;
-use std::path::Path;
-use std::process::{Command, ExitCode, Output};
+use std::process::ExitCode;
 
 use coffer_runtime::Home;
 use coffer_runtime::host::needs::version;
 use coffer_runtime::host::{Device, Facts, Firmware as _, Need, needs};
 use coffer_runtime::launch::load_platform;
 use coffer_runtime::monitor::kvm::VMM;
-use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities};
+use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities, version_line};
+use coffer_runtime::monitor::{self, Isolation};
+use coffer_runtime::tools::Search;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -78,7 +79,10 @@ fn examine(context: &Context) -> Vec<Line> {
     };
     let mut lines = Vec::new();
     lines.push(match context.search.program(&QEMU) {
-        Ok(path) => qemu(&path),
+        Ok(path) => match version_line(&path) {
+            Ok(version) => ok("qemu", format!("{} ({version})", path.display())),
+            Err(failure) => failed("qemu", failure),
+        },
         Err(failure) => failed("qemu", failure),
     });
     lines.push(match context.search.program(&VHOST_VSOCK) {
@@ -96,6 +100,10 @@ fn examine(context: &Context) -> Vec<Line> {
         ok("kvm", found.why)
     } else {
         note("kvm", found.why, "slower, and otherwise the same")
+    });
+    lines.push(match monitor::strongest(&context.search) {
+        Ok(isolation) => ok("isolation", chosen(isolation, &context.search)),
+        Err(failure) => failed("isolation", failure),
     });
     lines.extend(snp(context));
     lines.push(match context.search.platform_folder(None).and_then(|folder| load_platform(&folder)) {
@@ -128,6 +136,16 @@ fn examine(context: &Context) -> Vec<Line> {
     lines
 }
 
+/// What a box gets that nobody names an isolation for, and why it gets no stronger one.
+fn chosen(isolation: Isolation, search: &Search) -> String {
+    let stronger = Isolation::UNASKED.into_iter().take_while(|one| *one != isolation);
+    let why = stronger.filter_map(|one| {
+        let lacking = monitor::of(one, search).and_then(|monitor| monitor.check()).err()?;
+        Some(format!("; not {one}: {}", lacking.message))
+    });
+    format!("{isolation}, where none is named{}", why.collect::<String>())
+}
+
 /// What SEV-SNP needs: notes, for all else runs without.
 fn snp(context: &Context) -> Vec<Line> {
     let (facts, _) = facts(context);
@@ -154,50 +172,14 @@ fn snp(context: &Context) -> Vec<Line> {
 /// Everything that can be found out about this machine as an SEV-SNP host; the chip's identifier in hexadecimal.
 pub fn facts(context: &Context) -> (Facts, Option<String>) {
     let mut facts = Facts::gather();
-    let said = context.search.program(&QEMU).ok().and_then(|path| version_of(&path).ok());
-    facts.qemu = said
-        .as_ref()
-        .and_then(|output| {
-            String::from_utf8_lossy(&output.stdout).split_once("version ").map(|(_, text)| text.to_owned())
-        })
-        .and_then(|text| version(&text));
+    let said = context.search.program(&QEMU).and_then(|path| version_line(&path)).ok();
+    facts.qemu = said.and_then(|line| version(line.split_once("version ")?.1));
     let mut chip = None;
     if let Ok(mut device) = Device::open(&facts.processor) {
         facts.status = device.status().ok();
         chip = device.chip().ok().map(|chip| chip.to_string());
     }
     (facts, chip)
-}
-
-fn version_of(path: &Path) -> std::io::Result<Output> {
-    Command::new(path).args(["-sandbox", "on", "-version"]).env_clear().output()
-}
-
-fn qemu(path: &Path) -> Line {
-    let output = version_of(path);
-    match output {
-        Ok(output) if output.status.success() => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let version = text.lines().next().unwrap_or_default();
-            Line { what: "qemu".into(), mark: Mark::Ok, found: format!("{} ({version})", path.display()), hint: None }
-        }
-        Ok(output) => Line {
-            what: "qemu".into(),
-            mark: Mark::Missing,
-            found: format!(
-                "{}: {}",
-                path.display(),
-                String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default()
-            ),
-            hint: Some("a QEMU with seccomp (-sandbox on) is needed".into()),
-        },
-        Err(error) => Line {
-            what: "qemu".into(),
-            mark: Mark::Missing,
-            found: format!("{}: {error}", path.display()),
-            hint: Some("it does not run; install it again".into()),
-        },
-    }
 }
 
 const LITTLE: u64 = 1 << 30;

@@ -72,7 +72,13 @@ struct ShowArgs {
 }
 
 fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let signed = SignedLaunch::read(&args.folder.join(files::ID_BLOCK), &args.folder.join(files::ID_AUTH))?;
+    let folder = &args.folder;
+    if folder.is_file() {
+        let message = format!("{} is a file, expected the folder it lies in", folder.display());
+        let hint = format!("name the folder that has {} and {}", files::ID_BLOCK, files::ID_AUTH);
+        return Err(CliError::new(Class::Usage, message).hint(hint));
+    }
+    let signed = SignedLaunch::read(&folder.join(files::ID_BLOCK), &folder.join(files::ID_AUTH))?;
     signed.auth.verify(&signed.block).class_while(Class::NotAuthentic, "ID block")?;
     print(&signed.facts(), context);
     Ok(ExitCode::SUCCESS)
@@ -106,4 +112,21 @@ fn policy(text: &str) -> Result<u64, String> {
         return Err("a guest with debugging or a migration agent is its host's: leave bits 18 and 19 out".into());
     }
     Ok(policy.raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exits::Exits;
+
+    #[test]
+    fn a_file_in_place_of_its_folder_is_said_to_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(files::ID_BLOCK);
+        std::fs::write(&file, b"").unwrap();
+        let context = Context::new(false, None, Exits::Class);
+        let failure = show(&ShowArgs { folder: file }, &context).unwrap_err();
+        assert_eq!(failure.class, Class::Usage);
+        assert!(failure.hint.unwrap().contains("name the folder"), "{}", failure.message);
+    }
 }

@@ -49,6 +49,18 @@ impl Expiry {
         }
         UnixTime::parse(text).map(Self::At).map_err(|_| expected.into())
     }
+
+    fn from(self, now: UnixTime) -> Result<UnixTime, CliError> {
+        match self {
+            Self::After(span) => Ok(UnixTime(now.0 + span)),
+            Self::At(time) if time > now => Ok(time),
+            Self::At(time) => {
+                let message =
+                    format!("invalid value {time} for --expires: it lies in the past, by this machine's clock");
+                Err(CliError::new(Class::Usage, message).hint("a time like 2027-01-01T00:00:00Z, or 90d from now"))
+            }
+        }
+    }
 }
 
 const LIFETIME: i64 = 90 * 86_400;
@@ -62,11 +74,7 @@ impl ManifestArgs {
         let request = ManifestRequest {
             name: self.name.clone(),
             sequence: self.sequence,
-            expires: match self.expires {
-                Some(Expiry::At(time)) => time,
-                Some(Expiry::After(span)) => UnixTime(now.0 + span),
-                None => UnixTime(now.0 + LIFETIME),
-            },
+            expires: self.expires.unwrap_or(Expiry::After(LIFETIME)).from(now)?,
         };
         let signed = measured.manifest(&request, &key, now).map_err(error::of)?;
         // Public: whoever launches, audits or runs a broker may read it.
@@ -97,6 +105,18 @@ mod tests {
         assert_eq!(Expiry::parse("1970-01-01T00:00:10Z"), Ok(Expiry::At(UnixTime(10))));
         for bad in ["", "d", "0d", "-1d", "1.5h", "90", "tomorrow", "99999999999d"] {
             assert!(Expiry::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_in_the_past_is_refused_by_its_flag() {
+        let now = UnixTime(1_800_000_000);
+        assert_eq!(Expiry::After(60).from(now).unwrap(), UnixTime(1_800_000_060));
+        assert_eq!(Expiry::At(UnixTime(now.0 + 1)).from(now).unwrap(), UnixTime(now.0 + 1));
+        for late in [now, UnixTime(10)] {
+            let failure = Expiry::At(late).from(now).unwrap_err();
+            assert_eq!(failure.class, Class::Usage);
+            assert!(failure.message.contains("--expires: it lies in the past"), "{}", failure.message);
         }
     }
 }

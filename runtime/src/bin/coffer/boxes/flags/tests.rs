@@ -71,6 +71,22 @@ fn the_local_key_is_an_owner_only_in_simulation() {
 }
 
 #[test]
+fn what_is_wrong_is_said_by_the_flag_that_was_typed() {
+    let (_dir, engine) = engine();
+    let refusal = |line: &str| {
+        let failure = parse(line).unwrap().request(&engine).unwrap_err();
+        assert_eq!(failure.class, Class::Usage, "{line}");
+        format!("{}; {}", failure.message, failure.hint.unwrap_or_default())
+    };
+    let little = refusal("-m 512 busybox");
+    for words in ["--memory", "192 MiB", "counts bytes"] {
+        assert!(little.contains(words), "{little}");
+    }
+    assert!(refusal("--vcpus 9 busybox").contains("--vcpus"));
+    assert!(refusal("--owner owner.pem busybox").contains("--owner needs --tee or --tee-simulate"));
+}
+
+#[test]
 fn a_spec_cannot_be_changed_by_flags() {
     assert!(parse("--spec s.toml -e A=1").is_err());
     assert!(parse("--spec s.toml --host-may logs").is_err());

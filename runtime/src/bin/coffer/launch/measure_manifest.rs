@@ -50,7 +50,7 @@ impl Expiry {
         UnixTime::parse(text).map(Self::At).map_err(|_| expected.into())
     }
 
-    fn from(self, now: UnixTime) -> Result<UnixTime, CliError> {
+    fn counted_from(self, now: UnixTime) -> Result<UnixTime, CliError> {
         match self {
             Self::After(span) => Ok(UnixTime(now.0 + span)),
             Self::At(time) if time > now => Ok(time),
@@ -74,7 +74,7 @@ impl ManifestArgs {
         let request = ManifestRequest {
             name: self.name.clone(),
             sequence: self.sequence,
-            expires: self.expires.unwrap_or(Expiry::After(LIFETIME)).from(now)?,
+            expires: self.expires.unwrap_or(Expiry::After(LIFETIME)).counted_from(now)?,
         };
         let signed = measured.manifest(&request, &key, now).map_err(error::of)?;
         // Public: whoever launches, audits or runs a broker may read it.
@@ -111,10 +111,10 @@ mod tests {
     #[test]
     fn an_expiry_in_the_past_is_refused_by_its_flag() {
         let now = UnixTime(1_800_000_000);
-        assert_eq!(Expiry::After(60).from(now).unwrap(), UnixTime(1_800_000_060));
-        assert_eq!(Expiry::At(UnixTime(now.0 + 1)).from(now).unwrap(), UnixTime(now.0 + 1));
+        assert_eq!(Expiry::After(60).counted_from(now).unwrap(), UnixTime(1_800_000_060));
+        assert_eq!(Expiry::At(UnixTime(now.0 + 1)).counted_from(now).unwrap(), UnixTime(now.0 + 1));
         for late in [now, UnixTime(10)] {
-            let failure = Expiry::At(late).from(now).unwrap_err();
+            let failure = Expiry::At(late).counted_from(now).unwrap_err();
             assert_eq!(failure.class, Class::Usage);
             assert!(failure.message.contains("--expires: it lies in the past"), "{}", failure.message);
         }

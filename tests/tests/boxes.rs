@@ -180,6 +180,41 @@ fn a_box_in_the_foreground_ends_with_its_command() -> Result<()> {
 }
 
 #[test]
+fn a_start_that_somebody_ends_is_no_box_that_runs() -> Result<()> {
+    let (world, _registry, image) = world()?;
+    world.coffer(&["create", "--name", "early", &image, "sleep", "600"])?.ok()?;
+    let ended = |start: &[&str], end: &dyn Fn(u32) -> Result<()>| -> Result<Finished> {
+        let mut command = world.command(start);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        // Recorded as running is a box once its monitor runs, seconds before its workload.
+        let up = || boxes(&world).is_ok_and(|list| list.iter().any(|each| each["state"] == "running"));
+        wait_for(Duration::from_secs(30), up)?;
+        end(child.id())?;
+        let output = child.wait_with_output()?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let status = output.status.code().context("an exit code")?;
+        Ok(Finished { status, stdout: text(output.stdout), stderr: text(output.stderr), command: start.join(" ") })
+    };
+    let why = "was stopped before its workload ran";
+    let interrupt = |pid: u32| run(Command::new("kill").args(["-INT", &pid.to_string()]), b"")?.ok().map(drop);
+    let finished = ended(&["start", "early"], &interrupt)?;
+    assert_eq!((finished.status, finished.stdout.as_str()), (125, ""), "{}", finished.describe());
+    assert!(finished.stderr.contains(why), "{}", finished.describe());
+
+    let finished = ended(&["--json", "start", "early"], &|_| world.coffer(&["stop", "early"])?.ok().map(drop))?;
+    let document: Value = serde_json::from_str(&finished.stdout)?;
+    assert_eq!((finished.status, &document["error"]["class"]), (125, &"config".into()), "{document:#}");
+    assert!(document["boxes"][0]["error"]["message"].as_str().is_some_and(|text| text.contains(why)), "{document:#}");
+    assert_eq!(inspect(&world, "early")?["State"]["ExitCode"], 125);
+
+    let remove = |_: u32| world.coffer(&["rm", "-f", "gone"])?.ok().map(drop);
+    let finished = ended(&["run", "-d", "--name", "gone", &image, "sleep", "600"], &remove)?;
+    assert_eq!((finished.status, finished.stdout.as_str()), (125, ""), "{}", finished.describe());
+    assert!(finished.stderr.contains(why), "{}", finished.describe());
+    expect_nothing_runs(&world)
+}
+
+#[test]
 fn the_host_gets_from_a_tee_box_what_its_spec_says_and_no_more() -> Result<()> {
     let (world, _registry, image) = world()?;
     let other = World::new()?;

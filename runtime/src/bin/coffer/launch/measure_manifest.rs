@@ -7,7 +7,7 @@ use coffer_runtime::signing_key::{KeyPurpose, SigningKey, write_over};
 use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::ReferenceManifest;
 
-use crate::error::{self, CliError};
+use crate::error::{self, Class, CliError};
 
 /// The manifest to write.
 #[derive(Debug, clap::Args)]

@@ -68,7 +68,9 @@ fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {
     let code = match error {
         ClientError::PinMismatch { .. } => Code::KbsPinMismatch,
         ClientError::Refused { .. } => Code::NotReleased,
-        ClientError::Unreachable { .. } | ClientError::Protocol { .. } => Code::KbsUnreachable,
+        ClientError::Unreachable { .. } | ClientError::Protocol { .. } | ClientError::OtherListener { .. } => {
+            Code::KbsUnreachable
+        }
         _ => Code::Internal,
     };
     let denial_id = match error {

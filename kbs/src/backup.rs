@@ -1,7 +1,7 @@
 //! Backups: one file with the database as of one moment, and, encrypted to a recovery key, everything else a broker needs.
 //!
 //! Without a recovery key a backup holds database and configuration only: values in it are encrypted under the root key, which
-//! is never in it. With one it also holds the root key and both identities, and nobody reads any of it but the recovery key.
+//! is never in it. With one it also holds the root key and both identities (next ones too), and nobody reads any of it but the recovery key.
 //! Believes a database only after every row of it was checked, and never a configuration that was not encrypted: it is put
 //! beside for a person to read. An encrypted backup proves who can read it, not who made it: whoever has the recovery key's
 //! public half can make one. Never: writes a root key that is not encrypted, replaces a
@@ -22,8 +22,8 @@ use crate::{
     mend,
     sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
     state::{
-        ADMIN_SERVER, CONFIG, DATABASE, ROOT_KEY, SERVER, StateError, checkpoint_path, lock_where, root_key, root_keys,
-        write_private,
+        ADMIN_SERVER, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, ROOT_KEY, SERVER, StateError, checkpoint_path,
+        lock_where, root_key, root_keys, write_private,
     },
     store::{Accepted, Opened, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
@@ -220,6 +220,12 @@ impl Moment {
         let mut files = vec![read(CONFIG)?];
         if whole {
             files.extend([(ROOT_KEY, Zeroizing::new(text.as_bytes().to_vec())), read(SERVER)?, read(ADMIN_SERVER)?]);
+            // Guests may pin them already.
+            for next in [NEXT_SERVER, NEXT_ADMIN_SERVER] {
+                if folder.join(next).exists() {
+                    files.push(read(next)?);
+                }
+            }
         }
         let summary = checked(&copy, root, whole).await?;
         Ok(Self { files, copy, summary })
@@ -387,7 +393,7 @@ fn unpack(from: &mut impl Read, folder: &Path, file: &Path) -> Result<(), Backup
         }
         let mut name = vec![0; usize::from(length[0])];
         from.read_exact(&mut name).map_err(read(file))?;
-        let known = [CONFIG, ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE];
+        let known = [CONFIG, ROOT_KEY, SERVER, ADMIN_SERVER, NEXT_SERVER, NEXT_ADMIN_SERVER, DATABASE];
         let Some(name) = known.into_iter().find(|known| known.as_bytes() == name) else {
             return Err(BackupError::NotOurs { path: file.into() });
         };

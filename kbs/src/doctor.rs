@@ -10,6 +10,7 @@ use crate::{
     config::{Config, ConfigFile},
     mend::UNCONFIRMED,
     reload::named_and_gone,
+    server_key::{Listener, ServerKeys, server_keys},
     state::{DATABASE, PROFILE, ROOT_KEY, checkpoint_path, config_path, open_store},
     store::{Restored, Store, StoreError},
     tenants::missing,
@@ -43,6 +44,7 @@ pub async fn examine(folder: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
     folder_and_key(folder, &mut found);
     checkpoint(folder, &mut found);
+    next_keys(folder, &mut found);
     let config = configuration(folder, &mut found);
     match open_store(folder).await {
         Err(error) => found.push(broken(&coffer_rim::chain(&error), error.hint())),
@@ -108,6 +110,24 @@ fn folder_and_key(folder: &Path, found: &mut Vec<Finding>) {
             "the first operator's profile, with its private key, lies on the broker",
             "move admin.toml to where the operator works",
         ));
+    }
+}
+
+/// Next keys of the listeners: one that waits is to be switched to some day.
+fn next_keys(folder: &Path, found: &mut Vec<Finding>) {
+    for listener in Listener::ALL {
+        match server_keys(folder, listener) {
+            Ok(ServerKeys { next: Some(next), .. }) => {
+                let whose = listener.whose();
+                let hint = format!(
+                    "once all who pin the present key pin it too: `coffer-kbs server-key switch --listener {whose}`, and start \
+                     the broker again"
+                );
+                found.push(warning(&format!("a next key waits for the {whose}' listener: {next}"), &hint));
+            }
+            Ok(ServerKeys { next: None, .. }) => {}
+            Err(error) => found.push(broken(&coffer_rim::chain(&error), error.hint())),
+        }
     }
 }
 

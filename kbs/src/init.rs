@@ -22,9 +22,10 @@ use crate::{
     custody::{Custody as _, FileCustody},
     floors::STRICT,
     limits::LimitsEntry,
+    server_key::Listener,
     state::{
-        ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, PROFILE, ROOT_KEY, SERVER, StateError, witness, write_identity,
-        write_private,
+        ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, PROFILE, ROOT_KEY, SERVER,
+        StateError, witness, write_identity, write_private,
     },
     store::{Store, StoreError},
 };
@@ -122,7 +123,8 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
         Identity::generate(name).map_err(|source| StateError::Identity { path: folder.join(name), source })
     };
     let step = |name| before(name).map_err(at(&folder.join(name)));
-    let (server, admin_server, admin) = (identity("coffer-kbs")?, identity("coffer-kbs-admin")?, identity("admin")?);
+    let (server, admin_server) = (identity(Listener::Guests.name())?, identity(Listener::Operators.name())?);
+    let admin = identity("admin")?;
     step(ROOT_KEY)?;
     let root = FileCustody::new(folder.join(ROOT_KEY)).create().await?;
     step(SERVER)?;
@@ -134,7 +136,7 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
     let beside = folder.join(CHECKPOINT);
     drop(Store::create_file(&folder.join(DATABASE), root, witness(checkpoint.unwrap_or(&beside))).await?);
     step(PROFILE)?;
-    let profile = AdminProfile { address: admin_listen.into(), server_spki: admin_server.spki(), identity: admin };
+    let profile = AdminProfile { address: admin_listen.into(), pins: vec![admin_server.spki()], identity: admin };
     profile.write(&folder.join(PROFILE))?;
     step(CONFIG)?;
     let config = wanted.config(vec![AdminEntry { name: "admin".into(), key: profile.identity.spki().to_string() }]);
@@ -191,10 +193,11 @@ pub(crate) fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> R
 /// Gives each file its name in `folder`; a name that is taken is an error, and what was named so far is taken back.
 fn link_up(building: &Path, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
     let mut named: Vec<PathBuf> = Vec::new();
-    for name in [ROOT_KEY, SERVER, ADMIN_SERVER, DATABASE, CHECKPOINT, PROFILE, CONFIG] {
+    let names = [ROOT_KEY, SERVER, ADMIN_SERVER, NEXT_SERVER, NEXT_ADMIN_SERVER, DATABASE, CHECKPOINT, PROFILE, CONFIG];
+    for name in names {
         let place = folder.join(name);
-        // A checkpoint may lie elsewhere, and a backup has no operator's profile.
-        if [CHECKPOINT, PROFILE].contains(&name) && !building.join(name).exists() {
+        // A checkpoint may lie elsewhere, a backup has no operator's profile, and mostly no next key.
+        if [CHECKPOINT, PROFILE, NEXT_SERVER, NEXT_ADMIN_SERVER].contains(&name) && !building.join(name).exists() {
             continue;
         }
         let linked = before("name").and_then(|()| fs::hard_link(building.join(name), &place));
@@ -314,7 +317,7 @@ mod tests {
         let state = State::open(&folder).await.unwrap();
         let profile = AdminProfile::read(&made.profile).unwrap();
         assert_eq!(state.server.spki(), made.pin);
-        assert_eq!(profile.server_spki, state.admin_server.spki());
+        assert_eq!(profile.pins, [state.admin_server.spki()]);
         assert_ne!(state.server.spki(), state.admin_server.spki());
         assert_ne!(profile.identity.spki(), state.admin_server.spki());
     }

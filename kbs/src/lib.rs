@@ -50,6 +50,7 @@ mod rotation;
 mod sealed_file;
 mod sealing;
 mod server;
+mod server_key;
 mod shares;
 mod sources;
 mod standing;
@@ -78,6 +79,7 @@ pub use roles::{About, Grant, METHODS, Method, Role};
 pub use rotation::{Rotation, rotate_root};
 pub use sealed_file::{RecoveryKey, RecoverySecret, SealedFileError, recovery_pair};
 pub use server::{Addresses, Server, ServerError};
+pub use server_key::{Listener, ServerKeys, make_next_key, server_keys, switch_key};
 pub use state::{
     State, StateError, begin_store, checkpoint_path, config_path, open_rows, open_store, open_store_watched,
     open_store_with, pin,

@@ -8,6 +8,7 @@
 //!   root.key.unused-TIME 0600  of a change that did not happen: it opens no database here
 //!   server.pem    0600  identity guests pin
 //!   admin-server.pem 0600  identity of the admin listener
+//!   server.pem.next, admin-server.pem.next 0600  those that come next, where they were made
 //!   admin.toml    0600  profile of the first operator: move it to where the operator works
 //!   kbs.db        0600
 //!   checkpoint    0600  where kbs.db ends, unless `checkpoint` of config.toml says another place
@@ -93,6 +94,18 @@ pub enum StateError {
         /// The folder.
         path: PathBuf,
     },
+    /// A next key of a listener is there already.
+    #[error("a next key waits already: {path}")]
+    NextKeyWaits {
+        /// Where.
+        path: PathBuf,
+    },
+    /// There is no next key of a listener.
+    #[error("no next key waits: there is no {path}")]
+    NoNextKey {
+        /// Where it would be.
+        path: PathBuf,
+    },
     /// What the configuration would say contradicts itself.
     #[error(transparent)]
     Mistakes(#[from] ConfigError),
@@ -113,6 +126,12 @@ impl StateError {
             Self::Identity { .. } | Self::Profile(_) => "restore the file from your backup",
             Self::Store(error) => error.hint(),
             Self::Locked { .. } => "stop the other server, or use its admin address",
+            Self::NextKeyWaits { .. } => {
+                "somebody may pin it: switch to it with `coffer-kbs server-key switch`, or remove the file where nobody does"
+            }
+            Self::NoNextKey { .. } => {
+                "make one with `coffer-kbs server-key next`, and have it pinned beside the present one before you switch"
+            }
             Self::Mistakes(error) => error.hint(),
             Self::Config(_) => "report this",
         }
@@ -182,7 +201,7 @@ impl State {
             return Ok(());
         }
         let mut profile = AdminProfile::read(&path)?;
-        if profile.address == admin_address || profile.server_spki != self.admin_server.spki() {
+        if profile.address == admin_address || !profile.pins.contains(&self.admin_server.spki()) {
             return Ok(());
         }
         admin_address.clone_into(&mut profile.address);
@@ -298,7 +317,7 @@ pub(crate) fn write_identity(path: &Path, identity: &Identity) -> Result<(), Sta
     write_private(path, Zeroizing::new(format!("{}{}", pem.certificate, pem.key.as_str())).as_bytes())
 }
 
-fn read_identity(path: &Path) -> Result<Identity, StateError> {
+pub(crate) fn read_identity(path: &Path) -> Result<Identity, StateError> {
     let text = private_text(path).map_err(|error| match error {
         NotPrivate::File(source) => StateError::File { path: path.into(), source },
         NotPrivate::Mode(mode) => StateError::Mode { path: path.into(), mode },
@@ -379,6 +398,8 @@ pub(crate) const NEXT_ROOT_KEY: &str = "root.key.next";
 const UNUSED_ROOT_KEY: &str = "root.key.unused-";
 pub(crate) const SERVER: &str = "server.pem";
 pub(crate) const ADMIN_SERVER: &str = "admin-server.pem";
+pub(crate) const NEXT_SERVER: &str = "server.pem.next";
+pub(crate) const NEXT_ADMIN_SERVER: &str = "admin-server.pem.next";
 pub(crate) const PROFILE: &str = "admin.toml";
 pub(crate) const DATABASE: &str = "kbs.db";
 pub(crate) const CHECKPOINT: &str = "checkpoint";

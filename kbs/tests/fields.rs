@@ -331,7 +331,7 @@ async fn an_empty_or_zero_field_is_refused_by_its_name() {
     let kbs = Kbs::start().await;
     let profile = AdminProfile::read(&kbs.state().join("admin.toml")).unwrap();
     let stream = tokio::net::TcpStream::connect(&profile.address).await.unwrap();
-    let pin = PeerPin::Spki(vec![profile.server_spki]);
+    let pin = PeerPin::Spki(profile.pins.clone());
     let tls = ClientTls::with_alpn(&profile.identity, pin, coffer_kbs_client::ALPN_ADMIN).unwrap();
     let admin = Admin::new(connect_pinned(stream, &tls).await.unwrap().0);
 

@@ -60,7 +60,7 @@ async fn the_guest_listener_has_no_admin_api_even_for_the_admin() {
 #[tokio::test]
 async fn the_two_listeners_have_two_keys() {
     let kbs = Kbs::start().await;
-    let wrong = AdminProfile { server_spki: kbs.addresses.pin, ..profile(&kbs) };
+    let wrong = AdminProfile { pins: vec![kbs.addresses.pin], ..profile(&kbs) };
     assert!(matches!(AdminClient::connect(&wrong).await, Err(ClientError::PinMismatch { .. })));
 }
 

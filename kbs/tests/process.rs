@@ -98,6 +98,98 @@ fn wrong_use_is_answered_with_the_documented_codes() {
 }
 
 #[test]
+fn with_json_whatever_comes_of_a_line_is_one_document() {
+    let (folder, state) = made();
+    let out = folder.path().join("out").display().to_string();
+    for (words, code, says) in [
+        (&["serve"][..], 2, "--state <DIR>"),
+        (&["nosuch"], 2, "unrecognized subcommand 'nosuch'"),
+        (&["srve"], 2, "unrecognized subcommand 'srve'"),
+        (&["backup", "--state", &state], 2, "--out <FILE>"),
+        (&["audit"], 2, "a command is missing"),
+        (&[], 2, "a command is missing"),
+        (&["init", "--state", &out, "--listen", "localhost:4480"], 2, "expected IP:PORT"),
+        (&["server-key", "next", "--state", &state, "--listener", "nobody"], 2, "'nobody'"),
+        (&["server-key", "switch", "--state", &state, "--listener", "guests"], 3, "no next key waits"),
+        (&["pin", "--state", "/nonexistent"], 3, "/nonexistent"),
+    ] {
+        let answer = run(&[&["--json"], words].concat());
+        assert_eq!(answer.status.code(), Some(code), "{words:?}");
+        let document: serde_json::Value = serde_json::from_slice(&answer.stdout).expect("one document");
+        let error = &document["error"];
+        assert_eq!(error["class"], if code == 2 { "usage" } else { "config" }, "{words:?}: {document}");
+        assert!(error["message"].as_str().unwrap().contains(says), "{words:?}: {document}");
+        assert!(error["hint"].is_string(), "{words:?}: {document}");
+        // The same line without it is for people, and says nothing on standard output.
+        let text = run(words);
+        assert_eq!((text.status.code(), text.stdout.len()), (Some(code), 0), "{words:?}");
+        assert!(!text.stderr.is_empty(), "{words:?}");
+    }
+    let near: serde_json::Value = serde_json::from_slice(&run(&["--json", "srve"]).stdout).unwrap();
+    assert!(near["error"]["hint"].as_str().unwrap().contains("'serve'"), "{near}");
+    for words in [&["--json", "--help"][..], &["serve", "--help", "--json"], &["--json", "help", "audit", "verify"]] {
+        let help = run(words);
+        assert!(help.status.success(), "{words:?}");
+        let help: serde_json::Value = serde_json::from_slice(&help.stdout).expect("one document");
+        assert!(help["help"].as_str().unwrap().contains("Examples:"), "{words:?}: {help}");
+    }
+    let version: serde_json::Value = serde_json::from_slice(&run(&["--json", "--version"]).stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn a_listeners_key_is_made_shown_and_switched_to_by_command() {
+    let (folder, state) = made();
+    let json = |words: &[&str]| {
+        let answer = run(&[&["--json"], words, &["--state", &state]].concat());
+        assert!(answer.status.success(), "{words:?}: {}", String::from_utf8_lossy(&answer.stderr));
+        serde_json::from_slice::<serde_json::Value>(&answer.stdout).expect("one document")
+    };
+    let doctor = || String::from_utf8(run(&["doctor", "--state", &state]).stdout).unwrap();
+    let before = json(&["server-key", "show"]);
+    assert_eq!(
+        (&before["guests"]["present"], &before["guests"]["next"]),
+        (&json(&["pin"])["pin"], &serde_json::Value::Null)
+    );
+    assert!(!doctor().contains("a next key waits"));
+    for whose in ["guests", "operators"] {
+        let made = json(&["server-key", "next", "--listener", whose]);
+        assert_eq!(made["present"], before[whose]["present"]);
+        assert_eq!(
+            json(&["server-key", "show"])[whose],
+            serde_json::json!({ "present": made["present"], "next": made["next"] })
+        );
+        let waits = format!("a next key waits for the {whose}' listener: {}", made["next"].as_str().unwrap());
+        assert!(doctor().contains(&waits), "{}", doctor());
+        let again = run(&["server-key", "next", "--state", &state, "--listener", whose]);
+        assert_eq!(again.status.code(), Some(3));
+        assert!(String::from_utf8_lossy(&again.stderr).contains("a next key waits already"));
+    }
+    let waiting = json(&["server-key", "show"]);
+    assert_eq!(json(&["pin"])["next"], waiting["guests"]["next"]);
+
+    // A backup that makes a whole folder has the keys that somebody may pin already.
+    let (recovery, out) =
+        (folder.path().join("recovery.key").display().to_string(), folder.path().join("out").display().to_string());
+    let again = folder.path().join("again").display().to_string();
+    assert!(run(&["recovery-key", "--out", &recovery]).status.success());
+    let public = format!("{recovery}.pub");
+    assert!(run(&["backup", "--state", &state, "--out", &out, "--recovery-key", &public]).status.success());
+    let restore = ["restore", "--state", &again, "--from", &out, "--recovery-key", &recovery, "--accept-rollback"];
+    assert!(run(&restore).status.success());
+    let restored = run(&["--json", "server-key", "show", "--state", &again]);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&restored.stdout).unwrap(), waiting);
+
+    for whose in ["guests", "operators"] {
+        let switched = json(&["server-key", "switch", "--listener", whose]);
+        assert_eq!((&switched["former"], &switched["present"]), (&waiting[whose]["present"], &waiting[whose]["next"]));
+    }
+    assert!(!doctor().contains("a next key waits"));
+    let serving = Serving::start(&state, &folder.path().join("ready.json"));
+    assert_eq!(serving.1["pin"], waiting["guests"]["next"]);
+}
+
+#[test]
 fn a_tenant_that_a_flag_or_the_configuration_mistypes_is_not_made() {
     let (folder, state) = made();
     let anchor = "ab".repeat(32);

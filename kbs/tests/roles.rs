@@ -17,7 +17,7 @@ fn profile(kbs: &Kbs, identity: Identity) -> AdminProfile {
 
 async fn raw(profile: &AdminProfile) -> RawAdmin {
     let stream = tokio::net::TcpStream::connect(&profile.address).await.unwrap();
-    let pin = PeerPin::Spki(vec![profile.server_spki]);
+    let pin = PeerPin::Spki(profile.pins.clone());
     let tls = ClientTls::with_alpn(&profile.identity, pin, coffer_kbs_client::ALPN_ADMIN).unwrap();
     RawAdmin::new(connect_pinned(stream, &tls).await.unwrap().0)
 }

@@ -68,7 +68,7 @@ const ACTS: &[Act] = &[
         perform: |folder| {
             let identity = Identity::generate("admin").class(Class::Internal)?;
             let profile =
-                AdminProfile { address: "127.0.0.1:1".into(), server_spki: SpkiDigest::new([7; 32]), identity };
+                AdminProfile { address: "127.0.0.1:1".into(), pins: vec![SpkiDigest::new([7; 32])], identity };
             profile.write(&folder.join("admin.toml")).class(Class::Config)
         },
         is_there: |folder| {

@@ -54,9 +54,12 @@ impl AdminClient {
             .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
             .map_err(|error| unreachable(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-        let tls = ClientTls::with_alpn(&profile.identity, PeerPin::Spki(vec![profile.server_spki]), ALPN_ADMIN)
+        let tls = ClientTls::with_alpn(&profile.identity, PeerPin::Spki(profile.pins.clone()), ALPN_ADMIN)
             .map_err(|error| ClientError::Own { cause: error.to_string() })?;
-        let (channel, _) = connect_pinned(stream, &tls).await?;
+        let (channel, _) = connect_pinned(stream, &tls).await.map_err(|error| match error.into() {
+            ClientError::OtherListener { .. } => ClientError::OtherListener { wanted: "coffer-kbs-admin/1" },
+            error => error,
+        })?;
         Ok(Self { admin: admin_client::AdminClient::new(channel) })
     }
 

@@ -54,6 +54,12 @@ pub enum ClientError {
     /// The value does not open: it was sealed for another connection, secret or version.
     #[error("released value does not open")]
     Sealed(#[source] HpkeError),
+    /// Somebody answers who does not speak the protocol of this listener: mostly the broker's other one.
+    #[error("no protocol {wanted} is spoken there: it is the key broker's other port, or no key broker")]
+    OtherListener {
+        /// ALPN that was asked for.
+        wanted: &'static str,
+    },
     /// The peer does not speak our protocol, or this end could not attest.
     #[error("no protocol with the key broker: {cause}")]
     Protocol {
@@ -73,6 +79,9 @@ impl ClientError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unreachable { .. } => Some("check the broker's address and that `coffer-kbs serve` runs there"),
+            Self::OtherListener { .. } => Some(
+                "operators reach `admin_listen` (4481 where nothing else is said), guests `listen` (4480): see the broker's config.toml",
+            ),
             Self::PinMismatch { .. } => Some("pin the broker's present key, or find out who answers at its address"),
             Self::Refused { code, .. } => Some(match code.as_str() {
                 "value-too-large" | "message-too-large" => {
@@ -102,6 +111,7 @@ impl From<ConnectError> for ClientError {
             ConnectError::PinMismatch { found, expected } => Self::PinMismatch { found, expected },
             ConnectError::Refused(denial) => denial.into(),
             ConnectError::Call(status) => call(&status),
+            ConnectError::Handshake(io) if speaks_another(&io) => Self::OtherListener { wanted: GUESTS },
             ConnectError::Handshake(io) if tls(&io).is_some() => Self::Protocol { cause },
             ConnectError::Handshake(_) | ConnectError::Timeout(_) | ConnectError::Transport(_) => {
                 Self::Unreachable { cause }
@@ -175,6 +185,14 @@ fn alerted(error: &(dyn Error + 'static)) -> bool {
     }
     false
 }
+
+/// Whether a handshake failed because the peer has none of the protocols that were asked for.
+pub(crate) fn speaks_another(error: &(dyn Error + 'static)) -> bool {
+    matches!(tls(error), Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
+}
+
+/// ALPN of the guests' listener, in words.
+const GUESTS: &str = "coffer-kbs/1";
 
 /// The TLS error below `error`, if that is what broke the connection.
 fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {

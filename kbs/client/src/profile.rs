@@ -39,17 +39,26 @@ pub enum ProfileError {
         /// Offset.
         at: usize,
     },
+    /// No pin would admit nobody, and more than the next one beside the present are too many.
+    #[error("admin profile pins {found} keys, expected one, or the present one and the next")]
+    Pins {
+        /// How many.
+        found: usize,
+    },
     /// Key or certificate.
     #[error("admin profile holds no usable key and certificate")]
     Identity(#[from] IdentityError),
 }
 
+/// The present key and the next, as in a workload spec.
+const MOST_PINS: usize = 2;
+
 /// How an operator reaches the admin API.
 pub struct AdminProfile {
     /// `host:port`.
     pub address: String,
-    /// SHA-256 of the admin listener's SubjectPublicKeyInfo.
-    pub server_spki: SpkiDigest,
+    /// SHA-256 of the admin listener's SubjectPublicKeyInfo: of the present key, and of the next one while keys change.
+    pub pins: Vec<SpkiDigest>,
     /// The operator's key and certificate.
     pub identity: Identity,
 }
@@ -58,9 +67,17 @@ pub struct AdminProfile {
 #[serde(deny_unknown_fields)]
 struct ProfileFile {
     address: String,
-    server_spki: SpkiDigest,
+    server_spki: Pins,
     certificate: String,
     key: String,
+}
+
+/// One pin, or the present one and the next.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Pins {
+    One(SpkiDigest),
+    List(Vec<SpkiDigest>),
 }
 
 impl Drop for ProfileFile {
@@ -91,7 +108,14 @@ impl AdminProfile {
         let mut file: ProfileFile = toml::from_str(text)
             .map_err(|error| ProfileError::Malformed { at: error.span().map_or(0, |s| s.start) })?;
         let identity = Identity::from_pem(&file.certificate, &file.key)?;
-        Ok(Self { address: std::mem::take(&mut file.address), server_spki: file.server_spki, identity })
+        let pins = match &file.server_spki {
+            Pins::One(pin) => vec![*pin],
+            Pins::List(pins) => pins.clone(),
+        };
+        if !(1..=MOST_PINS).contains(&pins.len()) {
+            return Err(ProfileError::Pins { found: pins.len() });
+        }
+        Ok(Self { address: std::mem::take(&mut file.address), pins, identity })
     }
 
     /// Writes a profile file, mode 0600 from its first byte; an existing one is refused.
@@ -120,7 +144,10 @@ impl AdminProfile {
         let pem = self.identity.to_pem();
         let file = ProfileFile {
             address: self.address.clone(),
-            server_spki: self.server_spki,
+            server_spki: match self.pins.as_slice() {
+                [pin] => Pins::One(*pin),
+                pins => Pins::List(pins.to_vec()),
+            },
             certificate: pem.certificate,
             key: pem.key.to_string(),
         };

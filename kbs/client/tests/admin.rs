@@ -227,7 +227,7 @@ async fn server() -> AdminProfile {
         ServeLimits::default(),
         std::future::pending(),
     ));
-    AdminProfile { address, server_spki: broker.spki(), identity: operator }
+    AdminProfile { address, pins: vec![broker.spki()], identity: operator }
 }
 
 #[tokio::test]
@@ -341,7 +341,7 @@ async fn an_operator_whose_key_is_not_listed_is_refused() {
 #[tokio::test]
 async fn a_server_with_another_key_gets_no_request() {
     let mut profile = server().await;
-    profile.server_spki = SpkiDigest::new([9; 32]);
+    profile.pins = vec![SpkiDigest::new([9; 32])];
     assert!(matches!(AdminClient::connect(&profile).await.err(), Some(ClientError::PinMismatch { .. })));
 }
 
@@ -363,7 +363,7 @@ async fn a_profile_file_comes_back_as_it_was_and_is_private() {
     profile.write(&path).unwrap();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let again = AdminProfile::read(&path).unwrap();
-    assert_eq!((&again.address, again.server_spki), (&profile.address, profile.server_spki));
+    assert_eq!((&again.address, &again.pins), (&profile.address, &profile.pins));
     AdminClient::connect(&again).await.unwrap().audit(0, 0).await.unwrap();
 
     assert!(matches!(profile.write(&path), Err(ProfileError::File { .. })), "an existing file is not overwritten");
@@ -373,4 +373,20 @@ async fn a_profile_file_comes_back_as_it_was_and_is_private() {
     assert!(matches!(AdminProfile::parse("address = 1"), Err(ProfileError::Malformed { .. })));
     let unknown = "address = 'a'\nserver_spki = '00'\ncertificate = ''\nkey = ''\nextra = 1";
     assert!(matches!(AdminProfile::parse(unknown), Err(ProfileError::Malformed { .. })));
+    // The present key and the next: as many as a workload spec has.
+    let one = std::fs::read_to_string(&path);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    let one = one.unwrap();
+    assert!(one.contains("server_spki = \""), "one pin is written as ever: {one}");
+    for count in [0, 2, 3] {
+        let pins = vec![SpkiDigest::new([9; 32]); count];
+        AdminProfile { pins: pins.clone(), ..AdminProfile::read(&path).unwrap() }
+            .replace(&folder.path().join("several"))
+            .unwrap();
+        match AdminProfile::read(&folder.path().join("several")) {
+            Ok(read) => assert_eq!((count, read.pins), (2, pins)),
+            Err(ProfileError::Pins { found }) => assert!(found == count && count != 2),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
 }

@@ -42,6 +42,11 @@ impl Class {
         Self::Unreachable,
     ];
 
+    /// Of a failure to read a file that a person named: one that is not there is what was not found.
+    pub fn of_file(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::NotFound { Self::NotFound } else { Self::Config }
+    }
+
     /// Word used in `--json`.
     pub fn word(self) -> &'static str {
         match self {

@@ -12,6 +12,7 @@ pub mod input;
 pub mod log;
 #[macro_use]
 pub mod out;
+pub mod usage;
 
 pub use failure::{Class, Classify, Failure, chain};
 pub use foreign::{Foreign, foreign};

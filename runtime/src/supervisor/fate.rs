@@ -135,9 +135,13 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
     let word = code.map_or("unknown", FailureCode::word);
     match code {
         Some(FailureCode::KbsUnreachable) => {
-            let why = relay_trouble.unwrap_or(if detail.is_empty() { "it did not answer" } else { &detail });
+            let why = relay_trouble.unwrap_or(if detail.is_empty() {
+                "it did not answer as a key broker answers guests"
+            } else {
+                &detail
+            });
             Failure::new(Class::Unreachable, format!("key broker {broker} is unreachable: {why}"))
-                .hint("start the key broker, or correct --kbs HOST:PORT")
+                .hint("start the key broker, or correct --kbs HOST:PORT: guests reach its `listen` (4480), `admin_listen` (4481) takes operators alone")
         }
         Some(FailureCode::KbsPinMismatch) => Failure::new(
             Class::Refused,
@@ -150,7 +154,14 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
                 Class::Refused,
                 with_detail(format!("key broker {broker} released no secret to this guest ({word}{id})")),
             )
-            .hint("the broker's log has the reason: check its reference values, and the secret's release policy")
+            .hint(if denial_id == 0 {
+                "`coffer kbs audit tail` has the reasons: check reference values, and the secret's release policy"
+                    .to_owned()
+            } else {
+                format!(
+                    "`coffer kbs audit --id {denial_id:016x}` has the reasons, for whoever may read the broker's trail"
+                )
+            })
         }
         Some(FailureCode::SecretUnusable) => {
             Failure::new(Class::Config, with_detail("a released secret cannot go where the spec wants it".into()))

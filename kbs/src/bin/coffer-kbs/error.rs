@@ -1,7 +1,8 @@
 //! What failed, with its class and a hint.
 
 use coffer_kbs::{
-    ArchiveError, BackupError, CheckpointError, ConfigError, ReloadError, ServerError, StateError, StoreError,
+    ArchiveError, BackupError, CheckpointError, ConfigError, ReloadError, RowsError, ServerError, StateError,
+    StoreError,
 };
 use coffer_rim::{Class, Failure};
 
@@ -80,6 +81,7 @@ fn class_of(error: &StoreError) -> Class {
         StoreError::Audit(_)
         | StoreError::State(_)
         | StoreError::Tampered { .. }
+        | StoreError::Rows(RowsError::Schema { .. })
         | StoreError::Checkpoint(CheckpointError::Behind { .. } | CheckpointError::Beside { .. }) => {
             Class::NotAuthentic
         }
@@ -87,10 +89,12 @@ fn class_of(error: &StoreError) -> Class {
     }
 }
 
-/// A full disk has its hint already.
+/// A full disk has a hint of its own, which names nothing that this program has not.
 fn hinted(failure: Failure, hint: &str) -> Failure {
-    if failure.hint.is_some() { failure } else { failure.hint(hint) }
+    if failure.hint.is_some() { failure.hint(DISK_FULL) } else { failure.hint(hint) }
 }
+
+const DISK_FULL: &str = "the file system is full: free space, or name a place on another one";
 
 /// `?` for them.
 pub trait OrFail<T> {
@@ -101,5 +105,23 @@ pub trait OrFail<T> {
 impl<T, E: Said> OrFail<T> for Result<T, E> {
     fn or_fail(self) -> Result<T, Failure> {
         self.map_err(|error| error.said())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_names_no_command_of_another_program() {
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let failure = ArchiveError::File { path: "trail.jsonl".into(), source }.said();
+        assert_eq!(failure.hint.as_deref(), Some(DISK_FULL));
+    }
+
+    #[test]
+    fn what_somebody_added_to_the_database_is_not_ours() {
+        let error = StoreError::Rows(RowsError::Schema { what: "view v".into() });
+        assert_eq!(error.said().class, Class::NotAuthentic);
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use coffer_rim::{Class, Classify as _, Failure};
 use serde_json::json;
 
-use crate::error::OrFail as _;
+use crate::{error::OrFail as _, ip_and_port::ip_and_port};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -17,10 +17,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// Where guests will connect; port 0: any.
-    #[arg(long, default_value = "127.0.0.1:4480", value_name = "IP:PORT")]
+    #[arg(long, default_value = "127.0.0.1:4480", value_name = "IP:PORT", value_parser = ip_and_port)]
     listen: SocketAddr,
     /// Where operators will connect; port 0: any.
-    #[arg(long, default_value = "127.0.0.1:4481", value_name = "IP:PORT")]
+    #[arg(long, default_value = "127.0.0.1:4481", value_name = "IP:PORT", value_parser = ip_and_port)]
     admin_listen: SocketAddr,
     /// Where to keep the end of the database outside it, best on another disk [default: DIR/checkpoint].
     #[arg(long, value_name = "FILE")]

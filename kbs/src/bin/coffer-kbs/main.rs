@@ -7,10 +7,13 @@ mod document;
 mod error;
 mod event_loop;
 mod init;
+mod ip_and_port;
 mod pin;
+mod refusal;
 mod restore;
 mod rotate_root;
 mod serve;
+mod server_key;
 mod state;
 
 use std::process::ExitCode;
@@ -44,6 +47,14 @@ enum Command {
     Serve(serve::Args),
     /// Print the key guests pin.
     Pin(pin::Args),
+    /// Change the keys that guests and operators pin: make the next one, have it pinned, switch.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  coffer-kbs server-key next --state ./kbs --listener guests\n  \
+                      coffer-kbs server-key show --state ./kbs\n  \
+                      coffer-kbs server-key switch --state ./kbs --listener guests"
+    )]
+    ServerKey(server_key::Command),
     /// Check the audit trail, and move old lines of it into files.
     #[command(
         subcommand,
@@ -74,8 +85,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Class::Usage.code() } else { 0 });
+            let as_json = std::env::args_os().any(|word| word == "--json");
+            return coffer_rim::out::verdict(refusal::refuse(&error, as_json));
         }
     };
     // What an operator wants to know; `COFFER_LOG` or `RUST_LOG` says otherwise.
@@ -85,6 +96,7 @@ fn main() -> ExitCode {
             Command::Init(args) => init::run(&args, cli.json).map(done),
             Command::Serve(args) => serve::run(&args, cli.json).map(done),
             Command::Pin(args) => pin::run(&args, cli.json).map(done),
+            Command::ServerKey(command) => server_key::run(&command, cli.json).map(done),
             Command::Audit(command) => audit::run(&command, cli.json).map(done),
             Command::State(command) => state::run(&command, cli.json),
             Command::Restore(args) => restore::run(&args, cli.json).map(done),

@@ -20,7 +20,8 @@ pub struct Args {
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let pin = coffer_kbs::pin(&args.state).or_fail()?;
     if as_json {
-        coffer_rim::println!("{}", json!({ "pin": pin }));
+        let next = coffer_kbs::server_keys(&args.state, coffer_kbs::Listener::Guests).or_fail()?.next;
+        coffer_rim::println!("{}", json!({ "pin": pin, "next": next }));
     } else {
         coffer_rim::println!("{pin}");
     }

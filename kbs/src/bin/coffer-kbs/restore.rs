@@ -61,6 +61,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     }
     coffer_rim::println!("accepted the database that ends with {found}; epoch {epoch} begins");
     match seen {
+        Some(seen) if seen == found => coffer_rim::println!("the checkpoint had seen the same: nothing is forgotten"),
         Some(seen) => coffer_rim::println!("the checkpoint had seen {seen}: what lies between is forgotten"),
         None => coffer_rim::println!("there was no checkpoint of this broker: how much is forgotten is not known"),
     }

@@ -32,6 +32,6 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     coffer_rim::println!("root.key is new; the database ends with {ends}");
-    coffer_rim::println!("backups without a recovery key need the key of their time: make a new one now");
+    coffer_rim::println!("{}", crate::serve::NEW_ROOT_KEY);
     Ok(())
 }

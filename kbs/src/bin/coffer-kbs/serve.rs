@@ -12,7 +12,10 @@ use coffer_verifier::{abi::SpkiDigest, root_digest};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{OrFail as _, Said as _};
+use crate::{
+    error::{OrFail as _, Said as _},
+    ip_and_port::ip_and_port,
+};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -30,10 +33,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where guests connect, instead of the configuration's; port 0: any.
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = ip_and_port)]
     listen: Option<SocketAddr>,
     /// Where operators connect, instead of the configuration's; port 0: any.
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = ip_and_port)]
     admin_listen: Option<SocketAddr>,
     /// Accept evidence under this simulated root for the tenant, where a secret allows it too: SHA-256 of the root's
     /// SubjectPublicKeyInfo, or the root certificate's file. May be repeated.
@@ -51,6 +54,7 @@ pub struct Args {
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let path = args.config.clone().unwrap_or_else(|| config_path(&args.state));
     let config = configured(args, &path)?;
+    open_to_others(&args.state);
     open_files(2 * config.source.all_told + OTHER_FILES);
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
@@ -83,6 +87,15 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             never = rotating => match never {},
         }
     })
+}
+
+/// Says so where others reach the folder, as `doctor` does: they may only see names, for each key in it is private.
+fn open_to_others(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(folder).map_or(0, |there| there.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        tracing::warn!(folder = %folder.display(), mode = %format_args!("{mode:04o}"), "others reach the state folder; hint: chmod 700");
+    }
 }
 
 /// Files beside guests' connections: operators' connections, the database, logs.
@@ -146,6 +159,9 @@ async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) ->
     }
 }
 
+/// What a new root key asks of the operator.
+pub const NEW_ROOT_KEY: &str = "backups without a recovery key need the key of their time: make a new one now";
+
 /// Changes the root key whenever the system says SIGUSR1.
 async fn rotate(mut told: Signal, rotation: Rotation) -> std::convert::Infallible {
     loop {
@@ -153,7 +169,7 @@ async fn rotate(mut told: Signal, rotation: Rotation) -> std::convert::Infallibl
             std::future::pending::<()>().await;
         }
         match rotation.apply().await {
-            Ok(ends) => tracing::info!(%ends, "root key changed"),
+            Ok(ends) => tracing::info!(%ends, "root key changed: {NEW_ROOT_KEY}"),
             Err(error) => {
                 tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "root key was not changed");
             }

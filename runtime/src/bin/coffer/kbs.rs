@@ -44,11 +44,11 @@ pub struct Args {
     profile: Option<PathBuf>,
 
     /// Admin address to use instead of the profile's; the profile's pin holds [default: $COFFER_KBS_ADDRESS].
-    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Key broker")]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = host_and_port, help_heading = "Key broker")]
     address: Option<String>,
 
     /// The broker of this machine by its local socket, STATE/local/kbs.sock, in place of address and profile.
-    #[arg(long, global = true, value_name = "PATH", conflicts_with = "address", help_heading = "Key broker")]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["address", "profile"], help_heading = "Key broker")]
     admin_socket: Option<PathBuf>,
 }
 
@@ -58,6 +58,13 @@ impl Args {
         let (profile, address) = (self.profile.as_deref(), self.address.as_deref());
         broker::Broker::new(profile, address, self.admin_socket.as_deref(), context)
     }
+}
+
+/// An address as it is dialled; whether anything is there is found out then.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    port.filter(|port| *port != 0).map(|_| text.to_owned()).ok_or_else(|| "expected HOST:PORT".into())
 }
 
 /// A row whose command asks a broker: it gets a [`broker::Broker`] in place of the context.
@@ -100,4 +107,19 @@ struct Tenant {
     /// Tenant, as workload specs name it.
     #[arg(long, default_value = "default", value_name = "NAME")]
     tenant: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for good in ["127.0.0.1:4481", "[::1]:4481", "kbs.acme.example:1"] {
+            assert_eq!(host_and_port(good).as_deref(), Ok(good));
+        }
+        for bad in ["nonsense", ":4481", "host:", "host:x", "host:0", "host:70000"] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use serde_json::json;
+use coffer_rim::usage;
 
 use crate::commands;
 use crate::docker;
@@ -24,7 +24,7 @@ pub fn refuse(mut error: clap::Error, words: &[OsString]) -> ExitCode {
         match (json, error.kind()) {
             (false, _) => coffer_rim::print!("{}", error.render()),
             (true, ErrorKind::DisplayVersion) => coffer_rim::println!("{}", crate::host::version::json()),
-            (true, _) => coffer_rim::println!("{}", json!({ "help": error.render().to_string() })),
+            (true, _) => coffer_rim::println!("{}", usage::help(&error.render().to_string())),
         }
         return ExitCode::SUCCESS;
     }
@@ -39,7 +39,7 @@ pub fn refuse(mut error: clap::Error, words: &[OsString]) -> ExitCode {
         return unfinished(path, json);
     }
     suggest(&mut error, &named);
-    let failure = CliError::new(Class::Usage, message(&error)).hint(hint(&error, &named));
+    let failure = CliError::new(Class::Usage, usage::message(&error.render().to_string())).hint(hint(&error, &named));
     if json {
         return fail(&failure, true, exits);
     }
@@ -73,17 +73,6 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
         Some(ContextValue::String(text)) => Some(text),
         _ => None,
     }
-}
-
-/// What is wrong in one line, with every name that the parser gives: all up to its first empty line.
-fn message(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let mut lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-    let first = lines.next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first);
-    let between = if error.kind() == ErrorKind::MissingRequiredArgument { ", " } else { " " };
-    let rest = lines.collect::<Vec<_>>().join(between);
-    if rest.is_empty() { first.to_owned() } else { format!("{first} {rest}") }
 }
 
 /// What is near, and where what there is can be read.

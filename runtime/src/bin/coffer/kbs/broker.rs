@@ -1,10 +1,13 @@
 //! A key broker as its admin commands see it: whom to ask, and how its answers are said.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use coffer_kbs_client::{AdminClient, AdminProfile, ClientError};
+use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, ProfileError};
 use coffer_rim::input;
+use coffer_verifier::{P384PublicKey, abi::SpkiDigest};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -18,7 +21,7 @@ pub struct Broker<'a> {
 
 /// How it is reached.
 enum Way {
-    Profile(AdminProfile),
+    Profile { path: PathBuf, profile: AdminProfile },
     Socket(PathBuf),
 }
 
@@ -40,13 +43,17 @@ impl<'a> Broker<'a> {
             CliError::new(Class::Usage, "no admin profile given")
                 .hint("use --profile FILE or COFFER_KBS_PROFILE; `coffer-kbs init` writes STATE/admin.toml")
         })?;
-        let mut profile = AdminProfile::read(path)
-            .class(Class::Config)
-            .map_err(|error| error.hint("`coffer-kbs init --state DIR` writes DIR/admin.toml with mode 0600"))?;
+        let mut profile = AdminProfile::read(path).map_err(|error| {
+            let class = match &error {
+                ProfileError::File { source, .. } => Class::of_file(source),
+                _ => Class::Config,
+            };
+            CliError::caused(class, &error).hint("`coffer-kbs init --state DIR` writes DIR/admin.toml with mode 0600")
+        })?;
         if let Some(address) = address.or(context.kbs_address.as_deref()) {
             address.clone_into(&mut profile.address);
         }
-        Ok(Self { way: Way::Profile(profile), context })
+        Ok(Self { way: Way::Profile { path: path.to_owned(), profile }, context })
     }
 
     /// Connects and asks.
@@ -68,7 +75,7 @@ impl<'a> Broker<'a> {
     ) -> Result<T, CliError> {
         self.context.runtime()?.block_on(async {
             let client = match &self.way {
-                Way::Profile(profile) => AdminClient::connect(profile).await.map_err(|error| failure(&error))?,
+                Way::Profile { profile, .. } => AdminClient::connect(profile).await.map_err(|error| failure(&error))?,
                 Way::Socket(path) => AdminClient::connect_local(path).await.map_err(|error| {
                     CliError::caused(Class::Unreachable, &error).hint(
                         "`[admin_socket]` in the broker's config.toml makes it; root and the broker's own user may use it",
@@ -77,21 +84,43 @@ impl<'a> Broker<'a> {
             };
             ask(&client).await.map_err(|error| match error {
                 ClientError::Unreachable { .. } => CliError::caused(Class::Unreachable, &error).hint(lost.to_owned()),
-                _ => failure(&error),
+                _ => self.whose(failure(&error)),
             })
         })
     }
 
-    /// The operator's own profile.
+    /// A local socket has a role, and no key.
+    fn whose(&self, failure: CliError) -> CliError {
+        match self.way {
+            Way::Profile { .. } => failure,
+            Way::Socket(_) => {
+                CliError { message: failure.message.replace("this key has", "the socket has"), ..failure }
+            }
+        }
+    }
+
+    /// The operator's own profile, and where it lies.
     ///
     /// # Errors
     /// Class `usage` where the broker is reached by its socket.
-    pub fn profile(&self) -> Result<&AdminProfile, CliError> {
+    pub fn profile(&self) -> Result<(&AdminProfile, &Path), CliError> {
         match &self.way {
-            Way::Profile(profile) => Ok(profile),
-            Way::Socket(_) => Err(CliError::new(Class::Usage, "a local socket knows no address for a new profile")
-                .hint("give the new operator's key with --key, or use --profile FILE in place of --admin-socket")),
+            Way::Profile { path, profile } => Ok((profile, path)),
+            Way::Socket(_) => Err(CliError::new(Class::Usage, "a local socket has no profile")
+                .hint("give a new operator's key with --key, or use --profile FILE in place of --admin-socket")),
         }
+    }
+
+    /// Finds out whether the broker shows one of these keys.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; class `refused` where it shows another.
+    pub fn reach(&self, pins: &[SpkiDigest]) -> Result<(), CliError> {
+        let (profile, path) = self.profile()?;
+        let kept = AdminProfile::read(path).class(Class::Config)?;
+        let other = AdminProfile { address: profile.address.clone(), pins: pins.to_vec(), ..kept };
+        let reached = self.context.runtime()?.block_on(AdminClient::connect(&other));
+        reached.map(drop).map_err(|error| failure(&error))
     }
 
     /// Whether a script asks.
@@ -115,7 +144,7 @@ impl<'a> Broker<'a> {
         }
     }
 
-    /// Says what there is: all of each row to scripts, these columns to people.
+    /// Says what there is: all of each row to scripts, these columns to people, each by its key or by `key=HEADING`.
     pub fn list(&self, columns: &[&str], rows: &[Value]) {
         self.list_as(columns, rows, |_, _| None);
     }
@@ -126,18 +155,31 @@ impl<'a> Broker<'a> {
             println!("{}", Value::from(rows));
             return;
         }
-        let heading: Vec<_> = columns.iter().map(|column| column.to_uppercase().replace('_', " ")).collect();
+        let (keys, heading): (Vec<_>, Vec<_>) = columns.iter().map(|column| titled(column)).unzip();
         let heading: Vec<_> = heading.iter().map(String::as_str).collect();
         let cell = |row: &Value, column: &str| {
             word(column, &row[column]).unwrap_or_else(|| match &row[column] {
                 Value::String(text) => text.clone(),
                 Value::Null => "-".to_owned(),
+                Value::Array(words) => joined(words),
                 other => other.to_string(),
             })
         };
-        let cells = |row| columns.iter().map(|column| cell(row, column)).collect();
+        let cells = |row| keys.iter().map(|key| cell(row, key)).collect();
         table::print(&heading, &rows.iter().map(cells).collect::<Vec<_>>());
     }
+}
+
+/// Key and heading of a column.
+fn titled(column: &str) -> (&str, String) {
+    let (key, heading) = column.split_once('=').unwrap_or((column, column));
+    (key, heading.to_uppercase().replace('_', " "))
+}
+
+/// Words of a list in one cell.
+fn joined(words: &[Value]) -> String {
+    let words = words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned));
+    words.collect::<Vec<_>>().join(",")
 }
 
 fn failure(error: &ClientError) -> CliError {
@@ -153,9 +195,13 @@ fn failure(error: &ClientError) -> CliError {
         return failure.hint("the broker lists this profile's key neither under [[admins]] of config.toml nor in `coffer kbs admin list`; if it was taken away while it asked, that may have been done");
     }
     // The last is the least.
-    if let ClientError::RoleMissing { enough, .. } = error
+    if let ClientError::RoleMissing { enough, held, .. } = error
         && let Some(role) = enough.last()
     {
+        if let Some((role, tenant)) = elsewhere(enough, held) {
+            let (role, tenant) = (coffer_rim::foreign(role), coffer_rim::foreign(tenant));
+            return failure.hint(format!("{role} is held for tenant {tenant} alone: was --tenant {tenant} meant?"));
+        }
         let hint = format!(
             "ask somebody who has one of them, or an owner of all for it: `coffer kbs admin add NAME --role {} --key …` \
              (--role for each that the key shall have)",
@@ -169,6 +215,13 @@ fn failure(error: &ClientError) -> CliError {
     }
 }
 
+/// A role that would be enough and is held, for another tenant than was asked about.
+fn elsewhere<'a>(enough: &'a [String], held: &'a str) -> Option<(&'a str, &'a str)> {
+    let word = |grant: &'a str| grant.split_once('@').map_or(grant, |(role, _)| role);
+    let held = held.split(", ").filter_map(|grant| grant.split_once('@'));
+    held.into_iter().find(|(role, _)| enough.iter().any(|one| word(one) == *role))
+}
+
 /// What was named is not there; `list` is the command that shows what is.
 pub fn not_found(message: String, list: &str) -> CliError {
     CliError::new(Class::NotFound, message).hint(format!("`coffer kbs {list}` shows what is there"))
@@ -177,13 +230,35 @@ pub fn not_found(message: String, list: &str) -> CliError {
 /// The bytes of a file, or of standard input for `-`.
 ///
 /// # Errors
-/// Class `config`.
+/// Class `not-found` where there is none, else `config`.
 pub fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     if file.as_os_str() == "-" {
         return input::all(std::io::stdin().lock(), input::DOCUMENT)
             .class_while(Class::Config, "reading standard input");
     }
-    input::read(file, input::DOCUMENT).class_while(Class::Config, format_args!("reading {}", file.display()))
+    input::read(file, input::DOCUMENT).map_err(|error| unread(&error, file))
+}
+
+/// A file that a person named, and that cannot be read.
+pub fn unread(error: &io::Error, file: &Path) -> CliError {
+    CliError::caused(Class::of_file(error), error).while_doing(format_args!("reading {}", file.display()))
+}
+
+/// The public key in a file. A secret half is no public key: it belongs where it signs, and not on the way to a broker.
+///
+/// # Errors
+/// Class `not-found`, `usage` for a secret half, `config` for what is no key.
+pub fn public_key(file: &Path) -> Result<P384PublicKey, CliError> {
+    let text = Zeroizing::new(String::from_utf8_lossy(&Zeroizing::new(read(file)?)).into_owned());
+    if text.contains("PRIVATE KEY-----") {
+        let (file, public) = (file.display(), format!("{}.pub", file.display()));
+        return Err(CliError::new(
+            Class::Usage,
+            format!("{file} is the secret half of a key: it stays where it signs"),
+        )
+        .hint(format!("give the public half, which lies beside it as {public}")));
+    }
+    P384PublicKey::from_pem(&text).map_err(|error| CliError::caused(Class::Config, &error).while_doing(file.display()))
 }
 
 #[cfg(test)]
@@ -200,5 +275,46 @@ mod tests {
             assert!(failure.message.contains(word), "{word}: {}", failure.message);
         }
         assert!(failure.hint.unwrap().contains("--role policy-author@acme"));
+    }
+
+    #[test]
+    fn a_role_that_is_held_for_another_tenant_asks_for_its_tenant() {
+        let hint = |enough: &[&str], held: &str| {
+            let enough = enough.iter().map(|one| (*one).to_owned()).collect();
+            failure(&ClientError::RoleMissing { id: "ab".into(), enough, held: held.into() }).hint.unwrap()
+        };
+        for (enough, held, tenant) in [
+            (&["owner@default", "operator@default"][..], "operator@acme", "acme"),
+            (&["owner", "auditor"], "policy-author@acme, owner@globex", "globex"),
+        ] {
+            assert!(hint(enough, held).contains(&format!("--tenant {tenant}")), "{enough:?} {held}");
+        }
+        for held in ["none", "auditor@acme", "auditor"] {
+            assert!(hint(&["owner@default", "operator@default"], held).contains("--role operator@default"), "{held}");
+        }
+    }
+
+    #[test]
+    fn a_column_has_its_key_for_a_heading_or_another_one() {
+        assert_eq!(titled("allow_simulated"), ("allow_simulated", "ALLOW SIMULATED".to_owned()));
+        assert_eq!(titled("rules_text=rules"), ("rules_text", "RULES".to_owned()));
+        assert_eq!(joined(&["a".into(), 1.into()]), "a,1");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_not_found_and_a_secret_half_is_no_public_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        for error in [read(&path).unwrap_err(), public_key(&path).unwrap_err()] {
+            assert_eq!((error.class, error.class.code()), (Class::NotFound, 1), "{error}");
+            assert!(error.message.contains("key.pem"), "{error}");
+        }
+        assert_eq!(read(folder.path()).unwrap_err().class, Class::Config);
+        let key = coffer_runtime::signing_key::SigningKey::generate().unwrap();
+        let public = key.write_pair(&path, coffer_runtime::signing_key::KeyPurpose::Author).unwrap();
+        let error = public_key(&path).unwrap_err();
+        assert_eq!(error.class, Class::Usage);
+        assert!(error.message.contains("secret half") && error.hint.unwrap().contains("key.pem.pub"));
+        assert_eq!(public_key(&public).unwrap(), *key.public());
     }
 }

@@ -161,8 +161,8 @@ fn row(profile: &CertificateProfile) -> Value {
     let usage = [("server", profile.server_auth), ("client", profile.client_auth)];
     let usage: Vec<_> = usage.into_iter().filter_map(|(word, on)| on.then_some(word)).collect();
     json!({
-        "name": profile.name, "tenant": profile.tenant, "dns": profile.dns.join(","), "uris": profile.uris.join(","),
-        "usage": usage.join(","), "lifetime_seconds": profile.lifetime_seconds,
+        "name": profile.name, "tenant": profile.tenant, "dns": profile.dns, "uris": profile.uris, "usage": usage,
+        "lifetime_seconds": profile.lifetime_seconds,
         "policy": terms.policy, "allow_simulated": terms.allow_simulated,
         "rules": rules_json(&terms.rules.unwrap_or_default()),
     })

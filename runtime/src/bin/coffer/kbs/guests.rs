@@ -34,9 +34,6 @@ pub fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         .collect();
     let columns = ["tenant", "since", "admitted_by", "anchor", "source", "report_id", "chip_id"];
     broker.list_as(&columns, &rows, |column, value| match (column, value) {
-        ("admitted_by", Value::Array(names)) => {
-            Some(names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","))
-        }
         // For people the beginning is enough; `--json` has all of it.
         ("report_id" | "chip_id", Value::String(id)) => Some(id.chars().take(16).collect()),
         _ => None,

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_kbs_client::ManifestKey;
-use coffer_runtime::signing_key::read_public;
 use coffer_verifier::abi::SpkiDigest;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found};
+use super::broker::{Broker, not_found, public_key};
 use super::{Tenant, admin};
 use crate::error::{Class, CliError};
 use crate::row::Entry;
@@ -42,7 +41,7 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let key = ManifestKey {
         tenant: args.tenant.tenant.clone(),
         name: args.name.clone().unwrap_or_default(),
-        key: read_public(&args.file)?,
+        key: public_key(&args.file)?,
     };
     let added = broker.ask(async |client| client.add_manifest_key(&key).await)?;
     let mut value = row(&key);

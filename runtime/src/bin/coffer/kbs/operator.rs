@@ -27,11 +27,13 @@ pub const COMMANDS: &[Entry] = &[
     admin!("add": AddArgs => add),
     admin!("list": ListArgs => list),
     admin!("remove": RemoveArgs => remove),
+    admin!("pin": PinArgs => pin),
     admin!("confirm-restore": ConfirmArgs => confirm),
 ];
 
 /// Let somebody in, in the roles given; a key that is there gets these in place of its own.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("whose_key").args(["key", "new_profile"]).required(true)))]
 #[command(after_help = "Examples:
   coffer kbs admin add alice --role operator@acme --role auditor \\
       --new-profile alice.toml
@@ -43,7 +45,7 @@ struct AddArgs {
     #[arg(long, required = true, value_name = "ROLE[@TENANT]")]
     role: Vec<RoleWord>,
     /// SHA-256 of its SubjectPublicKeyInfo, 64 hex digits.
-    #[arg(long, value_name = "HEX", required_unless_present = "new_profile", conflicts_with = "new_profile")]
+    #[arg(long, value_name = "HEX")]
     key: Option<SpkiDigest>,
     /// Make a key, and write a profile with it to this new file: move it to where the operator works.
     #[arg(long, value_name = "FILE")]
@@ -57,8 +59,8 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         (None, Some(path)) => {
             let identity = Identity::generate(&args.name).class_while(Class::Internal, "making a key")?;
             let key = identity.spki();
-            let profile = broker.profile()?;
-            let new = AdminProfile { address: profile.address.clone(), server_spki: profile.server_spki, identity };
+            let (profile, _) = broker.profile()?;
+            let new = AdminProfile { address: profile.address.clone(), pins: profile.pins.clone(), identity };
             // Written before it is admitted: a key that is nowhere must not be let in.
             new.write(path).class(Class::Config)?;
             key
@@ -92,7 +94,7 @@ fn list(_: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         .map(|one| {
             let grants: Vec<_> = one.grants.iter().map(said).collect();
             let from = if one.configured { "configuration" } else { "broker" };
-            json!({ "name": one.name, "grants": grants.join(","), "from": from, "key": one.key })
+            json!({ "name": one.name, "grants": grants, "from": from, "key": one.key })
         })
         .collect();
     broker.list(&["name", "grants", "from", "key"], &rows);
@@ -121,6 +123,37 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         return Err(not_found(format!("there is no operator {who}"), "admin list"));
     };
     broker.say(&json!({ "name": who, "key": key, "removed": true }), || format!("{who} removed, key {key}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pin these keys of the operators' listener in your profile, in place of those in it.
+///
+/// The present one and, before the broker switches to it, the next: `coffer-kbs server-key show` prints both. The broker is asked: a profile
+/// that would not reach it stays as it was.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer kbs admin pin \\
+      5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef \\
+      9b1f4c7a02d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e
+  coffer kbs admin pin --profile alice.toml \\
+      9b1f4c7a02d3e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e")]
+struct PinArgs {
+    /// SHA-256 of the listener's SubjectPublicKeyInfo, 64 hex digits: the present key, and the next.
+    #[arg(required = true, num_args = 1..=2, value_name = "HEX")]
+    keys: Vec<SpkiDigest>,
+}
+
+fn pin(args: &PinArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let (profile, path) = broker.profile()?;
+    let (pins, before) = (args.keys.clone(), profile.pins.clone());
+    broker.reach(&pins)?;
+    // Read anew: an address that a flag gives is not the profile's.
+    let kept = AdminProfile::read(path).class(Class::Config)?;
+    AdminProfile { pins: pins.clone(), ..kept }.replace(path).class(Class::Config)?;
+    broker.say(&json!({ "profile": path, "pins": pins, "before": before }), || {
+        let pins: Vec<_> = pins.iter().map(ToString::to_string).collect();
+        format!("{} pins {}", path.display(), pins.join(" and "))
+    });
     Ok(ExitCode::SUCCESS)
 }
 

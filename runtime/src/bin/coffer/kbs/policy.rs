@@ -170,7 +170,14 @@ fn test(args: &TestArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         println!("{value}");
         return Ok(ExitCode::SUCCESS);
     }
-    broker.list(&["id", "time", "what", "report_id", "before", "after", "reasons"], &rows);
+    let columns = ["id", "time", "what", "report_id", "before", "after", "reasons"];
+    broker.list_as(&columns, &rows, |column, value| match value {
+        // Reasons have commas of their own.
+        Value::Array(words) if column == "reasons" => {
+            Some(words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "))
+        }
+        _ => None,
+    });
     println!("{} decisions: {refused} would be refused, {released} released", rows.len());
     for (count, why) in [
         (answer.left_out, "were not tried: it took too long"),
@@ -188,7 +195,7 @@ fn tested(one: &TestedDecision) -> Value {
     json!({
         "id": one.id, "sequence": one.sequence, "time": one.time, "event": one.event, "what": one.what,
         "policy": one.policy, "measurement": one.measurement, "workload_digest": one.workload_digest,
-        "report_id": one.report_id, "before": one.before, "after": one.after, "reasons": one.reasons.join("; "),
+        "report_id": one.report_id, "before": one.before, "after": one.after, "reasons": one.reasons,
     })
 }
 

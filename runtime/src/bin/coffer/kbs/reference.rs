@@ -51,7 +51,7 @@ struct AddArgs {
 fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (measurements, workload) = match &args.from {
         Some(file) => measured(&read(file)?)?,
-        None => both(&args.pair).map(|(measurement, workload)| (vec![measurement], workload))?,
+        None => both(&args.pair, ADD).map(|(measurement, workload)| (vec![measurement], workload))?,
     };
     let mut said = Vec::new();
     for measurement in measurements {
@@ -67,21 +67,20 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         value["added"] = json!(added);
         said.push(value);
     }
-    let lines = || {
-        let line = |value: &Value| {
-            let verb =
-                if value["added"] == true { "admitted" } else { "was admitted already; name and expiry updated" };
-            format!("measurement {} for workload {workload} {verb}", value["measurement"].as_str().unwrap_or_default())
-        };
-        said.iter().map(line).collect::<Vec<_>>()
-    };
     // One object for one pair, as ever; the first with all of them for several.
     let mut value = said[0].clone();
     if said.len() > 1 {
         value["pairs"] = json!(said);
     }
-    broker.say_each(&value, lines);
+    broker.say_each(&value, || said.iter().map(line));
     Ok(ExitCode::SUCCESS)
+}
+
+/// One pair, as a person is told of it.
+fn line(value: &Value) -> String {
+    let verb = if value["added"] == true { "admitted" } else { "was admitted already; name and expiry updated" };
+    let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    format!("measurement {} for workload {} {verb}", word("measurement"), word("workload_digest"))
 }
 
 /// List admitted pairs.
@@ -120,7 +119,7 @@ struct RemoveArgs {
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let tenant = &args.tenant.tenant;
     let (measurements, workload) = match &args.name {
-        None => both(&args.pair).map(|(measurement, workload)| (vec![measurement], workload))?,
+        None => both(&args.pair, REMOVE).map(|(measurement, workload)| (vec![measurement], workload))?,
         Some(name) => {
             let all = broker.ask(async |client| client.list_references(tenant).await)?;
             let not_there = || not_found(format!("tenant {tenant} lists no pair named {name}"), "reference list");
@@ -175,8 +174,26 @@ struct Measured {
     workload_digest: String,
 }
 
+/// What `coffer measure --json` prints where it fails.
+#[derive(Deserialize)]
+struct Failed {
+    error: Why,
+}
+
+#[derive(Deserialize)]
+struct Why {
+    class: Class,
+    message: String,
+    hint: Option<String>,
+}
+
 fn measured(bytes: &[u8]) -> Result<(Vec<Measurement>, WorkloadDigest), CliError> {
     let hint = "--from takes the output of `coffer measure --json`";
+    // What is at the other end of a pipe has said why in its one document.
+    if let Ok(Failed { error }) = serde_json::from_slice(bytes) {
+        let failure = CliError::new(error.class, error.message).while_doing("there is no measurement");
+        return Err(CliError { hint: error.hint, ..failure });
+    }
     let parsed: Measured = serde_json::from_slice(bytes)
         .class_while(Class::Config, "reading the measurement")
         .map_err(|error| error.hint(hint))?;
@@ -187,11 +204,15 @@ fn measured(bytes: &[u8]) -> Result<(Vec<Measurement>, WorkloadDigest), CliError
     Ok((measurements, workload))
 }
 
-fn both(pair: &Pair) -> Result<(Measurement, WorkloadDigest), CliError> {
+/// What else names a pair.
+const ADD: &str = "`coffer measure --json` prints both; `coffer kbs reference add --from FILE` takes that";
+const REMOVE: &str = "`coffer kbs reference list` shows both; --name NAME removes the pairs that were added under it";
+
+fn both(pair: &Pair, hint: &str) -> Result<(Measurement, WorkloadDigest), CliError> {
     match (pair.measurement, pair.workload) {
         (Some(measurement), Some(workload)) => Ok((measurement, workload)),
         _ => Err(CliError::new(Class::Usage, "a reference is a pair: --measurement and --workload belong together")
-            .hint("`coffer measure --json` prints both; `coffer kbs reference add --from FILE` takes that")),
+            .hint(hint)),
     }
 }
 
@@ -224,6 +245,29 @@ mod tests {
     }
 
     #[test]
+    fn what_measure_could_not_do_is_said_as_it_said_it() {
+        let said = CliError::new(Class::NotFound, "image nosuch is not here").hint("`coffer pull nosuch` gets it");
+        let error = measured(said.json().to_string().as_bytes()).unwrap_err();
+        assert_eq!((error.class, error.hint), (Class::NotFound, said.hint));
+        assert_eq!(error.message, "there is no measurement: image nosuch is not here");
+    }
+
+    #[test]
+    fn each_pair_has_a_line_of_its_own() {
+        let pair = |measurement, added| {
+            let (measurement, workload) = (Measurement::new([measurement; 48]), WorkloadDigest::new([7; 32]));
+            let (tenant, name) = ("default".to_owned(), "web".to_owned());
+            let mut value = row(&Reference { tenant, measurement, workload, name, expires: expiry(None) });
+            value["added"] = json!(added);
+            coffer_rim::foreign(&line(&value)).to_string()
+        };
+        let lines = [pair(1, true), pair(2, false)];
+        assert_eq!(lines[0], format!("measurement {} for workload {} admitted", "01".repeat(48), "07".repeat(32)));
+        assert!(lines[1].starts_with(&format!("measurement {}", "02".repeat(48))) && lines[1].contains("already"));
+        assert!(lines.iter().all(|line| !line.contains('\n') && !line.contains('\\')), "{lines:?}");
+    }
+
+    #[test]
     fn a_name_names_one_workload_or_none() {
         let pair = |name: &str, measurement, workload| Reference {
             tenant: "default".into(),
@@ -242,6 +286,10 @@ mod tests {
     #[test]
     fn half_a_pair_is_a_usage_error() {
         let half = Pair { measurement: Some(Measurement::new([1; 48])), workload: None };
-        assert_eq!(both(&half).unwrap_err().class, Class::Usage);
+        for (hint, word) in [(ADD, "--from"), (REMOVE, "--name")] {
+            let error = both(&half, hint).unwrap_err();
+            assert_eq!(error.class, Class::Usage);
+            assert!(error.hint.unwrap().contains(word));
+        }
     }
 }

@@ -6,6 +6,7 @@ use coffer_verifier::abi::{ChipId, KeyDigest, Measurement, ReportId, WorkloadDig
 use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found};
+use super::terms::Tcb;
 use super::{admin, rfc3339};
 use crate::error::CliError;
 use crate::row::Entry;
@@ -117,10 +118,15 @@ Examples:
 )]
 struct TcbArgs {
     /// Product and levels: fmc, bootloader, tee, snp, microcode.
-    #[arg(value_name = "PRODUCT:PART=N,…")]
+    #[arg(value_name = "PRODUCT:PART=N,…", value_parser = levels)]
     tcb: String,
     #[command(flatten)]
     scope: Scope,
+}
+
+/// Levels as the broker reads them: what it would refuse is refused here.
+fn levels(text: &str) -> Result<String, String> {
+    text.parse::<Tcb>().map(|_| text.to_owned())
 }
 
 fn tcb(args: &TcbArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {

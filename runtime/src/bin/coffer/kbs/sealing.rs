@@ -106,7 +106,7 @@ fn row(context: &SealingContext) -> Value {
     let terms = context.terms.clone().unwrap_or_default();
     json!({
         "context": String::from_utf8_lossy(&context.context), "tenant": context.tenant,
-        "policies": context.policies.join(","), "policy": terms.policy, "allow_simulated": terms.allow_simulated,
+        "policies": context.policies, "policy": terms.policy, "allow_simulated": terms.allow_simulated,
         "rules": rules_json(&terms.rules.unwrap_or_default()),
         "created": (context.created_unix != 0).then(|| rfc3339(context.created_unix)),
     })

@@ -80,8 +80,11 @@ struct PutArgs {
     #[arg(long)]
     no_rules: bool,
     /// Label, in place of all that were there; may be repeated.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label, conflicts_with = "no_labels")]
     label: Vec<(String, String)>,
+    /// No labels any more.
+    #[arg(long)]
+    no_labels: bool,
     /// Time from which this version is not released, RFC 3339. Left out: that of the version before, if it has one.
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "no_expires")]
     expires: Option<i64>,
@@ -104,17 +107,31 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         },
         policy: args.policy.as_deref().unwrap_or_default(),
         rules: rules(&args.rules, args.no_rules)?,
-        labels: given(&args.label),
+        labels: labels(&args.label, args.no_labels)?,
         expires: said_expiry(args.expires, args.no_expires),
     };
     let path = &args.path;
     let lost = format!("it may have been stored; `coffer kbs {}` shows it", get_meta(path, &args.tenant.tenant));
-    let stored = broker.ask_or(&lost, async |client| client.put_secret(put).await)?;
+    let stored = broker.ask_or(&lost, async |client| client.put_secret(put).await).map_err(begins_anew)?;
     let mut row = stated(&stored.now);
     row["path"] = json!(path.as_str());
     row["before"] = stored.before.as_ref().map_or(Value::Null, stated);
     broker.say(&row, || format!("{path} {}", stored.changes().join("; ")));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a put takes a policy-author, where it does: mostly because it would begin anew what was deleted.
+fn begins_anew(error: CliError) -> CliError {
+    if error.class != Class::Refused || !error.message.contains("it takes") || !error.message.contains("policy-author")
+    {
+        return error;
+    }
+    let before = error.hint.as_deref().unwrap_or_default();
+    let hint = format!(
+        "a put on weaker terms than before takes a policy-author beside the operator, also one on a deleted secret, which begins with the \
+         shipped policy and no rules: `coffer kbs secret undelete` first keeps its terms; or {before}"
+    );
+    error.hint(hint)
 }
 
 /// A value of a file. One that is too large is refused before it goes anywhere.
@@ -170,10 +187,14 @@ fn meta(args: &MetaArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         row["damaged"] = json!(meta.damaged);
         broker.say(&row, String::new);
     } else {
-        broker.list(
-            &["version", "state", "length", "policy", "allow_simulated", "rules_text", "created", "expires"],
-            &versions,
-        );
+        if let Some(row) = meta.secret.as_ref().map(info) {
+            let (least, labels) = (&row["minimum_version"], label_words(&row["labels"]));
+            println!("{}", coffer_rim::foreign(&format!("{path}  minimum version {least}  labels {labels}")));
+        }
+        let columns =
+            ["version", "state", "length", "policy", "allow_simulated", "rules_text=rules", "created", "expires"];
+        broker
+            .list_as(&columns, &versions, |column, value| value.as_str().filter(|_| column == "rules_text").map(short));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -192,7 +213,18 @@ struct ListArgs {
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let secrets = broker.ask(async |client| client.list_secrets(&args.tenant.tenant, args.all).await)?;
     let rows: Vec<_> = secrets.iter().map(info).collect();
-    broker.list(&["path", "version", "state", "length", "policy", "allow_simulated", "created"], &rows);
+    let columns = [
+        "path",
+        "version",
+        "minimum_version=minimum",
+        "state",
+        "length",
+        "policy",
+        "allow_simulated",
+        "labels",
+        "created",
+    ];
+    broker.list_as(&columns, &rows, |column, value| (column == "labels").then(|| label_words(value)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -203,7 +235,8 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
   coffer kbs secret update default/app/password --policy web --no-rules
   coffer kbs secret update default/app/password --version 2 \\
       --expires 2027-01-01T00:00:00Z
-  coffer kbs secret update default/app/password --label team=web --label tier=1")]
+  coffer kbs secret update default/app/password --label team=web --label tier=1
+  coffer kbs secret update default/app/password --no-labels")]
 struct UpdateArgs {
     /// `repository/type/tag`, with or without `kbs:///`.
     #[arg(value_parser = path)]
@@ -212,8 +245,11 @@ struct UpdateArgs {
     #[arg(long, value_name = "N")]
     minimum_version: Option<u64>,
     /// Label, in place of all that were there; may be repeated.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label, conflicts_with = "no_labels")]
     label: Vec<(String, String)>,
+    /// No labels any more.
+    #[arg(long)]
+    no_labels: bool,
     /// Whose terms are said, in place of the current version's.
     #[arg(long, value_name = "N")]
     version: Option<u64>,
@@ -247,7 +283,7 @@ impl UpdateArgs {
         let update = SecretUpdate {
             version: self.version,
             minimum_version: self.minimum_version,
-            labels: given(&self.label),
+            labels: labels(&self.label, self.no_labels)?,
             allow_simulated: (self.allow_simulated || self.no_allow_simulated).then_some(self.allow_simulated),
             policy: self.policy.clone(),
             rules: rules(&self.rules, self.no_rules)?,
@@ -262,8 +298,9 @@ impl UpdateArgs {
                 .hint("say what: --policy, --allow-simulated, a rule or --expires; --minimum-version and --label are of the whole secret, without --version"));
         }
         if !terms && update.minimum_version.is_none() && update.labels.is_none() {
-            return Err(CliError::new(Class::Usage, "nothing is to be changed")
-                .hint("say what: --policy, --allow-simulated, a rule, --expires, --minimum-version or --label"));
+            return Err(CliError::new(Class::Usage, "nothing is to be changed").hint(
+                "say what: --policy, --allow-simulated, a rule, --expires, --minimum-version, --label or --no-labels",
+            ));
         }
         Ok(update)
     }
@@ -367,7 +404,10 @@ fn undelete(args: &UndeleteArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
         let list = version.map_or_else(|| of_tenant("secret list --all", tenant), |_| get_meta(path, tenant));
         return Err(not_found(format!("nothing of {path} of tenant {tenant} was removed"), &list));
     }
-    broker.say(&json!({ "path": path.as_str(), "version": version, "undeleted": true }), || format!("{path} is back"));
+    broker.say(&json!({ "path": path.as_str(), "version": version, "undeleted": true }), || match version {
+        Some(version) => format!("{path} version {version} is back"),
+        None => format!("{path} is back"),
+    });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -397,8 +437,35 @@ fn destroy(args: &DestroyArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError
     Ok(ExitCode::SUCCESS)
 }
 
-fn given(labels: &[(String, String)]) -> Option<Labels> {
-    (!labels.is_empty()).then(|| labels.iter().cloned().collect())
+/// Labels as the flags have them; nothing: as they were.
+fn labels(given: &[(String, String)], none: bool) -> Result<Option<Labels>, CliError> {
+    let labels: Labels = given.iter().cloned().collect();
+    if labels.len() != given.len() {
+        let twice = given.iter().enumerate().find(|(at, one)| given[..*at].iter().any(|before| before.0 == one.0));
+        let name = twice.map(|(_, (name, _))| name.as_str()).unwrap_or_default();
+        return Err(CliError::new(Class::Usage, format!("label {name} is given twice")).hint("give each name once"));
+    }
+    Ok((none || !labels.is_empty()).then_some(labels))
+}
+
+/// Labels in one cell.
+fn label_words(labels: &Value) -> String {
+    let words = labels.as_object().into_iter().flatten();
+    let words = words.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+    let words = words.collect::<Vec<_>>().join(",");
+    if words.is_empty() { "-".to_owned() } else { words }
+}
+
+/// Rules in one cell: of each long digest its beginning. `--json` has all of it.
+fn short(text: &str) -> String {
+    let word = |word: &str| {
+        let digits = word.trim_end_matches(';');
+        if digits.len() > 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return format!("{}…{}", &digits[..12], &word[digits.len()..]);
+        }
+        word.to_owned()
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -454,6 +521,34 @@ mod tests {
         assert_eq!(path("a/b/c").unwrap(), path("kbs:///a/b/c").unwrap());
         assert!(path("a/b").is_err());
         assert!(path("kbs://host/a/b").is_err());
+    }
+
+    #[test]
+    fn labels_are_given_once_each_or_taken_away() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(labels(&[], false).unwrap(), None, "as they were");
+        assert_eq!(labels(&[], true).unwrap(), Some(Labels::new()));
+        assert_eq!(labels(&[pair("a", "1"), pair("b", "1")], false).unwrap().unwrap().len(), 2);
+        let twice = labels(&[pair("b", "1"), pair("a", "1"), pair("a", "2")], false).unwrap_err();
+        assert_eq!((twice.class, twice.message.as_str()), (Class::Usage, "label a is given twice"));
+        assert_eq!(label_words(&json!({ "a": "1", "b": "2" })), "a=1,b=2");
+        assert_eq!(label_words(&json!({})), "-");
+    }
+
+    #[test]
+    fn rules_fit_into_a_table() {
+        let text = format!("chip {} or {}; tcb at least Milan bl 0", "ab".repeat(64), "cd".repeat(64));
+        assert_eq!(short(&text), "chip abababababab… or cdcdcdcdcdcd…; tcb at least Milan bl 0");
+    }
+
+    #[test]
+    fn a_put_that_takes_a_policy_author_says_why() {
+        let refused = |message: &str| begins_anew(CliError::new(Class::Refused, message).hint("ask somebody"));
+        let hint =
+            refused("role-missing (id 1): it takes owner@acme or policy-author@acme, and this key has operator@acme");
+        let hint = hint.hint.unwrap();
+        assert!(hint.contains("secret undelete") && hint.ends_with("ask somebody"), "{hint}");
+        assert_eq!(refused("not-released (id 1)").hint.as_deref(), Some("ask somebody"));
     }
 
     #[test]

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_kbs_client::Signer;
-use coffer_runtime::signing_key::read_public;
 use coffer_verifier::SignerRule;
 use coffer_verifier::abi::{FamilyId, ImageId, KeyDigest};
 use coffer_verifier::measure::{key_digest, key_structure};
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found};
+use super::broker::{Broker, not_found, public_key};
 use super::{Tenant, admin, expiry, parse_time};
-use crate::error::CliError;
+use crate::error::{Class, CliError};
 use crate::launch::id_flags::{family_id, image_id};
 use crate::row::Entry;
 
@@ -138,7 +137,10 @@ impl AuthorKey {
 }
 
 fn of_file(path: &Path) -> Result<KeyDigest, CliError> {
-    let key = read_public(path).map_err(|failure| {
+    let key = public_key(path).map_err(|failure| {
+        if failure.class == Class::Usage {
+            return failure;
+        }
         failure
             .while_doing("--author-key is neither a digest of 96 hex digits nor a key file")
             .hint("`coffer id-key init --author` makes a key, and `coffer id-key show` prints the digest of one")

@@ -49,6 +49,7 @@ fn keygen(args: &KeygenArgs, context: &Context) -> Result<ExitCode, CliError> {
         println!("{}", json!({ "file": out, "public": public, "spki_sha256": spki }));
     } else {
         println!("{spki}");
+        eprintln!("coffer: the public half is {}", coffer_rim::foreign(&public.display().to_string()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -230,11 +230,8 @@ impl Bench {
     /// method that the listener offers looks into the database.
     fn get_meta(&mut self, calls: usize) -> Result<Value, CliError> {
         let profile = self.broker.profile()?;
-        let tls = ClientTls::with_alpn(
-            &profile.identity,
-            PeerPin::Spki(vec![profile.server_spki]),
-            coffer_kbs_client::ALPN_ADMIN,
-        );
+        let tls =
+            ClientTls::with_alpn(&profile.identity, PeerPin::Spki(profile.pins.clone()), coffer_kbs_client::ALPN_ADMIN);
         let tls = tls.class(Class::Internal)?;
         let channel = self.runtime.block_on(async {
             let stream = TcpStream::connect(&profile.address).await.class(Class::Unreachable)?;
@@ -268,6 +265,11 @@ impl Bench {
     }
 }
 
+/// What is said of a limit that is missed; a figure that is none misses it.
+fn missed(held: bool) -> &'static str {
+    if held { "" } else { ", missed" }
+}
+
 fn say(figures: &Value) {
     let number = |group: &str, name: &str| figures[group][name].as_f64().unwrap_or(f64::NAN);
     let operations = figures["first_secret"]["work"].as_array().into_iter().flatten();
@@ -280,14 +282,31 @@ fn say(figures: &Value) {
     println!("  {:<60} {:>9.1} us", "one checkpoint write", number("first_secret", "checkpoint_us"));
     for (group, name) in [("first_secret", "connect, attest, secret"), ("further_secret", "a further secret")] {
         let (p50, sum, limit) = (number(group, "p50_us"), number(group, "sum_us"), number(group, "limit"));
-        println!("{name:<26} {p50:>9.0} us   {:>5.2} x   limit {limit} x of {sum:.0} us", p50 / sum);
+        println!(
+            "{name:<26} {p50:>9.0} us   {:>5.2} x   limit {limit} x of {sum:.0} us{}",
+            p50 / sum,
+            missed(p50 / sum <= limit)
+        );
     }
     let (rate, ratio) = (number("in_flight", "per_second"), number("in_flight", "ratio"));
-    println!("{:<26} {rate:>9.0} /s   {ratio:>5.2} x   at least 3 x one after the other", "32 secrets at once");
+    println!(
+        "{:<26} {rate:>9.0} /s   {ratio:>5.2} x   at least 3 x one after the other{}",
+        "32 secrets at once",
+        missed(ratio >= 3.0)
+    );
     let (meta, ratio) = (number("get_meta", "p50_us"), number("get_meta", "ratio"));
-    println!("{:<26} {meta:>9.0} us   {ratio:>5.2} x   at least 0.5 x the rate of an empty call", "get-meta");
+    println!(
+        "{:<26} {meta:>9.0} us   {ratio:>5.2} x   at least 0.5 x the rate of an empty call{}",
+        "get-meta",
+        missed(ratio >= 0.5)
+    );
     let bytes = number("memory", "bytes_each");
-    println!("{:<26} {:>9.1} KiB            at most 128 KiB", "memory per connection", bytes / 1024.0);
+    println!(
+        "{:<26} {:>9.1} KiB            at most 128 KiB{}",
+        "memory per connection",
+        bytes / 1024.0,
+        missed(bytes <= 131_072.0)
+    );
     if figures["pinned"] != true {
         println!("broker and load shared processors: there is only one");
     }

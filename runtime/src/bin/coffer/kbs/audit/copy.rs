@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_kbs_client::{
@@ -14,24 +14,34 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::kbs::broker::Broker;
+use crate::kbs::broker::{Broker, unread};
 
 /// Write the whole trail into a file, one line each, and behind them where it ends.
 ///
 /// What is written is checked as `verify` checks it. Lines that are archived are not at the broker any more: the copy begins behind them,
 /// and says so at its end.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer kbs audit export trail.jsonl")]
+#[command(
+    after_help = "Examples:\n  coffer kbs audit export trail.jsonl\n  coffer kbs audit export trail.jsonl --replace"
+)]
 pub struct ExportArgs {
-    /// File to write; one that is there is replaced, and a pipe or a device is written into.
+    /// File to write; one that is there stays, and a pipe or a device is written into.
     file: PathBuf,
+    /// Where a file is there already, replace it: lines that were archived since it was written are in no new one.
+    #[arg(long)]
+    replace: bool,
 }
 
 /// Writes it.
 pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    // Asked once more when it gets its name; nobody waits for a copy that cannot have one.
+    if !args.replace && args.file.metadata().is_ok_and(|there| there.is_file()) {
+        return Err(there_already(&args.file));
+    }
+    let writer = if args.replace { Writer::private() } else { Writer::private().new_only() };
     let mut asked = Ok(());
     let mut end = None;
-    let written = Writer::private().into_pipes().write_with(&args.file, |file| {
+    let written = writer.into_pipes().write_with(&args.file, |file| {
         let mut out = BufWriter::new(file);
         let done = pages(broker, None, |line| writeln!(out, "{line}"));
         match done {
@@ -47,7 +57,10 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
         }
     });
     asked?;
-    written.class_while(Class::Config, format_args!("writing {}", args.file.display()))?;
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => there_already(&args.file),
+        _ => CliError::caused(Class::Config, &error).while_doing(format_args!("writing {}", args.file.display())),
+    })?;
     let end = end.ok_or_else(|| CliError::new(Class::Internal, "an export without an end"))?;
     let row = json!({ "file": args.file, "first": end.first, "lines": end.lines, "head": end.head });
     broker.say(&row, || match end.first {
@@ -58,6 +71,11 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
         }
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn there_already(file: &Path) -> CliError {
+    CliError::new(Class::Config, format!("{} is there already, and stays as it is", file.display()))
+        .hint("name another file, or say --replace; what was archived since is in no new copy")
 }
 
 /// Check that a trail is whole: files that `export` and `coffer-kbs audit archive` wrote, in their order, or the broker's own.
@@ -113,7 +131,7 @@ fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End), Cli
     let (mut chain, mut first, mut last) = (Chain::anywhere(noted), None, None);
     for file in files {
         let reading = || format!("reading {}", file.display());
-        let open = File::open(file).class_while(Class::Config, reading())?;
+        let open = File::open(file).map_err(|error| unread(&error, file))?;
         let lines =
             BufReader::new(open).lines().map(|line| line.class_while(Class::Config, reading()).map_err(Bad::Read));
         let end = chain.file(lines, |_| ()).map_err(|bad| match bad {

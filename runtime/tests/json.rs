@@ -133,6 +133,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("kbs admin list", &[]),
     ("kbs admin remove", &["alice"]),
     ("kbs admin confirm-restore", &[]),
+    ("kbs admin pin", &["nosuch"]),
+    ("kbs admin pin", &["5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"]),
     ("kbs audit", &[]),
     ("kbs audit", &["--newest", "--id", "86fb0b8a2fdb7edb"]),
     ("kbs audit", &["--limit", "0"]),

@@ -313,7 +313,7 @@ fn a_schema_that_could_act_on_its_own_is_refused() {
         let (_folder, state) = made();
         rusqlite::Connection::open(database(&state)).unwrap().execute_batch(sql).unwrap();
         let refused = run(&["serve", "--state", &state]);
-        assert_eq!(refused.status.code(), Some(3));
+        assert_eq!(refused.status.code(), Some(5));
         assert!(String::from_utf8_lossy(&refused.stderr).contains(what), "{what}");
     }
 }

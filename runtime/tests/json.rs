@@ -82,6 +82,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("bench verify", &["nosuch"]),
     ("bench simulator", &["nosuch"]),
     ("bench kbs", &["--program", "nosuch"]),
+    ("bench seal", &["nosuch"]),
     ("kbs secret put", &["a/b/c", "--profile", "nosuch"]),
     ("kbs secret put", &[]),
     ("kbs secret list", &[]),

@@ -30,16 +30,16 @@ use crate::prove::guest::Trust;
 
 Examples:
   coffer seal db --context backup plain.tar -o sealed.bin
-  coffer seal db --policy workload --context app/backup \\
+  coffer seal db --to workload --context app/backup \\
       plain.tar -o sealed.bin
-  coffer seal db --policy workload --context app/backup --counted \\
+  coffer seal db --to workload --context app/backup --counted \\
       plain.tar -o one.bin
-  coffer seal db --policy workload --context app/backup \\
+  coffer seal db --to workload --context app/backup \\
       --replaces one.bin newer.tar -o two.bin"
 )]
 pub struct SealArgs {
     /// Who opens it: measurement-and-chip, chip, measurement, workload or signer.
-    #[arg(long, value_name = "POLICY", default_value = "measurement-and-chip")]
+    #[arg(long = "to", id = "to", value_name = "POLICY", default_value = "measurement-and-chip")]
     policy: SealPolicy,
     /// Begin a counter at the key broker, so that an older file in this one's place is noticed.
     #[arg(long, conflicts_with = "replaces")]
@@ -62,12 +62,12 @@ pub struct UnsealArgs {
 /// Seal anew what was sealed, inside the guest: under another policy, or at the firmware version of today.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  coffer reseal db --context backup --policy workload \\
+  coffer reseal db --context backup --to workload \\
       old.bin -o movable.bin
   coffer reseal db --context backup sealed.bin -o sealed.bin")]
 pub struct ResealArgs {
     /// Who opens the new one: measurement-and-chip, chip, measurement, workload or signer [default: as before].
-    #[arg(long, value_name = "POLICY")]
+    #[arg(long = "to", id = "to", value_name = "POLICY")]
     policy: Option<SealPolicy>,
     #[command(flatten)]
     common: Common,

@@ -104,10 +104,10 @@ impl OwnerService {
         let Some(kbs) = &spec.kbs else { return Ok(None) };
         let identity =
             Identity::generate("coffer guest").map_err(|_| Status::internal("no identity for the key broker"))?;
-        let connect = async {
+        let connect = Box::pin(async {
             let connected = broker::connect(spec, kbs, &identity, self.attester.clone()).await;
             connected.map_err(|cause| SealingError::Broker { policy: *policy, cause })
-        };
+        });
         in_time(connect).await.map(Some)
     }
 }

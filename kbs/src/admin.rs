@@ -20,8 +20,9 @@ mod words;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use self::changed::of_reference;
 pub(crate) use self::words::fresh_id;
-use self::words::{every, name, needed, non_zero, pair, reference_entry, seconds, store_status, tenant};
+use self::words::{name, needed, non_zero, pair, reference_entry, seconds, sorted, store_status, tenant};
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{Expiry, UnixTime};
 use tonic::{Request, Response, Status};
@@ -225,8 +226,15 @@ impl wire::admin_server::Admin for AdminService {
         let name = name("name", message.name)?;
         let expires = self.expiry(message.expires_unix)?;
         let reference = Reference { measurement, workload, name: name.unwrap_or_default(), expires };
-        let entry = reference_entry("reference.add", &tenant, &measurement, &workload);
+        let named = Some(reference.name.clone()).filter(|name| !name.is_empty());
+        let entry = AuditEntry { name: named, ..reference_entry("reference.add", &tenant, &measurement, &workload) };
         let mut change = self.change(caller, entry).await?;
+        let before = match change.ledger.reference(&tenant, &measurement, &workload).await {
+            // Adding it anew is how a damaged one is mended: of such a one nothing is known.
+            Err(StoreError::Tampered { .. }) => None,
+            other => other.map_err(store_status)?,
+        };
+        change.entry.changes = of_reference(before.as_ref(), &reference);
         let added = change.ledger.add_reference(&tenant, &reference).await.map_err(store_status)?;
         change.done_if(added, "replaced", wire::AddReferenceResponse { added }).await
     }
@@ -238,14 +246,15 @@ impl wire::admin_server::Admin for AdminService {
         self.caller(&request, "ListReferences", |message| &message.tenant).await?;
         let tenant = tenant(&request.into_inner().tenant)?;
         let rows = self.view().await?.references(&tenant).await.map_err(store_status)?;
-        let references = every(rows)?.into_iter().map(|reference| wire::Reference {
+        let (rows, damaged) = sorted(rows);
+        let references = rows.into_iter().map(|reference| wire::Reference {
             tenant: tenant.to_string(),
             measurement: reference.measurement.as_bytes().to_vec(),
             workload_digest: reference.workload.as_bytes().to_vec(),
             name: Some(reference.name).filter(|name| !name.is_empty()),
             expires_unix: seconds(reference.expires),
         });
-        Ok(Response::new(wire::ListReferencesResponse { references: references.collect() }))
+        Ok(Response::new(wire::ListReferencesResponse { references: references.collect(), damaged }))
     }
 
     async fn remove_reference(
@@ -547,8 +556,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListAdminsRequest>,
     ) -> Result<Response<wire::ListAdminsResponse>, Status> {
-        self.caller(&request, "ListAdmins", |_| "").await?;
-        self.admins_listed().await
+        self.caller(&request, "ListAdmins", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.admins_listed(&request.into_inner()).await
     }
 
     async fn remove_admin(

@@ -237,9 +237,11 @@ async fn fill(
     let written = |source| ArchiveError::File { path: path.to_owned(), source };
     let mut chain = Chain::after(start.archived, &hex::encode(start.hash), None);
     let (mut at, mut inputs, mut last) = (start, 0, None);
+    let mut whole;
     'trail: loop {
         let stretch = store.lines_to_archive(at).await.map_err(ArchiveError::of)?;
         // What is written meanwhile stays.
+        whole = stretch.end;
         let end = *last.get_or_insert(match reach {
             Reach::Before(_) => stretch.end,
             Reach::AllBut(kept) => stretch.end.saturating_sub(kept),
@@ -262,7 +264,7 @@ async fn fill(
         }
     }
     if at == start {
-        return Err(ArchiveError::Nothing { first: start.archived + 1, last: last.unwrap_or(start.archived) });
+        return Err(ArchiveError::Nothing { first: start.archived + 1, last: whole });
     }
     let end = chain.end();
     writeln!(out, "{}", text(&end)).and_then(|()| out.flush()).map_err(written)?;

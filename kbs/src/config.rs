@@ -133,6 +133,26 @@ pub struct Config {
 }
 
 impl Config {
+    /// What counts at the next start alone, by its key, in a form to compare.
+    pub fn of_the_start(&self) -> Vec<(&'static str, String)> {
+        let (serve, source) = (&self.serve, &self.source);
+        vec![
+            ("listen", self.listen.to_string()),
+            ("admin_listen", self.admin_listen.to_string()),
+            ("metrics_listen", format!("{:?}", self.metrics_listen)),
+            ("admins", format!("{:?}", self.admins)),
+            ("admin_socket", format!("{:?}", self.admin_socket)),
+            ("checkpoint", format!("{:?}", self.checkpoint)),
+            ("tenants that are there without `tenant add`", format!("{:?}", self.tenants)),
+            ("limits.connections", serve.connections.to_string()),
+            ("limits.unattested", serve.unattested.to_string()),
+            ("limits.unattested_seconds", serve.unattested_lifetime.as_secs().to_string()),
+            ("limits.connections_per_source", source.connections.to_string()),
+            ("limits.new_per_second_per_source", format!("{:?}", source.rate)),
+            ("limits.requests_per_second_per_guest", format!("{:?}", self.guest_rate)),
+        ]
+    }
+
     /// Takes a tenant off the list: `named_by` names it, which makes none.
     pub fn only_names(&mut self, tenant: &str, named_by: &'static str) {
         let names = |one: &&Tenant| one.as_str() == tenant;

@@ -120,7 +120,9 @@ impl Decider {
             reasons.push("spec: the workload spec does not ask for this path".to_owned());
         }
         let terms = wanted.terms();
-        self.anchor(judged, &terms, asked, &mut reasons);
+        // Of what is not there nobody has said on what terms it is released.
+        let terms_said = wanted.is_there().then_some(&terms);
+        self.anchor(judged, terms_said, asked, &mut reasons);
         Self::rules(judged, &terms, &mut reasons);
         let anchors: Vec<String> = self.verifier.simulated_anchors(&judged.tenant).map(|one| one.to_string()).collect();
         let mut input = json!({
@@ -147,6 +149,8 @@ impl Decider {
         let (beside, mut allowed) = (!reasons.is_empty(), false);
         match answer {
             Ok(decision) if decision.allows() => allowed = true,
+            // Nobody has put what is not there under a policy, and what it is told of that is made up.
+            _ if !wanted.is_there() => {}
             Ok(decision) => reasons.extend(decision.reasons().iter().cloned()),
             Err(reason) => reasons.push(reason),
         }
@@ -170,7 +174,7 @@ impl Decider {
 
     /// Simulated evidence needs both: the root listed for the tenant, and permission of what is asked for. Not Rego's to
     /// waive.
-    fn anchor(&self, judged: &Judged, terms: &Terms, asked: &Asked, reasons: &mut Vec<String>) {
+    fn anchor(&self, judged: &Judged, terms: Option<&Terms>, asked: &Asked, reasons: &mut Vec<String>) {
         let anchor = judged.verified.anchor();
         if !anchor.simulated {
             return;
@@ -178,7 +182,7 @@ impl Decider {
         if !self.verifier.simulated_anchors(&judged.tenant).any(|one| one == anchor.spki_sha256) {
             reasons.push(format!("anchor: {anchor} is not listed for tenant {}", judged.tenant));
         }
-        if !terms.allow_simulated {
+        if terms.is_some_and(|terms| !terms.allow_simulated) {
             let what = asked.kind();
             reasons.push(format!("anchor: evidence is simulated and this {what} does not carry allow_simulated"));
         }

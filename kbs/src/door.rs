@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use coffer_ratls::{Appraiser, Attested, ConnectionState, Reception, Refusal, Source};
+use coffer_ratls::{Appraiser, Attested, Claim, ConnectionState, Reception, Refusal, Source};
 use coffer_verifier::{
     Evidence,
     abi::{ReportData, ReportId},
@@ -24,7 +24,8 @@ use crate::{
     shares::Shares,
     sources::source_name,
     standing::{Found, NotListed},
-    store::{AuditEntry, Store, StoreError, drive},
+    store::{AuditEntry, Claimed, Store, StoreError, drive},
+    tenants::{Known, NO_TENANT},
 };
 
 /// Everything the door needs.
@@ -35,6 +36,7 @@ pub struct Door {
     shares: Shares,
     guests: Guests,
     refusals: Arc<Refusals>,
+    tenants: Known,
     /// Requests of strangers, by where they come from.
     rate: Buckets<Source>,
     /// Looks at guests because the ledger has changed since the last one: each has its own, whoever else comes from its address.
@@ -59,10 +61,11 @@ impl Door {
         clock: Clock,
         guests: Guests,
         refusals: Arc<Refusals>,
+        tenants: Known,
         rate: Rate,
     ) -> Self {
         let (shares, rate, looks) = (Shares::new(PER_GUEST), Buckets::new(rate), Buckets::new(rate));
-        Self { verifier, store, clock, shares, guests, refusals, rate, looks }
+        Self { verifier, store, clock, shares, guests, refusals, tenants, rate, looks }
     }
 
     /// Looks whether anything admits a guest now, and remembers it. Gives the last change of the ledger that was seen, too.
@@ -78,6 +81,9 @@ impl Door {
         if appraisal.result().is_none() {
             reasons.extend(appraisal.reasons().iter().map(ToString::to_string));
             reasons.extend(candidates.notes(now));
+        }
+        if !reasons.is_empty() && !self.tenants.has(&judged.tenant).await? {
+            reasons.insert(0, NO_TENANT.to_owned());
         }
         let verdict = if reasons.is_empty() {
             Ok(candidates.admitting(&judged.verified, now))
@@ -175,16 +181,32 @@ impl Door {
     }
 }
 
+impl Door {
+    /// What the peer and the trail are told. Blocks: the ledger, where it has changed.
+    fn refusal(&self, no: NotAdmitted) -> Refusal {
+        let NotAdmitted { code, mut reasons, tenant, .. } = no;
+        let claims = tenant.map(|tenant| {
+            // Where nobody knows, it is a word.
+            let is_there = drive(self.tenants.has(&tenant)).ok();
+            if is_there == Some(false) {
+                reasons.insert(0, NO_TENANT.to_owned());
+            }
+            Claim { name: tenant.to_string(), is_known: is_there == Some(true) }
+        });
+        Refusal { code, detail: reasons.join("; "), claims }
+    }
+}
+
 impl Appraiser for Door {
     type Admitted = Judged;
 
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Judged, Refusal> {
-        let refusal = |no: NotAdmitted| Refusal { code: no.code, detail: no.reasons.join("; ") };
-        let mut judged = self.verifier.judge(evidence, expected).map_err(refusal)?;
+        let mut judged = self.verifier.judge(evidence, expected).map_err(|no| self.refusal(no))?;
         let guest = judged.verified.report().report_id();
         let detail = || format!("guest {guest} holds {PER_GUEST} connections already");
         let share = self.shares.take(guest);
-        judged.share = Some(share.ok_or_else(|| Refusal { code: "too-many-connections", detail: detail() })?);
+        let too_many = || NotAdmitted::early("too-many-connections", detail()).of(judged.tenant.clone());
+        judged.share = Some(share.ok_or_else(|| self.refusal(too_many()))?);
         let looked = drive(self.look(&judged));
         // Where the ledger cannot be asked nobody is admitted, and the next question asks it again.
         if let Err(error) = looked {
@@ -202,7 +224,7 @@ impl Reception<Judged> for Door {
     }
 
     fn refused(&self, connection: &ConnectionState, refusal: &Refusal, id: &str) {
-        let Refusal { code, detail } = refusal;
+        let Refusal { code, detail, claims } = refusal;
         let mut reasons: Vec<String> = detail.split("; ").map(str::to_owned).collect();
         if let Some(first) = reasons.first_mut().filter(|first| !first.contains(": ")) {
             *first = format!("{code}: {first}");
@@ -212,6 +234,10 @@ impl Reception<Judged> for Door {
             outcome: "refused",
             id: id.to_owned(),
             peer: connection.peer_spki().to_string(),
+            claimed_tenant: claims.as_ref().map(|Claim { name, is_known }| match is_known {
+                true => Claimed::Tenant(name.clone()),
+                false => Claimed::Word(name.clone()),
+            }),
             code: Some(*code),
             reasons,
             ..AuditEntry::default()

@@ -73,17 +73,24 @@ pub struct NotAdmitted {
     pub reasons: Vec<String>,
     /// What was checked; empty if it never came to that.
     pub checks: Vec<CheckLine>,
+    /// The tenant its spec names, if it came to that; nothing shows yet that the spec is the guest's.
+    pub tenant: Option<Tenant>,
 }
 
 impl NotAdmitted {
     /// For a defect that is found before anything is checked.
-    fn early(code: &'static str, reason: String) -> Self {
-        Self { code, reasons: vec![reason], checks: Vec::new() }
+    pub(crate) fn early(code: &'static str, reason: String) -> Self {
+        Self { code, reasons: vec![reason], checks: Vec::new(), tenant: None }
+    }
+
+    /// Of a guest whose spec names this tenant.
+    pub(crate) fn of(self, tenant: Tenant) -> Self {
+        Self { tenant: Some(tenant), ..self }
     }
 
     fn by(code: &'static str, appraisal: &Appraisal) -> Self {
         let reasons = appraisal.reasons().iter().map(ToString::to_string).collect();
-        Self { code, reasons, checks: appraisal.checks() }
+        Self { code, reasons, checks: appraisal.checks(), tenant: None }
     }
 }
 
@@ -273,22 +280,35 @@ impl GuestVerifier {
         expected: &ReportData,
     ) -> Result<Judged, NotAdmitted> {
         let tenant = document.spec().tenant.clone();
-        let verified = self.authentic(&chain, evidence, expected, &tenant)?;
+        let judged = self.above_the_floor(&chain, &document, evidence, expected);
+        let verified = judged.map_err(|no| no.of(tenant.clone()))?;
+        let (standing, presence) = (Standing::default(), Mutex::default());
+        Ok(Judged { verified, document, tenant, chain, share: None, standing, presence })
+    }
+
+    fn above_the_floor(
+        &self,
+        chain: &ConnectionChain,
+        document: &Document,
+        evidence: &Evidence,
+        expected: &ReportData,
+    ) -> Result<VerifiedReport, NotAdmitted> {
+        let tenant = &document.spec().tenant;
+        let verified = self.authentic(chain, evidence, expected, tenant)?;
         tee_fits(document.spec().tee, &verified)?;
         // The floor holds for whoever wants anything; who is admitted is asked at each release.
         let appraisal = self.appraise(&verified, Admission::FloorOnly);
         if appraisal.result().is_none() {
             return Err(NotAdmitted::by("evidence-refused", &appraisal));
         }
-        if let Some(floor) = self.rules().floors.of_tenant(&tenant) {
+        if let Some(floor) = self.rules().floors.of_tenant(tenant) {
             let verifier = Verifier { policy: floor.clone(), ..Self::verifier(TrustAnchors::amd()) };
             let appraisal = verifier.appraise(&verified, &ExpectedGuest::WhateverThePolicyAdmits);
             if appraisal.result().is_none() {
                 return Err(NotAdmitted::by("evidence-refused", &appraisal));
             }
         }
-        let (standing, presence) = (Standing::default(), Mutex::default());
-        Ok(Judged { verified, document, tenant, chain, share: None, standing, presence })
+        Ok(verified)
     }
 
     /// The typed floor, and what [`Admission`] asks for beside it, which the floor can only narrow.

@@ -19,7 +19,7 @@ use crate::{
     audit_log::AuditLog,
     clock::Clock,
     sources::source_name,
-    store::{AuditEntry, Store, StoreError},
+    store::{AuditEntry, Claimed, Store, StoreError},
 };
 
 /// Causes that are kept apart; more are one.
@@ -97,12 +97,13 @@ struct Shown {
     peer: String,
     path: Option<String>,
     name: Option<String>,
+    claimed_tenant: Option<Claimed>,
 }
 
 impl Sum {
     /// A line says of all it stands for only what all of them showed.
     fn differs_from(&mut self, shown: &Shown) {
-        let AuditEntry { peer, path, name, .. } = &mut self.entry;
+        let AuditEntry { peer, path, name, claimed_tenant, .. } = &mut self.entry;
         if *peer != shown.peer {
             peer.clear();
         }
@@ -111,6 +112,9 @@ impl Sum {
         }
         if *name != shown.name {
             *name = None;
+        }
+        if *claimed_tenant != shown.claimed_tenant {
+            *claimed_tenant = None;
         }
     }
 }
@@ -180,7 +184,12 @@ impl Refusals {
             entry.source = Some(source_name(source));
         }
         let id = entry.id.clone();
-        let shown = Shown { peer: entry.peer.clone(), path: entry.path.clone(), name: entry.name.clone() };
+        let shown = Shown {
+            peer: entry.peer.clone(),
+            path: entry.path.clone(),
+            name: entry.name.clone(),
+            claimed_tenant: entry.claimed_tenant.clone(),
+        };
         let sum = sums.entry(cause).or_insert_with(|| Sum {
             entry,
             waiting: 0,
@@ -190,7 +199,8 @@ impl Refusals {
         });
         if sum.waiting == 0 {
             // Those of the line before are said.
-            sum.entry = AuditEntry { peer: shown.peer, path: shown.path, name: shown.name, ..sum.entry.clone() };
+            let Shown { peer, path, name, claimed_tenant } = shown;
+            sum.entry = AuditEntry { peer, path, name, claimed_tenant, ..sum.entry.clone() };
         } else {
             sum.differs_from(&shown);
         }
@@ -301,11 +311,15 @@ impl Refusals {
 
 /// What makes two refusals one cause. Not who asked: keys of strangers cost nothing; nor for what, which anybody makes up.
 fn words(entry: &AuditEntry, of_operators: bool) -> String {
-    let AuditEntry { event, code, tenant, name, guest, reasons, .. } = entry;
+    let AuditEntry { event, code, tenant, claimed_tenant, name, guest, reasons, .. } = entry;
+    let claimed = match claimed_tenant {
+        Some(Claimed::Tenant(tenant)) => tenant.as_str(),
+        Some(Claimed::Word(_)) | None => "",
+    };
     let guest = guest.as_ref().map_or("", |guest| guest.report_id.as_str());
     let (tenant, method) = (tenant.as_deref().unwrap_or_default(), name.as_deref().filter(|_| of_operators));
     let (code, method) = (code.unwrap_or_default(), method.unwrap_or_default());
-    format!("{event} {code} {tenant} {method} {guest} {}", reasons.join("; "))
+    format!("{event} {code} {tenant} {claimed} {method} {guest} {}", reasons.join("; "))
 }
 
 /// More causes than are kept apart: of them event, method and who it was are still said.
@@ -463,6 +477,7 @@ mod tests {
             peer: format!("key {}", at / 500),
             path: Some(format!("kbs:///default/app/{at}")),
             name: Some(format!("made-up-{at}")),
+            claimed_tenant: Some(Claimed::Word(format!("made-up-{at}"))),
             ..refusal(at, "attestation: there is none on this connection")
         };
         for at in 0..1000 {
@@ -473,12 +488,20 @@ mod tests {
         let counts: Vec<_> = due.iter().map(|one| one.count).collect();
         assert_eq!((due.len(), counts.iter().sum::<u64>()), (2, 1001));
         let many = &due.iter().find(|one| one.count == 1000).unwrap().entry;
-        assert_eq!((many.peer.as_str(), &many.path, &many.name), ("", &None, &None), "not what the first alone showed");
+        let shown = (many.peer.as_str(), &many.path, &many.name, &many.claimed_tenant);
+        assert_eq!(shown, ("", &None, &None, &None), "not what the first alone showed");
         // What they showed is said anew in the next line.
         refusals.clone().write(Which::All).await;
         refusals.add(Whom::Stranger(1), ask(7, "secret.release"));
         let due = refusals.due(Instant::now(), &Which::All);
         assert_eq!((due[0].entry.peer.as_str(), due[0].entry.path.is_some()), ("key 0", true));
+        // A tenant that is there is a cause of its own: its auditor reads these lines and no others.
+        for tenant in ["acme", "globex"] {
+            let claimed_tenant = Some(Claimed::Tenant(tenant.to_owned()));
+            refusals.add(Whom::Stranger(2), AuditEntry { claimed_tenant, ..refusal(0, "tcb: too old") });
+        }
+        let due = refusals.due(Instant::now(), &Which::Due);
+        assert_eq!(due.iter().filter(|one| one.entry.claimed_tenant.is_some()).count(), 2);
         // Beyond what is kept apart the event still is.
         for at in 0..100 {
             refusals.add(Whom::Stranger(1), refusal(at, &format!("report-data: {at}")));

@@ -45,6 +45,8 @@ pub struct Reload {
     pub(crate) store: Arc<Store>,
     pub(crate) verifier: Arc<GuestVerifier>,
     pub(crate) policies: Arc<ReleasePolicies>,
+    /// [`Config::of_the_start`] of the one that it started with.
+    pub(crate) started: Vec<(&'static str, String)>,
 }
 
 /// How often what names a policy is read anew.
@@ -53,19 +55,20 @@ const ATTEMPTS: usize = 8;
 const NAMED: usize = 4;
 
 impl Reload {
-    /// Certificates, revocation lists, simulated roots, floors and policies, all of them at once. What else differs counts at
-    /// the next start.
+    /// Certificates, revocation lists, simulated roots, floors and policies, all of them at once. Gives the keys of what else
+    /// differs from the start: it counts at the next one.
     ///
     /// # Errors
     /// [`ReloadError`]; then everything is as it was.
-    pub async fn apply(&self, config: Config) -> Result<(), ReloadError> {
+    pub async fn apply(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
+        let waiting = self.waiting(&config);
         if let Some(missing) = missing(&mut self.store.read().await?, &config) {
             return Err(missing.into());
         }
         let goes = |name: &str| self.policies.has(name) && !config.policies.has(name);
         if !self.policies.names().iter().any(|name| goes(name)) {
             self.put(config);
-            return Ok(());
+            return Ok(waiting);
         }
         for _ in 0..ATTEMPTS {
             let mut view = self.store.read().await?;
@@ -79,10 +82,15 @@ impl Reload {
             let ledger = self.store.write_on_what_lasts().await?;
             if ledger.is_as(&seen) && ledger.tenants_with_rows() == tenants {
                 self.put(config);
-                return Ok(());
+                return Ok(waiting);
             }
         }
         Err(StoreError::Contended { attempts: ATTEMPTS }.into())
+    }
+
+    fn waiting(&self, config: &Config) -> Vec<&'static str> {
+        let differs = |(was, is): (&(_, String), (&'static str, String))| (was.1 != is.1).then_some(is.0);
+        self.started.iter().zip(config.of_the_start()).filter_map(differs).collect()
     }
 
     fn put(&self, config: Config) {

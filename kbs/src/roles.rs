@@ -152,7 +152,7 @@ methods! {
     AddTenant: Broker OWNERS,
     ListTenants: Broker READERS,
     AddAdmin: Broker OWNERS,
-    ListAdmins: Broker TRAIL,
+    ListAdmins: Tenant TRAIL,
     RemoveAdmin: Broker OWNERS,
     ConfirmRestored: Broker OWNERS,
     Audit: Tenant TRAIL,

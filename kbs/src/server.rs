@@ -55,7 +55,7 @@ use crate::{
     state::{State, StateError},
     store::{AuditEntry, Restored, Store},
     tenant::Tenant,
-    tenants::{self, NoTenant},
+    tenants::{self, Known, NoTenant},
 };
 
 /// Why the server does not run.
@@ -132,6 +132,7 @@ pub struct Server {
     fixed: Fixed,
     policies: Arc<ReleasePolicies>,
     verifier: Arc<GuestVerifier>,
+    started: Vec<(&'static str, String)>,
     log: AuditLog,
     clock: Clock,
 }
@@ -200,6 +201,7 @@ impl Server {
             },
             pin: state.server.spki(),
         };
+        let started = config.of_the_start();
         state.update_profile(&addresses.admin_listen.to_string())?;
         let Config { simulated_anchors: anchors, endorsements, floors, chipless, policies, .. } = config;
         let rules = Rules { anchors, endorsements, floors, chipless };
@@ -225,6 +227,7 @@ impl Server {
             fixed,
             policies: Arc::new(policies),
             verifier,
+            started,
             log,
             clock,
         })
@@ -239,7 +242,7 @@ impl Server {
     /// What puts another configuration in place while it serves.
     pub fn reload(&self) -> Reload {
         let (store, verifier) = (self.state.store.clone(), self.verifier.clone());
-        Reload { store, verifier, policies: self.policies.clone() }
+        Reload { store, verifier, policies: self.policies.clone(), started: self.started.clone() }
     }
 
     /// What changes the root key while it serves.
@@ -293,7 +296,8 @@ impl Server {
         let refusals = Arc::new(Refusals::new(store.clone(), log.clone(), clock.clone()));
         let present = Guests::default();
         let (of_door, rate) = (verifier.clone(), config.guest_rate);
-        let door = Door::new(of_door, store.clone(), clock.clone(), present.clone(), refusals.clone(), rate);
+        let there = Known::new(store.clone(), configured_tenants.clone());
+        let door = Door::new(of_door, store.clone(), clock.clone(), present.clone(), refusals.clone(), there, rate);
         let door = Arc::new(door);
         let broker = BrokerService { releaser, door: door.clone(), rate: Arc::new(Buckets::new(rate)) };
         let strangers = refusals.clone();

@@ -2,7 +2,10 @@
 //!
 //! Never: makes one because something names it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use crate::{
     audit_log::AuditLog,
@@ -29,6 +32,47 @@ impl NoTenant {
         "say one that is there; `coffer kbs tenant add NAME` makes another, or [tenants.NAME] in the configuration"
     }
 }
+
+/// Whether a tenant is there, for those who may ask as often as they like: the ledger is read once for each of its changes.
+pub struct Known {
+    store: Arc<Store>,
+    configured: Arc<BTreeSet<Tenant>>,
+    /// Those that were created, at the change that was seen.
+    created: Mutex<Option<(u64, BTreeSet<Tenant>)>>,
+}
+
+impl Known {
+    /// Of a broker that serves.
+    pub fn new(store: Arc<Store>, configured: Arc<BTreeSet<Tenant>>) -> Self {
+        Self { store, configured, created: Mutex::default() }
+    }
+
+    /// True if it is.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn has(&self, tenant: &Tenant) -> Result<bool, StoreError> {
+        if self.configured.contains(tenant) {
+            return Ok(true);
+        }
+        let is_there = {
+            let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_now = created.as_ref().filter(|(changes, _)| *changes == self.store.changes());
+            of_now.map(|(_, all)| all.contains(tenant))
+        };
+        if let Some(is_there) = is_there {
+            return Ok(is_there);
+        }
+        let mut view = self.store.read().await?;
+        let all: BTreeSet<_> = view.tenants().into_iter().collect();
+        let is_there = all.contains(tenant);
+        *self.created.lock().unwrap_or_else(PoisonError::into_inner) = Some((view.changes(), all));
+        Ok(is_there)
+    }
+}
+
+/// Reason against a guest: the name is its own word, and stands beside it.
+pub(crate) const NO_TENANT: &str = "tenant: there is none of the name that the guest's spec gives";
 
 /// Every tenant there is, also at a broker that has not served yet.
 pub(crate) fn there(view: &mut Ledger, configured: &BTreeSet<Tenant>) -> BTreeSet<Tenant> {

@@ -6,6 +6,7 @@ mod archive;
 mod audit;
 mod contention;
 mod crash;
+mod damaged;
 mod dry_run;
 mod endorsements;
 mod fields;

@@ -94,7 +94,7 @@ async fn a_key_that_becomes_an_operators_meanwhile_is_no_manifest_key() {
         Err(ClientError::Rejected { message, .. }) => assert!(message.contains("an operator's key"), "{message}"),
         other => panic!("{other:?}"),
     }
-    assert!(admin.list_manifest_keys(TENANT).await.unwrap().is_empty());
+    assert!(admin.list_manifest_keys(TENANT).await.unwrap().rows.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,7 +281,7 @@ async fn a_revocation_recalls_also_where_its_operator_hangs_up_or_nobody_can_say
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert!(admin.list_guests(None).await.unwrap().is_empty(), "fails: {fails}");
-        assert_eq!(admin.list_revocations(None).await.unwrap().len(), 1, "it was committed");
+        assert_eq!(admin.list_revocations(None).await.unwrap().rows.len(), 1, "it was committed");
     }
 }
 

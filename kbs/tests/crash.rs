@@ -131,7 +131,7 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_left_with
             admin.add_reference(&reference).await.unwrap();
             put(&admin, PATH, common::VALUE.to_vec()).await.unwrap();
         }
-        let listed = admin.list_secrets(TENANT, false).await.unwrap();
+        let listed = admin.list_secrets(TENANT, false).await.unwrap().rows;
         let there = listed.iter().any(|info| info.path == FLEETING);
         let Fleeting { acknowledged: last, asked } = fleeting;
         assert!(
@@ -299,7 +299,7 @@ async fn out_of_room_nothing_is_lost_and_service_goes_on_when_there_is_room() {
             assert!(acknowledged < 5000, "an 8 MiB disk never fills");
         };
         assert!(said.contains("full") && said.contains("nothing was changed") && said.contains("make room"), "{said}");
-        let listed = admin.list_secrets(TENANT, false).await.unwrap();
+        let listed = admin.list_secrets(TENANT, false).await.unwrap().rows;
         assert_eq!(listed.first().map(|info| info.current.version), Some(acknowledged).filter(|version| *version > 0));
         std::fs::remove_file(&filler).unwrap();
         if round == 0 {

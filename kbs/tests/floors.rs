@@ -142,7 +142,7 @@ async fn a_list_that_grows_too_old_stops_releases_until_a_newer_one_is_brought()
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE, "the same evidence, with the list at hand");
     // Its number does not fall.
     assert!(rejected(&crl(2), Some(&ark())).await.contains(&format!("list {number} of this root was seen")));
-    let listed = admin.list_crls().await.unwrap();
+    let listed = admin.list_crls().await.unwrap().rows;
     assert_eq!((listed[0].number, listed[0].seen, listed[0].by.as_str()), (number, number, "admin"));
     assert!(admin.audit(0, 0).await.unwrap().concat().contains("crl.put"));
 
@@ -150,7 +150,7 @@ async fn a_list_that_grows_too_old_stops_releases_until_a_newer_one_is_brought()
     let root = common::anchor();
     assert_eq!(admin.remove_crl(&root).await.unwrap(), (true, number));
     assert_eq!(admin.remove_crl(&root).await.unwrap(), (false, number));
-    assert!(admin.list_crls().await.unwrap().is_empty());
+    assert!(admin.list_crls().await.unwrap().rows.is_empty());
     refused(ask(&client, PATH).await);
     assert!(rejected(&crl(2), Some(&ark())).await.contains(&format!("list {number} of this root was seen")));
     assert!(admin.audit(0, 0).await.unwrap().concat().contains("crl.remove"));
@@ -219,4 +219,56 @@ async fn a_manifest_that_grows_too_old_admits_nobody() {
     kbs.admit(guest.measurement, guest.document.digest()).await;
     let client = kbs.connect(guest).await.unwrap();
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_reads_who_was_refused_in_its_name_and_a_tenant_that_is_not_there_is_named() {
+    let kbs = under_floor("measurements = \"any\"\nproducts = [\"Genoa\"]\n").await;
+    let owner = kbs.admin().await;
+    assert!(owner.add_tenant("globex").await.unwrap());
+    let auditor = async |tenant: &str| {
+        let identity = Identity::generate("auditor").unwrap();
+        let grants = [Grant { role: "auditor".into(), tenant: Some(tenant.into()) }];
+        owner.add_admin(tenant, &identity.spki(), &grants).await.unwrap();
+        let profile = AdminProfile { identity, ..AdminProfile::read(&kbs.state().join("admin.toml")).unwrap() };
+        coffer_kbs_client::AdminClient::connect(&profile).await.unwrap()
+    };
+    let (acme, globex) = (auditor(TENANT).await, auditor("globex").await);
+    let refused = async |tenant: &str| {
+        let mut spec = common::spec(&[PATH]);
+        spec.tenant = tenant.parse().unwrap();
+        let guest = Guest::launch(&Launch { spec, ..Launch::default() });
+        match kbs.connect(guest).await {
+            Err(ClientError::Refused { id, .. }) => id,
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("it was admitted"),
+        }
+    };
+    let of = |tenant: &str, id: &str| coffer_kbs_client::AuditQuery {
+        tenant: Some(tenant.to_owned()),
+        id: Some(id.to_owned()),
+        ..coffer_kbs_client::AuditQuery::default()
+    };
+    let by_floor = refused(TENANT).await;
+    let found = acme.audit_search(&of(TENANT, &by_floor), 1).await.unwrap();
+    assert_eq!(found.len(), 1, "its own floor refused one that said it was of this tenant");
+    let line = kbs.line_of(&by_floor);
+    assert_eq!((&line["claimed_tenant"], &line["tenant"]), (&TENANT.into(), &serde_json::Value::Null), "{line}");
+    assert!(!has_reason(&line, "tenant: "), "{line}");
+    assert!(globex.audit_search(&of("globex", &by_floor), 1).await.unwrap().is_empty(), "no other's");
+
+    let by_typo = refused("acne").await;
+    owner.audit(0, 0).await.unwrap();
+    let line = kbs.line_of(&by_typo);
+    assert!(line["claimed_tenant"] == "acne" && has_reason(&line, "tenant: there is none"), "{line}");
+    // Names that anybody makes up are one cause, and none of them is said of the others.
+    let ids = [refused("acne-1").await, refused("acne-2").await];
+    let line = loop {
+        let found =
+            owner.audit_search(&coffer_kbs_client::AuditQuery { id: Some(ids[1].clone()), ..Default::default() }, 1);
+        if let Some(line) = found.await.unwrap().pop() {
+            break line;
+        }
+    };
+    assert!(line.contains(&ids[0]) && line.contains(&ids[1]) && !line.contains("claimed_tenant"), "{line}");
 }

@@ -364,8 +364,20 @@ async fn what_is_read_again_counts_at_the_next_release_of_a_connected_guest() {
     })
     .await;
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
-    kbs.reload(|_| {}).await;
+    assert!(kbs.try_reload(|_| {}).await.unwrap().contains(&"tenants that are there without `tenant add`"));
     refused(ask(&client, PATH).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_again_and_waits_for_the_next_start_is_named() {
+    let kbs = Kbs::start_with(|_| ()).await;
+    assert_eq!(kbs.try_reload(|_| {}).await.unwrap(), [""; 0], "nothing has changed");
+    let waiting = kbs.try_reload(|config| {
+        config.admins.clear();
+        config.admin_listen = "127.0.0.1:4".into();
+        config.limits.unattested = 7;
+    });
+    assert_eq!(waiting.await.unwrap(), ["admin_listen", "admins", "limits.unattested"]);
 }
 
 async fn figures(kbs: &Kbs) -> String {

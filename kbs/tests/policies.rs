@@ -44,6 +44,20 @@ async fn whoever_names_a_policy_decides_by_its_text_of_the_moment() {
     let info = &listed.policies[0];
     assert_eq!((info.name.as_str(), info.by.as_str(), info.length), ("web", "admin", YES.len() as u64));
     assert_eq!(listed.configured, ["default"]);
+    let (shipped, text) = admin.policy(TENANT, "default").await.unwrap().unwrap();
+    assert_eq!((shipped.put_unix, shipped.length), (0, text.len() as u64), "nobody put it");
+    assert!(text.contains("package ") && admin.policy(TENANT, "none").await.unwrap().is_none());
+    // A slip in the name is no trial that nothing speaks against.
+    let test = |name: &str, all| coffer_kbs_client::kbs::admin::v1::TestPolicyRequest {
+        tenant: TENANT.into(),
+        name: name.into(),
+        text: Some(YES.into()),
+        since_unix: None,
+        all,
+    };
+    assert!(message(admin.test_policy(test("wbe", false)).await).contains("there is no policy wbe"));
+    assert_eq!(admin.test_policy(test("web", false)).await.unwrap().decisions.len(), 3);
+    assert_eq!(admin.test_policy(test("wbe", true)).await.unwrap().decisions.len(), 3);
     let lines = admin.audit(0, 0).await.unwrap().concat();
     assert!(lines.contains("policy.put") && lines.contains("\"replaced\""));
 }

@@ -232,9 +232,8 @@ async fn offered_as_an_operator() -> Heard {
     let lines: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let line = lines.iter().find(|line| line["event"] == "admin.connect" && line["peer"] == *key);
     let id = line.unwrap_or_else(|| panic!("no line about {key}: {lines:#?}"))["id"].as_str().unwrap().to_owned();
-    // The alert, or the connection that ended with it, whichever comes first; no id comes with either.
+    // TLS says it; no id comes with it.
     let word = match result {
-        Err(ClientError::Unreachable { .. }) => "key-not-admitted".to_owned(),
         Err(ClientError::Refused { code, .. }) => code,
         other => panic!("{other:?}"),
     };

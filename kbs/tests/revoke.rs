@@ -63,7 +63,7 @@ async fn each_kind_reaches_whom_it_names_and_nobody_else() {
         assert!(has_reason(&line, &format!("revoked: {kind}")), "{kind}: {line}");
         refused_as_revoked(&kbs, &guest, &format!("{kind} {value}, for every tenant: stolen")).await;
         assert!(!admin.revoke(None, kind, &value, Some("stolen")).await.unwrap().0, "{kind}: it stands already");
-        let listed = admin.list_revocations(None).await.unwrap();
+        let listed = admin.list_revocations(None).await.unwrap().rows;
         let mine = listed.iter().find(|one| one.kind == kind && one.value == value).unwrap();
         assert_eq!((mine.by.as_str(), mine.reason.as_deref()), ("admin", Some("stolen")));
 

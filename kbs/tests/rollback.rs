@@ -318,7 +318,7 @@ impl World {
                 let profile = profile.clone();
                 Box::pin(async move {
                     let admin = AdminClient::connect(&profile).await.ok()?;
-                    admin.list_admins().await.ok().map(|_| Vec::new())
+                    admin.list_admins(None).await.ok().map(|_| Vec::new())
                 })
             };
             questions.push(Question { name, ask: Box::new(ask), answer: answer.then(Vec::new), rests: Vec::new() });

@@ -18,7 +18,7 @@ async fn guest_with(kbs: &Kbs, pins: &[SpkiDigest], guest: &Arc<Guest>) -> Resul
 async fn operator_with(kbs: &Kbs, pins: &[SpkiDigest]) -> Result<usize, ClientError> {
     let profile = AdminProfile::read(&kbs.state().join("admin.toml")).unwrap();
     let client = AdminClient::connect(&AdminProfile { pins: pins.to_vec(), ..profile }).await?;
-    client.list_secrets(TENANT, false).await.map(|all| all.len())
+    client.list_secrets(TENANT, false).await.map(|all| all.rows.len())
 }
 
 /// Whether this is the refusal that names the key which was shown.

@@ -79,7 +79,7 @@ async fn every_pair_of_a_signed_manifest_is_a_reference() {
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     // Signed once more it is the same manifest.
     assert_eq!(add(&kbs, sign(good, MANIFEST_KEY)).await, Ok(false));
-    let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap();
+    let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap().rows;
     assert_eq!((listed[0].state.as_str(), listed[0].sequence, listed[0].measurements), ("current", 1, 2));
     assert_eq!(listed[0].key, Some(Key::new(MANIFEST_KEY).public.spki_digest()));
 
@@ -91,7 +91,7 @@ async fn every_pair_of_a_signed_manifest_is_a_reference() {
     let other = Guest::launch(&Launch { spec: changed, ..Launch::default() });
     why_not(&kbs, &kbs.connect(other).await.unwrap()).await;
     kbs.admin().await.add_tenant("other").await.unwrap();
-    assert!(kbs.admin().await.list_manifests("other").await.unwrap().is_empty());
+    assert!(kbs.admin().await.list_manifests("other").await.unwrap().rows.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +113,7 @@ async fn a_manifest_counts_only_under_a_key_the_tenant_lists_now() {
     assert!(kbs.admin().await.remove_manifest_key(TENANT, &key).await.unwrap());
     let line = why_not(&kbs, &client).await;
     assert!(has_reason(&line, "none of the 0 manifest keys listed"), "{line}");
-    assert_eq!(kbs.admin().await.list_manifests(TENANT).await.unwrap()[0].state, "not-authentic");
+    assert_eq!(kbs.admin().await.list_manifests(TENANT).await.unwrap().rows[0].state, "not-authentic");
     list_key(&kbs, MANIFEST_KEY).await;
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
 }
@@ -129,7 +129,7 @@ async fn expiry_is_asked_at_each_release() {
     kbs.skew.store(601, Ordering::Relaxed);
     let line = why_not(&kbs, &client).await;
     assert!(has_reason(&line, "expired"), "{line}");
-    assert_eq!(kbs.admin().await.list_manifests(TENANT).await.unwrap()[0].state, "expired");
+    assert_eq!(kbs.admin().await.list_manifests(TENANT).await.unwrap().rows[0].state, "expired");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,7 +168,7 @@ async fn a_revocation_outlives_adding_the_same_or_an_older_manifest_again() {
     why_not(&kbs, &client).await;
     assert_eq!(add(&kbs, sign(admits(6), MANIFEST_KEY)).await, Ok(true));
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
-    let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap();
+    let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap().rows;
     assert_eq!((listed[0].sequence, listed[0].revoked_through, listed[0].state.as_str()), (6, 5, "current"));
     assert!(add(&kbs, sign(admits(5), MANIFEST_KEY)).await.unwrap_err().contains("revoked up to sequence 5"));
 }

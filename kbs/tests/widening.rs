@@ -3,11 +3,14 @@
 use crate::common::{Guest, Kbs, PATH, TENANT, ask, refused};
 use coffer_kbs::Role;
 use coffer_kbs_client::{
-    AdminClient, AdminProfile, ClientError, Grant, PutSecret, SealingContext, SecretUpdate,
+    AdminClient, AdminProfile, ClientError, Grant, PutSecret, SealingContext, SecretUpdate, Signer,
     kbs::admin::v1::{Rules, Terms},
 };
 use coffer_ratls::Identity;
-use coffer_verifier::{Expiry, UnixTime};
+use coffer_verifier::{
+    Expiry, SignerRule, UnixTime,
+    abi::{FamilyId, ImageId, KeyDigest},
+};
 use secrecy::SecretBox;
 use serde_json::Value;
 
@@ -189,8 +192,78 @@ async fn what_an_update_changed_stands_in_the_trail() {
         created_unix: 0,
     };
     owner.put_sealing_context(context(false)).await.unwrap();
-    assert_eq!(last_line(&kbs, "sealing.put").await["changes"], Value::Null);
+    let said = ["policy: default", "allow_simulated: false", "rules: none", "policies: workload"];
+    assert_eq!(last_line(&kbs, "sealing.put").await["changes"], serde_json::json!(said));
     owner.put_sealing_context(context(true)).await.unwrap();
     let line = last_line(&kbs, "sealing.put").await;
     assert_eq!(line["changes"][0], "allow_simulated: true, was false");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_tenant_admits_from_now_on_and_until_now_stands_in_the_trail() {
+    let kbs = Kbs::start().await;
+    let owner = kbs.admin().await;
+    let signer = |minimum_guest_svn, expires| Signer {
+        tenant: TENANT.into(),
+        name: "web".into(),
+        rule: SignerRule {
+            author_key: KeyDigest::new([1; 48]),
+            family_id: FamilyId::new([2; 16]),
+            image_id: ImageId::new([3; 16]),
+            minimum_guest_svn,
+        },
+        expires,
+    };
+    assert!(owner.add_signer(&signer(3, Expiry::Never)).await.unwrap());
+    let (author, family, image) = (hex::encode([1; 48]), hex::encode([2; 16]), hex::encode([3; 16]));
+    let all = [
+        format!("author_key: {author}"),
+        format!("family_id: {family}"),
+        format!("image_id: {image}"),
+        "minimum_guest_svn: 3".to_owned(),
+        "expires: never".to_owned(),
+    ];
+    assert_eq!(last_line(&kbs, "signer.add").await["changes"], serde_json::json!(all));
+    assert!(!owner.add_signer(&signer(0, Expiry::Never)).await.unwrap());
+    assert_eq!(last_line(&kbs, "signer.add").await["changes"], serde_json::json!(["minimum_guest_svn: 0, was 3"]));
+
+    let soon = at(600);
+    let reference = |name: &str, expires| coffer_kbs_client::Reference {
+        tenant: TENANT.into(),
+        measurement: coffer_verifier::abi::Measurement::new([1; 48]),
+        workload: coffer_verifier::abi::WorkloadDigest::new([2; 32]),
+        name: name.into(),
+        expires,
+    };
+    let end = soon.to_secs();
+    for (name, expires, said) in [
+        ("web-1", soon, vec!["name: \"web-1\"".to_owned(), format!("expires: {end}")]),
+        ("web-1", Expiry::Never, vec![format!("expires: never, was {end}")]),
+        ("web-2", Expiry::Never, vec!["name: \"web-2\", was \"web-1\"".to_owned()]),
+    ] {
+        owner.add_reference(&reference(name, expires)).await.unwrap();
+        let line = last_line(&kbs, "reference.add").await;
+        assert_eq!((&line["name"], &line["changes"]), (&name.into(), &serde_json::json!(said)));
+    }
+
+    let path = PATH.parse().unwrap();
+    let value = SecretBox::new(Box::new(b"value".to_vec()));
+    let labels = [("owner".to_owned(), "web".to_owned())].into();
+    let rules = Some(Rules { chips: vec![vec![7; 64]], ..Rules::default() });
+    let put = PutSecret { labels: Some(labels), rules, expires: Some(soon), ..crate::common::put(&path, &value) };
+    owner.put_secret(put).await.unwrap();
+    let line = last_line(&kbs, "secret.put").await["changes"].to_string();
+    for said in ["rules: sha256 ", "label owner: \\\"web\\\"", &format!("expires: {end}")] {
+        assert!(line.contains(said), "{said}: {line}");
+    }
+
+    owner.put_policy(TENANT, "web", "package web\nallow := false\n").await.unwrap();
+    owner.put_policy(TENANT, "web", "package web\nallow := true\n").await.unwrap();
+    let line = last_line(&kbs, "policy.put").await["changes"][0].to_string();
+    assert!(line.contains("text: sha256 ") && line.contains(", was sha256 "), "{line}");
+    let key = Identity::generate("ops").unwrap().spki();
+    let grant = |role: Role| [Grant { role: role.name().to_owned(), tenant: None }];
+    owner.add_admin("ops", &key, &grant(Role::Auditor)).await.unwrap();
+    owner.add_admin("ops", &key, &grant(Role::Owner)).await.unwrap();
+    assert_eq!(last_line(&kbs, "admin.add").await["changes"], serde_json::json!(["grants: owner, was auditor"]));
 }

@@ -155,7 +155,7 @@ impl Appraiser for GuestAppraiser {
         let appraisal = self.verifier.judge(evidence, &Endorsements::new(), &expected, now);
         let findings = Findings { evidence: evidence.clone(), appraisal: appraisal.clone() };
         *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = Some(findings);
-        appraisal.into_result().map_err(|refused| Refusal { code: refused.verdict().as_str(), detail: refused.why() })
+        appraisal.into_result().map_err(|refused| Refusal::new(refused.verdict().as_str(), refused.why()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use coffer_ratls::{ClientTls, PeerPin, connect_pinned, one_channel};
+use coffer_ratls::{ClientTls, ConnectError, PeerPin, connect_listed, one_channel};
 use coffer_verifier::{
     Expiry,
     abi::{Measurement, WorkloadDigest},
@@ -15,8 +15,9 @@ use tonic::{Response, transport::Channel};
 
 use crate::{
     ALPN_ADMIN,
-    error::{ClientError, admin_call},
+    error::{ClientError, admin_call, not_admitted},
     kbs::admin::v1::{self, admin_client},
+    listed::Listed,
     profile::AdminProfile,
 };
 
@@ -46,20 +47,23 @@ impl AdminClient {
     /// Dials the profile's address, demands its key, shows the operator's.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`] names the address; [`ClientError::PinMismatch`] if somebody else answers.
+    /// [`ClientError::Unreachable`] names the address; [`ClientError::PinMismatch`] if somebody else answers;
+    /// [`ClientError::Refused`] with `key-not-admitted` if the key is no operator's.
     pub async fn connect(profile: &AdminProfile) -> Result<Self, ClientError> {
-        let unreachable = |cause: String| ClientError::Unreachable { cause: format!("{}: {cause}", profile.address) };
-        let stream = timeout(DIAL, TcpStream::connect(&profile.address))
-            .await
-            .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
         let tls = ClientTls::with_alpn(&profile.identity, PeerPin::Spki(profile.pins.clone()), ALPN_ADMIN)
             .map_err(|error| ClientError::Own { cause: error.to_string() })?;
-        let (channel, _) = connect_pinned(stream, &tls).await.map_err(|error| match error.into() {
+        let told = |error: ConnectError| match error.into() {
             ClientError::OtherListener { .. } => ClientError::OtherListener { wanted: "coffer-kbs-admin/1" },
             error => error,
-        })?;
+        };
+        let channel = match connect_listed(dial(&profile.address).await?, &tls).await {
+            // Its word for a key that it does not know may have got lost, or it stops just now: then nobody answers any more.
+            Err(ConnectError::HungUp(_)) => match connect_listed(dial(&profile.address).await?, &tls).await {
+                Err(ConnectError::HungUp(_)) => return Err(not_admitted()),
+                again => again.map_err(told)?.0,
+            },
+            first => first.map_err(told)?.0,
+        };
         Ok(Self { admin: admin_client::AdminClient::new(channel) })
     }
 
@@ -90,10 +94,10 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError::Protocol`] if the broker states one that is none.
-    pub async fn list_references(&self, tenant: &str) -> Result<Vec<Reference>, ClientError> {
+    pub async fn list_references(&self, tenant: &str) -> Result<Listed<Reference>, ClientError> {
         let request = v1::ListReferencesRequest { tenant: tenant.to_owned() };
         let response = done(self.admin.clone().list_references(request).await)?;
-        response.references.into_iter().map(Reference::try_from).collect()
+        Listed::read(response.references, response.damaged, Reference::try_from)
     }
 
     /// Removes a reference; false if there was none.
@@ -121,6 +125,16 @@ impl AdminClient {
     pub async fn confirm_restored(&self) -> Result<bool, ClientError> {
         Ok(done(self.admin.clone().confirm_restored(v1::ConfirmRestoredRequest {}).await)?.confirmed)
     }
+}
+
+async fn dial(address: &str) -> Result<TcpStream, ClientError> {
+    let unreachable = |cause: String| ClientError::Unreachable { cause: format!("{address}: {cause}") };
+    let stream = timeout(DIAL, TcpStream::connect(address))
+        .await
+        .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    Ok(stream)
 }
 
 /// Left out where there is none: the broker refuses an empty one.

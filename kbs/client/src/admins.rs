@@ -6,6 +6,7 @@ use crate::{
     admin::{AdminClient, done},
     error::ClientError,
     kbs::admin::v1,
+    listed::Listed,
 };
 
 /// A role for one tenant, or for all and the broker itself.
@@ -62,12 +63,13 @@ impl AdminClient {
         Ok(done(self.admin.clone().add_admin(v1::AddAdminRequest { admin: Some(admin) }).await)?.added)
     }
 
-    /// Every operator.
+    /// Every operator; of a tenant those with a role for it, and these roles alone.
     ///
     /// # Errors
     /// [`ClientError::Protocol`] if the broker states a key that is none.
-    pub async fn list_admins(&self) -> Result<Vec<Operator>, ClientError> {
-        let response = done(self.admin.clone().list_admins(v1::ListAdminsRequest {}).await)?;
+    pub async fn list_admins(&self, tenant: Option<&str>) -> Result<Listed<Operator>, ClientError> {
+        let request = v1::ListAdminsRequest { tenant: tenant.map(str::to_owned) };
+        let response = done(self.admin.clone().list_admins(request).await)?;
         let operator = |wire: v1::Operator| {
             let key = SpkiDigest::try_from(wire.spki_sha256.as_slice())
                 .map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
@@ -75,7 +77,7 @@ impl AdminClient {
             let grants = wire.grants.into_iter().map(grant).collect();
             Ok(Operator { name: wire.name, key, grants, configured: wire.configured })
         };
-        response.admins.into_iter().map(operator).collect()
+        Listed::read(response.admins, response.damaged, operator)
     }
 
     /// Takes an operator away at once; false if there was none with this key.

@@ -6,6 +6,7 @@ use crate::{
     admin::{AdminClient, done},
     error::ClientError,
     kbs::admin::v1,
+    listed::Listed,
 };
 
 pub use v1::{CrlInfo, PutCrlResponse as PutCrl};
@@ -34,7 +35,8 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list_crls(&self) -> Result<Vec<CrlInfo>, ClientError> {
-        Ok(done(self.admin.clone().list_crls(v1::ListCrlsRequest {}).await)?.lists)
+    pub async fn list_crls(&self) -> Result<Listed<CrlInfo>, ClientError> {
+        let response = done(self.admin.clone().list_crls(v1::ListCrlsRequest {}).await)?;
+        Ok(Listed { rows: response.lists, damaged: response.damaged })
     }
 }

@@ -51,6 +51,18 @@ pub enum ClientError {
         /// The broker's words, escaped.
         message: String,
     },
+    /// The broker found something in its state that it did not write.
+    #[error("key broker does not believe its own state: {message}")]
+    NotAuthentic {
+        /// The broker's words, escaped.
+        message: String,
+    },
+    /// The broker could not do it: its disk is full, say.
+    #[error("key broker failed: {message}")]
+    Failed {
+        /// The broker's words, escaped.
+        message: String,
+    },
     /// The value does not open: it was sealed for another connection, secret or version.
     #[error("released value does not open")]
     Sealed(#[source] HpkeError),
@@ -112,14 +124,21 @@ impl From<ConnectError> for ClientError {
             ConnectError::Refused(denial) => denial.into(),
             ConnectError::Call(status) => call(&status),
             ConnectError::Handshake(io) if speaks_another(&io) => Self::OtherListener { wanted: GUESTS },
+            ConnectError::KeyNotTaken(_) => not_admitted(),
             ConnectError::Handshake(io) if tls(&io).is_some() => Self::Protocol { cause },
-            ConnectError::Handshake(_) | ConnectError::Timeout(_) | ConnectError::Transport(_) => {
-                Self::Unreachable { cause }
-            }
+            ConnectError::Handshake(_)
+            | ConnectError::HungUp(_)
+            | ConnectError::Timeout(_)
+            | ConnectError::Transport(_) => Self::Unreachable { cause },
             ConnectError::Config(_) | ConnectError::Attester(_) | ConnectError::Internal(_) => Self::Own { cause },
             _ => Self::Protocol { cause },
         }
     }
+}
+
+/// The broker takes no key of this end. It says so in TLS, where there is no id.
+pub(crate) fn not_admitted() -> ClientError {
+    ClientError::Refused { code: "key-not-admitted".to_owned(), id: "none".to_owned() }
 }
 
 /// A failed broker call.
@@ -127,15 +146,16 @@ pub(crate) fn call(status: &Status) -> ClientError {
     if let Some(denial) = Denial::of(status) {
         return denial.into();
     }
-    if alerted(status) {
-        return ClientError::Refused { code: "key-not-admitted".to_owned(), id: "none".to_owned() };
-    }
+    // What the transport says of itself is for nobody who has not read it: the errors below say the same in words.
+    let cause = || words(&status.source().map_or_else(|| status.message().to_owned(), chain));
     match (tls(status), status.code()) {
         (Some(error), _) => ClientError::Protocol { cause: error.to_string() },
         (None, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded) => {
-            ClientError::Unreachable { cause: words(&chain(status)) }
+            ClientError::Unreachable { cause: cause() }
         }
-        (None, _) if status.source().is_some() => ClientError::Unreachable { cause: words(&chain(status)) },
+        (None, _) if status.source().is_some() => ClientError::Unreachable { cause: cause() },
+        (None, Code::DataLoss) => ClientError::NotAuthentic { message: words(status.message()) },
+        (None, Code::Internal | Code::ResourceExhausted) => ClientError::Failed { message: words(status.message()) },
         (None, code) => ClientError::Protocol { cause: format!("{code:?}: {}", words(status.message())) },
     }
 }
@@ -168,22 +188,6 @@ pub(crate) fn admin_call(status: &Status) -> ClientError {
         }
         _ => call(status),
     }
-}
-
-/// Whether a TLS alert broke the connection: in TLS 1.3 a client learns with its first call that its key is not
-/// admitted. The HTTP/2 layer keeps only the words of the error, so the words are compared.
-fn alerted(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::InvalidData
-            && io.to_string().starts_with("received fatal alert")
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// Whether a handshake failed because the peer has none of the protocols that were asked for.

@@ -11,6 +11,7 @@ mod audit;
 mod broker;
 mod crls;
 mod error;
+mod listed;
 mod policies;
 mod profile;
 mod revocations;
@@ -27,13 +28,14 @@ pub use broker::{BrokerClient, GENERATION, GET_SEALING_KEY, GET_SECRET, Generati
 pub use coffer_spec::{PathError, SecretPath as ResourcePath};
 pub use crls::{CrlInfo, PutCrl};
 pub use error::{ClientError, ROLES_ENOUGH, ROLES_HELD};
+pub use listed::Listed;
 pub use policies::{Policies, PolicyInfo, PutPolicy};
 pub use profile::{AdminProfile, ProfileError};
 pub use sealing::{Scope, SealingName, SealingPolicy, SealingWordError};
 pub use secrets::{
     Expected, Labels, PutSecret, SecretInfo, SecretMeta, SecretUpdate, SecretVersion, Stated, Stored, Updated,
 };
-pub use terms::{CertificateProfile, SealingContext, describe_rules};
+pub use terms::{CertificateProfile, CertificateProfiles, SealingContext, describe_rules};
 pub use trust::{ManifestInfo, ManifestKey, Signer};
 
 /// ALPN of the admin API.

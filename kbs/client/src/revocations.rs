@@ -4,6 +4,7 @@ use crate::{
     admin::{AdminClient, done},
     error::ClientError,
     kbs::admin::v1,
+    listed::Listed,
 };
 
 impl AdminClient {
@@ -35,9 +36,10 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list_revocations(&self, tenant: Option<&str>) -> Result<Vec<v1::Revocation>, ClientError> {
+    pub async fn list_revocations(&self, tenant: Option<&str>) -> Result<Listed<v1::Revocation>, ClientError> {
         let request = v1::ListRevocationsRequest { tenant: tenant.map(str::to_owned) };
-        Ok(done(self.admin.clone().list_revocations(request).await)?.revocations)
+        let response = done(self.admin.clone().list_revocations(request).await)?;
+        Ok(Listed { rows: response.revocations, damaged: response.damaged })
     }
 
     /// Takes a revocation back; false if there was none.

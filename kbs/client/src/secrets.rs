@@ -10,6 +10,7 @@ use crate::{
     admin::{AdminClient, done, expiry, given, seconds},
     error::ClientError,
     kbs::admin::v1,
+    listed::Listed,
     terms::describe_rules,
 };
 
@@ -263,10 +264,10 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list_secrets(&self, tenant: &str, deleted: bool) -> Result<Vec<SecretInfo>, ClientError> {
+    pub async fn list_secrets(&self, tenant: &str, deleted: bool) -> Result<Listed<SecretInfo>, ClientError> {
         let request = v1::ListSecretsRequest { tenant: tenant.to_owned(), deleted };
         let response = done(self.admin.clone().list_secrets(request).await)?;
-        response.secrets.into_iter().map(SecretInfo::try_from).collect()
+        Listed::read(response.secrets, response.damaged, SecretInfo::try_from)
     }
 
     /// A secret with all its versions.

@@ -4,9 +4,10 @@ use crate::{
     admin::{AdminClient, done},
     error::ClientError,
     kbs::admin::v1,
+    listed::Listed,
 };
 
-pub use v1::{CertificateProfile, SealingContext};
+pub use v1::{CertificateProfile, ListCertificateProfilesResponse as CertificateProfiles, SealingContext};
 
 impl AdminClient {
     /// Says on what terms a sealing context gives keys. Gives what was said before.
@@ -22,9 +23,10 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list_sealing_contexts(&self, tenant: &str) -> Result<Vec<SealingContext>, ClientError> {
+    pub async fn list_sealing_contexts(&self, tenant: &str) -> Result<Listed<SealingContext>, ClientError> {
         let request = v1::ListSealingContextsRequest { tenant: tenant.to_owned() };
-        Ok(done(self.admin.clone().list_sealing_contexts(request).await)?.contexts)
+        let response = done(self.admin.clone().list_sealing_contexts(request).await)?;
+        Ok(Listed { rows: response.contexts, damaged: response.damaged })
     }
 
     /// Takes a sealing context away; false if there was none.
@@ -46,17 +48,13 @@ impl AdminClient {
         Ok((response.added, response.root))
     }
 
-    /// Certificate profiles of a tenant, and its own certificate in DER, empty if it has none yet.
+    /// Certificate profiles of a tenant, and its own certificate.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list_certificate_profiles(
-        &self,
-        tenant: &str,
-    ) -> Result<(Vec<CertificateProfile>, Vec<u8>), ClientError> {
+    pub async fn list_certificate_profiles(&self, tenant: &str) -> Result<CertificateProfiles, ClientError> {
         let request = v1::ListCertificateProfilesRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_certificate_profiles(request).await)?;
-        Ok((response.profiles, response.root))
+        done(self.admin.clone().list_certificate_profiles(request).await)
     }
 
     /// Takes a certificate profile away; false if there was none.

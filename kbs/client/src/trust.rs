@@ -9,6 +9,7 @@ use crate::{
     admin::{AdminClient, done, expiry, given, seconds},
     error::ClientError,
     kbs::admin::v1,
+    listed::Listed,
 };
 
 /// An author whose signed launches are admitted.
@@ -82,10 +83,10 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError::Protocol`] if the broker states one that is none.
-    pub async fn list_signers(&self, tenant: &str) -> Result<Vec<Signer>, ClientError> {
+    pub async fn list_signers(&self, tenant: &str) -> Result<Listed<Signer>, ClientError> {
         let request = v1::ListSignersRequest { tenant: tenant.to_owned() };
         let response = done(self.admin.clone().list_signers(request).await)?;
-        response.signers.into_iter().map(Signer::try_from).collect()
+        Listed::read(response.signers, response.damaged, Signer::try_from)
     }
 
     /// Removes a signer rule; false if there was none.
@@ -111,7 +112,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError::Protocol`] if the broker states one that is none.
-    pub async fn list_manifest_keys(&self, tenant: &str) -> Result<Vec<ManifestKey>, ClientError> {
+    pub async fn list_manifest_keys(&self, tenant: &str) -> Result<Listed<ManifestKey>, ClientError> {
         let request = v1::ListManifestKeysRequest { tenant: tenant.to_owned() };
         let response = done(self.admin.clone().list_manifest_keys(request).await)?;
         let key = |wire: v1::ManifestKey| {
@@ -119,7 +120,7 @@ impl AdminClient {
                 .map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
             Ok(ManifestKey { tenant: wire.tenant, name: wire.name.unwrap_or_default(), key })
         };
-        response.keys.into_iter().map(key).collect()
+        Listed::read(response.keys, response.damaged, key)
     }
 
     /// Takes a manifest key from the list; false if it was not there.
@@ -147,10 +148,10 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError::Protocol`] if the broker states one that is none.
-    pub async fn list_manifests(&self, tenant: &str) -> Result<Vec<ManifestInfo>, ClientError> {
+    pub async fn list_manifests(&self, tenant: &str) -> Result<Listed<ManifestInfo>, ClientError> {
         let request = v1::ListManifestsRequest { tenant: tenant.to_owned() };
         let response = done(self.admin.clone().list_manifests(request).await)?;
-        response.manifests.into_iter().map(ManifestInfo::try_from).collect()
+        Listed::read(response.manifests, response.damaged, ManifestInfo::try_from)
     }
 
     /// Revokes a manifest; gives the last sequence that is revoked, or nothing if there is no manifest of that name.

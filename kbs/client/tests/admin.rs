@@ -77,7 +77,7 @@ impl Admin for FakeAdmin {
         let current = v1::SecretVersion { version: 1, length: 7, ..v1::SecretVersion::default() };
         let path = r.into_inner().tenant;
         let info = v1::SecretInfo { path, current: Some(current), ..v1::SecretInfo::default() };
-        Ok(Response::new(v1::ListSecretsResponse { secrets: vec![info] }))
+        Ok(Response::new(v1::ListSecretsResponse { secrets: vec![info], damaged: Vec::new() }))
     }
     async fn delete_secret(
         &self,
@@ -100,7 +100,7 @@ impl Admin for FakeAdmin {
         if r.get_ref().tenant == "broken" {
             references[0].measurement.pop();
         }
-        Ok(Response::new(v1::ListReferencesResponse { references }))
+        Ok(Response::new(v1::ListReferencesResponse { references, damaged: Vec::new() }))
     }
     async fn remove_reference(
         &self,
@@ -120,7 +120,7 @@ impl Admin for FakeAdmin {
         if r.get_ref().tenant == "broken" {
             signers[0].image_id.pop();
         }
-        Ok(Response::new(v1::ListSignersResponse { signers }))
+        Ok(Response::new(v1::ListSignersResponse { signers, damaged: Vec::new() }))
     }
     async fn remove_signer(
         &self,
@@ -143,7 +143,7 @@ impl Admin for FakeAdmin {
         if r.get_ref().tenant == "broken" {
             keys[0].public_key.pop();
         }
-        Ok(Response::new(v1::ListManifestKeysResponse { keys }))
+        Ok(Response::new(v1::ListManifestKeysResponse { keys, damaged: Vec::new() }))
     }
     async fn remove_manifest_key(
         &self,
@@ -166,7 +166,7 @@ impl Admin for FakeAdmin {
         if r.get_ref().tenant == "broken" {
             one.key.pop();
         }
-        Ok(Response::new(v1::ListManifestsResponse { manifests: vec![one] }))
+        Ok(Response::new(v1::ListManifestsResponse { manifests: vec![one], damaged: Vec::new() }))
     }
     async fn revoke_manifest(
         &self,
@@ -267,7 +267,7 @@ async fn every_call_goes_there_and_back() {
     );
     let denied = admin.put_secret(put(Expected::Version(2))).await.unwrap_err();
     assert!(matches!(denied, ClientError::Refused { code, .. } if code == "role-missing"));
-    assert_eq!(admin.list_secrets("acme", false).await.unwrap()[0].path, "acme");
+    assert_eq!(admin.list_secrets("acme", false).await.unwrap().rows[0].path, "acme");
     assert!(admin.delete_secret("acme", &path, None).await.unwrap());
     let reference = Reference {
         tenant: "acme".to_owned(),
@@ -277,7 +277,7 @@ async fn every_call_goes_there_and_back() {
         expires: Expiry::Never,
     };
     assert!(admin.add_reference(&reference).await.unwrap());
-    assert_eq!(admin.list_references("acme").await.unwrap(), vec![reference.clone()]);
+    assert_eq!(admin.list_references("acme").await.unwrap().rows, vec![reference.clone()]);
     assert!(matches!(admin.list_references("broken").await, Err(ClientError::Protocol { .. })));
     assert!(!admin.remove_reference("acme", &reference.measurement, &reference.workload).await.unwrap());
     assert_eq!(admin.audit(5, 0).await.unwrap(), ["5"]);
@@ -298,14 +298,14 @@ async fn signers_keys_and_manifests_go_there_and_back() {
         expires: Expiry::At(UnixTime(5)),
     };
     assert!(admin.add_signer(&signer).await.unwrap());
-    assert_eq!(admin.list_signers("acme").await.unwrap(), [signer]);
+    assert_eq!(admin.list_signers("acme").await.unwrap().rows, [signer]);
     assert!(matches!(admin.list_signers("broken").await, Err(ClientError::Protocol { .. })));
     assert!(!admin.remove_signer("acme", "releases").await.unwrap());
 
     let spki = Identity::generate("manifest key").unwrap().spki();
     let key = ManifestKey { tenant: "acme".into(), name: "ci".into(), key: point() };
     assert!(admin.add_manifest_key(&key).await.unwrap());
-    assert_eq!(admin.list_manifest_keys("acme").await.unwrap(), [key]);
+    assert_eq!(admin.list_manifest_keys("acme").await.unwrap().rows, [key]);
     assert!(matches!(admin.list_manifest_keys("broken").await, Err(ClientError::Protocol { .. })));
     assert!(admin.remove_manifest_key("acme", &spki).await.unwrap());
 
@@ -313,7 +313,7 @@ async fn signers_keys_and_manifests_go_there_and_back() {
     assert!(added);
     assert_eq!((manifest.sequence, manifest.key, manifest.measurements), (3, Some(SpkiDigest::new([4; 32])), 5));
     assert!(matches!(admin.add_manifest("other", vec![1]).await, Err(ClientError::Protocol { .. })));
-    assert_eq!(admin.list_manifests("acme").await.unwrap(), [manifest]);
+    assert_eq!(admin.list_manifests("acme").await.unwrap().rows, [manifest]);
     assert!(matches!(admin.list_manifests("broken").await, Err(ClientError::Protocol { .. })));
     assert_eq!(admin.revoke_manifest("acme", "web").await.unwrap(), Some(3));
     assert_eq!(admin.revoke_manifest("acme", "other").await.unwrap(), None);

@@ -4,7 +4,11 @@ use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::abi::SpkiDigest;
 use tonic::{Response, Status};
 
-use super::{AdminService, every, needed, store_status, tenant};
+use super::{
+    AdminService,
+    changed::{listed, named, say},
+    needed, sorted, store_status, tenant,
+};
 use crate::{
     operators::{Caller, is_local_name},
     roles::{Grant, Role},
@@ -91,6 +95,10 @@ impl AdminService {
                 return Err(Status::failed_precondition("this is a manifest key; one key has one job"));
             }
         }
+        let words = |grants: &[Grant]| listed(grants.iter().map(ToString::to_string));
+        let before = there.iter().flatten().find(|one| one.key == key);
+        say(&mut change.entry.changes, "name", before.map(|before| named(&before.name)), named(&name));
+        say(&mut change.entry.changes, "grants", before.map(|before| words(&before.grants)), words(&grants));
         let admin = Admin { key, name, grants, added_unix: change.now };
         let added = change.ledger.put_admin(&admin).await.map_err(store_status)?;
         self.an_owner_is_left(&mut change.ledger).await?;
@@ -98,8 +106,12 @@ impl AdminService {
         change.done_and(added, "replaced", answer, self.let_in()).await
     }
 
-    pub(super) async fn admins_listed(&self) -> Result<Response<wire::ListAdminsResponse>, Status> {
-        let stored = every(self.view().await?.admins().await.map_err(store_status)?)?;
+    pub(super) async fn admins_listed(
+        &self,
+        message: &wire::ListAdminsRequest,
+    ) -> Result<Response<wire::ListAdminsResponse>, Status> {
+        let of = message.tenant.as_deref().map(tenant).transpose()?;
+        let (stored, mut damaged) = sorted(self.view().await?.admins().await.map_err(store_status)?);
         let configured = self.operators.configured.iter().map(|(key, name)| wire::Operator {
             name: name.clone(),
             spki_sha256: key.as_bytes().to_vec(),
@@ -110,13 +122,20 @@ impl AdminService {
             role: grant.role.name().to_owned(),
             tenant: grant.tenant.as_ref().map(ToString::to_string),
         };
-        let stored = stored.into_iter().map(|one| wire::Operator {
-            grants: one.grants.iter().map(grant).collect(),
+        // Whoever asks for one tenant learns of no other, nor who works for all of them.
+        let is_told = |grant: &&Grant| of.is_none() || grant.tenant == of;
+        if of.is_some() {
+            damaged.clear();
+        }
+        let configured = configured.filter(|_| of.is_none());
+        let stored = stored.into_iter().filter(|one| one.grants.iter().any(|grant| is_told(&grant)));
+        let stored = stored.map(|one| wire::Operator {
+            grants: one.grants.iter().filter(is_told).map(grant).collect(),
             spki_sha256: one.key.as_bytes().to_vec(),
             name: one.name,
             configured: false,
         });
-        Ok(Response::new(wire::ListAdminsResponse { admins: configured.chain(stored).collect() }))
+        Ok(Response::new(wire::ListAdminsResponse { admins: configured.chain(stored).collect(), damaged }))
     }
 
     pub(super) async fn admin_removed(

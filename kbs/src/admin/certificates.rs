@@ -6,13 +6,13 @@ use tonic::{Response, Status};
 use super::{
     AdminService,
     changed::{listed, of_terms, say},
-    every, store_status, tenant,
+    sorted, store_status, tenant,
     terms::{terms, terms_wire},
 };
 use crate::{
     certificate,
     operators::Caller,
-    store::{AuditEntry, CertificateProfile, KeyUse},
+    store::{AuditEntry, CertificateProfile, KeyUse, StoreError},
     tenant::Tenant,
 };
 
@@ -59,9 +59,8 @@ impl AdminService {
             return Err(Status::failed_precondition(format!("the tenant has {LIMIT} certificate profiles already")));
         }
         // Putting it anew is how a damaged one is mended: of such a one nothing is known.
-        if let Some(before) = there.iter().flatten().find(|one| one.name == profile.name) {
-            change.entry.changes = of_profile(before, &profile);
-        }
+        let before = there.iter().flatten().find(|one| one.name == profile.name);
+        change.entry.changes = of_profile(before, &profile);
         if !change.ledger.has_tenant_key(&tenant, KeyUse::Certificates) {
             let root = certificate::make_root(&tenant, change.now)
                 .map_err(|error| Status::internal(format!("certificate key: {error}")))?;
@@ -79,11 +78,18 @@ impl AdminService {
     ) -> Result<Response<wire::ListCertificateProfilesResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
         let mut view = self.view().await?;
-        let profiles = every(view.certificate_profiles(&tenant).await.map_err(store_status)?)?;
-        let root = view.tenant_key_public(&tenant, KeyUse::Certificates).await.map_err(store_status)?;
+        let (profiles, mut damaged) = sorted(view.certificate_profiles(&tenant).await.map_err(store_status)?);
+        let root = match view.tenant_key_public(&tenant, KeyUse::Certificates).await {
+            Err(error @ StoreError::Tampered { .. }) => {
+                damaged.extend(sorted::<()>(vec![Err(error)]).1);
+                None
+            }
+            other => other.map_err(store_status)?,
+        };
         Ok(Response::new(wire::ListCertificateProfilesResponse {
             profiles: profiles.into_iter().map(|one| to_wire(&tenant, one)).collect(),
             root: root.unwrap_or_default(),
+            damaged,
         }))
     }
 
@@ -100,13 +106,13 @@ impl AdminService {
     }
 }
 
-fn of_profile(before: &CertificateProfile, now: &CertificateProfile) -> Vec<String> {
-    let mut changes = of_terms(&before.terms, &now.terms);
-    say(&mut changes, "dns", &listed(&before.dns), &listed(&now.dns));
-    say(&mut changes, "uris", &listed(&before.uris), &listed(&now.uris));
-    say(&mut changes, "server_auth", &before.server_auth, &now.server_auth);
-    say(&mut changes, "client_auth", &before.client_auth, &now.client_auth);
-    say(&mut changes, "lifetime_seconds", &before.lifetime, &now.lifetime);
+fn of_profile(before: Option<&CertificateProfile>, now: &CertificateProfile) -> Vec<String> {
+    let mut changes = of_terms(before.map(|before| &before.terms), &now.terms);
+    say(&mut changes, "dns", before.map(|before| listed(&before.dns)), listed(&now.dns));
+    say(&mut changes, "uris", before.map(|before| listed(&before.uris)), listed(&now.uris));
+    say(&mut changes, "server_auth", before.map(|before| before.server_auth), now.server_auth);
+    say(&mut changes, "client_auth", before.map(|before| before.client_auth), now.client_auth);
+    say(&mut changes, "lifetime_seconds", before.map(|before| before.lifetime), now.lifetime);
     changes
 }
 

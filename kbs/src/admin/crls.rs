@@ -4,7 +4,7 @@ use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{abi::SpkiDigest, chain::Crl};
 use tonic::{Response, Status};
 
-use super::{AdminService, every, store_status};
+use super::{AdminService, sorted, store_status};
 use crate::{
     operators::Caller,
     store::{AuditEntry, StoreError, StoredCrl},
@@ -80,14 +80,22 @@ impl AdminService {
 
     pub(super) async fn crls_listed(&self) -> Result<Response<wire::ListCrlsResponse>, Status> {
         let mut view = self.view().await?;
-        let stored = every(view.crls().await.map_err(store_status)?)?;
+        let (stored, mut damaged) = sorted(view.crls().await.map_err(store_status)?);
         let mut lists = Vec::new();
         for one in stored {
-            let seen = view.crl_number(&one.root).await.map_err(store_status)?.unwrap_or(0);
-            let list = Crl::parse(&one.der).map_err(|error| Status::data_loss(error.to_string()))?;
-            lists.push(info(&one, &list, seen));
+            let seen = match view.crl_number(&one.root).await {
+                Err(error @ StoreError::Tampered { .. }) => {
+                    damaged.extend(sorted::<()>(vec![Err(error)]).1);
+                    None
+                }
+                other => other.map_err(store_status)?,
+            };
+            match Crl::parse(&one.der) {
+                Ok(list) => lists.push(info(&one, &list, seen.unwrap_or(0))),
+                Err(error) => damaged.push(format!("revocation list of root {}: {error}", one.root)),
+            }
         }
-        Ok(Response::new(wire::ListCrlsResponse { lists }))
+        Ok(Response::new(wire::ListCrlsResponse { lists, damaged }))
     }
 }
 

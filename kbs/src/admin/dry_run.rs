@@ -69,13 +69,20 @@ impl AdminService {
         let under = (!message.all).then_some(name.as_str());
         let Cases { tried: cases, not_believed, there } = self.cases(&tenant, &wanted, under).await?;
         let missing = self.missing(&wanted, under, &there).await?;
+        let mut view = self.view().await?;
+        let archived = view.trail_start().archived;
+        let is_known = self.policies.has(&name) || view.has_policy(&tenant, &name);
+        if under.is_some() && cases.is_empty() && not_believed + missing == 0 && !is_known {
+            let why = "neither the broker nor the tenant has it, and nothing that is kept was decided under it";
+            return Err(Status::not_found(format!("name: there is no policy {name}: {why}")));
+        }
         let tried = tokio::task::spawn_blocking(move || {
             let _place = place;
             try_all(&policy, cases)
         });
         let tried = tried.await;
         let (decisions, left_out) = tried.map_err(|_| Status::internal("the policy could not be tried"))?;
-        Ok(Response::new(wire::TestPolicyResponse { decisions, left_out, not_believed, missing }))
+        Ok(Response::new(wire::TestPolicyResponse { decisions, left_out, not_believed, missing, archived }))
     }
 
     async fn candidate(&self, tenant: &Tenant, name: &str, text: Option<String>) -> Result<Arc<Policy>, Status> {

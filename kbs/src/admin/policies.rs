@@ -1,12 +1,14 @@
 //! Policies that a tenant keeps: set only if they parse, removed only if nothing names them.
 
 use coffer_kbs_client::kbs::admin::v1 as wire;
+use coffer_policies::RELEASE;
 use sha2::{Digest as _, Sha256};
 use tonic::{Response, Status};
 
-use super::{AdminService, Change, every, store_status, tenant};
+use super::{AdminService, Change, changed::say, sorted, store_status, tenant};
 use crate::{
     operators::Caller,
+    policies::DEFAULT,
     store::{AuditEntry, StoreError, StoredPolicy},
     tenant::Tenant,
 };
@@ -42,6 +44,12 @@ impl AdminService {
         }
         let info = info(&policy);
         change.entry.key = Some(hex::encode(&info.sha256));
+        let before = match change.ledger.policy(&tenant, &policy.name).await {
+            Err(StoreError::Tampered { .. }) => None,
+            other => other.map_err(store_status)?,
+        };
+        let digest = |policy: &StoredPolicy| format!("sha256 {}", hex::encode(Sha256::digest(&policy.text)));
+        say(&mut change.entry.changes, "text", before.as_ref().map(digest), digest(&policy));
         let added = change.ledger.put_policy(&tenant, &policy).await.map_err(store_status)?;
         let answer = wire::PutPolicyResponse { added, policy: Some(info), used };
         change.done_if(added, "replaced", answer).await
@@ -53,6 +61,11 @@ impl AdminService {
     ) -> Result<Response<wire::GetPolicyResponse>, Status> {
         let (tenant, name) = (tenant(&message.tenant)?, policy_name(message.name)?);
         let found = self.view().await?.policy(&tenant, &name).await.map_err(store_status)?;
+        let shipped = || {
+            let (by, put_unix, text) = (String::new(), 0, RELEASE.text.to_owned());
+            (name == DEFAULT).then_some(StoredPolicy { name: name.clone(), text, by, put_unix })
+        };
+        let found = found.or_else(shipped);
         let policy = found.as_ref().map(info);
         Ok(Response::new(wire::GetPolicyResponse { policy, text: found.map(|one| one.text).unwrap_or_default() }))
     }
@@ -62,9 +75,9 @@ impl AdminService {
         message: wire::ListPoliciesRequest,
     ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
-        let all = every(self.view().await?.policies(&tenant).await.map_err(store_status)?)?;
+        let (all, damaged) = sorted(self.view().await?.policies(&tenant).await.map_err(store_status)?);
         let policies = all.iter().map(info).collect();
-        Ok(Response::new(wire::ListPoliciesResponse { policies, configured: self.policies.names() }))
+        Ok(Response::new(wire::ListPoliciesResponse { policies, configured: self.policies.names(), damaged }))
     }
 
     pub(super) async fn policy_removed(

@@ -3,7 +3,11 @@
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use tonic::{Response, Status};
 
-use super::{AdminService, every, name, store_status, tenant};
+use super::{
+    AdminService,
+    changed::{named, say},
+    name, sorted, store_status, tenant,
+};
 use crate::{
     guests::Present,
     operators::Caller,
@@ -34,6 +38,8 @@ impl AdminService {
         if there.len() >= LIST_LIMIT && !there.iter().flatten().any(|one| one.revoked == revoked) {
             return Err(Status::failed_precondition(format!("there are {LIST_LIMIT} revocations already")));
         }
+        let before = there.iter().flatten().find(|one| one.revoked == revoked);
+        say(&mut change.entry.changes, "reason", before.map(|before| named(&before.reason)), named(&reason));
         let since_unix = change.now;
         let revocation = Revocation { revoked, tenant, reason, by, since_unix };
         let added = change.ledger.put_revocation(&revocation).await.map_err(store_status)?;
@@ -66,8 +72,14 @@ impl AdminService {
         message: wire::ListRevocationsRequest,
     ) -> Result<Response<wire::ListRevocationsResponse>, Status> {
         let tenant = message.tenant.as_deref().map(tenant).transpose()?;
-        let rows = self.view().await?.revocations(tenant.as_ref()).await.map_err(store_status)?;
-        let revocations = every(rows)?.into_iter().map(|one| wire::Revocation {
+        let mut view = self.view().await?;
+        // What is revoked for every tenant is revoked for this one.
+        let mut rows = view.revocations(None).await.map_err(store_status)?;
+        if tenant.is_some() {
+            rows.extend(view.revocations(tenant.as_ref()).await.map_err(store_status)?);
+        }
+        let (rows, damaged) = sorted(rows);
+        let revocations = rows.into_iter().map(|one| wire::Revocation {
             tenant: one.tenant.map(|tenant| tenant.to_string()),
             kind: one.revoked.kind().to_owned(),
             value: one.revoked.value(),
@@ -75,7 +87,7 @@ impl AdminService {
             by: one.by,
             since_unix: one.since_unix,
         });
-        Ok(Response::new(wire::ListRevocationsResponse { revocations: revocations.collect() }))
+        Ok(Response::new(wire::ListRevocationsResponse { revocations: revocations.collect(), damaged }))
     }
 
     pub(super) async fn revocation_removed(

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::{
     AdminService,
     changed::{listed, of_terms, say},
-    every, store_status, tenant,
+    sorted, store_status, tenant,
     terms::{terms, terms_wire},
 };
 use crate::{
@@ -59,11 +59,9 @@ impl AdminService {
             change.ledger.keep_tenant_key(&tenant, KeyUse::Sealing, &root).await.map_err(store_status)?;
         }
         let before = change.ledger.put_sealing_context(&tenant, &new).await.map_err(store_status)?;
-        if let Some(before) = &before {
-            change.entry.changes = of_terms(&before.terms, &new.terms);
-            let names = |one: &SealingContext| listed(one.policies.iter().map(ToString::to_string));
-            say(&mut change.entry.changes, "policies", &names(before), &names(&new));
-        }
+        change.entry.changes = of_terms(before.as_ref().map(|before| &before.terms), &new.terms);
+        let names = |one: &SealingContext| listed(one.policies.iter().map(ToString::to_string));
+        say(&mut change.entry.changes, "policies", before.as_ref().map(names), names(&new));
         let before = before.map(|before| to_wire(&tenant, before));
         change.done_if(before.is_none(), "replaced", wire::PutSealingContextResponse { before }).await
     }
@@ -73,9 +71,9 @@ impl AdminService {
         message: wire::ListSealingContextsRequest,
     ) -> Result<Response<wire::ListSealingContextsResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
-        let rows = every(self.view().await?.sealing_contexts(&tenant).await.map_err(store_status)?)?;
+        let (rows, damaged) = sorted(self.view().await?.sealing_contexts(&tenant).await.map_err(store_status)?);
         let contexts = rows.into_iter().map(|one| to_wire(&tenant, one)).collect();
-        Ok(Response::new(wire::ListSealingContextsResponse { contexts }))
+        Ok(Response::new(wire::ListSealingContextsResponse { contexts, damaged }))
     }
 
     pub(super) async fn sealing_context_removed(

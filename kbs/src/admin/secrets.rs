@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{
     AdminService, VALUE_LIMIT,
     changed::of_secret,
-    name, non_zero, seconds, store_status, tenant,
+    name, non_zero, seconds, sorted, store_status, tenant,
     terms::{labels, labels_wire, rules, terms_wire},
 };
 use crate::{
@@ -62,7 +62,7 @@ impl AdminService {
             change = self.widen(change, caller, &WIDEN_ANEW).await?;
         }
         let Put { now, before, .. } = put;
-        change.entry.changes = before.as_ref().map(|before| of_secret(before, &now)).unwrap_or_default();
+        change.entry.changes = of_secret(before.as_ref(), &now);
         change.entry.version = Some(now.stated.version);
         change.entry.policy = Some(now.stated.terms.policy.clone());
         change.entry.allow_simulated = Some(now.stated.terms.allow_simulated);
@@ -77,8 +77,8 @@ impl AdminService {
         let tenant = tenant(&message.tenant)?;
         let mut view = self.view().await?;
         let secrets = if message.deleted { view.all_secrets(&tenant).await } else { view.secrets(&tenant).await };
-        let secrets = secrets.map_err(store_status)?;
-        Ok(Response::new(wire::ListSecretsResponse { secrets: secrets.iter().map(info).collect() }))
+        let (secrets, damaged) = sorted(secrets.map_err(store_status)?);
+        Ok(Response::new(wire::ListSecretsResponse { secrets: secrets.iter().map(info).collect(), damaged }))
     }
 
     pub(super) async fn secret_described(
@@ -87,18 +87,17 @@ impl AdminService {
     ) -> Result<Response<wire::GetSecretMetaResponse>, Status> {
         let (tenant, path) = (tenant(&message.tenant)?, path(&message.path)?);
         let mut view = self.view().await?;
+        let (versions, mut damaged) = sorted(view.secret_versions(&tenant, &path).await.map_err(store_status)?);
         let found = match view.secret_info(&tenant, &path).await {
-            // Its versions say more.
-            Err(StoreError::Tampered { .. }) => None,
+            Err(error @ StoreError::Tampered { .. }) => {
+                let what = sorted::<()>(vec![Err(error)]).1;
+                // The current version is named already.
+                damaged.extend(what.into_iter().filter(|one| !damaged.contains(one)).collect::<Vec<_>>());
+                None
+            }
             other => other.map_err(store_status)?,
         };
-        let (mut versions, mut damaged) = (Vec::new(), Vec::new());
-        for one in view.secret_versions(&tenant, &path).await.map_err(store_status)? {
-            match one {
-                Ok(secret) => versions.push(version(&secret)),
-                Err(error) => damaged.push(error.to_string()),
-            }
-        }
+        let versions = versions.iter().map(version).collect();
         Ok(Response::new(wire::GetSecretMetaResponse { secret: found.as_ref().map(info), versions, damaged }))
     }
 
@@ -168,7 +167,7 @@ impl AdminService {
         }
         let (before, now) = updated.map_or((None, None), |updated| (updated.before, updated.now));
         change.entry.changes = match (&before, &now) {
-            (Some(before), Some(now)) => of_secret(before, now),
+            (Some(before), Some(now)) => of_secret(Some(before), now),
             // Damaged: what was said is all that is known.
             _ => message
                 .minimum_version

@@ -11,7 +11,11 @@ use coffer_verifier::{
 };
 use tonic::{Response, Status};
 
-use super::{AdminService, every, name, needed, seconds, store_status, tenant};
+use super::{
+    AdminService,
+    changed::{named, of_signer, say},
+    name, needed, seconds, sorted, store_status, tenant,
+};
 use crate::{
     operators::{Asking, Caller},
     store::{AuditEntry, ManifestKey, Signer, StoredManifest},
@@ -55,6 +59,9 @@ impl AdminService {
         if keys.iter().flatten().any(|one| author_digest(&one.key) == rule.author_key) {
             return Err(refuse("this author key is a manifest key of the tenant; one key has one job"));
         }
+        // Of one that is damaged nothing is known.
+        let before = there.iter().flatten().find(|one| one.name == signer.name);
+        change.entry.changes = of_signer(before, &signer);
         let added = change.ledger.add_signer(&tenant, &signer).await.map_err(store_status)?;
         change.done_if(added, "replaced", wire::AddSignerResponse { added }).await
     }
@@ -65,7 +72,8 @@ impl AdminService {
     ) -> Result<Response<wire::ListSignersResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
         let rows = self.view().await?.signers(&tenant).await.map_err(store_status)?;
-        let signers = every(rows)?.into_iter().map(|signer| wire::Signer {
+        let (rows, damaged) = sorted(rows);
+        let signers = rows.into_iter().map(|signer| wire::Signer {
             tenant: tenant.to_string(),
             name: signer.name,
             author_key_digest: signer.rule.author_key.as_bytes().to_vec(),
@@ -74,7 +82,7 @@ impl AdminService {
             minimum_guest_svn: signer.rule.minimum_guest_svn,
             expires_unix: seconds(signer.expires),
         });
-        Ok(Response::new(wire::ListSignersResponse { signers: signers.collect() }))
+        Ok(Response::new(wire::ListSignersResponse { signers: signers.collect(), damaged }))
     }
 
     pub(super) async fn signer_removed(
@@ -123,6 +131,8 @@ impl AdminService {
         if there.len() >= LIST_LIMIT && !there.iter().flatten().any(|one| one.key == key.key) {
             return Err(full("manifest keys"));
         }
+        let before = there.iter().flatten().find(|one| one.key == key.key);
+        say(&mut change.entry.changes, "name", before.map(|before| named(&before.name)), named(&key.name));
         let author = author_digest(&key.key);
         let signers = change.ledger.signers(&tenant).await.map_err(store_status)?;
         if signers.iter().flatten().any(|one| one.rule.author_key == author) {
@@ -138,12 +148,13 @@ impl AdminService {
     ) -> Result<Response<wire::ListManifestKeysResponse>, Status> {
         let tenant = tenant(&message.tenant)?;
         let rows = self.view().await?.manifest_keys(&tenant).await.map_err(store_status)?;
-        let keys = every(rows)?.into_iter().map(|one| wire::ManifestKey {
+        let (rows, damaged) = sorted(rows);
+        let keys = rows.into_iter().map(|one| wire::ManifestKey {
             tenant: tenant.to_string(),
             name: Some(one.name).filter(|name| !name.is_empty()),
             public_key: one.key.to_spki_der(),
         });
-        Ok(Response::new(wire::ListManifestKeysResponse { keys: keys.collect() }))
+        Ok(Response::new(wire::ListManifestKeysResponse { keys: keys.collect(), damaged }))
     }
 
     pub(super) async fn manifest_key_removed(
@@ -175,7 +186,8 @@ impl AdminService {
         let entry = AuditEntry { event: "manifest.add", tenant: Some(tenant.to_string()), ..AuditEntry::default() };
         let mut change = self.change(caller, entry).await?;
         let now = change.now;
-        let keys = every(change.ledger.manifest_keys(&tenant).await.map_err(store_status)?)?;
+        // One that is not believed counts for nothing.
+        let (keys, _) = sorted(change.ledger.manifest_keys(&tenant).await.map_err(store_status)?);
         let keys: Vec<_> = keys.into_iter().map(|one| one.key).collect();
         let verified = signed.verify(&keys).map_err(|error| refuse(&coffer_rim::chain(&error)))?;
         verified.current(UnixTime::from_secs(now)).map_err(|error| refuse(&error.to_string()))?;
@@ -204,15 +216,16 @@ impl AdminService {
         let tenant = tenant(&message.tenant)?;
         let now = self.clock.now();
         let mut view = self.view().await?;
-        let keys = every(view.manifest_keys(&tenant).await.map_err(store_status)?)?;
+        let (keys, mut damaged) = sorted(view.manifest_keys(&tenant).await.map_err(store_status)?);
         let keys: Vec<_> = keys.into_iter().map(|one| one.key).collect();
-        let rows = every(view.manifests(&tenant).await.map_err(store_status)?)?;
+        let (rows, more) = sorted(view.manifests(&tenant).await.map_err(store_status)?);
+        damaged.extend(more);
         drop(view);
         let manifests = rows.into_iter().map(|stored| match stored.verify(&keys) {
             Ok(verified) => info(&stored, Ok(&verified), now),
             Err(_) => info(&stored, Err(()), now),
         });
-        Ok(Response::new(wire::ListManifestsResponse { manifests: manifests.collect() }))
+        Ok(Response::new(wire::ListManifestsResponse { manifests: manifests.collect(), damaged }))
     }
 
     pub(super) async fn manifest_revoked(

@@ -77,10 +77,19 @@ pub(super) fn pair(measurement: &[u8], workload: &[u8]) -> Result<(Measurement, 
     Ok((measurement, workload))
 }
 
-/// All rows, or why one is not believed.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-pub(super) fn every<T>(rows: Vec<Result<T, StoreError>>) -> Result<Vec<T>, Status> {
-    rows.into_iter().collect::<Result<_, _>>().map_err(store_status)
+/// Rows that are believed, and why others are not, in words: one that is damaged hides no other.
+pub(super) fn sorted<T>(rows: Vec<Result<T, StoreError>>) -> (Vec<T>, Vec<String>) {
+    let (mut believed, mut damaged) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match row {
+            Ok(row) => believed.push(row),
+            Err(error) => {
+                tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "stored row is not believed");
+                damaged.push(format!("{}; {}", coffer_rim::chain(&error), error.hint()));
+            }
+        }
+    }
+    (believed, damaged)
 }
 
 /// An expiry as it is sent.

@@ -31,6 +31,10 @@ impl FileCustody {
     pub fn text(&self) -> Result<Zeroizing<String>, CustodyError> {
         let path = || self.path.clone();
         private_text(&self.path).map_err(|error| match error {
+            // What is no text is no key in hex.
+            NotPrivate::File(source) if source.kind() == io::ErrorKind::InvalidData => {
+                CustodyError::Malformed { path: path() }
+            }
             NotPrivate::File(source) => CustodyError::File { path: path(), source },
             NotPrivate::Mode(mode) => CustodyError::Mode { path: path(), mode },
         })
@@ -114,5 +118,7 @@ mod tests {
             fs::write(&path, bad).unwrap();
             assert!(matches!(custody.open().await, Err(CustodyError::Malformed { .. })), "{bad}");
         }
+        fs::write(&path, [0xff; 64]).unwrap();
+        assert!(matches!(custody.open().await, Err(CustodyError::Malformed { .. })), "no text");
     }
 }

@@ -49,7 +49,9 @@ impl CustodyError {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::File { .. } => "make a state folder with `coffer-kbs init --state DIR`, and check its permissions",
+            Self::File { .. } => {
+                "put your copy of root.key back, or make the folder anew from a backup: `coffer-kbs restore --recovery-key FILE`; a folder that is not there yet `coffer-kbs init --state DIR` makes"
+            }
             Self::Mode { .. } => "chmod 600 the file, and make a new key if somebody may have read it",
             Self::Malformed { .. } => "restore root.key from your backup; without it the secrets are lost",
             Self::Random => "check that the system's random source works",

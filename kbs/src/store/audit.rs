@@ -134,6 +134,9 @@ pub struct AuditEntry {
     /// Tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
+    /// The tenant that somebody names of whom nothing is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_tenant: Option<Claimed>,
     /// Secret path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -197,6 +200,16 @@ pub struct AuditEntry {
     /// Every check of the evidence, in the form of `coffer verify --json` and `coffer attest --json`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<coffer_verifier::CheckLine>,
+}
+
+/// What a stranger's spec names as its tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Claimed {
+    /// One that is there.
+    Tenant(String),
+    /// A name that anybody makes up.
+    Word(String),
 }
 
 /// Which lines an archive is of, in its line of the trail.

@@ -19,7 +19,7 @@ use crate::tenant::Tenant;
 /// Which lines are wanted. What is not said may be anything.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Of this tenant.
+    /// Of this tenant, or of a guest that was refused and said that it was.
     pub tenant: Option<Tenant>,
     /// The line of this id, or the one it was summed in.
     pub id: Option<String>,
@@ -78,6 +78,7 @@ struct Looked {
     id: String,
     ids: Vec<String>,
     tenant: Option<String>,
+    claimed_tenant: Option<String>,
     path: Option<String>,
 }
 
@@ -89,13 +90,15 @@ impl AuditFilter {
             return false;
         }
         let Ok(looked) = serde_json::from_str::<Looked>(line) else { return false };
+        // A line that is about no tenant is for the one that its guest said it was of.
+        let whose = looked.tenant.as_deref().or(looked.claimed_tenant.as_deref());
         let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         let below = |event: &String| {
             looked.event == *event
                 || looked.event.strip_prefix(event.as_str()).is_some_and(|rest| rest.starts_with('.'))
         };
         // Times of lines are all of one form, so that their order is that of their text.
-        self.tenant.as_ref().is_none_or(|tenant| looked.tenant.as_deref() == Some(tenant.as_str()))
+        self.tenant.as_ref().is_none_or(|tenant| whose == Some(tenant.as_str()))
             && self.id.as_ref().is_none_or(|id| looked.id == *id || looked.ids.contains(id))
             && is(&self.path, &looked.path)
             && self.event.as_ref().is_none_or(below)
@@ -278,6 +281,12 @@ mod tests {
         ] {
             assert_eq!(filter.wants(line), wants, "{filter:?}");
         }
+        let claimed = r#"{"sequence":8,"event":"guest.attest","claimed_tenant":"acme"}"#;
+        assert!(AuditFilter { tenant: tenant("acme"), ..AuditFilter::default() }.wants(claimed));
+        assert!(!AuditFilter { tenant: tenant("globex"), ..AuditFilter::default() }.wants(claimed));
+        // What a guest says takes no line away from the tenant that it is about.
+        let both = r#"{"sequence":9,"event":"secret.release","tenant":"globex","claimed_tenant":"acme"}"#;
+        assert!(!AuditFilter { tenant: tenant("acme"), ..AuditFilter::default() }.wants(both));
         assert!(!AuditFilter::default().wants("no line"));
     }
 }

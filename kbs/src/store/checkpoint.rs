@@ -76,7 +76,10 @@ impl CheckpointError {
             Self::File { .. } => {
                 "check free space and permissions where the checkpoint lies; nothing is changed without it"
             }
-            Self::Missing { .. } | Self::Foreign { .. } => {
+            Self::Foreign { .. } => {
+                "put back the root.key that belongs to this database, if another lies there; or the checkpoint; or accept the state by name: `coffer-kbs restore --state DIR --accept-rollback`"
+            }
+            Self::Missing { .. } => {
                 "put the checkpoint back, or accept the state by name: `coffer-kbs restore --state DIR --accept-rollback`"
             }
             Self::Behind { .. } | Self::Beside { .. } => {

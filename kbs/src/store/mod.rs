@@ -45,7 +45,7 @@ pub(crate) use apart::drive;
 pub use archive::{Archive, ArchiveFile};
 pub(crate) use audit::rfc3339;
 pub use audit::{
-    AuditEntry, AuditFault, AuditSummary, Compared, GuestFacts, LogFault, Recorded, StateFault, TrailStart,
+    AuditEntry, AuditFault, AuditSummary, Claimed, Compared, GuestFacts, LogFault, Recorded, StateFault, TrailStart,
 };
 pub use audit_search::{AuditFilter, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
@@ -188,7 +188,9 @@ impl StoreError {
             }
             Self::Rows(RowsError::Full) => "make room where the state folder lies, then ask again",
             Self::Rows(_) => "check free space and permissions of the state folder",
-            Self::Tampered { .. } => "restore the database from a backup you trust, or put the entry again",
+            Self::Tampered { .. } => {
+                "`coffer-kbs state verify --state DIR` names all that is damaged: put the entry again, restore a backup you trust, or give it up with `coffer-kbs state repair`"
+            }
             Self::Key(_) => "check that the system's random source works",
             Self::Version { found: 0, .. } => {
                 "nothing is current there: leave --expected-version out, or give 0; a deleted secret comes back with `secret undelete`"
@@ -207,7 +209,7 @@ impl StoreError {
                 "stop the server and run `coffer-kbs state repair --state DIR --give-up-what-is-damaged`, which takes the end mark from the checkpoint; else restore a backup"
             }
             Self::Audit(_) | Self::State(_) => {
-                "run `coffer-kbs audit verify --state DIR`, and restore the database from a backup you trust"
+                "`coffer-kbs state verify --state DIR` names all that is damaged: restore a backup you trust, or give it up with `coffer-kbs state repair`"
             }
             Self::Range { .. } => "use a smaller number",
         }

@@ -56,6 +56,19 @@ impl Ledger {
         Ok(added)
     }
 
+    /// One pair, if it is there.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn reference(
+        &mut self,
+        tenant: &Tenant,
+        measurement: &Measurement,
+        workload: &WorkloadDigest,
+    ) -> Result<Option<Reference>, StoreError> {
+        self.record(&key(tenant, measurement, workload)).await
+    }
+
     /// Removes a pair. True if it was there.
     ///
     /// # Errors

@@ -493,25 +493,28 @@ impl Ledger {
         self.records(keys).await
     }
 
-    /// Every secret of a tenant that is not deleted, by path, without values.
+    /// Every secret of a tenant that is not deleted, by path, without values; with what is wrong with one that is not believed.
     ///
     /// # Errors
-    /// As [`Ledger::find_secret`].
-    pub async fn secrets(&mut self, tenant: &Tenant) -> Result<Vec<SecretInfo>, StoreError> {
+    /// As the store.
+    pub async fn secrets(&mut self, tenant: &Tenant) -> Result<Vec<Result<SecretInfo, StoreError>>, StoreError> {
         let mut found = self.all_secrets(tenant).await?;
-        found.retain(|info| info.deleted_unix.is_none());
+        found.retain(|info| info.as_ref().map_or(true, |info| info.deleted_unix.is_none()));
         Ok(found)
     }
 
     /// The same, with those that are deleted.
     ///
     /// # Errors
-    /// As [`Ledger::find_secret`].
-    pub async fn all_secrets(&mut self, tenant: &Tenant) -> Result<Vec<SecretInfo>, StoreError> {
+    /// As the store.
+    pub async fn all_secrets(&mut self, tenant: &Tenant) -> Result<Vec<Result<SecretInfo, StoreError>>, StoreError> {
         let mut found = Vec::new();
         for key in self.keys(Kind::SecretHead, tenant) {
             let Ok(path) = key.text(0).parse::<ResourcePath>() else { continue };
-            found.extend(self.secret_info(tenant, &path).await?);
+            match self.secret_info(tenant, &path).await {
+                Err(error @ StoreError::Tampered { .. }) => found.push(Err(error)),
+                other => found.extend(other?.map(Ok)),
+            }
         }
         Ok(found)
     }

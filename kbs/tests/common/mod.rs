@@ -177,7 +177,10 @@ impl Kbs {
         self.try_reload(change).await.unwrap();
     }
 
-    pub async fn try_reload(&self, change: impl FnOnce(&mut ConfigFile)) -> Result<(), coffer_kbs::ReloadError> {
+    pub async fn try_reload(
+        &self,
+        change: impl FnOnce(&mut ConfigFile),
+    ) -> Result<Vec<&'static str>, coffer_kbs::ReloadError> {
         let mut file = ConfigFile::read(&config_path(&self.state())).unwrap();
         change(&mut file);
         self.reload.apply(file.resolve(self.folder.path()).unwrap()).await

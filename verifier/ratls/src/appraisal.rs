@@ -206,12 +206,12 @@ pub(crate) fn check<A: Appraiser + ?Sized>(
     let found: ReportData = word(&evidence, offset::REPORT_DATA, ReportData::LEN)?;
     if found != expected {
         let detail = format!("REPORT_DATA is {found}, this connection and challenge give {expected}");
-        return Err(Refusal { code: Code::ReportData.as_str(), detail });
+        return Err(Refusal::new(Code::ReportData.as_str(), detail));
     }
     let host_data: HostData = word(&evidence, offset::HOST_DATA, HostData::LEN)?;
     if host_data != workload.host_data() {
         let detail = format!("HOST_DATA is {host_data}, the spec's digest {workload}");
-        return Err(Refusal { code: Code::WorkloadSpec.as_str(), detail });
+        return Err(Refusal::new(Code::WorkloadSpec.as_str(), detail));
     }
     let report_id = word(&evidence, offset::REPORT_ID, ReportId::LEN)?;
     let admitted = appraiser.appraise(&evidence, &expected)?;
@@ -239,7 +239,7 @@ fn word<'a, W: TryFrom<&'a [u8]>>(evidence: &'a Evidence, at: usize, length: usi
         .report
         .get(at..at + length)
         .and_then(|bytes| W::try_from(bytes).ok())
-        .ok_or_else(|| Refusal { code: Code::EvidenceMalformed.as_str(), detail: "report is cut short".to_owned() })
+        .ok_or_else(|| Refusal::new(Code::EvidenceMalformed.as_str(), "report is cut short".to_owned()))
 }
 
 #[cfg(test)]

@@ -15,10 +15,10 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use secrecy::SecretBox;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader},
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -61,6 +61,12 @@ pub enum ConnectError {
         /// The keys it might have shown.
         expected: Vec<SpkiDigest>,
     },
+    /// The peer, whose key is a pinned one, said in TLS that it does not take ours.
+    #[error("peer does not take our key")]
+    KeyNotTaken(#[source] io::Error),
+    /// The peer, whose key is a pinned one, ended the connection behind the handshake, before a word of its own.
+    #[error("peer ended the connection without a word once it had seen our key")]
+    HungUp(#[source] io::Error),
     /// The handshake gave something we do not use.
     #[error(transparent)]
     Facts(#[from] FactsError),
@@ -163,6 +169,39 @@ pub async fn connect_pinned<IO>(stream: IO, tls: &ClientTls) -> Result<(Channel,
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (stream, facts) = handshake(stream, tls).await?;
+    Ok((one_channel(stream).await?, facts))
+}
+
+/// As [`connect_pinned`], for a peer that lists keys: waits for its first word before it says one. In TLS 1.3 a client is done before
+/// the peer has looked at its key, and what it says meanwhile can make the alert that refuses it get lost.
+///
+/// # Errors
+/// [`ConnectError::KeyNotTaken`] or [`ConnectError::HungUp`] where that word never comes; the others as [`connect_pinned`].
+pub async fn connect_listed<IO>(stream: IO, tls: &ClientTls) -> Result<(Channel, TlsFacts), ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (stream, facts) = handshake(stream, tls).await?;
+    let mut stream = BufReader::new(stream);
+    let word = timeout(HANDSHAKE, stream.fill_buf()).await.map_err(|_| ConnectError::Timeout(HANDSHAKE))?;
+    match word {
+        Ok([]) => Err(ConnectError::HungUp(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Ok((one_channel(stream).await?, facts)),
+        Err(error) if is_alert(&error) => Err(ConnectError::KeyNotTaken(error)),
+        Err(error) => Err(ConnectError::HungUp(error)),
+    }
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+}
+
+async fn handshake<IO>(stream: IO, tls: &ClientTls) -> Result<(TlsStream<IO>, TlsFacts), ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     // Never sent (no SNI) and never compared: the key decides.
     let name = ServerName::try_from("peer.invalid").map_err(|error| ConnectError::Internal(error.to_string()))?;
     let stream = timeout(HANDSHAKE, TlsConnector::from(tls.config.clone()).connect(name, stream))
@@ -170,7 +209,7 @@ where
         .map_err(|_| ConnectError::Timeout(HANDSHAKE))?
         .map_err(handshake_error)?;
     let facts = TlsFacts::of_client(stream.get_ref().1, tls.own_spki, &tls.alpn)?;
-    Ok((one_channel(stream).await?, facts))
+    Ok((stream, facts))
 }
 
 impl<T: Send + Sync + 'static> AttestedConnection<T> {

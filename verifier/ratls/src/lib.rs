@@ -25,7 +25,7 @@
 //!     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<AttestationResult, Refusal> {
 //!         let expected = Expected { report_data: ExpectedReportData::Exactly(*expected), guest: self.guest.clone() };
 //!         let said = self.verifier.judge(evidence, &Endorsements::new(), &expected, SystemTime::now().into());
-//!         said.into_result().map_err(|no| Refusal { code: no.verdict().as_str(), detail: no.why() })
+//!         said.into_result().map_err(|no| Refusal::new(no.verdict().as_str(), no.why()))
 //!     }
 //! }
 //!
@@ -57,8 +57,8 @@ mod wire;
 
 pub use appraisal::{Appraiser, Attested, Attester, AttesterError, RESULT_LIFETIME};
 pub use client::{
-    AttestedConnection, AttestingConnection, ConnectError, connect_and_attest, connect_and_verify, connect_pinned,
-    one_channel,
+    AttestedConnection, AttestingConnection, ConnectError, connect_and_attest, connect_and_verify, connect_listed,
+    connect_pinned, one_channel,
 };
 pub use defects::named;
 pub use denial::{Denial, denied};
@@ -70,7 +70,7 @@ pub use identity::{
 pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
 pub use places::Source;
 pub use reception::Reception;
-pub use refusal::Refusal;
+pub use refusal::{Claim, Refusal};
 pub use server::{ServeError, ServeLimits, Sourced, serve, serve_pinned, serve_pinned_shared, serve_shared};
 pub use service::AttestationService;
 pub use state::{CHALLENGE_LIFETIME, ConnectionState, attested, connection};

@@ -92,7 +92,7 @@ impl AttestationService {
         // Spent first: no road below leads back to this challenge. And a peer that fails has nothing left.
         let challenge = state.spend(Instant::now()).map_err(|code| {
             state.withdraw();
-            refused(state, verifier, &Refusal { code, detail: "no live challenge on this connection".to_owned() })
+            refused(state, verifier, &Refusal::new(code, "no live challenge on this connection".to_owned()))
         })?;
         let Some(attest_request::Side::Answer(answer)) = side else {
             state.withdraw();

@@ -37,7 +37,7 @@ pub(crate) fn to_wire(evidence: Evidence, key: EncryptionKey) -> proto::Attested
 }
 
 pub(crate) fn from_wire(wire: proto::AttestedEvidence) -> Result<(Evidence, EncryptionKey), Refusal> {
-    let malformed = |what: &str| Refusal { code: Code::EvidenceMalformed.as_str(), detail: what.to_owned() };
+    let malformed = |what: &str| Refusal::new(Code::EvidenceMalformed.as_str(), what.to_owned());
     let evidence = wire.evidence.ok_or_else(|| malformed("no evidence"))?;
     let key = wire.encryption_key.ok_or_else(|| malformed("no encryption key"))?;
     if evidence.report.len() != REPORT_LEN {
@@ -71,5 +71,6 @@ pub(crate) fn challenge_from_wire(bytes: &[u8]) -> Result<[u8; 32], Refusal> {
     bytes.try_into().map_err(|_| Refusal {
         code: "malformed-challenge",
         detail: format!("challenge is {} bytes, expected 32", bytes.len()),
+        claims: None,
     })
 }

@@ -65,6 +65,8 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             None => State::open_watched(&args.state, &args.state.join("checkpoint")).await,
         };
         let state = state.or_fail()?;
+        // The last run's, where that was killed; ours alone from here on.
+        let _stale = Announced::take_away(args.ready_file.as_deref());
         let server = Server::bind(state, config, AuditLog::new(|line| coffer_rim::println!("{line}")), Clock::system())
             .await
             .or_fail()?;
@@ -146,10 +148,14 @@ async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) ->
             Err(failure) => Err(failure),
         };
         match applied {
-            Ok(()) => {
+            Ok(waiting) => {
                 tracing::info!(
                     "configuration read again: certificates, revocation lists, floors, policies and simulated roots count from now on"
                 );
+                if !waiting.is_empty() {
+                    let keys = waiting.join(", ");
+                    tracing::warn!(%keys, "changed since the start, and as it was until the next one: start again for it to count");
+                }
             }
             Err(failure) => {
                 let (error, hint) = (failure.message, failure.hint.unwrap_or_default());
@@ -174,6 +180,30 @@ async fn rotate(mut told: Signal, rotation: Rotation) -> std::convert::Infallibl
                 tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "root key was not changed");
             }
         }
+    }
+}
+
+/// The ready file: there while somebody listens.
+struct Announced<'a>(Option<&'a Path>);
+
+impl<'a> Announced<'a> {
+    fn take_away(path: Option<&'a Path>) -> Self {
+        let announced = Self(path);
+        announced.remove();
+        announced
+    }
+
+    /// A pipe or a terminal that was named stays.
+    fn remove(&self) {
+        if let Some(path) = self.0.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file())) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

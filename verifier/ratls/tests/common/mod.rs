@@ -85,7 +85,7 @@ impl Appraiser for Credulous {
     fn appraise(&self, _: &Evidence, _: &ReportData) -> Result<usize, Refusal> {
         let number = self.seen.fetch_add(1, Ordering::SeqCst);
         match self.refuse_from {
-            Some(limit) if number >= limit => Err(Refusal { code: "not-admitted", detail: "told so".to_owned() }),
+            Some(limit) if number >= limit => Err(Refusal::new("not-admitted", "told so".to_owned())),
             _ => Ok(number),
         }
     }

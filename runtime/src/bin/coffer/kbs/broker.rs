@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, ProfileError};
 use coffer_rim::input;
@@ -182,12 +183,44 @@ fn joined(words: &[Value]) -> String {
     words.collect::<Vec<_>>().join(",")
 }
 
+impl Broker<'_> {
+    /// [`Self::list`], and what is damaged behind it: that hides nothing, and the exit code says so.
+    pub fn list_all(&self, columns: &[&str], rows: &[Value], damaged: &[String]) -> ExitCode {
+        self.list_all_as(columns, rows, damaged, |_, _| None)
+    }
+
+    /// [`Self::list_all`] with words for some cells, for people.
+    pub fn list_all_as(
+        &self,
+        columns: &[&str],
+        rows: &[Value],
+        damaged: &[String],
+        word: impl Fn(&str, &Value) -> Option<String>,
+    ) -> ExitCode {
+        let of = |words: &String| CliError::new(Class::NotAuthentic, coffer_rim::foreign(words));
+        if self.context.json {
+            let lost = damaged.iter().map(|words| serde_json::json!({ "error": of(words).json()["error"] }));
+            println!("{}", rows.iter().cloned().chain(lost).collect::<Value>());
+        } else {
+            self.list_as(columns, rows, word);
+            damaged.iter().for_each(|words| crate::error::print(&of(words), false));
+        }
+        self.end(damaged)
+    }
+
+    /// How a command ends that has shown what there is.
+    pub fn end(&self, damaged: &[String]) -> ExitCode {
+        if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Class::NotAuthentic.code()) }
+    }
+}
+
 fn failure(error: &ClientError) -> CliError {
     let class = match error {
         ClientError::Unreachable { .. } => Class::Unreachable,
         ClientError::Refused { .. } | ClientError::RoleMissing { .. } | ClientError::PinMismatch { .. } => {
             Class::Refused
         }
+        ClientError::NotAuthentic { .. } => Class::NotAuthentic,
         _ => Class::Config,
     };
     let failure = CliError::caused(class, error);

@@ -87,10 +87,10 @@ struct ListArgs {
 }
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let (profiles, _) = broker.ask(async |client| client.list_certificate_profiles(&args.tenant.tenant).await)?;
-    let rows: Vec<_> = profiles.iter().map(row).collect();
-    broker.list(&["name", "dns", "uris", "usage", "lifetime_seconds", "policy", "allow_simulated"], &rows);
-    Ok(ExitCode::SUCCESS)
+    let answer = broker.ask(async |client| client.list_certificate_profiles(&args.tenant.tenant).await)?;
+    let rows: Vec<_> = answer.profiles.iter().map(row).collect();
+    let columns = ["name", "dns", "uris", "usage", "lifetime_seconds", "policy", "allow_simulated"];
+    Ok(broker.list_all(&columns, &rows, &answer.damaged))
 }
 
 /// Take a profile away; certificates already issued stay valid until they end.
@@ -122,7 +122,7 @@ struct RootArgs {
 
 fn root(args: &RootArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let tenant = &args.tenant.tenant;
-    let (_, root) = broker.ask(async |client| client.list_certificate_profiles(tenant).await)?;
+    let root = broker.ask(async |client| client.list_certificate_profiles(tenant).await)?.root;
     if root.is_empty() {
         return Err(not_found(
             format!("tenant {tenant} has no certificate key: put a profile first"),

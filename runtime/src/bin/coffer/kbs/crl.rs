@@ -60,9 +60,8 @@ struct ListArgs {}
 
 fn list(_: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let lists = broker.ask(async |client| client.list_crls().await)?;
-    let rows: Vec<_> = lists.iter().map(row).collect();
-    broker.list(&["number", "seen", "made", "valid_until", "by", "put", "root"], &rows);
-    Ok(ExitCode::SUCCESS)
+    let rows: Vec<_> = lists.rows.iter().map(row).collect();
+    Ok(broker.list_all(&["number", "seen", "made", "valid_until", "by", "put", "root"], &rows, &lists.damaged))
 }
 
 /// Take the list of a root away: evidence must bring its own again.

@@ -61,12 +61,11 @@ struct ListArgs {
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let manifests = broker.ask(async |client| client.list_manifests(&args.tenant.tenant).await)?;
-    let rows: Vec<_> = manifests.iter().map(row).collect();
+    let rows: Vec<_> = manifests.rows.iter().map(row).collect();
     let columns = ["name", "sequence", "state", "revoked_through", "expires", "measurements", "workload_digest"];
-    broker.list_as(&columns, &rows, |column, value| {
+    Ok(broker.list_all_as(&columns, &rows, &manifests.damaged, |column, value| {
         (column == "revoked_through" && *value == json!(0)).then(|| "never".to_owned())
-    });
-    Ok(ExitCode::SUCCESS)
+    }))
 }
 
 /// Revoke a manifest: neither it nor a lower sequence of its name is ever admitted again.

@@ -61,9 +61,8 @@ struct ListArgs {
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let keys = broker.ask(async |client| client.list_manifest_keys(&args.tenant.tenant).await)?;
-    let rows: Vec<_> = keys.iter().map(row).collect();
-    broker.list(&["name", "spki_sha256"], &rows);
-    Ok(ExitCode::SUCCESS)
+    let rows: Vec<_> = keys.rows.iter().map(row).collect();
+    Ok(broker.list_all(&["name", "spki_sha256"], &rows, &keys.damaged))
 }
 
 /// Take a key from the list; its manifests admit nothing from the next release on.
@@ -91,7 +90,7 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         digest
     } else {
         let keys = broker.ask(async |client| client.list_manifest_keys(tenant).await)?;
-        one_named(&keys, &args.key)?.ok_or_else(not_there)?
+        one_named(&keys.rows, &args.key)?.ok_or_else(not_there)?
     };
     if !broker.ask(async |client| client.remove_manifest_key(tenant, key).await)? {
         return Err(not_there());

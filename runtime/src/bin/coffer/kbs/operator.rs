@@ -84,12 +84,17 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
 
 /// List operators.
 #[derive(Debug, clap::Args)]
-#[command(visible_alias = "ls", after_help = "Examples:\n  coffer kbs admin list")]
-struct ListArgs {}
+#[command(visible_alias = "ls", after_help = "Examples:\n  coffer kbs admin list --tenant acme")]
+struct ListArgs {
+    /// Those with a role for this tenant, and these roles alone.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+}
 
-fn list(_: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let admins = broker.ask(async |client| client.list_admins().await)?;
+fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let admins = broker.ask(async |client| client.list_admins(args.tenant.as_deref()).await)?;
     let rows: Vec<_> = admins
+        .rows
         .iter()
         .map(|one| {
             let grants: Vec<_> = one.grants.iter().map(said).collect();
@@ -97,8 +102,7 @@ fn list(_: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
             json!({ "name": one.name, "grants": grants, "from": from, "key": one.key })
         })
         .collect();
-    broker.list(&["name", "grants", "from", "key"], &rows);
-    Ok(ExitCode::SUCCESS)
+    Ok(broker.list_all(&["name", "grants", "from", "key"], &rows, &admins.damaged))
 }
 
 /// Take somebody away, at once: open connections too.
@@ -112,7 +116,7 @@ struct RemoveArgs {
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let who = &args.who;
     let removed = broker.ask(async |client| {
-        let admins = client.list_admins().await?;
+        let admins = client.list_admins(None).await?.rows;
         let found = admins.iter().find(|one| one.name == *who || one.key.to_string() == *who);
         match found {
             Some(one) => client.remove_admin(&one.key).await.map(|existed| existed.then_some(one.key)),

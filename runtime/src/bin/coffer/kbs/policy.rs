@@ -101,8 +101,7 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let all = broker.ask(async |client| client.list_policies(tenant).await)?;
     let mut rows: Vec<_> = all.configured.iter().map(|name| json!({ "name": name, "kept_by": "the broker" })).collect();
     rows.extend(all.policies.iter().map(|info| row(info, tenant)));
-    broker.list(&["name", "kept_by", "put", "by", "length", "sha256"], &rows);
-    Ok(ExitCode::SUCCESS)
+    Ok(broker.list_all(&["name", "kept_by", "put", "by", "length", "sha256"], &rows, &all.damaged))
 }
 
 /// Remove a policy that nothing names any more.
@@ -166,6 +165,7 @@ fn test(args: &TestArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         let value = json!({
             "decisions": rows, "would_be_refused": refused, "would_be_released": released,
             "left_out": answer.left_out, "not_believed": answer.not_believed, "missing": answer.missing,
+            "archived": answer.archived,
         });
         println!("{value}");
         return Ok(ExitCode::SUCCESS);
@@ -188,6 +188,9 @@ fn test(args: &TestArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
             println!("{count} more {why}");
         }
     }
+    if answer.archived > 0 {
+        println!("audit lines 1 to {} are archived: what was decided there was not tried", answer.archived);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -208,6 +211,12 @@ fn text(file: &std::path::Path) -> Result<String, CliError> {
 }
 
 fn row(info: &PolicyInfo, tenant: &str) -> Value {
+    if info.put_unix == 0 {
+        // The shipped one, which nobody put.
+        return json!({
+            "name": info.name, "kept_by": "the broker", "sha256": hex::encode(&info.sha256), "length": info.length,
+        });
+    }
     json!({
         "name": info.name, "tenant": tenant, "kept_by": "the tenant", "sha256": hex::encode(&info.sha256),
         "length": info.length, "by": info.by, "put": rfc3339(info.put_unix),

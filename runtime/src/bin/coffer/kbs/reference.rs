@@ -93,9 +93,8 @@ struct ListArgs {
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let references = broker.ask(async |client| client.list_references(&args.tenant.tenant).await)?;
-    let rows: Vec<_> = references.iter().map(row).collect();
-    broker.list(&["name", "expires", "workload_digest", "measurement"], &rows);
-    Ok(ExitCode::SUCCESS)
+    let rows: Vec<_> = references.rows.iter().map(row).collect();
+    Ok(broker.list_all(&["name", "expires", "workload_digest", "measurement"], &rows, &references.damaged))
 }
 
 /// Stop admitting a pair; takes effect at the next release.
@@ -123,7 +122,7 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         Some(name) => {
             let all = broker.ask(async |client| client.list_references(tenant).await)?;
             let not_there = || not_found(format!("tenant {tenant} lists no pair named {name}"), "reference list");
-            of_one_workload(&all, name)?.ok_or_else(not_there)?
+            of_one_workload(&all.rows, name)?.ok_or_else(not_there)?
         }
     };
     for measurement in &measurements {

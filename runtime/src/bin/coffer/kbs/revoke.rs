@@ -174,6 +174,7 @@ struct ListArgs {
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let all = broker.ask(async |client| client.list_revocations(args.tenant.as_deref()).await)?;
     let rows: Vec<Value> = all
+        .rows
         .iter()
         .map(|one| {
             // One that was mended has no time.
@@ -184,8 +185,10 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
             })
         })
         .collect();
-    broker.list(&["kind", "since", "by", "reason", "value"], &rows);
-    Ok(ExitCode::SUCCESS)
+    let columns = ["kind", "since", "by", "reason", "tenant", "value"];
+    Ok(broker.list_all_as(&columns, &rows, &all.damaged, |column, value| {
+        (column == "tenant" && value.is_null()).then(|| "all".to_owned())
+    }))
 }
 
 /// Take a revocation back: what admitted before admits again.

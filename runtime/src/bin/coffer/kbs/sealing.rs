@@ -70,9 +70,8 @@ struct ListArgs {
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let contexts = broker.ask(async |client| client.list_sealing_contexts(&args.tenant.tenant).await)?;
-    let rows: Vec<_> = contexts.iter().map(row).collect();
-    broker.list(&["context", "policies", "policy", "allow_simulated", "created"], &rows);
-    Ok(ExitCode::SUCCESS)
+    let rows: Vec<_> = contexts.rows.iter().map(row).collect();
+    Ok(broker.list_all(&["context", "policies", "policy", "allow_simulated", "created"], &rows, &contexts.damaged))
 }
 
 /// Take a context away: it gives no keys any more. Put again it gives the same.

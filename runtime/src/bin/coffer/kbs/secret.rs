@@ -196,7 +196,7 @@ fn meta(args: &MetaArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         broker
             .list_as(&columns, &versions, |column, value| value.as_str().filter(|_| column == "rules_text").map(short));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(broker.end(&meta.damaged))
 }
 
 /// List secrets; values never come back.
@@ -212,7 +212,7 @@ struct ListArgs {
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let secrets = broker.ask(async |client| client.list_secrets(&args.tenant.tenant, args.all).await)?;
-    let rows: Vec<_> = secrets.iter().map(info).collect();
+    let rows: Vec<_> = secrets.rows.iter().map(info).collect();
     let columns = [
         "path",
         "version",
@@ -224,8 +224,8 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         "labels",
         "created",
     ];
-    broker.list_as(&columns, &rows, |column, value| (column == "labels").then(|| label_words(value)));
-    Ok(ExitCode::SUCCESS)
+    let labels = |column: &str, value: &Value| (column == "labels").then(|| label_words(value));
+    Ok(broker.list_all_as(&columns, &rows, &secrets.damaged, labels))
 }
 
 /// Say anew on what terms a version is released, which versions are, or the labels; the value and the rest stay.

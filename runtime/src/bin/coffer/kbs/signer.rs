@@ -88,9 +88,12 @@ struct ListArgs {
 
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let signers = broker.ask(async |client| client.list_signers(&args.tenant.tenant).await)?;
-    let rows: Vec<_> = signers.iter().map(row).collect();
-    broker.list(&["name", "minimum_svn", "expires", "family_id", "image_id", "author_key_digest"], &rows);
-    Ok(ExitCode::SUCCESS)
+    let rows: Vec<_> = signers.rows.iter().map(row).collect();
+    Ok(broker.list_all(
+        &["name", "minimum_svn", "expires", "family_id", "image_id", "author_key_digest"],
+        &rows,
+        &signers.damaged,
+    ))
 }
 
 /// Remove a rule; takes effect at the next release.

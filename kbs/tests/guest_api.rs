@@ -228,6 +228,8 @@ async fn a_guest_gets_the_version_it_names_as_long_as_it_may() {
     assert_eq!(client.secret(&path).await.unwrap().version, 3);
     let why = async |version, word: &str| {
         let line = kbs.line_of(&refused(get(version).await));
+        // This alone: on what terms it would be released nobody asks any more.
+        assert_eq!(line["reasons"].as_array().unwrap().len(), 1, "{line}");
         assert!(has_reason(&line, word), "{word}: {line}");
     };
     why(4, "there is no version 4").await;

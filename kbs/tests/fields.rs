@@ -235,7 +235,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         ("AddTenantRequest", v1::AddTenantRequest { tenant: "other".into() }.encode_to_vec()),
         ("ListTenantsRequest", v1::ListTenantsRequest {}.encode_to_vec()),
         ("AddAdminRequest", v1::AddAdminRequest { admin: Some(second) }.encode_to_vec()),
-        ("ListAdminsRequest", v1::ListAdminsRequest {}.encode_to_vec()),
+        ("ListAdminsRequest", v1::ListAdminsRequest { tenant: Some(tenant()) }.encode_to_vec()),
         ("RemoveAdminRequest", v1::RemoveAdminRequest { spki_sha256: vec![3; 32] }.encode_to_vec()),
         ("ConfirmRestoredRequest", v1::ConfirmRestoredRequest {}.encode_to_vec()),
         (

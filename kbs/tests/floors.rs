@@ -263,10 +263,9 @@ async fn a_tenant_reads_who_was_refused_in_its_name_and_a_tenant_that_is_not_the
     assert!(line["claimed_tenant"] == "acne" && has_reason(&line, "tenant: there is none"), "{line}");
     // Names that anybody makes up are one cause, and none of them is said of the others.
     let ids = [refused("acne-1").await, refused("acne-2").await];
+    let wanted = coffer_kbs_client::AuditQuery { id: Some(ids[1].clone()), ..Default::default() };
     let line = loop {
-        let found =
-            owner.audit_search(&coffer_kbs_client::AuditQuery { id: Some(ids[1].clone()), ..Default::default() }, 1);
-        if let Some(line) = found.await.unwrap().pop() {
+        if let Some(line) = owner.audit_search(&wanted, 1).await.unwrap().pop() {
             break line;
         }
     };

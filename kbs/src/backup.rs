@@ -20,6 +20,7 @@ use crate::{
     init::{building, publish, refuse_used},
     keys::RootKey,
     mend,
+    regular::read_regular,
     sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
     state::{
         ADMIN_SERVER, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, ROOT_KEY, SERVER, StateError, checkpoint_path,
@@ -56,6 +57,12 @@ pub enum BackupError {
     /// It ends before it should.
     #[error("{path} is the beginning of a backup: the rest of it is missing")]
     Cut {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It goes on where it should end.
+    #[error("{path} has bytes behind the end of the backup")]
+    Longer {
         /// Which file.
         path: PathBuf,
     },
@@ -118,7 +125,7 @@ impl BackupError {
                 "`coffer-kbs state verify --state DIR` lists it; mend it first, or keep an earlier backup"
             }
             Self::NotOurs { .. } => "name a file that `coffer-kbs backup` wrote",
-            Self::Cut { .. } => "use a copy that is whole",
+            Self::Cut { .. } | Self::Longer { .. } => "use a copy that is as `coffer-kbs backup` wrote it",
             Self::Exists { .. } => "name another file, or say --replace-existing-backup",
             Self::NoRootKey { .. } => {
                 "put the root.key of its time there, with server.pem and admin-server.pem; or restore a backup that was made with --recovery-key"
@@ -210,7 +217,7 @@ impl Moment {
     async fn of(folder: &Path, copy: PathBuf, whole: bool) -> Result<Self, BackupError> {
         let read = |name| {
             let path = folder.join(name);
-            Ok::<_, BackupError>((name, Zeroizing::new(fs::read(&path).map_err(at(&path))?)))
+            Ok::<_, BackupError>((name, Zeroizing::new(read_regular(&path, SMALL).map_err(at(&path))?)))
         };
         // The root key may change before the copy is made, or after.
         let mut keys = root_keys(folder)?;
@@ -276,7 +283,7 @@ enum Opening {
 }
 
 async fn which_opens(copy: &Path, keys: &[(Zeroizing<String>, RootKey)]) -> Result<Opening, BackupError> {
-    let opened = SqliteRows::open(copy, Upgrade::Forbidden).await.map_err(|error| StateError::Store(error.into()))?;
+    let opened = SqliteRows::open(copy, Upgrade::Refused).await.map_err(|error| StateError::Store(error.into()))?;
     let Opened::Current(rows) = opened else { return Ok(Opening::OlderForm) };
     for (at, (_, key)) in keys.iter().enumerate() {
         if opens(&rows, key).await.map_err(StateError::Store)? {
@@ -353,7 +360,7 @@ pub async fn restore(
 
 /// Checks every row and line of a copy under a root key.
 async fn checked(copy: &Path, root: RootKey, encrypted: bool) -> Result<BackupSummary, BackupError> {
-    let store = Store::open_file(copy, root, Upgrade::Forbidden, Witness::OlderDatabaseIsNotNoticed).await;
+    let store = Store::open_file(copy, root, Upgrade::Refused, Witness::OlderDatabaseIsNotNoticed).await;
     let summary = async { store?.verify_state().await }.await.map_err(|error: StoreError| StateError::Store(error))?;
     if !summary.faults.is_empty() {
         return Err(BackupError::Damaged(summary.faults.into_iter().map(|fault| fault.what).collect()));
@@ -406,13 +413,18 @@ fn unpack(from: &mut impl Read, folder: &Path, file: &Path) -> Result<(), Backup
                 io::ErrorKind::UnexpectedEof => BackupError::Cut { path: file.into() },
                 _ => at(&place)(error),
             })?;
+            // The last of it.
+            return match from.read(&mut [0]).map_err(read(file))? {
+                0 => Ok(()),
+                _ => Err(BackupError::Longer { path: file.into() }),
+            };
         } else {
             let mut bytes = Zeroizing::new(Vec::new());
             copied(from, length.min(SMALL), &mut *bytes).map_err(read(file))?;
             write_private(&place, &bytes)?;
         }
     }
-    if folder.join(DATABASE).exists() { Ok(()) } else { Err(BackupError::NotOurs { path: file.into() }) }
+    Err(BackupError::NotOurs { path: file.into() })
 }
 
 fn copied(from: &mut impl Read, length: u64, to: &mut impl Write) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::{
 
 use coffer_policies::Policy;
 use coffer_ratls::ServeLimits;
-use coffer_rim::input;
+use coffer_rim::input::DOCUMENT;
 use coffer_verifier::{
     Endorsements,
     abi::{ProductLine, SpkiDigest},
@@ -20,12 +20,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Tenant,
     admin_socket::AdminSocketEntry,
+    checkpoint_place::objection,
     config_mistakes::mistakes,
     floors::Floors,
     limits::{LimitsEntry, Rate},
     listeners::Listeners,
     operators::is_local_name,
     policies::ReleasePolicies,
+    regular::{self, read_regular},
     revoked::Chipless,
     roles::Grant,
     sources::SourceLimits,
@@ -207,8 +209,8 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError::Read`], [`ConfigError::Toml`], or [`ConfigError::Mistakes`] with every key that cannot be read.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = input::read_text(path, input::DOCUMENT)
-            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let text =
+            regular::read_text(path, DOCUMENT).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         Self::parse(&text, path)
     }
 
@@ -244,8 +246,18 @@ impl ConfigFile {
         let chipless = Chipless::read(&self.revocation_waivers, &mut mistakes);
         let limits = &self.limits;
         limits.mistakes(&mut mistakes);
-        if self.checkpoint.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
-            mistakes.push("checkpoint is empty, expected a file".to_owned());
+        match &self.checkpoint {
+            Some(path) if path.as_os_str().is_empty() => {
+                mistakes.push("checkpoint is empty, expected a file".to_owned());
+            }
+            Some(path) => {
+                let named = self.policies.values().chain(&self.endorsements).map(PathBuf::as_path);
+                let floors = self.tenants.values().map(|entry| &entry.floor).chain([&self.floor]);
+                let named = named.chain(floors.flatten().map(Path::new));
+                let objection = objection(folder, &folder.join(path), named);
+                mistakes.extend(objection.map(|why| format!("checkpoint {} {why}", path.display())));
+            }
+            None => {}
         }
         let admin_socket = self.admin_socket.as_ref().and_then(|entry| entry.grant(&mut mistakes));
         match policies {
@@ -355,7 +367,7 @@ impl ConfigFile {
                 mistakes.push(format!("policies.{name} is empty, expected a file"));
                 continue;
             }
-            let parsed = input::read_text(&folder.join(file), input::DOCUMENT)
+            let parsed = regular::read_text(&folder.join(file), DOCUMENT)
                 .map_err(|error| error.to_string())
                 .and_then(|text| Policy::parse(name, &text).map_err(|error| error.to_string()));
             match parsed {
@@ -378,7 +390,7 @@ impl ConfigFile {
                 continue;
             }
             let added =
-                input::read(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string()).and_then(|bytes| {
+                read_regular(&folder.join(file), DOCUMENT).map_err(|error| error.to_string()).and_then(|bytes| {
                     let certificates = all.add_certificates(&bytes);
                     certificates
                         .or_else(|first| all.add_crl(&bytes).map_err(|_| first))

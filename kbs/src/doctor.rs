@@ -11,7 +11,7 @@ use crate::{
     mend::UNCONFIRMED,
     reload::named_and_gone,
     server_key::{Listener, ServerKeys, server_keys},
-    state::{DATABASE, PROFILE, ROOT_KEY, checkpoint_path, config_path, open_store},
+    state::{DATABASE, PROFILE, ROOT_KEY, UNUSED_ROOT_KEY, checkpoint_path, config_path, open_store},
     store::{Restored, Store, StoreError},
     tenants::missing,
 };
@@ -104,6 +104,14 @@ fn folder_and_key(folder: &Path, found: &mut Vec<Finding>) {
     if folder.join(ROOT_KEY).exists() {
         let hint = "whoever copies the folder has everything: keep backups of root.key and kbs.db apart, or encrypted";
         found.push(warning("the root key lies beside the database", hint));
+    }
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    for name in names.filter(|name| name.to_string_lossy().starts_with(UNUSED_ROOT_KEY)) {
+        let what = format!("{} is a root key that came to nothing, of a change that was cut off", name.display());
+        found.push(warning(
+            &what,
+            "once `coffer-kbs state verify` holds, and no backup of then is missed, remove it (shred -u)",
+        ));
     }
     if folder.join(PROFILE).exists() {
         found.push(warning(

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use coffer_rim::input;
 use coffer_verifier::{Accept, EvidencePolicy, MaxAge, abi::ProductLine};
 
-use crate::tenant::Tenant;
+use crate::{regular, tenant::Tenant};
 
 /// Every floor.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ fn read(field: &str, file: &str, folder: &Path, mistakes: &mut Vec<String>) -> E
         mistakes.push(format!("{field} is empty, expected {STRICT:?}, {VMPL_AND_DEBUG_ALONE:?} or a file"));
         return EvidencePolicy::strict();
     }
-    let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
+    let text = regular::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
     match text.and_then(|text| EvidencePolicy::from_toml(&text).map_err(|error| error.to_string())) {
         Ok(policy) => {
             let wider = policy.wider_than_floor();

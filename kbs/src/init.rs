@@ -25,9 +25,9 @@ use crate::{
     server_key::Listener,
     state::{
         ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, PROFILE, ROOT_KEY, SERVER,
-        StateError, witness, write_identity, write_private,
+        StateError, keeper, write_identity, write_private,
     },
-    store::{Store, StoreError},
+    store::{Store, StoreError, Witness},
 };
 
 /// What `init` made.
@@ -134,7 +134,8 @@ async fn fill(folder: &Path, wanted: Wanted<'_>, before: Before<'_>) -> Result<S
     step(DATABASE)?;
     // Closed before it moves: what it logged is then in the file.
     let beside = folder.join(CHECKPOINT);
-    drop(Store::create_file(&folder.join(DATABASE), root, witness(checkpoint.unwrap_or(&beside))).await?);
+    let witness = Witness::Kept(keeper(folder, checkpoint.unwrap_or(&beside))?);
+    drop(Store::create_file(&folder.join(DATABASE), root, witness).await?);
     step(PROFILE)?;
     let profile = AdminProfile { address: admin_listen.into(), pins: vec![admin_server.spki()], identity: admin };
     profile.write(&folder.join(PROFILE))?;

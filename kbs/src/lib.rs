@@ -17,6 +17,7 @@ mod audit_log;
 mod backup;
 mod broker;
 mod certificate;
+mod checkpoint_place;
 mod clock;
 mod config;
 mod config_mistakes;
@@ -42,6 +43,7 @@ mod permit;
 mod places;
 mod policies;
 mod refusals;
+mod regular;
 mod release;
 mod reload;
 mod revoked;
@@ -73,7 +75,8 @@ pub use doctor::{Finding, Weight, examine};
 pub use init::{Initialized, init, init_with_checkpoint};
 pub use keys::{KeyError, RootKey};
 pub use lacking::lacking;
-pub use mend::{UNCONFIRMED, accept_rollback, repair, repair_plan};
+pub use mend::{UNCONFIRMED, accept_rollback, repair, repair_plan, upgrade};
+pub use regular::read_regular;
 pub use reload::{Reload, ReloadError};
 pub use roles::{About, Grant, METHODS, Method, Role};
 pub use rotation::{Rotation, rotate_root};
@@ -87,7 +90,7 @@ pub use state::{
 pub use store::{
     Accepted, Admin, Archive, ArchiveFile, AuditEntry, AuditFault, AuditSummary, CheckpointError, CheckpointKeeper,
     Compared, Fault, FileCheckpoint, Forget, Intent, Kind, LogFault, MemoryCheckpoint, MemoryRows, NewSecret, Position,
-    Restored, Row, Rows, RowsError, StateFault, StateSummary, Store, StoreError, Transaction, Witness, Written,
+    Restored, Row, Rows, RowsError, StateFault, StateSummary, Store, StoreError, Traces, Transaction, Witness, Written,
 };
 pub use tenant::{Tenant, TenantError};
 pub use tenants::NoTenant;

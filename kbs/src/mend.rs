@@ -1,12 +1,14 @@
-//! Mending a state folder while no server runs: repair, and accepting an older database by name.
+//! Mending a state folder while no server runs: repair, accepting an older database by name, and one of an earlier format.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use crate::{
     clock::Clock,
-    state::{DATABASE, StateError, checkpoint_path, lock, open_rows, root_key, settle_root_key, witness},
+    state::{
+        DATABASE, RootKeys, StateError, checkpoint_path, keeper, lock, open_rows, root_key, settle_root_key, watched,
+    },
     store::{
-        Accepted, AuditFault, CheckpointError, FileCheckpoint, Forget, StateFault, StateSummary, Store, StoreError,
+        Accepted, AuditFault, CheckpointError, Forget, Position, StateFault, StateSummary, Store, StoreError, Traces,
         Upgrade,
     },
 };
@@ -17,7 +19,7 @@ use crate::{
 /// [`StateError`].
 pub async fn repair_plan(folder: &Path) -> Result<StateSummary, StateError> {
     let path = folder.join(DATABASE);
-    let store = Store::open_file(&path, root_key(folder).await?, Upgrade::Forbidden, watched(folder)).await?;
+    let store = Store::open_file(&path, root_key(folder).await?, Upgrade::Refused, watched(folder)?).await?;
     Ok(store.verify_state().await?)
 }
 
@@ -27,22 +29,24 @@ pub async fn repair_plan(folder: &Path) -> Result<StateSummary, StateError> {
 /// [`StateError`]; then nothing has changed.
 pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, StateError> {
     let _lock = lock(folder)?;
-    settle_root_key(folder).await?;
+    let changed = settle_root_key(folder).await? == RootKeys::NewOne;
     let (path, now) = (folder.join(DATABASE), Clock::system().now());
-    let store = match Store::open_file(&path, root_key(folder).await?, Upgrade::Forbidden, watched(folder)).await {
+    let store = match Store::open_file(&path, root_key(folder).await?, Upgrade::Refused, watched(folder)?).await {
         // An end mark that is gone, edited or an older one: the checkpoint has it, if nothing else was set back.
         Err(
             error @ (StoreError::Audit(AuditFault::Head)
             | StoreError::State(StateFault::Beyond { .. })
             | StoreError::Checkpoint(CheckpointError::Behind { .. })),
         ) => {
-            let keeper = Arc::new(FileCheckpoint::new(checkpoint_path(folder)));
+            let keeper = keeper(folder, &checkpoint_path(folder))?;
             let rebuilt = Store::rebuild_head(open_rows(folder).await?, root_key(folder).await?, keeper, now).await;
             rebuilt.map_err(|_| error)?
         }
         store => store?,
     };
-    Ok(store.repair(forget, now).await?)
+    let summary = store.repair(forget, now).await?;
+    store.leave_no_traces(if changed { Traces::Everywhere } else { Traces::Log }).await?;
+    Ok(summary)
 }
 
 /// Accepts the database of a folder as it is, whatever its checkpoint has seen: a new epoch begins.
@@ -52,16 +56,27 @@ pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, State
 pub async fn accept_rollback(folder: &Path) -> Result<Accepted, StateError> {
     let _lock = lock(folder)?;
     settle_root_key(folder).await?;
-    let keeper = Arc::new(FileCheckpoint::new(checkpoint_path(folder)));
+    let keeper = keeper(folder, &checkpoint_path(folder))?;
     let accepted =
         Store::accept_rollback(open_rows(folder).await?, root_key(folder).await?, keeper, Clock::system().now());
     Ok(accepted.await?.1)
 }
 
+/// Brings the database of a folder to this version's format, on the word of whoever asks that it is the newest there is; a checkpoint that
+/// lies there must fit all the same. Gives where it ends then. One that has this format is refused as it would be served.
+///
+/// # Errors
+/// [`StateError`]; then nothing has changed.
+pub async fn upgrade(folder: &Path) -> Result<Position, StateError> {
+    let _lock = lock(folder)?;
+    settle_root_key(folder).await?;
+    let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
+    let store = Store::open_file(&path, root, Upgrade::Named, watched(folder)?).await?;
+    // The tables of then held the same values.
+    store.leave_no_traces(Traces::Everywhere).await?;
+    Ok(store.position().await?)
+}
+
 /// Said wherever somebody looks at a broker whose restore nobody has confirmed.
 pub const UNCONFIRMED: &str = "look through secrets, references and revocations before guests do, then an owner says `coffer kbs admin \
                                confirm-restore`; generations stay closed until then";
-
-fn watched(folder: &Path) -> crate::store::Witness {
-    witness(&checkpoint_path(folder))
-}

@@ -13,10 +13,8 @@ use crate::{
     audit_log::AuditLog,
     clock::Clock,
     custody::{Custody as _, FileCustody},
-    state::{
-        DATABASE, NEXT_ROOT_KEY, StateError, adopt_root_key, checkpoint_path, lock, root_key, settle_root_key, witness,
-    },
-    store::{Position, Store, Upgrade},
+    state::{DATABASE, NEXT_ROOT_KEY, StateError, adopt_root_key, lock, root_key, settle_root_key, watched},
+    store::{Position, Store, StoreError, Traces, Upgrade},
 };
 
 /// Changes the root key while a server runs.
@@ -35,9 +33,9 @@ impl Rotation {
     /// Changes it. Who asks meanwhile waits.
     ///
     /// # Errors
-    /// As [`rotate_root`].
+    /// As [`rotate_root`]; [`StoreError::Traces`]: it is changed, and values may still lie there as they were under the old key.
     pub async fn apply(&self) -> Result<Position, StateError> {
-        let ends = rotate(&self.folder, &self.store).await?;
+        let (ends, traces) = rotate(&self.folder, &self.store).await?;
         // Its line is the last of the change. Whatever comes of reading it, the change is made.
         match self.store.read().await {
             Ok(mut view) => match view.audit_lines(ends.lines, 1).await {
@@ -46,6 +44,7 @@ impl Rotation {
             },
             Err(error) => tracing::warn!(%error, "the line of the change is in the database alone"),
         }
+        traces?;
         Ok(ends)
     }
 }
@@ -53,21 +52,26 @@ impl Rotation {
 /// Changes the root key of a folder that no server has open. Gives where the database ends under the new one.
 ///
 /// # Errors
-/// [`StateError`]; then the old key goes on opening it, unless the answer to the commit was lost.
+/// [`StateError`]; then the old key goes on opening it, unless the answer to the commit was lost; or [`StoreError::Traces`].
 pub async fn rotate_root(folder: &Path) -> Result<Position, StateError> {
     let _lock = lock(folder)?;
     settle_root_key(folder).await?;
     let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
-    let store = Store::open_file(&path, root, Upgrade::Forbidden, witness(&checkpoint_path(folder))).await?;
-    rotate(folder, &store).await
+    let store = Store::open_file(&path, root, Upgrade::Refused, watched(folder)?).await?;
+    let (ends, traces) = rotate(folder, &store).await?;
+    traces?;
+    Ok(ends)
 }
 
-async fn rotate(folder: &Path, store: &Store) -> Result<Position, StateError> {
+/// Changes it. Beside where the database ends then: whether anything is left that the old key opens.
+async fn rotate(folder: &Path, store: &Store) -> Result<(Position, Result<(), StoreError>), StateError> {
     settle_root_key(folder).await?;
     let new = FileCustody::new(folder.join(NEXT_ROOT_KEY)).create().await?;
     let ends = store.rotate_root(new, Clock::system().now()).await?;
+    // Before the key has its name: whoever finds it without one does this, too.
+    let traces = store.leave_no_traces(Traces::Everywhere).await;
     adopt_root_key(folder)?;
-    Ok(ends)
+    Ok((ends, traces))
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use coffer_kbs_client::{AdminProfile, ProfileError};
@@ -30,11 +29,12 @@ use coffer_verifier::abi::SpkiDigest;
 use zeroize::Zeroizing;
 
 use crate::{
+    checkpoint_place::objection,
     clock::Clock,
     config::{ConfigError, ConfigFile},
     custody::{Custody as _, CustodyError, FileCustody, NotPrivate, private_text},
     keys::RootKey,
-    store::{FileCheckpoint, Opened, Rows, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
+    store::{FileCheckpoint, Opened, Rows, SqliteRows, Store, StoreError, Traces, Upgrade, Witness, opens},
 };
 
 /// Why a state folder cannot be made or opened.
@@ -153,8 +153,8 @@ pub struct State {
 }
 
 impl State {
-    /// Opens a state folder for serving, with the checkpoint its own configuration names; only one server at a time may. An
-    /// older database is brought up to date.
+    /// Opens a state folder for serving, with the checkpoint its own configuration names; only one server at a time may. A
+    /// database of an earlier format is refused.
     ///
     /// # Errors
     /// [`StateError`].
@@ -167,10 +167,14 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub async fn open_watched(folder: &Path, checkpoint: &Path) -> Result<Self, StateError> {
-        let lock = lock(folder)?;
-        settle_root_key(folder).await?;
+        let (lock, witness) = (lock(folder)?, Witness::Kept(keeper(folder, checkpoint)?));
+        let changed = settle_root_key(folder).await? == RootKeys::NewOne;
         let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
-        let store = Store::open_file(&path, root, Upgrade::Allowed, witness(checkpoint)).await?;
+        let store = Store::open_file(&path, root, Upgrade::Refused, witness).await?;
+        // A server that was killed may have come no further.
+        if let Err(error) = store.leave_no_traces(if changed { Traces::Everywhere } else { Traces::Log }).await {
+            tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "an earlier server left it undone");
+        }
         Self::around(folder, lock, store)
     }
 
@@ -217,12 +221,12 @@ pub fn pin(folder: &Path) -> Result<SpkiDigest, StateError> {
     Ok(read_identity(&folder.join(SERVER))?.spki())
 }
 
-/// Opens only the store, as `audit verify` does beside a running server. An older database is left as it is.
+/// Opens only the store, as `audit verify` does beside a running server.
 ///
 /// # Errors
 /// [`StateError`].
 pub async fn open_store(folder: &Path) -> Result<Store, StateError> {
-    open_store_watched(folder, witness(&checkpoint_path(folder))).await
+    open_store_watched(folder, watched(folder)?).await
 }
 
 /// The same with another witness, such as none for a copy that came without its checkpoint.
@@ -230,17 +234,7 @@ pub async fn open_store(folder: &Path) -> Result<Store, StateError> {
 /// # Errors
 /// [`StateError`].
 pub async fn open_store_watched(folder: &Path, witness: Witness) -> Result<Store, StateError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
-        match Store::open_file(&path, root, Upgrade::Forbidden, witness.clone()).await {
-            // A server that starts may be bringing it up to date at this moment.
-            Err(StoreError::Rows(RowsError::Old { .. })) if Instant::now() < until => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            other => return Ok(other?),
-        }
-    }
+    Ok(Store::open_file(&folder.join(DATABASE), root_key(folder).await?, Upgrade::Refused, witness).await?)
 }
 
 /// Begins a store under a folder's root key in rows that hold nothing yet.
@@ -264,7 +258,7 @@ pub async fn open_store_with(folder: &Path, rows: Arc<dyn Rows>) -> Result<Store
 /// # Errors
 /// [`StateError`].
 pub async fn open_rows(folder: &Path) -> Result<Arc<dyn Rows>, StateError> {
-    match SqliteRows::open(&folder.join(DATABASE), Upgrade::Forbidden).await.map_err(StoreError::from)? {
+    match SqliteRows::open(&folder.join(DATABASE), Upgrade::Refused).await.map_err(StoreError::from)? {
         Opened::Current(rows) | Opened::Old { rows, .. } | Opened::Format3 { rows, .. } => Ok(Arc::new(rows)),
     }
 }
@@ -280,8 +274,17 @@ pub fn checkpoint_path(folder: &Path) -> PathBuf {
     configured.map_or_else(|| folder.join(CHECKPOINT), |path| folder.join(path))
 }
 
-pub(crate) fn witness(checkpoint: &Path) -> Witness {
-    Witness::Kept(Arc::new(FileCheckpoint::new(checkpoint)))
+/// The checkpoint of a state folder that lies there.
+pub(crate) fn keeper(folder: &Path, checkpoint: &Path) -> Result<Arc<FileCheckpoint>, StateError> {
+    match objection(folder, checkpoint, []) {
+        None => Ok(Arc::new(FileCheckpoint::new(checkpoint))),
+        Some(why) => Err(ConfigError::Mistakes(vec![format!("checkpoint {} {why}", checkpoint.display())]).into()),
+    }
+}
+
+/// What notices a whole older database of a state folder, by its own configuration.
+pub(crate) fn watched(folder: &Path) -> Result<Witness, StateError> {
+    Ok(Witness::Kept(keeper(folder, &checkpoint_path(folder))?))
 }
 
 /// Held by the one server of a folder.
@@ -356,14 +359,24 @@ pub(crate) async fn root_key(folder: &Path) -> Result<RootKey, StateError> {
     Ok(FileCustody::new(root_key_path(folder).await?).open().await?)
 }
 
+/// What a change of the root key that was cut off came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RootKeys {
+    /// Nothing, or there was none.
+    OldOne,
+    /// The new key opens the database.
+    NewOne,
+}
+
 /// Ends what a change of the root key that was cut off began. Whoever calls it holds the folder.
-pub(crate) async fn settle_root_key(folder: &Path) -> Result<(), StateError> {
+pub(crate) async fn settle_root_key(folder: &Path) -> Result<RootKeys, StateError> {
     let next = folder.join(NEXT_ROOT_KEY);
     if !next.exists() {
-        return Ok(());
+        return Ok(RootKeys::OldOne);
     }
     if root_key_path(folder).await? == next {
-        return adopt_root_key(folder);
+        adopt_root_key(folder)?;
+        return Ok(RootKeys::NewOne);
     }
     // Set aside only where the old key is seen to open the database, and kept: an older database may lie here, and this be the
     // key of the newer one.
@@ -379,7 +392,7 @@ pub(crate) async fn settle_root_key(folder: &Path) -> Result<(), StateError> {
         let kept = std::fs::rename(&next, aside).and_then(|()| sync_folder(folder));
         kept.map_err(|source| StateError::File { path: next, source })?;
     }
-    Ok(())
+    Ok(RootKeys::OldOne)
 }
 
 /// Gives the new root key its name.
@@ -389,13 +402,11 @@ pub(crate) fn adopt_root_key(folder: &Path) -> Result<(), StateError> {
     named.map_err(|source| StateError::File { path: next, source })
 }
 
-/// How long a server that starts may take to bring an older database up to date.
-const PATIENCE: Duration = Duration::from_secs(5);
 const KEY_BEGINS: &str = "-----BEGIN PRIVATE KEY-----";
 pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const ROOT_KEY: &str = "root.key";
 pub(crate) const NEXT_ROOT_KEY: &str = "root.key.next";
-const UNUSED_ROOT_KEY: &str = "root.key.unused-";
+pub(crate) const UNUSED_ROOT_KEY: &str = "root.key.unused-";
 pub(crate) const SERVER: &str = "server.pem";
 pub(crate) const ADMIN_SERVER: &str = "admin-server.pem";
 pub(crate) const NEXT_SERVER: &str = "server.pem.next";
@@ -403,7 +414,7 @@ pub(crate) const NEXT_ADMIN_SERVER: &str = "admin-server.pem.next";
 pub(crate) const PROFILE: &str = "admin.toml";
 pub(crate) const DATABASE: &str = "kbs.db";
 pub(crate) const CHECKPOINT: &str = "checkpoint";
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 #[cfg(test)]
 mod tests {

@@ -31,6 +31,7 @@ mod sealing;
 mod server_key;
 mod starvation;
 mod strangers;
+mod traces;
 mod trips;
 mod trust;
 mod upgrade;

@@ -317,3 +317,103 @@ fn a_schema_that_could_act_on_its_own_is_refused() {
         assert!(String::from_utf8_lossy(&refused.stderr).contains(what), "{what}");
     }
 }
+
+#[test]
+fn a_checkpoint_that_is_something_else_is_refused_and_never_written_over() {
+    let (folder, state) = made();
+    let inside = |name: &str| Path::new(&state).join(name);
+    let written = std::fs::read_to_string(inside("config.toml")).unwrap();
+    std::os::unix::fs::symlink("root.key", inside("link")).unwrap();
+    std::fs::hard_link(inside("kbs.db"), folder.path().join("same")).unwrap();
+    std::fs::write(folder.path().join("notes"), "not a checkpoint").unwrap();
+    let names = [
+        "root.key",
+        "kbs.db",
+        "server.pem",
+        "config.toml",
+        "lock",
+        "kbs.db-wal",
+        "link",
+        "../same",
+        "../notes",
+        "/dev/full",
+    ];
+    for name in names {
+        std::fs::write(inside("config.toml"), format!("checkpoint = {name:?}\n{written}")).unwrap();
+        let all = ["root.key", "kbs.db", "server.pem", "config.toml", "../notes"]
+            .map(|name| std::fs::read(inside(name)).unwrap());
+        for words in [
+            &["serve", "--state", &state][..],
+            &["restore", "--state", &state, "--accept-rollback"],
+            &["rotate-root", "--state", &state],
+            &["state", "repair", "--state", &state, "--give-up-what-is-damaged"],
+        ] {
+            let refused = run(words);
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(3), "{name} {words:?}: {said}");
+            assert!(
+                said.contains("checkpoint") && said.contains(name.trim_start_matches("../")),
+                "{name} {words:?}: {said}"
+            );
+        }
+        assert!(
+            !String::from_utf8_lossy(&run(&["doctor", "--state", &state]).stdout).contains("accept-rollback"),
+            "{name}"
+        );
+        let after = ["root.key", "kbs.db", "server.pem", "config.toml", "../notes"]
+            .map(|name| std::fs::read(inside(name)).unwrap());
+        assert!(all == after, "{name}");
+    }
+    std::fs::write(inside("config.toml"), written).unwrap();
+    assert!(served_once(&state, folder.path()).success());
+}
+
+#[test]
+fn a_pipe_that_the_configuration_names_holds_nobody_up() {
+    let (folder, state) = made();
+    let config = Path::new(&state).join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let pipe = folder.path().join("pipe").display().to_string();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let refused = run(&["serve", "--state", &state, "--config", &pipe]);
+    assert_eq!(refused.status.code(), Some(3));
+    let mut serving = Serving::start(&state, &folder.path().join("ready.json"));
+    for more in [
+        format!("endorsements = [{pipe:?}]\n{written}"),
+        format!("{written}\n[policies]\nweb = {pipe:?}\n"),
+        format!("floor = {pipe:?}\n{}", written.replace("floor = ", "# floor = ")),
+    ] {
+        std::fs::write(&config, &more).unwrap();
+        let refused = run(&["serve", "--state", &state]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(3) && said.contains("is no regular file"), "{said}");
+        assert!(Command::new("kill").args(["-HUP", &serving.0.id().to_string()]).status().unwrap().success());
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(Command::new("kill").args(["-TERM", &serving.0.id().to_string()]).status().unwrap().success());
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while serving.0.try_wait().unwrap().is_none() {
+        assert!(std::time::Instant::now() < until, "it waits for somebody to write into a pipe");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn bytes_behind_a_backup_and_keys_that_came_to_nothing_are_named() {
+    let (folder, state) = made();
+    let out = folder.path().join("backup").display().to_string();
+    assert!(run(&["backup", "--state", &state, "--out", &out]).status.success());
+    let whole = std::fs::read(&out).unwrap();
+    for (bytes, words) in [
+        ([&whole[..], b"more"].concat(), "bytes behind the end"),
+        (whole[..whole.len() - 1].to_vec(), "the rest of it is missing"),
+    ] {
+        std::fs::write(&out, bytes).unwrap();
+        let refused = run(&["restore", "--state", &state, "--from", &out, "--accept-rollback"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(3) && said.contains(words), "{said}");
+    }
+    std::fs::write(Path::new(&state).join("root.key.unused-1700000000"), "x").unwrap();
+    let examined = run(&["doctor", "--state", &state]);
+    assert!(String::from_utf8_lossy(&examined.stdout).contains("root.key.unused-1700000000"));
+}

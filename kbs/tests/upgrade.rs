@@ -1,9 +1,9 @@
-//! A state folder of the format before this one opens; what was not believed then is named, not forgotten.
+//! A state folder of an earlier format opens on somebody's word; what was not believed then is named, not forgotten.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::common::Kbs;
-use coffer_kbs::{NewSecret, RowsError, State, StateError, StoreError, Tenant, init, open_store};
+use coffer_kbs::{NewSecret, RowsError, State, StateError, StoreError, Tenant, init, open_store, upgrade};
 use coffer_kbs_client::Grant;
 use coffer_verifier::abi::SpkiDigest;
 
@@ -28,6 +28,7 @@ async fn of_format(format: &str) -> tempfile::TempDir {
 #[tokio::test]
 async fn a_database_of_the_format_before_opens_with_all_it_holds() {
     let outer = old().await;
+    upgrade(&outer.path().join("state")).await.unwrap();
     let state = State::open(&outer.path().join("state")).await.unwrap();
     let tenant = Tenant::parse("acme").unwrap();
     let mut ledger = state.store.read().await.unwrap();
@@ -54,19 +55,53 @@ async fn a_database_of_the_format_before_opens_with_all_it_holds() {
 }
 
 #[tokio::test]
-async fn only_the_server_and_only_the_right_key_change_it() {
+async fn only_somebodys_word_and_only_the_right_key_change_it() {
     let outer = old().await;
     let state = outer.path().join("state");
     let before = fs::read(state.join("kbs.db")).unwrap();
     let old_format = |result| matches!(result, Err(StateError::Store(StoreError::Rows(RowsError::Old { found: 2 }))));
     assert!(old_format(open_store(&state).await.map(|_| ())));
+    assert!(old_format(State::open(&state).await.map(|_| ())));
     fs::write(state.join("root.key"), "08".repeat(32)).unwrap();
-    assert!(matches!(State::open(&state).await.map(|_| ()), Err(StateError::Store(StoreError::Audit(_)))));
+    assert!(matches!(upgrade(&state).await, Err(StateError::Store(StoreError::Audit(_)))));
     fs::write(state.join("root.key"), "07".repeat(32)).unwrap();
     // Opening turns on the write-ahead log, and changes nothing else.
     assert_eq!(fs::read(state.join("kbs.db")).unwrap().len(), before.len());
+    assert!(!state.join("checkpoint").exists());
+    let ends = upgrade(&state).await.unwrap();
+    assert_eq!(upgrade(&state).await.unwrap(), ends, "once");
     State::open(&state).await.unwrap();
     open_store(&state).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_from_before_an_upgrade_is_not_served_in_place_of_the_present_one() {
+    for (format, number) in [("format-2", 2), ("format-3", 3)] {
+        let outer = of_format(format).await;
+        let folder = outer.path().join("state");
+        let before = fs::read(folder.join("kbs.db")).unwrap();
+        upgrade(&folder).await.unwrap();
+        let state = State::open(&folder).await.unwrap();
+        let mut ledger = state.store.write().await.unwrap();
+        let (tenant, path) = (Tenant::parse("acme").unwrap(), "kbs:///default/app/password".parse().unwrap());
+        assert!(ledger.destroy_secret(&tenant, &path, 2).await.unwrap());
+        ledger.commit().await.unwrap();
+        drop(state);
+        for name in ["kbs.db-wal", "kbs.db-shm"] {
+            let _ = fs::remove_file(folder.join(name));
+        }
+        fs::write(folder.join("kbs.db"), &before).unwrap();
+        // With the checkpoint nobody upgrades it either.
+        assert!(matches!(upgrade(&folder).await, Err(StateError::Store(StoreError::Checkpoint(_)))));
+        fs::remove_file(folder.join("checkpoint")).unwrap();
+        for _ in 0..2 {
+            match State::open(&folder).await.map(|_| ()) {
+                Err(StateError::Store(StoreError::Rows(RowsError::Old { found }))) => assert_eq!(found, number),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(!folder.join("checkpoint").exists(), "nobody begins one");
+    }
 }
 
 #[tokio::test]
@@ -76,6 +111,7 @@ async fn a_database_of_format_3_opens_with_all_it_holds_and_is_watched_from_then
     let before = fs::read(folder.join("kbs.db")).unwrap();
     let old_format = |result| matches!(result, Err(StateError::Store(StoreError::Rows(RowsError::Old { found: 3 }))));
     assert!(old_format(open_store(&folder).await.map(|_| ())));
+    upgrade(&folder).await.unwrap();
     let state = State::open(&folder).await.unwrap();
     let tenant = Tenant::parse("acme").unwrap();
     let mut ledger = state.store.write().await.unwrap();
@@ -93,8 +129,9 @@ async fn a_database_of_format_3_opens_with_all_it_holds_and_is_watched_from_then
         let _ = fs::remove_file(folder.join(name));
     }
     fs::write(folder.join("kbs.db"), before).unwrap();
-    let opened = State::open(&folder).await.map(|_| ());
-    assert!(matches!(opened, Err(StateError::Store(StoreError::Checkpoint(_)))), "{opened:?}");
+    let upgraded = upgrade(&folder).await;
+    assert!(matches!(upgraded, Err(StateError::Store(StoreError::Checkpoint(_)))), "{upgraded:?}");
+    assert!(old_format(State::open(&folder).await.map(|_| ())));
 }
 
 /// What a broker from before roles and tenants left behind is served: its operators are owners of everything, as they were,
@@ -119,7 +156,9 @@ async fn goes_on(outer: tempfile::TempDir) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_and_tenants_of_an_older_broker_go_on() {
-    goes_on(of_format("format-3").await).await;
+    let outer = of_format("format-3").await;
+    upgrade(&outer.path().join("state")).await.unwrap();
+    goes_on(outer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

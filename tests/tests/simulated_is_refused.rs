@@ -223,9 +223,21 @@ fn the_key_broker_releases_to_simulated_guests_only_what_was_put_for_them_where_
         kbs.stop();
     }
     let help = run(Command::new(binary("coffer-kbs")?).arg("--help"), b"")?.ok()?;
-    let known =
-        ["audit", "backup", "doctor", "init", "pin", "recovery-key", "restore", "rotate-root", "serve", "state"]
-            .map(str::to_owned);
+    let known = [
+        "audit",
+        "backup",
+        "doctor",
+        "init",
+        "pin",
+        "recovery-key",
+        "restore",
+        "rotate-root",
+        "serve",
+        "server-key",
+        "state",
+        "upgrade",
+    ]
+    .map(str::to_owned);
     assert_eq!(listed_in(&help), BTreeSet::from(known), "only `serve` decides about evidence");
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     operators::Caller,
     roles::{WIDEN, WIDEN_ANEW},
-    store::{AuditEntry, Described, NewSecret, Put, Secret, SecretInfo, SecretUpdate, StoreError},
+    store::{AuditEntry, Described, NewSecret, Put, Secret, SecretInfo, SecretUpdate, StoreError, Traces},
     tenant::Tenant,
 };
 
@@ -134,7 +134,14 @@ impl AdminService {
         let version = non_zero("version", Some(message.version))?.unwrap_or_default();
         let mut change = self.change(caller, entry("secret.destroy", &tenant, &path, Some(version))).await?;
         let existed = change.ledger.destroy_secret(&tenant, &path, version).await.map_err(store_status)?;
-        change.done_if(existed, "nothing-there", wire::DestroySecretResponse { existed }).await
+        let store = self.store.clone();
+        // As a whole, also where whoever asked has gone away; and again where it was destroyed before.
+        let task = tokio::spawn(async move {
+            let answer = change.done_if(existed, "nothing-there", wire::DestroySecretResponse { existed }).await?;
+            store.leave_no_traces(Traces::Log).await.map_err(store_status)?;
+            Ok(answer)
+        });
+        task.await.map_err(|error| store_status(StoreError::interrupted(error)))?
     }
 
     pub(super) async fn secret_updated(

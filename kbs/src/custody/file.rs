@@ -1,7 +1,8 @@
 //! The root key in a file: 64 hex digits, mode 0600. Whoever reads the folder has it; for development and small set-ups.
 
 use std::{
-    fs, io,
+    fs::OpenOptions,
+    io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,7 @@ use coffer_rim::file::Writer;
 use zeroize::Zeroizing;
 
 use super::{Custody, CustodyError};
-use crate::keys::RootKey;
+use crate::{keys::RootKey, regular};
 
 /// Keeps the key in one file.
 #[derive(Clone, Debug)]
@@ -78,17 +79,22 @@ pub enum NotPrivate {
 
 /// Text of a file that only its owner may read.
 pub fn private_text(path: &Path) -> Result<Zeroizing<String>, NotPrivate> {
-    let mode = fs::metadata(path).map_err(NotPrivate::File)?.permissions().mode() & 0o777;
+    let mut file = regular::open(OpenOptions::new().read(true), path).map_err(NotPrivate::File)?;
+    let mode = file.metadata().map_err(NotPrivate::File)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(NotPrivate::Mode(mode));
     }
-    fs::read_to_string(path).map(Zeroizing::new).map_err(NotPrivate::File)
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(NotPrivate::File)?;
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::keys::{RootKey, RowKind};
+    use crate::keys::RowKind;
 
     fn mark(key: &RootKey) -> [u8; 32] {
         key.mac(RowKind::Row, &[b"same key?"])

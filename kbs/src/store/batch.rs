@@ -22,7 +22,7 @@ use super::{
     head::{Entry, Head},
     known::Known,
     record::RowKey,
-    rows::{Kind, Row, RowsError, Transaction, Written},
+    rows::{Kind, Row, RowsError, Traces, Transaction, Written},
 };
 use crate::keys::RootKey;
 
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) follower: Follower,
     /// The batch that is open. Whoever holds this writes.
     writer: Arc<tokio::sync::Mutex<Option<Batch>>>,
+    /// What is gone and still lies in the files.
+    pub(super) owed: Mutex<Option<Traces>>,
 }
 
 /// What is to be committed together.
@@ -68,7 +70,13 @@ pub(super) enum Moves {
 
 impl Shared {
     pub(super) fn new(known: Known, follower: Follower) -> Self {
-        Self { known: Mutex::new(known), latest: AtomicU64::default(), follower, writer: Arc::default() }
+        Self {
+            known: Mutex::new(known),
+            latest: AtomicU64::default(),
+            follower,
+            writer: Arc::default(),
+            owed: Mutex::default(),
+        }
     }
 
     /// What is known as of the last commit.

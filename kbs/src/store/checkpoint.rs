@@ -51,6 +51,12 @@ pub enum CheckpointError {
         /// Where.
         place: String,
     },
+    /// Something else lies there.
+    #[error("{place} is there, and is no checkpoint")]
+    Another {
+        /// Where.
+        place: String,
+    },
     /// The database is older than the checkpoint.
     #[error("the database is older than its checkpoint: it ends with {found}, the checkpoint with {seen}")]
     Behind {
@@ -81,6 +87,9 @@ impl CheckpointError {
             }
             Self::Missing { .. } => {
                 "put the checkpoint back, or accept the state by name: `coffer-kbs restore --state DIR --accept-rollback`"
+            }
+            Self::Another { .. } => {
+                "name another place as `checkpoint` in config.toml; a checkpoint that is damaged is moved away first, and then the state accepted by name"
             }
             Self::Behind { .. } | Self::Beside { .. } => {
                 "put the newer database back, or accept the older state by name: `coffer-kbs restore --state DIR --accept-rollback`"

@@ -37,6 +37,7 @@ mod sqlite;
 mod state;
 mod tenant_keys;
 mod terms;
+mod traces;
 mod upgrade;
 mod view;
 
@@ -61,7 +62,7 @@ pub use references::Reference;
 pub use restored::{Accepted, Restored};
 pub use revocations::{Revocation, Touching};
 pub(crate) use rotated::opens;
-pub use rows::{Intent, Kind, Row, Rows, RowsError, Transaction, Written};
+pub use rows::{Intent, Kind, Row, Rows, RowsError, Traces, Transaction, Written};
 pub use sealing::{Counter, SealingContext};
 pub use secret_update::SecretUpdate;
 pub use secrets::{Absent, Described, Labels, NewSecret, Put, Secret, SecretInfo, Stated};
@@ -161,6 +162,9 @@ pub enum StoreError {
         /// How often it was tried.
         attempts: usize,
     },
+    /// What was asked for is done, and not yet overwritten what it was to make unreadable.
+    #[error("it is done, and bytes of what is gone still lie in the database's files")]
+    Traces(#[source] RowsError),
     /// A number that does not fit its column.
     #[error("{what} is out of range")]
     Range {
@@ -180,7 +184,7 @@ impl StoreError {
         match self {
             Self::Rows(RowsError::Format { .. }) => "use the version of coffer-kbs that made this state folder",
             Self::Rows(RowsError::Old { .. }) => {
-                "stop the server and start this version of it once: it brings the file up to date"
+                "if no coffer-kbs of this version ever served this folder: `coffer-kbs upgrade --state DIR --accept-as-newest`; else somebody put an old database here: put the newer one back, or restore a backup"
             }
             Self::Rows(RowsError::Durability { .. }) => "put the state folder on a local file system",
             Self::Rows(RowsError::Schema { .. }) => {
@@ -204,6 +208,9 @@ impl StoreError {
                 "sign a manifest with a higher --sequence"
             }
             Self::Checkpoint(error) => error.hint(),
+            Self::Traces(_) => {
+                "a server tries again by itself and says so in its log; else end what reads the database (a backup, `state verify`), and ask again"
+            }
             Self::Contended { .. } => "ask again",
             Self::Audit(AuditFault::Head) | Self::State(StateFault::Beyond { .. }) => {
                 "stop the server and run `coffer-kbs state repair --state DIR --give-up-what-is-damaged`, which takes the end mark from the checkpoint; else restore a backup"

@@ -146,6 +146,15 @@ pub enum Intent {
     Write,
 }
 
+/// What of rows that are gone is taken from the files they lay in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Traces {
+    /// What a log of changes holds of them.
+    Log,
+    /// That, and what lies where no row is: the rows are written anew.
+    Everywhere,
+}
+
 /// Why a store of rows did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -156,6 +165,9 @@ pub enum RowsError {
     /// There is no room left.
     #[error("the disk that holds the database is full: nothing was changed")]
     Full,
+    /// Somebody reads, so that what is gone cannot be overwritten.
+    #[error("somebody reads the database, and holds its log")]
+    Held,
     /// The database file cannot be made.
     #[error("cannot make the database file")]
     File(#[source] std::io::Error),
@@ -167,8 +179,8 @@ pub enum RowsError {
         /// Ours.
         expected: i64,
     },
-    /// An older format of ours, which only the server itself brings up to date.
-    #[error("database has the older format {found}, and a running server may still use it")]
+    /// An older format of ours, which only somebody's word brings up to date.
+    #[error("the database has format {found}, of an earlier version")]
     Old {
         /// Format found.
         found: i64,
@@ -206,6 +218,11 @@ pub trait Rows: Send + Sync {
         let mut transaction = self.begin(intent).await?;
         let row = transaction.get(kind, key).await?;
         Ok((transaction, row))
+    }
+    /// Overwrites what the files hold of rows that are gone. There is nothing to do where they hold the rows and nothing else.
+    async fn overwrite(&self, traces: Traces) -> Result<(), RowsError> {
+        let _ = traces;
+        Ok(())
     }
 }
 

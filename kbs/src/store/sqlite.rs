@@ -7,21 +7,27 @@
 
 mod connection;
 mod held;
+mod traces;
 
-use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
+use std::{
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use connection::{FORMAT, FORMAT_1, blocking, connect, format, patiently};
 use held::{Held, Readers};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, StatementStatus, params};
 use tokio::sync::Mutex;
 
-use super::rows::{Intent, Kind, Row, Rows, RowsError, Transaction, Written};
+use super::rows::{Intent, Kind, Row, Rows, RowsError, Traces, Transaction, Written};
 
 /// Rows in a file.
 pub struct SqliteRows {
     /// The one that writes.
     connection: Arc<Mutex<Connection>>,
     readers: Arc<Readers>,
+    log: PathBuf,
 }
 
 /// What opening found.
@@ -53,13 +59,13 @@ enum Found {
     Tables(Box<OldTables>),
 }
 
-/// Who asks for an older database.
+/// What becomes of a database of an earlier format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upgrade {
-    /// The server that holds the folder: it may change the file's format.
-    Allowed,
-    /// A reader beside a server that may be running: it may not.
-    Forbidden,
+    /// Somebody said by name that it is the newest there is: it is brought to this version's format.
+    Named,
+    /// It is refused: nothing in it says that no newer one was served here.
+    Refused,
 }
 
 impl From<rusqlite::Error> for RowsError {
@@ -82,11 +88,15 @@ impl SqliteRows {
         let connection = patiently(|| connect(path))?;
         connection.execute_batch(SCHEMA)?;
         connection.pragma_update(None, "user_version", FORMAT)?;
+        ready(&connection)?;
         Ok(Self::over(connection, path))
     }
 
     fn over(connection: Connection, path: &Path) -> Self {
-        Self { connection: Arc::new(Mutex::new(connection)), readers: Arc::new(Readers::new(path.into())) }
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let (connection, readers) = (Arc::new(Mutex::new(connection)), Arc::new(Readers::new(path.into())));
+        Self { connection, readers, log: log.into() }
     }
 
     /// A connection for this, and how it begins.
@@ -131,7 +141,7 @@ impl SqliteRows {
         // Asked without a lock: a format only ever goes up, and what is old is asked again below.
         let found = held.run(format).await?;
         if (FORMAT_1..FORMAT).contains(&found) {
-            if upgrade == Upgrade::Forbidden {
+            if upgrade == Upgrade::Refused {
                 return Err(RowsError::Old { found });
             }
             held.run(|connection| Ok(connection.execute_batch("BEGIN IMMEDIATE")?)).await?;
@@ -163,11 +173,7 @@ impl SqliteRows {
         }
         held.run(|connection| {
             let found = format(connection)?;
-            if found == FORMAT {
-                schema_is_ours(connection)
-            } else {
-                Err(RowsError::Format { found, expected: FORMAT })
-            }
+            if found == FORMAT { ready(connection) } else { Err(RowsError::Format { found, expected: FORMAT }) }
         })
         .await?;
         drop(held);
@@ -196,6 +202,10 @@ impl Rows for SqliteRows {
         };
         let row = held.run(work).await?;
         Ok((Box::new(SqliteTransaction(held)), row))
+    }
+
+    async fn overwrite(&self, traces: Traces) -> Result<(), RowsError> {
+        traces::overwrite(&self.connection, &self.log, traces).await
     }
 }
 
@@ -261,20 +271,35 @@ fn put(connection: &Connection, rows: Vec<Written>) -> Result<(), RowsError> {
         if connection.is_autocommit() {
             return Err(RowsError::Failed("the transaction was rolled back".into()));
         }
-        match row {
-            Some(Row { body, mac }) => connection
-                .prepare_cached("INSERT OR REPLACE INTO rows (kind, key, body, mac) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![kind.name(), key, body, mac])?,
-            None => connection
-                .prepare_cached("DELETE FROM rows WHERE kind = ?1 AND key = ?2")?
-                .execute(params![kind.name(), key])?,
+        let mut statement = connection.prepare_cached(if row.is_some() { PUT } else { REMOVE })?;
+        let changed = match &row {
+            Some(Row { body, mac }) => statement.execute(params![kind.name(), key, body, mac])?,
+            None => statement.execute(params![kind.name(), key])?,
         };
+        // Compiled anew: somebody has changed the schema since it was looked at.
+        if statement.reset_status(StatementStatus::RePrepare) != 0 {
+            schema_is_ours(connection)?;
+        }
+        let there =
+            if row.is_some() { changed == 1 } else { changed > 0 || self::row(connection, kind, &key)?.is_none() };
+        if !there {
+            return Err(RowsError::Failed("a row was not written, and nothing said why".into()));
+        }
     }
     Ok(())
 }
 
 fn commit(connection: &Connection) -> Result<(), RowsError> {
     Ok(connection.execute_batch("COMMIT")?)
+}
+
+/// Looks at the schema, and compiles what writes against just that.
+fn ready(connection: &Connection) -> Result<(), RowsError> {
+    connection.flush_prepared_statement_cache();
+    let transaction = connection.unchecked_transaction()?;
+    schema_is_ours(&transaction)?;
+    drop((transaction.prepare_cached(PUT)?, transaction.prepare_cached(REMOVE)?));
+    Ok(transaction.commit()?)
 }
 
 /// A trigger, a view or another index could act on its own, or answer in place of the rows.
@@ -438,6 +463,8 @@ fn every<T>(
     Ok(connection.prepare(sql)?.query_map([], read)?.collect::<Result<_, _>>()?)
 }
 
+const PUT: &str = "INSERT OR REPLACE INTO rows (kind, key, body, mac) VALUES (?1, ?2, ?3, ?4)";
+const REMOVE: &str = "DELETE FROM rows WHERE kind = ?1 AND key = ?2";
 const FORMAT_3: i64 = 3;
 const SCHEMA: &str = "
 CREATE TABLE rows (
@@ -472,13 +499,56 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("kbs.db");
             drop(SqliteRows::create(&path).unwrap());
-            assert!(matches!(SqliteRows::open(&path, Upgrade::Forbidden).await, Ok(Opened::Current(_))));
+            assert!(matches!(SqliteRows::open(&path, Upgrade::Refused).await, Ok(Opened::Current(_))));
             Connection::open(&path).unwrap().execute_batch(sql).unwrap();
-            match SqliteRows::open(&path, Upgrade::Forbidden).await {
+            match SqliteRows::open(&path, Upgrade::Refused).await {
                 Err(RowsError::Schema { what }) => assert!(what.ends_with(name), "{sql}: {what}"),
                 Err(other) => panic!("{sql}: {other}"),
                 Ok(_) => panic!("{sql}: opened"),
             }
         }
+    }
+
+    /// A row is written while somebody plants things beneath, and then looked for.
+    async fn written_beside(planted: &str) -> (Result<(), RowsError>, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kbs.db");
+        drop(SqliteRows::create(&path).unwrap());
+        let Ok(Opened::Current(rows)) = SqliteRows::open(&path, Upgrade::Refused).await else { panic!("not opened") };
+        let put = async |key: u8| {
+            let mut transaction = rows.begin(Intent::Write).await?;
+            transaction.put(Kind::AuditLine, &[key], Row { body: vec![key], mac: vec![key] }).await?;
+            transaction.commit().await
+        };
+        put(1).await.unwrap();
+        Connection::open(&path).unwrap().execute_batch(planted).unwrap();
+        let said = put(2).await;
+        let there =
+            Connection::open(&path)
+                .unwrap()
+                .query_row("SELECT count(*) FROM rows WHERE key = x'02'", [], |row| row.get(0));
+        (said, there == Ok(1))
+    }
+
+    #[tokio::test]
+    async fn what_is_planted_while_it_is_open_neither_acts_nor_takes_a_write() {
+        for planted in [
+            "CREATE TRIGGER t BEFORE INSERT ON rows WHEN new.kind LIKE 'audit%' BEGIN SELECT raise(IGNORE); END",
+            "CREATE TRIGGER t AFTER INSERT ON rows BEGIN DELETE FROM rows WHERE key = new.key; END",
+            "CREATE VIEW other AS SELECT * FROM rows",
+            "ALTER TABLE rows RENAME TO kept; CREATE VIEW rows AS SELECT * FROM kept; \
+             CREATE TRIGGER t INSTEAD OF INSERT ON rows BEGIN SELECT 1; END",
+            "ALTER TABLE rows RENAME TO kept; CREATE VIRTUAL TABLE rows USING fts5(kind, key, body, mac, content = 'kept')",
+            "CREATE TABLE more (x)",
+        ] {
+            let (said, there) = written_beside(planted).await;
+            assert!(matches!(said, Err(RowsError::Schema { .. } | RowsError::Failed(_))), "{planted}: {said:?}");
+            assert!(!there, "{planted}: nothing of a transaction that failed is kept");
+        }
+        assert!(matches!(written_beside("").await, (Ok(()), true)));
+        assert!(
+            matches!(written_beside("ANALYZE; DROP TABLE sqlite_stat1; VACUUM").await, (Ok(()), true)),
+            "the schema is ours"
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! Brings the tables of formats 1 and 2 into the ledger, and gives format 3 its epoch and checkpoint: once, under their own root
-//! key.
+//! key, and on somebody's word. No format before this one had a checkpoint, so that none of them shows by itself that it is the newest.
 //!
 //! Trusts: the root key. Believes an old row if its old MAC holds; one that is not believed is listed as such, so that it is
 //! named whenever it is asked for, and nobody finds it forgotten.
-//! Never: changes a file that is not this key's.
+//! Never: changes a file that is not this key's; or any file, without being told to by name.
 
 use std::{path::Path, sync::Arc};
 
@@ -41,8 +41,8 @@ impl Store {
         Self::create(Arc::new(SqliteRows::create(path)?), root, witness).await
     }
 
-    /// Opens a database file, and brings an older one up to date where `upgrade` allows it. Formats before this one had no
-    /// checkpoint: it is begun, unless there is one, which then must fit.
+    /// Opens a database file, and brings one of an earlier format up to date where `upgrade` names it. Formats before this one had
+    /// no checkpoint: it is begun, unless there is one, which then must fit.
     ///
     /// # Errors
     /// As [`Store::open`]; an older file is then as it was.

@@ -15,6 +15,7 @@ mod rotate_root;
 mod serve;
 mod server_key;
 mod state;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -77,6 +78,8 @@ enum Command {
     Restore(restore::Args),
     /// Give the database a new root key; sealing keys and certificate roots stay what they are.
     RotateRoot(rotate_root::Args),
+    /// Bring the database of an earlier version to this one's format, by name.
+    Upgrade(upgrade::Args),
     /// Say what about this state folder is not as it should be.
     Doctor(doctor::Args),
 }
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
             Command::Backup(args) => backup::run(&args, cli.json).map(done),
             Command::RecoveryKey(args) => backup::make_key(&args, cli.json).map(done),
             Command::RotateRoot(args) => rotate_root::run(&args, cli.json).map(done),
+            Command::Upgrade(args) => upgrade::run(&args, cli.json).map(done),
             Command::Doctor(args) => doctor::run(&args, cli.json),
         }
     } else {

@@ -3,10 +3,14 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::builder::NonEmptyStringValueParser;
-use coffer_kbs::{Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Rotation, Server, State, config_path};
+use coffer_kbs::{
+    Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Rotation, Server, State, StateError, StoreError,
+    config_path, read_regular,
+};
 use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
 use coffer_verifier::{abi::SpkiDigest, root_digest};
 use serde_json::json;
@@ -18,7 +22,7 @@ use crate::{
 };
 
 /// Arguments.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer-kbs serve --state ./kbs
   coffer-kbs serve --state ./kbs --listen 127.0.0.1:0 \\
@@ -137,13 +141,33 @@ fn configured(args: &Args, path: &Path) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// The same while others wait for nothing of it. A file system that gives no answer keeps a thread that nobody waits for, not even
+/// at the end.
+async fn configured_beside(args: &Args, path: &Path) -> Result<Config, Failure> {
+    let (done, read) = tokio::sync::oneshot::channel();
+    let (args, path) = (args.clone(), path.to_owned());
+    let reading = move || drop(done.send(configured(&args, &path)));
+    std::thread::Builder::new().spawn(reading).class_while(Class::Internal, "reading the configuration")?;
+    match tokio::time::timeout(READING, read).await {
+        Ok(Ok(config)) => config,
+        Ok(Err(_)) => Err(Failure::new(Class::Internal, "reading the configuration came to no end")),
+        Err(_) => {
+            let hint = "a file it names lies where nothing answers: mend that, and ask again";
+            Err(Failure::new(Class::Config, format!("reading the configuration took over {READING:?}")).hint(hint))
+        }
+    }
+}
+
+/// How long reading the configuration again may take.
+const READING: Duration = Duration::from_secs(20);
+
 /// Reads the configuration again whenever the system says SIGHUP: all of it counts, or none.
 async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) -> std::convert::Infallible {
     loop {
         if hangup.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
-        let applied = match configured(args, path) {
+        let applied = match configured_beside(args, path).await {
             Ok(config) => reload.apply(config).await.map_err(|error| error.said()),
             Err(failure) => Err(failure),
         };
@@ -176,6 +200,10 @@ async fn rotate(mut told: Signal, rotation: Rotation) -> std::convert::Infallibl
         }
         match rotation.apply().await {
             Ok(ends) => tracing::info!(%ends, "root key changed: {NEW_ROOT_KEY}"),
+            Err(error @ StateError::Store(StoreError::Traces(_))) => {
+                let hint = "it is tried again; end what reads the database (a backup, `state verify`)";
+                tracing::error!(error = %coffer_rim::chain(&error), hint, "root key changed; the old one opens what still lies there");
+            }
             Err(error) => {
                 tracing::error!(error = %coffer_rim::chain(&error), hint = error.hint(), "root key was not changed");
             }
@@ -234,7 +262,7 @@ fn anchor(text: &str) -> Result<SpkiDigest, Failure> {
     let hint =
         "give 64 hex digits, or the simulator's root certificate, ark-PRODUCT.der; `coffer sim init` prints both";
     let bad = |message: String| Failure::new(Class::Config, message).hint(hint);
-    let bytes = input::read(text.as_ref(), input::DOCUMENT)
+    let bytes = read_regular(text.as_ref(), input::DOCUMENT)
         .map_err(|error| bad(format!("simulated anchor {text}: {error}")))?;
     root_digest(&bytes).map_err(|error| bad(format!("simulated anchor {text}: {}", coffer_rim::chain(&error))))
 }

@@ -11,6 +11,7 @@ use std::{
 use coffer_rim::file::Writer;
 
 use super::{super::apart, CheckpointError, CheckpointKeeper};
+use crate::regular;
 
 /// In one file.
 #[derive(Clone, Debug)]
@@ -47,15 +48,22 @@ impl FileCheckpoint {
 #[tonic::async_trait]
 impl CheckpointKeeper for FileCheckpoint {
     async fn kept(&self) -> Result<Option<Vec<Vec<u8>>>, CheckpointError> {
-        self.off_the_loop(|path| match std::fs::read(path) {
-            Ok(file) => Ok(Some(slots(&file).into_iter().flatten().map(|slot| slot.bytes).collect())),
+        let read = |path: &Path| regular::read_regular(path, 2 * SLOT as u64);
+        match self.off_the_loop(move |path| Ok(read(path))).await? {
+            Ok(file) if is_one(&file) => Ok(Some(slots(&file).into_iter().flatten().map(|slot| slot.bytes).collect())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        })
-        .await
+            Err(source) if source.kind() != io::ErrorKind::FileTooLarge => {
+                Err(CheckpointError::File { path: self.path.clone(), source })
+            }
+            _ => Err(CheckpointError::Another { place: self.place() }),
+        }
     }
 
     async fn begin(&self, checkpoint: &[u8], replace: bool) -> Result<(), CheckpointError> {
+        if replace {
+            // What is something else is not replaced.
+            self.kept().await?;
+        }
         let mut file = slot(1, checkpoint);
         file.resize(2 * SLOT, 0);
         self.off_the_loop(move |path| {
@@ -69,7 +77,7 @@ impl CheckpointKeeper for FileCheckpoint {
         let checkpoint = checkpoint.to_vec();
         self.off_the_loop(move |path| {
             // Opened anew each time: a file that was moved away is missed at once, not at the next start.
-            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            let file = regular::open(OpenOptions::new().read(true).write(true), path)?;
             // An archive that is made beside a server moves it too: one after the other. Where the file system knows no locks, two slots
             // still leave the newer of two.
             let until = std::time::Instant::now() + PATIENCE;
@@ -79,6 +87,9 @@ impl CheckpointKeeper for FileCheckpoint {
             }
             let mut found = vec![0; 2 * SLOT];
             file.read_exact_at(&mut found, 0)?;
+            if !is_one(&found) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "is no checkpoint any more"));
+            }
             let turns = slots(&found).map(|slot| slot.map_or(0, |slot| slot.turn));
             let (at, turn) = if turns[0] <= turns[1] { (0, turns[1]) } else { (SLOT, turns[0]) };
             file.write_all_at(&slot(turn.saturating_add(1), &checkpoint), at as u64)?;
@@ -101,6 +112,15 @@ fn slot(turn: u64, checkpoint: &[u8]) -> Vec<u8> {
     slot.extend_from_slice(checkpoint);
     slot.resize(SLOT, 0);
     slot
+}
+
+/// True for a file that a keeper wrote, of whichever broker: as long as it is, with at least one slot that is whole.
+fn is_one(file: &[u8]) -> bool {
+    let whole = |slot: &[u8]| {
+        let length = slot.get(8..10).map_or(0, |length| usize::from(u16::from_be_bytes([length[0], length[1]])));
+        length > 0 && slot.get(10 + length..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    };
+    file.len() == 2 * SLOT && file.chunks(SLOT).any(whole)
 }
 
 fn slots(file: &[u8]) -> [Option<Slot>; 2] {
@@ -140,8 +160,33 @@ mod tests {
         let mut torn = std::fs::read(&path).unwrap();
         torn.truncate(100);
         std::fs::write(&path, torn).unwrap();
-        assert_eq!(keeper.kept().await.unwrap().unwrap(), Vec::<Vec<u8>>::new());
+        assert!(matches!(keeper.kept().await, Err(CheckpointError::Another { .. })));
+        std::fs::remove_file(&path).unwrap();
         keeper.begin(b"again", true).await.unwrap();
-        assert_eq!(keeper.kept().await.unwrap().unwrap(), [b"again".to_vec()]);
+        keeper.begin(b"and again", true).await.unwrap();
+        assert_eq!(keeper.kept().await.unwrap().unwrap(), [b"and again".to_vec()]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_checkpoint_is_neither_read_as_one_nor_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        let keeper = FileCheckpoint::new(&path);
+        let key = format!("{}\n", "ab".repeat(32)).into_bytes();
+        let mut database = b"SQLite format 3\0".to_vec();
+        database.resize(4096, 0);
+        for other in
+            [key, database, vec![0; 1024], b"package web\n".repeat(100)[..1024].to_vec(), Vec::new(), vec![7; 1024]]
+        {
+            std::fs::write(&path, &other).unwrap();
+            assert!(matches!(keeper.kept().await, Err(CheckpointError::Another { .. })));
+            assert!(matches!(keeper.begin(b"new", true).await, Err(CheckpointError::Another { .. })));
+            assert!(keeper.keep(b"new").await.is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), other);
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(matches!(keeper.kept().await, Err(CheckpointError::File { .. })));
+        assert!(keeper.keep(b"new").await.is_err());
     }
 }

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 use super::super::{apart, rows::RowsError};
 
 /// How long another process may hold a lock before it is a failure.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 const SYNCHRONOUS_FULL: i64 = 2;
 /// Format 1 has no signers and no manifests, format 2 a table per kind, format 3 a head without an epoch.
 pub const FORMAT_1: i64 = 1;
@@ -38,7 +38,7 @@ pub fn patiently<T>(mut open: impl FnMut() -> Result<T, RowsError>) -> Result<T,
     }
 }
 
-fn is_busy(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+pub fn is_busy(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     let code = error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
     matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
@@ -47,6 +47,19 @@ pub fn connect(path: &Path) -> Result<Connection, RowsError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(PATIENCE)?;
+    // Whatever somebody plants in the schema while this is open acts on nothing.
+    for (setting, config, on) in [
+        ("triggers", DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        ("views", DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        ("trusted schema", DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        ("defensive", DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+    ] {
+        let found = connection.set_db_config(config, on)?;
+        if found != on {
+            let expected = if on { "on" } else { "off" };
+            return Err(RowsError::Durability { setting, found: found.to_string(), expected });
+        }
+    }
     let found = format(&connection)?;
     // An empty file is one that is being made.
     if found != 0 && !(FORMAT_1..=FORMAT).contains(&found) {
@@ -63,7 +76,6 @@ pub fn connect(path: &Path) -> Result<Connection, RowsError> {
         return Err(RowsError::Durability { setting: "synchronous", found, expected: "2 (FULL)" });
     }
     connection.pragma_update(None, "secure_delete", "ON")?;
-    connection.pragma_update(None, "trusted_schema", "OFF")?;
     Ok(connection)
 }
 

@@ -115,7 +115,7 @@ impl Kit {
 
     async fn opened(&self) -> Result<Store, StoreError> {
         let path = self.folder.path().join("kbs.db");
-        Store::open_file(&path, root(), Upgrade::Forbidden, Self::witness(&self.folder)).await
+        Store::open_file(&path, root(), Upgrade::Refused, Self::witness(&self.folder)).await
     }
 
     /// Looks at everything after an attack. `touched`: keys whose rows were changed. Gives what `state verify` says.

@@ -418,11 +418,10 @@ fn unpack(from: &mut impl Read, folder: &Path, file: &Path) -> Result<(), Backup
                 0 => Ok(()),
                 _ => Err(BackupError::Longer { path: file.into() }),
             };
-        } else {
-            let mut bytes = Zeroizing::new(Vec::new());
-            copied(from, length.min(SMALL), &mut *bytes).map_err(read(file))?;
-            write_private(&place, &bytes)?;
         }
+        let mut bytes = Zeroizing::new(Vec::new());
+        copied(from, length.min(SMALL), &mut *bytes).map_err(read(file))?;
+        write_private(&place, &bytes)?;
     }
     Err(BackupError::NotOurs { path: file.into() })
 }

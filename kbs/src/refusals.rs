@@ -200,7 +200,7 @@ impl Refusals {
         if sum.waiting == 0 {
             // Those of the line before are said.
             let Shown { peer, path, name, claimed_tenant } = shown;
-            sum.entry = AuditEntry { peer, path, name, claimed_tenant, ..sum.entry.clone() };
+            sum.entry = AuditEntry { peer, claimed_tenant, path, name, ..sum.entry.clone() };
         } else {
             sum.differs_from(&shown);
         }

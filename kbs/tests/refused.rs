@@ -445,7 +445,7 @@ async fn heard(who: &str) -> Heard {
 async fn each_of_these_gets_nothing_and_the_trail_says_why() {
     let usual = Guest::usual();
     for (who, hears, trail) in ROWS {
-        let Heard { kbs, word, id, guest } = heard(who).await;
+        let Heard { kbs, word, id, guest } = Box::pin(heard(who)).await;
         assert_eq!(word, *hears, "{who}");
         if *trail == NOT_ASKED {
             continue;

@@ -156,7 +156,7 @@ fn what_is_parsed_is_parsed_in_time() {
         let times = most.last().unwrap_or(1);
         let begun = Instant::now();
         let done = parsed(&format!("allow := true\nx := [{}1]", format!("{part}\n").repeat(times)));
-        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{part} x {times}: {:?}", done.err());
+        assert!(begun.elapsed() < std::time::Duration::from_mins(1), "{part} x {times}: {:?}", done.err());
     }
 }
 

@@ -51,7 +51,7 @@ struct Scan {
 pub(crate) fn look(text: &str) -> Result<(), (usize, TooNested)> {
     let mut at = 0;
     scan(text.as_bytes(), &mut at).map_err(|found| {
-        let lines = text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
+        let lines = text.as_bytes()[..at.min(text.len())].split(|byte| *byte == b'\n').count() - 1;
         (lines + 1, found)
     })
 }
@@ -90,7 +90,6 @@ fn scan(text: &[u8], at: &mut usize) -> Result<(), TooNested> {
                 scan.close();
                 now.0 = true;
             }
-            b',' | b';' | b':' => scan.ends(),
             b'=' if next == b'=' => {
                 *at += 1;
                 scan.operator(0)?;
@@ -99,7 +98,7 @@ fn scan(text: &[u8], at: &mut usize) -> Result<(), TooNested> {
                 *at += usize::from(next == b'=');
                 scan.operator(0)?;
             }
-            b'=' => scan.ends(),
+            b',' | b';' | b':' | b'=' => scan.ends(),
             b'-' if !operand && !next.is_ascii_digit() => scan.minus()?,
             _ if byte.is_ascii_alphanumeric() || byte == b'_' => {
                 *at = end(text, *at, |byte| !byte.is_ascii_alphanumeric() && byte != b'_');

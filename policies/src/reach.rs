@@ -160,7 +160,9 @@ impl Reader {
         match rule {
             Rule::Default { args, value, .. } => {
                 let mut scope = Scope::new();
-                args.iter().for_each(|arg| bind(arg, &mut scope));
+                for arg in args {
+                    bind(arg, &mut scope);
+                }
                 found.beside(self.expression(value, &scope));
             }
             Rule::Spec { head, bodies, .. } => {
@@ -172,7 +174,9 @@ impl Reader {
                     }
                 };
                 let mut outer = Scope::new();
-                args.iter().for_each(|arg| bind(arg, &mut outer));
+                for arg in args {
+                    bind(arg, &mut outer);
+                }
                 let head = |reader: &mut Self, scope: &Scope| {
                     let mut found = Found::default();
                     for index in parts(refr).0 {
@@ -376,7 +380,7 @@ fn parts(mut expr: &Expr) -> (Vec<&Expr>, Vec<Part>) {
             Expr::RefBrack { refr, index, .. } => {
                 path.push(match index.as_ref() {
                     Expr::String { value, .. } | Expr::RawString { value, .. } => {
-                        value.as_string().ok().map(|text| text.to_string())
+                        value.as_string().ok().map(ToString::to_string)
                     }
                     _ => None,
                 });

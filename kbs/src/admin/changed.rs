@@ -82,6 +82,7 @@ pub(super) fn of_terms(before: Option<&Terms>, now: &Terms) -> Vec<String> {
 }
 
 /// Says it if it is another, or new.
+#[allow(clippy::needless_pass_by_value, reason = "most callers make it for this")]
 pub(super) fn say<T: PartialEq + Display>(changes: &mut Vec<String>, what: &str, before: Option<T>, now: T) {
     match before {
         None => changes.push(format!("{what}: {now}")),

@@ -114,9 +114,10 @@ fn zero(log: &Path) -> io::Result<()> {
 }
 
 fn zeros(file: &File, mut at: u64, end: u64) -> io::Result<()> {
+    let zeros = vec![0; CHUNK];
     while at < end {
         let length = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-        file.write_all_at(&[0; CHUNK][..length], at)?;
+        file.write_all_at(&zeros[..length], at)?;
         at += length as u64;
     }
     file.sync_data()
@@ -137,9 +138,9 @@ mod tests {
     fn a_log_loses_its_beginning_first() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        std::fs::write(&log, [7; 200_000]).unwrap();
+        std::fs::write(&log, vec![7; 200_000]).unwrap();
         zero(&log).unwrap();
-        assert_eq!(std::fs::read(&log).unwrap(), [0; 200_000]);
+        assert_eq!(std::fs::read(&log).unwrap(), vec![0; 200_000]);
         zero(&folder.path().join("none")).unwrap();
         std::os::unix::fs::symlink(&log, folder.path().join("link")).unwrap();
         assert!(zero(&folder.path().join("link")).is_err());

@@ -203,15 +203,17 @@ impl Broker<'_> {
             println!("{}", rows.iter().cloned().chain(lost).collect::<Value>());
         } else {
             self.list_as(columns, rows, word);
-            damaged.iter().for_each(|words| crate::error::print(&of(words), false));
+            for words in damaged {
+                crate::error::print(&of(words), false);
+            }
         }
-        self.end(damaged)
+        end(damaged)
     }
+}
 
-    /// How a command ends that has shown what there is.
-    pub fn end(&self, damaged: &[String]) -> ExitCode {
-        if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Class::NotAuthentic.code()) }
-    }
+/// How a command ends that has shown what there is.
+pub fn end(damaged: &[String]) -> ExitCode {
+    if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Class::NotAuthentic.code()) }
 }
 
 fn failure(error: &ClientError) -> CliError {

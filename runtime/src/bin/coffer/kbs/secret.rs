@@ -13,7 +13,7 @@ use coffer_verifier::{Expiry, UnixTime};
 use secrecy::SecretBox;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found, read};
+use super::broker::{Broker, end, not_found, read};
 use super::terms::{RuleFlags, rules_json};
 use super::{Tenant, admin, expiry, parse_time, rfc3339};
 use crate::error::{Class, CliError};
@@ -196,7 +196,7 @@ fn meta(args: &MetaArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         broker
             .list_as(&columns, &versions, |column, value| value.as_str().filter(|_| column == "rules_text").map(short));
     }
-    Ok(broker.end(&meta.damaged))
+    Ok(end(&meta.damaged))
 }
 
 /// List secrets; values never come back.

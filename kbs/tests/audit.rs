@@ -67,7 +67,7 @@ async fn what_does_not_hold_is_not_passed_over_from_either_end() {
     let search = async |query: AuditQuery| admin.audit_search(&query, 100).await;
     let newest = AuditQuery { newest: true, ..AuditQuery::default() };
     let held = search(newest.clone()).await;
-    assert!(matches!(&held, Err(ClientError::Protocol { cause }) if cause.contains("line 2")), "{held:?}");
+    assert!(matches!(&held, Err(ClientError::NotAuthentic { message }) if message.contains("line 2")), "{held:?}");
     let first = admin.audit_page(&newest, 100).await.unwrap();
     // Line 3 names the line before it, which is another now.
     assert_eq!(of(&first.lines, "sequence"), [4], "what holds is given");

@@ -121,7 +121,7 @@ async fn one_damaged_row_hides_no_other_from_whoever_lists_them() {
     }
     // What is asked for by its name, and is not believed, is no defect of the protocol.
     let admin = kbs.admin().await;
-    let meta = admin.secret_meta(TENANT, &"a/b/c".parse().unwrap()).await.unwrap();
+    let meta = admin.secret_meta(TENANT, &"kbs:///a/b/c".parse().unwrap()).await.unwrap();
     assert!(meta.secret.is_none() && meta.versions.len() == 1 && meta.damaged.len() == 1, "{meta:?}");
     let asked = admin.policy(TENANT, "one-1").await;
     assert!(matches!(asked, Err(ClientError::NotAuthentic { .. })), "{asked:?}");

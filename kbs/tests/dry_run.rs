@@ -145,6 +145,7 @@ async fn the_input_of_a_decision_is_the_one_its_line_names_or_none() {
     kbs.tamper(Kind::DecisionInput, Vec::clear).await;
     let answer = admin.test_policy(under("default", "")).await.unwrap();
     assert_eq!((answer.decisions.len(), answer.not_believed, answer.missing), (0, 0, 1));
+    admin.put_policy(TENANT, "web", NO).await.unwrap();
     let other = admin.test_policy(under("web", "package web\nallow := true\n")).await.unwrap();
     assert_eq!(other.missing, 0, "what was decided under another policy would not have been tried");
     let summary = open_store(&kbs.state()).await.unwrap().verify_state().await.unwrap();

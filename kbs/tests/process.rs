@@ -379,10 +379,12 @@ fn a_pipe_that_the_configuration_names_holds_nobody_up() {
     assert_eq!(refused.status.code(), Some(3));
     let mut serving = Serving::start(&state, &folder.path().join("ready.json"));
     for more in [
-        format!("endorsements = [{pipe:?}]\n{written}"),
-        format!("{written}\n[policies]\nweb = {pipe:?}\n"),
-        format!("floor = {pipe:?}\n{}", written.replace("floor = ", "# floor = ")),
+        ("endorsements = []", format!("endorsements = [{pipe:?}]")),
+        ("[policies]", format!("[policies]\nweb = {pipe:?}")),
+        ("floor = \"strict\"", format!("floor = {pipe:?}")),
     ] {
+        let more = written.replacen(more.0, &more.1, 1);
+        assert_ne!(more, written);
         std::fs::write(&config, &more).unwrap();
         let refused = run(&["serve", "--state", &state]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -545,10 +545,10 @@ mod tests {
             assert!(matches!(said, Err(RowsError::Schema { .. } | RowsError::Failed(_))), "{planted}: {said:?}");
             assert!(!there, "{planted}: nothing of a transaction that failed is kept");
         }
-        assert!(matches!(written_beside("").await, (Ok(()), true)));
-        assert!(
-            matches!(written_beside("ANALYZE; DROP TABLE sqlite_stat1; VACUUM").await, (Ok(()), true)),
-            "the schema is ours"
-        );
+        // What leaves the schema as it was stops nothing.
+        for harmless in ["", "ANALYZE; DROP TABLE sqlite_stat1; DROP TABLE sqlite_stat4; VACUUM"] {
+            let (said, there) = written_beside(harmless).await;
+            assert!(said.is_ok() && there, "{harmless}: {said:?}");
+        }
     }
 }

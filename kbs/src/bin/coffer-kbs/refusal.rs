@@ -22,8 +22,10 @@ pub fn refuse(error: &clap::Error, as_json: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let message = match error.kind() {
-        // Its text is all of the help.
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing".to_owned(),
+        // Its text is all of the help, or a list.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "a command is missing".to_owned()
+        }
         _ => usage::message(&rendered),
     };
     let read = "`--help` behind a command lists what it takes";

@@ -206,6 +206,5 @@ mod tests {
         assert_eq!(lines, Ok(written.cast_signed()));
         assert_eq!(connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)), Ok("ok".into()));
         assert!(emptied > 3, "emptied {emptied}, held {held}, written {written}");
-        eprintln!("emptied {emptied}, held {held}, written {written}");
     }
 }

@@ -225,7 +225,7 @@ fn make(folder: &Path, name: &str) -> BoxRecord {
     let options = json!({
         "tee": "none", "vcpus": 1, "memory_bytes": 256 << 20, "remove": false, "command": ["/bin/app"],
         "platform": "/platform", "root": "/root.erofs", "image_digest": format!("sha256:{}", "0".repeat(64)),
-        "workload_digest": "0".repeat(64),
+        "workload_digest": coffer_spec::Document::parse(SPEC.into()).unwrap().digest().to_string(),
     });
     let record = BoxRecord {
         id: BoxId::random(),

@@ -146,12 +146,12 @@ impl Config {
             ("admin_socket", format!("{:?}", self.admin_socket)),
             ("checkpoint", format!("{:?}", self.checkpoint)),
             ("tenants that are there without `tenant add`", format!("{:?}", self.tenants)),
-            ("limits.connections", serve.connections.to_string()),
-            ("limits.unattested", serve.unattested.to_string()),
-            ("limits.unattested_seconds", serve.unattested_lifetime.as_secs().to_string()),
-            ("limits.connections_per_source", source.connections.to_string()),
-            ("limits.new_per_second_per_source", format!("{:?}", source.rate)),
-            ("limits.requests_per_second_per_guest", format!("{:?}", self.guest_rate)),
+            ("[limits] connections", serve.connections.to_string()),
+            ("[limits] unattested", serve.unattested.to_string()),
+            ("[limits] unattested_seconds", serve.unattested_lifetime.as_secs().to_string()),
+            ("[limits] connections_per_source", source.connections.to_string()),
+            ("[limits] new_per_second_per_source", format!("{:?}", source.rate)),
+            ("[limits] requests_per_second_per_guest", format!("{:?}", self.guest_rate)),
         ]
     }
 

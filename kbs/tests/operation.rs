@@ -377,7 +377,7 @@ async fn what_is_read_again_and_waits_for_the_next_start_is_named() {
         config.admin_listen = "127.0.0.1:4".into();
         config.limits.unattested = 7;
     });
-    assert_eq!(waiting.await.unwrap(), ["admin_listen", "admins", "limits.unattested"]);
+    assert_eq!(waiting.await.unwrap(), ["admin_listen", "admins", "[limits] unattested"]);
 }
 
 async fn figures(kbs: &Kbs) -> String {

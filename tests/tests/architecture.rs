@@ -292,6 +292,17 @@ fn the_engine_knows_no_command_line() {
 
 /// Circles of files that are left: crate, files, reason.
 const CIRCLES: &[(&str, &[&str], &str)] = &[
+    ("coffer-kbs", &["admin", "admin::changed"], "what changed is said of the requests that the admin API defines"),
+    (
+        "coffer-kbs",
+        &["checkpoint_place", "config", "state"],
+        "the state folder names the files that a checkpoint may not be, which the configuration asks and the folder obeys",
+    ),
+    (
+        "coffer-kbs",
+        &["store::sqlite", "store::sqlite::traces"],
+        "the log is overwritten with the connection of the rows",
+    ),
     ("coffer-kbs", &["admission", "guest"], "a guest's evidence is admitted by what its connection knows"),
     (
         "coffer-kbs",

@@ -33,7 +33,6 @@ pub const COMMANDS: &[Entry] = &[
 
 /// Let somebody in, in the roles given; a key that is there gets these in place of its own.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("whose_key").args(["key", "new_profile"]).required(true)))]
 #[command(after_help = "Examples:
   coffer kbs admin add alice --role operator@acme --role auditor \\
       --new-profile alice.toml

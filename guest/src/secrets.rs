@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 use crate::{
     broker,
     failure::{Code, Failure, OrFail},
+    host::Host,
     passwd::Identity as User,
     secret_env::SecretEnv,
 };
@@ -27,6 +28,7 @@ const LIMIT: usize = 4 * 1024 * 1024;
 /// `kbs-unreachable`, `kbs-pin-mismatch`, `not-released`; all name the broker's address. `secret-unusable` for a value that
 /// cannot go where the spec wants it.
 pub async fn fetch_all(
+    host: Host,
     spec: &WorkloadSpec,
     identity: &Identity,
     attester: Arc<dyn Attester>,
@@ -36,7 +38,7 @@ pub async fn fetch_all(
 ) -> Result<SecretEnv, Failure> {
     let Some(kbs) = &spec.kbs else { return Ok(SecretEnv::default()) };
     let fetch = async {
-        let client = broker::connect(spec, kbs, identity, attester).await;
+        let client = broker::connect(host, spec, kbs, identity, attester).await;
         let client = client.map_err(|error| failure(kbs, "connect", &error))?;
         attested();
         let mut environment = SecretEnv::default();

@@ -13,7 +13,7 @@ use coffer_tests::{
     World,
     demo::story::{SECRET_PATH, kbs_admin, run_flags, simulator_anchor},
     image::pulled,
-    monitors::{Monitor, on_each},
+    monitors::{Monitor, on_each_machine},
     process::{Finished, run, wait_for},
     services::{Kbs, Registry},
 };
@@ -71,7 +71,7 @@ const FLIP: &str = r#"flip() {
 
 #[test]
 fn what_the_host_changes_after_measuring_the_guest_refuses() -> Result<()> {
-    on_each(|monitor| changed_after_measuring(&Deployment::on(monitor)?))
+    on_each_machine(|monitor| changed_after_measuring(&Deployment::on(monitor)?))
 }
 
 fn changed_after_measuring(owner: &Deployment) -> Result<()> {
@@ -93,7 +93,7 @@ fn changed_after_measuring(owner: &Deployment) -> Result<()> {
     let root = owner.world.roots()?.pop().context("a root image")?;
     let genuine = fs::read(&root)?;
     let exchange_disks = format!("cp spec.img aside; cat {0} >spec.img; cat aside >{0}", root.display());
-    let (hashes, at) = owner.monitor.hashes;
+    let (hashes, at) = owner.monitor.hashes.context("a machine")?;
     let flip_hashes = format!("flip {hashes} {}", at + 40);
     let no_hashes = format!("dd if=/dev/zero of={hashes} bs=1 seek={at} count=4096 conv=notrunc status=none");
     for (what, change, says) in [
@@ -120,7 +120,7 @@ fn changed_after_measuring(owner: &Deployment) -> Result<()> {
 
 #[test]
 fn what_the_host_changes_before_measuring_the_key_broker_refuses() -> Result<()> {
-    on_each(|monitor| changed_before_measuring(&Deployment::on(monitor)?))
+    on_each_machine(|monitor| changed_before_measuring(&Deployment::on(monitor)?))
 }
 
 fn changed_before_measuring(owner: &Deployment) -> Result<()> {

@@ -21,6 +21,8 @@ pub enum Isolation {
     Qemu,
     /// SEV-SNP: the same as --tee.
     Snp,
+    /// Namespaces of this host's kernel, no machine: for speed (CI), and no isolation from the host. Needs root.
+    Process,
 }
 
 impl Isolation {
@@ -29,6 +31,7 @@ impl Isolation {
         match self {
             Self::Kvm => Some(monitor::Isolation::Kvm),
             Self::Qemu => Some(monitor::Isolation::Qemu),
+            Self::Process => Some(monitor::Isolation::Process),
             Self::Snp => None,
         }
     }
@@ -190,6 +193,10 @@ impl BoxFlags {
         if self.tee_simulate && self.isolation == Some(Isolation::Snp) {
             let message = "--isolation snp demands the hardware that --tee-simulate does without";
             return Err(CliError::new(Class::Usage, message).hint("leave one of them out"));
+        }
+        if self.tee && self.isolation == Some(Isolation::Process) {
+            let message = "--isolation process has no machine, and so none of the hardware that --tee demands";
+            return Err(CliError::new(Class::Usage, message).hint("use --tee-simulate in place of --tee"));
         }
         Ok(())
     }

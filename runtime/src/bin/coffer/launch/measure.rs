@@ -129,10 +129,10 @@ fn facts(measured: &Measured, vcpu_type: &str) -> Facts {
     facts
 }
 
-/// The measurement of each launch form.
+/// The measurement of each form in which there is a machine.
 fn by_form(measured: &Measured) -> Result<Facts, CliError> {
     let one = |form: LaunchForm| Ok((form.word(), measured.in_form(form).map_err(error::of)?.to_string()));
-    LaunchForm::ALL.into_iter().map(one).collect()
+    LaunchForm::MACHINES.into_iter().map(one).collect()
 }
 
 fn print(

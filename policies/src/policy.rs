@@ -1,12 +1,17 @@
 //! One policy: its text, parsed once; asked often.
 
-use regorus::{Engine, Value};
+use regorus::{
+    Engine, Source, Value,
+    unstable::{Module, Parser},
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
     builtins,
     engine::{self, INPUT_LIMIT, POLICY_LIMIT},
+    nesting, reach,
+    stack::on_large,
     time::{CutOff, TIME_LIMIT, WALL_LIMIT, within},
 };
 
@@ -35,6 +40,25 @@ pub enum PolicyError {
         /// Line, column and the parser's words.
         message: String,
     },
+    /// It could take more stack, or more time to parse, than there is for any policy.
+    #[error("policy {name}, line {line}: {message}")]
+    TooDeep {
+        /// Its name.
+        name: String,
+        /// Where, from 1.
+        line: usize,
+        /// What.
+        message: String,
+    },
+    /// The system gives no thread to parse it on.
+    #[error("policy {name} cannot be parsed now")]
+    NoThread {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// No `allow` rule: such a policy could never say yes.
     #[error("policy {name} has no rule named allow in package {package}")]
     NoAllow {
@@ -57,6 +81,10 @@ impl PolicyError {
         match self {
             Self::TooLong { .. } => "split the policy, or move data out of it",
             Self::Parse { .. } => "policies are Rego v1: `allow if { … }`, `deny contains message if { … }`",
+            Self::TooDeep { .. } => {
+                "write it flatter: no rule or function that comes back to itself, and short chains of them, of operators and of brackets"
+            }
+            Self::NoThread { .. } => "see what takes the threads or the memory of this machine",
             Self::NoAllow { .. } => "start from policies/results/release.rego",
             Self::NoTests { .. } => "write `test_name if …` rules, as policies/results/release_test.rego does",
         }
@@ -100,11 +128,13 @@ impl Policy {
     /// Parses a policy.
     ///
     /// # Errors
-    /// [`PolicyError`] if it is too long, not Rego v1, or has no `allow`.
+    /// [`PolicyError`] if it is too long, nested too deeply, not Rego v1, comes back to itself, or has no `allow`.
     pub fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
-        if text.len() > POLICY_LIMIT {
-            return Err(PolicyError::TooLong { name: name.into(), found: text.len() });
-        }
+        on_large_stack(name, || Self::parse_here(name, text))
+    }
+
+    fn parse_here(name: &str, text: &str) -> Result<Self, PolicyError> {
+        within_bounds(name, text)?;
         let parse = |error: anyhow::Error| PolicyError::Parse { name: name.into(), message: located(&error) };
         let mut engine = engine::bounded().map_err(parse)?;
         let package = engine.add_policy(name.into(), text.into()).map_err(parse)?;
@@ -145,6 +175,11 @@ impl Policy {
         if text.len() > INPUT_LIMIT {
             return Decision::no(format!("policy: input has {} bytes, more than {INPUT_LIMIT}", text.len()));
         }
+        on_large(|| self.decide_here(text))
+            .unwrap_or_else(|error| Decision::no(format!("policy: {} cannot be asked now: {error}", self.name)))
+    }
+
+    fn decide_here(&self, text: &str) -> Decision {
         let mut engine = self.engine.clone();
         if let Err(error) = engine.set_input_json(text) {
             return Decision::no(format!("policy: input is not usable: {}", first_line(&error)));
@@ -193,6 +228,33 @@ impl Policy {
             Err(error) => vec![format!("policy: deny of {} failed: {}", self.name, first_line(&error))],
         })
     }
+}
+
+/// What is done where the stack is known to be large enough for it.
+pub(crate) fn on_large_stack<T: Send>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, PolicyError> + Send,
+) -> Result<T, PolicyError> {
+    on_large(work).map_err(|source| PolicyError::NoThread { name: name.into(), source })?
+}
+
+/// Refuses a text that a stack of that size may not be enough for, or that takes too long to parse.
+pub(crate) fn within_bounds(name: &str, text: &str) -> Result<(), PolicyError> {
+    if text.len() > POLICY_LIMIT {
+        return Err(PolicyError::TooLong { name: name.into(), found: text.len() });
+    }
+    let too_deep = |line: usize, message: String| PolicyError::TooDeep { name: name.into(), line, message };
+    nesting::look(text).map_err(|(line, found)| too_deep(line, found.to_string()))?;
+    let module =
+        module(name, text).map_err(|error| PolicyError::Parse { name: name.into(), message: located(&error) })?;
+    reach::look(&module).map_err(|(line, found)| too_deep(line as usize, found.to_string()))
+}
+
+fn module(name: &str, text: &str) -> anyhow::Result<Module> {
+    let source = Source::from_contents(name.into(), text.into())?;
+    let mut parser = Parser::new(&source)?;
+    parser.enable_rego_v1()?;
+    parser.parse()
 }
 
 /// What a policy says against, within bounds: it goes into the audit trail, which is everybody's.

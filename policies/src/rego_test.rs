@@ -2,7 +2,10 @@
 
 use regorus::Value;
 
-use crate::{PolicyError, builtins, engine};
+use crate::{
+    PolicyError, builtins, engine,
+    policy::{on_large_stack, within_bounds},
+};
 
 /// One unit test's name and whether it held; with the engine's words when it could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,12 @@ pub struct Outcome {
 /// # Errors
 /// [`PolicyError`] if either does not parse, or no test is there.
 pub fn run(name: &str, text: &str, tests: &str) -> Result<Vec<Outcome>, PolicyError> {
+    on_large_stack(name, || run_here(name, text, tests))
+}
+
+fn run_here(name: &str, text: &str, tests: &str) -> Result<Vec<Outcome>, PolicyError> {
+    within_bounds(name, text)?;
+    within_bounds(name, tests)?;
     let parse = |error: anyhow::Error| PolicyError::Parse { name: name.into(), message: error.to_string() };
     let mut engine = engine::bounded().map_err(parse)?;
     engine.add_policy(name.into(), text.into()).map_err(parse)?;

@@ -78,6 +78,7 @@ impl ClientError {
                 "value-too-large" | "message-too-large" => {
                     "a value has at most 1 MiB, and what is said beside it 64 KiB: encrypt what is larger, keep it elsewhere, and put its key here"
                 }
+                "policies-are-being-tried" => "ask again when the policy is tried that is tried now",
                 "message-undecodable" => "use the coffer of the broker's version; its log has more under the id",
                 _ => "look the id up in the broker's log or audit",
             }),

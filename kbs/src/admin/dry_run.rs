@@ -80,10 +80,10 @@ impl AdminService {
 
     async fn candidate(&self, tenant: &Tenant, name: &str, text: Option<String>) -> Result<Arc<Policy>, Status> {
         if let Some(text) = text {
-            return self.policy_work.parse(name, &text).await.map(Arc::new);
+            return self.policy_work.parse(tenant, name, &text).await.map(Arc::new);
         }
         if let Some(stored) = self.view().await?.policy(tenant, name).await.map_err(store_status)? {
-            return self.policy_work.parse(name, &stored.text).await.map(Arc::new);
+            return self.policy_work.parse(tenant, name, &stored.text).await.map(Arc::new);
         }
         let none = || Status::invalid_argument(format!("name: there is no policy {name}; give a text to try"));
         self.policies.named_policy(name).ok_or_else(none)

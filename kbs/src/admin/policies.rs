@@ -33,7 +33,7 @@ impl AdminService {
         let by = caller.name.clone();
         // For people: asked before the change, so that nobody waits for it.
         let used = self.view().await?.policy_users(&tenant, &name).await.map_err(store_status)?;
-        self.policy_work.parse(&name, &message.text).await?;
+        self.policy_work.parse(&tenant, &name, &message.text).await?;
         let mut change = self.change(caller, entry("policy.put", &tenant, &name)).await?;
         let policy = StoredPolicy { name, text: message.text, by, put_unix: change.now };
         let there = change.ledger.policy_names(&tenant);

@@ -8,20 +8,25 @@ use std::{
 };
 
 use coffer_policies::{Policy, PolicyError};
+use coffer_ratls::denied;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::tenant::Tenant;
+use crate::{places::Places, tenant::Tenant};
 
 /// Policies tried at once, of all tenants; one of each.
 const TRIED: usize = 2;
-/// Texts parsed at once.
+/// Texts parsed at once, of all tenants; one of each.
 const PARSED: usize = 2;
+
+/// What is said where there is no place.
+const BUSY: &str = "policies-are-being-tried";
 
 /// Places for work on policies.
 pub(crate) struct PolicyWork {
     tried: Arc<Semaphore>,
     parsed: Arc<Semaphore>,
+    parses: Places<Tenant>,
     tenants: Arc<Mutex<BTreeSet<Tenant>>>,
 }
 
@@ -35,7 +40,7 @@ pub(crate) struct Trial {
 impl Default for PolicyWork {
     fn default() -> Self {
         let places = |number| Arc::new(Semaphore::new(number));
-        Self { tried: places(TRIED), parsed: places(PARSED), tenants: Arc::default() }
+        Self { tried: places(TRIED), parsed: places(PARSED), parses: Places::new(1), tenants: Arc::default() }
     }
 }
 
@@ -43,25 +48,30 @@ impl PolicyWork {
     /// A place, or that there is none now.
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
     pub(crate) fn trial(&self, tenant: &Tenant) -> Result<Trial, Status> {
-        let busy = || Status::resource_exhausted("other policies are being tried; try again when they are done");
+        let busy = || {
+            let (status, id) = denied(Code::ResourceExhausted, BUSY);
+            tracing::info!(%id, %tenant, "a policy was not tried: others are, of this tenant or of two others");
+            status
+        };
         let place = self.tried.clone().try_acquire_owned().map_err(|_| busy())?;
         // A set is whole between any two steps.
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if !tenants.insert(tenant.clone()) {
-            return Err(Status::resource_exhausted(
-                "a policy of this tenant is being tried; try again when that is done",
-            ));
+            return Err(busy());
         }
         Ok(Trial { tenant: tenant.clone(), tenants: self.tenants.clone(), _place: place })
     }
 
-    /// Parses a text where nobody waits for it.
-    pub(super) async fn parse(&self, name: &str, text: &str) -> Result<Policy, Status> {
+    /// Parses a text of a tenant where nobody waits for it.
+    pub(super) async fn parse(&self, tenant: &Tenant, name: &str, text: &str) -> Result<Policy, Status> {
         let broken = |_| Status::internal("the policy could not be parsed");
-        let place = self.parsed.clone().acquire_owned().await.map_err(|_| Status::internal("the broker ends"))?;
+        let ends = |_| Status::internal("the broker ends");
+        // Whoever sends text after text waits behind its own, and not in front of others.
+        let own = self.parses.take(tenant.clone()).await.map_err(ends)?;
+        let place = self.parsed.clone().acquire_owned().await.map_err(ends)?;
         let (name, text) = (name.to_owned(), text.to_owned());
         let work = move || {
-            let _place = place;
+            let _places = (own, place);
             parse(&name, &text)
         };
         tokio::task::spawn_blocking(work).await.map_err(broken)?
@@ -96,7 +106,13 @@ mod tests {
     fn one_trial_of_a_tenant_and_two_of_all_run_at_once() {
         let work = PolicyWork::default();
         let [acme, globex, initech] = ["acme", "globex", "initech"].map(|name| Tenant::parse(name).unwrap());
-        let code = |tenant| work.trial(tenant).map(|_| ()).map_err(|status| status.code());
+        let code = |tenant| {
+            work.trial(tenant).map(|_| ()).map_err(|status| {
+                let denial = coffer_ratls::Denial::of(&status).unwrap();
+                assert!(denial.code == BUSY && denial.id.len() == 16, "{denial:?}");
+                status.code()
+            })
+        };
         let first = work.trial(&acme).unwrap();
         assert_eq!(code(&acme), Err(tonic::Code::ResourceExhausted));
         let second = work.trial(&globex).unwrap();
@@ -115,7 +131,7 @@ mod tests {
         let work = Arc::new(PolicyWork::default());
         let parsing = {
             let work = work.clone();
-            tokio::spawn(async move { work.parse("t", slow).await.map(|_| ()) })
+            tokio::spawn(async move { work.parse(&Tenant::parse("acme").unwrap(), "t", slow).await.map(|_| ()) })
         };
         let mut turns = 0;
         while !parsing.is_finished() {
@@ -124,5 +140,25 @@ mod tests {
         }
         parsing.await.unwrap().unwrap();
         assert!(turns > 10, "{turns}");
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_sends_text_after_text_waits_for_itself() {
+        let work = Arc::new(PolicyWork::default());
+        let [evil, acme] = ["evil", "acme"].map(|name| Tenant::parse(name).unwrap());
+        let slow = "package t\nallow if count([1 | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000); a + b < 0]) == 0\n";
+        let many: Vec<_> = (0..12)
+            .map(|_| {
+                let (work, evil) = (work.clone(), evil.clone());
+                tokio::spawn(async move { work.parse(&evil, "t", slow).await.map(|_| ()) })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        work.parse(&acme, "t", "package t\nallow := true\n").await.unwrap();
+        let done = many.iter().filter(|one| one.is_finished()).count();
+        assert!(done < 6, "the other tenant waited for {done} of them");
+        for one in many {
+            one.abort();
+        }
     }
 }

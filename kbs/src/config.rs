@@ -24,7 +24,7 @@ use crate::{
     floors::Floors,
     limits::{LimitsEntry, Rate},
     listeners::Listeners,
-    operators::is_local_name,
+    operators::{NAMES, is_operator_name, is_same_name},
     policies::ReleasePolicies,
     revoked::Chipless,
     roles::Grant,
@@ -267,10 +267,10 @@ impl ConfigFile {
         let mut admins = BTreeMap::new();
         for (at, admin) in self.admins.iter().enumerate() {
             let shown = coffer_rim::foreign(&admin.name);
-            if admin.name.trim().is_empty() || shown != admin.name || is_local_name(&admin.name) {
-                mistakes.push(format!("admins[{at}].name is \"{shown}\", expected what the audit trail shall say"));
+            if !is_operator_name(&admin.name) {
+                mistakes.push(format!("admins[{at}].name is \"{shown}\", expected {NAMES}"));
             }
-            if self.admins[..at].iter().any(|before| before.name == admin.name) {
+            if self.admins[..at].iter().any(|before| is_same_name(&before.name, &admin.name)) {
                 mistakes.push(format!(
                     "admins[{at}].name \"{shown}\" stands twice: the audit trail could not tell them apart"
                 ));
@@ -428,7 +428,12 @@ mod tests {
                 format!("admins = [{{ name = \"a\", key = \"{key}\" }}, {{ name = \"a\", key = \"{other}\" }}]"),
                 "\"a\" stands twice",
             ),
+            (
+                format!("admins = [{{ name = \"a\", key = \"{key}\" }}, {{ name = \"A\", key = \"{other}\" }}]"),
+                "\"A\" stands twice",
+            ),
             (format!("admins = [{{ name = \"local uid 0\", key = \"{key}\" }}]"), "admins[0].name"),
+            (format!("admins = [{{ name = \"coffer-kbs\", key = \"{key}\" }}]"), "admins[0].name"),
             ("[admin_socket]\nrole = \"root\"".to_owned(), "admin_socket.role"),
             ("[admin_socket]\nrole = \"owner\"\ntenant = \"a/b\"".to_owned(), "admin_socket.tenant"),
             (format!("admins = [{{ name = \" \", key = \"{key}\" }}]"), "admins[0].name"),

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::builder::NonEmptyStringValueParser;
@@ -55,15 +56,15 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
-    crate::event_loop()?.block_on(async {
+    let event_loop = crate::event_loop()?;
+    let ended = event_loop.block_on(async {
         let state = match &config.checkpoint {
             Some(path) => State::open_watched(&args.state, &args.state.join(path)).await,
             None => State::open_watched(&args.state, &args.state.join("checkpoint")).await,
         };
         let state = state.or_fail()?;
-        let server = Server::bind(state, config, AuditLog::new(|line| coffer_rim::println!("{line}")), Clock::system())
-            .await
-            .or_fail()?;
+        let log = AuditLog::queued(coffer_rim::out::print_again).class_while(Class::Internal, "beginning to print")?;
+        let server = Server::bind(state, config, log, Clock::system()).await.or_fail()?;
         // Signals are taken before anybody is told that we are ready.
         let taken = |kind| signal(kind).class_while(Class::Internal, "waiting for signals");
         let (mut term, mut int) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
@@ -82,8 +83,14 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             never = reloading => match never {},
             never = rotating => match never {},
         }
-    })
+    });
+    // What still computes has nobody to answer to; what was committed is safe.
+    event_loop.shutdown_timeout(LAST_WORK);
+    ended
 }
+
+/// For work beside the event loop that still runs at the end.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Files beside guests' connections: operators' connections, the database, logs.
 const OTHER_FILES: usize = 1024;

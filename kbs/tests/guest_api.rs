@@ -3,19 +3,15 @@
 use crate::common;
 use std::sync::Arc;
 
-use crate::common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
+use crate::common::{Author, Guest, Kbs, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
 use coffer_kbs::Kind;
 use coffer_kbs_client::{
     BrokerClient, CertificateProfile, ClientError, Generation, Scope, SealingContext, SealingName, SealingPolicy,
-    Signer,
     kbs::admin::v1::{Rules, Terms},
 };
 use coffer_ratls::Identity;
 use coffer_simulator::LaunchOptions;
-use coffer_verifier::{
-    Expiry, SignerRule,
-    abi::{FamilyId, ImageId, ProductLine},
-};
+use coffer_verifier::{Expiry, abi::ProductLine};
 use secrecy::ExposeSecret as _;
 
 const CONTEXT: &[u8] = b"db";
@@ -120,15 +116,7 @@ async fn a_context_gives_keys_on_its_own_terms_alone() {
 async fn keys_of_an_author_follow_upgrades_and_never_go_down() {
     let kbs = Kbs::start().await;
     put_context(&kbs, &[SealingPolicy::Signer], terms(true)).await;
-    let id = Author::default();
-    let rule = SignerRule {
-        author_key: Key::new(id.key).author_digest(),
-        family_id: FamilyId::new(id.family_id),
-        image_id: ImageId::new(id.image_id),
-        minimum_guest_svn: 1,
-    };
-    let signer = Signer { tenant: TENANT.into(), name: "releases".into(), rule, expires: Expiry::Never };
-    kbs.admin().await.add_signer(&signer).await.unwrap();
+    kbs.list_author().await;
     let at = async |platform, guest_svn| {
         let id = Some(Author { guest_svn, ..Author::default() });
         kbs.connect(Guest::launch(&Launch { platform, id, ..Launch::default() })).await.unwrap()

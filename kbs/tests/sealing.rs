@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 use coffer_guest::sealing::{Counter, Means, SealingError, Unsealed};
-use coffer_kbs_client::{BrokerClient, ClientError, SealingContext, Signer, kbs::admin::v1::Terms};
+use coffer_kbs_client::{BrokerClient, ClientError, SealingContext, kbs::admin::v1::Terms};
 use coffer_ratls::Identity;
 use coffer_seal::{Header, SealError, SealPolicy};
 use coffer_simulator::{Installation, LaunchOptions, TcbState};
 use coffer_spec::{Floors, SealFloors, Tenant};
 use coffer_verifier::{
-    Expiry, SignerRule,
-    abi::{FamilyId, ImageId, ProductLine, TcbVersion},
+    Expiry,
+    abi::{ProductLine, TcbVersion},
     manifest::Contents,
 };
 use tokio::net::TcpStream;
 
-use crate::common::{self, Author, Guest, Kbs, Key, Launch, PATH, TENANT, has_reason, installation, spec, unix};
+use crate::common::{self, Author, Guest, Kbs, Launch, PATH, TENANT, has_reason, installation, spec, unix};
 use crate::trust::{MANIFEST_KEY, add, contents, list_key, sign};
 
 const CONTEXT: &[u8] = b"db";
@@ -26,15 +26,7 @@ const STATE: &[u8] = b"the state of a workload";
 async fn broker() -> Kbs {
     let kbs = Kbs::start().await;
     put_context(&kbs, TENANT, CONTEXT).await;
-    let id = Author::default();
-    let rule = SignerRule {
-        author_key: Key::new(id.key).author_digest(),
-        family_id: FamilyId::new(id.family_id),
-        image_id: ImageId::new(id.image_id),
-        minimum_guest_svn: 1,
-    };
-    let signer = Signer { tenant: TENANT.into(), name: "releases".into(), rule, expires: Expiry::Never };
-    kbs.admin().await.add_signer(&signer).await.unwrap();
+    kbs.list_author().await;
     kbs
 }
 

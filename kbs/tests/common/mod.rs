@@ -13,13 +13,13 @@ use coffer_kbs::{
     config_path, init, open_rows,
 };
 use coffer_kbs_client::{
-    AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath, Stored,
+    AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference, ResourcePath, Signer, Stored,
 };
 use coffer_ratls::{Attester, AttesterError, Identity};
 use coffer_simulator::{IdEvidence, Installation, LaunchOptions, SecureProcessor};
 use coffer_spec::{Document, KbsPin, SecretTarget, SecretWanted, Tee, WorkloadSpec};
 use coffer_verifier::{
-    Evidence, Expiry, P384PublicKey,
+    Evidence, Expiry, P384PublicKey, SignerRule,
     abi::{
         FamilyId, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest, SpkiDigest, WorkloadDigest,
     },
@@ -351,6 +351,21 @@ impl Author {
             Some(Signed { key: &author.public, signature: &over_key }),
         );
         IdEvidence { block, auth: auth.unwrap(), author_key_enabled: self.key_enabled }
+    }
+}
+
+impl Kbs {
+    /// Lists the usual author, from the first SVN on.
+    pub async fn list_author(&self) {
+        let id = Author::default();
+        let rule = SignerRule {
+            author_key: Key::new(id.key).author_digest(),
+            family_id: FamilyId::new(id.family_id),
+            image_id: ImageId::new(id.image_id),
+            minimum_guest_svn: 1,
+        };
+        let signer = Signer { tenant: TENANT.into(), name: "releases".into(), rule, expires: Expiry::Never };
+        self.admin().await.add_signer(&signer).await.unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{
     P384PublicKey, SignerRule, UnixTime,
     abi::{FamilyId, ImageId, KeyDigest, SpkiDigest, WordError},
-    manifest::{SignedManifest, VerifiedManifest},
+    manifest::{ManifestRefusal, SignedManifest, VerifiedManifest},
     measure::{key_digest, key_structure},
 };
 use tonic::{Response, Status};
@@ -271,8 +271,11 @@ fn info(stored: &StoredManifest, verified: Result<&VerifiedManifest, ()>, now: i
     let state = match verified {
         _ if stored.is_revoked() => "revoked",
         Err(()) => "not-authentic",
-        Ok(verified) if verified.current(UnixTime::from_secs(now)).is_err() => "expired",
-        Ok(_) => "current",
+        Ok(verified) => match verified.current(UnixTime::from_secs(now)) {
+            Ok(_) => "current",
+            Err(ManifestRefusal::FromTheFuture { .. }) => "from-the-future",
+            Err(_) => "expired",
+        },
     };
     wire::ManifestInfo {
         name: stored.name.clone(),

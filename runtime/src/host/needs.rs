@@ -4,6 +4,7 @@
 //! Sources: AMD 58207 (Using SEV with AMD EPYC Processors), Linux `Documentation/virt/kvm/x86/amd-memory-encryption.rst`.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use coffer_rim::{Class, Failure};
@@ -42,7 +43,11 @@ impl Facts {
         let text = |path: &str| std::fs::read_to_string(path).ok();
         let opens = |path: &str| {
             let opened = std::fs::OpenOptions::new().read(true).write(true).open(Path::new(path));
-            opened.err().map(|error| error.kind())
+            match opened.and_then(|file| file.metadata()) {
+                Ok(found) if found.file_type().is_char_device() => None,
+                Ok(_) => Some(io::ErrorKind::Unsupported),
+                Err(error) => Some(error.kind()),
+            }
         };
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         Self {
@@ -204,6 +209,7 @@ fn device(what: &'static str, error: Option<io::ErrorKind>, absent: &'static str
         None => ("opens", ""),
         Some(io::ErrorKind::NotFound) => ("is not there", absent),
         Some(io::ErrorKind::PermissionDenied) => ("may not be opened by this user", closed),
+        Some(io::ErrorKind::Unsupported) => ("is no device", absent),
         Some(_) => ("does not open", absent),
     };
     need(what, error.is_none(), found.into(), remedy)

@@ -14,7 +14,7 @@ pub enum Accelerator {
 pub struct Acceleration {
     /// Which.
     pub accelerator: Accelerator,
-    /// One sentence for `coffer doctor`.
+    /// What of this machine says so.
     pub why: String,
 }
 
@@ -33,17 +33,14 @@ fn judge(cpuinfo: &str, device: Result<(), std::io::ErrorKind>) -> Acceleration 
     let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
     let virtualises = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
     match device {
-        Err(std::io::ErrorKind::NotFound) => tcg("there is no /dev/kvm: guests run in software emulation"),
+        Err(std::io::ErrorKind::NotFound) => tcg("there is no /dev/kvm"),
         Err(std::io::ErrorKind::PermissionDenied) => {
-            tcg("/dev/kvm may not be opened by this user: guests run in software emulation; join the kvm group")
+            tcg("/dev/kvm may not be opened by this user, who is to join the group kvm")
         }
-        Err(_) => tcg("/dev/kvm does not open: guests run in software emulation"),
-        Ok(()) if virtualises => Acceleration {
-            accelerator: Accelerator::Kvm,
-            why: "/dev/kvm is usable: guests run on the processor".into(),
-        },
+        Err(_) => tcg("/dev/kvm does not open"),
+        Ok(()) if virtualises => Acceleration { accelerator: Accelerator::Kvm, why: "/dev/kvm is usable".into() },
         Ok(()) => tcg(
-            "/dev/kvm is there, but the processor shows neither vmx nor svm: software-virtualised KVM runs no Linux guest, so guests run in software emulation",
+            "/dev/kvm is there, but the processor shows neither vmx nor svm: software-virtualised KVM runs no Linux guest",
         ),
     }
 }

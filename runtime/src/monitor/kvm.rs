@@ -61,7 +61,7 @@ impl Monitor for Kvm {
             Ok(Capabilities { hardware: true, why: found.why })
         } else {
             Err(Failure::new(Class::Platform, found.why)
-                .hint("leave --isolation out: a guest then runs as this machine can"))
+                .hint("kvm runs guests on the processor alone; `coffer doctor` says what does run them here"))
         }
     }
 

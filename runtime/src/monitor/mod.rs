@@ -76,8 +76,8 @@ pub fn strongest_with_snp(search: &Search) -> Result<Isolation, Failure> {
     let mut lacking = Failure::new(Class::Platform, "no monitor launches SEV-SNP guests on this machine");
     for isolation in Isolation::WITH_SNP {
         let checked = of(isolation, search).and_then(|monitor| {
-            monitor.check()?;
-            monitor.check_snp()
+            monitor.check_snp()?;
+            monitor.check().map(drop)
         });
         match checked {
             Ok(()) => return Ok(isolation),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     UnixTime,
@@ -250,11 +250,16 @@ struct WireComponent {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireLaunch {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     launch: Option<LaunchForm>,
     vcpus: u32,
     vcpu_type: String,
     measurement: Measurement,
+}
+
+/// A key that is there has a value: `null` is none.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LaunchForm>, D::Error> {
+    LaunchForm::deserialize(deserializer).map(Some)
 }
 
 fn hex32(text: &str) -> Option<[u8; 32]> {
@@ -323,6 +328,8 @@ pub(super) mod tests {
         // A form belongs to version 2, where it may not be missing.
         let named = old.replace(r#""vcpus": 1"#, r#""launch": "long-mode", "vcpus": 1"#);
         assert_eq!(field(&named), "measurements[0].launch");
+        let null = old.replace(r#""vcpus": 1"#, r#""launch": null, "vcpus": 1"#);
+        assert!(matches!(ReferenceManifest::parse(null.as_bytes()), Err(ManifestError::Json { .. })));
         assert_eq!(field(&old.replace(r#""version": 1"#, r#""version": 2"#)), "measurements[0].launch");
         assert!(ReferenceManifest::parse(named.replace(r#""version": 1"#, r#""version": 2"#).as_bytes()).is_ok());
     }

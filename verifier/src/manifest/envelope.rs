@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::document::{MAX_PAYLOAD, ManifestError, ReferenceManifest};
+use super::document::{Contents, MAX_PAYLOAD, ManifestError, ReferenceManifest};
 use crate::{
     UnixTime,
     abi::SpkiDigest,
@@ -36,6 +36,14 @@ pub enum ManifestRefusal {
     Expired {
         /// The end of its validity.
         at: UnixTime,
+        /// The caller's time.
+        now: UnixTime,
+    },
+    /// It was made later than it is.
+    #[error("manifest was made at {created}, it is {now}")]
+    FromTheFuture {
+        /// When it says it was made.
+        created: UnixTime,
         /// The caller's time.
         now: UnixTime,
     },
@@ -187,12 +195,15 @@ impl VerifiedManifest {
         &self.signer
     }
 
-    /// What it says, as long as its time is not over.
+    /// What it says, from when it was made until its time is over. Clocks may differ by [`CLOCKS_DIFFER_BY`].
     ///
     /// # Errors
-    /// [`ManifestRefusal::Expired`].
+    /// [`ManifestRefusal::Expired`] or [`ManifestRefusal::FromTheFuture`].
     pub fn current(&self, now: UnixTime) -> Result<&ReferenceManifest, ManifestRefusal> {
-        let at = self.manifest.contents().expires;
+        let Contents { created, expires: at, .. } = *self.manifest.contents();
+        if created.0 > now.0.saturating_add(CLOCKS_DIFFER_BY) {
+            return Err(ManifestRefusal::FromTheFuture { created, now });
+        }
         if now < at { Ok(&self.manifest) } else { Err(ManifestRefusal::Expired { at, now }) }
     }
 }
@@ -217,6 +228,8 @@ fn list(keys: &[SpkiDigest]) -> String {
     keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Seconds by which the clock of who made a manifest may be ahead.
+pub const CLOCKS_DIFFER_BY: i64 = 300;
 const ALGORITHM: &str = "ES384";
 const MAX_SIGNATURES: usize = 8;
 /// Base64 of the longest payload, and room for the signatures.
@@ -259,6 +272,10 @@ mod tests {
         assert_eq!(verified.signer(), &pair(5).1.spki_digest());
         assert_eq!(verified.manifest().contents(), &contents());
         assert!(verified.current(UnixTime(1_999)).is_ok());
+        // Made at 1,000; clocks may differ, by so much.
+        assert!(verified.current(UnixTime(700)).is_ok());
+        let early = ManifestRefusal::FromTheFuture { created: UnixTime(1_000), now: UnixTime(699) };
+        assert_eq!(verified.current(UnixTime(699)), Err(early));
         let expired = ManifestRefusal::Expired { at: UnixTime(2_000), now: UnixTime(2_000) };
         assert_eq!(verified.current(UnixTime(2_000)), Err(expired));
     }

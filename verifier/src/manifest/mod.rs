@@ -11,4 +11,4 @@ mod document;
 mod envelope;
 
 pub use document::{Component, Contents, MAX_SEQUENCE, ManifestError, MeasuredLaunch, ReferenceManifest};
-pub use envelope::{ManifestRefusal, PAYLOAD_TYPE, SignedManifest, VerifiedManifest, signing_input};
+pub use envelope::{CLOCKS_DIFFER_BY, ManifestRefusal, PAYLOAD_TYPE, SignedManifest, VerifiedManifest, signing_input};

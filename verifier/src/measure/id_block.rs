@@ -5,6 +5,8 @@
 //! Never: holds a private key. Whoever signs does so elsewhere, and brings R and S.
 //! Source: SNP ABI, SNP_LAUNCH_FINISH, ID Block and ID Authentication Information structures.
 
+use std::ops::Range;
+
 use sha2::{Digest, Sha384};
 
 use super::PAGE_SIZE;
@@ -37,6 +39,14 @@ pub enum IdBlockError {
         expected: u32,
         /// Value found.
         found: u32,
+    },
+    /// A reserved byte of the ID authentication block, or one of an author that is not there, is not zero.
+    #[error("byte {at:#x} of the ID authentication block is reserved and is {found:#x}, expected 0")]
+    Reserved {
+        /// Where.
+        at: usize,
+        /// Value found.
+        found: u8,
     },
     /// A key structure whose numbers are no point of P-384, or have bits where there are none.
     #[error("{0} holds no point of P-384")]
@@ -109,7 +119,7 @@ impl IdAuth {
     /// Reads the structure.
     ///
     /// # Errors
-    /// [`IdBlockError`] on another length or algorithm.
+    /// [`IdBlockError`] on another length or algorithm, or where a reserved byte is not zero.
     pub fn parse(bytes: &[u8]) -> Result<Self, IdBlockError> {
         let page: [u8; PAGE_SIZE] = bytes.try_into().map_err(|_| IdBlockError::Length {
             structure: "ID authentication block",
@@ -122,6 +132,12 @@ impl IdAuth {
         if auth.has_author() {
             expect("AUTH_KEY_ALGO", 1, u32_at(&page, 4))?;
             expect("author key curve", 2, u32_at(&page, AUTHOR_KEY))?;
+        } else {
+            expect("AUTH_KEY_ALGO without an author key", 0, u32_at(&page, 4))?;
+            zero(&page, ID_KEY_SIGNATURE..AUTHOR_KEY)?;
+        }
+        for range in RESERVED {
+            zero(&page, range)?;
         }
         Ok(auth)
     }
@@ -230,6 +246,9 @@ fn parse_key_structure(name: &'static str, bytes: &[u8]) -> Result<P384PublicKey
     let refused = || IdBlockError::Key(name);
     let x = bytes.get(4..76).and_then(big_endian).ok_or_else(refused)?;
     let y = bytes.get(76..148).and_then(big_endian).ok_or_else(refused)?;
+    if bytes[148..].iter().any(|byte| *byte != 0) {
+        return Err(refused());
+    }
     P384PublicKey::from_point(x, y).map_err(|_| refused())
 }
 
@@ -271,6 +290,13 @@ fn expect(field: &'static str, expected: u32, found: u32) -> Result<(), IdBlockE
     if found == expected { Ok(()) } else { Err(IdBlockError::Field { field, expected, found }) }
 }
 
+fn zero(page: &[u8; PAGE_SIZE], range: Range<usize>) -> Result<(), IdBlockError> {
+    match range.clone().find(|at| page[*at] != 0) {
+        Some(at) => Err(IdBlockError::Reserved { at, found: page[at] }),
+        None => Ok(()),
+    }
+}
+
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("offsets are constants inside the structure")
 }
@@ -284,6 +310,14 @@ const ID_KEY: usize = 0x240;
 const ID_KEY_SIGNATURE: usize = 0x680;
 const AUTHOR_KEY: usize = 0x880;
 const SIGNATURE_USED: usize = 144;
+/// Between and behind the fields, the ends of the signature fields included.
+const RESERVED: [Range<usize>; 5] = [
+    0x8..ID_BLOCK_SIGNATURE,
+    ID_BLOCK_SIGNATURE + SIGNATURE_USED..ID_KEY,
+    ID_KEY + KEY_STRUCTURE_SIZE..ID_KEY_SIGNATURE,
+    ID_KEY_SIGNATURE + SIGNATURE_USED..AUTHOR_KEY,
+    AUTHOR_KEY + KEY_STRUCTURE_SIZE..PAGE_SIZE,
+];
 
 #[cfg(test)]
 mod tests {
@@ -347,8 +381,28 @@ mod tests {
         }
         assert_eq!(with(ID_KEY + 4), Err(IdBlockError::Key("ID key")));
         assert_eq!(with(AUTHOR_KEY + 76), Err(IdBlockError::Key("author key")));
-        // A byte behind the numbers belongs to what the author signed.
-        assert_eq!(with(ID_KEY + KEY_STRUCTURE_SIZE - 1), Err(author));
+        // Behind the numbers of a key there is nothing.
+        assert_eq!(with(ID_KEY + KEY_STRUCTURE_SIZE - 1), Err(IdBlockError::Key("ID key")));
+        assert_eq!(with(AUTHOR_KEY + 148), Err(IdBlockError::Key("author key")));
+    }
+
+    #[test]
+    fn reserved_bytes_are_zero() {
+        let Some((_, auth)) = vectors() else { return };
+        let with = |at: usize, page: &[u8; PAGE_SIZE]| {
+            let mut bytes = *page;
+            bytes[at] ^= 1;
+            IdAuth::parse(&bytes).map(|_| ())
+        };
+        for at in [0x8, 0x3f, 0xd0, 0x1ff, 0x23f, 0x644, 0x67f, 0x710, 0x87f, 0xc84, 0xfff] {
+            assert_eq!(with(at, auth.as_bytes()), Err(IdBlockError::Reserved { at, found: 1 }), "{at:#x}");
+        }
+        let mut alone = *auth.as_bytes();
+        alone[4..8].fill(0);
+        alone[ID_KEY_SIGNATURE..].fill(0);
+        assert!(!IdAuth::parse(&alone).unwrap().has_author());
+        assert_eq!(with(ID_KEY_SIGNATURE, &alone), Err(IdBlockError::Reserved { at: ID_KEY_SIGNATURE, found: 1 }));
+        assert!(matches!(with(4, &alone), Err(IdBlockError::Field { expected: 0, found: 1, .. })));
     }
 
     #[test]

@@ -80,7 +80,9 @@ impl Monitor for Qemu {
 /// How QEMU runs guests on this machine, whether or not it is installed.
 pub fn capabilities() -> Capabilities {
     let found = acceleration();
-    Capabilities { hardware: found.accelerator == Accelerator::Kvm, why: found.why }
+    let hardware = found.accelerator == Accelerator::Kvm;
+    let then = if hardware { "guests run on the processor" } else { "guests run in software emulation" };
+    Capabilities { hardware, why: format!("{}: {then}", found.why) }
 }
 
 #[cfg(test)]

@@ -151,6 +151,9 @@ fn refused(refusal: &ManifestRefusal, file: &Path) -> CliError {
     let class = if matches!(refusal, ManifestRefusal::Payload(_)) { Class::Config } else { Class::NotAuthentic };
     let failure = CliError::caused(class, refusal).while_doing(file.display());
     match refusal {
+        ManifestRefusal::FromTheFuture { .. } => {
+            failure.hint("compare the clocks of this machine and of whoever made it")
+        }
         ManifestRefusal::Expired { .. } => failure.hint("sign a new one with a higher --sequence"),
         ManifestRefusal::UnknownKey { .. } => failure.hint("name the public key of whoever signed it with --key"),
         _ => failure,

@@ -5,6 +5,7 @@ use coffer_verifier::{
     CheckLine, Endorsements, Evidence, EvidencePolicy, HclBlob, ReportClaims,
     abi::{CertTable, ProductLine, Report},
     chain::{Certificate, Crl},
+    ear::{Jwks, Token},
     manifest::{ReferenceManifest, SignedManifest},
     measure::{IdAuth, IdBlock},
 };
@@ -85,6 +86,17 @@ pub fn manifest(data: &[u8]) {
     }
     if let Ok(manifest) = ReferenceManifest::parse(data) {
         assert_eq!(ReferenceManifest::parse(&manifest.to_bytes()), Ok(manifest));
+    }
+}
+
+/// A token, and a set of keys. What a token says is read without its signature, which no mutation keeps.
+pub fn token(data: &[u8]) {
+    let Ok(text) = core::str::from_utf8(data) else { return };
+    if let Ok(token) = Token::parse(text) {
+        let _ = (token.kid(), token.unverified());
+    }
+    if let Ok(keys) = Jwks::parse(data) {
+        assert_eq!(Jwks::parse(keys.to_json().as_bytes()), Ok(keys));
     }
 }
 

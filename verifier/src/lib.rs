@@ -55,6 +55,7 @@ mod appraise;
 mod claims;
 
 mod appraisal;
+pub mod ear;
 mod judge;
 
 pub use anchors::{Anchor, TrustAnchors, amd_root, root_digest};

@@ -12,6 +12,7 @@ mod binding;
 mod cached;
 mod corpora;
 mod differential;
+mod ear;
 mod embedded;
 mod endorsements;
 mod floor;

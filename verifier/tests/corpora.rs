@@ -10,7 +10,7 @@ use crate::sys::{HELD, MOST};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     ("report", exercise::report),
     ("certificate", exercise::certificate),
     ("crl", exercise::crl),
@@ -20,6 +20,7 @@ const TARGETS: [Target; 9] = [
     ("policy", exercise::policy),
     ("manifest", exercise::manifest),
     ("id_block", exercise::id_block),
+    ("token", exercise::token),
 ];
 
 /// Runs one input and checks how much it made us hold. Small inputs may cost a fixed amount: tables of the parsers.

@@ -38,7 +38,7 @@ fn seeds() {
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
     let hcl = [
         b"HCLA".to_vec(),
-        words(&[2, 2345, 2, 0, 0, 0, 0]),
+        words(&[2, json.len() as u32 + 1236, 2, 0, 0, 0, 0]),
         report.clone(),
         words(&[json.len() as u32 + 20, 1, 2, 1, json.len() as u32]),
         json.to_vec(),
@@ -74,6 +74,7 @@ fn seeds() {
     };
     let auth = IdAuth::new(Signed { key: &key, signature: &[5; 96] }, None).unwrap();
 
+    let (token, keys) = crate::ear::seeds();
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     for (target, name, data) in [
         ("report", "version-3", report.clone()),
@@ -90,6 +91,8 @@ fn seeds() {
         ("manifest", "envelope.json", envelope.to_json().into_bytes()),
         ("manifest", "payload.json", manifest.to_bytes()),
         ("id_block", "block-and-auth", [block.to_bytes().as_slice(), auth.as_bytes()].concat()),
+        ("token", "simulated.jwt", token.into_bytes()),
+        ("token", "keys.json", keys.into_bytes()),
         ("policy", "lists.toml", format!("measurements = [\"{}\"]\nchips = \"any\"\n", "ab".repeat(48)).into_bytes()),
     ] {
         std::fs::create_dir_all(corpus.join(target)).unwrap();

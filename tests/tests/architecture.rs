@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coffer-rim",
             "coffer-verifier",
             "coffer-ratls",
+            "coffer-token",
             "coffer-simulator",
             "coffer-machine",
             "coffer-platform",

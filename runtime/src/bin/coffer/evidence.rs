@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod report;
 pub mod shown;
+pub mod token;
 pub mod verify;
 
 use crate::row::Group;
@@ -10,5 +11,5 @@ use crate::row::Group;
 /// What decides about evidence, or shows it.
 pub const GROUP: Group = Group {
     heading: "Evidence in files",
-    commands: &[command!("verify": verify), noun!("report": report), noun!("bench": bench)],
+    commands: &[command!("verify": verify), noun!("token": token), noun!("report": report), noun!("bench": bench)],
 };

@@ -13,8 +13,9 @@ use coffer_runtime::{kds, simulator};
 use coffer_verifier::abi::{REPORT_LEN, ReportData, SpkiDigest};
 use coffer_verifier::{
     Appraisal, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest,
-    ExpectedReportData, HclBlob, TrustAnchors, UnixTime, Verdict, Verifier,
+    ExpectedReportData, HclBlob, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
@@ -30,9 +31,20 @@ Examples:
   coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
   coffer verify evidence.cmw --policy fleet.toml --json")]
 pub struct Args {
+    #[command(flatten)]
+    judging: Judging,
+
+    /// Print every check with what was found and what was expected.
+    #[arg(long)]
+    explain: bool,
+}
+
+/// What is judged, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Judging {
     /// A 1184-byte report, an Azure HCL blob or a CMW record; `-` is standard input.
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    pub file: PathBuf,
 
     /// Folder with vcek|vlek, ask|asvk, ark and crl, each .der or .pem.
     #[arg(long, value_name = "DIR")]
@@ -64,11 +76,11 @@ pub struct Args {
 
     /// Decide as of this time (RFC 3339) instead of now.
     #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
-    at: Option<UnixTime>,
+    pub at: Option<UnixTime>,
 
     /// Policy file, TOML; the word `strict` is the built-in policy of that name.
     #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
+    pub policy: Option<PathBuf>,
 
     /// REPORT_DATA the report must hold, 64 bytes in hexadecimal.
     #[arg(long, value_name = "HEX")]
@@ -86,10 +98,6 @@ pub struct Args {
     /// certificate, DER or PEM.
     #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
     anchor: Vec<String>,
-
-    /// Print every check with what was found and what was expected.
-    #[arg(long)]
-    explain: bool,
 }
 
 /// Largest file worth reading: a CMW record is at most 1 MiB.
@@ -97,9 +105,29 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// Decides.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let input = read(&args.file)?;
-    let evidence = evidence(&input)?;
-    let policy = policy(args.policy.as_deref())?;
+    let (args, explain) = (&args.judging, args.explain);
+    let policy = policy(args.policy.as_deref())?.rules;
+    let appraisal = judge(args, &read(&args.file)?, policy, context)?;
+    let simulated = args.allow_simulated && is_of_this_simulator(&appraisal, context)?;
+    if context.json {
+        println!("{}", kds::appraisal_json(&appraisal, simulated));
+    } else {
+        let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
+        let about = About {
+            subject: "",
+            explain,
+            simulated,
+            untrusted_root: Some(untrusted_root),
+            missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
+        };
+        shown::print(&appraisal, about);
+    }
+    Ok(ExitCode::from(exit_code(appraisal.verdict())))
+}
+
+/// What the judge says of what was read.
+pub fn judge(args: &Judging, input: &[u8], policy: EvidencePolicy, context: &Context) -> Result<Appraisal, CliError> {
+    let evidence = evidence(input)?;
     let anchors = match (args.allow_simulated, args.anchor.as_slice()) {
         (true, []) => simulator::anchors(&context.home.join("sim"))?,
         (true, listed) => anchors(listed)?,
@@ -109,15 +137,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
     let demanded = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
     let verifier = Verifier { anchors, crl, policy };
-    let appraisal = match endorsements(args)? {
-        Err(error) => Appraisal::of_error(error),
+    match endorsements(args)? {
+        Err(error) => Ok(Appraisal::of_error(error)),
         Ok(others) => {
             let judge = |report_data: ExpectedReportData| {
                 let expected = Expected { report_data, guest: ExpectedGuest::WhateverThePolicyAdmits };
                 verifier.judge(&evidence.inner, &others, &expected, now)
             };
             // An HCL blob states the hash of its runtime data; --report-data then comes on top.
-            match evidence.attachment {
+            let appraisal = match evidence.attachment {
                 Some(attachment) => {
                     let appraisal = judge(attachment);
                     if appraisal.verdict() == Verdict::NotAuthentic || demanded == ExpectedReportData::Any {
@@ -127,24 +155,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
                     }
                 }
                 None => judge(demanded),
-            }
+            };
+            Ok(appraisal)
         }
-    };
-    let simulated = args.allow_simulated && is_of_this_simulator(&appraisal, context)?;
-    if context.json {
-        println!("{}", kds::appraisal_json(&appraisal, simulated));
-    } else {
-        let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
-        let about = About {
-            subject: "",
-            explain: args.explain,
-            simulated,
-            untrusted_root: Some(untrusted_root),
-            missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
-        };
-        shown::print(&appraisal, about);
     }
-    Ok(ExitCode::from(exit_code(appraisal.verdict())))
 }
 
 const SIMULATOR: &str =
@@ -210,7 +224,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 /// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.
-fn endorsements(args: &Args) -> Result<Result<Endorsements, EndorsementError>, CliError> {
+fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>, CliError> {
     let mut certificates: Vec<PathBuf> =
         [&args.vcek, &args.vlek, &args.ask, &args.asvk, &args.ark].into_iter().flatten().cloned().collect();
     let mut crls = args.crl.clone();
@@ -238,18 +252,37 @@ fn endorsements(args: &Args) -> Result<Result<Endorsements, EndorsementError>, C
     Ok(Ok(all))
 }
 
+/// A policy, what it is called, and which text of it this is.
+pub struct Named {
+    /// Its rules.
+    pub rules: EvidencePolicy,
+    /// `default-floor`, `strict`, or the file's name.
+    pub name: String,
+    /// SHA-256 of its text; of the built-in floor, which has none, our version.
+    pub revision: String,
+}
+
 /// The built-in floor, the built-in strict policy, or a file.
-pub fn policy(path: Option<&Path>) -> Result<EvidencePolicy, CliError> {
+pub fn policy(path: Option<&Path>) -> Result<Named, CliError> {
+    let digest = |text: &str| hex::encode(Sha256::digest(text));
     match path {
-        None => Ok(EvidencePolicy::default_floor()),
-        Some(word) if word == Path::new("strict") => Ok(EvidencePolicy::strict()),
+        None => Ok(Named {
+            rules: EvidencePolicy::default_floor(),
+            name: "default-floor".into(),
+            revision: env!("CARGO_PKG_VERSION").into(),
+        }),
+        Some(word) if word == Path::new("strict") => {
+            Ok(Named { rules: EvidencePolicy::strict(), name: "strict".into(), revision: digest(STRICT) })
+        }
         Some(path) => {
             let word = |failure: CliError| {
                 failure.hint("the word `strict` is the built-in policy; anything else is a TOML file")
             };
             let bytes = read(path).map_err(word)?;
             let text = String::from_utf8(bytes).class_while(Class::Config, path.display())?;
-            EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())
+            let rules = EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Named { rules, name, revision: digest(&text) })
         }
     }
 }

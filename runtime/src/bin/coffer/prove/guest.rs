@@ -35,7 +35,11 @@ impl Trust {
             allow_simulated: self.allow_simulated,
             platform: self.platform.clone(),
             expect_spec: self.expect_spec.as_deref().map(read_spec).transpose()?,
-            policy: self.policy.as_deref().map(|path| verify::policy(Some(path))).transpose()?,
+            policy: self
+                .policy
+                .as_deref()
+                .map(|path| verify::policy(Some(path)).map(|named| named.rules))
+                .transpose()?,
         })
     }
 }

@@ -8,7 +8,7 @@ use clap::{Arg, Command, Error};
 use super::{MAY_BE_EMPTY, check};
 
 /// Something for every kind of value there is, to get past the arguments that an argument needs beside it.
-const CANDIDATES: [&str; 14] = [
+const CANDIDATES: [&str; 15] = [
     "x",
     "1h",
     "chip",
@@ -21,6 +21,7 @@ const CANDIDATES: [&str; 14] = [
     "abababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababab",
     "owner",
     "127.0.0.1:1",
+    "https://a",
     "Milan:snp=24",
     "sha256:abababababababababababababababababababababababababababababababab",
 ];

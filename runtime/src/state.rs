@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use coffer_rim::failure::DISK_FULL;
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Failure, Reason};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +119,8 @@ pub enum BoxState {
     Exited,
     /// Being removed, and that failed.
     Dead,
+    /// Made with `--rm` and gone, because it did not come to run its workload. Only why is still known.
+    Removed,
 }
 
 impl BoxState {
@@ -130,12 +132,13 @@ impl BoxState {
             Self::Paused => "paused",
             Self::Exited => "exited",
             Self::Dead => "dead",
+            Self::Removed => "removed",
         }
     }
 
     /// From the word.
     pub fn from_word(word: &str) -> Option<Self> {
-        let all = [Self::Created, Self::Running, Self::Paused, Self::Exited, Self::Dead];
+        let all = [Self::Created, Self::Running, Self::Paused, Self::Exited, Self::Dead, Self::Removed];
         all.into_iter().find(|state| state.word() == word)
     }
 
@@ -170,6 +173,8 @@ pub struct BoxRecord {
     pub exit_code: Option<i32>,
     /// Why the last run ended, where it was not the workload's own doing.
     pub error: Option<String>,
+    /// The guest's own word for it, where it gave up before its workload ran.
+    pub reason: Option<Reason>,
     /// How it was asked for.
     pub options: BoxOptions,
     /// When what happened in the last start.
@@ -182,23 +187,31 @@ pub struct State {
     db: Connection,
 }
 
-/// The only version so far.
-const VERSION: i64 = 1;
+/// Of what [`STEPS`] make.
+const VERSION: i64 = 2;
 
-const SCHEMA: &str = "
-begin immediate;
-create table if not exists boxes (
-    id text primary key, name text not null unique, image text not null, state text not null,
-    supervisor_pid integer, vmm_pid integer,
-    created integer not null, started integer, finished integer,
-    exit_code integer, error text, options text not null, timings text not null
-) strict;
-pragma user_version = 1;
-commit;
-";
+/// From each version to the next; an empty database is of version 0.
+const STEPS: [&str; 2] = [
+    "create table boxes (
+        id text primary key, name text not null unique, image text not null, state text not null,
+        supervisor_pid integer, vmm_pid integer,
+        created integer not null, started integer, finished integer,
+        exit_code integer, error text, options text not null, timings text not null
+    ) strict;",
+    "alter table boxes add column reason text;
+    create table removed (
+        id text primary key, name text not null, image text not null, state text not null,
+        supervisor_pid integer, vmm_pid integer,
+        created integer not null, started integer, finished integer,
+        exit_code integer, error text, options text not null, timings text not null, reason text
+    ) strict;",
+];
 
-const COLUMNS: &str =
-    "id, name, image, state, supervisor_pid, vmm_pid, created, started, finished, exit_code, error, options, timings";
+const COLUMNS: &str = "id, name, image, state, supervisor_pid, vmm_pid, created, started, finished, exit_code, error, options,
+    timings, reason";
+
+/// So many boxes that `--rm` took are still known.
+const REMEMBERED: u32 = 100;
 
 impl State {
     /// Opens or makes the database of a home.
@@ -219,7 +232,7 @@ impl State {
             let _lock = lock.map_err(StateError::Lock)?;
             if !is_ready(&db)? {
                 db.pragma_update(None, "journal_mode", "wal")?;
-                db.execute_batch(SCHEMA)?;
+                bring_up_to_date(&db)?;
             }
         }
         db.pragma_update(None, "synchronous", "normal")?;
@@ -265,7 +278,20 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn all(&self) -> Result<Vec<BoxRecord>, StateError> {
-        let mut query = self.db.prepare(&format!("select {COLUMNS} from boxes order by created desc, id"))?;
+        self.list("boxes")
+    }
+
+    /// Boxes made with `--rm` that did not come to run their workload, newest first. They are gone: no other box lacks their
+    /// name, and nothing but this can be done with them.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn removed(&self) -> Result<Vec<BoxRecord>, StateError> {
+        self.list("removed")
+    }
+
+    fn list(&self, table: &str) -> Result<Vec<BoxRecord>, StateError> {
+        let mut query = self.db.prepare(&format!("select {COLUMNS} from {table} order by created desc, id"))?;
         let rows = query.query_map([], raw)?;
         rows.map(|row| row.map_err(StateError::from).and_then(record)).collect()
     }
@@ -275,17 +301,17 @@ impl State {
     /// # Errors
     /// [`StateError::Unknown`] or [`StateError::Ambiguous`].
     pub fn find(&self, word: &str) -> Result<BoxRecord, StateError> {
-        let boxes = self.all()?;
-        let word_name = word.strip_prefix('/').unwrap_or(word);
-        if let Some(found) = boxes.iter().find(|b| b.name == word_name || b.id.as_str() == word) {
-            return Ok(found.clone());
-        }
-        let mut fitting: Vec<_> =
-            boxes.into_iter().filter(|b| !word.is_empty() && b.id.as_str().starts_with(word)).collect();
-        match (fitting.len(), fitting.pop()) {
-            (1, Some(found)) => Ok(found),
-            (0, _) => Err(StateError::Unknown(word.into())),
-            (count, _) => Err(StateError::Ambiguous { prefix: word.into(), count }),
+        among(self.all()?, word)
+    }
+
+    /// The box of this name, id or unique beginning of an id; where there is none, the newest of those that `--rm` took.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn find_even_removed(&self, word: &str) -> Result<BoxRecord, StateError> {
+        match self.find(word) {
+            Err(StateError::Unknown(_)) => among(self.removed()?, word),
+            found => found,
         }
     }
 
@@ -314,7 +340,7 @@ impl State {
     ) -> Result<(), StateError> {
         let changed = self.db.execute(
             "update boxes set state = 'running', supervisor_pid = ?2, vmm_pid = ?3, timings = ?4, started = ?5,
-             finished = null, exit_code = null, error = null where id = ?1",
+             finished = null, exit_code = null, error = null, reason = null where id = ?1",
             params![id.as_str(), supervisor_pid, vmm_pid, json(timings), now],
         )?;
         if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
@@ -359,13 +385,32 @@ impl State {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn ended(&self, id: &BoxId, exit_code: i32, error: Option<&str>, now: i64) -> Result<(), StateError> {
+    pub fn ended(&self, id: &BoxId, how: &Ending<'_>, now: i64) -> Result<(), StateError> {
+        let Ending { exit_code, error, reason } = how;
         self.db.execute(
             "update boxes set state = 'exited', supervisor_pid = null, vmm_pid = null, finished = ?4, exit_code = ?2,
-             error = ?3 where id = ?1",
-            params![id.as_str(), exit_code, error, now],
+             error = ?3, reason = ?5 where id = ?1",
+            params![id.as_str(), exit_code, error, now, reason.map(json)],
         )?;
         Ok(())
+    }
+
+    /// A box of `--rm` ended without having run its workload: it goes, and why is kept.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn remove_and_remember(&self, id: &BoxId, how: &Ending<'_>, now: i64) -> Result<(), StateError> {
+        let all = self.db.unchecked_transaction()?;
+        self.ended(id, how, now)?;
+        self.db.execute("update boxes set state = 'removed' where id = ?1", [id.as_str()])?;
+        let keep = format!("insert or replace into removed ({COLUMNS}) select {COLUMNS} from boxes where id = ?1");
+        self.db.execute(&keep, [id.as_str()])?;
+        self.remove(id)?;
+        self.db.execute(
+            "delete from removed where id not in (select id from removed order by finished desc, id limit ?1)",
+            [REMEMBERED],
+        )?;
+        Ok(all.commit()?)
     }
 
     /// Forgets the box.
@@ -407,6 +452,39 @@ impl State {
     }
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ending<'a> {
+    /// With this code.
+    pub exit_code: i32,
+    /// Why, where it was not the workload's own doing.
+    pub error: Option<&'a str>,
+    /// The guest's own word for it.
+    pub reason: Option<&'a Reason>,
+}
+
+fn among(boxes: Vec<BoxRecord>, word: &str) -> Result<BoxRecord, StateError> {
+    let word_name = word.strip_prefix('/').unwrap_or(word);
+    if let Some(found) = boxes.iter().find(|b| b.name == word_name || b.id.as_str() == word) {
+        return Ok(found.clone());
+    }
+    let mut fitting: Vec<_> =
+        boxes.into_iter().filter(|b| !word.is_empty() && b.id.as_str().starts_with(word)).collect();
+    match (fitting.len(), fitting.pop()) {
+        (1, Some(found)) => Ok(found),
+        (0, _) => Err(StateError::Unknown(word.into())),
+        (count, _) => Err(StateError::Ambiguous { prefix: word.into(), count }),
+    }
+}
+
+/// Takes the steps that the database lacks, all of them or none.
+fn bring_up_to_date(db: &Connection) -> Result<(), StateError> {
+    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let steps = STEPS.iter().skip(usize::try_from(found).unwrap_or(0)).copied().collect::<Vec<_>>().concat();
+    db.execute_batch(&format!("begin immediate; {steps} pragma user_version = {VERSION}; commit;"))?;
+    Ok(())
+}
+
 /// The database was made and is of our version.
 fn is_ready(db: &Connection) -> Result<bool, StateError> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -431,6 +509,7 @@ struct Raw {
     finished: Option<i64>,
     exit_code: Option<i32>,
     error: Option<String>,
+    reason: Option<String>,
 }
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
@@ -448,6 +527,7 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         error: row.get(10)?,
         options: row.get(11)?,
         timings: row.get(12)?,
+        reason: row.get(13)?,
     })
 }
 
@@ -458,6 +538,11 @@ fn record(raw: Raw) -> Result<BoxRecord, StateError> {
         state: BoxState::from_word(&raw.state).ok_or_else(|| unreadable("state"))?,
         options: serde_json::from_str(&raw.options).map_err(|_| unreadable("options"))?,
         timings: serde_json::from_str(&raw.timings).map_err(|_| unreadable("timings"))?,
+        reason: raw
+            .reason
+            .as_deref()
+            .map(|text| serde_json::from_str(text).map_err(|_| unreadable("reason")))
+            .transpose()?,
         name: raw.name,
         image: raw.image,
         supervisor_pid: raw.supervisor_pid,

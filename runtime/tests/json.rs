@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use coffer_runtime::boxes::{BoxOptions, Timings, files, unix_ms};
 use coffer_runtime::lock::BoxLock;
 use coffer_runtime::supervisor::message::LogPiece;
+use coffer_runtime::state::Ending;
 use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State};
 use serde_json::{Value, json};
 
@@ -248,6 +249,7 @@ fn make(folder: &Path, name: &str) -> BoxRecord {
         finished: None,
         exit_code: None,
         error: None,
+        reason: None,
         options: serde_json::from_value::<BoxOptions>(options).unwrap(),
         timings: Timings::default(),
     };
@@ -375,7 +377,7 @@ impl Running {
     }
 
     fn end(self, code: i32) {
-        self.state.ended(&self.record.id, code, None, unix_ms()).unwrap();
+        self.state.ended(&self.record.id, &Ending { exit_code: code, ..Ending::default() }, unix_ms()).unwrap();
         drop(self.lock);
     }
 }

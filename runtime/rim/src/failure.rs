@@ -86,6 +86,19 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Exit code that Docker users expect in place of 125: 126 not executable, 127 not found.
     pub docker_code: Option<u8>,
+    /// The fixed word of the guest that gave up, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+}
+
+/// Why a guest gave up, for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Its word, such as `not-released`.
+    pub code: String,
+    /// The key broker's number for its refusal, 16 hex digits, which its trail has too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denial_id: Option<String>,
 }
 
 impl fmt::Display for Failure {
@@ -99,7 +112,7 @@ impl Error for Failure {}
 impl Failure {
     /// A failure in our own words.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None, docker_code: None }
+        Self { class, message: message.into(), hint: None, docker_code: None, reason: None }
     }
 
     /// A failure with its chain of causes. A full disk gets the hint it needs, wherever it hides in the chain.
@@ -132,10 +145,15 @@ impl Failure {
         }
     }
 
-    /// What a script reads: `{"error": {"class", "message", "hint"}}`; the hint is null where there is none.
+    /// What a script reads: `{"error": {"class", "message", "hint"}}`; the hint is null where there is none. `reason` stands
+    /// there too where a guest gave one.
     pub fn json(&self) -> serde_json::Value {
-        let Self { class, message, hint, .. } = self;
-        serde_json::json!({ "error": { "class": class.word(), "message": message, "hint": hint } })
+        let Self { class, message, hint, reason, .. } = self;
+        let mut error = serde_json::json!({ "class": class.word(), "message": message, "hint": hint });
+        if let Some(reason) = reason {
+            error["reason"] = serde_json::json!(reason);
+        }
+        serde_json::json!({ "error": error })
     }
 }
 

@@ -14,5 +14,5 @@ pub mod log;
 pub mod out;
 pub mod usage;
 
-pub use failure::{Class, Classify, Failure, chain};
+pub use failure::{Class, Classify, Failure, Reason, chain};
 pub use foreign::{Foreign, foreign};

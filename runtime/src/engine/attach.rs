@@ -3,6 +3,8 @@
 //! Whoever holds a [`Live`] keeps the box running: when it is dropped, or its process dies, the box is stopped, unless it was
 //! let go of with [`Live::detach`].
 
+use coffer_rim::Reason;
+
 use super::{Engine, Fault, Hint};
 use crate::attach::Attached;
 use crate::boxes::{Timings, files, last_line};
@@ -80,6 +82,13 @@ impl Fault for LiveError {
     fn docker_code(&self) -> Option<u8> {
         match self {
             Self::Failed(failure) | Self::Supervisor(failure) => failure.docker_code(),
+            Self::SupervisorDied { .. } => None,
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Failed(failure) | Self::Supervisor(failure) => failure.reason(),
             Self::SupervisorDied { .. } => None,
         }
     }

@@ -176,6 +176,7 @@ impl Described {
             finished: None,
             exit_code: None,
             error: None,
+            reason: None,
             options: BoxOptions {
                 tee: spec.tee,
                 isolation,

@@ -5,6 +5,7 @@
 use std::error::Error;
 
 use coffer_image::ImageError;
+use coffer_rim::Reason;
 
 use super::hint::Hint;
 use crate::home::HomeError;
@@ -24,6 +25,11 @@ pub trait Fault: Error + 'static {
     fn docker_code(&self) -> Option<u8> {
         None
     }
+
+    /// The guest's own word, where the failure is a guest that gave up.
+    fn reason(&self) -> Option<Reason> {
+        None
+    }
 }
 
 impl Fault for Failure {
@@ -37,6 +43,10 @@ impl Fault for Failure {
 
     fn docker_code(&self) -> Option<u8> {
         self.docker_code
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        self.reason.clone()
     }
 }
 

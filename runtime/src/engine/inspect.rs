@@ -28,7 +28,7 @@ impl Engine {
     /// # Errors
     /// [`OpenError`] if there is none of that name.
     pub fn inspect(&self, word: &str) -> Result<Inspection, OpenError> {
-        let record = self.find(word)?;
+        let record = self.find_even_removed(word)?;
         let folder = self.home()?.box_folder(&record.id);
         let document = own_spec(&folder, &record.options).ok();
         let id_block = SignedLaunch::of_box(&folder, &record.options).ok().flatten().map(|signed| signed.facts());

@@ -32,7 +32,11 @@ impl Engine {
     /// # Errors
     /// [`OpenError`].
     pub fn list(&self, filter: &Filter) -> Result<Vec<BoxRecord>, OpenError> {
-        let mut boxes = self.state()?.all()?;
+        let state = self.state()?;
+        // Whoever wants those that are gone names them.
+        let mut boxes = if filter.states.contains(&BoxState::Removed) { state.removed()? } else { Vec::new() };
+        boxes.extend(state.all()?);
+        boxes.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
         boxes.retain(|found| filter.admits(found));
         Ok(boxes)
     }

@@ -185,6 +185,11 @@ impl Engine {
         Ok(self.state()?.find(word)?)
     }
 
+    /// [`Self::find`], or a box that `--rm` took because it did not come to run its workload.
+    fn find_even_removed(&self, word: &str) -> Result<BoxRecord, OpenError> {
+        Ok(self.state()?.find_even_removed(word)?)
+    }
+
     /// The workload spec a box was created with.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Stops a box and starts it again.
 
+use coffer_rim::Reason;
+
 use super::{Engine, Fault, Hint, How, StartError, Started, StopError};
 use crate::Class;
 
@@ -34,6 +36,13 @@ impl Fault for RestartError {
         match self {
             Self::Stop(_) => None,
             Self::Start(error) => error.docker_code(),
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Stop(_) => None,
+            Self::Start(error) => error.reason(),
         }
     }
 }

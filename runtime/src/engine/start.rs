@@ -1,5 +1,7 @@
 //! Starts a box that is recorded and does not run.
 
+use coffer_rim::Reason;
+
 use super::{Engine, Fault, Hint, Live, LiveError, OpenError};
 use crate::boxes::Timings;
 use crate::launch::{can_run, same_form};
@@ -56,6 +58,13 @@ impl Fault for StartError {
     fn docker_code(&self) -> Option<u8> {
         match self {
             Self::Live(error) => error.docker_code(),
+            _ => None,
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Live(error) => error.reason(),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@ use coffer_seal::SealPolicy;
 
 use super::*;
 use crate::boxes::{Step, Timings};
-use crate::state::BoxState;
+use crate::state::{BoxState, Ending};
 use crate::state::tests::record;
 
 pub(super) fn engine() -> (tempfile::TempDir, Engine) {
@@ -57,7 +57,7 @@ fn filters_of_a_kind_are_alternatives_and_kinds_add_up() {
         recorded(&engine, name);
     }
     let db = engine.find("db").unwrap();
-    engine.state().unwrap().ended(&db.id, 0, None, unix_ms()).unwrap();
+    engine.state().unwrap().ended(&db.id, &Ending::default(), unix_ms()).unwrap();
     let names = |filter: &Filter| {
         let mut names: Vec<_> = engine.list(filter).unwrap().into_iter().map(|found| found.name).collect();
         names.sort();
@@ -127,13 +127,13 @@ async fn what_happens_to_a_box_comes_as_events_in_its_order() {
         engine.state().unwrap().set_timings(&record.id, &timings).unwrap();
         assert_eq!(next(&mut events).await, Change::Phase(phase.into()));
     }
-    engine.state().unwrap().ended(&record.id, 3, Some("why"), unix_ms()).unwrap();
+    engine.state().unwrap().ended(&record.id, &Ending { exit_code: 3, error: Some("why"), reason: None }, unix_ms()).unwrap();
     assert_eq!(next(&mut events).await, Change::Exited { code: 3, error: Some("why".into()) });
     drop(lock);
 
     // A whole life between two looks keeps its order, and its record's end is not mistaken for the former one.
     started(&engine, &record, unix_ms() + 5);
-    engine.state().unwrap().ended(&record.id, 0, None, unix_ms() + 6).unwrap();
+    engine.state().unwrap().ended(&record.id, &Ending::default(), unix_ms() + 6).unwrap();
     assert_eq!(next(&mut events).await, Change::Started);
     assert_eq!(next(&mut events).await, Change::Exited { code: 0, error: None });
     engine.remove("web", false).await.unwrap();

@@ -23,6 +23,7 @@ pub(crate) fn record(name: &str) -> BoxRecord {
         finished: None,
         exit_code: None,
         error: None,
+        reason: None,
         options: options(),
         timings: Timings::default(),
     }
@@ -133,10 +134,75 @@ fn an_orderly_end_is_not_overwritten() {
     let record = made(&home, "done");
     state.add(&record).unwrap();
     started(&state, &record, 5);
-    state.ended(&record.id, 3, None, 7).unwrap();
+    state.ended(&record.id, &Ending { exit_code: 3, ..Ending::default() }, 7).unwrap();
     state.reconcile(&home, 9).unwrap();
     let found = state.find("done").unwrap();
     assert_eq!((found.exit_code, found.finished, found.error), (Some(3), Some(7), None));
+}
+
+/// What the key broker said, and what the host tells of it.
+fn refusal() -> Reason {
+    Reason { code: "not-released".into(), denial_id: Some("00000000000000ab".into()) }
+}
+
+#[test]
+fn why_a_start_was_refused_is_kept_also_of_a_box_that_goes() {
+    let (_dir, home) = home();
+    let state = State::open(&home).unwrap();
+    let (stays, goes) = (made(&home, "stays"), made(&home, "goes"));
+    let reason = refusal();
+    let how = Ending { exit_code: 125, error: Some("released no secret"), reason: Some(&reason) };
+    for record in [&stays, &goes] {
+        state.add(record).unwrap();
+        started(&state, record, 5);
+    }
+    state.ended(&stays.id, &how, 7).unwrap();
+    state.remove_and_remember(&goes.id, &how, 8).unwrap();
+    let found = state.find("stays").unwrap();
+    assert_eq!((found.state, found.reason), (BoxState::Exited, Some(refusal())));
+    assert!(matches!(state.find("goes"), Err(StateError::Unknown(_))), "it is gone");
+    let found = state.find_even_removed(&goes.id.as_str()[..12]).unwrap();
+    assert_eq!((found.state, found.exit_code, found.reason), (BoxState::Removed, Some(125), Some(refusal())));
+    assert_eq!((found.finished, found.vmm_pid), (Some(8), None));
+
+    // Its name is free, and a box that has it is the one that is meant.
+    let again = made(&home, "goes");
+    state.add(&again).unwrap();
+    assert_eq!(state.find_even_removed("goes").unwrap().id, again.id);
+    // The next start begins without the last one's refusal.
+    started(&state, &stays, 9);
+    assert_eq!(state.find("stays").unwrap().reason, None);
+}
+
+#[test]
+fn of_boxes_that_went_the_last_hundred_are_known() {
+    let (_dir, home) = home();
+    let state = State::open(&home).unwrap();
+    for at in 0..i64::from(REMEMBERED) + 3 {
+        let record = record("fails");
+        state.add(&record).unwrap();
+        state.remove_and_remember(&record.id, &Ending { exit_code: 125, ..Ending::default() }, at).unwrap();
+    }
+    let kept = state.removed().unwrap();
+    assert_eq!(kept.len(), REMEMBERED as usize);
+    assert!(kept.iter().all(|record| record.finished >= Some(3)), "the oldest go first");
+}
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date_with_its_boxes() {
+    let (_dir, home) = home();
+    let db = Connection::open(home.database()).unwrap();
+    db.pragma_update(None, "journal_mode", "wal").unwrap();
+    db.execute_batch(&format!("{} pragma user_version = 1;", STEPS[0])).unwrap();
+    let options = json(&options());
+    let old = "insert into boxes values (?1, 'old', 'busybox', 'exited', null, null, 1, 2, 3, 7, null, ?2, '{\"origin_unix_us\":0,\"steps\":[]}')";
+    db.execute(old, params![BoxId::random().as_str(), options]).unwrap();
+    drop(db);
+    let state = State::open(&home).unwrap();
+    let found = state.find("old").unwrap();
+    assert_eq!((found.exit_code, found.reason), (Some(7), None));
+    state.ended(&found.id, &Ending { exit_code: 125, error: None, reason: Some(&refusal()) }, 9).unwrap();
+    assert_eq!(State::open(&home).unwrap().find("old").unwrap().reason, Some(refusal()));
 }
 
 #[test]

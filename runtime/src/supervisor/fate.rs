@@ -2,7 +2,7 @@
 
 use coffer_guest_proto::{Event, FailureCode, Speech, ToldFailure};
 use coffer_machine::Refusal;
-use coffer_rim::{Class, Failure};
+use coffer_rim::{Class, Failure, Reason};
 use coffer_spec::{Tee, WorkloadSpec};
 
 use super::message::{Ended, Message};
@@ -133,7 +133,9 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
     let broker = spec.kbs.as_ref().map_or("(none)", |kbs| kbs.address.as_str());
     let with_detail = |text: String| if detail.is_empty() { text } else { format!("{text}: {detail}") };
     let word = code.map_or("unknown", FailureCode::word);
-    match code {
+    let denial_id = (denial_id != 0).then(|| format!("{denial_id:016x}"));
+    let reason = Reason { code: word.to_owned(), denial_id: denial_id.clone() };
+    let failure = match code {
         Some(FailureCode::KbsUnreachable) => {
             let why = relay_trouble.unwrap_or(if detail.is_empty() {
                 "it did not answer as a key broker answers guests"
@@ -149,19 +151,18 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
         )
         .hint("compare --kbs-pin with the broker's own pin; if they differ, something else answers at that address"),
         Some(FailureCode::NotReleased) => {
-            let id = if denial_id == 0 { String::new() } else { format!(", id {denial_id:016x}") };
+            let id = denial_id.as_ref().map(|id| format!(", id {id}")).unwrap_or_default();
             Failure::new(
                 Class::Refused,
                 with_detail(format!("key broker {broker} released no secret to this guest ({word}{id})")),
             )
-            .hint(if denial_id == 0 {
-                "`coffer kbs audit tail` has the reasons: check reference values, and the secret's release policy"
-                    .to_owned()
-            } else {
-                format!(
-                    "`coffer kbs audit --id {denial_id:016x}` has the reasons, for whoever may read the broker's trail"
-                )
-            })
+            .hint(denial_id.map_or_else(
+                || {
+                    "`coffer kbs audit tail` has the reasons: check reference values, and the secret's release policy"
+                        .to_owned()
+                },
+                |id| format!("`coffer kbs audit --id {id}` has the reasons, for whoever may read the broker's trail"),
+            ))
         }
         Some(FailureCode::SecretUnusable) => {
             Failure::new(Class::Config, with_detail("a released secret cannot go where the spec wants it".into()))
@@ -215,7 +216,8 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
                 .hint("use a platform with a higher security version, signed by the key that the spec names")
         }
         _ => Failure::new(Class::Internal, with_detail(format!("the guest gave up ({word})"))),
-    }
+    };
+    Failure { reason: Some(reason), ..failure }
 }
 
 fn not_run(spec: &WorkloadSpec, why: &str) -> String {
@@ -344,10 +346,11 @@ mod tests {
         let plain = of_event(&event("root-corrupt", "block 7\u{1b}[2J"), &spec(), None);
         assert!(plain.message.ends_with("block 7 [2J"), "{}", plain.message);
         let refused = Event { denial_id: 0xab, ..event("not-released", leak) };
-        assert!(
-            of_event(&refused, &tee, None).message.contains("(not-released, id 00000000000000ab)"),
-            "joins the broker's log"
-        );
+        let failure = of_event(&refused, &tee, None);
+        assert!(failure.message.contains("(not-released, id 00000000000000ab)"), "joins the broker's log");
+        let reason = Reason { code: "not-released".into(), denial_id: Some("00000000000000ab".into()) };
+        assert_eq!(failure.reason, Some(reason), "for programs");
+        assert_eq!(of_event(&event("\u{1b}[2J", leak), &tee, None).reason.unwrap().code, "unknown");
         let full = Event { errno: 28, ..event("internal", leak) };
         assert!(of_event(&full, &tee, None).message.contains("No space left on device"));
     }

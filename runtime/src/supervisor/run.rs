@@ -28,7 +28,7 @@ use crate::monitor::{Console, End, Isolation, Monitor, Running, vsock};
 use crate::simulator::Answerer;
 use crate::socket::bind_socket;
 use crate::spec_file::own_spec;
-use crate::state::{BoxRecord, State};
+use crate::state::{BoxRecord, Ending, State};
 
 /// Grace of a stop nobody gave a grace.
 pub const DEFAULT_GRACE: u32 = 10;
@@ -460,24 +460,35 @@ impl Run {
             }
         };
         clean_run_files(&self.folder);
-        let recorded = if kept && ran { self.record_end(&message) } else { Ok(()) };
-        let removed = if kept { Ok(()) } else { self.remove() };
-        (message, recorded.and(removed))
-    }
-
-    fn record_end(&self, message: &Message) -> Result<(), Failure> {
-        let (code, error) = match message {
-            Message::Exited(Ended { code, error }) => (*code, error.clone()),
-            Message::Failed(failure) => (i32::from(failure.docker_code.unwrap_or(125)), Some(failure.message.clone())),
-            Message::Phase(_) | Message::Log(_) => (125, None),
+        let recorded = match (kept, ran) {
+            (true, true) => self.state.ended(&self.record.id, &ending(&message), unix_ms()).map_err(Failure::from),
+            (true, false) => Ok(()),
+            (false, _) => self.remove(ran.then_some(&message)),
         };
-        Ok(self.state.ended(&self.record.id, code, error.as_deref(), unix_ms())?)
+        (message, recorded)
     }
 
-    /// A `--rm` box goes whole. Its record goes last: while there is one, the next command finds it and tries again.
-    fn remove(&self) -> Result<(), Failure> {
+    /// A `--rm` box goes whole. Its record goes last: while there is one, the next command finds it and tries again. Of one whose
+    /// guest gave up, why is kept.
+    fn remove(&self, message: Option<&Message>) -> Result<(), Failure> {
         std::fs::remove_dir_all(&self.folder).class_while(Class::Config, "cannot remove the box")?;
-        Ok(self.state.remove(&self.record.id)?)
+        let id = &self.record.id;
+        match message {
+            Some(failed @ Message::Failed(_)) => Ok(self.state.remove_and_remember(id, &ending(failed), unix_ms())?),
+            _ => Ok(self.state.remove(id)?),
+        }
+    }
+}
+
+fn ending(message: &Message) -> Ending<'_> {
+    match message {
+        Message::Exited(Ended { code, error }) => Ending { exit_code: *code, error: error.as_deref(), reason: None },
+        Message::Failed(failure) => Ending {
+            exit_code: i32::from(failure.docker_code.unwrap_or(125)),
+            error: Some(&failure.message),
+            reason: failure.reason.as_ref(),
+        },
+        Message::Phase(_) | Message::Log(_) => Ending { exit_code: 125, error: None, reason: None },
     }
 }
 

@@ -13,6 +13,7 @@ pub fn of(error: impl Fault) -> CliError {
     CliError {
         hint: error.hint().as_ref().map(words::of).or(failure.hint),
         docker_code: error.docker_code(),
+        reason: error.reason(),
         ..failure
     }
 }

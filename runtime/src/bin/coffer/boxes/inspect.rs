@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::error::{self, CliError};
 use crate::table;
 
-/// Print everything known of boxes, as a JSON array.
+/// Print everything known of boxes, as a JSON array. Of a box of --rm that did not come to run its workload, why is known.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer inspect web | jq -r '.[0].State.Status'")]
 pub struct Args {
@@ -61,6 +61,7 @@ fn describe(inspection: &Inspection) -> Value {
             "Paused": record.state == BoxState::Paused, "Dead": record.state == BoxState::Dead,
             "Pid": record.vmm_pid.unwrap_or(0), "SupervisorPid": record.supervisor_pid.unwrap_or(0),
             "ExitCode": record.exit_code.unwrap_or(0), "Error": record.error.clone().unwrap_or_default(),
+            "Reason": record.reason,
             "StartedAt": time(record.started), "FinishedAt": time(record.finished),
         },
         "Config": {

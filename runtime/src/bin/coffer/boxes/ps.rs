@@ -28,7 +28,8 @@ pub struct Args {
     /// Whole ids, commands and reasons.
     #[arg(long)]
     no_trunc: bool,
-    /// name=TEXT, id=PREFIX or status=created|running|paused|exited|dead; values of one key are alternatives.
+    /// name=TEXT, id=PREFIX or status=created|running|paused|exited|dead|removed; values of one key are alternatives. Removed are
+    /// boxes of --rm that did not come to run their workload.
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 }
@@ -58,7 +59,7 @@ fn filter(texts: &[String]) -> Result<Filter, CliError> {
     for text in texts {
         let invalid = || {
             CliError::new(Class::Usage, format!("invalid filter '{text}'"))
-                .hint("filters are name=TEXT, id=PREFIX and status=created|running|paused|exited|dead")
+                .hint("filters are name=TEXT, id=PREFIX and status=created|running|paused|exited|dead|removed")
         };
         match text.split_once('=').ok_or_else(invalid)? {
             (_, "") => return Err(invalid()),
@@ -75,7 +76,7 @@ fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
     let mut command = found.options.command.join(" ");
     let mut status = status(found);
     if !whole {
-        (command, status) = (cut(&command, 20), cut(&status, 48));
+        (command, status) = (cut(&command, 20), cut(&status, 64));
     }
     let id = if whole { found.id.as_str() } else { found.id.short() };
     let created = format!("{} ago", table::span(unix_ms() - found.created));
@@ -107,11 +108,21 @@ pub fn status(found: &BoxRecord) -> String {
         BoxState::Running => format!("Up {}", since(found.started)),
         BoxState::Paused => format!("Up {} (Paused)", since(found.started)),
         BoxState::Dead => "Dead".into(),
-        BoxState::Exited => {
-            let why = found.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
-            format!("Exited ({}) {} ago{why}", found.exit_code.unwrap_or(0), since(found.finished))
-        }
+        BoxState::Exited => format!("Exited {}", how_it_ended(found)),
+        BoxState::Removed => format!("Removed {}", how_it_ended(found)),
     }
+}
+
+/// `(0) 5 minutes ago`; behind it why, a key broker's refusal by its word and number first.
+fn how_it_ended(found: &BoxRecord) -> String {
+    let since = table::span(unix_ms() - found.finished.unwrap_or(found.created));
+    let refusal = found.reason.as_ref().and_then(|reason| {
+        let id = reason.denial_id.as_ref()?;
+        Some(format!("{} {id}: ", reason.code))
+    });
+    let refusal = refusal.unwrap_or_default();
+    let why = found.error.as_ref().map(|error| format!(" ({refusal}{error})")).unwrap_or_default();
+    format!("({}) {since} ago{why}", found.exit_code.unwrap_or(0))
 }
 
 /// The word for a secure processor.
@@ -127,6 +138,7 @@ fn summary(found: &BoxRecord) -> serde_json::Value {
     json!({
         "id": found.id, "name": found.name, "image": found.image, "command": found.options.command,
         "state": found.state, "status": status(found), "exit_code": found.exit_code, "error": found.error,
+        "reason": found.reason,
         "tee": tee_word(found.options.tee), "created": table::rfc3339(found.created),
         "supervisor_pid": found.supervisor_pid, "vmm_pid": found.vmm_pid,
     })

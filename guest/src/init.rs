@@ -14,15 +14,14 @@ use coffer_verifier::{binding::certificate_report_data, evidence::Evidence};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::{
-    agent::{Agent, StopOrder, serve},
+    agent::{Agent, StopOrder, keep_current, serve},
     boot::{self, Checked, devices, memory, mounts, root, scratch, tee, verity::OnCorruption, volumes},
     container::{Bind, Cause},
     events::Events,
     failure::{Code, Failure, OrFail},
     passwd::Identity as User,
     processor::{self, GuestAttester, SharedProcessor},
-    secret_env::SecretEnv,
-    secrets,
+    secrets::{self, Refresher},
     spawn::StartError,
     sys::{dm::DeviceMapper, net, process::signal},
     workload::{Places, program, resolve_user, start_workload},
@@ -219,23 +218,30 @@ async fn prepare_and_run(agent: &Arc<Agent>, attesting: Option<Attesting>) -> Re
         .or_fail(Code::UserNotFound, "resolve the workload's user")?;
     if let Some(Attesting { identity, attester }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);
-        let environment = secrets::fetch_all(spec, &identity, attester, &agent.places.secrets, &user, admitted).await?;
-        let _ = agent.secret_env.set(environment);
+        let secrets = &agent.places.secrets;
+        let in_place = secrets::fetch_all(spec, &identity, attester.clone(), secrets, &user, admitted).await?;
+        if spec.kbs.is_some() {
+            let (refresher, environment) = Refresher::new(identity, attester, user.clone(), in_place);
+            *agent.secret_env.write().await = environment;
+            let _ = agent.refresher.set(refresher);
+        }
     }
-    let secrets = agent.secret_env.get_or_init(SecretEnv::default);
     agent.events.reached(Phase::SecretsReady);
-    run_workload(agent, user, secrets).await
+    run_workload(agent, user).await
 }
 
-async fn run_workload(agent: &Arc<Agent>, user: User, secrets: &SecretEnv) -> Result<(), Failure> {
+async fn run_workload(agent: &Arc<Agent>, user: User) -> Result<(), Failure> {
     let spec = agent.document.spec();
     let program = program(spec, user);
-    let mut running = start_workload(&agent.places, &agent.reaper, spec, program, secrets, &agent.logs)
+    let secrets = agent.secret_env.read().await;
+    let mut running = start_workload(&agent.places, &agent.reaper, spec, program, &secrets, &agent.logs)
         .await
         .map_err(|error| start_failure(&error))?;
+    drop(secrets);
     let pid = running.started.pid;
     agent.set_workload(Some(pid));
     agent.events.reached(Phase::Running);
+    tokio::spawn(keep_current(agent.clone()));
 
     let mut stop = agent.stop_orders();
     let status = tokio::select! {

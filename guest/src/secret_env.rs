@@ -36,11 +36,11 @@ pub enum SecretEnvError {
 }
 
 impl SecretEnv {
-    /// Adds a variable.
+    /// Sets a variable: in place of one of that name, or beside the others.
     ///
     /// # Errors
-    /// [`SecretEnvError`]; nothing was added.
-    pub fn add(&mut self, name: &Name, value: &[u8]) -> Result<(), SecretEnvError> {
+    /// [`SecretEnvError`]; nothing was set.
+    pub fn set(&mut self, name: &Name, value: &[u8]) -> Result<(), SecretEnvError> {
         if value.is_empty() {
             return Err(SecretEnvError::Empty);
         }
@@ -57,7 +57,14 @@ impl SecretEnv {
         entry.extend_from_slice(name);
         entry.push(b'=');
         entry.extend_from_slice(value);
-        self.0.push(SecretBox::new(Box::new(entry)));
+        let entry = SecretBox::new(Box::new(entry));
+        let named = |old: &&mut SecretBox<Vec<u8>>| {
+            old.expose_secret().get(..=name.len()) == entry.expose_secret().get(..=name.len())
+        };
+        match self.0.iter_mut().find(named) {
+            Some(old) => *old = entry,
+            None => self.0.push(entry),
+        }
         Ok(())
     }
 
@@ -132,8 +139,8 @@ mod tests {
     #[test]
     fn a_helper_reads_back_what_the_agent_wrote() {
         let mut env = SecretEnv::default();
-        env.add(&name("TOKEN"), b"a=b").unwrap();
-        env.add(&name("OTHER"), "ü".as_bytes()).unwrap();
+        env.set(&name("TOKEN"), b"a=b").unwrap();
+        env.set(&name("OTHER"), "ü".as_bytes()).unwrap();
         let mut bytes = Vec::new();
         env.write_to(&mut bytes).unwrap();
         let again = SecretEnv::read_from(&bytes).unwrap();
@@ -145,13 +152,22 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_is_set_again_has_one_value() {
+        let mut env = SecretEnv::default();
+        for (variable, value) in [("TOKEN", "one"), ("TOKENS", "many"), ("TOKEN", "two")] {
+            env.set(&name(variable), value.as_bytes()).unwrap();
+        }
+        assert_eq!(shown(&env), [("TOKEN".into(), "two".into()), ("TOKENS".into(), "many".into())]);
+    }
+
+    #[test]
     fn what_no_environment_holds_is_refused_by_its_kind() {
         let mut env = SecretEnv::default();
-        let mut add = |value: &[u8]| env.add(&name("N"), value);
-        assert_eq!(add(b""), Err(SecretEnvError::Empty));
-        assert_eq!(add(b"a\0b"), Err(SecretEnvError::NotText));
-        assert_eq!(add(b"\xff"), Err(SecretEnvError::NotText));
-        assert_eq!(add(&vec![b'x'; LONGEST]), Err(SecretEnvError::TooLong));
-        assert_eq!(add(&vec![b'x'; LONGEST - 2]), Ok(()));
+        let mut set = |value: &[u8]| env.set(&name("N"), value);
+        assert_eq!(set(b""), Err(SecretEnvError::Empty));
+        assert_eq!(set(b"a\0b"), Err(SecretEnvError::NotText));
+        assert_eq!(set(b"\xff"), Err(SecretEnvError::NotText));
+        assert_eq!(set(&vec![b'x'; LONGEST]), Err(SecretEnvError::TooLong));
+        assert_eq!(set(&vec![b'x'; LONGEST - 2]), Ok(()));
     }
 }

@@ -116,17 +116,26 @@ pub async fn start_workload(
         tmpfs: spec.mounts.iter().map(tmpfs).collect(),
         volumes: places.volumes.clone(),
     };
+    start_kept(places, reaper, place, program, secrets, logs).await
+}
+
+/// Starts a program without input; its output goes into `logs`.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start_kept(
+    places: &Places,
+    reaper: &Reaper,
+    place: Place,
+    program: Program,
+    secrets: &SecretEnv,
+    logs: &Arc<LogRing>,
+) -> Result<Running, StartError> {
     let (stdout, their_stdout) = output_pipe()?;
     let (stderr, their_stderr) = output_pipe()?;
     let stdio = [Stdio::null(), their_stdout.into(), their_stderr.into()];
-    let started = start(
-        &places.binary,
-        reaper,
-        &Orders { place, program, control_group: places.control_group.clone() },
-        secrets,
-        stdio,
-    )
-    .await?;
+    let orders = Orders { place, program, control_group: places.control_group.clone() };
+    let started = start(&places.binary, reaper, &orders, secrets, stdio).await?;
     let outputs = vec![
         tokio::spawn(keep(stdout, Stream::Stdout, logs.clone())),
         tokio::spawn(keep(stderr, Stream::Stderr, logs.clone())),
@@ -156,7 +165,8 @@ async fn keep(mut output: pipe::Receiver, stream: Stream, logs: Arc<LogRing>) {
     }
 }
 
-fn unix_nanos() -> u64 {
+/// This guest's clock.
+pub fn unix_nanos() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 

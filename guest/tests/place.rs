@@ -82,7 +82,7 @@ impl World {
         let argv = argv.iter().map(ToString::to_string).collect();
         let program = Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity };
         let mut secrets = SecretEnv::default();
-        secrets.add(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
+        secrets.set(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
         start(Path::new(BINARY), &self.reaper, &Orders { place, program, control_group: None }, &secrets, stdio).await
     }
 }

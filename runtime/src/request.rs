@@ -3,11 +3,15 @@
 //! Pure: equal requests give equal specs on any machine, so that `coffer measure` predicts what `coffer run` launches.
 //! Nothing in a spec depends on the box, its id or its name.
 
+mod secrets;
+
 use coffer_spec::{
     Act, ConfigDigest, Document, Floors, HostMay, Image, KbsPin, Mount, Name, Owner, Process, Root, Scratch,
-    SecretTarget, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
+
+pub use secrets::{SECRET_ENV, SECRET_FILE, looks_like_a_secret, secret_env, secret_file};
 
 /// What the image says about its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -309,16 +313,6 @@ pub fn bytes(text: &str) -> Option<u64> {
         _ => (lower, 0),
     };
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-/// `kbs:///repository/type/tag=NAME`, or `=env:NAME`.
-pub fn secret_wanted(text: &str) -> Option<SecretWanted> {
-    let (from, to) = text.rsplit_once('=')?;
-    let to = match to.strip_prefix("env:") {
-        Some(name) => SecretTarget::Env(name.parse().ok()?),
-        None => SecretTarget::File(to.parse().ok()?),
-    };
-    Some(SecretWanted { from: from.parse().ok()?, to })
 }
 
 /// `/path`, or `/path:size=64m,noexec`. What an option asks for happens, or is refused: each stands there once, and none says

@@ -207,7 +207,8 @@ const STEPS: [&str; 2] = [
     ) strict;",
 ];
 
-const COLUMNS: &str = "id, name, image, state, supervisor_pid, vmm_pid, created, started, finished, exit_code, error, options,
+const COLUMNS: &str =
+    "id, name, image, state, supervisor_pid, vmm_pid, created, started, finished, exit_code, error, options,
     timings, reason";
 
 /// So many boxes that `--rm` took are still known.

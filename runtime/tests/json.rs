@@ -11,8 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use coffer_runtime::boxes::{BoxOptions, Timings, files, unix_ms};
 use coffer_runtime::lock::BoxLock;
-use coffer_runtime::supervisor::message::LogPiece;
 use coffer_runtime::state::Ending;
+use coffer_runtime::supervisor::message::LogPiece;
 use coffer_runtime::{BoxId, BoxRecord, BoxState, Home, State};
 use serde_json::{Value, json};
 
@@ -54,7 +54,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("rmi", &["nosuch", "other"]),
     ("attest", &["made", "--allow-simulated"]),
     ("attest", &["nosuch"]),
-    ("inject-secret", &["made", "note"]),
+    ("inject-secret", &["made", "--secret", "note=x"]),
+    ("refresh-secrets", &["made"]),
     ("seal", &["made"]),
     ("unseal", &["nosuch"]),
     ("reseal", &["nosuch"]),

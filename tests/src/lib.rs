@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bare_boot;
+pub mod canary;
 pub mod demo;
 pub mod hardware;
 pub mod image;

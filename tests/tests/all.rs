@@ -29,6 +29,7 @@ mod one_definition;
 mod qemu_launch;
 mod reproducible;
 mod root_tamper;
+mod secrets;
 mod simulated_is_refused;
 mod snp_launch;
 mod snp_model;

@@ -293,9 +293,9 @@ fn an_owner_gets_in_after_the_guest_has_proved_itself() -> Result<()> {
     let strict = world.coffer(&["exec", "mine", "id"])?;
     assert_eq!(strict.status, 125, "{}", strict.describe());
 
-    let wrong = world.coffer_with(&["inject-secret", "mine", "other", "--allow-simulated"], b"value")?;
+    let wrong = world.coffer_with(&["inject-secret", "mine", "--secret", "other=-", "--allow-simulated"], b"value")?;
     refused(&wrong, "other");
-    world.coffer_with(&["inject-secret", "mine", "note", "--allow-simulated"], b"value")?.ok()?;
+    world.coffer_with(&["inject-secret", "mine", "--secret", "note=-", "--allow-simulated"], b"value")?.ok()?;
     let read = world.coffer(&["exec", "--allow-simulated", "mine", "cat", "/run/secrets/note"])?.ok()?;
     assert_eq!(read, "value");
 

@@ -123,7 +123,7 @@ fn a_key_broker_that_is_down_is_named_and_nothing_hangs() -> Result<()> {
         "--kbs-pin",
         &pin,
         "--secret",
-        "kbs:///a/b/c=c",
+        "c=kbs:///a/b/c",
         &image,
         "true",
     ])?;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::{
-    KbsPin, Mount, Process, Scratch, SecretTarget, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec,
-    digest::is_hex,
+    FileMode, KbsPin, Mount, Name, OnChange, Process, Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee,
+    VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -120,21 +120,54 @@ fn secrets(spec: &WorkloadSpec) -> Result<(), SpecError> {
     if let Some(both) = spec.inject.iter().find(|name| broker.contains(name)) {
         return refuse("inject", &both.as_str(), "no file that a secret of the key broker goes to");
     }
-    let set: BTreeSet<_> = spec.process.env.iter().map(|entry| env_name(entry)).collect();
+    spec.secrets.iter().try_for_each(secret)?;
     let variables = spec.secrets.iter().filter_map(|wanted| match &wanted.to {
         SecretTarget::Env(name) => Some(name.as_str()),
         SecretTarget::File(_) => None,
     });
     once("secrets.to.env", variables.clone(), "each variable once")?;
-    if let Some(bad) = variables.clone().find(|name| !is_variable(name)) {
-        return refuse("secrets.to.env", &bad, "a letter or _, then letters, digits or _");
+    variables.clone().try_for_each(|name| free_variable(spec, name))
+}
+
+/// Files have permissions, and are replaced while the workload runs; variables are not.
+fn secret(wanted: &SecretWanted) -> Result<(), SpecError> {
+    let is_file = matches!(wanted.to, SecretTarget::File(_));
+    ensure(is_file || wanted.mode == FileMode::default(), "secrets.mode", &wanted.mode, "none for a variable")?;
+    let numbers = [("secrets.uid", wanted.uid), ("secrets.gid", wanted.gid)];
+    for (field, id) in numbers.into_iter().filter_map(|(field, id)| Some((field, id?))) {
+        // To the kernel it means that nothing changes.
+        ensure(is_file && id != u32::MAX, field, &id, "a number below 4294967295, of a file")?;
     }
-    if let Some(own) = variables.clone().find(|name| GUESTS.contains(name)) {
-        return refuse("secrets.to.env", &own, "no variable that the guest sets itself (HOME, HOSTNAME, PATH)");
+    let Some(changed) = &wanted.changed else { return Ok(()) };
+    ensure(is_file, "secrets.changed", changed, "none for a variable, which keeps its value")?;
+    match changed {
+        OnChange::Signal(number) => ensure((1..=64).contains(number), "secrets.changed.signal", number, "1 to 64"),
+        OnChange::Command(argv) => {
+            let program = argv.first().is_some_and(|program| !program.is_empty());
+            ensure(program, "secrets.changed.command", argv, "at least a program")?;
+            match argv.iter().find(|word| !fits_exec(word)) {
+                Some(bad) => refuse("secrets.changed.command", &beginning(bad), EXEC_RULE),
+                None => Ok(()),
+            }
+        }
     }
-    match variables.clone().find(|name| set.contains(name)) {
-        Some(both) => refuse("secrets.to.env", &both, "no variable that process.env sets"),
-        None => Ok(()),
+}
+
+/// A variable that a secret may be given in: one that programs can read, and nobody sets otherwise.
+fn free_variable(spec: &WorkloadSpec, name: &str) -> Result<(), SpecError> {
+    ensure(is_variable(name), "secrets.to.env", &name, "a letter or _, then letters, digits or _")?;
+    let guests = GUESTS.contains(&name);
+    ensure(!guests, "secrets.to.env", &name, "no variable that the guest sets itself (HOME, HOSTNAME, PATH)")?;
+    let set = spec.process.env.iter().any(|entry| env_name(entry) == name);
+    ensure(!set, "secrets.to.env", &name, "no variable that process.env sets")
+}
+
+impl WorkloadSpec {
+    /// Whether an owner who may inject this name may also give it to programs as a variable: as a secret of the broker's could
+    /// be, and none is.
+    pub fn may_be_variable(&self, name: &Name) -> bool {
+        let taken = |wanted: &SecretWanted| matches!(&wanted.to, SecretTarget::Env(env) if env == name);
+        free_variable(self, name.as_str()).is_ok() && !self.secrets.iter().any(taken)
     }
 }
 

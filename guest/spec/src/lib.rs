@@ -63,6 +63,7 @@ mod error;
 mod name;
 #[doc(hidden)]
 pub mod sample;
+mod secret;
 mod workload;
 
 pub use act::{Act, ActError, Acts, Grantee, Host, HostMay, Listed, OwnerMay};
@@ -71,7 +72,8 @@ pub use digest::{ConfigDigest, DigestError};
 pub use document::Document;
 pub use error::SpecError;
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
+pub use secret::{FileMode, FileModeError, OnChange, SecretTarget, SecretWanted};
 pub use workload::{
-    Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SvnFloor, Tee,
-    VerityTable, Volume, VolumeKind, WorkloadSpec,
+    Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SvnFloor, Tee, VerityTable, Volume,
+    VolumeKind, WorkloadSpec,
 };

@@ -3,7 +3,7 @@
 use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigDigest, HostMay, Name, OwnerMay, SecretPath, Tenant, digest::lower_hex};
+use crate::{ConfigDigest, HostMay, Name, OwnerMay, SecretWanted, Tenant, digest::lower_hex};
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,26 +166,6 @@ pub struct KbsPin {
     pub address: String,
     /// SHA-256 of the broker's SubjectPublicKeyInfo: current, and optionally next.
     pub spki: Vec<SpkiDigest>,
-}
-
-/// One secret the guest fetches.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecretWanted {
-    /// Where it lies at the broker.
-    pub from: SecretPath,
-    /// Where it goes.
-    pub to: SecretTarget,
-}
-
-/// Where a secret goes inside the guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum SecretTarget {
-    /// `/run/secrets/NAME`, mode 0400, owned by the workload's user.
-    File(Name),
-    /// Environment variable of the workload.
-    Env(Name),
 }
 
 /// One owner.

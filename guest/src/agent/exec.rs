@@ -95,8 +95,8 @@ impl ExecService {
         let (stderr, their_stderr) = output_pipe()?;
         let stdio: [Stdio; 3] = [their_stdin.into(), their_stdout.into(), their_stderr.into()];
         // A program runs beside the workload, which starts after its secrets are in place.
-        let secrets = self.agent.secret_env.get().ok_or_else(|| failed(&std::io::ErrorKind::NotFound.into()))?;
-        let started = start(&self.agent.places.binary, &self.agent.reaper, orders, secrets, stdio).await?;
+        let secrets = self.agent.secret_env.read().await;
+        let started = start(&self.agent.places.binary, &self.agent.reaper, orders, &secrets, stdio).await?;
         Ok(Running { started, stdin, stdout, stderr })
     }
 }

@@ -4,15 +4,20 @@ mod authority;
 mod control;
 mod exec;
 mod owner;
+mod refresh;
 mod request;
 pub mod serve;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use coffer_spec::Document;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
-use crate::{events::Events, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, workload::Places};
+pub use refresh::keep_current;
+
+use crate::{
+    events::Events, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, secrets::Refresher, workload::Places,
+};
 
 /// A request to end, by the host or an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +38,10 @@ pub struct Agent {
     pub reaper: Arc<Reaper>,
     /// Where things are.
     pub places: Places,
-    /// What is added to every environment: secrets that go there. Absent until they are in place.
-    pub secret_env: OnceLock<SecretEnv>,
+    /// What is added to every environment: secrets that go there. In place before the workload runs.
+    pub secret_env: RwLock<SecretEnv>,
+    /// Asks the key broker again, if it has a part in this guest.
+    pub refresher: OnceLock<Refresher>,
     workload: Mutex<Option<i32>>,
     stop: watch::Sender<Option<StopOrder>>,
 }
@@ -48,7 +55,8 @@ impl Agent {
             logs: Arc::new(LogRing::new(crate::log_ring::CAPACITY)),
             reaper: Arc::default(),
             places,
-            secret_env: OnceLock::new(),
+            secret_env: RwLock::default(),
+            refresher: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),
         }

@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use coffer_guest_proto::{
-    InjectRequest, InjectResponse, ResealRequest, ResealResponse, SealRequest, SealResponse, Sealed as Encrypted,
-    UnsealRequest, UnsealResponse, owner_server::Owner,
+    InjectRequest, InjectResponse, RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest,
+    SealResponse, Sealed as Encrypted, UnsealRequest, UnsealResponse, owner_server::Owner,
 };
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, HpkeSealed, Identity, connection};
@@ -20,13 +20,14 @@ use tonic::{Request, Response, Status};
 use super::{
     Agent,
     authority::Door,
-    request::{self, Seal},
+    refresh,
+    request::{self, Inject, Seal},
 };
 use crate::{
     broker,
     processor::SharedProcessor,
     sealing::{Means, Sealed, SealingError, Unsealed},
-    secrets,
+    secrets::{self, FileAs},
     workload::resolve_user,
 };
 
@@ -44,7 +45,7 @@ impl Owner for OwnerService {
     async fn inject(&self, request: Request<InjectRequest>) -> Result<Response<InjectResponse>, Status> {
         let spec = self.agent.document.spec();
         Door::Owners.admit(request.extensions(), spec, Act::Inject)?;
-        let (name, value) = request::inject(request.get_ref(), spec)?;
+        let Inject { name, value, set_env } = request::inject(request.get_ref(), spec)?;
         let aad = length_prefixed(&[spec.tenant.as_str().as_bytes(), name.as_str().as_bytes(), b"inject"]);
         let value = open(&request, "coffer.agent.v1.Owner/Inject", &aad, value)?;
         let value = value.expose_secret();
@@ -53,9 +54,24 @@ impl Owner for OwnerService {
         }
         let user = resolve_user(&self.agent.places.root, &spec.process.user)
             .map_err(|error| Status::failed_precondition(format!("workload user: {error}")))?;
-        secrets::write(&self.agent.places.secrets, name, value, &user)
+        if set_env {
+            // First: what no environment holds is refused whole.
+            let set = self.agent.secret_env.write().await.set(name, value);
+            set.map_err(|error| Status::invalid_argument(format!("the value {error}")))?;
+        }
+        secrets::write(&self.agent.places.secrets, name, value, &FileAs::usual(&user))
             .map_err(|error| Status::internal(format!("the value was not written: {error}")))?;
         Ok(Response::new(InjectResponse {}))
+    }
+
+    async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
+        Door::Owners.admit(request.extensions(), self.agent.document.spec(), Act::Inject)?;
+        let round = refresh::now(&self.agent).await.unwrap_or_default();
+        match round.broken {
+            None => Ok(Response::new(RefreshResponse { secrets: round.found })),
+            Some(error @ ClientError::Refused { .. }) => Err(Status::permission_denied(error.to_string())),
+            Some(error) => Err(Status::unavailable(error.to_string())),
+        }
     }
 
     async fn seal(&self, request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {

@@ -86,13 +86,24 @@ pub(super) fn exec_signal(number: i32) -> Read<i32> {
     if (1..=64).contains(&number) { Ok(number) } else { field("signal", "1 to 64") }
 }
 
-/// A name that the spec lists, and the value for it.
-pub(super) fn inject<'a>(request: &'a InjectRequest, spec: &'a WorkloadSpec) -> Read<(&'a Name, &'a Sealed)> {
-    let InjectRequest { name, value } = request;
+/// A value for a name that the spec lists.
+#[derive(Debug)]
+pub(super) struct Inject<'a> {
+    pub(super) name: &'a Name,
+    pub(super) value: &'a Sealed,
+    /// Also a variable.
+    pub(super) set_env: bool,
+}
+
+pub(super) fn inject<'a>(request: &'a InjectRequest, spec: &'a WorkloadSpec) -> Read<Inject<'a>> {
+    let InjectRequest { name, value, set_env } = request;
     let Some(name) = spec.inject.iter().find(|listed| listed.as_str() == name) else {
         return Err(Status::permission_denied("not-injectable"));
     };
-    Ok((name, sealed("value", value.as_ref())?))
+    if *set_env && !spec.may_be_variable(name) {
+        return field("set_env", "a name that is a variable's, and that nothing else sets");
+    }
+    Ok(Inject { name, value: sealed("value", value.as_ref())?, set_env: *set_env })
 }
 
 /// Something to seal.

@@ -465,9 +465,9 @@ impl Attester for Replay {
 }
 
 pub fn spec(secrets: &[&str]) -> WorkloadSpec {
-    let wanted = |(at, path): (usize, &&str)| SecretWanted {
-        from: path.parse().unwrap(),
-        to: SecretTarget::File(coffer_spec::sample::name(&format!("s{at}"))),
+    let wanted = |(at, path): (usize, &&str)| {
+        let file = SecretTarget::File(coffer_spec::sample::name(&format!("s{at}")));
+        SecretWanted::new(path.parse().unwrap(), file)
     };
     WorkloadSpec {
         tenant: TENANT.parse().unwrap(),

@@ -20,6 +20,8 @@ pub struct InjectRequest {
     pub name: String,
     /// The value. Never empty: that would be a removal under another name.
     pub value: Zeroizing<Vec<u8>>,
+    /// Programs that start from now on also get it as a variable.
+    pub set_env: bool,
 }
 
 /// Why a value was not injected.
@@ -126,8 +128,8 @@ impl Engine {
         let connection = self.connect(&record, trust).await?;
         let aad = length_prefixed(&[tenant.as_str().as_bytes(), request.name.as_bytes(), b"inject"]);
         let sealed = connection.seal("coffer.agent.v1.Owner/Inject", &aad, &request.value)?;
-        let ask =
-            Ask { name: request.name.clone(), value: Some(Sealed { enc: sealed.enc, ciphertext: sealed.ciphertext }) };
+        let value = Some(Sealed { enc: sealed.enc, ciphertext: sealed.ciphertext });
+        let ask = Ask { name: request.name.clone(), value, set_env: request.set_env };
         let answer = OwnerClient::new(connection.channel()).inject(ask).await;
         Ok(answer.map(drop).map_err(|status| agent::of_status(&status))?)
     }
@@ -139,7 +141,8 @@ mod tests {
 
     #[test]
     fn an_empty_value_is_refused_before_any_guest_is_asked() {
-        let request = |length| InjectRequest { name: "token".into(), value: Zeroizing::new(vec![1; length]) };
+        let request =
+            |length| InjectRequest { name: "token".into(), value: Zeroizing::new(vec![1; length]), set_env: false };
         let error = request(0).check().unwrap_err();
         assert_eq!((error.class(), error.to_string().as_str()), (Class::Usage, "the value for \"token\" is empty"));
         assert!(request(1).check().is_ok() && request(VALUE_LIMIT).check().is_ok());

@@ -27,6 +27,7 @@ mod exec;
 mod inject;
 mod logs;
 mod prove;
+mod refresh;
 mod seal;
 
 mod events;
@@ -65,6 +66,7 @@ pub use pause::PauseError;
 pub use places::{Asked, PlaceError};
 pub use progress::{Progress, ProgressFn};
 pub use prove::{Attestation, OwnerMayNot, ProveError, Trust};
+pub use refresh::{RefreshError, Refreshed};
 pub use remove::RemoveError;
 pub use restart::RestartError;
 pub use seal::{SealAs, SealCounter, SealError, Sealed, Unsealed};

@@ -2,8 +2,8 @@ use coffer_seal::SealPolicy;
 
 use super::*;
 use crate::boxes::{Step, Timings};
-use crate::state::{BoxState, Ending};
 use crate::state::tests::record;
+use crate::state::{BoxState, Ending};
 
 pub(super) fn engine() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
@@ -127,7 +127,11 @@ async fn what_happens_to_a_box_comes_as_events_in_its_order() {
         engine.state().unwrap().set_timings(&record.id, &timings).unwrap();
         assert_eq!(next(&mut events).await, Change::Phase(phase.into()));
     }
-    engine.state().unwrap().ended(&record.id, &Ending { exit_code: 3, error: Some("why"), reason: None }, unix_ms()).unwrap();
+    engine
+        .state()
+        .unwrap()
+        .ended(&record.id, &Ending { exit_code: 3, error: Some("why"), reason: None }, unix_ms())
+        .unwrap();
     assert_eq!(next(&mut events).await, Change::Exited { code: 3, error: Some("why".into()) });
     drop(lock);
 

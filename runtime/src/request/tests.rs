@@ -128,16 +128,13 @@ fn signals_have_names_and_numbers() {
 }
 
 #[test]
-fn sizes_secrets_and_mounts_parse_or_are_refused() {
+fn sizes_and_mounts_parse_or_are_refused() {
     assert_eq!(bytes("512m"), Some(512 << 20));
     assert_eq!(bytes("1GiB"), Some(1 << 30));
     assert_eq!(bytes("7"), Some(7));
     for bad in ["", "m", "-1", "1.5g", "99999999999t", "b"] {
         assert_eq!(bytes(bad), None, "{bad}");
     }
-    assert_eq!(secret_wanted("kbs:///a/b/c=n").unwrap().to, SecretTarget::File("n".parse().unwrap()));
-    assert_eq!(secret_wanted("kbs:///a/b/c=env:N").unwrap().to, SecretTarget::Env("N".parse().unwrap()));
-    assert_eq!(secret_wanted("kbs:///a/b/c"), None);
     assert_eq!(tmpfs("/run:size=1m,noexec").unwrap().tmpfs_bytes, 1 << 20);
     assert_eq!(tmpfs("/run/").unwrap().path, "/run");
 }

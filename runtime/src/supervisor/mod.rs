@@ -37,7 +37,8 @@ mod tests;
 
 use std::time::Duration;
 
-use coffer_rim::Failure;
+use coffer_rim::{Class, Classify as _, Failure};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::home::Home;
 use crate::id::BoxId;
@@ -55,6 +56,7 @@ pub use run::DEFAULT_GRACE;
 /// # Errors
 /// What kept the box from starting, or its end from being recorded; the command that waits is told as well.
 pub fn supervise(home: &Home, id: &BoxId, search: &Search, origin_unix_us: i64) -> Result<(), Failure> {
+    leave_no_core_dumps()?;
     // One thread: a guest dies with the thread that started it, so it must be the one that lives longest.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -72,4 +74,17 @@ pub fn supervise(home: &Home, id: &BoxId, search: &Search, origin_unix_us: i64) 
         let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
         ended
     })
+}
+
+/// No core dump of ours, or of the monitors that we start, holds a guest's memory: none is written, and what a program that takes
+/// them in a pipe gets all the same has ELF headers alone (core(5)).
+fn leave_no_core_dumps() -> Result<(), Failure> {
+    const FILTER: &str = "/proc/self/coredump_filter";
+    let what = "cannot forbid core dumps";
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).class_while(Class::Platform, what)?;
+    match std::fs::write(FILTER, "0x10") {
+        // A kernel that writes no core dumps.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => written.class_while(Class::Platform, what),
+    }
 }

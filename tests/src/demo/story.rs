@@ -108,7 +108,7 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
     })?;
     screen.step("inject-secret as owner; its SHA-256 printed inside", || {
         let note = b"injected by its owner";
-        world.coffer_with(&["inject-secret", "demo", "note", "--allow-simulated"], note)?.ok()?;
+        world.coffer_with(&["inject-secret", "demo", "--secret", "note=-", "--allow-simulated"], note)?.ok()?;
         expect_log(&world, &format!("note {}", sha256(note)))?;
         Ok(((), format!("{}…", &sha256(note)[..16])))
     })?;
@@ -179,7 +179,7 @@ pub fn run_flags(kbs: &Kbs, image: &str) -> Vec<String> {
         "--kbs-pin",
         &kbs.pin,
         "--secret",
-        &format!("{SECRET_PATH}=password"),
+        &format!("password={SECRET_PATH}"),
         "--inject",
         "note",
         "--host-may",

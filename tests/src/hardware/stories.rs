@@ -68,7 +68,7 @@ impl<'a> Setting<'a> {
 
     fn flags(&self, monitor: &str, command: &str) -> Vec<String> {
         let tee = if self.simulated { "--tee-simulate" } else { "--tee" };
-        let secret = format!("{SECRET_PATH}=password");
+        let secret = format!("password={SECRET_PATH}");
         [
             tee,
             "--isolation",

@@ -69,7 +69,7 @@ until [ -e kbs/ready ]; do sleep 0.2; done
 export COFFER_KBS_PROFILE=kbs/admin.toml
 printf 'correct horse' | coffer kbs secret put kbs:///demo/app/password --allow-simulated
 flags="--isolation kvm --tee-simulate --cpus 2 --kbs 127.0.0.1:4480 --kbs-pin $(coffer-kbs pin --state kbs)
-       --secret kbs:///demo/app/password=password --host-may stop,stats,logs"
+       --secret password=kbs:///demo/app/password --host-may stop,stats,logs"
 work='echo "processors $(grep -c ^processor /proc/cpuinfo)"; sha256sum /run/secrets/password; sleep 900'
 # shellcheck disable=SC2086
 coffer --json measure $flags "$IMAGE" sh -c "$work" | coffer kbs reference add --from - --name app

@@ -71,6 +71,11 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ),
         ("kbs.spki", Values(text(&["00", &"0".repeat(64)]))),
         ("secrets.from", Values(text(&["kbs:///a/b", "http:///a/b/c", "kbs:///a/../c", "kbs://host/a/b/c"]))),
+        ("secrets.mode", Values(text(&["400", "0800", "0200", "4755", "u=r"]))),
+        ("secrets.uid", Values(numbers(&[-1, 4_294_967_295, 4_294_967_296]))),
+        ("secrets.gid", Values(numbers(&[-1, 4_294_967_295]))),
+        ("secrets.changed.signal", Values(numbers(&[0, -1, 65]))),
+        ("secrets.changed.command", Values(text(&["a\0", &long]))),
         ("secrets.to.file", names()),
         ("secrets.to.env", Values([no_names(), text(&["A-B", "A.B", "1A", "HOME", "HOSTNAME", "PATH"])].concat())),
         ("owners.key", Values(digits(64))),
@@ -180,7 +185,10 @@ fn every_field_is_judged_and_a_wrong_value_is_refused_by_its_name() {
         };
         for other in wrong {
             // An argument may be empty; a program may not.
-            if name == "process.argv" && path.last().is_some_and(|index| index != "0") && other.as_str() == Some("") {
+            if matches!(name.as_str(), "process.argv" | "secrets.changed.command")
+                && path.last().is_some_and(|index| index != "0")
+                && other.as_str() == Some("")
+            {
                 continue;
             }
             let refused = with(&other).err().unwrap_or_else(|| panic!("{name} = {other} was taken"));

@@ -3,8 +3,8 @@ use toml::Value;
 
 use super::*;
 use crate::{
-    ConfigDigest, HostMay, Image, Mount, OwnerMay, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted,
-    SvnFloor, Tee, VerityTable, Volume, VolumeKind,
+    ConfigDigest, HostMay, Image, Mount, OnChange, OwnerMay, Process, Root, Scratch, SealFloors, SecretTarget,
+    SecretWanted, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
     sample::{name, tenant},
 };
 
@@ -39,8 +39,18 @@ pub fn sample() -> WorkloadSpec {
             spki: vec![SpkiDigest::new([7; 32]), SpkiDigest::new([8; 32])],
         }),
         secrets: vec![
-            SecretWanted { from: "kbs:///default/app/key".parse().unwrap(), to: SecretTarget::File(name("key")) },
-            SecretWanted { from: "kbs:///default/app/word".parse().unwrap(), to: SecretTarget::Env(name("WORD")) },
+            SecretWanted {
+                mode: "0440".parse().unwrap(),
+                uid: Some(5),
+                gid: Some(6),
+                changed: Some(OnChange::Signal(1)),
+                ..SecretWanted::new("kbs:///default/app/key".parse().unwrap(), SecretTarget::File(name("key")))
+            },
+            SecretWanted::new("kbs:///default/app/word".parse().unwrap(), SecretTarget::Env(name("WORD"))),
+            SecretWanted {
+                changed: Some(OnChange::Command(vec!["/bin/reload".into(), "now".into()])),
+                ..SecretWanted::new("kbs:///default/app/cert".parse().unwrap(), SecretTarget::File(name("cert")))
+            },
         ],
         owners: vec![crate::Owner { key: SpkiDigest::new([9; 32]), may: OwnerMay::parse("inject").unwrap() }],
         mounts: vec![Mount { path: "/tmp".into(), tmpfs_bytes: 4096, noexec: true }],
@@ -264,6 +274,39 @@ fn one_place_has_one_source() {
     assert_eq!(refused(|spec| spec.process.env.push("WORD=mine".into())), "secrets.to.env");
     assert_eq!(refused(|spec| spec.process.env.push("PATH=/sbin".into())), "process.env");
     assert_eq!(refused(|spec| spec.mounts[0].path = "/etc/app".into()), "mounts.path and volumes.path");
+}
+
+#[test]
+fn a_variable_has_no_permissions_and_keeps_its_value() {
+    let env = |change: fn(&mut SecretWanted)| refused(move |spec| change(&mut spec.secrets[1]));
+    assert_eq!(env(|wanted| wanted.mode = "0440".parse().unwrap()), "secrets.mode");
+    assert_eq!(env(|wanted| wanted.uid = Some(0)), "secrets.uid");
+    assert_eq!(env(|wanted| wanted.gid = Some(0)), "secrets.gid");
+    assert_eq!(env(|wanted| wanted.changed = Some(OnChange::Signal(1))), "secrets.changed");
+    assert_eq!(
+        refused(|spec| spec.secrets[2].changed = Some(OnChange::Command(Vec::new()))),
+        "secrets.changed.command"
+    );
+}
+
+#[test]
+fn a_secret_without_wishes_is_written_as_before() {
+    let mut spec = sample();
+    spec.secrets.truncate(1);
+    spec.secrets[0] = SecretWanted::new(spec.secrets[0].from.clone(), spec.secrets[0].to.clone());
+    let text = String::from_utf8(Document::write(&spec).unwrap().bytes().to_vec()).unwrap();
+    assert!(!["mode", "uid", "gid", "changed"].iter().any(|key| text.contains(&format!("\n{key} ="))), "{text}");
+}
+
+#[test]
+fn an_injected_value_becomes_a_variable_where_no_other_source_has_it() {
+    let mut spec = sample();
+    spec.process.env.push("OURS=1".into());
+    for (text, may) in [("TOKEN", true), ("_T1", true), ("1T", false), ("a-b", false), ("PATH", false), ("OURS", false)]
+    {
+        assert_eq!(spec.may_be_variable(&name(text)), may, "{text}");
+    }
+    assert!(!spec.may_be_variable(&name("WORD")), "the broker's");
 }
 
 #[test]

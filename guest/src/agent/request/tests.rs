@@ -21,11 +21,8 @@ fn start() -> ExecStart {
 
 fn spec() -> WorkloadSpec {
     WorkloadSpec {
-        inject: vec![name("token")],
-        secrets: vec![SecretWanted {
-            from: "kbs:///default/app/token".parse().unwrap(),
-            to: SecretTarget::Env(name("TOKEN")),
-        }],
+        inject: vec![name("token"), name("no-variable")],
+        secrets: vec![SecretWanted::new("kbs:///default/app/token".parse().unwrap(), SecretTarget::Env(name("TOKEN")))],
         ..coffer_spec::sample::workload(Tee::Simulated)
     }
 }
@@ -45,7 +42,8 @@ fn cases() -> Vec<(&'static str, Case)> {
     let env = |env: &[&str]| started(ExecStart { env: env.iter().map(ToString::to_string).collect(), ..start() });
     let cwd = |cwd: &str| started(ExecStart { cwd: Some(cwd.into()), ..start() });
     let user = |user: &str| started(ExecStart { user: Some(user.into()), ..start() });
-    let injected = |name: &str, value| refused(inject(&InjectRequest { name: name.into(), value }, &spec()));
+    let ask = |name: &str, value, set_env| InjectRequest { name: name.into(), value, set_env };
+    let injected = |name: &str, value| refused(inject(&ask(name, value, false), &spec()));
     let wish = |policy: &str, context: Vec<u8>, plaintext| SealRequest {
         policy: policy.into(),
         context,
@@ -89,6 +87,7 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("Sealed.ciphertext", Refused(vec![injected("token", empty(b"x", b""))])),
         ("InjectRequest.name", Refused(vec![injected("", Some(message())), injected("other", Some(message()))])),
         ("InjectRequest.value", Refused(vec![injected("token", None)])),
+        ("InjectRequest.set_env", Refused(vec![refused(inject(&ask("no-variable", Some(message()), true), &spec()))])),
         (
             "SealRequest.policy",
             Refused(["", "chips", "Chip"].map(|word| sealing(word, vec![], Some(message()))).to_vec()),

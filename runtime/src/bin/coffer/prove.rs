@@ -4,6 +4,7 @@ pub mod attest;
 pub mod guest;
 pub mod inject_secret;
 pub mod owner;
+pub mod refresh_secrets;
 pub mod seal;
 
 use crate::row::Group;
@@ -14,6 +15,7 @@ pub const GROUP: Group = Group {
     commands: &[
         command!("attest": attest),
         command!("inject-secret": inject_secret),
+        command!("refresh-secrets": refresh_secrets),
         command!("seal": seal::SealArgs => seal::seal),
         command!("unseal": seal::UnsealArgs => seal::unseal),
         command!("reseal": seal::ResealArgs => seal::reseal),

@@ -84,9 +84,13 @@ pub struct BoxFlags {
     /// SHA-256 of the key broker's public key; once more for its next key.
     #[arg(long, value_name = "HEX", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
     pub kbs_pin: Vec<String>,
-    /// Fetch a secret to /run/secrets/NAME, or into the environment: kbs:///repository/type/tag=NAME or =env:NAME.
-    #[arg(long, value_name = "URI=NAME", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    /// Fetch a secret to /run/secrets/NAME before the workload starts: NAME=kbs:///repository/type/tag, and behind commas mode=0440,
+    /// uid=N, gid=N, and what follows a new version of it: signal=HUP, or run=PROGRAM ARGUMENTS to the end.
+    #[arg(long, value_name = "NAME=URI[,..]", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
     pub secret: Vec<String>,
+    /// Fetch a secret into the workload's environment: NAME=kbs:///repository/type/tag.
+    #[arg(long, value_name = "NAME=URI", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    pub secret_env: Vec<String>,
     /// Name that an owner may inject at /run/secrets/NAME.
     #[arg(long, value_name = "NAME", conflicts_with = "spec", help_heading = "TEE")]
     pub inject: Vec<Name>,
@@ -263,13 +267,20 @@ impl BoxFlags {
     }
 
     fn workload(&self, engine: &Engine, tmpfs: Vec<Mount>) -> Result<WorkloadRequest, CliError> {
-        let usage = |flag: &str, value: &str, expected: &str| {
-            CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: expected {expected}"))
+        let usage = |flag: &str, value: &str, why: &str| {
+            CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: {why}"))
         };
         let tee = self.tee_wanted();
-        let secrets = self.secret.iter().map(|text| {
-            request::secret_wanted(text).ok_or_else(|| usage("--secret", text, "kbs:///repository/type/tag=NAME"))
+        let files = self.secret.iter().map(|text| {
+            let refused = |why: String| usage("--secret", text, &why).hint(format!("write {}", request::SECRET_FILE));
+            request::secret_file(text).map_err(refused)
         });
+        let variables = self.secret_env.iter().map(|text| {
+            let refused =
+                |why: String| usage("--secret-env", text, &why).hint(format!("write {}", request::SECRET_ENV));
+            request::secret_env(text).map_err(refused)
+        });
+        let secrets = files.chain(variables);
         let mounts = self.tmpfs.iter().map(|text| {
             let refused = |why| CliError::new(Class::Usage, format!("invalid value {text:?} for --tmpfs: {why}"));
             request::tmpfs(text).map_err(|why| refused(why).hint("write /path[:size=64m][,noexec]"))
@@ -277,7 +288,7 @@ impl BoxFlags {
         let pins = self
             .kbs_pin
             .iter()
-            .map(|text| request::pin(text).ok_or_else(|| usage("--kbs-pin", text, "64 hex digits")))
+            .map(|text| request::pin(text).ok_or_else(|| usage("--kbs-pin", text, "expected 64 hex digits")))
             .collect::<Result<Vec<_>, _>>()?;
         let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         mounts.extend(tmpfs);
@@ -363,6 +374,21 @@ impl BoxFlags {
                 format!("invalid value {:?} for --memory: expected a size such as 512m, at most 3g", self.memory),
             )),
         }
+    }
+}
+
+/// Warns of variables that look like secrets, where a box has a TEE: its host reads the spec, and they stand in it.
+pub fn secrets_in_the_open(request: &BoxRequest) {
+    let Workload::Image { request, .. } = &request.workload else { return };
+    if request.tee == Tee::None {
+        return;
+    }
+    for entry in request.env.iter().filter(|entry| request::looks_like_a_secret(entry)) {
+        let name = coffer_rim::foreign(entry.split_once('=').map_or("", |(name, _)| name)).to_string();
+        eprintln!("coffer: warning: {name} looks like a secret, and the host of a box reads its environment");
+        eprintln!(
+            "hint: put the value into the key broker, and name it with --secret-env {name}=kbs:///repository/type/tag"
+        );
     }
 }
 

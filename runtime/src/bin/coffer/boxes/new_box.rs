@@ -3,7 +3,7 @@
 use coffer_runtime::boxes::Timings;
 use coffer_runtime::engine::{CreateRequest, Engine, ProgressFn};
 
-use crate::boxes::flags::BoxFlags;
+use crate::boxes::flags::{BoxFlags, secrets_in_the_open};
 use crate::boxes::unproven;
 use crate::context::Context;
 use crate::error::CliError;
@@ -33,6 +33,7 @@ impl NewBox {
     pub fn request(&self, engine: &Engine, timings: Timings) -> Result<CreateRequest, CliError> {
         let what = self.flags.request(engine)?;
         unproven::say_of(what.tee_demanded());
+        secrets_in_the_open(&what);
         Ok(CreateRequest { what, name: self.name.clone(), remove: self.rm, identity: self.id.identity()?, timings })
     }
 

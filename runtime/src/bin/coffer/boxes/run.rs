@@ -21,7 +21,7 @@ signal (SIGTERM, or --stop-signal), never SIGINT itself, and after 10 s it is ki
 Examples:
   coffer run --rm busybox echo hello
   coffer run -d --name web --tee-simulate --kbs kbs.example:4480 --kbs-pin HEX \\
-      --secret kbs:///default/web/key=key IMAGE
+      --secret key=kbs:///default/web/key,mode=0440,signal=HUP IMAGE
   coffer run --tee-simulate --id-key id.pem --author-key author.pem \\
       --family-id acme --image-id web --guest-svn 3 IMAGE"
 )]

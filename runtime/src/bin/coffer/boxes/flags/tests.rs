@@ -114,11 +114,18 @@ fn numbers_out_of_range_are_named() {
 
 #[test]
 fn secrets_need_a_pinned_broker() {
-    assert!(parse("--secret kbs:///a/b/c=n busybox").is_err());
+    assert!(parse("--secret n=kbs:///a/b/c busybox").is_err());
     assert!(parse("--kbs h:1 busybox").is_err());
     let pin = "ab".repeat(32);
-    let request = workload(&format!("--kbs h:1 --kbs-pin {pin} --secret kbs:///a/b/c=n busybox")).unwrap();
+    let request =
+        workload(&format!("--kbs h:1 --kbs-pin {pin} --secret n=kbs:///a/b/c --secret-env N=kbs:///a/b/d busybox"))
+            .unwrap();
     assert_eq!(request.kbs.unwrap().spki[0].to_string(), pin);
+    assert_eq!(request.secrets.len(), 2);
+    for (flag, value) in [("--secret", "kbs:///a/b/c=n"), ("--secret-env", "kbs:///a/b/c=env:N")] {
+        let refused = workload(&format!("--kbs h:1 --kbs-pin {pin} {flag} {value} busybox")).unwrap_err();
+        assert!(refused.message.contains(flag) && refused.message.contains("the name stands first"), "{refused}");
+    }
     assert!(workload("--kbs h:1 --kbs-pin zz busybox").unwrap_err().message.contains("--kbs-pin"));
 }
 

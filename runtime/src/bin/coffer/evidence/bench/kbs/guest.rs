@@ -39,7 +39,7 @@ impl Platform {
         installation.ensure(ProductLine::Milan, now()).class(Class::Internal)?;
         let anchor = installation.anchor(ProductLine::Milan).ok_or_else(|| broken("no anchor"))?.spki;
         let path: ResourcePath = PATH.parse().map_err(|_| broken("path"))?;
-        let wanted = SecretWanted { from: path.clone(), to: SecretTarget::File(sample::name("password")) };
+        let wanted = SecretWanted::new(path.clone(), SecretTarget::File(sample::name("password")));
         // Guests of a box would find it there; these are told.
         let kbs = Some(KbsPin { address: "127.0.0.1:1".into(), spki: vec![SpkiDigest::new([9; 32])] });
         let spec = WorkloadSpec { kbs, secrets: vec![wanted], ..sample::workload(Tee::Simulated) };

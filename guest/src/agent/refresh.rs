@@ -1,0 +1,79 @@
+//! Keeps the broker's secrets of a running workload current, and tells the workload.
+//!
+//! The host hears nothing of it, and nothing from it: when a look is due, this guest's own clock says.
+
+use std::{sync::Arc, time::Duration};
+
+use coffer_guest_proto::Stream;
+use coffer_spec::OnChange;
+
+use super::Agent;
+use crate::{
+    container::{Place, STATUS_OURS},
+    secrets::{Round, pause},
+    sys::process::signal,
+    workload::{program, resolve_user, start_kept, unix_nanos},
+};
+
+/// How long a program that follows a new version may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Looks at the broker's secrets while the workload runs.
+pub async fn keep_current(agent: Arc<Agent>) {
+    if agent.refresher.get().is_none() {
+        return;
+    }
+    let mut was_broken = false;
+    loop {
+        let mut chance = [0];
+        // Without chance the pause is only a little longer.
+        let _ = getrandom::fill(&mut chance);
+        tokio::time::sleep(pause(was_broken, chance[0])).await;
+        was_broken = now(&agent).await.is_some_and(|round| round.broken.is_some());
+    }
+}
+
+/// Looks now. Nothing where the broker has no part in this guest, or its workload does not run yet.
+pub(super) async fn now(agent: &Agent) -> Option<Round> {
+    let refresher = agent.refresher.get()?;
+    let round = refresher.round(agent.document.spec(), &agent.places.secrets).await;
+    for follows in &round.follows {
+        follow(agent, follows).await;
+    }
+    Some(round)
+}
+
+async fn follow(agent: &Agent, what: &OnChange) {
+    let Some(pid) = agent.workload() else { return };
+    match what {
+        OnChange::Signal(number) => drop(signal(pid, *number)),
+        OnChange::Command(argv) => {
+            if let Err(error) = run_beside(agent, pid, argv).await {
+                let said = format!("coffer: after a new version of a secret: {error}\n");
+                agent.logs.push(Stream::Stderr, unix_nanos(), said.as_bytes()).await;
+            }
+        }
+    }
+}
+
+/// Runs a program beside the workload; what it writes is the workload's output.
+async fn run_beside(agent: &Agent, pid: i32, argv: &[String]) -> Result<(), String> {
+    let spec = agent.document.spec();
+    let user = resolve_user(&agent.places.root, &spec.process.user).map_err(|error| error.to_string())?;
+    let mut program = program(spec, user);
+    program.argv = argv.to_vec();
+    let secrets = agent.secret_env.read().await;
+    let running = start_kept(&agent.places, &agent.reaper, Place::Beside { pid }, program, &secrets, &agent.logs).await;
+    let mut running = running.map_err(|error| error.to_string())?;
+    drop(secrets);
+    let ended = tokio::time::timeout(PATIENCE, &mut running.started.status).await;
+    if ended.is_err() {
+        let _ = signal(running.started.pid, libc::SIGKILL);
+    }
+    running.drain().await;
+    match ended {
+        Ok(Ok(0)) => Ok(()),
+        Ok(status) => Err(format!("{:?} ended with {}", argv[0], status.unwrap_or(STATUS_OURS))),
+        Err(_) => Err(format!("{:?} took longer than {} s", argv[0], PATIENCE.as_secs())),
+    }
+}

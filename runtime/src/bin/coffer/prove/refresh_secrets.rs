@@ -1,0 +1,52 @@
+//! `coffer refresh-secrets`.
+
+use std::process::ExitCode;
+
+use coffer_guest_proto::Found;
+use coffer_runtime::engine::Refreshed;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{self, CliError};
+use crate::prove::guest::Trust;
+use crate::table;
+
+/// Have a guest look for new versions of its secrets at the key broker now, and not only every quarter of an hour.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer refresh-secrets web")]
+pub struct Args {
+    #[command(flatten)]
+    trust: Trust,
+    /// Name or id.
+    #[arg(value_name = "BOX")]
+    name: String,
+}
+
+/// Has it look, and says what it found. Fails where the broker refused one, or a value has no room.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let engine = context.engine()?;
+    let trust = args.trust.read()?;
+    let found = context.runtime()?.block_on(engine.refresh(&args.name, &trust)).map_err(error::of)?;
+    if context.json {
+        let row = |it: &Refreshed| json!({ "name": it.name, "version": it.version, "found": word(it), "denial_id": it.denial_id });
+        println!("{}", json!({ "secrets": found.iter().map(row).collect::<Vec<_>>() }));
+    } else {
+        let row = |it: &Refreshed| {
+            let id = it.denial_id.as_ref().map(|id| format!(" (id {id})")).unwrap_or_default();
+            vec![it.name.clone(), it.version.to_string(), format!("{}{id}", word(it))]
+        };
+        table::print(&["SECRET", "VERSION", "FOUND"], &found.iter().map(row).collect::<Vec<_>>());
+    }
+    let all = found.iter().all(|it| matches!(it.found, Found::Unchanged | Found::Replaced));
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(error::Class::Refused.code()) })
+}
+
+fn word(it: &Refreshed) -> &'static str {
+    match it.found {
+        Found::Unchanged => "unchanged",
+        Found::Replaced => "replaced",
+        Found::Refused => "not-released",
+        Found::Unusable => "unusable",
+        Found::Unspecified => "unknown",
+    }
+}

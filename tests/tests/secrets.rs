@@ -14,7 +14,7 @@ use coffer_tests::{
     canary::{Canary, Process, Search},
     demo::story::{kbs_admin, simulator_anchor},
     image::pulled,
-    process::{Finished, run, wait_for},
+    process::{Finished, wait_for},
     services::{Kbs, Registry},
 };
 use serde_json::{Value, json};

@@ -120,13 +120,13 @@ fn secrets(spec: &WorkloadSpec) -> Result<(), SpecError> {
     if let Some(both) = spec.inject.iter().find(|name| broker.contains(name)) {
         return refuse("inject", &both.as_str(), "no file that a secret of the key broker goes to");
     }
-    spec.secrets.iter().try_for_each(secret)?;
     let variables = spec.secrets.iter().filter_map(|wanted| match &wanted.to {
         SecretTarget::Env(name) => Some(name.as_str()),
         SecretTarget::File(_) => None,
     });
     once("secrets.to.env", variables.clone(), "each variable once")?;
-    variables.clone().try_for_each(|name| free_variable(spec, name))
+    variables.clone().try_for_each(|name| free_variable(spec, name))?;
+    spec.secrets.iter().try_for_each(secret)
 }
 
 /// Files have permissions, and are replaced while the workload runs; variables are not.

@@ -246,7 +246,7 @@ fn a_database_of_a_later_version_is_refused_by_name_and_left_alone() {
     let (_dir, home) = home();
     State::open(&home).unwrap().db.pragma_update(None, "user_version", VERSION + 1).unwrap();
     let failure = Failure::from(State::open(&home).unwrap_err());
-    assert!(failure.message.contains("version 2"), "{failure}");
+    assert!(failure.message.contains("version 3"), "{failure}");
     assert!(failure.hint.unwrap().contains("--home"));
 }
 

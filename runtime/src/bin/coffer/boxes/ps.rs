@@ -76,7 +76,7 @@ fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
     let mut command = found.options.command.join(" ");
     let mut status = status(found);
     if !whole {
-        (command, status) = (cut(&command, 20), cut(&status, 64));
+        (command, status) = (cut(&command, 20), cut(&status, 80));
     }
     let id = if whole { found.id.as_str() } else { found.id.short() };
     let created = format!("{} ago", table::span(unix_ms() - found.created));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coffer_guest::sealing::{Counter, Means, SealingError, Unsealed};
 use coffer_kbs_client::{BrokerClient, ClientError, SealingContext, kbs::admin::v1::Terms};
 use coffer_ratls::Identity;
-use coffer_seal::{Header, SealError, SealPolicy};
+use coffer_seal::{Header, Scope, SealError, SealPolicy};
 use coffer_simulator::{Installation, LaunchOptions, TcbState};
 use coffer_spec::{Floors, SealFloors, Tenant};
 use coffer_verifier::{
@@ -86,7 +86,7 @@ impl Sealing {
 
     fn means(&self) -> Means<'_> {
         let (processor, spec) = (&self.guest.processor, self.guest.document.spec());
-        Means { processor, spec, broker: Some(&self.client) }
+        Means { processor, spec, broker: Some(&self.client), scope: Scope::Agent }
     }
 
     async fn seal(&self, policy: SealPolicy) -> Vec<u8> {
@@ -258,7 +258,7 @@ async fn a_debug_twin_a_low_tcb_and_a_missing_broker_are_refused_by_name() {
     for policy in SealPolicy::ALL {
         let file = sealer.seal(policy).await;
         let (processor, spec) = (&debugged.processor, debugged.document.spec());
-        let twin = Means { processor, spec, broker: Some(&sealer.client) };
+        let twin = Means { processor, spec, broker: Some(&sealer.client), scope: Scope::Agent };
         for refused in
             [twin.unseal(CONTEXT, &file).await.err(), twin.seal(policy, CONTEXT, Counter::None, STATE).await.err()]
         {

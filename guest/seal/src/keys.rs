@@ -24,8 +24,27 @@ impl BrokerKey {
     }
 }
 
-/// What the keys of files are derived from: as many secrets as the policy wants, and no fewer.
-pub enum Keys {
+/// Who inside the guest seals and opens: neither opens what the other sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The agent, for owners.
+    Agent,
+    /// The workload.
+    Workload,
+}
+
+impl Scope {
+    /// Its name, which is hashed into the key.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Workload => "workload",
+        }
+    }
+}
+
+/// As many secrets as the policy wants, and no fewer.
+pub enum Secrets {
     /// The secure processor's.
     Processor(DerivedKey),
     /// Its key without MEASUREMENT in the mix, and the broker's.
@@ -34,7 +53,18 @@ pub enum Keys {
     Broker(BrokerKey),
 }
 
-impl Keys {
+/// What the keys of files are derived from.
+pub struct Keys {
+    secrets: Secrets,
+    scope: Scope,
+}
+
+impl Secrets {
+    /// For files of this scope alone.
+    pub const fn of(self, scope: Scope) -> Keys {
+        Keys { secrets: self, scope }
+    }
+
     /// Whose they are.
     pub const fn source(&self) -> Source {
         match self {
@@ -43,24 +73,26 @@ impl Keys {
             Self::Broker(_) => Source::Broker,
         }
     }
+}
 
+impl Keys {
     /// The file's own key: the salt makes it fresh for every file, so the counting nonce never repeats under it.
     pub(crate) fn of_file(&self, header: &Header, encoded: &[u8], context: &[u8]) -> Result<LessSafeKey, SealError> {
         let (policy, source) = (header.policy, header.policy.source());
-        if self.source() != source {
+        if self.secrets.source() != source {
             return Err(SealError::Keys { policy, needs: source.name() });
         }
         let mut secret = Zeroizing::new(Vec::with_capacity(64));
-        match self {
-            Self::Processor(key) => secret.extend_from_slice(key.expose()),
-            Self::Both(processor, broker) => {
+        match &self.secrets {
+            Secrets::Processor(key) => secret.extend_from_slice(key.expose()),
+            Secrets::Both(processor, broker) => {
                 secret.extend_from_slice(processor.expose());
                 secret.extend_from_slice(broker.0.expose_secret());
             }
-            Self::Broker(key) => secret.extend_from_slice(key.0.expose_secret()),
+            Secrets::Broker(key) => secret.extend_from_slice(key.0.expose_secret()),
         }
-        let (policy, source) = (policy.name().as_bytes(), source.name().as_bytes());
-        let info = length_prefixed(&[b"coffer/seal/v1", policy, source, b"agent", context, encoded]);
+        let [policy, source, scope] = [policy.name(), source.name(), self.scope.name()].map(str::as_bytes);
+        let info = length_prefixed(&[b"coffer/seal/v1", policy, source, scope, context, encoded]);
         let mut key = Zeroizing::new([0; 32]);
         Hkdf::<Sha256>::new(Some(&header.salt), &secret)
             .expand(&info, key.as_mut_slice())

@@ -5,18 +5,18 @@
 //! key), [`seal`]. To open: [`Header::peek`], [`check_floor`], [`refuse_unsafe`], the keys for the header, [`unseal`].
 //!
 //! ```
-//! use coffer_seal::{Header, Keys, SealError, SealPolicy, seal, unseal};
+//! use coffer_seal::{Header, Scope, SealError, SealPolicy, Secrets, seal, unseal};
 //! use coffer_verifier::abi::DerivedKey;
 //!
 //! // What the secure processor answers to `key_request(policy.source(), tcb)`, and 32 bytes from the kernel's random source.
 //! let (key, tcb, salt) = (DerivedKey::new([7; 32]), 0x0201_0000_0000_0304, [9; 32]);
-//! let (keys, policy) = (Keys::Processor(key), "measurement-and-chip".parse::<SealPolicy>()?);
+//! let (keys, policy) = (Secrets::Processor(key).of(Scope::Agent), "measurement-and-chip".parse::<SealPolicy>()?);
 //! let sealed = seal(&keys, &Header::new(policy, true, tcb, b"backup", salt), b"backup", b"state")?;
 //!
 //! assert_eq!(Header::peek(&sealed)?.tcb, tcb, "ask for the key of this TCB to open it");
 //! assert_eq!(*unseal(&keys, b"backup", None, &sealed)?, b"state");
 //! assert_eq!(unseal(&keys, b"another context", None, &sealed).unwrap_err(), SealError::Closed);
-//! let other_chip = Keys::Processor(DerivedKey::new([8; 32]));
+//! let other_chip = Secrets::Processor(DerivedKey::new([8; 32])).of(Scope::Agent);
 //! assert_eq!(unseal(&other_chip, b"backup", None, &sealed).unwrap_err(), SealError::Closed);
 //! # Ok::<(), SealError>(())
 //! ```
@@ -33,7 +33,7 @@ mod rules;
 mod stream;
 
 pub use header::{CHUNK, HEADER, Header, MinimumSvn, SealPolicy, Source};
-pub use keys::{BrokerKey, Keys};
+pub use keys::{BrokerKey, Keys, Scope, Secrets};
 pub use rules::{check_floor, key_request, refuse_unsafe};
 pub use stream::{LIMIT, Opener, Sealer, TAG, seal, seal_stream, unseal, unseal_stream};
 

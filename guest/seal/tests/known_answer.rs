@@ -5,7 +5,7 @@ use aes_gcm::{
     Aes256Gcm, KeyInit as _,
     aead::{Aead as _, Payload},
 };
-use coffer_seal::{BrokerKey, Header, Keys, MinimumSvn, SealPolicy, Source, seal, unseal};
+use coffer_seal::{BrokerKey, Header, Keys, MinimumSvn, Scope, SealError, SealPolicy, Secrets, Source, seal, unseal};
 use coffer_verifier::abi::DerivedKey;
 use hmac::{Hmac, Mac as _};
 use secrecy::SecretBox;
@@ -26,6 +26,7 @@ struct Book {
     /// Codes of policy and source.
     codes: [u8; 2],
     source: &'static str,
+    scope: Scope,
     secrets: Vec<u8>,
     svn: u8,
     counter: [u8; 16],
@@ -38,6 +39,7 @@ fn books() -> Vec<Book> {
         policy,
         codes,
         source,
+        scope: Scope::Agent,
         secrets: secrets.to_vec(),
         svn: 0,
         counter: [0; 16],
@@ -72,9 +74,13 @@ impl Book {
             hmac.update(message);
             hmac.finalize().into_bytes().into()
         };
+        let scope: &[u8] = match self.scope {
+            Scope::Agent => b"agent",
+            Scope::Workload => b"workload",
+        };
         let mut info = Vec::new();
         let (policy, source) = (self.policy.name().as_bytes(), self.source.as_bytes());
-        for field in [b"coffer/seal/v1", policy, source, b"agent", CONTEXT, &self.header()] {
+        for field in [b"coffer/seal/v1", policy, source, scope, CONTEXT, &self.header()] {
             info.extend_from_slice(&(field.len() as u32).to_be_bytes());
             info.extend_from_slice(field);
         }
@@ -98,11 +104,12 @@ impl Book {
     /// The same in the words of the library.
     fn ours(&self) -> (Keys, Header) {
         let broker = || BrokerKey::new(SecretBox::new(Box::new(BROKER)));
-        let keys = match self.policy.source() {
-            Source::Processor => Keys::Processor(DerivedKey::new(PROCESSOR)),
-            Source::Both => Keys::Both(DerivedKey::new(PROCESSOR), broker()),
-            Source::Broker => Keys::Broker(broker()),
+        let secrets = match self.policy.source() {
+            Source::Processor => Secrets::Processor(DerivedKey::new(PROCESSOR)),
+            Source::Both => Secrets::Both(DerivedKey::new(PROCESSOR), broker()),
+            Source::Broker => Secrets::Broker(broker()),
         };
+        let keys = secrets.of(self.scope);
         let header = Header {
             minimum_svn: MinimumSvn::new(self.svn.into()).unwrap(),
             counter: self.counter,
@@ -132,6 +139,20 @@ fn seals_and_opens_byte_for_byte_what_the_format_says() {
             let current = Some(book.generation.into());
             assert!(*unseal(&keys, CONTEXT, current, &expected).unwrap() == plaintext, "{policy}: {length} bytes");
         }
+    }
+}
+
+#[test]
+fn a_workloads_file_is_its_own_and_by_the_book_too() {
+    for book in books() {
+        let agents = book.ours().0;
+        let book = Book { scope: Scope::Workload, ..book };
+        let (keys, header) = book.ours();
+        let expected = book.sealed(&[b"state"]);
+        let (policy, current) = (book.policy, Some(book.generation.into()));
+        assert!(seal(&keys, &header, CONTEXT, b"state").unwrap() == expected, "{policy}");
+        assert_eq!(*unseal(&keys, CONTEXT, current, &expected).unwrap(), b"state", "{policy}");
+        assert_eq!(unseal(&agents, CONTEXT, current, &expected).unwrap_err(), SealError::Closed, "{policy}");
     }
 }
 

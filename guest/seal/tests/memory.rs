@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write, pipe, sink};
 
-use coffer_seal::{CHUNK, Header, Keys, SealPolicy, seal_stream, unseal_stream};
+use coffer_seal::{CHUNK, Header, Scope, SealPolicy, Secrets, seal_stream, unseal_stream};
 use coffer_verifier::abi::DerivedKey;
 
 const LENGTH: u64 = 4 << 30;
@@ -30,7 +30,7 @@ impl Write for Counted {
 
 #[test]
 fn four_gibibytes_are_sealed_and_opened_in_the_memory_of_a_few_chunks() {
-    let keys = || Keys::Processor(DerivedKey::new([7; 32]));
+    let keys = || Secrets::Processor(DerivedKey::new([7; 32])).of(Scope::Agent);
     let header = Header::new(SealPolicy::MeasurementAndChip, true, 5, b"db", [9; 32]);
     let before = peak_memory();
     let (mut from, mut to) = pipe().unwrap();

@@ -11,7 +11,7 @@ use coffer_guest_proto::{
 };
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, HpkeSealed, Identity, connection};
-use coffer_seal::{Header, SealPolicy};
+use coffer_seal::{Header, Scope, SealPolicy};
 use coffer_spec::Act;
 use coffer_verifier::binding::length_prefixed;
 use secrecy::{ExposeSecret, SecretBox};
@@ -109,7 +109,7 @@ impl Owner for OwnerService {
 
 impl OwnerService {
     fn means<'a>(&'a self, broker: Option<&'a BrokerClient>) -> Means<'a> {
-        Means { processor: &self.processor, spec: self.agent.document.spec(), broker }
+        Means { processor: &self.processor, spec: self.agent.document.spec(), broker, scope: Scope::Agent }
     }
 
     /// A connection to the broker if one of the policies needs it and the spec names one. That there is none is refused later, by

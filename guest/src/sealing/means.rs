@@ -2,9 +2,10 @@
 
 use std::sync::PoisonError;
 
-use coffer_kbs_client::{BrokerClient, ClientError, Scope, SealingName, SealingPolicy};
+use coffer_kbs_client::{self as kbs, BrokerClient, ClientError, SealingName, SealingPolicy};
 use coffer_seal::{
-    BrokerKey, Header, Keys, MinimumSvn, SealError, SealPolicy, Source, check_floor, key_request, refuse_unsafe,
+    BrokerKey, Header, Keys, MinimumSvn, Scope, SealError, SealPolicy, Secrets, Source, check_floor, key_request,
+    refuse_unsafe,
 };
 use coffer_spec::{Tee, WorkloadSpec};
 use coffer_verifier::abi::{DerivedKey, Report, ReportData, ReportRequest, SecureProcessor};
@@ -21,6 +22,8 @@ pub struct Means<'a> {
     pub spec: &'a WorkloadSpec,
     /// A connection on which its broker has admitted it. Where a key of the broker's is needed and this is none, nothing is done.
     pub broker: Option<&'a BrokerClient>,
+    /// For whom.
+    pub scope: Scope,
 }
 
 impl Means<'_> {
@@ -44,15 +47,16 @@ impl Means<'_> {
 
     /// Every secret the policy of a header wants.
     pub(super) async fn keys(&self, header: &Header, context: &[u8]) -> Result<Keys, SealingError> {
-        Ok(match header.policy.source() {
-            Source::Processor => Keys::Processor(self.processor_key(header).await?),
+        let secrets = match header.policy.source() {
+            Source::Processor => Secrets::Processor(self.processor_key(header).await?),
             // The broker first: where it gives nothing, a key that lacks MEASUREMENT is not even made.
             Source::Both => {
                 let broker = self.broker_key(header, context).await?;
-                Keys::Both(self.processor_key(header).await?, broker)
+                Secrets::Both(self.processor_key(header).await?, broker)
             }
-            Source::Broker => Keys::Broker(self.broker_key(header, context).await?),
-        })
+            Source::Broker => Secrets::Broker(self.broker_key(header, context).await?),
+        };
+        Ok(secrets.of(self.scope))
     }
 
     async fn processor_key(&self, header: &Header) -> Result<DerivedKey, SealingError> {
@@ -103,7 +107,11 @@ impl Means<'_> {
             return Err(SealingError::Context { policy: named, found: context.len() });
         }
         let minimum_svn = (named == SealPolicy::Signer).then(|| header.minimum_svn.get());
-        Ok((broker, SealingName { policy, scope: Scope::Agent, context: context.to_vec(), minimum_svn }))
+        let scope = match self.scope {
+            Scope::Agent => kbs::Scope::Agent,
+            Scope::Workload => kbs::Scope::Workload,
+        };
+        Ok((broker, SealingName { policy, scope, context: context.to_vec(), minimum_svn }))
     }
 }
 

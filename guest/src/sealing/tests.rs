@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex};
 
-use coffer_seal::{Header, SealError, SealPolicy};
+use coffer_seal::{Header, Scope, SealError, SealPolicy};
 use coffer_spec::{Floors, SealFloors, Tee, WorkloadSpec};
 use coffer_verifier::abi::{
     DerivedKey, ExtendedReport, KeyRequest, ProcessorError, ReportRequest, SecureProcessor,
@@ -43,13 +43,13 @@ impl SecureProcessor for Chip {
 
 async fn seal_on(chip: Chip, spec: &WorkloadSpec, policy: SealPolicy) -> Result<Vec<u8>, SealingError> {
     let processor: SharedProcessor = Arc::new(Mutex::new(Box::new(chip)));
-    let means = Means { processor: &processor, spec, broker: None };
+    let means = Means { processor: &processor, spec, broker: None, scope: Scope::Agent };
     Ok(means.seal(policy, b"db", Counter::None, b"secret").await?.bytes)
 }
 
 async fn unseal_on(chip: Chip, spec: &WorkloadSpec, file: &[u8]) -> Result<Vec<u8>, SealingError> {
     let processor: SharedProcessor = Arc::new(Mutex::new(Box::new(chip)));
-    let means = Means { processor: &processor, spec, broker: None };
+    let means = Means { processor: &processor, spec, broker: None, scope: Scope::Agent };
     Ok(means.unseal(b"db", file).await?.plaintext.to_vec())
 }
 
@@ -130,7 +130,7 @@ async fn without_a_broker_its_policies_are_refused_and_not_weakened() {
 async fn counters_are_the_brokers() {
     let processor: SharedProcessor = Arc::new(Mutex::new(Box::new(USUAL)));
     let (policy, spec) = (SealPolicy::MeasurementAndChip, spec());
-    let means = Means { processor: &processor, spec: &spec, broker: None };
+    let means = Means { processor: &processor, spec: &spec, broker: None, scope: Scope::Agent };
     let refused = means.seal(policy, b"db", Counter::Begin, b"x").await.unwrap_err();
     assert!(matches!(refused, SealingError::CounterNeedsBroker { .. }), "{refused}");
     let refused = means.seal(policy, b"db", Counter::Replace(&sealed().await), b"x").await.unwrap_err();

@@ -3,21 +3,22 @@ use proptest::prelude::*;
 use secrecy::SecretBox;
 
 use super::*;
-use crate::{BrokerKey, MinimumSvn, SealPolicy, Source};
+use crate::{BrokerKey, MinimumSvn, Scope, SealPolicy, Secrets, Source};
 
 fn key(byte: u8) -> Keys {
-    Keys::Processor(DerivedKey::new([byte; 32]))
+    Secrets::Processor(DerivedKey::new([byte; 32])).of(Scope::Agent)
 }
 
 /// Those of a source, from a secret of the processor's and one of the broker's.
 fn keys(source: Source, processor: u8, broker: u8) -> Keys {
     let processor = DerivedKey::new([processor; 32]);
     let broker = BrokerKey::new(SecretBox::new(Box::new([broker; 32])));
-    match source {
-        Source::Processor => Keys::Processor(processor),
-        Source::Both => Keys::Both(processor, broker),
-        Source::Broker => Keys::Broker(broker),
-    }
+    let secrets = match source {
+        Source::Processor => Secrets::Processor(processor),
+        Source::Both => Secrets::Both(processor, broker),
+        Source::Broker => Secrets::Broker(broker),
+    };
+    secrets.of(Scope::Agent)
 }
 
 fn sealed(plaintext: &[u8]) -> Vec<u8> {

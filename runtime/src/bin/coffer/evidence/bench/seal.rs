@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use coffer_seal::{CHUNK, HEADER, Header, Keys, SealPolicy, TAG, seal_stream, unseal_stream};
+use coffer_seal::{CHUNK, HEADER, Header, Keys, Scope, SealPolicy, Secrets, TAG, seal_stream, unseal_stream};
 use coffer_verifier::abi::DerivedKey;
 use serde_json::json;
 
@@ -141,7 +141,7 @@ impl Subject {
 }
 
 fn keys() -> Keys {
-    Keys::Processor(DerivedKey::new([7; 32]))
+    Secrets::Processor(DerivedKey::new([7; 32])).of(Scope::Agent)
 }
 
 fn nonce(number: usize) -> Nonce {

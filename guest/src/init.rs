@@ -25,6 +25,7 @@ use crate::{
     spawn::StartError,
     sys::{dm::DeviceMapper, net, process::signal},
     workload::{Places, program, resolve_user, start_workload},
+    workload_api::{self, OwnGuest},
 };
 
 /// How long the guest stays up after the workload for whoever still reads its output.
@@ -182,7 +183,9 @@ async fn open_owner_port(agent: &Arc<Agent>, processor: SharedProcessor) -> Resu
     let identity = tokio::task::spawn_blocking(move || make_identity(&*making))
         .await
         .or_fail(Code::Internal, "make an identity")??;
-    serve::owner_port(agent, &identity, attester.clone(), processor)?;
+    serve::owner_port(agent, &identity, attester.clone(), processor.clone())?;
+    let guest = OwnGuest { agent: agent.clone(), processor, attester: attester.clone() };
+    workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;
     Ok(Attesting { identity, attester })
 }
 

@@ -26,3 +26,4 @@ pub mod secrets;
 pub mod spawn;
 pub mod sys;
 pub mod workload;
+pub mod workload_api;

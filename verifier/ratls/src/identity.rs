@@ -209,7 +209,8 @@ fn octet_string(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+/// DER as PEM (RFC 7468), under a label such as `CERTIFICATE`.
+pub fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(STANDARD.encode(der));
     let mut out = Zeroizing::new(String::with_capacity(body.len() + body.len() / 64 + 64));
     for part in ["-----BEGIN ", label, "-----\n"] {

@@ -65,7 +65,7 @@ pub use denial::{Denial, denied};
 pub use facts::{FactsError, Purpose, TlsFacts};
 pub use hpke::{HpkeError, HpkeSealed};
 pub use identity::{
-    Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki,
+    Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki, pem,
 };
 pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
 pub use places::Source;

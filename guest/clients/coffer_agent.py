@@ -1,0 +1,84 @@
+"""Client of a Coffer guest's agent, for programs inside the guest. One file, standard library alone.
+
+    import coffer_agent
+    agent = coffer_agent.Agent()
+    password, version = agent.secret("app/db/password")
+    sealed = agent.seal(b"state", context="db")
+"""
+
+import http.client
+import json
+import socket
+import urllib.parse
+
+SOCKET = "/run/coffer/agent.sock"
+
+
+class Refused(Exception):
+    """The agent, or the key broker behind it, said no. `id` joins a refusal of the broker with its audit trail."""
+
+    def __init__(self, status, word, message, id=None):
+        super().__init__(f"{word}: {message}")
+        self.status, self.word, self.message, self.id = status, word, message, id
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("coffer", timeout=timeout)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Agent:
+    """The agent of this guest."""
+
+    def __init__(self, path=SOCKET, timeout=60):
+        self._path, self._timeout = path, timeout
+
+    def secret(self, path, version=None):
+        """Value and version of a secret of the key broker: `repository/type/tag`."""
+        query = {} if version is None else {"version": version}
+        headers, body = self._ask("GET", "/v1/secrets/" + urllib.parse.quote(path), query)
+        return body, int(headers["coffer-secret-version"])
+
+    def seal(self, data, context, policy=None):
+        """Seals bytes so that they open where the policy says: measurement-and-chip, chip, measurement, workload or signer."""
+        return self._ask("POST", "/v1/seal", _given(context=context, policy=policy), data)[1]
+
+    def unseal(self, sealed, context):
+        """Opens what was sealed under the same context."""
+        return self._ask("POST", "/v1/unseal", _given(context=context), sealed)[1]
+
+    def reseal(self, sealed, context, policy=None):
+        """Opens a file and seals it anew, under another policy or at the TCB of today."""
+        return self._ask("POST", "/v1/reseal", _given(context=context, policy=policy), sealed)[1]
+
+    def evidence(self, data):
+        """Evidence of this guest over data of the caller's, as a CMW record."""
+        return self._ask("POST", "/v1/evidence", {}, data)[1]
+
+    def certificate(self, csr, profile):
+        """A certificate chain in PEM for the key of a signing request (PKCS #10, DER)."""
+        return self._ask("POST", "/v1/certificate", _given(profile=profile), csr)[1]
+
+    def _ask(self, method, path, query, body=b""):
+        connection = _Connection(self._path, self._timeout)
+        try:
+            target = path + ("?" + urllib.parse.urlencode(query) if query else "")
+            connection.request(method, target, body=body if method == "POST" else None)
+            response = connection.getresponse()
+            answer = response.read()
+        finally:
+            connection.close()
+        if response.status != 200:
+            said = json.loads(answer)
+            raise Refused(response.status, said["error"], said["message"], said.get("id"))
+        return response.headers, answer
+
+
+def _given(**parameters):
+    return {name: value for name, value in parameters.items() if value is not None}

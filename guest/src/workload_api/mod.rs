@@ -1,0 +1,150 @@
+//! The workload's own door to the agent: HTTP/1.1 on `/run/coffer/agent.sock`, which its programs alone see.
+//!
+//! [`call`] reads what is asked, [`own`] is what this guest answers, [`limits`] how much of it. What a workload asks for is its own:
+//! secrets that the key broker releases to this guest, files of scope `workload`, evidence under a label that nothing else has.
+//! Trusts: nothing of a request; the broker behind the pinned key. Never: keeps a value after its answer, repeats what was sent in
+//! a refusal, takes more memory than [`limits`] says, opens what an owner sealed.
+//! Source: docs/design/guest.md §8; `guest/clients/openapi.json`.
+
+mod call;
+mod limits;
+mod own;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    convert::Infallible,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::OwnedSemaphorePermit,
+    time::timeout,
+};
+use zeroize::Zeroizing;
+
+pub use own::OwnGuest;
+
+use self::{call::Call, limits::Limits, refusal::Refusal};
+
+/// Name of the socket in the workload's `/run/coffer`.
+pub const SOCKET: &str = "agent.sock";
+
+/// What a call gave.
+struct Answer {
+    content_type: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+/// Who answers.
+trait Guest: Send + Sync + 'static {
+    /// What this call, with this body, comes to.
+    fn answer(&self, call: Call, body: Zeroizing<Vec<u8>>) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+}
+
+/// Opens the door in the workload's folder of sockets.
+///
+/// # Errors
+/// The kernel's.
+pub fn open(folder: &Path, guest: OwnGuest) -> io::Result<()> {
+    let listener = listen(&folder.join(SOCKET))?;
+    tokio::spawn(serve(listener, guest, Limits::new(Instant::now())));
+    Ok(())
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    // Whoever is in the workload's place may ask, whatever user the image gives it.
+    fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+struct Api<G> {
+    guest: G,
+    limits: Limits,
+}
+
+async fn serve<G: Guest>(listener: UnixListener, guest: G, limits: Limits) {
+    let api = Arc::new(Api { guest, limits });
+    loop {
+        let place = api.limits.place().await;
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(talk(api.clone(), stream, place))),
+            // Out of descriptors, or the like: give it time, and go on.
+            Err(_) => tokio::time::sleep(limits::PAUSE).await,
+        }
+    }
+}
+
+async fn talk<G: Guest>(api: Arc<Api<G>>, stream: UnixStream, _place: OwnedSemaphorePermit) {
+    let patience = api.limits.patience;
+    let answered = service_fn(move |request| {
+        let api = api.clone();
+        async move { Ok::<_, Infallible>(api.respond(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .max_buf_size(limits::HEAD)
+        .serve_connection(TokioIo::new(stream), answered);
+    // Of a client that hangs up or speaks no HTTP there is nobody to tell.
+    let _ = connection.await;
+}
+
+impl<G: Guest> Api<G> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match self.answer(request).await {
+            Ok(Answer { content_type, headers, body }) => {
+                let mut response = Response::new(Full::from(body));
+                let all = response.headers_mut();
+                all.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+                all.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                for (name, value) in headers {
+                    if let Ok(value) = HeaderValue::from_str(&value) {
+                        all.insert(name, value);
+                    }
+                }
+                response
+            }
+            Err(refusal) => refusal.response(),
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let call = Call::read(request.method(), request.uri())?;
+        self.limits.ask(Instant::now()).map_err(Refusal::too_many)?;
+        let _turn = self.limits.turn().await;
+        let body = body(request.into_body(), call.longest_body(), self.limits.patience).await?;
+        self.guest.answer(call, body).await
+    }
+}
+
+async fn body(body: Incoming, longest: usize, patience: Duration) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    match timeout(patience, Limited::new(body, longest).collect()).await {
+        Ok(Ok(whole)) => Ok(Zeroizing::new(whole.to_bytes().to_vec())),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-long",
+            format!("the body has more than {longest} bytes"),
+        )),
+        Ok(Err(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "body", "the body broke off".into())),
+        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", "the body did not come in time".into())),
+    }
+}

@@ -1,0 +1,132 @@
+//! What this guest answers.
+
+use std::{sync::Arc, time::Duration};
+
+use coffer_kbs_client::{BrokerClient, ClientError};
+use coffer_ratls::{Attester, Identity, pem};
+use coffer_seal::{Header, Scope, SealPolicy};
+use coffer_spec::SecretPath;
+use coffer_verifier::binding::workload_report_data;
+use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
+
+use super::{Answer, Guest, call::Call, refusal::Refusal};
+use crate::{
+    agent::Agent,
+    broker,
+    processor::SharedProcessor,
+    sealing::{Counter, Means, Sealed, SealingError},
+};
+
+/// How long the key broker may take, all attempts and questions together.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const BYTES: &str = "application/octet-stream";
+
+/// This guest, its processor and its broker.
+pub struct OwnGuest {
+    /// What it was launched with.
+    pub agent: Arc<Agent>,
+    /// Its own.
+    pub processor: SharedProcessor,
+    /// Makes its evidence.
+    pub attester: Arc<dyn Attester>,
+}
+
+impl Guest for OwnGuest {
+    async fn answer(&self, call: Call, body: Zeroizing<Vec<u8>>) -> Result<Answer, Refusal> {
+        match tokio::time::timeout(PATIENCE, Box::pin(self.work(call, &body))).await {
+            Ok(answered) => answered,
+            Err(_) => Err(Refusal::late(PATIENCE.as_secs())),
+        }
+    }
+}
+
+impl OwnGuest {
+    async fn work(&self, call: Call, body: &[u8]) -> Result<Answer, Refusal> {
+        match call {
+            Call::Secret { path, version } => self.secret(&path, version).await,
+            Call::Seal { policy, context } => {
+                let broker = self.broker_for(&[policy]).await?;
+                sealed(self.means(broker.as_ref()).seal(policy, &context, Counter::None, body).await)
+            }
+            Call::Unseal { context } => {
+                let broker = self.broker_for(&[policy_of(body)?]).await?;
+                let opened =
+                    self.means(broker.as_ref()).unseal(&context, body).await.map_err(|error| Refusal::from(&error))?;
+                Ok(file(opened.plaintext.to_vec(), opened.rollback_protected))
+            }
+            Call::Reseal { policy, context } => {
+                let before = policy_of(body)?;
+                let broker = self.broker_for(&[before, policy.unwrap_or(before)]).await?;
+                sealed(self.means(broker.as_ref()).reseal(policy, &context, body).await)
+            }
+            Call::Evidence => self.evidence(body).await,
+            Call::Certificate { profile } => self.certificate(&profile, body).await,
+        }
+    }
+
+    async fn secret(&self, path: &SecretPath, version: Option<u64>) -> Result<Answer, Refusal> {
+        let broker = self.broker().await?;
+        let found = match version {
+            None => broker.secret(path).await,
+            Some(version) => broker.secret_version(path, version).await,
+        };
+        let secret = found.map_err(|error| Refusal::from(&error))?;
+        Ok(Answer {
+            content_type: BYTES,
+            headers: vec![("coffer-secret-version", secret.version.to_string())],
+            body: secret.value.expose_secret().clone(),
+        })
+    }
+
+    async fn evidence(&self, data: &[u8]) -> Result<Answer, Refusal> {
+        let attester = self.attester.clone();
+        let report_data = workload_report_data(&attester.workload(), data);
+        let made = tokio::task::spawn_blocking(move || attester.evidence(&report_data)).await;
+        let failed = |error: &dyn std::fmt::Display| Refusal::processor(format!("secure processor: {error}"));
+        let evidence = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        Ok(Answer { content_type: "application/cmw+cbor", headers: Vec::new(), body: evidence.to_cmw() })
+    }
+
+    async fn certificate(&self, profile: &str, csr: &[u8]) -> Result<Answer, Refusal> {
+        let chain = self.broker().await?.certificate(profile, csr).await.map_err(|error| Refusal::from(&error))?;
+        let text: String = chain.iter().map(|der| pem("CERTIFICATE", der).to_string()).collect();
+        Ok(Answer { content_type: "application/pem-certificate-chain", headers: Vec::new(), body: text.into_bytes() })
+    }
+
+    fn means<'a>(&'a self, broker: Option<&'a BrokerClient>) -> Means<'a> {
+        Means { processor: &self.processor, spec: self.agent.document.spec(), broker, scope: Scope::Workload }
+    }
+
+    /// A connection to the broker if one of the policies needs it. That there is none is refused later, by the policy's name.
+    async fn broker_for(&self, policies: &[SealPolicy]) -> Result<Option<BrokerClient>, Refusal> {
+        let needed = policies.iter().any(|policy| policy.source().needs_broker());
+        if !needed || self.agent.document.spec().kbs.is_none() {
+            return Ok(None);
+        }
+        self.broker().await.map(Some)
+    }
+
+    async fn broker(&self) -> Result<BrokerClient, Refusal> {
+        let spec = self.agent.document.spec();
+        let kbs = spec.kbs.as_ref().ok_or_else(Refusal::no_broker)?;
+        let identity = Identity::generate("coffer workload")
+            .map_err(|_| Refusal::from(&ClientError::Own { cause: "no identity for the key broker".into() }))?;
+        broker::connect(spec, kbs, &identity, self.attester.clone()).await.map_err(|error| Refusal::from(&error))
+    }
+}
+
+fn policy_of(sealed: &[u8]) -> Result<SealPolicy, Refusal> {
+    Header::peek(sealed).map(|header| header.policy).map_err(|error| Refusal::from(&SealingError::from(error)))
+}
+
+fn sealed(result: Result<Sealed, SealingError>) -> Result<Answer, Refusal> {
+    let Sealed { bytes, rollback_protected } = result.map_err(|error| Refusal::from(&error))?;
+    Ok(file(bytes, rollback_protected))
+}
+
+fn file(body: Vec<u8>, rollback_protected: bool) -> Answer {
+    let headers = vec![("coffer-rollback-protected", rollback_protected.to_string())];
+    Answer { content_type: BYTES, headers, body }
+}

@@ -60,7 +60,8 @@ pub fn busybox_layout(folder: &Path, tag: &str, extra: &[(&str, &[u8])]) -> Resu
     append(&mut tar, "etc/passwd", tar::EntryType::Regular, 0o644, passwd, None)?;
     append(&mut tar, "etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nnogroup:x:65534:\n", None)?;
     for (path, contents) in extra {
-        append(&mut tar, path, tar::EntryType::Regular, 0o644, contents, None)?;
+        let mode = if path.starts_with("bin/") { 0o755 } else { 0o644 };
+        append(&mut tar, path, tar::EntryType::Regular, mode, contents, None)?;
     }
     let layer = tar.into_inner()?;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());

@@ -34,4 +34,5 @@ mod simulated_is_refused;
 mod snp_launch;
 mod snp_model;
 mod stage0;
+mod workload_api;
 mod wrong_use;

@@ -37,12 +37,12 @@ fn value() -> Result<String> {
     Ok(format!("canary-{}", hex::encode(bytes)))
 }
 
-fn put(world: &World, kbs: &Kbs, tag: &str, value: &str) -> Result<()> {
+pub fn put(world: &World, kbs: &Kbs, tag: &str, value: &str) -> Result<()> {
     let path = format!("kbs:///demo/app/{tag}");
     kbs_admin(world, kbs, &["secret", "put", &path, "--allow-simulated"], value.as_bytes()).map(drop)
 }
 
-fn list(world: &World, kbs: &Kbs, flags: &[&str]) -> Result<()> {
+pub fn list(world: &World, kbs: &Kbs, flags: &[&str]) -> Result<()> {
     let reference = world.coffer(&[&["--json", "measure"], flags].concat())?.ok()?;
     kbs_admin(world, kbs, &["reference", "add", "--from", "-", "--name", "app"], reference.as_bytes()).map(drop)
 }

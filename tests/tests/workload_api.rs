@@ -1,0 +1,56 @@
+//! A workload asks its agent: secrets, sealing, evidence, over the socket that the agent opens for it.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use coffer_tests::{World, demo::story::simulator_anchor, image, process::run, services::{Kbs, Registry}};
+use coffer_verifier::{
+    abi::{Report, WorkloadDigest},
+    binding::workload_report_data,
+    evidence::Evidence,
+};
+
+use crate::secrets::{list, put};
+
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/ask_agent.rs");
+
+/// A workload of Rust with nothing but the client of one file.
+fn asking(folder: &Path) -> Result<Vec<u8>> {
+    let built = folder.join("ask");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]).arg(&built).arg(PROGRAM);
+    run(&mut rustc, b"")?.ok()?;
+    Ok(std::fs::read(built)?)
+}
+
+#[test]
+fn a_workload_asks_its_agent_for_everything() -> Result<()> {
+    let world = World::new()?;
+    let layout = world.folder.path().join("layout");
+    image::busybox_layout(&layout, "t", &[("bin/ask", &asking(world.folder.path())?)])?;
+    let registry = Registry::start(world.folder.path())?;
+    let image = registry.push(&layout, "t", "app:1")?;
+    let anchor = simulator_anchor(&world)?;
+    let anchor = anchor.to_str().context("a plain name")?;
+    let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
+    put(&world, &kbs, "key", "what only this guest gets")?;
+    let flags = ["-m", "256m", "--tee-simulate", "--kbs", &kbs.address, "--kbs-pin", &kbs.pin, "-u", "65534", &image, "ask"];
+    list(&world, &kbs, &flags)?;
+    let told = world.coffer(&[&["run", "--name", "asks"], &flags[..]].concat())?.ok()?;
+    let line = |name: &str| -> Result<&str> {
+        let found = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.with_context(|| format!("no line {name:?} in:\n{told}"))
+    };
+    ensure!(line("secret")? == "1 what only this guest gets", "{told}");
+    let refused = line("refused")?;
+    ensure!(refused.starts_with("403 not-released {") && refused.contains("\"id\":\""), "{told}");
+    ensure!(line("opened")? == "true" && line("resealed")? == "true", "{told}");
+    ensure!(line("elsewhere")?.contains("does-not-open"), "{told}");
+    ensure!(line("broker")?.contains("not-released"), "no terms, no key: {told}");
+
+    let evidence = Evidence::from_cmw(&hex::decode(line("evidence")?)?)?;
+    let report = Report::parse(&evidence.report)?;
+    let workload = WorkloadDigest::of(&evidence.workload_spec);
+    ensure!(*report.report_data() == workload_report_data(&workload, b"a nonce"), "evidence over something else");
+    Ok(())
+}

@@ -121,7 +121,11 @@ fn a_secret_reaches_the_workload_and_nothing_of_it_the_host() -> Result<()> {
     let typed = owner(&["inject-secret", "safe", "--secret", "NOTE=typed"])?;
     ensure!(typed.status == 0 && typed.stderr.contains("warning: the value of NOTE stands on"), "{}", typed.describe());
     let other = owner(&["inject-secret", "safe", "--secret", "OTHER=typed"])?;
-    ensure!(other.status == 6 && !other.stderr.contains("warning"), "what is refused is not read\n{}", other.describe());
+    ensure!(
+        other.status == 6 && !other.stderr.contains("warning"),
+        "what is refused is not read\n{}",
+        other.describe()
+    );
 
     // New versions, as soon as somebody says so.
     let refresh = || -> Result<(i32, Value)> {

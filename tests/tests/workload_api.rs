@@ -3,7 +3,13 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use coffer_tests::{World, demo::story::simulator_anchor, image, process::run, services::{Kbs, Registry}};
+use coffer_tests::{
+    World,
+    demo::story::simulator_anchor,
+    image,
+    process::run,
+    services::{Kbs, Registry},
+};
 use coffer_verifier::{
     abi::{Report, WorkloadDigest},
     binding::workload_report_data,
@@ -18,7 +24,10 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/ask_agent.r
 fn asking(folder: &Path) -> Result<Vec<u8>> {
     let built = folder.join("ask");
     let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]).arg(&built).arg(PROGRAM);
+    rustc
+        .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"])
+        .arg(&built)
+        .arg(PROGRAM);
     run(&mut rustc, b"")?.ok()?;
     Ok(std::fs::read(built)?)
 }
@@ -34,7 +43,8 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
     let anchor = anchor.to_str().context("a plain name")?;
     let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
     put(&world, &kbs, "key", "what only this guest gets")?;
-    let flags = ["-m", "256m", "--tee-simulate", "--kbs", &kbs.address, "--kbs-pin", &kbs.pin, "-u", "65534", &image, "ask"];
+    let flags =
+        ["-m", "256m", "--tee-simulate", "--kbs", &kbs.address, "--kbs-pin", &kbs.pin, "-u", "65534", &image, "ask"];
     list(&world, &kbs, &flags)?;
     let told = world.coffer(&[&["run", "--name", "asks"], &flags[..]].concat())?.ok()?;
     let line = |name: &str| -> Result<&str> {

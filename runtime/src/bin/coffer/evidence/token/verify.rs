@@ -27,8 +27,10 @@ nor that it was asked now: whoever sees a report can have a token made of it.
 Exit status: 0 as demanded, 2 usage, 3 a file that cannot be read, 5 no key of the set signed it, 6 signed and not as demanded.
 
 Examples:
-  coffer token verify token.jwt --jwks jwks.json --aud https://bank.example --iss https://verifier.example
-  coffer token verify token.jwt --jwks jwks.json --aud https://bank.example --policy fleet.toml --json")]
+  coffer token verify token.jwt --jwks jwks.json \\
+      --aud https://bank.example --iss https://verifier.example
+  coffer token verify token.jwt --jwks jwks.json \\
+      --aud https://bank.example --policy fleet.toml --json")]
 pub struct Args {
     /// The token; `-` is standard input.
     #[arg(value_name = "FILE")]

@@ -61,6 +61,6 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
     let evidence = Evidence::from_cmw(&hex::decode(line("evidence")?)?)?;
     let report = Report::parse(&evidence.report)?;
     let workload = WorkloadDigest::of(&evidence.workload_spec);
-    ensure!(*report.report_data() == workload_report_data(&workload, b"a nonce"), "evidence over something else");
+    ensure!(report.report_data() == workload_report_data(&workload, b"a nonce"), "evidence over something else");
     Ok(())
 }

@@ -43,10 +43,23 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
     let anchor = anchor.to_str().context("a plain name")?;
     let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
     put(&world, &kbs, "key", "what only this guest gets")?;
-    let flags =
-        ["-m", "256m", "--tee-simulate", "--kbs", &kbs.address, "--kbs-pin", &kbs.pin, "-u", "65534", &image, "ask"];
+    let flags = [
+        "-m",
+        "256m",
+        "--tee-simulate",
+        "--kbs",
+        &kbs.address,
+        "--kbs-pin",
+        &kbs.pin,
+        "-u",
+        "65534",
+        "--secret",
+        "key=kbs:///demo/app/key",
+        &image,
+        "ask",
+    ];
     list(&world, &kbs, &flags)?;
-    let told = world.coffer(&[&["run", "--name", "asks"], &flags[..]].concat())?.ok()?;
+    let told = world.coffer(&[&["run", "--allow-simulated", "--name", "asks"], &flags[..]].concat())?.ok()?;
     let line = |name: &str| -> Result<&str> {
         let found = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         found.with_context(|| format!("no line {name:?} in:\n{told}"))

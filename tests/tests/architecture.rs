@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-simulator", &["coffer-verifier"]),
     ("coffer-policies", &["coffer-verifier"]),
     ("coffer-ratls", &["coffer-verifier"]),
+    ("coffer-kds", &["coffer-verifier", "coffer-rim"]),
     ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec", "coffer-rim"]),
     (
         "coffer-guest",
@@ -57,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coffer-guest-proto",
             "coffer-kbs-client",
             "coffer-image",
+            "coffer-kds",
             "coffer-policies",
         ],
     ),

@@ -1,6 +1,7 @@
 //! Commands about evidence in files.
 
 pub mod bench;
+pub mod collateral;
 pub mod report;
 pub mod shown;
 pub mod verify;
@@ -10,5 +11,10 @@ use crate::row::Group;
 /// What decides about evidence, or shows it.
 pub const GROUP: Group = Group {
     heading: "Evidence in files",
-    commands: &[command!("verify": verify), noun!("report": report), noun!("bench": bench)],
+    commands: &[
+        command!("verify": verify),
+        noun!("collateral": collateral),
+        noun!("report": report),
+        noun!("bench": bench),
+    ],
 };

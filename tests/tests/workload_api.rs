@@ -1,13 +1,13 @@
 //! A workload asks its agent: secrets, sealing, evidence, over the socket that the agent opens for it.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World,
     demo::story::simulator_anchor,
     image,
-    process::run,
+    process::{run, wait_for},
     services::{Kbs, Registry},
 };
 use coffer_verifier::{
@@ -56,10 +56,18 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
         "--secret",
         "key=kbs:///demo/app/key",
         &image,
-        "ask",
+        "sh",
+        "-c",
+        "ask; exec sleep 120",
     ];
     list(&world, &kbs, &flags)?;
-    let told = world.coffer(&[&["run", "--allow-simulated", "--name", "asks"], &flags[..]].concat())?.ok()?;
+    world.coffer(&[&["run", "-d", "--name", "asks"], &flags[..]].concat())?.ok()?;
+    let mut told = String::new();
+    wait_for(Duration::from_mins(1), || {
+        let logs = world.coffer(&["logs", "asks", "--allow-simulated"]).and_then(|finished| finished.ok());
+        told = logs.unwrap_or_default();
+        told.contains("\nbroker ")
+    })?;
     let line = |name: &str| -> Result<&str> {
         let found = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         found.with_context(|| format!("no line {name:?} in:\n{told}"))
@@ -75,5 +83,12 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
     let report = Report::parse(&evidence.report)?;
     let workload = WorkloadDigest::of(&evidence.workload_spec);
     ensure!(report.report_data() == workload_report_data(&workload, b"a nonce"), "evidence over something else");
+
+    // What a workload sealed is no owner's to open, under the same context either.
+    let sealed = world.folder.path().join("sealed");
+    std::fs::write(&sealed, hex::decode(line("sealed")?)?)?;
+    let sealed = sealed.to_str().context("a plain name")?;
+    let owners = world.coffer(&["unseal", "asks", "--context", "db", sealed, "-o", "-", "--allow-simulated"])?;
+    ensure!(owners.status != 0 && owners.stderr.contains("does not open here"), "{}", owners.describe());
     Ok(())
 }

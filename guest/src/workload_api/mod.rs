@@ -2,7 +2,7 @@
 //!
 //! [`call`] reads what is asked, [`own`] is what this guest answers, [`limits`] how much of it. What a workload asks for is its own:
 //! secrets that the key broker releases to this guest, files of scope `workload`, evidence under a label that nothing else has.
-//! Trusts: nothing of a request; the broker behind the pinned key. Never: keeps a value after its answer, repeats what was sent in
+//! Trusts: nothing of a request; the broker behind the pinned key. Never: puts a value into a file, repeats what was sent in
 //! a refusal, takes more memory than [`limits`] says, opens what an owner sealed.
 //! Source: docs/design/guest.md §8; `guest/clients/openapi.json`.
 

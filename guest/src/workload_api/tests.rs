@@ -152,7 +152,7 @@ except coffer_agent.Refused as refused:
 }
 
 /// The client of one file that Rust programs take along.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "programs use more of it than its test")]
 #[path = "../../clients/coffer_agent.rs"]
 mod client;
 

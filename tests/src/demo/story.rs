@@ -170,7 +170,6 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
 }
 
 /// Flags of the demo's box, image and command included; the same for `measure` and `run`.
-/// Flags, image and command of the demo's box.
 pub fn run_flags(kbs: &Kbs, image: &str) -> Vec<String> {
     [
         "--tee-simulate",

@@ -7,7 +7,7 @@ use coffer_tests::{
     World,
     demo::story::simulator_anchor,
     image,
-    process::{run, wait_for},
+    process::{self, run, wait_for},
     services::{Kbs, Registry},
 };
 use coffer_verifier::{
@@ -64,7 +64,7 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
     world.coffer(&[&["run", "-d", "--name", "asks"], &flags[..]].concat())?.ok()?;
     let mut told = String::new();
     wait_for(Duration::from_mins(1), || {
-        let logs = world.coffer(&["logs", "asks", "--allow-simulated"]).and_then(|finished| finished.ok());
+        let logs = world.coffer(&["logs", "asks", "--allow-simulated"]).and_then(process::Finished::ok);
         told = logs.unwrap_or_default();
         told.contains("\nbroker ")
     })?;

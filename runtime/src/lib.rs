@@ -20,7 +20,6 @@ pub mod tools;
 
 pub mod host;
 pub mod id_block;
-pub mod kds;
 pub mod launch;
 pub mod monitor;
 pub mod signing_key;

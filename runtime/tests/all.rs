@@ -6,6 +6,7 @@ mod runner;
 mod vectors;
 
 mod cases;
+mod collateral;
 mod first_use;
 mod host;
 mod id_and_manifest;

@@ -126,7 +126,7 @@ fn the_json_is_the_judges_own_form() {
     let wanted = Expected { report_data: ExpectedReportData::Any, guest: ExpectedGuest::WhateverThePolicyAdmits };
     let said = verifier.judge(&evidence, &Endorsements::new(), &wanted, UnixTime::parse(AT).unwrap());
     // Addresses are the command's own; `coffer attest` prints by the same function.
-    assert_eq!(printed, coffer_runtime::kds::appraisal_json(&said, false));
+    assert_eq!(printed, coffer_kds::appraisal_json(&said, false));
     let mut bare = printed;
     for missing in bare["missing"].as_array_mut().unwrap() {
         missing.as_object_mut().unwrap().remove("urls");

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-policies", &["coffer-verifier"]),
     ("coffer-ratls", &["coffer-verifier"]),
     ("coffer-token", &["coffer-verifier", "coffer-rim"]),
+    ("coffer-kds", &["coffer-verifier", "coffer-rim"]),
     ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec", "coffer-rim"]),
     (
         "coffer-guest",
@@ -59,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coffer-guest-proto",
             "coffer-kbs-client",
             "coffer-image",
+            "coffer-kds",
             "coffer-policies",
         ],
     ),

@@ -139,6 +139,7 @@ macro_rules! runs {
 
 runs! {
     readme: "README.md",
+    collateral: "docs/collateral.md",
     disks: "docs/disks.md",
     getting_started: "docs/getting-started.md",
     id_block_and_manifests: "docs/id-block-and-manifests.md",

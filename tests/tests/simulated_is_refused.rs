@@ -66,8 +66,9 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("spec", Evidence::None),
     ("platform", Evidence::None),
     ("owner", Evidence::None),
-    ("report", Evidence::None), // prints fields, gives no verdict
-    ("kbs", Evidence::None),    // trusts the broker's pinned key; guests' evidence comes to the broker itself
+    ("collateral", Evidence::None), // keeps what verifies, gives no verdict
+    ("report", Evidence::None),     // prints fields, gives no verdict
+    ("kbs", Evidence::None),        // trusts the broker's pinned key; guests' evidence comes to the broker itself
     ("bench", Evidence::None),
     ("doctor", Evidence::None),
     ("host", Evidence::None), // what this machine's firmware says of itself

@@ -77,6 +77,6 @@ pub use reason::{CheckLine, Outcome, Reason};
 pub use trail::Cost;
 pub use unix_time::{TimeError, UnixTime};
 pub use verify::{
-    ChainError, CrlIssuerError, CrlPolicy, CrlStatus, ExpectedReportData, ReportBinding, VerifiedChain, VerifiedReport,
-    VerifyError, verify, verify_crl, verify_evidence,
+    CertificateIssuerError, ChainError, CrlIssuerError, CrlPolicy, CrlStatus, ExpectedReportData, ReportBinding,
+    VerifiedChain, VerifiedReport, VerifyError, verify, verify_certificate, verify_crl, verify_evidence,
 };

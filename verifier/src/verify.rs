@@ -13,6 +13,7 @@ mod candidates;
 mod error;
 mod facts;
 mod given;
+mod issued;
 mod list;
 mod verified;
 
@@ -23,6 +24,7 @@ pub(crate) use given::Given;
 
 pub use error::{ChainError, VerifyError};
 pub use given::CrlPolicy;
+pub use issued::{CertificateIssuerError, verify_certificate};
 pub use list::{CrlIssuerError, verify_crl};
 pub use verified::{CrlStatus, ReportBinding, VerifiedReport};
 

@@ -10,13 +10,14 @@ use x509_parser::{
 };
 
 use super::is_amd_pss;
-use crate::{UnixTime, der};
+use crate::{UnixTime, abi::ProductLine, der};
 
 /// A revocation list in the form the KDS serves. Parsed; its signature is not checked yet.
 #[derive(Clone, Debug)]
 pub struct Crl {
     der: Vec<u8>,
     issuer: Vec<u8>,
+    product: Option<ProductLine>,
     number: u64,
     this_update: UnixTime,
     next_update: UnixTime,
@@ -107,6 +108,9 @@ impl Crl {
                 number = u64::try_from(value).ok();
             }
         }
+        let mut names = crl.issuer().iter_common_name().map(|name| name.as_str().ok());
+        let root = names.next().flatten().and_then(|name| name.strip_prefix("ARK-"));
+        let product = root.and_then(|text| ProductLine::ALL.into_iter().find(|line| line.name() == text));
         let mut revoked = Vec::new();
         for entry in crl.iter_revoked_certificates() {
             if let Some(critical) = entry.extensions().iter().find(|extension| extension.critical) {
@@ -116,6 +120,7 @@ impl Crl {
         }
         Ok(Self {
             issuer: crl.issuer().as_raw().to_vec(),
+            product,
             number: number.ok_or(E::Number)?,
             this_update: UnixTime(crl.last_update().timestamp()),
             next_update: UnixTime(crl.next_update().ok_or(E::NextUpdate)?.timestamp()),
@@ -137,6 +142,11 @@ impl Crl {
     /// thisUpdate and nextUpdate.
     pub const fn validity(&self) -> (UnixTime, UnixTime) {
         (self.this_update, self.next_update)
+    }
+
+    /// Product line of the root it names as its issuer, if it names one.
+    pub const fn product(&self) -> Option<ProductLine> {
+        self.product
     }
 
     pub(crate) fn issuer(&self) -> &[u8] {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Why a revocation list is nobody's who is believed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CrlIssuerError {
     /// The certificate of its root is not at hand.

@@ -1,6 +1,8 @@
 //! Commands about evidence in files.
 
 pub mod bench;
+pub mod collateral;
+pub mod fetching;
 pub mod report;
 pub mod shown;
 pub mod token;
@@ -11,5 +13,11 @@ use crate::row::Group;
 /// What decides about evidence, or shows it.
 pub const GROUP: Group = Group {
     heading: "Evidence in files",
-    commands: &[command!("verify": verify), noun!("token": token), noun!("report": report), noun!("bench": bench)],
+    commands: &[
+        command!("verify": verify),
+        noun!("token": token),
+        noun!("collateral": collateral),
+        noun!("report": report),
+        noun!("bench": bench),
+    ],
 };

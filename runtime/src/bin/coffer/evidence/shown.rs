@@ -1,7 +1,7 @@
 //! An appraisal as people read it, of `coffer verify` and of `coffer attest` alike: the verdict, what is authentic, the checks
 //! if they are asked for, each reason with what helps.
 
-use coffer_runtime::kds;
+use coffer_kds::urls;
 use coffer_verifier::{Appraisal, Code, CrlStatus, ReportBinding};
 
 /// What the command knows beside the appraisal.
@@ -39,7 +39,7 @@ pub fn print(appraisal: &Appraisal, about: About<'_>) {
         println!("  hint: {hint}");
     }
     for request in appraisal.missing().iter().filter(|_| !about.simulated) {
-        let urls = kds::urls(request);
+        let urls = urls(request);
         if !urls.is_empty() {
             println!("  fetch {}: {}", request.kind.name(), urls.join(" or "));
         }

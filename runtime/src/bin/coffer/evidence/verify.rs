@@ -1,4 +1,4 @@
-//! `coffer verify`: decides about evidence in a file, offline.
+//! `coffer verify`: decides about evidence in a file, offline; with `--fetch`, what is missing is asked for first.
 //!
 //! Exit 0 accepted, 2 usage, 3 a file that cannot be read or is of none of the forms, 5 not authentic (a report whose bytes
 //! break the form is not), 6 refused by policy.
@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use coffer_runtime::{kds, simulator};
-use coffer_verifier::abi::{REPORT_LEN, ReportData, SpkiDigest};
+use coffer_kds::{Base, Collected};
+use coffer_runtime::simulator;
+use coffer_verifier::abi::{REPORT_LEN, Report, ReportData, SpkiDigest};
 use coffer_verifier::{
     Appraisal, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest,
     ExpectedReportData, HclBlob, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
@@ -19,15 +20,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::evidence::fetching::{self, Failures};
 use crate::evidence::shown::{self, About};
 
-/// Decide about evidence in a file, offline.
+/// Decide about evidence in a file, offline unless --fetch is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit status: 0 accepted, 2 usage, 3 a file that cannot be read or is none of the forms, 5 not authentic, 6 refused by policy.
 
 Examples:
   coffer verify report.bin --certs certs
+  coffer verify report.bin --fetch
   coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
   coffer verify evidence.cmw --policy fleet.toml --json")]
 pub struct Args {
@@ -74,6 +77,18 @@ pub struct Judging {
     #[arg(long, value_name = "FILE")]
     crl: Vec<PathBuf>,
 
+    /// Get what is missing from AMD's key distribution service, and keep it: `coffer collateral` lists it.
+    #[arg(long, conflicts_with = "at")]
+    pub fetch: bool,
+
+    /// With --fetch: ask this service in place of AMD's; https, or http on this machine. Needed for a simulator's.
+    #[arg(long, value_name = "URL", requires = "fetch")]
+    mirror: Option<Base>,
+
+    /// With --fetch: ask nobody; what is kept is all there is.
+    #[arg(long, requires = "fetch", conflicts_with = "mirror")]
+    offline: bool,
+
     /// Decide as of this time (RFC 3339) instead of now.
     #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
     pub at: Option<UnixTime>,
@@ -107,10 +122,14 @@ const MAX_FILE: u64 = 1024 * 1024;
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let (args, explain) = (&args.judging, args.explain);
     let policy = policy(args.policy.as_deref())?.rules;
-    let appraisal = judge(args, &read(&args.file)?, policy, context)?;
+    let Judgement { appraisal, not_fetched } = judge(args, &read(&args.file)?, policy, context)?;
     let simulated = args.allow_simulated && is_of_this_simulator(&appraisal, context)?;
     if context.json {
-        println!("{}", kds::appraisal_json(&appraisal, simulated));
+        let mut value = coffer_kds::appraisal_json(&appraisal, simulated);
+        if args.fetch {
+            value["not_fetched"] = fetching::json(&not_fetched);
+        }
+        println!("{value}");
     } else {
         let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
         let about = About {
@@ -121,44 +140,54 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
         };
         shown::print(&appraisal, about);
+        fetching::print(&not_fetched);
     }
     Ok(ExitCode::from(exit_code(appraisal.verdict())))
 }
 
+/// What the judge says, and what was asked for in vain before.
+pub struct Judgement {
+    /// The judge's.
+    pub appraisal: Appraisal,
+    /// With --fetch: what is not at hand, and why.
+    pub not_fetched: Failures,
+}
+
 /// What the judge says of what was read.
-pub fn judge(args: &Judging, input: &[u8], policy: EvidencePolicy, context: &Context) -> Result<Appraisal, CliError> {
+pub fn judge(args: &Judging, input: &[u8], policy: EvidencePolicy, context: &Context) -> Result<Judgement, CliError> {
     let evidence = evidence(input)?;
-    let anchors = match (args.allow_simulated, args.anchor.as_slice()) {
-        (true, []) => simulator::anchors(&context.home.join("sim"))?,
-        (true, listed) => anchors(listed)?,
-        (false, _) => TrustAnchors::amd(),
-    };
+    let anchors = anchors(args.allow_simulated, &args.anchor, context)?;
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
     let demanded = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
     let verifier = Verifier { anchors, crl, policy };
-    match endorsements(args)? {
-        Err(error) => Ok(Appraisal::of_error(error)),
-        Ok(others) => {
-            let judge = |report_data: ExpectedReportData| {
-                let expected = Expected { report_data, guest: ExpectedGuest::WhateverThePolicyAdmits };
-                verifier.judge(&evidence.inner, &others, &expected, now)
-            };
-            // An HCL blob states the hash of its runtime data; --report-data then comes on top.
-            let appraisal = match evidence.attachment {
-                Some(attachment) => {
-                    let appraisal = judge(attachment);
-                    if appraisal.verdict() == Verdict::NotAuthentic || demanded == ExpectedReportData::Any {
-                        appraisal
-                    } else {
-                        judge(demanded)
-                    }
-                }
-                None => judge(demanded),
-            };
-            Ok(appraisal)
-        }
+    let mut others = match endorsements(args)? {
+        Ok(others) => others,
+        Err(error) => return Ok(Judgement { appraisal: Appraisal::of_error(error), not_fetched: Vec::new() }),
+    };
+    let mut not_fetched = Vec::new();
+    if args.fetch {
+        let found = fetched(args, &verifier.anchors, &evidence.inner, &others, now, context)?;
+        others.merge(&found.endorsements);
+        not_fetched = found.failures;
     }
+    let judge = |report_data: ExpectedReportData| {
+        let expected = Expected { report_data, guest: ExpectedGuest::WhateverThePolicyAdmits };
+        verifier.judge(&evidence.inner, &others, &expected, now)
+    };
+    // An HCL blob states the hash of its runtime data; --report-data then comes on top.
+    let appraisal = match evidence.attachment {
+        Some(attachment) => {
+            let appraisal = judge(attachment);
+            if appraisal.verdict() == Verdict::NotAuthentic || demanded == ExpectedReportData::Any {
+                appraisal
+            } else {
+                judge(demanded)
+            }
+        }
+        None => judge(demanded),
+    };
+    Ok(Judgement { appraisal, not_fetched })
 }
 
 const SIMULATOR: &str =
@@ -287,8 +316,39 @@ pub fn policy(path: Option<&Path>) -> Result<Named, CliError> {
     }
 }
 
+/// What the evidence needs beside what it brings and what was named. The judge says what is wrong with evidence that cannot be read.
+fn fetched(
+    args: &Judging,
+    anchors: &TrustAnchors,
+    evidence: &Evidence,
+    others: &Endorsements,
+    now: UnixTime,
+    context: &Context,
+) -> Result<Collected, CliError> {
+    let (Ok(report), Ok(mut carried)) = (Report::parse(&evidence.report), Endorsements::from_evidence(evidence)) else {
+        return Ok(Collected::default());
+    };
+    carried.merge(others);
+    let kds = fetching::client(args.mirror.as_ref(), anchors, !args.offline, context)?;
+    Ok(context.runtime()?.block_on(async {
+        let found = kds.collect(&report, &carried, now).await;
+        // A list of some age is asked for anew beside its use, for the next time.
+        kds.settle(Duration::from_secs(5)).await;
+        found
+    }))
+}
+
+/// Whom to believe: AMD; with simulated evidence allowed, this installation's simulator too, or those listed.
+pub fn anchors(allow_simulated: bool, listed: &[String], context: &Context) -> Result<TrustAnchors, CliError> {
+    match (allow_simulated, listed) {
+        (true, []) => simulator::anchors(&context.home.join("sim")),
+        (true, listed) => listed_anchors(listed),
+        (false, _) => Ok(TrustAnchors::amd()),
+    }
+}
+
 /// Adds the roots listed.
-fn anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
+fn listed_anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
     let mut anchors = TrustAnchors::amd();
     for one in listed {
         anchors = match one.parse::<SpkiDigest>() {

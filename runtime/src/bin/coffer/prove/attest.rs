@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use coffer_rim::file::Writer;
 use coffer_runtime::engine::{Attestation, Hint};
-use coffer_runtime::kds;
 use coffer_runtime::owner_access::Findings;
 use coffer_spec::Tee;
 use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
@@ -60,7 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     // Accepted, and yet something went wrong behind it: the connection, say.
     let failed = error.filter(|_| verdict == Verdict::Accepted);
     if context.json {
-        let mut value = kds::appraisal_json(&findings.appraisal, simulated);
+        let mut value = coffer_kds::appraisal_json(&findings.appraisal, simulated);
         if let Some(failure) = &failed {
             value["error"] = failure.json()["error"].take();
         }

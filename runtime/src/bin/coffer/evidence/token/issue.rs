@@ -13,7 +13,8 @@ use serde_json::json;
 use super::keys;
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::verify::{self, Judging};
+use crate::evidence::fetching;
+use crate::evidence::verify::{self, Judgement, Judging};
 
 /// Decide about evidence in a file, and say it in a signed token.
 #[derive(Debug, clap::Args)]
@@ -65,7 +66,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let now = args.judging.at.unwrap_or_else(keys::now);
     let mut judging = args.judging.clone();
     judging.at = Some(now);
-    let appraisal = verify::judge(&judging, &input, policy.rules, context)?;
+    let Judgement { appraisal, not_fetched } = verify::judge(&judging, &input, policy.rules, context)?;
     let blob = if HclBlob::is_hcl(&input) { Some(HclBlob::parse(&input).class(Class::Config)?) } else { None };
     let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);
     let mut random = [0; 16];
@@ -85,13 +86,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let claims = EarClaims::of(&Judged::from(&appraisal), &binding, &terms).class(Class::Config)?;
     let token = claims.sign(set.signing()).class(Class::Internal)?;
     if context.json {
-        println!("{}", json!({ "token": token, "verdict": appraisal.verdict() }));
+        let mut value = json!({ "token": token, "verdict": appraisal.verdict() });
+        if args.judging.fetch {
+            value["not_fetched"] = fetching::json(&not_fetched);
+        }
+        println!("{value}");
     } else {
         println!("{token}");
         if appraisal.verdict() != Verdict::Accepted {
             let why = appraisal.why();
             eprintln!("coffer: the token says {}: {}", appraisal.verdict(), coffer_rim::foreign(&why));
         }
+        fetching::print(&not_fetched);
     }
     Ok(ExitCode::from(verify::exit_code(appraisal.verdict())))
 }

@@ -7,7 +7,6 @@ use coffer_rim::file;
 use coffer_runtime::home::host_certificates;
 use coffer_runtime::host::certificates::{Host, HostCertificates};
 use coffer_runtime::host::{CertificatesError, Firmware as _};
-use coffer_runtime::kds;
 use coffer_verifier::abi::SigningKey;
 use coffer_verifier::{EndorsementKind, EndorsementRequest, Endorsements};
 use serde_json::json;
@@ -42,7 +41,7 @@ struct ShowArgs {}
 fn show(_: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
     let host = host()?;
     let urls = |kind| {
-        kds::urls(&EndorsementRequest {
+        coffer_kds::urls(&EndorsementRequest {
             kind,
             products: vec![host.product],
             chip_id: Some(host.chip),

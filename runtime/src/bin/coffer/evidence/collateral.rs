@@ -1,0 +1,259 @@
+//! `coffer collateral`: the certificates and revocation lists that `coffer verify --fetch` keeps, in `$COFFER_HOME/collateral`.
+//!
+//! Whatever is kept, read or written out is checked up to AMD's pinned roots, each time. A service, a mirror or a medium can withhold.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use coffer_kds::{Base, Collected, Item, Kds};
+use coffer_rim::chain;
+use coffer_verifier::abi::{ProductLine, Report, SigningKey};
+use coffer_verifier::{Endorsements, UnixTime};
+use serde_json::{Value, json};
+
+use super::{fetching, verify};
+use crate::context::Context;
+use crate::error::{self, Class, Classify as _, CliError};
+use crate::row::Entry;
+use crate::table;
+
+/// Fetch, list, and carry to and from other machines the certificates and revocation lists that reports are verified with.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer collateral fetch report.bin
+  coffer collateral fetch --product milan
+  coffer collateral ls
+  coffer collateral export --out medium
+  coffer collateral import medium")]
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[
+    command!("fetch": FetchArgs => fetch),
+    command!("ls": ListArgs => list),
+    command!("refresh": RefreshArgs => refresh),
+    command!("import": ImportArgs => import),
+    command!("export": ExportArgs => export),
+];
+
+/// Whose, and who is asked.
+#[derive(Debug, clap::Args)]
+struct Whose {
+    /// Of simulators: this installation's, or those given by --anchor. Asking needs --mirror then: AMD has nothing of theirs.
+    #[arg(long)]
+    allow_simulated: bool,
+
+    /// With --allow-simulated: this simulator root, not this installation's. SHA-256 of its public key in hexadecimal, or its
+    /// certificate, DER or PEM.
+    #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
+    anchor: Vec<String>,
+}
+
+impl Whose {
+    fn client(&self, mirror: Option<&Base>, asks: bool, context: &Context) -> Result<Kds, CliError> {
+        fetching::client(mirror, &verify::anchors(self.allow_simulated, &self.anchor, context)?, asks, context)
+    }
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
+}
+
+/// Get what these reports need, or the chains and lists of whole product lines, and keep it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit status: 0 all of it is kept, 1 the service has none of it, 5 an answer is not authentic, 7 the service does not answer.
+
+Examples:
+  coffer collateral fetch report.bin other.bin
+  coffer collateral fetch --product milan --product genoa")]
+struct FetchArgs {
+    /// Reports, Azure HCL blobs or CMW records.
+    #[arg(value_name = "FILE", required_unless_present = "product")]
+    files: Vec<PathBuf>,
+
+    /// Chain and list of this product line: milan, genoa or turin.
+    #[arg(long, value_name = "LINE")]
+    product: Vec<ProductLine>,
+
+    /// Ask this service in place of AMD's: https, or http on this machine.
+    #[arg(long, value_name = "URL")]
+    mirror: Option<Base>,
+
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let mut reports = Vec::new();
+    for file in &args.files {
+        let evidence = verify::evidence(&verify::read(file)?)?;
+        let report = Report::parse(&evidence.inner.report).class_while(Class::NotAuthentic, file.display())?;
+        reports.push(report);
+    }
+    let kds = args.whose.client(args.mirror.as_ref(), true, context)?;
+    let lines = |product: &ProductLine| {
+        let (product, key) = (*product, SigningKey::Vcek);
+        [Item::Chain { product, key }, Item::Crl { product, key }]
+    };
+    let items: Vec<_> = args.product.iter().flat_map(lines).collect();
+    let found = context.runtime()?.block_on(async {
+        let mut all = kds.get(&items, now()).await;
+        for report in &reports {
+            let found = kds.collect(report, &Endorsements::new(), now()).await;
+            all.endorsements.merge(&found.endorsements);
+            all.failures.extend(found.failures);
+        }
+        all
+    });
+    Ok(said(&found, context))
+}
+
+fn said(found: &Collected, context: &Context) -> ExitCode {
+    let (certificates, lists) = (found.endorsements.certificates().len(), found.endorsements.crls().len());
+    let last = found.failures.last().map(fetching::failure);
+    if context.json {
+        let failures = fetching::json(&found.failures);
+        let mut value = json!({ "certificates": certificates, "lists": lists, "failures": failures });
+        if let Some(last) = &last {
+            value["error"] = last.json()["error"].take();
+        }
+        println!("{value}");
+    } else {
+        println!("certificates: {certificates}\nlists: {lists}");
+        fetching::print(&found.failures);
+    }
+    last.map_or(ExitCode::SUCCESS, |failure| ExitCode::from(failure.class.code()))
+}
+
+/// Ask anew for the revocation lists that are kept; where none is, for those of every product line.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A list that cannot be got anew stays; one with a lower number is refused.
+
+Examples:
+  coffer collateral refresh")]
+struct RefreshArgs {
+    /// Ask this service in place of AMD's: https, or http on this machine.
+    #[arg(long, value_name = "URL")]
+    mirror: Option<Base>,
+
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn refresh(args: &RefreshArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let kds = args.whose.client(args.mirror.as_ref(), true, context)?;
+    let found = context.runtime()?.block_on(async {
+        let kept = kds.kept(now()).await.into_iter().map(|kept| kept.item);
+        let mut lists: Vec<_> = kept.filter(|item| matches!(item, Item::Crl { .. })).collect();
+        if lists.is_empty() {
+            lists.extend(ProductLine::ALL.map(|product| Item::Crl { product, key: SigningKey::Vcek }));
+        }
+        kds.refresh(&lists, now()).await
+    });
+    Ok(said(&found, context))
+}
+
+/// List what is kept, and what is of no use now.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer collateral ls")]
+struct ListArgs {
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn list(args: &ListArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let kds = args.whose.client(None, false, context)?;
+    let kept = context.runtime()?.block_on(kds.kept(now()));
+    let dates =
+        |kept: &coffer_kds::Kept| kept.state.as_ref().ok().map(|(_, from, to)| (from.to_string(), to.to_string()));
+    let state = |kept: &coffer_kds::Kept| kept.state.as_ref().err().map_or("of use".to_owned(), |unfit| chain(unfit));
+    if context.json {
+        let one = |kept: &coffer_kds::Kept| {
+            let (from, to) = dates(kept).unzip();
+            let root = kept.state.as_ref().ok().map(|(root, ..)| root);
+            json!({ "item": kept.item, "file": kept.file, "root": root, "from": from, "to": to, "number": kept.number,
+                "of_use": kept.state.is_ok(), "state": state(kept) })
+        };
+        println!("{}", kept.iter().map(one).collect::<Value>());
+    } else {
+        let row = |kept: &coffer_kds::Kept| {
+            let number = kept.number.map_or_else(String::new, |number| number.to_string());
+            vec![kept.item.to_string(), number, dates(kept).unwrap_or_default().1, state(kept)]
+        };
+        table::print(&["ITEM", "NUMBER", "UNTIL", "STATE"], &kept.iter().map(row).collect::<Vec<_>>());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Take in certificates and lists: files, or folders under AMD's names, under those of `coffer verify --certs`, or any.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit status: 0 all or some of it is kept, 5 nothing in it is authentic.
+
+Examples:
+  coffer collateral import medium
+  coffer collateral import vlek.der ask.pem crl.der")]
+struct ImportArgs {
+    /// Files or folders.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let kds = args.whose.client(None, false, context)?;
+    let done = context
+        .runtime()?
+        .block_on(kds.import(&args.paths, now()))
+        .map_err(|error| CliError::caused(Class::of_file(&error.source), &error))?;
+    let none = done.items.is_empty().then(|| CliError::new(Class::NotAuthentic, "nothing in it can be used"));
+    if context.json {
+        let refused = done.refused.iter().map(|(path, unfit)| json!({ "file": path, "error": chain(unfit) }));
+        let mut value = json!({ "items": done.items, "refused": refused.collect::<Value>() });
+        if let Some(none) = &none {
+            value["error"] = none.json()["error"].take();
+        }
+        println!("{value}");
+    } else {
+        for item in &done.items {
+            println!("kept: {item}");
+        }
+        for (path, unfit) in &done.refused {
+            println!("refused: {}: {}", path.display(), chain(unfit));
+        }
+        if let Some(none) = &none {
+            error::print(none, false);
+        }
+    }
+    Ok(none.map_or(ExitCode::SUCCESS, |none| ExitCode::from(none.class.code())))
+}
+
+/// Write what is kept and of use into a folder, under AMD's names, for a machine without a network.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer collateral export --out medium")]
+struct ExportArgs {
+    /// Folder, made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn export(args: &ExportArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let kds = args.whose.client(None, false, context)?;
+    let written = context.runtime()?.block_on(kds.export(&args.out, now())).class(Class::Config)?;
+    if context.json {
+        println!("{}", json!({ "files": written }));
+    } else {
+        for path in written {
+            println!("{}", path.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,97 @@
+//! `coffer verify --fetch` and `coffer collateral`, against the simulated key distribution service.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const COFFER: &str = env!("CARGO_BIN_EXE_coffer");
+
+fn coffer(home: &Path, words: &[&str]) -> Output {
+    Command::new(COFFER).env("COFFER_HOME", home).args(words).output().unwrap()
+}
+
+fn json(home: &Path, words: &[&str], status: i32) -> Value {
+    let output = coffer(home, &[&["--json"], words].concat());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{words:?}: {said}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{words:?}: {error}: {said}"))
+}
+
+/// Ends with its test.
+struct Service(Child, String);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn service(home: &Path, fault: &str) -> Service {
+    let mut child = Command::new(COFFER)
+        .env("COFFER_HOME", home)
+        .args(["sim", "kds", "--fault", fault])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut address = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+    Service(child, address.trim().to_owned())
+}
+
+#[test]
+fn what_is_missing_is_fetched_kept_listed_and_carried_to_a_site_without_a_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, other) = (dir.path().join("home"), dir.path().join("other"));
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let made = json(&home, &["sim", "evidence", "--product", "milan", "--out", &path("evidence")], 0);
+    let (report, anchor) = (path("evidence/report.bin"), made["anchor"].as_str().unwrap());
+    let verify = ["verify", &report, "--allow-simulated", "--fetch"];
+    let with = |words: &[&'static str]| [&verify[..], words].concat();
+
+    assert_eq!(json(&home, &verify, 2)["error"]["class"], "usage", "AMD has nothing of it");
+    let nothing = json(&home, &with(&["--offline"]), 5);
+    assert_eq!(nothing["not_fetched"].as_array().unwrap().len(), 3, "{nothing}");
+    {
+        let broken = service(&home, "500");
+        let refused = json(&home, &[&verify[..], &["--mirror", &broken.1]].concat(), 5);
+        assert!(refused["not_fetched"][0]["error"]["message"].as_str().unwrap().contains("status 500"), "{refused}");
+        let none = json(&home, &["collateral", "fetch", &report, "--allow-simulated", "--mirror", &broken.1], 7);
+        assert_eq!((&none["certificates"], &none["error"]["class"]), (&0.into(), &"unreachable".into()), "{none}");
+    }
+    {
+        let honest = service(&home, "none");
+        let fetched = json(&home, &[&verify[..], &["--mirror", &honest.1]].concat(), 0);
+        assert_eq!((fetched["verdict"].as_str(), &fetched["not_fetched"]), (Some("accepted"), &serde_json::json!([])));
+        let anew = json(&home, &["collateral", "refresh", "--allow-simulated", "--mirror", &honest.1], 0);
+        assert_eq!(anew["lists"], 1, "{anew}");
+    }
+    // The service is gone.
+    assert_eq!(json(&home, &with(&["--offline"]), 0)["verdict"], "accepted");
+    json(&home, &["token", "init", "--out", &path("keys.json")], 0);
+    let keys = path("keys.json");
+    let token = ["token", "issue", &report, "--allow-simulated", "--fetch", "--offline", "--keys", &keys];
+    let token = json(&home, &[&token[..], &["--iss", "https://verifier.example", "--aud", "bank"]].concat(), 0);
+    assert_eq!((&token["verdict"], &token["not_fetched"]), (&"accepted".into(), &serde_json::json!([])), "{token}");
+    let kept = json(&home, &["collateral", "ls", "--allow-simulated"], 0);
+    assert_eq!(kept.as_array().unwrap().len(), 3, "{kept}");
+    assert!(kept.as_array().unwrap().iter().all(|one| one["of_use"] == true), "{kept}");
+    assert_eq!(json(&home, &["collateral", "ls"], 0), serde_json::json!([]), "nothing of it is AMD's");
+
+    let out = path("medium");
+    json(&home, &["collateral", "export", "--allow-simulated", "--out", &out], 0);
+    let theirs = ["--allow-simulated", "--anchor", anchor];
+    let taken = json(&other, &[&["collateral", "import", &out], &theirs[..]].concat(), 0);
+    assert_eq!(taken["items"].as_array().unwrap().len(), 3, "{taken}");
+    let judged = json(&other, &[&["verify", &report, "--fetch", "--offline"], &theirs[..]].concat(), 0);
+    assert_eq!(judged["verdict"], "accepted");
+    let amd = json(&other, &["collateral", "import", &out], 5);
+    assert_eq!(amd["items"], serde_json::json!([]), "a simulator's is nothing to who believes AMD alone");
+    // In words.
+    let said = coffer(&home, &["collateral", "ls", "--allow-simulated"]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.starts_with("ITEM") && said.contains("VCEK of Milan chip") && said.contains("of use"), "{said}");
+}

@@ -1,0 +1,467 @@
+//! The client: held, else kept, else asked for once, whoever wants it.
+//!
+//! What a report costs here is decided before its signature can be: its certificate is what is asked for. So strangers have a
+//! budget, and share no queue with chips that are known.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use coffer_rim::chain;
+use coffer_verifier::abi::ChipId;
+use coffer_verifier::{Endorsements, UnixTime};
+use futures_util::future::join_all;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use crate::address::Item;
+use crate::budget::{Bucket, Until};
+use crate::check::{Entry, Unfit, check};
+use crate::error::FetchError;
+use crate::options::Options;
+use crate::store::{Found, Store};
+use crate::upstream::{Answer, Upstream};
+
+/// A client cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The folder.
+    #[error("the folder for certificates, {}, cannot be used", folder.display())]
+    Folder {
+        /// Which.
+        folder: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// TLS, or roots of the platform.
+    #[error("no HTTP client can be made: {0}")]
+    Http(String),
+}
+
+/// A client of the key distribution service. Cheap to clone; clones share everything. Its futures want a tokio runtime.
+#[derive(Clone)]
+pub struct Kds(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub options: Options,
+    upstream: Option<Upstream>,
+    pub store: Option<Store>,
+    state: Mutex<State>,
+    /// Requests for strangers, and for everything else.
+    strangers: Semaphore,
+    others: Semaphore,
+}
+
+type Outcome = Result<Arc<Entry>, FetchError>;
+
+struct State {
+    held: HashMap<Item, Held>,
+    uses: u64,
+    flights: HashMap<Item, watch::Receiver<Option<Outcome>>>,
+    /// Why, and how often in a row.
+    refused: Until<Item, (FetchError, u32)>,
+    /// The service wants no request until then.
+    pause: Instant,
+    strangers: Bucket,
+    chips: Until<ChipId, Bucket>,
+}
+
+struct Held {
+    entry: Arc<Entry>,
+    /// From then on it is worth asking anew.
+    due: Instant,
+    used: u64,
+}
+
+/// What may be done for an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Nothing is asked.
+    Held,
+    /// Asked, where it is not held.
+    Needed,
+    /// Asked.
+    Anew,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lane {
+    Stranger,
+    Chip(ChipId),
+    Standing,
+}
+
+/// Requests at once that are not for strangers.
+const OTHERS_AT_ONCE: usize = 16;
+/// Refusals that are remembered.
+const MAX_REFUSED: usize = 1024;
+/// First and longest rest after a failure.
+const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_mins(1));
+/// Age at which a chain that does not hold is asked for anew: AMD replaces an intermediate once in years.
+const CHAIN_AGE: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+impl Kds {
+    /// A client. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let upstream = options.base.as_ref().map(|base| Upstream::new(base, options.timeout, options.longest_pause));
+        let store = options.folder.as_ref().map(|folder| {
+            Store::open(folder, options.max_leaves)
+                .map_err(|source| OpenError::Folder { folder: folder.clone(), source })
+        });
+        let now = Instant::now();
+        let state = State {
+            held: HashMap::new(),
+            uses: 0,
+            flights: HashMap::new(),
+            refused: Until::new(MAX_REFUSED),
+            pause: now,
+            strangers: Bucket::full(options.strangers, now),
+            chips: Until::new(options.max_leaves.max(1)),
+        };
+        Ok(Self(Arc::new(Inner {
+            upstream: upstream.transpose().map_err(OpenError::Http)?,
+            store: store.transpose()?,
+            state: Mutex::new(state),
+            strangers: Semaphore::new(options.strangers_at_once.max(1)),
+            others: Semaphore::new(OTHERS_AT_ONCE),
+            options,
+        })))
+    }
+}
+
+impl Kds {
+    /// Waits until what is under way has come to its end, or for this long: for a program that is about to end.
+    pub async fn settle(&self, longest: Duration) {
+        let mut flights: Vec<_> = self.0.state().flights.values().cloned().collect();
+        let landed = join_all(flights.iter_mut().map(|flight| flight.wait_for(Option::is_some)));
+        // One that takes longer is given up with the program.
+        let _ = timeout(longest, landed).await;
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An item that is valid at `now`.
+    pub(crate) async fn obtain(self: &Arc<Self>, item: Item, effort: Effort, now: UnixTime) -> Outcome {
+        let mut known = false;
+        if effort != Effort::Anew {
+            if let Some(entry) = self.held(item, now) {
+                return Ok(entry);
+            }
+            let (found, of_chip) = self.kept(item).await;
+            known = of_chip;
+            if let Some(entry) = self.read(item, found, now).await {
+                // Held now; a list that is old is asked for anew.
+                return Ok(self.held(item, now).unwrap_or(entry));
+            }
+        }
+        if effort == Effort::Held {
+            return Err(FetchError::Offline);
+        }
+        let mut flight = self.launch(item, known, effort, now)?;
+        let deadline = Instant::now() + self.options.patience;
+        match timeout_at(deadline, flight.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(FetchError::Slow)),
+            Ok(Err(_)) => Err(FetchError::Failed { reason: "the request was dropped".to_owned() }),
+            Err(_) => Err(FetchError::Slow),
+        }
+    }
+
+    /// From memory. A list of some age is asked for anew meanwhile.
+    fn held(self: &Arc<Self>, item: Item, now: UnixTime) -> Option<Arc<Entry>> {
+        let (entry, due) = {
+            let mut state = self.state();
+            state.uses += 1;
+            let uses = state.uses;
+            let held = state.held.get_mut(&item).filter(|held| held.entry.valid_at(now))?;
+            held.used = uses;
+            (Arc::clone(&held.entry), held.due)
+        };
+        if matches!(item, Item::Crl { .. }) && due <= Instant::now() {
+            self.want(item, now);
+        }
+        Some(entry)
+    }
+
+    /// Asks without waiting.
+    pub(crate) fn want(self: &Arc<Self>, item: Item, now: UnixTime) {
+        if let Err(error) = self.launch(item, true, Effort::Anew, now) {
+            tracing::debug!(%item, %error, "not asked for anew");
+        }
+    }
+
+    /// What the folder has under the item's name, and whether it knows the chip.
+    async fn kept(self: &Arc<Self>, item: Item) -> (Vec<Found>, bool) {
+        if self.store.is_none() {
+            return (Vec::new(), false);
+        }
+        self.on_disk(move |inner| {
+            let roots = inner.options.issuer.roots(&[item.product()]);
+            let Some(store) = &inner.store else { return (Vec::new(), false) };
+            (store.read(&roots, &item), store.knows_chip(&roots, &item))
+        })
+        .await
+        .unwrap_or_default()
+    }
+
+    /// The first of these files that is the item; damaged ones are removed.
+    async fn read(self: &Arc<Self>, item: Item, found: Vec<Found>, now: UnixTime) -> Option<Arc<Entry>> {
+        for one in found {
+            let age = SystemTime::now().duration_since(one.written).unwrap_or_default();
+            match self.judge(item, one.bytes, Effort::Held, now).await {
+                Ok(entry) => {
+                    self.hold(item, &entry, age);
+                    return Some(entry);
+                }
+                // A list that ran out stays, for its number; who looks at it often is no news.
+                Err(unfit) if unfit.is_damage(&self.options.issuer) => {
+                    let gone = std::fs::remove_file(&one.path).is_ok();
+                    let file = one.path.display();
+                    tracing::warn!(%file, gone, error = chain(&unfit), "a kept certificate or list is damaged");
+                }
+                Err(unfit) => {
+                    let file = one.path.display();
+                    tracing::debug!(%file, error = chain(&unfit), "a kept certificate or list is not of use");
+                }
+            }
+        }
+        None
+    }
+
+    /// Checks bytes under the chains at hand; under a chain got for it, where that could help.
+    pub(crate) fn judge(
+        self: &Arc<Self>,
+        item: Item,
+        bytes: Vec<u8>,
+        effort: Effort,
+        now: UnixTime,
+    ) -> Pin<Box<dyn Future<Output = Result<Arc<Entry>, Unfit>> + Send>> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            let first = check(&item, &bytes, &this.chains(), &this.options.issuer, now);
+            let Err(unfit) = first else { return first };
+            if matches!(item, Item::Chain { .. }) || !unfit.wants_chain() {
+                return Err(unfit);
+            }
+            let wanted = Item::Chain { product: item.product(), key: item.key() };
+            let young = this.state().held.get(&wanted).is_some_and(|held| held.due > Instant::now());
+            let effort = if young || effort == Effort::Held { Effort::Held } else { Effort::Needed };
+            // Nothing held helped: what is of some age is asked for anew.
+            let old = !young && this.state().held.contains_key(&wanted);
+            let effort = if old && effort == Effort::Needed { Effort::Anew } else { effort };
+            match this.obtain(wanted, effort, now).await {
+                Ok(_) => check(&item, &bytes, &this.chains(), &this.options.issuer, now),
+                Err(error) => {
+                    tracing::debug!(%wanted, %error, "no other chain");
+                    Err(unfit)
+                }
+            }
+        })
+    }
+
+    /// Chains beside AMD's own.
+    pub(crate) fn chains(&self) -> Endorsements {
+        let mut all = Endorsements::new();
+        for (item, held) in &self.state().held {
+            if matches!(item, Item::Chain { .. }) {
+                all.merge(&held.entry.bag);
+            }
+        }
+        all
+    }
+
+    /// The one request for an item that is under way, or a new one.
+    fn launch(
+        self: &Arc<Self>,
+        item: Item,
+        known: bool,
+        effort: Effort,
+        now: UnixTime,
+    ) -> Result<watch::Receiver<Option<Outcome>>, FetchError> {
+        let started = Instant::now();
+        let mut state = self.state();
+        if let Some(flight) = state.flights.get(&item) {
+            return Ok(flight.clone());
+        }
+        // One that was under way a moment ago has landed.
+        if effort == Effort::Needed
+            && let Some(held) = state.held.get(&item).filter(|held| held.entry.valid_at(now))
+        {
+            return Ok(watch::channel(Some(Ok(Arc::clone(&held.entry)))).1);
+        }
+        if self.upstream.is_none() {
+            return Err(FetchError::Offline);
+        }
+        let url = self.options.base.as_ref().and_then(|base| base.url(&item)).ok_or(FetchError::NoAddress)?;
+        if let Some((_, (error, _))) = state.refused.get(&item).filter(|(until, _)| *until > started) {
+            return Err(error.clone());
+        }
+        if state.pause > started + self.options.patience {
+            return Err(FetchError::Busy { retry_after: state.pause - started });
+        }
+        let lane = match item {
+            Item::Vcek { chip, .. } if known || state.chips.get(&chip).is_some() => Lane::Chip(chip),
+            Item::Vcek { .. } => Lane::Stranger,
+            _ => Lane::Standing,
+        };
+        let taken = match lane {
+            Lane::Standing => Ok(()),
+            Lane::Stranger => state.strangers.take(started),
+            Lane::Chip(chip) => {
+                let found = state.chips.get(&chip).map(|(_, bucket)| *bucket);
+                let mut bucket = found.unwrap_or_else(|| Bucket::full(self.options.each_chip, started));
+                let taken = bucket.take(started);
+                state.chips.put(chip, started + DAY, bucket);
+                taken
+            }
+        };
+        taken.map_err(|retry_after| FetchError::Budget { retry_after })?;
+        let (sender, flight) = watch::channel(None);
+        state.flights.insert(item, flight.clone());
+        drop(state);
+        let landing = Landing { inner: Arc::clone(self), item };
+        tokio::spawn(async move {
+            let outcome = landing.inner.fetch(&url, item, lane, started, now).await;
+            landing.inner.remember(item, &outcome);
+            drop(landing);
+            sender.send_replace(Some(outcome));
+        });
+        Ok(flight)
+    }
+
+    async fn fetch(self: &Arc<Self>, url: &str, item: Item, lane: Lane, started: Instant, now: UnixTime) -> Outcome {
+        let deadline = started + self.options.patience;
+        let upstream = self.upstream.as_ref().ok_or(FetchError::Offline)?;
+        let gate = if matches!(lane, Lane::Stranger) { &self.strangers } else { &self.others };
+        let Ok(Ok(permit)) = timeout_at(deadline, gate.acquire()).await else { return Err(FetchError::Slow) };
+        let bytes = loop {
+            let pause = self.state().pause;
+            if pause > deadline {
+                return Err(FetchError::Busy { retry_after: pause.saturating_duration_since(Instant::now()) });
+            }
+            sleep_until(pause).await;
+            match timeout_at(deadline, upstream.get(url, item.limit())).await {
+                Err(_) => return Err(FetchError::Slow),
+                Ok(Answer::Body(bytes)) => break bytes,
+                Ok(Answer::None(status)) => return Err(FetchError::None { status }),
+                Ok(Answer::Failed(error)) => return Err(error),
+                Ok(Answer::Later(pause)) => {
+                    let until = Instant::now() + pause;
+                    let mut state = self.state();
+                    state.pause = state.pause.max(until);
+                }
+            }
+        };
+        // A chain that is wanted for it is a request of its own.
+        drop(permit);
+        let entry = self.judge(item, bytes, Effort::Needed, now).await?;
+        self.keep(item, entry).await.map_err(FetchError::from)
+    }
+
+    /// Takes a checked item into memory and folder, unless it is a list that goes back.
+    pub(crate) async fn keep(self: &Arc<Self>, item: Item, entry: Arc<Entry>) -> Result<Arc<Entry>, Unfit> {
+        if matches!(item, Item::Crl { .. }) {
+            let held = self
+                .state()
+                .held
+                .get(&item)
+                .map_or(0, |held| if held.entry.root == entry.root { held.entry.number } else { 0 });
+            let root = entry.root;
+            let kept =
+                self.on_disk(move |inner| inner.store.as_ref().map_or(0, |store| store.floor(&root, &item))).await;
+            let least = held.max(kept.unwrap_or(0));
+            if entry.number < least {
+                return Err(Unfit::Older { found: entry.number, least });
+            }
+        }
+        self.hold(item, &entry, Duration::ZERO);
+        if self.store.is_some() {
+            let kept = Arc::clone(&entry);
+            let written = self.on_disk(move |inner| inner.store.as_ref().map(|store| store.write(&item, &kept))).await;
+            if let Some(Some(Err(error))) = written {
+                tracing::warn!(%item, %error, "not kept in the folder");
+            }
+        }
+        Ok(entry)
+    }
+
+    /// `age`: since the service was asked for it.
+    fn hold(&self, item: Item, entry: &Arc<Entry>, age: Duration) {
+        let life = if matches!(item, Item::Crl { .. }) { self.options.refresh } else { CHAIN_AGE };
+        let due = Instant::now() + life.saturating_sub(age);
+        let mut state = self.state();
+        state.uses += 1;
+        let used = state.uses;
+        if let Item::Vcek { chip, .. } = item {
+            let rate = self.options.each_chip;
+            if state.chips.get(&chip).is_none() {
+                let now = Instant::now();
+                state.chips.put(chip, now + DAY, Bucket::full(rate, now));
+            }
+        }
+        let is_leaf = |item: &Item| matches!(item, Item::Vcek { .. } | Item::Vlek { .. });
+        if is_leaf(&item) && state.held.len() >= self.options.max_leaves && !state.held.contains_key(&item) {
+            let mut leaves: Vec<_> =
+                state.held.iter().filter(|(item, _)| is_leaf(item)).map(|(item, held)| (held.used, *item)).collect();
+            leaves.sort_by_key(|(used, _)| *used);
+            for (_, old) in leaves.iter().take((self.options.max_leaves / 8).max(1)) {
+                state.held.remove(old);
+            }
+        }
+        state.held.insert(item, Held { entry: Arc::clone(entry), due, used });
+    }
+
+    /// Neither 429 nor a failure says that there is none: after a failure there is a short rest, longer after each in a row.
+    fn remember(&self, item: Item, outcome: &Outcome) {
+        let mut state = self.state();
+        let now = Instant::now();
+        let rest = match outcome {
+            Ok(_) => return state.refused.remove(&item),
+            Err(FetchError::Busy { .. } | FetchError::Budget { .. } | FetchError::Offline | FetchError::NoAddress) => {
+                return;
+            }
+            Err(FetchError::None { .. }) => self.options.refused_for,
+            Err(_) => {
+                let fails = state.refused.get(&item).map_or(0, |(_, (_, fails))| *fails);
+                (REST.0 * 2_u32.saturating_pow(fails.min(16))).min(REST.1)
+            }
+        };
+        if let Err(error) = outcome {
+            let fails = state.refused.get(&item).map_or(0, |(_, (_, fails))| *fails);
+            tracing::debug!(%item, error = chain(error), "not got");
+            state.refused.put(item, now + rest, (error.clone(), fails.saturating_add(1)));
+        }
+    }
+
+    /// Files are no work for the event loop.
+    pub(crate) async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || act(&this)).await.ok()
+    }
+}
+
+/// However a request ends, the next one may start.
+struct Landing {
+    inner: Arc<Inner>,
+    item: Item,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.inner.state().flights.remove(&self.item);
+    }
+}

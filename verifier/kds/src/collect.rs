@@ -1,0 +1,109 @@
+//! What one report needs beside what it carries.
+
+use std::sync::Arc;
+
+use coffer_verifier::abi::{Report, SigningKey};
+use coffer_verifier::{EndorsementKind, EndorsementRequest, Endorsements, UnixTime};
+use futures_util::future::join_all;
+
+use crate::address::Item;
+use crate::check::{Entry, Issuer, of_leaf};
+use crate::client::{Effort, Kds};
+use crate::error::FetchError;
+
+/// What was found, for the judge, and what was not.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// Endorsements like any others: the judge decides.
+    pub endorsements: Endorsements,
+    /// What is not at hand, and why. A judgement that lacks nothing does without it.
+    pub failures: Vec<(Item, FetchError)>,
+}
+
+impl Kds {
+    /// What `report` needs beside what it carries: its leaf, where none that fits is carried; the chain of a simulator; the
+    /// list. What is held asks nobody; what is not is asked for at once and together. A list that came with the report, and is
+    /// of today by its dates, is not waited for, but the held one goes to the judge beside it.
+    pub async fn collect(&self, report: &Report, carried: &Endorsements, now: UnixTime) -> Collected {
+        let key = report.signing_key();
+        let mut all = Collected::default();
+        if key == SigningKey::None {
+            return all;
+        }
+        let wanted = |kind, product| Item::of(&EndorsementRequest::for_report(report, kind, product));
+        let mut leaves = wanted(EndorsementKind::Leaf(key), report.product());
+        let masked = report.chip_id().is_zero();
+        let fitting = carried
+            .certificates()
+            .filter_map(|one| one.leaf())
+            .find(|facts| facts.key == key && (masked || of_leaf(facts).is_some_and(|item| leaves.contains(&item))));
+        let mut product = fitting.map(|facts| facts.product).or(report.product());
+        if fitting.is_some() {
+            leaves.clear();
+        }
+        // Of several that it may be, one that is held is the one: nobody is asked for the others.
+        if leaves.len() > 1 {
+            let held = join_all(leaves.iter().map(|leaf| self.0.obtain(*leaf, Effort::Held, now))).await;
+            if let Some((leaf, _)) = leaves.iter().zip(held).find(|(_, found)| found.is_ok()) {
+                product = Some(leaf.product());
+                leaves = vec![*leaf];
+            }
+        }
+        let mut others = Vec::new();
+        if matches!(self.0.options.issuer, Issuer::Simulated(_)) {
+            others.extend(wanted(EndorsementKind::Intermediate(key), product));
+        }
+        let dated = carried.crls().any(|list| list.validity().0 <= now && now <= list.validity().1);
+        for list in wanted(EndorsementKind::Crl(key), product) {
+            match self.0.obtain(list, Effort::Held, now).await {
+                Ok(entry) => all.endorsements.merge(&entry.bag),
+                Err(_) if dated => self.0.want(list, now),
+                Err(_) => others.push(list),
+            }
+        }
+        let ask = |items: Vec<Item>| async move {
+            let asked = items.iter().map(|item| self.0.obtain(*item, Effort::Needed, now));
+            let found = join_all(asked).await;
+            items.into_iter().zip(found).collect::<Vec<_>>()
+        };
+        let (leaf, others) = futures_util::future::join(ask(leaves), ask(others)).await;
+        if let Some((found, _)) = leaf.iter().find(|(_, found)| found.is_ok()) {
+            product = Some(found.product());
+        }
+        for (item, found) in leaf.into_iter().chain(others) {
+            all.add(item, found);
+        }
+        // Of another line than it turned out to be.
+        all.failures.retain(|(item, _)| product.is_none_or(|product| item.product() == product));
+        all.endorsements.merge(&self.0.chains());
+        all
+    }
+
+    /// These items: held, kept or asked for.
+    pub async fn get(&self, items: &[Item], now: UnixTime) -> Collected {
+        self.each(items, Effort::Needed, now).await
+    }
+
+    /// These items, asked for anew. One that cannot be got stays as it is held.
+    pub async fn refresh(&self, items: &[Item], now: UnixTime) -> Collected {
+        self.each(items, Effort::Anew, now).await
+    }
+
+    async fn each(&self, items: &[Item], effort: Effort, now: UnixTime) -> Collected {
+        let found = join_all(items.iter().map(|item| self.0.obtain(*item, effort, now))).await;
+        let mut all = Collected::default();
+        for (item, found) in items.iter().zip(found) {
+            all.add(*item, found);
+        }
+        all
+    }
+}
+
+impl Collected {
+    fn add(&mut self, item: Item, found: Result<Arc<Entry>, FetchError>) {
+        match found {
+            Ok(entry) => self.endorsements.merge(&entry.bag),
+            Err(error) => self.failures.push((item, error)),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The folder: one file for each item, under its issuer. A file is what its name says only after [`crate::check`] said so.
+//!
+//! `ISSUER/vcek/Milan/cert_chain.pem`, `crl.der`, `crl.number` (the highest number seen), `chips/HWID/TCB-KEY.der`; a VLEK, which
+//! names no chip, under `providers/TCB-KEY.der`. ISSUER is the SHA-256 of the root's public key, KEY that of the leaf's, TCB the
+//! field. Any file may go at any time, but with `crl.number` goes the memory of what was seen.
+//!
+//! Never: a file in place; more leaves than it may hold; a longer file than an item has.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use coffer_rim::file::Writer;
+use coffer_verifier::abi::SpkiDigest;
+
+use crate::address::Item;
+use crate::check::Entry;
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    max_leaves: usize,
+    /// How many are there; held while one is added.
+    leaves: Mutex<usize>,
+}
+
+/// A file that may be an item.
+pub(crate) struct Found {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
+    pub written: SystemTime,
+}
+
+/// Files of one chip, one for each TCB it ever reported; more are not looked at.
+const MAX_OF_CHIP: usize = 64;
+
+impl Store {
+    pub(crate) fn open(folder: &Path, max_leaves: usize) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let store = Self { folder: folder.to_owned(), max_leaves, leaves: Mutex::new(0) };
+        *store.leaves.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = leaves_in(folder).len();
+        Ok(store)
+    }
+
+    fn place(&self, root: &SpkiDigest, item: &Item) -> PathBuf {
+        self.folder.join(root.to_string()).join(item.kind()).join(item.product().name())
+    }
+
+    /// Folder of a leaf and how its file's name begins.
+    fn leaf_place(&self, root: &SpkiDigest, item: &Item) -> Option<(PathBuf, String)> {
+        let place = self.place(root, item);
+        match item {
+            Item::Vcek { product, chip, tcb } => {
+                Some((place.join("chips").join(Item::hwid(*product, chip)), format!("{:016x}-", tcb.to_raw())))
+            }
+            Item::Vlek { tcb, .. } => Some((place.join("providers"), format!("{:016x}-", tcb.to_raw()))),
+            Item::Chain { .. } | Item::Crl { .. } => None,
+        }
+    }
+
+    /// True if any leaf of this item's chip is there.
+    pub(crate) fn knows_chip(&self, roots: &[SpkiDigest], item: &Item) -> bool {
+        roots.iter().any(|root| {
+            let Some((folder, _)) = self.leaf_place(root, item) else { return false };
+            fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
+        })
+    }
+
+    /// What is there under the item's name.
+    pub(crate) fn read(&self, roots: &[SpkiDigest], item: &Item) -> Vec<Found> {
+        roots.iter().flat_map(|root| self.paths(root, item)).filter_map(|path| read(path, item.limit())).collect()
+    }
+
+    fn paths(&self, root: &SpkiDigest, item: &Item) -> Vec<PathBuf> {
+        let place = self.place(root, item);
+        match item {
+            Item::Chain { .. } => vec![place.join("cert_chain.pem")],
+            Item::Crl { .. } => vec![place.join("crl.der")],
+            Item::Vcek { .. } | Item::Vlek { .. } => {
+                let Some((folder, begin)) = self.leaf_place(root, item) else { return Vec::new() };
+                let files = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_OF_CHIP);
+                let named = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&begin);
+                files.filter(named).map(|entry| entry.path()).collect()
+            }
+        }
+    }
+
+    /// Highest number of this list that was ever kept.
+    pub(crate) fn floor(&self, root: &SpkiDigest, item: &Item) -> u64 {
+        let path = self.place(root, item).join("crl.number");
+        let found = read(path, 32).and_then(|found| String::from_utf8(found.bytes).ok());
+        found.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Keeps it. A re-issued certificate of the same key and TCB takes the place of the old one.
+    pub(crate) fn write(&self, item: &Item, entry: &Entry) -> io::Result<()> {
+        let place = self.place(&entry.root, item);
+        let (folder, name) = match (self.leaf_place(&entry.root, item), item) {
+            (Some((folder, begin)), _) => (folder, format!("{begin}{}.der", entry.spki)),
+            (None, Item::Crl { .. }) => (place, "crl.der".to_owned()),
+            (None, _) => (place, "cert_chain.pem".to_owned()),
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let path = folder.join(name);
+        if let Item::Crl { .. } = item {
+            Writer::private().write(&folder.join("crl.number"), entry.number.to_string().as_bytes())?;
+        }
+        let is_leaf = matches!(item, Item::Vcek { .. } | Item::Vlek { .. });
+        if !is_leaf || path.exists() {
+            return Writer::private().write(&path, &entry.bytes);
+        }
+        let mut leaves = self.leaves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *leaves >= self.max_leaves {
+            *leaves = self.make_room();
+        }
+        Writer::private().write(&path, &entry.bytes)?;
+        *leaves += 1;
+        Ok(())
+    }
+
+    /// Removes the oldest eighth; gives how many are left.
+    fn make_room(&self) -> usize {
+        let mut all: Vec<_> = leaves_in(&self.folder)
+            .into_iter()
+            .map(|path| (fs::metadata(&path).and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH), path))
+            .collect();
+        all.sort();
+        let keep = self.max_leaves - (self.max_leaves / 8).max(1).min(self.max_leaves);
+        let go = all.len().saturating_sub(keep);
+        for (_, path) in &all[..go] {
+            let _ = fs::remove_file(path);
+            // Of a chip without files nothing is known.
+            let _ = path.parent().map(fs::remove_dir);
+        }
+        all.len() - go
+    }
+
+    /// Every file under these roots that may be an item.
+    pub(crate) fn all(&self, roots: &[SpkiDigest]) -> Vec<Found> {
+        let mut found = Vec::new();
+        for root in roots {
+            walk(&self.folder.join(root.to_string()), DEPTH, &mut |path| {
+                let name = path.extension().is_some_and(|end| end == "der" || end == "pem");
+                if name && let Some(one) = read(path.to_owned(), LONGEST) {
+                    found.push(one);
+                }
+            });
+        }
+        found
+    }
+}
+
+/// Folders below the first.
+const DEPTH: usize = 6;
+/// Of any item.
+pub(crate) const LONGEST: usize = 96 << 10;
+/// Files looked at below one folder.
+const MAX_FILES: usize = 65_536;
+
+fn leaves_in(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(folder, DEPTH, &mut |path| {
+        let in_one = |name: &str| path.ancestors().skip(1).any(|above| above.ends_with(name));
+        if path.extension().is_some_and(|end| end == "der") && (in_one("chips") || in_one("providers")) {
+            found.push(path.to_owned());
+        }
+    });
+    found
+}
+
+/// Visits regular files, hidden ones and links apart.
+pub(crate) fn walk(folder: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
+    let mut left = MAX_FILES;
+    walk_within(folder, depth, &mut left, visit);
+}
+
+fn walk_within(folder: &Path, depth: usize, left: &mut usize, visit: &mut dyn FnMut(&Path)) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut entries: Vec<_> = entries.flatten().take(*left).collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let Some(less) = left.checked_sub(1) else { return };
+        *left = less;
+        let Ok(kind) = entry.file_type() else { continue };
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if kind.is_dir() && depth > 0 {
+            walk_within(&entry.path(), depth - 1, left, visit);
+        } else if kind.is_file() {
+            visit(&entry.path());
+        }
+    }
+}
+
+/// A whole regular file; none if it is longer than `limit`.
+pub(crate) fn read(path: PathBuf, limit: usize) -> Option<Found> {
+    let file = File::open(&path).ok()?;
+    let data = file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let written = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() <= limit).then_some(Found { path, bytes, written })
+}

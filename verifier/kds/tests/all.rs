@@ -1,0 +1,11 @@
+//! The client against a simulated key distribution service on loopback.
+
+mod common;
+#[path = "../../../tests/vectors.rs"]
+mod vectors;
+
+mod faults;
+mod flood;
+mod folder;
+mod genuine;
+mod use_of_it;

@@ -25,7 +25,7 @@ use crate::{
     floors::Floors,
     limits::{LimitsEntry, Rate},
     listeners::Listeners,
-    operators::is_local_name,
+    operators::{NAMES, is_operator_name, is_same_name},
     policies::ReleasePolicies,
     regular::{self, read_regular},
     revoked::Chipless,
@@ -299,10 +299,10 @@ impl ConfigFile {
         let mut admins = BTreeMap::new();
         for (at, admin) in self.admins.iter().enumerate() {
             let shown = coffer_rim::foreign(&admin.name);
-            if admin.name.trim().is_empty() || shown != admin.name || is_local_name(&admin.name) {
-                mistakes.push(format!("admins[{at}].name is \"{shown}\", expected what the audit trail shall say"));
+            if !is_operator_name(&admin.name) {
+                mistakes.push(format!("admins[{at}].name is \"{shown}\", expected {NAMES}"));
             }
-            if self.admins[..at].iter().any(|before| before.name == admin.name) {
+            if self.admins[..at].iter().any(|before| is_same_name(&before.name, &admin.name)) {
                 mistakes.push(format!(
                     "admins[{at}].name \"{shown}\" stands twice: the audit trail could not tell them apart"
                 ));

@@ -39,9 +39,23 @@ pub enum Asking {
 /// Name in the trail of whoever comes over the local socket.
 const LOCAL: &str = "local uid ";
 
-/// True of names that only the local socket gives.
-pub fn is_local_name(name: &str) -> bool {
-    name.starts_with(LOCAL)
+/// Name in the trail of what the broker did by itself.
+pub(crate) const BROKER: &str = "coffer-kbs";
+
+/// What an operator may be called, in words.
+pub const NAMES: &str = "ASCII letters, digits and . _ - + @, with single spaces between; none that the trail has for the broker or its local socket";
+
+/// True of a name that tells an operator apart in the trail, for the eye too.
+pub fn is_operator_name(name: &str) -> bool {
+    let marks = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+@".contains(&byte);
+    let words = |word: &str| !word.is_empty() && word.bytes().all(marks);
+    let lower = name.to_ascii_lowercase();
+    name.split(' ').all(words) && !lower.starts_with(LOCAL) && lower != BROKER
+}
+
+/// True of two names that a reader of the trail takes for one.
+pub fn is_same_name(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
 }
 
 impl Operators {
@@ -98,4 +112,35 @@ pub struct Caller {
     pub(crate) grants: Vec<Grant>,
     pub(crate) method: &'static Method,
     pub(crate) tenant: Option<Tenant>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_is_called_what_no_reader_takes_for_another() {
+        for good in ["admin", "Ada Lovelace", "ops@acme.example", "ci-1_a+b"] {
+            assert!(is_operator_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            " ",
+            "admin ",
+            " admin",
+            "a  b",
+            "\u{430}dmin",
+            "admin\u{200b}",
+            "coffer-kbs",
+            "Coffer-KBS",
+            "local uid 0",
+            "Local UID 0",
+            "a/b",
+            "a\tb",
+            "a\u{a0}b",
+        ] {
+            assert!(!is_operator_name(bad), "{bad:?}");
+        }
+        assert!(is_same_name("admin", "Admin") && !is_same_name("admin", "admins"));
+    }
 }

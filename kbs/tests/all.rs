@@ -19,6 +19,7 @@ mod listeners;
 mod local_admin;
 mod messages;
 mod operation;
+mod operators_places;
 mod policies;
 mod process;
 mod refused;

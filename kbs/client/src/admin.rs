@@ -14,7 +14,7 @@ use tokio::{
 use tonic::{Response, transport::Channel};
 
 use crate::{
-    ALPN_ADMIN,
+    ALPN_ADMIN, ANSWER_LIMIT,
     error::{ClientError, admin_call, not_admitted},
     kbs::admin::v1::{self, admin_client},
     listed::Listed,
@@ -64,7 +64,7 @@ impl AdminClient {
             },
             first => first.map_err(told)?.0,
         };
-        Ok(Self { admin: admin_client::AdminClient::new(channel) })
+        Ok(Self { admin: admin_client::AdminClient::new(channel).max_decoding_message_size(ANSWER_LIMIT) })
     }
 
     /// Reaches the broker of this machine over its local socket: no network, no key; the broker asks the kernel who calls.
@@ -78,7 +78,7 @@ impl AdminClient {
             .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
             .map_err(|error| unreachable(error.to_string()))?;
         let channel = one_channel(stream).await.map_err(|error| unreachable(coffer_rim::chain(&error)))?;
-        Ok(Self { admin: admin_client::AdminClient::new(channel) })
+        Ok(Self { admin: admin_client::AdminClient::new(channel).max_decoding_message_size(ANSWER_LIMIT) })
     }
 
     /// Adds a reference; false if it was there already.

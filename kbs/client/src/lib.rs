@@ -41,6 +41,9 @@ pub use trust::{ManifestInfo, ManifestKey, Signer};
 /// ALPN of the admin API.
 pub const ALPN_ADMIN: &[u8] = b"coffer-kbs-admin/1";
 
+/// Longest answer of the admin API, in bytes: a list of everything that a tenant may keep, with labels.
+pub const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
 /// Generated: what a guest asks of the broker.
 pub mod kbs {
     /// Protocol version 1.

@@ -10,7 +10,7 @@ use super::{
     needed, sorted, store_status, tenant,
 };
 use crate::{
-    operators::{Caller, is_local_name},
+    operators::{Caller, NAMES, is_operator_name, is_same_name},
     roles::{Grant, Role},
     store::{Admin, AuditEntry, Ledger},
     tenant::Tenant,
@@ -49,8 +49,8 @@ impl AdminService {
         let message = message.admin.ok_or_else(|| Status::invalid_argument("admin: none was given"))?;
         let key = key(&message.spki_sha256)?;
         let name = needed("name", message.name)?;
-        if is_local_name(&name) {
-            return Err(Status::invalid_argument("name: the trail calls whoever uses the local socket so"));
+        if !is_operator_name(&name) {
+            return Err(Status::invalid_argument(format!("name: expected {NAMES}")));
         }
         let mut grants = Vec::new();
         for grant in message.grants {
@@ -81,8 +81,8 @@ impl AdminService {
             }
         }
         let there = change.ledger.admins().await.map_err(store_status)?;
-        let taken = self.operators.configured.values().any(|one| *one == name)
-            || there.iter().flatten().any(|one| one.name == name && one.key != key);
+        let taken = self.operators.configured.values().any(|one| is_same_name(one, &name))
+            || there.iter().flatten().any(|one| is_same_name(&one.name, &name) && one.key != key);
         if taken {
             return Err(Status::failed_precondition("name: another operator has it; the trail names them apart by it"));
         }

@@ -139,7 +139,8 @@ fn names(field: &str, list: Vec<String>, is_one: impl Fn(&str) -> bool) -> Resul
     }
 }
 
-/// Labels of letters, digits and hyphens, at most 253 bytes; the first may be `*`.
+/// Labels of letters, digits and hyphens, at most 253 bytes, and no address: the last is not a number. The first may be `*` where
+/// two more follow.
 fn is_dns(text: &str) -> bool {
     let label = |(at, label): (usize, &str)| {
         (at == 0 && label == "*")
@@ -148,7 +149,10 @@ fn is_dns(text: &str) -> bool {
                 && !label.ends_with('-')
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
-    (1..=253).contains(&text.len()) && text != "*" && text.split('.').enumerate().all(label)
+    let labels: Vec<&str> = text.split('.').collect();
+    let is_number = labels.last().is_none_or(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_wide = labels[0] == "*" && labels.len() < 3;
+    (1..=253).contains(&text.len()) && !is_number && !is_wide && labels.into_iter().enumerate().all(label)
 }
 
 /// A scheme, and printable ASCII after it.
@@ -183,7 +187,9 @@ mod tests {
         for good in ["web", "a.b-c.example", "*.acme.example"] {
             assert!(is_dns(good), "{good}");
         }
-        for bad in ["", "*", "a..b", "-a", "a b", "a.*", &"a".repeat(64), "ü.example"] {
+        for bad in
+            ["", "*", "a..b", "-a", "a b", "a.*", "*.com", "127.0.0.1", "1", "10.256", &"a".repeat(64), "ü.example"]
+        {
             assert!(!is_dns(bad), "{bad}");
         }
         assert!(is_uri("spiffe://acme.example/web"));

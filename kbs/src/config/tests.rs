@@ -32,7 +32,12 @@ fn what_contradicts_itself_is_a_mistake() {
             format!("admins = [{{ name = \"a\", key = \"{key}\" }}, {{ name = \"a\", key = \"{other}\" }}]"),
             "\"a\" stands twice",
         ),
+        (
+            format!("admins = [{{ name = \"a\", key = \"{key}\" }}, {{ name = \"A\", key = \"{other}\" }}]"),
+            "\"A\" stands twice",
+        ),
         (format!("admins = [{{ name = \"local uid 0\", key = \"{key}\" }}]"), "admins[0].name"),
+        (format!("admins = [{{ name = \"coffer-kbs\", key = \"{key}\" }}]"), "admins[0].name"),
         ("[admin_socket]\nrole = \"root\"".to_owned(), "admin_socket.role"),
         ("[admin_socket]\nrole = \"owner\"\ntenant = \"a/b\"".to_owned(), "admin_socket.tenant"),
         (format!("admins = [{{ name = \" \", key = \"{key}\" }}]"), "admins[0].name"),

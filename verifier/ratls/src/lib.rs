@@ -45,6 +45,7 @@ mod facts;
 mod hpke;
 mod identity;
 mod keep;
+mod key_places;
 mod places;
 mod provider;
 mod reception;
@@ -68,6 +69,7 @@ pub use identity::{
     Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki, pem,
 };
 pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
+pub use key_places::KeyShares;
 pub use places::Source;
 pub use reception::Reception;
 pub use refusal::{Claim, Refusal};

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 use crate::{
     defects,
     facts::{FactsError, TlsFacts},
+    key_places::{Closed, KeyPlace, KeyPlaces, KeyShares},
     places::{PATIENCE, Place, Places, Source},
     proto::attestation_server::AttestationServer,
     service::AttestationService,
@@ -127,8 +128,8 @@ where
     run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, shutdown).await
 }
 
-/// As [`serve_pinned`], with places for strangers shared between the sources that streams come from. `turned_away` hears of each
-/// key that is none of the listed ones, and where it came from.
+/// As [`serve_pinned`], with places for strangers shared between the sources that streams come from, and places for keys as `shares`
+/// says. `turned_away` hears of each key that is none of the listed ones, and where it came from.
 ///
 /// # Errors
 /// As [`serve_pinned`].
@@ -137,6 +138,7 @@ pub async fn serve_pinned_shared<I, IO>(
     tls: ServerTls,
     services: Routes,
     limits: ServeLimits,
+    shares: KeyShares,
     turned_away: impl Fn(Source, &SpkiDigest) + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
@@ -148,7 +150,8 @@ where
         return Err(ServeError::NotPinned);
     }
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
-    run(incoming, tls, services, limits, OnHandshake::Settle { turned_away: Arc::new(turned_away) }, shutdown).await
+    let on_handshake = OnHandshake::Settle { turned_away: Arc::new(turned_away), keys: KeyPlaces::new(limits, shares) };
+    run(incoming, tls, services, limits, on_handshake, shutdown).await
 }
 
 /// Serves `services` to clients whose keys `tls` pins ([`ClientRule::Spki`], [`ClientRule::Listed`]); no evidence is asked for or given.
@@ -170,7 +173,9 @@ where
         return Err(ServeError::NotPinned);
     }
     let incoming = incoming.map(|io| io.map(|io| (0, io)));
-    run(incoming, tls, services, limits, OnHandshake::Settle { turned_away: Arc::new(|_, _| ()) }, shutdown).await
+    let shares = KeyShares { each: limits.connections, ..KeyShares::default() };
+    let on_handshake = OnHandshake::Settle { turned_away: Arc::new(|_, _| ()), keys: KeyPlaces::new(limits, shares) };
+    run(incoming, tls, services, limits, on_handshake, shutdown).await
 }
 
 /// Hears of keys that were not let in.
@@ -180,7 +185,7 @@ type TurnedAway = Arc<dyn Fn(Source, &SpkiDigest) + Send + Sync>;
 #[derive(Clone)]
 enum OnHandshake {
     Wait,
-    Settle { turned_away: TurnedAway },
+    Settle { turned_away: TurnedAway, keys: KeyPlaces },
 }
 
 async fn run<I, IO>(
@@ -224,6 +229,7 @@ async fn accept<I, IO>(
 {
     let places = Places::new(limits.unattested);
     let total = Arc::new(Semaphore::new(limits.connections));
+    let closed = Closed::default();
     let mut incoming = std::pin::pin!(incoming);
     let mut handshakes = JoinSet::new();
     loop {
@@ -243,17 +249,21 @@ async fn accept<I, IO>(
             None => break,
         };
         let (tls, ready, total, places) = (tls.clone(), ready.clone(), total.clone(), places.clone());
-        let on_handshake = on_handshake.clone();
+        let (on_handshake, closed) = (on_handshake.clone(), closed.clone());
         handshakes.spawn(async move {
             // A share of the strangers' places before one of all: strangers can only be so many.
             let waited = limits.handshake + limits.unattested_lifetime;
             let Ok(Some(place)) = tokio::time::timeout(waited, places.wait(source)).await else { return };
-            let Ok(total) = total.try_acquire_owned() else {
-                warn!("all connections are taken: one was closed");
-                return;
+            let total = match &on_handshake {
+                OnHandshake::Wait => match total.try_acquire_owned() {
+                    Ok(total) => Some(total),
+                    Err(_) => return closed.one_more(),
+                },
+                // Its key says what it may have.
+                OnHandshake::Settle { .. } => None,
             };
             let eviction = place.eviction();
-            let handshake = tokio::time::timeout(limits.handshake, handshake((source, io), &tls, limits, place, total));
+            let handshake = tokio::time::timeout(limits.handshake, handshake((source, io), &tls, limits, place));
             let done = tokio::select! {
                 done = handshake => done,
                 () = eviction.happens() => return,
@@ -261,7 +271,10 @@ async fn accept<I, IO>(
             match done {
                 Ok(Ok(connection)) => {
                     let mut connection = connection;
-                    if let OnHandshake::Settle { .. } = on_handshake {
+                    connection.total = total;
+                    if let OnHandshake::Settle { keys, .. } = &on_handshake {
+                        let Some(place) = keys.take(*connection.state.peer_spki()) else { return closed.one_more() };
+                        connection.of_key = Some(place);
                         connection.state.settle();
                     }
                     if let ClientRule::Listed(list) = &tls.rule {
@@ -270,7 +283,7 @@ async fn accept<I, IO>(
                     let _ = ready.send(connection).await;
                 }
                 Ok(Err(error)) => {
-                    if let (OnHandshake::Settle { turned_away }, HandshakeError::Tls(io)) = (&on_handshake, &error)
+                    if let (OnHandshake::Settle { turned_away, .. }, HandshakeError::Tls(io)) = (&on_handshake, &error)
                         && let Some(PinMismatch { found, .. }) = PinMismatch::of(io)
                     {
                         turned_away(source, found);
@@ -299,7 +312,6 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     tls: &ServerTls,
     limits: ServeLimits,
     place: Place,
-    total: OwnedSemaphorePermit,
 ) -> Result<Connection<IO>, HandshakeError> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io);
     let Ok(hello) = tokio::time::timeout(PATIENCE, hello).await else { return Err(HandshakeError::Silent) };
@@ -310,7 +322,7 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     let timer = Box::pin(tokio::time::sleep(limits.unattested_lifetime));
     let evicted = Box::pin(async move { eviction.happens().await });
     let nearer = nearer(&state);
-    Ok(Connection { stream, state, timer, evicted: Some(evicted), gone: None, nearer, _total: total })
+    Ok(Connection { stream, state, timer, evicted: Some(evicted), gone: None, nearer, total: None, of_key: None })
 }
 
 fn nearer(state: &ConnectionState) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -329,7 +341,11 @@ struct Connection<IO> {
     gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Ends when the time that is left has become less.
     nearer: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _total: OwnedSemaphorePermit,
+    /// Held for as long as it is open: a place of all, or one of its key's.
+    #[allow(dead_code, reason = "held")]
+    total: Option<OwnedSemaphorePermit>,
+    #[allow(dead_code, reason = "held")]
+    of_key: Option<KeyPlace>,
 }
 
 impl<IO> Connection<IO> {

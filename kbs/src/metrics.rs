@@ -20,7 +20,11 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{audit_log::AuditLog, guest::GuestVerifier, store::Store};
+use crate::{
+    audit_log::{AuditLog, Unprinted},
+    guest::GuestVerifier,
+    store::Store,
+};
 
 /// Decisions by event and outcome.
 #[derive(Clone, Default)]
@@ -37,12 +41,9 @@ struct Words<'a> {
 
 impl Metrics {
     /// Counts every line on its way.
-    pub fn counting(&self, log: AuditLog) -> AuditLog {
+    pub fn counting(&self, log: &AuditLog) -> AuditLog {
         let metrics = self.clone();
-        AuditLog::new(move |line| {
-            metrics.count(line);
-            log.write(line);
-        })
+        log.seen_by(move |line| metrics.count(line))
     }
 
     fn count(&self, line: &str) {
@@ -52,7 +53,7 @@ impl Metrics {
         *counts.entry((word(event), word(outcome))).or_default() += 1;
     }
 
-    async fn text(&self, store: &Store, verifier: &GuestVerifier) -> String {
+    async fn text(&self, store: &Store, verifier: &GuestVerifier, unprinted: &Unprinted) -> String {
         let mut text = String::from(
             "# HELP coffer_kbs_decisions_total Lines of the audit trail since the start.\n\
              # TYPE coffer_kbs_decisions_total counter\n",
@@ -60,6 +61,12 @@ impl Metrics {
         for ((event, outcome), count) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = writeln!(text, "coffer_kbs_decisions_total{{event=\"{event}\",outcome=\"{outcome}\"}} {count}");
         }
+        let _ = writeln!(
+            text,
+            "# HELP coffer_kbs_log_lines_unprinted_total Lines of the audit trail that standard output did not take.\n\
+             # TYPE coffer_kbs_log_lines_unprinted_total counter\ncoffer_kbs_log_lines_unprinted_total {}",
+            unprinted.count()
+        );
         // A store that cannot be looked at is not a figure of 0.
         if let Ok(position) = store.position().await {
             for (name, kind, value) in [
@@ -82,7 +89,13 @@ impl Metrics {
 }
 
 /// Serves them until dropped.
-pub async fn serve(listener: TcpListener, metrics: Metrics, store: Arc<Store>, verifier: Arc<GuestVerifier>) {
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    store: Arc<Store>,
+    verifier: Arc<GuestVerifier>,
+    unprinted: Unprinted,
+) {
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -92,14 +105,21 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, store: Arc<Store>, v
         // Whoever comes while all are busy is hung up on.
         let Ok(permit) = at_once.clone().try_acquire_owned() else { continue };
         let (metrics, store, verifier) = (metrics.clone(), store.clone(), verifier.clone());
+        let unprinted = unprinted.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            let _ = tokio::time::timeout(PATIENCE, answer(stream, &metrics, &store, &verifier)).await;
+            let _ = tokio::time::timeout(PATIENCE, answer(stream, &metrics, &store, &verifier, &unprinted)).await;
         });
     }
 }
 
-async fn answer(mut stream: TcpStream, metrics: &Metrics, store: &Store, verifier: &GuestVerifier) -> io::Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    metrics: &Metrics,
+    store: &Store,
+    verifier: &GuestVerifier,
+    unprinted: &Unprinted,
+) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut more = [0; 1024];
@@ -110,7 +130,7 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics, store: &Store, verifie
         }
     }
     let (status, body) = if request.starts_with(b"GET /metrics ") {
-        ("200 OK", metrics.text(store, verifier).await)
+        ("200 OK", metrics.text(store, verifier, unprinted).await)
     } else {
         ("404 Not Found", "there is /metrics\n".to_owned())
     };

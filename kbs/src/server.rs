@@ -11,12 +11,12 @@ use std::{
 };
 
 use coffer_kbs_client::{
-    ALPN_ADMIN,
+    ALPN_ADMIN, ANSWER_LIMIT,
     kbs::{admin::v1::admin_server::AdminServer, v1::broker_server::BrokerServer},
 };
 use coffer_ratls::{
-    AttestationService, ClientRule, ConnectionState, Purpose, ServeError, ServeLimits, ServerTls, TlsConfigError,
-    serve_pinned_shared, serve_shared,
+    AttestationService, ClientRule, ConnectionState, KeyShares, Purpose, ServeError, ServeLimits, ServerTls,
+    TlsConfigError, serve_pinned_shared, serve_shared,
 };
 use coffer_verifier::{Cost, abi::SpkiDigest};
 use tokio::{
@@ -163,6 +163,8 @@ pub struct Addresses {
 
 /// How long open connections may take to end once asked.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long the last lines may take to be printed.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// Requests of guests carry a path, and nothing else.
 const GUEST_MESSAGE: usize = 16 * 1024;
 
@@ -215,7 +217,7 @@ impl Server {
             tenants: config.tenants,
         };
         let metrics = Metrics::default();
-        let log = metrics.counting(log);
+        let log = metrics.counting(&log);
         Ok(Self {
             guests,
             operators,
@@ -279,6 +281,8 @@ impl Server {
         let configured_tenants = Arc::new(std::mem::take(&mut config.tenants));
         tenants::adopt(&state.store, &log, clock.now()).await.map_err(StateError::from)?;
         let stored = state.store.read().await.map_err(StateError::from)?.admin_keys();
+        // The configuration's owners are the way back in: nobody else takes their places.
+        let shares = KeyShares { each: OF_AN_OPERATOR, kept: config.admins.keys().copied().collect() };
         let admitted = Operators::new(std::mem::take(&mut config.admins), stored, config.local.take());
         let listed = admitted.list();
         let admin_tls = ServerTls::with_alpn(&state.admin_server, ClientRule::Listed(listed.clone()), ALPN_ADMIN)?;
@@ -293,6 +297,7 @@ impl Server {
             aside: Aside::default(),
             turns: Arc::default(),
         };
+        let printed = log.clone();
         let refusals = Arc::new(Refusals::new(store.clone(), log.clone(), clock.clone()));
         let present = Guests::default();
         let (of_door, rate) = (verifier.clone(), config.guest_rate);
@@ -318,14 +323,17 @@ impl Server {
             clock,
         };
         let broker = BrokerServer::new(broker).max_decoding_message_size(GUEST_MESSAGE);
-        let admin = AdminServer::new(admin).max_decoding_message_size(VALUE_LIMIT + 64 * 1024);
+        let admin = AdminServer::new(admin)
+            .max_decoding_message_size(VALUE_LIMIT + 64 * 1024)
+            .max_encoding_message_size(ANSWER_LIMIT);
 
         // Aborted with this future.
         let mut beside = JoinSet::new();
         beside.spawn(refusals.clone().keep_writing());
         beside.spawn(warn_of_what_waits(state.store.clone(), named));
         if let Some(listener) = figures {
-            beside.spawn(metrics::serve(listener, metrics, state.store.clone(), verifier.clone()));
+            let (store, verifier) = (state.store.clone(), verifier.clone());
+            beside.spawn(metrics::serve(listener, metrics, store, verifier, printed.unprinted()));
         }
         let (stop, stopped) = watch::channel(false);
         let signal = |mut stopped: watch::Receiver<bool>| async move {
@@ -347,6 +355,7 @@ impl Server {
             admin_tls,
             Routes::new(UntilGone::new(admin, listed, key_of)),
             ServeLimits { unattested: 16, connections: 64, ..ServeLimits::default() },
+            shares,
             turned_away,
             signal(stopped),
         );
@@ -371,14 +380,22 @@ impl Server {
         if let Err(error) = state.store.settle().await {
             tracing::error!(error = %coffer_rim::chain(&error), "the checkpoint lags behind");
         }
+        // A thread of its own, for this one may have others to wait for.
+        let settled = tokio::task::spawn_blocking(move || printed.settle(LAST_LINES)).await;
+        if !settled.unwrap_or(false) {
+            tracing::error!("standard output did not take the last lines of the audit trail: the database has them");
+        }
         drained
     }
 }
 
 /// What an operator may ask for that it may not have, before it gets another word for it.
 const REFUSED_CALLS: Rate = Rate { burst: 100, per_second: 10 };
+/// Connections of one operator at once.
+const OF_AN_OPERATOR: usize = 16;
 const ADMIN_SOURCES: SourceLimits =
-    SourceLimits { connections: 32, all_told: 256, rate: Rate { burst: 100, per_second: 50 } };
+    // More than strangers and one operator can take of an address that many share.
+    SourceLimits { connections: 96, all_told: 256, rate: Rate { burst: 100, per_second: 50 } };
 
 /// A key at the operators' listener that is no operator's. The handshake ends there, and no id comes back.
 fn unknown_key(key: &SpkiDigest) -> AuditEntry {

@@ -54,6 +54,15 @@ pub fn write_bytes(bytes: &[u8]) {
     }
 }
 
+/// Writes to standard output, plain, whatever became of what was written before.
+///
+/// # Errors
+/// Why it was not written, or not all of it.
+pub fn print_again(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(plain(text).as_bytes()).and_then(|()| out.flush())
+}
+
 /// Writes to standard error, plain. Nobody can be told if that fails.
 pub fn write_error(text: fmt::Arguments<'_>) {
     let _ = io::stderr().lock().write_all(plain(&text.to_string()).as_bytes());

@@ -63,7 +63,8 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
-    crate::event_loop()?.block_on(async {
+    let event_loop = crate::event_loop()?;
+    let ended = event_loop.block_on(async {
         let state = match &config.checkpoint {
             Some(path) => State::open_watched(&args.state, &args.state.join(path)).await,
             None => State::open_watched(&args.state, &args.state.join("checkpoint")).await,
@@ -71,9 +72,8 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         let state = state.or_fail()?;
         // The last run's, where that was killed; ours alone from here on.
         let _stale = Announced::take_away(args.ready_file.as_deref());
-        let server = Server::bind(state, config, AuditLog::new(|line| coffer_rim::println!("{line}")), Clock::system())
-            .await
-            .or_fail()?;
+        let log = AuditLog::queued(coffer_rim::out::print_again).class_while(Class::Internal, "beginning to print")?;
+        let server = Server::bind(state, config, log, Clock::system()).await.or_fail()?;
         // Signals are taken before anybody is told that we are ready.
         let taken = |kind| signal(kind).class_while(Class::Internal, "waiting for signals");
         let (mut term, mut int) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
@@ -92,7 +92,10 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
             never = reloading => match never {},
             never = rotating => match never {},
         }
-    })
+    });
+    // What still computes has nobody to answer to; what was committed is safe.
+    event_loop.shutdown_timeout(LAST_WORK);
+    ended
 }
 
 /// Says so where others reach the folder, as `doctor` does: they may only see names, for each key in it is private.
@@ -103,6 +106,9 @@ fn open_to_others(folder: &Path) {
         tracing::warn!(folder = %folder.display(), mode = %format_args!("{mode:04o}"), "others reach the state folder; hint: chmod 700");
     }
 }
+
+/// For work beside the event loop that still runs at the end.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Files beside guests' connections: operators' connections, the database, logs.
 const OTHER_FILES: usize = 1024;

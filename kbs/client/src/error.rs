@@ -100,6 +100,9 @@ impl ClientError {
                     "a value has at most 1 MiB, and what is said beside it 64 KiB: encrypt what is larger, keep it elsewhere, and put its key here"
                 }
                 "policies-are-being-tried" => "ask again when the policy is tried that is tried now",
+                "too-many-connections" => {
+                    "end others of this key (it has 16 at once), or ask again: operators whom the configuration does not name share 64"
+                }
                 "message-undecodable" => "use the coffer of the broker's version; its log has more under the id",
                 _ => "look the id up in the broker's log or audit",
             }),
@@ -126,6 +129,7 @@ impl From<ConnectError> for ClientError {
             ConnectError::Call(status) => call(&status),
             ConnectError::Handshake(io) if speaks_another(&io) => Self::OtherListener { wanted: GUESTS },
             ConnectError::KeyNotTaken(_) => not_admitted(),
+            ConnectError::NoPlace => refused_in_tls("too-many-connections"),
             ConnectError::Handshake(io) if tls(&io).is_some() => Self::Protocol { cause },
             ConnectError::Handshake(_)
             | ConnectError::HungUp(_)
@@ -137,9 +141,14 @@ impl From<ConnectError> for ClientError {
     }
 }
 
-/// The broker takes no key of this end. It says so in TLS, where there is no id.
+/// The broker takes no key of this end.
 pub(crate) fn not_admitted() -> ClientError {
-    ClientError::Refused { code: "key-not-admitted".to_owned(), id: "none".to_owned() }
+    refused_in_tls("key-not-admitted")
+}
+
+/// What is said in TLS has no id.
+fn refused_in_tls(code: &str) -> ClientError {
+    ClientError::Refused { code: code.to_owned(), id: "none".to_owned() }
 }
 
 /// A failed broker call.

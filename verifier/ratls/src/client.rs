@@ -67,6 +67,9 @@ pub enum ConnectError {
     /// The peer, whose key is a pinned one, ended the connection behind the handshake, before a word of its own.
     #[error("peer ended the connection without a word once it had seen our key")]
     HungUp(#[source] io::Error),
+    /// The peer, whose key is a pinned one, took ours and ended the connection in order, before a word of its own.
+    #[error("peer has no place for another connection of our key")]
+    NoPlace,
     /// The handshake gave something we do not use.
     #[error(transparent)]
     Facts(#[from] FactsError),
@@ -177,7 +180,7 @@ where
 /// the peer has looked at its key, and what it says meanwhile can make the alert that refuses it get lost.
 ///
 /// # Errors
-/// [`ConnectError::KeyNotTaken`] or [`ConnectError::HungUp`] where that word never comes; the others as [`connect_pinned`].
+/// [`ConnectError::KeyNotTaken`], [`ConnectError::NoPlace`] or [`ConnectError::HungUp`] where that word never comes; the others as [`connect_pinned`].
 pub async fn connect_listed<IO>(stream: IO, tls: &ClientTls) -> Result<(Channel, TlsFacts), ConnectError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -186,7 +189,8 @@ where
     let mut stream = BufReader::new(stream);
     let word = timeout(HANDSHAKE, stream.fill_buf()).await.map_err(|_| ConnectError::Timeout(HANDSHAKE))?;
     match word {
-        Ok([]) => Err(ConnectError::HungUp(io::ErrorKind::UnexpectedEof.into())),
+        // An end without TLS's own word for it is an error.
+        Ok([]) => Err(ConnectError::NoPlace),
         Ok(_) => Ok((one_channel(stream).await?, facts)),
         Err(error) if is_alert(&error) => Err(ConnectError::KeyNotTaken(error)),
         Err(error) => Err(ConnectError::HungUp(error)),

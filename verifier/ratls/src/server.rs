@@ -11,7 +11,7 @@ use std::{
 
 use coffer_verifier::abi::SpkiDigest;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::Sleep,
@@ -273,7 +273,12 @@ async fn accept<I, IO>(
                     let mut connection = connection;
                     connection.total = total;
                     if let OnHandshake::Settle { keys, .. } = &on_handshake {
-                        let Some(place) = keys.take(*connection.state.peer_spki()) else { return closed.one_more() };
+                        let Some(place) = keys.take(*connection.state.peer_spki()) else {
+                            closed.one_more();
+                            // In order, which tells it from a key that is none of the listed ones.
+                            let _ = tokio::time::timeout(PATIENCE, connection.stream.shutdown()).await;
+                            return;
+                        };
                         connection.of_key = Some(place);
                         connection.state.settle();
                     }

@@ -1,17 +1,17 @@
 //! Work that blocks, so much of it at once: what waits there for the ledger leaves threads on which the ledger itself works.
 //!
-//! Never: holds more threads than its places, also for callers that have gone away; gives one guest or one tenant all of them.
+//! Never: holds more threads than its places, also for callers that have gone away; gives one guest or one tenant all of them, or lets
+//! many of one tenant that wait stand in front of another's.
 
 use std::sync::Arc;
-
-use coffer_verifier::abi::ReportId;
-use tokio::sync::Semaphore;
 
 use crate::{
     places::Places,
     store::{StoreError, drive},
     tenant::Tenant,
+    turns::Turns,
 };
+use coffer_verifier::abi::ReportId;
 
 /// Decisions at work at once, over all guests. Far below the threads that tokio has for what blocks.
 const PLACES: usize = 32;
@@ -24,7 +24,8 @@ const OF_A_GUEST: usize = 16;
 pub struct Aside(Arc<All>);
 
 struct All {
-    places: Arc<Semaphore>,
+    /// By tenant in turn; what is nobody's is one tenant's.
+    places: Turns<Option<Tenant>>,
     tenants: Places<Tenant>,
     guests: Places<ReportId>,
 }
@@ -37,7 +38,7 @@ impl Default for Aside {
 
 impl Aside {
     fn of(places: usize) -> Self {
-        let places = Arc::new(Semaphore::new(places));
+        let places = Turns::of(places);
         Self(Arc::new(All { places, tenants: Places::new(OF_A_TENANT), guests: Places::new(OF_A_GUEST) }))
     }
 
@@ -52,10 +53,11 @@ impl Aside {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StoreError> {
         let guest = self.0.guests.take(guest).await;
+        let whose = Some(tenant.clone());
         let tenant = self.0.tenants.take(tenant).await;
         // Never closed; and without a place nothing is decided.
         let (Ok(guest), Ok(tenant)) = (guest, tenant) else { return Err(StoreError::Contended { attempts: 1 }) };
-        self.run(move || {
+        self.run_in_turn(whose, move || {
             let _places = (guest, tenant);
             work()
         })
@@ -67,8 +69,15 @@ impl Aside {
     /// # Errors
     /// As an interrupted commit, if it panics.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
-        // Never closed; and without a place nothing is decided.
-        let place = self.0.places.clone().acquire_owned().await.map_err(|_| StoreError::Contended { attempts: 1 })?;
+        self.run_in_turn(None, work).await
+    }
+
+    async fn run_in_turn<T: Send + 'static>(
+        &self,
+        whose: Option<Tenant>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = self.0.places.wait(whose).await;
         let work = move || {
             let _place = place;
             work()
@@ -176,11 +185,39 @@ mod tests {
             let aside = Aside::default();
             let (held, all) = waits(&aside, asked);
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert_eq!(PLACES - aside.0.places.available_permits(), taken, "{asked:?}");
+            assert_eq!(PLACES - aside.0.places.free(), taken, "{asked:?}");
             drop(held);
             all.join_all().await;
-            assert_eq!(aside.0.places.available_permits(), PLACES);
+            assert_eq!(aside.0.places.free(), PLACES);
         }
+    }
+
+    #[tokio::test]
+    async fn a_tenants_decision_waits_for_one_of_each_other_tenant_and_not_for_all_they_ask() {
+        let (aside, order) = (Aside::of(1), Arc::new(std::sync::Mutex::new(Vec::new())));
+        let (begin, go_on) = std::sync::mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let aside = aside.clone();
+            async move { aside.run(move || go_on.recv()).await }
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut all = tokio::task::JoinSet::new();
+        for (name, times) in [("evil", OF_A_TENANT), ("worse", OF_A_TENANT), ("modest", 1)] {
+            for at in 0..times {
+                let (aside, order, tenant) = (aside.clone(), order.clone(), Tenant::parse(name).unwrap());
+                let guest = ReportId::new([u8::try_from(at).unwrap(); 32]);
+                all.spawn(async move {
+                    aside.run_for(tenant, guest, move || order.lock().unwrap().push(name)).await.unwrap();
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        begin.send(()).unwrap();
+        first.await.unwrap().unwrap().unwrap();
+        all.join_all().await;
+        let order = order.lock().unwrap();
+        assert_eq!(order.len(), 2 * OF_A_TENANT + 1);
+        assert_eq!(order.iter().position(|name| *name == "modest"), Some(2), "{order:?}");
     }
 
     #[tokio::test]

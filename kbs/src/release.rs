@@ -36,7 +36,7 @@ pub struct Releaser {
     pub(crate) inputs: Arc<Inputs>,
     pub(crate) aside: Aside,
     /// At what takes a processor.
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) turns: Turns<Tenant>,
 }
 
 /// Why nothing was released.
@@ -169,7 +169,7 @@ impl Releaser {
             Ok::<_, StoreError>((basis, ledger.into_seen()))
         })?;
         let decided = {
-            let _turn = self.turns.take(&judged.tenant);
+            let _turn = self.turns.take(judged.tenant.clone());
             self.decider.decide(judged, asked, basis, case.now)
         };
         let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);

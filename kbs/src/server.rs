@@ -56,6 +56,7 @@ use crate::{
     store::{AuditEntry, Restored, Store},
     tenant::Tenant,
     tenants::{self, Known, NoTenant},
+    turns::Turns,
 };
 
 /// Why the server does not run.
@@ -295,7 +296,7 @@ impl Server {
             clock: clock.clone(),
             inputs: Arc::default(),
             aside: Aside::default(),
-            turns: Arc::default(),
+            turns: Turns::at_processors(),
         };
         let printed = log.clone();
         let refusals = Arc::new(Refusals::new(store.clone(), log.clone(), clock.clone()));

@@ -68,6 +68,11 @@ impl Door {
         Self { verifier, store, clock, shares, guests, refusals, tenants, rate, looks }
     }
 
+    /// How many requests and looks were too many of one stranger or guest.
+    pub fn over_rate(&self) -> u64 {
+        self.rate.refused() + self.looks.refused()
+    }
+
     /// Looks whether anything admits a guest now, and remembers it. Gives the last change of the ledger that was seen, too.
     async fn look(&self, judged: &Judged) -> Result<(u64, Result<Vec<String>, NotListed>), StoreError> {
         let (now, edition) = (self.clock.now(), self.verifier.edition());

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -77,6 +80,7 @@ pub struct Rate {
 pub struct Buckets<K> {
     rate: Rate,
     buckets: Mutex<HashMap<K, Bucket>>,
+    refused: AtomicU64,
 }
 
 struct Bucket {
@@ -90,11 +94,22 @@ const KEYS: usize = 8192;
 impl<K: Eq + Hash> Buckets<K> {
     /// Full buckets for everybody.
     pub fn new(rate: Rate) -> Self {
-        Self { rate, buckets: Mutex::new(HashMap::new()) }
+        Self { rate, buckets: Mutex::new(HashMap::new()), refused: AtomicU64::new(0) }
+    }
+
+    /// How often there was none.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Takes one token of `key`; false if there is none.
     pub fn take(&self, key: K, now: Instant) -> bool {
+        let granted = self.granted(key, now);
+        self.refused.fetch_add(u64::from(!granted), Ordering::Relaxed);
+        granted
+    }
+
+    fn granted(&self, key: K, now: Instant) -> bool {
         // Critical sections leave whole buckets.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let (burst, per_second) = (f64::from(self.rate.burst), f64::from(self.rate.per_second));
@@ -130,6 +145,7 @@ mod tests {
         let buckets = Buckets::new(Rate { burst: 3, per_second: 2 });
         let start = Instant::now();
         assert_eq!((0..5).filter(|_| buckets.take("a", start)).count(), 3);
+        assert_eq!(buckets.refused(), 2);
         assert!(buckets.take("b", start), "another key has its own bucket");
         assert_eq!((0..5).filter(|_| buckets.take("a", start + Duration::from_secs(1))).count(), 2);
         assert_eq!((0..9).filter(|_| buckets.take("a", start + Duration::from_secs(100))).count(), 3);

@@ -1,4 +1,5 @@
-//! Figures for Prometheus, on a listener of their own: how many decisions of each kind, where the trail ends, what evidence cost.
+//! Figures for Prometheus, on a listener of their own: how many decisions of each kind and connections there are, how often a limit was
+//! reached, where the trail ends, what evidence cost.
 //!
 //! Labels are words of this program, never a tenant, a path, a name or a source: who reads the figures learns no secret's
 //! name. Plain HTTP, so it belongs on the loopback or behind something that authenticates.
@@ -9,10 +10,14 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
+use coffer_ratls::Load;
 use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -29,6 +34,26 @@ use crate::{
 /// Decisions by event and outcome.
 #[derive(Clone, Default)]
 pub struct Metrics(Arc<Mutex<BTreeMap<(String, String), u64>>>);
+
+/// What others count.
+pub struct Counted {
+    pub store: Arc<Store>,
+    pub verifier: Arc<GuestVerifier>,
+    pub unprinted: Unprinted,
+    pub listeners: [Listener; 2],
+    /// Requests that were too many, by who asked.
+    pub over_rate: [OverRate; 2],
+}
+
+type OverRate = (&'static str, Box<dyn Fn() -> u64 + Send + Sync>);
+
+/// Connections of one listener.
+pub struct Listener {
+    pub of: &'static str,
+    pub load: Load,
+    /// Closed for what their source may have.
+    pub over_source: Arc<AtomicU64>,
+}
 
 /// What is looked at of a line.
 #[derive(Default, Deserialize)]
@@ -53,7 +78,8 @@ impl Metrics {
         *counts.entry((word(event), word(outcome))).or_default() += 1;
     }
 
-    async fn text(&self, store: &Store, verifier: &GuestVerifier, unprinted: &Unprinted) -> String {
+    async fn text(&self, counted: &Counted) -> String {
+        let Counted { store, verifier, unprinted, listeners, over_rate } = counted;
         let mut text = String::from(
             "# HELP coffer_kbs_decisions_total Lines of the audit trail since the start.\n\
              # TYPE coffer_kbs_decisions_total counter\n",
@@ -67,6 +93,7 @@ impl Metrics {
              # TYPE coffer_kbs_log_lines_unprinted_total counter\ncoffer_kbs_log_lines_unprinted_total {}",
             unprinted.count()
         );
+        connections(&mut text, listeners, over_rate);
         // A store that cannot be looked at is not a figure of 0.
         if let Ok(position) = store.position().await {
             for (name, kind, value) in [
@@ -88,14 +115,35 @@ impl Metrics {
     }
 }
 
+fn connections(text: &mut String, listeners: &[Listener], over_rate: &[OverRate]) {
+    let mut say = |name: &str, help: &str, kind: &str, values: Vec<(String, u64)>| {
+        let _ = writeln!(text, "# HELP coffer_kbs_{name} {help}\n# TYPE coffer_kbs_{name} {kind}");
+        for (labels, value) in values {
+            let _ = writeln!(text, "coffer_kbs_{name}{{{labels}}} {value}");
+        }
+    };
+    let of = |one: &Listener| format!("listener=\"{}\"", one.of);
+    let open = |one: &Listener| {
+        // Two looks: a stranger may have become known in between.
+        let (strangers, open) = (one.load.strangers(), one.load.open());
+        [("strangers", strangers), ("known", open.saturating_sub(strangers))]
+            .map(|(who, value)| (format!("{},who=\"{who}\"", of(one)), value))
+    };
+    let closed = |one: &Listener| {
+        [("place", one.load.closed()), ("source", one.over_source.load(Ordering::Relaxed))]
+            .map(|(limit, value)| (format!("{},limit=\"{limit}\"", of(one)), value))
+    };
+    let now = listeners.iter().flat_map(open).collect();
+    say("connections", "Open now; strangers have shown nothing yet.", "gauge", now);
+    let since = listeners.iter().flat_map(closed).collect();
+    say("connections_closed_total", "For want of a place, or for what their source has.", "counter", since);
+    let over = over_rate.iter().map(|(who, count)| (format!("who=\"{who}\""), count())).collect();
+    say("requests_over_rate_total", "Too many of one guest, stranger or operator.", "counter", over);
+}
+
 /// Serves them until dropped.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Metrics,
-    store: Arc<Store>,
-    verifier: Arc<GuestVerifier>,
-    unprinted: Unprinted,
-) {
+pub async fn serve(listener: TcpListener, metrics: Metrics, counted: Counted) {
+    let counted = Arc::new(counted);
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -104,22 +152,15 @@ pub async fn serve(
         };
         // Whoever comes while all are busy is hung up on.
         let Ok(permit) = at_once.clone().try_acquire_owned() else { continue };
-        let (metrics, store, verifier) = (metrics.clone(), store.clone(), verifier.clone());
-        let unprinted = unprinted.clone();
+        let (metrics, counted) = (metrics.clone(), counted.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let _ = tokio::time::timeout(PATIENCE, answer(stream, &metrics, &store, &verifier, &unprinted)).await;
+            let _ = tokio::time::timeout(PATIENCE, answer(stream, &metrics, &counted)).await;
         });
     }
 }
 
-async fn answer(
-    mut stream: TcpStream,
-    metrics: &Metrics,
-    store: &Store,
-    verifier: &GuestVerifier,
-    unprinted: &Unprinted,
-) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, metrics: &Metrics, counted: &Counted) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut more = [0; 1024];
@@ -130,7 +171,7 @@ async fn answer(
         }
     }
     let (status, body) = if request.starts_with(b"GET /metrics ") {
-        ("200 OK", metrics.text(store, verifier, unprinted).await)
+        ("200 OK", metrics.text(counted).await)
     } else {
         ("404 Not Found", "there is /metrics\n".to_owned())
     };

@@ -15,7 +15,7 @@ use coffer_kbs_client::{
     kbs::{admin::v1::admin_server::AdminServer, v1::broker_server::BrokerServer},
 };
 use coffer_ratls::{
-    AttestationService, ClientRule, ConnectionState, KeyShares, Purpose, ServeError, ServeLimits, ServerTls,
+    AttestationService, ClientRule, ConnectionState, KeyShares, Load, Purpose, ServeError, ServeLimits, ServerTls,
     TlsConfigError, serve_pinned_shared, serve_shared,
 };
 use coffer_verifier::{Cost, abi::SpkiDigest};
@@ -43,7 +43,7 @@ use crate::{
     leaving::UntilGone,
     limits::{Buckets, Rate},
     mend::UNCONFIRMED,
-    metrics::{self, Metrics},
+    metrics::{self, Counted, Metrics},
     operators::Operators,
     policies::ReleasePolicies,
     refusals::{Refusals, Which, Whom},
@@ -305,7 +305,8 @@ impl Server {
         let there = Known::new(store.clone(), configured_tenants.clone());
         let door = Door::new(of_door, store.clone(), clock.clone(), present.clone(), refusals.clone(), there, rate);
         let door = Arc::new(door);
-        let broker = BrokerService { releaser, door: door.clone(), rate: Arc::new(Buckets::new(rate)) };
+        let (guests_rate, refused) = (Arc::new(Buckets::new(rate)), Arc::new(Buckets::new(REFUSED_CALLS)));
+        let broker = BrokerService { releaser, door: door.clone(), rate: guests_rate.clone() };
         let strangers = refusals.clone();
         let turned_away = move |source, key: &SpkiDigest| strangers.add(Whom::Stranger(source), unknown_key(key));
         let named = policies.clone();
@@ -317,7 +318,7 @@ impl Server {
             guests: present,
             verifier: verifier.clone(),
             refusals: refusals.clone(),
-            refused: Arc::new(Buckets::new(REFUSED_CALLS)),
+            refused: refused.clone(),
             aside: Aside::default(),
             policy_work: Arc::default(),
             log,
@@ -328,13 +329,33 @@ impl Server {
             .max_decoding_message_size(VALUE_LIMIT + 64 * 1024)
             .max_encoding_message_size(ANSWER_LIMIT);
 
+        let (guests, operators) = (Sources::new(guests, config.source), Sources::new(operators, ADMIN_SOURCES));
+        let load = (Load::default(), Load::default());
         // Aborted with this future.
         let mut beside = JoinSet::new();
         beside.spawn(refusals.clone().keep_writing());
         beside.spawn(warn_of_what_waits(state.store.clone(), named));
         if let Some(listener) = figures {
-            let (store, verifier) = (state.store.clone(), verifier.clone());
-            beside.spawn(metrics::serve(listener, metrics, store, verifier, printed.unprinted()));
+            let of = |of, load: &Load, from: &Sources| metrics::Listener {
+                of,
+                load: load.clone(),
+                over_source: from.all_dropped(),
+            };
+            let door = door.clone();
+            beside.spawn(metrics::serve(
+                listener,
+                metrics,
+                Counted {
+                    store: state.store.clone(),
+                    verifier: verifier.clone(),
+                    unprinted: printed.unprinted(),
+                    listeners: [of("guests", &load.0, &guests), of("operators", &load.1, &operators)],
+                    over_rate: [
+                        ("guests", Box::new(move || guests_rate.refused() + door.over_rate())),
+                        ("operators", Box::new(move || refused.refused())),
+                    ],
+                },
+            ));
         }
         let (stop, stopped) = watch::channel(false);
         let signal = |mut stopped: watch::Receiver<bool>| async move {
@@ -344,19 +365,20 @@ impl Server {
             beside.spawn(serve_locally(socket, admin.clone(), signal(stopped.clone())));
         }
         let for_guests = serve_shared(
-            Sources::new(guests, config.source),
+            guests,
             guest_tls,
             AttestationService::verifier_with(door.clone(), door),
             Routes::new(broker),
             config.serve,
+            load.0,
             signal(stopped.clone()),
         );
         let for_operators = serve_pinned_shared(
-            Sources::new(operators, ADMIN_SOURCES),
+            operators,
             admin_tls,
             Routes::new(UntilGone::new(admin, listed, key_of)),
             ServeLimits { unattested: 16, connections: 64, ..ServeLimits::default() },
-            shares,
+            (shares, load.1),
             turned_away,
             signal(stopped),
         );

@@ -5,7 +5,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -56,6 +59,7 @@ pub struct Sources {
     rate: Buckets<Source>,
     open: Arc<Mutex<Open>>,
     dropped: u64,
+    all_dropped: Arc<AtomicU64>,
     told: Option<Instant>,
 }
 
@@ -69,7 +73,13 @@ pub struct Counted {
 impl Sources {
     /// Wraps a listener.
     pub fn new(listener: TcpListener, limits: SourceLimits) -> Self {
-        Self { listener, limits, rate: Buckets::new(limits.rate), open: Arc::default(), dropped: 0, told: None }
+        let (rate, open, all_dropped) = (Buckets::new(limits.rate), Arc::default(), Arc::default());
+        Self { listener, limits, rate, open, dropped: 0, all_dropped, told: None }
+    }
+
+    /// Tells how many were closed for what their source may have.
+    pub fn all_dropped(&self) -> Arc<AtomicU64> {
+        self.all_dropped.clone()
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Counted> {
@@ -79,6 +89,7 @@ impl Sources {
         if !open.have_room(source, &self.limits) || !self.rate.take(source, now) {
             drop(open);
             self.dropped += 1;
+            self.all_dropped.fetch_add(1, Ordering::Relaxed);
             self.tell(source, now);
             return None;
         }
@@ -201,6 +212,7 @@ mod tests {
         let _second = sources.next().await.unwrap().unwrap();
         let third = tokio::time::timeout(core::time::Duration::from_millis(100), sources.next()).await;
         assert!(third.is_err());
+        assert_eq!(sources.all_dropped().load(Ordering::Relaxed), 1);
         drop(first);
         let _fourth = TcpStream::connect(address).await.unwrap();
         assert!(sources.next().await.unwrap().is_ok());

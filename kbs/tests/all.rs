@@ -21,6 +21,7 @@ mod messages;
 mod operation;
 mod operators_places;
 mod policies;
+mod printed;
 mod process;
 mod refused;
 mod release;

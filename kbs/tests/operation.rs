@@ -402,6 +402,26 @@ async fn figures_count_decisions_and_name_nothing() {
     let text = figures(&kbs).await;
     assert!(text.contains("coffer_kbs_decisions_total{event=\"secret.put\",outcome=\"done\"} 2"), "{text}");
     assert!(text.contains("coffer_kbs_audit_lines 2") && text.contains("coffer_kbs_store_up 1"), "{text}");
+    // A guest that has shown nothing, an operator, and operators whose key has all its places.
+    let _stranger = tokio::net::TcpStream::connect(kbs.addresses.listen).await.unwrap();
+    let mut admins = Vec::new();
+    while admins.len() < 16 {
+        admins.push(kbs.admin().await);
+    }
+    let profile = coffer_kbs_client::AdminProfile::read(&kbs.state().join("admin.toml")).unwrap();
+    assert!(coffer_kbs_client::AdminClient::connect(&profile).await.is_err());
+    let text = figures(&kbs).await;
+    for wanted in [
+        "coffer_kbs_connections{listener=\"guests\",who=\"strangers\"} 1",
+        "coffer_kbs_connections{listener=\"guests\",who=\"known\"} 0",
+        "coffer_kbs_connections{listener=\"operators\",who=\"known\"} 16",
+        "coffer_kbs_connections_closed_total{listener=\"operators\",limit=\"place\"} 1",
+        "coffer_kbs_connections_closed_total{listener=\"guests\",limit=\"source\"} 0",
+        "coffer_kbs_requests_over_rate_total{who=\"guests\"} 0",
+        "coffer_kbs_log_lines_unprinted_total 0",
+    ] {
+        assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
+    }
     for name in [PATH, "password", TENANT, "admin"] {
         assert!(!text.contains(name), "{name}: {text}");
     }

@@ -11,7 +11,7 @@ use std::{
 use coffer_verifier::abi::SpkiDigest;
 use tracing::warn;
 
-use crate::server::ServeLimits;
+use crate::{load::Load, server::ServeLimits};
 
 /// How the connections of a server are shared between keys.
 #[derive(Clone, Debug)]
@@ -87,7 +87,10 @@ impl Drop for KeyPlace {
 
 /// Connections that were closed because no place was left, told of at most once in a while.
 #[derive(Clone, Default)]
-pub(crate) struct Closed(Arc<Mutex<Told>>);
+pub(crate) struct Closed {
+    told: Arc<Mutex<Told>>,
+    load: Load,
+}
 
 #[derive(Default)]
 struct Told {
@@ -98,7 +101,12 @@ struct Told {
 const WHILE: Duration = Duration::from_secs(10);
 
 impl Closed {
+    pub(crate) fn new(load: Load) -> Self {
+        Self { told: Arc::default(), load }
+    }
+
     pub(crate) fn one_more(&self) {
+        self.load.one_closed();
         if let Some(closed) = self.count(Instant::now()) {
             warn!(closed, "all connections are taken, or all of one key: what came was closed");
         }
@@ -106,7 +114,7 @@ impl Closed {
 
     /// How many there were, when it is time to say so.
     fn count(&self, now: Instant) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.since += 1;
         if told.at.is_some_and(|at| now.saturating_duration_since(at) < WHILE) {
             return None;

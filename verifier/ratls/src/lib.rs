@@ -46,6 +46,7 @@ mod hpke;
 mod identity;
 mod keep;
 mod key_places;
+mod load;
 mod places;
 mod provider;
 mod reception;
@@ -70,6 +71,7 @@ pub use identity::{
 };
 pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
 pub use key_places::KeyShares;
+pub use load::Load;
 pub use places::Source;
 pub use reception::Reception;
 pub use refusal::{Claim, Refusal};

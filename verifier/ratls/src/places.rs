@@ -15,6 +15,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::load::{Counts, Load};
+
 /// Where connections come from; streams of one source have one number.
 pub type Source = u64;
 
@@ -56,6 +58,7 @@ pub(crate) struct Place {
     shared: Arc<Shared>,
     number: u64,
     eviction: Arc<Eviction>,
+    counts: Option<Counts>,
 }
 
 /// How long somebody who shows nothing keeps a place that others wait for.
@@ -99,7 +102,7 @@ impl Places {
         let eviction = Arc::<Eviction>::default();
         inner.taken.insert(number, Taken { source, since: now, eviction: eviction.clone() });
         *inner.sources.entry(source).or_default() += 1;
-        Some(Place { shared: self.0.clone(), number, eviction })
+        Some(Place { shared: self.0.clone(), number, eviction, counts: None })
     }
 
     /// Waits for a place; nothing where too many of this source wait already.
@@ -163,6 +166,13 @@ impl Inner {
 }
 
 impl Place {
+    /// Counts as a stranger from now on.
+    pub(crate) fn counted(self, load: &Load) -> Self {
+        let mut place = self;
+        place.counts = Some(load.stranger());
+        place
+    }
+
     pub(crate) fn eviction(&self) -> Arc<Eviction> {
         self.eviction.clone()
     }

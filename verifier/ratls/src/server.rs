@@ -29,6 +29,7 @@ use crate::{
     defects,
     facts::{FactsError, TlsFacts},
     key_places::{Closed, KeyPlace, KeyPlaces, KeyShares},
+    load::{Counts, Load},
     places::{PATIENCE, Place, Places, Source},
     proto::attestation_server::AttestationServer,
     service::AttestationService,
@@ -102,10 +103,11 @@ where
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let incoming = incoming.map(|io| io.map(|io| (0, io)));
-    run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, shutdown).await
+    let (services, load) = (services.add_service(attestation), Load::default());
+    run(incoming, tls, services, limits, OnHandshake::Wait, load, shutdown).await
 }
 
-/// As [`serve`], with places for strangers shared between the sources that streams come from.
+/// As [`serve`], with places for strangers shared between the sources that streams come from. `load` tells how many there are.
 ///
 /// # Errors
 /// As [`serve`].
@@ -115,6 +117,7 @@ pub async fn serve_shared<I, IO>(
     attestation: AttestationService,
     services: Routes,
     limits: ServeLimits,
+    load: Load,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
 where
@@ -125,11 +128,11 @@ where
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
-    run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, shutdown).await
+    run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, load, shutdown).await
 }
 
 /// As [`serve_pinned`], with places for strangers shared between the sources that streams come from, and places for keys as `shares`
-/// says. `turned_away` hears of each key that is none of the listed ones, and where it came from.
+/// says. `turned_away` hears of each key that is none of the listed ones, and where it came from; `load` tells how many there are.
 ///
 /// # Errors
 /// As [`serve_pinned`].
@@ -138,7 +141,7 @@ pub async fn serve_pinned_shared<I, IO>(
     tls: ServerTls,
     services: Routes,
     limits: ServeLimits,
-    shares: KeyShares,
+    (shares, load): (KeyShares, Load),
     turned_away: impl Fn(Source, &SpkiDigest) + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
@@ -151,7 +154,7 @@ where
     }
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
     let on_handshake = OnHandshake::Settle { turned_away: Arc::new(turned_away), keys: KeyPlaces::new(limits, shares) };
-    run(incoming, tls, services, limits, on_handshake, shutdown).await
+    run(incoming, tls, services, limits, on_handshake, load, shutdown).await
 }
 
 /// Serves `services` to clients whose keys `tls` pins ([`ClientRule::Spki`], [`ClientRule::Listed`]); no evidence is asked for or given.
@@ -175,7 +178,7 @@ where
     let incoming = incoming.map(|io| io.map(|io| (0, io)));
     let shares = KeyShares { each: limits.connections, ..KeyShares::default() };
     let on_handshake = OnHandshake::Settle { turned_away: Arc::new(|_, _| ()), keys: KeyPlaces::new(limits, shares) };
-    run(incoming, tls, services, limits, on_handshake, shutdown).await
+    run(incoming, tls, services, limits, on_handshake, Load::default(), shutdown).await
 }
 
 /// Hears of keys that were not let in.
@@ -194,6 +197,7 @@ async fn run<I, IO>(
     services: Routes,
     limits: ServeLimits,
     on_handshake: OnHandshake,
+    load: Load,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
 where
@@ -203,7 +207,7 @@ where
     let (ready, connections) = mpsc::channel(16);
     // Aborted with this future.
     let mut acceptor = JoinSet::new();
-    acceptor.spawn(accept(incoming, tls, limits, on_handshake, ready));
+    acceptor.spawn(accept(incoming, tls, limits, on_handshake, load, ready));
     Server::builder()
         .layer(MapResponseLayer::new(defects::named::<tonic::body::Body>))
         .max_concurrent_streams(64)
@@ -222,6 +226,7 @@ async fn accept<I, IO>(
     tls: ServerTls,
     limits: ServeLimits,
     on_handshake: OnHandshake,
+    load: Load,
     ready: mpsc::Sender<Connection<IO>>,
 ) where
     I: Stream<Item = io::Result<(Source, IO)>> + Send + 'static,
@@ -229,7 +234,7 @@ async fn accept<I, IO>(
 {
     let places = Places::new(limits.unattested);
     let total = Arc::new(Semaphore::new(limits.connections));
-    let closed = Closed::default();
+    let closed = Closed::new(load.clone());
     let mut incoming = std::pin::pin!(incoming);
     let mut handshakes = JoinSet::new();
     loop {
@@ -249,11 +254,12 @@ async fn accept<I, IO>(
             None => break,
         };
         let (tls, ready, total, places) = (tls.clone(), ready.clone(), total.clone(), places.clone());
-        let (on_handshake, closed) = (on_handshake.clone(), closed.clone());
+        let (on_handshake, closed, load) = (on_handshake.clone(), closed.clone(), load.clone());
         handshakes.spawn(async move {
             // A share of the strangers' places before one of all: strangers can only be so many.
             let waited = limits.handshake + limits.unattested_lifetime;
             let Ok(Some(place)) = tokio::time::timeout(waited, places.wait(source)).await else { return };
+            let (counts, place) = (load.begun(), place.counted(&load));
             let total = match &on_handshake {
                 OnHandshake::Wait => match total.try_acquire_owned() {
                     Ok(total) => Some(total),
@@ -271,7 +277,7 @@ async fn accept<I, IO>(
             match done {
                 Ok(Ok(connection)) => {
                     let mut connection = connection;
-                    connection.total = total;
+                    (connection.total, connection.counts) = (total, Some(counts));
                     if let OnHandshake::Settle { keys, .. } = &on_handshake {
                         let Some(place) = keys.take(*connection.state.peer_spki()) else {
                             closed.one_more();
@@ -327,7 +333,17 @@ async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
     let timer = Box::pin(tokio::time::sleep(limits.unattested_lifetime));
     let evicted = Box::pin(async move { eviction.happens().await });
     let nearer = nearer(&state);
-    Ok(Connection { stream, state, timer, evicted: Some(evicted), gone: None, nearer, total: None, of_key: None })
+    Ok(Connection {
+        stream,
+        state,
+        timer,
+        evicted: Some(evicted),
+        gone: None,
+        nearer,
+        total: None,
+        of_key: None,
+        counts: None,
+    })
 }
 
 fn nearer(state: &ConnectionState) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -351,6 +367,8 @@ struct Connection<IO> {
     total: Option<OwnedSemaphorePermit>,
     #[allow(dead_code, reason = "held")]
     of_key: Option<KeyPlace>,
+    #[allow(dead_code, reason = "held")]
+    counts: Option<Counts>,
 }
 
 impl<IO> Connection<IO> {

@@ -1,0 +1,155 @@
+//! The trail on standard output: what cannot be printed is said and counted, and holds up neither a call nor the end.
+
+use std::{
+    fs::File,
+    io::{PipeWriter, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use coffer_kbs::init;
+use coffer_kbs_client::{AdminClient, AdminProfile};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::common;
+
+/// A broker of its own process, whose standard output leads somewhere.
+struct Served {
+    folder: tempfile::TempDir,
+    child: Child,
+    ready: serde_json::Value,
+}
+
+impl Served {
+    async fn start(out: impl Into<Stdio>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        let config = state.join("config.toml");
+        let written = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("metrics_listen = \"127.0.0.1:0\"\n{written}")).unwrap();
+        let ready = folder.path().join("ready");
+        let child = Command::new(env!("CARGO_BIN_EXE_coffer-kbs"))
+            .args([Path::new("serve"), "--state".as_ref(), &state, "--ready-file".as_ref(), &ready])
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut served = Self { folder, child, ready: serde_json::Value::Null };
+        let begun = Instant::now();
+        while !ready.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", served.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        served.ready = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+        served
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    async fn admin(&self) -> AdminClient {
+        let profile: PathBuf = self.folder.path().join("state/admin.toml");
+        AdminClient::connect(&AdminProfile::read(&profile).unwrap()).await.unwrap()
+    }
+
+    async fn figures(&self) -> String {
+        let address = self.ready["metrics_listen"].as_str().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    /// Whether it ends well, and how long that takes.
+    fn end(&mut self) -> (bool, Duration) {
+        let begun = Instant::now();
+        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+        while begun.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status.success(), begun.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not end: {}", self.log());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The writer of a pipe that nobody reads any more.
+fn closed() -> PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[tokio::test]
+async fn a_line_that_standard_output_does_not_take_is_an_error_each_time_and_a_figure() {
+    for (out, why) in [
+        (Stdio::from(File::options().write(true).open("/dev/full").unwrap()), "No space left"),
+        (closed().into(), "Broken pipe"),
+    ] {
+        let mut served = Served::start(out).await;
+        let admin = served.admin().await;
+        for name in ["acme", "globex"] {
+            admin.add_tenant(name).await.unwrap();
+        }
+        let begun = Instant::now();
+        while served.log().matches("was not printed").count() < 2 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{}", served.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(served.log().contains(why), "{}", served.log());
+        let figures = served.figures().await;
+        assert!(figures.contains("\ncoffer_kbs_log_lines_unprinted_total 2\n"), "{figures}");
+        assert!(figures.contains("{event=\"tenant.add\",outcome=\"done\"} 2\n"), "{figures}");
+        drop(admin);
+        let (_, took) = served.end();
+        assert!(took < Duration::from_secs(8), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_holds_up_no_call_and_not_the_end() {
+    // All but its last page is full before the broker begins; whoever has the other end reads nothing.
+    let (stalled, mut pipe) = std::io::pipe().unwrap();
+    pipe.write_all(&[b'\n'; 15 * 4096]).unwrap();
+    let mut served = Served::start(pipe).await;
+    let admin = served.admin().await;
+    let (path, value) = ("kbs:///a/b/c".parse().unwrap(), secrecy::SecretBox::new(Box::new(b"v".to_vec())));
+    admin.add_tenant(common::TENANT).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..40 {
+        admin.put_secret(common::put(&path, &value)).await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    drop(admin);
+    let (_, took) = served.end();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    let log = served.log();
+    assert!(log.contains("standard output did not take the last lines of the audit trail"), "{log}");
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn all_lines_are_out_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut served = Served::start(File::create(&out).unwrap()).await;
+    let admin = served.admin().await;
+    for at in 0..50 {
+        admin.add_tenant(&format!("tenant-{at}")).await.unwrap();
+    }
+    drop(admin);
+    assert!(served.end().0);
+    let lines = std::fs::read_to_string(&out).unwrap();
+    assert_eq!(lines.lines().filter(|line| line.contains("tenant.add")).count(), 50, "{lines}");
+}

@@ -10,7 +10,7 @@ use coffer_verifier::abi::SpkiDigest;
 use crate::{
     admin_socket::LocalPeer,
     roles::{Grant, Method, Role},
-    store::{Ledger, Store, StoreError},
+    store::{BROKER, Ledger, Store, StoreError},
     tenant::Tenant,
 };
 
@@ -38,9 +38,6 @@ pub enum Asking {
 
 /// Name in the trail of whoever comes over the local socket.
 const LOCAL: &str = "local uid ";
-
-/// Name in the trail of what the broker did by itself.
-pub(crate) const BROKER: &str = "coffer-kbs";
 
 /// What an operator may be called, in words.
 pub const NAMES: &str = "ASCII letters, digits and . _ - + @, with single spaces between; none that the trail has for the broker or its local socket";

@@ -256,12 +256,14 @@ impl Refusals {
         for one in &due {
             lines.push(ledger.append_audit(&one.entry, now).await?);
         }
-        ledger.commit().await?;
-        for line in &lines {
-            self.log.write(line);
+        let done = ledger.commit().await;
+        if done.as_ref().map_or_else(StoreError::is_committed, |()| true) {
+            for line in &lines {
+                self.log.write(line);
+            }
+            self.settle(&due, Instant::now());
         }
-        self.settle(&due, Instant::now());
-        Ok(())
+        done
     }
 
     fn due(&self, now: Instant, which: &Which) -> Vec<Due> {

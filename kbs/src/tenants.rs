@@ -10,7 +10,7 @@ use std::{
 use crate::{
     audit_log::AuditLog,
     config::Config,
-    store::{AuditEntry, Ledger, Store, StoreError},
+    store::{AuditEntry, BROKER, Ledger, Store, StoreError},
     tenant::Tenant,
 };
 
@@ -110,7 +110,7 @@ pub(crate) async fn adopt(store: &Store, log: &AuditLog, now: i64) -> Result<(),
     let entry = AuditEntry {
         event: "tenant.adopt",
         outcome: "done",
-        peer: "coffer-kbs".into(),
+        peer: BROKER.into(),
         reasons: tenants.iter().map(|tenant| format!("tenant: {tenant} is there")).collect(),
         ..AuditEntry::default()
     };

@@ -4,6 +4,7 @@ mod common;
 
 mod archive;
 mod audit;
+mod beneath;
 mod contention;
 mod crash;
 mod damaged;

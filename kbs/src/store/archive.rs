@@ -11,7 +11,7 @@ use coffer_verifier::binding::length_prefixed;
 use serde::Deserialize;
 
 use super::{
-    AuditEntry, AuditFault, StoreError,
+    AuditEntry, AuditFault, BROKER, StoreError,
     audit::{ArchivedLines, TrailStart, check_line, line_hash, sequence_of},
     ledger::{Ledger, Store},
     record::{Fields, Record, RowKey},
@@ -192,7 +192,7 @@ impl Store {
         let entry = AuditEntry {
             event: "audit.archive",
             outcome: "done",
-            peer: "coffer-kbs".into(),
+            peer: BROKER.into(),
             name: file.map(|file| file.name.clone()),
             key: file.map(|file| hex::encode(file.sha256)),
             archived: Some(ArchivedLines { first: archive.first, last: archive.last, head: hex::encode(archive.head) }),

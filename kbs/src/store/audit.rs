@@ -202,6 +202,9 @@ pub struct AuditEntry {
     pub checks: Vec<coffer_verifier::CheckLine>,
 }
 
+/// Name in the trail of what the broker did by itself.
+pub(crate) const BROKER: &str = "coffer-kbs";
+
 /// What a stranger's spec names as its tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -319,7 +322,8 @@ impl Ledger {
         task.await.map_err(StoreError::interrupted)?
     }
 
-    /// Appends one line, and sets its commit off: it goes on whoever waits for it. `committed` is given the line once it lasts.
+    /// Appends one line, and sets its commit off: it goes on whoever waits for it. `committed` is given the line once it lasts, also
+    /// where the checkpoint has not moved.
     ///
     /// # Errors
     /// As the store.
@@ -332,9 +336,11 @@ impl Ledger {
         let line = self.append_audit(entry, now_unix).await?;
         let member = self.join()?;
         Ok(Recorded(tokio::spawn(async move {
-            member.told().await?;
-            committed(&line);
-            Ok(())
+            let told = member.told().await;
+            if told.as_ref().map_or_else(StoreError::is_committed, |()| true) {
+                committed(&line);
+            }
+            told
         })))
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::{
     StoreError, apart,
-    checkpoint::{CheckpointError, Follower},
+    checkpoint::Follower,
     head::{Entry, Head},
     known::Known,
     record::RowKey,
@@ -150,7 +150,7 @@ impl Shared {
             }
         }
         self.latest.store(head.changes, Ordering::Release);
-        Ok(moved?)
+        moved.map_err(StoreError::Unwitnessed)
     }
 }
 
@@ -290,10 +290,9 @@ impl Writes {
 fn told(error: &StoreError) -> StoreError {
     match error {
         StoreError::Rows(RowsError::Full) => RowsError::Full.into(),
-        StoreError::Checkpoint(CheckpointError::File { path, source }) => {
-            let source = std::io::Error::new(source.kind(), source.to_string());
-            CheckpointError::File { path: path.clone(), source }.into()
-        }
+        StoreError::Checkpoint(error) => error.again().into(),
+        StoreError::Unwitnessed(error) => StoreError::Unwitnessed(error.again()),
+        StoreError::Rows(RowsError::Beneath { path, how }) => RowsError::Beneath { path: path.clone(), how }.into(),
         StoreError::Rows(RowsError::Failed(source)) => RowsError::Failed(coffer_rim::chain(&**source).into()).into(),
         _ => RowsError::Failed(coffer_rim::chain(error).into()).into(),
     }

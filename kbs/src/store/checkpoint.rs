@@ -76,6 +76,20 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// The same, for somebody else.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::File { path, source } => {
+                Self::File { path: path.clone(), source: io::Error::new(source.kind(), source.to_string()) }
+            }
+            Self::Missing { place } => Self::Missing { place: place.clone() },
+            Self::Foreign { place } => Self::Foreign { place: place.clone() },
+            Self::Another { place } => Self::Another { place: place.clone() },
+            Self::Behind { found, seen } => Self::Behind { found: *found, seen: *seen },
+            Self::Beside { found, seen } => Self::Beside { found: *found, seen: *seen },
+        }
+    }
+
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {

@@ -447,7 +447,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::Rows`]: then nothing is known to be written, and nothing may leave. [`StoreError::Checkpoint`]: then
-    /// nothing was written if the checkpoint could not be moved before, else it was and nobody may be told so.
+    /// nothing was written. [`StoreError::Unwitnessed`]: it was, and nothing may leave.
     pub async fn commit(self) -> Result<(), StoreError> {
         self.join()?.told().await
     }

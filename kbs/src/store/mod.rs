@@ -44,10 +44,10 @@ mod view;
 pub use admins::Admin;
 pub(crate) use apart::drive;
 pub use archive::{Archive, ArchiveFile};
-pub(crate) use audit::rfc3339;
 pub use audit::{
     AuditEntry, AuditFault, AuditSummary, Claimed, Compared, GuestFacts, LogFault, Recorded, StateFault, TrailStart,
 };
+pub(crate) use audit::{BROKER, rfc3339};
 pub use audit_search::{AuditFilter, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::CertificateProfile;
@@ -156,6 +156,9 @@ pub enum StoreError {
     /// The checkpoint outside the database does not fit, or cannot be moved.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// What was asked for is committed, and the checkpoint has not moved.
+    #[error("it is done, and its checkpoint could not be moved")]
+    Unwitnessed(#[source] CheckpointError),
     /// Others changed what a decision rests on, again and again.
     #[error("no decision could be made: what it rests on was changed {attempts} times meanwhile")]
     Contended {
@@ -179,6 +182,11 @@ impl StoreError {
         Self::Rows(RowsError::Failed(Box::new(error)))
     }
 
+    /// True where the transaction was committed all the same.
+    pub fn is_committed(&self) -> bool {
+        matches!(self, Self::Unwitnessed(_))
+    }
+
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -189,6 +197,9 @@ impl StoreError {
             Self::Rows(RowsError::Durability { .. }) => "put the state folder on a local file system",
             Self::Rows(RowsError::Schema { .. }) => {
                 "find out who added it, and restore the database from a backup you trust"
+            }
+            Self::Rows(RowsError::Beneath { .. }) => {
+                "nothing is released or changed until it is back; else stop the server, put the newest database there, and start again: an older one is refused by its checkpoint"
             }
             Self::Rows(RowsError::Full) => "make room where the state folder lies, then ask again",
             Self::Rows(_) => "check free space and permissions of the state folder",
@@ -208,6 +219,9 @@ impl StoreError {
                 "sign a manifest with a higher --sequence"
             }
             Self::Checkpoint(error) => error.hint(),
+            Self::Unwitnessed(_) => {
+                "check free space and permissions where the checkpoint lies: nothing more is changed or released until it can be moved"
+            }
             Self::Traces(_) => {
                 "a server tries again by itself and says so in its log; else end what reads the database (a backup, `state verify`), and ask again"
             }

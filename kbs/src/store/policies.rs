@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coffer_verifier::binding::length_prefixed;
 
 use super::{
-    Secret, StoreError,
+    BROKER, Secret, StoreError,
     ledger::Ledger,
     record::{Fields, Record, RowKey},
     rows::Kind,
@@ -28,7 +28,7 @@ pub struct StoredPolicy {
 impl StoredPolicy {
     /// What takes the place of one that is damaged.
     pub(super) fn that_refuses(key: &RowKey) -> Self {
-        Self { name: key.text(0), text: REFUSES.to_owned(), by: "coffer-kbs".to_owned(), put_unix: 0 }
+        Self { name: key.text(0), text: REFUSES.to_owned(), by: BROKER.to_owned(), put_unix: 0 }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use coffer_verifier::binding::length_prefixed;
 
 use super::{
-    AuditEntry, Position, StoreError,
+    AuditEntry, BROKER, Position, StoreError,
     checkpoint::{Checkpoint, CheckpointError, CheckpointKeeper, Witness},
     head::Head,
     known::beyond,
@@ -103,7 +103,7 @@ impl Store {
         let entry = AuditEntry {
             event: "state.restore",
             outcome: "accepted-rollback",
-            peer: "coffer-kbs".into(),
+            peer: BROKER.into(),
             reasons: vec![format!("database ended with {found}, {seen_text}; epoch {epoch} begins")],
             ..AuditEntry::default()
         };

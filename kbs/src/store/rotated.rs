@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{
-    AuditEntry, AuditFault, Position, StoreError,
+    AuditEntry, AuditFault, BROKER, Position, StoreError,
     batch::Moves,
     checkpoint::Checkpoint,
     head::{Head, Live},
@@ -44,8 +44,7 @@ impl Store {
         }
         ledger.root = new.clone();
         ledger.bind_lines(&old).await?;
-        let entry =
-            AuditEntry { event: "root.rotate", outcome: "done", peer: "coffer-kbs".into(), ..AuditEntry::default() };
+        let entry = AuditEntry { event: "root.rotate", outcome: "done", peer: BROKER.into(), ..AuditEntry::default() };
         ledger.append_audit(&entry, now_unix).await?;
         let after = ledger.head;
         let Some((mut turn, _)) = ledger.into_batch()? else {

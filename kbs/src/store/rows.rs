@@ -165,6 +165,14 @@ pub enum RowsError {
     /// There is no room left.
     #[error("the disk that holds the database is full: nothing was changed")]
     Full,
+    /// The open files lie at their path no more: what is written there would be lost.
+    #[error("{} was {how} while it was open", path.display())]
+    Beneath {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What became of it.
+        how: &'static str,
+    },
     /// Somebody reads, so that what is gone cannot be overwritten.
     #[error("somebody reads the database, and holds its log")]
     Held,

@@ -5,6 +5,7 @@
 //! Trusts: nothing in the file. Believes: that the file system does what fsync promises.
 //! Never: checks a MAC, knows what a row means, waits without an end.
 
+mod beneath;
 mod connection;
 mod held;
 mod traces;
@@ -15,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+use beneath::Files;
 use connection::{FORMAT, FORMAT_1, blocking, connect, format, patiently};
 use held::{Held, Readers};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, StatementStatus, params};
@@ -27,6 +29,7 @@ pub struct SqliteRows {
     /// The one that writes.
     connection: Arc<Mutex<Connection>>,
     readers: Arc<Readers>,
+    files: Arc<Files>,
     log: PathBuf,
 }
 
@@ -89,18 +92,20 @@ impl SqliteRows {
         connection.execute_batch(SCHEMA)?;
         connection.pragma_update(None, "user_version", FORMAT)?;
         ready(&connection)?;
-        Ok(Self::over(connection, path))
+        Self::over(connection, path)
     }
 
-    fn over(connection: Connection, path: &Path) -> Self {
+    fn over(connection: Connection, path: &Path) -> Result<Self, RowsError> {
+        let files = Arc::new(Files::of(path)?);
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let (connection, readers) = (Arc::new(Mutex::new(connection)), Arc::new(Readers::new(path.into())));
-        Self { connection, readers, log: log.into() }
+        Ok(Self { connection, readers, files, log: log.into() })
     }
 
     /// A connection for this, and how it begins.
     async fn hold(&self, intent: Intent) -> Result<(Held, &'static str), RowsError> {
+        self.files.are_there()?;
         Ok(match intent {
             Intent::Read => (self.readers.take().await?, "BEGIN DEFERRED"),
             Intent::Write => (Held::writer(self.connection.clone().lock_owned().await), "BEGIN IMMEDIATE"),
@@ -134,9 +139,10 @@ impl SqliteRows {
     /// # Errors
     /// [`RowsError::Format`], [`RowsError::Old`], [`RowsError::Schema`], [`RowsError::Durability`] or [`RowsError::Failed`].
     pub async fn open(path: &Path, upgrade: Upgrade) -> Result<Opened, RowsError> {
-        let file = path.to_owned();
+        let (file, before) = (path.to_owned(), Files::identity(path));
         let connection = blocking(move || patiently(|| connect(&file))).await?;
-        let rows = Self::over(connection, path);
+        let rows = Self::over(connection, path)?;
+        rows.files.begin_with(before)?;
         let mut held = Held::writer(rows.connection.clone().lock_owned().await);
         // Asked without a lock: a format only ever goes up, and what is old is asked again below.
         let found = held.run(format).await?;
@@ -164,7 +170,8 @@ impl SqliteRows {
                     Ok(Found::Tables(Box::new(tables)))
                 })
                 .await?;
-            let transaction = |held| Box::new(SqliteTransaction(held));
+            let files = rows.files.clone();
+            let transaction = |held| Box::new(SqliteTransaction { held, files });
             match tables {
                 Found::Tables(tables) => return Ok(Opened::Old { rows, tables, transaction: transaction(held) }),
                 Found::Format3 => return Ok(Opened::Format3 { rows, transaction: transaction(held) }),
@@ -186,7 +193,7 @@ impl Rows for SqliteRows {
     async fn begin(&self, intent: Intent) -> Result<Box<dyn Transaction>, RowsError> {
         let (mut held, begin) = self.hold(intent).await?;
         held.run(move |connection| Ok(connection.execute_batch(begin)?)).await?;
-        Ok(Box::new(SqliteTransaction(held)))
+        Ok(Box::new(SqliteTransaction { held, files: self.files.clone() }))
     }
 
     async fn begin_with(
@@ -201,7 +208,7 @@ impl Rows for SqliteRows {
             row(connection, kind, &key)
         };
         let row = held.run(work).await?;
-        Ok((Box::new(SqliteTransaction(held)), row))
+        Ok((Box::new(SqliteTransaction { held, files: self.files.clone() }), row))
     }
 
     async fn overwrite(&self, traces: Traces) -> Result<(), RowsError> {
@@ -209,13 +216,16 @@ impl Rows for SqliteRows {
     }
 }
 
-struct SqliteTransaction(Held);
+struct SqliteTransaction {
+    held: Held,
+    files: Arc<Files>,
+}
 
 #[tonic::async_trait]
 impl Transaction for SqliteTransaction {
     async fn get(&mut self, kind: Kind, key: &[u8]) -> Result<Option<Row>, RowsError> {
         let key = key.to_vec();
-        self.0.run(move |connection| row(connection, kind, &key)).await
+        self.held.run(move |connection| row(connection, kind, &key)).await
     }
 
     async fn put(&mut self, kind: Kind, key: &[u8], row: Row) -> Result<(), RowsError> {
@@ -227,12 +237,12 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn write(&mut self, rows: Vec<Written>) -> Result<(), RowsError> {
-        self.0.run(move |connection| put(connection, rows)).await
+        self.held.run(move |connection| put(connection, rows)).await
     }
 
     async fn from(&mut self, kind: Kind, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Row)>, RowsError> {
         let from = from.to_vec();
-        self.0
+        self.held
             .run(move |connection| {
                 let mut statement = connection.prepare_cached(
                     "SELECT key, body, mac FROM rows WHERE kind = ?1 AND key >= ?2 ORDER BY key LIMIT ?3",
@@ -246,16 +256,18 @@ impl Transaction for SqliteTransaction {
             .await
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<(), RowsError> {
-        self.0.run(commit).await
+    async fn commit(self: Box<Self>) -> Result<(), RowsError> {
+        self.commit_with(Vec::new()).await
     }
 
     async fn commit_with(mut self: Box<Self>, rows: Vec<Written>) -> Result<(), RowsError> {
+        let files = self.files.clone();
         let work = move |connection: &Connection| {
             put(connection, rows)?;
+            files.are_there()?;
             commit(connection)
         };
-        self.0.run(work).await
+        self.held.run(work).await
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use coffer_verifier::abi::WorkloadDigest;
 
 use super::{
-    Archive, AuditEntry, AuditFault, StateFault, StoreError, StoredManifest, StoredPolicy,
+    Archive, AuditEntry, AuditFault, BROKER, StateFault, StoreError, StoredManifest, StoredPolicy,
     admins::There,
     audit::{check_trail, line_hash, previous_of},
     checkpoint::{CheckpointKeeper, Witness},
@@ -167,7 +167,7 @@ impl Store {
             let entry = AuditEntry {
                 event: "state.repair",
                 outcome: "done",
-                peer: "coffer-kbs".into(),
+                peer: BROKER.into(),
                 reasons: faults.iter().map(|fault| format!("{}: {}", fault.what, fault.repair)).collect(),
                 ..AuditEntry::default()
             };
@@ -221,7 +221,7 @@ impl Store {
         let entry = AuditEntry {
             event: "state.repair",
             outcome: "done",
-            peer: "coffer-kbs".into(),
+            peer: BROKER.into(),
             reasons: vec!["the end mark was missing or not ours: written again from the checkpoint".into()],
             ..AuditEntry::default()
         };

@@ -14,7 +14,7 @@ use coffer_verifier::{
 };
 
 use super::{
-    AuditEntry, AuditFault, ManifestKey, Reference, Signer, StoreError, StoredManifest, Witness,
+    AuditEntry, AuditFault, BROKER, ManifestKey, Reference, Signer, StoreError, StoredManifest, Witness,
     checkpoint::Checkpoint,
     head::{Head, Live},
     ledger::{Ledger, Store, opened},
@@ -77,7 +77,7 @@ impl Store {
         let entry = AuditEntry {
             event: "store.upgrade",
             outcome: "done",
-            peer: "coffer-kbs".into(),
+            peer: BROKER.into(),
             reasons: unbelieved.into_iter().map(|what| format!("store: {what} was not believed")).collect(),
             ..AuditEntry::default()
         };

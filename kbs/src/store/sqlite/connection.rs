@@ -76,6 +76,8 @@ pub fn connect(path: &Path) -> Result<Connection, RowsError> {
         return Err(RowsError::Durability { setting: "synchronous", found, expected: "2 (FULL)" });
     }
     connection.pragma_update(None, "secure_delete", "ON")?;
+    // A look opens the log and its index: all files are there from now on.
+    format(&connection)?;
     Ok(connection)
 }
 

@@ -162,9 +162,10 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(3);
         let mut tasks = tokio::task::JoinSet::new();
         // Two that write: one as the broker does, one as another process would.
-        for (writer, rows) in
-            [(0_u64, rows.clone()), (1, Arc::new(SqliteRows::over(super::super::connect(&path).unwrap(), &path)))]
-        {
+        for (writer, rows) in [
+            (0_u64, rows.clone()),
+            (1, Arc::new(SqliteRows::over(super::super::connect(&path).unwrap(), &path).unwrap())),
+        ] {
             tasks.spawn(async move {
                 let mut number = writer;
                 while Instant::now() < until {

@@ -9,6 +9,7 @@ on_every_store!(
     a_missing_or_foreign_checkpoint_is_not_consent,
     an_older_state_is_accepted_by_name_and_never_slides_back,
     nothing_changes_while_the_checkpoint_cannot_move,
+    what_is_committed_is_printed_whatever_becomes_of_the_checkpoint,
     lines_that_change_nothing_may_lag_and_are_settled,
     a_lost_end_mark_comes_back_from_the_checkpoint,
     no_repair_accepts_a_whole_older_database,
@@ -142,7 +143,8 @@ async fn nothing_changes_while_the_checkpoint_cannot_move(keeper: Keeper) {
     fixture.put("a/b/c", b"one", None).await.unwrap();
     checkpoint.full(true);
     // The first change stands in the database, but nobody is told that it does.
-    assert!(matches!(fixture.put("a/b/c", b"two", None).await, Err(StoreError::Checkpoint(_))));
+    let error = fixture.put("a/b/c", b"two", None).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unwitnessed(_)) && error.is_committed(), "{error:?}");
     let before = fixture.dump().await;
     assert!(matches!(fixture.put("a/b/c", b"three", None).await, Err(StoreError::Checkpoint(_))));
     assert!(fixture.dump().await == before, "nothing is committed while it cannot move");
@@ -150,6 +152,27 @@ async fn nothing_changes_while_the_checkpoint_cannot_move(keeper: Keeper) {
     checkpoint.full(false);
     assert_eq!(fixture.put("a/b/c", b"three", Some(2)).await.unwrap().now.stated.version, 3);
     opened(&fixture, &checkpoint).await.unwrap();
+}
+
+async fn what_is_committed_is_printed_whatever_becomes_of_the_checkpoint(keeper: Keeper) {
+    let (fixture, checkpoint) = Fixture::watched(keeper).await;
+    let printed = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let recorded = async |number: u8| {
+        let mut ledger = fixture.store.write().await.unwrap();
+        assert!(ledger.add_reference(&tenant(), &reference(number)).await.unwrap());
+        let sink = printed.clone();
+        let entry = AuditEntry { event: "test", outcome: "done", id: number.to_string(), ..AuditEntry::default() };
+        ledger.record_decision(entry, 1000, move |line| sink.lock().unwrap().push(line.to_owned())).await
+    };
+    recorded(1).await.unwrap();
+    checkpoint.full(true);
+    assert!(matches!(recorded(2).await, Err(StoreError::Unwitnessed(_))));
+    assert!(matches!(recorded(3).await, Err(StoreError::Checkpoint(_))), "not committed, and not printed");
+    checkpoint.full(false);
+    recorded(4).await.unwrap();
+    let lines = fixture.store.read().await.unwrap().audit_lines(1, 10).await.unwrap();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(*printed.lock().unwrap(), lines);
 }
 
 async fn lines_that_change_nothing_may_lag_and_are_settled(keeper: Keeper) {

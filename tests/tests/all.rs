@@ -18,6 +18,7 @@ mod docs;
 mod documented;
 mod hardware;
 mod hostile_host;
+mod kbs_words;
 mod kernels;
 mod lab;
 mod lab_kernel;

@@ -10,6 +10,7 @@ use coffer_kbs_client::{
     trail::{Chain, ChainError, End},
 };
 use coffer_rim::file::Writer;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::context::Context;
@@ -21,15 +22,19 @@ use crate::kbs::broker::{Broker, unread};
 /// What is written is checked as `verify` checks it. Lines that are archived are not at the broker any more: the copy begins behind them,
 /// and says so at its end.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  coffer kbs audit export trail.jsonl\n  coffer kbs audit export trail.jsonl --replace"
-)]
+#[command(after_help = "Examples:
+  coffer kbs audit export trail.jsonl
+  coffer kbs audit export trail.jsonl --replace
+  coffer kbs audit export acme.jsonl --tenant acme")]
 pub struct ExportArgs {
     /// File to write; one that is there stays, and a pipe or a device is written into.
     file: PathBuf,
     /// Where a file is there already, replace it: lines that were archived since it was written are in no new one.
     #[arg(long)]
     replace: bool,
+    /// Lines of this tenant alone, for an auditor of it: a part of the trail, in which nothing shows that no line is missing.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
 }
 
 /// Writes it.
@@ -38,13 +43,40 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
     if !args.replace && args.file.metadata().is_ok_and(|there| there.is_file()) {
         return Err(there_already(&args.file));
     }
+    if let Some(tenant) = &args.tenant {
+        let part = write(args, |out| part(broker, tenant, out))?;
+        let (row, file, tenant) = (json!({ "file": args.file, "part": part }), args.file.display(), &part.tenant);
+        broker.say(&row, || {
+            format!(
+                "{file} has the {} lines of tenant {tenant}, of a trail that ends with line {}",
+                part.lines, part.trail_lines
+            )
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let end = write(args, |out| pages(broker, None, |line| writeln!(out, "{line}")))?;
+    let row = json!({ "file": args.file, "first": end.first, "lines": end.lines, "head": end.head });
+    broker.say(&row, || match end.first {
+        1 => format!("{} has {} lines, head {}", args.file.display(), end.lines, end.head),
+        first => {
+            let (file, archived) = (args.file.display(), first - 1);
+            format!("{file} has lines {first} to {}, head {}; lines 1 to {archived} are archived", end.lines, end.head)
+        }
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file of lines, and behind them what they are.
+fn write<T: Serialize>(
+    args: &ExportArgs,
+    lines: impl FnOnce(&mut dyn io::Write) -> Result<T, CliError>,
+) -> Result<T, CliError> {
     let writer = if args.replace { Writer::private() } else { Writer::private().new_only() };
     let mut asked = Ok(());
     let mut end = None;
     let written = writer.into_pipes().write_with(&args.file, |file| {
         let mut out = BufWriter::new(file);
-        let done = pages(broker, None, |line| writeln!(out, "{line}"));
-        match done {
+        match lines(&mut out) {
             Ok(whole) => {
                 writeln!(out, "{}", json!(whole))?;
                 end = Some(whole);
@@ -61,16 +93,48 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
         io::ErrorKind::AlreadyExists => there_already(&args.file),
         _ => CliError::caused(Class::Config, &error).while_doing(format_args!("writing {}", args.file.display())),
     })?;
-    let end = end.ok_or_else(|| CliError::new(Class::Internal, "an export without an end"))?;
-    let row = json!({ "file": args.file, "first": end.first, "lines": end.lines, "head": end.head });
-    broker.say(&row, || match end.first {
-        1 => format!("{} has {} lines, head {}", args.file.display(), end.lines, end.head),
-        first => {
-            let (file, archived) = (args.file.display(), first - 1);
-            format!("{file} has lines {first} to {}, head {}; lines 1 to {archived} are archived", end.lines, end.head)
+    end.ok_or_else(|| CliError::new(Class::Internal, "an export without an end"))
+}
+
+/// The last line of a copy that holds a tenant's lines alone.
+#[derive(Serialize, Deserialize)]
+struct Part {
+    tenant: String,
+    lines: u64,
+    trail_lines: u64,
+    trail_head: String,
+}
+
+/// Gives on each line of a tenant. Says where the trail ended meanwhile.
+fn part(broker: &Broker<'_>, tenant: &str, out: &mut dyn io::Write) -> Result<Part, CliError> {
+    let mut failed = Ok(());
+    let part = broker.ask(async |client| {
+        let (mut query, mut lines) = (AuditQuery { tenant: Some(tenant.to_owned()), ..AuditQuery::default() }, 0);
+        loop {
+            let page = page(client, &query).await?;
+            for one in &page.lines {
+                lines += 1;
+                failed = writeln!(out, "{one}").class_while(Class::Config, "writing the copy");
+                if failed.is_err() {
+                    break;
+                }
+            }
+            match page.next {
+                Some(next) if failed.is_ok() && query.from.is_none_or(|from| next > from) => query.from = Some(next),
+                _ => {
+                    let (trail_lines, trail_head) = (page.end, hex::encode(page.head));
+                    return Ok(Part { tenant: tenant.to_owned(), lines, trail_lines, trail_head });
+                }
+            }
         }
-    });
-    Ok(ExitCode::SUCCESS)
+    })?;
+    failed.map(|()| part)
+}
+
+/// True of a file that says so of itself.
+fn says_it_is_a_part(file: &Path) -> bool {
+    let last = File::open(file).ok().and_then(|file| BufReader::new(file).lines().map_while(Result::ok).last());
+    last.is_some_and(|last| serde_json::from_str::<Part>(&last).is_ok())
 }
 
 fn there_already(file: &Path) -> CliError {
@@ -136,6 +200,11 @@ fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End), Cli
             BufReader::new(open).lines().map(|line| line.class_while(Class::Config, reading()).map_err(Bad::Read));
         let end = chain.file(lines, |_| ()).map_err(|bad| match bad {
             Bad::Read(error) => error,
+            Bad::Chain(_) if says_it_is_a_part(file) => CliError::new(
+                Class::Config,
+                format!("{} has the lines of one tenant alone, as it says at its end", file.display()),
+            )
+            .hint("a part does not show which lines are missing: export the whole trail, or ask whoever may"),
             Bad::Chain(error) if files.len() == 1 => broken(&error),
             Bad::Chain(error) => broken(&error).while_doing(format!("{}, behind the file before it", file.display())),
         })?;

@@ -58,6 +58,7 @@ pub(crate) struct Place {
     shared: Arc<Shared>,
     number: u64,
     eviction: Arc<Eviction>,
+    #[allow(dead_code, reason = "held")]
     counts: Option<Counts>,
 }
 

@@ -178,7 +178,9 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        ["a", "b", "c", "d", "e"].into_iter().for_each(|line| log.write(line));
+        for line in ["a", "b", "c", "d", "e"] {
+            log.write(line);
+        }
         assert!(log.settle(Duration::from_secs(10)));
         assert_eq!(log.unprinted().count(), 2);
         assert_eq!(*heard.lock().unwrap(), "a\n\nd\ne\n");
@@ -198,7 +200,9 @@ mod tests {
             counter.fetch_add(1, Ordering::Relaxed);
         });
         let begun = Instant::now();
-        (0..100).for_each(|_| log.write("line"));
+        for _ in 0..100 {
+            log.write("line");
+        }
         assert!(!log.settle(Duration::from_millis(50)));
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let unprinted = log.unprinted().count();

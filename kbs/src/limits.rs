@@ -79,7 +79,7 @@ pub struct Rate {
 /// One bucket per key.
 pub struct Buckets<K> {
     rate: Rate,
-    buckets: Mutex<HashMap<K, Bucket>>,
+    of_key: Mutex<HashMap<K, Bucket>>,
     refused: AtomicU64,
 }
 
@@ -94,7 +94,7 @@ const KEYS: usize = 8192;
 impl<K: Eq + Hash> Buckets<K> {
     /// Full buckets for everybody.
     pub fn new(rate: Rate) -> Self {
-        Self { rate, buckets: Mutex::new(HashMap::new()), refused: AtomicU64::new(0) }
+        Self { rate, of_key: Mutex::new(HashMap::new()), refused: AtomicU64::new(0) }
     }
 
     /// How often there was none.
@@ -111,7 +111,7 @@ impl<K: Eq + Hash> Buckets<K> {
 
     fn granted(&self, key: K, now: Instant) -> bool {
         // Critical sections leave whole buckets.
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.of_key.lock().unwrap_or_else(PoisonError::into_inner);
         let (burst, per_second) = (f64::from(self.rate.burst), f64::from(self.rate.per_second));
         let filled = |bucket: &Bucket| {
             let seconds = now.saturating_duration_since(bucket.at).as_secs_f64();

@@ -40,7 +40,7 @@ impl Served {
         let mut served = Self { folder, child, ready: serde_json::Value::Null };
         let begun = Instant::now();
         while !ready.exists() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{}", served.log());
+            assert!(begun.elapsed() < Duration::from_mins(1), "{}", served.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         served.ready = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
@@ -121,7 +121,7 @@ async fn a_line_that_standard_output_does_not_take_is_an_error_each_time_and_a_f
 async fn a_reader_that_stalls_holds_up_no_call_and_not_the_end() {
     // All but its last page is full before the broker begins; whoever has the other end reads nothing.
     let (stalled, mut pipe) = std::io::pipe().unwrap();
-    pipe.write_all(&[b'\n'; 15 * 4096]).unwrap();
+    pipe.write_all(&vec![b'\n'; 15 * 4096]).unwrap();
     let mut served = Served::start(pipe).await;
     let admin = served.admin().await;
     let (path, value) = ("kbs:///a/b/c".parse().unwrap(), secrecy::SecretBox::new(Box::new(b"v".to_vec())));

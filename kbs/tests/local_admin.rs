@@ -119,7 +119,7 @@ async fn it_works_while_strangers_hold_every_place_there_is() {
     let kbs = with("operator", None).await;
     // From the operator's own address, too: not even a connection is to be had there.
     let mut held = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..96 {
         held.push(tokio::net::TcpStream::connect(kbs.addresses.admin_listen).await.unwrap());
     }
     let listening = Instant::now();

@@ -11,7 +11,7 @@ use std::{
 use coffer_verifier::abi::SpkiDigest;
 use tracing::warn;
 
-use crate::{load::Load, server::ServeLimits};
+use crate::load::Load;
 
 /// How the connections of a server are shared between keys.
 #[derive(Clone, Debug)]
@@ -46,8 +46,8 @@ pub(crate) struct KeyPlace {
 }
 
 impl KeyPlaces {
-    pub(crate) fn new(limits: ServeLimits, shares: KeyShares) -> Self {
-        Self(Arc::new(Shared { shares, all: limits.connections, held: Mutex::default() }))
+    pub(crate) fn new(all: usize, shares: KeyShares) -> Self {
+        Self(Arc::new(Shared { shares, all, held: Mutex::default() }))
     }
 
     /// One more, unless the key, or all of those that are not kept, have what they may.
@@ -131,8 +131,7 @@ mod tests {
     #[test]
     fn a_key_has_its_share_and_what_is_kept_is_nobody_elses() {
         let [owner, first, second, third] = [1, 2, 3, 4].map(|byte| SpkiDigest::new([byte; 32]));
-        let limits = ServeLimits { connections: 4, ..ServeLimits::default() };
-        let places = KeyPlaces::new(limits, KeyShares { each: 2, kept: BTreeSet::from([owner]) });
+        let places = KeyPlaces::new(4, KeyShares { each: 2, kept: BTreeSet::from([owner]) });
         let take = |key| places.take(key);
         let held = [take(first).unwrap(), take(first).unwrap()];
         assert!(take(first).is_none(), "its share");

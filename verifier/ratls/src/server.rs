@@ -153,7 +153,8 @@ where
         return Err(ServeError::NotPinned);
     }
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
-    let on_handshake = OnHandshake::Settle { turned_away: Arc::new(turned_away), keys: KeyPlaces::new(limits, shares) };
+    let on_handshake =
+        OnHandshake::Settle { turned_away: Arc::new(turned_away), keys: KeyPlaces::new(limits.connections, shares) };
     run(incoming, tls, services, limits, on_handshake, load, shutdown).await
 }
 
@@ -177,7 +178,8 @@ where
     }
     let incoming = incoming.map(|io| io.map(|io| (0, io)));
     let shares = KeyShares { each: limits.connections, ..KeyShares::default() };
-    let on_handshake = OnHandshake::Settle { turned_away: Arc::new(|_, _| ()), keys: KeyPlaces::new(limits, shares) };
+    let on_handshake =
+        OnHandshake::Settle { turned_away: Arc::new(|_, _| ()), keys: KeyPlaces::new(limits.connections, shares) };
     run(incoming, tls, services, limits, on_handshake, Load::default(), shutdown).await
 }
 

@@ -4,11 +4,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use coffer_guest_proto::ports::HOST_KBS_RELAY;
 use coffer_kbs_client::{BrokerClient, ClientError};
-use coffer_machine::vsock::HOST_CID;
 use coffer_ratls::{Attester, Identity};
 use coffer_spec::{KbsPin, WorkloadSpec};
 
-use crate::sys::vsock;
+use crate::{host::Host, sys::vsock::VsockStream};
 
 /// Connections tried, and the pauses between them.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
@@ -18,6 +17,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// # Errors
 /// [`ClientError`].
 pub async fn connect(
+    host: Host,
     spec: &WorkloadSpec,
     kbs: &KbsPin,
     identity: &Identity,
@@ -25,7 +25,7 @@ pub async fn connect(
 ) -> Result<BrokerClient, ClientError> {
     let mut pauses = PAUSES.into_iter();
     loop {
-        let result = match relay().await {
+        let result = match relay(host).await {
             Ok(stream) => {
                 BrokerClient::connect(stream, identity, spec.tenant.as_str(), kbs.spki.clone(), attester.clone()).await
             }
@@ -39,7 +39,7 @@ pub async fn connect(
     }
 }
 
-async fn relay() -> io::Result<vsock::VsockStream> {
-    let line = tokio::task::spawn_blocking(|| vsock::connect(HOST_CID, HOST_KBS_RELAY)).await??;
+async fn relay(host: Host) -> io::Result<VsockStream> {
+    let line = tokio::task::spawn_blocking(move || host.connect(HOST_KBS_RELAY)).await??;
     line.into_stream()
 }

@@ -7,10 +7,9 @@ use std::{
 };
 
 use coffer_guest_proto::{Event, Phase, Speech, event::encode, ports::HOST_EVENTS};
-use coffer_machine::vsock::HOST_CID;
 use tokio::sync::watch;
 
-use crate::{failure::Failure, sys::vsock};
+use crate::{failure::Failure, host::Host, sys::vsock::Line};
 
 /// The state everybody may know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +23,18 @@ pub struct State {
 /// The line to the host. Without one the guest goes on: the host may only refuse service.
 #[derive(Debug)]
 pub struct Events {
-    line: Mutex<Option<vsock::Line>>,
+    line: Mutex<Option<Line>>,
     state: watch::Sender<State>,
     speech: Speech,
+    /// When this guest's time began, on the kernel's clock.
+    began_us: u64,
 }
 
 impl Events {
-    /// Connects. `speech`: whether host and console get more than fixed words.
-    pub fn connect(speech: Speech) -> Self {
-        let line = vsock::connect(HOST_CID, HOST_EVENTS).ok();
+    /// Connects. `speech`: whether host and console get more than fixed words. `began_us`: what its kernel's clock showed when
+    /// this guest began, in microseconds: 0 where the kernel is the guest's own.
+    pub fn connect(host: Host, speech: Speech, began_us: u64) -> Self {
+        let line = host.connect(HOST_EVENTS).ok();
         if let Some(line) = &line {
             let _ = line.set_timeout(Duration::from_secs(2));
         }
@@ -40,6 +42,7 @@ impl Events {
             line: Mutex::new(line),
             state: watch::Sender::new(State { phase: Phase::Unspecified, exit_status: 0 }),
             speech,
+            began_us,
         }
     }
 
@@ -49,6 +52,7 @@ impl Events {
             line: Mutex::new(None),
             state: watch::Sender::new(State { phase: Phase::Unspecified, exit_status: 0 }),
             speech: Speech::FixedWords,
+            began_us: 0,
         }
     }
 
@@ -73,7 +77,7 @@ impl Events {
     }
 
     fn send(&self, event: Event) {
-        let event = Event { since_boot_us: since_boot_us(), ..event };
+        let event = Event { since_boot_us: since_boot_us().saturating_sub(self.began_us), ..event };
         let Event { exit_status, code, detail, .. } = &event;
         self.state.send_replace(State { phase: event.phase(), exit_status: *exit_status });
         println!("coffer: {} {code} {detail}", event.phase().word());
@@ -99,7 +103,7 @@ fn failed(failure: &Failure, speech: Speech) -> Event {
     }
 }
 
-/// Guest kernel clock in microseconds.
+/// The kernel's clock in microseconds.
 pub fn since_boot_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000

@@ -8,10 +8,9 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use coffer_guest_proto::ports::HOST_CERTIFICATES;
-use coffer_machine::vsock::HOST_CID;
 use coffer_verifier::abi::{DerivedKey, ExtendedReport, KeyRequest, ProcessorError, ReportRequest, SecureProcessor};
 
-use crate::sys::vsock;
+use crate::host::Host;
 
 /// As many bytes as the host's kernel could hand on.
 const LIMIT: usize = 64 * 1024;
@@ -47,7 +46,8 @@ impl<P: SecureProcessor> SecureProcessor for WithHostCertificates<P> {
 }
 
 fn over_vsock() -> io::Result<Vec<u8>> {
-    let line = vsock::connect(HOST_CID, HOST_CERTIFICATES)?;
+    // Of hardware alone, which is in a machine.
+    let line = Host::Vsock.connect(HOST_CERTIFICATES)?;
     line.set_timeout(PATIENCE)?;
     to_the_end(line)
 }

@@ -7,23 +7,36 @@ use std::{
 };
 
 use coffer_guest_proto::Phase;
-use coffer_machine::{disks, initrd};
+use coffer_machine::{disks, initrd, map::SECRETS_GPA};
 use coffer_ratls::{Attester, Identity, IdentityKey, MAX_CERTIFICATE_EVIDENCE};
-use coffer_spec::{Act, MeasuredCommandLine, Scratch, Tee};
+use coffer_spec::{Act, Document, MeasuredCommandLine, Scratch, Tee};
 use coffer_verifier::{binding::certificate_report_data, evidence::Evidence};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::{
     agent::{Agent, StopOrder, keep_current, serve},
-    boot::{self, Checked, devices, memory, mounts, root, scratch, tee, verity::OnCorruption, volumes},
-    container::{Bind, Cause},
-    events::Events,
+    boot::{
+        self, Checked, devices, memory, mounts,
+        namespaces::{self, Left},
+        root, scratch, tee,
+        verity::OnCorruption,
+        volumes,
+    },
+    container::{Bind, Cause, Users, rights},
+    events::{Events, since_boot_us},
     failure::{Code, Failure, OrFail},
+    host::{Host, Ports},
     passwd::Identity as User,
-    processor::{self, GuestAttester, SharedProcessor},
+    processor::{self, GuestAttester, Page, SharedProcessor},
     secrets::{self, Refresher},
     spawn::StartError,
-    sys::{dm::DeviceMapper, net, process::signal},
+    sys::{
+        dev_mem,
+        dm::DeviceMapper,
+        net,
+        process::signal,
+        seccomp::{self, Filter},
+    },
     workload::{Places, program, resolve_user, start_workload},
     workload_api::{self, OwnGuest},
 };
@@ -31,18 +44,50 @@ use crate::{
 /// How long the guest stays up after the workload for whoever still reads its output.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// What this init was started in.
+enum Home {
+    /// A machine of its own.
+    Machine,
+    /// Namespaces of the host's kernel.
+    Namespaces(Left),
+}
+
+impl Home {
+    fn host(&self) -> Host {
+        match self {
+            Self::Machine => Host::Vsock,
+            Self::Namespaces(_) => Host::Sockets,
+        }
+    }
+}
+
 /// Runs as PID 1. Ends the machine, whatever happens.
 pub fn run() -> std::process::ExitCode {
     if std::process::id() != 1 {
         eprintln!("coffer-init is PID 1 of a Coffer guest and does nothing else");
         return std::process::ExitCode::from(2);
     }
-    if let Err(failure) = live() {
+    if let Err(failure) = live(Home::Machine) {
         // The host is told by `live` once there is a line; the console always has the word.
         println!("coffer: {}", failure.code.word());
     }
     power_off();
     std::process::ExitCode::FAILURE
+}
+
+/// Runs as PID 1 of a box that has no machine; its end ends all of it. `words`: what init was left.
+pub fn run_in_namespaces(words: &[String]) -> std::process::ExitCode {
+    // Elsewhere it would take the host's own folders for those of a box.
+    if std::process::id() != 1 {
+        eprintln!("coffer-init is PID 1 of a Coffer box and does nothing else");
+        return std::process::ExitCode::from(2);
+    }
+    // Before anything is read that somebody else wrote: whoever takes init over has what the filter leaves.
+    let filtered = seccomp::install(Filter::OnHostKernel).or_fail(Code::Internal, "filter system calls");
+    if let Err(failure) = filtered.and_then(|()| Left::take(words)).and_then(|left| live(Home::Namespaces(left))) {
+        println!("coffer: {}", failure.code.word());
+    }
+    std::process::ExitCode::SUCCESS
 }
 
 fn power_off() {
@@ -51,18 +96,26 @@ fn power_off() {
     let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
 }
 
-fn live() -> Result<(), Failure> {
-    mounts::early()?;
-    devices::load_modules(initrd::MODULES, |_| String::new())?;
-    let line = std::fs::read_to_string("/proc/cmdline").or_fail(Code::Internal, "read the command line")?;
+fn live(home: Home) -> Result<(), Failure> {
+    let (line, began_us) = match &home {
+        Home::Machine => {
+            mounts::early()?;
+            devices::load_modules(initrd::MODULES, |_| String::new())?;
+            (std::fs::read_to_string("/proc/cmdline").or_fail(Code::Internal, "read the command line")?, 0)
+        }
+        Home::Namespaces(_) => {
+            namespaces::early()?;
+            (namespaces::command_line()?, since_boot_us())
+        }
+    };
     let line = MeasuredCommandLine::parse(&line).or_fail(Code::SpecInvalid, "read the command line")?;
-    let events = Arc::new(Events::connect(boot::speech(line.tee)));
+    let events = Arc::new(Events::connect(home.host(), boot::speech(line.tee), began_us));
     events.reached(Phase::Booted);
-    let result = boot_and_run(&line, &events);
+    let host = home.host();
+    let result = boot_and_run(home, &line, &events);
     if let Err(failure) = &result {
         events.failed(failure);
-        // What was written has to leave the guest before it ends.
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(2 * host.farewell());
     }
     result
 }
@@ -75,19 +128,22 @@ struct Booted {
     control_group: Option<PathBuf>,
 }
 
-fn boot_and_run(line: &MeasuredCommandLine, events: &Arc<Events>) -> Result<(), Failure> {
-    let booted = boot(line, events)?;
+fn boot_and_run(mut home: Home, line: &MeasuredCommandLine, events: &Arc<Events>) -> Result<(), Failure> {
+    let booted = match &mut home {
+        Home::Machine => boot_machine(line, events)?,
+        Home::Namespaces(left) => boot_in_namespaces(left, line, events)?,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .or_fail(Code::Internal, "start the event loop")?;
-    let result = runtime.block_on(agent_and_workload(booted, events));
+    let result = runtime.block_on(agent_and_workload(home, booted, events));
     runtime.shutdown_background();
     result
 }
 
-fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> {
+fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> {
     let sys_block = Path::new(devices::SYS_BLOCK);
     let disk = devices::read_spec_disk(&devices::find_disk(sys_block, disks::SPEC)?)?;
     let checked = boot::check_spec(&disk, line)?;
@@ -99,12 +155,7 @@ fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> 
     mounts::own_folders()?;
     net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
     set_clock(checked.clock, clock_gettime(ClockId::Boottime));
-    tee::check_cpu(spec.tee, Path::new("/"))?;
-    let mut processor = processor::open(spec.tee)?;
-    if let Some(processor) = &mut processor {
-        let report = tee::check_own_report(processor.as_mut(), &checked.document.digest())?;
-        tee::check_svn(&report, spec.floors.svn.as_ref())?;
-    }
+    let processor = open_processor(&checked.document, Host::Vsock, || dev_mem::take_page(SECRETS_GPA))?;
     events.reached(Phase::SpecChecked);
     let on_corruption = if boot::is_tee(spec.tee) { OnCorruption::Panic } else { OnCorruption::Fail };
     let mapper = DeviceMapper::open().or_fail(Code::Internal, "open the device mapper")?;
@@ -115,12 +166,40 @@ fn boot(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> 
         Scratch::Tmpfs { .. } => None,
     };
     events.reached(Phase::RootReady);
-    Ok(Booted {
-        processor: processor.map(|processor| Arc::new(Mutex::new(processor))),
-        checked,
-        volumes,
-        control_group,
-    })
+    Ok(Booted { checked, processor, volumes, control_group })
+}
+
+/// The same, but for what is not the box's: kernel, modules, clock and devices.
+fn boot_in_namespaces(left: &mut Left, line: &MeasuredCommandLine, events: &Events) -> Result<Booted, Failure> {
+    let checked = boot::check_spec(&namespaces::read_spec()?, line)?;
+    let spec = checked.document.spec();
+    namespaces::check_needs(spec)?;
+    mounts::own_folders()?;
+    net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
+    namespaces::open_low_ports();
+    rights::give_up_the_network().or_fail(Code::Internal, "give up the network")?;
+    let processor = open_processor(&checked.document, Host::Sockets, || left.take_page())?;
+    events.reached(Phase::SpecChecked);
+    let volumes = namespaces::mount_images(left, spec)?;
+    events.reached(Phase::RootReady);
+    Ok(Booted { checked, processor, volumes, control_group: None })
+}
+
+/// The processor the spec demands, once it has shown that it is this workload's. `take_page`: where a simulated one put its
+/// secrets.
+fn open_processor(
+    document: &Document,
+    host: Host,
+    take_page: impl FnOnce() -> std::io::Result<Page>,
+) -> Result<Option<SharedProcessor>, Failure> {
+    let spec = document.spec();
+    tee::check_cpu(spec.tee, Path::new("/"))?;
+    let mut processor = processor::open(spec.tee, host, take_page)?;
+    if let Some(processor) = &mut processor {
+        let report = tee::check_own_report(processor.as_mut(), &document.digest())?;
+        tee::check_svn(&report, spec.floors.svn.as_ref())?;
+    }
+    Ok(processor.map(|processor| Arc::new(Mutex::new(processor))))
 }
 
 /// The host's clock, for certificates and logs; no decision rests on it alone.
@@ -136,29 +215,40 @@ fn clock(told: u64, since_boot: Timespec) -> Option<Timespec> {
     Some(Timespec { tv_sec, tv_nsec: since_boot.tv_nsec })
 }
 
-async fn agent_and_workload(booted: Booted, events: &Arc<Events>) -> Result<(), Failure> {
+async fn agent_and_workload(home: Home, booted: Booted, events: &Arc<Events>) -> Result<(), Failure> {
     let Booted { checked, processor, volumes, control_group } = booted;
+    let host = home.host();
+    let (ports, binary, users) = match home {
+        // By whatever name: the folder it came from is out of sight.
+        Home::Machine => (Ports::Vsock, PathBuf::from("/proc/self/exe"), Users::Machine),
+        Home::Namespaces(left) => {
+            let ports = Ports::behind(left.listener).or_fail(Code::Internal, "listen for the host")?;
+            (ports, Path::new("/").join(initrd::INIT), Users::Own)
+        }
+    };
     let places = Places {
-        binary: PathBuf::from("/proc/self/exe"),
+        binary,
         root: root::ROOT.into(),
         secrets: mounts::SECRETS.into(),
         sockets: mounts::SOCKETS.into(),
         volumes,
         control_group,
+        users,
+        host,
     };
     let agent = Arc::new(Agent::new(checked.document, events.clone(), places));
     let reaper = agent.reaper.clone();
     tokio::spawn(async move { reaper.run().await });
-    serve::host_ports(&agent)?;
+    serve::host_ports(&agent, &ports)?;
     let attested = match processor {
-        Some(processor) => Some(open_owner_port(&agent, processor).await?),
+        Some(processor) => Some(open_owner_port(&agent, &ports, processor).await?),
         None => None,
     };
     events.reached(Phase::AgentReady);
 
     let mut stop = agent.stop_orders();
     tokio::select! {
-        result = prepare_and_run(&agent, attested) => result,
+        result = prepare_and_run(&agent, host, attested) => result,
         // Before the workload runs there is nothing to be gentle with.
         _ = stop.wait_for(|order| order.is_some() && agent.workload().is_none() && !has_run(events)) => {
             events.exited(128 + libc::SIGTERM);
@@ -177,13 +267,13 @@ struct Attesting {
     attester: Arc<dyn Attester>,
 }
 
-async fn open_owner_port(agent: &Arc<Agent>, processor: SharedProcessor) -> Result<Attesting, Failure> {
+async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedProcessor) -> Result<Attesting, Failure> {
     let attester: Arc<dyn Attester> = Arc::new(GuestAttester::new(processor.clone(), &agent.document));
     let making = attester.clone();
     let identity = tokio::task::spawn_blocking(move || make_identity(&*making))
         .await
         .or_fail(Code::Internal, "make an identity")??;
-    serve::owner_port(agent, &identity, attester.clone(), processor.clone())?;
+    serve::owner_port(agent, ports, &identity, attester.clone(), processor.clone())?;
     let guest = OwnGuest { agent: agent.clone(), processor, attester: attester.clone() };
     workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;
     Ok(Attesting { identity, attester })
@@ -215,14 +305,14 @@ fn certificate_evidence(mut evidence: Evidence) -> Vec<u8> {
     evidence.to_cmw()
 }
 
-async fn prepare_and_run(agent: &Arc<Agent>, attesting: Option<Attesting>) -> Result<(), Failure> {
+async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attesting>) -> Result<(), Failure> {
     let spec = agent.document.spec();
     let user = resolve_user(&agent.places.root, &spec.process.user)
         .or_fail(Code::UserNotFound, "resolve the workload's user")?;
     if let Some(Attesting { identity, attester }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);
         let secrets = &agent.places.secrets;
-        let in_place = secrets::fetch_all(spec, &identity, attester.clone(), secrets, &user, admitted).await?;
+        let in_place = secrets::fetch_all(host, spec, &identity, attester.clone(), secrets, &user, admitted).await?;
         if spec.kbs.is_some() {
             let (refresher, environment) = Refresher::new(identity, attester, user.clone(), in_place);
             *agent.secret_env.write().await = environment;
@@ -230,10 +320,10 @@ async fn prepare_and_run(agent: &Arc<Agent>, attesting: Option<Attesting>) -> Re
         }
     }
     agent.events.reached(Phase::SecretsReady);
-    run_workload(agent, user).await
+    run_workload(agent, host, user).await
 }
 
-async fn run_workload(agent: &Arc<Agent>, user: User) -> Result<(), Failure> {
+async fn run_workload(agent: &Arc<Agent>, host: Host, user: User) -> Result<(), Failure> {
     let spec = agent.document.spec();
     let program = program(spec, user);
     let secrets = agent.secret_env.read().await;
@@ -266,7 +356,7 @@ async fn run_workload(agent: &Arc<Agent>, user: User) -> Result<(), Failure> {
     running.drain().await;
     agent.logs.end();
     agent.events.exited(status.unwrap_or(crate::container::STATUS_OURS));
-    linger(agent).await;
+    linger(agent, host).await;
     Ok(())
 }
 
@@ -282,7 +372,7 @@ fn start_failure(error: &StartError) -> Failure {
 }
 
 /// Stays up for whoever may read the output, until somebody has read all of it, or is told to stop.
-async fn linger(agent: &Arc<Agent>) {
+async fn linger(agent: &Arc<Agent>, host: Host) {
     let spec = agent.document.spec();
     let readers = spec.host_may.contains(Act::Logs)
         || spec.tee != Tee::None && spec.owners.iter().any(|owner| owner.may.contains(Act::Logs));
@@ -302,8 +392,7 @@ async fn linger(agent: &Arc<Agent>) {
         () = tokio::time::sleep(patience) => {}
         () = stopped => {}
     }
-    // The last frames have to leave the guest.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(host.farewell()).await;
 }
 
 #[cfg(test)]

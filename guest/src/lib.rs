@@ -15,6 +15,7 @@ pub mod broker;
 pub mod container;
 pub mod events;
 pub mod failure;
+pub mod host;
 pub mod host_certificates;
 pub mod log_ring;
 pub mod passwd;

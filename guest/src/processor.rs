@@ -7,7 +7,6 @@ use std::{
 };
 
 use coffer_guest_proto::ports::HOST_PROCESSOR;
-use coffer_machine::{map::SECRETS_GPA, vsock::HOST_CID};
 use coffer_ratls::{Attester, AttesterError};
 use coffer_spec::{Document, Tee};
 use coffer_verifier::{
@@ -21,18 +20,26 @@ use zeroize::Zeroize;
 
 use crate::{
     failure::{Code, Failure, OrFail},
+    host::Host,
     host_certificates::WithHostCertificates,
-    sys::{dev_mem, sev_guest::SevGuest, vsock},
+    sys::{sev_guest::SevGuest, vsock::Line as HostSocket},
 };
 
 /// The processor, one request at a time.
 pub type SharedProcessor = Arc<Mutex<Box<dyn SecureProcessor>>>;
 
-/// Opens the processor the spec demands, and no other.
+/// A secrets page, which can be read once.
+pub type Page = Box<[u8; 4096]>;
+
+/// Opens the processor the spec demands, and no other. `take_page`: where a simulated one put its secrets.
 ///
 /// # Errors
 /// `tee-mismatch` if it is not there.
-pub fn open(tee: Tee) -> Result<Option<Box<dyn SecureProcessor>>, Failure> {
+pub fn open(
+    tee: Tee,
+    host: Host,
+    take_page: impl FnOnce() -> std::io::Result<Page>,
+) -> Result<Option<Box<dyn SecureProcessor>>, Failure> {
     match tee {
         Tee::None => Ok(None),
         Tee::Snp => {
@@ -40,31 +47,31 @@ pub fn open(tee: Tee) -> Result<Option<Box<dyn SecureProcessor>>, Failure> {
             Ok(Some(Box::new(WithHostCertificates::of_host(node))))
         }
         Tee::Simulated => {
-            let mut page = dev_mem::take_page(SECRETS_GPA).or_fail(Code::TeeMismatch, "read the secrets page")?;
+            let mut page = take_page().or_fail(Code::TeeMismatch, "read the secrets page")?;
             let secrets = SecretsPage::parse(&page);
             page.zeroize();
             let [vmpck0, ..] = secrets.or_fail(Code::TeeMismatch, "parse the secrets page")?.vmpcks;
-            Ok(Some(Box::new(MessageProcessor::new(host_line(), vmpck0, 0))))
+            Ok(Some(Box::new(MessageProcessor::new(host_line(host), vmpck0, 0))))
         }
     }
 }
 
 /// Carries message pages to the host, which cannot read them.
-struct HostLine<S> {
-    open: fn() -> std::io::Result<S>,
+struct HostLine<S, F> {
+    open: F,
     line: Option<S>,
 }
 
-fn host_line() -> HostLine<vsock::Line> {
-    let open = || {
-        let line = vsock::connect(HOST_CID, HOST_PROCESSOR)?;
+fn host_line(host: Host) -> impl Line + 'static {
+    let open = move || -> std::io::Result<HostSocket> {
+        let line = host.connect(HOST_PROCESSOR)?;
         line.set_timeout(Duration::from_secs(10))?;
         Ok(line)
     };
     HostLine { open, line: None }
 }
 
-impl<S: Read + Write> HostLine<S> {
+impl<S: Read + Write, F: Fn() -> std::io::Result<S>> HostLine<S, F> {
     fn talk(&mut self, kind: u8, page: &MessagePage) -> std::io::Result<LineAnswer> {
         if self.line.is_none() {
             self.line = Some((self.open)()?);
@@ -80,7 +87,7 @@ impl<S: Read + Write> HostLine<S> {
     }
 }
 
-impl<S: Read + Write + Send> Line for HostLine<S> {
+impl<S: Read + Write + Send, F: Fn() -> std::io::Result<S> + Send> Line for HostLine<S, F> {
     fn exchange(&mut self, kind: u8, page: &MessagePage) -> Result<LineAnswer, ProcessorError> {
         self.talk(kind, page).map_err(|error| {
             self.line = None;

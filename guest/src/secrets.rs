@@ -15,6 +15,7 @@ pub use refresh::{Refresher, Round, pause};
 use crate::{
     broker,
     failure::{Code, Failure, OrFail},
+    host::Host,
     passwd::Identity as User,
     secret_env::SecretEnv,
 };
@@ -39,6 +40,7 @@ pub struct InPlace {
 /// `kbs-unreachable`, `kbs-pin-mismatch`, `not-released`; all name the broker's address. `secret-unusable` for a value that
 /// cannot go where the spec wants it.
 pub async fn fetch_all(
+    host: Host,
     spec: &WorkloadSpec,
     identity: &Identity,
     attester: Arc<dyn Attester>,
@@ -48,7 +50,7 @@ pub async fn fetch_all(
 ) -> Result<InPlace, Failure> {
     let Some(kbs) = &spec.kbs else { return Ok(InPlace::default()) };
     let fetch = async {
-        let client = broker::connect(spec, kbs, identity, attester).await;
+        let client = broker::connect(host, spec, kbs, identity, attester).await;
         let client = client.map_err(|error| failure(kbs, "connect", &error))?;
         attested();
         let mut found = InPlace::default();

@@ -19,7 +19,8 @@ use rustix::{
 use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
 
 use crate::{
-    container::{Bind, Orders, Place, Program, Tmpfs},
+    container::{Bind, Orders, Place, Program, Tmpfs, Users},
+    host::Host,
     log_ring::LogRing,
     passwd::{self, Identity, UserError},
     reaper::Reaper,
@@ -45,6 +46,10 @@ pub struct Places {
     pub volumes: Vec<Bind>,
     /// Folder of the control group of its programs, if there is one.
     pub control_group: Option<PathBuf>,
+    /// Whose user ids its programs have.
+    pub users: Users,
+    /// How the host is reached.
+    pub host: Host,
 }
 
 /// Resolves a user in the image's own account files, wherever links in the image lead.
@@ -134,7 +139,7 @@ pub async fn start_kept(
     let (stdout, their_stdout) = output_pipe()?;
     let (stderr, their_stderr) = output_pipe()?;
     let stdio = [Stdio::null(), their_stdout.into(), their_stderr.into()];
-    let orders = Orders { place, program, control_group: places.control_group.clone() };
+    let orders = Orders { place, program, control_group: places.control_group.clone(), users: places.users };
     let started = start(&places.binary, reaper, &orders, secrets, stdio).await?;
     let outputs = vec![
         tokio::spawn(keep(stdout, Stream::Stdout, logs.clone())),

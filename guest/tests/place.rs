@@ -10,7 +10,7 @@ use std::{
 };
 
 use coffer_guest::{
-    container::{Bind, Cause, Orders, Place, Program, Tmpfs},
+    container::{Bind, Cause, Orders, Place, Program, Tmpfs, Users},
     passwd::Identity,
     reaper::Reaper,
     secret_env::SecretEnv,
@@ -29,9 +29,15 @@ fn tmpfs(to: &str) -> Tmpfs {
 struct World {
     folder: tempfile::TempDir,
     reaper: Arc<Reaper>,
+    users: Users,
 }
 
 impl World {
+    /// Where workloads have a user namespace of their own.
+    fn with_own_users() -> Option<Self> {
+        Self::new().map(|world| Self { users: Users::Own, ..world })
+    }
+
     /// Nothing where this machine cannot show it.
     fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
@@ -52,7 +58,7 @@ impl World {
         let reaper = Arc::new(Reaper::default());
         let reaping = reaper.clone();
         tokio::spawn(async move { reaping.run().await });
-        Some(Self { folder, reaper })
+        Some(Self { folder, reaper, users: Users::Machine })
     }
 
     fn place(&self) -> Place {
@@ -83,7 +89,14 @@ impl World {
         let program = Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity };
         let mut secrets = SecretEnv::default();
         secrets.set(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
-        start(Path::new(BINARY), &self.reaper, &Orders { place, program, control_group: None }, &secrets, stdio).await
+        start(
+            Path::new(BINARY),
+            &self.reaper,
+            &Orders { place, program, control_group: None, users: self.users },
+            &secrets,
+            stdio,
+        )
+        .await
     }
 }
 
@@ -99,6 +112,34 @@ async fn the_workload_sees_its_own_world_and_its_status_comes_back() {
         ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
     );
     assert!(!world.folder.path().join("root/dev/null").exists(), "mounts stay inside");
+}
+
+#[tokio::test]
+async fn a_workload_with_users_of_its_own_has_its_capabilities_among_them_alone() {
+    let Some(world) = World::with_own_users() else { return };
+    let script = "cat /proc/self/uid_map; id -u; cat /run/secrets/token; echo; ls /dev; echo x > /dev/null; ls -ln /proc/1/ns/user";
+    let (status, output) = world.run(world.place(), 0, &["sh", "-c", script]).await.unwrap();
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(status, 0, "{output}");
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["0", "0", "65536"], "{output}");
+    assert_eq!(lines[1..3], ["0", "hush"], "{output}");
+    assert!(lines.contains(&"null") && lines.contains(&"pts"), "{output}");
+    let ours = fs::read_link("/proc/self/ns/user").unwrap();
+    assert!(output.contains("user:[") && !output.contains(ours.to_str().unwrap()), "{output}");
+    for attempt in ["mknod /dev/mem c 1 1", "mount -t tmpfs x /cache", "unshare -U true", "hostname other"] {
+        let (status, output) = world.run(world.place(), 0, &["sh", "-c", attempt]).await.unwrap();
+        assert_ne!(status, 0, "{attempt}: {output}");
+    }
+    // What is executed beside it is among the same users.
+    let (_, theirs) = output_pipe().unwrap();
+    let sleeping = [Stdio::null(), theirs.into(), Stdio::null()];
+    let running = world.start(world.place(), 0, &["sleep", "600"], sleeping).await.unwrap();
+    let users = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+    let beside = Place::Beside { pid: running.pid };
+    let (status, output) = world.run(beside, 5, &["sh", "-c", "id -u; ls -l /proc/self/ns/user"]).await.unwrap();
+    assert_eq!(status, 0, "{output}");
+    assert!(output.starts_with("5\n") && output.contains(users(running.pid).to_str().unwrap()), "{output}");
+    coffer_guest::sys::process::signal(running.pid, 9).unwrap();
 }
 
 #[tokio::test]

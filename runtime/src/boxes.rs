@@ -6,7 +6,7 @@ use coffer_spec::Tee;
 use coffer_verifier::measure::LaunchForm;
 use serde::{Deserialize, Serialize};
 
-use crate::monitor::Isolation;
+use crate::monitor::{Isolation, Limits};
 
 /// How a box was asked for, as far as the workload spec does not say it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct BoxOptions {
     pub vcpus: u32,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
+    /// What of the two was asked for: where there is no machine, only that bounds it.
+    #[serde(default)]
+    pub limits: Limits,
     /// `--rm`: the box goes when it ends.
     pub remove: bool,
     /// Program and arguments, for tables.
@@ -211,6 +214,7 @@ pub(crate) mod tests {
             launch: LaunchForm::ResetVector,
             vcpus: 1,
             memory_bytes: 256 << 20,
+            limits: Limits::default(),
             remove: false,
             command: vec!["true".into()],
             platform: "/platform".into(),

@@ -10,13 +10,13 @@ use coffer_platform::files::Platform;
 use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
 use coffer_rim::file::Writer;
 use coffer_rim::{Class, Classify as _, Failure};
-use coffer_spec::{Document, Tee};
+use coffer_spec::{Document, Scratch, Tee};
 use coffer_verifier::abi::ProductLine;
 use coffer_verifier::measure::{CpuSignature, LaunchForm};
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::id_block::{GUEST_POLICY, SignedLaunch};
-use crate::monitor::{Access, Disk, Isolation, Launch, Measured, Monitor, SnpId, SnpLaunch};
+use crate::monitor::{Access, Disk, Isolation, Launch, Limits, Measured, Monitor, SnpId, SnpLaunch, namespaces};
 use crate::simulator::{self, Answerer};
 
 /// A guest ready to boot.
@@ -54,10 +54,13 @@ pub fn prepare(
     let plan = plan(&platform, options.launch, &command_line, options.vcpus)?;
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
     let put = |name: &str, bytes: &[u8]| write(folder, name, bytes);
+    let of_machine = |name: &str, bytes: &[u8]| {
+        if options.launch.is_machine() { write(folder, name, bytes) } else { Ok(PathBuf::from(name)) }
+    };
     let measured = Measured {
-        stage0: put(files::STAGE0, plan.rom())?,
-        hashes: put(files::HASHES, plan.hash_page())?,
-        kernel: put(files::KERNEL, &platform.kernel)?,
+        stage0: of_machine(files::STAGE0, plan.rom())?,
+        hashes: of_machine(files::HASHES, plan.hash_page())?,
+        kernel: of_machine(files::KERNEL, &platform.kernel)?,
         initrd: put(files::INITRD, &platform.initrd)?,
         command_line: put(files::COMMAND_LINE, format!("{command_line}\0").as_bytes())?,
     };
@@ -88,16 +91,24 @@ pub fn prepare(
         disks: all,
         vcpus: options.vcpus,
         memory_bytes: options.memory_bytes,
+        limits: options.limits,
     };
     Ok(Prepared { launch, processor })
 }
 
-/// Whether a box is measured under an isolation as it was made for. Without a TEE nothing measures it, and all are alike.
+/// Whether a box is measured under an isolation as it was made for. Without a TEE nothing measures it, and all machines are
+/// alike.
 ///
 /// # Errors
-/// Class `config`: it would be another MEASUREMENT.
+/// Class `config`: it would be another MEASUREMENT, or have a machine where it was made without one, or none where it was.
 pub fn same_form(options: &BoxOptions, isolation: Isolation) -> Result<(), Failure> {
     let (made_for, launched) = (options.launch, isolation.launch_form());
+    if made_for.is_machine() != launched.is_machine() {
+        let message = format!(
+            "the box was made for a launch of form {made_for}, and isolation {isolation} launches {launched}: with a machine and without are not the same box"
+        );
+        return Err(Failure::new(Class::Config, message).hint("create a box of the other isolation"));
+    }
     if options.tee == Tee::None || made_for == launched {
         return Ok(());
     }
@@ -115,6 +126,30 @@ pub fn same_form(options: &BoxOptions, isolation: Isolation) -> Result<(), Failu
 pub fn can_run(monitor: &dyn Monitor, tee: Tee) -> Result<(), Failure> {
     monitor.check()?;
     if tee == Tee::Snp { monitor.check_snp() } else { Ok(()) }
+}
+
+/// Whether a box has what it takes to be isolated so: without a machine some of it cannot be.
+///
+/// # Errors
+/// Class `config`: what it may not have. Class `platform`: what this host cannot bound.
+pub fn fits(isolation: Isolation, scratch: Scratch, identity: bool, limits: &Limits) -> Result<(), Failure> {
+    let refuse = |what: &str, hint: &str| {
+        Err(Failure::new(Class::Config, format!("a box of isolation {isolation} has {what}")).hint(hint))
+    };
+    if isolation.launch_form().is_machine() {
+        return Ok(());
+    }
+    if let Scratch::Disk { .. } = scratch {
+        return refuse("no scratch disk: hosts have no device-mapper for it", "let its writable layer be in memory");
+    }
+    if identity {
+        // An author's word for a machine must never be one for what is none.
+        return refuse(
+            "no ID block: an author signs for launches of machines",
+            "let a key broker admit it by its measurement",
+        );
+    }
+    namespaces::check_limits(limits)
 }
 
 /// The disk that hands over the spec, and what we take for the time.
@@ -212,5 +247,28 @@ mod tests {
             assert!(same_form(&with(tee, LaunchForm::LongMode), Isolation::Qemu).is_err());
         }
         assert!(same_form(&with(Tee::None, LaunchForm::ResetVector), Isolation::Kvm).is_ok());
+    }
+
+    #[test]
+    fn a_box_without_a_machine_is_another_measurement_and_has_nothing_that_needs_one() {
+        let simulated = BoxOptions { tee: Tee::Simulated, launch: LaunchForm::ResetVector, ..options() };
+        assert!(same_form(&simulated, Isolation::Process).is_err());
+        for (form, isolation) in [
+            (LaunchForm::Namespaces, Isolation::Qemu),
+            (LaunchForm::Namespaces, Isolation::Kvm),
+            (LaunchForm::LongMode, Isolation::Process),
+        ] {
+            let plain = BoxOptions { tee: Tee::None, launch: form, ..options() };
+            assert!(same_form(&plain, isolation).unwrap_err().message.contains("without"), "{form} {isolation}");
+        }
+        let (memory, disk) = (Scratch::Tmpfs { bytes: 1 << 20 }, Scratch::Disk { bytes: 1 << 20 });
+        assert!(fits(Isolation::Process, memory, false, &Limits::default()).is_ok());
+        for (scratch, identity, word) in [(disk, false, "scratch disk"), (memory, true, "ID block")] {
+            let failure = fits(Isolation::Process, scratch, identity, &Limits::default()).unwrap_err();
+            assert!(failure.class == Class::Config && failure.message.contains(word), "{failure}");
+            for machine in [Isolation::Kvm, Isolation::Qemu] {
+                assert!(fits(machine, scratch, identity, &Limits { memory_bytes: Some(1), cpus: Some(1) }).is_ok());
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bare_boot;
+pub mod bare_namespaces;
 pub mod canary;
 pub mod demo;
 pub mod hardware;

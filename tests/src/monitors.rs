@@ -19,11 +19,14 @@ use crate::{World, process::binary};
 pub struct Monitor {
     /// The word of `--isolation`.
     pub word: &'static str,
+    /// What `coffer` calls it where it ends.
+    pub name: &'static str,
     /// The variable that names its program.
     variable: &'static str,
     program: Found,
-    /// File in a box's folder, and offset in it, of the hashes of kernel, initrd and command line.
-    pub hashes: (&'static str, usize),
+    /// File in a box's folder, and offset in it, of the hashes of kernel, initrd and command line, where there is a machine that
+    /// starts by them.
+    pub hashes: Option<(&'static str, usize)>,
     /// What must be well with `coffer doctor`.
     needs: &'static [&'static str],
 }
@@ -36,20 +39,30 @@ enum Found {
 }
 
 /// All of them.
-pub const ALL: [Monitor; 2] = [
+pub const ALL: [Monitor; 3] = [
     Monitor {
         word: "qemu",
+        name: "QEMU",
         variable: "COFFER_QEMU",
         program: Found::OnPath("qemu-system-x86_64"),
-        hashes: ("stage0.bin", ROM_HASHES),
+        hashes: Some(("stage0.bin", ROM_HASHES)),
         needs: &["qemu"],
     },
     Monitor {
         word: "kvm",
+        name: "coffer-vmm",
         variable: "COFFER_VMM",
         program: Found::BesideOurs("coffer-vmm"),
-        hashes: ("hashes.bin", 0),
+        hashes: Some(("hashes.bin", 0)),
         needs: &["coffer-vmm", "kvm"],
+    },
+    Monitor {
+        word: "process",
+        name: "coffer hold",
+        variable: "COFFER_HOLDER",
+        program: Found::BesideOurs("coffer"),
+        hashes: None,
+        needs: &["namespaces"],
     },
 ];
 
@@ -59,8 +72,16 @@ impl Monitor {
         ALL.into_iter().find(|monitor| monitor.word == word)
     }
 
+    /// Whether a guest has a machine, with a kernel and disks of its own.
+    pub const fn has_machine(&self) -> bool {
+        self.hashes.is_some()
+    }
+
     /// What this machine lacks for it, in `coffer doctor`'s words.
-    fn lacks(&self, world: &World) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub fn lacks(&self, world: &World) -> Result<Option<String>> {
         let said: serde_json::Value = serde_json::from_str(&world.coffer(&["--json", "doctor"])?.stdout)?;
         let checks = said["checks"].as_array().context("doctor lists its checks")?;
         for need in self.needs {
@@ -95,14 +116,27 @@ impl Monitor {
     }
 }
 
-/// Tells a story on every monitor that works on this machine; at least one does.
+/// Tells a story on every monitor that works on this host; at least one does.
 ///
 /// # Errors
 /// All that did not go as told.
-pub fn on_each(mut story: impl FnMut(Monitor) -> Result<()>) -> Result<()> {
+pub fn on_each(story: impl FnMut(Monitor) -> Result<()>) -> Result<()> {
+    on_those(&ALL, story)
+}
+
+/// Tells a story about a kernel, firmware or disks of the guest's own: on every monitor that gives it a machine.
+///
+/// # Errors
+/// As [`on_each`].
+pub fn on_each_machine(story: impl FnMut(Monitor) -> Result<()>) -> Result<()> {
+    let machines: Vec<_> = ALL.into_iter().filter(Monitor::has_machine).collect();
+    on_those(&machines, story)
+}
+
+fn on_those(monitors: &[Monitor], mut story: impl FnMut(Monitor) -> Result<()>) -> Result<()> {
     let world = World::new()?;
     let (mut told, mut failed) = (0, Vec::new());
-    for monitor in ALL {
+    for monitor in monitors.iter().copied() {
         if let Some(why) = monitor.lacks(&world)? {
             println!("monitor {}: not on this machine: {why}", monitor.word);
             continue;

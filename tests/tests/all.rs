@@ -18,6 +18,7 @@ mod docs;
 mod documented;
 mod hardware;
 mod hostile_host;
+mod in_namespaces;
 mod kbs_words;
 mod kernels;
 mod lab;

@@ -57,6 +57,25 @@ fn boxes_run_in_our_own_monitor_on_a_real_kvm() -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "a minute on an emulated host; `make lab` runs it"]
+fn a_box_without_a_machine_is_bounded_by_its_hosts_control_groups() -> Result<()> {
+    let world = World::new()?;
+    let layout = world.folder.path().join("layout");
+    image::busybox_layout(&layout, "t", &[])?;
+    let registry = Registry::start(world.folder.path())?;
+    let image = registry.push(&layout, "t", "app:1")?;
+    world.coffer(&["pull", "-q", &image])?.ok()?;
+    let said = Lab::new(&world)?.run(&format!("IMAGE={image}\n{}", include_str!("lab/bounded.sh")), PATIENCE)?;
+    println!("{said}");
+    for expected in ["201326592", "200000 100000", "0::/", "\"Memory\": 201326592", "\"NanoCpus\": 2000000000"] {
+        ensure!(said.contains(expected), "no {expected:?} in:\n{said}");
+    }
+    let (bounded, unbounded) = said.split_once("above is bounded, below is not").context("both ran")?;
+    ensure!(!bounded.contains("250000000") && unbounded.contains("250000000"), "{said}");
+    Ok(())
+}
+
 /// The stories of the table of monitors, by this very program.
 const STORIES: [&str; 3] = ["hostile_host::", "root_tamper::", "demo::"];
 

@@ -10,6 +10,7 @@ use coffer_tests::{
     World,
     bare_boot::{BareBoot, INIT_SPOKE, TALKATIVE},
     image::pulled,
+    monitors::{Monitor, on_each},
 };
 
 #[test]
@@ -63,7 +64,11 @@ fn a_box_reads_each_of_as_many_volumes_as_a_spec_may_have() -> Result<()> {
 
 #[test]
 fn a_spec_of_the_largest_size_boots_and_a_larger_one_is_refused_when_it_is_made() -> Result<()> {
-    let world = World::new()?;
+    on_each(largest_spec)
+}
+
+fn largest_spec(monitor: Monitor) -> Result<()> {
+    let world = World::on(monitor)?;
     let (_registry, image) = pulled(&world)?;
     let words = |last: usize| {
         let mut words: Vec<String> = vec!["--name".into(), "box".into()];

@@ -22,7 +22,7 @@ use coffer_runtime::{
     boxes::BoxOptions,
     launch::{load_platform, plan, prepare},
     monitor::{
-        Console, End, How, Isolation, Launch, Monitor as _, SnpId,
+        Console, End, How, Isolation, Launch, Limits, Monitor as _, SnpId,
         qemu::{QEMU, Qemu, VHOST_VSOCK},
     },
     tools::Search,
@@ -73,6 +73,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         launch: LaunchForm::ResetVector,
         vcpus,
         memory_bytes: MEMORY,
+        limits: Limits::default(),
         remove: false,
         command: vec!["true".into()],
         platform: platform.into(),

@@ -14,7 +14,7 @@ use coffer_spec::{Document, VerityTable};
 use coffer_tests::{
     World,
     image::busybox_layout,
-    monitors::{Monitor, on_each},
+    monitors::{Monitor, on_each, on_each_machine},
     process::{Finished, wait_for},
     services::Registry,
 };
@@ -115,7 +115,7 @@ struct Tampered {
 
 #[test]
 fn a_root_that_differs_from_the_spec_is_an_error_and_never_other_bytes() -> Result<()> {
-    on_each(|monitor| changed_root(&Boxes::on(monitor)?))
+    on_each_machine(|monitor| changed_root(&Boxes::on(monitor)?))
 }
 
 fn changed_root(boxes: &Boxes) -> Result<()> {
@@ -235,7 +235,7 @@ fn volumes(boxes: &Boxes) -> Result<()> {
 
 #[test]
 fn what_memory_does_not_hold_goes_to_the_scratch_disk_as_ciphertext_and_cannot_be_changed_there() -> Result<()> {
-    on_each(|monitor| scratch_disk(&Boxes::on(monitor)?))
+    on_each_machine(|monitor| scratch_disk(&Boxes::on(monitor)?))
 }
 
 fn scratch_disk(boxes: &Boxes) -> Result<()> {
@@ -277,7 +277,7 @@ fn scratch_disk(boxes: &Boxes) -> Result<()> {
 
 #[test]
 fn a_workload_that_wants_more_than_memory_and_scratch_ends_and_its_guest_says_so() -> Result<()> {
-    on_each(|monitor| more_than_there_is(&Boxes::on(monitor)?))
+    on_each_machine(|monitor| more_than_there_is(&Boxes::on(monitor)?))
 }
 
 fn more_than_there_is(boxes: &Boxes) -> Result<()> {

@@ -21,6 +21,7 @@ pub mod page_tables;
 
 pub mod devices;
 pub mod disks;
+pub mod namespaces;
 pub mod vsock;
 
 pub mod firmware;

@@ -26,6 +26,9 @@ const SNP: u32 = 1;
 /// # Errors
 /// [`IgvmError`] has the format library's words.
 pub fn write(plan: &LaunchPlan) -> Result<(Vec<u8>, Measurement), IgvmError> {
+    if !plan.form().is_machine() {
+        return Err(IgvmError("a box in namespaces has no machine that could load it".into()));
+    }
     let mut vcpu = 0;
     let mut directives = Vec::with_capacity(plan.pages().len());
     for planned in plan.pages() {

@@ -5,7 +5,7 @@
 
 use coffer_machine::initrd::{INIT, MODULES, SCRATCH_MODULES};
 
-use crate::cpio::Writer;
+use crate::cpio::{Reader, Writer};
 
 /// A kernel module and where it stands in load order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,11 @@ pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
     archive.finish()
 }
 
+/// The init in an initrd that [`build`] made.
+pub fn init_of(archive: &[u8]) -> Option<&[u8]> {
+    Reader::new(archive).find(|(path, _)| *path == INIT.as_bytes()).map(|(_, contents)| contents)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +68,20 @@ mod tests {
     fn same_inputs_give_the_same_bytes_and_others_do_not() {
         assert_eq!(sample(), sample());
         assert_ne!(build(b"x", &[]), build(b"y", &[]));
+    }
+
+    #[test]
+    fn the_init_that_was_put_in_is_found_and_no_other_bytes_are_taken_for_it() {
+        let archive = sample();
+        assert_eq!(init_of(&archive), Some(&b"#!init"[..]));
+        assert_eq!(init_of(&build(b"", &[])), Some(&b""[..]));
+        for end in 0..archive.len() {
+            let found = init_of(&archive[..end]);
+            assert!(found.is_none_or(|init| init == b"#!init"), "{end}");
+        }
+        assert_eq!(init_of(b"no archive"), None);
+        let renamed: Vec<u8> = archive.iter().map(|byte| if *byte == b'7' { b'8' } else { *byte }).collect();
+        assert_eq!(init_of(&renamed), None, "not this format");
     }
 
     #[test]

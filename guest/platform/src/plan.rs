@@ -6,6 +6,7 @@
 //! platform's: one of its pages has the hashes of kernel, initrd and command line. An independent tool that knows OVMF
 //! firmware computes the same digest of that ROM. A launch into 64-bit mode is the same without the ROM: what stage0's start
 //! code would put into the sections lies in them from the start, and the VMSAs are others.
+//! A box without a machine has a plan of one page, which is no launch of any processor's: it has no VMSA.
 
 use coffer_machine::{
     entry,
@@ -20,6 +21,7 @@ use coffer_verifier::{
         Page, PageType, Section, SectionType, SegmentState, VMSA_GPA, Vmm, Vmsa,
     },
 };
+use sha2::{Digest as _, Sha256};
 
 /// vCPU type of a guest nobody gave a type.
 pub const VCPU_TYPE: &str = "EPYC-Milan";
@@ -27,6 +29,13 @@ pub const VCPU_TYPE: &str = "EPYC-Milan";
 pub const GUEST_FEATURES: u64 = 1;
 /// POLICY of our launches: SMT allowed, bit 17 must be one, no debug, no migration agent.
 pub const GUEST_POLICY: u64 = 0x3_0000;
+
+/// What the one page of a launch without a machine starts with.
+const NAMESPACES_LABEL: &[u8] = b"coffer: a box in namespaces, without a machine and without private memory, version 1";
+/// Where in it the SHA-256 of the initrd lies, and that of the command line with its NUL.
+const NAMESPACES_INITRD: usize = 128;
+const NAMESPACES_COMMAND_LINE: usize = 160;
+const _: () = assert!(NAMESPACES_LABEL.len() < NAMESPACES_INITRD);
 
 /// One page of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,12 +117,17 @@ impl LaunchPlan {
             return Err(PlanError::CommandLine);
         }
         let metadata = check_is_stage0(inputs.firmware)?;
+        if inputs.form == LaunchForm::Namespaces {
+            let pages = vec![planned(0, PageType::Normal, &namespaces_page(inputs)[..])];
+            return Ok(Self { pages, rom: inputs.firmware.to_vec(), form: inputs.form, vcpus: inputs.vcpus });
+        }
         let table = KernelHashes::of(inputs.kernel, inputs.initrd, inputs.command_line.as_bytes()).table();
         let mut rom = inputs.firmware.to_vec();
         rom[ROM_HASHES..][..table.len()].copy_from_slice(&table);
         let (mut pages, filled) = match inputs.form {
             LaunchForm::ResetVector => (rom_pages(&rom), Vec::new()),
             LaunchForm::LongMode => (Vec::new(), filled_sections(&rom)),
+            LaunchForm::Namespaces => (Vec::new(), Vec::new()),
         };
         for Section { gpa, size, kind } in metadata.sections {
             let page_type = match kind {
@@ -130,8 +144,9 @@ impl LaunchPlan {
             }));
         }
         for vcpu in 0..inputs.vcpus {
-            let page = vmsa(inputs, vcpu == 0, metadata.ap_reset_eip);
-            pages.push(planned(VMSA_GPA, PageType::Vmsa, &page[..]));
+            if let Some(page) = vmsa(inputs, vcpu == 0, metadata.ap_reset_eip) {
+                pages.push(planned(VMSA_GPA, PageType::Vmsa, &page[..]));
+            }
         }
         Ok(Self { pages, rom, form: inputs.form, vcpus: inputs.vcpus })
     }
@@ -186,9 +201,20 @@ fn filled_sections(rom: &[u8]) -> Vec<(u64, Vec<u8>)> {
     ]
 }
 
-/// The state a processor starts in.
-fn vmsa(inputs: &LaunchInputs<'_>, first: bool, ap_reset_eip: u32) -> Box<Page> {
-    match inputs.form {
+/// All that stands for a box without a machine: what it is, init, and the command line with the workload's digest. Its kernel is
+/// the host's and measured by nobody.
+fn namespaces_page(inputs: &LaunchInputs<'_>) -> Box<Page> {
+    let mut page = Box::new([0; PAGE]);
+    page[..NAMESPACES_LABEL.len()].copy_from_slice(NAMESPACES_LABEL);
+    page[NAMESPACES_INITRD..][..32].copy_from_slice(&Sha256::digest(inputs.initrd));
+    let line = Sha256::new().chain_update(inputs.command_line).chain_update([0]);
+    page[NAMESPACES_COMMAND_LINE..][..32].copy_from_slice(&line.finalize());
+    page
+}
+
+/// The state a processor starts in, where there is one.
+fn vmsa(inputs: &LaunchInputs<'_>, first: bool, ap_reset_eip: u32) -> Option<Box<Page>> {
+    let page = match inputs.form {
         LaunchForm::ResetVector => {
             let eip = if first { BSP_RESET_EIP } else { ap_reset_eip };
             Vmsa { vmm: Vmm::Qemu, eip, signature: inputs.signature, features: GUEST_FEATURES }.page()
@@ -213,7 +239,9 @@ fn vmsa(inputs: &LaunchInputs<'_>, first: bool, ap_reset_eip: u32) -> Box<Page> 
             };
             vmsa.page()
         }
-    }
+        LaunchForm::Namespaces => return None,
+    };
+    Some(page)
 }
 
 /// Launch digest over pages in this order.

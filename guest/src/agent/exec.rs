@@ -57,7 +57,8 @@ impl Exec for ExecService {
             }
         };
         let control_group = self.agent.places.control_group.clone();
-        let orders = Orders { place: Place::Beside { pid }, program, control_group };
+        let users = self.agent.places.users;
+        let orders = Orders { place: Place::Beside { pid }, program, control_group, users };
         match self.start(&orders).await {
             Ok(running) => {
                 tokio::spawn(run(running, asks, sender));

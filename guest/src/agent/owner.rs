@@ -121,7 +121,7 @@ impl OwnerService {
         let identity =
             Identity::generate("coffer guest").map_err(|_| Status::internal("no identity for the key broker"))?;
         let connect = Box::pin(async {
-            let connected = broker::connect(spec, kbs, &identity, self.attester.clone()).await;
+            let connected = broker::connect(self.agent.places.host, spec, kbs, &identity, self.attester.clone()).await;
             connected.map_err(|cause| SealingError::Broker { policy: *policy, cause })
         });
         in_time(connect).await.map(Some)

@@ -36,7 +36,7 @@ pub async fn keep_current(agent: Arc<Agent>) {
 /// Looks now. Nothing where the broker has no part in this guest, or its workload does not run yet.
 pub(super) async fn now(agent: &Agent) -> Option<Round> {
     let refresher = agent.refresher.get()?;
-    let round = refresher.round(agent.document.spec(), &agent.places.secrets).await;
+    let round = refresher.round(agent.places.host, agent.document.spec(), &agent.places.secrets).await;
     for follows in &round.follows {
         follow(agent, follows).await;
     }

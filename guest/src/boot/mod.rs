@@ -3,11 +3,13 @@
 pub mod devices;
 pub mod memory;
 pub mod mounts;
+pub mod namespaces;
 pub mod root;
 pub mod scratch;
 pub mod tee;
 pub mod verity;
 pub mod volumes;
+pub mod whole;
 
 use coffer_guest_proto::Speech;
 use coffer_machine::spec_disk::SpecDisk;

@@ -33,6 +33,14 @@ pub fn mount_root(mapper: &DeviceMapper, root: &Root, disk: &Disk, on_corruption
         let disk = devices::find_disk(devices::SYS_BLOCK.as_ref(), disks::SCRATCH)?;
         scratch::swap_to(mapper, &disk, bytes)?;
     }
+    lay_over(&lower, bytes)
+}
+
+/// Lays a writable layer of `bytes` bytes over a mounted image, at [`ROOT`].
+///
+/// # Errors
+/// `internal`.
+pub fn lay_over(lower: &str, bytes: u64) -> Result<(), Failure> {
     let layer = format!("{OWN}/scratch");
     at("scratch", &layer, "tmpfs", MountFlags::NODEV, &format!("mode=755,size={bytes}"))?;
     for name in ["upper", "work"] {

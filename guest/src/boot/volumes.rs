@@ -35,11 +35,16 @@ pub fn mount_volumes(
         let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
         at(&mapped.node.to_string_lossy(), &folder, "erofs", flags, "")
             .map_err(|failure| Failure::new(Code::VolumeCorrupt, failure.detail))?;
-        let from = match volume.kind {
-            VolumeKind::Folder => PathBuf::from(folder),
-            VolumeKind::File => PathBuf::from(folder).join(Volume::FILE),
-        };
-        binds.push(Bind { from, to: volume.path.clone() });
+        binds.push(bind(volume, folder));
     }
     Ok(binds)
+}
+
+/// What of a volume mounted in `folder` appears, and where.
+pub fn bind(volume: &Volume, folder: String) -> Bind {
+    let from = match volume.kind {
+        VolumeKind::Folder => PathBuf::from(folder),
+        VolumeKind::File => PathBuf::from(folder).join(Volume::FILE),
+    };
+    Bind { from, to: volume.path.clone() }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{DumpableBehavior, WaitOptions, WaitStatus};
 
-use super::{Cause, Orders, Place, Program, Report, STATUS_OURS, exec_failure, place, rights};
+use super::{Cause, Orders, Place, Program, Report, STATUS_OURS, Users, exec_failure, place, rights, users::Mapping};
 use crate::{
     secret_env::SecretEnv,
     sys::{
@@ -92,18 +92,24 @@ fn start(status: &mut File) -> Result<i32, Failure> {
             None
         }
         Place::Beside { pid } => {
-            Some(place::Namespaces::open_and_enter_pid(*pid).during("enter the workload's namespaces")?)
+            Some(place::Namespaces::open_and_enter_pid(*pid, orders.users).during("enter the workload's namespaces")?)
         }
     };
+    // A user namespace that the workload has is made by who becomes its first program, and mapped by the other half.
+    let mapping =
+        (orders.users == Users::Own && beside.is_none()).then(Mapping::new).transpose().during("make pipes")?;
     match process::fork().during("fork")? {
         Forked::Child => {
-            let failure = become_program(&orders, &secrets, beside);
+            let failure = become_program(&orders, &secrets, beside.as_ref(), mapping);
             let _ = report(status, &failure.report());
             Ok(failure.cause.status())
         }
         Forked::Parent(pid) => {
             report(status, &Report::Forked { pid }).during("report")?;
             drop((orders, secrets));
+            if let Some(mapping) = mapping {
+                mapping.write(pid).during("map the workload's user ids")?;
+            }
             release_stdio().during("release the program's standard streams")?;
             // The pipe must end when the program has started, so this half lets go of it.
             *status = File::open("/dev/null").during("release the status pipe")?;
@@ -159,8 +165,13 @@ pub fn exit_status(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(STATUS_OURS)
 }
 
-fn become_program(orders: &Orders, secrets: &SecretEnv, beside: Option<place::Namespaces>) -> Failure {
-    match prepare_and_exec(orders, secrets, beside) {
+fn become_program(
+    orders: &Orders,
+    secrets: &SecretEnv,
+    beside: Option<&place::Namespaces>,
+    mapping: Option<Mapping>,
+) -> Failure {
+    match prepare_and_exec(orders, secrets, beside, mapping) {
         Err(failure) => failure,
         Ok(never) => match never {},
     }
@@ -169,7 +180,8 @@ fn become_program(orders: &Orders, secrets: &SecretEnv, beside: Option<place::Na
 fn prepare_and_exec(
     orders: &Orders,
     secrets: &SecretEnv,
-    beside: Option<place::Namespaces>,
+    beside: Option<&place::Namespaces>,
+    mapping: Option<Mapping>,
 ) -> Result<std::convert::Infallible, Failure> {
     let program = &orders.program;
     // A session of its own: no terminal of ours, and signals to its group reach nothing else.
@@ -182,7 +194,7 @@ fn prepare_and_exec(
         (new, _) => {
             // Only here: the half that waits keeps its own view of the files.
             process::leave_namespaces().during("make namespaces")?;
-            place::build(new).map_err(|(cause, what, error)| Failure { cause, what, error })?;
+            place::build(new, orders.users).map_err(|(cause, what, error)| Failure { cause, what, error })?;
             let no_place = |what: &str| {
                 let what = format!("{what} {}", program.cwd);
                 move |error| Failure { cause: Cause::Place, what, error }
@@ -190,6 +202,12 @@ fn prepare_and_exec(
             std::fs::create_dir_all(&program.cwd).map_err(no_place("make"))?;
             std::env::set_current_dir(&program.cwd).map_err(no_place("change to"))?;
         }
+    }
+    if let Some(beside) = beside {
+        beside.enter_users().during("enter the workload's user namespace")?;
+    }
+    if let Some(mapping) = mapping {
+        mapping.enter().during("make a user namespace")?;
     }
     rights::give_up(&program.identity).during("give up rights")?;
     process::close_on_exec_from(3).during("close descriptors")?;

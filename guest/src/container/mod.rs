@@ -7,7 +7,8 @@
 mod exec_failure;
 pub mod helper;
 mod place;
-mod rights;
+pub mod rights;
+mod users;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,18 @@ pub struct Orders {
     pub program: Program,
     /// Folder of the control group it lives in, if there is one.
     pub control_group: Option<PathBuf>,
+    /// Whose user ids and capabilities it has.
+    pub users: Users,
+}
+
+/// Whose user ids and capabilities a program of the workload has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Users {
+    /// Those of the machine, which is the workload's alone.
+    Machine,
+    /// Those of a user namespace of the workload's own. Its capabilities hold there and nowhere else: not over init, not
+    /// over the namespaces the workload was put into.
+    Own,
 }
 
 /// Where a program runs.

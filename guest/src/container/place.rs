@@ -17,13 +17,14 @@ use std::{
 use rustix::{
     fs::{CWD, FileType, Mode},
     mount::{
-        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
-        mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+        UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive,
+        mount_change, mount_remount, move_mount, open_tree, unmount,
     },
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use super::{Bind, Cause, Place};
+use super::{Bind, Cause, Place, Users};
 
 type Step<T> = Result<T, (Cause, String, io::Error)>;
 
@@ -38,33 +39,45 @@ fn on_image<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Step<T> 
 }
 
 /// The workload's namespaces, held open so that a later reuse of its process id changes nothing.
-pub(super) struct Namespaces(Vec<(File, LinkNameSpaceType)>);
+pub(super) struct Namespaces {
+    others: Vec<(File, LinkNameSpaceType)>,
+    users: Option<File>,
+}
 
 impl Namespaces {
     /// Opens them and joins the process id namespace, which holds for children.
-    pub(super) fn open_and_enter_pid(pid: i32) -> io::Result<Self> {
+    pub(super) fn open_and_enter_pid(pid: i32, users: Users) -> io::Result<Self> {
         let open = |name| File::open(format!("/proc/{pid}/ns/{name}"));
-        let namespaces = Self(vec![
+        let others = vec![
             (open("uts")?, LinkNameSpaceType::HostNameAndNISDomainName),
             (open("ipc")?, LinkNameSpaceType::InterProcessCommunication),
             (open("cgroup")?, LinkNameSpaceType::ControlGroup),
             (open("mnt")?, LinkNameSpaceType::Mount), // last: it changes what paths mean
-        ]);
+        ];
+        let users = (users == Users::Own).then(|| open("user")).transpose()?;
         move_into_link_name_space(open("pid")?.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
-        Ok(namespaces)
+        Ok(Self { others, users })
     }
 
-    /// Joins the others.
-    pub(super) fn enter(self) -> io::Result<()> {
-        for (link, kind) in &self.0 {
+    /// Joins the others, but for that of users: it gives up the right to join any.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        for (link, kind) in &self.others {
             move_into_link_name_space(link.as_fd(), Some(*kind))?;
         }
         Ok(())
     }
+
+    /// Joins that of users, if the workload has one.
+    pub(super) fn enter_users(&self) -> io::Result<()> {
+        match &self.users {
+            Some(link) => Ok(move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::User))?),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Turns the fresh namespaces of this process into the workload's place.
-pub(super) fn build(place: &Place) -> Step<()> {
+pub(super) fn build(place: &Place, users: Users) -> Step<()> {
     let Place::New { root, secrets, agent, hostname, tmpfs, volumes } = place else {
         return step("build a place", Err(io::Error::from(io::ErrorKind::InvalidInput)));
     };
@@ -72,6 +85,10 @@ pub(super) fn build(place: &Place) -> Step<()> {
     step("make mounts private", mount_change("/", private))?;
     let secrets = step("open the secrets", detached(secrets))?;
     let agent = step("open the agent's folder", detached(agent))?;
+    let nodes = step("open device nodes", nodes(users))?;
+    // Before the old root goes: in a user namespace the kernel makes these only for whoever sees others of the kind whole.
+    let proc = step("make /proc", kernel_files("proc", MountAttrFlags::empty()))?;
+    let sys = step("make /sys", kernel_files("sysfs", MountAttrFlags::MOUNT_ATTR_RDONLY))?;
     let mut mounts: Vec<(&str, Mount)> =
         tmpfs.iter().map(|it| (it.to.as_str(), Mount::Tmpfs { bytes: it.bytes, noexec: it.noexec })).collect();
     for Bind { from, to } in volumes {
@@ -85,10 +102,13 @@ pub(super) fn build(place: &Place) -> Step<()> {
     on_image("write files in /etc", name_files(hostname))?;
 
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    tree("proc", "/proc", "proc", quiet, "")?;
-    tree("sysfs", "/sys", "sysfs", quiet | MountFlags::RDONLY, "")?;
+    for (tree, target) in [(proc, "/proc"), (sys, "/sys")] {
+        let what = format!("mount {target}");
+        on_image(&what, make_folder(target))?;
+        step(&what, move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))?;
+    }
     tree("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=755,size=64k,nr_inodes=128")?;
-    step("make device nodes", device_nodes())?;
+    step("make device nodes", device_nodes(nodes))?;
     tree(
         "devpts",
         "/dev/pts",
@@ -145,6 +165,16 @@ fn pivot(root: &Path) -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
+/// What the kernel shows of itself, as a mount that stands in no folder.
+fn kernel_files(kind: &str, more: MountAttrFlags) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", kind)?;
+    fsconfig_create(context.as_fd())?;
+    let quiet =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, quiet | more)?)
+}
+
 fn tree(source: &str, target: &str, kind: &str, flags: MountFlags, data: &str) -> Step<()> {
     let what = format!("mount {target}");
     on_image(&what, make_folder(target))?;
@@ -198,19 +228,28 @@ fn attach_at(tree: &OwnedFd, target: &str, flags: MountFlags) -> io::Result<()> 
     Ok(())
 }
 
-fn device_nodes() -> io::Result<()> {
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
-        let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(
-            CWD,
-            format!("/dev/{name}"),
-            FileType::CharacterDevice,
-            mode,
-            rustix::fs::makedev(major, minor),
-        )?;
-        fs::set_permissions(format!("/dev/{name}"), Permissions::from_mode(0o666))?;
+/// Device nodes of the workload: name, major and minor number.
+const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// The guest's own nodes, where none can be made: in a user namespace the kernel lets nobody.
+fn nodes(users: Users) -> io::Result<Option<Vec<OwnedFd>>> {
+    let of = |(name, _, _)| detached(Path::new(&format!("/dev/{name}")));
+    (users == Users::Own).then(|| NODES.into_iter().map(of).collect()).transpose()
+}
+
+fn device_nodes(nodes: Option<Vec<OwnedFd>>) -> io::Result<()> {
+    let mut nodes = nodes.map(Vec::into_iter);
+    for (name, major, minor) in NODES {
+        let path = format!("/dev/{name}");
+        if let Some(node) = nodes.as_mut().and_then(Iterator::next) {
+            fs::write(&path, "")?;
+            move_mount(&node, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            continue;
+        }
+        let (mode, device) = (Mode::from_raw_mode(0o666), rustix::fs::makedev(major, minor));
+        rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, mode, device)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     }
     for (name, to) in [
         ("fd", "/proc/self/fd"),

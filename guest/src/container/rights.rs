@@ -7,7 +7,10 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, Gid, Uid},
 };
 
-use crate::{passwd::Identity, sys::seccomp};
+use crate::{
+    passwd::Identity,
+    sys::seccomp::{self, Filter},
+};
 
 /// Docker's default set without MKNOD: Docker keeps device nodes harmless by a device control group; here a node for
 /// `/dev/mem` or `/dev/sev-guest` must not come into being at all.
@@ -34,14 +37,15 @@ const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
 /// The kernel's; the caller must not go on after one.
 pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
     let limit = |soft, hard| Rlimit { current: Some(soft), maximum: Some(hard) };
-    setrlimit(Resource::Core, limit(0, 0))?;
+    // Of 1 and not 0: so the kernel dumps nothing either to a program that its owner, or a host, names in core_pattern.
+    setrlimit(Resource::Core, limit(1, 1))?;
     if setrlimit(Resource::Nofile, limit(OPEN_FILES.0, OPEN_FILES.1)).is_err() {
         // Where the hard limit is lower and must not be raised, it stays.
         let hard = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(OPEN_FILES.1);
         setrlimit(Resource::Nofile, limit(OPEN_FILES.0.min(hard), hard))?;
     }
     // The filter needs CAP_SYS_ADMIN to go in, so it goes in first.
-    seccomp::install()?;
+    seccomp::install(Filter::Workload)?;
     for bit in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         if !KEPT.contains(capability) {
@@ -64,6 +68,23 @@ pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)?;
     Ok(())
+}
+
+/// Gives up, for this thread and all it starts, being the administrator of the network it is in: much of a kernel listens to
+/// that alone.
+///
+/// # Errors
+/// The kernel's.
+pub fn give_up_the_network() -> io::Result<()> {
+    rustix::thread::remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN)?;
+    let held = rustix::thread::capabilities(None)?;
+    let kept = |set: CapabilitySet| set - CapabilitySet::NET_ADMIN;
+    let sets = CapabilitySets {
+        effective: kept(held.effective),
+        permitted: kept(held.permitted),
+        inheritable: kept(held.inheritable),
+    };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
 use super::{FileAs, InPlace, LIMIT, TOTAL, User, denial_id, write};
-use crate::{broker, secret_env::SecretEnv};
+use crate::{broker, host::Host, secret_env::SecretEnv};
 
 /// Asks the broker again, as who this guest was when it started.
 pub struct Refresher {
@@ -54,12 +54,12 @@ impl Refresher {
     }
 
     /// Looks for other versions than those in place, and puts them there. The guest proves itself anew.
-    pub async fn round(&self, spec: &WorkloadSpec, folder: &Path) -> Round {
+    pub async fn round(&self, host: Host, spec: &WorkloadSpec, folder: &Path) -> Round {
         let Some(kbs) = &spec.kbs else { return Round::default() };
         let mut versions = self.versions.lock().await;
         let mut round = Round::default();
         let work = async {
-            match broker::connect(spec, kbs, &self.identity, self.attester.clone()).await {
+            match broker::connect(host, spec, kbs, &self.identity, self.attester.clone()).await {
                 Ok(client) => look(&client, spec, folder, &self.user, &mut versions, &mut round).await,
                 Err(error) => round.broken = Some(error),
             }

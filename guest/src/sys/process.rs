@@ -153,3 +153,12 @@ pub fn leave_namespaces() -> io::Result<()> {
     // SAFETY: descriptors stay shared (no CLONE_FILES), which is the one danger of unshare.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
+
+/// Enters a new user namespace, in which this process has every capability and nothing is mapped yet.
+///
+/// # Errors
+/// The kernel's: EUSERS or EPERM where no more may be made.
+pub fn new_users() -> io::Result<()> {
+    // SAFETY: descriptors stay shared (no CLONE_FILES), which is the one danger of unshare.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER) }.map_err(io::Error::from)
+}

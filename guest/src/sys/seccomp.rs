@@ -1,7 +1,8 @@
-//! The system call filter of the workload and of everything executed beside it.
+//! The system call filters: of the workload and everything executed beside it, and of init where there is no machine.
 //!
-//! It closes what would reach around the agent: AF_VSOCK sockets (the host's ports and the simulated processor), ways
+//! The workload's closes what would reach around the agent: AF_VSOCK sockets (the host's ports and the simulated processor), ways
 //! to make a socket that no filter on `socket` sees (io_uring, the 32-bit table), new user namespaces, modules, kexec.
+//! init's closes those parts of the host's kernel that it has no use for: whoever takes it over has no more of them.
 //! Refused calls fail with EPERM; unknown tables and clone3, whose flags lie in memory, with ENOSYS.
 //! Source: seccomp(2), Linux include/uapi/linux/{seccomp,audit,filter}.h.
 
@@ -22,23 +23,20 @@ const OFFSET_ARG0: u32 = 16;
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
 
-/// Calls refused whatever their arguments.
-const REFUSED: &[libc::c_long] = &[
+/// Who is filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Programs of the workload: they get no place but the one they are in.
+    Workload,
+    /// init where the kernel is the host's, and so all that it starts: of that kernel it gets what it needs.
+    OnHostKernel,
+}
+
+/// What reaches into a kernel, refused to both whatever the arguments.
+const KERNEL: &[libc::c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_open_tree,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -62,12 +60,65 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_quotactl,
 ];
 
-/// Installs the filter on the calling thread, for good, and for all its children.
+/// What makes, enters or changes a place, refused to the workload; init makes one.
+const PLACES: &[libc::c_long] = &[
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+];
+
+/// What tells of a host, or is a part of its kernel that no box needs.
+const OF_A_HOST: &[libc::c_long] = &[
+    libc::SYS_syslog,
+    libc::SYS_quotactl_fd,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_kcmp,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_nfsservctl,
+    libc::SYS_uselib,
+    libc::SYS_ustat,
+    libc::SYS_sysfs,
+];
+
+/// Families of sockets that a box has on a host's kernel. Others would load modules there, or are not a namespace's own.
+const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+impl Filter {
+    fn refused(self) -> impl Iterator<Item = libc::c_long> {
+        let more = match self {
+            Self::Workload => PLACES,
+            Self::OnHostKernel => OF_A_HOST,
+        };
+        KERNEL.iter().chain(more).copied()
+    }
+
+    /// Calls that are refused with any of these flags. A network of its own would make its owner the administrator of one.
+    const fn refused_flags(self) -> &'static [(libc::c_long, libc::c_int)] {
+        match self {
+            Self::Workload => &[(libc::SYS_clone, libc::CLONE_NEWUSER)],
+            Self::OnHostKernel => {
+                &[(libc::SYS_clone, libc::CLONE_NEWUSER | libc::CLONE_NEWNET), (libc::SYS_unshare, libc::CLONE_NEWNET)]
+            }
+        }
+    }
+}
+
+/// Installs a filter on the calling thread, for good, and for all its children. Filters add up.
 ///
 /// # Errors
 /// The kernel's; needs CAP_SYS_ADMIN, so it comes before capabilities are dropped.
-pub fn install() -> io::Result<()> {
-    let filter = program();
+pub fn install(filter: Filter) -> io::Result<()> {
+    let filter = program(filter);
     let length = u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` points to `length` instructions that live through the call; the kernel copies and checks them.
@@ -77,7 +128,7 @@ pub fn install() -> io::Result<()> {
 
 /// Numbers of system calls and address families are small and positive.
 #[allow(clippy::cast_sign_loss)]
-fn program() -> Vec<sock_filter> {
+fn program(filter: Filter) -> Vec<sock_filter> {
     let load = |offset| statement(BPF_LD | BPF_W | BPF_ABS, offset);
     let give = |action| statement(BPF_RET | BPF_K, action);
     let refuse = |errno: i32| give(ERRNO | errno.unsigned_abs());
@@ -91,26 +142,33 @@ fn program() -> Vec<sock_filter> {
         jump(BPF_JEQ, libc::SYS_clone3 as u32, 0, 1),
         refuse(libc::ENOSYS),
     ];
-    for number in REFUSED {
-        program.extend([jump(BPF_JEQ, *number as u32, 0, 1), refuse(libc::EPERM)]);
+    for number in filter.refused() {
+        program.extend([jump(BPF_JEQ, number as u32, 0, 1), refuse(libc::EPERM)]);
     }
     for number in [libc::SYS_socket, libc::SYS_socketpair] {
+        let mut families = vec![load(OFFSET_ARG0)];
+        match filter {
+            Filter::Workload => {
+                families.extend([jump(BPF_JEQ, libc::AF_VSOCK as u32, 0, 1), refuse(libc::EAFNOSUPPORT), give(ALLOW)]);
+            }
+            Filter::OnHostKernel => {
+                families.extend(FAMILIES.iter().flat_map(|family| [jump(BPF_JEQ, *family as u32, 0, 1), give(ALLOW)]));
+                families.push(refuse(libc::EAFNOSUPPORT));
+            }
+        }
+        program.push(jump(BPF_JEQ, number as u32, 0, families.len() as u8));
+        program.extend(families);
+    }
+    for (number, flags) in filter.refused_flags() {
         program.extend([
-            jump(BPF_JEQ, number as u32, 0, 4),
+            jump(BPF_JEQ, *number as u32, 0, 4),
             load(OFFSET_ARG0),
-            jump(BPF_JEQ, libc::AF_VSOCK as u32, 0, 1),
-            refuse(libc::EAFNOSUPPORT),
+            jump(BPF_JSET, *flags as u32, 0, 1),
+            refuse(libc::EPERM),
             give(ALLOW),
         ]);
     }
-    program.extend([
-        jump(BPF_JEQ, libc::SYS_clone as u32, 0, 4),
-        load(OFFSET_ARG0),
-        jump(BPF_JSET, libc::CLONE_NEWUSER as u32, 0, 1),
-        refuse(libc::EPERM),
-        give(ALLOW),
-        give(ALLOW),
-    ]);
+    program.push(give(ALLOW));
     program
 }
 
@@ -127,9 +185,9 @@ fn jump(test: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
 mod tests {
     use super::*;
 
-    /// Runs the filter on one call, as the kernel would.
-    fn decide(arch: u32, nr: u32, arg0: u32) -> u32 {
-        let program = program();
+    /// Runs a filter on one call, as the kernel would.
+    fn decide_by(filter: Filter, arch: u32, nr: u32, arg0: u32) -> u32 {
+        let program = program(filter);
         let (mut at, mut accumulator) = (0_usize, 0_u32);
         loop {
             let step = program[at];
@@ -154,6 +212,10 @@ mod tests {
                 at += usize::from(if taken { step.jt } else { step.jf });
             }
         }
+    }
+
+    fn decide(arch: u32, nr: u32, arg0: u32) -> u32 {
+        decide_by(Filter::Workload, arch, nr, arg0)
     }
 
     fn native(nr: libc::c_long, arg0: i32) -> u32 {
@@ -189,5 +251,33 @@ mod tests {
         for call in [libc::SYS_read, libc::SYS_execve, libc::SYS_openat, libc::SYS_kill, libc::SYS_ptrace] {
             assert_eq!(native(call, 0), ALLOW);
         }
+    }
+
+    #[test]
+    fn on_a_hosts_kernel_init_makes_places_and_reaches_nothing_of_the_hosts() {
+        let init =
+            |nr: libc::c_long, arg0: i32| decide_by(Filter::OnHostKernel, AUDIT_ARCH_X86_64, nr as u32, arg0 as u32);
+        for call in PLACES.iter().chain(&[libc::SYS_seccomp, libc::SYS_execve, libc::SYS_clone]) {
+            assert_eq!(init(*call, 0), ALLOW, "{call}");
+        }
+        for call in KERNEL.iter().chain(OF_A_HOST) {
+            assert_eq!(init(*call, 0), ERRNO | libc::EPERM as u32, "{call}");
+        }
+        let made = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS;
+        assert_eq!(init(libc::SYS_unshare, made), ALLOW);
+        assert_eq!(init(libc::SYS_unshare, made | libc::CLONE_NEWNET), ERRNO | libc::EPERM as u32);
+        for flag in [libc::CLONE_NEWNET, libc::CLONE_NEWUSER] {
+            assert_eq!(init(libc::SYS_clone, flag), ERRNO | libc::EPERM as u32);
+        }
+        for family in FAMILIES {
+            assert_eq!(init(libc::SYS_socket, *family), ALLOW);
+        }
+        for family in [libc::AF_VSOCK, libc::AF_PACKET, libc::AF_ALG, libc::AF_CAN, libc::AF_XDP, -1] {
+            for call in [libc::SYS_socket, libc::SYS_socketpair] {
+                assert_eq!(init(call, family), ERRNO | libc::EAFNOSUPPORT as u32, "{family}");
+            }
+        }
+        assert_eq!(decide_by(Filter::OnHostKernel, 0x4000_0003, 102, 1), ERRNO | libc::ENOSYS as u32, "32-bit table");
+        assert_eq!(decide_by(Filter::OnHostKernel, AUDIT_ARCH_X86_64, X32_BIT, 0), ERRNO | libc::ENOSYS as u32, "x32");
     }
 }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use coffer_machine::vsock::HOST_CID;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 const _: () = assert!(size_of::<libc::sockaddr_vm>() == 16);
@@ -52,6 +53,13 @@ pub fn connect(cid: u32, port: u32) -> io::Result<Line> {
 /// A blocking connection.
 #[derive(Debug)]
 pub struct Line(File);
+
+impl From<OwnedFd> for Line {
+    /// `fd`: a connected, blocking stream socket of any family.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+}
 
 impl Line {
     /// Bounds every later read and write.
@@ -165,6 +173,16 @@ pub struct VsockStream {
 }
 
 impl VsockStream {
+    /// Takes over what stands in for a connection from the host where there is no vsock.
+    ///
+    /// `fd`: a connected stream socket of any family that does not block.
+    ///
+    /// # Errors
+    /// No reactor is running.
+    pub fn from_host(fd: OwnedFd) -> io::Result<Self> {
+        Self::new(fd, VsockPeer { cid: HOST_CID, port: 0 })
+    }
+
     fn new(fd: OwnedFd, peer: VsockPeer) -> io::Result<Self> {
         Ok(Self { fd: register(fd)?, peer })
     }

@@ -113,7 +113,8 @@ impl OwnGuest {
         let kbs = spec.kbs.as_ref().ok_or_else(Refusal::no_broker)?;
         let identity = Identity::generate("coffer workload")
             .map_err(|_| Refusal::from(&ClientError::Own { cause: "no identity for the key broker".into() }))?;
-        broker::connect(spec, kbs, &identity, self.attester.clone()).await.map_err(|error| Refusal::from(&error))
+        let connected = broker::connect(self.agent.places.host, spec, kbs, &identity, self.attester.clone()).await;
+        connected.map_err(|error| Refusal::from(&error))
     }
 }
 

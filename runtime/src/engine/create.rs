@@ -15,7 +15,7 @@ use crate::boxes::{BoxOptions, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
-use crate::launch::{check_hardware, load_platform};
+use crate::launch::{check_hardware, fits, load_platform};
 use crate::monitor::Isolation;
 use crate::state::{BoxRecord, BoxState, StateError};
 use crate::{Class, Failure};
@@ -120,6 +120,7 @@ impl Engine {
         LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
         let platform = load_platform(&described.platform)?;
         let isolation = request.what.isolated_by(tee, &self.settings().search)?;
+        fits(isolation, described.document.spec().root.scratch, request.identity.is_some(), &described.limits)?;
         let form = isolation.launch_form();
         // Signed now, so that a start needs no private key.
         let signed = match &request.identity {
@@ -183,6 +184,7 @@ impl Described {
                 launch: isolation.launch_form(),
                 vcpus: self.vcpus.count(),
                 memory_bytes: self.memory.bytes(),
+                limits: self.limits,
                 remove,
                 command: spec.process.argv.clone(),
                 platform: self.platform.clone(),

@@ -14,7 +14,7 @@ use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::Bind;
 use crate::images::{defaults, verity};
 use crate::launch::can_run;
-use crate::monitor::{self, Isolation};
+use crate::monitor::{self, Isolation, Limits};
 use crate::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use crate::tools::Search;
 use crate::{Class, Failure, HomeError, owner_access};
@@ -36,6 +36,8 @@ pub struct BoxRequest {
     pub vcpus: Vcpus,
     /// Guest memory.
     pub memory: GuestMemory,
+    /// What of the two was asked for.
+    pub limits: Limits,
     /// When the image is pulled.
     pub pull: Pull,
     /// Registries spoken to in plain http.
@@ -91,6 +93,8 @@ pub struct Described {
     pub vcpus: Vcpus,
     /// Guest memory.
     pub memory: GuestMemory,
+    /// What of the two was asked for.
+    pub limits: Limits,
 }
 
 /// Why a box cannot be described.
@@ -266,8 +270,8 @@ impl Engine {
         let snapshots = volumes::in_order(document.spec(), taken)?;
         let looks = snapshots.iter().map(Snapshot::look).collect::<Result<Vec<_>, _>>()?;
         places::check(document.spec(), &rootfs.look()?, &looks)?;
-        let (vcpus, memory) = (request.vcpus, request.memory);
-        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory })
+        let (vcpus, memory, limits) = (request.vcpus, request.memory, request.limits);
+        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory, limits })
     }
 
     async fn image(

@@ -226,6 +226,11 @@ impl Measured {
     pub fn identity(&self, identity: Option<&LaunchIdentity>) -> Result<Option<SignedLaunch>, MeasureError> {
         let tee = self.document.as_ref().map_or(Tee::None, |document| document.spec().tee);
         LaunchIdentity::check_tee(identity, tee)?;
+        if identity.is_some() && !self.plan.form().is_machine() {
+            let message =
+                format!("a launch of form {} gets no ID block: an author signs for machines", self.plan.form());
+            return Err(Failure::new(Class::Usage, message).into());
+        }
         Ok(identity.map(|identity| identity.of(self.plan.measurement())).transpose()?)
     }
 
@@ -248,7 +253,7 @@ impl Measured {
         counts.sort_unstable();
         counts.dedup();
         let mut measurements = Vec::new();
-        for launch in LaunchForm::ALL {
+        for launch in LaunchForm::MACHINES {
             for vcpu_type in VCPU_TYPES {
                 for vcpus in &counts {
                     measurements.push(MeasuredLaunch {

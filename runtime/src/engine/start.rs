@@ -1,10 +1,12 @@
 //! Starts a box that is recorded and does not run.
 
 use coffer_rim::Reason;
+use coffer_spec::Scratch;
 
 use super::{Engine, Fault, Hint, Live, LiveError, OpenError};
 use crate::boxes::Timings;
-use crate::launch::{can_run, same_form};
+use crate::launch::{can_run, fits, same_form};
+
 use crate::monitor::{self, Isolation};
 use crate::state::{BoxRecord, BoxState};
 use crate::{Class, Failure};
@@ -86,6 +88,11 @@ impl Engine {
         }
         let isolation = isolation.unwrap_or(record.options.isolation);
         same_form(&record.options, isolation).map_err(StartError::Monitor)?;
+        let scratch = match record.options.scratch_bytes {
+            0 => Scratch::Tmpfs { bytes: 0 },
+            bytes => Scratch::Disk { bytes },
+        };
+        fits(isolation, scratch, record.options.id_block, &record.options.limits).map_err(StartError::Monitor)?;
         let monitor = monitor::of(isolation, &self.settings().search);
         monitor.and_then(|monitor| can_run(monitor.as_ref(), record.options.tee)).map_err(StartError::Monitor)?;
         if record.options.isolation != isolation {

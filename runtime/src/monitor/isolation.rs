@@ -34,8 +34,8 @@ impl Isolation {
     pub const fn launch_form(self) -> LaunchForm {
         match self {
             Self::Kvm => LaunchForm::LongMode,
-            // Without a machine nothing is entered at all: what the simulated processor is shown is a matter of choice.
-            Self::Qemu | Self::Process => LaunchForm::ResetVector,
+            Self::Qemu => LaunchForm::ResetVector,
+            Self::Process => LaunchForm::Namespaces,
         }
     }
 

@@ -220,7 +220,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::monitor::{Disk, Measured, SnpId};
+    use crate::monitor::{Disk, Limits, Measured, SnpId};
 
     fn launch(folder: &Path) -> Launch {
         let measured = Measured {
@@ -232,7 +232,16 @@ mod tests {
         };
         let disk = |file: &str, access| Disk { serial: file.into(), file: file.into(), access };
         let disks = vec![disk("root", Access::ReadOnly), disk("scratch", Access::Ephemeral)];
-        Launch { folder: folder.into(), measured, secrets: None, snp: None, disks, vcpus: 2, memory_bytes: 1 << 28 }
+        Launch {
+            folder: folder.into(),
+            measured,
+            secrets: None,
+            snp: None,
+            disks,
+            vcpus: 2,
+            memory_bytes: 1 << 28,
+            limits: Limits::default(),
+        }
     }
 
     /// A script in the monitor's place. Its standard input is the line, in both directions.

@@ -20,6 +20,8 @@ mod console;
 pub mod fake;
 mod isolation;
 pub mod kvm;
+mod limits;
+pub mod namespaces;
 pub mod qemu;
 mod seam;
 pub mod vsock;
@@ -30,10 +32,12 @@ use crate::tools::Search;
 
 pub use console::Console;
 pub use isolation::Isolation;
+pub use limits::Limits;
 pub use seam::{Access, Capabilities, Disk, End, How, Launch, Measured, Monitor, Running, SnpId, SnpLaunch};
 
 /// Environment variables by which the operator names a monitor's programs.
-pub const VARIABLES: [&str; 3] = [qemu::QEMU.variable, qemu::VHOST_VSOCK.variable, kvm::VMM.variable];
+pub const VARIABLES: [&str; 4] =
+    [qemu::QEMU.variable, qemu::VHOST_VSOCK.variable, kvm::VMM.variable, namespaces::HOLDER.variable];
 
 /// The monitor behind a word. Every monitor stands here, and only here.
 ///
@@ -43,11 +47,7 @@ pub fn of(isolation: Isolation, search: &Search) -> Result<Box<dyn Monitor>, Fai
     match isolation {
         Isolation::Qemu => Ok(Box::new(qemu::Qemu::new(search))),
         Isolation::Kvm => Ok(Box::new(kvm::Kvm::new(search))),
-        // That of namespaces comes here.
-        Isolation::Process => {
-            let message = format!("isolation {isolation} is not in this build");
-            Err(Failure::new(Class::Platform, message).hint(format!("use --isolation {}", Isolation::Qemu)))
-        }
+        Isolation::Process => Ok(Box::new(namespaces::Namespaces::new(search))),
     }
 }
 

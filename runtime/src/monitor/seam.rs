@@ -7,7 +7,7 @@ use coffer_rim::Failure;
 use coffer_verifier::abi::HostData;
 use futures_util::future::BoxFuture;
 
-use super::Console;
+use super::{Console, Limits};
 
 /// Something that runs guests.
 pub trait Monitor: Send + Sync {
@@ -86,6 +86,8 @@ pub struct Launch {
     pub vcpus: u32,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
+    /// What bounds it where it has no machine, whose size is a bound.
+    pub limits: Limits,
 }
 
 /// What an SEV-SNP launch is told beside the pages.

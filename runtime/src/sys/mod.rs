@@ -1,3 +1,4 @@
 //! The only home of `unsafe` in this crate, one file per thing the kernel gives us.
 
 pub mod child;
+pub mod namespaces;

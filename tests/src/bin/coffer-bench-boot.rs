@@ -1,5 +1,6 @@
 //! `coffer-bench-boot`: what stage0 and the rest of a start cost, beside a plain QEMU boot of the same kernel and initrd, in
-//! one run. Prints one JSON object; figures mean something on an idle machine only.
+//! one run; and a box without a machine beside init alone. Prints one JSON object; figures mean something on an idle machine
+//! only. With `--namespaces`, only the latter.
 
 use std::time::Instant;
 
@@ -8,13 +9,23 @@ use coffer_platform::{FIXED_COMMAND_LINE, files::Platform};
 use coffer_tests::{
     World,
     bare_boot::{BareBoot, INIT_SPOKE},
+    bare_namespaces::BareInit,
     image::pulled,
+    monitors::Monitor,
 };
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 7;
 
+/// Of a box without a machine, which is started in less time than one measures well.
+const MORE_ROUNDS: usize = 25;
+
 fn main() -> Result<()> {
+    let namespaces = in_namespaces()?;
+    if std::env::args().nth(1).as_deref() == Some("--namespaces") {
+        println!("{namespaces}");
+        return Ok(());
+    }
     let world = World::new()?;
     let platform = Platform::load(&world.platform)?;
     let boot = BareBoot::honest(&platform, FIXED_COMMAND_LINE)?;
@@ -41,9 +52,47 @@ fn main() -> Result<()> {
         "stage0_s": median(&mut stage0),
         "run_to_agent_ready_s": ready,
         "run_to_agent_ready_over_plain_qemu": ready / plain,
+        "namespaces": namespaces,
     });
     println!("{figures}");
     Ok(())
+}
+
+/// Whole runs of `true` in boxes without a machine, beside init in the same namespaces up to the end of the same program; in a
+/// plain box there is no public-key work, with the simulated processor there is. Null where this host has none such.
+fn in_namespaces() -> Result<Value> {
+    let monitor = Monitor::of("process").context("a row")?;
+    let world = World::on(monitor)?;
+    if let Some(why) = monitor.lacks(&world)? {
+        eprintln!("no boxes without a machine on this host: {why}");
+        return Ok(Value::Null);
+    }
+    let (_registry, image) = pulled(&world)?;
+    let bare = BareInit::of_box(&world, &[&image, "true"])?;
+    let run = |words: &[&str]| -> Result<f64> {
+        let words: Vec<&str> = ["run", "--rm"].iter().chain(words).chain(&[image.as_str(), "true"]).copied().collect();
+        let begun = Instant::now();
+        world.coffer(&words)?.ok()?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    let (mut alone, mut plain, mut simulated) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=MORE_ROUNDS {
+        let one = [bare.seconds()?, run(&[])?, run(&["--tee-simulate"])?];
+        // The first round makes the simulator and fills the page cache.
+        if round > 0 {
+            alone.push(one[0]);
+            plain.push(one[1]);
+            simulated.push(one[2]);
+        }
+    }
+    let (alone, plain) = (median(&mut alone), median(&mut plain));
+    Ok(json!({
+        "rounds": MORE_ROUNDS,
+        "init_by_unshare_s": alone,
+        "run_true_s": plain,
+        "run_true_over_init": plain / alone,
+        "run_true_simulated_s": median(&mut simulated),
+    }))
 }
 
 fn seconds(boot: &BareBoot, plain: bool) -> Result<f64> {

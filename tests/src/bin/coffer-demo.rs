@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         ["--isolation", word] if Monitor::of(word).is_some() => Monitor::of(word),
         _ => {
             eprintln!(
-                "usage: coffer-demo [--isolation kvm|qemu]\n\nRuns the demonstration in a temporary folder; takes about a minute; leaves nothing behind."
+                "usage: coffer-demo [--isolation kvm|qemu|process]\n\nRuns the demonstration in a temporary folder; takes about a minute; leaves nothing behind."
             );
             return ExitCode::from(2);
         }

@@ -41,7 +41,7 @@ impl Screen {
     }
 
     /// The summary.
-    pub fn finish(&self) {
+    pub fn finish(&self, place: &str) {
         println!();
         println!(
             "All {} steps went as told and all {} attacks were refused, in {:.0} s.",
@@ -50,7 +50,7 @@ impl Screen {
             self.started.elapsed().as_secs_f64()
         );
         println!(
-            "What you saw: an image from a registry ran in a microVM of its own; the guest proved to the key broker what it is"
+            "What you saw: an image from a registry ran in {place} of its own; the guest proved to the key broker what it is"
         );
         println!(
             "and got the secret it was meant to have; its owner attested it, injected a value and sealed data that only this"

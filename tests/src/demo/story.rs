@@ -165,7 +165,8 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
     drop(registry);
     drop(world);
     ensure!(!folder.exists(), "{} is still there", folder.display());
-    screen.finish();
+    let machine = monitor.is_none_or(|monitor| monitor.has_machine());
+    screen.finish(if machine { "a microVM" } else { "namespaces" });
     Ok(())
 }
 
@@ -224,8 +225,9 @@ fn expect_log(world: &World, line: &str) -> Result<()> {
 
 /// The key broker's own reason for its last refusal, which must speak of `word`.
 fn reason(kbs: &Kbs, told: &Cell<usize>, word: &str) -> Result<String> {
-    let refusals =
-        || -> Vec<String> { kbs.log().lines().filter(|line| line.contains("refused")).map(str::to_owned).collect() };
+    let refusals = || -> Vec<String> {
+        kbs.log().lines().filter(|line| line.contains("\"outcome\":\"refused\"")).map(str::to_owned).collect()
+    };
     // Refusals of strangers are summed, and written within a second.
     wait_for(Duration::from_secs(10), || refusals().len() > told.get()).context("the key broker logged no refusal")?;
     let all = refusals();

@@ -115,6 +115,12 @@ impl ReferenceManifest {
         let mut shapes = BTreeSet::new();
         for (at, launch) in contents.measurements.iter().enumerate() {
             let place = |name: &str| format!("measurements[{at}].{name}");
+            if !launch.launch.is_machine() {
+                return field(
+                    &place("launch"),
+                    "reset-vector or long-mode: what is no machine is listed by its measurement",
+                );
+            }
             if launch.vcpus == 0 {
                 return field(&place("vcpus"), "1 or more");
             }
@@ -359,6 +365,8 @@ pub(super) mod tests {
         );
         assert_eq!(refused(&|c| c.measurements[1].vcpus = 1), "measurements[1].vcpus");
         assert_eq!(refused(&|c| c.measurements[0].vcpus = 0), "measurements[0].vcpus");
+        // Nobody vouches for what is no machine beside what is one.
+        assert_eq!(refused(&|c| c.measurements[0].launch = LaunchForm::Namespaces), "measurements[0].launch");
         assert_eq!(refused(&|c| c.measurements[0].vcpu_type.clear()), "measurements[0].vcpu_type");
         assert_eq!(refused(&|c| c.components[0].name = "a\n".into()), "components[0].name");
         assert_eq!(refused(&|c| c.components.push(c.components[0].clone())), "components[1].name");

@@ -12,17 +12,28 @@ pub enum LaunchForm {
     ResetVector,
     /// In 64-bit mode, in an image that the monitor loads with its page tables.
     LongMode,
+    /// Not at all: a box in namespaces of its host's kernel, which simulated processors measure by a page of its own.
+    Namespaces,
 }
 
 impl LaunchForm {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::ResetVector, Self::LongMode];
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::ResetVector, Self::LongMode, Self::Namespaces];
+
+    /// Those of a machine, which hardware can launch. No manifest vouches for another.
+    pub const MACHINES: [Self; 2] = [Self::ResetVector, Self::LongMode];
+
+    /// Whether there is a machine.
+    pub const fn is_machine(self) -> bool {
+        matches!(self, Self::ResetVector | Self::LongMode)
+    }
 
     /// Its name, on command lines and in manifests.
     pub const fn word(self) -> &'static str {
         match self {
             Self::ResetVector => "reset-vector",
             Self::LongMode => "long-mode",
+            Self::Namespaces => "namespaces",
         }
     }
 }
@@ -35,7 +46,7 @@ impl fmt::Display for LaunchForm {
 
 /// A word that names no launch form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("launch form {0:?} is unknown; known are reset-vector, long-mode")]
+#[error("launch form {0:?} is unknown; known are reset-vector, long-mode, namespaces")]
 pub struct UnknownForm(String);
 
 impl FromStr for LaunchForm {
@@ -56,6 +67,10 @@ mod tests {
             assert_eq!(serde_json::to_value(form).unwrap(), form.word());
             assert_eq!(form.to_string().parse(), Ok(form));
         }
+        assert_eq!(
+            LaunchForm::ALL.into_iter().filter(|form| form.is_machine()).collect::<Vec<_>>(),
+            LaunchForm::MACHINES
+        );
         let refused = "reset_vector".parse::<LaunchForm>().unwrap_err().to_string();
         assert!(refused.contains("reset-vector, long-mode"), "{refused}");
     }

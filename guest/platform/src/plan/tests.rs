@@ -30,7 +30,8 @@ fn every_input_is_measured() {
     let mut digests: HashSet<_> = variants(base, &other_rom).iter().map(measured).collect();
     digests.insert(measured(&LaunchInputs { signature: "EPYC-Genoa".parse().unwrap(), ..base }));
     digests.insert(measured(&LaunchInputs { form: LaunchForm::LongMode, ..base }));
-    assert_eq!(digests.len(), 9);
+    digests.insert(measured(&LaunchInputs { form: LaunchForm::Namespaces, ..base }));
+    assert_eq!(digests.len(), 10);
     assert_eq!(LaunchPlan::new(&base).unwrap(), LaunchPlan::new(&base).unwrap());
 }
 
@@ -103,7 +104,7 @@ fn refuses_firmware_that_is_not_stage0_of_this_machine_model() {
 }
 
 fn both_forms(inputs: &LaunchInputs<'_>) -> [LaunchPlan; 2] {
-    LaunchForm::ALL.map(|form| LaunchPlan::new(&LaunchInputs { form, ..*inputs }).unwrap())
+    LaunchForm::MACHINES.map(|form| LaunchPlan::new(&LaunchInputs { form, ..*inputs }).unwrap())
 }
 
 /// A ROM of which some pages are zero and some are not, as stage0's are.
@@ -213,4 +214,39 @@ fn the_page_prints_the_scripts_as_they_are() {
     let printed = page.split_once("<<'END'\n").unwrap().1.split_once("END\n").unwrap().0;
     let (_, program) = ROM_SCRIPT.split_once("import").unwrap();
     assert_eq!(printed, format!("import{program}"));
+}
+
+/// What a simulated processor says of a box in namespaces must never be what any processor says of a machine.
+#[test]
+fn a_box_without_a_machine_is_measured_as_nothing_that_a_processor_could_run() {
+    let (rom, other_rom) = (rom(1), rom(2));
+    let base = LaunchInputs { form: LaunchForm::Namespaces, ..inputs(&rom) };
+    let plan = LaunchPlan::new(&base).unwrap();
+    let [page] = plan.pages() else { panic!("{} pages", plan.pages().len()) };
+    assert_eq!((page.gpa, page.page_type), (0, PageType::Normal));
+    assert!(page.page.starts_with(NAMESPACES_LABEL) && NAMESPACES_LABEL.starts_with(b"coffer: a box in namespaces"));
+    for machine in both_forms(&base) {
+        assert!(machine.pages().iter().all(|page| page.gpa != 0), "no machine is launched with anything there");
+        assert!(machine.pages().iter().any(|page| page.page_type == PageType::Vmsa), "and each has a processor");
+    }
+    // Of its inputs what runs is measured, init and the workload's digest, and nothing that is not there.
+    let digests: Vec<_> = variants(base, &other_rom).iter().map(measured).collect();
+    let [plain, firmware, kernel, initrd, line, other_line, vcpus] = digests[..] else { panic!("seven variants") };
+    assert_eq!([firmware, kernel, vcpus], [plain; 3]);
+    assert_eq!(HashSet::from([plain, initrd, line, other_line]).len(), 4);
+    assert!(crate::igvm_file::write(&plan).is_err());
+}
+
+#[test]
+fn a_script_that_shares_no_code_computes_the_measurement_of_a_box_without_a_machine() {
+    let rom = rom(1);
+    let inputs = LaunchInputs { form: LaunchForm::Namespaces, ..inputs(&rom) };
+    let folder = tempfile::tempdir().unwrap();
+    let initrd = folder.path().join("initrd");
+    std::fs::write(&initrd, inputs.initrd).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/namespaces-digest.py");
+    let output =
+        std::process::Command::new("python3").arg(script).arg(initrd).arg(inputs.command_line).output().unwrap();
+    let ours = LaunchPlan::new(&inputs).unwrap().measurement().to_string();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), ours, "{output:?}");
 }

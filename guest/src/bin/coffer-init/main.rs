@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
+use coffer_guest::{container::helper, init};
+use coffer_machine::namespaces;
+
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(coffer_guest::container::helper::STAGE) {
-        return coffer_guest::container::helper::run();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.split_first() {
+        Some((stage, _)) if stage == helper::STAGE => helper::run(),
+        Some((stage, left)) if stage == namespaces::STAGE => init::run_in_namespaces(left),
+        _ => init::run(),
     }
-    coffer_guest::init::run()
 }

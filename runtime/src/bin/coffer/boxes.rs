@@ -3,6 +3,7 @@
 pub mod create;
 pub mod exec;
 pub mod flags;
+pub mod hold;
 pub mod inspect;
 pub mod live;
 pub mod logs;
@@ -38,5 +39,6 @@ pub const GROUP: Group = Group {
         command!("rm": rm),
         command!("inspect": inspect),
         command!("supervise": supervise),
+        command!("hold": hold),
     ],
 };

@@ -101,7 +101,7 @@ mod tests {
     use coffer_machine::disks;
 
     use crate::monitor::seam::tests::snp;
-    use crate::monitor::{Disk, Measured, SnpId};
+    use crate::monitor::{Disk, Limits, Measured, SnpId};
 
     fn disk(serial: &str, file: &str, access: Access) -> Disk {
         Disk { serial: serial.into(), file: file.into(), access }
@@ -125,6 +125,7 @@ mod tests {
             ],
             vcpus: 2,
             memory_bytes: 512 << 20,
+            limits: Limits::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use coffer_rim::Class;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::monitor::{How, Measured};
+use crate::monitor::{How, Limits, Measured};
 
 /// A device that makes the socket, and lives until it is killed.
 const DEVICE: &str = "touch vhost.sock; exec sleep 60";
@@ -42,6 +42,7 @@ fn launch(folder: &Path) -> Launch {
         disks: Vec::new(),
         vcpus: 1,
         memory_bytes: 1 << 28,
+        limits: Limits::default(),
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Isolation {
     Qemu,
     /// SEV-SNP: the same as --tee.
     Snp,
+    /// Namespaces of this host's kernel, no machine: for speed (CI), and no isolation from the host. Needs root.
+    Process,
 }
 
 impl Isolation {
@@ -29,6 +31,7 @@ impl Isolation {
         match self {
             Self::Kvm => Some(monitor::Isolation::Kvm),
             Self::Qemu => Some(monitor::Isolation::Qemu),
+            Self::Process => Some(monitor::Isolation::Process),
             Self::Snp => None,
         }
     }
@@ -139,12 +142,22 @@ pub struct BoxFlags {
     #[arg(long, value_name = "BYTES", conflicts_with = "spec")]
     pub scratch: Option<String>,
 
-    /// Guest memory, 192m to 3g.
-    #[arg(short, long, value_name = "BYTES", default_value = "512m")]
-    pub memory: String,
-    /// Virtual processors.
-    #[arg(long, visible_alias = "vcpus", value_name = "N", default_value = "1")]
-    pub cpus: String,
+    /// Guest memory, 192m to 3g; with --isolation process, the most the box may take of the host's.
+    #[arg(
+        short,
+        long,
+        value_name = "BYTES",
+        help = "Guest memory, 192m to 3g [default: 512m; with --isolation process no bound]"
+    )]
+    pub memory: Option<String>,
+    /// Virtual processors; with --isolation process, the most time it may take of the host's.
+    #[arg(
+        long,
+        visible_alias = "vcpus",
+        value_name = "N",
+        help = "Virtual processors [default: 1; with --isolation process no bound]"
+    )]
+    pub cpus: Option<String>,
     /// What isolates the box.
     #[arg(
         long,
@@ -195,6 +208,10 @@ impl BoxFlags {
             let message = "--isolation snp demands the hardware that --tee-simulate does without";
             return Err(CliError::new(Class::Usage, message).hint("leave one of them out"));
         }
+        if self.tee && self.isolation == Some(Isolation::Process) {
+            let message = "--isolation process has no machine, and so none of the hardware that --tee demands";
+            return Err(CliError::new(Class::Usage, message).hint("use --tee-simulate in place of --tee"));
+        }
         Ok(())
     }
 
@@ -230,6 +247,10 @@ impl BoxFlags {
             platform: self.platform.clone(),
             vcpus,
             memory,
+            limits: monitor::Limits {
+                memory_bytes: self.memory.is_some().then(|| memory.bytes()),
+                cpus: self.cpus.is_some().then(|| vcpus.count()),
+            },
             pull: match self.pull {
                 Pull::Missing => engine::Pull::Missing,
                 Pull::Always => engine::Pull::Always,
@@ -354,24 +375,31 @@ impl BoxFlags {
         }
     }
 
+    /// Virtual processors as they were typed.
+    pub fn given_cpus(&self) -> &str {
+        self.cpus.as_deref().unwrap_or(CPUS)
+    }
+
     /// Virtual processors, whole and within the machine model.
     pub fn vcpus(&self) -> Result<Vcpus, CliError> {
-        self.cpus.parse().ok().and_then(|count| Vcpus::new(count).ok()).ok_or_else(|| {
-            let message = format!("invalid value {:?} for --cpus or --vcpus: expected 1 to {}", self.cpus, Vcpus::MOST);
+        let given = self.given_cpus();
+        given.parse().ok().and_then(|count| Vcpus::new(count).ok()).ok_or_else(|| {
+            let message = format!("invalid value {given:?} for --cpus or --vcpus: expected 1 to {}", Vcpus::MOST);
             CliError::new(Class::Usage, message).hint("a microVM has whole processors, and their number is measured")
         })
     }
 
     fn guest_memory(&self) -> Result<GuestMemory, CliError> {
-        match request::bytes(&self.memory).map(GuestMemory::new) {
+        let given = self.memory.as_deref().unwrap_or(MEMORY);
+        match request::bytes(given).map(GuestMemory::new) {
             Some(Ok(memory)) => Ok(memory),
             Some(Err(error @ RequestError::LittleMemory)) => {
-                let failure = error::of(error).while_doing(format!("invalid value {:?} for --memory", self.memory));
+                let failure = error::of(error).while_doing(format!("invalid value {given:?} for --memory"));
                 Err(failure.hint("a number alone counts bytes: write 512m or 1g"))
             }
             _ => Err(CliError::new(
                 Class::Usage,
-                format!("invalid value {:?} for --memory: expected a size such as 512m, at most 3g", self.memory),
+                format!("invalid value {given:?} for --memory: expected a size such as 512m, at most 3g"),
             )),
         }
     }
@@ -391,6 +419,10 @@ pub fn secrets_in_the_open(request: &BoxRequest) {
         );
     }
 }
+
+/// Memory and processors of a machine for which nobody named any.
+const MEMORY: &str = "512m";
+const CPUS: &str = "1";
 
 /// Warns of an option that stands behind the image, where it belongs to the program: of one that `A` knows, and of anything like
 /// an option where a program's name should be. `words`: image and what is behind it; `argv`: what the box is to run.

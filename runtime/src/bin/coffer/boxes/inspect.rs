@@ -49,6 +49,12 @@ fn describe(inspection: &Inspection) -> Value {
     let Inspection { record, document: spec, id_block, folder } = inspection;
     let time = |moment: Option<i64>| moment.map(table::rfc3339);
     let options = &record.options;
+    // Zero is Docker's for what nothing bounds.
+    let (memory, cpus) = if options.launch.is_machine() {
+        (options.memory_bytes, options.vcpus)
+    } else {
+        (options.limits.memory_bytes.unwrap_or(0), options.limits.cpus.unwrap_or(0))
+    };
     json!({
         "Id": record.id,
         "Name": format!("/{}", record.name),
@@ -71,7 +77,7 @@ fn describe(inspection: &Inspection) -> Value {
             "User": spec.as_ref().map(|d| d.spec().process.user.clone()),
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
         },
-        "HostConfig": { "Memory": options.memory_bytes, "NanoCpus": u64::from(options.vcpus) * 1_000_000_000,
+        "HostConfig": { "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
         "Tee": {

@@ -7,7 +7,9 @@ use coffer_runtime::Home;
 use coffer_runtime::host::needs::version;
 use coffer_runtime::host::{Device, Facts, Firmware as _, Need, needs};
 use coffer_runtime::launch::load_platform;
+use coffer_runtime::monitor::Monitor as _;
 use coffer_runtime::monitor::kvm::VMM;
+use coffer_runtime::monitor::namespaces::Namespaces;
 use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities, version_line};
 use coffer_runtime::monitor::{self, Isolation};
 use coffer_runtime::tools::Search;
@@ -104,6 +106,14 @@ fn examine(context: &Context) -> Vec<Line> {
     lines.push(match monitor::strongest(&context.search) {
         Ok(isolation) => ok("isolation", chosen(isolation, &context.search)),
         Err(failure) => failed("isolation", failure),
+    });
+    lines.push(match Namespaces::new(&context.search).check() {
+        Ok(found) => ok("namespaces", format!("for --isolation process: {}", found.why)),
+        Err(failure) => note(
+            "namespaces",
+            failure.message,
+            "only --isolation process wants them, which is for speed and no isolation from the host",
+        ),
     });
     lines.extend(snp(context));
     lines.push(match context.search.platform_folder(None).and_then(|folder| load_platform(&folder)) {

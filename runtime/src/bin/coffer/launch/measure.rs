@@ -59,7 +59,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let flags = &args.flags;
     if let Some(firmware) = &args.firmware.firmware {
         // Not our machine model, so its limit on processors is not asked either.
-        let vcpus = flags.cpus.parse().class_while(Class::Usage, format!("--vcpus {}", flags.cpus))?;
+        let given = flags.given_cpus();
+        let vcpus = given.parse().class_while(Class::Usage, format!("--vcpus {given}"))?;
         return measure_firmware(&args.firmware, firmware, vcpus, context.json);
     }
     let engine = context.engine()?;
@@ -129,10 +130,10 @@ fn facts(measured: &Measured, vcpu_type: &str) -> Facts {
     facts
 }
 
-/// The measurement of each launch form.
+/// The measurement of each form in which there is a machine.
 fn by_form(measured: &Measured) -> Result<Facts, CliError> {
     let one = |form: LaunchForm| Ok((form.word(), measured.in_form(form).map_err(error::of)?.to_string()));
-    LaunchForm::ALL.into_iter().map(one).collect()
+    LaunchForm::MACHINES.into_iter().map(one).collect()
 }
 
 fn print(

@@ -1,0 +1,222 @@
+//! The lines between a guest and its host: vsock ports in a machine, Unix sockets where there is none.
+//!
+//! In namespaces each port the host listens on is a socket of its own, and the guest is reached on one socket that speaks
+//! the hybrid protocol as monitors do: `CONNECT <port>\n`, answered by `OK <port>\n`.
+//! Trusts: nothing that comes over a line.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::{fd::OwnedFd, unix::net},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use coffer_machine::{namespaces, vsock::HOST_CID};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, mpsc},
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::sys::vsock::{self, Line, VsockListener, VsockStream};
+
+/// How the host is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Over vsock.
+    Vsock,
+    /// Over sockets in [`namespaces::LINES`].
+    Sockets,
+}
+
+impl Host {
+    /// How long what was sent may take to leave a guest before it ends. What was written a socket keeps
+    /// for its reader; a machine that is reset does not.
+    pub const fn farewell(self) -> Duration {
+        match self {
+            Self::Vsock => Duration::from_millis(100),
+            Self::Sockets => Duration::from_millis(20),
+        }
+    }
+
+    /// Connects to a port of the host's and blocks until it accepted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn connect(self, port: u32) -> io::Result<Line> {
+        match self {
+            Self::Vsock => vsock::connect(HOST_CID, port),
+            Self::Sockets => {
+                let socket = net::UnixStream::connect(format!("{}/{port}", namespaces::LINES))?;
+                Ok(OwnedFd::from(socket).into())
+            }
+        }
+    }
+}
+
+/// Connections of the host to one port.
+pub type Incoming = ReceiverStream<io::Result<VsockStream>>;
+
+/// The guest's own ports.
+pub enum Ports {
+    /// Of vsock.
+    Vsock,
+    /// All behind one socket.
+    Socket(Arc<Switchboard>),
+}
+
+impl Ports {
+    /// Ports behind a socket; the event loop must run.
+    ///
+    /// # Errors
+    /// The descriptor is no listening socket.
+    pub fn behind(listener: OwnedFd) -> io::Result<Self> {
+        let listener = net::UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let board = Arc::new(Switchboard::default());
+        tokio::spawn(Arc::clone(&board).serve(listener));
+        Ok(Self::Socket(board))
+    }
+
+    /// Opens a port for the host, and nobody else is on its line.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(&self, port: u32) -> io::Result<Incoming> {
+        let (sender, receiver) = mpsc::channel(4);
+        match self {
+            Self::Vsock => drop(tokio::spawn(from_vsock(VsockListener::bind(port)?, sender))),
+            Self::Socket(board) => board.put(port, sender),
+        }
+        Ok(ReceiverStream::new(receiver))
+    }
+}
+
+type Accepted = mpsc::Sender<io::Result<VsockStream>>;
+
+/// How long nothing is accepted after that failed: out of descriptors, or the like.
+const PAUSE: Duration = Duration::from_millis(100);
+
+async fn from_vsock(listener: VsockListener, accepted: Accepted) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) if stream.peer().cid != HOST_CID => {}
+            Ok(stream) => {
+                if accepted.send(Ok(stream)).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Which port is whose.
+#[derive(Default)]
+pub struct Switchboard {
+    ports: Mutex<HashMap<u32, Accepted>>,
+}
+
+/// Connections that have not said their port yet.
+const UNSAID: usize = 64;
+/// How long saying it may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest line: `CONNECT`, a space and ten digits, and some room.
+const LONGEST: usize = 32;
+
+impl Switchboard {
+    fn put(&self, port: u32, accepted: Accepted) {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(port, accepted);
+    }
+
+    fn find(&self, port: u32) -> Option<Accepted> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).get(&port).cloned()
+    }
+
+    async fn serve(self: Arc<Self>, listener: UnixListener) {
+        let unsaid = Arc::new(Semaphore::new(UNSAID));
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let Ok(permit) = Arc::clone(&unsaid).try_acquire_owned() else { continue };
+            let board = Arc::clone(&self);
+            tokio::spawn(async move {
+                // Whoever says nothing, or names a port that nobody opened, is hung up on.
+                let _ = tokio::time::timeout(PATIENCE, board.connect(stream)).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connect(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut line = Vec::new();
+        loop {
+            // One byte at a time: what follows the line belongs to the port's protocol.
+            match stream.read_u8().await? {
+                b'\n' => break,
+                byte if line.len() < LONGEST => line.push(byte),
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+        let port = line.strip_prefix(b"CONNECT ").and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
+        let port = port.ok_or(io::ErrorKind::InvalidData)?;
+        let accepted = self.find(port).ok_or(io::ErrorKind::ConnectionRefused)?;
+        stream.write_all(format!("OK {port}\n").as_bytes()).await?;
+        let stream = VsockStream::from_host(stream.into_std()?.into())?;
+        accepted.send(Ok(stream)).await.map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    fn board() -> (tempfile::TempDir, Ports, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vsock.sock");
+        let listener = net::UnixListener::bind(&path).unwrap();
+        (dir, Ports::behind(listener.into()).unwrap(), path)
+    }
+
+    #[tokio::test]
+    async fn a_port_behind_the_socket_gets_its_connections_and_every_byte_behind_the_line() {
+        let (_dir, ports, path) = board();
+        let (mut one, mut other) = (ports.open(4088).unwrap(), ports.open(4089).unwrap());
+        for (port, incoming) in [(4089, &mut other), (4088, &mut one)] {
+            let mut host = UnixStream::connect(&path).await.unwrap();
+            host.write_all(format!("CONNECT {port}\nhello").as_bytes()).await.unwrap();
+            let mut guest = incoming.next().await.unwrap().unwrap();
+            assert_eq!(guest.peer().cid, HOST_CID);
+            let mut said = [0; 5];
+            guest.read_exact(&mut said).await.unwrap();
+            assert_eq!(&said, b"hello");
+            guest.write_all(b"well").await.unwrap();
+            let mut answer = vec![0; format!("OK {port}\nwell").len()];
+            host.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, format!("OK {port}\nwell").as_bytes());
+            guest.shutdown().await.unwrap();
+            assert_eq!(host.read(&mut said).await.unwrap(), 0, "its end is heard");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_names_no_open_port_is_hung_up_on() {
+        let (_dir, ports, path) = board();
+        let _open = ports.open(1).unwrap();
+        for line in ["CONNECT 2\n", "connect 1\n", "CONNECT 99999999999\n", "CONNECT \n", &"0".repeat(99)] {
+            let mut host = UnixStream::connect(&path).await.unwrap();
+            host.write_all(line.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            // Hung up on with bytes unread, which a Unix socket tells as a reset.
+            let _ = host.read_to_end(&mut answer).await;
+            assert!(answer.is_empty(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the holder of a box is told, as one line of JSON.
+
+use std::path::PathBuf;
+
+use coffer_machine::disks;
+use coffer_rim::{Class, Failure};
+use serde::{Deserialize, Serialize};
+
+use crate::monitor::{Access, Launch, Limits};
+
+/// A box to hold. Relative paths start in its folder, where the holder runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The archive init is taken from.
+    pub initrd: PathBuf,
+    /// The measured command line with its NUL.
+    pub command_line: PathBuf,
+    /// Bytes of the spec disk.
+    pub spec: PathBuf,
+    /// Secrets page of a simulated processor.
+    pub secrets: Option<PathBuf>,
+    /// Root, then the volumes.
+    pub images: Vec<Image>,
+    /// What bounds it.
+    pub limits: Limits,
+}
+
+/// An image that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Serial of its disk in a machine.
+    pub serial: String,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// What the two ends of the line say.
+pub mod word {
+    /// init runs.
+    pub const RUNS: u8 = b's';
+    /// The box is to end.
+    pub const KILL: u8 = b'k';
+}
+
+impl Order {
+    /// What stands for a launch where there is no machine.
+    ///
+    /// # Errors
+    /// Class `platform` for what only a machine has.
+    pub fn of(launch: &Launch) -> Result<Self, Failure> {
+        let lacks = |what: &str| Err(Failure::new(Class::Platform, format!("a box in namespaces has {what}")));
+        if launch.snp.is_some() {
+            return lacks("no memory that a processor could encrypt");
+        }
+        if launch.disks.iter().any(|disk| disk.access == Access::Ephemeral) {
+            return lacks("no scratch disk: there is no device-mapper on the host");
+        }
+        let (spec, images): (Vec<_>, Vec<_>) = launch.disks.iter().partition(|disk| disk.serial == disks::SPEC);
+        let [spec] = spec[..] else { return lacks("one spec") };
+        if images.first().is_none_or(|disk| disk.serial != disks::ROOT) {
+            return lacks("a root, before its volumes");
+        }
+        Ok(Self {
+            initrd: launch.measured.initrd.clone(),
+            command_line: launch.measured.command_line.clone(),
+            spec: spec.file.clone(),
+            secrets: launch.secrets.clone(),
+            limits: launch.limits,
+            images: images
+                .into_iter()
+                .map(|disk| Image { serial: disk.serial.clone(), file: disk.file.clone() })
+                .collect(),
+        })
+    }
+}

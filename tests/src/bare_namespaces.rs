@@ -57,12 +57,13 @@ impl BareInit {
     pub fn seconds(&self) -> Result<f64> {
         let (init, stage, images) = (initrd::INIT, namespaces::STAGE, namespaces::IMAGES);
         let (spec, line, root) = (namespaces::SPEC, namespaces::COMMAND_LINE, disks::ROOT);
+        // Moved first: whoever was only chrooted may make no user namespace, as init does for its workload.
         let script = format!(
             "set -e; mount -t tmpfs init root; cd root; mkdir -p proc sys dev run .{images}/{root}\n\
              cp ../init {init}; chmod 755 {init}; cp ../spec .{spec}; cp ../command-line .{line}\n\
              mount --rbind /dev dev; mount -t erofs -o ro,loop \"$IMAGE\" .{images}/{root}\n\
              mount -t proc proc proc; mount -t sysfs -o ro sysfs sys\n\
-             exec chroot . /{init} {stage} 0 - 3 3<\"$IMAGE\"\n"
+             mount --move . /; exec chroot . /{init} {stage} 0 - 3 3<\"$IMAGE\"\n"
         );
         let socket = self.folder.path().join("socket");
         let _ = fs::remove_file(&socket);

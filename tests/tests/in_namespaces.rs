@@ -282,6 +282,32 @@ fn a_box_that_cannot_be_bounded_as_asked_is_not_made() -> Result<()> {
     Ok(())
 }
 
+/// How many processes the host has with these arguments.
+fn count_of(words: &str) -> Result<usize> {
+    let is = |entry: &fs::DirEntry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").trim() == words
+    };
+    Ok(fs::read_dir("/proc")?.flatten().filter(is).count())
+}
+
+#[test]
+fn a_workload_that_forks_without_end_comes_to_its_end() -> Result<()> {
+    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let script = "busybox su -s /bin/sh -c 'while :; do sleep 4244 & done' nobody; echo no more; exec sleep 4246";
+    world.coffer(&["run", "-d", "--name", "box", &image, "sh", "-c", script])?.ok()?;
+    let logs = || world.coffer(&["logs", "box"]).map(|said| said.text()).unwrap_or_default();
+    wait_for(Duration::from_mins(2), || logs().contains("no more"))?;
+    let count = count_of("sleep 4244")?;
+    ensure!((4000..4096).contains(&count), "{count} processes: {}", logs());
+    ensure!(world.coffer(&["exec", "box", "true"])?.status != 0, "one more, of another user");
+    // The host has what it needs, other boxes what is theirs, and this one an end.
+    says(&world.coffer(&["run", "--rm", &image, "echo", "beside it"])?, 0, &["beside it"])?;
+    world.coffer(&["stop", "-t", "1", "box"])?.ok()?;
+    ensure!(count_of("sleep 4244")? == 0, "stopped, and still there");
+    Ok(())
+}
+
 #[test]
 fn an_image_that_is_not_the_specs_starts_nothing() -> Result<()> {
     let Some((world, _registry, image)) = world()? else { return Ok(()) };

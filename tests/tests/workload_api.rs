@@ -7,6 +7,7 @@ use coffer_tests::{
     World,
     demo::story::simulator_anchor,
     image,
+    monitors::{Monitor, on_each},
     process::{self, run, wait_for},
     services::{Kbs, Registry},
 };
@@ -34,7 +35,11 @@ fn asking(folder: &Path) -> Result<Vec<u8>> {
 
 #[test]
 fn a_workload_asks_its_agent_for_everything() -> Result<()> {
-    let world = World::new()?;
+    on_each(asks_for_everything)
+}
+
+fn asks_for_everything(monitor: Monitor) -> Result<()> {
+    let world = World::on(monitor)?;
     let layout = world.folder.path().join("layout");
     image::busybox_layout(&layout, "t", &[("bin/ask", &asking(world.folder.path())?)])?;
     let registry = Registry::start(world.folder.path())?;
@@ -44,8 +49,6 @@ fn a_workload_asks_its_agent_for_everything() -> Result<()> {
     let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
     put(&world, &kbs, "key", "what only this guest gets")?;
     let flags = [
-        "-m",
-        "256m",
         "--tee-simulate",
         "--kbs",
         &kbs.address,

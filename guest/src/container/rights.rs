@@ -37,8 +37,9 @@ const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
 /// The kernel's; the caller must not go on after one.
 pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
     let limit = |soft, hard| Rlimit { current: Some(soft), maximum: Some(hard) };
-    // Of 1 and not 0: so the kernel dumps nothing either to a program that its owner, or a host, names in core_pattern.
-    setrlimit(Resource::Core, limit(1, 1))?;
+    // Of 1 and not 0: so the kernel dumps nothing either to a program that its owner, or a host, names in core_pattern. A limit
+    // of 0 that must not be raised stays.
+    setrlimit(Resource::Core, limit(1, 1)).or_else(|_| setrlimit(Resource::Core, limit(0, 0)))?;
     if setrlimit(Resource::Nofile, limit(OPEN_FILES.0, OPEN_FILES.1)).is_err() {
         // Where the hard limit is lower and must not be raised, it stays.
         let hard = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(OPEN_FILES.1);

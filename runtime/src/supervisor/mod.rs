@@ -76,12 +76,14 @@ pub fn supervise(home: &Home, id: &BoxId, search: &Search, origin_unix_us: i64) 
     })
 }
 
-/// No core dump of ours, or of the monitors that we start, holds a guest's memory: none is written, and what a program that takes
-/// them in a pipe gets all the same has ELF headers alone (core(5)).
+/// No core dump of ours, or of the monitors and boxes that we start, holds a guest's memory: none is written, and what a program
+/// that takes them in a pipe gets all the same, where that cannot be forbidden, has ELF headers alone (core(5)).
 fn leave_no_core_dumps() -> Result<(), Failure> {
     const FILTER: &str = "/proc/self/coredump_filter";
     let what = "cannot forbid core dumps";
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).class_while(Class::Platform, what)?;
+    let limit = |most| setrlimit(Resource::Core, Rlimit { current: Some(most), maximum: Some(most) });
+    // At 1 nothing is written either, nor handed to a program; whoever was given 0 may not raise it.
+    limit(1).or_else(|_| limit(0)).class_while(Class::Platform, what)?;
     match std::fs::write(FILTER, "0x10") {
         // A kernel that writes no core dumps.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -10,8 +10,10 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
-use rustix::process::{Pid, WaitOptions, waitpid};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, setrlimit, waitpid};
+use rustix::thread::{
+    CapabilitiesSecureBits, Uid, UnshareFlags, set_capabilities_secure_bits, set_thread_res_uid, unshare_unsafe,
+};
 
 /// Which side of a fork this is.
 pub enum Forked {
@@ -56,16 +58,17 @@ pub fn close_on_exec() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A user namespace in which `count` ids from 0 on are the ids from `first` on here. Nobody is in it.
+/// A user namespace in which `count` ids from 0 on are the ids from `first` on here. Nobody is in it, and no more than `processes`
+/// processes and threads ever are at once, whatever ids they take there.
 ///
 /// # Errors
 /// The kernel's: EPERM where these ids are not ours to give.
-pub fn user_namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
+pub fn user_namespace(first: u32, count: u32, processes: u64) -> io::Result<OwnedFd> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let child = match fork()? {
         Forked::Child => {
             drop(ours);
-            let made = unshare(UnshareFlags::NEWUSER).and_then(|()| io::Write::write_all(&mut &theirs, &[1]));
+            let made = own_user_namespace(first, processes).and_then(|()| io::Write::write_all(&mut &theirs, &[1]));
             if made.is_ok() {
                 // Until the parent has opened it: a namespace that nobody is in or has open is gone.
                 let _ = io::Read::read(&mut &theirs, &mut [0]);
@@ -87,6 +90,17 @@ pub fn user_namespace(first: u32, count: u32) -> io::Result<OwnedFd> {
     drop(ours);
     waitpid(Some(child), WaitOptions::empty())?;
     opened.map(OwnedFd::from)
+}
+
+/// Enters a user namespace that belongs to `owner`. The kernel counts all that is in it, and in those inside it, as the owner's, and
+/// bounds that by the limit its maker had: but not where the maker is root of the host.
+fn own_user_namespace(owner: u32, processes: u64) -> io::Result<()> {
+    setrlimit(Resource::Nproc, Rlimit { current: Some(processes), maximum: Some(processes) })?;
+    // Keeps every capability: a host may let nobody else make one.
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+    let owner = Uid::from_raw(owner);
+    set_thread_res_uid(owner, owner, owner)?;
+    unshare(UnshareFlags::NEWUSER)
 }
 
 /// Whether the kernel has a kind of file system, or a module of it that it may load.

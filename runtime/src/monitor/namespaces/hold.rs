@@ -30,6 +30,8 @@ use crate::boxes::files;
 use crate::home::private_folder;
 use crate::sys::namespaces::{Forked, fork, mount_image, read_only, unshare, user_namespace};
 
+/// Processes and threads of a box, those of its init among them.
+const PROCESSES: u64 = 4096;
 /// Longest order.
 const LIMIT: u64 = 1 << 20;
 /// What a signal's number is added to where a status says it.
@@ -54,7 +56,7 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
     let group = Group::make(&order.limits)?;
     let listener = UnixListener::bind(files::VSOCK).class_while(Class::Config, "cannot listen for the box")?;
     let lines = lines_of_the_host(ids.first)?;
-    let users = user_namespace(ids.first, IDS)
+    let users = user_namespace(ids.first, IDS, PROCESSES)
         .class_while(Class::Platform, "cannot make a user namespace (it takes root of this machine)")?;
     let mut images = Vec::with_capacity(order.images.len());
     for image in &order.images {

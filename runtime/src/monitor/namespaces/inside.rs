@@ -23,7 +23,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, mount_remount,
     move_mount, open_tree, unmount,
 };
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{Gid, LinkNameSpaceType, Uid, UnshareFlags, move_into_link_name_space};
 
 use super::order::Order;
@@ -68,9 +68,6 @@ pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
     let secrets = order.secrets.as_deref().map(|path| read(path).and_then(|page| Ok(read_once(&page)?))).transpose()?;
 
     end_with_the_holder(&parent)?;
-    // Nothing of the box is ever dumped, nor handed to a program of the host's that core_pattern names: that is what 1 means.
-    let one = Rlimit { current: Some(1), maximum: Some(1) };
-    setrlimit(Resource::Core, one).map_err(io::Error::from)?;
     let what = "cannot make a root for the box";
     make_root(init, &command_line, &spec, &lines, &images).class_while(Class::Platform, what)?;
     drop((archive, lines, order));

@@ -22,6 +22,7 @@ use crate::{
     admin_socket::AdminSocketEntry,
     checkpoint_place::objection,
     config_mistakes::mistakes,
+    endorser::{KdsEntry, Services},
     floors::Floors,
     limits::{LimitsEntry, Rate},
     listeners::Listeners,
@@ -71,6 +72,9 @@ pub struct ConfigFile {
     /// A socket for operators on this machine; left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_socket: Option<AdminSocketEntry>,
+    /// Who is asked for what guests' evidence lacks; left out: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kds: Option<KdsEntry>,
     /// Where the end of the database is kept outside it, relative to the state folder; left out: in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
@@ -126,6 +130,8 @@ pub struct Config {
     pub guest_rate: Rate,
     /// What whoever comes over the local socket may; nothing: there is no such socket.
     pub admin_socket: Option<Grant>,
+    /// Who is asked for what evidence lacks.
+    pub kds: Services,
     /// Where the checkpoint is, if not in the state folder.
     pub checkpoint: Option<PathBuf>,
     /// Typed floors.
@@ -145,6 +151,7 @@ impl Config {
             ("admins", format!("{:?}", self.admins)),
             ("admin_socket", format!("{:?}", self.admin_socket)),
             ("checkpoint", format!("{:?}", self.checkpoint)),
+            ("[kds]", format!("{:?}", self.kds)),
             ("tenants that are there without `tenant add`", format!("{:?}", self.tenants)),
             ("[limits] connections", serve.connections.to_string()),
             ("[limits] unattested", serve.unattested.to_string()),
@@ -259,6 +266,8 @@ impl ConfigFile {
             }
             None => {}
         }
+        let simulators = simulated_anchors.values().flatten().copied();
+        let kds = self.kds.as_ref().map(|entry| entry.read(simulators, &mut mistakes)).unwrap_or_default();
         let admin_socket = self.admin_socket.as_ref().and_then(|entry| entry.grant(&mut mistakes));
         match policies {
             Some(policies) if mistakes.is_empty() => Ok(Config {
@@ -287,6 +296,7 @@ impl ConfigFile {
                 },
                 guest_rate: twice(limits.requests_per_second_per_guest),
                 admin_socket,
+                kds,
                 checkpoint: self.checkpoint.clone(),
                 floors,
                 chipless,

@@ -96,6 +96,7 @@ impl Wanted<'_> {
             floor: Some(STRICT.into()),
             floor_waivers: Vec::new(),
             revocation_waivers: Vec::new(),
+            kds: None,
             checkpoint: self.checkpoint.map(Path::to_owned),
         }
     }

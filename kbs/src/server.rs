@@ -14,9 +14,10 @@ use coffer_kbs_client::{
     ALPN_ADMIN, ANSWER_LIMIT,
     kbs::{admin::v1::admin_server::AdminServer, v1::broker_server::BrokerServer},
 };
+use coffer_kds::OpenError;
 use coffer_ratls::{
-    AttestationService, ClientRule, ConnectionState, KeyShares, Load, Purpose, ServeError, ServeLimits, ServerTls,
-    TlsConfigError, serve_pinned_shared, serve_shared,
+    AttestationService, ClientRule, Completer, ConnectionState, KeyShares, Load, Purpose, ServeError, ServeLimits,
+    ServerTls, TlsConfigError, serve_pinned_shared, serve_shared,
 };
 use coffer_verifier::{Cost, abi::SpkiDigest};
 use tokio::{
@@ -38,6 +39,7 @@ use crate::{
     crl_floor::CrlFloor,
     decide::Decider,
     door::Door,
+    endorser::Endorser,
     guest::{GuestVerifier, Rules},
     guests::Guests,
     leaving::UntilGone,
@@ -92,6 +94,9 @@ pub enum ServerError {
     /// State folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A client of a key distribution service.
+    #[error("[kds] cannot be served")]
+    Kds(#[from] OpenError),
     /// A listener broke.
     #[error("listener for {whom} failed")]
     Serve {
@@ -116,6 +121,7 @@ impl ServerError {
             }
             Self::Tenant(error) => error.hint(),
             Self::State(error) => error.hint(),
+            Self::Kds(_) => "the folder kds in the state folder is the broker's alone: what it keeps can be got again",
             Self::Tls(_) | Self::Serve { .. } => "see the log lines before this one",
         }
     }
@@ -146,6 +152,7 @@ struct Fixed {
     source: SourceLimits,
     guest_rate: Rate,
     tenants: BTreeSet<Tenant>,
+    completer: Option<Arc<dyn Completer>>,
 }
 
 /// Where a server can be reached, and what guests pin.
@@ -162,6 +169,8 @@ pub struct Addresses {
     pub pin: SpkiDigest,
 }
 
+/// What was got for guests, in the state folder. It may go at any time.
+const KEPT: &str = "kds";
 /// How long open connections may take to end once asked.
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long the last lines may take to be printed.
@@ -209,6 +218,7 @@ impl Server {
         let Config { simulated_anchors: anchors, endorsements, floors, chipless, policies, .. } = config;
         let rules = Rules { anchors, endorsements, floors, chipless };
         let verifier = Arc::new(GuestVerifier::new(rules, clock.clone(), CrlFloor::new(state.store.clone())));
+        let endorser = Endorser::open(config.kds, &state.folder.join(KEPT), clock.clone())?;
         let fixed = Fixed {
             local: config.admin_socket,
             admins: config.admins,
@@ -216,6 +226,7 @@ impl Server {
             source: config.source,
             guest_rate: config.guest_rate,
             tenants: config.tenants,
+            completer: endorser.map(|endorser| Arc::new(endorser) as Arc<dyn Completer>),
         };
         let metrics = Metrics::default();
         let log = metrics.counting(&log);
@@ -367,7 +378,7 @@ impl Server {
         let for_guests = serve_shared(
             guests,
             guest_tls,
-            AttestationService::verifier_with(door.clone(), door),
+            AttestationService::verifier_with(door.clone(), door).completed_by(config.completer),
             Routes::new(broker),
             config.serve,
             load.0,

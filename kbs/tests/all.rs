@@ -10,6 +10,7 @@ mod crash;
 mod damaged;
 mod dry_run;
 mod endorsements;
+mod fetching;
 mod fields;
 mod first_use;
 mod floors;

@@ -11,7 +11,7 @@ use coffer_verifier::{
 };
 
 /// A guest whose host gives no certificates.
-struct Bare(Arc<Guest>);
+pub struct Bare(pub Arc<Guest>);
 
 impl Attester for Bare {
     fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {

@@ -42,7 +42,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "coffer-kbs",
-        &["coffer-verifier", "coffer-ratls", "coffer-kbs-client", "coffer-policies", "coffer-spec", "coffer-rim"],
+        &[
+            "coffer-verifier",
+            "coffer-ratls",
+            "coffer-kds",
+            "coffer-kbs-client",
+            "coffer-policies",
+            "coffer-spec",
+            "coffer-rim",
+        ],
     ),
     (
         "coffer-runtime",

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Code, Reason,
-    abi::{CertKind, CertTable, CertTableError, ChipId},
-    chain::{Certificate, CertificateError, Crl, CrlError, LeafFacts},
+    abi::{CertKind, CertTable, CertTableError, ChipId, SigningKey},
+    chain::{Certificate, CertificateError, CertificateRole, Crl, CrlError, LeafFacts},
     evidence::Evidence,
 };
 
@@ -288,6 +288,33 @@ impl Endorsements {
             return "none".to_owned();
         }
         names.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Evidence {
+    /// Puts `others` beside the certificates and lists that came with it, as if its host had sent them. Entries of its table that
+    /// nobody reads are left out.
+    ///
+    /// # Errors
+    /// [`EndorsementError`] of what came with it, or if it would be more than evidence may bring; it stays as it was.
+    pub fn bring(&mut self, others: &Endorsements) -> Result<(), EndorsementError> {
+        let mut all = Endorsements::from_evidence(self)?;
+        all.merge(others);
+        all.bounded()?;
+        let mut texts: BTreeMap<CertKind, String> = BTreeMap::new();
+        for certificate in all.certificates() {
+            let kind = match certificate.role() {
+                CertificateRole::Leaf(SigningKey::Vlek) => CertKind::Vlek,
+                CertificateRole::Leaf(_) => CertKind::Vcek,
+                CertificateRole::Intermediate(..) => CertKind::Ask,
+                CertificateRole::Root(_) => CertKind::Ark,
+            };
+            texts.entry(kind).or_default().push_str(&certificate.to_pem());
+        }
+        let entries: Vec<_> = texts.iter().map(|(kind, text)| (*kind, text.as_bytes())).collect();
+        self.cert_table = CertTable::write(&entries);
+        self.crls = all.crls().map(|list| list.der().to_vec()).collect();
+        Ok(())
     }
 }
 

@@ -53,6 +53,37 @@ fn pem_is_read_as_hosts_write_it_and_damaged_text_is_refused() {
     assert_eq!(bag.add_crl(pem("CERTIFICATE", &crl).as_bytes()), Err(EndorsementError::Pem));
 }
 
+#[test]
+fn what_is_brought_stands_beside_what_came_and_nothing_is_lost() {
+    let [leaf, ask, ark, crl] = ders();
+    let came = CertTable::write(&[(CertKind::Vcek, &root(7)), (CertKind::Ark, &ark), (CertKind::Crl, &list(3))]);
+    let mut evidence = Evidence { report: vec![1], cert_table: came, workload_spec: vec![2], ..Evidence::default() };
+    let (before, mut all) = (evidence.clone(), Endorsements::from_evidence(&evidence).unwrap());
+    let mut others = Endorsements::new();
+    for certificate in [&leaf, &ask, &ark] {
+        others.add_certificates(certificate).unwrap();
+    }
+    others.add_crl(&crl).unwrap();
+    evidence.bring(&others).unwrap();
+    all.merge(&others);
+    let ders = |bag: &Endorsements| {
+        let certificates = bag.certificates().map(|one| one.der().to_vec());
+        certificates.chain(bag.crls().map(|one| one.der().to_vec())).collect::<std::collections::BTreeSet<_>>()
+    };
+    let found = Endorsements::from_evidence(&evidence).unwrap();
+    assert_eq!((ders(&found), ders(&found).len()), (ders(&all), 6));
+    assert_eq!((&evidence.report, &evidence.workload_spec), (&before.report, &before.workload_spec));
+    // Too many, or with what cannot be read: it is as it was.
+    (0..16).for_each(|serial| others.add_certificates(&root(serial)).unwrap());
+    evidence = before.clone();
+    assert!(matches!(evidence.bring(&others), Err(EndorsementError::TooMany { .. })));
+    assert_eq!(evidence, before);
+    evidence.cert_table = vec![1; 30];
+    let damaged = evidence.clone();
+    assert!(evidence.bring(&Endorsements::new()).is_err());
+    assert_eq!(evidence, damaged);
+}
+
 /// A root certificate that differs by its serial number alone.
 fn root(serial: u8) -> Vec<u8> {
     let mut world = World::new();

@@ -45,6 +45,9 @@ fn what_contradicts_itself_is_a_mistake() {
         (format!("[tenants.acme]\nsimulated_anchors = [\"{key}\", \"{key}\"]"), "simulated_anchors[1]"),
         ("endorsements = [\"a.pem\", \"a.pem\"]".to_owned(), "endorsements[1]: a.pem stands twice"),
         ("[limits]\nconnections = 1\nunattested = 64".to_owned(), "limits.unattested is 64"),
+        ("[kds]".to_owned(), "kds names no service"),
+        ("[kds]\nservice = \"http://mirror.example\"".to_owned(), "kds.service: a mirror is spoken to in https"),
+        ("[kds]\nsimulated_service = \"http://127.0.0.1:1\"".to_owned(), "no tenant lists a simulated root"),
     ] {
         let found = mistakes(&more);
         assert!(found.iter().any(|one| one.contains(wanted)), "{wanted}: {found:#?}");
@@ -98,6 +101,10 @@ fn full() -> ConfigFile {
         floor_waivers: vec!["milan-chip-keys-can-be-extracted".into()],
         revocation_waivers: vec!["evidence-without-a-chip-counts-while-chips-are-revoked".into()],
         admin_socket: Some(AdminSocketEntry { role: "operator".into(), tenant: Some("acme".into()) }),
+        kds: Some(KdsEntry {
+            service: Some("https://mirror.example".into()),
+            simulated_service: Some("http://127.0.0.1:4".into()),
+        }),
         checkpoint: Some("elsewhere/checkpoint".into()),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coffer_verifier::abi::{Report, SigningKey};
+use coffer_verifier::chain::CertificateRole;
 use coffer_verifier::{EndorsementKind, EndorsementRequest, Endorsements, UnixTime};
 use futures_util::future::join_all;
 
@@ -21,7 +22,7 @@ pub struct Collected {
 }
 
 impl Kds {
-    /// What `report` needs beside what it carries: its leaf, where none that fits is carried; the chain of a simulator; the
+    /// What `report` needs beside what it carries: its leaf, where none that fits is carried; a simulator's chain, likewise; the
     /// list. What is held asks nobody; what is not is asked for at once and together. A list that came with the report, and is
     /// of today by its dates, is not waited for, but the held one goes to the judge beside it.
     pub async fn collect(&self, report: &Report, carried: &Endorsements, now: UnixTime) -> Collected {
@@ -50,7 +51,10 @@ impl Kds {
             }
         }
         let mut others = Vec::new();
-        if matches!(self.0.options.issuer, Issuer::Simulated(_)) {
+        let chain =
+            |role| matches!(role, CertificateRole::Intermediate(line, of) if of == key && Some(line) == product);
+        let has_chain = carried.certificates().any(|one| chain(one.role()));
+        if matches!(self.0.options.issuer, Issuer::Simulated(_)) && !has_chain {
             others.extend(wanted(EndorsementKind::Intermediate(key), product));
         }
         let dated = carried.crls().any(|list| list.validity().0 <= now && now <= list.validity().1);

@@ -9,11 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use coffer_rim::file::Writer;
 use coffer_verifier::abi::{ProductLine, SigningKey, SpkiDigest};
-use coffer_verifier::chain::{Certificate, CertificateRole, Crl};
+use coffer_verifier::chain::{CertificateRole, Crl};
 use coffer_verifier::{Endorsements, UnixTime};
 
 use crate::address::Item;
@@ -201,7 +199,7 @@ impl Content {
             let CertificateRole::Intermediate(product, key) = one.role() else { continue };
             let roots = self.certificates.certificates();
             for root in roots.filter(|root| root.role() == CertificateRole::Root(product)) {
-                all.push((Item::Chain { product, key }, (pem(one) + &pem(root)).into_bytes()));
+                all.push((Item::Chain { product, key }, (one.to_pem() + &root.to_pem()).into_bytes()));
             }
         }
         all.extend(self.lists.iter().cloned());
@@ -214,10 +212,4 @@ impl Content {
         list.add_crl(der).ok()?;
         list.crls().next().map(Crl::number)
     }
-}
-
-fn pem(certificate: &Certificate) -> String {
-    let text = STANDARD.encode(certificate.der());
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

@@ -77,6 +77,11 @@ async fn what_is_carried_is_not_asked_for() {
     assert_eq!((service.asked("?blSPL"), found.failures.len()), (0, 0));
     carried.merge(&found.endorsements);
     assert_eq!(crate::common::judged(&bytes, &carried, NOW), coffer_verifier::Verdict::Accepted);
+    // Nor is a chain.
+    let other = Service::honest().await;
+    carried.add_certificates(installation().ask(product).unwrap()).unwrap();
+    other.client().collect(&parsed, &carried, NOW).await;
+    assert_eq!((other.asked("cert_chain"), other.asked("")), (0, 0));
     // One that does not fit is no reason not to ask.
     let mut other = tcb;
     other.microcode -= 1;

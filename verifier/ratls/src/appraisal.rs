@@ -49,6 +49,14 @@ pub trait Appraiser: Send + Sync + 'static {
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Self::Admitted, Refusal>;
 }
 
+/// Gets what evidence lacks from elsewhere, before it is judged.
+#[tonic::async_trait]
+pub trait Completer: Send + Sync + 'static {
+    /// Completes evidence that is of its connection, and that nobody has judged yet. Whoever waits here holds no place among those
+    /// whose evidence is judged; how long it may wait is this function's to bound.
+    async fn complete(&self, evidence: &mut Evidence);
+}
+
 /// Why no evidence was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -180,13 +188,30 @@ pub(crate) fn answer(
     Ok((Opener::new(private, report_data), wire::to_wire(evidence, encryption_key)))
 }
 
-/// The verifier's half. Everything but the evidence and the encryption key comes from `facts`, this end's own.
+/// Evidence that states what this connection and challenge give, and whose workload spec is the guest's by its word. Nobody has
+/// judged it.
+pub(crate) struct Bound {
+    pub evidence: Evidence,
+    report_data: ReportData,
+    report_id: ReportId,
+    workload: WorkloadDigest,
+    encryption_key: EncryptionKey,
+    peer_spki: SpkiDigest,
+    at: Instant,
+}
+
+/// The verifier's half.
 pub(crate) fn check<A: Appraiser + ?Sized>(
     appraiser: &A,
     facts: &TlsFacts,
     challenge: &[u8; 32],
     answer: proto::AttestedEvidence,
 ) -> Result<Attested<A::Admitted>, Refusal> {
+    judge(appraiser, bind(facts, challenge, answer)?)
+}
+
+/// Its first part. Everything but the evidence and the encryption key comes from `facts`, this end's own.
+pub(crate) fn bind(facts: &TlsFacts, challenge: &[u8; 32], answer: proto::AttestedEvidence) -> Result<Bound, Refusal> {
     let at = Instant::now();
     let (evidence, encryption_key) = wire::from_wire(answer)?;
     let workload = WorkloadDigest::of(&evidence.workload_spec);
@@ -214,17 +239,15 @@ pub(crate) fn check<A: Appraiser + ?Sized>(
         return Err(Refusal::new(Code::WorkloadSpec.as_str(), detail));
     }
     let report_id = word(&evidence, offset::REPORT_ID, ReportId::LEN)?;
-    let admitted = appraiser.appraise(&evidence, &expected)?;
-    Ok(Attested {
-        admitted,
-        evidence,
-        report_data: expected,
-        report_id,
-        workload,
-        encryption_key,
-        peer_spki: *facts.peer_spki(),
-        at,
-    })
+    let peer_spki = *facts.peer_spki();
+    Ok(Bound { evidence, report_data: expected, report_id, workload, encryption_key, peer_spki, at })
+}
+
+/// Its second part.
+pub(crate) fn judge<A: Appraiser + ?Sized>(appraiser: &A, bound: Bound) -> Result<Attested<A::Admitted>, Refusal> {
+    let Bound { evidence, report_data, report_id, workload, encryption_key, peer_spki, at } = bound;
+    let admitted = appraiser.appraise(&evidence, &report_data)?;
+    Ok(Attested { admitted, evidence, report_data, report_id, workload, encryption_key, peer_spki, at })
 }
 
 fn other(role: Role) -> Role {

@@ -57,7 +57,7 @@ mod state;
 mod tls;
 mod wire;
 
-pub use appraisal::{Appraiser, Attested, Attester, AttesterError, RESULT_LIFETIME};
+pub use appraisal::{Appraiser, Attested, Attester, AttesterError, Completer, RESULT_LIFETIME};
 pub use client::{
     AttestedConnection, AttestingConnection, ConnectError, connect_and_attest, connect_and_verify, connect_listed,
     connect_pinned, one_channel,

@@ -8,9 +8,8 @@ use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
 use crate::{
-    appraisal::{self, Appraiser, Attester, RESULT_LIFETIME},
+    appraisal::{self, Appraiser, Attester, Bound, Completer, RESULT_LIFETIME},
     denial::denied,
-    facts::TlsFacts,
     proto::{
         self, AttestRequest, AttestResponse, ChallengeRequest, ChallengeResponse, attest_request, attest_response,
         attestation_server::Attestation,
@@ -28,6 +27,7 @@ const AT_ONCE: usize = 8;
 #[derive(Clone)]
 pub struct AttestationService {
     side: Side,
+    completer: Option<Arc<dyn Completer>>,
     at_once: Arc<Semaphore>,
 }
 
@@ -40,7 +40,7 @@ enum Side {
 impl AttestationService {
     /// This server shows evidence to whoever sends a challenge (the guest agent).
     pub fn attester(attester: Arc<dyn Attester>) -> Self {
-        Self { side: Side::Attester(attester), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self::new(Side::Attester(attester))
     }
 
     /// This server demands evidence; whoever attests is one of the known.
@@ -51,7 +51,17 @@ impl AttestationService {
     /// This server demands evidence, and `reception` says who is one of the known (the key broker).
     pub fn verifier_with<A: Appraiser>(appraiser: Arc<A>, reception: Arc<dyn Reception<A::Admitted>>) -> Self {
         let verifies = Verifies { appraiser, reception };
-        Self { side: Side::Verifier(Arc::new(verifies)), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self::new(Side::Verifier(Arc::new(verifies)))
+    }
+
+    /// Has evidence completed before it is judged.
+    #[must_use]
+    pub fn completed_by(self, completer: Option<Arc<dyn Completer>>) -> Self {
+        Self { completer, ..self }
+    }
+
+    fn new(side: Side) -> Self {
+        Self { side, completer: None, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Runs `work` off the event loop, a bounded number at once.
@@ -98,9 +108,7 @@ impl AttestationService {
             state.withdraw();
             return Err(Status::invalid_argument("expected-answer"));
         };
-        let (checks, facts) = (verifier.clone(), state.facts().clone());
-        let verdict = self.work(move || checks.check(&facts, &challenge, answer)).await;
-        match verdict {
+        match self.verdict(state, verifier, challenge, answer).await {
             Ok(Ok(verified)) => {
                 state.admit(verified.at, verified.attested);
                 verifier.attested(state);
@@ -121,6 +129,27 @@ impl AttestationService {
                 Err(status)
             }
         }
+    }
+
+    #[allow(clippy::result_large_err)]
+    async fn verdict(
+        &self,
+        state: &ConnectionState,
+        verifier: &Arc<dyn Verify>,
+        challenge: [u8; 32],
+        answer: proto::AttestedEvidence,
+    ) -> Result<Result<Verified, Refusal>, Status> {
+        let (checks, facts) = (verifier.clone(), state.facts().clone());
+        let bind = move || appraisal::bind(&facts, &challenge, answer);
+        let Some(completer) = &self.completer else {
+            return self.work(move || bind().and_then(|bound| checks.judge(bound))).await;
+        };
+        let mut bound = match self.work(bind).await? {
+            Ok(bound) => bound,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        completer.complete(&mut bound.evidence).await;
+        self.work(move || checks.judge(bound)).await
     }
 }
 
@@ -164,14 +193,9 @@ struct Verified {
     attested: Arc<dyn Any + Send + Sync>,
 }
 
-/// [`appraisal::check`] without its type parameter.
+/// [`appraisal::judge`] without its type parameter.
 trait Verify: Send + Sync {
-    fn check(
-        &self,
-        facts: &TlsFacts,
-        challenge: &[u8; 32],
-        answer: proto::AttestedEvidence,
-    ) -> Result<Verified, Refusal>;
+    fn judge(&self, bound: Bound) -> Result<Verified, Refusal>;
 
     /// Evidence was installed.
     fn attested(&self, state: &Arc<ConnectionState>);
@@ -186,13 +210,8 @@ struct Verifies<A: Appraiser> {
 }
 
 impl<A: Appraiser> Verify for Verifies<A> {
-    fn check(
-        &self,
-        facts: &TlsFacts,
-        challenge: &[u8; 32],
-        answer: proto::AttestedEvidence,
-    ) -> Result<Verified, Refusal> {
-        let attested = appraisal::check(&*self.appraiser, facts, challenge, answer)?;
+    fn judge(&self, bound: Bound) -> Result<Verified, Refusal> {
+        let attested = appraisal::judge(&*self.appraiser, bound)?;
         Ok(Verified { at: attested.at(), report_id: *attested.report_id(), attested: Arc::new(attested) })
     }
 

@@ -1,6 +1,7 @@
 //! One certificate of an AMD chain, root to leaf.
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::ParsedExtension,
@@ -183,6 +184,13 @@ impl Certificate {
     /// Its bytes.
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The same as a PEM block.
+    pub fn to_pem(&self) -> String {
+        let text = STANDARD.encode(&self.der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
     /// Place in the chain, by common name.

@@ -1,14 +1,13 @@
 //! A simulated service on loopback whose answers a test decides, and a client of it.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use coffer_kds::{Base, Collected, Kds, Options};
-use coffer_simulator::kds::{Fault, answer};
+use coffer_kds::{Collected, Kds, Options};
 use coffer_simulator::{Installation, LaunchOptions, SecureProcessor};
 use coffer_verifier::abi::{HostData, ProductLine, Report, ReportData, ReportRequest, SecureProcessor as _};
 use coffer_verifier::measure::PageType;
@@ -16,8 +15,6 @@ use coffer_verifier::{
     CrlPolicy, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData, TrustAnchors,
     UnixTime, Verdict, Verifier,
 };
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 
 /// 2026-09-20T00:00:00Z, as Unix seconds.
 pub const SECONDS: u64 = 1_789_862_400;
@@ -67,26 +64,20 @@ fn report_milan() -> &'static [u8] {
     REPORT.get_or_init(|| report(ProductLine::Milan))
 }
 
-/// What a test makes of a request: `None` is the honest answer.
-pub enum Reply {
-    Status(u16, &'static str),
-    Body(Vec<u8>),
-    /// Bytes for ever.
-    Endless,
-    /// The honest answer after this.
-    Late(Duration),
-    /// Nothing, while the client waits.
-    Hang,
-}
+#[path = "../../../../tests/kds_service.rs"]
+mod kds_service;
 
-type Rule = dyn Fn(&str, u64) -> Option<Reply> + Send + Sync;
+pub use kds_service::Reply;
 
-/// A service that counts.
-pub struct Service {
-    pub base: Base,
-    asked: Arc<Mutex<HashMap<String, u64>>>,
-    /// Days that its lists are newer than those of [`NOW`].
-    pub days: Arc<AtomicU64>,
+/// A service that counts, and a client of it.
+pub struct Service(kds_service::Service);
+
+impl Deref for Service {
+    type Target = kds_service::Service;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Service {
@@ -96,26 +87,9 @@ impl Service {
 
     /// `rule`: by path and query, and how often this path was asked before.
     pub async fn new(rule: impl Fn(&str, u64) -> Option<Reply> + Send + Sync + 'static) -> Self {
-        let rule: Arc<Rule> = Arc::new(rule);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = Base::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let (asked, days) = (Arc::<Mutex<HashMap<String, u64>>>::default(), Arc::new(AtomicU64::new(50)));
-        let (count, day) = (Arc::clone(&asked), Arc::clone(&days));
-        tokio::spawn(async move {
-            while let Ok((line, _)) = listener.accept().await {
-                let (rule, count, day) = (Arc::clone(&rule), Arc::clone(&count), Arc::clone(&day));
-                tokio::spawn(async move {
-                    // A client may leave at any time.
-                    let _ = serve(line, &*rule, &count, &day).await;
-                });
-            }
-        });
-        Self { base, asked, days }
-    }
-
-    /// Requests whose path holds `part`.
-    pub fn asked(&self, part: &str) -> u64 {
-        self.asked.lock().unwrap().iter().filter(|(path, _)| path.contains(part)).map(|(_, count)| count).sum()
+        let service = kds_service::Service::start(installation(), SECONDS - 50 * 86_400, rule).await;
+        service.days.store(50, Ordering::Relaxed);
+        Self(service)
     }
 
     pub fn options(&self) -> Options {
@@ -128,55 +102,6 @@ impl Service {
     pub fn client(&self) -> Kds {
         Kds::open(self.options()).unwrap()
     }
-}
-
-async fn serve(
-    line: TcpStream,
-    rule: &Rule,
-    count: &Mutex<HashMap<String, u64>>,
-    day: &AtomicU64,
-) -> std::io::Result<()> {
-    let mut line = BufReader::new(line);
-    let (mut request, mut header) = (String::new(), String::new());
-    line.read_line(&mut request).await?;
-    while line.read_line(&mut header).await? > 2 {
-        header.clear();
-    }
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let before = {
-        let mut count = count.lock().unwrap();
-        let count = count.entry(path.clone()).or_default();
-        *count += 1;
-        *count - 1
-    };
-    let when = SECONDS + day.load(Ordering::Relaxed) * 86_400 - 50 * 86_400;
-    let honest = || {
-        let got = answer(installation(), &path, Fault::None, when);
-        (got.status, "", got.body)
-    };
-    let (status, extra, body) = match rule(&path, before) {
-        None => honest(),
-        Some(Reply::Status(status, extra)) => (status, extra, b"no".to_vec()),
-        Some(Reply::Body(body)) => (200, "", body),
-        Some(Reply::Late(late)) => {
-            tokio::time::sleep(late).await;
-            honest()
-        }
-        Some(Reply::Hang) => {
-            tokio::time::sleep(Duration::from_hours(1)).await;
-            return Ok(());
-        }
-        Some(Reply::Endless) => {
-            line.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await?;
-            loop {
-                line.write_all(&[0x30; 4096]).await?;
-            }
-        }
-    };
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{extra}\r\n");
-    line.write_all(head.as_bytes()).await?;
-    line.write_all(&body).await
 }
 
 pub async fn collect(kds: &Kds, report: &[u8]) -> Collected {

@@ -22,16 +22,19 @@ async fn failure(kds: &Kds, item: Item, now: UnixTime) -> FetchError {
 }
 
 #[tokio::test]
-async fn a_429_is_waited_out_and_is_no_negative() {
-    let service =
-        Service::new(|path, before| (is_leaf(path) && before == 0).then_some(Reply::Status(429, "retry-after: 1\r\n")))
-            .await;
-    let kds = service.client();
-    let start = Instant::now();
-    let found = collect(&kds, &report(MILAN)).await;
-    assert!(holds(&report(MILAN), &found) && found.failures.is_empty());
-    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
-    assert_eq!(service.asked("?blSPL"), 2);
+async fn a_429_and_a_503_that_names_its_pause_are_waited_out_and_are_no_negatives() {
+    for status in [429, 503] {
+        let service = Service::new(move |path, before| {
+            (is_leaf(path) && before == 0).then_some(Reply::Status(status, "retry-after: 1\r\n"))
+        })
+        .await;
+        let kds = service.client();
+        let start = Instant::now();
+        let found = collect(&kds, &report(MILAN)).await;
+        assert!(holds(&report(MILAN), &found) && found.failures.is_empty(), "{status}: {:?}", found.failures);
+        assert!(start.elapsed() >= Duration::from_secs(1), "{status}: {:?}", start.elapsed());
+        assert_eq!(service.asked("?blSPL"), 2, "{status}");
+    }
 }
 
 #[tokio::test]

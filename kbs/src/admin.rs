@@ -151,19 +151,16 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListSecretsRequest>,
     ) -> Result<Response<wire::ListSecretsResponse>, Status> {
-        self.caller(&request, "ListSecrets", |message| &message.tenant).await?;
-        self.secrets_listed(request.into_inner()).await
+        let caller = self.caller(&request, "ListSecrets", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.secrets_listed(request.into_inner()).await }).await
     }
 
     async fn get_secret_meta(
         &self,
         request: Request<wire::GetSecretMetaRequest>,
     ) -> Result<Response<wire::GetSecretMetaResponse>, Status> {
-        // Before a place is taken: whoever may not ask waits for the line of its refusal in none.
-        self.caller(&request, "GetSecretMeta", |message| &message.tenant).await?;
-        let this = self.clone();
-        let described = async move { this.secret_described(request.into_inner()).await };
-        self.aside.see_through(described).await.map_err(store_status)?
+        let caller = self.caller(&request, "GetSecretMeta", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.secret_described(request.into_inner()).await }).await
     }
 
     async fn delete_secret(
@@ -243,18 +240,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListReferencesRequest>,
     ) -> Result<Response<wire::ListReferencesResponse>, Status> {
-        self.caller(&request, "ListReferences", |message| &message.tenant).await?;
-        let tenant = tenant(&request.into_inner().tenant)?;
-        let rows = self.view().await?.references(&tenant).await.map_err(store_status)?;
-        let (rows, damaged) = sorted(rows);
-        let references = rows.into_iter().map(|reference| wire::Reference {
-            tenant: tenant.to_string(),
-            measurement: reference.measurement.as_bytes().to_vec(),
-            workload_digest: reference.workload.as_bytes().to_vec(),
-            name: Some(reference.name).filter(|name| !name.is_empty()),
-            expires_unix: seconds(reference.expires),
-        });
-        Ok(Response::new(wire::ListReferencesResponse { references: references.collect(), damaged }))
+        let caller = self.caller(&request, "ListReferences", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.references_listed(request.into_inner()).await }).await
     }
 
     async fn remove_reference(
@@ -287,8 +274,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListSignersRequest>,
     ) -> Result<Response<wire::ListSignersResponse>, Status> {
-        self.caller(&request, "ListSigners", |message| &message.tenant).await?;
-        self.signers_listed(request.into_inner()).await
+        let caller = self.caller(&request, "ListSigners", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.signers_listed(request.into_inner()).await }).await
     }
 
     async fn remove_signer(
@@ -320,8 +307,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListManifestKeysRequest>,
     ) -> Result<Response<wire::ListManifestKeysResponse>, Status> {
-        self.caller(&request, "ListManifestKeys", |message| &message.tenant).await?;
-        self.manifest_keys_listed(request.into_inner()).await
+        let caller = self.caller(&request, "ListManifestKeys", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.manifest_keys_listed(request.into_inner()).await }).await
     }
 
     async fn remove_manifest_key(
@@ -350,8 +337,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListManifestsRequest>,
     ) -> Result<Response<wire::ListManifestsResponse>, Status> {
-        self.caller(&request, "ListManifests", |message| &message.tenant).await?;
-        self.manifests_listed(request.into_inner()).await
+        let caller = self.caller(&request, "ListManifests", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.manifests_listed(request.into_inner()).await }).await
     }
 
     async fn revoke_manifest(
@@ -383,8 +370,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListSealingContextsRequest>,
     ) -> Result<Response<wire::ListSealingContextsResponse>, Status> {
-        self.caller(&request, "ListSealingContexts", |message| &message.tenant).await?;
-        self.sealing_contexts_listed(request.into_inner()).await
+        let caller = self.caller(&request, "ListSealingContexts", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.sealing_contexts_listed(request.into_inner()).await }).await
     }
 
     async fn remove_sealing_context(
@@ -416,8 +403,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListCertificateProfilesRequest>,
     ) -> Result<Response<wire::ListCertificateProfilesResponse>, Status> {
-        self.caller(&request, "ListCertificateProfiles", |message| &message.tenant).await?;
-        self.certificate_profiles_listed(request.into_inner()).await
+        let caller = self.caller(&request, "ListCertificateProfiles", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.certificate_profiles_listed(request.into_inner()).await }).await
     }
 
     async fn remove_certificate_profile(
@@ -447,8 +434,9 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListRevocationsRequest>,
     ) -> Result<Response<wire::ListRevocationsResponse>, Status> {
-        self.caller(&request, "ListRevocations", |message| message.tenant.as_deref().unwrap_or_default()).await?;
-        self.revocations_listed(request.into_inner()).await
+        let caller =
+            self.caller(&request, "ListRevocations", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.reads(caller, |this| async move { this.revocations_listed(request.into_inner()).await }).await
     }
 
     async fn remove_revocation(
@@ -464,8 +452,9 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListGuestsRequest>,
     ) -> Result<Response<wire::ListGuestsResponse>, Status> {
-        self.caller(&request, "ListGuests", |message| message.tenant.as_deref().unwrap_or_default()).await?;
-        self.guests_listed(&request.into_inner())
+        let caller =
+            self.caller(&request, "ListGuests", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.reads(caller, |this| async move { this.guests_listed(&request.into_inner()) }).await
     }
 
     async fn put_policy(
@@ -488,8 +477,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListPoliciesRequest>,
     ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
-        self.caller(&request, "ListPolicies", |message| &message.tenant).await?;
-        self.policies_listed(request.into_inner()).await
+        let caller = self.caller(&request, "ListPolicies", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.policies_listed(request.into_inner()).await }).await
     }
 
     async fn remove_policy(
@@ -517,8 +506,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListCrlsRequest>,
     ) -> Result<Response<wire::ListCrlsResponse>, Status> {
-        self.caller(&request, "ListCrls", |_| "").await?;
-        self.crls_listed().await
+        let caller = self.caller(&request, "ListCrls", |_| "").await?;
+        self.reads(caller, |this| async move { this.crls_listed().await }).await
     }
 
     async fn remove_crl(
@@ -541,8 +530,8 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListTenantsRequest>,
     ) -> Result<Response<wire::ListTenantsResponse>, Status> {
-        self.caller(&request, "ListTenants", |_| "").await?;
-        self.tenants_listed().await
+        let caller = self.caller(&request, "ListTenants", |_| "").await?;
+        self.reads(caller, |this| async move { this.tenants_listed().await }).await
     }
 
     async fn add_admin(
@@ -556,8 +545,9 @@ impl wire::admin_server::Admin for AdminService {
         &self,
         request: Request<wire::ListAdminsRequest>,
     ) -> Result<Response<wire::ListAdminsResponse>, Status> {
-        self.caller(&request, "ListAdmins", |message| message.tenant.as_deref().unwrap_or_default()).await?;
-        self.admins_listed(&request.into_inner()).await
+        let caller =
+            self.caller(&request, "ListAdmins", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.reads(caller, |this| async move { this.admins_listed(&request.into_inner()).await }).await
     }
 
     async fn remove_admin(
@@ -579,15 +569,16 @@ impl wire::admin_server::Admin for AdminService {
     }
 
     async fn audit(&self, request: Request<wire::AuditRequest>) -> Result<Response<wire::AuditResponse>, Status> {
-        self.caller(&request, "Audit", |message| message.tenant.as_deref().unwrap_or_default()).await?;
-        self.trail_read(request.into_inner()).await
+        let caller = self.caller(&request, "Audit", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.trail_read(caller, request.into_inner()).await
     }
 
     async fn get_decision_input(
         &self,
         request: Request<wire::GetDecisionInputRequest>,
     ) -> Result<Response<wire::GetDecisionInputResponse>, Status> {
-        self.caller(&request, "GetDecisionInput", |message| message.tenant.as_deref().unwrap_or_default()).await?;
-        self.decision_input(request.into_inner()).await
+        let caller =
+            self.caller(&request, "GetDecisionInput", |message| message.tenant.as_deref().unwrap_or_default()).await?;
+        self.decision_input(caller, request.into_inner()).await
     }
 }

@@ -18,6 +18,10 @@ const PLACES: usize = 32;
 /// Those of one tenant, and of one guest: somebody else finds one in any case.
 const OF_A_TENANT: usize = 24;
 const OF_A_GUEST: usize = 16;
+/// What operators read at once: each may be all that a tenant keeps, some tens of megabytes.
+const READS: usize = 8;
+/// Of them, those about one tenant.
+const READS_OF_A_TENANT: usize = 4;
 
 /// Places beside the event loop.
 #[derive(Clone)]
@@ -26,74 +30,71 @@ pub struct Aside(Arc<All>);
 struct All {
     /// By tenant in turn; what is nobody's is one tenant's.
     places: Turns<Option<Tenant>>,
-    tenants: Places<Tenant>,
+    tenants: Places<Option<Tenant>>,
     guests: Places<ReportId>,
 }
 
 impl Default for Aside {
     fn default() -> Self {
-        Self::of(PLACES)
+        Self::of(PLACES, OF_A_TENANT)
     }
 }
 
 impl Aside {
-    fn of(places: usize) -> Self {
+    /// For what operators read.
+    pub fn for_operators() -> Self {
+        Self::of(READS, READS_OF_A_TENANT)
+    }
+
+    fn of(places: usize, of_a_tenant: usize) -> Self {
         let places = Turns::of(places);
-        Self(Arc::new(All { places, tenants: Places::new(OF_A_TENANT), guests: Places::new(OF_A_GUEST) }))
+        Self(Arc::new(All { places, tenants: Places::new(of_a_tenant), guests: Places::new(OF_A_GUEST) }))
     }
 
     /// Does it for a guest of a tenant, when each of them has a place.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// As an interrupted commit, if it panics.
     pub async fn run_for<T: Send + 'static>(
         &self,
         tenant: Tenant,
         guest: ReportId,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        let guest = self.0.guests.take(guest).await;
-        let whose = Some(tenant.clone());
-        let tenant = self.0.tenants.take(tenant).await;
         // Never closed; and without a place nothing is decided.
-        let (Ok(guest), Ok(tenant)) = (guest, tenant) else { return Err(StoreError::Contended { attempts: 1 }) };
-        self.run_in_turn(whose, move || {
-            let _places = (guest, tenant);
+        let guest = self.0.guests.take(guest).await.map_err(|_| StoreError::Contended { attempts: 1 })?;
+        self.run_of(Some(tenant), move || {
+            let _place = guest;
             work()
         })
         .await
     }
 
-    /// Does it when there is a place.
-    ///
-    /// # Errors
-    /// As an interrupted commit, if it panics.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
-        self.run_in_turn(None, work).await
-    }
-
-    async fn run_in_turn<T: Send + 'static>(
+    /// Does it for a tenant, or for nobody, when there is a place of its own.
+    async fn run_of<T: Send + 'static>(
         &self,
         whose: Option<Tenant>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StoreError> {
+        let own = self.0.tenants.take(whose.clone()).await.map_err(|_| StoreError::Contended { attempts: 1 })?;
         let place = self.0.places.wait(whose).await;
         let work = move || {
-            let _place = place;
+            let _places = (own, place);
             work()
         };
         tokio::task::spawn_blocking(work).await.map_err(StoreError::interrupted)
     }
 
-    /// Sees `work` through when there is a place. What it asks of the store is done there and then.
+    /// Sees `work` through when whose it is has a place. What it asks of the store is done there and then.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// As [`Self::run_for`].
     pub async fn see_through<T: Send + 'static>(
         &self,
+        whose: Option<Tenant>,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(move || drive(work)).await
+        self.run_of(whose, move || drive(work)).await
     }
 }
 
@@ -136,7 +137,7 @@ mod tests {
             let rows = Arc::new(Blocking(MemoryRows::default()));
             let store = Store::create(rows, root, Witness::OlderDatabaseIsNotNoticed).await.unwrap();
             let floor = Arc::new(CrlFloor::new(Arc::new(store)));
-            let aside = Aside::of(THREADS - 1);
+            let aside = Aside::of(THREADS - 1, OF_A_TENANT);
             let asked: Vec<_> = (0..64)
                 .map(|_| {
                     let (floor, aside) = (floor.clone(), aside.clone());
@@ -144,7 +145,7 @@ mod tests {
                         std::thread::sleep(Duration::from_millis(5));
                         floor.admit(SpkiDigest::new([1; 32]), 5).is_ok()
                     };
-                    tokio::spawn(async move { aside.run(work).await.unwrap() })
+                    tokio::spawn(async move { aside.run_of(None, work).await.unwrap() })
                 })
                 .collect();
             let all = async {
@@ -194,11 +195,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenants_decision_waits_for_one_of_each_other_tenant_and_not_for_all_they_ask() {
-        let (aside, order) = (Aside::of(1), Arc::new(std::sync::Mutex::new(Vec::new())));
+        let (aside, order) = (Aside::of(1, OF_A_TENANT), Arc::new(std::sync::Mutex::new(Vec::new())));
         let (begin, go_on) = std::sync::mpsc::channel::<()>();
         let first = tokio::spawn({
             let aside = aside.clone();
-            async move { aside.run(move || go_on.recv()).await }
+            async move { aside.run_of(None, move || go_on.recv()).await }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
         let mut all = tokio::task::JoinSet::new();
@@ -222,15 +223,15 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_goes_away_leaves_its_place_only_when_its_work_ends() {
-        let aside = Aside::of(1);
+        let aside = Aside::of(1, OF_A_TENANT);
         let (begin, go_on) = std::sync::mpsc::channel::<()>();
         let gone = tokio::spawn({
             let aside = aside.clone();
-            async move { aside.run(move || go_on.recv()).await }
+            async move { aside.run_of(None, move || go_on.recv()).await }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
         gone.abort();
-        let second = aside.run(|| ());
+        let second = aside.run_of(None, || ());
         tokio::pin!(second);
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err());
         begin.send(()).unwrap();

@@ -37,6 +37,7 @@ mod lacking;
 mod leaving;
 mod limits;
 mod listeners;
+mod look;
 mod mend;
 mod metrics;
 mod operators;

@@ -44,6 +44,7 @@ use crate::{
     guests::Guests,
     leaving::UntilGone,
     limits::{Buckets, Rate},
+    look::keep_looking,
     mend::UNCONFIRMED,
     metrics::{self, Counted, Metrics},
     operators::Operators,
@@ -330,7 +331,7 @@ impl Server {
             verifier: verifier.clone(),
             refusals: refusals.clone(),
             refused: refused.clone(),
-            aside: Aside::default(),
+            aside: Aside::for_operators(),
             policy_work: Arc::default(),
             log,
             clock,
@@ -345,6 +346,7 @@ impl Server {
         // Aborted with this future.
         let mut beside = JoinSet::new();
         beside.spawn(refusals.clone().keep_writing());
+        beside.spawn(keep_looking(state.store.clone()));
         beside.spawn(warn_of_what_waits(state.store.clone(), named));
         if let Some(listener) = figures {
             let of = |of, load: &Load, from: &Sources| metrics::Listener {

@@ -1,8 +1,15 @@
 //! What is done to the broker's files while it runs: said by name, and nothing is given or taken meanwhile.
 
-use std::fs;
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
-use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, ask};
+use crate::{
+    common::{Guest, Kbs, PATH, TENANT, VALUE, ask},
+    printed::Served,
+};
 use coffer_kbs_client::ClientError;
 
 fn failed<T>(result: Result<T, ClientError>) -> String {
@@ -63,4 +70,27 @@ async fn a_change_whose_checkpoint_cannot_move_is_said_to_be_done_and_has_its_pr
     let values: Vec<_> = listed.iter().map(|one| one.value.clone()).collect();
     assert_eq!(values, ["04".repeat(32), "05".repeat(32)]);
     assert_eq!(kbs.lines.lock().unwrap().len(), printed + 1);
+}
+
+#[tokio::test]
+async fn a_broker_that_nobody_asks_anything_says_when_its_database_goes_and_when_it_is_back() {
+    let served = Served::start(Stdio::null()).await;
+    let state = served.folder.path().join("state");
+    let (database, away) = (state.join("kbs.db"), state.join("away"));
+    let says = async |words: &str, times: usize| {
+        let begun = Instant::now();
+        while served.log().matches(words).count() < times {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{words}: {}", served.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    fs::rename(&database, &away).unwrap();
+    says("kbs.db was taken away while it was open", 1).await;
+    fs::copy(&away, &database).unwrap();
+    says("kbs.db was replaced while it was open", 1).await;
+    fs::rename(&away, &database).unwrap();
+    says("the database is as it was opened again", 1).await;
+    // Once, and not each second.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(served.log().matches("the database is not as it was opened").count(), 2, "{}", served.log());
 }

@@ -15,14 +15,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::common;
 
 /// A broker of its own process, whose standard output leads somewhere.
-struct Served {
-    folder: tempfile::TempDir,
+pub(crate) struct Served {
+    pub(crate) folder: tempfile::TempDir,
     child: Child,
     ready: serde_json::Value,
 }
 
 impl Served {
-    async fn start(out: impl Into<Stdio>) -> Self {
+    pub(crate) async fn start(out: impl Into<Stdio>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
         init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
@@ -47,7 +47,7 @@ impl Served {
         served
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 

@@ -55,6 +55,15 @@ impl AdminService {
         Ok(Caller { name: operator, asking, grants, method, tenant })
     }
 
+    /// What reads much, when there is a place. Behind [`Self::caller`]: whoever may not ask waits in none.
+    pub(super) async fn reads<T: Send + 'static, F: Future<Output = Result<T, Status>> + Send + 'static>(
+        &self,
+        caller: Caller,
+        read: impl FnOnce(Self) -> F,
+    ) -> Result<T, Status> {
+        self.aside.see_through(caller.tenant, read(self.clone())).await.map_err(store_status)?
+    }
+
     /// Looks again in the transaction that changes something.
     pub(super) async fn still_may(&self, ledger: &mut Ledger, caller: &Caller) -> Result<(), Status> {
         match self.operators.find(ledger, &caller.asking).await.map_err(store_status)? {

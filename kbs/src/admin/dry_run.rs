@@ -63,7 +63,7 @@ impl AdminService {
     ) -> Result<Response<wire::TestPolicyResponse>, Status> {
         let (tenant, name) = (tenant(&message.tenant)?, policy_name(message.name)?);
         let since_unix = non_zero("since_unix", message.since_unix)?;
-        let place = self.policy_work.trial(&tenant)?;
+        let place = self.policy_work.trial(&tenant).await?;
         let policy = self.candidate(&tenant, &name, message.text).await?;
         let wanted = AuditFilter { tenant: Some(tenant.clone()), since_unix, ..AuditFilter::default() };
         let under = (!message.all).then_some(name.as_str());

@@ -32,9 +32,14 @@ pub(crate) struct PolicyWork {
 
 /// A place to try one tenant's policy, until it is dropped.
 pub(crate) struct Trial {
+    _only: Only,
+    _place: OwnedSemaphorePermit,
+}
+
+/// That a tenant has one, also while it waits.
+struct Only {
     tenant: Tenant,
     tenants: Arc<Mutex<BTreeSet<Tenant>>>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Default for PolicyWork {
@@ -45,21 +50,23 @@ impl Default for PolicyWork {
 }
 
 impl PolicyWork {
-    /// A place, or that there is none now.
+    /// A place when it is this tenant's turn, or that it has one already. With one of each that waits, whoever came first is first.
+    pub(crate) async fn trial(&self, tenant: &Tenant) -> Result<Trial, Status> {
+        let only = self.only(tenant)?;
+        let place = self.tried.clone().acquire_owned().await.map_err(|_| Status::internal("the broker ends"))?;
+        Ok(Trial { _only: only, _place: place })
+    }
+
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    pub(crate) fn trial(&self, tenant: &Tenant) -> Result<Trial, Status> {
-        let busy = || {
-            let (status, id) = denied(Code::ResourceExhausted, BUSY);
-            tracing::info!(%id, %tenant, "a policy was not tried: others are, of this tenant or of two others");
-            status
-        };
-        let place = self.tried.clone().try_acquire_owned().map_err(|_| busy())?;
+    fn only(&self, tenant: &Tenant) -> Result<Only, Status> {
         // A set is whole between any two steps.
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if !tenants.insert(tenant.clone()) {
-            return Err(busy());
+        if tenants.insert(tenant.clone()) {
+            return Ok(Only { tenant: tenant.clone(), tenants: self.tenants.clone() });
         }
-        Ok(Trial { tenant: tenant.clone(), tenants: self.tenants.clone(), _place: place })
+        let (status, id) = denied(Code::ResourceExhausted, BUSY);
+        tracing::info!(%id, %tenant, "a policy was not tried: another of this tenant is, or waits to be");
+        Err(status)
     }
 
     /// Parses a text of a tenant where nobody waits for it.
@@ -78,7 +85,7 @@ impl PolicyWork {
     }
 }
 
-impl Drop for Trial {
+impl Drop for Only {
     fn drop(&mut self) {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
     }
@@ -102,26 +109,34 @@ fn parse(name: &str, text: &str) -> Result<Policy, Status> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_trial_of_a_tenant_and_two_of_all_run_at_once() {
+    #[tokio::test]
+    async fn one_trial_of_a_tenant_and_two_of_all_run_at_once_and_other_tenants_come_in_turn() {
         let work = PolicyWork::default();
         let [acme, globex, initech] = ["acme", "globex", "initech"].map(|name| Tenant::parse(name).unwrap());
-        let code = |tenant| {
-            work.trial(tenant).map(|_| ()).map_err(|status| {
-                let denial = coffer_ratls::Denial::of(&status).unwrap();
-                assert!(denial.code == BUSY && denial.id.len() == 16, "{denial:?}");
-                status.code()
-            })
+        let busy = async |tenant| {
+            let status = work.trial(tenant).await.err().expect("it has one");
+            let denial = coffer_ratls::Denial::of(&status).unwrap();
+            assert!(denial.code == BUSY && denial.id.len() == 16, "{denial:?}");
+            assert_eq!(status.code(), Code::ResourceExhausted);
         };
-        let first = work.trial(&acme).unwrap();
-        assert_eq!(code(&acme), Err(tonic::Code::ResourceExhausted));
-        let second = work.trial(&globex).unwrap();
-        assert_eq!(code(&initech), Err(tonic::Code::ResourceExhausted));
+        let (first, second) = (work.trial(&acme).await.unwrap(), work.trial(&globex).await.unwrap());
+        busy(&acme).await;
+        let mut waits = Box::pin(work.trial(&initech));
+        let soon = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, &mut waits).await.is_err());
+        busy(&initech).await;
+        // Those who have all places ask on and on, and come behind whoever waits.
         drop(first);
-        assert_eq!(code(&globex), Err(tonic::Code::ResourceExhausted));
-        assert_eq!(code(&initech), Ok(()));
-        drop(second);
-        assert_eq!(code(&acme), Ok(()));
+        let mut again = Box::pin(work.trial(&acme));
+        assert!(tokio::time::timeout(soon, &mut again).await.is_err());
+        let third = waits.await.unwrap();
+        busy(&globex).await;
+        // Whoever stops waiting has none any more.
+        drop(again);
+        drop((second, third));
+        for tenant in [&acme, &globex, &initech] {
+            work.trial(tenant).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -6,8 +6,9 @@ use tonic::{Response, Status};
 
 use super::{AdminService, dry_run::is_of, name, needed, non_zero, store_status, tenant};
 use crate::{
+    operators::Caller,
     refusals::Which,
-    store::{Archive, AuditFilter, AuditOrder, EVENTS, OUTCOMES, is_event_word},
+    store::{Archive, AuditFilter, AuditFound, AuditOrder, EVENTS, OUTCOMES, is_event_word},
 };
 
 const AUDIT_LIMIT: u32 = 10_000;
@@ -26,6 +27,7 @@ struct Line {
 impl AdminService {
     pub(super) async fn trail_read(
         &self,
+        caller: Caller,
         message: wire::AuditRequest,
     ) -> Result<Response<wire::AuditResponse>, Status> {
         let of_all = message.tenant.is_none();
@@ -44,7 +46,7 @@ impl AdminService {
         // Whoever reads finds what was refused for the first time until now, or what was asked for by its id.
         let waiting = wanted.id.clone().map_or(Which::Read, Which::Of);
         self.refusals.clone().write(waiting).await;
-        let mut found = self.store.audit_search(&wanted, from, limit as usize, order).await.map_err(store_status)?;
+        let mut found = self.searched(caller, wanted, from, limit as usize, order).await?;
         // Lines carry every check of the evidence; who wants more than one answer holds asks on.
         let mut bytes = 0;
         let fit = found.lines.iter().take_while(|line| {
@@ -67,8 +69,23 @@ impl AdminService {
         }))
     }
 
+    async fn searched(
+        &self,
+        caller: Caller,
+        wanted: AuditFilter,
+        from: Option<u64>,
+        limit: usize,
+        order: AuditOrder,
+    ) -> Result<AuditFound, Status> {
+        let search = |this: Self| async move {
+            this.store.audit_search(&wanted, from, limit, order).await.map_err(store_status)
+        };
+        self.reads(caller, search).await
+    }
+
     pub(super) async fn decision_input(
         &self,
+        caller: Caller,
         message: wire::GetDecisionInputRequest,
     ) -> Result<Response<wire::GetDecisionInputResponse>, Status> {
         let of = message.tenant.as_deref().map(tenant).transpose()?;
@@ -78,7 +95,7 @@ impl AdminService {
         self.refusals.clone().write(Which::Of(id.clone())).await;
         let wanted = AuditFilter { tenant: of, id: Some(id), ..AuditFilter::default() };
         let from = non_zero("from_sequence", message.from_sequence)?;
-        let found = self.store.audit_search(&wanted, from, 1, AuditOrder::Newest).await.map_err(store_status)?;
+        let found = self.searched(caller, wanted, from, 1, AuditOrder::Newest).await?;
         let line = found.lines.into_iter().next();
         let parsed = line.as_deref().and_then(|line| serde_json::from_str::<Line>(line).ok());
         let mut input = None;

@@ -25,6 +25,23 @@ use crate::{
 const LIST_LIMIT: usize = 64;
 
 impl AdminService {
+    pub(super) async fn references_listed(
+        &self,
+        message: wire::ListReferencesRequest,
+    ) -> Result<Response<wire::ListReferencesResponse>, Status> {
+        let tenant = tenant(&message.tenant)?;
+        let rows = self.view().await?.references(&tenant).await.map_err(store_status)?;
+        let (rows, damaged) = sorted(rows);
+        let references = rows.into_iter().map(|reference| wire::Reference {
+            tenant: tenant.to_string(),
+            measurement: reference.measurement.as_bytes().to_vec(),
+            workload_digest: reference.workload.as_bytes().to_vec(),
+            name: Some(reference.name).filter(|name| !name.is_empty()),
+            expires_unix: seconds(reference.expires),
+        });
+        Ok(Response::new(wire::ListReferencesResponse { references: references.collect(), damaged }))
+    }
+
     pub(super) async fn signer_added(
         &self,
         caller: Caller,

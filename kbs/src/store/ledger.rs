@@ -221,6 +221,14 @@ impl Store {
         Ok(Checkpoint::from(&self.read().await?.head).position())
     }
 
+    /// That the rows are still where they were, whether or not anybody asks for one.
+    ///
+    /// # Errors
+    /// [`StoreError::Rows`] names the file that is not.
+    pub fn rows_are_there(&self) -> Result<(), StoreError> {
+        Ok(self.rows.are_there()?)
+    }
+
     /// Writes what the checkpoint lags behind: before a server ends.
     ///
     /// # Errors

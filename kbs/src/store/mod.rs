@@ -48,7 +48,7 @@ pub use audit::{
     AuditEntry, AuditFault, AuditSummary, Claimed, Compared, GuestFacts, LogFault, Recorded, StateFault, TrailStart,
 };
 pub(crate) use audit::{BROKER, rfc3339};
-pub use audit_search::{AuditFilter, AuditOrder};
+pub use audit_search::{AuditFilter, AuditFound, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::CertificateProfile;
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};

@@ -227,6 +227,10 @@ pub trait Rows: Send + Sync {
         let row = transaction.get(kind, key).await?;
         Ok((transaction, row))
     }
+    /// That what keeps the rows is still where it was. Memory does not go away.
+    fn are_there(&self) -> Result<(), RowsError> {
+        Ok(())
+    }
     /// Overwrites what the files hold of rows that are gone. There is nothing to do where they hold the rows and nothing else.
     async fn overwrite(&self, traces: Traces) -> Result<(), RowsError> {
         let _ = traces;

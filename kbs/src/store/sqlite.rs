@@ -211,6 +211,10 @@ impl Rows for SqliteRows {
         Ok((Box::new(SqliteTransaction { held, files: self.files.clone() }), row))
     }
 
+    fn are_there(&self) -> Result<(), RowsError> {
+        self.files.are_there()
+    }
+
     async fn overwrite(&self, traces: Traces) -> Result<(), RowsError> {
         traces::overwrite(&self.connection, &self.log, traces).await
     }

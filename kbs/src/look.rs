@@ -1,0 +1,26 @@
+//! A look each second at what keeps the rows: files that go away beneath a broker which nobody asks are named in its log all the same.
+//!
+//! Never: stands in for the look at each use, which is what lets nothing through.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::store::Store;
+
+/// From one look to the next.
+const EACH: Duration = Duration::from_secs(1);
+
+/// Looks for ever. Says what is found when it is another thing than before.
+pub async fn keep_looking(store: Arc<Store>) {
+    let mut found = None;
+    loop {
+        tokio::time::sleep(EACH).await;
+        let now = store.rows_are_there().err().map(|error| coffer_rim::chain(&error));
+        if now != found {
+            match &now {
+                Some(error) => tracing::error!(%error, "the database is not as it was opened"),
+                None => tracing::info!("the database is as it was opened again"),
+            }
+            found = now;
+        }
+    }
+}

@@ -75,6 +75,8 @@ async fn a_change_whose_checkpoint_cannot_move_is_said_to_be_done_and_has_its_pr
 #[tokio::test]
 async fn a_broker_that_nobody_asks_anything_says_when_its_database_goes_and_when_it_is_back() {
     let served = Served::start(Stdio::null()).await;
+    // Ready is before all of it runs, which would end at once; an answer is behind that.
+    served.admin().await.add_tenant(TENANT).await.unwrap();
     let state = served.folder.path().join("state");
     let (database, away) = (state.join("kbs.db"), state.join("away"));
     let says = async |words: &str, times: usize| {

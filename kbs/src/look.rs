@@ -16,9 +16,10 @@ pub async fn keep_looking(store: Arc<Store>) {
         tokio::time::sleep(EACH).await;
         let now = store.rows_are_there().err().map(|error| coffer_rim::chain(&error));
         if now != found {
-            match &now {
-                Some(error) => tracing::error!(%error, "the database is not as it was opened"),
-                None => tracing::info!("the database is as it was opened again"),
+            if let Some(error) = &now {
+                tracing::error!(%error, "the database is not as it was opened");
+            } else {
+                tracing::info!("the database is as it was opened again");
             }
             found = now;
         }

@@ -51,7 +51,7 @@ impl Served {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    async fn admin(&self) -> AdminClient {
+    pub(crate) async fn admin(&self) -> AdminClient {
         let profile: PathBuf = self.folder.path().join("state/admin.toml");
         AdminClient::connect(&AdminProfile::read(&profile).unwrap()).await.unwrap()
     }

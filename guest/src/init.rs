@@ -26,6 +26,7 @@ use crate::{
     events::{Events, since_boot_us},
     failure::{Code, Failure, OrFail},
     host::{Host, Ports},
+    ingress,
     passwd::Identity as User,
     processor::{self, GuestAttester, Page, SharedProcessor},
     secrets::{self, Refresher},
@@ -161,10 +162,7 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
     let mapper = DeviceMapper::open().or_fail(Code::Internal, "open the device mapper")?;
     root::mount_root(&mapper, &spec.root, &devices::find_disk(sys_block, disks::ROOT)?, on_corruption)?;
     let volumes = volumes::mount_volumes(&mapper, &spec.volumes, on_corruption)?;
-    let control_group = match spec.root.scratch {
-        Scratch::Disk { .. } => Some(memory::workload_share()?),
-        Scratch::Tmpfs { .. } => None,
-    };
+    let control_group = Some(memory::workload_share(spec)?);
     events.reached(Phase::RootReady);
     Ok(Booted { checked, processor, volumes, control_group })
 }
@@ -274,6 +272,7 @@ async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedPro
         .await
         .or_fail(Code::Internal, "make an identity")??;
     serve::owner_port(agent, ports, &identity, attester.clone(), processor.clone())?;
+    ingress::open(&agent.document.spec().ingress, ports, &identity, &attester)?;
     let guest = OwnGuest { agent: agent.clone(), processor, attester: attester.clone() };
     workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;
     Ok(Attesting { identity, attester })

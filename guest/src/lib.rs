@@ -17,6 +17,7 @@ pub mod events;
 pub mod failure;
 pub mod host;
 pub mod host_certificates;
+pub mod ingress;
 pub mod log_ring;
 pub mod passwd;
 pub mod processor;

@@ -7,6 +7,7 @@ use coffer_verifier::measure::LaunchForm;
 use serde::{Deserialize, Serialize};
 
 use crate::monitor::{Isolation, Limits};
+use crate::publish::Publish;
 
 /// How a box was asked for, as far as the workload spec does not say it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct BoxOptions {
     /// An ID block was signed for it and lies in its folder.
     #[serde(default)]
     pub id_block: bool,
+    /// Ports of the host that lead to ports of its spec's ingress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
 }
 
 /// Whatever ran a box then, its launch was measured as one of QEMU.
@@ -160,6 +164,8 @@ pub mod files {
     pub const INITRD: &str = "initrd";
     /// Hybrid vsock: host to guest, and prefix of guest to host.
     pub const VSOCK: &str = "vsock.sock";
+    /// Ports of the host that lead to the running box.
+    pub const PORTS: &str = "ports.json";
     /// Commands to the supervisor.
     pub const CONTROL: &str = "control.sock";
 
@@ -194,7 +200,7 @@ pub fn clean_run_files(folder: &Path) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let of_a_run = BOOT_FILES.contains(&&*name)
-            || [files::SPEC_DISK, files::SCRATCH].contains(&&*name)
+            || [files::SPEC_DISK, files::SCRATCH, files::PORTS].contains(&&*name)
             || name.contains(".sock")
             || name.starts_with('.');
         if of_a_run {
@@ -224,6 +230,7 @@ pub(crate) mod tests {
             image_digest: "sha256:00".into(),
             workload_digest: "00".into(),
             id_block: false,
+            publish: Vec::new(),
         }
     }
 
@@ -263,8 +270,15 @@ pub(crate) mod tests {
     #[test]
     fn cleaning_keeps_the_spec_the_logs_and_the_volumes() {
         let dir = tempfile::tempdir().unwrap();
-        let of_a_run =
-            [files::SECRETS, files::SCRATCH, "vsock.sock", "vsock.sock_4080", files::CONTROL, ".kernel.x1Y2z3"];
+        let of_a_run = [
+            files::SECRETS,
+            files::SCRATCH,
+            files::PORTS,
+            "vsock.sock",
+            "vsock.sock_4080",
+            files::CONTROL,
+            ".kernel.x1Y2z3",
+        ];
         for name in [files::SPEC, files::LOG, &files::volume(0)].into_iter().chain(of_a_run) {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }

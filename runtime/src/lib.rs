@@ -15,11 +15,14 @@ pub mod state;
 pub mod binds;
 pub mod images;
 pub mod owner_list;
+pub mod publish;
+pub mod published;
 pub mod request;
 pub mod tools;
 
 pub mod host;
 pub mod id_block;
+pub mod ingress;
 pub mod launch;
 pub mod monitor;
 pub mod signing_key;

@@ -159,6 +159,17 @@ impl Appraiser for GuestAppraiser {
     }
 }
 
+/// An owner's policy asks for more than the built-in floor, never for less.
+pub fn only_narrows(policy: &EvidencePolicy) -> Result<(), Failure> {
+    let wider = policy.wider_than_floor();
+    if wider.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the policy accepts what the built-in floor refuses: {}", wider.join(", "));
+    Err(Failure::new(Class::Config, message)
+        .hint("leave these keys out, or tighten them: what an owner asks for is asked on top of it"))
+}
+
 /// Why an owner has no connection to a guest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -229,5 +240,17 @@ mod tests {
         let findings = appraiser.findings().unwrap();
         assert_eq!(findings.appraisal.verdict(), Verdict::NotAuthentic);
         assert_eq!(findings.appraisal.reasons()[0].code, "report-malformed");
+    }
+
+    #[test]
+    fn a_policy_that_opens_the_floor_is_refused_by_the_name_of_its_key() {
+        let read =
+            |text: &str| only_narrows(&EvidencePolicy::from_toml(&format!("measurements = \"any\"\n{text}")).unwrap());
+        assert!(read("denied_products = [\"Milan\"]").is_ok());
+        for (text, key) in [("vmpls = [0, 3]", "vmpls"), ("[guest_policy]\ndebug = \"any\"", "guest_policy.debug")] {
+            let failure = read(text).unwrap_err();
+            assert_eq!(failure.class, Class::Config);
+            assert!(failure.message.ends_with(key), "{}", failure.message);
+        }
     }
 }

@@ -5,11 +5,15 @@
 
 mod secrets;
 
+use std::collections::BTreeSet;
+
 use coffer_spec::{
-    Act, ConfigDigest, Document, Floors, HostMay, Image, KbsPin, Mount, Name, Owner, Process, Root, Scratch,
-    SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, Mount, Name, Owner, Process,
+    Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
+
+use crate::publish::Publish;
 
 pub use secrets::{SECRET_ENV, SECRET_FILE, looks_like_a_secret, secret_env, secret_file};
 
@@ -67,6 +71,8 @@ pub struct WorkloadRequest {
     pub inject: Vec<Name>,
     /// Key broker.
     pub kbs: Option<KbsPin>,
+    /// Ports that are reached from outside.
+    pub ingress: Vec<Ingress>,
     /// Secrets to fetch.
     pub secrets: Vec<SecretWanted>,
     /// Owners.
@@ -209,6 +215,7 @@ pub fn document(
         owners: request.owners.clone(),
         mounts: request.mounts.clone(),
         volumes: request.volumes.clone(),
+        ingress: request.ingress.clone(),
         audiences: Vec::new(),
         floors: request.floors.clone(),
     };
@@ -361,6 +368,12 @@ pub fn plain_path(path: &str) -> String {
         "" => "/".into(),
         plain => plain.into(),
     }
+}
+
+/// Ports of a spec that these publish, open to whoever reaches them; each once, however many ports of the host lead there.
+pub fn ingress(publish: &[Publish]) -> Vec<Ingress> {
+    let ports: BTreeSet<u16> = publish.iter().map(|publish| publish.guest).collect();
+    ports.into_iter().map(|port| Ingress { port, clients: IngressClients::Anyone }).collect()
 }
 
 /// A pin given in hex.

@@ -82,6 +82,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         scratch_bytes: 1 << 20,
         image_digest: String::new(),
         workload_digest: String::new(),
+        publish: Vec::new(),
         id_block: false,
     };
     let launch = prepare(folder, &options, &document, Path::new("no simulator"))?.launch;

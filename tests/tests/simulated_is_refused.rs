@@ -49,7 +49,9 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("verify", Evidence::Own),
     ("token", Evidence::Own), // verifier/tests/ear.rs: a token of it is refused unless allowed
     ("sim", Evidence::Own),
+    ("connect", Evidence::Own), // ingress.rs: refused unless allowed
     ("create", Evidence::None),
+    ("port", Evidence::None),
     ("stop", Evidence::None),
     ("restart", Evidence::None),
     ("pause", Evidence::None),

@@ -12,6 +12,11 @@ pub const PTY: u32 = 4090;
 /// RA-TLS for owners, ALPN `coffer-control/1`.
 pub const RA_TLS: u32 = 4091;
 
+/// RA-TLS in front of a TCP port of the workload, ALPN `coffer-ingress/1/<port>`: behind every number that TCP has.
+pub const fn ingress(port: u16) -> u32 {
+    0x1_0000 | port as u32
+}
+
 /// Host side: takes [`event`](crate::event) frames.
 pub const HOST_EVENTS: u32 = 4080;
 /// Host side: the simulated secure processor.

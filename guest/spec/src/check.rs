@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::{
-    FileMode, KbsPin, Mount, Name, OnChange, Process, Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee,
-    VerityTable, Volume, WorkloadSpec, digest::is_hex,
+    FileMode, Ingress, IngressClients, KbsPin, Mount, Name, OnChange, Process, Scratch, SecretTarget, SecretWanted,
+    SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -34,6 +34,7 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     secrets(spec)?;
     owners(spec)?;
     places(&spec.mounts, &spec.volumes)?;
+    ingress(spec)?;
     if let Some(bad) = spec.audiences.iter().find(|audience| audience.is_empty() || !is_line(audience)) {
         return refuse("audiences", bad, "a name that is not empty");
     }
@@ -177,6 +178,24 @@ fn owners(spec: &WorkloadSpec) -> Result<(), SpecError> {
     let reachable = spec.tee != Tee::None;
     ensure(reachable || spec.owners.is_empty(), "owners", &"owners", "none without a TEE")?;
     ensure(reachable || spec.inject.is_empty(), "inject", &"names", "none without a TEE: nobody could inject")
+}
+
+/// Ports in front of which the agent ends RA-TLS, which needs evidence.
+fn ingress(spec: &WorkloadSpec) -> Result<(), SpecError> {
+    let all = &spec.ingress;
+    ensure(spec.tee != Tee::None || all.is_empty(), "ingress", &"ports", "none without a TEE")?;
+    ensure(all.len() <= Ingress::MOST, "ingress", &format!("{} ports", all.len()), "at most 16 ports")?;
+    ensure(all.iter().all(|one| one.port > 0), "ingress.port", &0, "1 to 65535")?;
+    once("ingress.port", all.iter().map(|one| one.port), "each port once")?;
+    for Ingress { clients, .. } in all {
+        let IngressClients::Keys(keys) = clients else { continue };
+        let count = (1..=Ingress::MOST_KEYS).contains(&keys.len());
+        ensure(count, "ingress.clients.keys", &format!("{} keys", keys.len()), "1 to 256 keys")?;
+        let named = !keys.iter().any(SpkiDigest::is_zero);
+        ensure(named, "ingress.clients.keys", keys, "digests that are not all zero")?;
+        once("ingress.clients.keys", keys.iter(), "each key once")?;
+    }
+    Ok(())
 }
 
 /// Mount points: absolute, plain, and none twice, so that their order decides nothing.

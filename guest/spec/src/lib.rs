@@ -60,6 +60,7 @@ mod command_line;
 mod digest;
 mod document;
 mod error;
+mod ingress;
 mod name;
 #[doc(hidden)]
 pub mod sample;
@@ -71,6 +72,7 @@ pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_
 pub use digest::{ConfigDigest, DigestError};
 pub use document::Document;
 pub use error::SpecError;
+pub use ingress::{Ingress, IngressClients};
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use secret::{FileMode, FileModeError, OnChange, SecretTarget, SecretWanted};
 pub use workload::{

@@ -53,6 +53,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         owners: Vec::new(),
         mounts: Vec::new(),
         volumes: Vec::new(),
+        ingress: Vec::new(),
         audiences: Vec::new(),
         floors: Floors::default(),
     }

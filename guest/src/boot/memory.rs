@@ -1,54 +1,78 @@
-//! The workload's share of memory, where there is a scratch disk.
+//! The workload's share of memory and processes: a control group of its own, so that it never takes the last of either from the
+//! kernel and the agent, whatever it does.
 //!
-//! To write a page to the scratch disk the kernel needs memory for its ciphertext and tags, and it waits for that memory
-//! without end. So the workload must never take the last of it: it lives in a control group whose limit leaves
-//! [`RESERVE`] free. At the limit its pages go to the scratch disk, and where that is full the kernel ends the workload
-//! and not the agent.
-//! Source: Linux Documentation/admin-guide/cgroup-v2.rst, "Memory Interface Files".
+//! With a scratch disk that is a matter of life: to write a page there the kernel needs memory for its ciphertext and tags, and
+//! waits for that memory without end. At the limit the workload's pages go to the scratch disk, and where there is none, or it is
+//! full, the kernel ends a program of the workload and not the agent.
+//! Source: Linux Documentation/admin-guide/cgroup-v2.rst, "Memory Interface Files" and "PID".
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
+use coffer_spec::{Scratch, WorkloadSpec};
 use rustix::mount::MountFlags;
 
 use super::mounts::{OWN, at};
-use crate::failure::{Code, Failure, OrFail};
+use crate::{
+    failure::{Code, Failure, OrFail},
+    ingress,
+};
 
 /// Left to the kernel and the agent.
-pub const RESERVE: u64 = 32 << 20;
+const RESERVE: u64 = 16 << 20;
+/// Left to them where they write a scratch disk too.
+const RESERVE_WITH_DISK: u64 = 32 << 20;
+/// What is left to the kernel and the agent.
+fn reserve(spec: &WorkloadSpec) -> u64 {
+    let own = match spec.root.scratch {
+        Scratch::Disk { .. } => RESERVE_WITH_DISK,
+        Scratch::Tmpfs { .. } => RESERVE,
+    };
+    if spec.ingress.is_empty() { own } else { own + ingress::MEMORY }
+}
 
-/// Makes the group, with all memory that is available now but [`RESERVE`], and gives its folder.
+/// Makes the group, with all memory that is available now but what is left to others, and gives its folder.
 ///
 /// # Errors
-/// `internal`: the kernel's refusal, or less than twice [`RESERVE`] available.
-pub fn workload_share() -> Result<PathBuf, Failure> {
+/// `internal`: the kernel's refusal, or less memory than there must be.
+pub fn workload_share(spec: &WorkloadSpec) -> Result<PathBuf, Failure> {
     let root = format!("{OWN}/cgroup");
     at("cgroup", &root, "cgroup2", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")?;
-    let text = fs::read_to_string("/proc/meminfo").or_fail(Code::Internal, "read /proc/meminfo")?;
-    let limit = limit(&text).map_err(|detail| Failure::new(Code::Internal, detail))?;
+    let read = |path: &str| fs::read_to_string(path).or_fail(Code::Internal, &format!("read {path}"));
+    let limit = limit(&read("/proc/meminfo")?, reserve(spec)).map_err(|detail| Failure::new(Code::Internal, detail))?;
+    let threads = threads(&read("/proc/sys/kernel/threads-max")?, &read("/proc/sys/kernel/pid_max")?);
     let folder = Path::new(&root).join("workload");
     let write = |path: &Path, text: &str| fs::write(path, text).or_fail(Code::Internal, &path.to_string_lossy());
-    write(&Path::new(&root).join("cgroup.subtree_control"), "+memory")?;
+    write(&Path::new(&root).join("cgroup.subtree_control"), "+memory +pids")?;
     fs::create_dir(&folder).or_fail(Code::Internal, "make the workload's control group")?;
     write(&folder.join("memory.max"), &limit.to_string())?;
-    // Killed as one: half a workload is nobody's workload.
-    write(&folder.join("memory.oom.group"), "1")?;
+    write(&folder.join("pids.max"), &threads.to_string())?;
+    if let Scratch::Disk { .. } = spec.root.scratch {
+        // Killed as one: half a workload is nobody's workload.
+        write(&folder.join("memory.oom.group"), "1")?;
+    }
     Ok(folder)
 }
 
-fn limit(meminfo: &str) -> Result<u64, String> {
+fn limit(meminfo: &str, reserve: u64) -> Result<u64, String> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let available = kibibytes.ok_or("/proc/meminfo does not say MemAvailable")? << 10;
-    if available < 2 * RESERVE {
-        let (available, needed) = (available >> 20, (2 * RESERVE) >> 20);
+    if available < 2 * reserve {
+        let (available, needed) = (available >> 20, (2 * reserve) >> 20);
         return Err(format!(
-            "{available} MiB of memory are left; a scratch disk needs {needed}: give the guest more with --memory"
+            "{available} MiB of memory are left, and this spec (scratch disk, ingress) needs {needed}: give the guest more with --memory"
         ));
     }
-    Ok(available - RESERVE)
+    Ok(available - reserve)
+}
+
+/// Threads of the workload: half of what the kernel would make. Twice as many would take its memory first, and itself with that.
+fn threads(threads_max: &str, pid_max: &str) -> u64 {
+    let number = |text: &str| text.trim().parse::<u64>().unwrap_or(0);
+    (number(threads_max).min(number(pid_max)) / 2).max(1)
 }
 
 #[cfg(test)]
@@ -57,12 +81,31 @@ mod tests {
 
     #[test]
     fn the_reserve_is_left_and_too_little_memory_is_said() {
-        let limit =
-            |kibibytes: u64| super::limit(&format!("MemTotal: 1 kB\nMemAvailable:   {kibibytes} kB\nBuffers: 2 kB\n"));
-        assert_eq!(limit(100 << 10), Ok((100 << 20) - RESERVE));
-        assert_eq!(limit(64 << 10), Ok(RESERVE));
+        let limit = |kibibytes: u64| {
+            super::limit(&format!("MemTotal: 1 kB\nMemAvailable:   {kibibytes} kB\nBuffers: 2 kB\n"), 32 << 20)
+        };
+        assert_eq!(limit(100 << 10), Ok(68 << 20));
+        assert_eq!(limit(64 << 10), Ok(32 << 20));
         assert!(limit((64 << 10) - 1).unwrap_err().contains("--memory"));
-        assert!(super::limit("MemTotal: 1 kB\n").is_err());
-        assert!(super::limit("MemAvailable: many kB\n").is_err());
+        assert!(super::limit("MemTotal: 1 kB\n", 1).is_err());
+        assert!(super::limit("MemAvailable: many kB\n", 1).is_err());
+    }
+
+    #[test]
+    fn more_is_left_where_the_agent_does_more() {
+        let mut spec = coffer_spec::sample::workload(coffer_spec::Tee::Simulated);
+        assert_eq!(reserve(&spec), RESERVE);
+        spec.ingress.push(coffer_spec::Ingress { port: 80, clients: coffer_spec::IngressClients::Anyone });
+        assert_eq!(reserve(&spec), RESERVE + ingress::MEMORY);
+        spec.root.scratch = Scratch::Disk { bytes: 1 << 20 };
+        assert_eq!(reserve(&spec), RESERVE_WITH_DISK + ingress::MEMORY);
+    }
+
+    #[test]
+    fn some_threads_are_left_of_few_and_of_many() {
+        assert_eq!(threads("1900\n", "32768\n"), 950);
+        assert_eq!(threads("100000\n", "32768\n"), 16384);
+        // A kernel that does not say gives the workload one, and not all.
+        assert_eq!(threads("many\n", "32768\n"), 1);
     }
 }

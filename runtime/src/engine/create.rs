@@ -197,6 +197,7 @@ impl Described {
                 image_digest: self.image.config_digest.to_string(),
                 workload_digest: self.document.digest().to_string(),
                 id_block,
+                publish: self.publish.clone(),
             },
             timings,
         }

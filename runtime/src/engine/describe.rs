@@ -15,6 +15,7 @@ use crate::binds::Bind;
 use crate::images::{defaults, verity};
 use crate::launch::can_run;
 use crate::monitor::{self, Isolation, Limits};
+use crate::publish::Publish;
 use crate::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use crate::tools::Search;
 use crate::{Class, Failure, HomeError, owner_access};
@@ -38,6 +39,8 @@ pub struct BoxRequest {
     pub memory: GuestMemory,
     /// What of the two was asked for.
     pub limits: Limits,
+    /// Ports of the host that lead to ports of the spec's ingress.
+    pub publish: Vec<Publish>,
     /// When the image is pulled.
     pub pull: Pull,
     /// Registries spoken to in plain http.
@@ -95,6 +98,8 @@ pub struct Described {
     pub memory: GuestMemory,
     /// What of the two was asked for.
     pub limits: Limits,
+    /// Ports of the host that lead to ports of the spec's ingress.
+    pub publish: Vec<Publish>,
 }
 
 /// Why a box cannot be described.
@@ -140,6 +145,9 @@ pub enum DescribeError {
         /// What they need.
         mib: u64,
     },
+    /// A port is published that the guest would not open.
+    #[error("the spec's ingress has no port {0}, so that nothing inside would answer there")]
+    NoIngress(u16),
     /// Snapshots.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -165,7 +173,9 @@ impl Fault for DescribeError {
             Self::Image(error) => Fault::class(error),
             Self::Request(error) => Fault::class(error),
             Self::OtherRoot { .. } => Class::Config,
-            Self::OtherTee { .. } | Self::SimulatorNotAllowed | Self::ScratchTags { .. } => Class::Usage,
+            Self::OtherTee { .. } | Self::SimulatorNotAllowed | Self::ScratchTags { .. } | Self::NoIngress(_) => {
+                Class::Usage
+            }
             Self::Volume(error) => error.class(),
             Self::Place(error) => error.class(),
             Self::File(failure) => failure.class(),
@@ -179,7 +189,7 @@ impl Fault for DescribeError {
             Self::Image(error) => Fault::hint(error),
             Self::Request(error) => Fault::hint(error),
             Self::OtherRoot { .. } => Some("pull the image the spec was written for, by digest".into()),
-            Self::OtherTee { .. } => None,
+            Self::OtherTee { .. } | Self::NoIngress(_) => None,
             Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
             Self::ScratchTags { .. } => Some(Hint::MoreMemory),
             Self::Volume(error) => error.hint(),
@@ -263,6 +273,10 @@ impl Engine {
                 request::document(&defaults(&image), verity(&rootfs.verity), &request)?
             }
         };
+        let opens = |port: u16| document.spec().ingress.iter().any(|ingress| ingress.port == port);
+        if let Some(closed) = request.publish.iter().find(|publish| !opens(publish.guest)) {
+            return Err(DescribeError::NoIngress(closed.guest));
+        }
         let tags = document.spec().root.scratch.tag_bytes();
         if tags > request.memory.bytes() / 4 {
             return Err(DescribeError::ScratchTags { mib: tags >> 20 });
@@ -271,7 +285,8 @@ impl Engine {
         let looks = snapshots.iter().map(Snapshot::look).collect::<Result<Vec<_>, _>>()?;
         places::check(document.spec(), &rootfs.look()?, &looks)?;
         let (vcpus, memory, limits) = (request.vcpus, request.memory, request.limits);
-        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory, limits })
+        let publish = request.publish.clone();
+        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory, limits, publish })
     }
 
     async fn image(

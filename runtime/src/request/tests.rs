@@ -41,6 +41,7 @@ pub(crate) fn request() -> WorkloadRequest {
         host_may: None,
         inject: Vec::new(),
         kbs: None,
+        ingress: Vec::new(),
         secrets: Vec::new(),
         owners: Vec::new(),
         floors: Floors::default(),

@@ -1,5 +1,5 @@
 //! What a guest opens towards the host: events (4080), the simulated processor (4081), the relay to its key broker (4082), the
-//! certificates of the host's chip (4083).
+//! certificates of the host's chip (4083). And what clients open towards a guest, on published ports.
 //!
 //! Trusts: nothing the guest sends. Each line has limits of length and number, so that a guest can only hurt itself.
 
@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coffer_guest_proto::Event;
 use coffer_guest_proto::event::EventReader;
+use coffer_guest_proto::{Event, ports};
 use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::monitor::vsock;
 use crate::simulator::Answerer;
 
 /// A guest has ten phases. One that talks without end would keep its supervisor from everything else.
@@ -94,6 +95,36 @@ pub async fn certificates(listener: UnixListener, file: PathBuf) {
         let _ = tokio::time::timeout(HAND_OUT, line.write_all(&bytes)).await;
     }
 }
+
+/// Connections to one published port at once.
+const CLIENTS: usize = 256;
+/// What is copied at a time.
+const PIECE: usize = 64 << 10;
+
+/// Leads clients of a port of the host to a port of the guest's ingress; it sees TLS and nothing else.
+pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16) {
+    let room = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok((mut client, _)) = listener.accept().await else {
+            // Out of descriptors, or the like: give it time, and go on.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let folder = folder.clone();
+        tokio::spawn(async move {
+            let _ = client.set_nodelay(true);
+            let connected = tokio::time::timeout(CONNECT_PATIENCE, vsock::connect(&folder, ports::ingress(port))).await;
+            if let Ok(Ok(mut guest)) = connected {
+                // A broken line is the client's or the guest's business; both notice.
+                let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut guest, PIECE, PIECE).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the key broker was last not reached.
 pub type RelayFailure = Arc<Mutex<Option<String>>>;

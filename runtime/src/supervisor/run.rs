@@ -7,6 +7,7 @@ use std::time::Duration;
 use coffer_guest_proto::{Event, Phase, ports};
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Act, Document, Tee};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use crate::id::BoxId;
 use crate::launch::{self, Prepared};
 use crate::lock::BoxLock;
 use crate::monitor::{Console, End, Isolation, Monitor, Running, vsock};
+use crate::published;
 use crate::simulator::Answerer;
 use crate::socket::bind_socket;
 use crate::spec_file::own_spec;
@@ -218,8 +220,10 @@ impl Run {
                 () = sleep_until(deadline) => self.too_late(guest.as_mut()),
             }
         };
-        // What the guest said before it ended may still lie in the queue.
-        while let Ok(Some(input)) = timeout(Duration::from_millis(50), inbox.recv()).await {
+        // What the guest said before it ended may still lie in the queue, or be on its way as long as it has not told its end.
+        loop {
+            let patience = Duration::from_millis(if self.phase.is_end() { 0 } else { 50 });
+            let Ok(Some(input)) = timeout(patience, inbox.recv()).await else { break };
             match input {
                 Input::Event(event) => self.event(&event, &document),
                 Input::Stage0(phase) => self.reached(phase, None),
@@ -281,6 +285,10 @@ impl Run {
         if let Some(kbs) = &document.spec().kbs {
             let listener = listen(ports::HOST_KBS_RELAY)?;
             tokio::spawn(lines::relay(listener, kbs.address.clone(), Arc::clone(&self.relay_failure)));
+        }
+        for (published, listener) in published::listen(&self.folder, &self.record.options.publish)? {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest));
         }
         Ok(())
     }

@@ -103,6 +103,8 @@ pub struct AttestedConnection<T> {
     appraiser: Arc<dyn Appraiser<Admitted = T>>,
     current: RwLock<Arc<Attested<T>>>,
     lost: AtomicBool,
+    /// Challenges that long calls ask for take turns.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 /// Client end of a connection whose server admitted us.
@@ -141,6 +143,7 @@ where
         appraiser,
         current: RwLock::new(Arc::new(first)),
         lost: AtomicBool::new(false),
+        renewing: tokio::sync::Mutex::default(),
     })
 }
 
@@ -230,6 +233,10 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// Facts of the TLS connection.
     pub fn facts(&self) -> &TlsFacts {
         &self.facts
+    }
+
+    pub(crate) fn renewing(&self) -> &tokio::sync::Mutex<()> {
+        &self.renewing
     }
 
     /// Encrypts to the key of the server's latest report; see [`Attested::seal`].

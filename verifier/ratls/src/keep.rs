@@ -5,6 +5,7 @@
 //! Source: docs/design/protocol.md §4.6.
 
 use core::time::Duration;
+use std::time::Instant;
 
 use crate::{
     appraisal::RESULT_LIFETIME,
@@ -38,8 +39,8 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
             loop {
                 let due = self.attested().at() + interval;
                 tokio::time::sleep_until(due.into()).await;
-                if let Err(error) = self.renew().await {
-                    return Lapsed(error);
+                if let Err(lapsed) = self.renewed_after(interval).await {
+                    return lapsed;
                 }
             }
         };
@@ -47,5 +48,19 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
             output = call => Ok(output),
             lapsed = again => Err(lapsed),
         }
+    }
+
+    /// Challenges the server again if its last result is older than [`CHALLENGE_AGAIN_AFTER`].
+    ///
+    /// # Errors
+    /// [`Lapsed`].
+    pub async fn renewed_in_time(&self) -> Result<(), Lapsed> {
+        self.renewed_after(CHALLENGE_AGAIN_AFTER).await
+    }
+
+    /// The long calls of one connection fall due together, and one of them asks for all.
+    async fn renewed_after(&self, interval: Duration) -> Result<(), Lapsed> {
+        let _turn = self.renewing().lock().await;
+        if Instant::now() < self.attested().at() + interval { Ok(()) } else { self.renew().await.map_err(Lapsed) }
     }
 }

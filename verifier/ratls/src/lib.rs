@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 mod appraisal;
+
 mod client;
 mod defects;
 mod denial;
@@ -54,6 +55,7 @@ mod refusal;
 mod server;
 mod service;
 mod state;
+mod streams;
 mod tls;
 mod wire;
 
@@ -78,6 +80,7 @@ pub use refusal::{Claim, Refusal};
 pub use server::{ServeError, ServeLimits, Sourced, serve, serve_pinned, serve_pinned_shared, serve_shared};
 pub use service::AttestationService;
 pub use state::{CHALLENGE_LIFETIME, ConnectionState, attested, connection};
+pub use streams::{Behind, OpenStream, StreamError, StreamRefusal, Streams, open_stream};
 pub use tls::{ClientRule, ClientTls, KeyList, PeerPin, ServerTls, TlsConfigError};
 pub use wire::{MAX_CERT_TABLE, MAX_CRL, MAX_CRLS, MAX_MESSAGE, MAX_SPEC};
 

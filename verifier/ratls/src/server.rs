@@ -49,6 +49,8 @@ pub struct ServeLimits {
     pub unattested_lifetime: Duration,
     /// Connections at once, all told.
     pub connections: usize,
+    /// Bytes that a stream, and all streams of a connection together, may have sent and nobody has taken yet.
+    pub windows: (u32, u32),
 }
 
 /// A stream that knows where it comes from.
@@ -64,6 +66,7 @@ impl Default for ServeLimits {
             unattested: 64,
             unattested_lifetime: Duration::from_mins(1),
             connections: 1024,
+            windows: (1 << 20, 1 << 20),
         }
     }
 }
@@ -215,6 +218,8 @@ where
         .max_concurrent_streams(64)
         .concurrency_limit_per_connection(64)
         .http2_max_header_list_size(16 * 1024)
+        .initial_stream_window_size(limits.windows.0)
+        .initial_connection_window_size(limits.windows.1)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_routes(services)

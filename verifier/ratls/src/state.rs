@@ -95,6 +95,11 @@ impl ConnectionState {
         opener.open(method, aad, sealed)
     }
 
+    /// True once the client has been given evidence of this end on this connection.
+    pub fn has_answered(&self) -> bool {
+        self.inner().opener.is_some()
+    }
+
     /// The client's admitted evidence; see [`attested`].
     ///
     /// # Errors

@@ -349,6 +349,7 @@ fn tight() -> ServeLimits {
         unattested: 2,
         unattested_lifetime: Duration::from_millis(600),
         connections: 8,
+        ..ServeLimits::default()
     }
 }
 

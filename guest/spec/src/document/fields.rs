@@ -85,6 +85,9 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("mounts.noexec", Nothing("programs may start from a tmpfs, or may not")),
         ("volumes.path", Values(text(&[places(), vec!["/run"]].concat()))),
         ("volumes.kind", Values(text(&["link"]))),
+        ("ingress.port", Values(numbers(&[0, -1, 65536]))),
+        ("ingress.clients", Values(text(&["everyone", "keys"]))),
+        ("ingress.clients.keys", Values(text(&["00", &"0".repeat(64)]))),
         ("audiences", Values(text(&["a\nb"]))),
         ("floors.not_before", Nothing("every number of seconds is a time")),
         ("floors.seal.min_tcb", ButEmptyMeans("no floor", digits(16))),
@@ -206,9 +209,19 @@ fn every_field_is_judged_and_a_wrong_value_is_refused_by_its_name() {
 #[test]
 fn a_list_that_names_something_twice_is_refused_by_its_name() {
     let value = Value::try_from(sample()).unwrap();
-    let lists =
-        ["host_may", "inject", "process.env", "kbs.spki", "secrets", "owners", "owners.0.may", "mounts", "volumes"];
-    for list in lists.into_iter().chain(["audiences"]) {
+    let lists = [
+        "host_may",
+        "inject",
+        "process.env",
+        "kbs.spki",
+        "secrets",
+        "owners",
+        "owners.0.may",
+        "mounts",
+        "volumes",
+        "ingress",
+    ];
+    for list in lists.into_iter().chain(["ingress.1.clients.keys", "audiences"]) {
         let mut changed = value.clone();
         let path: Vec<String> = list.split('.').map(str::to_owned).collect();
         let array = place(&mut changed, &path).as_array_mut().unwrap();

@@ -3,8 +3,8 @@ use toml::Value;
 
 use super::*;
 use crate::{
-    ConfigDigest, HostMay, Image, Mount, OnChange, OwnerMay, Process, Root, Scratch, SealFloors, SecretTarget,
-    SecretWanted, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
+    ConfigDigest, HostMay, Image, Ingress, IngressClients, Mount, OnChange, OwnerMay, Process, Root, Scratch,
+    SealFloors, SecretTarget, SecretWanted, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
     sample::{name, tenant},
 };
 
@@ -54,6 +54,10 @@ pub fn sample() -> WorkloadSpec {
         ],
         owners: vec![crate::Owner { key: SpkiDigest::new([9; 32]), may: OwnerMay::parse("inject").unwrap() }],
         mounts: vec![Mount { path: "/tmp".into(), tmpfs_bytes: 4096, noexec: true }],
+        ingress: vec![
+            Ingress { port: 8080, clients: IngressClients::Anyone },
+            Ingress { port: 22, clients: IngressClients::Keys(vec![SpkiDigest::new([9; 32])]) },
+        ],
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
         audiences: vec!["https://audience.test".into()],
         floors: crate::Floors {
@@ -117,6 +121,8 @@ fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
     spec.secrets.clear();
     spec.inject.clear();
     spec.owners.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "ingress", .. })));
+    spec.ingress.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "floors.svn", .. })));
 }
 
@@ -338,4 +344,33 @@ fn a_document_written_before_parses_to_the_same_digest() {
     assert_eq!(document.spec().host_may.to_string(), "stop,stats");
     let again = Document::write(document.spec()).unwrap();
     assert_eq!(again.digest(), document.digest(), "what is written today for the same spec");
+}
+
+#[test]
+fn ports_and_their_clients_are_bounded_and_named_once() {
+    let port = |port| Ingress { port, clients: IngressClients::Anyone };
+    let keys = |count: usize| {
+        let key = |number: usize| {
+            let mut bytes = [1; 32];
+            bytes[..2].copy_from_slice(&u16::try_from(number).unwrap().to_be_bytes());
+            SpkiDigest::new(bytes)
+        };
+        vec![Ingress { port: 1, clients: IngressClients::Keys((0..count).map(key).collect()) }]
+    };
+    let found = |ingress: Vec<Ingress>| {
+        let mut spec = sample();
+        spec.ingress = ingress;
+        match Document::write(&spec) {
+            Ok(_) => "",
+            Err(SpecError::Field { field, .. }) => field,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(found((1..=16).map(port).collect()), "");
+    assert_eq!(found((1..=17).map(port).collect()), "ingress");
+    assert_eq!(found(vec![port(1), keys(1)[0].clone()]), "ingress.port");
+    assert_eq!(found(keys(256)), "");
+    for count in [0, 257] {
+        assert_eq!(found(keys(count)), "ingress.clients.keys", "{count}");
+    }
 }

@@ -9,6 +9,7 @@ pub mod live;
 pub mod logs;
 pub mod new_box;
 pub mod pause;
+pub mod port;
 pub mod ps;
 pub mod restart;
 pub mod rm;
@@ -34,6 +35,7 @@ pub const GROUP: Group = Group {
         command!("pause": pause),
         command!("unpause": unpause),
         command!("ps": ps),
+        command!("port": port),
         command!("logs": logs),
         command!("exec": exec, Docker),
         command!("rm": rm),

@@ -11,7 +11,7 @@ mod manifest;
 mod manifest_key;
 mod operator;
 mod policy;
-mod reference;
+pub mod reference;
 mod revoke;
 mod sealing;
 mod secret;

@@ -1,9 +1,11 @@
 //! Commands of owners, to guests that prove themselves first.
 
 pub mod attest;
+pub mod connect;
 pub mod guest;
 pub mod inject_secret;
 pub mod owner;
+pub mod reference;
 pub mod refresh_secrets;
 pub mod seal;
 
@@ -14,6 +16,7 @@ pub const GROUP: Group = Group {
     heading: "Guests that prove what they are",
     commands: &[
         command!("attest": attest),
+        command!("connect": connect),
         command!("inject-secret": inject_secret),
         command!("refresh-secrets": refresh_secrets),
         command!("seal": seal::SealArgs => seal::seal),

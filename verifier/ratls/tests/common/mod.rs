@@ -110,6 +110,16 @@ impl Server {
         purpose: Purpose,
         limits: ServeLimits,
     ) -> Self {
+        Self::with_services(attestation, rule, purpose, limits, Routes::default())
+    }
+
+    pub fn with_services(
+        attestation: AttestationService,
+        rule: ClientRule,
+        purpose: Purpose,
+        limits: ServeLimits,
+        services: Routes,
+    ) -> Self {
         let identity = Identity::generate("server").unwrap();
         let tls = ServerTls::new(&identity, rule, purpose).unwrap();
         let (dial, incoming) = mpsc::unbounded_channel();
@@ -117,7 +127,7 @@ impl Server {
         let task = tokio::spawn(async move {
             let shutdown = async { drop(stopped.await) };
             let incoming = UnboundedReceiverStream::new(incoming);
-            serve(incoming, tls, attestation, Routes::default(), limits, shutdown).await.unwrap();
+            serve(incoming, tls, attestation, services, limits, shutdown).await.unwrap();
         });
         Self { dial, stop: Some(stop), task, spki: identity.spki() }
     }
@@ -146,6 +156,7 @@ impl Server {
 /// A client that speaks the protocol by hand.
 pub struct Raw {
     pub client: AttestationClient<Channel>,
+    pub channel: Channel,
     pub facts: TlsFacts,
 }
 
@@ -157,7 +168,7 @@ impl Raw {
     pub async fn connect_as(identity: &Identity, server: &Server, purpose: Purpose) -> Self {
         let tls = ClientTls::new(identity, PeerPin::Spki(vec![server.spki]), purpose).unwrap();
         let (channel, facts) = connect_pinned(server.dial(), &tls).await.unwrap();
-        Self { client: AttestationClient::new(channel), facts }
+        Self { client: AttestationClient::new(channel.clone()), channel, facts }
     }
 
     pub async fn challenge(&mut self) -> [u8; 32] {

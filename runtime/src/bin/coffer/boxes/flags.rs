@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use coffer_rim::input;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
+use coffer_runtime::publish::{PUBLISH, Publish, PublishError};
 use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
 use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Scratch, Tee, Tenant};
@@ -104,6 +105,10 @@ pub struct BoxFlags {
     #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "spec", help_heading = "TEE")]
     pub tenant: Tenant,
 
+    /// Lead a port of the host to a port of the workload, behind RA-TLS that ends inside: [ADDRESS:][HOST-PORT:]PORT/ra-tls. Clients
+    /// come with `coffer connect`; without a host port, `coffer port` says which one it became.
+    #[arg(short, long, value_name = "[HOST:]PORT/ra-tls")]
+    pub publish: Vec<String>,
     /// Set an environment variable; without a value, ours.
     #[arg(short, long, value_name = "NAME[=VALUE]", conflicts_with = "spec")]
     pub env: Vec<String>,
@@ -233,11 +238,12 @@ impl BoxFlags {
         }
         let given = self.spec.as_deref().map(read_spec).transpose()?;
         let (binds, tmpfs) = self.mounts()?;
+        let publish = self.published()?;
         let workload = if let Some(document) = given {
             self.exactly(document, &tmpfs)?
         } else {
             let name = self.image().ok_or_else(|| CliError::new(Class::Usage, "no image was named"))?.to_owned();
-            Workload::Image { name, request: Box::new(self.workload(engine, tmpfs)?) }
+            Workload::Image { name, request: Box::new(self.workload(engine, tmpfs, &publish)?) }
         };
         Ok(BoxRequest {
             tee: self.tee_wanted(),
@@ -251,6 +257,7 @@ impl BoxFlags {
                 memory_bytes: self.memory.is_some().then(|| memory.bytes()),
                 cpus: self.cpus.is_some().then(|| vcpus.count()),
             },
+            publish,
             pull: match self.pull {
                 Pull::Missing => engine::Pull::Missing,
                 Pull::Always => engine::Pull::Always,
@@ -287,7 +294,21 @@ impl BoxFlags {
         Ok((all, tmpfs))
     }
 
-    fn workload(&self, engine: &Engine, tmpfs: Vec<Mount>) -> Result<WorkloadRequest, CliError> {
+    /// Ports of the host that lead into the box.
+    fn published(&self) -> Result<Vec<Publish>, CliError> {
+        let one = |text: &String| {
+            let refused = |why| CliError::new(Class::Usage, format!("invalid value {text:?} for --publish: {why}"));
+            text.parse().map_err(|why: PublishError| refused(why).hint(format!("write {PUBLISH}")))
+        };
+        let all = self.publish.iter().map(one).collect::<Result<Vec<Publish>, _>>()?;
+        if self.tee_wanted() == Tee::None && self.spec.is_none() && !all.is_empty() {
+            let message = "--publish leads to a guest that proves itself, and this one does not";
+            return Err(CliError::new(Class::Usage, message).hint("--publish needs --tee or --tee-simulate"));
+        }
+        Ok(all)
+    }
+
+    fn workload(&self, engine: &Engine, tmpfs: Vec<Mount>, publish: &[Publish]) -> Result<WorkloadRequest, CliError> {
         let usage = |flag: &str, value: &str, why: &str| {
             CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: {why}"))
         };
@@ -329,6 +350,7 @@ impl BoxFlags {
             floors: Floors::default(),
             host_may: self.host_may,
             inject: self.inject.clone(),
+            ingress: request::ingress(publish),
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
             secrets: secrets.collect::<Result<_, _>>()?,
             owners: self.owners(engine, tee)?,

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use coffer_runtime::BoxState;
 use coffer_runtime::engine::Inspection;
-use serde_json::{Value, json};
+use coffer_runtime::publish::Publish;
+use serde_json::{Map, Value, json};
 
 use crate::boxes::live::timings_json;
 use crate::boxes::ps;
@@ -46,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn describe(inspection: &Inspection) -> Value {
-    let Inspection { record, document: spec, id_block, folder } = inspection;
+    let Inspection { record, document: spec, id_block, ports, folder } = inspection;
     let time = |moment: Option<i64>| moment.map(table::rfc3339);
     let options = &record.options;
     // Zero is Docker's for what nothing bounds.
@@ -80,6 +81,7 @@ fn describe(inspection: &Inspection) -> Value {
         "HostConfig": { "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
+        "NetworkSettings": { "Ports": ports_json(ports) },
         "Tee": {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),
@@ -90,4 +92,16 @@ fn describe(inspection: &Inspection) -> Value {
         "Timings": timings_json(&record.timings),
         "Folder": folder,
     })
+}
+
+/// As Docker has them: by the box's port, a list of addresses of the host's.
+fn ports_json(ports: &[Publish]) -> Value {
+    let mut all = Map::new();
+    for Publish { host, guest } in ports {
+        let here = json!({ "HostIp": host.ip(), "HostPort": host.port().to_string() });
+        if let Value::Array(list) = all.entry(format!("{guest}/ra-tls")).or_insert_with(|| json!([])) {
+            list.push(here);
+        }
+    }
+    Value::Object(all)
 }

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use coffer_runtime::boxes::unix_ms;
 use coffer_runtime::engine::Filter;
+use coffer_runtime::publish::Publish;
 use coffer_runtime::{BoxRecord, BoxState};
 use coffer_spec::Tee;
 use serde_json::json;
 
+use crate::boxes::port;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::table;
@@ -40,16 +42,22 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if !args.all && filter.states.is_empty() {
         filter.states.extend([BoxState::Running, BoxState::Paused]);
     }
-    let boxes = context.engine()?.list(&filter).map_err(error::of)?;
+    let engine = context.engine()?;
+    let boxes = engine.list(&filter).map_err(error::of)?;
+    // What cannot be read of one box keeps nobody from seeing the others.
+    let ports = |found: &BoxRecord| engine.ports_of(found).unwrap_or_default();
     if context.json {
-        println!("{}", serde_json::Value::from(boxes.iter().map(summary).collect::<Vec<_>>()));
+        println!(
+            "{}",
+            serde_json::Value::from(boxes.iter().map(|found| summary(found, &ports(found))).collect::<Vec<_>>())
+        );
     } else if args.quiet {
         for found in &boxes {
             println!("{}", if args.no_trunc { found.id.as_str() } else { found.id.short() });
         }
     } else {
-        let rows: Vec<_> = boxes.iter().map(|found| row(found, args.no_trunc)).collect();
-        table::print(&["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "TEE", "NAMES"], &rows);
+        let rows: Vec<_> = boxes.iter().map(|found| row(found, &ports(found), args.no_trunc)).collect();
+        table::print(&["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "TEE", "PORTS", "NAMES"], &rows);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -72,7 +80,7 @@ fn filter(texts: &[String]) -> Result<Filter, CliError> {
     Ok(filter)
 }
 
-fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
+fn row(found: &BoxRecord, ports: &[Publish], whole: bool) -> Vec<String> {
     let mut command = found.options.command.join(" ");
     let mut status = status(found);
     if !whole {
@@ -88,6 +96,7 @@ fn row(found: &BoxRecord, whole: bool) -> Vec<String> {
         created,
         status,
         tee_word(found.options.tee).into(),
+        ports.iter().map(Publish::to_string).collect::<Vec<_>>().join(", "),
         found.name.clone(),
     ]
 }
@@ -134,12 +143,13 @@ pub fn tee_word(tee: Tee) -> &'static str {
     }
 }
 
-fn summary(found: &BoxRecord) -> serde_json::Value {
+fn summary(found: &BoxRecord, ports: &[Publish]) -> serde_json::Value {
     json!({
         "id": found.id, "name": found.name, "image": found.image, "command": found.options.command,
         "state": found.state, "status": status(found), "exit_code": found.exit_code, "error": found.error,
         "reason": found.reason,
         "tee": tee_word(found.options.tee), "created": table::rfc3339(found.created),
+        "ports": ports.iter().map(port::row).collect::<Vec<_>>(),
         "supervisor_pid": found.supervisor_pid, "vmm_pid": found.vmm_pid,
     })
 }

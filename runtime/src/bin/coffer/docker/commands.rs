@@ -32,11 +32,6 @@ pub const COMMANDS: &[Row] = &[
         "`coffer stop -t 0 BOX` ends a box at once; `coffer rm -f BOX` removes it too",
     ),
     but(
-        &["port", "container port"],
-        "boxes have no network yet, so they publish no ports",
-        "`coffer exec BOX COMMAND` reaches what listens inside",
-    ),
-    but(
         &["rename", "container rename"],
         "boxes keep the names they were created with",
         "give the name with `coffer run --name NAME IMAGE`",

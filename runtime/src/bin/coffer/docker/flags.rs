@@ -32,9 +32,9 @@ const BOXES: &[Row] = &[
     no(&["-a", "--attach"], "standard output and error are always shown together, each to its own stream"),
     // Network.
     but(
-        &["-p", "--publish", "-P", "--publish-all"],
-        "boxes have no network yet, so no port is published",
-        "`coffer exec BOX COMMAND` reaches what listens inside",
+        &["-P", "--publish-all"],
+        "only named ports are published",
+        "`coffer run --tee-simulate -p 8443:8080/ra-tls IMAGE` publishes one",
     ),
     but(
         &["--network", "--net"],

@@ -158,7 +158,7 @@ fn refresh(args: &RefreshArgs, context: &Context) -> Result<ExitCode, CliError> 
 
 /// List what is kept, and what is of no use now.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer collateral ls")]
+#[command(visible_alias = "list", after_help = "Examples:\n  coffer collateral ls")]
 struct ListArgs {
     #[command(flatten)]
     whose: Whose,

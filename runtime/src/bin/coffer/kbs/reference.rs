@@ -186,8 +186,9 @@ struct Why {
     hint: Option<String>,
 }
 
-fn measured(bytes: &[u8]) -> Result<(Vec<Measurement>, WorkloadDigest), CliError> {
-    let hint = "--from takes the output of `coffer measure --json`";
+/// The pairs in the output of `coffer measure --json`.
+pub fn measured(bytes: &[u8]) -> Result<(Vec<Measurement>, WorkloadDigest), CliError> {
+    let hint = "write the output of `coffer measure --json` there";
     // What is at the other end of a pipe has said why in its one document.
     if let Ok(Failed { error }) = serde_json::from_slice(bytes) {
         let failure = CliError::new(error.class, error.message).while_doing("there is no measurement");

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use coffer_rim::input;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
-use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::{ManifestError, ManifestRefusal, ReferenceManifest, SignedManifest};
+use coffer_verifier::{P384PublicKey, UnixTime};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -132,6 +132,21 @@ fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
         print(&manifest);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a manifest says that one of these keys signed, and that is valid now.
+///
+/// # Errors
+/// It is none, or not to be believed.
+pub fn believed(
+    bytes: &[u8],
+    file: &Path,
+    keys: &[P384PublicKey],
+    now: UnixTime,
+) -> Result<ReferenceManifest, CliError> {
+    let envelope = SignedManifest::parse(bytes).map_err(|error| no_manifest(&error, file))?;
+    let verified = envelope.verify(keys).map_err(|refusal| refused(&refusal, file))?;
+    verified.current(now).cloned().map_err(|refusal| refused(&refusal, file))
 }
 
 fn parse(file: &Path) -> Result<SignedManifest, CliError> {

@@ -6,6 +6,7 @@ use coffer_runtime::engine::{self, read_spec};
 
 use crate::error::CliError;
 use crate::evidence::verify;
+use crate::prove::reference::References;
 
 /// What a guest must prove.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -14,11 +15,13 @@ pub struct Trust {
     #[arg(long)]
     pub allow_simulated: bool,
     /// Platform the guest must have booted from [default: this installation's].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "reference")]
     pub platform: Option<PathBuf>,
     /// Workload spec the guest must run [default: the one the box was created with].
-    #[arg(long = "expect-spec", value_name = "FILE")]
+    #[arg(long = "expect-spec", value_name = "FILE", conflicts_with = "reference")]
     pub expect_spec: Option<PathBuf>,
+    #[command(flatten)]
+    pub references: References,
     /// Policy on top of measurement and workload, TOML; the word `strict` is the built-in policy of that name [default: the
     /// built-in floor].
     #[arg(long, value_name = "FILE")]
@@ -35,6 +38,7 @@ impl Trust {
             allow_simulated: self.allow_simulated,
             platform: self.platform.clone(),
             expect_spec: self.expect_spec.as_deref().map(read_spec).transpose()?,
+            references: self.references.read()?,
             policy: self
                 .policy
                 .as_deref()

@@ -25,7 +25,7 @@ fn engine() -> (tempfile::TempDir, Engine) {
 
 fn workload(line: &str) -> Result<WorkloadRequest, CliError> {
     let (_dir, engine) = engine();
-    parse(line).unwrap().workload(&engine, Vec::new())
+    parse(line).unwrap().workload(&engine, Vec::new(), &[])
 }
 
 #[test]

@@ -6,9 +6,7 @@
 //! Never: reaches a broker that is in use, or a simulator's keys that anybody lists.
 
 mod broker;
-mod guest;
 mod sqlite;
-mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,10 +20,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use self::broker::Broker;
-use self::guest::{Guest, Platform};
 use self::sqlite::Disk;
-use self::work::PublicKeys;
 use super::figures::{broken, median, micros, real};
+use super::guest::{Guest, Platform, TENANT};
+use super::work::{Operation, PublicKeys};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 
@@ -141,7 +139,7 @@ impl Bench {
             let client = self.runtime.block_on(async {
                 let stream = TcpStream::connect(self.broker.listen).await.class(Class::Unreachable)?;
                 stream.set_nodelay(true).class(Class::Unreachable)?;
-                let connected = BrokerClient::connect(stream, &identity, guest::TENANT, vec![self.broker.pin], guest);
+                let connected = BrokerClient::connect(stream, &identity, TENANT, vec![self.broker.pin], guest);
                 let client = connected.await.class(Class::Unreachable)?;
                 client.secret(&self.platform.path).await.class(Class::Refused)?;
                 Ok::<_, CliError>(client)
@@ -171,7 +169,7 @@ impl Bench {
         Ok(json!({
             "p50_us": p50, "sum_us": sum, "ratio": p50 / sum, "limit": 2.0,
             "public_keys_us": public_keys, "commit_us": commit, "checkpoint_us": checkpoint, "checkpoint_share": share,
-            "work": work.iter().map(work::Operation::to_json).collect::<Vec<_>>(),
+            "work": work.iter().map(Operation::to_json).collect::<Vec<_>>(),
             "samples_us": times, "commit_samples_us": commits, "checkpoint_samples_us": checkpoints,
             "memory": { "connections": guests, "bytes_each": real(grown) / real(guests), "limit": 131_072,
                 "samples_bytes": memory },
@@ -250,10 +248,8 @@ impl Bench {
             }
             empty.push(micros(start.elapsed()));
             let start = Instant::now();
-            let request = kbs::admin::v1::GetSecretMetaRequest {
-                tenant: guest::TENANT.into(),
-                path: self.platform.path.to_string(),
-            };
+            let request =
+                kbs::admin::v1::GetSecretMetaRequest { tenant: TENANT.into(), path: self.platform.path.to_string() };
             self.runtime.block_on(admin.get_secret_meta(request)).class(Class::Refused)?;
             metas.push(micros(start.elapsed()));
         }

@@ -15,7 +15,7 @@ use secrecy::SecretBox;
 use serde_json::Value;
 
 use super::super::figures::broken;
-use super::guest::{Platform, TENANT};
+use super::super::guest::{Platform, TENANT};
 use crate::error::{Class, Classify as _, CliError};
 
 pub struct Broker {

@@ -1,4 +1,4 @@
-//! Public-key operations that a release cannot avoid, with the libraries that both ends use.
+//! Public-key operations that nobody who attests can avoid, with the libraries that both ends use.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use super::super::figures::{broken, median, micros};
+use super::figures::{broken, median, micros};
 use super::guest::{Platform, now};
 use crate::error::{Class, Classify as _, CliError};
 
-/// One kind of operation, as often as a guest's first secret takes it.
+/// One kind of operation, as often as what is measured takes it.
 pub struct Operation {
     pub end: &'static str,
     pub name: &'static str,
@@ -126,12 +126,33 @@ impl PublicKeys {
             ("broker", "HPKE P-384 encapsulation", 1.0, ENCAPSULATE),
             ("guest", "HPKE P-384 decapsulation", 1.0, DECAPSULATE),
         ]
-        .into_iter()
-        .map(|(end, name, count, at)| {
-            let samples = self.times[at].clone();
-            Operation { end, name, count, each: median(samples.clone()), samples }
-        })
-        .collect()
+        .map(|(end, name, count, at)| self.operation(end, name, count, at))
+        .into()
+    }
+
+    /// What a client takes to believe a guest on a new connection, and the guest to be believed: TLS, one challenge, one report with
+    /// its whole chain and revocation list.
+    pub fn of_a_connection(&self) -> Vec<Operation> {
+        [
+            ("client", "X25519 + ML-KEM-768 key pair", 1.0, START),
+            ("guest", "X25519 + ML-KEM-768 key pair and encapsulation", 1.0, ANSWER),
+            ("client", "X25519 + ML-KEM-768 decapsulation", 1.0, COMPLETE),
+            ("guest", "P-384 signature of CertificateVerify", 1.0, SIGN),
+            ("client", "P-384 verification of CertificateVerify", 1.0, VERIFY),
+            ("client", "P-384 signature of CertificateVerify", 1.0, SIGN),
+            ("guest", "P-384 verification of CertificateVerify", 1.0, VERIFY),
+            ("guest", "HPKE P-384 key pair", 1.0, KEY_PAIR),
+            ("guest", "P-384 signature of the report (simulated)", 1.0, REPORT),
+            ("client", "RSA-4096 PSS verification of chain and revocation list", 4.0, RSA),
+            ("client", "P-384 verification of the report", 1.0, VERIFY),
+        ]
+        .map(|(end, name, count, at)| self.operation(end, name, count, at))
+        .into()
+    }
+
+    fn operation(&self, end: &'static str, name: &'static str, count: f64, at: usize) -> Operation {
+        let samples = self.times[at].clone();
+        Operation { end, name, count, each: median(samples.clone()), samples }
     }
 }
 

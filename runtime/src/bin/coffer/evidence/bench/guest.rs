@@ -13,7 +13,7 @@ use coffer_verifier::abi::{
 use coffer_verifier::measure::PageType;
 use coffer_verifier::{Evidence, UnixTime};
 
-use super::super::figures::broken;
+use super::figures::broken;
 use crate::error::{Class, Classify as _, CliError};
 
 pub const TENANT: &str = "acme";

@@ -1,0 +1,57 @@
+//! `coffer port`.
+
+use std::process::ExitCode;
+
+use coffer_runtime::publish::Publish;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::{self, Class, CliError};
+
+/// Say which ports of the host lead to which ports of a running box.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer port web
+  coffer port web 8080/ra-tls")]
+pub struct Args {
+    /// Name or id.
+    #[arg(value_name = "BOX")]
+    name: String,
+    /// One port of the box alone: what leads there.
+    #[arg(value_name = "PORT[/ra-tls]")]
+    port: Option<String>,
+}
+
+/// Prints them as Docker does: `8080/ra-tls -> 0.0.0.0:8443`, or of one port the address alone.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let all = context.engine()?.ports(&args.name).map_err(error::of)?;
+    let Some(text) = &args.port else {
+        show(&all, context, |Publish { host, guest }| format!("{guest}/ra-tls -> {host}"));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Ok(port) = text.strip_suffix("/ra-tls").unwrap_or(text).parse::<u16>() else {
+        return Err(CliError::new(Class::Usage, format!("{text:?} is no port")).hint("write 8080 or 8080/ra-tls"));
+    };
+    let of_port: Vec<_> = all.into_iter().filter(|publish| publish.guest == port).collect();
+    if of_port.is_empty() {
+        let message = format!("No public port '{port}/ra-tls' published for {}", args.name);
+        return Err(CliError::new(Class::NotFound, message));
+    }
+    show(&of_port, context, |publish| publish.host.to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As `--json` has it.
+pub fn row(Publish { host, guest }: &Publish) -> Value {
+    json!({ "port": guest, "protocol": "ra-tls", "host": host })
+}
+
+fn show(all: &[Publish], context: &Context, line: impl Fn(&Publish) -> String) {
+    if context.json {
+        println!("{}", json!({ "ports": all.iter().map(row).collect::<Vec<_>>() }));
+    } else {
+        for publish in all {
+            println!("{}", line(publish));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `coffer connect`.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_ratls::Identity;
+use coffer_runtime::ingress::{Attested, Forwarder, Peer};
+use coffer_runtime::owner_access;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::context::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::evidence::verify;
+use crate::prove::reference::References;
+
+/// Reach a port of a guest's workload behind RA-TLS: whoever answers there must prove first that it is the guest expected.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The port was opened by `coffer run -p HOST-PORT:PORT/ra-tls`. Without --listen, one connection is joined to
+standard input and output, and ends when the workload ends it.
+Exit status: 0, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
+
+Examples:
+  coffer connect --reference web.json --guest-port 8080 \\
+      --listen 127.0.0.1:9000 host.example:8443
+  coffer connect --reference web.json --manifest-key manifest.pem.pub \\
+      --policy strict --guest-port 8080 host.example:8443 <request
+  ssh -o ProxyCommand='coffer connect --reference ssh.json %h:%p' \\
+      -p 2222 host.example"
+)]
+pub struct Args {
+    /// The guest must prove itself, for lines that say so: there is no other way to connect.
+    #[arg(long)]
+    attest: bool,
+    #[command(flatten)]
+    references: References,
+    /// Policy on top, TOML; the word `strict` is the built-in policy of that name [default: the built-in floor].
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Also believe simulated evidence: of this installation's simulator, or of those given by --anchor. It proves nothing.
+    #[arg(long)]
+    allow_simulated: bool,
+    /// With --allow-simulated: this simulator root, not this installation's. SHA-256 of its public key in hexadecimal, or its
+    /// certificate, DER or PEM.
+    #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
+    anchor: Vec<String>,
+    /// Port of the workload that is meant [default: that of the address].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    guest_port: Option<u16>,
+    /// Show this installation's owner key, for a port that takes listed clients alone.
+    #[arg(long)]
+    as_owner: bool,
+    /// Listen here for clients, and lead each to the workload.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where the host of the guest listens.
+    #[arg(value_name = "HOST:PORT")]
+    address: String,
+}
+
+/// Connects, and stays until the workload ends it, or a signal ends a listener.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    if context.json && args.listen.is_none() {
+        let message = "--json describes a listener, and without --listen the workload's bytes go to standard output";
+        return Err(CliError::new(Class::Usage, message).hint("leave --json out, or name --listen ADDRESS:PORT"));
+    }
+    let peer = peer(args, context)?;
+    context.runtime()?.block_on(async {
+        let attested = peer.connect().await?;
+        match args.listen {
+            None => {
+                attested.pipe(&peer, tokio::io::stdin(), tokio::io::stdout()).await?;
+                // Whoever still writes to us need not be waited for: the workload listens no more.
+                let _ = std::io::stdout().flush();
+                std::process::exit(0)
+            }
+            Some(address) => listen(address, peer, attested, context.json).await,
+        }
+    })
+}
+
+fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
+    let guests = args.references.read()?;
+    if guests.is_empty() {
+        let message =
+            "no guest is named that may be there: any genuine guest would do, and that is nobody in particular";
+        return Err(CliError::new(Class::Usage, message)
+            .hint("name it with --reference FILE: the output of `coffer measure --json`, or a signed manifest"));
+    }
+    let port = args.address.rsplit_once(':').and_then(|(host, port)| {
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0);
+        port.filter(|_| !host.is_empty())
+    });
+    let Some(port) = port else {
+        let message = format!("{:?} is no address", args.address);
+        return Err(CliError::new(Class::Usage, message).hint("write HOST:PORT, or [IPV6]:PORT"));
+    };
+    let identity = if args.as_owner {
+        owner_access::load(&context.open_home()?.owner())?
+    } else {
+        Identity::generate("coffer connect").class(Class::Internal)?
+    };
+    let policy = verify::policy(args.policy.as_deref())?.rules;
+    owner_access::only_narrows(&policy)?;
+    Ok(Peer {
+        address: args.address.clone(),
+        port: args.guest_port.unwrap_or(port),
+        guests,
+        anchors: verify::anchors(args.allow_simulated, &args.anchor, context)?,
+        policy,
+        identity,
+    })
+}
+
+async fn listen(address: SocketAddr, peer: Peer, attested: Attested, json: bool) -> Result<ExitCode, CliError> {
+    let listener =
+        TcpListener::bind(address).await.class_while(Class::Config, format!("cannot listen on {address}"))?;
+    let here = listener.local_addr()?;
+    let report = attested.findings.appraisal.verified().map(|verified| {
+        let report = verified.report();
+        (report.measurement(), report.host_data(), verified.simulated())
+    });
+    let Some((measurement, host_data, simulated)) = report else {
+        return Err(CliError::new(Class::Internal, "the guest was admitted without a report"));
+    };
+    if json {
+        println!(
+            "{}",
+            json!({ "listening": here, "port": peer.port, "measurement": measurement, "host_data": host_data, "simulated": simulated })
+        );
+    } else {
+        let what = if simulated { ", which is SIMULATED" } else { "" };
+        println!("{here} leads to port {} of the guest{what}", peer.port);
+        println!("  measurement  {measurement}");
+        println!("  host data    {host_data}");
+    }
+    let _ = std::io::stdout().flush();
+    let (mut ended, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let said = |from: SocketAddr, why: String| eprintln!("coffer: {from}: {}", coffer_rim::foreign(&why));
+    tokio::select! {
+        () = Forwarder::new(peer, attested).serve(listener, said) => {}
+        _ = ended.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,57 @@
+//! `--reference`: guests that are expected, from files.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use coffer_rim::input;
+use coffer_runtime::signing_key::read_public;
+use coffer_verifier::{Pair, UnixTime};
+use serde_json::Value;
+
+use crate::error::{Class, Classify as _, CliError};
+use crate::kbs::reference::measured;
+use crate::launch::manifest;
+
+/// Which guests are expected.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct References {
+    /// What it may be: the output of `coffer measure --json`, or a manifest that a key of --manifest-key signed.
+    #[arg(long, value_name = "FILE")]
+    pub reference: Vec<PathBuf>,
+    /// Public key of a signed manifest, PEM; repeatable.
+    #[arg(long, value_name = "PEM", requires = "reference")]
+    pub manifest_key: Vec<PathBuf>,
+}
+
+impl References {
+    /// Pairs of a measurement and a workload, all that the files name; none where no file is named.
+    ///
+    /// # Errors
+    /// A file that is neither, a manifest that is not to be believed.
+    pub fn read(&self) -> Result<Vec<Pair>, CliError> {
+        let keys = self.manifest_key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
+        let now = UnixTime::from(SystemTime::now());
+        let mut pairs = Vec::new();
+        for file in &self.reference {
+            let bytes = input::read(file, input::DOCUMENT)
+                .class_while(Class::Config, format!("cannot read {}", file.display()))?;
+            let is_manifest = serde_json::from_slice::<Value>(&bytes).is_ok_and(|it| it.get("payload").is_some());
+            let (measurements, workload) = if !is_manifest {
+                measured(&bytes).map_err(|error| error.while_doing(file.display()))?
+            } else if keys.is_empty() {
+                let message = format!(
+                    "{} is a signed manifest, and no key is named that it would be believed for",
+                    file.display()
+                );
+                return Err(CliError::new(Class::Usage, message).hint("name its public key with --manifest-key PEM"));
+            } else {
+                let verified = manifest::believed(&bytes, file, &keys, now)?;
+                let contents = verified.contents();
+                (verified.measurements().copied().collect(), contents.workload)
+            };
+            let host_data = workload.host_data();
+            pairs.extend(measurements.into_iter().map(|measurement| Pair { measurement, host_data }));
+        }
+        Ok(pairs)
+    }
+}

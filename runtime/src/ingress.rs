@@ -1,0 +1,287 @@
+//! The client of a guest's ingress: a connection on which the guest has proved itself, and streams to a port of its workload.
+//!
+//! Trusts: the references, anchors and policy its caller names. Believes nothing of an address: whoever answers there must be the guest.
+//! Never: sends a byte of a stream to a guest whose evidence for this very connection was not admitted, nor goes on with one that
+//! did not show it again in time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_ratls::{
+    ConnectError, Identity, Lapsed, OpenStream, Purpose, StreamError, StreamRefusal, connect_and_verify, open_stream,
+};
+use coffer_rim::{Class, Failure, chain};
+use coffer_verifier::{EvidencePolicy, ExpectedGuest, Pair, TrustAnchors};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
+
+use crate::owner_access::{Findings, GuestAppraiser, OwnerConnection};
+
+/// Which guest is expected where.
+pub struct Peer {
+    /// `host:port` that leads to it.
+    pub address: String,
+    /// Port of its workload.
+    pub port: u16,
+    /// Guests that it may be: one of these pairs, and no other.
+    pub guests: Vec<Pair>,
+    /// Roots that are believed.
+    pub anchors: TrustAnchors,
+    /// Policy on top, which can only narrow.
+    pub policy: EvidencePolicy,
+    /// Who asks.
+    pub identity: Identity,
+}
+
+/// How long the way there may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Streams at once.
+const STREAMS: usize = 64;
+
+/// Why there is no way to the workload.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngressError {
+    /// Nobody answers.
+    #[error("{address} does not answer")]
+    Unreachable {
+        /// Which address.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Whoever answers does not speak the ingress of that port.
+    #[error("{address} offers no ingress for port {port}")]
+    Connect {
+        /// Which address.
+        address: String,
+        /// Port of the workload.
+        port: u16,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// Its evidence was judged and is not good enough.
+    #[error("the guest at {address} is not admitted: {}", .findings.appraisal.why())]
+    NotAdmitted {
+        /// Which address.
+        address: String,
+        /// What was found.
+        findings: Box<Findings>,
+    },
+    /// It is the guest, and gives no stream.
+    #[error("the guest at {address} gives no way to port {port} of its workload")]
+    Stream {
+        /// Which address.
+        address: String,
+        /// Port of the workload.
+        port: u16,
+        /// Why.
+        #[source]
+        source: StreamError,
+    },
+    /// It did not prove itself once more.
+    #[error("the guest at {address} was challenged again and did not prove itself")]
+    Lapsed {
+        /// Which address.
+        address: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// A stream broke off.
+    #[error("the stream broke off: bytes are missing")]
+    Broken,
+}
+
+impl From<IngressError> for Failure {
+    fn from(error: IngressError) -> Self {
+        let class = match &error {
+            IngressError::Unreachable { .. } | IngressError::Broken => Class::Unreachable,
+            IngressError::NotAdmitted { findings, .. } => match findings.appraisal.verdict() {
+                coffer_verifier::Verdict::Refused => Class::Refused,
+                _ => Class::NotAuthentic,
+            },
+            IngressError::Connect { source, .. } | IngressError::Lapsed { source, .. } => match source {
+                ConnectError::Rejected(_) => Class::NotAuthentic,
+                ConnectError::Config(_) | ConnectError::Internal(_) => Class::Internal,
+                _ => Class::Unreachable,
+            },
+            IngressError::Stream { source, .. } => match source {
+                StreamError::Refused(StreamRefusal::NotAdmitted) => Class::Refused,
+                _ => Class::Unreachable,
+            },
+        };
+        let failure = Self::caused(class, &error);
+        match &error {
+            IngressError::Connect { .. } => failure.hint(
+                "--guest-port names the workload's own port, where it is not that of the address; a port that is meant for listed \
+                 clients takes no other key",
+            ),
+            IngressError::Stream { source: StreamError::Refused(StreamRefusal::PortClosed), .. } => {
+                failure.hint("nothing listens on that port inside the guest, at its loopback address")
+            }
+            IngressError::NotAdmitted { findings, .. } => match findings.appraisal.reasons().first() {
+                Some(reason) => failure.hint(reason.hint.to_string()),
+                None => failure,
+            },
+            _ => failure,
+        }
+    }
+}
+
+impl IngressError {
+    /// The connection is worth nothing any more; another one may be.
+    fn is_of_the_connection(&self) -> bool {
+        matches!(self, Self::Lapsed { .. } | Self::Stream { source: StreamError::Broke(_), .. })
+    }
+}
+
+impl Peer {
+    /// Connects, and has the guest prove itself.
+    ///
+    /// # Errors
+    /// [`IngressError`]; nothing was sent but a challenge.
+    pub async fn connect(&self) -> Result<Attested, IngressError> {
+        let address = || self.address.clone();
+        let unreachable = |source| IngressError::Unreachable { address: address(), source };
+        let stream = match timeout(PATIENCE, TcpStream::connect(&self.address)).await {
+            Ok(connected) => connected.map_err(unreachable)?,
+            Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
+        };
+        let _ = stream.set_nodelay(true);
+        let guests = ExpectedGuest::Admitted { pairs: self.guests.clone(), signers: Vec::new() };
+        let appraiser = Arc::new(GuestAppraiser::new(self.anchors.clone(), self.policy.clone(), guests));
+        let purpose = Purpose::Ingress(self.port);
+        let connected = connect_and_verify(stream, &self.identity, purpose, Arc::clone(&appraiser)).await;
+        match (connected, appraiser.findings()) {
+            (Ok(connection), Some(findings)) => Ok(Attested { connection, findings }),
+            (Err(ConnectError::Rejected(_)), Some(findings)) => {
+                Err(IngressError::NotAdmitted { address: address(), findings: Box::new(findings) })
+            }
+            (Err(source), _) => Err(IngressError::Connect { address: address(), port: self.port, source }),
+            // An admission without findings is no admission.
+            (Ok(_), None) => Err(IngressError::Broken),
+        }
+    }
+
+    fn no_stream(&self, source: StreamError) -> IngressError {
+        IngressError::Stream { address: self.address.clone(), port: self.port, source }
+    }
+
+    fn lapsed(&self, lapsed: Lapsed) -> IngressError {
+        IngressError::Lapsed { address: self.address.clone(), source: lapsed.0 }
+    }
+}
+
+/// A connection whose guest is one of those expected.
+pub struct Attested {
+    connection: OwnerConnection,
+    /// What was judged, and what was found.
+    pub findings: Findings,
+}
+
+impl Attested {
+    /// One stream, until the workload has said all it says: for a program that stands between two pipes.
+    ///
+    /// # Errors
+    /// [`IngressError`].
+    pub async fn pipe(
+        &self,
+        peer: &Peer,
+        from: impl AsyncRead + Unpin,
+        to: impl AsyncWrite + Unpin,
+    ) -> Result<(), IngressError> {
+        let stream = open_stream(self.connection.channel()).await.map_err(|error| peer.no_stream(error))?;
+        let kept = self.connection.kept(stream.until_answered(from, to)).await;
+        kept.map_err(|lapsed| peer.lapsed(lapsed))?.map_err(|_| IngressError::Broken)
+    }
+
+    /// A stream; of a connection on which nobody spoke for long, the evidence is asked for first.
+    async fn stream(&self, peer: &Peer) -> Result<OpenStream, IngressError> {
+        self.connection.renewed_in_time().await.map_err(|lapsed| peer.lapsed(lapsed))?;
+        open_stream(self.connection.channel()).await.map_err(|error| peer.no_stream(error))
+    }
+
+    /// What a client and the workload say to each other. Ends where the guest does not prove itself again; what it said before that
+    /// was said by a guest that had.
+    async fn join(&self, peer: &Peer, stream: OpenStream, client: TcpStream) -> Result<(), IngressError> {
+        let joined = self.connection.kept(stream.join(client)).await;
+        let Err(client) = joined.map_err(|lapsed| peer.lapsed(lapsed))? else { return Ok(()) };
+        let _ = client.set_zero_linger();
+        Err(IngressError::Broken)
+    }
+}
+
+/// Clients of a local port, led to the workload, each by a stream of its own on one connection. A connection that is lost is made
+/// anew for the next client, and proves itself anew.
+pub struct Forwarder {
+    peer: Peer,
+    current: Mutex<Option<Arc<Attested>>>,
+}
+
+impl Forwarder {
+    /// For a peer that has proved itself once.
+    pub fn new(peer: Peer, first: Attested) -> Self {
+        Self { peer, current: Mutex::new(Some(Arc::new(first))) }
+    }
+
+    /// Serves until the future is dropped; `said` hears of each client that was not served.
+    pub async fn serve(self, listener: TcpListener, said: impl Fn(SocketAddr, String) + Send + Sync + 'static) {
+        let (all, said, room) = (Arc::new(self), Arc::new(said), Arc::new(Semaphore::new(STREAMS)));
+        loop {
+            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+            let Ok((client, from)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let (all, said) = (Arc::clone(&all), Arc::clone(&said));
+            tokio::spawn(async move {
+                let _ = client.set_nodelay(true);
+                if let Err(error) = all.serve_one(client).await {
+                    said(from, chain(&error));
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn serve_one(&self, client: TcpStream) -> Result<(), IngressError> {
+        let mut attested = self.attested().await?;
+        let mut opened = attested.stream(&self.peer).await;
+        // Nothing of this client's was sent yet: it may have another connection, whose guest proves itself anew.
+        if opened.as_ref().is_err_and(IngressError::is_of_the_connection) {
+            self.forget(&attested).await;
+            attested = self.attested().await?;
+            opened = attested.stream(&self.peer).await;
+        }
+        match opened {
+            Ok(stream) => attested.join(&self.peer, stream, client).await,
+            Err(error) => {
+                let _ = client.set_zero_linger();
+                Err(error)
+            }
+        }
+    }
+
+    /// The connection, or a new one where there is none. One client makes it, the others wait.
+    async fn attested(&self) -> Result<Arc<Attested>, IngressError> {
+        let mut current = self.current.lock().await;
+        match &*current {
+            Some(attested) => Ok(Arc::clone(attested)),
+            None => Ok(Arc::clone(current.insert(Arc::new(self.peer.connect().await?)))),
+        }
+    }
+
+    async fn forget(&self, which: &Arc<Attested>) {
+        let mut current = self.current.lock().await;
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, which)) {
+            *current = None;
+        }
+    }
+}

@@ -185,6 +185,30 @@ async fn a_counter_moves_only_for_its_subject_from_where_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subject_has_256_counters_in_a_context_and_those_go_on() {
+    let kbs = Kbs::start_with(|config| {
+        let anchors = vec![common::anchor().to_string()];
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = anchors;
+        config.limits.requests_per_second_per_guest = 1000;
+    })
+    .await;
+    put_context(&kbs, &SealingPolicy::ALL, terms(true)).await;
+    let client = admitted(&kbs, &Guest::usual()).await;
+    let (wanted, id) = (name(SealingPolicy::Workload), |at: u128| at.to_be_bytes());
+    // Those at once share a commit.
+    for at in (1..=256).step_by(4) {
+        let set = async |at| client.set_generation(&wanted, &id(at), 0, 1).await.unwrap().set;
+        assert_eq!(tokio::join!(set(at), set(at + 1), set(at + 2), set(at + 3)), (true, true, true, true), "{at}");
+    }
+    let line = kbs.line_of(&refused(client.set_generation(&wanted, &id(257), 0, 1).await));
+    assert!(has_reason(&line, "has 256 counters in this context already"), "{line}");
+    assert!(client.set_generation(&wanted, &id(256), 1, 2).await.unwrap().set);
+    assert_eq!(client.generation(&wanted, &id(257)).await.unwrap().current, 0);
+    // Another subject has its own.
+    assert!(client.set_generation(&name(SealingPolicy::Chip), &id(257), 0, 1).await.unwrap().set);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_that_set_a_counter_at_once_one_does() {
     let (kbs, guest, client) = ready().await;
     let other = kbs.connect(guest.clone()).await.unwrap();

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask, not_admitted, refused};
+use crate::common::{Guest, Kbs, Launch, PATH, TENANT, VALUE, anchor, ask, not_admitted, refused};
 
 fn run(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_coffer-kbs")).args(words).stdin(Stdio::null()).output().unwrap()
@@ -425,6 +425,66 @@ async fn figures_count_decisions_and_name_nothing() {
     for name in [PATH, "password", TENANT, "admin"] {
         assert!(!text.contains(name), "{name}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_count_what_is_too_much_of_guests_strangers_operators_and_sources() {
+    let kbs = Kbs::start_with(|config| {
+        config.metrics_listen = Some("127.0.0.1:0".into());
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
+        config.limits.requests_per_second_per_guest = 1;
+        config.limits.connections_per_source = 4;
+    })
+    .await;
+    let figure = async |name: &str| -> u64 {
+        let text = figures(&kbs).await;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("coffer_kbs_{name} ")));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+    };
+    let over_rate = async || {
+        let of = |who: &str| format!("requests_over_rate_total{{who=\"{who}\"}}");
+        (figure(&of("guests")).await, figure(&of("operators")).await)
+    };
+    let (guest, stranger) = (Guest::usual(), Guest::launch(&Launch { platform: 2, ..Launch::default() }));
+    kbs.put(PATH, true).await;
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    let mut before = over_rate().await;
+    let (guest, stranger) = (kbs.connect(guest).await.unwrap(), kbs.connect(stranger).await.unwrap());
+    for client in [&guest, &stranger] {
+        let mut told = 0;
+        for _ in 0..8 {
+            told += u64::from(ask(client, PATH).await.is_err_and(|error| format!("{error:?}").contains("too-many")));
+        }
+        let now = over_rate().await;
+        assert!(told > 0 && now == (before.0 + told, 0), "{told} more than {before:?}: {now:?}");
+        before = now;
+    }
+
+    let identity = coffer_ratls::Identity::generate("auditor").unwrap();
+    let grant = coffer_kbs_client::Grant { role: "auditor".into(), tenant: None };
+    kbs.admin().await.add_admin("auditor", &identity.spki(), &[grant]).await.unwrap();
+    let owner = coffer_kbs_client::AdminProfile::read(&kbs.state().join("admin.toml")).unwrap();
+    let profile = coffer_kbs_client::AdminProfile { identity, ..owner };
+    let auditor = coffer_kbs_client::AdminClient::connect(&profile).await.unwrap();
+    let mut told = 0;
+    for _ in 0..130 {
+        let error = auditor.add_tenant("mine").await.unwrap_err();
+        told += u64::from(format!("{error:?}").contains("too-many-requests"));
+    }
+    assert_eq!((told > 0, over_rate().await), (true, (before.0, told)));
+
+    let mut many = Vec::new();
+    for _ in 0..6 {
+        many.push(tokio::net::TcpStream::connect(kbs.addresses.listen).await.unwrap());
+    }
+    let closed = "connections_closed_total{listener=\"guests\",limit=\"source\"}";
+    for _ in 0..100 {
+        if figure(closed).await >= 4 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(figure(closed).await, 4, "two of six had room beside two guests");
 }
 
 /// A server that does not outlive its test.

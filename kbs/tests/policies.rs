@@ -63,6 +63,29 @@ async fn whoever_names_a_policy_decides_by_its_text_of_the_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_the_configuration_gets_later_does_not_count_where_the_tenant_keeps_one() {
+    let kbs = Kbs::start().await;
+    let admin = kbs.admin().await;
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    admin.put_policy(TENANT, "web", NO).await.unwrap();
+    kbs.put_under(PATH, true, "web").await.unwrap();
+    let client = kbs.connect(guest).await.unwrap();
+    let web = kbs.folder.path().join("web.rego");
+    std::fs::write(&web, YES).unwrap();
+    kbs.reload(|config| {
+        let anchors = vec![common::anchor().to_string()];
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = anchors;
+        config.policies.insert("web".into(), web);
+    })
+    .await;
+    let line = kbs.line_of(&refused(ask(&client, PATH).await));
+    assert!(has_reason(&line, "web: closed"), "{line}");
+    assert_eq!(admin.policy(TENANT, "web").await.unwrap().unwrap().1, NO);
+    assert_eq!(admin.list_policies(TENANT).await.unwrap().configured, ["default", "web"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_policy_is_refused_with_line_and_reason() {
     let kbs = Kbs::start().await;
     let admin = kbs.admin().await;

@@ -65,10 +65,18 @@ impl Served {
         text
     }
 
-    /// Whether it ends well, and how long that takes.
+    fn told(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Whether it ends well when it is told to, and how long that takes.
     fn end(&mut self) -> (bool, Duration) {
+        self.told("-TERM");
+        self.ended()
+    }
+
+    fn ended(&mut self) -> (bool, Duration) {
         let begun = Instant::now();
-        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
         while begun.elapsed() < Duration::from_secs(20) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status.success(), begun.elapsed());
@@ -152,4 +160,31 @@ async fn all_lines_are_out_when_it_ends() {
     assert!(served.end().0);
     let lines = std::fs::read_to_string(&out).unwrap();
     assert_eq!(lines.lines().filter(|line| line.contains("tenant.add")).count(), 50, "{lines}");
+    let of = |field: &str| served.ready[field].as_str().unwrap();
+    let first = format!("coffer-kbs listening on {}, admin on {}, pin {}", of("listen"), of("admin_listen"), of("pin"));
+    assert_eq!(lines.lines().next(), Some(first.as_str()));
+}
+
+#[tokio::test]
+async fn either_signal_lets_an_open_call_finish() {
+    for signal in ["-TERM", "-INT"] {
+        let mut served = Served::start(Stdio::null()).await;
+        let admin = served.admin().await;
+        admin.add_tenant("acme").await.unwrap();
+        // Somebody else writes to the database, and the call waits for that.
+        let database = rusqlite::Connection::open(served.folder.path().join("state/kbs.db")).unwrap();
+        database.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let call = tokio::spawn(async move { admin.add_tenant("globex").await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        served.told(signal);
+        let begun = Instant::now();
+        while !served.log().contains("open calls may finish") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{signal}: {}", served.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!call.is_finished(), "{signal}");
+        database.execute_batch("ROLLBACK").unwrap();
+        assert!(call.await.unwrap().unwrap(), "{signal}");
+        assert!(served.ended().0, "{signal}: {}", served.log());
+    }
 }

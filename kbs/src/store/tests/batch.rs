@@ -57,11 +57,12 @@ pub(super) async fn with_reference(store: &Store) -> Ledger {
 
 async fn many_at_once_share_commits(keeper: Keeper) {
     let (_fixture, store, rows) = counted(keeper).await;
-    for writer in at_once(&store, 200) {
+    // One more than three times what shares one.
+    for writer in at_once(&store, 193) {
         writer.await.unwrap().unwrap();
     }
-    assert!(rows.commits() <= 10, "200 lines took {} commits", rows.commits());
-    assert_eq!(store.verify_audit().await.unwrap().lines, 200, "each stands in the chain");
+    assert!((4..=10).contains(&rows.commits()), "193 lines took {} commits", rows.commits());
+    assert_eq!(store.verify_audit().await.unwrap().lines, 193, "each stands in the chain");
 }
 
 async fn a_commit_that_fails_fails_everybody_in_it(keeper: Keeper) {

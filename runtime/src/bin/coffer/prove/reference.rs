@@ -36,6 +36,12 @@ impl References {
             let bytes = input::read(file, input::DOCUMENT)
                 .class_while(Class::Config, format!("cannot read {}", file.display()))?;
             let is_manifest = serde_json::from_slice::<Value>(&bytes).is_ok_and(|it| it.get("payload").is_some());
+            // A key demands a signature: whoever hands out the file must not choose that there is none.
+            if !is_manifest && !keys.is_empty() {
+                let message = format!("{} is not signed, and --manifest-key demands that it is", file.display());
+                return Err(CliError::new(Class::NotAuthentic, message)
+                    .hint("name a signed manifest, or leave --manifest-key out and believe the file"));
+            }
             let (measurements, workload) = if !is_manifest {
                 measured(&bytes).map_err(|error| error.while_doing(file.display()))?
             } else if keys.is_empty() {

@@ -15,6 +15,7 @@ use coffer_ratls::{
 };
 use coffer_runtime::ingress::{Forwarder, Peer};
 use coffer_verifier::{EvidencePolicy, Pair, TrustAnchors};
+use futures_util::StreamExt as _;
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -165,7 +166,10 @@ async fn guest(platform: &Platform, workload: SocketAddr) -> Result<SocketAddr, 
     let (listener, at) = listener().await?;
     let routes = Routes::new(Streams::new(Workload(workload)));
     let limits = ServeLimits { unattested: 1024, connections: 20_000, ..ServeLimits::default() };
-    let incoming = TcpListenerStream::new(listener);
+    // As everywhere: an answer does not wait for more.
+    let incoming = TcpListenerStream::new(listener).inspect(|stream| {
+        let _ = stream.as_ref().map(|stream| stream.set_nodelay(true));
+    });
     tokio::spawn(serve(incoming, tls, attestation, routes, limits, std::future::pending()));
     Ok(at)
 }

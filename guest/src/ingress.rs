@@ -7,9 +7,7 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,7 +18,6 @@ use coffer_ratls::{
 };
 use coffer_spec::{Ingress, IngressClients};
 use tokio::{
-    io::{self, AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -31,15 +28,21 @@ use crate::{
     host::Ports,
 };
 
-/// Connections of all ports together, of which a quarter may have been given no evidence yet.
-const CONNECTIONS: usize = 64;
+/// For all ports together; each has its share.
+const LIMITS: ServeLimits = ServeLimits {
+    handshake: Duration::from_secs(10),
+    unattested: 8,
+    unattested_lifetime: Duration::from_mins(1),
+    connections: 32,
+    windows: (256 << 10, 512 << 10),
+    headers: 2 << 10,
+};
 /// Streams of all ports together.
 const STREAMS: usize = 64;
-/// What a stream, and a connection, may have sent that the workload has not taken.
-const WINDOWS: (u32, u32) = (256 << 10, 512 << 10);
-/// What the agent needs at most where every connection and stream is filled: towards the workload, and from it, what HTTP/2 takes
-/// of a stream before its client reads (400 KiB) with the pieces that wait.
-pub const MEMORY: u64 = (CONNECTIONS as u64 * WINDOWS.1 as u64) + STREAMS as u64 * (576 << 10);
+/// What a stream has on its way from the workload: what HTTP/2 takes before its client reads (400 KiB), and the pieces that wait.
+const OUTGOING: u64 = 576 << 10;
+// What the spec reserves is enough where every connection and stream is filled.
+const _: () = assert!(LIMITS.most_memory() + STREAMS as u64 * OUTGOING <= Ingress::MEMORY);
 /// How long the workload may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,9 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// `internal` if one cannot be opened.
 pub fn open(all: &[Ingress], ports: &Ports, identity: &Identity, attester: &Arc<dyn Attester>) -> Result<(), Failure> {
-    let connections = CONNECTIONS / all.len().max(1);
-    let unattested = (connections / 4).max(1);
-    let limits = ServeLimits { unattested, connections, windows: WINDOWS, ..ServeLimits::default() };
+    let share = |of: usize| (of / all.len().max(1)).max(1);
+    let limits = ServeLimits { unattested: share(LIMITS.unattested), connections: share(LIMITS.connections), ..LIMITS };
     let room = Arc::new(Semaphore::new(STREAMS));
     for Ingress { port, clients } in all {
         let rule = match clients {
@@ -79,9 +81,10 @@ struct Loopback {
 }
 
 impl Behind for Loopback {
-    type Io = Taken;
+    type Io = TcpStream;
+    type Place = OwnedSemaphorePermit;
 
-    async fn open(&self, _: &ConnectionState) -> Result<Taken, StreamRefusal> {
+    async fn open(&self, _: &ConnectionState) -> Result<(TcpStream, OwnedSemaphorePermit), StreamRefusal> {
         let place = self.room.clone().try_acquire_owned().map_err(|_| StreamRefusal::TooMany)?;
         let connect = async {
             match TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await {
@@ -94,40 +97,14 @@ impl Behind for Loopback {
             Ok(Ok(stream)) => {
                 // Best effort: without it small answers wait.
                 let _ = stream.set_nodelay(true);
-                Ok(Taken { stream, _place: place })
+                Ok((stream, place))
             }
             Ok(Err(_)) | Err(_) => Err(StreamRefusal::PortClosed),
         }
     }
 
     /// By a reset, which no program takes for an end.
-    fn break_off(io: Taken) {
-        let _ = io.stream.set_zero_linger();
-    }
-}
-
-/// A connection to the workload, and its place among them.
-struct Taken {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Taken {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Taken {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn break_off(stream: TcpStream, _: OwnedSemaphorePermit) {
+        let _ = stream.set_zero_linger();
     }
 }

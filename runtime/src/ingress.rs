@@ -13,7 +13,7 @@ use coffer_ratls::{
     ConnectError, Identity, Lapsed, OpenStream, Purpose, StreamError, StreamRefusal, connect_and_verify, open_stream,
 };
 use coffer_rim::{Class, Failure, chain};
-use coffer_verifier::{EvidencePolicy, ExpectedGuest, Pair, TrustAnchors};
+use coffer_verifier::{Code, EvidencePolicy, ExpectedGuest, Pair, TrustAnchors};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
@@ -85,6 +85,17 @@ pub enum IngressError {
         #[source]
         source: StreamError,
     },
+    /// It is there, and takes listed clients alone.
+    #[error("port {port} of the guest at {address} takes listed clients alone, and this is none of them")]
+    KeyNotTaken {
+        /// Which address.
+        address: String,
+        /// Port of the workload.
+        port: u16,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
     /// It did not prove itself once more.
     #[error("the guest at {address} was challenged again and did not prove itself")]
     Lapsed {
@@ -92,8 +103,11 @@ pub enum IngressError {
         address: String,
         /// Why.
         #[source]
-        source: ConnectError,
+        source: Arc<ConnectError>,
     },
+    /// A client's socket could not be made to tell a break.
+    #[error("the client's socket failed")]
+    Client(#[source] io::Error),
     /// A stream broke off.
     #[error("the stream broke off: bytes are missing")]
     Broken,
@@ -103,15 +117,14 @@ impl From<IngressError> for Failure {
     fn from(error: IngressError) -> Self {
         let class = match &error {
             IngressError::Unreachable { .. } | IngressError::Broken => Class::Unreachable,
+            IngressError::Client(_) => Class::Internal,
             IngressError::NotAdmitted { findings, .. } => match findings.appraisal.verdict() {
                 coffer_verifier::Verdict::Refused => Class::Refused,
                 _ => Class::NotAuthentic,
             },
-            IngressError::Connect { source, .. } | IngressError::Lapsed { source, .. } => match source {
-                ConnectError::Rejected(_) => Class::NotAuthentic,
-                ConnectError::Config(_) | ConnectError::Internal(_) => Class::Internal,
-                _ => Class::Unreachable,
-            },
+            IngressError::KeyNotTaken { .. } => Class::Refused,
+            IngressError::Connect { source, .. } => class_of(source),
+            IngressError::Lapsed { source, .. } => class_of(source),
             IngressError::Stream { source, .. } => match source {
                 StreamError::Refused(StreamRefusal::NotAdmitted) => Class::Refused,
                 _ => Class::Unreachable,
@@ -120,13 +133,22 @@ impl From<IngressError> for Failure {
         let failure = Self::caused(class, &error);
         match &error {
             IngressError::Connect { .. } => failure.hint(
-                "--guest-port names the workload's own port, where it is not that of the address; a port that is meant for listed \
-                 clients takes no other key",
+                "--guest-port names the workload's own port, where it is not that of the address: that of the box, not that of its host",
             ),
+            IngressError::KeyNotTaken { .. } => failure
+                .hint("--as-owner shows this installation's owner key; whose keys are listed, the guest's spec says"),
             IngressError::Stream { source: StreamError::Refused(StreamRefusal::PortClosed), .. } => {
                 failure.hint("nothing listens on that port inside the guest, at its loopback address")
             }
             IngressError::NotAdmitted { findings, .. } => match findings.appraisal.reasons().first() {
+                Some(reason) if reason.code == Code::Guest => failure.hint(
+                    "it is a genuine guest, and none of those that --reference names: the file is of another workload or platform, or \
+                     the address is not the box's",
+                ),
+                Some(reason) if reason.code == Code::UntrustedRoot => failure.hint(
+                    "simulated evidence is believed with --allow-simulated alone, and that of another installation's simulator with \
+                     --anchor FILE beside it",
+                ),
                 Some(reason) => failure.hint(reason.hint.to_string()),
                 None => failure,
             },
@@ -135,10 +157,18 @@ impl From<IngressError> for Failure {
     }
 }
 
+fn class_of(error: &ConnectError) -> Class {
+    match error {
+        ConnectError::Rejected(_) => Class::NotAuthentic,
+        ConnectError::Config(_) | ConnectError::Internal(_) => Class::Internal,
+        _ => Class::Unreachable,
+    }
+}
+
 impl IngressError {
     /// The connection is worth nothing any more; another one may be.
     fn is_of_the_connection(&self) -> bool {
-        matches!(self, Self::Lapsed { .. } | Self::Stream { source: StreamError::Broke(_), .. })
+        matches!(self, Self::Lapsed { .. } | Self::Stream { source: StreamError::Broke(_) | StreamError::Late, .. })
     }
 }
 
@@ -163,6 +193,9 @@ impl Peer {
             (Ok(connection), Some(findings)) => Ok(Attested { connection, findings }),
             (Err(ConnectError::Rejected(_)), Some(findings)) => {
                 Err(IngressError::NotAdmitted { address: address(), findings: Box::new(findings) })
+            }
+            (Err(source @ ConnectError::KeyNotTaken(_)), _) => {
+                Err(IngressError::KeyNotTaken { address: address(), port: self.port, source })
             }
             (Err(source), _) => Err(IngressError::Connect { address: address(), port: self.port, source }),
             // An admission without findings is no admission.
@@ -210,12 +243,19 @@ impl Attested {
 
     /// What a client and the workload say to each other. Ends where the guest does not prove itself again; what it said before that
     /// was said by a guest that had.
+    /// The client is one of [`reset_unless_whole`].
     async fn join(&self, peer: &Peer, stream: OpenStream, client: TcpStream) -> Result<(), IngressError> {
-        let joined = self.connection.kept(stream.join(client)).await;
-        let Err(client) = joined.map_err(|lapsed| peer.lapsed(lapsed))? else { return Ok(()) };
-        let _ = client.set_zero_linger();
-        Err(IngressError::Broken)
+        let joined = self.connection.kept(stream.join(client)).await.map_err(|lapsed| peer.lapsed(lapsed))?;
+        let client = joined.map_err(|_| IngressError::Broken)?;
+        // Everything was said on both sides: the end is one.
+        let _ = rustix::net::sockopt::set_socket_linger(&client, None);
+        Ok(())
     }
+}
+
+/// From here on a client that is let go of is reset, whatever lets go of it: it takes nothing for an end that is none.
+fn reset_unless_whole(client: &TcpStream) -> io::Result<()> {
+    client.set_zero_linger()
 }
 
 /// Clients of a local port, led to the workload, each by a stream of its own on one connection. A connection that is lost is made
@@ -243,7 +283,11 @@ impl Forwarder {
             let (all, said) = (Arc::clone(&all), Arc::clone(&said));
             tokio::spawn(async move {
                 let _ = client.set_nodelay(true);
-                if let Err(error) = all.serve_one(client).await {
+                let served = match reset_unless_whole(&client) {
+                    Ok(()) => all.serve_one(client).await,
+                    Err(source) => Err(IngressError::Client(source)),
+                };
+                if let Err(error) = served {
                     said(from, chain(&error));
                 }
                 drop(place);
@@ -260,13 +304,11 @@ impl Forwarder {
             attested = self.attested().await?;
             opened = attested.stream(&self.peer).await;
         }
-        match opened {
-            Ok(stream) => attested.join(&self.peer, stream, client).await,
-            Err(error) => {
-                let _ = client.set_zero_linger();
-                Err(error)
-            }
+        let joined = attested.join(&self.peer, opened?, client).await;
+        if let Err(IngressError::Lapsed { .. }) = &joined {
+            self.forget(&attested).await;
         }
+        joined
     }
 
     /// The connection, or a new one where there is none. One client makes it, the others wait.

@@ -200,7 +200,7 @@ pub async fn connect(
 
 /// What it means that a call ended because the guest, challenged again, did not prove itself once more.
 pub fn lapsed(lapsed: &Lapsed) -> Failure {
-    let class = match &lapsed.0 {
+    let class = match &*lapsed.0 {
         ConnectError::Rejected(_) => Class::NotAuthentic,
         _ => Class::Unreachable,
     };

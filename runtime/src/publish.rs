@@ -32,7 +32,7 @@ pub enum PublishError {
     #[error("{0:?} is no port, 1 to 65535")]
     Port(String),
     /// No address.
-    #[error("{0:?} is no address of this machine's")]
+    #[error("{0:?} is no address in numbers of this machine's, such as 127.0.0.1 or [::1]")]
     Address(String),
     /// Several at once.
     #[error("{0:?} is a range; name each port")]

@@ -207,7 +207,7 @@ fn a_port_for_listed_clients_takes_their_keys_alone_and_no_port_opens_that_the_s
     let address = world.coffer(&["port", "web", "8080/ra-tls"])?.ok()?.trim().to_owned();
     let expected = reference(&world, "expected.json", &["--tee-simulate", "--spec", spec])?;
     let to = ["--reference", plain(&expected)?, "--allow-simulated", "--guest-port", "8080", &address];
-    says(&world.coffer(&[&["connect"], to.as_slice()].concat())?, 7, &["takes no other key"])?;
+    says(&world.coffer(&[&["connect"], to.as_slice()].concat())?, 6, &["takes listed clients alone", "--as-owner"])?;
     let connected = Connected::start(&world, &[&["--as-owner"], to.as_slice()].concat())?;
     wait_for(WAIT, || connected.get().is_ok_and(|answer| answer.contains(PAGE)))?;
 

@@ -24,6 +24,8 @@ pub enum IngressClients {
 }
 
 impl Ingress {
+    /// What the agent needs at most for all ports of a guest together, in bytes.
+    pub const MEMORY: u64 = 64 << 20;
     /// Most ports of one guest.
     pub const MOST: usize = 16;
     /// Most keys of one port.

@@ -61,6 +61,7 @@ mod digest;
 mod document;
 mod error;
 mod ingress;
+mod memory;
 mod name;
 #[doc(hidden)]
 pub mod sample;

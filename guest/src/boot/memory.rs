@@ -15,23 +15,7 @@ use coffer_spec::{Scratch, WorkloadSpec};
 use rustix::mount::MountFlags;
 
 use super::mounts::{OWN, at};
-use crate::{
-    failure::{Code, Failure, OrFail},
-    ingress,
-};
-
-/// Left to the kernel and the agent.
-const RESERVE: u64 = 16 << 20;
-/// Left to them where they write a scratch disk too.
-const RESERVE_WITH_DISK: u64 = 32 << 20;
-/// What is left to the kernel and the agent.
-fn reserve(spec: &WorkloadSpec) -> u64 {
-    let own = match spec.root.scratch {
-        Scratch::Disk { .. } => RESERVE_WITH_DISK,
-        Scratch::Tmpfs { .. } => RESERVE,
-    };
-    if spec.ingress.is_empty() { own } else { own + ingress::MEMORY }
-}
+use crate::failure::{Code, Failure, OrFail};
 
 /// Makes the group, with all memory that is available now but what is left to others, and gives its folder.
 ///
@@ -41,7 +25,7 @@ pub fn workload_share(spec: &WorkloadSpec) -> Result<PathBuf, Failure> {
     let root = format!("{OWN}/cgroup");
     at("cgroup", &root, "cgroup2", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "")?;
     let read = |path: &str| fs::read_to_string(path).or_fail(Code::Internal, &format!("read {path}"));
-    let limit = limit(&read("/proc/meminfo")?, reserve(spec)).map_err(|detail| Failure::new(Code::Internal, detail))?;
+    let limit = limit(&read("/proc/meminfo")?, spec).map_err(|detail| Failure::new(Code::Internal, detail))?;
     let threads = threads(&read("/proc/sys/kernel/threads-max")?, &read("/proc/sys/kernel/pid_max")?);
     let folder = Path::new(&root).join("workload");
     let write = |path: &Path, text: &str| fs::write(path, text).or_fail(Code::Internal, &path.to_string_lossy());
@@ -56,17 +40,17 @@ pub fn workload_share(spec: &WorkloadSpec) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-fn limit(meminfo: &str, reserve: u64) -> Result<u64, String> {
+fn limit(meminfo: &str, spec: &WorkloadSpec) -> Result<u64, String> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let available = kibibytes.ok_or("/proc/meminfo does not say MemAvailable")? << 10;
-    if available < 2 * reserve {
-        let (available, needed) = (available >> 20, (2 * reserve) >> 20);
+    if available < spec.least_available() {
+        let (available, needed) = (available >> 20, spec.least_available() >> 20);
         return Err(format!(
             "{available} MiB of memory are left, and this spec (scratch disk, ingress) needs {needed}: give the guest more with --memory"
         ));
     }
-    Ok(available - reserve)
+    Ok(available - spec.reserve())
 }
 
 /// Threads of the workload: half of what the kernel would make. Twice as many would take its memory first, and itself with that.
@@ -81,24 +65,16 @@ mod tests {
 
     #[test]
     fn the_reserve_is_left_and_too_little_memory_is_said() {
+        let mut spec = coffer_spec::sample::workload(coffer_spec::Tee::Simulated);
+        spec.root.scratch = Scratch::Disk { bytes: 1 << 20 };
         let limit = |kibibytes: u64| {
-            super::limit(&format!("MemTotal: 1 kB\nMemAvailable:   {kibibytes} kB\nBuffers: 2 kB\n"), 32 << 20)
+            super::limit(&format!("MemTotal: 1 kB\nMemAvailable:   {kibibytes} kB\nBuffers: 2 kB\n"), &spec)
         };
         assert_eq!(limit(100 << 10), Ok(68 << 20));
         assert_eq!(limit(64 << 10), Ok(32 << 20));
         assert!(limit((64 << 10) - 1).unwrap_err().contains("--memory"));
-        assert!(super::limit("MemTotal: 1 kB\n", 1).is_err());
-        assert!(super::limit("MemAvailable: many kB\n", 1).is_err());
-    }
-
-    #[test]
-    fn more_is_left_where_the_agent_does_more() {
-        let mut spec = coffer_spec::sample::workload(coffer_spec::Tee::Simulated);
-        assert_eq!(reserve(&spec), RESERVE);
-        spec.ingress.push(coffer_spec::Ingress { port: 80, clients: coffer_spec::IngressClients::Anyone });
-        assert_eq!(reserve(&spec), RESERVE + ingress::MEMORY);
-        spec.root.scratch = Scratch::Disk { bytes: 1 << 20 };
-        assert_eq!(reserve(&spec), RESERVE_WITH_DISK + ingress::MEMORY);
+        assert!(super::limit("MemTotal: 1 kB\n", &spec).is_err());
+        assert!(super::limit("MemAvailable: many kB\n", &spec).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// For a request's head, for its body, and between two requests.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub struct Limits {
     /// For a request's head, for its body, and between two requests.
     pub patience: Duration,
     places: Arc<Semaphore>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     left: Mutex<(f64, Instant)>,
 }
 
@@ -39,7 +39,7 @@ impl Limits {
         Self {
             patience: PATIENCE,
             places: Arc::new(Semaphore::new(PLACES)),
-            turns: Semaphore::new(TURNS),
+            turns: Arc::new(Semaphore::new(TURNS)),
             left: Mutex::new((BURST.into(), now)),
         }
     }
@@ -48,8 +48,8 @@ impl Limits {
         self.places.clone().acquire_owned().await.expect("nobody closes it")
     }
 
-    pub async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.acquire().await.expect("nobody closes it")
+    pub async fn turn(&self) -> OwnedSemaphorePermit {
+        self.turns.clone().acquire_owned().await.expect("nobody closes it")
     }
 
     /// Counts a call, or says after how long one is welcome.

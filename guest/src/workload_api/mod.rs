@@ -12,6 +12,7 @@ mod own;
 mod refusal;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::{
     convert::Infallible,
@@ -24,24 +25,20 @@ use std::{
 };
 
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{
-    Request,
-    body::{Bytes, Incoming},
-    server::conn::http1,
-    service::service_fn,
-};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::OwnedSemaphorePermit,
     time::timeout,
 };
+use tokio_io_timeout::TimeoutStream;
 use zeroize::Zeroizing;
 
 pub use own::OwnGuest;
 
-use self::{call::Call, limits::Limits, refusal::Refusal};
+use self::{call::Call, limits::Limits, refusal::Refusal, whole::Whole};
 
 /// Name of the socket in the workload's `/run/coffer`.
 pub const SOCKET: &str = "agent.sock";
@@ -95,6 +92,9 @@ async fn serve<G: Guest>(listener: UnixListener, guest: G, limits: Limits) {
 
 async fn talk<G: Guest>(api: Arc<Api<G>>, stream: UnixStream, _place: OwnedSemaphorePermit) {
     let patience = api.limits.patience;
+    // Of an answer that nobody takes.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience));
     let answered = service_fn(move |request| {
         let api = api.clone();
         async move { Ok::<_, Infallible>(api.respond(request).await) }
@@ -103,16 +103,16 @@ async fn talk<G: Guest>(api: Arc<Api<G>>, stream: UnixStream, _place: OwnedSemap
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_buf_size(limits::HEAD)
-        .serve_connection(TokioIo::new(stream), answered);
+        .serve_connection(TokioIo::new(Box::pin(stream)), answered);
     // Of a client that hangs up or speaks no HTTP there is nobody to tell.
     let _ = connection.await;
 }
 
 impl<G: Guest> Api<G> {
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Whole> {
         match self.answer(request).await {
-            Ok(Answer { content_type, headers, body }) => {
-                let mut response = Response::new(Full::from(body));
+            Ok((Answer { content_type, headers, body }, turn)) => {
+                let mut response = Response::new(Whole::new(body, Some(turn)));
                 let all = response.headers_mut();
                 all.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
                 all.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -123,16 +123,17 @@ impl<G: Guest> Api<G> {
                 }
                 response
             }
-            Err(refusal) => refusal.response(),
+            Err(refusal) => refusal.response().map(|body| Whole::new(body, None)),
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    /// The turn is held until the answer was taken: what waits for its reader is in memory too.
+    async fn answer(&self, request: Request<Incoming>) -> Result<(Answer, OwnedSemaphorePermit), Refusal> {
         let call = Call::read(request.method(), request.uri())?;
         self.limits.ask(Instant::now()).map_err(Refusal::too_many)?;
-        let _turn = self.limits.turn().await;
+        let turn = self.limits.turn().await;
         let body = body(request.into_body(), call.longest_body(), self.limits.patience).await?;
-        self.guest.answer(call, body).await
+        Ok((self.guest.answer(call, body).await?, turn))
     }
 }
 

@@ -5,8 +5,6 @@ use std::time::Duration;
 use coffer_kbs_client::ClientError;
 use coffer_seal::SealError;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::body::Bytes;
 
 use crate::sealing::SealingError;
 
@@ -48,13 +46,13 @@ impl Refusal {
         Self::new(StatusCode::BAD_GATEWAY, "processor", message)
     }
 
-    pub fn response(self) -> Response<Full<Bytes>> {
+    pub fn response(self) -> Response<Vec<u8>> {
         let Self { status, word, message, id, retry_after } = self;
         let mut text = serde_json::json!({ "error": word, "message": message });
         if let Some(id) = id {
             text["id"] = id.into();
         }
-        let mut response = Response::new(Full::from(format!("{text}\n")));
+        let mut response = Response::new(format!("{text}\n").into_bytes());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

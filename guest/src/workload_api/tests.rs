@@ -18,6 +18,12 @@ impl Guest for Echo {
             let cause = coffer_kbs_client::ClientError::Refused { code: "not-released".into(), id: "00ab".into() };
             return Err(Refusal::from(&cause));
         }
+        if let Call::Secret { path, .. } = &call
+            && path.tag() == "large"
+        {
+            let body = vec![b'l'; 8 << 20];
+            return Ok(Answer { content_type: "application/octet-stream", headers: Vec::new(), body });
+        }
         let headers = vec![("coffer-secret-version", "7".to_owned())];
         let body = format!("{call:?} {}", String::from_utf8_lossy(&body)).into_bytes();
         Ok(Answer { content_type: "application/octet-stream", headers, body })
@@ -107,6 +113,30 @@ async fn silent_connections_are_closed() {
     }
     let answer = said(&path, &request("POST", "/v1/evidence", b"now")).await;
     assert!(answer.ends_with("Evidence now"), "{answer}");
+}
+
+/// An answer that nobody takes holds a place and a turn for as long as a request may be silent, and no longer.
+#[tokio::test]
+async fn readers_that_take_nothing_are_closed() {
+    let (_folder, path) = served();
+    let mut lazy = Vec::new();
+    for _ in 0..8 {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(&request("GET", "/v1/secrets/a/b/large", b"")).await.unwrap();
+        lazy.push(stream);
+    }
+    let answer = said(&path, &request("POST", "/v1/evidence", b"now")).await;
+    assert!(answer.ends_with("Evidence now"), "{answer}");
+    // It had its turn once all but one of them had given theirs back.
+    let mut closed = 0;
+    for mut stream in lazy {
+        let mut taken = Vec::new();
+        let _ = stream.read_to_end(&mut taken).await;
+        closed += usize::from(taken.len() < 8 << 20);
+    }
+    assert!(closed >= 7, "{closed} of 8 were closed");
+    let whole = said(&path, &request("GET", "/v1/secrets/a/b/large", b"")).await;
+    assert!(whole.len() > 8 << 20, "{}", whole.len());
 }
 
 fn python(path: &Path, script: &str) -> String {

@@ -145,6 +145,14 @@ pub enum DescribeError {
         /// What they need.
         mib: u64,
     },
+    /// The agent would not start the workload in it.
+    #[error("a guest of this spec needs at least {least} MiB of memory, and was to have {asked}")]
+    LittleMemory {
+        /// What its spec needs, in MiB.
+        least: u64,
+        /// What was asked for, in MiB.
+        asked: u64,
+    },
     /// A port is published that the guest would not open.
     #[error("the spec's ingress has no port {0}, so that nothing inside would answer there")]
     NoIngress(u16),
@@ -173,9 +181,11 @@ impl Fault for DescribeError {
             Self::Image(error) => Fault::class(error),
             Self::Request(error) => Fault::class(error),
             Self::OtherRoot { .. } => Class::Config,
-            Self::OtherTee { .. } | Self::SimulatorNotAllowed | Self::ScratchTags { .. } | Self::NoIngress(_) => {
-                Class::Usage
-            }
+            Self::OtherTee { .. }
+            | Self::SimulatorNotAllowed
+            | Self::ScratchTags { .. }
+            | Self::LittleMemory { .. }
+            | Self::NoIngress(_) => Class::Usage,
             Self::Volume(error) => error.class(),
             Self::Place(error) => error.class(),
             Self::File(failure) => failure.class(),
@@ -192,6 +202,7 @@ impl Fault for DescribeError {
             Self::OtherTee { .. } | Self::NoIngress(_) => None,
             Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
             Self::ScratchTags { .. } => Some(Hint::MoreMemory),
+            Self::LittleMemory { .. } => Some("give the box that much".into()),
             Self::Volume(error) => error.hint(),
             Self::Place(error) => error.hint(),
             Self::File(failure) => Fault::hint(failure),
@@ -280,6 +291,11 @@ impl Engine {
         let tags = document.spec().root.scratch.tag_bytes();
         if tags > request.memory.bytes() / 4 {
             return Err(DescribeError::ScratchTags { mib: tags >> 20 });
+        }
+        // A guest in namespaces has the host's memory.
+        let (least, asked) = (document.spec().least_memory(), request.memory.bytes());
+        if request.isolation != Some(Isolation::Process) && asked < least {
+            return Err(DescribeError::LittleMemory { least: least >> 20, asked: asked >> 20 });
         }
         let snapshots = volumes::in_order(document.spec(), taken)?;
         let looks = snapshots.iter().map(Snapshot::look).collect::<Result<Vec<_>, _>>()?;

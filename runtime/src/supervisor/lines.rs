@@ -4,15 +4,17 @@
 //! Trusts: nothing the guest sends. Each line has limits of length and number, so that a guest can only hurt itself.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coffer_guest_proto::event::EventReader;
 use coffer_guest_proto::{Event, ports};
 use coffer_verifier::abi::message::{REQUEST_FRAME, decode_request};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, copy_buf, sink};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::monitor::vsock;
 use crate::simulator::Answerer;
@@ -105,7 +107,7 @@ const PIECE: usize = 64 << 10;
 pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16) {
     let room = Arc::new(Semaphore::new(CLIENTS));
     loop {
-        let Ok((mut client, _)) = listener.accept().await else {
+        let Ok((client, _)) = listener.accept().await else {
             // Out of descriptors, or the like: give it time, and go on.
             tokio::time::sleep(PAUSE).await;
             continue;
@@ -115,14 +117,55 @@ pub async fn ingress(listener: TcpListener, folder: PathBuf, port: u16) {
         tokio::spawn(async move {
             let _ = client.set_nodelay(true);
             let connected = tokio::time::timeout(CONNECT_PATIENCE, vsock::connect(&folder, ports::ingress(port))).await;
-            if let Ok(Ok(mut guest)) = connected {
-                // A broken line is the client's or the guest's business; both notice.
-                let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut guest, PIECE, PIECE).await;
+            if let Ok(Ok(guest)) = connected {
+                lead(client, guest, PATIENCE).await;
             }
             drop(permit);
         });
     }
 }
+
+/// Copies both ways until the guest has said all it says, and its client has had a moment to hear it. A guest that hung up, because
+/// the client's time or place is gone, does not leave it here with the place it has on the host.
+async fn lead<C, G>(client: C, guest: G, patience: Patience)
+where
+    C: AsyncRead + AsyncWrite,
+    G: AsyncRead + AsyncWrite,
+{
+    let mut client = TimeoutStream::new(client);
+    client.set_write_timeout(Some(patience.reading));
+    let (from_client, mut to_client) = tokio::io::split(Box::pin(client));
+    let (from_guest, mut to_guest) = tokio::io::split(Box::pin(guest));
+    let (mut from_client, mut from_guest) =
+        (BufReader::with_capacity(PIECE, from_client), BufReader::with_capacity(PIECE, from_guest));
+    // A broken line is the client's or the guest's business; both notice. What the guest said before it broke is still handed on.
+    let mut there = pin!(async {
+        if copy_buf(&mut from_client, &mut to_guest).await.is_ok() {
+            let _ = to_guest.shutdown().await;
+        }
+        // Read to its end: what is left unread when a socket closes takes along what its peer has not read yet.
+        let _ = copy_buf(&mut from_client, &mut sink()).await;
+    });
+    let mut back = pin!(async {
+        let _ = copy_buf(&mut from_guest, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    });
+    tokio::select! {
+        () = &mut there => back.await,
+        () = &mut back => drop(tokio::time::timeout(patience.parting, there).await),
+    }
+}
+
+/// How long a client of a published port may do nothing.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// To read of what is there for it. HTTP/2 reads always.
+    reading: Duration,
+    /// To hang up once its guest has.
+    parting: Duration,
+}
+
+const PATIENCE: Patience = Patience { reading: Duration::from_mins(1), parting: Duration::from_secs(2) };
 
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -75,13 +75,7 @@ pub enum AttesterError {
 /// A peer whose evidence for this connection was admitted. Only this crate makes one.
 pub struct Attested<T> {
     admitted: T,
-    evidence: Evidence,
-    report_data: ReportData,
-    report_id: ReportId,
-    workload: WorkloadDigest,
-    encryption_key: EncryptionKey,
-    peer_spki: SpkiDigest,
-    at: Instant,
+    bound: Bound,
 }
 
 impl<T> Attested<T> {
@@ -92,32 +86,32 @@ impl<T> Attested<T> {
 
     /// The evidence, kept so that each release can appraise it again under today's policy.
     pub fn evidence(&self) -> &Evidence {
-        &self.evidence
+        &self.bound.evidence
     }
 
     /// REPORT_DATA, recomputed from this end of the connection and found in the report.
     pub fn report_data(&self) -> &ReportData {
-        &self.report_data
+        &self.bound.report_data
     }
 
     /// REPORT_ID of the admitted report.
     pub fn report_id(&self) -> &ReportId {
-        &self.report_id
+        &self.bound.report_id
     }
 
     /// Digest of the workload spec in the evidence, equal to HOST_DATA.
     pub fn workload(&self) -> &WorkloadDigest {
-        &self.workload
+        &self.bound.workload
     }
 
     /// The peer's TLS key.
     pub fn peer_spki(&self) -> &SpkiDigest {
-        &self.peer_spki
+        &self.bound.peer_spki
     }
 
     /// Time since admission.
     pub fn age(&self) -> Duration {
-        self.at.elapsed()
+        self.bound.at.elapsed()
     }
 
     /// Encrypts `plaintext` to the key this peer's report binds. `method`: full gRPC method, as
@@ -129,7 +123,7 @@ impl<T> Attested<T> {
         if self.is_stale(Instant::now()) {
             return Err(HpkeError::Stale);
         }
-        hpke::seal(&self.encryption_key, &self.report_data, method, aad, plaintext)
+        hpke::seal(&self.bound.encryption_key, &self.bound.report_data, method, aad, plaintext)
     }
 
     /// Whether something can be sealed to this peer now, without doing so.
@@ -140,21 +134,20 @@ impl<T> Attested<T> {
         if self.is_stale(Instant::now()) {
             return Err(HpkeError::Stale);
         }
-        P384PublicKey::from_sec1(&self.encryption_key.public_key).map(|_| ()).map_err(|_| HpkeError::Seal)
+        P384PublicKey::from_sec1(&self.bound.encryption_key.public_key).map(|_| ()).map_err(|_| HpkeError::Seal)
     }
 
     pub(crate) fn is_stale(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) > RESULT_LIFETIME
+        now.saturating_duration_since(self.bound.at) > RESULT_LIFETIME
     }
 
     pub(crate) fn at(&self) -> Instant {
-        self.at
+        self.bound.at
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(admitted: T, encryption_key: EncryptionKey, at: Instant) -> Self {
-        Self {
-            admitted,
+        let bound = Bound {
             evidence: Evidence::default(),
             report_data: ReportData::new([0; 64]),
             report_id: ReportId::new([0; 32]),
@@ -162,7 +155,8 @@ impl<T> Attested<T> {
             encryption_key,
             peer_spki: SpkiDigest::new([0; 32]),
             at,
-        }
+        };
+        Self { admitted, bound }
     }
 }
 
@@ -245,9 +239,8 @@ pub(crate) fn bind(facts: &TlsFacts, challenge: &[u8; 32], answer: proto::Attest
 
 /// Its second part.
 pub(crate) fn judge<A: Appraiser + ?Sized>(appraiser: &A, bound: Bound) -> Result<Attested<A::Admitted>, Refusal> {
-    let Bound { evidence, report_data, report_id, workload, encryption_key, peer_spki, at } = bound;
-    let admitted = appraiser.appraise(&evidence, &report_data)?;
-    Ok(Attested { admitted, evidence, report_data, report_id, workload, encryption_key, peer_spki, at })
+    let admitted = appraiser.appraise(&bound.evidence, &bound.report_data)?;
+    Ok(Attested { admitted, bound })
 }
 
 fn other(role: Role) -> Role {

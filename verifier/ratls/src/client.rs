@@ -30,6 +30,7 @@ use crate::{
     facts::{FactsError, Purpose, TlsFacts},
     hpke::{HpkeError, HpkeSealed, Opener},
     identity::Identity,
+    keep::Keeping,
     proto::{AttestRequest, ChallengeRequest, attest_request, attest_response, attestation_client::AttestationClient},
     refusal::Refusal,
     service::fresh_challenge,
@@ -61,7 +62,7 @@ pub enum ConnectError {
         /// The keys it might have shown.
         expected: Vec<SpkiDigest>,
     },
-    /// The peer, whose key is a pinned one, said in TLS that it does not take ours.
+    /// The peer said in TLS that it does not take our key.
     #[error("peer does not take our key")]
     KeyNotTaken(#[source] io::Error),
     /// The peer, whose key is a pinned one, ended the connection behind the handshake, before a word of its own.
@@ -103,8 +104,7 @@ pub struct AttestedConnection<T> {
     appraiser: Arc<dyn Appraiser<Admitted = T>>,
     current: RwLock<Arc<Attested<T>>>,
     lost: AtomicBool,
-    /// Challenges that long calls ask for take turns.
-    renewing: tokio::sync::Mutex<()>,
+    keeping: Keeping,
 }
 
 /// Client end of a connection whose server admitted us.
@@ -136,14 +136,14 @@ where
 {
     let tls = ClientTls::new(identity, PeerPin::AttestedAfter, purpose)?;
     let (channel, facts) = connect_pinned(stream, &tls).await?;
-    let first = verify(channel.clone(), &facts, appraiser.clone()).await?;
+    let first = verify(channel.clone(), &facts, appraiser.clone()).await.map_err(key_not_taken)?;
     Ok(AttestedConnection {
         channel,
         facts,
         appraiser,
         current: RwLock::new(Arc::new(first)),
         lost: AtomicBool::new(false),
-        renewing: tokio::sync::Mutex::default(),
+        keeping: Keeping::default(),
     })
 }
 
@@ -205,6 +205,19 @@ fn is_alert(error: &io::Error) -> bool {
     matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
 
+/// In TLS 1.3 a client is done before the server has looked at its key: a refusal comes with the first answer.
+fn key_not_taken(error: ConnectError) -> ConnectError {
+    let ConnectError::Call(status) = &error else { return error };
+    let mut cause = std::error::Error::source(&**status);
+    while let Some(found) = cause {
+        if let Some(io) = found.downcast_ref::<io::Error>().filter(|io| is_alert(io)) {
+            return ConnectError::KeyNotTaken(io::Error::new(io.kind(), io.to_string()));
+        }
+        cause = found.source();
+    }
+    error
+}
+
 async fn handshake<IO>(stream: IO, tls: &ClientTls) -> Result<(TlsStream<IO>, TlsFacts), ConnectError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -235,8 +248,8 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
         &self.facts
     }
 
-    pub(crate) fn renewing(&self) -> &tokio::sync::Mutex<()> {
-        &self.renewing
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.keeping
     }
 
     /// Encrypts to the key of the server's latest report; see [`Attested::seal`].

@@ -5,7 +5,9 @@
 //! Source: docs/design/protocol.md §4.6.
 
 use core::time::Duration;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::{Mutex, watch};
 
 use crate::{
     appraisal::RESULT_LIFETIME,
@@ -17,9 +19,19 @@ use crate::{
 pub const CHALLENGE_AGAIN_AFTER: Duration = RESULT_LIFETIME.saturating_sub(CHALLENGE_LIFETIME);
 
 /// Why a long call ended before its end: the server did not show once more what it showed at first.
-#[derive(Debug, thiserror::Error)]
+///
+/// It is the end of every long call of the connection, of those that run and of those that are to come.
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the peer was challenged again and did not prove itself")]
-pub struct Lapsed(#[source] pub ConnectError);
+pub struct Lapsed(#[source] pub Arc<ConnectError>);
+
+/// What the long calls of one connection share.
+#[derive(Default)]
+pub(crate) struct Keeping {
+    /// Whoever asks again, asks for all.
+    turn: Mutex<()>,
+    lapsed: watch::Sender<Option<Lapsed>>,
+}
 
 impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// Runs `call`, and challenges the server again each [`CHALLENGE_AGAIN_AFTER`] for as long as it takes.
@@ -37,16 +49,30 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
     pub async fn kept_each<F: Future>(&self, interval: Duration, call: F) -> Result<F::Output, Lapsed> {
         let again = async {
             loop {
-                let due = self.attested().at() + interval;
-                tokio::time::sleep_until(due.into()).await;
                 if let Err(lapsed) = self.renewed_after(interval).await {
                     return lapsed;
                 }
+                let due = self.attested().at() + interval;
+                tokio::time::sleep_until(due.into()).await;
             }
         };
+        let mut heard = self.keeping().lapsed.subscribe();
+        let lapsed_for_all = async move {
+            loop {
+                if let Some(lapsed) = heard.borrow_and_update().clone() {
+                    return lapsed;
+                }
+                if heard.changed().await.is_err() {
+                    core::future::pending::<()>().await;
+                }
+            }
+        };
+        // What the server says once it has lapsed is not asked for any more, ready or not.
         tokio::select! {
-            output = call => Ok(output),
+            biased;
+            lapsed = lapsed_for_all => Err(lapsed),
             lapsed = again => Err(lapsed),
+            output = call => Ok(output),
         }
     }
 
@@ -58,9 +84,23 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
         self.renewed_after(CHALLENGE_AGAIN_AFTER).await
     }
 
-    /// The long calls of one connection fall due together, and one of them asks for all.
+    /// The long calls of one connection fall due together: one of them asks for all, and what it hears they all hear.
     async fn renewed_after(&self, interval: Duration) -> Result<(), Lapsed> {
-        let _turn = self.renewing().lock().await;
-        if Instant::now() < self.attested().at() + interval { Ok(()) } else { self.renew().await.map_err(Lapsed) }
+        let keeping = self.keeping();
+        let _turn = keeping.turn.lock().await;
+        if let Some(lapsed) = keeping.lapsed.borrow().clone() {
+            return Err(lapsed);
+        }
+        if Instant::now() < self.attested().at() + interval {
+            return Ok(());
+        }
+        match self.renew().await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let lapsed = Lapsed(Arc::new(error));
+                keeping.lapsed.send_replace(Some(lapsed.clone()));
+                Err(lapsed)
+            }
+        }
     }
 }

@@ -48,6 +48,7 @@ mod identity;
 mod keep;
 mod key_places;
 mod load;
+mod one_by_one;
 mod places;
 mod provider;
 mod reception;

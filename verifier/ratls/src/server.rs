@@ -30,6 +30,7 @@ use crate::{
     facts::{FactsError, TlsFacts},
     key_places::{Closed, KeyPlace, KeyPlaces, KeyShares},
     load::{Counts, Load},
+    one_by_one::OneByOne,
     places::{PATIENCE, Place, Places, Source},
     proto::attestation_server::AttestationServer,
     service::AttestationService,
@@ -51,6 +52,22 @@ pub struct ServeLimits {
     pub connections: usize,
     /// Bytes that a stream, and all streams of a connection together, may have sent and nobody has taken yet.
     pub windows: (u32, u32),
+    /// Bytes of a request's header list, each field counted with 32 more (RFC 9113 §6.5.2).
+    pub headers: u32,
+}
+
+/// Requests of a connection at once.
+const STREAMS: u32 = 64;
+/// What a connection takes beside what its client sends: buffers of TLS in both directions, a frame each way, an attestation message
+/// and its answer.
+const BUFFERS: u64 = 192 << 10;
+
+impl ServeLimits {
+    /// The most memory that connections take of what their clients send, answers of services not counted.
+    pub const fn most_memory(&self) -> u64 {
+        let each = self.windows.1 as u64 + STREAMS as u64 * self.headers as u64 + BUFFERS;
+        self.connections as u64 * each
+    }
 }
 
 /// A stream that knows where it comes from.
@@ -67,6 +84,7 @@ impl Default for ServeLimits {
             unattested_lifetime: Duration::from_mins(1),
             connections: 1024,
             windows: (1 << 20, 1 << 20),
+            headers: 4 << 10,
         }
     }
 }
@@ -102,11 +120,8 @@ where
     I: Stream<Item = io::Result<IO>> + Send + 'static,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let attestation = AttestationServer::new(attestation)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
     let incoming = incoming.map(|io| io.map(|io| (0, io)));
-    let (services, load) = (services.add_service(attestation), Load::default());
+    let (services, load) = (services.add_service(one_by_one(attestation)), Load::default());
     run(incoming, tls, services, limits, OnHandshake::Wait, load, shutdown).await
 }
 
@@ -127,11 +142,8 @@ where
     I: Stream<Item = io::Result<IO>> + Send + 'static,
     IO: AsyncRead + AsyncWrite + Sourced + Unpin + Send + 'static,
 {
-    let attestation = AttestationServer::new(attestation)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
     let incoming = incoming.map(|io| io.map(|io| (io.source(), io)));
-    run(incoming, tls, services.add_service(attestation), limits, OnHandshake::Wait, load, shutdown).await
+    run(incoming, tls, services.add_service(one_by_one(attestation)), limits, OnHandshake::Wait, load, shutdown).await
 }
 
 /// As [`serve_pinned`], with places for strangers shared between the sources that streams come from, and places for keys as `shares`
@@ -186,6 +198,12 @@ where
     run(incoming, tls, services, limits, on_handshake, Load::default(), shutdown).await
 }
 
+fn one_by_one(attestation: AttestationService) -> OneByOne<AttestationServer<AttestationService>> {
+    let longest = attestation.longest_message();
+    let server = AttestationServer::new(attestation);
+    OneByOne(server.max_decoding_message_size(longest).max_encoding_message_size(MAX_MESSAGE))
+}
+
 /// Hears of keys that were not let in.
 type TurnedAway = Arc<dyn Fn(Source, &SpkiDigest) + Send + Sync>;
 
@@ -215,9 +233,9 @@ where
     acceptor.spawn(accept(incoming, tls, limits, on_handshake, load, ready));
     Server::builder()
         .layer(MapResponseLayer::new(defects::named::<tonic::body::Body>))
-        .max_concurrent_streams(64)
-        .concurrency_limit_per_connection(64)
-        .http2_max_header_list_size(16 * 1024)
+        .max_concurrent_streams(STREAMS)
+        .concurrency_limit_per_connection(STREAMS as usize)
+        .http2_max_header_list_size(limits.headers)
         .initial_stream_window_size(limits.windows.0)
         .initial_connection_window_size(limits.windows.1)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))

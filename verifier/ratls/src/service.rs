@@ -22,6 +22,8 @@ use crate::{
 
 /// Appraisals and reports at work at once, over all connections; the rest wait their turn.
 const AT_ONCE: usize = 8;
+/// Bytes of a message that holds a challenge, with room for fields of versions to come.
+const CHALLENGE_MESSAGE: usize = 4 << 10;
 
 /// Which half of attestation a server does.
 #[derive(Clone)]
@@ -58,6 +60,14 @@ impl AttestationService {
     #[must_use]
     pub fn completed_by(self, completer: Option<Arc<dyn Completer>>) -> Self {
         Self { completer, ..self }
+    }
+
+    /// Bytes of the longest message that this side takes. What asks for evidence is a challenge and no more.
+    pub(crate) const fn longest_message(&self) -> usize {
+        match self.side {
+            Side::Attester(_) => CHALLENGE_MESSAGE,
+            Side::Verifier(_) => wire::MAX_MESSAGE,
+        }
     }
 
     fn new(side: Side) -> Self {
@@ -167,7 +177,6 @@ impl Attestation for AttestationService {
 
     async fn attest(&self, request: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
         let state = connection(&request)?;
-        let _turn = state.turn.lock().await;
         let side = request.into_inner().side;
         let response = match &self.side {
             Side::Attester(attester) => match side {

@@ -29,8 +29,8 @@ pub struct ConnectionState {
     opened: Instant,
     unattested_lifetime: Duration,
     inner: Mutex<Inner>,
-    /// Attest calls of one connection take turns, so that an older answer never replaces a newer one.
-    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Attestation calls of one connection take turns ([`crate::one_by_one`]), so that an older answer never replaces a newer one.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     /// The end of the connection has come nearer.
     pub(crate) nearer: Arc<Notify>,
 }
@@ -66,7 +66,7 @@ impl ConnectionState {
             opened: Instant::now(),
             unattested_lifetime,
             inner: Mutex::new(Inner { place: Some(place), ..Inner::default() }),
-            turn: tokio::sync::Mutex::new(()),
+            turn: Arc::default(),
             nearer: Arc::default(),
         }
     }

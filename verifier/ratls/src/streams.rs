@@ -12,7 +12,7 @@ use core::{
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -21,6 +21,7 @@ use hyper::body::{Bytes, Frame};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
+    time::timeout,
 };
 use tonic::{body::Body, server::NamedService, transport::Channel};
 use tower::Service;
@@ -35,6 +36,8 @@ const REFUSAL: &str = "coffer-refusal";
 const PIECE: usize = 32 << 10;
 /// Pieces of one direction that wait for their reader.
 const WAITING: usize = 4;
+/// How long the other end may take to open a stream; it waits for the workload ten seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a stream was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +79,17 @@ impl StreamRefusal {
 pub trait Behind: Send + Sync + 'static {
     /// One end of it, for one stream.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    /// What a stream holds for as long as it is open.
+    type Place: Send + 'static;
 
     /// Whether the client of this connection may, and its stream if so.
-    fn open(&self, from: &ConnectionState) -> impl Future<Output = Result<Self::Io, StreamRefusal>> + Send;
+    fn open(
+        &self,
+        from: &ConnectionState,
+    ) -> impl Future<Output = Result<(Self::Io, Self::Place), StreamRefusal>> + Send;
 
     /// Ends it so that whoever is behind notices that bytes are missing.
-    fn break_off(io: Self::Io);
+    fn break_off(io: Self::Io, place: Self::Place);
 }
 
 /// The service of a server that hands streams on.
@@ -137,11 +145,11 @@ async fn serve<B: Behind>(behind: &B, request: Request<Body>) -> Response<Body> 
     // A client that asked for nothing believes nothing: what it sends may be on its way to anybody.
     let opened = if state.has_answered() { behind.open(&state).await } else { Err(StreamRefusal::AttestationRequired) };
     match opened {
-        Ok(io) => {
+        Ok((io, place)) => {
             let (outgoing, body) = body();
             tokio::spawn(async move {
                 if let Err(io) = pump(io, request.into_body(), outgoing).await {
-                    B::break_off(io);
+                    B::break_off(io, place);
                 }
             });
             Response::new(body)
@@ -164,6 +172,9 @@ pub enum StreamError {
     /// The other end said something else.
     #[error("the other end answered {0}")]
     Answer(StatusCode),
+    /// The other end said nothing.
+    #[error("the other end did not answer within {} s", PATIENCE.as_secs())]
+    Late,
     /// The connection broke, or the stream before it was open.
     #[error("the connection, or the stream, broke before it was open")]
     Broke(#[from] tonic::transport::Error),
@@ -184,8 +195,11 @@ pub async fn open_stream(mut channel: Channel) -> Result<OpenStream, StreamError
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static(OPEN);
-    core::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
-    let response = channel.call(request).await?;
+    let asked = async {
+        core::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+        channel.call(request).await
+    };
+    let response = timeout(PATIENCE, asked).await.map_err(|_| StreamError::Late)??;
     if response.status() == StatusCode::OK {
         return Ok(OpenStream { incoming: response.into_body(), outgoing });
     }
@@ -197,11 +211,11 @@ pub async fn open_stream(mut channel: Channel) -> Result<OpenStream, StreamError
 }
 
 impl OpenStream {
-    /// Copies both ways until both have ended.
+    /// Copies both ways until both have ended, and gives the local end back.
     ///
     /// # Errors
     /// The local end, of a stream that broke off: bytes are missing on either side, and whoever holds it should make that known.
-    pub async fn join<IO: AsyncRead + AsyncWrite + Send + Unpin>(self, io: IO) -> Result<(), IO> {
+    pub async fn join<IO: AsyncRead + AsyncWrite + Send + Unpin>(self, io: IO) -> Result<IO, IO> {
         pump(io, self.incoming, self.outgoing).await
     }
 
@@ -259,10 +273,10 @@ async fn pump<IO: AsyncRead + AsyncWrite + Send + Unpin>(
     mut io: IO,
     incoming: Body,
     outgoing: mpsc::Sender<Piece>,
-) -> Result<(), IO> {
+) -> Result<IO, IO> {
     let (reader, writer) = tokio::io::split(&mut io);
     match tokio::try_join!(out_of(reader, outgoing), into(writer, incoming)) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(io),
         Err(_) => Err(io),
     }
 }

@@ -364,12 +364,12 @@ async fn a_call_ends_when_its_peer_proves_itself_no_more() {
     let within = std::time::Duration::from_secs(20);
     let (_server, connection) = owner_of(&tiring(2), Credulous::default()).await;
     let lapsed = tokio::time::timeout(within, connection.kept_each(SOON, never())).await.expect("it went on");
-    assert!(matches!(lapsed.unwrap_err().0, ConnectError::Call(_)), "the guest makes no more evidence");
+    assert!(matches!(*lapsed.unwrap_err().0, ConnectError::Call(_)), "the guest makes no more evidence");
 
     let refusing = Credulous { refuse_from: Some(2), ..Credulous::default() };
     let (_server, connection) = owner_of(&tiring(usize::MAX), refusing).await;
     let lapsed = tokio::time::timeout(within, connection.kept_each(SOON, never())).await.expect("it went on");
-    assert!(matches!(lapsed.unwrap_err().0, ConnectError::Rejected(_)), "what it shows is not what was wanted");
+    assert!(matches!(*lapsed.unwrap_err().0, ConnectError::Rejected(_)), "what it shows is not what was wanted");
     assert!(connection.seal("m", b"a", b"v").is_err(), "and no secret goes there any more");
 }
 

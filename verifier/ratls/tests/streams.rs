@@ -12,8 +12,8 @@ use std::{
 };
 
 use coffer_ratls::{
-    AttestationService, AttestedConnection, Behind, ClientRule, ConnectionState, Identity, OpenStream, Purpose,
-    ServeLimits, StreamError, StreamRefusal, Streams, connect_and_verify, open_stream,
+    AttestationService, AttestedConnection, Behind, ClientRule, ConnectError, ConnectionState, Identity, OpenStream,
+    Purpose, ServeLimits, StreamError, StreamRefusal, Streams, connect_and_verify, open_stream,
 };
 use common::{Credulous, Guest, Raw, Server};
 use tokio::{
@@ -34,55 +34,20 @@ struct Workload {
 }
 
 impl Behind for Workload {
-    type Io = Near;
+    type Io = DuplexStream;
+    type Place = Arc<AtomicBool>;
 
-    async fn open(&self, _: &ConnectionState) -> Result<Near, StreamRefusal> {
+    async fn open(&self, _: &ConnectionState) -> Result<(DuplexStream, Arc<AtomicBool>), StreamRefusal> {
         if let Some(refusal) = *self.refuse.lock().unwrap() {
             return Err(refusal);
         }
         let (near, far) = duplex(64 << 10);
         self.far.send(far).unwrap();
-        Ok(Near(near, self.broken.clone()))
+        Ok((near, self.broken.clone()))
     }
 
-    fn break_off(io: Near) {
-        io.1.store(true, Ordering::SeqCst);
-    }
-}
-
-struct Near(DuplexStream, Arc<AtomicBool>);
-
-impl tokio::io::AsyncRead for Near {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl tokio::io::AsyncWrite for Near {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    fn break_off(_: DuplexStream, broken: Arc<AtomicBool>) {
+        broken.store(true, Ordering::SeqCst);
     }
 }
 
@@ -228,10 +193,11 @@ async fn a_workload_that_fails_resets_its_client() {
     struct Failing;
     impl Behind for Failing {
         type Io = tokio::io::Join<failing::Fails, tokio::io::Sink>;
-        async fn open(&self, _: &ConnectionState) -> Result<Self::Io, StreamRefusal> {
-            Ok(tokio::io::join(failing::Fails(false), tokio::io::sink()))
+        type Place = ();
+        async fn open(&self, _: &ConnectionState) -> Result<(Self::Io, ()), StreamRefusal> {
+            Ok((tokio::io::join(failing::Fails(false), tokio::io::sink()), ()))
         }
-        fn break_off(_: Self::Io) {}
+        fn break_off(_: Self::Io, (): ()) {}
     }
     let server = Server::with_services(
         AttestationService::attester(Arc::new(Guest)),
@@ -331,4 +297,28 @@ async fn a_reader_that_is_slow_holds_its_writer() {
     let mut first = [0; 16];
     client.read_exact(&mut first).await.unwrap();
     assert_eq!(first, [7; 16]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_call_hears_ends_all_calls_of_the_connection() {
+    let ingress = Ingress::start();
+    let identity = Identity::generate("client").unwrap();
+    let appraiser = Arc::new(Credulous { refuse_from: Some(1), ..Credulous::default() });
+    let connection =
+        connect_and_verify(ingress.server.dial(), &identity, Purpose::Ingress(PORT), appraiser).await.unwrap();
+    // One is challenged again at once; the other would not be for hours.
+    let (soon, late) = (Duration::ZERO, Duration::from_hours(1));
+    let both = async {
+        tokio::join!(
+            connection.kept_each(soon, std::future::pending::<()>()),
+            connection.kept_each(late, std::future::pending::<()>())
+        )
+    };
+    let (first, second) = timeout(WAIT, both).await.expect("a call outlived its guest");
+    for lapsed in [first.unwrap_err(), second.unwrap_err()] {
+        assert!(matches!(*lapsed.0, ConnectError::Rejected(_)), "{lapsed:?}");
+    }
+    // Nor is there another afterwards, ready or not.
+    assert!(connection.kept_each(late, std::future::ready(())).await.is_err());
+    assert!(connection.renewed_in_time().await.is_err());
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::socket::{bind_socket, connect_socket};
 use coffer_guest_proto::{Phase, event};
 use coffer_verifier::abi::message::{ANSWER_HEAD, KIND_EXTENDED, LineAnswer, MESSAGE_PAGE, encode_request};
+use tokio::io::duplex;
 
 fn event_of(phase: Phase) -> Event {
     Event { phase: phase.into(), since_boot_us: 1, ..Event::default() }
@@ -98,4 +99,46 @@ async fn certificates_are_handed_out_as_they_are_then_and_a_host_without_hands_o
         connect_socket(dir.path(), "s").unwrap().read_to_end(&mut all).await.unwrap();
         assert_eq!(all, bytes);
     }
+}
+
+const BRIEF: Patience = Patience { reading: Duration::from_millis(100), parting: Duration::from_millis(100) };
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_silent_client_goes_when_the_guest_has_hung_up() {
+    let (mut client, far_client) = duplex(64);
+    let (mut guest, far_guest) = duplex(64);
+    let led = tokio::spawn(lead(far_client, far_guest, BRIEF));
+    guest.write_all(b"last words").await.unwrap();
+    drop(guest);
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"last words");
+    // It says nothing and does not hang up.
+    tokio::time::timeout(LONG, led).await.expect("the place is held by a client whose guest is gone").unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_goes_and_one_that_has_ended_hears_the_answer() {
+    let (_client, far_client) = duplex(64);
+    let (mut guest, far_guest) = duplex(64);
+    let led = tokio::spawn(lead(far_client, far_guest, BRIEF));
+    let talks = tokio::spawn(async move { while guest.write_all(&[7; 64]).await.is_ok() {} });
+    tokio::time::timeout(LONG, led).await.expect("held by a client that reads nothing").unwrap();
+    talks.await.unwrap();
+
+    let (mut client, far_client) = duplex(64);
+    let (mut guest, far_guest) = duplex(64);
+    tokio::spawn(lead(far_client, far_guest, BRIEF));
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut asked = Vec::new();
+    guest.read_to_end(&mut asked).await.unwrap();
+    assert_eq!(asked, b"question");
+    tokio::time::sleep(5 * BRIEF.parting).await;
+    guest.write_all(b"answer").await.unwrap();
+    drop(guest);
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"answer");
 }

@@ -106,7 +106,8 @@ pub struct BoxFlags {
     pub tenant: Tenant,
 
     /// Lead a port of the host to a port of the workload, behind RA-TLS that ends inside: [ADDRESS:][HOST-PORT:]PORT/ra-tls. Clients
-    /// come with `coffer connect`; without a host port, `coffer port` says which one it became.
+    /// come with `coffer connect`; without a host port, `coffer port` says which one it became. Such a box has 256 MiB of memory or
+    /// more.
     #[arg(short, long, value_name = "[HOST:]PORT/ra-tls")]
     pub publish: Vec<String>,
     /// Set an environment variable; without a value, ours.

@@ -29,8 +29,8 @@ Examples:
       --listen 127.0.0.1:9000 host.example:8443
   coffer connect --reference web.json --manifest-key manifest.pem.pub \\
       --policy strict --guest-port 8080 host.example:8443 <request
-  ssh -o ProxyCommand='coffer connect --reference ssh.json %h:%p' \\
-      -p 2222 host.example"
+  ssh -o ProxyCommand='coffer connect --reference ssh.json \\
+      --guest-port 22 %h:%p' -p 2222 host.example"
 )]
 pub struct Args {
     /// The guest must prove itself, for lines that say so: there is no other way to connect.

@@ -148,12 +148,13 @@ struct Workload(SocketAddr);
 
 impl Behind for Workload {
     type Io = TcpStream;
+    type Place = ();
 
-    async fn open(&self, _: &ConnectionState) -> Result<TcpStream, StreamRefusal> {
-        TcpStream::connect(self.0).await.map_err(|_| StreamRefusal::PortClosed)
+    async fn open(&self, _: &ConnectionState) -> Result<(TcpStream, ()), StreamRefusal> {
+        TcpStream::connect(self.0).await.map(|io| (io, ())).map_err(|_| StreamRefusal::PortClosed)
     }
 
-    fn break_off(io: TcpStream) {
+    fn break_off(io: TcpStream, (): ()) {
         let _ = io.set_zero_linger();
     }
 }

@@ -1,0 +1,52 @@
+//! How much memory a guest of a spec needs at least.
+//!
+//! The agent and the kernel keep some from the workload, whatever it does, and a workload that is left less than they keep is not
+//! started. How much that is follows from the spec alone, so that whoever starts a guest can be told before it boots.
+
+use crate::{Ingress, Scratch, WorkloadSpec};
+
+/// Left to the kernel and the agent.
+const RESERVE: u64 = 16 << 20;
+/// Left to them where they write a scratch disk too.
+const RESERVE_WITH_DISK: u64 = 32 << 20;
+/// Taken by the kernel, the initrd and the agent before anything is available.
+const TAKEN: u64 = 96 << 20;
+
+impl WorkloadSpec {
+    /// Bytes that are left to the kernel and the agent, and never to the workload.
+    pub fn reserve(&self) -> u64 {
+        let own = match self.root.scratch {
+            Scratch::Disk { .. } => RESERVE_WITH_DISK,
+            Scratch::Tmpfs { .. } => RESERVE,
+        };
+        if self.ingress.is_empty() { own } else { own + Ingress::MEMORY }
+    }
+
+    /// Bytes that must be available inside before the workload starts: it has at least what the others keep.
+    pub fn least_available(&self) -> u64 {
+        2 * self.reserve()
+    }
+
+    /// Bytes of memory that a machine needs at least.
+    pub fn least_memory(&self) -> u64 {
+        self.least_available() + TAKEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{IngressClients, Tee, sample};
+
+    #[test]
+    fn more_is_left_where_the_agent_does_more() {
+        let mut spec = sample::workload(Tee::Simulated);
+        assert_eq!((spec.reserve(), spec.least_memory()), (16 << 20, 128 << 20));
+        spec.ingress.push(Ingress { port: 80, clients: IngressClients::Anyone });
+        assert_eq!((spec.reserve(), spec.least_memory()), (80 << 20, 256 << 20));
+        spec.root.scratch = Scratch::Disk { bytes: 1 << 20 };
+        assert_eq!((spec.reserve(), spec.least_memory()), (96 << 20, 288 << 20));
+        spec.ingress.clear();
+        assert_eq!((spec.reserve(), spec.least_memory()), (32 << 20, 160 << 20));
+    }
+}

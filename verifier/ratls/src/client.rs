@@ -25,77 +25,21 @@ use tonic::{
 };
 
 use crate::{
-    appraisal::{self, Appraiser, Attested, Attester, AttesterError},
+    appraisal::{self, Appraiser, Attested, Attester},
+    connect_error::ConnectError,
     denial::Denial,
-    facts::{FactsError, Purpose, TlsFacts},
+    facts::{Purpose, TlsFacts},
     hpke::{HpkeError, HpkeSealed, Opener},
     identity::Identity,
-    keep::Keeping,
+    lapse::Keeping,
     proto::{AttestRequest, ChallengeRequest, attest_request, attest_response, attestation_client::AttestationClient},
-    refusal::Refusal,
     service::fresh_challenge,
     state::CHALLENGE_LIFETIME,
-    tls::{ClientTls, PeerPin, PinMismatch, TlsConfigError},
+    tls::{ClientTls, PeerPin, PinMismatch},
     wire::{self, MAX_MESSAGE},
 };
 
 const HANDSHAKE: Duration = Duration::from_secs(15);
-
-/// Why there is no attested connection.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// This end's configuration.
-    #[error(transparent)]
-    Config(#[from] TlsConfigError),
-    /// The stream ended, or the peer broke the handshake off.
-    #[error("TLS handshake failed")]
-    Handshake(#[source] io::Error),
-    /// Nobody answered in time.
-    #[error("peer did not answer within {} s", .0.as_secs())]
-    Timeout(Duration),
-    /// The peer's key is none of the pinned ones.
-    #[error("peer key {found} is none of the {} pinned", expected.len())]
-    PinMismatch {
-        /// The key it showed.
-        found: SpkiDigest,
-        /// The keys it might have shown.
-        expected: Vec<SpkiDigest>,
-    },
-    /// The peer said in TLS that it does not take our key.
-    #[error("peer does not take our key")]
-    KeyNotTaken(#[source] io::Error),
-    /// The peer, whose key is a pinned one, ended the connection behind the handshake, before a word of its own.
-    #[error("peer ended the connection without a word once it had seen our key")]
-    HungUp(#[source] io::Error),
-    /// The peer, whose key is a pinned one, took ours and ended the connection in order, before a word of its own.
-    #[error("peer has no place for another connection of our key")]
-    NoPlace,
-    /// The handshake gave something we do not use.
-    #[error(transparent)]
-    Facts(#[from] FactsError),
-    /// HTTP/2 did not start.
-    #[error("HTTP/2 did not start on the connection")]
-    Transport(#[from] tonic::transport::Error),
-    /// The peer refused our evidence.
-    #[error(transparent)]
-    Refused(#[from] Denial),
-    /// We refused the peer's evidence.
-    #[error("peer's evidence is not admitted")]
-    Rejected(#[from] Refusal),
-    /// We could not make evidence.
-    #[error("no evidence of our own")]
-    Attester(#[from] AttesterError),
-    /// The peer speaks another protocol, or the connection was lost.
-    #[error("attestation call failed: {0}")]
-    Call(Box<Status>),
-    /// An answer that no version of the protocol gives.
-    #[error("peer's answer is malformed: {0}")]
-    Malformed(&'static str),
-    /// This end failed.
-    #[error("internal: {0}")]
-    Internal(String),
-}
 
 /// Client end of a connection whose server was admitted. Secrets for that server leave through [`Self::seal`] alone.
 pub struct AttestedConnection<T> {
@@ -135,8 +79,12 @@ where
     A: Appraiser,
 {
     let tls = ClientTls::new(identity, PeerPin::AttestedAfter, purpose)?;
-    let (channel, facts) = connect_pinned(stream, &tls).await?;
-    let first = verify(channel.clone(), &facts, appraiser.clone()).await.map_err(key_not_taken)?;
+    let (channel, facts) = match purpose {
+        // Its port may be for listed clients alone, and then it says so.
+        Purpose::Ingress(_) => connect_listed(stream, &tls).await?,
+        Purpose::Control | Purpose::Kbs => connect_pinned(stream, &tls).await?,
+    };
+    let first = verify(channel.clone(), &facts, appraiser.clone()).await?;
     Ok(AttestedConnection {
         channel,
         facts,
@@ -203,19 +151,6 @@ where
 fn is_alert(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::AlertReceived(_)))
-}
-
-/// In TLS 1.3 a client is done before the server has looked at its key: a refusal comes with the first answer.
-fn key_not_taken(error: ConnectError) -> ConnectError {
-    let ConnectError::Call(status) = &error else { return error };
-    let mut cause = std::error::Error::source(&**status);
-    while let Some(found) = cause {
-        if let Some(io) = found.downcast_ref::<io::Error>().filter(|io| is_alert(io)) {
-            return ConnectError::KeyNotTaken(io::Error::new(io.kind(), io.to_string()));
-        }
-        cause = found.source();
-    }
-    error
 }
 
 async fn handshake<IO>(stream: IO, tls: &ClientTls) -> Result<(TlsStream<IO>, TlsFacts), ConnectError>

@@ -7,31 +7,10 @@
 use core::time::Duration;
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::{Mutex, watch};
-
-use crate::{
-    appraisal::RESULT_LIFETIME,
-    client::{AttestedConnection, ConnectError},
-    state::CHALLENGE_LIFETIME,
-};
+use crate::{appraisal::RESULT_LIFETIME, client::AttestedConnection, lapse::Lapsed, state::CHALLENGE_LIFETIME};
 
 /// When a verifying client asks again: early enough that an answer in time comes before the last result is too old.
 pub const CHALLENGE_AGAIN_AFTER: Duration = RESULT_LIFETIME.saturating_sub(CHALLENGE_LIFETIME);
-
-/// Why a long call ended before its end: the server did not show once more what it showed at first.
-///
-/// It is the end of every long call of the connection, of those that run and of those that are to come.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the peer was challenged again and did not prove itself")]
-pub struct Lapsed(#[source] pub Arc<ConnectError>);
-
-/// What the long calls of one connection share.
-#[derive(Default)]
-pub(crate) struct Keeping {
-    /// Whoever asks again, asks for all.
-    turn: Mutex<()>,
-    lapsed: watch::Sender<Option<Lapsed>>,
-}
 
 impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// Runs `call`, and challenges the server again each [`CHALLENGE_AGAIN_AFTER`] for as long as it takes.

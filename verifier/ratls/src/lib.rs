@@ -40,6 +40,7 @@
 mod appraisal;
 
 mod client;
+mod connect_error;
 mod defects;
 mod denial;
 mod facts;
@@ -47,6 +48,7 @@ mod hpke;
 mod identity;
 mod keep;
 mod key_places;
+mod lapse;
 mod load;
 mod one_by_one;
 mod places;
@@ -62,9 +64,10 @@ mod wire;
 
 pub use appraisal::{Appraiser, Attested, Attester, AttesterError, Completer, RESULT_LIFETIME};
 pub use client::{
-    AttestedConnection, AttestingConnection, ConnectError, connect_and_attest, connect_and_verify, connect_listed,
-    connect_pinned, one_channel,
+    AttestedConnection, AttestingConnection, connect_and_attest, connect_and_verify, connect_listed, connect_pinned,
+    one_channel,
 };
+pub use connect_error::ConnectError;
 pub use defects::named;
 pub use denial::{Denial, denied};
 pub use facts::{FactsError, Purpose, TlsFacts};
@@ -72,8 +75,9 @@ pub use hpke::{HpkeError, HpkeSealed};
 pub use identity::{
     Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki, pem,
 };
-pub use keep::{CHALLENGE_AGAIN_AFTER, Lapsed};
+pub use keep::CHALLENGE_AGAIN_AFTER;
 pub use key_places::KeyShares;
+pub use lapse::Lapsed;
 pub use load::Load;
 pub use places::Source;
 pub use reception::Reception;

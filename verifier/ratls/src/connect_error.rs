@@ -1,0 +1,64 @@
+//! Why a client has no attested connection.
+
+use std::{io, time::Duration};
+
+use coffer_verifier::abi::SpkiDigest;
+use tonic::Status;
+
+use crate::{appraisal::AttesterError, denial::Denial, facts::FactsError, refusal::Refusal, tls::TlsConfigError};
+
+/// Why there is no attested connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// This end's configuration.
+    #[error(transparent)]
+    Config(#[from] TlsConfigError),
+    /// The stream ended, or the peer broke the handshake off.
+    #[error("TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    /// Nobody answered in time.
+    #[error("peer did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The peer's key is none of the pinned ones.
+    #[error("peer key {found} is none of the {} pinned", expected.len())]
+    PinMismatch {
+        /// The key it showed.
+        found: SpkiDigest,
+        /// The keys it might have shown.
+        expected: Vec<SpkiDigest>,
+    },
+    /// The peer said in TLS that it does not take our key.
+    #[error("peer does not take our key")]
+    KeyNotTaken(#[source] io::Error),
+    /// The peer, whose key is a pinned one, ended the connection behind the handshake, before a word of its own.
+    #[error("peer ended the connection without a word once it had seen our key")]
+    HungUp(#[source] io::Error),
+    /// The peer, whose key is a pinned one, took ours and ended the connection in order, before a word of its own.
+    #[error("peer has no place for another connection of our key")]
+    NoPlace,
+    /// The handshake gave something we do not use.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// HTTP/2 did not start.
+    #[error("HTTP/2 did not start on the connection")]
+    Transport(#[from] tonic::transport::Error),
+    /// The peer refused our evidence.
+    #[error(transparent)]
+    Refused(#[from] Denial),
+    /// We refused the peer's evidence.
+    #[error("peer's evidence is not admitted")]
+    Rejected(#[from] Refusal),
+    /// We could not make evidence.
+    #[error("no evidence of our own")]
+    Attester(#[from] AttesterError),
+    /// The peer speaks another protocol, or the connection was lost.
+    #[error("attestation call failed: {0}")]
+    Call(Box<Status>),
+    /// An answer that no version of the protocol gives.
+    #[error("peer's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// This end failed.
+    #[error("internal: {0}")]
+    Internal(String),
+}

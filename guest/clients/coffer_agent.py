@@ -12,6 +12,8 @@ import socket
 import urllib.parse
 
 SOCKET = "/run/coffer/agent.sock"
+# What of a sealed file says which it is: its header and first chunk.
+HEAD = 65668
 
 
 class Refused(Exception):
@@ -45,9 +47,16 @@ class Agent:
         headers, body = self._ask("GET", "/v1/secrets/" + urllib.parse.quote(path), query)
         return body, int(headers["coffer-secret-version"])
 
-    def seal(self, data, context, policy=None):
-        """Seals bytes so that they open where the policy says: measurement-and-chip, chip, measurement, workload or signer."""
-        return self._ask("POST", "/v1/seal", _given(context=context, policy=policy), data)[1]
+    def seal(self, data, context, policy=None, counted=False, replaces=None):
+        """Seals bytes so that they open where the policy says: measurement-and-chip, chip, measurement, workload or signer.
+
+        `counted`: an older file in this one's place is refused from now on; the key broker keeps the counter. `replaces`: the sealed
+        file, begun so, whose place this one takes. It opens no more then."""
+        query = _given(context=context, policy=policy, counted="true" if counted else None)
+        if replaces is not None:
+            head = replaces[:HEAD]
+            query["replaces"], data = len(head), head + data
+        return self._ask("POST", "/v1/seal", query, data)[1]
 
     def unseal(self, sealed, context):
         """Opens what was sealed under the same context."""

@@ -16,6 +16,9 @@ use std::{
 /// Where the agent listens.
 pub const SOCKET: &str = "/run/coffer/agent.sock";
 
+/// What of a sealed file says which it is: its header and first chunk.
+const HEAD: usize = 65_668;
+
 /// The agent of this guest.
 #[derive(Clone, Debug)]
 pub struct Agent(PathBuf);
@@ -85,6 +88,21 @@ impl Agent {
     /// Seals bytes so that they open where the policy says; `measurement-and-chip` if none is named.
     pub fn seal(&self, data: &[u8], context: &str, policy: Option<&str>) -> Result<Vec<u8>, Error> {
         Ok(self.ask("POST", &format!("/v1/seal?{}", about(context, policy)), data)?.1)
+    }
+
+    /// As [`Self::seal`], under a policy with a key of the key broker, which counts: an older file in the place of this one is refused
+    /// from now on. `replaces`: the file, sealed so, whose place it takes; none: it is the first of its line.
+    pub fn seal_counted(
+        &self,
+        data: &[u8],
+        context: &str,
+        policy: &str,
+        replaces: Option<&[u8]>,
+    ) -> Result<Vec<u8>, Error> {
+        let head = replaces.map(|file| &file[..file.len().min(HEAD)]);
+        let counted = head.map_or("counted=true".to_owned(), |head| format!("replaces={}", head.len()));
+        let body = [head.unwrap_or_default(), data].concat();
+        Ok(self.ask("POST", &format!("/v1/seal?{}&{counted}", about(context, Some(policy))), &body)?.1)
     }
 
     /// Opens what was sealed under the same context.

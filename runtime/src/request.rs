@@ -73,6 +73,8 @@ pub struct WorkloadRequest {
     pub kbs: Option<KbsPin>,
     /// Ports that are reached from outside.
     pub ingress: Vec<Ingress>,
+    /// Whether the agent answers on loopback routes of Confidential Containers too.
+    pub coco_routes: bool,
     /// Secrets to fetch.
     pub secrets: Vec<SecretWanted>,
     /// Owners.
@@ -217,6 +219,7 @@ pub fn document(
         volumes: request.volumes.clone(),
         ingress: request.ingress.clone(),
         audiences: Vec::new(),
+        coco_routes: request.coco_routes,
         floors: request.floors.clone(),
     };
     Ok(Document::write(&spec)?)

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World,
-    demo::story::simulator_anchor,
+    demo::story::{kbs_admin, simulator_anchor},
     image,
     monitors::{Monitor, on_each},
     process::{self, run, wait_for},
@@ -16,6 +16,7 @@ use coffer_verifier::{
     binding::workload_report_data,
     evidence::Evidence,
 };
+use serde_json::Value;
 
 use crate::secrets::{list, put};
 
@@ -58,12 +59,15 @@ fn asks_for_everything(monitor: Monitor) -> Result<()> {
         "65534",
         "--secret",
         "key=kbs:///demo/app/key",
+        "--coco-routes",
         &image,
         "sh",
         "-c",
         "ask; exec sleep 120",
     ];
     list(&world, &kbs, &flags)?;
+    let terms = ["sealing", "put", "counted", "--policies", "workload", "--allow-simulated"];
+    kbs_admin(&world, &kbs, &terms, b"")?;
     world.coffer(&[&["run", "-d", "--name", "asks"], &flags[..]].concat())?.ok()?;
     let mut told = String::new();
     wait_for(Duration::from_mins(1), || {
@@ -82,10 +86,32 @@ fn asks_for_everything(monitor: Monitor) -> Result<()> {
     ensure!(line("elsewhere")?.contains("does-not-open"), "{told}");
     ensure!(line("broker")?.contains("not-released"), "no terms, no key: {told}");
 
+    ensure!(line("counted")? == "true" && line("kept")? == "true", "{told}");
+    for refused in [line("older")?, line("rival")?] {
+        ensure!(refused.contains("\"error\":\"older\"") && refused.contains("generation 1"), "{told}");
+    }
+    ensure!(line("uncounted")?.contains("measurement-and-chip has no counter"), "{told}");
+
+    // The same door by other names: what the spec lists, and evidence that has no label and says so by its zeroes.
+    let loopback = line("loopback")?;
+    ensure!(loopback.starts_with("HTTP/1.1 200") && loopback.ends_with(" what only this guest gets"), "{told}");
+    let unlisted = line("unlisted")?;
+    ensure!(unlisted.starts_with("HTTP/1.1 403") && unlisted.contains("not-released"), "{told}");
+    let coco = line("coco")?;
+    let coco: Value = serde_json::from_str(coco.split_once("  ").context("a body")?.1)?;
+
     let evidence = Evidence::from_cmw(&hex::decode(line("evidence")?)?)?;
     let report = Report::parse(&evidence.report)?;
     let workload = WorkloadDigest::of(&evidence.workload_spec);
     ensure!(report.report_data() == workload_report_data(&workload, b"a nonce"), "evidence over something else");
+    let field =
+        |name: &str| -> Result<Vec<u8>> { Ok(serde_json::from_value(coco["attestation_report"][name].clone())?) };
+    ensure!(field("report_data")? == [b"a nonce".as_slice(), &[0; 57]].concat(), "{coco}");
+    ensure!(field("measurement")? == report.measurement().as_bytes(), "{coco}");
+    ensure!(field("host_data")? == workload.as_bytes() && field("chip_id")? == report.chip_id().as_bytes(), "{coco}");
+    let tcb = &coco["attestation_report"]["reported_tcb"];
+    ensure!(tcb["snp"].is_u64() && tcb.as_object().is_some_and(|tcb| tcb.contains_key("fmc")), "{coco}");
+    ensure!(coco["attestation_report"]["signature"]["r"].as_array().is_some_and(|r| r.len() == 72), "{coco}");
 
     // What a workload sealed is no owner's to open, under the same context either.
     let sealed = world.folder.path().join("sealed");
@@ -93,5 +119,12 @@ fn asks_for_everything(monitor: Monitor) -> Result<()> {
     let sealed = sealed.to_str().context("a plain name")?;
     let owners = world.coffer(&["unseal", "asks", "--context", "db", sealed, "-o", "-", "--allow-simulated"])?;
     ensure!(owners.status != 0 && owners.stderr.contains("does not open here"), "{}", owners.describe());
+
+    // Where the spec does not have them nobody listens.
+    if !monitor.has_machine() {
+        let look = "while read -r line; do case $line in *:1F46*) exit 8;; esac; done </proc/net/tcp && exit 7";
+        let nobody = world.coffer(&["run", "--rm", "--tee-simulate", &image, "sh", "-c", look])?;
+        ensure!(nobody.status == 7, "{}", nobody.describe());
+    }
     Ok(())
 }

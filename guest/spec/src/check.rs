@@ -5,11 +5,11 @@
 use core::fmt::Debug;
 use std::collections::BTreeSet;
 
-use coffer_verifier::abi::SpkiDigest;
+use coffer_verifier::{abi::SpkiDigest, ear::Word};
 
 use crate::{
-    FileMode, Ingress, IngressClients, KbsPin, Mount, Name, OnChange, Process, Scratch, SecretTarget, SecretWanted,
-    SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
+    COCO_PORT, FileMode, Ingress, IngressClients, KbsPin, Mount, Name, OnChange, Process, Scratch, SecretTarget,
+    SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -35,10 +35,7 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     owners(spec)?;
     places(&spec.mounts, &spec.volumes)?;
     ingress(spec)?;
-    if let Some(bad) = spec.audiences.iter().find(|audience| audience.is_empty() || !is_line(audience)) {
-        return refuse("audiences", bad, "a name that is not empty");
-    }
-    once("audiences", spec.audiences.iter(), "each audience once")?;
+    asked_inside(spec)?;
     floors(spec)
 }
 
@@ -196,6 +193,21 @@ fn ingress(spec: &WorkloadSpec) -> Result<(), SpecError> {
         once("ingress.clients.keys", keys.iter(), "each key once")?;
     }
     Ok(())
+}
+
+/// What the workload may ask its agent for, who answers with evidence.
+fn asked_inside(spec: &WorkloadSpec) -> Result<(), SpecError> {
+    let attests = spec.tee != Tee::None;
+    ensure(attests || spec.audiences.is_empty(), "audiences", &spec.audiences, "none without a TEE")?;
+    ensure(attests || !spec.coco_routes, "coco_routes", &true, "false without a TEE")?;
+    // Whoever comes in from outside would be taken for the workload.
+    let led_there = spec.coco_routes && spec.ingress.iter().any(|ingress| ingress.port == COCO_PORT);
+    ensure(!led_there, "ingress.port", &COCO_PORT, "another port, where the agent has that one (coco_routes)")?;
+    // As in a token, where they are compared letter by letter.
+    if let Some(bad) = spec.audiences.iter().find(|audience| Word::parse(audience).is_err()) {
+        return refuse("audiences", &beginning(bad), "1 to 256 printable ASCII characters without spaces");
+    }
+    once("audiences", spec.audiences.iter(), "each audience once")
 }
 
 /// Mount points: absolute, plain, and none twice, so that their order decides nothing.

@@ -77,6 +77,6 @@ pub use ingress::{Ingress, IngressClients};
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use secret::{FileMode, FileModeError, OnChange, SecretTarget, SecretWanted};
 pub use workload::{
-    Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SvnFloor, Tee, VerityTable, Volume,
-    VolumeKind, WorkloadSpec,
+    COCO_PORT, Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SvnFloor, Tee, VerityTable,
+    Volume, VolumeKind, WorkloadSpec,
 };

@@ -17,6 +17,9 @@ pub enum Tee {
     None,
 }
 
+/// Loopback port of [`WorkloadSpec::coco_routes`].
+pub const COCO_PORT: u16 = 8006;
+
 /// The whole spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +62,9 @@ pub struct WorkloadSpec {
     /// Audiences the workload may have tokens for.
     #[serde(default)]
     pub audiences: Vec<String>,
+    /// Whether the agent answers on the loopback routes of Confidential Containers' guests too.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub coco_routes: bool,
     /// Lower bounds.
     #[serde(default)]
     pub floors: Floors,

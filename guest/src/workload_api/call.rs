@@ -2,9 +2,11 @@
 
 use coffer_seal::SealPolicy;
 use coffer_spec::SecretPath;
+use coffer_verifier::abi::ReportData;
 use http::{Method, StatusCode, Uri};
 
 use super::{limits::PLAIN, refusal::Refusal};
+use crate::sealing::HEAD;
 
 /// Longest data that evidence is made over.
 const DATA: usize = 4096;
@@ -20,8 +22,8 @@ const PROFILE: usize = 64;
 pub enum Call {
     /// A secret of the broker's, as it is now or in one version.
     Secret { path: SecretPath, version: Option<u64> },
-    /// The body, sealed.
-    Seal { policy: SealPolicy, context: Vec<u8> },
+    /// The body, or what of it stands behind the file that it replaces, sealed.
+    Seal { policy: SealPolicy, context: Vec<u8>, counted: Counted },
     /// The body, opened.
     Unseal { context: Vec<u8> },
     /// The body, opened and sealed anew.
@@ -30,6 +32,19 @@ pub enum Call {
     Evidence,
     /// A certificate for the key of the body's signing request.
     Certificate { profile: String },
+    /// Evidence over REPORT_DATA that has no label, in another form.
+    CocoEvidence(ReportData),
+}
+
+/// Whether an older file in the place of a sealed one is to be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// No.
+    No,
+    /// Yes: it is the first of its line.
+    First,
+    /// Yes: it takes the place of the file that begins with so many bytes of the body.
+    Replaces(usize),
 }
 
 /// Method and path of each call; the OpenAPI file has the same.
@@ -48,22 +63,18 @@ impl Call {
         let (expected, call) = match uri.path() {
             "/v1/seal" => {
                 let policy = asked.policy()?.unwrap_or(SealPolicy::MeasurementAndChip);
-                (Method::POST, Self::Seal { policy, context: asked.context()? })
+                (Method::POST, Self::Seal { policy, context: asked.context()?, counted: asked.counted()? })
             }
             "/v1/unseal" => (Method::POST, Self::Unseal { context: asked.context()? }),
             "/v1/reseal" => (Method::POST, Self::Reseal { policy: asked.policy()?, context: asked.context()? }),
             "/v1/evidence" => (Method::POST, Self::Evidence),
             "/v1/certificate" => (Method::POST, Self::Certificate { profile: asked.profile()? }),
             path => {
-                let secret = path.strip_prefix("/v1/secrets/").ok_or_else(nowhere)?;
-                let expected = "repository/type/tag, each of a-z 0-9 . _ -";
-                let path = format!("kbs:///{secret}").parse().map_err(|_| Refusal::field("path", expected))?;
+                let path = secret_path(path.strip_prefix("/v1/secrets/").ok_or_else(nowhere)?)?;
                 (Method::GET, Self::Secret { path, version: asked.version()? })
             }
         };
-        if *method != expected {
-            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("method: expected {expected}")));
-        }
+        only(method, &expected)?;
         asked.end()?;
         Ok(call)
     }
@@ -71,7 +82,8 @@ impl Call {
     /// Bytes of its body at most.
     pub const fn longest_body(&self) -> usize {
         match self {
-            Self::Secret { .. } => 0,
+            Self::Secret { .. } | Self::CocoEvidence(_) => 0,
+            Self::Seal { counted: Counted::Replaces(head), .. } => PLAIN + *head,
             Self::Seal { .. } => PLAIN,
             // A sealed file is longer than what it holds by its header and 16 bytes for each 64 KiB.
             Self::Unseal { .. } | Self::Reseal { .. } => PLAIN + 4096,
@@ -81,16 +93,30 @@ impl Call {
     }
 }
 
+/// Refuses every method but one.
+pub fn only(method: &Method, expected: &Method) -> Result<(), Refusal> {
+    if method == expected {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("method: expected {expected}")))
+}
+
+/// A secret's path, as the rest of a call's.
+pub fn secret_path(rest: &str) -> Result<SecretPath, Refusal> {
+    let expected = "repository/type/tag, each of a-z 0-9 . _ -";
+    format!("kbs:///{rest}").parse().map_err(|_| Refusal::field("path", expected))
+}
+
 fn nowhere() -> Refusal {
     let calls = CALLS.map(|(method, path)| format!("{method} {path}")).join(", ");
     Refusal::new(StatusCode::NOT_FOUND, "no-such-call", format!("there is no such call, but {calls}"))
 }
 
 /// The query: each name once, and none that nobody asks for.
-struct Parameters(Vec<(String, String)>);
+pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    fn read(query: &str) -> Result<Self, Refusal> {
+    pub fn read(query: &str) -> Result<Self, Refusal> {
         let mut all: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if all.iter().any(|(known, _)| *known == name) {
@@ -101,7 +127,7 @@ impl Parameters {
         Ok(Self(all))
     }
 
-    fn take(&mut self, name: &str) -> Option<String> {
+    pub fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
     }
@@ -131,7 +157,22 @@ impl Parameters {
         parsed.transpose().map_err(|_| Refusal::field("version", "a number"))
     }
 
-    fn end(self) -> Result<(), Refusal> {
+    fn counted(&mut self) -> Result<Counted, Refusal> {
+        let first = match self.take("counted").as_deref() {
+            None => false,
+            Some("true") => true,
+            Some(_) => return Err(Refusal::field("counted", "true, or nothing")),
+        };
+        let expected = "how many bytes of the body are the file replaced: 1 to 65668 of its first, without `counted`";
+        match self.take("replaces").map(|length| length.parse()) {
+            None if first => Ok(Counted::First),
+            None => Ok(Counted::No),
+            Some(Ok(length)) if !first && (1..=HEAD).contains(&length) => Ok(Counted::Replaces(length)),
+            Some(_) => Err(Refusal::field("replaces", expected)),
+        }
+    }
+
+    pub fn end(self) -> Result<(), Refusal> {
         if self.0.is_empty() { Ok(()) } else { Err(Refusal::field("query", "no parameter but those of this call")) }
     }
 }
@@ -151,7 +192,15 @@ mod tests {
         assert_eq!(read("GET", "/v1/secrets/app/db/password?version=3").unwrap(), secret(Some(3)));
         let context = b"a b".to_vec();
         let policy = SealPolicy::MeasurementAndChip;
-        assert_eq!(read("POST", "/v1/seal?context=a%20b").unwrap(), Call::Seal { policy, context: context.clone() });
+        for (query, counted) in [
+            ("", Counted::No),
+            ("&counted=true", Counted::First),
+            ("&replaces=1", Counted::Replaces(1)),
+            ("&replaces=65668", Counted::Replaces(HEAD)),
+        ] {
+            let call = read("POST", &format!("/v1/seal?context=a%20b{query}")).unwrap();
+            assert_eq!(call, Call::Seal { policy, context: context.clone(), counted });
+        }
         let policy = Some(SealPolicy::Signer);
         assert_eq!(
             read("POST", "/v1/reseal?policy=signer&context=a+b").unwrap(),
@@ -179,7 +228,14 @@ mod tests {
             ("POST", "/v1/seal", "context"),
             ("POST", "/v1/seal?context=", "context"),
             ("POST", "/v1/seal?context=x&policy=canary", "policy"),
+            ("POST", "/v1/seal?context=x&counted=canary", "counted"),
+            ("POST", "/v1/seal?context=x&counted=true&replaces=1", "replaces"),
+            ("POST", "/v1/seal?context=x&replaces=0", "replaces"),
+            ("POST", "/v1/seal?context=x&replaces=65669", "replaces"),
+            ("POST", "/v1/seal?context=x&replaces=canary", "replaces"),
+            ("POST", "/v1/unseal?context=x&counted=true", "query"),
             ("POST", "/v1/certificate", "profile"),
+            ("GET", "/aa/token?token_type=kbs", "no-such-call"),
             ("POST", "/v1/evidence?data=canary", "query"),
         ] {
             let refusal = format!("{:?}", read(method, uri).expect_err(uri));

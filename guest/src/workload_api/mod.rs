@@ -1,12 +1,13 @@
 //! The workload's own door to the agent: HTTP/1.1 on `/run/coffer/agent.sock`, which its programs alone see.
 //!
-//! [`call`] reads what is asked, [`own`] is what this guest answers, [`limits`] how much of it. What a workload asks for is its own:
+//! [`call`] reads what is asked, [`coco`] what is asked on loopback where the spec has that door too, [`own`] is what this guest answers, [`limits`] how much of it. What a workload asks for is its own:
 //! secrets that the key broker releases to this guest, files of scope `workload`, evidence under a label that nothing else has.
 //! Trusts: nothing of a request; the broker behind the pinned key. Never: puts a value into a file, repeats what was sent in
 //! a refusal, takes more memory than [`limits`] says, opens what an owner sealed.
 //! Source: docs/design/guest.md §8; `guest/clients/openapi.json`.
 
 mod call;
+mod coco;
 mod limits;
 mod own;
 mod refusal;
@@ -24,12 +25,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::OwnedSemaphorePermit,
     time::timeout,
 };
@@ -56,13 +58,19 @@ trait Guest: Send + Sync + 'static {
     fn answer(&self, call: Call, body: Zeroizing<Vec<u8>>) -> impl Future<Output = Result<Answer, Refusal>> + Send;
 }
 
-/// Opens the door in the workload's folder of sockets.
+/// Opens the door in the workload's folder of sockets, and the one on loopback where the spec has it. The limits are of both together.
 ///
 /// # Errors
 /// The kernel's.
 pub fn open(folder: &Path, guest: OwnGuest) -> io::Result<()> {
-    let listener = listen(&folder.join(SOCKET))?;
-    tokio::spawn(serve(listener, guest, Limits::new(Instant::now())));
+    let coco_routes = guest.agent.document.spec().coco_routes;
+    let api = Arc::new(Api { guest, limits: Limits::new(Instant::now()) });
+    if coco_routes {
+        let listener = std::net::TcpListener::bind(coco::ADDRESS)?;
+        listener.set_nonblocking(true)?;
+        tokio::spawn(serve(TcpListener::from_std(listener)?, api.clone(), coco::read));
+    }
+    tokio::spawn(serve(listen(&folder.join(SOCKET))?, api, Call::read));
     Ok(())
 }
 
@@ -78,26 +86,56 @@ struct Api<G> {
     limits: Limits,
 }
 
-async fn serve<G: Guest>(listener: UnixListener, guest: G, limits: Limits) {
-    let api = Arc::new(Api { guest, limits });
+/// Whose names of calls a door knows.
+type Reader = fn(&Method, &Uri) -> Result<Call, Refusal>;
+
+/// Where connections come from.
+trait Door: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Door for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Door for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+async fn serve<G: Guest>(door: impl Door, api: Arc<Api<G>>, read: Reader) {
     loop {
         let place = api.limits.place().await;
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(talk(api.clone(), stream, place))),
+        match door.next().await {
+            Ok(stream) => drop(tokio::spawn(talk(api.clone(), read, stream, place))),
             // Out of descriptors, or the like: give it time, and go on.
             Err(_) => tokio::time::sleep(limits::PAUSE).await,
         }
     }
 }
 
-async fn talk<G: Guest>(api: Arc<Api<G>>, stream: UnixStream, _place: OwnedSemaphorePermit) {
+async fn talk<G: Guest>(
+    api: Arc<Api<G>>,
+    read: Reader,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    _place: OwnedSemaphorePermit,
+) {
     let patience = api.limits.patience;
     // Of an answer that nobody takes.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(patience));
     let answered = service_fn(move |request| {
         let api = api.clone();
-        async move { Ok::<_, Infallible>(api.respond(request).await) }
+        async move { Ok::<_, Infallible>(api.respond(read, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -109,8 +147,8 @@ async fn talk<G: Guest>(api: Arc<Api<G>>, stream: UnixStream, _place: OwnedSemap
 }
 
 impl<G: Guest> Api<G> {
-    async fn respond(&self, request: Request<Incoming>) -> Response<Whole> {
-        match self.answer(request).await {
+    async fn respond(&self, read: Reader, request: Request<Incoming>) -> Response<Whole> {
+        match self.answer(read, request).await {
             Ok((Answer { content_type, headers, body }, turn)) => {
                 let mut response = Response::new(Whole::new(body, Some(turn)));
                 let all = response.headers_mut();
@@ -128,8 +166,12 @@ impl<G: Guest> Api<G> {
     }
 
     /// The turn is held until the answer was taken: what waits for its reader is in memory too.
-    async fn answer(&self, request: Request<Incoming>) -> Result<(Answer, OwnedSemaphorePermit), Refusal> {
-        let call = Call::read(request.method(), request.uri())?;
+    async fn answer(
+        &self,
+        read: Reader,
+        request: Request<Incoming>,
+    ) -> Result<(Answer, OwnedSemaphorePermit), Refusal> {
+        let call = read(request.method(), request.uri())?;
         self.limits.ask(Instant::now()).map_err(Refusal::too_many)?;
         let turn = self.limits.turn().await;
         let body = body(request.into_body(), call.longest_body(), self.limits.patience).await?;

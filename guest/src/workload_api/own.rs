@@ -6,11 +6,16 @@ use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, Identity, pem};
 use coffer_seal::{Header, Scope, SealPolicy};
 use coffer_spec::SecretPath;
-use coffer_verifier::binding::workload_report_data;
+use coffer_verifier::{abi::ReportData, binding::workload_report_data, evidence::Evidence};
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
-use super::{Answer, Guest, call::Call, refusal::Refusal};
+use super::{
+    Answer, Guest,
+    call::{Call, Counted},
+    coco,
+    refusal::Refusal,
+};
 use crate::{
     agent::Agent,
     broker,
@@ -46,9 +51,17 @@ impl OwnGuest {
     async fn work(&self, call: Call, body: &[u8]) -> Result<Answer, Refusal> {
         match call {
             Call::Secret { path, version } => self.secret(&path, version).await,
-            Call::Seal { policy, context } => {
+            Call::Seal { policy, context, counted } => {
+                let (counter, body) = match counted {
+                    Counted::No => (Counter::None, body),
+                    Counted::First => (Counter::Begin, body),
+                    Counted::Replaces(length) => {
+                        let (head, rest) = body.split_at_checked(length).ok_or_else(shorter)?;
+                        (Counter::Replace(head), rest)
+                    }
+                };
                 let broker = self.broker_for(&[policy]).await?;
-                sealed(self.means(broker.as_ref()).seal(policy, &context, Counter::None, body).await)
+                sealed(self.means(broker.as_ref()).seal(policy, &context, counter, body).await)
             }
             Call::Unseal { context } => {
                 let broker = self.broker_for(&[policy_of(body)?]).await?;
@@ -61,7 +74,14 @@ impl OwnGuest {
                 let broker = self.broker_for(&[before, policy.unwrap_or(before)]).await?;
                 sealed(self.means(broker.as_ref()).reseal(policy, &context, body).await)
             }
-            Call::Evidence => self.evidence(body).await,
+            Call::Evidence => {
+                let evidence = self.evidence(workload_report_data(&self.attester.workload(), body)).await?;
+                Ok(Answer { content_type: "application/cmw+cbor", headers: Vec::new(), body: evidence.to_cmw() })
+            }
+            Call::CocoEvidence(report_data) => {
+                let body = coco::evidence_json(&self.evidence(report_data).await?)?;
+                Ok(Answer { content_type: "application/json", headers: Vec::new(), body })
+            }
             Call::Certificate { profile } => self.certificate(&profile, body).await,
         }
     }
@@ -80,13 +100,11 @@ impl OwnGuest {
         })
     }
 
-    async fn evidence(&self, data: &[u8]) -> Result<Answer, Refusal> {
+    async fn evidence(&self, report_data: ReportData) -> Result<Evidence, Refusal> {
         let attester = self.attester.clone();
-        let report_data = workload_report_data(&attester.workload(), data);
         let made = tokio::task::spawn_blocking(move || attester.evidence(&report_data)).await;
         let failed = |error: &dyn std::fmt::Display| Refusal::processor(format!("secure processor: {error}"));
-        let evidence = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        Ok(Answer { content_type: "application/cmw+cbor", headers: Vec::new(), body: evidence.to_cmw() })
+        made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
 
     async fn certificate(&self, profile: &str, csr: &[u8]) -> Result<Answer, Refusal> {
@@ -116,6 +134,10 @@ impl OwnGuest {
         let connected = broker::connect(self.agent.places.host, spec, kbs, &identity, self.attester.clone()).await;
         connected.map_err(|error| Refusal::from(&error))
     }
+}
+
+fn shorter() -> Refusal {
+    Refusal::field("replaces", "at most as many bytes as the body has")
 }
 
 fn policy_of(sealed: &[u8]) -> Result<SealPolicy, Refusal> {

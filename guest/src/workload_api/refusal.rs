@@ -83,7 +83,11 @@ impl From<&SealingError> for Refusal {
             SealingError::Broker { cause, .. } => cause.into(),
             SealingError::NoBroker { .. } => of(StatusCode::CONFLICT, "no-broker"),
             SealingError::Context { .. } => of(StatusCode::BAD_REQUEST, "context"),
-            SealingError::Seal(SealError::Closed | SealError::Older { .. } | SealError::Processor { .. }) => {
+            SealingError::Seal(SealError::Older { .. }) => of(StatusCode::UNPROCESSABLE_ENTITY, "older"),
+            SealingError::CounterNeedsBroker { .. } => of(StatusCode::BAD_REQUEST, "policy"),
+            SealingError::CounterLost { .. } => of(StatusCode::CONFLICT, "counter-lost"),
+            SealingError::NotReplaceable { .. } => of(StatusCode::CONFLICT, "not-replaceable"),
+            SealingError::Seal(SealError::Closed | SealError::Processor { .. }) => {
                 of(StatusCode::UNPROCESSABLE_ENTITY, "does-not-open")
             }
             SealingError::Seal(SealError::Format { .. } | SealError::Version { .. }) => {

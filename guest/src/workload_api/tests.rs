@@ -35,7 +35,7 @@ fn served() -> (tempfile::TempDir, std::path::PathBuf) {
     let path = folder.path().join(SOCKET);
     let mut limits = Limits::new(Instant::now());
     limits.patience = Duration::from_millis(500);
-    tokio::spawn(serve(listen(&path).unwrap(), Echo, limits));
+    tokio::spawn(serve(listen(&path).unwrap(), Arc::new(Api { guest: Echo, limits }), Call::read));
     (folder, path)
 }
 
@@ -155,6 +155,8 @@ value, version = agent.secret("app/db/password")
 print(version, value.decode())
 print(agent.secret("app/db/password", version=3)[0].decode())
 print(agent.seal(b"state", context="a b", policy="workload").decode())
+print(agent.seal(b"state", context="a b", policy="workload", counted=True).decode())
+print(agent.seal(b"state", context="a b", replaces=b"file").decode())
 print(agent.unseal(b"file", context="a b").decode())
 print(agent.reseal(b"file", context="a b").decode())
 print(agent.evidence(b"nonce").decode())
@@ -166,11 +168,13 @@ except coffer_agent.Refused as refused:
 "#;
     let out = tokio::task::spawn_blocking(move || python(&path, script)).await.unwrap();
     let lines: Vec<_> = out.lines().collect();
-    assert_eq!(lines.len(), 8, "{out}");
+    assert_eq!(lines.len(), 10, "{out}");
     for (line, expected) in lines.iter().zip([
         "7 Secret {",
         "version: Some(3)",
-        "policy: Workload, context: [97, 32, 98] } state",
+        "policy: Workload, context: [97, 32, 98], counted: No } state",
+        "counted: First } state",
+        "counted: Replaces(4) } filestate",
         "Unseal { context: [97, 32, 98] } file",
         "Reseal { policy: None",
         "Evidence nonce",
@@ -179,6 +183,38 @@ except coffer_agent.Refused as refused:
     ]) {
         assert!(line.contains(expected), "{expected:?} in {line}");
     }
+}
+
+/// Both doors have the same limits, and each knows its own names of calls alone.
+#[tokio::test]
+async fn the_door_on_loopback_is_another_name_for_calls_and_not_another_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(SOCKET);
+    let api = Arc::new(Api { guest: Echo, limits: Limits::new(Instant::now()) });
+    let loopback = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = loopback.local_addr().unwrap();
+    tokio::spawn(serve(loopback, api.clone(), coco::read));
+    tokio::spawn(serve(listen(&path).unwrap(), api, Call::read));
+    let mut inside = TcpStream::connect(address).await.unwrap();
+    inside.write_all(&request("GET", "/cdh/resource/app/db/password", b"")).await.unwrap();
+    let mut answer = String::new();
+    inside.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("app/db/password"), "{answer}");
+    assert!(said(&path, &request("GET", "/cdh/resource/app/db/password", b"")).await.starts_with("HTTP/1.1 404"));
+    let mut inside = TcpStream::connect(address).await.unwrap();
+    inside.write_all(&request("POST", "/v1/evidence", b"")).await.unwrap();
+    let mut answer = String::new();
+    inside.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("/aa/evidence"), "{answer}");
+    // What one door let in, the other has no more.
+    for _ in 0..80 {
+        said(&path, &request("POST", "/v1/evidence", b"")).await;
+    }
+    let mut inside = TcpStream::connect(address).await.unwrap();
+    inside.write_all(&request("GET", "/aa/evidence?runtime_data=x", b"")).await.unwrap();
+    let mut answer = String::new();
+    inside.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
 }
 
 /// The client of one file that Rust programs take along.
@@ -201,6 +237,8 @@ async fn the_rust_client_asks_every_call() {
         [
             agent.secret("app/db/password", Some(3)).unwrap().value,
             agent.seal(b"state", "a b", Some("workload")).unwrap(),
+            agent.seal_counted(b"state", "a b", "workload", None).unwrap(),
+            agent.seal_counted(b"state", "a b", "workload", Some(b"file")).unwrap(),
             agent.unseal(b"file", "a b").unwrap(),
             agent.reseal(b"file", "a b", None).unwrap(),
             agent.evidence(b"nonce").unwrap(),
@@ -211,7 +249,9 @@ async fn the_rust_client_asks_every_call() {
     let said = asked.await.unwrap();
     for (line, expected) in said.iter().zip([
         "version: Some(3)",
-        "policy: Workload, context: [97, 32, 98] } state",
+        "policy: Workload, context: [97, 32, 98], counted: No } state",
+        "counted: First } state",
+        "counted: Replaces(4) } filestate",
         "Unseal { context: [97, 32, 98] } file",
         "Reseal { policy: None",
         "Evidence nonce",

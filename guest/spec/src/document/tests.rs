@@ -60,6 +60,7 @@ pub fn sample() -> WorkloadSpec {
         ],
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
         audiences: vec!["https://audience.test".into()],
+        coco_routes: true,
         floors: crate::Floors {
             not_before: 1000,
             seal: SealFloors { min_tcb: "0403000000000201".into() },
@@ -123,6 +124,10 @@ fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
     spec.owners.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "ingress", .. })));
     spec.ingress.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "audiences", .. })));
+    spec.audiences.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "coco_routes", .. })));
+    spec.coco_routes = false;
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "floors.svn", .. })));
 }
 
@@ -344,6 +349,16 @@ fn a_document_written_before_parses_to_the_same_digest() {
     assert_eq!(document.spec().host_may.to_string(), "stop,stats");
     let again = Document::write(document.spec()).unwrap();
     assert_eq!(again.digest(), document.digest(), "what is written today for the same spec");
+}
+
+/// Clients of a port come from outside, and would be answered as the workload is.
+#[test]
+fn no_port_leads_to_the_agents_own() {
+    let mut spec = sample();
+    spec.ingress = vec![Ingress { port: crate::COCO_PORT, clients: IngressClients::Anyone }];
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "ingress.port", .. })));
+    spec.coco_routes = false;
+    assert!(Document::write(&spec).is_ok());
 }
 
 #[test]

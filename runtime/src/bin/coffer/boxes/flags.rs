@@ -98,6 +98,9 @@ pub struct BoxFlags {
     /// Name that an owner may inject at /run/secrets/NAME.
     #[arg(long, value_name = "NAME", conflicts_with = "spec", help_heading = "TEE")]
     pub inject: Vec<Name>,
+    /// Answer the workload on loopback routes of Confidential Containers too, at 127.0.0.1:8006 inside (docs/workload-api.md).
+    #[arg(long, conflicts_with = "spec", help_heading = "TEE")]
+    pub coco_routes: bool,
     /// What the host may do: some of stop,stats,logs,exec, or none [default: stop,stats with a TEE, else everything].
     #[arg(long, value_name = "LIST", value_parser = HostMay::parse, conflicts_with = "spec", help_heading = "TEE")]
     pub host_may: Option<HostMay>,
@@ -352,6 +355,7 @@ impl BoxFlags {
             host_may: self.host_may,
             inject: self.inject.clone(),
             ingress: request::ingress(publish),
+            coco_routes: self.coco_routes(tee)?,
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
             secrets: secrets.collect::<Result<_, _>>()?,
             owners: self.owners(engine, tee)?,
@@ -369,6 +373,15 @@ impl BoxFlags {
             Some(disk) => Ok(Scratch::Disk { bytes: size("--scratch", disk)? / Scratch::BLOCK * Scratch::BLOCK }),
             None => Ok(Scratch::Tmpfs { bytes: size("--writable", &self.writable)? }),
         }
+    }
+
+    /// Routes on which evidence is answered with.
+    fn coco_routes(&self, tee: Tee) -> Result<bool, CliError> {
+        if tee == Tee::None && self.coco_routes {
+            let message = "--coco-routes are of a guest that proves itself, and this one does not";
+            return Err(CliError::new(Class::Usage, message).hint("--coco-routes needs --tee or --tee-simulate"));
+        }
+        Ok(self.coco_routes)
     }
 
     /// The owners asked for, or those of a box for which nobody lists any.

@@ -2,7 +2,7 @@
 //! What each target does with its input; the stable replay of the corpora includes this file too.
 
 use coffer_verifier::{
-    CheckLine, Endorsements, Evidence, EvidencePolicy, HclBlob, ReportClaims,
+    CheckLine, Endorsements, Evidence, EvidencePolicy, HclBlob, ReportClaims, TsmReport,
     abi::{CertTable, ProductLine, Report},
     chain::{Certificate, Crl},
     ear::{Jwks, Token},
@@ -58,6 +58,14 @@ pub fn hcl(data: &[u8]) {
     if let Ok(blob) = HclBlob::parse(data) {
         let _ = (blob.expected_report_data(), blob.attestation_key());
         report(blob.report());
+    }
+}
+
+/// A TSM report, in either spelling.
+pub fn tsm(data: &[u8]) {
+    if let Ok(envelope) = TsmReport::parse(data) {
+        report(&envelope.outblob);
+        cert_table(&envelope.auxblob);
     }
 }
 

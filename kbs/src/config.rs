@@ -7,9 +7,13 @@ use std::{
     time::Duration,
 };
 
+use coffer_kds::{KdsEntry, Services};
 use coffer_policies::Policy;
 use coffer_ratls::ServeLimits;
-use coffer_rim::input::DOCUMENT;
+use coffer_rim::{
+    input::DOCUMENT,
+    settings::{self, Unreadable},
+};
 use coffer_verifier::{
     Endorsements,
     abi::{ProductLine, SpkiDigest},
@@ -21,8 +25,6 @@ use crate::{
     Tenant,
     admin_socket::AdminSocketEntry,
     checkpoint_place::objection,
-    config_mistakes::mistakes,
-    endorser::{KdsEntry, Services},
     floors::Floors,
     limits::{LimitsEntry, Rate},
     listeners::Listeners,
@@ -222,14 +224,9 @@ impl ConfigFile {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |error: &toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            ConfigError::Toml { path: path.into(), message: format!("line {line}: {}", error.message()) }
-        };
-        let document: toml::Table = toml::from_str(text).map_err(|error| unreadable(&error))?;
-        toml::from_str(text).map_err(|error| match mistakes::<Self>(&document, &REQUIRED) {
-            none if none.is_empty() => unreadable(&error),
-            all => ConfigError::Mistakes(all),
+        settings::parse(text, &REQUIRED).map_err(|error| match error {
+            Unreadable::Toml(message) => ConfigError::Toml { path: path.into(), message },
+            Unreadable::Mistakes(all) => ConfigError::Mistakes(all),
         })
     }
 
@@ -267,7 +264,7 @@ impl ConfigFile {
             None => {}
         }
         let simulators = simulated_anchors.values().flatten().copied();
-        let kds = self.kds.as_ref().map(|entry| entry.read(simulators, &mut mistakes)).unwrap_or_default();
+        let kds = self.kds.as_ref().map(|entry| entry.read(simulators, "tenant", &mut mistakes)).unwrap_or_default();
         let admin_socket = self.admin_socket.as_ref().and_then(|entry| entry.grant(&mut mistakes));
         match policies {
             Some(policies) if mistakes.is_empty() => Ok(Config {

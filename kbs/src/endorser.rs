@@ -6,63 +6,16 @@
 
 use std::{path::Path, time::Duration};
 
-use coffer_kds::{Base, Kds, OpenError, Options};
+use coffer_kds::{Clients, Kds, OpenError, Services};
 use coffer_ratls::Completer;
 use coffer_spec::{Document, Tee};
-use coffer_verifier::{
-    Endorsements, Evidence, TrustAnchors, UnixTime,
-    abi::{Report, SpkiDigest},
-};
-use serde::{Deserialize, Serialize};
+use coffer_verifier::{Endorsements, Evidence, UnixTime, abi::Report};
 
 use crate::clock::Clock;
 
-/// `[kds]`, as typed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KdsEntry {
-    /// AMD's own, or a mirror of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// A service of the simulators whose roots tenants list.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub simulated_service: Option<String>,
-}
-
-/// Whom to ask; nobody where none is named.
-#[derive(Clone, Debug, Default)]
-pub struct Services {
-    amd: Option<Base>,
-    simulated: Option<(Base, TrustAnchors)>,
-}
-
-impl KdsEntry {
-    /// As meant. `simulators`: the roots of simulators that tenants list.
-    pub(crate) fn read(
-        &self,
-        simulators: impl IntoIterator<Item = SpkiDigest>,
-        mistakes: &mut Vec<String>,
-    ) -> Services {
-        let anchors = simulators.into_iter().fold(TrustAnchors::amd(), TrustAnchors::with_simulated);
-        let mut base = |key, text: &Option<String>| {
-            let parsed = text.as_deref()?.parse::<Base>();
-            parsed.map_err(|error| mistakes.push(format!("kds.{key}: {error}"))).ok()
-        };
-        let (amd, simulated) = (base("service", &self.service), base("simulated_service", &self.simulated_service));
-        if self.service.is_none() && self.simulated_service.is_none() {
-            mistakes.push(format!("kds names no service: service = \"{}\" is AMD's", Base::amd()));
-        }
-        if self.simulated_service.is_some() && !anchors.accepts_simulated() {
-            mistakes.push("kds.simulated_service: no tenant lists a simulated root".to_owned());
-        }
-        Services { amd, simulated: simulated.map(|base| (base, anchors)) }
-    }
-}
-
 /// Completes evidence.
 pub(crate) struct Endorser {
-    amd: Option<Kds>,
-    simulated: Option<Kds>,
+    clients: Clients,
     clock: Clock,
 }
 
@@ -72,22 +25,16 @@ impl Endorser {
     /// # Errors
     /// [`OpenError`].
     pub fn open(services: Services, folder: &Path, clock: Clock) -> Result<Option<Self>, OpenError> {
-        let open = |mut options: Options| {
-            options.patience = PATIENCE;
-            Kds::open(options.kept_in(folder))
-        };
-        let amd = services.amd.map(|base| open(Options::mirror(base))).transpose()?;
-        let simulated =
-            services.simulated.map(|(base, anchors)| open(Options::simulated(base, anchors))).transpose()?;
-        let named = amd.is_some() || simulated.is_some();
-        Ok(named.then_some(Self { amd, simulated, clock }))
+        let clients = services.open(folder, PATIENCE)?;
+        let named = clients.amd.is_some() || clients.simulated.is_some();
+        Ok(named.then_some(Self { clients, clock }))
     }
 
     /// Whose evidence it is says the spec: that of this report, by its digest.
     fn service_of(&self, evidence: &Evidence) -> Option<&Kds> {
         match Document::parse(evidence.workload_spec.clone()).ok()?.spec().tee {
-            Tee::Snp => self.amd.as_ref(),
-            Tee::Simulated => self.simulated.as_ref(),
+            Tee::Snp => self.clients.amd.as_ref(),
+            Tee::Simulated => self.clients.simulated.as_ref(),
             Tee::None => None,
         }
     }

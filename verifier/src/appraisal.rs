@@ -125,6 +125,27 @@ impl Appraisal {
         }
     }
 
+    /// Takes an acceptance away, for these reasons of the caller's own policy, in the judge's words. Nothing is ever added: without
+    /// a reason, and where nothing was accepted, it stays as it is.
+    #[must_use]
+    pub fn lowered(self, reasons: Vec<Reason>) -> Self {
+        if reasons.is_empty() {
+            return self;
+        }
+        match self.into_result() {
+            Err(unchanged) => unchanged,
+            Ok(mut result) => {
+                let cost = result.verified().cost();
+                for reason in &reasons {
+                    result.downgrade(reason.clone());
+                }
+                let made = result.checks().split_off(result.verified().checks().len());
+                let outcome = Outcome::Refused(Box::new(result.verified().clone()));
+                Self { outcome, missing: Vec::new(), reasons, made, cost }
+            }
+        }
+    }
+
     /// The authentic report, accepted or refused.
     pub fn verified(&self) -> Option<&VerifiedReport> {
         match &self.outcome {

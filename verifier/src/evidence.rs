@@ -4,7 +4,7 @@
 //! `[media type, value, indicator]`, whose value is a CBOR map with integer keys. One encoding only: definite and
 //! minimal lengths, keys in order, so what is written is what is read.
 
-mod cbor;
+pub(crate) mod cbor;
 
 use cbor::Reader;
 

@@ -35,6 +35,7 @@ pub mod evidence;
 pub mod hcl;
 pub mod manifest;
 pub mod measure;
+pub mod tsm;
 
 mod der;
 mod expiry;
@@ -57,6 +58,7 @@ mod claims;
 mod appraisal;
 pub mod ear;
 mod judge;
+mod presented;
 
 pub use anchors::{Anchor, TrustAnchors, amd_root, root_digest};
 pub use appraisal::{Appraisal, Verdict};
@@ -72,9 +74,11 @@ pub use evidence::{CmwError, Evidence};
 pub use expiry::{Expiry, ExpiryError};
 pub use hcl::{HclBlob, HclError};
 pub use judge::{ConnectionChain, Expected, Verifier};
+pub use presented::{Presented, PresentedError};
 pub use public_key::{P384PublicKey, PublicKeyError, SIGNATURE_SIZE};
 pub use reason::{CheckLine, Outcome, Reason};
 pub use trail::Cost;
+pub use tsm::{TsmError, TsmReport};
 pub use unix_time::{TimeError, UnixTime};
 pub use verify::{
     CertificateIssuerError, ChainError, CrlIssuerError, CrlPolicy, CrlStatus, ExpectedReportData, ReportBinding,

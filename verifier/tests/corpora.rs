@@ -10,13 +10,14 @@ use crate::sys::{HELD, MOST};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     ("report", exercise::report),
     ("certificate", exercise::certificate),
     ("crl", exercise::crl),
     ("cert_table", exercise::cert_table),
     ("hcl", exercise::hcl),
     ("cmw", exercise::cmw),
+    ("tsm", exercise::tsm),
     ("policy", exercise::policy),
     ("manifest", exercise::manifest),
     ("id_block", exercise::id_block),

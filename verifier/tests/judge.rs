@@ -351,3 +351,64 @@ fn an_azure_blob_is_bound_to_its_attachment_and_to_nobody() {
     let outcome = |code| said.checks().into_iter().find(|check| check.code == code).unwrap().outcome;
     assert_eq!((outcome(Code::RuntimeData), outcome(Code::ReportData)), (Outcome::Passed, Outcome::Waived));
 }
+
+#[test]
+fn an_acceptance_is_taken_away_and_nothing_is_ever_given() {
+    use coffer_verifier::Reason;
+    let world = World::new();
+    let because = || vec![Reason::new(Code::Rego, "it is Sunday", "policy p to allow it", "wait")];
+    let (cost, checks) = (judge(&world).cost(), judge(&world).checks());
+    let lowered = judge(&world).lowered(because());
+    assert_eq!((lowered.verdict(), codes(&lowered)), (Verdict::Refused, vec!["rego"]));
+    assert!(lowered.verified().is_some() && lowered.result().is_none());
+    let (last, before) = lowered.checks().split_last().map(|(last, all)| (last.code, all.to_vec())).unwrap();
+    assert_eq!((lowered.cost(), before, last), (cost, checks, Code::Rego), "every check that was made is still there");
+    assert_eq!(judge(&world).lowered(Vec::new()).verdict(), Verdict::Accepted);
+
+    let mut bad = World::new();
+    bad.patch(offset::POLICY, &0xb_0000_u64.to_le_bytes());
+    let refused = judge(&bad);
+    assert_eq!(codes(&judge(&bad).lowered(because())), codes(&refused), "what was refused stays so");
+    bad.leaf_key = forge::leaf_key(9);
+    assert_eq!(judge(&bad).lowered(because()).verdict(), Verdict::NotAuthentic);
+}
+
+#[test]
+fn evidence_in_every_form_gets_the_same_answer() {
+    use coffer_verifier::Presented;
+    let world = World::new();
+    let full = evidence(&world);
+    let crls = {
+        let mut all = Endorsements::new();
+        full.crls.iter().for_each(|crl| all.add_crl(crl).unwrap());
+        all
+    };
+    let text = |word: &str| [&[0x60 | word.len() as u8], word.as_bytes()].concat();
+    let blob = |bytes: &[u8]| [&[0x59], &(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+    let tsm = [
+        vec![0xa3],
+        text("provider"),
+        text("sev_guest"),
+        text("outblob"),
+        blob(&full.report),
+        text("auxblob"),
+        blob(&full.cert_table),
+    ]
+    .concat();
+    let mut bare = Presented::parse(&full.report).unwrap();
+    assert!(bare.with_cert_table(full.cert_table.clone()) && !bare.with_cert_table(vec![1]));
+    let record = Presented::parse(&full.to_cmw()).unwrap();
+    let demanded = ExpectedReportData::Exactly(ReportData::new([0x5a; 64]));
+    let other = ExpectedReportData::Exactly(ReportData::new([0x5b; 64]));
+    for presented in [bare, record, Presented::parse(&tsm).unwrap()] {
+        let judge = |demanded| {
+            let chain = ConnectionChain::new();
+            verifier(&world).judge_presented(&chain, &presented, &crls, demanded, world.now)
+        };
+        assert_eq!(judge(&demanded).verdict(), Verdict::Accepted, "{}", judge(&demanded).why());
+        assert_eq!(codes(&judge(&other)), ["report-data"]);
+    }
+    for none in [&[][..], b"x", &[0x84], &full.report[1..]] {
+        assert!(Presented::parse(none).is_err());
+    }
+}

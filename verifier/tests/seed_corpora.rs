@@ -83,10 +83,12 @@ fn seeds() {
         ("certificate", "ask.der", ask),
         ("certificate", "ark.der", ark),
         ("crl", "one-revoked.der", crl),
-        ("cert_table", "chain", table),
+        ("cert_table", "chain", table.clone()),
         ("hcl", "small", hcl),
         ("cmw", "full", evidence.to_cmw()),
         ("cmw", "empty", Evidence::default().to_cmw()),
+        ("tsm", "report.json", tsm_json(&report, &table)),
+        ("tsm", "report.cbor", tsm_cbor(&report, &table)),
         ("policy", "strict.toml", STRICT.as_bytes().to_vec()),
         ("manifest", "envelope.json", envelope.to_json().into_bytes()),
         ("manifest", "payload.json", manifest.to_bytes()),
@@ -98,6 +100,20 @@ fn seeds() {
         std::fs::create_dir_all(corpus.join(target)).unwrap();
         std::fs::write(corpus.join(target).join(name), data).unwrap();
     }
+}
+
+fn tsm_json(report: &[u8], table: &[u8]) -> Vec<u8> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let (aux, out) = (STANDARD.encode(table), STANDARD.encode(report));
+    format!(r#"{{"auxblob":"{aux}","outblob":"{out}","provider":"sev_guest","service":{{}}}}"#).into_bytes()
+}
+
+/// Both blobs have lengths of two bytes.
+fn tsm_cbor(report: &[u8], table: &[u8]) -> Vec<u8> {
+    let text = |word: &str| [&[0x60 | word.len() as u8], word.as_bytes()].concat();
+    let blob = |bytes: &[u8]| [&[0x59], &(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
+    [vec![0xa3], text("auxblob"), blob(table), text("outblob"), blob(report), text("provider"), text("sev_guest")]
+        .concat()
 }
 
 const BASE_X: [u8; 48] = [

@@ -141,7 +141,7 @@ impl Kds {
     /// Waits until what is under way has come to its end, or for this long: for a program that is about to end.
     pub async fn settle(&self, longest: Duration) {
         let mut flights: Vec<_> = self.0.state().flights.values().cloned().collect();
-        let landed = join_all(flights.iter_mut().map(|flight| flight.wait_for(Option::is_some)));
+        let landed = join_all(flights.iter_mut().map(async |flight| drop(flight.wait_for(Option::is_some).await)));
         // One that takes longer is given up with the program.
         let _ = timeout(longest, landed).await;
     }

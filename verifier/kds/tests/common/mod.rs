@@ -1,44 +1,24 @@
 //! A simulated service on loopback whose answers a test decides, and a client of it.
 
-use std::fs::{self, File};
 use std::ops::Deref;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coffer_kds::{Collected, Kds, Options};
-use coffer_simulator::{Installation, LaunchOptions, SecureProcessor};
-use coffer_verifier::abi::{HostData, ProductLine, Report, ReportData, ReportRequest, SecureProcessor as _};
-use coffer_verifier::measure::PageType;
+use coffer_verifier::abi::{ProductLine, Report, ReportData};
 use coffer_verifier::{
     CrlPolicy, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData, TrustAnchors,
     UnixTime, Verdict, Verifier,
 };
 
-/// 2026-09-20T00:00:00Z, as Unix seconds.
-pub const SECONDS: u64 = 1_789_862_400;
 pub const NOW: UnixTime = UnixTime::from_secs(1_789_862_400);
 pub const DAY: i64 = 86_400;
 
-pub fn installation() -> &'static Installation {
-    static INSTALLATION: OnceLock<Installation> = OnceLock::new();
-    INSTALLATION.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let stored = folder.join("kds-simulator.json");
-        let lock = File::create(folder.join("kds-simulator.lock")).unwrap();
-        lock.lock().unwrap();
-        if let Ok(bytes) = fs::read(&stored) {
-            return Installation::from_bytes(&bytes).unwrap();
-        }
-        let mut made = Installation::create(SECONDS - 100 * 86_400).unwrap();
-        for product in ProductLine::ALL {
-            made.ensure_vlek(product, SECONDS - 100 * 86_400).unwrap();
-        }
-        fs::write(&stored, made.to_bytes().unwrap()).unwrap();
-        made
-    })
-}
+#[path = "../../../../tests/simulated.rs"]
+mod simulated;
+
+pub use simulated::{SECONDS, installation};
 
 pub fn anchors() -> TrustAnchors {
     installation().anchors().fold(TrustAnchors::amd(), |all, anchor| all.with_simulated(anchor.spki))
@@ -46,10 +26,7 @@ pub fn anchors() -> TrustAnchors {
 
 /// A bare report of the simulated chip.
 pub fn report(product: ProductLine) -> Vec<u8> {
-    let mut processor = SecureProcessor::launch_start(installation(), LaunchOptions::new(product, SECONDS)).unwrap();
-    processor.update(PageType::Normal, 0x1000, &[7; 4096]).unwrap();
-    let guest = processor.finish(HostData::new([3; 32]), None).unwrap();
-    guest.into_processor().report(&ReportRequest::new(ReportData::new([2; 64]))).unwrap().report
+    simulated::report(product, SECONDS, ReportData::new([2; 64])).report
 }
 
 /// A report of a chip that is not there: another CHIP_ID, so nobody signed it.

@@ -69,7 +69,7 @@ Examples:
   coffer collateral fetch report.bin other.bin
   coffer collateral fetch --product milan --product genoa")]
 struct FetchArgs {
-    /// Reports, Azure HCL blobs or CMW records.
+    /// Reports, Azure HCL blobs, CMW records or TSM reports.
     #[arg(value_name = "FILE", required_unless_present = "product")]
     files: Vec<PathBuf>,
 
@@ -88,8 +88,8 @@ struct FetchArgs {
 fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
     let mut reports = Vec::new();
     for file in &args.files {
-        let evidence = verify::evidence(&verify::read(file)?)?;
-        let report = Report::parse(&evidence.inner.report).class_while(Class::NotAuthentic, file.display())?;
+        let presented = verify::presented(&verify::read(file)?)?;
+        let report = Report::parse(&presented.evidence().report).class_while(Class::NotAuthentic, file.display())?;
         reports.push(report);
     }
     let kds = args.whose.client(args.mirror.as_ref(), true, context)?;
@@ -112,9 +112,9 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
 
 fn said(found: &Collected, context: &Context) -> ExitCode {
     let (certificates, lists) = (found.endorsements.certificates().len(), found.endorsements.crls().len());
-    let last = found.failures.last().map(fetching::failure);
+    let last = found.failures.last().map(coffer_kds::failure);
     if context.json {
-        let failures = fetching::json(&found.failures);
+        let failures = coffer_kds::failures_json(&found.failures);
         let mut value = json!({ "certificates": certificates, "lists": lists, "failures": failures });
         if let Some(last) = &last {
             value["error"] = last.json()["error"].take();

@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use coffer_kds::{Base, FetchError, Item, Kds, Options};
+use coffer_kds::{Base, FetchError, Item, Kds, Options, failure};
 use coffer_verifier::TrustAnchors;
-use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
-
-/// What is not at hand, and why.
-pub type Failures = Vec<(Item, FetchError)>;
 
 /// A client that keeps what it gets in this installation. `asks`: false for one that asks nobody.
 pub fn client(mirror: Option<&Base>, anchors: &TrustAnchors, asks: bool, context: &Context) -> Result<Kds, CliError> {
@@ -29,25 +25,6 @@ pub fn client(mirror: Option<&Base>, anchors: &TrustAnchors, asks: bool, context
     options.patience = Duration::from_secs(40);
     let options = options.kept_in(folder);
     Kds::open(if asks { options } else { options.offline() }).class(Class::Config)
-}
-
-/// One that was not got, as a failure of ours.
-pub fn failure((item, error): &(Item, FetchError)) -> CliError {
-    let class = match error {
-        FetchError::NoAddress | FetchError::Offline | FetchError::None { .. } => Class::NotFound,
-        FetchError::TooLong { .. } | FetchError::Unfit(_) => Class::NotAuthentic,
-        _ => Class::Unreachable,
-    };
-    CliError::caused(class, error).while_doing(item).hint(error.hint())
-}
-
-/// All of them for `--json`: `[{"item", "error", "retry_after"}, …]`.
-pub fn json(failures: &[(Item, FetchError)]) -> Value {
-    let one = |one: &(Item, FetchError)| {
-        let wait = one.1.retry_after().map(|wait| wait.as_secs().max(1));
-        json!({ "item": one.0, "error": failure(one).json()["error"], "retry_after": wait })
-    };
-    failures.iter().map(one).collect()
 }
 
 /// All of them for people.

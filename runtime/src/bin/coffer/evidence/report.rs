@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::verify::{evidence, read};
+use crate::evidence::verify::{presented, read};
 use crate::row::Entry;
 
 /// Show what a report says.
@@ -26,16 +26,16 @@ pub const COMMANDS: &[Entry] = &[command!("show": ShowArgs => show)];
   coffer report show report.bin
   coffer report show evidence.cmw --json")]
 struct ShowArgs {
-    /// A 1184-byte report, an Azure HCL blob or a CMW record; `-` is standard input.
+    /// A 1184-byte report, an Azure HCL blob, a CMW record or a TSM report; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
 fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
     let file = &args.file;
-    let input = evidence(&read(file)?)?;
+    let input = presented(&read(file)?)?;
     // The same exit code as `coffer verify` has for it.
-    let report = Report::parse(&input.inner.report).class_while(Class::NotAuthentic, file.display())?;
+    let report = Report::parse(&input.evidence().report).class_while(Class::NotAuthentic, file.display())?;
     // Version 2 does not name its product; only Milan and Genoa made it, and both share one TCB layout.
     let layout_of = report.product().unwrap_or(ProductLine::Milan);
     let tcbs = report.tcbs(layout_of).ok();

@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use coffer_kds::{Base, Collected};
+use coffer_kds::{Base, Collected, Failures};
 use coffer_runtime::simulator;
-use coffer_verifier::abi::{REPORT_LEN, Report, ReportData, SpkiDigest};
+use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
 use coffer_verifier::{
-    Appraisal, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected, ExpectedGuest,
-    ExpectedReportData, HclBlob, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
+    Appraisal, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy,
+    ExpectedReportData, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::fetching::{self, Failures};
+use crate::evidence::fetching;
 use crate::evidence::shown::{self, About};
 
 /// Decide about evidence in a file, offline unless --fetch is given.
@@ -45,7 +45,7 @@ pub struct Args {
 /// What is judged, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Judging {
-    /// A 1184-byte report, an Azure HCL blob or a CMW record; `-` is standard input.
+    /// A 1184-byte report, an Azure HCL blob, a CMW record or a TSM report; `-` is standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
@@ -127,7 +127,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         let mut value = coffer_kds::appraisal_json(&appraisal, simulated);
         if args.fetch {
-            value["not_fetched"] = fetching::json(&not_fetched);
+            value["not_fetched"] = coffer_kds::failures_json(&not_fetched);
         }
         println!("{value}");
     } else {
@@ -155,7 +155,7 @@ pub struct Judgement {
 
 /// What the judge says of what was read.
 pub fn judge(args: &Judging, input: &[u8], policy: EvidencePolicy, context: &Context) -> Result<Judgement, CliError> {
-    let evidence = evidence(input)?;
+    let presented = presented(input)?;
     let anchors = anchors(args.allow_simulated, &args.anchor, context)?;
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
@@ -167,26 +167,11 @@ pub fn judge(args: &Judging, input: &[u8], policy: EvidencePolicy, context: &Con
     };
     let mut not_fetched = Vec::new();
     if args.fetch {
-        let found = fetched(args, &verifier.anchors, &evidence.inner, &others, now, context)?;
+        let found = fetched(args, &verifier.anchors, presented.evidence(), &others, now, context)?;
         others.merge(&found.endorsements);
         not_fetched = found.failures;
     }
-    let judge = |report_data: ExpectedReportData| {
-        let expected = Expected { report_data, guest: ExpectedGuest::WhateverThePolicyAdmits };
-        verifier.judge(&evidence.inner, &others, &expected, now)
-    };
-    // An HCL blob states the hash of its runtime data; --report-data then comes on top.
-    let appraisal = match evidence.attachment {
-        Some(attachment) => {
-            let appraisal = judge(attachment);
-            if appraisal.verdict() == Verdict::NotAuthentic || demanded == ExpectedReportData::Any {
-                appraisal
-            } else {
-                judge(demanded)
-            }
-        }
-        None => judge(demanded),
-    };
+    let appraisal = verifier.judge_presented(&ConnectionChain::new(), &presented, &others, &demanded, now);
     Ok(Judgement { appraisal, not_fetched })
 }
 
@@ -211,29 +196,9 @@ pub fn exit_code(verdict: Verdict) -> u8 {
     }
 }
 
-/// Evidence from a file, and what its wrapping says REPORT_DATA must be.
-pub struct Input {
-    /// As it travelled.
-    pub inner: Evidence,
-    /// From an HCL blob: the hash of the runtime data it attaches.
-    pub attachment: Option<ExpectedReportData>,
-}
-
-/// Tells the three forms apart.
-pub fn evidence(bytes: &[u8]) -> Result<Input, CliError> {
-    let bare = |report: &[u8]| Evidence { report: report.to_vec(), ..Evidence::default() };
-    if bytes.len() == REPORT_LEN {
-        return Ok(Input { inner: bare(bytes), attachment: None });
-    }
-    if HclBlob::is_hcl(bytes) {
-        let blob = HclBlob::parse(bytes).class(Class::Config)?;
-        return Ok(Input { inner: bare(blob.report()), attachment: Some(blob.expected_report_data()) });
-    }
-    if Evidence::is_cmw(bytes) {
-        return Ok(Input { inner: Evidence::from_cmw(bytes).class(Class::Config)?, attachment: None });
-    }
-    Err(CliError::new(Class::Config, format!("{} bytes are no report, HCL blob or CMW record", bytes.len()))
-        .hint("a report has 1184 bytes; check that the file is complete and binary"))
+/// Tells the forms apart.
+pub fn presented(bytes: &[u8]) -> Result<Presented, CliError> {
+    Presented::parse(bytes).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))
 }
 
 /// Reads a file, or standard input for `-`.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_token::KeySet;
+use coffer_verifier::Verdict;
 use coffer_verifier::ear::{
     EarClaims, Issuer, Judged, Lifetime, NamedBinding, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
 };
-use coffer_verifier::{HclBlob, Verdict};
 use serde_json::json;
 
 use super::keys;
@@ -67,7 +67,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut judging = args.judging.clone();
     judging.at = Some(now);
     let Judgement { appraisal, not_fetched } = verify::judge(&judging, &input, policy.rules, context)?;
-    let blob = if HclBlob::is_hcl(&input) { Some(HclBlob::parse(&input).class(Class::Config)?) } else { None };
+    let presented = verify::presented(&input)?;
+    let blob = presented.hcl();
     let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);
     let mut random = [0; 16];
     getrandom::fill(&mut random)
@@ -88,7 +89,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         let mut value = json!({ "token": token, "verdict": appraisal.verdict() });
         if args.judging.fetch {
-            value["not_fetched"] = fetching::json(&not_fetched);
+            value["not_fetched"] = coffer_kds::failures_json(&not_fetched);
         }
         println!("{value}");
     } else {

@@ -1,11 +1,39 @@
-//! A document that cannot be read, looked at key by key, so that every mistake is named and not the first alone.
+//! Configuration in TOML: a document that cannot be read is looked at key by key, so that every mistake is named and not the first
+//! alone.
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::foreign::foreign;
+
+/// Why a text is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Not TOML, in the parser's words, with the line.
+    Toml(String),
+    /// Every key that cannot be read, with why.
+    Mistakes(Vec<String>),
+}
+
+/// Reads a text. `required` are the keys that have to be there, each with a value that can be read.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn parse<T: DeserializeOwned>(text: &str, required: &[(&str, &str)]) -> Result<T, Unreadable> {
+    let unreadable = |error: &toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        Unreadable::Toml(format!("line {line}: {}", error.message()))
+    };
+    let document: Table = toml::from_str(text).map_err(|error| unreadable(&error))?;
+    toml::from_str(text).map_err(|error| match mistakes::<T>(&document, required) {
+        none if none.is_empty() => unreadable(&error),
+        all => Unreadable::Mistakes(all),
+    })
+}
+
 /// What is wrong with a document that is TOML, but no `T`: each mistake with the road to its key. `required` are the keys
 /// that have to be there, each with a value that can be read.
-pub(crate) fn mistakes<T: DeserializeOwned>(document: &Table, required: &[(&str, &str)]) -> Vec<String> {
+fn mistakes<T: DeserializeOwned>(document: &Table, required: &[(&str, &str)]) -> Vec<String> {
     let missing = required.iter().filter(|(key, _)| !document.contains_key(*key));
     let mut all: Vec<String> = missing.map(|(key, _)| format!("{key} is missing")).collect();
     let good = required.iter().map(|(key, value)| ((*key).to_owned(), Value::String((*value).to_owned()))).collect();
@@ -13,7 +41,7 @@ pub(crate) fn mistakes<T: DeserializeOwned>(document: &Table, required: &[(&str,
     split(document, &good, &mut Vec::new(), &mut parts);
     all.extend(parts.into_iter().filter_map(|(road, part)| {
         let error = part.try_into::<T>().err()?;
-        Some(format!("{}: {}", coffer_rim::foreign(&road), coffer_rim::foreign(error.message())))
+        Some(format!("{}: {}", foreign(&road), foreign(error.message())))
     }));
     all
 }
@@ -50,12 +78,56 @@ fn alone(good: &Table, road: &[String], value: Value) -> Table {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
     use super::*;
-    use crate::ConfigFile;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "what is read is not looked at")]
+    struct File {
+        listen: String,
+        admin_listen: String,
+        #[serde(default)]
+        admins: Vec<Admin>,
+        #[serde(default)]
+        limits: Limits,
+        #[serde(default)]
+        tenants: BTreeMap<String, Tenant>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "what is read is not looked at")]
+    struct Admin {
+        name: String,
+        key: String,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    #[allow(dead_code, reason = "what is read is not looked at")]
+    struct Limits {
+        connections: usize,
+        unattested: usize,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "what is read is not looked at")]
+    struct Tenant {
+        floor: Option<String>,
+    }
 
     fn found(text: &str) -> Vec<String> {
         let required = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0")];
-        mistakes::<ConfigFile>(&toml::from_str(text).unwrap(), &required)
+        match parse::<File>(text, &required) {
+            Ok(_) => Vec::new(),
+            Err(Unreadable::Mistakes(all)) => all,
+            Err(Unreadable::Toml(message)) => panic!("{message}"),
+        }
     }
 
     #[test]
@@ -80,6 +152,12 @@ mod tests {
             assert!(found.iter().any(|one| one.starts_with(road) && one.contains(word)), "{road}: {found:#?}");
         }
         assert_eq!(found.len(), 10, "{found:#?}");
+    }
+
+    #[test]
+    fn what_is_no_toml_has_its_line() {
+        let error = parse::<File>("listen = \"a\"\nadmin_listen = b\n", &[]).unwrap_err();
+        assert!(matches!(&error, Unreadable::Toml(message) if message.starts_with("line 2: ")), "{error:?}");
     }
 
     #[test]

@@ -1,0 +1,29 @@
+//! What was not got, as programs say it.
+
+use coffer_rim::{Class, Failure};
+use serde_json::{Value, json};
+
+use crate::address::Item;
+use crate::error::FetchError;
+
+/// What is not at hand, and why.
+pub type Failures = Vec<(Item, FetchError)>;
+
+/// One that was not got, with its class.
+pub fn failure((item, error): &(Item, FetchError)) -> Failure {
+    let class = match error {
+        FetchError::NoAddress | FetchError::Offline | FetchError::None { .. } => Class::NotFound,
+        FetchError::TooLong { .. } | FetchError::Unfit(_) => Class::NotAuthentic,
+        _ => Class::Unreachable,
+    };
+    Failure::caused(class, error).while_doing(item).hint(error.hint())
+}
+
+/// All of them in JSON: `[{"item", "error", "retry_after"}, …]`.
+pub fn failures_json(failures: &[(Item, FetchError)]) -> Value {
+    let one = |one: &(Item, FetchError)| {
+        let wait = one.1.retry_after().map(|wait| wait.as_secs().max(1));
+        json!({ "item": one.0, "error": failure(one).json()["error"], "retry_after": wait })
+    };
+    failures.iter().map(one).collect()
+}

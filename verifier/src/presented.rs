@@ -1,0 +1,127 @@
+//! Evidence as somebody hands it over: a bare report, Azure's HCL blob, a CMW record or a TSM report, told apart by length and
+//! first bytes. `coffer verify` and the verifier's service take the same forms, and judge them by the same steps.
+//!
+//! Trusts: nothing. Never: says that what it read is authentic.
+
+use crate::{
+    Appraisal, ConnectionChain, Endorsements, Evidence, Expected, ExpectedGuest, ExpectedReportData, UnixTime, Verdict,
+    Verifier,
+    abi::REPORT_LEN,
+    evidence::CmwError,
+    hcl::{HclBlob, HclError},
+    tsm::{TsmError, TsmReport},
+};
+
+/// Evidence that was read, and what its wrapping says REPORT_DATA must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presented {
+    evidence: Evidence,
+    /// The whole blob; empty where it was none.
+    hcl: Vec<u8>,
+    attachment: Option<ExpectedReportData>,
+}
+
+/// Why bytes are no evidence in any form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PresentedError {
+    /// Of no form.
+    #[error("{found} bytes are no report, HCL blob, CMW record or TSM report")]
+    Form {
+        /// Bytes given.
+        found: usize,
+    },
+    /// Begins as an HCL blob.
+    #[error(transparent)]
+    Hcl(#[from] HclError),
+    /// Begins as a CMW record.
+    #[error(transparent)]
+    Cmw(#[from] CmwError),
+    /// Begins as a TSM report.
+    #[error(transparent)]
+    Tsm(#[from] TsmError),
+}
+
+impl PresentedError {
+    /// What helps.
+    pub const fn hint(&self) -> &'static str {
+        "a report has 1184 bytes; check that the file is complete and binary"
+    }
+}
+
+impl Presented {
+    /// Tells the forms apart. A report whose bytes break the form is the judge's to name.
+    ///
+    /// # Errors
+    /// [`PresentedError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, PresentedError> {
+        let of = |evidence| Self { evidence, hcl: Vec::new(), attachment: None };
+        let bare = |report: &[u8]| Evidence { report: report.to_vec(), ..Evidence::default() };
+        if bytes.len() == REPORT_LEN {
+            return Ok(of(bare(bytes)));
+        }
+        if HclBlob::is_hcl(bytes) {
+            let blob = HclBlob::parse(bytes)?;
+            let attachment = Some(blob.expected_report_data());
+            return Ok(Self { evidence: bare(blob.report()), hcl: bytes.to_vec(), attachment });
+        }
+        if Evidence::is_cmw(bytes) {
+            return Ok(of(Evidence::from_cmw(bytes)?));
+        }
+        if TsmReport::is_tsm(bytes) {
+            let TsmReport { outblob, auxblob } = TsmReport::parse(bytes)?;
+            return Ok(of(Evidence { report: outblob, cert_table: auxblob, ..Evidence::default() }));
+        }
+        Err(PresentedError::Form { found: bytes.len() })
+    }
+
+    /// The evidence inside.
+    pub const fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// With this certificate table beside it. False, and as it was, where it brought one itself.
+    #[must_use]
+    pub fn with_cert_table(&mut self, cert_table: Vec<u8>) -> bool {
+        let none = self.evidence.cert_table.is_empty();
+        if none {
+            self.evidence.cert_table = cert_table;
+        }
+        none
+    }
+
+    /// The HCL blob, if it was one: for what it binds.
+    pub fn hcl(&self) -> Option<HclBlob<'_>> {
+        HclBlob::parse(&self.hcl).ok()
+    }
+}
+
+impl Verifier {
+    /// Decides about evidence as it was handed over. An HCL blob states the hash of its runtime data; what the caller demands of
+    /// REPORT_DATA then comes on top.
+    pub fn judge_presented(
+        &self,
+        chain: &ConnectionChain,
+        presented: &Presented,
+        endorsements: &Endorsements,
+        demanded: &ExpectedReportData,
+        now: UnixTime,
+    ) -> Appraisal {
+        let judge = |report_data: &ExpectedReportData| {
+            let guest = ExpectedGuest::WhateverThePolicyAdmits;
+            let expected = Expected { report_data: report_data.clone(), guest };
+            self.judge_on(chain, &presented.evidence, endorsements, &expected, now)
+        };
+        match &presented.attachment {
+            Some(attachment) => {
+                let appraisal = judge(attachment);
+                if appraisal.verdict() == Verdict::NotAuthentic || *demanded == ExpectedReportData::Any {
+                    appraisal
+                } else {
+                    judge(demanded)
+                }
+            }
+            None => judge(demanded),
+        }
+    }
+}

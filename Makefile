@@ -1,7 +1,7 @@
 # Coffer. `make demo` shows it, `make test` proves it; both install what they need on Debian 12.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
-BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-tests
+BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-verifier-service -p coffer-tests
 
 .PHONY: help setup build platform kernel demo test soak hardware snp-model lab lab-kernel lint bench peers fuzz-smoke mutants clean
 
@@ -11,7 +11,7 @@ help: ## what there is to make
 setup: ## Debian packages, guest kernel, tools
 	@scripts/setup
 
-build: setup platform ## target/release/coffer, coffer-kbs and the guest platform
+build: setup platform ## target/release/coffer, coffer-kbs, coffer-verifier and the guest platform
 	@[ -x $(TARGET)/release/coffer ] || echo "coffer build: coffer, coffer-kbs and the demo, 5 to 20 minutes the first time"
 	@cargo build --release $(BINS) --bins
 

@@ -27,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-token", &["coffer-verifier", "coffer-rim"]),
     ("coffer-kds", &["coffer-verifier", "coffer-rim"]),
     ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec", "coffer-rim"]),
+    ("coffer-verifier-service", &["coffer-verifier", "coffer-policies", "coffer-kds", "coffer-token", "coffer-rim"]),
     (
         "coffer-guest",
         &[
@@ -79,7 +80,7 @@ const TOP: &str = "coffer-tests";
 
 /// Foreign crate, and the crates of ours in whose product it may end up. An oracle of tests may end up in none.
 const FOREIGN: &[(&str, &[&str])] = &[
-    ("regorus", &["coffer-policies", "coffer-kbs", "coffer-runtime"]),
+    ("regorus", &["coffer-policies", "coffer-kbs", "coffer-runtime", "coffer-verifier-service"]),
     ("rusqlite", &["coffer-kbs", "coffer-runtime"]),
     ("sev", &["coffer-runtime"]), // the firmware's commands of a host; never a verdict
     ("rsa", &[]),

@@ -1,4 +1,4 @@
-//! What is shipped for systems to run us: the unit starts a broker that serves, reads again and ends, and keeps it small.
+//! What is shipped for systems to run us: each unit starts a program that serves, reads again and ends, and keeps it small.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use coffer_tests::process::{Service, binary, run, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 
-fn unit() -> Result<String> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/coffer-kbs.service");
+fn unit(program: &str) -> Result<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../deploy/{program}.service"));
     std::fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
@@ -20,19 +20,28 @@ fn value<'a>(unit: &'a str, key: &str) -> Result<&'a str> {
 
 #[test]
 fn the_unit_starts_a_broker_that_reads_again_and_ends_in_order() -> Result<()> {
-    let unit = unit()?;
+    serves("coffer-kbs", &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+}
+
+#[test]
+fn the_unit_starts_a_verifier_that_reads_again_and_ends_in_order() -> Result<()> {
+    serves("coffer-verifier", &["--listen", "127.0.0.1:0"])
+}
+
+fn serves(name: &str, listen: &[&str]) -> Result<()> {
+    let unit = unit(name)?;
     let dir = tempfile::tempdir()?;
     let state = dir.path().join("state");
-    let kbs = binary("coffer-kbs")?;
-    run(Command::new(&kbs).args(["init", "--state"]).arg(&state), b"")?.ok()?;
+    let program = binary(name)?;
+    run(Command::new(&program).args(["init", "--state"]).arg(&state), b"")?.ok()?;
     let mut words = value(&unit, "ExecStart")?.split(' ');
-    ensure!(words.next() == Some("/usr/bin/coffer-kbs"), "the program of the package");
+    ensure!(words.next() == Some(&*format!("/usr/bin/{name}")), "the program of the package");
     let folder = state.display().to_string();
     let words: Vec<_> = words.map(|word| word.replace("${STATE_DIRECTORY}", &folder)).collect();
     ensure!(words.contains(&folder), "the state folder is systemd's: {words:?}");
     let ready = dir.path().join("ready");
-    let mut service = Service::start(&kbs, |command| {
-        command.args(&words).args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--ready-file"]);
+    let mut service = Service::start(&program, |command| {
+        command.args(&words).args(listen).arg("--ready-file");
         command.arg(&ready).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     })?;
     wait_for(Duration::from_secs(20), || ready.exists() || service.ended().is_some())?;
@@ -50,8 +59,18 @@ fn the_unit_starts_a_broker_that_reads_again_and_ends_in_order() -> Result<()> {
 
 #[test]
 fn the_unit_takes_away_what_a_broker_does_not_need() -> Result<()> {
-    let unit = unit()?;
-    for line in [
+    // Its database wants one call more.
+    keeps_small("coffer-kbs", &["SystemCallFilter=fchown"])
+}
+
+#[test]
+fn the_unit_takes_away_what_a_verifier_does_not_need() -> Result<()> {
+    keeps_small("coffer-verifier", &[])
+}
+
+fn keeps_small(name: &str, more: &[&str]) -> Result<()> {
+    let unit = unit(name)?;
+    let lines = [
         "DynamicUser=yes",
         "StateDirectoryMode=0700",
         "UMask=0077",
@@ -63,9 +82,9 @@ fn the_unit_takes_away_what_a_broker_does_not_need() -> Result<()> {
         "ProtectHome=yes",
         "MemoryDenyWriteExecute=yes",
         "SystemCallFilter=@system-service",
-        "SystemCallFilter=fchown",
-    ] {
-        ensure!(unit.lines().any(|found| found == line), "the unit has no {line}");
+    ];
+    for line in lines.iter().chain(more) {
+        ensure!(unit.lines().any(|found| found == *line), "the unit has no {line}");
     }
     let analyze = Path::new("/usr/bin/systemd-analyze");
     if !analyze.exists() {
@@ -74,8 +93,8 @@ fn the_unit_takes_away_what_a_broker_does_not_need() -> Result<()> {
     }
     // systemd's own opinion: no mistake in it, and an exposure of at most 1.5 of 10.
     let dir = tempfile::tempdir()?;
-    let copy = dir.path().join("coffer-kbs.service");
-    std::fs::write(&copy, unit.replace("/usr/bin/coffer-kbs", &binary("coffer-kbs")?.display().to_string()))?;
+    let copy = dir.path().join(format!("{name}.service"));
+    std::fs::write(&copy, unit.replace(&format!("/usr/bin/{name}"), &binary(name)?.display().to_string()))?;
     let verified = run(Command::new(analyze).arg("verify").arg(&copy), b"")?;
     ensure!(verified.status == 0 && !verified.text().contains("Unknown"), "{}", verified.describe());
     let exposure = ["security", "--offline=true", "--no-pager", "--threshold=15"];

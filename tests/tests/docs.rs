@@ -149,6 +149,7 @@ runs! {
     sealing: "docs/sealing.md",
     simulator: "docs/simulator.md",
     verifier: "docs/verifier.md",
+    verifier_service: "docs/verifier-service.md",
 }
 
 #[test]

@@ -1,0 +1,249 @@
+//! The service without a network: what was asked in, an answer out.
+//!
+//! In two halves, for between them somebody may fetch what the evidence lacks: [`Appraiser::admit`] finds the policy and spends the
+//! challenge, [`Appraiser::answer`] judges. Time and randomness are arguments.
+//! Trusts: its policies and its keys. Believes nothing else.
+//! Never: opens a socket or a file, reads a clock, judges under no policy, answers with another shape than `coffer verify --json`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coffer_kds::Collected;
+use coffer_token::KeySet;
+use coffer_verifier::abi::{ChipId, Report};
+use coffer_verifier::ear::{
+    EarClaims, Issuer, Judged, NamedBinding, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
+};
+use coffer_verifier::{Appraisal, ConnectionChain, Endorsements, ExpectedReportData, UnixTime};
+use serde_json::{Value, json};
+
+use crate::challenge::Challenges;
+use crate::policies::{Policies, Policy};
+use crate::refusal::Refusal;
+use crate::request::{Asked, Demanded, TokenAsked};
+
+/// Decides about requests.
+pub struct Appraiser {
+    /// By name.
+    pub policies: Policies,
+    /// Certificates and lists of the operator's, beside what requests bring.
+    pub endorsements: Endorsements,
+    /// Who signs tokens; nobody where none is named.
+    pub issuer: Option<TokenIssuer>,
+    chains: Chains,
+}
+
+/// Who signs tokens.
+pub struct TokenIssuer {
+    /// Its address.
+    pub issuer: Issuer,
+    /// Its keys.
+    pub keys: KeySet,
+    build: VerifierBuild,
+}
+
+/// A request whose policy is found and whose challenge is spent.
+pub struct Admitted {
+    asked: Asked,
+    policy: Arc<Policy>,
+    demanded: ExpectedReportData,
+}
+
+/// What a request is answered with.
+pub struct Answer {
+    /// The policy that was asked.
+    pub policy: Arc<Policy>,
+    /// The judge's.
+    pub appraisal: Appraisal,
+    not_fetched: Value,
+    /// As it was given.
+    pub request_nonce: Option<Nonce>,
+    /// Where one was asked for.
+    pub token: Option<String>,
+}
+
+impl TokenIssuer {
+    /// Under this address and with these keys.
+    ///
+    /// # Errors
+    /// [`WordError`], never in fact: our own names are words.
+    pub fn new(issuer: Issuer, keys: KeySet) -> Result<Self, WordError> {
+        let build = VerifierBuild {
+            developer: Word::parse("coffer")?,
+            build: Word::parse(concat!("coffer-verifier/", env!("CARGO_PKG_VERSION")))?,
+        };
+        Ok(Self { issuer, keys, build })
+    }
+}
+
+impl Admitted {
+    /// The report, and what came with it, for whoever fetches what is lacking. Nothing where the evidence cannot be read: the judge
+    /// says so.
+    pub fn wants(&self) -> Option<(Report, Endorsements)> {
+        let evidence = self.asked.presented.evidence();
+        let (Ok(report), Ok(mut carried)) = (Report::parse(&evidence.report), Endorsements::from_evidence(evidence))
+        else {
+            return None;
+        };
+        carried.merge(&self.asked.beside);
+        Some((report, carried))
+    }
+
+    /// The policy believes simulators, so that what is lacking is theirs to give.
+    pub fn believes_simulated(&self) -> bool {
+        self.policy.verifier.anchors.accepts_simulated()
+    }
+}
+
+impl Appraiser {
+    /// With these.
+    pub fn new(policies: Policies, endorsements: Endorsements, issuer: Option<TokenIssuer>) -> Self {
+        Self { policies, endorsements, issuer, chains: Chains::default() }
+    }
+
+    /// Finds the policy, and spends the challenge if there is one: also where the evidence turns out to be bad.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn admit(&self, asked: Asked, challenges: &Challenges, now: UnixTime) -> Result<Admitted, Refusal> {
+        let policy = self.policies.find(asked.policy.as_deref())?;
+        if asked.token.is_some() && self.issuer.is_none() {
+            return Err(Refusal::NoTokens);
+        }
+        let demanded = match &asked.demanded {
+            Demanded::Stated(stated) => stated.clone(),
+            Demanded::Challenge(challenge) => {
+                challenges.spend(challenge, now)?;
+                ExpectedReportData::Exactly(challenge.report_data())
+            }
+        };
+        Ok(Admitted { asked, policy, demanded })
+    }
+
+    /// Judges. `found`: what was fetched; `random`: of the system's source, for the name of a token.
+    ///
+    /// # Errors
+    /// [`Refusal::Token`], [`Refusal::Internal`]. Evidence that is not authentic, or refused, is an answer.
+    pub fn answer(
+        &self,
+        admitted: Admitted,
+        found: &Collected,
+        now: UnixTime,
+        random: [u8; 16],
+    ) -> Result<Answer, Refusal> {
+        let Admitted { asked, policy, demanded } = admitted;
+        let appraisal = match asked.unusable.clone() {
+            Some(error) => Appraisal::of_error(error),
+            None => self.judge(&asked, &policy, &demanded, found, now),
+        };
+        let token = match &asked.token {
+            Some(wanted) => Some(self.token(&asked, wanted, &policy, &appraisal, now, random)?),
+            None => None,
+        };
+        let not_fetched = coffer_kds::failures_json(&found.failures);
+        Ok(Answer { policy, appraisal, not_fetched, request_nonce: asked.request_nonce, token })
+    }
+
+    fn judge(
+        &self,
+        asked: &Asked,
+        policy: &Policy,
+        demanded: &ExpectedReportData,
+        found: &Collected,
+        now: UnixTime,
+    ) -> Appraisal {
+        let mut others = asked.beside.clone();
+        others.merge(&self.endorsements);
+        others.merge(&found.endorsements);
+        let chain = self.chains.of(policy, &asked.presented.evidence().report);
+        let appraisal = policy.verifier.judge_presented(&chain, &asked.presented, &others, demanded, now);
+        policy.lower(appraisal, now)
+    }
+
+    fn token(
+        &self,
+        asked: &Asked,
+        wanted: &TokenAsked,
+        policy: &Policy,
+        appraisal: &Appraisal,
+        now: UnixTime,
+        random: [u8; 16],
+    ) -> Result<String, Refusal> {
+        let TokenIssuer { issuer, keys, build } = self.issuer.as_ref().ok_or(Refusal::NoTokens)?;
+        let blob = asked.presented.hcl();
+        let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);
+        let terms = Terms {
+            issuer,
+            audience: &wanted.audience,
+            verifier: build,
+            policy: &policy.name,
+            revision: &policy.revision,
+            lifetime: wanted.lifetime,
+            request_nonce: asked.request_nonce.as_ref(),
+            id: TokenId::new(random),
+            now,
+        };
+        let claims = EarClaims::of(&Judged::from(appraisal), &binding, &terms)?;
+        claims.sign(keys.signing()).map_err(|error| {
+            tracing::error!(%error, "a token could not be signed");
+            Refusal::Internal
+        })
+    }
+}
+
+impl Answer {
+    /// The one shape: what `coffer verify --json` prints, under `appraisal`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "policy": { "id": self.policy.name.as_str(), "revision": self.policy.revision.as_str() },
+            "appraisal": self.appraisal_json(),
+            "not_fetched": self.not_fetched,
+            "request_nonce": self.request_nonce.as_ref().map(ToString::to_string),
+            "token": self.token,
+        })
+    }
+
+    /// What `coffer verify --json` prints.
+    pub fn appraisal_json(&self) -> Value {
+        coffer_kds::appraisal_json(&self.appraisal, false)
+    }
+}
+
+/// Chains that were verified, by chip, TCB and policy: what a chain rests on is compared each time by the judge, so that one here is
+/// used again for what is the same and for nothing else.
+#[derive(Default)]
+struct Chains(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    chains: HashMap<Key, (Arc<ConnectionChain>, u64)>,
+    uses: u64,
+}
+
+type Key = (ChipId, u64, String);
+
+/// Chains held at once; the half that was used longest ago goes where there are more.
+const CHAINS: usize = 1024;
+
+impl Chains {
+    fn of(&self, policy: &Policy, report: &[u8]) -> Arc<ConnectionChain> {
+        let Ok(report) = Report::parse(report) else { return Arc::default() };
+        let key = (report.chip_id(), report.reported_tcb_raw(), policy.name.to_string());
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.uses += 1;
+        let uses = held.uses;
+        if let Some((chain, used)) = held.chains.get_mut(&key) {
+            *used = uses;
+            return Arc::clone(chain);
+        }
+        if held.chains.len() >= CHAINS {
+            let mut used: Vec<u64> = held.chains.values().map(|(_, used)| *used).collect();
+            let (_, middle, _) = used.select_nth_unstable(CHAINS / 2);
+            let middle = *middle;
+            held.chains.retain(|_, (_, used)| *used > middle);
+        }
+        let chain = Arc::<ConnectionChain>::default();
+        held.chains.insert(key, (Arc::clone(&chain), uses));
+        chain
+    }
+}

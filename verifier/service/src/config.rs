@@ -1,0 +1,384 @@
+//! Configuration: as typed ([`ConfigFile`]), then as meant ([`Config`]), with every mistake named at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coffer_kds::{KdsEntry, Services};
+use coffer_policies::Policy as Rego;
+use coffer_rim::settings::{self, Unreadable};
+use coffer_rim::{chain, input};
+use coffer_token::KeySet;
+use coffer_verifier::abi::{ProductLine, SpkiDigest};
+use coffer_verifier::ear::{Issuer, Word};
+use coffer_verifier::{Endorsements, EvidencePolicy, STRICT, amd_root};
+use serde::{Deserialize, Serialize};
+
+use crate::access::Access;
+use crate::appraiser::{Appraiser, TokenIssuer};
+use crate::challenge::KEY_LEN;
+use crate::limits::{Limits, LimitsEntry};
+use crate::policies::{Parts, Policies, Policy, STRICT_NAME};
+use crate::secret_file;
+use crate::tls::{Tls, TlsEntry};
+
+/// `config.toml` of a state folder. Unknown keys are refused; files are relative to its folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Where callers connect.
+    pub listen: String,
+    /// Key of challenges, which replicas share.
+    pub challenge_key: PathBuf,
+    /// Who issues tokens: the address under which others find the keys. Left out: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Keys that sign tokens, as `coffer token init` makes them; replicas share them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_keys: Option<PathBuf>,
+    /// The policy of requests that name none. Left out: `strict`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_policy: Option<String>,
+    /// Certificates and revocation lists (DER or PEM) that evidence need not bring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endorsements: Vec<PathBuf>,
+    /// Plain HTTP, on the loopback and nowhere else.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plain_http_for_this_machine_alone: bool,
+    /// Whoever connects may ask, with no key and no certificate.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub anyone_who_connects_may_ask: bool,
+    /// Identity of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsEntry>,
+    /// Who may ask.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub api_keys: Vec<KeyEntry>,
+    /// Policies beside `strict`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, PolicyEntry>,
+    /// Who is asked for what evidence lacks. Left out: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kds: Option<KdsEntry>,
+    /// What callers may cost.
+    #[serde(default)]
+    pub limits: LimitsEntry,
+}
+
+/// One key that may ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyEntry {
+    /// Name in the log.
+    pub name: String,
+    /// SHA-256 of the key, as `coffer-verifier api-key` prints it.
+    pub sha256: String,
+}
+
+/// One policy.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyEntry {
+    /// `strict`, `vmpl-and-debug-alone`, or a policy file of `coffer verify`. Left out: `strict`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<String>,
+    /// Rego behind it, which can only refuse more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rego: Option<PathBuf>,
+    /// SHA-256 of the SubjectPublicKeyInfo of simulators' roots that this policy believes beside AMD's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub simulated_evidence_is_believed_of: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Configuration with everything resolved.
+pub struct Config {
+    /// Where callers connect.
+    pub listen: SocketAddr,
+    /// Key of challenges.
+    pub challenge_key: [u8; KEY_LEN],
+    /// Decides.
+    pub appraiser: Appraiser,
+    /// Who may ask.
+    pub access: Access,
+    /// Identity of the server; plain HTTP on the loopback without.
+    pub tls: Option<Tls>,
+    /// Who is asked for what evidence lacks.
+    pub kds: Services,
+    /// What callers may cost.
+    pub limits: Limits,
+    /// What counts at the next start alone, by its key, in a form to compare.
+    pub of_the_start: Vec<(&'static str, String)>,
+}
+
+/// Everything wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Cannot be read.
+    #[error("configuration {} cannot be read", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not the TOML it should be.
+    #[error("configuration {}: {message}", path.display())]
+    Toml {
+        /// Which file.
+        path: PathBuf,
+        /// The parser's words.
+        message: String,
+    },
+    /// Values that mean nothing, all of them.
+    #[error("configuration has {} mistake(s): {}", .0.len(), .0.join("; "))]
+    Mistakes(Vec<String>),
+}
+
+impl ConfigError {
+    /// What the operator can do.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => {
+                "make a state folder with `coffer-verifier init --state DIR`, or name the file with --config"
+            }
+            Self::Toml { .. } | Self::Mistakes(_) => "docs/verifier-service.md, \"Configuration\", lists every key",
+        }
+    }
+}
+
+/// The configuration of a state folder.
+pub fn config_path(state: &Path) -> PathBuf {
+    state.join("config.toml")
+}
+
+/// Keys that have to be there, with a value that can be read.
+const REQUIRED: [(&str, &str); 2] = [("listen", "127.0.0.1:0"), ("challenge_key", "challenge.key")];
+/// The floor that asks for little; a word that says so.
+const VMPL_AND_DEBUG_ALONE: &str = "vmpl-and-debug-alone";
+
+impl ConfigFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`], [`ConfigError::Toml`], or [`ConfigError::Mistakes`] with every key that cannot be read.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = input::read_text(path, input::DOCUMENT)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        settings::parse(&text, &REQUIRED).map_err(|error| match error {
+            Unreadable::Toml(message) => ConfigError::Toml { path: path.into(), message },
+            Unreadable::Mistakes(all) => ConfigError::Mistakes(all),
+        })
+    }
+
+    /// Resolves it; files are relative to `folder`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Mistakes`] with every mistake.
+    pub fn resolve(&self, folder: &Path) -> Result<Config, ConfigError> {
+        let mut mistakes = Vec::new();
+        let listen = self.address(&mut mistakes);
+        let challenge_key = secret_file::read_key(&folder.join(&self.challenge_key))
+            .map_err(|why| mistakes.push(format!("challenge_key ({}): {why}", self.challenge_key.display())));
+        let issuer = self.token_issuer(folder, &mut mistakes);
+        let endorsements = self.endorsement_files(folder, &mut mistakes);
+        let access = self.access(&mut mistakes);
+        let tls = self.tls.as_ref().and_then(|entry| entry.read(folder, &mut mistakes));
+        let (policies, simulators) = self.policies(folder, &mut mistakes);
+        let kds = self.kds.as_ref().map(|entry| entry.read(simulators, "policy", &mut mistakes)).unwrap_or_default();
+        let limits = self.limits.read(&mut mistakes);
+        match (challenge_key, policies) {
+            (Ok(challenge_key), Some(policies)) if mistakes.is_empty() => Ok(Config {
+                listen,
+                challenge_key,
+                of_the_start: vec![
+                    ("listen", listen.to_string()),
+                    ("challenge_key", hex::encode(challenge_key)),
+                    ("[kds]", format!("{kds:?}")),
+                    ("[limits]", format!("{limits:?}")),
+                    ("plain_http_for_this_machine_alone", self.plain_http_for_this_machine_alone.to_string()),
+                ],
+                appraiser: Appraiser::new(policies, endorsements, issuer),
+                access,
+                tls,
+                kds,
+                limits,
+            }),
+            _ => Err(ConfigError::Mistakes(mistakes)),
+        }
+    }
+
+    fn address(&self, mistakes: &mut Vec<String>) -> SocketAddr {
+        let Ok(listen) = self.listen.parse::<SocketAddr>() else {
+            mistakes.push(format!("listen is {:?}, expected IP:PORT", self.listen));
+            return SocketAddr::from(([127, 0, 0, 1], 0));
+        };
+        match (&self.tls, self.plain_http_for_this_machine_alone) {
+            (Some(_), true) => {
+                mistakes
+                    .push("plain_http_for_this_machine_alone stands beside [tls]: leave one of them out".to_owned());
+            }
+            (None, false) => mistakes.push(
+                "tls is missing: name certificate and key, or say plain_http_for_this_machine_alone = true".to_owned(),
+            ),
+            (None, true) if !listen.ip().is_loopback() => mistakes.push(format!(
+                "plain_http_for_this_machine_alone: {listen} is no address of the loopback, such as 127.0.0.1:4490"
+            )),
+            _ => {}
+        }
+        listen
+    }
+
+    fn access(&self, mistakes: &mut Vec<String>) -> Access {
+        let mut access = Access { keys: Vec::new(), anyone: self.anyone_who_connects_may_ask };
+        for (at, KeyEntry { name, sha256 }) in self.api_keys.iter().enumerate() {
+            if Word::parse(name).is_err() || name.len() > 64 {
+                let shown = coffer_rim::foreign(name);
+                mistakes.push(format!(
+                    "api_keys[{at}].name is \"{shown}\", expected 1 to 64 ASCII characters without spaces"
+                ));
+            }
+            if self.api_keys[..at].iter().any(|before| before.name == *name || before.sha256 == *sha256) {
+                mistakes.push(format!("api_keys[{at}] has a name or a digest that stands there before"));
+            }
+            let mut digest = [0; 32];
+            match hex::decode_to_slice(sha256, &mut digest) {
+                Ok(()) if digest != [0; 32] => access.keys.push((name.clone(), digest)),
+                _ => mistakes.push(format!("api_keys[{at}].sha256: expected 64 hexadecimal digits, not all of them 0")),
+            }
+        }
+        let certificates = self.tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
+        let somebody = !self.api_keys.is_empty() || certificates;
+        if somebody == access.anyone {
+            mistakes.push(if somebody {
+                "anyone_who_connects_may_ask stands beside api_keys or tls.client_roots: leave one of them out"
+                    .to_owned()
+            } else {
+                "nobody may ask: list api_keys or tls.client_roots, or say anyone_who_connects_may_ask = true"
+                    .to_owned()
+            });
+        }
+        access
+    }
+
+    fn token_issuer(&self, folder: &Path, mistakes: &mut Vec<String>) -> Option<TokenIssuer> {
+        let (issuer, file) = match (&self.issuer, &self.token_keys) {
+            (None, None) => return None,
+            (Some(issuer), Some(file)) => (issuer, file),
+            (Some(_), None) => {
+                mistakes
+                    .push("issuer stands there without token_keys: tokens would have nobody to sign them".to_owned());
+                return None;
+            }
+            (None, Some(_)) => {
+                mistakes.push("token_keys stands there without issuer: nobody could find the keys".to_owned());
+                return None;
+            }
+        };
+        let issuer = Issuer::parse(issuer).map_err(|error| mistakes.push(format!("issuer: {error}")));
+        let keys = KeySet::read(&folder.join(file)).map_err(|error| {
+            let hint = error.hint().map_or_else(String::new, |hint| format!(" ({hint})"));
+            mistakes.push(format!("token_keys ({}): {}{hint}", file.display(), chain(&error)));
+        });
+        TokenIssuer::new(issuer.ok()?, keys.ok()?).map_err(|error| mistakes.push(format!("issuer: {error}"))).ok()
+    }
+
+    fn endorsement_files(&self, folder: &Path, mistakes: &mut Vec<String>) -> Endorsements {
+        let mut all = Endorsements::new();
+        for file in &self.endorsements {
+            let read = input::read(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
+            let added = read.and_then(|bytes| {
+                let certificates = all.add_certificates(&bytes);
+                certificates.or_else(|first| all.add_crl(&bytes).map_err(|_| first)).map_err(|error| chain(&error))
+            });
+            if let Err(why) = added {
+                mistakes.push(format!("endorsements ({}): {why}", file.display()));
+            }
+        }
+        all
+    }
+
+    /// The policies, and every simulator's root that one of them believes.
+    fn policies(&self, folder: &Path, mistakes: &mut Vec<String>) -> (Option<Policies>, Vec<SpkiDigest>) {
+        let (mut all, mut simulators) = (Vec::new(), Vec::new());
+        for (name, entry) in &self.policies {
+            let shown = coffer_rim::foreign(name).into_owned();
+            if name == STRICT_NAME {
+                mistakes.push(format!("policies.{name} is there already: call it otherwise"));
+                continue;
+            }
+            let simulated = entry.roots(&shown, mistakes);
+            let floor = entry.floor(&shown, folder, mistakes);
+            let rego = entry.rego(&shown, folder, mistakes);
+            simulators.extend_from_slice(&simulated);
+            let Some((rules, text)) = floor else { continue };
+            match Policy::new(Parts { name, floor: (rules, &text), rego, simulated: &simulated }) {
+                Ok(policy) => all.push(policy),
+                Err(error) => mistakes.push(format!("policies.{shown}: the name is not {error}")),
+            }
+        }
+        let default = self.default_policy.as_deref().unwrap_or(STRICT_NAME);
+        let policies = Policies::new(all, default).ok().flatten();
+        if policies.is_none() && mistakes.is_empty() {
+            let shown = coffer_rim::foreign(default);
+            mistakes.push(format!("default_policy: no policy is called {shown}"));
+        }
+        (policies, simulators)
+    }
+}
+
+impl PolicyEntry {
+    fn floor(&self, name: &str, folder: &Path, mistakes: &mut Vec<String>) -> Option<(EvidencePolicy, String)> {
+        let words = format!("{STRICT_NAME:?} and {VMPL_AND_DEBUG_ALONE:?} are words, anything else is a file");
+        match self.floor.as_deref().unwrap_or(STRICT_NAME) {
+            STRICT_NAME => Some((EvidencePolicy::strict(), STRICT.to_owned())),
+            VMPL_AND_DEBUG_ALONE => Some((EvidencePolicy::default_floor(), env!("CARGO_PKG_VERSION").to_owned())),
+            "" => {
+                mistakes.push(format!("policies.{name}.floor is empty; {words}"));
+                None
+            }
+            file => {
+                let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
+                let read = text.and_then(|text| match EvidencePolicy::from_toml(&text) {
+                    Ok(rules) => Ok((rules, text)),
+                    Err(error) => Err(chain(&error)),
+                });
+                read.map_err(|why| mistakes.push(format!("policies.{name}.floor ({file}): {why}; {words}"))).ok()
+            }
+        }
+    }
+
+    fn rego(&self, name: &str, folder: &Path, mistakes: &mut Vec<String>) -> Option<Rego> {
+        let file = self.rego.as_ref()?;
+        let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
+        let parsed = text.and_then(|text| Rego::parse(name, &text).map_err(|error| chain(&error)));
+        parsed.map_err(|why| mistakes.push(format!("policies.{name}.rego ({}): {why}", file.display()))).ok()
+    }
+
+    fn roots(&self, name: &str, mistakes: &mut Vec<String>) -> Vec<SpkiDigest> {
+        let mut all: Vec<SpkiDigest> = Vec::new();
+        for (at, text) in self.simulated_evidence_is_believed_of.iter().enumerate() {
+            let field = format!("policies.{name}.simulated_evidence_is_believed_of[{at}]");
+            match text.parse::<SpkiDigest>() {
+                Ok(root) if root.is_zero() => mistakes.push(format!("{field}: a zero digest never matches")),
+                Ok(root) if ProductLine::ALL.iter().any(|product| amd_root(*product) == root) => {
+                    mistakes.push(format!("{field} is AMD's own root, which is not simulated"));
+                }
+                Ok(root) if all.contains(&root) => mistakes.push(format!("{field}: {root} stands twice")),
+                Ok(root) => all.push(root),
+                Err(error) => mistakes.push(format!("{field}: {error}")),
+            }
+        }
+        all
+    }
+}
+
+/// How long one request waits for what is fetched for it.
+pub const PATIENCE: Duration = Duration::from_secs(10);

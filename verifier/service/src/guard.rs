@@ -1,0 +1,46 @@
+//! In front of every way in that is for callers: who asks, a place, and a time that ends.
+//!
+//! In this order: a stranger takes no place, and nobody's body is read before there is one.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::refusal::Refusal;
+use crate::service::Service;
+
+/// SHA-256 of the client certificate that TLS has checked, hexadecimal.
+#[derive(Clone, Debug)]
+pub struct Certificate(pub Arc<str>);
+
+/// Lets callers through, while there is a place.
+pub async fn callers(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+    let media_type = request.headers().get(header::CONTENT_TYPE).map(axum::http::HeaderValue::as_bytes);
+    let is_grpc = media_type.is_some_and(|media_type| media_type.starts_with(b"application/grpc"));
+    let refused = |refusal: Refusal| {
+        service.metrics.refused(&refusal);
+        tracing::debug!(code = refusal.code(), "not let in");
+        if is_grpc { Status::from(&refusal).into_http() } else { refusal.into_response() }
+    };
+    let authorization = request.headers().get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
+    let certificate = request.extensions().get::<Certificate>().map(|one| &*one.0);
+    let Some(caller) = service.live().access.caller(authorization, certificate) else {
+        return refused(Refusal::Unauthenticated);
+    };
+    if service.is_stopping() {
+        return refused(Refusal::Stopping);
+    }
+    let Ok(_place) = Arc::clone(&service.places).try_acquire_owned() else {
+        return refused(Refusal::Busy);
+    };
+    request.extensions_mut().insert(caller);
+    match timeout(service.limits.request_time, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => refused(Refusal::Slow),
+    }
+}

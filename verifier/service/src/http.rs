@@ -1,0 +1,223 @@
+//! The interface over HTTP: one table of routes, which the OpenAPI document is made of too.
+//!
+//! Every error is a document of one shape, with a stable code; every answer of the judge is one of status 200, whatever it says.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use coffer_verifier::ear::Issuer;
+use serde_json::{Value, json};
+
+use crate::access::Caller;
+use crate::challenge::LIFETIME;
+use crate::openapi;
+use crate::refusal::{RETRY_AFTER, Refusal};
+use crate::request::{self, Asked};
+use crate::routes::{Open, ROUTES};
+use crate::service::{Service, now};
+
+/// Everybody's.
+type Shared = State<Arc<Service>>;
+
+/// The routes that are open to these.
+pub fn routes(open: Open) -> Router<Arc<Service>> {
+    let mine = ROUTES.iter().filter(|route| route.open == open);
+    mine.fold(Router::new(), |router, route| match handler(route.path) {
+        Some(handler) => router.route(route.path, handler),
+        None => router,
+    })
+}
+
+/// What answers at a path; a test has one for each of the table.
+fn handler(path: &str) -> Option<MethodRouter<Arc<Service>>> {
+    Some(match path {
+        "/v1/appraise" => post(appraise),
+        "/v1/appraise/batch" => post(appraise_batch),
+        "/v1/challenge" => get(challenge),
+        "/v1/policies" => get(policies),
+        "/metrics" => get(metrics),
+        "/.well-known/jwks.json" => get(jwks),
+        "/.well-known/openid-configuration" => get(configuration),
+        "/openapi.json" => get(document),
+        "/healthz" => get(healthz),
+        "/readyz" => get(readyz),
+        _ => return None,
+    })
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, document_of(&self.failure().json())).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A document that nobody keeps.
+fn document_of(value: &Value) -> Response {
+    text("application/json", "no-store", value.to_string())
+}
+
+fn text(media_type: &'static str, keep: &'static str, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, media_type),
+        (header::CACHE_CONTROL, keep),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, body).into_response()
+}
+
+/// Nothing has this path.
+pub async fn not_found() -> Refusal {
+    Refusal::NotFound
+}
+
+/// Something has this path, and another method.
+pub async fn other_method() -> Refusal {
+    Refusal::Method
+}
+
+/// The body, whole and bounded.
+async fn body(service: &Service, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
+    let media_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let essence = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if !essence.eq_ignore_ascii_case(b"application/json") {
+        return Err(Refusal::MediaType);
+    }
+    let limit = service.limits.request_bytes;
+    let too_long = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if too_long.is_some_and(|length| length > limit) {
+        return Err(Refusal::TooLong { limit });
+    }
+    match to_bytes(body, limit).await {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(error) if is_limit(&error) => Err(Refusal::TooLong { limit }),
+        Err(_) => Err(Refusal::Malformed("it broke off".to_owned())),
+    }
+}
+
+fn is_limit(error: &axum::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// Counts what gets no answer of the judge.
+fn counted<T>(service: &Service, result: Result<T, Refusal>) -> Result<T, Refusal> {
+    result.inspect_err(|refusal| {
+        service.metrics.refused(refusal);
+        tracing::debug!(code = refusal.code(), %refusal, "no appraisal");
+    })
+}
+
+async fn appraise(
+    State(service): Shared,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    sent: Body,
+) -> Result<Response, Refusal> {
+    let asked = async { request::one(&body(&service, &headers, sent).await?) }.await;
+    let answer = match asked {
+        Ok(asked) => service.appraise(asked, &caller.to_string()).await,
+        Err(refusal) => Err(refusal),
+    };
+    Ok(document_of(&counted(&service, answer)?.to_json()))
+}
+
+async fn appraise_batch(
+    State(service): Shared,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    sent: Body,
+) -> Result<Response, Refusal> {
+    let requests = async { request::batch(&body(&service, &headers, sent).await?) }.await;
+    let mut results = Vec::new();
+    for asked in counted(&service, requests)? {
+        results.push(one_of_batch(&service, asked, &caller).await);
+    }
+    Ok(document_of(&json!({ "results": results })))
+}
+
+async fn one_of_batch(service: &Service, asked: Result<Asked, Refusal>, caller: &Caller) -> Value {
+    let answer = match asked {
+        Ok(asked) => service.appraise(asked, &caller.to_string()).await,
+        Err(refusal) => Err(refusal),
+    };
+    match counted(service, answer) {
+        Ok(answer) => answer.to_json(),
+        Err(refusal) => refusal.failure().json(),
+    }
+}
+
+async fn challenge(State(service): Shared) -> Result<Response, Refusal> {
+    let challenge = counted(&service, service.challenge())?;
+    let report_data = challenge.report_data().to_string();
+    let value = json!({ "challenge": challenge.text(), "report_data": report_data, "expires_in": LIFETIME });
+    Ok(document_of(&value))
+}
+
+async fn policies(State(service): Shared) -> Response {
+    document_of(&service.live().appraiser.policies.to_json())
+}
+
+async fn metrics(State(service): Shared) -> Response {
+    let text_of = service.metrics.text(service.under_way(), service.connections());
+    text("text/plain; version=0.0.4", "no-store", text_of)
+}
+
+async fn jwks(State(service): Shared) -> Result<Response, Refusal> {
+    let live = service.live();
+    let issuer = live.appraiser.issuer.as_ref().ok_or(Refusal::NotFound)?;
+    Ok(text("application/json", "max-age=300", issuer.keys.jwks(now()).to_json()))
+}
+
+async fn configuration(State(service): Shared) -> Result<Response, Refusal> {
+    let live = service.live();
+    let issuer = live.appraiser.issuer.as_ref().ok_or(Refusal::NotFound)?;
+    Ok(text("application/json", "max-age=300", Issuer::configuration(&issuer.issuer)))
+}
+
+async fn document() -> Response {
+    text("application/json", "max-age=300", openapi::text())
+}
+
+async fn healthz() -> Response {
+    text("text/plain", "no-store", "ok\n".to_owned())
+}
+
+async fn readyz(State(service): Shared) -> Result<Response, Refusal> {
+    if service.is_stopping() {
+        return Err(Refusal::Stopping);
+    }
+    Ok(text("text/plain", "no-store", "ready\n".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_in_is_answered() {
+        for route in ROUTES {
+            assert!(handler(route.path).is_some(), "{}", route.path);
+        }
+        assert!(handler("/v1/nothing").is_none());
+    }
+}

@@ -1,0 +1,148 @@
+//! A new state folder: keys, a certificate of its own making, one key that may ask, and a configuration that says so.
+//!
+//! Never: overwrites anything; keeps the key that may ask, which is printed once.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use coffer_rim::file::Writer;
+use coffer_token::{KeySet, KeySetError};
+use coffer_verifier::ear::Issuer;
+use zeroize::Zeroizing;
+
+use crate::access::new_key;
+use crate::challenge::KEY_LEN;
+use crate::config::{ConfigFile, KeyEntry, config_path};
+use crate::limits::LimitsEntry;
+use crate::secret_file;
+use crate::tls::TlsEntry;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Where callers will connect.
+    pub listen: SocketAddr,
+    /// Names and addresses in the certificate.
+    pub names: Vec<String>,
+    /// Who issues tokens; nobody where none is named.
+    pub issuer: Option<Issuer>,
+}
+
+/// What was made.
+pub struct Initialized {
+    /// The key that may ask: it is nowhere else.
+    pub api_key: String,
+    /// The certificate, for callers to believe.
+    pub certificate: PathBuf,
+}
+
+/// Nothing was made, or not all of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// There is something.
+    #[error("{} is there and not empty", .0.display())]
+    NotEmpty(PathBuf),
+    /// The file system.
+    #[error("{} cannot be made", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Keys that sign tokens.
+    #[error("keys that sign tokens cannot be made")]
+    Tokens(#[from] KeySetError),
+    /// The certificate.
+    #[error("no certificate can be made for {names}")]
+    Certificate {
+        /// For which names.
+        names: String,
+        /// Why.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// Randomness.
+    #[error("no randomness from the system: {0}")]
+    Random(String),
+    /// The configuration cannot be written out.
+    #[error("the configuration cannot be written as TOML")]
+    Toml(#[from] toml::ser::Error),
+}
+
+impl InitError {
+    /// What the operator can do.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::NotEmpty(_) => "nothing is overwritten: name a new folder",
+            Self::Certificate { .. } => "give --name host names and IP addresses",
+            _ => "see that the folder can be written, and begin with an empty one",
+        }
+    }
+}
+
+/// Makes a state folder.
+///
+/// # Errors
+/// [`InitError`].
+pub fn init(state: &Path, wanted: &Wanted) -> Result<Initialized, InitError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| InitError::File { path, source }
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(file(state))?;
+    if fs::read_dir(state).map_err(file(state))?.next().is_some() {
+        return Err(InitError::NotEmpty(state.to_owned()));
+    }
+    let secret = |name: &str, bytes: &[u8]| {
+        let path = state.join(name);
+        secret_file::write_new(&path, bytes).map_err(file(&path))
+    };
+    let challenge_key = Zeroizing::new(hex::encode(*Zeroizing::new(random::<KEY_LEN>()?)));
+    secret(CHALLENGE_KEY, challenge_key.as_bytes())?;
+    if wanted.issuer.is_some() {
+        KeySet::generate()?.write_new(&state.join(TOKEN_KEYS))?;
+    }
+    let certified = rcgen::generate_simple_self_signed(wanted.names.clone())
+        .map_err(|source| InitError::Certificate { names: wanted.names.join(", "), source })?;
+    let key = Zeroizing::new(certified.signing_key.serialize_pem());
+    secret(KEY, key.as_bytes())?;
+    let certificate = state.join(CERTIFICATE);
+    let public = Writer::private().mode(0o644).new_only();
+    public.write(&certificate, certified.cert.pem().as_bytes()).map_err(file(&certificate))?;
+    let (api_key, digest) = new_key(random()?);
+    let config = ConfigFile {
+        listen: wanted.listen.to_string(),
+        challenge_key: CHALLENGE_KEY.into(),
+        issuer: wanted.issuer.as_ref().map(ToString::to_string),
+        token_keys: wanted.issuer.is_some().then(|| TOKEN_KEYS.into()),
+        default_policy: None,
+        endorsements: Vec::new(),
+        plain_http_for_this_machine_alone: false,
+        anyone_who_connects_may_ask: false,
+        tls: Some(TlsEntry { certificate: CERTIFICATE.into(), key: KEY.into(), client_roots: None }),
+        api_keys: vec![KeyEntry { name: "first".into(), sha256: hex::encode(digest) }],
+        policies: std::collections::BTreeMap::new(),
+        kds: None,
+        limits: LimitsEntry::default(),
+    };
+    let path = config_path(state);
+    Writer::private().new_only().write(&path, toml::to_string(&config)?.as_bytes()).map_err(file(&path))?;
+    Ok(Initialized { api_key, certificate })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], InitError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| InitError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+const CHALLENGE_KEY: &str = "challenge.key";
+const TOKEN_KEYS: &str = "tokens.json";
+const CERTIFICATE: &str = "tls.pem";
+const KEY: &str = "tls-key.pem";

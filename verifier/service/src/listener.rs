@@ -1,0 +1,134 @@
+//! Connections: a place for each, TLS within a time, then HTTP/1.1 or HTTP/2 until they end or the service does.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+
+use crate::guard::Certificate;
+use crate::service::Service;
+
+/// Streams of one HTTP/2 connection.
+const STREAMS: u32 = 128;
+/// Longest that a connection stays: a client comes again, and finds the certificate of then.
+const LONGEST: Duration = Duration::from_hours(1);
+/// HTTP/2 clients that are silent are asked whether they are there.
+const PING: Duration = Duration::from_secs(30);
+
+/// Serves until `stop` says so; then no connection is begun, and those there end with what was asked on them.
+pub async fn serve(listener: TcpListener, service: Arc<Service>, router: Router, mut stop: watch::Receiver<bool>) {
+    let mut lines = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        while lines.try_join_next().is_some() {}
+        let Ok((stream, peer)) = accepted else {
+            // Out of files, most likely: there are some again once a connection ends.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&service.lines).try_acquire_owned() else {
+            service.metrics.closed();
+            continue;
+        };
+        let (service, router, stop) = (Arc::clone(&service), router.clone(), stop.clone());
+        lines.spawn(async move {
+            let _place = place;
+            line(stream, peer, service, router, stop).await;
+        });
+    }
+    drop(listener);
+    while lines.join_next().await.is_some() {}
+}
+
+async fn line(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: Arc<Service>,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    // An answer is one write.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = service.live().tls.clone() else {
+        return speak(stream, None, &service, router, stop).await;
+    };
+    let up = tokio::select! {
+        up = timeout(service.limits.head_time, TlsAcceptor::from(tls).accept(stream)) => up,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    match up {
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates();
+            let own = chain.and_then(|chain| chain.first());
+            let certificate = own.map(|own| Certificate(hex::encode(Sha256::digest(own)).into()));
+            speak(stream, certificate, &service, router, stop).await;
+        }
+        Ok(Err(error)) => {
+            service.metrics.no_tls();
+            tracing::debug!(%peer, %error, "no TLS");
+        }
+        Err(_) => service.metrics.no_tls(),
+    }
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    certificate: Option<Certificate>,
+    service: &Service,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        // What a request claims to be stays outside: extensions are this program's own.
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(service.limits.head_time).max_buf_size(64 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(16 << 10)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = async {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = tokio::time::sleep(LONGEST) => {}
+            }
+        } => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}

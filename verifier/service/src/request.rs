@@ -1,0 +1,372 @@
+//! What is asked, as JSON and as meant. Everything is parsed here, once, into types that cannot be wrong.
+//!
+//! What REPORT_DATA must hold is always said: by value, by a challenge of this service, or by the word that waives it.
+//! Never: takes more than a few times the memory of what was sent, whatever that holds.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use coffer_verifier::abi::ReportData;
+use coffer_verifier::ear::{Lifetime, Nonce, Word};
+use coffer_verifier::{EndorsementError, Endorsements, ExpectedReportData, Presented};
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+
+use crate::challenge::Challenge;
+use crate::refusal::Refusal;
+
+/// Certificates and lists that one request may bring beside those in its evidence: as evidence itself may.
+pub const MAX_CERTIFICATES: usize = 16;
+/// See [`MAX_CERTIFICATES`].
+pub const MAX_CRLS: usize = 8;
+/// Requests in one batch.
+pub const MAX_BATCH: usize = 64;
+
+/// What one request asks.
+pub struct Asked {
+    pub(crate) presented: Presented,
+    pub(crate) beside: Endorsements,
+    /// One that is a certificate or a list, and must not be used.
+    pub(crate) unusable: Option<EndorsementError>,
+    pub(crate) demanded: Demanded,
+    pub(crate) policy: Option<String>,
+    pub(crate) request_nonce: Option<Nonce>,
+    pub(crate) token: Option<TokenAsked>,
+}
+
+/// What REPORT_DATA must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Demanded {
+    /// This, or whatever: the caller's word.
+    Stated(ExpectedReportData),
+    /// A challenge that this service gave, and that was not used yet.
+    Challenge(Challenge),
+}
+
+/// A token that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenAsked {
+    /// For whom alone.
+    pub audience: Word,
+    /// How long at most.
+    pub lifetime: Lifetime,
+}
+
+/// What a request says, in bytes and words, before any of it is parsed: of JSON and of protobuf alike.
+#[derive(Default)]
+pub struct Words {
+    /// In any form that is known.
+    pub evidence: Vec<u8>,
+    /// Of a bare report.
+    pub cert_table: Vec<u8>,
+    /// DER or PEM.
+    pub certificates: Vec<Vec<u8>>,
+    /// DER or PEM.
+    pub crls: Vec<Vec<u8>>,
+    /// Said in one of the ways there are.
+    pub demanded: Option<Demanded>,
+    /// Of a policy.
+    pub policy: Option<String>,
+    /// What the caller wants repeated.
+    pub request_nonce: Option<Nonce>,
+    /// For whom, and for how many seconds.
+    pub token: Option<(String, Option<i64>)>,
+}
+
+impl Asked {
+    /// From words.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn of(words: Words) -> Result<Self, Refusal> {
+        let demanded = words.demanded.ok_or(Refusal::Field {
+            field: "report_data or challenge",
+            expected: "there: say what REPORT_DATA must hold, or report_data \"any\", which waives it",
+        })?;
+        let mut presented = Presented::parse(&words.evidence)?;
+        if !words.cert_table.is_empty() && !presented.with_cert_table(words.cert_table) {
+            let expected = "there beside evidence that brings a table itself";
+            return Err(Refusal::Field { field: "cert_table", expected });
+        }
+        let (mut beside, mut unusable) = (Endorsements::new(), None);
+        for (field, limit, entries) in
+            [("certificates", MAX_CERTIFICATES, &words.certificates), ("crls", MAX_CRLS, &words.crls)]
+        {
+            for entry in entries {
+                let is_crl = field == "crls";
+                let added = if is_crl { beside.add_crl(entry) } else { beside.add_certificates(entry) };
+                match added {
+                    Err(source) if source.is_malformed() => return Err(Refusal::Endorsement { field, source }),
+                    Err(source) => unusable = unusable.or(Some(source)),
+                    Ok(()) => {}
+                }
+                let held = if is_crl { beside.crls().len() } else { beside.certificates().len() };
+                if held > limit {
+                    return Err(Refusal::TooMany { field, limit });
+                }
+            }
+        }
+        let token = |(audience, seconds): (String, Option<i64>)| -> Result<_, Refusal> {
+            let field = |field, expected| move |_| Refusal::Field { field, expected };
+            let audience = Word::parse(&audience)
+                .map_err(field("token.audience", "1 to 256 printable ASCII characters without spaces"))?;
+            let lifetime = seconds.map_or(Ok(Lifetime::DEFAULT), Lifetime::from_secs);
+            let lifetime = lifetime.map_err(field("token.lifetime_seconds", "a number from 1 to 86400"))?;
+            Ok(TokenAsked { audience, lifetime })
+        };
+        Ok(Self {
+            presented,
+            beside,
+            unusable,
+            demanded,
+            policy: words.policy,
+            request_nonce: words.request_nonce,
+            token: words.token.map(token).transpose()?,
+        })
+    }
+}
+
+/// Reads the body of `POST /v1/appraise`.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn one(body: &[u8]) -> Result<Asked, Refusal> {
+    json::<Wire>(body)?.asked()
+}
+
+/// Reads the body of `POST /v1/appraise/batch`: what single requests mean is told one by one.
+///
+/// # Errors
+/// [`Refusal`], where it is no batch.
+pub fn batch(body: &[u8]) -> Result<Vec<Result<Asked, Refusal>>, Refusal> {
+    let Batch { requests } = json(body)?;
+    if requests.0.is_empty() {
+        return Err(Refusal::Field { field: "requests", expected: "a list of 1 to 64 requests" });
+    }
+    Ok(requests.0.into_iter().map(Wire::asked).collect())
+}
+
+fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::malformed(&error.to_string()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    requests: Few<Wire, MAX_BATCH>,
+}
+
+/// One request as JSON. Bytes are base64; what a certificate authority gives as PEM may stay so.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    evidence: String,
+    #[serde(default)]
+    cert_table: String,
+    #[serde(default)]
+    certificates: Few<String, MAX_CERTIFICATES>,
+    #[serde(default)]
+    crls: Few<String, MAX_CRLS>,
+    #[serde(default)]
+    report_data: Option<String>,
+    #[serde(default)]
+    challenge: Option<String>,
+    #[serde(default)]
+    policy: Option<String>,
+    #[serde(default)]
+    request_nonce: Option<String>,
+    #[serde(default)]
+    token: Option<WireToken>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireToken {
+    audience: String,
+    #[serde(default)]
+    lifetime_seconds: Option<i64>,
+}
+
+impl Wire {
+    fn asked(self) -> Result<Asked, Refusal> {
+        let demanded = match (self.report_data, self.challenge) {
+            (Some(_), Some(_)) => {
+                let expected = "there beside report_data: one of them says what REPORT_DATA must hold";
+                return Err(Refusal::Field { field: "challenge", expected });
+            }
+            (Some(stated), None) => Some(Demanded::Stated(report_data(&stated)?)),
+            (None, Some(challenge)) => Some(Demanded::Challenge(Challenge::parse(&challenge)?)),
+            (None, None) => None,
+        };
+        let nonce = |text: String| {
+            let expected = "base64url without padding, of 8 to 64 bytes";
+            Nonce::parse(&text).map_err(|_| Refusal::Field { field: "request_nonce", expected })
+        };
+        Asked::of(Words {
+            evidence: base64("evidence", &self.evidence)?,
+            cert_table: base64("cert_table", &self.cert_table)?,
+            certificates: several("certificates", &self.certificates.0)?,
+            crls: several("crls", &self.crls.0)?,
+            demanded,
+            policy: self.policy,
+            request_nonce: self.request_nonce.map(nonce).transpose()?,
+            token: self.token.map(|token| (token.audience, token.lifetime_seconds)),
+        })
+    }
+}
+
+/// 128 hexadecimal digits, or the word that waives it.
+fn report_data(text: &str) -> Result<ExpectedReportData, Refusal> {
+    let expected = "128 hexadecimal digits, or the word any";
+    match text {
+        "any" => Ok(ExpectedReportData::Any),
+        digits => digits
+            .parse::<ReportData>()
+            .map(ExpectedReportData::Exactly)
+            .map_err(|_| Refusal::Field { field: "report_data", expected }),
+    }
+}
+
+fn base64(field: &'static str, text: &str) -> Result<Vec<u8>, Refusal> {
+    STANDARD.decode(text).map_err(|_| Refusal::Field { field, expected: "base64, with padding" })
+}
+
+fn several(field: &'static str, texts: &[String]) -> Result<Vec<Vec<u8>>, Refusal> {
+    texts.iter().map(|text| pem_or_base64(field, text)).collect()
+}
+
+fn pem_or_base64(field: &'static str, text: &str) -> Result<Vec<u8>, Refusal> {
+    if text.trim_start().starts_with("-----BEGIN ") { Ok(text.as_bytes().to_vec()) } else { base64(field, text) }
+}
+
+/// A list that is refused where it has more than `N` entries, before more are read.
+#[derive(Debug)]
+struct Few<T, const N: usize>(Vec<T>);
+
+impl<T, const N: usize> Default for Few<T, N> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Few<T, N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T, const N: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Entries<T, N> {
+            type Value = Few<T, N>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {N}")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = list.next_element()? {
+                    if all.len() == N {
+                        return Err(serde::de::Error::custom(format_args!("a list of more than {N}")));
+                    }
+                    all.push(entry);
+                }
+                Ok(Few(all))
+            }
+        }
+        deserializer.deserialize_seq(Entries::<T, N>(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &str) -> Refusal {
+        one(body.as_bytes()).err().unwrap()
+    }
+
+    fn report() -> String {
+        STANDARD.encode([2; 1184])
+    }
+
+    #[test]
+    fn what_report_data_must_hold_is_always_said_and_said_once() {
+        let evidence = report();
+        let zeros = "00".repeat(64);
+        let challenge = Challenge([9; 64]).text();
+        for (more, demanded) in [
+            (r#""report_data":"any""#.to_owned(), Demanded::Stated(ExpectedReportData::Any)),
+            (
+                format!(r#""report_data":"{zeros}""#),
+                Demanded::Stated(ExpectedReportData::Exactly(ReportData::new([0; 64]))),
+            ),
+            (format!(r#""challenge":"{challenge}""#), Demanded::Challenge(Challenge([9; 64]))),
+        ] {
+            let asked = one(format!(r#"{{"evidence":"{evidence}",{more}}}"#).as_bytes()).ok().unwrap();
+            assert_eq!(asked.demanded, demanded);
+            assert!(asked.policy.is_none() && asked.token.is_none() && asked.request_nonce.is_none());
+        }
+        let none = refused(&format!(r#"{{"evidence":"{evidence}"}}"#));
+        assert!(none.to_string().contains("say what REPORT_DATA must hold"), "{none}");
+        for (more, field) in [
+            (format!(r#""report_data":"any","challenge":"{challenge}""#), "challenge"),
+            (r#""report_data":"Any""#.to_owned(), "report_data"),
+            (r#""report_data":"""#.to_owned(), "report_data"),
+            (r#""report_data":"00""#.to_owned(), "report_data"),
+            (format!(r#""challenge":"{challenge}=""#), "challenge"),
+            (r#""challenge":"""#.to_owned(), "challenge"),
+            (r#""report_data":"any","request_nonce":"AAAA""#.to_owned(), "request_nonce"),
+            (r#""report_data":"any","token":{"audience":""}"#.to_owned(), "token.audience"),
+            (
+                r#""report_data":"any","token":{"audience":"a","lifetime_seconds":0}"#.to_owned(),
+                "token.lifetime_seconds",
+            ),
+            (r#""report_data":"any","cert_table":"?""#.to_owned(), "cert_table"),
+        ] {
+            let refusal = refused(&format!(r#"{{"evidence":"{evidence}",{more}}}"#));
+            assert!(matches!(refusal, Refusal::Field { field: found, .. } if found == field), "{more}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_without_reading_on() {
+        let evidence = report();
+        for body in ["", "{", "[]", "null", "{}", r#"{"evidence":1}"#] {
+            assert!(matches!(refused(body), Refusal::Malformed(_)), "{body}");
+        }
+        let with = |more: &str| refused(&format!(r#"{{"evidence":"{evidence}","report_data":"any",{more}}}"#));
+        for more in [
+            r#""skip_checks":true"#,
+            r#""report_data":"any""#,
+            r#""policy":null,"policy":"strict""#,
+            &format!(r#""certificates":[{}]"#, [r#""""#; MAX_CERTIFICATES + 1].join(",")),
+            &format!(r#""crls":[{}]"#, [r#""""#; MAX_CRLS + 1].join(",")),
+        ] {
+            assert!(matches!(with(more), Refusal::Malformed(_)), "{more}");
+        }
+        assert!(matches!(with(r#""certificates":["AAAA"]"#), Refusal::Endorsement { field: "certificates", .. }));
+        assert!(matches!(with(r#""crls":["-----BEGIN X"]"#), Refusal::Endorsement { field: "crls", .. }));
+        assert!(matches!(refused(r#"{"evidence":"AAAA","report_data":"any"}"#), Refusal::Evidence(_)));
+        let words = refused(&format!(r#"{{"{}\u001b":1}}"#, "x".repeat(4000))).to_string();
+        assert!(words.len() < 300 && !words.contains('\u{1b}'), "{words}");
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_each_request_is_its_own() {
+        let good = format!(r#"{{"evidence":"{}","report_data":"any"}}"#, report());
+        let of = |requests: &[&str]| batch(format!(r#"{{"requests":[{}]}}"#, requests.join(",")).as_bytes());
+        let three = of(&[&good, r#"{"evidence":"?","report_data":"any"}"#, &good]).unwrap();
+        assert_eq!(three.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(of(&vec![good.as_str(); MAX_BATCH]).unwrap().len(), MAX_BATCH);
+        assert!(matches!(of(&vec![good.as_str(); MAX_BATCH + 1]), Err(Refusal::Malformed(_))));
+        assert!(matches!(of(&[]), Err(Refusal::Field { field: "requests", .. })));
+        assert!(matches!(of(&["{}"]), Err(Refusal::Malformed(_))));
+    }
+
+    #[test]
+    fn a_table_stands_beside_evidence_that_has_none() {
+        let body = |evidence: &[u8]| {
+            let (evidence, table) = (STANDARD.encode(evidence), STANDARD.encode([0; 24]));
+            format!(r#"{{"evidence":"{evidence}","report_data":"any","cert_table":"{table}"}}"#)
+        };
+        assert_eq!(one(body(&[2; 1184]).as_bytes()).ok().unwrap().presented.evidence().cert_table, [0; 24]);
+        let full = coffer_verifier::Evidence { cert_table: vec![1], ..Default::default() }.to_cmw();
+        assert!(matches!(refused(&body(&full)), Refusal::Field { field: "cert_table", .. }));
+    }
+}

@@ -1,0 +1,90 @@
+//! The server's identity, and whose client certificates are believed. TLS 1.3 alone, on aws-lc-rs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coffer_rim::input;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::secret_file;
+
+/// `[tls]`, as typed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsEntry {
+    /// Certificate and what is above it, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM, mode 0600.
+    pub key: PathBuf,
+    /// Roots, PEM: whoever has a client certificate under one of them may ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_roots: Option<PathBuf>,
+}
+
+/// What TLS is served with.
+pub type Tls = Arc<ServerConfig>;
+
+impl TlsEntry {
+    /// As meant. TLS asks for a client certificate where roots are listed and goes on without: who may ask what is decided behind it.
+    pub fn read(&self, folder: &Path, mistakes: &mut Vec<String>) -> Option<Tls> {
+        let mut keep = |field: &str, file: &Path, why: String| {
+            mistakes.push(format!("tls.{field} ({}): {why}", file.display()));
+        };
+        let chain = certificates(&folder.join(&self.certificate));
+        let chain = chain.map_err(|why| keep("certificate", &self.certificate, why));
+        let key = secret_file::read(&folder.join(&self.key)).and_then(|bytes| {
+            PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| "has no private key in PEM".to_owned())
+        });
+        let key = key.map_err(|why| keep("key", &self.key, why));
+        let roots = self
+            .client_roots
+            .as_ref()
+            .map(|file| roots(&folder.join(file)).map_err(|why| keep("client_roots", file, why)));
+        let (chain, key, roots) = (chain.ok()?, key.ok()?, roots.transpose().ok()?);
+        let built = config(chain, key, roots);
+        built.map_err(|error| keep("key", &self.key, error)).ok()
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = input::read(path, input::DOCUMENT).map_err(|error| error.to_string())?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err("has no certificates in PEM".to_owned()),
+    }
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| error.to_string())?;
+    }
+    Ok(store)
+}
+
+fn config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: Option<RootCertStore>,
+) -> Result<Tls, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| error.to_string())?;
+    let builder = match roots {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let clients = clients.allow_unauthenticated().build().map_err(|error| error.to_string())?;
+            builder.with_client_cert_verifier(clients)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

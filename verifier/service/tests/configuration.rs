@@ -1,0 +1,122 @@
+//! Configuration: every mistake at once, and what is dangerous has a name that one trips over.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use coffer_verifier_service::{ConfigError, ConfigFile, KeyEntry, PolicyEntry, TlsEntry};
+
+use crate::common::{config, roots};
+
+fn mistakes(change: impl FnOnce(&mut ConfigFile)) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut file, _) = config(folder.path());
+    change(&mut file);
+    match file.resolve(folder.path()) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Mistakes(all)) => all,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_mistake_is_named_at_once() {
+    let found = mistakes(|file| {
+        file.listen = "0.0.0.0:1".into();
+        file.challenge_key = "none".into();
+        file.issuer = Some("http://a".into());
+        file.endorsements = vec!["gate.rego".into()];
+        file.api_keys.push(KeyEntry { name: "a b".into(), sha256: "00".repeat(32) });
+        file.limits.requests = 0;
+        file.policies.insert("strict".into(), PolicyEntry::default());
+        let bad = PolicyEntry {
+            floor: Some("stict".into()),
+            rego: Some("challenge.key".into()),
+            simulated_evidence_is_believed_of: vec![roots()[0].clone(), roots()[0].clone(), "ab".into()],
+        };
+        file.policies.insert("bad".into(), bad);
+    });
+    for (field, word) in [
+        ("plain_http_for_this_machine_alone: ", "loopback"),
+        ("challenge_key (none): ", "No such file"),
+        ("issuer: ", "https://HOST"),
+        ("endorsements (gate.rego): ", "cannot be used"),
+        ("api_keys[1].name ", "without spaces"),
+        ("api_keys[1].sha256: ", "64 hexadecimal digits"),
+        ("limits.requests is 0", "1 to 10000"),
+        ("policies.strict ", "call it otherwise"),
+        ("policies.bad.floor (stict): ", "are words"),
+        ("policies.bad.rego (challenge.key): ", "does not parse"),
+        ("policies.bad.simulated_evidence_is_believed_of[1]: ", "stands twice"),
+        ("policies.bad.simulated_evidence_is_believed_of[2]: ", "ab"),
+    ] {
+        let named = |one: &&String| one.starts_with(field) && (one.contains(word) || word == "ab");
+        assert_eq!(found.iter().filter(named).count(), 1, "{field}{word}: {found:#?}");
+    }
+    assert_eq!(found.len(), 12, "{found:#?}");
+}
+
+#[test]
+fn nobody_is_let_in_by_something_that_was_left_out() {
+    let one = |change: fn(&mut ConfigFile), word: &str| {
+        let found = mistakes(change);
+        assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
+    };
+    one(|file| file.api_keys.clear(), "nobody may ask");
+    one(|file| file.anyone_who_connects_may_ask = true, "stands beside api_keys");
+    one(|file| file.plain_http_for_this_machine_alone = false, "tls is missing");
+    one(|file| file.listen = "192.0.2.1:4490".into(), "no address of the loopback");
+    one(|file| file.token_keys = None, "without token_keys");
+    one(|file| file.issuer = None, "without issuer");
+    one(|file| file.default_policy = Some("none".into()), "no policy is called none");
+    assert!(
+        mistakes(|file| {
+            file.api_keys.clear();
+            file.anyone_who_connects_may_ask = true;
+        })
+        .is_empty()
+    );
+    assert!(mistakes(|_| {}).is_empty());
+}
+
+#[test]
+fn amds_own_root_is_none_of_a_simulators() {
+    let amd = coffer_verifier::amd_root(coffer_verifier::abi::ProductLine::Milan).to_string();
+    let found = mistakes(|file| {
+        let listed = vec![amd, "00".repeat(32)];
+        file.policies
+            .insert("a".into(), PolicyEntry { simulated_evidence_is_believed_of: listed, ..PolicyEntry::default() });
+    });
+    assert!(found[0].contains("AMD's own root") && found[1].contains("zero digest") && found.len() == 2, "{found:?}");
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, _) = config(folder.path());
+    for name in ["challenge.key", "tokens.json"] {
+        let path = folder.path().join(name);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = file.resolve(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("others may read") && error.contains("chmod 600"), "{error}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    assert!(file.resolve(folder.path()).is_ok());
+}
+
+#[test]
+fn a_tls_identity_is_whole_or_named() {
+    let tls = |file: &mut ConfigFile| {
+        file.plain_http_for_this_machine_alone = false;
+        file.tls = Some(TlsEntry {
+            certificate: "gate.rego".into(),
+            key: "challenge.key".into(),
+            client_roots: Some("tokens.json".into()),
+        });
+    };
+    let found = mistakes(tls);
+    for (field, word) in
+        [("tls.certificate", "no certificates"), ("tls.key", "no private key"), ("tls.client_roots", "no certificates")]
+    {
+        assert!(found.iter().any(|one| one.starts_with(field) && one.contains(word)), "{field}: {found:?}");
+    }
+    assert_eq!(found.len(), 3);
+}

@@ -1,0 +1,49 @@
+//! What evidence lacks is fetched where a service is named, and from nobody else.
+
+use std::sync::atomic::Ordering;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use coffer_kds::KdsEntry;
+use serde_json::json;
+
+use crate::common::{Running, codes, evidence, now};
+use crate::simulated::installation;
+
+#[path = "../../../tests/kds_service.rs"]
+mod kds_service;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_report_is_completed_once_for_a_policy_that_believes_the_simulator() {
+    let started = now() - 86_400;
+    let kds = kds_service::Service::start(installation(), started, |_, _| None).await;
+    kds.days.store(1, Ordering::Relaxed);
+    let simulated_service = Some(kds.base.to_string());
+    let service = Running::with(|file| file.kds = Some(KdsEntry { service: None, simulated_service })).await;
+    let bare = STANDARD.encode(evidence(now(), [5; 64]).report);
+    let ask = |policy: &'static str| json!({ "evidence": bare, "report_data": "any", "policy": policy });
+    for _ in 0..3 {
+        let (_, answer) = service.appraise(&ask("lab")).await;
+        assert_eq!(answer["appraisal"]["verdict"], "accepted", "{answer}");
+        assert_eq!(answer["not_fetched"], json!([]));
+    }
+    assert_eq!((kds.asked("/vcek/v1/Genoa/"), kds.asked("crl")), (3, 1), "leaf, chain and list, each once");
+    // For AMD's, nobody is named: nobody is asked.
+    let (_, answer) = service.appraise(&ask("strict")).await;
+    assert_eq!(codes(&answer), ["endorsement-missing"]);
+    assert_eq!(kds.asked(""), 3);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_got_is_said_as_the_command_says_it() {
+    let kds =
+        kds_service::Service::start(installation(), now(), |_, _| Some(kds_service::Reply::Status(404, ""))).await;
+    let simulated_service = Some(kds.base.to_string());
+    let service = Running::with(|file| file.kds = Some(KdsEntry { service: None, simulated_service })).await;
+    let bare = STANDARD.encode(evidence(now(), [5; 64]).report);
+    let (status, answer) = service.appraise(&json!({ "evidence": bare, "report_data": "any", "policy": "lab" })).await;
+    assert_eq!((status, codes(&answer)), (200, vec!["endorsement-missing"]));
+    let failures = answer["not_fetched"].as_array().unwrap();
+    assert!(!failures.is_empty() && failures.iter().all(|one| one["error"]["class"] == "not-found"), "{failures:?}");
+    service.stop().await;
+}

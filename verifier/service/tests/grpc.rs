@@ -1,0 +1,167 @@
+//! The interface over gRPC: the same answers, behind the same guard; and messages that are none.
+
+use bytes::{Buf as _, BufMut as _};
+use coffer_verifier_service::wire::verifier_client::VerifierClient;
+use coffer_verifier_service::wire::{
+    Any, AppraiseRequest, ChallengeRequest, PoliciesRequest, TokenRequest, appraise_request::Demanded,
+};
+use serde_json::{Value, json};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::common::{Running, asks, evidence, now, with};
+use crate::mutate::mutate;
+
+async fn channel(service: &Running) -> Channel {
+    Endpoint::new(service.url("")).unwrap().connect().await.unwrap()
+}
+
+fn keyed<T>(message: T, key: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", MetadataValue::try_from(format!("Bearer {key}")).unwrap());
+    request
+}
+
+fn wanted(report_data: [u8; 64], demanded: Option<Demanded>) -> AppraiseRequest {
+    let evidence = evidence(now(), report_data).to_cmw();
+    AppraiseRequest { evidence, demanded, policy: "lab".into(), ..AppraiseRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_answers_come_over_both() {
+    let service = Running::start().await;
+    let mut client = VerifierClient::new(channel(&service).await);
+    let strange = client.appraise(wanted([5; 64], Some(Demanded::Any(Any {})))).await.unwrap_err();
+    assert_eq!(strange.code(), Code::Unauthenticated);
+
+    let evidence = evidence(now(), [5; 64]);
+    let asked = AppraiseRequest {
+        evidence: evidence.to_cmw(),
+        demanded: Some(Demanded::ReportData(vec![5; 64])),
+        policy: "lab".into(),
+        request_nonce: vec![6; 16],
+        token: Some(TokenRequest { audience: "me".into(), lifetime_seconds: 0 }),
+        ..AppraiseRequest::default()
+    };
+    let answer = client.appraise(keyed(asked, &service.key)).await.unwrap().into_inner();
+    assert_eq!((answer.verdict.as_str(), answer.policy_id.as_str()), ("accepted", "lab"));
+    assert_eq!((answer.request_nonce, answer.token.split('.').count()), (vec![6; 16], 3));
+    let more = json!({ "policy": "lab", "report_data": "05".repeat(64) });
+    let (_, over_http) = service.appraise(&with(asks(&evidence), more)).await;
+    let over_grpc: Value = serde_json::from_str(&answer.appraisal_json).unwrap();
+    let timeless = |mut appraisal: Value| {
+        // The second in which it was judged.
+        appraisal["claims"]["verified_at"] = Value::Null;
+        for check in appraisal["checks"].as_array_mut().unwrap() {
+            check["expected"] = Value::Null;
+        }
+        appraisal
+    };
+    assert_eq!(timeless(over_grpc), timeless(over_http["appraisal"].clone()));
+    assert_eq!(answer.policy_revision, over_http["policy"]["revision"].as_str().unwrap());
+
+    let policies = client.policies(keyed(PoliciesRequest {}, &service.key)).await.unwrap().into_inner();
+    assert_eq!((policies.default_policy.as_str(), policies.policies.len()), ("strict", 3));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_is_good_once_over_both_together() {
+    let service = Running::start().await;
+    let mut client = VerifierClient::new(channel(&service).await);
+    let given = client.challenge(keyed(ChallengeRequest {}, &service.key)).await.unwrap().into_inner();
+    let bytes: [u8; 64] = given.challenge.clone().try_into().unwrap();
+    let asked = wanted(bytes, Some(Demanded::Challenge(given.challenge)));
+    let answer = client.appraise(keyed(asked.clone(), &service.key)).await.unwrap().into_inner();
+    assert_eq!(answer.verdict, "accepted");
+    let again = client.appraise(keyed(asked, &service.key)).await.unwrap_err();
+    assert_eq!(again.code(), Code::FailedPrecondition);
+    assert!(again.message().starts_with("challenge-spent: "), "{again}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_means_nothing_is_an_invalid_argument() {
+    let service = Running::start().await;
+    let mut client = VerifierClient::new(channel(&service).await);
+    let good = || wanted([5; 64], Some(Demanded::Any(Any {})));
+    for (asked, word) in [
+        (AppraiseRequest { demanded: None, ..good() }, "say what REPORT_DATA must hold"),
+        (AppraiseRequest { demanded: Some(Demanded::ReportData(vec![5; 63])), ..good() }, "report_data"),
+        (AppraiseRequest { demanded: Some(Demanded::Challenge(vec![5; 63])), ..good() }, "challenge"),
+        (AppraiseRequest { policy: "none".into(), ..good() }, "unknown-policy"),
+        (AppraiseRequest { request_nonce: vec![1], ..good() }, "request_nonce"),
+        (AppraiseRequest { certificates: vec![Vec::new(); 17], ..good() }, "too-many"),
+        (AppraiseRequest { evidence: vec![1], ..good() }, "malformed-evidence"),
+    ] {
+        let error = client.appraise(keyed(asked, &service.key)).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        assert!(error.message().contains(word), "{error}");
+    }
+    service.stop().await;
+}
+
+/// Bytes as they are.
+#[derive(Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+    fn encode(&mut self, item: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_messages_that_are_none_are_refused_and_it_goes_on() {
+    use tonic_prost::prost::Message as _;
+    let service = Running::start().await;
+    let mut client = tonic::client::Grpc::new(channel(&service).await);
+    let good = wanted([5; 64], Some(Demanded::ReportData(vec![5; 64]))).encode_to_vec();
+    let path = http::uri::PathAndQuery::from_static("/coffer.verifier.v1.Verifier/Appraise");
+    let mut seed = 7;
+    let mut refused = 0;
+    for round in 0..2000 {
+        let bent = mutate(&good, &mut seed);
+        client.ready().await.unwrap();
+        match client.unary(keyed(bent.clone(), &service.key), path.clone(), Raw).await {
+            Err(error) => {
+                let known = [Code::InvalidArgument, Code::Internal, Code::FailedPrecondition];
+                assert!(known.contains(&error.code()), "{round}: {error}");
+                refused += 1;
+            }
+            // Bent where it is evidence: then the judge said no, or what was bent counts for nothing.
+            Ok(answer) => assert!(!answer.into_inner().is_empty()),
+        }
+    }
+    assert!(refused > 200, "{refused}");
+    let mut client = VerifierClient::new(channel(&service).await);
+    let asked = wanted([5; 64], Some(Demanded::Any(Any {})));
+    assert_eq!(client.appraise(keyed(asked, &service.key)).await.unwrap().into_inner().verdict, "accepted");
+    service.stop().await;
+}

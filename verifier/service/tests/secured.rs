@@ -1,0 +1,81 @@
+//! TLS, and client certificates in place of keys.
+
+use std::path::Path;
+
+use coffer_verifier_service::TlsEntry;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use reqwest::{Certificate, Client, Identity};
+
+use crate::common::Running;
+
+struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Certificate and key of a client, in PEM.
+    fn client(&self) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Identity::from_pem(format!("{}{}", certificate.pem(), key.serialize_pem()).as_bytes()).unwrap()
+    }
+}
+
+/// A server's own certificate, and that of a CA of clients, as files.
+fn identity(folder: &Path, ca: &Ca) -> TlsEntry {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(folder.join("tls.pem"), made.cert.pem()).unwrap();
+    coffer_rim::file::write_private(&folder.join("tls-key.pem"), made.signing_key.serialize_pem().as_bytes()).unwrap();
+    std::fs::write(folder.join("clients.pem"), ca.0.pem()).unwrap();
+    TlsEntry { certificate: "tls.pem".into(), key: "tls-key.pem".into(), client_roots: Some("clients.pem".into()) }
+}
+
+fn client(folder: &Path, identity: Option<Identity>) -> Client {
+    let root = Certificate::from_pem(&std::fs::read(folder.join("tls.pem")).unwrap()).unwrap();
+    let builder = Client::builder().tls_certs_only([root]);
+    identity
+        .map_or(builder, |identity| {
+            Client::builder()
+                .tls_certs_only([Certificate::from_pem(&std::fs::read(folder.join("tls.pem")).unwrap()).unwrap()])
+                .identity(identity)
+        })
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_under_a_listed_root_opens_as_a_key_does_and_no_other() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let entry = identity(elsewhere.path(), &ca);
+    let absolute = |file: &Path| elsewhere.path().join(file);
+    let service = Running::with(|file| {
+        file.plain_http_for_this_machine_alone = false;
+        file.tls = Some(TlsEntry {
+            certificate: absolute(&entry.certificate),
+            key: absolute(&entry.key),
+            client_roots: entry.client_roots.as_deref().map(absolute),
+        });
+    })
+    .await;
+    let url = |path: &str| format!("https://{}{path}", service.address);
+    let status = async |client: &Client, key: Option<&str>| {
+        let request = client.get(url("/v1/policies"));
+        let request = key.map_or(request.try_clone().unwrap(), |key| request.bearer_auth(key));
+        request.send().await.map(|response| response.status().as_u16())
+    };
+    let plain = client(elsewhere.path(), None);
+    assert_eq!(status(&plain, None).await.unwrap(), 401);
+    assert_eq!(status(&plain, Some(&service.key)).await.unwrap(), 200);
+    assert_eq!(plain.get(url("/healthz")).send().await.unwrap().status(), 200, "what is open needs no certificate");
+    assert_eq!(status(&client(elsewhere.path(), Some(ca.client())), None).await.unwrap(), 200);
+    assert!(status(&client(elsewhere.path(), Some(other.client())), Some(&service.key)).await.is_err());
+    assert!(service.client.get(service.url("/healthz")).send().await.is_err(), "no plain HTTP beside it");
+    service.stop().await;
+}

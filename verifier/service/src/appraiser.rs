@@ -15,7 +15,8 @@ use coffer_verifier::ear::{
     EarClaims, Issuer, Judged, NamedBinding, Nonce, Terms, TokenId, VerifierBuild, Word, WordError,
 };
 use coffer_verifier::{Appraisal, ConnectionChain, Endorsements, ExpectedReportData, UnixTime};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::challenge::Challenges;
 use crate::policies::{Policies, Policy};
@@ -193,20 +194,71 @@ impl Appraiser {
 
 impl Answer {
     /// The one shape: what `coffer verify --json` prints, under `appraisal`.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "policy": { "id": self.policy.name.as_str(), "revision": self.policy.revision.as_str() },
-            "appraisal": self.appraisal_json(),
-            "not_fetched": self.not_fetched,
-            "request_nonce": self.request_nonce.as_ref().map(ToString::to_string),
-            "token": self.token,
-        })
+    ///
+    /// # Errors
+    /// [`Refusal::Internal`], never in fact: keys are words.
+    pub fn to_json(&self) -> Result<String, Refusal> {
+        let Self { policy, not_fetched, request_nonce, token, .. } = self;
+        let whole = Whole {
+            policy: Named { id: policy.name.as_str(), revision: policy.revision.as_str() },
+            appraisal: self.shown(),
+            not_fetched,
+            request_nonce: request_nonce.as_ref().map(ToString::to_string),
+            token: token.as_deref(),
+        };
+        written(&whole)
     }
 
     /// What `coffer verify --json` prints.
-    pub fn appraisal_json(&self) -> Value {
-        coffer_kds::appraisal_json(&self.appraisal, false)
+    ///
+    /// # Errors
+    /// As [`Self::to_json`].
+    pub fn appraisal_json(&self) -> Result<String, Refusal> {
+        written(&self.shown())
     }
+
+    /// Addresses stand beside what is missing. Where nothing is, the judge's own form is that form already, and no tree is built.
+    fn shown(&self) -> Shown<'_> {
+        if self.appraisal.missing().is_empty() {
+            Shown::AsItIs(&self.appraisal)
+        } else {
+            Shown::WithAddresses(coffer_kds::appraisal_json(&self.appraisal, false))
+        }
+    }
+}
+
+fn written(value: &impl Serialize) -> Result<String, Refusal> {
+    let mut out = Vec::with_capacity(USUAL);
+    let written = serde_json::to_writer(&mut out, value).map_err(|error| error.to_string());
+    written.and_then(|()| String::from_utf8(out).map_err(|error| error.to_string())).map_err(|error| {
+        tracing::error!(error, "an answer could not be written");
+        Refusal::Internal
+    })
+}
+
+/// Bytes that an answer has, so that it is not moved while it grows.
+const USUAL: usize = 32 << 10;
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    policy: Named<'a>,
+    appraisal: Shown<'a>,
+    not_fetched: &'a Value,
+    request_nonce: Option<String>,
+    token: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    id: &'a str,
+    revision: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown<'a> {
+    AsItIs(&'a Appraisal),
+    WithAddresses(Value),
 }
 
 /// Chains that were verified, by chip, TCB and policy: what a chain rests on is compared each time by the judge, so that one here is

@@ -89,7 +89,8 @@ impl Verifier for Grpc {
             Ok(asked) => self.0.appraise(asked, &caller).await,
             Err(refusal) => Err(refusal),
         };
-        let answer = answer.map_err(|refusal| {
+        let written = answer.and_then(|answer| Ok((answer.appraisal_json()?, answer)));
+        let (appraisal_json, answer) = written.map_err(|refusal| {
             self.0.metrics.refused(&refusal);
             Status::from(&refusal)
         })?;
@@ -97,7 +98,7 @@ impl Verifier for Grpc {
             verdict: answer.appraisal.verdict().to_string(),
             policy_id: answer.policy.name.to_string(),
             policy_revision: answer.policy.revision.to_string(),
-            appraisal_json: answer.appraisal_json().to_string(),
+            appraisal_json,
             request_nonce: answer.request_nonce.map(|nonce| nonce.as_bytes().to_vec()).unwrap_or_default(),
             token: answer.token.unwrap_or_default(),
         }))

@@ -138,7 +138,8 @@ async fn appraise(
         Ok(asked) => service.appraise(asked, &caller.to_string()).await,
         Err(refusal) => Err(refusal),
     };
-    Ok(document_of(&counted(&service, answer)?.to_json()))
+    let answer = counted(&service, answer.and_then(|answer| answer.to_json()))?;
+    Ok(text("application/json", "no-store", answer))
 }
 
 async fn appraise_batch(
@@ -152,17 +153,17 @@ async fn appraise_batch(
     for asked in counted(&service, requests)? {
         results.push(one_of_batch(&service, asked, &caller).await);
     }
-    Ok(document_of(&json!({ "results": results })))
+    Ok(text("application/json", "no-store", format!(r#"{{"results":[{}]}}"#, results.join(","))))
 }
 
-async fn one_of_batch(service: &Service, asked: Result<Asked, Refusal>, caller: &Caller) -> Value {
+async fn one_of_batch(service: &Service, asked: Result<Asked, Refusal>, caller: &Caller) -> String {
     let answer = match asked {
         Ok(asked) => service.appraise(asked, &caller.to_string()).await,
         Err(refusal) => Err(refusal),
     };
-    match counted(service, answer) {
-        Ok(answer) => answer.to_json(),
-        Err(refusal) => refusal.failure().json(),
+    match counted(service, answer.and_then(|answer| answer.to_json())) {
+        Ok(answer) => answer,
+        Err(refusal) => refusal.failure().json().to_string(),
     }
 }
 

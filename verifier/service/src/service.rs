@@ -114,7 +114,8 @@ impl Service {
         let found = self.fetched(&admitted).await;
         let judge = Arc::clone(&self.judges).acquire_owned().await.map_err(|_| Refusal::Internal)?;
         let random = random()?;
-        // A judgement is work for a thread of its own; its place is free once it is done, whoever has gone away meanwhile.
+        // A judgement is work for a thread of its own, so that whoever comes meanwhile is let in or told to come again at once. Its
+        // place is free once it is done, whoever has gone away.
         let judged = tokio::task::spawn_blocking(move || {
             let _judge = judge;
             live.appraiser.answer(admitted, &found, now(), random)
@@ -130,9 +131,11 @@ impl Service {
 
     async fn fetched(&self, admitted: &Admitted) -> Collected {
         let kds = if admitted.believes_simulated() { &self.clients.simulated } else { &self.clients.amd };
-        match (kds, admitted.wants()) {
-            (Some(kds), Some((report, carried))) => kds.collect(&report, &carried, now()).await,
-            _ => Collected::default(),
+        // What came with it is read for that alone: the judge reads it where it has not verified that chain before.
+        let Some(kds) = kds else { return Collected::default() };
+        match admitted.wants() {
+            Some((report, carried)) => kds.collect(&report, &carried, now()).await,
+            None => Collected::default(),
         }
     }
 

@@ -38,8 +38,12 @@ impl World {
     }
 
     fn answer(&self, request: &Value) -> Value {
-        self.ask(request, NOW).unwrap_or_else(|refusal| panic!("{refusal}")).to_json()
+        read(&self.ask(request, NOW).unwrap_or_else(|refusal| panic!("{refusal}")))
     }
+}
+
+fn read(answer: &Answer) -> Value {
+    serde_json::from_str(&answer.to_json().unwrap()).unwrap()
 }
 
 fn verdict(answer: &Value) -> &str {
@@ -81,7 +85,7 @@ fn the_answer_is_the_judges_in_the_judges_shape() {
             ("06".repeat(64), ExpectedReportData::Exactly(coffer_verifier::abi::ReportData::new([6; 64]))),
         ] {
             let request = with(asks(evidence), json!({ "policy": "lab", "report_data": stated }));
-            let answer = world.ask(&request, at).ok().unwrap().to_json();
+            let answer = read(&world.ask(&request, at).ok().unwrap());
             assert_eq!(answer["appraisal"], coffer_kds::appraisal_json(&judge(&meant), false), "{stated}");
         }
     }
@@ -115,7 +119,7 @@ fn a_challenge_is_what_report_data_must_be_and_is_spent_also_in_vain() {
 fn evidence_that_has_run_out_is_not_authentic() {
     let world = World::new();
     let request = with(asks(&evidence(SECONDS, [5; 64])), json!({ "policy": "lab", "token": { "audience": "me" } }));
-    let answer = world.ask(&request, UnixTime(NOW.0 + 200 * DAY)).ok().unwrap().to_json();
+    let answer = read(&world.ask(&request, UnixTime(NOW.0 + 200 * DAY)).ok().unwrap());
     assert_eq!((verdict(&answer), codes(&answer)), ("not-authentic", vec!["crl-dates"]));
     let token = answer["token"].as_str().unwrap();
     assert!(demand(&world, token, UnixTime(NOW.0 + 200 * DAY), SimulatedRule::Allowed).is_err());

@@ -58,6 +58,7 @@ bench: build ## figures, each beside the limit measured in the same run
 	@$(TARGET)/release/coffer bench verify
 	@$(TARGET)/release/coffer bench simulator
 	@$(TARGET)/release/coffer bench kbs
+	@$(TARGET)/release/coffer bench service
 	@$(TARGET)/release/coffer bench seal
 	@$(TARGET)/release/coffer-bench-boot
 

@@ -107,6 +107,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("bench kbs", &["--program", "nosuch"]),
     ("bench seal", &["nosuch"]),
     ("bench ratls", &["nosuch"]),
+    ("bench service", &["--program", "nosuch"]),
     ("kbs secret put", &["a/b/c", "--profile", "nosuch"]),
     ("kbs secret put", &[]),
     ("kbs secret list", &[]),

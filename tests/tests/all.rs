@@ -8,6 +8,7 @@ mod vectors;
 
 mod architecture;
 mod bench_kbs;
+mod bench_service;
 mod boxes;
 mod citations;
 mod commands;

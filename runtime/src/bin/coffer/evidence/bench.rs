@@ -1,15 +1,17 @@
-//! `coffer bench`: how fast evidence is decided about (`verify`) and made (`simulator`) here, a broker answers (`kbs`), data is
-//! sealed (`seal`), and a guest is believed and its workload reached (`ratls`), each figure beside what it cannot avoid.
+//! `coffer bench`: how fast evidence is decided about (`verify`, over a network `service`) and made (`simulator`) here, a broker answers
+//! (`kbs`), data is sealed (`seal`), and a guest is believed and its workload reached (`ratls`), each figure beside what it cannot avoid.
 //!
 //! Evidence is simulated (the same algorithms, sizes and encodings as AMD's), made in memory, and believed by nobody else.
 //! Medians (of `seal` the fastest), measured in turns in one process; meaningful on an otherwise idle machine only. What two threads gain has the gain of
 //! the raw operation beside it: processors that share a core, a cache or a clock bound both.
 
+mod apart;
 mod figures;
 mod guest;
 mod kbs;
 mod ratls;
 mod seal;
+mod service;
 mod simulator;
 mod work;
 
@@ -44,6 +46,7 @@ pub const COMMANDS: &[Entry] = &[
     command!("kbs": kbs),
     command!("seal": seal),
     command!("ratls": ratls),
+    command!("service": service),
 ];
 
 /// Measure the verifier.

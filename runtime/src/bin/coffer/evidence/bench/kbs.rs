@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 
 use self::broker::Broker;
 use self::sqlite::Disk;
+use super::apart::{apart, program};
 use super::figures::{broken, median, micros, real};
 use super::guest::{Guest, Platform, TENANT};
 use super::work::{Operation, PublicKeys};
@@ -61,14 +62,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if !context.json {
         eprintln!("measuring for most of a minute; figures mean something on an idle machine");
     }
-    let program = program(args, context)?;
+    let program = program(args.program.as_deref(), "coffer-kbs", context)?;
     let folder = match &args.folder {
         Some(folder) => tempfile::tempdir_in(folder),
         None => tempfile::tempdir(),
     };
     let folder = folder.class_while(Class::Config, "making a folder for the broker")?;
     let platform = Platform::new()?;
-    let (broker, pinned) = broker::start(&program, folder.path(), &platform)?;
+    let (broker, pinned) = apart(|| Broker::start(&program, folder.path(), &platform))?;
     let mut bench = Bench {
         runtime: event_loop()?,
         disk: Disk::new(folder.path())?,
@@ -99,16 +100,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 fn event_loop() -> Result<tokio::runtime::Runtime, CliError> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.class_while(Class::Internal, "starting the event loop")
-}
-
-fn program(args: &Args, context: &Context) -> Result<PathBuf, CliError> {
-    let named = args.program.clone().or_else(|| Some(context.search.exe_folder.as_ref()?.join("coffer-kbs")));
-    let missing = match &named {
-        Some(program) if program.is_file() => return Ok(program.clone()),
-        Some(program) => format!("{}: no such program", program.display()),
-        None => "no coffer-kbs beside this program".to_owned(),
-    };
-    Err(CliError::new(Class::Config, missing).hint("install coffer-kbs beside coffer, or name it with --program"))
 }
 
 struct Bench {

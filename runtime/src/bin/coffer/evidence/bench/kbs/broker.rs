@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use coffer_kbs_client::{AdminClient, AdminProfile, Expected, PutSecret, Reference};
 use coffer_verifier::Expiry;
 use coffer_verifier::abi::SpkiDigest;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use secrecy::SecretBox;
 use serde_json::Value;
 
+use super::super::apart::resident;
 use super::super::figures::broken;
 use super::super::guest::{Platform, TENANT};
 use crate::error::{Class, Classify as _, CliError};
@@ -26,29 +26,8 @@ pub struct Broker {
     pub pin: SpkiDigest,
 }
 
-/// Starts it on a processor of its own, and leaves this thread, and those it makes, another. False if there is only one.
-pub fn start(program: &Path, folder: &Path, platform: &Platform) -> Result<(Broker, bool), CliError> {
-    let allowed = sched_getaffinity(None).class_while(Class::Internal, "asking for the processors")?;
-    let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
-    let pair = processors.next().zip(processors.next());
-    if let Some((first, _)) = pair {
-        pin(first)?;
-    }
-    let broker = Broker::start(program, folder, platform)?;
-    if let Some((_, second)) = pair {
-        pin(second)?;
-    }
-    Ok((broker, pair.is_some()))
-}
-
-fn pin(processor: usize) -> Result<(), CliError> {
-    let mut only = CpuSet::new();
-    only.set(processor);
-    sched_setaffinity(None, &only).class_while(Class::Internal, "choosing a processor")
-}
-
 impl Broker {
-    fn start(program: &Path, folder: &Path, platform: &Platform) -> Result<Self, CliError> {
+    pub fn start(program: &Path, folder: &Path, platform: &Platform) -> Result<Self, CliError> {
         let (state, ready) = (folder.join("state"), folder.join("ready"));
         let running = || format!("running {}", program.display());
         let made = Command::new(program)
@@ -155,10 +134,7 @@ impl Broker {
 
     /// Resident memory, in bytes.
     pub fn memory(&self) -> Result<u64, CliError> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).class(Class::Internal)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kibibytes.map(|number| number * 1024).ok_or_else(|| broken("the broker's memory"))
+        resident(self.process.id())
     }
 }
 

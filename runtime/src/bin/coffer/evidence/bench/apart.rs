@@ -1,0 +1,63 @@
+//! A program that is measured: found beside this one, on a processor of its own, its memory and its processor time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use super::figures::broken;
+use crate::context::Context;
+use crate::error::{Class, Classify as _, CliError};
+
+/// The program that was named, or the one of this name beside this program.
+pub fn program(named: Option<&Path>, name: &str, context: &Context) -> Result<PathBuf, CliError> {
+    let found = named.map(Path::to_owned).or_else(|| Some(context.search.exe_folder.as_ref()?.join(name)));
+    let missing = match &found {
+        Some(program) if program.is_file() => return Ok(program.clone()),
+        Some(program) => format!("{}: no such program", program.display()),
+        None => format!("no {name} beside this program"),
+    };
+    Err(CliError::new(Class::Config, missing).hint(format!("install {name} beside coffer, or name it with --program")))
+}
+
+/// Starts something on a processor of its own, and leaves this thread, and those it makes, another. False if there is only one.
+pub fn apart<T>(start: impl FnOnce() -> Result<T, CliError>) -> Result<(T, bool), CliError> {
+    let allowed = sched_getaffinity(None).class_while(Class::Internal, "asking for the processors")?;
+    let mut processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    let pair = processors.next().zip(processors.next());
+    if let Some((first, _)) = pair {
+        pin(first)?;
+    }
+    let started = start()?;
+    if let Some((_, second)) = pair {
+        pin(second)?;
+    }
+    Ok((started, pair.is_some()))
+}
+
+fn pin(processor: usize) -> Result<(), CliError> {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    sched_setaffinity(None, &only).class_while(Class::Internal, "choosing a processor")
+}
+
+/// Resident memory of a process, in bytes.
+pub fn resident(process: u32) -> Result<u64, CliError> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).class(Class::Internal)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.map(|number| number * 1024).ok_or_else(|| broken("memory of the program"))
+}
+
+/// Processor time of all threads that a process has now, in steps of a nanosecond.
+pub fn processor_time(process: u32) -> Result<Duration, CliError> {
+    let mut all = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{process}/task")).class(Class::Internal)?.flatten() {
+        // One that has ended meanwhile has none.
+        let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+        let spent = text.split(' ').next().and_then(|spent| spent.parse().ok());
+        all += Duration::from_nanos(spent.ok_or_else(|| broken("processor time of the program"))?);
+    }
+    Ok(all)
+}

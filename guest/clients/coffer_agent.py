@@ -6,6 +6,7 @@
     sealed = agent.seal(b"state", context="db")
 """
 
+import base64
 import http.client
 import json
 import socket
@@ -73,6 +74,13 @@ class Agent:
     def certificate(self, csr, profile):
         """A certificate chain in PEM for the key of a signing request (PKCS #10, DER)."""
         return self._ask("POST", "/v1/certificate", _given(profile=profile), csr)[1]
+
+    def token(self, csr, audience, nonce=None):
+        """A token for an audience of the workload spec: what this guest is, for whoever holds the P-384 key of a signing request.
+
+        `csr`: PKCS #10, DER. `nonce`: 8 to 64 bytes of the relying party's, which stand in the token."""
+        text = None if nonce is None else base64.urlsafe_b64encode(nonce).rstrip(b"=").decode()
+        return self._ask("POST", "/v1/token", _given(audience=audience, nonce=text), csr)[1].decode()
 
     def _ask(self, method, path, query, body=b""):
         connection = _Connection(self._path, self._timeout)

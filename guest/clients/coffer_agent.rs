@@ -125,6 +125,14 @@ impl Agent {
         Ok(self.ask("POST", &format!("/v1/certificate?profile={}", encoded(profile, b"")), csr)?.1)
     }
 
+    /// A token for an audience of the workload spec: what this guest is, for whoever holds the P-384 key of a signing request
+    /// (PKCS #10, DER). `nonce`: 8 to 64 bytes of the relying party's, in base64url without padding, which stand in the token.
+    pub fn token(&self, csr: &[u8], audience: &str, nonce: Option<&str>) -> Result<String, Error> {
+        let nonce = nonce.map(|nonce| format!("&nonce={}", encoded(nonce, b""))).unwrap_or_default();
+        let token = self.ask("POST", &format!("/v1/token?audience={}{nonce}", encoded(audience, b"")), csr)?.1;
+        Ok(String::from_utf8_lossy(&token).into_owned())
+    }
+
     fn ask(&self, method: &str, target: &str, body: &[u8]) -> Result<(String, Vec<u8>), Error> {
         let mut stream = UnixStream::connect(&self.0)?;
         stream.set_read_timeout(Some(Duration::from_mins(1)))?;

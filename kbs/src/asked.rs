@@ -1,6 +1,12 @@
 //! What a guest asks for, as far as it can be understood. What cannot is refused and recorded like anything else.
 
 use coffer_kbs_client::{ResourcePath, SealingName, kbs::v1 as wire};
+use coffer_verifier::{
+    P384PublicKey,
+    abi::{REPORT_LEN, ReportData, SpkiDigest, WorkloadDigest},
+    binding::TokenBinding,
+    ear::{Nonce, Word},
+};
 
 use crate::{certificate::Requested, store::AuditEntry};
 
@@ -31,6 +37,33 @@ pub enum Asked {
         /// For whom.
         key: Requested,
     },
+    /// A token.
+    Token(Box<TokenAsked>),
+}
+
+/// What a token is to say, and the report that shows that the guest wants it to.
+pub struct TokenAsked {
+    /// To whom.
+    pub audience: Word,
+    /// What is to be repeated, if anything.
+    pub nonce: Option<Nonce>,
+    /// Whose it is.
+    pub key: P384PublicKey,
+    /// The guest's report, as it came.
+    pub report: Vec<u8>,
+}
+
+impl TokenAsked {
+    /// What the report must be made over, on a connection whose evidence has this REPORT_DATA. `key`: digest of its key.
+    pub fn binding<'a>(
+        &'a self,
+        connection: &'a ReportData,
+        key: &'a SpkiDigest,
+        workload: &'a WorkloadDigest,
+    ) -> TokenBinding<'a> {
+        let nonce = self.nonce.as_ref().map(Nonce::as_bytes).unwrap_or_default();
+        TokenBinding { connection, key, audience: self.audience.as_str(), nonce, workload }
+    }
 }
 
 impl Asked {
@@ -41,6 +74,7 @@ impl Asked {
             Self::SealingKey(_) => "sealing-key",
             Self::Generation { .. } => "generation",
             Self::Certificate { .. } => "certificate",
+            Self::Token(_) => "token",
         }
     }
 
@@ -50,6 +84,7 @@ impl Asked {
             Self::Secret { path, .. } => path.to_string(),
             Self::SealingKey(name) | Self::Generation { name, .. } => name.to_string(),
             Self::Certificate { profile, .. } => profile.clone(),
+            Self::Token(token) => token.audience.to_string(),
         }
     }
 }
@@ -111,6 +146,24 @@ impl From<wire::IssueCertificateRequest> for Question {
     }
 }
 
+impl From<wire::IssueTokenRequest> for Question {
+    fn from(request: wire::IssueTokenRequest) -> Self {
+        Self { event: "token.issue", asked: token(request).map(|token| Asked::Token(Box::new(token))) }
+    }
+}
+
+fn token(request: wire::IssueTokenRequest) -> Result<TokenAsked, String> {
+    let audience = Word::parse(&request.audience).map_err(|error| format!("audience: {error}"))?;
+    let requested = Requested::parse(&request.csr).map_err(|error| error.to_string())?;
+    let key = requested.p384().ok_or("csr: its key is not ECDSA on P-384, as that of a token is")?;
+    let nonce = request.nonce.map(|nonce| Nonce::new(&nonce)).transpose();
+    let nonce = nonce.map_err(|_| "nonce: expected 8 to 64 bytes, or none")?;
+    if request.report.len() != REPORT_LEN {
+        return Err(format!("report: {} bytes, expected {REPORT_LEN}", request.report.len()));
+    }
+    Ok(TokenAsked { audience, nonce, key, report: request.report })
+}
+
 fn name(wire: Option<wire::SealingName>) -> Result<SealingName, String> {
     let wire = wire.ok_or("name: none was given")?;
     if wire.context.is_empty() || wire.context.len() > SealingName::CONTEXT {
@@ -139,6 +192,11 @@ impl Question {
             Ok(Asked::Certificate { profile, key }) => {
                 AuditEntry { name: Some(profile.clone()), key: Some(key.spki.to_string()), ..entry }
             }
+            Ok(Asked::Token(token)) => AuditEntry {
+                name: Some(token.audience.to_string()),
+                key: Some(token.key.spki_digest().to_string()),
+                ..entry
+            },
             Err(_) => entry,
         }
     }

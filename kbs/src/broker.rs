@@ -150,6 +150,16 @@ impl wire::broker_server::Broker for BrokerService {
             _ => Err(other_kind()),
         }
     }
+
+    async fn issue_token(
+        &self,
+        request: Request<wire::IssueTokenRequest>,
+    ) -> Result<Response<wire::IssueTokenResponse>, Status> {
+        match self.ask(request).await? {
+            Released::Token(token) => Ok(Response::new(wire::IssueTokenResponse { token: token.text })),
+            _ => Err(other_kind()),
+        }
+    }
 }
 
 /// What is released answers what was asked: else it is a defect of ours.

@@ -6,7 +6,10 @@
 //! Source: docs/design/broker.md §6; RFC 2986; RFC 5280.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, UnparsedPublicKey, VerificationAlgorithm};
-use coffer_verifier::abi::{ReportId, SpkiDigest};
+use coffer_verifier::{
+    P384PublicKey,
+    abi::{ReportId, SpkiDigest},
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
@@ -88,6 +91,14 @@ impl Requested {
             .verify(info.raw, &csr.signature_value.data)
             .map_err(|_| CsrError::Possession)?;
         Ok(Self { spki: SpkiDigest::of(info.subject_pki.raw), point, algorithm })
+    }
+}
+
+impl Requested {
+    /// The key, if it is one on P-384.
+    pub fn p384(&self) -> Option<P384PublicKey> {
+        let p384 = self.algorithm == &rcgen::PKCS_ECDSA_P384_SHA384;
+        p384.then(|| P384PublicKey::from_sec1(&self.point).ok()).flatten()
     }
 }
 
@@ -207,6 +218,7 @@ mod tests {
             client_auth: false,
             lifetime: 3600,
             terms: Terms::default(),
+            tokens: None,
         }
     }
 

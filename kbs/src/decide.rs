@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use coffer_verifier::{
     CheckLine, CrlStatus, VerifiedReport,
-    abi::{HostData, WorkloadDigest},
+    abi::{HostData, ReportData, WorkloadDigest},
 };
 use serde_json::json;
 
@@ -22,6 +22,7 @@ use crate::{
     policies::ReleasePolicies,
     store::{Ledger, StoreError},
     terms::Terms,
+    token::Said,
     wanted::Wanted,
 };
 
@@ -95,8 +96,8 @@ impl Decider {
         (self.verifier.edition(), self.policies.edition())
     }
 
-    /// Decides. Blocks for as long as a policy may take.
-    pub fn decide(&self, judged: &Judged, asked: &Asked, basis: Basis, now: i64) -> Decided {
+    /// Decides. Blocks for as long as a policy may take. `connection`: REPORT_DATA of the evidence that opened it.
+    pub fn decide(&self, judged: &Judged, asked: &Asked, basis: Basis, now: i64, connection: &ReportData) -> Decided {
         let Basis { candidates, wanted, stored, mut reasons } = basis;
         reasons.extend(candidates.revocations(self.verifier.chipless()));
         let verified = &judged.verified;
@@ -118,6 +119,12 @@ impl Decider {
             && !secrets().any(|one| one == path.as_str())
         {
             reasons.push("spec: the workload spec does not ask for this path".to_owned());
+        }
+        let audiences = &judged.document.spec().audiences;
+        if let Asked::Token(token) = asked
+            && !audiences.iter().any(|one| one == token.audience.as_str())
+        {
+            reasons.push("spec: the workload spec does not name this audience".to_owned());
         }
         let terms = wanted.terms();
         // Of what is not there nobody has said on what terms it is released.
@@ -142,17 +149,15 @@ impl Decider {
             input["secret"] = json!({ "path": path.as_str(), "allow_simulated": terms.allow_simulated });
         }
         let input = input.to_string();
-        let answer = match &stored {
-            Some(text) => self.policies.decide_by(&terms.policy, text, &input),
-            None => self.policies.decide(&terms.policy, &input),
-        };
+        let policy = self.policies.of(&terms.policy, stored.as_deref());
+        let answer = policy.as_ref().map(|policy| policy.decide_text(&input));
         let (beside, mut allowed) = (!reasons.is_empty(), false);
         match answer {
             Ok(decision) if decision.allows() => allowed = true,
             // Nobody has put what is not there under a policy, and what it is told of that is made up.
             _ if !wanted.is_there() => {}
             Ok(decision) => reasons.extend(decision.reasons().iter().cloned()),
-            Err(reason) => reasons.push(reason),
+            Err(reason) => reasons.push(reason.clone()),
         }
         let mut kept: Vec<String> = Vec::new();
         for reason in reasons {
@@ -161,10 +166,12 @@ impl Decider {
             }
         }
         let is_there = wanted.is_there();
-        let outcome = if kept.is_empty() {
-            wanted.permit(judged, asked, &candidates.authors(now), now).map_err(|reason| vec![reason])
-        } else {
-            Err(kept)
+        let outcome = match &policy {
+            Ok(policy) if kept.is_empty() => {
+                let said = Said { appraisal: &appraisal, policy, connection, now };
+                wanted.permit(judged, asked, &candidates.authors(now), &said).map_err(|reason| vec![reason])
+            }
+            _ => Err(kept),
         };
         let refused_beside = beside || allowed && outcome.is_err();
         let input = is_there.then_some(PolicyInput { json: input, refused_beside });

@@ -62,6 +62,7 @@ mod store;
 mod tenant;
 mod tenants;
 mod terms;
+mod token;
 mod turns;
 mod wanted;
 

@@ -8,6 +8,7 @@ use crate::{
     certificate::Issued,
     guest::Judged,
     store::{AuditEntry, Counter, Ledger, StoreError},
+    token::Token,
 };
 
 /// Leave to release one thing. Only [`crate::decide::Decider::decide`] makes one, from a decision without a reason against;
@@ -47,6 +48,8 @@ pub enum Granted {
     },
     /// A certificate, which is no secret.
     Certificate(Issued),
+    /// A token, of no use without the key it is for.
+    Token(Token),
 }
 
 /// What leaves, for the guest alone.
@@ -69,6 +72,8 @@ pub enum Released {
     },
     /// A chain, leaf first.
     Certificate(Issued),
+    /// A token.
+    Token(Token),
 }
 
 /// What is released, and what it changes in the ledger. In clear until it is sealed.
@@ -111,6 +116,7 @@ impl Outcome {
                 Released::Generation { set, sealed: attested.seal(GENERATION, &aad, &current.to_be_bytes())? }
             }
             Granted::Certificate(issued) => Released::Certificate(issued),
+            Granted::Token(token) => Released::Token(token),
         })
     }
 
@@ -143,6 +149,7 @@ impl Outcome {
                 }
             }
             Granted::Certificate(issued) => entry.serial = Some(issued.serial.clone()),
+            Granted::Token(token) => entry.serial = Some(token.id.clone()),
         }
     }
 }

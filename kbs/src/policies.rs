@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use coffer_policies::{Decision, Policy, PolicyError, RELEASE};
+use coffer_policies::{Policy, PolicyError, RELEASE};
 use sha2::{Digest as _, Sha256};
 
 /// Name of the shipped release policy.
@@ -79,18 +79,12 @@ impl ReleasePolicies {
         self.named().get(name).cloned()
     }
 
-    /// Asks the policy of that name about an input in JSON; one that is not there refuses.
-    pub fn decide(&self, name: &str, input: &str) -> Result<Decision, String> {
-        // Not held while it runs.
-        match self.named_policy(name) {
-            Some(policy) => Ok(policy.decide_text(input)),
-            None => Err(format!("policy: the secret's policy {name} is not loaded")),
+    /// The policy of that name: by the text that a tenant keeps, where it does. One that is not there is a reason against.
+    pub fn of(&self, name: &str, stored: Option<&str>) -> Result<Arc<Policy>, String> {
+        match stored {
+            Some(text) => self.parsed(name, text).map_err(|error| format!("policy: {error}")),
+            None => self.named_policy(name).ok_or_else(|| format!("policy: the secret's policy {name} is not loaded")),
         }
-    }
-
-    /// Asks a policy that a tenant keeps, by its text.
-    pub fn decide_by(&self, name: &str, text: &str, input: &str) -> Result<Decision, String> {
-        Ok(self.parsed(name, text).map_err(|error| format!("policy: {error}"))?.decide_text(input))
     }
 
     fn parsed(&self, name: &str, text: &str) -> Result<Arc<Policy>, PolicyError> {

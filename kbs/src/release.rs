@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use coffer_ratls::{Attested, HpkeError};
-use coffer_verifier::CheckLine;
+use coffer_verifier::{CheckLine, Evidence};
 
 use crate::{
     admission::ManifestAge,
     aside::Aside,
-    asked::Question,
+    asked::{Asked, Question},
     audit_log::AuditLog,
     clock::Clock,
     decide::{Basis, Decider, PolicyInput},
@@ -112,8 +112,7 @@ impl Releaser {
     ) -> Result<Option<Decision>, StoreError> {
         // Each attempt judges the evidence again: what changed may be what it is judged by.
         let (edition, now) = (self.decider.edition(), self.clock.now());
-        let judged =
-            self.decider.verifier.judge_again(attested.admitted(), attested.evidence(), attested.report_data());
+        let judged = self.judge(&attested, &question);
         let case = Case { attested, judged, question, now };
         let Answer { outcome, policy, checks, input, seen } = self.answer(&case)?;
         let recorded = drive(async {
@@ -137,6 +136,22 @@ impl Releaser {
         let seal = |outcome: Outcome| outcome.seal(&case.attested).map_err(NotReleased::NotSealed);
         let released = |outcome: Result<Outcome, _>| outcome.map_err(NotReleased::Refused).and_then(seal);
         Ok(recorded.map(|recorded| Decision { recorded, released: released(outcome) }))
+    }
+
+    /// The connection's evidence, judged anew; of who asks for a token, with the report that was made for it in place of the connection's.
+    fn judge(&self, attested: &Attested<Judged>, question: &Question) -> Result<Judged, NotAdmitted> {
+        let verifier = &self.decider.verifier;
+        let (evidence, connection) = (attested.evidence(), attested.report_data());
+        let Ok(Asked::Token(token)) = &question.asked else {
+            return verifier.judge_again(attested.admitted(), evidence, connection);
+        };
+        let expected = token.binding(connection, &token.key.spki_digest(), attested.workload()).report_data();
+        let evidence = Evidence { report: token.report.clone(), ..evidence.clone() };
+        let judged = verifier.judge_again(attested.admitted(), &evidence, &expected)?;
+        if judged.verified.report().report_id() == *attested.report_id() {
+            return Ok(judged);
+        }
+        Err(NotAdmitted::early("report-id", "token: the report is of another guest than the connection's".to_owned()))
     }
 
     /// Keeps what the policy saw. Gives its SHA-256, for the line. It decides nothing: a decision stands without it.
@@ -170,7 +185,7 @@ impl Releaser {
         })?;
         let decided = {
             let _turn = self.turns.take(judged.tenant.clone());
-            self.decider.decide(judged, asked, basis, case.now)
+            self.decider.decide(judged, asked, basis, case.now, case.attested.report_data())
         };
         let (permitted, mut input) = (decided.outcome.is_ok(), decided.input);
         let outcome = decided

@@ -13,6 +13,7 @@ use crate::{
     store::{Absent, CertificateProfile, Counter, KeyUse, Ledger, OpenKey, SealingContext, Secret, StoreError},
     tenant::Tenant,
     terms::Terms,
+    token::{self, Said},
 };
 
 /// Counters one subject may have in one context: each lies in the broker's memory.
@@ -30,6 +31,8 @@ pub enum Wanted {
     Counter(SealingContext, Counter, u64),
     /// A certificate profile, and the tenant's certificate key.
     Certificate(CertificateProfile, OpenKey),
+    /// A profile that has an audience, and the tenant's key of tokens.
+    Token(CertificateProfile, OpenKey),
 }
 
 impl Wanted {
@@ -109,9 +112,19 @@ impl Wanted {
             },
             Asked::Certificate { profile, .. } => match ledger.certificate_profile(tenant, profile).await? {
                 None => Err("certificate: there is no profile of this name".to_owned()),
+                Some(profile) if !profile.names_somebody() => {
+                    Err("certificate: this profile has tokens alone, and names nobody".to_owned())
+                }
                 Some(profile) => match ledger.tenant_key(tenant, KeyUse::Certificates).await? {
                     Some(root) => Ok(Self::Certificate(profile, root)),
                     None => Err(format!("certificate: tenant {tenant} has no certificate key")),
+                },
+            },
+            Asked::Token(token) => match ledger.profile_of_audience(tenant, &token.audience).await? {
+                None => Err("token: no profile has this audience".to_owned()),
+                Some(profile) => match ledger.tenant_key(tenant, KeyUse::Tokens).await? {
+                    Some(key) => Ok(Self::Token(profile, key)),
+                    None => Err(format!("token: tenant {tenant} has no key of tokens")),
                 },
             },
         })
@@ -142,15 +155,22 @@ impl Wanted {
             Self::Nothing => Terms::default(),
             Self::Secret(secret, _) => secret.terms.clone(),
             Self::Sealing(context, _) | Self::Counter(context, ..) => context.terms.clone(),
-            Self::Certificate(profile, _) => profile.terms.clone(),
+            Self::Certificate(profile, _) | Self::Token(profile, _) => profile.terms.clone(),
         }
     }
 
-    /// Leave for what was found, once nothing speaks against it. `authors`: those of the tenant that admit now.
+    /// Leave for what was found, once nothing speaks against it. `authors`: those of the tenant that admit now. `said`: what a token
+    /// repeats.
     ///
     /// # Errors
     /// One more reason against.
-    pub fn permit(self, judged: &Judged, asked: &Asked, authors: &[SignerRule], now: i64) -> Result<Permit, String> {
+    pub fn permit(
+        self,
+        judged: &Judged,
+        asked: &Asked,
+        authors: &[SignerRule],
+        said: &Said<'_>,
+    ) -> Result<Permit, String> {
         let verified = &judged.verified;
         let listed = |name: &SealingName| sealing::author_listed(name, verified, authors);
         Ok(Permit::new(match (self, asked) {
@@ -173,7 +193,10 @@ impl Wanted {
             }
             (Self::Certificate(profile, root), Asked::Certificate { key, .. }) => {
                 let report = verified.report().report_id();
-                Granted::Certificate(certificate::issue(&root, &judged.tenant, &profile, key, &report, now)?)
+                Granted::Certificate(certificate::issue(&root, &judged.tenant, &profile, key, &report, said.now)?)
+            }
+            (Self::Token(profile, key), Asked::Token(asked)) => {
+                Granted::Token(token::issue(&key, &profile, asked, said)?)
             }
             _ => return Err("secret: there is none at this path".to_owned()),
         }))

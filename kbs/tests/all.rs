@@ -35,6 +35,7 @@ mod sealing;
 mod server_key;
 mod starvation;
 mod strangers;
+mod tokens;
 mod traces;
 mod trips;
 mod trust;

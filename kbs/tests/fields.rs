@@ -107,6 +107,8 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         client_auth: true,
         lifetime_seconds: 600,
         terms,
+        audiences: vec!["https://audience.example".into()],
+        issuer: Some("https://kbs.example".into()),
     };
     let reference = v1::Reference {
         tenant: tenant(),
@@ -418,6 +420,16 @@ async fn an_empty_or_zero_field_is_refused_by_its_name() {
             "IssueCertificateRequest",
             kbs_v1::IssueCertificateRequest { csr: vec![1], profile: "web".into() }.encode_to_vec(),
         ),
+        (
+            "IssueTokenRequest",
+            kbs_v1::IssueTokenRequest {
+                audience: "https://audience.example".into(),
+                csr: coffer_ratls::IdentityKey::generate().unwrap().signing_request().unwrap(),
+                report: vec![1; 1184],
+                nonce: Some(vec![1; 8]),
+            }
+            .encode_to_vec(),
+        ),
     ];
     for request in asked("coffer.kbs.v1") {
         let (_, bytes) = good.iter().find(|(name, _)| *name == request).unwrap_or_else(|| panic!("{request} is new"));
@@ -447,6 +459,7 @@ async fn ask(broker: &GuestApi, request: &str, bytes: &[u8]) -> Result<(), Statu
         "IssueCertificateRequest" => {
             broker.issue_certificate(kbs_v1::IssueCertificateRequest::decode(bytes).unwrap()).await.map(|_| ())
         }
+        "IssueTokenRequest" => broker.issue_token(kbs_v1::IssueTokenRequest::decode(bytes).unwrap()).await.map(|_| ()),
         other => panic!("{other} has no call here: add it, and a good one above"),
     }
 }

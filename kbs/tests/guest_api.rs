@@ -349,6 +349,7 @@ fn profile(allow_simulated: bool) -> CertificateProfile {
         client_auth: true,
         lifetime_seconds: 3600,
         terms: Some(terms(allow_simulated)),
+        ..CertificateProfile::default()
     }
 }
 

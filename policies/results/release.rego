@@ -36,10 +36,10 @@ permitted_simulated if {
 	input.asked.allow_simulated == true
 }
 
-# Sealing keys, generations and certificates are asked for by names that have terms at the broker, not in the spec.
+# Sealing keys, generations, certificates and tokens are asked for by names that have terms at the broker.
 needs_no_path if {
 	not input.secret
-	input.asked.kind in {"sealing-key", "generation", "certificate"}
+	input.asked.kind in {"sealing-key", "generation", "certificate", "token"}
 }
 
 admitted if {

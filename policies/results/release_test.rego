@@ -169,7 +169,7 @@ asked(kind, allow_simulated) := object.union(
 )
 
 test_admits_what_is_asked_for_by_name if {
-	every kind in {"sealing-key", "generation", "certificate"} {
+	every kind in {"sealing-key", "generation", "certificate", "token"} {
 		results.allow with input as asked(kind, false)
 	}
 }

@@ -73,6 +73,8 @@ pub struct WorkloadRequest {
     pub kbs: Option<KbsPin>,
     /// Ports that are reached from outside.
     pub ingress: Vec<Ingress>,
+    /// Audiences it may have tokens for.
+    pub audiences: Vec<String>,
     /// Whether the agent answers on loopback routes of Confidential Containers too.
     pub coco_routes: bool,
     /// Secrets to fetch.
@@ -218,7 +220,7 @@ pub fn document(
         mounts: request.mounts.clone(),
         volumes: request.volumes.clone(),
         ingress: request.ingress.clone(),
-        audiences: Vec::new(),
+        audiences: request.audiences.clone(),
         coco_routes: request.coco_routes,
         floors: request.floors.clone(),
     };

@@ -49,6 +49,8 @@ fn main() {
     println!("uncounted {}", why(agent.seal_counted(b"state", "db", "measurement-and-chip", None)));
     println!("loopback {}", loopback("/cdh/resource/demo/app/key"));
     println!("unlisted {}", loopback("/cdh/resource/demo/app/other"));
+    println!("unnamed {}", why(agent.token(b"", "https://elsewhere.example", None).map(String::into_bytes)));
+    println!("cocotoken {}", loopback("/aa/token?token_type=kbs"));
     println!("coco {}", loopback("/aa/evidence?runtime_data=a%20nonce"));
     match agent.seal(b"state", "db", Some("workload")) {
         Ok(_) => println!("sealed without terms"),

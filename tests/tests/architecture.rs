@@ -46,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "coffer-verifier",
             "coffer-ratls",
+            "coffer-token",
             "coffer-kds",
             "coffer-kbs-client",
             "coffer-policies",

@@ -60,6 +60,8 @@ fn asks_for_everything(monitor: Monitor) -> Result<()> {
         "--secret",
         "key=kbs:///demo/app/key",
         "--coco-routes",
+        "--audience",
+        "https://pay.example",
         &image,
         "sh",
         "-c",
@@ -68,6 +70,9 @@ fn asks_for_everything(monitor: Monitor) -> Result<()> {
     list(&world, &kbs, &flags)?;
     let terms = ["sealing", "put", "counted", "--policies", "workload", "--allow-simulated"];
     kbs_admin(&world, &kbs, &terms, b"")?;
+    let tokens =
+        ["certificate", "put", "tokens", "--audience", "https://pay.example", "--issuer", "https://kbs.example"];
+    kbs_admin(&world, &kbs, &[&tokens[..], &["--lifetime", "5m", "--allow-simulated"]].concat(), b"")?;
     world.coffer(&[&["run", "-d", "--name", "asks"], &flags[..]].concat())?.ok()?;
     let mut told = String::new();
     wait_for(Duration::from_mins(1), || {
@@ -99,6 +104,23 @@ fn asks_for_everything(monitor: Monitor) -> Result<()> {
     ensure!(unlisted.starts_with("HTTP/1.1 403") && unlisted.contains("not-released"), "{told}");
     let coco = line("coco")?;
     let coco: Value = serde_json::from_str(coco.split_once("  ").context("a body")?.1)?;
+
+    // A token of the broker's, for the spec's one audience and a key that the agent made, as others verify it.
+    ensure!(line("unnamed")?.contains("does not name this audience"), "{told}");
+    let given: Value = serde_json::from_str(line("cocotoken")?.split_once("  ").context("a body")?.1)?;
+    ensure!(given["tee_keypair"].as_str().is_some_and(|pem| pem.contains("PRIVATE KEY")), "{told}");
+    let place = |name: &str| world.folder.path().join(name);
+    std::fs::write(place("token.jwt"), given["token"].as_str().context("a token")?)?;
+    std::fs::write(place("jwks.json"), kbs_admin(&world, &kbs, &["certificate", "jwks"], b"")?)?;
+    let (token, jwks) = (place("token.jwt"), place("jwks.json"));
+    let (token, jwks) = (token.to_str().context("a name")?, jwks.to_str().context("a name")?);
+    let verify = |aud: &str, simulated: &[&str]| {
+        let demands = ["token", "verify", token, "--jwks", jwks, "--iss", "https://kbs.example", "--aud", aud];
+        world.coffer(&[&demands[..], &["--accept-warnings"], simulated].concat())
+    };
+    verify("https://pay.example", &["--allow-simulated"])?.ok()?;
+    ensure!(verify("https://pay.example", &[])?.status == 6, "simulated, and said to be");
+    ensure!(verify("https://elsewhere.example", &["--allow-simulated"])?.status == 6, "for another audience");
 
     let evidence = Evidence::from_cmw(&hex::decode(line("evidence")?)?)?;
     let report = Report::parse(&evidence.report)?;

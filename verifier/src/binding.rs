@@ -119,6 +119,35 @@ pub fn workload_report_data(workload: &WorkloadDigest, data: &[u8]) -> ReportDat
     hash_fields(&[b"coffer/workload/v1", workload.as_bytes(), data])
 }
 
+/// Everything a report made for a token is bound to: the connection it is asked for on, and what the token is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBinding<'a> {
+    /// REPORT_DATA of the evidence that opened the connection, which no other connection has.
+    pub connection: &'a ReportData,
+    /// The key the token is for.
+    pub key: &'a SpkiDigest,
+    /// For whom.
+    pub audience: &'a str,
+    /// What is to be repeated as `eat_nonce`; empty: nothing.
+    pub nonce: &'a [u8],
+    /// Digest of the attester's workload spec.
+    pub workload: &'a WorkloadDigest,
+}
+
+impl TokenBinding<'_> {
+    /// REPORT_DATA of evidence for this token.
+    pub fn report_data(&self) -> ReportData {
+        hash_fields(&[
+            b"coffer/token/v1",
+            self.connection.as_bytes(),
+            self.key.as_bytes(),
+            self.audience.as_bytes(),
+            self.nonce,
+            self.workload.as_bytes(),
+        ])
+    }
+}
+
 /// Length-prefixes and joins fields: u32 big-endian length, then the bytes, each.
 ///
 /// # Panics

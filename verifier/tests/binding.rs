@@ -1,10 +1,10 @@
 //! REPORT_DATA of each use: computed here once more from the text of the design, and different as soon as one field is.
 
 use coffer_verifier::{
-    abi::{SpkiDigest, WorkloadDigest},
+    abi::{ReportData, SpkiDigest, WorkloadDigest},
     binding::{
-        ALPN_CONTROL, ALPN_KBS, ConnectionBinding, EncryptionKey, Role, certificate_report_data, length_prefixed,
-        workload_report_data,
+        ALPN_CONTROL, ALPN_KBS, ConnectionBinding, EncryptionKey, Role, TokenBinding, certificate_report_data,
+        length_prefixed, workload_report_data,
     },
 };
 use sha2::{Digest, Sha512};
@@ -59,6 +59,36 @@ fn each_use_hashes_its_label_and_every_field_in_order() {
     assert_eq!(certificate_report_data(&OWN, &WORKLOAD).as_bytes(), &expected);
     let expected = by_hand(&[b"coffer/workload/v1", &[3; 32], b"data"]);
     assert_eq!(workload_report_data(&WORKLOAD, b"data").as_bytes(), &expected);
+    let expected = by_hand(&[b"coffer/token/v1", &[8; 64], &[1; 32], b"https://a.example", b"a nonce.", &[3; 32]]);
+    assert_eq!(token().report_data().as_bytes(), &expected);
+}
+
+const CONNECTION: ReportData = ReportData::new([8; 64]);
+
+fn token() -> TokenBinding<'static> {
+    TokenBinding {
+        connection: &CONNECTION,
+        key: &OWN,
+        audience: "https://a.example",
+        nonce: b"a nonce.",
+        workload: &WORKLOAD,
+    }
+}
+
+#[test]
+fn a_token_is_for_one_connection_key_audience_nonce_and_workload() {
+    let (other, workload) = (ReportData::new([9; 64]), WorkloadDigest::new([9; 32]));
+    let mut all = vec![
+        token().report_data(),
+        TokenBinding { connection: &other, ..token() }.report_data(),
+        TokenBinding { key: &PEER, ..token() }.report_data(),
+        TokenBinding { audience: "https://b.example", ..token() }.report_data(),
+        TokenBinding { nonce: b"", ..token() }.report_data(),
+        TokenBinding { workload: &workload, ..token() }.report_data(),
+    ];
+    all.sort_unstable_by_key(|one| *one.as_bytes());
+    all.dedup();
+    assert_eq!(all.len(), 6);
 }
 
 #[test]

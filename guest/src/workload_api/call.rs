@@ -2,7 +2,10 @@
 
 use coffer_seal::SealPolicy;
 use coffer_spec::SecretPath;
-use coffer_verifier::abi::ReportData;
+use coffer_verifier::{
+    abi::ReportData,
+    ear::{Nonce, Word},
+};
 use http::{Method, StatusCode, Uri};
 
 use super::{limits::PLAIN, refusal::Refusal};
@@ -32,8 +35,12 @@ pub enum Call {
     Evidence,
     /// A certificate for the key of the body's signing request.
     Certificate { profile: String },
+    /// A token for the key of the body's signing request.
+    Token { audience: Word, nonce: Option<Nonce> },
     /// Evidence over REPORT_DATA that has no label, in another form.
     CocoEvidence(ReportData),
+    /// A token for a key that the agent makes.
+    CocoToken,
 }
 
 /// Whether an older file in the place of a sealed one is to be noticed.
@@ -48,13 +55,14 @@ pub enum Counted {
 }
 
 /// Method and path of each call; the OpenAPI file has the same.
-pub const CALLS: [(&str, &str); 6] = [
+pub const CALLS: [(&str, &str); 7] = [
     ("GET", "/v1/secrets/{repository}/{type}/{tag}"),
     ("POST", "/v1/seal"),
     ("POST", "/v1/unseal"),
     ("POST", "/v1/reseal"),
     ("POST", "/v1/evidence"),
     ("POST", "/v1/certificate"),
+    ("POST", "/v1/token"),
 ];
 
 impl Call {
@@ -69,6 +77,7 @@ impl Call {
             "/v1/reseal" => (Method::POST, Self::Reseal { policy: asked.policy()?, context: asked.context()? }),
             "/v1/evidence" => (Method::POST, Self::Evidence),
             "/v1/certificate" => (Method::POST, Self::Certificate { profile: asked.profile()? }),
+            "/v1/token" => (Method::POST, Self::Token { audience: asked.audience()?, nonce: asked.nonce()? }),
             path => {
                 let path = secret_path(path.strip_prefix("/v1/secrets/").ok_or_else(nowhere)?)?;
                 (Method::GET, Self::Secret { path, version: asked.version()? })
@@ -82,13 +91,13 @@ impl Call {
     /// Bytes of its body at most.
     pub const fn longest_body(&self) -> usize {
         match self {
-            Self::Secret { .. } | Self::CocoEvidence(_) => 0,
+            Self::Secret { .. } | Self::CocoEvidence(_) | Self::CocoToken => 0,
             Self::Seal { counted: Counted::Replaces(head), .. } => PLAIN + *head,
             Self::Seal { .. } => PLAIN,
             // A sealed file is longer than what it holds by its header and 16 bytes for each 64 KiB.
             Self::Unseal { .. } | Self::Reseal { .. } => PLAIN + 4096,
             Self::Evidence => DATA,
-            Self::Certificate { .. } => CSR,
+            Self::Certificate { .. } | Self::Token { .. } => CSR,
         }
     }
 }
@@ -172,6 +181,16 @@ impl Parameters {
         }
     }
 
+    fn audience(&mut self) -> Result<Word, Refusal> {
+        let parsed = self.take("audience").map(|audience| Word::parse(&audience));
+        parsed.and_then(Result::ok).ok_or_else(|| Refusal::field("audience", "one of the workload spec"))
+    }
+
+    fn nonce(&mut self) -> Result<Option<Nonce>, Refusal> {
+        let parsed = self.take("nonce").map(|nonce| Nonce::parse(&nonce));
+        parsed.transpose().map_err(|_| Refusal::field("nonce", "8 to 64 bytes, base64url without padding"))
+    }
+
     pub fn end(self) -> Result<(), Refusal> {
         if self.0.is_empty() { Ok(()) } else { Err(Refusal::field("query", "no parameter but those of this call")) }
     }
@@ -208,6 +227,11 @@ mod tests {
         );
         assert_eq!(read("POST", "/v1/unseal?context=a+b").unwrap(), Call::Unseal { context });
         assert_eq!(read("POST", "/v1/evidence").unwrap(), Call::Evidence);
+        let audience = || Word::parse("https://a.example").unwrap();
+        let token = |nonce| Call::Token { audience: audience(), nonce };
+        assert_eq!(read("POST", "/v1/token?audience=https://a.example").unwrap(), token(None));
+        let nonce = Some(Nonce::new(b"12345678").unwrap());
+        assert_eq!(read("POST", "/v1/token?audience=https://a.example&nonce=MTIzNDU2Nzg").unwrap(), token(nonce));
         let profile = "server".to_owned();
         assert_eq!(read("POST", "/v1/certificate?profile=server").unwrap(), Call::Certificate { profile });
     }
@@ -235,6 +259,10 @@ mod tests {
             ("POST", "/v1/seal?context=x&replaces=canary", "replaces"),
             ("POST", "/v1/unseal?context=x&counted=true", "query"),
             ("POST", "/v1/certificate", "profile"),
+            ("POST", "/v1/token", "audience"),
+            ("POST", "/v1/token?audience=a%20canary", "audience"),
+            ("POST", "/v1/token?audience=a&nonce=canary", "nonce"),
+            ("GET", "/v1/token?audience=a", "method"),
             ("GET", "/aa/token?token_type=kbs", "no-such-call"),
             ("POST", "/v1/evidence?data=canary", "query"),
         ] {

@@ -25,14 +25,21 @@ pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, coffer_
 const DATA: usize = 48;
 
 /// Method and path of each route.
-pub const ROUTES: [(&str, &str); 2] =
-    [("GET", "/cdh/resource/{repository}/{type}/{tag}"), ("GET", "/aa/evidence?runtime_data={data}")];
+pub const ROUTES: [(&str, &str); 3] = [
+    ("GET", "/cdh/resource/{repository}/{type}/{tag}"),
+    ("GET", "/aa/evidence?runtime_data={data}"),
+    ("GET", "/aa/token?token_type=kbs"),
+];
 
 /// Reads what is asked.
 pub fn read(method: &Method, uri: &Uri) -> Result<Call, Refusal> {
     let mut asked = Parameters::read(uri.query().unwrap_or_default())?;
     let call = match uri.path() {
         "/aa/evidence" => Call::CocoEvidence(runtime_data(&mut asked)?),
+        "/aa/token" => match asked.take("token_type").as_deref() {
+            Some("kbs") => Call::CocoToken,
+            _ => return Err(Refusal::field("token_type", "kbs")),
+        },
         path => match path.strip_prefix("/cdh/resource/") {
             Some(secret) => Call::Secret { path: secret_path(secret)?, version: None },
             None => return Err(nowhere()),
@@ -57,6 +64,18 @@ fn runtime_data(asked: &mut Parameters) -> Result<ReportData, Refusal> {
 fn nowhere() -> Refusal {
     let routes = ROUTES.map(|(method, path)| format!("{method} {path}")).join(", ");
     Refusal::new(StatusCode::NOT_FOUND, "no-such-call", format!("there is no such route, but {routes}"))
+}
+
+/// A token as it is there, with the pair whose public half its `cnf` names: PKCS #8, PEM.
+pub fn token_json(token: &str, tee_keypair: &str) -> Result<Vec<u8>, Refusal> {
+    let failed = |error: serde_json::Error| Refusal::processor(format!("the answer: {error}"));
+    serde_json::to_vec(&TokenAnswer { token, tee_keypair }).map_err(failed)
+}
+
+#[derive(Serialize)]
+struct TokenAnswer<'a> {
+    token: &'a str,
+    tee_keypair: &'a str,
 }
 
 /// Evidence as it is there: the report's fields one by one, as the `sev` crate's structure is in JSON.
@@ -220,6 +239,7 @@ mod tests {
     fn each_route_is_another_name_of_a_call() {
         let secret = Call::Secret { path: "kbs:///app/db/password".parse().unwrap(), version: None };
         assert_eq!(read("GET", "/cdh/resource/app/db/password").unwrap(), secret);
+        assert_eq!(read("GET", "/aa/token?token_type=kbs").unwrap(), Call::CocoToken);
         let Call::CocoEvidence(data) = read("GET", "/aa/evidence?runtime_data=a%20nonce").unwrap() else { panic!() };
         assert_eq!(data.as_bytes()[..7], *b"a nonce");
         assert_eq!(data.as_bytes()[7..], [0; 57]);
@@ -248,7 +268,9 @@ mod tests {
             ("GET", "/aa/evidence", "runtime_data"),
             ("GET", "/aa/evidence?runtime_data=", "runtime_data"),
             ("GET", "/aa/evidence?runtime_data=x&canary=1", "query"),
-            ("GET", "/aa/token?token_type=kbs", "no-such-call"),
+            ("GET", "/aa/token", "token_type"),
+            ("GET", "/aa/token?token_type=canary", "token_type"),
+            ("POST", "/aa/token?token_type=kbs", "method"),
         ] {
             let refusal = format!("{:?}", read(method, uri).expect_err(uri));
             assert!(refusal.contains(&format!("{word:?}")), "{uri}: {refusal}");

@@ -6,6 +6,7 @@
 //! a refusal, takes more memory than [`limits`] says, opens what an owner sealed.
 //! Source: docs/design/guest.md §8; `guest/clients/openapi.json`.
 
+mod asked;
 mod call;
 mod coco;
 mod limits;
@@ -38,6 +39,8 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use zeroize::Zeroizing;
 
+#[doc(hidden)]
+pub use asked::Asked;
 pub use own::OwnGuest;
 
 use self::{call::Call, limits::Limits, refusal::Refusal, whole::Whole};

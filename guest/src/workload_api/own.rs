@@ -3,10 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use coffer_kbs_client::{BrokerClient, ClientError};
-use coffer_ratls::{Attester, Identity, pem};
+use coffer_ratls::{Attester, Identity, IdentityKey, pem, signing_request_spki};
 use coffer_seal::{Header, Scope, SealPolicy};
 use coffer_spec::SecretPath;
-use coffer_verifier::{abi::ReportData, binding::workload_report_data, evidence::Evidence};
+use coffer_verifier::{
+    abi::ReportData,
+    binding::workload_report_data,
+    ear::{Nonce, Word},
+    evidence::Evidence,
+};
+use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
@@ -82,6 +88,11 @@ impl OwnGuest {
                 let body = coco::evidence_json(&self.evidence(report_data).await?)?;
                 Ok(Answer { content_type: "application/json", headers: Vec::new(), body })
             }
+            Call::Token { audience, nonce } => {
+                let token = self.token(&audience, nonce.as_ref(), body).await?;
+                Ok(Answer { content_type: "application/eat+jwt", headers: Vec::new(), body: token.into_bytes() })
+            }
+            Call::CocoToken => self.coco_token().await,
             Call::Certificate { profile } => self.certificate(&profile, body).await,
         }
     }
@@ -105,6 +116,34 @@ impl OwnGuest {
         let made = tokio::task::spawn_blocking(move || attester.evidence(&report_data)).await;
         let failed = |error: &dyn std::fmt::Display| Refusal::processor(format!("secure processor: {error}"));
         made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    }
+
+    async fn token(&self, audience: &Word, nonce: Option<&Nonce>, csr: &[u8]) -> Result<String, Refusal> {
+        if !self.agent.document.spec().audiences.iter().any(|one| one == audience.as_str()) {
+            let message = "the workload spec does not name this audience".to_owned();
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "audience", message));
+        }
+        if signing_request_spki(csr).is_none() {
+            return Err(Refusal::field("body", "a signing request (PKCS #10, DER) of a P-384 key"));
+        }
+        let failed = |refusal: Refusal| ClientError::Own { cause: refusal.to_string() };
+        let report = async |report_data| Ok(self.evidence(report_data).await.map_err(failed)?.report);
+        let token = self.broker().await?.token(audience, nonce, csr, &self.attester.workload(), report).await;
+        token.map_err(|error| Refusal::from(&error))
+    }
+
+    /// There nobody names an audience, so that it is one only where the spec has no other.
+    async fn coco_token(&self) -> Result<Answer, Refusal> {
+        let [audience] = self.agent.document.spec().audiences.as_slice() else {
+            let message = "the workload spec names no audience, or several, and this route takes none".to_owned();
+            return Err(Refusal::new(StatusCode::CONFLICT, "audience", message));
+        };
+        let audience = Word::parse(audience).map_err(|_| Refusal::field("audience", "one of the workload spec"))?;
+        let own = |_| Refusal::processor("no key for a token".into());
+        let key = IdentityKey::generate().map_err(own)?;
+        let token = self.token(&audience, None, &key.signing_request().map_err(own)?).await?;
+        let body = coco::token_json(&token, &key.to_pem())?;
+        Ok(Answer { content_type: "application/json", headers: Vec::new(), body })
     }
 
     async fn certificate(&self, profile: &str, csr: &[u8]) -> Result<Answer, Refusal> {

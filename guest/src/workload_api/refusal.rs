@@ -63,6 +63,12 @@ impl Refusal {
     }
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl From<&ClientError> for Refusal {
     fn from(error: &ClientError) -> Self {
         let of = |status, word| Self::new(status, word, error.to_string());

@@ -161,6 +161,7 @@ print(agent.unseal(b"file", context="a b").decode())
 print(agent.reseal(b"file", context="a b").decode())
 print(agent.evidence(b"nonce").decode())
 print(agent.certificate(b"csr", profile="server").decode())
+print(agent.token(b"csr", audience="https://a.example", nonce=b"12345678"))
 try:
     agent.secret("app/db/refused")
 except coffer_agent.Refused as refused:
@@ -168,7 +169,7 @@ except coffer_agent.Refused as refused:
 "#;
     let out = tokio::task::spawn_blocking(move || python(&path, script)).await.unwrap();
     let lines: Vec<_> = out.lines().collect();
-    assert_eq!(lines.len(), 10, "{out}");
+    assert_eq!(lines.len(), 11, "{out}");
     for (line, expected) in lines.iter().zip([
         "7 Secret {",
         "version: Some(3)",
@@ -179,6 +180,7 @@ except coffer_agent.Refused as refused:
         "Reseal { policy: None",
         "Evidence nonce",
         "Certificate { profile: \"server\" } csr",
+        "Token { audience: Word(\"https://a.example\"), nonce: Some(Nonce(MTIzNDU2Nzg)) } csr",
         "403 not-released 00ab",
     ]) {
         assert!(line.contains(expected), "{expected:?} in {line}");
@@ -243,6 +245,7 @@ async fn the_rust_client_asks_every_call() {
             agent.reseal(b"file", "a b", None).unwrap(),
             agent.evidence(b"nonce").unwrap(),
             agent.certificate(b"csr", "server").unwrap(),
+            agent.token(b"csr", "https://a.example", Some("MTIzNDU2Nzg")).unwrap().into_bytes(),
         ]
         .map(|bytes| String::from_utf8(bytes).unwrap())
     });
@@ -256,6 +259,7 @@ async fn the_rust_client_asks_every_call() {
         "Reseal { policy: None",
         "Evidence nonce",
         "Certificate { profile: \"server\" } csr",
+        "Token { audience: Word(\"https://a.example\"), nonce: Some(Nonce(MTIzNDU2Nzg)) } csr",
     ]) {
         assert!(line.contains(expected), "{expected:?} in {line}");
     }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use coffer_ratls::{Attester, AttestingConnection, Identity, Purpose, connect_and_attest};
+use coffer_ratls::{Attester, AttestingConnection, Identity, Purpose, connect_and_attest, signing_request_spki};
 use coffer_spec::SecretPath;
-use coffer_verifier::{abi::SpkiDigest, binding::length_prefixed};
+use coffer_verifier::{
+    abi::{ReportData, SpkiDigest, WorkloadDigest},
+    binding::{TokenBinding, length_prefixed},
+    ear::{Nonce, Word},
+};
 use secrecy::{ExposeSecret as _, SecretBox};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::{Response, Status};
@@ -13,7 +17,7 @@ use crate::{
     error::{ClientError, call},
     kbs::v1::{
         self, GenerationRequest, GenerationStep, GetSealingKeyRequest, GetSecretRequest, IssueCertificateRequest,
-        broker_client,
+        IssueTokenRequest, broker_client,
     },
     sealing::SealingName,
 };
@@ -171,6 +175,42 @@ impl BrokerClient {
             return Err(ClientError::Protocol { cause: "no certificate in answer".to_owned() });
         }
         Ok(response.chain)
+    }
+
+    /// Asks for a token for the key of a CSR (PKCS #10, DER), which says to `audience` what this guest is. `report` makes the
+    /// report that shows it: given its REPORT_DATA, 1184 bytes. It is not renewed by itself: what was bound is this connection's report.
+    ///
+    /// # Errors
+    /// As [`Self::secret`]; [`ClientError::Own`] where the CSR cannot be read or there is no report.
+    pub async fn token<F>(
+        &self,
+        audience: &Word,
+        nonce: Option<&Nonce>,
+        csr: &[u8],
+        workload: &WorkloadDigest,
+        report: impl FnOnce(ReportData) -> F,
+    ) -> Result<String, ClientError>
+    where
+        F: Future<Output = Result<Vec<u8>, ClientError>>,
+    {
+        let unreadable = || ClientError::Own { cause: "the signing request is no PKCS #10 in DER".to_owned() };
+        let key = signing_request_spki(csr).ok_or_else(unreadable)?;
+        let (connection, nonce) = (self.connection.report_data(), nonce.map(Nonce::as_bytes));
+        let binding = TokenBinding {
+            connection: &connection,
+            key: &key,
+            audience: audience.as_str(),
+            nonce: nonce.unwrap_or_default(),
+            workload,
+        };
+        let request = IssueTokenRequest {
+            audience: audience.to_string(),
+            csr: csr.to_vec(),
+            report: report(binding.report_data()).await?,
+            nonce: nonce.map(<[u8]>::to_vec),
+        };
+        let answer = self.broker.clone().issue_token(request).await.map_err(|status| call(&status))?;
+        Ok(answer.into_inner().token)
     }
 
     /// Answers a new challenge on the same connection: what was sealed to the report before opens no more.

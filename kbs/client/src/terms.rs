@@ -48,7 +48,7 @@ impl AdminClient {
         Ok((response.added, response.root))
     }
 
-    /// Certificate profiles of a tenant, and its own certificate.
+    /// Certificate profiles of a tenant, its own certificate, and its key of tokens.
     ///
     /// # Errors
     /// [`ClientError`].

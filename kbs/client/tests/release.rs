@@ -11,7 +11,8 @@ use coffer_kbs_client::{
     BrokerClient, ClientError, GET_SECRET, ResourcePath,
     kbs::v1::{
         GenerationRequest, GenerationResponse, GetSealingKeyRequest, GetSealingKeyResponse, GetSecretRequest,
-        GetSecretResponse, IssueCertificateRequest, IssueCertificateResponse, Sealed, broker_client,
+        GetSecretResponse, IssueCertificateRequest, IssueCertificateResponse, IssueTokenRequest, IssueTokenResponse,
+        Sealed, broker_client,
         broker_server::{Broker, BrokerServer},
     },
     secret_aad,
@@ -121,6 +122,10 @@ impl Broker for FakeBroker {
         &self,
         _: Request<IssueCertificateRequest>,
     ) -> Result<Response<IssueCertificateResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn issue_token(&self, _: Request<IssueTokenRequest>) -> Result<Response<IssueTokenResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

@@ -1,6 +1,7 @@
 //! Certificate profiles: what a tenant's workload certificates say.
 
 use coffer_kbs_client::kbs::admin::v1 as wire;
+use coffer_verifier::ear::{Issuer, Word};
 use tonic::{Response, Status};
 
 use super::{
@@ -12,8 +13,9 @@ use super::{
 use crate::{
     certificate,
     operators::Caller,
-    store::{AuditEntry, CertificateProfile, KeyUse, StoreError},
+    store::{AuditEntry, CertificateProfile, KeyUse, StoreError, TokenProfile},
     tenant::Tenant,
+    token,
 };
 
 /// Profiles of one tenant, and names in one.
@@ -38,12 +40,17 @@ impl AdminService {
             client_auth: message.client_auth,
             lifetime: message.lifetime_seconds,
             terms,
+            tokens: tokens(&message.audiences, message.issuer.as_deref())?,
         };
-        if profile.dns.is_empty() && profile.uris.is_empty() {
-            return Err(Status::invalid_argument("dns, uris: a certificate names somebody; give one at least"));
+        if !profile.names_somebody() && profile.tokens.is_none() {
+            let message =
+                "dns, uris, audiences: a certificate names somebody, and a token is for somebody; give one at least";
+            return Err(Status::invalid_argument(message));
         }
-        if !profile.server_auth && !profile.client_auth {
-            return Err(Status::invalid_argument("server_auth, client_auth: a certificate is for something"));
+        if profile.names_somebody() != (profile.server_auth || profile.client_auth) {
+            let message =
+                "server_auth, client_auth: a certificate is for something, and without dns and uris there is none";
+            return Err(Status::invalid_argument(message));
         }
         if !LIFETIME.contains(&profile.lifetime) {
             let (least, most) = (LIFETIME.start(), LIFETIME.end());
@@ -58,17 +65,32 @@ impl AdminService {
         if there.len() >= LIMIT && !there.iter().flatten().any(|one| one.name == profile.name) {
             return Err(Status::failed_precondition(format!("the tenant has {LIMIT} certificate profiles already")));
         }
+        let audiences = profile.tokens.iter().flat_map(|tokens| &tokens.audiences);
+        for audience in audiences {
+            let has =
+                |one: &&CertificateProfile| one.tokens.as_ref().is_some_and(|all| all.audiences.contains(audience));
+            if let Some(other) = there.iter().flatten().filter(|one| one.name != profile.name).find(has) {
+                let message = format!("audiences: profile {} has one of them already", other.name);
+                return Err(Status::failed_precondition(message));
+            }
+        }
         // Putting it anew is how a damaged one is mended: of such a one nothing is known.
         let before = there.iter().flatten().find(|one| one.name == profile.name);
         change.entry.changes = of_profile(before, &profile);
-        if !change.ledger.has_tenant_key(&tenant, KeyUse::Certificates) {
+        if profile.names_somebody() && !change.ledger.has_tenant_key(&tenant, KeyUse::Certificates) {
             let root = certificate::make_root(&tenant, change.now)
                 .map_err(|error| Status::internal(format!("certificate key: {error}")))?;
             change.ledger.keep_tenant_key(&tenant, KeyUse::Certificates, &root).await.map_err(store_status)?;
         }
+        if profile.tokens.is_some() && !change.ledger.has_tenant_key(&tenant, KeyUse::Tokens) {
+            let key = token::make_key().map_err(|error| Status::internal(format!("key of tokens: {error}")))?;
+            change.ledger.keep_tenant_key(&tenant, KeyUse::Tokens, &key).await.map_err(store_status)?;
+        }
         let root = change.ledger.tenant_key_public(&tenant, KeyUse::Certificates).await.map_err(store_status)?;
+        let token_key = change.ledger.tenant_key_public(&tenant, KeyUse::Tokens).await.map_err(store_status)?;
         let added = change.ledger.put_certificate_profile(&tenant, &profile).await.map_err(store_status)?;
-        let answer = wire::PutCertificateProfileResponse { added, root: root.unwrap_or_default() };
+        let (root, token_key) = (root.unwrap_or_default(), text(token_key));
+        let answer = wire::PutCertificateProfileResponse { added, root, token_key };
         change.done_if(added, "replaced", answer).await
     }
 
@@ -79,17 +101,22 @@ impl AdminService {
         let tenant = tenant(&message.tenant)?;
         let mut view = self.view().await?;
         let (profiles, mut damaged) = sorted(view.certificate_profiles(&tenant).await.map_err(store_status)?);
-        let root = match view.tenant_key_public(&tenant, KeyUse::Certificates).await {
-            Err(error @ StoreError::Tampered { .. }) => {
-                damaged.extend(sorted::<()>(vec![Err(error)]).1);
-                None
-            }
-            other => other.map_err(store_status)?,
-        };
+        let mut public = [None, None];
+        for (used, found) in [KeyUse::Certificates, KeyUse::Tokens].into_iter().zip(&mut public) {
+            *found = match view.tenant_key_public(&tenant, used).await {
+                Err(error @ StoreError::Tampered { .. }) => {
+                    damaged.extend(sorted::<()>(vec![Err(error)]).1);
+                    None
+                }
+                other => other.map_err(store_status)?,
+            };
+        }
+        let [root, token_key] = public;
         Ok(Response::new(wire::ListCertificateProfilesResponse {
             profiles: profiles.into_iter().map(|one| to_wire(&tenant, one)).collect(),
             root: root.unwrap_or_default(),
             damaged,
+            token_key: text(token_key),
         }))
     }
 
@@ -112,6 +139,16 @@ fn of_profile(before: Option<&CertificateProfile>, now: &CertificateProfile) -> 
     say(&mut changes, "uris", before.map(|before| listed(&before.uris)), listed(&now.uris));
     say(&mut changes, "server_auth", before.map(|before| before.server_auth), now.server_auth);
     say(&mut changes, "client_auth", before.map(|before| before.client_auth), now.client_auth);
+    let tokens = |one: &CertificateProfile| {
+        let all = one.tokens.iter().flat_map(|tokens| &tokens.audiences).map(ToString::to_string);
+        (
+            listed(all.collect::<Vec<_>>()),
+            one.tokens.as_ref().map_or("none".to_owned(), |tokens| tokens.issuer.to_string()),
+        )
+    };
+    let (was, is) = (before.map(tokens).unzip(), tokens(now));
+    say(&mut changes, "audiences", was.0, is.0);
+    say(&mut changes, "issuer", was.1, is.1);
     say(&mut changes, "lifetime_seconds", before.map(|before| before.lifetime), now.lifetime);
     changes
 }
@@ -126,6 +163,31 @@ fn profile_name(text: String) -> Result<String, Status> {
         Ok(_) => Ok(text),
         Err(_) => Err(Status::invalid_argument(format!("name: expected {}", coffer_spec::NAME_RULE))),
     }
+}
+
+/// Audiences and who says it to them: both, or neither.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn tokens(audiences: &[String], issuer: Option<&str>) -> Result<Option<TokenProfile>, Status> {
+    let issuer = match (audiences, issuer) {
+        ([], None) => return Ok(None),
+        ([], Some(_)) => return Err(Status::invalid_argument("issuer: without audiences there are no tokens")),
+        (_, None) => return Err(Status::invalid_argument("issuer: who tokens say has issued them, an https address")),
+        (_, Some(issuer)) => {
+            Issuer::parse(issuer).map_err(|error| Status::invalid_argument(format!("issuer: {error}")))?
+        }
+    };
+    let is_one = |text: &str| Word::parse(text).is_ok();
+    let texts = names("audiences", audiences.to_vec(), is_one)?;
+    let mut audiences: Vec<_> = texts.iter().filter_map(|text| Word::parse(text).ok()).collect();
+    audiences.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    if audiences.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Status::invalid_argument("audiences: one stands twice"));
+    }
+    Ok(Some(TokenProfile { audiences, issuer }))
+}
+
+fn text(pem: Option<Vec<u8>>) -> String {
+    String::from_utf8(pem.unwrap_or_default()).unwrap_or_default()
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -175,6 +237,8 @@ fn to_wire(tenant: &Tenant, one: CertificateProfile) -> wire::CertificateProfile
         server_auth: one.server_auth,
         client_auth: one.client_auth,
         lifetime_seconds: one.lifetime,
+        audiences: one.tokens.iter().flat_map(|tokens| &tokens.audiences).map(ToString::to_string).collect(),
+        issuer: one.tokens.map(|tokens| tokens.issuer.to_string()),
     }
 }
 

@@ -43,6 +43,7 @@ pub const EVENTS: &[&str] = &[
     "store.upgrade",
     "tenant.add",
     "tenant.adopt",
+    "token.issue",
 ];
 
 /// How what it is for can end.

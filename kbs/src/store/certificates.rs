@@ -1,6 +1,9 @@
-//! Certificate profiles: what a workload's certificate says, decided by policy and by no request.
+//! Certificate profiles: what a workload's certificate says, and for whom it may have tokens, decided by policy and by no request.
 
-use coffer_verifier::binding::length_prefixed;
+use coffer_verifier::{
+    binding::length_prefixed,
+    ear::{Issuer, Word},
+};
 
 use super::{
     StoreError,
@@ -28,19 +31,43 @@ pub struct CertificateProfile {
     pub lifetime: u32,
     /// On what terms.
     pub terms: Terms,
+    /// Tokens under the same name; none: there are none.
+    pub tokens: Option<TokenProfile>,
+}
+
+/// Tokens of a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenProfile {
+    /// For whom there are any; each stands in one profile of a tenant's.
+    pub audiences: Vec<Word>,
+    /// Who they say has issued them.
+    pub issuer: Issuer,
+}
+
+impl CertificateProfile {
+    /// True if it says what a certificate says.
+    pub fn names_somebody(&self) -> bool {
+        !self.dns.is_empty() || !self.uris.is_empty()
+    }
 }
 
 impl Record for CertificateProfile {
     fn encode(&self) -> Vec<u8> {
         let list = |all: &[String]| length_prefixed(&all.iter().map(String::as_bytes).collect::<Vec<_>>());
-        length_prefixed(&[
+        let mut body = length_prefixed(&[
             &list(&self.dns),
             &list(&self.uris),
             &[u8::from(self.server_auth)],
             &[u8::from(self.client_auth)],
             &self.lifetime.to_be_bytes(),
             &terms::encode(&self.terms),
-        ])
+        ]);
+        // A profile without tokens is written as before there were any.
+        if let Some(TokenProfile { audiences, issuer }) = &self.tokens {
+            let audiences: Vec<_> = audiences.iter().map(ToString::to_string).collect();
+            body.extend(length_prefixed(&[&list(&audiences), issuer.as_str().as_bytes()]));
+        }
+        body
     }
 
     fn decode(key: &RowKey, body: &[u8]) -> Option<Self> {
@@ -52,7 +79,7 @@ impl Record for CertificateProfile {
             Some(all)
         };
         let mut fields = Fields(body);
-        let profile = Self {
+        let mut profile = Self {
             name: key.text(0),
             dns: list(fields.bytes()?)?,
             uris: list(fields.bytes()?)?,
@@ -60,7 +87,13 @@ impl Record for CertificateProfile {
             client_auth: fields.flag()?,
             lifetime: u32::from_be_bytes(fields.array()?),
             terms: terms::decode(fields.bytes()?)?,
+            tokens: None,
         };
+        if !fields.0.is_empty() {
+            let audiences: Option<Vec<_>> = list(fields.bytes()?)?.iter().map(|one| Word::parse(one).ok()).collect();
+            let issuer = Issuer::parse(&fields.text()?).ok()?;
+            profile.tokens = Some(TokenProfile { audiences: audiences.filter(|all| !all.is_empty())?, issuer });
+        }
         fields.end(profile)
     }
 }
@@ -93,6 +126,28 @@ impl Ledger {
         self.record(&key(tenant, name)).await
     }
 
+    /// The profile that has tokens for an audience.
+    ///
+    /// # Errors
+    /// As the store; [`StoreError::Tampered`] if none of those that are believed has it, and one is not believed.
+    pub async fn profile_of_audience(
+        &mut self,
+        tenant: &Tenant,
+        audience: &Word,
+    ) -> Result<Option<CertificateProfile>, StoreError> {
+        let mut not_believed = None;
+        for profile in self.certificate_profiles(tenant).await? {
+            match profile {
+                Ok(profile) if profile.tokens.as_ref().is_some_and(|tokens| tokens.audiences.contains(audience)) => {
+                    return Ok(Some(profile));
+                }
+                Ok(_) => {}
+                Err(error) => not_believed = Some(error),
+            }
+        }
+        not_believed.map_or(Ok(None), Err)
+    }
+
     /// Takes a profile away. True if it was there.
     ///
     /// # Errors
@@ -116,4 +171,35 @@ impl Ledger {
 
 fn key(tenant: &Tenant, name: &str) -> RowKey {
     RowKey::of(Kind::CertificateProfile, tenant, &[name.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_comes_back_from_its_bytes_with_tokens_and_without() {
+        let tenant = Tenant::parse("acme").unwrap();
+        let plain = CertificateProfile {
+            name: "web".into(),
+            dns: vec!["web.acme.example".into()],
+            uris: Vec::new(),
+            server_auth: true,
+            client_auth: false,
+            lifetime: 3600,
+            terms: Terms::default(),
+            tokens: None,
+        };
+        let audiences = vec![Word::parse("https://a.example").unwrap(), Word::parse("b").unwrap()];
+        let tokens = Some(TokenProfile { audiences, issuer: Issuer::parse("https://kbs.example").unwrap() });
+        let key = key(&tenant, "web");
+        let before = plain.encode();
+        for profile in [plain.clone(), CertificateProfile { tokens, ..plain }] {
+            let bytes = profile.encode();
+            assert_eq!(CertificateProfile::decode(&key, &bytes), Some(profile));
+            for end in (0..bytes.len()).filter(|end| *end != before.len()) {
+                assert_eq!(CertificateProfile::decode(&key, &bytes[..end]), None, "cut at {end}");
+            }
+        }
+    }
 }

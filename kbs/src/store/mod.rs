@@ -50,7 +50,7 @@ pub use audit::{
 pub(crate) use audit::{BROKER, rfc3339};
 pub use audit_search::{AuditFilter, AuditFound, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
-pub use certificates::CertificateProfile;
+pub use certificates::{CertificateProfile, TokenProfile};
 pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
 pub use crls::StoredCrl;
 pub use inputs::{KEPT_INPUTS, KeptInput};

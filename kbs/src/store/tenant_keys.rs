@@ -22,13 +22,18 @@ pub enum KeyUse {
     Sealing,
     /// It signs the certificates of workloads.
     Certificates,
+    /// It signs tokens.
+    Tokens,
 }
 
 impl KeyUse {
+    const ALL: [Self; 3] = [Self::Sealing, Self::Certificates, Self::Tokens];
+
     const fn name(self) -> &'static str {
         match self {
             Self::Sealing => "sealing",
             Self::Certificates => "certificates",
+            Self::Tokens => "tokens",
         }
     }
 }
@@ -113,7 +118,7 @@ impl Ledger {
 pub(super) fn rewrapped(row: &RowKey, body: &[u8], old: &RootKey, new: &RootKey) -> Result<Vec<u8>, KeyError> {
     let key = TenantKey::decode(row, body).ok_or(KeyError::Encoding)?;
     let tenant = row.tenant().ok_or(KeyError::Encoding)?;
-    let used = [KeyUse::Sealing, KeyUse::Certificates].into_iter().find(|used| row_key(&tenant, *used) == *row);
+    let used = KeyUse::ALL.into_iter().find(|used| row_key(&tenant, *used) == *row);
     let context = context(&tenant, used.ok_or(KeyError::Encoding)?);
     let stored = new.encrypt(context, &old.decrypt(context, &key.stored)?)?;
     Ok(TenantKey { stored, ..key }.encode())
@@ -128,6 +133,7 @@ fn context(tenant: &Tenant, used: KeyUse) -> SecretContext<'_> {
     let path = match used {
         KeyUse::Sealing => "tenant-key/sealing",
         KeyUse::Certificates => "tenant-key/certificates",
+        KeyUse::Tokens => "tenant-key/tokens",
     };
     SecretContext { tenant: tenant.as_str(), path, version: 1, allow_simulated: false, policy: "" }
 }

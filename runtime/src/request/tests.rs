@@ -42,6 +42,7 @@ pub(crate) fn request() -> WorkloadRequest {
         inject: Vec::new(),
         kbs: None,
         ingress: Vec::new(),
+        audiences: Vec::new(),
         coco_routes: false,
         secrets: Vec::new(),
         owners: Vec::new(),

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use coffer_verifier::abi::SpkiDigest;
+use coffer_verifier::abi::{ReportData, SpkiDigest};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -238,6 +238,11 @@ impl AttestingConnection {
     pub fn open(&self, method: &str, aad: &[u8], sealed: &HpkeSealed) -> Result<SecretBox<Vec<u8>>, HpkeError> {
         let opener = self.current.read().unwrap_or_else(PoisonError::into_inner).opener.clone();
         opener.open(method, aad, sealed)
+    }
+
+    /// REPORT_DATA of our latest report.
+    pub fn report_data(&self) -> ReportData {
+        *self.current.read().unwrap_or_else(PoisonError::into_inner).opener.report_data()
     }
 
     /// When the server wants a new report.

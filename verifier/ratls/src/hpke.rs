@@ -71,6 +71,10 @@ impl Opener {
         Self { key, report_data }
     }
 
+    pub(crate) const fn report_data(&self) -> &ReportData {
+        &self.report_data
+    }
+
     pub(crate) fn open(&self, method: &str, aad: &[u8], sealed: &HpkeSealed) -> Result<SecretBox<Vec<u8>>, HpkeError> {
         let enc = EncapsulatedSecret(sealed.enc.clone());
         DH_KEM_P384_HKDF_SHA384_AES_256

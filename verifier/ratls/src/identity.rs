@@ -12,7 +12,7 @@ use rustls::{
     server::ParsedCertificate,
     sign::CertifiedKey,
 };
-use x509_parser::{oid_registry::Oid, prelude::FromDer};
+use x509_parser::{certification_request::X509CertificationRequest, oid_registry::Oid, prelude::FromDer};
 use zeroize::Zeroizing;
 
 use crate::provider::provider;
@@ -67,6 +67,21 @@ impl IdentityKey {
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub fn spki(&self) -> SpkiDigest {
         SpkiDigest::of(&self.0.subject_public_key_info())
+    }
+
+    /// A signing request (PKCS #10, DER) that shows who holds the key, and names nobody.
+    ///
+    /// # Errors
+    /// [`IdentityError::Make`].
+    pub fn signing_request(&self) -> Result<Vec<u8>, IdentityError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        Ok(params.serialize_request(&self.0).map_err(make)?.der().to_vec())
+    }
+
+    /// `PRIVATE KEY` block (PKCS #8), wiped on drop.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        pem("PRIVATE KEY", &Zeroizing::new(self.0.serialize_der()))
     }
 }
 
@@ -182,6 +197,12 @@ pub fn certificate_spki(certificate_der: &[u8]) -> Option<SpkiDigest> {
     let certificate = CertificateDer::from(certificate_der);
     let parsed = ParsedCertificate::try_from(&certificate).ok()?;
     Some(SpkiDigest::of(&parsed.subject_public_key_info()))
+}
+
+/// SHA-256 of the SubjectPublicKeyInfo in a signing request (PKCS #10, DER). Whether its sender holds the key is not looked at.
+pub fn signing_request_spki(der: &[u8]) -> Option<SpkiDigest> {
+    let (rest, request) = X509CertificationRequest::from_der(der).ok()?;
+    rest.is_empty().then(|| SpkiDigest::of(request.certification_request_info.subject_pki.raw))
 }
 
 /// The CMW record (CBOR) in a certificate's id-pe-cmw extension, if there is exactly one. Nobody believes it yet.

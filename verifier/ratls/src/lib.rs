@@ -73,7 +73,8 @@ pub use denial::{Denial, denied};
 pub use facts::{FactsError, Purpose, TlsFacts};
 pub use hpke::{HpkeError, HpkeSealed};
 pub use identity::{
-    Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki, pem,
+    Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki,
+    pem, signing_request_spki,
 };
 pub use keep::CHALLENGE_AGAIN_AFTER;
 pub use key_places::KeyShares;

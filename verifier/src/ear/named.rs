@@ -5,8 +5,8 @@
 
 use crate::{
     HclBlob, P384PublicKey, VerifiedReport,
-    abi::{ReportData, WorkloadDigest},
-    binding::{ConnectionBinding, certificate_report_data, workload_report_data},
+    abi::{ReportData, SpkiDigest, WorkloadDigest},
+    binding::{ConnectionBinding, TokenBinding, certificate_report_data, workload_report_data},
     verify::ExpectedReportData,
 };
 
@@ -38,6 +38,13 @@ pub enum NamedBinding<'a> {
         /// What the workload asked to be bound.
         data: &'a [u8],
     },
+    /// `coffer/token/v1`: a key of the workload's, and the nonce it names, where there is one.
+    Token {
+        /// What the report was made for.
+        binding: &'a TokenBinding<'a>,
+        /// The key whose digest is `key` there.
+        key: &'a P384PublicKey,
+    },
     /// Azure's runtime data: the vTPM's attestation key, and no nonce.
     AzureHcl(&'a HclBlob<'a>),
 }
@@ -56,13 +63,13 @@ pub enum NotShown {
         /// What was computed.
         expected: Box<ReportData>,
     },
-    /// The key given is not the connection's.
-    #[error("the connection was bound to key {bound}, and the key given is {given}")]
+    /// The key given is not the one that was bound.
+    #[error("the report was bound to key {bound}, and the key given is {given}")]
     Key {
         /// SHA-256 of the SubjectPublicKeyInfo that is bound.
-        bound: crate::abi::SpkiDigest,
+        bound: SpkiDigest,
         /// That of the key.
-        given: crate::abi::SpkiDigest,
+        given: SpkiDigest,
     },
 }
 
@@ -82,6 +89,7 @@ impl NamedBinding<'_> {
             Self::Connection { .. } => "coffer/ra-tls/v1",
             Self::Certificate { .. } => "coffer/ra-tls/cert/v1",
             Self::Workload { .. } => "coffer/workload/v1",
+            Self::Token { .. } => "coffer/token/v1",
             Self::AzureHcl(_) => "azure-hcl",
         }
     }
@@ -99,10 +107,7 @@ impl Shown {
         let (expected, nonce, key) = match binding {
             NamedBinding::Raw => return Ok(Self::nothing()),
             NamedBinding::Connection { connection, key } => {
-                let (bound, given) = (*connection.own_spki, key.spki_digest());
-                if bound != given {
-                    return Err(NotShown::Key { bound, given });
-                }
+                same_key(connection.own_spki, key)?;
                 (connection.report_data(), Nonce::new(connection.challenge).ok(), Some(GuestKey::P384(**key)))
             }
             NamedBinding::Certificate { key, workload } => {
@@ -110,6 +115,10 @@ impl Shown {
             }
             NamedBinding::Workload { workload, data } => {
                 (workload_report_data(workload, data), Nonce::new(data).ok(), None)
+            }
+            NamedBinding::Token { binding, key } => {
+                same_key(binding.key, key)?;
+                (binding.report_data(), Nonce::new(binding.nonce).ok(), Some(GuestKey::P384(**key)))
             }
             NamedBinding::AzureHcl(blob) => {
                 let (ExpectedReportData::Attachment(expected) | ExpectedReportData::Exactly(expected)) =
@@ -138,4 +147,9 @@ impl Shown {
     pub(super) const fn key(&self) -> Option<&GuestKey> {
         self.key.as_ref()
     }
+}
+
+fn same_key(bound: &SpkiDigest, key: &P384PublicKey) -> Result<(), NotShown> {
+    let (bound, given) = (*bound, key.spki_digest());
+    if bound == given { Ok(()) } else { Err(NotShown::Key { bound, given }) }
 }

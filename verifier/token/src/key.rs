@@ -28,13 +28,16 @@ impl TokenKey {
         pair.and_then(Self::of).ok_or(KeyFailure("begin"))
     }
 
-    /// Reads PKCS #8.
-    pub(crate) fn from_pkcs8(der: &[u8]) -> Option<Self> {
+    /// Reads PKCS #8; nothing if it is no P-384 key.
+    pub fn from_pkcs8(der: &[u8]) -> Option<Self> {
         Self::of(EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, der).ok()?)
     }
 
     /// Writes PKCS #8.
-    pub(crate) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyFailure> {
+    ///
+    /// # Errors
+    /// [`KeyFailure`].
+    pub fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyFailure> {
         let document = self.pair.to_pkcs8v1().map_err(|_| KeyFailure("go on"))?;
         Ok(Zeroizing::new(document.as_ref().to_vec()))
     }

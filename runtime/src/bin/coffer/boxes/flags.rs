@@ -10,6 +10,7 @@ use coffer_runtime::publish::{PUBLISH, Publish, PublishError};
 use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
 use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Scratch, Tee, Tenant};
+use coffer_verifier::ear::Word;
 
 use crate::error::{self, Class, Classify as _, CliError};
 
@@ -98,6 +99,9 @@ pub struct BoxFlags {
     /// Name that an owner may inject at /run/secrets/NAME.
     #[arg(long, value_name = "NAME", conflicts_with = "spec", help_heading = "TEE")]
     pub inject: Vec<Name>,
+    /// Audience that the workload may have tokens of the key broker's for; may be repeated.
+    #[arg(long, value_name = "NAME", value_parser = Word::parse, requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    pub audience: Vec<Word>,
     /// Answer the workload on loopback routes of Confidential Containers too, at 127.0.0.1:8006 inside (docs/workload-api.md).
     #[arg(long, conflicts_with = "spec", help_heading = "TEE")]
     pub coco_routes: bool,
@@ -355,6 +359,7 @@ impl BoxFlags {
             host_may: self.host_may,
             inject: self.inject.clone(),
             ingress: request::ingress(publish),
+            audiences: self.audience.iter().map(ToString::to_string).collect(),
             coco_routes: self.coco_routes(tee)?,
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
             secrets: secrets.collect::<Result<_, _>>()?,

@@ -1,22 +1,27 @@
-//! `coffer kbs certificate`: what certificates of workloads say.
+//! `coffer kbs certificate`: what certificates and tokens of workloads say.
 
 use std::process::ExitCode;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_kbs_client::CertificateProfile;
+use coffer_verifier::P384PublicKey;
+use coffer_verifier::ear::{Issuer, Jwks, Word};
 use serde_json::{Value, json};
 
 use super::broker::{Broker, not_found};
 use super::terms::{TermFlags, rules_json};
 use super::{Tenant, admin};
-use crate::error::CliError;
+use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
 
-/// Say what certificates of workloads say.
+/// Say what certificates and tokens of workloads say.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer kbs certificate put web --dns web.acme.example --server --lifetime 1h
-  coffer kbs certificate root > acme-root.pem")]
+  coffer kbs certificate root > acme-root.pem
+  coffer kbs certificate put billing --audience https://pay.example \\
+      --issuer https://kbs.acme.example --lifetime 5m
+  coffer kbs certificate jwks > jwks.json")]
 pub struct Args {}
 
 /// Its commands.
@@ -25,6 +30,7 @@ pub const COMMANDS: &[Entry] = &[
     admin!("list": ListArgs => list),
     admin!("remove": RemoveArgs => remove),
     admin!("root": RootArgs => root),
+    admin!("jwks": JwksArgs => jwks),
 ];
 
 /// Say what certificates of this name say, in place of what was said before.
@@ -32,7 +38,9 @@ pub const COMMANDS: &[Entry] = &[
 #[command(after_help = "Examples:
   coffer kbs certificate put web --dns web.acme.example --server --lifetime 1h
   coffer kbs certificate put api --uri spiffe://acme.example/api --client \\
-      --server --lifetime 20m --tenant acme")]
+      --server --lifetime 20m --tenant acme
+  coffer kbs certificate put billing --audience https://pay.example \\
+      --issuer https://kbs.acme.example --lifetime 5m")]
 struct PutArgs {
     /// Name by which guests ask for it.
     name: String,
@@ -48,6 +56,12 @@ struct PutArgs {
     /// It is for clients.
     #[arg(long)]
     client: bool,
+    /// Audience that guests may have tokens for, where their spec names it too; may be repeated, and stands in one profile alone.
+    #[arg(long, value_name = "NAME", value_parser = Word::parse, requires = "issuer")]
+    audience: Vec<Word>,
+    /// Who tokens say has issued them: an https address, where `jwks` is to be found.
+    #[arg(long, value_name = "URL", value_parser = Issuer::parse, requires = "audience")]
+    issuer: Option<Issuer>,
     /// How long it is valid: `1h`, `20m` or seconds, one minute to one day.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     lifetime: u32,
@@ -67,6 +81,8 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         client_auth: args.client,
         lifetime_seconds: args.lifetime,
         terms: Some(args.terms.terms()),
+        audiences: args.audience.iter().map(ToString::to_string).collect(),
+        issuer: args.issuer.as_ref().map(ToString::to_string),
     };
     let mut value = row(&profile);
     let (added, _) = broker.ask(async |client| client.put_certificate_profile(profile).await)?;
@@ -89,7 +105,7 @@ struct ListArgs {
 fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let answer = broker.ask(async |client| client.list_certificate_profiles(&args.tenant.tenant).await)?;
     let rows: Vec<_> = answer.profiles.iter().map(row).collect();
-    let columns = ["name", "dns", "uris", "usage", "lifetime_seconds", "policy", "allow_simulated"];
+    let columns = ["name", "dns", "uris", "usage", "audiences", "lifetime_seconds", "policy", "allow_simulated"];
     Ok(broker.list_all(&columns, &rows, &answer.damaged))
 }
 
@@ -140,6 +156,26 @@ fn root(args: &RootArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Print the key set that tokens of the tenant's are verified with (`coffer token verify --jwks`), for the issuer's address.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer kbs certificate jwks --tenant acme > jwks.json")]
+struct JwksArgs {
+    #[command(flatten)]
+    tenant: Tenant,
+}
+
+fn jwks(args: &JwksArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
+    let tenant = &args.tenant.tenant;
+    let pem = broker.ask(async |client| client.list_certificate_profiles(tenant).await)?.token_key;
+    if pem.is_empty() {
+        let message = format!("tenant {tenant} has no key of tokens: put a profile with --audience first");
+        return Err(not_found(message, "certificate list"));
+    }
+    // It is JSON for people and for programs.
+    print!("{}", Jwks::new([P384PublicKey::from_pem(&pem).class(Class::Internal)?]).to_json());
+    Ok(ExitCode::SUCCESS)
+}
+
 fn seconds(text: &str) -> Result<u32, String> {
     let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
         Some(number) => (number, &text[number.len()..]),
@@ -162,7 +198,7 @@ fn row(profile: &CertificateProfile) -> Value {
     let usage: Vec<_> = usage.into_iter().filter_map(|(word, on)| on.then_some(word)).collect();
     json!({
         "name": profile.name, "tenant": profile.tenant, "dns": profile.dns, "uris": profile.uris, "usage": usage,
-        "lifetime_seconds": profile.lifetime_seconds,
+        "audiences": profile.audiences, "issuer": profile.issuer, "lifetime_seconds": profile.lifetime_seconds,
         "policy": terms.policy, "allow_simulated": terms.allow_simulated,
         "rules": rules_json(&terms.rules.unwrap_or_default()),
     })

@@ -3,6 +3,7 @@
 //! In this order: a stranger takes no place, and nobody's body is read before there is one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -18,6 +19,34 @@ use crate::service::Service;
 #[derive(Clone, Debug)]
 pub struct Certificate(pub Arc<str>);
 
+/// What is known of a connection: nothing, until a request has come on it; and whether a caller was let in on it.
+#[derive(Clone, Debug, Default)]
+pub struct Known(Arc<AtomicU8>);
+
+impl Known {
+    const ASKED: u8 = 1;
+    const CALLER: u8 = 3;
+
+    /// A request has come.
+    pub fn asked(&self) {
+        self.0.fetch_or(Self::ASKED, Ordering::Relaxed);
+    }
+
+    /// A request has come.
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// A caller was let in.
+    pub fn is_a_callers(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::CALLER
+    }
+
+    fn let_in(&self) {
+        self.0.fetch_or(Self::CALLER, Ordering::Relaxed);
+    }
+}
+
 /// Lets callers through, while there is a place.
 pub async fn callers(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let media_type = request.headers().get(header::CONTENT_TYPE).map(axum::http::HeaderValue::as_bytes);
@@ -32,6 +61,9 @@ pub async fn callers(State(service): State<Arc<Service>>, mut request: Request, 
     let Some(caller) = service.live().access.caller(authorization, certificate) else {
         return refused(Refusal::Unauthenticated);
     };
+    if let Some(known) = request.extensions().get::<Known>() {
+        known.let_in();
+    }
     if service.is_stopping() {
         return refused(Refusal::Stopping);
     }

@@ -16,17 +16,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::guard::Certificate;
+use crate::guard::{Certificate, Known};
 use crate::service::Service;
 
 /// Streams of one HTTP/2 connection.
 const STREAMS: u32 = 128;
 /// Longest that a connection stays: a client comes again, and finds the certificate of then.
 const LONGEST: Duration = Duration::from_hours(1);
+/// Heads' times that a connection stays on which no caller was let in: whoever is nobody makes room for others.
+const STRANGERS: u32 = 3;
 /// HTTP/2 clients that are silent are asked whether they are there.
 const PING: Duration = Duration::from_secs(30);
 
@@ -41,7 +43,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, router: Router,
         while lines.try_join_next().is_some() {}
         let Ok((stream, peer)) = accepted else {
             // Out of files, most likely: there are some again once a connection ends.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(50)).await;
             continue;
         };
         let Ok(place) = Arc::clone(&service.lines).try_acquire_owned() else {
@@ -96,8 +98,12 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
+    let known = Known::default();
+    let seen = known.clone();
     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+        seen.asked();
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(seen.clone());
         // What a request claims to be stays outside: extensions are this program's own.
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
@@ -118,17 +124,32 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        // One on which nothing is asked in time is hung up on: it may be at any state, and has none to wait for.
+        () = until(service.limits.head_time, || known.is_asked()) => return,
         () = async {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = tokio::time::sleep(LONGEST) => {}
+                () = until(STRANGERS * service.limits.head_time, || known.is_a_callers()) => {}
+                () = sleep(LONGEST) => {}
             }
         } => {
             connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
+            // An end takes two in HTTP/2: whoever does not do their part is not waited for longer than for a request.
+            match timeout(service.limits.request_time + service.limits.head_time, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// Ends after this time, unless it is so by then: then never.
+async fn until(time: Duration, so: impl Fn() -> bool) {
+    sleep(time).await;
+    if so() {
+        std::future::pending::<()>().await;
     }
 }

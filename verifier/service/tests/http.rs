@@ -213,6 +213,39 @@ async fn who_sends_no_body_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_connection_makes_room_for_others() {
+    let service = Running::with(|file| (file.limits.head_seconds, file.limits.request_seconds) = (1, 1)).await;
+    // HTTP/2 (RFC 9113): its preface with empty settings, and a stream that asks for `/`.
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    let asked = [&preface[..], &[0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'a']].concat();
+    let sent = [
+        Vec::new(),
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        b"GET /v1/policies HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer wrong\r\n\r\n".to_vec(),
+        preface,
+        asked,
+    ];
+    let lines = sent.map(|sent| {
+        let mut line = TcpStream::connect(service.address).unwrap();
+        line.write_all(&sent).unwrap();
+        line
+    });
+    // Each is hung up on, whatever it has said: nobody here says that it wants to end.
+    let ended = tokio::task::spawn_blocking(move || {
+        lines.map(|mut line| {
+            let mut all = Vec::new();
+            line.read_to_end(&mut all).unwrap();
+            all
+        })
+    });
+    let [silent, open, refused, settings, stream] = ended.await.unwrap();
+    assert!(silent.is_empty() && !settings.is_empty());
+    assert!(open.starts_with(b"HTTP/1.1 200") && refused.starts_with(b"HTTP/1.1 401"));
+    assert!(stream.windows(9).any(|words| words == b"not-found"), "it was answered before");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_end_lets_what_was_begun_finish_and_begins_nothing() {
     let service = Running::start().await;
     let held = half(&service, NINE);

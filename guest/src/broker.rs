@@ -32,8 +32,10 @@ pub async fn connect(
             Err(error) => Err(ClientError::Unreachable { cause: error.to_string() }),
         };
         match (result, pauses.next()) {
-            // Only silence is worth another try; a refusal or another key will not change by asking again.
-            (Err(ClientError::Unreachable { .. }), Some(pause)) => tokio::time::sleep(pause).await,
+            // Only silence, and a broker that is not well, are worth another try; a refusal or another key will not change by asking again.
+            (Err(ClientError::Unreachable { .. } | ClientError::Undecided { .. }), Some(pause)) => {
+                tokio::time::sleep(pause).await;
+            }
             (result, _) => return result,
         }
     }

@@ -83,9 +83,11 @@ fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {
     let code = match error {
         ClientError::PinMismatch { .. } => Code::KbsPinMismatch,
         ClientError::Refused { .. } => Code::NotReleased,
-        ClientError::Unreachable { .. } | ClientError::Protocol { .. } | ClientError::OtherListener { .. } => {
-            Code::KbsUnreachable
-        }
+        // With the number of its failure it is there all the same.
+        ClientError::Unreachable { .. }
+        | ClientError::Undecided { .. }
+        | ClientError::Protocol { .. }
+        | ClientError::OtherListener { .. } => Code::KbsUnreachable,
         _ => Code::Internal,
     };
     Failure {
@@ -94,10 +96,10 @@ fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {
     }
 }
 
-/// The broker's number for its refusal, 0 where there is none.
+/// The broker's number for its refusal, or for its failure; 0 where there is none.
 fn denial_id(error: &ClientError) -> u64 {
     match error {
-        ClientError::Refused { id, .. } => u64::from_str_radix(id, 16).unwrap_or(0),
+        ClientError::Refused { id, .. } | ClientError::Undecided { id, .. } => u64::from_str_radix(id, 16).unwrap_or(0),
         _ => 0,
     }
 }
@@ -174,6 +176,8 @@ mod tests {
         assert_eq!(refused.code, Code::NotReleased);
         assert!(refused.detail.contains("kbs.example:9000") && refused.detail.contains("ab77"));
         assert_eq!(refused.denial_id, 0xab77, "the one thing of it that a TEE guest's host may know");
+        let unwell = of(ClientError::Undecided { code: "broker-failed".into(), id: "ab78".into() });
+        assert_eq!((unwell.code, unwell.denial_id), (Code::KbsUnreachable, 0xab78));
         let down = of(ClientError::Unreachable { cause: "reset".into() });
         assert_eq!(down.code, Code::KbsUnreachable);
         let found = coffer_verifier::abi::SpkiDigest::of(b"x");

@@ -131,7 +131,9 @@ impl AdminService {
         let Some(seconds) = expires_unix else { return Ok(Expiry::Never) };
         let end = UnixTime::from_secs(seconds);
         if seconds <= 0 || Expiry::At(end).is_over(UnixTime::from_secs(self.clock.now())) {
-            return Err(Status::invalid_argument("expires_unix: expiry lies in the past; leave it out for none"));
+            return Err(Status::invalid_argument(
+                "expires_unix: the expiry (--expires) lies in the past; leave it out for none",
+            ));
         }
         Ok(Expiry::At(end))
     }

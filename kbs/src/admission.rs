@@ -54,6 +54,11 @@ impl Candidates {
         let report = judged.verified.report();
         let mut believed = Believed { notes: Vec::new() };
         let references = believed.rows(ledger.references_near(tenant, &report.measurement(), &workload).await?);
+        // Whoever listed it for another tenant looks for the name of this one.
+        let is_the_pair = |one: &Reference| one.measurement == report.measurement() && one.workload == workload;
+        if !references.iter().any(is_the_pair) {
+            believed.notes.push(format!("reference: no such pair is listed for tenant {tenant}, which the spec names"));
+        }
         let touching = ledger.revocations_touching(tenant, &Marks::of(&judged.verified)).await?;
         let mut all = Self { references, touching, ..Self::default() };
         let manifests = believed.rows(ledger.manifests_for(tenant, &workload).await?);

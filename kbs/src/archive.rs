@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::Clock,
-    state::{StateError, open_store},
+    state::{StateError, kept_its_owners, open_store},
     store::{Archive, ArchiveFile, Store, StoreError, TrailStart, rfc3339},
 };
 
@@ -163,6 +163,7 @@ pub struct ArchiveSummary {
 /// # Errors
 /// [`ArchiveError`]; then no line was removed. Where the answer to the commit was lost, the file stays.
 pub async fn archive(folder: &Path, reach: Reach, out: &Path) -> Result<ArchiveSummary, ArchiveError> {
+    let _kept = kept_its_owners(folder);
     let store = std::sync::Arc::new(open_store(folder).await?);
     // Of an archive that was cut off.
     store.remove_archived().await.map_err(ArchiveError::of)?;

@@ -11,6 +11,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use coffer_rim::file::{Writer, sync_folder};
@@ -24,9 +25,9 @@ use crate::{
     sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
     state::{
         ADMIN_SERVER, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, ROOT_KEY, SERVER, StateError, checkpoint_path,
-        lock_where, root_key, root_keys, write_private,
+        keeper, kept_its_owners, lock_where, root_key, root_keys, write_private,
     },
-    store::{Accepted, Opened, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
+    store::{Accepted, NotedCheckpoint, Opened, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
 
 /// Why there is no backup, or nothing was restored from one.
@@ -199,10 +200,30 @@ pub async fn backup(
         (Ok(_), IfThere::BackupIsReplaced) => drop(form(out)?),
     }
     let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let scratch = tempfile::Builder::new().prefix(".coffer-kbs-backup-").tempdir_in(beside).map_err(at(beside))?;
-    let moment = Moment::of(folder, scratch.path().join(DATABASE), key.is_some()).await?;
-    moment.write(out, key, there)?;
-    Ok(moment.summary)
+    // Before the copy is made: a server moves it forwards alone, and a copy that ends before it is an older database.
+    let mut seen = noted(folder).await?;
+    loop {
+        let scratch = tempfile::Builder::new().prefix(".coffer-kbs-backup-").tempdir_in(beside).map_err(at(beside))?;
+        let moment = match Moment::of(folder, scratch.path().join(DATABASE), key.is_some(), &seen).await {
+            // The root key changed meanwhile, or lines were archived: the copy is of after that.
+            Err(error @ BackupError::State(StateError::Store(StoreError::Checkpoint(_)))) => {
+                let now = noted(folder).await?;
+                if now == seen {
+                    return Err(error);
+                }
+                seen = now;
+                continue;
+            }
+            moment => moment?,
+        };
+        moment.write(out, key, there)?;
+        return Ok(moment.summary);
+    }
+}
+
+async fn noted(folder: &Path) -> Result<NotedCheckpoint, BackupError> {
+    let keeper = keeper(folder, &checkpoint_path(folder))?;
+    Ok(NotedCheckpoint::of(&*keeper).await.map_err(|error| StateError::Store(error.into()))?)
 }
 
 /// A state folder as of one moment, checked.
@@ -214,14 +235,18 @@ struct Moment {
 
 impl Moment {
     /// Copies the database, and reads whatever else belongs to it once: what was checked is what is written.
-    async fn of(folder: &Path, copy: PathBuf, whole: bool) -> Result<Self, BackupError> {
+    async fn of(folder: &Path, copy: PathBuf, whole: bool, seen: &NotedCheckpoint) -> Result<Self, BackupError> {
         let read = |name| {
             let path = folder.join(name);
             Ok::<_, BackupError>((name, Zeroizing::new(read_regular(&path, SMALL).map_err(at(&path))?)))
         };
         // The root key may change before the copy is made, or after.
         let mut keys = root_keys(folder)?;
-        SqliteRows::snapshot(&folder.join(DATABASE), &copy).await.map_err(|error| StateError::Store(error.into()))?;
+        SqliteRows::snapshot(&folder.join(DATABASE), &copy).await.map_err(|error| match error {
+            // That of the copy: the folder's is only read.
+            RowsError::Full => at(&copy)(io::ErrorKind::StorageFull.into()),
+            error => StateError::Store(error.into()).into(),
+        })?;
         keys.extend(root_keys(folder)?);
         let (text, root) = opening(&copy, keys).await?;
         let mut files = vec![read(CONFIG)?];
@@ -234,7 +259,7 @@ impl Moment {
                 }
             }
         }
-        let summary = checked(&copy, root, whole).await?;
+        let summary = checked(&copy, root, whole, Witness::Kept(Arc::new(seen.clone()))).await?;
         Ok(Self { files, copy, summary })
     }
 
@@ -315,7 +340,13 @@ pub async fn restore(
             let building = building(folder)?;
             let mut opener = Opener::new(&mut from, secret).map_err(read(file))?;
             unpack(&mut opener, building.path(), file)?;
-            checked(&building.path().join(DATABASE), root_key(building.path()).await?, true).await?;
+            checked(
+                &building.path().join(DATABASE),
+                root_key(building.path()).await?,
+                true,
+                Witness::OlderDatabaseIsNotNoticed,
+            )
+            .await?;
             let checkpoint = checkpoint_path(building.path());
             let outside = !checkpoint.starts_with(building.path());
             if outside && elsewhere == CheckpointElsewhere::Stays && fs::symlink_metadata(&checkpoint).is_ok() {
@@ -328,6 +359,7 @@ pub async fn restore(
             return Ok(accepted);
         }
     }
+    let _kept = kept_its_owners(folder);
     let held = lock_where(folder, ROOT_KEY).map_err(|error| match error {
         StateError::Missing { .. } => BackupError::NoRootKey { folder: folder.into(), path: file.into() },
         error => error.into(),
@@ -344,7 +376,7 @@ pub async fn restore(
     if matches!(which_opens(&new, &keys).await?, Opening::ByNone) {
         return Err(BackupError::OtherRootKey { folder: folder.into(), path: file.into() });
     }
-    checked(&new, opening(&new, keys).await?.1, false).await?;
+    checked(&new, opening(&new, keys).await?.1, false, Witness::OlderDatabaseIsNotNoticed).await?;
     let now = crate::clock::Clock::system().now();
     for name in [DATABASE, "kbs.db-wal", "kbs.db-shm"] {
         let (place, aside) = (folder.join(name), folder.join(format!("replaced-{now}-{name}")));
@@ -359,8 +391,8 @@ pub async fn restore(
 }
 
 /// Checks every row and line of a copy under a root key.
-async fn checked(copy: &Path, root: RootKey, encrypted: bool) -> Result<BackupSummary, BackupError> {
-    let store = Store::open_file(copy, root, Upgrade::Refused, Witness::OlderDatabaseIsNotNoticed).await;
+async fn checked(copy: &Path, root: RootKey, encrypted: bool, witness: Witness) -> Result<BackupSummary, BackupError> {
+    let store = Store::open_file(copy, root, Upgrade::Refused, witness).await;
     let summary = async { store?.verify_state().await }.await.map_err(|error: StoreError| StateError::Store(error))?;
     if !summary.faults.is_empty() {
         return Err(BackupError::Damaged(summary.faults.into_iter().map(|fault| fault.what).collect()));
@@ -486,12 +518,38 @@ mod tests {
         let (text, _) = opening(&state.join(DATABASE), keys).await.unwrap();
         assert_eq!(*text, fs::read_to_string(state.join(ROOT_KEY)).unwrap());
         // After it: the key that lies there now is none of the copy's.
-        let moment = Moment::of(&state, folder.path().join("copy"), true).await.unwrap();
+        let moment = Moment::of(&state, folder.path().join("copy"), true, &noted(&state).await.unwrap()).await.unwrap();
         rotate_root(&state).await.unwrap();
         assert_ne!(*text, fs::read_to_string(state.join(ROOT_KEY)).unwrap());
         moment.write(&out, Some(&key), IfThere::Stays).unwrap();
         let again = folder.path().join("again");
         restore(&out, &again, Some(&secret), CheckpointElsewhere::Stays).await.unwrap();
         assert_eq!(*text, fs::read_to_string(again.join(ROOT_KEY)).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_older_than_its_checkpoint_takes_no_backups_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, out) = (folder.path().join("state"), folder.path().join("out"));
+        init(&state, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        backup(&state, &out, None, IfThere::Stays).await.unwrap();
+        let good = fs::read(&out).unwrap();
+        let older = folder.path().join("older");
+        SqliteRows::snapshot(&state.join(DATABASE), &older).await.unwrap();
+        mend::accept_rollback(&state).await.unwrap();
+        fs::copy(&older, state.join(DATABASE)).unwrap();
+        for gone in ["kbs.db-wal", "kbs.db-shm"] {
+            let _ = fs::remove_file(state.join(gone));
+        }
+        let refused = backup(&state, &out, None, IfThere::BackupIsReplaced).await;
+        let Err(BackupError::State(StateError::Store(StoreError::Checkpoint(error)))) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(error.to_string().contains("the database is older than its checkpoint"), "{error}");
+        assert_eq!(fs::read(&out).unwrap(), good, "the good one stays");
+        // One whose checkpoint is gone is not taken for the newest either.
+        fs::remove_file(checkpoint_path(&state)).unwrap();
+        assert!(backup(&state, &out, None, IfThere::BackupIsReplaced).await.is_err());
+        assert_eq!(fs::read(&out).unwrap(), good);
     }
 }

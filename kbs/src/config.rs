@@ -207,7 +207,9 @@ impl ConfigError {
             Self::Read { .. } => {
                 "make a state folder with `coffer-kbs init --state DIR`, or name the file with --config"
             }
-            Self::Toml { .. } | Self::Mistakes(_) => "docs/kbs.md, \"Configuration\", lists every key",
+            Self::Toml { .. } | Self::Mistakes(_) => {
+                "docs/kbs.md, \"Configuration\", lists every key, and docs/verifier.md those of a floor's file"
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What about a state folder is not as it should be, for its operator. Changes nothing, and works beside a running server.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
@@ -9,6 +10,8 @@ use std::{
 use crate::{
     config::{Config, ConfigFile},
     mend::UNCONFIRMED,
+    operators::doubled,
+    regular,
     reload::named_and_gone,
     server_key::{Listener, ServerKeys, server_keys},
     state::{DATABASE, PROFILE, ROOT_KEY, UNUSED_ROOT_KEY, checkpoint_path, config_path, open_store},
@@ -43,7 +46,9 @@ pub struct Finding {
 pub async fn examine(folder: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
     folder_and_key(folder, &mut found);
+    whose(folder, &mut found);
     checkpoint(folder, &mut found);
+    room(folder, &mut found);
     next_keys(folder, &mut found);
     let config = configuration(folder, &mut found);
     match open_store(folder).await {
@@ -87,6 +92,10 @@ async fn beside_the_state(store: &Store, config: Option<&Config>, found: &mut Ve
     if let Some(missing) = missing(&mut view, config) {
         found.push(broken(&missing.to_string(), missing.hint()));
     }
+    for doubled in doubled(&mut view, &config.admins).await? {
+        let hint = "the trail does not tell them apart: give one of them another name, or `coffer kbs admin remove` the one that is not needed";
+        found.push(warning(&doubled, hint));
+    }
     for named in named_and_gone(&mut view, |name| !config.policies.has(name)).await? {
         found.push(warning(&named, "nothing of that is released: put the policy back, or name another one"));
     }
@@ -121,6 +130,40 @@ fn folder_and_key(folder: &Path, found: &mut Vec<Finding>) {
     }
 }
 
+/// Files that the folder's owner, as whom the broker runs, may not read: root made them, mostly.
+fn whose(folder: &Path, found: &mut Vec<Finding>) {
+    let Ok(owner) = fs::metadata(folder).map(|there| there.uid()) else { return };
+    let inside = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in inside.chain([checkpoint_path(folder)]).collect::<BTreeSet<_>>() {
+        let Ok(there) = fs::symlink_metadata(&path) else { continue };
+        if there.is_file() && there.uid() != owner && there.mode().trailing_zeros() >= 6 {
+            let what = format!("{} belongs to user {}, the state folder to user {owner}", path.display(), there.uid());
+            let hint = format!("chown --reference={} {}", folder.display(), path.display());
+            found.push(broken(&what, &hint));
+        }
+    }
+}
+
+/// Whether there is room to record anything.
+fn room(folder: &Path, found: &mut Vec<Finding>) {
+    let Ok(there) = rustix::fs::statvfs(folder) else { return };
+    found.extend(little(there.f_bavail.saturating_mul(there.f_frsize)));
+}
+
+fn little(bytes: u64) -> Option<Finding> {
+    let hint = "make room there: what cannot be recorded is neither changed nor released";
+    if bytes < FULL {
+        return Some(broken("the disk of the state folder is full", hint));
+    }
+    (bytes < LITTLE)
+        .then(|| warning(&format!("the disk of the state folder has room for {} MiB more", bytes >> 20), hint))
+}
+
+/// No commit fits.
+const FULL: u64 = 64 * 1024;
+/// Some thousands of decisions.
+const LITTLE: u64 = 64 * 1024 * 1024;
+
 /// Next keys of the listeners: one that waits is to be switched to some day.
 fn next_keys(folder: &Path, found: &mut Vec<Finding>) {
     for listener in Listener::ALL {
@@ -128,8 +171,9 @@ fn next_keys(folder: &Path, found: &mut Vec<Finding>) {
             Ok(ServerKeys { next: Some(next), .. }) => {
                 let whose = listener.whose();
                 let hint = format!(
-                    "once all who pin the present key pin it too: `coffer-kbs server-key switch --listener {whose}`, and start \
-                     the broker again"
+                    "once all who pin the present key pin it too: `coffer-kbs server-key switch --state {} --listener {whose}`, and start \
+                     the broker again",
+                    folder.display()
                 );
                 found.push(warning(&format!("a next key waits for the {whose}' listener: {next}"), &hint));
             }
@@ -141,6 +185,15 @@ fn next_keys(folder: &Path, found: &mut Vec<Finding>) {
 
 fn checkpoint(folder: &Path, found: &mut Vec<Finding>) {
     let path = checkpoint_path(folder);
+    // As the broker opens it for each write; nothing is written.
+    match regular::open(fs::OpenOptions::new().read(true).write(true), &path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let hint = "nothing is changed or released while it cannot be written: mount its disk for writing, or mend its permissions";
+            found.push(broken(&format!("checkpoint {}: {error}", path.display()), hint));
+            return;
+        }
+        _ => {}
+    }
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
     match (device(&path), device(&folder.join(DATABASE))) {
         (Ok(one), Ok(other)) if one == other => {
@@ -149,9 +202,6 @@ fn checkpoint(folder: &Path, found: &mut Vec<Finding>) {
             found.push(warning("the checkpoint lies on the database's device", hint));
         }
         (Ok(_), Ok(_)) => found.push(good("the checkpoint lies on another device than the database")),
-        (Err(error), _) if error.kind() != io::ErrorKind::NotFound => {
-            found.push(broken(&format!("checkpoint {}: {error}", path.display()), "check permissions"));
-        }
         // Said with the state, which is not served then.
         _ => {}
     }
@@ -205,4 +255,61 @@ fn warning(what: &str, hint: &str) -> Finding {
 
 fn broken(what: &str, hint: &str) -> Finding {
     Finding { weight: Weight::Broken, what: what.into(), hint: hint.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{init, state::CHECKPOINT};
+
+    fn of<'a>(found: &'a [Finding], word: &str) -> Vec<&'a Finding> {
+        found.iter().filter(|one| one.what.contains(word)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_the_broker_cannot_write_or_read_is_broken() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("state");
+        init(&folder, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        assert!(examine(&folder).await.iter().all(|one| one.weight != Weight::Broken));
+        // A disk that is mounted for reading alone, or a program that is being run, gives no file to write.
+        let place = folder.join(CHECKPOINT);
+        fs::remove_file(&place).unwrap();
+        fs::create_dir(&place).unwrap();
+        let found = examine(&folder).await;
+        let said = of(&found, "checkpoint");
+        assert!(
+            said.iter().any(|one| one.weight == Weight::Broken && one.hint.contains("nothing is changed or released")),
+            "{found:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn files_that_another_user_keeps_to_himself_are_named() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("state");
+        init(&folder, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        let mut found = Vec::new();
+        whose(&folder, &mut found);
+        assert_eq!(found, []);
+        // Only root can give a file away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.join(ROOT_KEY), Some(4242), None).unwrap();
+            whose(&folder, &mut found);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(
+                found[0].what.contains("root.key belongs to user 4242")
+                    && found[0].hint.starts_with("chown --reference=")
+            );
+        }
+    }
+
+    #[test]
+    fn little_room_is_said_before_there_is_none() {
+        assert_eq!(little(0).unwrap().weight, Weight::Broken);
+        assert_eq!(little(FULL - 1).unwrap().weight, Weight::Broken);
+        let warned = little(LITTLE - 1).unwrap();
+        assert_eq!((warned.weight, warned.what.contains("63 MiB")), (Weight::Warning, true), "{warned:?}");
+        assert_eq!(little(LITTLE), None);
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use coffer_kbs_client::AdminProfile;
 use coffer_ratls::Identity;
-use coffer_rim::file::sync_folder;
+use coffer_rim::file::{Writer, sync_folder};
 use coffer_verifier::abi::SpkiDigest;
 use tempfile::TempDir;
 
@@ -22,6 +22,7 @@ use crate::{
     custody::{Custody as _, FileCustody},
     floors::STRICT,
     limits::LimitsEntry,
+    owner,
     server_key::Listener,
     state::{
         ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, PROFILE, ROOT_KEY, SERVER,
@@ -167,14 +168,12 @@ pub(crate) fn refuse_used(folder: &Path) -> Result<(), StateError> {
 pub(crate) fn building(folder: &Path) -> Result<TempDir, StateError> {
     let parent = parent(folder);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(at(parent))?;
-    let private = |place: &Path| {
-        tempfile::Builder::new().prefix(BUILDING).permissions(fs::Permissions::from_mode(0o700)).tempdir_in(place)
-    };
     private(parent).or_else(|error| if folder.is_dir() { private(folder) } else { Err(error) }).map_err(at(folder))
 }
 
 pub(crate) fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
     let inside = building.path().parent() == Some(folder);
+    owner::like(folder, building.path());
     let renamed = if inside { Err(io::ErrorKind::ResourceBusy.into()) } else { fs::rename(building.path(), folder) };
     match renamed {
         Ok(()) => {
@@ -186,10 +185,37 @@ pub(crate) fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> R
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
                 Err(StateError::Exists { path: folder.into() })
             }
-            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => link_up(building.path(), folder, before),
+            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices if inside => {
+                link_up(building.path(), folder, before)
+            }
+            // A mount point: no name leads into it from beside.
+            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
+                let carried = carried(building.path(), folder)?;
+                link_up(carried.path(), folder, before)
+            }
             _ => Err(at(folder)(error)),
         },
     }
+}
+
+/// The same, in a private folder within `folder`.
+fn carried(building: &Path, folder: &Path) -> Result<TempDir, StateError> {
+    let inside = private(folder).map_err(at(folder))?;
+    owner::like(folder, inside.path());
+    for entry in fs::read_dir(building).map_err(at(building))? {
+        let from = entry.map_err(at(building))?.path();
+        let place = inside.path().join(from.file_name().unwrap_or_default());
+        let mut read = fs::File::open(&from).map_err(at(&from))?;
+        let written = Writer::private().new_only().write_with(&place, |to| io::copy(&mut read, to).map(drop));
+        written.map_err(at(&place))?;
+    }
+    owner::like(folder, inside.path());
+    Ok(inside)
+}
+
+/// A folder that nobody else reaches, within another. Gone when dropped.
+fn private(place: &Path) -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix(BUILDING).permissions(fs::Permissions::from_mode(0o700)).tempdir_in(place)
 }
 
 /// Gives each file its name in `folder`; a name that is taken is an error, and what was named so far is taken back.
@@ -294,7 +320,10 @@ mod tests {
             fs::create_dir(&folder).unwrap();
             fill(&building, WANTED, &|_| Ok(())).await.unwrap();
             let (fail, _) = fail_at(step);
-            let linked = link_up(&building, &folder, &fail);
+            // From where it was made, and from a copy within.
+            let inside = carried(&building, &folder).unwrap();
+            let linked = link_up(if step % 2 == 0 { &building } else { inside.path() }, &folder, &fail);
+            drop(inside);
             if step < 7 {
                 assert!(linked.is_err());
                 assert!(names(&folder).is_empty(), "step {step}: {:?}", names(&folder));
@@ -304,6 +333,21 @@ mod tests {
                 State::open(&folder).await.unwrap();
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_made_beside_a_mount_point_opens_where_it_was_carried() {
+        let outer = tempfile::tempdir().unwrap();
+        let (building, folder) = (outer.path().join("building"), outer.path().join("state"));
+        fs::create_dir(&building).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fill(&building, WANTED, &|_| Ok(())).await.unwrap();
+        let inside = carried(&building, &folder).unwrap();
+        fs::remove_dir_all(&building).unwrap();
+        link_up(inside.path(), &folder, &|_| Ok(())).unwrap();
+        drop(inside);
+        assert!(!names(&folder).iter().any(|name| name.starts_with(BUILDING)));
+        State::open(&folder).await.unwrap();
     }
 
     #[tokio::test]

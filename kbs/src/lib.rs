@@ -40,6 +40,7 @@ mod look;
 mod mend;
 mod metrics;
 mod operators;
+mod owner;
 mod permit;
 mod places;
 mod policies;

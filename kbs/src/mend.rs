@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::{
     clock::Clock,
     state::{
-        DATABASE, RootKeys, StateError, checkpoint_path, keeper, lock, open_rows, root_key, settle_root_key, watched,
+        DATABASE, RootKeys, StateError, checkpoint_path, keeper, kept_its_owners, lock, open_rows, root_key,
+        settle_root_key, watched,
     },
     store::{
         Accepted, AuditFault, CheckpointError, Forget, Position, StateFault, StateSummary, Store, StoreError, Traces,
@@ -28,6 +29,7 @@ pub async fn repair_plan(folder: &Path) -> Result<StateSummary, StateError> {
 /// # Errors
 /// [`StateError`]; then nothing has changed.
 pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, StateError> {
+    let _kept = kept_its_owners(folder);
     let _lock = lock(folder)?;
     let changed = settle_root_key(folder).await? == RootKeys::NewOne;
     let (path, now) = (folder.join(DATABASE), Clock::system().now());
@@ -54,6 +56,7 @@ pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, State
 /// # Errors
 /// [`StateError`]; then nothing has changed.
 pub async fn accept_rollback(folder: &Path) -> Result<Accepted, StateError> {
+    let _kept = kept_its_owners(folder);
     let _lock = lock(folder)?;
     settle_root_key(folder).await?;
     let keeper = keeper(folder, &checkpoint_path(folder))?;
@@ -68,6 +71,7 @@ pub async fn accept_rollback(folder: &Path) -> Result<Accepted, StateError> {
 /// # Errors
 /// [`StateError`]; then nothing has changed.
 pub async fn upgrade(folder: &Path) -> Result<Position, StateError> {
+    let _kept = kept_its_owners(folder);
     let _lock = lock(folder)?;
     settle_root_key(folder).await?;
     let (path, root) = (folder.join(DATABASE), root_key(folder).await?);

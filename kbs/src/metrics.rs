@@ -104,8 +104,12 @@ impl Metrics {
                 let _ = writeln!(text, "# TYPE coffer_kbs_{name} {kind}\ncoffer_kbs_{name} {value}");
             }
         }
-        let up = u8::from(store.position().await.is_ok());
-        let _ = writeln!(text, "# TYPE coffer_kbs_store_up gauge\ncoffer_kbs_store_up {up}");
+        let up = u8::from(store.is_witnessed() && store.position().await.is_ok());
+        let _ = writeln!(
+            text,
+            "# HELP coffer_kbs_store_up Decisions are recorded: the database answers, the checkpoint moves.\n\
+             # TYPE coffer_kbs_store_up gauge\ncoffer_kbs_store_up {up}"
+        );
         let cost = verifier.cost();
         for (name, value) in [("rsa", cost.rsa), ("ecdsa", cost.ecdsa)] {
             let name = format!("coffer_kbs_evidence_{name}_verifications_total");

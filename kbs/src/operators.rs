@@ -55,6 +55,30 @@ pub fn is_same_name(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
+/// Operators of the ledger that the trail does not tell apart from those of the configuration: by name, or because theirs is the key of an
+/// owner there. The configuration may have got them later.
+///
+/// # Errors
+/// As the store.
+pub async fn doubled(
+    ledger: &mut Ledger,
+    configured: &BTreeMap<SpkiDigest, String>,
+) -> Result<Vec<String>, StoreError> {
+    let mut found = Vec::new();
+    // Rows that are not believed are nobody's.
+    for admin in ledger.admins().await?.into_iter().flatten() {
+        if let Some(name) = configured.get(&admin.key) {
+            found.push(format!(
+                "the key of operator {} is that of {name} in the configuration too, and an owner's",
+                admin.name
+            ));
+        } else if let Some(name) = configured.values().find(|name| is_same_name(name, &admin.name)) {
+            found.push(format!("operator {} has the name of another one, {name}, in the configuration", admin.name));
+        }
+    }
+    Ok(found)
+}
+
 impl Operators {
     /// Of a configuration, and of the ledger.
     pub fn new(configured: BTreeMap<SpkiDigest, String>, stored: Vec<SpkiDigest>, local: Option<Grant>) -> Self {
@@ -139,5 +163,29 @@ mod tests {
             assert!(!is_operator_name(bad), "{bad:?}");
         }
         assert!(is_same_name("admin", "Admin") && !is_same_name("admin", "admins"));
+    }
+
+    #[tokio::test]
+    async fn who_has_a_name_or_a_key_of_the_configuration_is_named() {
+        use crate::{
+            keys::RootKey,
+            store::{Admin, MemoryRows, Witness},
+        };
+        let root = RootKey::new(&zeroize::Zeroizing::new([7; 32]));
+        let store =
+            Store::create(Arc::new(MemoryRows::default()), root, Witness::OlderDatabaseIsNotNoticed).await.unwrap();
+        let mut ledger = store.write().await.unwrap();
+        for (key, name) in [(1, "bob"), (2, "alice"), (3, "carol")] {
+            let (key, name) = (SpkiDigest::new([key; 32]), name.to_owned());
+            ledger.put_admin(&Admin { key, name, grants: Vec::new(), added_unix: 1 }).await.unwrap();
+        }
+        let configured = |all: &[(u8, &str)]| {
+            all.iter().map(|(key, name)| (SpkiDigest::new([*key; 32]), (*name).to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(doubled(&mut ledger, &configured(&[(9, "admin")])).await.unwrap(), Vec::<String>::new());
+        let found = doubled(&mut ledger, &configured(&[(9, "BOB"), (2, "alice")])).await.unwrap();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.iter().any(|one| one.contains("bob") && one.contains("BOB")), "{found:?}");
+        assert!(found.iter().any(|one| one.contains("the key of operator alice")), "{found:?}");
     }
 }

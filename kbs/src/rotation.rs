@@ -13,7 +13,9 @@ use crate::{
     audit_log::AuditLog,
     clock::Clock,
     custody::{Custody as _, FileCustody},
-    state::{DATABASE, NEXT_ROOT_KEY, StateError, adopt_root_key, lock, root_key, settle_root_key, watched},
+    state::{
+        DATABASE, NEXT_ROOT_KEY, StateError, adopt_root_key, kept_its_owners, lock, root_key, settle_root_key, watched,
+    },
     store::{Position, Store, StoreError, Traces, Upgrade},
 };
 
@@ -54,6 +56,7 @@ impl Rotation {
 /// # Errors
 /// [`StateError`]; then the old key goes on opening it, unless the answer to the commit was lost; or [`StoreError::Traces`].
 pub async fn rotate_root(folder: &Path) -> Result<Position, StateError> {
+    let _kept = kept_its_owners(folder);
     let _lock = lock(folder)?;
     settle_root_key(folder).await?;
     let (path, root) = (folder.join(DATABASE), root_key(folder).await?);

@@ -47,7 +47,7 @@ use crate::{
     look::keep_looking,
     mend::UNCONFIRMED,
     metrics::{self, Counted, Metrics},
-    operators::Operators,
+    operators::{Operators, doubled},
     policies::ReleasePolicies,
     refusals::{Refusals, Which, Whom},
     release::Releaser,
@@ -293,7 +293,12 @@ impl Server {
         let guest_tls = ServerTls::new(&state.server, ClientRule::AttestedAfter, Purpose::Kbs)?;
         let configured_tenants = Arc::new(std::mem::take(&mut config.tenants));
         tenants::adopt(&state.store, &log, clock.now()).await.map_err(StateError::from)?;
-        let stored = state.store.read().await.map_err(StateError::from)?.admin_keys();
+        let mut view = state.store.read().await.map_err(StateError::from)?;
+        let stored = view.admin_keys();
+        for doubled in doubled(&mut view, &config.admins).await.map_err(StateError::from)? {
+            tracing::warn!("{doubled}: the trail does not tell them apart");
+        }
+        drop(view);
         // The configuration's owners are the way back in: nobody else takes their places.
         let shares = KeyShares { each: OF_AN_OPERATOR, kept: config.admins.keys().copied().collect() };
         let admitted = Operators::new(std::mem::take(&mut config.admins), stored, config.local.take());

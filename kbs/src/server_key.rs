@@ -11,7 +11,8 @@ use coffer_rim::file::sync_folder;
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::state::{
-    ADMIN_SERVER, NEXT_ADMIN_SERVER, NEXT_SERVER, PROFILE, SERVER, StateError, read_identity, write_identity,
+    ADMIN_SERVER, NEXT_ADMIN_SERVER, NEXT_SERVER, PROFILE, SERVER, StateError, kept_its_owners, read_identity,
+    write_identity,
 };
 
 /// Whose listener.
@@ -88,6 +89,7 @@ pub fn server_keys(folder: &Path, listener: Listener) -> Result<ServerKeys, Stat
 /// # Errors
 /// [`StateError::NextKeyWaits`] where there is one: somebody may pin it already.
 pub fn make_next_key(folder: &Path, listener: Listener) -> Result<ServerKeys, StateError> {
+    let _kept = kept_its_owners(folder);
     let keys = server_keys(folder, listener)?;
     let path = folder.join(listener.next_file());
     if keys.next.is_some() {
@@ -115,6 +117,7 @@ pub fn make_next_key(folder: &Path, listener: Listener) -> Result<ServerKeys, St
 /// # Errors
 /// [`StateError::NoNextKey`] where none waits; then nothing has changed.
 pub fn switch_key(folder: &Path, listener: Listener) -> Result<(SpkiDigest, ServerKeys), StateError> {
+    let _kept = kept_its_owners(folder);
     let (path, next_path) = (folder.join(listener.file()), folder.join(listener.next_file()));
     let ServerKeys { present: former, next } = server_keys(folder, listener)?;
     let present = next.ok_or_else(|| StateError::NoNextKey { path: next_path.clone() })?;

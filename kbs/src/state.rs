@@ -34,6 +34,7 @@ use crate::{
     config::{ConfigError, ConfigFile},
     custody::{Custody as _, CustodyError, FileCustody, NotPrivate, private_text},
     keys::RootKey,
+    owner::{Kept, NOT_MINE},
     store::{FileCheckpoint, Opened, Rows, SqliteRows, Store, StoreError, Traces, Upgrade, Witness, opens},
 };
 
@@ -119,18 +120,20 @@ impl StateError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Exists { .. } => "name an empty or new folder; keys are never overwritten",
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_MINE,
             Self::File { .. } => "make a state folder with `coffer-kbs init --state DIR`, and check its permissions",
             Self::Mode { .. } => "chmod 600 the file, and make a new key if somebody may have read it",
             Self::Missing { .. } => "make one with `coffer-kbs init --state DIR`",
             Self::Custody(error) => error.hint(),
-            Self::Identity { .. } | Self::Profile(_) => "restore the file from your backup",
+            Self::Profile(error) => error.hint(),
+            Self::Identity { .. } => "restore the file from your backup",
             Self::Store(error) => error.hint(),
-            Self::Locked { .. } => "stop the other server, or use its admin address",
+            Self::Locked { .. } => "stop the broker that serves it first: this is done while none does",
             Self::NextKeyWaits { .. } => {
-                "somebody may pin it: switch to it with `coffer-kbs server-key switch`, or remove the file where nobody does"
+                "somebody may pin it: switch to it with `coffer-kbs server-key switch --state DIR --listener guests|operators`, or remove the file where nobody does"
             }
             Self::NoNextKey { .. } => {
-                "make one with `coffer-kbs server-key next`, and have it pinned beside the present one before you switch"
+                "make one with `coffer-kbs server-key next --state DIR --listener guests|operators`, and have it pinned beside the present one before you switch"
             }
             Self::Mistakes(error) => error.hint(),
             Self::Config(_) => "report this",
@@ -285,6 +288,11 @@ pub(crate) fn keeper(folder: &Path, checkpoint: &Path) -> Result<Arc<FileCheckpo
 /// What notices a whole older database of a state folder, by its own configuration.
 pub(crate) fn watched(folder: &Path) -> Result<Witness, StateError> {
     Ok(Witness::Kept(keeper(folder, &checkpoint_path(folder))?))
+}
+
+/// What root makes in a state folder is to be the folder's owner's.
+pub(crate) fn kept_its_owners(folder: &Path) -> Kept {
+    Kept::of(folder, &checkpoint_path(folder))
 }
 
 /// Held by the one server of a folder.

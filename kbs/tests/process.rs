@@ -419,3 +419,18 @@ fn bytes_behind_a_backup_and_keys_that_came_to_nothing_are_named() {
     let examined = run(&["doctor", "--state", &state]);
     assert!(String::from_utf8_lossy(&examined.stdout).contains("root.key.unused-1700000000"));
 }
+
+#[test]
+fn another_configuration_names_no_other_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state").display().to_string();
+    assert!(run(&["init", "--state", &state]).status.success());
+    let (other, own) =
+        (folder.path().join("other.toml"), std::fs::read_to_string(format!("{state}/config.toml")).unwrap());
+    // The last key before any table.
+    std::fs::write(&other, format!("checkpoint = \"{}\"\n{own}", folder.path().join("elsewhere").display())).unwrap();
+    let refused = run(&["serve", "--state", &state, "--config", &other.display().to_string()]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("elsewhere") && said.contains("give both the same `checkpoint`"), "{said}");
+}

@@ -250,7 +250,7 @@ async fn a_forged_trail_is_found_and_nothing_is_released_that_cannot_be_recorded
     let client = kbs.connect(guest).await.unwrap();
     kbs.tamper(Kind::Head, edit_all).await;
     match ask(&client, PATH).await {
-        Err(ClientError::Unreachable { .. } | ClientError::Protocol { .. }) => {}
+        Err(ClientError::Undecided { .. } | ClientError::Unreachable { .. } | ClientError::Protocol { .. }) => {}
         other => panic!("{:?}", other.map(|_| "released")),
     }
     assert!(matches!(open_store(&kbs.state()).await, Err(StateError::Store(StoreError::Audit(AuditFault::Head)))));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use coffer_guest_proto::control_client::ControlClient;
 use coffer_guest_proto::exec_client::ExecClient;
 use coffer_guest_proto::{StopRequest, ports, refusal_word};
-use coffer_rim::{Class, Failure, chain};
+use coffer_rim::{Class, Failure, Reason, chain};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -66,7 +66,31 @@ pub fn of_plain_status(status: &tonic::Status) -> Failure {
 pub fn of_status(status: &tonic::Status) -> Failure {
     let word = printable(status.message());
     let words = if word.is_empty() { format!("the guest's agent answered {:?}", status.code()) } else { word };
-    Failure::new(class_of(status), words)
+    let failure = Failure::new(class_of(status), words);
+    let Some((code, id)) = denial(&failure.message) else { return failure };
+    let reason = Reason { code: code.to_owned(), denial_id: Some(id.to_owned()) };
+    let hint = if failure.class == Class::Unreachable { broker_log().to_owned() } else { broker_trail(id) };
+    Failure { reason: Some(reason), ..failure }.hint(hint)
+}
+
+/// A key broker's word and number, where the guest passes them on: `not-released (id 86fb0b8a2fdb7edb)`.
+fn denial(message: &str) -> Option<(&str, &str)> {
+    let (before, rest) = message.split_once(" (id ")?;
+    let (id, _) = rest.split_once(')')?;
+    let code = before.rsplit(' ').next()?;
+    let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_word = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    (is_id && is_word).then_some((code, id))
+}
+
+/// Where the reasons of a refusal are.
+pub fn broker_trail(id: &str) -> String {
+    format!("`coffer kbs audit --id {id}` has the reasons, for whoever may read the broker's trail")
+}
+
+/// Where the reason of a failure is, which is no decision.
+pub const fn broker_log() -> &'static str {
+    "it is there: its log has the reason under this id, and nothing is released until that is mended"
 }
 
 fn class_of(status: &tonic::Status) -> Class {
@@ -94,6 +118,22 @@ mod tests {
     fn guest_text_cannot_drive_the_terminal() {
         assert_eq!(printable("\u{1b}[2Jhello\nthere\u{7}"), "[2Jhello there");
         assert_eq!(printable(&"x".repeat(10_000)).len(), 400);
+    }
+
+    #[test]
+    fn a_brokers_number_that_the_guest_passes_on_is_said_with_where_its_reasons_are() {
+        let said = "key broker 10.0.2.2:4480: key broker refused: not-released (id 86fb0b8a2fdb7edb)";
+        let refused = of_status(&tonic::Status::permission_denied(said));
+        assert_eq!(refused.class, Class::Refused);
+        let reason = refused.reason.unwrap();
+        assert_eq!((reason.code.as_str(), reason.denial_id.as_deref()), ("not-released", Some("86fb0b8a2fdb7edb")));
+        assert!(refused.hint.unwrap().contains("coffer kbs audit --id 86fb0b8a2fdb7edb"));
+        let failed = of_status(&tonic::Status::unavailable("could not decide: broker-failed (id 86fb0b8a2fdb7edb)"));
+        assert!(failed.class == Class::Unreachable && failed.hint.unwrap().contains("its log"));
+        for other in ["no number", "not-released (id none)", "x (id 86fb0b8a2fdb7edZ)", "(id 86fb0b8a2fdb7edb)"] {
+            let failure = of_status(&tonic::Status::permission_denied(other));
+            assert!(failure.reason.is_none() && failure.hint.is_none(), "{other}");
+        }
     }
 
     #[test]

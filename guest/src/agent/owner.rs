@@ -146,7 +146,9 @@ fn status(error: &SealingError) -> Status {
     let text = error.to_string();
     match error {
         SealingError::Broker { cause: ClientError::Refused { .. }, .. } => Status::permission_denied(text),
-        SealingError::Broker { cause: ClientError::Unreachable { .. }, .. } => Status::unavailable(text),
+        SealingError::Broker { cause: ClientError::Unreachable { .. } | ClientError::Undecided { .. }, .. } => {
+            Status::unavailable(text)
+        }
         SealingError::Context { .. } | SealingError::CounterNeedsBroker { .. } => Status::invalid_argument(text),
         _ => Status::failed_precondition(text),
     }

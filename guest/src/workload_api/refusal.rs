@@ -74,6 +74,9 @@ impl From<&ClientError> for Refusal {
         let of = |status, word| Self::new(status, word, error.to_string());
         match error {
             ClientError::Refused { code, id } => Self { id: Some(id.clone()), ..of(StatusCode::FORBIDDEN, code) },
+            ClientError::Undecided { id, .. } => {
+                Self { id: Some(id.clone()), ..of(StatusCode::SERVICE_UNAVAILABLE, "kbs-failed") }
+            }
             ClientError::Unreachable { .. } => of(StatusCode::SERVICE_UNAVAILABLE, "kbs-unreachable"),
             ClientError::PinMismatch { .. } => of(StatusCode::BAD_GATEWAY, "kbs-pin-mismatch"),
             ClientError::Rejected { .. } => of(StatusCode::BAD_REQUEST, "rejected"),

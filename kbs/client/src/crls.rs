@@ -9,7 +9,7 @@ use crate::{
     listed::Listed,
 };
 
-pub use v1::{CrlInfo, PutCrlResponse as PutCrl};
+pub use v1::{CrlInfo, PutCrlResponse as PutCrl, SeenCrl};
 
 impl AdminClient {
     /// Takes the list of a root away: whether there was one, and the number below which no list of that root is believed.
@@ -31,12 +31,12 @@ impl AdminClient {
         done(self.admin.clone().put_crl(request).await)
     }
 
-    /// The lists that were brought.
+    /// The lists that were brought; and, of roots of which none is kept, the highest number that was seen.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list_crls(&self) -> Result<Listed<CrlInfo>, ClientError> {
+    pub async fn list_crls(&self) -> Result<(Listed<CrlInfo>, Vec<SeenCrl>), ClientError> {
         let response = done(self.admin.clone().list_crls(v1::ListCrlsRequest {}).await)?;
-        Ok(Listed { rows: response.lists, damaged: response.damaged })
+        Ok((Listed { rows: response.lists, damaged: response.damaged }, response.seen_alone))
     }
 }

@@ -17,6 +17,14 @@ pub enum ClientError {
         /// In words.
         cause: String,
     },
+    /// The broker is there, and could not record what it decides: nothing was released. Its log has the reason under the id.
+    #[error("key broker could not decide: {code} (id {id})")]
+    Undecided {
+        /// Stable word, such as `broker-failed`.
+        code: String,
+        /// Joins this with the broker's log.
+        id: String,
+    },
     /// Somebody answers, but not the broker that is pinned.
     #[error("key broker shows key {found}, which is none of the {} pinned", expected.len())]
     PinMismatch {
@@ -91,6 +99,9 @@ impl ClientError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unreachable { .. } => Some("check the broker's address and that `coffer-kbs serve` runs there"),
+            Self::Undecided { .. } => {
+                Some("the broker's log has the reason under this id; ask again when it is mended")
+            }
             Self::OtherListener { .. } => Some(
                 "operators reach `admin_listen` (4481 where nothing else is said), guests `listen` (4480): see the broker's config.toml",
             ),
@@ -160,9 +171,12 @@ pub(crate) fn call(status: &Status) -> ClientError {
     let cause = || words(&status.source().map_or_else(|| status.message().to_owned(), chain));
     match (tls(status), status.code()) {
         (Some(error), _) => ClientError::Protocol { cause: error.to_string() },
-        (None, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded) => {
-            ClientError::Unreachable { cause: cause() }
-        }
+        // It is there, and cannot record what it decides.
+        (None, Code::Unavailable) => match Denial::of_failure(status) {
+            Some(Denial { code, id }) => ClientError::Undecided { code, id },
+            None => ClientError::Unreachable { cause: cause() },
+        },
+        (None, Code::Cancelled | Code::DeadlineExceeded) => ClientError::Unreachable { cause: cause() },
         (None, _) if status.source().is_some() => ClientError::Unreachable { cause: cause() },
         (None, Code::DataLoss) => ClientError::NotAuthentic { message: words(status.message()) },
         (None, Code::Internal | Code::ResourceExhausted) => ClientError::Failed { message: words(status.message()) },

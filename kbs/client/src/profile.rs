@@ -50,6 +50,26 @@ pub enum ProfileError {
     Identity(#[from] IdentityError),
 }
 
+impl ProfileError {
+    /// What the operator can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                "name a new file: keys are never written over"
+            }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "`coffer-kbs init --state DIR` writes DIR/admin.toml; an owner makes another with `coffer kbs admin add NAME --new-profile FILE`"
+            }
+            Self::File { .. } => "check the path, free space and permissions",
+            Self::Mode { .. } => "chmod 600 it, and make a new key if somebody may have read it",
+            Self::Malformed { .. } | Self::Identity(_) => {
+                "use a copy that is as it was written, or have an owner make another: `coffer kbs admin add NAME --new-profile FILE`"
+            }
+            Self::Pins { .. } => "`coffer kbs admin pin PRESENT NEXT` writes what is pinned",
+        }
+    }
+}
+
 /// The present key and the next, as in a workload spec.
 const MOST_PINS: usize = 2;
 

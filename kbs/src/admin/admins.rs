@@ -63,7 +63,9 @@ impl AdminService {
             return Err(Status::invalid_argument(format!("grants: expected 1 to {LIMIT}")));
         }
         if self.operators.configured.contains_key(&key) {
-            return Err(Status::failed_precondition("this key stands in the broker's configuration, as an owner"));
+            return Err(Status::failed_precondition(
+                "this key stands in the broker's configuration, as an owner; to give it less, take it out of [[admins]] there",
+            ));
         }
         let entry = AuditEntry {
             event: "admin.add",
@@ -84,7 +86,9 @@ impl AdminService {
         let taken = self.operators.configured.values().any(|one| is_same_name(one, &name))
             || there.iter().flatten().any(|one| is_same_name(&one.name, &name) && one.key != key);
         if taken {
-            return Err(Status::failed_precondition("name: another operator has it; the trail names them apart by it"));
+            return Err(Status::failed_precondition(
+                "name: another operator has it, and the trail names them apart by it; to give that one other roles, give its own key (`admin list`) with --key; for another key, choose another name, and remove the old one",
+            ));
         }
         if there.len() >= LIMIT && !there.iter().flatten().any(|one| one.key == key) {
             return Err(Status::failed_precondition(format!("there are {LIMIT} operators already")));

@@ -1,5 +1,7 @@
 //! Revocation lists that operators bring: a believed root's, fresh, and never older than one that was seen.
 
+use std::collections::BTreeMap;
+
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{abi::SpkiDigest, chain::Crl};
 use tonic::{Response, Status};
@@ -18,7 +20,8 @@ impl AdminService {
     ) -> Result<Response<wire::PutCrlResponse>, Status> {
         let (list, root) = self.verifier.issuer_of(&message.crl, message.root.as_deref()).map_err(|error| {
             tracing::info!(%error, "a revocation list was not taken");
-            Status::invalid_argument(error)
+            let root = if error.contains("not at hand") { ": bring it too, with --root FILE" } else { "" };
+            Status::invalid_argument(format!("{error}{root}"))
         })?;
         let number = list.number();
         let entry = AuditEntry {
@@ -81,21 +84,24 @@ impl AdminService {
     pub(super) async fn crls_listed(&self) -> Result<Response<wire::ListCrlsResponse>, Status> {
         let mut view = self.view().await?;
         let (stored, mut damaged) = sorted(view.crls().await.map_err(store_status)?);
-        let mut lists = Vec::new();
+        let (mut lists, mut numbers) = (Vec::new(), BTreeMap::new());
+        for root in view.crl_roots() {
+            match view.crl_number(&root).await {
+                Err(error @ StoreError::Tampered { .. }) => damaged.extend(sorted::<()>(vec![Err(error)]).1),
+                seen => numbers.extend(seen.map_err(store_status)?.map(|seen| (*root.as_bytes(), seen))),
+            }
+        }
         for one in stored {
-            let seen = match view.crl_number(&one.root).await {
-                Err(error @ StoreError::Tampered { .. }) => {
-                    damaged.extend(sorted::<()>(vec![Err(error)]).1);
-                    None
-                }
-                other => other.map_err(store_status)?,
-            };
+            let seen = numbers.remove(one.root.as_bytes());
             match Crl::parse(&one.der) {
                 Ok(list) => lists.push(info(&one, &list, seen.unwrap_or(0))),
                 Err(error) => damaged.push(format!("revocation list of root {}: {error}", one.root)),
             }
         }
-        Ok(Response::new(wire::ListCrlsResponse { lists, damaged }))
+        // Seen in evidence or in the configuration, or taken away since.
+        let seen_alone =
+            numbers.into_iter().map(|(root, seen)| wire::SeenCrl { root: root.to_vec(), number: seen }).collect();
+        Ok(Response::new(wire::ListCrlsResponse { lists, damaged, seen_alone }))
     }
 }
 

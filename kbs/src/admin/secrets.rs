@@ -198,7 +198,9 @@ impl AdminService {
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
     fn new_expiry(&self, at: Option<i64>, never: bool) -> Result<Option<Expiry>, Status> {
         match (at, never) {
-            (Some(_), true) => Err(Status::invalid_argument("expires_unix and never_expires contradict each other")),
+            (Some(_), true) => {
+                Err(Status::invalid_argument("an expiry, and that there is none, contradict each other"))
+            }
             (None, true) => Ok(Some(Expiry::Never)),
             (Some(_), false) => self.expiry(at).map(Some),
             (None, false) => Ok(None),

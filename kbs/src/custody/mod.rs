@@ -11,7 +11,7 @@ use std::{io, path::PathBuf};
 
 pub use file::{FileCustody, NotPrivate, private_text};
 
-use crate::keys::RootKey;
+use crate::{keys::RootKey, owner::NOT_MINE};
 
 /// Why there is no root key.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,10 @@ impl CustodyError {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_MINE,
+            Self::File { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+                "check the path, free space and permissions: the key that lies there stays"
+            }
             Self::File { .. } => {
                 "put your copy of root.key back, or make the folder anew from a backup: `coffer-kbs restore --recovery-key FILE`; a folder that is not there yet `coffer-kbs init --state DIR` makes"
             }

@@ -9,11 +9,15 @@
 
 mod file;
 mod memory;
+mod noted;
 
 use std::{
     io,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,9 +26,13 @@ use tokio::sync::Mutex;
 
 pub use file::FileCheckpoint;
 pub use memory::MemoryCheckpoint;
+pub use noted::NotedCheckpoint;
 
 use super::{head::Head, record::Fields};
-use crate::keys::{RootKey, RowKind};
+use crate::{
+    keys::{RootKey, RowKind},
+    owner::NOT_MINE,
+};
 
 /// Why a checkpoint does not let a database be served, or was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +73,14 @@ pub enum CheckpointError {
         /// What was seen of it.
         seen: Position,
     },
+    /// The checkpoint is of an earlier epoch.
+    #[error("the checkpoint is older than the database: it ends with {seen}, the database with {found}")]
+    Earlier {
+        /// Where the database ends.
+        found: Position,
+        /// What was seen of it.
+        seen: Position,
+    },
     /// The database has another history than the one the checkpoint stands in.
     #[error("the database has another history than its checkpoint: it ends with {found}, the checkpoint with {seen}")]
     Beside {
@@ -86,6 +102,7 @@ impl CheckpointError {
             Self::Foreign { place } => Self::Foreign { place: place.clone() },
             Self::Another { place } => Self::Another { place: place.clone() },
             Self::Behind { found, seen } => Self::Behind { found: *found, seen: *seen },
+            Self::Earlier { found, seen } => Self::Earlier { found: *found, seen: *seen },
             Self::Beside { found, seen } => Self::Beside { found: *found, seen: *seen },
         }
     }
@@ -93,6 +110,7 @@ impl CheckpointError {
     /// What the operator can do.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_MINE,
             Self::File { .. } => {
                 "check free space and permissions where the checkpoint lies; nothing is changed without it"
             }
@@ -104,6 +122,9 @@ impl CheckpointError {
             }
             Self::Another { .. } => {
                 "name another place as `checkpoint` in config.toml; a checkpoint that is damaged is moved away first, and then the state accepted by name"
+            }
+            Self::Earlier { .. } => {
+                "put back the checkpoint that was written last, or accept the state by name: `coffer-kbs restore --state DIR --accept-rollback`"
             }
             Self::Behind { .. } | Self::Beside { .. } => {
                 "put the newer database back, or accept the older state by name: `coffer-kbs restore --state DIR --accept-rollback`"
@@ -193,6 +214,10 @@ impl Checkpoint {
     pub(super) fn is_reached_by(&self, head: &Head) -> Result<(), CheckpointError> {
         let found = Checkpoint::from(head).position();
         let seen = self.position();
+        // An epoch begins where a state is accepted by name, and its checkpoint is written with that.
+        if found.epoch > seen.epoch {
+            return Err(CheckpointError::Earlier { found, seen });
+        }
         if (found.epoch, found.lines) < (seen.epoch, seen.lines) || found.changes < seen.changes {
             return Err(CheckpointError::Behind { found, seen });
         }
@@ -207,6 +232,8 @@ impl Checkpoint {
 /// Moves the checkpoint after commits.
 pub(super) struct Follower {
     witness: Witness,
+    /// The last write failed: nothing more is committed before one succeeds.
+    failed: Arc<AtomicBool>,
     state: Arc<Mutex<Following>>,
 }
 
@@ -216,14 +243,19 @@ struct Following {
     written: Option<Instant>,
     /// Somebody will come for what is pending.
     awaited: bool,
-    /// The last write failed: nothing more is committed before one succeeds.
-    failed: bool,
+    failed: Arc<AtomicBool>,
 }
 
 impl Follower {
     pub(super) fn new(witness: Witness) -> Self {
-        let following = Following { pending: None, written: None, awaited: false, failed: false };
-        Self { witness, state: Arc::new(Mutex::new(following)) }
+        let failed = Arc::new(AtomicBool::new(false));
+        let following = Following { pending: None, written: None, awaited: false, failed: failed.clone() };
+        Self { witness, failed, state: Arc::new(Mutex::new(following)) }
+    }
+
+    /// Whether the last write failed. Waits for none.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     pub(super) fn witness(&self) -> &Witness {
@@ -234,7 +266,7 @@ impl Follower {
     pub(super) async fn ready(&self) -> Result<(), CheckpointError> {
         let Witness::Kept(keeper) = &self.witness else { return Ok(()) };
         let mut state = self.state.lock().await;
-        if state.failed { state.write(&**keeper).await } else { Ok(()) }
+        if self.has_failed() { state.write(&**keeper).await } else { Ok(()) }
     }
 
     /// After a commit. `at_once`: what was changed is acknowledged only when the checkpoint has moved.
@@ -299,7 +331,7 @@ impl Following {
     async fn write(&mut self, keeper: &dyn CheckpointKeeper) -> Result<(), CheckpointError> {
         let Some(bytes) = &self.pending else { return Ok(()) };
         let kept = keeper.keep(bytes).await;
-        self.failed = kept.is_err();
+        self.failed.store(kept.is_err(), Ordering::Relaxed);
         if kept.is_ok() {
             (self.pending, self.written) = (None, Some(Instant::now()));
         }

@@ -33,6 +33,12 @@ impl Ledger {
         Ok(self.record::<CrlNumber>(&key(root)).await?.map(|number| number.0))
     }
 
+    /// The root of every number that was seen, whether or not its list is stored.
+    pub fn crl_roots(&mut self) -> Vec<SpkiDigest> {
+        let keys = self.global_keys(Kind::CrlNumber);
+        keys.iter().filter_map(|key| SpkiDigest::try_from(key.part(0)).ok()).collect()
+    }
+
     /// Raises it. Gives what counts now: `number`, or a higher one that was there.
     ///
     /// # Errors

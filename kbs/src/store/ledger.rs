@@ -221,6 +221,11 @@ impl Store {
         Ok(Checkpoint::from(&self.read().await?.head).position())
     }
 
+    /// Whether decisions are recorded: not while the checkpoint cannot be moved.
+    pub fn is_witnessed(&self) -> bool {
+        !self.shared.follower.has_failed()
+    }
+
     /// That the rows are still where they were, whether or not anybody asks for one.
     ///
     /// # Errors

@@ -51,7 +51,9 @@ pub(crate) use audit::{BROKER, rfc3339};
 pub use audit_search::{AuditFilter, AuditFound, AuditOrder};
 pub use audit_words::{EVENTS, OUTCOMES, is_event_word};
 pub use certificates::{CertificateProfile, TokenProfile};
-pub use checkpoint::{CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, Position, Witness};
+pub use checkpoint::{
+    CheckpointError, CheckpointKeeper, FileCheckpoint, MemoryCheckpoint, NotedCheckpoint, Position, Witness,
+};
 pub use crls::StoredCrl;
 pub use inputs::{KEPT_INPUTS, KeptInput};
 pub use ledger::{Ledger, Seen, Store};
@@ -196,12 +198,15 @@ impl StoreError {
             }
             Self::Rows(RowsError::Durability { .. }) => "put the state folder on a local file system",
             Self::Rows(RowsError::Schema { .. }) => {
-                "find out who added it, and restore the database from a backup you trust"
+                "find out who added it; then stop the server and drop it (`sqlite3 DIR/kbs.db`: each row proves itself all the same), or restore a backup you trust"
+            }
+            Self::Rows(RowsError::Malformed(_)) => {
+                "stop the server, and restore a backup: `coffer-kbs restore --state DIR --from FILE --accept-rollback`, which keeps the damaged file as replaced-…"
             }
             Self::Rows(RowsError::Beneath { .. }) => {
                 "nothing is released or changed until it is back; else stop the server, put the newest database there, and start again: an older one is refused by its checkpoint"
             }
-            Self::Rows(RowsError::Full) => "make room where the state folder lies, then ask again",
+            Self::Rows(RowsError::Full) => "nothing was changed: make room where the state folder lies, then ask again",
             Self::Rows(_) => "check free space and permissions of the state folder",
             Self::Tampered { .. } => {
                 "`coffer-kbs state verify --state DIR` names all that is damaged: put the entry again, restore a backup you trust, or give it up with `coffer-kbs state repair`"
@@ -222,6 +227,9 @@ impl StoreError {
             Self::Unwitnessed(_) => {
                 "check free space and permissions where the checkpoint lies: nothing more is changed or released until it can be moved"
             }
+            Self::Traces(RowsError::Full) => {
+                "make room where the state folder lies: a server tries again by itself and says so in its log"
+            }
             Self::Traces(_) => {
                 "a server tries again by itself and says so in its log; else end what reads the database (a backup, `state verify`), and ask again"
             }
@@ -229,7 +237,15 @@ impl StoreError {
             Self::Audit(AuditFault::Head) | Self::State(StateFault::Beyond { .. }) => {
                 "stop the server and run `coffer-kbs state repair --state DIR --give-up-what-is-damaged`, which takes the end mark from the checkpoint; else restore a backup"
             }
-            Self::Audit(_) | Self::State(_) => {
+            // The files are whole, and of an earlier moment: nothing but this process knows better.
+            Self::State(StateFault::SetBack { .. }) => {
+                "whoever did it put back the checkpoint too, perhaps: stop the server and put the newest database back, or a backup (`coffer-kbs restore`); `state verify` compares with the checkpoint alone, `audit verify --log` with what the server printed"
+            }
+            // A row and its entry are both lost: which rows counted cannot be told any more.
+            Self::State(_) => {
+                "which rows count cannot be told from what is left, so that nothing is served or repaired: put the newest database back, or restore a backup (`coffer-kbs restore --state DIR --from FILE --accept-rollback`)"
+            }
+            Self::Audit(_) => {
                 "`coffer-kbs state verify --state DIR` names all that is damaged: restore a backup you trust, or give it up with `coffer-kbs state repair`"
             }
             Self::Range { .. } => "use a smaller number",

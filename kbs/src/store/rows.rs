@@ -162,8 +162,11 @@ pub enum RowsError {
     /// The store's own failure: disk full, file missing, connection lost.
     #[error("database failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The file is no database, or parts of it are not as a database has them.
+    #[error("the database file is damaged")]
+    Malformed(#[source] Box<dyn Error + Send + Sync>),
     /// There is no room left.
-    #[error("the disk that holds the database is full: nothing was changed")]
+    #[error("the disk that holds the database is full")]
     Full,
     /// The open files lie at their path no more: what is written there would be lost.
     #[error("{} was {how} while it was open", path.display())]

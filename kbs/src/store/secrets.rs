@@ -145,6 +145,9 @@ pub enum Absent {
     /// Its value is gone.
     #[error("secret: version {0} was destroyed")]
     Destroyed(u64),
+    /// Its row was lost, and a repair gave it up.
+    #[error("secret: version {0} was lost, and given up by a repair")]
+    GivenUp(u64),
     /// There is no such version.
     #[error("secret: there is no version {0}")]
     NoVersion(u64),
@@ -259,6 +262,17 @@ impl Secret {
         Self { version, terms, created_unix, expires: Expiry::Never, deleted_unix: None, stored }
     }
 
+    /// What a repair leaves of a version that was damaged, so that its number is never given again: nobody knows any more when it was
+    /// put, or on what terms, and no policy has a name without letters.
+    pub(super) fn given_up(version: u64) -> Self {
+        let stored = StoredCiphertext { salt: [0; 32], nonce: [0; 12], ciphertext: Vec::new() };
+        Self::of(version, Terms { policy: String::new(), ..Terms::default() }, 0, stored)
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.is_destroyed() && self.terms.policy.is_empty()
+    }
+
     /// True if its value is gone for good.
     pub fn is_destroyed(&self) -> bool {
         self.stored.ciphertext.is_empty()
@@ -271,7 +285,9 @@ impl Secret {
 
     /// Why it is not released whoever asks; expiry is a question of the time.
     fn absent(&self) -> Option<Absent> {
-        if self.is_destroyed() {
+        if self.is_given_up() {
+            Some(Absent::GivenUp(self.version))
+        } else if self.is_destroyed() {
             Some(Absent::Destroyed(self.version))
         } else if self.deleted_unix.is_some() {
             Some(Absent::VersionDeleted(self.version))
@@ -288,7 +304,12 @@ impl Ledger {
     /// [`StoreError::Version`] if check-and-set fails, else as the store.
     pub async fn put_secret(&mut self, new: NewSecret<'_>, now_unix: i64) -> Result<Put, StoreError> {
         let (tenant, path) = (new.tenant, new.path);
-        let head: Option<Head> = self.record(&head_key(tenant, path)).await?;
+        let head_key = head_key(tenant, path);
+        let head: Option<Head> = match self.record(&head_key).await {
+            // Put again: as after a repair, so that the numbers go on and what was there before stays away.
+            Err(StoreError::Tampered { .. }) => Some(self.deleted_head(&head_key)),
+            head => head?,
+        };
         let live = head.as_ref().filter(|head| head.deleted_unix.is_none());
         let found = live.map_or(0, |head| head.version);
         if let Some(expected) = new.expected_version
@@ -299,8 +320,8 @@ impl Ledger {
         let last = match &head {
             None => None,
             Some(head) => match self.record::<Secret>(&version_key(tenant, path, head.version)).await {
-                Ok(secret) => secret.map(|secret| Described::of(&secret, head)),
-                // A new version is how a damaged one is mended: its head holds, so the numbers go on.
+                Ok(secret) => secret.filter(|secret| !secret.is_given_up()).map(|secret| Described::of(&secret, head)),
+                // A new version is how a damaged one is mended: the numbers go on.
                 Err(StoreError::Tampered { .. }) => None,
                 Err(error) => return Err(error),
             },
@@ -330,7 +351,7 @@ impl Ledger {
         self.put_record(version_key(tenant, path, version), &secret).await?;
         let was_there = head.is_some();
         let head = Head { version, deleted_unix: None, minimum_version, labels };
-        self.put_record(head_key(tenant, path), &head).await?;
+        self.put_record(head_key, &head).await?;
         let now = Described::of(&secret, &head);
         let widens = last.as_ref().map_or(was_there, |last| now.widens(last));
         Ok(Put { now, before, widens })
@@ -339,7 +360,7 @@ impl Ledger {
     /// A version of a secret that may be released, the current one where none is named; or why there is none.
     ///
     /// # Errors
-    /// [`StoreError::Tampered`] if its head is not ours or the current version is gone.
+    /// [`StoreError::Tampered`] if its head or the version is not ours, or missing although nobody took it away.
     pub async fn find_secret(
         &mut self,
         tenant: &Tenant,
@@ -357,9 +378,9 @@ impl Ledger {
         if wanted < head.minimum_version {
             return Ok(Err(Absent::BelowMinimum { found: wanted, least: head.minimum_version }));
         }
-        let key = version_key(tenant, path, wanted);
-        let gone = || StoreError::Tampered { what: key.what(), source: KeyError::Missing };
-        let secret: Secret = self.record(&key).await?.ok_or_else(gone)?;
+        let secret = self.record(&version_key(tenant, path, wanted)).await?;
+        // A row that is missing and counts is an error by now: earlier versions of this program took away what was damaged.
+        let secret = secret.unwrap_or_else(|| Secret::given_up(wanted));
         Ok(secret.absent().map_or(Ok(secret), Err))
     }
 
@@ -471,9 +492,8 @@ impl Ledger {
         path: &ResourcePath,
     ) -> Result<Option<SecretInfo>, StoreError> {
         let Some(head) = self.record::<Head>(&head_key(tenant, path)).await? else { return Ok(None) };
-        let key = version_key(tenant, path, head.version);
-        let gone = || StoreError::Tampered { what: key.what(), source: KeyError::Missing };
-        let secret: Secret = self.record(&key).await?.ok_or_else(gone)?;
+        let secret = self.record(&version_key(tenant, path, head.version)).await?;
+        let secret = secret.unwrap_or_else(|| Secret::given_up(head.version));
         let Head { deleted_unix, minimum_version, labels, .. } = head;
         let length = secret.length();
         Ok(Some(SecretInfo { path: path.to_string(), secret, length, labels, minimum_version, deleted_unix }))

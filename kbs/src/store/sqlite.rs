@@ -75,6 +75,7 @@ impl From<rusqlite::Error> for RowsError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Malformed(Box::new(error)),
             _ => Self::Failed(Box::new(error)),
         }
     }

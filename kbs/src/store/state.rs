@@ -88,7 +88,9 @@ enum Mend {
 impl Mend {
     const fn said(&self, kind: Kind) -> (&'static str, bool) {
         match (self, kind) {
-            (Self::Remove, Kind::SecretVersion) => ("this version of the secret is lost; put it again", true),
+            (Self::Replace(_), Kind::SecretVersion) => {
+                ("this version of the secret is lost, and counts as destroyed; put it again", true)
+            }
             (Self::Forget, _) => {
                 ("revocation lists of this root are believed again whatever their number, until one is seen", true)
             }
@@ -231,6 +233,10 @@ impl Store {
     }
 }
 
+fn version_of(key: &RowKey) -> u64 {
+    key.part(1).try_into().map_or(0, u64::from_be_bytes)
+}
+
 type Damage = (Fault, RowKey, Vec<u8>, Mend);
 
 impl Ledger {
@@ -308,8 +314,8 @@ impl Ledger {
     /// What may take the place of a row of this kind: never anything that admits or releases more.
     fn mend(&self, key: &RowKey, forget: Forget) -> Mend {
         match key.kind {
-            Kind::SecretVersion
-            | Kind::Reference
+            Kind::SecretVersion => Mend::Replace(secrets::Secret::given_up(version_of(key)).encode()),
+            Kind::Reference
             | Kind::Signer
             | Kind::ManifestKey
             | Kind::SealingContext
@@ -341,10 +347,9 @@ impl Ledger {
     }
 
     /// A head that is deleted at the highest version anybody ever wrote, so that no number is given twice.
-    fn deleted_head(&self, key: &RowKey) -> secrets::Head {
+    pub(super) fn deleted_head(&self, key: &RowKey) -> secrets::Head {
         let versions = self.known.rows.keys().filter(|one| one.is_version_of(key));
-        let number = |one: &RowKey| one.part(1).try_into().map_or(0, u64::from_be_bytes);
-        let version = versions.map(number).max().unwrap_or(0);
+        let version = versions.map(version_of).max().unwrap_or(0);
         // Whoever takes the deletion back gets no version that may have been too old.
         secrets::Head { minimum_version: version, ..secrets::Head::new(version, Some(0)) }
     }

@@ -189,8 +189,7 @@ impl<T, E: Error + 'static> Classify<T> for Result<T, E> {
 }
 
 /// What to do about a full disk.
-pub const DISK_FULL: &str =
-    "the file system is full: free space, remove images with `coffer rmi`, or choose another with --home";
+pub const DISK_FULL: &str = "the file system is full: free space there, or name a place on another one; where it holds $COFFER_HOME, `coffer rmi` removes images";
 
 fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);

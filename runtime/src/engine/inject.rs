@@ -3,6 +3,7 @@
 use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{InjectRequest as Ask, Sealed};
 use coffer_ratls::HpkeError;
+use coffer_rim::Reason;
 use coffer_spec::{Act, Name};
 use coffer_verifier::binding::length_prefixed;
 use zeroize::Zeroizing;
@@ -86,6 +87,13 @@ impl Fault for InjectError {
             Self::Prove(error) => error.hint(),
             Self::TooLong { .. } | Self::Seal(_) => None,
             Self::Other(failure) => Fault::hint(failure),
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Other(failure) => Fault::reason(failure),
+            _ => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use coffer_guest_proto::owner_client::OwnerClient;
 use coffer_guest_proto::{Found, RefreshRequest};
+use coffer_rim::Reason;
 use coffer_spec::Act;
 
 use super::prove::{OwnerMayNot, ProveError, must_run};
@@ -55,6 +56,13 @@ impl Fault for RefreshError {
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::Other(failure) => Fault::hint(failure),
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Other(failure) => Fault::reason(failure),
+            _ => None,
         }
     }
 }

@@ -5,6 +5,7 @@ use coffer_guest_proto::{
     ResealRequest as AskReseal, SealRequest as AskSeal, Sealed as Encrypted, UnsealRequest as AskUnseal,
 };
 use coffer_ratls::HpkeError;
+use coffer_rim::Reason;
 use coffer_seal::SealPolicy;
 use coffer_spec::{Act, Tenant};
 use coffer_verifier::binding::length_prefixed;
@@ -98,6 +99,13 @@ impl Fault for SealError {
             Self::Prove(error) => error.hint(),
             Self::Encrypt(_) => None,
             Self::Other(failure) => Fault::hint(failure),
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Other(failure) => Fault::reason(failure),
+            _ => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use coffer_rim::{Class, Failure, Reason};
 use coffer_spec::{Tee, WorkloadSpec};
 
 use super::message::{Ended, Message};
-use crate::agent::printable;
+use crate::agent::{self, printable};
 use crate::monitor::{End, How};
 
 /// What is known of the end so far.
@@ -136,6 +136,11 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
     let denial_id = (denial_id != 0).then(|| format!("{denial_id:016x}"));
     let reason = Reason { code: word.to_owned(), denial_id: denial_id.clone() };
     let failure = match code {
+        Some(FailureCode::KbsUnreachable) if denial_id.is_some() => {
+            let id = denial_id.unwrap_or_default();
+            Failure::new(Class::Unreachable, format!("key broker {broker} could not decide (broker-failed, id {id})"))
+                .hint(agent::broker_log())
+        }
         Some(FailureCode::KbsUnreachable) => {
             let why = relay_trouble.unwrap_or(if detail.is_empty() {
                 "it did not answer as a key broker answers guests"
@@ -161,7 +166,7 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
                     "`coffer kbs audit tail` has the reasons: check reference values, and the secret's release policy"
                         .to_owned()
                 },
-                |id| format!("`coffer kbs audit --id {id}` has the reasons, for whoever may read the broker's trail"),
+                |id| agent::broker_trail(&id),
             ))
         }
         Some(FailureCode::SecretUnusable) => {
@@ -350,6 +355,9 @@ mod tests {
         assert!(failure.message.contains("(not-released, id 00000000000000ab)"), "joins the broker's log");
         let reason = Reason { code: "not-released".into(), denial_id: Some("00000000000000ab".into()) };
         assert_eq!(failure.reason, Some(reason), "for programs");
+        let unwell = of_event(&Event { denial_id: 0xcd, ..event("kbs-unreachable", leak) }, &tee, None);
+        assert!(unwell.message.contains("could not decide (broker-failed, id 00000000000000cd)"), "{}", unwell.message);
+        assert!(unwell.class == Class::Unreachable && unwell.hint.unwrap().contains("its log"));
         assert_eq!(of_event(&event("\u{1b}[2J", leak), &tee, None).reason.unwrap().code, "unknown");
         let full = Event { errno: 28, ..event("internal", leak) };
         assert!(of_event(&full, &tee, None).message.contains("No space left on device"));

@@ -29,6 +29,12 @@ impl Denial {
         }
         Some(Self { code: word(status.message(), "refused"), id: word(id.unwrap_or_default(), "none") })
     }
+
+    /// Reads a status with which the other end says, under an id, that it could not decide; what a transport says has no id.
+    pub fn of_failure(status: &Status) -> Option<Self> {
+        let id = status.metadata().get(ID_KEY).filter(|_| status.code() == Code::Unavailable)?;
+        Some(Self { code: word(status.message(), "failed"), id: word(id.to_str().ok()?, "none") })
+    }
 }
 
 /// A refusal for a peer: stable `code` as the message, a fresh id beside it. Returns the id for the log line.

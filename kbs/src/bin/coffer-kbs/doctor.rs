@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use coffer_kbs::Weight;
+use coffer_kbs::{Finding, Weight};
 use coffer_rim::{Class, Failure};
 use serde_json::json;
 
@@ -21,7 +21,11 @@ pub fn run(args: &Args, as_json: bool) -> Result<ExitCode, Failure> {
     let broken = found.iter().filter(|one| one.weight == Weight::Broken).count();
     if as_json {
         let failure = (broken != 0).then(|| failure(broken));
-        return Ok(crate::document::document(json!({ "ok": broken == 0, "findings": found }), failure));
+        // Null where there is none, as in every document of ours.
+        let hint = |one: &Finding| (!one.hint.is_empty()).then(|| one.hint.clone());
+        let findings: Vec<_> =
+            found.iter().map(|one| json!({ "weight": one.weight, "what": one.what, "hint": hint(one) })).collect();
+        return Ok(crate::document::document(json!({ "ok": broken == 0, "findings": findings }), failure));
     }
     for one in &found {
         let mark = match one.weight {

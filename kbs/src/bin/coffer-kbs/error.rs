@@ -82,9 +82,9 @@ fn class_of(error: &StoreError) -> Class {
         | StoreError::State(_)
         | StoreError::Tampered { .. }
         | StoreError::Rows(RowsError::Schema { .. })
-        | StoreError::Checkpoint(CheckpointError::Behind { .. } | CheckpointError::Beside { .. }) => {
-            Class::NotAuthentic
-        }
+        | StoreError::Checkpoint(
+            CheckpointError::Behind { .. } | CheckpointError::Earlier { .. } | CheckpointError::Beside { .. },
+        ) => Class::NotAuthentic,
         _ => Class::Config,
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use clap::builder::NonEmptyStringValueParser;
 use coffer_kbs::{
     Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Rotation, Server, State, StateError, StoreError,
-    config_path, read_regular,
+    checkpoint_path, config_path, read_regular,
 };
 use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
 use coffer_verifier::{abi::SpkiDigest, root_digest};
@@ -63,13 +63,11 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
         tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
     }
+    let checkpoint = config.checkpoint.as_deref().unwrap_or(Path::new("checkpoint"));
+    one_checkpoint(args, &args.state.join(checkpoint))?;
     let event_loop = crate::event_loop()?;
     let ended = event_loop.block_on(async {
-        let state = match &config.checkpoint {
-            Some(path) => State::open_watched(&args.state, &args.state.join(path)).await,
-            None => State::open_watched(&args.state, &args.state.join("checkpoint")).await,
-        };
-        let state = state.or_fail()?;
+        let state = State::open(&args.state).await.or_fail()?;
         // The last run's, where that was killed; ours alone from here on.
         let _stale = Announced::take_away(args.ready_file.as_deref());
         let log = AuditLog::queued(coffer_rim::out::print_again).class_while(Class::Internal, "beginning to print")?;
@@ -96,6 +94,29 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     // What still computes has nobody to answer to; what was committed is safe.
     event_loop.shutdown_timeout(LAST_WORK);
     ended
+}
+
+/// All other commands know the folder alone: a checkpoint that only another configuration names would be none to `state verify`, `backup`
+/// and `restore`.
+fn one_checkpoint(args: &Args, wanted: &Path) -> Result<(), Failure> {
+    let (Some(config), theirs) = (&args.config, checkpoint_path(&args.state)) else { return Ok(()) };
+    if same_place(wanted, &theirs) {
+        return Ok(());
+    }
+    let (config, wanted, theirs) = (config.display(), wanted.display(), theirs.display());
+    let message =
+        format!("{config} says that the checkpoint is {wanted}; by the state folder's own config.toml it is {theirs}");
+    Err(Failure::new(Class::Config, message)
+        .hint("give both the same `checkpoint`: other commands look at the folder's alone"))
+}
+
+/// One place by two names, also where nothing is yet.
+fn same_place(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| {
+        let folder = path.parent().and_then(|folder| std::fs::canonicalize(folder).ok())?;
+        Some(folder.join(path.file_name()?))
+    };
+    one == other || whole(one).is_some_and(|one| whole(other) == Some(one))
 }
 
 /// Says so where others reach the folder, as `doctor` does: they may only see names, for each key in it is private.

@@ -13,6 +13,7 @@ on_every_store!(
     lines_that_change_nothing_may_lag_and_are_settled,
     a_lost_end_mark_comes_back_from_the_checkpoint,
     no_repair_accepts_a_whole_older_database,
+    a_checkpoint_of_an_earlier_epoch_is_called_older_than_the_database,
 );
 
 /// A history of three steps, with what lay there after each.
@@ -235,5 +236,19 @@ async fn no_repair_accepts_a_whole_older_database(keeper: Keeper) {
         fixture.tamper(Kind::Head, &[], None).await;
         let rebuilt = Store::rebuild_head(fixture.rows.clone(), root(), Arc::new(checkpoint.clone()), 77).await;
         assert!(rebuilt.is_err());
+    }
+}
+
+async fn a_checkpoint_of_an_earlier_epoch_is_called_older_than_the_database(keeper: Keeper) {
+    let (fixture, checkpoint, states) = history(keeper).await;
+    fixture.replace_all(&states[0].0).await;
+    Store::accept_rollback(fixture.rows.clone(), root(), Arc::new(checkpoint.clone()), 77).await.unwrap();
+    // It saw more lines and changes than the database has now, or fewer.
+    for (_, older) in &states {
+        checkpoint.set(Some(older.clone()));
+        let error = refused(opened(&fixture, &checkpoint).await);
+        assert!(matches!(error, CheckpointError::Earlier { .. }), "{error:?}");
+        assert!(error.to_string().contains("checkpoint is older than the database"), "{error}");
+        assert!(error.hint().starts_with("put back the checkpoint"), "{}", error.hint());
     }
 }

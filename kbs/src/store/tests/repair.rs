@@ -7,6 +7,9 @@ on_every_store!(
     all_rows_set_back_at_once_but_the_trail_are_named_one_by_one,
     rows_that_were_added_are_named_and_thrown_away,
     a_repaired_store_opens_and_goes_on,
+    a_version_that_was_given_up_counts_as_destroyed_and_is_listed,
+    a_secret_whose_head_is_damaged_is_mended_by_another_put,
+    no_repair_after_another_gives_a_number_twice_or_brings_an_old_version_back,
 );
 
 async fn every_row_of_every_kind_is_named_and_mended_without_giving_more(keeper: Keeper) {
@@ -31,6 +34,9 @@ async fn every_row_of_every_kind_is_named_and_mended_without_giving_more(keeper:
             assert!(store.verify_state().await.unwrap().faults.is_empty(), "{kind:?}");
             let reopened = fixture.reopened().await.unwrap();
             assert!(reopened.verify_state().await.unwrap().faults.is_empty(), "{kind:?}");
+            // What was given up is asked for like the rest: nobody is sent to a repair that has nothing to do.
+            let listed = reopened.read().await.unwrap().all_secrets(&tenant()).await.unwrap();
+            assert!(listed.len() == 2 && listed.iter().all(Result::is_ok), "{kind:?}: {listed:?}");
             let line = reopened.read().await.unwrap().audit_lines(summary.lines + 1, 10).await.unwrap();
             assert!(line.iter().any(|line| line.contains("state.repair")), "{line:?}");
             gives_no_more(&reopened, *kind).await;
@@ -106,4 +112,88 @@ async fn a_repaired_store_opens_and_goes_on(keeper: Keeper) {
     let fixture = Fixture { store: fixture.reopened().await.unwrap(), ..fixture };
     assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().now.stated.version, 3);
     assert_eq!(fixture.reopened().await.unwrap().repair(Forget::Nothing, 6).await.unwrap().faults, []);
+}
+
+async fn a_version_that_was_given_up_counts_as_destroyed_and_is_listed(keeper: Keeper) {
+    let (tenant, path) = (tenant(), path_of("a/b/c"));
+    let fixture = Fixture::new(keeper).await;
+    fixture.put("a/b/c", b"only", None).await.unwrap();
+    let row = fixture.dump().await.into_iter().find(|(kind, ..)| *kind == Kind::SecretVersion).unwrap();
+    fixture.tamper(row.0, &row.1, None).await;
+    fixture.store.repair(Forget::Nothing, 5).await.unwrap();
+    for store in [&fixture.store, &fixture.reopened().await.unwrap()] {
+        let mut ledger = store.read().await.unwrap();
+        let found = ledger.secrets(&tenant).await.unwrap();
+        let [Ok(only)] = &found[..] else { panic!("{found:?}") };
+        assert!((only.secret.version, only.length) == (1, 0) && only.secret.is_destroyed(), "{only:?}");
+        for version in [None, Some(1)] {
+            let absent = ledger.find_secret(&tenant, &path, version).await.unwrap();
+            assert_eq!(absent, Err(Absent::GivenUp(1)));
+        }
+    }
+    let mut ledger = fixture.store.write().await.unwrap();
+    assert!(!ledger.destroy_secret(&tenant, &path, 1).await.unwrap());
+    assert!(ledger.delete_secret(&tenant, &path, None, 6).await.unwrap());
+    assert!(ledger.secrets(&tenant).await.unwrap().is_empty());
+    assert!(ledger.undelete_secret(&tenant, &path, None).await.unwrap());
+    // On what terms it was released nobody knows: whoever puts the next one may widen them.
+    let put = ledger.put_secret(NewSecret::plain(&tenant, &path, b"again"), 7).await.unwrap();
+    assert_eq!((put.now.stated.version, put.before, put.widens), (2, None, true));
+    assert_eq!(ledger.find_secret(&tenant, &path, Some(1)).await.unwrap(), Err(Absent::GivenUp(1)));
+}
+
+async fn a_secret_whose_head_is_damaged_is_mended_by_another_put(keeper: Keeper) {
+    let (tenant, path) = (tenant(), path_of("a/b/c"));
+    let fixture = Fixture::new(keeper).await;
+    for value in [b"one", b"two"] {
+        fixture.put("a/b/c", value, None).await.unwrap();
+    }
+    let all = fixture.dump().await;
+    let row = all.iter().find(|(kind, ..)| *kind == Kind::SecretHead).unwrap();
+    for form in [None, Some(Row { body: row.2.body.clone(), mac: vec![0; 32] })] {
+        fixture.replace_all(&all).await;
+        fixture.tamper(row.0, &row.1, form).await;
+        let store = fixture.reopened().await.unwrap();
+        let mut ledger = store.write().await.unwrap();
+        let put = ledger.put_secret(NewSecret::plain(&tenant, &path, b"three"), 7).await.unwrap();
+        // The newest version is there, and says what widens.
+        assert_eq!((put.now.stated.version, put.widens), (3, false));
+        ledger.commit().await.unwrap();
+        let mut ledger = store.read().await.unwrap();
+        assert_eq!(ledger.secret(&tenant, &path).await.unwrap().unwrap().version, 3);
+        // What may have been below the least that is released stays away.
+        let old = ledger.find_secret(&tenant, &path, Some(2)).await.unwrap();
+        assert_eq!(old, Err(Absent::BelowMinimum { found: 2, least: 3 }));
+        drop(ledger);
+        assert_eq!(store.verify_state().await.unwrap().faults, []);
+    }
+}
+
+async fn no_repair_after_another_gives_a_number_twice_or_brings_an_old_version_back(keeper: Keeper) {
+    let (tenant, path) = (tenant(), path_of("a/b/c"));
+    let fixture = Fixture::new(keeper).await;
+    for value in [b"one", b"two", b"six"] {
+        fixture.put("a/b/c", value, None).await.unwrap();
+    }
+    let mut ledger = fixture.store.write().await.unwrap();
+    let least = SecretUpdate { minimum_version: Some(2), ..SecretUpdate::default() };
+    ledger.update_secret(&tenant, &path, least).await.unwrap().unwrap();
+    ledger.commit().await.unwrap();
+    for (kind, last) in [(Kind::SecretVersion, &[2_u8, 3][..]), (Kind::SecretHead, b"c")] {
+        for (_, key, _) in fixture.dump().await.into_iter().filter(|(one, ..)| *one == kind) {
+            if last.contains(key.last().unwrap()) {
+                fixture.tamper(kind, &key, None).await;
+            }
+        }
+        let store = fixture.reopened().await.unwrap();
+        assert!(!store.repair(Forget::Nothing, 5).await.unwrap().faults.is_empty(), "{kind:?}");
+    }
+    let store = fixture.reopened().await.unwrap();
+    let mut ledger = store.write().await.unwrap();
+    assert!(ledger.undelete_secret(&tenant, &path, None).await.unwrap());
+    assert_eq!(ledger.find_secret(&tenant, &path, None).await.unwrap(), Err(Absent::GivenUp(3)));
+    let first = ledger.find_secret(&tenant, &path, Some(1)).await.unwrap();
+    assert_eq!(first, Err(Absent::BelowMinimum { found: 1, least: 3 }));
+    let put = ledger.put_secret(NewSecret::plain(&tenant, &path, b"next"), 7).await.unwrap();
+    assert_eq!((put.now.stated.version, put.widens), (4, true));
 }

@@ -24,9 +24,9 @@ pub struct Args {
     /// First sequence number; with --newest the last.
     #[arg(long, default_value_t = 0, value_name = "N")]
     from: u64,
-    /// Number of lines.
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
+    /// Number of lines [default: 1000; where there are more, standard error says so].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// The line with this id alone: a refusal has one.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -105,13 +105,29 @@ impl Filter {
 fn run(args: &Args, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let from = Some(args.from).filter(|from| *from != 0);
     let query = AuditQuery { id: args.id.clone(), newest: args.newest, from, ..args.filter.query() };
-    let found = broker.ask(async |client| client.audit_find(&query, args.limit as usize).await)?;
+    // One more than is printed, where nobody said how many: whoever keeps the output is told that it is not all.
+    let most = args.limit.map_or(USUAL + 1, |limit| limit as usize);
+    let mut found = broker.ask(async |client| client.audit_find(&query, most).await)?;
+    let next = args.limit.is_none().then(|| found.lines.drain(USUAL.min(found.lines.len())..).next()).flatten();
     if found.lines.is_empty() && args.id.is_some() {
         return Err(no_line(&found.archived));
     }
     print(broker, &found.lines);
     tell_of(&found.archived);
+    if let Some(next) = next.as_deref().and_then(sequence_of) {
+        eprintln!(
+            "coffer: more lines follow: --from {next} goes on, --limit N prints more; `coffer kbs audit export FILE` writes all"
+        );
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lines that are printed where nobody says how many.
+const USUAL: usize = 1000;
+
+/// Number of a line.
+fn sequence_of(line: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(line).ok()?["sequence"].as_u64()
 }
 
 /// Print the last audit lines, newest first.

@@ -49,7 +49,7 @@ impl<'a> Broker<'a> {
                 ProfileError::File { source, .. } => Class::of_file(source),
                 _ => Class::Config,
             };
-            CliError::caused(class, &error).hint("`coffer-kbs init --state DIR` writes DIR/admin.toml with mode 0600")
+            CliError::caused(class, &error).hint(error.hint())
         })?;
         if let Some(address) = address.or(context.kbs_address.as_deref()) {
             address.clone_into(&mut profile.address);
@@ -118,7 +118,8 @@ impl<'a> Broker<'a> {
     /// As [`Self::ask`]; class `refused` where it shows another.
     pub fn reach(&self, pins: &[SpkiDigest]) -> Result<(), CliError> {
         let (profile, path) = self.profile()?;
-        let kept = AdminProfile::read(path).class(Class::Config)?;
+        let kept =
+            AdminProfile::read(path).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))?;
         let other = AdminProfile { address: profile.address.clone(), pins: pins.to_vec(), ..kept };
         let reached = self.context.runtime()?.block_on(AdminClient::connect(&other));
         reached.map(drop).map_err(|error| failure(&error))
@@ -218,7 +219,7 @@ pub fn end(damaged: &[String]) -> ExitCode {
 
 fn failure(error: &ClientError) -> CliError {
     let class = match error {
-        ClientError::Unreachable { .. } => Class::Unreachable,
+        ClientError::Unreachable { .. } | ClientError::Undecided { .. } => Class::Unreachable,
         ClientError::Refused { .. } | ClientError::RoleMissing { .. } | ClientError::PinMismatch { .. } => {
             Class::Refused
         }
@@ -235,7 +236,7 @@ fn failure(error: &ClientError) -> CliError {
     {
         if let Some((role, tenant)) = elsewhere(enough, held) {
             let (role, tenant) = (coffer_rim::foreign(role), coffer_rim::foreign(tenant));
-            return failure.hint(format!("{role} is held for tenant {tenant} alone: was --tenant {tenant} meant?"));
+            return failure.hint(format!("{role} is held for tenant {tenant} alone: --tenant {tenant} where the command has it; what is about all tenants takes a role for all"));
         }
         let hint = format!(
             "ask somebody who has one of them, or an owner of all for it: `coffer kbs admin add NAME --role {} --key …` \
@@ -260,6 +261,11 @@ fn elsewhere<'a>(enough: &'a [String], held: &'a str) -> Option<(&'a str, &'a st
 /// What was named is not there; `list` is the command that shows what is.
 pub fn not_found(message: String, list: &str) -> CliError {
     CliError::new(Class::NotFound, message).hint(format!("`coffer kbs {list}` shows what is there"))
+}
+
+/// A command, about this tenant.
+pub fn of_tenant(command: &str, tenant: &str) -> String {
+    format!("{command} --tenant {tenant}")
 }
 
 /// The bytes of a file, or of standard input for `-`.

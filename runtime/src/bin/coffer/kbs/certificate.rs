@@ -8,7 +8,7 @@ use coffer_verifier::P384PublicKey;
 use coffer_verifier::ear::{Issuer, Jwks, Word};
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found};
+use super::broker::{Broker, not_found, of_tenant};
 use super::terms::{TermFlags, rules_json};
 use super::{Tenant, admin};
 use crate::error::{Class, Classify as _, CliError};
@@ -122,7 +122,10 @@ struct RemoveArgs {
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (name, tenant) = (&args.name, &args.tenant.tenant);
     if !broker.ask(async |client| client.remove_certificate_profile(tenant, name).await)? {
-        return Err(not_found(format!("tenant {tenant} has no certificate profile {name}"), "certificate list"));
+        return Err(not_found(
+            format!("tenant {tenant} has no certificate profile {name}"),
+            &of_tenant("certificate list", tenant),
+        ));
     }
     broker.say(&json!({ "name": name, "removed": true }), || format!("certificate profile {name} removed"));
     Ok(ExitCode::SUCCESS)
@@ -142,7 +145,7 @@ fn root(args: &RootArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     if root.is_empty() {
         return Err(not_found(
             format!("tenant {tenant} has no certificate key: put a profile first"),
-            "certificate list",
+            &of_tenant("certificate list", tenant),
         ));
     }
     let body = STANDARD.encode(&root);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coffer_kbs_client::CrlInfo;
+use coffer_kbs_client::{CrlInfo, SeenCrl};
 use coffer_verifier::abi::SpkiDigest;
 use serde_json::{Value, json};
 
@@ -53,14 +53,14 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// List what was brought, and the highest number that was seen of each root.
+/// List what was brought, and the highest number that was seen of each root, also of those of which nothing was brought.
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "ls", after_help = "Examples:\n  coffer kbs crl list")]
 struct ListArgs {}
 
 fn list(_: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
-    let lists = broker.ask(async |client| client.list_crls().await)?;
-    let rows: Vec<_> = lists.rows.iter().map(row).collect();
+    let (lists, seen_alone) = broker.ask(async |client| client.list_crls().await)?;
+    let rows: Vec<_> = lists.rows.iter().map(row).chain(seen_alone.iter().map(alone)).collect();
     Ok(broker.list_all(&["number", "seen", "made", "valid_until", "by", "put", "root"], &rows, &lists.damaged))
 }
 
@@ -89,6 +89,13 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         format!("list of root {root} removed; no list of it below {seen} is believed")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// A root of which no list is kept: what was seen of it counts all the same.
+fn alone(seen: &SeenCrl) -> Value {
+    json!({
+        "root": hex::encode(&seen.root), "number": null, "seen": seen.number, "made": null, "valid_until": null, "by": null, "put": null,
+    })
 }
 
 fn row(info: &CrlInfo) -> Value {

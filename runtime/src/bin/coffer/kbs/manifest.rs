@@ -7,7 +7,7 @@ use coffer_kbs_client::ManifestInfo;
 use coffer_verifier::manifest::SignedManifest;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found, read};
+use super::broker::{Broker, not_found, of_tenant, read};
 use super::{Tenant, admin, rfc3339};
 use crate::error::CliError;
 use crate::launch::manifest::no_manifest;
@@ -81,7 +81,7 @@ struct RevokeArgs {
 fn revoke(args: &RevokeArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (name, tenant) = (&args.name, &args.tenant.tenant);
     let Some(through) = broker.ask(async |client| client.revoke_manifest(tenant, name).await)? else {
-        return Err(not_found(format!("tenant {tenant} has no manifest {name}"), "manifest list"));
+        return Err(not_found(format!("tenant {tenant} has no manifest {name}"), &of_tenant("manifest list", tenant)));
     };
     broker.say(&json!({ "name": name, "revoked_through": through }), || {
         format!("manifest {name} revoked up to sequence {through}")

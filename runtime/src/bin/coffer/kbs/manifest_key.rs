@@ -7,7 +7,7 @@ use coffer_kbs_client::ManifestKey;
 use coffer_verifier::abi::SpkiDigest;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found, public_key};
+use super::broker::{Broker, not_found, of_tenant, public_key};
 use super::{Tenant, admin};
 use crate::error::{Class, CliError};
 use crate::row::Entry;
@@ -83,14 +83,14 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
     let not_there = || {
         not_found(
             format!("tenant {tenant} lists no manifest key {}", coffer_rim::foreign(&args.key)),
-            "manifest-key list",
+            &of_tenant("manifest-key list", tenant),
         )
     };
     let key = &if let Ok(digest) = args.key.parse() {
         digest
     } else {
         let keys = broker.ask(async |client| client.list_manifest_keys(tenant).await)?;
-        one_named(&keys.rows, &args.key)?.ok_or_else(not_there)?
+        one_named(&keys.rows, &args.key, tenant)?.ok_or_else(not_there)?
     };
     if !broker.ask(async |client| client.remove_manifest_key(tenant, key).await)? {
         return Err(not_there());
@@ -100,13 +100,15 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
 }
 
 /// The key of this name, which must be one: names are for people, and two keys may have the same.
-fn one_named(keys: &[ManifestKey], name: &str) -> Result<Option<SpkiDigest>, CliError> {
+fn one_named(keys: &[ManifestKey], name: &str, tenant: &str) -> Result<Option<SpkiDigest>, CliError> {
     let found: Vec<_> = keys.iter().filter(|key| key.name == name).map(|key| key.key.spki_digest()).collect();
     match found.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(*one)),
-        several => Err(CliError::new(Class::Usage, format!("{} keys are named {name}", several.len()))
-            .hint("name the one that is meant by its digest: `coffer kbs manifest-key list` shows it")),
+        several => Err(CliError::new(Class::Usage, format!("{} keys are named {name}", several.len())).hint(format!(
+            "name the one that is meant by its digest: `coffer kbs {}` shows it",
+            of_tenant("manifest-key list", tenant)
+        ))),
     }
 }
 
@@ -127,8 +129,8 @@ mod tests {
             key: *SigningKey::generate().unwrap().public(),
         };
         let keys = [key("ci"), key("two"), key("two")];
-        assert_eq!(one_named(&keys, "ci").unwrap(), Some(keys[0].key.spki_digest()));
-        assert_eq!(one_named(&keys, "nobody").unwrap(), None);
-        assert_eq!(one_named(&keys, "two").unwrap_err().class, Class::Usage);
+        assert_eq!(one_named(&keys, "ci", "default").unwrap(), Some(keys[0].key.spki_digest()));
+        assert_eq!(one_named(&keys, "nobody", "default").unwrap(), None);
+        assert_eq!(one_named(&keys, "two", "default").unwrap_err().class, Class::Usage);
     }
 }

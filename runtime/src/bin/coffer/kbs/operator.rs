@@ -61,7 +61,7 @@ fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
             let (profile, _) = broker.profile()?;
             let new = AdminProfile { address: profile.address.clone(), pins: profile.pins.clone(), identity };
             // Written before it is admitted: a key that is nowhere must not be let in.
-            new.write(path).class(Class::Config)?;
+            new.write(path).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))?;
             key
         }
         (None, None) => return Err(CliError::new(Class::Usage, "no key given").hint("use --key or --new-profile")),
@@ -151,7 +151,7 @@ fn pin(args: &PinArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (pins, before) = (args.keys.clone(), profile.pins.clone());
     broker.reach(&pins)?;
     // Read anew: an address that a flag gives is not the profile's.
-    let kept = AdminProfile::read(path).class(Class::Config)?;
+    let kept = AdminProfile::read(path).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))?;
     AdminProfile { pins: pins.clone(), ..kept }.replace(path).class(Class::Config)?;
     broker.say(&json!({ "profile": path, "pins": pins, "before": before }), || {
         let pins: Vec<_> = pins.iter().map(ToString::to_string).collect();

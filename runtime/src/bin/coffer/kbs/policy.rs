@@ -7,7 +7,7 @@ use coffer_kbs_client::PolicyInfo;
 use coffer_kbs_client::kbs::admin::v1::{TestPolicyRequest, TestedDecision};
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found, read};
+use super::broker::{Broker, not_found, of_tenant, read};
 use super::{Tenant, admin, parse_time, rfc3339};
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
@@ -178,7 +178,8 @@ fn test(args: &TestArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
         }
         _ => None,
     });
-    println!("{} decisions: {refused} would be refused, {released} released", rows.len());
+    let decisions = if rows.len() == 1 { "decision" } else { "decisions" };
+    println!("{} {decisions}: {refused} would be refused, {released} released", rows.len());
     for (count, why) in [
         (answer.left_out, "were not tried: it took too long"),
         (answer.not_believed, "were not tried: their record is not as the broker wrote it"),
@@ -203,7 +204,9 @@ fn tested(one: &TestedDecision) -> Value {
 }
 
 fn none(tenant: &str, name: &str) -> CliError {
-    not_found(format!("tenant {tenant} keeps no policy {name}"), "policy list")
+    let message =
+        format!("tenant {tenant} keeps no policy {name}; one of the broker's configuration has its text there");
+    not_found(message, &of_tenant("policy list", tenant))
 }
 
 fn text(file: &std::path::Path) -> Result<String, CliError> {

@@ -8,7 +8,7 @@ use coffer_verifier::abi::{Measurement, WorkloadDigest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found, read};
+use super::broker::{Broker, not_found, of_tenant, read};
 use super::{Tenant, admin, expiry, parse_time};
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
@@ -50,7 +50,7 @@ struct AddArgs {
 
 fn add(args: &AddArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (measurements, workload) = match &args.from {
-        Some(file) => measured(&read(file)?)?,
+        Some(file) => measured(&read(file)?, Some(&args.tenant.tenant))?,
         None => both(&args.pair, ADD).map(|(measurement, workload)| (vec![measurement], workload))?,
     };
     let mut said = Vec::new();
@@ -108,7 +108,7 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
 struct RemoveArgs {
     #[command(flatten)]
     pair: Pair,
-    /// The pair that was added under this name.
+    /// All pairs of the one workload that was added under this name; where there are several workloads of that name, none.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["measurement", "workload"])]
     name: Option<String>,
     #[command(flatten)]
@@ -121,13 +121,18 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         None => both(&args.pair, REMOVE).map(|(measurement, workload)| (vec![measurement], workload))?,
         Some(name) => {
             let all = broker.ask(async |client| client.list_references(tenant).await)?;
-            let not_there = || not_found(format!("tenant {tenant} lists no pair named {name}"), "reference list");
-            of_one_workload(&all.rows, name)?.ok_or_else(not_there)?
+            let not_there = || {
+                not_found(format!("tenant {tenant} lists no pair named {name}"), &of_tenant("reference list", tenant))
+            };
+            of_one_workload(&all.rows, name, tenant)?.ok_or_else(not_there)?
         }
     };
     for measurement in &measurements {
         if !broker.ask(async |client| client.remove_reference(tenant, measurement, &workload).await)? {
-            return Err(not_found(format!("tenant {tenant} does not list that pair"), "reference list"));
+            return Err(not_found(
+                format!("tenant {tenant} does not list that pair"),
+                &of_tenant("reference list", tenant),
+            ));
         }
     }
     let mut value = json!({ "measurement": measurements[0], "workload_digest": workload, "removed": true });
@@ -143,12 +148,19 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
 
 /// The pairs of this name, which must be of one workload: names are for people, and two workloads may have the same. One
 /// workload has a measurement for each launch form it was added in.
-fn of_one_workload(all: &[Reference], name: &str) -> Result<Option<(Vec<Measurement>, WorkloadDigest)>, CliError> {
+fn of_one_workload(
+    all: &[Reference],
+    name: &str,
+    tenant: &str,
+) -> Result<Option<(Vec<Measurement>, WorkloadDigest)>, CliError> {
     let found: Vec<_> = all.iter().filter(|one| one.name == name).collect();
     let Some(first) = found.first() else { return Ok(None) };
     if found.iter().any(|one| one.workload != first.workload) {
         return Err(CliError::new(Class::Usage, format!("pairs of more than one workload are named {name}")).hint(
-            "name the one that is meant with --measurement and --workload: `coffer kbs reference list` shows them",
+            format!(
+                "name each that is meant with --measurement and --workload: `coffer kbs {}` shows them",
+                of_tenant("reference list", tenant)
+            ),
         ));
     }
     Ok(Some((found.iter().map(|one| one.measurement).collect(), first.workload)))
@@ -171,6 +183,8 @@ struct Measured {
     /// What a run of it may be launched as: with no monitor named, one for each that may be taken.
     run_measurements: Option<Vec<String>>,
     workload_digest: String,
+    /// Whose the workload is, as its spec says. What an older program printed has none.
+    tenant: Option<String>,
 }
 
 /// What `coffer measure --json` prints where it fails.
@@ -186,8 +200,8 @@ struct Why {
     hint: Option<String>,
 }
 
-/// The pairs in the output of `coffer measure --json`.
-pub fn measured(bytes: &[u8]) -> Result<(Vec<Measurement>, WorkloadDigest), CliError> {
+/// The pairs in the output of `coffer measure --json`. Those that are to be listed for a tenant must be of it: for another they admit nobody.
+pub fn measured(bytes: &[u8], tenant: Option<&str>) -> Result<(Vec<Measurement>, WorkloadDigest), CliError> {
     let hint = "write the output of `coffer measure --json` there";
     // What is at the other end of a pipe has said why in its one document.
     if let Ok(Failed { error }) = serde_json::from_slice(bytes) {
@@ -197,6 +211,15 @@ pub fn measured(bytes: &[u8]) -> Result<(Vec<Measurement>, WorkloadDigest), CliE
     let parsed: Measured = serde_json::from_slice(bytes)
         .class_while(Class::Config, "reading the measurement")
         .map_err(|error| error.hint(hint))?;
+    if let (Some(of), Some(tenant)) = (parsed.tenant.as_deref(), tenant)
+        && of != tenant
+    {
+        let of = coffer_rim::foreign(of);
+        let message =
+            format!("the workload that was measured is of tenant {of}, and a pair of tenant {tenant} never admits it");
+        return Err(CliError::new(Class::Usage, message)
+            .hint(format!("was --tenant {of} meant here, or --tenant {tenant} of `coffer measure` and `run`?")));
+    }
     let all = parsed.run_measurements.filter(|all| !all.is_empty()).unwrap_or_else(|| vec![parsed.measurement]);
     let measurements = all.iter().map(|one| one.parse()).collect::<Result<_, _>>();
     let measurements = measurements.class(Class::Config).map_err(|error| error.hint(hint))?;
@@ -230,24 +253,32 @@ mod tests {
     #[test]
     fn takes_what_measure_prints() {
         let text = json!({ "measurement": "ab".repeat(48), "workload_digest": "cd".repeat(32), "platform": "x" });
-        let (measurements, workload) = measured(text.to_string().as_bytes()).unwrap();
+        let (measurements, workload) = measured(text.to_string().as_bytes(), Some("default")).unwrap();
         assert_eq!(measurements, [Measurement::new([0xab; 48])]);
         assert_eq!(workload, WorkloadDigest::new([0xcd; 32]));
         let mut forms = text;
         forms["run_measurements"] = json!(["ab".repeat(48), "ef".repeat(48)]);
-        let (measurements, _) = measured(forms.to_string().as_bytes()).unwrap();
+        let (measurements, _) = measured(forms.to_string().as_bytes(), Some("default")).unwrap();
         assert_eq!(measurements, [Measurement::new([0xab; 48]), Measurement::new([0xef; 48])]);
         forms["run_measurements"] = json!(["ab".repeat(48), "ef"]);
-        assert!(measured(forms.to_string().as_bytes()).is_err());
-        assert!(measured(b"{}").is_err());
+        assert!(measured(forms.to_string().as_bytes(), Some("default")).is_err());
+        assert!(measured(b"{}", Some("default")).is_err());
+        // One that says whose it is counts for nobody else.
+        let mut acmes = json!({ "measurement": "ab".repeat(48), "workload_digest": "cd".repeat(32), "tenant": "acme" });
+        assert!(measured(acmes.to_string().as_bytes(), Some("acme")).is_ok());
+        let error = measured(acmes.to_string().as_bytes(), Some("default")).unwrap_err();
+        assert_eq!(error.class, Class::Usage);
+        assert!(error.hint.unwrap().contains("--tenant acme"));
+        acmes["tenant"] = "de\u{1b}fault".into();
+        assert!(!measured(acmes.to_string().as_bytes(), Some("default")).unwrap_err().message.contains('\u{1b}'));
         let short = json!({ "measurement": "ab", "workload_digest": "cd".repeat(32) });
-        assert!(measured(short.to_string().as_bytes()).is_err());
+        assert!(measured(short.to_string().as_bytes(), Some("default")).is_err());
     }
 
     #[test]
     fn what_measure_could_not_do_is_said_as_it_said_it() {
         let said = CliError::new(Class::NotFound, "image nosuch is not here").hint("`coffer pull nosuch` gets it");
-        let error = measured(said.json().to_string().as_bytes()).unwrap_err();
+        let error = measured(said.json().to_string().as_bytes(), Some("default")).unwrap_err();
         assert_eq!((error.class, error.hint), (Class::NotFound, said.hint));
         assert_eq!(error.message, "there is no measurement: image nosuch is not here");
     }
@@ -278,9 +309,11 @@ mod tests {
         };
         let all = [pair("web", 1, 1), pair("web", 2, 1), pair("two", 2, 2), pair("two", 3, 3)];
         let both = vec![all[0].measurement, all[1].measurement];
-        assert_eq!(of_one_workload(&all, "web").unwrap(), Some((both, all[0].workload)));
-        assert_eq!(of_one_workload(&all, "nobody").unwrap(), None);
-        assert_eq!(of_one_workload(&all, "two").unwrap_err().class, Class::Usage);
+        assert_eq!(of_one_workload(&all, "web", "acme").unwrap(), Some((both, all[0].workload)));
+        assert_eq!(of_one_workload(&all, "nobody", "acme").unwrap(), None);
+        let error = of_one_workload(&all, "two", "acme").unwrap_err();
+        assert_eq!(error.class, Class::Usage);
+        assert!(error.hint.unwrap().contains("reference list --tenant acme"));
     }
 
     #[test]

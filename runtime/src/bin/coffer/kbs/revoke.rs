@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use coffer_verifier::abi::{ChipId, KeyDigest, Measurement, ReportId, WorkloadDigest};
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found};
+use super::broker::{Broker, not_found, of_tenant};
 use super::terms::Tcb;
 use super::{admin, rfc3339};
 use crate::error::CliError;
@@ -208,7 +208,8 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
     let RemoveArgs { kind, value, tenant } = args;
     let tenant = tenant.as_deref();
     if !broker.ask(async |client| client.remove_revocation(tenant, kind, value).await)? {
-        return Err(not_found(format!("{kind} {value} is not revoked for {}", whose(tenant)), "revoke list"));
+        let list = tenant.map_or_else(|| "revoke list".to_owned(), |tenant| of_tenant("revoke list", tenant));
+        return Err(not_found(format!("{kind} {value} is not revoked for {}", whose(tenant)), &list));
     }
     broker.say(&json!({ "kind": kind, "value": value, "tenant": tenant, "removed": true }), || {
         format!("{kind} {value} is no longer revoked for {}", whose(tenant))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use coffer_kbs_client::{SealingContext, SealingPolicy, describe_rules};
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found};
+use super::broker::{Broker, not_found, of_tenant};
 use super::terms::{TermFlags, rules_json};
 use super::{Tenant, admin, rfc3339};
 use crate::error::CliError;
@@ -51,6 +51,8 @@ fn put(args: &PutArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (now, was) = (words(&context), row(&context));
     let before = broker.ask(async |client| client.put_sealing_context(context).await)?;
     let mut value = was;
+    // The broker knows when it was made; `list` shows it.
+    value.as_object_mut().and_then(|value| value.remove("created"));
     value["before"] = before.as_ref().map_or(Value::Null, row);
     broker.say(&value, || match &before {
         None => format!("sealing context {} created: {now}", args.context),
@@ -87,7 +89,10 @@ struct RemoveArgs {
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (context, tenant) = (&args.context, &args.tenant.tenant);
     if !broker.ask(async |client| client.remove_sealing_context(tenant, context.as_bytes()).await)? {
-        return Err(not_found(format!("tenant {tenant} has no sealing context {context}"), "sealing list"));
+        return Err(not_found(
+            format!("tenant {tenant} has no sealing context {context}"),
+            &of_tenant("sealing list", tenant),
+        ));
     }
     broker.say(&json!({ "context": context, "removed": true }), || format!("sealing context {context} removed"));
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use coffer_verifier::{Expiry, UnixTime};
 use secrecy::SecretBox;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, end, not_found, read};
+use super::broker::{Broker, end, not_found, of_tenant, read};
 use super::terms::{RuleFlags, rules_json};
 use super::{Tenant, admin, expiry, parse_time, rfc3339};
 use crate::error::{Class, CliError};
@@ -337,10 +337,6 @@ fn none_of(path: &ResourcePath, tenant: &str, version: Option<u64>, to: &str) ->
     }
 }
 
-fn of_tenant(command: &str, tenant: &str) -> String {
-    format!("{command} --tenant {tenant}")
-}
-
 /// Rules as the flags have them; nothing: as they were.
 fn rules(flags: &RuleFlags, none: bool) -> Result<Option<Rules>, CliError> {
     match (flags.given(), none) {
@@ -503,7 +499,7 @@ fn version(version: &SecretVersion, least: u64, gone: bool) -> Value {
     json!({
         "version": version.version, "state": state, "length": version.length, "policy": version.policy,
         "allow_simulated": version.allow_simulated, "rules": rules_json(&version.rules),
-        "rules_text": describe_rules(&version.rules), "created": rfc3339(version.created_unix),
+        "rules_text": describe_rules(&version.rules), "created": (version.created_unix != 0).then(|| rfc3339(version.created_unix)),
         "expires": version.expires.to_string(),
     })
 }

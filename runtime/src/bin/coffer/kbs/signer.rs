@@ -9,7 +9,7 @@ use coffer_verifier::abi::{FamilyId, ImageId, KeyDigest};
 use coffer_verifier::measure::{key_digest, key_structure};
 use serde_json::{Value, json};
 
-use super::broker::{Broker, not_found, public_key};
+use super::broker::{Broker, not_found, of_tenant, public_key};
 use super::{Tenant, admin, expiry, parse_time};
 use crate::error::{Class, CliError};
 use crate::launch::id_flags::{family_id, image_id};
@@ -109,7 +109,7 @@ struct RemoveArgs {
 fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (name, tenant) = (&args.name, &args.tenant.tenant);
     if !broker.ask(async |client| client.remove_signer(tenant, name).await)? {
-        return Err(not_found(format!("tenant {tenant} has no signer {name}"), "signer list"));
+        return Err(not_found(format!("tenant {tenant} has no signer {name}"), &of_tenant("signer list", tenant)));
     }
     broker.say(&json!({ "name": name, "removed": true }), || format!("signer {name} removed"));
     Ok(ExitCode::SUCCESS)

@@ -125,6 +125,7 @@ fn facts(measured: &Measured, vcpu_type: &str) -> Facts {
     if let Some(document) = &measured.document {
         let digest = document.digest();
         facts.extend([("workload_digest", digest.to_string()), ("host_data", digest.host_data().to_string())]);
+        facts.push(("tenant", document.spec().tenant.to_string()));
     }
     facts.push(("vcpu_type", vcpu_type.to_owned()));
     facts

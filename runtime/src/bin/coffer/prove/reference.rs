@@ -43,7 +43,7 @@ impl References {
                     .hint("name a signed manifest, or leave --manifest-key out and believe the file"));
             }
             let (measurements, workload) = if !is_manifest {
-                measured(&bytes).map_err(|error| error.while_doing(file.display()))?
+                measured(&bytes, None).map_err(|error| error.while_doing(file.display()))?
             } else if keys.is_empty() {
                 let message = format!(
                     "{} is a signed manifest, and no key is named that it would be believed for",

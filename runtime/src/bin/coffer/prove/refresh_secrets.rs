@@ -36,6 +36,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             vec![it.name.clone(), it.version.to_string(), format!("{}{id}", word(it))]
         };
         table::print(&["SECRET", "VERSION", "FOUND"], &found.iter().map(row).collect::<Vec<_>>());
+        // Each has an id of its own, in the table.
+        if let Some(id) = found.iter().find_map(|it| it.denial_id.as_ref()) {
+            eprintln!("hint: {}", coffer_runtime::agent::broker_trail(id));
+        }
     }
     let all = found.iter().all(|it| matches!(it.found, Found::Unchanged | Found::Replaced));
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(error::Class::Refused.code()) })

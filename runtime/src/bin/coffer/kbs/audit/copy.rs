@@ -1,7 +1,7 @@
 //! A copy of the whole trail in a file, and whether one is whole.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -133,7 +133,7 @@ fn part(broker: &Broker<'_>, tenant: &str, out: &mut dyn io::Write) -> Result<Pa
 
 /// True of a file that says so of itself.
 fn says_it_is_a_part(file: &Path) -> bool {
-    let last = File::open(file).ok().and_then(|file| BufReader::new(file).lines().map_while(Result::ok).last());
+    let last = File::open(file).ok().and_then(|file| lines(BufReader::new(file)).map_while(Result::ok).last());
     last.is_some_and(|last| serde_json::from_str::<Part>(&last).is_ok())
 }
 
@@ -190,6 +190,36 @@ pub fn verify(args: &VerifyArgs, whom: &crate::kbs::Args, context: &Context) -> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// Lines of a file that somebody named: none is longer than any that a broker writes, or it is an error and the last.
+fn lines(mut from: impl BufRead) -> impl Iterator<Item = io::Result<String>> {
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        let read = if ended { Ok(0) } else { from.by_ref().take(LONGEST + 1).read_until(b'\n', &mut line) };
+        let result = match read {
+            Ok(0) => return None,
+            Ok(_) if line.len() as u64 > LONGEST => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than any of a trail"))
+            }
+            Ok(_) => {
+                if line.last() == Some(&b'\n') {
+                    line.pop();
+                }
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                String::from_utf8(line).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"))
+            }
+            Err(error) => Err(error),
+        };
+        ended = result.is_err();
+        Some(result)
+    })
+}
+
+/// Bytes of a line, with what a policy saw and JSON's escapes: more than a broker lets any have.
+const LONGEST: u64 = 4 * 1024 * 1024;
+
 /// Checks files one after the other. Gives the number of the first line, and where the last file ends.
 fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End), CliError> {
     let (mut chain, mut first, mut last) = (Chain::anywhere(noted), None, None);
@@ -197,7 +227,7 @@ fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End), Cli
         let reading = || format!("reading {}", file.display());
         let open = File::open(file).map_err(|error| unread(&error, file))?;
         let lines =
-            BufReader::new(open).lines().map(|line| line.class_while(Class::Config, reading()).map_err(Bad::Read));
+            lines(BufReader::new(open)).map(|line| line.class_while(Class::Config, reading()).map_err(Bad::Read));
         let end = chain.file(lines, |_| ()).map_err(|bad| match bad {
             Bad::Read(error) => error,
             Bad::Chain(_) if says_it_is_a_part(file) => CliError::new(
@@ -283,5 +313,21 @@ fn head(text: &str) -> Result<String, String> {
     match hex::decode(text) {
         Ok(bytes) if bytes.len() == 32 => Ok(text.to_lowercase()),
         _ => Err("expected 64 hex digits".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_with_the_file_and_none_is_without_an_end() {
+        let all: Vec<_> = lines(&b"one\r\ntwo\n\nlast"[..]).map(Result::unwrap).collect();
+        assert_eq!(all, ["one", "two", "", "last"]);
+        // As a device would give it that never ends a line.
+        let mut endless = lines(BufReader::new(io::repeat(0)));
+        assert!(endless.next().unwrap().unwrap_err().to_string().contains("longer than any"));
+        assert!(endless.next().is_none());
+        assert!(lines(&[0xff, b'\n'][..]).next().unwrap().is_err());
     }
 }

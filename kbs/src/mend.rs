@@ -20,8 +20,24 @@ use crate::{
 /// [`StateError`].
 pub async fn repair_plan(folder: &Path) -> Result<StateSummary, StateError> {
     let path = folder.join(DATABASE);
-    let store = Store::open_file(&path, root_key(folder).await?, Upgrade::Refused, watched(folder)?).await?;
-    Ok(store.verify_state().await?)
+    match Store::open_file(&path, root_key(folder).await?, Upgrade::Refused, watched(folder)?).await {
+        Err(error) if is_of_a_lost_end_mark(&error) => {
+            let keeper = keeper(folder, &checkpoint_path(folder))?;
+            let plan = Store::rebuild_plan(open_rows(folder).await?, root_key(folder).await?, keeper).await;
+            Ok(plan.map_err(|_| error)?)
+        }
+        store => Ok(store?.verify_state().await?),
+    }
+}
+
+/// An end mark that is gone, edited or an older one: the checkpoint has it, if nothing else was set back.
+const fn is_of_a_lost_end_mark(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Audit(AuditFault::Head)
+            | StoreError::State(StateFault::Beyond { .. })
+            | StoreError::Checkpoint(CheckpointError::Behind { .. })
+    )
 }
 
 /// Mends what can be mended. An end mark that is lost comes back from the checkpoint.
@@ -34,12 +50,7 @@ pub async fn repair(folder: &Path, forget: Forget) -> Result<StateSummary, State
     let changed = settle_root_key(folder).await? == RootKeys::NewOne;
     let (path, now) = (folder.join(DATABASE), Clock::system().now());
     let store = match Store::open_file(&path, root_key(folder).await?, Upgrade::Refused, watched(folder)?).await {
-        // An end mark that is gone, edited or an older one: the checkpoint has it, if nothing else was set back.
-        Err(
-            error @ (StoreError::Audit(AuditFault::Head)
-            | StoreError::State(StateFault::Beyond { .. })
-            | StoreError::Checkpoint(CheckpointError::Behind { .. })),
-        ) => {
+        Err(error) if is_of_a_lost_end_mark(&error) => {
             let keeper = keeper(folder, &checkpoint_path(folder))?;
             let rebuilt = Store::rebuild_head(open_rows(folder).await?, root_key(folder).await?, keeper, now).await;
             rebuilt.map_err(|_| error)?

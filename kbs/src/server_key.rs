@@ -97,16 +97,16 @@ pub fn make_next_key(folder: &Path, listener: Listener) -> Result<ServerKeys, St
     }
     let identity =
         Identity::generate(listener.name()).map_err(|source| StateError::Identity { path: path.clone(), source })?;
+    // Read before anything is made: a profile that cannot be used leaves nothing half done.
+    let profile = folder.join(PROFILE);
+    let beside = listener == Listener::Operators && profile.exists();
+    let first = if beside { Some(AdminProfile::read(&profile)?) } else { None };
     // Never in place of one that was made meanwhile.
     write_identity(&path, &identity)?;
     let keys = ServerKeys { next: Some(identity.spki()), ..keys };
-    let profile = folder.join(PROFILE);
-    if listener == Listener::Operators && profile.exists() {
-        let mut first = AdminProfile::read(&profile)?;
-        if first.pins == [keys.present] {
-            first.pins.push(identity.spki());
-            first.replace(&profile)?;
-        }
+    if let Some(mut first) = first.filter(|first| first.pins == [keys.present]) {
+        first.pins.push(identity.spki());
+        first.replace(&profile)?;
     }
     Ok(keys)
 }
@@ -154,6 +154,21 @@ mod tests {
             assert!(!folder.join(listener.next_file()).exists());
         }
         assert_eq!(pin(&folder).unwrap(), server_keys(&folder, Listener::Guests).unwrap().present);
+    }
+
+    #[tokio::test]
+    async fn a_profile_that_others_may_read_stops_it_before_a_key_is_made() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("state");
+        init(&folder, "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+        let profile = folder.join(PROFILE);
+        fs::set_permissions(&profile, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = make_next_key(&folder, Listener::Operators);
+        assert!(matches!(&refused, Err(StateError::Profile(_))), "{refused:?}");
+        assert!(refused.unwrap_err().hint().contains("chmod 600"));
+        assert!(!folder.join(NEXT_ADMIN_SERVER).exists());
+        fs::set_permissions(&profile, fs::Permissions::from_mode(0o600)).unwrap();
+        make_next_key(&folder, Listener::Operators).unwrap();
     }
 
     #[tokio::test]

@@ -235,7 +235,7 @@ impl StoreError {
             }
             Self::Contended { .. } => "ask again",
             Self::Audit(AuditFault::Head) | Self::State(StateFault::Beyond { .. }) => {
-                "stop the server and run `coffer-kbs state repair --state DIR --give-up-what-is-damaged`, which takes the end mark from the checkpoint; else restore a backup"
+                "stop the server; `coffer-kbs state repair --state DIR` lists what would be given up, and with --give-up-what-is-damaged takes the end mark from the checkpoint; else restore a backup"
             }
             // The files are whole, and of an earlier moment: nothing but this process knows better.
             Self::State(StateFault::SetBack { .. }) => {

@@ -197,6 +197,46 @@ impl Store {
         keeper: Arc<dyn CheckpointKeeper>,
         now_unix: i64,
     ) -> Result<Self, StoreError> {
+        let (store, mut ledger) = Self::headless(rows, root, keeper).await?;
+        let entry = AuditEntry {
+            event: "state.repair",
+            outcome: "done",
+            peer: BROKER.into(),
+            reasons: vec!["the end mark was missing or not ours: written again from the checkpoint".into()],
+            ..AuditEntry::default()
+        };
+        ledger.append_audit(&entry, now_unix).await?;
+        ledger.commit().await?;
+        Ok(store)
+    }
+
+    /// What [`Self::rebuild_head`] and a repair after it would find. Nothing of it lasts.
+    ///
+    /// # Errors
+    /// As [`Self::rebuild_head`].
+    pub async fn rebuild_plan(
+        rows: Arc<dyn Rows>,
+        root: RootKey,
+        keeper: Arc<dyn CheckpointKeeper>,
+    ) -> Result<StateSummary, StoreError> {
+        let (_store, mut ledger) = Self::headless(rows, root, keeper).await?;
+        let mut faults = vec![Fault {
+            what: AuditFault::Head.to_string(),
+            repair: "it is written again from the checkpoint",
+            loses: false,
+        }];
+        faults.extend(ledger.damage(Forget::Nothing).await?.into_iter().map(|(fault, ..)| fault));
+        let (rows, archived) = (ledger.known.rows.len() as u64, ledger.trail_start().archived);
+        let Head { epoch, lines, changes, .. } = ledger.head;
+        Ok(StateSummary { epoch, lines, archived, changes, rows, faults, inputs_gone: Vec::new() })
+    }
+
+    /// Rows with the head of the checkpoint, in a transaction that nobody has committed.
+    async fn headless(
+        rows: Arc<dyn Rows>,
+        root: RootKey,
+        keeper: Arc<dyn CheckpointKeeper>,
+    ) -> Result<(Self, Ledger), StoreError> {
         let store = Self::unread(rows, root, Witness::Kept(keeper));
         let known = store.shared.known();
         let checkpoint = store.checkpoint(&known.root).await?.ok_or(StoreError::Audit(AuditFault::Head))?;
@@ -219,17 +259,8 @@ impl Store {
             (head.lines, head.line_hash) = (head.lines + 1, line_hash(&row));
         }
         store.shared.publish(opened(&known, &mut *transaction, head, Some(&checkpoint)).await?);
-        let mut ledger = store.over(transaction, head).await;
-        let entry = AuditEntry {
-            event: "state.repair",
-            outcome: "done",
-            peer: BROKER.into(),
-            reasons: vec!["the end mark was missing or not ours: written again from the checkpoint".into()],
-            ..AuditEntry::default()
-        };
-        ledger.append_audit(&entry, now_unix).await?;
-        ledger.commit().await?;
-        Ok(store)
+        let ledger = store.over(transaction, head).await;
+        Ok((store, ledger))
     }
 }
 

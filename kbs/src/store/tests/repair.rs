@@ -9,6 +9,7 @@ on_every_store!(
     a_repaired_store_opens_and_goes_on,
     a_version_that_was_given_up_counts_as_destroyed_and_is_listed,
     a_secret_whose_head_is_damaged_is_mended_by_another_put,
+    a_plan_names_what_is_given_up_with_a_lost_end_mark_and_changes_nothing,
     no_repair_after_another_gives_a_number_twice_or_brings_an_old_version_back,
 );
 
@@ -196,4 +197,24 @@ async fn no_repair_after_another_gives_a_number_twice_or_brings_an_old_version_b
     assert_eq!(first, Err(Absent::BelowMinimum { found: 1, least: 3 }));
     let put = ledger.put_secret(NewSecret::plain(&tenant, &path, b"next"), 7).await.unwrap();
     assert_eq!((put.now.stated.version, put.widens), (4, true));
+}
+
+async fn a_plan_names_what_is_given_up_with_a_lost_end_mark_and_changes_nothing(keeper: Keeper) {
+    let (fixture, checkpoint) = Fixture::watched(keeper).await;
+    fixture.put("a/b/c", b"one", None).await.unwrap();
+    fixture.add_reference(&tenant(), &reference(1)).await;
+    fixture.store.settle().await.unwrap();
+    for kind in [Kind::Head, Kind::Reference] {
+        let (_, key, _) = fixture.dump().await.into_iter().find(|(one, ..)| *one == kind).unwrap();
+        fixture.tamper(kind, &key, None).await;
+    }
+    let before = fixture.dump().await;
+    let keeper = Arc::new(checkpoint.clone());
+    let plan = Store::rebuild_plan(fixture.rows.clone(), root(), keeper.clone()).await.unwrap();
+    assert_eq!(plan.faults.len(), 2, "{:?}", plan.faults);
+    assert!(!plan.faults[0].loses && plan.faults[1].loses, "{:?}", plan.faults);
+    assert_eq!(fixture.dump().await, before);
+    // As it is done then.
+    let store = Store::rebuild_head(fixture.rows.clone(), root(), keeper, 77).await.unwrap();
+    assert_eq!(store.repair(Forget::Nothing, 78).await.unwrap().faults, plan.faults[1..]);
 }

@@ -94,9 +94,7 @@ impl<'a> Broker<'a> {
     fn whose(&self, failure: CliError) -> CliError {
         match self.way {
             Way::Profile { .. } => failure,
-            Way::Socket(_) => {
-                CliError { message: failure.message.replace("this key has", "the socket has"), ..failure }
-            }
+            Way::Socket(_) => of_the_socket(failure),
         }
     }
 
@@ -251,6 +249,16 @@ fn failure(error: &ClientError) -> CliError {
     }
 }
 
+const SOCKETS: &str =
+    "`[admin_socket]` in the broker's config.toml says which role the socket has, and of which tenant";
+
+/// No operator can give a socket a role.
+fn of_the_socket(failure: CliError) -> CliError {
+    let CliError { message, hint, .. } = failure;
+    let hint = hint.map(|hint| if hint.contains("coffer kbs admin add") { SOCKETS.to_owned() } else { hint });
+    CliError { message: message.replace("this key has", "the socket has"), hint, ..failure }
+}
+
 /// A role that would be enough and is held, for another tenant than was asked about.
 fn elsewhere<'a>(enough: &'a [String], held: &'a str) -> Option<(&'a str, &'a str)> {
     let word = |grant: &'a str| grant.split_once('@').map_or(grant, |(role, _)| role);
@@ -316,6 +324,15 @@ mod tests {
             assert!(failure.message.contains(word), "{word}: {}", failure.message);
         }
         assert!(failure.hint.unwrap().contains("--role policy-author@acme"));
+    }
+
+    #[test]
+    fn a_socket_has_its_role_from_the_configuration() {
+        let missing =
+            ClientError::RoleMissing { id: "ab".into(), enough: vec!["owner".into()], held: "operator".into() };
+        let failure = of_the_socket(failure(&missing));
+        assert!(failure.message.contains("the socket has operator"), "{}", failure.message);
+        assert!(failure.hint.unwrap().starts_with("`[admin_socket]`"));
     }
 
     #[test]

@@ -91,7 +91,7 @@ async fn a_broken_policy_is_refused_with_line_and_reason() {
     let admin = kbs.admin().await;
     for (text, words) in [
         ("package web\n\nallow if {\n", "line 4, column 1"),
-        ("package web\nallow if no_such(1)\n", "line 2, column 17: could not find function"),
+        ("package web\nallow if no_such(1)\n", "line 2, column 10: could not find function"),
         ("package web\npermit := true\n", "no rule named allow"),
         ("allow := true", "line 1"),
         ("package web\n# \u{1b}[2J\nallow := true\n", "line 2 has a control character"),

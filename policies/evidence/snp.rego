@@ -2,7 +2,7 @@
 #
 # Runs behind the verifier's typed floor, which no Rego can lower. Shipped default: it admits AMD's pinned roots only,
 # VMPL 0, no debugging, no migration agent, and a report that carries a launch digest.
-# Input: documented in docs/kbs.md, "Policy input"; the member `result`.
+# Input: docs/policies.md, "The input"; the member `result`.
 package coffer.evidence
 
 default allow := false

@@ -6,21 +6,38 @@
 //! Source: docs/design/verification.md §5, docs/design/broker.md §6.
 #![forbid(unsafe_code)]
 
+mod bounds;
 #[cfg(test)]
 mod bounds_tests;
 mod builtins;
+mod bundle;
+mod calls;
+pub mod decision_log;
 mod engine;
+mod error;
+pub mod explain;
+mod input;
+pub mod lint;
 mod nesting;
 mod policy;
 mod reach;
 pub mod rego_test;
 mod shipped;
 mod stack;
+mod syntax;
 mod time;
+pub mod trial;
+mod visit;
 
+pub use bounds::File;
 pub use builtins::MEMORY_LIMIT;
+pub use bundle::{
+    BUNDLE_FILES, BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, KeyError, SignatureError, UNPACKED_LIMIT,
+};
 pub use engine::{INPUT_LIMIT, POLICY_LIMIT};
-pub use policy::{Decision, Policy, PolicyError, REASON_LIMIT, REASONS_LIMIT};
-pub use shipped::{EVIDENCE_SNP, RELEASE, Shipped};
+pub use error::PolicyError;
+pub use input::{Field, INPUT_SCHEMA, evidence_input, fields, lower};
+pub use policy::{Decision, Policy, REASON_LIMIT, REASONS_LIMIT};
+pub use shipped::{EVIDENCE_AZURE_CVM, EVIDENCE_SNP, RELEASE, SHIPPED, Shipped};
 pub use stack::{STACK, thread_has_stack};
 pub use time::{TIME_LIMIT, WALL_LIMIT};

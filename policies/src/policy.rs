@@ -1,17 +1,19 @@
 //! One policy: its text, parsed once; asked often.
 
-use regorus::{
-    Engine, Source, Value,
-    unstable::{Module, Parser},
-};
+use std::collections::BTreeSet;
+
+use regorus::{Engine, Value, unstable::Module};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    PolicyError,
+    bounds::{File, on_large_stack, within_bounds},
     builtins,
-    engine::{self, INPUT_LIMIT, POLICY_LIMIT},
-    nesting, reach,
+    engine::{self, INPUT_LIMIT},
+    error::last_line,
     stack::on_large,
+    syntax,
     time::{CutOff, TIME_LIMIT, WALL_LIMIT, within},
 };
 
@@ -19,77 +21,6 @@ use crate::{
 pub const REASONS_LIMIT: usize = 32;
 /// Longest reason, in bytes.
 pub const REASON_LIMIT: usize = 256;
-
-/// Why a text is no policy.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PolicyError {
-    /// Longer than a policy may be.
-    #[error("policy {name} has {found} bytes, more than {POLICY_LIMIT}")]
-    TooLong {
-        /// Its name.
-        name: String,
-        /// Bytes found.
-        found: usize,
-    },
-    /// Not Rego.
-    #[error("policy {name} does not parse: {message}")]
-    Parse {
-        /// Its name.
-        name: String,
-        /// Line, column and the parser's words.
-        message: String,
-    },
-    /// It could take more stack, or more time to parse, than there is for any policy.
-    #[error("policy {name}, line {line}: {message}")]
-    TooDeep {
-        /// Its name.
-        name: String,
-        /// Where, from 1.
-        line: usize,
-        /// What.
-        message: String,
-    },
-    /// The system gives no thread to parse it on.
-    #[error("policy {name} cannot be parsed now")]
-    NoThread {
-        /// Its name.
-        name: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// No `allow` rule: such a policy could never say yes.
-    #[error("policy {name} has no rule named allow in package {package}")]
-    NoAllow {
-        /// Its name.
-        name: String,
-        /// Its package.
-        package: String,
-    },
-    /// A unit test that is not one.
-    #[error("policy {name} has no unit test: a test is a rule whose name starts with test_")]
-    NoTests {
-        /// Its name.
-        name: String,
-    },
-}
-
-impl PolicyError {
-    /// What the operator can do.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::TooLong { .. } => "split the policy, or move data out of it",
-            Self::Parse { .. } => "policies are Rego v1: `allow if { … }`, `deny contains message if { … }`",
-            Self::TooDeep { .. } => {
-                "write it flatter: no rule or function that comes back to itself, and short chains of them, of operators and of brackets"
-            }
-            Self::NoThread { .. } => "see what takes the threads or the memory of this machine",
-            Self::NoAllow { .. } => "start from policies/results/release.rego",
-            Self::NoTests { .. } => "write `test_name if …` rules, as policies/results/release_test.rego does",
-        }
-    }
-}
 
 /// A policy's answer. Only [`Policy::decide`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -119,31 +50,66 @@ impl Decision {
 pub struct Policy {
     engine: Engine,
     name: String,
+    package: String,
     allow: String,
     deny: Option<String>,
     digest: [u8; 32],
 }
 
 impl Policy {
-    /// Parses a policy.
+    /// Parses a policy of one text.
     ///
     /// # Errors
     /// [`PolicyError`] if it is too long, nested too deeply, not Rego v1, comes back to itself, or has no `allow`.
     pub fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
-        on_large_stack(name, || Self::parse_here(name, text))
+        Self::of(name, &[File::new(name, text)], None, Sha256::digest(text).into())
     }
 
-    fn parse_here(name: &str, text: &str) -> Result<Self, PolicyError> {
-        within_bounds(name, text)?;
-        let parse = |error: anyhow::Error| PolicyError::Parse { name: name.into(), message: located(&error) };
-        let mut engine = engine::bounded().map_err(parse)?;
-        let package = engine.add_policy(name.into(), text.into()).map_err(parse)?;
-        if !engine.has_declared_rule_rooted_at(name, "allow").map_err(parse)? {
-            return Err(PolicyError::NoAllow { name: name.into(), package });
-        }
-        let deny = engine.has_declared_rule_rooted_at(name, "deny").map_err(parse)?.then(|| format!("{package}.deny"));
+    /// Parses a policy of several texts and the data beside them. `digest` is what names them all.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], also where more than one package has an `allow`, or data stands under a rule's name.
+    pub fn of(
+        name: &str,
+        files: &[File],
+        data: Option<&serde_json::Value>,
+        digest: [u8; 32],
+    ) -> Result<Self, PolicyError> {
+        on_large_stack(name, || Self::of_here(name, files, data, digest))
+    }
+
+    fn of_here(
+        name: &str,
+        files: &[File],
+        data: Option<&serde_json::Value>,
+        digest: [u8; 32],
+    ) -> Result<Self, PolicyError> {
+        let parse = |error: anyhow::Error| PolicyError::parse(name, &error);
+        let (mut engine, packages) = filled(name, files, data)?;
+        let declares = |engine: &Engine, rule: &str| -> Result<BTreeSet<String>, PolicyError> {
+            let mut found = BTreeSet::new();
+            for (file, package) in files.iter().zip(&packages) {
+                if engine.has_declared_rule_rooted_at(&file.name, rule).map_err(parse)? {
+                    found.insert(package.clone());
+                }
+            }
+            Ok(found)
+        };
+        let mut deciding: Vec<String> = declares(&engine, "allow")?.into_iter().collect();
+        let package = match (deciding.pop(), deciding.is_empty()) {
+            (Some(package), true) => package,
+            (Some(last), false) => {
+                deciding.push(last);
+                return Err(PolicyError::SeveralAllow { name: name.into(), packages: deciding });
+            }
+            (None, _) => {
+                let all: BTreeSet<String> = packages.into_iter().collect();
+                let package = all.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(PolicyError::NoAllow { name: name.into(), package });
+            }
+        };
+        let deny = declares(&engine, "deny")?.contains(&package).then(|| format!("{package}.deny"));
         let allow = format!("{package}.allow");
-        let digest = Sha256::digest(text.as_bytes()).into();
         // The first question makes the engine analyse the rules: faults show here, and not at the first release.
         builtins::refill();
         engine.set_input(Value::new_object());
@@ -152,7 +118,7 @@ impl Policy {
         {
             return Err(parse(error));
         }
-        Ok(Self { engine, name: name.into(), allow, deny, digest })
+        Ok(Self { engine, name: name.into(), package, allow, deny, digest })
     }
 
     /// Name it was parsed under.
@@ -160,7 +126,12 @@ impl Policy {
         &self.name
     }
 
-    /// SHA-256 of its text, for the audit trail.
+    /// The package that decides, without `data` before it.
+    pub fn package(&self) -> &str {
+        self.package.strip_prefix("data.").unwrap_or(&self.package)
+    }
+
+    /// SHA-256 of its text, or of the bundle it came in, for the audit trail.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
     }
@@ -182,7 +153,7 @@ impl Policy {
     fn decide_here(&self, text: &str) -> Decision {
         let mut engine = self.engine.clone();
         if let Err(error) = engine.set_input_json(text) {
-            return Decision::no(format!("policy: input is not usable: {}", first_line(&error)));
+            return Decision::no(format!("policy: input is not usable: {}", last_line(&error)));
         }
         let answer = within(TIME_LIMIT, WALL_LIMIT, |may_take| {
             let mut engine = engine.clone();
@@ -202,7 +173,7 @@ impl Policy {
             Ok(Value::Undefined) => None,
             Ok(_) => return Ok(Decision::no(format!("policy: allow of {} is not a boolean", self.name))),
             Err(error) if engine::was_cut_off(&error) => return Err(CutOff),
-            Err(error) => return Ok(Decision::no(format!("policy: {} failed: {}", self.name, first_line(&error)))),
+            Err(error) => return Ok(Decision::no(format!("policy: {} failed: {}", self.name, last_line(&error)))),
         };
         let mut reasons = self.denials(engine)?;
         match allow {
@@ -225,36 +196,53 @@ impl Policy {
             Ok(Value::Array(array)) => said(array.len(), array.iter()),
             Ok(_) => vec![format!("policy: deny of {} is not a set", self.name)],
             Err(error) if engine::was_cut_off(&error) => return Err(CutOff),
-            Err(error) => vec![format!("policy: deny of {} failed: {}", self.name, first_line(&error))],
+            Err(error) => vec![format!("policy: deny of {} failed: {}", self.name, last_line(&error))],
         })
     }
 }
 
-/// What is done where the stack is known to be large enough for it.
-pub(crate) fn on_large_stack<T: Send>(
+/// An engine with these texts and this data, and the package of each text.
+pub(crate) fn filled(
     name: &str,
-    work: impl FnOnce() -> Result<T, PolicyError> + Send,
-) -> Result<T, PolicyError> {
-    on_large(work).map_err(|source| PolicyError::NoThread { name: name.into(), source })?
-}
-
-/// Refuses a text that a stack of that size may not be enough for, or that takes too long to parse.
-pub(crate) fn within_bounds(name: &str, text: &str) -> Result<(), PolicyError> {
-    if text.len() > POLICY_LIMIT {
-        return Err(PolicyError::TooLong { name: name.into(), found: text.len() });
+    files: &[File],
+    data: Option<&serde_json::Value>,
+) -> Result<(Engine, Vec<String>), PolicyError> {
+    let parse = |error: anyhow::Error| PolicyError::parse(name, &error);
+    let modules = within_bounds(name, files)?;
+    let mut engine = engine::bounded().map_err(parse)?;
+    let mut packages = Vec::new();
+    for file in files {
+        packages.push(engine.add_policy(file.name.clone(), file.text.clone()).map_err(parse)?);
     }
-    let too_deep = |line: usize, message: String| PolicyError::TooDeep { name: name.into(), line, message };
-    nesting::look(text).map_err(|(line, found)| too_deep(line, found.to_string()))?;
-    let module =
-        module(name, text).map_err(|error| PolicyError::Parse { name: name.into(), message: located(&error) })?;
-    reach::look(&module).map_err(|(line, found)| too_deep(line as usize, found.to_string()))
+    if let Some(data) = data {
+        let refused = |message: String| PolicyError::Data { name: name.into(), message };
+        beside(&modules, data).map_err(refused)?;
+        engine.add_data_json(&data.to_string()).map_err(|error| refused(last_line(&error)))?;
+    }
+    Ok((engine, packages))
 }
 
-fn module(name: &str, text: &str) -> anyhow::Result<Module> {
-    let source = Source::from_contents(name.into(), text.into())?;
-    let mut parser = Parser::new(&source)?;
-    parser.enable_rego_v1()?;
-    parser.parse()
+/// Refuses data under the name of a rule: where the rule says nothing, the data would.
+fn beside(modules: &[Module], data: &serde_json::Value) -> Result<(), String> {
+    for module in modules {
+        let (package, mut at) = (syntax::package(module), Some(data));
+        for part in &package {
+            at = match at {
+                Some(serde_json::Value::Object(fields)) => fields.get(part),
+                Some(_) => return Err(format!("it gives a value to a part of package {}", package.join("."))),
+                None => None,
+            };
+        }
+        let Some(here) = at else { continue };
+        let Some(fields) = here.as_object() else {
+            return Err(format!("it gives a value to package {}", package.join(".")));
+        };
+        let mut rules = module.policy.iter().map(|rule| syntax::first_name(syntax::refr(rule)));
+        if let Some(rule) = rules.find(|rule| fields.contains_key(rule)) {
+            return Err(format!("it gives a value to rule {rule} of package {}", package.join(".")));
+        }
+    }
+    Ok(())
 }
 
 /// What a policy says against, within bounds: it goes into the audit trail, which is everybody's.
@@ -284,24 +272,6 @@ fn reason(value: &Value) -> String {
 /// An error that depends on the input is found again at each question; any other is a fault of the text.
 fn is_runtime(message: &str) -> bool {
     !["could not find function", "unsafe", "not defined", "recursion"].iter().any(|word| message.contains(word))
-}
-
-/// Where and what, in one line: the engine draws the place over several.
-fn located(error: &anyhow::Error) -> String {
-    let text = error.to_string();
-    let place = text.lines().find_map(|line| line.trim().strip_prefix("--> ")).and_then(|place| {
-        let (rest, column) = place.rsplit_once(':')?;
-        let (_, line) = rest.rsplit_once(':')?;
-        Some(format!("line {line}, column {column}: "))
-    });
-    let said = first_line(error);
-    format!("{}{}", place.unwrap_or_default(), said.strip_prefix("error: ").unwrap_or(&said))
-}
-
-fn first_line(error: &anyhow::Error) -> String {
-    // The engine points into the policy with several lines; the last says what is wrong.
-    let text = error.to_string();
-    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no reason given").chars().take(300).collect()
 }
 
 #[cfg(test)]
@@ -374,13 +344,43 @@ mod tests {
         ));
         for (text, place) in [
             ("package x\nallow if {", "line 2, column 11: "),
-            ("package x\n\nallow if no_such(1)", "line 3, column 17: "),
+            ("package x\n\nallow if no_such(1)", "line 3, column 10: "),
         ] {
             let said = Policy::parse("x", text).map(|_| ()).unwrap_err().to_string();
             assert!(said.contains(place) && said.lines().count() == 1, "{said}");
         }
-        let long = format!("package x\nallow := true\n{}", "#".repeat(POLICY_LIMIT));
+        let long = format!("package x\nallow := true\n{}", "#".repeat(crate::POLICY_LIMIT));
         assert!(matches!(Policy::parse("x", &long), Err(PolicyError::TooLong { .. })));
+    }
+
+    #[test]
+    fn several_texts_are_one_policy_and_data_never_stands_for_a_rule() {
+        let files = [
+            File::new("a.rego", "package a\nimport data.lib\nallow if lib.listed(input.x)"),
+            File::new("lib.rego", "package lib\nlisted(x) if x in data.lists.good"),
+        ];
+        let of = |files: &[File], data: serde_json::Value| Policy::of("b", files, Some(&data), [0; 32]);
+        let policy = of(&files, json!({"lists": {"good": ["y"]}})).unwrap();
+        assert!(policy.decide(&json!({"x": "y"})).allows() && !policy.decide(&json!({"x": "z"})).allows());
+        assert_eq!(policy.package(), "a");
+        for data in [json!({"a": {"allow": true}}), json!({"a": true}), json!({"lib": {"listed": []}})] {
+            let error = of(&files, data.clone()).map(|_| ()).unwrap_err();
+            assert!(matches!(error, PolicyError::Data { .. }), "{data}: {error}");
+        }
+        let two = [files[0].clone(), files[1].clone(), File::new("c.rego", "package c\nallow := true")];
+        let error = of(&two, json!({})).map(|_| ()).unwrap_err();
+        assert!(matches!(&error, PolicyError::SeveralAllow { packages, .. } if packages.len() == 2), "{error}");
+        // What comes back to itself on the way through another package.
+        let circle = [
+            File::new("a.rego", "package a\nallow if data.b.x"),
+            File::new("b.rego", "package b\nimport data.a\n\nx if a.allow"),
+        ];
+        let error = of(&circle, json!({})).map(|_| ()).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("data.a.allow asks data.b.x asks data.a.allow"), "{said}");
+        let broken = [files[0].clone(), File::new("lib.rego", "package lib\n\nlisted(x) if no_such(x)")];
+        let error = of(&broken, json!({})).map(|_| ()).unwrap_err();
+        assert_eq!(error.place(), ("lib.rego", Some((3, 14))), "{error}");
     }
 
     #[test]

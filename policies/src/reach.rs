@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{AssignOp, Expr, Literal, Module, Query, Rule, RuleHead};
 
+use crate::syntax::{self, Part, bind, first_name, parts, refr, root};
+
 /// Steps of the deepest evaluation.
 pub(crate) const STEPS: usize = 2048;
 
@@ -27,12 +29,16 @@ pub(crate) enum TooDeep {
 struct Node {
     own: usize,
     asks: BTreeSet<String>,
-    line: u32,
+    place: Place,
 }
 
-/// Refuses what comes back to itself or reaches too deeply, with the line of the rule.
-pub(crate) fn look(module: &Module) -> Result<(), (u32, TooDeep)> {
-    let nodes = Reader::new(module).read(module);
+/// Which of the modules, and the line of the rule.
+type Place = (usize, u32);
+
+/// Refuses what comes back to itself or reaches too deeply, with the place of the rule. All modules that are evaluated together are looked at
+/// together: what one asks of another counts.
+pub(crate) fn look(modules: &[Module]) -> Result<(), (Place, TooDeep)> {
+    let nodes = Reader::new(modules).read(modules);
     let mut walk = Walk { nodes: &nodes, known: BTreeMap::new(), path: Vec::new() };
     for name in nodes.keys() {
         walk.need(name, 0)?;
@@ -48,16 +54,16 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Steps below a rule; `above` are those that led to it, so that this recurses no further than the engine may.
-    fn need(&mut self, name: &'a str, above: usize) -> Result<usize, (u32, TooDeep)> {
+    fn need(&mut self, name: &'a str, above: usize) -> Result<usize, (Place, TooDeep)> {
         let Some(node) = self.nodes.get(name) else { return Ok(0) };
         if let Some(known) = self.known.get(name) {
             return Ok(*known);
         }
         if let Some(from) = self.path.iter().position(|before| *before == name) {
             let shown: Vec<&str> = self.path[from..].iter().take(NAMED).copied().chain([name]).collect();
-            return Err((node.line, TooDeep::Recursion(shown.join(" asks "))));
+            return Err((node.place, TooDeep::Recursion(shown.join(" asks "))));
         }
-        let too_deep = || (node.line, TooDeep::Steps(name.to_owned()));
+        let too_deep = || (node.place, TooDeep::Steps(name.to_owned()));
         if above + node.own > STEPS {
             return Err(too_deep());
         }
@@ -82,13 +88,12 @@ const NAMED: usize = 8;
 const RULE: usize = 4;
 const STATEMENT: usize = 2;
 
-/// A part of a reference that is known from the text, or not.
-type Part = Option<String>;
-
 struct Reader {
-    package: Vec<String>,
-    rules: BTreeSet<String>,
-    /// What imports stand for.
+    /// Rules by package.
+    packages: Vec<(Vec<String>, BTreeSet<String>)>,
+    /// The package that is read now.
+    here: usize,
+    /// What its imports stand for.
     imports: BTreeMap<String, Vec<Part>>,
     nodes: BTreeMap<String, Node>,
 }
@@ -123,36 +128,57 @@ impl Found {
 }
 
 impl Reader {
-    fn new(module: &Module) -> Self {
-        let mut package: Vec<String> = parts(&module.package.refr).1.into_iter().flatten().collect();
-        if let Expr::Var { span, .. } = root(&module.package.refr) {
-            package.insert(0, span.text().to_owned());
-        }
-        let rules = module.policy.iter().map(|rule| first_name(refr(rule))).collect();
-        let mut imports = BTreeMap::new();
-        for import in &module.imports {
-            let (root, mut path) = (root(&import.refr), parts(&import.refr).1);
-            if let Expr::Var { span, .. } = root {
-                path.insert(0, Some(span.text().to_owned()));
-            }
-            let last = path.last().cloned().flatten();
-            if let Some(name) = import.r#as.as_ref().map(|span| span.text().to_owned()).or(last) {
-                // Which of two counts is not ours to know.
-                imports.entry(name).and_modify(|path| *path = vec![None]).or_insert(path);
+    fn new(modules: &[Module]) -> Self {
+        let mut packages: Vec<(Vec<String>, BTreeSet<String>)> = Vec::new();
+        for module in modules {
+            let (package, rules) = (syntax::package(module), module.policy.iter().map(|rule| first_name(refr(rule))));
+            match packages.iter_mut().find(|(known, _)| *known == package) {
+                Some((_, known)) => known.extend(rules),
+                None => packages.push((package, rules.collect())),
             }
         }
-        Self { package, rules, imports, nodes: BTreeMap::new() }
+        Self { packages, here: 0, imports: BTreeMap::new(), nodes: BTreeMap::new() }
     }
 
-    fn read(mut self, module: &Module) -> BTreeMap<String, Node> {
-        for rule in &module.policy {
-            let found = self.rule(rule).within(RULE);
-            let node = self.nodes.entry(first_name(refr(rule))).or_default();
-            node.own = node.own.max(found.steps);
-            node.asks.extend(found.asks);
-            node.line = rule.span().line;
+    fn read(mut self, modules: &[Module]) -> BTreeMap<String, Node> {
+        for (at, module) in modules.iter().enumerate() {
+            let package = syntax::package(module);
+            self.here = self.packages.iter().position(|(known, _)| *known == package).unwrap_or_default();
+            self.imports.clear();
+            for (name, path, _) in syntax::imports(module) {
+                // Which of two counts is not ours to know.
+                self.imports.entry(name).and_modify(|path| *path = vec![None]).or_insert(path);
+            }
+            for rule in &module.policy {
+                let found = self.rule(rule).within(RULE);
+                let name = self.node(self.here, &first_name(refr(rule)));
+                let node = self.nodes.entry(name).or_default();
+                node.own = node.own.max(found.steps);
+                node.asks.extend(found.asks);
+                node.place = (at, rule.span().line);
+            }
         }
         self.nodes
+    }
+
+    /// What a rule is called here: by its package, where there are several.
+    fn node(&self, package: usize, rule: &str) -> String {
+        match &self.packages[..] {
+            [_] => rule.to_owned(),
+            packages => format!("data.{}.{rule}", packages[package].0.join(".")),
+        }
+    }
+
+    fn all(&self) -> BTreeSet<String> {
+        (0..self.packages.len()).flat_map(|package| self.all_of(package)).collect()
+    }
+
+    fn all_of(&self, package: usize) -> Vec<String> {
+        self.packages[package].1.iter().map(|rule| self.node(package, rule)).collect()
+    }
+
+    fn one(&self, package: usize, rule: &str) -> Option<String> {
+        self.packages[package].1.contains(rule).then(|| self.node(package, rule))
     }
 
     fn rule(&mut self, rule: &Rule) -> Found {
@@ -328,22 +354,28 @@ impl Reader {
     }
 
     fn read_by(&self, path: &[Part]) -> BTreeSet<String> {
-        let one = |name: &String| -> BTreeSet<String> { self.rules.get(name).cloned().into_iter().collect() };
-        let mut rest = match path {
-            [Some(first), rest @ ..] if first == "data" => rest.iter(),
-            [Some(first), ..] => return one(first),
-            _ => return self.rules.clone(),
-        };
-        for part in &self.package {
+        match path {
+            [Some(first), rest @ ..] if first == "data" => {
+                (0..self.packages.len()).flat_map(|package| self.read_of(package, rest)).collect()
+            }
+            [Some(first), ..] => self.one(self.here, first).into_iter().collect(),
+            _ => self.all(),
+        }
+    }
+
+    /// The rules of a package that `data` and this behind it reads.
+    fn read_of(&self, package: usize, path: &[Part]) -> Vec<String> {
+        let mut rest = path.iter();
+        for part in &self.packages[package].0 {
             match rest.next() {
                 Some(Some(found)) if found == part => {}
-                Some(Some(_)) => return BTreeSet::new(),
-                Some(None) | None => return self.rules.clone(),
+                Some(Some(_)) => return Vec::new(),
+                Some(None) | None => return self.all_of(package),
             }
         }
         match rest.next() {
-            Some(Some(name)) => one(name),
-            Some(None) | None => self.rules.clone(),
+            Some(Some(name)) => self.one(package, name).into_iter().collect(),
+            Some(None) | None => self.all_of(package),
         }
     }
 
@@ -357,64 +389,5 @@ impl Reader {
         }
         let names: Vec<&str> = [span.text()].into_iter().chain(path.iter().flatten().map(String::as_str)).collect();
         BTreeSet::from([names.join(".")])
-    }
-}
-
-/// Where a reference begins.
-fn root(mut expr: &Expr) -> &Expr {
-    while let Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } = expr {
-        expr = refr;
-    }
-    expr
-}
-
-/// What stands in brackets behind it, and its parts.
-fn parts(mut expr: &Expr) -> (Vec<&Expr>, Vec<Part>) {
-    let (mut indices, mut path) = (Vec::new(), Vec::new());
-    loop {
-        match expr {
-            Expr::RefDot { refr, field, .. } => {
-                path.push(Some(field.0.text().to_owned()));
-                expr = refr;
-            }
-            Expr::RefBrack { refr, index, .. } => {
-                path.push(match index.as_ref() {
-                    Expr::String { value, .. } | Expr::RawString { value, .. } => {
-                        value.as_string().ok().map(ToString::to_string)
-                    }
-                    _ => None,
-                });
-                indices.push(index.as_ref());
-                expr = refr;
-            }
-            _ => break,
-        }
-    }
-    path.reverse();
-    (indices, path)
-}
-
-fn refr(rule: &Rule) -> &Expr {
-    match rule {
-        Rule::Default { refr, .. } => refr,
-        Rule::Spec { head, .. } => match head {
-            RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. } => refr,
-        },
-    }
-}
-
-fn first_name(refr: &Expr) -> String {
-    root(refr).span().text().to_owned()
-}
-
-/// The names that a pattern gives.
-fn bind(pattern: &Expr, scope: &mut Scope) {
-    match pattern {
-        Expr::Var { span, .. } => {
-            scope.insert(span.text().to_owned());
-        }
-        Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().for_each(|item| bind(item, scope)),
-        Expr::Object { fields, .. } => fields.iter().for_each(|(_, _, value)| bind(value, scope)),
-        _ => {}
     }
 }

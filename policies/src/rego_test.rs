@@ -1,17 +1,25 @@
-//! Runs the `test_…` rules of a Rego file against a policy: each must be true.
+//! Runs the `test_…` rules of Rego files over a policy: each must be true. What `opa test` calls a test is one here.
 
-use regorus::Value;
+use regorus::{Value, unstable::Module};
 
 use crate::{
-    PolicyError, builtins, engine,
-    policy::{on_large_stack, within_bounds},
+    PolicyError,
+    bounds::{File, on_large_stack, within_bounds},
+    builtins,
+    error::last_line,
+    policy::filled,
+    syntax,
 };
 
-/// One unit test's name and whether it held; with the engine's words when it could not be asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One unit test and whether it held; with the engine's words when it could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Outcome {
-    /// Rule name.
+    /// Package and rule.
     pub name: String,
+    /// The file it stands in.
+    pub file: String,
+    /// Its line there, from 1.
+    pub line: u32,
     /// True only if the rule is the boolean true.
     pub passed: bool,
     /// Why it could not be asked.
@@ -23,44 +31,57 @@ pub struct Outcome {
 /// # Errors
 /// [`PolicyError`] if either does not parse, or no test is there.
 pub fn run(name: &str, text: &str, tests: &str) -> Result<Vec<Outcome>, PolicyError> {
-    on_large_stack(name, || run_here(name, text, tests))
+    run_all(name, &[File::new(name, text), File::new(format!("{name}#tests"), tests)], None)
 }
 
-fn run_here(name: &str, text: &str, tests: &str) -> Result<Vec<Outcome>, PolicyError> {
-    within_bounds(name, text)?;
-    within_bounds(name, tests)?;
-    let parse = |error: anyhow::Error| PolicyError::Parse { name: name.into(), message: error.to_string() };
-    let mut engine = engine::bounded().map_err(parse)?;
-    engine.add_policy(name.into(), text.into()).map_err(parse)?;
-    let package = engine.add_policy(format!("{name}#tests"), tests.into()).map_err(parse)?;
-    let mut names: Vec<&str> = tests.lines().filter_map(rule_name).collect();
-    names.dedup();
-    if names.is_empty() {
+/// Runs every test of these files, which see each other and the data.
+///
+/// # Errors
+/// [`PolicyError`] if one does not parse, or no test is there.
+pub fn run_all(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result<Vec<Outcome>, PolicyError> {
+    on_large_stack(name, || run_here(name, files, data))
+}
+
+fn run_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result<Vec<Outcome>, PolicyError> {
+    let modules = within_bounds(name, files)?;
+    let (engine, _) = filled(name, files, data)?;
+    let mut outcomes: Vec<Outcome> =
+        files.iter().zip(&modules).flat_map(|(file, module)| found(file, module)).collect();
+    if outcomes.is_empty() {
         return Err(PolicyError::NoTests { name: name.into() });
     }
-    let outcome = |rule: &str| {
+    for outcome in &mut outcomes {
         builtins::refill();
-        match engine.clone().eval_rule(format!("{package}.{rule}")) {
-            Ok(value) => Outcome { name: rule.into(), passed: value == Value::Bool(true), error: None },
-            Err(error) => Outcome { name: rule.into(), passed: false, error: Some(error.to_string()) },
+        match engine.clone().eval_rule(format!("data.{}", outcome.name)) {
+            Ok(value) => outcome.passed = value == Value::Bool(true),
+            Err(error) => outcome.error = Some(last_line(&error)),
         }
-    };
-    Ok(names.into_iter().map(outcome).collect())
+    }
+    Ok(outcomes)
 }
 
-fn rule_name(line: &str) -> Option<&str> {
-    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(line.len());
-    line.starts_with("test_").then(|| &line[..end])
+/// The tests of a file, not asked yet.
+fn found(file: &File, module: &Module) -> Vec<Outcome> {
+    let package = syntax::package(module).join(".");
+    let mut all: Vec<Outcome> = Vec::new();
+    for rule in &module.policy {
+        let name = format!("{package}.{}", syntax::first_name(syntax::refr(rule)));
+        let is_test = name[package.len() + 1..].starts_with("test_");
+        if is_test && all.iter().all(|one| one.name != name) {
+            all.push(Outcome { name, file: file.name.clone(), line: rule.span().line, passed: false, error: None });
+        }
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EVIDENCE_SNP, RELEASE};
+    use crate::SHIPPED;
 
     #[test]
     fn every_unit_test_of_every_shipped_policy_holds() {
-        for shipped in [RELEASE, EVIDENCE_SNP] {
+        for shipped in SHIPPED {
             let outcomes = run(shipped.name, shipped.text, shipped.tests).unwrap();
             assert!(outcomes.len() >= 9);
             let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
@@ -70,9 +91,13 @@ mod tests {
 
     #[test]
     fn a_failing_and_a_broken_test_do_not_pass() {
-        let outcomes =
-            run("p", "package p\nallow := false", "package p_test\nimport data.p\ntest_a if p.allow\n").unwrap();
-        assert_eq!(outcomes, [Outcome { name: "test_a".into(), passed: false, error: None }]);
+        let tests = "package p_test\nimport data.p\ntest_a if p.allow\n  test_b if to_number(\"x\")\ntest_a if false";
+        let outcomes = run("p", "package p\nallow := false", tests).unwrap();
+        let shown: Vec<_> = outcomes.iter().map(|one| (one.name.as_str(), one.line, one.passed)).collect();
+        assert_eq!(shown, [("p_test.test_a", 3, false), ("p_test.test_b", 4, false)]);
+        assert!(outcomes[0].error.is_none() && outcomes[1].error.is_some(), "{outcomes:?}");
         assert!(matches!(run("p", "package p\nallow := false", "package q\n"), Err(PolicyError::NoTests { .. })));
+        let circle = run("p", "package p\nallow if data.q.x", "package q\nx if data.p.allow\ntest_x if x");
+        assert!(matches!(circle, Err(PolicyError::TooDeep { .. })), "{circle:?}");
     }
 }

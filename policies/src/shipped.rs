@@ -1,4 +1,4 @@
-//! The policies that come with Coffer. Both refuse simulated evidence unless its owner says otherwise in typed words.
+//! The policies that come with Coffer. All refuse simulated evidence unless its owner says otherwise in typed words.
 
 /// One policy of ours with its unit tests.
 #[derive(Clone, Copy, Debug)]
@@ -24,3 +24,26 @@ pub const EVIDENCE_SNP: Shipped = Shipped {
     text: include_str!("../evidence/snp.rego"),
     tests: include_str!("../evidence/snp_test.rego"),
 };
+
+/// Appraisal policy for evidence: confidential VMs of Azure, by the report that the paravisor brings.
+pub const EVIDENCE_AZURE_CVM: Shipped = Shipped {
+    name: "evidence/azure_cvm.rego",
+    text: include_str!("../evidence/azure_cvm.rego"),
+    tests: include_str!("../evidence/azure_cvm_test.rego"),
+};
+
+/// All of them.
+pub const SHIPPED: [Shipped; 3] = [RELEASE, EVIDENCE_SNP, EVIDENCE_AZURE_CVM];
+
+impl Shipped {
+    /// What it is called on a command line: `release`, `snp`, `azure-cvm`.
+    pub fn word(&self) -> String {
+        let file = self.name.rsplit_once('/').map_or(self.name, |(_, file)| file);
+        file.trim_end_matches(".rego").replace('_', "-")
+    }
+
+    /// The one of this word.
+    pub fn named(word: &str) -> Option<Self> {
+        SHIPPED.into_iter().find(|shipped| shipped.word() == word)
+    }
+}

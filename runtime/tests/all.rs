@@ -16,6 +16,7 @@ mod lost;
 mod output;
 mod owner_policy;
 mod places;
+mod policies;
 mod simulator;
 mod steps;
 mod verify;

@@ -194,6 +194,44 @@ fn every_key_of_a_policys_input_is_on_its_page() {
     let said = |key: &str| page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(|word| word == key);
     let missing: Vec<_> = keys.iter().filter(|key| !said(key)).collect();
     assert!(missing.is_empty(), "docs/kbs.md, \"Policy input\", does not name {missing:?}");
+    let schema = read("policies/input.schema.json");
+    let missing: Vec<_> = keys.iter().filter(|key| !schema.contains(&format!("\"{key}\": {{"))).collect();
+    assert!(missing.is_empty(), "policies/input.schema.json does not describe {missing:?}");
+}
+
+/// Paths, types and meanings of a JSON Schema, as rows of a table.
+fn rows(path: &str, schema: &serde_json::Value, all: &mut Words) {
+    let words = |value: &serde_json::Value| match value {
+        serde_json::Value::Array(words) => words.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+        other => other.to_string(),
+    };
+    let kind = if schema["enum"].is_array() { words(&schema["enum"]) } else { words(&schema["type"]).replace('"', "") };
+    all.insert(format!("| `{path}` | {kind} | {} |", schema["description"].as_str().unwrap_or_default()));
+    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+        rows(&format!("{path}.{name}"), inner, all);
+    }
+    if schema["items"].is_object() {
+        rows(&format!("{path}[]"), &schema["items"], all);
+    }
+}
+
+#[test]
+fn every_field_of_a_policys_input_stands_in_the_table_as_in_the_schema() {
+    let mut wanted = Words::new();
+    rows("input", &serde_json::from_str(&read("policies/input.schema.json")).unwrap(), &mut wanted);
+    assert!(wanted.len() > 120, "{}", wanted.len());
+    let page = section("docs/policies.md", "## The input");
+    let there: Words = page.lines().filter(|line| line.starts_with("| `input")).map(str::to_owned).collect();
+    assert_eq!(there, wanted, "docs/policies.md, \"The input\"");
+}
+
+#[test]
+fn every_kind_of_finding_of_lint_is_on_its_page() {
+    let source = read("policies/src/lint.rs");
+    let table = source.split("pub const FINDINGS").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
+    let kinds: Words = after(table, "    (").iter().map(|word| (*word).to_owned()).collect();
+    assert!(kinds.contains("unknown-field") && kinds.len() > 5, "{kinds:?}");
+    assert_eq!(column(&section("docs/policies.md", "## Lint"), "finding"), kinds);
 }
 
 #[test]

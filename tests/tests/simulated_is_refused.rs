@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duratio
 
 use anyhow::{Context, Result, ensure};
 use coffer_platform::{files::Platform, plan::LaunchPlan};
-use coffer_policies::{EVIDENCE_SNP, Policy, RELEASE, Shipped};
+use coffer_policies::{Policy, SHIPPED, Shipped};
 use coffer_spec::Document;
 use coffer_tests::{
     World,
@@ -47,7 +47,8 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("run", Evidence::Own),
     ("start", Evidence::Own),
     ("verify", Evidence::Own),
-    ("token", Evidence::Own), // verifier/tests/ear.rs: a token of it is refused unless allowed
+    ("token", Evidence::Own),  // verifier/tests/ear.rs: a token of it is refused unless allowed
+    ("policy", Evidence::Own), // runtime/tests/policies.rs: `policy input` prints nothing of it unless allowed
     ("sim", Evidence::Own),
     ("connect", Evidence::Own), // ingress.rs: refused unless allowed
     ("create", Evidence::None),
@@ -259,7 +260,7 @@ fn the_key_broker_releases_to_simulated_guests_only_what_was_put_for_them_where_
 
 #[test]
 fn no_shipped_policy_allows_what_rests_on_a_simulated_root() -> Result<()> {
-    let shipped: [Shipped; 2] = [EVIDENCE_SNP, RELEASE];
+    let shipped: [Shipped; 3] = SHIPPED;
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
     let mut files = BTreeSet::new();
     for folder in ["evidence", "results"] {
@@ -291,6 +292,10 @@ fn no_shipped_policy_allows_what_rests_on_a_simulated_root() -> Result<()> {
         ],
         "signers": [],
     });
+    // What Azure's policy asks for beside.
+    let azure = "0356215882a825279a85b300b0b742931d113bf7e32dde2e50ffde7ec743ca491ecdd7f336dc28a6e0b2bb57af7a44a3";
+    let input = edited(&input, "/result/claims/report/id_key_digest", json!(azure));
+    let input = edited(&input, "/result/claims/report_data_binding", json!("attachment"));
     let on_amd = edited(&input, "/result/claims/anchor/simulated", json!(false));
     let anchors = json!([claims["anchor"]["spki_sha256"]]);
     let tenant = edited(&input, "/tenant/simulated_anchors", anchors);

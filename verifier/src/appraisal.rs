@@ -114,6 +114,26 @@ impl Appraisal {
         }
     }
 
+    /// Refused for these reasons too, on top of what the judge said. Without a reason it stays what it is; what is not authentic stays so.
+    /// There is no way back: nobody raises an appraisal.
+    #[must_use]
+    pub fn lowered(self, reasons: Vec<Reason>) -> Self {
+        if reasons.is_empty() {
+            return self;
+        }
+        let (verified, made) = match self.outcome {
+            Outcome::NotAuthentic => return self,
+            Outcome::Refused(verified) => (verified, self.made),
+            Outcome::Accepted(result) => {
+                let made = result.checks().split_off(result.verified().checks().len());
+                (Box::new(result.verified().clone()), made)
+            }
+        };
+        let made = made.into_iter().chain(reasons.iter().map(CheckLine::from)).collect();
+        let reasons = self.reasons.into_iter().chain(reasons).collect();
+        Self { outcome: Outcome::Refused(verified), reasons, made, ..self }
+    }
+
     /// The result, or the appraisal that says why there is none.
     ///
     /// # Errors
@@ -122,27 +142,6 @@ impl Appraisal {
         match self.outcome {
             Outcome::Accepted(result) => Ok(*result),
             Outcome::Refused(_) | Outcome::NotAuthentic => Err(self),
-        }
-    }
-
-    /// Takes an acceptance away, for these reasons of the caller's own policy, in the judge's words. Nothing is ever added: without
-    /// a reason, and where nothing was accepted, it stays as it is.
-    #[must_use]
-    pub fn lowered(self, reasons: Vec<Reason>) -> Self {
-        if reasons.is_empty() {
-            return self;
-        }
-        match self.into_result() {
-            Err(unchanged) => unchanged,
-            Ok(mut result) => {
-                let cost = result.verified().cost();
-                for reason in &reasons {
-                    result.downgrade(reason.clone());
-                }
-                let made = result.checks().split_off(result.verified().checks().len());
-                let outcome = Outcome::Refused(Box::new(result.verified().clone()));
-                Self { outcome, missing: Vec::new(), reasons, made, cost }
-            }
         }
     }
 

@@ -368,9 +368,12 @@ fn an_acceptance_is_taken_away_and_nothing_is_ever_given() {
     let mut bad = World::new();
     bad.patch(offset::POLICY, &0xb_0000_u64.to_le_bytes());
     let refused = judge(&bad);
-    assert_eq!(codes(&judge(&bad).lowered(because())), codes(&refused), "what was refused stays so");
+    let lower = judge(&bad).lowered(because());
+    assert_eq!((lower.verdict(), codes(&lower)), (Verdict::Refused, [codes(&refused), vec!["rego"]].concat()));
+    assert_eq!(codes(&judge(&bad).lowered(Vec::new())), codes(&refused), "no reason is no consent");
     bad.leaf_key = forge::leaf_key(9);
-    assert_eq!(judge(&bad).lowered(because()).verdict(), Verdict::NotAuthentic);
+    let forged = judge(&bad).lowered(because());
+    assert_eq!((forged.verdict(), codes(&forged)), (Verdict::NotAuthentic, codes(&judge(&bad))));
 }
 
 #[test]

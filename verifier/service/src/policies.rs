@@ -10,9 +10,7 @@ use std::sync::Arc;
 use coffer_policies::Policy as Rego;
 use coffer_verifier::abi::SpkiDigest;
 use coffer_verifier::ear::{Word, WordError};
-use coffer_verifier::{
-    Appraisal, Code, CrlPolicy, EvidencePolicy, Reason, STRICT, TrustAnchors, UnixTime, VerifiedReport, Verifier,
-};
+use coffer_verifier::{Appraisal, CrlPolicy, EvidencePolicy, STRICT, TrustAnchors, UnixTime, Verifier};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -80,31 +78,10 @@ impl Policy {
         self.verifier.anchors.simulated()
     }
 
-    /// What Rego has against an acceptance, in the judge's words.
+    /// What Rego has against it, in the judge's words.
     pub fn lower(&self, appraisal: Appraisal, now: UnixTime) -> Appraisal {
-        let (Some(rego), Some(result)) = (&self.rego, appraisal.result()) else { return appraisal };
-        let decision = rego.decide(&input(result.verified(), now));
-        if decision.allows() {
-            return appraisal;
-        }
-        let hint = "see the policy's Rego, which its operator keeps";
-        let reason =
-            |why: &String| Reason::new(Code::Rego, why, format_args!("policy {} to allow it", self.name), hint);
-        let reasons = decision.reasons().iter().map(reason).collect();
-        appraisal.lowered(reasons)
+        coffer_policies::lower(appraisal, self.rego.as_slice(), now)
     }
-}
-
-/// What Rego sees: the same members as at a key broker, as far as they are there.
-fn input(verified: &VerifiedReport, now: UnixTime) -> Value {
-    json!({
-        "now_unix": now.0,
-        "result": {
-            "status": "affirming",
-            "workload_digest": verified.workload(),
-            "claims": verified.claims(),
-        },
-    })
 }
 
 /// All of them.

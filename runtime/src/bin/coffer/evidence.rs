@@ -2,7 +2,10 @@
 
 pub mod bench;
 pub mod collateral;
+pub mod decisions;
 pub mod fetching;
+pub mod policy;
+pub mod rego;
 pub mod report;
 pub mod shown;
 pub mod token;
@@ -17,6 +20,7 @@ pub const GROUP: Group = Group {
         command!("verify": verify),
         noun!("token": token),
         noun!("collateral": collateral),
+        noun!("policy": policy),
         noun!("report": report),
         noun!("bench": bench),
     ],

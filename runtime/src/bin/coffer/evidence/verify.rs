@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Base, Collected, Failures};
+use coffer_policies::Policy;
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
 use coffer_verifier::{
@@ -20,7 +21,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::evidence::decisions::DecisionLog;
 use crate::evidence::fetching;
+use crate::evidence::rego;
 use crate::evidence::shown::{self, About};
 
 /// Decide about evidence in a file, offline unless --fetch is given.
@@ -32,7 +35,8 @@ Examples:
   coffer verify report.bin --certs certs
   coffer verify report.bin --fetch
   coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
-  coffer verify evidence.cmw --policy fleet.toml --json")]
+  coffer verify evidence.cmw --policy fleet.toml --json
+  coffer verify evidence.cmw --policy strict --policy team.rego")]
 pub struct Args {
     #[command(flatten)]
     judging: Judging,
@@ -40,6 +44,9 @@ pub struct Args {
     /// Print every check with what was found and what was expected.
     #[arg(long)]
     explain: bool,
+
+    #[command(flatten)]
+    log: DecisionLog,
 }
 
 /// What is judged, and how.
@@ -93,9 +100,13 @@ pub struct Judging {
     #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
     pub at: Option<UnixTime>,
 
-    /// Policy file, TOML; the word `strict` is the built-in policy of that name.
+    /// Policy: a TOML file, or `strict`, the built-in one; and on top of it Rego, which only refuses: a .rego file, a folder of
+    /// them, a bundle (.tar.gz), or `snp` or `azure-cvm`, which come with Coffer. Repeatable, TOML once.
     #[arg(long, value_name = "FILE")]
-    pub policy: Option<PathBuf>,
+    pub policy: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub bundles: rego::Bundles,
 
     /// REPORT_DATA the report must hold, 64 bytes in hexadecimal.
     #[arg(long, value_name = "HEX")]
@@ -120,9 +131,10 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// Decides.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (args, explain) = (&args.judging, args.explain);
-    let policy = policy(args.policy.as_deref())?.rules;
-    let Judgement { appraisal, not_fetched } = judge(args, &read(&args.file)?, policy, context)?;
+    let (args, explain, log) = (&args.judging, args.explain, &args.log);
+    let policy = policy(&args.policy, &args.bundles)?;
+    let Judgement { appraisal, input, not_fetched } = judge(args, &read(&args.file)?, &policy, context)?;
+    log.write(&appraisal, input.as_ref(), &policy.texts)?;
     let simulated = args.allow_simulated && is_of_this_simulator(&appraisal, context)?;
     if context.json {
         let mut value = coffer_kds::appraisal_json(&appraisal, simulated);
@@ -147,23 +159,27 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 /// What the judge says, and what was asked for in vain before.
 pub struct Judgement {
-    /// The judge's.
+    /// The judge's, lowered by what Rego has against it.
     pub appraisal: Appraisal,
+    /// What Rego was asked about; none of evidence that is not authentic.
+    pub input: Option<serde_json::Value>,
     /// With --fetch: what is not at hand, and why.
     pub not_fetched: Failures,
 }
 
 /// What the judge says of what was read.
-pub fn judge(args: &Judging, input: &[u8], policy: EvidencePolicy, context: &Context) -> Result<Judgement, CliError> {
+pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) -> Result<Judgement, CliError> {
     let presented = presented(input)?;
     let anchors = anchors(args.allow_simulated, &args.anchor, context)?;
     let now = args.at.unwrap_or_else(|| SystemTime::now().into());
     let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
     let demanded = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
-    let verifier = Verifier { anchors, crl, policy };
+    let verifier = Verifier { anchors, crl, policy: policy.rules.clone() };
     let mut others = match endorsements(args)? {
         Ok(others) => others,
-        Err(error) => return Ok(Judgement { appraisal: Appraisal::of_error(error), not_fetched: Vec::new() }),
+        Err(error) => {
+            return Ok(Judgement { appraisal: Appraisal::of_error(error), input: None, not_fetched: Vec::new() });
+        }
     };
     let mut not_fetched = Vec::new();
     if args.fetch {
@@ -172,7 +188,8 @@ pub fn judge(args: &Judging, input: &[u8], policy: EvidencePolicy, context: &Con
         not_fetched = found.failures;
     }
     let appraisal = verifier.judge_presented(&ConnectionChain::new(), &presented, &others, &demanded, now);
-    Ok(Judgement { appraisal, not_fetched })
+    let input = coffer_policies::evidence_input(&appraisal, now);
+    Ok(Judgement { appraisal: coffer_policies::lower(appraisal, &policy.rego, now), input, not_fetched })
 }
 
 const SIMULATOR: &str =
@@ -248,26 +265,55 @@ fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>
 
 /// A policy, what it is called, and which text of it this is.
 pub struct Named {
-    /// Its rules.
+    /// Its typed rules.
     pub rules: EvidencePolicy,
-    /// `default-floor`, `strict`, or the file's name.
+    /// Rego behind them, each of which only refuses.
+    pub rego: Vec<Policy>,
+    /// `default-floor`, `strict`, or the file's name; names of Rego behind a `+` each.
     pub name: String,
-    /// SHA-256 of its text; of the built-in floor, which has none, our version.
+    /// SHA-256 of its text; of the built-in floor, which has none, our version. Of several, the SHA-256 of all these.
     pub revision: String,
+    /// Each by its name, with what a bundle calls its revision, or the SHA-256 of its text.
+    pub texts: Vec<(String, String)>,
+}
+
+/// The policies of a command line: typed at most once, and Rego.
+pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliError> {
+    let (rego, typed): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| rego::is_rego(path));
+    if let [_, second, ..] = typed[..] {
+        let message = format!("--policy {}: there is a typed policy already", second.display());
+        return Err(
+            CliError::new(Class::Usage, message).hint("write both into one TOML file; of Rego there may be several")
+        );
+    }
+    let mut named = floor(typed.first().map(|path| path.as_path()))?;
+    let mut revisions = vec![named.revision.clone()];
+    for path in rego {
+        let loaded = rego::load(std::slice::from_ref(path), bundles)?;
+        let (policy, digest) = (loaded.policy()?, hex::encode(loaded.digest));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        named.name = format!("{}+{name}", named.name);
+        let revision = loaded.revision.filter(|revision| !revision.is_empty()).unwrap_or_else(|| digest.clone());
+        named.texts.push((policy.name().to_owned(), revision));
+        revisions.push(digest);
+        named.rego.push(policy);
+    }
+    if revisions.len() > 1 {
+        named.revision = hex::encode(Sha256::digest(revisions.join("\n")));
+    }
+    Ok(named)
 }
 
 /// The built-in floor, the built-in strict policy, or a file.
-pub fn policy(path: Option<&Path>) -> Result<Named, CliError> {
+pub fn floor(path: Option<&Path>) -> Result<Named, CliError> {
     let digest = |text: &str| hex::encode(Sha256::digest(text));
+    let of = |rules, name: String, revision: String| {
+        let texts = vec![(name.clone(), revision.clone())];
+        Named { rules, rego: Vec::new(), name, revision, texts }
+    };
     match path {
-        None => Ok(Named {
-            rules: EvidencePolicy::default_floor(),
-            name: "default-floor".into(),
-            revision: env!("CARGO_PKG_VERSION").into(),
-        }),
-        Some(word) if word == Path::new("strict") => {
-            Ok(Named { rules: EvidencePolicy::strict(), name: "strict".into(), revision: digest(STRICT) })
-        }
+        None => Ok(of(EvidencePolicy::default_floor(), "default-floor".into(), env!("CARGO_PKG_VERSION").into())),
+        Some(word) if word == Path::new("strict") => Ok(of(EvidencePolicy::strict(), "strict".into(), digest(STRICT))),
         Some(path) => {
             let word = |failure: CliError| {
                 failure.hint("the word `strict` is the built-in policy; anything else is a TOML file")
@@ -276,7 +322,7 @@ pub fn policy(path: Option<&Path>) -> Result<Named, CliError> {
             let text = String::from_utf8(bytes).class_while(Class::Config, path.display())?;
             let rules = EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Ok(Named { rules, name, revision: digest(&text) })
+            Ok(of(rules, name, digest(&text)))
         }
     }
 }

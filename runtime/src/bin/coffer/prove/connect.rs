@@ -104,7 +104,7 @@ fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
     } else {
         Identity::generate("coffer connect").class(Class::Internal)?
     };
-    let policy = verify::policy(args.policy.as_deref())?.rules;
+    let policy = verify::floor(args.policy.as_deref())?.rules;
     owner_access::only_narrows(&policy)?;
     Ok(Peer {
         address: args.address.clone(),

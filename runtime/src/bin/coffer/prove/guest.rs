@@ -42,7 +42,7 @@ impl Trust {
             policy: self
                 .policy
                 .as_deref()
-                .map(|path| verify::policy(Some(path)).map(|named| named.rules))
+                .map(|path| verify::floor(Some(path)).map(|named| named.rules))
                 .transpose()?,
         })
     }

@@ -59,14 +59,14 @@ fn lifetime(text: &str) -> Result<Lifetime, WordError> {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let set: KeySet = keys::read(&args.keys)?;
     let input = verify::read(&args.judging.file)?;
-    let policy = verify::policy(args.judging.policy.as_deref())?;
+    let policy = verify::policy(&args.judging.policy, &args.judging.bundles)?;
     let word = |text: &str| Word::parse(text).class_while(Class::Config, format!("{text:?} as the name of a policy"));
     let (name, revision) = (word(&policy.name)?, word(&policy.revision)?);
     let (developer, build) = (word("coffer")?, word(concat!("coffer-verifier/", env!("CARGO_PKG_VERSION")))?);
     let now = args.judging.at.unwrap_or_else(keys::now);
     let mut judging = args.judging.clone();
     judging.at = Some(now);
-    let Judgement { appraisal, not_fetched } = verify::judge(&judging, &input, policy.rules, context)?;
+    let Judgement { appraisal, not_fetched, .. } = verify::judge(&judging, &input, &policy, context)?;
     let presented = verify::presented(&input)?;
     let blob = presented.hcl();
     let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);

@@ -1,0 +1,205 @@
+//! Bundles, as OPA packs them: a gzipped tar of `.manifest`, `data.json`, `*.rego` and `.signatures.json`.
+//!
+//! Believes nothing in them before it is bounded; with a key, nothing that the signature does not name. Refuses by name what it does not know, so
+//! that nothing in a bundle is passed over. Never: writes a file, follows a link, fetches; says whether a bundle is the newest one (a
+//! revision is a name).
+//! Source: OPA's documentation, "Bundles: Bundle File Format" and "Signing".
+
+mod archive;
+mod entry;
+mod error;
+mod json;
+mod roots;
+mod signature;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+pub use archive::{BUNDLE_FILES, UNPACKED_LIMIT};
+pub use error::{BUNDLE_LIMIT, BundleError};
+pub use signature::{BundleKey, KeyError, SignatureError};
+
+use crate::{File, Policy, PolicyError, lint::is_test_file};
+use entry::{DATA, Entry, MANIFEST, SIGNATURES};
+use roots::Roots;
+
+/// Which signature is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum BundleTrust<'a> {
+    /// None; a bundle that has one is refused, for somebody meant it to be looked at.
+    Unsigned,
+    /// One by this key.
+    Key(&'a BundleKey),
+    /// None, and one that is there is not looked at.
+    SignatureWaived,
+}
+
+/// A bundle that was read, within bounds, and whose signature is what was asked for.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    name: String,
+    revision: String,
+    files: Vec<File>,
+    data: Option<Value>,
+    digest: [u8; 32],
+}
+
+/// `.manifest`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    #[serde(default)]
+    revision: String,
+    #[serde(default)]
+    roots: Option<Vec<String>>,
+    #[serde(default)]
+    rego_version: Option<u32>,
+    #[serde(default)]
+    file_rego_versions: Option<Map<String, Value>>,
+    #[serde(default)]
+    wasm: Option<Vec<Value>>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "anybody's words, which nothing here rests on")]
+    metadata: Option<Map<String, Value>>,
+}
+
+impl Bundle {
+    /// True for bytes that begin as a gzip stream does.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        bytes.starts_with(&[0x1f, 0x8b])
+    }
+
+    /// Reads a bundle.
+    ///
+    /// # Errors
+    /// [`BundleError`], which names the file and, in a text, the line.
+    pub fn read(name: &str, bytes: &[u8], trust: BundleTrust<'_>) -> Result<Self, BundleError> {
+        let entries = archive::entries(name, bytes)?;
+        let refused =
+            |file: &str, message: String| BundleError::Entry { bundle: name.into(), file: file.into(), message };
+        let read = |entry: &Entry| -> Result<Value, BundleError> {
+            // A key that stands twice would be one thing here and another elsewhere.
+            json::once(&entry.bytes).map_err(|message| refused(&entry.path, message))
+        };
+        let of_signature = |source| BundleError::Signature { bundle: name.into(), source };
+        let signatures = entries.iter().find(|entry| entry.path == SIGNATURES);
+        match (trust, signatures) {
+            (BundleTrust::SignatureWaived, _) | (BundleTrust::Unsigned, None) => {}
+            (BundleTrust::Unsigned, Some(_)) => return Err(of_signature(SignatureError::NoKey)),
+            (BundleTrust::Key(_), None) => return Err(of_signature(SignatureError::None)),
+            (BundleTrust::Key(key), Some(signatures)) => {
+                let rest: Vec<&Entry> = entries.iter().filter(|entry| entry.path != SIGNATURES).collect();
+                signature::verify(&signatures.bytes, &rest, key).map_err(of_signature)?;
+            }
+        }
+        let manifest = match entries.iter().find(|entry| entry.path == MANIFEST) {
+            Some(entry) => {
+                let manifest: Manifest =
+                    serde_json::from_value(read(entry)?).map_err(|error| refused(MANIFEST, error.to_string()))?;
+                manifest.is_for_us().map_err(|message| refused(MANIFEST, message))?;
+                manifest
+            }
+            None => Manifest {
+                revision: String::new(),
+                roots: None,
+                rego_version: None,
+                file_rego_versions: None,
+                wasm: None,
+                metadata: None,
+            },
+        };
+        let roots = Roots::new(manifest.roots.as_deref()).map_err(|message| refused(MANIFEST, message))?;
+        let (mut files, mut data) = (Vec::new(), Value::Object(Map::new()));
+        for entry in &entries {
+            let (folder, file) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
+            if entry.path == MANIFEST || entry.path == SIGNATURES {
+                continue;
+            }
+            if file == DATA {
+                roots.hold(folder, &read(entry)?).map_err(|message| refused(&entry.path, message))?;
+                roots::merge(&mut data, folder, read(entry)?).map_err(|message| refused(&entry.path, message))?;
+            } else if file.strip_suffix(".rego").is_some_and(|stem| !stem.is_empty()) {
+                let text = String::from_utf8(entry.bytes.clone()).map_err(|error| {
+                    refused(&entry.path, format!("byte {} is no UTF-8", error.utf8_error().valid_up_to()))
+                })?;
+                files.push(File::new(format!("{name}/{}", entry.path), text));
+            } else {
+                return Err(refused(&entry.path, "nothing here reads such a file".into()));
+            }
+        }
+        let data = data.as_object().is_some_and(|fields| !fields.is_empty()).then_some(data);
+        let bundle =
+            Self { name: name.into(), revision: manifest.revision, files, data, digest: Sha256::digest(bytes).into() };
+        bundle.packages_below(&roots)?;
+        Ok(bundle)
+    }
+
+    /// Packages stand below the roots. A text that does not parse is told by [`Self::policy`].
+    fn packages_below(&self, roots: &Roots) -> Result<(), BundleError> {
+        for file in &self.files {
+            let Some(package) = crate::bounds::package(file) else { continue };
+            if !roots.cover(&package.join("/")) {
+                let entry = file.name.strip_prefix(&format!("{}/", self.name)).unwrap_or(&file.name);
+                let message = format!("package {} stands below none of the roots", package.join("."));
+                return Err(BundleError::Entry { bundle: self.name.clone(), file: entry.into(), message });
+            }
+        }
+        Ok(())
+    }
+
+    /// What it is called in errors.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The manifest's revision; empty where it has none. Anybody's word, unless the bundle is signed.
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// Its Rego, unit tests among it.
+    pub fn files(&self) -> &[File] {
+        &self.files
+    }
+
+    /// Its data, merged.
+    pub fn data(&self) -> Option<&Value> {
+        self.data.as_ref()
+    }
+
+    /// SHA-256 of its bytes.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The policy it holds.
+    ///
+    /// # Errors
+    /// [`PolicyError`], with file and line.
+    pub fn policy(&self) -> Result<Policy, PolicyError> {
+        let files: Vec<File> = self.files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
+        Policy::of(&self.name, &files, self.data.as_ref(), self.digest)
+    }
+}
+
+impl Manifest {
+    fn is_for_us(&self) -> Result<(), String> {
+        let versions = self.file_rego_versions.iter().flatten().map(|(_, version)| version.as_u64());
+        if self.rego_version.is_some_and(|version| version != 1)
+            || versions.into_iter().any(|version| version != Some(1))
+        {
+            return Err("rego_version: only Rego v1 is read".into());
+        }
+        if self.wasm.as_ref().is_some_and(|wasm| !wasm.is_empty()) {
+            return Err("wasm: compiled policies are not run".into());
+        }
+        if self.revision.len() > 256 || self.revision.contains(char::is_control) {
+            return Err("revision: at most 256 bytes of plain text".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! A decision as one line of a log, in the shape of OPA's events, so that what reads theirs reads ours; and what of it is left out.
+//!
+//! Takes identity and time from its caller, who has randomness and a clock. Never: writes; keeps a value that a mask names.
+//! Source: OPA's documentation, "Decision Logs".
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// Most masks of one log.
+pub const MASKS: usize = 64;
+
+/// What was decided.
+#[derive(Clone, Debug)]
+pub struct Decided<'a> {
+    /// What names this decision, for whoever asks about it.
+    pub id: &'a str,
+    /// When, RFC 3339.
+    pub timestamp: &'a str,
+    /// Who decided, such as `("program", "coffer")`.
+    pub labels: &'a [(&'a str, &'a str)],
+    /// What was asked: a path below `data`, with slashes.
+    pub path: &'a str,
+    /// Policies and their revisions.
+    pub policies: &'a [(String, String)],
+    /// What they saw; none where nothing was authentic enough to be shown.
+    pub input: Option<&'a Value>,
+    /// Yes or no.
+    pub allow: bool,
+    /// The reasons against.
+    pub reasons: &'a [String],
+}
+
+/// A path of an event that is not written: `/input/result/claims/report/chip_id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask(Vec<String>);
+
+/// A text is no mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a mask is a path such as /input/result/claims/report/chip_id, below /input or /result")]
+pub struct MaskError;
+
+impl Mask {
+    /// From a path, as a JSON Pointer (RFC 6901).
+    ///
+    /// # Errors
+    /// [`MaskError`].
+    pub fn parse(text: &str) -> Result<Self, MaskError> {
+        let rest = text.strip_prefix('/').ok_or(MaskError)?;
+        let parts: Vec<String> = rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
+        let is_ours = parts.len() > 1 && matches!(parts[0].as_str(), "input" | "result");
+        if is_ours && parts.iter().all(|part| !part.is_empty()) { Ok(Self(parts)) } else { Err(MaskError) }
+    }
+
+    /// Takes what it names out of an event; true if it was there.
+    fn erase(&self, event: &mut Value) -> bool {
+        let Some((last, road)) = self.0.split_last() else { return false };
+        let mut at = event;
+        for part in road {
+            let next = match at {
+                Value::Object(fields) => fields.get_mut(part),
+                Value::Array(items) => part.parse().ok().and_then(|at: usize| items.get_mut(at)),
+                _ => None,
+            };
+            match next {
+                Some(next) => at = next,
+                None => return false,
+            }
+        }
+        match at {
+            Value::Object(fields) => fields.remove(last).is_some(),
+            // What follows keeps its place.
+            Value::Array(items) => {
+                let there = last.parse().ok().and_then(|at: usize| items.get_mut(at));
+                there.map(|there| *there = Value::Null).is_some()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl core::fmt::Display for Mask {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for part in &self.0 {
+            write!(f, "/{}", part.replace('~', "~0").replace('/', "~1"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The event: one object, to be written on one line.
+pub fn event(decided: &Decided<'_>, masks: &[Mask]) -> Value {
+    let labels: BTreeMap<&str, &str> = decided.labels.iter().copied().collect();
+    let bundles: BTreeMap<&str, Value> =
+        decided.policies.iter().map(|(name, revision)| (name.as_str(), json!({ "revision": revision }))).collect();
+    let mut event = json!({
+        "labels": labels,
+        "decision_id": decided.id,
+        "bundles": bundles,
+        "path": decided.path,
+        "result": { "allow": decided.allow, "deny": decided.reasons },
+        "timestamp": decided.timestamp,
+    });
+    if let Some(input) = decided.input {
+        event["input"] = input.clone();
+    }
+    let erased: Vec<String> = masks.iter().filter(|mask| mask.erase(&mut event)).map(ToString::to_string).collect();
+    if !erased.is_empty() {
+        event["erased"] = json!(erased);
+    }
+    event
+}
+
+/// What a line of such a log, or a bare input, holds for a trial.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recorded {
+    /// The decision's name, where it has one.
+    pub id: Option<String>,
+    /// What was said, where that is known.
+    pub allow: Option<bool>,
+    /// What was seen; none of evidence that was not authentic.
+    pub input: Option<Value>,
+    /// Parts of it were masked.
+    pub is_masked: bool,
+}
+
+impl Recorded {
+    /// From JSON: an event, or an input by itself.
+    pub fn of(mut value: Value) -> Self {
+        let is_event = value.get("decision_id").is_some() && value.get("result").is_some();
+        if !is_event {
+            return Self { id: None, allow: None, input: Some(value), is_masked: false };
+        }
+        let result = &value["result"];
+        Self {
+            id: value["decision_id"].as_str().map(str::to_owned),
+            // OPA's own events have the value of `allow` itself.
+            allow: result["allow"].as_bool().or_else(|| result.as_bool()),
+            is_masked: value["erased"].is_array() || value["masked"].is_array(),
+            input: value.as_object_mut().and_then(|event| event.remove("input")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided<'a>(input: Option<&'a Value>, policies: &'a [(String, String)], reasons: &'a [String]) -> Decided<'a> {
+        Decided {
+            id: "8a1f",
+            timestamp: "2026-09-20T00:00:00Z",
+            labels: &[("program", "coffer")],
+            path: "coffer/verify",
+            policies,
+            input,
+            allow: reasons.is_empty(),
+            reasons,
+        }
+    }
+
+    #[test]
+    fn an_event_has_opas_shape_and_holds_nothing_that_is_masked() {
+        let input =
+            json!({"result": {"claims": {"report": {"chip_id": "c0ffee", "vmpl": 0}, "list": ["secret", "b"]}}});
+        let policies = [("team.tar.gz".to_owned(), "r7".to_owned())];
+        let reasons = ["chip: not ours".to_owned()];
+        let plain = event(&decided(Some(&input), &policies, &reasons), &[]);
+        for key in ["labels", "decision_id", "bundles", "path", "input", "result", "timestamp"] {
+            assert!(!plain[key].is_null(), "{key}");
+        }
+        assert_eq!(plain["bundles"]["team.tar.gz"]["revision"], "r7");
+        assert_eq!(plain["result"], json!({"allow": false, "deny": ["chip: not ours"]}));
+        assert!(plain.get("erased").is_none());
+        let masks: Vec<Mask> =
+            ["/input/result/claims/report/chip_id", "/input/result/claims/list/0", "/input/not/there", "/result/deny"]
+                .into_iter()
+                .map(|text| Mask::parse(text).unwrap())
+                .collect();
+        let masked = event(&decided(Some(&input), &policies, &reasons), &masks);
+        let text = masked.to_string();
+        assert!(!text.contains("c0ffee") && !text.contains("secret") && !text.contains("not ours"), "{text}");
+        let erased = json!(["/input/result/claims/report/chip_id", "/input/result/claims/list/0", "/result/deny"]);
+        assert_eq!(masked["erased"], erased);
+        assert_eq!(masked["input"]["result"]["claims"]["list"], json!([null, "b"]));
+        let read = Recorded::of(masked);
+        assert!(read.is_masked && read.id.as_deref() == Some("8a1f") && read.allow == Some(false));
+        let none = event(&decided(None, &policies, &[]), &masks);
+        assert!(none.get("input").is_none() && Recorded::of(none).input.is_none());
+        for bad in ["", "input/x", "/", "/input", "/labels/x", "/input//x", "/bundles"] {
+            assert_eq!(Mask::parse(bad), Err(MaskError), "{bad}");
+        }
+        assert_eq!(Mask::parse("/input/a~1b").unwrap().to_string(), "/input/a~1b");
+    }
+
+    #[test]
+    fn a_bare_input_and_opas_own_event_are_read() {
+        let bare = json!({"result": {"status": "affirming"}, "now_unix": 1});
+        let read = Recorded::of(bare.clone());
+        assert_eq!((read.id, read.allow, read.input), (None, None, Some(bare)));
+        let opas = Recorded::of(json!({"decision_id": "x", "result": true, "input": {"a": 1}, "path": "p/allow"}));
+        assert_eq!((opas.allow, opas.input), (Some(true), Some(json!({"a": 1}))));
+    }
+}

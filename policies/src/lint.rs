@@ -1,0 +1,316 @@
+//! What `opa check --strict` refuses, as far as it can be told without the tool, and what our engine refuses beside it.
+//!
+//! Every finding has a file, a line and a column. Trusts nothing in the text. Never: evaluates a rule on anything but an empty input.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Module, Rule, RuleHead, Span};
+use serde::Serialize;
+
+use crate::{
+    Policy, PolicyError,
+    bounds::{File, on_large_stack, within_bounds},
+    builtins, input,
+    policy::filled,
+    syntax::{self, Part, first_name, parts, refr, root},
+    visit::{self, Visitor},
+};
+
+/// What is wrong at one place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// The file.
+    pub file: String,
+    /// Line, from 1; 1 for what is about the whole file.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// Which kind it is.
+    pub code: &'static str,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl core::fmt::Display for Finding {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { file, line, column, code, message } = self;
+        write!(f, "{file}:{line}:{column}: {code}: {message}")
+    }
+}
+
+/// Every kind of finding, and what it says.
+pub const FINDINGS: [(&str, &str); 9] = [
+    ("parse", "the text is not Rego v1, or beyond what is evaluated here; nothing else is said of it"),
+    ("no-allow", "no package, or more than one, has a rule `allow`; or data stands under a rule's name"),
+    ("unused-import", "an import that nothing uses"),
+    ("unused-variable", "a local name that is given and never used"),
+    ("unused-argument", "an argument of a function that its bodies do not use"),
+    ("shadows-input", "an argument or a name is called `input` or `data`"),
+    ("deprecated-function", "a function that OPA deprecates, and that is not here"),
+    ("forbidden-function", "a function with I/O, a clock, randomness or an unbounded result"),
+    ("unknown-field", "a reference into the input to a field that is not there: it would be undefined for ever"),
+];
+
+/// Functions that OPA deprecates, and what to write.
+const DEPRECATED: [(&str, &str); 12] = [
+    ("all", "`every x in xs { x }`"),
+    ("any", "`some x in xs; x`"),
+    ("cast_array", "a test of the type, such as `is_array`"),
+    ("cast_boolean", "a test of the type, such as `is_boolean`"),
+    ("cast_null", "a test of the type, such as `is_null`"),
+    ("cast_object", "a test of the type, such as `is_object`"),
+    ("cast_set", "a test of the type, such as `is_set`"),
+    ("cast_string", "a test of the type, such as `is_string`"),
+    ("net.cidr_overlap", "`net.cidr_contains`, which is not here either: compare texts"),
+    ("re_match", "`regex.match`"),
+    ("regex.globs_match", "`regex.match`"),
+    ("set_diff", "`a - b`"),
+];
+
+/// Everything that is wrong with a policy of these files, sorted by place. Test files, whose names end in `_test.rego`, may have what a
+/// policy may not: an input of their own making, and no `allow`.
+///
+/// # Errors
+/// [`PolicyError`] where there is no thread to look on.
+pub fn lint(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result<Vec<Finding>, PolicyError> {
+    on_large_stack(name, || Ok(lint_here(name, files, data)))
+}
+
+/// True for the name of a file of unit tests, as `opa test` has it.
+pub fn is_test_file(name: &str) -> bool {
+    name.ends_with("_test.rego")
+}
+
+fn lint_here(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Vec<Finding> {
+    let modules = match within_bounds(name, files) {
+        Ok(modules) => modules,
+        Err(error) => return vec![deprecated(&error).unwrap_or_else(|| of_error(&error))],
+    };
+    let mut findings = Vec::new();
+    let functions: BTreeSet<String> = modules.iter().flat_map(functions).collect();
+    for (file, module) in files.iter().zip(&modules) {
+        Lint { file, functions: &functions, findings: &mut findings }.module(module);
+    }
+    findings.extend(whole(name, files, data).err().map(|error| of_error(&error)));
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+/// As it would be parsed to decide, and as it would be tested.
+fn whole(name: &str, files: &[File], data: Option<&serde_json::Value>) -> Result<(), PolicyError> {
+    let deciding: Vec<File> = files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
+    if !deciding.is_empty() {
+        Policy::of(name, &deciding, data, [0; 32])?;
+    }
+    filled(name, files, data).map(|_| ())
+}
+
+/// A function that is not here because it is nowhere any more.
+fn deprecated(error: &PolicyError) -> Option<Finding> {
+    let PolicyError::Parse { name, place: Some((line, column)), message } = error else { return None };
+    let called = message.strip_prefix("could not find function ")?;
+    let (_, instead) = DEPRECATED.iter().find(|(deprecated, _)| *deprecated == called)?;
+    let message = format!("{called} is deprecated: write {instead}");
+    Some(Finding { file: name.clone(), line: *line, column: *column, code: "deprecated-function", message })
+}
+
+fn of_error(error: &PolicyError) -> Finding {
+    let (file, place) = error.place();
+    let (line, column) = place.unwrap_or((1, 1));
+    let is_whole =
+        matches!(error, PolicyError::NoAllow { .. } | PolicyError::SeveralAllow { .. } | PolicyError::Data { .. });
+    let message = match error {
+        PolicyError::Parse { message, .. } | PolicyError::TooDeep { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    let code = if is_whole { "no-allow" } else { "parse" };
+    Finding { file: file.to_owned(), line, column, code, message }
+}
+
+/// Functions that a module defines, by every name they may be called here.
+fn functions(module: &Module) -> Vec<String> {
+    let is_function = |rule: &Rule| {
+        matches!(rule, Rule::Spec { head: RuleHead::Func { .. }, .. })
+            || matches!(rule, Rule::Default { args, .. } if !args.is_empty())
+    };
+    module.policy.iter().filter(|rule| is_function(rule)).map(|rule| first_name(refr(rule))).collect()
+}
+
+struct Lint<'a> {
+    file: &'a File,
+    functions: &'a BTreeSet<String>,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Lint<'_> {
+    fn say(&mut self, (line, column): (u32, u32), code: &'static str, message: String) {
+        self.findings.push(Finding { file: self.file.name.clone(), line, column, code, message });
+    }
+
+    fn module(&mut self, module: &Module) {
+        let imports = syntax::imports(module);
+        let mut used = BTreeSet::new();
+        for rule in &module.policy {
+            let mut seen = Seen::default();
+            visit::rule(rule, &mut seen);
+            self.rule(rule, &seen, &imports);
+            used.extend(seen.names.into_keys());
+        }
+        for (name, path, line) in &imports {
+            let words: Vec<&str> = path.iter().flatten().map(String::as_str).collect();
+            if matches!(words[..], ["rego", "v1"] | ["future", "keywords", ..]) {
+                continue;
+            }
+            if !used.contains(name) {
+                self.say((*line, 1), "unused-import", format!("nothing uses {name}: leave it out"));
+            }
+            if let Some(message) = words.first().filter(|first| **first == "input").and_then(|_| unknown(&path[1..])) {
+                self.unknown_field((*line, 1), message);
+            }
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, seen: &Seen, imports: &[(String, Vec<Part>, u32)]) {
+        let mut arguments = BTreeMap::new();
+        if let Rule::Spec { head: RuleHead::Func { args, .. }, .. } = rule {
+            for arg in args {
+                spans(arg, &mut arguments);
+            }
+        }
+        for (name, at) in &arguments {
+            if seen.names.get(name).copied().unwrap_or_default() <= 1 {
+                self.say(*at, "unused-argument", format!("argument {name} is not used: call it _"));
+            }
+        }
+        for (name, (count, at)) in &seen.given {
+            if seen.names.get(name).copied().unwrap_or_default() <= *count {
+                self.say(*at, "unused-variable", format!("{name} is not used: leave it out, or call it _"));
+            }
+        }
+        for (name, at) in seen.given.iter().map(|(name, (_, at))| (name, at)).chain(&arguments) {
+            if is_root(name) {
+                self.say(*at, "shadows-input", format!("a name may not be {name}"));
+            }
+        }
+        let local = |name: &str| seen.given.contains_key(name) || arguments.contains_key(name);
+        for (name, at) in &seen.calls {
+            let first = name.split('.').next().unwrap_or_default();
+            if self.functions.contains(name) || local(first) || imports.iter().any(|(import, ..)| import == first) {
+                continue;
+            }
+            if builtins::is_forbidden(name) {
+                let why = "the same input must give the same answer, within bounds, without I/O";
+                self.say(*at, "forbidden-function", format!("{name} is not available to policies: {why}"));
+            }
+        }
+        if is_test_file(&self.file.name) {
+            return;
+        }
+        for (first, path, at) in &seen.roads {
+            let import = imports.iter().find(|(name, ..)| name == first && !local(name));
+            let road: Vec<Part> = match import {
+                Some((_, import, _)) => import.iter().chain(path).cloned().collect(),
+                None => [Some(first.clone())].into_iter().chain(path.iter().cloned()).collect(),
+            };
+            if road.first().is_some_and(|part| part.as_deref() == Some("input"))
+                && let Some(message) = unknown(&road[1..])
+            {
+                self.unknown_field(*at, message);
+            }
+        }
+    }
+
+    fn unknown_field(&mut self, at: (u32, u32), message: String) {
+        self.say(at, "unknown-field", message);
+    }
+}
+
+fn unknown(road: &[Part]) -> Option<String> {
+    let (path, known) = input::stray(road)?;
+    let known = if known.is_empty() { "it holds no fields".into() } else { format!("there are {}", known.join(", ")) };
+    Some(format!("{path} is no field of the input: {known}"))
+}
+
+fn is_root(name: &str) -> bool {
+    name == "input" || name == "data"
+}
+
+/// The names that a pattern gives, and where.
+fn spans(pattern: &Expr, given: &mut BTreeMap<String, (u32, u32)>) {
+    match pattern {
+        Expr::Var { span, .. } if span.text() != "_" => {
+            given.insert(span.text().to_owned(), (span.line, span.col));
+        }
+        Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().for_each(|item| spans(item, given)),
+        Expr::Object { fields, .. } => fields.iter().for_each(|(_, _, value)| spans(value, given)),
+        _ => {}
+    }
+}
+
+/// What one rule says.
+#[derive(Default)]
+struct Seen {
+    /// How often each name stands in it.
+    names: BTreeMap<String, usize>,
+    /// Names that are given in it: how often, and where first.
+    given: BTreeMap<String, (usize, (u32, u32))>,
+    calls: Vec<(String, (u32, u32))>,
+    /// References: their first name, what follows, and where.
+    roads: Vec<(String, Vec<Part>, (u32, u32))>,
+    /// Where references begin that are a part of a longer one.
+    inner: BTreeSet<(u32, u32)>,
+}
+
+impl Visitor for Seen {
+    fn expression(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Var { span, .. } => *self.names.entry(span.text().to_owned()).or_default() += 1,
+            Expr::AssignExpr { op: AssignOp::ColEq, lhs, .. } => self.gives(lhs),
+            Expr::Call { fcn, .. } => {
+                let span = root(fcn).span();
+                let path = parts(fcn).1;
+                let words = [Some(span.text().to_owned())].into_iter().chain(path).flatten();
+                self.calls.push((words.collect::<Vec<_>>().join("."), (span.line, span.col)));
+            }
+            _ => {}
+        }
+        if let (Expr::RefDot { .. } | Expr::RefBrack { .. }, Expr::Var { span, .. }) = (expr, root(expr)) {
+            // The longest comes first.
+            let at = (span.line, span.col);
+            if self.inner.insert(at) {
+                self.roads.push((span.text().to_owned(), parts(expr).1, at));
+            }
+        }
+    }
+
+    fn statement(&mut self, stmt: &LiteralStmt) {
+        match &stmt.literal {
+            Literal::SomeVars { vars, .. } => {
+                for span in vars {
+                    *self.names.entry(span.text().to_owned()).or_default() += 1;
+                    self.give(span);
+                }
+            }
+            Literal::SomeIn { key, value, .. } => key.iter().chain([value]).for_each(|pattern| self.gives(pattern)),
+            Literal::Expr { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => {}
+        }
+    }
+}
+
+impl Seen {
+    fn gives(&mut self, pattern: &Expr) {
+        let mut found = BTreeMap::new();
+        spans(pattern, &mut found);
+        for (name, at) in found {
+            self.given.entry(name).or_insert((0, at)).0 += 1;
+        }
+    }
+
+    fn give(&mut self, span: &Span) {
+        self.given.entry(span.text().to_owned()).or_insert((0, (span.line, span.col))).0 += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+use super::*;
+use crate::SHIPPED;
+
+/// Place and code of everything that is found in a policy.
+fn found(text: &str) -> Vec<(u32, u32, &'static str)> {
+    let findings = lint("p.rego", &[File::new("p.rego", text)], None).unwrap();
+    findings.into_iter().map(|one| (one.line, one.column, one.code)).collect()
+}
+
+#[test]
+fn what_we_ship_has_nothing_to_say() {
+    for shipped in SHIPPED {
+        let tests = shipped.name.replace(".rego", "_test.rego");
+        let files = [File::new(shipped.name, shipped.text), File::new(tests, shipped.tests)];
+        assert_eq!(lint(shipped.name, &files, None).unwrap(), [], "{}", shipped.name);
+    }
+}
+
+#[test]
+fn every_kind_is_found_at_its_place_and_what_is_right_is_not() {
+    let mut kinds = BTreeSet::new();
+    for (text, expected) in [
+        ("package p\nallow if {", (2, 11, "parse")),
+        ("package p\n\nallow if no_such(1)", (3, 10, "parse")),
+        ("package p\nallow if allow", (2, 1, "parse")),
+        ("package p\npermit := true", (1, 1, "no-allow")),
+        ("package p\nimport data.lib\nallow := true", (2, 1, "unused-import")),
+        ("package p\nallow if {\n\tx := 1\n}", (3, 5, "unused-variable")),
+        ("package p\nallow if some x in [1]", (2, 15, "unused-variable")),
+        ("package p\nallow if { some x; input.now_unix > 0 }", (2, 17, "unused-variable")),
+        ("package p\nf(x) := 1\nallow if f(1) == 1", (2, 3, "unused-argument")),
+        ("package p\nf(input) := input\nallow if f(1)", (2, 3, "shadows-input")),
+        ("package p\nallow if any([true])", (2, 10, "deprecated-function")),
+        ("package p\nallow if {\n\thttp.send({}).x == 1\n}", (3, 5, "forbidden-function")),
+        ("package p\nallow if time.now_ns() > 0", (2, 10, "forbidden-function")),
+        ("package p\nallow if input.result.claims.report.debug == false", (2, 10, "unknown-field")),
+        ("package p\nallow if input[\"result\"].claim", (2, 10, "unknown-field")),
+        ("package p\nimport input.result as r\nallow if r.claims.vmpl == 0", (3, 10, "unknown-field")),
+        ("package p\nimport input.results as r\nallow if r.x", (2, 1, "unknown-field")),
+    ] {
+        let all = found(text);
+        assert!(all.contains(&expected), "{text}: {all:?}");
+        kinds.insert(expected.2);
+    }
+    let all: BTreeSet<&str> = FINDINGS.iter().map(|(code, _)| *code).collect();
+    assert_eq!(kinds, all);
+    for text in [
+        "package p\nimport rego.v1\nimport data.lib\nallow if lib.ok",
+        "package p\nallow if { some r in input.references; r.name == \"x\" }",
+        "package p\nallow if { some i; input.references[i].name == \"x\" }",
+        "package p\nallow if { x := input.result.claims[input.result.status]; x == 1 }",
+        "package p\nany(xs) if xs[_] == 1\nallow if any([1])",
+        "package p\nf(_) := 1\nallow if f(1) == 1",
+        "package p\nallow if { r := {\"debug\": 1}; r.debug == 1 }",
+        "package p\nallow if every x in input.references { x.name != \"\" }",
+    ] {
+        let all = found(text);
+        assert_eq!(all, [], "{text}");
+    }
+}
+
+#[test]
+fn findings_of_several_files_name_their_own_and_tests_may_make_up_an_input() {
+    let files = [
+        File::new("a.rego", "package a\nallow if data.lib.f(1)"),
+        File::new("lib.rego", "package lib\n\nf(x) if y := x"),
+        File::new("a_test.rego", "package a_test\ntest_a if not data.a.allow with input as {\"x\": input.made_up}"),
+    ];
+    let all = lint("b", &files, None).unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].to_string().starts_with("lib.rego:3:9: unused-variable: y "), "{}", all[0]);
+}

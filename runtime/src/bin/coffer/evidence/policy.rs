@@ -1,0 +1,29 @@
+//! `coffer policy`: what authors of Rego do before a policy decides anything. None of these commands decides or releases.
+
+mod explain;
+mod input;
+mod lint;
+mod show;
+mod test;
+mod try_on;
+
+use crate::row::Entry;
+
+/// Show, test, explain and check Rego policies.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  coffer policy show azure-cvm > team.rego
+  coffer policy lint team.rego
+  coffer policy test team.rego team_test.rego
+  coffer policy explain team.rego --input input.json")]
+pub struct Args {}
+
+/// Its commands.
+pub const COMMANDS: &[Entry] = &[
+    command!("show": show),
+    command!("lint": lint),
+    command!("test": test),
+    command!("input": input),
+    command!("explain": explain),
+    command!("try": try_on),
+];

@@ -1,0 +1,39 @@
+//! `coffer policy input`: what a policy would see of evidence, as JSON for `opa eval --input`.
+
+use std::process::ExitCode;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::evidence::shown::{self, About};
+use crate::evidence::verify::{self, Judgement, Judging};
+
+/// Print what a policy sees of evidence in a file.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What the typed policy refuses has an input, too: its status says so. Exit status: 0 printed, 2, 3 and 5 as of `coffer verify`.
+
+Examples:
+  coffer policy input report.bin --certs certs > input.json
+  opa eval --input input.json --data team.rego data.team.allow")]
+pub struct Args {
+    #[command(flatten)]
+    judging: Judging,
+}
+
+/// Judges, and prints.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let args = &args.judging;
+    let policy = verify::policy(&args.policy, &args.bundles)?;
+    let Judgement { appraisal, input, .. } = verify::judge(args, &verify::read(&args.file)?, &policy, context)?;
+    if let Some(input) = input {
+        println!("{input}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if context.json {
+        println!("{}", coffer_kds::appraisal_json(&appraisal, false));
+    } else {
+        let about = About { subject: "", explain: false, simulated: false, untrusted_root: None, missing: None };
+        shown::print(&appraisal, about);
+    }
+    Ok(ExitCode::from(verify::exit_code(appraisal.verdict())))
+}

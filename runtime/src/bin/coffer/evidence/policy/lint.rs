@@ -1,0 +1,44 @@
+//! `coffer policy lint`: what is wrong with a policy before it decides anything.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_policies::lint;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{Class, CliError};
+use crate::evidence::rego;
+
+/// Say what is wrong with a policy, each with file, line and column.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What it finds: docs/policies.md, \"Lint\". Exit status: 0 nothing, 3 something, or a file that cannot be read.
+
+Examples:
+  coffer policy lint team.rego team_test.rego
+  coffer policy lint policies/ --json")]
+pub struct Args {
+    /// Rego files, folders of them, which are one policy together; or one bundle (.tar.gz), or the word of one that comes
+    /// with Coffer.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    bundles: rego::Bundles,
+}
+
+/// Lints.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let loaded = rego::load(&args.files, &args.bundles)?;
+    let findings =
+        lint::lint(&loaded.name, &loaded.files, loaded.data.as_ref()).map_err(|error| rego::refused(&error))?;
+    if context.json {
+        println!("{}", json!({ "findings": findings }));
+    } else {
+        for finding in &findings {
+            println!("{}", coffer_rim::foreign(&finding.to_string()));
+        }
+    }
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Class::Config.code()) })
+}

@@ -1,0 +1,145 @@
+//! `coffer policy try`: what a policy would say of decisions that were recorded.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use coffer_policies::decision_log::Recorded;
+use coffer_policies::trial::{Tried, again};
+use coffer_policies::{INPUT_LIMIT, Policy};
+use coffer_rim::foreign;
+use serde_json::json;
+
+use super::explain::read_input;
+use crate::context::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::evidence::rego;
+
+/// Say who would be refused, and who no more, of decisions that were recorded.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Nothing is decided. What the typed policy refused stays refused. Exit status: 0 tried, 3 a record that cannot be read.
+
+Examples:
+  coffer verify report.bin --certs certs --decision-log log.jsonl
+  coffer policy try next.rego --on log.jsonl
+  coffer policy try next.rego --against team.rego --on inputs/")]
+pub struct Args {
+    /// Rego files, folders of them, which are one policy together; or one bundle (.tar.gz), or the word of one that comes
+    /// with Coffer.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+
+    /// What was recorded: a log of decisions, one line of JSON each, or a folder of inputs, *.json.
+    #[arg(long, value_name = "FILE|DIR")]
+    on: PathBuf,
+
+    /// Compare with what this policy says, not with what was said then.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+
+    #[command(flatten)]
+    bundles: rego::Bundles,
+}
+
+/// Most records.
+const RECORDS: usize = 100_000;
+/// Longest line: an input, and what a log has around it.
+const LINE: usize = INPUT_LIMIT + 64 * 1024;
+
+/// Tries.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let policy = rego::load(&args.files, &args.bundles)?.policy()?;
+    let against = match &args.against {
+        Some(path) => Some(rego::load(std::slice::from_ref(path), &args.bundles)?.policy()?),
+        None => None,
+    };
+    let (mut tried, mut without) = (Vec::new(), 0_usize);
+    let mut each = |at: &str, record: &Recorded| match again(&policy, against.as_ref(), at, record) {
+        Some(one) => tried.push(one),
+        None => without += 1,
+    };
+    if args.on.is_dir() {
+        folder(&args.on, &mut each)?;
+    } else {
+        log(&args.on, &mut each)?;
+    }
+    say(&tried, without, context, &policy);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(tried: &[Tried], without: usize, context: &Context, policy: &Policy) {
+    let count =
+        |before: bool, after: bool| tried.iter().filter(|one| one.before == Some(before) && one.after == after).count();
+    let (refused, accepted) = (count(true, false), count(false, true));
+    if context.json {
+        let value = json!({
+            "decisions": tried, "would_be_refused": refused, "would_be_accepted": accepted, "without_input": without,
+        });
+        println!("{value}");
+        return;
+    }
+    let word = |answer: bool| if answer { "accepted" } else { "refused" };
+    for one in tried {
+        let before = one.before.map_or("unknown", word);
+        let masked = if one.masked { " (parts are masked)" } else { "" };
+        let line = format!("{before:<8} -> {:<8}  {}{masked}  {}", word(one.after), one.id, one.reasons.join("; "));
+        println!("{}", foreign(line.trim_end()));
+    }
+    println!("{} decisions: {} would be refused, {} accepted", tried.len(), refused, accepted);
+    if without > 0 {
+        println!(
+            "{without} more were not tried: {} sees nothing of evidence that is not authentic",
+            foreign(policy.name())
+        );
+    }
+}
+
+fn folder(path: &Path, each: &mut impl FnMut(&str, &Recorded)) -> Result<(), CliError> {
+    let reading = || format!("reading {}", path.display());
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path).class_while(Class::Config, reading())? {
+        let entry = entry.class_while(Class::Config, reading())?;
+        let is_file = entry.file_type().class_while(Class::Config, reading())?.is_file();
+        if is_file && entry.path().extension().is_some_and(|end| end == "json") {
+            names.push(entry.path());
+        }
+    }
+    at_most(names.len(), path)?;
+    names.sort();
+    for name in names {
+        each(&name.display().to_string(), &Recorded::of(read_input(&name)?));
+    }
+    Ok(())
+}
+
+fn log(path: &Path, each: &mut impl FnMut(&str, &Recorded)) -> Result<(), CliError> {
+    let reading = || format!("reading {}", path.display());
+    let mut file = BufReader::new(File::open(path).class_while(Class::Config, reading())?);
+    let mut line = Vec::new();
+    for number in 1_usize.. {
+        line.clear();
+        let read = file.by_ref().take(LINE as u64 + 1).read_until(b'\n', &mut line);
+        if read.class_while(Class::Config, reading())? == 0 {
+            break;
+        }
+        at_most(number, path)?;
+        let at = format!("{}:{number}", path.display());
+        if line.len() > LINE {
+            return Err(CliError::new(Class::Config, format!("{at}: longer than {LINE} bytes")));
+        }
+        if !line.trim_ascii().is_empty() {
+            let value = serde_json::from_slice(&line).class_while(Class::Config, &at)?;
+            each(&at, &Recorded::of(value));
+        }
+    }
+    Ok(())
+}
+
+fn at_most(count: usize, path: &Path) -> Result<(), CliError> {
+    if count > RECORDS {
+        return Err(CliError::new(Class::Config, format!("{}: more than {RECORDS} records", path.display())));
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Rego that a command line names: a word for one that comes with Coffer, a file, a folder, or a bundle.
+//!
+//! Reads files, and nothing that they name. Never: follows a symbolic link inside a folder, reads more than a policy may have.
+
+use std::path::{Path, PathBuf};
+
+use coffer_policies::lint::is_test_file;
+use coffer_policies::{
+    BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy, PolicyError, Shipped,
+};
+use coffer_rim::input;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Class, Classify as _, CliError};
+
+/// Files and folders within each other that are looked at.
+const FILES: usize = 256;
+const DEPTH: usize = 16;
+
+/// What is asked of bundles.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Bundles {
+    /// Public key, PEM, P-384 or P-256, that must have signed a bundle of policies. Without it a bundle may have no signature.
+    #[arg(long, value_name = "FILE")]
+    bundle_key: Option<PathBuf>,
+
+    /// Waive the signature of a bundle of policies.
+    #[arg(long, conflicts_with = "bundle_key")]
+    no_bundle_signature: bool,
+}
+
+impl Bundles {
+    fn read(&self, path: &Path) -> Result<Bundle, CliError> {
+        let bytes = input::read(path, BUNDLE_LIMIT as u64).class_while(Class::Config, path.display())?;
+        let key = match &self.bundle_key {
+            Some(file) => {
+                let text = input::read_text(file, 64 * 1024).class_while(Class::Config, file.display())?;
+                Some(BundleKey::from_pem(&text).class_while(Class::Config, file.display())?)
+            }
+            None => None,
+        };
+        let trust = match &key {
+            Some(key) => BundleTrust::Key(key),
+            None if self.no_bundle_signature => BundleTrust::SignatureWaived,
+            None => BundleTrust::Unsigned,
+        };
+        Bundle::read(&path.display().to_string(), &bytes, trust).map_err(|error| {
+            // Who waits for somebody's signature has a bundle that is not authentic.
+            let class = match error {
+                BundleError::Signature { .. } => Class::NotAuthentic,
+                _ => Class::Config,
+            };
+            CliError::caused(class, &error).hint(error.hint())
+        })
+    }
+}
+
+/// What was named.
+pub struct Loaded {
+    /// What it is called: the word, or the names of what was named.
+    pub name: String,
+    /// Its texts, those of unit tests among them.
+    pub files: Vec<File>,
+    /// Data beside them.
+    pub data: Option<serde_json::Value>,
+    /// SHA-256 of its text, or of the bundle; of several, of all names and texts.
+    pub digest: [u8; 32],
+    /// What a bundle calls its revision.
+    pub revision: Option<String>,
+}
+
+impl Loaded {
+    /// The policy that its texts are, without unit tests.
+    pub fn policy(&self) -> Result<Policy, CliError> {
+        let files: Vec<File> = self.files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
+        Policy::of(&self.name, &files, self.data.as_ref(), self.digest).map_err(|error| refused(&error))
+    }
+}
+
+/// The failure of a policy that is none: its text has the file and line; with what helps.
+pub fn refused(error: &PolicyError) -> CliError {
+    CliError::caused(Class::Config, error).hint(error.hint())
+}
+
+/// Rego, and no typed policy: by its word, its name's end, or because it is a folder.
+pub fn is_rego(path: &Path) -> bool {
+    shipped(path).is_some() || path.extension().is_some_and(|end| end == "rego") || is_bundle(path) || path.is_dir()
+}
+
+fn is_bundle(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "gz" || end == "tgz")
+}
+
+fn shipped(path: &Path) -> Option<Shipped> {
+    Shipped::named(path.to_str()?)
+}
+
+/// Reads all that is named.
+pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
+    if let [path] = paths
+        && is_bundle(path)
+    {
+        let bundle = bundles.read(path)?;
+        return Ok(Loaded {
+            name: bundle.name().to_owned(),
+            files: bundle.files().to_vec(),
+            data: bundle.data().cloned(),
+            digest: bundle.digest(),
+            revision: Some(bundle.revision().to_owned()),
+        });
+    }
+    if let Some(bundle) = paths.iter().find(|path| is_bundle(path)) {
+        let message = format!("{}: a bundle is a policy by itself, and stands beside no other file", bundle.display());
+        return Err(CliError::new(Class::Usage, message));
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        match shipped(path) {
+            Some(shipped) => {
+                let tests = shipped.name.replace(".rego", "_test.rego");
+                files.extend([File::new(shipped.name, shipped.text), File::new(tests, shipped.tests)]);
+            }
+            None if path.is_dir() => folder(path, DEPTH, &mut files)?,
+            None => files.push(file(path)?),
+        }
+    }
+    if files.is_empty() {
+        let named = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        return Err(CliError::new(Class::Config, format!("{named}: no .rego file is there")));
+    }
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let deciding: Vec<&File> = files.iter().filter(|file| !is_test_file(&file.name)).collect();
+    let digest = if let [file] = deciding[..] {
+        Sha256::digest(&file.text).into()
+    } else {
+        let mut all = Sha256::new();
+        for file in deciding {
+            let part = |text: &str| [&(text.len() as u64).to_be_bytes()[..], text.as_bytes()].concat();
+            all.update([part(&file.name), part(&file.text)].concat());
+        }
+        all.finalize().into()
+    };
+    Ok(Loaded { name: names.join(", "), files, data: None, digest, revision: None })
+}
+
+fn file(path: &Path) -> Result<File, CliError> {
+    let text = input::read_text(path, POLICY_LIMIT as u64);
+    Ok(File::new(path.display().to_string(), text.class_while(Class::Config, path.display())?))
+}
+
+fn folder(path: &Path, depth: usize, files: &mut Vec<File>) -> Result<(), CliError> {
+    let reading = || format!("reading {}", path.display());
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(CliError::new(Class::Config, format!("{}: folders lie too deep in each other", path.display())));
+    };
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path).class_while(Class::Config, reading())? {
+        let entry = entry.class_while(Class::Config, reading())?;
+        entries.push((entry.path(), entry.file_type().class_while(Class::Config, reading())?));
+    }
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (path, kind) in entries {
+        if kind.is_dir() {
+            folder(&path, depth, files)?;
+        } else if kind.is_file() && path.extension().is_some_and(|end| end == "rego") {
+            if files.len() == FILES {
+                return Err(CliError::new(Class::Config, format!("{}: more than {FILES} files", path.display())));
+            }
+            files.push(file(&path)?);
+        }
+    }
+    Ok(())
+}

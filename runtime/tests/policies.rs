@@ -1,0 +1,300 @@
+//! `coffer policy`, and Rego behind the typed floor of `coffer verify`, as a user calls them.
+
+use crate::vectors;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const AT: &str = "2026-09-20T00:00:00Z";
+
+fn coffer(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_coffer")).args(words).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
+}
+
+/// A vector's file with its certificates, behind these words.
+fn on(vector: &Path, file: &str, words: &[&str]) -> Output {
+    let (file, certs) = (vector.join(file), vector.to_str().unwrap());
+    coffer(&[words, &[file.to_str().unwrap(), "--certs", certs, "--at", AT]].concat())
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn rego_behind_the_floor_only_refuses() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| write(folder.path(), name, text);
+    let yes = write("yes.rego", "package yes\nallow := true\n");
+    let no = write("no.rego", "package no\nallow := true\ndeny contains \"chip: not ours\\u001b[2J\"\n");
+    let milan = root.join("milan-v2-kvm");
+    let verdict = |policies: &[&str], vector: &Path, file: &str| {
+        let mut words = vec!["--json", "verify"];
+        words.extend(policies.iter().flat_map(|policy| ["--policy", *policy]));
+        let output = on(vector, file, &words);
+        let said = json(&output);
+        let codes: Vec<String> =
+            said["reasons"].as_array().unwrap().iter().map(|one| one["code"].as_str().unwrap().to_owned()).collect();
+        (output.status.code().unwrap(), said["verdict"].as_str().unwrap().to_owned(), codes)
+    };
+    let codes = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    assert_eq!(verdict(&[&yes], &milan, "report.bin"), (0, "accepted".into(), codes(&[])));
+    assert_eq!(verdict(&[&yes, &no], &milan, "report.bin"), (6, "refused".into(), codes(&["rego"])));
+    // What the floor refuses no Rego admits, and both say all their reasons.
+    let strict = ["product-refused", "platform-info", "tcb-no-minimum"];
+    assert_eq!(verdict(&["strict", &yes], &milan, "report.bin"), (6, "refused".into(), codes(&strict)));
+    let all = codes(&[&strict[..], &["rego"]].concat());
+    assert_eq!(verdict(&["strict", &no], &milan, "report.bin"), (6, "refused".into(), all));
+    // Nor is anybody asked about what is not authentic.
+    let impostor = verdict(&[&yes, &no], &root.join("neg-impostor-chain"), "report.bin");
+    assert!(impostor.0 == 5 && !impostor.2.contains(&"rego".to_owned()), "{impostor:?}");
+    let debug = verdict(&[&yes], &root.join("milan-v2-debug"), "report.bin");
+    assert!(debug.0 != 0, "{debug:?}");
+    // Azure's own policy, on genuine evidence.
+    for vector in ["milan-v2-azure-hcl", "genoa-v3-azure-hcl"] {
+        let folder = root.join(vector);
+        assert_eq!(verdict(&["azure-cvm", "snp"], &folder, "hcl.bin").0, 0, "{vector}");
+        assert_eq!(verdict(&["azure-cvm"], &folder, "report.bin").0, 6, "{vector}: a bare report is bound to nothing");
+    }
+    assert_eq!(verdict(&["azure-cvm"], &milan, "report.bin").0, 6);
+    let shown = text(&on(&milan, "report.bin", &["verify", "--policy", &no]));
+    assert!(shown.contains("rego: found chip: not ours") && !shown.contains('\u{1b}'), "{shown}");
+    let twice = on(&milan, "report.bin", &["verify", "--policy", "strict", "--policy", "strict"]);
+    assert_eq!(twice.status.code(), Some(2), "{}", text(&twice));
+    let broken = write("broken.rego", "package b\nallow if {\n");
+    let said = on(&milan, "report.bin", &["verify", "--policy", &broken]);
+    assert!(
+        said.status.code() == Some(3) && text(&said).contains("broken.rego does not parse: line 3"),
+        "{}",
+        text(&said)
+    );
+}
+
+#[test]
+fn a_policy_that_ships_refuses_what_a_simulator_says() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("e");
+    let sim = |words: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_coffer")).env("COFFER_HOME", home.path()).args(words).output().unwrap()
+    };
+    let made = sim(&["sim", "evidence", "--out", out.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", text(&made));
+    let report = out.join("report.bin");
+    let words = ["verify", report.to_str().unwrap(), "--certs", out.to_str().unwrap(), "--allow-simulated"];
+    let accepted = sim(&words);
+    assert_eq!(accepted.status.code(), Some(0), "{}", text(&accepted));
+    let input = ["policy", "input", words[1], "--certs", words[3]];
+    let unlisted = sim(&input);
+    assert!(unlisted.status.code() == Some(5) && text(&unlisted).contains("untrusted-root"), "{}", text(&unlisted));
+    assert_eq!(json(&sim(&[&input[..], &["--allow-simulated"]].concat()))["result"]["claims"]["simulated"], true);
+    for policy in ["snp", "azure-cvm"] {
+        let refused = sim(&[&words[..], &["--policy", policy]].concat());
+        assert_eq!(refused.status.code(), Some(6), "{}", text(&refused));
+        assert!(text(&refused).contains("rego: found anchor:"), "{}", text(&refused));
+    }
+}
+
+/// Paths of everything in a value, as the schema writes them, and which of them were null.
+fn paths(path: &str, value: &Value, all: &mut BTreeMap<String, bool>) {
+    *all.entry(path.to_owned()).or_default() |= value.is_null();
+    for (name, inner) in value.as_object().into_iter().flatten() {
+        paths(&format!("{path}.{name}"), inner, all);
+    }
+}
+
+#[test]
+fn every_field_of_genuine_inputs_is_described_and_every_description_is_of_one() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let fields = json(&coffer(&["--json", "policy", "show", "input"]));
+    let fields: BTreeMap<&str, &str> = fields["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|field| (field["path"].as_str().unwrap(), field["kind"].as_str().unwrap()))
+        .collect();
+    let mut there = BTreeMap::new();
+    let mut count = 0;
+    for vector in ["milan-v2-kvm", "genoa-v5-siena", "turin-v5", "milan-v3-vlek-vmpl1", "milan-v2-debug"] {
+        let output = on(&root.join(vector), "report.bin", &["policy", "input"]);
+        if output.status.success() {
+            paths("input", &json(&output), &mut there);
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "{count}");
+    for (path, was_null) in &there {
+        let kind = fields.get(path.as_str()).unwrap_or_else(|| panic!("{path} is not described"));
+        assert!(!was_null || kind.contains("null"), "{path} was null, and is described as {kind}");
+    }
+    let ours: BTreeSet<&str> = fields.keys().copied().filter(|path| path.starts_with("input.result")).collect();
+    let missing: Vec<_> = ours.iter().filter(|path| !there.contains_key(**path)).collect();
+    assert!(missing.is_empty(), "described, and in no input: {missing:?}");
+}
+
+#[test]
+fn authors_see_what_is_wrong_with_file_and_line_in_text_and_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    write(folder.path(), "team.rego", "package team\nallow if {\n\tx := 1\n\tinput.result.claims.debug == false\n}\n");
+    let tests =
+        "package team_test\nimport data.team\ntest_no if not team.allow with input as {}\ntest_yes if team.allow\n";
+    write(folder.path(), "team_test.rego", tests);
+    let lint = coffer(&["policy", "lint", path]);
+    assert_eq!(lint.status.code(), Some(3));
+    let said = text(&lint);
+    assert!(
+        said.contains("team.rego:3:5: unused-variable: x ") && said.contains("team.rego:4:5: unknown-field: "),
+        "{said}"
+    );
+    let lint = json(&coffer(&["--json", "policy", "lint", path]));
+    assert_eq!((lint["findings"][0]["line"].as_u64(), lint["findings"].as_array().unwrap().len()), (Some(3), 2));
+    let tested = coffer(&["policy", "test", path]);
+    let said = text(&tested);
+    assert!(
+        tested.status.code() == Some(3)
+            && said.contains("FAIL  team_test.test_yes")
+            && said.contains("team_test.rego:4"),
+        "{said}"
+    );
+    let tested = json(&coffer(&["--json", "policy", "test", path]));
+    assert_eq!((tested["failed"].as_u64(), tested["tests"][0]["passed"].as_bool()), (Some(1), Some(true)));
+    let input = write(folder.path(), "input.json", "{\"result\": {\"claims\": {\"debug\": true}}}");
+    let explained = coffer(&["--json", "policy", "explain", path, "--input", &input]);
+    assert_eq!(explained.status.code(), Some(6));
+    let said = json(&explained);
+    assert_eq!(said["allow"], false);
+    assert!(
+        said["decided_by"][0].as_str().unwrap().contains("stops in line 4: input.result.claims.debug == false"),
+        "{said}"
+    );
+    assert_eq!(said["values"][0]["value"], true);
+    for shipped in ["snp", "azure-cvm", "release"] {
+        assert_eq!(coffer(&["policy", "lint", shipped]).status.code(), Some(0), "{shipped}");
+        assert_eq!(coffer(&["policy", "test", shipped]).status.code(), Some(0), "{shipped}");
+        let shown = json(&coffer(&["--json", "policy", "show", shipped]));
+        assert!(shown["text"].as_str().unwrap().contains("package coffer."), "{shown}");
+    }
+    assert_eq!(coffer(&["policy", "show", "nobody"]).status.code(), Some(1));
+    let schema = coffer(&["policy", "show", "input", "--schema"]);
+    assert_eq!(json(&schema)["properties"]["now_unix"]["type"], "integer");
+    let endless = "package t\nallow if count([1 | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000); a + b < 0]) == 0\n\
+                   test_x if allow\n";
+    let endless = write(folder.path(), "endless.rego", endless);
+    let said = coffer(&["policy", "test", &endless]);
+    assert!(said.status.code() == Some(3) && text(&said).contains("FAIL"), "{}", text(&said));
+}
+
+#[test]
+fn a_decision_is_logged_without_what_is_masked_and_tried_again() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.jsonl");
+    let log = log.to_str().unwrap();
+    let milan = root.join("milan-v2-kvm");
+    let masks = ["--mask", "/input/result/claims/report/chip_id", "--mask", "/input/result/claims/leaf/hwid"];
+    let logged = [&["verify", "--decision-log", log][..], &masks].concat();
+    assert_eq!(on(&milan, "report.bin", &logged).status.code(), Some(0));
+    assert_eq!(on(&milan, "report.bin", &[&logged[..], &["--policy", "strict"]].concat()).status.code(), Some(6));
+    assert_eq!(on(&root.join("neg-impostor-chain"), "report.bin", &logged).status.code(), Some(5));
+    let lines = std::fs::read_to_string(log).unwrap();
+    let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 3);
+    let said: Vec<_> = events.iter().map(|event| event["result"]["allow"].as_bool().unwrap()).collect();
+    assert_eq!(said, [true, false, false]);
+    assert!(events[0]["input"]["result"]["claims"]["report"].get("chip_id").is_none());
+    assert_eq!(events[0]["erased"][0], "/input/result/claims/report/chip_id");
+    assert!(events[1]["bundles"]["strict"]["revision"].is_string() && events[2].get("input").is_none());
+    assert_ne!(events[0]["decision_id"], events[1]["decision_id"]);
+    assert!(!lines.contains("d49554ec717f4e5b"), "the chip stands in its line");
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(std::fs::metadata(log).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let next = write(
+        folder.path(),
+        "next.rego",
+        "package next\nallow := true\ndeny contains \"product\" if input.result.claims.product == \"Milan\"\n",
+    );
+    let yes = write(folder.path(), "yes.rego", "package yes\nallow := true\n");
+    let tried = json(&coffer(&["--json", "policy", "try", &next, "--on", log]));
+    assert_eq!((tried["would_be_refused"].as_u64(), tried["without_input"].as_u64()), (Some(1), Some(1)), "{tried}");
+    assert_eq!(tried["decisions"][0]["reasons"][0], "product");
+    assert_eq!(tried["decisions"][0]["masked"], true);
+    let tried = json(&coffer(&["--json", "policy", "try", &yes, "--on", log]));
+    assert_eq!(
+        (tried["would_be_refused"].as_u64(), tried["would_be_accepted"].as_u64()),
+        (Some(0), Some(0)),
+        "{tried}"
+    );
+    let inputs = folder.path().join("inputs");
+    std::fs::create_dir(&inputs).unwrap();
+    write(&inputs, "a.json", &events[0]["input"].to_string());
+    let shown = text(&coffer(&["policy", "try", &next, "--against", &yes, "--on", inputs.to_str().unwrap()]));
+    assert!(shown.contains("accepted -> refused") && shown.contains("a.json"), "{shown}");
+    let broken = write(folder.path(), "broken.jsonl", "{}\n{\n");
+    let said = coffer(&["policy", "try", &yes, "--on", &broken]);
+    assert!(said.status.code() == Some(3) && text(&said).contains("broken.jsonl:2"), "{}", text(&said));
+    // What cannot be written is not said either.
+    let nowhere = on(&milan, "report.bin", &["verify", "--decision-log", "/nonexistent/log"]);
+    assert!(nowhere.status.code() == Some(3) && !text(&nowhere).contains("accepted"), "{}", text(&nowhere));
+    assert_eq!(
+        on(&milan, "report.bin", &["verify", "--decision-log", log, "--mask", "/labels"]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_bundle_stands_where_a_policy_does_and_its_signature_is_asked_for_by_name() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let team = folder.path().join("team");
+    std::fs::create_dir(&team).unwrap();
+    write(&team, ".manifest", "{\"revision\": \"r7\", \"roots\": [\"team\", \"products\"]}");
+    write(&team, "team.rego", "package team\nallow if input.result.claims.product in data.products\n");
+    write(&team, "data.json", "{\"products\": [\"Milan\"]}");
+    let bundle = folder.path().join("team.tar.gz");
+    let bundle = bundle.to_str().unwrap();
+    let pack = || {
+        let tar = Command::new("tar").args(["-C", team.to_str().unwrap(), "-czf", bundle, "."]).status().unwrap();
+        assert!(tar.success());
+    };
+    pack();
+    let milan = root.join("milan-v2-kvm");
+    let log = folder.path().join("log");
+    let words = ["verify", "--policy", bundle, "--decision-log", log.to_str().unwrap()];
+    assert_eq!(on(&milan, "report.bin", &words).status.code(), Some(0));
+    let event: Value = serde_json::from_str(&std::fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!(event["bundles"][bundle]["revision"], "r7");
+    let genoa = on(&root.join("genoa-v5-siena"), "report.bin", &["verify", "--policy", bundle]);
+    assert_eq!(genoa.status.code(), Some(6), "{}", text(&genoa));
+    assert_eq!(coffer(&["policy", "lint", bundle]).status.code(), Some(0));
+    let key =
+        aws_lc_rs::signature::EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    let point = aws_lc_rs::signature::KeyPair::public_key(&key).as_ref().to_vec();
+    let pem = coffer_verifier::P384PublicKey::from_sec1(&point).unwrap().to_pem();
+    let pem = write(folder.path(), "key.pem", &pem);
+    let unsigned = coffer(&["policy", "lint", bundle, "--bundle-key", &pem]);
+    assert!(unsigned.status.code() == Some(5) && text(&unsigned).contains(".signatures.json"), "{}", text(&unsigned));
+    write(&team, ".signatures.json", "{\"signatures\": [\"a.b.c\"]}");
+    pack();
+    let signed = coffer(&["policy", "lint", bundle]);
+    assert!(signed.status.code() == Some(5) && text(&signed).contains("no key is given"), "{}", text(&signed));
+    assert_eq!(coffer(&["policy", "lint", bundle, "--bundle-key", &pem]).status.code(), Some(5));
+    assert_eq!(coffer(&["policy", "lint", bundle, "--no-bundle-signature"]).status.code(), Some(0));
+    write(&team, "README", "words");
+    pack();
+    let said = coffer(&["policy", "lint", bundle, "--no-bundle-signature"]);
+    assert!(said.status.code() == Some(3) && text(&said).contains("README"), "{}", text(&said));
+}

@@ -411,6 +411,22 @@ pub struct Compared {
     pub archived: BTreeMap<u64, [u8; 32]>,
 }
 
+impl Compared {
+    /// With what came of another part of the same copy.
+    ///
+    /// # Errors
+    /// The number of a line that is archived, and stands in both in different words: one is not of this trail.
+    pub fn and(mut self, more: Self) -> Result<Self, u64> {
+        self.lines += more.lines;
+        for (sequence, hash) in more.archived {
+            if self.archived.insert(sequence, hash).is_some_and(|before| before != hash) {
+                return Err(sequence);
+            }
+        }
+        Ok(self)
+    }
+}
+
 impl Store {
     /// Compares the trail with a copy of the log that lies elsewhere: text with a line of the trail on some of its lines. Gives
     /// how many there were, or the first that the trail has not, or has otherwise: then this database was set back, or is

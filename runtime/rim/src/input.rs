@@ -2,7 +2,7 @@
 //! ends, or a disk image given by mistake, is refused after that much.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 /// More than any document has: specs, policies, manifests, keys, lists, certificates.
@@ -40,6 +40,25 @@ pub fn all(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Lines of text, each with its end where it has one, so that nobody takes the beginning of one for a whole. One that is longer than `most`
+/// bytes, or no text, is an error and the last: a device may never end a line.
+pub fn lines(mut from: impl BufRead, most: u64) -> impl Iterator<Item = io::Result<String>> {
+    let mut ended = false;
+    let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        let read = if ended { Ok(0) } else { from.by_ref().take(most + 1).read_until(b'\n', &mut line) };
+        let result = match read {
+            Ok(0) => return None,
+            Ok(_) if line.len() as u64 > most => Err(bad("a line is longer than any that belongs there")),
+            Ok(_) => String::from_utf8(line).map_err(|_| bad("is not UTF-8 text")),
+            Err(error) => Err(error),
+        };
+        ended = result.is_err();
+        Some(result)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +75,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"\xff").unwrap();
         assert_eq!(read_text(file.path(), 9).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_line_has_its_end_or_is_the_last_and_none_is_without_one() {
+        let all: Vec<_> = lines(&b"one\r\n\nlast"[..], 9).map(Result::unwrap).collect();
+        assert_eq!(all, ["one\r\n", "\n", "last"]);
+        let mut endless = lines(io::BufReader::new(io::repeat(0)), 9);
+        assert_eq!(endless.next().unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(endless.next().is_none());
+        assert!(lines(&[0xff, b'\n'][..], 9).next().unwrap().is_err());
     }
 }

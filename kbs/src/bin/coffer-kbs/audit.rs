@@ -1,9 +1,13 @@
 //! `coffer-kbs audit verify|archive`: also beside a running server.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+};
 
-use coffer_kbs::{ArchivesSummary, AuditSummary, Reach};
-use coffer_rim::{Class, Classify as _, Failure};
+use coffer_kbs::{ArchivesSummary, AuditSummary, Compared, Reach, Store};
+use coffer_rim::{Class, Classify as _, Failure, input};
 use serde_json::json;
 use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
@@ -64,15 +68,12 @@ pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
 
 /// Checks the trail.
 fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool) -> Result<(), Failure> {
-    let text = log.map(std::fs::read_to_string).transpose();
-    let text = text.class_while(Class::Config, "the copy of the log")?;
     let (AuditSummary { lines, archived, head, rows }, found, looked) = crate::event_loop()?.block_on(async {
         let store = coffer_kbs::open_store(state).await.or_fail()?;
-        let found = store.verify_against(text.as_deref().unwrap_or_default()).await.or_fail()?;
-        let found = found.map_err(|fault| {
-            let hint = "this database was set back or is another, or the copy was changed: find out who did it";
-            Failure::caused(Class::NotAuthentic, &fault).hint(hint)
-        })?;
+        let found = match log {
+            Some(log) => compared(&store, log).await?,
+            None => Compared::default(),
+        };
         let summary = store.verify_audit().await.or_fail()?;
         let looked = if archives.is_empty() {
             ArchivesSummary::default()
@@ -121,6 +122,38 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
     }
     Ok(())
 }
+
+/// Compares a copy of the log, some megabytes at a time.
+async fn compared(store: &Store, log: &Path) -> Result<Compared, Failure> {
+    const HINT: &str = "this database was set back or is another, or the copy was changed: find out who did it";
+    let reading = || format!("the copy of the log {}", log.display());
+    let file = File::open(log).class_while(Class::Config, reading())?;
+    let (mut all, mut piece) = (Compared::default(), String::new());
+    let mut lines = input::lines(BufReader::new(file), PIECE);
+    loop {
+        let line = lines.next().transpose().class_while(Class::Config, reading())?;
+        let ended = line.is_none();
+        piece.push_str(&line.unwrap_or_default());
+        if ended || piece.len() as u64 > PIECE {
+            let found = store.verify_against(&piece).await.or_fail()?;
+            let found = found.map_err(|fault| Failure::caused(Class::NotAuthentic, &fault).hint(HINT))?;
+            all = all.and(found).map_err(|line| {
+                Failure::new(
+                    Class::NotAuthentic,
+                    format!("line {line} stands twice in {}, each time otherwise", log.display()),
+                )
+                .hint(HINT)
+            })?;
+            piece.clear();
+        }
+        if ended {
+            return Ok(all);
+        }
+    }
+}
+
+/// Bytes that are held of a copy; no line of a trail is as long.
+const PIECE: u64 = 4 * 1024 * 1024;
 
 /// Moves lines into a file.
 fn archive(args: &ArchiveArgs, as_json: bool) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! A copy of the whole trail in a file, and whether one is whole.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use coffer_kbs_client::{
     trail::{Chain, ChainError, End},
 };
 use coffer_rim::file::Writer;
+use coffer_rim::input;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -190,31 +191,9 @@ pub fn verify(args: &VerifyArgs, whom: &crate::kbs::Args, context: &Context) -> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lines of a file that somebody named: none is longer than any that a broker writes, or it is an error and the last.
-fn lines(mut from: impl BufRead) -> impl Iterator<Item = io::Result<String>> {
-    let mut ended = false;
-    std::iter::from_fn(move || {
-        let mut line = Vec::new();
-        let read = if ended { Ok(0) } else { from.by_ref().take(LONGEST + 1).read_until(b'\n', &mut line) };
-        let result = match read {
-            Ok(0) => return None,
-            Ok(_) if line.len() as u64 > LONGEST => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than any of a trail"))
-            }
-            Ok(_) => {
-                if line.last() == Some(&b'\n') {
-                    line.pop();
-                }
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-                String::from_utf8(line).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"))
-            }
-            Err(error) => Err(error),
-        };
-        ended = result.is_err();
-        Some(result)
-    })
+/// Lines of a file that somebody named, without their ends.
+fn lines(from: impl BufRead) -> impl Iterator<Item = io::Result<String>> {
+    input::lines(from, LONGEST).map(|line| line.map(|line| line.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 /// Bytes of a line, with what a policy saw and JSON's escapes: more than a broker lets any have.

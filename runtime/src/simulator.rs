@@ -77,7 +77,7 @@ pub fn anchors(folder: &Path) -> Result<TrustAnchors, Failure> {
     let path = folder.join(FILE);
     let installation = read(&path)?.ok_or_else(|| {
         Failure::new(Class::Config, format!("no simulator to believe: there is none at {}", folder.display()))
-            .hint("the first `coffer run --tee-simulate` makes one, or `coffer sim init`")
+            .hint("the first `coffer run --tee-simulate` makes one, or `coffer sim init`; that of another machine is named with --anchor FILE")
     })?;
     Ok(installation.anchors().fold(TrustAnchors::amd(), |anchors, anchor| anchors.with_simulated(anchor.spki)))
 }

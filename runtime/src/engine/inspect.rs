@@ -22,7 +22,7 @@ pub struct Inspection {
     /// What was signed for its launch.
     pub id_block: Option<IdFacts>,
     /// Ports of the host that lead into it while it runs.
-    pub ports: Vec<Publish>,
+    pub ports: Option<Vec<Publish>>,
     /// Where its files are.
     pub folder: PathBuf,
 }
@@ -83,7 +83,7 @@ impl Engine {
     pub fn inspect(&self, word: &str) -> Result<Inspection, OpenError> {
         let record = self.find_even_removed(word)?;
         let folder = self.home()?.box_folder(&record.id);
-        let ports = self.ports_of(&record).unwrap_or_default();
+        let ports = self.ports_of(&record).ok();
         let document = own_spec(&folder, &record.options).ok();
         let id_block = SignedLaunch::of_box(&folder, &record.options).ok().flatten().map(|signed| signed.facts());
         Ok(Inspection { record, document, id_block, ports, folder })

@@ -53,7 +53,7 @@ pub enum ConnectError {
     #[error("no evidence of our own")]
     Attester(#[from] AttesterError),
     /// The peer speaks another protocol, or the connection was lost.
-    #[error("attestation call failed: {0}")]
+    #[error("attestation call failed: {}", .0.code())]
     Call(Box<Status>),
     /// An answer that no version of the protocol gives.
     #[error("peer's answer is malformed: {0}")]

@@ -115,11 +115,12 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError`]; a file that others may read is refused.
     pub fn read(path: &Path) -> Result<Self, KeySetError> {
+        let set = Self::parse(&Zeroizing::new(input::read(path, input::DOCUMENT)?))?;
         let mode = fs::metadata(path)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(KeySetError::Public { mode });
         }
-        Self::parse(&Zeroizing::new(input::read(path, input::DOCUMENT)?))
+        Ok(set)
     }
 
     /// Writes a set where there is nothing yet.
@@ -130,12 +131,12 @@ impl KeySet {
         Ok(Writer::private().new_only().write(path, &self.to_json()?)?)
     }
 
-    /// Writes it in place of the one there: a reader sees the old one or the new one.
+    /// Writes it in place of the one there: a reader sees the old one or the new one. A link goes on to lead there.
     ///
     /// # Errors
     /// [`KeySetError::File`].
     pub fn write_over(&self, path: &Path) -> Result<(), KeySetError> {
-        Ok(Writer::private().write(path, &self.to_json()?)?)
+        Ok(Writer::private().write(&fs::canonicalize(path)?, &self.to_json()?)?)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {
@@ -247,8 +248,14 @@ mod tests {
         let gone = set.jwks(NOW).keys()[2];
         assert!(text.contains("PUBLIC KEY") && !text.contains(&thumbprint(&gone)));
 
-        set.rotate(NOW).unwrap().write_over(&path).unwrap();
+        let set = set.rotate(NOW).unwrap();
+        set.write_over(&path).unwrap();
         assert_eq!(KeySet::read(&path).unwrap().jwks(NOW).keys().len(), 4);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        set.rotate(NOW).unwrap().write_over(&link).unwrap();
+        assert_eq!(KeySet::read(&path).unwrap().jwks(NOW).keys().len(), 5);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         for mode in [0o640, 0o604, 0o660] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert!(matches!(KeySet::read(&path), Err(KeySetError::Public { mode: found }) if found == mode));

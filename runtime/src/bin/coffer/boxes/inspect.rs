@@ -81,7 +81,7 @@ fn describe(inspection: &Inspection) -> Value {
         "HostConfig": { "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
-        "NetworkSettings": { "Ports": ports_json(ports) },
+        "NetworkSettings": { "Ports": ports.as_deref().map(ports_json) },
         "Tee": {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),

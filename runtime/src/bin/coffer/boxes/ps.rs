@@ -45,18 +45,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let boxes = engine.list(&filter).map_err(error::of)?;
     // What cannot be read of one box keeps nobody from seeing the others.
-    let ports = |found: &BoxRecord| engine.ports_of(found).unwrap_or_default();
+    let ports = |found: &BoxRecord| engine.ports_of(found).ok();
     if context.json {
         println!(
             "{}",
-            serde_json::Value::from(boxes.iter().map(|found| summary(found, &ports(found))).collect::<Vec<_>>())
+            serde_json::Value::from(boxes.iter().map(|found| summary(found, ports(found).as_deref())).collect::<Vec<_>>())
         );
     } else if args.quiet {
         for found in &boxes {
             println!("{}", if args.no_trunc { found.id.as_str() } else { found.id.short() });
         }
     } else {
-        let rows: Vec<_> = boxes.iter().map(|found| row(found, &ports(found), args.no_trunc)).collect();
+        let rows: Vec<_> = boxes.iter().map(|found| row(found, ports(found).as_deref(), args.no_trunc)).collect();
         table::print(&["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "TEE", "PORTS", "NAMES"], &rows);
     }
     Ok(ExitCode::SUCCESS)
@@ -80,7 +80,7 @@ fn filter(texts: &[String]) -> Result<Filter, CliError> {
     Ok(filter)
 }
 
-fn row(found: &BoxRecord, ports: &[Publish], whole: bool) -> Vec<String> {
+fn row(found: &BoxRecord, ports: Option<&[Publish]>, whole: bool) -> Vec<String> {
     let mut command = found.options.command.join(" ");
     let mut status = status(found);
     if !whole {
@@ -96,7 +96,7 @@ fn row(found: &BoxRecord, ports: &[Publish], whole: bool) -> Vec<String> {
         created,
         status,
         tee_word(found.options.tee).into(),
-        ports.iter().map(Publish::to_string).collect::<Vec<_>>().join(", "),
+        ports.map_or("?".to_owned(), |ports| ports.iter().map(Publish::to_string).collect::<Vec<_>>().join(", ")),
         found.name.clone(),
     ]
 }
@@ -143,13 +143,13 @@ pub fn tee_word(tee: Tee) -> &'static str {
     }
 }
 
-fn summary(found: &BoxRecord, ports: &[Publish]) -> serde_json::Value {
+fn summary(found: &BoxRecord, ports: Option<&[Publish]>) -> serde_json::Value {
     json!({
         "id": found.id, "name": found.name, "image": found.image, "command": found.options.command,
         "state": found.state, "status": status(found), "exit_code": found.exit_code, "error": found.error,
         "reason": found.reason,
         "tee": tee_word(found.options.tee), "created": table::rfc3339(found.created),
-        "ports": ports.iter().map(port::row).collect::<Vec<_>>(),
+        "ports": ports.map(|ports| ports.iter().map(port::row).collect::<Vec<_>>()),
         "supervisor_pid": found.supervisor_pid, "vmm_pid": found.vmm_pid,
     })
 }

@@ -210,7 +210,7 @@ fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
     let done = context
         .runtime()?
         .block_on(kds.import(&args.paths, now()))
-        .map_err(|error| CliError::caused(Class::of_file(&error.source), &error))?;
+        .class(Class::Config)?;
     let none = done.items.is_empty().then(|| CliError::new(Class::NotAuthentic, "nothing in it can be used"));
     if context.json {
         let refused = done.refused.iter().map(|(path, unfit)| json!({ "file": path, "error": chain(unfit) }));

@@ -56,7 +56,7 @@ pub struct Args {
     as_owner: bool,
     /// Listen here for clients, and lead each to the workload.
     #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
     /// Where the host of the guest listens.
     #[arg(value_name = "HOST:PORT")]
     address: String,
@@ -71,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let peer = peer(args, context)?;
     context.runtime()?.block_on(async {
         let attested = peer.connect().await?;
-        match args.listen {
+        match args.listen.as_deref() {
             None => {
                 attested.pipe(&peer, tokio::io::stdin(), tokio::io::stdout()).await?;
                 // Whoever still writes to us need not be waited for: the workload listens no more.
@@ -116,9 +116,9 @@ fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
     })
 }
 
-async fn listen(address: SocketAddr, peer: Peer, attested: Attested, json: bool) -> Result<ExitCode, CliError> {
+async fn listen(address: &str, peer: Peer, attested: Attested, json: bool) -> Result<ExitCode, CliError> {
     let listener =
-        TcpListener::bind(address).await.class_while(Class::Config, format!("cannot listen on {address}"))?;
+        TcpListener::bind(address).await.class_while(Class::Config, format!("cannot listen on {address:?}"))?;
     let here = listener.local_addr()?;
     let report = attested.findings.appraisal.verified().map(|verified| {
         let report = verified.report();

@@ -116,7 +116,9 @@ pub fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
 /// Decides.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let set = input::read(&args.jwks, input::DOCUMENT).class_while(Class::Config, reading(&args.jwks))?;
-    let set = Jwks::parse(&set).class_while(Class::Config, args.jwks.display())?;
+    let set = Jwks::parse(&set)
+        .class_while(Class::Config, args.jwks.display())
+        .map_err(|failure| failure.hint("--jwks takes the issuer's public keys, as `coffer token jwks` prints them; a guest's key goes with --key"))?;
     let text = token(&args.file)?;
     let exactly = |nonce: &Option<Nonce>| nonce.clone().map_or(NonceRule::NotAsked, NonceRule::Exactly);
     let policy = args
@@ -186,13 +188,15 @@ fn token(path: &Path) -> Result<String, CliError> {
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
+const GUEST_KEY: &str = "--key takes a guest's public key: P-384 in PEM, or one JWK; the issuer's keys go with --jwks";
+
 fn guest_key(path: &Path) -> Result<GuestKey, CliError> {
     let bytes = input::read(path, input::DOCUMENT).class_while(Class::Config, reading(path))?;
     if !bytes.trim_ascii_start().starts_with(b"{") {
-        return read_public(path).map(GuestKey::P384);
+        return read_public(path).map(GuestKey::P384).map_err(|failure| failure.hint(GUEST_KEY));
     }
     let jwk: Value = serde_json::from_slice(&bytes).class_while(Class::Config, path.display())?;
-    GuestKey::from_jwk(&jwk).class_while(Class::Config, path.display())
+    GuestKey::from_jwk(&jwk).class_while(Class::Config, path.display()).map_err(|failure| failure.hint(GUEST_KEY))
 }
 
 fn reading(path: &Path) -> String {

@@ -7,9 +7,10 @@ use std::{
 };
 
 use coffer_guest_proto::Phase;
+use coffer_kbs_client::ClientError;
 use coffer_machine::{disks, initrd, map::SECRETS_GPA};
 use coffer_ratls::{Attester, Identity, IdentityKey, MAX_CERTIFICATE_EVIDENCE};
-use coffer_spec::{Act, Document, MeasuredCommandLine, Scratch, Tee};
+use coffer_spec::{Act, Document, MeasuredCommandLine, Scratch, Tee, WorkloadSpec};
 use coffer_verifier::{binding::certificate_report_data, evidence::Evidence};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
@@ -22,6 +23,7 @@ use crate::{
         verity::OnCorruption,
         volumes,
     },
+    broker,
     container::{Bind, Cause, Users, rights},
     events::{Events, since_boot_us},
     failure::{Code, Failure, OrFail},
@@ -263,6 +265,8 @@ fn has_run(events: &Events) -> bool {
 struct Attesting {
     identity: Identity,
     attester: Arc<dyn Attester>,
+    /// Ports that need a certificate.
+    plain: Vec<Arc<ingress::browsers::Certified>>,
 }
 
 async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedProcessor) -> Result<Attesting, Failure> {
@@ -272,10 +276,10 @@ async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedPro
         .await
         .or_fail(Code::Internal, "make an identity")??;
     serve::owner_port(agent, ports, &identity, attester.clone(), processor.clone())?;
-    ingress::open(&agent.document.spec().ingress, ports, &identity, &attester)?;
+    let plain = ingress::open(&agent.document.spec().ingress, ports, &identity, &attester)?;
     let guest = OwnGuest { agent: agent.clone(), processor, attester: attester.clone() };
     workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;
-    Ok(Attesting { identity, attester })
+    Ok(Attesting { identity, attester, plain })
 }
 
 /// A key made inside, in a certificate with evidence for it.
@@ -308,10 +312,11 @@ async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attes
     let spec = agent.document.spec();
     let user = resolve_user(&agent.places.root, &spec.process.user)
         .or_fail(Code::UserNotFound, "resolve the workload's user")?;
-    if let Some(Attesting { identity, attester }) = attesting {
+    if let Some(Attesting { identity, attester, plain }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);
         let secrets = &agent.places.secrets;
         let in_place = secrets::fetch_all(host, spec, &identity, attester.clone(), secrets, &user, admitted).await?;
+        certificates(host, spec, &attester, plain).await?;
         if spec.kbs.is_some() {
             let (refresher, environment) = Refresher::new(identity, attester, user.clone(), in_place);
             *agent.secret_env.write().await = environment;
@@ -320,6 +325,28 @@ async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attes
     }
     agent.events.reached(Phase::SecretsReady);
     run_workload(agent, host, user).await
+}
+
+/// Certificates of ports with plain TLS: the first before the workload starts, and the next ones in time.
+async fn certificates(
+    host: Host,
+    spec: &WorkloadSpec,
+    attester: &Arc<dyn Attester>,
+    plain: Vec<Arc<ingress::browsers::Certified>>,
+) -> Result<(), Failure> {
+    let Some(kbs) = spec.kbs.as_ref().filter(|_| !plain.is_empty()) else { return Ok(()) };
+    let identity = Identity::generate("coffer certificates").or_fail(Code::Internal, "make an identity")?;
+    let failed = |what: &str, error: &ClientError| secrets::failure(kbs, what, error);
+    let broker = broker::connect(host, spec, kbs, &identity, attester.clone()).await;
+    let broker = broker.map_err(|error| failed("certificates", &error))?;
+    ingress::browsers::first(&plain, &broker).await.map_err(|(what, error)| failed(&what, &error))?;
+    let (spec, kbs, attester) = (spec.clone(), kbs.clone(), attester.clone());
+    let identity = Arc::new(identity);
+    tokio::spawn(ingress::browsers::keep(plain, move || {
+        let (spec, kbs, attester, identity) = (spec.clone(), kbs.clone(), attester.clone(), identity.clone());
+        async move { broker::connect(host, &spec, &kbs, &identity, attester).await }
+    }));
+    Ok(())
 }
 
 async fn run_workload(agent: &Arc<Agent>, host: Host, user: User) -> Result<(), Failure> {

@@ -79,7 +79,8 @@ pub async fn fetch_all(
     })
 }
 
-fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {
+/// Why a broker gave `what` not, for the host and the owner.
+pub(crate) fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure {
     let code = match error {
         ClientError::PinMismatch { .. } => Code::KbsPinMismatch,
         ClientError::Refused { .. } => Code::NotReleased,

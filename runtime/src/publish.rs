@@ -6,6 +6,7 @@ use core::fmt;
 use core::str::FromStr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use coffer_spec::{Ingress, IngressClients};
 use serde::{Deserialize, Serialize};
 
 /// A port of the host that leads to a port of a box.
@@ -16,17 +17,41 @@ pub struct Publish {
     pub host: SocketAddr,
     /// Port of the workload.
     pub guest: u16,
+    /// What its clients speak.
+    #[serde(default)]
+    pub how: How,
+}
+
+/// What clients of a port speak with the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// RA-TLS: the guest proves itself to each of them.
+    #[default]
+    RaTls,
+    /// TLS with a certificate of the key broker's: for clients that know nothing of evidence.
+    Tls,
+}
+
+impl How {
+    /// Behind the slash.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RaTls => "ra-tls",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 /// How it is written.
-pub const PUBLISH: &str = "[ADDRESS:][HOST-PORT:]PORT/ra-tls, such as 8443:8080/ra-tls";
+pub const PUBLISH: &str = "[ADDRESS:][HOST-PORT:]PORT/ra-tls or …/tls, such as 8443:8080/ra-tls";
 
 /// Why a text is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
     /// Another protocol, or none, which Docker takes for TCP.
-    #[error("a box has no network card yet, so that a port is reached through /ra-tls alone")]
+    #[error("a box has no network card yet, so that a port is reached through /ra-tls or /tls alone")]
     Protocol,
     /// No port.
     #[error("{0:?} is no port, 1 to 65535")]
@@ -39,11 +64,23 @@ pub enum PublishError {
     Range(String),
 }
 
+impl Publish {
+    /// Whether it is this port of a spec, for clients that speak as the spec has it.
+    pub fn leads_to(&self, ingress: &Ingress) -> bool {
+        let how = match ingress.clients {
+            IngressClients::Anyone | IngressClients::Keys(_) => How::RaTls,
+            IngressClients::Certificate(_) => How::Tls,
+        };
+        ingress.port == self.guest && how == self.how
+    }
+}
+
 impl FromStr for Publish {
     type Err = PublishError;
 
     fn from_str(text: &str) -> Result<Self, PublishError> {
-        let Some(rest) = text.strip_suffix("/ra-tls") else { return Err(PublishError::Protocol) };
+        let with = |how: How| Some((text.strip_suffix(how.word())?.strip_suffix('/')?, how));
+        let (rest, how) = with(How::RaTls).or_else(|| with(How::Tls)).ok_or(PublishError::Protocol)?;
         let (before, guest) = rest.rsplit_once(':').map_or((None, rest), |(before, guest)| (Some(before), guest));
         let (address, host) = match before {
             None => (None, None),
@@ -65,7 +102,7 @@ impl FromStr for Publish {
             None | Some("" | "0") => 0,
             Some(text) => port(text)?,
         };
-        Ok(Self { host: SocketAddr::new(address, host), guest: port(guest)? })
+        Ok(Self { host: SocketAddr::new(address, host), guest: port(guest)?, how })
     }
 }
 
@@ -80,7 +117,7 @@ fn port(text: &str) -> Result<u16, PublishError> {
 
 impl fmt::Display for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}->{}/ra-tls", self.host, self.guest)
+        write!(f, "{}->{}/{}", self.host, self.guest, self.how.word())
     }
 }
 
@@ -89,7 +126,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<(String, u16), PublishError> {
-        text.parse().map(|Publish { host, guest }| (host.to_string(), guest))
+        text.parse().map(|Publish { host, guest, .. }| (host.to_string(), guest))
     }
 
     #[test]
@@ -109,7 +146,11 @@ mod tests {
 
     #[test]
     fn what_is_none_is_refused_by_its_part() {
-        for text in ["8443:8080", "8443:8080/tcp", "8443:8080/udp", "", "/ra-tls/"] {
+        assert_eq!(
+            "443:80/tls".parse::<Publish>().map(|it| (it.how, it.to_string())),
+            Ok((How::Tls, "0.0.0.0:443->80/tls".into()))
+        );
+        for text in ["8443:8080", "8443:8080/tcp", "8080/xra-tls", "8080tls", "8443:8080/udp", "", "/ra-tls/"] {
             assert_eq!(read(text), Err(PublishError::Protocol), "{text}");
         }
         for (text, part) in [

@@ -14,11 +14,11 @@ use crate::publish::Publish;
 /// Class `config`, naming the port that is taken; none of them is held then.
 pub fn listen(folder: &Path, all: &[Publish]) -> Result<Vec<(Publish, TcpListener)>, Failure> {
     let mut listening = Vec::with_capacity(all.len());
-    for Publish { host, guest } in all {
+    for Publish { host, guest, how } in all {
         let what = || format!("cannot listen on {host} for port {guest} of the box");
         let listener = TcpListener::bind(host).class_while(Class::Config, what())?;
         listener.set_nonblocking(true)?;
-        listening.push((Publish { host: listener.local_addr()?, guest: *guest }, listener));
+        listening.push((Publish { host: listener.local_addr()?, guest: *guest, how: *how }, listener));
     }
     if !listening.is_empty() {
         let ports: Vec<_> = listening.iter().map(|(publish, _)| publish).collect();

@@ -13,7 +13,7 @@ use coffer_spec::{
 };
 use coffer_verifier::abi::SpkiDigest;
 
-use crate::publish::Publish;
+use crate::publish::{How, Publish};
 
 pub use secrets::{SECRET_ENV, SECRET_FILE, looks_like_a_secret, secret_env, secret_file};
 
@@ -89,6 +89,9 @@ pub struct WorkloadRequest {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
+    /// A port for plain TLS without a certificate.
+    #[error("a port behind /tls needs the key broker's profile that its certificate is issued by")]
+    TlsProfile,
     /// Neither image nor user names a program.
     #[error("no command specified, and image {0} has neither ENTRYPOINT nor CMD")]
     NoCommand(String),
@@ -376,9 +379,17 @@ pub fn plain_path(path: &str) -> String {
 }
 
 /// Ports of a spec that these publish, open to whoever reaches them; each once, however many ports of the host lead there.
-pub fn ingress(publish: &[Publish]) -> Vec<Ingress> {
-    let ports: BTreeSet<u16> = publish.iter().map(|publish| publish.guest).collect();
-    ports.into_iter().map(|port| Ingress { port, clients: IngressClients::Anyone }).collect()
+/// `profile`: by which the broker issues certificates of ports for plain TLS.
+///
+/// # Errors
+/// [`RequestError::TlsProfile`].
+pub fn ingress(publish: &[Publish], profile: Option<&Name>) -> Result<Vec<Ingress>, RequestError> {
+    let ports: BTreeSet<(u16, How)> = publish.iter().map(|publish| (publish.guest, publish.how)).collect();
+    let clients = |how| match how {
+        How::RaTls => Ok(IngressClients::Anyone),
+        How::Tls => profile.cloned().map(IngressClients::Certificate).ok_or(RequestError::TlsProfile),
+    };
+    ports.into_iter().map(|(port, how)| Ok(Ingress { port, clients: clients(how)? })).collect()
 }
 
 /// A pin given in hex.

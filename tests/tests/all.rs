@@ -10,6 +10,7 @@ mod architecture;
 mod bench_kbs;
 mod bench_service;
 mod boxes;
+mod browsers;
 mod citations;
 mod commands;
 mod demo;

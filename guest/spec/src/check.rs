@@ -184,6 +184,8 @@ fn ingress(spec: &WorkloadSpec) -> Result<(), SpecError> {
     ensure(all.len() <= Ingress::MOST, "ingress", &format!("{} ports", all.len()), "at most 16 ports")?;
     ensure(all.iter().all(|one| one.port > 0), "ingress.port", &0, "1 to 65535")?;
     once("ingress.port", all.iter().map(|one| one.port), "each port once")?;
+    let issued = all.iter().any(|one| matches!(one.clients, IngressClients::Certificate(_)));
+    ensure(!issued || spec.kbs.is_some(), "ingress.clients.certificate", &"a profile", "none without a key broker")?;
     for Ingress { clients, .. } in all {
         let IngressClients::Keys(keys) = clients else { continue };
         let count = (1..=Ingress::MOST_KEYS).contains(&keys.len());

@@ -3,6 +3,8 @@
 use coffer_verifier::abi::SpkiDigest;
 use serde::{Deserialize, Serialize};
 
+use crate::Name;
+
 /// A TCP port of the workload's behind RA-TLS. A port that no entry names is not reached at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,7 +15,7 @@ pub struct Ingress {
     pub clients: IngressClients,
 }
 
-/// Who may connect to a port. Each client gets the guest's evidence first, whoever it is.
+/// Who may connect to a port. Each client but those of a certificate gets the guest's evidence first, whoever it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IngressClients {
@@ -21,6 +23,8 @@ pub enum IngressClients {
     Anyone,
     /// Who holds one of these keys: SHA-256 of the SubjectPublicKeyInfo, in a client certificate.
     Keys(Vec<SpkiDigest>),
+    /// Whoever reaches it, by plain TLS: the guest shows a certificate that the key broker issues by this profile, and no evidence.
+    Certificate(Name),
 }
 
 impl Ingress {

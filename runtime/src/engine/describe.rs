@@ -15,7 +15,7 @@ use crate::binds::Bind;
 use crate::images::{defaults, verity};
 use crate::launch::can_run;
 use crate::monitor::{self, Isolation, Limits};
-use crate::publish::Publish;
+use crate::publish::{How, Publish};
 use crate::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use crate::tools::Search;
 use crate::{Class, Failure, HomeError, owner_access};
@@ -154,8 +154,13 @@ pub enum DescribeError {
         asked: u64,
     },
     /// A port is published that the guest would not open.
-    #[error("the spec's ingress has no port {0}, so that nothing inside would answer there")]
-    NoIngress(u16),
+    #[error("the spec's ingress has no port {port} for /{}, so that nothing inside would answer there", .how.word())]
+    NoIngress {
+        /// Port of the workload.
+        port: u16,
+        /// What clients were to speak.
+        how: How,
+    },
     /// Snapshots.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -185,7 +190,7 @@ impl Fault for DescribeError {
             | Self::SimulatorNotAllowed
             | Self::ScratchTags { .. }
             | Self::LittleMemory { .. }
-            | Self::NoIngress(_) => Class::Usage,
+            | Self::NoIngress { .. } => Class::Usage,
             Self::Volume(error) => error.class(),
             Self::Place(error) => error.class(),
             Self::File(failure) => failure.class(),
@@ -199,7 +204,7 @@ impl Fault for DescribeError {
             Self::Image(error) => Fault::hint(error),
             Self::Request(error) => Fault::hint(error),
             Self::OtherRoot { .. } => Some("pull the image the spec was written for, by digest".into()),
-            Self::OtherTee { .. } | Self::NoIngress(_) => None,
+            Self::OtherTee { .. } | Self::NoIngress { .. } => None,
             Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
             Self::ScratchTags { .. } => Some(Hint::MoreMemory),
             Self::LittleMemory { .. } => Some("give the box that much".into()),
@@ -284,9 +289,9 @@ impl Engine {
                 request::document(&defaults(&image), verity(&rootfs.verity), &request)?
             }
         };
-        let opens = |port: u16| document.spec().ingress.iter().any(|ingress| ingress.port == port);
-        if let Some(closed) = request.publish.iter().find(|publish| !opens(publish.guest)) {
-            return Err(DescribeError::NoIngress(closed.guest));
+        let opens = |publish: &&Publish| document.spec().ingress.iter().any(|ingress| publish.leads_to(ingress));
+        if let Some(closed) = request.publish.iter().find(|publish| !opens(publish)) {
+            return Err(DescribeError::NoIngress { port: closed.guest, how: closed.how });
         }
         let tags = document.spec().root.scratch.tag_bytes();
         if tags > request.memory.bytes() / 4 {

@@ -381,6 +381,12 @@ fn ports_and_their_clients_are_bounded_and_named_once() {
             Err(other) => panic!("{other}"),
         }
     };
+    let profile = Ingress { port: 1, clients: IngressClients::Certificate(Name::new("web").unwrap()) };
+    assert_eq!(found(vec![profile.clone()]), "");
+    let mut spec = sample();
+    (spec.kbs, spec.secrets, spec.ingress) = (None, Vec::new(), vec![profile]);
+    let refused = Document::write(&spec).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("ingress.clients.certificate"), "{refused}");
     assert_eq!(found((1..=16).map(port).collect()), "");
     assert_eq!(found((1..=17).map(port).collect()), "ingress");
     assert_eq!(found(vec![port(1), keys(1)[0].clone()]), "ingress.port");

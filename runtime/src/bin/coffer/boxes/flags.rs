@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use coffer_rim::input;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
-use coffer_runtime::publish::{PUBLISH, Publish, PublishError};
+use coffer_runtime::publish::{How, PUBLISH, Publish, PublishError};
 use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
 use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Scratch, Tee, Tenant};
@@ -112,11 +112,15 @@ pub struct BoxFlags {
     #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "spec", help_heading = "TEE")]
     pub tenant: Tenant,
 
-    /// Lead a port of the host to a port of the workload, behind RA-TLS that ends inside: [ADDRESS:][HOST-PORT:]PORT/ra-tls. Clients
+    /// Lead a port of the host to a port of the workload, behind RA-TLS that ends inside: [ADDRESS:][HOST-PORT:]PORT/ra-tls. With /tls,
+    /// behind TLS for clients that know nothing of evidence, such as browsers; see --tls-profile. Clients of RA-TLS
     /// come with `coffer connect`; without a host port, `coffer port` says which one it became. Such a box has 256 MiB of memory or
     /// more.
-    #[arg(short, long, value_name = "[HOST:]PORT/ra-tls")]
+    #[arg(short, long, value_name = "[HOST:]PORT/ra-tls|tls")]
     pub publish: Vec<String>,
+    /// For ports published with /tls: the key broker's profile by which the guest gets its certificate.
+    #[arg(long, value_name = "PROFILE", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
+    pub tls_profile: Option<Name>,
     /// Set an environment variable; without a value, ours.
     #[arg(short, long, value_name = "NAME[=VALUE]", conflicts_with = "spec")]
     pub env: Vec<String>,
@@ -309,6 +313,15 @@ impl BoxFlags {
             text.parse().map_err(|why: PublishError| refused(why).hint(format!("write {PUBLISH}")))
         };
         let all = self.publish.iter().map(one).collect::<Result<Vec<Publish>, _>>()?;
+        let plain = all.iter().any(|publish| publish.how == How::Tls);
+        if plain && self.tls_profile.is_none() && self.spec.is_none() {
+            return Err(CliError::new(Class::Usage, "--publish …/tls needs --tls-profile")
+                .hint("`coffer kbs certificate put PROFILE --dns NAME --server` makes one"));
+        }
+        if !plain && self.tls_profile.is_some() {
+            let message = "--tls-profile is for a port that --publish …/tls leads to, and there is none";
+            return Err(CliError::new(Class::Usage, message));
+        }
         if self.tee_wanted() == Tee::None && self.spec.is_none() && !all.is_empty() {
             let message = "--publish leads to a guest that proves itself, and this one does not";
             return Err(CliError::new(Class::Usage, message).hint("--publish needs --tee or --tee-simulate"));
@@ -358,7 +371,7 @@ impl BoxFlags {
             floors: Floors::default(),
             host_may: self.host_may,
             inject: self.inject.clone(),
-            ingress: request::ingress(publish),
+            ingress: request::ingress(publish, self.tls_profile.as_ref()).map_err(error::of)?,
             audiences: self.audience.iter().map(ToString::to_string).collect(),
             coco_routes: self.coco_routes(tee)?,
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),

@@ -97,9 +97,9 @@ fn describe(inspection: &Inspection) -> Value {
 /// As Docker has them: by the box's port, a list of addresses of the host's.
 fn ports_json(ports: &[Publish]) -> Value {
     let mut all = Map::new();
-    for Publish { host, guest } in ports {
+    for Publish { host, guest, how } in ports {
         let here = json!({ "HostIp": host.ip(), "HostPort": host.port().to_string() });
-        if let Value::Array(list) = all.entry(format!("{guest}/ra-tls")).or_insert_with(|| json!([])) {
+        if let Value::Array(list) = all.entry(format!("{guest}/{}", how.word())).or_insert_with(|| json!([])) {
             list.push(here);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::publish::Publish;
+use coffer_runtime::publish::{How, Publish};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(value_name = "BOX")]
     name: String,
     /// One port of the box alone: what leads there.
-    #[arg(value_name = "PORT[/ra-tls]")]
+    #[arg(value_name = "PORT[/ra-tls|/tls]")]
     port: Option<String>,
 }
 
@@ -26,15 +26,22 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let all = context.engine()?.ports(&args.name).map_err(error::of)?;
     let Some(text) = &args.port else {
-        show(&all, context, |Publish { host, guest }| format!("{guest}/ra-tls -> {host}"));
+        show(&all, context, |Publish { host, guest, how }| format!("{guest}/{} -> {host}", how.word()));
         return Ok(ExitCode::SUCCESS);
     };
-    let Ok(port) = text.strip_suffix("/ra-tls").unwrap_or(text).parse::<u16>() else {
+    let (number, how) = match text.split_once('/') {
+        None => (text.as_str(), None),
+        Some((number, word)) => (number, Some(word)),
+    };
+    let known = how.is_none_or(|word| [How::RaTls, How::Tls].iter().any(|how| how.word() == word));
+    let Some(port) = number.parse::<u16>().ok().filter(|_| known) else {
         return Err(CliError::new(Class::Usage, format!("{text:?} is no port")).hint("write 8080 or 8080/ra-tls"));
     };
-    let of_port: Vec<_> = all.into_iter().filter(|publish| publish.guest == port).collect();
+    let asked = |publish: &Publish| publish.guest == port && how.is_none_or(|word| publish.how.word() == word);
+    let of_port: Vec<_> = all.into_iter().filter(asked).collect();
     if of_port.is_empty() {
-        let message = format!("No public port '{port}/ra-tls' published for {}", args.name);
+        let how = how.unwrap_or(How::RaTls.word());
+        let message = format!("No public port '{port}/{how}' published for {}", args.name);
         return Err(CliError::new(Class::NotFound, message));
     }
     show(&of_port, context, |publish| publish.host.to_string());
@@ -42,8 +49,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// As `--json` has it.
-pub fn row(Publish { host, guest }: &Publish) -> Value {
-    json!({ "port": guest, "protocol": "ra-tls", "host": host })
+pub fn row(Publish { host, guest, how }: &Publish) -> Value {
+    json!({ "port": guest, "protocol": how, "host": host })
 }
 
 fn show(all: &[Publish], context: &Context, line: impl Fn(&Publish) -> String) {

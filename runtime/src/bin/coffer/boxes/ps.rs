@@ -49,7 +49,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     if context.json {
         println!(
             "{}",
-            serde_json::Value::from(boxes.iter().map(|found| summary(found, ports(found).as_deref())).collect::<Vec<_>>())
+            serde_json::Value::from(
+                boxes.iter().map(|found| summary(found, ports(found).as_deref())).collect::<Vec<_>>()
+            )
         );
     } else if args.quiet {
         for found in &boxes {

@@ -207,10 +207,7 @@ struct ImportArgs {
 
 fn import(args: &ImportArgs, context: &Context) -> Result<ExitCode, CliError> {
     let kds = args.whose.client(None, false, context)?;
-    let done = context
-        .runtime()?
-        .block_on(kds.import(&args.paths, now()))
-        .class(Class::Config)?;
+    let done = context.runtime()?.block_on(kds.import(&args.paths, now())).class(Class::Config)?;
     let none = done.items.is_empty().then(|| CliError::new(Class::NotAuthentic, "nothing in it can be used"));
     if context.json {
         let refused = done.refused.iter().map(|(path, unfit)| json!({ "file": path, "error": chain(unfit) }));

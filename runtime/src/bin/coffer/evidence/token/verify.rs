@@ -116,9 +116,11 @@ pub fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
 /// Decides.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let set = input::read(&args.jwks, input::DOCUMENT).class_while(Class::Config, reading(&args.jwks))?;
-    let set = Jwks::parse(&set)
-        .class_while(Class::Config, args.jwks.display())
-        .map_err(|failure| failure.hint("--jwks takes the issuer's public keys, as `coffer token jwks` prints them; a guest's key goes with --key"))?;
+    let set = Jwks::parse(&set).class_while(Class::Config, args.jwks.display()).map_err(|failure| {
+        failure.hint(
+            "--jwks takes the issuer's public keys, as `coffer token jwks` prints them; a guest's key goes with --key",
+        )
+    })?;
     let text = token(&args.file)?;
     let exactly = |nonce: &Option<Nonce>| nonce.clone().map_or(NonceRule::NotAsked, NonceRule::Exactly);
     let policy = args

@@ -1,9 +1,11 @@
-//! Attested ingress: RA-TLS that ends here, in front of TCP ports of the workload.
+//! Ingress: RA-TLS that ends here, in front of TCP ports of the workload; and plain TLS, in front of those whose spec says so ([`browsers`]).
 //!
 //! Each port of the spec has a line of its own from the host and a purpose of its own, so that a connection for one port is none for another.
 //! Trusts: nothing that comes over the line. Never: hands on a byte of a client that was not given evidence on its connection, opens a
 //! port that the spec does not name, connects to anything but the guest's own loopback.
 //! Source: docs/design/protocol.md §4; docs/ingress.md.
+
+pub mod browsers;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -46,22 +48,35 @@ const _: () = assert!(LIMITS.most_memory() + STREAMS as u64 * OUTGOING <= Ingres
 /// How long the workload may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Opens the ports of a spec.
+/// Opens the ports of a spec, and gives those that need a certificate.
 ///
 /// # Errors
 /// `internal` if one cannot be opened.
-pub fn open(all: &[Ingress], ports: &Ports, identity: &Identity, attester: &Arc<dyn Attester>) -> Result<(), Failure> {
+pub fn open(
+    all: &[Ingress],
+    ports: &Ports,
+    identity: &Identity,
+    attester: &Arc<dyn Attester>,
+) -> Result<Vec<Arc<browsers::Certified>>, Failure> {
     let share = |of: usize| (of / all.len().max(1)).max(1);
     let limits = ServeLimits { unattested: share(LIMITS.unattested), connections: share(LIMITS.connections), ..LIMITS };
     let room = Arc::new(Semaphore::new(STREAMS));
-    for Ingress { port, clients } in all {
-        let rule = match clients {
+    let mut plain = Vec::new();
+    for ingress in all {
+        let port = ingress.port;
+        let incoming = ports.open(ports::ingress(port)).or_fail(Code::Internal, "listen for clients")?;
+        let rule = match &ingress.clients {
             IngressClients::Anyone => ClientRule::AuthorizedPerCall,
             IngressClients::Keys(keys) => ClientRule::Spki(keys.clone()),
+            IngressClients::Certificate(profile) => {
+                let opened = Arc::new(browsers::Certified::new(port, profile)?);
+                tokio::spawn(opened.clone().serve(incoming, limits.connections, room.clone()));
+                plain.push(opened);
+                continue;
+            }
         };
-        let tls = ServerTls::new(identity, rule, Purpose::Ingress(*port)).or_fail(Code::Internal, "configure TLS")?;
-        let incoming = ports.open(ports::ingress(*port)).or_fail(Code::Internal, "listen for clients")?;
-        let behind = Loopback { port: *port, room: room.clone() };
+        let tls = ServerTls::new(identity, rule, Purpose::Ingress(port)).or_fail(Code::Internal, "configure TLS")?;
+        let behind = Loopback { port, room: room.clone() };
         tokio::spawn(coffer_ratls::serve(
             incoming,
             tls,
@@ -71,7 +86,26 @@ pub fn open(all: &[Ingress], ports: &Ports, identity: &Identity, attester: &Arc<
             std::future::pending(),
         ));
     }
-    Ok(())
+    Ok(plain)
+}
+
+/// The workload, at the guest's loopback.
+async fn connect(port: u16) -> Result<TcpStream, StreamRefusal> {
+    let connect = async {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+            // It may listen at one address alone.
+            Err(_) => TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await,
+            connected => connected,
+        }
+    };
+    match tokio::time::timeout(PATIENCE, connect).await {
+        Ok(Ok(stream)) => {
+            // Best effort: without it small answers wait.
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
+        Ok(Err(_)) | Err(_) => Err(StreamRefusal::PortClosed),
+    }
 }
 
 /// A port of the workload's.
@@ -86,21 +120,7 @@ impl Behind for Loopback {
 
     async fn open(&self, _: &ConnectionState) -> Result<(TcpStream, OwnedSemaphorePermit), StreamRefusal> {
         let place = self.room.clone().try_acquire_owned().map_err(|_| StreamRefusal::TooMany)?;
-        let connect = async {
-            match TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await {
-                // It may listen at one address alone.
-                Err(_) => TcpStream::connect((Ipv6Addr::LOCALHOST, self.port)).await,
-                connected => connected,
-            }
-        };
-        match tokio::time::timeout(PATIENCE, connect).await {
-            Ok(Ok(stream)) => {
-                // Best effort: without it small answers wait.
-                let _ = stream.set_nodelay(true);
-                Ok((stream, place))
-            }
-            Ok(Err(_)) | Err(_) => Err(StreamRefusal::PortClosed),
-        }
+        Ok((connect(self.port).await?, place))
     }
 
     /// By a reset, which no program takes for an end.

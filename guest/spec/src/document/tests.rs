@@ -381,7 +381,7 @@ fn ports_and_their_clients_are_bounded_and_named_once() {
             Err(other) => panic!("{other}"),
         }
     };
-    let profile = Ingress { port: 1, clients: IngressClients::Certificate(Name::new("web").unwrap()) };
+    let profile = Ingress { port: 1, clients: IngressClients::Certificate(name("web")) };
     assert_eq!(found(vec![profile.clone()]), "");
     let mut spec = sample();
     (spec.kbs, spec.secrets, spec.ingress) = (None, Vec::new(), vec![profile]);

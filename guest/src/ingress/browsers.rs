@@ -11,7 +11,7 @@ use std::{
 };
 
 use coffer_kbs_client::{BrokerClient, ClientError};
-use coffer_ratls::{PlainKey, PlainTls};
+use coffer_ratls::{PlainKey, PlainTls, ServeLimits};
 use coffer_spec::Name;
 use tokio::{
     io::copy_bidirectional_with_sizes,
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 
-use super::{LIMITS, connect};
+use super::loopback::connect;
 use crate::{
     failure::{Code, Failure, OrFail},
     host::Incoming,
@@ -51,9 +51,9 @@ impl Certified {
         Ok(Self { port, profile: profile.clone(), tls, due: Mutex::new(SystemTime::UNIX_EPOCH) })
     }
 
-    /// Takes clients, `connections` at once.
-    pub async fn serve(self: Arc<Self>, mut incoming: Incoming, connections: usize, room: Arc<Semaphore>) {
-        let places = Arc::new(Semaphore::new(connections));
+    /// Takes clients, as many at once as `limits` say, and no more than `room` has.
+    pub async fn serve(self: Arc<Self>, mut incoming: Incoming, limits: ServeLimits, room: Arc<Semaphore>) {
+        let places = Arc::new(Semaphore::new(limits.connections));
         while let Some(next) = incoming.next().await {
             let Ok(stream) = next else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -63,7 +63,7 @@ impl Certified {
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
             let (own, room) = (self.clone(), room.clone());
             tokio::spawn(async move {
-                if let Ok(client) = own.tls.accept(stream, LIMITS.handshake).await
+                if let Ok(client) = own.tls.accept(stream, limits.handshake).await
                     && let Ok(_stream) = room.try_acquire_owned()
                     && let Ok(workload) = connect(own.port).await
                 {

@@ -6,12 +6,9 @@
 //! Source: docs/design/protocol.md §4; docs/ingress.md.
 
 pub mod browsers;
+mod loopback;
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use coffer_guest_proto::ports;
 use coffer_ratls::{
@@ -45,9 +42,6 @@ const STREAMS: usize = 64;
 const OUTGOING: u64 = 576 << 10;
 // What the spec reserves is enough where every connection and stream is filled.
 const _: () = assert!(LIMITS.most_memory() + STREAMS as u64 * OUTGOING <= Ingress::MEMORY);
-/// How long the workload may take to accept.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Opens the ports of a spec, and gives those that need a certificate.
 ///
 /// # Errors
@@ -70,7 +64,7 @@ pub fn open(
             IngressClients::Keys(keys) => ClientRule::Spki(keys.clone()),
             IngressClients::Certificate(profile) => {
                 let opened = Arc::new(browsers::Certified::new(port, profile)?);
-                tokio::spawn(opened.clone().serve(incoming, limits.connections, room.clone()));
+                tokio::spawn(opened.clone().serve(incoming, limits, room.clone()));
                 plain.push(opened);
                 continue;
             }
@@ -89,25 +83,6 @@ pub fn open(
     Ok(plain)
 }
 
-/// The workload, at the guest's loopback.
-async fn connect(port: u16) -> Result<TcpStream, StreamRefusal> {
-    let connect = async {
-        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-            // It may listen at one address alone.
-            Err(_) => TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await,
-            connected => connected,
-        }
-    };
-    match tokio::time::timeout(PATIENCE, connect).await {
-        Ok(Ok(stream)) => {
-            // Best effort: without it small answers wait.
-            let _ = stream.set_nodelay(true);
-            Ok(stream)
-        }
-        Ok(Err(_)) | Err(_) => Err(StreamRefusal::PortClosed),
-    }
-}
-
 /// A port of the workload's.
 struct Loopback {
     port: u16,
@@ -120,7 +95,7 @@ impl Behind for Loopback {
 
     async fn open(&self, _: &ConnectionState) -> Result<(TcpStream, OwnedSemaphorePermit), StreamRefusal> {
         let place = self.room.clone().try_acquire_owned().map_err(|_| StreamRefusal::TooMany)?;
-        Ok((connect(self.port).await?, place))
+        Ok((loopback::connect(self.port).await?, place))
     }
 
     /// By a reset, which no program takes for an end.

@@ -18,6 +18,7 @@ use coffer_rim::file::Writer;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    checkpoint_place,
     clock::Clock,
     state::{StateError, kept_its_owners, open_store},
     store::{Archive, ArchiveFile, Store, StoreError, TrailStart, rfc3339},
@@ -30,6 +31,14 @@ pub enum ArchiveError {
     /// State folder or store.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A file the broker lives by.
+    #[error("archive {path} {why}")]
+    Place {
+        /// Where the archive was to be written.
+        path: PathBuf,
+        /// What is there.
+        why: String,
+    },
     /// A file.
     #[error("archive {path}")]
     File {
@@ -111,6 +120,7 @@ impl ArchiveError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::State(error) => error.hint(),
+            Self::Place { .. } => "name a file outside the state folder",
             Self::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
                 "name another file; one that was cut off before its lines were removed is not known to `coffer-kbs audit verify --archive` and can go"
             }
@@ -163,6 +173,9 @@ pub struct ArchiveSummary {
 /// # Errors
 /// [`ArchiveError`]; then no line was removed. Where the answer to the commit was lost, the file stays.
 pub async fn archive(folder: &Path, reach: Reach, out: &Path) -> Result<ArchiveSummary, ArchiveError> {
+    if let Some(why) = checkpoint_place::objection(folder, out, []) {
+        return Err(ArchiveError::Place { path: out.into(), why });
+    }
     let _kept = kept_its_owners(folder);
     let store = std::sync::Arc::new(open_store(folder).await?);
     // Of an archive that was cut off.

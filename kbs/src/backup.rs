@@ -18,10 +18,12 @@ use coffer_rim::file::{Writer, sync_folder};
 use zeroize::Zeroizing;
 
 use crate::{
+    checkpoint_place,
     init::{building, publish, refuse_used},
     keys::RootKey,
     mend,
     regular::read_regular,
+    scratch::Scratch,
     sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
     state::{
         ADMIN_SERVER, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, ROOT_KEY, SERVER, StateError, checkpoint_path,
@@ -29,6 +31,9 @@ use crate::{
     },
     store::{Accepted, NotedCheckpoint, Opened, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
+
+/// Before the name of a folder in which a restore is prepared, in the state folder.
+pub(crate) const RESTORING: &str = ".coffer-kbs-restore-";
 
 /// Why there is no backup, or nothing was restored from one.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,14 @@ pub enum BackupError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A file the broker lives by.
+    #[error("{path} {why}")]
+    Place {
+        /// Where the backup was to be written.
+        path: PathBuf,
+        /// What is there.
+        why: String,
     },
     /// The state folder.
     #[error(transparent)]
@@ -121,6 +134,7 @@ impl BackupError {
                 let sealed = source.get_ref().and_then(|inner| inner.downcast_ref::<SealedFileError>());
                 sealed.map_or("check the path, free space and permissions", SealedFileError::hint)
             }
+            Self::Place { .. } => "name a file outside the state folder",
             Self::State(error) => error.hint(),
             Self::Damaged(_) => {
                 "`coffer-kbs state verify --state DIR` lists it; mend it first, or keep an earlier backup"
@@ -199,11 +213,14 @@ pub async fn backup(
         (Ok(_), IfThere::Stays) => return Err(BackupError::Exists { path: out.into() }),
         (Ok(_), IfThere::BackupIsReplaced) => drop(form(out)?),
     }
+    if let Some(why) = checkpoint_place::objection(folder, out, []) {
+        return Err(BackupError::Place { path: out.into(), why });
+    }
     let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Before the copy is made: a server moves it forwards alone, and a copy that ends before it is an older database.
     let mut seen = noted(folder).await?;
     loop {
-        let scratch = tempfile::Builder::new().prefix(".coffer-kbs-backup-").tempdir_in(beside).map_err(at(beside))?;
+        let scratch = Scratch::make(".coffer-kbs-backup-", beside).map_err(at(beside))?;
         let moment = match Moment::of(folder, scratch.path().join(DATABASE), key.is_some(), &seen).await {
             // The root key changed meanwhile, or lines were archived: the copy is of after that.
             Err(error @ BackupError::State(StateError::Store(StoreError::Checkpoint(_)))) => {
@@ -364,7 +381,7 @@ pub async fn restore(
         StateError::Missing { .. } => BackupError::NoRootKey { folder: folder.into(), path: file.into() },
         error => error.into(),
     })?;
-    let building = tempfile::Builder::new().prefix(".coffer-kbs-restore-").tempdir_in(folder).map_err(at(folder))?;
+    let building = Scratch::make(RESTORING, folder).map_err(at(folder))?;
     unpack(&mut from, building.path(), file)?;
     // Rows prove themselves under the root key; the configuration, which says who is an operator, has nothing that would.
     if !folder.join(CONFIG).exists() {
@@ -377,6 +394,8 @@ pub async fn restore(
         return Err(BackupError::OtherRootKey { folder: folder.into(), path: file.into() });
     }
     checked(&new, opening(&new, keys).await?.1, false, Witness::OlderDatabaseIsNotNoticed).await?;
+    // Before anything has another name.
+    mend::checkpoint_is_ready(folder).await?;
     let now = crate::clock::Clock::system().now();
     for name in [DATABASE, "kbs.db-wal", "kbs.db-shm"] {
         let (place, aside) = (folder.join(name), folder.join(format!("replaced-{now}-{name}")));

@@ -15,7 +15,6 @@ use coffer_kbs_client::AdminProfile;
 use coffer_ratls::Identity;
 use coffer_rim::file::{Writer, sync_folder};
 use coffer_verifier::abi::SpkiDigest;
-use tempfile::TempDir;
 
 use crate::{
     config::{AdminEntry, ConfigFile},
@@ -23,12 +22,13 @@ use crate::{
     floors::STRICT,
     limits::LimitsEntry,
     owner,
+    scratch::Scratch,
     server_key::Listener,
     state::{
         ADMIN_SERVER, CHECKPOINT, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, PROFILE, ROOT_KEY, SERVER,
         StateError, keeper, write_identity, write_private,
     },
-    store::{Store, StoreError, Witness},
+    store::{Store, Witness},
 };
 
 /// What `init` made.
@@ -59,16 +59,12 @@ pub async fn init_with_checkpoint(
     checkpoint: Option<&Path>,
 ) -> Result<Initialized, StateError> {
     let wanted = Wanted { listen, admin_listen, checkpoint };
+    // Whatever lies there, it is somebody's, and stays. Only what this call began is taken back.
+    let is_free = checkpoint
+        .is_some_and(|path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
     let made = init_by_steps(folder, wanted, &|_| Ok(())).await;
-    if let (Err(error), Some(checkpoint)) = (&made, checkpoint) {
-        // Ours, unless it was there before.
-        let there_before = matches!(
-            error,
-            StateError::Store(StoreError::Checkpoint(_)) | StateError::Exists { .. } | StateError::Mistakes(_)
-        );
-        if !there_before {
-            let _ = fs::remove_file(checkpoint);
-        }
+    if let (true, Err(_), Some(checkpoint)) = (is_free, &made, checkpoint) {
+        let _ = fs::remove_file(checkpoint);
     }
     made
 }
@@ -165,20 +161,20 @@ pub(crate) fn refuse_used(folder: &Path) -> Result<(), StateError> {
 }
 
 /// A private folder beside the one that is wanted, or inside where there is no place beside. Gone when dropped.
-pub(crate) fn building(folder: &Path) -> Result<TempDir, StateError> {
+pub(crate) fn building(folder: &Path) -> Result<Scratch, StateError> {
     let parent = parent(folder);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(at(parent))?;
     private(parent).or_else(|error| if folder.is_dir() { private(folder) } else { Err(error) }).map_err(at(folder))
 }
 
-pub(crate) fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
+pub(crate) fn publish(building: Scratch, folder: &Path, before: Before<'_>) -> Result<(), StateError> {
     let inside = building.path().parent() == Some(folder);
     owner::like(folder, building.path());
     let renamed = if inside { Err(io::ErrorKind::ResourceBusy.into()) } else { fs::rename(building.path(), folder) };
     match renamed {
         Ok(()) => {
             // What it was called is no longer there to be removed.
-            let _ = building.keep();
+            building.keep();
             sync_folder(parent(folder)).map_err(at(folder))
         }
         Err(error) => match error.kind() {
@@ -199,7 +195,7 @@ pub(crate) fn publish(building: TempDir, folder: &Path, before: Before<'_>) -> R
 }
 
 /// The same, in a private folder within `folder`.
-fn carried(building: &Path, folder: &Path) -> Result<TempDir, StateError> {
+fn carried(building: &Path, folder: &Path) -> Result<Scratch, StateError> {
     let inside = private(folder).map_err(at(folder))?;
     owner::like(folder, inside.path());
     for entry in fs::read_dir(building).map_err(at(building))? {
@@ -214,8 +210,8 @@ fn carried(building: &Path, folder: &Path) -> Result<TempDir, StateError> {
 }
 
 /// A folder that nobody else reaches, within another. Gone when dropped.
-fn private(place: &Path) -> io::Result<TempDir> {
-    tempfile::Builder::new().prefix(BUILDING).permissions(fs::Permissions::from_mode(0o700)).tempdir_in(place)
+fn private(place: &Path) -> io::Result<Scratch> {
+    Scratch::make(BUILDING, place)
 }
 
 /// Gives each file its name in `folder`; a name that is taken is an error, and what was named so far is taken back.
@@ -348,6 +344,23 @@ mod tests {
         drop(inside);
         assert!(!names(&folder).iter().any(|name| name.starts_with(BUILDING)));
         State::open(&folder).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_of_anothers_stays_whatever_fails() {
+        let outer = tempfile::tempdir().unwrap();
+        let checkpoint = outer.path().join("checkpoint");
+        fs::write(&checkpoint, "somebody's").unwrap();
+        fs::write(outer.path().join("file"), "").unwrap();
+        for folder in ["file/state", "state"] {
+            let made = init_with_checkpoint(&outer.path().join(folder), ANY, ANY, Some(&checkpoint)).await;
+            assert!(made.is_err());
+            assert_eq!(fs::read_to_string(&checkpoint).unwrap(), "somebody's", "{folder}");
+        }
+        // One that this call would have begun is not left behind.
+        let begun = outer.path().join("begun");
+        assert!(init_with_checkpoint(&outer.path().join("file/state"), ANY, ANY, Some(&begun)).await.is_err());
+        assert!(!begun.exists());
     }
 
     #[tokio::test]

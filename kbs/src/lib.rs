@@ -51,6 +51,7 @@ mod reload;
 mod revoked;
 mod roles;
 mod rotation;
+mod scratch;
 mod sealed_file;
 mod sealing;
 mod server;

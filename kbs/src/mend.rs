@@ -1,6 +1,6 @@
 //! Mending a state folder while no server runs: repair, accepting an older database by name, and one of an earlier format.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use crate::{
     clock::Clock,
@@ -9,8 +9,8 @@ use crate::{
         settle_root_key, watched,
     },
     store::{
-        Accepted, AuditFault, CheckpointError, Forget, Position, StateFault, StateSummary, Store, StoreError, Traces,
-        Upgrade,
+        Accepted, AuditFault, CheckpointError, CheckpointKeeper, Forget, Position, StateFault, StateSummary, Store,
+        StoreError, Traces, Upgrade,
     },
 };
 
@@ -74,6 +74,15 @@ pub async fn accept_rollback(folder: &Path) -> Result<Accepted, StateError> {
     let accepted =
         Store::accept_rollback(open_rows(folder).await?, root_key(folder).await?, keeper, Clock::system().now());
     Ok(accepted.await?.1)
+}
+
+/// Whether the checkpoint that the configuration of a folder names could be written now.
+///
+/// # Errors
+/// [`StateError`].
+pub(crate) async fn checkpoint_is_ready(folder: &Path) -> Result<(), StateError> {
+    let kept: Arc<dyn CheckpointKeeper> = keeper(folder, &checkpoint_path(folder))?;
+    Ok(kept.ready().await.map_err(crate::store::StoreError::from)?)
 }
 
 /// Brings the database of a folder to this version's format, on the word of whoever asks that it is the newest there is; a checkpoint that

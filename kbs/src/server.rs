@@ -16,8 +16,8 @@ use coffer_kbs_client::{
 };
 use coffer_kds::OpenError;
 use coffer_ratls::{
-    AttestationService, ClientRule, Completer, ConnectionState, KeyShares, Load, Purpose, ServeError, ServeLimits,
-    ServerTls, TlsConfigError, serve_pinned_shared, serve_shared,
+    AttestationService, ClientRule, Completer, ConnectionState, KeyShares, Load, OneByOne, Purpose, ServeError,
+    ServeLimits, ServerTls, TlsConfigError, serve_pinned_shared, serve_shared,
 };
 use coffer_verifier::{Cost, abi::SpkiDigest};
 use tokio::{
@@ -394,7 +394,8 @@ impl Server {
         let for_operators = serve_pinned_shared(
             operators,
             admin_tls,
-            Routes::new(UntilGone::new(admin, listed, key_of)),
+            // A message with a value is long, and whoever sends many at once is no operator's command.
+            Routes::new(OneByOne::until_answered(UntilGone::new(admin, listed, key_of))),
             ServeLimits { unattested: 16, connections: 64, ..ServeLimits::default() },
             (shares, load.1),
             turned_away,

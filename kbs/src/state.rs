@@ -29,12 +29,14 @@ use coffer_verifier::abi::SpkiDigest;
 use zeroize::Zeroizing;
 
 use crate::{
+    backup::RESTORING,
     checkpoint_place::objection,
     clock::Clock,
     config::{ConfigError, ConfigFile},
     custody::{Custody as _, CustodyError, FileCustody, NotPrivate, private_text},
     keys::RootKey,
     owner::{Kept, NOT_MINE},
+    scratch,
     store::{FileCheckpoint, Opened, Rows, SqliteRows, Store, StoreError, Traces, Upgrade, Witness, opens},
 };
 
@@ -171,6 +173,7 @@ impl State {
     /// [`StateError`].
     pub async fn open_watched(folder: &Path, checkpoint: &Path) -> Result<Self, StateError> {
         let (lock, witness) = (lock(folder)?, Witness::Kept(keeper(folder, checkpoint)?));
+        scratch::clear(RESTORING, folder);
         let changed = settle_root_key(folder).await? == RootKeys::NewOne;
         let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
         let store = Store::open_file(&path, root, Upgrade::Refused, witness).await?;

@@ -434,3 +434,65 @@ fn another_configuration_names_no_other_checkpoint() {
     assert_eq!(refused.status.code(), Some(3), "{said}");
     assert!(said.contains("elsewhere") && said.contains("give both the same `checkpoint`"), "{said}");
 }
+
+#[test]
+fn a_ready_file_takes_the_place_of_a_ready_file_and_of_nothing_else() {
+    let (folder, state) = made();
+    for name in ["root.key", "kbs.db", "config.toml", "checkpoint"] {
+        let path = format!("{state}/{name}");
+        let before = std::fs::read(&path).unwrap();
+        let said = run(&["serve", "--state", &state, "--ready-file", &path]);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && text.contains("is no ready file"), "{name}: {text}");
+        if name != "kbs.db" {
+            assert_eq!(std::fs::read(&path).unwrap(), before, "{name} was touched");
+        }
+    }
+    // Of a server that was killed.
+    let ready = folder.path().join("ready.json");
+    let mut killed = Serving::start(&state, &ready);
+    killed.0.kill().unwrap();
+    killed.0.wait().unwrap();
+    assert!(ready.exists());
+    let next = Serving::start(&state, &ready);
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+    assert_eq!(written, next.1);
+}
+
+#[test]
+fn nothing_is_written_where_the_broker_will_write() {
+    let (_folder, state) = made();
+    for (words, name) in [
+        (&["audit", "archive", "--keep", "0"][..], "kbs.db-journal"),
+        (&["audit", "archive", "--keep", "0"], "root.key.next"),
+        (&["backup"], "kbs.db-journal"),
+        (&["backup"], "server.pem.next"),
+    ] {
+        let out = format!("{state}/{name}");
+        let said = run(&[words, &["--state", &state, "--out", &out]].concat());
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(
+            !said.status.success() && text.contains("name a file outside the state folder"),
+            "{words:?} {name}: {text}"
+        );
+        assert!(!Path::new(&out).exists(), "{name} was written");
+    }
+}
+
+#[test]
+fn a_restore_that_cannot_write_its_checkpoint_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, disk, away) = (folder.path().join("state"), folder.path().join("disk"), folder.path().join("away"));
+    std::fs::create_dir(&disk).unwrap();
+    let (state, checkpoint) = (state.display().to_string(), disk.join("checkpoint").display().to_string());
+    let any = "127.0.0.1:0";
+    let words = ["init", "--state", &state, "--listen", any, "--admin-listen", any, "--checkpoint", &checkpoint];
+    assert!(run(&words).status.success());
+    std::fs::rename(&disk, &away).unwrap();
+    let refused = run(&["restore", "--state", &state, "--accept-rollback"]);
+    assert!(!refused.status.success());
+    // The disk is back, and the database is still the one that its checkpoint knows.
+    std::fs::rename(&away, &disk).unwrap();
+    let holds = run(&["state", "verify", "--state", &state]);
+    assert!(holds.status.success(), "{}", String::from_utf8_lossy(&holds.stderr));
+}

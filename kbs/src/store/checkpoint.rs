@@ -161,6 +161,10 @@ pub trait CheckpointKeeper: Send + Sync {
     /// Keeps a newer one; it lasts when this returns. If it fails the older one is still there. A keeper that outlives the
     /// process holds the last two: while the root key changes they are of two keys.
     async fn keep(&self, checkpoint: &[u8]) -> Result<(), CheckpointError>;
+    /// Whether one could be begun or moved there now; asked before something is changed that cannot be taken back.
+    async fn ready(&self) -> Result<(), CheckpointError> {
+        Ok(())
+    }
     /// Where, for people.
     fn place(&self) -> String;
 }

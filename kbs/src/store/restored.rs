@@ -80,6 +80,8 @@ impl Store {
             Err(CheckpointError::Foreign { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        // Once the rows have another epoch, the checkpoint they had is another history's.
+        keeper.ready().await?;
         let mut transaction = store.rows.begin(Intent::Write).await?;
         let head = Head::read(&mut *transaction, &known.root).await?;
         store.shared.publish(known.caught_up(&mut *transaction, head, None).await?);

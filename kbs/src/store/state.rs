@@ -122,7 +122,7 @@ impl Store {
         for number in ledger.known.damaged.clone() {
             faults.push(Fault {
                 what: StateFault::Entry { number }.to_string(),
-                repair: "the record of changes is written anew; every row is there",
+                repair: "the record of changes is written anew, with every row that is as it was",
                 loses: false,
             });
         }
@@ -268,6 +268,10 @@ fn version_of(key: &RowKey) -> u64 {
     key.part(1).try_into().map_or(0, u64::from_be_bytes)
 }
 
+/// Of a row that nothing may take the place of, where the record of changes is written anew.
+const LOST: &str = "it is lost: it goes on refusing, and its own row put back afterwards is not believed; put that back, or restore a backup, before you \
+                    say this";
+
 type Damage = (Fault, RowKey, Vec<u8>, Mend);
 
 impl Ledger {
@@ -280,7 +284,11 @@ impl Ledger {
                 Ok(_) => {}
                 Err(StoreError::Tampered { what, source }) => {
                     let mend = self.mend(&key, forget);
-                    let (repair, loses) = mend.said(key.kind);
+                    let (repair, loses) = match &mend {
+                        // The record is written anew without them, and their own rows are strangers to it afterwards.
+                        Mend::Leave if !self.known.damaged.is_empty() => (LOST, true),
+                        mend => mend.said(key.kind),
+                    };
                     let fault = Fault { what: format!("{what}: {source}"), repair, loses };
                     let bytes = key.to_bytes();
                     damage.push((fault, key, bytes, mend));

@@ -81,6 +81,7 @@ pub use keep::CHALLENGE_AGAIN_AFTER;
 pub use key_places::KeyShares;
 pub use lapse::Lapsed;
 pub use load::Load;
+pub use one_by_one::OneByOne;
 pub use places::Source;
 pub use plain::{PlainError, PlainKey, PlainTls};
 pub use reception::Reception;

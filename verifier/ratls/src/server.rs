@@ -201,7 +201,7 @@ where
 fn one_by_one(attestation: AttestationService) -> OneByOne<AttestationServer<AttestationService>> {
     let longest = attestation.longest_message();
     let server = AttestationServer::new(attestation);
-    OneByOne(server.max_decoding_message_size(longest).max_encoding_message_size(MAX_MESSAGE))
+    OneByOne::until_taken(server.max_decoding_message_size(longest).max_encoding_message_size(MAX_MESSAGE))
 }
 
 /// Hears of keys that were not let in.

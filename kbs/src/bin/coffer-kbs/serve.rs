@@ -68,10 +68,10 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let event_loop = crate::event_loop()?;
     let ended = event_loop.block_on(async {
         let state = State::open(&args.state).await.or_fail()?;
-        // The last run's, where that was killed; ours alone from here on.
-        let _stale = Announced::take_away(args.ready_file.as_deref());
         let log = AuditLog::queued(coffer_rim::out::print_again).class_while(Class::Internal, "beginning to print")?;
         let server = Server::bind(state, config, log, Clock::system()).await.or_fail()?;
+        // The last run's, where that was killed; ours alone from here on.
+        let _announced = Announced::taken_over(args.ready_file.as_deref())?;
         // Signals are taken before anybody is told that we are ready.
         let taken = |kind| signal(kind).class_while(Class::Internal, "waiting for signals");
         let (mut term, mut int) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
@@ -238,23 +238,40 @@ async fn rotate(mut told: Signal, rotation: Rotation) -> std::convert::Infallibl
     }
 }
 
-/// The ready file: there while somebody listens.
+/// The ready file: there while somebody listens. What lies there and is none stays, whatever it is.
 struct Announced<'a>(Option<&'a Path>);
 
 impl<'a> Announced<'a> {
-    fn take_away(path: Option<&'a Path>) -> Self {
+    fn taken_over(path: Option<&'a Path>) -> Result<Self, Failure> {
         let announced = Self(path);
         announced.remove();
-        announced
+        match path.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file())) {
+            None => Ok(announced),
+            Some(path) => {
+                Err(Failure::new(Class::Config, format!("{} is there, and is no ready file", path.display()))
+                    .hint("name another file with --ready-file, or move that one away"))
+            }
+        }
     }
 
     /// A pipe or a terminal that was named stays.
     fn remove(&self) {
-        if let Some(path) = self.0.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file())) {
+        if let Some(path) = self.0.filter(|path| is_ready_file(path)) {
             let _ = std::fs::remove_file(path);
         }
     }
 }
+
+/// A regular file that a server wrote to say that it is ready.
+fn is_ready_file(path: &Path) -> bool {
+    let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let said = is_file.then(|| read_regular(path, READY).ok()).flatten();
+    let said = said.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    said.is_some_and(|said| ["listen", "admin_listen", "pin", "pid"].iter().all(|name| said.get(name).is_some()))
+}
+
+/// More bytes than a ready file has.
+const READY: u64 = 4 << 10;
 
 impl Drop for Announced<'_> {
     fn drop(&mut self) {

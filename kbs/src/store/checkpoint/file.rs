@@ -98,6 +98,16 @@ impl CheckpointKeeper for FileCheckpoint {
         .await
     }
 
+    async fn ready(&self) -> Result<(), CheckpointError> {
+        self.off_the_loop(|path| {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut tried = tempfile::Builder::new().prefix(".coffer-kbs-checkpoint-").tempfile_in(parent)?;
+            io::Write::write_all(&mut tried, &[0; 2 * SLOT])?;
+            tried.as_file().sync_data()
+        })
+        .await
+    }
+
     fn place(&self) -> String {
         self.path.display().to_string()
     }

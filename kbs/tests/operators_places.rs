@@ -123,11 +123,14 @@ async fn of_the_lists_that_are_asked_for_at_once_few_are_made_at_once() {
     let around = reading.clone();
     let kbs = Kbs::start_in_memory(move |rows| Arc::new(Slow { rows, reading: around })).await;
     kbs.admit(Measurement::new([1; 48]), WorkloadDigest::new([2; 32])).await;
-    let admin = Arc::new(kbs.admin().await);
+    // Those of one connection come one at a time.
+    let mut admins = Vec::new();
+    for _ in 0..10 {
+        admins.push(Arc::new(kbs.admin().await));
+    }
     reading.slow.store(true, Ordering::SeqCst);
     let mut all = tokio::task::JoinSet::new();
-    for _ in 0..40 {
-        let admin = admin.clone();
+    for admin in admins.iter().cycle().take(40).cloned() {
         all.spawn(async move { admin.list_references(TENANT).await.unwrap().rows.len() });
     }
     assert_eq!(all.join_all().await, [1; 40]);

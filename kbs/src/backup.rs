@@ -23,7 +23,7 @@ use crate::{
     keys::RootKey,
     mend,
     regular::read_regular,
-    scratch::Scratch,
+    scratch::{RESTORING, Scratch},
     sealed_file::{Opener, RecoveryKey, RecoverySecret, SealedFileError, Sealer, is_sealed},
     state::{
         ADMIN_SERVER, CONFIG, DATABASE, NEXT_ADMIN_SERVER, NEXT_SERVER, ROOT_KEY, SERVER, StateError, checkpoint_path,
@@ -31,9 +31,6 @@ use crate::{
     },
     store::{Accepted, NotedCheckpoint, Opened, RowsError, SqliteRows, Store, StoreError, Upgrade, Witness, opens},
 };
-
-/// Before the name of a folder in which a restore is prepared, in the state folder.
-pub(crate) const RESTORING: &str = ".coffer-kbs-restore-";
 
 /// Why there is no backup, or nothing was restored from one.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,9 @@ use std::{
 use rustix::fs::OFlags;
 use tempfile::TempDir;
 
+/// Before the name of a folder in which a restore is prepared, in the state folder.
+pub(crate) const RESTORING: &str = ".coffer-kbs-restore-";
+
 /// A folder, locked for as long as it is worked in.
 pub(crate) struct Scratch {
     folder: TempDir,

@@ -29,7 +29,6 @@ use coffer_verifier::abi::SpkiDigest;
 use zeroize::Zeroizing;
 
 use crate::{
-    backup::RESTORING,
     checkpoint_place::objection,
     clock::Clock,
     config::{ConfigError, ConfigFile},
@@ -173,7 +172,7 @@ impl State {
     /// [`StateError`].
     pub async fn open_watched(folder: &Path, checkpoint: &Path) -> Result<Self, StateError> {
         let (lock, witness) = (lock(folder)?, Witness::Kept(keeper(folder, checkpoint)?));
-        scratch::clear(RESTORING, folder);
+        scratch::clear(scratch::RESTORING, folder);
         let changed = settle_root_key(folder).await? == RootKeys::NewOne;
         let (path, root) = (folder.join(DATABASE), root_key(folder).await?);
         let store = Store::open_file(&path, root, Upgrade::Refused, witness).await?;

@@ -19,7 +19,8 @@ Exit status: 0 allowed, 6 not.
 
 Examples:
   coffer policy explain team.rego --input input.json
-  coffer policy input report.bin --certs certs | coffer policy explain azure-cvm --input -
+  coffer policy input report.bin --certs certs | \\
+      coffer policy explain azure-cvm --input -
   coffer kbs audit show 1f3c --input | coffer policy explain release --input -")]
 pub struct Args {
     /// Rego files, folders of them, which are one policy together; or one bundle (.tar.gz), or the word of one that comes

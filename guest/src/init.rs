@@ -7,7 +7,6 @@ use std::{
 };
 
 use coffer_guest_proto::Phase;
-use coffer_kbs_client::ClientError;
 use coffer_machine::{disks, initrd, map::SECRETS_GPA};
 use coffer_ratls::{Attester, Identity, IdentityKey, MAX_CERTIFICATE_EVIDENCE};
 use coffer_spec::{Act, Document, MeasuredCommandLine, Scratch, Tee, WorkloadSpec};
@@ -28,7 +27,10 @@ use crate::{
     events::{Events, since_boot_us},
     failure::{Code, Failure, OrFail},
     host::{Host, Ports},
-    ingress,
+    ingress::{
+        self,
+        browsers::{Certified, PACE, first, keep},
+    },
     passwd::Identity as User,
     processor::{self, GuestAttester, Page, SharedProcessor},
     secrets::{self, Refresher},
@@ -266,7 +268,7 @@ struct Attesting {
     identity: Identity,
     attester: Arc<dyn Attester>,
     /// Ports that need a certificate.
-    plain: Vec<Arc<ingress::browsers::Certified>>,
+    plain: Vec<Arc<Certified>>,
 }
 
 async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedProcessor) -> Result<Attesting, Failure> {
@@ -316,7 +318,7 @@ async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attes
         let admitted = || agent.events.reached(Phase::Attested);
         let secrets = &agent.places.secrets;
         let in_place = secrets::fetch_all(host, spec, &identity, attester.clone(), secrets, &user, admitted).await?;
-        certificates(host, spec, &attester, plain).await?;
+        Box::pin(certificates(host, spec, &attester, plain)).await?;
         if spec.kbs.is_some() {
             let (refresher, environment) = Refresher::new(identity, attester, user.clone(), in_place);
             *agent.secret_env.write().await = environment;
@@ -332,17 +334,16 @@ async fn certificates(
     host: Host,
     spec: &WorkloadSpec,
     attester: &Arc<dyn Attester>,
-    plain: Vec<Arc<ingress::browsers::Certified>>,
+    plain: Vec<Arc<Certified>>,
 ) -> Result<(), Failure> {
     let Some(kbs) = spec.kbs.as_ref().filter(|_| !plain.is_empty()) else { return Ok(()) };
     let identity = Identity::generate("coffer certificates").or_fail(Code::Internal, "make an identity")?;
-    let failed = |what: &str, error: &ClientError| secrets::failure(kbs, what, error);
-    let broker = broker::connect(host, spec, kbs, &identity, attester.clone()).await;
-    let broker = broker.map_err(|error| failed("certificates", &error))?;
-    ingress::browsers::first(&plain, &broker).await.map_err(|(what, error)| failed(&what, &error))?;
+    let connected = broker::connect(host, spec, kbs, &identity, attester.clone());
+    let kept =
+        Box::pin(first(plain, PACE, connected)).await.map_err(|(what, error)| secrets::failure(kbs, &what, &error))?;
     let (spec, kbs, attester) = (spec.clone(), kbs.clone(), attester.clone());
     let identity = Arc::new(identity);
-    tokio::spawn(ingress::browsers::keep(plain, move || {
+    tokio::spawn(keep(kept, PACE, move || {
         let (spec, kbs, attester, identity) = (spec.clone(), kbs.clone(), attester.clone(), identity.clone());
         async move { broker::connect(host, &spec, &kbs, &identity, attester).await }
     }));

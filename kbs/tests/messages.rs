@@ -2,8 +2,11 @@
 
 use std::process::{Command, Stdio};
 
-use crate::common::{Kbs, PATH, TENANT, put};
-use coffer_kbs_client::{AdminClient, AdminProfile, ClientError, kbs::v1 as wire};
+use crate::common::{Kbs, PATH, RawAdmin, TENANT, put};
+use coffer_kbs_client::{
+    AdminClient, AdminProfile, ClientError,
+    kbs::{admin::v1, v1 as wire},
+};
 use coffer_ratls::{ClientTls, Denial, Identity, PeerPin, Purpose, connect_pinned};
 use secrecy::SecretBox;
 use tonic::{Request, codegen::http::uri::PathAndQuery, transport::Channel};
@@ -92,4 +95,40 @@ async fn the_log_has_the_id() {
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("stored"),
     }
+}
+
+/// Half a message takes memory until the rest comes: an operator's connection has one on its way, and others do not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operators_connection_has_one_message_on_its_way() {
+    let kbs = Kbs::start().await;
+    let profile = AdminProfile::read(&kbs.state().join("admin.toml")).unwrap();
+    let connect = async || {
+        let stream = tokio::net::TcpStream::connect(&profile.address).await.unwrap();
+        let pin = PeerPin::Spki(profile.pins.clone());
+        let tls = ClientTls::with_alpn(&profile.identity, pin, coffer_kbs_client::ALPN_ADMIN).unwrap();
+        connect_pinned(stream, &tls).await.unwrap().0
+    };
+    let (one, other) = (connect().await, connect().await);
+    let (rest, half) = tokio::sync::mpsc::channel::<v1::PutSecretRequest>(1);
+    let mut grpc = tonic::client::Grpc::new(one.clone());
+    grpc.ready().await.unwrap();
+    let first = tokio::spawn(async move {
+        let path = PathAndQuery::from_static("/coffer.kbs.admin.v1.Admin/PutSecret");
+        let codec = ProstCodec::<v1::PutSecretRequest, v1::PutSecretResponse>::default();
+        let half = Request::new(tokio_stream::wrappers::ReceiverStream::new(half));
+        grpc.client_streaming(half, path, codec).await.map(|_| ())
+    });
+    let list = |channel| async move {
+        let asked = v1::ListSecretsRequest { tenant: TENANT.into(), ..v1::ListSecretsRequest::default() };
+        RawAdmin::new(channel).list_secrets(asked).await.map(|_| ())
+    };
+    // The half message has its turn once the server has seen it: what was let through before it does not count.
+    let patience = std::time::Duration::from_secs(20);
+    let waits =
+        async { while tokio::time::timeout(std::time::Duration::from_millis(500), list(one.clone())).await.is_ok() {} };
+    tokio::time::timeout(patience, waits).await.expect("a second message was taken beside the first");
+    list(other).await.unwrap();
+    drop(rest);
+    assert!(first.await.unwrap().is_err(), "a message without an end was taken");
+    tokio::time::timeout(patience, list(one)).await.unwrap().unwrap();
 }

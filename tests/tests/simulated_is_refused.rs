@@ -47,7 +47,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("run", Evidence::Own),
     ("start", Evidence::Own),
     ("verify", Evidence::Own),
-    ("token", Evidence::Own),  // verifier/tests/ear.rs: a token of it is refused unless allowed
+    ("token", Evidence::Own), // verifier/tests/ear/issued.rs: a token of it is refused unless allowed
     ("policy", Evidence::Own), // runtime/tests/policies.rs: `policy input` prints nothing of it unless allowed
     ("sim", Evidence::Own),
     ("connect", Evidence::Own), // ingress.rs: refused unless allowed

@@ -13,10 +13,7 @@ use std::{
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{PlainKey, PlainTls, ServeLimits};
 use coffer_spec::Name;
-use tokio::{
-    io::copy_bidirectional_with_sizes,
-    sync::{Mutex, Semaphore},
-};
+use tokio::{io::copy_bidirectional_with_sizes, sync::Semaphore, time::timeout};
 use tokio_stream::StreamExt as _;
 
 use super::loopback::connect;
@@ -27,18 +24,38 @@ use crate::{
 
 /// What is copied at a time.
 const PIECE: usize = 16 << 10;
-/// After a certificate that was not given.
-const AGAIN: Duration = Duration::from_mins(1);
-/// The soonest that a certificate is asked for again.
-const SOONEST: Duration = Duration::from_secs(10);
+/// When certificates are asked for.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// After one that was not given.
+    again: Duration,
+    /// The soonest after one that was.
+    soonest: Duration,
+    /// How long the broker may take, for all that are due together.
+    patience: Duration,
+}
+
+/// As it is in a guest.
+pub const PACE: Pace =
+    Pace { again: Duration::from_mins(1), soonest: Duration::from_secs(10), patience: Duration::from_secs(30) };
+
+/// Who issues certificates.
+pub trait Issuer {
+    /// The chain for a request, by a profile.
+    fn issue(&self, profile: &str, request: &[u8]) -> impl Future<Output = Result<Vec<Vec<u8>>, ClientError>> + Send;
+}
+
+impl Issuer for BrokerClient {
+    fn issue(&self, profile: &str, request: &[u8]) -> impl Future<Output = Result<Vec<Vec<u8>>, ClientError>> + Send {
+        self.certificate(profile, request)
+    }
+}
 
 /// A port with a certificate.
 pub struct Certified {
     port: u16,
     profile: Name,
     tls: PlainTls,
-    /// When the next certificate is asked for.
-    due: Mutex<SystemTime>,
 }
 
 impl Certified {
@@ -48,7 +65,7 @@ impl Certified {
     /// `internal`.
     pub fn new(port: u16, profile: &Name) -> Result<Self, Failure> {
         let tls = PlainTls::new().or_fail(Code::Internal, "configure TLS")?;
-        Ok(Self { port, profile: profile.clone(), tls, due: Mutex::new(SystemTime::UNIX_EPOCH) })
+        Ok(Self { port, profile: profile.clone(), tls })
     }
 
     /// Takes clients, as many at once as `limits` say, and no more than `room` has.
@@ -74,20 +91,18 @@ impl Certified {
         }
     }
 
-    /// Asks for a certificate of a new key, and shows it from then on.
+    /// Asks for a certificate of a new key, and shows it from then on. Gives when the next one is due.
     ///
     /// # Errors
     /// The broker's, or that what it gave is none.
-    async fn renew(&self, broker: &BrokerClient) -> Result<(), ClientError> {
+    async fn renew(&self, broker: &impl Issuer, pace: Pace) -> Result<SystemTime, ClientError> {
         let own = |error: coffer_ratls::PlainError| ClientError::Own { cause: error.to_string() };
         let key = PlainKey::generate().map_err(own)?;
-        let chain = broker.certificate(self.profile.as_str(), key.request()).await?;
+        let chain = broker.issue(self.profile.as_str(), key.request()).await?;
         let now = SystemTime::now();
         let until =
             self.tls.show(&key, chain, now).map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
-        let left = until.duration_since(now).unwrap_or_default();
-        *self.due.lock().await = now + (left * 2 / 3).max(SOONEST);
-        Ok(())
+        Ok(now + (until.duration_since(now).unwrap_or_default() * 2 / 3).max(pace.soonest))
     }
 }
 
@@ -101,43 +116,61 @@ async fn lead(
     }
 }
 
+/// A port, and when its next certificate is due.
+pub type Due = (Arc<Certified>, SystemTime);
+
 /// The first certificates, before the workload starts.
 ///
 /// # Errors
-/// The broker's refusal of a profile, which is named.
-pub async fn first(all: &[Arc<Certified>], broker: &BrokerClient) -> Result<(), (String, ClientError)> {
-    for port in all {
-        port.renew(broker).await.map_err(|error| (format!("certificate {}", port.profile), error))?;
-    }
-    Ok(())
+/// What was asked for, and why there is none.
+pub async fn first<I: Issuer>(
+    all: Vec<Arc<Certified>>,
+    pace: Pace,
+    connect: impl Future<Output = Result<I, ClientError>>,
+) -> Result<Vec<Due>, (String, ClientError)> {
+    let asked = async {
+        let broker = connect.await.map_err(|error| ("certificates".to_owned(), error))?;
+        let mut kept = Vec::new();
+        for port in all {
+            match port.renew(&broker, pace).await {
+                Ok(due) => kept.push((port, due)),
+                Err(error) => return Err((format!("certificate {}", port.profile), error)),
+            }
+        }
+        Ok(kept)
+    };
+    let late = || ClientError::Unreachable { cause: format!("no answer within {} s", pace.patience.as_secs()) };
+    timeout(pace.patience, asked).await.unwrap_or_else(|_| Err(("certificates".to_owned(), late())))
 }
 
 /// The next ones, each when two thirds of the last one's time are over. `connect` gives a broker that has admitted this guest.
-pub async fn keep<C, F>(all: Vec<Arc<Certified>>, connect: C)
+pub async fn keep<I, C, F>(mut all: Vec<Due>, pace: Pace, connect: C)
 where
+    I: Issuer,
     C: Fn() -> F,
-    F: Future<Output = Result<BrokerClient, ClientError>>,
+    F: Future<Output = Result<I, ClientError>>,
 {
-    loop {
-        let mut next = None::<SystemTime>;
-        for port in &all {
-            let due = *port.due.lock().await;
-            next = Some(next.map_or(due, |next| next.min(due)));
-        }
-        let Some(next) = next else { return };
+    while let Some(next) = all.iter().map(|(_, due)| *due).min() {
         tokio::time::sleep(next.duration_since(SystemTime::now()).unwrap_or_default()).await;
-        let broker = connect().await;
-        for port in &all {
-            if SystemTime::now() < *port.due.lock().await {
-                continue;
+        let asked = async {
+            let broker = connect().await?;
+            // A profile that is gone is no other port's.
+            for (port, due) in all.iter_mut().filter(|(_, due)| *due <= SystemTime::now()) {
+                let renewed = port.renew(&broker, pace).await;
+                *due = renewed.unwrap_or_else(|_| SystemTime::now() + pace.again);
             }
-            let renewed = match &broker {
-                Ok(broker) => port.renew(broker).await.is_ok(),
-                Err(_) => false,
-            };
-            if !renewed {
-                *port.due.lock().await = SystemTime::now() + AGAIN;
-            }
+            Ok::<_, ClientError>(())
+        };
+        // What is shown meanwhile has its own end.
+        let _ = timeout(pace.patience, asked).await;
+        let now = SystemTime::now();
+        for (_, due) in all.iter_mut().filter(|(_, due)| *due <= now) {
+            *due = now + pace.again;
         }
     }
 }
+
+#[cfg(test)]
+mod issuer;
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 //! What every program of ours does at its rim: how a failure is said and which exit code it has, what reaches a terminal,
-//! where logs go, how a file that matters is written, how much is read of one that a person names,
+//! where logs go, how a file that matters is written, which file says that a server is ready, how much is read of one that a person names,
 //! and what is wrong with a configuration.
 //!
 //! Trusts: nothing it is given to print. Text from a registry, a guest or a peer is escaped here, once, and nowhere else.
@@ -13,6 +13,7 @@ pub mod input;
 pub mod log;
 #[macro_use]
 pub mod out;
+pub mod ready;
 pub mod settings;
 pub mod usage;
 

@@ -45,6 +45,11 @@ pub fn write(text: fmt::Arguments<'_>) {
     write_bytes(plain(&text.to_string()).as_bytes());
 }
 
+/// A document of JSON on standard output, on a line of its own.
+pub fn document(value: &serde_json::Value) {
+    write(format_args!("{value}\n"));
+}
+
 /// Writes bytes to standard output as they are: a workload's own output, or a document whose digest counts, for whoever
 /// asked for it.
 pub fn write_bytes(bytes: &[u8]) {

@@ -2,7 +2,11 @@
 //!
 //! Knows no parser: it takes the words that one would print to people.
 
+use std::{net::SocketAddr, process::ExitCode};
+
 use serde_json::{Value, json};
+
+use crate::{Class, Failure, out};
 
 /// What is wrong in one line, with every name that the parser gives: all up to its first empty line.
 pub fn message(rendered: &str) -> String {
@@ -23,6 +27,47 @@ pub fn tip(rendered: &str) -> Option<&str> {
 /// Help as a document.
 pub fn help(rendered: &str) -> Value {
     json!({ "help": rendered })
+}
+
+/// What the parser of a server's program wants to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Help that was asked for.
+    Help,
+    /// The version, which is this.
+    Version(&'static str),
+    /// That a command is missing: its text is all of the help, or a list.
+    NoCommand,
+    /// What is wrong with the line.
+    Wrong,
+}
+
+/// Prints it as one document, as the program of this name, and gives its exit code.
+pub fn answer(name: &str, said: Said, rendered: &str) -> ExitCode {
+    let message = match said {
+        Said::Help => {
+            out::document(&help(rendered));
+            return ExitCode::SUCCESS;
+        }
+        Said::Version(version) => {
+            out::document(&json!({ "version": version }));
+            return ExitCode::SUCCESS;
+        }
+        Said::NoCommand => "a command is missing".to_owned(),
+        Said::Wrong => message(rendered),
+    };
+    let read = "`--help` behind a command lists what it takes";
+    let hint = tip(rendered).map_or_else(|| read.to_owned(), |near| format!("{near}; {read}"));
+    Failure::new(Class::Usage, message).hint(hint).print(name, true);
+    ExitCode::from(Class::Usage.code())
+}
+
+/// An IP address and a port to listen on. A name is none: what it stands for may change.
+///
+/// # Errors
+/// What was expected.
+pub fn ip_and_port(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:4480 or [::]:4480, and no name".to_owned())
 }
 
 #[cfg(test)]

@@ -68,20 +68,21 @@ pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
 
 /// Checks the trail.
 fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool) -> Result<(), Failure> {
-    let (AuditSummary { lines, archived, head, rows }, found, looked) = crate::event_loop()?.block_on(async {
-        let store = coffer_kbs::open_store(state).await.or_fail()?;
-        let found = match log {
-            Some(log) => compared(&store, log).await?,
-            None => Compared::default(),
-        };
-        let summary = store.verify_audit().await.or_fail()?;
-        let looked = if archives.is_empty() {
-            ArchivesSummary::default()
-        } else {
-            coffer_kbs::verify_archives(&store, archives, &found.archived).await.or_fail()?
-        };
-        Ok::<_, Failure>((summary, found, looked))
-    })?;
+    let (AuditSummary { lines, archived, head, rows }, found, looked) =
+        crate::event_loop::event_loop()?.block_on(async {
+            let store = coffer_kbs::open_store(state).await.or_fail()?;
+            let found = match log {
+                Some(log) => compared(&store, log).await?,
+                None => Compared::default(),
+            };
+            let summary = store.verify_audit().await.or_fail()?;
+            let looked = if archives.is_empty() {
+                ArchivesSummary::default()
+            } else {
+                coffer_kbs::verify_archives(&store, archives, &found.archived).await.or_fail()?
+            };
+            Ok::<_, Failure>((summary, found, looked))
+        })?;
     let compared = found.lines + looked.compared;
     let not_compared = found.archived.len() as u64 - looked.compared;
     if let Some(log) = log.filter(|_| compared > 0 && not_compared > 0) {
@@ -161,7 +162,8 @@ fn archive(args: &ArchiveArgs, as_json: bool) -> Result<(), Failure> {
         (Some(time), _) => Reach::Before(time),
         (None, kept) => Reach::AllBut(kept.unwrap_or(u64::MAX)),
     };
-    let done = crate::event_loop()?.block_on(coffer_kbs::archive(&args.state, reach, &args.out)).or_fail()?;
+    let done =
+        crate::event_loop::event_loop()?.block_on(coffer_kbs::archive(&args.state, reach, &args.out)).or_fail()?;
     if as_json {
         let mut value = json!(done);
         value["file"] = json!(args.out);

@@ -45,7 +45,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let key = args.recovery_key.as_deref().map(public).transpose()?;
     let there = if args.replace_existing_backup { IfThere::BackupIsReplaced } else { IfThere::Stays };
     let made = coffer_kbs::backup(&args.state, &args.out, key.as_ref(), there);
-    let made = crate::event_loop()?.block_on(made).or_fail()?;
+    let made = crate::event_loop::event_loop()?.block_on(made).or_fail()?;
     if as_json {
         coffer_rim::println!("{}", json!(made));
         return Ok(());

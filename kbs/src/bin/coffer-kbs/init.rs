@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use coffer_rim::{Class, Classify as _, Failure};
+use coffer_rim::{Class, Classify as _, Failure, usage::ip_and_port};
 use serde_json::json;
 
-use crate::{error::OrFail as _, ip_and_port::ip_and_port};
+use crate::error::OrFail as _;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let checkpoint = args.checkpoint.as_ref().map(std::path::absolute).transpose();
     let checkpoint = checkpoint.class_while(Class::Config, "finding the checkpoint's place")?;
     let made = coffer_kbs::init_with_checkpoint(&args.state, &listen, &admin_listen, checkpoint.as_deref());
-    let made = crate::event_loop()?.block_on(made).or_fail()?;
+    let made = crate::event_loop::event_loop()?.block_on(made).or_fail()?;
     if as_json {
         let value = json!({
             "state": args.state, "pin": made.pin, "admin_profile": made.profile,

@@ -7,7 +7,6 @@ mod document;
 mod error;
 mod event_loop;
 mod init;
-mod ip_and_port;
 mod pin;
 mod refusal;
 mod restore;

@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use coffer_rim::{Class, Failure, usage};
-use serde_json::json;
+use coffer_rim::{
+    Class,
+    usage::{Said, answer},
+};
 
 /// Says it.
 pub fn refuse(error: &clap::Error, as_json: bool) -> ExitCode {
@@ -12,25 +14,11 @@ pub fn refuse(error: &clap::Error, as_json: bool) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(if error.use_stderr() { Class::Usage.code() } else { 0 });
     }
-    let rendered = error.render().to_string();
-    if !error.use_stderr() {
-        let document = match error.kind() {
-            ErrorKind::DisplayVersion => json!({ "version": env!("CARGO_PKG_VERSION") }),
-            _ => usage::help(&rendered),
-        };
-        coffer_rim::println!("{document}");
-        return ExitCode::SUCCESS;
-    }
-    let message = match error.kind() {
-        // Its text is all of the help, or a list.
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "a command is missing".to_owned()
-        }
-        _ => usage::message(&rendered),
+    let said = match error.kind() {
+        ErrorKind::DisplayVersion => Said::Version(env!("CARGO_PKG_VERSION")),
+        ErrorKind::DisplayHelp => Said::Help,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => Said::NoCommand,
+        _ => Said::Wrong,
     };
-    let read = "`--help` behind a command lists what it takes";
-    let hint = usage::tip(&rendered).map_or_else(|| read.to_owned(), |near| format!("{near}; {read}"));
-    let failure = Failure::new(Class::Usage, message).hint(hint);
-    failure.print("coffer-kbs", true);
-    ExitCode::from(failure.class.code())
+    answer("coffer-kbs", said, &error.render().to_string())
 }

@@ -35,7 +35,7 @@ pub struct Args {
 
 /// Accepts it, and begins an epoch.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
-    let event_loop = crate::event_loop()?;
+    let event_loop = crate::event_loop::event_loop()?;
     let accepted = match &args.from {
         Some(file) => {
             let secret = args.recovery_key.as_deref().map(crate::backup::secret).transpose()?;

@@ -19,7 +19,7 @@ pub struct Args {
 
 /// Changes the root key.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
-    let rotated = crate::event_loop()?.block_on(coffer_kbs::rotate_root(&args.state));
+    let rotated = crate::event_loop::event_loop()?.block_on(coffer_kbs::rotate_root(&args.state));
     let ends = match rotated {
         Err(error @ StateError::Locked { .. }) => {
             return Err(error.said().hint("its server changes the key while it serves: send it SIGUSR1"));

@@ -11,15 +11,16 @@ use coffer_kbs::{
     Addresses, AuditLog, Clock, Config, ConfigFile, Reload, Rotation, Server, State, StateError, StoreError,
     checkpoint_path, config_path, read_regular,
 };
-use coffer_rim::{Class, Classify as _, Failure, file::Writer, input};
+use coffer_rim::{
+    Class, Classify as _, Failure, input,
+    ready::{self, Announced},
+    usage::ip_and_port,
+};
 use coffer_verifier::{abi::SpkiDigest, root_digest};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{
-    error::{OrFail as _, Said as _},
-    ip_and_port::ip_and_port,
-};
+use crate::error::{OrFail as _, Said as _};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,16 +69,15 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let event_loop = crate::event_loop()?;
     let ended = event_loop.block_on(async {
         let state = State::open(&args.state).await.or_fail()?;
+        ready::clear_stale(args.ready_file.as_deref())?;
         let log = AuditLog::queued(coffer_rim::out::print_again).class_while(Class::Internal, "beginning to print")?;
         let server = Server::bind(state, config, log, Clock::system()).await.or_fail()?;
-        // The last run's, where that was killed; ours alone from here on.
-        let _announced = Announced::taken_over(args.ready_file.as_deref())?;
         // Signals are taken before anybody is told that we are ready.
         let taken = |kind| signal(kind).class_while(Class::Internal, "waiting for signals");
         let (mut term, mut int) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
         let reloading = reload(args, &path, taken(SignalKind::hangup())?, server.reload());
         let rotating = rotate(taken(SignalKind::user_defined1())?, server.rotation());
-        announce(args, server.addresses(), as_json)?;
+        let _announced = announce(args, server.addresses(), as_json)?;
         let told_to_stop = async move {
             tokio::select! {
                 _ = term.recv() => {}
@@ -238,65 +238,16 @@ async fn rotate(mut told: Signal, rotation: Rotation) -> std::convert::Infallibl
     }
 }
 
-/// The ready file: there while somebody listens. What lies there and is none stays, whatever it is.
-struct Announced<'a>(Option<&'a Path>);
-
-impl<'a> Announced<'a> {
-    fn taken_over(path: Option<&'a Path>) -> Result<Self, Failure> {
-        let announced = Self(path);
-        announced.remove();
-        match path.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file())) {
-            None => Ok(announced),
-            Some(path) => {
-                Err(Failure::new(Class::Config, format!("{} is there, and is no ready file", path.display()))
-                    .hint("name another file with --ready-file, or move that one away"))
-            }
-        }
-    }
-
-    /// A pipe or a terminal that was named stays.
-    fn remove(&self) {
-        if let Some(path) = self.0.filter(|path| is_ready_file(path)) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// A regular file that a server wrote to say that it is ready.
-fn is_ready_file(path: &Path) -> bool {
-    let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
-    let said = is_file.then(|| read_regular(path, READY).ok()).flatten();
-    let said = said.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    said.is_some_and(|said| ["listen", "admin_listen", "pin", "pid"].iter().all(|name| said.get(name).is_some()))
-}
-
-/// More bytes than a ready file has.
-const READY: u64 = 4 << 10;
-
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-fn announce(args: &Args, addresses: Addresses, as_json: bool) -> Result<(), Failure> {
+fn announce(args: &Args, addresses: Addresses, as_json: bool) -> Result<Announced, Failure> {
     let Addresses { listen, admin_listen, metrics_listen, pin } = addresses;
-    let mut ready = json!({ "listen": listen, "admin_listen": admin_listen, "pin": pin, "pid": std::process::id() });
+    let mut ready = json!({ "listen": listen, "admin_listen": admin_listen, "pin": pin });
     if let Some(metrics) = metrics_listen {
         ready["metrics_listen"] = json!(metrics);
     }
-    let ready = ready.to_string();
-    if let Some(path) = &args.ready_file {
-        // A reader sees the whole file or none.
-        let written = Writer::private().into_pipes().write(path, format!("{ready}\n").as_bytes());
-        written.class_while(Class::Config, format!("ready file {}", path.display()))?;
-    }
-    if as_json {
-        coffer_rim::println!("{ready}");
-    } else {
-        coffer_rim::println!("coffer-kbs listening on {listen}, admin on {admin_listen}, pin {pin}");
-    }
-    Ok(())
+    let text = format!("coffer-kbs listening on {listen}, admin on {admin_listen}, pin {pin}");
+    let (announced, document) = ready::announce(args.ready_file.as_deref(), ready)?;
+    coffer_rim::println!("{}", if as_json { document } else { text });
+    Ok(announced)
 }
 
 fn anchor(text: &str) -> Result<SpkiDigest, Failure> {

@@ -23,7 +23,7 @@ pub struct Args {
 
 /// Brings it up to date.
 pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
-    let ends = crate::event_loop()?.block_on(coffer_kbs::upgrade(&args.state)).or_fail()?;
+    let ends = crate::event_loop::event_loop()?.block_on(coffer_kbs::upgrade(&args.state)).or_fail()?;
     if as_json {
         let Position { epoch, lines, changes } = ends;
         coffer_rim::println!("{}", json!({ "epoch": epoch, "lines": lines, "changes": changes }));

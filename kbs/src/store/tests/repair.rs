@@ -11,6 +11,7 @@ on_every_store!(
     a_secret_whose_head_is_damaged_is_mended_by_another_put,
     a_plan_names_what_is_given_up_with_a_lost_end_mark_and_changes_nothing,
     no_repair_after_another_gives_a_number_twice_or_brings_an_old_version_back,
+    what_a_record_written_anew_loses_is_named_before,
 );
 
 async fn every_row_of_every_kind_is_named_and_mended_without_giving_more(keeper: Keeper) {
@@ -217,4 +218,28 @@ async fn a_plan_names_what_is_given_up_with_a_lost_end_mark_and_changes_nothing(
     // As it is done then.
     let store = Store::rebuild_head(fixture.rows.clone(), root(), keeper, 77).await.unwrap();
     assert_eq!(store.repair(Forget::Nothing, 78).await.unwrap().faults, plan.faults[1..]);
+}
+
+/// Of a row that nothing may take the place of: it goes on refusing, and whether its own row mends it again depends on the record.
+async fn what_a_record_written_anew_loses_is_named_before(keeper: Keeper) {
+    let (fixture, _) = furnished(keeper).await;
+    let all = fixture.dump().await;
+    let (_, number, row) = all.iter().find(|(kind, ..)| *kind == Kind::CrlNumber).unwrap();
+    let (_, entry, _) = all.iter().find(|(kind, ..)| *kind == Kind::StateEntry).unwrap();
+    let bent = Row { body: vec![0], ..row.clone() };
+    for record_is_whole in [true, false] {
+        fixture.replace_all(&all).await;
+        fixture.tamper(Kind::CrlNumber, number, Some(bent.clone())).await;
+        if !record_is_whole {
+            fixture.tamper(Kind::StateEntry, entry, None).await;
+        }
+        let store = fixture.reopened().await.unwrap();
+        let faults = store.verify_state().await.unwrap().faults;
+        let lost = faults.iter().any(|fault| fault.loses && fault.repair.contains("it is lost"));
+        assert_eq!(lost, !record_is_whole, "{faults:?}");
+        store.repair(Forget::Nothing, 5).await.unwrap();
+        fixture.tamper(Kind::CrlNumber, number, Some(row.clone())).await;
+        let mended = fixture.reopened().await.unwrap().verify_state().await.unwrap().faults.is_empty();
+        assert_eq!(mended, record_is_whole);
+    }
 }

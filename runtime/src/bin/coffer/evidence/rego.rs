@@ -95,6 +95,26 @@ fn shipped(path: &Path) -> Option<Shipped> {
     Shipped::named(path.to_str()?)
 }
 
+/// The policy that a command is about.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Texts {
+    /// Rego files, folders of them, which are one policy together with its tests; or one bundle (.tar.gz), or the word of one
+    /// that comes with Coffer.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+
+    /// What is asked of bundles.
+    #[command(flatten)]
+    pub bundles: Bundles,
+}
+
+impl Texts {
+    /// Reads them.
+    pub fn load(&self) -> Result<Loaded, CliError> {
+        load(&self.files, &self.bundles)
+    }
+}
+
 /// Reads all that is named.
 pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
     if let [path] = paths

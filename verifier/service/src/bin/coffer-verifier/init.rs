@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
-use coffer_rim::Failure;
+use coffer_rim::{Failure, usage::ip_and_port};
 use coffer_verifier::ear::Issuer;
 use coffer_verifier_service::{Wanted, init};
 use serde_json::json;
@@ -33,11 +33,6 @@ pub struct Args {
     /// Who issues tokens: the address under which others find the keys, https://HOST. Left out: no tokens.
     #[arg(long, value_name = "URL", value_parser = Issuer::parse)]
     issuer: Option<Issuer>,
-}
-
-/// An IP address and a port. A name is none: what it stands for may change.
-pub fn ip_and_port(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:4490 or [::]:4490, and no name".to_owned())
 }
 
 /// Makes the folder and prints the key.

@@ -1,17 +1,17 @@
 //! `coffer-verifier serve`.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use coffer_rim::{Class, Classify as _, Failure, file::Writer};
+use coffer_rim::{
+    Class, Classify as _, Failure,
+    ready::{self, Announced},
+    usage::ip_and_port,
+};
 use coffer_verifier_service::{Config, ConfigFile, Reload, Server, config_path};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{check::configured, error::Said as _, init::ip_and_port};
+use crate::{check::configured, error::Said as _};
 
 /// Arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,6 +61,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
         tracing::warn!(policy = %policy.name, "policy believes simulated evidence, which proves nothing about hardware");
     }
     let event_loop = crate::event_loop::event_loop()?;
+    ready::clear_stale(args.ready_file.as_deref())?;
     let ended = event_loop.block_on(async {
         let server = Server::bind(config, &args.state).await.map_err(|error| error.said())?;
         // Signals are taken before anybody is told that we are ready.
@@ -109,34 +110,9 @@ async fn reload(args: &Args, mut hangup: Signal, reload: Reload) -> std::convert
     }
 }
 
-/// The ready file: there while somebody listens.
-struct Announced(Option<PathBuf>);
-
-impl Drop for Announced {
-    fn drop(&mut self) {
-        if let Some(path) = self.0.as_deref().filter(|path| is_file(path)) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// A pipe or a terminal that was named stays.
-fn is_file(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|found| found.is_file())
-}
-
 fn announce(args: &Args, listen: SocketAddr, as_json: bool) -> Result<Announced, Failure> {
-    let ready = json!({ "listen": listen, "pid": std::process::id() }).to_string();
-    let announced = Announced(args.ready_file.clone());
-    if let Some(path) = &args.ready_file {
-        // A reader sees the whole file or none.
-        let written = Writer::private().into_pipes().write(path, format!("{ready}\n").as_bytes());
-        written.class_while(Class::Config, format!("ready file {}", path.display()))?;
-    }
-    if as_json {
-        coffer_rim::println!("{ready}");
-    } else {
-        coffer_rim::println!("coffer-verifier listening on {listen}");
-    }
+    let text = format!("coffer-verifier listening on {listen}");
+    let (announced, document) = ready::announce(args.ready_file.as_deref(), json!({ "listen": listen }))?;
+    coffer_rim::println!("{}", if as_json { document } else { text });
     Ok(announced)
 }

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
 
 use super::figures::broken;
 use crate::context::Context;
@@ -19,6 +22,71 @@ pub fn program(named: Option<&Path>, name: &str, context: &Context) -> Result<Pa
         None => format!("no {name} beside this program"),
     };
     Err(CliError::new(Class::Config, missing).hint(format!("install {name} beside coffer, or name it with --program")))
+}
+
+/// A server that is measured: a process of its own on a fresh state folder, gone when this value is.
+pub struct Served {
+    process: Child,
+    /// What it said when it was ready.
+    pub ready: Value,
+}
+
+impl Served {
+    /// Makes a state folder below `folder` with these words of `init`, has `configure` change what was written, and serves. Gives the
+    /// folder, and what `init` said.
+    pub fn start(
+        program: &Path,
+        folder: &Path,
+        init: &[&str],
+        configure: impl FnOnce(&Path) -> Result<(), CliError>,
+    ) -> Result<(Self, PathBuf, Vec<u8>), CliError> {
+        let (state, ready) = (folder.join("state"), folder.join("ready"));
+        let running = || format!("running {}", program.display());
+        let made = Command::new(program).args(init).arg("--state").arg(&state).output();
+        let made = made.class_while(Class::Config, running())?;
+        if !made.status.success() {
+            let said = [made.stderr, made.stdout].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+            return Err(CliError::new(Class::Config, format!("{} init: {said}", program.display())));
+        }
+        configure(&state.join("config.toml"))?;
+        let process = Command::new(program)
+            .args(["serve", "--state"])
+            .arg(&state)
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .class_while(Class::Config, running())?;
+        let mut served = Self { process, ready: Value::Null };
+        let until = Instant::now() + Duration::from_secs(20);
+        while !ready.exists() {
+            if Instant::now() > until || served.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+                let name = program.file_name().unwrap_or_default().to_string_lossy();
+                return Err(CliError::new(Class::Config, format!("the {name} to measure did not start")));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        served.ready = serde_json::from_slice(&fs::read(&ready).class(Class::Config)?).class(Class::Internal)?;
+        Ok((served, state, made.stdout))
+    }
+
+    /// What it said of this name when it was ready.
+    pub fn said<T: FromStr>(&self, name: &'static str) -> Result<T, CliError> {
+        self.ready[name].as_str().and_then(|text| text.parse().ok()).ok_or_else(|| broken(name))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Starts something on a processor of its own, and leaves this thread, and those it makes, another. False if there is only one.

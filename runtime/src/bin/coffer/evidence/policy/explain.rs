@@ -23,13 +23,8 @@ Examples:
       coffer policy explain azure-cvm --input -
   coffer kbs audit show 1f3c --input | coffer policy explain release --input -")]
 pub struct Args {
-    /// Rego files, folders of them, which are one policy together; or one bundle (.tar.gz), or the word of one that comes
-    /// with Coffer.
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
-
     #[command(flatten)]
-    bundles: rego::Bundles,
+    texts: rego::Texts,
 
     /// What the policy is asked about, JSON, as `coffer policy input` prints it; `-` is standard input.
     #[arg(long, value_name = "FILE")]
@@ -38,7 +33,7 @@ pub struct Args {
 
 /// Explains.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let loaded = rego::load(&args.files, &args.bundles)?;
+    let loaded = args.texts.load()?;
     let input = read_input(&args.input)?;
     let explained = explain(&loaded.name, &loaded.files, loaded.data.as_ref(), &input);
     let explained = explained.map_err(|error| rego::refused(&error))?;

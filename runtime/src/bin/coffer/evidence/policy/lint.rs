@@ -1,6 +1,5 @@
 //! `coffer policy lint`: what is wrong with a policy before it decides anything.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_policies::lint;
@@ -19,18 +18,13 @@ Examples:
   coffer policy lint team.rego team_test.rego
   coffer policy lint policies/ --json")]
 pub struct Args {
-    /// Rego files, folders of them, which are one policy together; or one bundle (.tar.gz), or the word of one that comes
-    /// with Coffer.
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
-
     #[command(flatten)]
-    bundles: rego::Bundles,
+    texts: rego::Texts,
 }
 
 /// Lints.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let loaded = rego::load(&args.files, &args.bundles)?;
+    let loaded = args.texts.load()?;
     let findings =
         lint::lint(&loaded.name, &loaded.files, loaded.data.as_ref()).map_err(|error| rego::refused(&error))?;
     if context.json {

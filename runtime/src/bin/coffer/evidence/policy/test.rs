@@ -1,6 +1,5 @@
 //! `coffer policy test`: runs unit tests in Rego, as `opa test` does, with the engine that will decide.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_policies::rego_test;
@@ -20,18 +19,13 @@ Examples:
   coffer policy test policies/ --json
   coffer policy test azure-cvm")]
 pub struct Args {
-    /// Rego files, folders of them, policy and tests; or one bundle (.tar.gz), or the word of one that comes
-    /// with Coffer.
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
-
     #[command(flatten)]
-    bundles: rego::Bundles,
+    texts: rego::Texts,
 }
 
 /// Tests.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let loaded = rego::load(&args.files, &args.bundles)?;
+    let loaded = args.texts.load()?;
     let outcomes = rego_test::run_all(&loaded.name, &loaded.files, loaded.data.as_ref());
     let outcomes = outcomes.map_err(|error| rego::refused(&error))?;
     let failed = outcomes.iter().filter(|outcome| !outcome.passed).count();

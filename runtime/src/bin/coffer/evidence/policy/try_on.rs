@@ -26,10 +26,8 @@ Examples:
   coffer policy try next.rego --on log.jsonl
   coffer policy try next.rego --against team.rego --on inputs/")]
 pub struct Args {
-    /// Rego files, folders of them, which are one policy together; or one bundle (.tar.gz), or the word of one that comes
-    /// with Coffer.
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    texts: rego::Texts,
 
     /// What was recorded: a log of decisions, one line of JSON each, or a folder of inputs, *.json.
     #[arg(long, value_name = "FILE|DIR")]
@@ -38,9 +36,6 @@ pub struct Args {
     /// Compare with what this policy says, not with what was said then.
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-
-    #[command(flatten)]
-    bundles: rego::Bundles,
 }
 
 /// Most records.
@@ -50,9 +45,9 @@ const LINE: usize = INPUT_LIMIT + 64 * 1024;
 
 /// Tries.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let policy = rego::load(&args.files, &args.bundles)?.policy()?;
+    let policy = args.texts.load()?.policy()?;
     let against = match &args.against {
-        Some(path) => Some(rego::load(std::slice::from_ref(path), &args.bundles)?.policy()?),
+        Some(path) => Some(rego::load(std::slice::from_ref(path), &args.texts.bundles)?.policy()?),
         None => None,
     };
     let (mut tried, mut without) = (Vec::new(), 0_usize);

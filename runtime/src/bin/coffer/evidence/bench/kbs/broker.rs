@@ -1,25 +1,22 @@
-//! The `coffer-kbs` that is measured: a process of its own on a fresh state folder, gone when this value is.
+//! The `coffer-kbs` that is measured.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use coffer_kbs_client::{AdminClient, AdminProfile, Expected, PutSecret, Reference};
 use coffer_verifier::Expiry;
 use coffer_verifier::abi::SpkiDigest;
 use secrecy::SecretBox;
-use serde_json::Value;
 
-use super::super::apart::resident;
+use super::super::apart::{Served, resident};
 use super::super::figures::broken;
 use super::super::guest::{Platform, TENANT};
 use crate::error::{Class, Classify as _, CliError};
 
 pub struct Broker {
-    process: Child,
+    served: Served,
     state: PathBuf,
     metrics: SocketAddr,
     pub listen: SocketAddr,
@@ -28,48 +25,10 @@ pub struct Broker {
 
 impl Broker {
     pub fn start(program: &Path, folder: &Path, platform: &Platform) -> Result<Self, CliError> {
-        let (state, ready) = (folder.join("state"), folder.join("ready"));
-        let running = || format!("running {}", program.display());
-        let made = Command::new(program)
-            .args(["init", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--state"])
-            .arg(&state)
-            .output()
-            .class_while(Class::Config, running())?;
-        if !made.status.success() {
-            let said = String::from_utf8_lossy(&made.stderr).into_owned();
-            return Err(CliError::new(Class::Config, format!("{} init: {said}", program.display())));
-        }
-        configure(&state.join("config.toml"), &platform.anchor)?;
-        let process = Command::new(program)
-            .args(["serve", "--state"])
-            .arg(&state)
-            .arg("--ready-file")
-            .arg(&ready)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .class_while(Class::Config, running())?;
-        let mut broker = Self {
-            process,
-            state,
-            metrics: SocketAddr::from(([127, 0, 0, 1], 0)),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            pin: SpkiDigest::new([0; 32]),
-        };
-        let until = Instant::now() + Duration::from_secs(20);
-        while !ready.exists() {
-            if Instant::now() > until || broker.process.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return Err(CliError::new(Class::Config, "the coffer-kbs to measure did not start"));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let said: Value = serde_json::from_slice(&fs::read(&ready).class(Class::Config)?).class(Class::Internal)?;
-        let text = |field: &str| said[field].as_str().unwrap_or_default().to_owned();
-        broker.listen = text("listen").parse().map_err(|_| broken("address"))?;
-        broker.metrics = text("metrics_listen").parse().map_err(|_| broken("address"))?;
-        broker.pin = text("pin").parse().map_err(|_| broken("pin"))?;
-        Ok(broker)
+        let init = ["init", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let (served, state, _) = Served::start(program, folder, &init, |path| configure(path, &platform.anchor))?;
+        let (listen, metrics, pin) = (served.said("listen")?, served.said("metrics_listen")?, served.said("pin")?);
+        Ok(Self { served, state, metrics, listen, pin })
     }
 
     /// The first operator's profile.
@@ -134,14 +93,7 @@ impl Broker {
 
     /// Resident memory, in bytes.
     pub fn memory(&self) -> Result<u64, CliError> {
-        resident(self.process.id())
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        resident(self.served.id())
     }
 }
 

@@ -1,19 +1,18 @@
-//! The `coffer-verifier` that is measured: a process of its own on a fresh state folder, gone when this value is.
+//! The `coffer-verifier` that is measured.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use coffer_verifier::abi::SpkiDigest;
 use serde_json::Value;
 
+use super::super::apart::Served;
 use super::super::figures::broken;
 use crate::error::{Class, Classify as _, CliError};
 
 pub struct Program {
-    process: Child,
+    served: Served,
     pub listen: SocketAddr,
     pub key: String,
 }
@@ -24,53 +23,15 @@ pub const POLICY: &str = "bench";
 impl Program {
     /// `requests`: as many at once.
     pub fn start(program: &Path, folder: &Path, anchor: &SpkiDigest, requests: u16) -> Result<Self, CliError> {
-        let (state, ready) = (folder.join("state"), folder.join("ready"));
-        let running = || format!("running {}", program.display());
-        let made = Command::new(program)
-            .args(["--json", "init", "--issuer", "https://bench.example", "--listen", "127.0.0.1:0", "--state"])
-            .arg(&state)
-            .output()
-            .class_while(Class::Config, running())?;
-        if !made.status.success() {
-            let said = String::from_utf8_lossy(&made.stdout).into_owned();
-            return Err(CliError::new(Class::Config, format!("{} init: {said}", program.display())));
-        }
-        let said: Value = serde_json::from_slice(&made.stdout).class(Class::Internal)?;
-        let key = said["api_key"].as_str().ok_or_else(|| broken("key of the service"))?.to_owned();
-        configure(&state.join("config.toml"), anchor, requests)?;
-        let process = Command::new(program)
-            .args(["serve", "--state"])
-            .arg(&state)
-            .arg("--ready-file")
-            .arg(&ready)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .class_while(Class::Config, running())?;
-        let mut started = Self { process, listen: SocketAddr::from(([127, 0, 0, 1], 0)), key };
-        let until = Instant::now() + Duration::from_secs(20);
-        while !ready.exists() {
-            if Instant::now() > until || started.process.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return Err(CliError::new(Class::Config, "the coffer-verifier to measure did not start"));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let said: Value = serde_json::from_slice(&fs::read(&ready).class(Class::Config)?).class(Class::Internal)?;
-        let listen = said["listen"].as_str().and_then(|text| text.parse().ok());
-        started.listen = listen.ok_or_else(|| broken("address of the service"))?;
-        Ok(started)
+        let init = ["--json", "init", "--issuer", "https://bench.example", "--listen", "127.0.0.1:0"];
+        let (served, _, made) = Served::start(program, folder, &init, |path| configure(path, anchor, requests))?;
+        let made: Value = serde_json::from_slice(&made).class(Class::Internal)?;
+        let key = made["api_key"].as_str().ok_or_else(|| broken("key of the service"))?.to_owned();
+        Ok(Self { listen: served.said("listen")?, key, served })
     }
 
     pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.served.id()
     }
 }
 

@@ -24,7 +24,7 @@ kernel: ## our own smaller guest kernel, built once, and a second platform with 
 	@guest/kernel/build >/dev/null
 	@$(MAKE) --no-print-directory platform
 
-demo: build ## boot an image in a microVM, attest it, release a secret to it, refuse four attacks
+demo: build ## boot an image in a microVM, attest it, release a secret to it, reach it, upgrade it, refuse five attacks
 	@$(TARGET)/release/coffer-demo
 
 test: build ## every test, end to end ones included

@@ -49,7 +49,7 @@ pub fn busybox_layout(folder: &Path, tag: &str, extra: &[(&str, &[u8])]) -> Resu
         .find_map(|path| fs::read(path).ok())
         .context("no busybox on this machine; run `make setup`")?;
     let mut tar = tar::Builder::new(Vec::new());
-    for path in ["bin/", "etc/", "proc/", "sys/", "dev/", "run/", "tmp/"] {
+    for path in ["bin/", "etc/", "proc/", "sys/", "dev/", "run/", "tmp/", "lib64/"] {
         append(&mut tar, path, tar::EntryType::Directory, if path == "tmp/" { 0o1777 } else { 0o755 }, &[], None)?;
     }
     append(&mut tar, "bin/busybox", tar::EntryType::Regular, 0o755, &busybox, None)?;
@@ -60,7 +60,7 @@ pub fn busybox_layout(folder: &Path, tag: &str, extra: &[(&str, &[u8])]) -> Resu
     append(&mut tar, "etc/passwd", tar::EntryType::Regular, 0o644, passwd, None)?;
     append(&mut tar, "etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nnogroup:x:65534:\n", None)?;
     for (path, contents) in extra {
-        let mode = if path.starts_with("bin/") { 0o755 } else { 0o644 };
+        let mode = if path.starts_with("bin/") || path.starts_with("lib64/") { 0o755 } else { 0o644 };
         append(&mut tar, path, tar::EntryType::Regular, mode, contents, None)?;
     }
     let layer = tar.into_inner()?;

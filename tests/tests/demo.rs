@@ -13,7 +13,7 @@ fn the_demo_goes_as_told() -> Result<()> {
     on_each(|monitor| {
         let finished = run(Command::new(binary("coffer-demo")?).args(["--isolation", monitor.word]), b"")?;
         ensure!(finished.status == 0, "{}", finished.describe());
-        ensure!(finished.stdout.contains("all 4 attacks were refused"), "{}", finished.describe());
+        ensure!(finished.stdout.contains("all 5 attacks were refused"), "{}", finished.describe());
         Ok(())
     })
 }

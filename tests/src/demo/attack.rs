@@ -26,13 +26,13 @@ use tokio::net::TcpStream;
 use super::story::SECRET_PATH;
 use crate::{World, services::Kbs};
 
-/// A platform folder whose initrd is one block longer, with a manifest that agrees. It boots like the other.
+/// A platform folder whose initrd is longer by so many blocks, with a manifest that agrees. It boots like the other.
 ///
 /// # Errors
 /// If files cannot be read or written.
-pub fn changed_platform(from: &Path, to: &Path) -> Result<PathBuf> {
+pub fn changed_platform(from: &Path, to: &Path, blocks: usize) -> Result<PathBuf> {
     let mut platform = Platform::load(from)?;
-    platform.initrd.extend_from_slice(&[0; 512]);
+    platform.initrd.resize(platform.initrd.len() + 512 * blocks, 0);
     to.clone_into(&mut platform.folder);
     platform.save()?;
     Ok(to.to_owned())

@@ -56,7 +56,10 @@ impl Screen {
             "and got the secret it was meant to have; its owner attested it, injected a value and sealed data that only this"
         );
         println!(
-            "workload on this chip can open. A host that changed the platform, the command or the evidence got nothing:"
+            "workload on this chip can open, and that outlived an upgrade of the platform; a client read a page from the very"
+        );
+        println!(
+            "guest it had named. A host that changed the platform, the command, the evidence or the guest got nothing:"
         );
         for (title, reason) in &self.refusals {
             println!("  - {title}: {reason}");

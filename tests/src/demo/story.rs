@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{
     attack::{changed_platform, forged_host_data, replayed_evidence},
     screen::Screen,
+    upgrade, web,
 };
 use crate::{
     World,
@@ -45,10 +46,13 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
     let world = monitor.map_or_else(World::new, World::on)?;
     let folder = world.folder.path().to_owned();
 
-    let layout = screen.step("build an OCI image from busybox-static", || {
+    let (layout, server) = screen.step("build an OCI image from busybox-static", || {
         let layout = folder.join("layout");
-        busybox_layout(&layout, "demo", &[])?;
-        Ok((layout, String::new()))
+        let server = web::Server::found()?;
+        let files: Vec<_> = server.files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+        busybox_layout(&layout, "demo", &files)?;
+        let note = format!("with {}", server.name);
+        Ok(((layout, server), note))
     })?;
     let registry = Registry::start(&folder)?;
     let image = screen.step("push it to a docker-registry on loopback", || {
@@ -101,8 +105,8 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
 
     let evidence = folder.join("evidence.cmw");
     screen.step("coffer attest --explain", || {
-        let path = evidence.to_str().context("temporary folders have plain names")?;
-        let text = world.coffer(&["attest", "demo", "--explain", "--allow-simulated", "--evidence-out", path])?.ok()?;
+        let to = ["--allow-simulated", "--evidence-out", plain(&evidence)?];
+        let text = world.coffer(&[&["attest", "demo", "--explain"], &to[..]].concat())?.ok()?;
         println!("{}", indent(&shorten(&text)));
         Ok(((), String::new()))
     })?;
@@ -115,7 +119,7 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
     let sealed = folder.join("state.sealed");
     let state = b"state that outlives the box".to_vec();
     screen.step("seal, restart the box, unseal: the same bytes", || {
-        let path = sealed.to_str().context("temporary folders have plain names")?;
+        let path = plain(&sealed)?;
         world.coffer_with(&["seal", "demo", "--allow-simulated", "-o", path], &state)?.ok()?;
         world.coffer(&["restart", "demo"])?.ok()?;
         let back = world.coffer(&["unseal", "demo", "--allow-simulated", path])?.ok()?;
@@ -125,8 +129,12 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
         Ok(((), format!("{} bytes sealed", file.len())))
     })?;
 
+    let site =
+        screen.step("a web server in a box of its own, behind the ingress", || web::serve(&world, &image, &server))?;
+    screen.step("coffer connect: an attested client reads its page", || Ok(((), site.read(&world)?)))?;
+
     println!("\nNow the host turns hostile.\n");
-    let changed = changed_platform(&world.platform, &folder.join("changed"))?;
+    let changed = changed_platform(&world.platform, &folder.join("changed"), 1)?;
     let told = Cell::new(0);
     let run_refused = |name: &str, platform: &Path, words: &[&str]| -> Result<Finished> {
         let mut command = world.command(&["run", "-d", "--name", name]);
@@ -154,9 +162,15 @@ pub fn tell(monitor: Option<Monitor>) -> Result<()> {
         replayed_evidence(&kbs, &evidence)?;
         reason(&kbs, &told, "REPORT_DATA")
     })?;
+    screen.attack("a client led to another guest than the one it named", || site.another(&world, &flags))?;
+
+    println!("\nThen a new release of the platform comes.\n");
+    screen.step("seal, admit both, reseal, revoke the old: data moves over", || {
+        upgrade::carry_over(&world, &kbs, &flags, &state)
+    })?;
 
     screen.step("stop everything", || {
-        world.coffer(&["rm", "-f", "demo"])?.ok()?;
+        world.coffer(&["rm", "-f", "demo", "next", "web"])?.ok()?;
         kbs.stop();
         let left = leftovers(&folder)?;
         ensure!(left.is_empty(), "still running: {left:#?}");
@@ -276,6 +290,11 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// A name of a file that goes into arguments.
+pub(super) fn plain(path: &Path) -> Result<&str> {
+    path.to_str().context("temporary folders have plain names")
 }
 
 fn indent(text: &str) -> String {

@@ -179,7 +179,7 @@ fn seal(setting: &Setting<'_>, monitor: &str, _: &Options, record: &mut Record) 
 
 fn other_initrd(setting: &Setting<'_>, monitor: &str, _: &Options, record: &mut Record) -> Result<String> {
     let changed = setting.world.folder.path().join("changed");
-    let changed = if changed.exists() { changed } else { changed_platform(&setting.world.platform, &changed)? };
+    let changed = if changed.exists() { changed } else { changed_platform(&setting.world.platform, &changed, 1)? };
     refused(&setting.run(NAME, monitor, WORKLOAD, &changed, record)?)
 }
 

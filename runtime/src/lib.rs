@@ -20,6 +20,7 @@ pub mod published;
 pub mod request;
 pub mod tools;
 
+pub mod endpoint;
 pub mod host;
 pub mod id_block;
 pub mod ingress;

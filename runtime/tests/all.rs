@@ -7,6 +7,7 @@ mod vectors;
 
 mod cases;
 mod collateral;
+mod endpoint;
 mod first_use;
 mod host;
 mod id_and_manifest;

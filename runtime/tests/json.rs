@@ -84,6 +84,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("verify", &["zeros", "--policy", "strct"]),
     ("verify", &[]),
     ("verify", &["zeros", "--fetch", "--offline"]),
+    ("verify", &["https://127.0.0.1:1"]),
+    ("verify", &["https://127.0.0.1:1/path"]),
     ("token init", &["--out", "keys.json"]),
     ("token init", &["--out", "keys.json"]),
     ("token rotate", &["keys.json"]),

@@ -39,7 +39,7 @@ use crate::{
     wire::{self, MAX_MESSAGE},
 };
 
-const HANDSHAKE: Duration = Duration::from_secs(15);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
 
 /// Client end of a connection whose server was admitted. Secrets for that server leave through [`Self::seal`] alone.
 pub struct AttestedConnection<T> {

@@ -251,7 +251,7 @@ fn schemes() -> Vec<SignatureScheme> {
     vec![SignatureScheme::ECDSA_NISTP384_SHA384]
 }
 
-fn tls12() -> Error {
+pub(crate) fn tls12() -> Error {
     Error::General("TLS 1.2 is not spoken here".to_owned())
 }
 

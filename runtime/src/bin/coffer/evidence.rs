@@ -3,7 +3,9 @@
 pub mod bench;
 pub mod collateral;
 pub mod decisions;
+pub mod endpoint;
 pub mod fetching;
+pub mod judging;
 pub mod policy;
 pub mod rego;
 pub mod report;

@@ -12,7 +12,7 @@ use coffer_verifier::abi::{ProductLine, Report, SigningKey};
 use coffer_verifier::{Endorsements, UnixTime};
 use serde_json::{Value, json};
 
-use super::{fetching, verify};
+use super::{fetching, judging};
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::row::Entry;
@@ -52,7 +52,7 @@ struct Whose {
 
 impl Whose {
     fn client(&self, mirror: Option<&Base>, asks: bool, context: &Context) -> Result<Kds, CliError> {
-        fetching::client(mirror, &verify::anchors(self.allow_simulated, &self.anchor, context)?, asks, context)
+        fetching::client(mirror, &judging::anchors(self.allow_simulated, &self.anchor, context)?, asks, context)
     }
 }
 
@@ -88,7 +88,7 @@ struct FetchArgs {
 fn fetch(args: &FetchArgs, context: &Context) -> Result<ExitCode, CliError> {
     let mut reports = Vec::new();
     for file in &args.files {
-        let presented = verify::presented(&verify::read(file)?)?;
+        let presented = judging::presented(&judging::read(file)?)?;
         let report = Report::parse(&presented.evidence().report).class_while(Class::NotAuthentic, file.display())?;
         reports.push(report);
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::verify::{presented, read};
+use crate::evidence::judging::{presented, read};
 use crate::row::Entry;
 
 /// Show what a report says.

@@ -1,45 +1,44 @@
-//! `coffer verify`: decides about evidence in a file, offline; with `--fetch`, what is missing is asked for first.
+//! `coffer verify`: decides about evidence in a file, offline, or about what a TLS server shows; with `--fetch`, what is missing is asked
+//! for first.
 //!
 //! Exit 0 accepted, 2 usage, 3 a file that cannot be read or is of none of the forms, 5 not authentic (a report whose bytes
-//! break the form is not), 6 refused by policy.
+//! break the form is not, nor a server that presents no evidence), 6 refused by policy, 7 nobody answers.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
 
-use coffer_kds::{Base, Collected, Failures};
-use coffer_policies::Policy;
 use coffer_runtime::simulator;
-use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
-use coffer_verifier::{
-    Appraisal, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy,
-    ExpectedReportData, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
-};
-use sha2::{Digest as _, Sha256};
+use coffer_verifier::Appraisal;
 
 use crate::context::Context;
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::CliError;
 use crate::evidence::decisions::DecisionLog;
+use crate::evidence::endpoint::{self, Server};
 use crate::evidence::fetching;
-use crate::evidence::rego;
+use crate::evidence::judging::{self, Judgement, Judging, Named, exit_code};
 use crate::evidence::shown::{self, About};
 
-/// Decide about evidence in a file, offline unless --fetch is given.
+/// Decide about evidence in a file, offline unless --fetch is given, or about that of a TLS server: https://HOST:PORT in place of FILE.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 accepted, 2 usage, 3 a file that cannot be read or is none of the forms, 5 not authentic, 6 refused by policy.
+A server is challenged where it speaks RA-TLS, as a port of `coffer run -p HOST-PORT:PORT/ra-tls` does; else the evidence in its
+certificate is judged, if that is bound to the certificate's key, and what this does not show is said.
+Exit status: 0 accepted, 2 usage, 3 a file that cannot be read or is none of the forms, 5 not authentic, or a server that
+presents no evidence, 6 refused by policy, 7 nobody answers.
 
 Examples:
   coffer verify report.bin --certs certs
   coffer verify report.bin --fetch
   coffer verify report.bin --certs certs --at 2026-09-20T00:00:00Z --explain
   coffer verify evidence.cmw --policy fleet.toml --json
-  coffer verify evidence.cmw --policy strict --policy team.rego")]
+  coffer verify evidence.cmw --policy strict --policy team.rego
+  coffer verify https://guest.example:8443 --guest-port 8080 \\
+      --reference web.json --fresh")]
 pub struct Args {
     #[command(flatten)]
     judging: Judging,
+
+    #[command(flatten)]
+    server: Server,
 
     /// Print every check with what was found and what was expected.
     #[arg(long)]
@@ -49,147 +48,58 @@ pub struct Args {
     log: DecisionLog,
 }
 
-/// What is judged, and how.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Judging {
-    /// A 1184-byte report, an Azure HCL blob, a CMW record or a TSM report; `-` is standard input.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-
-    /// Folder with vcek|vlek, ask|asvk, ark and crl, each .der or .pem.
-    #[arg(long, value_name = "DIR")]
-    certs: Option<PathBuf>,
-
-    /// VCEK certificate, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    vcek: Vec<PathBuf>,
-
-    /// VLEK certificate, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    vlek: Vec<PathBuf>,
-
-    /// ASK certificate, DER or PEM; a PEM file may hold the whole chain.
-    #[arg(long, value_name = "FILE")]
-    ask: Vec<PathBuf>,
-
-    /// ASVK certificate, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    asvk: Vec<PathBuf>,
-
-    /// ARK certificate, DER or PEM. It is believed only if its key is AMD's, or listed by --allow-simulated and --anchor.
-    #[arg(long, value_name = "FILE")]
-    ark: Vec<PathBuf>,
-
-    /// Certificate revocation list, DER or PEM.
-    #[arg(long, value_name = "FILE")]
-    crl: Vec<PathBuf>,
-
-    /// Get what is missing from AMD's key distribution service, and keep it: `coffer collateral` lists it.
-    #[arg(long, conflicts_with = "at")]
-    pub fetch: bool,
-
-    /// With --fetch: ask this service in place of AMD's; https, or http on this machine. Needed for a simulator's.
-    #[arg(long, value_name = "URL", requires = "fetch")]
-    mirror: Option<Base>,
-
-    /// With --fetch: ask nobody; what is kept is all there is.
-    #[arg(long, requires = "fetch", conflicts_with = "mirror")]
-    offline: bool,
-
-    /// Decide as of this time (RFC 3339) instead of now.
-    #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
-    pub at: Option<UnixTime>,
-
-    /// Policy: a TOML file, or `strict`, the built-in one; and on top of it Rego, which only refuses: a .rego file, a folder of
-    /// them, a bundle (.tar.gz), or `snp` or `azure-cvm`, which come with Coffer. Repeatable, TOML once.
-    #[arg(long, value_name = "FILE")]
-    pub policy: Vec<PathBuf>,
-
-    #[command(flatten)]
-    pub bundles: rego::Bundles,
-
-    /// REPORT_DATA the report must hold, 64 bytes in hexadecimal.
-    #[arg(long, value_name = "HEX")]
-    report_data: Option<ReportData>,
-
-    /// Waive revocation. The result says so.
-    #[arg(long, conflicts_with = "crl")]
-    no_crl: bool,
-
-    /// Also believe simulated evidence: of this installation's simulator, or of those given by --anchor.
-    #[arg(long)]
-    allow_simulated: bool,
-
-    /// With --allow-simulated: this simulator root, not this installation's. SHA-256 of its public key in hexadecimal, or its
-    /// certificate, DER or PEM.
-    #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
-    anchor: Vec<String>,
-}
-
-/// Largest file worth reading: a CMW record is at most 1 MiB.
-const MAX_FILE: u64 = 1024 * 1024;
-
 /// Decides.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let (args, explain, log) = (&args.judging, args.explain, &args.log);
-    let policy = policy(&args.policy, &args.bundles)?;
-    let Judgement { appraisal, input, not_fetched } = judge(args, &read(&args.file)?, &policy, context)?;
-    log.write(&appraisal, input.as_ref(), &policy.texts)?;
-    let simulated = args.allow_simulated && is_of_this_simulator(&appraisal, context)?;
+    let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;
+    let looked = match args.server.address(&args.judging)? {
+        Some(address) => Some(args.server.look(&address, context)?),
+        None => None,
+    };
+    let judged = match &looked {
+        Some(looked) => looked.judge(&args.judging, &policy, context)?,
+        None => judging::judge(&args.judging, &judging::read(&args.judging.file)?, &policy, context)?,
+    };
+    print(args, looked.as_ref(), &judged, &policy, context)?;
+    Ok(ExitCode::from(exit_code(judged.appraisal.verdict())))
+}
+
+fn print(
+    args: &Args,
+    looked: Option<&endpoint::Looked>,
+    judged: &Judgement,
+    policy: &Named,
+    context: &Context,
+) -> Result<(), CliError> {
+    let Judgement { appraisal, input, not_fetched } = judged;
+    args.log.write(appraisal, input.as_ref(), &policy.texts)?;
+    let (explain, args) = (args.explain, &args.judging);
+    let simulated = args.allow_simulated && is_of_this_simulator(appraisal, context)?;
     if context.json {
-        let mut value = coffer_kds::appraisal_json(&appraisal, simulated);
+        let mut value = coffer_kds::appraisal_json(appraisal, simulated);
         if args.fetch {
-            value["not_fetched"] = coffer_kds::failures_json(&not_fetched);
+            value["not_fetched"] = coffer_kds::failures_json(not_fetched);
+        }
+        if let Some(looked) = looked {
+            value["server"] = looked.json();
         }
         println!("{value}");
-    } else {
-        let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
-        let about = About {
-            subject: "",
-            explain,
-            simulated,
-            untrusted_root: Some(untrusted_root),
-            missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
-        };
-        shown::print(&appraisal, about);
-        fetching::print(&not_fetched);
+        return Ok(());
     }
-    Ok(ExitCode::from(exit_code(appraisal.verdict())))
-}
-
-/// What the judge says, and what was asked for in vain before.
-pub struct Judgement {
-    /// The judge's, lowered by what Rego has against it.
-    pub appraisal: Appraisal,
-    /// What Rego was asked about; none of evidence that is not authentic.
-    pub input: Option<serde_json::Value>,
-    /// With --fetch: what is not at hand, and why.
-    pub not_fetched: Failures,
-}
-
-/// What the judge says of what was read.
-pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) -> Result<Judgement, CliError> {
-    let presented = presented(input)?;
-    let anchors = anchors(args.allow_simulated, &args.anchor, context)?;
-    let now = args.at.unwrap_or_else(|| SystemTime::now().into());
-    let crl = if args.no_crl { CrlPolicy::Waived } else { CrlPolicy::Required };
-    let demanded = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
-    let verifier = Verifier { anchors, crl, policy: policy.rules.clone() };
-    let mut others = match endorsements(args)? {
-        Ok(others) => others,
-        Err(error) => {
-            return Ok(Judgement { appraisal: Appraisal::of_error(error), input: None, not_fetched: Vec::new() });
-        }
+    let untrusted_root = if args.allow_simulated { OTHER_SIMULATOR } else { SIMULATOR };
+    let subject = looked.map(endpoint::Looked::subject).unwrap_or_default();
+    let about = About {
+        subject: &subject,
+        explain,
+        simulated,
+        untrusted_root: Some(untrusted_root),
+        missing: args.allow_simulated.then_some(SIMULATED_CERTIFICATES),
     };
-    let mut not_fetched = Vec::new();
-    if args.fetch {
-        let found = fetched(args, &verifier.anchors, presented.evidence(), &others, now, context)?;
-        others.merge(&found.endorsements);
-        not_fetched = found.failures;
+    shown::print(appraisal, about);
+    if let Some(looked) = looked {
+        looked.print();
     }
-    let appraisal = verifier.judge_presented(&ConnectionChain::new(), &presented, &others, &demanded, now);
-    let input = coffer_policies::evidence_input(&appraisal, now);
-    Ok(Judgement { appraisal: coffer_policies::lower(appraisal, &policy.rego, now), input, not_fetched })
+    fetching::print(not_fetched);
+    Ok(())
 }
 
 const SIMULATOR: &str =
@@ -202,170 +112,4 @@ const SIMULATED_CERTIFICATES: &str = "a simulator's certificates come with its e
 fn is_of_this_simulator(appraisal: &Appraisal, context: &Context) -> Result<bool, CliError> {
     let mut chips = appraisal.missing().iter().filter_map(|request| request.chip_id);
     chips.next().map_or(Ok(false), |chip| simulator::has_chip(&context.home.join("sim"), &chip))
-}
-
-/// Exit code of a verdict.
-pub fn exit_code(verdict: Verdict) -> u8 {
-    match verdict {
-        Verdict::Accepted => 0,
-        Verdict::NotAuthentic => Class::NotAuthentic.code(),
-        Verdict::Refused => Class::Refused.code(),
-    }
-}
-
-/// Tells the forms apart.
-pub fn presented(bytes: &[u8]) -> Result<Presented, CliError> {
-    Presented::parse(bytes).map_err(|error| CliError::caused(Class::Config, &error).hint(error.hint()))
-}
-
-/// Reads a file, or standard input for `-`.
-pub fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    let what = || format!("reading {}", path.display());
-    let mut bytes = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().lock().take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
-    } else {
-        let file = File::open(path).class_while(Class::Config, what())?;
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).class_while(Class::Config, what())?;
-    }
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(CliError::new(Class::Config, format!("{} is longer than {MAX_FILE} bytes", path.display())));
-    }
-    Ok(bytes)
-}
-
-/// The bag of everything named on the command line. The inner error is a certificate that is one, but must not be used.
-fn endorsements(args: &Judging) -> Result<Result<Endorsements, EndorsementError>, CliError> {
-    let mut certificates: Vec<PathBuf> =
-        [&args.vcek, &args.vlek, &args.ask, &args.asvk, &args.ark].into_iter().flatten().cloned().collect();
-    let mut crls = args.crl.clone();
-    if let Some(folder) = &args.certs {
-        std::fs::read_dir(folder).class_while(Class::Config, format!("reading {}", folder.display()))?;
-        let found = |names: &[&str]| -> Vec<PathBuf> {
-            let names = names.iter().flat_map(|name| ["der", "pem"].map(|form| format!("{name}.{form}")));
-            names.map(|name| folder.join(name)).filter(|path| path.exists()).collect()
-        };
-        certificates.extend(found(&["vcek", "vlek", "ask", "asvk", "ark"]));
-        crls.extend(found(&["crl"]));
-    }
-    let mut all = Endorsements::new();
-    for (path, is_crl) in certificates.iter().map(|path| (path, false)).chain(crls.iter().map(|path| (path, true))) {
-        let bytes = read(path)?;
-        let added = if is_crl { all.add_crl(&bytes) } else { all.add_certificates(&bytes) };
-        match added {
-            Ok(()) => {}
-            Err(error) if error.is_malformed() => {
-                return Err(error).class_while(Class::Config, path.display());
-            }
-            Err(error) => return Ok(Err(error)),
-        }
-    }
-    Ok(Ok(all))
-}
-
-/// A policy, what it is called, and which text of it this is.
-pub struct Named {
-    /// Its typed rules.
-    pub rules: EvidencePolicy,
-    /// Rego behind them, each of which only refuses.
-    pub rego: Vec<Policy>,
-    /// `default-floor`, `strict`, or the file's name; names of Rego behind a `+` each.
-    pub name: String,
-    /// SHA-256 of its text; of the built-in floor, which has none, our version. Of several, the SHA-256 of all these.
-    pub revision: String,
-    /// Each by its name, with what a bundle calls its revision, or the SHA-256 of its text.
-    pub texts: Vec<(String, String)>,
-}
-
-/// The policies of a command line: typed at most once, and Rego.
-pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliError> {
-    let (rego, typed): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| rego::is_rego(path));
-    if let [_, second, ..] = typed[..] {
-        let message = format!("--policy {}: there is a typed policy already", second.display());
-        return Err(
-            CliError::new(Class::Usage, message).hint("write both into one TOML file; of Rego there may be several")
-        );
-    }
-    let mut named = floor(typed.first().map(|path| path.as_path()))?;
-    let mut revisions = vec![named.revision.clone()];
-    for path in rego {
-        let loaded = rego::load(std::slice::from_ref(path), bundles)?;
-        let (policy, digest) = (loaded.policy()?, hex::encode(loaded.digest));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        named.name = format!("{}+{name}", named.name);
-        let revision = loaded.revision.filter(|revision| !revision.is_empty()).unwrap_or_else(|| digest.clone());
-        named.texts.push((policy.name().to_owned(), revision));
-        revisions.push(digest);
-        named.rego.push(policy);
-    }
-    if revisions.len() > 1 {
-        named.revision = hex::encode(Sha256::digest(revisions.join("\n")));
-    }
-    Ok(named)
-}
-
-/// The built-in floor, the built-in strict policy, or a file.
-pub fn floor(path: Option<&Path>) -> Result<Named, CliError> {
-    let digest = |text: &str| hex::encode(Sha256::digest(text));
-    let of = |rules, name: String, revision: String| {
-        let texts = vec![(name.clone(), revision.clone())];
-        Named { rules, rego: Vec::new(), name, revision, texts }
-    };
-    match path {
-        None => Ok(of(EvidencePolicy::default_floor(), "default-floor".into(), env!("CARGO_PKG_VERSION").into())),
-        Some(word) if word == Path::new("strict") => Ok(of(EvidencePolicy::strict(), "strict".into(), digest(STRICT))),
-        Some(path) => {
-            let word = |failure: CliError| {
-                failure.hint("the word `strict` is the built-in policy; anything else is a TOML file")
-            };
-            let bytes = read(path).map_err(word)?;
-            let text = String::from_utf8(bytes).class_while(Class::Config, path.display())?;
-            let rules = EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Ok(of(rules, name, digest(&text)))
-        }
-    }
-}
-
-/// What the evidence needs beside what it brings and what was named. The judge says what is wrong with evidence that cannot be read.
-fn fetched(
-    args: &Judging,
-    anchors: &TrustAnchors,
-    evidence: &Evidence,
-    others: &Endorsements,
-    now: UnixTime,
-    context: &Context,
-) -> Result<Collected, CliError> {
-    let (Ok(report), Ok(mut carried)) = (Report::parse(&evidence.report), Endorsements::from_evidence(evidence)) else {
-        return Ok(Collected::default());
-    };
-    carried.merge(others);
-    let kds = fetching::client(args.mirror.as_ref(), anchors, !args.offline, context)?;
-    Ok(context.runtime()?.block_on(async {
-        let found = kds.collect(&report, &carried, now).await;
-        // A list of some age is asked for anew beside its use, for the next time.
-        kds.settle(Duration::from_secs(5)).await;
-        found
-    }))
-}
-
-/// Whom to believe: AMD; with simulated evidence allowed, this installation's simulator too, or those listed.
-pub fn anchors(allow_simulated: bool, listed: &[String], context: &Context) -> Result<TrustAnchors, CliError> {
-    match (allow_simulated, listed) {
-        (true, []) => simulator::anchors(&context.home.join("sim")),
-        (true, listed) => listed_anchors(listed),
-        (false, _) => Ok(TrustAnchors::amd()),
-    }
-}
-
-/// Adds the roots listed.
-fn listed_anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
-    let mut anchors = TrustAnchors::amd();
-    for one in listed {
-        anchors = match one.parse::<SpkiDigest>() {
-            Ok(digest) => anchors.with_simulated(digest),
-            Err(_) => anchors.with_simulated_ark(&read(Path::new(one))?).class_while(Class::Config, one)?,
-        };
-    }
-    Ok(anchors)
 }

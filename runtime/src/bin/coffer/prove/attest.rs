@@ -11,8 +11,8 @@ use coffer_verifier::{Appraisal, Verdict, VerifiedReport};
 
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
+use crate::evidence::judging::exit_code;
 use crate::evidence::shown::{self, About};
-use crate::evidence::verify::exit_code;
 use crate::prove::guest::Trust;
 use crate::words;
 

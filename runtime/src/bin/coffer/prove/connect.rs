@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::verify;
+use crate::evidence::judging;
 use crate::prove::reference::References;
 
 /// Reach a port of a guest's workload behind RA-TLS: whoever answers there must prove first that it is the guest expected.
@@ -104,13 +104,13 @@ fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
     } else {
         Identity::generate("coffer connect").class(Class::Internal)?
     };
-    let policy = verify::floor(args.policy.as_deref())?.rules;
+    let policy = judging::floor(args.policy.as_deref())?.rules;
     owner_access::only_narrows(&policy)?;
     Ok(Peer {
         address: args.address.clone(),
         port: args.guest_port.unwrap_or(port),
         guests,
-        anchors: verify::anchors(args.allow_simulated, &args.anchor, context)?,
+        anchors: judging::anchors(args.allow_simulated, &args.anchor, context)?,
         policy,
         identity,
     })

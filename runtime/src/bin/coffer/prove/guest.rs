@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use coffer_runtime::engine::{self, read_spec};
 
 use crate::error::CliError;
-use crate::evidence::verify;
+use crate::evidence::judging;
 use crate::prove::reference::References;
 
 /// What a guest must prove.
@@ -42,7 +42,7 @@ impl Trust {
             policy: self
                 .policy
                 .as_deref()
-                .map(|path| verify::floor(Some(path)).map(|named| named.rules))
+                .map(|path| judging::floor(Some(path)).map(|named| named.rules))
                 .transpose()?,
         })
     }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::context::Context;
 use crate::error::CliError;
+use crate::evidence::judging::{self, Judgement, Judging};
 use crate::evidence::shown::{self, About};
-use crate::evidence::verify::{self, Judgement, Judging};
 
 /// Print what a policy sees of evidence in a file.
 #[derive(Debug, clap::Args)]
@@ -23,8 +23,8 @@ pub struct Args {
 /// Judges, and prints.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let args = &args.judging;
-    let policy = verify::policy(&args.policy, &args.bundles)?;
-    let Judgement { appraisal, input, .. } = verify::judge(args, &verify::read(&args.file)?, &policy, context)?;
+    let policy = judging::policy(&args.policy, &args.bundles)?;
+    let Judgement { appraisal, input, .. } = judging::judge(args, &judging::read(&args.file)?, &policy, context)?;
     if let Some(input) = input {
         println!("{input}");
         return Ok(ExitCode::SUCCESS);
@@ -35,5 +35,5 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let about = About { subject: "", explain: false, simulated: false, untrusted_root: None, missing: None };
         shown::print(&appraisal, about);
     }
-    Ok(ExitCode::from(verify::exit_code(appraisal.verdict())))
+    Ok(ExitCode::from(judging::exit_code(appraisal.verdict())))
 }

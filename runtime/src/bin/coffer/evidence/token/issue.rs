@@ -14,7 +14,7 @@ use super::keys;
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::evidence::fetching;
-use crate::evidence::verify::{self, Judgement, Judging};
+use crate::evidence::judging::{self, Judgement, Judging};
 
 /// Decide about evidence in a file, and say it in a signed token.
 #[derive(Debug, clap::Args)]
@@ -58,16 +58,16 @@ fn lifetime(text: &str) -> Result<Lifetime, WordError> {
 /// Decides, and signs.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let set: KeySet = keys::read(&args.keys)?;
-    let input = verify::read(&args.judging.file)?;
-    let policy = verify::policy(&args.judging.policy, &args.judging.bundles)?;
+    let input = judging::read(&args.judging.file)?;
+    let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;
     let word = |text: &str| Word::parse(text).class_while(Class::Config, format!("{text:?} as the name of a policy"));
     let (name, revision) = (word(&policy.name)?, word(&policy.revision)?);
     let (developer, build) = (word("coffer")?, word(concat!("coffer-verifier/", env!("CARGO_PKG_VERSION")))?);
     let now = args.judging.at.unwrap_or_else(keys::now);
     let mut judging = args.judging.clone();
     judging.at = Some(now);
-    let Judgement { appraisal, not_fetched, .. } = verify::judge(&judging, &input, &policy, context)?;
-    let presented = verify::presented(&input)?;
+    let Judgement { appraisal, not_fetched, .. } = judging::judge(&judging, &input, &policy, context)?;
+    let presented = judging::presented(&input)?;
     let blob = presented.hcl();
     let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);
     let mut random = [0; 16];
@@ -100,5 +100,5 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         }
         fetching::print(&not_fetched);
     }
-    Ok(ExitCode::from(verify::exit_code(appraisal.verdict())))
+    Ok(ExitCode::from(judging::exit_code(appraisal.verdict())))
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::keys;
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::verify::read;
+use crate::evidence::judging::read;
 
 /// Decide about a token, offline.
 #[derive(Debug, clap::Args)]

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{open, refused};
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::verify::read;
+use crate::evidence::judging::read;
 use crate::row::Entry;
 
 /// Fetch addresses of, keep and hand out the certificates of this host's chip, and load a VLEK.

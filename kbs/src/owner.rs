@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(owners(&folder), BTreeSet::from([owner]));
             switch_key(&folder, listener).unwrap();
         }
-        mend::repair(&folder, Forget::Nothing).await.unwrap();
+        mend::repair(&folder, Forget::default()).await.unwrap();
         assert_eq!(owners(&folder), BTreeSet::from([owner]));
         fs::remove_file(folder.join(CHECKPOINT)).unwrap();
         fs::remove_file(folder.join("lock")).unwrap();

@@ -251,6 +251,7 @@ impl Refusals {
         if due.is_empty() {
             return Ok(());
         }
+        self.store.leaves_reserve()?;
         let (mut ledger, now) = (self.store.write().await?, self.clock.now());
         let mut lines = Vec::with_capacity(due.len());
         for one in &due {

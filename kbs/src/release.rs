@@ -89,6 +89,7 @@ impl Releaser {
         question: Question,
         id: &str,
     ) -> Result<Released, NotReleased> {
+        self.store.leaves_reserve()?;
         let (question, id): (_, Arc<str>) = (Arc::new(question), id.into());
         for _ in 0..ATTEMPTS {
             let (this, attested, question, id) = (self.clone(), attested.clone(), question.clone(), id.clone());

@@ -68,7 +68,10 @@ impl Revoked {
             if zero(&value) { Err(RevokedError::Zero) } else { Ok(value) }
         }
         match kind {
-            "chip" => of(value, ChipId::is_zero).map(Self::Chip),
+            "chip" => {
+                let chip = ChipId::of_text(value).map_err(|error| RevokedError::Value(error.to_string()))?;
+                if chip.is_zero() { Err(RevokedError::Zero) } else { Ok(Self::Chip(chip)) }
+            }
             "measurement" => of(value, Measurement::is_zero).map(Self::Measurement),
             "workload" => of(value, WorkloadDigest::is_zero).map(Self::Workload),
             "report-id" => of(value, ReportId::is_zero).map(Self::ReportId),
@@ -260,6 +263,11 @@ mod tests {
             assert!(Revoked::parse(kind, "").is_err() && Revoked::parse(kind, "01").is_err());
         }
         assert_eq!(Revoked::parse("chip", &"00".repeat(64)), Err(RevokedError::Zero));
+        assert_eq!(Revoked::parse("chip", &"00".repeat(8)), Err(RevokedError::Zero));
+        // A Turin certificate has 8 bytes, and its reports zeros behind them.
+        let whole = format!("{}{}", "01".repeat(8), "00".repeat(56));
+        assert_eq!(Revoked::parse("chip", &"01".repeat(8)), Revoked::parse("chip", &whole));
+        assert!(matches!(Revoked::parse("chip", &"01".repeat(9)), Err(RevokedError::Value(_))));
         assert_eq!(Revoked::parse("host", ""), Err(RevokedError::Kind));
         for bad in ["Milan", "Milan:", "Milan:snp", "Milan:snp=256", "Milan:snp=1,snp=2", "Rome:snp=1", "Milan:x=1"] {
             assert!(Revoked::parse("tcb", bad).is_err(), "{bad}");

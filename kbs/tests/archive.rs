@@ -221,3 +221,36 @@ async fn killed_at_any_moment_every_line_is_in_the_database_or_in_an_archive() {
     assert_eq!(store.read().await.unwrap().audit_lines(1, 10_000).await.unwrap().len(), 11);
     eprintln!("{} archived, {cut_off} cut off before", known.len());
 }
+
+#[tokio::test]
+async fn a_gap_in_the_trail_stops_archives_and_backups_until_an_owner_accepts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder_with("state", folder.path());
+    with_lines(Path::new(&state), 6).await;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let database = rusqlite::Connection::open(Path::new(&state).join("kbs.db")).unwrap();
+    let lines: i64 =
+        database.query_row("SELECT count(*) FROM rows WHERE kind = 'audit-line'", [], |row| row.get(0)).unwrap();
+    assert!(lines >= 6);
+    let remove = "DELETE FROM rows WHERE kind = 'audit-line' AND key IN (x'0000000000000002', x'0000000000000003')";
+    assert_eq!(database.execute(remove, []).unwrap(), 2);
+    drop(database);
+    let (one, two) = (file("one.jsonl"), file("kbs.backup"));
+    let archived = ["audit", "archive", "--state", &state, "--keep", "1", "--out", &one];
+    let backed_up = ["backup", "--state", &state, "--out", &two];
+    bad(&archived, 5, "line 2 is missing");
+    bad(&backed_up, 5, "lost: lines 2 to 3");
+    let repair = ["state", "repair", "--state", &state, "--give-up-what-is-damaged"];
+    bad(&repair, 5, "1 thing is left");
+    bad(&["state", "verify", "--state", &state], 5, "");
+    let said = run(&["state", "verify", "--state", &state]);
+    assert!(String::from_utf8_lossy(&said.stdout).contains("--accept-lost-audit-lines"));
+    let said = good(&[&repair[..], &["--accept-lost-audit-lines"]].concat());
+    assert!(said.contains("lines 2 to 3"), "{said}");
+    good(&["audit", "verify", "--state", &state]);
+    good(&backed_up);
+    good(&archived);
+    good(&["audit", "verify", "--state", &state, "--archive", &one]);
+    let whole = std::fs::read_to_string(&one).unwrap();
+    assert!(whole.contains("\"event\":\"audit.lost\"") && whole.contains("\"stands_for\""), "{whole}");
+}

@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Guest, PATH, TENANT, anchor};
-use coffer_kbs_client::{AdminClient, AdminProfile, BrokerClient, ClientError, Expected, PutSecret, Reference};
+use crate::common::{Guest, Kbs, PATH, TENANT, VALUE, anchor, ask};
+use coffer_kbs_client::{
+    AdminClient, AdminProfile, AuditQuery, BrokerClient, ClientError, Expected, PutSecret, Reference,
+};
 use coffer_ratls::Identity;
 use coffer_verifier::{Expiry, abi::SpkiDigest};
 use secrecy::SecretBox;
@@ -313,4 +315,42 @@ async fn out_of_room_nothing_is_lost_and_service_goes_on_when_there_is_room() {
     drop(serving);
     let verified = run(&["state", "verify", "--state", &state]);
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_leave_operators_the_room_in_which_they_are_revoked() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("not run: mounting a file system needs root");
+        return;
+    };
+    let folder = tempfile::tempdir_in(disk.0.path()).unwrap();
+    coffer_kbs::init(&folder.path().join("state"), "127.0.0.1:0", "127.0.0.1:0").await.unwrap();
+    let list = |config: &mut coffer_kbs::ConfigFile| {
+        config.tenants.entry(TENANT.into()).or_default().simulated_anchors = vec![anchor().to_string()];
+    };
+    let kbs = Kbs::start_in(folder, list, async |state| coffer_kbs::State::open(state).await.unwrap()).await;
+    let guest = Guest::usual();
+    kbs.admit(guest.measurement, guest.document.digest()).await;
+    kbs.put(PATH, true).await;
+    let client = kbs.connect(guest).await.unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    // Others filled the disk, but for less than an eighth of it.
+    let filler = disk.0.path().join("filler");
+    let there = rustix::fs::statvfs(disk.0.path()).unwrap();
+    let left = there.f_bavail * there.f_frsize;
+    std::fs::write(&filler, vec![1; usize::try_from(left - (900 << 10)).unwrap()]).unwrap();
+    let lines = kbs.admin().await.audit_search(&AuditQuery::default(), 1000).await.unwrap().len();
+    for _ in 0..50 {
+        let asked = ask(&client, PATH).await;
+        assert!(matches!(&asked, Err(ClientError::Undecided { code, .. }) if code == "broker-failed"), "{asked:?}");
+    }
+    let admin = kbs.admin().await;
+    assert_eq!(
+        admin.audit_search(&AuditQuery::default(), 1000).await.unwrap().len(),
+        lines,
+        "what it asks costs nothing"
+    );
+    assert!(admin.revoke(Some(TENANT), "report-id", &"05".repeat(32), None).await.unwrap().0);
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
 }

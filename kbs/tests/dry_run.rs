@@ -237,7 +237,7 @@ async fn planted_inputs_stop_no_release_and_are_named() {
     let faults = open_store(&folder.path().join("state")).await.unwrap().verify_state().await.unwrap().faults;
     let named = faults.iter().filter(|one| one.what.starts_with("what a policy saw of")).count();
     assert_eq!((faults.len(), named), (keys.len(), keys.len()), "{faults:?}");
-    assert!(coffer_kbs::repair(&folder.path().join("state"), Forget::Nothing).await.is_ok());
+    assert!(coffer_kbs::repair(&folder.path().join("state"), Forget::default()).await.is_ok());
     let faults = open_store(&folder.path().join("state")).await.unwrap().verify_state().await.unwrap().faults;
     assert!(faults.is_empty(), "{faults:?}");
 }

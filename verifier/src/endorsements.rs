@@ -320,11 +320,7 @@ impl Evidence {
 
 /// CHIP_ID of the reports this leaf endorses: hwID, zeros behind it. Zero for a VLEK.
 fn chip_of(facts: &LeafFacts) -> ChipId {
-    let mut chip = [0; ChipId::LEN];
-    if let Some(hwid) = &facts.hwid {
-        chip[..hwid.len()].copy_from_slice(hwid);
-    }
-    ChipId::new(chip)
+    facts.hwid.as_deref().and_then(ChipId::of_hwid).unwrap_or(ChipId::new([0; ChipId::LEN]))
 }
 
 /// DER as it is, or every block of one label of a PEM text; other labels are refused.

@@ -4,6 +4,10 @@
 //! [`End`], which says where the file begins and ends. Exports and archives have this one form.
 //! Trusts: nothing but a head that was noted before. It shows that no line was changed, removed, added or moved between the first and
 //! the last; not who wrote them: the MACs of the lines are the broker's to check.
+//! Where lines were lost and an owner accepted it, others stand in their place, and the last of them breaks the chain: what it holds counts only
+//! where a later line names its SHA-256, so that the head goes on naming everything before it.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -29,6 +33,9 @@ pub enum ChainError {
     /// What a policy saw, and not what the line before it names.
     #[error("what the policy of line {0} saw is not what the line names")]
     Input(u64),
+    /// A line in place of one that is gone, which no later line accepts.
+    #[error("line {0} stands in the place of one that is lost, and no later line says that this was accepted")]
+    Lost(u64),
     /// More behind the end.
     #[error("there is something behind the end of the copy")]
     BehindTheEnd,
@@ -92,11 +99,26 @@ impl InputOf {
     }
 }
 
+/// Lines that are lost, in the later line that says that somebody accepted it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct LostLines {
+    /// Number of the first.
+    pub first: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// SHA-256 of the line that stands in the place of the last, hex.
+    pub marker: String,
+}
+
 #[derive(Deserialize)]
 struct Line {
     sequence: u64,
     previous: String,
     input: Option<String>,
+    /// SHA-256 of the line that was here, as the one behind it names it.
+    stands_for: Option<String>,
+    #[serde(default)]
+    lost: Vec<LostLines>,
 }
 
 /// Checks one line after the other, over as many files as there are.
@@ -109,6 +131,9 @@ pub struct Chain {
     /// What the last line names as what its policy saw, until that came.
     input: Option<String>,
     noted: Option<String>,
+    /// Lines that stand for others, and their SHA-256, until a later one accepts them.
+    breaks: BTreeMap<u64, String>,
+    lost: Vec<LostLines>,
 }
 
 impl Chain {
@@ -129,7 +154,7 @@ impl Chain {
     pub fn anywhere(noted: Option<&str>) -> Self {
         // Noted before there was a line.
         let noted = noted.filter(|noted| !is_nothing(noted)).map(str::to_owned);
-        Self { before: None, at: None, input: None, noted }
+        Self { before: None, at: None, input: None, noted, breaks: BTreeMap::new(), lost: Vec::new() }
     }
 
     /// The next line, or what the policy of the last one saw.
@@ -164,8 +189,33 @@ impl Chain {
         let hash = hex::encode(Sha256::digest(text));
         self.passes(&hash);
         self.input = parsed.input;
-        self.at = Some((parsed.sequence, hash));
+        self.accepts(parsed.lost);
+        self.at = Some((
+            parsed.sequence,
+            match parsed.stands_for {
+                Some(stands_for) => {
+                    self.passes(&stands_for);
+                    self.breaks.insert(parsed.sequence, hash);
+                    stands_for
+                }
+                None => hash,
+            },
+        ));
         Ok(())
+    }
+
+    fn accepts(&mut self, lost: Vec<LostLines>) {
+        for lines in lost {
+            if self.breaks.get(&lines.last) == Some(&lines.marker) {
+                self.breaks.remove(&lines.last);
+                self.lost.push(lines);
+            }
+        }
+    }
+
+    /// Lines that are lost, and accepted as such by a line behind them.
+    pub fn lost(&self) -> &[LostLines] {
+        &self.lost
     }
 
     fn passes(&mut self, hash: &str) {
@@ -198,11 +248,14 @@ impl Chain {
         Ok(end)
     }
 
-    /// After the last file: the line that was noted was in one of them.
+    /// After the last file: the line that was noted was in one of them, and each that stands for a lost one is accepted.
     ///
     /// # Errors
-    /// [`ChainError::NotThere`].
+    /// [`ChainError::NotThere`], [`ChainError::Lost`].
     pub fn finish(self) -> Result<(), ChainError> {
+        if let Some((line, _)) = self.breaks.first_key_value() {
+            return Err(ChainError::Lost(*line));
+        }
         match self.noted {
             Some(noted) => Err(ChainError::NotThere(noted)),
             None => Ok(()),
@@ -358,6 +411,43 @@ mod tests {
         ] {
             assert!(matches!(check(&[&line, &text(&other)]), Err(ChainError::Input(_))), "{other:?}");
         }
+    }
+
+    #[test]
+    fn lost_lines_are_believed_where_a_later_line_names_what_stands_for_them() {
+        let line = |sequence: u64, more: &str, previous: &str| {
+            format!("{{\"sequence\":{sequence}{more},\"previous\":\"{previous}\"}}")
+        };
+        let digest = |text: &str| hex::encode(Sha256::digest(text));
+        let first = line(1, "", &nothing());
+        let gone = "ab".repeat(32);
+        let stands = |before: &str| line(2, &format!(",\"stands_for\":\"{gone}\""), &digest(before));
+        let marker = stands(&first);
+        let third = line(3, "", &gone);
+        let lost = LostLines { first: 2, last: 2, marker: digest(&marker) };
+        let accepts = line(4, &format!(",\"lost\":[{}]", serde_json::to_string(&lost).unwrap()), &digest(&third));
+        let check = |lines: &[&str]| {
+            let mut chain = Chain::whole(None);
+            lines.iter().try_for_each(|line| chain.next(line))?;
+            let lost = chain.lost().to_vec();
+            chain.finish().map(|()| lost)
+        };
+        assert_eq!(check(&[&first, &marker, &third, &accepts]), Ok(vec![lost]));
+        assert_eq!(check(&[&first, &marker, &third]), Err(ChainError::Lost(2)));
+        // What lies before the break hangs from the line that accepts it, and cannot be another.
+        let other = line(1, ",\"event\":\"x\"", &nothing());
+        assert_eq!(check(&[&other, &stands(&other), &third, &accepts]), Err(ChainError::Lost(2)));
+        // No line accepts itself, and none a break behind it.
+        let itself = line(
+            2,
+            &format!(",\"stands_for\":\"{gone}\",\"lost\":[{{\"first\":2,\"last\":2,\"marker\":\"{gone}\"}}]"),
+            &digest(&first),
+        );
+        assert_eq!(check(&[&first, &itself, &third]), Err(ChainError::Lost(2)));
+        let head = hex::encode(Sha256::digest(&accepts));
+        let mut chain = Chain::whole(Some(&head));
+        [&first, &marker, &third, &accepts].iter().try_for_each(|line| chain.next(line)).unwrap();
+        assert_eq!(chain.finish(), Ok(()));
     }
 
     #[test]

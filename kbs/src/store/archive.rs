@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use super::{
     AuditEntry, AuditFault, BROKER, StoreError,
-    audit::{ArchivedLines, TrailStart, check_line, line_hash, sequence_of},
+    audit::{ArchivedLines, TrailStart, check_line, sequence_of},
     ledger::{Ledger, Store},
+    marker::chained,
     record::{Fields, Record, RowKey},
     rows::{Kind, Row, Transaction as _},
 };
@@ -154,7 +155,7 @@ impl Store {
                 break;
             }
             check_line(&ledger.root, at.archived + 1, number, &row, &at.hash).map_err(StoreError::Audit)?;
-            at = TrailStart { archived: number, hash: line_hash(&row) };
+            at = TrailStart { archived: number, hash: chained(&ledger.root, &key, &row) };
             let text =
                 String::from_utf8(row.body).map_err(|_| StoreError::Audit(AuditFault::Line { sequence: number }))?;
             let fault = |_| StoreError::Audit(AuditFault::Line { sequence: number });
@@ -180,8 +181,9 @@ impl Store {
     pub async fn record_archive(&self, archive: &Archive, now_unix: i64) -> Result<Option<String>, StoreError> {
         let mut ledger = self.write_alone().await?;
         let there = ledger.lines(archive.last, 1).await?;
-        let ends =
-            there.first().is_some_and(|(key, row)| sequence_of(key) == archive.last && line_hash(row) == archive.head);
+        let ends = there.first().is_some_and(|(key, row)| {
+            sequence_of(key) == archive.last && chained(&ledger.root, key, row) == archive.head
+        });
         if !ends || ledger.trail_start().archived + 1 != archive.first || archive.last > ledger.head.lines {
             return Ok(None);
         }

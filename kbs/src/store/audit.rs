@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use coffer_kbs_client::trail::LostLines;
+
 use super::{
     StoreError,
     ledger::{Ledger, Store},
+    marker::{chained, lost},
     rows::Row,
 };
 use crate::keys::{RootKey, RowKind};
@@ -191,6 +194,12 @@ pub struct AuditEntry {
     /// Lines that were moved into a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived: Option<ArchivedLines>,
+    /// Lines that are gone, which somebody accepted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostLines>,
+    /// SHA-256 of the line that was here before it was lost, hex, as the next line names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stands_for: Option<String>,
     /// SHA-256 of what the policy saw, where that is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
@@ -285,15 +294,29 @@ impl Ledger {
     /// As the store.
     pub async fn append_audit(&mut self, entry: &AuditEntry, now_unix: i64) -> Result<String, StoreError> {
         let sequence = self.head.lines + 1;
+        let line = self.line_at(sequence, &self.head.line_hash.clone(), entry, now_unix).await?;
+        self.head.lines = sequence;
+        self.head.line_hash = Sha256::digest(line.as_bytes()).into();
+        Ok(line)
+    }
+
+    /// Writes the line of a number, behind one with this hash. Gives it as written.
+    pub(super) async fn line_at(
+        &mut self,
+        sequence: u64,
+        previous: &[u8; 32],
+        entry: &AuditEntry,
+        now_unix: i64,
+    ) -> Result<String, StoreError> {
         let mut named = entry.clone();
         if named.id.is_empty() {
             // Every line can be asked for by its id, also where nobody was told one.
-            let place = Sha256::new().chain_update(self.head.line_hash).chain_update(sequence.to_be_bytes());
+            let place = Sha256::new().chain_update(previous).chain_update(sequence.to_be_bytes());
             named.id = hex::encode(&place.finalize()[..8]);
         }
         let entry = &named;
         let write = |entry: &AuditEntry| {
-            let line = Line { sequence, time: rfc3339(now_unix), entry, previous: hex::encode(self.head.line_hash) };
+            let line = Line { sequence, time: rfc3339(now_unix), entry, previous: hex::encode(previous) };
             serde_json::to_string(&line).map_err(|_| StoreError::Range { what: "audit line" })
         };
         let mut line = write(entry)?;
@@ -302,8 +325,6 @@ impl Ledger {
         }
         let mac = self.root.mac(RowKind::AuditLine, &[&sequence.to_be_bytes(), line.as_bytes()]).to_vec();
         self.put_line(sequence, Row { body: line.clone().into_bytes(), mac }).await?;
-        self.head.lines = sequence;
-        self.head.line_hash = Sha256::digest(line.as_bytes()).into();
         Ok(line)
     }
 
@@ -354,7 +375,7 @@ impl Ledger {
         // The line before names what the first must be chained to.
         let mut previous = match self.lines(from - 1, 1).await?.first() {
             _ if from == start.archived + 1 => start.hash,
-            Some((key, row)) if sequence_of(key) == from - 1 => line_hash(row),
+            Some((key, row)) if sequence_of(key) == from - 1 => chained(&self.root, key, row),
             _ => [0; 32],
         };
         let rows = self.lines(from, limit as usize).await?;
@@ -372,7 +393,7 @@ impl Ledger {
                 fault = Some(found);
                 break;
             }
-            previous = line_hash(&row);
+            previous = chained(&self.root, &key, &row);
             lines.push(String::from_utf8_lossy(&row.body).into_owned());
         }
         let next = from + lines.len() as u64;
@@ -407,6 +428,8 @@ impl Store {
 pub struct Compared {
     /// Lines that stand in the trail as in the copy.
     pub lines: u64,
+    /// Lines of the copy that the trail lost, as somebody accepted.
+    pub lost: u64,
     /// Number and SHA-256 of those that are archived: in which form, the archives show.
     pub archived: BTreeMap<u64, [u8; 32]>,
 }
@@ -418,6 +441,7 @@ impl Compared {
     /// The number of a line that is archived, and stands in both in different words: one is not of this trail.
     pub fn and(mut self, more: Self) -> Result<Self, u64> {
         self.lines += more.lines;
+        self.lost += more.lost;
         for (sequence, hash) in more.archived {
             if self.archived.insert(sequence, hash).is_some_and(|before| before != hash) {
                 return Err(sequence);
@@ -455,10 +479,15 @@ impl Store {
             }
             let there = ledger.lines(sequence, 1).await?;
             let there = there.first().filter(|(key, _)| sequence_of(key) == sequence);
-            if sequence > ledger.head.lines || there.is_none_or(|(_, row)| row.body != line.as_bytes()) {
-                return Ok(Err(LogFault { sequence, end: ledger.head.lines }));
+            let there = there.filter(|_| sequence <= ledger.head.lines);
+            match there {
+                Some((_, row)) if row.body == line.as_bytes() => compared.lines += 1,
+                // The log has what the trail lost: of the last of a gap it is known what it was.
+                Some((key, row)) if lost(&ledger.root, key, row).is_some_and(|was| was.may_be(hash)) => {
+                    compared.lost += 1;
+                }
+                _ => return Ok(Err(LogFault { sequence, end: ledger.head.lines })),
             }
-            compared.lines += 1;
         }
         Ok(Ok(compared))
     }
@@ -477,7 +506,7 @@ pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditF
                 return Ok(Err(fault));
             }
             count = sequence;
-            previous = line_hash(&row);
+            previous = chained(&ledger.root, &key, &row);
         }
         if last {
             break;
@@ -491,11 +520,6 @@ pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditF
 
 pub(super) fn sequence_of(key: &[u8]) -> u64 {
     key.try_into().map_or(u64::MAX, u64::from_be_bytes)
-}
-
-/// SHA-256 of a line, as the line after it names it.
-pub(super) fn line_hash(row: &Row) -> [u8; 32] {
-    Sha256::digest(&row.body).into()
 }
 
 /// What a line that is believed names as the line before it.

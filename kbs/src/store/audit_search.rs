@@ -10,8 +10,9 @@ use serde::Deserialize;
 use super::{
     AuditFault, StoreError,
     archive::Archive,
-    audit::{TrailStart, check_line, line_hash, rfc3339, sequence_of},
+    audit::{TrailStart, check_line, rfc3339, sequence_of},
     ledger::{Ledger, Store},
+    marker::chained,
     rows::Row,
 };
 use crate::tenant::Tenant;
@@ -137,7 +138,11 @@ impl Ledger {
                 return Ok((held, Some(AuditFault::Line { sequence: number })));
             };
             let begins = number == start.archived + 1;
-            let previous = if begins { Some(start.hash) } else { find(number - 1).map(line_hash) };
+            let previous = if begins {
+                Some(start.hash)
+            } else {
+                find(number - 1).map(|row| chained(&self.root, &(number - 1).to_be_bytes(), row))
+            };
             let checked = match previous {
                 Some(previous) => check_line(&self.root, number, number, row, &previous),
                 None => Err(AuditFault::Chain { sequence: number }),

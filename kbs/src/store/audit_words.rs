@@ -7,6 +7,7 @@ pub const EVENTS: &[&str] = &[
     "admin.connect",
     "admin.remove",
     "audit.archive",
+    "audit.lost",
     "certificate-profile.put",
     "certificate-profile.remove",
     "certificate.issue",

@@ -234,6 +234,14 @@ impl Store {
         Ok(self.rows.are_there()?)
     }
 
+    /// That there is room for a decision about a guest, beyond what is kept for operators.
+    ///
+    /// # Errors
+    /// [`StoreError::Rows`] says how much is left.
+    pub fn leaves_reserve(&self) -> Result<(), StoreError> {
+        Ok(self.rows.leave_reserve()?)
+    }
+
     /// Writes what the checkpoint lags behind: before a server ends.
     ///
     /// # Errors
@@ -288,11 +296,11 @@ pub(super) async fn line_is_there(
     root: &RootKey,
     checkpoint: &Checkpoint,
 ) -> Result<bool, StoreError> {
-    use super::audit::{line_hash, previous_of};
+    use super::{audit::previous_of, marker::chained};
     let Head { lines, line_hash: hash, .. } = checkpoint.0;
     let key = lines.to_be_bytes();
     let at = transaction.get(Kind::AuditLine, &key).await?;
-    if lines == 0 || at.is_some_and(|row| line_hash(&row) == hash) {
+    if lines == 0 || at.is_some_and(|row| chained(root, &key, &row) == hash) {
         return Ok(true);
     }
     let next = lines + 1;

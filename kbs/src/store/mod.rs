@@ -20,7 +20,9 @@ mod head;
 mod inputs;
 mod known;
 mod ledger;
+mod lost_lines;
 mod manifests;
+mod marker;
 mod memory;
 mod policies;
 mod record;
@@ -207,6 +209,9 @@ impl StoreError {
                 "nothing is released or changed until it is back; else stop the server, put the newest database there, and start again: an older one is refused by its checkpoint"
             }
             Self::Rows(RowsError::Full) => "nothing was changed: make room where the state folder lies, then ask again",
+            Self::Rows(RowsError::Reserved { .. }) => {
+                "make room where the state folder lies (`coffer-kbs audit archive` moves old lines away): until then guests get nothing, and operators go on"
+            }
             Self::Rows(_) => "check free space and permissions of the state folder",
             Self::Tampered { .. } => {
                 "`coffer-kbs state verify --state DIR` names all that is damaged: put the entry again, restore a backup you trust, or give it up with `coffer-kbs state repair`"

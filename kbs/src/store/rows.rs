@@ -176,6 +176,14 @@ pub enum RowsError {
         /// What became of it.
         how: &'static str,
     },
+    /// There is room, and no more than is kept for those who revoke and mend.
+    #[error("the disk of the database has {} KiB left, of which {} are kept for operators", left >> 10, kept >> 10)]
+    Reserved {
+        /// Bytes left.
+        left: u64,
+        /// Bytes kept.
+        kept: u64,
+    },
     /// Somebody reads, so that what is gone cannot be overwritten.
     #[error("somebody reads the database, and holds its log")]
     Held,
@@ -232,6 +240,11 @@ pub trait Rows: Send + Sync {
     }
     /// That what keeps the rows is still where it was. Memory does not go away.
     fn are_there(&self) -> Result<(), RowsError> {
+        Ok(())
+    }
+    /// That there is room beyond what is kept for operators: asked before a guest's question is decided, so that no guest fills the disk
+    /// on which its own revocation must be recorded. Memory has room.
+    fn leave_reserve(&self) -> Result<(), RowsError> {
         Ok(())
     }
     /// Overwrites what the files hold of rows that are gone. There is nothing to do where they hold the rows and nothing else.

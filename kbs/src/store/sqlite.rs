@@ -8,6 +8,7 @@
 mod beneath;
 mod connection;
 mod held;
+mod room;
 mod traces;
 
 use std::{
@@ -214,6 +215,10 @@ impl Rows for SqliteRows {
 
     fn are_there(&self) -> Result<(), RowsError> {
         self.files.are_there()
+    }
+
+    fn leave_reserve(&self) -> Result<(), RowsError> {
+        room::leaves_reserve(self.files.database())
     }
 
     async fn overwrite(&self, traces: Traces) -> Result<(), RowsError> {

@@ -17,11 +17,13 @@ use coffer_verifier::abi::WorkloadDigest;
 use super::{
     Archive, AuditEntry, AuditFault, BROKER, StateFault, StoreError, StoredManifest, StoredPolicy,
     admins::There,
-    audit::{check_trail, line_hash, previous_of},
+    audit::{check_trail, previous_of},
     checkpoint::{CheckpointKeeper, Witness},
     head::{Entry, Head, Live},
     known::every,
     ledger::{Ledger, Store, line_is_there, opened},
+    lost_lines::Losses,
+    marker::chained,
     record::{Record as _, RowKey},
     revocations,
     rows::{Intent, Kind, Row, Rows, Transaction as _},
@@ -60,13 +62,17 @@ pub struct StateSummary {
     pub inputs_gone: Vec<u64>,
 }
 
-/// Which refusals a repair may forget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forget {
-    /// None: a damaged row that refused goes on refusing.
-    Nothing,
+/// What a repair may give up beside what takes nothing but rights away: each only where somebody says so by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forget {
     /// Numbers of revocation lists: older lists are believed again until a newer one is seen.
-    CrlNumbers,
+    pub crl_numbers: bool,
+    /// Lines of the audit trail: others say in their place that they are lost.
+    pub audit_lines: bool,
+    /// Keys of tenants: what hangs from them is lost, and new ones are made when they are next asked for.
+    pub tenant_keys: bool,
+    /// Generation counters: they begin at nothing again, and older sealed data is not told from newer.
+    pub generations: bool,
 }
 
 /// What is to be done about a row.
@@ -91,6 +97,13 @@ impl Mend {
             (Self::Replace(_), Kind::SecretVersion) => {
                 ("this version of the secret is lost, and counts as destroyed; put it again", true)
             }
+            (Self::Forget, Kind::TenantKey) => (
+                "the key is lost, with all that was sealed under it and each certificate and token it signed; a new one is made when it is next asked for",
+                true,
+            ),
+            (Self::Forget, Kind::Generation) => {
+                ("the counter begins at nothing again: what was sealed before cannot be told from what is newer", true)
+            }
             (Self::Forget, _) => {
                 ("revocation lists of this root are believed again whatever their number, until one is seen", true)
             }
@@ -103,9 +116,16 @@ impl Mend {
             (Self::Replace(_), Kind::Policy) => ("it refuses everything until it is put again", true),
             (Self::Replace(_), _) => ("the secret counts as deleted; put it again", true),
             (Self::Discard, _) => ("it is thrown away; it never counted", false),
-            (Self::Leave, _) => {
-                ("nothing: it goes on refusing; restore a backup, or see `coffer-kbs state repair --help`", true)
+            (Self::Leave, Kind::CrlNumber) => {
+                ("nothing: it goes on refusing; restore a backup, or say --believe-older-revocation-lists", true)
             }
+            (Self::Leave, Kind::TenantKey) => {
+                ("nothing: it goes on refusing; restore a backup, or say --lose-damaged-tenant-keys", true)
+            }
+            (Self::Leave, Kind::Generation) => {
+                ("nothing: it goes on refusing; restore a backup, or say --begin-damaged-generations-again", true)
+            }
+            (Self::Leave, _) => ("nothing: it goes on refusing; restore a backup", true),
         }
     }
 }
@@ -118,7 +138,7 @@ impl Store {
     pub async fn verify_state(&self) -> Result<StateSummary, StoreError> {
         let mut ledger = self.read().await?;
         let mut faults: Vec<Fault> =
-            ledger.damage(Forget::Nothing).await?.into_iter().map(|(fault, ..)| fault).collect();
+            ledger.damage(Forget::default()).await?.into_iter().map(|(fault, ..)| fault).collect();
         for number in ledger.known.damaged.clone() {
             faults.push(Fault {
                 what: StateFault::Entry { number }.to_string(),
@@ -127,7 +147,7 @@ impl Store {
             });
         }
         if let Err(fault) = check_trail(&mut ledger).await? {
-            faults.push(Fault { what: fault.to_string(), repair: "nothing: the trail keeps its gap", loses: false });
+            faults.push(ledger.losses().await?.fault(&fault));
         }
         let head = ledger.head;
         let (rows, archived) = (ledger.known.rows.len() as u64, ledger.trail_start().archived);
@@ -141,7 +161,18 @@ impl Store {
     /// # Errors
     /// As [`Store::write`]; then nothing has changed.
     pub async fn repair(&self, forget: Forget, now_unix: i64) -> Result<StateSummary, StoreError> {
-        let mut ledger = self.write().await?;
+        let mut ledger = self.write_alone().await?;
+        let mut lost = Vec::new();
+        let mut given_up = None;
+        if forget.audit_lines
+            && let Err(fault) = check_trail(&mut ledger).await?
+        {
+            // The checkpoint may end with a line that goes.
+            self.shared.follower.keep(&ledger.root, &ledger.head).await?;
+            let losses = ledger.losses().await?;
+            given_up = Some(Fault { repair: ACCEPTED, loses: true, ..losses.fault(&fault) });
+            lost = ledger.accept(losses, now_unix).await?;
+        }
         let damage = ledger.damage(forget).await?;
         let mut faults: Vec<Fault> = damage.iter().map(|(fault, ..)| fault.clone()).collect();
         let mut left = BTreeSet::new();
@@ -165,12 +196,14 @@ impl Store {
         if !ledger.known.damaged.is_empty() {
             ledger.record_anew(&left).await?;
         }
+        faults.extend(given_up);
         if !faults.is_empty() {
             let entry = AuditEntry {
                 event: "state.repair",
                 outcome: "done",
                 peer: BROKER.into(),
                 reasons: faults.iter().map(|fault| format!("{}: {}", fault.what, fault.repair)).collect(),
+                lost,
                 ..AuditEntry::default()
             };
             ledger.append_audit(&entry, now_unix).await?;
@@ -225,7 +258,7 @@ impl Store {
             repair: "it is written again from the checkpoint",
             loses: false,
         }];
-        faults.extend(ledger.damage(Forget::Nothing).await?.into_iter().map(|(fault, ..)| fault));
+        faults.extend(ledger.damage(Forget::default()).await?.into_iter().map(|(fault, ..)| fault));
         let (rows, archived) = (ledger.known.rows.len() as u64, ledger.trail_start().archived);
         let Head { epoch, lines, changes, .. } = ledger.head;
         Ok(StateSummary { epoch, lines, archived, changes, rows, faults, inputs_gone: Vec::new() })
@@ -256,7 +289,8 @@ impl Store {
             if previous_of(&known.root, head.lines + 1, &row) != Some(head.line_hash) {
                 break;
             }
-            (head.lines, head.line_hash) = (head.lines + 1, line_hash(&row));
+            let number = head.lines + 1;
+            (head.lines, head.line_hash) = (number, chained(&known.root, &number.to_be_bytes(), &row));
         }
         store.shared.publish(opened(&known, &mut *transaction, head, Some(&checkpoint)).await?);
         let ledger = store.over(transaction, head).await;
@@ -271,6 +305,21 @@ fn version_of(key: &RowKey) -> u64 {
 /// Of a row that nothing may take the place of, where the record of changes is written anew.
 const LOST: &str = "it is lost: it goes on refusing, and its own row put back afterwards is not believed; put that back, or restore a backup, before you \
                     say this";
+
+/// Of a gap in the trail, where nobody has said that it is accepted, and where somebody has.
+const KEPT_GAP: &str = "nothing: the trail keeps its gap, and cannot be archived or backed up; restore a backup, or say --accept-lost-audit-lines";
+const ACCEPTED: &str = "other lines say in their place that they are lost, and the trail goes on behind them";
+
+impl Losses {
+    /// With what was found first.
+    fn fault(&self, first: &AuditFault) -> Fault {
+        let what = match self.said() {
+            Some(lost) => format!("{first}; lost: {lost}"),
+            None => first.to_string(),
+        };
+        Fault { what, repair: KEPT_GAP, loses: false }
+    }
+}
 
 type Damage = (Fault, RowKey, Vec<u8>, Mend);
 
@@ -361,7 +410,9 @@ impl Ledger {
             | Kind::CertificateProfile
             | Kind::Crl
             | Kind::Admin => Mend::Remove,
-            Kind::CrlNumber if forget == Forget::CrlNumbers => Mend::Forget,
+            Kind::CrlNumber if forget.crl_numbers => Mend::Forget,
+            Kind::TenantKey if forget.tenant_keys => Mend::Forget,
+            Kind::Generation if forget.generations => Mend::Forget,
             Kind::ManifestWorkload => Mend::Rewrite(Vec::new()),
             Kind::Tenant => Mend::Rewrite(There(0).encode()),
             // Not removed: another policy of its name must not step in its place.

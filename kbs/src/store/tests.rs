@@ -15,6 +15,7 @@ mod failures;
 mod faulty;
 mod gone;
 mod kit;
+mod lost;
 mod operators;
 mod repair;
 mod rotated;

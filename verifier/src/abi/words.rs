@@ -112,6 +112,27 @@ word!(
 word!(
     /// The chip (`CHIP_ID`); zero when masked, 8 bytes then zeros on Turin.
     ChipId, 64, "CHIP_ID");
+impl ChipId {
+    /// CHIP_ID of the processor whose certificate has this hwID: zeros behind it. Nothing for one that is longer.
+    pub fn of_hwid(hwid: &[u8]) -> Option<Self> {
+        let mut chip = [0; Self::LEN];
+        chip.get_mut(..hwid.len())?.copy_from_slice(hwid);
+        Some(Self(chip))
+    }
+
+    /// From CHIP_ID in hex, or from the 8 bytes of hwID that a Turin certificate has and the report fills up with zeros.
+    ///
+    /// # Errors
+    /// [`WordError`] for anything else.
+    pub fn of_text(text: &str) -> Result<Self, WordError> {
+        let short = 2 * super::ProductLine::Turin.hwid_len();
+        match hex::decode(text) {
+            Ok(hwid) if text.len() == short => Self::of_hwid(&hwid).ok_or(WordError::Hex { word: "CHIP_ID" }),
+            _ => text.parse(),
+        }
+    }
+}
+
 word!(
     /// This guest instance (`REPORT_ID`).
     ReportId, 32, "REPORT_ID");

@@ -99,11 +99,7 @@ impl VerifiedReport {
     /// The processor that reports: the hwID its leaf certifies, else CHIP_ID; nothing where neither shows it, as under a VLEK that
     /// masks it. Where both are there they are one: a report for which they are not is not verified.
     pub fn chip(&self) -> Option<ChipId> {
-        let certified = self.leaf.hwid.as_deref().and_then(|hwid| {
-            let mut chip = [0; ChipId::LEN];
-            chip.get_mut(..hwid.len())?.copy_from_slice(hwid);
-            Some(ChipId::new(chip))
-        });
+        let certified = self.leaf.hwid.as_deref().and_then(ChipId::of_hwid);
         certified.or_else(|| Some(self.report.chip_id()).filter(|chip| !chip.is_zero()))
     }
 

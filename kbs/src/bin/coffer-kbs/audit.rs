@@ -84,6 +84,7 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
             Ok::<_, Failure>((summary, found, looked))
         })?;
     let compared = found.lines + looked.compared;
+    let only_there = found.lost;
     let not_compared = found.archived.len() as u64 - looked.compared;
     if let Some(log) = log.filter(|_| compared > 0 && not_compared > 0) {
         let some = format!("{not_compared} lines of {} are archived, and were not compared", log.display());
@@ -105,7 +106,7 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
             "{}",
             json!({
                 "ok": true, "lines": lines, "archived": archived, "archives": looked.files, "head": head, "rows": rows,
-                "compared": compared,
+                "compared": compared, "lost_in_log": only_there,
             })
         );
         return Ok(());
@@ -120,6 +121,11 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
     }
     if let Some(log) = log {
         coffer_rim::println!("{compared} lines of {} are in it", log.display());
+        if only_there > 0 {
+            coffer_rim::println!(
+                "{only_there} lines of it were lost here, as the trail says in their place: keep that copy"
+            );
+        }
     }
     Ok(())
 }

@@ -28,7 +28,8 @@ pub enum Command {
     },
     /// Mend what can be mended without giving anybody more than they had, and say what is given up. The server must not run.
     #[command(after_help = "Examples:\n  coffer-kbs state repair --state ./kbs\n  \
-                            coffer-kbs state repair --state ./kbs --give-up-what-is-damaged")]
+                            coffer-kbs state repair --state ./kbs --give-up-what-is-damaged\n  \
+                            coffer-kbs state repair --state ./kbs --give-up-what-is-damaged --accept-lost-audit-lines")]
     Repair {
         /// State folder.
         #[arg(long, value_name = "DIR")]
@@ -39,6 +40,17 @@ pub enum Command {
         /// Forget damaged revocation list numbers too: older lists are believed again until a newer one is seen.
         #[arg(long, requires = "give_up_what_is_damaged")]
         believe_older_revocation_lists: bool,
+        /// Accept that lines of the audit trail are gone or edited: other lines say so in their place, and the trail can be archived and backed
+        /// up again.
+        #[arg(long, requires = "give_up_what_is_damaged")]
+        accept_lost_audit_lines: bool,
+        /// Give damaged keys of tenants up: nothing that was sealed under one opens again, no certificate or token that it signed is
+        /// followed by another of the same key.
+        #[arg(long, requires = "give_up_what_is_damaged")]
+        lose_damaged_tenant_keys: bool,
+        /// Let damaged generation counters begin again: older sealed data is not told from newer.
+        #[arg(long, requires = "give_up_what_is_damaged")]
+        begin_damaged_generations_again: bool,
     },
 }
 
@@ -62,17 +74,25 @@ pub fn run(command: &Command, as_json: bool) -> Result<ExitCode, Failure> {
                 Failure::new(Class::NotAuthentic, "nothing was changed").hint("repeat with --give-up-what-is-damaged");
             tell(&summary, as_json, "would", failure)
         }
-        Command::Repair { state, believe_older_revocation_lists, .. } => {
-            let forget = if *believe_older_revocation_lists { Forget::CrlNumbers } else { Forget::Nothing };
+        Command::Repair {
+            state,
+            give_up_what_is_damaged: true,
+            believe_older_revocation_lists: crl_numbers,
+            accept_lost_audit_lines: audit_lines,
+            lose_damaged_tenant_keys: tenant_keys,
+            begin_damaged_generations_again: generations,
+        } => {
+            let [crl_numbers, audit_lines, tenant_keys, generations] =
+                [crl_numbers, audit_lines, tenant_keys, generations].map(|said| *said);
+            let forget = Forget { crl_numbers, audit_lines, tenant_keys, generations };
             let summary = event_loop.block_on(async { coffer_kbs::repair(state, forget).await.or_fail() })?;
             let left = event_loop.block_on(verify(state, false))?.faults.len();
             let what = match left {
                 1 => "1 thing is left as it was".to_owned(),
                 many => format!("{many} things are left as they were"),
             };
-            let failure = Failure::new(Class::NotAuthentic, what).hint(
-                "`coffer-kbs state verify` names it; of a revocation list's number --believe-older-revocation-lists gives it up, too",
-            );
+            let failure = Failure::new(Class::NotAuthentic, what)
+                .hint("`coffer-kbs state verify` names it, and the flag that gives it up, too, where there is one");
             let failure = (left > 0).then_some(failure);
             let code = said(&summary, as_json, "did", failure.clone());
             failure.filter(|_| !as_json).map_or(Ok(code), Err)

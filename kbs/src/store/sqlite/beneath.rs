@@ -44,6 +44,11 @@ impl Files {
         Ok(Self([opened(database.to_owned(), true)?, opened(beside("-wal"), true)?, opened(beside("-shm"), false)?]))
     }
 
+    /// Where the database is.
+    pub fn database(&self) -> &Path {
+        &self.0[0].path
+    }
+
     /// What a database that is not open yet is known by.
     pub fn identity(database: &Path) -> Option<(u64, u64)> {
         std::fs::metadata(database).ok().map(|found| (found.dev(), found.ino()))

@@ -91,7 +91,7 @@ async fn an_archive_that_was_cut_off_leaves_rows_that_nobody_reads(keeper: Keepe
     assert_eq!(faults(&store).await, ["a line before the first, which this server did not write"]);
     // Also where many of them sort first.
     assert_eq!(store.remove_archived().await.unwrap(), 3);
-    store.repair(Forget::Nothing, 8).await.unwrap();
+    store.repair(Forget::default(), 8).await.unwrap();
     assert_eq!(store.remove_archived().await.unwrap(), 0);
     assert_eq!((left(&fixture.dump().await), faults(&store).await), (4, vec![]));
 }
@@ -105,7 +105,7 @@ async fn nobody_hides_lines_by_an_archive(keeper: Keeper) {
     let lines = |number: u64| number.to_be_bytes().to_vec();
     // A line behind what is archived is taken away as if it had been.
     fixture.tamper(Kind::AuditLine, &lines(5), None).await;
-    assert_eq!(faults(&fixture.reopened().await.unwrap()).await, ["line 5 is missing, found line 6"]);
+    assert_eq!(faults(&fixture.reopened().await.unwrap()).await, ["line 5 is missing, found line 6; lost: line 5"]);
     fixture.replace_all(&all).await;
     // The record of an archive, in any other form.
     let records: Vec<_> = all.iter().filter(|(kind, ..)| *kind == Kind::AuditArchive).cloned().collect();
@@ -138,7 +138,7 @@ async fn a_lost_record_is_named_and_the_trail_goes_on(keeper: Keeper) {
     fixture.tamper(Kind::AuditArchive, &key, None).await;
     let store = fixture.reopened().await.unwrap();
     assert!(matches!(store.verify_audit().await, Err(StoreError::Tampered { .. })));
-    let repaired = store.repair(Forget::Nothing, 8).await.unwrap();
+    let repaired = store.repair(Forget::default(), 8).await.unwrap();
     assert!(repaired.faults.len() == 1 && repaired.faults[0].loses, "{repaired:?}");
     let archives = store.read().await.unwrap().archives().await.unwrap();
     let archive = archives[0].as_ref().unwrap();

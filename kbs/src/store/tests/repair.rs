@@ -26,9 +26,9 @@ async fn every_row_of_every_kind_is_named_and_mended_without_giving_more(keeper:
             let store = fixture.reopened().await.unwrap();
             let summary = store.verify_state().await.unwrap();
             assert_eq!(summary.faults.len(), 1, "{kind:?}: {:?}", summary.faults);
-            let forget = if *kind == Kind::CrlNumber { Forget::CrlNumbers } else { Forget::Nothing };
-            if forget == Forget::CrlNumbers {
-                assert_eq!(store.repair(Forget::Nothing, 5).await.unwrap().faults.len(), 1);
+            let forget = Forget { crl_numbers: *kind == Kind::CrlNumber, ..Forget::default() };
+            if forget.crl_numbers {
+                assert_eq!(store.repair(Forget::default(), 5).await.unwrap().faults.len(), 1);
                 assert_eq!(store.verify_state().await.unwrap().faults.len(), 1, "it goes on refusing");
             }
             let repaired = store.repair(forget, 5).await.unwrap();
@@ -92,7 +92,7 @@ async fn rows_that_were_added_are_named_and_thrown_away(keeper: Keeper) {
     let faults = fixture.store.verify_state().await.unwrap().faults;
     assert_eq!(faults.len(), 3, "{faults:#?}");
     assert!(faults.iter().all(|fault| !fault.loses));
-    assert_eq!(fixture.store.repair(Forget::Nothing, 5).await.unwrap().faults.len(), 3);
+    assert_eq!(fixture.store.repair(Forget::default(), 5).await.unwrap().faults.len(), 3);
     assert!(fixture.store.verify_state().await.unwrap().faults.is_empty());
     assert!(complaints(&fixture.store).await.is_empty());
 }
@@ -102,7 +102,7 @@ async fn a_repaired_store_opens_and_goes_on(keeper: Keeper) {
     let entry = fixture.dump().await.into_iter().find(|(kind, ..)| *kind == Kind::StateEntry).unwrap();
     fixture.tamper(entry.0, &entry.1, None).await;
     let store = fixture.reopened().await.unwrap();
-    let repaired = store.repair(Forget::Nothing, 5).await.unwrap();
+    let repaired = store.repair(Forget::default(), 5).await.unwrap();
     assert_eq!(repaired.faults.len(), 1);
     for store in [&store, &fixture.reopened().await.unwrap()] {
         assert!(complaints(store).await.is_empty());
@@ -113,7 +113,7 @@ async fn a_repaired_store_opens_and_goes_on(keeper: Keeper) {
     drop(store);
     let fixture = Fixture { store: fixture.reopened().await.unwrap(), ..fixture };
     assert_eq!(fixture.put("a/b/c", b"next", Some(2)).await.unwrap().now.stated.version, 3);
-    assert_eq!(fixture.reopened().await.unwrap().repair(Forget::Nothing, 6).await.unwrap().faults, []);
+    assert_eq!(fixture.reopened().await.unwrap().repair(Forget::default(), 6).await.unwrap().faults, []);
 }
 
 async fn a_version_that_was_given_up_counts_as_destroyed_and_is_listed(keeper: Keeper) {
@@ -122,7 +122,7 @@ async fn a_version_that_was_given_up_counts_as_destroyed_and_is_listed(keeper: K
     fixture.put("a/b/c", b"only", None).await.unwrap();
     let row = fixture.dump().await.into_iter().find(|(kind, ..)| *kind == Kind::SecretVersion).unwrap();
     fixture.tamper(row.0, &row.1, None).await;
-    fixture.store.repair(Forget::Nothing, 5).await.unwrap();
+    fixture.store.repair(Forget::default(), 5).await.unwrap();
     for store in [&fixture.store, &fixture.reopened().await.unwrap()] {
         let mut ledger = store.read().await.unwrap();
         let found = ledger.secrets(&tenant).await.unwrap();
@@ -188,7 +188,7 @@ async fn no_repair_after_another_gives_a_number_twice_or_brings_an_old_version_b
             }
         }
         let store = fixture.reopened().await.unwrap();
-        assert!(!store.repair(Forget::Nothing, 5).await.unwrap().faults.is_empty(), "{kind:?}");
+        assert!(!store.repair(Forget::default(), 5).await.unwrap().faults.is_empty(), "{kind:?}");
     }
     let store = fixture.reopened().await.unwrap();
     let mut ledger = store.write().await.unwrap();
@@ -217,7 +217,7 @@ async fn a_plan_names_what_is_given_up_with_a_lost_end_mark_and_changes_nothing(
     assert_eq!(fixture.dump().await, before);
     // As it is done then.
     let store = Store::rebuild_head(fixture.rows.clone(), root(), keeper, 77).await.unwrap();
-    assert_eq!(store.repair(Forget::Nothing, 78).await.unwrap().faults, plan.faults[1..]);
+    assert_eq!(store.repair(Forget::default(), 78).await.unwrap().faults, plan.faults[1..]);
 }
 
 /// Of a row that nothing may take the place of: it goes on refusing, and whether its own row mends it again depends on the record.
@@ -237,7 +237,7 @@ async fn what_a_record_written_anew_loses_is_named_before(keeper: Keeper) {
         let faults = store.verify_state().await.unwrap().faults;
         let lost = faults.iter().any(|fault| fault.loses && fault.repair.contains("it is lost"));
         assert_eq!(lost, !record_is_whole, "{faults:?}");
-        store.repair(Forget::Nothing, 5).await.unwrap();
+        store.repair(Forget::default(), 5).await.unwrap();
         fixture.tamper(Kind::CrlNumber, number, Some(row.clone())).await;
         let mended = fixture.reopened().await.unwrap().verify_state().await.unwrap().faults.is_empty();
         assert_eq!(mended, record_is_whole);

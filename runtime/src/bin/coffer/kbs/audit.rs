@@ -2,6 +2,7 @@
 //! checked.
 
 mod copy;
+mod words;
 
 use std::process::ExitCode;
 
@@ -155,6 +156,7 @@ fn tail(args: &TailArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer kbs audit show 86fb0b8a2fdb7edb
+  coffer kbs audit show 86fb0b8a2fdb7edb --explain
   coffer kbs audit show 86fb0b8a2fdb7edb --input > input.json
   opa eval --input input.json --data web.rego data.web.allow")]
 struct ShowArgs {
@@ -163,6 +165,9 @@ struct ShowArgs {
     /// What the policy saw, in place of the line: the Rego input as JSON, byte for byte.
     #[arg(long)]
     input: bool,
+    /// In words: every reason, and the checks that were not passed.
+    #[arg(long, conflicts_with = "input")]
+    explain: bool,
     /// Of this tenant: what an auditor of that tenant may read.
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
@@ -172,6 +177,11 @@ fn show(args: &ShowArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (tenant, id) = (args.tenant.as_deref(), &args.id);
     let found = broker.ask(async |client| client.decision_found(tenant, id).await)?;
     let found = found.map_err(|archived| no_line(&archived))?;
+    if args.explain && !broker.json() {
+        let said = words::in_words(&found.line);
+        print!("{}", said.unwrap_or_else(|| format!("{}\n", found.line)));
+        return Ok(ExitCode::SUCCESS);
+    }
     if !args.input {
         println!("{}", found.line);
         return Ok(ExitCode::SUCCESS);

@@ -52,7 +52,8 @@ Examples:
   coffer kbs revoke chip 5f70bf18… --reason 'left the data centre'"
 )]
 struct ChipArgs {
-    /// CHIP_ID, 128 hex digits: hwID of its certificate, zeros behind it.
+    /// CHIP_ID, 128 hex digits; of Turin the 16 digits of its certificate's hwID do, too.
+    #[arg(value_parser = ChipId::of_text)]
     chip: ChipId,
     #[command(flatten)]
     scope: Scope,

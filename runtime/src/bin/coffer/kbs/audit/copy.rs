@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use coffer_kbs_client::{
     AdminClient, AuditPage, AuditQuery, ClientError,
-    trail::{Chain, ChainError, End},
+    trail::{Chain, ChainError, End, LostLines},
 };
 use coffer_rim::file::Writer;
 use coffer_rim::input;
@@ -55,7 +55,7 @@ pub fn export(args: &ExportArgs, broker: &Broker<'_>) -> Result<ExitCode, CliErr
         });
         return Ok(ExitCode::SUCCESS);
     }
-    let end = write(args, |out| pages(broker, None, |line| writeln!(out, "{line}")))?;
+    let end = write(args, |out| pages(broker, None, |line| writeln!(out, "{line}")).map(|(end, _)| end))?;
     let row = json!({ "file": args.file, "first": end.first, "lines": end.lines, "head": end.head });
     broker.say(&row, || match end.first {
         1 => format!("{} has {} lines, head {}", args.file.display(), end.lines, end.head),
@@ -166,22 +166,34 @@ pub struct VerifyArgs {
 /// Checks it.
 pub fn verify(args: &VerifyArgs, whom: &crate::kbs::Args, context: &Context) -> Result<ExitCode, CliError> {
     let noted = args.head.as_deref();
-    let (end, what) = if let Some(last) = args.files.last() {
-        let (first, end) = check_files(&args.files, noted)?;
+    let (end, lost, what) = if let Some(last) = args.files.last() {
+        let (first, end, lost) = check_files(&args.files, noted)?;
         let what = match args.files.len() {
             1 => last.display().to_string(),
             files => format!("the trail in {files} files"),
         };
-        (End { first, ..end }, what)
+        (End { first, ..end }, lost, what)
     } else {
-        (pages(&whom.broker(context)?, noted, |_| Ok(()))?, "the broker's trail".to_owned())
+        let (end, lost) = pages(&whom.broker(context)?, noted, |_| Ok(()))?;
+        (end, lost, "the broker's trail".to_owned())
     };
     let End { first, lines, head, .. } = end;
     if context.json {
-        println!("{}", json!({ "whole": true, "first": first, "lines": lines, "head": head }));
+        let lost: Vec<_> =
+            lost.iter().map(|LostLines { first, last, .. }| json!({ "first": first, "last": last })).collect();
+        println!("{}", json!({ "whole": lost.is_empty(), "first": first, "lines": lines, "head": head, "lost": lost }));
         return Ok(ExitCode::SUCCESS);
     }
     let what = coffer_rim::foreign(&what);
+    if !lost.is_empty() {
+        println!(
+            "{what} holds from line {first} to {lines}, head {head}, but for lines that an owner accepted as lost:"
+        );
+        for LostLines { first, last, .. } in &lost {
+            println!("lines {first} to {last}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     match first.saturating_sub(1) {
         0 => println!("{what} is whole: {lines} lines, head {head}"),
         before => println!(
@@ -200,7 +212,7 @@ fn lines(from: impl BufRead) -> impl Iterator<Item = io::Result<String>> {
 const LONGEST: u64 = 4 * 1024 * 1024;
 
 /// Checks files one after the other. Gives the number of the first line, and where the last file ends.
-fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End), CliError> {
+fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End, Vec<LostLines>), CliError> {
     let (mut chain, mut first, mut last) = (Chain::anywhere(noted), None, None);
     for file in files {
         let reading = || format!("reading {}", file.display());
@@ -220,9 +232,10 @@ fn check_files(files: &[PathBuf], noted: Option<&str>) -> Result<(u64, End), Cli
         first.get_or_insert(end.first);
         last = Some(end);
     }
+    let lost = chain.lost().to_vec();
     chain.finish().map_err(|error| broken(&error))?;
     match (first, last) {
-        (Some(first), Some(last)) => Ok((first, last)),
+        (Some(first), Some(last)) => Ok((first, last, lost)),
         _ => Err(broken(&ChainError::NoEnd)),
     }
 }
@@ -244,7 +257,7 @@ fn pages(
     broker: &Broker<'_>,
     noted: Option<&str>,
     mut line: impl FnMut(&str) -> io::Result<()>,
-) -> Result<End, CliError> {
+) -> Result<(End, Vec<LostLines>), CliError> {
     let mut failed: Result<(), CliError> = Ok(());
     let mut chain = None;
     let stated = broker.ask(async |client| {
@@ -274,7 +287,8 @@ fn pages(
     failed?;
     let mut chain = chain.ok_or_else(|| broken(&ChainError::NoEnd))?;
     let end = chain.ends(&stated).map_err(|error| broken(&error))?;
-    chain.finish().map_err(|error| broken(&error)).map(|()| end)
+    let lost = chain.lost().to_vec();
+    chain.finish().map_err(|error| broken(&error)).map(|()| (end, lost))
 }
 
 async fn page(client: &AdminClient, query: &AuditQuery) -> Result<AuditPage, ClientError> {

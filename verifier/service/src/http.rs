@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::access::Caller;
 use crate::challenge::LIFETIME;
 use crate::openapi;
+use crate::page::PAGE;
 use crate::refusal::{RETRY_AFTER, Refusal};
 use crate::request::{self, Asked};
 use crate::routes::{Open, ROUTES};
@@ -40,6 +41,8 @@ fn handler(path: &str) -> Option<MethodRouter<Arc<Service>>> {
         "/v1/appraise/batch" => post(appraise_batch),
         "/v1/challenge" => get(challenge),
         "/v1/policies" => get(policies),
+        "/v1/decisions" => get(decisions),
+        "/" => get(page),
         "/metrics" => get(metrics),
         "/.well-known/jwks.json" => get(jwks),
         "/.well-known/openid-configuration" => get(configuration),
@@ -176,6 +179,22 @@ async fn challenge(State(service): Shared) -> Result<Response, Refusal> {
 
 async fn policies(State(service): Shared) -> Response {
     document_of(&service.live().appraiser.policies.to_json())
+}
+
+async fn decisions(State(service): Shared) -> Response {
+    text("application/json", "no-store", service.decisions.to_json())
+}
+
+async fn page() -> Response {
+    let mut response = text("text/html; charset=utf-8", "no-cache", PAGE.html.clone());
+    let headers = response.headers_mut();
+    // A policy of ours has no byte that a header could not have; without one the page is not given.
+    let Ok(policy) = HeaderValue::from_str(&PAGE.policy) else { return Refusal::Internal.into_response() };
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
 }
 
 async fn metrics(State(service): Shared) -> Response {

@@ -6,7 +6,7 @@
 //! Trusts: its configuration, its keys, AMD's pinned roots. A caller may ask and is believed nothing; evidence is believed what its
 //! signatures show.
 //! Never: judges under no policy; believes a simulator that a policy does not list by name; keeps anything between requests but
-//! what was fetched, chains that were verified, and the challenges of a minute.
+//! what was fetched, chains that were verified, the challenges of a minute, and what the last 1,000 decisions were.
 #![forbid(unsafe_code)]
 
 mod refusal;
@@ -20,6 +20,7 @@ mod policies;
 mod request;
 
 mod appraiser;
+mod decisions;
 
 mod tls;
 
@@ -33,6 +34,7 @@ mod service;
 mod guard;
 
 mod openapi;
+mod page;
 
 mod grpc;
 mod http;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::challenge::LIFETIME;
+use crate::decisions::DECISIONS;
 use crate::request::{MAX_BATCH, MAX_CERTIFICATES, MAX_CRLS};
 use crate::routes::{Open, ROUTES, Route};
 
@@ -96,6 +97,15 @@ fn described(path: &str) -> Value {
             &named("Challenge"),
         ),
         "/v1/policies" => got("The policies there are.", "Each with the text that it is.", &named("Policies")),
+        "/v1/decisions" => got(
+            "The last decisions of this replica, the newest first.",
+            "In memory, of all callers, without evidence.",
+            &named("Decisions"),
+        ),
+        "/" => {
+            let content = json!({ "text/html": { "schema": { "type": "string" } } });
+            json!({ "summary": "A page for people.", "responses": { "200": { "description": "HTML.", "content": content } } })
+        }
         "/metrics" => plain("Figures for Prometheus.", "Text format 0.0.4."),
         "/.well-known/jwks.json" => {
             issued(got("Keys that tokens are signed with.", "A JWK set (RFC 7517).", &json!({ "type": "object" })))
@@ -242,6 +252,40 @@ fn schemas() -> Value {
                         },
                     },
                 },
+            },
+        },
+        "Decisions": {
+            "type": "object",
+            "required": ["made", "held_at_most", "decisions"],
+            "properties": {
+                "made": { "type": "integer", "description": "Since this replica started." },
+                "held_at_most": { "type": "integer", "const": DECISIONS },
+                "decisions": { "type": "array", "maxItems": DECISIONS, "items": named("Decision") },
+            },
+        },
+        "Decision": {
+            "type": "object",
+            "required": [
+                "number", "at", "caller", "policy", "revision", "verdict", "simulated", "token", "reasons", "further_reasons",
+            ],
+            "properties": {
+                "number": { "type": "integer" },
+                "at": { "type": "string", "format": "date-time" },
+                "caller": { "type": "string" },
+                "policy": { "type": "string" },
+                "revision": { "type": "string" },
+                "verdict": { "enum": ["accepted", "refused", "not-authentic"] },
+                "simulated": nullable("boolean"),
+                "token": { "type": "boolean" },
+                "reasons": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["code", "text"],
+                        "properties": { "code": { "type": "string" }, "text": { "type": "string" } },
+                    },
+                },
+                "further_reasons": { "type": "integer" },
             },
         },
         "Error": {

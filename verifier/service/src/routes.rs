@@ -29,12 +29,14 @@ const fn all(path: &'static str) -> Route {
 }
 
 /// Every one.
-pub const ROUTES: [Route; 10] = [
+pub const ROUTES: [Route; 12] = [
     callers("post", "/v1/appraise"),
     callers("post", "/v1/appraise/batch"),
     callers("get", "/v1/challenge"),
     callers("get", "/v1/policies"),
+    callers("get", "/v1/decisions"),
     callers("get", "/metrics"),
+    all("/"),
     all("/.well-known/jwks.json"),
     all("/.well-known/openid-configuration"),
     all("/openapi.json"),

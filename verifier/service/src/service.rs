@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::access::Access;
 use crate::appraiser::{Admitted, Answer, Appraiser};
 use crate::challenge::{Challenge, Challenges};
+use crate::decisions::Decisions;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -38,6 +39,8 @@ pub struct Service {
     pub limits: Limits,
     /// Figures.
     pub metrics: Metrics,
+    /// The last decisions.
+    pub decisions: Decisions,
     /// Requests under way.
     pub places: Arc<Semaphore>,
     /// Connections that are open.
@@ -57,6 +60,7 @@ impl Service {
             clients,
             limits,
             metrics: Metrics::default(),
+            decisions: Decisions::default(),
             places: Arc::new(Semaphore::new(limits.requests)),
             lines: Arc::new(Semaphore::new(limits.connections)),
             judges: Arc::new(Semaphore::new(2 * processors)),
@@ -126,6 +130,7 @@ impl Service {
         })??;
         self.metrics.appraised(answer.appraisal.verdict(), answer.token.is_some());
         log(&answer, caller);
+        self.decisions.keep(&answer, caller, now());
         Ok(answer)
     }
 

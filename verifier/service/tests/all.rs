@@ -13,5 +13,6 @@ mod configuration;
 mod fetched;
 mod grpc;
 mod http;
+mod page;
 mod process;
 mod secured;

@@ -374,3 +374,100 @@ fn a_manifest_holds_what_measure_prints_and_its_exit_codes_tell_why_not() {
     world.fails(2, &[&wrong[..], &["--name", "a b"]].concat());
     assert!(!Path::new(&world.path("x.json")).exists());
 }
+
+/// A simulated key distribution service; it ends with its test.
+struct Service(std::process::Child, String);
+
+impl Service {
+    fn start(world: &World, fault: &str) -> Self {
+        use std::io::BufRead as _;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_coffer"))
+            .env("COFFER_HOME", world.path("home"))
+            .args(["sim", "kds", "--fault", fault])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+        Self(child, address.trim().to_owned())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
+    let world = World::new();
+    for name in ["author.pem", "witness.pem"] {
+        world.ok(&["manifest", "keygen", "--out", name]);
+    }
+    let measure = ["measure", "--spec", "spec.toml", "--manifest", "web.json", "--sign", "author.pem"];
+    let measured = world.json(&[&measure[..], &["--name", "web", "--sequence", "7", "--expires", "30d"]].concat());
+    let before = std::fs::read(world.path("web.json")).unwrap();
+    std::fs::write(world.path("revoked.toml"), "until = \"never\"\n").unwrap();
+    let service = Service::start(&world, "none");
+    let asks = |mirror: &str, words: &[&str]| -> Vec<String> {
+        let words = [&["--json", "manifest", "re-endorse", "web.json", "--sign", "witness.pem"], words].concat();
+        let of = ["--allow-simulated", "--product", "milan", "--mirror", mirror];
+        words.iter().chain(&of).map(|word| (*word).to_owned()).collect()
+    };
+    let run = |mirror: &str, words: &[&str]| {
+        let words = asks(mirror, words);
+        let output = world.coffer(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        (output.status.code().unwrap(), said)
+    };
+    let good = ["--key", "author.pem.pub", "--revoked", "revoked.toml", "--out", "next.json"];
+
+    // Whoever signed it is not the witness: it is believed for the keys that are named, and for no others.
+    let (exit, said) = run(&service.1, &["--revoked", "revoked.toml"]);
+    assert_eq!((exit, said["error"]["class"].as_str()), (5, Some("not-authentic")), "{said}");
+    // Neither a list nor a word that there is none.
+    assert_eq!(run(&service.1, &["--key", "author.pem.pub"]).0, 2);
+    assert_eq!(run(&service.1, &[&good[..], &["--sequence", "7"]].concat()).0, 2);
+
+    let kernel = hex::encode(sha2::Sha256::digest("kernel"));
+    let measurement = measured["measurement"].as_str().unwrap();
+    let lists = [
+        (format!("until = \"never\"\ncomponents = [\"{kernel}\"]\n"), 6),
+        (format!("until = \"never\"\nmeasurements = [\"{measurement}\"]\n"), 6),
+        ("until = \"never\"\n[[manifests]]\nname = \"web\"\nup_to_sequence = 7\n".to_owned(), 6),
+        ("until = \"2026-01-01T00:00:00Z\"\n".to_owned(), 3),
+        ("until = \"never\"\nunknown = 1\n".to_owned(), 3),
+    ];
+    for (list, expected) in lists {
+        std::fs::write(world.path("list.toml"), &list).unwrap();
+        let (exit, said) =
+            run(&service.1, &["--key", "author.pem.pub", "--revoked", "list.toml", "--out", "next.json"]);
+        assert_eq!(exit, expected, "{list}: {said}");
+        assert_eq!(said["error"]["reason"]["code"] == "revoked", expected == 6, "{said}");
+    }
+    // A service that does not answer, or not well, endorses nothing.
+    for (fault, expected) in [("500", 7), ("stale-crl", 5)] {
+        let broken = Service::start(&world, fault);
+        let (exit, said) = run(&broken.1, &good);
+        assert_eq!(exit, expected, "{fault}: {said}");
+    }
+    assert!(!world.path("next.json").exists());
+
+    let (exit, said) = run(&service.1, &good);
+    assert_eq!((exit, said["sequence"].as_u64(), said["name"].as_str()), (0, Some(8), Some("web")), "{said}");
+    assert_eq!(said["lists"].as_array().unwrap().len(), 1, "{said}");
+    assert_eq!(std::fs::read(world.path("web.json")).unwrap(), before);
+    let next = world.json(&["manifest", "verify", "next.json", "--key", "witness.pem.pub"]);
+    let old = world.json(&["manifest", "verify", "web.json", "--key", "author.pem.pub"]);
+    for same in ["name", "workload_digest", "components", "measurements"] {
+        assert_eq!(next[same], old[same]);
+    }
+    assert!(next["created"].as_str() >= old["created"].as_str());
+    // In place, with the list waived by name.
+    let (exit, said) = run(&service.1, &["--key", "author.pem.pub", "--no-revocation-list", "--expires", "7d"]);
+    assert_eq!((exit, &said["revocation_list"]), (0, &Value::Null), "{said}");
+    world.json(&["manifest", "verify", "web.json", "--key", "witness.pem.pub"]);
+}

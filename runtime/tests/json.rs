@@ -79,6 +79,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("manifest keygen", &["--out", "manifest.pem"]),
     ("manifest verify", &["nosuch", "--key", "manifest.pem.pub"]),
     ("manifest show", &["id.pem"]),
+    ("manifest re-endorse", &["nosuch", "--sign", "manifest.pem", "--no-revocation-list"]),
     ("verify", &["nosuch"]),
     ("verify", &["zeros"]),
     ("verify", &["zeros", "--policy", "strct"]),

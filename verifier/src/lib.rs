@@ -82,5 +82,6 @@ pub use tsm::{TsmError, TsmReport};
 pub use unix_time::{TimeError, UnixTime};
 pub use verify::{
     CertificateIssuerError, ChainError, CrlIssuerError, CrlPolicy, CrlStatus, ExpectedReportData, ReportBinding,
-    VerifiedChain, VerifiedReport, VerifyError, verify, verify_certificate, verify_crl, verify_evidence,
+    VerifiedChain, VerifiedReport, VerifyError, revoked_issuers, verify, verify_certificate, verify_crl,
+    verify_evidence,
 };

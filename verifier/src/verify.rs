@@ -24,7 +24,7 @@ pub(crate) use given::Given;
 
 pub use error::{ChainError, VerifyError};
 pub use given::CrlPolicy;
-pub use issued::{CertificateIssuerError, verify_certificate};
+pub use issued::{CertificateIssuerError, revoked_issuers, verify_certificate};
 pub use list::{CrlIssuerError, verify_crl};
 pub use verified::{CrlStatus, ReportBinding, VerifiedReport};
 

@@ -8,6 +8,7 @@ use crate::forge::{
 use coffer_verifier::{
     CrlPolicy, ExpectedReportData,
     abi::{ReportData, report::offset},
+    chain::CertificateRole,
 };
 
 #[test]
@@ -160,6 +161,25 @@ fn revocation_needs_a_fresh_complete_list_by_the_root() {
         "crl-form",
         "an entry with a critical extension speaks of another issuer's certificates"
     );
+}
+
+#[test]
+fn a_revoked_root_or_intermediate_is_found_without_a_report() {
+    let revoked = |serials: Vec<Vec<u8>>| {
+        let mut world = World::new();
+        world.root.serial = vec![9];
+        world.list().revoked = serials;
+        coffer_verifier::revoked_issuers(&world.endorsements().unwrap())
+    };
+    assert_eq!(revoked(vec![vec![5]]), []);
+    let intermediate = revoked(vec![vec![5], vec![1, 0, 1]]);
+    assert!(matches!(intermediate[..], [(CertificateRole::Intermediate(..), _)]), "{intermediate:?}");
+    assert!(matches!(revoked(vec![vec![9]])[..], [(CertificateRole::Root(_), _)]));
+    // A list of another issuer says nothing of these.
+    let mut world = World::new();
+    world.list().revoked = vec![vec![1, 0, 1]];
+    world.list().issuer = "ARK-Genoa".to_owned();
+    assert_eq!(coffer_verifier::revoked_issuers(&world.endorsements().unwrap()), []);
 }
 
 #[test]

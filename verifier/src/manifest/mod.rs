@@ -9,6 +9,8 @@
 
 mod document;
 mod envelope;
+mod revocations;
 
 pub use document::{Component, Contents, MAX_SEQUENCE, ManifestError, MeasuredLaunch, ReferenceManifest};
 pub use envelope::{CLOCKS_DIFFER_BY, ManifestRefusal, PAYLOAD_TYPE, SignedManifest, VerifiedManifest, signing_input};
+pub use revocations::Revocations;

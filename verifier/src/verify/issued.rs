@@ -26,6 +26,23 @@ pub enum CertificateIssuerError {
 /// AMD replaced an intermediate under its name; nobody has many of one name.
 const MAX_ISSUERS: usize = 4;
 
+/// Roots and intermediates among these that a list among these revokes, with the list's number. Signatures are not asked: the caller
+/// has verified each ([`verify_certificate`], [`crate::verify_crl`]).
+pub fn revoked_issuers(endorsements: &Endorsements) -> Vec<(CertificateRole, u64)> {
+    let mut revoked = Vec::new();
+    for certificate in endorsements.certificates() {
+        if matches!(certificate.role(), CertificateRole::Leaf(_)) {
+            continue;
+        }
+        // A serial is its issuer's: roots of other lines count theirs by themselves.
+        let mut lists = endorsements.crls().filter(|list| list.issuer() == certificate.issuer());
+        if let Some(list) = lists.find(|list| list.revokes(certificate.serial())) {
+            revoked.push((certificate.role(), list.number()));
+        }
+    }
+    revoked
+}
+
 /// The anchor this certificate rests on: every signature up to it holds, and every date. Issuers are looked for in `others`, then
 /// among AMD's own. Revocation is not asked: whoever verifies a report does that.
 ///

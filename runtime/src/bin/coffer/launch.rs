@@ -8,6 +8,8 @@ pub mod measure;
 pub mod measure_firmware;
 pub mod measure_manifest;
 pub mod platform;
+pub mod re_endorse;
+pub mod signed_manifest;
 pub mod spec;
 
 use crate::row::Group;

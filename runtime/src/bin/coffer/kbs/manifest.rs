@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::broker::{Broker, not_found, of_tenant, read};
 use super::{Tenant, admin, rfc3339};
 use crate::error::CliError;
-use crate::launch::manifest::no_manifest;
+use crate::launch::signed_manifest::no_manifest;
 use crate::row::Entry;
 
 /// Add, list and revoke signed reference manifests.

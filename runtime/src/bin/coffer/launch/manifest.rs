@@ -1,16 +1,17 @@
-//! `coffer manifest`: keys of reference manifests, and what a manifest says.
+//! `coffer manifest`: keys of reference manifests, what a manifest says, and its date.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coffer_rim::input;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
-use coffer_verifier::manifest::{ManifestError, ManifestRefusal, ReferenceManifest, SignedManifest};
-use coffer_verifier::{P384PublicKey, UnixTime};
+use coffer_verifier::UnixTime;
+use coffer_verifier::manifest::ReferenceManifest;
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::launch::re_endorse;
+use crate::launch::signed_manifest::{parse, refused};
 use crate::row::Entry;
 
 /// Make keys for signed reference manifests, and check and show manifests: which measurements a workload may have.
@@ -29,6 +30,7 @@ pub const COMMANDS: &[Entry] = &[
     command!("keygen": KeygenArgs => keygen),
     command!("verify": VerifyArgs => verify),
     command!("show": ShowArgs => show),
+    command!("re-endorse": re_endorse),
 ];
 
 /// Make a manifest key: FILE, mode 0600, and FILE.pub for whoever is to believe it.
@@ -132,47 +134,6 @@ fn show(args: &ShowArgs, context: &Context) -> Result<ExitCode, CliError> {
         print(&manifest);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a manifest says that one of these keys signed, and that is valid now.
-///
-/// # Errors
-/// It is none, or not to be believed.
-pub fn believed(
-    bytes: &[u8],
-    file: &Path,
-    keys: &[P384PublicKey],
-    now: UnixTime,
-) -> Result<ReferenceManifest, CliError> {
-    let envelope = SignedManifest::parse(bytes).map_err(|error| no_manifest(&error, file))?;
-    let verified = envelope.verify(keys).map_err(|refusal| refused(&refusal, file))?;
-    verified.current(now).cloned().map_err(|refusal| refused(&refusal, file))
-}
-
-fn parse(file: &Path) -> Result<SignedManifest, CliError> {
-    let bytes =
-        input::read(file, input::DOCUMENT).class_while(Class::Config, format!("cannot read {}", file.display()))?;
-    SignedManifest::parse(&bytes).map_err(|error| no_manifest(&error, file))
-}
-
-/// What is said of a file that is none.
-pub fn no_manifest(error: &ManifestError, file: &Path) -> CliError {
-    let failure =
-        CliError::caused(Class::Config, error).while_doing(format!("{} is no signed manifest", file.display()));
-    failure.hint("`coffer measure … --manifest FILE --sign KEY` writes one")
-}
-
-fn refused(refusal: &ManifestRefusal, file: &Path) -> CliError {
-    let class = if matches!(refusal, ManifestRefusal::Payload(_)) { Class::Config } else { Class::NotAuthentic };
-    let failure = CliError::caused(class, refusal).while_doing(file.display());
-    match refusal {
-        ManifestRefusal::FromTheFuture { .. } => {
-            failure.hint("compare the clocks of this machine and of whoever made it")
-        }
-        ManifestRefusal::Expired { .. } => failure.hint("sign a new one with a higher --sequence"),
-        ManifestRefusal::UnknownKey { .. } => failure.hint("name the public key of whoever signed it with --key"),
-        _ => failure,
-    }
 }
 
 fn describe(manifest: &ReferenceManifest) -> Value {

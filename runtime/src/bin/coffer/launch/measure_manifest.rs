@@ -31,14 +31,16 @@ pub struct ManifestArgs {
 
 /// When a manifest ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expiry {
+pub enum Expiry {
+    /// Then.
     At(UnixTime),
     /// Seconds from now.
     After(i64),
 }
 
 impl Expiry {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// From a command line.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected a time like 2027-01-01T00:00:00Z, or a duration like 90d, 12h or 30m";
         let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
         for (unit, seconds) in units {
@@ -50,7 +52,11 @@ impl Expiry {
         UnixTime::parse(text).map(Self::At).map_err(|_| expected.into())
     }
 
-    fn counted_from(self, now: UnixTime) -> Result<UnixTime, CliError> {
+    /// As a time.
+    ///
+    /// # Errors
+    /// Class `usage`: it is over.
+    pub fn counted_from(self, now: UnixTime) -> Result<UnixTime, CliError> {
         match self {
             Self::After(span) => Ok(UnixTime(now.0 + span)),
             Self::At(time) if time > now => Ok(time),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::error::{Class, Classify as _, CliError};
 use crate::kbs::reference::measured;
-use crate::launch::manifest;
+use crate::launch::signed_manifest;
 
 /// Which guests are expected.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -51,7 +51,7 @@ impl References {
                 );
                 return Err(CliError::new(Class::Usage, message).hint("name its public key with --manifest-key PEM"));
             } else {
-                let verified = manifest::believed(&bytes, file, &keys, now)?;
+                let verified = signed_manifest::believed(&bytes, file, &keys, now)?;
                 let contents = verified.contents();
                 (verified.measurements().copied().collect(), contents.workload)
             };

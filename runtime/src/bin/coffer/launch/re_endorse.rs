@@ -1,0 +1,200 @@
+//! `coffer manifest re-endorse`: the same release with a new date, once somebody has looked whether it still deserves one.
+//!
+//! Made for a timer: brokers whose floor has `max_manifest_age` admit a release only while this goes on. Nothing is written unless every
+//! check holds. Trusts: the manifest keys and the revocation list that are named. Never: changes what is admitted, endorses a manifest
+//! whose time is over, takes silence of the service for an answer.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use coffer_kds::{Base, Item};
+use coffer_rim::{Reason, input};
+use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public, write_over};
+use coffer_verifier::abi::{ProductLine, SigningKey as EndorsementKey};
+use coffer_verifier::manifest::{Contents, ReferenceManifest, Revocations, SignedManifest};
+use coffer_verifier::{Endorsements, UnixTime, revoked_issuers};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::evidence::{fetching, judging};
+use crate::launch::measure_manifest::Expiry;
+use crate::launch::signed_manifest;
+
+/// Give a release a new date, after asking AMD's service and a revocation list: what a timer does for floors with `max_manifest_age`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Chains and revocation lists are asked for anew; nothing is written unless all of them came and hold.
+Exit status: 0 endorsed, 2 usage, 3 a file, 5 the manifest is not believed or an answer is not authentic, 6 it, or AMD's own
+certificate, is revoked, 7 the service does not answer.
+
+Examples:
+  coffer manifest re-endorse web.json --sign witness.pem \\
+      --key author.pem.pub --revoked revoked.toml --out endorsed.json
+  coffer manifest re-endorse web.json --sign manifest.pem \\
+      --product genoa --no-revocation-list --json")]
+pub struct Args {
+    /// Signed manifest.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Private manifest key that endorses, from `coffer manifest keygen`.
+    #[arg(long, value_name = "KEY")]
+    sign: PathBuf,
+    /// Public key that the manifest is believed for now, PEM; repeatable [default: that of --sign].
+    #[arg(long, value_name = "PEM")]
+    key: Vec<PathBuf>,
+    /// File to write, whole or not at all [default: in place of FILE].
+    #[arg(long, value_name = "OUT")]
+    out: Option<PathBuf>,
+    /// What is revoked, TOML: `until`, `manifests`, `measurements`, `workloads`, `components`.
+    #[arg(long, value_name = "LIST", required_unless_present = "no_revocation_list")]
+    revoked: Option<PathBuf>,
+    /// Ask no revocation list of your own. The answer says so.
+    #[arg(long, conflicts_with = "revoked")]
+    no_revocation_list: bool,
+    /// Product line whose chain and list are asked for: milan, genoa or turin; repeatable [default: all].
+    #[arg(long, value_name = "LINE")]
+    product: Vec<ProductLine>,
+    /// Ask for the chains of VLEKs too.
+    #[arg(long)]
+    vlek: bool,
+    /// Number of the new one [default: one more].
+    #[arg(long, value_name = "N")]
+    sequence: Option<u64>,
+    /// From when on it admits nothing: a time, or 90d, 12h, 30m from now [default: as long as before].
+    #[arg(long, value_name = "WHEN", value_parser = Expiry::parse)]
+    expires: Option<Expiry>,
+    /// Ask this service in place of AMD's: https, or http on this machine.
+    #[arg(long, value_name = "URL")]
+    mirror: Option<Base>,
+    /// Ask a simulator's service, named by --mirror: this installation's, or that of --anchor.
+    #[arg(long)]
+    allow_simulated: bool,
+    /// With --allow-simulated: this simulator root, not this installation's.
+    #[arg(long, value_name = "HEX|FILE", requires = "allow_simulated")]
+    anchor: Vec<String>,
+}
+
+/// Checks, signs and writes.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let key = SigningKey::read(&args.sign, KeyPurpose::Manifest)?;
+    let mut believed = args.key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
+    if believed.is_empty() {
+        believed.push(*key.public());
+    }
+    let now = UnixTime::from(SystemTime::now());
+    let bytes = input::read(&args.file, input::DOCUMENT)
+        .class_while(Class::Config, format!("cannot read {}", args.file.display()))?;
+    let manifest = signed_manifest::believed(&bytes, &args.file, &believed, now)?;
+    not_listed(args, manifest.contents(), now)?;
+    let lists = asked_anew(args, now, context)?;
+    let next = dated(args, manifest.contents(), now)?;
+    let envelope = SignedManifest::of(&next);
+    let signature = key.sign(&envelope.signing_input())?;
+    let envelope = envelope.with_signature(key.public(), signature);
+    let out = args.out.as_ref().unwrap_or(&args.file);
+    write_over(out, format!("{}\n", envelope.to_json()).as_bytes(), 0o644)?;
+    let Contents { name, sequence, created, expires, .. } = next.contents();
+    if context.json {
+        let value = json!({
+            "file": out, "name": name, "sequence": sequence, "created": created, "expires": expires,
+            "key": key.public().spki_digest(), "lists": lists, "revocation_list": args.revoked,
+        });
+        println!("{value}");
+    } else {
+        println!("endorsed  {name}");
+        println!("sequence  {sequence}");
+        println!("created   {created}");
+        println!("expires   {expires}");
+        for list in &lists {
+            println!("list      {} of {}", list["number"], list["this_update"].as_str().unwrap_or_default());
+        }
+        if args.revoked.is_none() {
+            println!("waived    a revocation list of your own");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refused(message: String) -> CliError {
+    let mut failure = CliError::new(Class::Refused, message);
+    failure.reason = Some(Reason { code: "revoked".to_owned(), denial_id: None });
+    failure
+}
+
+fn not_listed(args: &Args, contents: &Contents, now: UnixTime) -> Result<(), CliError> {
+    let Some(path) = &args.revoked else { return Ok(()) };
+    let text = input::read_text(path, input::DOCUMENT)
+        .class_while(Class::Config, format!("cannot read {}", path.display()))?;
+    let list = Revocations::from_toml(&text).class_while(Class::Config, path.display())?;
+    if list.is_over(now) {
+        let message = format!("the time of {} is over: it says nothing of what was found since", path.display());
+        return Err(CliError::new(Class::Config, message).hint("look at it, and give it another `until`"));
+    }
+    let named = list.named_in(contents);
+    if named.is_empty() {
+        return Ok(());
+    }
+    Err(refused(format!("{} is not endorsed any more: {} lists {}", contents.name, path.display(), named.join(", ")))
+        .hint("make a release without it; `coffer kbs manifest revoke` ends this one at once"))
+}
+
+/// Chains and lists as the service has them now, each verified up to its pinned root, and no intermediate on its list.
+fn asked_anew(args: &Args, now: UnixTime, context: &Context) -> Result<Vec<Value>, CliError> {
+    let anchors = judging::anchors(args.allow_simulated, &args.anchor, context)?;
+    let kds = fetching::client(args.mirror.as_ref(), &anchors, true, context)?;
+    let products = if args.product.is_empty() { ProductLine::ALL.to_vec() } else { args.product.clone() };
+    let keys: &[EndorsementKey] =
+        if args.vlek { &[EndorsementKey::Vcek, EndorsementKey::Vlek] } else { &[EndorsementKey::Vcek] };
+    let mut items = Vec::new();
+    for product in products {
+        for key in keys {
+            items.extend([Item::Chain { product, key: *key }, Item::Crl { product, key: *key }]);
+        }
+    }
+    let found = context.runtime()?.block_on(async {
+        // Chains first: a simulator's list rests on one.
+        let (chains, lists): (Vec<Item>, Vec<Item>) =
+            items.into_iter().partition(|item| matches!(item, Item::Chain { .. }));
+        let mut found = kds.refresh(&chains, now).await;
+        if found.failures.is_empty() {
+            let lists = kds.refresh(&lists, now).await;
+            found.endorsements.merge(&lists.endorsements);
+            found.failures = lists.failures;
+        }
+        kds.settle(Duration::from_secs(1)).await;
+        found
+    });
+    if let Some(first) = found.failures.first() {
+        return Err(coffer_kds::failure(first).while_doing("nothing was endorsed"));
+    }
+    let mut all = found.endorsements.clone();
+    if !anchors.accepts_simulated() {
+        all.merge(Endorsements::amd());
+    }
+    if let Some((role, number)) = revoked_issuers(&all).into_iter().next() {
+        return Err(refused(format!("the {role} is revoked by list {number}"))
+            .hint("no report under it counts any more: no manifest does either"));
+    }
+    let list = |list: &coffer_verifier::chain::Crl| {
+        let (this_update, next_update) = list.validity();
+        json!({ "number": list.number(), "this_update": this_update, "next_update": next_update })
+    };
+    Ok(found.endorsements.crls().map(list).collect())
+}
+
+/// The same, with a later date and a higher number.
+fn dated(args: &Args, contents: &Contents, now: UnixTime) -> Result<ReferenceManifest, CliError> {
+    let sequence = args.sequence.unwrap_or_else(|| contents.sequence.saturating_add(1));
+    if sequence <= contents.sequence {
+        let message = format!("--sequence {sequence} is not above {}, which it has", contents.sequence);
+        return Err(CliError::new(Class::Usage, message).hint("a broker takes higher numbers of a name alone"));
+    }
+    let before = contents.expires.0.saturating_sub(contents.created.0);
+    let expires = match args.expires {
+        Some(expires) => expires.counted_from(now)?,
+        None => UnixTime(now.0.saturating_add(before)),
+    };
+    ReferenceManifest::new(Contents { sequence, created: now, expires, ..contents.clone() }).class(Class::Config)
+}

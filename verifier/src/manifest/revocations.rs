@@ -1,0 +1,140 @@
+//! What no manifest may be endorsed with any more: an operator's list of releases that turned out to be bad.
+//!
+//! Trusts: whoever wrote the file. Never: means nothing by an unknown key, or by a list whose time is over.
+
+use serde::Deserialize;
+
+use super::document::{Contents, ManifestError};
+use crate::{
+    Expiry, UnixTime,
+    abi::{Measurement, WorkloadDigest},
+};
+
+/// Releases, measurements, workloads and files that are revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocations {
+    until: Expiry,
+    manifests: Vec<(String, u64)>,
+    measurements: Vec<Measurement>,
+    workloads: Vec<WorkloadDigest>,
+    components: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    until: String,
+    #[serde(default)]
+    manifests: Vec<FileManifest>,
+    #[serde(default)]
+    measurements: Vec<Measurement>,
+    #[serde(default)]
+    workloads: Vec<WorkloadDigest>,
+    #[serde(default)]
+    components: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileManifest {
+    name: String,
+    up_to_sequence: u64,
+}
+
+impl Revocations {
+    /// Reads the file. `until` is mandatory: a time, or the word `never` where the list counts for good.
+    ///
+    /// # Errors
+    /// [`ManifestError`], naming the key.
+    pub fn from_toml(text: &str) -> Result<Self, ManifestError> {
+        let file: File = toml::from_str(text)
+            .map_err(|error| ManifestError::Json { part: "revocation list", message: error.to_string() })?;
+        let field = |field: String, expected| ManifestError::Field { field, expected };
+        let until = match file.until.as_str() {
+            "never" => Expiry::Never,
+            time => Expiry::At(
+                UnixTime::parse(time)
+                    .map_err(|_| field("until".into(), "a time like 2026-09-20T00:00:00Z, or the word never"))?,
+            ),
+        };
+        for (at, component) in file.components.iter().enumerate() {
+            if hex::decode(component).is_ok_and(|bytes| bytes.len() == 32 && hex::encode(bytes) == *component) {
+                continue;
+            }
+            return Err(field(format!("components[{at}]"), "64 lower-case hexadecimal digits"));
+        }
+        let manifests = file.manifests.into_iter().map(|one| (one.name, one.up_to_sequence)).collect();
+        let File { measurements, workloads, components, .. } = file;
+        Ok(Self { until, manifests, measurements, workloads, components })
+    }
+
+    /// Its time is over: somebody should have looked at it since.
+    pub fn is_over(&self, now: UnixTime) -> bool {
+        self.until.is_over(now)
+    }
+
+    /// What of a manifest is listed, in words; nothing if it may be endorsed.
+    pub fn named_in(&self, contents: &Contents) -> Vec<String> {
+        let mut named = Vec::new();
+        let Contents { name, sequence, workload, measurements, components, .. } = contents;
+        for (listed, up_to) in &self.manifests {
+            if listed == name && sequence <= up_to {
+                named.push(format!("{name} up to sequence {up_to}"));
+            }
+        }
+        if self.workloads.contains(workload) {
+            named.push(format!("workload {workload}"));
+        }
+        for launch in measurements {
+            if self.measurements.contains(&launch.measurement) {
+                named.push(format!("measurement {}", launch.measurement));
+            }
+        }
+        for component in components {
+            let digest = hex::encode(component.sha256);
+            if self.components.contains(&digest) {
+                named.push(format!("{} {digest}", component.name));
+            }
+        }
+        named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::tests::contents;
+    use super::*;
+
+    #[test]
+    fn each_kind_of_entry_names_what_it_is_about_and_nothing_else() {
+        let named =
+            |text: &str| Revocations::from_toml(&format!("until = \"never\"\n{text}")).unwrap().named_in(&contents());
+        let one = |text: &str| {
+            let named = named(text);
+            assert_eq!(named.len(), 1, "{text}: {named:?}");
+            named[0].clone()
+        };
+        assert_eq!(named(""), [""; 0]);
+        let release = "[[manifests]]\nname = \"registry.example/web:1\"\nup_to_sequence = ";
+        assert_eq!(one(&format!("{release}7")), "registry.example/web:1 up to sequence 7");
+        assert_eq!(named(&format!("{release}6")), [""; 0]);
+        assert_eq!(named("[[manifests]]\nname = \"web\"\nup_to_sequence = 7"), [""; 0]);
+        assert!(one(&format!("workloads = [\"{}\"]", "02".repeat(32))).starts_with("workload 02"));
+        assert!(one(&format!("measurements = [\"{}\"]", "05".repeat(48))).starts_with("measurement 05"));
+        assert!(one(&format!("components = [\"{}\"]", "01".repeat(32))).starts_with("kernel 01"));
+        assert_eq!(named(&format!("workloads = [\"{}\"]", "03".repeat(32))), [""; 0]);
+    }
+
+    #[test]
+    fn a_list_says_how_long_it_counts_and_has_no_other_keys() {
+        let until = |text: &str| Revocations::from_toml(&format!("until = \"{text}\""));
+        let list = until("1970-01-01T00:16:40Z").unwrap();
+        assert!(!list.is_over(UnixTime(999)) && list.is_over(UnixTime(1000)));
+        assert!(!until("never").unwrap().is_over(UnixTime(i64::MAX)));
+        for wrong in
+            ["", "until = \"soon\"", "until = \"never\"\nmeasurments = []", "until = \"never\"\ncomponents = [\"AB\"]"]
+        {
+            assert!(Revocations::from_toml(wrong).is_err(), "{wrong}");
+        }
+    }
+}

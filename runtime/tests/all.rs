@@ -7,6 +7,7 @@ mod vectors;
 
 mod cases;
 mod collateral;
+mod conformance;
 mod endpoint;
 mod first_use;
 mod host;

@@ -67,6 +67,9 @@ pub async fn callers(State(service): State<Arc<Service>>, mut request: Request, 
     if service.is_stopping() {
         return refused(Refusal::Stopping);
     }
+    let Some(_share) = service.callers.enter(&caller, service.limits.requests_of_one) else {
+        return refused(Refusal::CallerBusy);
+    };
     let Ok(_place) = Arc::clone(&service.places).try_acquire_owned() else {
         return refused(Refusal::Busy);
     };

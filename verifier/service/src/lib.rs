@@ -12,6 +12,7 @@
 mod refusal;
 
 mod access;
+mod callers;
 mod challenge;
 mod limits;
 mod secret_file;

@@ -12,6 +12,8 @@ pub struct LimitsEntry {
     pub connections: usize,
     /// Requests at once. Whoever comes then is told to come again.
     pub requests: usize,
+    /// Requests at once of one caller, so that none takes every place.
+    pub requests_of_one: usize,
     /// Bytes of one request.
     pub request_bytes: usize,
     /// Seconds that one request may take, from its first byte to the answer.
@@ -22,7 +24,14 @@ pub struct LimitsEntry {
 
 impl Default for LimitsEntry {
     fn default() -> Self {
-        Self { connections: 1024, requests: 64, request_bytes: 2 << 20, request_seconds: 30, head_seconds: 10 }
+        Self {
+            connections: 1024,
+            requests: 64,
+            requests_of_one: 48,
+            request_bytes: 2 << 20,
+            request_seconds: 30,
+            head_seconds: 10,
+        }
     }
 }
 
@@ -33,6 +42,8 @@ pub struct Limits {
     pub connections: usize,
     /// See [`LimitsEntry`].
     pub requests: usize,
+    /// See [`LimitsEntry`].
+    pub requests_of_one: usize,
     /// See [`LimitsEntry`].
     pub request_bytes: usize,
     /// See [`LimitsEntry`].
@@ -51,12 +62,14 @@ impl LimitsEntry {
         };
         within("connections", self.connections as u64, 1_000_000);
         within("requests", self.requests as u64, 10_000);
+        within("requests_of_one", self.requests_of_one as u64, 10_000);
         within("request_bytes", self.request_bytes as u64, 64 << 20);
         within("request_seconds", self.request_seconds, 3600);
         within("head_seconds", self.head_seconds, 3600);
         Limits {
             connections: self.connections,
             requests: self.requests,
+            requests_of_one: self.requests_of_one,
             request_bytes: self.request_bytes,
             request_time: Duration::from_secs(self.request_seconds),
             head_time: Duration::from_secs(self.head_seconds),

@@ -81,6 +81,9 @@ pub enum Refusal {
     /// As many as can be served are.
     #[error("as many requests as can be served at once are under way")]
     Busy,
+    /// As many of this caller's as one may have are.
+    #[error("as many requests of one caller as are served at once are under way")]
+    CallerBusy,
     /// It took too long.
     #[error("the request was not answered in time")]
     Slow,
@@ -120,6 +123,7 @@ impl Refusal {
             Self::NotFound => "not-found",
             Self::Method => "method",
             Self::Busy => "busy",
+            Self::CallerBusy => "caller-busy",
             Self::Slow => "slow",
             Self::Stopping => "stopping",
             Self::Internal => "internal",
@@ -135,7 +139,7 @@ impl Refusal {
             Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeSpent => 409,
             Self::TooLong { .. } => 413,
             Self::MediaType => 415,
-            Self::Busy | Self::Slow | Self::Stopping => 503,
+            Self::Busy | Self::CallerBusy | Self::Slow | Self::Stopping => 503,
             Self::Internal => 500,
             _ => 400,
         }
@@ -158,7 +162,7 @@ impl Refusal {
             Self::Unauthenticated => "send `Authorization: Bearer KEY`, or a client certificate that is believed here",
             Self::TooLong { .. } => "send less at once",
             Self::NotFound | Self::Method => "/openapi.json lists what there is",
-            Self::Busy | Self::Slow | Self::Stopping => "ask again after a pause",
+            Self::Busy | Self::CallerBusy | Self::Slow | Self::Stopping => "ask again after a pause",
             Self::Internal => "see the log of the service",
         }
     }

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::appraiser::{Admitted, Answer, Appraiser};
+use crate::callers::Callers;
 use crate::challenge::{Challenge, Challenges};
 use crate::decisions::Decisions;
 use crate::limits::Limits;
@@ -43,6 +44,8 @@ pub struct Service {
     pub decisions: Decisions,
     /// Requests under way.
     pub places: Arc<Semaphore>,
+    /// The same, by caller.
+    pub callers: Arc<Callers>,
     /// Connections that are open.
     pub lines: Arc<Semaphore>,
     /// Judgements at once: each keeps a processor busy.
@@ -62,6 +65,7 @@ impl Service {
             metrics: Metrics::default(),
             decisions: Decisions::default(),
             places: Arc::new(Semaphore::new(limits.requests)),
+            callers: Arc::default(),
             lines: Arc::new(Semaphore::new(limits.connections)),
             judges: Arc::new(Semaphore::new(2 * processors)),
             stopping: AtomicBool::new(false),

@@ -204,6 +204,31 @@ async fn who_finds_no_place_is_told_to_come_again_and_the_place_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_caller_does_not_take_every_place() {
+    let (other, digest) = coffer_verifier_service::new_key([8; 32]);
+    let service = Running::with(|file| {
+        file.limits.requests_of_one = 1;
+        file.api_keys.push(coffer_verifier_service::KeyEntry { name: "other".into(), sha256: hex::encode(digest) });
+    })
+    .await;
+    let held = half(&service, NINE);
+    let refused = loop {
+        let response = service.get("/v1/policies").await;
+        if response.status() == 503 {
+            break response;
+        }
+        assert_eq!(response.status(), 200);
+    };
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(code(&refused.json().await.unwrap()), "caller-busy");
+    let others = service.client.get(service.url("/v1/policies")).bearer_auth(&other).send().await.unwrap();
+    assert_eq!(others.status(), 200, "there are places for others");
+    assert_eq!(&begun(&held, "\"no JSON\""), b"HTTP/1.1 400");
+    assert_eq!(service.get("/v1/policies").await.status(), 200);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_sends_no_body_is_not_waited_for() {
     let service = Running::with(|file| file.limits.request_seconds = 1).await;
     let held = half(&service, NINE);

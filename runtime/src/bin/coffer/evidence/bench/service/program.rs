@@ -47,7 +47,9 @@ fn configure(path: &Path, anchor: &SpkiDigest, requests: u16) -> Result<(), CliE
         ("simulated_evidence_is_believed_of".to_owned(), listed),
     ]);
     config.insert("policies".into(), toml::Table::from_iter([(POLICY.to_owned(), policy.into())]).into());
-    let limits = toml::Table::from_iter([("requests".to_owned(), i64::from(requests).into())]);
+    // One caller fills it here.
+    let places = ["requests", "requests_of_one"].map(|name| (name.to_owned(), i64::from(requests).into()));
+    let limits = toml::Table::from_iter(places);
     config.insert("limits".into(), limits.into());
     fs::write(path, config.to_string()).class_while(Class::Config, "writing the service's configuration")
 }

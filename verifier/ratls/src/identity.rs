@@ -296,6 +296,25 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_with_any_byte_changed_or_cut_off_is_read_or_not_and_is_no_defect() {
+        let cmw = vec![0xA5; 300];
+        let identity = Identity::attested(&IdentityKey::generate().unwrap(), "guest", &cmw).unwrap();
+        let good = identity.certificate_der();
+        let mut read = 0;
+        for at in 0..good.len() {
+            for to in [0, 0xff, good[at] ^ 1, good[at] ^ 0x80] {
+                let mut bent = good.to_vec();
+                bent[at] = to;
+                // What is read is no longer than what was given: lengths inside are not believed.
+                read += certificate_cmw(&bent).map_or(0, |found| usize::from(found.len() < bent.len()));
+                certificate_spki(&bent);
+            }
+            assert_eq!(certificate_cmw(&good[..at]), None);
+        }
+        assert!(read > 0);
+    }
+
+    #[test]
     fn digests_the_same_key_before_and_after_certification() {
         let identity = Identity::generate("x").unwrap();
         assert_eq!(certificate_spki(identity.certificate_der()), Some(identity.spki()));

@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use coffer_ratls::{
     ClientRule, ClientTls, ConnectError, FactsError, Identity, PeerPin, Purpose, ServeLimits, ServerTls,
-    certificate_spki, connect_and_attest, connect_pinned, serve,
+    certificate_spki, connect_and_attest, connect_pinned, peer_certificate, serve,
 };
 use coffer_verifier::{abi::SpkiDigest, binding::Role};
 use common::{Credulous, Guest, Raw, Server};
@@ -321,6 +321,23 @@ async fn a_client_refuses_the_pinned_certificate_without_its_key() {
         let result = client_outcome(certified(&genuine, Some(&attacker)), alpn.clone(), pin).await;
         assert!(matches!(result, Err(ConnectError::Handshake(_))), "{result:?}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_is_looked_at_of_a_peer_that_holds_its_key_and_of_no_other() {
+    let (genuine, attacker) = (Identity::generate("genuine").unwrap(), Identity::generate("attacker").unwrap());
+    let shown = |key: CertifiedKey| async {
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(attacker_server(key, Vec::new(), far, true));
+        peer_certificate(near, "guest.example").await
+    };
+    let good = shown(certified(&genuine, None)).await.unwrap();
+    assert_eq!((good.spki, good.der.as_slice()), (genuine.spki(), genuine.certificate_der()));
+    let stolen = shown(certified(&genuine, Some(&attacker))).await;
+    assert!(matches!(stolen, Err(ConnectError::Handshake(_))), "{stolen:?}");
+    let (near, far) = duplex(64);
+    drop(far);
+    assert!(matches!(peer_certificate(near, "guest.example").await, Err(ConnectError::Handshake(_))));
 }
 
 #[tokio::test]

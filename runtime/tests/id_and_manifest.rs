@@ -466,6 +466,22 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
         assert_eq!(next[same], old[same]);
     }
     assert!(next["created"].as_str() >= old["created"].as_str());
+    // A policy that bounds its age is asked of a manifest, before anybody is dialled.
+    let reference = |most: &str| {
+        std::fs::write(world.path("policy.toml"), format!("measurements = \"any\"\nmax_manifest_age = \"{most}\"\n"))
+            .unwrap();
+        let connect = ["connect", "--reference", "next.json", "--manifest-key", "witness.pem.pub"];
+        let words = [&connect[..], &["--policy", "policy.toml", "--guest-port", "1", "127.0.0.1:1"]].concat();
+        let verify = ["verify", "https://127.0.0.1:1", "--reference", "next.json", "--manifest-key", "witness.pem.pub"];
+        let exits = [words, [&verify[..], &["--policy", "policy.toml"]].concat()];
+        exits.map(|words| world.coffer(&words).status.code().unwrap())
+    };
+    assert_eq!(reference("7d"), [7, 7], "nobody is there");
+    let created = coffer_verifier::UnixTime::parse(next["created"].as_str().unwrap()).unwrap();
+    while coffer_verifier::UnixTime::from(std::time::SystemTime::now()).0 <= created.0 + 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(reference("1s"), [6, 6]);
     // In place, with the list waived by name.
     let (exit, said) = run(&service.1, &["--key", "author.pem.pub", "--no-revocation-list", "--expires", "7d"]);
     assert_eq!((exit, &said["revocation_list"]), (0, &Value::Null), "{said}");

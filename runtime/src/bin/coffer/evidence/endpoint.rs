@@ -8,7 +8,7 @@ use coffer_ratls::Identity;
 use coffer_rim::{Foreign, Reason, chain};
 use coffer_runtime::endpoint::{Address, Asking, Shown};
 use coffer_runtime::owner_access;
-use coffer_verifier::{Expected, ExpectedGuest, ExpectedReportData, Pair};
+use coffer_verifier::{Expected, ExpectedGuest, ExpectedReportData, MaxAge, Pair};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -72,12 +72,12 @@ impl Server {
         address.map(Some).map_err(|error| error.hint("write https://HOST:PORT, with nothing behind the port"))
     }
 
-    /// Asks it.
+    /// Asks it. `most`: how old the manifest of a guest that it may be, may be.
     ///
     /// # Errors
     /// It shows nothing that could be judged, or not what is demanded.
-    pub fn look(&self, address: &Address, context: &Context) -> Result<Looked, CliError> {
-        let guests = self.references.read()?;
+    pub fn look(&self, address: &Address, most: MaxAge, context: &Context) -> Result<Looked, CliError> {
+        let guests = self.references.read(most)?;
         let identity = if self.as_owner {
             owner_access::load(&context.open_home()?.owner())?
         } else {

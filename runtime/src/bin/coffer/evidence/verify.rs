@@ -52,7 +52,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let policy = judging::policy(&args.judging.policy, &args.judging.bundles)?;
     let looked = match args.server.address(&args.judging)? {
-        Some(address) => Some(args.server.look(&address, context)?),
+        Some(address) => Some(args.server.look(&address, policy.rules.max_manifest_age, context)?),
         None => None,
     };
     let judged = match &looked {

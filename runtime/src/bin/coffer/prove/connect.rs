@@ -84,7 +84,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
-    let guests = args.references.read()?;
+    let policy = judging::floor(args.policy.as_deref())?.rules;
+    owner_access::only_narrows(&policy)?;
+    let guests = args.references.read(policy.max_manifest_age)?;
     if guests.is_empty() {
         let message =
             "no guest is named that may be there: any genuine guest would do, and that is nobody in particular";
@@ -104,8 +106,6 @@ fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
     } else {
         Identity::generate("coffer connect").class(Class::Internal)?
     };
-    let policy = judging::floor(args.policy.as_deref())?.rules;
-    owner_access::only_narrows(&policy)?;
     Ok(Peer {
         address: args.address.clone(),
         port: args.guest_port.unwrap_or(port),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use coffer_runtime::engine::{self, read_spec};
+use coffer_verifier::MaxAge;
 
 use crate::error::CliError;
 use crate::evidence::judging;
@@ -34,16 +35,15 @@ impl Trust {
     /// # Errors
     /// Class `config`, naming the file.
     pub fn read(&self) -> Result<engine::Trust, CliError> {
+        let policy =
+            self.policy.as_deref().map(|path| judging::floor(Some(path)).map(|named| named.rules)).transpose()?;
+        let most = policy.as_ref().map_or(MaxAge::Any, |policy| policy.max_manifest_age);
         Ok(engine::Trust {
             allow_simulated: self.allow_simulated,
             platform: self.platform.clone(),
             expect_spec: self.expect_spec.as_deref().map(read_spec).transpose()?,
-            references: self.references.read()?,
-            policy: self
-                .policy
-                .as_deref()
-                .map(|path| judging::floor(Some(path)).map(|named| named.rules))
-                .transpose()?,
+            references: self.references.read(most)?,
+            policy,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use coffer_rim::input;
 use coffer_runtime::signing_key::read_public;
-use coffer_verifier::{Pair, UnixTime};
+use coffer_verifier::{MaxAge, Pair, UnixTime};
 use serde_json::Value;
 
 use crate::error::{Class, Classify as _, CliError};
@@ -24,11 +24,12 @@ pub struct References {
 }
 
 impl References {
-    /// Pairs of a measurement and a workload, all that the files name; none where no file is named.
+    /// Pairs of a measurement and a workload, all that the files name; none where no file is named. `most`: how old a manifest may be; a
+    /// file without a date is not asked for one.
     ///
     /// # Errors
-    /// A file that is neither, a manifest that is not to be believed.
-    pub fn read(&self) -> Result<Vec<Pair>, CliError> {
+    /// A file that is neither, a manifest that is not to be believed, or older than it may be.
+    pub fn read(&self, most: MaxAge) -> Result<Vec<Pair>, CliError> {
         let keys = self.manifest_key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
         let now = UnixTime::from(SystemTime::now());
         let mut pairs = Vec::new();
@@ -53,6 +54,12 @@ impl References {
             } else {
                 let verified = signed_manifest::believed(&bytes, file, &keys, now)?;
                 let contents = verified.contents();
+                if !most.admits(now.0.saturating_sub(contents.created.0)) {
+                    let made = contents.created;
+                    let message = format!("{} was made at {made}, expected {most} (max_manifest_age)", file.display());
+                    return Err(CliError::new(Class::Refused, message)
+                        .hint("take the newest one; `coffer manifest re-endorse` gives a release another date"));
+                }
                 (verified.measurements().copied().collect(), contents.workload)
             };
             let host_data = workload.host_data();

@@ -4,7 +4,7 @@
 //! Never: holds evidence, a token, a nonce or a key; is asked by anything that decides.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coffer_rim::foreign::foreign_at_most;
 use coffer_verifier::{UnixTime, Verdict, VerifiedReport};
@@ -25,7 +25,7 @@ pub struct Decisions(Mutex<Held>);
 #[derive(Default)]
 struct Held {
     made: u64,
-    last: VecDeque<Decision>,
+    last: VecDeque<Arc<Decision>>,
 }
 
 #[derive(Serialize)]
@@ -75,7 +75,7 @@ impl Decisions {
         if held.last.len() >= DECISIONS {
             held.last.pop_front();
         }
-        held.last.push_back(decision);
+        held.last.push_back(Arc::new(decision));
     }
 
     /// All of them as a document, the newest first.
@@ -86,9 +86,13 @@ impl Decisions {
             held_at_most: usize,
             decisions: Vec<&'a Decision>,
         }
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let decisions = held.last.iter().rev().collect();
+        // Nobody's decision waits while they are written out.
+        let (made, last) = {
+            let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            (held.made, held.last.clone())
+        };
+        let decisions = last.iter().rev().map(Arc::as_ref).collect();
         // Words, numbers and texts: there is nothing in it that could not be written.
-        serde_json::to_string(&Document { made: held.made, held_at_most: DECISIONS, decisions }).unwrap_or_default()
+        serde_json::to_string(&Document { made, held_at_most: DECISIONS, decisions }).unwrap_or_default()
     }
 }

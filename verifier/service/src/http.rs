@@ -181,8 +181,10 @@ async fn policies(State(service): Shared) -> Response {
     document_of(&service.live().appraiser.policies.to_json())
 }
 
-async fn decisions(State(service): Shared) -> Response {
-    text("application/json", "no-store", service.decisions.to_json())
+async fn decisions(State(service): Shared) -> Result<Response, Refusal> {
+    // A megabyte or two: work for a thread of its own.
+    let written = tokio::task::spawn_blocking(move || service.decisions.to_json()).await;
+    Ok(text("application/json", "no-store", written.map_err(|_| Refusal::Internal)?))
 }
 
 async fn page() -> Response {

@@ -5,8 +5,7 @@
 //! there without `[admin_socket]` in the configuration, lets another user in, lets anybody do more than its role.
 
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    io,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -14,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use coffer_rim::private_socket::{self, SocketFile};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -63,17 +63,15 @@ pub struct LocalPeer {
 
 /// Where the socket of a state folder is.
 pub fn admin_socket_path(state: &Path) -> PathBuf {
-    state.join(FOLDER).join("kbs.sock")
+    state.join(FOLDER).join(NAME)
 }
 
 /// The socket, which goes when this does.
 pub struct AdminSocket {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode, by which it is known again.
-    file: (u64, u64),
     /// The broker's own user.
     user: u32,
+    _file: SocketFile,
 }
 
 impl AdminSocket {
@@ -83,30 +81,9 @@ impl AdminSocket {
     /// # Errors
     /// As the system says.
     pub fn bind(state: &Path) -> io::Result<Self> {
-        let (folder, path) = (state.join(FOLDER), admin_socket_path(state));
+        let (listener, file) = private_socket::bind(&state.join(FOLDER), NAME)?;
         let user = rustix::process::geteuid().as_raw();
-        let other = |what| io::Error::new(io::ErrorKind::AlreadyExists, format!("there is {what} in its place"));
-        match fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Not through a link, and not into what is somebody else's.
-                let there = fs::symlink_metadata(&folder)?;
-                if !there.is_dir() || there.uid() != user {
-                    return Err(other("something that is no folder of the broker's"));
-                }
-                fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-            }
-            made => made?,
-        }
-        match fs::symlink_metadata(&path) {
-            Ok(there) if there.file_type().is_socket() && there.uid() == user => fs::remove_file(&path)?,
-            Ok(_) => return Err(other("something that is no socket of the broker's")),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Err(_) => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        let file = identity(&path)?;
-        Ok(Self { listener, path, file, user })
+        Ok(Self { listener: UnixListener::from_std(listener)?, user, _file: file })
     }
 
     /// Hands over whom it lets in, until nobody takes them any more.
@@ -147,21 +124,6 @@ impl AdminSocket {
     }
 }
 
-impl Drop for AdminSocket {
-    fn drop(&mut self) {
-        // Another broker may have put its own there meanwhile.
-        if identity(&self.path).is_ok_and(|there| there == self.file) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Device and inode of what lies there.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let there = fs::symlink_metadata(path)?;
-    Ok((there.dev(), there.ino()))
-}
-
 /// A connection that was let in.
 pub(crate) struct LocalStream {
     stream: UnixStream,
@@ -199,12 +161,14 @@ impl AsyncWrite for LocalStream {
 
 /// Folder of the socket, in the state folder.
 const FOLDER: &str = "local";
+const NAME: &str = "kbs.sock";
 /// Connections at once.
 const CONNECTIONS: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[tokio::test]
     async fn only_its_own_socket_goes_with_it_and_nothing_else_is_replaced() {

@@ -13,6 +13,7 @@ pub mod input;
 pub mod log;
 #[macro_use]
 pub mod out;
+pub mod private_socket;
 pub mod ready;
 pub mod settings;
 pub mod usage;

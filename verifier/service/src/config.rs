@@ -46,6 +46,9 @@ pub struct ConfigFile {
     /// Plain HTTP, on the loopback and nowhere else.
     #[serde(default, skip_serializing_if = "is_false")]
     pub plain_http_for_this_machine_alone: bool,
+    /// A Unix socket too, in the state folder, for this user and root: plain HTTP, with the same keys.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub local_socket: bool,
     /// Whoever connects may ask, with no key and no certificate.
     #[serde(default, skip_serializing_if = "is_false")]
     pub anyone_who_connects_may_ask: bool,
@@ -100,6 +103,8 @@ const fn is_false(value: &bool) -> bool {
 pub struct Config {
     /// Where callers connect.
     pub listen: SocketAddr,
+    /// In the state folder too.
+    pub local_socket: bool,
     /// Key of challenges.
     pub challenge_key: [u8; KEY_LEN],
     /// Decides.
@@ -197,9 +202,11 @@ impl ConfigFile {
         match (challenge_key, policies) {
             (Ok(challenge_key), Some(policies)) if mistakes.is_empty() => Ok(Config {
                 listen,
+                local_socket: self.local_socket,
                 challenge_key,
                 of_the_start: vec![
                     ("listen", listen.to_string()),
+                    ("local_socket", self.local_socket.to_string()),
                     ("challenge_key", hex::encode(challenge_key)),
                     ("[kds]", format!("{kds:?}")),
                     ("[limits]", format!("{limits:?}")),

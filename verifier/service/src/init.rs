@@ -124,6 +124,7 @@ pub fn init(state: &Path, wanted: &Wanted) -> Result<Initialized, InitError> {
         default_policy: None,
         endorsements: Vec::new(),
         plain_http_for_this_machine_alone: false,
+        local_socket: false,
         anyone_who_connects_may_ask: false,
         tls: Some(TlsEntry { certificate: CERTIFICATE.into(), key: KEY.into(), client_roots: None }),
         api_keys: vec![KeyEntry { name: "first".into(), sha256: hex::encode(digest) }],

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -33,15 +33,23 @@ const STRANGERS: u32 = 3;
 const PING: Duration = Duration::from_secs(30);
 
 /// Serves until `stop` says so; then no connection is begun, and those there end with what was asked on them.
-pub async fn serve(listener: TcpListener, service: Arc<Service>, router: Router, mut stop: watch::Receiver<bool>) {
+/// `local`: a socket that this user and root alone reach, without TLS.
+pub async fn serve(
+    listener: TcpListener,
+    local: Option<UnixListener>,
+    service: Arc<Service>,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut lines = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept() => accepted.map(|(stream, peer)| Line::Network(stream, peer)),
+            accepted = accept(local.as_ref()) => accepted.map(Line::Local),
             _ = stop.wait_for(|stop| *stop) => break,
         };
         while lines.try_join_next().is_some() {}
-        let Ok((stream, peer)) = accepted else {
+        let Ok(accepted) = accepted else {
             // Out of files, most likely: there are some again once a connection ends.
             sleep(Duration::from_millis(50)).await;
             continue;
@@ -53,11 +61,28 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, router: Router,
         let (service, router, stop) = (Arc::clone(&service), router.clone(), stop.clone());
         lines.spawn(async move {
             let _place = place;
-            line(stream, peer, service, router, stop).await;
+            match accepted {
+                Line::Network(stream, peer) => line(stream, peer, service, router, stop).await,
+                Line::Local(stream) => speak(stream, None, &service, router, stop).await,
+            }
         });
     }
-    drop(listener);
+    drop((listener, local));
     while lines.join_next().await.is_some() {}
+}
+
+/// A connection that was taken.
+enum Line {
+    Network(TcpStream, SocketAddr),
+    Local(UnixStream),
+}
+
+/// Never, where there is no socket.
+async fn accept(local: Option<&UnixListener>) -> std::io::Result<UnixStream> {
+    match local {
+        Some(local) => local.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
 }
 
 async fn line(

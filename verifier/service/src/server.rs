@@ -1,13 +1,14 @@
 //! Opens the listener, serves, reads the configuration again, ends in order.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use coffer_kds::OpenError;
-use tokio::net::TcpListener;
+use coffer_rim::private_socket::{self, SocketFile};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::service::Routes;
@@ -21,6 +22,7 @@ use crate::{grpc, guard, http, listener};
 /// A service that listens.
 pub struct Server {
     listener: TcpListener,
+    local: Option<(UnixListener, SocketFile)>,
     service: Arc<Service>,
     started: Vec<(&'static str, String)>,
 }
@@ -44,6 +46,15 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// The socket.
+    #[error("cannot listen on {}", path.display())]
+    Local {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The client of a key distribution service.
     #[error(transparent)]
     Kds(#[from] OpenError),
@@ -54,6 +65,7 @@ impl ServerError {
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::Bind { .. } => "see what else listens there, or give another address with --listen",
+            Self::Local { .. } => "see what lies there, and that the state folder can be written",
             Self::Kds(_) => "see that the state folder can be written",
         }
     }
@@ -68,12 +80,14 @@ impl Server {
     /// # Errors
     /// [`ServerError`].
     pub async fn bind(config: Config, state: &Path) -> Result<Self, ServerError> {
-        let Config { listen: address, challenge_key, appraiser, access, tls, kds, limits, of_the_start } = config;
+        let Config { listen: address, local_socket, challenge_key, appraiser, access, tls, kds, limits, of_the_start } =
+            config;
         let clients = kds.open(&state.join("collateral"), PATIENCE)?;
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })?;
+        let local = if local_socket { Some(local(state)?) } else { None };
         let live = Live { appraiser, access, tls };
         let service = Service::new(live, Challenges::new(&challenge_key), clients, limits);
-        Ok(Self { listener, service: Arc::new(service), started: of_the_start })
+        Ok(Self { listener, local, service: Arc::new(service), started: of_the_start })
     }
 
     /// Where it listens.
@@ -91,9 +105,10 @@ impl Server {
 
     /// Serves until told to stop, and then until what was begun has come to its end.
     pub async fn run(self, told_to_stop: impl Future<Output = ()>) {
-        let Self { listener, service, .. } = self;
+        let Self { listener, local, service, .. } = self;
+        let (local, _file) = local.unzip();
         let (stop, stopped) = watch::channel(false);
-        let serving = listener::serve(listener, Arc::clone(&service), router(&service), stopped);
+        let serving = listener::serve(listener, local, Arc::clone(&service), router(&service), stopped);
         tokio::pin!(serving);
         tokio::select! {
             () = serving.as_mut() => {}
@@ -122,6 +137,14 @@ impl Reload {
         self.service.replace(Live { appraiser, access, tls });
         waiting
     }
+}
+
+/// The socket of a state folder.
+fn local(state: &Path) -> Result<(UnixListener, SocketFile), ServerError> {
+    let (folder, name) = ("local", "verifier.sock");
+    let bound = private_socket::bind(&state.join(folder), name);
+    let bound = bound.and_then(|(listener, file)| Ok((UnixListener::from_std(listener)?, file)));
+    bound.map_err(|source| ServerError::Local { path: state.join(folder).join(name), source })
 }
 
 /// What answers: all that is for callers behind the guard, HTTP and gRPC alike.

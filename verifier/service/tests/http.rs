@@ -204,6 +204,28 @@ async fn who_finds_no_place_is_told_to_come_again_and_the_place_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_local_socket_is_a_way_in_with_the_same_keys() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let service = Running::with(|file| file.local_socket = true).await;
+    let folder = service.folder.path().join("local");
+    let path = folder.join("verifier.sock");
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
+    let ask = |authorization: &str| {
+        let mut line = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let head = format!("GET /v1/policies HTTP/1.1\r\nHost: a\r\n{authorization}Connection: close\r\n\r\n");
+        line.write_all(head.as_bytes()).unwrap();
+        let mut all = String::new();
+        line.read_to_string(&mut all).unwrap();
+        all
+    };
+    assert!(ask("").starts_with("HTTP/1.1 401"));
+    let said = ask(&format!("Authorization: Bearer {}\r\n", service.key));
+    assert!(said.starts_with("HTTP/1.1 200") && said.contains("\"strict\""), "{said}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_caller_does_not_take_every_place() {
     let (other, digest) = coffer_verifier_service::new_key([8; 32]);
     let service = Running::with(|file| {

@@ -61,6 +61,7 @@ pub fn config(folder: &Path) -> (ConfigFile, String) {
         default_policy: None,
         endorsements: Vec::new(),
         plain_http_for_this_machine_alone: true,
+        local_socket: false,
         anyone_who_connects_may_ask: false,
         tls: None,
         api_keys: vec![KeyEntry { name: "test".into(), sha256: hex::encode(digest) }],

@@ -32,6 +32,7 @@ use crate::{
         browsers::{Certified, PACE, first, keep},
     },
     passwd::Identity as User,
+    peers,
     processor::{self, GuestAttester, Page, SharedProcessor},
     secrets::{self, Refresher},
     spawn::StartError,
@@ -278,7 +279,8 @@ async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedPro
         .await
         .or_fail(Code::Internal, "make an identity")??;
     serve::owner_port(agent, ports, &identity, attester.clone(), processor.clone())?;
-    let plain = ingress::open(&agent.document.spec().ingress, ports, &identity, &attester)?;
+    let plain = ingress::open(agent.document.spec(), ports, &identity, &attester, &agent.logs)?;
+    peers::open(agent.document.spec(), agent.places.host, &attester, &agent.logs).await?;
     let guest = OwnGuest { agent: agent.clone(), processor, attester: attester.clone() };
     workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;
     Ok(Attesting { identity, attester, plain })

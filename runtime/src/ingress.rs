@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_ratls::{
-    ConnectError, Identity, Lapsed, OpenStream, Purpose, StreamError, StreamRefusal, connect_and_verify, open_stream,
+    ConnectError, Dial, ForwardError, Identity, Lapsed, Purpose, StreamError, StreamRefusal, connect_and_verify,
+    open_stream,
 };
 use coffer_rim::{Class, Failure, chain};
-use coffer_verifier::{Code, EvidencePolicy, ExpectedGuest, Pair, TrustAnchors};
+use coffer_verifier::{AttestationResult, Code, EvidencePolicy, ExpectedGuest, Pair, TrustAnchors};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::owner_access::{Findings, GuestAppraiser, OwnerConnection};
@@ -165,13 +166,6 @@ fn class_of(error: &ConnectError) -> Class {
     }
 }
 
-impl IngressError {
-    /// The connection is worth nothing any more; another one may be.
-    fn is_of_the_connection(&self) -> bool {
-        matches!(self, Self::Lapsed { .. } | Self::Stream { source: StreamError::Broke(_) | StreamError::Late, .. })
-    }
-}
-
 impl Peer {
     /// Connects, and has the guest prove itself.
     ///
@@ -234,23 +228,6 @@ impl Attested {
         let kept = self.connection.kept(stream.until_answered(from, to)).await;
         kept.map_err(|lapsed| peer.lapsed(lapsed))?.map_err(|_| IngressError::Broken)
     }
-
-    /// A stream; of a connection on which nobody spoke for long, the evidence is asked for first.
-    async fn stream(&self, peer: &Peer) -> Result<OpenStream, IngressError> {
-        self.connection.renewed_in_time().await.map_err(|lapsed| peer.lapsed(lapsed))?;
-        open_stream(self.connection.channel()).await.map_err(|error| peer.no_stream(error))
-    }
-
-    /// What a client and the workload say to each other. Ends where the guest does not prove itself again; what it said before that
-    /// was said by a guest that had.
-    /// The client is one of [`reset_unless_whole`].
-    async fn join(&self, peer: &Peer, stream: OpenStream, client: TcpStream) -> Result<(), IngressError> {
-        let joined = self.connection.kept(stream.join(client)).await.map_err(|lapsed| peer.lapsed(lapsed))?;
-        let client = joined.map_err(|_| IngressError::Broken)?;
-        // Everything was said on both sides: the end is one.
-        let _ = rustix::net::sockopt::set_socket_linger(&client, None);
-        Ok(())
-    }
 }
 
 /// From here on a client that is let go of is reset, whatever lets go of it: it takes nothing for an end that is none.
@@ -258,17 +235,27 @@ fn reset_unless_whole(client: &TcpStream) -> io::Result<()> {
     client.set_zero_linger()
 }
 
+impl Dial for Peer {
+    type Admitted = AttestationResult;
+    type Error = IngressError;
+
+    async fn dial(&self) -> Result<OwnerConnection, IngressError> {
+        Ok(self.connect().await?.connection)
+    }
+}
+
 /// Clients of a local port, led to the workload, each by a stream of its own on one connection. A connection that is lost is made
 /// anew for the next client, and proves itself anew.
 pub struct Forwarder {
-    peer: Peer,
-    current: Mutex<Option<Arc<Attested>>>,
+    peer: Arc<Peer>,
+    lead: coffer_ratls::Forwarder<Arc<Peer>>,
 }
 
 impl Forwarder {
     /// For a peer that has proved itself once.
     pub fn new(peer: Peer, first: Attested) -> Self {
-        Self { peer, current: Mutex::new(Some(Arc::new(first))) }
+        let peer = Arc::new(peer);
+        Self { peer: Arc::clone(&peer), lead: coffer_ratls::Forwarder::new(peer, Some(first.connection)) }
     }
 
     /// Serves until the future is dropped; `said` hears of each client that was not served.
@@ -285,45 +272,28 @@ impl Forwarder {
                 let _ = client.set_nodelay(true);
                 let served = match reset_unless_whole(&client) {
                     Ok(()) => all.serve_one(client).await,
-                    Err(source) => Err(IngressError::Client(source)),
+                    Err(source) => Err(Arc::new(IngressError::Client(source))),
                 };
                 if let Err(error) = served {
-                    said(from, chain(&error));
+                    said(from, chain(&*error));
                 }
                 drop(place);
             });
         }
     }
 
-    async fn serve_one(&self, client: TcpStream) -> Result<(), IngressError> {
-        let mut attested = self.attested().await?;
-        let mut opened = attested.stream(&self.peer).await;
-        // Nothing of this client's was sent yet: it may have another connection, whose guest proves itself anew.
-        if opened.as_ref().is_err_and(IngressError::is_of_the_connection) {
-            self.forget(&attested).await;
-            attested = self.attested().await?;
-            opened = attested.stream(&self.peer).await;
-        }
-        let joined = attested.join(&self.peer, opened?, client).await;
-        if let Err(IngressError::Lapsed { .. }) = &joined {
-            self.forget(&attested).await;
-        }
-        joined
-    }
-
-    /// The connection, or a new one where there is none. One client makes it, the others wait.
-    async fn attested(&self) -> Result<Arc<Attested>, IngressError> {
-        let mut current = self.current.lock().await;
-        match &*current {
-            Some(attested) => Ok(Arc::clone(attested)),
-            None => Ok(Arc::clone(current.insert(Arc::new(self.peer.connect().await?)))),
-        }
-    }
-
-    async fn forget(&self, which: &Arc<Attested>) {
-        let mut current = self.current.lock().await;
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, which)) {
-            *current = None;
-        }
+    /// What a client and the workload say to each other. Ends where the guest does not prove itself again; what it said before that
+    /// was said by a guest that had.
+    /// The client is one of [`reset_unless_whole`].
+    async fn serve_one(&self, client: TcpStream) -> Result<(), Arc<IngressError>> {
+        let client = self.lead.lead(client).await.map_err(|error| match error {
+            ForwardError::Dial(error) => error,
+            ForwardError::Lapsed(lapsed) => Arc::new(self.peer.lapsed(lapsed)),
+            ForwardError::Stream(source) => Arc::new(self.peer.no_stream(source)),
+            _ => Arc::new(IngressError::Broken),
+        })?;
+        // Everything was said on both sides: the end is one.
+        let _ = rustix::net::sockopt::set_socket_linger(&client, None);
+        Ok(())
     }
 }

@@ -68,7 +68,7 @@ impl Publish {
     /// Whether it is this port of a spec, for clients that speak as the spec has it.
     pub fn leads_to(&self, ingress: &Ingress) -> bool {
         let how = match ingress.clients {
-            IngressClients::Anyone | IngressClients::Keys(_) => How::RaTls,
+            IngressClients::Anyone | IngressClients::Keys(_) | IngressClients::Guests(_) => How::RaTls,
             IngressClients::Certificate(_) => How::Tls,
         };
         ingress.port == self.guest && how == self.how

@@ -3,18 +3,20 @@
 //! Pure: equal requests give equal specs on any machine, so that `coffer measure` predicts what `coffer run` launches.
 //! Nothing in a spec depends on the box, its id or its name.
 
+mod peers;
 mod secrets;
 
 use std::collections::BTreeSet;
 
 use coffer_spec::{
-    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, Mount, Name, Owner, Process,
-    Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, Mount, Name, Owner, Peer,
+    Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::publish::{How, Publish};
 
+pub use peers::{GUESTS, GuestWords, PEER, PeerWords, SignedWords, guests, leave_to, peer};
 pub use secrets::{SECRET_ENV, SECRET_FILE, looks_like_a_secret, secret_env, secret_file};
 
 /// What the image says about its process.
@@ -73,6 +75,8 @@ pub struct WorkloadRequest {
     pub kbs: Option<KbsPin>,
     /// Ports that are reached from outside.
     pub ingress: Vec<Ingress>,
+    /// Other guests that it talks to.
+    pub peers: Vec<Peer>,
     /// Audiences it may have tokens for.
     pub audiences: Vec<String>,
     /// Whether the agent answers on loopback routes of Confidential Containers too.
@@ -223,6 +227,7 @@ pub fn document(
         mounts: request.mounts.clone(),
         volumes: request.volumes.clone(),
         ingress: request.ingress.clone(),
+        peers: request.peers.clone(),
         audiences: request.audiences.clone(),
         coco_routes: request.coco_routes,
         floors: request.floors.clone(),
@@ -390,6 +395,10 @@ pub fn ingress(publish: &[Publish], profile: Option<&Name>) -> Result<Vec<Ingres
         How::Tls => profile.cloned().map(IngressClients::Certificate).ok_or(RequestError::TlsProfile),
     };
     ports.into_iter().map(|(port, how)| Ok(Ingress { port, clients: clients(how)? })).collect()
+}
+
+fn told(error: impl std::error::Error) -> String {
+    error.to_string()
 }
 
 /// A pin given in hex.

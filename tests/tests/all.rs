@@ -9,6 +9,7 @@ mod vectors;
 mod architecture;
 mod bench_kbs;
 mod bench_service;
+mod box_to_box;
 mod boxes;
 mod browsers;
 mod citations;

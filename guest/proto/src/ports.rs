@@ -23,5 +23,10 @@ pub const HOST_EVENTS: u32 = 4080;
 pub const HOST_PROCESSOR: u32 = 4081;
 /// Host side: copies bytes to and from the key broker of the spec.
 pub const HOST_KBS_RELAY: u32 = 4082;
+/// Host side: copies bytes to and from the address of the spec's peer of this index.
+pub const fn peer(index: u32) -> u32 {
+    0x2_0000 + index
+}
+
 /// Host side: writes the certificate table of this host's chip and hangs up, for guests on hardware.
 pub const HOST_CERTIFICATES: u32 = 4083;

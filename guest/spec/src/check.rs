@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use coffer_verifier::{abi::SpkiDigest, ear::Word};
 
 use crate::{
-    COCO_PORT, FileMode, Ingress, IngressClients, KbsPin, Mount, Name, OnChange, Process, Scratch, SecretTarget,
-    SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
+    COCO_PORT, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, OnChange, Peer, Process, Scratch,
+    SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -35,6 +35,7 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     owners(spec)?;
     places(&spec.mounts, &spec.volumes)?;
     ingress(spec)?;
+    peers(spec)?;
     asked_inside(spec)?;
     floors(spec)
 }
@@ -90,11 +91,7 @@ fn scratch(scratch: &Scratch) -> Result<(), SpecError> {
 }
 
 fn broker(pin: &KbsPin) -> Result<(), SpecError> {
-    let place = pin.address.rsplit_once(':').is_some_and(|(host, port)| {
-        let is_host = !host.is_empty() && is_line(host) && !host.contains([' ', '/', '@']);
-        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    ensure(place, "kbs.address", &pin.address, "host:port, without a scheme or a path")?;
+    ensure(is_place(&pin.address), "kbs.address", &pin.address, PLACE_RULE)?;
     ensure((1..=2).contains(&pin.spki.len()), "kbs.spki", &pin.spki.len(), "one or two pins")?;
     ensure(!pin.spki.iter().any(SpkiDigest::is_zero), "kbs.spki", &pin.spki, "digests that are not all zero")?;
     once("kbs.spki", pin.spki.iter(), "a current pin and another one")
@@ -187,6 +184,15 @@ fn ingress(spec: &WorkloadSpec) -> Result<(), SpecError> {
     let issued = all.iter().any(|one| matches!(one.clients, IngressClients::Certificate(_)));
     ensure(!issued || spec.kbs.is_some(), "ingress.clients.certificate", &"a profile", "none without a key broker")?;
     for Ingress { clients, .. } in all {
+        if let IngressClients::Guests(may) = clients {
+            let fields = [
+                "ingress.clients.guests",
+                "ingress.clients.guests.measured",
+                "ingress.clients.guests.signed",
+                "ingress.clients.guests.simulators",
+            ];
+            guests(may, spec.tee, fields)?;
+        }
         let IngressClients::Keys(keys) = clients else { continue };
         let count = (1..=Ingress::MOST_KEYS).contains(&keys.len());
         ensure(count, "ingress.clients.keys", &format!("{} keys", keys.len()), "1 to 256 keys")?;
@@ -195,6 +201,53 @@ fn ingress(spec: &WorkloadSpec) -> Result<(), SpecError> {
         once("ingress.clients.keys", keys.iter(), "each key once")?;
     }
     Ok(())
+}
+
+/// Other guests, which are asked for evidence, and shown it.
+fn peers(spec: &WorkloadSpec) -> Result<(), SpecError> {
+    let all = &spec.peers;
+    ensure(spec.tee != Tee::None || all.is_empty(), "peers", &"peers", "none without a TEE")?;
+    ensure(all.len() <= Peer::MOST, "peers", &format!("{} peers", all.len()), "at most 8 peers")?;
+    once("peers.name", all.iter().map(|peer| &peer.name), "each name once")?;
+    once("peers.listen", all.iter().map(|peer| peer.listen), "each port once")?;
+    for peer in all {
+        ensure(peer.listen > 0, "peers.listen", &0, "1 to 65535")?;
+        ensure(peer.port > 0, "peers.port", &0, "1 to 65535")?;
+        ensure(is_place(&peer.address), "peers.address", &peer.address, PLACE_RULE)?;
+        // Whoever comes in from outside would speak to the peer as this guest.
+        let led_there = spec.ingress.iter().any(|ingress| ingress.port == peer.listen);
+        ensure(!led_there, "peers.listen", &peer.listen, "a port that no ingress leads to")?;
+        let routes = spec.coco_routes && peer.listen == COCO_PORT;
+        ensure(!routes, "peers.listen", &peer.listen, "another port, where the agent has that one (coco_routes)")?;
+        let fields = ["peers.guests", "peers.guests.measured", "peers.guests.signed", "peers.guests.simulators"];
+        guests(&peer.guests, spec.tee, fields)?;
+    }
+    Ok(())
+}
+
+/// `names`: of the table, and of its lists in the order they are checked.
+fn guests(guests: &Guests, tee: Tee, names: [&'static str; 4]) -> Result<(), SpecError> {
+    let [table, measured, signed, simulators] = names;
+    let some = !guests.measured.is_empty() || !guests.signed.is_empty();
+    ensure(some, table, &"nobody", "a measured or a signed guest")?;
+    let counts = [guests.measured.len(), guests.signed.len(), guests.simulators.len()];
+    ensure(counts.iter().all(|count| *count <= Guests::MOST), table, &counts, "at most 64 of each")?;
+    let zero = guests.measured.iter().any(|one| one.measurement.is_zero() || one.workload.is_zero());
+    ensure(!zero, measured, &guests.measured, "digests that are not all zero")?;
+    once(measured, guests.measured.iter(), "each guest once")?;
+    let zero = guests.signed.iter().any(|one| one.author_key.is_zero());
+    ensure(!zero, signed, &guests.signed, "an author's digest that is not all zero")?;
+    // Two floors of one guest contradict each other.
+    once(signed, guests.signed.iter().map(|one| (one.author_key, one.family_id, one.image_id)), "each guest once")?;
+    ensure(
+        !guests.simulators.iter().any(SpkiDigest::is_zero),
+        simulators,
+        &guests.simulators,
+        "digests that are not all zero",
+    )?;
+    once(simulators, guests.simulators.iter(), "each root once")?;
+    let simulated = tee == Tee::Simulated || guests.simulators.is_empty();
+    ensure(simulated, simulators, &guests.simulators, "none of a guest on hardware")
 }
 
 /// What the workload may ask its agent for, who answers with evidence.
@@ -301,6 +354,15 @@ fn is_mount_point(text: &str) -> bool {
 
 fn is_platforms(path: &str) -> bool {
     Mount::OWN.iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
+}
+
+const PLACE_RULE: &str = "host:port, without a scheme or a path";
+
+fn is_place(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && is_line(host) && !host.contains([' ', '/', '@']);
+        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// Text that stays on its line.

@@ -3,7 +3,7 @@
 use coffer_verifier::abi::SpkiDigest;
 use serde::{Deserialize, Serialize};
 
-use crate::Name;
+use crate::{Guests, Name};
 
 /// A TCP port of the workload's behind RA-TLS. A port that no entry names is not reached at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum IngressClients {
     Anyone,
     /// Who holds one of these keys: SHA-256 of the SubjectPublicKeyInfo, in a client certificate.
     Keys(Vec<SpkiDigest>),
+    /// These guests, which show evidence too before they get a stream.
+    Guests(Guests),
     /// Whoever reaches it, by plain TLS: the guest shows a certificate that the key broker issues by this profile, and no evidence.
     Certificate(Name),
 }

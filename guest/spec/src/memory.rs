@@ -3,7 +3,7 @@
 //! The agent and the kernel keep some from the workload, whatever it does, and a workload that is left less than they keep is not
 //! started. How much that is follows from the spec alone, so that whoever starts a guest can be told before it boots.
 
-use crate::{Ingress, Scratch, WorkloadSpec};
+use crate::{Ingress, Peer, Scratch, WorkloadSpec};
 
 /// Left to the kernel and the agent.
 const RESERVE: u64 = 16 << 20;
@@ -19,7 +19,9 @@ impl WorkloadSpec {
             Scratch::Disk { .. } => RESERVE_WITH_DISK,
             Scratch::Tmpfs { .. } => RESERVE,
         };
-        if self.ingress.is_empty() { own } else { own + Ingress::MEMORY }
+        let ingress = if self.ingress.is_empty() { 0 } else { Ingress::MEMORY };
+        let peers = if self.peers.is_empty() { 0 } else { Peer::MEMORY };
+        own + ingress + peers
     }
 
     /// Bytes that must be available inside before the workload starts: it has at least what the others keep.
@@ -46,6 +48,11 @@ mod tests {
         assert_eq!((spec.reserve(), spec.least_memory()), (80 << 20, 256 << 20));
         spec.root.scratch = Scratch::Disk { bytes: 1 << 20 };
         assert_eq!((spec.reserve(), spec.least_memory()), (96 << 20, 288 << 20));
+        let guests = crate::Guests::default();
+        let (name, address) = (sample::name("db"), "db:1".to_owned());
+        spec.peers.push(Peer { name, address, listen: 1, port: 1, guests });
+        assert_eq!((spec.reserve(), spec.least_memory()), (160 << 20, 416 << 20));
+        spec.peers.clear();
         spec.ingress.clear();
         assert_eq!((spec.reserve(), spec.least_memory()), (32 << 20, 160 << 20));
     }

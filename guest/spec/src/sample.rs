@@ -54,6 +54,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         mounts: Vec::new(),
         volumes: Vec::new(),
         ingress: Vec::new(),
+        peers: Vec::new(),
         audiences: Vec::new(),
         coco_routes: false,
         floors: Floors::default(),

@@ -47,7 +47,7 @@ fn limit(meminfo: &str, spec: &WorkloadSpec) -> Result<u64, String> {
     if available < spec.least_available() {
         let (available, needed) = (available >> 20, spec.least_available() >> 20);
         return Err(format!(
-            "{available} MiB of memory are left, and this spec (scratch disk, ingress) needs {needed}: give the guest more with --memory"
+            "{available} MiB of memory are left, and this spec (scratch disk, ingress, peers) needs {needed}: give the guest more with --memory"
         ));
     }
     Ok(available - spec.reserve())

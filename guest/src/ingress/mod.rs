@@ -15,7 +15,8 @@ use coffer_ratls::{
     AttestationService, Attester, Behind, ClientRule, ConnectionState, Identity, Purpose, ServeLimits, ServerTls,
     StreamRefusal, Streams,
 };
-use coffer_spec::{Ingress, IngressClients};
+use coffer_spec::{Ingress, IngressClients, WorkloadSpec};
+use coffer_verifier::AttestationResult;
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -25,6 +26,9 @@ use tonic::service::Routes;
 use crate::{
     failure::{Code, Failure, OrFail},
     host::Ports,
+    log_ring::LogRing,
+    notices::Notices,
+    peers::{Gate, Judge},
 };
 
 /// For all ports together; each has its share.
@@ -47,11 +51,13 @@ const _: () = assert!(LIMITS.most_memory() + STREAMS as u64 * OUTGOING <= Ingres
 /// # Errors
 /// `internal` if one cannot be opened.
 pub fn open(
-    all: &[Ingress],
+    spec: &WorkloadSpec,
     ports: &Ports,
     identity: &Identity,
     attester: &Arc<dyn Attester>,
+    logs: &Arc<LogRing>,
 ) -> Result<Vec<Arc<browsers::Certified>>, Failure> {
+    let all = &spec.ingress;
     let share = |of: usize| (of / all.len().max(1)).max(1);
     let limits = ServeLimits { unattested: share(LIMITS.unattested), connections: share(LIMITS.connections), ..LIMITS };
     let room = Arc::new(Semaphore::new(STREAMS));
@@ -59,9 +65,16 @@ pub fn open(
     for ingress in all {
         let port = ingress.port;
         let incoming = ports.open(ports::ingress(port)).or_fail(Code::Internal, "listen for clients")?;
-        let rule = match &ingress.clients {
-            IngressClients::Anyone => ClientRule::AuthorizedPerCall,
-            IngressClients::Keys(keys) => ClientRule::Spki(keys.clone()),
+        let (rule, attestation) = match &ingress.clients {
+            IngressClients::Anyone => (ClientRule::AuthorizedPerCall, AttestationService::attester(attester.clone())),
+            IngressClients::Keys(keys) => {
+                (ClientRule::Spki(keys.clone()), AttestationService::attester(attester.clone()))
+            }
+            IngressClients::Guests(guests) => {
+                let gate = Gate::new(Notices::new(logs, format!("port {port}")));
+                let judge = Arc::new(Judge::new(guests, spec));
+                (ClientRule::AttestedAfter, AttestationService::mutual(attester.clone(), judge, Arc::new(gate)))
+            }
             IngressClients::Certificate(profile) => {
                 let opened = Arc::new(browsers::Certified::new(port, profile)?);
                 tokio::spawn(opened.clone().serve(incoming, limits, room.clone()));
@@ -69,12 +82,12 @@ pub fn open(
                 continue;
             }
         };
+        let behind = Loopback { port, room: room.clone(), only_guests: matches!(rule, ClientRule::AttestedAfter) };
         let tls = ServerTls::new(identity, rule, Purpose::Ingress(port)).or_fail(Code::Internal, "configure TLS")?;
-        let behind = Loopback { port, room: room.clone() };
         tokio::spawn(coffer_ratls::serve(
             incoming,
             tls,
-            AttestationService::attester(attester.clone()),
+            attestation,
             Routes::new(Streams::new(behind)),
             limits,
             std::future::pending(),
@@ -87,13 +100,19 @@ pub fn open(
 struct Loopback {
     port: u16,
     room: Arc<Semaphore>,
+    /// Its clients show evidence too.
+    only_guests: bool,
 }
 
 impl Behind for Loopback {
     type Io = TcpStream;
     type Place = OwnedSemaphorePermit;
 
-    async fn open(&self, _: &ConnectionState) -> Result<(TcpStream, OwnedSemaphorePermit), StreamRefusal> {
+    async fn open(&self, from: &ConnectionState) -> Result<(TcpStream, OwnedSemaphorePermit), StreamRefusal> {
+        // One whose evidence was refused, or is too old, has none.
+        if self.only_guests && from.attested::<AttestationResult>().is_err() {
+            return Err(StreamRefusal::NotAdmitted);
+        }
         let place = self.room.clone().try_acquire_owned().map_err(|_| StreamRefusal::TooMany)?;
         Ok((loopback::connect(self.port).await?, place))
     }

@@ -2,7 +2,7 @@
 
 use coffer_spec::{OnChange, SecretTarget, SecretWanted};
 
-use super::signal_number;
+use super::{signal_number, told};
 
 /// How `--secret` is written.
 pub const SECRET_FILE: &str =
@@ -76,10 +76,6 @@ fn name_and_path(text: &str) -> Result<(&str, &str), String> {
 
 fn number(key: &str, value: &str) -> Result<u32, String> {
     value.parse().map_err(|_| format!("{key}={value}: expected a number"))
-}
-
-fn told(error: impl std::error::Error) -> String {
-    error.to_string()
 }
 
 /// Whether an environment variable, NAME=value, looks like a secret: by the words of its name, or by what its value is known to

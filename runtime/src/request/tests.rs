@@ -43,6 +43,7 @@ pub(crate) fn request() -> WorkloadRequest {
         kbs: None,
         ingress: Vec::new(),
         audiences: Vec::new(),
+        peers: Vec::new(),
         coco_routes: false,
         secrets: Vec::new(),
         owners: Vec::new(),

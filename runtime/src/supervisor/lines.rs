@@ -169,7 +169,7 @@ const PATIENCE: Patience = Patience { reading: Duration::from_mins(1), parting: 
 
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the key broker was last not reached.
+/// Why an address of the spec was last not reached.
 pub type RelayFailure = Arc<Mutex<Option<String>>>;
 
 const RELAYS: usize = 16;
@@ -183,7 +183,7 @@ pub async fn relay(listener: UnixListener, address: String, failure: RelayFailur
         let (address, failure) = (address.clone(), Arc::clone(&failure));
         tokio::spawn(async move {
             if let Err(error) = relay_line(guest, &address).await {
-                tracing::warn!(%error, address, "relay to the key broker failed");
+                tracing::warn!(%error, address, "relay failed");
                 *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.to_string());
             }
             drop(permit);

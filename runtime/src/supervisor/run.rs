@@ -286,6 +286,10 @@ impl Run {
             let listener = listen(ports::HOST_KBS_RELAY)?;
             tokio::spawn(lines::relay(listener, kbs.address.clone(), Arc::clone(&self.relay_failure)));
         }
+        for (peer, index) in document.spec().peers.iter().zip(0..) {
+            let listener = listen(ports::peer(index))?;
+            tokio::spawn(lines::relay(listener, peer.address.clone(), RelayFailure::default()));
+        }
         for (published, listener) in published::listen(&self.folder, &self.record.options.publish)? {
             let listener = TcpListener::from_std(listener)?;
             tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest));

@@ -16,11 +16,12 @@ use rustls::pki_types::ServerName;
 use secrecy::SecretBox;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
-    Status,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -40,6 +41,8 @@ use crate::{
 };
 
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
+/// How soon evidence is shown again at the soonest, whatever the server says how long it counts.
+const SOONEST: Duration = Duration::from_secs(10);
 
 /// Client end of a connection whose server was admitted. Secrets for that server leave through [`Self::seal`] alone.
 pub struct AttestedConnection<T> {
@@ -49,6 +52,8 @@ pub struct AttestedConnection<T> {
     current: RwLock<Arc<Attested<T>>>,
     lost: AtomicBool,
     keeping: Keeping,
+    /// Shows this end's own evidence again when it is due; ends with the connection.
+    showing: JoinSet<()>,
 }
 
 /// Client end of a connection whose server admitted us.
@@ -92,6 +97,7 @@ where
         current: RwLock::new(Arc::new(first)),
         lost: AtomicBool::new(false),
         keeping: Keeping::default(),
+        showing: JoinSet::new(),
     })
 }
 
@@ -196,6 +202,33 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
             return Err(HpkeError::Lost);
         }
         self.attested().seal(method, aad, plaintext)
+    }
+
+    /// Shows this end's evidence too, to a server that was admitted, and shows it again whenever that is due, for as long as the
+    /// connection is there. A server that asks its clients for none is shown none.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Refused`] where the server does not take it.
+    pub async fn attesting(mut self, attester: Arc<dyn Attester>) -> Result<Self, ConnectError> {
+        let first = match attest(self.channel.clone(), &self.facts, attester.clone()).await {
+            Ok(first) => first,
+            Err(ConnectError::Call(status)) if status.code() == Code::Unimplemented => return Ok(self),
+            Err(error) => return Err(error),
+        };
+        let (channel, facts) = (self.channel.clone(), self.facts.clone());
+        self.showing.spawn(async move {
+            let mut until = first.until;
+            loop {
+                let due = until.checked_sub(CHALLENGE_LIFETIME).unwrap_or(until).max(Instant::now() + SOONEST);
+                tokio::time::sleep_until(due.into()).await;
+                match attest(channel.clone(), &facts, attester.clone()).await {
+                    Ok(next) => until = next.until,
+                    // The server ends the connection.
+                    Err(_) => return,
+                }
+            }
+        });
+        Ok(self)
     }
 
     /// A new challenge on the same connection; the new result replaces the old in one step.

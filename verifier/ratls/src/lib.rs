@@ -44,6 +44,7 @@ mod connect_error;
 mod defects;
 mod denial;
 mod facts;
+mod forward;
 mod hpke;
 mod identity;
 mod keep;
@@ -73,6 +74,7 @@ pub use connect_error::ConnectError;
 pub use defects::named;
 pub use denial::{Denial, denied};
 pub use facts::{FactsError, Purpose, TlsFacts};
+pub use forward::{Dial, ForwardError, Forwarder};
 pub use hpke::{HpkeError, HpkeSealed};
 pub use identity::{
     Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki,

@@ -37,6 +37,7 @@ pub struct AttestationService {
 enum Side {
     Attester(Arc<dyn Attester>),
     Verifier(Arc<dyn Verify>),
+    Both(Arc<dyn Attester>, Arc<dyn Verify>),
 }
 
 impl AttestationService {
@@ -56,6 +57,16 @@ impl AttestationService {
         Self::new(Side::Verifier(Arc::new(verifies)))
     }
 
+    /// This server shows evidence to whoever sends a challenge, and demands evidence too; `reception` says who is one of the known.
+    /// That it has shown its own makes nobody one.
+    pub fn mutual<A: Appraiser>(
+        attester: Arc<dyn Attester>,
+        appraiser: Arc<A>,
+        reception: Arc<dyn Reception<A::Admitted>>,
+    ) -> Self {
+        Self::new(Side::Both(attester, Arc::new(Verifies { appraiser, reception })))
+    }
+
     /// Has evidence completed before it is judged.
     #[must_use]
     pub fn completed_by(self, completer: Option<Arc<dyn Completer>>) -> Self {
@@ -66,7 +77,7 @@ impl AttestationService {
     pub(crate) const fn longest_message(&self) -> usize {
         match self.side {
             Side::Attester(_) => CHALLENGE_MESSAGE,
-            Side::Verifier(_) => wire::MAX_MESSAGE,
+            Side::Verifier(_) | Side::Both(..) => wire::MAX_MESSAGE,
         }
     }
 
@@ -99,7 +110,10 @@ impl AttestationService {
             .work(move || appraisal::answer(&*attester, &facts, &challenge))
             .await?
             .map_err(|error| internal("attester-failed", &error))?;
-        state.answered(opener);
+        match self.side {
+            Side::Both(..) => state.shown(opener),
+            Side::Attester(_) | Side::Verifier(_) => state.answered(opener),
+        }
         Ok(AttestResponse { side: Some(attest_response::Side::Answer(answer)) })
     }
 
@@ -178,12 +192,12 @@ impl Attestation for AttestationService {
     async fn attest(&self, request: Request<AttestRequest>) -> Result<Response<AttestResponse>, Status> {
         let state = connection(&request)?;
         let side = request.into_inner().side;
-        let response = match &self.side {
-            Side::Attester(attester) => match side {
-                Some(attest_request::Side::Challenge(challenge)) => self.give(&state, attester, &challenge).await,
-                _ => Err(Status::invalid_argument("expected-challenge")),
-            },
-            Side::Verifier(verifier) => self.take(&state, verifier, side).await,
+        let response = match (&self.side, side) {
+            (Side::Attester(attester) | Side::Both(attester, _), Some(attest_request::Side::Challenge(challenge))) => {
+                self.give(&state, attester, &challenge).await
+            }
+            (Side::Attester(_), _) => Err(Status::invalid_argument("expected-challenge")),
+            (Side::Verifier(verifier) | Side::Both(_, verifier), side) => self.take(&state, verifier, side).await,
         };
         response.map(Response::new)
     }

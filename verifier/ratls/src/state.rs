@@ -187,6 +187,11 @@ impl ConnectionState {
         inner.settle(Life::Open);
     }
 
+    /// The same, where the client has to attest too: it stays as much a stranger as it was.
+    pub(crate) fn shown(&self, opener: Opener) {
+        self.inner().opener = Some(Arc::new(opener));
+    }
+
     /// The handshake alone proved what this server asks for.
     pub(crate) fn settle(&self) {
         self.inner().settle(Life::Open);
@@ -286,6 +291,20 @@ mod tests {
         state.issue([2; 32], now);
         assert_eq!(state.spend(now + CHALLENGE_LIFETIME + SECOND), Err("challenge-expired"));
         assert_eq!(state.spend(now), Err("challenge-missing"), "spent by expiry too");
+    }
+
+    #[test]
+    fn who_was_shown_evidence_where_it_has_to_attest_stays_a_stranger_until_it_does() {
+        let (state, _) = state();
+        let report_data = coffer_verifier::abi::ReportData::new([0; 64]);
+        state.shown(Opener::new(hpke::key_pair().unwrap().1, report_data));
+        assert!(state.has_answered());
+        assert_eq!(state.lives_until(), Some(state.opened + SHORT));
+        assert!(state.eviction().is_some(), "it holds its place");
+        let now = Instant::now();
+        state.admit(now, admitted("peer", now));
+        state.welcome();
+        assert_eq!(state.lives_until(), Some(now + RESULT_LIFETIME + CHALLENGE_LIFETIME));
     }
 
     #[test]

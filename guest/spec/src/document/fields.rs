@@ -38,6 +38,8 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         text(&[&short, &upper, &"g".repeat(length), "00"])
     };
     let long = format!("A={}", "x".repeat(128 * 1024));
+    let no_places =
+        || ["host", ":1", "host:", "host:0", "host:65536", "a b:1", "a\n:1", "http://a:1", "a/b:1", "u@a:1"];
     let mut rules = BTreeMap::from([
         ("version", Values(numbers(&[0, 2]))),
         ("tenant", names()),
@@ -54,21 +56,7 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("process.user", Values(text(&[":", "app:", ":mail", "a:b:c", "a\nb"]))),
         ("process.stop_signal", Values(numbers(&[0, -1, 65]))),
         ("process.hostname", names()),
-        (
-            "kbs.address",
-            Values(text(&[
-                "host",
-                ":1",
-                "host:",
-                "host:0",
-                "host:65536",
-                "a b:1",
-                "a\n:1",
-                "http://a:1",
-                "a/b:1",
-                "u@a:1",
-            ])),
-        ),
+        ("kbs.address", Values(text(&no_places()))),
         ("kbs.spki", Values(text(&["00", &"0".repeat(64)]))),
         ("secrets.from", Values(text(&["kbs:///a/b", "http:///a/b/c", "kbs:///a/../c", "kbs://host/a/b/c"]))),
         ("secrets.mode", Values(text(&["400", "0800", "0200", "4755", "u=r"]))),
@@ -88,6 +76,10 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("ingress.port", Values(numbers(&[0, -1, 65536]))),
         ("ingress.clients", Values(text(&["everyone", "keys"]))),
         ("ingress.clients.keys", Values(text(&["00", &"0".repeat(64)]))),
+        ("peers.name", names()),
+        ("peers.listen", Values(numbers(&[0, -1, 65536, 8080, 8006]))),
+        ("peers.port", Values(numbers(&[0, -1, 65536]))),
+        ("peers.address", Values(text(&no_places()))),
         ("audiences", Values(text(&["a\nb", "a b", "ä", &"x".repeat(257)]))),
         ("coco_routes", Nothing("they are there, or not")),
         ("floors.not_before", Nothing("every number of seconds is a time")),
@@ -95,6 +87,16 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("floors.svn.id_key_digest", Values([digits(96), text(&[&"0".repeat(96)])].concat())),
         ("floors.svn.min", Nothing("every security version is one")),
     ]);
+    for table in ["peers.guests", "ingress.clients.guests"] {
+        let under = |field: &str| -> &'static str { format!("{table}.{field}").leak() };
+        rules.insert(under("measured.measurement"), Values([digits(96), text(&[&"0".repeat(96)])].concat()));
+        rules.insert(under("measured.workload"), Values([digits(64), text(&[&"0".repeat(64)])].concat()));
+        rules.insert(under("signed.author_key"), Values([digits(96), text(&[&"0".repeat(96)])].concat()));
+        rules.insert(under("signed.family_id"), Values(digits(32)));
+        rules.insert(under("signed.image_id"), Values(digits(32)));
+        rules.insert(under("signed.min_svn"), Nothing("every security version is one"));
+        rules.insert(under("simulators"), Values(text(&["00", &"0".repeat(64)])));
+    }
     for [algorithm, block_size, data_blocks, hash_start, root_hash, salt] in [
         [
             "root.verity.algorithm",
@@ -222,7 +224,14 @@ fn a_list_that_names_something_twice_is_refused_by_its_name() {
         "volumes",
         "ingress",
     ];
-    for list in lists.into_iter().chain(["ingress.1.clients.keys", "audiences"]) {
+    for list in lists.into_iter().chain([
+        "ingress.1.clients.keys",
+        "audiences",
+        "peers",
+        "peers.0.guests.measured",
+        "peers.0.guests.signed",
+        "ingress.2.clients.guests.simulators",
+    ]) {
         let mut changed = value.clone();
         let path: Vec<String> = list.split('.').map(str::to_owned).collect();
         let array = place(&mut changed, &path).as_array_mut().unwrap();

@@ -1,10 +1,11 @@
-use coffer_verifier::abi::{KeyDigest, SpkiDigest};
+use coffer_verifier::abi::{FamilyId, HostData, ImageId, KeyDigest, Measurement, SpkiDigest};
 use toml::Value;
 
 use super::*;
 use crate::{
-    ConfigDigest, HostMay, Image, Ingress, IngressClients, Mount, OnChange, OwnerMay, Process, Root, Scratch,
-    SealFloors, SecretTarget, SecretWanted, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
+    ConfigDigest, Guests, HostMay, Image, Ingress, IngressClients, Measured, Mount, OnChange, OwnerMay, Peer, Process,
+    Root, Scratch, SealFloors, SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee, VerityTable, Volume,
+    VolumeKind,
     sample::{name, tenant},
 };
 
@@ -57,7 +58,15 @@ pub fn sample() -> WorkloadSpec {
         ingress: vec![
             Ingress { port: 8080, clients: IngressClients::Anyone },
             Ingress { port: 22, clients: IngressClients::Keys(vec![SpkiDigest::new([9; 32])]) },
+            Ingress { port: 23, clients: IngressClients::Guests(guests()) },
         ],
+        peers: vec![Peer {
+            name: name("db"),
+            listen: 5432,
+            address: "127.0.0.1:8443".into(),
+            port: 5432,
+            guests: guests(),
+        }],
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
         audiences: vec!["https://audience.test".into()],
         coco_routes: true,
@@ -66,6 +75,19 @@ pub fn sample() -> WorkloadSpec {
             seal: SealFloors { min_tcb: "0403000000000201".into() },
             svn: Some(SvnFloor { id_key_digest: KeyDigest::new([0xef; 48]), min: 3 }),
         },
+    }
+}
+
+fn guests() -> Guests {
+    Guests {
+        measured: vec![Measured { measurement: Measurement::new([1; 48]), workload: HostData::new([2; 32]) }],
+        signed: vec![SignedLaunch {
+            author_key: KeyDigest::new([3; 48]),
+            family_id: FamilyId::new([4; 16]),
+            image_id: ImageId::new([5; 16]),
+            min_svn: 6,
+        }],
+        simulators: vec![SpkiDigest::new([7; 32])],
     }
 }
 
@@ -124,6 +146,8 @@ fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
     spec.owners.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "ingress", .. })));
     spec.ingress.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "peers", .. })));
+    spec.peers.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "audiences", .. })));
     spec.audiences.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "coco_routes", .. })));
@@ -394,4 +418,35 @@ fn ports_and_their_clients_are_bounded_and_named_once() {
     for count in [0, 257] {
         assert_eq!(found(keys(count)), "ingress.clients.keys", "{count}");
     }
+}
+
+#[test]
+fn peers_are_guests_that_somebody_named_at_ports_of_their_own() {
+    let refused = |change: &dyn Fn(&mut WorkloadSpec)| {
+        let mut spec = sample();
+        change(&mut spec);
+        match Document::write(&spec) {
+            Err(SpecError::Field { field, .. }) => field,
+            other => panic!("{:?}", other.map(|document| document.digest())),
+        }
+    };
+    assert_eq!(refused(&|spec| spec.peers[0].guests = Guests::default()), "peers.guests");
+    assert_eq!(refused(&|spec| spec.peers[0].guests.measured = vec![guests().measured[0]; 65]), "peers.guests");
+    let floors = |spec: &mut WorkloadSpec| {
+        let lower = SignedLaunch { min_svn: 1, ..guests().signed[0] };
+        spec.peers[0].guests.signed.push(lower);
+    };
+    assert_eq!(refused(&floors), "peers.guests.signed", "two floors of one guest");
+    // Whoever comes in must not go out as this guest.
+    assert_eq!(refused(&|spec| spec.peers[0].listen = 23), "peers.listen");
+    assert_eq!(refused(&|spec| spec.peers[0].listen = crate::COCO_PORT), "peers.listen");
+    let hardware = |spec: &mut WorkloadSpec| (spec.tee, spec.ingress) = (Tee::Snp, Vec::new());
+    assert_eq!(refused(&hardware), "peers.guests.simulators", "hardware believes no simulator");
+    let many = |spec: &mut WorkloadSpec| {
+        let peer = |at: u16| Peer { name: name(&format!("p{at}")), listen: 1000 + at, ..sample().peers[0].clone() };
+        spec.peers = (0..9).map(peer).collect();
+    };
+    assert_eq!(refused(&many), "peers");
+    let nobody = |spec: &mut WorkloadSpec| spec.ingress[2].clients = IngressClients::Guests(Guests::default());
+    assert_eq!(refused(&nobody), "ingress.clients.guests");
 }

@@ -9,6 +9,7 @@ pub mod live;
 pub mod logs;
 pub mod new_box;
 pub mod pause;
+pub mod peers;
 pub mod port;
 pub mod ps;
 pub mod restart;

@@ -15,7 +15,7 @@ pub mod reference;
 mod revoke;
 mod sealing;
 mod secret;
-mod signer;
+pub mod signer;
 mod tenant;
 mod terms;
 mod times;

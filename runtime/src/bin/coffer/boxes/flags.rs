@@ -9,9 +9,10 @@ use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
 use coffer_runtime::publish::{How, PUBLISH, Publish, PublishError};
 use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
-use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Scratch, Tee, Tenant};
+use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Peer, Scratch, Tee, Tenant};
 use coffer_verifier::ear::Word;
 
+use crate::boxes::peers;
 use crate::error::{self, Class, Classify as _, CliError};
 
 /// What isolates a box from its host and the host from it.
@@ -121,6 +122,14 @@ pub struct BoxFlags {
     /// For ports published with /tls: the key broker's profile by which the guest gets its certificate.
     #[arg(long, value_name = "PROFILE", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
     pub tls_profile: Option<Name>,
+    /// Leave a port published with /ra-tls to guests that prove who they are: PORT,reference=FILE (of `coffer measure --json`), or
+    /// PORT,author=KEY,family=ID,image=ID,min-svn=N; simulator=ROOT, a digest or a certificate, for a simulator that is believed.
+    #[arg(long, value_name = "PORT,WHO", conflicts_with = "spec", help_heading = "TEE")]
+    pub guests: Vec<String>,
+    /// Lead the workload from a loopback port to another guest, once both have proved who they are: NAME=LISTEN:HOST:PORT and behind
+    /// commas who that is, as for --guests; port=N where its workload's port is not that of the address.
+    #[arg(long, value_name = "NAME=LISTEN:HOST:PORT,WHO", conflicts_with = "spec", help_heading = "TEE")]
+    pub peer: Vec<String>,
     /// Set an environment variable; without a value, ours.
     #[arg(short, long, value_name = "NAME[=VALUE]", conflicts_with = "spec")]
     pub env: Vec<String>,
@@ -355,6 +364,8 @@ impl BoxFlags {
             .collect::<Result<Vec<_>, _>>()?;
         let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         mounts.extend(tmpfs);
+        let mut ingress = request::ingress(publish, self.tls_profile.as_ref()).map_err(error::of)?;
+        peers::leave_to_guests(&mut ingress, &self.guests)?;
         Ok(WorkloadRequest {
             tee,
             tenant: self.tenant.clone(),
@@ -371,7 +382,8 @@ impl BoxFlags {
             floors: Floors::default(),
             host_may: self.host_may,
             inject: self.inject.clone(),
-            ingress: request::ingress(publish, self.tls_profile.as_ref()).map_err(error::of)?,
+            ingress,
+            peers: self.peers(tee)?,
             audiences: self.audience.iter().map(ToString::to_string).collect(),
             coco_routes: self.coco_routes(tee)?,
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
@@ -400,6 +412,15 @@ impl BoxFlags {
             return Err(CliError::new(Class::Usage, message).hint("--coco-routes needs --tee or --tee-simulate"));
         }
         Ok(self.coco_routes)
+    }
+
+    /// Guests to talk to, as one that proves itself.
+    fn peers(&self, tee: Tee) -> Result<Vec<Peer>, CliError> {
+        if tee == Tee::None && !self.peer.is_empty() {
+            let message = "--peer leads a guest that proves itself to another one, and this one does not";
+            return Err(CliError::new(Class::Usage, message).hint("--peer needs --tee or --tee-simulate"));
+        }
+        peers::peers(&self.peer)
     }
 
     /// The owners asked for, or those of a box for which nobody lists any.

@@ -23,7 +23,9 @@ Examples:
   coffer run -d --name web --tee-simulate --kbs kbs.example:4480 --kbs-pin HEX \\
       --secret key=kbs:///default/web/key,mode=0440,signal=HUP IMAGE
   coffer run --tee-simulate --id-key id.pem --author-key author.pem \\
-      --family-id acme --image-id web --guest-svn 3 IMAGE"
+      --family-id acme --image-id web --guest-svn 3 IMAGE
+  coffer run -d --tee-simulate \\
+      --peer db=5432:db.example:8443,reference=db.json IMAGE"
 )]
 pub struct Args {
     /// Leave the box running and print its id, once the workload runs.

@@ -117,8 +117,10 @@ fn remove(args: &RemoveArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
 
 /// How an author key is named.
 #[derive(Clone, Debug)]
-enum AuthorKey {
+pub enum AuthorKey {
+    /// A digest.
     Digest(KeyDigest),
+    /// A file with the public key.
     File(PathBuf),
 }
 
@@ -131,7 +133,11 @@ impl std::str::FromStr for AuthorKey {
 }
 
 impl AuthorKey {
-    fn digest(&self) -> Result<KeyDigest, CliError> {
+    /// Its digest.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn digest(&self) -> Result<KeyDigest, CliError> {
         match self {
             Self::Digest(digest) => Ok(*digest),
             Self::File(path) => of_file(path),

@@ -1,0 +1,84 @@
+//! Which guests another one is believed to be: those of the spec, and no other.
+//!
+//! Trusts: AMD's roots and the simulators that the spec lists, the spec's list of guests. Believes nothing of a guest's own.
+//! Never: admits one that can be debugged or migrated, or that no list names; decides by the host's clock alone that something is new: a
+//! revocation list is as fresh as that clock says.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use coffer_ratls::{Appraiser, Attested, ConnectionState, Reception, Refusal};
+use coffer_spec::{Guests, WorkloadSpec};
+use coffer_verifier::{
+    AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData, UnixTime,
+    Verifier, abi::ReportData, evidence::Evidence,
+};
+
+use crate::notices::Notices;
+
+/// Judges guests of one list.
+pub struct Judge {
+    verifier: Verifier,
+    guests: ExpectedGuest,
+    not_before: u64,
+}
+
+impl Judge {
+    /// For these guests, in the guest of this spec.
+    pub fn new(guests: &Guests, spec: &WorkloadSpec) -> Self {
+        Self {
+            verifier: Verifier {
+                anchors: guests.anchors(),
+                crl: CrlPolicy::Required,
+                policy: EvidencePolicy::default_floor(),
+            },
+            guests: guests.expected(),
+            not_before: spec.floors.not_before,
+        }
+    }
+}
+
+impl Appraiser for Judge {
+    type Admitted = AttestationResult;
+
+    fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<AttestationResult, Refusal> {
+        let expected = Expected { report_data: ExpectedReportData::Exactly(*expected), guest: self.guests.clone() };
+        let now = UnixTime::from(SystemTime::now())
+            .max(UnixTime::from_secs(i64::try_from(self.not_before).unwrap_or(i64::MAX)));
+        let appraisal = self.verifier.judge(evidence, &Endorsements::new(), &expected, now);
+        appraisal.into_result().map_err(|refused| {
+            let code = refused.reasons().first().map_or(refused.verdict().as_str(), |reason| reason.code.as_str());
+            Refusal::new(code, refused.why())
+        })
+    }
+}
+
+/// Takes clients whose evidence was judged.
+pub struct Gate {
+    notices: Arc<Notices>,
+}
+
+impl Gate {
+    /// Says in these whom it does not take.
+    pub fn new(notices: Notices) -> Self {
+        Self { notices: Arc::new(notices) }
+    }
+}
+
+/// How long a client that was refused has to hear so.
+const PARTING: Duration = Duration::from_secs(5);
+
+impl Reception<AttestationResult> for Gate {
+    fn attested(&self, connection: &Arc<ConnectionState>, _: &Arc<Attested<AttestationResult>>) {
+        connection.welcome();
+    }
+
+    /// Its streams end with its connection, too.
+    fn refused(&self, connection: &ConnectionState, refusal: &Refusal, id: &str) {
+        connection.recall(PARTING);
+        let (notices, said) = (self.notices.clone(), format!("a client was refused ({id}): {refusal}"));
+        tokio::spawn(async move { notices.say(&said).await });
+    }
+}

@@ -5,9 +5,13 @@ use std::{io, sync::Arc, time::Duration};
 use coffer_guest_proto::ports::HOST_KBS_RELAY;
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, Identity};
+use coffer_seal::SealPolicy;
 use coffer_spec::{KbsPin, WorkloadSpec};
 
 use crate::{host::Host, sys::vsock::VsockStream};
+
+/// How long the key broker may take for one call, all attempts and questions together.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections tried, and the pauses between them.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
@@ -39,6 +43,37 @@ pub async fn connect(
             (result, _) => return result,
         }
     }
+}
+
+/// The same, under a key of its own.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn connect_anew(
+    host: Host,
+    spec: &WorkloadSpec,
+    kbs: &KbsPin,
+    attester: Arc<dyn Attester>,
+) -> Result<BrokerClient, ClientError> {
+    let own = |_| ClientError::Own { cause: "no identity for the key broker".into() };
+    let identity = Identity::generate("coffer guest").map_err(own)?;
+    connect(host, spec, kbs, &identity, attester).await
+}
+
+/// The same, if one of the policies needs it and the spec names a broker. That there is none is refused later, by the policy's name.
+///
+/// # Errors
+/// [`ClientError`], and the policy that needed it.
+pub async fn for_policies(
+    host: Host,
+    spec: &WorkloadSpec,
+    policies: &[SealPolicy],
+    attester: &Arc<dyn Attester>,
+) -> Result<Option<BrokerClient>, (SealPolicy, ClientError)> {
+    let needs = policies.iter().find(|policy| policy.source().needs_broker());
+    let Some((policy, kbs)) = needs.zip(spec.kbs.as_ref()) else { return Ok(None) };
+    let connected = Box::pin(connect_anew(host, spec, kbs, attester.clone())).await;
+    connected.map(Some).map_err(|cause| (*policy, cause))
 }
 
 async fn relay(host: Host) -> io::Result<VsockStream> {

@@ -3,14 +3,14 @@
 //! What an owner sends in is an HPKE message to the key of the report that opened this connection, so a stolen TLS key
 //! gives nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use coffer_guest_proto::{
     InjectRequest, InjectResponse, RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest,
     SealResponse, Sealed as Encrypted, UnsealRequest, UnsealResponse, owner_server::Owner,
 };
 use coffer_kbs_client::{BrokerClient, ClientError};
-use coffer_ratls::{Attester, HpkeSealed, Identity, connection};
+use coffer_ratls::{Attester, HpkeSealed, connection};
 use coffer_seal::{Header, Scope, SealPolicy};
 use coffer_spec::Act;
 use coffer_verifier::binding::length_prefixed;
@@ -30,9 +30,6 @@ use crate::{
     secrets::{self, FileAs},
     workload::resolve_user,
 };
-
-/// How long the key broker may take, all attempts and questions together.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct OwnerService {
     pub(super) agent: Arc<Agent>,
@@ -112,19 +109,10 @@ impl OwnerService {
         Means { processor: &self.processor, spec: self.agent.document.spec(), broker, scope: Scope::Agent }
     }
 
-    /// A connection to the broker if one of the policies needs it and the spec names one. That there is none is refused later, by
-    /// the policy's name.
     async fn broker(&self, policies: &[SealPolicy]) -> Result<Option<BrokerClient>, Status> {
         let spec = self.agent.document.spec();
-        let Some(policy) = policies.iter().find(|policy| policy.source().needs_broker()) else { return Ok(None) };
-        let Some(kbs) = &spec.kbs else { return Ok(None) };
-        let identity =
-            Identity::generate("coffer guest").map_err(|_| Status::internal("no identity for the key broker"))?;
-        let connect = Box::pin(async {
-            let connected = broker::connect(self.agent.places.host, spec, kbs, &identity, self.attester.clone()).await;
-            connected.map_err(|cause| SealingError::Broker { policy: *policy, cause })
-        });
-        in_time(connect).await.map(Some)
+        let connected = broker::for_policies(self.agent.places.host, spec, policies, &self.attester);
+        in_time(async { connected.await.map_err(|(policy, cause)| SealingError::Broker { policy, cause }) }).await
     }
 }
 
@@ -135,9 +123,11 @@ fn policy_of(sealed: &[u8]) -> Result<SealPolicy, Status> {
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, SealingError>>) -> Result<T, Status> {
-    match tokio::time::timeout(PATIENCE, work).await {
+    match tokio::time::timeout(broker::PATIENCE, work).await {
         Ok(done) => done.map_err(|error| status(&error)),
-        Err(_) => Err(Status::unavailable(format!("the key broker did not answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => {
+            Err(Status::unavailable(format!("the key broker did not answer within {} s", broker::PATIENCE.as_secs())))
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What this guest answers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use coffer_kbs_client::{BrokerClient, ClientError};
-use coffer_ratls::{Attester, Identity, IdentityKey, pem, signing_request_spki};
+use coffer_ratls::{Attester, IdentityKey, pem, signing_request_spki};
 use coffer_seal::{Header, Scope, SealPolicy};
 use coffer_spec::SecretPath;
 use coffer_verifier::{
@@ -29,9 +29,6 @@ use crate::{
     sealing::{Counter, Means, Sealed, SealingError},
 };
 
-/// How long the key broker may take, all attempts and questions together.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 const BYTES: &str = "application/octet-stream";
 
 /// This guest, its processor and its broker.
@@ -46,9 +43,9 @@ pub struct OwnGuest {
 
 impl Guest for OwnGuest {
     async fn answer(&self, call: Call, body: Zeroizing<Vec<u8>>) -> Result<Answer, Refusal> {
-        match tokio::time::timeout(PATIENCE, Box::pin(self.work(call, &body))).await {
+        match tokio::time::timeout(broker::PATIENCE, Box::pin(self.work(call, &body))).await {
             Ok(answered) => answered,
-            Err(_) => Err(Refusal::late(PATIENCE.as_secs())),
+            Err(_) => Err(Refusal::late(broker::PATIENCE.as_secs())),
         }
     }
 }
@@ -156,21 +153,16 @@ impl OwnGuest {
         Means { processor: &self.processor, spec: self.agent.document.spec(), broker, scope: Scope::Workload }
     }
 
-    /// A connection to the broker if one of the policies needs it. That there is none is refused later, by the policy's name.
     async fn broker_for(&self, policies: &[SealPolicy]) -> Result<Option<BrokerClient>, Refusal> {
-        let needed = policies.iter().any(|policy| policy.source().needs_broker());
-        if !needed || self.agent.document.spec().kbs.is_none() {
-            return Ok(None);
-        }
-        self.broker().await.map(Some)
+        let spec = self.agent.document.spec();
+        let connected = broker::for_policies(self.agent.places.host, spec, policies, &self.attester).await;
+        connected.map_err(|(_, cause)| Refusal::from(&cause))
     }
 
     async fn broker(&self) -> Result<BrokerClient, Refusal> {
         let spec = self.agent.document.spec();
         let kbs = spec.kbs.as_ref().ok_or_else(Refusal::no_broker)?;
-        let identity = Identity::generate("coffer workload")
-            .map_err(|_| Refusal::from(&ClientError::Own { cause: "no identity for the key broker".into() }))?;
-        let connected = broker::connect(self.agent.places.host, spec, kbs, &identity, self.attester.clone()).await;
+        let connected = broker::connect_anew(self.agent.places.host, spec, kbs, self.attester.clone()).await;
         connected.map_err(|error| Refusal::from(&error))
     }
 }

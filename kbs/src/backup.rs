@@ -459,6 +459,8 @@ fn unpack(from: &mut impl Read, folder: &Path, file: &Path) -> Result<(), Backup
             let written = Writer::private().new_only().write_with(&place, |to| copied(from, length, to));
             written.map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => BackupError::Cut { path: file.into() },
+                // Of the backup: what was encrypted is not as it was.
+                io::ErrorKind::InvalidData => read(file)(error),
                 _ => at(&place)(error),
             })?;
             // The last of it.

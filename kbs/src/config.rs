@@ -143,6 +143,29 @@ pub struct Config {
 }
 
 impl Config {
+    /// What it allows or lacks that whoever reads the log should know, each in a sentence.
+    pub fn cautions(&self, now_unix: i64) -> Vec<String> {
+        let anchors = self.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty());
+        let simulated = anchors.map(|(tenant, anchors)| {
+            let roots = anchors.len();
+            format!(
+                "tenant {tenant} accepts simulated evidence under {roots} roots, which proves nothing about hardware"
+            )
+        });
+        simulated.chain(self.stale_lists(now_unix)).collect()
+    }
+
+    /// Revocation lists of `endorsements` that should have been followed by newer ones: evidence under their roots needs its own.
+    pub fn stale_lists(&self, now_unix: i64) -> impl Iterator<Item = String> {
+        self.endorsements.crls().filter_map(move |list| {
+            let (_, next) = list.validity();
+            let number = list.number();
+            (next.0 < now_unix).then(|| {
+                format!("endorsements: the revocation list with number {number} has been out of date since {next}")
+            })
+        })
+    }
+
     /// What counts at the next start alone, by its key, in a form to compare.
     pub fn of_the_start(&self) -> Vec<(&'static str, String)> {
         let (serve, source) = (&self.serve, &self.source);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    clock::Clock,
     config::{Config, ConfigFile},
     mend::UNCONFIRMED,
     operators::doubled,
@@ -89,6 +90,10 @@ async fn beside_the_state(store: &Store, config: Option<&Config>, found: &mut Ve
         found.push(warning("an older state was accepted, and no owner has confirmed it", UNCONFIRMED));
     }
     let Some(config) = config else { return Ok(()) };
+    for stale in config.stale_lists(Clock::system().now()) {
+        let hint = "get the newest list (`coffer collateral fetch`), put it in the file's place and send the broker SIGHUP, or `coffer kbs crl put`";
+        found.push(warning(&stale, hint));
+    }
     if let Some(missing) = missing(&mut view, config) {
         found.push(broken(&missing.to_string(), missing.hint()));
     }

@@ -496,3 +496,37 @@ fn a_restore_that_cannot_write_its_checkpoint_changes_nothing() {
     let holds = run(&["state", "verify", "--state", &state]);
     assert!(holds.status.success(), "{}", String::from_utf8_lossy(&holds.stderr));
 }
+
+#[test]
+fn an_encrypted_backup_that_goes_on_is_named_by_its_own_path() {
+    let (folder, state) = made();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (key, out) = (file("recovery.key"), file("backup"));
+    assert!(run(&["recovery-key", "--out", &key]).status.success());
+    let public = format!("{key}.pub");
+    assert!(run(&["backup", "--state", &state, "--out", &out, "--recovery-key", &public]).status.success());
+    let whole = std::fs::read(&out).unwrap();
+    std::fs::write(&out, [&whole[..], b"more"].concat()).unwrap();
+    let words = ["restore", "--state", &file("other"), "--from", &out, "--recovery-key", &key, "--accept-rollback"];
+    let refused = run(&words);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains(&out) && !said.contains(".coffer-kbs-"), "{said}");
+}
+
+#[test]
+fn a_list_that_is_out_of_date_is_named_by_doctor_and_in_the_log() {
+    let (folder, state) = made();
+    let list = crate::common::old_crl();
+    std::fs::write(Path::new(&state).join("old.crl"), list).unwrap();
+    let config = Path::new(&state).join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, written.replacen("endorsements = []", "endorsements = [\"old.crl\"]", 1)).unwrap();
+    let examined = run(&["doctor", "--state", &state]);
+    let said = String::from_utf8_lossy(&examined.stdout).into_owned();
+    assert!(said.contains("has been out of date since"), "{said}");
+    let config = coffer_kbs::ConfigFile::read(&config).unwrap().resolve(Path::new(&state)).unwrap();
+    let cautions = config.cautions(crate::common::unix().try_into().unwrap());
+    assert_eq!(cautions.iter().filter(|one| one.contains("out of date")).count(), 1, "{cautions:?}");
+    assert_eq!(config.cautions(0).len(), 0, "it was not then");
+    drop(folder);
+}

@@ -581,6 +581,11 @@ pub fn crl(days: u64) -> Vec<u8> {
     installation().crl(ProductLine::Milan, unix() + days * 86_400).unwrap()
 }
 
+/// One that has been out of date for some days.
+pub fn old_crl() -> Vec<u8> {
+    installation().crl(ProductLine::Milan, unix() - 50 * 86_400).unwrap()
+}
+
 /// Certificate of the simulated root.
 pub fn ark() -> Vec<u8> {
     use coffer_verifier::abi::{CertKind, CertTable};

@@ -130,7 +130,8 @@ impl AttestationService {
         })?;
         let Some(attest_request::Side::Answer(answer)) = side else {
             state.withdraw();
-            return Err(Status::invalid_argument("expected-answer"));
+            let refusal = Refusal::new("expected-answer", "the message holds no answer to a challenge".to_owned());
+            return Err(refused(state, verifier, &refusal));
         };
         match self.verdict(state, verifier, challenge, answer).await {
             Ok(Ok(verified)) => {

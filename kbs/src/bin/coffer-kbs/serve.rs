@@ -61,9 +61,7 @@ pub fn run(args: &Args, as_json: bool) -> Result<(), Failure> {
     let config = configured(args, &path)?;
     open_to_others(&args.state);
     open_files(2 * config.source.all_told + OTHER_FILES);
-    for (tenant, anchors) in config.simulated_anchors.iter().filter(|(_, anchors)| !anchors.is_empty()) {
-        tracing::warn!(%tenant, anchors = anchors.len(), "tenant accepts simulated evidence, which proves nothing about hardware");
-    }
+    said(&config.cautions(Clock::system().now()));
     let checkpoint = config.checkpoint.as_deref().unwrap_or(Path::new("checkpoint"));
     one_checkpoint(args, &args.state.join(checkpoint))?;
     let event_loop = crate::event_loop()?;
@@ -188,6 +186,13 @@ async fn configured_beside(args: &Args, path: &Path) -> Result<Config, Failure> 
 /// How long reading the configuration again may take.
 const READING: Duration = Duration::from_secs(20);
 
+/// What whoever reads the log should know of a configuration that counts.
+fn said(cautions: &[String]) {
+    for caution in cautions {
+        tracing::warn!("{caution}");
+    }
+}
+
 /// Reads the configuration again whenever the system says SIGHUP: all of it counts, or none.
 async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) -> std::convert::Infallible {
     loop {
@@ -195,7 +200,14 @@ async fn reload(args: &Args, path: &Path, mut hangup: Signal, reload: Reload) ->
             std::future::pending::<()>().await;
         }
         let applied = match configured_beside(args, path).await {
-            Ok(config) => reload.apply(config).await.map_err(|error| error.said()),
+            Ok(config) => {
+                let cautions = config.cautions(Clock::system().now());
+                let applied = reload.apply(config).await.map_err(|error| error.said());
+                if applied.is_ok() {
+                    said(&cautions);
+                }
+                applied
+            }
             Err(failure) => Err(failure),
         };
         match applied {

@@ -36,6 +36,11 @@ pub enum ChainError {
     /// A line in place of one that is gone, which no later line accepts.
     #[error("line {0} stands in the place of one that is lost, and no later line says that this was accepted")]
     Lost(u64),
+    /// The noted line lies between lost ones and the line that accepts them.
+    #[error(
+        "the head was noted before the loss of line {0} was accepted, so that it does not show what lies before that line"
+    )]
+    NotedBefore(u64),
     /// More behind the end.
     #[error("there is something behind the end of the copy")]
     BehindTheEnd,
@@ -119,7 +124,12 @@ struct Line {
     stands_for: Option<String>,
     #[serde(default)]
     lost: Vec<LostLines>,
+    #[serde(default)]
+    event: String,
 }
+
+/// Event of a line in the place of a lost one.
+pub const LOST: &str = "audit.lost";
 
 /// Checks one line after the other, over as many files as there are.
 #[derive(Debug)]
@@ -131,9 +141,13 @@ pub struct Chain {
     /// What the last line names as what its policy saw, until that came.
     input: Option<String>,
     noted: Option<String>,
-    /// Lines that stand for others, and their SHA-256, until a later one accepts them.
-    breaks: BTreeMap<u64, String>,
+    /// Last lines of gaps: number of the first, and SHA-256 of this one, until a later line accepts them.
+    breaks: BTreeMap<u64, (u64, String)>,
+    /// Number of the first of the lines in the place of lost ones that are being read.
+    gap: Option<u64>,
     lost: Vec<LostLines>,
+    /// A gap that was not accepted where the noted line stands.
+    noted_behind: Option<u64>,
 }
 
 impl Chain {
@@ -154,7 +168,16 @@ impl Chain {
     pub fn anywhere(noted: Option<&str>) -> Self {
         // Noted before there was a line.
         let noted = noted.filter(|noted| !is_nothing(noted)).map(str::to_owned);
-        Self { before: None, at: None, input: None, noted, breaks: BTreeMap::new(), lost: Vec::new() }
+        Self {
+            before: None,
+            at: None,
+            input: None,
+            noted,
+            breaks: BTreeMap::new(),
+            gap: None,
+            lost: Vec::new(),
+            noted_behind: None,
+        }
     }
 
     /// The next line, or what the policy of the last one saw.
@@ -187,28 +210,37 @@ impl Chain {
             return Err(ChainError::Broken(parsed.sequence));
         }
         let hash = hex::encode(Sha256::digest(text));
-        self.passes(&hash);
+        let (line, is_lost) = (parsed.sequence, parsed.event == LOST);
         self.input = parsed.input;
-        self.accepts(parsed.lost);
-        self.at = Some((
-            parsed.sequence,
-            match parsed.stands_for {
-                Some(stands_for) => {
-                    self.passes(&stands_for);
-                    self.breaks.insert(parsed.sequence, hash);
-                    stands_for
-                }
-                None => hash,
-            },
-        ));
+        if !is_lost {
+            self.accepts(parsed.lost);
+        }
+        self.passes(&hash);
+        let first = if is_lost { Some(*self.gap.get_or_insert(line)) } else { None };
+        let chained = match (parsed.stands_for, first) {
+            (None, first) => {
+                self.gap = first;
+                hash
+            }
+            (Some(was), Some(first)) => {
+                self.breaks.insert(line, (first, hash));
+                self.gap = None;
+                self.passes(&was);
+                was
+            }
+            (Some(_), None) => return Err(ChainError::NotALine(line)),
+        };
+        self.at = Some((line, chained));
         Ok(())
     }
 
     fn accepts(&mut self, lost: Vec<LostLines>) {
-        for lines in lost {
-            if self.breaks.get(&lines.last) == Some(&lines.marker) {
-                self.breaks.remove(&lines.last);
-                self.lost.push(lines);
+        for LostLines { last, marker, .. } in lost {
+            if self.breaks.get(&last).is_some_and(|(_, there)| *there == marker)
+                && let Some((first, marker)) = self.breaks.remove(&last)
+            {
+                // What the lines themselves show, whatever is said of them.
+                self.lost.push(LostLines { first, last, marker });
             }
         }
     }
@@ -220,7 +252,11 @@ impl Chain {
 
     fn passes(&mut self, hash: &str) {
         if self.noted.as_deref() == Some(hash) {
-            self.noted = None;
+            // Behind a gap that nothing so far accepts, it shows only the lines since.
+            match self.breaks.last_key_value() {
+                Some((gap, _)) => self.noted_behind = Some(*gap),
+                None => self.noted = None,
+            }
         }
     }
 
@@ -251,14 +287,15 @@ impl Chain {
     /// After the last file: the line that was noted was in one of them, and each that stands for a lost one is accepted.
     ///
     /// # Errors
-    /// [`ChainError::NotThere`], [`ChainError::Lost`].
+    /// [`ChainError::NotThere`], [`ChainError::Lost`], [`ChainError::NotedBefore`].
     pub fn finish(self) -> Result<(), ChainError> {
         if let Some((line, _)) = self.breaks.first_key_value() {
             return Err(ChainError::Lost(*line));
         }
-        match self.noted {
-            Some(noted) => Err(ChainError::NotThere(noted)),
-            None => Ok(()),
+        match (self.noted, self.noted_behind) {
+            (None, _) => Ok(()),
+            (Some(_), Some(gap)) => Err(ChainError::NotedBefore(gap)),
+            (Some(noted), None) => Err(ChainError::NotThere(noted)),
         }
     }
 
@@ -421,7 +458,8 @@ mod tests {
         let digest = |text: &str| hex::encode(Sha256::digest(text));
         let first = line(1, "", &nothing());
         let gone = "ab".repeat(32);
-        let stands = |before: &str| line(2, &format!(",\"stands_for\":\"{gone}\""), &digest(before));
+        let stands =
+            |before: &str| line(2, &format!(",\"event\":\"audit.lost\",\"stands_for\":\"{gone}\""), &digest(before));
         let marker = stands(&first);
         let third = line(3, "", &gone);
         let lost = LostLines { first: 2, last: 2, marker: digest(&marker) };
@@ -440,14 +478,51 @@ mod tests {
         // No line accepts itself, and none a break behind it.
         let itself = line(
             2,
-            &format!(",\"stands_for\":\"{gone}\",\"lost\":[{{\"first\":2,\"last\":2,\"marker\":\"{gone}\"}}]"),
+            &format!(
+                ",\"event\":\"audit.lost\",\"stands_for\":\"{gone}\",\"lost\":[{{\"first\":2,\"last\":2,\"marker\":\"{gone}\"}}]"
+            ),
             &digest(&first),
         );
         assert_eq!(check(&[&first, &itself, &third]), Err(ChainError::Lost(2)));
-        let head = hex::encode(Sha256::digest(&accepts));
-        let mut chain = Chain::whole(Some(&head));
-        [&first, &marker, &third, &accepts].iter().try_for_each(|line| chain.next(line)).unwrap();
-        assert_eq!(chain.finish(), Ok(()));
+        // A decision is none, whatever it says that it stands for.
+        let decision = marker.replace("audit.lost", "secret.release");
+        assert_eq!(check(&[&first, &decision, &third, &accepts]), Err(ChainError::NotALine(2)));
+    }
+
+    #[test]
+    fn a_head_that_was_noted_before_a_loss_was_accepted_shows_nothing_before_it() {
+        let digest = |text: &str| hex::encode(Sha256::digest(text));
+        let line = |sequence: u64, more: &str, previous: &str| {
+            format!("{{\"sequence\":{sequence}{more},\"previous\":\"{previous}\"}}")
+        };
+        // Whoever edits a copy without a key: a first line of his own, a marker for what was there, and a line that accepts it.
+        let forge = |was: &str, behind: &[String]| {
+            let first = line(1, ",\"event\":\"forged\"", &nothing());
+            let marker = line(2, &format!(",\"event\":\"audit.lost\",\"stands_for\":\"{was}\""), &digest(&first));
+            let lost = LostLines { first: 2, last: 2, marker: digest(&marker) };
+            let lost = format!(",\"lost\":[{}]", serde_json::to_string(&lost).unwrap());
+            let previous = behind.last().map_or(was.to_owned(), |line| digest(line));
+            let accepts = line(3 + behind.len() as u64, &lost, &previous);
+            [&[first, marker], behind, &[accepts]].concat()
+        };
+        let check = |lines: &[String], noted: &str| {
+            let mut chain = Chain::whole(Some(noted));
+            lines.iter().try_for_each(|line| chain.next(line))?;
+            chain.finish()
+        };
+        let genuine = [line(1, "", &nothing())];
+        let second = line(2, "", &digest(&genuine[0]));
+        let third = line(3, "", &digest(&second));
+        // The noted line is the one that the marker stands for, or one behind it.
+        assert_eq!(check(&forge(&digest(&second), &[]), &digest(&second)), Err(ChainError::NotedBefore(2)));
+        let forged = forge(&digest(&second), std::slice::from_ref(&third));
+        assert_eq!(check(&forged, &digest(&third)), Err(ChainError::NotedBefore(2)));
+        // Noted with the line that accepts it, or after that, it shows everything.
+        assert_eq!(check(&forged, &digest(&forged[3])), Ok(()));
+        let other = line(1, ",\"event\":\"other\"", &nothing());
+        let mut edited = forged.clone();
+        edited[0] = other;
+        assert!(check(&edited, &digest(&forged[3])).is_err());
     }
 
     #[test]

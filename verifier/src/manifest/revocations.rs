@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocations {
     until: Expiry,
-    manifests: Vec<(String, u64)>,
+    manifests: Vec<(String, Option<u64>)>,
     measurements: Vec<Measurement>,
     workloads: Vec<WorkloadDigest>,
     components: Vec<String>,
@@ -38,7 +38,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct FileManifest {
     name: String,
-    up_to_sequence: u64,
+    /// Left out: every sequence of the name, those to come included.
+    up_to_sequence: Option<u64>,
 }
 
 impl Revocations {
@@ -78,8 +79,11 @@ impl Revocations {
         let mut named = Vec::new();
         let Contents { name, sequence, workload, measurements, components, .. } = contents;
         for (listed, up_to) in &self.manifests {
-            if listed == name && sequence <= up_to {
-                named.push(format!("{name} up to sequence {up_to}"));
+            match up_to {
+                _ if listed != name => {}
+                None => named.push(format!("{name}, whatever its sequence")),
+                Some(up_to) if sequence <= up_to => named.push(format!("{name} up to sequence {up_to}")),
+                Some(_) => {}
             }
         }
         if self.workloads.contains(workload) {
@@ -118,6 +122,8 @@ mod tests {
         let release = "[[manifests]]\nname = \"registry.example/web:1\"\nup_to_sequence = ";
         assert_eq!(one(&format!("{release}7")), "registry.example/web:1 up to sequence 7");
         assert_eq!(named(&format!("{release}6")), [""; 0]);
+        let every = "[[manifests]]\nname = \"registry.example/web:1\"\n";
+        assert_eq!(one(every), "registry.example/web:1, whatever its sequence");
         assert_eq!(named("[[manifests]]\nname = \"web\"\nup_to_sequence = 7"), [""; 0]);
         assert!(one(&format!("workloads = [\"{}\"]", "02".repeat(32))).starts_with("workload 02"));
         assert!(one(&format!("measurements = [\"{}\"]", "05".repeat(48))).starts_with("measurement 05"));

@@ -234,16 +234,14 @@ async fn one_caller_does_not_take_every_place() {
     })
     .await;
     let held = half(&service, NINE);
-    let refused = loop {
-        let response = service.get("/v1/policies").await;
-        if response.status() == 503 {
-            break response;
-        }
-        assert_eq!(response.status(), 200);
-    };
+    let by_other = |path: &str| service.client.get(service.url(path)).bearer_auth(&other).send();
+    // It has its caller's place once there are two requests: it, and the one that asks. Asked by the other, which takes no place of its.
+    while !by_other("/metrics").await.unwrap().text().await.unwrap().contains("coffer_verifier_requests 2\n") {}
+    let refused = service.get("/v1/policies").await;
+    assert_eq!(refused.status(), 503);
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(code(&refused.json().await.unwrap()), "caller-busy");
-    let others = service.client.get(service.url("/v1/policies")).bearer_auth(&other).send().await.unwrap();
+    let others = by_other("/v1/policies").await.unwrap();
     assert_eq!(others.status(), 200, "there are places for others");
     assert_eq!(&begun(&held, "\"no JSON\""), b"HTTP/1.1 400");
     assert_eq!(service.get("/v1/policies").await.status(), 200);

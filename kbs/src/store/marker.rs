@@ -16,7 +16,7 @@ struct Marker {
 }
 
 /// Event of a line in the place of a lost one.
-pub(super) const EVENT: &str = coffer_kbs_client::trail::LOST;
+pub(super) const EVENT: &str = "audit.lost";
 
 /// What a row says of the line that was lost in its place.
 pub(super) enum Lost {

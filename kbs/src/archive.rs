@@ -313,7 +313,7 @@ pub async fn verify_archives(
     }
     let (mut summary, mut left) = (ArchivesSummary::default(), log.clone());
     for path in files {
-        let (end, sha256) = looked_through(path, &mut left)?;
+        let (end, sha256, gap) = looked_through(path, &mut left)?;
         let (first, last) = (end.first, end.lines);
         let unknown = || ArchiveError::Unknown { path: path.clone(), first, last };
         let (archive, given) = known.get_mut(&(first, last)).ok_or_else(unknown)?;
@@ -326,6 +326,10 @@ pub async fn verify_archives(
         if let Some(file) = archive.file.as_ref().filter(|file| file.sha256 != sha256) {
             let (found, expected) = (hex::encode(sha256), hex::encode(file.sha256));
             return Err(ArchiveError::Changed { path: path.clone(), found, expected });
+        }
+        // What lies before a gap hangs from the line that accepts it, or from the whole file as it was recorded.
+        if let (None, Some(line)) = (&archive.file, gap) {
+            return Err(ArchiveError::Chain { path: path.clone(), source: ChainError::Lost(line) });
         }
         summary.files += 1;
         summary.lines += last - first + 1;
@@ -340,8 +344,11 @@ pub async fn verify_archives(
     }
 }
 
-/// Checks one file by itself. Takes out of `log` what is in it.
-fn looked_through(path: &Path, log: &mut BTreeMap<u64, [u8; 32]>) -> Result<(End, [u8; 32]), ArchiveError> {
+/// Checks one file by itself. Takes out of `log` what is in it. Gives its end, its SHA-256, and a gap that it leaves open.
+fn looked_through(
+    path: &Path,
+    log: &mut BTreeMap<u64, [u8; 32]>,
+) -> Result<(End, [u8; 32], Option<u64>), ArchiveError> {
     let at = |source| ArchiveError::File { path: path.to_owned(), source };
     let mut reader = BufReader::new(File::open(path).map_err(at)?);
     let mut hash = Sha256::new();
@@ -359,7 +366,8 @@ fn looked_through(path: &Path, log: &mut BTreeMap<u64, [u8; 32]>) -> Result<(End
             Err(error) => Some(Err(Either::Read(error))),
         }
     });
-    let found = Chain::anywhere(None).file(lines, |line| {
+    let mut chain = Chain::anywhere(None);
+    let found = chain.file(lines, |line| {
         if log.is_empty() {
             return;
         }
@@ -373,7 +381,7 @@ fn looked_through(path: &Path, log: &mut BTreeMap<u64, [u8; 32]>) -> Result<(End
         }
     });
     match found {
-        Ok(end) => Ok((end, hash.finalize().into())),
+        Ok(end) => Ok((end, hash.finalize().into(), chain.open_gap())),
         Err(Either::Read(source)) => Err(at(source)),
         Err(Either::Chain(source)) => Err(ArchiveError::Chain { path: path.to_owned(), source }),
     }

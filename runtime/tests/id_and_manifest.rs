@@ -459,6 +459,16 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
     let (exit, said) = run(&service.1, &good);
     assert_eq!((exit, said["sequence"].as_u64(), said["name"].as_str()), (0, Some(8), Some("web")), "{said}");
     assert_eq!(said["lists"].as_array().unwrap().len(), 1, "{said}");
+    // The next tick of a timer goes on behind the last; what is something else stays.
+    let (exit, said) = run(&service.1, &good);
+    assert_eq!((exit, said["sequence"].as_u64()), (0, Some(9)), "{said}");
+    assert_eq!(run(&service.1, &[&good[..], &["--sequence", "9"]].concat()).0, 2);
+    for other in ["revoked.toml", "author.pem.pub"] {
+        let there = std::fs::read(world.path(other)).unwrap();
+        let words = ["--key", "author.pem.pub", "--revoked", "revoked.toml", "--out", other];
+        assert_eq!(run(&service.1, &words).0, 3, "{other}");
+        assert_eq!(std::fs::read(world.path(other)).unwrap(), there);
+    }
     assert_eq!(std::fs::read(world.path("web.json")).unwrap(), before);
     let next = world.json(&["manifest", "verify", "next.json", "--key", "witness.pem.pub"]);
     let old = world.json(&["manifest", "verify", "web.json", "--key", "author.pem.pub"]);

@@ -245,6 +245,11 @@ impl Chain {
         }
     }
 
+    /// A line so far that stands for a lost one, and that no line so far accepts.
+    pub fn open_gap(&self) -> Option<u64> {
+        self.breaks.keys().next().copied()
+    }
+
     /// Lines that are lost, and accepted as such by a line behind them.
     pub fn lost(&self) -> &[LostLines] {
         &self.lost
@@ -289,8 +294,8 @@ impl Chain {
     /// # Errors
     /// [`ChainError::NotThere`], [`ChainError::Lost`], [`ChainError::NotedBefore`].
     pub fn finish(self) -> Result<(), ChainError> {
-        if let Some((line, _)) = self.breaks.first_key_value() {
-            return Err(ChainError::Lost(*line));
+        if let Some(line) = self.open_gap() {
+            return Err(ChainError::Lost(line));
         }
         match (self.noted, self.noted_behind) {
             (None, _) => Ok(()),

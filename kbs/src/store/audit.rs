@@ -120,6 +120,8 @@ pub struct AuditSummary {
     pub head: String,
     /// Number of rows that decide something, each checked.
     pub rows: u64,
+    /// Number of lines that are lost, as somebody accepted; those that are archived were not looked at.
+    pub lost: u64,
 }
 
 /// One decision. Fields that do not apply are left out of the line.
@@ -415,11 +417,11 @@ impl Store {
     /// [`StoreError::Audit`] names the first fault of the trail, [`StoreError::Tampered`] the first row.
     pub async fn verify_audit(&self) -> Result<AuditSummary, StoreError> {
         let mut ledger = self.read().await?;
-        check_trail(&mut ledger).await?.map_err(StoreError::Audit)?;
+        let lost = check_trail(&mut ledger).await?.map_err(StoreError::Audit)?;
         let head = ledger.head;
         let archived = ledger.trail_start().archived;
         let rows = ledger.check_rows().await?;
-        Ok(AuditSummary { lines: head.lines, archived, head: hex::encode(head.line_hash), rows })
+        Ok(AuditSummary { lines: head.lines, archived, head: hex::encode(head.line_hash), rows, lost })
     }
 }
 
@@ -493,9 +495,9 @@ impl Store {
     }
 }
 
-/// Checks every line's MAC and chain, and the end mark.
-pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditFault>, StoreError> {
-    let head = ledger.head;
+/// Checks every line's MAC and chain, and the end mark. Gives how many lines stand in the place of lost ones.
+pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<u64, AuditFault>, StoreError> {
+    let (head, mut gone) = (ledger.head, 0);
     let TrailStart { archived: mut count, hash: mut previous } = ledger.trail_start();
     loop {
         let batch = ledger.lines(count + 1, BATCH).await?;
@@ -506,6 +508,7 @@ pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditF
                 return Ok(Err(fault));
             }
             count = sequence;
+            gone += u64::from(lost(&ledger.root, &key, &row).is_some());
             previous = chained(&ledger.root, &key, &row);
         }
         if last {
@@ -515,7 +518,7 @@ pub(super) async fn check_trail(ledger: &mut Ledger) -> Result<Result<(), AuditF
     if count != head.lines || previous != head.line_hash {
         return Ok(Err(AuditFault::End { expected: head.lines, found: count }));
     }
-    Ok(Ok(()))
+    Ok(Ok(gone))
 }
 
 pub(super) fn sequence_of(key: &[u8]) -> u64 {

@@ -68,8 +68,8 @@ pub fn run(command: &Command, as_json: bool) -> Result<(), Failure> {
 
 /// Checks the trail.
 fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool) -> Result<(), Failure> {
-    let (AuditSummary { lines, archived, head, rows }, found, looked) =
-        crate::event_loop::event_loop()?.block_on(async {
+    let (AuditSummary { lines, archived, head, rows, lost }, found, looked) = crate::event_loop::event_loop()?
+        .block_on(async {
             let store = coffer_kbs::open_store(state).await.or_fail()?;
             let found = match log {
                 Some(log) => compared(&store, log).await?,
@@ -106,12 +106,17 @@ fn verify(state: &Path, archives: &[PathBuf], log: Option<&Path>, as_json: bool)
             "{}",
             json!({
                 "ok": true, "lines": lines, "archived": archived, "archives": looked.files, "head": head, "rows": rows,
-                "compared": compared, "lost_in_log": only_there,
+                "compared": compared, "lost": lost, "lost_in_log": only_there,
             })
         );
         return Ok(());
     }
     coffer_rim::println!("audit trail holds: {lines} lines, head {head}; {rows} rows are as written");
+    if lost > 0 {
+        coffer_rim::println!(
+            "{lost} of them are lost, as somebody accepted: `coffer kbs audit --event audit.lost` prints what stands in their place"
+        );
+    }
     match (archived, looked.files) {
         (0, _) => {}
         (_, 0) => coffer_rim::println!(

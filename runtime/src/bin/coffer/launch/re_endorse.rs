@@ -44,7 +44,7 @@ pub struct Args {
     /// Public key that the manifest is believed for now, PEM; repeatable [default: that of --sign].
     #[arg(long, value_name = "PEM")]
     key: Vec<PathBuf>,
-    /// File to write, whole or not at all [default: in place of FILE].
+    /// File to write, whole or not at all; one that is there is the last endorsement, whose number goes on [default: in place of FILE].
     #[arg(long, value_name = "OUT")]
     out: Option<PathBuf>,
     /// What is revoked, TOML: `until`, `manifests`, `measurements`, `workloads`, `components`.
@@ -89,7 +89,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let manifest = signed_manifest::believed(&bytes, &args.file, &believed, now)?;
     not_listed(args, manifest.contents(), now)?;
     let lists = asked_anew(args, now, context)?;
-    let next = dated(args, manifest.contents(), now)?;
+    let last = manifest.contents().sequence.max(endorsed_before(args, &manifest.contents().name, &key)?);
+    let next = dated(args, manifest.contents(), last, now)?;
     let envelope = SignedManifest::of(&next);
     let signature = key.sign(&envelope.signing_input())?;
     let envelope = envelope.with_signature(key.public(), signature);
@@ -184,11 +185,26 @@ fn asked_anew(args: &Args, now: UnixTime, context: &Context) -> Result<Vec<Value
     Ok(found.endorsements.crls().map(list).collect())
 }
 
-/// The same, with a later date and a higher number.
-fn dated(args: &Args, contents: &Contents, now: UnixTime) -> Result<ReferenceManifest, CliError> {
-    let sequence = args.sequence.unwrap_or_else(|| contents.sequence.saturating_add(1));
-    if sequence <= contents.sequence {
-        let message = format!("--sequence {sequence} is not above {}, which it has", contents.sequence);
+/// The number that lies at OUT from the last time, of the same release and key; 0 where nothing does. Anything else stays there.
+fn endorsed_before(args: &Args, name: &str, key: &SigningKey) -> Result<u64, CliError> {
+    let Some(out) = args.out.as_ref().filter(|out| **out != args.file && out.exists()) else { return Ok(0) };
+    let other = |error: CliError| {
+        error.hint("name another --out: what lies there is no endorsement of this release by this key")
+    };
+    let verified = signed_manifest::parse(out).map_err(other)?.verify(&[*key.public()]);
+    let before = verified.map_err(|refusal| other(signed_manifest::refused(&refusal, out)))?;
+    let Contents { name: found, sequence, .. } = before.manifest().contents();
+    if found != name {
+        return Err(other(CliError::new(Class::Config, format!("{} is of {found}, not of {name}", out.display()))));
+    }
+    Ok(*sequence)
+}
+
+/// The same, with a later date and a number above the `last`.
+fn dated(args: &Args, contents: &Contents, last: u64, now: UnixTime) -> Result<ReferenceManifest, CliError> {
+    let sequence = args.sequence.unwrap_or_else(|| last.saturating_add(1));
+    if sequence <= last {
+        let message = format!("--sequence {sequence} is not above {last}, which it has");
         return Err(CliError::new(Class::Usage, message).hint("a broker takes higher numbers of a name alone"));
     }
     let before = contents.expires.0.saturating_sub(contents.created.0);

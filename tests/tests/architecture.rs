@@ -28,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-kds", &["coffer-verifier", "coffer-rim"]),
     ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec", "coffer-rim"]),
     ("coffer-verifier-service", &["coffer-verifier", "coffer-policies", "coffer-kds", "coffer-token", "coffer-rim"]),
+    ("coffer-verifier-c", &["coffer-verifier"]),
     (
         "coffer-guest",
         &[
@@ -92,6 +93,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 /// Crates that do no I/O, and what would give it to them.
 const PURE: &[&str] = &[
     "coffer-verifier",
+    "coffer-verifier-c",
     "coffer-simulator",
     "coffer-machine",
     "coffer-stage0",

@@ -59,6 +59,7 @@ mod appraisal;
 pub mod ear;
 mod judge;
 mod presented;
+mod question;
 
 pub use anchors::{Anchor, TrustAnchors, amd_root, root_digest};
 pub use appraisal::{Appraisal, Verdict};
@@ -76,6 +77,7 @@ pub use hcl::{HclBlob, HclError};
 pub use judge::{ConnectionChain, Expected, Verifier};
 pub use presented::{Presented, PresentedError};
 pub use public_key::{P384PublicKey, PublicKeyError, SIGNATURE_SIZE};
+pub use question::{Question, QuestionError};
 pub use reason::{CheckLine, Outcome, Reason};
 pub use trail::Cost;
 pub use tsm::{TsmError, TsmReport};

@@ -1,0 +1,3 @@
+//! What touches pointers of C.
+
+pub mod abi;

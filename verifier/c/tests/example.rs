@@ -1,0 +1,85 @@
+//! The example of the header, compiled by `cc` and run on genuine evidence.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::vectors;
+
+/// When the revocation lists of the vectors are fresh.
+const NOW: &str = "1789862400";
+const ANY: &str = "measurements = \"any\"";
+
+/// The library as it was built for this test: beside the test.
+fn libraries() -> PathBuf {
+    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    assert!(folder.join("libcoffer_verifier_c.so").is_file(), "no library in {}", folder.display());
+    folder
+}
+
+/// The example; compiled as C11 without a warning, and as C++.
+fn compiled(dir: &Path) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = dir.join("verify");
+    let mut compile = Command::new("cc");
+    compile.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]).arg(here.join("examples/verify.c"));
+    compile.arg("-I").arg(here.join("include")).arg("-L").arg(libraries()).arg("-lcoffer_verifier_c");
+    let output = compile.arg("-o").arg(&program).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    program
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_header_is_c_and_cplusplus() {
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/coffer_verifier.h");
+    for language in [["-std=c11", "-xc"], ["-std=c++17", "-xc++"]] {
+        let output = Command::new("cc")
+            .args(language)
+            .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"])
+            .arg(&header)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{language:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn the_example_prints_claims_of_genuine_evidence_and_the_reason_against_any_other() {
+    let Some(vectors) = vectors::folder("snp") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let program = compiled(dir.path());
+    let run = |report: &Path, endorsed: &Path, policy: &str, now: &str| {
+        let mut command = Command::new(&program);
+        command.arg(report).arg(endorsed.join("vcek.der")).arg(endorsed.join("crl.der")).args([policy, now]);
+        command.env("LD_LIBRARY_PATH", libraries()).output().unwrap()
+    };
+    for (name, product) in [("milan-v2-kvm", "Milan"), ("genoa-v3", "Genoa"), ("turin-v5", "Turin")] {
+        let folder = vectors.join(name);
+        let output = run(&folder.join("report.bin"), &folder, ANY, NOW);
+        let claims: serde_json::Value = serde_json::from_str(&said(&output)).unwrap();
+        assert_eq!((output.status.code(), &claims["verdict"]), (Some(0), &"accepted".into()), "{name}");
+        assert_eq!((&claims["anchor"]["product"], &claims["simulated"]), (&product.into(), &false.into()), "{name}");
+    }
+    let (milan, genoa) = (vectors.join("milan-v2-kvm"), vectors.join("genoa-v3"));
+    let report = milan.join("report.bin");
+    let bent = dir.path().join("bent.bin");
+    let mut bytes = std::fs::read(&report).unwrap();
+    bytes[0x90] ^= 1;
+    std::fs::write(&bent, &bytes).unwrap();
+    for (report, endorsed, policy, now, why) in [
+        (&bent, &milan, ANY, NOW, "signature"),
+        (&report, &genoa, ANY, NOW, "tcb"),
+        (&report, &milan, "strict", NOW, "product-refused"),
+        (&report, &milan, ANY, "1", "certificate-dates"),
+    ] {
+        let output = run(report, endorsed, policy, now);
+        assert_eq!((output.status.code(), said(&output).split(':').next()), (Some(1), Some(why)), "{}", said(&output));
+    }
+    let output = run(&report, &milan, "vmpls = [9]", NOW);
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!((output.status.code(), said(&output).as_str()), (Some(1), "no appraisal\n"));
+    assert!(stderr.starts_with("the policy cannot be read"), "{stderr}");
+}

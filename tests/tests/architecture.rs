@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coffer-kbs-client", &["coffer-verifier", "coffer-ratls", "coffer-spec", "coffer-rim"]),
     ("coffer-verifier-service", &["coffer-verifier", "coffer-policies", "coffer-kds", "coffer-token", "coffer-rim"]),
     ("coffer-verifier-c", &["coffer-verifier"]),
+    ("coffer-verifier-python", &["coffer-verifier"]),
     (
         "coffer-guest",
         &[
@@ -94,6 +95,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "coffer-verifier",
     "coffer-verifier-c",
+    "coffer-verifier-python",
     "coffer-simulator",
     "coffer-machine",
     "coffer-stage0",

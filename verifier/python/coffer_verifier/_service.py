@@ -1,0 +1,244 @@
+"""A client of `coffer-verifier`, with nothing but the standard library.
+
+Follows no redirect and uses no proxy, so that the key goes to the service and to nobody else; reads a bounded answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any as Whatever
+from typing import Dict, Iterable, Optional, Tuple, Union
+from urllib.parse import urlsplit
+
+from ._appraisal import Appraisal
+from ._verify import ANY, Any
+
+MAX_ANSWER = 8 << 20
+
+
+class ServiceError(Exception):
+    """The service gave no appraisal.
+
+    status: of HTTP; 0 where nobody answered. code: a stable word of the service's, or None. hint: what helps, or None.
+    retry_after: seconds to wait, where it is only busy.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: Optional[str] = None,
+        hint: Optional[str] = None,
+        retry_after: Optional[int] = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.hint = hint
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A nonce of the service's: good once, at the replica that gave it, for `expires_in` seconds."""
+
+    challenge: str
+    report_data: bytes
+    """The same 64 bytes: what the guest puts into REPORT_DATA."""
+    expires_in: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy of the service's."""
+
+    id: str
+    revision: str
+    default: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the service said. True where the evidence was accepted."""
+
+    policy: str
+    revision: str
+    appraisal: Appraisal
+    token: Optional[str]
+    """The signed result, where one was asked for; also of evidence that was not accepted. Not verified here."""
+    request_nonce: Optional[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.appraisal)
+
+
+class Service:
+    """A `coffer-verifier` at `url`, https, or http on this machine.
+
+    api_key: who asks. context: which certificates are believed, and a client certificate where the service wants one;
+    `ssl.create_default_context(cafile=…)` for a service with a certificate of its own. timeout: seconds, for each step.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: Optional[str] = None,
+        context: Optional[ssl.SSLContext] = None,
+        timeout: float = 15.0,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("the service's address is https://HOST[:PORT]")
+        if parts.username is not None or parts.path not in ("", "/"):
+            raise ValueError("the service's address has no user and no path")
+        if parts.scheme == "http" and not _is_here(parts.hostname):
+            raise ValueError("http would show the key to everybody between; it is for this machine alone")
+        self._host, self._port, self._plain = parts.hostname, parts.port, parts.scheme == "http"
+        self._context = context if context is not None else ssl.create_default_context()
+        self._timeout = timeout
+        self._headers = {"Accept": "application/json"}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    def policies(self) -> Tuple[Policy, ...]:
+        """Which policies there are."""
+        said = self._ask("GET", "/v1/policies")
+        try:
+            all_of_them, default = said["policies"], said["default"]
+            return tuple(Policy(one["id"], one["revision"], one["id"] == default) for one in all_of_them)
+        except (KeyError, TypeError):
+            raise _unreadable() from None
+
+    def challenge(self) -> Challenge:
+        """A nonce for one report."""
+        said = self._ask("GET", "/v1/challenge")
+        try:
+            return Challenge(said["challenge"], bytes.fromhex(said["report_data"]), said["expires_in"])
+        except (KeyError, TypeError, ValueError):
+            raise _unreadable() from None
+
+    def appraise(
+        self,
+        evidence: bytes,
+        *,
+        report_data: Union[bytes, Any, Challenge],
+        policy: Optional[str] = None,
+        certificates: Iterable[bytes] = (),
+        crls: Iterable[bytes] = (),
+        cert_table: Optional[bytes] = None,
+        request_nonce: Optional[bytes] = None,
+        audience: Optional[str] = None,
+        lifetime_seconds: Optional[int] = None,
+    ) -> Answer:
+        """Has the service judge evidence.
+
+        report_data: a challenge of the service's, 64 bytes of the caller's own, or ANY, which waives it.
+        policy: one of `policies`; left out, the service's default. request_nonce: 8 to 64 bytes, repeated in answer and token.
+        audience: a signed token is wanted, for this audience alone.
+        """
+        asked: Dict[str, Whatever] = {
+            "evidence": _base64(evidence),
+            "certificates": [_armour(one) for one in certificates],
+            "crls": [_armour(one) for one in crls],
+        }
+        if isinstance(report_data, Challenge):
+            asked["challenge"] = report_data.challenge
+        elif report_data is ANY:
+            asked["report_data"] = "any"
+        elif isinstance(report_data, (bytes, bytearray)):
+            asked["report_data"] = report_data.hex()
+        else:
+            raise TypeError("report_data is a Challenge, 64 bytes, or ANY, which waives it")
+        if policy is not None:
+            asked["policy"] = policy
+        if cert_table is not None:
+            asked["cert_table"] = _base64(cert_table)
+        nonce = None
+        if request_nonce is not None:
+            nonce = asked["request_nonce"] = base64.urlsafe_b64encode(request_nonce).decode().rstrip("=")
+        if audience is not None:
+            asked["token"] = {"audience": audience}
+            if lifetime_seconds is not None:
+                asked["token"]["lifetime_seconds"] = lifetime_seconds
+        elif lifetime_seconds is not None:
+            raise ValueError("a lifetime is a token's: name its audience")
+        said = self._ask("POST", "/v1/appraise", asked)
+        try:
+            named, appraisal = said["policy"], Appraisal.of_json(said["appraisal"])
+            answer = Answer(named["id"], named["revision"], appraisal, said["token"], said["request_nonce"])
+        except (KeyError, TypeError, ValueError):
+            raise _unreadable() from None
+        if answer.request_nonce != nonce or (policy is not None and answer.policy != policy):
+            raise ServiceError("the answer is to another question: its nonce or its policy is not the one sent")
+        if audience is not None and not isinstance(answer.token, str):
+            raise ServiceError("a token was asked for, and the answer has none")
+        return answer
+
+    def _ask(self, method: str, path: str, body: Optional[Dict[str, Whatever]] = None) -> Dict[str, Whatever]:
+        connection: http.client.HTTPConnection
+        if self._plain:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        else:
+            connection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=self._timeout, context=self._context
+            )
+        headers, sent = dict(self._headers), None
+        if body is not None:
+            headers["Content-Type"], sent = "application/json", json.dumps(body).encode()
+        try:
+            connection.request(method, path, sent, headers)
+            response = connection.getresponse()
+            read = response.read(MAX_ANSWER + 1)
+            status, retry_after = response.status, response.headers.get("Retry-After", "")
+        except (OSError, http.client.HTTPException) as error:
+            raise ServiceError(f"{self._host} does not answer: {error}") from error
+        finally:
+            connection.close()
+        if len(read) > MAX_ANSWER:
+            raise ServiceError(f"an answer longer than {MAX_ANSWER} bytes is no answer", status=status)
+        try:
+            said = json.loads(read)
+        except ValueError:
+            said = None
+        if status == 200 and isinstance(said, dict):
+            return said
+        raise _refused(status, said, retry_after)
+
+
+def _refused(status: int, said: Whatever, retry_after: str) -> ServiceError:
+    seconds = int(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 6 else None
+    try:
+        error = said["error"]
+        message, code, hint = str(error["message"]), str(error["reason"]["code"]), error["hint"]
+    except (KeyError, TypeError):
+        message, code, hint = f"the service answers with status {status}", None, None
+    return ServiceError(message, status=status, code=code, hint=hint, retry_after=seconds)
+
+
+def _unreadable() -> ServiceError:
+    return ServiceError("the answer cannot be read: is this a coffer-verifier?", status=200)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _armour(value: bytes) -> str:
+    """PEM stays text; DER goes as base64."""
+    if value.lstrip().startswith(b"-----BEGIN "):
+        return value.decode("ascii", "replace")
+    return _base64(value)

@@ -22,6 +22,7 @@ use crate::limits::{Limits, LimitsEntry};
 use crate::policies::{Parts, Policies, Policy, STRICT_NAME};
 use crate::secret_file;
 use crate::tls::{Tls, TlsEntry};
+use crate::traces::Collector;
 
 /// `config.toml` of a state folder. Unknown keys are refused; files are relative to its folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,6 +65,9 @@ pub struct ConfigFile {
     /// Who is asked for what evidence lacks. Left out: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kds: Option<KdsEntry>,
+    /// Where traces go: OTLP over gRPC, to a collector on this machine. Left out: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<String>,
     /// What callers may cost.
     #[serde(default)]
     pub limits: LimitsEntry,
@@ -115,6 +119,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Who is asked for what evidence lacks.
     pub kds: Services,
+    /// Where traces go.
+    pub traces: Option<Collector>,
     /// What callers may cost.
     pub limits: Limits,
     /// What counts at the next start alone, by its key, in a form to compare.
@@ -199,6 +205,11 @@ impl ConfigFile {
         let (policies, simulators) = self.policies(folder, &mut mistakes);
         let kds = self.kds.as_ref().map(|entry| entry.read(simulators, "policy", &mut mistakes)).unwrap_or_default();
         let limits = self.limits.read(&mut mistakes);
+        let traces = self.traces.as_deref().map(Collector::parse).transpose();
+        let traces = traces.unwrap_or_else(|why| {
+            mistakes.push(why);
+            None
+        });
         match (challenge_key, policies) {
             (Ok(challenge_key), Some(policies)) if mistakes.is_empty() => Ok(Config {
                 listen,
@@ -209,6 +220,7 @@ impl ConfigFile {
                     ("local_socket", self.local_socket.to_string()),
                     ("challenge_key", hex::encode(challenge_key)),
                     ("[kds]", format!("{kds:?}")),
+                    ("traces", format!("{traces:?}")),
                     ("[limits]", format!("{limits:?}")),
                     ("plain_http_for_this_machine_alone", self.plain_http_for_this_machine_alone.to_string()),
                 ],
@@ -216,6 +228,7 @@ impl ConfigFile {
                 access,
                 tls,
                 kds,
+                traces,
                 limits,
             }),
             _ => Err(ConfigError::Mistakes(mistakes)),

@@ -9,11 +9,13 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use opentelemetry::context::FutureExt as _;
 use tokio::time::timeout;
 use tonic::Status;
 
 use crate::refusal::Refusal;
 use crate::service::Service;
+use crate::traces;
 
 /// SHA-256 of the client certificate that TLS has checked, hexadecimal.
 #[derive(Clone, Debug)]
@@ -73,9 +75,15 @@ pub async fn callers(State(service): State<Arc<Service>>, mut request: Request, 
     let Ok(_place) = Arc::clone(&service.places).try_acquire_owned() else {
         return refused(Refusal::Busy);
     };
+    let span = service.traces.as_ref().map(|traces| traces.request(&request, &caller));
     request.extensions_mut().insert(caller);
-    match timeout(service.limits.request_time, next.run(request)).await {
+    let run = next.run(request).with_context(span.clone().unwrap_or_default());
+    let response = match timeout(service.limits.request_time, run).await {
         Ok(response) => response,
         Err(_) => refused(Refusal::Slow),
+    };
+    if let Some(span) = &span {
+        traces::answered(span, response.status());
     }
+    response
 }

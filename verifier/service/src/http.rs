@@ -21,6 +21,7 @@ use crate::refusal::{RETRY_AFTER, Refusal};
 use crate::request::{self, Asked};
 use crate::routes::{Open, ROUTES};
 use crate::service::{Service, now};
+use crate::traces::Traces;
 
 /// Everybody's.
 type Shared = State<Arc<Service>>;
@@ -200,7 +201,8 @@ async fn page() -> Response {
 }
 
 async fn metrics(State(service): Shared) -> Response {
-    let text_of = service.metrics.text(service.under_way(), service.connections());
+    let spans_lost = service.traces.as_ref().map_or(0, Traces::lost);
+    let text_of = service.metrics.text(service.under_way(), service.connections(), spans_lost);
     text("text/plain; version=0.0.4", "no-store", text_of)
 }
 

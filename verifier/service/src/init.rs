@@ -130,6 +130,7 @@ pub fn init(state: &Path, wanted: &Wanted) -> Result<Initialized, InitError> {
         api_keys: vec![KeyEntry { name: "first".into(), sha256: hex::encode(digest) }],
         policies: std::collections::BTreeMap::new(),
         kds: None,
+        traces: None,
         limits: LimitsEntry::default(),
     };
     let path = config_path(state);

@@ -24,6 +24,7 @@ mod appraiser;
 mod decisions;
 
 mod tls;
+mod traces;
 
 mod config;
 

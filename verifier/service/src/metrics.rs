@@ -67,8 +67,8 @@ impl Metrics {
         add(&self.no_tls);
     }
 
-    /// As Prometheus reads it. `requests`: under way now; `connections`: open now.
-    pub fn text(&self, requests: usize, connections: usize) -> String {
+    /// As Prometheus reads it. `requests`: under way now; `connections`: open now; `spans_lost`: that no collector took.
+    pub fn text(&self, requests: usize, connections: usize, spans_lost: u64) -> String {
         let mut text = String::new();
         let mut say = |name: &str, kind: &str, help: &str, values: &[(&str, u64)]| {
             let _ = writeln!(text, "# HELP coffer_verifier_{name} {help}\n# TYPE coffer_verifier_{name} {kind}");
@@ -94,6 +94,7 @@ impl Metrics {
         say("requests_refused_total", "counter", "Requests without an answer of the judge.", &refused);
         let closed = [("{why=\"place\"}", of(&self.closed)), ("{why=\"tls\"}", of(&self.no_tls))];
         say("connections_closed_total", "counter", "For want of a place, or of TLS.", &closed);
+        say("spans_lost_total", "counter", "Spans that no collector of traces took.", &[("", spans_lost)]);
         say("requests", "gauge", "Under way now.", &[("", requests as u64)]);
         say("connections", "gauge", "Open now.", &[("", connections as u64)]);
         text

@@ -17,6 +17,7 @@ use crate::challenge::Challenges;
 use crate::config::{Config, PATIENCE};
 use crate::routes::Open;
 use crate::service::{Live, Service};
+use crate::traces::Traces;
 use crate::{grpc, guard, http, listener};
 
 /// A service that listens.
@@ -58,6 +59,9 @@ pub enum ServerError {
     /// The client of a key distribution service.
     #[error(transparent)]
     Kds(#[from] OpenError),
+    /// The client of the collector of traces.
+    #[error("sending traces")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
 impl ServerError {
@@ -67,6 +71,9 @@ impl ServerError {
             Self::Bind { .. } => "see what else listens there, or give another address with --listen",
             Self::Local { .. } => "see what lies there, and that the state folder can be written",
             Self::Kds(_) => "see that the state folder can be written",
+            Self::Traces(_) => {
+                "see whether variables OTEL_… of the environment say something else, or leave traces out"
+            }
         }
     }
 }
@@ -80,13 +87,14 @@ impl Server {
     /// # Errors
     /// [`ServerError`].
     pub async fn bind(config: Config, state: &Path) -> Result<Self, ServerError> {
-        let Config { listen: address, local_socket, challenge_key, appraiser, access, tls, kds, limits, of_the_start } =
-            config;
+        let Config { listen: address, local_socket, challenge_key, appraiser, access, tls, .. } = config;
+        let Config { kds, traces, limits, of_the_start, .. } = config;
         let clients = kds.open(&state.join("collateral"), PATIENCE)?;
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })?;
         let local = if local_socket { Some(local(state)?) } else { None };
+        let traces = traces.map(Traces::to).transpose()?;
         let live = Live { appraiser, access, tls };
-        let service = Service::new(live, Challenges::new(&challenge_key), clients, limits);
+        let service = Service::new(live, Challenges::new(&challenge_key), clients, traces, limits);
         Ok(Self { listener, local, service: Arc::new(service), started: of_the_start })
     }
 
@@ -121,6 +129,12 @@ impl Server {
             }
         }
         service.settle(Duration::from_secs(2)).await;
+        if service.traces.is_some() {
+            let ended = tokio::task::spawn_blocking(move || service.traces.iter().for_each(Traces::end)).await;
+            if let Err(error) = ended {
+                tracing::warn!(%error, "the last traces were not sent");
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Clients, Collected};
 use coffer_verifier::{UnixTime, Verdict};
+use opentelemetry::Context;
 use tokio::sync::Semaphore;
 
 use crate::access::Access;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::request::Asked;
 use crate::tls::Tls;
+use crate::traces::{self, Traces};
 
 /// What a reload puts in place, all of it at once.
 pub struct Live {
@@ -42,6 +44,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// The last decisions.
     pub decisions: Decisions,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Traces>,
     /// Requests under way.
     pub places: Arc<Semaphore>,
     /// The same, by caller.
@@ -55,7 +59,7 @@ pub struct Service {
 
 impl Service {
     /// With these.
-    pub fn new(live: Live, challenges: Challenges, clients: Clients, limits: Limits) -> Self {
+    pub fn new(live: Live, challenges: Challenges, clients: Clients, traces: Option<Traces>, limits: Limits) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             live: RwLock::new(Arc::new(live)),
@@ -64,6 +68,7 @@ impl Service {
             limits,
             metrics: Metrics::default(),
             decisions: Decisions::default(),
+            traces,
             places: Arc::new(Semaphore::new(limits.requests)),
             callers: Arc::default(),
             lines: Arc::new(Semaphore::new(limits.connections)),
@@ -117,15 +122,31 @@ impl Service {
     /// # Errors
     /// [`Refusal`].
     pub async fn appraise(&self, asked: Asked, caller: &str) -> Result<Answer, Refusal> {
+        // Of the request that is under way here.
+        let span = self.traces.as_ref().map(|traces| traces.step("appraisal", &Context::current()));
+        let result = self.judged(asked, caller, span.as_ref()).await;
+        if let Some(span) = &span {
+            traces::appraised(span, &result);
+        }
+        result
+    }
+
+    async fn judged(&self, asked: Asked, caller: &str, span: Option<&Context>) -> Result<Answer, Refusal> {
+        let step = |name| Some(self.traces.as_ref()?.step(name, span?));
         let live = self.live();
         let admitted = live.appraiser.admit(asked, &self.challenges, now())?;
+        let fetch = step("fetch");
         let found = self.fetched(&admitted).await;
+        drop(fetch);
+        let wait = step("wait for a processor");
         let judge = Arc::clone(&self.judges).acquire_owned().await.map_err(|_| Refusal::Internal)?;
+        drop(wait);
         let random = random()?;
+        let step = step("judge");
         // A judgement is work for a thread of its own, so that whoever comes meanwhile is let in or told to come again at once. Its
         // place is free once it is done, whoever has gone away.
         let judged = tokio::task::spawn_blocking(move || {
-            let _judge = judge;
+            let (_judge, _step) = (judge, step);
             live.appraiser.answer(admitted, &found, now(), random)
         });
         let answer = judged.await.map_err(|error| {

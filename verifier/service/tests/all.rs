@@ -16,3 +16,4 @@ mod http;
 mod page;
 mod process;
 mod secured;
+mod traces;

@@ -67,6 +67,7 @@ pub fn config(folder: &Path) -> (ConfigFile, String) {
         api_keys: vec![KeyEntry { name: "test".into(), sha256: hex::encode(digest) }],
         policies: BTreeMap::from([("lab".to_owned(), lab()), ("gated".to_owned(), gated)]),
         kds: None,
+        traces: None,
         limits: LimitsEntry::default(),
     };
     (config, key)

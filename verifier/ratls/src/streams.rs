@@ -17,7 +17,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::{Bytes, Frame};
+use hyper::body::{Body as _, Bytes, Frame};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
@@ -306,5 +306,13 @@ async fn into(mut to: impl AsyncWrite + Unpin, mut from: Body) -> io::Result<()>
         to.write_all(&piece).await?;
         to.flush().await?;
     }
+    // No more comes: because the other end said so (END_STREAM), or because the stream was reset, or the connection given up, for the
+    // reason NO_ERROR or CANCEL, which hyper takes for an end (RFC 9113 §8.1). Whoever holds the line can bring the latter about.
+    if !from.is_end_stream() {
+        return Err(broken());
+    }
     to.shutdown().await
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use coffer_guest::{
-    container::{Bind, Cause, Orders, Place, Program, Tmpfs, Users},
+    container::{Bind, Cause, Orders, Place, Program, TerminalSize, Tmpfs, Users},
     passwd::Identity,
     reaper::Reaper,
     secret_env::SecretEnv,
@@ -51,7 +51,9 @@ impl World {
         fs::create_dir(folder.path().join("sockets")).unwrap();
         fs::write(folder.path().join("secrets/token"), "hush").unwrap();
         fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
-        for name in ["sh", "cat", "id", "ls", "mknod", "mount", "sleep", "unshare", "hostname", "grep", "ps"] {
+        for name in
+            ["sh", "cat", "id", "ls", "mknod", "mount", "sleep", "unshare", "hostname", "grep", "ps", "stty", "tty"]
+        {
             symlink("busybox", bin.join(name)).unwrap();
         }
         fs::write(bin.join("plain"), "no program").unwrap();
@@ -84,9 +86,20 @@ impl World {
     }
 
     async fn start(&self, place: Place, uid: u32, argv: &[&str], stdio: [Stdio; 3]) -> Result<Started, StartError> {
+        self.start_in(None, place, uid, argv, stdio).await
+    }
+
+    async fn start_in(
+        &self,
+        terminal: Option<TerminalSize>,
+        place: Place,
+        uid: u32,
+        argv: &[&str],
+        stdio: [Stdio; 3],
+    ) -> Result<Started, StartError> {
         let identity = Identity { uid, gid: uid, groups: vec![], home: "/".into() };
         let argv = argv.iter().map(ToString::to_string).collect();
-        let program = Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity };
+        let program = Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity, terminal };
         let mut secrets = SecretEnv::default();
         secrets.set(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
         start(
@@ -330,4 +343,69 @@ async fn a_program_beside_the_workload_shares_its_world_and_ends_with_it() {
     coffer_guest::sys::process::signal(workload.pid, libc::SIGKILL).unwrap();
     assert_eq!(workload.status.await.unwrap(), 137);
     assert_eq!(companion.status.await.unwrap(), 137, "its world is gone");
+}
+
+/// The other end of a terminal, as its program sent it before it ran.
+fn terminal_over(socket: &std::os::unix::net::UnixStream) -> fs::File {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(socket, &mut [std::io::IoSliceMut::new(&mut byte)], &mut rights, RecvFlags::DONTWAIT).unwrap();
+    let descriptor = rights.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    fs::File::from(descriptor.expect("a descriptor came"))
+}
+
+/// All that is shown until nothing has the terminal open any more, which its reader hears as an error.
+async fn shown(mut terminal: fs::File) -> String {
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            match std::io::Read::read(&mut terminal, &mut buffer) {
+                Ok(count @ 1..) => all.extend(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    let mut polled = [rustix::event::PollFd::new(&terminal, rustix::event::PollFlags::IN)];
+                    rustix::event::poll(&mut polled, None).unwrap();
+                }
+                Ok(0) | Err(_) => return String::from_utf8(all).unwrap(),
+            }
+        }
+    });
+    tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_terminal_is_the_programs_own() {
+    let Some(world) = World::new() else { return };
+    terminals_of(&world).await;
+}
+
+#[tokio::test]
+async fn a_terminal_is_the_programs_own_among_users_of_its_own() {
+    let Some(world) = World::with_own_users() else { return };
+    terminals_of(&world).await;
+}
+
+async fn terminals_of(world: &World) {
+    for uid in [0, 1000] {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let script = "tty; stty size; echo asked >/dev/tty; ls -ln /dev/pts/0; cat; exit 5";
+        let size = Some(TerminalSize { rows: 33, columns: 101 });
+        let theirs = std::os::fd::OwnedFd::from(theirs);
+        let stdio = [theirs.into(), Stdio::null(), Stdio::null()];
+        let started = world.start_in(size, world.place(), uid, &["sh", "-c", script], stdio).await.unwrap();
+        let mut terminal = terminal_over(&ours);
+        // A line, and the end of input as one types it.
+        std::io::Write::write_all(&mut terminal, b"typed\n\x04").unwrap();
+        let text = shown(terminal).await.replace('\r', "");
+        for line in ["/dev/pts/0", "33 101", "asked", "typed"] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        let owned = |line: &str| line.starts_with('c') && line.split_whitespace().nth(2) == Some(&uid.to_string());
+        assert!(text.lines().any(owned), "{uid}: {text}");
+        assert_eq!(started.status.await.unwrap(), 5, "{text}");
+    }
 }

@@ -100,7 +100,7 @@ fn class_of(status: &tonic::Status) -> Class {
         Code::NotFound => Class::NotFound,
         Code::InvalidArgument => Class::Usage,
         Code::FailedPrecondition => Class::Config,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Class::Unreachable,
+        Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Class::Unreachable,
         _ => Class::Internal,
     }
 }

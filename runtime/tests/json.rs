@@ -42,6 +42,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("logs", &["nosuch"]),
     ("exec", &["made", "id"]),
     ("exec", &["nosuch", "id"]),
+    ("exec", &["-d", "made", "id"]),
+    ("exec", &["-it", "made", "id"]),
     ("rm", &["nosuch", "other"]),
     ("rm", &["--force", "nosuch"]),
     ("inspect", &["made"]),

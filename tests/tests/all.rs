@@ -42,5 +42,6 @@ mod simulated_is_refused;
 mod snp_launch;
 mod snp_model;
 mod stage0;
+mod terminals;
 mod workload_api;
 mod wrong_use;

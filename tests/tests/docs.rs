@@ -145,6 +145,7 @@ runs! {
     id_block_and_manifests: "docs/id-block-and-manifests.md",
     kbs: "docs/kbs.md",
     measured_boot: "docs/measured-boot.md",
+    owner_access: "docs/owner-access.md",
     policies: "docs/policies.md",
     ingress: "docs/ingress.md",
     sealing: "docs/sealing.md",

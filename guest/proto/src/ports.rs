@@ -7,7 +7,7 @@
 pub const CONTROL: u32 = 4088;
 /// gRPC `Exec` for the host; `host_may` decides.
 pub const EXEC: u32 = 4089;
-/// Terminals; nothing listens there yet.
+/// Kept free: terminals come over the exec service.
 pub const PTY: u32 = 4090;
 /// RA-TLS for owners, ALPN `coffer-control/1`.
 pub const RA_TLS: u32 = 4091;

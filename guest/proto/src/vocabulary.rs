@@ -119,6 +119,7 @@ pub const REFUSALS: &[&str] = &[
     "host-may-not:exec",
     "workload-not-running",
     "expected-start",
+    "too-many-programs",
 ];
 
 /// The word of a refusal that came over a port of the host's; anything else in its place is not ours to repeat.

@@ -6,18 +6,23 @@ mod exec;
 mod owner;
 mod refresh;
 mod request;
+mod running;
 pub mod serve;
+mod terminal;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use coffer_spec::Document;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 
 pub use refresh::keep_current;
 
 use crate::{
     events::Events, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, secrets::Refresher, workload::Places,
 };
+
+/// Programs beside the workload at one time: each costs the agent a few buffers, also one that nobody attends to any more.
+const MOST_BESIDE: usize = 256;
 
 /// A request to end, by the host or an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct Agent {
     pub places: Places,
     /// What is added to every environment: secrets that go there. In place before the workload runs.
     pub secret_env: RwLock<SecretEnv>,
+    /// Programs that may still be started beside the workload.
+    pub beside: Arc<Semaphore>,
     /// Asks the key broker again, if it has a part in this guest.
     pub refresher: OnceLock<Refresher>,
     workload: Mutex<Option<i32>>,
@@ -56,6 +63,7 @@ impl Agent {
             reaper: Arc::default(),
             places,
             secret_env: RwLock::default(),
+            beside: Arc::new(Semaphore::new(MOST_BESIDE)),
             refresher: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),

@@ -3,13 +3,18 @@
 //! Refusals are fixed words. They never repeat what was sent, since the host may hear them.
 #![allow(clippy::result_large_err)] // tonic's own error type
 
-use coffer_guest_proto::{ExecStart, InjectRequest, ResealRequest, SealRequest, Sealed, StopRequest, UnsealRequest};
+use coffer_guest_proto::{
+    ExecStart, InjectRequest, ResealRequest, SealRequest, Sealed, StopRequest, TerminalSize, UnsealRequest,
+};
 use coffer_seal::SealPolicy;
 use coffer_spec::{Name, SecretTarget, WorkloadSpec};
 use tonic::Status;
 
 use super::StopOrder;
-use crate::sealing::{Counter, HEAD};
+use crate::{
+    container,
+    sealing::{Counter, HEAD},
+};
 
 /// Longest grace of a stop, in seconds: a day.
 const LONGEST_GRACE: u32 = 86_400;
@@ -30,6 +35,10 @@ pub(super) struct Start {
     pub(super) cwd: Option<String>,
     /// The workload's where absent.
     pub(super) user: Option<String>,
+    /// None where absent.
+    pub(super) terminal: Option<container::TerminalSize>,
+    /// It goes on without its caller.
+    pub(super) detached: bool,
 }
 
 type Read<T> = Result<T, Status>;
@@ -51,7 +60,7 @@ pub(super) fn stop(request: StopRequest) -> Read<StopOrder> {
 }
 
 pub(super) fn exec_start(order: ExecStart, spec: &WorkloadSpec) -> Read<Start> {
-    let ExecStart { argv, env, cwd, user } = order;
+    let ExecStart { argv, env, cwd, user, terminal, detached } = order;
     if argv.first().is_none_or(String::is_empty) || !argv.iter().all(|word| fits_exec(word)) {
         return field("argv", "a program and its arguments, each at most 131071 bytes without NUL");
     }
@@ -78,7 +87,18 @@ pub(super) fn exec_start(order: ExecStart, spec: &WorkloadSpec) -> Read<Start> {
     if user.as_ref().is_some_and(|user| user.split(':').any(str::is_empty) || user.split(':').count() > 2) {
         return field("user", "user or user:group, or none");
     }
-    Ok(Start { argv, env, cwd, user })
+    let terminal = terminal.map(|size| terminal_size("terminal", size)).transpose()?;
+    Ok(Start { argv, env, cwd, user, terminal, detached })
+}
+
+/// What a terminal's owner says its size is; 0 where it does not know.
+pub(super) fn terminal_size(name: &str, size: TerminalSize) -> Read<container::TerminalSize> {
+    let TerminalSize { rows, columns } = size;
+    match (u16::try_from(rows), u16::try_from(columns)) {
+        (Ok(rows), Ok(columns)) => Ok(container::TerminalSize { rows, columns }),
+        (Err(_), _) => field(name, "rows of at most 65535"),
+        (_, Err(_)) => field(name, "columns of at most 65535"),
+    }
 }
 
 /// A signal's number.

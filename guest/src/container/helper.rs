@@ -12,7 +12,9 @@ use std::{
 
 use rustix::process::{DumpableBehavior, WaitOptions, WaitStatus};
 
-use super::{Cause, Orders, Place, Program, Report, STATUS_OURS, Users, exec_failure, place, rights, users::Mapping};
+use super::{
+    Cause, Orders, Place, Program, Report, STATUS_OURS, Users, exec_failure, place, rights, terminal, users::Mapping,
+};
 use crate::{
     secret_env::SecretEnv,
     sys::{
@@ -210,6 +212,10 @@ fn prepare_and_exec(
         mapping.enter().during("make a user namespace")?;
     }
     rights::give_up(&program.identity).during("give up rights")?;
+    if let Some(size) = program.terminal {
+        // Here: it is the program's own, as any that it would open itself.
+        terminal::take(size).during("open a terminal")?;
+    }
     process::close_on_exec_from(3).during("close descriptors")?;
     process::default_signals();
     let Some(name) = program.argv.first() else {

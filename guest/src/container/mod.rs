@@ -8,6 +8,7 @@ mod exec_failure;
 pub mod helper;
 mod place;
 pub mod rights;
+mod terminal;
 mod users;
 
 use std::path::PathBuf;
@@ -96,6 +97,24 @@ pub struct Program {
     pub cwd: String,
     /// Runs as.
     pub identity: Identity,
+    /// It gets a terminal of this size, and nothing of the standard streams it was started with: its standard input must be a
+    /// socket, over which the terminal's other end comes before the program runs.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in each.
+    pub columns: u16,
+}
+
+impl From<TerminalSize> for rustix::termios::Winsize {
+    fn from(TerminalSize { rows, columns }: TerminalSize) -> Self {
+        Self { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+    }
 }
 
 /// One line of JSON from the helper.

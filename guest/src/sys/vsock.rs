@@ -14,6 +14,8 @@ use std::{
 use coffer_machine::vsock::HOST_CID;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
+use super::descriptor::register;
+
 const _: () = assert!(size_of::<libc::sockaddr_vm>() == 16);
 
 /// Any CID, for listening.
@@ -157,12 +159,6 @@ fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, VsockPeer)> {
         OwnedFd::from_raw_fd(fd)
     };
     Ok((fd, VsockPeer { cid: peer.svm_cid, port: peer.svm_port }))
-}
-
-fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd always returns the same descriptor and closes it only when it is dropped, after the AsyncFd that
-    // owns it has left the reactor.
-    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 /// A connection as tokio sees it.

@@ -3,7 +3,7 @@
 use coffer_guest_proto::exec_client::ExecClient;
 use coffer_guest_proto::exec_request::Message as Ask;
 use coffer_guest_proto::exec_response::Message as Tell;
-use coffer_guest_proto::{ExecRequest as Frame, ExecResponse, ExecStart};
+use coffer_guest_proto::{ExecRequest as Frame, ExecResponse, ExecStart, TerminalSize as Size};
 use coffer_spec::Act;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +25,25 @@ pub struct ExecRequest {
     pub cwd: Option<String>,
     /// User: name or id, and optionally :group [default: the workload's].
     pub user: Option<String>,
+    /// A terminal of this size; all that the program writes comes as standard output then.
+    pub terminal: Option<TerminalSize>,
+    /// It goes on by itself: no input, and what it writes is dropped.
+    pub detached: bool,
+}
+
+/// Size of a terminal in characters, 0 where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in each.
+    pub columns: u16,
+}
+
+impl From<TerminalSize> for Size {
+    fn from(TerminalSize { rows, columns }: TerminalSize) -> Self {
+        Self { rows: rows.into(), columns: columns.into() }
+    }
 }
 
 /// What goes to the program.
@@ -36,6 +55,10 @@ pub enum ExecInput {
     StdinClosed,
     /// A signal's number.
     Signal(i32),
+    /// Its terminal has another size.
+    Resize(TerminalSize),
+    /// It goes on without us; [`ExecOutput::Detached`] comes once it is known there.
+    Detach,
 }
 
 /// What comes from it.
@@ -47,6 +70,8 @@ pub enum ExecOutput {
     Stderr(Vec<u8>),
     /// It ended with this status. Nothing follows.
     Exited(i32),
+    /// It goes on without us. Nothing follows.
+    Detached,
 }
 
 /// Why a program does not run in a box.
@@ -77,6 +102,9 @@ pub enum ExecError {
     /// No status of the program came.
     #[error("the guest ended before the program did")]
     GuestEnded,
+    /// What was asked for came after its agent.
+    #[error("the guest's agent is of an older release: it gives no terminals, and leaves no programs alone")]
+    OlderAgent,
 }
 
 impl Fault for ExecError {
@@ -85,6 +113,7 @@ impl Fault for ExecError {
             Self::Open(error) => error.class(),
             Self::Empty(_) => Class::Usage,
             Self::NotRunning(_) | Self::Paused(_) => Class::Config,
+            Self::OlderAgent => Class::Platform,
             Self::MayNot(error) => error.class(),
             Self::Prove(error) => error.class(),
             Self::Agent(failure) => failure.class(),
@@ -100,6 +129,7 @@ impl Fault for ExecError {
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::Agent(failure) => Fault::hint(failure),
+            Self::OlderAgent => Some("create the box anew, on the platform of this release".to_owned().into()),
             Self::Empty(_) | Self::GuestEnded => None,
         }
     }
@@ -134,6 +164,8 @@ impl ExecRequest {
 pub struct ExecSession {
     input: mpsc::Sender<Frame>,
     answers: Streaming<ExecResponse>,
+    /// The agent has not yet said that it knows what it was asked for.
+    unheard: bool,
     /// Attestation is the state of a connection, so the connection outlives the call.
     connection: Option<Kept>,
 }
@@ -149,6 +181,8 @@ impl ExecInputs {
             ExecInput::Stdin(bytes) => Ask::Stdin(bytes),
             ExecInput::StdinClosed => Ask::StdinClosed(true),
             ExecInput::Signal(number) => Ask::Signal(number),
+            ExecInput::Resize(size) => Ask::Resize(size.into()),
+            ExecInput::Detach => Ask::Detach(true),
         };
         self.0.send(Frame { message: Some(ask) }).await.is_ok()
     }
@@ -174,6 +208,9 @@ impl ExecSession {
             };
             let Some(answer) = answer else { return Err(ExecError::GuestEnded) };
             match answer.message {
+                Some(Tell::Heard(_)) => self.unheard = false,
+                Some(_) if self.unheard => return Err(ExecError::OlderAgent),
+                Some(Tell::Detached(_)) => return Ok(ExecOutput::Detached),
                 Some(Tell::Stdout(bytes)) => return Ok(ExecOutput::Stdout(bytes)),
                 Some(Tell::Stderr(bytes)) => return Ok(ExecOutput::Stderr(bytes)),
                 Some(Tell::ExitStatus(code)) => return Ok(ExecOutput::Exited(code)),
@@ -206,11 +243,13 @@ impl Engine {
             (ExecClient::new(kept.channel()), Some(kept))
         };
         let (input, receiver) = mpsc::channel(16);
-        let start = ExecStart { argv: request.argv, env: request.env, cwd: request.cwd, user: request.user };
+        let ExecRequest { argv, env, cwd, user, terminal, detached } = request;
+        let unheard = detached || terminal.is_some();
+        let start = ExecStart { argv, env, cwd, user, terminal: terminal.map(Into::into), detached };
         let _ = input.send(Frame { message: Some(Ask::Start(start)) }).await;
         let of_status = if connection.is_some() { agent::of_status } else { agent::of_plain_status };
         let answer = client.run(ReceiverStream::new(receiver)).await.map_err(|status| of_status(&status))?;
-        Ok(ExecSession { input, answers: answer.into_inner(), connection })
+        Ok(ExecSession { input, answers: answer.into_inner(), unheard, connection })
     }
 }
 

@@ -53,7 +53,7 @@ pub use attach::{Happening, Live, LiveError, RUNNING, Wait};
 pub use create::{CreateError, CreateRequest};
 pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload};
 pub use events::{BoxEvent, Change, Events};
-pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession};
+pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession, TerminalSize};
 pub use fault::Fault;
 pub use hint::Hint;
 pub use identity::{LaunchIdentity, UncheckedIdBlock};

@@ -16,6 +16,8 @@ fn start() -> ExecStart {
         env: vec!["A=".into(), "B=2".into()],
         cwd: Some("/".into()),
         user: Some("app:mail".into()),
+        terminal: Some(TerminalSize { rows: 24, columns: 80 }),
+        detached: false,
     }
 }
 
@@ -41,6 +43,7 @@ fn cases() -> Vec<(&'static str, Case)> {
     let argv = |argv: &[&str]| started(ExecStart { argv: argv.iter().map(ToString::to_string).collect(), ..start() });
     let env = |env: &[&str]| started(ExecStart { env: env.iter().map(ToString::to_string).collect(), ..start() });
     let cwd = |cwd: &str| started(ExecStart { cwd: Some(cwd.into()), ..start() });
+    let size = |rows, columns| TerminalSize { rows, columns };
     let user = |user: &str| started(ExecStart { user: Some(user.into()), ..start() });
     let ask = |name: &str, value, set_env| InjectRequest { name: name.into(), value, set_env };
     let injected = |name: &str, value| refused(inject(&ask(name, value, false), &spec()));
@@ -69,6 +72,12 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("ExecRequest.stdin", AnyValue("input is what the caller says it is")),
         ("ExecRequest.stdin_closed", AnyValue("false ends the call (`take_input`)")),
         ("ExecRequest.signal", Refused([0, -1, 65].map(|number| refused(exec_signal(number))).to_vec())),
+        ("ExecRequest.resize", Refused(vec![refused(terminal_size("resize", size(1 << 16, 80)))])),
+        ("ExecRequest.detach", AnyValue("false ends the call (`take_input`)")),
+        ("ExecStart.terminal", Refused(vec![started(ExecStart { terminal: Some(size(1 << 16, 80)), ..start() })])),
+        ("ExecStart.detached", AnyValue("both values mean something")),
+        ("TerminalSize.rows", Refused(vec![refused(terminal_size("rows", size(1 << 16, 0)))])),
+        ("TerminalSize.columns", Refused(vec![refused(terminal_size("columns", size(0, u32::MAX)))])),
         ("ExecStart.argv", Refused(vec![argv(&[]), argv(&[""]), argv(&["a\0"]), argv(&["a", &long])])),
         (
             "ExecStart.env",
@@ -155,9 +164,10 @@ fn every_field_a_caller_sends_is_judged_and_a_wrong_one_is_refused_by_its_name()
 fn what_is_right_is_taken_as_it_was_sent() {
     let start = exec_start(start(), &spec()).unwrap();
     assert_eq!((start.argv.len(), start.env.len()), (2, 2));
+    assert_eq!(start.terminal, Some(container::TerminalSize { rows: 24, columns: 80 }));
     assert_eq!((start.cwd.as_deref(), start.user.as_deref()), (Some("/"), Some("app:mail")));
     let plain = exec_start(ExecStart { argv: vec!["true".into()], ..ExecStart::default() }, &spec()).unwrap();
-    assert_eq!((plain.cwd, plain.user), (None, None));
+    assert_eq!((plain.cwd, plain.user, plain.terminal, plain.detached), (None, None, None, false));
     assert_eq!(stop(StopRequest { grace_seconds: 0 }).unwrap().grace_seconds, 0);
     let wish = SealRequest { policy: "chip-only".into(), plaintext: Some(message()), ..SealRequest::default() };
     assert_eq!(seal(&wish).unwrap().policy, SealPolicy::Chip);

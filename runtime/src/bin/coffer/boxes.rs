@@ -1,5 +1,6 @@
 //! Commands about boxes, in Docker's words.
 
+pub mod attend;
 pub mod create;
 pub mod exec;
 pub mod flags;

@@ -93,7 +93,6 @@ mod tests {
             ("run", "-P", "--publish-all"),
             ("run", "-l", "--label"),
             ("run", "-c", "--cpu-shares"),
-            ("exec", "-d", "--detach"),
             ("stop", "-s", "--signal"),
             ("rm", "-l", "--link"),
             ("ps", "-n", "--last"),

@@ -27,8 +27,10 @@ mod parser;
 mod prove;
 mod refusal;
 mod several;
+mod signals;
 mod sim;
 mod table;
+mod terminal;
 mod values;
 mod words;
 

@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::engine::{ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession};
-use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use coffer_runtime::engine::{Engine, ExecOutput, ExecRequest, Trust as MustProve};
+use serde_json::Value;
 
+use crate::boxes::attend::{End, Ours, attend};
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
 use crate::prove::guest::Trust;
+use crate::terminal::detach_keys::{self, DetachKeys};
+use crate::terminal::{is_there, size};
 
 /// Run a program in a running box.
 #[derive(Debug, clap::Args)]
@@ -18,14 +19,28 @@ use crate::prove::guest::Trust;
     override_usage = "coffer exec [OPTIONS] BOX COMMAND [ARG]...",
     after_help = "Where the spec does not let the host exec, it is done as owner, in a guest that proves itself first.
 
+Signals that we get go to the program as they are. It has 10 s to end after SIGTERM, then it is killed, as it is at a second SIGTERM,
+at a third SIGINT, and when nobody reads its output any more (141).
+
 Examples:
   coffer exec web ps
+  coffer exec -it web sh
+  coffer exec -d web touch /tmp/file
   coffer exec -i web sh -c 'cat > /tmp/file'"
 )]
 pub struct Args {
     /// Give the program our standard input.
     #[arg(short, long)]
     interactive: bool,
+    /// Give the program a terminal.
+    #[arg(short, long)]
+    tty: bool,
+    /// Leave the program to itself once it runs; it has no input, and its output is dropped.
+    #[arg(short, long)]
+    detach: bool,
+    /// Keys that leave a program with -it to itself.
+    #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
+    detach_keys: DetachKeys,
     /// Set an environment variable.
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -47,61 +62,55 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     let (name, argv) = args.words.split_first().ok_or_else(|| CliError::new(Class::Usage, "no box was named"))?;
-    let request =
-        ExecRequest { argv: argv.to_vec(), env: args.env.clone(), cwd: args.workdir.clone(), user: args.user.clone() };
+    let ours = Ours { input: args.interactive && !args.detach, terminal: args.tty, keys: args.detach_keys.clone() };
+    if ours.input && ours.terminal && !is_there() {
+        return Err(CliError::new(Class::Usage, "the input device is not a TTY"));
+    }
+    let request = ExecRequest {
+        argv: argv.to_vec(),
+        env: args.env.clone(),
+        cwd: args.workdir.clone(),
+        user: args.user.clone(),
+        terminal: args.tty.then(size),
+        detached: args.detach,
+    };
     let runtime = context.runtime()?;
     let output = Output::new(context, &Value::Null);
-    let code = runtime.block_on(async {
-        let mut session = engine.exec(name, request, &trust).await.map_err(error::of)?;
-        forward_input(session.inputs(), args.interactive);
-        forward_signals(&session.inputs())?;
-        show(&mut session, &output).await
+    let ended = runtime.block_on(async {
+        if args.detach {
+            leave(&engine, name, request, &trust, &output).await
+        } else {
+            let mut session = engine.exec(name, request, &trust).await.map_err(error::of)?;
+            attend(&mut session, &ours, &output).await
+        }
     });
     // A read of our terminal may still be pending; nobody waits for it.
     runtime.shutdown_background();
-    let ended = code.map(|code| (json!({ "exit_code": code }), ExitCode::from(u8::try_from(code).unwrap_or(125))));
-    output.end(context, ended)
+    if let Ok(Some(said)) = ended.as_ref().map(|end| end.said())
+        && !args.detach
+    {
+        eprintln!("{said}");
+    }
+    output.end(context, ended.map(End::told))
 }
 
-/// Shows the program's output as it is, up to its end.
-async fn show(session: &mut ExecSession, output: &Output) -> Result<i32, CliError> {
+/// Starts a program that goes on by itself; else shows why it does not.
+async fn leave(
+    engine: &Engine,
+    name: &str,
+    request: ExecRequest,
+    trust: &MustProve,
+    output: &Output,
+) -> Result<End, CliError> {
+    let mut session = engine.exec(name, request, trust).await.map_err(error::of)?;
     loop {
-        let (stderr, bytes) = match session.next().await.map_err(error::of)? {
-            ExecOutput::Stdout(bytes) => (false, bytes),
-            ExecOutput::Stderr(bytes) => (true, bytes),
-            ExecOutput::Exited(code) => return Ok(code),
+        match session.next().await.map_err(error::of)? {
+            ExecOutput::Stdout(bytes) => output.show_bytes(false, bytes),
+            ExecOutput::Stderr(bytes) => output.show_bytes(true, bytes),
+            ExecOutput::Exited(code) => return Ok(End::Exited(code)),
+            ExecOutput::Detached => return Ok(End::Detached),
         };
-        output.show_bytes(stderr, bytes);
     }
-}
-
-/// Our standard input, to its end; without `-i` it ends at once.
-fn forward_input(inputs: ExecInputs, interactive: bool) {
-    tokio::spawn(async move {
-        if interactive {
-            let mut stdin = tokio::io::stdin();
-            let mut bytes = vec![0; 16 * 1024];
-            while let Ok(count @ 1..) = stdin.read(&mut bytes).await {
-                if !inputs.send(ExecInput::Stdin(bytes[..count].to_vec())).await {
-                    return;
-                }
-            }
-        }
-        inputs.send(ExecInput::StdinClosed).await;
-    });
-}
-
-fn forward_signals(inputs: &ExecInputs) -> Result<(), CliError> {
-    for (kind, number) in [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15)] {
-        let mut signals = signal(kind)?;
-        let inputs = inputs.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                inputs.send(ExecInput::Signal(number)).await;
-            }
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -120,7 +129,10 @@ mod tests {
         let parse = |line: &str| Line::try_parse_from(line.split(' ')).map(|line| line.args);
         let args = parse("x -i web -i -e --user root --json").unwrap();
         assert_eq!(args.words, ["web", "-i", "-e", "--user", "root", "--json"]);
-        assert!(args.interactive && args.env.is_empty() && args.user.is_none());
+        assert!(args.interactive && !args.tty && args.env.is_empty() && args.user.is_none());
+        let args = parse("x -itd --detach-keys ctrl-a,d web sh -t").unwrap();
+        assert!(args.tty && args.detach && args.detach_keys.to_string() == "ctrl-a,d");
+        assert!(parse("x --detach-keys nosuch web id").is_err());
         assert!(parse("x web").is_err(), "no program");
         assert!(parse("x --nosuch web id").is_err());
     }

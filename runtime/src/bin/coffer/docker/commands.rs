@@ -171,5 +171,5 @@ pub const COMMANDS: &[Row] = &[
         "`--home DIR` or COFFER_HOME chooses where boxes and images are kept",
     ),
     no(&["plugin", "init", "extension"], "Coffer has no plugins"),
-    but(&["shell"], "a shell is a program like any other", "`coffer exec -i BOX sh`"),
+    but(&["shell"], "a shell is a program like any other", "`coffer exec -it BOX sh`"),
 ];

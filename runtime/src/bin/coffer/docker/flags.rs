@@ -23,7 +23,11 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
 
 const BOXES: &[Row] = &[
     // Terminals.
-    but(&["-t", "--tty"], "there are no terminals in boxes yet", "leave it out; output comes as the program writes it"),
+    but(
+        &["-t", "--tty"],
+        "a box's own program has no terminal yet",
+        "`coffer run -d IMAGE`, then `coffer exec -it BOX PROGRAM` gives a program in the box one",
+    ),
     but(
         &["-i", "--interactive"],
         "a box's own program reads no standard input yet",
@@ -159,19 +163,12 @@ const BOXES: &[Row] = &[
 
 const ATTACHED: &[Row] = &[
     no(&["--sig-proxy"], "signals always go to the box that runs in the foreground"),
-    no(&["--detach-keys"], "there are no terminals in boxes yet"),
+    no(&["--detach-keys"], "a box's own program has no terminal yet"),
 ];
 
 const EXEC: &[Row] = &[
-    but(
-        &["-t", "--tty"],
-        "there are no terminals in boxes yet",
-        "`coffer exec -i BOX PROGRAM` gives it our standard input",
-    ),
-    no(&["-d", "--detach"], "programs are not left alone in a box yet"),
     but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
     but(&["--env-file"], "variables come one by one", "`-e NAME=VALUE` for each"),
-    no(&["--detach-keys"], "there are no terminals in boxes yet"),
 ];
 
 const START: &[Row] = &[
@@ -180,7 +177,7 @@ const START: &[Row] = &[
         "a box's own program reads no standard input yet",
         "`coffer exec -i BOX PROGRAM` gives a program in the box ours",
     ),
-    no(&["--detach-keys"], "there are no terminals in boxes yet"),
+    no(&["--detach-keys"], "a box's own program has no terminal yet"),
     no(&["--checkpoint", "--checkpoint-dir"], "boxes are not saved and resumed yet"),
 ];
 

@@ -1,0 +1,182 @@
+//! Stays with a program in a box: our input and signals go in, what it writes comes out.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_runtime::engine::{ExecInput, ExecInputs, ExecOutput, ExecSession};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+use crate::error::{self, Class, CliError};
+use crate::output::Output;
+use crate::signals;
+use crate::terminal::detach_keys::{DetachKeys, Typed};
+use crate::terminal::{Raw, reader_gone};
+
+/// What of ours the program gets.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    /// Standard input.
+    pub input: bool,
+    /// Its output is a terminal's.
+    pub terminal: bool,
+    /// What leaves it to itself, where it has both.
+    pub keys: DetachKeys,
+}
+
+/// How it ended for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this status.
+    Exited(i32),
+    /// It goes on.
+    Detached,
+    /// Nobody reads what it writes any more; it was ended.
+    ReaderGone,
+    /// We were told to end by this signal, and it did not; it was killed.
+    Told(i32),
+}
+
+impl End {
+    /// What somebody who waits for it is told of an end that is not the program's own.
+    pub const fn said(self) -> Option<&'static str> {
+        match self {
+            Self::Told(libc::SIGINT) => Some("coffer: the program did not end on SIGINT; it is killed"),
+            Self::Told(_) => Some("coffer: the program did not end on SIGTERM; it is killed"),
+            // In Docker's words.
+            Self::Detached => Some("read escape sequence"),
+            Self::Exited(_) | Self::ReaderGone => None,
+        }
+    }
+
+    /// What a script is told, and our exit code.
+    pub fn told(self) -> (Value, ExitCode) {
+        let code = match self {
+            Self::Exited(code) => u8::try_from(code).unwrap_or(125),
+            Self::Detached => return (json!({ "detached": true }), ExitCode::SUCCESS),
+            Self::ReaderGone => of_signal(libc::SIGPIPE),
+            Self::Told(number) => of_signal(number),
+        };
+        (json!({ "exit_code": code }), ExitCode::from(code))
+    }
+}
+
+fn of_signal(number: i32) -> u8 {
+    u8::try_from(128 + number).unwrap_or(125)
+}
+
+/// How long the guest has to say that it let go.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// To the program's end, or ours.
+///
+/// # Errors
+/// The session's, and `internal` if the terminal or signals cannot be had.
+pub async fn attend(session: &mut ExecSession, ours: &Ours, output: &Output) -> Result<End, CliError> {
+    let inputs = session.inputs();
+    let keys = (ours.input && ours.terminal).then(|| ours.keys.clone());
+    let mut told_to_end = signals::hand_on(inputs.clone(), keys.is_none())?;
+    let gone = reader_gone();
+    let mut raw = keys.is_some().then(Raw::take).transpose()?;
+    if ours.terminal {
+        signals::hand_on_sizes(inputs.clone())?;
+    }
+    let mut continued = signal(SignalKind::from_raw(libc::SIGCONT))?;
+    let leaving = forward_input(inputs, ours.input, keys);
+    let mut deadline = None;
+    loop {
+        let overdue = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let next = tokio::select! {
+            next = session.next() => next.map_err(error::of)?,
+            number = &mut told_to_end => return Ok(number.map_or(End::ReaderGone, End::Told)),
+            () = gone.notified() => return Ok(End::ReaderGone),
+            () = leaving.notified() => {
+                deadline = Some(tokio::time::Instant::now() + ANSWER);
+                continue;
+            }
+            () = overdue => {
+                let message = "the guest does not answer: whether the program goes on is not known";
+                return Err(CliError::new(Class::Unreachable, message));
+            }
+            _ = continued.recv() => {
+                raw.iter().for_each(Raw::again);
+                continue;
+            }
+        };
+        let shown = match next {
+            ExecOutput::Stdout(bytes) => output.show_bytes(false, bytes),
+            ExecOutput::Stderr(bytes) => {
+                // Where there is a terminal, the program writes there; this is why there is no program.
+                raw = None;
+                output.show_bytes(true, bytes)
+            }
+            ExecOutput::Exited(code) => return Ok(End::Exited(code)),
+            ExecOutput::Detached => return Ok(End::Detached),
+        };
+        if !shown {
+            return Ok(End::ReaderGone);
+        }
+    }
+}
+
+/// Our standard input, to its end, or to the keys; without it, it ends at once. Comes when the keys were typed.
+fn forward_input(inputs: ExecInputs, ours: bool, keys: Option<DetachKeys>) -> Arc<Notify> {
+    let leaving = Arc::new(Notify::new());
+    let leave = leaving.clone();
+    // Room for what is typed at a program that does not read, so that the keys behind it are seen.
+    let (sender, mut receiver) = mpsc::channel(1024);
+    tokio::spawn(async move {
+        while let Some(input) = receiver.recv().await {
+            if !inputs.send(input).await {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let mut typed = keys.map(Typed::new);
+        let mut stdin = tokio::io::stdin();
+        let mut bytes = vec![0; 16 * 1024];
+        while ours && let Ok(count @ 1..) = stdin.read(&mut bytes).await {
+            let (passed, leaves) = match &mut typed {
+                Some(typed) => typed.take(&bytes[..count]),
+                None => (bytes[..count].to_vec(), false),
+            };
+            if !passed.is_empty() && sender.send(ExecInput::Stdin(passed)).await.is_err() {
+                return;
+            }
+            if leaves {
+                leave.notify_one();
+                let _ = sender.send(ExecInput::Detach).await;
+                return;
+            }
+        }
+        let _ = sender.send(ExecInput::StdinClosed).await;
+    });
+    leaving
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_exit_code() {
+        for (end, told, code) in [
+            (End::Exited(7), json!({ "exit_code": 7 }), 7),
+            (End::Exited(-1), json!({ "exit_code": 125 }), 125),
+            (End::Detached, json!({ "detached": true }), 0),
+            (End::ReaderGone, json!({ "exit_code": 141 }), 141),
+            (End::Told(15), json!({ "exit_code": 143 }), 143),
+        ] {
+            assert_eq!(end.told(), (told, ExitCode::from(code)), "{end:?}");
+        }
+    }
+}

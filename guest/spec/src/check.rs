@@ -2,7 +2,7 @@
 //!
 //! Three ideas run through it: empty is not absent, a list that contradicts itself is no choice, and one place has one source.
 
-use core::fmt::Debug;
+use core::{fmt::Debug, net::Ipv6Addr};
 use std::collections::BTreeSet;
 
 use coffer_verifier::{abi::SpkiDigest, ear::Word};
@@ -356,14 +356,24 @@ fn is_platforms(path: &str) -> bool {
     Mount::OWN.iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
 }
 
-const PLACE_RULE: &str = "host:port, without a scheme or a path";
+const PLACE_RULE: &str = "host:port, without a scheme or a path; an IPv6 address in brackets";
 
 fn is_place(text: &str) -> bool {
+    let is_name = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(plain)
+    };
     text.rsplit_once(':').is_some_and(|(host, port)| {
-        let is_host = !host.is_empty() && is_line(host) && !host.contains([' ', '/', '@']);
-        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+        let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => is_name(host),
+        };
+        is_host && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
 }
+
+/// Of a host (RFC 1035 §2.3.4).
+const LONGEST_NAME: usize = 253;
 
 /// Text that stays on its line.
 fn is_line(text: &str) -> bool {

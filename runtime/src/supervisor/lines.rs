@@ -179,10 +179,15 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn relay(listener: UnixListener, address: String, failure: RelayFailure) {
     let room = Arc::new(Semaphore::new(RELAYS));
     while let Ok((guest, _)) = listener.accept().await {
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            let full = format!("{RELAYS} connections to {address} are open already");
+            tracing::warn!(address, "a connection of the guest's was not led on: {RELAYS} are open already");
+            *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(full);
+            continue;
+        };
         let (address, failure) = (address.clone(), Arc::clone(&failure));
         tokio::spawn(async move {
-            if let Err(error) = relay_line(guest, &address).await {
+            if let Err(error) = relay_line(guest, &address, PATIENCE).await {
                 tracing::warn!(%error, address, "relay failed");
                 *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.to_string());
             }
@@ -191,12 +196,13 @@ pub async fn relay(listener: UnixListener, address: String, failure: RelayFailur
     }
 }
 
-async fn relay_line(mut guest: UnixStream, address: &str) -> std::io::Result<()> {
+async fn relay_line(guest: UnixStream, address: &str, patience: Patience) -> std::io::Result<()> {
     let connected = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
-    let mut broker = connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    let broker = connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
     broker.set_nodelay(true)?;
-    // A broken line after this is the guest's or the broker's business; both notice.
-    let _ = tokio::io::copy_bidirectional(&mut guest, &mut broker).await;
+    // A broken line after this is the guest's or the broker's business; both notice. Who keeps a line that the guest has hung up on does
+    // not keep the place of it: there are few, and honest ones need them.
+    lead(broker, guest, patience).await;
     Ok(())
 }
 

@@ -171,6 +171,18 @@ impl ConnectionState {
         self.nearer.notify_one();
     }
 
+    /// Ends once what the client showed of itself is as old as it may be and nothing newer was admitted; never for one that showed
+    /// nothing, because it need not.
+    pub(crate) async fn outdated(&self) {
+        loop {
+            let Some(at) = self.inner().at else { return core::future::pending().await };
+            tokio::time::sleep_until((at + RESULT_LIFETIME).into()).await;
+            if self.inner().at == Some(at) {
+                return;
+            }
+        }
+    }
+
     fn stranger_end(&self) -> Instant {
         self.opened + self.unattested_lifetime
     }
@@ -318,6 +330,29 @@ mod tests {
         let stale = why(state.attested_at::<&str>(now + RESULT_LIFETIME + SECOND));
         assert_eq!(stale, (Code::Unauthenticated, "attestation-stale".to_owned()));
         assert_eq!(why(state.attested_at::<u8>(now)).0, Code::Internal);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_the_result_that_it_was_opened_on_unless_there_is_a_newer() {
+        let (state, _) = state();
+        let never = tokio::time::timeout(SHORT / 100, state.outdated()).await;
+        assert!(never.is_err(), "who has nothing to show has nothing that grows old");
+        // A clock that has not run for so long has no such moment.
+        let Some(long_ago) = Instant::now().checked_sub(RESULT_LIFETIME) else { return };
+        state.admit(long_ago, admitted("first", long_ago));
+        state.outdated().await;
+        // The loop has seen the old one when a newer comes: that one counts.
+        let soon = long_ago + SHORT / 10;
+        state.admit(soon, admitted("second", soon));
+        let state = Arc::new(state);
+        let waits = tokio::spawn({
+            let state = Arc::clone(&state);
+            async move { state.outdated().await }
+        });
+        tokio::task::yield_now().await;
+        let now = Instant::now();
+        state.admit(now, admitted("third", now));
+        assert!(tokio::time::timeout(SHORT / 5, waits).await.is_err(), "a newer result holds it open");
     }
 
     #[test]

@@ -148,7 +148,9 @@ async fn serve<B: Behind>(behind: &B, request: Request<Body>) -> Response<Body> 
         Ok((io, place)) => {
             let (outgoing, body) = body();
             tokio::spawn(async move {
-                if let Err(io) = pump(io, request.into_body(), outgoing).await {
+                // A guest that does not show itself again in time has no stream any more, whoever else may keep the connection.
+                let no_longer = state.outdated();
+                if let Err(io) = pump(io, request.into_body(), outgoing, no_longer).await {
                     B::break_off(io, place);
                 }
             });
@@ -216,7 +218,7 @@ impl OpenStream {
     /// # Errors
     /// The local end, of a stream that broke off: bytes are missing on either side, and whoever holds it should make that known.
     pub async fn join<IO: AsyncRead + AsyncWrite + Send + Unpin>(self, io: IO) -> Result<IO, IO> {
-        pump(io, self.incoming, self.outgoing).await
+        pump(io, self.incoming, self.outgoing, core::future::pending()).await
     }
 
     /// Copies both ways until the other end has said all it says, whether or not there is more to send.
@@ -273,12 +275,15 @@ async fn pump<IO: AsyncRead + AsyncWrite + Send + Unpin>(
     mut io: IO,
     incoming: Body,
     outgoing: mpsc::Sender<Piece>,
+    no_longer: impl Future<Output = ()>,
 ) -> Result<IO, IO> {
     let (reader, writer) = tokio::io::split(&mut io);
-    match tokio::try_join!(out_of(reader, outgoing), into(writer, incoming)) {
-        Ok(_) => Ok(io),
-        Err(_) => Err(io),
-    }
+    let copied = async { tokio::try_join!(out_of(reader, outgoing), into(writer, incoming)).is_ok() };
+    let whole = tokio::select! {
+        whole = copied => whole,
+        () = no_longer => false,
+    };
+    if whole { Ok(io) } else { Err(io) }
 }
 
 /// From a local end into a body, until that end says no more.

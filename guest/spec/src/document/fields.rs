@@ -38,8 +38,11 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         text(&[&short, &upper, &"g".repeat(length), "00"])
     };
     let long = format!("A={}", "x".repeat(128 * 1024));
-    let no_places =
-        || ["host", ":1", "host:", "host:0", "host:65536", "a b:1", "a\n:1", "http://a:1", "a/b:1", "u@a:1"];
+    let no_places = || {
+        let plain = ["host", ":1", "host:", "host:0", "host:65536", "a b:1", "a\n:1", "http://a:1", "a/b:1", "u@a:1"];
+        let odd = ["host:+80", "host:٣", "a\u{202e}b:1", "a?b:1", "a#b:1", "[::1:1", "::1:1", "[host]:1", "[]:1"];
+        [&plain[..], &odd].concat()
+    };
     let mut rules = BTreeMap::from([
         ("version", Values(numbers(&[0, 2]))),
         ("tenant", names()),

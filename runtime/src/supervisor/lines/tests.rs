@@ -87,6 +87,39 @@ async fn the_relay_copies_bytes_and_remembers_why_it_could_not() {
 }
 
 #[tokio::test]
+async fn who_keeps_a_line_that_the_guest_hung_up_on_does_not_keep_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = broker.local_addr().unwrap().to_string();
+    let failure = RelayFailure::default();
+    tokio::spawn(relay(bind_socket(dir.path(), "s").unwrap(), address, Arc::clone(&failure)));
+    let mut kept = Vec::new();
+    for _ in 0..RELAYS {
+        let mut guest = connect_socket(dir.path(), "s").unwrap();
+        guest.write_all(b"x").await.unwrap();
+        let (mut server, _) = broker.accept().await.unwrap();
+        server.read_exact(&mut [0]).await.unwrap();
+        kept.push(server);
+    }
+    // All guests have hung up, all brokers hold on: there is room again all the same.
+    let come_through = async {
+        loop {
+            let mut guest = connect_socket(dir.path(), "s").unwrap();
+            let _ = guest.write_all(b"y").await;
+            tokio::select! {
+                accepted = broker.accept() => return accepted.unwrap(),
+                () = tokio::time::sleep(BRIEF.parting) => {}
+            }
+        }
+    };
+    let (mut server, _) = tokio::time::timeout(LONG, come_through).await.expect("there is no room any more");
+    let mut byte = [0];
+    server.read_exact(&mut byte).await.unwrap();
+    assert_eq!(&byte, b"y");
+    assert!(failure.lock().unwrap().as_ref().unwrap().contains("are open already"));
+}
+
+#[tokio::test]
 async fn certificates_are_handed_out_as_they_are_then_and_a_host_without_hands_out_none() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("certificates.bin");

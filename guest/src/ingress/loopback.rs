@@ -49,9 +49,10 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_meets_himself() {
-        // A port for clients, with nobody on it: the kernel gives it to one connection in so many thousands.
+        // A port for clients, with nobody on it: the kernel gives it to one connection in so many thousands. Clients get every other
+        // port, those of the first one's parity.
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-        let port: u16 = range.split_whitespace().next().unwrap().parse::<u16>().unwrap() + 1;
+        let port: u16 = range.split_whitespace().next().unwrap().parse::<u16>().unwrap() + 2;
         let itself = async |bound: SocketAddr| {
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
             socket.set_reuseaddr(true).unwrap();
@@ -63,7 +64,7 @@ mod tests {
         let met = loop {
             match itself(at).await {
                 Ok(stream) => break stream,
-                Err(_) => at.set_port(at.port() + 1),
+                Err(_) => at.set_port(at.port() + 2),
             }
         };
         assert_eq!(met.local_addr().unwrap(), met.peer_addr().unwrap());

@@ -208,15 +208,22 @@ async fn the_door_on_loopback_is_another_name_for_calls_and_not_another_measure(
     let mut answer = String::new();
     inside.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("/aa/evidence"), "{answer}");
-    // What one door let in, the other has no more.
-    for _ in 0..80 {
-        said(&path, &request("POST", "/v1/evidence", b"")).await;
-    }
-    let mut inside = TcpStream::connect(address).await.unwrap();
-    inside.write_all(&request("GET", "/aa/evidence?runtime_data=x", b"")).await.unwrap();
-    let mut answer = String::new();
-    inside.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    // What one door let in, the other has no more: twenty come back in a second, so that a machine with other work may need another try.
+    let refused = async {
+        loop {
+            for _ in 0..80 {
+                said(&path, &request("POST", "/v1/evidence", b"")).await;
+            }
+            let mut inside = TcpStream::connect(address).await.unwrap();
+            inside.write_all(&request("GET", "/aa/evidence?runtime_data=x", b"")).await.unwrap();
+            let mut answer = String::new();
+            inside.read_to_string(&mut answer).await.unwrap();
+            if answer.starts_with("HTTP/1.1 429") {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), refused).await.expect("the other door has a measure of its own");
 }
 
 /// The client of one file that Rust programs take along.

@@ -79,7 +79,7 @@ pub fn program(spec: &WorkloadSpec, identity: Identity) -> Program {
     if !env.iter().any(|entry| entry.starts_with("HOSTNAME=")) {
         env.insert(0, format!("HOSTNAME={}", process.hostname));
     }
-    Program { argv: process.argv.clone(), env, cwd: process.cwd.clone(), identity, terminal: None }
+    Program { argv: process.argv.clone(), env, cwd: process.cwd.clone(), identity, terminal: None, own: None }
 }
 
 /// A running workload and the tasks that read its output.

@@ -99,7 +99,8 @@ impl World {
     ) -> Result<Started, StartError> {
         let identity = Identity { uid, gid: uid, groups: vec![], home: "/".into() };
         let argv = argv.iter().map(ToString::to_string).collect();
-        let program = Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity, terminal };
+        let program =
+            Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity, terminal, own: None };
         let mut secrets = SecretEnv::default();
         secrets.set(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
         start(

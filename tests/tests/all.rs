@@ -14,6 +14,7 @@ mod boxes;
 mod browsers;
 mod citations;
 mod commands;
+mod copies;
 mod demo;
 mod dependencies;
 mod deploy;

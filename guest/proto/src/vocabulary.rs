@@ -117,6 +117,8 @@ pub const REFUSALS: &[&str] = &[
     "host-may-not:stats",
     "host-may-not:logs",
     "host-may-not:exec",
+    "host-may-not:cp",
+    "host-may-not:top",
     "workload-not-running",
     "expected-start",
     "too-many-programs",

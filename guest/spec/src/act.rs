@@ -19,11 +19,16 @@ pub enum Act {
     Inject,
     /// Seal, and get unsealed bytes back.
     Unseal,
+    /// Copy files in and out, as the workload's root. Whoever may run commands may do so too.
+    Cp,
+    /// List the programs that run. Whoever may run commands may do so too.
+    Top,
 }
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 6] = [Self::Stop, Self::Stats, Self::Logs, Self::Exec, Self::Inject, Self::Unseal];
+    pub const ALL: [Self; 8] =
+        [Self::Stop, Self::Stats, Self::Logs, Self::Exec, Self::Inject, Self::Unseal, Self::Cp, Self::Top];
 
     /// Its word in specs, flags and refusals.
     pub const fn word(self) -> &'static str {
@@ -34,7 +39,14 @@ impl Act {
             Self::Exec => "exec",
             Self::Inject => "inject",
             Self::Unseal => "unseal",
+            Self::Cp => "cp",
+            Self::Top => "top",
         }
+    }
+
+    /// Whoever may run commands can do it by them.
+    const fn comes_with_exec(self) -> bool {
+        matches!(self, Self::Cp | Self::Top)
     }
 }
 
@@ -58,7 +70,7 @@ impl FromStr for Act {
 #[non_exhaustive]
 pub enum ActError {
     /// No act has this word.
-    #[error("{word:?} is no act: expected stop, stats, logs, exec, inject or unseal")]
+    #[error("{word:?} is no act: expected stop, stats, logs, exec, inject, unseal, cp or top")]
     Unknown {
         /// The word.
         word: String,
@@ -113,12 +125,12 @@ pub struct Listed;
 
 impl Grantee for Host {
     const WHO: &'static str = "the host";
-    const MAY: &'static [Act] = &[Act::Stop, Act::Stats, Act::Logs, Act::Exec];
+    const MAY: &'static [Act] = &[Act::Stop, Act::Stats, Act::Logs, Act::Exec, Act::Cp, Act::Top];
 }
 
 impl Grantee for Listed {
     const WHO: &'static str = "an owner";
-    const MAY: &'static [Act] = &[Act::Exec, Act::Inject, Act::Unseal, Act::Logs];
+    const MAY: &'static [Act] = &[Act::Exec, Act::Inject, Act::Unseal, Act::Logs, Act::Cp, Act::Top];
 }
 
 /// A set of acts that its grantee can be given. Anything else cannot be written down.
@@ -148,9 +160,12 @@ impl<G: Grantee> Acts<G> {
         Self(0, PhantomData)
     }
 
-    /// Everything that this grantee can be given.
+    /// Everything that this grantee can be given; what comes with exec is not named beside it.
     pub fn all() -> Self {
-        G::MAY.iter().fold(Self::none(), |set, act| Self(set.0 | bit(*act), PhantomData))
+        G::MAY
+            .iter()
+            .filter(|act| !act.comes_with_exec())
+            .fold(Self::none(), |set, act| Self(set.0 | bit(*act), PhantomData))
     }
 
     /// These acts.
@@ -186,6 +201,11 @@ impl<G: Grantee> Acts<G> {
         }
         let acts: Vec<Act> = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
         Self::of(&acts)
+    }
+
+    /// Whether its holder may do `act`: it is in it, or comes with what is.
+    pub fn allows(self, act: Act) -> bool {
+        self.contains(act) || act.comes_with_exec() && self.contains(Act::Exec)
     }
 
     /// Whether `act` is in it.
@@ -237,7 +257,7 @@ mod tests {
     fn every_act_is_read_back_from_its_word_and_some_grantee_can_have_it() {
         for act in Act::ALL {
             assert_eq!(act.word().parse(), Ok(act));
-            assert!(HostMay::all().contains(act) || OwnerMay::all().contains(act), "{act}");
+            assert!(HostMay::all().allows(act) || OwnerMay::all().allows(act), "{act}");
         }
         assert!("everything".parse::<Act>().is_err());
     }
@@ -248,6 +268,9 @@ mod tests {
         assert_eq!(HostMay::parse("none").unwrap(), HostMay::none());
         assert_eq!(HostMay::none().to_string(), "none");
         assert_eq!(OwnerMay::all().iter().count(), 4);
+        let (copies, runs) = (OwnerMay::parse("cp").unwrap(), OwnerMay::parse("exec").unwrap());
+        assert!(copies.allows(Act::Cp) && !copies.allows(Act::Top) && !copies.allows(Act::Exec));
+        assert!(runs.allows(Act::Cp) && runs.allows(Act::Top) && !runs.allows(Act::Logs) && !runs.contains(Act::Cp));
         let host = |list| HostMay::parse(list).unwrap_err();
         assert_eq!(host("logs,logs"), ActError::Twice { act: Act::Logs });
         assert_eq!(host("none,exec"), ActError::NoneBesideActs);

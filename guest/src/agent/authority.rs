@@ -34,7 +34,7 @@ impl Door {
 
 #[allow(clippy::result_large_err)]
 fn admit_host(spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
-    if spec.host_may.contains(act) { Ok(()) } else { Err(Status::permission_denied(format!("host-may-not:{act}"))) }
+    if spec.host_may.allows(act) { Ok(()) } else { Err(Status::permission_denied(format!("host-may-not:{act}"))) }
 }
 
 /// Stopping and coarse statistics need no grant of their own: every listed owner has them.
@@ -42,7 +42,7 @@ fn admit_host(spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
 fn admit_owner(spec: &WorkloadSpec, key: &SpkiDigest, act: Act) -> Result<(), Status> {
     let comes_with_being_listed = matches!(act, Act::Stop | Act::Stats);
     let mut listed = spec.owners.iter().filter(|owner| owner.key == *key);
-    if listed.any(|owner| comes_with_being_listed || owner.may.contains(act)) {
+    if listed.any(|owner| comes_with_being_listed || owner.may.allows(act)) {
         Ok(())
     } else {
         Err(Status::permission_denied(format!("owner-may-not:{act}")))
@@ -69,7 +69,7 @@ mod tests {
         for act in [Act::Stop, Act::Logs] {
             assert!(admit_host(&spec, act).is_ok());
         }
-        for act in [Act::Stats, Act::Exec, Act::Inject, Act::Unseal] {
+        for act in [Act::Stats, Act::Exec, Act::Inject, Act::Unseal, Act::Cp, Act::Top] {
             let status = admit_host(&spec, act).unwrap_err();
             assert_eq!(status.code(), tonic::Code::PermissionDenied);
             assert_eq!(status.message(), format!("host-may-not:{act}"));
@@ -80,12 +80,22 @@ mod tests {
     fn an_owner_gets_what_is_listed_for_that_key() {
         let spec = spec();
         let (alice, mallory) = (SpkiDigest::of(b"alice"), SpkiDigest::of(b"mallory"));
-        for act in [Act::Exec, Act::Stop, Act::Stats] {
+        for act in [Act::Exec, Act::Cp, Act::Top, Act::Stop, Act::Stats] {
             assert!(admit_owner(&spec, &alice, act).is_ok());
             assert!(admit_owner(&spec, &mallory, act).is_err());
         }
         for act in [Act::Logs, Act::Inject, Act::Unseal] {
             assert_eq!(admit_owner(&spec, &alice, act).unwrap_err().message(), format!("owner-may-not:{act}"));
+        }
+    }
+
+    #[test]
+    fn who_may_copy_may_do_nothing_else() {
+        let owners = vec![Owner { key: SpkiDigest::of(b"carol"), may: OwnerMay::parse("cp").unwrap() }];
+        let (spec, carol) = (WorkloadSpec { owners, ..spec() }, SpkiDigest::of(b"carol"));
+        assert!(admit_owner(&spec, &carol, Act::Cp).is_ok());
+        for act in [Act::Exec, Act::Top, Act::Logs, Act::Inject, Act::Unseal] {
+            assert_eq!(admit_owner(&spec, &carol, act).unwrap_err().message(), format!("owner-may-not:{act}"));
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     container::{Cause, Orders, Place, Program},
+    secret_env::SecretEnv,
     spawn::{StartError, Started, start},
     sys::process::signal,
     workload::{output_pipe, program, resolve_user},
@@ -35,11 +36,15 @@ impl Exec for ExecService {
     type RunStream = Pin<Box<dyn Stream<Item = Result<ExecResponse, Status>> + Send>>;
 
     async fn run(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::RunStream>, Status> {
-        self.door.admit(request.extensions(), self.agent.document.spec(), Act::Exec)?;
+        let (extensions, spec) = (request.extensions().clone(), self.agent.document.spec());
+        let may = |act| self.door.admit(&extensions, spec, act);
+        // Whoever may do nothing of it is not listened to.
+        [Act::Cp, Act::Top].into_iter().find_map(|act| may(act).ok()).map_or_else(|| may(Act::Exec), Ok)?;
         let mut asks = request.into_inner();
         let Some(ExecRequest { message: Some(Ask::Start(order)) }) = asks.message().await? else {
             return Err(Status::invalid_argument("expected-start"));
         };
+        may(request::act(&order))?;
         let pid = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
         let place = self.agent.beside.clone().try_acquire_owned();
         let place = place.map_err(|_| Status::resource_exhausted("too-many-programs"))?;
@@ -80,6 +85,7 @@ impl ExecService {
         program.argv = order.argv;
         program.env.extend(order.env);
         program.terminal = order.terminal;
+        program.own = order.own;
         if program.terminal.is_some() && !program.env.iter().any(|entry| entry.starts_with("TERM=")) {
             program.env.push("TERM=xterm".into());
         }
@@ -114,8 +120,10 @@ impl ExecService {
 
     async fn start_with(&self, orders: &Orders, stdio: [Stdio; 3]) -> Result<Started, StartError> {
         // A program runs beside the workload, which starts after its secrets are in place.
+        let none = SecretEnv::default();
         let secrets = self.agent.secret_env.read().await;
-        start(&self.agent.places.binary, &self.agent.reaper, orders, &secrets, stdio).await
+        let secrets = if orders.program.own.is_some() { &none } else { &*secrets };
+        start(&self.agent.places.binary, &self.agent.reaper, orders, secrets, stdio).await
     }
 }
 

@@ -4,10 +4,11 @@
 #![allow(clippy::result_large_err)] // tonic's own error type
 
 use coffer_guest_proto::{
-    ExecStart, InjectRequest, ResealRequest, SealRequest, Sealed, StopRequest, TerminalSize, UnsealRequest,
+    ExecStart, InjectRequest, ListPrograms, ReadFiles, ResealRequest, SealRequest, Sealed, StopRequest, TerminalSize,
+    UnsealRequest, WriteFiles, exec_start::Own as Asked,
 };
 use coffer_seal::SealPolicy;
-use coffer_spec::{Name, SecretTarget, WorkloadSpec};
+use coffer_spec::{Act, Name, SecretTarget, WorkloadSpec};
 use tonic::Status;
 
 use super::StopOrder;
@@ -25,6 +26,9 @@ const LONGEST_CONTEXT: usize = 4096;
 /// The kernel takes no longer string from a program it starts (MAX_ARG_STRLEN, without its final NUL).
 const LONGEST_WORD: usize = 128 * 1024 - 1;
 
+/// PATH_MAX, with its final NUL.
+const LONGEST_PATH: usize = 4096;
+
 /// A program to run beside the workload.
 #[derive(Debug)]
 pub(super) struct Start {
@@ -39,6 +43,8 @@ pub(super) struct Start {
     pub(super) terminal: Option<container::TerminalSize>,
     /// It goes on without its caller.
     pub(super) detached: bool,
+    /// What runs in place of `argv`.
+    pub(super) own: Option<container::Own>,
 }
 
 type Read<T> = Result<T, Status>;
@@ -60,7 +66,15 @@ pub(super) fn stop(request: StopRequest) -> Read<StopOrder> {
 }
 
 pub(super) fn exec_start(order: ExecStart, spec: &WorkloadSpec) -> Read<Start> {
-    let ExecStart { argv, env, cwd, user, terminal, detached } = order;
+    let ExecStart { argv, env, cwd, user, terminal, detached, own } = order;
+    if let Some(own) = own {
+        let alone = argv.is_empty() && env.is_empty() && cwd.is_none() && user.is_none() && terminal.is_none();
+        if !alone || detached {
+            return field("own", "nothing beside a program of the agent's own");
+        }
+        let (cwd, user) = (Some("/".to_owned()), Some("0:0".to_owned()));
+        return Ok(Start { argv, env, cwd, user, terminal: None, detached, own: Some(self::own(own)?) });
+    }
     if argv.first().is_none_or(String::is_empty) || !argv.iter().all(|word| fits_exec(word)) {
         return field("argv", "a program and its arguments, each at most 131071 bytes without NUL");
     }
@@ -88,7 +102,32 @@ pub(super) fn exec_start(order: ExecStart, spec: &WorkloadSpec) -> Read<Start> {
         return field("user", "user or user:group, or none");
     }
     let terminal = terminal.map(|size| terminal_size("terminal", size)).transpose()?;
-    Ok(Start { argv, env, cwd, user, terminal, detached })
+    Ok(Start { argv, env, cwd, user, terminal, detached, own: None })
+}
+
+/// What its caller must be let do.
+pub(super) fn act(order: &ExecStart) -> Act {
+    match order.own {
+        None => Act::Exec,
+        Some(Asked::ReadFiles(_) | Asked::WriteFiles(_)) => Act::Cp,
+        Some(Asked::ListPrograms(_)) => Act::Top,
+    }
+}
+
+fn own(asked: Asked) -> Read<container::Own> {
+    let is_path = |path: &[u8]| path.starts_with(b"/") && path.len() < LONGEST_PATH && !path.contains(&0);
+    Ok(match asked {
+        Asked::ReadFiles(ReadFiles { path, follow }) if is_path(&path) => container::Own::ReadFiles { path, follow },
+        Asked::ReadFiles(_) => return field("path", "an absolute path"),
+        Asked::WriteFiles(WriteFiles { to, .. }) if !is_path(&to) => return field("to", "an absolute path"),
+        Asked::WriteFiles(WriteFiles { to, name, contents, owners }) => {
+            if name.contains(&b'/') || name.contains(&0) || name.len() > 255 || contents != name.is_empty() {
+                return field("name", "one name, or none with `contents`");
+            }
+            container::Own::WriteFiles { to, name, contents, owners }
+        }
+        Asked::ListPrograms(ListPrograms {}) => container::Own::ListPrograms,
+    })
 }
 
 /// What a terminal's owner says its size is; 0 where it does not know.

@@ -10,10 +10,14 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use rustix::process::{DumpableBehavior, WaitOptions, WaitStatus};
+use rustix::{
+    fs::MemfdFlags,
+    process::{DumpableBehavior, WaitOptions, WaitStatus},
+};
 
 use super::{
-    Cause, Orders, Place, Program, Report, STATUS_OURS, Users, exec_failure, place, rights, terminal, users::Mapping,
+    Cause, Orders, Place, Program, Report, STATUS_OURS, Users, exec_failure, own, place, rights, terminal,
+    users::Mapping,
 };
 use crate::{
     secret_env::SecretEnv,
@@ -102,7 +106,18 @@ fn start(status: &mut File) -> Result<i32, Failure> {
         (orders.users == Users::Own && beside.is_none()).then(Mapping::new).transpose().during("make pipes")?;
     match process::fork().during("fork")? {
         Forked::Child => {
-            let failure = become_program(&orders, &secrets, beside.as_ref(), mapping);
+            let prepared = prepare(&orders, beside.as_ref(), mapping);
+            let failure = match (prepared, &orders.program.own) {
+                (Ok(()), Some(own)) => {
+                    drop(secrets);
+                    // The agent hears by the pipe's end that it runs.
+                    let none = rustix::fs::memfd_create("none", MemfdFlags::CLOEXEC);
+                    *status = none.during("let go of the status pipe")?.into();
+                    return Ok(own::run(own));
+                }
+                (Ok(()), None) => execute(&orders.program, &secrets),
+                (Err(failure), _) => failure,
+            };
             let _ = report(status, &failure.report());
             Ok(failure.cause.status())
         }
@@ -167,24 +182,8 @@ pub fn exit_status(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(STATUS_OURS)
 }
 
-fn become_program(
-    orders: &Orders,
-    secrets: &SecretEnv,
-    beside: Option<&place::Namespaces>,
-    mapping: Option<Mapping>,
-) -> Failure {
-    match prepare_and_exec(orders, secrets, beside, mapping) {
-        Err(failure) => failure,
-        Ok(never) => match never {},
-    }
-}
-
-fn prepare_and_exec(
-    orders: &Orders,
-    secrets: &SecretEnv,
-    beside: Option<&place::Namespaces>,
-    mapping: Option<Mapping>,
-) -> Result<std::convert::Infallible, Failure> {
+/// Makes this process what the program will be, but for its code.
+fn prepare(orders: &Orders, beside: Option<&place::Namespaces>, mapping: Option<Mapping>) -> Result<(), Failure> {
     let program = &orders.program;
     // A session of its own: no terminal of ours, and signals to its group reach nothing else.
     rustix::process::setsid().during("start a session")?;
@@ -218,18 +217,23 @@ fn prepare_and_exec(
     }
     process::close_on_exec_from(3).during("close descriptors")?;
     process::default_signals();
+    Ok(())
+}
+
+/// Becomes the program, or says why not.
+fn execute(program: &Program, secrets: &SecretEnv) -> Failure {
     let Some(name) = program.argv.first() else {
         let error = io::ErrorKind::NotFound.into();
-        return Err(Failure { cause: Cause::NotFound, what: "start a program without a name".into(), error });
+        return Failure { cause: Cause::NotFound, what: "start a program without a name".into(), error };
     };
     let what = format!("start {name}");
     let path = match find_program(name, &program.env) {
         Ok(path) => path,
-        Err((cause, error)) => return Err(Failure { cause, what, error }),
+        Err((cause, error)) => return Failure { cause, what, error },
     };
     let error = command(&path, program, secrets).exec();
     let (cause, more) = exec_failure::explain(&path, &error);
-    Err(Failure { cause, what: what + &more, error })
+    Failure { cause, what: what + &more, error }
 }
 
 fn command(path: &Path, program: &Program, secrets: &SecretEnv) -> Command {

@@ -6,6 +6,7 @@
 
 mod exec_failure;
 pub mod helper;
+mod own;
 mod place;
 pub mod rights;
 mod terminal;
@@ -100,6 +101,33 @@ pub struct Program {
     /// It gets a terminal of this size, and nothing of the standard streams it was started with: its standard input must be a
     /// socket, over which the terminal's other end comes before the program runs.
     pub terminal: Option<TerminalSize>,
+    /// What runs in place of `argv`.
+    pub own: Option<Own>,
+}
+
+/// A program of the agent's own in the workload's place. It has the rights of one of the workload's, and no file is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Own {
+    /// Writes what is at a path to standard output.
+    ReadFiles {
+        /// Absolute.
+        path: Vec<u8>,
+        /// Where it is a link, what it leads to.
+        follow: bool,
+    },
+    /// Makes what comes on standard input.
+    WriteFiles {
+        /// Absolute.
+        to: Vec<u8>,
+        /// Its name there.
+        name: Vec<u8>,
+        /// What is in it goes there, not the folder.
+        contents: bool,
+        /// Users and groups are kept.
+        owners: bool,
+    },
+    /// Writes the programs that run to standard output.
+    ListPrograms,
 }
 
 /// Size of a terminal, in characters.

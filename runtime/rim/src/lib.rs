@@ -1,11 +1,12 @@
 //! What every program of ours does at its rim: how a failure is said and which exit code it has, what reaches a terminal,
 //! where logs go, how a file that matters is written, which file says that a server is ready, how much is read of one that a person names,
-//! and what is wrong with a configuration.
+//! what is wrong with a configuration, and how files are carried from one place to another.
 //!
 //! Trusts: nothing it is given to print. Text from a registry, a guest or a peer is escaped here, once, and nowhere else.
 //! Never: ends the process, decides anything about evidence, writes a file in place.
 #![forbid(unsafe_code)]
 
+pub mod carry;
 pub mod failure;
 pub mod file;
 pub mod foreign;

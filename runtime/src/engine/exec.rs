@@ -227,6 +227,19 @@ impl Engine {
     /// [`ExecError`].
     pub async fn exec(&self, word: &str, request: ExecRequest, trust: &Trust) -> Result<ExecSession, ExecError> {
         request.check()?;
+        let ExecRequest { argv, env, cwd, user, terminal, detached } = request;
+        let terminal = terminal.map(Into::into);
+        self.begin(word, Act::Exec, ExecStart { argv, env, cwd, user, terminal, detached, own: None }, trust).await
+    }
+
+    /// The session of a program, or of one of the agent's own, which its caller must be let `act` for.
+    pub(super) async fn begin(
+        &self,
+        word: &str,
+        act: Act,
+        start: ExecStart,
+        trust: &Trust,
+    ) -> Result<ExecSession, ExecError> {
         let record = self.find(word)?;
         match record.state {
             BoxState::Running => {}
@@ -234,18 +247,16 @@ impl Engine {
             _ => return Err(ExecError::NotRunning(record.name)),
         }
         let document = self.document(&record)?;
-        let (mut client, connection) = if document.spec().host_may.contains(Act::Exec) {
+        let (mut client, connection) = if document.spec().host_may.allows(act) {
             let home = self.home().map_err(OpenError::from)?;
             (agent::exec(&home.box_folder(&record.id)).await?, None)
         } else {
-            self.owner_listed(&document, &record.name, Act::Exec)?;
+            self.owner_listed(&document, &record.name, act)?;
             let kept = Kept::new(self.connect(&record, trust).await?);
             (ExecClient::new(kept.channel()), Some(kept))
         };
         let (input, receiver) = mpsc::channel(16);
-        let ExecRequest { argv, env, cwd, user, terminal, detached } = request;
-        let unheard = detached || terminal.is_some();
-        let start = ExecStart { argv, env, cwd, user, terminal: terminal.map(Into::into), detached };
+        let unheard = start.detached || start.terminal.is_some();
         let _ = input.send(Frame { message: Some(Ask::Start(start)) }).await;
         let of_status = if connection.is_some() { agent::of_status } else { agent::of_plain_status };
         let answer = client.run(ReceiverStream::new(receiver)).await.map_err(|status| of_status(&status))?;

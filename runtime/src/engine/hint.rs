@@ -59,7 +59,7 @@ pub enum Hint {
 impl Hint {
     /// Whether the spec can let the host do it, too.
     pub fn host_may(act: Act) -> bool {
-        matches!(act, Act::Exec | Act::Logs)
+        matches!(act, Act::Exec | Act::Logs | Act::Cp | Act::Top)
     }
 }
 

@@ -24,6 +24,7 @@ mod start;
 mod stop;
 
 mod exec;
+mod files;
 mod inject;
 mod logs;
 mod prove;
@@ -55,6 +56,7 @@ pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload};
 pub use events::{BoxEvent, Change, Events};
 pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession, TerminalSize};
 pub use fault::Fault;
+pub use files::WriteFiles;
 pub use hint::Hint;
 pub use identity::{LaunchIdentity, UncheckedIdBlock};
 pub use inject::{InjectError, InjectRequest, VALUE_LIMIT};

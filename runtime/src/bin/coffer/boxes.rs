@@ -1,6 +1,7 @@
 //! Commands about boxes, in Docker's words.
 
 pub mod attend;
+pub mod cp;
 pub mod create;
 pub mod exec;
 pub mod flags;
@@ -20,6 +21,7 @@ pub mod start;
 pub mod stop;
 pub mod supervise;
 pub mod to_stop;
+pub mod top;
 pub mod unpause;
 mod unproven;
 
@@ -40,6 +42,8 @@ pub const GROUP: Group = Group {
         command!("port": port),
         command!("logs": logs),
         command!("exec": exec, Docker),
+        command!("cp": cp),
+        command!("top": top),
         command!("rm": rm),
         command!("inspect": inspect),
         command!("supervise": supervise),

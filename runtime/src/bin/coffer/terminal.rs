@@ -19,6 +19,11 @@ pub fn is_there() -> bool {
     io::stdin().is_terminal()
 }
 
+/// Whether somebody sees what we write.
+pub fn shows() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Its size: of what is shown on, else of what is typed at.
 pub fn size() -> TerminalSize {
     let size = tcgetwinsize(stdout()).or_else(|_| tcgetwinsize(stdin()));

@@ -78,7 +78,7 @@ pub struct BoxFlags {
     /// Use the software secure processor of this installation: for development and CI, proves nothing to others.
     #[arg(long, help_heading = "TEE")]
     pub tee_simulate: bool,
-    /// List an owner: PUBLIC-KEY.pem[=exec,inject,unseal,logs].
+    /// List an owner: PUBLIC-KEY.pem[=exec,inject,unseal,logs,cp,top]; cp and top come with exec [default: everything].
     #[arg(long, value_name = "PEM[=MAY,..]", conflicts_with = "spec", help_heading = "TEE")]
     pub owner: Vec<String>,
     /// Run exactly this workload spec.
@@ -106,7 +106,7 @@ pub struct BoxFlags {
     /// Answer the workload on loopback routes of Confidential Containers too, at 127.0.0.1:8006 inside (docs/workload-api.md).
     #[arg(long, conflicts_with = "spec", help_heading = "TEE")]
     pub coco_routes: bool,
-    /// What the host may do: some of stop,stats,logs,exec, or none [default: stop,stats with a TEE, else everything].
+    /// What the host may do: some of stop,stats,logs,exec,cp,top, or none; cp and top come with exec [default: stop,stats with a TEE, else everything].
     #[arg(long, value_name = "LIST", value_parser = HostMay::parse, conflicts_with = "spec", help_heading = "TEE")]
     pub host_may: Option<HostMay>,
     /// Tenant at the key broker.

@@ -15,11 +15,6 @@ pub const COMMANDS: &[Row] = &[
         "boxes do not become images yet",
         "build the image elsewhere, push it to a registry, and `coffer pull` it",
     ),
-    but(
-        &["cp", "container cp"],
-        "files are not copied in and out yet",
-        "`coffer exec BOX cat FILE > FILE` copies out, `coffer exec -i BOX sh -c 'cat > FILE' < FILE` copies in",
-    ),
     no(&["diff", "container diff"], "what a box wrote is not listed yet"),
     but(
         &["export", "container export"],
@@ -39,12 +34,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["stats", "container stats"],
         "use of resources is not shown yet",
-        "`coffer exec BOX top -b -n 1` shows it where the image has top",
-    ),
-    but(
-        &["top", "container top"],
-        "programs in a box are not listed from outside yet",
-        "`coffer exec BOX ps` lists them where the image has ps",
+        "`coffer top BOX` shows what each program has taken so far",
     ),
     but(
         &["update", "container update"],

@@ -1,0 +1,162 @@
+//! `coffer cp` and `coffer top`: files go in and out as they are, each where Docker would put it, and nothing a box sends leads out
+//! of where it goes. In a box without a machine, which needs root of this one, and says so where it is not.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use coffer_tests::{World, image::pulled, monitors::Monitor, process::run, services::Registry};
+use serde_json::Value;
+
+/// A world with a box that waits; nothing where this host has none without a machine.
+fn world(flags: &[&str]) -> Result<Option<(World, Registry)>> {
+    let monitor = Monitor::of("process").context("a row")?;
+    let world = World::on(monitor)?;
+    if let Some(why) = monitor.lacks(&world)? {
+        println!("skipped: {why}");
+        return Ok(None);
+    }
+    let (registry, image) = pulled(&world)?;
+    let words =
+        [&["run", "-d", "--name", "box", "--tmpfs", "/cache"], flags, &[image.as_str(), "sleep", "4210"]].concat();
+    world.coffer(&words)?.ok()?;
+    Ok(Some((world, registry)))
+}
+
+fn tree(at: &Path) -> Result<()> {
+    fs::create_dir_all(at.join("sub/empty"))?;
+    fs::write(at.join("sub/binary"), (0..=255_u8).cycle().take(300_000).collect::<Vec<_>>())?;
+    fs::write(at.join("run"), "#!/bin/sh\necho ran\n")?;
+    fs::set_permissions(at.join("run"), fs::Permissions::from_mode(0o750))?;
+    symlink("/etc/shadow", at.join("link"))?;
+    std::os::unix::fs::chown(at.join("run"), Some(65534), Some(65534))?;
+    Ok(())
+}
+
+fn same(one: &Path, other: &Path) -> Result<()> {
+    let differ = run(Command::new("diff").args(["-r", "--no-dereference"]).arg(one).arg(other), b"")?;
+    ensure!(differ.status == 0, "{}", differ.describe());
+    Ok(())
+}
+
+#[test]
+fn files_go_in_and_come_out_as_they_are() -> Result<()> {
+    let Some((world, _registry)) = world(&[])? else { return Ok(()) };
+    let folder = world.folder.path();
+    let (from, at) = (folder.join("from"), |name: &str| folder.join(name).display().to_string());
+    tree(&from)?;
+    world.coffer(&["cp", &at("from"), "box:/new"])?.ok()?;
+    world.coffer(&["cp", &at("from"), "box:/tmp"])?.ok()?;
+    world.coffer(&["cp", &at("from/."), "box:cache/"])?.ok()?; // a mount that only the box sees
+    for place in ["/new", "/tmp/from", "/cache"] {
+        let to = folder.join(format!("to{}", place.replace('/', "-")));
+        world.coffer(&["cp", &format!("box:{place}"), &to.display().to_string()])?.ok()?;
+        same(&from, &to)?;
+        ensure!(fs::metadata(to.join("run"))?.mode() & 0o7777 == 0o750);
+        ensure!(fs::metadata(to.join("run"))?.uid() == 0, "whoever copies owns the copy");
+    }
+    ensure!(world.coffer(&["exec", "box", "/new/run"])?.ok()? == "ran\n");
+    ensure!(
+        world.coffer(&["exec", "box", "ls", "-n", "/new/run"])?.ok()?.contains(" 0        0 "),
+        "root's in the box"
+    );
+    world.coffer(&["cp", "-a", &at("from/run"), "box:/kept"])?.ok()?;
+    world.coffer(&["cp", "-a", "box:/kept", &at("kept")])?.ok()?;
+    ensure!(fs::metadata(folder.join("kept"))?.uid() == 65534);
+
+    // A tar stream in and out; and it is whole, or it is an error.
+    let tar = run(Command::new("tar").args(["-C", &at("from"), "-c", "."]), b"")?;
+    ensure!(tar.status == 0);
+    let stream = Command::new("tar").args(["-C", &at("from"), "-c", "."]).output()?.stdout;
+    world.coffer_with(&["cp", "-", "box:/tmp/tarred"], &stream)?.ok()?;
+    let output = world.command(&["cp", "box:/tmp/tarred", "-"]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::create_dir(folder.join("untarred"))?;
+    run(Command::new("tar").args(["-C", &at("untarred"), "-x"]), &output.stdout)?.ok()?;
+    same(&from, &folder.join("untarred/tarred"))?;
+    let cut = world.coffer_with(&["cp", "-", "box:/tmp/cut"], &stream[..stream.len() / 2])?;
+    ensure!(cut.status == 3, "{}", cut.describe());
+
+    for (words, status, said) in [
+        (&["cp", "box:/nosuch", "."][..], 3, "No such file"),
+        (&["cp", "/nosuch", "box:/tmp"], 1, "/nosuch"),
+        (&["cp", "box:/a", "box:/b"], 2, "between boxes"),
+        (&["cp", "/a", "/b"], 2, "BOX:PATH"),
+        (&["cp", "--limit", "1k", "box:/new", "limited"], 3, "more than 1024 bytes"),
+        (&["cp", "/etc/hostname", "box:/proc/nosuch/x"], 3, "in the box"),
+    ] {
+        let refused = run(world.command(words).current_dir(folder), b"")?;
+        ensure!(refused.status == status && refused.stderr.contains(said), "{}", refused.describe());
+    }
+    let json: Value = serde_json::from_str(&world.coffer(&["--json", "cp", "box:/new/run", &at("json")])?.ok()?)?;
+    ensure!(json == serde_json::json!({ "box": "box", "entries": 1, "bytes": 19 }), "{json}");
+    Ok(())
+}
+
+#[test]
+fn links_of_a_box_are_copied_and_never_followed_here() -> Result<()> {
+    let Some((world, _registry)) = world(&[])? else { return Ok(()) };
+    let folder = world.folder.path();
+    fs::create_dir_all(folder.join("outside"))?;
+    fs::create_dir_all(folder.join("there/x"))?;
+    symlink(folder.join("outside"), folder.join("there/x/out"))?;
+    world
+        .coffer(&["exec", "box", "sh", "-c", "mkdir -p /x/out && echo bad >/x/out/file; busybox mknod /x/pipe p"])?
+        .ok()?;
+    let to = folder.join("there").display().to_string();
+    let refused = world.coffer(&["cp", "box:/x", &to])?;
+    ensure!(refused.status == 3, "a folder through a link of ours\n{}", refused.describe());
+    ensure!(fs::read_dir(folder.join("outside"))?.count() == 0);
+    let fresh = world.coffer(&["cp", "box:/x", &folder.join("fresh").display().to_string()])?;
+    ensure!(
+        fresh.status == 0 && fresh.stderr.contains("1 devices, sockets or pipes were left out"),
+        "{}",
+        fresh.describe()
+    );
+    // The other way round: what is in the box decides there, and no file of this machine is reached.
+    world.coffer(&["exec", "box", "busybox", "ln", "-s", "/etc", "/x/etc"])?.ok()?;
+    let word = folder.join("word");
+    fs::write(&word, "of ours")?;
+    world.coffer(&["cp", &word.display().to_string(), "box:/x/etc/coffer-was-here"])?.ok()?;
+    ensure!(!Path::new("/etc/coffer-was-here").exists());
+    ensure!(world.coffer(&["exec", "box", "cat", "/etc/coffer-was-here"])?.ok()? == "of ours");
+    Ok(())
+}
+
+#[test]
+fn rights_are_given_one_by_one_and_what_is_refused_is_named() -> Result<()> {
+    let Some((world, _registry)) = world(&["--host-may", "stop,cp,top"])? else { return Ok(()) };
+    let listed = world.coffer(&["top", "box"])?.ok()?;
+    ensure!(listed.contains("CMD") && listed.contains("sleep 4210"), "{listed}");
+    let json: Value = serde_json::from_str(&world.coffer(&["--json", "top", "box"])?.ok()?)?;
+    let programs = json["programs"].as_array().context("a list")?;
+    ensure!(programs.len() == 1 && programs[0]["pid"] == 1 && programs[0]["uid"] == 0, "{json}");
+    let to = world.folder.path().join("hostname").display().to_string();
+    world.coffer(&["cp", "box:/etc/hostname", &to])?.ok()?;
+    let refused = world.coffer(&["exec", "box", "true"])?;
+    ensure!(refused.status == 125 && refused.stderr.contains("does not let the host exec"), "{}", refused.describe());
+    Ok(())
+}
+
+#[test]
+fn an_owner_copies_and_lists_in_a_guest_that_proves_itself() -> Result<()> {
+    let Some((world, _registry)) = world(&["--tee-simulate"])? else { return Ok(()) };
+    let folder = world.folder.path();
+    let at = |name: &str| folder.join(name).display().to_string();
+    tree(&folder.join("from"))?;
+    world.coffer(&["cp", "--allow-simulated", &at("from"), "box:/new"])?.ok()?;
+    world.coffer(&["cp", "--allow-simulated", "box:/new", &at("to")])?.ok()?;
+    same(&folder.join("from"), &folder.join("to"))?;
+    ensure!(world.coffer(&["top", "--allow-simulated", "box"])?.ok()?.contains("sleep 4210"));
+    let terminal = world.coffer(&["exec", "--allow-simulated", "-t", "box", "busybox", "tty"])?.ok()?;
+    ensure!(terminal == "/dev/pts/0\r\n", "{terminal:?}");
+    for words in [&["cp", "box:/etc/hostname", "x"][..], &["top", "box"]] {
+        let refused = world.coffer(words)?;
+        ensure!(refused.status == 5 && refused.stderr.contains("--allow-simulated"), "{}", refused.describe());
+    }
+    Ok(())
+}

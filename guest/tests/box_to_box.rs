@@ -21,7 +21,7 @@ use coffer_ratls::{
     Appraiser, AttestationService, Attester, AttesterError, ClientRule, ConnectError, Dial as _, Identity, Purpose,
     Refusal, ServeLimits, ServerTls, StreamError, StreamRefusal, connect_and_verify, open_stream,
 };
-use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor};
+use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor, TcbState};
 use coffer_spec::{
     Document, Guests, Ingress, IngressClients, Measured, Peer, SignedLaunch, Tee, WorkloadSpec,
     sample::{name, workload},
@@ -30,7 +30,7 @@ use coffer_verifier::{
     P384PublicKey,
     abi::{
         FamilyId, HostData, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest,
-        SecureProcessor as _, WorkloadDigest,
+        SecureProcessor as _, TcbVersion, WorkloadDigest,
     },
     evidence::Evidence,
     measure::{IdAuth, IdBlock, PageType, Signed, key_digest, key_structure},
@@ -45,6 +45,8 @@ use tonic::service::Routes;
 
 const WAIT: Duration = Duration::from_secs(40);
 const DEBUG: u64 = 1 << 19;
+/// Of PLATFORM_INFO.
+const ALIAS_CHECK_COMPLETE: u64 = 1 << 5;
 
 fn unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -99,9 +101,21 @@ struct Launch {
     svn: u32,
     policy: u64,
     platform: u8,
+    kept: Kept,
 }
 
-const SERVER: Launch = Launch { author: Some(0x21), family: 1, image: 2, svn: 5, policy: 0x3_0000, platform: 1 };
+/// How well its host keeps the platform.
+#[derive(Clone, Copy)]
+enum Kept {
+    Well,
+    /// Firmware and microcode of a year that has passed.
+    Behind,
+    /// Nobody looked for aliased memory.
+    Unchecked,
+}
+
+const SERVER: Launch =
+    Launch { author: Some(0x21), family: 1, image: 2, svn: 5, policy: 0x3_0000, platform: 1, kept: Kept::Well };
 const CLIENT: Launch = Launch { image: 3, ..SERVER };
 
 impl Launch {
@@ -129,7 +143,15 @@ impl Launch {
 
     fn start(&self, spec: &WorkloadSpec) -> Arc<Guest> {
         let document = Document::write(spec).unwrap();
-        let options = LaunchOptions { policy: self.policy, ..LaunchOptions::new(ProductLine::Milan, unix()) };
+        let mut options = LaunchOptions { policy: self.policy, ..LaunchOptions::new(ProductLine::Milan, unix()) };
+        match self.kept {
+            Kept::Well => {}
+            Kept::Behind => {
+                let well = options.tcb.reported;
+                options.tcb = TcbState::all(TcbVersion { snp: 8, microcode: 115, ..well });
+            }
+            Kept::Unchecked => options.platform_info &= !ALIAS_CHECK_COMPLETE,
+        }
         let mut processor = SecureProcessor::launch_start(installation(), options).unwrap();
         processor.update(PageType::Normal, 0x10_0000, &[self.platform; 4096]).unwrap();
         let id = self.id(processor.digest());
@@ -347,6 +369,8 @@ async fn a_peer_that_is_another_one_gets_not_a_byte() {
         (Launch { author: Some(0x22), ..SERVER }, "signer"),
         (Launch { author: None, ..SERVER }, "signer"),
         (Launch { policy: SERVER.policy | DEBUG, ..SERVER }, "debug"),
+        (Launch { kept: Kept::Behind, ..SERVER }, "tcb"),
+        (Launch { kept: Kept::Unchecked, ..SERVER }, "alias_check_complete"),
     ] {
         let server = Server::start(wrong, guests_alone(CLIENT)).await;
         let client = Client::to(&server, CLIENT, signed(SERVER)).await;
@@ -363,6 +387,7 @@ async fn a_client_that_is_another_guest_is_told_so_and_gets_no_stream() {
         (Launch { author: Some(0x22), ..CLIENT }, "signer"),
         (Launch { author: None, ..CLIENT }, "signer"),
         (Launch { policy: CLIENT.policy | DEBUG, ..CLIENT }, "debug"),
+        (Launch { kept: Kept::Behind, ..CLIENT }, "tcb"),
     ] {
         let server = Server::start(SERVER, guests_alone(CLIENT)).await;
         let client = Client::to(&server, wrong, signed(SERVER)).await;

@@ -44,6 +44,14 @@ pub struct Guests {
     /// Simulators that are believed, by the SHA-256 of their root's SubjectPublicKeyInfo: of a simulated guest alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub simulators: Vec<SpkiDigest>,
+    /// Guests on Milan are believed too: whoever has had such a processor in hand may have its keys (AMD-SB-3045), whatever its TCB.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub milan_chip_keys_can_be_extracted: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A platform with a workload.

@@ -1,7 +1,8 @@
 //! Which guests another one is believed to be: those of the spec, and no other.
 //!
 //! Trusts: AMD's roots and the simulators that the spec lists, the spec's list of guests. Believes nothing of a guest's own.
-//! Never: admits one that can be debugged or migrated, or that no list names; decides by the host's clock alone that something is new: a
+//! Never: admits one that can be debugged or migrated, that no list names, or whose platform is behind what AMD's bulletins ask for (the
+//! floor `strict`; Milan on hardware by a word of the spec alone); decides by the host's clock alone that something is new: a
 //! revocation list is as fresh as that clock says.
 
 use std::{
@@ -10,10 +11,10 @@ use std::{
 };
 
 use coffer_ratls::{Appraiser, Attested, ConnectionState, Reception, Refusal};
-use coffer_spec::{Guests, WorkloadSpec};
+use coffer_spec::{Guests, Tee, WorkloadSpec};
 use coffer_verifier::{
-    AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData, UnixTime,
-    Verifier, abi::ReportData, evidence::Evidence,
+    Accept, AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData,
+    UnixTime, Verifier, abi::ReportData, evidence::Evidence,
 };
 
 use crate::notices::Notices;
@@ -28,12 +29,13 @@ pub struct Judge {
 impl Judge {
     /// For these guests, in the guest of this spec.
     pub fn new(guests: &Guests, spec: &WorkloadSpec) -> Self {
+        let mut policy = EvidencePolicy::strict();
+        // No simulated processor is worth more than another one.
+        if guests.milan_chip_keys_can_be_extracted || spec.tee == Tee::Simulated {
+            policy.products = Accept::Any;
+        }
         Self {
-            verifier: Verifier {
-                anchors: guests.anchors(),
-                crl: CrlPolicy::Required,
-                policy: EvidencePolicy::default_floor(),
-            },
+            verifier: Verifier { anchors: guests.anchors(), crl: CrlPolicy::Required, policy },
             guests: guests.expected(),
             not_before: spec.floors.not_before,
         }

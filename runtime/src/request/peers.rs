@@ -8,10 +8,13 @@ use super::told;
 
 /// How `--peer` is written.
 pub const PEER: &str = "NAME=LISTEN:HOST:PORT, then behind commas port=N, and who it is: reference=FILE, or author=KEY, family=ID, \
-                        image=ID and min-svn=N; simulator=ROOT for one that is believed";
+                        image=ID and min-svn=N; simulator=ROOT for one that is believed; waive=milan-chip-keys-can-be-extracted";
 /// How `--guests` is written.
 pub const GUESTS: &str = "PORT, then behind commas who they are: reference=FILE, or author=KEY, family=ID, image=ID and min-svn=N; \
-                          simulator=ROOT for one that is believed";
+                          simulator=ROOT for one that is believed; waive=milan-chip-keys-can-be-extracted";
+
+/// The one waiver of the floor that guests are held to; a broker's has the same name.
+const MILAN: &str = "milan-chip-keys-can-be-extracted";
 
 /// A peer, before its files were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct GuestWords {
     pub signed: Option<SignedWords>,
     /// Roots of simulators: a digest, or a file with the certificate.
     pub simulators: Vec<String>,
+    /// Guests on Milan are believed, too.
+    pub milan: bool,
 }
 
 /// An author and what it signed, before the key was read.
@@ -97,6 +102,11 @@ fn guest_words(wishes: &[&str]) -> Result<GuestWords, String> {
                 words.simulators.push(value.to_owned());
                 continue;
             }
+            "waive" if value == MILAN => {
+                words.milan = true;
+                continue;
+            }
+            "waive" => return Err(format!("waive={value:?}: {MILAN} is all that can be waived")),
             "author" => &mut author,
             "family" => &mut family,
             "image" => &mut image,
@@ -151,6 +161,8 @@ mod tests {
 
     #[test]
     fn a_peer_has_a_place_on_both_sides_and_somebody_it_must_be() {
+        let waives = |more: &str| peer(&format!("db=1:host:2,reference=a{more}")).unwrap().guests.milan;
+        assert!(waives(",waive=milan-chip-keys-can-be-extracted") && !waives(""));
         let read = peer(&format!("db=5432:[::1]:8443,port=70,{SIGNED},simulator=ark.pem")).unwrap();
         assert_eq!((read.name.as_str(), read.listen, read.address.as_str(), read.port), ("db", 5432, "[::1]:8443", 70));
         assert_eq!(read.guests.simulators, ["ark.pem"]);
@@ -165,6 +177,7 @@ mod tests {
             ("db", "no = in it"),
             ("db=1:host:2", "who it is"),
             ("db=1:host:2,port=3", "who it is"),
+            ("db=1:host:2,reference=a,waive=tcb", "all that can be waived"),
             ("db=1:host:2,simulator=ark.pem", "who it is"),
             ("db=1:host:2,author=key.pem", "belong together"),
             ("db=1:host:2,reference=a,surprise=1", "nothing it can do"),

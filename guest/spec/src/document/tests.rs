@@ -88,6 +88,7 @@ fn guests() -> Guests {
             min_svn: 6,
         }],
         simulators: vec![SpkiDigest::new([7; 32])],
+        milan_chip_keys_can_be_extracted: true,
     }
 }
 

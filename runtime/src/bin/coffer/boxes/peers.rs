@@ -46,7 +46,7 @@ fn read(words: GuestWords) -> Result<Guests, CliError> {
         input::read(path, input::DOCUMENT).class_while(Class::Config, format!("cannot read {}", path.display()))
     };
     let id = |what: &str, text: &str, why: &str| CliError::new(Class::Usage, format!("{what} {text:?}: {why}"));
-    let mut guests = Guests::default();
+    let mut guests = Guests { milan_chip_keys_can_be_extracted: words.milan, ..Guests::default() };
     for path in &words.references {
         let (measurements, workload) =
             measured(&file(path)?, None).map_err(|error| error.while_doing(path.display()))?;

@@ -3,11 +3,13 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::net::Ipv4Addr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use coffer_machine::memory::Ram;
 use coffer_vmm::blk::Blk;
+use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::{LONGEST, Lost, Net, SHORTEST};
 use coffer_vmm::snp::cpuid_page;
 use coffer_vmm::snp::host::Page;
@@ -205,4 +207,31 @@ pub fn page_states(data: &[u8]) {
     let mut offered = answered.clone();
     offered.0[40] ^= 1;
     let _ = cpuid_page::correct(&offered, &answered);
+}
+
+/// The filter of a network: no frame that passes says another sender than the guest, or another receiver.
+pub fn filtered_frames(data: &[u8]) {
+    let (address, gateway) = (Ipv4Addr::new(10, 0, 2, 15), Ipv4Addr::new(10, 0, 2, 2));
+    let filter = Filter { mac: [2; 6], address, mask: Ipv4Addr::new(255, 255, 255, 0), gateway, resolver: true };
+    if filter.outbound(data).is_ok() {
+        assert_eq!(data[6..12], [2; 6]);
+        match data[12..14] {
+            [8, 0] => {
+                let to: [u8; 4] = data[30..34].try_into().expect("four bytes");
+                assert_eq!((data[14], &data[26..30]), (0x45, &address.octets()[..]));
+                assert!(!matches!(to, [0 | 127 | 224.., ..] | [169, 254, ..] | [10, 0, 2, 15 | 255]), "{to:?}");
+                // Towards the gateway, whole and no opening of a connection.
+                if to == gateway.octets() {
+                    assert_eq!((data[20] & 0x3F, data[21]), (0, 0));
+                    assert!(data[23] == 6 && data[47] & 0x12 != 2 || data[23] == 17 && data[36..38] == [0, 53]);
+                }
+            }
+            [8, 6] => assert_eq!(data[22..28], [2; 6]),
+            _ => panic!("neither ARP nor IPv4 passed"),
+        }
+    }
+    if filter.inbound(data).is_ok() {
+        assert!(data[..6] == [2; 6] || data[..6] == [0xFF; 6]);
+        assert!(data[12..14] == [8, 6] || data[12..14] == [8, 0] && data[30..34] == address.octets());
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
     boot::{
         self, Checked, devices, memory, mounts,
         namespaces::{self, Left},
-        root, scratch, tee,
+        network, root, scratch, tee,
         verity::OnCorruption,
         volumes,
     },
@@ -157,9 +157,15 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
     if let Scratch::Disk { bytes } = spec.root.scratch {
         devices::load_modules(initrd::SCRATCH_MODULES, |module| scratch::module_parameters(bytes, module))?;
     }
+    if spec.network.is_some() {
+        devices::load_modules(initrd::NETWORK_MODULES, |_| String::new())?;
+    }
     mounts::leave_initrd()?;
     mounts::own_folders()?;
     net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
+    if let Some(card) = &spec.network {
+        network::configure(card)?;
+    }
     set_clock(checked.clock, clock_gettime(ClockId::Boottime));
     let processor = open_processor(&checked.document, Host::Vsock, || dev_mem::take_page(SECRETS_GPA))?;
     events.reached(Phase::SpecChecked);

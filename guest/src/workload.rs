@@ -120,6 +120,7 @@ pub async fn start_workload(
         hostname: spec.process.hostname.to_string(),
         tmpfs: spec.mounts.iter().map(tmpfs).collect(),
         volumes: places.volumes.clone(),
+        network: spec.network.clone().map(Box::new),
     };
     start_kept(places, reaper, place, program, secrets, logs).await
 }

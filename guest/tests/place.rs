@@ -72,6 +72,7 @@ impl World {
             hostname: "boxed".into(),
             tmpfs: vec![tmpfs("/cache")],
             volumes: vec![],
+            network: None,
         }
     }
 
@@ -218,7 +219,7 @@ async fn a_volume_on_etc_or_on_a_file_there_is_what_the_workload_sees() {
     for (from, to) in [(volume.clone(), "/etc"), (volume.join("hosts"), "/etc/hosts")] {
         let Place::New { root, secrets, agent, hostname, tmpfs, .. } = world.place() else { unreachable!() };
         let volumes = vec![Bind { from, to: to.into() }];
-        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes };
+        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes, network: None };
         let (status, output) = world.run(place, 0, &["cat", "/etc/hosts"]).await.unwrap();
         assert_eq!((status, output.as_str()), (0, "10.0.0.1 owner\n"), "{to}");
     }
@@ -239,7 +240,7 @@ async fn nothing_is_mounted_where_a_link_of_the_image_leads_to_a_folder_of_the_g
             let Place::New { root, secrets, agent, hostname, .. } = world.place() else { unreachable!() };
             let bind = Bind { from: volume.clone(), to: target.into() };
             let (tmpfs, volumes) = if is_tmpfs { (vec![tmpfs(target)], vec![]) } else { (vec![], vec![bind]) };
-            let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes };
+            let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes, network: None };
             let error = world.run(place, 0, &["true"]).await.unwrap_err();
             assert_eq!((error.cause, error.cause.status()), (Cause::Place, 125), "{target}: {error}");
             assert!(error.to_string().contains(&format!("mount {target}")), "{error}");
@@ -266,7 +267,15 @@ async fn what_the_image_has_no_place_for_is_told_apart_from_a_failure_of_ours() 
     ];
     for (tmpfs, volumes) in cases {
         let Place::New { root, secrets, agent, hostname, .. } = world.place() else { unreachable!() };
-        let place = Place::New { root, secrets, agent, hostname, tmpfs: tmpfs.clone(), volumes: volumes.clone() };
+        let place = Place::New {
+            root,
+            secrets,
+            agent,
+            hostname,
+            tmpfs: tmpfs.clone(),
+            volumes: volumes.clone(),
+            network: None,
+        };
         let error = world.run(place, 0, &["true"]).await.unwrap_err();
         assert_eq!(error.cause, Cause::Place, "{tmpfs:?} {volumes:?}: {error}");
     }
@@ -282,7 +291,7 @@ async fn no_program_starts_from_a_tmpfs_that_says_so() {
     for (noexec, status) in [(false, 0), (true, 126)] {
         let Place::New { root, secrets, agent, hostname, volumes, .. } = world.place() else { unreachable!() };
         let tmpfs = vec![Tmpfs { to: "/cache".into(), bytes: 8 << 20, noexec }];
-        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes };
+        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes, network: None };
         let script = "cat /bin/busybox > /cache/true; /bin/busybox chmod 755 /cache/true; /cache/true";
         let (found, output) = world.run(place, 0, &["sh", "-c", script]).await.unwrap();
         assert_eq!(found, status, "{output}");

@@ -47,10 +47,13 @@ pub struct BoxOptions {
     pub image_digest: String,
     /// Workload digest, lower-case hex.
     pub workload_digest: String,
+    /// Its spec has a network card.
+    #[serde(default)]
+    pub card: bool,
     /// An ID block was signed for it and lies in its folder.
     #[serde(default)]
     pub id_block: bool,
-    /// Ports of the host that lead to ports of its spec's ingress.
+    /// Ports of the host that lead to ports of its spec's ingress or to its network card.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
 }
@@ -164,6 +167,8 @@ pub mod files {
     pub const INITRD: &str = "initrd";
     /// Hybrid vsock: host to guest, and prefix of guest to host.
     pub const VSOCK: &str = "vsock.sock";
+    /// Where the running guest's network card is plugged in.
+    pub const NETWORK: &str = "net.sock";
     /// Ports of the host that lead to the running box.
     pub const PORTS: &str = "ports.json";
     /// Commands to the supervisor.
@@ -229,6 +234,7 @@ pub(crate) mod tests {
             scratch_bytes: 0,
             image_digest: "sha256:00".into(),
             workload_digest: "00".into(),
+            card: false,
             id_block: false,
             publish: Vec::new(),
         }

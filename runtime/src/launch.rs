@@ -16,7 +16,9 @@ use coffer_verifier::measure::{CpuSignature, LaunchForm};
 
 use crate::boxes::{BoxOptions, files, unix_us};
 use crate::id_block::{GUEST_POLICY, SignedLaunch};
-use crate::monitor::{Access, Disk, Isolation, Launch, Limits, Measured, Monitor, SnpId, SnpLaunch, namespaces};
+use crate::monitor::{
+    Access, Disk, Isolation, Launch, Limits, Measured, Monitor, SnpId, SnpLaunch, namespaces, network,
+};
 use crate::simulator::{self, Answerer};
 
 /// A guest ready to boot.
@@ -92,6 +94,7 @@ pub fn prepare(
         vcpus: options.vcpus,
         memory_bytes: options.memory_bytes,
         limits: options.limits,
+        card: document.spec().network.is_some().then_some(network::CARD),
     };
     Ok(Prepared { launch, processor })
 }
@@ -126,6 +129,20 @@ pub fn same_form(options: &BoxOptions, isolation: Isolation) -> Result<(), Failu
 pub fn can_run(monitor: &dyn Monitor, tee: Tee) -> Result<(), Failure> {
     monitor.check()?;
     if tee == Tee::Snp { monitor.check_snp() } else { Ok(()) }
+}
+
+/// Whether a box with a network card can be isolated so.
+///
+/// # Errors
+/// Class `config`, naming the isolation.
+pub fn has_card(isolation: Isolation, card: bool) -> Result<(), Failure> {
+    if !card || isolation.has_cards() {
+        return Ok(());
+    }
+    let message = format!("the box has a network card, and isolation {isolation} has none yet");
+    Err(Failure::new(Class::Config, message).hint(
+        "name an isolation that has one (docs/network.md), or make the box with --network none and without a port that is published as it is",
+    ))
 }
 
 /// Whether a box has what it takes to be isolated so: without a machine some of it cannot be.

@@ -1,9 +1,10 @@
 //! `-p`: which port of the host leads to which port of a box.
 //!
-//! The host's end decides nothing: it copies bytes, and what they are worth is settled by RA-TLS between the client and the guest.
+//! The host's end decides nothing: it copies bytes. Behind `/ra-tls` and `/tls` what they are worth is settled between the client and
+//! the guest; behind `/tcp`, nowhere: it leads to the guest's network card.
 
 use core::fmt;
-use core::str::FromStr;
+use core::ops::RangeInclusive;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use coffer_spec::{Ingress, IngressClients};
@@ -26,7 +27,9 @@ pub struct Publish {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
-    /// RA-TLS: the guest proves itself to each of them.
+    /// What the workload speaks, with its network card.
+    Tcp,
+    /// RA-TLS: the guest proves itself to each of them. What a record means that does not say.
     #[default]
     RaTls,
     /// TLS with a certificate of the key broker's: for clients that know nothing of evidence.
@@ -34,53 +37,65 @@ pub enum How {
 }
 
 impl How {
+    /// Each.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::RaTls, Self::Tls];
+
     /// Behind the slash.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Tcp => "tcp",
             Self::RaTls => "ra-tls",
             Self::Tls => "tls",
         }
     }
+
+    /// Whether it leads to the guest's network card, not to its agent.
+    pub const fn is_of_card(self) -> bool {
+        matches!(self, Self::Tcp)
+    }
 }
 
 /// How it is written.
-pub const PUBLISH: &str = "[ADDRESS:][HOST-PORT:]PORT/ra-tls or …/tls, such as 8443:8080/ra-tls";
+pub const PUBLISH: &str =
+    "[ADDRESS:][HOST-PORT:]PORT, /tcp, /ra-tls or /tls behind it, such as 8080:80 or 8443:8080/ra-tls";
+
+/// Ports of one range.
+pub const MOST: u16 = 64;
+
+/// Ports of one box.
+pub const MOST_OF_BOX: usize = 256;
 
 /// Why a text is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// Another protocol, or none, which Docker takes for TCP.
-    #[error("a box has no network card yet, so that a port is reached through /ra-tls or /tls alone")]
-    Protocol,
+    /// Another protocol.
+    #[error("{0:?} is no protocol of a port that is published, which are tcp, ra-tls and tls; udp is not yet")]
+    Protocol(String),
     /// No port.
     #[error("{0:?} is no port, 1 to 65535")]
     Port(String),
     /// No address.
     #[error("{0:?} is no address in numbers of this machine's, such as 127.0.0.1 or [::1]")]
     Address(String),
-    /// Several at once.
-    #[error("{0:?} is a range; name each port")]
+    /// Two ranges that do not lead one to the other.
+    #[error("{0:?} is no range that leads to the other: both have as many ports, at most 64, the first first")]
     Range(String),
 }
 
 impl Publish {
-    /// Whether it is this port of a spec, for clients that speak as the spec has it.
-    pub fn leads_to(&self, ingress: &Ingress) -> bool {
-        let how = match ingress.clients {
-            IngressClients::Anyone | IngressClients::Keys(_) | IngressClients::Guests(_) => How::RaTls,
-            IngressClients::Certificate(_) => How::Tls,
+    /// Reads what one `-p` says: a port, or a range of them.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn read(text: &str) -> Result<Vec<Self>, PublishError> {
+        let (rest, how) = match text.split_once('/') {
+            None => (text, How::Tcp),
+            Some((rest, word)) => {
+                let how = How::ALL.into_iter().find(|how| how.word() == word);
+                (rest, how.ok_or_else(|| PublishError::Protocol(word.into()))?)
+            }
         };
-        ingress.port == self.guest && how == self.how
-    }
-}
-
-impl FromStr for Publish {
-    type Err = PublishError;
-
-    fn from_str(text: &str) -> Result<Self, PublishError> {
-        let with = |how: How| Some((text.strip_suffix(how.word())?.strip_suffix('/')?, how));
-        let (rest, how) = with(How::RaTls).or_else(|| with(How::Tls)).ok_or(PublishError::Protocol)?;
         let (before, guest) = rest.rsplit_once(':').map_or((None, rest), |(before, guest)| (Some(before), guest));
         let (address, host) = match before {
             None => (None, None),
@@ -98,18 +113,48 @@ impl FromStr for Publish {
                 plain.parse().map_err(|_| PublishError::Address(text.into()))?
             }
         };
-        let host = match host {
-            None | Some("" | "0") => 0,
-            Some(text) => port(text)?,
+        let guests = ports(guest)?;
+        let hosts: Vec<u16> = match host {
+            None | Some("" | "0") => guests.clone().map(|_| 0).collect(),
+            Some(text) => {
+                let hosts = ports(text)?;
+                if hosts.clone().count() != guests.clone().count() {
+                    return Err(PublishError::Range(text.into()));
+                }
+                hosts.collect()
+            }
         };
-        Ok(Self { host: SocketAddr::new(address, host), guest: port(guest)?, how })
+        let one = |(host, guest)| Self { host: SocketAddr::new(address, host), guest, how };
+        Ok(hosts.into_iter().zip(guests).map(one).collect())
+    }
+
+    /// Whether it is this port of a spec, for clients that speak as the spec has it.
+    pub fn leads_to(&self, ingress: &Ingress) -> bool {
+        let how = match ingress.clients {
+            IngressClients::Anyone | IngressClients::Keys(_) | IngressClients::Guests(_) => How::RaTls,
+            IngressClients::Certificate(_) => How::Tls,
+        };
+        ingress.port == self.guest && how == self.how
     }
 }
 
-fn port(text: &str) -> Result<u16, PublishError> {
-    if text.contains('-') {
+/// A port, or the first and the last of several.
+///
+/// # Errors
+/// [`PublishError`].
+pub fn ports(text: &str) -> Result<RangeInclusive<u16>, PublishError> {
+    let Some((first, last)) = text.split_once('-') else {
+        let port = port(text)?;
+        return Ok(port..=port);
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if last.checked_sub(first).is_none_or(|beyond| beyond >= MOST) {
         return Err(PublishError::Range(text.into()));
     }
+    Ok(first..=last)
+}
+
+fn port(text: &str) -> Result<u16, PublishError> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = if plain { text.parse().ok() } else { None };
     port.filter(|port| *port > 0).ok_or_else(|| PublishError::Port(text.into()))
@@ -122,47 +167,69 @@ impl fmt::Display for Publish {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<(String, u16), PublishError> {
-        text.parse().map(|Publish { host, guest, .. }| (host.to_string(), guest))
+    /// The one port of a text.
+    pub(crate) fn one(text: &str) -> Publish {
+        let all = Publish::read(text).unwrap();
+        assert_eq!(all.len(), 1, "{text}");
+        all[0]
+    }
+
+    fn said(text: &str) -> Result<Vec<String>, PublishError> {
+        Publish::read(text).map(|all| all.iter().map(Publish::to_string).collect())
     }
 
     #[test]
     fn each_form_says_where_the_host_listens_and_what_it_leads_to() {
         for (text, host, guest) in [
-            ("8443:8080/ra-tls", "0.0.0.0:8443", 8080),
-            ("8080/ra-tls", "0.0.0.0:0", 8080),
-            ("0:8080/ra-tls", "0.0.0.0:0", 8080),
-            ("127.0.0.1:8443:8080/ra-tls", "127.0.0.1:8443", 8080),
-            ("127.0.0.1::8080/ra-tls", "127.0.0.1:0", 8080),
-            ("[::1]:8443:8080/ra-tls", "[::1]:8443", 8080),
-            ("[::1]::8080/ra-tls", "[::1]:0", 8080),
+            ("8443:8080/ra-tls", "0.0.0.0:8443", "8080/ra-tls"),
+            ("8080/ra-tls", "0.0.0.0:0", "8080/ra-tls"),
+            ("0:8080/ra-tls", "0.0.0.0:0", "8080/ra-tls"),
+            ("127.0.0.1:8443:8080/ra-tls", "127.0.0.1:8443", "8080/ra-tls"),
+            ("127.0.0.1::8080/tcp", "127.0.0.1:0", "8080/tcp"),
+            ("[::1]:8443:8080/ra-tls", "[::1]:8443", "8080/ra-tls"),
+            ("[::1]::8080", "[::1]:0", "8080/tcp"),
+            ("443:80/tls", "0.0.0.0:443", "80/tls"),
+            ("8080:80", "0.0.0.0:8080", "80/tcp"),
+            ("80", "0.0.0.0:0", "80/tcp"),
         ] {
-            assert_eq!(read(text), Ok((host.to_owned(), guest)), "{text}");
+            assert_eq!(said(text), Ok(vec![format!("{host}->{guest}")]), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_each_of_its_ports() {
+        assert_eq!(said("8000-8001:80-81").unwrap(), ["0.0.0.0:8000->80/tcp", "0.0.0.0:8001->81/tcp"]);
+        assert_eq!(said("127.0.0.1::80-81/ra-tls").unwrap(), ["127.0.0.1:0->80/ra-tls", "127.0.0.1:0->81/ra-tls"]);
+        assert_eq!(said("1-64:1-64").unwrap().len(), 64);
+        for (text, part) in
+            [("8000-8001:80", "8000-8001"), ("80:80-81", "80"), ("81-80", "81-80"), ("1-65:1-65", "1-65")]
+        {
+            assert_eq!(said(text), Err(PublishError::Range(part.into())), "{text}");
         }
     }
 
     #[test]
     fn what_is_none_is_refused_by_its_part() {
-        assert_eq!(
-            "443:80/tls".parse::<Publish>().map(|it| (it.how, it.to_string())),
-            Ok((How::Tls, "0.0.0.0:443->80/tls".into()))
-        );
-        for text in ["8443:8080", "8443:8080/tcp", "8080/xra-tls", "8080tls", "8443:8080/udp", "", "/ra-tls/"] {
-            assert_eq!(read(text), Err(PublishError::Protocol), "{text}");
+        for (text, word) in [("8443:8080/udp", "udp"), ("8080/xra-tls", "xra-tls"), ("/ra-tls/", "ra-tls/"), ("1/", "")]
+        {
+            assert_eq!(said(text), Err(PublishError::Protocol(word.into())), "{text}");
         }
         for (text, part) in [
+            ("", ""),
             ("/ra-tls", ""),
             ("8443:/ra-tls", ""),
-            ("1:65536/ra-tls", "65536"),
+            ("1:65536", "65536"),
             ("+1:2/ra-tls", "+1"),
-            ("1:0/ra-tls", "0"),
+            ("1:0", "0"),
+            ("8080tls", "8080tls"),
+            ("-", ""),
+            ("80-", ""),
         ] {
-            assert_eq!(read(text), Err(PublishError::Port(part.into())), "{text}");
+            assert_eq!(said(text), Err(PublishError::Port(part.into())), "{text}");
         }
-        assert_eq!(read("80-90:80-90/ra-tls"), Err(PublishError::Range("80-90".into())));
-        assert_eq!(read("host:1:2/ra-tls"), Err(PublishError::Address("host".into())));
+        assert_eq!(said("host:1:2/ra-tls"), Err(PublishError::Address("host".into())));
     }
 }

@@ -51,7 +51,7 @@ mod tests {
     fn a_taken_port_is_named_and_a_free_one_noted() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(listening(folder.path()).unwrap(), []);
-        let any: Publish = "127.0.0.1:0:8080/ra-tls".parse().unwrap();
+        let any = crate::publish::tests::one("127.0.0.1:0:8080/ra-tls");
         let held = listen(folder.path(), &[any]).unwrap();
         let noted = listening(folder.path()).unwrap();
         assert_eq!(noted, [held[0].0]);

@@ -3,19 +3,21 @@
 //! Pure: equal requests give equal specs on any machine, so that `coffer measure` predicts what `coffer run` launches.
 //! Nothing in a spec depends on the box, its id or its name.
 
+mod network;
 mod peers;
 mod secrets;
 
 use std::collections::BTreeSet;
 
 use coffer_spec::{
-    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, Mount, Name, Owner, Peer,
-    Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, Mount, Name, Network, Owner,
+    Peer, Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::publish::{How, Publish};
 
+pub use network::{ADD_HOST, NetworkWords, Wanted, host_entry};
 pub use peers::{GUESTS, GuestWords, PEER, PeerWords, SignedWords, guests, leave_to, peer};
 pub use secrets::{SECRET_ENV, SECRET_FILE, looks_like_a_secret, secret_env, secret_file};
 
@@ -77,6 +79,8 @@ pub struct WorkloadRequest {
     pub ingress: Vec<Ingress>,
     /// Other guests that it talks to.
     pub peers: Vec<Peer>,
+    /// Its network card.
+    pub network: Option<Network>,
     /// Audiences it may have tokens for.
     pub audiences: Vec<String>,
     /// Whether the agent answers on loopback routes of Confidential Containers too.
@@ -96,6 +100,14 @@ pub enum RequestError {
     /// A port for plain TLS without a certificate.
     #[error("a port behind /tls needs the key broker's profile that its certificate is issued by")]
     TlsProfile,
+    /// What needs a card, and the word that takes it away.
+    #[error("{0} needs a network card, and --network none leaves the box without")]
+    NoNetwork(&'static str),
+    /// A port that an image exposes and nobody can publish.
+    #[error(
+        "the image says that it listens on {0:?}, and --publish-all has no way to publish that; name ports with --publish"
+    )]
+    Exposed(String),
     /// Neither image nor user names a program.
     #[error("no command specified, and image {0} has neither ENTRYPOINT nor CMD")]
     NoCommand(String),
@@ -228,6 +240,7 @@ pub fn document(
         volumes: request.volumes.clone(),
         ingress: request.ingress.clone(),
         peers: request.peers.clone(),
+        network: request.network.clone(),
         audiences: request.audiences.clone(),
         coco_routes: request.coco_routes,
         floors: request.floors.clone(),
@@ -383,18 +396,22 @@ pub fn plain_path(path: &str) -> String {
     }
 }
 
-/// Ports of a spec that these publish, open to whoever reaches them; each once, however many ports of the host lead there.
+/// Ports of a spec's ingress that these publish, open to whoever reaches them; each once, however many ports of the host lead there.
 /// `profile`: by which the broker issues certificates of ports for plain TLS.
 ///
 /// # Errors
 /// [`RequestError::TlsProfile`].
 pub fn ingress(publish: &[Publish], profile: Option<&Name>) -> Result<Vec<Ingress>, RequestError> {
     let ports: BTreeSet<(u16, How)> = publish.iter().map(|publish| (publish.guest, publish.how)).collect();
-    let clients = |how| match how {
-        How::RaTls => Ok(IngressClients::Anyone),
-        How::Tls => profile.cloned().map(IngressClients::Certificate).ok_or(RequestError::TlsProfile),
+    let one = |(port, how)| {
+        let clients = match how {
+            How::Tcp => return None,
+            How::RaTls => Ok(IngressClients::Anyone),
+            How::Tls => profile.cloned().map(IngressClients::Certificate).ok_or(RequestError::TlsProfile),
+        };
+        Some(clients.map(|clients| Ingress { port, clients }))
     };
-    ports.into_iter().map(|(port, how)| Ok(Ingress { port, clients: clients(how)? })).collect()
+    ports.into_iter().filter_map(one).collect()
 }
 
 fn told(error: impl std::error::Error) -> String {

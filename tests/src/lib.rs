@@ -11,6 +11,7 @@ pub mod hardware;
 pub mod image;
 pub mod lab;
 pub mod monitors;
+pub mod outside;
 pub mod page;
 pub mod process;
 pub mod services;

@@ -32,6 +32,7 @@ mod lab_kernel;
 mod many_disks;
 mod measured_boot;
 mod mutants;
+mod network;
 mod old_state;
 mod one_definition;
 mod qemu_launch;

@@ -148,6 +148,7 @@ runs! {
     owner_access: "docs/owner-access.md",
     policies: "docs/policies.md",
     ingress: "docs/ingress.md",
+    network: "docs/network.md",
     sealing: "docs/sealing.md",
     simulator: "docs/simulator.md",
     verifier: "docs/verifier.md",

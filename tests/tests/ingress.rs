@@ -107,7 +107,7 @@ fn a_client_reaches_the_workload_of_the_guest_it_expects_and_of_no_other() -> Re
         says(&world.coffer(&["port", "web", "8080"])?, 0, &[&format!("127.0.0.1:{port}\n")])?;
         says(&world.coffer(&["port", "web"])?, 0, &[&format!("8080/ra-tls -> 127.0.0.1:{port}\n"), "9090/ra-tls -> "])?;
         says(&world.coffer(&["ps"])?, 0, &["PORTS", &format!("127.0.0.1:{port}->8080/ra-tls")])?;
-        says(&world.coffer(&["port", "web", "81"])?, 1, &["No public port '81/ra-tls' published for web"])?;
+        says(&world.coffer(&["port", "web", "81"])?, 1, &["No public port '81/tcp' published for web"])?;
         let echo = world.coffer(&["port", "web", "9090"])?.ok()?.trim().to_owned();
 
         // The guest that is expected: by a local port, and between two pipes.
@@ -199,7 +199,7 @@ fn a_port_for_listed_clients_takes_their_keys_alone_and_no_port_opens_that_the_s
     let closed = ["create", "--tee-simulate", "--spec", spec, "-p", "81/ra-tls"];
     says(&world.coffer(&closed)?, 125, &["the spec's ingress has no port 81"])?;
     let plainly = ["create", "-p", "8080/ra-tls", &image];
-    says(&world.coffer(&plainly)?, 125, &["--publish leads to a guest that proves itself"])?;
+    says(&world.coffer(&plainly)?, 125, &["--publish …/ra-tls and …/tls lead to a guest that proves itself"])?;
 
     world
         .coffer(&["run", "-d", "--name", "web", "--tee-simulate", "--spec", spec, "-p", "127.0.0.1::8080/ra-tls"])?

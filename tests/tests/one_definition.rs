@@ -52,6 +52,7 @@ fn words() -> Vec<String> {
         format!("serial={}", disks::ROOT),
         "opt/coffer/".to_owned(),
         quoted(&format!("/{}", initrd::SCRATCH_MODULES)),
+        quoted(&format!("/{}", initrd::NETWORK_MODULES)),
         "microvm,".to_owned(),
         "isa-debug-exit".to_owned(),
         qemu::MODERN_VIRTIO.to_owned(),

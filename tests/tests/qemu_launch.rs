@@ -83,6 +83,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         image_digest: String::new(),
         workload_digest: String::new(),
         publish: Vec::new(),
+        card: false,
         id_block: false,
     };
     let launch = prepare(folder, &options, &document, Path::new("no simulator"))?.launch;

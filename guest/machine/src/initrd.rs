@@ -6,3 +6,5 @@ pub const INIT: &str = "init";
 pub const MODULES: &str = "modules";
 /// Modules that only a guest with a scratch disk loads.
 pub const SCRATCH_MODULES: &str = "modules/scratch";
+/// Modules that only a guest with a network card loads.
+pub const NETWORK_MODULES: &str = "modules/network";

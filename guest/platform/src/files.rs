@@ -12,7 +12,10 @@ use coffer_verifier::measure::{CpuSignature, LaunchForm};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{initrd::SCRATCH, plan::LaunchInputs};
+use crate::{
+    initrd::{NETWORK, SCRATCH},
+    plan::LaunchInputs,
+};
 
 /// What `platform.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,8 +167,8 @@ impl Platform {
         Ok(Self { folder: folder.to_owned(), manifest, stage0, kernel, initrd })
     }
 
-    /// Builds a platform folder. Modules from a folder named `scratch` are those that only a guest with a scratch disk
-    /// loads.
+    /// Builds a platform folder. Modules from a folder named `scratch` or `network` are those that only a guest with
+    /// a scratch disk or a network card loads.
     ///
     /// # Errors
     /// [`PlatformError`]; files already there are replaced one by one, never half written.
@@ -176,9 +179,9 @@ impl Platform {
         let mut loaded = Vec::new();
         for path in sources.modules {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let scratch = path.parent().is_some_and(|folder| folder.ends_with("scratch"));
-            let name = if scratch { format!("{SCRATCH}{name}") } else { name };
-            loaded.push(crate::initrd::Module { name, object: read(path)? });
+            let lies_in = |folder: &&str| path.parent().is_some_and(|parent| parent.ends_with(folder));
+            let prefix = [SCRATCH, NETWORK].into_iter().find(lies_in).unwrap_or_default();
+            loaded.push(crate::initrd::Module { name: format!("{prefix}{name}"), object: read(path)? });
         }
         let initrd = crate::initrd::build(&init, &loaded);
         let manifest = Manifest {

@@ -3,14 +3,15 @@
 //! Deterministic: same init and modules, same bytes. Uncompressed, so that no compressor's version is part of the
 //! measurement and the kernel only copies.
 
-use coffer_machine::initrd::{INIT, MODULES, SCRATCH_MODULES};
+use coffer_machine::initrd::{INIT, MODULES, NETWORK_MODULES, SCRATCH_MODULES};
 
 use crate::cpio::{Reader, Writer};
 
 /// A kernel module and where it stands in load order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// File name, such as `virtio_mmio.ko`; behind [`SCRATCH`] where only a guest with a scratch disk loads it.
+    /// File name, such as `virtio_mmio.ko`; behind [`SCRATCH`] or [`NETWORK`] where only a guest with a scratch disk or a network
+    /// card loads it.
     pub name: String,
     /// The ELF object, not compressed.
     pub object: Vec<u8>,
@@ -18,6 +19,8 @@ pub struct Module {
 
 /// Folder of the modules that only a guest with a scratch disk loads.
 pub const SCRATCH: &str = "scratch/";
+/// Folder of the modules that only a guest with a network card loads.
+pub const NETWORK: &str = "network/";
 
 /// Builds the initrd from the static init and the modules in the order they are to be loaded.
 pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
@@ -29,6 +32,7 @@ pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
         ("run", 0o755),
         ("root", 0o700),
         (MODULES, 0o755),
+        (NETWORK_MODULES, 0o755),
         (SCRATCH_MODULES, 0o755),
     ] {
         archive.directory(path, mode);
@@ -37,10 +41,9 @@ pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
     archive.character_device("dev/console", 0o600, 5, 1);
     archive.file(INIT, 0o755, init);
     for (index, module) in modules.iter().enumerate() {
-        let (folder, name) = match module.name.strip_prefix(SCRATCH) {
-            Some(name) => (SCRATCH_MODULES, name),
-            None => (MODULES, module.name.as_str()),
-        };
+        let of = [(SCRATCH, SCRATCH_MODULES), (NETWORK, NETWORK_MODULES)];
+        let apart = of.into_iter().find_map(|(prefix, folder)| Some((folder, module.name.strip_prefix(prefix)?)));
+        let (folder, name) = apart.unwrap_or((MODULES, module.name.as_str()));
         archive.file(&format!("{folder}/{index:02}-{name}"), 0o644, &module.object);
     }
     archive.finish()
@@ -61,7 +64,7 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let module = |name: &str| Module { name: name.into(), object: name.as_bytes().repeat(100) };
-        build(b"#!init", &[module("b.ko"), module("a.ko"), module("scratch/c.ko")])
+        build(b"#!init", &[module("b.ko"), module("a.ko"), module("scratch/c.ko"), module("network/d.ko")])
     }
 
     #[test]
@@ -104,12 +107,14 @@ mod tests {
                 "run",
                 "root",
                 "modules",
+                "modules/network",
                 "modules/scratch",
                 "dev/console",
                 "init",
                 "modules/00-b.ko",
                 "modules/01-a.ko",
-                "modules/scratch/02-c.ko"
+                "modules/scratch/02-c.ko",
+                "modules/network/03-d.ko"
             ]
         );
     }

@@ -2,14 +2,17 @@
 //!
 //! Three ideas run through it: empty is not absent, a list that contradicts itself is no choice, and one place has one source.
 
-use core::{fmt::Debug, net::Ipv6Addr};
+use core::{
+    fmt::Debug,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 use std::collections::BTreeSet;
 
 use coffer_verifier::{abi::SpkiDigest, ear::Word};
 
 use crate::{
-    COCO_PORT, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, OnChange, Peer, Process, Scratch,
-    SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
+    COCO_PORT, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer, Process,
+    Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -36,6 +39,9 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     places(&spec.mounts, &spec.volumes)?;
     ingress(spec)?;
     peers(spec)?;
+    if let Some(card) = &spec.network {
+        network(card)?;
+    }
     asked_inside(spec)?;
     floors(spec)
 }
@@ -249,6 +255,31 @@ fn guests(guests: &Guests, tee: Tee, names: [&'static str; 4]) -> Result<(), Spe
     let simulated = tee == Tee::Simulated || guests.simulators.is_empty();
     ensure(simulated, simulators, &guests.simulators, "none of a guest on hardware")
 }
+
+/// A card with the address of one guest, and a way out that is another one's of the same network.
+fn network(card: &Network) -> Result<(), SpecError> {
+    let of_one = |address: Ipv4Addr| {
+        let [first, ..] = address.octets();
+        first != 0 && first < 224 && !address.is_loopback() && !address.is_link_local()
+    };
+    ensure((8..=30).contains(&card.prefix), "network.prefix", &card.prefix, "8 to 30")?;
+    let host = |address: Ipv4Addr| {
+        let rest = address & !card.mask();
+        of_one(address) && rest != Ipv4Addr::UNSPECIFIED && rest != !card.mask()
+    };
+    ensure(host(card.address), "network.address", &card.address, ADDRESS_RULE)?;
+    let reached = host(card.gateway) && card.contains(card.gateway) && card.gateway != card.address;
+    ensure(reached, "network.gateway", &card.gateway, "another address of the guest's network")?;
+    ensure(card.dns.len() <= Network::MOST_DNS, "network.dns", &card.dns.len(), "at most 3 servers")?;
+    if let Some(bad) = card.dns.iter().find(|server| !of_one(**server)) {
+        return refuse("network.dns", bad, ADDRESS_RULE);
+    }
+    once("network.dns", card.dns.iter(), "each server once")?;
+    ensure(card.hosts.len() <= Network::MOST_HOSTS, "network.hosts", &card.hosts.len(), "at most 64 names")?;
+    once("network.hosts", card.hosts.iter().map(|entry| &entry.name), "each name once")
+}
+
+const ADDRESS_RULE: &str = "the address of one machine, neither loopback nor link-local";
 
 /// What the workload may ask its agent for, who answers with evidence.
 fn asked_inside(spec: &WorkloadSpec) -> Result<(), SpecError> {

@@ -63,6 +63,7 @@ mod error;
 mod ingress;
 mod memory;
 mod name;
+mod network;
 mod peer;
 #[doc(hidden)]
 pub mod sample;
@@ -76,6 +77,7 @@ pub use document::Document;
 pub use error::SpecError;
 pub use ingress::{Ingress, IngressClients};
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
+pub use network::{HostEntry, Network};
 pub use peer::{Guests, Measured, Peer, SignedLaunch};
 pub use secret::{FileMode, FileModeError, OnChange, SecretTarget, SecretWanted};
 pub use workload::{

@@ -55,6 +55,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         volumes: Vec::new(),
         ingress: Vec::new(),
         peers: Vec::new(),
+        network: None,
         audiences: Vec::new(),
         coco_routes: false,
         floors: Floors::default(),

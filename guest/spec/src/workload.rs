@@ -3,7 +3,7 @@
 use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigDigest, HostMay, Ingress, Name, OwnerMay, Peer, SecretWanted, Tenant, digest::lower_hex};
+use crate::{ConfigDigest, HostMay, Ingress, Name, Network, OwnerMay, Peer, SecretWanted, Tenant, digest::lower_hex};
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct WorkloadSpec {
     /// Other guests that the workload talks to; at most [`Peer::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Peer>,
+    /// Its network card; without one it has its own loopback alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Audiences the workload may have tokens for.
     #[serde(default)]
     pub audiences: Vec<String>,

@@ -4,6 +4,7 @@ pub mod devices;
 pub mod memory;
 pub mod mounts;
 pub mod namespaces;
+pub mod network;
 pub mod root;
 pub mod scratch;
 pub mod tee;

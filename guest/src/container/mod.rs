@@ -14,6 +14,7 @@ mod users;
 
 use std::path::PathBuf;
 
+use coffer_spec::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::passwd::Identity;
@@ -59,6 +60,8 @@ pub enum Place {
         tmpfs: Vec<Tmpfs>,
         /// What else appears, read-only.
         volumes: Vec<Bind>,
+        /// Whom it asks for names, and what names it knows; without a card nobody, and its own.
+        network: Option<Box<Network>>,
     },
     /// Beside the workload, in its namespaces.
     Beside {

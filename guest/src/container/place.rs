@@ -14,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coffer_spec::Network;
 use rustix::{
     fs::{CWD, FileType, Mode},
     mount::{
@@ -78,7 +79,7 @@ impl Namespaces {
 
 /// Turns the fresh namespaces of this process into the workload's place.
 pub(super) fn build(place: &Place, users: Users) -> Step<()> {
-    let Place::New { root, secrets, agent, hostname, tmpfs, volumes } = place else {
+    let Place::New { root, secrets, agent, hostname, tmpfs, volumes, network } = place else {
         return step("build a place", Err(io::Error::from(io::ErrorKind::InvalidInput)));
     };
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -99,7 +100,7 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
     step("pivot into the root", pivot(root))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // Before the volumes: one on /etc, or on a file there, is what the owner wants to be seen.
-    on_image("write files in /etc", name_files(hostname))?;
+    on_image("write files in /etc", name_files(hostname, network.as_deref()))?;
 
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for (tree, target) in [(proc, "/proc"), (sys, "/sys")] {
@@ -297,13 +298,19 @@ fn hide_kernel_files() -> Step<()> {
     Ok(())
 }
 
-fn name_files(hostname: &str) -> io::Result<()> {
+fn name_files(hostname: &str, network: Option<&Network>) -> io::Result<()> {
     make_folder("/etc")?;
-    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    let mut hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    if let Some(network) = network {
+        let lines = network.hosts.iter().map(|entry| format!("{}\t{}\n", entry.address, entry.name));
+        hosts.extend(lines);
+        let servers = network.dns.iter().map(|server| format!("nameserver {server}\n"));
+        replace("/etc/resolv.conf", &servers.collect::<Vec<_>>().concat())?;
+    }
     for (path, text) in [("/etc/hostname", format!("{hostname}\n")), ("/etc/hosts", hosts)] {
         replace(path, &text)?;
     }
-    // The host's network is no concern of ours: without an address there is nothing to resolve by.
+    // Without a card there is nobody to ask.
     if !Path::new("/etc/resolv.conf").exists() {
         replace("/etc/resolv.conf", "")?;
     }

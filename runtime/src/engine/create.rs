@@ -15,8 +15,8 @@ use crate::boxes::{BoxOptions, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
-use crate::launch::{check_hardware, fits, load_platform};
-use crate::monitor::Isolation;
+use crate::launch::{check_hardware, fits, has_card, load_platform};
+use crate::monitor::{Isolation, network};
 use crate::state::{BoxRecord, BoxState, StateError};
 use crate::{Class, Failure};
 
@@ -114,12 +114,20 @@ impl Engine {
                 return Err(StateError::NameInUse { name: name.clone(), holder: holder.id }.into());
             }
         }
+        for publish in request.what.publish.iter().filter(|publish| publish.how.is_of_card()) {
+            network::can_publish(publish)?;
+        }
         let described = self.describe(&request.what, progress).await?;
         let tee = described.document.spec().tee;
         check_hardware(tee)?;
         LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
         let platform = load_platform(&described.platform)?;
-        let isolation = request.what.isolated_by(tee, &self.settings().search)?;
+        let card = described.document.spec().network.is_some();
+        let isolation = request.what.isolated_by(tee, card, &self.settings().search)?;
+        has_card(isolation, card)?;
+        if card {
+            self.settings().search.program(&network::PASST)?;
+        }
         fits(isolation, described.document.spec().root.scratch, request.identity.is_some(), &described.limits)?;
         let form = isolation.launch_form();
         // Signed now, so that a start needs no private key.
@@ -196,6 +204,7 @@ impl Described {
                 },
                 image_digest: self.image.config_digest.to_string(),
                 workload_digest: self.document.digest().to_string(),
+                card: spec.network.is_some(),
                 id_block,
                 publish: self.publish.clone(),
             },

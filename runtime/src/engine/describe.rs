@@ -16,7 +16,7 @@ use crate::images::{defaults, verity};
 use crate::launch::can_run;
 use crate::monitor::{self, Isolation, Limits};
 use crate::publish::{How, Publish};
-use crate::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
+use crate::request::{self, GuestMemory, NetworkWords, RequestError, Vcpus, WorkloadRequest};
 use crate::tools::Search;
 use crate::{Class, Failure, HomeError, owner_access};
 
@@ -39,8 +39,10 @@ pub struct BoxRequest {
     pub memory: GuestMemory,
     /// What of the two was asked for.
     pub limits: Limits,
-    /// Ports of the host that lead to ports of the spec's ingress.
+    /// Ports of the host that lead to ports of the spec's ingress or to its network card.
     pub publish: Vec<Publish>,
+    /// What was said of its network.
+    pub network: NetworkWords,
     /// When the image is pulled.
     pub pull: Pull,
     /// Registries spoken to in plain http.
@@ -98,7 +100,7 @@ pub struct Described {
     pub memory: GuestMemory,
     /// What of the two was asked for.
     pub limits: Limits,
-    /// Ports of the host that lead to ports of the spec's ingress.
+    /// Ports of the host that lead to ports of the spec's ingress or to its network card.
     pub publish: Vec<Publish>,
 }
 
@@ -161,6 +163,9 @@ pub enum DescribeError {
         /// What clients were to speak.
         how: How,
     },
+    /// A port is published that would lead to a card the guest has not.
+    #[error("the spec has no network card, so that nothing inside would answer at port {0}")]
+    NoCard(u16),
     /// Snapshots.
     #[error(transparent)]
     Volume(#[from] VolumeError),
@@ -190,7 +195,8 @@ impl Fault for DescribeError {
             | Self::SimulatorNotAllowed
             | Self::ScratchTags { .. }
             | Self::LittleMemory { .. }
-            | Self::NoIngress { .. } => Class::Usage,
+            | Self::NoIngress { .. }
+            | Self::NoCard(_) => Class::Usage,
             Self::Volume(error) => error.class(),
             Self::Place(error) => error.class(),
             Self::File(failure) => failure.class(),
@@ -204,7 +210,7 @@ impl Fault for DescribeError {
             Self::Image(error) => Fault::hint(error),
             Self::Request(error) => Fault::hint(error),
             Self::OtherRoot { .. } => Some("pull the image the spec was written for, by digest".into()),
-            Self::OtherTee { .. } | Self::NoIngress { .. } => None,
+            Self::OtherTee { .. } | Self::NoIngress { .. } | Self::NoCard(_) => None,
             Self::SimulatorNotAllowed => Some(Hint::AllowSimulator),
             Self::ScratchTags { .. } => Some(Hint::MoreMemory),
             Self::LittleMemory { .. } => Some("give the box that much".into()),
@@ -237,10 +243,20 @@ impl BoxRequest {
         }
     }
 
-    /// What runs the box: what was asked for, or the strongest that works here.
-    pub(super) fn isolated_by(&self, tee: Tee, search: &Search) -> Result<Isolation, Failure> {
+    /// Whether a box that nobody measures has a network card without a word about it: where what it would run under has cards.
+    fn has_cards(&self, search: &Search) -> bool {
+        let isolation = self.isolation.unwrap_or_else(|| monitor::strongest(false, search).unwrap_or_default());
+        isolation.has_cards()
+    }
+
+    /// What runs the box: what was asked for, or the strongest that works here, has its network card and launches on its processor.
+    pub(super) fn isolated_by(&self, tee: Tee, card: bool, search: &Search) -> Result<Isolation, Failure> {
         let Some(isolation) = self.isolation else {
-            return if tee == Tee::Snp { monitor::strongest_with_snp(search) } else { monitor::strongest(search) };
+            return if tee == Tee::Snp {
+                monitor::strongest_with_snp(search)
+            } else {
+                monitor::strongest(card, search)
+            };
         };
         can_run(monitor::of(isolation, search)?.as_ref(), tee)?;
         Ok(isolation)
@@ -281,17 +297,25 @@ impl Engine {
         let _held = store.hold()?;
         let Pulled { image, rootfs } = self.image(&store, request, &image_name, progress).await?;
         let taken = volumes::take(&store, &request.binds)?;
+        let publish = request.network.publish_exposed(&image.config.exposed_ports, &request.publish)?;
         let document = match &request.workload {
             Workload::Spec { document, .. } => same_root(document, &rootfs, &image_name, request.tee)?,
-            Workload::Image { request, .. } => {
-                let mut request = WorkloadRequest::clone(request);
-                request.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
-                request::document(&defaults(&image), verity(&rootfs.verity), &request)?
+            Workload::Image { request: workload, .. } => {
+                let mut workload = WorkloadRequest::clone(workload);
+                workload.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
+                let has_cards = request.has_cards(&self.settings().search);
+                workload.network = request.network.card(&publish, workload.tee, has_cards)?;
+                request::document(&defaults(&image), verity(&rootfs.verity), &workload)?
             }
         };
         let opens = |publish: &&Publish| document.spec().ingress.iter().any(|ingress| publish.leads_to(ingress));
-        if let Some(closed) = request.publish.iter().find(|publish| !opens(publish)) {
+        let of_agent = |publish: &&Publish| !publish.how.is_of_card();
+        if let Some(closed) = publish.iter().filter(of_agent).find(|publish| !opens(publish)) {
             return Err(DescribeError::NoIngress { port: closed.guest, how: closed.how });
+        }
+        let of_card = publish.iter().find(|publish| publish.how.is_of_card());
+        if let (Some(closed), None) = (of_card, &document.spec().network) {
+            return Err(DescribeError::NoCard(closed.guest));
         }
         let tags = document.spec().root.scratch.tag_bytes();
         if tags > request.memory.bytes() / 4 {
@@ -306,7 +330,6 @@ impl Engine {
         let looks = snapshots.iter().map(Snapshot::look).collect::<Result<Vec<_>, _>>()?;
         places::check(document.spec(), &rootfs.look()?, &looks)?;
         let (vcpus, memory, limits) = (request.vcpus, request.memory, request.limits);
-        let publish = request.publish.clone();
         Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory, limits, publish })
     }
 

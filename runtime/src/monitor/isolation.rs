@@ -39,6 +39,11 @@ impl Isolation {
         }
     }
 
+    /// Whether its monitor gives guests network cards.
+    pub const fn has_cards(self) -> bool {
+        matches!(self, Self::Qemu)
+    }
+
     /// The word.
     pub const fn word(self) -> &'static str {
         match self {

@@ -241,6 +241,7 @@ mod tests {
             vcpus: 2,
             memory_bytes: 1 << 28,
             limits: Limits::default(),
+            card: None,
         }
     }
 

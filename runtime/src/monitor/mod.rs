@@ -22,6 +22,7 @@ mod isolation;
 pub mod kvm;
 mod limits;
 pub mod namespaces;
+pub mod network;
 pub mod qemu;
 mod seam;
 pub mod vsock;
@@ -33,11 +34,16 @@ use crate::tools::Search;
 pub use console::Console;
 pub use isolation::Isolation;
 pub use limits::Limits;
-pub use seam::{Access, Capabilities, Disk, End, How, Launch, Measured, Monitor, Running, SnpId, SnpLaunch};
+pub use seam::{Access, Capabilities, Card, Disk, End, How, Launch, Measured, Monitor, Running, SnpId, SnpLaunch};
 
 /// Environment variables by which the operator names a monitor's programs.
-pub const VARIABLES: [&str; 4] =
-    [qemu::QEMU.variable, qemu::VHOST_VSOCK.variable, kvm::VMM.variable, namespaces::HOLDER.variable];
+pub const VARIABLES: [&str; 5] = [
+    qemu::QEMU.variable,
+    qemu::VHOST_VSOCK.variable,
+    kvm::VMM.variable,
+    namespaces::HOLDER.variable,
+    network::PASST.variable,
+];
 
 /// The monitor behind a word. Every monitor stands here, and only here.
 ///
@@ -51,13 +57,13 @@ pub fn of(isolation: Isolation, search: &Search) -> Result<Box<dyn Monitor>, Fai
     }
 }
 
-/// The strongest isolation that works on this machine, where nobody asked for one.
+/// The strongest isolation that works on this machine, where nobody asked for one; with a network card, if the box has one.
 ///
 /// # Errors
 /// Of the weakest: what it lacks, when none works.
-pub fn strongest(search: &Search) -> Result<Isolation, Failure> {
+pub fn strongest(card: bool, search: &Search) -> Result<Isolation, Failure> {
     let mut lacking = None;
-    for isolation in Isolation::UNASKED {
+    for isolation in Isolation::UNASKED.into_iter().filter(|isolation| !card || isolation.has_cards()) {
         match of(isolation, search).and_then(|monitor| monitor.check()) {
             Ok(_) => return Ok(isolation),
             // What is not built yet is no remedy for what is missing.
@@ -107,7 +113,7 @@ mod tests {
 
     #[test]
     fn without_any_monitor_the_failure_says_what_to_install() {
-        let failure = strongest(&Search::default()).unwrap_err();
+        let failure = strongest(false, &Search::default()).unwrap_err();
         assert_eq!(failure.class, Class::Platform);
         assert!(failure.hint.unwrap().contains("install"), "{}", failure.message);
     }

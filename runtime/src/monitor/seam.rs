@@ -88,6 +88,19 @@ pub struct Launch {
     pub memory_bytes: u64,
     /// What bounds it where it has no machine, whose size is a bound.
     pub limits: Limits,
+    /// Its network card, if it has one.
+    pub card: Option<Card>,
+}
+
+/// A network card: a socket in the box folder where somebody of ours listens, and takes frames behind their lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// The socket.
+    pub socket: &'static str,
+    /// The card's address.
+    pub mac: [u8; 6],
+    /// Bytes of the longest packet.
+    pub mtu: u16,
 }
 
 /// What an SEV-SNP launch is told beside the pages.

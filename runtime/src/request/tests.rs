@@ -44,6 +44,7 @@ pub(crate) fn request() -> WorkloadRequest {
         ingress: Vec::new(),
         audiences: Vec::new(),
         peers: Vec::new(),
+        network: None,
         coco_routes: false,
         secrets: Vec::new(),
         owners: Vec::new(),

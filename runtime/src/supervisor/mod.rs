@@ -65,6 +65,7 @@ pub fn supervise(home: &Home, id: &BoxId, search: &Search, origin_unix_us: i64) 
             home,
             id,
             monitors: &|isolation| monitor::of(isolation, search),
+            search,
             origin_unix_us,
             reporter,
             signals: true,

@@ -25,12 +25,14 @@ use crate::home::Home;
 use crate::id::BoxId;
 use crate::launch::{self, Prepared};
 use crate::lock::BoxLock;
-use crate::monitor::{Console, End, Isolation, Monitor, Running, vsock};
+use crate::monitor::{Console, End, Isolation, Monitor, Running, network, vsock};
+use crate::publish::Publish;
 use crate::published;
 use crate::simulator::Answerer;
 use crate::socket::bind_socket;
 use crate::spec_file::own_spec;
 use crate::state::{BoxRecord, Ending, State};
+use crate::tools::Search;
 
 /// Grace of a stop nobody gave a grace.
 pub const DEFAULT_GRACE: u32 = 10;
@@ -69,6 +71,8 @@ pub struct Order<'a> {
     pub id: &'a BoxId,
     /// Monitors by their word.
     pub monitors: &'a dyn Fn(Isolation) -> Result<Box<dyn Monitor>, Failure>,
+    /// Where the program of a network is.
+    pub search: &'a Search,
     /// When the start was asked for, Unix microseconds.
     pub origin_unix_us: i64,
     /// To the command that waits.
@@ -187,11 +191,12 @@ impl Run {
         launch::same_form(&self.record.options, self.record.options.isolation)?;
         let monitor = (order.monitors)(self.record.options.isolation)?;
         launch::can_run(monitor.as_ref(), self.record.options.tee)?;
+        launch::has_card(self.record.options.isolation, document.spec().network.is_some())?;
         // From here on a lost command or a stop is noticed, so that no guest starts that nobody wants.
         self.listen_to_commands(order.signals, line)?;
         let Prepared { launch, processor } = self.prepare(order.home, &document).await?;
         self.reached("launched", None);
-        self.listen_to_guest(order.home, &document, processor)?;
+        let of_card = self.listen_to_guest(order.home, &document, processor)?;
         while let Ok(input) = inbox.try_recv() {
             match input {
                 Input::Command(Asked { command: Command::Pause | Command::Resume, .. }) => {}
@@ -199,6 +204,11 @@ impl Run {
                 _ => {}
             }
         }
+        // Held as long as there is a guest.
+        let _network = match &document.spec().network {
+            Some(card) => Some(network::start(order.search, &self.folder, card, of_card).await?),
+            None => None,
+        };
         let console = Console::open(&self.folder, self.stage0_phases());
         let mut guest = monitor.start(&launch, console).await?;
         self.reached("vmm-started", None);
@@ -271,7 +281,13 @@ impl Run {
         Ok(())
     }
 
-    fn listen_to_guest(&self, home: &Home, document: &Document, processor: Option<Answerer>) -> Result<(), Failure> {
+    /// Gives the ports that lead to the guest's card.
+    fn listen_to_guest(
+        &self,
+        home: &Home,
+        document: &Document,
+        processor: Option<Answerer>,
+    ) -> Result<Vec<(Publish, std::net::TcpListener)>, Failure> {
         let listen = |port| vsock::listen(&self.folder, port).class_while(Class::Config, "cannot listen to the guest");
         let (events, received) = mpsc::channel(16);
         tokio::spawn(lines::events(listen(ports::HOST_EVENTS)?, events));
@@ -290,11 +306,13 @@ impl Run {
             let listener = listen(ports::peer(index))?;
             tokio::spawn(lines::relay(listener, peer.address.clone(), RelayFailure::default()));
         }
-        for (published, listener) in published::listen(&self.folder, &self.record.options.publish)? {
+        let held = published::listen(&self.folder, &self.record.options.publish)?;
+        let (of_card, of_agent): (Vec<_>, Vec<_>) = held.into_iter().partition(|(publish, _)| publish.how.is_of_card());
+        for (published, listener) in of_agent {
             let listener = TcpListener::from_std(listener)?;
             tokio::spawn(lines::ingress(listener, self.folder.clone(), published.guest));
         }
-        Ok(())
+        Ok(of_card)
     }
 
     /// Where a monitor says which phases stage0 announced: the firmware has no line but the console.

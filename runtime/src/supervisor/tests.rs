@@ -25,6 +25,7 @@ use crate::monitor::fake::{Agent, Fake};
 use crate::monitor::{End, How, Isolation, Monitor};
 use crate::state::tests::record;
 use crate::state::{BoxRecord, BoxState, State};
+use crate::tools::Search;
 
 mod paused;
 mod unwanted;
@@ -120,6 +121,7 @@ impl World {
             home: &self.home,
             id: &self.id,
             monitors: &monitors,
+            search: &Search::default(),
             origin_unix_us: ORIGIN,
             reporter: Reporter::to(queue),
             signals: false,
@@ -554,6 +556,7 @@ async fn a_box_is_supervised_once() {
             home: &world.home,
             id: &world.id,
             monitors: &monitors,
+            search: &Search::default(),
             origin_unix_us: 6,
             reporter: Reporter::to(queue),
             signals: false,

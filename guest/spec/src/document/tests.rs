@@ -1,11 +1,13 @@
+use core::net::Ipv4Addr;
+
 use coffer_verifier::abi::{FamilyId, HostData, ImageId, KeyDigest, Measurement, SpkiDigest};
 use toml::Value;
 
 use super::*;
 use crate::{
-    ConfigDigest, Guests, HostMay, Image, Ingress, IngressClients, Measured, Mount, OnChange, OwnerMay, Peer, Process,
-    Root, Scratch, SealFloors, SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee, VerityTable, Volume,
-    VolumeKind,
+    ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress, IngressClients, Measured, Mount, Network, OnChange,
+    OwnerMay, Peer, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee,
+    VerityTable, Volume, VolumeKind,
     sample::{name, tenant},
 };
 
@@ -67,6 +69,10 @@ pub fn sample() -> WorkloadSpec {
             port: 5432,
             guests: guests(),
         }],
+        network: Some(Network {
+            hosts: vec![HostEntry { name: name("db"), address: Ipv4Addr::new(192, 0, 2, 9) }],
+            ..Network::user()
+        }),
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
         audiences: vec!["https://audience.test".into()],
         coco_routes: true,

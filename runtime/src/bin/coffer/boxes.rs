@@ -9,6 +9,7 @@ pub mod hold;
 pub mod inspect;
 pub mod live;
 pub mod logs;
+pub mod network;
 pub mod new_box;
 pub mod pause;
 pub mod peers;

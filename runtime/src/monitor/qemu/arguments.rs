@@ -12,7 +12,7 @@ use coffer_machine::map::{C_BIT, SECRETS_GPA};
 use coffer_machine::qemu::{self, loader};
 
 use crate::monitor::acceleration::Accelerator;
-use crate::monitor::{Access, Launch, SnpLaunch};
+use crate::monitor::{Access, Card, Launch, SnpLaunch};
 
 /// vhost-user line between QEMU and the vsock device, in the box folder.
 pub const VHOST: &str = "vhost.sock";
@@ -71,6 +71,11 @@ pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
     }
     push(&["-chardev", &format!("socket,id=vsock0,path={VHOST}")]);
     push(&["-device", "vhost-user-vsock-device,chardev=vsock0"]);
+    if let Some(Card { socket, mac, mtu }) = &launch.card {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        push(&["-netdev", &format!("stream,id=net0,server=off,addr.type=unix,addr.path={socket}")]);
+        push(&["-device", &format!("virtio-net-device,netdev=net0,mac={mac},host_mtu={mtu}")]);
+    }
     all
 }
 
@@ -126,6 +131,7 @@ mod tests {
             vcpus: 2,
             memory_bytes: 512 << 20,
             limits: Limits::default(),
+            card: None,
         }
     }
 
@@ -204,6 +210,15 @@ mod tests {
         let writable: Vec<_> =
             all.iter().filter(|word| word.starts_with("id=coffer-") && !word.contains("readonly=on")).collect();
         assert_eq!(writable, [&format!("id={},if=none,format=raw,cache=unsafe,file=scratch.img", disks::SCRATCH)]);
+    }
+
+    #[test]
+    fn only_a_guest_with_a_card_has_one_and_its_frames_go_to_our_socket() {
+        assert!(!tcg(&launch()).iter().any(|word| word.contains("net")));
+        let card = Card { socket: "net.sock", mac: [2, 0, 0, 0, 0, 0xAB], mtu: 1500 };
+        let all = tcg(&Launch { card: Some(card), ..launch() });
+        assert!(has(&all, ["-netdev", "stream,id=net0,server=off,addr.type=unix,addr.path=net.sock"]));
+        assert!(has(&all, ["-device", "virtio-net-device,netdev=net0,mac=02:00:00:00:00:ab,host_mtu=1500"]));
     }
 
     #[test]

@@ -43,6 +43,7 @@ fn launch(folder: &Path) -> Launch {
         vcpus: 1,
         memory_bytes: 1 << 28,
         limits: Limits::default(),
+        card: None,
     }
 }
 

@@ -6,12 +6,13 @@ use clap::{Args, ValueEnum};
 use coffer_rim::input;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
-use coffer_runtime::publish::{How, PUBLISH, Publish, PublishError};
+use coffer_runtime::publish::{self, How, PUBLISH, Publish};
 use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
 use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Peer, Scratch, Tee, Tenant};
 use coffer_verifier::ear::Word;
 
+use crate::boxes::network::NetworkFlags;
 use crate::boxes::peers;
 use crate::error::{self, Class, Classify as _, CliError};
 
@@ -113,12 +114,15 @@ pub struct BoxFlags {
     #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "spec", help_heading = "TEE")]
     pub tenant: Tenant,
 
-    /// Lead a port of the host to a port of the workload, behind RA-TLS that ends inside: [ADDRESS:][HOST-PORT:]PORT/ra-tls. With /tls,
-    /// behind TLS for clients that know nothing of evidence, such as browsers; see --tls-profile. Clients of RA-TLS
-    /// come with `coffer connect`; without a host port, `coffer port` says which one it became. Such a box has 256 MiB of memory or
-    /// more.
-    #[arg(short, long, value_name = "[HOST:]PORT/ra-tls|tls")]
+    /// Lead a port of the host to a port of the workload: [ADDRESS:][HOST-PORT:]PORT, or two ranges of as many ports. Without a word
+    /// behind it, or with /tcp, through the box's network card, where the workload listens at 0.0.0.0. With /ra-tls, behind RA-TLS
+    /// that ends inside; with /tls, behind TLS for clients that know nothing of evidence, such as browsers; see --tls-profile. Clients
+    /// of RA-TLS come with `coffer connect`. Without a host port, `coffer port` says which one it became. A box with /ra-tls or /tls
+    /// has 256 MiB of memory or more.
+    #[arg(short, long, value_name = "[HOST:]PORT[/tcp|ra-tls|tls]")]
     pub publish: Vec<String>,
+    #[command(flatten)]
+    pub network: NetworkFlags,
     /// For ports published with /tls: the key broker's profile by which the guest gets its certificate.
     #[arg(long, value_name = "PROFILE", requires = "kbs", conflicts_with = "spec", help_heading = "TEE")]
     pub tls_profile: Option<Name>,
@@ -260,6 +264,7 @@ impl BoxFlags {
         let given = self.spec.as_deref().map(read_spec).transpose()?;
         let (binds, tmpfs) = self.mounts()?;
         let publish = self.published()?;
+        let network = self.network.words(&publish)?;
         let workload = if let Some(document) = given {
             self.exactly(document, &tmpfs)?
         } else {
@@ -279,6 +284,7 @@ impl BoxFlags {
                 cpus: self.cpus.is_some().then(|| vcpus.count()),
             },
             publish,
+            network,
             pull: match self.pull {
                 Pull::Missing => engine::Pull::Missing,
                 Pull::Always => engine::Pull::Always,
@@ -317,11 +323,15 @@ impl BoxFlags {
 
     /// Ports of the host that lead into the box.
     fn published(&self) -> Result<Vec<Publish>, CliError> {
-        let one = |text: &String| {
+        let some = |text: &String| {
             let refused = |why| CliError::new(Class::Usage, format!("invalid value {text:?} for --publish: {why}"));
-            text.parse().map_err(|why: PublishError| refused(why).hint(format!("write {PUBLISH}")))
+            Publish::read(text).map_err(|why| refused(why).hint(format!("write {PUBLISH}")))
         };
-        let all = self.publish.iter().map(one).collect::<Result<Vec<Publish>, _>>()?;
+        let all = self.publish.iter().map(some).collect::<Result<Vec<_>, _>>()?.concat();
+        if all.len() > publish::MOST_OF_BOX {
+            let message = format!("--publish names {} ports, at most {} fit", all.len(), publish::MOST_OF_BOX);
+            return Err(CliError::new(Class::Usage, message));
+        }
         let plain = all.iter().any(|publish| publish.how == How::Tls);
         if plain && self.tls_profile.is_none() && self.spec.is_none() {
             return Err(CliError::new(Class::Usage, "--publish …/tls needs --tls-profile")
@@ -331,9 +341,11 @@ impl BoxFlags {
             let message = "--tls-profile is for a port that --publish …/tls leads to, and there is none";
             return Err(CliError::new(Class::Usage, message));
         }
-        if self.tee_wanted() == Tee::None && self.spec.is_none() && !all.is_empty() {
-            let message = "--publish leads to a guest that proves itself, and this one does not";
-            return Err(CliError::new(Class::Usage, message).hint("--publish needs --tee or --tee-simulate"));
+        let proves = all.iter().any(|publish| !publish.how.is_of_card());
+        if self.tee_wanted() == Tee::None && self.spec.is_none() && proves {
+            let message = "--publish …/ra-tls and …/tls lead to a guest that proves itself, and this one does not";
+            return Err(CliError::new(Class::Usage, message)
+                .hint("they need --tee or --tee-simulate; without a slash a port is published as it is"));
         }
         Ok(all)
     }
@@ -384,6 +396,7 @@ impl BoxFlags {
             inject: self.inject.clone(),
             ingress,
             peers: self.peers(tee)?,
+            network: None,
             audiences: self.audience.iter().map(ToString::to_string).collect(),
             coco_routes: self.coco_routes(tee)?,
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),

@@ -116,8 +116,8 @@ pub const COMMANDS: &[Row] = &[
     // Networks, volumes and more than one box.
     but(
         &["network"],
-        "boxes have no network yet",
-        "a guest reaches its key broker with `--kbs HOST:PORT --kbs-pin HEX`",
+        "networks that boxes share are not there yet",
+        "each box has a network of its own, and `coffer run -p 8080:80 IMAGE` leads into it",
     ),
     but(
         &["volume"],

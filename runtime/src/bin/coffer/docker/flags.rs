@@ -35,33 +35,18 @@ const BOXES: &[Row] = &[
     ),
     no(&["-a", "--attach"], "standard output and error are always shown together, each to its own stream"),
     // Network.
-    but(
-        &["-P", "--publish-all"],
-        "only named ports are published",
-        "`coffer run --tee-simulate -p 8443:8080/ra-tls IMAGE` publishes one",
-    ),
-    but(
-        &["--network", "--net"],
-        "boxes have no network yet",
-        "a guest reaches its key broker with `--kbs HOST:PORT --kbs-pin HEX`",
+    no(
+        &["--network-alias", "--net-alias", "--link"],
+        "boxes have no network in common yet; --add-host NAME:ADDRESS gives a name to an address",
     ),
     no(
-        &[
-            "--network-alias",
-            "--net-alias",
-            "--ip",
-            "--ip6",
-            "--link",
-            "--link-local-ip",
-            "--mac-address",
-            "--dns",
-            "--dns-opt",
-            "--dns-option",
-            "--dns-search",
-            "--add-host",
-            "--expose",
-        ],
-        "boxes have no network yet",
+        &["--ip", "--ip6", "--link-local-ip", "--mac-address"],
+        "each box has a network of its own, and so the same addresses as every other",
+    ),
+    but(
+        &["--dns-opt", "--dns-option", "--dns-search"],
+        "the resolver of a box has servers alone",
+        "`--dns ADDRESS` names one",
     ),
     no(&["--domainname"], "a box has a host name without a domain: --hostname NAME"),
     // Privileges: the guest has a kernel of its own.
@@ -189,7 +174,7 @@ const STOP: &[Row] = &[but(
 
 const RM: &[Row] = &[
     but(&["-v", "--volumes"], "snapshots of a box always go with it", "leave it out"),
-    no(&["-l", "--link"], "boxes have no network yet"),
+    no(&["-l", "--link"], "boxes have no network in common yet"),
 ];
 
 const PS: &[Row] = &[

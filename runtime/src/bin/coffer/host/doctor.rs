@@ -10,6 +10,7 @@ use coffer_runtime::launch::load_platform;
 use coffer_runtime::monitor::Monitor as _;
 use coffer_runtime::monitor::kvm::VMM;
 use coffer_runtime::monitor::namespaces::Namespaces;
+use coffer_runtime::monitor::network::PASST;
 use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities, version_line};
 use coffer_runtime::monitor::{self, Isolation};
 use coffer_runtime::tools::Search;
@@ -91,6 +92,14 @@ fn examine(context: &Context) -> Vec<Line> {
         Ok(path) => ok("vhost-device-vsock", path.display().to_string()),
         Err(failure) => failed("vhost-device-vsock", failure),
     });
+    lines.push(match context.search.program(&PASST) {
+        Ok(path) => ok("passt", path.display().to_string()),
+        Err(failure) => note(
+            "passt",
+            format!("{}: boxes have no network", failure.message),
+            failure.hint.as_deref().unwrap_or_default(),
+        ),
+    });
     lines.push(match context.search.program(&VMM) {
         Ok(path) => ok("coffer-vmm", path.display().to_string()),
         Err(_) => {
@@ -103,7 +112,7 @@ fn examine(context: &Context) -> Vec<Line> {
     } else {
         note("kvm", found.why, "slower, and otherwise the same")
     });
-    lines.push(match monitor::strongest(&context.search) {
+    lines.push(match monitor::strongest(false, &context.search) {
         Ok(isolation) => ok("isolation", chosen(isolation, &context.search)),
         Err(failure) => failed("isolation", failure),
     });

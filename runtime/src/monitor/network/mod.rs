@@ -1,0 +1,212 @@
+//! The user-mode network of a box: passt, which carries what a guest says to other machines by sockets of its own, and the filter
+//! in front of it.
+//!
+//! ```text
+//! monitor ── net.sock ── relay, filter (in the supervisor) ── a pair of sockets ── passt ── the host's network
+//! ```
+//!
+//! Each box has a passt of its own, jailed as it jails itself: another user where it was started by root, no files, a filter of
+//! system calls. It gets one end of a pair of sockets and ends with the other end, so that it is gone with the supervisor however
+//! that ends. It maps no address to this machine's loopback.
+//!
+//! Trusts: passt for what it does with the host's sockets; for frames neither it nor the guest. Never: resolves a name, answers DHCP.
+//! Source: passt(1); QEMU net/stream.c.
+
+mod relay;
+
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use coffer_rim::{Class, Classify as _, Failure};
+use coffer_spec::Network;
+use coffer_vmm::net::filter::Filter;
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::Card;
+use super::child::{keep_words, last_words, spawn, with_words};
+use crate::boxes::files;
+use crate::publish::Publish;
+use crate::socket::bind_socket;
+use crate::tools::{Program, Search};
+
+/// passt.
+pub const PASST: Program = Program {
+    name: "passt",
+    variable: "COFFER_PASST",
+    ours_to_build: false,
+    remedy: "install it (Debian: apt-get install passt), do without a network (--network none)",
+};
+
+/// The card of a guest. Each has a wire of its own, so that all have one address.
+pub const CARD: Card = Card { socket: files::NETWORK, mac: [0x02, 0xC0, 0xFF, 0xE2, 0x00, 0x02], mtu: 65_520 };
+/// The card that stands for everybody else.
+const OTHERS: &str = "02:c0:ff:e2:00:01";
+/// How long passt may take to answer its first frame.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A network that runs. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Running {
+    _passt: Child,
+    relay: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.relay.abort();
+    }
+}
+
+/// Starts passt and, where the monitor will connect, the relay with its filter. Every port of `publish`, which is held until then,
+/// is passt's and open when it returns.
+///
+/// To be called from the thread that lives as long as the process.
+///
+/// # Errors
+/// Class `platform` if passt is missing or does not start, with what it said; `config` for a port that it cannot open.
+pub async fn start(
+    search: &Search,
+    folder: &Path,
+    network: &Network,
+    publish: Vec<(Publish, TcpListener)>,
+) -> Result<Running, Failure> {
+    let program = search.program(&PASST)?;
+    let what = "cannot make a network";
+    let listener = bind_socket(folder, CARD.socket).class_while(Class::Config, what)?;
+    let (ours, theirs) = StdStream::pair().class_while(Class::Platform, what)?;
+    ours.set_nonblocking(true).class_while(Class::Platform, what)?;
+    let mut ours = UnixStream::from_std(ours).class_while(Class::Platform, what)?;
+    // Ports that were held here let go of now, so that passt can open them.
+    let publish: Vec<Publish> = publish.into_iter().map(|(publish, _held)| publish).collect();
+    publish.iter().try_for_each(can_publish)?;
+    let mut passt = spawn(folder, &program, &arguments(network, &publish), Stdio::from(OwnedFd::from(theirs)))?;
+    let mut said = keep_words(passt.stderr.take(), folder);
+    drop(keep_words(passt.stdout.take(), folder));
+    // It opens its ports before it reads a frame, so that an answer says that all are open.
+    match timeout(PATIENCE, relay::first_answer(&mut ours, &filter(network))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => {
+            let failure = Failure::new(Class::Platform, "passt did not start");
+            return Err(with_words(failure, last_words(&mut said).await.as_deref()));
+        }
+        Err(_) => return Err(Failure::new(Class::Platform, "passt answered nothing within 10 s")),
+    }
+    // It goes on without a port that it could not open, and so do not we.
+    if let Some(closed) = publish.iter().find(|publish| TcpListener::bind(publish.host).is_ok()) {
+        return Err(Failure::new(Class::Config, format!("passt does not listen on {}", closed.host)));
+    }
+    let relay = tokio::spawn(relay::run(listener, ours, filter(network), folder.to_owned()));
+    Ok(Running { _passt: passt, relay })
+}
+
+/// What passes between the guest and passt.
+fn filter(network: &Network) -> Filter {
+    Filter {
+        mac: CARD.mac,
+        address: network.address,
+        mask: network.mask(),
+        gateway: network.gateway,
+        resolver: network.dns.contains(&network.gateway),
+    }
+}
+
+/// Arguments of passt: one guest on the socket it finds as standard input, nothing of the host's but what is named.
+fn arguments(network: &Network, publish: &[Publish]) -> Vec<String> {
+    let (address, mask, gateway) =
+        (network.address.to_string(), network.mask().to_string(), network.gateway.to_string());
+    let mut all: Vec<String> = [
+        ["--foreground", "--quiet", "--ipv4-only", "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]
+            .as_slice(),
+        // Its addresses are all named. It asks for an interface all the same, and a host that is on no network has this one.
+        &["--interface", "lo"],
+        &["--fd", "0", "--mtu", &CARD.mtu.to_string(), "--mac-addr", OTHERS],
+        &["--address", &address, "--netmask", &mask, "--gateway", &gateway],
+    ]
+    .concat()
+    .into_iter()
+    .map(str::to_owned)
+    .collect();
+    // Otherwise it asks nobody for names, and passes on nothing to its own resolver.
+    if network.dns.contains(&network.gateway) {
+        all.extend(["--dns-forward".to_owned(), gateway]);
+    }
+    for Publish { host, guest, .. } in publish {
+        all.extend(["--tcp-ports".to_owned(), format!("{}/{}:{guest}", host.ip(), host.port())]);
+    }
+    if publish.is_empty() {
+        all.extend(["--tcp-ports", "none"].map(str::to_owned));
+    }
+    all.extend(["--udp-ports", "none"].map(str::to_owned));
+    all
+}
+
+/// Whether passt can open a port: it has no rights of root.
+///
+/// # Errors
+/// Class `config`, naming the port.
+pub fn can_publish(publish: &Publish) -> Result<(), Failure> {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024_u16);
+    let port = publish.host.port();
+    if port != 0 && port < first {
+        let message =
+            format!("port {port} of the host is not for passt, which has no rights of root: they begin at {first}");
+        return Err(Failure::new(Class::Config, message)
+            .hint("publish a higher port, or lower net.ipv4.ip_unprivileged_port_start on the host"));
+    }
+    match publish.host.ip() {
+        IpAddr::V4(_) => Ok(()),
+        IpAddr::V6(_) => {
+            let message = format!("{} is an address of IPv6, and boxes have IPv4 alone yet", publish.host);
+            Err(Failure::new(Class::Config, message).hint("publish with /ra-tls there, or at an address of IPv4"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::tests::one;
+
+    #[test]
+    fn passt_maps_nothing_to_loopback_and_opens_what_is_published_alone() {
+        let publish = [one("127.0.0.1:8080:80")];
+        let has = |all: &[String], words: &[&str]| all.windows(words.len()).any(|window| window == words);
+        let network = Network::user();
+        let all = arguments(&network, &publish);
+        for words in [
+            &["--no-map-gw"][..],
+            &["--no-dhcp"],
+            &["--no-ra"],
+            &["--fd", "0"],
+            &["--udp-ports", "none"],
+            &["--tcp-ports", "127.0.0.1/8080:80"],
+            &["--dns-forward", "10.0.2.2"],
+        ] {
+            assert!(has(&all, words), "{words:?}: {all:?}");
+        }
+        assert_eq!(all.iter().filter(|word| *word == "--tcp-ports").count(), 1);
+        let own = Network { dns: vec!["192.0.2.53".parse().unwrap()], ..network };
+        let closed = arguments(&own, &[]);
+        assert!(has(&closed, &["--tcp-ports", "none"]) && !closed.iter().any(|word| word == "--dns-forward"));
+        assert!(filter(&Network::user()).resolver && !filter(&own).resolver);
+    }
+
+    #[test]
+    fn ports_that_passt_cannot_open_are_refused_by_their_number() {
+        let refused = |text: &str| can_publish(&one(text)).unwrap_err().to_string();
+        assert!(refused("[::1]:8080:80").contains("IPv6"));
+        if std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").is_ok_and(|it| it.trim() == "1024")
+        {
+            assert!(refused("80:80").contains("port 80 "));
+        }
+        assert!(can_publish(&one("8080:80")).is_ok() && can_publish(&one("80")).is_ok());
+    }
+}

@@ -1,0 +1,200 @@
+//! What a user says about a box's network, and the card that follows.
+//!
+//! A box that nobody measures has a card unless one is refused, where its isolation has cards at all. In a guest that proves itself
+//! the card is part of what is measured, and a way in beside RA-TLS: it has one where something asks for it, on any machine alike.
+
+use std::net::Ipv4Addr;
+
+use coffer_spec::{HostEntry, Name, Network, Tee};
+
+use super::RequestError;
+use crate::publish::{self, How, Publish};
+
+/// What `--network` chooses among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// No card: the guest's loopback alone.
+    Nothing,
+    /// A card behind which the host carries connections out, and published ports in.
+    User,
+}
+
+impl core::str::FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::Nothing),
+            "user" => Ok(Self::User),
+            "host" => Err("a box shares no network with its host; write user or none".into()),
+            _ => Err("there are no networks by name yet; write user or none".into()),
+        }
+    }
+}
+
+/// What is said about a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkWords {
+    /// `--network`, if it is there.
+    pub wanted: Option<Wanted>,
+    /// Whom the guest asks for names, in place of the host's own resolver.
+    pub dns: Vec<Ipv4Addr>,
+    /// Names it knows without asking.
+    pub hosts: Vec<HostEntry>,
+    /// Every port that the image says it listens on is published.
+    pub publish_all: bool,
+    /// Further ports of that kind.
+    pub expose: Vec<u16>,
+}
+
+impl NetworkWords {
+    /// Whether they ask for a card.
+    ///
+    /// # Errors
+    /// [`RequestError::NoNetwork`] if they refuse one as well.
+    pub fn ask_for_card(&self, publish: &[Publish]) -> Result<bool, RequestError> {
+        let of_card = |what| (self.wanted == Some(Wanted::Nothing)).then_some(what);
+        let asked = [
+            (publish.iter().any(|publish| publish.how.is_of_card()), "a port published without /ra-tls or /tls"),
+            (self.publish_all, "--publish-all"),
+            (!self.dns.is_empty(), "--dns"),
+            (!self.hosts.is_empty(), "--add-host"),
+        ];
+        let asked = asked.into_iter().find_map(|(is_there, what)| is_there.then_some(what));
+        match asked.and_then(of_card) {
+            Some(what) => Err(RequestError::NoNetwork(what)),
+            None => Ok(asked.is_some() || self.wanted == Some(Wanted::User)),
+        }
+    }
+
+    /// The card. `has_cards`: what isolates the box has them.
+    ///
+    /// # Errors
+    /// As [`NetworkWords::ask_for_card`].
+    pub fn card(&self, publish: &[Publish], tee: Tee, has_cards: bool) -> Result<Option<Network>, RequestError> {
+        let usual = tee == Tee::None && has_cards && self.wanted.is_none();
+        if !self.ask_for_card(publish)? && !usual {
+            return Ok(None);
+        }
+        let mut card = Network { hosts: self.hosts.clone(), ..Network::user() };
+        if !self.dns.is_empty() {
+            card.dns.clone_from(&self.dns);
+        }
+        Ok(Some(card))
+    }
+
+    /// What is published of the ports that an image says it listens on, each at a port that is free, behind what is published already.
+    ///
+    /// # Errors
+    /// [`RequestError::Exposed`] for one that cannot be.
+    pub fn publish_exposed(&self, image: &[String], published: &[Publish]) -> Result<Vec<Publish>, RequestError> {
+        let mut all = published.to_vec();
+        if !self.publish_all {
+            return Ok(all);
+        }
+        let mut ports = self.expose.clone();
+        for text in image {
+            let refused = || RequestError::Exposed(text.clone());
+            let (range, protocol) = text.split_once('/').unwrap_or((text, How::Tcp.word()));
+            if protocol != How::Tcp.word() {
+                return Err(refused());
+            }
+            ports.extend(publish::ports(range).map_err(|_| refused())?);
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        let is_there = |port: &u16| published.iter().any(|it| it.guest == *port && it.how == How::Tcp);
+        ports.retain(|port| !is_there(port));
+        all.extend(ports.into_iter().map(|guest| Publish {
+            host: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            guest,
+            how: How::Tcp,
+        }));
+        Ok(all)
+    }
+}
+
+/// How an entry of `/etc/hosts` is written.
+pub const ADD_HOST: &str = "NAME:ADDRESS, such as db:192.0.2.9";
+
+/// `NAME:ADDRESS`, or `NAME=ADDRESS`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn host_entry(text: &str) -> Result<HostEntry, String> {
+    let (name, address) = text.split_once([':', '=']).ok_or("it has no address")?;
+    let name: Name = name.parse().map_err(super::told)?;
+    if address == "host-gateway" {
+        return Err("the host's loopback is not reached from a box".into());
+    }
+    let address = address.parse().map_err(|_| format!("{address:?} is no address of IPv4"))?;
+    Ok(HostEntry { name, address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::tests::one;
+
+    #[test]
+    fn a_box_that_nobody_measures_has_a_card_where_there_are_any_and_another_only_if_it_is_asked_for() {
+        let words = NetworkWords::default();
+        for (tee, has_cards, card) in
+            [(Tee::None, true, true), (Tee::None, false, false), (Tee::Simulated, true, false), (Tee::Snp, true, false)]
+        {
+            assert_eq!(words.card(&[one("80/ra-tls")], tee, has_cards).unwrap().is_some(), card, "{tee:?} {has_cards}");
+            // What is asked for does not depend on the machine.
+            let asked = words.card(&[one("80")], tee, has_cards).unwrap();
+            assert_eq!(asked, Some(Network::user()), "{tee:?} {has_cards}");
+            let none = NetworkWords { wanted: Some(Wanted::Nothing), ..NetworkWords::default() };
+            assert_eq!(none.card(&[one("80/ra-tls")], tee, has_cards).unwrap(), None);
+        }
+        let server = Ipv4Addr::new(192, 0, 2, 53);
+        let named = NetworkWords { dns: vec![server], ..words };
+        assert_eq!(named.card(&[], Tee::Simulated, false).unwrap().unwrap().dns, [server]);
+    }
+
+    #[test]
+    fn what_needs_a_card_is_refused_beside_the_word_that_takes_it_away() {
+        let none = NetworkWords { wanted: Some(Wanted::Nothing), ..NetworkWords::default() };
+        assert!(none.ask_for_card(&[one("80")]).unwrap_err().to_string().contains("a port published"));
+        let entry = host_entry("db:192.0.2.9").unwrap();
+        for (words, what) in [
+            (NetworkWords { publish_all: true, ..none.clone() }, "--publish-all"),
+            (NetworkWords { dns: vec![Ipv4Addr::new(192, 0, 2, 53)], ..none.clone() }, "--dns"),
+            (NetworkWords { hosts: vec![entry], ..none.clone() }, "--add-host"),
+        ] {
+            assert!(words.ask_for_card(&[]).unwrap_err().to_string().contains(what), "{what}");
+        }
+        assert!(!none.ask_for_card(&[]).unwrap());
+        assert!("bridge".parse::<Wanted>().is_err() && "host".parse::<Wanted>().is_err());
+    }
+
+    #[test]
+    fn every_port_of_the_image_and_those_named_are_published_once() {
+        let words = NetworkWords { publish_all: true, expose: vec![9000, 80], ..NetworkWords::default() };
+        let image = ["80/tcp".to_owned(), "443".to_owned(), "8000-8001/tcp".to_owned()];
+        let said = |published: &[Publish]| {
+            let all = words.publish_exposed(&image, published).unwrap();
+            all.iter().map(Publish::to_string).collect::<Vec<_>>()
+        };
+        let all = ["0.0.0.0:0->80/tcp", "0.0.0.0:0->443/tcp", "0.0.0.0:0->8000/tcp", "0.0.0.0:0->8001/tcp"];
+        assert_eq!(said(&[]), [&all[..], &["0.0.0.0:0->9000/tcp"]].concat());
+        assert_eq!(said(&[one("8080:80")])[..2], ["0.0.0.0:8080->80/tcp", "0.0.0.0:0->443/tcp"]);
+        for bad in ["53/udp", "x/tcp", "1-9999"] {
+            assert!(words.publish_exposed(&[bad.into()], &[]).unwrap_err().to_string().contains(bad));
+        }
+        let not = NetworkWords::default();
+        assert_eq!(not.publish_exposed(&image, &[one("1:2")]).unwrap(), [one("1:2")]);
+    }
+
+    #[test]
+    fn an_entry_has_a_name_and_an_address_in_numbers() {
+        let entry = host_entry("db.example:192.0.2.9").unwrap();
+        assert_eq!((entry.name.as_str(), entry.address), ("db.example", Ipv4Addr::new(192, 0, 2, 9)));
+        assert_eq!(host_entry("db=192.0.2.9").unwrap().address, entry.address);
+        for bad in ["db", "db:", "db:host-gateway", ":192.0.2.9", "db:::1", "db:x"] {
+            assert!(host_entry(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Which frames pass between a guest's card and whoever carries them further.
+//!
+//! A guest speaks as itself alone, ARP and IPv4 alone, and to machines that are neither its host's loopback, nor on a link, nor many:
+//! no 127.0.0.0/8, no 169.254.0.0/16 with the services of clouds, no gateway. Towards the gateway, which stands for clients on the
+//! host, it may answer: TCP that opens nothing. It may ask it for names where
+//! a resolver of the host answers there.
+//!
+//! Trusts: neither the guest nor the other end. Never: keeps state, changes a frame, looks behind the headers named here.
+//! Source: RFC 791 §3.1; RFC 826; RFC 9293 §3.1; RFC 768; RFC 6890.
+
+use std::net::Ipv4Addr;
+
+/// Addresses of a guest's card, and what stands at its other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// The card's.
+    pub mac: [u8; 6],
+    /// The guest's.
+    pub address: Ipv4Addr,
+    /// Mask of the guest's network.
+    pub mask: Ipv4Addr,
+    /// The gateway's.
+    pub gateway: Ipv4Addr,
+    /// Names are asked for at the gateway, over UDP.
+    pub resolver: bool,
+}
+
+/// Why a frame does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
+pub enum Refused {
+    /// Too short for the headers it says it has, or with headers that are none.
+    #[error("a frame with broken headers")]
+    Broken,
+    /// Neither ARP nor IPv4.
+    #[error("a frame that is neither ARP nor IPv4")]
+    Protocol,
+    /// From another card, or with an answer for another.
+    #[error("a frame that names another card as its sender")]
+    SenderCard,
+    /// From another address.
+    #[error("a packet from another address than the guest's")]
+    SenderAddress,
+    /// With options, which can lead a packet over addresses that it does not name as its destination.
+    #[error("a packet with options")]
+    Options,
+    /// To loopback.
+    #[error("a packet to loopback")]
+    Loopback,
+    /// To an address of the link, among them those where clouds tell machines about themselves.
+    #[error("a packet to a link-local address")]
+    LinkLocal,
+    /// To many, to nobody, or to the guest itself.
+    #[error("a packet to an address of no other machine")]
+    NoMachine,
+    /// To the gateway, and neither an answer nor a question for a name.
+    #[error("a packet to the gateway that neither answers nor asks for a name")]
+    Gateway,
+    /// For another guest.
+    #[error("a frame that is not for this guest")]
+    NotForIt,
+}
+
+const ETHERNET: usize = 14;
+const ARP: [u8; 2] = [0x08, 0x06];
+const IPV4: [u8; 2] = [0x08, 0x00];
+/// Ethernet and IPv4, as ARP has them: kinds, lengths of addresses.
+const ARP_OF_IPV4: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
+const ARP_LENGTH: usize = 28;
+const IPV4_HEADER: usize = 20;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Port of resolvers.
+const DNS: [u8; 2] = 53_u16.to_be_bytes();
+const TCP_FLAGS: usize = 13;
+const SYN: u8 = 1 << 1;
+const ACK: u8 = 1 << 4;
+
+impl Filter {
+    /// Whether a frame of the guest's passes.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn outbound(&self, frame: &[u8]) -> Result<(), Refused> {
+        let (header, rest) = frame.split_at_checked(ETHERNET).ok_or(Refused::Broken)?;
+        if header[6..12] != self.mac {
+            return Err(Refused::SenderCard);
+        }
+        match [header[12], header[13]] {
+            ARP => {
+                let arp = arp(rest)?;
+                // Whoever asks whether an address is free has none yet.
+                let sender = arp.sender == self.address || arp.sender == Ipv4Addr::UNSPECIFIED;
+                if arp.sender_mac != self.mac {
+                    Err(Refused::SenderCard)
+                } else if !sender {
+                    Err(Refused::SenderAddress)
+                } else {
+                    Ok(())
+                }
+            }
+            IPV4 => self.packet_out(&packet(rest)?),
+            _ => Err(Refused::Protocol),
+        }
+    }
+
+    /// Whether a frame for the guest passes.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn inbound(&self, frame: &[u8]) -> Result<(), Refused> {
+        let (header, rest) = frame.split_at_checked(ETHERNET).ok_or(Refused::Broken)?;
+        if header[..6] != self.mac && header[..6] != [0xFF; 6] {
+            return Err(Refused::NotForIt);
+        }
+        match [header[12], header[13]] {
+            ARP => arp(rest).map(drop),
+            IPV4 if packet(rest)?.to == self.address => Ok(()),
+            IPV4 => Err(Refused::NotForIt),
+            _ => Err(Refused::Protocol),
+        }
+    }
+
+    fn packet_out(&self, packet: &Packet<'_>) -> Result<(), Refused> {
+        if packet.from != self.address {
+            return Err(Refused::SenderAddress);
+        }
+        let to = packet.to;
+        if to.is_loopback() {
+            return Err(Refused::Loopback);
+        }
+        if to.is_link_local() {
+            return Err(Refused::LinkLocal);
+        }
+        let of_many = to.octets()[0] >= 224 || to == (self.address & self.mask) | !self.mask;
+        if of_many || to.octets()[0] == 0 || to == self.address {
+            return Err(Refused::NoMachine);
+        }
+        if to == self.gateway && !self.answers(packet) {
+            return Err(Refused::Gateway);
+        }
+        Ok(())
+    }
+
+    /// Whether a packet can only be part of what somebody else began, or a question for a name.
+    fn answers(&self, packet: &Packet<'_>) -> bool {
+        // The ports and flags of a packet in parts are in one of them.
+        if packet.is_part {
+            return false;
+        }
+        match packet.protocol {
+            TCP => packet.payload.get(TCP_FLAGS).is_some_and(|flags| flags & (SYN | ACK) != SYN),
+            UDP => self.resolver && packet.payload.get(2..4) == Some(&DNS),
+            _ => false,
+        }
+    }
+}
+
+struct Arp {
+    sender_mac: [u8; 6],
+    sender: Ipv4Addr,
+}
+
+fn arp(bytes: &[u8]) -> Result<Arp, Refused> {
+    let arp: &[u8; ARP_LENGTH] = bytes.first_chunk().ok_or(Refused::Broken)?;
+    if arp[..6] != ARP_OF_IPV4 || arp[6] != 0 || !matches!(arp[7], 1 | 2) {
+        return Err(Refused::Broken);
+    }
+    let [m0, m1, m2, m3, m4, m5, a, b, c, d] = *arp[8..].first_chunk().ok_or(Refused::Broken)?;
+    Ok(Arp { sender_mac: [m0, m1, m2, m3, m4, m5], sender: Ipv4Addr::new(a, b, c, d) })
+}
+
+struct Packet<'a> {
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    protocol: u8,
+    /// Of a packet that was cut up.
+    is_part: bool,
+    payload: &'a [u8],
+}
+
+fn packet(bytes: &[u8]) -> Result<Packet<'_>, Refused> {
+    let header: &[u8; IPV4_HEADER] = bytes.first_chunk().ok_or(Refused::Broken)?;
+    match header[0] {
+        0x45 => {}
+        0x46..=0x4F => return Err(Refused::Options),
+        _ => return Err(Refused::Broken),
+    }
+    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let payload = bytes.get(IPV4_HEADER..length).ok_or(Refused::Broken)?;
+    // "More fragments", or an offset.
+    let is_part = u16::from_be_bytes([header[6], header[7]]) & 0x3FFF != 0;
+    let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+    Ok(Packet { from: address(12), to: address(16), protocol: header[9], is_part, payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn filter() -> Filter {
+        Filter {
+            mac: MAC,
+            address: Ipv4Addr::new(10, 0, 2, 15),
+            mask: Ipv4Addr::new(255, 255, 255, 0),
+            gateway: Ipv4Addr::new(10, 0, 2, 2),
+            resolver: true,
+        }
+    }
+
+    fn ethernet(from: [u8; 6], to: [u8; 6], kind: [u8; 2], rest: &[u8]) -> Vec<u8> {
+        [&to[..], &from, &kind, rest].concat()
+    }
+
+    fn ip(from: [u8; 4], to: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let length = (IPV4_HEADER + payload.len()) as u16;
+        let mut all = vec![0x45, 0];
+        all.extend(length.to_be_bytes());
+        all.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+        all.extend(from);
+        all.extend(to);
+        all.extend(payload);
+        all
+    }
+
+    fn out(packet: &[u8]) -> Result<(), Refused> {
+        filter().outbound(&ethernet(MAC, [9; 6], IPV4, packet))
+    }
+
+    fn tcp(flags: u8) -> [u8; 20] {
+        let mut header = [0; 20];
+        header[TCP_FLAGS] = flags;
+        header
+    }
+
+    const OWN: [u8; 4] = [10, 0, 2, 15];
+    const GATEWAY: [u8; 4] = [10, 0, 2, 2];
+
+    #[test]
+    fn machines_elsewhere_are_reached_and_nobody_that_is_none() {
+        let to = |to: [u8; 4]| out(&ip(OWN, to, TCP, &tcp(SYN)));
+        for there in [[192, 0, 2, 1], [10, 0, 2, 3], [8, 8, 8, 8], [169, 253, 255, 255], [128, 0, 0, 1], [126, 0, 0, 1]]
+        {
+            assert_eq!(to(there), Ok(()), "{there:?}");
+        }
+        for (there, why) in [
+            ([127, 0, 0, 1], Refused::Loopback),
+            ([127, 255, 255, 254], Refused::Loopback),
+            ([169, 254, 169, 254], Refused::LinkLocal),
+            ([169, 254, 0, 1], Refused::LinkLocal),
+            ([0, 0, 0, 0], Refused::NoMachine),
+            ([0, 1, 2, 3], Refused::NoMachine),
+            ([224, 0, 0, 251], Refused::NoMachine),
+            ([255, 255, 255, 255], Refused::NoMachine),
+            ([10, 0, 2, 255], Refused::NoMachine),
+            (OWN, Refused::NoMachine),
+            (GATEWAY, Refused::Gateway),
+        ] {
+            assert_eq!(to(there), Err(why), "{there:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_speaks_as_itself_alone() {
+        let packet = ip(OWN, [192, 0, 2, 1], UDP, &[0; 8]);
+        assert_eq!(filter().outbound(&ethernet([3; 6], [9; 6], IPV4, &packet)), Err(Refused::SenderCard));
+        assert_eq!(out(&ip([10, 0, 2, 16], [192, 0, 2, 1], UDP, &[0; 8])), Err(Refused::SenderAddress));
+        let asks = |mac: [u8; 6], address: [u8; 4], from: [u8; 6]| {
+            let body = [&ARP_OF_IPV4[..], &[0, 1], &mac, &address, &[0; 6], &GATEWAY].concat();
+            filter().outbound(&ethernet(from, [0xFF; 6], ARP, &body))
+        };
+        assert_eq!((asks(MAC, OWN, MAC), asks(MAC, [0; 4], MAC)), (Ok(()), Ok(())));
+        assert_eq!(asks([3; 6], OWN, MAC), Err(Refused::SenderCard));
+        assert_eq!(asks(MAC, OWN, [3; 6]), Err(Refused::SenderCard));
+        assert_eq!(asks(MAC, GATEWAY, MAC), Err(Refused::SenderAddress));
+    }
+
+    #[test]
+    fn to_the_gateway_it_only_answers() {
+        let to = |protocol, payload: &[u8]| out(&ip(OWN, GATEWAY, protocol, payload));
+        for flags in [ACK, SYN | ACK, ACK | 1, 1 << 2] {
+            assert_eq!(to(TCP, &tcp(flags)), Ok(()), "{flags:#x}");
+        }
+        for flags in [SYN, SYN | 1, SYN | 1 << 6] {
+            assert_eq!(to(TCP, &tcp(flags)), Err(Refused::Gateway), "{flags:#x}");
+        }
+        assert_eq!(to(TCP, &tcp(ACK)[..TCP_FLAGS]), Err(Refused::Gateway), "no flags");
+        let (asks, other) = ([1, 1, 0, 53, 0, 8, 0, 0], [0, 53, 1, 1, 0, 8, 0, 0]);
+        assert_eq!((to(UDP, &asks), to(UDP, &other)), (Ok(()), Err(Refused::Gateway)));
+        let without = Filter { resolver: false, ..filter() };
+        let question = ethernet(MAC, [9; 6], IPV4, &ip(OWN, GATEWAY, UDP, &asks));
+        assert_eq!(without.outbound(&question), Err(Refused::Gateway));
+        assert_eq!(to(1, &[8, 0, 0, 0]), Err(Refused::Gateway));
+        for offset in [[0x20, 0], [0, 1], [0x1F, 0xFF]] {
+            let mut part = ip(OWN, GATEWAY, TCP, &tcp(ACK));
+            part[6..8].copy_from_slice(&offset);
+            assert_eq!(out(&part), Err(Refused::Gateway), "{offset:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_packet_of_ipv4_does_not_pass() {
+        let good = ip(OWN, [192, 0, 2, 1], UDP, &[0; 8]);
+        assert_eq!(out(&good), Ok(()));
+        for end in 0..good.len() {
+            assert_eq!(out(&good[..end]), Err(Refused::Broken), "{end}");
+        }
+        let with = |at: usize, byte: u8| {
+            let mut other = good.clone();
+            other[at] = byte;
+            out(&other)
+        };
+        assert_eq!(with(0, 0x46), Err(Refused::Options));
+        assert_eq!((with(0, 0x44), with(0, 0x65)), (Err(Refused::Broken), Err(Refused::Broken)));
+        assert_eq!((with(3, 19), with(3, 29)), (Err(Refused::Broken), Err(Refused::Broken)));
+        for kind in [[0x86, 0xDD], [0x81, 0], [0x88, 0xA8], [0, 60]] {
+            assert_eq!(filter().outbound(&ethernet(MAC, [9; 6], kind, &good)), Err(Refused::Protocol), "{kind:?}");
+            assert_eq!(filter().inbound(&ethernet([9; 6], MAC, kind, &good)), Err(Refused::Protocol), "{kind:?}");
+        }
+        assert_eq!(filter().outbound(&[0; 13]), Err(Refused::Broken));
+        assert_eq!(filter().inbound(&[]), Err(Refused::Broken));
+    }
+
+    #[test]
+    fn a_guest_hears_what_is_for_it() {
+        let inside = |to: [u8; 6], address: [u8; 4]| {
+            filter().inbound(&ethernet([9; 6], to, IPV4, &ip([192, 0, 2, 1], address, TCP, &tcp(SYN))))
+        };
+        assert_eq!(inside(MAC, OWN), Ok(()));
+        assert_eq!(inside([3; 6], OWN), Err(Refused::NotForIt));
+        assert_eq!(inside(MAC, [10, 0, 2, 16]), Err(Refused::NotForIt));
+        let answer = [&ARP_OF_IPV4[..], &[0, 2], &[9; 6], &GATEWAY, &MAC, &OWN].concat();
+        assert_eq!(filter().inbound(&ethernet([9; 6], MAC, ARP, &answer)), Ok(()));
+        assert_eq!(filter().inbound(&ethernet([9; 6], MAC, ARP, &answer[..27])), Err(Refused::Broken));
+    }
+}

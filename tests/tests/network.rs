@@ -1,0 +1,107 @@
+//! The network of a box: what it reaches, what reaches it, and what it does not reach.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use coffer_tests::{
+    World,
+    image::pulled,
+    outside::{ADDRESS, Networks},
+    process::{Finished, run},
+};
+use serde_json::Value;
+
+const SERVER: &str = "mkdir /www && echo served inside >/www/index.html && busybox httpd -p 8081 -h /www && exec busybox httpd -f -p 8080 -h /www";
+
+#[test]
+fn a_box_reaches_the_world_and_its_ports_are_reached_and_its_host_is_out_of_reach() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: networks to try it in are root's to make");
+        return Ok(());
+    }
+    let world = World::new()?;
+    let (_registry, image) = pulled(&world)?;
+    let networks = Networks::new(world.folder.path())?;
+    let coffer = |words: &[&str]| run(&mut networks.on_host(&world.command(words)), b"");
+    let isolated = ["--isolation", "qemu"];
+
+    // A box that nobody measures has a card without a word.
+    let wget = |url: &str| ["busybox", "timeout", "5", "busybox", "wget", "-q", "-O", "-", url].map(str::to_owned);
+    let outside = format!("http://{ADDRESS}/");
+    let plain = [&["run", "--rm"], &isolated[..], &[&image, "busybox", "wget", "-q", "-O", "-", &outside]].concat();
+    ensure!(coffer(&plain)?.ok()? == "the outside\n");
+
+    // In one that proves itself what it has is measured; what leads to its card stands beside what leads to its agent.
+    let flags = ["run", "-d", "--name", "web", "--tee-simulate", "--host-may", "stop,stats,logs,exec"];
+    let ports = ["-p", "127.0.0.1::8080", "-p", "127.0.0.1::8080/ra-tls", "-P", "--expose", "8081"];
+    let named = format!("named:{ADDRESS}");
+    let rest = ["--add-host", &named, &image, "sh", "-c", SERVER];
+    coffer(&[&flags[..], &isolated, &ports, &rest].concat())?.ok()?;
+    let port = |words: &str| Ok::<_, anyhow::Error>(coffer(&["port", "web", words])?.ok()?.trim().to_owned());
+    let (loopback, everywhere) = (port("8080/tcp")?, port("8081")?);
+    ensure!(loopback.starts_with("127.0.0.1:") && everywhere.starts_with("0.0.0.0:"), "{loopback} {everywhere}");
+    let inside = "served inside\n";
+    ensure!(networks.host_reads(&format!("http://{loopback}/"))? == inside);
+    let number = everywhere.rsplit_once(':').context("a port")?.1;
+    ensure!(networks.outside_reads(&format!("http://192.0.2.1:{number}/"))? == inside);
+    let behind_ra_tls = port("8080/ra-tls")?;
+    ensure!(behind_ra_tls != loopback && networks.host_connects(&behind_ra_tls)?);
+
+    let exec = |words: &[String]| -> Result<Finished> {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        coffer(&[&["exec", "web"], &words[..]].concat())
+    };
+    for url in [&outside, "http://named/", "http://any.name.test/"] {
+        let found = exec(&wget(url))?;
+        ensure!(found.status == 0 && found.stdout == "the outside\n", "{url}: {}", found.describe());
+    }
+    // What the host reaches, and a box does not: its loopback behind the gateway, and what clouds tell machines.
+    ensure!(networks.host_reads("http://127.0.0.1:9090/")? == "the host\n");
+    ensure!(networks.host_reads("http://169.254.169.254/")? == "the outside\n");
+    for url in ["http://10.0.2.2:9090/", "http://169.254.169.254/", "http://127.0.0.1:9090/"] {
+        let found = exec(&wget(url))?;
+        ensure!(found.status != 0 && found.stdout.is_empty(), "{url}: {}", found.describe());
+    }
+    let known: Value = serde_json::from_str(&coffer(&["inspect", "web"])?.ok()?)?;
+    let folder = known[0]["Folder"].as_str().context("a folder")?;
+    let log = std::fs::read_to_string(format!("{folder}/supervisor.log"))?;
+    for refused in ["to a link-local address", "to the gateway that neither answers nor asks for a name"] {
+        ensure!(log.contains(&format!("network: refused from the guest: a packet {refused}\n")), "{log}");
+    }
+    coffer(&["stop", "-t", "1", "web"])?.ok()?;
+    ensure!(!networks.host_connects(&loopback)? && !networks.host_connects(&behind_ra_tls)?, "a port outlives its box");
+    Ok(())
+}
+
+#[test]
+fn what_a_network_cannot_do_is_refused_by_its_name() -> Result<()> {
+    let world = World::new()?;
+    let (_registry, image) = pulled(&world)?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let taken = format!("{}:80", taken.local_addr()?);
+    for (flags, status, words) in [
+        (&["-p", "53:53/udp"][..], 125, "\"udp\" is no protocol"),
+        (&["-p", "80-81:80"], 125, "is no range that leads to the other"),
+        (&["-p", "[::1]:8080:80"], 125, "boxes have IPv4 alone yet"),
+        (&["--network", "none", "-p", "8080:80"], 125, "--network none leaves the box without"),
+        (&["--network", "none", "--dns", ADDRESS], 125, "--dns needs a network card"),
+        (&["--network", "mine"], 125, "there are no networks by name yet"),
+        (&["--network", "host"], 125, "shares no network with its host"),
+        (&["--isolation", "process", "-p", "8080:80"], 125, "isolation process has none yet"),
+        (&["--dns", "127.0.0.53"], 125, "network.dns"),
+        (&["--add-host", "db:host-gateway"], 125, "loopback is not reached"),
+        (&["--expose", "80"], 125, "--publish-all"),
+        (&["-p", &taken], 125, &format!("cannot listen on {}", taken.trim_end_matches(":80"))),
+    ] {
+        let found = world.coffer(&[&["run", "--rm"], flags, &[&image, "true"]].concat())?;
+        ensure!(found.status == status && found.text().contains(words), "{words}: {}", found.describe());
+    }
+    let spec = |flags: &[&str]| world.coffer(&[&["spec"], flags, &[&image]].concat())?.ok();
+    ensure!(!spec(&["--network", "none"])?.contains("[network]"));
+    ensure!(!spec(&["--tee-simulate"])?.contains("[network]"), "a way into a guest that proves itself is asked for");
+    ensure!(spec(&["--tee-simulate", "--network", "user"])?.contains("[network]"));
+    let mut without: Command = world.command(&["run", "--rm", "--isolation", "qemu", &image, "true"]);
+    let found = run(without.env("COFFER_PASST", "/nowhere"), b"")?;
+    ensure!(found.status == 125 && found.stderr.contains("COFFER_PASST names /nowhere"), "{}", found.describe());
+    Ok(())
+}

@@ -175,9 +175,11 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let path = admin_socket_path(state.path());
         let first = AdminSocket::bind(state.path()).unwrap();
-        // A broker that comes later puts its own there, while the first one's file still has its number.
+        // Where the first one's is gone, a broker that comes later puts its own there, while the first one's file still has its number.
         let kept = state.path().join("kept");
         fs::hard_link(&path, &kept).unwrap();
+        assert_eq!(AdminSocket::bind(state.path()).err().unwrap().kind(), io::ErrorKind::AddrInUse, "it listens");
+        fs::remove_file(&path).unwrap();
         let second = AdminSocket::bind(state.path()).unwrap();
         drop(first);
         assert!(path.exists());

@@ -38,6 +38,6 @@ pub use engine::{INPUT_LIMIT, POLICY_LIMIT};
 pub use error::PolicyError;
 pub use input::{Field, INPUT_SCHEMA, evidence_input, fields, lower};
 pub use policy::{Decision, Policy, REASON_LIMIT, REASONS_LIMIT};
-pub use shipped::{EVIDENCE_AZURE_CVM, EVIDENCE_SNP, RELEASE, SHIPPED, Shipped};
+pub use shipped::{EVIDENCE_AZURE_CVM, EVIDENCE_SNP, RELEASE, SHIPPED, Shipped, reads_as_built_in};
 pub use stack::{STACK, thread_has_stack};
 pub use time::{TIME_LIMIT, WALL_LIMIT};

@@ -35,6 +35,16 @@ pub const EVIDENCE_AZURE_CVM: Shipped = Shipped {
 /// All of them.
 pub const SHIPPED: [Shipped; 3] = [RELEASE, EVIDENCE_SNP, EVIDENCE_AZURE_CVM];
 
+/// Whether a policy of somebody's own would read as one that is built in, or as several: the names of the typed ones and the words of
+/// those here, in any case, and what has a `+`, which stands between names.
+pub fn reads_as_built_in(name: &str) -> bool {
+    let is = |word: &str| word.eq_ignore_ascii_case(name);
+    name.is_empty() || name.contains('+') || TYPED.into_iter().any(is) || SHIPPED.iter().any(|one| is(&one.word()))
+}
+
+/// The typed policies that are built in, by the names that tokens have of them.
+const TYPED: [&str; 2] = ["strict", "default-floor"];
+
 impl Shipped {
     /// What it is called on a command line: `release`, `snp`, `azure-cvm`.
     pub fn word(&self) -> String {

@@ -459,10 +459,19 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
     let (exit, said) = run(&service.1, &good);
     assert_eq!((exit, said["sequence"].as_u64(), said["name"].as_str()), (0, Some(8), Some("web")), "{said}");
     assert_eq!(said["lists"].as_array().unwrap().len(), 1, "{said}");
+    assert_eq!((&said["simulated"], &said["lists"][0]["product"]), (&Value::Bool(true), &"Milan".into()), "{said}");
+    assert!(!said["simulated_roots"].as_array().unwrap().is_empty());
+    let text = asks(&service.1, &good);
+    let text: Vec<_> = text.iter().map(String::as_str).filter(|word| *word != "--json").collect();
+    let text = world.coffer(&text);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("SIMULATED: "), "{text:?}");
+    // Its author's span is the longest that a witness gives.
+    let (exit, said) = run(&service.1, &[&good[..], &["--expires", "31d"]].concat());
+    assert_eq!((exit, said["error"]["class"].as_str()), (6, Some("refused")), "{said}");
     // The next tick of a timer goes on behind the last; what is something else stays.
     let (exit, said) = run(&service.1, &good);
-    assert_eq!((exit, said["sequence"].as_u64()), (0, Some(9)), "{said}");
-    assert_eq!(run(&service.1, &[&good[..], &["--sequence", "9"]].concat()).0, 2);
+    assert_eq!((exit, said["sequence"].as_u64()), (0, Some(10)), "{said}");
+    assert_eq!(run(&service.1, &[&good[..], &["--sequence", "10"]].concat()).0, 2);
     for other in ["revoked.toml", "author.pem.pub"] {
         let there = std::fs::read(world.path(other)).unwrap();
         let words = ["--key", "author.pem.pub", "--revoked", "revoked.toml", "--out", other];
@@ -493,7 +502,8 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
     }
     assert_eq!(reference("1s"), [6, 6]);
     // In place, with the list waived by name.
-    let (exit, said) = run(&service.1, &["--key", "author.pem.pub", "--no-revocation-list", "--expires", "7d"]);
+    let words = ["--key", "author.pem.pub", "--no-revocation-list", "--expires", "7d", "--out", "./web.json"];
+    let (exit, said) = run(&service.1, &words);
     assert_eq!((exit, &said["revocation_list"]), (0, &Value::Null), "{said}");
     world.json(&["manifest", "verify", "web.json", "--key", "witness.pem.pub"]);
 }

@@ -72,6 +72,18 @@ fn rego_behind_the_floor_only_refuses() {
     assert_eq!(verdict(&["azure-cvm"], &milan, "report.bin").0, 6);
     let shown = text(&on(&milan, "report.bin", &["verify", "--policy", &no]));
     assert!(shown.contains("rego: found chip: not ours") && !shown.contains('\u{1b}'), "{shown}");
+    // What would read as built in has no place in results.
+    let open = "measurements = \"any\"\n";
+    for name in ["strict", "Default-Floor", "strict+snp.toml"] {
+        let output = on(&milan, "report.bin", &["verify", "--policy", &write(name, open)]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains("rename it"), "{}", text(&output));
+    }
+    std::fs::create_dir(folder.path().join("azure-cvm")).unwrap();
+    write("azure-cvm/yes.rego", "package yes\nallow := true\n");
+    let path = folder.path().join("azure-cvm");
+    let output = on(&milan, "report.bin", &["verify", "--policy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     let twice = on(&milan, "report.bin", &["verify", "--policy", "strict", "--policy", "strict"]);
     assert_eq!(twice.status.code(), Some(2), "{}", text(&twice));
     let broken = write("broken.rego", "package b\nallow if {\n");

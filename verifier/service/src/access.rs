@@ -25,6 +25,8 @@ pub struct Access {
     pub keys: Vec<(String, [u8; 32])>,
     /// Anybody may.
     pub anyone: bool,
+    /// Only who asks for a name or an address of the loopback: plain HTTP and anyone, which a page in a browser could ask otherwise.
+    pub loopback_names_alone: bool,
 }
 
 /// What a key begins with, so that one that went astray is found.
@@ -82,7 +84,7 @@ mod tests {
     fn a_key_opens_and_nothing_near_it_does() {
         let (one, digest) = new_key([1; 32]);
         let (two, other) = new_key([2; 32]);
-        let access = Access { keys: vec![("ci".into(), digest), ("web".into(), other)], anyone: false };
+        let access = Access { keys: vec![("ci".into(), digest), ("web".into(), other)], ..Access::default() };
         let caller = |header: &str| access.caller(Some(header.as_bytes()), None);
         assert_eq!(caller(&format!("Bearer {one}")), Some(Caller::Key("ci".into())));
         assert_eq!(caller(&format!("bearer  {two} ")), Some(Caller::Key("web".into())));
@@ -97,7 +99,7 @@ mod tests {
 
     #[test]
     fn where_anybody_may_ask_a_wrong_key_is_wrong_all_the_same() {
-        let access = Access { keys: Vec::new(), anyone: true };
+        let access = Access { anyone: true, ..Access::default() };
         assert_eq!(access.caller(None, None), Some(Caller::Anyone));
         assert_eq!(access.caller(Some(b"Bearer x"), None), None);
     }

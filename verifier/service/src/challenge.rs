@@ -1,7 +1,9 @@
 //! Challenges: values that a guest puts into REPORT_DATA, which this service knows again without having kept them.
 //!
-//! A challenge is 64 bytes, as REPORT_DATA is: the second it ends at, 24 random bytes, and a MAC over both. Replicas that share the
-//! key know each other's. That one was used is remembered where it was used, until it ends: single use holds within a replica.
+//! A challenge is 64 bytes, as REPORT_DATA is: the second it ends at, 24 random bytes of which 8 are its giver's, and a MAC over all.
+//! Replicas that share the key know each other's. That one was used is remembered where it was used, until it ends: single use holds
+//! within a replica. What a process before this one has taken back this one cannot know: of others' challenges it takes none that was
+//! given before it began.
 //! Trusts: the key. Never: forgets one that was used before it has ended; takes more memory than for so many.
 
 use std::collections::BTreeSet;
@@ -22,12 +24,20 @@ pub const LIFETIME: i64 = 60;
 const AHEAD: i64 = 30;
 /// Used ones that are remembered. Whoever comes while these are all of the last minute has to wait.
 const SPENT: usize = 100_000;
+/// Seconds that the clock may have gone back over a restart.
+const BACK: i64 = 5;
 const RANDOM: usize = 24;
+/// Of those, what is the giver's.
+const OWN: usize = 8;
 const SIGNED: usize = 8 + RANDOM;
 
 /// Gives challenges, and takes each back once.
 pub struct Challenges {
     key: hmac::Key,
+    /// Of this process: its challenges are known by it.
+    own: [u8; OWN],
+    /// Second in which it began.
+    began: i64,
     spent: Mutex<Spent>,
     room: usize,
 }
@@ -79,16 +89,18 @@ impl Challenge {
 }
 
 impl Challenges {
-    /// Under this key.
-    pub fn new(key: &[u8; KEY_LEN]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), spent: Mutex::default(), room: SPENT }
+    /// Under this key, of a process that begins `now`. `own`: of the system's source.
+    pub fn new(key: &[u8; KEY_LEN], own: [u8; OWN], now: UnixTime) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        Self { key, own, began: now.0, spent: Mutex::default(), room: SPENT }
     }
 
     /// Another one. `random`: of the system's source.
-    pub fn issue(&self, random: [u8; RANDOM], now: UnixTime) -> Challenge {
+    pub fn issue(&self, random: [u8; RANDOM - OWN], now: UnixTime) -> Challenge {
         let mut bytes = [0; 64];
         bytes[..8].copy_from_slice(&now.0.saturating_add(LIFETIME).to_be_bytes());
-        bytes[8..SIGNED].copy_from_slice(&random);
+        bytes[8..8 + OWN].copy_from_slice(&self.own);
+        bytes[8 + OWN..SIGNED].copy_from_slice(&random);
         let tag = self.tag(&bytes[..SIGNED]);
         bytes[SIGNED..].copy_from_slice(tag.as_ref());
         Challenge(bytes)
@@ -97,8 +109,8 @@ impl Challenges {
     /// Takes one back, for good.
     ///
     /// # Errors
-    /// [`Refusal::ChallengeForged`], [`Refusal::ChallengeExpired`], [`Refusal::ChallengeSpent`]; [`Refusal::Busy`] while too many
-    /// of this minute are remembered.
+    /// [`Refusal::ChallengeForged`], [`Refusal::ChallengeExpired`], [`Refusal::ChallengeSpent`]; [`Refusal::ChallengeOfBefore`] for
+    /// another's, given before this process began; [`Refusal::Busy`] while too many of this minute are remembered.
     pub fn spend(&self, challenge: &Challenge, now: UnixTime) -> Result<(), Refusal> {
         let (signed, tag) = challenge.0.split_at(SIGNED);
         let context = [LABEL, signed].concat();
@@ -106,6 +118,10 @@ impl Challenges {
         let ends = challenge.ends().0;
         let mut random = [0; RANDOM];
         random.copy_from_slice(&signed[8..]);
+        // It may have been taken back by the process before this one, which has told nobody.
+        if !random.starts_with(&self.own) && ends.saturating_sub(LIFETIME) <= self.began.saturating_add(BACK) {
+            return Err(Refusal::ChallengeOfBefore);
+        }
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         spent.latest = spent.latest.max(now.0);
         if ends <= spent.latest || ends > now.0.saturating_add(LIFETIME + AHEAD) {
@@ -141,26 +157,49 @@ mod tests {
         UnixTime(NOW.0 + seconds)
     }
 
+    /// One that began long ago.
+    fn replica(own: u8) -> Challenges {
+        Challenges::new(&[1; KEY_LEN], [own; OWN], later(-3600))
+    }
+
     #[test]
     fn a_challenge_is_good_once_for_a_minute_and_at_every_replica_with_the_key() {
-        let (one, other) = (Challenges::new(&[1; KEY_LEN]), Challenges::new(&[1; KEY_LEN]));
-        let challenge = one.issue([7; RANDOM], NOW);
+        let (one, other) = (replica(1), replica(2));
+        let challenge = one.issue([7; RANDOM - OWN], NOW);
         assert_eq!(Challenge::parse(&challenge.text()), Ok(challenge));
         assert_eq!(challenge.report_data().as_bytes(), &challenge.0);
         assert_eq!(other.spend(&challenge, later(59)), Ok(()));
         assert_eq!(other.spend(&challenge, later(59)), Err(Refusal::ChallengeSpent));
         assert_eq!(one.spend(&challenge, later(-31)), Err(Refusal::ChallengeExpired), "of no clock of ours");
         assert_eq!(one.spend(&challenge, later(-30)), Ok(()), "a replica's clock is a little behind");
-        let late = Challenges::new(&[1; KEY_LEN]);
+        let late = replica(3);
         assert_eq!(late.spend(&challenge, later(60)), Err(Refusal::ChallengeExpired));
         assert_eq!(late.spend(&challenge, later(0)), Err(Refusal::ChallengeExpired), "a clock that goes back");
-        assert_eq!(Challenges::new(&[2; KEY_LEN]).spend(&challenge, NOW), Err(Refusal::ChallengeForged));
+        let stranger = Challenges::new(&[2; KEY_LEN], [1; OWN], later(-3600));
+        assert_eq!(stranger.spend(&challenge, NOW), Err(Refusal::ChallengeForged));
+    }
+
+    #[test]
+    fn what_a_process_before_this_one_gave_is_not_taken_again() {
+        let before = replica(1);
+        let challenge = before.issue([7; RANDOM - OWN], NOW);
+        assert_eq!(before.spend(&challenge, NOW), Ok(()));
+        // In the same second, later, and with a clock that went back a little.
+        for began in [0, 1, 59, -BACK] {
+            let after = Challenges::new(&[1; KEY_LEN], [2; OWN], later(began));
+            assert_eq!(after.spend(&challenge, later(began.max(0))), Err(Refusal::ChallengeOfBefore), "{began}");
+            let own = after.issue([7; RANDOM - OWN], later(began));
+            assert_eq!(after.spend(&own, later(began)), Ok(()), "its own is good at once");
+        }
+        let other = before.issue([8; RANDOM - OWN], later(BACK + 1));
+        let after = Challenges::new(&[1; KEY_LEN], [2; OWN], NOW);
+        assert_eq!(after.spend(&other, later(BACK + 1)), Ok(()), "another replica's, given since");
     }
 
     #[test]
     fn a_challenge_with_any_bit_changed_is_none() {
-        let challenges = Challenges::new(&[1; KEY_LEN]);
-        let challenge = challenges.issue([7; RANDOM], NOW);
+        let challenges = replica(1);
+        let challenge = challenges.issue([7; RANDOM - OWN], NOW);
         for bit in 0..512 {
             let mut bent = challenge;
             bent.0[bit / 8] ^= 1 << (bit % 8);
@@ -173,8 +212,8 @@ mod tests {
 
     #[test]
     fn what_was_used_is_remembered_while_it_lasts_and_no_longer() {
-        let challenges = Challenges { room: 3, ..Challenges::new(&[1; KEY_LEN]) };
-        let given: Vec<_> = (0..4).map(|at| challenges.issue([at; RANDOM], later(at.into()))).collect();
+        let challenges = Challenges { room: 3, ..replica(1) };
+        let given: Vec<_> = (0..4).map(|at| challenges.issue([at; RANDOM - OWN], later(at.into()))).collect();
         for one in &given[..3] {
             assert_eq!(challenges.spend(one, later(3)), Ok(()));
         }

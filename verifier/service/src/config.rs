@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coffer_kds::{KdsEntry, Services};
-use coffer_policies::Policy as Rego;
+use coffer_policies::{Policy as Rego, reads_as_built_in};
 use coffer_rim::settings::{self, Unreadable};
 use coffer_rim::{chain, input};
 use coffer_token::KeySet;
@@ -257,7 +257,11 @@ impl ConfigFile {
     }
 
     fn access(&self, mistakes: &mut Vec<String>) -> Access {
-        let mut access = Access { keys: Vec::new(), anyone: self.anyone_who_connects_may_ask };
+        let mut access = Access {
+            keys: Vec::new(),
+            anyone: self.anyone_who_connects_may_ask,
+            loopback_names_alone: self.anyone_who_connects_may_ask && self.plain_http_for_this_machine_alone,
+        };
         for (at, KeyEntry { name, sha256 }) in self.api_keys.iter().enumerate() {
             if Word::parse(name).is_err() || name.len() > 64 {
                 let shown = coffer_rim::foreign(name);
@@ -330,8 +334,9 @@ impl ConfigFile {
         let (mut all, mut simulators) = (Vec::new(), Vec::new());
         for (name, entry) in &self.policies {
             let shown = coffer_rim::foreign(name).into_owned();
-            if name == STRICT_NAME {
-                mistakes.push(format!("policies.{name} is there already: call it otherwise"));
+            if reads_as_built_in(name) {
+                mistakes
+                    .push(format!("policies.{shown} reads as one that is built in: call it otherwise, without `+`"));
                 continue;
             }
             let simulated = entry.roots(&shown, mistakes);

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
 use coffer_verifier::ExpectedReportData;
 use coffer_verifier::abi::ReportData;
 use coffer_verifier::ear::Nonce;
@@ -11,6 +12,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
 use crate::challenge::{Challenge, LIFETIME};
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::request::{Asked, Demanded, MAX_CERTIFICATES, MAX_CRLS, Words};
 use crate::service::Service;
@@ -38,6 +40,21 @@ impl From<&Refusal> for Status {
         };
         Self::new(code, format!("{}: {}", refusal.code(), coffer_rim::chain(refusal)))
     }
+}
+
+/// Counts an answer that is an error, be it of ours or of what reads messages; the latter calls a message that it cannot read our fault.
+pub fn counted(mut response: axum::response::Response, metrics: &Metrics) -> axum::response::Response {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let ours = status.message().starts_with(&format!("{}: ", Refusal::Internal.code()));
+    let code = if status.code() == Code::Internal && !ours { Code::InvalidArgument } else { status.code() };
+    match code {
+        Code::Ok => return response,
+        Code::Internal => metrics.refused_with(500),
+        Code::Unavailable => metrics.refused_with(503),
+        _ => metrics.refused_with(400),
+    }
+    response.headers_mut().insert(Status::GRPC_STATUS, HeaderValue::from(i32::from(code)));
+    response
 }
 
 fn asked(request: wire::AppraiseRequest) -> Result<Asked, Refusal> {
@@ -90,10 +107,7 @@ impl Verifier for Grpc {
             Err(refusal) => Err(refusal),
         };
         let written = answer.and_then(|answer| Ok((answer.appraisal_json()?, answer)));
-        let (appraisal_json, answer) = written.map_err(|refusal| {
-            self.0.metrics.refused(&refusal);
-            Status::from(&refusal)
-        })?;
+        let (appraisal_json, answer) = written.map_err(|refusal| Status::from(&refusal))?;
         Ok(Response::new(wire::AppraiseResponse {
             verdict: answer.appraisal.verdict().to_string(),
             policy_id: answer.policy.name.to_string(),

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use coffer_verifier::ear::Issuer;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
@@ -18,7 +19,7 @@ use crate::challenge::LIFETIME;
 use crate::openapi;
 use crate::page::PAGE;
 use crate::refusal::{RETRY_AFTER, Refusal};
-use crate::request::{self, Asked};
+use crate::request;
 use crate::routes::{Open, ROUTES};
 use crate::service::{Service, now};
 use crate::traces::Traces;
@@ -153,22 +154,20 @@ async fn appraise_batch(
     sent: Body,
 ) -> Result<Response, Refusal> {
     let requests = async { request::batch(&body(&service, &headers, sent).await?) }.await;
+    let begun = counted(&service, requests)?.into_iter().map(|asked| asked.and_then(|asked| service.begin(asked)));
+    let mut all: Vec<_> = begun.collect();
+    // Together: a service that does not answer is waited for once, not once for each.
+    join_all(all.iter_mut().flatten().map(|begun| service.fetch(begun))).await;
     let mut results = Vec::new();
-    for asked in counted(&service, requests)? {
-        results.push(one_of_batch(&service, asked, &caller).await);
+    for begun in all {
+        let answer = match begun {
+            Ok(begun) => service.judge(begun, &caller.to_string()).await,
+            Err(refusal) => Err(refusal),
+        };
+        let answer = counted(&service, answer.and_then(|answer| answer.to_json()));
+        results.push(answer.unwrap_or_else(|refusal| refusal.failure().json().to_string()));
     }
     Ok(text("application/json", "no-store", format!(r#"{{"results":[{}]}}"#, results.join(","))))
-}
-
-async fn one_of_batch(service: &Service, asked: Result<Asked, Refusal>, caller: &Caller) -> String {
-    let answer = match asked {
-        Ok(asked) => service.appraise(asked, &caller.to_string()).await,
-        Err(refusal) => Err(refusal),
-    };
-    match counted(service, answer.and_then(|answer| answer.to_json())) {
-        Ok(answer) => answer,
-        Err(refusal) => refusal.failure().json().to_string(),
-    }
 }
 
 async fn challenge(State(service): Shared) -> Result<Response, Refusal> {

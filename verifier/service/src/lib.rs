@@ -40,6 +40,7 @@ mod page;
 
 mod grpc;
 mod http;
+mod linger;
 mod listener;
 
 mod init;

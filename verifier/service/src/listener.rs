@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,7 +20,9 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::guard::{Certificate, Known};
+use crate::linger;
 use crate::service::Service;
+use crate::tls::Tls;
 
 /// Streams of one HTTP/2 connection.
 const STREAMS: u32 = 128;
@@ -94,18 +95,19 @@ async fn line(
 ) {
     // An answer is one write.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = service.live().tls.clone() else {
+    let Some(Tls { config, client_roots }) = service.live().tls.clone() else {
         return speak(stream, None, &service, router, stop).await;
     };
     let up = tokio::select! {
-        up = timeout(service.limits.head_time, TlsAcceptor::from(tls).accept(stream)) => up,
+        up = timeout(service.limits.head_time, TlsAcceptor::from(config).accept(stream)) => up,
         _ = stop.wait_for(|stop| *stop) => return,
     };
     match up {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates();
-            let own = chain.and_then(|chain| chain.first());
-            let certificate = own.map(|own| Certificate(hex::encode(Sha256::digest(own)).into()));
+            let own = chain.and_then(|chain| chain.first()).zip(client_roots);
+            let certificate =
+                own.map(|(own, roots)| Certificate { digest: hex::encode(Sha256::digest(own)).into(), roots });
             speak(stream, certificate, &service, router, stop).await;
         }
         Ok(Err(error)) => {
@@ -124,17 +126,24 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stop: watch::Receiver<bool>,
 ) {
     let known = Known::default();
-    let seen = known.clone();
+    let (seen, shown, limits) = (known.clone(), certificate.clone(), service.limits);
     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
         seen.asked();
-        let mut request = request.map(Body::new);
+        let (mut request, unread) = linger::on(request, limits);
+        let is_http1 = request.version() < Version::HTTP_2;
         request.extensions_mut().insert(seen.clone());
         // What a request claims to be stays outside: extensions are this program's own.
-        if let Some(certificate) = &certificate {
+        if let Some(certificate) = &shown {
             request.extensions_mut().insert(certificate.clone());
         }
         let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        async move {
+            let mut response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            if is_http1 && unread.is_so() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(service.limits.head_time).max_buf_size(64 << 10);
@@ -156,6 +165,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 _ = stop.wait_for(|stop| *stop) => {}
                 () = until(STRANGERS * service.limits.head_time, || known.is_a_callers()) => {}
                 () = sleep(LONGEST) => {}
+                // Whoever has a certificate under those of now comes again, and shows it.
+                () = service.until(|live| certificate.as_ref().is_some_and(|one| !one.counts(live))) => {}
             }
         } => {
             connection.as_mut().graceful_shutdown();

@@ -44,7 +44,12 @@ impl Metrics {
 
     /// One request without.
     pub fn refused(&self, refusal: &Refusal) {
-        add(match refusal.status() {
+        self.refused_with(refusal.status());
+    }
+
+    /// One request without, that got this status of HTTP or its like.
+    pub fn refused_with(&self, status: u16) {
+        add(match status {
             401 => &self.unauthenticated,
             500 => &self.failed,
             503 => &self.shed,

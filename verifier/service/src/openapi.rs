@@ -18,6 +18,8 @@ pub fn document() -> Value {
         let responses = operation["responses"].as_object_mut();
         if let (Some(responses), Open::ToCallers) = (responses, open) {
             responses.insert("401".into(), refusal("Who asks is not known here."));
+            responses
+                .insert("421".into(), refusal("Where anyone may ask over plain HTTP: not for a host of the loopback."));
             responses.insert("503".into(), refusal("Busy, slow or about to end; Retry-After says when to come again."));
         }
         paths.insert(path.into(), json!({ method: operation }));

@@ -51,6 +51,9 @@ pub enum Refusal {
     /// Too old.
     #[error("the challenge has expired")]
     ChallengeExpired,
+    /// Another's, and older than this process, which cannot know whether it was used.
+    #[error("the challenge was given before this service began")]
+    ChallengeOfBefore,
     /// Used before.
     #[error("the challenge was used before")]
     ChallengeSpent,
@@ -63,6 +66,9 @@ pub enum Refusal {
     /// Nobody who may ask.
     #[error("who asks is not known here")]
     Unauthenticated,
+    /// Meant for a host of another name.
+    #[error("the request is for another host than this one's loopback")]
+    OtherHost,
     /// Longer than a request may be.
     #[error("the request is longer than {limit} bytes")]
     TooLong {
@@ -113,11 +119,12 @@ impl Refusal {
             Self::TooMany { .. } => "too-many",
             Self::Policy(_) => "unknown-policy",
             Self::ChallengeForged => "challenge-unknown",
-            Self::ChallengeExpired => "challenge-expired",
+            Self::ChallengeExpired | Self::ChallengeOfBefore => "challenge-expired",
             Self::ChallengeSpent => "challenge-spent",
             Self::NoTokens => "no-tokens",
             Self::Token(_) => "no-token",
             Self::Unauthenticated => "unauthenticated",
+            Self::OtherHost => "other-host",
             Self::TooLong { .. } => "too-long",
             Self::MediaType => "media-type",
             Self::NotFound => "not-found",
@@ -136,9 +143,10 @@ impl Refusal {
             Self::Unauthenticated => 401,
             Self::NotFound => 404,
             Self::Method => 405,
-            Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeSpent => 409,
+            Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeOfBefore | Self::ChallengeSpent => 409,
             Self::TooLong { .. } => 413,
             Self::MediaType => 415,
+            Self::OtherHost => 421,
             Self::Busy | Self::CallerBusy | Self::Slow | Self::Stopping => 503,
             Self::Internal => 500,
             _ => 400,
@@ -154,12 +162,13 @@ impl Refusal {
             Self::Evidence(error) => error.hint(),
             Self::Endorsement { .. } => "give certificates and lists in DER or PEM",
             Self::Policy(_) => "GET /v1/policies lists them",
-            Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeSpent => {
+            Self::ChallengeForged | Self::ChallengeExpired | Self::ChallengeOfBefore | Self::ChallengeSpent => {
                 "GET /v1/challenge gives another; each is good for one request, at the replica that saw it first"
             }
             Self::NoTokens => "its operator sets issuer and token_keys",
             Self::Token(_) => "have the guest send fresher certificates and lists",
             Self::Unauthenticated => "send `Authorization: Bearer KEY`, or a client certificate that is believed here",
+            Self::OtherHost => "ask for localhost or an address of the loopback: whoever connects may ask here",
             Self::TooLong { .. } => "send less at once",
             Self::NotFound | Self::Method => "/openapi.json lists what there is",
             Self::Busy | Self::CallerBusy | Self::Slow | Self::Stopping => "ask again after a pause",
@@ -170,7 +179,7 @@ impl Refusal {
     /// As every program of ours says it.
     pub fn failure(&self) -> Failure {
         let class = match self.status() {
-            401 | 409 => Class::Refused,
+            401 | 409 | 421 => Class::Refused,
             404 => Class::NotFound,
             500 => Class::Internal,
             503 => Class::Unreachable,

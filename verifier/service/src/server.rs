@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use crate::challenge::Challenges;
 use crate::config::{Config, PATIENCE};
 use crate::routes::Open;
-use crate::service::{Live, Service};
+use crate::service::{Live, Service, now, random};
 use crate::traces::Traces;
 use crate::{grpc, guard, http, listener};
 
@@ -56,6 +56,9 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// No randomness.
+    #[error("no randomness from the system")]
+    Random,
     /// The client of a key distribution service.
     #[error(transparent)]
     Kds(#[from] OpenError),
@@ -70,6 +73,7 @@ impl ServerError {
         match self {
             Self::Bind { .. } => "see what else listens there, or give another address with --listen",
             Self::Local { .. } => "see what lies there, and that the state folder can be written",
+            Self::Random => "see what keeps the system's random source from this program",
             Self::Kds(_) => "see that the state folder can be written",
             Self::Traces(_) => {
                 "see whether variables OTEL_… of the environment say something else, or leave traces out"
@@ -89,12 +93,14 @@ impl Server {
     pub async fn bind(config: Config, state: &Path) -> Result<Self, ServerError> {
         let Config { listen: address, local_socket, challenge_key, appraiser, access, tls, .. } = config;
         let Config { kds, traces, limits, of_the_start, .. } = config;
-        let clients = kds.open(&state.join("collateral"), PATIENCE)?;
+        // What is not fetched in half the time of a request is not waited for: it is judged without, and answered.
+        let clients = kds.open(&state.join("collateral"), PATIENCE.min(limits.request_time / 2))?;
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })?;
         let local = if local_socket { Some(local(state)?) } else { None };
         let traces = traces.map(Traces::to).transpose()?;
         let live = Live { appraiser, access, tls };
-        let service = Service::new(live, Challenges::new(&challenge_key), clients, traces, limits);
+        let challenges = Challenges::new(&challenge_key, random().map_err(|_| ServerError::Random)?, now());
+        let service = Service::new(live, challenges, clients, traces, limits);
         Ok(Self { listener, local, service: Arc::new(service), started: of_the_start })
     }
 

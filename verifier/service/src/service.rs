@@ -2,14 +2,14 @@
 //!
 //! HTTP and gRPC come here with what was asked, and go with an answer: neither decides anything.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Clients, Collected};
 use coffer_verifier::{UnixTime, Verdict};
 use opentelemetry::Context;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
 use crate::appraiser::{Admitted, Answer, Appraiser};
@@ -35,7 +35,7 @@ pub struct Live {
 
 /// What all connections share.
 pub struct Service {
-    live: RwLock<Arc<Live>>,
+    live: watch::Sender<Arc<Live>>,
     challenges: Challenges,
     clients: Clients,
     /// Limits.
@@ -62,7 +62,7 @@ impl Service {
     pub fn new(live: Live, challenges: Challenges, clients: Clients, traces: Option<Traces>, limits: Limits) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            live: RwLock::new(Arc::new(live)),
+            live: watch::Sender::new(Arc::new(live)),
             challenges,
             clients,
             limits,
@@ -79,12 +79,20 @@ impl Service {
 
     /// The configuration in force.
     pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.live.borrow())
+    }
+
+    /// Ends once the configuration in force is such.
+    pub async fn until(&self, such: impl Fn(&Live) -> bool) {
+        // It fails once nobody can change it any more, which is not while there is a service.
+        if self.live.subscribe().wait_for(|live| such(live)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Another one from now on. Requests under way end under the one they began with.
     pub fn replace(&self, live: Live) {
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        self.live.send_replace(Arc::new(live));
     }
 
     /// Requests under way.
@@ -122,41 +130,75 @@ impl Service {
     /// # Errors
     /// [`Refusal`].
     pub async fn appraise(&self, asked: Asked, caller: &str) -> Result<Answer, Refusal> {
-        // Of the request that is under way here.
-        let span = self.traces.as_ref().map(|traces| traces.step("appraisal", &Context::current()));
-        let result = self.judged(asked, caller, span.as_ref()).await;
-        if let Some(span) = &span {
-            traces::appraised(span, &result);
-        }
-        result
+        let mut begun = self.begin(asked)?;
+        self.fetch(&mut begun).await;
+        self.judge(begun, caller).await
     }
 
-    async fn judged(&self, asked: Asked, caller: &str, span: Option<&Context>) -> Result<Answer, Refusal> {
-        let step = |name| Some(self.traces.as_ref()?.step(name, span?));
+    /// Its first part: policy and challenge. Of several, they are spent in the order they stand in.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn begin(&self, asked: Asked) -> Result<Begun, Refusal> {
+        // Of the request that is under way here.
+        let span = self.traces.as_ref().map(|traces| traces.step("appraisal", &Context::current()));
         let live = self.live();
-        let admitted = live.appraiser.admit(asked, &self.challenges, now())?;
-        let fetch = step("fetch");
-        let found = self.fetched(&admitted).await;
-        drop(fetch);
-        let wait = step("wait for a processor");
+        match live.appraiser.admit(asked, &self.challenges, now()) {
+            Ok(admitted) => Ok(Begun { live, admitted, found: Collected::default(), span }),
+            Err(refusal) => {
+                if let Some(span) = &span {
+                    traces::appraised(span, Err(&refusal));
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Its second part: what the evidence lacks is asked for. Several wait together.
+    pub async fn fetch(&self, begun: &mut Begun) {
+        let _step = self.step(begun, "fetch");
+        begun.found = self.fetched(&begun.admitted).await;
+    }
+
+    /// Its last part. `caller`: for the log.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn judge(&self, begun: Begun, caller: &str) -> Result<Answer, Refusal> {
+        let span = begun.span.clone();
+        let answer = self.judged(begun).await;
+        if let Ok(answer) = &answer {
+            self.metrics.appraised(answer.appraisal.verdict(), answer.token.is_some());
+            log(answer, caller);
+            self.decisions.keep(answer, caller, now());
+        }
+        if let Some(span) = &span {
+            traces::appraised(span, answer.as_ref());
+        }
+        answer
+    }
+
+    async fn judged(&self, begun: Begun) -> Result<Answer, Refusal> {
+        let wait = self.step(&begun, "wait for a processor");
         let judge = Arc::clone(&self.judges).acquire_owned().await.map_err(|_| Refusal::Internal)?;
         drop(wait);
         let random = random()?;
-        let step = step("judge");
+        let step = self.step(&begun, "judge");
+        let Begun { live, admitted, found, .. } = begun;
         // A judgement is work for a thread of its own, so that whoever comes meanwhile is let in or told to come again at once. Its
         // place is free once it is done, whoever has gone away.
         let judged = tokio::task::spawn_blocking(move || {
             let (_judge, _step) = (judge, step);
             live.appraiser.answer(admitted, &found, now(), random)
         });
-        let answer = judged.await.map_err(|error| {
+        judged.await.map_err(|error| {
             tracing::error!(%error, "a judgement did not end");
             Refusal::Internal
-        })??;
-        self.metrics.appraised(answer.appraisal.verdict(), answer.token.is_some());
-        log(&answer, caller);
-        self.decisions.keep(&answer, caller, now());
-        Ok(answer)
+        })?
+    }
+
+    fn step(&self, begun: &Begun, name: &'static str) -> Option<Context> {
+        Some(self.traces.as_ref()?.step(name, begun.span.as_ref()?))
     }
 
     async fn fetched(&self, admitted: &Admitted) -> Collected {
@@ -175,6 +217,15 @@ impl Service {
             kds.settle(longest).await;
         }
     }
+}
+
+/// A request whose policy is found and whose challenge is spent.
+pub struct Begun {
+    /// The configuration it began under.
+    live: Arc<Live>,
+    admitted: Admitted,
+    found: Collected,
+    span: Option<Context>,
 }
 
 /// One line for each decision: codes, never a value of the evidence.

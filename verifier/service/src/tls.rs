@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::secret_file;
 
@@ -26,7 +27,17 @@ pub struct TlsEntry {
 }
 
 /// What TLS is served with.
-pub type Tls = Arc<ServerConfig>;
+#[derive(Clone)]
+pub struct Tls {
+    /// For handshakes.
+    pub config: Arc<ServerConfig>,
+    /// Whose client certificates are believed; nobody's without.
+    pub client_roots: Option<ClientRoots>,
+}
+
+/// SHA-256 of the roots of client certificates: what was checked under these counts while these are the ones, and no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientRoots([u8; 32]);
 
 impl TlsEntry {
     /// As meant. TLS asks for a client certificate where roots are listed and goes on without: who may ask what is decided behind it.
@@ -45,8 +56,9 @@ impl TlsEntry {
             .as_ref()
             .map(|file| roots(&folder.join(file)).map_err(|why| keep("client_roots", file, why)));
         let (chain, key, roots) = (chain.ok()?, key.ok()?, roots.transpose().ok()?);
-        let built = config(chain, key, roots);
-        built.map_err(|error| keep("key", &self.key, error)).ok()
+        let (roots, client_roots) = roots.unzip();
+        let config = config(chain, key, roots).map_err(|error| keep("key", &self.key, error)).ok()?;
+        Some(Tls { config, client_roots })
     }
 }
 
@@ -59,19 +71,21 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
+fn roots(path: &Path) -> Result<(RootCertStore, ClientRoots), String> {
+    let (mut store, mut digest) = (RootCertStore::empty(), Sha256::new());
     for certificate in certificates(path)? {
+        // DER says where each ends.
+        digest.update(&certificate);
         store.add(certificate).map_err(|error| error.to_string())?;
     }
-    Ok(store)
+    Ok((store, ClientRoots(digest.finalize().into())))
 }
 
 fn config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     roots: Option<RootCertStore>,
-) -> Result<Tls, String> {
+) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])

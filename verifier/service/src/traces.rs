@@ -130,7 +130,7 @@ pub fn answered(request: &Context, status: StatusCode) {
 }
 
 /// How an appraisal ended: words of this program and names of the configuration.
-pub fn appraised(appraisal: &Context, result: &Result<Answer, Refusal>) {
+pub fn appraised(appraisal: &Context, result: Result<&Answer, &Refusal>) {
     let span = appraisal.span();
     match result {
         Ok(answer) => {

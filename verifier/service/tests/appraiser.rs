@@ -28,7 +28,10 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (file, _) = config(folder.path());
-        Self { appraiser: file.resolve(folder.path()).unwrap().appraiser, challenges: Challenges::new(&[1; 32]) }
+        Self {
+            appraiser: file.resolve(folder.path()).unwrap().appraiser,
+            challenges: Challenges::new(&[1; 32], [1; 8], NOW),
+        }
     }
 
     fn ask(&self, request: &Value, now: UnixTime) -> Result<Answer, Refusal> {
@@ -94,7 +97,7 @@ fn the_answer_is_the_judges_in_the_judges_shape() {
 #[test]
 fn a_challenge_is_what_report_data_must_be_and_is_spent_also_in_vain() {
     let world = World::new();
-    let challenge = world.challenges.issue([9; 24], NOW);
+    let challenge = world.challenges.issue([9; 16], NOW);
     let fresh = without(asks(&evidence(SECONDS, challenge.0)), "report_data");
     let fresh = with(fresh, json!({ "policy": "lab", "challenge": challenge.text() }));
     let answer = world.answer(&fresh);
@@ -103,14 +106,14 @@ fn a_challenge_is_what_report_data_must_be_and_is_spent_also_in_vain() {
     assert_eq!(world.ask(&fresh, NOW).err(), Some(Refusal::ChallengeSpent));
 
     // Somebody's report, shown again under a challenge it was not made for.
-    let challenge = world.challenges.issue([10; 24], NOW);
+    let challenge = world.challenges.issue([10; 16], NOW);
     let laundered = without(asks(&evidence(SECONDS, [5; 64])), "report_data");
     let laundered = with(laundered, json!({ "policy": "lab", "challenge": challenge.text() }));
     let answer = world.answer(&laundered);
     assert_eq!((verdict(&answer), codes(&answer)), ("not-authentic", vec!["report-data"]));
     assert_eq!(world.ask(&laundered, NOW).err(), Some(Refusal::ChallengeSpent), "there is no second try");
 
-    let late = world.challenges.issue([11; 24], NOW);
+    let late = world.challenges.issue([11; 16], NOW);
     let late = with(without(fresh, "challenge"), json!({ "challenge": late.text() }));
     assert_eq!(world.ask(&late, UnixTime(NOW.0 + 60)).err(), Some(Refusal::ChallengeExpired));
 }

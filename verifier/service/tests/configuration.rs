@@ -26,7 +26,9 @@ fn every_mistake_is_named_at_once() {
         file.endorsements = vec!["gate.rego".into()];
         file.api_keys.push(KeyEntry { name: "a b".into(), sha256: "00".repeat(32) });
         file.limits.requests = 0;
-        file.policies.insert("strict".into(), PolicyEntry::default());
+        for name in ["strict", "Strict", "default-floor", "azure-cvm", "lab+snp"] {
+            file.policies.insert(name.into(), PolicyEntry::default());
+        }
         let bad = PolicyEntry {
             floor: Some("stict".into()),
             rego: Some("challenge.key".into()),
@@ -43,6 +45,10 @@ fn every_mistake_is_named_at_once() {
         ("api_keys[1].sha256: ", "64 hexadecimal digits"),
         ("limits.requests is 0", "1 to 10000"),
         ("policies.strict ", "call it otherwise"),
+        ("policies.Strict ", "call it otherwise"),
+        ("policies.default-floor ", "call it otherwise"),
+        ("policies.azure-cvm ", "call it otherwise"),
+        ("policies.lab+snp ", "call it otherwise"),
         ("policies.bad.floor (stict): ", "are words"),
         ("policies.bad.rego (challenge.key): ", "does not parse"),
         ("policies.bad.simulated_evidence_is_believed_of[1]: ", "stands twice"),
@@ -51,7 +57,7 @@ fn every_mistake_is_named_at_once() {
         let named = |one: &&String| one.starts_with(field) && (one.contains(word) || word == "ab");
         assert_eq!(found.iter().filter(named).count(), 1, "{field}{word}: {found:#?}");
     }
-    assert_eq!(found.len(), 12, "{found:#?}");
+    assert_eq!(found.len(), 16, "{found:#?}");
 }
 
 #[test]

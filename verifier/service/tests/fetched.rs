@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_kds::KdsEntry;
 use serde_json::json;
 
-use crate::common::{Running, codes, evidence, now};
+use crate::common::{Running, asks, codes, evidence, now, with};
 use crate::simulated::installation;
 
 #[path = "../../../tests/kds_service.rs"]
@@ -45,5 +45,36 @@ async fn what_was_not_got_is_said_as_the_command_says_it() {
     assert_eq!((status, codes(&answer)), (200, vec!["endorsement-missing"]));
     let failures = answer["not_fetched"].as_array().unwrap();
     assert!(!failures.is_empty() && failures.iter().all(|one| one["error"]["class"] == "not-found"), "{failures:?}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_answer_costs_no_batch_its_answers() {
+    let kds = kds_service::Service::start(installation(), now(), |_, _| Some(kds_service::Reply::Hang)).await;
+    let simulated_service = Some(kds.base.to_string());
+    let service = Running::with(|file| {
+        file.kds = Some(KdsEntry { service: None, simulated_service });
+        // One after another they would take longer than the request may.
+        file.limits.request_seconds = 6;
+    })
+    .await;
+    let whole = asks(&evidence(now(), [5; 64]));
+    let bare = |chip: u8| {
+        let mut report = evidence(now(), [5; 64]).report;
+        // CHIP_ID (SNP ABI 1.58, Table 23): each is another to ask for.
+        report[0x1a0..0x1e0].fill(chip);
+        json!({ "evidence": STANDARD.encode(report), "report_data": "any", "policy": "lab" })
+    };
+    let requests = [with(whole, json!({ "policy": "lab" })), bare(1), bare(2), bare(3), bare(4)];
+    let response = service.post("/v1/appraise/batch", &json!({ "requests": requests })).await;
+    assert_eq!(response.status(), 200);
+    let answer: serde_json::Value = response.json().await.unwrap();
+    let results = answer["results"].as_array().unwrap();
+    assert_eq!(results[0]["appraisal"]["verdict"], "accepted", "{}", results[0]);
+    for one in &results[1..] {
+        assert_eq!(codes(one), ["endorsement-missing"]);
+        assert_ne!(one["not_fetched"], json!([]));
+    }
+    assert_eq!(results.len(), 5);
     service.stop().await;
 }

@@ -323,3 +323,89 @@ async fn bytes_of_no_form_inside_good_json_are_refused_too() {
     assert_eq!((status, code(&error)), (400, "malformed-evidence"));
     service.stop().await;
 }
+
+/// What is said to whoever sends all of a long request before it listens.
+fn sent_first(service: &Running, key: &str, bytes: usize) -> String {
+    let mut stream = TcpStream::connect(service.address).unwrap();
+    let head = format!(
+        "POST /v1/appraise HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b' '; bytes]).unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_who_sends_before_listening() {
+    let service = Running::start().await;
+    let limit = 2 << 20;
+    for (key, bytes, status, word) in [
+        ("wrong", 3 << 20, "401", "unauthenticated"),
+        (service.key.as_str(), limit + 1, "413", "too-long"),
+        (service.key.as_str(), 2 * limit, "413", "too-long"),
+    ] {
+        let said = sent_first(&service, key, bytes);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")) && said.contains(word), "{said}");
+        assert!(said.contains("connection: close\r\n"), "{said}");
+    }
+    // Who waits to be asked is not asked to send.
+    let held = half(&service, "Expect: 100-continue\r\nContent-Length: 3000000");
+    assert_eq!(&begun(&held, ""), b"HTTP/1.1 413");
+    for (key, status) in [("wrong", 401), (service.key.as_str(), 413)] {
+        assert_eq!(over_http2(&service, key, 3 << 20).await, status);
+    }
+    // Who sends for ever is hung up on.
+    let endless = half(&service, "Transfer-Encoding: chunked");
+    let sent = tokio::task::spawn_blocking(move || {
+        let piece = [b"100000\r\n".as_slice(), &vec![b' '; 1 << 20], b"\r\n"].concat();
+        (0..1000).take_while(|_| (&endless).write_all(&piece).is_ok()).count()
+    });
+    assert!(sent.await.unwrap() < 100, "and what is on the way is bounded");
+    service.stop().await;
+}
+
+/// The same over HTTP/2: its status, once all of it is sent.
+async fn over_http2(service: &Running, key: &str, bytes: usize) -> u16 {
+    let stream = tokio::net::TcpStream::connect(service.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::post(service.url("/v1/appraise"))
+        .header("authorization", format!("Bearer {key}"))
+        .header("content-type", "application/json")
+        .body(())
+        .unwrap();
+    let (response, mut body) = client.ready().await.unwrap().send_request(request, false).unwrap();
+    let mut left = bytes;
+    while left > 0 {
+        body.reserve_capacity(left.min(1 << 16));
+        let room = std::future::poll_fn(|cx| body.poll_capacity(cx)).await.unwrap().unwrap();
+        left -= room;
+        body.send_data(vec![b' '; room].into(), left == 0).unwrap();
+    }
+    response.await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_anyone_may_ask_a_page_of_another_name_may_not() {
+    let service = Running::with(|file| {
+        file.api_keys.clear();
+        file.anyone_who_connects_may_ask = true;
+    })
+    .await;
+    let ask = |host: &str| {
+        let mut stream = TcpStream::connect(service.address).unwrap();
+        let head = format!("GET /v1/decisions HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap();
+        all
+    };
+    for host in ["localhost", "127.0.0.1:4490", "[::1]"] {
+        assert!(ask(&format!("Host: {host}\r\n")).starts_with("HTTP/1.1 200"), "{host}");
+    }
+    let other = ask("Host: rebound.example:4490\r\n");
+    assert!(other.starts_with("HTTP/1.1 421") && other.contains("other-host"), "{other}");
+    service.stop().await;
+}

@@ -33,7 +33,11 @@ fn identity(folder: &Path, ca: &Ca) -> TlsEntry {
     std::fs::write(folder.join("tls.pem"), made.cert.pem()).unwrap();
     coffer_rim::file::write_private(&folder.join("tls-key.pem"), made.signing_key.serialize_pem().as_bytes()).unwrap();
     std::fs::write(folder.join("clients.pem"), ca.0.pem()).unwrap();
-    TlsEntry { certificate: "tls.pem".into(), key: "tls-key.pem".into(), client_roots: Some("clients.pem".into()) }
+    TlsEntry {
+        certificate: folder.join("tls.pem"),
+        key: folder.join("tls-key.pem"),
+        client_roots: Some(folder.join("clients.pem")),
+    }
 }
 
 fn client(folder: &Path, identity: Option<Identity>) -> Client {
@@ -54,14 +58,9 @@ async fn a_certificate_under_a_listed_root_opens_as_a_key_does_and_no_other() {
     let (ca, other) = (Ca::new(), Ca::new());
     let elsewhere = tempfile::tempdir().unwrap();
     let entry = identity(elsewhere.path(), &ca);
-    let absolute = |file: &Path| elsewhere.path().join(file);
     let service = Running::with(|file| {
         file.plain_http_for_this_machine_alone = false;
-        file.tls = Some(TlsEntry {
-            certificate: absolute(&entry.certificate),
-            key: absolute(&entry.key),
-            client_roots: entry.client_roots.as_deref().map(absolute),
-        });
+        file.tls = Some(entry);
     })
     .await;
     let url = |path: &str| format!("https://{}{path}", service.address);
@@ -77,5 +76,34 @@ async fn a_certificate_under_a_listed_root_opens_as_a_key_does_and_no_other() {
     assert_eq!(status(&client(elsewhere.path(), Some(ca.client())), None).await.unwrap(), 200);
     assert!(status(&client(elsewhere.path(), Some(other.client())), Some(&service.key)).await.is_err());
     assert!(service.client.get(service.url("/healthz")).send().await.is_err(), "no plain HTTP beside it");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_counts_no_longer_than_the_roots_it_was_checked_under() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let entry = identity(elsewhere.path(), &ca);
+    let mut service = Running::with(|file| {
+        file.plain_http_for_this_machine_alone = false;
+        file.tls = Some(entry);
+    })
+    .await;
+    let url = format!("https://{}/v1/policies", service.address);
+    let ask = async |client: &Client| client.get(&url).send().await.map(|response| response.status().as_u16());
+    let (known, keyed) = (client(elsewhere.path(), Some(ca.client())), client(elsewhere.path(), None));
+    let by_key = async |key: &str| keyed.get(&url).bearer_auth(key).send().await.unwrap().status().as_u16();
+    assert_eq!((ask(&known).await.unwrap(), by_key(&service.key).await), (200, 200));
+    service.reload(|_| {});
+    assert_eq!(ask(&known).await.unwrap(), 200, "the roots are the same");
+    std::fs::write(elsewhere.path().join("clients.pem"), other.0.pem()).unwrap();
+    service.reload(|_| {});
+    for _ in 0..3 {
+        assert_ne!(ask(&known).await.ok(), Some(200), "neither on the old connection nor on a new one");
+    }
+    assert_eq!(by_key(&service.key).await, 200, "a key has nothing to do with it");
+    assert_eq!(ask(&client(elsewhere.path(), Some(other.client()))).await.unwrap(), 200);
+    service.reload(|file| file.tls.as_mut().unwrap().client_roots = None);
+    assert_ne!(ask(&client(elsewhere.path(), Some(other.client()))).await.ok(), Some(200));
     service.stop().await;
 }

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coffer_simulator::Installation;
 use coffer_verifier::Evidence;
 use coffer_verifier::abi::{ProductLine, ReportData};
-use coffer_verifier_service::{ConfigFile, KeyEntry, LimitsEntry, PolicyEntry, Server, new_key};
+use coffer_verifier_service::{ConfigFile, KeyEntry, LimitsEntry, PolicyEntry, Reload, Server, new_key};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -79,6 +79,8 @@ pub struct Running {
     pub key: String,
     pub client: reqwest::Client,
     pub folder: TempDir,
+    file: ConfigFile,
+    reload: Reload,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -97,11 +99,18 @@ impl Running {
         let config = file.resolve(folder.path()).unwrap();
         let server = Server::bind(config, folder.path()).await.unwrap();
         let address = server.address().unwrap();
+        let reload = server.reload();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Self { address, key, client: reqwest::Client::new(), folder, stop: Some(stop), task }
+        Self { address, key, client: reqwest::Client::new(), folder, file, reload, stop: Some(stop), task }
+    }
+
+    /// Another configuration from now on.
+    pub fn reload(&mut self, change: impl FnOnce(&mut ConfigFile)) {
+        change(&mut self.file);
+        self.reload.apply(self.file.resolve(self.folder.path()).unwrap());
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Base, Collected, Failures};
-use coffer_policies::Policy;
+use coffer_policies::{Policy, reads_as_built_in};
 use coffer_runtime::simulator;
 use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
 use coffer_verifier::{
@@ -247,7 +247,7 @@ pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliEr
     for path in rego {
         let loaded = rego::load(std::slice::from_ref(path), bundles)?;
         let (policy, digest) = (loaded.policy()?, hex::encode(loaded.digest));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = if rego::is_word(path) { path.to_string_lossy().into_owned() } else { own_name(path)? };
         named.name = format!("{}+{name}", named.name);
         let revision = loaded.revision.filter(|revision| !revision.is_empty()).unwrap_or_else(|| digest.clone());
         named.texts.push((policy.name().to_owned(), revision));
@@ -272,15 +272,26 @@ pub fn floor(path: Option<&Path>) -> Result<Named, CliError> {
         Some(word) if word == Path::new("strict") => Ok(of(EvidencePolicy::strict(), "strict".into(), digest(STRICT))),
         Some(path) => {
             let word = |failure: CliError| {
-                failure.hint("the word `strict` is the built-in policy; anything else is a TOML file")
+                failure.hint(
+                    "words are `strict` (typed), `snp` and `azure-cvm` (Rego); Rego is FILE.rego, a folder or a bundle; anything else is a TOML file",
+                )
             };
             let bytes = read(path).map_err(word)?;
             let text = String::from_utf8(bytes).class_while(Class::Config, path.display())?;
             let rules = EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Ok(of(rules, name, digest(&text)))
+            Ok(of(rules, own_name(path)?, digest(&text)))
         }
     }
+}
+
+/// What results call somebody's own policy: the name of its file or folder, which must not read as another's.
+fn own_name(path: &Path) -> Result<String, CliError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if reads_as_built_in(&name) {
+        let message = format!("--policy {}: results would call it {name:?}, as if it were built in", path.display());
+        return Err(CliError::new(Class::Usage, message).hint("rename it; a name of yours has no `+`, as in web.toml"));
+    }
+    Ok(name)
 }
 
 /// What the evidence needs beside what it brings and what was named. The judge says what is wrong with evidence that cannot be read.

@@ -87,6 +87,11 @@ pub fn is_rego(path: &Path) -> bool {
     shipped(path).is_some() || path.extension().is_some_and(|end| end == "rego") || is_bundle(path) || path.is_dir()
 }
 
+/// The word of one that comes with Coffer.
+pub fn is_word(path: &Path) -> bool {
+    shipped(path).is_some()
+}
+
 fn is_bundle(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "gz" || end == "tgz")
 }

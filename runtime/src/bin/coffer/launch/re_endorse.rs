@@ -2,9 +2,9 @@
 //!
 //! Made for a timer: brokers whose floor has `max_manifest_age` admit a release only while this goes on. Nothing is written unless every
 //! check holds. Trusts: the manifest keys and the revocation list that are named. Never: changes what is admitted, endorses a manifest
-//! whose time is over, takes silence of the service for an answer.
+//! whose time is over, gives it longer than it had, takes silence of the service for an answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use coffer_rim::{Reason, input};
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public, write_over};
 use coffer_verifier::abi::{ProductLine, SigningKey as EndorsementKey};
 use coffer_verifier::manifest::{Contents, ReferenceManifest, Revocations, SignedManifest};
-use coffer_verifier::{Endorsements, UnixTime, revoked_issuers};
+use coffer_verifier::{Endorsements, TrustAnchors, UnixTime, revoked_issuers};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -62,7 +62,7 @@ pub struct Args {
     /// Number of the new one [default: one more].
     #[arg(long, value_name = "N")]
     sequence: Option<u64>,
-    /// From when on it admits nothing: a time, or 90d, 12h, 30m from now [default: as long as before].
+    /// From when on it admits nothing: a time, or 90d, 12h, 30m from now; no longer than it had [default: as long as it had].
     #[arg(long, value_name = "WHEN", value_parser = Expiry::parse)]
     expires: Option<Expiry>,
     /// Ask this service in place of AMD's: https, or http on this machine.
@@ -88,7 +88,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         .class_while(Class::Config, format!("cannot read {}", args.file.display()))?;
     let manifest = signed_manifest::believed(&bytes, &args.file, &believed, now)?;
     not_listed(args, manifest.contents(), now)?;
-    let lists = asked_anew(args, now, context)?;
+    let anchors = judging::anchors(args.allow_simulated, &args.anchor, context)?;
+    let lists = asked_anew(args, &anchors, now, context)?;
     let last = manifest.contents().sequence.max(endorsed_before(args, &manifest.contents().name, &key)?);
     let next = dated(args, manifest.contents(), last, now)?;
     let envelope = SignedManifest::of(&next);
@@ -101,6 +102,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let value = json!({
             "file": out, "name": name, "sequence": sequence, "created": created, "expires": expires,
             "key": key.public().spki_digest(), "lists": lists, "revocation_list": args.revoked,
+            "simulated": anchors.accepts_simulated(), "simulated_roots": anchors.simulated(),
         });
         println!("{value}");
     } else {
@@ -109,7 +111,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         println!("created   {created}");
         println!("expires   {expires}");
         for list in &lists {
-            println!("list      {} of {}", list["number"], list["this_update"].as_str().unwrap_or_default());
+            let word = |key: &str| list[key].as_str().unwrap_or_default();
+            println!("list      {} {} of {}", word("product"), list["number"], word("this_update"));
+        }
+        if anchors.accepts_simulated() {
+            println!("SIMULATED: a simulator's service was asked, not AMD's; nothing is known of hardware");
         }
         if args.revoked.is_none() {
             println!("waived    a revocation list of your own");
@@ -142,9 +148,8 @@ fn not_listed(args: &Args, contents: &Contents, now: UnixTime) -> Result<(), Cli
 }
 
 /// Chains and lists as the service has them now, each verified up to its pinned root, and no intermediate on its list.
-fn asked_anew(args: &Args, now: UnixTime, context: &Context) -> Result<Vec<Value>, CliError> {
-    let anchors = judging::anchors(args.allow_simulated, &args.anchor, context)?;
-    let kds = fetching::client(args.mirror.as_ref(), &anchors, true, context)?;
+fn asked_anew(args: &Args, anchors: &TrustAnchors, now: UnixTime, context: &Context) -> Result<Vec<Value>, CliError> {
+    let kds = fetching::client(args.mirror.as_ref(), anchors, true, context)?;
     let products = if args.product.is_empty() { ProductLine::ALL.to_vec() } else { args.product.clone() };
     let keys: &[EndorsementKey] =
         if args.vlek { &[EndorsementKey::Vcek, EndorsementKey::Vlek] } else { &[EndorsementKey::Vcek] };
@@ -180,14 +185,16 @@ fn asked_anew(args: &Args, now: UnixTime, context: &Context) -> Result<Vec<Value
     }
     let list = |list: &coffer_verifier::chain::Crl| {
         let (this_update, next_update) = list.validity();
-        json!({ "number": list.number(), "this_update": this_update, "next_update": next_update })
+        json!({ "product": list.product(), "number": list.number(), "this_update": this_update, "next_update": next_update })
     };
     Ok(found.endorsements.crls().map(list).collect())
 }
 
 /// The number that lies at OUT from the last time, of the same release and key; 0 where nothing does. Anything else stays there.
 fn endorsed_before(args: &Args, name: &str, key: &SigningKey) -> Result<u64, CliError> {
-    let Some(out) = args.out.as_ref().filter(|out| **out != args.file && out.exists()) else { return Ok(0) };
+    let same =
+        |out: &Path| matches!((out.canonicalize(), args.file.canonicalize()), (Ok(out), Ok(file)) if out == file);
+    let Some(out) = args.out.as_ref().filter(|out| out.exists() && !same(out)) else { return Ok(0) };
     let other = |error: CliError| {
         error.hint("name another --out: what lies there is no endorsement of this release by this key")
     };
@@ -212,5 +219,13 @@ fn dated(args: &Args, contents: &Contents, last: u64, now: UnixTime) -> Result<R
         Some(expires) => expires.counted_from(now)?,
         None => UnixTime(now.0.saturating_add(before)),
     };
+    if expires.0.saturating_sub(now.0) > before {
+        let message = format!(
+            "--expires {expires} is further away than the {before} seconds that {} was made for",
+            contents.name
+        );
+        return Err(CliError::new(Class::Refused, message)
+            .hint("its author said for how long it is good: a witness does not say more. Leave --expires out, or have a release made"));
+    }
     ReferenceManifest::new(Contents { sequence, created: now, expires, ..contents.clone() }).class(Class::Config)
 }

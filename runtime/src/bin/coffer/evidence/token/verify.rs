@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 
-    /// Policy it must have been judged by.
+    /// Policy it must have been judged by. Without --revision the name is only the issuer's word for whatever it calls so.
     #[arg(long, value_name = "NAME", value_parser = Word::parse)]
     policy: Option<Word>,
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::input::fields;
+
 /// Most masks of one log.
 pub const MASKS: usize = 64;
 
@@ -50,6 +52,28 @@ impl Mask {
         let parts: Vec<String> = rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
         let is_ours = parts.len() > 1 && matches!(parts[0].as_str(), "input" | "result");
         if is_ours && parts.iter().all(|part| !part.is_empty()) { Ok(Self(parts)) } else { Err(MaskError) }
+    }
+
+    /// Whether there is such a field, or one that holds whatever it likes: what names nothing would leave out nothing.
+    pub fn names_a_field(&self) -> bool {
+        if self.0[0] == "result" {
+            return matches!(self.0[1].as_str(), "allow" | "deny");
+        }
+        let is_index = |part: &String| part.bytes().all(|byte| byte.is_ascii_digit());
+        let mut path = String::new();
+        for (at, part) in self.0.iter().enumerate() {
+            let inner = if at > 0 && is_index(part) { format!("{path}[]") } else { format!("{path}.{part}") };
+            let inner = inner.trim_start_matches('.').to_owned();
+            if fields().iter().any(|field| field.path == inner) {
+                path = inner;
+                continue;
+            }
+            // Below something whose own parts no schema lists.
+            let holds = fields().iter().any(|field| field.path.starts_with(&format!("{path}.")));
+            let open = fields().iter().any(|field| field.path == path && field.kind.contains("object"));
+            return open && !holds;
+        }
+        true
     }
 
     /// Takes what it names out of an event; true if it was there.
@@ -191,6 +215,22 @@ mod tests {
             assert_eq!(Mask::parse(bad), Err(MaskError), "{bad}");
         }
         assert_eq!(Mask::parse("/input/a~1b").unwrap().to_string(), "/input/a~1b");
+    }
+
+    #[test]
+    fn a_mask_that_names_no_field_is_known() {
+        let names = |text: &str| Mask::parse(text).unwrap().names_a_field();
+        for good in ["/input/now_unix", "/input/result/claims/report/chip_id", "/input/result/claims", "/result/deny"] {
+            assert!(names(good), "{good}");
+        }
+        for bad in [
+            "/input/result/claims/report/chipid",
+            "/input/nothing",
+            "/input/result/claims/report/chip_id/x",
+            "/result/x",
+        ] {
+            assert!(!names(bad), "{bad}");
+        }
     }
 
     #[test]

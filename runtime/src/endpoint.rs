@@ -106,6 +106,14 @@ pub enum EndpointError {
         /// How long it had.
         patience: Duration,
     },
+    /// It takes connections, and says nothing.
+    #[error("{address} takes connections and says nothing within {} s", .waited.as_secs())]
+    Silent {
+        /// Which address.
+        address: Address,
+        /// How long it had.
+        waited: Duration,
+    },
     /// What answers speaks no TLS 1.3.
     #[error("{address} does not complete a TLS 1.3 handshake")]
     NoTls {
@@ -159,6 +167,13 @@ impl From<EndpointError> for Failure {
         let (class, code, hint) = match &error {
             EndpointError::Unreachable { .. } | EndpointError::Challenge { .. } => (Class::Unreachable, None, None),
             EndpointError::Slow { .. } => (Class::Unreachable, None, Some("--timeout gives it longer")),
+            EndpointError::Silent { .. } => (
+                Class::Unreachable,
+                None,
+                Some(
+                    "is it the port of a guest, or of a TLS server? no answer is waited for longer, whatever --timeout says",
+                ),
+            ),
             EndpointError::NoTls { .. } => {
                 (Class::Unreachable, None, Some("is it the port of a guest, or of a TLS server?"))
             }
@@ -242,10 +257,11 @@ impl Asking {
                 | ConnectError::HungUp(_)
                 | ConnectError::NoPlace),
             ) => source,
-            Err(source) => return Err(EndpointError::Challenge { address: address(), source }),
+            Err(source) => return Err(self.unanswered(source)),
         };
         let presented = match peer_certificate(self.dial().await?, &self.address.host).await {
             Ok(presented) => presented,
+            Err(ConnectError::Timeout(waited)) => return Err(EndpointError::Silent { address: address(), waited }),
             Err(source) => return Err(EndpointError::NoTls { address: address(), source }),
         };
         let Some(cmw) = certificate_cmw(&presented.der) else {
@@ -259,6 +275,15 @@ impl Asking {
         Ok(Shown { evidence, report_data, key: presented.spki, not_challenged: Some(not_challenged) })
     }
 
+    /// Silence says nothing of what it would have agreed to.
+    fn unanswered(&self, source: ConnectError) -> EndpointError {
+        let address = self.address.clone();
+        match source {
+            ConnectError::Timeout(waited) => EndpointError::Silent { address, waited },
+            source => EndpointError::Challenge { address, source },
+        }
+    }
+
     async fn dial(&self) -> Result<TcpStream, EndpointError> {
         let dialled = TcpStream::connect((self.address.host.as_str(), self.address.port)).await;
         let stream = dialled.map_err(|source| EndpointError::Unreachable { address: self.address.clone(), source })?;
@@ -270,6 +295,20 @@ impl Asking {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_is_no_broken_word() {
+        let address: Address = "https://guest.example:1".parse().unwrap();
+        let asking = Asking { address, guest_port: None, patience: Duration::from_secs(40) };
+        let failure = Failure::from(asking.unanswered(ConnectError::Timeout(Duration::from_secs(15))));
+        assert_eq!(failure.class, Class::Unreachable);
+        assert!(
+            failure.message.contains("says nothing within 15 s") && !failure.message.contains("agreed"),
+            "{failure:?}"
+        );
+        let failure = Failure::from(asking.unanswered(ConnectError::Malformed("a word")));
+        assert!(failure.message.contains("agreed"), "{failure:?}");
+    }
 
     #[test]
     fn an_address_is_a_host_and_a_port_and_nothing_behind_it() {

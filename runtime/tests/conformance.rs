@@ -119,6 +119,8 @@ fn each_word_of_the_contract_is_what_our_judge_says() {
         with(&good, "surprise", 1),
         with(&good, "attestation_doc_b64", "no base64"),
         with(&good, "attestation_doc_b64", STANDARD.encode(b"no gzip")),
+        // The head of gzip (RFC 1952), and no deflate behind it.
+        with(&good, "attestation_doc_b64", STANDARD.encode(b"\x1f\x8b\x08\0\0\0\0\0\0\xffno deflate")),
         with(&good, "policy", json!({ "expected_measurement_hex": "00" })),
         with(&good, "policy", json!({ "min_tcb_bl_spl": 1.5 })),
         with(&good, "policy", json!({ "expected": 1 })),

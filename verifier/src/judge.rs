@@ -144,7 +144,7 @@ impl Verifier {
         let report = well_formed(&evidence.report, trail)?;
         let rests_on = self.rests_on(&report, evidence, endorsements);
         let verified = if let Some((chain, signature)) = connection.get(&rests_on, &evidence.report, now) {
-            trail.lines.extend_from_slice(chain.lines());
+            trail.lines.extend(chain.lines_at(now));
             let verified = chain.check_report(&report, signature, report_data, now, trail)?;
             if signature == ReportSignature::Unchecked {
                 connection.keep(rests_on, chain, &evidence.report);

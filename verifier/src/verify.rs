@@ -29,7 +29,7 @@ pub use list::{CrlIssuerError, verify_crl};
 pub use verified::{CrlStatus, ReportBinding, VerifiedReport};
 
 use crate::{
-    CheckLine, Code, Cost, UnixTime,
+    CheckLine, Code, Cost, Outcome, UnixTime,
     abi::{Report, ReportData, SigningKey, SpkiDigest, report::VMPL_HOST},
     anchors::{Anchor, TrustAnchors},
     chain::{Certificate, CertificateRole, LeafFacts},
@@ -285,7 +285,7 @@ impl VerifiedChain {
             }
             CrlPolicy::Required | CrlPolicy::AtLeast(_) => {
                 let least = if let CrlPolicy::AtLeast(number) = given.crl { *number } else { 0 };
-                let list = find_crl(report, facts, root, &root_key, given, least, trail)?;
+                let list = find_crl(report, facts, [root, intermediate, leaf], &root_key, given, least, trail)?;
                 for certificate in [root, intermediate, leaf] {
                     if list.revokes(certificate.serial()) {
                         let (certificate, number) = (certificate.role(), list.number());
@@ -316,7 +316,7 @@ impl VerifiedChain {
     ) -> Result<VerifiedReport, VerifyError> {
         let mut trail = Trail::new();
         let report = well_formed(report, &mut trail)?;
-        trail.lines.extend_from_slice(&self.lines);
+        trail.lines.extend(self.lines_at(now));
         let verified = self.check_report(&report, ReportSignature::Unchecked, expected, now, &mut trail)?;
         Ok(verified.with_trail(trail))
     }
@@ -371,9 +371,13 @@ impl VerifiedChain {
             .map_err(|_| VerifyError::Signature { key: self.leaf.key })
     }
 
-    /// What was checked when it was made.
-    pub(crate) fn lines(&self) -> &[CheckLine] {
-        &self.lines
+    /// What was checked when it was made. Its dates are asked again each time, so their lines say when that is.
+    pub(crate) fn lines_at(&self, now: UnixTime) -> impl Iterator<Item = CheckLine> + '_ {
+        self.lines.iter().map(move |line| {
+            let is_dates = matches!(line.code, Code::CertificateDates | Code::CrlDates);
+            let expected = (is_dates && line.outcome == Outcome::Passed).then(|| format!("valid at {now}"));
+            CheckLine { expected: expected.unwrap_or_else(|| line.expected.clone()), ..line.clone() }
+        })
     }
 
     /// With lines of what was checked on the way to it before its own.

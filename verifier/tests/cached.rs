@@ -168,6 +168,23 @@ fn the_newest_list_that_holds_decides() {
 }
 
 #[test]
+fn of_lists_of_one_number_one_that_revokes_counts() {
+    let mut world = World::new();
+    let good = world.list.as_ref().unwrap().encode(&world.root_key);
+    world.list().revoked = vec![vec![1, 0, 1]];
+    let revoking = world.list.as_ref().unwrap().encode(&world.root_key);
+    world.list = None;
+    for lists in [[&good, &revoking], [&revoking, &good]] {
+        let mut bag = world.endorsements().unwrap();
+        for list in lists {
+            bag.add_crl(list).unwrap();
+        }
+        let judged = verify(&world.signed_report(), &bag, &world.anchors(), &world.expected, &world.crl, world.now);
+        assert_eq!(judged.unwrap_err().reason().code, "revoked", "in whichever order they come");
+    }
+}
+
+#[test]
 fn only_a_root_can_be_listed() {
     let world = World::new();
     let root = TrustAnchors::amd().with_simulated_ark(&world.root.encode(&world.root_key)).unwrap();

@@ -265,6 +265,15 @@ fn a_connections_chain_is_verified_once_and_again_when_anything_under_it_changes
         assert_eq!((again.verdict(), again.cost()), (Verdict::Accepted, known));
         assert_eq!(again.checks(), first.checks(), "the same is said of it");
     }
+    // Its dates are asked of the time that it is.
+    let later = UnixTime(world.now.0 + 1);
+    let again = ask(&verifier, &one, &none, later);
+    assert_eq!((again.verdict(), again.cost()), (Verdict::Accepted, known));
+    for code in [Code::CertificateDates, Code::CrlDates] {
+        let checks = again.checks();
+        let line = checks.iter().find(|line| line.code == code).unwrap();
+        assert_eq!(line.expected, format!("valid at {later}"));
+    }
     // Any other report is checked in full, whichever bit makes it another.
     for at in [offset::MEASUREMENT, offset::R, offset::S] {
         let mut altered = one.clone();

@@ -74,6 +74,12 @@ pub enum Unfit {
     /// No certificate or list.
     #[error("not in AMD's form")]
     Form(#[from] EndorsementError),
+    /// Nobody has looked into it.
+    #[error("it cannot be read, or has more than the {longest} bytes that any of AMD's may have")]
+    Unread {
+        /// Most that is read.
+        longest: usize,
+    },
     /// A certificate or list of something else.
     #[error("it is {found}")]
     Other {
@@ -125,7 +131,9 @@ impl Unfit {
             Self::Form(_) | Self::Other { .. } => true,
             Self::Certificate(CertificateIssuerError::Chain(ChainError::Signature { .. }))
             | Self::Crl(CrlIssuerError::Chain(ChainError::CrlSignature { .. })) => matches!(issuer, Issuer::Amd),
-            Self::Certificate(_) | Self::Crl(_) | Self::Foreign { .. } | Self::Older { .. } => false,
+            Self::Unread { .. } | Self::Certificate(_) | Self::Crl(_) | Self::Foreign { .. } | Self::Older { .. } => {
+                false
+            }
         }
     }
 }

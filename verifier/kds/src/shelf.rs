@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use coffer_rim::file::Writer;
 use coffer_verifier::abi::{ProductLine, SigningKey, SpkiDigest};
-use coffer_verifier::chain::{CertificateRole, Crl};
+use coffer_verifier::chain::{Certificate, CertificateRole, Crl};
 use coffer_verifier::{Endorsements, UnixTime};
 
 use crate::address::Item;
@@ -99,27 +99,32 @@ impl Kds {
             }
         }
         let (mut all, mut done) = (Endorsements::new(), Imported::default());
-        let mut lists = Vec::new();
+        let (mut lists, mut brought) = (Vec::new(), Vec::new());
         for file in files {
-            // Too long for any item, or the number that stands beside a list.
-            let Some(found) = store::read(file, LONGEST).filter(|found| !found.path.ends_with("crl.number")) else {
+            // The number that stands beside a list.
+            if file.ends_with("crl.number") {
+                continue;
+            }
+            let Some(found) = store::read(file.clone(), LONGEST) else {
+                done.refused.push((file, Unfit::Unread { longest: LONGEST }));
                 continue;
             };
             match content(&found.path, &found.bytes) {
                 Ok(content) => {
                     all.merge(&content.certificates);
+                    brought.extend(content.certificates.certificates().map(|one| (one.to_pem(), found.path.clone())));
                     lists.extend(content.lists.into_iter().map(|(item, bytes)| (item, bytes, found.path.clone())));
                 }
                 Err(unfit) => done.refused.push((found.path, unfit)),
             }
         }
         let certificates = Content { certificates: all, lists: Vec::new() };
-        let mut items: Vec<_> =
-            certificates.items().into_iter().map(|(item, bytes)| (item, bytes, PathBuf::new())).collect();
-        items.extend(lists);
+        let mut items: Vec<_> = certificates.items().into_iter().map(|(item, bytes)| (item, bytes, None)).collect();
+        items.extend(lists.into_iter().map(|(item, bytes, path)| (item, bytes, Some(path))));
         // What others rest on first.
         items.sort_by_key(|(item, ..)| !matches!(item, Item::Chain { .. }));
         for (item, bytes, path) in items {
+            let path = path.unwrap_or_else(|| file_of(&brought, &bytes));
             let kept = match self.0.judge(item, bytes, Effort::Held, now).await {
                 Ok(entry) => self.0.keep(item, entry).await,
                 Err(unfit) => Err(unfit),
@@ -186,6 +191,15 @@ fn content(path: &Path, bytes: &[u8]) -> Result<Content, Unfit> {
     let key = if of_vlek { SigningKey::Vlek } else { SigningKey::Vcek };
     let item = |list: &Crl| Some((Item::Crl { product: list.product()?, key }, list.der().to_vec()));
     Ok(Content { certificates, lists: list.crls().filter_map(item).collect() })
+}
+
+/// Which file brought what an item begins with: a leaf, or the intermediate of a chain.
+fn file_of(brought: &[(String, PathBuf)], bytes: &[u8]) -> PathBuf {
+    let mut one = Endorsements::new();
+    let _ = one.add_certificates(bytes);
+    let first = one.certificates().find(|one| !matches!(one.role(), CertificateRole::Root(_)));
+    let pem = first.map(Certificate::to_pem).unwrap_or_default();
+    brought.iter().find(|(known, _)| *known == pem).map(|(_, path)| path.clone()).unwrap_or_default()
 }
 
 impl Content {

@@ -128,7 +128,12 @@ async fn a_vlek_is_imported_and_found_by_its_tcb() {
         .unwrap();
     let kds = Kds::open(service.options().kept_in(kept.path())).unwrap();
     // Its chain is not at hand, and nothing is asked for a file.
-    assert_eq!(kds.import(&[from.path().to_owned()], NOW).await.unwrap().refused.len(), 1);
+    let long = from.path().join("long.der");
+    fs::write(&long, vec![b' '; (96 << 10) + 1]).unwrap();
+    let mut refused = kds.import(&[from.path().to_owned()], NOW).await.unwrap().refused;
+    refused.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let named: Vec<_> = refused.iter().map(|(path, _)| path.clone()).collect();
+    assert_eq!(named, [long, from.path().join("vlek.der")], "each by its file");
     kds.get(&[Item::Chain { product: MILAN, key: SigningKey::Vlek }], NOW).await;
     assert_eq!(kds.import(&[from.path().to_owned()], NOW).await.unwrap().items, [Item::Vlek { product: MILAN, tcb }]);
     let again = Kds::open(service.options().kept_in(kept.path()).offline()).unwrap();

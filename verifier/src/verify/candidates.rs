@@ -91,19 +91,20 @@ pub(super) fn find_root<'a>(
     }
 }
 
-/// The newest list by this root that is valid now. A list that fails its own checks is passed over, unless there is
-/// no other: then its failure is the answer.
+/// The newest list by the root of `chain`, which is its first, that is valid now. A list that fails its own checks is passed over,
+/// unless there is no other: then its failure is the answer. Of several of one number, one that revokes any of the chain counts.
 pub(super) fn find_crl<'a>(
     report: &Report,
     facts: &LeafFacts,
-    root: &Certificate,
+    chain: [&Certificate; 3],
     root_key: &ParsedPublicKey,
     given: &Given<'a>,
     least: u64,
     trail: &mut Trail,
 ) -> Result<&'a Crl, VerifyError> {
-    let now = given.now;
+    let (now, [root, ..]) = (given.now, chain);
     let mut lists: Vec<&Crl> = given.crls().filter(|list| list.issuer() == root.subject()).collect();
+    lists.sort_by_key(|list| !chain.iter().any(|one| list.revokes(one.serial())));
     lists.sort_by_key(|list| core::cmp::Reverse(list.number()));
     // The same list may come with the evidence and from the caller.
     lists.dedup_by(|one, other| one.der() == other.der());

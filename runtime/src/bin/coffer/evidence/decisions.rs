@@ -38,6 +38,12 @@ impl DecisionLog {
         if self.mask.len() > MASKS {
             return Err(CliError::new(Class::Usage, format!("more than {MASKS} --mask")));
         }
+        if let Some(mask) = self.mask.iter().find(|mask| !mask.names_a_field()) {
+            let message = format!("--mask {mask}: no decision has such a field, so that nothing would be left out");
+            return Err(CliError::new(Class::Usage, message).hint(
+                "`coffer policy input` lists fields of the input; beside them there are /result/allow and /result/deny",
+            ));
+        }
         let now: UnixTime = SystemTime::now().into();
         let reasons: Vec<String> = appraisal.reasons().iter().map(ToString::to_string).collect();
         let decided = Decided {

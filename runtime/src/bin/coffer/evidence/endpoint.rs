@@ -30,7 +30,7 @@ pub struct Server {
     /// Refuse a server that cannot be challenged: evidence in a certificate may be of any age.
     #[arg(long)]
     fresh: bool,
-    /// How long a server may take [default: 30].
+    /// How long a server may take in all; one that says nothing is waited for no longer than 15 [default: 30].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=600))]
     timeout: Option<u16>,
 }

@@ -29,6 +29,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A world with a box that waits; nothing where this host has none without a machine.
 fn world() -> Result<Option<(World, Registry)>> {
+    Ok(world_with_image()?.map(|(world, registry, _)| (world, registry)))
+}
+
+fn world_with_image() -> Result<Option<(World, Registry, String)>> {
     let monitor = Monitor::of("process").context("a row")?;
     let world = World::on(monitor)?;
     if let Some(why) = monitor.lacks(&world)? {
@@ -37,7 +41,7 @@ fn world() -> Result<Option<(World, Registry)>> {
     }
     let (registry, image) = pulled(&world)?;
     world.coffer(&["run", "-d", "--name", "box", &image, "sleep", "4200"])?.ok()?;
-    Ok(Some((world, registry)))
+    Ok(Some((world, registry, image)))
 }
 
 /// A terminal of ours, with a command at it.
@@ -217,24 +221,26 @@ fn signals_reach_the_program_as_they_are_and_we_end_when_told_to() -> Result<()>
     Ok(())
 }
 
+/// The first line of its output, which nobody reads on from, and its exit status.
+fn first_line(world: &World, arguments: &[&str]) -> Result<(String, i32)> {
+    let mut child = world.command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut stdout = child.stdout.take().context("it was piped")?;
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        let mut byte = [0];
+        stdout.read_exact(&mut byte)?;
+        line.push(byte[0]);
+    }
+    drop(stdout);
+    Ok((String::from_utf8(line)?, ended(&mut child)?))
+}
+
 #[test]
 fn what_nobody_reads_ends_and_what_was_left_goes_on() -> Result<()> {
     let Some((world, _registry)) = world()? else { return Ok(()) };
-    let first_line = |arguments: &[&str]| -> Result<(String, i32)> {
-        let mut child = world.command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut stdout = child.stdout.take().context("it was piped")?;
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            let mut byte = [0];
-            stdout.read_exact(&mut byte)?;
-            line.push(byte[0]);
-        }
-        drop(stdout);
-        Ok((String::from_utf8(line)?, ended(&mut child)?))
-    };
-    ensure!(first_line(&["exec", "box", "busybox", "yes"])? == ("y\n".into(), 141));
+    ensure!(first_line(&world, &["exec", "box", "busybox", "yes"])? == ("y\n".into(), 141));
     // One that writes nothing more is noticed, too.
-    ensure!(first_line(&["exec", "box", "sh", "-c", "echo one; exec sleep 4203"])? == ("one\n".into(), 141));
+    ensure!(first_line(&world, &["exec", "box", "sh", "-c", "echo one; exec sleep 4203"])? == ("one\n".into(), 141));
     wait_for(LIMIT, || processes("sleep 4203").is_empty()).context("it runs on in the box")?;
 
     let refused = world.coffer(&["exec", "-it", "box", "sh"])?;
@@ -256,5 +262,21 @@ fn what_nobody_reads_ends_and_what_was_left_goes_on() -> Result<()> {
     let absent = world.coffer(&["exec", "-d", "box", "nosuch"])?;
     ensure!(absent.status == 127 && absent.stderr.contains("nosuch"), "{}", absent.describe());
     ensure!(run(&mut world.command(&["exec", "-i", "box", "cat"]), b"all\0of it")?.stdout == "all\0of it");
+    Ok(())
+}
+
+#[test]
+fn a_box_whose_output_nobody_reads_ends_and_one_that_is_only_looked_at_goes_on() -> Result<()> {
+    let Some((world, _registry, image)) = world_with_image()? else { return Ok(()) };
+    ensure!(first_line(&world, &["run", "--rm", &image, "busybox", "yes"])? == ("y\n".into(), 141));
+    let script = "echo one; exec sleep 4205";
+    ensure!(first_line(&world, &["run", "--rm", &image, "sh", "-c", script])? == ("one\n".into(), 141));
+    wait_for(LIMIT, || processes("sleep 4205").is_empty()).context("it runs on")?;
+    ensure!(world.coffer(&["ps", "-aq"])?.ok()?.lines().count() == 1, "--rm left something");
+
+    let script = "echo one; exec sleep 4206";
+    world.coffer(&["run", "-d", "--name", "quiet", &image, "sh", "-c", script])?.ok()?;
+    ensure!(first_line(&world, &["logs", "-f", "quiet"])? == ("one\n".into(), 0));
+    ensure!(!processes("sleep 4206").is_empty(), "it goes on");
     Ok(())
 }

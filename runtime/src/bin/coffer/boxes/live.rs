@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
+use crate::terminal;
 
 /// How long a command stays with the box it starts.
 #[derive(Clone, Debug)]
@@ -47,11 +48,24 @@ pub async fn stay(engine: &Engine, live: &mut Live, stay: &Stay) -> Result<Optio
     let mut terminations = signal(SignalKind::terminate())?;
     let mut asked = 0;
     let mut owner_output = None;
+    let reader_gone = matches!(stay, Stay::ToTheEnd { .. }).then(terminal::reader_gone);
+    let mut unread = false;
     loop {
+        let gone = async {
+            match &reader_gone {
+                Some(gone) => gone.notified().await,
+                None => std::future::pending().await,
+            }
+        };
         let happening = tokio::select! {
             happening = live.next() => happening.map_err(error::of)?,
             _ = interrupts.recv() => { forward(live, &mut asked).await; continue }
             _ = terminations.recv() => { forward(live, &mut asked).await; continue }
+            () = gone => {
+                unread = true;
+                kill(live).await;
+                continue;
+            }
         };
         match (happening, stay) {
             (Some(Happening::Phase(phase)), Stay::UntilRunning) if phase == RUNNING => return Ok(None),
@@ -68,6 +82,7 @@ pub async fn stay(engine: &Engine, live: &mut Live, stay: &Stay) -> Result<Optio
             (Some(Happening::Output(piece)), Stay::ToTheEnd { output, .. }) => {
                 output.show(&piece);
             }
+            (Some(Happening::Exited(_)), _) if unread => return Ok(Some(unread_end())),
             (Some(Happening::Exited(ended)), _) => {
                 finish(owner_output, &ended).await;
                 return Ok(Some(ended));
@@ -81,10 +96,22 @@ pub async fn stay(engine: &Engine, live: &mut Live, stay: &Stay) -> Result<Optio
 /// The first interrupt asks the guest to end, a second one does not ask.
 async fn forward(live: &Live, asked: &mut u32) {
     *asked += 1;
-    let command = if *asked == 1 { Command::Stop(DEFAULT_GRACE) } else { Command::Kill };
-    if let Err(error) = live.ask(command).await {
+    if *asked > 1 {
+        kill(live).await;
+    } else if let Err(error) = live.ask(Command::Stop(DEFAULT_GRACE)).await {
         tracing::warn!(%error, "the supervisor takes no commands");
     }
+}
+
+async fn kill(live: &Live) {
+    if let Err(error) = live.ask(Command::Kill).await {
+        tracing::warn!(%error, "the supervisor takes no commands");
+    }
+}
+
+/// Of a command whose output nobody reads any more: as of a program that SIGPIPE ends.
+fn unread_end() -> Ended {
+    Ended { code: 128 + libc::SIGPIPE, error: None }
 }
 
 /// Stays with a box that was started before and elsewhere: shows what it writes from now on, and gives how it ended. It lives on
@@ -109,7 +136,11 @@ pub async fn join(
         }
     }
     let ended = if found.state.is_up() {
-        until_it_ends(&mut events, record).await?
+        let gone = terminal::reader_gone();
+        tokio::select! {
+            ended = until_it_ends(&mut events, record) => ended?,
+            () = gone.notified() => return Ok(unread_end()),
+        }
     } else {
         Ended { code: found.exit_code.unwrap_or(0), error: found.error }
     };

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::output::Output;
 use crate::prove::guest::Trust;
+use crate::terminal;
 
 /// Show the output of a box.
 #[derive(Debug, clap::Args)]
@@ -69,12 +70,17 @@ async fn show(
     output: &Output,
 ) -> Result<(), CliError> {
     let mut stream = engine.logs(&args.name, request, trust).await.map_err(error::of)?;
-    while let Some(piece) = stream.next().await.map_err(error::of)? {
-        if !output.show(&piece) {
-            break;
+    let gone = terminal::reader_gone();
+    loop {
+        let piece = tokio::select! {
+            piece = stream.next() => piece.map_err(error::of)?,
+            () = gone.notified() => return Ok(()),
+        };
+        match piece {
+            Some(piece) if output.show(&piece) => {}
+            _ => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// No output of a box that has just been started is no end of its output.

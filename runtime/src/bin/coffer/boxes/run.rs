@@ -16,7 +16,8 @@ use crate::output::Output;
 #[command(override_usage = "coffer run [OPTIONS] IMAGE [COMMAND]...")]
 #[command(
     after_help = "Signals: the first ^C, SIGINT or SIGTERM stops the box as `coffer stop` does: its workload gets the stop
-signal (SIGTERM, or --stop-signal), never SIGINT itself, and after 10 s it is killed; a second one kills it at once.
+signal (SIGTERM, or --stop-signal), never SIGINT itself, and after 10 s it is killed; a second one kills it at once,
+as it is when nobody reads its output any more (141).
 
 Examples:
   coffer run --rm busybox echo hello

@@ -53,8 +53,16 @@ pub struct LogRing {
     read: watch::Sender<u64>,
 }
 
+/// What an entry takes of the ring: its bytes, and what is kept around them, or output a byte at a time would take as much again for each.
+const fn cost(data: &[u8]) -> usize {
+    data.len() + AROUND
+}
+
+/// An entry, and the allocation of its bytes.
+const AROUND: usize = size_of::<Entry>() + 32;
+
 impl LogRing {
-    /// An empty ring that keeps `capacity` bytes.
+    /// An empty ring that takes `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
         Self {
             ring: Mutex::default(),
@@ -74,7 +82,7 @@ impl LogRing {
         let mut read = self.read.subscribe();
         let patience = tokio::time::sleep(self.patience);
         tokio::pin!(patience);
-        while self.would_lose(data.len()) {
+        while self.would_lose(cost(data)) {
             tokio::select! {
                 _ = read.changed() => {}
                 () = &mut patience => break,
@@ -84,10 +92,10 @@ impl LogRing {
             let mut ring = self.lock();
             ring.last += 1;
             let sequence = ring.last;
-            ring.bytes += data.len();
+            ring.bytes += cost(data);
             ring.entries.push_back(Entry { sequence, stream, unix_nanos, data: data.to_vec() });
             while ring.bytes > self.capacity && ring.entries.len() > 1 {
-                let gone = ring.entries.pop_front().map_or(0, |entry| entry.data.len());
+                let gone = ring.entries.pop_front().map_or(0, |entry| cost(&entry.data));
                 ring.bytes -= gone;
             }
         }
@@ -105,7 +113,7 @@ impl LogRing {
             if entry.sequence >= *slowest {
                 return true;
             }
-            over = over.saturating_sub(entry.data.len());
+            over = over.saturating_sub(cost(&entry.data));
         }
         false
     }
@@ -191,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_the_last_bytes_and_numbers_on() {
-        let ring = LogRing::new(6);
+        let ring = LogRing::new(6 + 2 * AROUND);
         for text in ["aaa", "bbb", "ccc"] {
             ring.push(Stream::Stdout, 0, text.as_bytes()).await;
         }
@@ -199,6 +207,16 @@ mod tests {
         assert_eq!(texts(&kept), ["bbb", "ccc"]);
         assert_eq!(kept[0].sequence, 2);
         assert_eq!(texts(&ring.snapshot(3)), ["ccc"]);
+    }
+
+    #[tokio::test]
+    async fn output_a_byte_at_a_time_takes_no_more_memory_than_any_other() {
+        let ring = LogRing::new(64 * (1 + AROUND));
+        for _ in 0..1000 {
+            ring.push(Stream::Stdout, 0, b"x").await;
+        }
+        let kept = ring.snapshot(0);
+        assert_eq!((kept.len(), kept[0].sequence), (64, 937));
     }
 
     #[tokio::test]
@@ -210,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_sees_everything_to_the_end() {
-        let ring = Arc::new(LogRing::new(6));
+        let ring = Arc::new(LogRing::new(6 + 2 * AROUND));
         let mut follower = ring.follow(0);
         let writer = tokio::spawn({
             let ring = ring.clone();
@@ -234,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_that_never_reads_does_not_stop_the_workload() {
-        let ring = Arc::new(LogRing { patience: Duration::from_millis(1), ..LogRing::new(4) });
+        let ring = Arc::new(LogRing { patience: Duration::from_millis(1), ..LogRing::new(4 + AROUND) });
         let mut stuck = ring.follow(0);
         for text in ["aaa", "bbb", "ccc"] {
             ring.push(Stream::Stdout, 0, text.as_bytes()).await;

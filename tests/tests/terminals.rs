@@ -280,3 +280,20 @@ fn a_box_whose_output_nobody_reads_ends_and_one_that_is_only_looked_at_goes_on()
     ensure!(!processes("sleep 4206").is_empty(), "it goes on");
     Ok(())
 }
+
+#[test]
+fn a_client_that_is_killed_is_no_end_of_input_for_anybody_inside() -> Result<()> {
+    let Some((world, _registry)) = world()? else { return Ok(()) };
+    // A child of the program reads along, and would take an end for the whole.
+    let script = "(cat > /dev/shm/half; echo all > /dev/shm/took); true";
+    let mut client = world.command(&["exec", "-i", "box", "sh", "-c", script]).stdin(Stdio::piped()).spawn()?;
+    let mut input = client.stdin.take().context("piped")?;
+    input.write_all(b"half of it")?;
+    let says = |script: &str| world.coffer(&["exec", "box", "sh", "-c", script])?.ok();
+    wait_for(LIMIT, || says("cat /dev/shm/half").is_ok_and(|half| half == "half of it"))?;
+    client.kill()?;
+    client.wait()?;
+    wait_for(LIMIT, || says("pidof cat || echo gone").is_ok_and(|found| found == "gone\n"))?;
+    ensure!(says("cat /dev/shm/took 2>/dev/null || echo never")? == "never\n", "a child took the break for an end");
+    Ok(())
+}

@@ -14,7 +14,10 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{request, terminal::Terminal};
-use crate::{spawn::Started, sys::process::signal};
+use crate::{
+    spawn::Started,
+    sys::process::{kill_group, signal},
+};
 
 /// How long output may still come after the program has ended; something may hold its streams open.
 const AFTERMATH: Duration = Duration::from_secs(1);
@@ -89,8 +92,9 @@ impl Running {
             status = &mut status => status,
             () = answers.0.closed() => {
                 if !*alone.borrow() {
-                    // Nobody is there to see it end.
-                    let _ = signal(pid, libc::SIGKILL);
+                    // Nobody is there to see it end. Its input, which `asking` still holds, is closed after that: whoever reads it
+                    // together with the program takes no break for an end.
+                    let _ = kill_group(pid);
                 }
                 status.await
             }
@@ -124,14 +128,14 @@ async fn forward(mut output: Output, answers: Answers, alone: watch::Receiver<bo
     }
 }
 
-/// Hands on what the caller sends: input, signals, sizes, and that it goes.
+/// Hands on what the caller sends: input, signals, sizes, and that it goes. Gives the input back as it is when the caller breaks off.
 async fn take_input(
     mut asks: Streaming<ExecRequest>,
     mut input: Input,
     pid: i32,
     let_go: watch::Sender<bool>,
     answers: Answers,
-) {
+) -> Input {
     while let Ok(Some(ask)) = asks.message().await {
         match ask.message {
             Some(Ask::Stdin(bytes)) => input.write(&bytes).await,
@@ -152,12 +156,13 @@ async fn take_input(
             Some(Ask::Detach(true)) => {
                 let_go.send_replace(true);
                 let _ = answers.tell(Tell::Detached(true)).await;
-                return;
+                return Input::Closed;
             }
             // A second start, an end that is none, or nothing: no version of the protocol sends it.
-            Some(Ask::Start(_) | Ask::StdinClosed(false) | Ask::Detach(false)) | None => return,
+            Some(Ask::Start(_) | Ask::StdinClosed(false) | Ask::Detach(false)) | None => return input,
         }
     }
+    input
 }
 
 impl Input {

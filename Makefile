@@ -3,7 +3,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(TARGET)/release/platform
 BINS := -p coffer-runtime -p coffer-vmm -p coffer-kbs -p coffer-verifier-service -p coffer-tests
 
-.PHONY: help setup build platform kernel demo test soak hardware snp-model lab lab-kernel lint bench wheel peers fuzz-smoke mutants clean
+.PHONY: help setup build platform kernel demo test soak hardware snp-model lab lab-kernel lint bench deb container wheel peers fuzz-smoke mutants clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,13 @@ bench: build ## figures, each beside the limit measured in the same run
 	@$(TARGET)/release/coffer bench service
 	@$(TARGET)/release/coffer bench seal
 	@$(TARGET)/release/coffer-bench-boot
+
+deb: build ## target/debian: packages of coffer, coffer-kbs and coffer-verifier, with units, man pages and completions
+	@scripts/setup deb
+	@scripts/deb $(TARGET)
+
+container: build ## target/images: OCI images of coffer-kbs and coffer-verifier, of nothing but what they need
+	@scripts/container $(TARGET)
 
 wheel: ## target/wheels: the Python package, built by maturin and tried in an environment of its own
 	@scripts/wheel $(TARGET)/wheels

@@ -507,3 +507,35 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
     assert_eq!((exit, &said["revocation_list"]), (0, &Value::Null), "{said}");
     world.json(&["manifest", "verify", "web.json", "--key", "witness.pem.pub"]);
 }
+
+/// The command line of a unit that is shipped, with its folders here and ended by these words.
+fn of_unit(world: &World, unit: &str, more: &[&str]) -> Vec<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(unit)).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/coffer ")).unwrap();
+    let here = world.folder.path().to_str().unwrap();
+    let line = line.replace("${CREDENTIALS_DIRECTORY}", here).replace("${STATE_DIRECTORY}", &format!("{here}/home"));
+    let line = line.replace("/etc/coffer/releases", here).replace("/etc/coffer", here).replace("%i", "web");
+    line.split(' ').chain(more.iter().copied()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_units_that_timers_start_do_what_they_are_for() {
+    let world = World::new();
+    for name in ["author.pem", "witness.pem"] {
+        world.ok(&["manifest", "keygen", "--out", name]);
+    }
+    let measure = ["measure", "--spec", "spec.toml", "--manifest", "web.json", "--sign", "author.pem"];
+    world.ok(&[&measure[..], &["--name", "web", "--sequence", "7", "--expires", "30d"]].concat());
+    std::fs::write(world.path("revoked.toml"), "until = \"never\"\n").unwrap();
+    let service = Service::start(&world, "none");
+    let of = ["--allow-simulated", "--product", "milan", "--mirror", &service.1];
+    let words = of_unit(&world, "coffer-endorse@.service", &of);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    for sequence in [8, 9] {
+        world.ok(&words);
+        let made = world.json(&["manifest", "verify", "home/web.json", "--key", "witness.pem.pub"]);
+        assert_eq!(made["sequence"], sequence, "each day has its own number");
+    }
+    let words = of_unit(&world, "coffer-collateral.service", &["--allow-simulated", "--mirror", &service.1]);
+    world.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+}

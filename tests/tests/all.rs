@@ -35,6 +35,7 @@ mod mutants;
 mod network;
 mod old_state;
 mod one_definition;
+mod packages;
 mod qemu_launch;
 mod reproducible;
 mod root_tamper;

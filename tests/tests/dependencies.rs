@@ -17,7 +17,13 @@ fn sources(folder: &Path, out: &mut String) {
         if path.is_dir() {
             sources(&path, out);
         } else if path.extension().is_some_and(|e| e == "rs") {
-            out.push_str(&std::fs::read_to_string(&path).unwrap());
+            let text = std::fs::read_to_string(&path).unwrap();
+            // What several crates share stands in another folder.
+            let shared = text.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+            for file in shared.map(|file| folder.join(file)) {
+                out.push_str(&std::fs::read_to_string(&file).unwrap_or_default());
+            }
+            out.push_str(&text);
             out.push('\n');
         }
     }

@@ -146,6 +146,7 @@ runs! {
     kbs: "docs/kbs.md",
     measured_boot: "docs/measured-boot.md",
     owner_access: "docs/owner-access.md",
+    packages: "docs/packages.md",
     policies: "docs/policies.md",
     ingress: "docs/ingress.md",
     network: "docs/network.md",

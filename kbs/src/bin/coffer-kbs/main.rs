@@ -7,6 +7,8 @@ mod document;
 mod error;
 mod event_loop;
 mod init;
+#[path = "../../../../deploy/manual.rs"]
+mod manual;
 mod pin;
 mod refusal;
 mod restore;
@@ -18,7 +20,7 @@ mod upgrade;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use coffer_rim::{Class, Failure};
 
 use event_loop::event_loop;
@@ -81,6 +83,9 @@ enum Command {
     Upgrade(upgrade::Args),
     /// Say what about this state folder is not as it should be.
     Doctor(doctor::Args),
+    /// Write man pages, and completions for bash, zsh and fish, into a folder: what packages ship.
+    #[command(hide = true, after_help = "Examples:\n  coffer-kbs manual --out ./manual")]
+    Manual(manual::Args),
 }
 
 fn main() -> ExitCode {
@@ -107,6 +112,7 @@ fn main() -> ExitCode {
             Command::RotateRoot(args) => rotate_root::run(&args, cli.json).map(done),
             Command::Upgrade(args) => upgrade::run(&args, cli.json).map(done),
             Command::Doctor(args) => doctor::run(&args, cli.json),
+            Command::Manual(args) => manual::run(&args, Cli::command(), "8", cli.json).map(done),
         }
     } else {
         Err(Failure::new(Class::Internal, "a TLS provider was already installed"))

@@ -3,6 +3,7 @@
 pub mod completion;
 pub mod doctor;
 pub mod help;
+pub mod manual;
 pub mod snp;
 pub mod version;
 
@@ -15,6 +16,7 @@ pub const GROUP: Group = Group {
         command!("doctor": doctor),
         noun!("host": snp),
         command!("completion": completion),
+        command!("manual": manual),
         command!("help": help),
         command!("version": version),
     ],

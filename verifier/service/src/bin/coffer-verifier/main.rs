@@ -5,13 +5,15 @@ mod check;
 mod error;
 mod event_loop;
 mod init;
+#[path = "../../../../../deploy/manual.rs"]
+mod manual;
 mod openapi;
 mod refusal;
 mod serve;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use coffer_rim::{Class, Failure};
 
 /// Judges SEV-SNP evidence for whoever may ask, over HTTP and gRPC.
@@ -42,6 +44,9 @@ enum Command {
     ApiKey(api_key::Args),
     /// Print the interface as an OpenAPI document.
     Openapi(openapi::Args),
+    /// Write man pages, and completions for bash, zsh and fish, into a folder: what packages ship.
+    #[command(hide = true, after_help = "Examples:\n  coffer-verifier manual --out ./manual")]
+    Manual(manual::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
             Command::Check(args) => check::run(&args, cli.json),
             Command::ApiKey(args) => api_key::run(&args, cli.json),
             Command::Openapi(args) => openapi::run(&args),
+            Command::Manual(args) => manual::run(&args, Cli::command(), "8", cli.json),
         }
     } else {
         Err(Failure::new(Class::Internal, "a TLS provider was already installed"))

@@ -242,7 +242,11 @@ pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliEr
             CliError::new(Class::Usage, message).hint("write both into one TOML file; of Rego there may be several")
         );
     }
-    let mut named = floor(typed.first().map(|path| path.as_path()))?;
+    let words = "words are `strict` (typed), `snp` and `azure-cvm` (Rego); Rego is FILE.rego, a folder or a bundle; anything \
+                 else is a TOML file";
+    let typed = typed.first().map(|path| path.as_path());
+    let absent = typed.is_some_and(|path| !path.exists());
+    let mut named = floor(typed).map_err(|failure| if absent { failure.hint(words) } else { failure })?;
     let mut revisions = vec![named.revision.clone()];
     for path in rego {
         let loaded = rego::load(std::slice::from_ref(path), bundles)?;
@@ -271,12 +275,8 @@ pub fn floor(path: Option<&Path>) -> Result<Named, CliError> {
         None => Ok(of(EvidencePolicy::default_floor(), "default-floor".into(), env!("CARGO_PKG_VERSION").into())),
         Some(word) if word == Path::new("strict") => Ok(of(EvidencePolicy::strict(), "strict".into(), digest(STRICT))),
         Some(path) => {
-            let word = |failure: CliError| {
-                failure.hint(
-                    "words are `strict` (typed), `snp` and `azure-cvm` (Rego); Rego is FILE.rego, a folder or a bundle; anything else is a TOML file",
-                )
-            };
-            let bytes = read(path).map_err(word)?;
+            let words = "the word `strict` is the built-in policy; anything else is a TOML file";
+            let bytes = read(path).map_err(|failure| failure.hint(words))?;
             let text = String::from_utf8(bytes).class_while(Class::Config, path.display())?;
             let rules = EvidencePolicy::from_toml(&text).class_while(Class::Config, path.display())?;
             Ok(of(rules, own_name(path)?, digest(&text)))

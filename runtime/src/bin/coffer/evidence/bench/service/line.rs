@@ -3,24 +3,29 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
-/// A connection that stays.
-pub struct Line(BufReader<TcpStream>);
+/// A connection that stays for as long as the service keeps it, and then another.
+pub struct Line {
+    to: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
 
 impl Line {
     pub fn connect(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(to)?;
-        stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self { to, stream: Some(open(to)?) })
     }
 
     /// Sends a whole request, and gives status and body.
     pub fn ask(&mut self, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
-        self.0.get_mut().write_all(request)?;
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => open(self.to)?,
+        };
+        stream.get_mut().write_all(request)?;
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "no answer in HTTP");
-        let (mut status, mut length) = (None, None);
+        let (mut status, mut length, mut stays) = (None, None, true);
         loop {
             let mut line = String::new();
-            self.0.read_line(&mut line)?;
+            stream.read_line(&mut line)?;
             let line = line.trim_end();
             if line.is_empty() {
                 break;
@@ -28,16 +33,24 @@ impl Line {
             if status.is_none() {
                 status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
             }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
+            let Some((name, value)) = line.split_once(':') else { continue };
+            if name.eq_ignore_ascii_case("content-length") {
                 length = value.trim().parse().ok();
+            } else if name.eq_ignore_ascii_case("connection") {
+                stays = !value.trim().eq_ignore_ascii_case("close");
             }
         }
         let mut body = vec![0; length.ok_or_else(bad)?];
-        self.0.read_exact(&mut body)?;
+        stream.read_exact(&mut body)?;
+        self.stream = Some(stream).filter(|_| stays);
         Ok((status.ok_or_else(bad)?, body))
     }
+}
+
+fn open(to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::new(stream))
 }
 
 /// `POST /v1/appraise` with this body.

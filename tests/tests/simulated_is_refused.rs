@@ -39,6 +39,8 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("attest", Evidence::OfAGuest(&["box"], b"", 5)),
     ("exec", Evidence::OfAGuest(&["box", "true"], b"", 125)),
     ("logs", Evidence::OfAGuest(&["box"], b"", 5)),
+    ("cp", Evidence::OfAGuest(&["box:/etc/hosts", "-"], b"", 5)),
+    ("top", Evidence::OfAGuest(&["box"], b"", 5)),
     ("inject-secret", Evidence::OfAGuest(&["box", "--secret", "note=-"], b"value", 5)),
     ("refresh-secrets", Evidence::OfAGuest(&["box"], b"", 5)),
     ("seal", Evidence::OfAGuest(&["box"], b"state", 5)),

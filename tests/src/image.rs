@@ -7,7 +7,7 @@ use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::{World, services::Registry};
+use crate::{World, monitors::Monitor, services::Registry};
 
 /// Commands the image has.
 const APPLETS: &[&str] = &[
@@ -119,6 +119,21 @@ fn append(
     }
     tar.append_data(&mut header, path, contents)?;
     Ok(())
+}
+
+/// A world whose boxes have no machine, with an image; nothing where this host has none such, which is said.
+///
+/// # Errors
+/// As what it starts.
+pub fn without_a_machine() -> Result<Option<(World, Registry, String)>> {
+    let monitor = Monitor::of("process").context("a row")?;
+    let world = World::on(monitor)?;
+    if let Some(why) = monitor.lacks(&world)? {
+        println!("skipped: {why}");
+        return Ok(None);
+    }
+    let (registry, image) = pulled(&world)?;
+    Ok(Some((world, registry, image)))
 }
 
 /// The plain image in a registry of its own, pulled into this world.

@@ -9,18 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use coffer_tests::{World, image::pulled, monitors::Monitor, process::run, services::Registry};
+use coffer_tests::{World, image::without_a_machine, process::run, services::Registry};
 use serde_json::Value;
 
 /// A world with a box that waits; nothing where this host has none without a machine.
 fn world(flags: &[&str]) -> Result<Option<(World, Registry)>> {
-    let monitor = Monitor::of("process").context("a row")?;
-    let world = World::on(monitor)?;
-    if let Some(why) = monitor.lacks(&world)? {
-        println!("skipped: {why}");
-        return Ok(None);
-    }
-    let (registry, image) = pulled(&world)?;
+    let Some((world, registry, image)) = without_a_machine()? else { return Ok(None) };
     let words =
         [&["run", "-d", "--name", "box", "--tmpfs", "/cache"], flags, &[image.as_str(), "sleep", "4210"]].concat();
     world.coffer(&words)?.ok()?;

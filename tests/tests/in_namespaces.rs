@@ -6,24 +6,10 @@ use std::{fs, path::Path, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 use coffer_tests::{
     World,
-    image::pulled,
-    monitors::Monitor,
+    image::without_a_machine,
     process::{Finished, run, wait_for},
-    services::Registry,
 };
 use serde_json::Value;
-
-/// A world whose boxes have no machine, with a simulator that was made before; nothing where this host has none such.
-fn world() -> Result<Option<(World, Registry, String)>> {
-    let monitor = Monitor::of("process").context("a row")?;
-    let world = World::on(monitor)?;
-    if let Some(why) = monitor.lacks(&world)? {
-        println!("skipped: {why}");
-        return Ok(None);
-    }
-    let (registry, image) = pulled(&world)?;
-    Ok(Some((world, registry, image)))
-}
 
 fn says(finished: &Finished, status: i32, words: &[&str]) -> Result<()> {
     let text = finished.text();
@@ -39,7 +25,7 @@ fn inspect(world: &World, name: &str) -> Result<Value> {
 
 #[test]
 fn a_box_lives_as_one_in_a_machine_does() -> Result<()> {
-    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
     for (words, status) in [
         (&["true"][..], 0),
         (&["sh", "-c", "exit 7"][..], 7),
@@ -128,7 +114,7 @@ fn break_out(world: &World, init: &str, holder: &str) -> Result<()> {
 
 #[test]
 fn neither_workload_nor_init_is_anybody_on_the_host() -> Result<()> {
-    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
     let port = "echo 1 > /dev/null; head -c 1 /dev/urandom > /tmp/byte; sleep 4242";
     let command = world.command(&["run", "-d", "--name", "box", "--tmpfs", "/cache", &image, "sh", "-c", port]);
     // By somebody who leaves a folder of the host's open.
@@ -204,7 +190,7 @@ fn neither_workload_nor_init_is_anybody_on_the_host() -> Result<()> {
 
 #[test]
 fn it_is_attested_as_what_it_is_and_as_nothing_more() -> Result<()> {
-    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
     let box_of = ["--tee-simulate", image.as_str(), "sleep", "600"];
     let words = |first: &[&'static str]| first.iter().copied().chain(box_of).collect::<Vec<_>>();
     world.coffer(&words(&["run", "-d", "--name", "box"]))?.ok()?;
@@ -237,7 +223,7 @@ fn it_is_attested_as_what_it_is_and_as_nothing_more() -> Result<()> {
 
 #[test]
 fn what_needs_a_machine_is_refused_by_name() -> Result<()> {
-    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
     says(&world.coffer(&["run", "--rm", "--tee", &image, "true"])?, 125, &["--isolation process", "--tee"])?;
     says(&world.coffer(&["run", "--rm", "--scratch", "16m", &image, "true"])?, 125, &["process", "scratch disk"])?;
     let key = world.folder.path().join("id.pem");
@@ -266,7 +252,7 @@ fn bounds() -> Result<bool> {
 
 #[test]
 fn a_box_that_cannot_be_bounded_as_asked_is_not_made() -> Result<()> {
-    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
     for bound in [["--memory", "256m"], ["--cpus", "2"]] {
         let finished = world.coffer(&["run", "--rm", bound[0], bound[1], &image, "true"])?;
         if bounds()? {
@@ -293,7 +279,7 @@ fn count_of(words: &str) -> Result<usize> {
 
 #[test]
 fn a_workload_that_forks_without_end_comes_to_its_end() -> Result<()> {
-    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
     let script = "busybox su -s /bin/sh -c 'while :; do sleep 4244 & done' nobody; echo no more; exec sleep 4246";
     world.coffer(&["run", "-d", "--name", "box", &image, "sh", "-c", script])?.ok()?;
     let logs = || world.coffer(&["logs", "box"]).map(|said| said.text()).unwrap_or_default();
@@ -310,7 +296,7 @@ fn a_workload_that_forks_without_end_comes_to_its_end() -> Result<()> {
 
 #[test]
 fn an_image_that_is_not_the_specs_starts_nothing() -> Result<()> {
-    let Some((world, _registry, image)) = world()? else { return Ok(()) };
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
     let root = world.roots()?.pop().context("an image")?;
     let bytes = fs::read(&root)?;
     let conf = world.folder.path().join("conf");

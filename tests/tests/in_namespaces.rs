@@ -284,8 +284,10 @@ fn a_workload_that_forks_without_end_comes_to_its_end() -> Result<()> {
     world.coffer(&["run", "-d", "--name", "box", &image, "sh", "-c", script])?.ok()?;
     let logs = || world.coffer(&["logs", "box"]).map(|said| said.text()).unwrap_or_default();
     wait_for(Duration::from_mins(2), || logs().contains("no more"))?;
+    // The last of them may not have become `sleep` yet.
+    wait_for(Duration::from_mins(2), || count_of("sleep 4244").is_ok_and(|count| count >= 4000))?;
     let count = count_of("sleep 4244")?;
-    ensure!((4000..4096).contains(&count), "{count} processes: {}", logs());
+    ensure!(count < 4096, "{count} processes: {}", logs());
     ensure!(world.coffer(&["exec", "box", "true"])?.status != 0, "one more, of another user");
     // The host has what it needs, other boxes what is theirs, and this one an end.
     says(&world.coffer(&["run", "--rm", &image, "echo", "beside it"])?, 0, &["beside it"])?;

@@ -417,13 +417,8 @@ async fn linger(agent: &Arc<Agent>, host: Host) {
         let _ = stop.wait_for(Option::is_some).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let drained = async {
-        while !agent.logs.is_drained() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
     tokio::select! {
-        () = drained => {}
+        () = agent.logs.drained() => {}
         () = tokio::time::sleep(patience) => {}
         () = stopped => {}
     }

@@ -139,9 +139,17 @@ impl LogRing {
     }
 
     /// True when the output has ended, somebody has read it to its end, and nobody is still reading.
-    pub fn is_drained(&self) -> bool {
+    fn is_drained(&self) -> bool {
         let ring = self.lock();
         ring.ended && ring.finished > 0 && ring.followers.is_empty()
+    }
+
+    /// Waits for that, once the output has ended.
+    pub async fn drained(&self) {
+        let mut read = self.read.subscribe();
+        while !self.is_drained() {
+            let _ = read.changed().await;
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use coffer_machine::disks;
 use coffer_machine::spec_disk::SpecDisk;
-use coffer_platform::files::Platform;
-use coffer_platform::plan::{LaunchPlan, VCPU_TYPE};
+use coffer_platform::files::{Installed, Platform};
+use coffer_platform::plan::{LaunchInputs, LaunchPlan, VCPU_TYPE};
 use coffer_rim::file::Writer;
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::{Document, Scratch, Tee};
@@ -19,6 +19,7 @@ use crate::id_block::{GUEST_POLICY, SignedLaunch};
 use crate::monitor::{
     Access, Disk, Isolation, Launch, Limits, Measured, Monitor, SnpId, SnpLaunch, namespaces, network,
 };
+use crate::platform_folder::of_boxs_platform;
 use crate::simulator::{self, Answerer};
 
 /// A guest ready to boot.
@@ -27,18 +28,6 @@ pub struct Prepared {
     pub launch: Launch,
     /// The simulated processor's side of this guest.
     pub processor: Option<Answerer>,
-}
-
-/// A box boots from the folder it was made for, whatever is named today.
-const OTHER_PLATFORM: &str =
-    "the box was made for the guest platform in that folder: put it back there, or remove the box and create it again";
-
-/// Loads a platform folder.
-///
-/// # Errors
-/// Class `config` with the remedy.
-pub fn load_platform(folder: &Path) -> Result<Platform, Failure> {
-    Platform::load(folder).map_err(|error| Failure::caused(Class::Config, &error).hint(error.hint()))
 }
 
 /// Writes the files of one start into a box folder.
@@ -51,21 +40,15 @@ pub fn prepare(
     document: &Document,
     simulator: &Path,
 ) -> Result<Prepared, Failure> {
-    let platform = load_platform(&options.platform).map_err(|failure| failure.hint(OTHER_PLATFORM))?;
+    let platform = Installed::open(&options.platform).map_err(|error| of_boxs_platform(&error))?;
     let command_line = coffer_platform::command_line(&document.digest(), options.tee);
-    let plan = plan(&platform, options.launch, &command_line, options.vcpus)?;
+    let (measured, plan) = if options.launch.is_machine() {
+        with_machine(folder, options, platform, &command_line)?
+    } else {
+        without_machine(folder, options, &platform, &command_line)?
+    };
     let unix_seconds = u64::try_from(unix_us() / 1_000_000).unwrap_or(0);
     let put = |name: &str, bytes: &[u8]| write(folder, name, bytes);
-    let of_machine = |name: &str, bytes: &[u8]| {
-        if options.launch.is_machine() { write(folder, name, bytes) } else { Ok(PathBuf::from(name)) }
-    };
-    let measured = Measured {
-        stage0: of_machine(files::STAGE0, plan.rom())?,
-        hashes: of_machine(files::HASHES, plan.hash_page())?,
-        kernel: of_machine(files::KERNEL, &platform.kernel)?,
-        initrd: put(files::INITRD, &platform.initrd)?,
-        command_line: put(files::COMMAND_LINE, format!("{command_line}\0").as_bytes())?,
-    };
     let spec = put(files::SPEC_DISK, &spec_disk(document, unix_seconds)?)?;
     let disk = |serial: &str, file, access| Disk { serial: serial.into(), file, access };
     let mut all =
@@ -81,7 +64,8 @@ pub fn prepare(
         Tee::None => {}
         Tee::Snp => snp = Some(snp_launch(folder, options, document)?),
         Tee::Simulated => {
-            let (page, answerer) = simulate(folder, &plan, options, document, simulator)?;
+            let plan = plan.as_ref().ok_or_else(|| Failure::new(Class::Internal, "a launch without a plan"))?;
+            let (page, answerer) = simulate(folder, plan, options, document, simulator)?;
             (secrets, processor) = (Some(page), Some(answerer));
         }
     }
@@ -97,6 +81,68 @@ pub fn prepare(
         card: document.spec().network.is_some().then_some(network::CARD),
     };
     Ok(Prepared { launch, processor })
+}
+
+/// Copies of what a machine is launched from.
+fn with_machine(
+    folder: &Path,
+    options: &BoxOptions,
+    platform: Installed,
+    command_line: &str,
+) -> Result<(Measured, Option<LaunchPlan>), Failure> {
+    let platform = platform.load().map_err(|error| of_boxs_platform(&error))?;
+    let plan = plan(&platform, options.launch, command_line, options.vcpus)?;
+    let put = |name: &str, bytes: &[u8]| write(folder, name, bytes);
+    let measured = Measured {
+        stage0: put(files::STAGE0, plan.rom())?,
+        hashes: put(files::HASHES, plan.hash_page())?,
+        kernel: put(files::KERNEL, &platform.kernel)?,
+        initrd: put(files::INITRD, &platform.initrd)?,
+        initrd_sha256: platform.manifest.initrd.clone(),
+        command_line: put(files::COMMAND_LINE, &with_nul(command_line))?,
+    };
+    Ok((measured, Some(plan)))
+}
+
+/// What a box without a machine is launched from. Of the platform that is init alone, in an initrd which is checked by whoever
+/// starts init: it is read, and planned with, only where a launch is measured.
+fn without_machine(
+    folder: &Path,
+    options: &BoxOptions,
+    platform: &Installed,
+    command_line: &str,
+) -> Result<(Measured, Option<LaunchPlan>), Failure> {
+    let plan = match options.tee {
+        Tee::None => None,
+        Tee::Simulated | Tee::Snp => {
+            let (firmware, initrd) = (
+                platform.stage0().map_err(|error| of_boxs_platform(&error))?,
+                platform.initrd().map_err(|error| of_boxs_platform(&error))?,
+            );
+            Some(planned(&LaunchInputs {
+                form: options.launch,
+                firmware: &firmware,
+                kernel: &[],
+                initrd: &initrd,
+                command_line,
+                vcpus: options.vcpus,
+                signature: signature()?,
+            })?)
+        }
+    };
+    let measured = Measured {
+        stage0: files::STAGE0.into(),
+        hashes: files::HASHES.into(),
+        kernel: files::KERNEL.into(),
+        initrd: std::path::absolute(platform.initrd_path())?,
+        initrd_sha256: platform.manifest.initrd.clone(),
+        command_line: write(folder, files::COMMAND_LINE, &with_nul(command_line))?,
+    };
+    Ok((measured, plan))
+}
+
+fn with_nul(command_line: &str) -> Vec<u8> {
+    format!("{command_line}\0").into_bytes()
 }
 
 /// Whether a box is measured under an isolation as it was made for. Without a TEE nothing measures it, and all machines are
@@ -183,11 +229,16 @@ fn spec_disk(document: &Document, unix_seconds: u64) -> Result<Vec<u8>, Failure>
 /// # Errors
 /// Class `config`.
 pub fn plan(platform: &Platform, form: LaunchForm, command_line: &str, vcpus: u32) -> Result<LaunchPlan, Failure> {
-    let signature: CpuSignature = VCPU_TYPE
-        .parse()
-        .map_err(|error: coffer_verifier::measure::CpuError| Failure::caused(Class::Internal, &error))?;
-    LaunchPlan::new(&platform.launch_inputs(form, command_line, vcpus, signature))
-        .map_err(|error| Failure::caused(Class::Config, &error).hint("run `make platform`"))
+    planned(&platform.launch_inputs(form, command_line, vcpus, signature()?))
+}
+
+fn planned(inputs: &LaunchInputs<'_>) -> Result<LaunchPlan, Failure> {
+    LaunchPlan::new(inputs).map_err(|error| Failure::caused(Class::Config, &error).hint("run `make platform`"))
+}
+
+/// Of the processors that our guests have.
+fn signature() -> Result<CpuSignature, Failure> {
+    VCPU_TYPE.parse().map_err(|error: coffer_verifier::measure::CpuError| Failure::caused(Class::Internal, &error))
 }
 
 /// What the secure processor is told of a box.

@@ -15,6 +15,7 @@ pub mod state;
 pub mod binds;
 pub mod images;
 pub mod owner_list;
+pub mod platform_folder;
 pub mod publish;
 pub mod published;
 pub mod request;

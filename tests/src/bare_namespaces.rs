@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use coffer_machine::{disks, initrd, namespaces, spec_disk::SpecDisk};
-use coffer_platform::{command_line, files::Platform, initrd::init_of};
+use coffer_platform::{command_line, files::Platform, initrd::copy_init};
 use coffer_spec::Document;
 
 use crate::World;
@@ -41,7 +41,7 @@ impl BareInit {
         let platform = Platform::load(&world.platform)?;
         let folder = tempfile::Builder::new().prefix("coffer-").tempdir()?;
         let put = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes);
-        put("init", init_of(&platform.initrd).context("an init")?)?;
+        copy_init(&mut &platform.initrd[..], &mut fs::File::create(folder.path().join("init"))?)?;
         put("command-line", command_line(&document.digest(), document.spec().tee).as_bytes())?;
         let mut spec = Vec::new();
         SpecDisk { document: document.bytes(), claimed_unix_seconds: None }.write(&mut spec)?;

@@ -3,6 +3,8 @@
 //! Inode numbers count up, times and owners are zero, there are no hard links.
 //! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 
+use std::ops::Range;
+
 /// Writes entries in the order given; parents first is the caller's duty.
 pub struct Writer {
     out: Vec<u8>,
@@ -58,19 +60,11 @@ impl Writer {
         self.out.resize(self.out.len().next_multiple_of(4), 0);
     }
 }
-/// Reads what [`Writer`] wrote: path and contents of each entry, up to the end or the first that is none.
-pub struct Reader<'a> {
-    rest: Option<&'a [u8]>,
-}
-
-impl<'a> Reader<'a> {
-    pub fn new(archive: &'a [u8]) -> Self {
-        Self { rest: Some(archive) }
-    }
-
-    fn entry(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        const HEAD: usize = 110;
-        let rest = self.rest.take()?;
+/// Where the contents of a file lie in an archive that [`Writer`] wrote, of which this is the beginning; they need not be in it.
+pub fn place_of(start: &[u8], wanted: &str) -> Option<Range<usize>> {
+    const HEAD: usize = 110;
+    let mut rest = start;
+    loop {
         let fields = rest.get(..HEAD)?.strip_prefix(b"070701")?;
         let field = |index: usize| {
             let digits = std::str::from_utf8(fields.get(index * 8..index * 8 + 8)?).ok()?;
@@ -80,16 +74,10 @@ impl<'a> Reader<'a> {
         let path = rest.get(HEAD..HEAD.checked_add(name)?)?.strip_suffix(b"\0")?;
         let from = (HEAD + name).next_multiple_of(4);
         let end = from.checked_add(size)?;
-        let contents = rest.get(from..end)?;
-        self.rest = rest.get(end.checked_next_multiple_of(4)?..);
-        (path != b"TRAILER!!!").then_some((path, contents))
-    }
-}
-
-impl<'a> Iterator for Reader<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.entry()
+        if path == wanted.as_bytes() {
+            let before = start.len() - rest.len();
+            return Some(before + from..before.checked_add(end)?);
+        }
+        rest = rest.get(end.checked_next_multiple_of(4)?..)?;
     }
 }

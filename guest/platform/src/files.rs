@@ -52,6 +52,15 @@ pub struct Platform {
     pub initrd: Vec<u8>,
 }
 
+/// A platform folder whose manifest was read; its files are read where they are asked for.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
 /// What a platform folder is built from.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
@@ -111,6 +120,82 @@ impl PlatformError {
     }
 }
 
+impl Installed {
+    /// Reads a folder's manifest.
+    ///
+    /// # Errors
+    /// [`PlatformError`] names the file.
+    pub fn open(folder: &Path) -> Result<Self, PlatformError> {
+        let path = folder.join("platform.json");
+        let manifest: Manifest = serde_json::from_slice(&read(&path)?)
+            .map_err(|e| PlatformError::Manifest { path: path.clone(), message: e.to_string() })?;
+        if manifest.version != VERSION {
+            let message = format!("version {}, expected {VERSION}", manifest.version);
+            return Err(PlatformError::Manifest { path, message });
+        }
+        Ok(Self { folder: folder.to_owned(), manifest })
+    }
+
+    /// Path of the initrd, of which nothing was read.
+    pub fn initrd_path(&self) -> PathBuf {
+        self.folder.join(INITRD)
+    }
+
+    /// stage0's ROM image, checked.
+    ///
+    /// # Errors
+    /// [`PlatformError`] names the file.
+    pub fn stage0(&self) -> Result<Vec<u8>, PlatformError> {
+        checked(&self.folder.join(STAGE0), &self.manifest.stage0)
+    }
+
+    /// The initrd, checked.
+    ///
+    /// # Errors
+    /// [`PlatformError`] names the file.
+    pub fn initrd(&self) -> Result<Vec<u8>, PlatformError> {
+        checked(&self.initrd_path(), &self.manifest.initrd)
+    }
+
+    /// All of it, checked.
+    ///
+    /// # Errors
+    /// [`PlatformError`] names the file.
+    pub fn load(self) -> Result<Platform, PlatformError> {
+        let (stage0, initrd) = (self.stage0()?, self.initrd()?);
+        let kernel = checked(&self.folder.join(KERNEL), &self.manifest.kernel)?;
+        let Self { folder, manifest } = self;
+        Ok(Platform { folder, manifest, stage0, kernel, initrd })
+    }
+}
+
+/// Copies init out of the initrd of a platform folder, if that has the SHA-256 that the folder's manifest gave it. After an error
+/// what was copied is not init.
+///
+/// # Errors
+/// [`PlatformError`] names the file.
+pub fn copy_init(initrd: &Path, expected: &str, to: &mut impl Write) -> Result<(), PlatformError> {
+    let of_file = |source| PlatformError::File { path: initrd.into(), source };
+    let mut file = fs::File::open(initrd).map_err(of_file)?;
+    let found = hex::encode(crate::initrd::copy_init(&mut file, to).map_err(of_file)?);
+    if found == expected {
+        Ok(())
+    } else {
+        Err(PlatformError::Digest { path: initrd.into(), found, expected: expected.into() })
+    }
+}
+
+/// A file of a platform folder, if it has the SHA-256 that the folder's manifest gave it.
+fn checked(path: &Path, expected: &str) -> Result<Vec<u8>, PlatformError> {
+    let bytes = read(path)?;
+    let found = sha256(&bytes);
+    if found == expected {
+        Ok(bytes)
+    } else {
+        Err(PlatformError::Digest { path: path.into(), found, expected: expected.into() })
+    }
+}
+
 impl Platform {
     /// Path of stage0's ROM image.
     pub fn stage0_path(&self) -> PathBuf {
@@ -144,27 +229,7 @@ impl Platform {
     /// # Errors
     /// [`PlatformError`] names the file.
     pub fn load(folder: &Path) -> Result<Self, PlatformError> {
-        let path = folder.join("platform.json");
-        let manifest: Manifest = serde_json::from_slice(&read(&path)?)
-            .map_err(|e| PlatformError::Manifest { path: path.clone(), message: e.to_string() })?;
-        if manifest.version != VERSION {
-            let message = format!("version {}, expected {VERSION}", manifest.version);
-            return Err(PlatformError::Manifest { path, message });
-        }
-        let checked = |name: &str, expected: &str| {
-            let path = folder.join(name);
-            let bytes = read(&path)?;
-            let found = sha256(&bytes);
-            if found == expected {
-                Ok(bytes)
-            } else {
-                Err(PlatformError::Digest { path, found, expected: expected.into() })
-            }
-        };
-        let stage0 = checked(STAGE0, &manifest.stage0)?;
-        let kernel = checked(KERNEL, &manifest.kernel)?;
-        let initrd = checked(INITRD, &manifest.initrd)?;
-        Ok(Self { folder: folder.to_owned(), manifest, stage0, kernel, initrd })
+        Installed::open(folder)?.load()
     }
 
     /// Builds a platform folder. Modules from a folder named `scratch` or `network` are those that only a guest with

@@ -3,9 +3,16 @@
 //! Deterministic: same init and modules, same bytes. Uncompressed, so that no compressor's version is part of the
 //! measurement and the kernel only copies.
 
+use std::{
+    io::{self, Read, Write},
+    ops::Range,
+};
+
 use coffer_machine::initrd::{INIT, MODULES, NETWORK_MODULES, SCRATCH_MODULES};
 
-use crate::cpio::{Reader, Writer};
+use sha2::{Digest as _, Sha256};
+
+use crate::cpio::{Writer, place_of};
 
 /// A kernel module and where it stands in load order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,18 +56,39 @@ pub fn build(init: &[u8], modules: &[Module]) -> Vec<u8> {
     archive.finish()
 }
 
-/// The init in an initrd that [`build`] made.
-pub fn init_of(archive: &[u8]) -> Option<&[u8]> {
-    Reader::new(archive).find(|(path, _)| *path == INIT.as_bytes()).map(|(_, contents)| contents)
+/// What of an initrd is read at a time; the first of it tells where init lies.
+const CHUNK: usize = 1 << 16;
+
+/// Copies init out of an initrd that [`build`] made, and gives the SHA-256 of all that was read. Nothing of the archive is kept:
+/// what was copied is init only if the digest is the expected one.
+///
+/// # Errors
+/// Of reading and writing; [`io::ErrorKind::InvalidData`] if there is no init in it.
+pub fn copy_init(initrd: &mut impl Read, to: &mut impl Write) -> io::Result<[u8; 32]> {
+    let none = || io::Error::new(io::ErrorKind::InvalidData, "it holds no init");
+    let (mut hash, mut chunk) = (Sha256::new(), Vec::with_capacity(CHUNK));
+    let (mut at, mut place) = (0, None);
+    while initrd.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)? > 0 {
+        hash.update(&chunk);
+        let Range { start, end } = match &place {
+            Some(place) => Range::clone(place),
+            None => place.insert(place_of(&chunk, INIT).ok_or_else(none)?).clone(),
+        };
+        let within = |offset: usize| offset.saturating_sub(at).min(chunk.len());
+        to.write_all(&chunk[within(start)..within(end)])?;
+        at += chunk.len();
+        chunk.clear();
+    }
+    match place {
+        Some(place) if place.end <= at => Ok(hash.finalize().into()),
+        _ => Err(none()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        io::Write,
-        process::{Command, Stdio},
-    };
+    use std::process::{Command, Stdio};
 
     fn sample() -> Vec<u8> {
         let module = |name: &str| Module { name: name.into(), object: name.as_bytes().repeat(100) };
@@ -75,16 +103,27 @@ mod tests {
 
     #[test]
     fn the_init_that_was_put_in_is_found_and_no_other_bytes_are_taken_for_it() {
+        let copied = |archive: &[u8]| {
+            let mut init = Vec::new();
+            let digest = copy_init(&mut &archive[..], &mut init);
+            digest.map(|digest| (init, hex::encode(digest))).map_err(|error| error.to_string())
+        };
         let archive = sample();
-        assert_eq!(init_of(&archive), Some(&b"#!init"[..]));
-        assert_eq!(init_of(&build(b"", &[])), Some(&b""[..]));
-        for end in 0..archive.len() {
-            let found = init_of(&archive[..end]);
-            assert!(found.is_none_or(|init| init == b"#!init"), "{end}");
+        let digest = |archive: &[u8]| hex::encode(Sha256::digest(archive));
+        assert_eq!(copied(&archive), Ok((b"#!init".to_vec(), digest(&archive))));
+        for size in [0, 1, CHUNK - 1, CHUNK, 3 * CHUNK + 5] {
+            let init: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let archive = build(&init, &[Module { name: "a.ko".into(), object: vec![9; 2 * CHUNK] }]);
+            assert_eq!(copied(&archive), Ok((init, digest(&archive))), "{size}");
         }
-        assert_eq!(init_of(b"no archive"), None);
+        for end in 0..archive.len() {
+            let found = copied(&archive[..end]);
+            assert!(found.is_err() || found == Ok((b"#!init".to_vec(), digest(&archive[..end]))), "{end}: {found:?}");
+        }
         let renamed: Vec<u8> = archive.iter().map(|byte| if *byte == b'7' { b'8' } else { *byte }).collect();
-        assert_eq!(init_of(&renamed), None, "not this format");
+        for none in [&b"no archive"[..], b"", &renamed, &sample()[..300]] {
+            assert_eq!(copied(none), Err("it holds no init".to_owned()));
+        }
     }
 
     #[test]

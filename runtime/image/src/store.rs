@@ -398,6 +398,13 @@ impl Store {
 
     /// The references `name` stands for: one by name, all of one image by digest.
     fn find(&self, index: &IndexFile, name: &str) -> Result<Vec<String>> {
+        // As most people write it. The general way costs some milliseconds before it has looked at anything.
+        let docker = format!("docker.io/library/{name}");
+        let spellings = [name, docker.as_str()];
+        let spelled = spellings.iter().take(if name.contains('/') { 1 } else { 2 });
+        if let Some(known) = spelled.copied().find(|known| index.references.contains_key(*known)) {
+            return Ok(vec![known.to_owned()]);
+        }
         let parsed = parse_reference(name);
         if let Ok(reference) = &parsed
             && index.references.contains_key(&reference.whole())

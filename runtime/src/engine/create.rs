@@ -15,8 +15,9 @@ use crate::boxes::{BoxOptions, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
-use crate::launch::{check_hardware, fits, has_card, load_platform};
+use crate::launch::{check_hardware, fits, has_card};
 use crate::monitor::{Isolation, network};
+use crate::platform_folder::{of_platform, open_platform};
 use crate::state::{BoxRecord, BoxState, StateError};
 use crate::{Class, Failure};
 
@@ -121,7 +122,7 @@ impl Engine {
         let tee = described.document.spec().tee;
         check_hardware(tee)?;
         LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
-        let platform = load_platform(&described.platform)?;
+        let platform = open_platform(&described.platform)?;
         let card = described.document.spec().network.is_some();
         let isolation = request.what.isolated_by(tee, card, &self.settings().search)?;
         has_card(isolation, card)?;
@@ -134,6 +135,7 @@ impl Engine {
         let signed = match &request.identity {
             Some(identity) => {
                 let vcpus = described.vcpus.count();
+                let platform = platform.load().map_err(|error| of_platform(&error))?;
                 Some(identity.of(measurement(&platform, form, &described.document, vcpus, VCPU_TYPE)?)?)
             }
             None => None,

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use super::measure::{VCPU_TYPE, measurement};
 use super::{Engine, Fault, Hint, OpenError};
 use crate::boxes::BoxOptions;
-use crate::launch::load_platform;
 use crate::owner_access::{self, Findings, GuestAppraiser, OwnerConnection, OwnerError};
+use crate::platform_folder::load_platform;
 use crate::state::{BoxRecord, BoxState};
 use crate::{Class, Failure, simulator};
 

@@ -228,6 +228,7 @@ mod tests {
             hashes: "hashes.bin".into(),
             kernel: "kernel".into(),
             initrd: "initrd".into(),
+            initrd_sha256: String::new(),
             command_line: "cmdline".into(),
         };
         let disk = |file: &str, access| Disk { serial: file.into(), file: file.into(), access };

@@ -138,6 +138,8 @@ pub struct Measured {
     pub kernel: PathBuf,
     /// Initrd.
     pub initrd: PathBuf,
+    /// Its SHA-256, hex: whoever reads it where others can write holds it against this.
+    pub initrd_sha256: String,
     /// Command line with its NUL.
     pub command_line: PathBuf,
 }

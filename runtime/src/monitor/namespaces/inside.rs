@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -60,17 +60,20 @@ pub fn detached(name: &OsStr) -> io::Result<OwnedFd> {
 pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
     let Made { order, listener, lines, users, images, parent } = made;
     let read = |path: &Path| fs::read(path).class_while(Class::Config, format!("cannot read {}", path.display()));
-    let archive = read(&order.initrd)?;
-    let init = coffer_platform::initrd::init_of(&archive)
-        .ok_or_else(|| Failure::new(Class::Config, "the platform's initrd holds no init"))?;
     let command_line = read(&order.command_line)?;
     let spec = read(&order.spec)?;
     let secrets = order.secrets.as_deref().map(|path| read(path).and_then(|page| Ok(read_once(&page)?))).transpose()?;
 
     end_with_the_holder(&parent)?;
     let what = "cannot make a root for the box";
-    make_root(init, &command_line, &spec, &lines, &images).class_while(Class::Platform, what)?;
-    drop((archive, lines, order));
+    begin_root().class_while(Class::Platform, what)?;
+    let mut init = create(initrd::INIT, 0o755).class_while(Class::Platform, what)?;
+    coffer_platform::files::copy_init(&order.initrd, &order.initrd_sha256, &mut init)
+        .map_err(|error| crate::platform_folder::of_boxs_platform(&error))?;
+    // Open for writing, it could not be run.
+    drop(init);
+    finish_root(&command_line, &spec, &lines, &images).class_while(Class::Platform, what)?;
+    drop((lines, order));
     let what = "cannot give up the rights of the host's root";
     give_up_the_host(&users).class_while(Class::Platform, what)?;
     drop(users);
@@ -106,20 +109,23 @@ fn end_with_the_holder(parent: &UnixStream) -> io::Result<()> {
 
 const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
-/// Makes a root in memory, of what init needs and nothing else, and lets go of the host's.
-fn make_root(
-    init: &[u8],
-    command_line: &[u8],
-    spec: &[u8],
-    lines: &[(String, OwnedFd)],
-    images: &[(String, File, OwnedFd)],
-) -> io::Result<()> {
+/// Begins a root in memory, and goes there.
+fn begin_root() -> io::Result<()> {
     unshare(UnshareFlags::NEWNS)?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
     // On the box's own folder, which nobody in this namespace needs any more.
     let folder = std::env::current_dir()?;
     mount("init", &folder, "tmpfs", MountFlags::NOSUID, c"mode=755")?;
-    std::env::set_current_dir(&folder)?;
+    std::env::set_current_dir(&folder)
+}
+
+/// Puts into the root what init needs and nothing else, and lets go of the host's.
+fn finish_root(
+    command_line: &[u8],
+    spec: &[u8],
+    lines: &[(String, OwnedFd)],
+    images: &[(String, File, OwnedFd)],
+) -> io::Result<()> {
     for name in ["proc", "sys", "dev", "run"] {
         fs::create_dir(name)?;
     }
@@ -127,7 +133,6 @@ fn make_root(
     for path in [namespaces::LINES, namespaces::IMAGES] {
         fs::create_dir_all(inside(path))?;
     }
-    put(initrd::INIT, init, 0o755)?;
     put(&inside(namespaces::COMMAND_LINE), command_line.strip_suffix(b"\0").unwrap_or(command_line), 0o444)?;
     put(&inside(namespaces::SPEC), spec, 0o444)?;
     for (name, major, minor) in
@@ -157,8 +162,13 @@ fn make_root(
 }
 
 fn put(path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-    fs::write(path, bytes)?;
-    fs::set_permissions(path, Permissions::from_mode(mode))
+    create(path, mode)?.write_all(bytes)
+}
+
+fn create(path: &str, mode: u32) -> io::Result<File> {
+    let file = File::create_new(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    Ok(file)
 }
 
 fn attach(mounted: &OwnedFd, at: &str) -> io::Result<()> {

@@ -14,6 +14,8 @@ use crate::monitor::{Access, Launch, Limits};
 pub struct Order {
     /// The archive init is taken from.
     pub initrd: PathBuf,
+    /// Its SHA-256, hex.
+    pub initrd_sha256: String,
     /// The measured command line with its NUL.
     pub command_line: PathBuf,
     /// Bytes of the spec disk.
@@ -64,6 +66,7 @@ impl Order {
         }
         Ok(Self {
             initrd: launch.measured.initrd.clone(),
+            initrd_sha256: launch.measured.initrd_sha256.clone(),
             command_line: launch.measured.command_line.clone(),
             spec: spec.file.clone(),
             secrets: launch.secrets.clone(),

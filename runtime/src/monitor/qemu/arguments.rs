@@ -120,6 +120,7 @@ mod tests {
                 hashes: "hashes.bin".into(),
                 kernel: "kernel".into(),
                 initrd: "initrd".into(),
+                initrd_sha256: String::new(),
                 command_line: "cmdline".into(),
             },
             secrets: None,

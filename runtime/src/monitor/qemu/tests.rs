@@ -32,6 +32,7 @@ fn launch(folder: &Path) -> Launch {
         hashes: "hashes.bin".into(),
         kernel: "kernel".into(),
         initrd: "initrd".into(),
+        initrd_sha256: String::new(),
         command_line: "cmdline".into(),
     };
     Launch {

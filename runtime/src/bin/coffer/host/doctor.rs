@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use coffer_runtime::Home;
 use coffer_runtime::host::needs::version;
 use coffer_runtime::host::{Device, Facts, Firmware as _, Need, needs};
-use coffer_runtime::launch::load_platform;
 use coffer_runtime::monitor::Monitor as _;
 use coffer_runtime::monitor::kvm::VMM;
 use coffer_runtime::monitor::namespaces::Namespaces;
 use coffer_runtime::monitor::network::PASST;
 use coffer_runtime::monitor::qemu::{QEMU, VHOST_VSOCK, capabilities, version_line};
 use coffer_runtime::monitor::{self, Isolation};
+use coffer_runtime::platform_folder::load_platform;
 use coffer_runtime::tools::Search;
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coffer_runtime::launch::load_platform;
+use coffer_runtime::platform_folder::load_platform;
 
 use crate::context::Context;
 use crate::error::CliError;

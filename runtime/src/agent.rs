@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coffer_guest_proto::control_client::ControlClient;
 use coffer_guest_proto::exec_client::ExecClient;
-use coffer_guest_proto::{StopRequest, ports, refusal_word};
+use coffer_guest_proto::{SignalRequest, StopRequest, ports, refusal_word};
 use coffer_rim::{Class, Failure, Reason, chain};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -50,6 +50,15 @@ pub async fn exec(folder: &Path) -> Result<ExecClient<Channel>, Failure> {
 pub async fn stop(folder: &Path, grace_seconds: u32) -> Result<(), Failure> {
     let mut control = control(folder).await?;
     control.stop(StopRequest { grace_seconds }).await.map(drop).map_err(|status| of_plain_status(&status))
+}
+
+/// Sends the workload a signal.
+///
+/// # Errors
+/// Class `unreachable`, `config` if no workload runs, or `refused` if the spec does not let the host send it.
+pub async fn signal(folder: &Path, number: i32) -> Result<(), Failure> {
+    let mut control = control(folder).await?;
+    control.signal(SignalRequest { number }).await.map(drop).map_err(|status| of_plain_status(&status))
 }
 
 /// What a refusal means that came over a plain port, where whoever is inside could say anything: words of the agent's list

@@ -1,5 +1,6 @@
 //! A box between its command and its supervisor: how it was asked for, when what happened, which files it has.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use coffer_spec::Tee;
@@ -8,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::monitor::{Isolation, Limits};
 use crate::publish::Publish;
+
+/// Seconds of a stop that nobody gave a grace.
+pub const DEFAULT_GRACE: u32 = 10;
 
 /// How a box was asked for, as far as the workload spec does not say it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +60,19 @@ pub struct BoxOptions {
     /// Ports of the host that lead to ports of its spec's ingress or to its network card.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
+    /// What the user wants it found by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Seconds between the stop signal and the end, for a stop that says nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<u32>,
+}
+
+impl BoxOptions {
+    /// Seconds that a stop gives it which nobody gave a grace.
+    pub fn grace(&self) -> u32 {
+        self.stop_timeout.unwrap_or(DEFAULT_GRACE)
+    }
 }
 
 /// Whatever ran a box then, its launch was measured as one of QEMU.
@@ -237,6 +254,8 @@ pub(crate) mod tests {
             card: false,
             id_block: false,
             publish: Vec::new(),
+            labels: BTreeMap::new(),
+            stop_timeout: None,
         }
     }
 

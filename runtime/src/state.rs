@@ -258,19 +258,31 @@ impl State {
                 timings
             ],
         );
-        match added {
-            Ok(_) => Ok(()),
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
-                let holder: Option<String> = self
-                    .db
-                    .query_row("select id from boxes where name = ?1", [&record.name], |row| row.get(0))
-                    .optional()?;
-                match holder.and_then(|id| BoxId::try_from(id).ok()) {
-                    Some(holder) => Err(StateError::NameInUse { name: record.name.clone(), holder }),
-                    None => Err(error.into()),
-                }
-            }
-            Err(error) => Err(error.into()),
+        added.map(drop).or_else(|error| self.name_in_use(&record.name, error))
+    }
+
+    /// A box is called otherwise from now on.
+    ///
+    /// # Errors
+    /// [`StateError::NameInUse`] if another box has the name, [`StateError::Unknown`] if there is no such box.
+    pub fn rename(&self, id: &BoxId, name: &str) -> Result<(), StateError> {
+        match self.db.execute("update boxes set name = ?2 where id = ?1", params![id.as_str(), name]) {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(StateError::Unknown(id.to_string())),
+            Err(error) => self.name_in_use(name, error),
+        }
+    }
+
+    /// Who has the name, where that is what the database refused.
+    fn name_in_use(&self, name: &str, error: rusqlite::Error) -> Result<(), StateError> {
+        if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+            return Err(error.into());
+        }
+        let holder: Option<String> =
+            self.db.query_row("select id from boxes where name = ?1", [name], |row| row.get(0)).optional()?;
+        match holder.and_then(|id| BoxId::try_from(id).ok()) {
+            Some(holder) => Err(StateError::NameInUse { name: name.into(), holder }),
+            None => Err(error.into()),
         }
     }
 

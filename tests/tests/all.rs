@@ -18,6 +18,7 @@ mod copies;
 mod demo;
 mod dependencies;
 mod deploy;
+mod docker_words;
 mod docs;
 mod documented;
 mod endurance;

@@ -83,6 +83,8 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         image_digest: String::new(),
         workload_digest: String::new(),
         publish: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
+        stop_timeout: None,
         card: false,
         id_block: false,
     };

@@ -3,8 +3,8 @@
 use std::{pin::Pin, sync::Arc};
 
 use coffer_guest_proto::{
-    LogsRequest, LogsResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, StopRequest, StopResponse,
-    control_server::Control,
+    LogsRequest, LogsResponse, SignalRequest, SignalResponse, StateRequest, StateResponse, StatsRequest, StatsResponse,
+    StopRequest, StopResponse, control_server::Control,
 };
 use coffer_spec::Act;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -45,6 +45,15 @@ impl Control for ControlService {
         self.door.admit(request.extensions(), self.agent.document.spec(), Act::Stop)?;
         self.agent.order_stop(request::stop(request.into_inner())?);
         Ok(Response::new(StopResponse {}))
+    }
+
+    async fn signal(&self, request: Request<SignalRequest>) -> Result<Response<SignalResponse>, Status> {
+        let number = request::signal(*request.get_ref())?;
+        let spec = self.agent.document.spec();
+        self.door.admit(request.extensions(), spec, request::act_of_signal(number, spec))?;
+        let pid = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
+        crate::sys::process::signal(pid, number).map_err(|_| Status::failed_precondition("workload-not-running"))?;
+        Ok(Response::new(SignalResponse {}))
     }
 
     type LogsStream = Pin<Box<dyn Stream<Item = Result<LogsResponse, Status>> + Send>>;

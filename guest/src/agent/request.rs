@@ -4,8 +4,8 @@
 #![allow(clippy::result_large_err)] // tonic's own error type
 
 use coffer_guest_proto::{
-    ExecStart, InjectRequest, ListPrograms, ReadFiles, ResealRequest, SealRequest, Sealed, StopRequest, TerminalSize,
-    UnsealRequest, WriteFiles, exec_start::Own as Asked,
+    ExecStart, InjectRequest, ListPrograms, ReadFiles, ResealRequest, SealRequest, Sealed, SignalRequest, StopRequest,
+    TerminalSize, UnsealRequest, WriteFiles, exec_start::Own as Asked,
 };
 use coffer_seal::SealPolicy;
 use coffer_spec::{Act, Name, SecretTarget, WorkloadSpec};
@@ -143,6 +143,17 @@ pub(super) fn terminal_size(name: &str, size: TerminalSize) -> Read<container::T
 /// A signal's number.
 pub(super) fn exec_signal(number: i32) -> Read<i32> {
     if (1..=64).contains(&number) { Ok(number) } else { field("signal", "1 to 64") }
+}
+
+/// What whoever sends the workload a signal must be let do: who may stop it gives it none but what a stop does.
+pub(super) fn act_of_signal(number: i32, spec: &WorkloadSpec) -> Act {
+    if number == spec.process.stop_signal || number == libc::SIGKILL { Act::Stop } else { Act::Exec }
+}
+
+/// A signal to the workload.
+pub(super) fn signal(request: SignalRequest) -> Read<i32> {
+    let SignalRequest { number } = request;
+    if (1..=64).contains(&number) { Ok(number) } else { field("number", "1 to 64") }
 }
 
 /// A value for a name that the spec lists.

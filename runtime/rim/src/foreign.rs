@@ -22,7 +22,12 @@ pub fn foreign(text: &str) -> Cow<'_, str> {
 
 /// Foreign text that may have lines: each but the first is indented, so that none passes for a line of ours.
 pub fn foreign_lines(text: &str) -> String {
-    escape(text.trim_end_matches('\n'), |c| c == '\n' || c == '\t').replace('\n', "\n  ")
+    escape_all_but_lines(text.trim_end_matches('\n')).replace('\n', "\n  ")
+}
+
+/// Foreign text whose lines and columns are meant, as those of a template are.
+pub fn escape_all_but_lines(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c == '\n' || c == '\t')
 }
 
 /// At most `most` characters of foreign text as one harmless line; what was cut is said.

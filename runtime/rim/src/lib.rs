@@ -1,6 +1,6 @@
 //! What every program of ours does at its rim: how a failure is said and which exit code it has, what reaches a terminal,
 //! where logs go, how a file that matters is written, which file says that a server is ready, how much is read of one that a person names,
-//! what is wrong with a configuration, and how files are carried from one place to another.
+//! what is wrong with a configuration, how files are carried from one place to another, and what a template of `--format` makes.
 //!
 //! Trusts: nothing it is given to print. Text from a registry, a guest or a peer is escaped here, once, and nowhere else.
 //! Never: ends the process, decides anything about evidence, writes a file in place.
@@ -17,6 +17,7 @@ pub mod out;
 pub mod private_socket;
 pub mod ready;
 pub mod settings;
+pub mod template;
 pub mod usage;
 
 pub use failure::{Class, Classify, Failure, Reason, chain};

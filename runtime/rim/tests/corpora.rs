@@ -1,9 +1,12 @@
-//! Replays the fuzzing corpus of streams of files on a stable compiler, with mutations: no panic, bounds kept, nothing leads elsewhere.
+//! Replays the fuzzing corpora of streams of files and of templates on a stable compiler, with mutations: no panic, bounds kept,
+//! nothing leads elsewhere.
 
 #[path = "../../../fuzz/fuzz_targets/carry_exercise.rs"]
 mod carry_exercise;
 #[path = "../../../tests/mutate.rs"]
 mod mutate;
+#[path = "../../../fuzz/fuzz_targets/template_exercise.rs"]
+mod template_exercise;
 
 use std::{fs, path::Path};
 
@@ -23,4 +26,20 @@ fn no_stream_of_the_corpus_or_near_it_leads_elsewhere() {
         }
     }
     assert_eq!(entries, 2, "two of the three have an entry");
+}
+
+#[test]
+fn no_template_of_the_corpus_or_near_it_goes_beyond_its_bounds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/template");
+    let (mut seed, mut count) = (0x5EED, 0);
+    for file in fs::read_dir(corpus).unwrap().flatten() {
+        let data = fs::read(file.path()).unwrap();
+        let text = std::str::from_utf8(&data).unwrap();
+        coffer_rim::template::Template::parse(text).unwrap();
+        count += 1;
+        for _ in 0..5000 {
+            template_exercise::template(&mutate(&data, &mut seed));
+        }
+    }
+    assert_eq!(count, 3);
 }

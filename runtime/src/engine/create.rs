@@ -1,5 +1,6 @@
 //! Creates a box: describes it, signs its launch where that is asked for, writes its folder and records it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use coffer_image::{ImageError, Snapshot};
@@ -29,6 +30,10 @@ pub struct CreateRequest {
     pub name: Option<String>,
     /// It goes when it ends.
     pub remove: bool,
+    /// What it is found by.
+    pub labels: BTreeMap<String, String>,
+    /// Seconds between its stop signal and its end, for a stop that says nothing else.
+    pub stop_timeout: Option<u32>,
     /// Whose launch it is.
     pub identity: Option<LaunchIdentity>,
     /// What its phases are counted from.
@@ -146,7 +151,9 @@ impl Engine {
         let id = BoxId::random();
         let folder = self.home()?.box_folder(&id);
         private_folder(&folder)?;
-        let record = described.record(id, isolation, request.remove, signed.is_some(), timings);
+        let mut record = described.record(id, isolation, request.remove, signed.is_some(), timings);
+        record.options.labels = request.labels;
+        record.options.stop_timeout = request.stop_timeout;
         let Described { snapshots, document, rootfs, .. } = described;
         let recorded = write_folder(&folder, snapshots, &document, signed.as_ref())
             .and_then(|()| self.record(record, request.name.as_deref()));
@@ -209,6 +216,8 @@ impl Described {
                 card: spec.network.is_some(),
                 id_block,
                 publish: self.publish.clone(),
+                labels: BTreeMap::new(),
+                stop_timeout: None,
             },
             timings,
         }

@@ -29,6 +29,8 @@ pub enum Hint {
     ListBoxes,
     /// Stop the box first, or remove it by force.
     StopFirst,
+    /// End it at once, or let it end in good order.
+    KillOrStop,
     /// Four times what the tags of a scratch disk need.
     MoreMemory,
     /// Bind something there.
@@ -72,6 +74,7 @@ impl fmt::Display for Hint {
             Self::UnpauseBox { name } => write!(f, "let {name} go on"),
             Self::ListBoxes => f.write_str("the list of all boxes, also of those that do not run, has every name"),
             Self::StopFirst => f.write_str("stop it first, or remove it by force"),
+            Self::KillOrStop => f.write_str("end it at once, or stop it"),
             Self::MoreMemory => f.write_str("give the box four times that"),
             Self::BindVolume { path } => write!(f, "bind something read-only at {path}"),
             Self::ListInjected { secret } => write!(f, "create the box with {secret} among the secrets to be injected"),

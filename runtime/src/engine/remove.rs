@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::{Engine, Fault, Hint, How, OpenError, StopError};
 use crate::Class;
-use crate::lock::BoxLock;
 use crate::state::StateError;
 
 /// Why a box is not removed.
@@ -62,8 +61,7 @@ impl Engine {
     pub async fn remove(&self, word: &str, kill: bool) -> Result<(), RemoveError> {
         let record = self.find(word)?;
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
-        // The record of a box that is just being started does not say so yet.
-        if record.state.is_up() || BoxLock::is_held(&folder) {
+        if self.is_busy(&record)? {
             if !kill {
                 return Err(RemoveError::Running(word.into()));
             }

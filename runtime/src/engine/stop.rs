@@ -9,6 +9,8 @@ use crate::{Class, Failure};
 pub enum How {
     /// Asked to end, and ended after so many seconds if it does not.
     Grace(u32),
+    /// The same, after as many as the box was made with.
+    Own,
     /// At once.
     Kill,
 }
@@ -52,6 +54,7 @@ impl Engine {
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
         let command = match how {
             How::Grace(grace) => Command::Stop(grace),
+            How::Own => Command::Stop(record.options.grace()),
             How::Kill => Command::Kill,
         };
         Ok(control::end(&folder, command).await?)

@@ -70,6 +70,104 @@ fn filters_of_a_kind_are_alternatives_and_kinds_add_up() {
     assert_eq!(names(&Filter { ids: vec![db.id.short().into()], ..Filter::default() }), "db");
 }
 
+#[test]
+fn labels_are_all_wanted_and_images_ports_and_codes_any() {
+    let (_dir, engine) = engine();
+    let label = |key: &str, value: Option<&str>| (key.to_owned(), value.map(str::to_owned));
+    let mut record = record("web");
+    record.image = "docker.io/library/nginx:1.27".into();
+    record.options.labels = [("tier".to_owned(), "web".to_owned()), ("job".to_owned(), String::new())].into();
+    record.options.publish = crate::publish::Publish::read("127.0.0.1:8080:80").unwrap();
+    engine.state().unwrap().add(&record).unwrap();
+    recorded(&engine, "newer");
+    let found = |filter: Filter| engine.list(&filter).unwrap().iter().any(|found| found.name == "web");
+    let labelled = |labels| found(Filter { labels, ..Filter::default() });
+    assert!(labelled(vec![label("tier", None), label("job", Some(""))]));
+    assert!(!labelled(vec![label("tier", None), label("nosuch", None)]) && !labelled(vec![label("tier", Some("db"))]));
+    for (image, is_it) in [
+        ("nginx", true),
+        ("nginx:1.27", true),
+        ("docker.io/library/nginx", true),
+        ("nginx:1.2", false),
+        ("ngin", false),
+    ] {
+        assert_eq!(found(Filter { images: vec![image.into()], ..Filter::default() }), is_it, "{image}");
+    }
+    for (port, is_it) in [(Port::OfHost(8080), true), (Port::OfBox(80), true), (Port::OfHost(80), false)] {
+        assert_eq!(found(Filter { ports: vec![port], ..Filter::default() }), is_it);
+    }
+    assert!(found(Filter { before: Some("newer".into()), ..Filter::default() }));
+    assert!(!found(Filter { since: Some("newer".into()), ..Filter::default() }));
+    assert!(!found(Filter { exits: vec![0], ..Filter::default() }));
+    engine.state().unwrap().ended(&record.id, &Ending::default(), unix_ms()).unwrap();
+    assert!(found(Filter { exits: vec![1, 0], ..Filter::default() }));
+    assert!(engine.list(&Filter { since: Some("nosuch".into()), ..Filter::default() }).unwrap_err().is_unknown());
+}
+
+#[test]
+fn a_box_has_another_name_or_keeps_the_one_it_has() {
+    let (_dir, engine) = engine();
+    let web = recorded(&engine, "web");
+    recorded(&engine, "db");
+    assert!(matches!(engine.rename("web", "web"), Err(RenameError::Same(_))));
+    assert!(matches!(engine.rename("web", "a b"), Err(RenameError::Name(_))));
+    assert!(matches!(engine.rename("web", "db"), Err(RenameError::State(StateError::NameInUse { .. }))));
+    assert_eq!(engine.find("web").unwrap().id, web.id);
+    engine.rename("web", "site").unwrap();
+    assert!(engine.find("web").unwrap_err().is_unknown());
+    assert_eq!(engine.find("site").unwrap().id, web.id);
+    assert_eq!(engine.rename("web", "site").unwrap_err().class(), Class::NotFound);
+}
+
+#[tokio::test]
+async fn a_prune_takes_what_does_not_run_and_leaves_what_is_being_started() {
+    let (_dir, engine) = engine();
+    let [starting, up, _old] = ["starting", "up", "old"].map(|name| recorded(&engine, name));
+    let folder = |record: &BoxRecord| engine.home().unwrap().box_folder(&record.id);
+    let _locks = [&starting, &up].map(|record| crate::lock::BoxLock::take(&folder(record)).unwrap());
+    started(&engine, &up, unix_ms());
+    std::fs::write(folder(&engine.find("old").unwrap()).join("log"), [7; 10_000]).unwrap();
+    assert!(engine.prunable(&Filter::default(), Some(1)).unwrap().is_empty(), "none is that old");
+    let found = engine.prunable(&Filter::default(), None).unwrap();
+    let pruned = engine.prune(&found).await.unwrap();
+    assert_eq!(pruned.boxes, [found[0].id.clone()]);
+    assert!(pruned.bytes >= 10_000, "{}", pruned.bytes);
+    let mut left: Vec<_> = engine.list(&Filter::default()).unwrap().into_iter().map(|found| found.name).collect();
+    left.sort();
+    assert_eq!(left, ["starting", "up"]);
+    // It was started since it was looked for.
+    let pruned = engine.prune(&[starting]).await.unwrap();
+    assert_eq!(pruned, Pruned::default());
+}
+
+#[tokio::test]
+async fn who_waits_gets_the_code_of_the_last_run_and_nobody_waits_for_what_does_not_run() {
+    let (_dir, engine) = engine();
+    let record = recorded(&engine, "web");
+    assert_eq!(engine.wait("web").await.unwrap(), 0);
+    let lock = crate::lock::BoxLock::take(&engine.home().unwrap().box_folder(&record.id)).unwrap();
+    started(&engine, &record, unix_ms());
+    let waiting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.wait("web").await }
+    });
+    engine.state().unwrap().ended(&record.id, &Ending { exit_code: 9, ..Ending::default() }, unix_ms()).unwrap();
+    drop(lock);
+    assert_eq!(waiting.await.unwrap().unwrap(), 9);
+    assert_eq!(engine.wait("nosuch").await.unwrap_err().class(), Class::NotFound);
+}
+
+#[tokio::test]
+async fn a_signal_goes_to_what_runs_and_hears_and_is_the_hosts_to_send() {
+    let (_dir, engine) = engine();
+    let record = recorded(&engine, "web");
+    assert_eq!(engine.kill("web", 9).await.unwrap_err().class(), Class::NotFound);
+    let _lock = crate::lock::BoxLock::take(&engine.home().unwrap().box_folder(&record.id)).unwrap();
+    started(&engine, &record, unix_ms());
+    engine.state().unwrap().set_paused(&record.id, true).unwrap();
+    assert!(matches!(engine.kill("web", 1).await, Err(KillError::Paused(_))));
+}
+
 #[tokio::test]
 async fn a_box_that_does_not_run_is_stopped_and_can_be_removed_once() {
     let (_dir, engine) = engine();

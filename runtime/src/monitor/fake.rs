@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coffer_guest_proto::control_server::{Control, ControlServer};
 use coffer_guest_proto::{
-    Event, LogsRequest, LogsResponse, Phase, StateRequest, StateResponse, StatsRequest, StatsResponse, StopRequest,
-    StopResponse, event, ports,
+    Event, LogsRequest, LogsResponse, Phase, SignalRequest, SignalResponse, StateRequest, StateResponse, StatsRequest,
+    StatsResponse, StopRequest, StopResponse, event, ports,
 };
 use coffer_rim::{Class, Failure};
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -217,6 +217,7 @@ struct AgentState {
     stops: AtomicUsize,
     asked: Notify,
     read: Notify,
+    signals: Mutex<Vec<i32>>,
     refuses: bool,
     output: Vec<&'static str>,
 }
@@ -235,6 +236,11 @@ impl Agent {
     /// How often it was asked to stop.
     pub fn stops(&self) -> usize {
         self.0.stops.load(Ordering::SeqCst)
+    }
+
+    /// Which signals its workload was sent.
+    pub fn signals(&self) -> Vec<i32> {
+        self.0.signals.lock().unwrap().clone()
     }
 
     /// Waits until it is asked to stop.
@@ -287,6 +293,11 @@ impl Control for Agent {
         self.0.stops.fetch_add(1, Ordering::SeqCst);
         self.0.asked.notify_one();
         Ok(Response::new(StopResponse {}))
+    }
+
+    async fn signal(&self, request: Request<SignalRequest>) -> Result<Response<SignalResponse>, Status> {
+        self.0.signals.lock().unwrap().push(request.get_ref().number);
+        Ok(Response::new(SignalResponse {}))
     }
 
     type LogsStream = ReceiverStream<Result<LogsResponse, Status>>;

@@ -48,8 +48,8 @@ use message::Reporter;
 use run::{Order, Patience};
 
 pub use crate::bounded::former;
+pub use crate::boxes::DEFAULT_GRACE;
 pub use crate::state::of_state;
-pub use run::DEFAULT_GRACE;
 
 /// Supervises a box until it ends, with the monitor its record names. The start counts from `origin_unix_us`.
 ///

@@ -34,8 +34,6 @@ use crate::spec_file::own_spec;
 use crate::state::{BoxRecord, Ending, State};
 use crate::tools::Search;
 
-/// Grace of a stop nobody gave a grace.
-pub const DEFAULT_GRACE: u32 = 10;
 /// Grace when the attached command died: nobody waits any more.
 const ORPHAN_GRACE: u32 = 3;
 
@@ -263,12 +261,13 @@ impl Run {
         let (commands, received) = mpsc::channel(4);
         tokio::spawn(control::serve(listener, commands.clone()));
         self.forward(received, Input::Command);
+        let grace = self.record.options.grace();
         for kind in [SignalKind::terminate(), SignalKind::interrupt()].into_iter().filter(|_| signals) {
             let mut signals = signal(kind)?;
             let commands = commands.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    let _ = commands.send(Asked::by_nobody(Command::Stop(DEFAULT_GRACE))).await;
+                    let _ = commands.send(Asked::by_nobody(Command::Stop(grace))).await;
                 }
             });
         }

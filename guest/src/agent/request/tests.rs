@@ -73,6 +73,7 @@ fn cases() -> Vec<(&'static str, Case)> {
     let empty = |enc: &[u8], ciphertext: &[u8]| Some(Sealed { enc: enc.into(), ciphertext: ciphertext.into() });
     let long = "x".repeat(LONGEST_WORD + 1);
     vec![
+        ("SignalRequest.number", Refused([0, -1, 65].map(|number| refused(signal(SignalRequest { number }))).to_vec())),
         ("StopRequest.grace_seconds", Refused(vec![refused(stop(StopRequest { grace_seconds: u32::MAX }))])),
         ("LogsRequest.follow", AnyValue("both values mean something")),
         ("LogsRequest.from_sequence", AnyValue("every number is a place in the log, maybe behind its end")),
@@ -209,4 +210,14 @@ fn what_is_right_is_taken_as_it_was_sent() {
     assert_eq!(seal(&wish).unwrap().policy, SealPolicy::Chip);
     let again = ResealRequest { sealed: vec![1], ..ResealRequest::default() };
     assert_eq!(reseal(&again).unwrap(), (&[1_u8][..], &[][..], None));
+}
+
+#[test]
+fn who_may_stop_a_workload_sends_it_no_other_signal_than_a_stop_does() {
+    let mut spec = spec();
+    spec.process.stop_signal = libc::SIGINT;
+    for number in 1..=64 {
+        let is_stop = number == libc::SIGINT || number == libc::SIGKILL;
+        assert_eq!(act_of_signal(number, &spec), if is_stop { Act::Stop } else { Act::Exec }, "{number}");
+    }
 }

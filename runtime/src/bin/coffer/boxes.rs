@@ -4,9 +4,11 @@ pub mod attend;
 pub mod cp;
 pub mod create;
 pub mod exec;
+pub mod filters;
 pub mod flags;
 pub mod hold;
 pub mod inspect;
+pub mod kill;
 pub mod live;
 pub mod logs;
 pub mod network;
@@ -14,7 +16,9 @@ pub mod new_box;
 pub mod pause;
 pub mod peers;
 pub mod port;
+pub mod prune;
 pub mod ps;
+pub mod rename;
 pub mod restart;
 pub mod rm;
 pub mod run;
@@ -25,6 +29,7 @@ pub mod to_stop;
 pub mod top;
 pub mod unpause;
 mod unproven;
+pub mod wait;
 
 use crate::row::Group;
 
@@ -37,6 +42,8 @@ pub const GROUP: Group = Group {
         command!("start": start, Docker),
         command!("stop": stop),
         command!("restart": restart, Docker),
+        command!("kill": kill),
+        command!("wait": wait),
         command!("pause": pause),
         command!("unpause": unpause),
         command!("ps": ps),
@@ -45,7 +52,9 @@ pub const GROUP: Group = Group {
         command!("exec": exec, Docker),
         command!("cp": cp),
         command!("top": top),
+        command!("rename": rename),
         command!("rm": rm),
+        command!("prune": prune),
         command!("inspect": inspect),
         command!("supervise": supervise),
         command!("hold": hold),

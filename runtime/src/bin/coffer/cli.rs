@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use crate::boxes;
 use crate::commands;
 use crate::context::Context;
+use crate::docker;
 use crate::error::{Class, CliError};
 use crate::exits::Exits;
 use crate::parser::{Globals, parser};
@@ -14,6 +16,8 @@ use crate::values;
 
 /// Does what a command line says.
 pub fn main(words: &[OsString]) -> ExitCode {
+    let is_box = |word: &str| boxes::GROUP.commands.iter().any(|entry| entry.name == word);
+    let words: &[OsString] = &docker::nouns::flattened(words, is_box);
     let mut parser = parser();
     let parsed = parser.try_get_matches_from_mut(words).and_then(|matches| {
         values::check(&mut parser, &matches)?;

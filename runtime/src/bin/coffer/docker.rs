@@ -4,6 +4,7 @@
 
 mod commands;
 mod flags;
+pub mod nouns;
 mod row;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -90,12 +91,9 @@ mod tests {
     fn a_short_flag_is_said_with_dockers_long_name_of_it() {
         let shorts = [
             ("run", "-t", "--tty"),
-            ("run", "-l", "--label"),
             ("run", "-c", "--cpu-shares"),
             ("stop", "-s", "--signal"),
             ("rm", "-l", "--link"),
-            ("ps", "-n", "--last"),
-            ("ps", "-l", "--latest"),
             ("logs", "-t", "--timestamps"),
             ("images", "-f", "--filter"),
             ("", "-H", "--host"),

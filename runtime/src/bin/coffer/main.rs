@@ -18,6 +18,7 @@ mod docker;
 mod error;
 mod evidence;
 mod exits;
+mod format;
 mod host;
 mod image;
 mod kbs;

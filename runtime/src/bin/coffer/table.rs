@@ -28,18 +28,23 @@ fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// `5 seconds`, `3 hours`, as Docker says it.
+/// `5 seconds`, `About an hour`, as Docker says it. Source: go-units 0.5, HumanDuration.
 pub fn span(milliseconds: i64) -> String {
     let seconds = milliseconds.max(0) / 1000;
-    let (count, unit) = match seconds {
-        0 => return "Less than a second".into(),
-        1..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..172_800 => (seconds / 3600, "hour"),
-        172_800..1_209_600 => (seconds / 86_400, "day"),
-        _ => (seconds / 604_800, "week"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    let hours = (seconds + 1800) / 3600;
+    match (seconds, hours) {
+        (0, _) => "Less than a second".into(),
+        (1, _) => "1 second".into(),
+        (..60, _) => format!("{seconds} seconds"),
+        (..120, _) => "About a minute".into(),
+        (..3600, _) => format!("{} minutes", seconds / 60),
+        (_, 1) => "About an hour".into(),
+        (_, ..48) => format!("{hours} hours"),
+        (_, ..336) => format!("{} days", hours / 24),
+        (_, ..1440) => format!("{} weeks", hours / 24 / 7),
+        (_, ..17_520) => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", seconds / 3600 / 24 / 365),
+    }
 }
 
 /// `12.3MB`, in powers of ten.
@@ -91,7 +96,21 @@ mod tests {
 
     #[test]
     fn spans_and_sizes_read_like_dockers() {
-        let spans = [(10, "Less than a second"), (1000, "1 second"), (61_000, "1 minute"), (7_200_000, "2 hours")];
+        let spans = [
+            (10, "Less than a second"),
+            (1000, "1 second"),
+            (59_999, "59 seconds"),
+            (61_000, "About a minute"),
+            (180_000, "3 minutes"),
+            (3_599_000, "59 minutes"),
+            (3_600_000, "About an hour"),
+            (5_400_000, "2 hours"),
+            (47 * 3_600_000, "47 hours"),
+            (48 * 3_600_000, "2 days"),
+            (14 * 86_400_000, "2 weeks"),
+            (60 * 86_400_000, "2 months"),
+            (730 * 86_400_000, "2 years"),
+        ];
         for (milliseconds, words) in spans {
             assert_eq!(span(milliseconds), words);
         }

@@ -10,6 +10,7 @@ pub fn of(hint: &Hint) -> String {
         Hint::StartBox { name } => format!("start it with `coffer start {name}`"),
         Hint::ListBoxes => "coffer ps -a lists boxes".to_owned(),
         Hint::StopFirst => "stop it first, or remove it with -f".to_owned(),
+        Hint::KillOrStop => "`coffer kill BOX` ends it at once, `coffer stop BOX` sends its stop signal".to_owned(),
         Hint::MoreMemory => "give the box four times that with --memory".to_owned(),
         Hint::BindVolume { path } => format!("add --volume HOST:{path}:ro"),
         Hint::ListInjected { secret } => format!("create the box with --inject {secret}"),

@@ -27,9 +27,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let request = args.new.request(&engine, timings)?;
+    let id_file = args.new.id_file()?;
     let progress = args.new.progress(context);
     let created = context.runtime()?.block_on(engine.create(request, progress.as_ref()));
     let record = created.map_err(error::of)?;
+    id_file.map_or(Ok(()), |file| file.write(&record.id))?;
     behind_the_image::<Args>(args.new.words(), &record.options.command);
     if context.json {
         println!("{}", serde_json::json!({ "id": record.id, "name": record.name }));

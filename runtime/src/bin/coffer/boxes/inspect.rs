@@ -11,12 +11,18 @@ use crate::boxes::live::timings_json;
 use crate::boxes::ps;
 use crate::context::Context;
 use crate::error::{self, CliError};
+use crate::format::{Fields, Format};
 use crate::table;
 
 /// Print everything known of boxes, as a JSON array. Of a box of --rm that did not come to run its workload, why is known.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  coffer inspect web | jq -r '.[0].State.Status'")]
+#[command(after_help = "Examples:
+  coffer inspect web | jq -r '.[0].State.Status'
+  coffer inspect --format '{{.State.Status}} {{json .Config.Labels}}' web")]
 pub struct Args {
+    /// Print each by a template, a box a line; `json` is one line of JSON.
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<String>,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -24,6 +30,7 @@ pub struct Args {
 
 /// Prints what is found, and fails if something was not: with `--json` as an object with the failure and what was found.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let (mut found, mut last) = (Vec::new(), None);
@@ -37,6 +44,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
                 last = Some(failure);
             }
         }
+    }
+    if let Some(format) = format.filter(|_| !context.json) {
+        let rows: Vec<_> = found.into_iter().map(|value| Fields { value, labels: Map::new() }).collect();
+        format.print(&rows, &[])?;
+        return Ok(last.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)));
     }
     let mut all = Value::from(found);
     if let Some(failure) = last.as_ref().filter(|_| context.json) {
@@ -76,6 +88,8 @@ fn describe(inspection: &Inspection) -> Value {
             "Env": spec.as_ref().map(|d| d.spec().process.env.clone()),
             "WorkingDir": spec.as_ref().map(|d| d.spec().process.cwd.clone()),
             "User": spec.as_ref().map(|d| d.spec().process.user.clone()),
+            "Labels": options.labels, "StopTimeout": options.stop_timeout,
+            "StopSignal": spec.as_ref().map(|d| d.spec().process.stop_signal),
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
         },
         "HostConfig": { "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,

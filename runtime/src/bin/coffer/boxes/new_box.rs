@@ -1,12 +1,19 @@
 //! What `create` and `run` are told about the box they make.
 
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use coffer_rim::input;
+use coffer_runtime::BoxId;
 use coffer_runtime::boxes::Timings;
 use coffer_runtime::engine::{CreateRequest, Engine, ProgressFn};
 
 use crate::boxes::flags::{BoxFlags, secrets_in_the_open};
 use crate::boxes::unproven;
 use crate::context::Context;
-use crate::error::CliError;
+use crate::error::{Class, Classify as _, CliError};
 use crate::image::progress;
 use crate::launch::id_flags::IdFlags;
 
@@ -19,6 +26,18 @@ pub struct NewBox {
     /// Remove the box when it ends.
     #[arg(long)]
     rm: bool,
+    /// Write the box's id to this file, which must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// What the box is found by: `coffer ps --filter label=KEY`.
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Read labels from a file, one a line.
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Seconds between the stop signal and the end, where `coffer stop` says nothing else [default: 10].
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
     /// No progress of pulls.
     #[arg(short, long)]
     quiet: bool,
@@ -34,7 +53,51 @@ impl NewBox {
         let what = self.flags.request(engine)?;
         unproven::say_of(what.tee_demanded());
         secrets_in_the_open(&what);
-        Ok(CreateRequest { what, name: self.name.clone(), remove: self.rm, identity: self.id.identity()?, timings })
+        Ok(CreateRequest {
+            what,
+            name: self.name.clone(),
+            remove: self.rm,
+            labels: self.labels()?,
+            stop_timeout: self.stop_timeout,
+            identity: self.id.identity()?,
+            timings,
+        })
+    }
+
+    fn labels(&self) -> Result<BTreeMap<String, String>, CliError> {
+        let mut labels = BTreeMap::new();
+        let mut add = |text: &str| {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            if key.trim().is_empty() {
+                return Err(CliError::new(Class::Usage, format!("invalid label {text:?}: it has no key")));
+            }
+            labels.insert(key.to_owned(), value.to_owned());
+            Ok(())
+        };
+        for path in &self.label_file {
+            let what = || format!("cannot read {}", path.display());
+            let text = input::read_text(path, input::DOCUMENT).class_while(Class::Config, what())?;
+            text.lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .try_for_each(&mut add)?;
+        }
+        self.label.iter().try_for_each(|text| add(text))?;
+        Ok(labels)
+    }
+
+    /// The file that the id goes to, made before the box is: no box is made whose id nobody learns. It goes again if no box
+    /// comes of it.
+    pub fn id_file(&self) -> Result<Option<IdFile>, CliError> {
+        let Some(path) = self.cidfile.clone() else { return Ok(None) };
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => Ok(Some(IdFile { file, path, written: false })),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let message = format!("the file for the box's id is there already: {}", path.display());
+                Err(CliError::new(Class::Config, message).hint("make sure no other box goes by it, and remove it"))
+            }
+            Err(error) => Err(error).class_while(Class::Config, format!("cannot write {}", path.display())),
+        }
     }
 
     /// Image and program, as typed.
@@ -45,5 +108,31 @@ impl NewBox {
     /// How a pull is shown.
     pub fn progress(&self, context: &Context) -> Option<ProgressFn> {
         progress::shown(self.quiet || context.json)
+    }
+}
+
+/// A file for an id.
+#[derive(Debug)]
+pub struct IdFile {
+    file: File,
+    path: PathBuf,
+    written: bool,
+}
+
+impl IdFile {
+    /// Writes the id.
+    pub fn write(mut self, id: &BoxId) -> Result<(), CliError> {
+        let what = format!("cannot write {}", self.path.display());
+        self.file.write_all(id.as_str().as_bytes()).class_while(Class::Config, what)?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if !self.written {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

@@ -3,22 +3,26 @@
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::unix_ms;
-use coffer_runtime::engine::Filter;
 use coffer_runtime::publish::Publish;
 use coffer_runtime::{BoxRecord, BoxState};
 use coffer_spec::Tee;
 use serde_json::json;
 
-use crate::boxes::port;
+use crate::boxes::{filters, port};
 use crate::context::Context;
-use crate::error::{self, Class, CliError};
+use crate::error::{self, CliError};
+use crate::format::{Fields, Format};
 use crate::table;
 
 /// List boxes.
 #[derive(Debug, clap::Args)]
-#[command(visible_aliases = ["ls", "list"], after_help = "Examples:
+#[command(visible_aliases = ["ls", "list"], after_help = "Fields for --format: ID Image ImageID Command CreatedAt RunningFor State Status Ports Names Labels LocalVolumes Size TEE \
+Isolation ExitCode, and .Label \"KEY\"; `--format json` prints them all, a box a line.
+
+Examples:
   coffer ps --all
   coffer ps -aq --filter status=exited
+  coffer ps -a --format 'table {{.Names}}\\t{{.Status}}'
   coffer --json ps")]
 pub struct Args {
     /// Also boxes that do not run.
@@ -30,22 +34,43 @@ pub struct Args {
     /// Whole ids, commands and reasons.
     #[arg(long)]
     no_trunc: bool,
-    /// name=TEXT, id=PREFIX or status=created|running|paused|exited|dead|removed; values of one key are alternatives. Removed are
-    /// boxes of --rm that did not come to run their workload.
+    /// The newest N boxes, whether they run or not.
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "latest")]
+    last: Option<usize>,
+    /// The newest box, whether it runs or not.
+    #[arg(short, long)]
+    latest: bool,
+    /// What the files of boxes take, too.
+    #[arg(short, long)]
+    size: bool,
+    /// Print boxes by a template, a `table` of one, or as `json`.
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
+    /// name=TEXT, id=PREFIX, status=created|running|paused|exited|dead|removed, label=KEY[=VALUE], exited=CODE, ancestor=IMAGE,
+    /// before=BOX, since=BOX, publish=PORT or expose=PORT; values of one key are alternatives, but for labels. Removed are boxes
+    /// of --rm that did not come to run their workload.
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 }
 
 /// Lists them, newest first.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let mut filter = filter(&args.filter)?;
-    if !args.all && filter.states.is_empty() {
+    let mut filter = filters::boxes(&args.filter)?;
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let most = if args.latest { Some(1) } else { args.last };
+    if !args.all && most.is_none() && filter.states.is_empty() && filter.exits.is_empty() {
         filter.states.extend([BoxState::Running, BoxState::Paused]);
     }
     let engine = context.engine()?;
-    let boxes = engine.list(&filter).map_err(error::of)?;
+    let mut boxes = engine.list(&filter).map_err(error::of)?;
+    boxes.truncate(most.unwrap_or(usize::MAX));
     // What cannot be read of one box keeps nobody from seeing the others.
     let ports = |found: &BoxRecord| engine.ports_of(found).ok();
+    let shown = |found: &BoxRecord| Shown {
+        size: args.size.then(|| engine.disk_bytes(found).ok()).flatten(),
+        whole: args.no_trunc,
+        ports: ports(found),
+    };
     if context.json {
         println!(
             "{}",
@@ -57,50 +82,86 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         for found in &boxes {
             println!("{}", if args.no_trunc { found.id.as_str() } else { found.id.short() });
         }
+    } else if let Some(format) = format {
+        let rows: Vec<_> = boxes.iter().map(|found| shown(found).fields(found)).collect();
+        format.print(&rows, HEADINGS)?;
     } else {
-        let rows: Vec<_> = boxes.iter().map(|found| row(found, ports(found).as_deref(), args.no_trunc)).collect();
-        table::print(&["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "TEE", "PORTS", "NAMES"], &rows);
+        let rows: Vec<_> = boxes.iter().map(|found| shown(found).row(found)).collect();
+        let mut heading = vec!["BOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "TEE", "PORTS", "NAMES"];
+        heading.extend(args.size.then_some("SIZE"));
+        table::print(&heading, &rows);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn filter(texts: &[String]) -> Result<Filter, CliError> {
-    let mut filter = Filter::default();
-    for text in texts {
-        let invalid = || {
-            CliError::new(Class::Usage, format!("invalid filter '{text}'"))
-                .hint("filters are name=TEXT, id=PREFIX and status=created|running|paused|exited|dead|removed")
-        };
-        match text.split_once('=').ok_or_else(invalid)? {
-            (_, "") => return Err(invalid()),
-            ("name", value) => filter.names.push(value.into()),
-            ("id", value) => filter.ids.push(value.into()),
-            ("status", value) => filter.states.push(BoxState::from_word(value).ok_or_else(invalid)?),
-            _ => return Err(invalid()),
-        }
-    }
-    Ok(filter)
+/// What stands above a column, where that is not the field's name.
+const HEADINGS: &[(&str, &str)] = &[
+    ("ID", "BOX ID"),
+    ("ImageID", "IMAGE ID"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("ExitCode", "EXIT CODE"),
+];
+
+/// How a box is shown.
+struct Shown {
+    size: Option<u64>,
+    whole: bool,
+    ports: Option<Vec<Publish>>,
 }
 
-fn row(found: &BoxRecord, ports: Option<&[Publish]>, whole: bool) -> Vec<String> {
-    let mut command = found.options.command.join(" ");
-    let mut status = status(found);
-    if !whole {
-        (command, status) = (cut(&command, 20), cut(&status, 80));
+impl Shown {
+    // Image, command and error are foreign text; the table escapes its cells, and the templates what they make.
+    fn row(&self, found: &BoxRecord) -> Vec<String> {
+        let mut row = vec![
+            self.id(found),
+            found.image.clone(),
+            self.command(found),
+            created(found),
+            if self.whole { whole_status(found) } else { status(found) },
+            tee_word(found.options.tee).into(),
+            self.ports(),
+            found.name.clone(),
+        ];
+        row.extend(self.size.map(table::size));
+        row
     }
-    let id = if whole { found.id.as_str() } else { found.id.short() };
-    let created = format!("{} ago", table::span(unix_ms() - found.created));
-    // Image, command and error are foreign text; the table escapes its cells.
-    vec![
-        id.into(),
-        found.image.clone(),
-        format!("\"{command}\""),
-        created,
-        status,
-        tee_word(found.options.tee).into(),
-        ports.map_or("?".to_owned(), |ports| ports.iter().map(Publish::to_string).collect::<Vec<_>>().join(", ")),
-        found.name.clone(),
-    ]
+
+    fn id(&self, found: &BoxRecord) -> String {
+        if self.whole { found.id.as_str() } else { found.id.short() }.into()
+    }
+
+    fn command(&self, found: &BoxRecord) -> String {
+        let command = found.options.command.join(" ");
+        format!("\"{}\"", if self.whole { command } else { cut(&command, 20) })
+    }
+
+    fn ports(&self) -> String {
+        let ports = self.ports.as_ref();
+        ports.map_or("?".to_owned(), |ports| ports.iter().map(Publish::to_string).collect::<Vec<_>>().join(", "))
+    }
+
+    fn fields(&self, found: &BoxRecord) -> Fields {
+        let options = &found.options;
+        let labels: Vec<_> = options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Fields {
+            value: json!({
+                "ID": self.id(found), "Image": found.image, "ImageID": options.image_digest,
+                "Command": self.command(found), "CreatedAt": table::rfc3339(found.created),
+                "RunningFor": created(found), "State": found.state,
+                "Status": if self.whole { whole_status(found) } else { status(found) }, "Ports": self.ports(),
+                "Names": found.name, "Labels": labels.join(","), "LocalVolumes": options.volumes.to_string(),
+                "Size": self.size.map(table::size).unwrap_or_default(), "TEE": tee_word(options.tee),
+                "Isolation": options.isolation, "ExitCode": found.exit_code,
+            }),
+            labels: options.labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect(),
+        }
+    }
+}
+
+fn created(found: &BoxRecord) -> String {
+    format!("{} ago", table::span(unix_ms() - found.created))
 }
 
 /// At most so many characters; `…` stands for the rest.
@@ -124,16 +185,24 @@ pub fn status(found: &BoxRecord) -> String {
     }
 }
 
-/// `(0) 5 minutes ago`; behind it why, a key broker's refusal by its word and number first.
+/// `(0) 5 minutes ago`; behind it a key broker's refusal by its word and number.
 fn how_it_ended(found: &BoxRecord) -> String {
     let since = table::span(unix_ms() - found.finished.unwrap_or(found.created));
-    let refusal = found.reason.as_ref().and_then(|reason| {
-        let id = reason.denial_id.as_ref()?;
-        Some(format!("{} {id}: ", reason.code))
-    });
-    let refusal = refusal.unwrap_or_default();
-    let why = found.error.as_ref().map(|error| format!(" ({refusal}{error})")).unwrap_or_default();
-    format!("({}) {since} ago{why}", found.exit_code.unwrap_or(0))
+    let refusal = refusal(found).map(|refusal| format!(" ({refusal})")).unwrap_or_default();
+    format!("({}) {since} ago{refusal}", found.exit_code.unwrap_or(0))
+}
+
+fn refusal(found: &BoxRecord) -> Option<String> {
+    let reason = found.reason.as_ref()?;
+    Some(format!("{} {}", reason.code, reason.denial_id.as_ref()?))
+}
+
+/// [`status`], and why.
+fn whole_status(found: &BoxRecord) -> String {
+    match &found.error {
+        Some(error) if !found.state.is_up() => format!("{}: {error}", status(found)),
+        _ => status(found),
+    }
 }
 
 /// The word for a secure processor.
@@ -150,7 +219,7 @@ fn summary(found: &BoxRecord, ports: Option<&[Publish]>) -> serde_json::Value {
         "id": found.id, "name": found.name, "image": found.image, "command": found.options.command,
         "state": found.state, "status": status(found), "exit_code": found.exit_code, "error": found.error,
         "reason": found.reason,
-        "tee": tee_word(found.options.tee), "created": table::rfc3339(found.created),
+        "labels": found.options.labels, "tee": tee_word(found.options.tee), "created": table::rfc3339(found.created),
         "ports": ports.map(|ports| ports.iter().map(port::row).collect::<Vec<_>>()),
         "supervisor_pid": found.supervisor_pid, "vmm_pid": found.vmm_pid,
     })
@@ -163,14 +232,5 @@ mod tests {
     #[test]
     fn a_cell_is_cut_by_characters_and_says_so() {
         assert_eq!([cut("Größe", 5), cut("Größen", 5), cut("", 1)], ["Größe", "Größ…", ""]);
-    }
-
-    #[test]
-    fn unknown_filters_and_states_are_refused() {
-        for bad in ["bogus=1", "status=nosuch", "name", "name=", "id=", "status="] {
-            assert_eq!(filter(&[bad.into()]).err().unwrap().class, Class::Usage, "{bad}");
-        }
-        let both = filter(&["status=exited".into(), "status=created".into(), "name=a".into()]).unwrap();
-        assert_eq!((both.states.len(), both.names.as_slice(), both.ids.len()), (2, &["a".to_owned()][..], 0));
     }
 }

@@ -48,9 +48,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
     let request = args.new.request(&engine, timings)?;
+    let id_file = args.new.id_file()?;
     let progress = args.new.progress(context);
     context.runtime()?.block_on(async {
         let record = engine.create(request, progress.as_ref()).await.map_err(error::of)?;
+        id_file.map_or(Ok(()), |file| file.write(&record.id))?;
         let box_json = serde_json::json!({ "id": record.id, "name": record.name });
         behind_the_image::<Args>(args.new.words(), &record.options.command);
         let mut box_ = engine.start_created(record.clone()).await.map_err(error::of)?;

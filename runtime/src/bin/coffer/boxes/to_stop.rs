@@ -1,14 +1,13 @@
 //! What `stop` and `restart` are told.
 
 use coffer_runtime::engine::How;
-use coffer_runtime::supervisor::DEFAULT_GRACE;
 
 /// Which boxes, and how patiently.
 #[derive(Debug, clap::Args)]
 pub struct ToStop {
-    /// Seconds until a box that does not end is ended.
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = DEFAULT_GRACE)]
-    time: u32,
+    /// Seconds until a box that does not end is ended [default: its --stop-timeout, else 10].
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u32>,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     pub boxes: Vec<String>,
@@ -17,6 +16,6 @@ pub struct ToStop {
 impl ToStop {
     /// As the engine takes it.
     pub fn how(&self) -> How {
-        How::Grace(self.time)
+        self.time.map_or(How::Own, How::Grace)
     }
 }

@@ -22,16 +22,6 @@ pub const COMMANDS: &[Row] = &[
         "`coffer exec BOX sh -c 'cd / && tar cf - $(ls -A | grep -vxE \"proc|sys|dev\")' > box.tar` does it where the image has tar",
     ),
     but(
-        &["kill", "container kill"],
-        "signals are not sent one by one yet",
-        "`coffer stop -t 0 BOX` ends a box at once; `coffer rm -f BOX` removes it too",
-    ),
-    but(
-        &["rename", "container rename"],
-        "boxes keep the names they were created with",
-        "give the name with `coffer run --name NAME IMAGE`",
-    ),
-    but(
         &["stats", "container stats"],
         "use of resources is not shown yet",
         "`coffer top BOX` shows what each program has taken so far",
@@ -41,17 +31,6 @@ pub const COMMANDS: &[Row] = &[
         "memory and processors are fixed when a box is created",
         "create another box with --memory and --cpus",
     ),
-    but(
-        &["wait", "container wait"],
-        "boxes are not waited for yet",
-        "`coffer start -a BOX` ends with the status of the box; `coffer inspect BOX` shows it later",
-    ),
-    but(
-        &["prune", "container prune"],
-        "nothing is removed in bulk yet",
-        "`coffer rm $(coffer ps -q -f status=exited -f status=created -f status=dead)` removes every box that does not run",
-    ),
-    but(&["container ls", "container list", "container ps"], "containers are boxes here", "`coffer ps` lists them"),
     but(
         &["container"],
         "containers are boxes here, and their commands stand by themselves",

@@ -11,7 +11,6 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["start"], START),
     (&["stop", "restart"], STOP),
     (&["rm"], RM),
-    (&["ps"], PS),
     (&["logs"], LOGS),
     (&["inspect"], INSPECT),
     (&["images"], IMAGES),
@@ -81,7 +80,6 @@ const BOXES: &[Row] = &[
         "health is not checked yet",
     ),
     but(&["--init"], "every box has an init that reaps and passes on signals", "leave it out"),
-    but(&["--stop-timeout"], "the time to stop is given when a box is stopped", "`coffer stop -t SECONDS BOX`"),
     // Resources.
     but(
         &[
@@ -136,11 +134,10 @@ const BOXES: &[Row] = &[
     but(&["--volumes-from", "--volume-driver"], "volumes are snapshots of host folders", "`-v HOST:PATH:ro` for each"),
     // Names and files.
     but(
-        &["-l", "--label", "--label-file", "--annotation"],
-        "boxes have no labels yet",
-        "`--name NAME` names a box, and `coffer ps -f name=TEXT` finds it",
+        &["--annotation"],
+        "boxes have labels alone",
+        "`--label KEY=VALUE` gives one, and `coffer ps -f label=KEY` finds it",
     ),
-    but(&["--cidfile"], "the id is not written to a file", "`coffer run -d … > FILE` writes it"),
     but(&["--log-driver", "--log-opt"], "output is kept with the box", "`coffer logs BOX` shows it"),
     but(&["--disable-content-trust"], "signatures of images are not checked yet", "pull by digest: IMAGE@sha256:…"),
     no(&["--use-api-socket"], "there is no daemon, and no socket of one"),
@@ -177,12 +174,6 @@ const RM: &[Row] = &[
     no(&["-l", "--link"], "boxes have no network in common yet"),
 ];
 
-const PS: &[Row] = &[
-    but(&["--format"], "lists have no templates yet", "`coffer --json ps` prints every field"),
-    but(&["-n", "--last", "-l", "--latest"], "lists are not cut", "`coffer ps -aq | head -1` is the newest"),
-    no(&["-s", "--size"], "sizes of boxes are not shown yet"),
-];
-
 const LOGS: &[Row] = &[
     but(
         &["--since", "--until", "-t", "--timestamps"],
@@ -193,7 +184,6 @@ const LOGS: &[Row] = &[
 ];
 
 const INSPECT: &[Row] = &[
-    but(&["-f", "--format"], "there are no templates yet", "it prints JSON: `coffer inspect BOX | jq .`"),
     but(&["--type"], "it is about boxes alone", "`coffer --json images` is about images"),
     no(&["-s", "--size"], "sizes of boxes are not shown yet"),
 ];
@@ -206,7 +196,7 @@ const IMAGES: &[Row] = &[
         "`coffer images | grep NAME`, or `coffer --json images` for a script",
     ),
     but(
-        &["-f", "--filter", "--format", "--tree"],
+        &["-f", "--filter", "--tree"],
         "lists of images are not filtered yet",
         "`coffer --json images` prints every field",
     ),

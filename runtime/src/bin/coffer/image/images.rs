@@ -11,13 +11,15 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
+use crate::format::{Fields, Format};
 use crate::table;
 
 /// List images.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   coffer images --digests
-  coffer images -q")]
+  coffer images -q
+  coffer images --format '{{.Repository}}:{{.Tag}} {{.Size}}'")]
 pub struct Args {
     /// Ids only.
     #[arg(short, long)]
@@ -25,6 +27,9 @@ pub struct Args {
     /// Whole ids.
     #[arg(long)]
     no_trunc: bool,
+    /// Print images by a template, a `table` of one, or as `json`: ID Repository Tag Digest CreatedAt CreatedSince Size.
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
     /// Show digests.
     #[arg(long)]
     digests: bool,
@@ -32,6 +37,7 @@ pub struct Args {
 
 /// Lists them. A damaged one hides no other: it is named last, and the exit code says so.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
     let home = context.open_home()?;
     let Listing { images: all, damaged } = images::open(&home)?.list().map_err(|error| of_image(&error))?;
     let damaged: Vec<_> = damaged
@@ -66,6 +72,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         for image in &all {
             println!("{}", id(&image.config_digest));
         }
+    } else if let Some(format) = format {
+        let rows: Vec<_> = all.iter().map(|image| fields(image, &id(&image.config_digest))).collect();
+        format.print(&rows, HEADINGS)?;
     } else {
         print_table(&all, args, id);
     }
@@ -73,6 +82,25 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         error::print(failure, false);
     }
     Ok(end)
+}
+
+/// What stands above a column, where that is not the field's name.
+const HEADINGS: &[(&str, &str)] = &[("ID", "IMAGE ID"), ("CreatedAt", "CREATED AT"), ("CreatedSince", "CREATED")];
+
+fn fields(image: &Image, id: &str) -> Fields {
+    let (repository, tag) = split(image.familiar_name());
+    let value = serde_json::json!({
+        "ID": id, "Repository": repository, "Tag": tag, "Digest": image.repo_digest.to_string(),
+        "CreatedAt": image.config.created, "CreatedSince": since(image), "Size": table::size(image.size),
+    });
+    Fields { value, labels: serde_json::Map::new() }
+}
+
+/// How old it is.
+fn since(image: &Image) -> String {
+    let created = image.config.created.as_deref().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    let age = created.map(|time| unix_ms() - time.unix_timestamp() * 1000);
+    age.map_or_else(|| "N/A".into(), |age| format!("{} ago", table::span(age)))
 }
 
 fn print_table(all: &[Image], args: &Args, id: impl Fn(&Digest) -> String) {
@@ -84,15 +112,7 @@ fn print_table(all: &[Image], args: &Args, id: impl Fn(&Digest) -> String) {
         .iter()
         .map(|image| {
             let (repository, tag) = split(image.familiar_name());
-            let created = image.config.created.as_deref().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-            let age = created.map(|time| unix_ms() - time.unix_timestamp() * 1000);
-            let mut row = vec![
-                repository,
-                tag,
-                id(&image.config_digest),
-                age.map_or_else(|| "N/A".into(), |age| format!("{} ago", table::span(age))),
-                table::size(image.size),
-            ];
+            let mut row = vec![repository, tag, id(&image.config_digest), since(image), table::size(image.size)];
             if args.digests {
                 row.insert(2, image.repo_digest.to_string());
             }

@@ -1,0 +1,5 @@
+#![no_main]
+
+mod template_exercise;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| template_exercise::template(data));

@@ -1,0 +1,40 @@
+//! `coffer kill`.
+
+use std::process::ExitCode;
+
+use coffer_runtime::request::signal_number;
+
+use crate::context::Context;
+use crate::error::{self, Class, CliError};
+use crate::several::each_box;
+
+/// Send the programs of running boxes a signal; KILL ends a box at once.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A box with a TEE takes KILL and its own stop signal from its host, and others where the host may exec.
+
+Examples:
+  coffer kill web
+  coffer kill -s HUP web db"
+)]
+pub struct Args {
+    /// Name or number.
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    signal: String,
+    /// Names or ids.
+    #[arg(required = true, value_name = "BOX")]
+    boxes: Vec<String>,
+}
+
+/// Sends it to each; goes on after an error.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let signal = signal_number(&args.signal).ok_or_else(|| {
+        CliError::new(Class::Usage, format!("invalid value {:?} for --signal: it is no signal", args.signal))
+            .hint("write a name such as HUP or SIGTERM, or a number of 1 to 64")
+    })?;
+    let engine = context.engine()?;
+    engine.open().map_err(error::of)?;
+    let runtime = context.runtime()?;
+    let kill = |name: &str| runtime.block_on(engine.kill(name, signal)).map_err(error::of);
+    Ok(each_box(context, &args.boxes, kill))
+}

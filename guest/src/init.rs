@@ -367,7 +367,7 @@ async fn run_workload(agent: &Arc<Agent>, host: Host, user: User) -> Result<(), 
         .map_err(|error| start_failure(&error))?;
     drop(secrets);
     let pid = running.started.pid;
-    agent.set_workload(Some(pid));
+    agent.set_workload(Some(running.ways.clone()));
     agent.events.reached(Phase::Running);
     tokio::spawn(keep_current(agent.clone()));
 
@@ -411,7 +411,7 @@ async fn linger(agent: &Arc<Agent>, host: Host) {
     let spec = agent.document.spec();
     let readers = spec.host_may.contains(Act::Logs)
         || spec.tee != Tee::None && spec.owners.iter().any(|owner| owner.may.contains(Act::Logs));
-    let patience = if readers { LINGER } else { Duration::from_millis(300) };
+    let patience = if readers || agent.logs.is_followed() { LINGER } else { Duration::from_millis(300) };
     let mut stop = agent.stop_orders();
     let stopped = async {
         let _ = stop.wait_for(Option::is_some).await;

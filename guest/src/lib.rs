@@ -18,6 +18,7 @@ pub mod failure;
 pub mod host;
 pub mod host_certificates;
 pub mod ingress;
+pub mod lines;
 pub mod log_ring;
 pub mod notices;
 pub mod passwd;

@@ -131,7 +131,22 @@ impl LogRing {
 
     /// A reader that waits for more until the output ends.
     pub fn follow(self: &std::sync::Arc<Self>, from: u64) -> Follower {
-        let mut ring = self.lock();
+        self.follower(self.lock(), from)
+    }
+
+    /// The same, of what comes from now on.
+    pub fn follow_new(self: &std::sync::Arc<Self>) -> Follower {
+        let ring = self.lock();
+        let from = ring.last + 1;
+        self.follower(ring, from)
+    }
+
+    /// Whether somebody reads along.
+    pub fn is_followed(&self) -> bool {
+        !self.lock().followers.is_empty()
+    }
+
+    fn follower(self: &std::sync::Arc<Self>, mut ring: MutexGuard<'_, Ring>, from: u64) -> Follower {
         ring.follower_ids += 1;
         let id = ring.follower_ids;
         ring.followers.insert(id, from);
@@ -254,6 +269,7 @@ mod tests {
         writer.await.unwrap();
         assert_eq!(texts(&seen), ["aaa", "bbb", "ccc", "ddd"]);
         assert!(!ring.is_drained());
+        assert!(ring.follow_new().next().await.is_none(), "nothing new came");
         drop(follower);
         assert!(ring.is_drained());
     }

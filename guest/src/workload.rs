@@ -5,27 +5,24 @@ use std::{
     io::Read,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use coffer_guest_proto::Stream;
 use coffer_spec::{Mount, WorkloadSpec};
-use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
-    pipe::{PipeFlags, pipe_with},
-};
-use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use tokio::task::JoinHandle;
 
 use crate::{
-    container::{Bind, Orders, Place, Program, Tmpfs, Users},
+    container::{Bind, Orders, Place, Program, TerminalSize, Tmpfs, Users},
     host::Host,
+    lines::{Output, Wanted, Ways, start_with_lines},
     log_ring::LogRing,
     passwd::{self, Identity, UserError},
     reaper::Reaper,
     secret_env::SecretEnv,
-    spawn::{StartError, Started, start},
+    spawn::{StartError, Started},
 };
 
 /// Bytes of passwd or group that are read.
@@ -82,10 +79,20 @@ pub fn program(spec: &WorkloadSpec, identity: Identity) -> Program {
     Program { argv: process.argv.clone(), env, cwd: process.cwd.clone(), identity, terminal: None, own: None }
 }
 
+/// Gives a program a terminal of this size, and what says so in its environment, unless that says something else.
+pub fn at_terminal(program: &mut Program, size: TerminalSize) {
+    program.terminal = Some(size);
+    if !program.env.iter().any(|entry| entry.starts_with("TERM=")) {
+        program.env.push("TERM=xterm".into());
+    }
+}
+
 /// A running workload and the tasks that read its output.
 pub struct Running {
     /// Process and exit status.
     pub started: Started,
+    /// The ways to it.
+    pub ways: Ways,
     outputs: Vec<JoinHandle<()>>,
 }
 
@@ -101,7 +108,7 @@ impl Running {
     }
 }
 
-/// Starts the workload in a place of its own; its output goes into `logs`.
+/// Starts the workload in a place of its own, with the terminal and the input that its spec gives it; its output goes into `logs`.
 ///
 /// # Errors
 /// [`StartError`].
@@ -109,10 +116,15 @@ pub async fn start_workload(
     places: &Places,
     reaper: &Reaper,
     spec: &WorkloadSpec,
-    program: Program,
+    mut program: Program,
     secrets: &SecretEnv,
     logs: &Arc<LogRing>,
 ) -> Result<Running, StartError> {
+    if spec.process.tty {
+        // Whoever attaches says how large it is.
+        at_terminal(&mut program, TerminalSize { rows: 0, columns: 0 });
+    }
+    let wanted = if spec.process.stdin_open { Wanted::All } else { Wanted::Outputs };
     let place = Place::New {
         root: places.root.clone(),
         secrets: places.secrets.clone(),
@@ -122,7 +134,7 @@ pub async fn start_workload(
         volumes: places.volumes.clone(),
         network: spec.network.clone().map(Box::new),
     };
-    start_kept(places, reaper, place, program, secrets, logs).await
+    start_read(places, reaper, place, program, secrets, (wanted, logs)).await
 }
 
 /// Starts a program without input; its output goes into `logs`.
@@ -137,34 +149,29 @@ pub async fn start_kept(
     secrets: &SecretEnv,
     logs: &Arc<LogRing>,
 ) -> Result<Running, StartError> {
-    let (stdout, their_stdout) = output_pipe()?;
-    let (stderr, their_stderr) = output_pipe()?;
-    let stdio = [Stdio::null(), their_stdout.into(), their_stderr.into()];
+    start_read(places, reaper, place, program, secrets, (Wanted::Outputs, logs)).await
+}
+
+async fn start_read(
+    places: &Places,
+    reaper: &Reaper,
+    place: Place,
+    program: Program,
+    secrets: &SecretEnv,
+    (wanted, logs): (Wanted, &Arc<LogRing>),
+) -> Result<Running, StartError> {
     let orders = Orders { place, program, control_group: places.control_group.clone(), users: places.users };
-    let started = start(&places.binary, reaper, &orders, secrets, stdio).await?;
-    let outputs = vec![
-        tokio::spawn(keep(stdout, Stream::Stdout, logs.clone())),
-        tokio::spawn(keep(stderr, Stream::Stderr, logs.clone())),
-    ];
-    Ok(Running { started, outputs })
+    let (started, lines) = start_with_lines(&places.binary, reaper, &orders, secrets, wanted).await?;
+    let (outputs, ways) = lines.split(started.pid);
+    let keep = |(stream, output)| tokio::spawn(keep(output, stream, logs.clone()));
+    Ok(Running { started, ways, outputs: outputs.into_iter().map(keep).collect() })
 }
 
 fn tmpfs(mount: &Mount) -> Tmpfs {
     Tmpfs { to: mount.path.clone(), bytes: mount.tmpfs_bytes, noexec: mount.noexec }
 }
 
-/// A pipe whose reading end is the agent's.
-///
-/// # Errors
-/// [`StartError`] with the kernel's reason.
-pub fn output_pipe() -> Result<(pipe::Receiver, OwnedFd), StartError> {
-    let (ours, theirs) =
-        pipe_with(PipeFlags::CLOEXEC).map_err(|error| StartError::ours("make a pipe", &error.into()))?;
-    let ours = pipe::Receiver::from_owned_fd(ours).map_err(|error| StartError::ours("make a pipe", &error))?;
-    Ok((ours, theirs))
-}
-
-async fn keep(mut output: pipe::Receiver, stream: Stream, logs: Arc<LogRing>) {
+async fn keep(mut output: Output, stream: Stream, logs: Arc<LogRing>) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = output.read(&mut buffer).await {
         logs.push(stream, unix_nanos(), &buffer[..count]).await;

@@ -11,11 +11,11 @@ use std::{
 
 use coffer_guest::{
     container::{Bind, Cause, Orders, Place, Program, TerminalSize, Tmpfs, Users},
+    lines::output_pipe,
     passwd::Identity,
     reaper::Reaper,
     secret_env::SecretEnv,
     spawn::{StartError, Started, start},
-    workload::output_pipe,
 };
 use tokio::io::AsyncReadExt;
 
@@ -77,7 +77,7 @@ impl World {
     }
 
     async fn run(&self, place: Place, uid: u32, argv: &[&str]) -> Result<(i32, String), StartError> {
-        let (mut stdout, theirs) = output_pipe()?;
+        let (mut stdout, theirs) = output_pipe().unwrap();
         let errors = theirs.try_clone().unwrap();
         let started = self.start(place, uid, argv, [Stdio::null(), theirs.into(), errors.into()]).await?;
         let mut output = String::new();

@@ -71,7 +71,7 @@ impl Attached {
     }
 
     /// Waits until the supervisor has ended, and with it every trace of the run.
-    pub async fn finished(mut self) {
+    pub async fn finished(&mut self) {
         let _ = self.supervisor.wait().await;
     }
 }

@@ -61,6 +61,10 @@ pub struct WorkloadRequest {
     pub user: Option<String>,
     /// Replaces STOPSIGNAL.
     pub stop_signal: Option<String>,
+    /// A terminal.
+    pub tty: bool,
+    /// A standard input.
+    pub stdin_open: bool,
     /// Host name inside.
     pub hostname: Name,
     /// tmpfs mounts.
@@ -232,6 +236,8 @@ pub fn document(
             user: or_image(&request.user, &image.user, "0:0"),
             stop_signal: signal_number(&stop_signal).ok_or(RequestError::Signal(stop_signal))?,
             hostname: request.hostname.clone(),
+            tty: request.tty,
+            stdin_open: request.stdin_open,
         },
         kbs: request.kbs.clone(),
         secrets: request.secrets.clone(),

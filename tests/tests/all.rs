@@ -7,6 +7,7 @@ mod recorder;
 mod vectors;
 
 mod architecture;
+mod attached;
 mod bench_kbs;
 mod bench_service;
 mod box_to_box;

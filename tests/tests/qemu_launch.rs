@@ -20,11 +20,12 @@ use coffer_machine::{
 use coffer_platform::plan::GUEST_POLICY;
 use coffer_runtime::{
     boxes::BoxOptions,
-    launch::{load_platform, plan, prepare},
+    launch::{plan, prepare},
     monitor::{
         Console, End, How, Isolation, Launch, Limits, Monitor as _, SnpId,
         qemu::{QEMU, Qemu, VHOST_VSOCK},
     },
+    platform_folder,
     tools::Search,
 };
 use coffer_spec::{Document, Tee, sample::workload};
@@ -90,7 +91,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
     };
     let launch = prepare(folder, &options, &document, Path::new("no simulator"))?.launch;
     let line = coffer_platform::command_line(&document.digest(), Tee::Snp);
-    let planned = plan(&load_platform(platform)?, options.launch, &line, vcpus)?;
+    let planned = plan(&platform_folder::load_platform(platform)?, options.launch, &line, vcpus)?;
     Ok((launch, planned.measurement().to_string(), document.digest().host_data().to_string()))
 }
 

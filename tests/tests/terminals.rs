@@ -24,7 +24,7 @@ use rustix::{
     termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize},
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A world with a box that waits; nothing where this host has none without a machine.
 fn world() -> Result<Option<(World, Registry)>> {
@@ -38,20 +38,20 @@ fn world_with_image() -> Result<Option<(World, Registry, String)>> {
 }
 
 /// A terminal of ours, with a command at it.
-struct Session {
-    controller: fs::File,
+pub struct Session {
+    pub controller: fs::File,
     terminal: OwnedFd,
     before: Termios,
     child: Child,
-    seen: String,
+    pub seen: String,
 }
 
-fn size(rows: u16, columns: u16) -> Winsize {
+pub fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 impl Session {
-    fn start(world: &World, arguments: &[&str]) -> Result<Self> {
+    pub fn start(world: &World, arguments: &[&str]) -> Result<Self> {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&controller)?;
         unlockpt(&controller)?;
@@ -68,12 +68,12 @@ impl Session {
         Ok(Self { controller: controller.into(), terminal, before, child, seen: String::new() })
     }
 
-    fn types(&mut self, keys: &[u8]) -> Result<()> {
+    pub fn types(&mut self, keys: &[u8]) -> Result<()> {
         Ok(self.controller.write_all(keys)?)
     }
 
     /// Until it has shown this.
-    fn shows(&mut self, words: &str) -> Result<()> {
+    pub fn shows(&mut self, words: &str) -> Result<()> {
         let shown = wait_for(LIMIT, || {
             let mut polled = [PollFd::new(&self.controller, PollFlags::IN)];
             let patience = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
@@ -88,12 +88,12 @@ impl Session {
         shown.with_context(|| format!("no {words:?} in {:?}", self.seen))
     }
 
-    fn is_raw(&self) -> Result<bool> {
+    pub fn is_raw(&self) -> Result<bool> {
         Ok(!tcgetattr(&self.terminal)?.local_modes.contains(LocalModes::ICANON))
     }
 
     /// Its end: the exit status, with the terminal as it was found.
-    fn ends(&mut self, status: i32) -> Result<()> {
+    pub fn ends(&mut self, status: i32) -> Result<()> {
         let ended = ended(&mut self.child).with_context(|| format!("{:?}", self.seen))?;
         let now = tcgetattr(&self.terminal)?;
         ensure!(ended == status, "{ended}: {:?}", self.seen);
@@ -104,7 +104,7 @@ impl Session {
 }
 
 /// The process of ours with these arguments, wherever it runs.
-fn processes(words: &str) -> Vec<i32> {
+pub fn processes(words: &str) -> Vec<i32> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_it = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -114,7 +114,7 @@ fn processes(words: &str) -> Vec<i32> {
 }
 
 /// Its exit status, once it has ended.
-fn ended(child: &mut Child) -> Result<i32> {
+pub fn ended(child: &mut Child) -> Result<i32> {
     let mut ended = None;
     wait_for(LIMIT, || {
         ended = child.try_wait().ok().flatten();
@@ -124,7 +124,7 @@ fn ended(child: &mut Child) -> Result<i32> {
     ended.and_then(|ended| ended.code()).context("a signal ended it")
 }
 
-fn send(pid: u32, signal: Signal) -> Result<()> {
+pub fn send(pid: u32, signal: Signal) -> Result<()> {
     Ok(kill_process(Pid::from_raw(pid.cast_signed()).context("a pid")?, signal)?)
 }
 

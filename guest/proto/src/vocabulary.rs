@@ -119,6 +119,7 @@ pub const REFUSALS: &[&str] = &[
     "host-may-not:exec",
     "host-may-not:cp",
     "host-may-not:top",
+    "host-may-not:attach",
     "workload-not-running",
     "expected-start",
     "too-many-programs",

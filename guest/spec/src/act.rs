@@ -23,12 +23,23 @@ pub enum Act {
     Cp,
     /// List the programs that run. Whoever may run commands may do so too.
     Top,
+    /// See what the workload's own program writes from then on, type at it, and send it signals. Whoever may run commands may do so too.
+    Attach,
 }
 
 impl Act {
     /// Every act.
-    pub const ALL: [Self; 8] =
-        [Self::Stop, Self::Stats, Self::Logs, Self::Exec, Self::Inject, Self::Unseal, Self::Cp, Self::Top];
+    pub const ALL: [Self; 9] = [
+        Self::Stop,
+        Self::Stats,
+        Self::Logs,
+        Self::Exec,
+        Self::Inject,
+        Self::Unseal,
+        Self::Cp,
+        Self::Top,
+        Self::Attach,
+    ];
 
     /// Its word in specs, flags and refusals.
     pub const fn word(self) -> &'static str {
@@ -41,12 +52,13 @@ impl Act {
             Self::Unseal => "unseal",
             Self::Cp => "cp",
             Self::Top => "top",
+            Self::Attach => "attach",
         }
     }
 
     /// Whoever may run commands can do it by them.
     const fn comes_with_exec(self) -> bool {
-        matches!(self, Self::Cp | Self::Top)
+        matches!(self, Self::Cp | Self::Top | Self::Attach)
     }
 }
 
@@ -70,7 +82,7 @@ impl FromStr for Act {
 #[non_exhaustive]
 pub enum ActError {
     /// No act has this word.
-    #[error("{word:?} is no act: expected stop, stats, logs, exec, inject, unseal, cp or top")]
+    #[error("{word:?} is no act: expected stop, stats, logs, exec, inject, unseal, cp, top or attach")]
     Unknown {
         /// The word.
         word: String,
@@ -125,12 +137,12 @@ pub struct Listed;
 
 impl Grantee for Host {
     const WHO: &'static str = "the host";
-    const MAY: &'static [Act] = &[Act::Stop, Act::Stats, Act::Logs, Act::Exec, Act::Cp, Act::Top];
+    const MAY: &'static [Act] = &[Act::Stop, Act::Stats, Act::Logs, Act::Exec, Act::Cp, Act::Top, Act::Attach];
 }
 
 impl Grantee for Listed {
     const WHO: &'static str = "an owner";
-    const MAY: &'static [Act] = &[Act::Exec, Act::Inject, Act::Unseal, Act::Logs, Act::Cp, Act::Top];
+    const MAY: &'static [Act] = &[Act::Exec, Act::Inject, Act::Unseal, Act::Logs, Act::Cp, Act::Top, Act::Attach];
 }
 
 /// A set of acts that its grantee can be given. Anything else cannot be written down.
@@ -144,7 +156,7 @@ impl Grantee for Listed {
 /// assert!(OwnerMay::parse("").is_err(), "empty is not absent");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Acts<G>(u8, PhantomData<G>);
+pub struct Acts<G>(u16, PhantomData<G>);
 
 /// What the host may do.
 pub type HostMay = Acts<Host>;
@@ -224,7 +236,7 @@ impl<G: Grantee> Acts<G> {
     }
 }
 
-const fn bit(act: Act) -> u8 {
+const fn bit(act: Act) -> u16 {
     1 << act as u8
 }
 
@@ -270,7 +282,13 @@ mod tests {
         assert_eq!(OwnerMay::all().iter().count(), 4);
         let (copies, runs) = (OwnerMay::parse("cp").unwrap(), OwnerMay::parse("exec").unwrap());
         assert!(copies.allows(Act::Cp) && !copies.allows(Act::Top) && !copies.allows(Act::Exec));
-        assert!(runs.allows(Act::Cp) && runs.allows(Act::Top) && !runs.allows(Act::Logs) && !runs.contains(Act::Cp));
+        assert!(
+            runs.allows(Act::Cp)
+                && runs.allows(Act::Top)
+                && runs.allows(Act::Attach)
+                && !runs.allows(Act::Logs)
+                && !runs.contains(Act::Cp)
+        );
         let host = |list| HostMay::parse(list).unwrap_err();
         assert_eq!(host("logs,logs"), ActError::Twice { act: Act::Logs });
         assert_eq!(host("none,exec"), ActError::NoneBesideActs);

@@ -47,6 +47,8 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
             user: "0".into(),
             stop_signal: 15,
             hostname: name("box"),
+            tty: false,
+            stdin_open: false,
         },
         kbs: None,
         secrets: Vec::new(),

@@ -171,6 +171,12 @@ pub struct Process {
     pub stop_signal: i32,
     /// Host name seen by the workload; Linux takes 64 bytes.
     pub hostname: Name,
+    /// It has a terminal, which is its standard output and error too, and its input where that is open.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub tty: bool,
+    /// It has a standard input, for whoever attaches; else that is at its end.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub stdin_open: bool,
 }
 
 /// Where the key broker is, and which keys it may have.

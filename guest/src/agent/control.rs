@@ -85,12 +85,17 @@ fn follow_logs(logs: &Arc<LogRing>, from: u64) -> ReceiverStream<Result<LogsResp
                 () = sender.closed() => return,
             }
         }
-        // The follower counts as reading until everything has been handed on.
-        while sender.capacity() < sender.max_capacity() && !sender.is_closed() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        // The follower counts as reading until then.
+        handed_on(&sender).await;
     });
     ReceiverStream::new(receiver)
+}
+
+/// Until everything has been handed on, or nobody takes it.
+async fn handed_on<T>(sender: &tokio::sync::mpsc::Sender<T>) {
+    while sender.capacity() < sender.max_capacity() && !sender.is_closed() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 fn response(entry: Entry) -> LogsResponse {

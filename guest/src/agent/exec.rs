@@ -1,29 +1,27 @@
-//! `Exec`: one program beside the workload, its streams over gRPC, its exit status last.
+//! `Exec`: one program beside the workload, or the workload's own, its streams over gRPC, its exit status last.
 
-use std::{pin::Pin, process::Stdio, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use coffer_guest_proto::{
     ExecRequest, ExecResponse, exec_request::Message as Ask, exec_response::Message as Tell, exec_server::Exec,
 };
 use coffer_spec::Act;
-use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::{net::unix::pipe, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Agent,
+    Agent, attach,
     authority::Door,
     request::{self, Start},
-    running::{Answers, Lines, Running},
-    terminal::Awaited,
+    running::{Answers, Running},
 };
 use crate::{
     container::{Cause, Orders, Place, Program},
+    lines::{Lines, Wanted, start_with_lines},
     secret_env::SecretEnv,
-    spawn::{StartError, Started, start},
-    sys::process::signal,
-    workload::{output_pipe, program, resolve_user},
+    spawn::{StartError, Started},
+    workload::{at_terminal, program, resolve_user},
 };
 
 pub(super) struct ExecService {
@@ -39,17 +37,29 @@ impl Exec for ExecService {
         let (extensions, spec) = (request.extensions().clone(), self.agent.document.spec());
         let may = |act| self.door.admit(&extensions, spec, act);
         // Whoever may do nothing of it is not listened to.
-        [Act::Cp, Act::Top].into_iter().find_map(|act| may(act).ok()).map_or_else(|| may(Act::Exec), Ok)?;
+        let some = [Act::Cp, Act::Top, Act::Attach].into_iter().find_map(|act| may(act).ok());
+        some.map_or_else(|| may(Act::Exec), Ok)?;
         let mut asks = request.into_inner();
-        let Some(ExecRequest { message: Some(Ask::Start(order)) }) = asks.message().await? else {
-            return Err(Status::invalid_argument("expected-start"));
+        let first = asks.message().await?.and_then(|first| first.message);
+        let place = || {
+            let place = self.agent.beside.clone().try_acquire_owned();
+            place.map_err(|_| Status::resource_exhausted("too-many-programs"))
+        };
+        let (sender, receiver) = mpsc::channel(16);
+        let sender = Answers(sender);
+        let order = match first {
+            Some(Ask::Start(order)) => order,
+            Some(Ask::Attach(order)) => {
+                may(Act::Attach)?;
+                let (order, place) = (request::attach(order)?, place()?);
+                tokio::spawn(attach::attend(self.agent.clone(), order, place, asks, sender));
+                return Ok(Response::new(Box::pin(ReceiverStream::new(receiver))));
+            }
+            _ => return Err(Status::invalid_argument("expected-start")),
         };
         may(request::act(&order))?;
         let pid = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
-        let place = self.agent.beside.clone().try_acquire_owned();
-        let place = place.map_err(|_| Status::resource_exhausted("too-many-programs"))?;
-        let (sender, receiver) = mpsc::channel(16);
-        let sender = Answers(sender);
+        let place = place()?;
         let order = request::exec_start(order, self.agent.document.spec())?;
         let detached = order.detached;
         if detached || order.terminal.is_some() {
@@ -84,46 +94,21 @@ impl ExecService {
         let mut program = program(spec, identity);
         program.argv = order.argv;
         program.env.extend(order.env);
-        program.terminal = order.terminal;
         program.own = order.own;
-        if program.terminal.is_some() && !program.env.iter().any(|entry| entry.starts_with("TERM=")) {
-            program.env.push("TERM=xterm".into());
+        if let Some(size) = order.terminal {
+            at_terminal(&mut program, size);
         }
         program.cwd = order.cwd.unwrap_or(program.cwd);
         Ok(program)
     }
 
     async fn start(&self, orders: &Orders, detached: bool) -> Result<(Started, Lines), StartError> {
-        let failed = |error: &std::io::Error| StartError::ours("make a pipe", error);
-        if orders.program.terminal.is_some() {
-            let (awaited, theirs) = Awaited::new().map_err(|error| failed(&error))?;
-            let started = self.start_with(orders, [theirs.into(), Stdio::null(), Stdio::null()]).await?;
-            return match awaited.come() {
-                Ok(terminal) => Ok((started, Lines::Terminal(Arc::new(terminal)))),
-                Err(error) => {
-                    let _ = signal(started.pid, libc::SIGKILL);
-                    Err(StartError::ours("take the terminal", &error))
-                }
-            };
-        }
-        if detached {
-            let started = self.start_with(orders, [Stdio::null(), Stdio::null(), Stdio::null()]).await?;
-            return Ok((started, Lines::None));
-        }
-        let (their_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(&error.into()))?;
-        let stdin = pipe::Sender::from_owned_fd(stdin).map_err(|error| failed(&error))?;
-        let (stdout, their_stdout) = output_pipe()?;
-        let (stderr, their_stderr) = output_pipe()?;
-        let stdio = [their_stdin.into(), their_stdout.into(), their_stderr.into()];
-        Ok((self.start_with(orders, stdio).await?, Lines::Pipes { stdin, stdout, stderr }))
-    }
-
-    async fn start_with(&self, orders: &Orders, stdio: [Stdio; 3]) -> Result<Started, StartError> {
         // A program runs beside the workload, which starts after its secrets are in place.
         let none = SecretEnv::default();
         let secrets = self.agent.secret_env.read().await;
         let secrets = if orders.program.own.is_some() { &none } else { &*secrets };
-        start(&self.agent.places.binary, &self.agent.reaper, orders, secrets, stdio).await
+        let wanted = if detached { Wanted::None } else { Wanted::All };
+        start_with_lines(&self.agent.places.binary, &self.agent.reaper, orders, secrets, wanted).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent: gRPC on vsock for the host, within `host_may`, and over RA-TLS for owners, each within `may`.
 
+mod attach;
 mod authority;
 mod control;
 mod exec;
@@ -8,7 +9,6 @@ mod refresh;
 mod request;
 mod running;
 pub mod serve;
-mod terminal;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -18,7 +18,8 @@ use tokio::sync::{RwLock, Semaphore, watch};
 pub use refresh::keep_current;
 
 use crate::{
-    events::Events, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, secrets::Refresher, workload::Places,
+    events::Events, lines::Ways, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, secrets::Refresher,
+    workload::Places,
 };
 
 /// Programs beside the workload at one time: each costs the agent a few buffers, also one that nobody attends to any more.
@@ -49,7 +50,7 @@ pub struct Agent {
     pub beside: Arc<Semaphore>,
     /// Asks the key broker again, if it has a part in this guest.
     pub refresher: OnceLock<Refresher>,
-    workload: Mutex<Option<i32>>,
+    workload: Mutex<Option<Ways>>,
     stop: watch::Sender<Option<StopOrder>>,
 }
 
@@ -72,12 +73,17 @@ impl Agent {
 
     /// The workload's process id while it runs.
     pub fn workload(&self) -> Option<i32> {
-        *self.workload.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ways().map(|ways| ways.pid)
+    }
+
+    /// The ways to the workload while it runs.
+    pub fn ways(&self) -> Option<Ways> {
+        self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// It has started, or ended.
-    pub fn set_workload(&self, pid: Option<i32>) {
-        *self.workload.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+    pub fn set_workload(&self, ways: Option<Ways>) {
+        *self.workload.lock().unwrap_or_else(PoisonError::into_inner) = ways;
     }
 
     /// Orders to end, as they come.

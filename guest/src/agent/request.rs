@@ -4,8 +4,8 @@
 #![allow(clippy::result_large_err)] // tonic's own error type
 
 use coffer_guest_proto::{
-    ExecStart, InjectRequest, ListPrograms, ReadFiles, ResealRequest, SealRequest, Sealed, SignalRequest, StopRequest,
-    TerminalSize, UnsealRequest, WriteFiles, exec_start::Own as Asked,
+    Attach as AskedAttach, ExecStart, InjectRequest, ListPrograms, ReadFiles, ResealRequest, SealRequest, Sealed,
+    Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles, exec_start::Own as Asked,
 };
 use coffer_seal::SealPolicy;
 use coffer_spec::{Act, Name, SecretTarget, WorkloadSpec};
@@ -128,6 +128,20 @@ fn own(asked: Asked) -> Read<container::Own> {
         }
         Asked::ListPrograms(ListPrograms {}) => container::Own::ListPrograms,
     })
+}
+
+/// To be attached to the workload's own program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attach {
+    pub(super) shown: Shown,
+    /// The caller's terminal, if it has one.
+    pub(super) terminal: Option<container::TerminalSize>,
+}
+
+pub(super) fn attach(order: AskedAttach) -> Read<Attach> {
+    let AskedAttach { shown, terminal } = order;
+    let Ok(shown) = Shown::try_from(shown) else { return field("shown", "0 to 2") };
+    Ok(Attach { shown, terminal: terminal.map(|size| terminal_size("terminal", size)).transpose()? })
 }
 
 /// What a terminal's owner says its size is; 0 where it does not know.

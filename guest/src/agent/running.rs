@@ -2,19 +2,20 @@
 //!
 //! It ends with its caller, unless that let go of it first; then what it writes is read and dropped, so that it goes on.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use coffer_guest_proto::{ExecRequest, ExecResponse, exec_request::Message as Ask, exec_response::Message as Tell};
+use coffer_guest_proto::{
+    ExecRequest, ExecResponse, Stream, exec_request::Message as Ask, exec_response::Message as Tell,
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::unix::pipe,
     sync::{OwnedSemaphorePermit, mpsc, watch},
     task::JoinSet,
 };
 use tonic::{Status, Streaming};
 
-use super::{request, terminal::Terminal};
+use super::request;
 use crate::{
+    lines::{Lines, Output, Ways},
     spawn::Started,
     sys::process::{kill_group, signal},
 };
@@ -27,6 +28,11 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 pub(super) struct Answers(pub(super) mpsc::Sender<Result<ExecResponse, Status>>);
 
 impl Answers {
+    /// What a program wrote.
+    pub(super) async fn show(&self, stream: Stream, bytes: Vec<u8>) -> Result<(), Gone> {
+        self.tell(if stream == Stream::Stderr { Tell::Stderr(bytes) } else { Tell::Stdout(bytes) }).await
+    }
+
     /// Nobody is there any more, if it fails.
     pub(super) async fn tell(&self, message: Tell) -> Result<(), Gone> {
         self.0.send(Ok(ExecResponse { message: Some(message) })).await.map_err(|_| Gone)
@@ -37,16 +43,6 @@ impl Answers {
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// How a program's streams reach the agent.
-pub(super) enum Lines {
-    /// A pipe for each.
-    Pipes { stdin: pipe::Sender, stdout: pipe::Receiver, stderr: pipe::Receiver },
-    /// One terminal.
-    Terminal(Arc<Terminal>),
-    /// Not at all.
-    None,
-}
-
 pub(super) struct Running {
     pub(super) started: Started,
     pub(super) lines: Lines,
@@ -54,32 +50,13 @@ pub(super) struct Running {
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// Where input goes.
-enum Input {
-    Pipe(pipe::Sender),
-    Terminal(Arc<Terminal>),
-    Closed,
-}
-
-/// Where output comes from.
-enum Output {
-    Pipe(pipe::Receiver, fn(Vec<u8>) -> Tell),
-    Terminal(Arc<Terminal>),
-}
-
 impl Running {
     /// To its end. Without `asks` nobody attends to it from the beginning.
     pub(super) async fn attend(self, asks: Option<Streaming<ExecRequest>>, answers: Answers) {
         let Self { started: Started { pid, mut status }, lines, place: _place } = self;
         let (let_go, alone) = watch::channel(asks.is_none());
-        let (input, outputs) = match lines {
-            Lines::Pipes { stdin, stdout, stderr } => {
-                let outputs = vec![Output::Pipe(stdout, Tell::Stdout), Output::Pipe(stderr, Tell::Stderr)];
-                (Input::Pipe(stdin), outputs)
-            }
-            Lines::Terminal(terminal) => (Input::Terminal(terminal.clone()), vec![Output::Terminal(terminal)]),
-            Lines::None => (Input::Closed, vec![]),
-        };
+        // Held to the end: a caller that breaks off is no end of input for whoever reads it together with the program.
+        let (outputs, ways) = lines.split(pid);
         let mut forwarding = JoinSet::new();
         for output in outputs {
             forwarding.spawn(forward(output, answers.clone(), alone.clone()));
@@ -87,13 +64,12 @@ impl Running {
         if asks.is_none() {
             let _ = answers.tell(Tell::Detached(true)).await;
         }
-        let asking = asks.map(|asks| tokio::spawn(take_input(asks, input, pid, let_go, answers.clone())));
+        let asking = asks.map(|asks| tokio::spawn(hand_on(asks, ways.clone(), let_go, answers.clone())));
         let status = tokio::select! {
             status = &mut status => status,
             () = answers.0.closed() => {
                 if !*alone.borrow() {
-                    // Nobody is there to see it end. Its input, which `asking` still holds, is closed after that: whoever reads it
-                    // together with the program takes no break for an end.
+                    // Nobody is there to see it end.
                     let _ = kill_group(pid);
                 }
                 status.await
@@ -112,68 +88,44 @@ impl Running {
     }
 }
 
-async fn forward(mut output: Output, answers: Answers, alone: watch::Receiver<bool>) {
+async fn forward((stream, mut output): (Stream, Output), answers: Answers, alone: watch::Receiver<bool>) {
     // vsock on 6.12 stalls on packets above 32 KiB with some devices; these are below.
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        let (read, wrap) = match &mut output {
-            Output::Pipe(pipe, wrap) => (pipe.read(&mut buffer).await, *wrap),
-            Output::Terminal(terminal) => (terminal.read(&mut buffer).await, Tell::Stdout as fn(Vec<u8>) -> Tell),
-        };
-        let Ok(count @ 1..) = read else { return };
+        let Ok(count @ 1..) = output.read(&mut buffer).await else { return };
         let attended = !*alone.borrow();
-        if attended && answers.tell(wrap(buffer[..count].to_vec())).await.is_err() && !*alone.borrow() {
+        if attended && answers.show(stream, buffer[..count].to_vec()).await.is_err() && !*alone.borrow() {
             return;
         }
     }
 }
 
-/// Hands on what the caller sends: input, signals, sizes, and that it goes. Gives the input back as it is when the caller breaks off.
-async fn take_input(
+/// Hands on what the caller sends: input, signals, sizes, and that it goes.
+pub(super) async fn hand_on(
     mut asks: Streaming<ExecRequest>,
-    mut input: Input,
-    pid: i32,
+    ways: Ways,
     let_go: watch::Sender<bool>,
     answers: Answers,
-) -> Input {
+) {
     while let Ok(Some(ask)) = asks.message().await {
         match ask.message {
-            Some(Ask::Stdin(bytes)) => input.write(&bytes).await,
-            // A terminal has no end of input of its own; what is typed says so.
-            Some(Ask::StdinClosed(true)) => {
-                if let Input::Pipe(_) = input {
-                    input = Input::Closed;
-                }
-            }
+            Some(Ask::Stdin(bytes)) => ways.input.lock().await.write(&bytes).await,
+            Some(Ask::StdinClosed(true)) => ways.input.lock().await.end(),
             Some(Ask::Signal(number)) => {
-                let _ = request::exec_signal(number).map(|number| signal(pid, number));
+                let _ = request::exec_signal(number).map(|number| signal(ways.pid, number));
             }
             Some(Ask::Resize(size)) => {
-                if let (Input::Terminal(terminal), Ok(size)) = (&input, request::terminal_size("resize", size)) {
+                if let (Some(terminal), Ok(size)) = (&ways.terminal, request::terminal_size("resize", size)) {
                     let _ = terminal.resize(size);
                 }
             }
             Some(Ask::Detach(true)) => {
                 let_go.send_replace(true);
                 let _ = answers.tell(Tell::Detached(true)).await;
-                return Input::Closed;
+                return;
             }
-            // A second start, an end that is none, or nothing: no version of the protocol sends it.
-            Some(Ask::Start(_) | Ask::StdinClosed(false) | Ask::Detach(false)) | None => return input,
-        }
-    }
-    input
-}
-
-impl Input {
-    async fn write(&mut self, bytes: &[u8]) {
-        let written = match self {
-            Self::Pipe(pipe) => pipe.write_all(bytes).await,
-            Self::Terminal(terminal) => terminal.write_all(bytes).await,
-            Self::Closed => return,
-        };
-        if written.is_err() {
-            *self = Self::Closed; // the program closed its end
+            // A second beginning, an end that is none, or nothing: no version of the protocol sends it.
+            Some(Ask::Start(_) | Ask::Attach(_) | Ask::StdinClosed(false) | Ask::Detach(false)) | None => return,
         }
     }
 }

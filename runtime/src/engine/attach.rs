@@ -20,6 +20,15 @@ pub struct Live {
     record: BoxRecord,
     timings: Timings,
     supervisor: Option<Attached>,
+    /// What it said last, while it ends.
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+enum Last {
+    Exited(Ended),
+    Failed(Failure),
+    Nothing,
 }
 
 /// What happened to a box.
@@ -100,7 +109,7 @@ impl Live {
         let (exe, origin) = (&engine.settings().supervisor, record.timings.origin_unix_us);
         let supervisor = Attached::start(exe, home, &record.id, origin).map_err(LiveError::Supervisor)?;
         let timings = record.timings.clone();
-        Ok(Self { engine: engine.clone(), record, timings, supervisor: Some(supervisor) })
+        Ok(Self { engine: engine.clone(), record, timings, supervisor: Some(supervisor), last: None })
     }
 
     /// The box as it was recorded before its start.
@@ -113,29 +122,33 @@ impl Live {
         &self.timings
     }
 
-    /// The next thing that happens; nothing after the end.
+    /// The next thing that happens; nothing after the end. Nothing is lost where the future is dropped.
     ///
     /// # Errors
     /// [`LiveError`]; nothing follows it either.
     pub async fn next(&mut self) -> Result<Option<Happening>, LiveError> {
-        let Some(supervisor) = &mut self.supervisor else { return Ok(None) };
-        match supervisor.next().await {
-            Some(Message::Phase(step)) => {
-                let phase = step.phase.clone();
-                self.timings.steps.push(step);
-                Ok(Some(Happening::Phase(phase)))
+        if self.last.is_none() {
+            let Some(supervisor) = &mut self.supervisor else { return Ok(None) };
+            match supervisor.next().await {
+                Some(Message::Phase(step)) => {
+                    let phase = step.phase.clone();
+                    self.timings.steps.push(step);
+                    return Ok(Some(Happening::Phase(phase)));
+                }
+                Some(Message::Log(piece)) => return Ok(Some(Happening::Output(piece))),
+                Some(Message::Exited(ended)) => self.last = Some(Last::Exited(ended)),
+                Some(Message::Failed(failure)) => self.last = Some(Last::Failed(failure)),
+                None => self.last = Some(Last::Nothing),
             }
-            Some(Message::Log(piece)) => Ok(Some(Happening::Output(piece))),
-            Some(Message::Exited(ended)) => {
-                self.finished().await;
-                Ok(Some(Happening::Exited(ended)))
-            }
-            Some(Message::Failed(failure)) => {
-                self.finished().await;
-                Err(LiveError::Failed(failure))
-            }
-            None => {
-                self.finished().await;
+        }
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.finished().await;
+            self.supervisor = None;
+        }
+        match self.last.take() {
+            Some(Last::Exited(ended)) => Ok(Some(Happening::Exited(ended))),
+            Some(Last::Failed(failure)) => Err(LiveError::Failed(failure)),
+            Some(Last::Nothing) | None => {
                 let folder = self.engine.home().ok().map(|home| home.box_folder(&self.record.id));
                 let last_words = folder.and_then(|folder| last_line(&folder.join(files::SUPERVISOR_LOG)));
                 // It may have been killed: mend its record, so that what we say and what a list says agree.
@@ -178,12 +191,6 @@ impl Live {
     pub async fn ask(&self, command: Command) -> std::io::Result<()> {
         let home = self.engine.home().map_err(std::io::Error::other)?;
         control::send(&home.box_folder(&self.record.id), command).await
-    }
-
-    async fn finished(&mut self) {
-        if let Some(supervisor) = self.supervisor.take() {
-            supervisor.finished().await;
-        }
     }
 }
 

@@ -243,6 +243,17 @@ impl BoxRequest {
         }
     }
 
+    /// Whether the program has an input, and whether it has a terminal.
+    pub fn streams(&self) -> (bool, bool) {
+        match &self.workload {
+            Workload::Spec { document, .. } => {
+                let process = &document.spec().process;
+                (process.stdin_open, process.tty)
+            }
+            Workload::Image { request, .. } => (request.stdin_open, request.tty),
+        }
+    }
+
     /// Whether a box that nobody measures has a network card without a word about it: where what it would run under has cards.
     fn has_cards(&self, search: &Search) -> bool {
         let isolation = self.isolation.unwrap_or_else(|| monitor::strongest(false, search).unwrap_or_default());

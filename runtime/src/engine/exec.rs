@@ -11,7 +11,7 @@ use tonic::Streaming;
 
 use super::prove::{Kept, OwnerMayNot, ProveError};
 use super::{Engine, Fault, Hint, OpenError, Trust};
-use crate::state::BoxState;
+use crate::state::{BoxRecord, BoxState};
 use crate::{Class, Failure, agent};
 
 /// A program to run in a box.
@@ -103,7 +103,9 @@ pub enum ExecError {
     #[error("the guest ended before the program did")]
     GuestEnded,
     /// What was asked for came after its agent.
-    #[error("the guest's agent is of an older release: it gives no terminals, and leaves no programs alone")]
+    #[error(
+        "the guest's agent is of an older release: it gives no terminals, leaves no programs alone, and attaches nobody"
+    )]
     OlderAgent,
 }
 
@@ -170,12 +172,12 @@ pub struct ExecSession {
     connection: Option<Kept>,
 }
 
-/// The sending side of an [`ExecSession`].
+/// The sending side of an [`ExecSession`]. It ends with that, whoever holds it.
 #[derive(Clone, Debug)]
-pub struct ExecInputs(mpsc::Sender<Frame>);
+pub struct ExecInputs(mpsc::WeakSender<Frame>);
 
 impl ExecInputs {
-    /// Sends; false once the program has ended.
+    /// Sends; false once the program, or the session, has ended.
     pub async fn send(&self, input: ExecInput) -> bool {
         let ask = match input {
             ExecInput::Stdin(bytes) => Ask::Stdin(bytes),
@@ -184,14 +186,15 @@ impl ExecInputs {
             ExecInput::Resize(size) => Ask::Resize(size.into()),
             ExecInput::Detach => Ask::Detach(true),
         };
-        self.0.send(Frame { message: Some(ask) }).await.is_ok()
+        let Some(line) = self.0.upgrade() else { return false };
+        line.send(Frame { message: Some(ask) }).await.is_ok()
     }
 }
 
 impl ExecSession {
     /// The way to the program.
     pub fn inputs(&self) -> ExecInputs {
-        ExecInputs(self.input.clone())
+        ExecInputs(self.input.downgrade())
     }
 
     /// The next piece from the program.
@@ -229,37 +232,54 @@ impl Engine {
         request.check()?;
         let ExecRequest { argv, env, cwd, user, terminal, detached } = request;
         let terminal = terminal.map(Into::into);
-        self.begin(word, Act::Exec, ExecStart { argv, env, cwd, user, terminal, detached, own: None }, trust).await
+        let start = ExecStart { argv, env, cwd, user, terminal, detached, own: None };
+        self.begin(word, Act::Exec, Ask::Start(start), trust).await
     }
 
-    /// The session of a program, or of one of the agent's own, which its caller must be let `act` for.
+    /// The session that `first` begins, which its caller must be let `act` for.
     pub(super) async fn begin(
         &self,
         word: &str,
         act: Act,
-        start: ExecStart,
+        first: Ask,
         trust: &Trust,
     ) -> Result<ExecSession, ExecError> {
         let record = self.find(word)?;
         match record.state {
-            BoxState::Running => {}
-            BoxState::Paused => return Err(ExecError::Paused(record.name)),
-            _ => return Err(ExecError::NotRunning(record.name)),
+            BoxState::Running => self.begin_in(&record, act, first, trust).await,
+            BoxState::Paused => Err(ExecError::Paused(record.name)),
+            _ => Err(ExecError::NotRunning(record.name)),
         }
-        let document = self.document(&record)?;
+    }
+
+    /// The same in a box that runs, whether or not its record says so yet.
+    pub(super) async fn begin_in(
+        &self,
+        record: &BoxRecord,
+        act: Act,
+        first: Ask,
+        trust: &Trust,
+    ) -> Result<ExecSession, ExecError> {
+        let document = self.document(record)?;
         let (mut client, connection) = if document.spec().host_may.allows(act) {
             let home = self.home().map_err(OpenError::from)?;
             (agent::exec(&home.box_folder(&record.id)).await?, None)
         } else {
             self.owner_listed(&document, &record.name, act)?;
+            let record = BoxRecord { state: BoxState::Running, ..record.clone() };
             let kept = Kept::new(self.connect(&record, trust).await?);
             (ExecClient::new(kept.channel()), Some(kept))
         };
         let (input, receiver) = mpsc::channel(16);
-        let unheard = start.detached || start.terminal.is_some();
-        let _ = input.send(Frame { message: Some(Ask::Start(start)) }).await;
-        let of_status = if connection.is_some() { agent::of_status } else { agent::of_plain_status };
-        let answer = client.run(ReceiverStream::new(receiver)).await.map_err(|status| of_status(&status))?;
+        let attaches = matches!(first, Ask::Attach(_));
+        let unheard = attaches || matches!(&first, Ask::Start(start) if start.detached || start.terminal.is_some());
+        let _ = input.send(Frame { message: Some(first) }).await;
+        let failed = |status: tonic::Status| match (status.code(), &connection) {
+            (tonic::Code::InvalidArgument, _) if attaches => ExecError::OlderAgent,
+            (_, Some(_)) => agent::of_status(&status).into(),
+            (_, None) => agent::of_plain_status(&status).into(),
+        };
+        let answer = client.run(ReceiverStream::new(receiver)).await.map_err(failed)?;
         Ok(ExecSession { input, answers: answer.into_inner(), unheard, connection })
     }
 }

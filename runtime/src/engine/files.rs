@@ -2,6 +2,7 @@
 //!
 //! Trusts: nothing of what comes. A stream of files has a form and bounds of its own ([`coffer_rim::carry`]).
 
+use coffer_guest_proto::exec_request::Message as Ask;
 use coffer_guest_proto::exec_start::Own;
 use coffer_guest_proto::{ExecStart, ListPrograms, ReadFiles, WriteFiles as Write};
 use coffer_rim::carry::Source;
@@ -59,6 +60,6 @@ impl Engine {
     }
 
     async fn own(&self, word: &str, act: Act, own: Own, trust: &Trust) -> Result<ExecSession, ExecError> {
-        self.begin(word, act, ExecStart { own: Some(own), ..ExecStart::default() }, trust).await
+        self.begin(word, act, Ask::Start(ExecStart { own: Some(own), ..ExecStart::default() }), trust).await
     }
 }

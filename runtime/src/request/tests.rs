@@ -34,6 +34,8 @@ pub(crate) fn request() -> WorkloadRequest {
         cwd: None,
         user: None,
         stop_signal: None,
+        tty: false,
+        stdin_open: false,
         hostname: "coffer".parse().unwrap(),
         mounts: Vec::new(),
         volumes: Vec::new(),

@@ -41,6 +41,10 @@ use crate::{
 };
 
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
+/// How long nothing comes before the peer is asked whether it is there.
+const PING: Duration = Duration::from_secs(20);
+/// How long it has to say so.
+const PONG: Duration = Duration::from_secs(10);
 /// How soon evidence is shown again at the soonest, whatever the server says how long it counts.
 const SOONEST: Duration = Duration::from_secs(10);
 
@@ -223,6 +227,8 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
                 tokio::time::sleep_until(due.into()).await;
                 match attest(channel.clone(), &facts, attester.clone()).await {
                     Ok(next) => until = next.until,
+                    // What was shown before still counts.
+                    Err(error) if Instant::now() < until && !matches!(error, ConnectError::Refused(_)) => {}
                     // The server ends the connection.
                     Err(_) => return,
                 }
@@ -342,7 +348,8 @@ async fn in_time<R>(call: impl Future<Output = Result<tonic::Response<R>, Status
     }
 }
 
-/// The one HTTP/2 connection on a stream. The channel never dials again.
+/// The one HTTP/2 connection on a stream. The channel never dials again. A line that is dead is noticed within [`PING`] and [`PONG`]
+/// together, and everything on it breaks off then.
 ///
 /// # Errors
 /// As HTTP/2 does not start.
@@ -358,7 +365,12 @@ where
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "attested connection is gone; start again"))
         }
     });
-    Endpoint::from_static("http://peer.invalid").connect_with_connector(connector).await
+    Endpoint::from_static("http://peer.invalid")
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PONG)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
 }
 
 fn handshake_error(error: io::Error) -> ConnectError {

@@ -1,38 +1,56 @@
 //! A long call on an attested connection: the server is challenged again before its last result is too old.
 //!
-//! A stream that began under one report must not go on under none. Whoever verifies asks again; silence and refusal both end
-//! the call.
+//! A stream that began under one report must not go on under none. Whoever verifies asks again; refusal ends the call, and silence does
+//! once the last result is too old: until then it is asked for again.
 //! Source: docs/design/protocol.md §4.6.
 
 use core::time::Duration;
 use std::{sync::Arc, time::Instant};
 
-use crate::{appraisal::RESULT_LIFETIME, client::AttestedConnection, lapse::Lapsed, state::CHALLENGE_LIFETIME};
+use crate::{
+    appraisal::RESULT_LIFETIME, client::AttestedConnection, connect_error::ConnectError, lapse::Lapsed,
+    state::CHALLENGE_LIFETIME,
+};
 
-/// When a verifying client asks again: early enough that an answer in time comes before the last result is too old.
-pub const CHALLENGE_AGAIN_AFTER: Duration = RESULT_LIFETIME.saturating_sub(CHALLENGE_LIFETIME);
+/// When a verifying client asks again: early enough that a second and a third time come before the last result is too old.
+pub const CHALLENGE_AGAIN_AFTER: Duration = RESULT_LIFETIME.saturating_sub(CHALLENGE_LIFETIME.saturating_mul(3));
+
+/// How often a server is challenged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How old a result is when the next is asked for.
+    pub every: Duration,
+    /// How long after a failure it is asked for once more.
+    pub again: Duration,
+    /// How old a result may be at the most.
+    pub most: Duration,
+}
+
+impl Pace {
+    /// That of the protocol.
+    pub const USUAL: Self = Self { every: CHALLENGE_AGAIN_AFTER, again: Duration::from_secs(5), most: RESULT_LIFETIME };
+}
 
 impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// Runs `call`, and challenges the server again each [`CHALLENGE_AGAIN_AFTER`] for as long as it takes.
     ///
     /// # Errors
-    /// [`Lapsed`] if the server does not answer in time, or its evidence is refused; `call` is dropped then.
+    /// [`Lapsed`] if the server's last result is too old and no other came, or its evidence is refused; `call` is dropped then.
     pub async fn kept<F: Future>(&self, call: F) -> Result<F::Output, Lapsed> {
-        self.kept_each(CHALLENGE_AGAIN_AFTER, call).await
+        self.kept_at(Pace::USUAL, call).await
     }
 
-    /// As [`Self::kept`], with another interval.
+    /// As [`Self::kept`], at another pace.
     ///
     /// # Errors
     /// As [`Self::kept`].
-    pub async fn kept_each<F: Future>(&self, interval: Duration, call: F) -> Result<F::Output, Lapsed> {
+    pub async fn kept_at<F: Future>(&self, pace: Pace, call: F) -> Result<F::Output, Lapsed> {
         let again = async {
             loop {
-                if let Err(lapsed) = self.renewed_after(interval).await {
-                    return lapsed;
+                match self.renewed(pace).await {
+                    Ok(due) => tokio::time::sleep_until(due.into()).await,
+                    Err(lapsed) => return lapsed,
                 }
-                let due = self.attested().at() + interval;
-                tokio::time::sleep_until(due.into()).await;
             }
         };
         let mut heard = self.keeping().lapsed.subscribe();
@@ -60,26 +78,40 @@ impl<T: Send + Sync + 'static> AttestedConnection<T> {
     /// # Errors
     /// [`Lapsed`].
     pub async fn renewed_in_time(&self) -> Result<(), Lapsed> {
-        self.renewed_after(CHALLENGE_AGAIN_AFTER).await
+        self.renewed(Pace::USUAL).await.map(drop)
     }
 
-    /// The long calls of one connection fall due together: one of them asks for all, and what it hears they all hear.
-    async fn renewed_after(&self, interval: Duration) -> Result<(), Lapsed> {
+    /// The long calls of one connection fall due together: one of them asks for all, and what it hears they all hear. Gives when the
+    /// next is due.
+    async fn renewed(&self, pace: Pace) -> Result<Instant, Lapsed> {
         let keeping = self.keeping();
-        let _turn = keeping.turn.lock().await;
+        let mut failed = keeping.turn.lock().await;
         if let Some(lapsed) = keeping.lapsed.borrow().clone() {
             return Err(lapsed);
         }
-        if Instant::now() < self.attested().at() + interval {
-            return Ok(());
+        let at = self.attested().at();
+        let due = (at + pace.every).max(failed.map_or(at, |failed| failed + pace.again));
+        if Instant::now() < due {
+            return Ok(due);
         }
-        match self.renew().await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let lapsed = Lapsed(Arc::new(error));
-                keeping.lapsed.send_replace(Some(lapsed.clone()));
-                Err(lapsed)
+        let (oldest, asked) = (at + pace.most, Instant::now());
+        let renewed = tokio::time::timeout_at(oldest.into(), self.renew()).await;
+        let error = match renewed {
+            Ok(Ok(())) => {
+                *failed = None;
+                return Ok(self.attested().at() + pace.every);
             }
+            Ok(Err(error)) => error,
+            Err(_) => ConnectError::Timeout(oldest.saturating_duration_since(asked)),
+        };
+        let now = Instant::now();
+        // What it showed before still counts, and nothing says that it would not show it again.
+        if now + pace.again < oldest && !matches!(error, ConnectError::Rejected(_)) {
+            *failed = Some(now);
+            return Ok(now + pace.again);
         }
+        let lapsed = Lapsed(Arc::new(error));
+        keeping.lapsed.send_replace(Some(lapsed.clone()));
+        Err(lapsed)
     }
 }

@@ -1,6 +1,6 @@
 //! That a server did not prove itself once more, and who is told.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{Mutex, watch};
 
@@ -16,8 +16,8 @@ pub struct Lapsed(#[source] pub Arc<ConnectError>);
 /// What the long calls of one connection share.
 #[derive(Default)]
 pub(crate) struct Keeping {
-    /// Whoever asks again, asks for all.
-    pub turn: Mutex<()>,
+    /// Whoever asks again, asks for all. When that last failed, if nothing came since.
+    pub turn: Mutex<Option<Instant>>,
     /// What all of them hear.
     pub lapsed: watch::Sender<Option<Lapsed>>,
 }

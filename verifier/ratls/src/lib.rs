@@ -80,7 +80,7 @@ pub use identity::{
     Identity, IdentityError, IdentityKey, IdentityPem, MAX_CERTIFICATE_EVIDENCE, certificate_cmw, certificate_spki,
     pem, signing_request_spki,
 };
-pub use keep::CHALLENGE_AGAIN_AFTER;
+pub use keep::{CHALLENGE_AGAIN_AFTER, Pace};
 pub use key_places::KeyShares;
 pub use lapse::Lapsed;
 pub use load::Load;

@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, atomic::Ordering};
 
 use coffer_ratls::{
-    AttestationService, Attester, ClientRule, ConnectError, Denial, Identity, Purpose, connect_and_attest,
+    AttestationService, Attester, ClientRule, ConnectError, Denial, Identity, Pace, Purpose, connect_and_attest,
     connect_and_verify,
     proto::{AttestRequest, ChallengeRequest, attest_request, attest_response},
 };
@@ -311,10 +311,10 @@ async fn a_lost_connection_is_never_dialled_again() {
     }
 }
 
-/// Counts the reports of an honest guest, and makes only so many.
+/// Counts the reports of an honest guest, and makes some of them alone.
 struct Tiring {
     reports: std::sync::atomic::AtomicUsize,
-    last: usize,
+    not: std::ops::Range<usize>,
 }
 
 impl Attester for Tiring {
@@ -322,7 +322,7 @@ impl Attester for Tiring {
         &self,
         report_data: &coffer_verifier::abi::ReportData,
     ) -> Result<coffer_verifier::evidence::Evidence, coffer_ratls::AttesterError> {
-        if self.reports.fetch_add(1, Ordering::SeqCst) < self.last {
+        if !self.not.contains(&self.reports.fetch_add(1, Ordering::SeqCst)) {
             return Guest.evidence(report_data);
         }
         BrokenGuest.evidence(report_data)
@@ -342,10 +342,11 @@ async fn owner_of(tiring: &Arc<Tiring>, appraiser: Credulous) -> (Server, coffer
 }
 
 fn tiring(last: usize) -> Arc<Tiring> {
-    Arc::new(Tiring { reports: 0.into(), last })
+    Arc::new(Tiring { reports: 0.into(), not: last..usize::MAX })
 }
 
 const SOON: std::time::Duration = std::time::Duration::from_millis(20);
+const PACE: Pace = Pace { every: SOON, again: SOON, most: std::time::Duration::from_millis(400) };
 
 #[tokio::test]
 async fn a_long_call_is_challenged_again_and_again() {
@@ -357,7 +358,7 @@ async fn a_long_call_is_challenged_again_and_again() {
         }
         "done"
     };
-    let kept = tokio::time::timeout(std::time::Duration::from_secs(20), connection.kept_each(SOON, call));
+    let kept = tokio::time::timeout(std::time::Duration::from_secs(20), connection.kept_at(PACE, call));
     assert_eq!(kept.await.expect("nobody was challenged again").unwrap(), "done");
     assert!(*connection.attested().admitted() >= 2, "the new result replaces the old");
 }
@@ -367,18 +368,36 @@ async fn a_call_ends_when_its_peer_proves_itself_no_more() {
     let never = std::future::pending::<()>;
     let within = std::time::Duration::from_secs(20);
     let (_server, connection) = owner_of(&tiring(2), Credulous::default()).await;
-    let lapsed = tokio::time::timeout(within, connection.kept_each(SOON, never())).await.expect("it went on");
-    assert!(matches!(*lapsed.unwrap_err().0, ConnectError::Call(_)), "the guest makes no more evidence");
+    let lapsed = tokio::time::timeout(within, connection.kept_at(PACE, never())).await.expect("it went on");
+    let why = lapsed.unwrap_err().0;
+    assert!(
+        matches!(*why, ConnectError::Call(_) | ConnectError::Timeout(_)),
+        "the guest makes no more evidence: {why}"
+    );
 
     let refusing = Credulous { refuse_from: Some(2), ..Credulous::default() };
     let (_server, connection) = owner_of(&tiring(usize::MAX), refusing).await;
-    let lapsed = tokio::time::timeout(within, connection.kept_each(SOON, never())).await.expect("it went on");
+    let lapsed = tokio::time::timeout(within, connection.kept_at(PACE, never())).await.expect("it went on");
     assert!(matches!(*lapsed.unwrap_err().0, ConnectError::Rejected(_)), "what it shows is not what was wanted");
     assert!(connection.seal("m", b"a", b"v").is_err(), "and no secret goes there any more");
 }
 
+#[tokio::test]
+async fn a_single_silence_ends_no_call_whose_result_still_counts() {
+    let guest = Arc::new(Tiring { reports: 0.into(), not: 2..4 });
+    let (_server, connection) = owner_of(&guest, Credulous::default()).await;
+    let patient = Pace { most: std::time::Duration::from_mins(1), ..PACE };
+    let call = async {
+        while guest.reports.load(Ordering::SeqCst) < 6 {
+            tokio::time::sleep(SOON / 4).await;
+        }
+    };
+    let kept = tokio::time::timeout(std::time::Duration::from_secs(20), connection.kept_at(patient, call));
+    kept.await.expect("nobody asked again").expect("two failures ended it");
+}
+
 #[test]
 fn the_next_challenge_comes_before_the_last_result_is_too_old() {
-    let latest = coffer_ratls::CHALLENGE_AGAIN_AFTER + coffer_ratls::CHALLENGE_LIFETIME;
-    assert!(latest <= coffer_ratls::RESULT_LIFETIME);
+    let third = coffer_ratls::CHALLENGE_AGAIN_AFTER + 3 * coffer_ratls::CHALLENGE_LIFETIME;
+    assert!(third <= coffer_ratls::RESULT_LIFETIME && Pace::USUAL.most == coffer_ratls::RESULT_LIFETIME);
 }

@@ -13,7 +13,7 @@ use std::{
 
 use coffer_ratls::{
     AttestationService, AttestedConnection, Behind, ClientRule, ConnectError, ConnectionState, Identity, OpenStream,
-    Purpose, ServeLimits, StreamError, StreamRefusal, Streams, connect_and_verify, open_stream,
+    Pace, Purpose, ServeLimits, StreamError, StreamRefusal, Streams, connect_and_verify, open_stream,
 };
 use common::{Credulous, Guest, Raw, Server};
 use tokio::{
@@ -307,11 +307,12 @@ async fn what_one_call_hears_ends_all_calls_of_the_connection() {
     let connection =
         connect_and_verify(ingress.server.dial(), &identity, Purpose::Ingress(PORT), appraiser).await.unwrap();
     // One is challenged again at once; the other would not be for hours.
-    let (soon, late) = (Duration::ZERO, Duration::from_hours(1));
+    let (soon, late) =
+        (Pace { every: Duration::ZERO, ..Pace::USUAL }, Pace { every: Duration::from_hours(1), ..Pace::USUAL });
     let both = async {
         tokio::join!(
-            connection.kept_each(soon, std::future::pending::<()>()),
-            connection.kept_each(late, std::future::pending::<()>())
+            connection.kept_at(soon, std::future::pending::<()>()),
+            connection.kept_at(late, std::future::pending::<()>())
         )
     };
     let (first, second) = timeout(WAIT, both).await.expect("a call outlived its guest");
@@ -319,6 +320,6 @@ async fn what_one_call_hears_ends_all_calls_of_the_connection() {
         assert!(matches!(*lapsed.0, ConnectError::Rejected(_)), "{lapsed:?}");
     }
     // Nor is there another afterwards, ready or not.
-    assert!(connection.kept_each(late, std::future::ready(())).await.is_err());
+    assert!(connection.kept_at(late, std::future::ready(())).await.is_err());
     assert!(connection.renewed_in_time().await.is_err());
 }

@@ -59,6 +59,8 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("process.user", Values(text(&[":", "app:", ":mail", "a:b:c", "a\nb"]))),
         ("process.stop_signal", Values(numbers(&[0, -1, 65]))),
         ("process.hostname", names()),
+        ("process.tty", Nothing("it has one, or has not")),
+        ("process.stdin_open", Nothing("it is open, or at its end")),
         ("kbs.address", Values(text(&no_places()))),
         ("kbs.spki", Values(text(&["00", &"0".repeat(64)]))),
         ("secrets.from", Values(text(&["kbs:///a/b", "http:///a/b/c", "kbs:///a/../c", "kbs://host/a/b/c"]))),

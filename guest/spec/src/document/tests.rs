@@ -36,6 +36,8 @@ pub fn sample() -> WorkloadSpec {
             user: "0:0".into(),
             stop_signal: 15,
             hostname: name("box"),
+            tty: true,
+            stdin_open: true,
         },
         kbs: Some(crate::KbsPin {
             address: "127.0.0.1:4443".into(),

@@ -1,5 +1,6 @@
 //! Commands about boxes, in Docker's words.
 
+pub mod attach;
 pub mod attend;
 pub mod cp;
 pub mod create;
@@ -49,6 +50,7 @@ pub const GROUP: Group = Group {
         command!("ps": ps),
         command!("port": port),
         command!("logs": logs),
+        command!("attach": attach),
         command!("exec": exec, Docker),
         command!("cp": cp),
         command!("top": top),

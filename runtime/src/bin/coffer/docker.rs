@@ -90,7 +90,6 @@ mod tests {
     #[test]
     fn a_short_flag_is_said_with_dockers_long_name_of_it() {
         let shorts = [
-            ("run", "-t", "--tty"),
             ("run", "-c", "--cpu-shares"),
             ("stop", "-s", "--signal"),
             ("rm", "-l", "--link"),

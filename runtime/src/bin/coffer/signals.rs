@@ -11,6 +11,8 @@ use crate::terminal;
 
 /// How long a program has to end once we were told to.
 pub const GRACE: Duration = Duration::from_secs(10);
+/// How long it has after a SIGINT before we say that it goes on.
+const MOMENT: Duration = Duration::from_secs(1);
 
 const INTERRUPT: i32 = libc::SIGINT;
 const TERMINATE: i32 = libc::SIGTERM;
@@ -36,9 +38,32 @@ fn handed_on() -> impl Iterator<Item = i32> {
     named.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
 }
 
+/// How we stand to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// It gets our signals; else they end our waiting.
+    pub proxied: bool,
+    /// The number of the SIGINT that ends our waiting.
+    pub interrupts: u32,
+    /// Said of the one before it, where that has not ended the program.
+    pub goes_on: &'static str,
+}
+
+impl Manner {
+    /// Of `exec`.
+    pub const EXEC: Self =
+        Self { proxied: true, interrupts: 3, goes_on: "coffer: the program goes on after ^C; a third one ends it" };
+
+    /// With `--sig-proxy`, or without.
+    #[must_use]
+    pub fn proxied(self, proxied: bool) -> Self {
+        Self { proxied, ..self }
+    }
+}
+
 /// What becomes of a signal besides being handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+pub enum Then {
     /// Nothing.
     Go,
     /// The program has [`GRACE`] to end.
@@ -48,18 +73,26 @@ enum Then {
 }
 
 /// What has come so far.
-#[derive(Debug, Default)]
-struct Heard {
+#[derive(Debug)]
+pub struct Heard {
+    manner: Manner,
     interrupts: u32,
     terminations: u32,
 }
 
 impl Heard {
-    fn hear(&mut self, number: i32) -> Then {
+    /// Nothing yet.
+    pub const fn nothing(manner: Manner) -> Self {
+        Self { manner, interrupts: 0, terminations: 0 }
+    }
+
+    /// One more.
+    pub fn hear(&mut self, number: i32) -> Then {
         match number {
+            _ if !self.manner.proxied => Then::End,
             INTERRUPT => {
                 self.interrupts += 1;
-                if self.interrupts < 3 { Then::Go } else { Then::End }
+                if self.interrupts < self.manner.interrupts { Then::Go } else { Then::End }
             }
             TERMINATE => {
                 self.terminations += 1;
@@ -70,15 +103,58 @@ impl Heard {
     }
 }
 
-/// Hands every signal on as itself. Comes with the number of the one that ends our waiting: 10 s after SIGTERM, at the second one,
-/// or at the third SIGINT. `says`: that the program goes on after the second one is said.
+/// What is said of a SIGINT that the program has not ended by, a moment later; once.
+#[derive(Debug)]
+pub struct Patience {
+    at: Option<tokio::time::Instant>,
+    words: &'static str,
+}
+
+impl Heard {
+    /// For the SIGINT before the last one.
+    pub fn is_last_but_one(&self, number: i32) -> bool {
+        number == INTERRUPT && self.interrupts + 1 == self.manner.interrupts
+    }
+}
+
+impl Patience {
+    /// With nothing to say yet.
+    pub const fn new(words: &'static str) -> Self {
+        Self { at: None, words }
+    }
+
+    /// In a moment.
+    pub fn begin(&mut self) {
+        self.at = Some(tokio::time::Instant::now() + MOMENT);
+    }
+
+    /// Says it when it is time to.
+    pub async fn say(&mut self) {
+        until(self.at).await;
+        self.at = None;
+        eprintln!("{}", self.words);
+    }
+}
+
+/// Comes at a deadline, if there is one.
+pub async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that we get and a program can be handed. `sizes`: also that our terminal has another size, for a program that has none
+/// of its own. Where none is handed on, those that would end us.
 ///
 /// # Errors
 /// The kernel's, if a signal cannot be waited for.
-pub fn hand_on(inputs: ExecInputs, says: bool) -> io::Result<oneshot::Receiver<i32>> {
-    let (sender, mut signals) = mpsc::channel(16);
+pub fn coming(manner: Manner, sizes: bool) -> io::Result<mpsc::Receiver<i32>> {
+    let (sender, signals) = mpsc::channel(16);
     let ignored = ignored();
-    for number in handed_on() {
+    let of_ours = [libc::SIGHUP, INTERRUPT, libc::SIGQUIT, TERMINATE];
+    let wanted = |number: &i32| manner.proxied || of_ours.contains(number);
+    for number in handed_on().chain(sizes.then_some(libc::SIGWINCH)).filter(wanted) {
         // What whoever started us had us ignore (nohup, a job in the background) stays ignored.
         if ignored & 1 << (number - 1) != 0 {
             continue;
@@ -87,26 +163,30 @@ pub fn hand_on(inputs: ExecInputs, says: bool) -> io::Result<oneshot::Receiver<i
         let sender = sender.clone();
         tokio::spawn(async move { while coming.recv().await.is_some() && sender.send(number).await.is_ok() {} });
     }
+    Ok(signals)
+}
+
+/// Hands every signal on as itself. Comes with the number of the one that ends our waiting: 10 s after SIGTERM, at the second one,
+/// or at the last SIGINT of `manner`. `says`: that the program goes on after the one before it is said.
+///
+/// # Errors
+/// As of [`coming`].
+pub fn hand_on(inputs: ExecInputs, manner: Manner, says: bool) -> io::Result<oneshot::Receiver<i32>> {
+    let mut signals = coming(manner, false)?;
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
-        let mut heard = Heard::default();
+        let mut heard = Heard::nothing(manner);
+        let mut patience = Patience::new(manner.goes_on);
         let mut deadline = None;
         loop {
-            let in_time = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
             let number = tokio::select! {
                 number = signals.recv() => number,
-                () = in_time => break,
+                () = until(deadline) => break,
+                () = patience.say() => continue,
             };
-            let Some(number) = number else { return };
+            let Some(number) = number else { return std::future::pending().await };
             match heard.hear(number) {
-                Then::Go if says && number == INTERRUPT && heard.interrupts == 2 => {
-                    eprintln!("coffer: the program goes on after ^C; a third one ends it");
-                }
+                Then::Go if says && heard.is_last_but_one(number) => patience.begin(),
                 Then::Go => {}
                 Then::Grace => deadline = Some(tokio::time::Instant::now() + GRACE),
                 Then::End => {
@@ -114,12 +194,16 @@ pub fn hand_on(inputs: ExecInputs, says: bool) -> io::Result<oneshot::Receiver<i
                     return;
                 }
             }
-            // Input that the program does not read stands before it; that is no reason not to hear more.
-            let _ = tokio::time::timeout(Duration::from_secs(1), inputs.send(ExecInput::Signal(number))).await;
+            deliver(&inputs, number).await;
         }
         let _ = end.send(TERMINATE);
     });
     Ok(ended)
+}
+
+/// Hands one on. Input that the program does not read stands before it; that is no reason not to hear more.
+pub async fn deliver(inputs: &ExecInputs, number: i32) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), inputs.send(ExecInput::Signal(number))).await;
 }
 
 /// Tells the program of each size that our terminal gets.
@@ -156,12 +240,18 @@ mod tests {
 
     #[test]
     fn a_program_is_told_to_end_once_and_waited_for_that_long() {
-        let mut heard = Heard::default();
+        let mut heard = Heard::nothing(Manner::EXEC);
         let said: Vec<Then> =
             [libc::SIGHUP, INTERRUPT, libc::SIGUSR1, INTERRUPT, INTERRUPT].map(|n| heard.hear(n)).into();
         assert_eq!(said, [Then::Go, Then::Go, Then::Go, Then::Go, Then::End]);
-        let mut heard = Heard::default();
+        let mut heard = Heard::nothing(Manner::EXEC);
         assert_eq!([TERMINATE, libc::SIGQUIT, TERMINATE].map(|n| heard.hear(n)), [Then::Grace, Then::Go, Then::End]);
+        let mut heard = Heard::nothing(Manner { interrupts: 2, ..Manner::EXEC });
+        assert_eq!(heard.hear(INTERRUPT), Then::Go);
+        assert!(heard.is_last_but_one(INTERRUPT) && !heard.is_last_but_one(TERMINATE));
+        assert_eq!(heard.hear(INTERRUPT), Then::End);
+        // Not handed on, the first ends our waiting.
+        assert_eq!(Heard::nothing(Manner::EXEC.proxied(false)).hear(libc::SIGHUP), Then::End);
     }
 
     #[test]

@@ -12,9 +12,9 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
-use crate::signals;
-use crate::terminal::detach_keys::{DetachKeys, Typed};
-use crate::terminal::{Raw, reader_gone};
+use crate::signals::{self, Manner, until};
+use crate::terminal::detach_keys::{self, DetachKeys, Typed};
+use crate::terminal::{Raw, is_there, reader_gone};
 
 /// What of ours the program gets.
 #[derive(Clone, Debug)]
@@ -25,6 +25,39 @@ pub struct Ours {
     pub terminal: bool,
     /// What leaves it to itself, where it has both.
     pub keys: DetachKeys,
+    /// Our signals.
+    pub manner: Manner,
+}
+
+impl Ours {
+    /// Whoever types at a terminal does so at one.
+    ///
+    /// # Errors
+    /// In Docker's words.
+    pub fn check(&self) -> Result<(), CliError> {
+        if self.input && self.terminal && !is_there() {
+            return Err(CliError::new(Class::Usage, "the input device is not a TTY"));
+        }
+        Ok(())
+    }
+}
+
+/// How somebody stays with a box's own program.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Attended {
+    /// Keys that leave a program with -it to itself.
+    #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
+    detach_keys: DetachKeys,
+    /// Hand our signals to the program; else the first one ends us, and it goes on.
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+}
+
+impl Attended {
+    /// With an input, or a terminal, of this program's.
+    pub fn ours(&self, input: bool, terminal: bool, manner: Manner) -> Ours {
+        Ours { input, terminal, keys: self.detach_keys.clone(), manner: manner.proxied(self.sig_proxy) }
+    }
 }
 
 /// How it ended for us.
@@ -36,18 +69,18 @@ pub enum End {
     Detached,
     /// Nobody reads what it writes any more; it was ended.
     ReaderGone,
-    /// We were told to end by this signal, and it did not; it was killed.
+    /// We were told to end by this signal, and it did not.
     Told(i32),
 }
 
 impl End {
-    /// What somebody who waits for it is told of an end that is not the program's own.
-    pub const fn said(self) -> Option<&'static str> {
+    /// What somebody who waits for it is told of an end that is not the program's own. `then`: what becomes of one that did not end.
+    pub fn said(self, then: &str) -> Option<String> {
         match self {
-            Self::Told(libc::SIGINT) => Some("coffer: the program did not end on SIGINT; it is killed"),
-            Self::Told(_) => Some("coffer: the program did not end on SIGTERM; it is killed"),
+            Self::Told(libc::SIGINT) => Some(format!("coffer: the program did not end on SIGINT; {then}")),
+            Self::Told(_) => Some(format!("coffer: the program did not end on SIGTERM; {then}")),
             // In Docker's words.
-            Self::Detached => Some("read escape sequence"),
+            Self::Detached => Some("read escape sequence".into()),
             Self::Exited(_) | Self::ReaderGone => None,
         }
     }
@@ -75,10 +108,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The session's, and `internal` if the terminal or signals cannot be had.
-pub async fn attend(session: &mut ExecSession, ours: &Ours, output: &Output) -> Result<End, CliError> {
+pub async fn attend(mut session: ExecSession, ours: &Ours, output: &Output) -> Result<End, CliError> {
     let inputs = session.inputs();
     let keys = (ours.input && ours.terminal).then(|| ours.keys.clone());
-    let mut told_to_end = signals::hand_on(inputs.clone(), keys.is_none())?;
+    let mut told_to_end = signals::hand_on(inputs.clone(), ours.manner, keys.is_none())?;
     let gone = reader_gone();
     let mut raw = keys.is_some().then(Raw::take).transpose()?;
     if ours.terminal {
@@ -88,12 +121,6 @@ pub async fn attend(session: &mut ExecSession, ours: &Ours, output: &Output) -> 
     let leaving = forward_input(inputs, ours.input, keys);
     let mut deadline = None;
     loop {
-        let overdue = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         let next = tokio::select! {
             next = session.next() => next.map_err(error::of)?,
             number = &mut told_to_end => return Ok(number.map_or(End::ReaderGone, End::Told)),
@@ -102,7 +129,7 @@ pub async fn attend(session: &mut ExecSession, ours: &Ours, output: &Output) -> 
                 deadline = Some(tokio::time::Instant::now() + ANSWER);
                 continue;
             }
-            () = overdue => {
+            () = until(deadline) => {
                 let message = "the guest does not answer: whether the program goes on is not known";
                 return Err(CliError::new(Class::Unreachable, message));
             }
@@ -127,7 +154,7 @@ pub async fn attend(session: &mut ExecSession, ours: &Ours, output: &Output) -> 
     }
 }
 
-/// Our standard input, to its end, or to the keys; without it, it ends at once. Comes when the keys were typed.
+/// Our standard input, to its end, or to the keys; none where it is not `ours` to give. Comes when the keys were typed.
 fn forward_input(inputs: ExecInputs, ours: bool, keys: Option<DetachKeys>) -> Arc<Notify> {
     let leaving = Arc::new(Notify::new());
     let leave = leaving.clone();
@@ -140,11 +167,14 @@ fn forward_input(inputs: ExecInputs, ours: bool, keys: Option<DetachKeys>) -> Ar
             }
         }
     });
+    if !ours {
+        return leaving;
+    }
     tokio::spawn(async move {
         let mut typed = keys.map(Typed::new);
         let mut stdin = tokio::io::stdin();
         let mut bytes = vec![0; 16 * 1024];
-        while ours && let Ok(count @ 1..) = stdin.read(&mut bytes).await {
+        while let Ok(count @ 1..) = stdin.read(&mut bytes).await {
             let (passed, leaves) = match &mut typed {
                 Some(typed) => typed.take(&bytes[..count]),
                 None => (bytes[..count].to_vec(), false),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::engine::{Engine, ExecOutput, ExecRequest, Trust as MustProve};
+use coffer_runtime::engine::{Engine, ExecInput, ExecOutput, ExecRequest, Trust as MustProve};
 use serde_json::Value;
 
 use crate::boxes::attend::{End, Ours, attend};
@@ -10,8 +10,9 @@ use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
 use crate::prove::guest::Trust;
+use crate::signals::Manner;
 use crate::terminal::detach_keys::{self, DetachKeys};
-use crate::terminal::{is_there, size};
+use crate::terminal::size;
 
 /// Run a program in a running box.
 #[derive(Debug, clap::Args)]
@@ -62,10 +63,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     let (name, argv) = args.words.split_first().ok_or_else(|| CliError::new(Class::Usage, "no box was named"))?;
-    let ours = Ours { input: args.interactive && !args.detach, terminal: args.tty, keys: args.detach_keys.clone() };
-    if ours.input && ours.terminal && !is_there() {
-        return Err(CliError::new(Class::Usage, "the input device is not a TTY"));
-    }
+    let (input, keys) = (args.interactive && !args.detach, args.detach_keys.clone());
+    let ours = Ours { input, terminal: args.tty, keys, manner: Manner::EXEC };
+    ours.check()?;
     let request = ExecRequest {
         argv: argv.to_vec(),
         env: args.env.clone(),
@@ -80,13 +80,16 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         if args.detach {
             leave(&engine, name, request, &trust, &output).await
         } else {
-            let mut session = engine.exec(name, request, &trust).await.map_err(error::of)?;
-            attend(&mut session, &ours, &output).await
+            let session = engine.exec(name, request, &trust).await.map_err(error::of)?;
+            if !ours.input {
+                session.inputs().send(ExecInput::StdinClosed).await;
+            }
+            attend(session, &ours, &output).await
         }
     });
     // A read of our terminal may still be pending; nobody waits for it.
     runtime.shutdown_background();
-    if let Ok(Some(said)) = ended.as_ref().map(|end| end.said())
+    if let Ok(Some(said)) = ended.as_ref().map(|end| end.said("it is killed"))
         && !args.detach
     {
         eprintln!("{said}");

@@ -79,7 +79,7 @@ pub struct BoxFlags {
     /// Use the software secure processor of this installation: for development and CI, proves nothing to others.
     #[arg(long, help_heading = "TEE")]
     pub tee_simulate: bool,
-    /// List an owner: PUBLIC-KEY.pem[=exec,inject,unseal,logs,cp,top]; cp and top come with exec [default: everything].
+    /// List an owner: PUBLIC-KEY.pem[=exec,inject,unseal,logs,cp,top,attach]; cp, top and attach come with exec [default: everything].
     #[arg(long, value_name = "PEM[=MAY,..]", conflicts_with = "spec", help_heading = "TEE")]
     pub owner: Vec<String>,
     /// Run exactly this workload spec.
@@ -107,7 +107,7 @@ pub struct BoxFlags {
     /// Answer the workload on loopback routes of Confidential Containers too, at 127.0.0.1:8006 inside (docs/workload-api.md).
     #[arg(long, conflicts_with = "spec", help_heading = "TEE")]
     pub coco_routes: bool,
-    /// What the host may do: some of stop,stats,logs,exec,cp,top, or none; cp and top come with exec [default: stop,stats with a TEE, else everything].
+    /// What the host may do: some of stop,stats,logs,exec,cp,top,attach, or none; cp, top and attach come with exec [default: stop,stats with a TEE, else everything].
     #[arg(long, value_name = "LIST", value_parser = HostMay::parse, conflicts_with = "spec", help_heading = "TEE")]
     pub host_may: Option<HostMay>,
     /// Tenant at the key broker.
@@ -134,6 +134,12 @@ pub struct BoxFlags {
     /// commas who that is, as for --guests; port=N where its workload's port is not that of the address.
     #[arg(long, value_name = "NAME=LISTEN:HOST:PORT,WHO", conflicts_with = "spec", help_heading = "TEE")]
     pub peer: Vec<String>,
+    /// Open the program's standard input, for `run` and for whoever attaches; else it is at its end.
+    #[arg(short, long, conflicts_with = "spec")]
+    pub interactive: bool,
+    /// Give the program a terminal.
+    #[arg(short, long, conflicts_with = "spec")]
+    pub tty: bool,
     /// Set an environment variable; without a value, ours.
     #[arg(short, long, value_name = "NAME[=VALUE]", conflicts_with = "spec")]
     pub env: Vec<String>,
@@ -387,6 +393,8 @@ impl BoxFlags {
             cwd: self.workdir.clone(),
             user: self.user.clone(),
             stop_signal: self.stop_signal.clone(),
+            tty: self.tty,
+            stdin_open: self.interactive,
             hostname: self.hostname.clone(),
             mounts,
             volumes: Vec::new(),

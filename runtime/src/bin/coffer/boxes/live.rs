@@ -6,20 +6,25 @@ use coffer_rim::foreign;
 use coffer_runtime::BoxRecord;
 use coffer_runtime::boxes::Timings;
 use coffer_runtime::engine::{
-    Change, Engine, Events, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest, RUNNING, Trust,
+    AttachRequest, Change, Engine, Events, ExecSession, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest,
+    RUNNING, Shown, Trust,
 };
 use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::Command;
 use coffer_runtime::supervisor::message::Ended;
 use coffer_spec::{Act, Tee};
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::boxes::attend::{End, Ours, attend};
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
+use crate::signals::{self, Heard, Manner, Patience, Then, until};
 use crate::terminal;
+
+/// The phase in which the agent answers.
+const AGENT_READY: &str = "agent-ready";
 
 /// How long a command stays with the box it starts.
 #[derive(Clone, Debug)]
@@ -27,84 +32,276 @@ pub enum Stay {
     /// Until the workload runs.
     UntilRunning,
     /// Until it has ended, showing its output.
-    ToTheEnd {
-        /// Where.
-        output: Output,
-        /// Where only the owner may have the output, believe a simulated guest of this installation.
-        allow_simulated: bool,
-    },
+    ToTheEnd(Foreground),
 }
 
+/// What of ours a box gets that runs in the foreground.
+#[derive(Clone, Debug)]
+pub struct Foreground {
+    /// Where its output goes.
+    pub output: Output,
+    /// Where only the owner may have the output, believe a simulated guest of this installation.
+    pub allow_simulated: bool,
+    /// Standard input, terminal and signals.
+    pub ours: Ours,
+}
+
+/// How staying ended.
+#[derive(Clone, Debug)]
+pub enum Stayed {
+    /// The workload runs.
+    Running,
+    /// It has ended.
+    Ended(Ended),
+    /// It goes on without us.
+    Left(End),
+}
+
+impl Stayed {
+    /// What a script is told, and our exit code: the workload's, or 0 if it runs.
+    pub fn told(&self) -> (Value, ExitCode) {
+        match self {
+            Self::Running => ended(None),
+            Self::Ended(how) => ended(Some(how)),
+            Self::Left(end) => end.told(),
+        }
+    }
+}
+
+/// How we stand to the program of a box that we started.
+pub const MANNER: Manner = Manner {
+    proxied: true,
+    interrupts: 2,
+    goes_on: "coffer: the program has ^C and goes on; another one ends the box, and so does `coffer stop`",
+};
+
 /// What a script is told of an end, and the workload's exit code, or 0 if it runs.
-pub fn ended(ended: Option<&Ended>) -> (Value, ExitCode) {
+fn ended(ended: Option<&Ended>) -> (Value, ExitCode) {
     let code = ended.map_or(0, |ended| ended.code);
     let told = serde_json::json!({ "exit_code": code, "why": ended.and_then(|ended| ended.error.as_deref()) });
     (told, ExitCode::from(u8::try_from(code).unwrap_or(125)))
 }
 
-/// Stays with a box, and hands it the signals we get. Gives how it ended, if it did.
-pub async fn stay(engine: &Engine, live: &mut Live, stay: &Stay) -> Result<Option<Ended>, CliError> {
-    let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut terminations = signal(SignalKind::terminate())?;
-    let mut asked = 0;
-    let mut owner_output = None;
-    let reader_gone = matches!(stay, Stay::ToTheEnd { .. }).then(terminal::reader_gone);
-    let mut unread = false;
+/// Stays with a box, and hands it the signals we get.
+pub async fn stay(engine: &Engine, live: &mut Live, stay: &Stay) -> Result<Stayed, CliError> {
+    match stay {
+        Stay::UntilRunning => until_running(live).await,
+        Stay::ToTheEnd(ours) => Box::pin(to_the_end(engine, live, ours)).await,
+    }
+}
+
+/// A signal before it runs ends it.
+async fn until_running(live: &mut Live) -> Result<Stayed, CliError> {
+    let mut signals = signals::coming(MANNER.proxied(false), false)?;
+    let mut asked = false;
     loop {
-        let gone = async {
-            match &reader_gone {
-                Some(gone) => gone.notified().await,
-                None => std::future::pending().await,
-            }
-        };
         let happening = tokio::select! {
             happening = live.next() => happening.map_err(error::of)?,
-            _ = interrupts.recv() => { forward(live, &mut asked).await; continue }
-            _ = terminations.recv() => { forward(live, &mut asked).await; continue }
-            () = gone => {
-                unread = true;
-                kill(live).await;
+            Some(_) = signals.recv() => {
+                ask(live, if asked { Command::Kill } else { Command::Stop(DEFAULT_GRACE) }).await;
+                asked = true;
                 continue;
             }
         };
-        match (happening, stay) {
-            (Some(Happening::Phase(phase)), Stay::UntilRunning) if phase == RUNNING => return Ok(None),
-            (Some(Happening::Phase(phase)), Stay::ToTheEnd { output, allow_simulated })
-                if only_its_owner_sees(engine, live.record()) =>
-            {
-                if phase == "agent-ready" && *allow_simulated && owner_output.is_none() {
-                    owner_output = Some(show_as_owner(engine, live.record(), output.clone()));
-                } else if phase == RUNNING && !allow_simulated {
-                    // Not before: of a box that is refused on its way, the refusal is all there is to say.
-                    say_that_output_is_hidden(live.record());
-                }
-            }
-            (Some(Happening::Output(piece)), Stay::ToTheEnd { output, .. }) => {
-                output.show(&piece);
-            }
-            (Some(Happening::Exited(_)), _) if unread => return Ok(Some(unread_end())),
-            (Some(Happening::Exited(ended)), _) => {
-                finish(owner_output, &ended).await;
-                return Ok(Some(ended));
-            }
-            (Some(_), _) => {}
-            (None, _) => return Ok(None),
+        match happening {
+            Some(Happening::Phase(phase)) if phase == RUNNING => return Ok(Stayed::Running),
+            Some(Happening::Exited(ended)) => return Ok(finish(None, ended).await),
+            Some(_) => {}
+            None => return Ok(Stayed::Running),
         }
     }
 }
 
-/// The first interrupt asks the guest to end, a second one does not ask.
-async fn forward(live: &Live, asked: &mut u32) {
-    *asked += 1;
-    if *asked > 1 {
-        kill(live).await;
-    } else if let Err(error) = live.ask(Command::Stop(DEFAULT_GRACE)).await {
-        tracing::warn!(%error, "the supervisor takes no commands");
+async fn to_the_end(engine: &Engine, live: &mut Live, stay: &Foreground) -> Result<Stayed, CliError> {
+    let manner = stay.ours.manner;
+    let mut signals = signals::coming(manner, !stay.ours.terminal)?;
+    let (mut heard, mut patience, mut deadline) = (Heard::nothing(manner), Patience::new(manner.goes_on), None);
+    let mut way = Way::new(engine, live.record(), stay.allow_simulated);
+    let reader_gone = terminal::reader_gone();
+    let (mut unread, mut owner_output) = (false, None);
+    let owners = only_its_owner_sees(engine, live.record());
+    loop {
+        let happening = tokio::select! {
+            happening = live.next() => happening.map_err(error::of)?,
+            Some(number) = signals.recv() => {
+                match heard.hear(number) {
+                    Then::End if !manner.proxied => return Ok(Stayed::Left(End::Told(number))),
+                    Then::End => {
+                        ask(live, Command::Kill).await;
+                        continue;
+                    }
+                    Then::Go => {}
+                    Then::Grace => deadline = Some(tokio::time::Instant::now() + signals::GRACE),
+                }
+                if way.hand_on(live, number).await && heard.is_last_but_one(number) {
+                    patience.begin();
+                }
+                continue;
+            }
+            () = until(deadline) => {
+                deadline = None;
+                said(End::Told(libc::SIGTERM));
+                ask(live, Command::Kill).await;
+                continue;
+            }
+            () = patience.say() => continue,
+            () = reader_gone.notified() => {
+                unread = true;
+                ask(live, Command::Kill).await;
+                continue;
+            }
+        };
+        match happening {
+            Some(Happening::Phase(phase)) if phase == AGENT_READY && (stay.ours.input || stay.ours.terminal) => {
+                drop(signals);
+                return attached(engine, live, stay).await;
+            }
+            Some(Happening::Phase(phase)) => {
+                way.runs |= phase == RUNNING;
+                if owners && phase == AGENT_READY && stay.allow_simulated && owner_output.is_none() {
+                    owner_output = Some(show_as_owner(engine, live.record(), stay.output.clone()));
+                } else if owners && phase == RUNNING && !stay.allow_simulated {
+                    // Not before: of a box that is refused on its way, the refusal is all there is to say.
+                    say_that_output_is_hidden(live.record());
+                }
+            }
+            Some(Happening::Output(piece)) => {
+                // Word that it runs may come behind.
+                way.runs = true;
+                stay.output.show(&piece);
+            }
+            Some(Happening::Exited(_)) if unread => return Ok(Stayed::Ended(unread_end())),
+            Some(Happening::Exited(ended)) => return Ok(finish(owner_output, ended).await),
+            None => return Ok(Stayed::Running),
+        }
     }
 }
 
-async fn kill(live: &Live) {
-    if let Err(error) = live.ask(Command::Kill).await {
+/// With our input, or our terminal, at the program; what it writes comes from there.
+async fn attached(engine: &Engine, live: &mut Live, stay: &Foreground) -> Result<Stayed, CliError> {
+    let record = live.record().clone();
+    let trust = trust_to_attach(engine, &record, stay.allow_simulated)?;
+    let terminal = stay.ours.terminal.then(terminal::size);
+    let request = AttachRequest { shown: Shown::FromBeginning, terminal };
+    let session = engine.attach_started(&record, request, &trust).await.map_err(error::of)?;
+    let attending = attend(session, &stay.ours, &stay.output);
+    tokio::pin!(attending);
+    let (mut unread, mut left, mut deadline) = (false, None, None);
+    loop {
+        tokio::select! {
+            end = &mut attending, if left.is_none() => {
+                match &end {
+                    Ok(end @ End::Detached) => {
+                        said(*end);
+                        return Ok(Stayed::Left(*end));
+                    }
+                    Ok(End::Told(number)) if !stay.ours.manner.proxied => return Ok(Stayed::Left(End::Told(*number))),
+                    Ok(end @ End::Told(_)) => {
+                        said(*end);
+                        ask(live, Command::Kill).await;
+                    }
+                    Ok(End::ReaderGone) => {
+                        unread = true;
+                        ask(live, Command::Kill).await;
+                    }
+                    // The box says how it ended, and if it does not end, this is why we leave.
+                    Ok(End::Exited(_)) => {}
+                    Err(_) => deadline = Some(tokio::time::Instant::now() + AFTERMATH),
+                }
+                left = Some(end);
+            }
+            happening = live.next() => match happening.map_err(error::of)? {
+                Some(Happening::Exited(_)) if unread => return Ok(Stayed::Ended(unread_end())),
+                Some(Happening::Exited(ended)) => {
+                    if left.is_none() {
+                        // What it wrote last may still be on its way.
+                        let _ = tokio::time::timeout(AFTERMATH, &mut attending).await;
+                    }
+                    return Ok(finish(None, ended).await);
+                }
+                Some(_) => {}
+                None => return Ok(Stayed::Running),
+            },
+            () = until(deadline) => match left {
+                Some(Err(error)) => return Err(error),
+                _ => deadline = None,
+            },
+        }
+    }
+}
+
+/// How long output, and the word that a box ended, may come behind each other.
+const AFTERMATH: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What a guest must prove before we attach to it.
+pub fn trust_to_attach(engine: &Engine, record: &BoxRecord, allow_simulated: bool) -> Result<Trust, CliError> {
+    let document = engine.document(record).map_err(error::of)?;
+    Trust::to_attach(&document, record, allow_simulated).ok_or_else(|| {
+        let (message, hint) = match record.options.tee {
+            Tee::Simulated => ("is its owner's, and this guest proves itself under a simulated root", BELIEVE),
+            _ => ("is its owner's, and this guest has to prove itself first", LEAVE),
+        };
+        CliError::new(Class::Refused, format!("the input and the terminal of {} {message}", record.name)).hint(hint)
+    })
+}
+
+const BELIEVE: &str = "with --allow-simulated the simulator of this installation is believed";
+const LEAVE: &str = "leave it running with -d, then `coffer attach BOX` says what it must prove";
+
+fn said(end: End) {
+    if let Some(said) = end.said("it is killed") {
+        eprintln!("{said}");
+    }
+}
+
+/// The way of signals to a program whose output comes elsewhere; made when the first is to go it.
+struct Way {
+    engine: Engine,
+    record: BoxRecord,
+    trust: Option<Trust>,
+    session: Option<ExecSession>,
+    /// There is a program.
+    runs: bool,
+    asked: bool,
+}
+
+impl Way {
+    fn new(engine: &Engine, record: &BoxRecord, allow_simulated: bool) -> Self {
+        let document = engine.document(record).ok();
+        let trust = document.and_then(|document| Trust::to_attach(&document, record, allow_simulated));
+        Self { engine: engine.clone(), record: record.clone(), trust, session: None, runs: false, asked: false }
+    }
+
+    /// True if it went to the program as it is. Where there is no way, or no program yet, the box is stopped by what is to end it.
+    async fn hand_on(&mut self, live: &Live, number: i32) -> bool {
+        let ends = matches!(number, libc::SIGINT | libc::SIGTERM);
+        if (self.runs || !ends)
+            && let Some(session) = self.session().await
+        {
+            signals::deliver(&session.inputs(), number).await;
+            return true;
+        }
+        if ends {
+            ask(live, Command::Stop(DEFAULT_GRACE)).await;
+        } else if self.trust.is_none() && !self.asked {
+            self.asked = true;
+            eprintln!("coffer: signals do not reach the program of {}: only its owner may attach", self.record.name);
+        }
+        false
+    }
+
+    async fn session(&mut self) -> Option<&ExecSession> {
+        if self.session.is_none() {
+            let request = AttachRequest { shown: Shown::Not, terminal: None };
+            let attaching = self.engine.attach_started(&self.record, request, self.trust.as_ref()?);
+            self.session = tokio::time::timeout(AFTERMATH, attaching).await.ok()?.ok();
+        }
+        self.session.as_ref()
+    }
+}
+
+async fn ask(live: &Live, command: Command) {
+    if let Err(error) = live.ask(command).await {
         tracing::warn!(%error, "the supervisor takes no commands");
     }
 }
@@ -121,7 +318,7 @@ pub async fn join(
     record: &BoxRecord,
     output: &Output,
     allow_simulated: bool,
-) -> Result<Ended, CliError> {
+) -> Result<Stayed, CliError> {
     let mut events = engine.events().map_err(error::of)?;
     // It may have ended before we looked.
     let found = engine.find(record.id.as_str()).map_err(error::of)?;
@@ -139,16 +336,16 @@ pub async fn join(
         let gone = terminal::reader_gone();
         tokio::select! {
             ended = until_it_ends(&mut events, record) => ended?,
-            () = gone.notified() => return Ok(unread_end()),
+            () = gone.notified() => return Ok(Stayed::Ended(unread_end())),
         }
     } else {
         Ended { code: found.exit_code.unwrap_or(0), error: found.error }
     };
-    finish(showing, &ended).await;
-    Ok(ended)
+    Ok(finish(showing, ended).await)
 }
 
-async fn until_it_ends(events: &mut Events, record: &BoxRecord) -> Result<Ended, CliError> {
+/// How a box ended that we did not start, whose events are heard since before it was looked at.
+pub async fn until_it_ends(events: &mut Events, record: &BoxRecord) -> Result<Ended, CliError> {
     loop {
         let event = events.next().await.map_err(error::of)?;
         match event.change {
@@ -164,13 +361,14 @@ async fn until_it_ends(events: &mut Events, record: &BoxRecord) -> Result<Ended,
 }
 
 /// Waits a moment for output that is still on its way, and says why a box ended, where that was not the workload's own doing.
-async fn finish(showing: Option<JoinHandle<()>>, ended: &Ended) {
+async fn finish(showing: Option<JoinHandle<()>>, ended: Ended) -> Stayed {
     if let Some(showing) = showing {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), showing).await;
+        let _ = tokio::time::timeout(AFTERMATH, showing).await;
     }
     if let Some(error) = &ended.error {
         eprintln!("coffer: {}", foreign(error));
     }
+    Stayed::Ended(ended)
 }
 
 /// The host may not see the output of this simulated box. Its owner may, over RA-TLS, if told to believe the simulator.

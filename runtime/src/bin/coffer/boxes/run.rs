@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use coffer_runtime::boxes::Timings;
 
+use crate::boxes::attend::Attended;
 use crate::boxes::flags::behind_the_image;
-use crate::boxes::live::{self, Stay};
+use crate::boxes::live::{self, Foreground, MANNER, Stay, Stayed};
 use crate::boxes::new_box::NewBox;
 use crate::context::Context;
 use crate::error::{self, CliError};
@@ -15,12 +16,15 @@ use crate::output::Output;
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "coffer run [OPTIONS] IMAGE [COMMAND]...")]
 #[command(
-    after_help = "Signals: the first ^C, SIGINT or SIGTERM stops the box as `coffer stop` does: its workload gets the stop
-signal (SIGTERM, or --stop-signal), never SIGINT itself, and after 10 s it is killed; a second one kills it at once,
-as it is when nobody reads its output any more (141).
+    after_help = "Signals that we get go to the box's program as they are; a program without a handler ignores most of them, as it is
+the first one of its box. It is killed 10 s after SIGTERM, at a second SIGTERM or ^C, and when nobody reads its output any more (141).
+Where only an owner may attach, SIGINT and SIGTERM stop the box as `coffer stop` does. With --sig-proxy=false the first one ends
+`coffer run` alone.
 
 Examples:
   coffer run --rm busybox echo hello
+  coffer run --rm -it busybox sh
+  printf hello | coffer run --rm -i busybox cat
   coffer run -d --name web --tee-simulate --kbs kbs.example:4480 --kbs-pin HEX \\
       --secret key=kbs:///default/web/key,mode=0440,signal=HUP IMAGE
   coffer run --tee-simulate --id-key id.pem --author-key author.pem \\
@@ -39,6 +43,8 @@ pub struct Args {
     #[arg(long)]
     allow_simulated: bool,
     #[command(flatten)]
+    attended: Attended,
+    #[command(flatten)]
     new: NewBox,
 }
 
@@ -49,19 +55,29 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     engine.open().map_err(error::of)?;
     let request = args.new.request(&engine, timings)?;
     let id_file = args.new.id_file()?;
+    let (input, terminal) = request.what.streams();
+    let ours = args.attended.ours(input, terminal, MANNER);
+    if !args.detach {
+        ours.check()?;
+    }
     let progress = args.new.progress(context);
-    context.runtime()?.block_on(async {
+    let runtime = context.runtime()?;
+    let ran = runtime.block_on(async {
         let record = engine.create(request, progress.as_ref()).await.map_err(error::of)?;
         id_file.map_or(Ok(()), |file| file.write(&record.id))?;
         let box_json = serde_json::json!({ "id": record.id, "name": record.name });
         behind_the_image::<Args>(args.new.words(), &record.options.command);
+        if !args.detach && (input || terminal) {
+            // Before it runs with nobody at it.
+            live::trust_to_attach(&engine, &record, args.allow_simulated)?;
+        }
         let mut box_ = engine.start_created(record.clone()).await.map_err(error::of)?;
         if args.detach {
             let ended = live::stay(&engine, &mut box_, &Stay::UntilRunning).await;
             if args.timing {
                 live::print_timings(context, &engine, &box_);
             }
-            let (_, code) = live::ended(ended?.as_ref());
+            let (_, code) = ended?.told();
             box_.detach().map_err(error::of)?;
             if context.json {
                 println!("{box_json}");
@@ -71,11 +87,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Ok(code);
         }
         let output = Output::new(context, &box_json);
-        let stay = Stay::ToTheEnd { output: output.clone(), allow_simulated: args.allow_simulated };
-        let ended = live::stay(&engine, &mut box_, &stay).await;
+        let foreground = Foreground { output: output.clone(), allow_simulated: args.allow_simulated, ours };
+        let stayed = live::stay(&engine, &mut box_, &Stay::ToTheEnd(foreground)).await;
         if args.timing {
             live::print_timings(context, &engine, &box_);
         }
-        output.end(context, ended.map(|ended| live::ended(ended.as_ref())))
-    })
+        if let Ok(Stayed::Left(_)) = &stayed {
+            box_.detach().map_err(error::of)?;
+        }
+        output.end(context, stayed.map(|stayed| stayed.told()))
+    });
+    // A read of our terminal may still be pending; nobody waits for it.
+    runtime.shutdown_background();
+    ran
 }

@@ -6,11 +6,6 @@ use super::row::{Row, but, no};
 pub const COMMANDS: &[Row] = &[
     // Boxes.
     but(
-        &["attach", "container attach"],
-        "`start` attaches, also to a box that runs",
-        "`coffer start -a BOX` shows what it writes from then on; `coffer logs -f BOX` shows all of it",
-    ),
-    but(
         &["commit", "container commit"],
         "boxes do not become images yet",
         "build the image elsewhere, push it to a registry, and `coffer pull` it",

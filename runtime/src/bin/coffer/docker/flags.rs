@@ -6,7 +6,6 @@ use super::row::{Row, but, no};
 /// is no flag.
 pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["run", "create"], BOXES),
-    (&["run"], ATTACHED),
     (&["exec"], EXEC),
     (&["start"], START),
     (&["stop", "restart"], STOP),
@@ -22,16 +21,6 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
 
 const BOXES: &[Row] = &[
     // Terminals.
-    but(
-        &["-t", "--tty"],
-        "a box's own program has no terminal yet",
-        "`coffer run -d IMAGE`, then `coffer exec -it BOX PROGRAM` gives a program in the box one",
-    ),
-    but(
-        &["-i", "--interactive"],
-        "a box's own program reads no standard input yet",
-        "`coffer exec -i BOX PROGRAM` gives a program in the box ours",
-    ),
     no(&["-a", "--attach"], "standard output and error are always shown together, each to its own stream"),
     // Network.
     no(
@@ -143,25 +132,12 @@ const BOXES: &[Row] = &[
     no(&["--use-api-socket"], "there is no daemon, and no socket of one"),
 ];
 
-const ATTACHED: &[Row] = &[
-    no(&["--sig-proxy"], "signals always go to the box that runs in the foreground"),
-    no(&["--detach-keys"], "a box's own program has no terminal yet"),
-];
-
 const EXEC: &[Row] = &[
     but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
     but(&["--env-file"], "variables come one by one", "`-e NAME=VALUE` for each"),
 ];
 
-const START: &[Row] = &[
-    but(
-        &["-i", "--interactive"],
-        "a box's own program reads no standard input yet",
-        "`coffer exec -i BOX PROGRAM` gives a program in the box ours",
-    ),
-    no(&["--detach-keys"], "a box's own program has no terminal yet"),
-    no(&["--checkpoint", "--checkpoint-dir"], "boxes are not saved and resumed yet"),
-];
+const START: &[Row] = &[no(&["--checkpoint", "--checkpoint-dir"], "boxes are not saved and resumed yet")];
 
 const STOP: &[Row] = &[but(
     &["-s", "--signal"],

@@ -21,7 +21,8 @@ use crate::{container::TerminalSize, sys::descriptor::register};
 pub(super) struct Awaited(UnixStream);
 
 /// What is written here is typed at the program, and what the program shows is read here.
-pub(super) struct Terminal(AsyncFd<OwnedFd>);
+#[derive(Debug)]
+pub struct Terminal(AsyncFd<OwnedFd>);
 
 impl Awaited {
     /// It, and the standard input of the helper that starts the program.
@@ -47,7 +48,10 @@ impl Awaited {
 
 impl Terminal {
     /// What the program shows next; an error once nothing has the terminal open any more.
-    pub(super) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
             if let Ok(result) = ready.try_io(|terminal| Ok(read(terminal, &mut *buffer)?)) {
@@ -57,7 +61,10 @@ impl Terminal {
     }
 
     /// Types at the program, however long it takes to read.
-    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let mut ready = self.0.writable().await?;
             if let Ok(result) = ready.try_io(|terminal| Ok(write(terminal, bytes)?)) {
@@ -68,7 +75,10 @@ impl Terminal {
     }
 
     /// Tells the program that its terminal has another size.
-    pub(super) fn resize(&self, size: TerminalSize) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
         Ok(tcsetwinsize(&self.0, size.into())?)
     }
 }

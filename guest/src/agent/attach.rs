@@ -1,0 +1,75 @@
+//! Somebody at the workload's own program: what it writes comes from its log, what is sent goes to it, its status comes last.
+//!
+//! Never: ends the program, or its input, because whoever is here goes. What is shown here stands in the log too.
+
+use std::{sync::Arc, time::Duration};
+
+use coffer_guest_proto::{ExecRequest, Phase, Shown, exec_response::Message as Tell};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tonic::Streaming;
+
+use super::{
+    Agent,
+    request::Attach,
+    running::{Answers, Gone, hand_on},
+};
+use crate::log_ring::Follower;
+
+/// How long a caller has to go once it was told everything.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// To the program's end, or its caller's. `place`: its place among those that may be here.
+pub(super) async fn attend(
+    agent: Arc<Agent>,
+    order: Attach,
+    place: OwnedSemaphorePermit,
+    asks: Streaming<ExecRequest>,
+    answers: Answers,
+) {
+    let _place = place;
+    let follower = match order.shown {
+        Shown::FromNow => Some(agent.logs.follow_new()),
+        Shown::FromBeginning => Some(agent.logs.follow(0)),
+        Shown::Not => None,
+    };
+    let _ = answers.tell(Tell::Heard(true)).await;
+    let mut state = agent.events.watch();
+    tokio::select! {
+        _ = state.wait_for(|state| state.phase == Phase::Running || state.phase.is_end()) => {}
+        () = answers.0.closed() => return,
+    }
+    let (let_go, mut gone) = watch::channel(false);
+    let asking = agent.ways().map(|ways| {
+        if let (Some(size), Some(terminal)) = (order.terminal, &ways.terminal) {
+            let _ = terminal.resize(size);
+        }
+        tokio::spawn(hand_on(asks, ways, let_go.clone(), answers.clone()))
+    });
+    tokio::select! {
+        _ = show(&agent, follower, &answers) => {}
+        () = answers.0.closed() => {}
+        _ = gone.wait_for(|gone| *gone) => {}
+    }
+    let Some(asking) = asking else { return };
+    if !*let_go.borrow() {
+        asking.abort();
+    }
+    let _ = asking.await; // it says that it lets go
+}
+
+/// All of it, and then the status.
+async fn show(agent: &Agent, mut follower: Option<Follower>, answers: &Answers) -> Result<(), Gone> {
+    while let Some(follower) = &mut follower
+        && let Some(entry) = follower.next().await
+    {
+        answers.show(entry.stream, entry.data).await?;
+    }
+    let mut state = agent.events.watch();
+    let ended = *state.wait_for(|state| state.phase.is_end()).await.map_err(|_| Gone)?;
+    if ended.phase == Phase::Exited {
+        answers.tell(Tell::ExitStatus(ended.exit_status)).await?;
+    }
+    // Until then the guest does not go: what is on its way to a slow caller would be lost.
+    let _ = tokio::time::timeout(FAREWELL, answers.0.closed()).await;
+    Ok(())
+}

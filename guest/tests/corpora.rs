@@ -1,5 +1,8 @@
-//! Replays the fuzzing corpus of a workload's requests on a stable compiler, with mutations: no panic, bounds kept, nothing repeated.
+//! Replays the fuzzing corpora of a workload's requests and of the agent's messages on a stable compiler, with mutations: no panic,
+//! bounds kept, nothing repeated.
 
+#[path = "../../fuzz/fuzz_targets/agent_exercise.rs"]
+mod agent_exercise;
 #[path = "../../tests/mutate.rs"]
 mod mutate;
 #[path = "../../fuzz/fuzz_targets/workload_exercise.rs"]
@@ -8,14 +11,38 @@ mod workload_exercise;
 use std::{fs, path::Path};
 
 use coffer_guest::workload_api::Asked;
+use coffer_guest_proto::ExecRequest;
 use mutate::mutate;
+use prost::Message as _;
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+    fs::read_dir(folder).unwrap().flatten().map(|entry| fs::read(entry.path()).unwrap()).collect()
+}
+
+#[test]
+fn no_message_to_the_agent_or_from_it_goes_beyond_its_words() {
+    let mut seed = 0x5EED;
+    for data in corpus("agent_request") {
+        assert!(ExecRequest::decode(&data[..]).unwrap().message.is_some());
+        agent_exercise::request(&data);
+        for _ in 0..5000 {
+            agent_exercise::request(&mutate(&data, &mut seed));
+        }
+    }
+    for data in corpus("agent_event") {
+        agent_exercise::event(&data);
+        for _ in 0..5000 {
+            agent_exercise::event(&mutate(&data, &mut seed));
+        }
+    }
+    assert_eq!((corpus("agent_request").len(), corpus("agent_event").len()), (6, 2));
+}
 
 #[test]
 fn no_request_of_the_corpus_or_near_it_is_read_beyond_its_bounds_or_repeated() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/workload_request");
     let (mut seed, mut calls) = (0x5EED, 0);
-    for entry in fs::read_dir(corpus).unwrap().flatten() {
-        let data = fs::read(entry.path()).unwrap();
+    for data in corpus("workload_request") {
         let line = String::from_utf8(data.clone()).unwrap();
         let (method, target) = line.split_once(' ').unwrap();
         let read = Asked::at_each_door(method, target);

@@ -76,7 +76,8 @@ pub fn of_status(status: &tonic::Status) -> Failure {
     let word = printable(status.message());
     let words = if word.is_empty() { format!("the guest's agent answered {:?}", status.code()) } else { word };
     let failure = Failure::new(class_of(status), words);
-    let Some((code, id)) = denial(&failure.message) else { return failure };
+    // Where it stands behind what is shown, too.
+    let Some((code, id)) = denial(status.message()) else { return failure };
     let reason = Reason { code: code.to_owned(), denial_id: Some(id.to_owned()) };
     let hint = if failure.class == Class::Unreachable { broker_log().to_owned() } else { broker_trail(id) };
     Failure { reason: Some(reason), ..failure }.hint(hint)

@@ -75,10 +75,15 @@ fn files_go_in_and_come_out_as_they_are() -> Result<()> {
     let cut = world.coffer_with(&["cp", "-", "box:/tmp/cut"], &stream[..stream.len() / 2])?;
     ensure!(cut.status == 3, "{}", cut.describe());
 
+    // From box to box, which may be the same one.
+    world.coffer(&["cp", "box:/new", "box:/again"])?.ok()?;
+    world.coffer(&["exec", "box", "busybox", "diff", "-r", "/new", "/again"])?.ok()?;
+
     for (words, status, said) in [
         (&["cp", "box:/nosuch", "."][..], 3, "No such file"),
         (&["cp", "/nosuch", "box:/tmp"], 1, "/nosuch"),
-        (&["cp", "box:/a", "box:/b"], 2, "between boxes"),
+        (&["cp", "box:/nosuch", "box:/tmp"], 3, "cannot read box:/nosuch"),
+        (&["cp", "box:/new", "box:/proc/nosuch/x"], 3, "cannot write box:/proc/nosuch/x"),
         (&["cp", "/a", "/b"], 2, "BOX:PATH"),
         (&["cp", "--limit", "1k", "box:/new", "limited"], 3, "more than 1024 bytes"),
         (&["cp", "/etc/hostname", "box:/proc/nosuch/x"], 3, "in the box"),

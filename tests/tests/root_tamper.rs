@@ -132,13 +132,13 @@ fn changed_root(boxes: &Boxes) -> Result<()> {
             what: "a data block",
             flags: &TEE,
             change: |root, _| flip(root, in_payload(&fs::read(root)?)?),
-            says: "the guest ended without saying how",
+            says: "(block-corrupt)",
         },
         Tampered {
             what: "the hash tree",
             flags: &TEE,
             change: |root, verity| flip(root, in_tree(&fs::read(root)?, verity)?),
-            says: "the guest ended without saying how",
+            says: "(block-corrupt)",
         },
     ];
     for (index, Tampered { what, flags, change, says }) in cases.into_iter().enumerate() {
@@ -155,6 +155,9 @@ fn changed_root(boxes: &Boxes) -> Result<()> {
         ensure!(boxes.payload.starts_with(read.as_bytes()), "{what}: the guest read other bytes");
         if !flags.is_empty() {
             ensure!(finished.status == 137 && !finished.stdout.contains("over"), "{what}\n{}", finished.describe());
+            let inspected = boxes.world.coffer(&["inspect", &name])?.ok()?;
+            let listed = boxes.world.coffer(&["ps", "-a", "--no-trunc"])?.ok()?;
+            ensure!(inspected.contains("block-corrupt") && listed.contains("block-corrupt"), "{inspected}\n{listed}");
         }
         boxes.world.coffer(&["rm", "-f", &name])?.ok()?;
     }

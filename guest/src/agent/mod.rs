@@ -1,5 +1,6 @@
 //! The agent: gRPC on vsock for the host, within `host_may`, and over RA-TLS for owners, each within `may`.
 
+mod asked;
 mod attach;
 mod authority;
 mod control;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use coffer_spec::Document;
 use tokio::sync::{RwLock, Semaphore, watch};
 
+pub use asked::refusal_of;
 pub use refresh::keep_current;
 
 use crate::{

@@ -16,7 +16,7 @@ use coffer_spec::Name;
 use tokio::{io::copy_bidirectional_with_sizes, sync::Semaphore, time::timeout};
 use tokio_stream::StreamExt as _;
 
-use super::loopback::connect;
+use super::{loopback::connect, room::Room};
 use crate::{
     failure::{Code, Failure, OrFail},
     host::Incoming,
@@ -69,7 +69,7 @@ impl Certified {
     }
 
     /// Takes clients, as many at once as `limits` say, and no more than `room` has.
-    pub async fn serve(self: Arc<Self>, mut incoming: Incoming, limits: ServeLimits, room: Arc<Semaphore>) {
+    pub async fn serve(self: Arc<Self>, mut incoming: Incoming, limits: ServeLimits, room: Arc<Room>) {
         let places = Arc::new(Semaphore::new(limits.connections));
         while let Some(next) = incoming.next().await {
             let Ok(stream) = next else {
@@ -81,7 +81,7 @@ impl Certified {
             let (own, room) = (self.clone(), room.clone());
             tokio::spawn(async move {
                 if let Ok(client) = own.tls.accept(stream, limits.handshake).await
-                    && let Ok(_stream) = room.try_acquire_owned()
+                    && let Some(_stream) = room.take()
                     && let Ok(workload) = connect(own.port).await
                 {
                     lead(client, workload).await;

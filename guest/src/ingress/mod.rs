@@ -7,6 +7,7 @@
 
 pub mod browsers;
 mod loopback;
+mod room;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +18,10 @@ use coffer_ratls::{
 };
 use coffer_spec::{Ingress, IngressClients, WorkloadSpec};
 use coffer_verifier::AttestationResult;
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tonic::service::Routes;
+
+use room::{Room, STREAMS};
 
 use crate::{
     failure::{Code, Failure, OrFail},
@@ -40,8 +40,6 @@ const LIMITS: ServeLimits = ServeLimits {
     windows: (256 << 10, 512 << 10),
     headers: 2 << 10,
 };
-/// Streams of all ports together.
-const STREAMS: usize = 64;
 /// What a stream has on its way from the workload: what HTTP/2 takes before its client reads (400 KiB), and the pieces that wait.
 const OUTGOING: u64 = 576 << 10;
 // What the spec reserves is enough where every connection and stream is filled.
@@ -60,10 +58,10 @@ pub fn open(
     let all = &spec.ingress;
     let share = |of: usize| (of / all.len().max(1)).max(1);
     let limits = ServeLimits { unattested: share(LIMITS.unattested), connections: share(LIMITS.connections), ..LIMITS };
-    let room = Arc::new(Semaphore::new(STREAMS));
+    let common = Room::common(all.len());
     let mut plain = Vec::new();
     for ingress in all {
-        let port = ingress.port;
+        let (port, room) = (ingress.port, Arc::new(common.with_own()));
         let incoming = ports.open(ports::ingress(port)).or_fail(Code::Internal, "listen for clients")?;
         let (rule, attestation) = match &ingress.clients {
             IngressClients::Anyone => (ClientRule::AuthorizedPerCall, AttestationService::attester(attester.clone())),
@@ -71,18 +69,18 @@ pub fn open(
                 (ClientRule::Spki(keys.clone()), AttestationService::attester(attester.clone()))
             }
             IngressClients::Guests(guests) => {
-                let gate = Gate::new(Notices::new(logs, format!("port {port}")));
+                let gate = Gate::new(Notices::of_strangers(logs, format!("port {port}")));
                 let judge = Arc::new(Judge::new(guests, spec));
                 (ClientRule::AttestedAfter, AttestationService::mutual(attester.clone(), judge, Arc::new(gate)))
             }
             IngressClients::Certificate(profile) => {
                 let opened = Arc::new(browsers::Certified::new(port, profile)?);
-                tokio::spawn(opened.clone().serve(incoming, limits, room.clone()));
+                tokio::spawn(opened.clone().serve(incoming, limits, room));
                 plain.push(opened);
                 continue;
             }
         };
-        let behind = Loopback { port, room: room.clone(), only_guests: matches!(rule, ClientRule::AttestedAfter) };
+        let behind = Loopback { port, room, only_guests: matches!(rule, ClientRule::AttestedAfter) };
         let tls = ServerTls::new(identity, rule, Purpose::Ingress(port)).or_fail(Code::Internal, "configure TLS")?;
         tokio::spawn(coffer_ratls::serve(
             incoming,
@@ -99,7 +97,7 @@ pub fn open(
 /// A port of the workload's.
 struct Loopback {
     port: u16,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
     /// Its clients show evidence too.
     only_guests: bool,
 }
@@ -113,7 +111,7 @@ impl Behind for Loopback {
         if self.only_guests && from.attested::<AttestationResult>().is_err() {
             return Err(StreamRefusal::NotAdmitted);
         }
-        let place = self.room.clone().try_acquire_owned().map_err(|_| StreamRefusal::TooMany)?;
+        let place = self.room.take().ok_or(StreamRefusal::TooMany)?;
         Ok((loopback::connect(self.port).await?, place))
     }
 

@@ -11,10 +11,11 @@ use std::{
 };
 
 use coffer_ratls::{Appraiser, Attested, ConnectionState, Reception, Refusal};
+use coffer_rim::foreign::foreign_at_most;
 use coffer_spec::{Guests, Tee, WorkloadSpec};
 use coffer_verifier::{
     Accept, AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData,
-    UnixTime, Verifier, abi::ReportData, evidence::Evidence,
+    Reason, UnixTime, Verdict, Verifier, abi::ReportData, evidence::Evidence,
 };
 
 use crate::notices::Notices;
@@ -50,12 +51,23 @@ impl Appraiser for Judge {
         let now = UnixTime::from(SystemTime::now())
             .max(UnixTime::from_secs(i64::try_from(self.not_before).unwrap_or(i64::MAX)));
         let appraisal = self.verifier.judge(evidence, &Endorsements::new(), &expected, now);
-        appraisal.into_result().map_err(|refused| {
-            let code = refused.reasons().first().map_or(refused.verdict().as_str(), |reason| reason.code.as_str());
-            Refusal::new(code, refused.why())
-        })
+        appraisal.into_result().map_err(|refused| refusal(refused.verdict(), refused.reasons()))
     }
 }
+
+/// The first reason, with what helps; the others are counted. The code stands before it.
+fn refusal(verdict: Verdict, reasons: &[Reason]) -> Refusal {
+    let Some(first) = reasons.first() else { return Refusal::new(verdict.as_str(), "no reason".into()) };
+    let [found, expected] = [&first.found, &first.expected].map(|text| foreign_at_most(text, SHOWN));
+    let others = match reasons.len() {
+        1 => String::new(),
+        count => format!(", and {} more reasons", count - 1),
+    };
+    Refusal::new(first.code.as_str(), format!("found {found}, expected {expected} ({}){others}", first.hint))
+}
+
+/// Characters of what was found or expected.
+const SHOWN: usize = 120;
 
 /// Takes clients whose evidence was judged.
 pub struct Gate {
@@ -82,5 +94,22 @@ impl Reception<AttestationResult> for Gate {
         connection.recall(PARTING);
         let (notices, said) = (self.notices.clone(), format!("a client was refused ({id}): {refusal}"));
         tokio::spawn(async move { notices.say(&said).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_verifier::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_its_code_once_and_what_helps_however_long_the_list_is() {
+        let long = vec!["ab".repeat(48); 64].join(" or ");
+        let first = Reason::new(Code::Debug, "debug", long, "launch it without the debug bit");
+        let said = refusal(Verdict::Refused, &[first.clone(), first]).to_string();
+        assert_eq!(said.matches("debug:").count(), 1, "{said}");
+        assert!(said.contains("launch it without the debug bit") && said.contains("1 more"), "{said}");
+        assert!(said.len() < crate::notices::LONGEST, "{said}");
     }
 }

@@ -176,11 +176,19 @@ fn whole(client: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(client, None);
 }
 
+/// Without a word of TLS: a host that finds no such name hangs up.
+fn ended(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
 /// In words that whoever reads the output can look up.
 fn why(error: &ForwardError<PeerError>) -> String {
     match error {
         ForwardError::Dial(error) => match &**error {
             PeerError::Connect(ConnectError::Rejected(refusal)) => format!("it is not admitted: {refusal}"),
+            PeerError::Connect(ConnectError::Handshake(error)) if ended(error) => {
+                "unreachable: the line ended before a word; the host does not find or reach its address, or no guest answers there".to_owned()
+            }
             PeerError::Connect(ConnectError::Refused(denial)) => format!("it does not admit this guest: {denial}"),
             error => chain(error),
         },

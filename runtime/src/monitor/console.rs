@@ -18,6 +18,7 @@ const LIMIT: u64 = 512 << 10;
 pub struct Console {
     file: Option<BoundedLog>,
     stage0: Stage0Phases,
+    corrupt: Corrupt,
     reached: mpsc::UnboundedSender<&'static str>,
 }
 
@@ -27,7 +28,7 @@ impl Console {
     pub fn open(folder: &Path, reached: mpsc::UnboundedSender<&'static str>) -> Self {
         let file = BoundedLog::open(&folder.join(files::CONSOLE), LIMIT);
         let file = file.inspect_err(|error| tracing::warn!(%error, "the console is not kept")).ok();
-        Self { file, stage0: Stage0Phases::default(), reached }
+        Self { file, stage0: Stage0Phases::default(), corrupt: Corrupt::default(), reached }
     }
 
     /// Takes the next bytes of the line.
@@ -40,6 +41,35 @@ impl Console {
         self.stage0.read(bytes, |phase| {
             let _ = reached.send(phase);
         });
+        if self.corrupt.read(bytes) {
+            let _ = reached.send(BLOCK_CORRUPT);
+        }
+    }
+}
+
+/// The word for a guest that ended itself because a block of a disk is not the one that was measured.
+pub const BLOCK_CORRUPT: &str = "block-corrupt";
+
+/// What its kernel says last, in TEE mode. Source: Linux drivers/md/dm-verity-target.c, `verity_handle_err`.
+const PANIC: &[u8] = b"Kernel panic - not syncing: dm-verity device corrupted";
+
+/// Finds that, wherever it comes and in whatever pieces, once.
+#[derive(Debug, Default)]
+struct Corrupt {
+    end: Vec<u8>,
+    found: bool,
+}
+
+impl Corrupt {
+    /// True where it has just been said.
+    fn read(&mut self, bytes: &[u8]) -> bool {
+        if self.found {
+            return false;
+        }
+        self.end.extend_from_slice(bytes);
+        self.found = self.end.windows(PANIC.len()).any(|window| window == PANIC);
+        self.end.drain(..self.end.len().saturating_sub(PANIC.len()));
+        self.found
     }
 }
 
@@ -69,6 +99,15 @@ impl Stage0Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_met_a_changed_block_is_heard_in_pieces_and_once() {
+        let mut corrupt = Corrupt::default();
+        let said = [b"device-mapper: verity: 254:0: data block 7 is corrupted\n[  3.1] ", PANIC, b"\n"].concat();
+        let heard = said.chunks(7).filter(|piece| corrupt.read(piece)).count();
+        assert_eq!((heard, corrupt.read(&said)), (1, false));
+        assert!(!Corrupt::default().read(b"Kernel panic - not syncing: Attempted to kill init!"));
+    }
 
     #[test]
     fn stage0_is_read_in_pieces_once_and_only_at_the_start() {

@@ -31,7 +31,7 @@ use coffer_rim::{Class, Failure};
 
 use crate::tools::Search;
 
-pub use console::Console;
+pub use console::{BLOCK_CORRUPT, Console};
 pub use isolation::Isolation;
 pub use limits::Limits;
 pub use seam::{Access, Capabilities, Card, Disk, End, How, Launch, Measured, Monitor, Running, SnpId, SnpLaunch};

@@ -7,7 +7,7 @@ use coffer_spec::{Tee, WorkloadSpec};
 
 use super::message::{Ended, Message};
 use crate::agent::{self, printable};
-use crate::monitor::{End, How};
+use crate::monitor::{BLOCK_CORRUPT, End, How};
 
 /// What is known of the end so far.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Fate {
     pub stop_asked: bool,
     /// We killed the guest.
     pub killed_by_us: bool,
+    /// Its kernel ended it over a block that is not the one that was measured.
+    pub corrupt: bool,
 }
 
 /// What is left of a run for people to look at.
@@ -57,7 +59,7 @@ impl Fate {
         {
             return Message::Failed(of_refusal(refusal));
         }
-        let what = end.how.words(monitor);
+        let what = if self.corrupt { block_corrupt() } else { end.how.words(monitor) };
         let words = end.last_words.as_deref().map(printable).filter(|words| !words.is_empty());
         let said = words.map_or_else(String::new, |words| format!(": {words}"));
         if self.ran {
@@ -71,6 +73,12 @@ impl Fate {
                 .hint("`coffer doctor` checks this machine; without --rm a box keeps its logs"),
         })
     }
+}
+
+fn block_corrupt() -> String {
+    format!(
+        "a block of its root or of a volume is not the one that was measured ({BLOCK_CORRUPT}), and the guest ended itself"
+    )
 }
 
 /// Of a start that somebody ended. No workload ran, so there is no status of one.
@@ -272,6 +280,15 @@ mod tests {
         assert_eq!((ended.code, ended.error.as_deref()), (137, Some("QEMU was killed (signal 9)")));
         let stopped = Fate { killed_by_us: true, ..ran };
         assert_eq!(conclude(&stopped, How::Signal(9)), Message::Exited(Ended { code: 137, error: None }));
+    }
+
+    #[test]
+    fn a_guest_that_met_a_changed_block_says_so_by_a_fixed_word() {
+        let met = Fate { corrupt: true, ..Fate::default() };
+        let Message::Failed(failure) = conclude(&met, How::PoweredOff) else { panic!("it never ran") };
+        let Message::Exited(ended) = conclude(&Fate { ran: true, ..met }, How::PoweredOff) else { panic!("it ran") };
+        assert!(failure.message.contains("(block-corrupt)") && ended.error.unwrap().contains("(block-corrupt)"));
+        assert_eq!(ended.code, 137);
     }
 
     #[test]

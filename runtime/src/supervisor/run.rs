@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::control::{self, Asked, Command};
 use super::fate::{self, Fate, Traces};
@@ -25,7 +25,7 @@ use crate::home::Home;
 use crate::id::BoxId;
 use crate::launch::{self, Prepared};
 use crate::lock::BoxLock;
-use crate::monitor::{Console, End, Isolation, Monitor, Running, network, vsock};
+use crate::monitor::{BLOCK_CORRUPT, Console, End, Isolation, Monitor, Running, network, vsock};
 use crate::publish::Publish;
 use crate::published;
 use crate::simulator::Answerer;
@@ -36,6 +36,8 @@ use crate::tools::Search;
 
 /// Grace when the attached command died: nobody waits any more.
 const ORPHAN_GRACE: u32 = 3;
+/// How long the last words of a guest that has ended may be apart.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How long what may take.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +149,7 @@ enum Life {
 /// What happens to a run.
 enum Input {
     Event(Event),
-    Stage0(&'static str),
+    Console(&'static str),
     Command(Asked),
     CommandLost,
     StopRefused(Failure),
@@ -207,7 +209,7 @@ impl Run {
             Some(card) => Some(network::start(order.search, &self.folder, card, of_card).await?),
             None => None,
         };
-        let console = Console::open(&self.folder, self.stage0_phases());
+        let console = Console::open(&self.folder, self.console_words());
         let mut guest = monitor.start(&launch, console).await?;
         self.reached("vmm-started", None);
         if let Err(error) =
@@ -229,14 +231,17 @@ impl Run {
             }
         };
         // What the guest said before it ended may still lie in the queue, or be on its way as long as it has not told its end.
+        let mut silent = Instant::now();
         loop {
-            let patience = Duration::from_millis(if self.phase.is_end() { 0 } else { 50 });
-            let Ok(Some(input)) = timeout(patience, inbox.recv()).await else { break };
+            let until = if self.phase.is_end() { Instant::now() } else { silent + LAST_WORDS };
+            let Ok(Some(input)) = timeout_at(until, inbox.recv()).await else { break };
             match input {
                 Input::Event(event) => self.event(&event, &document),
-                Input::Stage0(phase) => self.reached(phase, None),
-                _ => {}
+                Input::Console(word) => self.console_said(word),
+                // However often somebody tells it to end that has ended.
+                _ => continue,
             }
+            silent = Instant::now();
         }
         if let Some(log) = self.log.take() {
             let _ = timeout(Duration::from_secs(3), log).await;
@@ -314,16 +319,24 @@ impl Run {
         Ok(of_card)
     }
 
-    /// Where a monitor says which phases stage0 announced: the firmware has no line but the console.
-    fn stage0_phases(&self) -> mpsc::UnboundedSender<&'static str> {
-        let (reached, mut phases) = mpsc::unbounded_channel();
+    /// Where a monitor says which fixed words came over the console: firmware, and a kernel that ends, have no other line.
+    fn console_words(&self) -> mpsc::UnboundedSender<&'static str> {
+        let (said, mut words) = mpsc::unbounded_channel();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            while let Some(phase) = phases.recv().await {
-                let _ = inputs.send(Input::Stage0(phase)).await;
+            while let Some(word) = words.recv().await {
+                let _ = inputs.send(Input::Console(word)).await;
             }
         });
-        reached
+        said
+    }
+
+    fn console_said(&mut self, word: &'static str) {
+        if word == BLOCK_CORRUPT {
+            self.fate.corrupt = true;
+        } else {
+            self.reached(word, None);
+        }
     }
 
     fn forward<T: Send + 'static>(&self, mut from: mpsc::Receiver<T>, as_input: fn(T) -> Input) {
@@ -345,7 +358,7 @@ impl Run {
                     self.log = Some(tokio::spawn(async move { logs::follow(&folder, reporter).await }));
                 }
             }
-            Input::Stage0(phase) => self.reached(phase, None),
+            Input::Console(word) => self.console_said(word),
             Input::Command(Asked { command, answer }) => match command {
                 Command::Kill => self.kill(guest),
                 Command::Stop(grace) => self.stop(grace, guest),

@@ -41,10 +41,16 @@ use crate::{
 };
 
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
-/// How long nothing comes before the peer is asked whether it is there.
-const PING: Duration = Duration::from_secs(20);
-/// How long it has to say so.
-const PONG: Duration = Duration::from_secs(10);
+/// How a line that is dead is noticed.
+#[derive(Clone, Copy)]
+struct Pulse {
+    /// How long nothing comes before the peer is asked whether it is there.
+    ask: Duration,
+    /// How long it has to say so.
+    answer: Duration,
+}
+
+const PULSE: Pulse = Pulse { ask: Duration::from_secs(20), answer: Duration::from_secs(10) };
 /// How soon evidence is shown again at the soonest, whatever the server says how long it counts.
 const SOONEST: Duration = Duration::from_secs(10);
 
@@ -348,12 +354,19 @@ async fn in_time<R>(call: impl Future<Output = Result<tonic::Response<R>, Status
     }
 }
 
-/// The one HTTP/2 connection on a stream. The channel never dials again. A line that is dead is noticed within [`PING`] and [`PONG`]
-/// together, and everything on it breaks off then.
+/// The one HTTP/2 connection on a stream. The channel never dials again. A line that is dead is noticed within 30 seconds, and
+/// everything on it breaks off then.
 ///
 /// # Errors
 /// As HTTP/2 does not start.
 pub async fn one_channel<IO>(stream: IO) -> Result<Channel, tonic::transport::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    with_pulse(stream, PULSE).await
+}
+
+async fn with_pulse<IO>(stream: IO, pulse: Pulse) -> Result<Channel, tonic::transport::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -366,8 +379,8 @@ where
         }
     });
     Endpoint::from_static("http://peer.invalid")
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
+        .http2_keep_alive_interval(pulse.ask)
+        .keep_alive_timeout(pulse.answer)
         .keep_alive_while_idle(true)
         .connect_with_connector(connector)
         .await
@@ -379,5 +392,22 @@ fn handshake_error(error: io::Error) -> ConnectError {
             ConnectError::PinMismatch { found: *found, expected: expected.clone() }
         }
         None => ConnectError::Handshake(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_on_a_line_that_is_dead_breaks_off() {
+        assert!(PULSE.ask + PULSE.answer <= Duration::from_secs(30));
+        let (ours, _dead) = tokio::io::duplex(1 << 16);
+        let soon = Duration::from_millis(20);
+        let channel = with_pulse(ours, Pulse { ask: soon, answer: soon }).await.unwrap();
+        let mut client = client(channel);
+        let call = in_time(client.challenge(ChallengeRequest {}));
+        let broken = timeout(Duration::from_secs(20), call).await.expect("nobody noticed");
+        assert!(matches!(broken, Err(ConnectError::Call(_))));
     }
 }

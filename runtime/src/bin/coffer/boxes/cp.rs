@@ -1,7 +1,8 @@
-//! `coffer cp`: between a box and this machine, or a tar stream.
+//! `coffer cp`: between a box and this machine, a tar stream or another box.
 //!
 //! Trusts: nothing that comes out of a box. What is made here lies in the place that was named, and is bounded.
 
+mod across;
 mod pump;
 mod tar_stream;
 
@@ -21,10 +22,10 @@ use crate::prove::guest::Trust;
 use crate::terminal;
 use pump::{give, take};
 
-/// Copy files between a running box and this machine.
+/// Copy files between a running box and this machine, or another box.
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "coffer cp [OPTIONS] BOX:SRC DEST|-\n       coffer cp [OPTIONS] SRC|- BOX:DEST",
+    override_usage = "coffer cp [OPTIONS] BOX:SRC DEST|-\n       coffer cp [OPTIONS] SRC|- BOX:DEST\n       coffer cp [OPTIONS] BOX:SRC BOX:DEST",
     after_help = "Where something is copied to follows Docker: into a folder that is there under its own name, else to that name; SRC/. is what is
 in a folder. Links are copied as links. Devices, sockets and pipes are left out. A path of a box begins at its root.
 Where the spec does not let the host cp or exec, it is done as owner, in a guest that proves itself first.
@@ -32,7 +33,8 @@ Where the spec does not let the host cp or exec, it is done as owner, in a guest
 Examples:
   coffer cp web:/etc/hostname .
   coffer cp site/. web:/www
-  coffer cp web:/var/log - | tar t"
+  coffer cp web:/var/log - | tar t
+  coffer cp web:/www other:/srv"
 )]
 pub struct Args {
     /// Keep users and groups, by number; else they are root's in the box, and ours here.
@@ -106,7 +108,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         (from @ (Side::Stream | Side::Here(_)), Side::There { name, path }) => {
             runtime.block_on(inward(&engine, args, from, &name, &path, &trust))
         }
-        (Side::There { .. }, Side::There { .. }) => return usage("copying between boxes is not supported"),
+        (Side::There { name, path }, Side::There { name: to, path: at }) => {
+            runtime.block_on(across(&engine, args, [&name, &path], [&to, &at], &trust))
+        }
         _ => return usage("one of the two is in a box: BOX:PATH"),
     };
     runtime.shutdown_background();
@@ -169,6 +173,30 @@ async fn inward(
         eprintln!("coffer: {left_out} devices, sockets or pipes were left out");
     }
     Ok(json!({ "box": name, "left_out": left_out }))
+}
+
+/// Through this machine, where nothing of it is made. Both guests prove themselves where an owner asks.
+async fn across(
+    engine: &Engine,
+    args: &Args,
+    [name, path]: [&str; 2],
+    [to, at]: [&str; 2],
+    trust: &MustProve,
+) -> Result<Value, CliError> {
+    let what = WriteFiles { to: at.as_bytes().to_vec(), source: Source::of(path.as_bytes()), owners: args.archive };
+    let mut reads = engine.read_files(name, path.as_bytes(), args.follow_link, trust).await.map_err(error::of)?;
+    let mut writes = engine.write_files(to, what, trust).await.map_err(error::of)?;
+    let bounds = Bounds { entries: MOST_ENTRIES, bytes: args.limit };
+    let (hand, handed) = std::sync::mpsc::sync_channel(1);
+    let reading = take(&mut reads, args.quiet, move |coming| hand.send(coming).class(Class::Internal));
+    let writing = give(&mut writes, args.quiet, move |mut going| {
+        let mut coming = handed.recv().class(Class::Internal)?;
+        across::pass(&mut coming, &mut going, bounds)
+    });
+    let (read, written) = tokio::join!(reading, writing);
+    read.map_err(|failure| failure.while_doing(format!("cannot read {name}:{path}")))?;
+    let done = written.map_err(|failure| failure.while_doing(format!("cannot write {to}:{at}")))?;
+    Ok(json!({ "box": name, "to": to, "entries": done.entries, "bytes": done.bytes }))
 }
 
 fn of_source(error: &io::Error, path: &Path) -> CliError {

@@ -154,7 +154,7 @@ async fn to_the_end(engine: &Engine, live: &mut Live, stay: &Foreground) -> Resu
         match happening {
             Some(Happening::Phase(phase)) if phase == AGENT_READY && (stay.ours.input || stay.ours.terminal) => {
                 drop(signals);
-                return attached(engine, live, stay).await;
+                return Box::pin(attached(engine, live, stay)).await;
             }
             Some(Happening::Phase(phase)) => {
                 way.runs |= phase == RUNNING;

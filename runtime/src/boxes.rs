@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::monitor::{Isolation, Limits};
 use crate::publish::Publish;
+use crate::restart_policy::RestartPolicy;
 
 /// Seconds of a stop that nobody gave a grace.
 pub const DEFAULT_GRACE: u32 = 10;
@@ -66,6 +67,9 @@ pub struct BoxOptions {
     /// Seconds between the stop signal and the end, for a stop that says nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<u32>,
+    /// What becomes of it when it ends.
+    #[serde(default)]
+    pub restart: RestartPolicy,
 }
 
 impl BoxOptions {
@@ -256,6 +260,7 @@ pub(crate) mod tests {
             publish: Vec::new(),
             labels: BTreeMap::new(),
             stop_timeout: None,
+            restart: RestartPolicy::No,
         }
     }
 

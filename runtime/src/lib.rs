@@ -19,6 +19,7 @@ pub mod platform_folder;
 pub mod publish;
 pub mod published;
 pub mod request;
+pub mod restart_policy;
 pub mod tools;
 
 pub mod endpoint;
@@ -43,4 +44,5 @@ mod sys;
 pub use coffer_rim::{Class, Failure};
 pub use home::{Home, HomeError};
 pub use id::BoxId;
+pub use restart_policy::RestartPolicy;
 pub use state::{BoxRecord, BoxState, State, StateError};

@@ -115,6 +115,8 @@ pub enum BoxState {
     Running,
     /// Supervised, and no virtual processor of it runs.
     Paused,
+    /// Ended; supervised, and to be started again by itself.
+    Restarting,
     /// Ended; there is an exit code.
     Exited,
     /// Being removed, and that failed.
@@ -130,6 +132,7 @@ impl BoxState {
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
             Self::Dead => "dead",
             Self::Removed => "removed",
@@ -138,13 +141,14 @@ impl BoxState {
 
     /// From the word.
     pub fn from_word(word: &str) -> Option<Self> {
-        let all = [Self::Created, Self::Running, Self::Paused, Self::Exited, Self::Dead, Self::Removed];
-        all.into_iter().find(|state| state.word() == word)
+        let up = [Self::Running, Self::Paused, Self::Restarting];
+        let mut all = up.into_iter().chain([Self::Created, Self::Exited, Self::Dead, Self::Removed]);
+        all.find(|state| state.word() == word)
     }
 
-    /// Whether a supervisor has it: it runs, or is paused.
+    /// Whether a supervisor has it: it runs, is paused, or is to be started again.
     pub fn is_up(self) -> bool {
-        matches!(self, Self::Running | Self::Paused)
+        matches!(self, Self::Running | Self::Paused | Self::Restarting)
     }
 }
 
@@ -179,6 +183,10 @@ pub struct BoxRecord {
     pub options: BoxOptions,
     /// When what happened in the last start.
     pub timings: Timings,
+    /// How often it was started again by itself, since it was last started by hand.
+    pub restarts: u32,
+    /// Somebody stopped it, and nobody has started it since.
+    pub stopped_by_hand: bool,
 }
 
 /// The open database.
@@ -188,10 +196,10 @@ pub struct State {
 }
 
 /// Of what [`STEPS`] make.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// From each version to the next; an empty database is of version 0.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "create table boxes (
         id text primary key, name text not null unique, image text not null, state text not null,
         supervisor_pid integer, vmm_pid integer,
@@ -205,11 +213,15 @@ const STEPS: [&str; 2] = [
         created integer not null, started integer, finished integer,
         exit_code integer, error text, options text not null, timings text not null, reason text
     ) strict;",
+    "alter table boxes add column restarts integer not null default 0;
+    alter table boxes add column by_hand integer not null default 0;
+    alter table removed add column restarts integer not null default 0;
+    alter table removed add column by_hand integer not null default 0;",
 ];
 
 const COLUMNS: &str =
     "id, name, image, state, supervisor_pid, vmm_pid, created, started, finished, exit_code, error, options,
-    timings, reason";
+    timings, reason, restarts, by_hand";
 
 /// So many boxes that `--rm` took are still known.
 const REMEMBERED: u32 = 100;
@@ -374,7 +386,7 @@ impl State {
     /// [`StateError`].
     pub fn set_options(&self, id: &BoxId, options: &BoxOptions) -> Result<(), StateError> {
         let changed = self.db.execute(
-            "update boxes set options = ?2 where id = ?1 and state not in ('running', 'paused')",
+            "update boxes set options = ?2 where id = ?1 and state not in ('running', 'paused', 'restarting')",
             params![id.as_str(), json(options)],
         )?;
         if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
@@ -448,8 +460,9 @@ impl State {
             }
             // The supervisor may have ended in good order since we read: only the record we read is mended.
             let mended = self.db.execute(
-                "update boxes set state = 'exited', supervisor_pid = null, vmm_pid = null, finished = ?3, exit_code = 137,
-                 error = 'supervisor died' where id = ?1 and state in ('running', 'paused')
+                "update boxes set state = 'exited', supervisor_pid = null, vmm_pid = null, finished = ?3,
+                 exit_code = case when state = 'restarting' then exit_code else 137 end,
+                 error = 'supervisor died' where id = ?1 and state in ('running', 'paused', 'restarting')
                  and supervisor_pid = ?2",
                 params![found.id.as_str(), pid, now],
             )?;
@@ -523,6 +536,8 @@ struct Raw {
     exit_code: Option<i32>,
     error: Option<String>,
     reason: Option<String>,
+    restarts: u32,
+    stopped_by_hand: bool,
 }
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
@@ -541,6 +556,8 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         options: row.get(11)?,
         timings: row.get(12)?,
         reason: row.get(13)?,
+        restarts: row.get(14)?,
+        stopped_by_hand: row.get(15)?,
     })
 }
 
@@ -565,6 +582,8 @@ fn record(raw: Raw) -> Result<BoxRecord, StateError> {
         finished: raw.finished,
         exit_code: raw.exit_code,
         error: raw.error,
+        restarts: raw.restarts,
+        stopped_by_hand: raw.stopped_by_hand,
     })
 }
 
@@ -572,5 +591,6 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".into())
 }
 
+mod restarts;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -76,6 +76,30 @@ fn the_units_of_timers_take_away_what_their_commands_do_not_need() -> Result<()>
     keeps_small("coffer-collateral", &["StateDirectory=coffer", "Type=oneshot"], 20)
 }
 
+/// It has all that boxes need, and says so; what it must have is that boxes are asked to end, and started by what is installed.
+#[test]
+fn the_unit_of_boxes_starts_what_is_to_run_and_asks_it_to_end() -> Result<()> {
+    let unit = unit("coffer-boxes")?;
+    for line in ["Type=oneshot", "RemainAfterExit=yes", "KillMode=control-group", "StateDirectory=coffer", "UMask=0077"]
+    {
+        ensure!(unit.lines().any(|found| found == line), "the unit has no {line}");
+    }
+    let dir = tempfile::tempdir()?;
+    let folder = dir.path().display().to_string();
+    let words = value(&unit, "ExecStart")?.replace("${STATE_DIRECTORY}", &folder);
+    let words = words.strip_prefix("/usr/bin/coffer ").context("the program of the package")?;
+    let resumed = run(Command::new(binary("coffer")?).args(words.split(' ')), b"")?.ok()?;
+    ensure!(resumed.is_empty(), "there is no box: {resumed}");
+    let analyze = Path::new("/usr/bin/systemd-analyze");
+    if analyze.exists() {
+        let copy = dir.path().join("coffer-boxes.service");
+        std::fs::write(&copy, unit.replace("/usr/bin/coffer", &binary("coffer")?.display().to_string()))?;
+        let verified = run(Command::new(analyze).arg("verify").arg(&copy), b"")?;
+        ensure!(verified.status == 0 && !verified.text().contains("Unknown"), "{}", verified.describe());
+    }
+    Ok(())
+}
+
 /// `exposure`: of 100, by systemd's own opinion, at most.
 fn keeps_small(name: &str, more: &[&str], exposure: u8) -> Result<()> {
     let unit = unit(name)?;

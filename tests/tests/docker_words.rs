@@ -96,3 +96,54 @@ fn each_line_of_the_table_answers_as_it_says() -> Result<()> {
     ensure!(count >= 100, "{count} lines: were some lost?");
     Ok(())
 }
+
+fn state(world: &World, name: &str) -> Result<String> {
+    let format = "{{.State.Status}} {{.State.ExitCode}} {{.State.SupervisorPid}}";
+    Ok(world.coffer(&["inspect", "-f", format, name])?.ok()?.trim().to_owned())
+}
+
+/// A supervisor that is killed takes its box with it and leaves a record that says so, and a boot starts what is to run.
+#[test]
+fn what_a_boot_ended_is_resumed_unless_it_was_stopped() -> Result<()> {
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
+    for (name, policy) in
+        [("ever", "always"), ("until", "unless-stopped"), ("never", "no"), ("stopped", "unless-stopped")]
+    {
+        world.coffer(&["run", "-d", "--name", name, "--restart", policy, &image, "sleep", "600"])?.ok()?;
+    }
+    world.coffer(&["stop", "-t", "0", "stopped"])?.ok()?;
+    for name in ["ever", "until", "never"] {
+        let pid = state(&world, name)?.rsplit(' ').next().context("a pid")?.parse()?;
+        let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        wait_for(Duration::from_secs(10), || state(&world, name).is_ok_and(|found| found == "exited 137 0"))?;
+    }
+    let resumed = world.coffer(&["system", "resume"])?.ok()?;
+    ensure!(resumed == "ever\nuntil\n", "{resumed}");
+    for (name, word) in [("ever", "running"), ("until", "running"), ("never", "exited"), ("stopped", "exited")] {
+        ensure!(state(&world, name)?.starts_with(word), "{name}: {}", state(&world, name)?);
+    }
+    ensure!(world.coffer(&["system", "resume"])?.ok()?.is_empty(), "what runs is left alone");
+    Ok(())
+}
+
+/// Killed at whatever point of a box that ends and starts again all the time: its record is mended, and its lock free.
+#[test]
+fn a_supervisor_that_is_killed_between_runs_leaves_a_record_that_is_right() -> Result<()> {
+    let Some((world, _registry, image)) = without_a_machine()? else { return Ok(()) };
+    for turn in 0..6 {
+        let name = format!("turn-{turn}");
+        world.coffer(&["run", "-d", "--name", &name, "--restart", "always", &image, "sh", "-c", "exit 4"])?.ok()?;
+        let wanted = if turn % 2 == 0 { "restarting" } else { "running" };
+        wait_for(Duration::from_secs(20), || state(&world, &name).is_ok_and(|found| found.starts_with(wanted)))?;
+        let pid = state(&world, &name)?.rsplit(' ').next().context("a pid")?.parse()?;
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        }
+        wait_for(Duration::from_secs(10), || state(&world, &name).is_ok_and(|found| found.starts_with("exited")))?;
+        let found = state(&world, &name)?;
+        ensure!(found == "exited 4 0" || found == "exited 137 0", "{found}");
+        world.coffer(&["rm", &name])?.ok()?;
+    }
+    Ok(())
+}

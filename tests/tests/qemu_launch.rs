@@ -86,6 +86,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         publish: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         stop_timeout: None,
+        restart: coffer_runtime::RestartPolicy::No,
         card: false,
         id_block: false,
     };

@@ -137,6 +137,13 @@ impl Live {
                 }
                 Some(Message::Log(piece)) => return Ok(Some(Happening::Output(piece))),
                 Some(Message::Exited(ended)) => self.last = Some(Last::Exited(ended)),
+                // It lives on without us, by its policy.
+                Some(Message::Restarting(ended)) => {
+                    if let Some(supervisor) = self.supervisor.take() {
+                        let _ = supervisor.detach();
+                    }
+                    return Ok(Some(Happening::Exited(ended)));
+                }
                 Some(Message::Failed(failure)) => self.last = Some(Last::Failed(failure)),
                 None => self.last = Some(Last::Nothing),
             }

@@ -19,6 +19,7 @@ use crate::id_block::SignedLaunch;
 use crate::launch::{check_hardware, fits, has_card};
 use crate::monitor::{Isolation, network};
 use crate::platform_folder::{of_platform, open_platform};
+use crate::restart_policy::RestartPolicy;
 use crate::state::{BoxRecord, BoxState, StateError};
 use crate::{Class, Failure};
 
@@ -34,6 +35,8 @@ pub struct CreateRequest {
     pub labels: BTreeMap<String, String>,
     /// Seconds between its stop signal and its end, for a stop that says nothing else.
     pub stop_timeout: Option<u32>,
+    /// What becomes of it when it ends.
+    pub restart: RestartPolicy,
     /// Whose launch it is.
     pub identity: Option<LaunchIdentity>,
     /// What its phases are counted from.
@@ -110,6 +113,10 @@ impl Engine {
         progress: Option<&ProgressFn>,
     ) -> Result<BoxRecord, CreateError> {
         check_hardware(request.what.tee)?;
+        if request.remove && request.restart != RestartPolicy::No {
+            let message = "a box that goes when it ends is not started again";
+            return Err(Failure::new(Class::Usage, message).hint("ask for one of the two").into());
+        }
         if matches!(request.what.workload, Workload::Image { .. }) {
             LaunchIdentity::check_tee(request.identity.as_ref(), request.what.tee)?;
         }
@@ -153,6 +160,7 @@ impl Engine {
         private_folder(&folder)?;
         let mut record = described.record(id, isolation, request.remove, signed.is_some(), timings);
         record.options.labels = request.labels;
+        record.options.restart = request.restart;
         record.options.stop_timeout = request.stop_timeout;
         let Described { snapshots, document, rootfs, .. } = described;
         let recorded = write_folder(&folder, snapshots, &document, signed.as_ref())
@@ -194,6 +202,8 @@ impl Described {
             finished: None,
             exit_code: None,
             error: None,
+            restarts: 0,
+            stopped_by_hand: false,
             reason: None,
             options: BoxOptions {
                 tee: spec.tee,
@@ -218,6 +228,7 @@ impl Described {
                 publish: self.publish.clone(),
                 labels: BTreeMap::new(),
                 stop_timeout: None,
+                restart: RestartPolicy::No,
             },
             timings,
         }

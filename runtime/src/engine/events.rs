@@ -135,7 +135,7 @@ fn changes(before: &BTreeMap<BoxId, BoxRecord>, now: &BTreeMap<BoxId, BoxRecord>
             (BoxState::Running, Some(BoxState::Paused)) if !restarted => tell(Change::Unpaused),
             _ => {}
         }
-        let ended = |record: &BoxRecord| record.state == BoxState::Exited;
+        let ended = |record: &BoxRecord| matches!(record.state, BoxState::Exited | BoxState::Restarting);
         if ended(found) && (restarted || !old.is_some_and(ended)) {
             tell(Change::Exited { code: found.exit_code.unwrap_or(0), error: found.error.clone() });
         }

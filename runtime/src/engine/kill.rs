@@ -77,13 +77,18 @@ impl Engine {
         if signal == KILL {
             return Ok(self.stop(record.id.as_str(), How::Kill).await?);
         }
-        if record.state == BoxState::Paused {
-            return Err(KillError::Paused(record.name));
+        match record.state {
+            BoxState::Paused => return Err(KillError::Paused(record.name)),
+            BoxState::Restarting => return Err(KillError::NotRunning(record.name)),
+            _ => {}
         }
         let document = self.document(&record)?;
         let act = if signal == document.spec().process.stop_signal { Act::Stop } else { Act::Exec };
         if !document.spec().host_may.allows(act) {
             return Err(KillError::HostMayNot { name: record.name, act });
+        }
+        if act == Act::Stop {
+            self.state()?.by_hand(&record.id, true).map_err(OpenError::from)?;
         }
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
         Ok(agent::signal(&folder, signal).await?)

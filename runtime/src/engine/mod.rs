@@ -21,6 +21,7 @@ mod attach;
 mod kill;
 mod pause;
 mod restart;
+mod resume;
 mod start;
 mod stop;
 mod wait;

@@ -82,7 +82,7 @@ impl Engine {
     pub async fn start(&self, word: &str, isolation: Option<Isolation>) -> Result<Started, StartError> {
         let mut record = self.find(word)?;
         match record.state {
-            BoxState::Running => return Ok(Started::AlreadyRunning(Box::new(record))),
+            BoxState::Running | BoxState::Restarting => return Ok(Started::AlreadyRunning(Box::new(record))),
             BoxState::Paused => return Err(StartError::Paused(record.name)),
             _ => {}
         }
@@ -100,6 +100,7 @@ impl Engine {
             record.options.isolation = isolation;
             self.state()?.set_options(&record.id, &record.options).map_err(OpenError::from)?;
         }
+        self.state()?.by_hand(&record.id, false).map_err(OpenError::from)?;
         record.timings = Timings::start();
         Ok(Started::Live(Box::new(Live::start(self, record)?)))
     }

@@ -51,6 +51,8 @@ impl Engine {
     /// [`StopError`].
     pub async fn stop(&self, word: &str, how: How) -> Result<(), StopError> {
         let record = self.find(word)?;
+        // Before it is asked: whatever comes between, its policy does not start it again.
+        self.state()?.by_hand(&record.id, true).map_err(OpenError::from)?;
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
         let command = match how {
             How::Grace(grace) => Command::Stop(grace),

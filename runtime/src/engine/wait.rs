@@ -1,6 +1,8 @@
 //! Waits until a box does not run.
 
-use super::{Change, Engine, Fault, Hint, OpenError};
+use std::time::Duration;
+
+use super::{Engine, Fault, Hint, OpenError};
 use crate::Class;
 
 /// Why nobody can say how a box ended.
@@ -31,17 +33,18 @@ impl Fault for WaitError {
     }
 }
 
+const INTERVAL: Duration = Duration::from_millis(100);
+
 impl Engine {
     /// Waits until a box does not run, and gives the status of its last run; of one that never ran, 0. One that is just being
-    /// started is no box that does not run.
+    /// started, or is to be started again by its policy, is no box that does not run.
     ///
     /// # Errors
     /// [`WaitError`].
     pub async fn wait(&self, word: &str) -> Result<i32, WaitError> {
-        // Listened to first: what happens between the two is not missed.
-        let mut events = self.events()?;
         let record = self.find(word)?;
         loop {
+            self.mend()?;
             let now = match self.find(record.id.as_str()) {
                 Err(error) if error.is_unknown() => return Err(WaitError::Removed(record.name)),
                 now => now?,
@@ -49,12 +52,7 @@ impl Engine {
             if !self.is_busy(&now)? {
                 return Ok(now.exit_code.unwrap_or(0));
             }
-            loop {
-                let event = events.next().await?;
-                if event.id == record.id && matches!(event.change, Change::Exited { .. } | Change::Removed) {
-                    break;
-                }
-            }
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 }

@@ -3,7 +3,7 @@ use rusqlite::ffi;
 use super::*;
 use crate::boxes::tests::options;
 
-fn home() -> (tempfile::TempDir, Home) {
+pub(super) fn home() -> (tempfile::TempDir, Home) {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::open(dir.path().join("home").as_path()).unwrap();
     (dir, home)
@@ -23,19 +23,21 @@ pub(crate) fn record(name: &str) -> BoxRecord {
         finished: None,
         exit_code: None,
         error: None,
+        restarts: 0,
+        stopped_by_hand: false,
         reason: None,
         options: options(),
         timings: Timings::default(),
     }
 }
 
-fn made(home: &Home, name: &str) -> BoxRecord {
+pub(super) fn made(home: &Home, name: &str) -> BoxRecord {
     let record = record(name);
     crate::home::private_folder(&home.box_folder(&record.id)).unwrap();
     record
 }
 
-fn started(state: &State, record: &BoxRecord, now: i64) {
+pub(super) fn started(state: &State, record: &BoxRecord, now: i64) {
     state.started(&record.id, 1, Some(2), &Timings::default(), now).unwrap();
 }
 
@@ -246,7 +248,7 @@ fn a_database_of_a_later_version_is_refused_by_name_and_left_alone() {
     let (_dir, home) = home();
     State::open(&home).unwrap().db.pragma_update(None, "user_version", VERSION + 1).unwrap();
     let failure = Failure::from(State::open(&home).unwrap_err());
-    assert!(failure.message.contains("version 3"), "{failure}");
+    assert!(failure.message.contains(&format!("version {}", VERSION + 1)), "{failure}");
     assert!(failure.hint.unwrap().contains("--home"));
 }
 

@@ -22,6 +22,8 @@ pub struct Fate {
     pub too_late: bool,
     /// Somebody asked for the end.
     pub stop_asked: bool,
+    /// Nobody wants it started again by itself.
+    pub unwanted: bool,
     /// We killed the guest.
     pub killed_by_us: bool,
     /// Its kernel ended it over a block that is not the one that was measured.

@@ -22,6 +22,8 @@ pub enum Message {
     Failed(Failure),
     /// The workload ended.
     Exited(Ended),
+    /// The same, and the box is started again by itself. Nothing follows.
+    Restarting(Ended),
 }
 
 /// How a box ended whose workload ran.

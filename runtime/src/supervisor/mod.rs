@@ -16,15 +16,16 @@
 //!      │                           killed at the deadline, on `kill`, or when it cannot be asked
 //!      ▼
 //!  guest gone (which can happen in every state)
-//!      │ record: exited, or box removed
+//!      │ record: exited, restarting, or box removed
 //!      ▼
-//!  lock let go
+//!  lock let go, or, to start again by the box's policy, kept by the supervisor that this one becomes
 //! ```
 //!
 //! The kernel ends the guest when the supervisor dies, however it dies. The supervisor stops the box when the attached
 //! command dies, records how the box ended, and removes what a `--rm` box leaves.
 //! Trusts: the box record and folder. Believes a guest about its own fate only.
 
+mod again;
 pub mod control;
 mod fate;
 pub mod lifeline;
@@ -47,15 +48,24 @@ use crate::tools::Search;
 use message::Reporter;
 use run::{Order, Patience};
 
+pub use again::Again;
+
 pub use crate::bounded::former;
 pub use crate::boxes::DEFAULT_GRACE;
 pub use crate::state::of_state;
 
-/// Supervises a box until it ends, with the monitor its record names. The start counts from `origin_unix_us`.
+/// Supervises a box until it ends, with the monitor its record names. The start counts from `origin_unix_us`, or, `after` a run
+/// before it, from when it is started. Gives the run that is to follow, if one is.
 ///
 /// # Errors
 /// What kept the box from starting, or its end from being recorded; the command that waits is told as well.
-pub fn supervise(home: &Home, id: &BoxId, search: &Search, origin_unix_us: i64) -> Result<(), Failure> {
+pub fn supervise(
+    home: &Home,
+    id: &BoxId,
+    search: &Search,
+    origin_unix_us: i64,
+    after: Option<Again>,
+) -> Result<Option<Again>, Failure> {
     leave_no_core_dumps()?;
     // One thread: a guest dies with the thread that started it, so it must be the one that lives longest.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -67,6 +77,7 @@ pub fn supervise(home: &Home, id: &BoxId, search: &Search, origin_unix_us: i64) 
             monitors: &|isolation| monitor::of(isolation, search),
             search,
             origin_unix_us,
+            after,
             reporter,
             signals: true,
             patience: Patience::default(),

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::again::{self, Again};
 use super::control::{self, Asked, Command};
 use super::fate::{self, Fate, Traces};
 use super::lifeline;
@@ -20,7 +21,7 @@ use super::lines::{self, RelayFailure};
 use super::logs;
 use super::message::{Ended, Message, Reporter};
 use crate::agent;
-use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, last_line, unix_ms};
+use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, last_line, unix_ms, unix_us};
 use crate::home::Home;
 use crate::id::BoxId;
 use crate::launch::{self, Prepared};
@@ -28,6 +29,7 @@ use crate::lock::BoxLock;
 use crate::monitor::{BLOCK_CORRUPT, Console, End, Isolation, Monitor, Running, network, vsock};
 use crate::publish::Publish;
 use crate::published;
+use crate::restart_policy::{RestartPolicy, wait_after};
 use crate::simulator::Answerer;
 use crate::socket::bind_socket;
 use crate::spec_file::own_spec;
@@ -75,6 +77,8 @@ pub struct Order<'a> {
     pub search: &'a Search,
     /// When the start was asked for, Unix microseconds.
     pub origin_unix_us: i64,
+    /// The run before, if this one follows from it.
+    pub after: Option<Again>,
     /// To the command that waits.
     pub reporter: Reporter,
     /// SIGTERM and SIGINT stop the box.
@@ -88,7 +92,10 @@ impl Order<'_> {
     ///
     /// # Errors
     /// What kept the box from starting, or its end from being recorded. The command that waits is told how the box ended.
-    pub async fn run(self, line: impl Future<Output = lifeline::End> + Send + 'static) -> Result<(), Failure> {
+    pub async fn run(
+        mut self,
+        line: impl Future<Output = lifeline::End> + Send + 'static,
+    ) -> Result<Option<Again>, Failure> {
         match self.try_run(line).await {
             Ok(recorded) => recorded,
             Err(failure) => {
@@ -100,14 +107,26 @@ impl Order<'_> {
 
     /// The outer failure: there was no run. The inner: what became of it is not recorded.
     async fn try_run(
-        &self,
+        &mut self,
         line: impl Future<Output = lifeline::End> + Send + 'static,
-    ) -> Result<Result<(), Failure>, Failure> {
+    ) -> Result<Result<Option<Again>, Failure>, Failure> {
         let folder = self.home.box_folder(self.id);
-        let _lock = BoxLock::take(&folder).class_while(Class::Config, "box is supervised already")?;
+        let (lock, waited) = match self.after.take() {
+            Some(Again { lock, wait }) => (lock, Some(wait)),
+            None => (BoxLock::take(&folder).class_while(Class::Config, "box is supervised already")?, None),
+        };
         let state = State::open(self.home)?;
+        if let Some(wait) = waited {
+            let goes_on = again::wait(&folder, wait, self.signals).await?;
+            let record = state.box_of(self.id)?;
+            if !goes_on || record.stopped_by_hand || record.options.restart == RestartPolicy::No {
+                return Ok(Ok(state.given_up(self.id).map(|()| None)?));
+            }
+            self.origin_unix_us = unix_us();
+        }
         let record = state.box_of(self.id)?;
         clean_run_files(&folder);
+        let began = Instant::now();
         let (inputs, mut inbox) = mpsc::channel(64);
         let mut run = Run {
             timings: record.timings.of_start(self.origin_unix_us),
@@ -120,6 +139,7 @@ impl Order<'_> {
             phase: Phase::Unspecified,
             fate: Fate::default(),
             life: Life::Preparing,
+            follows: waited.is_some(),
             patience: self.patience,
             deadline: Instant::now(),
             log: None,
@@ -127,7 +147,7 @@ impl Order<'_> {
         let outcome = run.play_out(self, line, &mut inbox).await;
         let (message, recorded) = run.conclude(outcome);
         run.reporter.send_soon(message).await;
-        Ok(recorded)
+        Ok(recorded.map(|again| again.then(|| Again { lock, wait: wait_after(waited, began.elapsed()) })))
     }
 }
 
@@ -174,6 +194,8 @@ struct Run {
     phase: Phase,
     fate: Fate,
     life: Life,
+    /// From a run before it, by the box's policy.
+    follows: bool,
     patience: Patience,
     deadline: Instant,
     log: Option<JoinHandle<()>>,
@@ -200,7 +222,10 @@ impl Run {
         while let Ok(input) = inbox.try_recv() {
             match input {
                 Input::Command(Asked { command: Command::Pause | Command::Resume, .. }) => {}
-                Input::Command(_) | Input::CommandLost => return Ok(Outcome::NotWanted),
+                Input::Command(_) | Input::CommandLost => {
+                    self.fate.unwanted = true;
+                    return Ok(Outcome::NotWanted);
+                }
                 _ => {}
             }
         }
@@ -360,7 +385,10 @@ impl Run {
             }
             Input::Console(word) => self.console_said(word),
             Input::Command(Asked { command, answer }) => match command {
-                Command::Kill => self.kill(guest),
+                Command::Kill => {
+                    self.fate.unwanted = true;
+                    self.kill(guest);
+                }
                 Command::Stop(grace) => self.stop(grace, guest),
                 // Whoever asked may be gone; it is so all the same.
                 Command::Pause => drop(answer.send(self.pause(guest))),
@@ -409,6 +437,7 @@ impl Run {
     /// Asks a guest that can answer, and kills one that cannot. A stop beside another joins it.
     fn stop(&mut self, grace: u32, guest: &mut dyn Running) {
         self.fate.stop_asked = true;
+        self.fate.unwanted = true;
         if self.life == Life::Paused
             && let Err(error) = self.resume(guest)
         {
@@ -489,8 +518,9 @@ impl Run {
         }
     }
 
-    /// Removes what only a running box has, records the end of one that ran, and says how it ended.
-    fn conclude(&mut self, outcome: Result<Outcome, Failure>) -> (Message, Result<(), Failure>) {
+    /// Removes what only a running box has, records the end of one that ran, and says how it ended, and whether it is to be
+    /// started again.
+    fn conclude(&mut self, outcome: Result<Outcome, Failure>) -> (Message, Result<bool, Failure>) {
         let kept = !self.record.options.remove;
         let (message, ran) = match outcome {
             Err(failure) => (Message::Failed(failure), false),
@@ -502,12 +532,35 @@ impl Run {
             }
         };
         clean_run_files(&self.folder);
+        let id = &self.record.id;
+        if self.restarts(&ending(&message)) {
+            let recorded = self.state.restarting(id, std::process::id(), &ending(&message), unix_ms());
+            let message = match message {
+                Message::Exited(ended) => Message::Restarting(ended),
+                other => other,
+            };
+            return (message, recorded.map(|()| true).map_err(Failure::from));
+        }
         let recorded = match (kept, ran) {
-            (true, true) => self.state.ended(&self.record.id, &ending(&message), unix_ms()).map_err(Failure::from),
+            (true, true) => self.state.ended(id, &ending(&message), unix_ms()).map_err(Failure::from),
+            // Its record says that it is to be started.
+            (true, false) if self.fate.unwanted => self.state.given_up(id).map_err(Failure::from),
+            (true, false) if self.follows => self.state.ended(id, &ending(&message), unix_ms()).map_err(Failure::from),
             (true, false) => Ok(()),
             (false, _) => self.remove(ran.then_some(&message)),
         };
-        (message, recorded)
+        (message, recorded.map(|()| false))
+    }
+
+    /// Its policy wants it started again. The first start of all is its caller's: what kept it from its workload is told them.
+    fn restarts(&self, how: &Ending<'_>) -> bool {
+        let tried = self.fate.ran || self.follows;
+        if self.record.options.remove || self.fate.unwanted || !tried {
+            return false;
+        }
+        // As it is now: the policy may be another, and a stop by hand may not have reached us.
+        let now = self.state.box_of(&self.record.id);
+        now.is_ok_and(|now| !now.stopped_by_hand && now.options.restart.restarts(how.exit_code, now.restarts))
     }
 
     /// A `--rm` box goes whole. Its record goes last: while there is one, the next command finds it and tries again. Of one whose
@@ -524,7 +577,9 @@ impl Run {
 
 fn ending(message: &Message) -> Ending<'_> {
     match message {
-        Message::Exited(Ended { code, error }) => Ending { exit_code: *code, error: error.as_deref(), reason: None },
+        Message::Exited(Ended { code, error }) | Message::Restarting(Ended { code, error }) => {
+            Ending { exit_code: *code, error: error.as_deref(), reason: None }
+        }
         Message::Failed(failure) => Ending {
             exit_code: i32::from(failure.docker_code.unwrap_or(125)),
             error: Some(&failure.message),

@@ -13,6 +13,7 @@ use coffer_spec::{Document, Tee};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::again::Again;
 use super::control::{self, Command};
 use super::lifeline;
 use super::message::{Ended, Message, Reporter};
@@ -27,6 +28,7 @@ use crate::state::tests::record;
 use crate::state::{BoxRecord, BoxState, State};
 use crate::tools::Search;
 
+mod again;
 mod paused;
 mod unwanted;
 
@@ -41,7 +43,7 @@ struct World {
 /// What came of a run.
 struct Ran {
     messages: Vec<Message>,
-    recorded: Result<(), Failure>,
+    recorded: Result<Option<Again>, Failure>,
 }
 
 const ORIGIN: i64 = 5;
@@ -115,6 +117,16 @@ impl World {
         patience: Patience,
         line: impl Future<Output = lifeline::End> + Send + 'static,
     ) -> Ran {
+        self.follow(fake, patience, line, None).await
+    }
+
+    async fn follow(
+        &self,
+        fake: &Arc<Fake>,
+        patience: Patience,
+        line: impl Future<Output = lifeline::End> + Send + 'static,
+        after: Option<Again>,
+    ) -> Ran {
         let (queue, mut received) = mpsc::channel(256);
         let monitors = |_| Ok(Box::new(Arc::clone(fake)) as Box<dyn Monitor>);
         let order = Order {
@@ -123,6 +135,7 @@ impl World {
             monitors: &monitors,
             search: &Search::default(),
             origin_unix_us: ORIGIN,
+            after,
             reporter: Reporter::to(queue),
             signals: false,
             patience,
@@ -132,7 +145,8 @@ impl World {
         while let Ok(message) = received.try_recv() {
             messages.push(message);
         }
-        assert!(!BoxLock::is_held(&self.folder()));
+        let again = recorded.as_ref().is_ok_and(Option::is_some);
+        assert_eq!(BoxLock::is_held(&self.folder()), again);
         Ran { messages, recorded }
     }
 
@@ -558,6 +572,7 @@ async fn a_box_is_supervised_once() {
             monitors: &monitors,
             search: &Search::default(),
             origin_unix_us: 6,
+            after: None,
             reporter: Reporter::to(queue),
             signals: false,
             patience: patience(),

@@ -30,9 +30,11 @@ pub mod to_stop;
 pub mod top;
 pub mod unpause;
 mod unproven;
+pub mod update;
 pub mod wait;
 
 use crate::row::Group;
+use crate::system;
 
 /// What runs images.
 pub const GROUP: Group = Group {
@@ -54,10 +56,12 @@ pub const GROUP: Group = Group {
         command!("exec": exec, Docker),
         command!("cp": cp),
         command!("top": top),
+        command!("update": update),
         command!("rename": rename),
         command!("rm": rm),
         command!("prune": prune),
         command!("inspect": inspect),
+        noun!("system": system),
         command!("supervise": supervise),
         command!("hold": hold),
     ],

@@ -30,6 +30,7 @@ mod refusal;
 mod several;
 mod signals;
 mod sim;
+mod system;
 mod table;
 mod terminal;
 mod values;

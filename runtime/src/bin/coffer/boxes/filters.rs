@@ -33,7 +33,7 @@ pub fn boxes(texts: &[String]) -> Result<Filter, CliError> {
     Ok(filter)
 }
 
-const KEYS: &str = "filters are name=TEXT, id=PREFIX, status=created|running|paused|exited|dead|removed, label=KEY[=VALUE], \
+const KEYS: &str = "filters are name=TEXT, id=PREFIX, status=created|running|paused|restarting|exited|dead|removed, label=KEY[=VALUE], \
                     exited=CODE, ancestor=IMAGE, before=BOX, since=BOX, publish=PORT and expose=PORT";
 
 /// `KEY` or `KEY=VALUE`.

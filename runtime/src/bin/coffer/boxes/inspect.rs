@@ -75,9 +75,10 @@ fn describe(inspection: &Inspection) -> Value {
         "Image": options.image_digest,
         "Path": options.command.first(),
         "Args": options.command.get(1..),
+        "RestartCount": record.restarts,
         "State": {
             "Status": record.state, "Running": record.state.is_up(),
-            "Paused": record.state == BoxState::Paused, "Dead": record.state == BoxState::Dead,
+            "Paused": record.state == BoxState::Paused, "Restarting": record.state == BoxState::Restarting, "Dead": record.state == BoxState::Dead,
             "Pid": record.vmm_pid.unwrap_or(0), "SupervisorPid": record.supervisor_pid.unwrap_or(0),
             "ExitCode": record.exit_code.unwrap_or(0), "Error": record.error.clone().unwrap_or_default(),
             "Reason": record.reason,
@@ -92,7 +93,9 @@ fn describe(inspection: &Inspection) -> Value {
             "StopSignal": spec.as_ref().map(|d| d.spec().process.stop_signal),
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
         },
-        "HostConfig": { "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
+        "HostConfig": {
+            "RestartPolicy": { "Name": options.restart.name(), "MaximumRetryCount": options.restart.most() },
+            "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
         "NetworkSettings": { "Ports": ports.as_deref().map(ports_json) },

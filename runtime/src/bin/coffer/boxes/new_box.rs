@@ -6,9 +6,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use coffer_rim::input;
-use coffer_runtime::BoxId;
 use coffer_runtime::boxes::Timings;
 use coffer_runtime::engine::{CreateRequest, Engine, ProgressFn};
+use coffer_runtime::{BoxId, RestartPolicy};
 
 use crate::boxes::flags::{BoxFlags, secrets_in_the_open};
 use crate::boxes::unproven;
@@ -23,6 +23,9 @@ pub struct NewBox {
     /// Name of the box [default: adjective_noun].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// What becomes of the box when it ends: no, on-failure[:COUNT], always or unless-stopped.
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    restart: RestartPolicy,
     /// Remove the box when it ends.
     #[arg(long)]
     rm: bool,
@@ -59,6 +62,7 @@ impl NewBox {
             remove: self.rm,
             labels: self.labels()?,
             stop_timeout: self.stop_timeout,
+            restart: self.restart,
             identity: self.id.identity()?,
             timings,
         })

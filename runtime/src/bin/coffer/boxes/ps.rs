@@ -46,7 +46,7 @@ pub struct Args {
     /// Print boxes by a template, a `table` of one, or as `json`.
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
-    /// name=TEXT, id=PREFIX, status=created|running|paused|exited|dead|removed, label=KEY[=VALUE], exited=CODE, ancestor=IMAGE,
+    /// name=TEXT, id=PREFIX, status=created|running|paused|restarting|exited|dead|removed, label=KEY[=VALUE], exited=CODE, ancestor=IMAGE,
     /// before=BOX, since=BOX, publish=PORT or expose=PORT; values of one key are alternatives, but for labels. Removed are boxes
     /// of --rm that did not come to run their workload.
     #[arg(short, long, value_name = "KEY=VALUE")]
@@ -59,7 +59,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let most = if args.latest { Some(1) } else { args.last };
     if !args.all && most.is_none() && filter.states.is_empty() && filter.exits.is_empty() {
-        filter.states.extend([BoxState::Running, BoxState::Paused]);
+        filter.states.extend([BoxState::Running, BoxState::Paused, BoxState::Restarting]);
     }
     let engine = context.engine()?;
     let mut boxes = engine.list(&filter).map_err(error::of)?;
@@ -172,13 +172,14 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most - 1).collect::<String>() + "…"
 }
 
-/// `Up 3 seconds`, `Up 3 seconds (Paused)`, `Exited (0) 5 minutes ago`.
+/// `Up 3 seconds`, `Up 3 seconds (Paused)`, `Restarting (1) 2 seconds ago`, `Exited (0) 5 minutes ago`.
 pub fn status(found: &BoxRecord) -> String {
     let since = |moment: Option<i64>| table::span(unix_ms() - moment.unwrap_or(found.created));
     match found.state {
         BoxState::Created => "Created".into(),
         BoxState::Running => format!("Up {}", since(found.started)),
         BoxState::Paused => format!("Up {} (Paused)", since(found.started)),
+        BoxState::Restarting => format!("Restarting {}", how_it_ended(found)),
         BoxState::Dead => "Dead".into(),
         BoxState::Exited => format!("Exited {}", how_it_ended(found)),
         BoxState::Removed => format!("Removed {}", how_it_ended(found)),

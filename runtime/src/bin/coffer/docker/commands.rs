@@ -22,11 +22,6 @@ pub const COMMANDS: &[Row] = &[
         "`coffer top BOX` shows what each program has taken so far",
     ),
     but(
-        &["update", "container update"],
-        "memory and processors are fixed when a box is created",
-        "create another box with --memory and --cpus",
-    ),
-    but(
         &["container"],
         "containers are boxes here, and their commands stand by themselves",
         "`coffer ps`, `coffer run`, `coffer rm`: the word without `container`",
@@ -118,17 +113,8 @@ pub const COMMANDS: &[Row] = &[
     no(&["pod", "kube", "play", "generate"], "pods are not there yet: each box is a machine of its own"),
     but(&["machine"], "every box is a machine of its own here", "`coffer run IMAGE` starts one"),
     // The program and its machine.
-    but(
-        &["info", "system info"],
-        "there is no daemon to ask",
-        "`coffer doctor` says what this machine can run, and why not",
-    ),
-    but(
-        &["system", "system df", "system prune"],
-        "there is no daemon to manage",
-        "`coffer doctor` checks the machine, `coffer ps -a` and `coffer images` list what takes space",
-    ),
-    no(&["events", "system events"], "events are not streamed yet"),
+    but(&["info"], "there is no daemon to ask", "`coffer doctor` says what this machine can run, and why not"),
+    no(&["events"], "events are not streamed yet"),
     but(
         &["context"],
         "there is no daemon to connect to",

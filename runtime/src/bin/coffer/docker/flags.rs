@@ -9,6 +9,7 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["exec"], EXEC),
     (&["start"], START),
     (&["stop", "restart"], STOP),
+    (&["update"], UPDATE),
     (&["rm"], RM),
     (&["logs"], LOGS),
     (&["inspect"], INSPECT),
@@ -51,11 +52,6 @@ const BOXES: &[Row] = &[
     no(&["--sysctl", "--ulimit"], "limits and settings of the guest's kernel are not changed yet"),
     no(&["--runtime"], "there is one runtime; --isolation says what isolates the box"),
     // Life.
-    but(
-        &["--restart"],
-        "boxes are not restarted by themselves yet",
-        "`coffer start BOX` starts one again; a service manager can do so",
-    ),
     no(
         &[
             "--health-cmd",
@@ -143,6 +139,24 @@ const STOP: &[Row] = &[but(
     &["-s", "--signal"],
     "a box has one signal for an orderly stop",
     "`coffer run --stop-signal INT IMAGE` chooses it",
+)];
+
+const UPDATE: &[Row] = &[but(
+    &[
+        "-m",
+        "--memory",
+        "-c",
+        "--cpu-shares",
+        "--cpus",
+        "--cpu-period",
+        "--cpu-quota",
+        "--cpuset-cpus",
+        "--memory-swap",
+        "--memory-reservation",
+        "--pids-limit",
+    ],
+    "memory and processors are fixed when a box is created",
+    "create another box with --memory and --cpus",
 )];
 
 const RM: &[Row] = &[

@@ -1,4 +1,4 @@
-//! Docker's noun for boxes, whose commands stand by themselves here: `container ls` is read as `ps`. Pure.
+//! Docker's nouns for boxes, whose commands stand by themselves here: `container ls` is read as `ps`, `system prune` as `prune`. Pure.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -16,7 +16,8 @@ pub fn flattened(words: &[OsString], is_box: impl Fn(&str) -> bool) -> Cow<'_, [
         // The one flag of every command that has a value.
         at += if text(at) == "--home" { 2 } else { 1 };
     }
-    if text(at) != "container" {
+    let is_noun = text(at) == "container" || (text(at), text(at + 1)) == ("system", "prune");
+    if !is_noun {
         return words.into();
     }
     let verb = text(at + 1);
@@ -37,7 +38,7 @@ mod tests {
     fn the_noun_goes_where_its_command_is_ours_and_nothing_else_does() {
         let line = |line: &str| {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            let flat = flattened(&words, |word| ["ps", "rm", "run"].contains(&word));
+            let flat = flattened(&words, |word| ["ps", "rm", "run", "prune"].contains(&word));
             flat.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
         };
         for (typed, read) in [
@@ -45,6 +46,8 @@ mod tests {
             ("coffer --json --home x container rm web", "coffer --json --home x rm web"),
             ("coffer --home=x container run image container ls", "coffer --home=x run image container ls"),
             ("coffer container frobnicate", "coffer container frobnicate"),
+            ("coffer system prune -f", "coffer prune -f"),
+            ("coffer system resume", "coffer system resume"),
             ("coffer container", "coffer container"),
             ("coffer run container ls", "coffer run container ls"),
             ("coffer", "coffer"),

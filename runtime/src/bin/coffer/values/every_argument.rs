@@ -8,7 +8,7 @@ use clap::{Arg, Command, Error};
 use super::{MAY_BE_EMPTY, check};
 
 /// Something for every kind of value there is, to get past the arguments that an argument needs beside it.
-const CANDIDATES: [&str; 15] = [
+const CANDIDATES: [&str; 16] = [
     "x",
     "1h",
     "chip",
@@ -20,6 +20,7 @@ const CANDIDATES: [&str; 15] = [
     "abababababababababababababababababababababababababababababababababababababababababababababababab",
     "abababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababababab",
     "owner",
+    "always",
     "127.0.0.1:1",
     "https://a",
     "Milan:snp=24",

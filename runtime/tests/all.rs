@@ -8,6 +8,7 @@ mod vectors;
 mod cases;
 mod collateral;
 mod conformance;
+mod corim;
 mod corpora;
 mod endpoint;
 mod first_use;

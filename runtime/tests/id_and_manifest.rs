@@ -10,12 +10,12 @@ use coffer_spec::{Document, Tee};
 use serde_json::Value;
 use sha2::Digest as _;
 
-struct World {
+pub struct World {
     folder: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for (name, bytes) in [("k", "kernel"), ("i", "init"), ("m.ko", "module")] {
@@ -36,11 +36,11 @@ impl World {
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn coffer(&self, words: &[&str]) -> Output {
+    pub fn coffer(&self, words: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_coffer"))
             .args(words)
             .env("COFFER_PLATFORM", self.path("platform"))
@@ -51,14 +51,14 @@ impl World {
     }
 
     #[track_caller]
-    fn ok(&self, words: &[&str]) -> String {
+    pub fn ok(&self, words: &[&str]) -> String {
         let output = self.coffer(words);
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     #[track_caller]
-    fn json(&self, words: &[&str]) -> Value {
+    pub fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.ok(&[&["--json"], words].concat())).unwrap()
     }
 

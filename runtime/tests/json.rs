@@ -104,6 +104,7 @@ const LINES: &[(&str, &[&str])] = &[
     ("manifest verify", &["nosuch", "--key", "manifest.pem.pub"]),
     ("manifest show", &["id.pem"]),
     ("manifest re-endorse", &["nosuch", "--sign", "manifest.pem", "--no-revocation-list"]),
+    ("manifest export", &["nosuch", "--unverified", "--out", "nosuch.corim"]),
     ("verify", &["nosuch"]),
     ("verify", &["zeros"]),
     ("verify", &["zeros", "--policy", "strct"]),

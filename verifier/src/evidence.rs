@@ -4,9 +4,7 @@
 //! `[media type, value, indicator]`, whose value is a CBOR map with integer keys. One encoding only: definite and
 //! minimal lengths, keys in order, so what is written is what is read.
 
-pub(crate) mod cbor;
-
-use cbor::Reader;
+use crate::cbor::{self, Reader};
 
 /// One attester's evidence. The raw bytes travel and are checked; nothing is encoded again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

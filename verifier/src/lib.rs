@@ -37,6 +37,7 @@ pub mod manifest;
 pub mod measure;
 pub mod tsm;
 
+mod cbor;
 mod der;
 mod expiry;
 mod public_key;

@@ -12,7 +12,7 @@ use base64::{
 };
 use serde::Deserialize;
 
-use crate::evidence::cbor::{self, Reader};
+use crate::cbor::{self, Reader};
 
 /// A parsed envelope. Nobody believes what is in it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

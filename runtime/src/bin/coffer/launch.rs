@@ -1,5 +1,6 @@
 //! Commands about what a launch measures, and who signed it.
 
+pub mod export;
 pub mod id_block;
 pub mod id_flags;
 pub mod id_key;

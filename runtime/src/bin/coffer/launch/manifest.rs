@@ -1,4 +1,4 @@
-//! `coffer manifest`: keys of reference manifests, what a manifest says, and its date.
+//! `coffer manifest`: keys of reference manifests, what a manifest says, its date, and other forms of it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::launch::re_endorse;
 use crate::launch::signed_manifest::{parse, refused};
+use crate::launch::{export, re_endorse};
 use crate::row::Entry;
 
 /// Make keys for signed reference manifests, and check and show manifests: which measurements a workload may have.
@@ -31,6 +31,7 @@ pub const COMMANDS: &[Entry] = &[
     command!("verify": VerifyArgs => verify),
     command!("show": ShowArgs => show),
     command!("re-endorse": re_endorse),
+    command!("export": export),
 ];
 
 /// Make a manifest key: FILE, mode 0600, and FILE.pub for whoever is to believe it.

@@ -1,7 +1,9 @@
-//! The CBOR (RFC 8949) a CMW record needs: definite, minimal lengths; no floats, tags or indefinite items.
+//! The CBOR (RFC 8949) that is needed here: definite, minimal lengths; no floats or indefinite items. Tags are written, never read.
 
 /// Major type 0.
 pub const UNSIGNED: u8 = 0;
+/// Major type 1; its argument is -1 less the number.
+pub const NEGATIVE: u8 = 1;
 /// Major type 2.
 pub const BYTES: u8 = 2;
 /// Major type 3.
@@ -10,6 +12,8 @@ pub const TEXT: u8 = 3;
 pub const ARRAY: u8 = 4;
 /// Major type 5.
 pub const MAP: u8 = 5;
+/// Major type 6; the item it is about follows.
+pub const TAG: u8 = 6;
 
 /// Writes the head of an item: major type and argument.
 pub fn write_head(out: &mut Vec<u8>, major: u8, argument: u64) {
@@ -37,6 +41,12 @@ pub fn write_head(out: &mut Vec<u8>, major: u8, argument: u64) {
 pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     write_head(out, BYTES, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// Writes a text string.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    write_head(out, TEXT, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Reads items off a slice.

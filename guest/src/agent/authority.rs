@@ -69,7 +69,7 @@ mod tests {
         for act in [Act::Stop, Act::Logs] {
             assert!(admit_host(&spec, act).is_ok());
         }
-        for act in [Act::Stats, Act::Exec, Act::Inject, Act::Unseal, Act::Cp, Act::Top] {
+        for act in [Act::Stats, Act::Exec, Act::Inject, Act::Unseal, Act::Cp, Act::Top, Act::Attach] {
             let status = admit_host(&spec, act).unwrap_err();
             assert_eq!(status.code(), tonic::Code::PermissionDenied);
             assert_eq!(status.message(), format!("host-may-not:{act}"));
@@ -80,7 +80,7 @@ mod tests {
     fn an_owner_gets_what_is_listed_for_that_key() {
         let spec = spec();
         let (alice, mallory) = (SpkiDigest::of(b"alice"), SpkiDigest::of(b"mallory"));
-        for act in [Act::Exec, Act::Cp, Act::Top, Act::Stop, Act::Stats] {
+        for act in [Act::Exec, Act::Cp, Act::Top, Act::Attach, Act::Stop, Act::Stats] {
             assert!(admit_owner(&spec, &alice, act).is_ok());
             assert!(admit_owner(&spec, &mallory, act).is_err());
         }
@@ -94,7 +94,7 @@ mod tests {
         let owners = vec![Owner { key: SpkiDigest::of(b"carol"), may: OwnerMay::parse("cp").unwrap() }];
         let (spec, carol) = (WorkloadSpec { owners, ..spec() }, SpkiDigest::of(b"carol"));
         assert!(admit_owner(&spec, &carol, Act::Cp).is_ok());
-        for act in [Act::Exec, Act::Top, Act::Logs, Act::Inject, Act::Unseal] {
+        for act in [Act::Exec, Act::Top, Act::Attach, Act::Logs, Act::Inject, Act::Unseal] {
             assert_eq!(admit_owner(&spec, &carol, act).unwrap_err().message(), format!("owner-may-not:{act}"));
         }
     }

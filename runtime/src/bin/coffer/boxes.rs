@@ -32,6 +32,7 @@ pub mod unpause;
 mod unproven;
 pub mod update;
 pub mod wait;
+mod way;
 
 use crate::row::Group;
 use crate::system;

@@ -6,8 +6,8 @@ use coffer_rim::foreign;
 use coffer_runtime::BoxRecord;
 use coffer_runtime::boxes::Timings;
 use coffer_runtime::engine::{
-    AttachRequest, Change, Engine, Events, ExecSession, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest,
-    RUNNING, Shown, Trust,
+    AttachRequest, Change, Engine, Events, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest, RUNNING,
+    Shown, Trust,
 };
 use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::Command;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::boxes::attend::{End, Ours, attend};
+use crate::boxes::way::{AFTERMATH, Way, ask};
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
@@ -230,9 +231,6 @@ async fn attached(engine: &Engine, live: &mut Live, stay: &Foreground) -> Result
     }
 }
 
-/// How long output, and the word that a box ended, may come behind each other.
-const AFTERMATH: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// What a guest must prove before we attach to it.
 pub fn trust_to_attach(engine: &Engine, record: &BoxRecord, allow_simulated: bool) -> Result<Trust, CliError> {
     let document = engine.document(record).map_err(error::of)?;
@@ -251,58 +249,6 @@ const LEAVE: &str = "leave it running with -d, then `coffer attach BOX` says wha
 fn said(end: End) {
     if let Some(said) = end.said("it is killed") {
         eprintln!("{said}");
-    }
-}
-
-/// The way of signals to a program whose output comes elsewhere; made when the first is to go it.
-struct Way {
-    engine: Engine,
-    record: BoxRecord,
-    trust: Option<Trust>,
-    session: Option<ExecSession>,
-    /// There is a program.
-    runs: bool,
-    asked: bool,
-}
-
-impl Way {
-    fn new(engine: &Engine, record: &BoxRecord, allow_simulated: bool) -> Self {
-        let document = engine.document(record).ok();
-        let trust = document.and_then(|document| Trust::to_attach(&document, record, allow_simulated));
-        Self { engine: engine.clone(), record: record.clone(), trust, session: None, runs: false, asked: false }
-    }
-
-    /// True if it went to the program as it is. Where there is no way, or no program yet, the box is stopped by what is to end it.
-    async fn hand_on(&mut self, live: &Live, number: i32) -> bool {
-        let ends = matches!(number, libc::SIGINT | libc::SIGTERM);
-        if (self.runs || !ends)
-            && let Some(session) = self.session().await
-        {
-            signals::deliver(&session.inputs(), number).await;
-            return true;
-        }
-        if ends {
-            ask(live, Command::Stop(DEFAULT_GRACE)).await;
-        } else if self.trust.is_none() && !self.asked {
-            self.asked = true;
-            eprintln!("coffer: signals do not reach the program of {}: only its owner may attach", self.record.name);
-        }
-        false
-    }
-
-    async fn session(&mut self) -> Option<&ExecSession> {
-        if self.session.is_none() {
-            let request = AttachRequest { shown: Shown::Not, terminal: None };
-            let attaching = self.engine.attach_started(&self.record, request, self.trust.as_ref()?);
-            self.session = tokio::time::timeout(AFTERMATH, attaching).await.ok()?.ok();
-        }
-        self.session.as_ref()
-    }
-}
-
-async fn ask(live: &Live, command: Command) {
-    if let Err(error) = live.ask(command).await {
-        tracing::warn!(%error, "the supervisor takes no commands");
     }
 }
 

@@ -70,6 +70,32 @@ pub struct BoxOptions {
     /// What becomes of it when it ends.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// How much of its output is kept.
+    #[serde(default)]
+    pub log: LogLimits,
+}
+
+/// How much of a box's output is kept: in so many files, each of so many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLimits {
+    /// Bytes of a file.
+    pub max_bytes: u64,
+    /// Files.
+    pub files: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { max_bytes: 32 << 20, files: 2 }
+    }
+}
+
+impl LogLimits {
+    /// Files at most.
+    pub const MOST_FILES: u32 = 100;
+    /// A file that holds less would be started anew with each piece.
+    pub const LEAST_BYTES: u64 = 32 << 10;
 }
 
 impl BoxOptions {
@@ -261,6 +287,7 @@ pub(crate) mod tests {
             labels: BTreeMap::new(),
             stop_timeout: None,
             restart: RestartPolicy::No,
+            log: LogLimits::default(),
         }
     }
 

@@ -87,6 +87,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         labels: std::collections::BTreeMap::new(),
         stop_timeout: None,
         restart: coffer_runtime::RestartPolicy::No,
+        log: coffer_runtime::boxes::LogLimits::default(),
         card: false,
         id_block: false,
     };

@@ -7,12 +7,12 @@ use coffer_image::{ImageError, Snapshot};
 use coffer_platform::plan::VCPU_TYPE;
 use coffer_rim::Classify as _;
 use coffer_rim::file::write_private;
-use coffer_spec::{Document, Scratch};
+use coffer_spec::{Act, Document, Scratch};
 
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
 use super::measure::measurement;
 use super::{BoxRequest, DescribeError, Described, Engine, Fault, Hint, OpenError, ProgressFn, Workload};
-use crate::boxes::{BoxOptions, Timings, files, unix_ms};
+use crate::boxes::{BoxOptions, LogLimits, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
@@ -37,6 +37,8 @@ pub struct CreateRequest {
     pub stop_timeout: Option<u32>,
     /// What becomes of it when it ends.
     pub restart: RestartPolicy,
+    /// How much of its output is kept, if that was said.
+    pub log: Option<LogLimits>,
     /// Whose launch it is.
     pub identity: Option<LaunchIdentity>,
     /// What its phases are counted from.
@@ -131,6 +133,10 @@ impl Engine {
             network::can_publish(publish)?;
         }
         let described = self.describe(&request.what, progress).await?;
+        if request.log.is_some() && !described.document.spec().host_may.contains(Act::Logs) {
+            let message = "the spec of this box does not let its host read the output, so that none is kept here";
+            return Err(Failure::new(Class::Usage, message).hint("bound nothing, or let the host read it").into());
+        }
         let tee = described.document.spec().tee;
         check_hardware(tee)?;
         LaunchIdentity::check_tee(request.identity.as_ref(), tee)?;
@@ -161,6 +167,7 @@ impl Engine {
         let mut record = described.record(id, isolation, request.remove, signed.is_some(), timings);
         record.options.labels = request.labels;
         record.options.restart = request.restart;
+        record.options.log = request.log.unwrap_or_default();
         record.options.stop_timeout = request.stop_timeout;
         let Described { snapshots, document, rootfs, .. } = described;
         let recorded = write_folder(&folder, snapshots, &document, signed.as_ref())
@@ -229,6 +236,7 @@ impl Described {
                 labels: BTreeMap::new(),
                 stop_timeout: None,
                 restart: RestartPolicy::No,
+                log: LogLimits::default(),
             },
             timings,
         }

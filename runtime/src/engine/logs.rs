@@ -11,18 +11,21 @@ use coffer_spec::Act;
 use tonic::Streaming;
 
 use super::prove::{Kept, OwnerMayNot, ProveError};
+use super::window::{Tail, Window};
 use super::{Engine, Fault, Hint, OpenError, Trust};
-use crate::boxes::files;
+use crate::boxes::{LogLimits, files, unix_us};
 use crate::lock::BoxLock;
 use crate::state::{BoxRecord, BoxState};
-use crate::supervisor::former;
-use crate::supervisor::message::LogPiece;
+use crate::supervisor::message::{Dropped, LogPiece};
+use crate::supervisor::{former, part};
 use crate::{Class, Failure, agent};
 
 /// Which output is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogsRequest {
-    /// Most pieces from the end; without a number, all.
+    /// What was written when; by the guest's clock.
+    pub window: Window,
+    /// Most lines from the end of that; without a number, all.
     pub tail: Option<usize>,
     /// Stay, and give what comes.
     pub follow: bool,
@@ -75,6 +78,8 @@ impl Fault for LogsError {
 pub struct LogStream {
     kept: VecDeque<LogPiece>,
     rest: Rest,
+    window: Window,
+    dropped: u64,
 }
 
 /// Where what is still to come comes from.
@@ -89,6 +94,11 @@ enum Rest {
 }
 
 impl LogStream {
+    /// How many bytes of the log are gone, because it has bounds.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// The next piece; nothing at the end.
     ///
     /// # Errors
@@ -96,16 +106,26 @@ impl LogStream {
     pub async fn next(&mut self) -> Result<Option<LogPiece>, LogsError> {
         loop {
             if let Some(piece) = self.kept.pop_front() {
-                return Ok(Some(piece));
+                if self.window.is_over(piece.time) {
+                    return Ok(None);
+                }
+                if self.window.admits(&piece) {
+                    return Ok(Some(piece));
+                }
+                continue;
             }
             match &mut self.rest {
                 Rest::Nothing => return Ok(None),
-                Rest::Guest { pieces, kept } => return Ok(kept.unless_lapsed(next_chunk(pieces)).await??),
+                Rest::Guest { pieces, kept } => match kept.unless_lapsed(next_chunk(pieces)).await?? {
+                    Some(piece) => self.kept.push_back(piece),
+                    None => return Ok(None),
+                },
                 Rest::File(follower) => {
                     // Asked first: what was written before the end is read after it.
                     let alive = BoxLock::is_held(&follower.folder);
                     self.kept.extend(follower.read());
-                    if self.kept.is_empty() && !alive {
+                    let over = self.window.is_over(u64::try_from(unix_us()).unwrap_or(0).saturating_mul(1000));
+                    if self.kept.is_empty() && (!alive || over) {
                         return Ok(None);
                     }
                     if self.kept.is_empty() {
@@ -130,10 +150,10 @@ impl Engine {
         if document.spec().host_may.contains(Act::Logs) {
             let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
             let path = folder.join(files::LOG);
-            let (kept, position) = read_all(&path, request.tail);
+            let Found { pieces, position, dropped } = read_all(&path, &request);
             let follower = Follower { folder, path, position };
             let rest = if request.follow { Rest::File(follower) } else { Rest::Nothing };
-            return Ok(LogStream { kept, rest });
+            return Ok(LogStream { kept: pieces, rest, window: request.window, dropped });
         }
         if !record.state.is_up() {
             return Err(LogsError::Gone(record.name));
@@ -161,13 +181,15 @@ impl Engine {
         let mut pieces = Box::new(answer.into_inner());
         if request.follow {
             let rest = Rest::Guest { pieces, kept: Box::new(connection) };
-            return Ok(LogStream { kept: VecDeque::new(), rest });
+            return Ok(LogStream { kept: VecDeque::new(), rest, window: request.window, dropped: 0 });
         }
         let mut kept = Tail::new(request.tail);
         while let Some(piece) = connection.unless_lapsed(next_chunk(&mut pieces)).await?? {
-            kept.push(piece);
+            if request.window.admits(&piece) {
+                kept.push(piece);
+            }
         }
-        Ok(LogStream { kept: kept.pieces, rest: Rest::Nothing })
+        Ok(LogStream { kept: kept.into_pieces(), rest: Rest::Nothing, window: request.window, dropped: 0 })
     }
 
     /// What the guest's serial line said, former part first. The guest wrote it: it is not fit for a terminal.
@@ -188,48 +210,43 @@ async fn next_chunk(pieces: &mut Streaming<LogsResponse>) -> Result<Option<LogPi
     Ok(chunk.map(|it| LogPiece::new(it.stream == i32::from(Stream::Stderr), it.unix_nanos, it.data)))
 }
 
-/// The last pieces, as many as are wanted.
-struct Tail {
+/// What of a log file is wanted, and how far the file was read.
+#[derive(Default)]
+struct Found {
     pieces: VecDeque<LogPiece>,
-    most: usize,
+    position: u64,
+    dropped: u64,
 }
 
-impl Tail {
-    fn new(tail: Option<usize>) -> Self {
-        Self { pieces: VecDeque::new(), most: tail.unwrap_or(usize::MAX) }
+/// The pieces of a log file that are wanted, those of its former parts first.
+fn read_all(path: &Path, request: &LogsRequest) -> Found {
+    let (mut kept, mut found) = (Tail::new(request.tail), Found::default());
+    for number in (0..LogLimits::MOST_FILES).rev() {
+        found.position = 0;
+        let Ok(file) = std::fs::File::open(part(path, number)) else { continue };
+        let noted = read_pieces(file, &mut found.position, |piece| {
+            if request.window.admits(&piece) {
+                kept.push(piece);
+            }
+        });
+        found.dropped = found.dropped.max(noted);
     }
-
-    fn push(&mut self, piece: LogPiece) {
-        self.pieces.push_back(piece);
-        if self.pieces.len() > self.most {
-            self.pieces.pop_front();
-        }
-    }
+    Found { pieces: kept.into_pieces(), ..found }
 }
 
-/// The pieces of a log file, those of its former part first, and how far the file was read.
-fn read_all(path: &Path, tail: Option<usize>) -> (VecDeque<LogPiece>, u64) {
-    let mut kept = Tail::new(tail);
-    let mut position = 0;
-    for part in [former(path), path.to_path_buf()] {
-        position = 0;
-        let Ok(file) = std::fs::File::open(part) else { continue };
-        read_pieces(file, &mut position, |piece| kept.push(piece));
-    }
-    (kept.pieces, position)
-}
-
-/// Reads whole lines and counts their bytes; a line that is still being written is left for later.
-fn read_pieces(file: std::fs::File, position: &mut u64, mut take: impl FnMut(LogPiece)) {
+/// Reads whole lines and counts their bytes; a line that is still being written is left for later. Gives what is noted to be gone.
+fn read_pieces(file: std::fs::File, position: &mut u64, mut take: impl FnMut(LogPiece)) -> u64 {
     let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
+    let (mut line, mut dropped) = (Vec::new(), 0);
     while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) && line.ends_with(b"\n") {
         *position += line.len() as u64;
-        if let Ok(piece) = serde_json::from_slice(&line) {
-            take(piece);
+        match serde_json::from_slice(&line) {
+            Ok(piece) => take(piece),
+            Err(_) => dropped = serde_json::from_slice::<Dropped>(&line).map_or(dropped, |noted| noted.dropped),
         }
         line.clear();
     }
+    dropped
 }
 
 /// Reads what a log file grew by. A file that was started anew is read from its beginning.

@@ -34,6 +34,7 @@ mod logs;
 mod prove;
 mod refresh;
 mod seal;
+mod window;
 
 mod events;
 mod inspect;
@@ -85,6 +86,7 @@ pub use seal::{SealAs, SealCounter, SealError, Sealed, Unsealed};
 pub use start::{StartError, Started};
 pub use stop::{How, StopError};
 pub use volumes::VolumeError;
+pub use window::Window;
 
 /// Where an engine works and what it works with.
 #[derive(Clone, Debug)]

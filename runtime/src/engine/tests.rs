@@ -265,7 +265,7 @@ fn what_a_daemon_would_call_can_move_between_its_threads() {
     is_send(&engine.restart("web", How::Kill));
     is_send(&engine.remove("web", false));
     is_send(&engine.exec("web", ExecRequest::default(), &trust));
-    is_send(&engine.logs("web", LogsRequest { tail: None, follow: true }, &trust));
+    is_send(&engine.logs("web", LogsRequest { follow: true, ..LogsRequest::default() }, &trust));
     is_send(&engine.attest("web", &trust));
     let how = SealAs { policy: SealPolicy::Workload, context: "", counter: SealCounter::None };
     is_send(&engine.seal("web", &how, b"", &trust));

@@ -80,6 +80,35 @@ impl LogPiece {
     }
 }
 
+/// A line of a log file that is no piece: how many bytes of the log before it are gone since it was begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// Bytes of former parts of the file.
+    pub dropped: u64,
+}
+
+impl Dropped {
+    /// As it stands in the file.
+    pub fn line(self) -> Vec<u8> {
+        format!("{{\"dropped\":{}}}\n", self.dropped).into_bytes()
+    }
+
+    /// The last word of it: it stands behind the first piece of each part that took another's place.
+    pub fn noted_near_the_beginning(path: &std::path::Path) -> Self {
+        use std::io::{BufRead as _, BufReader, Read as _};
+        let of_part = |number| -> Option<Self> {
+            let file = std::fs::File::open(crate::bounded::part(path, number)).ok()?;
+            let lines = BufReader::new(file.take(NEAR)).split(b'\n').take(2);
+            lines.flatten().find_map(|line| serde_json::from_slice(&line).ok())
+        };
+        (0..2).find_map(of_part).unwrap_or_default()
+    }
+}
+
+/// More than the longest line takes: 16 KiB of output, in base64, and what stands around it.
+const NEAR: u64 = 64 * 1024;
+
 /// The sending end. Once the command is gone, messages go nowhere and nobody waits for it.
 #[derive(Clone, Debug)]
 pub struct Reporter {

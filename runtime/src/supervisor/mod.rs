@@ -50,7 +50,7 @@ use run::{Order, Patience};
 
 pub use again::Again;
 
-pub use crate::bounded::former;
+pub use crate::bounded::{former, part};
 pub use crate::boxes::DEFAULT_GRACE;
 pub use crate::state::of_state;
 

@@ -380,7 +380,8 @@ impl Run {
                 let may_log = document.spec().host_may.contains(Act::Logs);
                 if self.phase == Phase::AgentReady && self.log.is_none() && may_log {
                     let (folder, reporter) = (self.folder.clone(), self.reporter.clone());
-                    self.log = Some(tokio::spawn(async move { logs::follow(&folder, reporter).await }));
+                    let limits = self.record.options.log;
+                    self.log = Some(tokio::spawn(async move { logs::follow(&folder, limits, reporter).await }));
                 }
             }
             Input::Console(word) => self.console_said(word),

@@ -93,7 +93,6 @@ mod tests {
             ("run", "-c", "--cpu-shares"),
             ("stop", "-s", "--signal"),
             ("rm", "-l", "--link"),
-            ("logs", "-t", "--timestamps"),
             ("images", "-f", "--filter"),
             ("", "-H", "--host"),
             ("", "-c", "--context"),
@@ -103,7 +102,7 @@ mod tests {
             let said = flag(command, short).unwrap().message;
             assert!(said.contains(&format!("has no {short} ({long}): ")), "{said}");
         }
-        assert!(flag("logs", "--until").unwrap().message.starts_with("`coffer logs` has no --until: "));
+        assert!(flag("logs", "--details").unwrap().message.starts_with("`coffer logs` has no --details: "));
         assert!(flag("images", "busybox").unwrap().message.starts_with("`coffer images` takes no name: "));
         assert!(flag("ps", "busybox").is_none());
     }

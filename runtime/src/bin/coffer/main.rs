@@ -30,6 +30,7 @@ mod refusal;
 mod several;
 mod signals;
 mod sim;
+mod stamps;
 mod system;
 mod table;
 mod terminal;

@@ -63,6 +63,11 @@ impl Output {
         !out::is_closed()
     }
 
+    /// It is one JSON document.
+    pub fn is_json(&self) -> bool {
+        self.0.json
+    }
+
     /// Nothing was shown.
     pub fn is_empty(&self) -> bool {
         *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) == 0

@@ -74,6 +74,12 @@ pub fn rfc3339_nanos(nanoseconds: u64) -> String {
     of_nanos(i128::from(nanoseconds))
 }
 
+/// The same with all nine digits behind the second, as Docker stamps lines.
+pub fn rfc3339_fixed(nanoseconds: u64) -> String {
+    let whole = rfc3339(i64::try_from(nanoseconds / 1_000_000_000).unwrap_or(0).saturating_mul(1000));
+    format!("{}.{:09}Z", whole.trim_end_matches('Z'), nanoseconds % 1_000_000_000)
+}
+
 fn of_nanos(nanoseconds: i128) -> String {
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
     time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_default()

@@ -54,13 +54,21 @@ fn port(text: &str) -> Option<u16> {
 /// # Errors
 /// Class `usage`.
 pub fn moment(text: &str, now: i64) -> Result<i64, CliError> {
-    let of = |time: OffsetDateTime| i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok();
+    Ok(moment_nanos(text, now.saturating_mul(1_000_000))?.div_euclid(1_000_000))
+}
+
+/// The same in nanoseconds.
+///
+/// # Errors
+/// Class `usage`.
+pub fn moment_nanos(text: &str, now: i64) -> Result<i64, CliError> {
+    let of = |time: OffsetDateTime| i64::try_from(time.unix_timestamp_nanos()).ok();
     let at = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok().and_then(of);
     let read = at(text)
         .or_else(|| at(&format!("{text}Z")))
         .or_else(|| at(&format!("{text}T00:00:00Z")))
         .or_else(|| seconds(text))
-        .or_else(|| ago(text).and_then(|ago| now.checked_sub(ago)));
+        .or_else(|| ago(text).and_then(|ago| now.checked_sub(ago.checked_mul(1_000_000)?)));
     read.ok_or_else(|| {
         CliError::new(Class::Usage, format!("invalid time {text:?}"))
             .hint("write a moment such as 2026-01-31T12:00:00Z, seconds since 1970, or a time ago such as 10m or 1h30m")
@@ -74,8 +82,8 @@ fn seconds(text: &str) -> Option<i64> {
     if !digits(whole) || !digits(part) {
         return None;
     }
-    let millis = format!("{part:0<3}").get(..3)?.parse::<i64>().ok()?;
-    whole.parse::<i64>().ok()?.checked_mul(1000)?.checked_add(millis)
+    let nanos = format!("{part:0<9}").get(..9)?.parse::<i64>().ok()?;
+    whole.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
 }
 
 /// Milliseconds of a length of time in Go's form: numbers, each with its unit.

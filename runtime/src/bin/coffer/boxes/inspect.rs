@@ -94,6 +94,10 @@ fn describe(inspection: &Inspection) -> Value {
             "Hostname": spec.as_ref().map(|d| d.spec().process.hostname.to_string()),
         },
         "HostConfig": {
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": { "max-size": options.log.max_bytes.to_string(), "max-file": options.log.files.to_string() },
+            },
             "RestartPolicy": { "Name": options.restart.name(), "MaximumRetryCount": options.restart.most() },
             "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
             "AutoRemove": options.remove, "Isolation": options.isolation,

@@ -334,7 +334,7 @@ fn say_that_output_is_hidden(record: &BoxRecord) {
 fn show_as_owner(engine: &Engine, record: &BoxRecord, output: Output) -> JoinHandle<()> {
     let (engine, record) = (engine.clone(), record.clone());
     tokio::spawn(async move {
-        let request = LogsRequest { tail: None, follow: true };
+        let request = LogsRequest { follow: true, ..LogsRequest::default() };
         let stream = engine.logs_as_owner(&record, request, &Trust::of_own_simulator(&record)).await;
         show_all(stream, &output).await;
     })
@@ -343,7 +343,7 @@ fn show_as_owner(engine: &Engine, record: &BoxRecord, output: Output) -> JoinHan
 fn show_from_now(engine: &Engine, record: &BoxRecord, output: Output) -> JoinHandle<()> {
     let (engine, record) = (engine.clone(), record.clone());
     tokio::spawn(async move {
-        let request = LogsRequest { tail: Some(0), follow: true };
+        let request = LogsRequest { tail: Some(0), follow: true, ..LogsRequest::default() };
         let stream = engine.logs(record.id.as_str(), request, &Trust::default()).await;
         show_all(stream, &output).await;
     })

@@ -4,13 +4,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use coffer_rim::{foreign, input};
-use coffer_runtime::engine::{self, Engine, LogsRequest};
-use serde_json::Value;
+use coffer_runtime::boxes::unix_us;
+use coffer_runtime::engine::{self, Engine, LogsRequest, Window};
+use serde_json::{Value, json};
 
+use crate::boxes::filters;
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::output::Output;
 use crate::prove::guest::Trust;
+use crate::stamps::Stamps;
 use crate::terminal;
 
 /// Show the output of a box.
@@ -20,13 +23,23 @@ use crate::terminal;
 
 Examples:
   coffer logs -f web
-  coffer logs --tail 20 web"
+  coffer logs --tail 20 web
+  coffer logs -t --since 10m --until 5m web"
 )]
 pub struct Args {
     /// Stay and show what comes.
     #[arg(short, long)]
     follow: bool,
-    /// Number of pieces to show from the end, or `all`.
+    /// A time before each line: when it was written, by the guest's clock.
+    #[arg(short, long)]
+    timestamps: bool,
+    /// What was written since then: a moment (RFC 3339, or seconds since 1970) or a time ago (10m, 1h30m).
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// What was written until then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Number of lines to show from the end, or `all`.
     #[arg(short = 'n', long, value_name = "N", default_value = "all")]
     tail: String,
     /// Show what the guest's serial line said instead.
@@ -53,13 +66,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let trust = args.trust.read()?;
-    let request = LogsRequest { tail, follow: args.follow };
+    let moment = |text: &Option<String>| {
+        let read = text.as_ref().map(|text| filters::moment_nanos(text, unix_us().saturating_mul(1000)));
+        Ok::<_, CliError>(read.transpose()?.map(|nanos| u64::try_from(nanos).unwrap_or(0)))
+    };
+    let window = Window { since: moment(&args.since)?, until: moment(&args.until)? };
+    let request = LogsRequest { window, tail, follow: args.follow };
     let output = Output::new(context, &Value::Null);
     let shown = context.runtime()?.block_on(show(&engine, args, request, &trust, &output));
-    if shown.is_ok() && output.is_empty() && !context.json && tail != Some(0) {
+    if shown.is_ok() && output.is_empty() && !context.json && tail != Some(0) && window == Window::default() {
         say_if_it_runs(&engine, &args.name);
     }
-    output.end(context, shown.map(|()| (Value::Null, ExitCode::SUCCESS)))
+    output.end(context, shown.map(|tail| (tail, ExitCode::SUCCESS)))
 }
 
 async fn show(
@@ -68,17 +86,28 @@ async fn show(
     request: LogsRequest,
     trust: &engine::Trust,
     output: &Output,
-) -> Result<(), CliError> {
+) -> Result<Value, CliError> {
     let mut stream = engine.logs(&args.name, request, trust).await.map_err(error::of)?;
+    let dropped = stream.dropped();
+    // Whoever wants the last of it does not miss what was first.
+    if dropped > 0 && request.tail.is_none() && request.window.since.is_none() && !output.is_json() {
+        eprintln!("coffer: the log begins later: {dropped} bytes of it are gone (--log-opt max-size, max-file)");
+    }
+    let end = json!({ "dropped_bytes": dropped });
+    let mut stamps = args.timestamps.then(Stamps::default);
     let gone = terminal::reader_gone();
     loop {
         let piece = tokio::select! {
             piece = stream.next() => piece.map_err(error::of)?,
-            () = gone.notified() => return Ok(()),
+            () = gone.notified() => return Ok(end),
         };
-        match piece {
-            Some(piece) if output.show(&piece) => {}
-            _ => return Ok(()),
+        let shown = piece.map(|piece| match &mut stamps {
+            // In JSON each piece has its time.
+            Some(stamps) if !output.is_json() => output.show(&stamps.stamped(&piece)),
+            _ => output.show(&piece),
+        });
+        if shown != Some(true) {
+            return Ok(end);
         }
     }
 }

@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use coffer_rim::input;
-use coffer_runtime::boxes::Timings;
+use coffer_runtime::boxes::{LogLimits, Timings};
 use coffer_runtime::engine::{CreateRequest, Engine, ProgressFn};
+use coffer_runtime::request::bytes;
 use coffer_runtime::{BoxId, RestartPolicy};
 
 use crate::boxes::flags::{BoxFlags, secrets_in_the_open};
@@ -35,6 +36,9 @@ pub struct NewBox {
     /// What the box is found by: `coffer ps --filter label=KEY`.
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+    /// How much output is kept: max-size=SIZE of a file [default: 32m], max-file=COUNT of files [default: 2].
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
     /// Read labels from a file, one a line.
     #[arg(long, value_name = "FILE")]
     label_file: Vec<PathBuf>,
@@ -63,9 +67,32 @@ impl NewBox {
             labels: self.labels()?,
             stop_timeout: self.stop_timeout,
             restart: self.restart,
+            log: self.log()?,
             identity: self.id.identity()?,
             timings,
         })
+    }
+
+    fn log(&self) -> Result<Option<LogLimits>, CliError> {
+        let mut limits = LogLimits::default();
+        for text in &self.log_opt {
+            let refused = |why: &str| {
+                CliError::new(Class::Usage, format!("invalid value {text:?} for --log-opt: {why}"))
+                    .hint("write max-size=10m or max-file=3")
+            };
+            match text.split_once('=').ok_or_else(|| refused("it has no value"))? {
+                ("max-size", size) => {
+                    let bytes = bytes(size).filter(|bytes| *bytes >= LogLimits::LEAST_BYTES);
+                    limits.max_bytes = bytes.ok_or_else(|| refused("expected a size of at least 32k"))?;
+                }
+                ("max-file", count) => {
+                    let files = count.parse().ok().filter(|files| (1..=LogLimits::MOST_FILES).contains(files));
+                    limits.files = files.ok_or_else(|| refused("expected a number of 1 to 100"))?;
+                }
+                _ => return Err(refused("there are max-size and max-file")),
+            }
+        }
+        Ok((!self.log_opt.is_empty()).then_some(limits))
     }
 
     fn labels(&self) -> Result<BTreeMap<String, String>, CliError> {

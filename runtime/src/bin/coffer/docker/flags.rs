@@ -123,7 +123,7 @@ const BOXES: &[Row] = &[
         "boxes have labels alone",
         "`--label KEY=VALUE` gives one, and `coffer ps -f label=KEY` finds it",
     ),
-    but(&["--log-driver", "--log-opt"], "output is kept with the box", "`coffer logs BOX` shows it"),
+    but(&["--log-driver"], "output is kept with the box", "`coffer logs BOX` shows it, and --log-opt bounds it"),
     but(&["--disable-content-trust"], "signatures of images are not checked yet", "pull by digest: IMAGE@sha256:…"),
     no(&["--use-api-socket"], "there is no daemon, and no socket of one"),
 ];
@@ -164,14 +164,7 @@ const RM: &[Row] = &[
     no(&["-l", "--link"], "boxes have no network in common yet"),
 ];
 
-const LOGS: &[Row] = &[
-    but(
-        &["--since", "--until", "-t", "--timestamps"],
-        "output is kept without the time it came at",
-        "`--tail N` shows the last of it",
-    ),
-    no(&["--details"], "boxes have no labels yet"),
-];
+const LOGS: &[Row] = &[but(&["--details"], "labels are not shown beside output", "`coffer inspect BOX` shows them")];
 
 const INSPECT: &[Row] = &[
     but(&["--type"], "it is about boxes alone", "`coffer --json images` is about images"),

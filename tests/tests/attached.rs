@@ -187,6 +187,8 @@ fn to_attach_is_a_right_of_its_own() -> Result<()> {
     let refused = piped(&["run", "-i", "--name", "shut", "--tee-simulate", &image, "cat"], b"x")?;
     ensure!(refused.status == 125 && refused.stderr.contains("--allow-simulated"), "{}", refused.describe());
     world.coffer(&["rm", "shut"])?.ok()?;
+    ensure!(piped(&["run", "--rm", "-i", "--tee-simulate", &image, "cat"], b"")?.status == 125);
+    ensure!(world.coffer(&["ps", "-aq"])?.ok()?.is_empty(), "--rm left something");
     let run_i = ["run", "--rm", "-i", "--tee-simulate", "--allow-simulated", &image, "sh", "-c", "cat; exit 5"];
     let heard = piped(&run_i, b"over RA-TLS\n")?;
     ensure!((heard.status, heard.stdout.as_str()) == (5, "over RA-TLS\n"), "{}", heard.describe());

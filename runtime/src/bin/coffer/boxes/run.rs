@@ -69,7 +69,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         behind_the_image::<Args>(args.new.words(), &record.options.command);
         if !args.detach && (input || terminal) {
             // Before it runs with nobody at it.
-            live::trust_to_attach(&engine, &record, args.allow_simulated)?;
+            if let Err(refused) = live::trust_to_attach(&engine, &record, args.allow_simulated) {
+                if record.options.remove {
+                    engine.remove(record.id.as_str(), false).await.map_err(error::of)?;
+                }
+                return Err(refused);
+            }
         }
         let mut box_ = engine.start_created(record.clone()).await.map_err(error::of)?;
         if args.detach {

@@ -13,6 +13,7 @@ mod builtins;
 mod bundle;
 mod calls;
 pub mod decision_log;
+mod digest;
 mod engine;
 mod error;
 pub mod explain;
@@ -34,6 +35,7 @@ pub use builtins::MEMORY_LIMIT;
 pub use bundle::{
     BUNDLE_FILES, BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, KeyError, SignatureError, UNPACKED_LIMIT,
 };
+pub use digest::files_digest;
 pub use engine::{INPUT_LIMIT, POLICY_LIMIT};
 pub use error::PolicyError;
 pub use input::{Field, INPUT_SCHEMA, evidence_input, fields, lower};

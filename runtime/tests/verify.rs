@@ -161,3 +161,21 @@ fn report_show_decides_nothing() {
     let text = coffer(&["report", "show", file.to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&text.stdout).starts_with("not verified"));
 }
+
+#[test]
+fn an_age_of_manifests_that_nobody_asks_is_said() {
+    let Some(root) = vectors::folder("snp") else { return };
+    let (vector, folder) = (root.join("milan-v2-kvm"), tempfile::tempdir().unwrap());
+    let policy = folder.path().join("web.toml");
+    let run = |text: &str| {
+        std::fs::write(&policy, text).unwrap();
+        let (report, policy) = (vector.join("report.bin"), policy.to_str().unwrap());
+        let of = ["--json", "verify", report.to_str().unwrap(), "--certs", vector.to_str().unwrap(), "--at", AT];
+        coffer(&[&of[..], &["--policy", policy]].concat())
+    };
+    let output = run("measurements = \"any\"\nmax_manifest_age = \"7d\"\n");
+    assert_eq!(json(&output)["not_asked"], serde_json::json!(["max_manifest_age"]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("max_manifest_age is not asked"), "{output:?}");
+    let output = run("measurements = \"any\"\n");
+    assert_eq!((json(&output).get("not_asked"), output.stderr.is_empty()), (None, true), "{output:?}");
+}

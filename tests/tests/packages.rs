@@ -66,6 +66,16 @@ fn completions_are_scripts_that_know_the_commands() -> Result<()> {
             ensure!(text.contains(known) && text.contains(program), "{}: no {known}", path.display());
         }
         run(Command::new("bash").arg("-n").arg(dir.path().join("bash").join(program)), b"")?.ok()?;
+        // Whoever has these shells has them parsed there, too.
+        let path = dir.path().join("zsh").join(format!("_{program}"));
+        for (shell, flag, path) in
+            [("zsh", "-n", path), ("fish", "--no-execute", dir.path().join("fish").join(format!("{program}.fish")))]
+        {
+            match Command::new(shell).arg("--version").output() {
+                Ok(_) => drop(run(Command::new(shell).arg(flag).arg(path), b"")?.ok()?),
+                Err(error) => eprintln!("not parsed by {shell}: {error}"),
+            }
+        }
         let ask = format!(
             "source {0}/bash/{program}; COMP_WORDS=({program} {1}); COMP_CWORD=1; _{2} {program} {1} {program}; echo ${{COMPREPLY[@]}}",
             dir.path().display(),

@@ -125,6 +125,13 @@ impl Writer {
         if self.pipes && path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
             return fill(&mut File::options().write(true).open(path)?);
         }
+        // Renamed over it, the link would be gone and what it leads to would stay as it was: neither is what was asked for.
+        if self.replace && path.symlink_metadata().is_ok_and(|there| there.is_symlink()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a symbolic link, which is not replaced: name what it leads to",
+            ));
+        }
         if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is there and no regular file"));
         }
@@ -185,6 +192,23 @@ mod tests {
             std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_symbolic_link_is_neither_replaced_nor_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        // Before what it leads to is there, and after.
+        for there in [false, true] {
+            for writer in [Writer::private(), Writer::private().into_pipes(), Writer::private().new_only()] {
+                writer.write(&link, b"new").unwrap_err();
+                assert!(link.is_symlink() && file.exists() == there);
+            }
+            std::fs::write(&file, "old").unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "old");
+        assert_eq!(names(dir.path()), ["file", "link"]);
     }
 
     #[test]

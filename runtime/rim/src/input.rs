@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// More than any document has: specs, policies, manifests, keys, lists, certificates.
 pub const DOCUMENT: u64 = 4 << 20;
@@ -26,6 +26,49 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     let text = String::from_utf8(read(path, most)?);
     text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"))
 }
+
+/// Texts of a folder, and of folders in it, whose names end so (`rego`), in the order of their paths; each at most `most` bytes long, `files`
+/// of them. Links are not followed.
+///
+/// # Errors
+/// As [`read_text`], with the path before it; [`io::ErrorKind::FileTooLarge`] for more files, or folders too deep in each other.
+pub fn texts_below(folder: &Path, ending: &str, most: u64, files: usize) -> io::Result<Vec<(PathBuf, String)>> {
+    let mut all = Vec::new();
+    collect(folder, ending, (most, files, DEPTH), &mut all)?;
+    Ok(all)
+}
+
+fn collect(
+    folder: &Path,
+    ending: &str,
+    (most, files, depth): (u64, usize, usize),
+    all: &mut Vec<(PathBuf, String)>,
+) -> io::Result<()> {
+    let of = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let too_many = |what: String| io::Error::new(io::ErrorKind::FileTooLarge, format!("{}: {what}", folder.display()));
+    let depth = depth.checked_sub(1).ok_or_else(|| too_many("folders lie too deep in each other".into()))?;
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| of(folder, error))? {
+        let entry = entry.map_err(|error| of(folder, error))?;
+        entries.push((entry.path(), entry.file_type().map_err(|error| of(folder, error))?));
+    }
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (path, kind) in entries {
+        if kind.is_dir() {
+            collect(&path, ending, (most, files, depth), all)?;
+        } else if kind.is_file() && path.extension().is_some_and(|end| end == ending) {
+            if all.len() == files {
+                return Err(too_many(format!("more than {files} files")));
+            }
+            let text = read_text(&path, most).map_err(|error| of(&path, error))?;
+            all.push((path, text));
+        }
+    }
+    Ok(())
+}
+
+/// Folders within each other.
+const DEPTH: usize = 16;
 
 /// All that a reader gives.
 ///

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coffer_kds::{KdsEntry, Services};
-use coffer_policies::{Policy as Rego, reads_as_built_in};
+use coffer_policies::lint::is_test_file;
+use coffer_policies::{
+    Bundle, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy as Rego, files_digest, reads_as_built_in,
+};
 use coffer_rim::settings::{self, Unreadable};
 use coffer_rim::{chain, input};
 use coffer_token::KeySet;
 use coffer_verifier::abi::{ProductLine, SpkiDigest};
 use coffer_verifier::ear::{Issuer, Word};
-use coffer_verifier::{Endorsements, EvidencePolicy, STRICT, amd_root};
+use coffer_verifier::{Endorsements, EvidencePolicy, MaxAge, STRICT, amd_root};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
@@ -90,9 +93,12 @@ pub struct PolicyEntry {
     /// `strict`, `vmpl-and-debug-alone`, or a policy file of `coffer verify`. Left out: `strict`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<String>,
-    /// Rego behind it, which can only refuse more.
+    /// Rego behind it, which can only refuse more: a file, a folder of them, or a bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rego: Option<PathBuf>,
+    /// PEM of the key that must have signed the bundle. Left out: a bundle may have no signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_key: Option<PathBuf>,
     /// SHA-256 of the SubjectPublicKeyInfo of simulators' roots that this policy believes beside AMD's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub simulated_evidence_is_believed_of: Vec<String>,
@@ -372,6 +378,10 @@ impl PolicyEntry {
             file => {
                 let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
                 let read = text.and_then(|text| match EvidencePolicy::from_toml(&text) {
+                    Ok(rules) if rules.max_manifest_age != MaxAge::Any => {
+                        Err("max_manifest_age is not asked here, where no manifest admits a guest: leave it out"
+                            .to_owned())
+                    }
                     Ok(rules) => Ok((rules, text)),
                     Err(error) => Err(chain(&error)),
                 });
@@ -381,10 +391,53 @@ impl PolicyEntry {
     }
 
     fn rego(&self, name: &str, folder: &Path, mistakes: &mut Vec<String>) -> Option<Rego> {
-        let file = self.rego.as_ref()?;
-        let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
-        let parsed = text.and_then(|text| Rego::parse(name, &text).map_err(|error| chain(&error)));
-        parsed.map_err(|why| mistakes.push(format!("policies.{name}.rego ({}): {why}", file.display()))).ok()
+        let Some(file) = &self.rego else {
+            if self.bundle_key.is_some() {
+                mistakes.push(format!("policies.{name}.bundle_key: there is no rego that it could have signed"));
+            }
+            return None;
+        };
+        let read = self.read_rego(name, &folder.join(file), folder);
+        read.map_err(|why| mistakes.push(format!("policies.{name}.rego ({}): {why}", file.display()))).ok()
+    }
+
+    /// A folder, a bundle by its first bytes, or one text.
+    fn read_rego(&self, name: &str, path: &Path, folder: &Path) -> Result<Rego, String> {
+        let no_bundle = || match &self.bundle_key {
+            Some(_) => Err("it is no bundle, and bundle_key demands one that is signed".to_owned()),
+            None => Ok(()),
+        };
+        if path.is_dir() {
+            no_bundle()?;
+            let texts = input::texts_below(path, "rego", POLICY_LIMIT as u64, REGO_FILES);
+            let texts = texts.map_err(|error| error.to_string())?;
+            // Called by where they lie in the folder, which may be another on the next machine.
+            let named = |(file, text): (PathBuf, String)| {
+                File::new(file.strip_prefix(path).unwrap_or(&file).display().to_string(), text)
+            };
+            let files: Vec<File> = texts.into_iter().map(named).collect();
+            if files.is_empty() {
+                return Err("no .rego file is there".to_owned());
+            }
+            let digest = files_digest(&files);
+            let deciding: Vec<File> = files.into_iter().filter(|file| !is_test_file(&file.name)).collect();
+            return Rego::of(name, &deciding, None, digest).map_err(|error| chain(&error));
+        }
+        let bytes = input::read(path, input::DOCUMENT).map_err(|error| error.to_string())?;
+        if Bundle::is_one(&bytes) {
+            let key = self.bundle_key.as_ref().map(|file| {
+                let text = input::read_text(&folder.join(file), input::DOCUMENT).map_err(|error| error.to_string());
+                let key = text.and_then(|text| BundleKey::from_pem(&text).map_err(|error| error.to_string()));
+                key.map_err(|why| format!("bundle_key ({}): {why}", file.display()))
+            });
+            let key = key.transpose()?;
+            let trust = key.as_ref().map_or(BundleTrust::Unsigned, BundleTrust::Key);
+            let bundle = Bundle::read(name, &bytes, trust).map_err(|error| chain(&error))?;
+            return bundle.policy().map_err(|error| chain(&error));
+        }
+        no_bundle()?;
+        let text = String::from_utf8(bytes).map_err(|_| "is neither text nor a bundle (.tar.gz)".to_owned())?;
+        Rego::parse(name, &text).map_err(|error| chain(&error))
     }
 
     fn roots(&self, name: &str, mistakes: &mut Vec<String>) -> Vec<SpkiDigest> {
@@ -407,3 +460,5 @@ impl PolicyEntry {
 
 /// How long one request waits for what is fetched for it.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Files of a folder of Rego.
+const REGO_FILES: usize = 256;

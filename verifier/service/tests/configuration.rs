@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use coffer_verifier_service::{ConfigError, ConfigFile, KeyEntry, PolicyEntry, TlsEntry};
 
-use crate::common::{config, roots};
+use crate::common::{config, lab, roots};
 
 fn mistakes(change: impl FnOnce(&mut ConfigFile)) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
@@ -33,6 +33,7 @@ fn every_mistake_is_named_at_once() {
             floor: Some("stict".into()),
             rego: Some("challenge.key".into()),
             simulated_evidence_is_believed_of: vec![roots()[0].clone(), roots()[0].clone(), "ab".into()],
+            ..PolicyEntry::default()
         };
         file.policies.insert("bad".into(), bad);
     });
@@ -125,4 +126,61 @@ fn a_tls_identity_is_whole_or_named() {
         assert!(found.iter().any(|one| one.starts_with(field) && one.contains(word)), "{field}: {found:?}");
     }
     assert_eq!(found.len(), 3);
+}
+
+/// The generator of P-384: a key that signed nothing here.
+const KEY: &str = "04aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7\
+                   3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f";
+
+#[test]
+fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (file, _) = config(folder.path());
+    for name in ["team/below", "empty"] {
+        std::fs::create_dir_all(at(name)).unwrap();
+    }
+    std::fs::copy(at("gate.rego"), at("team/gate.rego")).unwrap();
+    let helper = "package gate_test\nimport data.gate\ntest_a if gate.allow with input as {}\n";
+    std::fs::write(at("team/below/gate_test.rego"), helper).unwrap();
+    std::fs::write(at("bytes"), [0xff, 0xfe]).unwrap();
+    let mut packed = std::process::Command::new("tar");
+    packed.args(["czf", "team.tar.gz", "-C", "team", "."]).current_dir(folder.path());
+    assert!(packed.status().unwrap().success());
+    let key = coffer_verifier::P384PublicKey::from_sec1(&hex::decode(KEY).unwrap()).unwrap();
+    std::fs::write(at("key.pem"), key.to_pem()).unwrap();
+    let resolved = |rego: Option<&str>, bundle_key: Option<&str>| {
+        let mut file = file.clone();
+        let entry = PolicyEntry { rego: rego.map(Into::into), bundle_key: bundle_key.map(Into::into), ..lab() };
+        file.policies.insert("team".into(), entry);
+        match file.resolve(folder.path()) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    };
+    for good in ["gate.rego", "team", "team.tar.gz"] {
+        assert_eq!(resolved(Some(good), None), "", "{good}");
+    }
+    for (rego, key, words) in [
+        (Some("none"), None, "policies.team.rego (none): "),
+        (Some("empty"), None, "no .rego file is there"),
+        (Some("bytes"), None, "neither text nor a bundle"),
+        (Some("team.tar.gz"), Some("key.pem"), "it has no .signatures.json, and a key is given"),
+        (Some("team.tar.gz"), Some("none"), "bundle_key (none): "),
+        (Some("team.tar.gz"), Some("gate.rego"), "bundle_key (gate.rego): no PEM block"),
+        (Some("gate.rego"), Some("key.pem"), "it is no bundle, and bundle_key demands one"),
+        (Some("team"), Some("key.pem"), "it is no bundle, and bundle_key demands one"),
+        (None, Some("key.pem"), "policies.team.bundle_key: there is no rego"),
+    ] {
+        let said = resolved(rego, key);
+        assert!(said.contains(words), "{rego:?} {key:?}: {said}");
+    }
+    // An age of manifests that nobody could ask is no floor.
+    std::fs::write(at("floor.toml"), "measurements = \"any\"\nmax_manifest_age = \"7d\"\n").unwrap();
+    let entry = PolicyEntry { floor: Some("floor.toml".into()), ..lab() };
+    let found = mistakes(|file| {
+        let floor = at("floor.toml").to_str().unwrap().to_owned();
+        file.policies.insert("team".into(), PolicyEntry { floor: Some(floor), ..entry });
+    });
+    assert!(found.len() == 1 && found[0].contains("max_manifest_age is not asked here"), "{found:?}");
 }

@@ -37,7 +37,11 @@ pub fn roots() -> Vec<String> {
 
 /// A policy that believes the simulator, and asks for little else.
 pub fn lab() -> PolicyEntry {
-    PolicyEntry { floor: Some("vmpl-and-debug-alone".into()), rego: None, simulated_evidence_is_believed_of: roots() }
+    PolicyEntry {
+        floor: Some("vmpl-and-debug-alone".into()),
+        simulated_evidence_is_believed_of: roots(),
+        ..PolicyEntry::default()
+    }
 }
 
 /// A configuration with every file it names in `folder`: plain HTTP, one key, tokens, and the policies `lab` and `gated`, whose Rego

@@ -119,7 +119,8 @@ impl Looked {
             ExpectedGuest::Admitted { pairs: self.guests.clone(), signers: Vec::new() }
         };
         let expected = Expected { report_data: ExpectedReportData::Exactly(self.shown.report_data), guest };
-        judging::judge_shown(args, &self.shown.evidence, &expected, policy, context)
+        let judgement = judging::judge_shown(args, &self.shown.evidence, &expected, policy, context)?;
+        Ok(if self.guests.is_empty() { judgement.without_manifest(policy) } else { judgement })
     }
 
     /// What the verdict is about.

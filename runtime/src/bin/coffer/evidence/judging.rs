@@ -13,7 +13,7 @@ use coffer_runtime::simulator;
 use coffer_verifier::abi::{Report, ReportData, SpkiDigest};
 use coffer_verifier::{
     Appraisal, ConnectionChain, CrlPolicy, EndorsementError, Endorsements, Evidence, EvidencePolicy, Expected,
-    ExpectedReportData, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
+    ExpectedReportData, MaxAge, Presented, STRICT, TrustAnchors, UnixTime, Verdict, Verifier,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -109,15 +109,32 @@ pub struct Judgement {
     pub input: Option<serde_json::Value>,
     /// With --fetch: what is not at hand, and why.
     pub not_fetched: Failures,
+    /// Keys of the typed policy that meant nothing here, each of which was said in the log.
+    pub not_asked: Vec<&'static str>,
 }
 
 /// What the judge says of what was read.
 pub fn judge(args: &Judging, input: &[u8], policy: &Named, context: &Context) -> Result<Judgement, CliError> {
     let presented = presented(input)?;
     let demanded = args.report_data.map_or(ExpectedReportData::Any, ExpectedReportData::Exactly);
-    decide(args, presented.evidence(), policy, context, |verifier, others, now| {
+    let judgement = decide(args, presented.evidence(), policy, context, |verifier, others, now| {
         verifier.judge_presented(&ConnectionChain::new(), &presented, others, &demanded, now)
-    })
+    })?;
+    Ok(judgement.without_manifest(policy))
+}
+
+impl Judgement {
+    /// Nobody's manifest admitted this guest: a policy that bounds the age of one is told that it was not asked.
+    pub fn without_manifest(mut self, policy: &Named) -> Self {
+        if policy.rules.max_manifest_age != MaxAge::Any {
+            tracing::warn!(
+                "max_manifest_age is not asked: no manifest is named that admits this guest; `coffer verify https://…` and \
+                 `coffer connect` take one with --reference, and a key broker has its own"
+            );
+            self.not_asked.push("max_manifest_age");
+        }
+        self
+    }
 }
 
 /// What the judge says of evidence of which more is known than its bytes.
@@ -146,7 +163,12 @@ fn decide(
     let mut others = match endorsements(args)? {
         Ok(others) => others,
         Err(error) => {
-            return Ok(Judgement { appraisal: Appraisal::of_error(error), input: None, not_fetched: Vec::new() });
+            return Ok(Judgement {
+                appraisal: Appraisal::of_error(error),
+                input: None,
+                not_fetched: Vec::new(),
+                not_asked: Vec::new(),
+            });
         }
     };
     let mut not_fetched = Vec::new();
@@ -157,7 +179,8 @@ fn decide(
     }
     let appraisal = judge(&verifier, &others, now);
     let input = coffer_policies::evidence_input(&appraisal, now);
-    Ok(Judgement { appraisal: coffer_policies::lower(appraisal, &policy.rego, now), input, not_fetched })
+    let appraisal = coffer_policies::lower(appraisal, &policy.rego, now);
+    Ok(Judgement { appraisal, input, not_fetched, not_asked: Vec::new() })
 }
 
 /// Exit code of a verdict.

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use coffer_policies::lint::is_test_file;
 use coffer_policies::{
     BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, File, POLICY_LIMIT, Policy, PolicyError, Shipped,
+    files_digest,
 };
 use coffer_rim::input;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::{Class, Classify as _, CliError};
 
-/// Files and folders within each other that are looked at.
+/// Files that are looked at.
 const FILES: usize = 256;
-const DEPTH: usize = 16;
 
 /// What is asked of bundles.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -145,7 +144,11 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
                 let tests = shipped.name.replace(".rego", "_test.rego");
                 files.extend([File::new(shipped.name, shipped.text), File::new(tests, shipped.tests)]);
             }
-            None if path.is_dir() => folder(path, DEPTH, &mut files)?,
+            None if path.is_dir() => {
+                let left = FILES.saturating_sub(files.len());
+                let texts = input::texts_below(path, "rego", POLICY_LIMIT as u64, left).class(Class::Config)?;
+                files.extend(texts.into_iter().map(|(path, text)| File::new(path.display().to_string(), text)));
+            }
             None => files.push(file(path)?),
         }
     }
@@ -154,45 +157,11 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
         return Err(CliError::new(Class::Config, format!("{named}: no .rego file is there")));
     }
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let deciding: Vec<&File> = files.iter().filter(|file| !is_test_file(&file.name)).collect();
-    let digest = if let [file] = deciding[..] {
-        Sha256::digest(&file.text).into()
-    } else {
-        let mut all = Sha256::new();
-        for file in deciding {
-            let part = |text: &str| [&(text.len() as u64).to_be_bytes()[..], text.as_bytes()].concat();
-            all.update([part(&file.name), part(&file.text)].concat());
-        }
-        all.finalize().into()
-    };
+    let digest = files_digest(&files);
     Ok(Loaded { name: names.join(", "), files, data: None, digest, revision: None })
 }
 
 fn file(path: &Path) -> Result<File, CliError> {
     let text = input::read_text(path, POLICY_LIMIT as u64);
     Ok(File::new(path.display().to_string(), text.class_while(Class::Config, path.display())?))
-}
-
-fn folder(path: &Path, depth: usize, files: &mut Vec<File>) -> Result<(), CliError> {
-    let reading = || format!("reading {}", path.display());
-    let Some(depth) = depth.checked_sub(1) else {
-        return Err(CliError::new(Class::Config, format!("{}: folders lie too deep in each other", path.display())));
-    };
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(path).class_while(Class::Config, reading())? {
-        let entry = entry.class_while(Class::Config, reading())?;
-        entries.push((entry.path(), entry.file_type().class_while(Class::Config, reading())?));
-    }
-    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-    for (path, kind) in entries {
-        if kind.is_dir() {
-            folder(&path, depth, files)?;
-        } else if kind.is_file() && path.extension().is_some_and(|end| end == "rego") {
-            if files.len() == FILES {
-                return Err(CliError::new(Class::Config, format!("{}: more than {FILES} files", path.display())));
-            }
-            files.push(file(&path)?);
-        }
-    }
-    Ok(())
 }

@@ -70,7 +70,7 @@ fn print(
     policy: &Named,
     context: &Context,
 ) -> Result<(), CliError> {
-    let Judgement { appraisal, input, not_fetched } = judged;
+    let Judgement { appraisal, input, not_fetched, not_asked } = judged;
     args.log.write(appraisal, input.as_ref(), &policy.texts)?;
     let (explain, args) = (args.explain, &args.judging);
     let simulated = args.allow_simulated && is_of_this_simulator(appraisal, context)?;
@@ -78,6 +78,9 @@ fn print(
         let mut value = coffer_kds::appraisal_json(appraisal, simulated);
         if args.fetch {
             value["not_fetched"] = coffer_kds::failures_json(not_fetched);
+        }
+        if !not_asked.is_empty() {
+            value["not_asked"] = serde_json::json!(not_asked);
         }
         if let Some(looked) = looked {
             value["server"] = looked.json();

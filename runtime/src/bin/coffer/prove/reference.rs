@@ -43,6 +43,9 @@ impl References {
                 return Err(CliError::new(Class::NotAuthentic, message)
                     .hint("name a signed manifest, or leave --manifest-key out and believe the file"));
             }
+            if !is_manifest && most != MaxAge::Any {
+                tracing::warn!(file = %file.display(), "max_manifest_age is not asked: it is no manifest, and has no date");
+            }
             let (measurements, workload) = if !is_manifest {
                 measured(&bytes, None).map_err(|error| error.while_doing(file.display()))?
             } else if keys.is_empty() {

@@ -66,7 +66,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let now = args.judging.at.unwrap_or_else(keys::now);
     let mut judging = args.judging.clone();
     judging.at = Some(now);
-    let Judgement { appraisal, not_fetched, .. } = judging::judge(&judging, &input, &policy, context)?;
+    let Judgement { appraisal, not_fetched, not_asked, .. } = judging::judge(&judging, &input, &policy, context)?;
     let presented = judging::presented(&input)?;
     let blob = presented.hcl();
     let binding = blob.as_ref().map_or(NamedBinding::Raw, NamedBinding::AzureHcl);
@@ -90,6 +90,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let mut value = json!({ "token": token, "verdict": appraisal.verdict() });
         if args.judging.fetch {
             value["not_fetched"] = coffer_kds::failures_json(&not_fetched);
+        }
+        if !not_asked.is_empty() {
+            value["not_asked"] = json!(not_asked);
         }
         println!("{value}");
     } else {

@@ -310,3 +310,23 @@ fn a_bundle_stands_where_a_policy_does_and_its_signature_is_asked_for_by_name() 
     let said = coffer(&["policy", "lint", bundle, "--no-bundle-signature"]);
     assert!(said.status.code() == Some(3) && text(&said).contains("README"), "{}", text(&said));
 }
+
+#[test]
+fn what_comes_with_coffer_is_linted_and_tested_by_its_word() {
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_coffer")).arg("policy").args(words).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for word in ["strict", "snp", "azure-cvm", "release"] {
+        assert_eq!(run(&["lint", word]), (0, String::new()), "{word}");
+    }
+    for word in ["snp", "azure-cvm", "release"] {
+        assert_eq!(run(&["test", word]).0, 0, "{word}");
+    }
+    // Typed, it has no tests in Rego: that is said, and not that a file is missing.
+    for words in [["test", "strict"], ["lint", "strict"]].map(|[command, word]| [command, word, "snp"]) {
+        let (exit, why) = run(&words);
+        assert!(exit == 3 && why.contains("strict is a typed policy"), "{words:?}: {why}");
+    }
+    assert_eq!(run(&["test", "strict"]).0, 3);
+}

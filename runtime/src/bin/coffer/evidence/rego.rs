@@ -91,6 +91,11 @@ pub fn is_word(path: &Path) -> bool {
     shipped(path).is_some()
 }
 
+/// The word, where no file of that name is there.
+fn is_strict(path: &Path) -> bool {
+    path == Path::new("strict") && !path.exists()
+}
+
 fn is_bundle(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "gz" || end == "tgz")
 }
@@ -113,6 +118,11 @@ pub struct Texts {
 }
 
 impl Texts {
+    /// The word of the typed policy that comes with Coffer, and nothing else.
+    pub fn is_strict(&self) -> bool {
+        matches!(&self.files[..], [path] if is_strict(path))
+    }
+
     /// Reads them.
     pub fn load(&self) -> Result<Loaded, CliError> {
         load(&self.files, &self.bundles)
@@ -143,6 +153,12 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
             Some(shipped) => {
                 let tests = shipped.name.replace(".rego", "_test.rego");
                 files.extend([File::new(shipped.name, shipped.text), File::new(tests, shipped.tests)]);
+            }
+            None if is_strict(path) => {
+                let message = "strict is a typed policy (TOML) that comes with Coffer, and no Rego";
+                return Err(CliError::new(Class::Config, message).hint(
+                    "`coffer policy show strict` prints it; `snp`, `azure-cvm` and `release` are words for Rego that comes with Coffer",
+                ));
             }
             None if path.is_dir() => {
                 let left = FILES.saturating_sub(files.len());

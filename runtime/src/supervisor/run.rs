@@ -1,5 +1,7 @@
 //! One run of a box, from its lock to its end.
 
+mod end;
+
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -15,13 +17,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::again::{self, Again};
 use super::control::{self, Asked, Command};
-use super::fate::{self, Fate, Traces};
+use super::fate::{self, Fate};
 use super::lifeline;
 use super::lines::{self, RelayFailure};
 use super::logs;
-use super::message::{Ended, Message, Reporter};
+use super::message::{Message, Reporter};
 use crate::agent;
-use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, last_line, unix_ms, unix_us};
+use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, unix_ms, unix_us};
 use crate::home::Home;
 use crate::id::BoxId;
 use crate::launch::{self, Prepared};
@@ -33,7 +35,7 @@ use crate::restart_policy::{RestartPolicy, wait_after};
 use crate::simulator::Answerer;
 use crate::socket::bind_socket;
 use crate::spec_file::own_spec;
-use crate::state::{BoxRecord, Ending, State};
+use crate::state::{BoxRecord, State};
 use crate::tools::Search;
 
 /// Grace when the attached command died: nobody waits any more.
@@ -517,76 +519,6 @@ impl Run {
         {
             tracing::warn!(%error, "timings are not recorded");
         }
-    }
-
-    /// Removes what only a running box has, records the end of one that ran, and says how it ended, and whether it is to be
-    /// started again.
-    fn conclude(&mut self, outcome: Result<Outcome, Failure>) -> (Message, Result<bool, Failure>) {
-        let kept = !self.record.options.remove;
-        let (message, ran) = match outcome {
-            Err(failure) => (Message::Failed(failure), false),
-            Ok(Outcome::NotWanted) => (Message::Failed(fate::not_wanted()), false),
-            Ok(Outcome::Ended(end, monitor)) => {
-                let console = last_line(&self.folder.join(files::CONSOLE));
-                let traces = if kept { Traces::Logs } else { Traces::Nothing(console.as_deref()) };
-                (self.fate.conclude(&end, monitor, traces), true)
-            }
-        };
-        clean_run_files(&self.folder);
-        let id = &self.record.id;
-        if self.restarts(&ending(&message)) {
-            let recorded = self.state.restarting(id, std::process::id(), &ending(&message), unix_ms());
-            let message = match message {
-                Message::Exited(ended) => Message::Restarting(ended),
-                other => other,
-            };
-            return (message, recorded.map(|()| true).map_err(Failure::from));
-        }
-        let recorded = match (kept, ran) {
-            (true, true) => self.state.ended(id, &ending(&message), unix_ms()).map_err(Failure::from),
-            // Its record says that it is to be started.
-            (true, false) if self.fate.unwanted => self.state.given_up(id).map_err(Failure::from),
-            (true, false) if self.follows => self.state.ended(id, &ending(&message), unix_ms()).map_err(Failure::from),
-            (true, false) => Ok(()),
-            (false, _) => self.remove(ran.then_some(&message)),
-        };
-        (message, recorded.map(|()| false))
-    }
-
-    /// Its policy wants it started again. The first start of all is its caller's: what kept it from its workload is told them.
-    fn restarts(&self, how: &Ending<'_>) -> bool {
-        let tried = self.fate.ran || self.follows;
-        if self.record.options.remove || self.fate.unwanted || !tried {
-            return false;
-        }
-        // As it is now: the policy may be another, and a stop by hand may not have reached us.
-        let now = self.state.box_of(&self.record.id);
-        now.is_ok_and(|now| !now.stopped_by_hand && now.options.restart.restarts(how.exit_code, now.restarts))
-    }
-
-    /// A `--rm` box goes whole. Its record goes last: while there is one, the next command finds it and tries again. Of one whose
-    /// guest gave up, why is kept.
-    fn remove(&self, message: Option<&Message>) -> Result<(), Failure> {
-        std::fs::remove_dir_all(&self.folder).class_while(Class::Config, "cannot remove the box")?;
-        let id = &self.record.id;
-        match message {
-            Some(failed @ Message::Failed(_)) => Ok(self.state.remove_and_remember(id, &ending(failed), unix_ms())?),
-            _ => Ok(self.state.remove(id)?),
-        }
-    }
-}
-
-fn ending(message: &Message) -> Ending<'_> {
-    match message {
-        Message::Exited(Ended { code, error }) | Message::Restarting(Ended { code, error }) => {
-            Ending { exit_code: *code, error: error.as_deref(), reason: None }
-        }
-        Message::Failed(failure) => Ending {
-            exit_code: i32::from(failure.docker_code.unwrap_or(125)),
-            error: Some(&failure.message),
-            reason: failure.reason.as_ref(),
-        },
-        Message::Phase(_) | Message::Log(_) => Ending { exit_code: 125, error: None, reason: None },
     }
 }
 

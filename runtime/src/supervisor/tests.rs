@@ -314,14 +314,6 @@ async fn a_guest_that_never_boots_is_ended_and_what_it_said_last_is_kept() {
 }
 
 #[tokio::test]
-async fn a_guest_that_gives_up_says_why() {
-    let world = World::new();
-    let ran = world.supervise(&fake(|mut guest| async move { guest.fails("workload-not-found").await })).await;
-    assert_eq!(ran.failure().docker_code, Some(127));
-    assert_eq!(world.record().exit_code, Some(127));
-}
-
-#[tokio::test]
 async fn a_monitor_that_is_killed_or_gives_up_is_named_with_its_last_words() {
     let cases = [
         (How::Signal(9), "fake was killed (signal 9)"),

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod attend;
 pub mod cp;
 pub mod create;
+pub mod events;
 pub mod exec;
 pub mod filters;
 pub mod flags;
@@ -53,6 +54,7 @@ pub const GROUP: Group = Group {
         command!("ps": ps),
         command!("port": port),
         command!("logs": logs),
+        command!("events": events),
         command!("attach": attach),
         command!("exec": exec, Docker),
         command!("cp": cp),

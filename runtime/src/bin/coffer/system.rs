@@ -1,5 +1,6 @@
 //! `coffer system`: all boxes of this installation at once.
 
+pub mod df;
 pub mod resume;
 
 use crate::row::Entry;
@@ -7,8 +8,9 @@ use crate::row::Entry;
 /// Look after all boxes of this installation.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  coffer system df
   coffer system resume")]
 pub struct Args {}
 
 /// Its commands.
-pub const COMMANDS: &[Entry] = &[command!("resume": resume)];
+pub const COMMANDS: &[Entry] = &[command!("df": df), command!("resume": resume)];

@@ -1,4 +1,4 @@
-//! Starts that somebody ended.
+//! Starts that somebody ended, and one that the guest did.
 
 use super::*;
 use crate::supervisor::fate;
@@ -41,4 +41,12 @@ async fn a_start_that_was_ended_before_the_workload_ran_has_failed_and_is_record
         assert_eq!(record.error, Some(fate::not_wanted().message));
         world.assert_clean();
     }
+}
+
+#[tokio::test]
+async fn a_guest_that_gives_up_says_why() {
+    let world = World::new();
+    let ran = world.supervise(&fake(|mut guest| async move { guest.fails("workload-not-found").await })).await;
+    assert_eq!(ran.failure().docker_code, Some(127));
+    assert_eq!(world.record().exit_code, Some(127));
 }

@@ -114,7 +114,6 @@ pub const COMMANDS: &[Row] = &[
     but(&["machine"], "every box is a machine of its own here", "`coffer run IMAGE` starts one"),
     // The program and its machine.
     but(&["info"], "there is no daemon to ask", "`coffer doctor` says what this machine can run, and why not"),
-    no(&["events"], "events are not streamed yet"),
     but(
         &["context"],
         "there is no daemon to connect to",

@@ -1,0 +1,101 @@
+//! `coffer system df`.
+
+use std::process::ExitCode;
+
+use coffer_runtime::engine::Filter;
+use coffer_runtime::images::{self, of_image};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{self, CliError};
+use crate::table;
+
+/// Show what images and boxes take of the disk.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Reclaimable is what no box uses (`coffer rmi`), and what boxes take that do not run (`coffer prune`).
+
+Examples:
+  coffer system df
+  coffer --json system df"
+)]
+pub struct Args {}
+
+/// One kind of thing.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Kind {
+    total: usize,
+    active: usize,
+    bytes: u64,
+    reclaimable: u64,
+}
+
+impl Kind {
+    fn add(&mut self, active: bool, bytes: u64) {
+        self.total += 1;
+        self.active += usize::from(active);
+        self.bytes += bytes;
+        self.reclaimable += if active { 0 } else { bytes };
+    }
+
+    fn row(&self, name: &str) -> Vec<String> {
+        let percent = (self.reclaimable * 100).checked_div(self.bytes).unwrap_or(0);
+        vec![
+            name.into(),
+            self.total.to_string(),
+            self.active.to_string(),
+            table::size(self.bytes),
+            format!("{} ({percent}%)", table::size(self.reclaimable)),
+        ]
+    }
+
+    fn json(&self, name: &str) -> serde_json::Value {
+        json!({
+            "type": name, "total": self.total, "active": self.active, "bytes": self.bytes,
+            "reclaimable_bytes": self.reclaimable,
+        })
+    }
+}
+
+/// Shows it.
+pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let engine = context.engine()?;
+    let boxes = engine.list(&Filter::default()).map_err(error::of)?;
+    let home = context.open_home()?;
+    let listing = images::open(&home)?.list().map_err(|error| of_image(&error))?;
+    let (mut of_images, mut of_boxes) = (Kind::default(), Kind::default());
+    let mut seen = std::collections::BTreeSet::new();
+    for image in &listing.images {
+        let digest = image.config_digest.to_string();
+        let used = boxes.iter().any(|found| found.options.image_digest == digest);
+        // Of one image there may be several names.
+        if seen.insert(digest) {
+            of_images.add(used, image.size);
+        }
+    }
+    for found in &boxes {
+        of_boxes.add(found.state.is_up(), engine.disk_bytes(found).map_err(error::of)?);
+    }
+    if context.json {
+        println!("{}", json!({ "kinds": [of_images.json("images"), of_boxes.json("boxes")] }));
+    } else {
+        let rows = [of_images.row("Images"), of_boxes.row("Boxes")];
+        table::print(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], &rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_is_not_reclaimable() {
+        let mut kind = Kind::default();
+        assert_eq!(kind.row("X")[4], "0B (0%)");
+        kind.add(true, 3_000);
+        kind.add(false, 1_000);
+        assert_eq!(kind, Kind { total: 2, active: 1, bytes: 4_000, reclaimable: 1_000 });
+        assert_eq!(kind.row("X"), ["X", "2", "1", "4.00kB", "1.00kB (25%)"]);
+    }
+}

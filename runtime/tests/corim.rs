@@ -69,7 +69,7 @@ fn other_readers_find_the_manifests_values_in_its_corim_signed_and_unsigned() {
     export(&["--unverified", "--out", "c.corim"]);
     assert_eq!(std::fs::read(world.path("c.corim")).unwrap(), a);
     let unsaid: Vec<_> = signed["unsaid"].as_array().unwrap().iter().map(|one| &one["what"]).collect();
-    assert_eq!(unsaid, ["workload_digest", "components", "launch"]);
+    assert_eq!(unsaid, ["guest_policy", "workload_digest", "components", "launch"]);
 
     // These readers do refuse: a changed byte of what is signed, and what the grammar does not have.
     let mut bent = b.clone();

@@ -87,7 +87,7 @@ fn the_unit_of_boxes_starts_what_is_to_run_and_asks_it_to_end() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let folder = dir.path().display().to_string();
     let words = value(&unit, "ExecStart")?.replace("${STATE_DIRECTORY}", &folder);
-    let words = words.strip_prefix("/usr/bin/coffer ").context("the program of the package")?;
+    let words = words.strip_prefix("-/usr/bin/coffer ").context("the program of the package")?;
     let resumed = run(Command::new(binary("coffer")?).args(words.split(' ')), b"")?.ok()?;
     ensure!(resumed.is_empty(), "there is no box: {resumed}");
     let analyze = Path::new("/usr/bin/systemd-analyze");

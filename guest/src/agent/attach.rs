@@ -18,6 +18,17 @@ use crate::log_ring::Follower;
 /// How long a caller has to go once it was told everything.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// What of the log somebody may be shown who asks for as much as `asked`: all that is kept only with the right to `logs`, or, which is
+/// the same but for what is the agent's own, what comes from now on where the program has not begun. Nothing: to be refused.
+pub(super) fn may_be_shown(asked: Shown, logs: bool, begun: bool) -> Option<Shown> {
+    match asked {
+        Shown::FromBeginning if logs => Some(Shown::FromBeginning),
+        Shown::FromBeginning if begun => None,
+        Shown::FromBeginning | Shown::FromNow => Some(Shown::FromNow),
+        Shown::Not => Some(Shown::Not),
+    }
+}
+
 /// To the program's end, or its caller's. `place`: its place among those that may be here.
 pub(super) async fn attend(
     agent: Arc<Agent>,
@@ -72,4 +83,23 @@ async fn show(agent: &Agent, mut follower: Option<Follower>, answers: &Answers) 
     // Until then the guest does not go: what is on its way to a slow caller would be lost.
     let _ = tokio::time::timeout(FAREWELL, answers.0.closed()).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_is_shown_only_to_those_who_may_read_logs() {
+        for (asked, logs, begun, shown) in [
+            (Shown::FromBeginning, true, true, Some(Shown::FromBeginning)),
+            (Shown::FromBeginning, true, false, Some(Shown::FromBeginning)),
+            (Shown::FromBeginning, false, true, None),
+            (Shown::FromBeginning, false, false, Some(Shown::FromNow)),
+            (Shown::FromNow, false, true, Some(Shown::FromNow)),
+            (Shown::Not, false, true, Some(Shown::Not)),
+        ] {
+            assert_eq!(may_be_shown(asked, logs, begun), shown, "{asked:?} {logs} {begun}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use coffer_guest_proto::{
-    ExecRequest, ExecResponse, exec_request::Message as Ask, exec_response::Message as Tell, exec_server::Exec,
+    ExecRequest, ExecResponse, Phase, exec_request::Message as Ask, exec_response::Message as Tell, exec_server::Exec,
 };
 use coffer_spec::Act;
 use tokio::sync::mpsc;
@@ -51,7 +51,14 @@ impl Exec for ExecService {
             Some(Ask::Start(order)) => order,
             Some(Ask::Attach(order)) => {
                 may(Act::Attach)?;
-                let (order, place) = (request::attach(order)?, place()?);
+                let mut order = request::attach(order)?;
+                let begun = self.agent.events.watch().borrow().phase >= Phase::Running;
+                match attach::may_be_shown(order.shown, may(Act::Logs).is_ok(), begun) {
+                    Some(shown) => order.shown = shown,
+                    // What was written before whoever asks came is a right of its own.
+                    None => drop(may(Act::Logs)?),
+                }
+                let place = place()?;
                 tokio::spawn(attach::attend(self.agent.clone(), order, place, asks, sender));
                 return Ok(Response::new(Box::pin(ReceiverStream::new(receiver))));
             }

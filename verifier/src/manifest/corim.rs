@@ -13,7 +13,11 @@ use crate::{P384PublicKey, SIGNATURE_SIZE, UnixTime, abi::Measurement};
 pub const CORIM_PROFILE: &str = "tag:amd.com,2025:snp-corim-profile";
 
 /// What a manifest says and its CoRIM does not: a word, and why or what follows.
-pub const UNSAID: [(&str, &str); 3] = [
+pub const UNSAID: [(&str, &str); 4] = [
+    (
+        "guest_policy",
+        "MEASUREMENT does not cover POLICY: whoever judges by the CoRIM must refuse DEBUG and a migration agent by itself, or a debug guest of the same MEASUREMENT, whose memory its host reads, passes",
+    ),
     (
         "workload_digest",
         "the profile contradicts itself about HOST_DATA; each measurement covers the workload by its command line",

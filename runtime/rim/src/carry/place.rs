@@ -26,6 +26,9 @@ pub enum PlaceError {
     /// A folder is copied, and something else is there.
     #[error("{0:?} is there, and is no folder")]
     NoFolder(PathBuf),
+    /// A file is copied, and a device, pipe or socket is there: to replace that is never what was meant.
+    #[error("{0:?} is there, and is no file")]
+    NoFile(PathBuf),
     /// It ends in `/` and is not there.
     #[error("there is no folder {0:?}")]
     Absent(PathBuf),
@@ -75,7 +78,10 @@ impl Source {
             Some(_) if is_folder || ends_in_slash => Err(PlaceError::NoFolder(to.into())),
             None if ends_in_slash && !is_folder => Err(PlaceError::Absent(to.into())),
             there => {
-                let at = there.unwrap_or_else(|| to.into());
+                let at = match there {
+                    Some(there) if !there.is_file() => return Err(PlaceError::NoFile(to.into())),
+                    there => there.unwrap_or_else(|| to.into()),
+                };
                 let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 let name = at.file_name().ok_or_else(|| PlaceError::Absent(to.into()))?;
                 Ok(Spot { folder: opened(parent)?, name: Some(name.to_owned()) })

@@ -36,6 +36,21 @@ fn copy(from: &str, bytes: &[u8], at: &Path) -> Result<Unpacked, UnpackError> {
 }
 
 #[test]
+fn no_copy_takes_the_place_of_a_device_a_pipe_or_a_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, pipe) = (folder.path().join("from"), folder.path().join("pipe"));
+    fs::write(&from, "new").unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let link = folder.path().join("link");
+    symlink(&pipe, &link).unwrap();
+    for at in [&pipe, &link] {
+        let refused = copy("from", &packed(&from, false), at);
+        assert!(matches!(refused, Err(UnpackError::Place(PlaceError::NoFile(_)))), "{refused:?}");
+    }
+    assert!(!fs::symlink_metadata(&pipe).unwrap().is_file());
+}
+
+#[test]
 fn entries_are_read_as_they_were_written_and_nothing_else_is_an_entry() {
     let entries =
         [entry("", Kind::Folder), entry("a/b", Kind::File(3)), entry("a/c", Kind::Link(b"../../etc/passwd".to_vec()))];

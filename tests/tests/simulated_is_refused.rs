@@ -2,7 +2,14 @@
 //!
 //! Each refusal is beside the same act with the simulator allowed, which must work: so it is refused for what it is.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use coffer_platform::{files::Platform, plan::LaunchPlan};
@@ -135,7 +142,7 @@ fn believed_by_none(monitor: Monitor) -> Result<()> {
     let world = World::on(monitor)?;
     let (_registry, image) = pulled(&world)?;
     world.coffer(&["owner", "init"])?.ok()?;
-    let script = "echo the output; exec sleep 600";
+    let script = "while echo the output; do sleep 1; done";
     world
         .coffer(&["run", "-d", "--name", "box", "--tee-simulate", "--inject", "note", &image, "sh", "-c", script])?
         .ok()?;
@@ -152,6 +159,17 @@ fn believed_by_none(monitor: Monitor) -> Result<()> {
         let refused = ask(&[name])?;
         says_untrusted(&refused, *status).context(*name)?;
         ensure!(!refused.stdout.contains("the output") && !refused.stdout.contains("state"), "{}", refused.describe());
+        if *name == "attach" {
+            // It stays for as long as the program does.
+            let mut attached = world.command(&["attach", ALLOW, "box"]).stdout(Stdio::piped()).spawn()?;
+            let mut line = String::new();
+            let read = BufReader::new(attached.stdout.take().context("piped")?).read_line(&mut line);
+            attached.kill()?;
+            attached.wait()?;
+            read?;
+            ensure!(line == "the output\n", "attach {ALLOW}: {line:?}");
+            continue;
+        }
         ask(&[name, ALLOW])?.ok().with_context(|| format!("{name} {ALLOW}"))?;
     }
 

@@ -265,15 +265,27 @@ impl Run {
             match input {
                 Input::Event(event) => self.event(&event, &document),
                 Input::Console(word) => self.console_said(word),
-                // However often somebody tells it to end that has ended.
-                _ => continue,
+                other => {
+                    self.heard_after_the_end(&other);
+                    continue;
+                }
             }
             silent = Instant::now();
         }
         if let Some(log) = self.log.take() {
             let _ = timeout(Duration::from_secs(3), log).await;
         }
+        while let Ok(input) = inbox.try_recv() {
+            self.heard_after_the_end(&input);
+        }
         Ok(Outcome::Ended(end, monitor.name()))
+    }
+
+    /// Nothing is left to be ended, but another run is not wanted then.
+    fn heard_after_the_end(&mut self, input: &Input) {
+        if let Input::CommandLost | Input::Command(Asked { command: Command::Kill | Command::Stop(_), .. }) = input {
+            self.fate.unwanted = true;
+        }
     }
 
     /// Writes what the guest boots from. A first use of the simulator takes seconds, in which commands are heeded.

@@ -149,7 +149,7 @@ impl Line {
         }
         match self.stuck_since {
             _ if self.lost.is_some() => Takes::Nothing,
-            Some(since) if since.elapsed() >= PATIENCE => Takes::Nothing,
+            Some(since) if now().duration_since(since) >= PATIENCE => Takes::Nothing,
             Some(_) => Takes::Later,
             None => Takes::Now,
         }
@@ -173,7 +173,7 @@ impl Line {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    self.stuck_since.get_or_insert_with(Instant::now);
+                    self.stuck_since.get_or_insert_with(now);
                     return;
                 }
                 Err(_) => self.lose(Lost::Gone),
@@ -187,5 +187,32 @@ impl Line {
     fn lose(&mut self, why: Lost) {
         self.lost.get_or_insert(why);
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(not(test))]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+use clock::now;
+
+/// The time of tests: it stands still until it is moved, however long the machine lets a test wait.
+#[cfg(test)]
+pub mod clock {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    thread_local! {
+        static NOW: Cell<Instant> = Cell::new(Instant::now());
+    }
+
+    pub fn now() -> Instant {
+        NOW.get()
+    }
+
+    pub fn pass(time: Duration) {
+        NOW.set(now() + time);
     }
 }

@@ -11,7 +11,7 @@ use std::thread::sleep;
 use proptest::prelude::*;
 use rustix::event::PollFlags;
 
-use super::line::PATIENCE;
+use super::line::{PATIENCE, clock};
 use super::{LONGEST, Lost, Net, SHORTEST, Traffic};
 use crate::virtio::driver::{BUFFERS, Driver, ENTRIES, MEMORY, used};
 use crate::virtio::{EVENT_INDEX, NEEDS_RESET, Waits, register};
@@ -307,7 +307,7 @@ fn a_peer_that_stalls_holds_the_guest_up_for_a_while_and_loses_whole_frames() {
     assert_eq!(waits.events, PollFlags::IN | PollFlags::OUT);
     assert!(waits.until.is_some(), "it will be looked at again");
     assert_eq!(guest.dropped(), (0, 0));
-    sleep(PATIENCE);
+    clock::pass(PATIENCE);
     let waits = guest.driver.serve();
     assert_eq!((usize::from(guest.sent()), guest.dropped(), waits.until), (said, (1, 0), None));
     // All but the last arrive whole once the peer reads, and what is sent then arrives too.
@@ -341,6 +341,7 @@ fn another_driver_finds_the_peer_at_a_whole_frame() {
     while usize::from(guest.sent()) == said {
         guest.send(&frame(LONGEST, said), 3);
         said += 1;
+        assert!(said < 100, "what waits is bounded");
     }
     guest.driver.write(register::STATUS, 0);
     guest.driver.put(0x1_0000, &[0; 0x2000]);

@@ -10,6 +10,7 @@ use coffer_simulator::Installation;
 use coffer_simulator::kds::{Fault, answer};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// What a test makes of a request: `None` is the honest answer.
 #[allow(dead_code, reason = "no crate's tests need all of them")]
@@ -20,6 +21,8 @@ pub enum Reply {
     Endless,
     /// The honest answer after this.
     Late(Duration),
+    /// The honest answer, once the test sends `true`.
+    Held(watch::Receiver<bool>),
     /// Nothing, while the client waits.
     Hang,
 }
@@ -96,6 +99,11 @@ async fn serve(
         Some(Reply::Body(body)) => (200, "", body),
         Some(Reply::Late(late)) => {
             tokio::time::sleep(late).await;
+            honest()
+        }
+        Some(Reply::Held(mut gate)) => {
+            // A test that is over opens none.
+            let _ = gate.wait_for(|open| *open).await;
             honest()
         }
         Some(Reply::Hang) => {

@@ -82,7 +82,7 @@ async fn a_broker_that_nobody_asks_anything_says_when_its_database_goes_and_when
     let says = async |words: &str, times: usize| {
         let begun = Instant::now();
         while served.log().matches(words).count() < times {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{words}: {}", served.log());
+            assert!(begun.elapsed() < Duration::from_mins(1), "{words}: {}", served.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

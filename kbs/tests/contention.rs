@@ -274,7 +274,7 @@ async fn a_revocation_recalls_also_where_its_operator_hangs_up_or_nobody_can_say
             tokio::time::sleep(Duration::from_millis(300)).await;
             go_on.send(()).unwrap();
         }
-        for _ in 0..100 {
+        for _ in 0..3000 {
             if admin.list_guests(None).await.unwrap().is_empty() {
                 break;
             }
@@ -372,7 +372,7 @@ async fn what_an_operator_brought_counts_also_where_it_hangs_up() {
         ..coffer_kbs_client::AdminProfile::read(&kbs.state().join("admin.toml")).unwrap()
     };
     let mut let_in = false;
-    for _ in 0..100 {
+    for _ in 0..3000 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if let Ok(admin) = coffer_kbs_client::AdminClient::connect(&profile).await {
             let_in = admin.audit(0, 0).await.is_ok();

@@ -90,7 +90,7 @@ async fn a_server_changes_its_key_on_sigusr1() {
     let wait = async |what: &dyn Fn() -> bool| {
         let began = Instant::now();
         while !what() {
-            assert!(began.elapsed() < Duration::from_secs(30));
+            assert!(began.elapsed() < Duration::from_mins(1));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

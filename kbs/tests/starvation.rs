@@ -232,7 +232,7 @@ async fn one_guest_holds_its_share_of_connections_and_its_neighbour_gets_in() {
     held.truncate(8);
     let start = Instant::now();
     while kbs.connect(greedy.clone()).await.is_err() {
-        assert!(start.elapsed() < Duration::from_secs(10), "what was given back counts again");
+        assert!(start.elapsed() < Duration::from_mins(1), "what was given back counts again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

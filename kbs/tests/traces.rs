@@ -101,7 +101,7 @@ async fn a_value_that_was_destroyed_is_in_neither_file_before_anybody_is_told() 
     drop(reader);
     let began = Instant::now();
     while left(&state, &gone) > 0 {
-        assert!(began.elapsed() < Duration::from_secs(20), "nobody tried again");
+        assert!(began.elapsed() < Duration::from_mins(1), "nobody tried again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(!admin.destroy_secret(TENANT, &path, 2).await.unwrap());

@@ -230,7 +230,7 @@ impl Kbs {
             if let Some(line) = lines.iter().find(|line| line.contains(&format!("\"{id}\""))) {
                 return serde_json::from_str(line).unwrap();
             }
-            assert!(start.elapsed().as_secs() < 5, "no line with id {id} in {lines:#?}");
+            assert!(start.elapsed().as_secs() < 60, "no line with id {id} in {lines:#?}");
             drop(lines);
             std::thread::sleep(std::time::Duration::from_millis(50));
         }

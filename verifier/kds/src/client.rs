@@ -99,8 +99,6 @@ enum Lane {
 const OTHERS_AT_ONCE: usize = 16;
 /// Refusals that are remembered.
 const MAX_REFUSED: usize = 1024;
-/// First and longest rest after a failure.
-const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_mins(1));
 /// Age at which a chain that does not hold is asked for anew: AMD replaces an intermediate once in years.
 const CHAIN_AGE: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -434,7 +432,8 @@ impl Inner {
             Err(FetchError::None { .. }) => self.options.refused_for,
             Err(_) => {
                 let fails = state.refused.get(&item).map_or(0, |(_, (_, fails))| *fails);
-                (REST.0 * 2_u32.saturating_pow(fails.min(16))).min(REST.1)
+                let (first, longest) = self.options.rest;
+                first.saturating_mul(2_u32.saturating_pow(fails.min(16))).min(longest)
             }
         };
         if let Err(error) = outcome {

@@ -27,6 +27,8 @@ pub struct Options {
     pub refresh: Duration,
     /// How long it is believed that the service has none.
     pub refused_for: Duration,
+    /// First and longest rest after a failure: no item is asked for in a circle.
+    pub rest: (Duration, Duration),
     /// Longest pause that a service may ask for.
     pub longest_pause: Duration,
     /// What reports of chips not seen before may make it ask, together.
@@ -49,6 +51,7 @@ impl Options {
             patience: Duration::from_secs(20),
             refresh: Duration::from_hours(12),
             refused_for: Duration::from_mins(10),
+            rest: (Duration::from_millis(250), Duration::from_mins(1)),
             longest_pause: Duration::from_mins(10),
             strangers: Rate { burst: 64, every: Duration::from_secs(2) },
             strangers_at_once: 4,

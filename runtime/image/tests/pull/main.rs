@@ -117,7 +117,7 @@ fn a_registry_that_is_down_is_unreachable_after_bounded_tries() {
     assert_eq!(error.class(), "unreachable");
     assert!(error.to_string().to_lowercase().contains("connection refused"), "{error}");
     assert!(error.to_string().contains("4 attempts"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_mins(1));
 }
 
 #[test]

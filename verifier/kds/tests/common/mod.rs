@@ -76,6 +76,21 @@ impl Service {
         options
     }
 
+    /// Those of a client that waits for as long as a test lasts: what is there then was not waited for.
+    pub fn patient(&self) -> Options {
+        let mut options = self.options();
+        options.timeout = Duration::from_hours(1);
+        options.patience = Duration::from_hours(1);
+        options
+    }
+
+    /// Until so many requests for paths with `part` have come.
+    pub async fn is_asked(&self, part: &str, times: u64) {
+        while self.asked(part) < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub fn client(&self) -> Kds {
         Kds::open(self.options()).unwrap()
     }

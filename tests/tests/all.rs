@@ -41,6 +41,7 @@ mod packages;
 mod qemu_launch;
 mod reproducible;
 mod root_tamper;
+mod sealing;
 mod secrets;
 mod side_doors;
 mod simulated_is_refused;

@@ -3,9 +3,9 @@
 
 use std::cell::RefCell;
 use std::fs::{File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// How a file is written.
@@ -16,6 +16,7 @@ pub struct Writer {
     replace: bool,
     synced: bool,
     pipes: bool,
+    room: u64,
 }
 
 /// A step of writing a file.
@@ -69,7 +70,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 impl Writer {
     /// Mode 0600, ours, replaces what is there.
     pub const fn private() -> Self {
-        Self { mode: 0o600, owner: None, replace: true, synced: true, pipes: false }
+        Self { mode: 0o600, owner: None, replace: true, synced: true, pipes: false, room: 0 }
     }
 
     /// Another mode, which the file has from its first byte.
@@ -105,6 +106,14 @@ impl Writer {
     #[must_use]
     pub const fn into_pipes(mut self) -> Self {
         self.pipes = true;
+        self
+    }
+
+    /// Room for so many bytes is taken before any is made, where the file system knows how: it is full then, and not only when
+    /// there is something that would be lost.
+    #[must_use]
+    pub const fn room(mut self, bytes: u64) -> Self {
+        self.room = bytes;
         self
     }
 
@@ -144,13 +153,20 @@ impl Writer {
         let mut file = tempfile::Builder::new()
             .prefix(&format!(".{}.", name.to_string_lossy()))
             .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(folder)?;
+            .tempfile_in(folder)
+            .map_err(without_its_name)?;
         if let Some((uid, gid)) = self.owner {
             std::os::unix::fs::fchown(file.as_file(), Some(uid), Some(gid))?;
         }
         file.as_file().set_permissions(Permissions::from_mode(self.mode))?;
         step(Step::Write, path)?;
+        take_room(file.as_file(), self.room)?;
         fill(file.as_file_mut())?;
+        if self.room > 0 {
+            // What was not needed is given back.
+            let length = file.as_file_mut().stream_position()?;
+            file.as_file().set_len(length)?;
+        }
         if self.synced {
             step(Step::Sync, path)?;
             file.as_file().sync_all()?;
@@ -170,6 +186,55 @@ impl Writer {
                 let _ = std::fs::remove_file(path);
             }
         })
+    }
+}
+
+/// Writes a whole file that only its owner may read, under a new name that ends so, into the first of these folders that takes
+/// it; gives its path. For what must not be lost where its own place does not take it.
+///
+/// # Errors
+/// Why the last of them does not take it.
+pub fn write_anywhere(folders: &[&Path], ending: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    let mut result = Err(io::ErrorKind::NotFound.into());
+    for folder in folders {
+        result = write_somewhere_in(folder, ending, bytes);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn write_somewhere_in(folder: &Path, ending: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    let folder = std::path::absolute(folder)?;
+    let builder = &mut tempfile::Builder::new();
+    let builder = builder.prefix("coffer-").suffix(ending).permissions(Permissions::from_mode(0o600));
+    let mut file = builder.tempfile_in(&folder).map_err(without_its_name)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    let (_, path) = file.keep().map_err(|error| error.error)?;
+    sync_folder(&folder)?;
+    Ok(path)
+}
+
+/// The system's words alone: a name that is nobody's, and is gone, tells a reader nothing.
+fn without_its_name(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((words, _)) => io::Error::new(error.kind(), words),
+        None => error,
+    }
+}
+
+/// Only what says that there is no room counts: not every file system can promise it.
+fn take_room(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    if bytes == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(full.into()),
+        _ => Ok(()),
     }
 }
 
@@ -231,6 +296,45 @@ mod tests {
         let half = |file: &mut File| file.write_all(b"ne").and_then(|()| Err(io::ErrorKind::StorageFull.into()));
         assert_eq!(Writer::private().write_with(&path, half).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!((std::fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["key".to_owned()]));
+    }
+
+    #[test]
+    fn where_there_is_no_room_nothing_is_asked_for_what_fills_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write_private(&path, b"old").unwrap();
+        let mut asked = false;
+        let fill = |_: &mut File| {
+            asked = true;
+            Ok(())
+        };
+        let full = Writer::private().room(1 << 62).write_with(&path, fill).unwrap_err();
+        assert!(!asked && matches!(full.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::StorageFull), "{full}");
+        assert_eq!((std::fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["key".to_owned()]));
+        Writer::private().room(1 << 20).write(&path, b"new").unwrap();
+        let there = std::fs::metadata(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert!(there.blocks() * 512 < 1 << 20, "the rest of it is given back");
+    }
+
+    #[test]
+    fn an_error_of_a_folder_names_no_file_that_nobody_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let absent = write_private(&dir.path().join("none/key"), b"new").unwrap_err();
+        assert_eq!(absent.to_string(), io::Error::from_raw_os_error(2).to_string());
+    }
+
+    #[test]
+    fn what_must_not_be_lost_goes_where_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let (none, there) = (dir.path().join("none"), dir.path().join("there"));
+        std::fs::create_dir(&there).unwrap();
+        let path = write_anywhere(&[&none, &there, dir.path()], ".sealed", b"bytes").unwrap();
+        assert!(path.parent() == Some(&there) && path.extension().is_some_and(|end| end == "sealed"), "{path:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"bytes");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(write_anywhere(&[&none], ".sealed", b"x").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(names(dir.path()), ["there"]);
     }
 
     #[test]

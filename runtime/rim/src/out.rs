@@ -12,6 +12,9 @@ use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+
 use crate::failure::{Class, Failure};
 use crate::foreign::is_active;
 
@@ -59,6 +62,29 @@ pub fn write_bytes(bytes: &[u8]) {
     }
 }
 
+/// Writes bytes to standard output as they are, for whoever has to know that all of them went there.
+///
+/// # Errors
+/// Why not, a reader who is gone among it. It is the caller's to say.
+pub fn write_all(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
+}
+
+/// Whether standard output can be written, as far as that is known beforehand: it is open for that, and a pipe has a reader.
+///
+/// # Errors
+/// Why not.
+pub fn check() -> io::Result<()> {
+    let out = rustix::stdio::stdout();
+    if (rustix::fs::fcntl_getfl(out)? & OFlags::RWMODE) == OFlags::RDONLY {
+        return Err(rustix::io::Errno::BADF.into());
+    }
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    if polled[0].revents().intersects(PollFlags::ERR) { Err(ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+}
+
 /// Writes to standard output, plain, whatever became of what was written before.
 ///
 /// # Errors
@@ -90,8 +116,8 @@ fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// What lies behind standard output is the caller's: what is full there, no image of ours fills.
-fn unwritten(error: &io::Error) -> Failure {
+/// Standard output that cannot be written. What lies behind it is the caller's: what is full there, no image of ours fills.
+pub fn unwritten(error: &io::Error) -> Failure {
     let failure = Failure::new(Class::Config, format!("cannot write standard output: {error}"));
     match error.kind() {
         ErrorKind::StorageFull => failure.hint("free space where it leads to, or lead it elsewhere"),

@@ -1,14 +1,12 @@
 //! `coffer seal`, `coffer unseal` and `coffer reseal`.
 
+mod hand_over;
+
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use coffer_rim::file::Writer;
-use coffer_rim::out;
 use coffer_runtime::engine::{SealAs, SealCounter};
 use coffer_seal::{CHUNK, HEADER, SealPolicy, TAG};
 use zeroize::Zeroizing;
@@ -17,6 +15,8 @@ use crate::boxes::logs::read_input;
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::prove::guest::Trust;
+use crate::terminal;
+use hand_over::{Given, Place};
 
 /// Seal a file to the guest of a box: it opens again where its policy says, and nowhere else.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ struct Common {
     /// Label that is part of the key, such as app/backup; the same to seal and to unseal.
     #[arg(long, value_name = "PATH", default_value = "")]
     context: String,
-    /// File to write instead of standard output.
+    /// File to write instead of standard output; no link is replaced.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -86,12 +86,37 @@ struct Common {
     /// Name or id.
     #[arg(value_name = "BOX")]
     name: String,
-    /// File to read instead of standard input.
+    /// File to read instead of standard input: 2 MiB of what is sealed at most.
     #[arg(value_name = "IN")]
     input: Option<PathBuf>,
 }
 
+/// Bytes that are sealed, in one message.
 const LIMIT: u64 = 2 << 20;
+
+impl Common {
+    fn place<'a>(&'a self, context: &'a Context, sealed: bool) -> Place<'a> {
+        let output = self.output.as_deref().filter(|path| *path != Path::new("-"));
+        Place { output, json: context.json, sealed, home: &context.home }
+    }
+
+    /// Where sealed bytes go: not to a terminal.
+    fn sealed<'a>(&'a self, context: &'a Context) -> Result<Place<'a>, CliError> {
+        let place = self.place(context, true);
+        if place.output.is_none() && !place.json && terminal::shows() {
+            let failure = CliError::new(Class::Usage, "sealed bytes are not written to a terminal");
+            return Err(failure.hint("name a file for them: -o FILE"));
+        }
+        Ok(place)
+    }
+
+    fn read(&self, limit: u64) -> Result<Vec<u8>, CliError> {
+        read_input(self.input.as_deref(), limit).map_err(|failure| match failure.class {
+            Class::Usage => failure.hint("the guest takes 2 MiB: seal a key, and encrypt under it what is longer"),
+            _ => failure,
+        })
+    }
+}
 
 /// Seals.
 pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -99,6 +124,7 @@ pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     engine.may_seal(&args.name).map_err(error::of)?;
+    let place = args.sealed(context)?;
     let before = replaces.as_deref().map(head).transpose()?;
     let counter = match &before {
         Some(head) => SealCounter::Replace(head),
@@ -106,10 +132,13 @@ pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
         None => SealCounter::None,
     };
     let how = SealAs { policy: *policy, context: &args.context, counter };
-    let plaintext = Zeroizing::new(read_input(args.input.as_deref(), LIMIT)?);
-    let sealed = context.runtime()?.block_on(engine.seal(&args.name, &how, &plaintext, &trust));
-    let sealed = sealed.map_err(error::of)?;
-    finish(args, context, &sealed.bytes, sealed.rollback_protected)
+    let plaintext = Zeroizing::new(args.read(LIMIT)?);
+    let runtime = context.runtime()?;
+    let room = HEADER + plaintext.len() + (plaintext.len() / CHUNK + 1) * TAG;
+    place.hand_over(room, || {
+        let sealed = runtime.block_on(engine.seal(&args.name, &how, &plaintext, &trust)).map_err(error::of)?;
+        Ok(Given { bytes: Zeroizing::new(sealed.bytes), rollback_protected: sealed.rollback_protected })
+    })
 }
 
 /// What the guest wants to see of a file that is replaced: its header and first chunk.
@@ -130,10 +159,12 @@ pub fn unseal(args: &UnsealArgs, context: &Context) -> Result<ExitCode, CliError
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     engine.may_seal(&args.name).map_err(error::of)?;
-    let sealed = read_input(args.input.as_deref(), 2 * LIMIT)?;
-    let opened = context.runtime()?.block_on(engine.unseal(&args.name, &args.context, sealed, &trust));
-    let opened = opened.map_err(error::of)?;
-    finish(args, context, &opened.plaintext, opened.rollback_protected)
+    let sealed = args.read(2 * LIMIT)?;
+    let runtime = context.runtime()?;
+    args.place(context, false).hand_over(sealed.len(), || {
+        let opened = runtime.block_on(engine.unseal(&args.name, &args.context, sealed, &trust)).map_err(error::of)?;
+        Ok(Given { bytes: opened.plaintext, rollback_protected: opened.rollback_protected })
+    })
 }
 
 /// Reseals.
@@ -142,35 +173,12 @@ pub fn reseal(args: &ResealArgs, context: &Context) -> Result<ExitCode, CliError
     let engine = context.engine()?;
     let trust = args.trust.read()?;
     engine.may_seal(&args.name).map_err(error::of)?;
-    let sealed = read_input(args.input.as_deref(), 2 * LIMIT)?;
-    let sealed = context.runtime()?.block_on(engine.reseal(&args.name, *policy, &args.context, sealed, &trust));
-    let sealed = sealed.map_err(error::of)?;
-    finish(args, context, &sealed.bytes, sealed.rollback_protected)
-}
-
-fn finish(args: &Common, context: &Context, bytes: &[u8], rollback_protected: bool) -> Result<ExitCode, CliError> {
-    match args.output.as_deref().filter(|path| *path != Path::new("-")) {
-        Some(path) => {
-            Writer::private()
-                .into_pipes()
-                .write(path, bytes)
-                .class_while(Class::Config, format!("cannot write {}", path.display()))?;
-            if context.json {
-                println!(
-                    "{}",
-                    serde_json::json!({ "output": path, "bytes": bytes.len(), "rollback_protected": rollback_protected })
-                );
-            }
-        }
-        None if context.json => {
-            // Not through a value of a document: it would leave copies of what may be a secret.
-            let text = Zeroizing::new(STANDARD.encode(bytes));
-            let rest = format!("\",\"bytes\":{},\"rollback_protected\":{rollback_protected}}}\n", bytes.len());
-            for part in ["{\"base64\":\"", text.as_str(), rest.as_str()] {
-                out::write_bytes(part.as_bytes());
-            }
-        }
-        None => out::write_bytes(bytes),
-    }
-    Ok(ExitCode::SUCCESS)
+    let place = args.sealed(context)?;
+    let sealed = args.read(2 * LIMIT)?;
+    let runtime = context.runtime()?;
+    place.hand_over(sealed.len(), || {
+        let sealed = runtime.block_on(engine.reseal(&args.name, *policy, &args.context, sealed, &trust));
+        let sealed = sealed.map_err(error::of)?;
+        Ok(Given { bytes: Zeroizing::new(sealed.bytes), rollback_protected: sealed.rollback_protected })
+    })
 }

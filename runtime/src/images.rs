@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use coffer_image::{Digest, Freed, Image, ImageError, Store, VerityTable};
 use coffer_rim::failure::DISK_FULL;
 use coffer_rim::{Class, Failure, Foreign};
-use coffer_spec::ConfigDigest;
+use coffer_spec::{ConfigDigest, ManifestDigest};
 
 use crate::home::Home;
 use crate::id::BoxId;
@@ -26,7 +26,7 @@ pub fn of_image(error: &ImageError) -> Failure {
         "usage" => Class::Usage,
         "not-found" => Class::NotFound,
         "unauthorized" => Class::Refused,
-        "unreachable" => Class::Unreachable,
+        "unreachable" | "too-many-requests" => Class::Unreachable,
         "platform" => Class::Platform,
         _ => Class::Config,
     };
@@ -41,15 +41,30 @@ pub fn of_image(error: &ImageError) -> Failure {
 /// What an image asks to be run as.
 pub fn defaults(image: &Image) -> ImageDefaults {
     let config = &image.config;
+    let env = config.env.iter().filter(|entry| why_odd(entry).is_none()).cloned().collect();
     ImageDefaults {
         reference: image.reference.clone(),
         config_digest: ConfigDigest::new(*image.config_digest.as_bytes()),
+        manifest_digest: ManifestDigest::new(*image.manifest_digest.as_bytes()),
         entrypoint: config.entrypoint.clone(),
         cmd: config.cmd.clone(),
-        env: config.env.clone(),
+        env,
         cwd: config.working_dir.clone(),
         user: config.user.clone(),
         stop_signal: config.stop_signal.clone().unwrap_or_default(),
+    }
+}
+
+/// Why an entry of an image's ENV is no variable for a program, if it is none. Such an entry is left out and said, and stops no
+/// image: some have them, and Docker runs those.
+pub fn why_odd(entry: &str) -> Option<&'static str> {
+    match entry.find('=') {
+        None => Some("it has no ="),
+        Some(0) => Some("it has no name"),
+        _ if entry.contains('\0') => Some("it has a NUL"),
+        // The kernel takes no longer ones (MAX_ARG_STRLEN).
+        _ if entry.len() >= 128 << 10 => Some("it is longer than 128 KiB"),
+        _ => None,
     }
 }
 
@@ -120,6 +135,16 @@ mod tests {
     use super::*;
     use crate::boxes::tests::options;
     use crate::state::tests::record;
+
+    #[test]
+    fn an_entry_of_env_that_is_no_variable_is_told_from_one_that_is() {
+        for good in ["A=", "A=b=c", "a b=c", "É=1", "A.B-C=x", " =x"] {
+            assert_eq!(why_odd(good), None, "{good:?}");
+        }
+        for odd in ["", "A", "=x", "A=\0", &format!("A={}", "x".repeat(128 << 10))] {
+            assert!(why_odd(odd).is_some());
+        }
+    }
 
     fn with_digest(text: &str) -> BoxRecord {
         let options = crate::boxes::BoxOptions { image_digest: text.into(), ..options() };

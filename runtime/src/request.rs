@@ -10,8 +10,9 @@ mod secrets;
 use std::collections::BTreeSet;
 
 use coffer_spec::{
-    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, Mount, Name, Network, Owner,
-    Peer, Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
+    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest, Mount, Name,
+    Network, Owner, Peer, Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume,
+    WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -28,6 +29,8 @@ pub struct ImageDefaults {
     pub reference: String,
     /// Of the configuration.
     pub config_digest: ConfigDigest,
+    /// Of the manifest.
+    pub manifest_digest: ManifestDigest,
     /// ENTRYPOINT.
     pub entrypoint: Vec<String>,
     /// CMD.
@@ -227,7 +230,11 @@ pub fn document(
         tee: request.tee,
         host_may: request.host_may.unwrap_or_else(|| default_host_may(request.tee)),
         inject: request.inject.clone(),
-        image: Image { reference: image.reference.clone(), config_digest: image.config_digest },
+        image: Image {
+            reference: image.reference.clone(),
+            config_digest: image.config_digest,
+            manifest_digest: Some(image.manifest_digest),
+        },
         root: Root { verity, scratch: request.scratch },
         process: Process {
             argv,

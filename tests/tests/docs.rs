@@ -148,6 +148,7 @@ runs! {
     owner_access: "docs/owner-access.md",
     packages: "docs/packages.md",
     policies: "docs/policies.md",
+    images: "docs/images.md",
     ingress: "docs/ingress.md",
     network: "docs/network.md",
     sealing: "docs/sealing.md",

@@ -29,6 +29,24 @@ impl ConfigDigest {
     }
 }
 
+/// SHA-256 digest of an image manifest, 32 bytes; written as a [`ConfigDigest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ManifestDigest(ConfigDigest);
+
+impl ManifestDigest {
+    /// Of these bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(ConfigDigest::new(bytes))
+    }
+}
+
+impl fmt::Display for ManifestDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl FromStr for ConfigDigest {
     type Err = DigestError;
 

@@ -72,7 +72,7 @@ mod workload;
 
 pub use act::{Act, ActError, Acts, Grantee, Host, HostMay, Listed, OwnerMay};
 pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_argument};
-pub use digest::{ConfigDigest, DigestError};
+pub use digest::{ConfigDigest, DigestError, ManifestDigest};
 pub use document::Document;
 pub use error::SpecError;
 pub use ingress::{Ingress, IngressClients};

@@ -28,7 +28,11 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         tee,
         host_may: HostMay::none(),
         inject: Vec::new(),
-        image: Image { reference: "registry.example/app:1".into(), config_digest: ConfigDigest::new([0; 32]) },
+        image: Image {
+            reference: "registry.example/app:1".into(),
+            config_digest: ConfigDigest::new([0; 32]),
+            manifest_digest: None,
+        },
         root: Root {
             verity: VerityTable {
                 algorithm: "sha256".into(),

@@ -3,7 +3,10 @@
 use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigDigest, HostMay, Ingress, Name, Network, OwnerMay, Peer, SecretWanted, Tenant, digest::lower_hex};
+use crate::{
+    ConfigDigest, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer, SecretWanted, Tenant,
+    digest::lower_hex,
+};
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +87,9 @@ pub struct Image {
     pub reference: String,
     /// Of the image configuration.
     pub config_digest: ConfigDigest,
+    /// Of the image manifest it was made from, which says where to find it again. A record alone: what runs is the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_digest: Option<ManifestDigest>,
 }
 
 /// Root file system: an EROFS image under dm-verity, with a writable layer that goes with the guest.

@@ -69,6 +69,18 @@ pub enum ImageError {
         /// The last failure, with its causes.
         reason: String,
     },
+    /// The registry limits requests (429), and wants fewer, or to be left alone for longer than anybody waits here.
+    #[error("{} limits requests (429), {attempts} were made: {}{}", Short(registry), Short(reason), rest(*after))]
+    TooManyRequests {
+        /// Registry address.
+        registry: String,
+        /// Requests made, the first included.
+        attempts: u32,
+        /// Its words.
+        reason: String,
+        /// Seconds that it asks to be left alone for (`Retry-After`).
+        after: Option<u64>,
+    },
     /// The registry answered something the protocol does not allow.
     #[error("{} answered against the distribution protocol: {}", Short(registry), Short(reason))]
     Protocol {
@@ -78,10 +90,12 @@ pub enum ImageError {
         reason: String,
     },
     /// The image is not built for this guest.
-    #[error("{} has no linux/amd64 image, only {}", Short(reference), Short(available))]
+    #[error("{} has no {wanted} image, only {}", Short(reference), Short(available))]
     Platform {
         /// Image reference.
         reference: String,
+        /// Platform wanted.
+        wanted: String,
         /// Platforms it has.
         available: String,
     },
@@ -234,7 +248,7 @@ pub enum ImageError {
 impl ImageError {
     /// Stable kebab-case word for the kind of failure.
     ///
-    /// One of `usage`, `not-found`, `unauthorized`, `unreachable`, `registry`, `platform`, `corrupt`, `too-large`,
+    /// One of `usage`, `not-found`, `unauthorized`, `unreachable`, `too-many-requests`, `registry`, `platform`, `corrupt`, `too-large`,
     /// `snapshot`, `disk-full`, `config`, `io`.
     pub fn class(&self) -> &'static str {
         match self {
@@ -242,6 +256,7 @@ impl ImageError {
             Self::NotStored { .. } | Self::NotFound { .. } => "not-found",
             Self::Unauthorized { .. } => "unauthorized",
             Self::Unreachable { .. } => "unreachable",
+            Self::TooManyRequests { .. } => "too-many-requests",
             Self::Protocol { .. } => "registry",
             Self::Platform { .. } => "platform",
             Self::CorruptBlob { .. }
@@ -283,6 +298,10 @@ impl ImageError {
                     Short(registry)
                 )
             }
+            Self::TooManyRequests { after, .. } => match after {
+                Some(after) => format!("try again in {after} s; some registries allow more to who is logged in"),
+                None => "try again later; some registries allow more to who is logged in".to_owned(),
+            },
             Self::Platform { .. } => "choose an image built for linux/amd64".to_owned(),
             Self::CorruptBlob { .. } | Self::CorruptSize { .. } => {
                 "the registry or a proxy in between serves damaged bytes; push the image again".to_owned()
@@ -323,6 +342,11 @@ impl ImageError {
     }
 }
 
+/// What a registry asked for, behind its words.
+fn rest(after: Option<u64>) -> String {
+    after.map(|seconds| format!("; it asks to be left alone for {seconds} s")).unwrap_or_default()
+}
+
 /// Foreign text of any length, escaped and cut where a message would be all of it.
 struct Short<'a>(&'a str);
 
@@ -358,7 +382,8 @@ mod tests {
             ImageError::Unauthorized { registry: bad(), what: bad() },
             ImageError::Unreachable { registry: bad(), attempts: 1, reason: bad() },
             ImageError::Protocol { registry: bad(), reason: bad() },
-            ImageError::Platform { reference: bad(), available: bad() },
+            ImageError::TooManyRequests { registry: bad(), attempts: 1, reason: bad(), after: Some(1) },
+            ImageError::Platform { reference: bad(), wanted: "linux/amd64".to_owned(), available: bad() },
             ImageError::Malformed { what: "index", digest, reason: bad() },
             ImageError::Snapshot { path: bad().into(), reason: bad() },
             ImageError::DiskFull { path: bad().into(), bytes: 1, source: io::ErrorKind::StorageFull.into() },
@@ -398,7 +423,7 @@ mod tests {
             ImageError::Unauthorized { registry: long(), what: long() },
             ImageError::Unreachable { registry: long(), attempts: 1, reason: long() },
             ImageError::Protocol { registry: long(), reason: long() },
-            ImageError::Platform { reference: long(), available: long() },
+            ImageError::Platform { reference: long(), wanted: "linux/amd64".to_owned(), available: long() },
             ImageError::Malformed { what: "index", digest, reason: long() },
             ImageError::Store { path: "index.json".into(), reason: long() },
             ImageError::Client { reason: long() },

@@ -2,16 +2,21 @@
 //!
 //! What an image cannot bring: device nodes (the guest's `/dev` is its own; a node for one of the guest's disks would be
 //! a way around dm-verity and the workload specification), attributes that steer overlayfs, and attributes of
-//! namespaces EROFS does not have. They are left out and counted in [`Merged::dropped`].
+//! namespaces EROFS does not have. They are left out and counted in [`Dropped`].
+//!
+//! What a file has of zeros takes no space in the spool: neither the holes that an archive names, nor zeros written out.
 
 use crate::decompress::{self, DiffReader};
 use crate::digest::Digest;
 use crate::erofs;
 use crate::error::{ImageError, Result};
-use crate::tarball::{Archive, Entry, EntryKind, TarError};
+use crate::holes::HoleWriter;
+use crate::tarball::{Archive, Entry, EntryKind, Part, TarError};
 use crate::tree::{DEFAULT_MEMORY, DEFAULT_STEPS, Extent, Kind, Meta, Tree, TreeError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 /// How large an image may be. Reaching one is an error, never a shorter image.
@@ -19,7 +24,7 @@ use std::path::Path;
 pub struct Limits {
     /// Entries of all layers together.
     pub entries: u64,
-    /// Unpacked bytes of all layers together.
+    /// Unpacked bytes of all layers together: of their streams, and of their files with holes.
     pub bytes: u64,
     /// Bytes of memory that nodes, names, targets and attributes of all layers together may take. Everything else a layer
     /// makes us hold has a fixed bound: see [`crate::tarball`] and [`crate::decompress`].
@@ -41,24 +46,35 @@ pub struct Merged {
     pub tree: Tree,
     /// File data; extents of the tree point into it.
     pub spool: File,
-    /// Device nodes and attributes left out.
-    pub dropped: u64,
+    /// What was left out.
+    pub dropped: Dropped,
+}
+
+/// What of an image is not in its root file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// Device nodes.
+    pub devices: u64,
+    /// Extended attributes.
+    pub attributes: u64,
+    /// VOLUME paths at which there can be no folder.
+    #[serde(default)]
+    pub volumes: u64,
 }
 
 /// Takes layers, bottom first.
 pub struct Merger<'a> {
     tree: Tree,
     spool: Spool<'a>,
-    dropped: u64,
+    dropped: Dropped,
     left: Limits,
     limits: Limits,
 }
 
 /// The spool file, written front to back.
 struct Spool<'a> {
-    writer: io::BufWriter<File>,
-    length: u64,
-    buffer: Vec<u8>,
+    writer: HoleWriter<File>,
     /// Where it lies, for messages.
     dir: &'a Path,
     /// Unpacked bytes allowed, for messages.
@@ -68,11 +84,10 @@ struct Spool<'a> {
 impl<'a> Merger<'a> {
     /// `spool`: an empty file that lies in `dir`.
     pub fn new(spool: File, dir: &'a Path, limits: Limits) -> Self {
-        let writer = io::BufWriter::with_capacity(1 << 20, spool);
         Self {
             tree: Tree::within(limits.memory, limits.steps),
-            spool: Spool { writer, length: 0, buffer: vec![0; 64 << 10], dir, limit: limits.bytes },
-            dropped: 0,
+            spool: Spool { writer: HoleWriter::new(spool), dir, limit: limits.bytes },
+            dropped: Dropped::default(),
             left: limits,
             limits,
         }
@@ -87,26 +102,45 @@ impl<'a> Merger<'a> {
     pub fn add(&mut self, layer: Digest, blob: impl Read, diff_id: Digest) -> Result<()> {
         let reader =
             DiffReader::new(blob, self.left.bytes).map_err(|source| ImageError::Decompress { layer, source })?;
-        let mut archive = Archive::new(reader);
+        // Headers and small files come out of one call of the decompressor.
+        let mut archive = Archive::new(BufReader::with_capacity(AT_ONCE, reader));
         self.tree.begin_layer();
         while let Some(entry) = archive.next_entry().map_err(|error| self.tar_error(layer, error))? {
             self.charge()?;
             self.apply(layer, entry, &mut archive)?;
         }
         archive.drain().map_err(|error| self.tar_error(layer, error))?;
-        let (found, left) = archive.into_inner().finish();
+        let (found, left) = archive.into_inner().into_inner().finish();
         self.left.bytes = left;
         if found == diff_id { Ok(()) } else { Err(ImageError::CorruptDiffId { layer, expected: diff_id, found }) }
     }
 
+    /// Makes the folders that an image says it has volumes at, where they are not there. One that cannot be made stops no
+    /// image, and is counted.
+    ///
+    /// # Errors
+    /// Class `too-large`.
+    pub fn make_folders(&mut self, volumes: &[String]) -> Result<()> {
+        self.tree.begin_layer();
+        for path in volumes {
+            self.charge()?;
+            match self.tree.make_folder(path.as_bytes()) {
+                Ok(()) => {}
+                Err(error) => {
+                    if let Ok(limit) = beyond_limits(error) {
+                        return Err(limit);
+                    }
+                    self.dropped.volumes += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The merged tree.
     pub fn finish(self) -> Result<Merged> {
-        let (length, dir) = (self.spool.length, self.spool.dir);
-        let spool =
-            self.spool.writer.into_inner().map_err(|error| ImageError::write(dir, length, error.into_error()))?;
-        if self.dropped > 0 {
-            tracing::debug!(dropped = self.dropped, "device nodes and attributes left out of the image");
-        }
+        let (length, dir) = (self.spool.writer.position(), self.spool.dir);
+        let (spool, _) = self.spool.writer.finish().map_err(|error| ImageError::write(dir, length, error))?;
         Ok(Merged { tree: self.tree, spool, dropped: self.dropped })
     }
 
@@ -121,21 +155,21 @@ impl<'a> Merger<'a> {
             .map_err(tree_error);
         }
         let kind = match entry.kind {
-            EntryKind::File => Kind::File(self.spool.keep(layer, entry.size, data)?),
-            EntryKind::Directory => Kind::Directory(std::collections::BTreeMap::new()),
+            EntryKind::File => Kind::File(self.spool.keep(layer, entry.size, entry.parts.as_deref(), data)?),
+            EntryKind::Directory => Kind::Directory(BTreeMap::new()),
             EntryKind::Symlink(target) => Kind::Symlink(target),
             EntryKind::Fifo => Kind::Fifo,
             EntryKind::HardLink(target) => return self.tree.link(&entry.path, &target).map_err(tree_error),
             EntryKind::CharDevice(..) | EntryKind::BlockDevice(..) => {
-                self.dropped += 1;
+                self.dropped.devices += 1;
                 // What stood there in a lower layer is gone all the same.
                 return self.tree.remove(&entry.path).map_err(tree_error);
             }
         };
         let given = entry.xattrs.len();
-        let xattrs: std::collections::BTreeMap<_, _> =
+        let xattrs: BTreeMap<_, _> =
             entry.xattrs.into_iter().filter(|(name, value)| erofs::keeps_xattr(name, value)).collect();
-        self.dropped += (given - xattrs.len()) as u64;
+        self.dropped.attributes += (given - xattrs.len()) as u64;
         let (mode, uid, gid, mtime, mtime_nsec) = (entry.mode, entry.uid, entry.gid, entry.mtime, entry.mtime_nsec);
         let meta = Meta { mode, uid, gid, mtime, mtime_nsec, xattrs };
         self.tree.place(&entry.path, meta, kind).map_err(tree_error)
@@ -179,28 +213,38 @@ fn read_error(layer: Digest, source: io::Error, limit: u64) -> ImageError {
 }
 
 impl Spool<'_> {
-    /// Copies a file's data to the end of the spool.
-    fn keep(&mut self, layer: Digest, size: u64, data: &mut impl Read) -> Result<Extent> {
-        let offset = self.length;
-        let buffer = &mut self.buffer;
-        let mut left = size;
-        while left > 0 {
-            let want = left.min(buffer.len() as u64) as usize;
-            let count = match data.read(&mut buffer[..want]) {
-                Ok(0) => return Err(ImageError::Tar { layer, source: TarError::Truncated }),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(read_error(layer, source, self.limit)),
-            };
-            self.writer
-                .write_all(&buffer[..count])
-                .map_err(|error| ImageError::write(self.dir, self.length + left, error))?;
-            left -= count as u64;
-            self.length += count as u64;
+    /// Copies a file's data to the end of the spool. `size`: of the file. `parts`: what of it the data is, or all of it.
+    fn keep(&mut self, layer: Digest, size: u64, parts: Option<&[Part]>, data: &mut impl Read) -> Result<Extent> {
+        let offset = self.writer.position();
+        if offset.checked_add(size).is_none_or(|end| end > self.limit) {
+            return Err(ImageError::TooLarge { what: "unpacked bytes", limit: self.limit });
         }
+        for part in parts.unwrap_or(&[Part { offset: 0, length: size }]) {
+            self.skip_to(offset + part.offset)?;
+            let mut left = part.length;
+            while left > 0 {
+                let wrong = |position, error| ImageError::write(self.dir, position, error);
+                let position = self.writer.position();
+                let read = self.writer.take(data, left).map_err(|error| wrong(position + left, error))?;
+                left -= match read {
+                    Ok(0) => return Err(ImageError::Tar { layer, source: TarError::Truncated }),
+                    Ok(count) => count as u64,
+                    Err(source) => return Err(read_error(layer, source, self.limit)),
+                };
+            }
+        }
+        self.skip_to(offset + size)?;
         Ok(Extent { offset, length: size })
     }
+
+    fn skip_to(&mut self, to: u64) -> Result<()> {
+        let count = to - self.writer.position();
+        self.writer.skip(count).map_err(|error| ImageError::write(self.dir, to, error))
+    }
 }
+
+/// Unpacked bytes that are hashed and looked at together.
+const AT_ONCE: usize = 64 << 10;
 
 /// What a name with the prefix `.wh.` means.
 enum Whiteout<'a> {

@@ -17,12 +17,14 @@ pub mod error;
 
 pub mod config;
 mod manifest;
+pub mod platform;
 pub mod store;
 
 pub mod credentials;
 pub mod pull;
 
 pub mod decompress;
+mod holes;
 pub mod layer;
 pub mod tarball;
 pub mod tree;
@@ -36,9 +38,10 @@ pub mod snapshot;
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::ImageError;
-pub use layer::Limits;
+pub use layer::{Dropped, Limits};
 pub use manifest::LayerBlob;
 pub use oci_client::Reference;
+pub use platform::Platform;
 pub use pull::{Progress, ProgressFn, PullOptions, Pulled};
 pub use rootfs::Rootfs;
 pub use snapshot::{Snapshot, SnapshotKind};

@@ -10,12 +10,14 @@
 use crate::config::ImageConfig;
 use crate::digest::{Digest, DigestError};
 use crate::error::{ImageError, Result};
+use crate::platform::Platform;
 use oci_client::Reference;
 use oci_client::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
-    OciImageIndex, OciImageManifest, Platform,
+    OciImageIndex, OciImageManifest,
 };
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// Longest manifest or index in bytes; what registries accept.
 pub(crate) const MAX_BYTES: u64 = 4 << 20;
@@ -96,34 +98,57 @@ pub(crate) fn is_index(bytes: &[u8]) -> bool {
     serde_json::from_slice::<Shape>(bytes).is_ok_and(|shape| shape.manifests.is_some() && shape.layers.is_none())
 }
 
-/// The linux/amd64 entry of an index, the plain one before any microarchitecture level.
-pub(crate) fn choose_platform(reference: &Reference, digest: Digest, bytes: &[u8]) -> Result<Digest> {
+/// What an index leads to.
+#[derive(Debug, Default)]
+pub(crate) struct Choices {
+    /// Documents worth asking for, best first: manifests for the platform, the plain one before those for a level of it; then
+    /// indexes, and what says no platform.
+    pub(crate) wanted: Vec<Digest>,
+    /// Names of the platforms it has images for.
+    pub(crate) platforms: BTreeSet<String>,
+}
+
+/// Looks through an index for images for a platform.
+pub(crate) fn choices(digest: Digest, bytes: &[u8], wanted: &Platform) -> Result<Choices> {
     let malformed = |reason: String| ImageError::Malformed { what: "index", digest, reason };
     let index: OciImageIndex = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
-    let named = |platform: &Platform| format!("{}/{}", platform.os, platform.architecture);
     let short = |name: String| if name.len() <= MAX_PLATFORM { name } else { format!("one of {} bytes", name.len()) };
-    let platforms = || index.manifests.iter().filter_map(|entry| entry.platform.as_ref().map(|it| (entry, it)));
-    let fitting = platforms()
-        .filter(|(_, platform)| named(platform) == "linux/amd64")
-        .min_by_key(|(_, platform)| platform.variant.as_deref().unwrap_or_default());
-    if let Some((entry, _)) = fitting {
-        return entry.digest.parse().map_err(|error: DigestError| malformed(error.to_string()));
+    let mut platforms = BTreeSet::new();
+    let mut ranked = Vec::new();
+    for entry in &index.manifests {
+        let is_index =
+            [OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE].contains(&entry.media_type.as_str());
+        let rank = match &entry.platform {
+            // An index may say the platform of all that is in it, or nothing.
+            None => Some(String::new()),
+            Some(platform) => {
+                let (os, architecture) = (platform.os.to_string(), platform.architecture.to_string());
+                wanted.rank(&os, &architecture, platform.variant.as_deref())
+            }
+        };
+        if let Some(rank) = rank {
+            let named: Digest = entry.digest.parse().map_err(|error: DigestError| malformed(error.to_string()))?;
+            ranked.push(((is_index, entry.platform.is_none(), rank), named));
+        }
+        // Entries of unknown platform are attestations of builders.
+        if let Some(platform) = entry.platform.as_ref().filter(|platform| platform.os.to_string() != "unknown") {
+            platforms.insert(short(format!("{}/{}", platform.os, platform.architecture)));
+        }
     }
-    // Entries of unknown platform are attestations of builders.
-    let mut names: Vec<_> = platforms()
-        .map(|(_, platform)| named(platform))
-        .filter(|name| !name.starts_with("unknown/"))
-        .map(short)
-        .collect();
-    names.dedup();
-    let more = names.len().saturating_sub(MAX_SHOWN);
-    names.truncate(MAX_SHOWN);
-    let available = match (names.is_empty(), more) {
+    ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let wanted = ranked.into_iter().map(|(_, digest)| digest).collect();
+    Ok(Choices { wanted, platforms })
+}
+
+/// No image of these platforms is one for us.
+pub(crate) fn no_platform(reference: &Reference, wanted: &Platform, platforms: &BTreeSet<String>) -> ImageError {
+    let shown: Vec<_> = platforms.iter().take(MAX_SHOWN).map(String::as_str).collect();
+    let available = match (platforms.is_empty(), platforms.len() - shown.len()) {
         (true, _) => "unnamed platforms".to_owned(),
-        (_, 0) => names.join(", "),
-        (_, more) => format!("{} and {more} more", names.join(", ")),
+        (_, 0) => shown.join(", "),
+        (_, more) => format!("{} and {more} more", shown.join(", ")),
     };
-    Err(ImageError::Platform { reference: reference.whole(), available })
+    ImageError::Platform { reference: reference.whole(), wanted: wanted.to_string(), available }
 }
 
 #[cfg(test)]
@@ -150,7 +175,11 @@ mod tests {
     #[test]
     fn chooses_plain_linux_amd64_among_platforms() {
         let reference = parse_reference("busybox").unwrap();
-        let choose = |bytes: &[u8]| choose_platform(&reference, Digest::of(bytes), bytes);
+        let choose = |bytes: &[u8], wanted: &str| {
+            let wanted: Platform = wanted.parse().unwrap();
+            let found = choices(Digest::of(bytes), bytes, &wanted).unwrap();
+            found.wanted.first().copied().ok_or_else(|| no_platform(&reference, &wanted, &found.platforms))
+        };
         let several = index(&[
             ("linux", "arm64", None),
             ("windows", "amd64", None),
@@ -158,14 +187,17 @@ mod tests {
             ("linux", "amd64", None),
         ]);
         assert!(is_index(&several));
-        assert_eq!(choose(&several).unwrap(), Digest::of(&[3]));
+        assert_eq!(choose(&several, "linux/amd64").unwrap(), Digest::of(&[3]));
+        assert_eq!(choose(&several, "linux/amd64/v3").unwrap(), Digest::of(&[2]));
+        assert_eq!(choose(&several, "linux/amd64/v2").unwrap_err().class(), "platform");
         let none = index(&[("linux", "arm64", None), ("unknown", "unknown", None)]);
-        let error = choose(&none).unwrap_err();
+        let error = choose(&none, "linux/amd64").unwrap_err();
         assert_eq!(error.class(), "platform");
         assert!(error.to_string().contains("linux/arm64"), "{error}");
         assert!(!error.to_string().contains("unknown"), "{error}");
         let many: Vec<_> = (0..100).map(|number| format!("os{number}")).collect();
         let many: Vec<_> = many.iter().map(|os| (os.as_str(), "x", None)).collect();
-        assert!(choose(&index(&many)).unwrap_err().to_string().ends_with("os11/x and 88 more"));
+        let error = choose(&index(&many), "linux/amd64").unwrap_err().to_string();
+        assert!(error.ends_with(" and 88 more"), "{error}");
     }
 }

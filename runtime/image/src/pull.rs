@@ -13,11 +13,15 @@ mod registry;
 use crate::config;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
-use crate::manifest::{Manifest, choose_platform, is_index};
+use crate::layer::Dropped;
+use crate::manifest::{Manifest, choices, is_index, no_platform};
+use crate::platform::Platform;
 use crate::rootfs::Rootfs;
 use crate::store::{Image, Store, document_bytes, parse_reference};
 use fetch::Fetcher;
+use oci_client::Reference;
 pub use options::{Progress, ProgressFn, PullOptions};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -48,17 +52,9 @@ impl Store {
 
         let (top, bytes) = fetcher.manifest(&reference).await?;
         let (index, manifest_bytes) = if is_index(&bytes) {
-            let chosen = choose_platform(&reference, top, &bytes)?;
-            let (digest, inner) = fetcher.manifest(&reference.clone_with_digest(chosen.to_string())).await?;
-            if digest != chosen {
-                return Err(ImageError::CorruptBlob { what: "manifest", expected: chosen, found: digest });
-            }
-            if is_index(&inner) {
-                let reason = "an index inside an index".to_owned();
-                return Err(ImageError::Malformed { what: "index", digest: top, reason });
-            }
+            let chosen = chosen(&fetcher, &reference, &options.platform, (top, &bytes)).await?;
             self.put_blob(&top, &bytes)?;
-            (Some(top), inner)
+            (Some(top), chosen)
         } else {
             (None, bytes)
         };
@@ -71,12 +67,14 @@ impl Store {
         fetcher.blob("configuration", manifest.config, manifest.config_size).await?;
         let config = self.config(&manifest)?;
         if !config.is_linux_amd64() {
-            return Err(ImageError::Platform { reference: reference.whole(), available: config.platform });
+            let (reference, wanted) = (reference.whole(), options.platform.to_string());
+            return Err(ImageError::Platform { reference, wanted, available: config.platform });
         }
         manifest.fits(&config)?;
 
         let layers: Vec<_> = manifest.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
         fetcher.report(&Progress::Resolved { manifest: manifest.digest, layers: layers.clone() });
+        let tell = options.progress.clone();
         fetch_layers(fetcher, layers, options.parallel).await?;
         let (store, name) = (self.clone(), reference.whole());
         let unpacking = move || {
@@ -87,9 +85,48 @@ impl Store {
         let unpacked = tokio::task::spawn_blocking(unpacking).await;
         let (image, rootfs) = unpacked.map_err(|error| ImageError::Client { reason: error.to_string() })??;
         self.record(&reference, &image)?;
+        if let Some(tell) = tell.filter(|_| rootfs.dropped != Dropped::default()) {
+            tell(&Progress::LeftOut(rootfs.dropped));
+        }
         Ok(Pulled { image, rootfs })
     }
 }
+
+/// The manifest that an index leads to, through other indexes too: the first one reached, best entries first.
+async fn chosen(
+    fetcher: &Fetcher,
+    reference: &Reference,
+    wanted: &Platform,
+    (top, bytes): (Digest, &[u8]),
+) -> Result<Vec<u8>> {
+    let mut found = choices(top, bytes, wanted)?;
+    let mut platforms = found.platforms;
+    let mut seen = BTreeSet::from([top]);
+    let mut pending: Vec<_> = found.wanted.drain(..).rev().collect();
+    while let Some(digest) = pending.pop() {
+        if !seen.insert(digest) {
+            continue;
+        }
+        if seen.len() > MAX_DOCUMENTS {
+            let reason = format!("its indexes lead to more than {MAX_DOCUMENTS} documents before one is an image");
+            return Err(ImageError::Malformed { what: "index", digest: top, reason });
+        }
+        let (found, inner) = fetcher.manifest(&reference.clone_with_digest(digest.to_string())).await?;
+        if found != digest {
+            return Err(ImageError::CorruptBlob { what: "manifest", expected: digest, found });
+        }
+        if !is_index(&inner) {
+            return Ok(inner);
+        }
+        let below = choices(digest, &inner, wanted)?;
+        platforms.extend(below.platforms);
+        pending.extend(below.wanted.into_iter().rev());
+    }
+    Err(no_platform(reference, wanted, &platforms))
+}
+
+/// Documents that are read to find an image in an index: nobody nests more than two or three.
+const MAX_DOCUMENTS: usize = 16;
 
 async fn fetch_layers(fetcher: Fetcher, mut layers: Vec<(Digest, u64)>, parallel: usize) -> Result<()> {
     layers.sort_unstable();

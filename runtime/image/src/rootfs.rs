@@ -3,13 +3,15 @@
 use crate::digest::Digest;
 use crate::erofs::{self, EROFS_VERSION, Look};
 use crate::error::{ImageError, Result};
-use crate::layer::{Limits, Merged, Merger};
+use crate::layer::{Dropped, Limits, Merged, Merger};
 use crate::store::{Image, Lock, Step, Store, read_at_most};
 use crate::verity::{self, VerityTable};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// A root file system: an EROFS image with its dm-verity tree behind it, in one file.
@@ -25,6 +27,8 @@ pub struct Rootfs {
     pub size: u64,
     /// Made from the image with this configuration.
     pub config_digest: Digest,
+    /// What of the image is not in it.
+    pub dropped: Dropped,
     /// Whether it was there already.
     pub cached: bool,
     _in_use: Lock,
@@ -46,6 +50,8 @@ impl Rootfs {
 struct Sidecar {
     size: u64,
     verity: VerityTable,
+    #[serde(default)]
+    dropped: Dropped,
 }
 
 impl Store {
@@ -71,17 +77,18 @@ impl Store {
 
     /// As [`Store::rootfs`], with other limits.
     pub fn rootfs_within(&self, image: &Image, limits: Limits) -> Result<Rootfs> {
-        let name = format!("{}-v{EROFS_VERSION}", image.config_digest.hex());
+        let name = root_name(image);
         let dir = self.dir().join("rootfs");
         let (path, sidecar_path) = (dir.join(format!("{name}.erofs")), dir.join(format!("{name}.json")));
         let in_use = self.use_lock()?;
         let _build = self.lock(&format!("rootfs/{name}.lock"), FlockOperation::LockExclusive)?;
-        if let Some(Sidecar { size, verity }) = kept(&path, &sidecar_path) {
+        if let Some(Sidecar { size, verity, dropped }) = kept(&path, &sidecar_path) {
             return Ok(Rootfs {
                 path,
                 verity,
                 size,
                 config_digest: image.config_digest,
+                dropped,
                 cached: true,
                 _in_use: in_use,
             });
@@ -91,18 +98,34 @@ impl Store {
         self.step(Step::Write, file.path()).map_err(|error| ImageError::write(file.path(), 0, error))?;
         let written = erofs::write(&merged.tree, &merged.spool, file.as_file(), uuid(&image.config_digest))
             .map_err(|error| write_error(file.path(), error))?;
+        let dropped = merged.dropped;
         drop(merged);
         let tree_bytes = verity::tree_blocks(written.bytes / erofs::BLOCK_SIZE) * erofs::BLOCK_SIZE;
         let verity = verity::append(file.as_file(), &salt(&image.config_digest))
             .map_err(|error| ImageError::write(file.path(), tree_bytes, error))?;
         let size = written.bytes + tree_bytes;
         self.publish(file, &path)?;
-        let sidecar = serde_json::to_vec_pretty(&Sidecar { size, verity: verity.clone() })
+        let sidecar = serde_json::to_vec_pretty(&Sidecar { size, verity: verity.clone(), dropped })
             .map_err(|error| ImageError::Store { path: sidecar_path.clone(), reason: error.to_string() })?;
         let mut file = self.scratch()?;
         self.write(&mut file, &sidecar, sidecar.len() as u64)?;
         self.publish(file, &sidecar_path)?;
-        Ok(Rootfs { path, verity, size, config_digest: image.config_digest, cached: false, _in_use: in_use })
+        let config_digest = image.config_digest;
+        Ok(Rootfs { path, verity, size, config_digest, dropped, cached: false, _in_use: in_use })
+    }
+
+    /// What an image takes.
+    pub fn space(&self, image: &Image) -> Space {
+        let root = self.dir().join("rootfs").join(root_name(image));
+        let (root, sidecar) = (root.with_extension("erofs"), root.with_extension("json"));
+        let taken = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512);
+        let blobs: BTreeSet<_> = image.layers.iter().map(|layer| layer.digest).collect();
+        let documents = [image.manifest_digest, image.config_digest, image.repo_digest];
+        let blobs = blobs.into_iter().chain(BTreeSet::from(documents));
+        Space {
+            disk: blobs.map(|blob| taken(&self.blob_path(&blob))).sum::<u64>() + taken(&root),
+            unpacked: kept(&root, &sidecar).map(|kept| kept.verity.data_blocks * u64::from(kept.verity.block_size)),
+        }
     }
 
     /// Merges the layers of an image.
@@ -125,6 +148,7 @@ impl Store {
                 return Err(self.blame(error, &layer.digest));
             }
         }
+        merger.make_folders(&image.config.volumes)?;
         merger.finish()
     }
 
@@ -144,6 +168,22 @@ impl Store {
         }
         ImageError::DamagedBlob { what: "layer", expected: *layer, found }
     }
+}
+
+/// What an image takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of the disk: its blobs and its root file system. What images share is counted with each of them.
+    pub disk: u64,
+    /// Bytes of the root file system as a guest sees it, holes included; `None` where it is not made yet.
+    pub unpacked: Option<u64>,
+}
+
+/// The name of an image's root file system, without ending. Those of images with volumes have folders for them since, so that
+/// an older one under the other name is not taken for it.
+fn root_name(image: &Image) -> String {
+    let folders = if image.config.volumes.is_empty() { "" } else { "f" };
+    format!("{}-v{EROFS_VERSION}{folders}", image.config_digest.hex())
 }
 
 /// A table and a number.

@@ -7,6 +7,7 @@
 //! <dir>/blobs/sha256/<hex>   verified before they appear, never changed
 //! <dir>/index.json           reference -> manifest, replaced atomically under index.lock
 //! <dir>/rootfs/              images made from them, see rootfs.rs
+//! <dir>/partial/<hex>        what came of a layer so far; locked by who adds to it, hashed again before it is used
 //! <dir>/tmp/                 what is not finished; nothing here is believed
 //! <dir>/{index,use}.lock     index.lock: changing the index; use.lock: shared by work in progress, exclusive to collect garbage
 //! ```
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
@@ -69,7 +70,7 @@ pub struct Image {
     pub config: ImageConfig,
     /// Layers, bottom first; as many as `config.diff_ids`.
     pub layers: Vec<LayerBlob>,
-    /// Bytes of manifest, configuration and compressed layers.
+    /// Bytes of manifest, configuration and compressed layers: what a pull of all of it downloads.
     pub size: u64,
 }
 
@@ -107,7 +108,7 @@ pub struct Removed {
 pub struct Freed {
     /// Files removed.
     pub files: u64,
-    /// Their bytes.
+    /// Bytes of the disk that they took.
     pub bytes: u64,
 }
 
@@ -150,7 +151,7 @@ impl Store {
     /// [`ImageError::Io`] or [`ImageError::DiskFull`] naming the folder.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
         let store = Self { dir: dir.into(), before_step: None };
-        for sub in ["blobs/sha256", "rootfs", "tmp"] {
+        for sub in ["blobs/sha256", "rootfs", "partial", "tmp"] {
             let path = store.dir.join(sub);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(ImageError::io("create", &path))?;
         }
@@ -289,6 +290,42 @@ impl Store {
         self.step(Step::Create, &tmp)
             .and_then(|()| NamedTempFile::new_in(&tmp))
             .map_err(ImageError::io("create a file in", &tmp))
+    }
+
+    /// Where what came of a layer so far lies.
+    pub(crate) fn partial_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("partial").join(digest.hex())
+    }
+
+    /// What came of a layer so far, at its start; it stays when it is dropped. `None` where another pull is at it.
+    pub(crate) fn partial(&self, digest: &Digest) -> Result<Option<NamedTempFile>> {
+        let path = self.partial_path(digest);
+        let failed = |action| ImageError::io(action, &path);
+        loop {
+            self.step(Step::Create, &path).map_err(failed("create"))?;
+            let mut options = OpenOptions::new();
+            let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
+            let file = options.open(&path).map_err(failed("open"))?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(failed("lock")(error.into())),
+            }
+            // Who had it before may have given it its name as a blob, which nothing may be added to.
+            let own = file.metadata().map_err(failed("read"))?;
+            let there = match std::fs::metadata(&path) {
+                Ok(there) => there,
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("read")(error)),
+            };
+            if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
+                let path = tempfile::TempPath::try_from_path(&path).map_err(failed("name"))?;
+                let mut file = NamedTempFile::from_parts(file, path);
+                file.disable_cleanup(true);
+                return Ok(Some(file));
+            }
+        }
     }
 
     /// Appends to a scratch file. `total`: bytes it will have, for messages.
@@ -526,6 +563,7 @@ impl Collector<'_> {
         store.sweep("blobs/sha256", |name| blob_names.contains(name), &mut freed)?;
         let is_wanted = |name: &str| name.split(['-', '.']).next().is_some_and(|config| config_names.contains(config));
         store.sweep("rootfs", is_wanted, &mut freed)?;
+        store.sweep("partial", |_| false, &mut freed)?;
         store.sweep("tmp", |_| false, &mut freed)?;
         Ok(freed)
     }
@@ -539,7 +577,7 @@ impl Store {
             if entry.file_name().to_str().is_some_and(&keep) {
                 continue;
             }
-            let size = entry.metadata().map_or(0, |meta| meta.len());
+            let size = entry.metadata().map_or(0, |meta| meta.blocks() * 512);
             let path = entry.path();
             self.step(Step::Remove, &path)
                 .and_then(|()| std::fs::remove_file(&path))

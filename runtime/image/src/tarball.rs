@@ -4,8 +4,14 @@
 //! that has to be limited before it is believed.
 //! Source: POSIX.1-2017 pax, "pax Interchange Format"; GNU tar manual, "Basic Tar Format".
 
+mod error;
+mod sparse;
+
 use crate::tree::show;
-use coffer_rim::Foreign;
+pub use error::TarError;
+use error::{MAX_EXTENDED, number};
+pub use sparse::Part;
+use sparse::{Sparse, Words};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use tar::{EntryType, Header};
@@ -38,8 +44,10 @@ pub struct Entry {
     pub mtime_nsec: u32,
     /// Extended attributes by full name (`SCHILY.xattr.` records).
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Bytes of data; 0 for anything but a file.
+    /// Bytes of the file, holes included; 0 for anything but a file.
     pub size: u64,
+    /// Which parts of it the stream has, in order; `None` where it has all of it.
+    pub parts: Option<Vec<Part>>,
 }
 
 /// Kind of a tar entry.
@@ -61,55 +69,7 @@ pub enum EntryKind {
     BlockDevice(u32, u32),
 }
 
-/// Why a tar stream cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TarError {
-    /// The stream below failed: the compression is damaged.
-    #[error("cannot read the tar stream: {0}")]
-    Read(#[source] io::Error),
-    /// The stream ends inside an entry.
-    #[error("tar stream ends too early")]
-    Truncated,
-    /// A header's checksum is wrong.
-    #[error("tar header has checksum {found}, its bytes sum to {expected}")]
-    Checksum {
-        /// In the header.
-        found: u32,
-        /// Of the header.
-        expected: u32,
-    },
-    /// A header field is no number.
-    #[error("tar entry \"{}\" has an unreadable {field}", Foreign(path))]
-    Field {
-        /// Path of the entry.
-        path: String,
-        /// Which field.
-        field: &'static str,
-    },
-    /// A PAX record is damaged.
-    #[error("tar stream holds a damaged extended header")]
-    Pax,
-    /// Long names and extended headers of one entry are longer than we read.
-    #[error("tar stream holds an entry with {found} bytes of extended headers, at most {MAX_EXTENDED} are read")]
-    ExtendedTooLong {
-        /// Their length together, the one that was too much included.
-        found: u64,
-    },
-    /// A kind of entry image layers do not have.
-    #[error("tar entry \"{}\" has type {found:?}, which image layers do not have", Foreign(path))]
-    Unsupported {
-        /// Path of the entry.
-        path: String,
-        /// Type byte.
-        found: char,
-    },
-}
-
 const BLOCK: usize = 512;
-/// Long names and extended headers of one entry together, as Go's archive/tar limits each; Linux allows 64 KiB of
-/// attributes.
-const MAX_EXTENDED: u64 = 1 << 20;
 
 /// What extended headers say about the next entry.
 #[derive(Default)]
@@ -123,7 +83,7 @@ struct Extended {
     gid: Option<u64>,
     mtime: Option<(u64, u32)>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    sparse: bool,
+    sparse: Words,
 }
 
 impl<R: Read> Archive<R> {
@@ -177,8 +137,8 @@ impl<R: Read> Archive<R> {
         self.inner
     }
 
-    fn entry(&mut self, header: &Header, size: u64, extended: Extended) -> Result<Entry, TarError> {
-        let path = extended.path.unwrap_or_else(|| header.path_bytes().into_owned());
+    fn entry(&mut self, header: &Header, size: u64, mut extended: Extended) -> Result<Entry, TarError> {
+        let path = extended.sparse.name.take().or(extended.path).unwrap_or_else(|| header.path_bytes().into_owned());
         let field = |field| {
             let path = show(&path);
             move |_: io::Error| TarError::Field { path, field }
@@ -199,9 +159,9 @@ impl<R: Read> Archive<R> {
         let unsupported =
             || TarError::Unsupported { path: show(&path), found: char::from(header.entry_type().as_byte()) };
         let kind = match header.entry_type() {
-            _ if extended.sparse => return Err(unsupported()),
             EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => EntryKind::Directory,
-            EntryType::Regular | EntryType::Continuous => EntryKind::File,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => EntryKind::File,
+            _ if extended.sparse.any() => return Err(unsupported()),
             EntryType::Link => EntryKind::HardLink(link()),
             EntryType::Symlink => EntryKind::Symlink(link()),
             EntryType::Directory => EntryKind::Directory,
@@ -225,8 +185,27 @@ impl<R: Read> Archive<R> {
             None => (header.mtime().map_err(field("time"))?, 0),
         };
         // As Go's archive/tar, which writes nearly all layers, reads them: only files have data.
-        let size = if kind == EntryKind::File { extended.size.unwrap_or(size) } else { 0 };
-        self.begin_data(size)?;
+        let stored = if kind == EntryKind::File { extended.size.unwrap_or(size) } else { 0 };
+        self.begin_data(stored)?;
+        let sparse = match header.entry_type() {
+            EntryType::GNUSparse => {
+                let more = |block: &mut [u8]| self.exactly(block, &mut extended.read);
+                Some(Sparse::of_gnu(header, &path, more)?)
+            }
+            _ if extended.sparse.any() => {
+                let front = |block: &mut [u8]| {
+                    self.remaining = self.remaining.checked_sub(block.len() as u64).ok_or(TarError::Pax)?;
+                    self.exactly(block, &mut extended.read)
+                };
+                Some(Sparse::of_pax(&extended.sparse, stored, front)?)
+            }
+            _ => None,
+        };
+        let (size, parts) = match sparse {
+            Some(sparse) if !sparse.fits(self.remaining) => return Err(missing("map of holes")),
+            Some(Sparse { size, parts }) => (size, Some(parts)),
+            None => (stored, None),
+        };
         Ok(Entry {
             path,
             kind,
@@ -237,6 +216,7 @@ impl<R: Read> Archive<R> {
             mtime_nsec,
             xattrs: extended.xattrs,
             size,
+            parts,
         })
     }
 
@@ -281,6 +261,18 @@ impl<R: Read> Archive<R> {
             name.truncate(end);
         }
         Ok(name)
+    }
+
+    /// Fills a buffer from the stream below, whatever entry that is about. `read`: as in [`Archive::extended_header`].
+    fn exactly(&mut self, buffer: &mut [u8], read: &mut u64) -> Result<(), TarError> {
+        *read = read.saturating_add(buffer.len() as u64);
+        if *read > MAX_EXTENDED {
+            return Err(TarError::ExtendedTooLong { found: *read });
+        }
+        self.inner.read_exact(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => TarError::Truncated,
+            _ => TarError::Read(error),
+        })
     }
 
     fn skip(&mut self, count: u64) -> Result<(), TarError> {
@@ -336,22 +328,16 @@ fn parse_pax(mut bytes: &[u8], extended: &mut Extended) -> Result<(), TarError> 
             b"uid" => extended.uid = Some(number(value)?),
             b"gid" => extended.gid = Some(number(value)?),
             b"mtime" => extended.mtime = Some(pax_time(value)?),
-            _ if key.starts_with(b"GNU.sparse.") => extended.sparse = true,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     extended.xattrs.insert(name.to_vec(), value.to_vec());
+                } else if let Some(word) = key.strip_prefix(b"GNU.sparse.") {
+                    extended.sparse.take(word, value)?;
                 }
             }
         }
     }
     Ok(())
-}
-
-fn number<T: std::str::FromStr>(digits: &[u8]) -> Result<T, TarError> {
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return Err(TarError::Pax);
-    }
-    std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).ok_or(TarError::Pax)
 }
 
 /// `[-]seconds[.fraction]`; times before 1970 become 1970, digits below a nanosecond are cut.

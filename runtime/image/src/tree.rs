@@ -326,6 +326,16 @@ impl Tree {
         self.name(path, parent, name, node)
     }
 
+    /// Makes a directory, mode 0755, owned by root, where there is none at the end of a path whose links are followed.
+    ///
+    /// # Errors
+    /// [`TreeError`] where something else is in the way.
+    pub fn make_folder(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        let (parent, name) = split(path)?;
+        let components = parent.into_iter().chain(name).collect();
+        self.make_parent(path, components, false).map(drop)
+    }
+
     /// Gives a directory that is there another owner, mode, time and attributes.
     fn dress(&mut self, node: NodeId, meta: Meta) -> Result<(), TreeError> {
         self.charge(cost::attributes(meta.xattrs.iter()))?;

@@ -4,6 +4,7 @@
 //! Source: Linux 6.12, drivers/md/dm-verity-target.c (`verity_ctr`, `verity_hash_at_level`);
 //! Documentation/admin-guide/device-mapper/verity.rst.
 
+use crate::holes::is_zero;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io;
@@ -92,8 +93,11 @@ fn hash_level(file: &File, first: u64, count: u64, salt: &[u8], to: u64) -> io::
     /// Blocks read at once: their digests fill whole blocks.
     const AT_ONCE: u64 = 2 * FAN_OUT;
     let block = u64::from(BLOCK_SIZE);
+    // Holes: equal blocks have equal digests.
+    let zeros = hash(salt, &[0; BLOCK_SIZE as usize]);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8)) as u64;
     let share = count.div_ceil(threads).next_multiple_of(AT_ONCE);
+    let of = |block: &[u8]| if is_zero(block) { zeros } else { hash(salt, block) };
     let hash_range = |from: u64, end: u64| -> io::Result<()> {
         let mut buffer = vec![0; (AT_ONCE * block) as usize];
         let mut at = from;
@@ -101,7 +105,7 @@ fn hash_level(file: &File, first: u64, count: u64, salt: &[u8], to: u64) -> io::
             let some = AT_ONCE.min(end - at);
             let bytes = &mut buffer[..(some * block) as usize];
             file.read_exact_at(bytes, (first + at) * block)?;
-            let mut digests: Vec<u8> = bytes.chunks(BLOCK_SIZE as usize).flat_map(|block| hash(salt, block)).collect();
+            let mut digests: Vec<u8> = bytes.chunks(BLOCK_SIZE as usize).flat_map(of).collect();
             digests.resize(digests.len().next_multiple_of(BLOCK_SIZE as usize), 0);
             file.write_all_at(&digests, to * block + at * 32)?;
             at += some;

@@ -5,14 +5,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coffer_image::{Image, ImageError, PullOptions, Pulled, Rootfs, Snapshot, Store};
+use coffer_image::{Image, ImageError, Platform, PullOptions, Pulled, Rootfs, Snapshot, Store};
 use coffer_spec::{Document, Owner, OwnerMay, Tee};
 
 use super::places::{self, PlaceError};
 use super::volumes::{self, VolumeError};
 use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::Bind;
-use crate::images::{defaults, verity};
+use crate::images::{defaults, verity, why_odd};
 use crate::launch::can_run;
 use crate::monitor::{self, Isolation, Limits};
 use crate::publish::{How, Publish};
@@ -47,6 +47,8 @@ pub struct BoxRequest {
     pub pull: Pull,
     /// Registries spoken to in plain http.
     pub insecure_registries: Vec<String>,
+    /// Platform wanted of an image that is there for several.
+    pub image_platform: Platform,
 }
 
 /// What runs in a box.
@@ -312,6 +314,13 @@ impl Engine {
         let document = match &request.workload {
             Workload::Spec { document, .. } => same_root(document, &rootfs, &image_name, request.tee)?,
             Workload::Image { request: workload, .. } => {
+                if let Some(progress) = progress {
+                    for entry in &image.config.env {
+                        if let Some(why) = why_odd(entry) {
+                            progress(Progress::OddVariable { entry, why });
+                        }
+                    }
+                }
                 let mut workload = WorkloadRequest::clone(workload);
                 workload.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
                 let has_cards = request.has_cards(&self.settings().search);
@@ -365,7 +374,10 @@ impl Engine {
                 progress(Progress::ImageMissing { name });
             }
         }
-        let options = self.pull_options(&request.insecure_registries, progress);
+        let options = PullOptions {
+            platform: request.image_platform.clone(),
+            ..self.pull_options(&request.insecure_registries, progress)
+        };
         Ok(store.pull(name, &options).await?)
     }
 

@@ -13,6 +13,13 @@ pub enum Progress<'a> {
     },
     /// A pull goes on.
     Pull(&'a coffer_image::Progress),
+    /// An entry of the image's ENV is left out.
+    OddVariable {
+        /// The entry, in the image's words.
+        entry: &'a str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
 }
 
 /// Hears of progress. Called from the threads that do the work; must not block.

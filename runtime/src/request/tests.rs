@@ -3,6 +3,7 @@ use super::*;
 pub(crate) fn image() -> ImageDefaults {
     ImageDefaults {
         reference: "registry.example/tool:1".into(),
+        manifest_digest: ManifestDigest::new([9; 32]),
         config_digest: ConfigDigest::new([0; 32]),
         entrypoint: vec!["/entry".into()],
         cmd: vec!["default".into()],

@@ -51,6 +51,7 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("inject", names()),
         ("image.reference", Values(text(&["a\nb", "\u{1b}[2J"]))),
         ("image.config_digest", Values(text(&["sha256:", "sha256:00", &format!("sha512:{}", "0".repeat(64))]))),
+        ("image.manifest_digest", Values(text(&["sha256:", &"0".repeat(64), &format!("sha256:{}", "A".repeat(64))]))),
         ("root.scratch.kind", Values(text(&["nfs"]))),
         ("root.scratch.bytes", Values(numbers(&[0, -1, 4095, (1 << 20) + 1, (64 << 30) + 4096]))),
         ("process.argv", Values(text(&["a\0", &long]))),

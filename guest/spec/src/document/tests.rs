@@ -5,9 +5,9 @@ use toml::Value;
 
 use super::*;
 use crate::{
-    ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress, IngressClients, Measured, Mount, Network, OnChange,
-    OwnerMay, Peer, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee,
-    VerityTable, Volume, VolumeKind,
+    ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress, IngressClients, ManifestDigest, Measured, Mount, Network,
+    OnChange, OwnerMay, Peer, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SignedLaunch, SvnFloor,
+    Tee, VerityTable, Volume, VolumeKind,
     sample::{name, tenant},
 };
 
@@ -27,7 +27,11 @@ pub fn sample() -> WorkloadSpec {
         tee: Tee::Simulated,
         host_may: HostMay::parse("stop,stats").unwrap(),
         inject: vec![name("token")],
-        image: Image { reference: "registry.test/app:1".into(), config_digest: ConfigDigest::new([6; 32]) },
+        image: Image {
+            reference: "registry.test/app:1".into(),
+            config_digest: ConfigDigest::new([6; 32]),
+            manifest_digest: Some(ManifestDigest::new([8; 32])),
+        },
         root: Root { verity: verity("ab"), scratch: Scratch::Disk { bytes: 1 << 20 } },
         process: Process {
             argv: vec!["/bin/true".into(), "--now".into()],

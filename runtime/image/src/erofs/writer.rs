@@ -4,9 +4,12 @@ use super::directory::{self, FileType};
 use super::error::WriteError;
 use super::plan::{FIRST_INODE, Inode, Plan, directory_names, file_type};
 use super::{BLOCK_SIZE, xattr};
+use crate::holes::HoleWriter;
 use crate::tree::{Extent, Kind, NodeId, Tree};
+use rustix::fs::SeekFrom;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 /// Changes whenever the same tree would give other bytes.
@@ -28,8 +31,7 @@ pub fn write(tree: &Tree, spool: &File, out: &File, uuid: [u8; 16]) -> Result<Wr
     let plan = Plan::new(tree)?;
     let bytes = plan.blocks * BLOCK_SIZE;
     let failed = |source| WriteError::Write { bytes, source };
-    let (buffer, out_buffered) = (vec![0; 256 << 10], BufWriter::with_capacity(1 << 20, out));
-    let mut image = Image { tree, plan: &plan, spool, out: out_buffered, buffer, position: 0, bytes };
+    let mut image = Image { tree, plan: &plan, spool, out: HoleWriter::new(out), bytes };
     image.pad_to(FIRST_INODE)?;
     for inode in &plan.inodes {
         image.inode(inode)?;
@@ -38,8 +40,7 @@ pub fn write(tree: &Tree, spool: &File, out: &File, uuid: [u8; 16]) -> Result<Wr
         image.data(inode)?;
     }
     image.pad_to(bytes)?;
-    image.out.flush().map_err(failed)?;
-    drop(image);
+    image.out.finish().map_err(failed)?;
     let inodes = plan.inodes.len() as u64;
     superblock(out, &plan, uuid).map_err(failed)?;
     Ok(Written { bytes, inodes })
@@ -49,26 +50,18 @@ struct Image<'a> {
     tree: &'a Tree,
     plan: &'a Plan,
     spool: &'a File,
-    out: BufWriter<&'a File>,
-    buffer: Vec<u8>,
-    position: u64,
+    out: HoleWriter<&'a File>,
     bytes: u64,
 }
 
 impl Image<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.out.write_all(bytes).map_err(|source| WriteError::Write { bytes: self.bytes, source })?;
-        self.position += bytes.len() as u64;
-        Ok(())
+        self.out.put(bytes).map_err(|source| WriteError::Write { bytes: self.bytes, source })
     }
 
     fn pad_to(&mut self, offset: u64) -> Result<(), WriteError> {
-        const ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
-        while self.position < offset {
-            let count = (offset - self.position).min(BLOCK_SIZE) as usize;
-            self.put(&ZEROS[..count])?;
-        }
-        Ok(())
+        let count = offset.saturating_sub(self.out.position());
+        self.out.skip(count).map_err(|source| WriteError::Write { bytes: self.bytes, source })
     }
 
     /// The inode, its attributes, and its inline tail.
@@ -138,15 +131,23 @@ impl Image<'_> {
         }
     }
 
-    fn copy(&mut self, mut extent: Extent) -> Result<(), WriteError> {
-        while extent.length > 0 {
-            let want = extent.length.min(self.buffer.len() as u64) as usize;
-            let bytes = &mut self.buffer[..want];
-            self.spool.read_exact_at(bytes, extent.offset).map_err(WriteError::Read)?;
-            self.out.write_all(bytes).map_err(|source| WriteError::Write { bytes: self.bytes, source })?;
-            self.position += want as u64;
-            extent.offset += want as u64;
-            extent.length -= want as u64;
+    /// Copies from the spool, but for what was never written there.
+    fn copy(&mut self, extent: Extent) -> Result<(), WriteError> {
+        let (mut at, end) = (extent.offset, extent.offset + extent.length);
+        let failed = |bytes| move |source| WriteError::Write { bytes, source };
+        while at < end {
+            // Small files have no holes worth a question; the writer looks at their blocks anyway.
+            let data = if end - at < WORTH_ASKING { at..end } else { next_data(self.spool, at, end) };
+            self.out.skip(data.start - at).map_err(failed(self.bytes))?;
+            at = data.start;
+            while at < data.end {
+                let mut reader = At { file: self.spool, offset: at };
+                let read = self.out.take(&mut reader, data.end - at).map_err(failed(self.bytes))?;
+                at += match read.map_err(WriteError::Read)? {
+                    0 => return Err(WriteError::Read(io::ErrorKind::UnexpectedEof.into())),
+                    count => count as u64,
+                };
+            }
         }
         Ok(())
     }
@@ -167,6 +168,32 @@ impl Image<'_> {
         directory::encode(&entries)
     }
 }
+
+/// A file, read from an offset on.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl io::Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(buffer, self.offset)
+    }
+}
+
+/// Where the next data of a range lies, up to its end or the next hole; empty, at its end, where there is none. A file system
+/// that knows no holes has data everywhere.
+fn next_data(file: &File, from: u64, end: u64) -> Range<u64> {
+    let start = match rustix::fs::seek(file, SeekFrom::Data(from)) {
+        Ok(start) => start.clamp(from, end),
+        Err(rustix::io::Errno::NXIO) => return end..end,
+        Err(_) => return from..end,
+    };
+    start..rustix::fs::seek(file, SeekFrom::Hole(start)).map_or(end, |hole| hole.clamp(start, end))
+}
+
+/// Bytes of a file from which on it may have holes that take longer to read than to ask for.
+const WORTH_ASKING: u64 = 256 << 10;
 
 /// Fills in the superblock and its checksum, over the rest of block 0.
 fn superblock(out: &File, plan: &Plan, uuid: [u8; 16]) -> io::Result<()> {

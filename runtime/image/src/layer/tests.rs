@@ -116,7 +116,7 @@ fn device_nodes_and_overlay_attributes_are_left_out_and_counted() {
         .file("b", b"")
         .bytes();
     let merged = merge(&[layer]).unwrap();
-    assert_eq!(merged.dropped, 3);
+    assert_eq!(merged.dropped.devices + merged.dropped.attributes, 3);
     assert_eq!(merged.tree.lookup(b"dev/vda").unwrap(), None);
     let xattrs = |path: &[u8]| merged.tree.node(merged.tree.lookup(path).unwrap().unwrap()).meta.xattrs.len();
     assert_eq!((xattrs(b"a"), xattrs(b"b")), (0, 1));
@@ -218,4 +218,48 @@ proptest::proptest! {
     fn arbitrary_bytes_are_an_error_or_a_tree(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
         let _ = merge(&[bytes]);
     }
+}
+
+#[test]
+fn zeros_of_a_layer_take_no_space_in_the_spool_or_the_image() {
+    use std::os::unix::fs::MetadataExt as _;
+    let zeros = vec![0; 64 << 20];
+    let layer = Layer::new().file("a", b"first").file("zeros", &zeros).file("z", b"last").bytes();
+    let merged = merge(&[layer]).unwrap();
+    assert!(merged.spool.metadata().unwrap().blocks() * 512 <= 64 << 10);
+    assert_eq!(contents(&merged, "z").unwrap(), b"last");
+    assert_eq!(contents(&merged, "zeros").unwrap().len(), zeros.len());
+    let out = tempfile::tempfile().unwrap();
+    let written = erofs::write(&merged.tree, &merged.spool, &out, [0; 16]).unwrap();
+    assert!(written.bytes > 64 << 20 && out.metadata().unwrap().len() == written.bytes);
+    assert!(out.metadata().unwrap().blocks() * 512 <= 64 << 10);
+}
+
+#[test]
+fn a_file_with_holes_counts_in_full() {
+    let mut header = Header::new_gnu();
+    header.set_path("holes").unwrap();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(3);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.set_real_size(1 << 30);
+    gnu.sparse[0].set_offset((1 << 30) - 3);
+    gnu.sparse[0].set_length(3);
+    header.set_cksum();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append(&header, &b"end"[..]).unwrap();
+    let layer = builder.into_inner().unwrap();
+    let merged = merge(std::slice::from_ref(&layer)).unwrap();
+    let node = merged.tree.lookup(b"holes").unwrap().unwrap();
+    let Kind::File(extent) = merged.tree.node(node).kind else { panic!() };
+    assert_eq!(extent.length, 1 << 30);
+    let mut end = [0; 4];
+    merged.spool.read_exact_at(&mut end, extent.offset + (1 << 30) - 4).unwrap();
+    assert_eq!(&end, b"\0end");
+    let limits = Limits { bytes: (1 << 30) - 1, ..Limits::default() };
+    assert_eq!(merge_within(&[layer], limits).unwrap_err().class(), "too-large");
 }

@@ -1,17 +1,37 @@
 //! Answers of a registry: read up to a bound, refusals sorted.
 //!
 //! Trusts: nothing. A claimed length is compared with the bound before the first byte is read, an unclaimed one while it
-//! streams; header lines are bounded by the HTTP client (100 of them, some 400 KiB).
+//! streams; header lines are bounded by the HTTP client (100 of them, some 400 KiB). Dates are compared with the answer's own.
+//! Source: RFC 9110 §10.2.3, "Retry-After"; RFC 6585 §4, "429 Too Many Requests".
 
 use crate::error::ImageError;
 use coffer_rim::chain;
 use oci_client::errors::{OciEnvelope, OciErrorCode};
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
+use std::time::Duration;
 
 /// A request that failed: for good, or perhaps not the next time.
 pub(super) enum Failure {
     Final(ImageError),
-    Passing(String),
+    Passing(Passing),
+}
+
+/// Why a request may go well the next time.
+#[derive(Debug, Default)]
+pub(super) struct Passing {
+    pub(super) reason: String,
+    /// It was told to ask less.
+    pub(super) too_many: bool,
+    /// When it was told to come back.
+    pub(super) after: Option<Duration>,
+}
+
+impl Failure {
+    /// One that says no more than why.
+    pub(super) fn passing(reason: String) -> Self {
+        Self::Passing(Passing { reason, ..Passing::default() })
+    }
 }
 
 impl From<ImageError> for Failure {
@@ -22,7 +42,7 @@ impl From<ImageError> for Failure {
 
 /// What a refusal means.
 pub(super) enum Refusal {
-    Passing(String),
+    Passing(Passing),
     NotFound(String),
     Unauthorized,
     Other(String),
@@ -40,7 +60,7 @@ pub(super) async fn body(mut response: Response, what: &'static str, limit: u64)
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::Passing(chain(&error)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(chain(&error)))? {
         if (bytes.len() + chunk.len()) as u64 > limit {
             return Err(too_large());
         }
@@ -52,8 +72,13 @@ pub(super) async fn body(mut response: Response, what: &'static str, limit: u64)
 /// Sorts an answer that is no success, by its status and the words of the distribution protocol in it.
 pub(super) async fn refusal(mut response: Response) -> Refusal {
     let status = response.status();
-    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-        return Refusal::Passing(format!("it answered with status {}", status.as_u16()));
+    let after = retry_after(response.headers());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Refusal::Passing(Passing { reason: "429, too many requests".to_owned(), too_many: true, after });
+    }
+    if status.is_server_error() {
+        let reason = format!("it answered with status {}", status.as_u16());
+        return Refusal::Passing(Passing { reason, too_many: false, after });
     }
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Refusal::Unauthorized;
@@ -67,25 +92,63 @@ pub(super) async fn refusal(mut response: Response) -> Refusal {
         }
     }
     match serde_json::from_slice::<OciEnvelope>(&bytes) {
-        Ok(envelope) if !envelope.errors.is_empty() => sort(&envelope),
+        Ok(envelope) if !envelope.errors.is_empty() => sort(&envelope, after),
         _ if status == StatusCode::NOT_FOUND => Refusal::NotFound("status 404".to_owned()),
         _ => Refusal::Other(format!("status {}", status.as_u16())),
     }
 }
 
 /// Sorts the words of the distribution protocol (OCI Distribution Specification 1.1, "Error Codes").
-fn sort(envelope: &OciEnvelope) -> Refusal {
+fn sort(envelope: &OciEnvelope, after: Option<Duration>) -> Refusal {
     use OciErrorCode::{BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Toomanyrequests, Unauthorized};
     let words = envelope.errors.iter().map(|error| error.message.as_str());
     let text: String = words.collect::<Vec<_>>().join("; ").chars().take(MAX_WORDS).collect();
     let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
     if has(&[Toomanyrequests]) {
-        Refusal::Passing(format!("it asks for fewer requests: {text}"))
+        let reason = format!("it asks for fewer requests: {text}");
+        Refusal::Passing(Passing { reason, too_many: true, after })
     } else if has(&[Unauthorized, Denied]) {
         Refusal::Unauthorized
     } else if has(&[ManifestUnknown, NameUnknown, BlobUnknown, NotFound]) {
         Refusal::NotFound(text)
     } else {
         Refusal::Other(text)
+    }
+}
+
+/// How long an answer asks to be left alone: seconds, or a date, which is measured against the answer's own.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let asked = text(RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    date(asked)?.duration_since(date(text(DATE)?)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_seconds_and_dates_and_nothing_else() {
+        let after = |asked: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, asked.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(DATE, date.parse().unwrap());
+            }
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(after("7", None), Some(7));
+        assert_eq!(after(" 120 ", None), Some(120));
+        assert_eq!(after("Sun, 06 Nov 1994 08:50:37 GMT", now), Some(60));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT", now), None, "it is over");
+        assert_eq!(after("Sun, 06 Nov 1994 08:50:37 GMT", None), None, "no clock of ours is asked");
+        for odd in ["", "-1", "soon", "1e9", "99999999999999999999999"] {
+            assert_eq!(after(odd, now), None, "{odd}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! One request at a time: retried, continued, checked.
 
-use super::answer::{Failure, body};
+use super::answer::{Failure, Passing, body};
 use super::options::{Progress, ProgressFn, PullOptions};
 use super::registry::Registry;
 use crate::digest::Digest;
@@ -9,9 +9,10 @@ use crate::manifest;
 use crate::store::{Store, document_bytes};
 use coffer_rim::chain;
 use oci_client::Reference;
-use reqwest::StatusCode;
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
-use std::io::Seek as _;
+use std::io::{self, Read as _, Seek as _};
 use std::time::Duration;
 use tempfile::NamedTempFile;
 
@@ -20,6 +21,7 @@ pub(super) struct Fetcher {
     registry: Registry,
     retries: u32,
     backoff: Duration,
+    patience: Duration,
     progress: Option<ProgressFn>,
 }
 
@@ -28,13 +30,15 @@ struct Partial {
     file: NamedTempFile,
     hasher: Sha256,
     done: u64,
+    /// Bytes that an earlier pull left; nobody looked at them since.
+    found: u64,
 }
 
 impl Fetcher {
     pub(super) fn new(store: Store, reference: &Reference, options: &PullOptions) -> Result<Self> {
         let registry = Registry::new(reference, options)?;
-        let (retries, backoff, progress) = (options.retries, options.backoff, options.progress.clone());
-        Ok(Self { store, registry, retries, backoff, progress })
+        let (retries, backoff, patience) = (options.retries, options.backoff, options.patience);
+        Ok(Self { store, registry, retries, backoff, patience, progress: options.progress.clone() })
     }
 
     pub(super) fn report(&self, progress: &Progress) {
@@ -53,7 +57,7 @@ impl Fetcher {
             match self.manifest_once(&path, &what).await {
                 Ok(got) => break got,
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(reason)) => self.pause(&what, &mut attempt, reason).await?,
+                Err(Failure::Passing(passing)) => self.pause(&what, &mut attempt, passing).await?,
             }
         };
         let found = Digest::of(&bytes);
@@ -80,29 +84,44 @@ impl Fetcher {
             self.report(&Progress::Present { layer: digest });
             return Ok(());
         }
-        let mut partial = Partial { file: self.store.scratch()?, hasher: Sha256::new(), done: 0 };
-        let mut attempt = 0;
+        let store = self.store.clone();
+        let begun = tokio::task::spawn_blocking(move || Partial::open(&store, digest, size)).await;
+        let mut partial = begun.map_err(|error| ImageError::Client { reason: error.to_string() })??;
         loop {
-            let before = partial.done;
-            match self.download(what, digest, size, &mut partial).await {
-                Ok(()) => break,
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(reason)) => {
-                    // What brought us further is no failure in a row.
-                    if partial.done > before {
-                        attempt = 0;
-                    }
-                    self.pause(&digest.to_string(), &mut attempt, reason).await?;
-                }
+            self.whole(what, digest, size, &mut partial).await?;
+            let found = Digest::finish(partial.hasher.clone());
+            if found == digest {
+                break;
             }
-        }
-        let found = Digest::finish(partial.hasher);
-        if found != digest {
-            return Err(ImageError::CorruptBlob { what, expected: digest, found });
+            // What an earlier pull left may have been damaged since: then all of it is asked for, once.
+            if partial.found == 0 {
+                partial.file.disable_cleanup(false);
+                return Err(ImageError::CorruptBlob { what, expected: digest, found });
+            }
+            partial.restart()?;
         }
         self.store.publish(partial.file, &self.store.blob_path(&digest))?;
         self.report(&Progress::Stored { layer: digest });
         Ok(())
+    }
+
+    /// Downloads what is missing of a blob, as often as it takes and may take.
+    async fn whole(&self, what: &'static str, digest: Digest, size: u64, partial: &mut Partial) -> Result<()> {
+        let mut attempt = 0;
+        loop {
+            let before = partial.done;
+            match self.download(what, digest, size, partial).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(passing)) => {
+                    // What brought us further is no failure in a row.
+                    if partial.done > before {
+                        attempt = 0;
+                    }
+                    self.pause(&digest.to_string(), &mut attempt, passing).await?;
+                }
+            }
+        }
     }
 
     /// One request for the rest of a blob; afterwards all `size` bytes are there, whatever their digest.
@@ -122,9 +141,12 @@ impl Fetcher {
         let mut response = self.registry.get(&path, "*/*", Some(partial.done), &name).await?;
         if response.status() != StatusCode::PARTIAL_CONTENT {
             partial.restart()?;
+        } else if begins_at(&response).is_some_and(|at| at != partial.done) {
+            let (registry, reason) = (self.registry.name().to_owned(), "it sent another part than was asked for");
+            return Err(ImageError::Protocol { registry, reason: reason.to_owned() }.into());
         }
         let wrong_size = |found| Failure::Final(ImageError::CorruptSize { what, digest, expected: size, found });
-        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::Passing(chain(&error)))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(chain(&error)))? {
             let done = partial.done + chunk.len() as u64;
             if done > size {
                 return Err(wrong_size(done));
@@ -138,27 +160,75 @@ impl Fetcher {
     }
 
     /// Waits before the next try, or gives up.
-    async fn pause(&self, what: &str, attempt: &mut u32, reason: String) -> Result<()> {
-        if *attempt >= self.retries {
-            let registry = self.registry.name().to_owned();
-            return Err(ImageError::Unreachable { registry, attempts: *attempt + 1, reason });
+    async fn pause(&self, what: &str, attempt: &mut u32, passing: Passing) -> Result<()> {
+        let Passing { reason, too_many, after } = passing;
+        if *attempt >= self.retries || after.is_some_and(|after| after > self.patience) {
+            let (registry, attempts) = (self.registry.name().to_owned(), *attempt + 1);
+            let after = after.map(|after| after.as_secs());
+            return Err(match (too_many, after) {
+                (true, after) => ImageError::TooManyRequests { registry, attempts, reason, after },
+                (false, None) => ImageError::Unreachable { registry, attempts, reason },
+                (false, Some(after)) => {
+                    let reason = format!("{reason}, and asks to be left alone for {after} s");
+                    ImageError::Unreachable { registry, attempts, reason }
+                }
+            });
         }
         *attempt += 1;
         tracing::debug!(what, attempt = *attempt, reason, "retrying");
-        let wait = self.backoff.saturating_mul(1 << (*attempt - 1).min(16)).min(Duration::from_secs(5));
-        self.report(&Progress::Retrying { what: what.to_owned(), attempt: *attempt, reason });
+        let own = self.backoff.saturating_mul(1 << (*attempt - 1).min(16)).min(Duration::from_secs(5));
+        let wait = own.max(after.unwrap_or_default());
+        self.report(&Progress::Retrying { what: what.to_owned(), attempt: *attempt, reason, wait });
         tokio::time::sleep(wait).await;
         Ok(())
     }
 }
 
+/// The first byte of a partial answer, where it says so: `bytes FIRST-LAST/ALL`.
+fn begins_at(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
 impl Partial {
+    /// What an earlier pull left of a layer, hashed; or an empty file. It stays where this pull ends before its time, for the
+    /// next one, unless somebody else is at it.
+    fn open(store: &Store, digest: Digest, size: u64) -> Result<Self> {
+        let empty = |file| Self { file, hasher: Sha256::new(), done: 0, found: 0 };
+        if size < WORTH_KEEPING {
+            return Ok(empty(store.scratch()?));
+        }
+        let Some(mut file) = store.partial(&digest)? else { return Ok(empty(store.scratch()?)) };
+        let path = store.partial_path(&digest);
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        let mut done = 0;
+        loop {
+            let count = match file.as_file_mut().read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(ImageError::io("read", &path)(error)),
+            };
+            hasher.update(&buffer[..count]);
+            done += count as u64;
+        }
+        let mut partial = Self { file, hasher, done, found: done };
+        if done >= size {
+            partial.restart()?;
+        }
+        Ok(partial)
+    }
+
     fn restart(&mut self) -> Result<()> {
         let failed = |error| ImageError::write(self.file.path(), 0, error);
         self.file.as_file().set_len(0).map_err(failed)?;
         self.file.as_file_mut().rewind().map_err(ImageError::io("rewind", self.file.path()))?;
         self.hasher = Sha256::new();
-        self.done = 0;
+        (self.done, self.found) = (0, 0);
         Ok(())
     }
 }
+
+/// Bytes of a blob from which on it is worth keeping what came of it.
+const WORTH_KEEPING: u64 = 1 << 20;

@@ -1,6 +1,8 @@
 //! How a pull is done, and what it says of itself meanwhile.
 
 use crate::digest::Digest;
+use crate::layer::Dropped;
+use crate::platform::Platform;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +16,14 @@ pub struct PullOptions {
     pub insecure_registries: Vec<String>,
     /// Docker's configuration file, usually `~/.docker/config.json`; absent is fine.
     pub docker_config: Option<PathBuf>,
+    /// Platform wanted of an image that is there for several.
+    pub platform: Platform,
     /// Retries of one request after 429, 5xx, or a lost connection.
     pub retries: u32,
     /// Wait before the first retry; doubles each time, at most 5 s.
     pub backoff: Duration,
+    /// Longest wait that a registry may ask for (`Retry-After`). One that asks for more is not waited for.
+    pub patience: Duration,
     /// Layers downloaded at once.
     pub parallel: usize,
     /// Called from the pull's tasks; must be quick.
@@ -57,6 +63,8 @@ pub enum Progress {
         /// Layer.
         layer: Digest,
     },
+    /// The root file system was made, without all that the image has.
+    LeftOut(Dropped),
     /// A request failed and is tried again after a pause. Both texts are foreign: whoever shows them escapes them.
     Retrying {
         /// Reference or digest asked for.
@@ -65,6 +73,8 @@ pub enum Progress {
         attempt: u32,
         /// The failure.
         reason: String,
+        /// The pause.
+        wait: Duration,
     },
 }
 
@@ -73,8 +83,10 @@ impl Default for PullOptions {
         Self {
             insecure_registries: Vec::new(),
             docker_config: None,
+            platform: Platform::default(),
             retries: 3,
             backoff: Duration::from_millis(250),
+            patience: Duration::from_mins(1),
             parallel: 3,
             progress: None,
         }
@@ -86,8 +98,10 @@ impl fmt::Debug for PullOptions {
         f.debug_struct("PullOptions")
             .field("insecure_registries", &self.insecure_registries)
             .field("docker_config", &self.docker_config)
+            .field("platform", &self.platform)
             .field("retries", &self.retries)
             .field("backoff", &self.backoff)
+            .field("patience", &self.patience)
             .field("parallel", &self.parallel)
             .finish_non_exhaustive()
     }

@@ -11,7 +11,7 @@
 //! registry can do here instead is in `tests/memory`.
 //! Source: OCI Distribution Specification 1.1; distribution's "Token Authentication Specification"; RFC 9110 §11.6.1.
 
-use super::answer::{Failure, Refusal, body, refusal};
+use super::answer::{Failure, Passing, Refusal, body, refusal};
 use super::options::PullOptions;
 use crate::credentials;
 use crate::error::{ImageError, Result};
@@ -96,8 +96,10 @@ impl Registry {
         }
         let (registry, what) = (self.answering(response.url()), what.to_owned());
         Err(match refusal(response).await {
-            Refusal::Passing(reason) if registry == self.name => Failure::Passing(reason),
-            Refusal::Passing(reason) => Failure::Passing(format!("{registry}: {reason}")),
+            Refusal::Passing(passing) if registry == self.name => Failure::Passing(passing),
+            Refusal::Passing(passing) => {
+                Failure::Passing(Passing { reason: format!("{registry}: {}", passing.reason), ..passing })
+            }
             Refusal::NotFound(detail) => Failure::Final(ImageError::NotFound { registry, what, detail }),
             Refusal::Unauthorized => Failure::Final(ImageError::Unauthorized { registry, what }),
             Refusal::Other(reason) => Failure::Final(ImageError::Protocol { registry, reason }),
@@ -123,7 +125,7 @@ impl Registry {
         request.send().await.map_err(|error| {
             // The text has the address that was asked last.
             let final_one = error.is_builder() || error.is_redirect();
-            if final_one { self.protocol(chain(&error)) } else { Failure::Passing(chain(&error)) }
+            if final_one { self.protocol(chain(&error)) } else { Failure::passing(chain(&error)) }
         })
     }
 
@@ -183,7 +185,9 @@ impl Registry {
         let response = self.send(request).await?;
         if !response.status().is_success() {
             return Err(match refusal(response).await {
-                Refusal::Passing(reason) => Failure::Passing(format!("its token service: {reason}")),
+                Refusal::Passing(passing) => {
+                    Failure::Passing(Passing { reason: format!("its token service: {}", passing.reason), ..passing })
+                }
                 _ => self.unauthorized(what),
             });
         }

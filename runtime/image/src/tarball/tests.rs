@@ -1,4 +1,5 @@
 use super::*;
+use std::os::unix::fs::FileExt as _;
 
 fn archive(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -90,9 +91,9 @@ fn refuses_damaged_headers_and_short_streams() {
 #[test]
 fn refuses_what_layers_do_not_have_and_what_would_eat_memory() {
     let sparse = archive(|builder| {
-        builder.append_data(&mut header(EntryType::GNUSparse, 0), "s", &b""[..]).unwrap();
+        builder.append_data(&mut header(EntryType::new(b'Z'), 0), "s", &b""[..]).unwrap();
     });
-    assert!(matches!(read(&sparse), Err(TarError::Unsupported { found: 'S', .. })));
+    assert!(matches!(read(&sparse), Err(TarError::Unsupported { found: 'Z', .. })));
     let mut huge = Header::new_ustar();
     huge.set_entry_type(EntryType::XHeader);
     huge.set_path("x").unwrap();
@@ -157,6 +158,89 @@ fn refuses_damaged_pax_records() {
     }
     assert_eq!(pax_time(b"-5.5").unwrap(), (0, 0));
     assert_eq!(pax_time(b"1.0000000019").unwrap(), (1, 1));
+}
+
+/// Writes with GNU tar what a shell makes; `None` without one.
+fn gnu_tar(format: &[&str]) -> Option<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("holes")).unwrap();
+    // More parts than a header holds, the first and the last of them holes.
+    for number in 1..40u64 {
+        file.write_all_at(&[number as u8; 5000], number << 20).unwrap();
+    }
+    file.set_len(1 << 26).unwrap();
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["-C", &dir.path().display().to_string(), "--sparse", "-cf", "-"]).args(format).arg("holes");
+    let output = tar.output().ok()?;
+    assert!(output.status.success(), "{output:?}");
+    Some(output.stdout)
+}
+
+#[test]
+fn files_with_holes_are_read_as_gnu_tar_writes_them() {
+    let formats: [&[&str]; 4] = [
+        &["--format=gnu"],
+        &["--format=pax", "--sparse-version=0.0"],
+        &["--format=pax", "--sparse-version=0.1"],
+        &["--format=pax", "--sparse-version=1.0"],
+    ];
+    for format in formats {
+        let Some(bytes) = gnu_tar(format) else { return eprintln!("SKIPPED: no GNU tar") };
+        assert!(bytes.len() < 1 << 20, "{format:?}: {}", bytes.len());
+        let entries = read(&bytes).unwrap();
+        let (entry, data) = &entries[0];
+        assert_eq!((entry.path.as_slice(), entry.size, entries.len()), (&b"holes"[..], 1 << 26, 1), "{format:?}");
+        let parts = entry.parts.as_deref().unwrap();
+        let mut at = 0;
+        let mut file = vec![0; 1 << 26];
+        for part in parts {
+            file[part.offset as usize..][..part.length as usize].copy_from_slice(&data[at..][..part.length as usize]);
+            at += part.length as usize;
+        }
+        assert_eq!(at, data.len());
+        for number in 1..40usize {
+            assert!(file[number << 20..][..5000].iter().all(|byte| *byte == number as u8), "{format:?} {number}");
+        }
+        assert_eq!(file.iter().filter(|byte| **byte != 0).count(), 39 * 5000, "{format:?}");
+    }
+}
+
+#[test]
+fn a_map_of_holes_that_cannot_be_is_refused() {
+    let with = |records: &[(&str, &str)], data: &[u8]| {
+        let bytes = archive(|builder| {
+            let records = records.iter().map(|(key, value)| (*key, value.as_bytes()));
+            builder.append_pax_extensions(records).unwrap();
+            builder.append_data(&mut header(EntryType::Regular, data.len() as u64), "s", data).unwrap();
+        });
+        read(&bytes)
+    };
+    let map = |map, size| [("GNU.sparse.map", map), ("GNU.sparse.size", size)];
+    assert_eq!(with(&map("1,2,8,1", "9"), b"abc").unwrap()[0].0.size, 9);
+    assert_eq!(with(&map("", "9"), b"").unwrap()[0].0.parts.as_deref(), Some(&[][..]));
+    let wrong: [(&str, &str, &[u8]); 8] = [
+        ("1,2,8,1", "8", b"abc"),
+        ("1,2,2,1", "9", b"abc"),
+        ("8,1,1,2", "9", b"abc"),
+        ("1,2", "9", b"abc"),
+        ("1,2,8,2", "10", b"abc"),
+        ("1", "9", b"abc"),
+        ("1,x", "9", b"abc"),
+        ("18446744073709551615,2", "9", b"ab"),
+    ];
+    for (text, size, data) in wrong {
+        assert!(with(&map(text, size), data).is_err(), "{text}");
+    }
+    let in_data = |text: &str, data: &[u8]| {
+        let mut all = text.as_bytes().to_vec();
+        all.resize(512, 0);
+        all.extend(data);
+        with(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9")], &all)
+    };
+    assert_eq!(in_data("1\n6\n3\n", b"abc").unwrap()[0].1, b"abc");
+    for text in ["2\n1\n3\n", "99999999999999999999\n", "1\n6\n4\n", "x\n", "", "1\n7\n3\n"] {
+        assert!(in_data(text, b"abc").is_err(), "{text:?}");
+    }
 }
 
 proptest::proptest! {

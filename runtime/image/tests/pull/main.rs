@@ -5,6 +5,7 @@ mod registry;
 mod steps;
 
 mod answers;
+mod roundabout;
 
 use coffer_image::{Digest, Freed, Image, ImageError, Progress, PullOptions, Pulled, Store};
 use registry::{Fault, INDEX_TYPE, Layer, MANIFEST_TYPE, Registry, TestImage, blob_path, descriptor, noise};

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 pub enum Fault {
     /// This status instead of an answer.
     Status(u16),
+    /// Status 429, with this after `Retry-After`.
+    Busy(&'static str),
     /// The connection closes after this many bytes of the body.
     Cut(usize),
     /// Status 404 over the body that is there.
@@ -118,7 +120,7 @@ impl Registry {
             Fault::EndlessHead => {
                 (200, String::new(), b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(100))
             }
-            Fault::Status(_) | Fault::Cut(_) | Fault::Refuse => return false,
+            Fault::Status(_) | Fault::Busy(_) | Fault::Cut(_) | Fault::Refuse => return false,
         };
         let head = format!("HTTP/1.1 {status} Word\r\nConnection: close\r\n{length}");
         let _ = stream.write_all(head.as_bytes());
@@ -167,6 +169,7 @@ impl Registry {
         let (status, kind, body) = match (fault, answer) {
             _ if refused => (401, "text/plain".to_owned(), Vec::new()),
             (Some(Fault::Status(status)), _) => (status, "text/plain".to_owned(), b"not now".to_vec()),
+            (Some(Fault::Busy(_)), _) => (429, "text/plain".to_owned(), b"not now".to_vec()),
             (Some(Fault::Refuse), Some((kind, body))) => (404, kind, body),
             (_, Some((kind, body))) => match from {
                 Some(from) => (206, kind, body.get(from..).unwrap_or_default().to_vec()),
@@ -176,7 +179,11 @@ impl Registry {
             _ => (404, "application/json".to_owned(), unknown),
         };
         let sent = if let Some(Fault::Cut(length)) = fault { &body[..length.min(body.len())] } else { &body };
-        let challenge = if status == 401 { format!("WWW-Authenticate: {challenge}\r\n") } else { String::new() };
+        let challenge = match fault {
+            _ if status == 401 => format!("WWW-Authenticate: {challenge}\r\n"),
+            Some(Fault::Busy(after)) => format!("Retry-After: {after}\r\n"),
+            _ => String::new(),
+        };
         let head = format!(
             "HTTP/1.1 {status} Word\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{challenge}Connection: close\r\n\r\n",
             body.len()
@@ -229,11 +236,12 @@ impl Layer {
 pub struct TestImage {
     pub layers: Vec<Layer>,
     pub architecture: &'static str,
+    pub volumes: &'static [&'static str],
 }
 
 impl TestImage {
     pub fn new(layers: Vec<Layer>) -> Self {
-        Self { layers, architecture: "amd64" }
+        Self { layers, architecture: "amd64", volumes: &[] }
     }
 
     /// Two layers, some 200 KiB that do not compress.
@@ -246,9 +254,13 @@ impl TestImage {
 
     pub fn config(&self) -> Vec<u8> {
         let ids: Vec<_> = self.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+        let mut config = serde_json::json!({"Entrypoint": ["/bin/sh"], "Env": ["A=b"], "User": "7:8"});
+        if !self.volumes.is_empty() {
+            config["Volumes"] = self.volumes.iter().map(|path| ((*path).to_owned(), serde_json::json!({}))).collect();
+        }
         serde_json::to_vec(&serde_json::json!({
             "architecture": self.architecture, "os": "linux", "created": "2026-01-01T00:00:00Z",
-            "config": {"Entrypoint": ["/bin/sh"], "Env": ["A=b"], "User": "7:8"},
+            "config": config,
             "rootfs": {"type": "layers", "diff_ids": ids},
         }))
         .unwrap()

@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::ArgMatches;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
+use coffer_image::Platform;
 
 /// Arguments that may be empty, by their ids; from which of their values on; and why.
 pub const MAY_BE_EMPTY: &[(&str, usize, &str)] = &[
@@ -42,8 +43,12 @@ fn why_not(id: &str, at: usize, value: &OsStr) -> Option<(String, &'static str)>
         return Some(("''".into(), EMPTY));
     }
     let text = value.to_string_lossy();
-    if id == "platform" && is_docker_platform(&text) && !Path::new(value).exists() {
-        return Some((format!("'{text}'"), "it names a folder with the guest's kernel; images are always linux/amd64"));
+    let is_ours = || text.parse::<Platform>().is_ok();
+    if id == "platform" && is_docker_platform(&text) && !Path::new(value).exists() && !is_ours() {
+        return Some((
+            format!("'{text}'"),
+            "guests are linux/amd64, and so are their images (or it names a folder with the guest's kernel)",
+        ));
     }
     None
 }
@@ -83,9 +88,12 @@ mod tests {
     #[test]
     fn an_image_platform_is_not_taken_for_a_folder() {
         let said = |platform: &str| check_line(&["coffer", "run", "--platform", platform, "busybox"]);
-        for word in ["linux/amd64", "linux/arm64/v8", "windows/amd64"] {
+        for word in ["linux/amd64/v9", "linux/arm64/v8", "windows/amd64"] {
             let error = said(word).unwrap_err();
-            assert!(error.contains("always linux/amd64"), "{error}");
+            assert!(error.contains("guests are linux/amd64"), "{error}");
+        }
+        for word in ["linux/amd64", "linux/x86_64", "linux/amd64/v3"] {
+            assert_eq!(said(word), Ok(()), "{word}");
         }
         for folder in ["/srv/platform", "linux/platform", "/srv/amd64", "target/release/platform"] {
             assert_eq!(said(folder), Ok(()), "{folder}");

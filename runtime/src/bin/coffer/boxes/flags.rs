@@ -1,8 +1,9 @@
 //! Flags shared by the commands that describe a box: `run`, `create`, `measure`, `spec`; and the request they make.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use coffer_image::Platform;
 use coffer_rim::input;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
@@ -202,7 +203,7 @@ pub struct BoxFlags {
         help = "What isolates the box [default: the strongest that works here]"
     )]
     pub isolation: Option<Isolation>,
-    /// Folder with the guest's kernel and initrd.
+    /// Folder with the guest's kernel and initrd. Also Docker's word for the image's platform: linux/amd64, with a level or without.
     #[arg(long, value_name = "DIR")]
     pub platform: Option<PathBuf>,
 
@@ -271,6 +272,9 @@ impl BoxFlags {
         let (binds, tmpfs) = self.mounts()?;
         let publish = self.published()?;
         let network = self.network.words(&publish)?;
+        // `values` has refused what is neither a folder nor a platform that guests have.
+        let named = self.platform.as_deref().filter(|folder| !folder.exists()).and_then(Path::to_str);
+        let image_platform = named.and_then(|name| name.parse::<Platform>().ok());
         let workload = if let Some(document) = given {
             self.exactly(document, &tmpfs)?
         } else {
@@ -282,7 +286,7 @@ impl BoxFlags {
             isolation: self.isolation.and_then(Isolation::monitor),
             workload,
             binds,
-            platform: self.platform.clone(),
+            platform: self.platform.clone().filter(|_| image_platform.is_none()),
             vcpus,
             memory,
             limits: monitor::Limits {
@@ -297,6 +301,7 @@ impl BoxFlags {
                 Pull::Never => engine::Pull::Never,
             },
             insecure_registries: self.insecure_registry.clone(),
+            image_platform: image_platform.unwrap_or_default(),
         })
     }
 

@@ -193,7 +193,6 @@ const IMAGES: &[Row] = &[
 ];
 
 const PULL: &[Row] = &[
-    but(&["--platform"], "images are taken for linux/amd64, which guests are", "leave it out"),
     no(&["-a", "--all-tags"], "one tag is pulled at a time"),
     but(&["--disable-content-trust"], "signatures of images are not checked yet", "pull by digest: IMAGE@sha256:…"),
 ];

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_image::store::Listing;
-use coffer_image::{Digest, Image};
+use coffer_image::{Digest, Image, Store};
 use coffer_runtime::boxes::unix_ms;
 use coffer_runtime::images::{self, of_image};
 use time::OffsetDateTime;
@@ -39,7 +39,8 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let home = context.open_home()?;
-    let Listing { images: all, damaged } = images::open(&home)?.list().map_err(|error| of_image(&error))?;
+    let store = images::open(&home)?;
+    let Listing { images: all, damaged } = store.list().map_err(|error| of_image(&error))?;
     let damaged: Vec<_> = damaged
         .iter()
         .map(|found| {
@@ -54,15 +55,17 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     };
     if context.json {
         let whole = all.iter().map(|image| {
+            let space = store.space(image);
             serde_json::json!({
                 "id": image.config_digest.to_string(), "reference": image.reference,
-                "digest": image.repo_digest.to_string(), "created": image.config.created, "size": image.size,
+                "digest": image.repo_digest.to_string(), "created": image.config.created,
+                "size": space.disk, "download": image.size, "unpacked": space.unpacked,
             })
         });
         let lost = damaged.iter().map(|(found, failure)| {
             serde_json::json!({
                 "id": null, "reference": found.reference, "digest": found.repo_digest.to_string(), "created": null,
-                "size": null, "error": failure.json()["error"],
+                "size": null, "download": null, "unpacked": null, "error": failure.json()["error"],
             })
         });
         println!("{}", whole.chain(lost).collect::<serde_json::Value>());
@@ -73,10 +76,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             println!("{}", id(&image.config_digest));
         }
     } else if let Some(format) = format {
-        let rows: Vec<_> = all.iter().map(|image| fields(image, &id(&image.config_digest))).collect();
+        let rows: Vec<_> = all.iter().map(|image| fields(&store, image, &id(&image.config_digest))).collect();
         format.print(&rows, HEADINGS)?;
     } else {
-        print_table(&all, args, id);
+        print_table(&store, &all, args, id);
     }
     for (_, failure) in &damaged {
         error::print(failure, false);
@@ -87,11 +90,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 /// What stands above a column, where that is not the field's name.
 const HEADINGS: &[(&str, &str)] = &[("ID", "IMAGE ID"), ("CreatedAt", "CREATED AT"), ("CreatedSince", "CREATED")];
 
-fn fields(image: &Image, id: &str) -> Fields {
+fn fields(store: &Store, image: &Image, id: &str) -> Fields {
     let (repository, tag) = split(image.familiar_name());
     let value = serde_json::json!({
         "ID": id, "Repository": repository, "Tag": tag, "Digest": image.repo_digest.to_string(),
-        "CreatedAt": image.config.created, "CreatedSince": since(image), "Size": table::size(image.size),
+        "CreatedAt": image.config.created, "CreatedSince": since(image), "Size": table::size(store.space(image).disk),
     });
     Fields { value, labels: serde_json::Map::new() }
 }
@@ -103,7 +106,8 @@ fn since(image: &Image) -> String {
     age.map_or_else(|| "N/A".into(), |age| format!("{} ago", table::span(age)))
 }
 
-fn print_table(all: &[Image], args: &Args, id: impl Fn(&Digest) -> String) {
+/// SIZE is what it takes of this disk: its blobs and its root file system.
+fn print_table(store: &Store, all: &[Image], args: &Args, id: impl Fn(&Digest) -> String) {
     let mut heading = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
     if args.digests {
         heading.insert(2, "DIGEST");
@@ -112,7 +116,8 @@ fn print_table(all: &[Image], args: &Args, id: impl Fn(&Digest) -> String) {
         .iter()
         .map(|image| {
             let (repository, tag) = split(image.familiar_name());
-            let mut row = vec![repository, tag, id(&image.config_digest), since(image), table::size(image.size)];
+            let mut row =
+                vec![repository, tag, id(&image.config_digest), since(image), table::size(store.space(image).disk)];
             if args.digests {
                 row.insert(2, image.repo_digest.to_string());
             }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use coffer_image::{Digest, Progress};
+use coffer_image::{Digest, Dropped, Progress};
 use coffer_rim::foreign;
+use coffer_rim::foreign::foreign_at_most;
 use coffer_runtime::engine::{self, ProgressFn};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -19,6 +21,9 @@ pub fn shown(quiet: bool) -> Option<ProgressFn> {
     Some(Arc::new(move |step| match step {
         engine::Progress::ImageMissing { name } => eprintln!("Unable to find image '{}' locally", foreign(name)),
         engine::Progress::Pull(step) => pull(step),
+        engine::Progress::OddVariable { entry, why } => {
+            eprintln!("warning: an ENV entry of the image is left out, {why}: {}", foreign_at_most(entry, 80));
+        }
         _ => {}
     }))
 }
@@ -33,14 +38,28 @@ fn line(progress: &Progress) {
         }
         Progress::Present { layer } => eprintln!("{}: Already exists", short(layer)),
         Progress::Stored { layer } => eprintln!("{}: Pull complete", short(layer)),
-        Progress::Retrying { what, attempt, reason } => eprintln!("{}", retry(what, *attempt, reason)),
+        Progress::Retrying { what, attempt, reason, wait } => eprintln!("{}", retry(what, *attempt, reason, *wait)),
+        Progress::LeftOut(dropped) => eprintln!("{}", left_out(*dropped)),
         _ => {}
     }
 }
 
+/// What of the image is not in its root file system.
+fn left_out(dropped: Dropped) -> String {
+    let Dropped { devices, attributes, volumes } = dropped;
+    let some = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let parts = [
+        some(devices, "device nodes (the guest's /dev is its own)"),
+        some(attributes, "extended attributes"),
+        some(volumes, "VOLUME paths where no folder can be"),
+    ];
+    format!("warning: left out of the image: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
 /// A registry had its hand in the reason.
-fn retry(what: &str, attempt: u32, reason: &str) -> String {
-    format!("{}: retry {attempt}: {}", foreign(what), foreign(reason))
+fn retry(what: &str, attempt: u32, reason: &str, wait: Duration) -> String {
+    let when = if wait < Duration::from_secs(1) { String::new() } else { format!(" in {} s", wait.as_secs()) };
+    format!("{}: retry {attempt}{when}: {}", foreign(what), foreign(reason))
 }
 
 /// One bar per layer.
@@ -68,8 +87,11 @@ fn bars() -> impl Fn(&Progress) + Send + Sync {
                     bar.set_position(*done);
                 }
             }
-            Progress::Retrying { what, attempt, reason } => {
-                let _ = all.println(retry(what, *attempt, reason));
+            Progress::Retrying { what, attempt, reason, wait } => {
+                let _ = all.println(retry(what, *attempt, reason, *wait));
+            }
+            Progress::LeftOut(dropped) => {
+                let _ = all.println(left_out(*dropped));
             }
             _ => {}
         }
@@ -89,6 +111,8 @@ mod tests {
 
     #[test]
     fn a_registrys_words_cannot_drive_the_terminal() {
-        assert_eq!(retry("a:1", 2, "503: \u{1b}]0;x\u{7}"), "a:1: retry 2: 503: \\u{1b}]0;x\\u{7}");
+        let (now, later) = (Duration::from_millis(500), Duration::from_secs(7));
+        assert_eq!(retry("a:1", 2, "503: \u{1b}]0;x\u{7}", now), "a:1: retry 2: 503: \\u{1b}]0;x\\u{7}");
+        assert_eq!(retry("a:1", 1, "429", later), "a:1: retry 1 in 7 s: 429");
     }
 }

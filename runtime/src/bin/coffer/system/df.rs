@@ -62,7 +62,8 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let boxes = engine.list(&Filter::default()).map_err(error::of)?;
     let home = context.open_home()?;
-    let listing = images::open(&home)?.list().map_err(|error| of_image(&error))?;
+    let store = images::open(&home)?;
+    let listing = store.list().map_err(|error| of_image(&error))?;
     let (mut of_images, mut of_boxes) = (Kind::default(), Kind::default());
     let mut seen = std::collections::BTreeSet::new();
     for image in &listing.images {
@@ -70,7 +71,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let used = boxes.iter().any(|found| found.options.image_digest == digest);
         // Of one image there may be several names.
         if seen.insert(digest) {
-            of_images.add(used, image.size);
+            of_images.add(used, store.space(image).disk);
         }
     }
     for found in &boxes {

@@ -15,6 +15,7 @@ use crate::boxes::{BoxOptions, Timings};
 use crate::home::Home;
 use crate::id::BoxId;
 use crate::lock::BoxLock;
+use crate::monitor::Isolation;
 
 /// Why the database does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -380,14 +381,16 @@ impl State {
         Ok(())
     }
 
-    /// A box that does not run is asked for otherwise from now on.
+    /// A box that does not run is isolated otherwise from now on.
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn set_options(&self, id: &BoxId, options: &BoxOptions) -> Result<(), StateError> {
+    pub fn set_isolation(&self, id: &BoxId, isolation: Isolation) -> Result<(), StateError> {
+        // That option alone: its policy may change at the same time.
         let changed = self.db.execute(
-            "update boxes set options = ?2 where id = ?1 and state not in ('running', 'paused', 'restarting')",
-            params![id.as_str(), json(options)],
+            "update boxes set options = json_set(options, '$.isolation', json(?2))
+             where id = ?1 and state not in ('running', 'paused', 'restarting')",
+            params![id.as_str(), json(&isolation)],
         )?;
         if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
     }

@@ -87,10 +87,14 @@ impl Engine {
         if !document.spec().host_may.allows(act) {
             return Err(KillError::HostMayNot { name: record.name, act });
         }
-        if act == Act::Stop {
-            self.state()?.by_hand(&record.id, true).map_err(OpenError::from)?;
-        }
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
-        Ok(agent::signal(&folder, signal).await?)
+        if act != Act::Stop {
+            return Ok(agent::signal(&folder, signal).await?);
+        }
+        // Before it is sent: its supervisor may see its end sooner than we the answer.
+        self.state()?.about_to_signal(&record.id).map_err(OpenError::from)?;
+        let sent = agent::signal(&folder, signal).await;
+        self.state()?.signalled(&record.id, sent.is_ok()).map_err(OpenError::from)?;
+        Ok(sent?)
     }
 }

@@ -82,6 +82,7 @@ pub use refresh::{RefreshError, Refreshed};
 pub use remove::RemoveError;
 pub use rename::RenameError;
 pub use restart::RestartError;
+pub use resume::UpdateError;
 pub use seal::{SealAs, SealCounter, SealError, Sealed, Unsealed};
 pub use start::{StartError, Started};
 pub use stop::{How, StopError};

@@ -2,12 +2,41 @@
 
 use std::time::Duration;
 
-use super::{Engine, OpenError, StartError, Started, Wait};
+use super::{Engine, Fault, Hint, OpenError, StartError, Started, Wait};
+use crate::Class;
 use crate::restart_policy::RestartPolicy;
 use crate::state::BoxRecord;
 
 /// How long the boxes behind one wait for it: it may need its owner's word before its workload runs.
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Why a box keeps its policy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The installation does not open, or has no such box.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It was made with `--rm`.
+    #[error("box {0} is removed when it ends, so that nothing is left of it to start again")]
+    Removed(String),
+}
+
+impl Fault for UpdateError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Open(error) => error.class(),
+            Self::Removed(_) => Class::Config,
+        }
+    }
+
+    fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Removed(_) => None,
+        }
+    }
+}
 
 impl Engine {
     /// The boxes that their policies want started, now that the machine has booted: each has run, and does not.
@@ -54,12 +83,15 @@ impl Engine {
         }
     }
 
-    /// Gives a box another policy, whether it runs or not.
+    /// Gives a box another policy, whether it runs or not. One that is removed at its end has none.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub fn set_restart_policy(&self, word: &str, policy: RestartPolicy) -> Result<(), OpenError> {
+    /// [`UpdateError`].
+    pub fn set_restart_policy(&self, word: &str, policy: RestartPolicy) -> Result<(), UpdateError> {
         let record = self.find(word)?;
-        Ok(self.state()?.set_restart_policy(&record.id, policy)?)
+        if record.options.remove && policy != RestartPolicy::No {
+            return Err(UpdateError::Removed(record.name));
+        }
+        Ok(self.state()?.set_restart_policy(&record.id, policy).map_err(OpenError::from)?)
     }
 }

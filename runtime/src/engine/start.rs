@@ -98,7 +98,7 @@ impl Engine {
         monitor.and_then(|monitor| can_run(monitor.as_ref(), record.options.tee)).map_err(StartError::Monitor)?;
         if record.options.isolation != isolation {
             record.options.isolation = isolation;
-            self.state()?.set_options(&record.id, &record.options).map_err(OpenError::from)?;
+            self.state()?.set_isolation(&record.id, isolation).map_err(OpenError::from)?;
         }
         self.state()?.by_hand(&record.id, false).map_err(OpenError::from)?;
         record.timings = Timings::start();

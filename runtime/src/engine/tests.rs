@@ -2,6 +2,7 @@ use coffer_seal::SealPolicy;
 
 use super::*;
 use crate::boxes::{Step, Timings};
+use crate::restart_policy::RestartPolicy;
 use crate::state::tests::record;
 use crate::state::{BoxState, Ending};
 
@@ -166,6 +167,56 @@ async fn a_signal_goes_to_what_runs_and_hears_and_is_the_hosts_to_send() {
     started(&engine, &record, unix_ms());
     engine.state().unwrap().set_paused(&record.id, true).unwrap();
     assert!(matches!(engine.kill("web", 1).await, Err(KillError::Paused(_))));
+}
+
+#[tokio::test]
+async fn a_signal_that_is_not_sent_is_no_stop_by_hand() {
+    let (_dir, engine) = engine();
+    let record = recorded(&engine, "web");
+    let folder = engine.home().unwrap().box_folder(&record.id);
+    let document = crate::supervisor::tests::document(coffer_spec::Tee::None);
+    std::fs::write(folder.join(crate::boxes::files::SPEC), document.bytes()).unwrap();
+    let _lock = crate::lock::BoxLock::take(&folder).unwrap();
+    started(&engine, &record, unix_ms());
+    // Nobody listens there.
+    assert!(engine.kill("web", document.spec().process.stop_signal).await.is_err());
+    assert!(!engine.find("web").unwrap().stopped_by_hand);
+}
+
+#[test]
+fn a_boot_starts_what_its_policy_wants_and_nothing_that_ended_as_it_should() {
+    use crate::restart_policy::RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+    let (_dir, engine) = engine();
+    for (name, policy, code, by_hand) in [
+        ("failed", OnFailure(None), 1, false),
+        ("done", OnFailure(None), 0, false),
+        ("stopped", UnlessStopped, 143, true),
+        ("gone", UnlessStopped, 0, false),
+        ("always", Always, 0, true),
+        ("no", No, 1, false),
+    ] {
+        let record = recorded(&engine, name);
+        engine.set_restart_policy(name, policy).unwrap();
+        started(&engine, &record, unix_ms());
+        let state = engine.state().unwrap();
+        state.ended(&record.id, &Ending { exit_code: code, ..Ending::default() }, unix_ms()).unwrap();
+        state.by_hand(&record.id, by_hand).unwrap();
+    }
+    let mut names: Vec<_> = engine.to_resume().unwrap().into_iter().map(|found| found.name).collect();
+    names.sort();
+    assert_eq!(names, ["always", "failed", "gone"]);
+}
+
+#[test]
+fn a_box_that_is_removed_at_its_end_gets_no_policy_that_starts_it_again() {
+    let (_dir, engine) = engine();
+    let mut record = record("once");
+    record.options.remove = true;
+    engine.state().unwrap().add(&record).unwrap();
+    let error = engine.set_restart_policy("once", RestartPolicy::Always).unwrap_err();
+    assert!(matches!(error, UpdateError::Removed(_)) && error.class() == Class::Config, "{error}");
+    engine.set_restart_policy("once", RestartPolicy::No).unwrap();
+    assert_eq!(engine.find("once").unwrap().options.restart, RestartPolicy::No);
 }
 
 #[tokio::test]

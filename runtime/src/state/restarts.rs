@@ -19,6 +19,27 @@ impl State {
         Ok(())
     }
 
+    /// Somebody is about to send the signal that stops the box: a stop by hand, unless it turns out not to be sent ([`Self::signalled`]).
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn about_to_signal(&self, id: &BoxId) -> Result<(), StateError> {
+        self.db.execute("update boxes set by_hand = ?2 where id = ?1 and by_hand = 0", params![id.as_str(), UNSENT])?;
+        Ok(())
+    }
+
+    /// It was sent, or was not: then only what somebody else said meanwhile, or before, is a stop by hand.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn signalled(&self, id: &BoxId, sent: bool) -> Result<(), StateError> {
+        if sent {
+            return self.by_hand(id, true);
+        }
+        self.db.execute("update boxes set by_hand = 0 where id = ?1 and by_hand = ?2", params![id.as_str(), UNSENT])?;
+        Ok(())
+    }
+
     /// The box ended and is to be started again by the supervisor that holds its lock.
     ///
     /// # Errors
@@ -50,20 +71,24 @@ impl State {
     /// # Errors
     /// [`StateError`]; [`StateError::Unknown`] if there is no such box.
     pub fn set_restart_policy(&self, id: &BoxId, policy: RestartPolicy) -> Result<(), StateError> {
-        // In one statement: a start may write the options at the same time.
+        // In one statement: a start may change another option at the same time.
         let changed = self.db.execute(
-            "update boxes set options = json_set(options, '$.restart', ?2) where id = ?1",
-            params![id.as_str(), policy.to_string()],
+            "update boxes set options = json_set(options, '$.restart', json(?2)) where id = ?1",
+            params![id.as_str(), json(&policy)],
         )?;
         if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
     }
 }
+
+/// In `by_hand`, beside 0 and 1: a stop by a signal of which nobody knows yet whether it was sent. It is read as one.
+const UNSENT: i64 = 2;
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::{home, made, started};
     use super::*;
     use crate::lock::BoxLock;
+    use crate::monitor::Isolation;
     use crate::state::BoxState;
 
     #[test]
@@ -108,5 +133,51 @@ mod tests {
             assert_eq!(crate::boxes::BoxOptions { restart: record.options.restart, ..options }, record.options);
         }
         assert!(state.set_restart_policy(&BoxId::random(), RestartPolicy::No).is_err());
+    }
+
+    #[test]
+    fn a_signal_that_was_not_sent_is_no_stop_and_takes_no_other_stop_away() {
+        let (_dir, home) = home();
+        let state = State::open(&home).unwrap();
+        let record = made(&home, "web");
+        state.add(&record).unwrap();
+        let by_hand = || state.find("web").unwrap().stopped_by_hand;
+        state.about_to_signal(&record.id).unwrap();
+        assert!(by_hand(), "until it is known");
+        state.signalled(&record.id, false).unwrap();
+        assert!(!by_hand());
+        // Another one, that is sent, beside it.
+        state.about_to_signal(&record.id).unwrap();
+        state.signalled(&record.id, false).unwrap();
+        state.signalled(&record.id, true).unwrap();
+        assert!(by_hand());
+        // A stop before it, and one beside it.
+        state.about_to_signal(&record.id).unwrap();
+        state.signalled(&record.id, false).unwrap();
+        assert!(by_hand());
+        state.by_hand(&record.id, false).unwrap();
+        state.about_to_signal(&record.id).unwrap();
+        state.by_hand(&record.id, true).unwrap();
+        state.signalled(&record.id, false).unwrap();
+        assert!(by_hand());
+    }
+
+    #[test]
+    fn another_isolation_and_another_policy_take_nothing_from_each_other() {
+        let (_dir, home) = home();
+        let state = State::open(&home).unwrap();
+        let record = made(&home, "web");
+        state.add(&record).unwrap();
+        // A start read its record before the policy changed.
+        let read = state.find("web").unwrap();
+        state.set_restart_policy(&record.id, RestartPolicy::Always).unwrap();
+        state.set_isolation(&read.id, Isolation::Process).unwrap();
+        let options = state.find("web").unwrap().options;
+        assert_eq!((options.restart, options.isolation), (RestartPolicy::Always, Isolation::Process));
+        let before =
+            crate::boxes::BoxOptions { restart: read.options.restart, isolation: read.options.isolation, ..options };
+        assert_eq!(before, read.options);
+        started(&state, &record, 5);
+        assert!(state.set_isolation(&record.id, Isolation::Qemu).is_err(), "it is up");
     }
 }

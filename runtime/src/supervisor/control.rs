@@ -35,14 +35,21 @@ pub enum Command {
 pub struct Asked {
     /// What.
     pub command: Command,
+    /// Over the box's socket: whoever ends it so does not want it back by itself, at the next boot neither.
+    pub by_hand: bool,
     /// Dropped without a word by what gives no answer.
     pub answer: oneshot::Sender<Result<(), Failure>>,
 }
 
 impl Asked {
-    /// By somebody who waits for no answer.
-    pub fn by_nobody(command: Command) -> Self {
-        Self { command, answer: oneshot::channel().0 }
+    /// By a signal: who sends it waits for no answer, and may be a machine that goes down.
+    pub fn by_signal(command: Command) -> Self {
+        Self { command, by_hand: false, answer: oneshot::channel().0 }
+    }
+
+    /// It is to end the box.
+    pub fn ends(&self) -> bool {
+        matches!(self.command, Command::Kill | Command::Stop(_))
     }
 }
 
@@ -83,7 +90,7 @@ pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Asked>) {
                 && let Some(command) = Command::parse(&text)
             {
                 let (answer, answered) = oneshot::channel();
-                let _ = commands.send(Asked { command, answer }).await;
+                let _ = commands.send(Asked { command, by_hand: true, answer }).await;
                 if let Ok(answer) = answered.await
                     && let Ok(mut json) = serde_json::to_vec(&answer)
                 {

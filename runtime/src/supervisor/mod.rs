@@ -34,7 +34,7 @@ mod logs;
 pub mod message;
 mod run;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! One run of a box, from its lock to its end.
 
 mod end;
+mod last;
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -13,9 +14,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use super::again::{self, Again};
+use super::again::{self, Again, Waited};
 use super::control::{self, Asked, Command};
 use super::fate::{self, Fate};
 use super::lifeline;
@@ -40,8 +41,6 @@ use crate::tools::Search;
 
 /// Grace when the attached command died: nobody waits any more.
 const ORPHAN_GRACE: u32 = 3;
-/// How long the last words of a guest that has ended may be apart.
-const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How long what may take.
 #[derive(Clone, Copy, Debug)]
@@ -119,16 +118,18 @@ impl Order<'_> {
         };
         let state = State::open(self.home)?;
         if let Some(wait) = waited {
-            let goes_on = again::wait(&folder, wait, self.signals).await?;
+            let waited = again::wait(&folder, wait, self.signals).await?;
+            if waited == (Waited::Ended { by_hand: true }) {
+                state.by_hand(self.id, true)?;
+            }
             let record = state.box_of(self.id)?;
-            if !goes_on || record.stopped_by_hand || record.options.restart == RestartPolicy::No {
+            if waited != Waited::Whole || record.stopped_by_hand || record.options.restart == RestartPolicy::No {
                 return Ok(Ok(state.given_up(self.id).map(|()| None)?));
             }
             self.origin_unix_us = unix_us();
         }
         let record = state.box_of(self.id)?;
         clean_run_files(&folder);
-        let began = Instant::now();
         let (inputs, mut inbox) = mpsc::channel(64);
         let mut run = Run {
             timings: record.timings.of_start(self.origin_unix_us),
@@ -144,12 +145,13 @@ impl Order<'_> {
             follows: waited.is_some(),
             patience: self.patience,
             deadline: Instant::now(),
+            runs_since: None,
             log: None,
         };
         let outcome = run.play_out(self, line, &mut inbox).await;
         let (message, recorded) = run.conclude(outcome);
         run.reporter.send_soon(message).await;
-        Ok(recorded.map(|again| again.then(|| Again { lock, wait: wait_after(waited, began.elapsed()) })))
+        Ok(recorded.map(|again| again.then(|| Again { lock, wait: wait_after(waited, run.ran(Instant::now())) })))
     }
 }
 
@@ -200,6 +202,8 @@ struct Run {
     follows: bool,
     patience: Patience,
     deadline: Instant,
+    /// The workload.
+    runs_since: Option<Instant>,
     log: Option<JoinHandle<()>>,
 }
 
@@ -222,13 +226,8 @@ impl Run {
         self.reached("launched", None);
         let of_card = self.listen_to_guest(order.home, &document, processor)?;
         while let Ok(input) = inbox.try_recv() {
-            match input {
-                Input::Command(Asked { command: Command::Pause | Command::Resume, .. }) => {}
-                Input::Command(_) | Input::CommandLost => {
-                    self.fate.unwanted = true;
-                    return Ok(Outcome::NotWanted);
-                }
-                _ => {}
+            if self.heard_without_a_guest(&input) {
+                return Ok(Outcome::NotWanted);
             }
         }
         // Held as long as there is a guest.
@@ -257,35 +256,8 @@ impl Run {
                 () = sleep_until(deadline) => self.too_late(guest.as_mut()),
             }
         };
-        // What the guest said before it ended may still lie in the queue, or be on its way as long as it has not told its end.
-        let mut silent = Instant::now();
-        loop {
-            let until = if self.phase.is_end() { Instant::now() } else { silent + LAST_WORDS };
-            let Ok(Some(input)) = timeout_at(until, inbox.recv()).await else { break };
-            match input {
-                Input::Event(event) => self.event(&event, &document),
-                Input::Console(word) => self.console_said(word),
-                other => {
-                    self.heard_after_the_end(&other);
-                    continue;
-                }
-            }
-            silent = Instant::now();
-        }
-        if let Some(log) = self.log.take() {
-            let _ = timeout(Duration::from_secs(3), log).await;
-        }
-        while let Ok(input) = inbox.try_recv() {
-            self.heard_after_the_end(&input);
-        }
+        self.hear_the_last(&document, inbox).await;
         Ok(Outcome::Ended(end, monitor.name()))
-    }
-
-    /// Nothing is left to be ended, but another run is not wanted then.
-    fn heard_after_the_end(&mut self, input: &Input) {
-        if let Input::CommandLost | Input::Command(Asked { command: Command::Kill | Command::Stop(_), .. }) = input {
-            self.fate.unwanted = true;
-        }
     }
 
     /// Writes what the guest boots from. A first use of the simulator takes seconds, in which commands are heeded.
@@ -311,7 +283,7 @@ impl Run {
             let commands = commands.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    let _ = commands.send(Asked::by_nobody(Command::Stop(grace))).await;
+                    let _ = commands.send(Asked::by_signal(Command::Stop(grace))).await;
                 }
             });
         }
@@ -399,17 +371,22 @@ impl Run {
                 }
             }
             Input::Console(word) => self.console_said(word),
-            Input::Command(Asked { command, answer }) => match command {
-                Command::Kill => {
-                    self.fate.unwanted = true;
-                    self.kill(guest);
+            Input::Command(asked) => {
+                if asked.ends() {
+                    self.not_wanted(asked.by_hand);
                 }
-                Command::Stop(grace) => self.stop(grace, guest),
-                // Whoever asked may be gone; it is so all the same.
-                Command::Pause => drop(answer.send(self.pause(guest))),
-                Command::Resume => drop(answer.send(self.resume(guest))),
-            },
-            Input::CommandLost => self.stop(ORPHAN_GRACE, guest),
+                match asked.command {
+                    Command::Kill => self.kill(guest),
+                    Command::Stop(grace) => self.stop(grace, guest),
+                    // Whoever asked may be gone; it is so all the same.
+                    Command::Pause => drop(asked.answer.send(self.pause(guest))),
+                    Command::Resume => drop(asked.answer.send(self.resume(guest))),
+                }
+            }
+            Input::CommandLost => {
+                self.not_wanted(false);
+                self.stop(ORPHAN_GRACE, guest);
+            }
             Input::StopRefused(error) => {
                 tracing::info!(%error, "the guest does not stop on request, so it is killed");
                 self.kill(guest);
@@ -452,7 +429,6 @@ impl Run {
     /// Asks a guest that can answer, and kills one that cannot. A stop beside another joins it.
     fn stop(&mut self, grace: u32, guest: &mut dyn Running) {
         self.fate.stop_asked = true;
-        self.fate.unwanted = true;
         if self.life == Life::Paused
             && let Err(error) = self.resume(guest)
         {
@@ -502,6 +478,7 @@ impl Run {
             Phase::Booted => remove_boot_files(&self.folder),
             Phase::Running => {
                 self.fate.ran = true;
+                self.runs_since.get_or_insert_with(Instant::now);
                 if self.life == Life::Booting {
                     self.life = Life::Running;
                 }

@@ -186,7 +186,7 @@ impl Ran {
     }
 }
 
-fn document(tee: Tee) -> Document {
+pub(crate) fn document(tee: Tee) -> Document {
     use crate::request::{self, WorkloadRequest, tests};
     request::document(&tests::image(), tests::verity(), &WorkloadRequest { tee, ..tests::request() }).unwrap()
 }

@@ -74,7 +74,8 @@ async fn a_stop_is_heeded_while_it_runs_while_it_waits_and_where_nobody_heard_it
     };
     let (ran, ()) = tokio::join!(world.supervise_with(&fake, patience(), std::future::pending()), stop);
     assert!(ran.recorded.unwrap().is_none());
-    assert_eq!(world.record().state, BoxState::Exited);
+    // Whatever a start beside it recorded.
+    assert!(world.record().state == BoxState::Exited && world.record().stopped_by_hand);
 
     // While it waits, however long that is.
     for command in [Command::Stop(100), Command::Kill] {
@@ -91,6 +92,7 @@ async fn a_stop_is_heeded_while_it_runs_while_it_waits_and_where_nobody_heard_it
         let (ran, ()) = tokio::join!(world.follow(&fake, patience(), std::future::pending(), Some(after)), stop);
         assert!(ran.recorded.unwrap().is_none() && fake.launched.lock().unwrap().is_empty());
         assert_eq!((world.record().state, world.record().exit_code), (BoxState::Exited, Some(5)));
+        assert!(world.record().stopped_by_hand);
     }
 
     // Recorded, and not heard: after the run, and after the wait.

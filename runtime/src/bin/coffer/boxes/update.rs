@@ -13,7 +13,7 @@ use crate::several::each_box;
 #[command(after_help = "Examples:
   coffer update --restart unless-stopped web")]
 pub struct Args {
-    /// no, on-failure[:COUNT], always or unless-stopped; from now on, also of a box that runs.
+    /// no, on-failure[:COUNT], always or unless-stopped; from now on, also of a box that runs. A box made with --rm has none.
     #[arg(long, value_name = "POLICY", required = true)]
     restart: RestartPolicy,
     /// Names or ids.

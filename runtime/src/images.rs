@@ -130,6 +130,38 @@ pub fn collect(
     collector.collect(&in_use).map(Some).map_err(|error| of_image(&error))
 }
 
+/// Removes images that were used longest ago until the store takes no more than `limit` bytes of the disk, but none that a box
+/// was made from, and none of those that `came` just now; gives the names that are gone. Where work in progress keeps the store
+/// busy it is left to the next time.
+///
+/// `boxes`: as for [`collect`].
+///
+/// # Errors
+/// Class `config`; what `boxes` fails with.
+pub fn keep_to(
+    store: &Store,
+    limit: Option<u64>,
+    came: &[Digest],
+    boxes: impl Fn() -> Result<Vec<BoxRecord>, Failure>,
+) -> Result<Vec<String>, Failure> {
+    let Some(limit) = limit else { return Ok(Vec::new()) };
+    let used = in_use(&boxes()?).map_err(|error| Failure::caused(Class::Config, &error).hint(error.hint()))?;
+    let keep = |image: &Image| used.contains(&image.config_digest) || came.contains(&image.config_digest);
+    let mut gone = Vec::new();
+    for image in store.over(limit, keep).map_err(|error| of_image(&error))? {
+        match store.remove(&image.reference) {
+            Ok(removed) => gone.extend(removed.references),
+            // Somebody else was faster.
+            Err(error) if error.class() == "not-found" => {}
+            Err(error) => return Err(of_image(&error)),
+        }
+    }
+    if !gone.is_empty() {
+        collect(store, boxes)?;
+    }
+    Ok(gone)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ pub mod lock;
 pub mod state;
 
 pub mod binds;
+pub mod image_settings;
 pub mod images;
 pub mod owner_list;
 pub mod platform_folder;

@@ -28,6 +28,14 @@ impl Registry {
     /// # Errors
     /// If it does not answer within ten seconds.
     pub fn start(folder: &Path) -> Result<Self> {
+        Self::configured(folder, "")
+    }
+
+    /// As [`Self::start`], with more lines of its configuration.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn configured(folder: &Path, more: &str) -> Result<Self> {
         let storage = folder.join("registry");
         fs::create_dir_all(&storage)?;
         let address = format!("127.0.0.1:{}", free_port()?);
@@ -35,7 +43,7 @@ impl Registry {
         fs::write(
             &config,
             format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: '{address}'}}\n",
+                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: '{address}'}}\n{more}",
                 storage.display()
             ),
         )?;

@@ -39,6 +39,7 @@ mod old_state;
 mod one_definition;
 mod packages;
 mod qemu_launch;
+mod registries;
 mod reproducible;
 mod root_tamper;
 mod sealing;

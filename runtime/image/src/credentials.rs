@@ -1,72 +1,126 @@
-//! Registry credentials from Docker's configuration file: the basic `auths` entries, and tokens for a registry.
+//! Logins of registries, from Docker's configuration file: its `auths`, `credHelpers` and `credsStore`.
 //!
-//! Credential helpers are programs; none is run here.
+//! The file is the caller's own, and so are the helpers it names: programs `docker-credential-NAME` on the path, which may ask
+//! whoever sits there, and are waited for. No error of this has a secret, or what a helper said, in it.
+//! Source: docker login's reference; docker-credential-helpers' protocol.
+
+pub mod helper;
+pub mod keep;
 
 use crate::error::{ImageError, Result};
 use crate::store::read_at_most;
-use base64::Engine as _;
-use oci_client::secrets::RegistryAuth;
+use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
-#[derive(Deserialize)]
-struct ConfigFile {
-    #[serde(default)]
-    auths: BTreeMap<String, Entry>,
+/// Who we are to a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// Nobody.
+    Anonymous,
+    /// A user with a password.
+    Basic(String, String),
+    /// A token for the registry itself.
+    Bearer(String),
+    /// A token for its token service, which gives others for it (`identitytoken`).
+    Identity(String),
 }
 
-#[derive(Default, Deserialize)]
-struct Entry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    registrytoken: Option<String>,
+/// Without what is secret.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Basic(..) => "Basic",
+            Self::Bearer(_) => "Bearer",
+            Self::Identity(_) => "Identity",
+        })
+    }
 }
 
-/// Credentials for `registry` (host and port as in the reference), anonymous where the file or the entry is absent.
+/// As [`lookup`], without keeping others waiting for a helper.
+pub(crate) async fn find(file: Option<PathBuf>, registry: &str) -> Result<Login> {
+    let registry = registry.to_owned();
+    let found = tokio::task::spawn_blocking(move || lookup(file.as_deref(), &registry)).await;
+    found.map_err(|error| ImageError::Client { reason: error.to_string() })?
+}
+
+/// The login for `registry` (host and port as in the reference), anonymous where the file has none.
 ///
 /// # Errors
-/// [`ImageError::Credentials`] where the file or the entry cannot be read; its text never holds a secret.
-pub fn lookup(file: Option<&Path>, registry: &str) -> Result<RegistryAuth> {
-    let Some(path) = file else { return Ok(RegistryAuth::Anonymous) };
+/// [`ImageError::Credentials`] where the file or the entry cannot be read, or a helper fails.
+pub fn lookup(file: Option<&Path>, registry: &str) -> Result<Login> {
+    let Some(path) = file else { return Ok(Login::Anonymous) };
+    let Some(bytes) = read(path)? else { return Ok(Login::Anonymous) };
+    if let Some(token) = token_of(path, &bytes, registry)? {
+        return Ok(Login::Bearer(token));
+    }
+    for name in names(registry) {
+        use CredentialRetrievalError as Failed;
+        let reason = match get_credential_from_reader(&bytes[..], name) {
+            Ok(DockerCredential::UsernamePassword(user, password)) => {
+                return Ok(Login::Basic(user, password.trim_end_matches('\0').to_owned()));
+            }
+            Ok(DockerCredential::IdentityToken(token)) => return Ok(Login::Identity(token)),
+            Err(Failed::NoCredentialConfigured) => continue,
+            Err(Failed::HelperFailure { stdout, stderr, .. }) if helper::has_none(&stdout, &stderr) => continue,
+            Err(Failed::HelperFailure { helper, .. }) => format!("{helper} fails for {registry}"),
+            Err(Failed::HelperCommunicationError) => format!("the credential helper for {registry} cannot be run"),
+            Err(Failed::MalformedHelperResponse) => format!("the credential helper for {registry} gives no login"),
+            Err(Failed::CredentialMismatchError) => format!("the entry of {registry} says two different logins"),
+            Err(_) => format!("the entry of {registry} is not user:password in base64"),
+        };
+        return Err(ImageError::Credentials { path: path.to_owned(), reason });
+    }
+    Ok(Login::Anonymous)
+}
+
+/// The file; `None` where there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let error = |reason: String| ImageError::Credentials { path: path.to_owned(), reason };
-    let bytes = match read_at_most(path, MAX_CONFIG_FILE) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err(error(format!("it is longer than {MAX_CONFIG_FILE} bytes"))),
-        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
-        Err(other) => return Err(error(other.to_string())),
-    };
-    // serde_json's errors may quote the value; only the position is passed on.
-    let config: ConfigFile = serde_json::from_slice(&bytes)
-        .map_err(|at| error(format!("not a Docker configuration (line {}, column {})", at.line(), at.column())))?;
-    let Some((_, entry)) = config.auths.iter().find(|(key, _)| names(key, registry)) else {
-        return Ok(RegistryAuth::Anonymous);
-    };
-    if let (Some(user), Some(password)) = (&entry.username, &entry.password) {
-        return Ok(RegistryAuth::Basic(user.clone(), password.clone()));
+    match read_at_most(path, MAX_CONFIG_FILE) {
+        Ok(Some(bytes)) => Ok(Some(bytes)),
+        Ok(None) => Err(error(format!("it is longer than {MAX_CONFIG_FILE} bytes"))),
+        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(other) => Err(error(other.to_string())),
     }
-    if let Some(token) = entry.registrytoken.as_deref().filter(|token| !token.is_empty()) {
-        return Ok(RegistryAuth::Bearer(token.to_owned()));
-    }
-    let Some(auth) = entry.auth.as_deref().filter(|auth| !auth.is_empty()) else {
-        return Ok(RegistryAuth::Anonymous);
-    };
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(auth.trim())
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| error(format!("the entry of {registry} is not base64 text")))?;
-    let (user, password) =
-        decoded.split_once(':').ok_or_else(|| error(format!("the entry of {registry} is not user:password")))?;
-    Ok(RegistryAuth::Basic(user.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
 
 /// Docker's configuration file has an entry of some hundred bytes for each registry.
 const MAX_CONFIG_FILE: u64 = 1 << 20;
 
+/// A token for the registry itself, which the library does not know; and whether the file can be read at all.
+fn token_of(path: &Path, bytes: &[u8], registry: &str) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct ConfigFile {
+        #[serde(default)]
+        auths: BTreeMap<String, Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        registrytoken: Option<String>,
+    }
+    // serde_json's errors may quote the value; only the position is passed on.
+    let config: ConfigFile = serde_json::from_slice(bytes).map_err(|at| {
+        let reason = format!("not a Docker configuration (line {}, column {})", at.line(), at.column());
+        ImageError::Credentials { path: path.to_owned(), reason }
+    })?;
+    let entry = config.auths.into_iter().find(|(key, _)| is_of(key, registry));
+    Ok(entry.and_then(|(_, entry)| entry.registrytoken).filter(|token| !token.is_empty()))
+}
+
+/// What the file calls a registry, the name that is written first.
+pub(crate) fn names(registry: &str) -> Vec<&str> {
+    if registry == "docker.io" { vec![DOCKER_HUB, "docker.io"] } else { vec![registry] }
+}
+
+/// Docker's own registry has the name that it had first.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
 /// Whether an `auths` key, with or without scheme and path, names this registry.
-fn names(key: &str, registry: &str) -> bool {
+pub(crate) fn is_of(key: &str, registry: &str) -> bool {
     let host = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let host = host.split('/').next().unwrap_or(host);
     let canonical = |name: &str| match name {
@@ -90,14 +144,15 @@ mod tests {
     fn finds_the_entry_of_the_registry_and_no_other() {
         let file = file(
             r#"{"auths":{"127.0.0.1:5000":{"auth":"dTpwOnE="},"https://index.docker.io/v1/":{"username":"a","password":"b"},
-                "t":{"registrytoken":"abc"}}}"#,
+                "t":{"registrytoken":"abc"},"i":{"auth":"dTp2","identitytoken":"def"}}}"#,
         );
         let find = |registry| lookup(Some(file.path()), registry).unwrap();
-        assert_eq!(find("127.0.0.1:5000"), RegistryAuth::Basic("u".into(), "p:q".into()));
-        assert_eq!(find("docker.io"), RegistryAuth::Basic("a".into(), "b".into()));
-        assert_eq!(find("t"), RegistryAuth::Bearer("abc".into()));
-        assert_eq!(find("127.0.0.1"), RegistryAuth::Anonymous);
-        assert_eq!(lookup(Some(Path::new("/nonexistent")), "x").unwrap(), RegistryAuth::Anonymous);
+        assert!(find("127.0.0.1:5000") == Login::Basic("u".into(), "p:q".into()));
+        assert!(find("docker.io") == Login::Basic("a".into(), "b".into()));
+        assert!(find("t") == Login::Bearer("abc".into()));
+        assert!(find("i") == Login::Identity("def".into()));
+        assert!(find("127.0.0.1") == Login::Anonymous);
+        assert!(lookup(Some(Path::new("/nonexistent")), "x").unwrap() == Login::Anonymous);
     }
 
     #[test]
@@ -108,12 +163,21 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_named_without_its_contents() {
-        let file = file(r#"{"auths":{"r":{"auth":"SECRET!"}}}"#);
-        let error = lookup(Some(file.path()), "r").unwrap_err();
-        assert_eq!(error.class(), "config");
-        assert!(!error.to_string().contains("SECRET"), "{error}");
-        let file = self::file(r#"{"auths":"SECRET"}"#);
-        let error = lookup(Some(file.path()), "r").unwrap_err();
-        assert!(!error.to_string().contains("SECRET"), "{error}");
+        let contents = [
+            r#"{"auths":{"r":{"auth":"SECRET!"}}}"#,
+            r#"{"auths":"SECRET"}"#,
+            r#"{"auths":{"r":{"auth":"dTpw","username":"u","password":"SECRET"}}}"#,
+        ];
+        for text in contents {
+            let error = lookup(Some(file(text).path()), "r").unwrap_err();
+            assert_eq!(error.class(), "config");
+            assert!(!error.to_string().contains("SECRET"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let all = [Login::Basic("u".into(), "SECRET".into()), Login::Bearer("SECRET".into())];
+        assert_eq!(format!("{all:?}"), "[Basic, Bearer]");
     }
 }

@@ -183,6 +183,17 @@ pub enum ImageError {
         /// Why.
         reason: String,
     },
+    /// A file or folder that is no image, or no whole one.
+    #[error("cannot take an image from {}: {}", Foreign(&text(path)), Short(reason))]
+    Archive {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// What an imported image is to run cannot be read.
+    #[error(transparent)]
+    Change(crate::archive::ChangeError),
     /// The store lost a blob.
     #[error("{what} {digest} is missing from the local store")]
     MissingBlob {
@@ -252,7 +263,7 @@ impl ImageError {
     /// `snapshot`, `disk-full`, `config`, `io`.
     pub fn class(&self) -> &'static str {
         match self {
-            Self::InvalidReference { .. } | Self::Ambiguous { .. } => "usage",
+            Self::InvalidReference { .. } | Self::Ambiguous { .. } | Self::Change(_) => "usage",
             Self::NotStored { .. } | Self::NotFound { .. } => "not-found",
             Self::Unauthorized { .. } => "unauthorized",
             Self::Unreachable { .. } => "unreachable",
@@ -266,6 +277,7 @@ impl ImageError {
             | Self::Decompress { .. }
             | Self::Tar { .. }
             | Self::Tree { .. }
+            | Self::Archive { .. }
             | Self::MissingBlob { .. }
             | Self::DamagedBlob { .. } => "corrupt",
             Self::TooLarge { .. } => "too-large",
@@ -288,7 +300,7 @@ impl ImageError {
             }
             Self::Unauthorized { registry, .. } => {
                 format!(
-                    "put credentials for {} into \"auths\" of the Docker configuration file (docker login does)",
+                    "put credentials for {} into \"auths\" of the Docker configuration file (`coffer login` does)",
                     Short(registry)
                 )
             }
@@ -313,10 +325,11 @@ impl ImageError {
             Self::DiskFull { path, .. } => format!("free space on the file system of {}", Foreign(&text(path))),
             Self::TooLarge { .. } => "use a smaller image".to_owned(),
             Self::Snapshot { .. } => "a snapshot holds plain files, folders and symbolic links".to_owned(),
-            Self::Credentials { path, .. } => format!("repair {} (docker login writes it)", Foreign(&text(path))),
+            Self::Credentials { path, .. } => format!("repair {} (`coffer login` writes it)", Foreign(&text(path))),
             Self::Client { .. } => "install the system's root certificates (Debian: ca-certificates)".to_owned(),
             Self::Store { path, .. } => format!("remove {} and pull the images again", Foreign(&text(path))),
-            Self::Protocol { .. } | Self::Tree { .. } | Self::Io { .. } => return None,
+            Self::Change(_) => "write it as in a Dockerfile: CMD [\"sh\"], ENV NAME=value".to_owned(),
+            Self::Protocol { .. } | Self::Tree { .. } | Self::Io { .. } | Self::Archive { .. } => return None,
         })
     }
 
@@ -391,6 +404,8 @@ mod tests {
             ImageError::Store { path: bad().into(), reason: bad() },
             ImageError::Credentials { path: bad().into(), reason: bad() },
             ImageError::Client { reason: bad() },
+            ImageError::Archive { path: bad().into(), reason: bad() },
+            ImageError::Change(crate::archive::ChangeError { found: bad() }),
             tree(TreeError::Work { limit: 1 }),
             tree(TreeError::Traversal { path: bad() }),
             tree(TreeError::Name { path: bad() }),

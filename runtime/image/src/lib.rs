@@ -9,7 +9,8 @@
 //! digests and the uncompressed digests of the configuration are all checked, tar entries are resolved inside the
 //! virtual tree only. Whatever it says, memory and work are bounded: documents by their length before they are read, layers
 //! by [`Limits`].
-//! Never: reads the environment, runs a program, follows a layer's foreign URLs.
+//! Never: reads the environment, follows a layer's foreign URLs, runs a program but the credential helpers that the caller's own
+//! configuration of Docker names.
 #![forbid(unsafe_code)]
 
 pub mod digest;
@@ -20,8 +21,15 @@ mod manifest;
 pub mod platform;
 pub mod store;
 
+mod admit;
+pub mod archive;
+pub mod history;
+
 pub mod credentials;
+pub mod login;
 pub mod pull;
+pub mod push;
+mod registry;
 
 pub mod decompress;
 mod holes;
@@ -32,18 +40,22 @@ pub mod tree;
 pub mod erofs;
 pub mod verity;
 
+mod limit;
 pub mod rootfs;
 pub mod snapshot;
 
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::ImageError;
+pub use history::HistoryStep;
 pub use layer::{Dropped, Limits};
 pub use manifest::LayerBlob;
 pub use oci_client::Reference;
 pub use platform::Platform;
 pub use pull::{Progress, ProgressFn, PullOptions, Pulled};
+pub use push::Pushed;
 pub use rootfs::Rootfs;
 pub use snapshot::{Snapshot, SnapshotKind};
+pub use store::familiar;
 pub use store::{Collector, Damaged, Freed, Hold, Image, Listing, Removed, Store};
 pub use verity::VerityTable;

@@ -11,7 +11,6 @@ use crate::config::ImageConfig;
 use crate::digest::{Digest, DigestError};
 use crate::error::{ImageError, Result};
 use crate::platform::Platform;
-use oci_client::Reference;
 use oci_client::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
     OciImageIndex, OciImageManifest,
@@ -22,11 +21,16 @@ use std::collections::BTreeSet;
 /// Longest manifest or index in bytes; what registries accept.
 pub(crate) const MAX_BYTES: u64 = 4 << 20;
 /// Docker's own limit is 127; some builders go beyond.
-const MAX_LAYERS: usize = 512;
+pub(crate) const MAX_LAYERS: usize = 512;
 /// Platforms named in a message.
 const MAX_SHOWN: usize = 12;
 /// Longest name of one in bytes that an error shows.
 const MAX_PLATFORM: usize = 40;
+
+pub(crate) use oci_client::manifest::{
+    IMAGE_CONFIG_MEDIA_TYPE as CONFIG_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE as INDEX_TYPE,
+    OCI_IMAGE_MEDIA_TYPE as MANIFEST_TYPE,
+};
 
 /// Media types a registry is asked for.
 pub(crate) const MEDIA_TYPES: [&str; 4] =
@@ -47,6 +51,8 @@ pub struct LayerBlob {
 #[derive(Debug)]
 pub(crate) struct Manifest {
     pub(crate) digest: Digest,
+    /// Its own, as the manifest says; the OCI one where it says none.
+    pub(crate) media_type: String,
     pub(crate) config: Digest,
     pub(crate) config_size: u64,
     pub(crate) layers: Vec<LayerBlob>,
@@ -65,6 +71,10 @@ impl Manifest {
         }
         let named = |text: &str| text.parse::<Digest>().map_err(|error| malformed(error.to_string()));
         let length = |size: i64| u64::try_from(size).map_err(|_| malformed(format!("a blob of {size} bytes")));
+        let media_type = wire.media_type.unwrap_or_else(|| MANIFEST_TYPE.to_owned());
+        if !MEDIA_TYPES.contains(&media_type.as_str()) {
+            return Err(malformed(format!("it says to be of type \"{media_type}\"")));
+        }
         let config = named(&wire.config.digest)?;
         let mut layers = Vec::with_capacity(wire.layers.len());
         for layer in wire.layers {
@@ -74,7 +84,13 @@ impl Manifest {
             }
             layers.push(LayerBlob { digest, size: length(layer.size)?, media_type: layer.media_type });
         }
-        Ok(Self { digest, config, config_size: length(wire.config.size)?, layers })
+        Ok(Self { digest, media_type, config, config_size: length(wire.config.size)?, layers })
+    }
+
+    /// What it names: configuration and layers, with their sizes.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = (&'static str, Digest, u64)> {
+        let layers = self.layers.iter().map(|layer| ("layer", layer.digest, layer.size));
+        std::iter::once(("configuration", self.config, self.config_size)).chain(layers)
     }
 
     /// Checks that manifest and configuration tell of the same layers.
@@ -100,16 +116,16 @@ pub(crate) fn is_index(bytes: &[u8]) -> bool {
 
 /// What an index leads to.
 #[derive(Debug, Default)]
-pub(crate) struct Choices {
+struct Choices {
     /// Documents worth asking for, best first: manifests for the platform, the plain one before those for a level of it; then
     /// indexes, and what says no platform.
-    pub(crate) wanted: Vec<Digest>,
+    wanted: Vec<Digest>,
     /// Names of the platforms it has images for.
-    pub(crate) platforms: BTreeSet<String>,
+    platforms: BTreeSet<String>,
 }
 
 /// Looks through an index for images for a platform.
-pub(crate) fn choices(digest: Digest, bytes: &[u8], wanted: &Platform) -> Result<Choices> {
+fn choices(digest: Digest, bytes: &[u8], wanted: &Platform) -> Result<Choices> {
     let malformed = |reason: String| ImageError::Malformed { what: "index", digest, reason };
     let index: OciImageIndex = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
     let short = |name: String| if name.len() <= MAX_PLATFORM { name } else { format!("one of {} bytes", name.len()) };
@@ -140,21 +156,79 @@ pub(crate) fn choices(digest: Digest, bytes: &[u8], wanted: &Platform) -> Result
     Ok(Choices { wanted, platforms })
 }
 
+/// A way through indexes to an image, whoever reads them: best entries first, and no document twice.
+#[derive(Debug)]
+pub(crate) struct Search {
+    top: Digest,
+    wanted: Platform,
+    platforms: BTreeSet<String>,
+    seen: BTreeSet<Digest>,
+    pending: Vec<Digest>,
+}
+
+/// Documents that are read to find an image in an index: nobody nests more than two or three.
+const MAX_DOCUMENTS: usize = 16;
+
+impl Search {
+    /// From an index.
+    pub(crate) fn new(top: Digest, bytes: &[u8], wanted: &Platform) -> Result<Self> {
+        let (platforms, pending) = (BTreeSet::new(), Vec::new());
+        let mut search = Self { top, wanted: wanted.clone(), platforms, seen: BTreeSet::from([top]), pending };
+        search.enter(top, bytes)?;
+        Ok(search)
+    }
+
+    fn enter(&mut self, digest: Digest, bytes: &[u8]) -> Result<()> {
+        let found = choices(digest, bytes, &self.wanted)?;
+        self.platforms.extend(found.platforms);
+        self.pending.extend(found.wanted.into_iter().rev());
+        Ok(())
+    }
+
+    /// The document to read now; `None` where there is no more.
+    pub(crate) fn next(&mut self) -> Result<Option<Digest>> {
+        while let Some(digest) = self.pending.pop() {
+            if self.seen.insert(digest) {
+                if self.seen.len() > MAX_DOCUMENTS {
+                    let reason =
+                        format!("its indexes lead to more than {MAX_DOCUMENTS} documents before one is an image");
+                    return Err(ImageError::Malformed { what: "index", digest: self.top, reason });
+                }
+                return Ok(Some(digest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What it says, whose digest was checked: the manifest itself, where it is one.
+    pub(crate) fn answer(&mut self, digest: Digest, bytes: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        if !is_index(&bytes) {
+            return Ok(Some(bytes));
+        }
+        self.enter(digest, &bytes)?;
+        Ok(None)
+    }
+
+    /// Why there is none. `name`: of what was searched.
+    pub(crate) fn nothing(&self, name: &str) -> ImageError {
+        no_platform(name, &self.wanted, &self.platforms)
+    }
+}
+
 /// No image of these platforms is one for us.
-pub(crate) fn no_platform(reference: &Reference, wanted: &Platform, platforms: &BTreeSet<String>) -> ImageError {
+fn no_platform(name: &str, wanted: &Platform, platforms: &BTreeSet<String>) -> ImageError {
     let shown: Vec<_> = platforms.iter().take(MAX_SHOWN).map(String::as_str).collect();
     let available = match (platforms.is_empty(), platforms.len() - shown.len()) {
         (true, _) => "unnamed platforms".to_owned(),
         (_, 0) => shown.join(", "),
         (_, more) => format!("{} and {more} more", shown.join(", ")),
     };
-    ImageError::Platform { reference: reference.whole(), wanted: wanted.to_string(), available }
+    ImageError::Platform { reference: name.to_owned(), wanted: wanted.to_string(), available }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::parse_reference;
 
     fn index(platforms: &[(&str, &str, Option<&str>)]) -> Vec<u8> {
         let manifests: Vec<_> = platforms
@@ -174,11 +248,10 @@ mod tests {
 
     #[test]
     fn chooses_plain_linux_amd64_among_platforms() {
-        let reference = parse_reference("busybox").unwrap();
         let choose = |bytes: &[u8], wanted: &str| {
             let wanted: Platform = wanted.parse().unwrap();
             let found = choices(Digest::of(bytes), bytes, &wanted).unwrap();
-            found.wanted.first().copied().ok_or_else(|| no_platform(&reference, &wanted, &found.platforms))
+            found.wanted.first().copied().ok_or_else(|| no_platform("busybox", &wanted, &found.platforms))
         };
         let several = index(&[
             ("linux", "arm64", None),

@@ -5,23 +5,21 @@
 //! The name moves last: only an image whose root file system was made gets it.
 //! Source: OCI Distribution Specification 1.1, "Pull".
 
-mod answer;
 mod fetch;
-mod options;
-mod registry;
+pub(crate) mod options;
+pub(crate) mod retry;
 
 use crate::config;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::layer::Dropped;
-use crate::manifest::{Manifest, choices, is_index, no_platform};
+use crate::manifest::{Manifest, Search, is_index};
 use crate::platform::Platform;
 use crate::rootfs::Rootfs;
 use crate::store::{Image, Store, document_bytes, parse_reference};
 use fetch::Fetcher;
 use oci_client::Reference;
 pub use options::{Progress, ProgressFn, PullOptions};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -48,11 +46,25 @@ impl Store {
     pub async fn pull(&self, reference: &str, options: &PullOptions) -> Result<Pulled> {
         let reference = parse_reference(reference)?;
         let _in_use = self.use_lock()?;
-        let fetcher = Fetcher::new(self.clone(), &reference, options)?;
+        for mirror in options.mirrors.get(reference.registry()).into_iter().flatten() {
+            match self.pull_from(&reference, Some(mirror), options).await {
+                Err(error) if may_be_elsewhere(&error) => {
+                    let (mirror, reason) = (mirror.clone(), coffer_rim::chain(&error));
+                    if let Some(tell) = &options.progress {
+                        tell(&Progress::NextRegistry { mirror, reason });
+                    }
+                }
+                ended => return ended,
+            }
+        }
+        self.pull_from(&reference, None, options).await
+    }
 
-        let (top, bytes) = fetcher.manifest(&reference).await?;
+    async fn pull_from(&self, reference: &Reference, mirror: Option<&str>, options: &PullOptions) -> Result<Pulled> {
+        let fetcher = Fetcher::new(self.clone(), reference, mirror, options).await?;
+        let (top, bytes) = fetcher.manifest(reference).await?;
         let (index, manifest_bytes) = if is_index(&bytes) {
-            let chosen = chosen(&fetcher, &reference, &options.platform, (top, &bytes)).await?;
+            let chosen = chosen(&fetcher, reference, &options.platform, (top, &bytes)).await?;
             self.put_blob(&top, &bytes)?;
             (Some(top), chosen)
         } else {
@@ -65,31 +77,26 @@ impl Store {
             return Err(ImageError::TooLarge { what: document_bytes("configuration"), limit: config::MAX_BYTES });
         }
         fetcher.blob("configuration", manifest.config, manifest.config_size).await?;
-        let config = self.config(&manifest)?;
-        if !config.is_linux_amd64() {
-            let (reference, wanted) = (reference.whole(), options.platform.to_string());
-            return Err(ImageError::Platform { reference, wanted, available: config.platform });
-        }
-        manifest.fits(&config)?;
+        self.check(&reference.whole(), &options.platform, &manifest)?;
 
         let layers: Vec<_> = manifest.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
         fetcher.report(&Progress::Resolved { manifest: manifest.digest, layers: layers.clone() });
         let tell = options.progress.clone();
         fetch_layers(fetcher, layers, options.parallel).await?;
-        let (store, name) = (self.clone(), reference.whole());
-        let unpacking = move || {
-            let image = store.image_of(&name, manifest.digest, index)?;
-            let rootfs = store.rootfs_of_pulled(&image)?;
-            Ok::<_, ImageError>((image, rootfs))
-        };
-        let unpacked = tokio::task::spawn_blocking(unpacking).await;
-        let (image, rootfs) = unpacked.map_err(|error| ImageError::Client { reason: error.to_string() })??;
-        self.record(&reference, &image)?;
-        if let Some(tell) = tell.filter(|_| rootfs.dropped != Dropped::default()) {
-            tell(&Progress::LeftOut(rootfs.dropped));
+        let (store, reference) = (self.clone(), reference.clone());
+        let unpacking = tokio::task::spawn_blocking(move || store.admit(&[reference], &manifest, index)).await;
+        let pulled = unpacking.map_err(|error| ImageError::Client { reason: error.to_string() })??;
+        if let Some(tell) = tell.filter(|_| pulled.rootfs.dropped != Dropped::default()) {
+            tell(&Progress::LeftOut(pulled.rootfs.dropped));
         }
-        Ok(Pulled { image, rootfs })
+        Ok(pulled)
     }
+}
+
+/// Whether another registry may have what this one has not, or not whole.
+fn may_be_elsewhere(error: &ImageError) -> bool {
+    let kinds = ["not-found", "unauthorized", "unreachable", "too-many-requests", "corrupt", "registry"];
+    kinds.contains(&error.class())
 }
 
 /// The manifest that an index leads to, through other indexes too: the first one reached, best entries first.
@@ -99,34 +106,18 @@ async fn chosen(
     wanted: &Platform,
     (top, bytes): (Digest, &[u8]),
 ) -> Result<Vec<u8>> {
-    let mut found = choices(top, bytes, wanted)?;
-    let mut platforms = found.platforms;
-    let mut seen = BTreeSet::from([top]);
-    let mut pending: Vec<_> = found.wanted.drain(..).rev().collect();
-    while let Some(digest) = pending.pop() {
-        if !seen.insert(digest) {
-            continue;
-        }
-        if seen.len() > MAX_DOCUMENTS {
-            let reason = format!("its indexes lead to more than {MAX_DOCUMENTS} documents before one is an image");
-            return Err(ImageError::Malformed { what: "index", digest: top, reason });
-        }
+    let mut search = Search::new(top, bytes, wanted)?;
+    while let Some(digest) = search.next()? {
         let (found, inner) = fetcher.manifest(&reference.clone_with_digest(digest.to_string())).await?;
         if found != digest {
             return Err(ImageError::CorruptBlob { what: "manifest", expected: digest, found });
         }
-        if !is_index(&inner) {
-            return Ok(inner);
+        if let Some(manifest) = search.answer(digest, inner)? {
+            return Ok(manifest);
         }
-        let below = choices(digest, &inner, wanted)?;
-        platforms.extend(below.platforms);
-        pending.extend(below.wanted.into_iter().rev());
     }
-    Err(no_platform(reference, wanted, &platforms))
+    Err(search.nothing(&reference.whole()))
 }
-
-/// Documents that are read to find an image in an index: nobody nests more than two or three.
-const MAX_DOCUMENTS: usize = 16;
 
 async fn fetch_layers(fetcher: Fetcher, mut layers: Vec<(Digest, u64)>, parallel: usize) -> Result<()> {
     layers.sort_unstable();

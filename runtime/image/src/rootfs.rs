@@ -9,10 +9,10 @@ use crate::verity::{self, VerityTable};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A root file system: an EROFS image with its dm-verity tree behind it, in one file.
 ///
@@ -81,7 +81,9 @@ impl Store {
         let dir = self.dir().join("rootfs");
         let (path, sidecar_path) = (dir.join(format!("{name}.erofs")), dir.join(format!("{name}.json")));
         let in_use = self.use_lock()?;
-        let _build = self.lock(&format!("rootfs/{name}.lock"), FlockOperation::LockExclusive)?;
+        let build = self.lock(&format!("rootfs/{name}.lock"), FlockOperation::LockExclusive)?;
+        // It is used now: which was used longest ago is asked by the limit of the store alone, so that a failure harms nobody.
+        let _ = build.touch();
         if let Some(Sidecar { size, verity, dropped }) = kept(&path, &sidecar_path) {
             return Ok(Rootfs {
                 path,
@@ -118,14 +120,26 @@ impl Store {
     pub fn space(&self, image: &Image) -> Space {
         let root = self.dir().join("rootfs").join(root_name(image));
         let (root, sidecar) = (root.with_extension("erofs"), root.with_extension("json"));
-        let taken = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512);
-        let blobs: BTreeSet<_> = image.layers.iter().map(|layer| layer.digest).collect();
-        let documents = [image.manifest_digest, image.config_digest, image.repo_digest];
-        let blobs = blobs.into_iter().chain(BTreeSet::from(documents));
         Space {
-            disk: blobs.map(|blob| taken(&self.blob_path(&blob))).sum::<u64>() + taken(&root),
+            disk: image.blobs().iter().map(|blob| self.taken_by(blob)).sum::<u64>() + taken(&root),
             unpacked: kept(&root, &sidecar).map(|kept| kept.verity.data_blocks * u64::from(kept.verity.block_size)),
         }
+    }
+
+    /// Bytes of the disk that an image's root file system takes.
+    pub(crate) fn root_taken(&self, image: &Image) -> u64 {
+        taken(&self.dir().join("rootfs").join(root_name(image)).with_extension("erofs"))
+    }
+
+    /// Bytes of the disk that a blob takes.
+    pub(crate) fn taken_by(&self, blob: &Digest) -> u64 {
+        taken(&self.blob_path(blob))
+    }
+
+    /// When an image was used last, as far as that is known.
+    pub(crate) fn last_used(&self, image: &Image) -> SystemTime {
+        let lock = self.dir().join("rootfs").join(format!("{}.lock", root_name(image)));
+        std::fs::metadata(lock).and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Merges the layers of an image.
@@ -168,6 +182,10 @@ impl Store {
         }
         ImageError::DamagedBlob { what: "layer", expected: *layer, found }
     }
+}
+
+fn taken(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
 }
 
 /// What an image takes.

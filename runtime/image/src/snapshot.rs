@@ -221,7 +221,7 @@ impl Walk<'_> {
 }
 
 /// Opens what lies below a folder; no link on the way is followed, whoever puts one there meanwhile.
-fn open_below(top: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_below(top: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
     openat2(top, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)

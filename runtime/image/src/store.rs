@@ -62,6 +62,10 @@ pub struct Image {
     pub reference: String,
     /// Digest of the image manifest.
     pub manifest_digest: Digest,
+    /// Bytes of the manifest.
+    pub manifest_size: u64,
+    /// Media type of the manifest.
+    pub media_type: String,
     /// Digest the registry names it by: the index where the image is one of several platforms, else the manifest.
     pub repo_digest: Digest,
     /// Digest of the configuration: the image's identity, Docker's image id.
@@ -99,7 +103,7 @@ pub struct Damaged {
 pub struct Removed {
     /// Canonical references, no longer in the index.
     pub references: Vec<String>,
-    /// The image they named; `None` where its manifest was damaged or gone.
+    /// The image that has no name any more; `None` where it has others, or its manifest was damaged or gone.
     pub config_digest: Option<Digest>,
 }
 
@@ -142,7 +146,14 @@ pub struct Hold(#[allow(dead_code, reason = "held for its lock")] Lock);
 
 /// A held `flock`; released when dropped, or when the process dies.
 #[derive(Debug)]
-pub(crate) struct Lock(#[allow(dead_code, reason = "held for its lock")] File);
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// Gives the file the time that it is.
+    pub(crate) fn touch(&self) -> io::Result<()> {
+        self.0.set_modified(std::time::SystemTime::now())
+    }
+}
 
 impl Store {
     /// Opens the store in `dir`, which is made (mode 0700) where it is absent.
@@ -184,7 +195,7 @@ impl Store {
         let _in_use = self.use_lock()?;
         let mut listing = Listing::default();
         for (reference, entry) in &self.read_index()?.references {
-            match self.load(reference, entry) {
+            match self.image(reference, entry) {
                 Ok(image) => listing.images.push(image),
                 Err(error) => {
                     let repo_digest = entry.index.unwrap_or(entry.manifest);
@@ -205,9 +216,37 @@ impl Store {
         let index = self.read_index()?;
         let matches = self.find(&index, name)?;
         match matches.first() {
-            Some(reference) => self.load(reference, &index.references[reference]),
+            Some(reference) => self.image(reference, &index.references[reference]),
             None => Err(ImageError::NotStored { name: name.to_owned() }),
         }
+    }
+
+    /// Gives an image one more name; what had it before loses it.
+    ///
+    /// # Errors
+    /// As [`Store::resolve`]; class `usage` for a name with a digest, which only the image itself can give.
+    pub fn tag(&self, name: &str, new: &str) -> Result<Image> {
+        let _in_use = self.use_lock()?;
+        let reference = parse_reference(new)?;
+        if reference.digest().is_some() {
+            let reason = "a digest is no name to give".to_owned();
+            return Err(ImageError::InvalidReference { reference: new.to_owned(), reason });
+        }
+        let mut image = self.resolve(name)?;
+        self.record(&reference, &image)?;
+        image.reference = reference.whole();
+        Ok(image)
+    }
+
+    /// Every reference that leads to this image.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub fn references(&self, image: &Image) -> Result<Vec<String>> {
+        let index = self.read_index()?;
+        let is_its = |entry: &&IndexEntry| entry.manifest == image.manifest_digest;
+        let its = index.references.iter().filter(|(_, entry)| is_its(entry));
+        Ok(its.map(|(reference, _)| reference.clone()).collect())
     }
 
     /// Removes a reference, or by digest all references of an image, from the index. Blobs stay until
@@ -227,9 +266,11 @@ impl Store {
             Err(error) if error.class() == "corrupt" => None,
             Err(other) => return Err(other),
         };
+        let gone = index.references[first].manifest;
         for reference in &references {
             index.references.remove(reference);
         }
+        let config_digest = config_digest.filter(|_| index.references.values().all(|entry| entry.manifest != gone));
         self.write_index(&index)?;
         Ok(Removed { references, config_digest })
     }
@@ -398,7 +439,7 @@ impl Store {
 
     /// An image whose manifest and configuration are in the store, recorded or not.
     pub(crate) fn image_of(&self, reference: &str, manifest: Digest, index: Option<Digest>) -> Result<Image> {
-        self.load(reference, &IndexEntry { manifest, index })
+        self.image(reference, &IndexEntry { manifest, index })
     }
 
     /// Whether a reference leads to this manifest.
@@ -488,7 +529,7 @@ impl Store {
         ImageConfig::parse(&self.read_blob("configuration", &manifest.config, config::MAX_BYTES)?)
     }
 
-    fn load(&self, reference: &str, entry: &IndexEntry) -> Result<Image> {
+    fn image(&self, reference: &str, entry: &IndexEntry) -> Result<Image> {
         let bytes = self.read_blob("manifest", &entry.manifest, manifest::MAX_BYTES)?;
         let manifest = Manifest::parse(&bytes)?;
         let config = self.config(&manifest)?;
@@ -497,6 +538,8 @@ impl Store {
         Ok(Image {
             reference: reference.to_owned(),
             manifest_digest: entry.manifest,
+            manifest_size: bytes.len() as u64,
+            media_type: manifest.media_type,
             repo_digest: entry.index.unwrap_or(entry.manifest),
             config_digest: manifest.config,
             config,
@@ -509,9 +552,33 @@ impl Store {
 impl Image {
     /// The name as people write it: without `docker.io/` and `library/`.
     pub fn familiar_name(&self) -> &str {
-        let name = self.reference.strip_prefix("docker.io/").unwrap_or(&self.reference);
-        name.strip_prefix("library/").unwrap_or(name)
+        familiar(&self.reference)
     }
+
+    /// What it has among the blobs.
+    pub(crate) fn blobs(&self) -> BTreeSet<Digest> {
+        let documents = [self.manifest_digest, self.config_digest, self.repo_digest];
+        documents.into_iter().chain(self.layers.iter().map(|layer| layer.digest)).collect()
+    }
+
+    /// Whether it came without a name, and has the one that is made of its digest.
+    pub fn is_unnamed(&self) -> bool {
+        self.reference.starts_with(UNNAMED)
+    }
+}
+
+/// Where the names of images without one begin.
+const UNNAMED: &str = "localhost/unnamed@";
+
+/// The name of an image that has none.
+pub(crate) fn unnamed(manifest: Digest) -> Result<Reference> {
+    parse_reference(&format!("{UNNAMED}{manifest}"))
+}
+
+/// A canonical reference as people write it: without `docker.io/` and `library/`.
+pub fn familiar(reference: &str) -> &str {
+    let Some(name) = reference.strip_prefix("docker.io/") else { return reference };
+    name.strip_prefix("library/").unwrap_or(name)
 }
 
 /// Parses a reference as Docker does: default registry, `library/`, tag `latest`; only SHA-256 digests.

@@ -1,5 +1,7 @@
-//! Replays the fuzzing corpus of image layers on a stable compiler, with mutations: no panic, bounds kept.
+//! Replays the fuzzing corpora of image layers and archives on a stable compiler, with mutations: no panic, bounds kept.
 
+#[path = "../../../fuzz/fuzz_targets/archive_exercise.rs"]
+mod archive_exercise;
 #[path = "../../../fuzz/fuzz_targets/layer_exercise.rs"]
 mod layer_exercise;
 #[path = "../../../tests/mutate.rs"]
@@ -24,4 +26,22 @@ fn no_layer_of_the_corpus_or_near_it_gets_beyond_its_limits() {
         }
     }
     assert_eq!(sparse, 3, "three ways to write holes");
+}
+
+#[test]
+fn no_archive_of_the_corpus_or_near_it_leaves_half_an_image() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/archive");
+    let (mut seed, mut loaded) = (0xA5EED, 0);
+    for file in fs::read_dir(corpus).unwrap().flatten() {
+        let data = fs::read(file.path()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = coffer_image::Store::open(dir.path().join("images")).unwrap();
+        let options = coffer_image::archive::LoadOptions::default();
+        loaded += usize::from(store.load(Path::new("a"), &data[..], &options, coffer_image::Limits::default()).is_ok());
+        archive_exercise::archive(&data);
+        for _ in 0..60 {
+            archive_exercise::archive(&mutate(&data, &mut seed));
+        }
+    }
+    assert_eq!(loaded, 3, "images of both kinds, one of them compressed");
 }

@@ -12,6 +12,7 @@ use super::places::{self, PlaceError};
 use super::volumes::{self, VolumeError};
 use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
 use crate::binds::Bind;
+use crate::image_settings::ImageSettings;
 use crate::images::{defaults, verity, why_odd};
 use crate::launch::can_run;
 use crate::monitor::{self, Isolation, Limits};
@@ -376,21 +377,30 @@ impl Engine {
         }
         let options = PullOptions {
             platform: request.image_platform.clone(),
-            ..self.pull_options(&request.insecure_registries, progress)
+            ..self.pull_options(&request.insecure_registries, progress)?
         };
         Ok(store.pull(name, &options).await?)
     }
 
-    /// How images are pulled here.
-    pub fn pull_options(&self, insecure_registries: &[String], progress: Option<&ProgressFn>) -> PullOptions {
-        PullOptions {
-            insecure_registries: insecure_registries.to_vec(),
+    /// How images are pulled and pushed here.
+    ///
+    /// # Errors
+    /// Class `config` for an `images.toml` with a mistake.
+    pub fn pull_options(
+        &self,
+        insecure_registries: &[String],
+        progress: Option<&ProgressFn>,
+    ) -> Result<PullOptions, Failure> {
+        let ImageSettings { mirrors, plain_http, .. } = ImageSettings::of_home(&self.settings().home)?;
+        Ok(PullOptions {
+            insecure_registries: [insecure_registries, &plain_http].concat(),
+            mirrors,
             docker_config: self.settings().docker_config.clone(),
             progress: progress.cloned().map(|tell| -> coffer_image::ProgressFn {
                 Arc::new(move |step: &coffer_image::Progress| tell(Progress::Pull(step)))
             }),
             ..PullOptions::default()
-        }
+        })
     }
 }
 

@@ -1,11 +1,11 @@
 //! One request at a time: retried, continued, checked.
 
-use super::answer::{Failure, Passing, body};
-use super::options::{Progress, ProgressFn, PullOptions};
-use super::registry::Registry;
+use super::options::{Progress, PullOptions};
+use super::retry::Retry;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest;
+use crate::registry::{Act, Failure, Registry, body};
 use crate::store::{Store, document_bytes};
 use coffer_rim::chain;
 use oci_client::Reference;
@@ -13,16 +13,12 @@ use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read as _, Seek as _};
-use std::time::Duration;
 use tempfile::NamedTempFile;
 
 pub(super) struct Fetcher {
     store: Store,
     registry: Registry,
-    retries: u32,
-    backoff: Duration,
-    patience: Duration,
-    progress: Option<ProgressFn>,
+    retry: Retry,
 }
 
 /// A download that may break and go on.
@@ -35,16 +31,19 @@ struct Partial {
 }
 
 impl Fetcher {
-    pub(super) fn new(store: Store, reference: &Reference, options: &PullOptions) -> Result<Self> {
-        let registry = Registry::new(reference, options)?;
-        let (retries, backoff, patience) = (options.retries, options.backoff, options.patience);
-        Ok(Self { store, registry, retries, backoff, patience, progress: options.progress.clone() })
+    /// From the registry of a reference, or from a mirror of it.
+    pub(super) async fn new(
+        store: Store,
+        reference: &Reference,
+        mirror: Option<&str>,
+        options: &PullOptions,
+    ) -> Result<Self> {
+        let registry = Registry::of(reference, mirror, options, Act::Pull).await?;
+        Ok(Self { store, registry, retry: Retry::new(options) })
     }
 
     pub(super) fn report(&self, progress: &Progress) {
-        if let Some(callback) = &self.progress {
-            callback(progress);
-        }
+        self.retry.report(progress);
     }
 
     /// A manifest or index with the digest of its bytes, which is the reference's where that has one.
@@ -57,7 +56,9 @@ impl Fetcher {
             match self.manifest_once(&path, &what).await {
                 Ok(got) => break got,
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(passing)) => self.pause(&what, &mut attempt, passing).await?,
+                Err(Failure::Passing(passing)) => {
+                    self.retry.pause(&self.registry, &what, &mut attempt, passing).await?;
+                }
             }
         };
         let found = Digest::of(&bytes);
@@ -118,7 +119,7 @@ impl Fetcher {
                     if partial.done > before {
                         attempt = 0;
                     }
-                    self.pause(&digest.to_string(), &mut attempt, passing).await?;
+                    self.retry.pause(&self.registry, &digest.to_string(), &mut attempt, passing).await?;
                 }
             }
         }
@@ -157,30 +158,6 @@ impl Fetcher {
             self.report(&Progress::Downloading { layer: digest, done, total: size });
         }
         if partial.done == size { Ok(()) } else { Err(wrong_size(partial.done)) }
-    }
-
-    /// Waits before the next try, or gives up.
-    async fn pause(&self, what: &str, attempt: &mut u32, passing: Passing) -> Result<()> {
-        let Passing { reason, too_many, after } = passing;
-        if *attempt >= self.retries || after.is_some_and(|after| after > self.patience) {
-            let (registry, attempts) = (self.registry.name().to_owned(), *attempt + 1);
-            let after = after.map(|after| after.as_secs());
-            return Err(match (too_many, after) {
-                (true, after) => ImageError::TooManyRequests { registry, attempts, reason, after },
-                (false, None) => ImageError::Unreachable { registry, attempts, reason },
-                (false, Some(after)) => {
-                    let reason = format!("{reason}, and asks to be left alone for {after} s");
-                    ImageError::Unreachable { registry, attempts, reason }
-                }
-            });
-        }
-        *attempt += 1;
-        tracing::debug!(what, attempt = *attempt, reason, "retrying");
-        let own = self.backoff.saturating_mul(1 << (*attempt - 1).min(16)).min(Duration::from_secs(5));
-        let wait = own.max(after.unwrap_or_default());
-        self.report(&Progress::Retrying { what: what.to_owned(), attempt: *attempt, reason, wait });
-        tokio::time::sleep(wait).await;
-        Ok(())
     }
 }
 

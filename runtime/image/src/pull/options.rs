@@ -3,6 +3,7 @@
 use crate::digest::Digest;
 use crate::layer::Dropped;
 use crate::platform::Platform;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub struct PullOptions {
     /// Registries (`host:port` as in the reference) spoken to in plain http. Loopback addresses and `localhost` always
     /// are, as Docker does.
     pub insecure_registries: Vec<String>,
+    /// Other registries to ask in place of one, in this order, before the registry itself.
+    pub mirrors: BTreeMap<String, Vec<String>>,
     /// Docker's configuration file, usually `~/.docker/config.json`; absent is fine.
     pub docker_config: Option<PathBuf>,
     /// Platform wanted of an image that is there for several.
@@ -63,6 +66,20 @@ pub enum Progress {
         /// Layer.
         layer: Digest,
     },
+    /// A mirror has not what is wanted, and the next registry is asked. The reason is foreign.
+    NextRegistry {
+        /// The mirror.
+        mirror: String,
+        /// The failure.
+        reason: String,
+    },
+    /// A layer or configuration is at the registry.
+    Sent {
+        /// Its digest.
+        blob: Digest,
+        /// Whether it was there before.
+        present: bool,
+    },
     /// The root file system was made, without all that the image has.
     LeftOut(Dropped),
     /// A request failed and is tried again after a pause. Both texts are foreign: whoever shows them escapes them.
@@ -82,6 +99,7 @@ impl Default for PullOptions {
     fn default() -> Self {
         Self {
             insecure_registries: Vec::new(),
+            mirrors: BTreeMap::new(),
             docker_config: None,
             platform: Platform::default(),
             retries: 3,
@@ -97,6 +115,7 @@ impl fmt::Debug for PullOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PullOptions")
             .field("insecure_registries", &self.insecure_registries)
+            .field("mirrors", &self.mirrors)
             .field("docker_config", &self.docker_config)
             .field("platform", &self.platform)
             .field("retries", &self.retries)

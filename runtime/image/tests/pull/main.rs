@@ -5,6 +5,8 @@ mod registry;
 mod steps;
 
 mod answers;
+mod mirrors;
+mod pushed;
 mod roundabout;
 
 use coffer_image::{Digest, Freed, Image, ImageError, Progress, PullOptions, Pulled, Store};

@@ -2,7 +2,7 @@
 
 use coffer_image::Digest;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -36,6 +36,47 @@ struct State {
     sent: u64,
     credentials: Option<String>,
     challenge: Option<String>,
+    forms: Vec<String>,
+}
+
+impl State {
+    /// Status, header lines and body of the answer to a request that brings something.
+    fn taken(&mut self, method: &str, path: &str, kind: &str, bytes: Vec<u8>) -> (u16, String, Vec<u8>) {
+        let (place, query) = path.split_once('?').unwrap_or((path, ""));
+        match (method, place.strip_suffix("/blobs/uploads/")) {
+            ("HEAD", _) if self.answers.contains_key(path) => (200, String::new(), Vec::new()),
+            ("POST", Some(repository)) => {
+                (202, format!("Location: {repository}/blobs/uploads/1?state=x\r\n"), Vec::new())
+            }
+            ("POST", _) => match self.answers.get(path) {
+                Some((_, answer)) => {
+                    self.forms.push(String::from_utf8(bytes).unwrap());
+                    (200, String::new(), answer.clone())
+                }
+                None => (404, String::new(), Vec::new()),
+            },
+            ("PUT", _) if place.contains("/uploads/") => {
+                let digest =
+                    query.split('&').find_map(|part| part.strip_prefix("digest=")).unwrap().replace("%3A", ":");
+                if digest != Digest::of(&bytes).to_string() {
+                    let body = br#"{"errors":[{"code":"DIGEST_INVALID","message":"other bytes"}]}"#.to_vec();
+                    return (400, String::new(), body);
+                }
+                let repository = place.split("/blobs/").next().unwrap();
+                self.answers
+                    .insert(format!("{repository}/blobs/{digest}"), ("application/octet-stream".to_owned(), bytes));
+                (201, String::new(), Vec::new())
+            }
+            ("PUT", _) => {
+                let digest = Digest::of(&bytes);
+                let folder = place.rsplit_once('/').unwrap().0;
+                self.answers.insert(format!("{folder}/{digest}"), (kind.to_owned(), bytes.clone()));
+                self.answers.insert(place.to_owned(), (kind.to_owned(), bytes));
+                (201, format!("Docker-Content-Digest: {digest}\r\n"), Vec::new())
+            }
+            _ => (404, String::new(), Vec::new()),
+        }
+    }
 }
 
 /// Serves until the test process ends.
@@ -87,7 +128,20 @@ impl Registry {
         state.credentials = Some("Bearer good".to_owned());
         state.challenge = Some(format!("Bearer realm=\"http://{}/token\",service=\"test\"", self.address));
         drop(state);
-        self.put("/token?scope=repository%3Aapp%3Apull&service=test", "application/json", br#"{"token":"good"}"#);
+        for actions in ["pull", "pull%2Cpush"] {
+            let path = format!("/token?scope=repository%3Aapp%3A{actions}&service=test");
+            self.put(&path, "application/json", br#"{"token":"good"}"#);
+        }
+    }
+
+    /// Asks for the token `good`, which `/token` gives for a form alone; forms that came so far.
+    pub fn require_token_for_a_form(&self) {
+        self.require_token();
+        self.put("/token", "application/json", br#"{"access_token":"good"}"#);
+    }
+
+    pub fn forms(&self) -> Vec<String> {
+        self.state.lock().unwrap().forms.clone()
     }
 
     /// Bytes sent in answers without end.
@@ -131,9 +185,16 @@ impl Registry {
         true
     }
 
+    /// What was uploaded under a path.
+    pub fn stored(&self, path: &str) -> Option<(String, Vec<u8>)> {
+        self.state.lock().unwrap().answers.get(path).cloned()
+    }
+
     fn serve(&self, stream: &TcpStream) {
-        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        let mut reader = BufReader::new(stream);
+        let mut lines = reader.by_ref().lines().map_while(Result::ok);
         let Some(request) = lines.next() else { return };
+        let (mut length, mut kind) = (0, String::new());
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
         let (mut from, mut authorization) = (None, None);
         for line in lines.by_ref().take_while(|line| !line.is_empty()) {
@@ -142,11 +203,37 @@ impl Registry {
                 "range" => {
                     from = value.trim().strip_prefix("bytes=").and_then(|it| it.trim_end_matches('-').parse().ok());
                 }
+                "content-length" => length = value.trim().parse().unwrap(),
+                "content-type" => value.trim().clone_into(&mut kind),
                 "authorization" => authorization = Some(value.trim().to_owned()),
                 _ => {}
             }
         }
+        let method = request.split(' ').next().unwrap_or_default();
+        let mut sent_here = vec![0; length];
+        if reader.read_exact(&mut sent_here).is_err() {
+            return;
+        }
         let mut state = self.state.lock().unwrap();
+        if method != "GET" {
+            state.requests.push(format!("{method} {path}"));
+            let expected = state.credentials.clone().filter(|_| !path.starts_with("/token"));
+            let fault = state.faults.get_mut(&format!("{method} {path}")).and_then(VecDeque::pop_front);
+            let challenge = state.challenge.clone().unwrap_or_else(|| "Basic realm=\"test\"".to_owned());
+            let (status, head, body) = match fault {
+                _ if expected.is_some() && expected != authorization => {
+                    (401, format!("WWW-Authenticate: {challenge}\r\n"), Vec::new())
+                }
+                Some(Fault::Status(status)) => (status, String::new(), Vec::new()),
+                _ => state.taken(method, &path, &kind, sent_here),
+            };
+            drop(state);
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} Word\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+            let mut stream = stream;
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+            return;
+        }
         state.requests.push(from.map_or_else(|| path.clone(), |from: usize| format!("{path} {from}")));
         let fault = state.faults.get_mut(&path).and_then(VecDeque::pop_front);
         let answer = state.answers.get(&path).cloned();

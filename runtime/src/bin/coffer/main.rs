@@ -13,6 +13,7 @@ mod row;
 mod boxes;
 mod cli;
 mod commands;
+mod confirm;
 mod context;
 mod docker;
 mod error;

@@ -5,13 +5,13 @@
 
 pub mod detach_keys;
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::sync::Arc;
 
 use coffer_runtime::engine::TerminalSize;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::stdio::{stdin, stdout};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::sync::Notify;
 
 /// Whether somebody types at us.
@@ -61,6 +61,24 @@ impl Drop for Raw {
     fn drop(&mut self) {
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.0);
     }
+}
+
+/// A line that is typed and not shown, up to 64 KiB.
+///
+/// # Errors
+/// The kernel's, if there is no terminal.
+pub fn hidden_line(prompt: &str) -> io::Result<String> {
+    let before = tcgetattr(stdin())?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    print!("{prompt}");
+    io::stdout().flush()?;
+    tcsetattr(stdin(), OptionalActions::Flush, &hidden)?;
+    let _restore = Raw(before);
+    let mut line = String::new();
+    io::stdin().lock().take(64 << 10).read_line(&mut line)?;
+    println!();
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
 /// Comes when nobody reads our standard output any more, also if we write nothing.

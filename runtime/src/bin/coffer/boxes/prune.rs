@@ -1,6 +1,5 @@
 //! `coffer prune`.
 
-use std::io::{BufRead as _, Read as _, Write as _};
 use std::process::ExitCode;
 
 use coffer_runtime::boxes::unix_ms;
@@ -8,6 +7,7 @@ use coffer_runtime::engine::Filter;
 use serde_json::json;
 
 use crate::boxes::filters;
+use crate::confirm;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::table;
@@ -43,8 +43,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
-    if !args.force && !confirmed(context)? {
-        return Err(CliError::new(Class::Config, "nothing is removed: that was not a yes").hint("-f does not ask"));
+    if !args.force {
+        confirm::removal(context, "every box that does not run")?;
     }
     let boxes = engine.prunable(&filter, until).map_err(error::of)?;
     let pruned = context.runtime()?.block_on(engine.prune(&boxes)).map_err(error::of)?;
@@ -61,16 +61,4 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     println!("Total reclaimed space: {}", table::size(pruned.bytes));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Asks whoever sits there. A script that is asked has not said yes.
-fn confirmed(context: &Context) -> Result<bool, CliError> {
-    if context.json {
-        return Ok(false);
-    }
-    print!("This removes every box that does not run.\nGo on? [y/N] ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().take(16).read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -8,7 +8,7 @@ pub const COMMANDS: &[Row] = &[
     but(
         &["commit", "container commit"],
         "boxes do not become images yet",
-        "build the image elsewhere, push it to a registry, and `coffer pull` it",
+        "build the image elsewhere, and `coffer load` or `coffer pull` it",
     ),
     no(&["diff", "container diff"], "what a box wrote is not listed yet"),
     but(
@@ -28,45 +28,11 @@ pub const COMMANDS: &[Row] = &[
     ),
     // Images.
     but(
-        &["build", "builder", "buildx", "image build"],
+        &["build", "builder", "buildx"],
         "Coffer builds no images yet",
         "build with docker or buildah, push to a registry, and `coffer pull` it from there",
     ),
-    but(
-        &["history", "image history"],
-        "layers are not listed: an image is one verified file system here",
-        "`coffer images --digests` lists images",
-    ),
-    but(&["image ls", "image list"], "image commands stand by themselves here", "`coffer images` lists them"),
-    but(&["image rm", "image remove"], "image commands stand by themselves here", "`coffer rmi IMAGE` removes one"),
-    but(&["image pull"], "image commands stand by themselves here", "`coffer pull IMAGE` pulls one"),
-    but(
-        &["image", "image inspect", "image prune", "image tag"],
-        "image commands stand by themselves here",
-        "`coffer images`, `coffer pull` and `coffer rmi`",
-    ),
-    but(
-        &["import", "image import"],
-        "file systems do not become images yet",
-        "push the image to a registry, and `coffer pull` it from there",
-    ),
-    but(
-        &["load", "image load"],
-        "images do not come from archives yet",
-        "push the image to a registry, also one on this machine, then `coffer pull --insecure-registry HOST:PORT IMAGE`",
-    ),
-    but(&["push", "image push"], "Coffer pushes no images yet", "push with docker or skopeo"),
-    but(
-        &["save", "image save"],
-        "images are not written to archives yet",
-        "`skopeo copy` or `docker save` do it from the registry's image",
-    ),
     but(&["search"], "registries are not searched", "name the image in full: `coffer pull docker.io/library/busybox`"),
-    but(
-        &["tag"],
-        "images keep the names they were pulled under",
-        "tag in the registry, and `coffer pull` the other name",
-    ),
     but(
         &["scout", "sbom"],
         "contents of images are not listed",
@@ -76,11 +42,6 @@ pub const COMMANDS: &[Row] = &[
         &["trust"],
         "signatures of images are not checked yet",
         "pull by digest (IMAGE@sha256:…); the root file system is measured, and `coffer attest` proves it",
-    ),
-    but(
-        &["login", "logout"],
-        "Coffer keeps no credentials of its own",
-        "it reads Docker's: `docker login`, or a config.json in $DOCKER_CONFIG or ~/.docker",
     ),
     // Networks, volumes and more than one box.
     but(

@@ -16,6 +16,8 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["inspect"], INSPECT),
     (&["images"], IMAGES),
     (&["pull"], PULL),
+    (&["push"], PUSH),
+    (&["login"], LOGIN),
     (&["rmi"], RMI),
     (&["version"], VERSION),
     (&[""], PROGRAM),
@@ -196,6 +198,15 @@ const PULL: &[Row] = &[
     no(&["-a", "--all-tags"], "one tag is pulled at a time"),
     but(&["--disable-content-trust"], "signatures of images are not checked yet", "pull by digest: IMAGE@sha256:…"),
 ];
+
+const PUSH: &[Row] = &[
+    no(&["-a", "--all-tags"], "one tag is pushed at a time"),
+    but(&["--disable-content-trust"], "images are not signed here", "leave it out"),
+    but(&["--platform"], "of an image for several platforms one is here", "leave it out"),
+];
+
+const LOGIN: &[Row] =
+    &[but(&["-p", "--password"], "a command line can be read by others while it runs", "`--password-stdin`")];
 
 const RMI: &[Row] = &[
     no(&["--no-prune"], "there are no parents of images to keep"),

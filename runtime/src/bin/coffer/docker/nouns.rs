@@ -1,10 +1,26 @@
-//! Docker's nouns for boxes, whose commands stand by themselves here: `container ls` is read as `ps`, `system prune` as `prune`. Pure.
+//! Docker's nouns for boxes and images, whose commands stand by themselves here: `container ls` is read as `ps`, `system prune` as
+//! `prune`, `image ls` as `images`. Pure.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 
 /// Words behind `container` that are called otherwise here; all others of boxes are called the same.
 const OTHERWISE: &[(&str, &str)] = &[("ls", "ps"), ("list", "ps"), ("remove", "rm")];
+
+/// Words behind `image`, and what they are called here; what is not among them is the noun's own.
+const OF_IMAGES: &[(&str, &str)] = &[
+    ("ls", "images"),
+    ("list", "images"),
+    ("rm", "rmi"),
+    ("remove", "rmi"),
+    ("pull", "pull"),
+    ("push", "push"),
+    ("tag", "tag"),
+    ("history", "history"),
+    ("save", "save"),
+    ("load", "load"),
+    ("import", "import"),
+];
 
 /// The line without the noun, if its command is one that we have.
 ///
@@ -16,18 +32,22 @@ pub fn flattened(words: &[OsString], is_box: impl Fn(&str) -> bool) -> Cow<'_, [
         // The one flag of every command that has a value.
         at += if text(at) == "--home" { 2 } else { 1 };
     }
+    let flat = |ours: &str| {
+        let mut flat = words.to_vec();
+        flat.splice(at..at + 2, [OsString::from(ours)]);
+        Cow::Owned(flat)
+    };
+    if text(at) == "image" {
+        let ours = OF_IMAGES.iter().find(|(theirs, _)| *theirs == text(at + 1));
+        return ours.map_or(words.into(), |(_, ours)| flat(ours));
+    }
     let is_noun = text(at) == "container" || (text(at), text(at + 1)) == ("system", "prune");
     if !is_noun {
         return words.into();
     }
     let verb = text(at + 1);
     let ours = OTHERWISE.iter().find(|(theirs, _)| *theirs == verb).map_or(verb, |(_, ours)| ours);
-    if !is_box(ours) {
-        return words.into();
-    }
-    let mut flat = words.to_vec();
-    flat.splice(at..at + 2, [OsString::from(ours)]);
-    flat.into()
+    if is_box(ours) { flat(ours) } else { words.into() }
 }
 
 #[cfg(test)]
@@ -47,6 +67,11 @@ mod tests {
             ("coffer --home=x container run image container ls", "coffer --home=x run image container ls"),
             ("coffer container frobnicate", "coffer container frobnicate"),
             ("coffer system prune -f", "coffer prune -f"),
+            ("coffer --json image ls -q", "coffer --json images -q"),
+            ("coffer image rm image", "coffer rmi image"),
+            ("coffer image push image rm", "coffer push image rm"),
+            ("coffer image prune -f", "coffer image prune -f"),
+            ("coffer image", "coffer image"),
             ("coffer system resume", "coffer system resume"),
             ("coffer container", "coffer container"),
             ("coffer run container ls", "coffer run container ls"),

@@ -94,14 +94,14 @@ fn fields(store: &Store, image: &Image, id: &str) -> Fields {
     let (repository, tag) = split(image.familiar_name());
     let value = serde_json::json!({
         "ID": id, "Repository": repository, "Tag": tag, "Digest": image.repo_digest.to_string(),
-        "CreatedAt": image.config.created, "CreatedSince": since(image), "Size": table::size(store.space(image).disk),
+        "CreatedAt": image.config.created, "CreatedSince": since(image.config.created.as_deref()), "Size": table::size(store.space(image).disk),
     });
     Fields { value, labels: serde_json::Map::new() }
 }
 
-/// How old it is.
-fn since(image: &Image) -> String {
-    let created = image.config.created.as_deref().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+/// How long ago something was made, by a time as an image writes it.
+pub fn since(created: Option<&str>) -> String {
+    let created = created.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     let age = created.map(|time| unix_ms() - time.unix_timestamp() * 1000);
     age.map_or_else(|| "N/A".into(), |age| format!("{} ago", table::span(age)))
 }
@@ -116,8 +116,13 @@ fn print_table(store: &Store, all: &[Image], args: &Args, id: impl Fn(&Digest) -
         .iter()
         .map(|image| {
             let (repository, tag) = split(image.familiar_name());
-            let mut row =
-                vec![repository, tag, id(&image.config_digest), since(image), table::size(store.space(image).disk)];
+            let mut row = vec![
+                repository,
+                tag,
+                id(&image.config_digest),
+                since(image.config.created.as_deref()),
+                table::size(store.space(image).disk),
+            ];
             if args.digests {
                 row.insert(2, image.repo_digest.to_string());
             }

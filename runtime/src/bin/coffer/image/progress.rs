@@ -39,13 +39,16 @@ fn line(progress: &Progress) {
         Progress::Present { layer } => eprintln!("{}: Already exists", short(layer)),
         Progress::Stored { layer } => eprintln!("{}: Pull complete", short(layer)),
         Progress::Retrying { what, attempt, reason, wait } => eprintln!("{}", retry(what, *attempt, reason, *wait)),
+        Progress::NextRegistry { mirror, reason } => eprintln!("{}", next_registry(mirror, reason)),
         Progress::LeftOut(dropped) => eprintln!("{}", left_out(*dropped)),
+        Progress::Sent { blob, present: true } => eprintln!("{}: Already there", short(blob)),
+        Progress::Sent { blob, .. } => eprintln!("{}: Pushed", short(blob)),
         _ => {}
     }
 }
 
 /// What of the image is not in its root file system.
-fn left_out(dropped: Dropped) -> String {
+pub fn left_out(dropped: Dropped) -> String {
     let Dropped { devices, attributes, volumes } = dropped;
     let some = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
     let parts = [
@@ -60,6 +63,21 @@ fn left_out(dropped: Dropped) -> String {
 fn retry(what: &str, attempt: u32, reason: &str, wait: Duration) -> String {
     let when = if wait < Duration::from_secs(1) { String::new() } else { format!(" in {} s", wait.as_secs()) };
     format!("{}: retry {attempt}{when}: {}", foreign(what), foreign(reason))
+}
+
+fn next_registry(mirror: &str, reason: &str) -> String {
+    format!("mirror {}: {}; the next registry is asked", foreign(mirror), foreign(reason))
+}
+
+/// Says of a push what is done, a line for each part.
+pub fn lines(quiet: bool) -> Option<ProgressFn> {
+    (!quiet).then(|| -> ProgressFn {
+        Arc::new(|step| {
+            if let engine::Progress::Pull(step) = step {
+                line(step);
+            }
+        })
+    })
 }
 
 /// One bar per layer.
@@ -89,6 +107,9 @@ fn bars() -> impl Fn(&Progress) + Send + Sync {
             }
             Progress::Retrying { what, attempt, reason, wait } => {
                 let _ = all.println(retry(what, *attempt, reason, *wait));
+            }
+            Progress::NextRegistry { mirror, reason } => {
+                let _ = all.println(next_registry(mirror, reason));
             }
             Progress::LeftOut(dropped) => {
                 let _ = all.println(left_out(*dropped));

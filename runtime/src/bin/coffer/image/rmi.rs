@@ -57,7 +57,11 @@ fn remove(store: &Store, name: &str, boxes: &[BoxRecord]) -> Result<Removed, Cli
     match store.resolve(name) {
         Ok(image) => {
             let digest = image.config_digest.to_string();
-            if let Some(user) = boxes.iter().find(|found| found.options.image_digest == digest) {
+            // One of several names may go: by its id an image goes with all of them.
+            let by_id = image.config_digest.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name));
+            let others = !by_id && store.references(&image).map_err(|error| of_image(&error))?.len() > 1;
+            let user = boxes.iter().find(|found| !others && found.options.image_digest == digest);
+            if let Some(user) = user {
                 let message = format!("image {name} is used by box {} ({})", user.id.short(), user.name);
                 return Err(CliError::new(Class::Config, message).hint("remove that box first, or use -f"));
             }

@@ -1,7 +1,9 @@
 //! `coffer system df`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use coffer_image::Image;
 use coffer_runtime::engine::Filter;
 use coffer_runtime::images::{self, of_image};
 use serde_json::json;
@@ -13,7 +15,7 @@ use crate::table;
 /// Show what images and boxes take of the disk.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Reclaimable is what no box uses (`coffer rmi`), and what boxes take that do not run (`coffer prune`).
+    after_help = "What images share counts once. Reclaimable is what no box uses (`coffer image prune --all`), and what boxes take that do not run (`coffer prune`).
 
 Examples:
   coffer system df
@@ -65,15 +67,17 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let store = images::open(&home)?;
     let listing = store.list().map_err(|error| of_image(&error))?;
     let (mut of_images, mut of_boxes) = (Kind::default(), Kind::default());
-    let mut seen = std::collections::BTreeSet::new();
-    for image in &listing.images {
-        let digest = image.config_digest.to_string();
-        let used = boxes.iter().any(|found| found.options.image_digest == digest);
-        // Of one image there may be several names.
-        if seen.insert(digest) {
-            of_images.add(used, store.space(image).disk);
-        }
-    }
+    let uses = |image: &Image| boxes.iter().any(|found| found.options.image_digest == image.config_digest.to_string());
+    let used: Vec<_> = listing.images.iter().filter(|image| uses(image)).collect();
+    // Of one image there may be several names.
+    let different = |images: &mut dyn Iterator<Item = &Image>| {
+        images.map(|image| image.config_digest).collect::<BTreeSet<_>>().len()
+    };
+    of_images.total = different(&mut listing.images.iter());
+    of_images.active = different(&mut used.iter().copied());
+    // What leads to no image is there as well, and can go.
+    of_images.bytes = store.disk().map_err(|error| of_image(&error))?;
+    of_images.reclaimable = of_images.bytes.saturating_sub(store.taken_together(used));
     for found in &boxes {
         of_boxes.add(found.state.is_up(), engine.disk_bytes(found).map_err(error::of)?);
     }

@@ -11,75 +11,130 @@
 //! registry can do here instead is in `tests/memory`.
 //! Source: OCI Distribution Specification 1.1; distribution's "Token Authentication Specification"; RFC 9110 §11.6.1.
 
-use super::answer::{Failure, Passing, Refusal, body, refusal};
-use super::options::PullOptions;
-use crate::credentials;
+mod answer;
+mod challenge;
+
+use crate::credentials::{self, Login};
 use crate::error::{ImageError, Result};
+use crate::pull::options::PullOptions;
+pub(crate) use answer::{Failure, Passing, body};
+use answer::{Refusal, refusal};
 use base64::Engine as _;
+use challenge::Bearer;
 use coffer_rim::chain;
-use http_auth::parser::ChallengeParser;
 use oci_client::Reference;
-use oci_client::secrets::RegistryAuth;
 use oci_client::token_cache::RegistryToken;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-pub(super) struct Registry {
+pub(crate) struct Registry {
     http: Client,
+    /// For what is sent: the other one's time for an answer begins before the body is gone.
+    sending: Client,
     /// `https://host[:port]/v2/repository/`.
     base: Url,
     /// As people write it.
     name: String,
-    repository: String,
-    login: RegistryAuth,
+    /// What its tokens are for: `repository:NAME:pull`; nothing where only a login is tried.
+    scope: Option<String>,
+    login: Login,
     /// What it was content with last.
     authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// What is done with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Pull,
+    Push,
 }
 
 /// Longest answer of a token service in bytes.
 const MAX_TOKEN: u64 = 64 << 10;
 
 impl Registry {
-    pub(super) fn new(reference: &Reference, options: &PullOptions) -> Result<Self> {
-        let (host, name) = (reference.resolve_registry(), reference.registry().to_owned());
+    /// The repository of a reference; `mirror`: another registry, asked in its place.
+    pub(crate) async fn of(
+        reference: &Reference,
+        mirror: Option<&str>,
+        options: &PullOptions,
+        act: Act,
+    ) -> Result<Self> {
+        let (host, name) = mirror.map_or((reference.resolve_registry(), reference.registry()), |host| (host, host));
+        let login = credentials::find(options.docker_config.clone(), name).await?;
+        let repository = reference.repository();
+        let actions = if act == Act::Push { "pull,push" } else { "pull" };
+        let mut registry = Self::at(host, name, &format!("{repository}/"), options, login)?;
+        registry.scope = Some(format!("repository:{repository}:{actions}"));
+        Ok(registry)
+    }
+
+    /// A registry as such, with a login to be tried.
+    pub(crate) fn at(host: &str, name: &str, below: &str, options: &PullOptions, login: Login) -> Result<Self> {
         let plain = is_loopback(host) || options.insecure_registries.iter().any(|insecure| insecure == host);
         let scheme = if plain { "http" } else { "https" };
-        let repository = reference.repository().to_owned();
-        let base = Url::parse(&format!("{scheme}://{host}/v2/{repository}/")).map_err(|error| {
-            ImageError::InvalidReference { reference: reference.whole(), reason: error.to_string() }
-        })?;
-        let http = Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .read_timeout(Duration::from_secs(30))
-            .user_agent(concat!("coffer/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| ImageError::Client { reason: chain(&error) })?;
-        let login = credentials::lookup(options.docker_config.as_deref(), &name)?;
-        Ok(Self { http, base, name, repository, login, authorization: Mutex::default() })
+        let base = Url::parse(&format!("{scheme}://{host}/v2/{below}"))
+            .map_err(|error| ImageError::InvalidReference { reference: name.to_owned(), reason: error.to_string() })?;
+        let client = || {
+            let client = Client::builder().connect_timeout(Duration::from_secs(10));
+            client.user_agent(concat!("coffer/", env!("CARGO_PKG_VERSION")))
+        };
+        let failed = |error: reqwest::Error| ImageError::Client { reason: chain(&error) };
+        let http = client().read_timeout(Duration::from_secs(30)).build().map_err(failed)?;
+        let sending = client().build().map_err(failed)?;
+        let (name, authorization) = (name.to_owned(), Mutex::default());
+        Ok(Self { http, sending, base, name, scope: None, login, authorization })
     }
 
     /// As people write it.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Asks for `path` below the repository; gives answers that are a success. `what`: for messages.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         path: &str,
         accept: &str,
         range: Option<u64>,
         what: &str,
     ) -> Result<Response, Failure> {
-        let url = self.base.join(path).map_err(|error| self.protocol(error.to_string()))?;
-        let ask = |authorization: Option<HeaderValue>| {
-            let mut request = self.http.get(url.clone()).header(ACCEPT, accept);
-            if let Some(from) = range {
-                request = request.header("range", format!("bytes={from}-"));
+        let url = self.address(path)?;
+        self.ask(Method::GET, &url, what, |request| {
+            let request = request.header(ACCEPT, accept);
+            match range {
+                Some(from) => request.header("range", format!("bytes={from}-")),
+                None => request,
             }
-            if let Some(authorization) = authorization {
+        })
+        .await
+    }
+
+    /// The address of `path` below the repository; an absolute one, which the registry gave, is taken as it is, but not one
+    /// that leads from https to plain http.
+    pub(crate) fn address(&self, path: &str) -> Result<Url, Failure> {
+        let url = self.base.join(path).map_err(|error| self.protocol(error.to_string()))?;
+        if self.base.scheme() == "https" && url.scheme() != "https" {
+            return Err(self.protocol("it leads on to what is not spoken to in https".to_owned()));
+        }
+        Ok(url)
+    }
+
+    /// One request, once more with what the registry asks for where it asks; gives answers that are a success.
+    /// `dress`: adds headers and a body.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        what: &str,
+        dress: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Failure> {
+        let ask = |authorization: Option<HeaderValue>| {
+            let client = if method == Method::PUT { &self.sending } else { &self.http };
+            let mut request = dress(client.request(method.clone(), url.clone()));
+            if let Some(authorization) = authorization.filter(|_| self.is_at(url)) {
                 request = request.header(AUTHORIZATION, authorization);
             }
             self.send(request)
@@ -144,7 +199,9 @@ impl Registry {
         let bearer = headers.get_all(WWW_AUTHENTICATE).iter().find_map(|value| Bearer::parse(value.to_str().ok()?));
         let given = || self.given().filter(|_| known.is_none()).ok_or_else(|| self.unauthorized(what));
         let authorization = match (bearer, &self.login) {
-            (Some(bearer), RegistryAuth::Anonymous | RegistryAuth::Basic(..)) => self.token(&bearer, what).await?,
+            (Some(bearer), Login::Anonymous | Login::Basic(..) | Login::Identity(_)) => {
+                self.token(&bearer, what).await?
+            }
             _ => given()?,
         };
         let mut value = HeaderValue::from_str(&authorization)
@@ -157,9 +214,10 @@ impl Registry {
     /// What the configuration gives for the registry itself.
     fn given(&self) -> Option<String> {
         match &self.login {
-            RegistryAuth::Anonymous => None,
-            RegistryAuth::Bearer(token) => Some(format!("Bearer {token}")),
-            RegistryAuth::Basic(user, password) => {
+            // An identity is for a token service alone.
+            Login::Anonymous | Login::Identity(_) => None,
+            Login::Bearer(token) => Some(format!("Bearer {token}")),
+            Login::Basic(user, password) => {
                 let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
                 Some(format!("Basic {encoded}"))
             }
@@ -173,15 +231,21 @@ impl Registry {
         if self.base.scheme() == "https" && url.scheme() != "https" {
             return Err(protocol("is not spoken to in https"));
         }
-        let scope = format!("repository:{}:pull", self.repository);
-        url.query_pairs_mut().append_pair("scope", &scope);
-        if let Some(service) = &bearer.service {
-            url.query_pairs_mut().append_pair("service", service);
-        }
-        let mut request = self.http.get(url);
-        if let RegistryAuth::Basic(user, password) = &self.login {
-            request = request.basic_auth(user, Some(password));
-        }
+        let asked = [("scope", self.scope.as_deref()), ("service", bearer.service.as_deref())];
+        let asked = asked.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let request = if let Login::Identity(token) = &self.login {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            form.extend_pairs(asked);
+            form.extend_pairs([("grant_type", "refresh_token"), ("client_id", "coffer"), ("refresh_token", token)]);
+            self.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
+        } else {
+            url.query_pairs_mut().extend_pairs(asked);
+            let request = self.http.get(url);
+            match &self.login {
+                Login::Basic(user, password) => request.basic_auth(user, Some(password)),
+                _ => request,
+            }
+        };
         let response = self.send(request).await?;
         if !response.status().is_success() {
             return Err(match refusal(response).await {
@@ -206,25 +270,6 @@ impl Registry {
     }
 }
 
-/// A challenge of the scheme Bearer.
-#[derive(Debug, PartialEq, Eq)]
-struct Bearer {
-    realm: String,
-    service: Option<String>,
-}
-
-impl Bearer {
-    /// Finds it in a `WWW-Authenticate` header; `None` where there is none, or one without a realm.
-    fn parse(header: &str) -> Option<Self> {
-        let challenge = ChallengeParser::new(header).flatten().find(|it| it.scheme.eq_ignore_ascii_case("bearer"))?;
-        let value = |name: &str| {
-            let found = challenge.params.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.to_unescaped())
-        };
-        Some(Self { realm: value("realm")?, service: value("service") })
-    }
-}
-
 /// Whether a registry address is this machine: 127.0.0.0/8, `[::1]` or `localhost`, with or without a port.
 fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
@@ -245,31 +290,6 @@ mod tests {
         }
         for no in ["docker.io", "localhost.example.org", "128.0.0.1:5000", "127.0.0.1.example.org", "[::2]:5000", ""] {
             assert!(!is_loopback(no), "{no}");
-        }
-    }
-
-    #[test]
-    fn reads_the_challenges_registries_send() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            Some(Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
-        };
-        let cases = [
-            (
-                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull""#,
-                bearer("https://auth.docker.io/token", Some("registry.docker.io")),
-            ),
-            (r#"bearer REALM = "https://a/x,y" , error="invalid_token""#, bearer("https://a/x,y", None)),
-            (r#"Basic realm="x", Bearer realm="https://b",service=s"#, bearer("https://b", Some("s"))),
-            (r#"Bearer realm="https://b", Basic realm="x""#, bearer("https://b", None)),
-            (r#"Bearer realm="a\"b""#, bearer("a\"b", None)),
-            (r#"Basic realm="x""#, None),
-            (r#"Bearer service="x""#, None),
-            (r#"Bearer realm="x"#, None),
-            ("Bearer ", None),
-            ("", None),
-        ];
-        for (header, expected) in cases {
-            assert_eq!(Bearer::parse(header), expected, "{header}");
         }
     }
 }

@@ -12,24 +12,24 @@ use reqwest::{Response, StatusCode};
 use std::time::Duration;
 
 /// A request that failed: for good, or perhaps not the next time.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Final(ImageError),
     Passing(Passing),
 }
 
 /// Why a request may go well the next time.
 #[derive(Debug, Default)]
-pub(super) struct Passing {
-    pub(super) reason: String,
+pub(crate) struct Passing {
+    pub(crate) reason: String,
     /// It was told to ask less.
-    pub(super) too_many: bool,
+    pub(crate) too_many: bool,
     /// When it was told to come back.
-    pub(super) after: Option<Duration>,
+    pub(crate) after: Option<Duration>,
 }
 
 impl Failure {
     /// One that says no more than why.
-    pub(super) fn passing(reason: String) -> Self {
+    pub(crate) fn passing(reason: String) -> Self {
         Self::Passing(Passing { reason, ..Passing::default() })
     }
 }
@@ -54,7 +54,7 @@ const MAX_REFUSAL: usize = 64 << 10;
 const MAX_WORDS: usize = 500;
 
 /// A whole body. `what`: as [`ImageError::TooLarge`] names its bytes.
-pub(super) async fn body(mut response: Response, what: &'static str, limit: u64) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn body(mut response: Response, what: &'static str, limit: u64) -> Result<Vec<u8>, Failure> {
     let too_large = || Failure::Final(ImageError::TooLarge { what, limit });
     if response.content_length().is_some_and(|claimed| claimed > limit) {
         return Err(too_large());

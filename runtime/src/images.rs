@@ -167,6 +167,8 @@ mod tests {
     use super::*;
     use crate::boxes::tests::options;
     use crate::state::tests::record;
+    use coffer_image::Limits;
+    use coffer_image::archive::Import;
 
     #[test]
     fn an_entry_of_env_that_is_no_variable_is_told_from_one_that_is() {
@@ -181,6 +183,25 @@ mod tests {
     fn with_digest(text: &str) -> BoxRecord {
         let options = crate::boxes::BoxOptions { image_digest: text.into(), ..options() };
         BoxRecord { options, ..record("one") }
+    }
+
+    #[test]
+    fn what_a_box_was_made_from_and_what_came_just_now_stays_whatever_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("images")).unwrap();
+        let import = |name: &str| {
+            let words = Import { reference: Some(name.into()), message: name.into(), ..Import::default() };
+            let empty = [0; 1024];
+            let pulled = store.import(std::path::Path::new("root"), &empty[..], &words, Limits::default());
+            pulled.unwrap().image.config_digest
+        };
+        let (one, two, three) = (import("one"), import("two"), import("three"));
+        let boxes = || Ok(vec![with_digest(&one.to_string())]);
+        assert!(keep_to(&store, None, &[], boxes).unwrap().is_empty());
+        assert!(keep_to(&store, Some(1 << 30), &[], boxes).unwrap().is_empty());
+        assert_eq!(keep_to(&store, Some(1), &[two], boxes).unwrap(), ["docker.io/library/three:latest"]);
+        assert!(store.resolve("one").is_ok() && store.resolve("two").is_ok() && store.resolve(&three.hex()).is_err());
+        assert_eq!(keep_to(&store, Some(1), &[], || Ok(Vec::new())).unwrap().len(), 2);
     }
 
     #[test]

@@ -82,6 +82,25 @@ fn a_registry_that_wants_a_login_gets_it_from_where_docker_keeps_it() -> Result<
 }
 
 #[test]
+fn images_used_longest_ago_make_room_for_those_that_come() -> Result<()> {
+    let world = World::new()?;
+    let (_registry, image) = pulled(&world)?;
+    let root = world.folder.path().join("root.tar");
+    run(Command::new("tar").arg("-cf").arg(&root).args(["-C", "/", "etc/hostname"]), b"")?.ok()?;
+    let root = root.to_str().context("a plain name")?;
+    fs::write(world.home().join("images.toml"), "limit = \"1\"\n")?;
+    let came = world.coffer(&["import", root, "team/first:1"])?;
+    ensure!(came.status == 0 && came.stderr.contains(&format!("limit: {image}")), "{}", came.describe());
+    ensure!(world.coffer(&["images", "--format", "{{.Repository}}"])?.ok()? == "team/first\n", "it has just come");
+    world.coffer(&["import", "--message", "another", root, "team/second:1"])?.ok()?;
+    ensure!(world.coffer(&["images", "--format", "{{.Repository}}"])?.ok()? == "team/second\n");
+    fs::write(world.home().join("images.toml"), "limt = 1\n")?;
+    let refused = world.coffer(&["pull", &image])?;
+    ensure!(refused.status == 3 && refused.stderr.contains("images.toml cannot be used"), "{}", refused.describe());
+    Ok(())
+}
+
+#[test]
 fn files_of_images_are_read_by_skopeo_and_buildah_and_theirs_by_us() -> Result<()> {
     let world = World::new()?;
     let (_registry, image) = pulled(&world)?;

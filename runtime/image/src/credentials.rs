@@ -10,22 +10,23 @@ pub mod keep;
 use crate::error::{ImageError, Result};
 use crate::store::read_at_most;
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
+use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Who we are to a registry.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Login {
     /// Nobody.
     Anonymous,
     /// A user with a password.
-    Basic(String, String),
+    Basic(String, SecretString),
     /// A token for the registry itself.
-    Bearer(String),
+    Bearer(SecretString),
     /// A token for its token service, which gives others for it (`identitytoken`).
-    Identity(String),
+    Identity(SecretString),
 }
 
 /// Without what is secret.
@@ -55,15 +56,15 @@ pub fn lookup(file: Option<&Path>, registry: &str) -> Result<Login> {
     let Some(path) = file else { return Ok(Login::Anonymous) };
     let Some(bytes) = read(path)? else { return Ok(Login::Anonymous) };
     if let Some(token) = token_of(path, &bytes, registry)? {
-        return Ok(Login::Bearer(token));
+        return Ok(Login::Bearer(token.into()));
     }
     for name in names(registry) {
         use CredentialRetrievalError as Failed;
         let reason = match get_credential_from_reader(&bytes[..], name) {
             Ok(DockerCredential::UsernamePassword(user, password)) => {
-                return Ok(Login::Basic(user, password.trim_end_matches('\0').to_owned()));
+                return Ok(Login::Basic(user, password.trim_end_matches('\0').into()));
             }
-            Ok(DockerCredential::IdentityToken(token)) => return Ok(Login::Identity(token)),
+            Ok(DockerCredential::IdentityToken(token)) => return Ok(Login::Identity(token.into())),
             Err(Failed::NoCredentialConfigured) => continue,
             Err(Failed::HelperFailure { stdout, stderr, .. }) if helper::has_none(&stdout, &stderr) => continue,
             Err(Failed::HelperFailure { helper, .. }) => format!("{helper} fails for {registry}"),
@@ -133,6 +134,17 @@ pub(crate) fn is_of(key: &str, registry: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::ExposeSecret as _;
+
+    /// Its kind, and what is in it.
+    pub(super) fn inside(login: &Login) -> (String, String) {
+        let text = match login {
+            Login::Anonymous => String::new(),
+            Login::Basic(user, password) => format!("{user} {}", password.expose_secret()),
+            Login::Bearer(token) | Login::Identity(token) => token.expose_secret().to_owned(),
+        };
+        (format!("{login:?}"), text)
+    }
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -146,13 +158,14 @@ mod tests {
             r#"{"auths":{"127.0.0.1:5000":{"auth":"dTpwOnE="},"https://index.docker.io/v1/":{"username":"a","password":"b"},
                 "t":{"registrytoken":"abc"},"i":{"auth":"dTp2","identitytoken":"def"}}}"#,
         );
-        let find = |registry| lookup(Some(file.path()), registry).unwrap();
-        assert!(find("127.0.0.1:5000") == Login::Basic("u".into(), "p:q".into()));
-        assert!(find("docker.io") == Login::Basic("a".into(), "b".into()));
-        assert!(find("t") == Login::Bearer("abc".into()));
-        assert!(find("i") == Login::Identity("def".into()));
-        assert!(find("127.0.0.1") == Login::Anonymous);
-        assert!(lookup(Some(Path::new("/nonexistent")), "x").unwrap() == Login::Anonymous);
+        let find = |registry| inside(&lookup(Some(file.path()), registry).unwrap());
+        let is = |kind: &str, text: &str| (kind.to_owned(), text.to_owned());
+        assert_eq!(find("127.0.0.1:5000"), is("Basic", "u p:q"));
+        assert_eq!(find("docker.io"), is("Basic", "a b"));
+        assert_eq!(find("t"), is("Bearer", "abc"));
+        assert_eq!(find("i"), is("Identity", "def"));
+        assert_eq!(find("127.0.0.1"), is("Anonymous", ""));
+        assert!(matches!(lookup(Some(Path::new("/nonexistent")), "x").unwrap(), Login::Anonymous));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use oci_client::Reference;
 use oci_client::token_cache::RegistryToken;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use secrecy::ExposeSecret as _;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -216,9 +217,10 @@ impl Registry {
         match &self.login {
             // An identity is for a token service alone.
             Login::Anonymous | Login::Identity(_) => None,
-            Login::Bearer(token) => Some(format!("Bearer {token}")),
+            Login::Bearer(token) => Some(format!("Bearer {}", token.expose_secret())),
             Login::Basic(user, password) => {
-                let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+                let encoded =
+                    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose_secret()));
                 Some(format!("Basic {encoded}"))
             }
         }
@@ -236,13 +238,17 @@ impl Registry {
         let request = if let Login::Identity(token) = &self.login {
             let mut form = form_urlencoded::Serializer::new(String::new());
             form.extend_pairs(asked);
-            form.extend_pairs([("grant_type", "refresh_token"), ("client_id", "coffer"), ("refresh_token", token)]);
+            form.extend_pairs([
+                ("grant_type", "refresh_token"),
+                ("client_id", "coffer"),
+                ("refresh_token", token.expose_secret()),
+            ]);
             self.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
         } else {
             url.query_pairs_mut().extend_pairs(asked);
             let request = self.http.get(url);
             match &self.login {
-                Login::Basic(user, password) => request.basic_auth(user, Some(password)),
+                Login::Basic(user, password) => request.basic_auth(user, Some(password.expose_secret())),
                 _ => request,
             }
         };

@@ -11,7 +11,7 @@ use coffer_spec::{Act, Document, Scratch};
 
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
 use super::measure::measurement;
-use super::{BoxRequest, DescribeError, Described, Engine, Fault, Hint, OpenError, ProgressFn, Workload};
+use super::{BoxRequest, DescribeError, Described, Engine, Fault, Hint, OpenError, Progress, ProgressFn, Workload};
 use crate::boxes::{BoxOptions, LogLimits, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
@@ -176,6 +176,13 @@ impl Engine {
         drop(rootfs);
         if recorded.is_err() {
             let _ = std::fs::remove_dir_all(&folder);
+            return recorded;
+        }
+        // The box is there, whatever comes of this.
+        match (self.make_room(&[]), progress) {
+            (Ok(names), Some(progress)) if !names.is_empty() => progress(Progress::ImagesRemoved { names: &names }),
+            (Ok(_), _) => {}
+            (Err(error), _) => tracing::warn!(%error, "images are not kept to their limit"),
         }
         recorded
     }

@@ -42,6 +42,7 @@ mod list;
 mod prune;
 mod remove;
 mod rename;
+mod room;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -13,6 +13,11 @@ pub enum Progress<'a> {
     },
     /// A pull goes on.
     Pull(&'a coffer_image::Progress),
+    /// Images went, to keep the rest to their limit.
+    ImagesRemoved {
+        /// Their names.
+        names: &'a [String],
+    },
     /// An entry of the image's ENV is left out.
     OddVariable {
         /// The entry, in the image's words.

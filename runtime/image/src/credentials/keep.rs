@@ -6,6 +6,7 @@ use super::{helper, is_of, names, read};
 use crate::error::{ImageError, Result};
 use base64::Engine as _;
 use coffer_rim::file::Writer;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -23,12 +24,12 @@ pub enum Place {
 ///
 /// # Errors
 /// [`ImageError::Credentials`].
-pub fn keep(file: &Path, registry: &str, user: &str, password: &str) -> Result<Place> {
+pub fn keep(file: &Path, registry: &str, user: &str, password: &SecretString) -> Result<Place> {
     let failed = |reason: String| ImageError::Credentials { path: file.to_owned(), reason };
     let mut config = config(file)?;
     let name = names(registry).first().copied().unwrap_or(registry).to_owned();
     if let Some(helper) = helper_of(&config, registry) {
-        let document = json!({ "ServerURL": name, "Username": user, "Secret": password }).to_string();
+        let document = json!({ "ServerURL": name, "Username": user, "Secret": password.expose_secret() }).to_string();
         helper::run(&helper, "store", document.as_bytes()).map_err(|error| failed(error.to_string()))?;
         // As Docker has it: an empty entry says that there is one elsewhere.
         entries(&mut config, file)?.retain(|key, _| !is_of(key, registry));
@@ -36,7 +37,7 @@ pub fn keep(file: &Path, registry: &str, user: &str, password: &str) -> Result<P
         write(file, &config)?;
         return Ok(Place::Helper(helper::program(&helper)));
     }
-    let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose_secret()));
     entries(&mut config, file)?.retain(|key, _| !is_of(key, registry));
     entries(&mut config, file)?.insert(name, json!({ "auth": auth }));
     write(file, &config)?;
@@ -101,7 +102,8 @@ fn write(file: &Path, config: &Map<String, Value>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::{Login, lookup};
+    use crate::credentials::lookup;
+    use crate::credentials::tests::inside;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -109,19 +111,19 @@ mod tests {
     fn a_login_is_kept_found_and_forgotten_and_nothing_else_changes() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("docker/config.json");
-        assert_eq!(keep(&file, "r.example:5000", "u", "p:w").unwrap(), Place::File);
-        assert!(lookup(Some(&file), "r.example:5000").unwrap() == Login::Basic("u".into(), "p:w".into()));
+        assert_eq!(keep(&file, "r.example:5000", "u", &"p:w".into()).unwrap(), Place::File);
+        assert_eq!(inside(&lookup(Some(&file), "r.example:5000").unwrap()).1, "u p:w");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&file, r#"{"x":1,"auths":{"https://docker.io":{"auth":"YTpi"},"o":{"auth":"YTpi","y":2}}}"#).unwrap();
-        keep(&file, "docker.io", "new", "one").unwrap();
-        assert!(lookup(Some(&file), "docker.io").unwrap() == Login::Basic("new".into(), "one".into()));
+        keep(&file, "docker.io", "new", &"one".into()).unwrap();
+        assert_eq!(inside(&lookup(Some(&file), "docker.io").unwrap()).1, "new one");
         assert!(forget(&file, "docker.io").unwrap() && !forget(&file, "docker.io").unwrap());
         let left: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert_eq!(left, json!({"x": 1, "auths": {"o": {"auth": "YTpi", "y": 2}}}));
         assert!(!forget(&dir.path().join("none"), "o").unwrap() && !dir.path().join("none").exists());
         for damaged in ["[]", r#"{"auths":"SECRET"}"#, "{\"SECRET"] {
             fs::write(&file, damaged).unwrap();
-            let error = keep(&file, "o", "u", "p").unwrap_err().to_string();
+            let error = keep(&file, "o", "u", &"p".into()).unwrap_err().to_string();
             assert!(!error.contains("SECRET") && fs::read(&file).unwrap() == damaged.as_bytes(), "{error}");
         }
     }
@@ -133,7 +135,7 @@ mod tests {
         for name in ["coffer-nosuch", "../../bin/true"] {
             let text = json!({ "credsStore": name }).to_string();
             fs::write(&file, &text).unwrap();
-            let error = keep(&file, "r", "u", "SECRET").unwrap_err();
+            let error = keep(&file, "r", "u", &"SECRET".into()).unwrap_err();
             assert!(error.class() == "config" && !error.to_string().contains("SECRET"), "{error}");
             assert_eq!(fs::read_to_string(&file).unwrap(), text);
         }

@@ -152,7 +152,7 @@ fn a_login_is_tried_at_the_registry() {
     registry.require("YW5uOnNlY3JldA==");
     let attempt = |password: &str| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let login = Login::Basic("ann".to_owned(), password.to_owned());
+        let login = Login::Basic("ann".to_owned(), password.into());
         runtime.block_on(try_login(&registry.address.to_string(), login, &options()))
     };
     attempt("secret").unwrap();

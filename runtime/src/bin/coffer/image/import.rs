@@ -65,6 +65,6 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         println!("{}", image.config_digest);
     }
-    room::keep(context, &store, &[image.config_digest])?;
+    room::keep(context, &[image.config_digest])?;
     Ok(ExitCode::SUCCESS)
 }

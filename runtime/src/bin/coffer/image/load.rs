@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_image::archive::{LoadOptions, Loaded};
-use coffer_image::{Limits, Platform, Store};
+use coffer_image::{Limits, Platform};
 use coffer_rim::foreign;
 use coffer_runtime::images::{self, of_image};
 
@@ -50,13 +50,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         say(&loaded, args.quiet);
     }
-    keep(context, &store, loaded)
+    keep(context, loaded)
 }
 
 /// Lets go of what was loaded, and keeps the store to its limit.
-pub fn keep(context: &Context, store: &Store, loaded: Vec<Loaded>) -> Result<ExitCode, CliError> {
+pub fn keep(context: &Context, loaded: Vec<Loaded>) -> Result<ExitCode, CliError> {
     let came: Vec<_> = loaded.into_iter().map(|loaded| loaded.pulled.image.config_digest).collect();
-    room::keep(context, store, &came)?;
+    room::keep(context, &came)?;
     Ok(ExitCode::SUCCESS)
 }
 

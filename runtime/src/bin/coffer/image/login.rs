@@ -9,6 +9,7 @@ use coffer_image::credentials::keep::{self, Place};
 use coffer_image::login::{registry_name, try_login};
 use coffer_rim::foreign;
 use coffer_runtime::images::of_image;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::context::Context;
 use crate::error::{Class, CliError};
@@ -45,9 +46,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let password = if args.password_stdin {
         from_stdin()?
     } else {
-        asked(context, false, || terminal::hidden_line("Password: "))?
+        asked(context, false, || terminal::hidden_line("Password: "))?.into()
     };
-    if user.is_empty() || user.contains(':') || password.is_empty() {
+    if user.is_empty() || user.contains(':') || password.expose_secret().is_empty() {
         return Err(CliError::new(Class::Usage, "a login is a user, without a colon, and a password"));
     }
     let options = context.engine()?.pull_options(&args.insecure_registry, None)?;
@@ -111,11 +112,11 @@ fn line(prompt: &str) -> io::Result<String> {
 }
 
 /// All of it but the end of its last line.
-fn from_stdin() -> Result<String, CliError> {
+fn from_stdin() -> Result<SecretString, CliError> {
     let bytes = coffer_rim::input::all(io::stdin().lock(), MOST)?;
     let text = String::from_utf8(bytes).map_err(|_| CliError::new(Class::Usage, "the password is no UTF-8 text"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+    Ok(text.strip_suffix('\r').unwrap_or(text).into())
 }
 
 /// Tokens are long, and not longer than that.

@@ -21,6 +21,7 @@ pub fn shown(quiet: bool) -> Option<ProgressFn> {
     Some(Arc::new(move |step| match step {
         engine::Progress::ImageMissing { name } => eprintln!("Unable to find image '{}' locally", foreign(name)),
         engine::Progress::Pull(step) => pull(step),
+        engine::Progress::ImagesRemoved { names } => removed(names),
         engine::Progress::OddVariable { entry, why } => {
             eprintln!("warning: an ENV entry of the image is left out, {why}: {}", foreign_at_most(entry, 80));
         }
@@ -67,6 +68,13 @@ fn retry(what: &str, attempt: u32, reason: &str, wait: Duration) -> String {
 
 fn next_registry(mirror: &str, reason: &str) -> String {
     format!("mirror {}: {}; the next registry is asked", foreign(mirror), foreign(reason))
+}
+
+/// Says which images went.
+pub fn removed(names: &[String]) {
+    for name in names {
+        eprintln!("removed, to keep images to their limit: {}", foreign(name));
+    }
 }
 
 /// Says of a push what is done, a line for each part.

@@ -65,7 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     // While it is held, nothing is removed.
     drop(rootfs);
-    room::keep(context, &store, &[image.config_digest])?;
+    room::keep(context, &[image.config_digest])?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,7 +133,7 @@ fn from_file(store: &Store, source: &Source<'_>, args: &Args, context: &Context)
             println!("{}", foreign(name));
         }
     }
-    load::keep(context, store, loaded)
+    load::keep(context, loaded)
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use super::registry::{Layer, Registry, TestImage, noise};
 use super::{collect, count, forget_rootfs, listed, options, pull_with};
+use coffer_image::archive::LoadOptions;
 use coffer_image::store::Step;
-use coffer_image::{Image, ImageError, Store};
+use coffer_image::{Image, ImageError, Limits, Store};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -18,9 +20,11 @@ enum Act {
     Rootfs,
     Remove,
     Collect,
+    Tag,
+    Load,
 }
 
-const ACTS: [Act; 4] = [Act::Pull, Act::Rootfs, Act::Remove, Act::Collect];
+const ACTS: [Act; 6] = [Act::Pull, Act::Rootfs, Act::Remove, Act::Collect, Act::Tag, Act::Load];
 
 fn old_image() -> TestImage {
     TestImage::new(vec![Layer::new(&[("bin/sh", b"old")])])
@@ -47,6 +51,17 @@ fn prepared(dir: &Path, act: Act) -> (Registry, Store, String) {
             store.rootfs(&other).unwrap();
             store.remove(&registry.reference("app:v2")).unwrap();
         }
+        Act::Tag => {
+            registry.push("app", "v2", &new_image());
+            pull_with(&store, &registry.reference("app:v2"), &options()).unwrap();
+        }
+        Act::Load => {
+            registry.push("app", "v1", &new_image());
+            let other = Store::open(dir.join("other")).unwrap();
+            pull_with(&other, &name, &options()).unwrap();
+            let to = dir.join("new.tar");
+            other.save(std::slice::from_ref(&name), &to, File::create(&to).unwrap()).unwrap();
+        }
         Act::Rootfs => forget_rootfs(&store),
         Act::Remove => {}
     }
@@ -58,15 +73,26 @@ fn perform(store: &Store, act: Act, name: &str) -> Result<(), ImageError> {
         Act::Pull => pull_with(store, name, &options()).map(drop),
         Act::Rootfs => store.rootfs(&store.resolve(name)?).map(drop),
         Act::Remove => store.remove(name).map(drop),
+        Act::Tag => store.tag(&new_name(name), name).map(drop),
+        Act::Load => {
+            let from = store.dir().with_file_name("new.tar");
+            store.load(&from, File::open(&from).unwrap(), &LoadOptions::default(), Limits::default()).map(drop)
+        }
         Act::Collect => store.collector()?.expect("nobody uses the store").collect(&BTreeSet::new()).map(drop),
     }
+}
+
+/// Where the new image is, for an act that gives it the name.
+fn new_name(name: &str) -> String {
+    name.replace("app:v1", "app:v2")
 }
 
 /// What must hold however an act ended: the name leads to the old or to the new image, or nowhere where it was to be
 /// removed, and wherever it leads there is a whole image.
 fn check(store: &Store, act: Act, name: &str, at: usize) {
     let ids = [old_image(), new_image()].map(|image| coffer_image::Digest::of(&image.config()));
-    let listed = listed(store);
+    let mut listed = listed(store);
+    listed.retain(|image| image.reference != new_name(name));
     let whole = |image: &Image| {
         let rootfs = store.rootfs(image).unwrap_or_else(|error| panic!("{act:?}, step {at}: {error}"));
         assert_eq!(std::fs::metadata(&rootfs.path).unwrap().len(), rootfs.size);
@@ -75,7 +101,7 @@ fn check(store: &Store, act: Act, name: &str, at: usize) {
         Act::Remove if listed.is_empty() => {}
         _ => {
             assert_eq!(listed.len(), 1, "{act:?}, step {at}");
-            let may = if act == Act::Pull { &ids[..] } else { &ids[..1] };
+            let may = if [Act::Pull, Act::Tag, Act::Load].contains(&act) { &ids[..] } else { &ids[..1] };
             assert!(may.contains(&listed[0].config_digest), "{act:?}, step {at}");
             assert_eq!(listed[0].reference, name);
             whole(&listed[0]);

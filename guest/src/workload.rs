@@ -10,12 +10,12 @@ use std::{
 };
 
 use coffer_guest_proto::Stream;
-use coffer_spec::{Mount, WorkloadSpec};
+use coffer_spec::WorkloadSpec;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use tokio::task::JoinHandle;
 
 use crate::{
-    container::{Bind, Orders, Place, Program, TerminalSize, Tmpfs, Users},
+    container::{Bind, Orders, Place, Program, TerminalSize, Users},
     host::Host,
     lines::{Output, Wanted, Ways, start_with_lines},
     log_ring::LogRing,
@@ -130,7 +130,9 @@ pub async fn start_workload(
         secrets: places.secrets.clone(),
         agent: places.sockets.clone(),
         hostname: spec.process.hostname.to_string(),
-        tmpfs: spec.mounts.iter().map(tmpfs).collect(),
+        read_only: spec.root.read_only,
+        shm_bytes: spec.shm_bytes,
+        tmpfs: spec.mounts.clone(),
         volumes: places.volumes.clone(),
         network: spec.network.clone().map(Box::new),
     };
@@ -165,10 +167,6 @@ async fn start_read(
     let (outputs, ways) = lines.split(started.pid);
     let keep = |(stream, output)| tokio::spawn(keep(output, stream, logs.clone()));
     Ok(Running { started, ways, outputs: outputs.into_iter().map(keep).collect() })
-}
-
-fn tmpfs(mount: &Mount) -> Tmpfs {
-    Tmpfs { to: mount.path.clone(), bytes: mount.tmpfs_bytes, noexec: mount.noexec }
 }
 
 async fn keep(mut output: Output, stream: Stream, logs: Arc<LogRing>) {

@@ -10,20 +10,21 @@ use std::{
 };
 
 use coffer_guest::{
-    container::{Bind, Cause, Orders, Place, Program, TerminalSize, Tmpfs, Users},
+    container::{Bind, Cause, Orders, Place, Program, TerminalSize, Users},
     lines::output_pipe,
     passwd::Identity,
     reaper::Reaper,
     secret_env::SecretEnv,
     spawn::{StartError, Started, start},
 };
+use coffer_spec::Mount;
 use tokio::io::AsyncReadExt;
 
 const BUSYBOX: &str = "/bin/busybox";
 const BINARY: &str = env!("CARGO_BIN_EXE_coffer-init");
 
-fn tmpfs(to: &str) -> Tmpfs {
-    Tmpfs { to: to.into(), bytes: 1 << 20, noexec: false }
+fn tmpfs(to: &str) -> Mount {
+    Mount::new(to, 1 << 20)
 }
 
 struct World {
@@ -64,14 +65,20 @@ impl World {
     }
 
     fn place(&self) -> Place {
+        self.place_with(vec![tmpfs("/cache")], vec![])
+    }
+
+    fn place_with(&self, tmpfs: Vec<Mount>, volumes: Vec<Bind>) -> Place {
         let at = |name: &str| -> PathBuf { self.folder.path().join(name) };
         Place::New {
             root: at("root"),
             secrets: at("secrets"),
             agent: at("sockets"),
             hostname: "boxed".into(),
-            tmpfs: vec![tmpfs("/cache")],
-            volumes: vec![],
+            read_only: false,
+            shm_bytes: 1 << 20,
+            tmpfs,
+            volumes,
             network: None,
         }
     }
@@ -217,9 +224,7 @@ async fn a_volume_on_etc_or_on_a_file_there_is_what_the_workload_sees() {
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("hosts"), "10.0.0.1 owner\n").unwrap();
     for (from, to) in [(volume.clone(), "/etc"), (volume.join("hosts"), "/etc/hosts")] {
-        let Place::New { root, secrets, agent, hostname, tmpfs, .. } = world.place() else { unreachable!() };
-        let volumes = vec![Bind { from, to: to.into() }];
-        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes, network: None };
+        let place = world.place_with(vec![], vec![Bind { from, to: to.into() }]);
         let (status, output) = world.run(place, 0, &["cat", "/etc/hosts"]).await.unwrap();
         assert_eq!((status, output.as_str()), (0, "10.0.0.1 owner\n"), "{to}");
     }
@@ -237,10 +242,9 @@ async fn nothing_is_mounted_where_a_link_of_the_image_leads_to_a_folder_of_the_g
     fs::create_dir(&volume).unwrap();
     for target in ["/x", "/y/secrets", "/z", "/d", "/r", "/c", "/x/sys"] {
         for is_tmpfs in [true, false] {
-            let Place::New { root, secrets, agent, hostname, .. } = world.place() else { unreachable!() };
             let bind = Bind { from: volume.clone(), to: target.into() };
             let (tmpfs, volumes) = if is_tmpfs { (vec![tmpfs(target)], vec![]) } else { (vec![], vec![bind]) };
-            let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes, network: None };
+            let place = world.place_with(tmpfs, volumes);
             let error = world.run(place, 0, &["true"]).await.unwrap_err();
             assert_eq!((error.cause, error.cause.status()), (Cause::Place, 125), "{target}: {error}");
             assert!(error.to_string().contains(&format!("mount {target}")), "{error}");
@@ -266,16 +270,7 @@ async fn what_the_image_has_no_place_for_is_told_apart_from_a_failure_of_ours() 
         (vec![tmpfs("/usr/x")], vec![bind(&volume, "/usr")]),
     ];
     for (tmpfs, volumes) in cases {
-        let Place::New { root, secrets, agent, hostname, .. } = world.place() else { unreachable!() };
-        let place = Place::New {
-            root,
-            secrets,
-            agent,
-            hostname,
-            tmpfs: tmpfs.clone(),
-            volumes: volumes.clone(),
-            network: None,
-        };
+        let place = world.place_with(tmpfs.clone(), volumes.clone());
         let error = world.run(place, 0, &["true"]).await.unwrap_err();
         assert_eq!(error.cause, Cause::Place, "{tmpfs:?} {volumes:?}: {error}");
     }
@@ -289,12 +284,79 @@ async fn what_the_image_has_no_place_for_is_told_apart_from_a_failure_of_ours() 
 async fn no_program_starts_from_a_tmpfs_that_says_so() {
     let Some(world) = World::new() else { return };
     for (noexec, status) in [(false, 0), (true, 126)] {
-        let Place::New { root, secrets, agent, hostname, volumes, .. } = world.place() else { unreachable!() };
-        let tmpfs = vec![Tmpfs { to: "/cache".into(), bytes: 8 << 20, noexec }];
-        let place = Place::New { root, secrets, agent, hostname, tmpfs, volumes, network: None };
+        let place = world.place_with(vec![Mount { noexec, ..Mount::new("/cache", 8 << 20) }], vec![]);
         let script = "cat /bin/busybox > /cache/true; /bin/busybox chmod 755 /cache/true; /cache/true";
         let (found, output) = world.run(place, 0, &["sh", "-c", script]).await.unwrap();
         assert_eq!(found, status, "{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_tmpfs_is_as_large_as_said_and_has_the_owner_and_the_permissions_that_were() {
+    let Some(mut world) = World::new() else { return };
+    for users in [Users::Machine, Users::Own] {
+        world.users = users;
+        let mode = |bits| coffer_spec::FolderMode::new(bits).unwrap();
+        let mounts = vec![
+            Mount { mode: mode(0o750), uid: 5, gid: 6, ..Mount::new("/mine", 64 << 10) },
+            Mount { read_only: true, ..Mount::new("/bin", 1 << 20) },
+            Mount { read_only: true, ..Mount::new("/closed", 1 << 20) },
+        ];
+        let script = "/busybox stat -c '%a %u:%g' /mine /closed /dev/shm; /busybox ls -A /bin; /busybox touch /closed/x; \
+            for to in /mine /dev/shm; do /busybox head -c 900k /dev/zero >$to/x && echo $to has room; \
+            /busybox rm $to/x; done; exit 3";
+        let from = world.folder.path().join("root");
+        fs::copy(from.join("bin/busybox"), from.join("busybox")).unwrap();
+        let place = world.place_with(mounts, vec![]);
+        let (status, output) = world.run(place, 0, &["/busybox", "sh", "-c", script]).await.unwrap();
+        let said: Vec<&str> = output.lines().filter(|line| !line.contains("busybox")).collect();
+        assert_eq!((status, &said[..3]), (3, &["750 5:6", "1777 0:0", "1777 0:0"][..]), "{output}");
+        assert_eq!(said[3..].iter().filter(|line| line.contains("has room")).count(), 1, "{output}");
+        assert!(said.contains(&"/dev/shm has room"), "{output}");
+        assert!(said.iter().any(|line| line.contains("/closed/x: Read-only file system")), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_a_root_that_is_read_only_by_the_workload_or_beside_it() {
+    let Some(mut world) = World::new() else { return };
+    for users in [Users::Machine, Users::Own] {
+        world.users = users;
+        let mut place = world.place();
+        let Place::New { read_only, .. } = &mut place else { unreachable!() };
+        *read_only = true;
+        // The working directory was made, names are there, and what is mounted is as writable as it was.
+        let script = "cat /etc/hostname; for at in / /etc /etc/hostname /bin/sh /work; do echo x 2>/dev/null >$at/x || \
+            echo x 2>/dev/null >>$at || echo $at is closed; done; echo x >/cache/x && echo x >/dev/shm/x && echo open; \
+            mount -o remount,rw / || echo and stays so; exec sleep 600";
+        let (mut stdout, theirs) = output_pipe().unwrap();
+        let errors = theirs.try_clone().unwrap();
+        let stdio = [Stdio::null(), theirs.into(), errors.into()];
+        let started = world.start(place, 0, &["sh", "-c", script], stdio).await.unwrap();
+        let mut output = String::new();
+        while !output.contains("and stays so") {
+            let mut some = [0; 4096];
+            let count = tokio::time::timeout(Duration::from_secs(20), stdout.read(&mut some)).await.unwrap().unwrap();
+            assert!(count > 0, "{output}");
+            output.push_str(&String::from_utf8_lossy(&some[..count]));
+        }
+        for line in [
+            "boxed",
+            "/ is closed",
+            "/etc is closed",
+            "/etc/hostname is closed",
+            "/bin/sh is closed",
+            "/work is closed",
+            "open",
+        ] {
+            assert!(output.lines().any(|found| found == line), "{line}: {output}");
+        }
+        let beside = Place::Beside { pid: started.pid };
+        let (status, said) = world.run(beside, 0, &["sh", "-c", "echo x >/etc/new"]).await.unwrap();
+        assert!(status != 0 && said.contains("Read-only"), "{status} {said}");
+        // The agent's own view is as it was.
+        fs::write(world.folder.path().join("root/etc/of-the-agent"), "x").unwrap();
+        coffer_guest::sys::process::signal(started.pid, libc::SIGKILL).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use coffer_rim::{Class, Failure};
 use coffer_spec::Mount;
 
-use crate::request::{TMPFS, bytes, plain_path};
+use crate::request::{Tmpfs, plain_path};
 
 /// A snapshot asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,8 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
         usage(format!("invalid value {text:?} for --mount: {why}"))
             .hint("write type=bind,source=HOST,target=PATH,readonly or type=tmpfs,target=PATH,tmpfs-size=64m")
     };
-    let (mut kind, mut source, mut target, mut size, mut read_only) = ("volume", None, None, None, None);
+    let (mut kind, mut source, mut target, mut read_only) = ("volume", None, None, None);
+    let mut tmpfs = Tmpfs::default();
     let mut seen = Vec::new();
     for field in text.split(',') {
         let name = match field.split_once('=').unwrap_or((field, "")) {
@@ -104,8 +105,12 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
                 "readonly"
             }
             ("tmpfs-size", value) => {
-                size = Some(bytes(value).ok_or_else(|| invalid("tmpfs-size is no size"))?);
+                tmpfs.option(&format!("size={value}")).map_err(|why| invalid(&format!("tmpfs-size: {why}")))?;
                 "tmpfs-size"
+            }
+            ("tmpfs-mode", value) => {
+                tmpfs.option(&format!("mode={value}")).map_err(|why| invalid(&format!("tmpfs-mode: {why}")))?;
+                "tmpfs-mode"
             }
             ("bind-propagation", "private" | "rprivate") => "bind-propagation",
             (other, _) => return Err(invalid(&format!("{other:?} is nothing it can do"))),
@@ -120,15 +125,13 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
         if misplaced { Err(invalid(&format!("{field} is for type={of}"))) } else { Ok(()) }
     };
     only_for("tmpfs-size", "tmpfs")?;
+    only_for("tmpfs-mode", "tmpfs")?;
     only_for("bind-propagation", "bind")?;
     let target = target.filter(|path| path.starts_with('/')).ok_or_else(|| invalid("target is no absolute path"))?;
     match (kind, source) {
-        ("tmpfs", None) if read_only == Some(true) => {
-            Err(invalid("readonly: a tmpfs begins empty, and nobody could put anything there"))
-        }
         ("tmpfs", None) => {
-            let tmpfs_bytes = size.unwrap_or(TMPFS);
-            Ok(MountRequest::Tmpfs(Mount { path: plain_path(target), tmpfs_bytes, noexec: false }))
+            let mount = tmpfs.at(target).map_err(|why| invalid(&why))?;
+            Ok(MountRequest::Tmpfs(Mount { read_only: read_only == Some(true), ..mount }))
         }
         ("bind", Some(_)) if read_only != Some(true) => Err(writable(text)),
         ("bind", Some(source)) => {
@@ -180,7 +183,10 @@ mod tests {
             assert_eq!((bind.source.to_str().unwrap(), bind.path.as_str()), ("/srv/conf", "/etc/app"), "{text}");
         }
         let tmpfs = mount("type=tmpfs,target=/t,tmpfs-size=1m", Path::new(HERE)).unwrap();
-        assert_eq!(tmpfs, MountRequest::Tmpfs(Mount { path: "/t".into(), tmpfs_bytes: 1 << 20, noexec: false }));
+        assert_eq!(tmpfs, MountRequest::Tmpfs(Mount::new("/t", 1 << 20)));
+        let closed = mount("type=tmpfs,target=/t,tmpfs-mode=0700,tmpfs-size=1m,readonly", Path::new(HERE)).unwrap();
+        let mode = "0700".parse().unwrap();
+        assert_eq!(closed, MountRequest::Tmpfs(Mount { read_only: true, mode, ..Mount::new("/t", 1 << 20) }));
     }
 
     #[test]
@@ -215,11 +221,13 @@ mod tests {
             ("target=/d", "named volumes"),
             ("type=bind,target=/d,readonly", "source"),
             ("type=bind,source=/s,target=d,readonly", "absolute"),
-            ("type=tmpfs,target=/d,tmpfs-mode=1", "tmpfs-mode"),
+            ("type=tmpfs,target=/d,tmpfs-mode=4755", "tmpfs-mode"),
+            ("type=tmpfs,target=/d,tmpfs-mode=700,tmpfs-mode=700", "tmpfs-mode: mode stands there twice"),
+            ("type=tmpfs,target=/d,tmpfs-size=x", "tmpfs-size: \"x\" is no size"),
+            ("type=bind,src=/s,dst=/d,ro,tmpfs-mode=700", "is for type=tmpfs"),
             ("type=npipe,source=/s,target=/d", "npipe"),
-            ("type=tmpfs,target=/d,readonly", "nobody could put anything"),
             ("type=tmpfs,target=/d,noexec", "\"noexec\" is nothing"),
-            ("type=tmpfs,target=/d,tmpfs-size=1m,tmpfs-size=2m", "tmpfs-size stands there twice"),
+            ("type=tmpfs,target=/d,tmpfs-size=1m,tmpfs-size=2m", "size stands there twice"),
             ("type=tmpfs,target=/d,bind-propagation=private", "is for type=bind"),
             ("type=bind,src=/s,dst=/d,ro,tmpfs-size=1m", "is for type=tmpfs"),
             ("type=bind,src=/s,dst=/d,ro,readonly", "readonly stands there twice"),

@@ -6,6 +6,7 @@
 mod network;
 mod peers;
 mod secrets;
+mod tmpfs;
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,7 @@ use crate::publish::{How, Publish};
 pub use network::{ADD_HOST, NetworkWords, Wanted, host_entry};
 pub use peers::{GUESTS, GuestWords, PEER, PeerWords, SignedWords, guests, leave_to, peer};
 pub use secrets::{SECRET_ENV, SECRET_FILE, looks_like_a_secret, secret_env, secret_file};
+pub use tmpfs::{TMPFS_RULE, Tmpfs, tmpfs, tmpfs_options};
 
 /// What the image says about its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,10 @@ pub struct WorkloadRequest {
     pub hostname: Name,
     /// tmpfs mounts.
     pub mounts: Vec<Mount>,
+    /// Bytes of `/dev/shm` at most.
+    pub shm_bytes: u64,
+    /// Nothing is written to the root.
+    pub read_only: bool,
     /// Snapshots of host folders and files.
     pub volumes: Vec<Volume>,
     /// The writable layer.
@@ -235,7 +241,7 @@ pub fn document(
             config_digest: image.config_digest,
             manifest_digest: Some(image.manifest_digest),
         },
-        root: Root { verity, scratch: request.scratch },
+        root: Root { verity, scratch: request.scratch, read_only: request.read_only },
         process: Process {
             argv,
             env: environment(&image.env, &request.env),
@@ -250,6 +256,7 @@ pub fn document(
         secrets: request.secrets.clone(),
         owners: request.owners.clone(),
         mounts: request.mounts.clone(),
+        shm_bytes: request.shm_bytes,
         volumes: request.volumes.clone(),
         ingress: request.ingress.clone(),
         peers: request.peers.clone(),
@@ -360,46 +367,6 @@ pub fn bytes(text: &str) -> Option<u64> {
     };
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
-
-/// `/path`, or `/path:size=64m,noexec`. What an option asks for happens, or is refused: each stands there once, and none says
-/// the contrary of another.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn tmpfs(text: &str) -> Result<Mount, String> {
-    let (path, options) = match text.split_once(':') {
-        Some((path, options)) => (path, options.split(',').collect()),
-        None => (text, Vec::new()),
-    };
-    let (mut tmpfs_bytes, mut noexec) = (TMPFS, false);
-    let mut seen = Vec::new();
-    for option in options {
-        let name = match option.split_once('=') {
-            Some(("size", size)) => {
-                tmpfs_bytes = bytes(size).ok_or_else(|| format!("{size:?} is no size"))?;
-                "size"
-            }
-            // All of them are writable, and none has devices or set-user-id programs.
-            _ if matches!(option, "rw" | "nosuid" | "nodev") => option,
-            _ if matches!(option, "exec" | "noexec") => {
-                noexec = option == "noexec";
-                "exec or noexec"
-            }
-            _ => return Err(format!("{option:?} is nothing it can do")),
-        };
-        if seen.contains(&name) {
-            return Err(format!("{name} stands there twice"));
-        }
-        seen.push(name);
-    }
-    if !path.starts_with('/') {
-        return Err(format!("{path:?} is no absolute path"));
-    }
-    Ok(Mount { path: plain_path(path), tmpfs_bytes, noexec })
-}
-
-/// Bytes of a tmpfs of which nobody says how large it may be.
-pub const TMPFS: u64 = 64 << 20;
 
 /// Without slashes at the end, which mean nothing.
 pub fn plain_path(path: &str) -> String {

@@ -89,7 +89,9 @@ fn what_would_end_in_the_guest_is_refused_when_the_spec_is_made() {
         (&["-v", "./d:/x:ro"], "would hide what is at /proc"),
         (&["--tmpfs", "/t:size=1m,size=2m"], "size stands there twice"),
         (&["--tmpfs", "/t:,"], "is nothing it can do"),
-        (&["--mount", "type=tmpfs,target=/y,readonly"], "readonly"),
+        (&["--tmpfs", "/t:ro", "-v", "./d:/t/d:ro"], "/t/d is not there, and what it would be made in is read-only"),
+        (&["--tmpfs", "/t:ro", "-w", "/t/work"], "/t/work is not there"),
+        (&["--shm-size", "0"], "shm_bytes"),
         (&["--mount", "type=bind,src=d,dst=/y,ro,readonly"], "readonly stands there twice"),
         (&["--mount", "type=bind,source=d,source=file,dst=/y,ro"], "source stands there twice"),
     ] {
@@ -115,6 +117,13 @@ fn what_has_its_place_is_in_the_spec() {
     }
     let output = home.spec(&["--tmpfs", "/tmp:noexec"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("noexec = true"), "{output:?}");
+    let output =
+        home.spec(&["--read-only", "--shm-size", "1m", "--mount", "type=tmpfs,dst=/y,readonly,tmpfs-mode=700"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for words in ["shm_bytes = 1048576", "read_only = true", "mode = \"0700\""] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(text.matches("read_only = true").count(), 2, "of the root and of the tmpfs: {text}");
     let output = home.spec(&["-e", "A=1", "-e", "A=2"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("A=2") && !text.contains("A=1"), "{text}");

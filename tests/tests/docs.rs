@@ -155,6 +155,7 @@ runs! {
     simulator: "docs/simulator.md",
     verifier: "docs/verifier.md",
     verifier_service: "docs/verifier-service.md",
+    volumes: "docs/volumes.md",
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     secrets(spec)?;
     owners(spec)?;
     places(&spec.mounts, &spec.volumes)?;
+    ensure(spec.shm_bytes > 0, "shm_bytes", &spec.shm_bytes, "more than 0")?;
     ingress(spec)?;
     peers(spec)?;
     if let Some(card) = &spec.network {
@@ -310,6 +311,9 @@ fn places(mounts: &[Mount], volumes: &[Volume]) -> Result<(), SpecError> {
         ensure(!is_platforms(&mount.path), "mounts.path", &mount.path, PLATFORM_RULE)?;
         // To the kernel a size of 0 is no limit.
         ensure(mount.tmpfs_bytes > 0, "mounts.tmpfs_bytes", &mount.tmpfs_bytes, "more than 0")?;
+        for (field, id) in [("mounts.uid", mount.uid), ("mounts.gid", mount.gid)] {
+            ensure(id != u32::MAX, field, &id, "a number below 4294967295")?;
+        }
     }
     let names = [
         "volumes.verity.algorithm",

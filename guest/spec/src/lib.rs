@@ -62,6 +62,7 @@ mod document;
 mod error;
 mod ingress;
 mod memory;
+mod mode;
 mod name;
 mod network;
 mod peer;
@@ -76,10 +77,11 @@ pub use digest::{ConfigDigest, DigestError, ManifestDigest};
 pub use document::Document;
 pub use error::SpecError;
 pub use ingress::{Ingress, IngressClients};
+pub use mode::{FileMode, FolderMode, ModeError};
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use network::{HostEntry, Network};
 pub use peer::{Guests, Measured, Peer, SignedLaunch};
-pub use secret::{FileMode, FileModeError, OnChange, SecretTarget, SecretWanted};
+pub use secret::{OnChange, SecretTarget, SecretWanted};
 pub use workload::{
     COCO_PORT, Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SvnFloor, Tee, VerityTable,
     Volume, VolumeKind, WorkloadSpec,

@@ -1,7 +1,7 @@
 //! A spec for tests, of this crate's users too.
 
 use crate::{
-    ConfigDigest, Floors, HostMay, Image, Name, Process, Root, Scratch, Tee, Tenant, VerityTable, WorkloadSpec,
+    ConfigDigest, Floors, HostMay, Image, Mount, Name, Process, Root, Scratch, Tee, Tenant, VerityTable, WorkloadSpec,
 };
 
 /// A name that is known to be one.
@@ -43,6 +43,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
                 root_hash: "0".repeat(64),
             },
             scratch: Scratch::Tmpfs { bytes: 1 << 20 },
+            read_only: false,
         },
         process: Process {
             argv: vec!["/bin/app".into()],
@@ -58,6 +59,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         secrets: Vec::new(),
         owners: Vec::new(),
         mounts: Vec::new(),
+        shm_bytes: Mount::SHM,
         volumes: Vec::new(),
         ingress: Vec::new(),
         peers: Vec::new(),

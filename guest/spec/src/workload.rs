@@ -4,7 +4,7 @@ use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigDigest, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer, SecretWanted, Tenant,
+    ConfigDigest, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer, SecretWanted, Tenant,
     digest::lower_hex,
 };
 
@@ -56,6 +56,9 @@ pub struct WorkloadSpec {
     /// Mounts of the workload beside its root.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// Size limit of the workload's `/dev/shm` in bytes.
+    #[serde(default = "Mount::shm", skip_serializing_if = "Mount::is_usual_shm")]
+    pub shm_bytes: u64,
     /// Read-only snapshots of host files and folders, in the order of their disks; at most [`Volume::MOST`].
     #[serde(default)]
     pub volumes: Vec<Volume>,
@@ -100,6 +103,9 @@ pub struct Root {
     pub verity: VerityTable,
     /// Where what the workload writes is kept.
     pub scratch: Scratch,
+    /// The workload cannot write to it, whatever user it is: the writable layer is the guest's own, for the few files it puts there.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub read_only: bool,
 }
 
 /// The writable layer of the root. Either kind begins empty and is gone when the guest ends.
@@ -217,9 +223,44 @@ pub struct Mount {
     /// No program starts from it.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub noexec: bool,
+    /// Nothing is written to it: it is an empty folder, and hides what the image has there.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub read_only: bool,
+    /// Permissions of the folder.
+    #[serde(default, skip_serializing_if = "FolderMode::is_usual")]
+    pub mode: FolderMode,
+    /// User whose folder it is.
+    #[serde(default, skip_serializing_if = "is_root")]
+    pub uid: u32,
+    /// Group whose folder it is.
+    #[serde(default, skip_serializing_if = "is_root")]
+    pub gid: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_root(id: &u32) -> bool {
+    *id == 0
 }
 
 impl Mount {
+    /// A writable folder of so many bytes, in which everybody makes files and starts programs.
+    pub fn new(path: impl Into<String>, tmpfs_bytes: u64) -> Self {
+        let mode = FolderMode::default();
+        Self { path: path.into(), tmpfs_bytes, noexec: false, read_only: false, mode, uid: 0, gid: 0 }
+    }
+
+    /// Bytes of a `/dev/shm` of which nobody says how large it may be.
+    pub const SHM: u64 = 64 << 20;
+
+    fn shm() -> u64 {
+        Self::SHM
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_usual_shm(bytes: &u64) -> bool {
+        *bytes == Self::SHM
+    }
+
     /// Folders that the guest mounts itself, and last where two meet. Nothing else goes there.
     pub const OWN: [&str; 5] = ["/proc", "/sys", "/dev", "/run/secrets", "/run/coffer"];
 }

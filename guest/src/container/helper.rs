@@ -202,6 +202,7 @@ fn prepare(orders: &Orders, beside: Option<&place::Namespaces>, mapping: Option<
             };
             std::fs::create_dir_all(&program.cwd).map_err(no_place("make"))?;
             std::env::set_current_dir(&program.cwd).map_err(no_place("change to"))?;
+            place::close_root(new).during("make the root read-only")?;
         }
     }
     if let Some(beside) = beside {

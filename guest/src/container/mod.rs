@@ -14,7 +14,7 @@ mod users;
 
 use std::path::PathBuf;
 
-use coffer_spec::Network;
+use coffer_spec::{Mount, Network};
 use serde::{Deserialize, Serialize};
 
 use crate::passwd::Identity;
@@ -56,8 +56,12 @@ pub enum Place {
         agent: PathBuf,
         /// Host name.
         hostname: String,
+        /// Nothing in the root is written by the workload.
+        read_only: bool,
+        /// Size limit of `/dev/shm` in bytes.
+        shm_bytes: u64,
         /// Memory that appears as folders.
-        tmpfs: Vec<Tmpfs>,
+        tmpfs: Vec<Mount>,
         /// What else appears, read-only.
         volumes: Vec<Bind>,
         /// Whom it asks for names, and what names it knows; without a card nobody, and its own.
@@ -68,17 +72,6 @@ pub enum Place {
         /// Process id of the workload as the agent sees it.
         pid: i32,
     },
-}
-
-/// A tmpfs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tmpfs {
-    /// Where it appears in the workload's root.
-    pub to: String,
-    /// Size limit in bytes.
-    pub bytes: u64,
-    /// No program starts from it.
-    pub noexec: bool,
 }
 
 /// A file or folder that appears elsewhere.

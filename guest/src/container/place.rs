@@ -79,7 +79,7 @@ impl Namespaces {
 
 /// Turns the fresh namespaces of this process into the workload's place.
 pub(super) fn build(place: &Place, users: Users) -> Step<()> {
-    let Place::New { root, secrets, agent, hostname, tmpfs, volumes, network } = place else {
+    let Place::New { root, secrets, agent, hostname, shm_bytes, tmpfs, volumes, network, .. } = place else {
         return step("build a place", Err(io::Error::from(io::ErrorKind::InvalidInput)));
     };
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -90,8 +90,8 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
     // Before the old root goes: in a user namespace the kernel makes these only for whoever sees others of the kind whole.
     let proc = step("make /proc", kernel_files("proc", MountAttrFlags::empty()))?;
     let sys = step("make /sys", kernel_files("sysfs", MountAttrFlags::MOUNT_ATTR_RDONLY))?;
-    let mut mounts: Vec<(&str, Mount)> =
-        tmpfs.iter().map(|it| (it.to.as_str(), Mount::Tmpfs { bytes: it.bytes, noexec: it.noexec })).collect();
+    let mut mounts: Vec<(&str, Mount<'_>)> =
+        tmpfs.iter().map(|tmpfs| (tmpfs.path.as_str(), Mount::Tmpfs(tmpfs))).collect();
     for Bind { from, to } in volumes {
         mounts.push((to, Mount::Volume(step("open a volume", detached(from))?, from.is_dir())));
     }
@@ -117,15 +117,17 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
         MountFlags::NOSUID | MountFlags::NOEXEC,
         "newinstance,ptmxmode=0666,mode=0620",
     )?;
-    tree("shm", "/dev/shm", "tmpfs", quiet, "mode=1777,size=64m")?;
+    tree("shm", "/dev/shm", "tmpfs", quiet, &format!("mode=1777,size={shm_bytes}"))?;
     let own = on_image("make folders of the guest's own", own_folders())?;
     for (path, kind) in mounts {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         let target = on_image(&format!("mount {path}"), spot(path, kind.is_folder(), &own))?;
         match kind {
-            Mount::Tmpfs { bytes, noexec } => {
-                let flags = if noexec { flags | MountFlags::NOEXEC } else { flags };
-                tree("tmpfs", &target, "tmpfs", flags, &format!("mode=1777,size={bytes}"))?;
+            Mount::Tmpfs(coffer_spec::Mount { tmpfs_bytes, noexec, read_only, mode, uid, gid, .. }) => {
+                let more = [(*noexec, MountFlags::NOEXEC), (*read_only, MountFlags::RDONLY)];
+                let flags = more.into_iter().filter(|(set, _)| *set).fold(flags, |all, (_, flag)| all | flag);
+                let options = format!("mode={mode},uid={uid},gid={gid},size={tmpfs_bytes}");
+                tree("tmpfs", &target, "tmpfs", flags, &options)?;
             }
             Mount::Volume(volume, _) => {
                 on_image(&format!("mount {path}"), attach_at(&volume, &target, flags | MountFlags::RDONLY))?;
@@ -140,16 +142,27 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
 }
 
 /// One mount the spec asks for.
-enum Mount {
-    /// Of at most so many bytes; no program starts from it, or programs may.
-    Tmpfs { bytes: u64, noexec: bool },
+enum Mount<'a> {
+    /// Memory.
+    Tmpfs(&'a coffer_spec::Mount),
     /// A tree, and whether it is a folder.
     Volume(OwnedFd, bool),
 }
 
-impl Mount {
+impl Mount<'_> {
     fn is_folder(&self) -> bool {
-        matches!(self, Self::Tmpfs { .. } | Self::Volume(_, true))
+        matches!(self, Self::Tmpfs(_) | Self::Volume(_, true))
+    }
+}
+
+/// Lets nothing be written to the root any more, where the place says so: for its programs and those beside them, not for the agent,
+/// which has a mount of its own.
+pub(super) fn close_root(place: &Place) -> io::Result<()> {
+    match place {
+        Place::New { read_only: true, .. } => {
+            Ok(mount_remount("/", MountFlags::RDONLY | MountFlags::NODEV | MountFlags::BIND, "")?)
+        }
+        _ => Ok(()),
     }
 }
 

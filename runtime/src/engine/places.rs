@@ -35,7 +35,7 @@ pub enum PlaceError {
         at: String,
     },
     /// Nothing is there, and nothing can be made there.
-    #[error("{asked} has no place: {} is not there, and the volume it would be made in is read-only", shown(at))]
+    #[error("{asked} has no place: {} is not there, and what it would be made in is read-only", shown(at))]
     ReadOnly {
         /// What was asked for.
         asked: Asked,
@@ -118,7 +118,10 @@ impl Fault for PlaceError {
             Self::NoFolder { .. } | Self::Folder { .. } => {
                 Some("a folder goes onto a folder, a file onto a file, and either where nothing is".into())
             }
-            Self::ReadOnly { .. } => Some("put an empty file or folder there into what the volume is made from".into()),
+            Self::ReadOnly { .. } => Some(
+                "put an empty file or folder there into what the volume is made from, or let the tmpfs be writable"
+                    .into(),
+            ),
             Self::Link { .. } | Self::Hides { .. } => Some("name another path".into()),
             Self::Unreadable { .. } => Some("remove the image and pull it again".into()),
         }
@@ -144,17 +147,28 @@ pub(super) fn check(spec: &WorkloadSpec, root: &Look, volumes: &[Look]) -> Resul
     }
     world.mounted.extend(reserved.iter().map(|at| Mounted { at: at.clone(), tree: Tree::Made }));
 
-    let tmpfs = spec.mounts.iter().map(|mount| (mount.path.as_str(), None));
-    let disks =
-        spec.volumes.iter().zip(volumes).map(|(volume, look)| (volume.path.as_str(), Some((volume.kind, look))));
+    let tmpfs = spec.mounts.iter().map(|mount| (mount.path.as_str(), Wanted::Tmpfs(mount)));
+    let disks = spec
+        .volumes
+        .iter()
+        .zip(volumes)
+        .map(|(volume, look)| (volume.path.as_str(), Wanted::Volume(volume.kind, look)));
     let mut wanted: Vec<_> = tmpfs.chain(disks).collect();
     wanted.sort_unstable_by_key(|(path, _)| *path);
-    for (path, volume) in wanted {
-        let asked = if volume.is_some() { Asked::Volume(path.into()) } else { Asked::Tmpfs(path.into()) };
-        let (at, tree) = match volume {
-            None => (world.folder(asked.clone(), path)?, Tree::Tmpfs),
-            Some((VolumeKind::Folder, look)) => (world.folder(asked.clone(), path)?, Tree::Volume(look)),
-            Some((VolumeKind::File, _)) => (world.file(asked.clone(), path)?, Tree::File),
+    for (path, what) in wanted {
+        let asked = match what {
+            Wanted::Tmpfs(_) => Asked::Tmpfs(path.into()),
+            Wanted::Volume(..) => Asked::Volume(path.into()),
+        };
+        let at = match what {
+            Wanted::Volume(VolumeKind::File, _) => world.file(asked.clone(), path)?,
+            _ => world.folder(asked.clone(), path)?,
+        };
+        let tree = match what {
+            Wanted::Tmpfs(mount) if mount.read_only => Tree::Empty,
+            Wanted::Tmpfs(_) => Tree::Tmpfs,
+            Wanted::Volume(VolumeKind::Folder, look) => Tree::Volume(look),
+            Wanted::Volume(VolumeKind::File, _) => Tree::File,
         };
         if reserved.iter().any(|own| at.starts_with(own)) {
             return Err(PlaceError::Hides { asked, at: text(&at) });
@@ -166,6 +180,12 @@ pub(super) fn check(spec: &WorkloadSpec, root: &Look, volumes: &[Look]) -> Resul
         world.mounted.push(Mounted { at, tree: Tree::Guest });
     }
     world.folder(Asked::Cwd(spec.process.cwd.clone()), &spec.process.cwd).map(drop)
+}
+
+/// What a spec asks to be mounted.
+enum Wanted<'a> {
+    Tmpfs(&'a Mount),
+    Volume(VolumeKind, &'a Look),
 }
 
 type Components = Vec<Vec<u8>>;
@@ -186,8 +206,10 @@ enum Tree<'a> {
     Image(&'a Look),
     /// What is not there cannot.
     Volume(&'a Look),
-    /// Empty.
+    /// Empty: what is not there can be made.
     Tmpfs,
+    /// Empty, and what is not there cannot.
+    Empty,
     /// One file.
     File,
     /// The guest's own: nobody knows here.
@@ -276,7 +298,7 @@ impl<'a> World<'a> {
 
     fn can_be_made(&self, asked: Asked, at: Components, under: &[Vec<u8>]) -> Result<Components, PlaceError> {
         match self.tree_at(under).tree {
-            Tree::Volume(_) => Err(PlaceError::ReadOnly { asked, at: text(&at) }),
+            Tree::Volume(_) | Tree::Empty => Err(PlaceError::ReadOnly { asked, at: text(&at) }),
             _ => Ok(at),
         }
     }
@@ -295,8 +317,8 @@ impl<'a> World<'a> {
         let look = match &mounted.tree {
             Tree::Image(look) | Tree::Volume(look) => look,
             Tree::File | Tree::Written => return Ok(Step::File),
-            Tree::Tmpfs | Tree::Made | Tree::Guest if rest.is_empty() => return Ok(Step::Folder),
-            Tree::Tmpfs | Tree::Made => return Ok(Step::Nothing),
+            Tree::Tmpfs | Tree::Empty | Tree::Made | Tree::Guest if rest.is_empty() => return Ok(Step::Folder),
+            Tree::Tmpfs | Tree::Empty | Tree::Made => return Ok(Step::Nothing),
             Tree::Guest => return Ok(Step::Unknown),
         };
         let mut here = Found::Folder(look.root());

@@ -32,7 +32,7 @@ pub fn sample() -> WorkloadSpec {
             config_digest: ConfigDigest::new([6; 32]),
             manifest_digest: Some(ManifestDigest::new([8; 32])),
         },
-        root: Root { verity: verity("ab"), scratch: Scratch::Disk { bytes: 1 << 20 } },
+        root: Root { verity: verity("ab"), scratch: Scratch::Disk { bytes: 1 << 20 }, read_only: true },
         process: Process {
             argv: vec!["/bin/true".into(), "--now".into()],
             env: vec!["PATH=/bin".into()],
@@ -62,7 +62,16 @@ pub fn sample() -> WorkloadSpec {
             },
         ],
         owners: vec![crate::Owner { key: SpkiDigest::new([9; 32]), may: OwnerMay::parse("inject").unwrap() }],
-        mounts: vec![Mount { path: "/tmp".into(), tmpfs_bytes: 4096, noexec: true }],
+        mounts: vec![Mount {
+            path: "/tmp".into(),
+            tmpfs_bytes: 4096,
+            noexec: true,
+            read_only: true,
+            mode: "0750".parse().unwrap(),
+            uid: 7,
+            gid: 8,
+        }],
+        shm_bytes: 1 << 20,
         ingress: vec![
             Ingress { port: 8080, clients: IngressClients::Anyone },
             Ingress { port: 22, clients: IngressClients::Keys(vec![SpkiDigest::new([9; 32])]) },
@@ -342,6 +351,7 @@ fn a_secret_without_wishes_is_written_as_before() {
     let mut spec = sample();
     spec.secrets.truncate(1);
     spec.secrets[0] = SecretWanted::new(spec.secrets[0].from.clone(), spec.secrets[0].to.clone());
+    spec.mounts.clear();
     let text = String::from_utf8(Document::write(&spec).unwrap().bytes().to_vec()).unwrap();
     assert!(!["mode", "uid", "gid", "changed"].iter().any(|key| text.contains(&format!("\n{key} ="))), "{text}");
 }

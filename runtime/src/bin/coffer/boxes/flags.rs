@@ -8,7 +8,7 @@ use coffer_rim::input;
 use coffer_runtime::binds::{self, MountRequest};
 use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
 use coffer_runtime::publish::{self, How, PUBLISH, Publish};
-use coffer_runtime::request::{self, GuestMemory, RequestError, Vcpus, WorkloadRequest};
+use coffer_runtime::request::{self, GuestMemory, RequestError, TMPFS_RULE, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
 use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Peer, Scratch, Tee, Tenant};
 use coffer_verifier::ear::Word;
@@ -162,9 +162,15 @@ pub struct BoxFlags {
     /// Signal for an orderly stop.
     #[arg(long, value_name = "SIGNAL", conflicts_with = "spec")]
     pub stop_signal: Option<String>,
-    /// Mount a tmpfs: /path[:size=64m][,noexec].
+    /// Mount a tmpfs: /path[:rw|ro][,size=64m][,mode=1777][,uid=N][,gid=N][,noexec].
     #[arg(long, value_name = "PATH", conflicts_with = "spec")]
     pub tmpfs: Vec<String>,
+    /// Let nothing be written to the root: to /dev/shm and to what is mounted alone.
+    #[arg(long, conflicts_with_all = ["spec", "scratch"])]
+    pub read_only: bool,
+    /// Limit of /dev/shm.
+    #[arg(long, value_name = "BYTES", default_value = "64m", conflicts_with = "spec")]
+    pub shm_size: String,
     /// Show a host file or folder inside, as it is now: a verified, read-only snapshot.
     #[arg(short, long, value_name = "HOST:PATH:ro")]
     pub volume: Vec<String>,
@@ -378,7 +384,7 @@ impl BoxFlags {
         let secrets = files.chain(variables);
         let mounts = self.tmpfs.iter().map(|text| {
             let refused = |why| CliError::new(Class::Usage, format!("invalid value {text:?} for --tmpfs: {why}"));
-            request::tmpfs(text).map_err(|why| refused(why).hint("write /path[:size=64m][,noexec]"))
+            request::tmpfs(text).map_err(|why| refused(why).hint(format!("write {TMPFS_RULE}")))
         });
         let pins = self
             .kbs_pin
@@ -402,6 +408,8 @@ impl BoxFlags {
             stdin_open: self.interactive,
             hostname: self.hostname.clone(),
             mounts,
+            shm_bytes: size("--shm-size", &self.shm_size)?,
+            read_only: self.read_only,
             volumes: Vec::new(),
             scratch: self.scratch_wanted()?,
             floors: Floors::default(),
@@ -420,11 +428,6 @@ impl BoxFlags {
 
     /// The writable layer asked for; a disk in whole blocks.
     fn scratch_wanted(&self) -> Result<Scratch, CliError> {
-        let size = |flag: &str, value: &str| {
-            request::bytes(value).ok_or_else(|| {
-                CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: expected a size such as 128m"))
-            })
-        };
         match &self.scratch {
             Some(disk) => Ok(Scratch::Disk { bytes: size("--scratch", disk)? / Scratch::BLOCK * Scratch::BLOCK }),
             None => Ok(Scratch::Tmpfs { bytes: size("--writable", &self.writable)? }),
@@ -546,6 +549,13 @@ fn misplaced<'a>(command: &clap::Command, words: &'a [String], argv: &[String]) 
         None => arg.get_short().is_some_and(|short| name.chars().nth(1) == Some(short)),
     };
     (argv.first() == Some(word) || command.get_arguments().any(known)).then_some(word.as_str())
+}
+
+/// A size as it is typed behind a flag.
+fn size(flag: &str, value: &str) -> Result<u64, CliError> {
+    request::bytes(value).ok_or_else(|| {
+        CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: expected a size such as 128m"))
+    })
 }
 
 fn from_ours(entry: &str) -> Option<String> {

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use coffer_runtime::BoxState;
 use coffer_runtime::engine::Inspection;
 use coffer_runtime::publish::Publish;
+use coffer_runtime::request::tmpfs_options;
+use coffer_spec::Mount;
 use serde_json::{Map, Value, json};
 
 use crate::boxes::live::timings_json;
@@ -99,6 +101,9 @@ fn describe(inspection: &Inspection) -> Value {
                 "Config": { "max-size": options.log.max_bytes.to_string(), "max-file": options.log.files.to_string() },
             },
             "RestartPolicy": { "Name": options.restart.name(), "MaximumRetryCount": options.restart.most() },
+            "ReadonlyRootfs": spec.as_ref().map(|d| d.spec().root.read_only),
+            "ShmSize": spec.as_ref().map(|d| d.spec().shm_bytes),
+            "Tmpfs": spec.as_ref().map(|d| tmpfs_json(&d.spec().mounts)),
             "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
@@ -113,6 +118,11 @@ fn describe(inspection: &Inspection) -> Value {
         "Timings": timings_json(&record.timings),
         "Folder": folder,
     })
+}
+
+/// As Docker has them: by path, options as they are typed.
+fn tmpfs_json(mounts: &[Mount]) -> Value {
+    mounts.iter().map(|mount| (mount.path.clone(), Value::from(tmpfs_options(mount)))).collect::<Map<_, _>>().into()
 }
 
 /// As Docker has them: by the box's port, a list of addresses of the host's.

@@ -107,18 +107,12 @@ const BOXES: &[Row] = &[
         ],
         "disks of boxes have no limit on speed yet",
     ),
-    no(&["--shm-size"], "the size of /dev/shm is not set yet"),
     but(
         &["--storage-opt"],
         "limits of the writable layer have flags of their own",
         "`--writable SIZE` in memory, `--scratch SIZE` on an encrypted disk",
     ),
     // Storage.
-    but(
-        &["--read-only"],
-        "the image is read-only and verified; what is written goes with the box",
-        "leave it out, or limit it with `--writable SIZE`",
-    ),
     but(&["--volumes-from", "--volume-driver"], "volumes are snapshots of host folders", "`-v HOST:PATH:ro` for each"),
     // Names and files.
     but(

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use coffer_machine::memory::Ram;
+use coffer_vmm::Disk;
 use coffer_vmm::blk::Blk;
 use coffer_vmm::net::filter::Filter;
 use coffer_vmm::net::{LONGEST, Lost, Net, SHORTEST};
@@ -96,11 +97,16 @@ fn vsock() -> Vsock {
     Vsock::new(UnixListener::bind(&path).expect("a socket"), &path).expect("descriptors")
 }
 
+fn blk(file: File, writable: bool, kept: bool) -> Blk {
+    let disk = Disk { serial: "fuzz".into(), file: "disk".into(), writable, kept };
+    Blk::new(file, &disk).expect("a file")
+}
+
 /// A disk, with any rings and buffers.
 pub fn disk(data: &[u8]) {
     let file = disk_file();
-    for writable in [false, true] {
-        let guest = Guest::start(Blk::new(file.try_clone().expect("a descriptor"), "fuzz", writable).expect("a file"));
+    for (writable, kept) in [(false, false), (true, false), (true, true)] {
+        let guest = Guest::start(blk(file.try_clone().expect("a descriptor"), writable, kept));
         guest.put(PACKET, &data[..data.len().min(0x1000)]);
         guest.rings(data);
     }
@@ -164,7 +170,7 @@ pub fn net_frames(data: &[u8]) {
 
 /// Registers of a transport and of the I/O APIC, in any order: a register and a word each.
 pub fn registers(data: &[u8]) {
-    let guest = Guest::start(Blk::new(disk_file(), "fuzz", true).expect("a file"));
+    let guest = Guest::start(blk(disk_file(), true, false));
     let mut chip = IoApic::default();
     for step in data.chunks_exact(6).take(512) {
         let [low, high, word @ ..] = step else { return };

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use crate::{
     agent::{Agent, StopOrder, keep_current, serve},
     boot::{
-        self, Checked, devices, memory, mounts,
+        self, Checked, data, devices, memory, mounts,
         namespaces::{self, Left},
         network, root, scratch, tee,
         verity::OnCorruption,
@@ -98,6 +98,7 @@ pub fn run_in_namespaces(words: &[String]) -> std::process::ExitCode {
 
 fn power_off() {
     rustix::fs::sync();
+    data::unmount_volumes();
     // `reboot=t` on the measured command line makes this a triple fault, which ends the VM.
     let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
 }
@@ -172,7 +173,8 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
     let on_corruption = if boot::is_tee(spec.tee) { OnCorruption::Panic } else { OnCorruption::Fail };
     let mapper = DeviceMapper::open().or_fail(Code::Internal, "open the device mapper")?;
     root::mount_root(&mapper, &spec.root, &devices::find_disk(sys_block, disks::ROOT)?, on_corruption)?;
-    let volumes = volumes::mount_volumes(&mapper, &spec.volumes, on_corruption)?;
+    let mut volumes = volumes::mount_volumes(&mapper, &spec.volumes, on_corruption)?;
+    volumes.extend(data::mount_volumes(&spec.data_volumes)?);
     let control_group = Some(memory::workload_share(spec)?);
     events.reached(Phase::RootReady);
     Ok(Booted { checked, processor, volumes, control_group })

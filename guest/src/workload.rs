@@ -39,7 +39,7 @@ pub struct Places {
     pub secrets: PathBuf,
     /// Its `/run/coffer`.
     pub sockets: PathBuf,
-    /// What else appears in it, read-only.
+    /// What else appears in it.
     pub volumes: Vec<Bind>,
     /// Folder of the control group of its programs, if there is one.
     pub control_group: Option<PathBuf>,

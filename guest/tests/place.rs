@@ -224,9 +224,25 @@ async fn a_volume_on_etc_or_on_a_file_there_is_what_the_workload_sees() {
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("hosts"), "10.0.0.1 owner\n").unwrap();
     for (from, to) in [(volume.clone(), "/etc"), (volume.join("hosts"), "/etc/hosts")] {
-        let place = world.place_with(vec![], vec![Bind { from, to: to.into() }]);
+        let place = world.place_with(vec![], vec![Bind { from, to: to.into(), read_only: true }]);
         let (status, output) = world.run(place, 0, &["cat", "/etc/hosts"]).await.unwrap();
         assert_eq!((status, output.as_str()), (0, "10.0.0.1 owner\n"), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_is_written_to_where_it_may_be_and_not_where_it_may_not() {
+    let Some(mut world) = World::new() else { return };
+    for users in [Users::Machine, Users::Own] {
+        world.users = users;
+        let volume = world.folder.path().join(format!("{users:?}"));
+        fs::create_dir(&volume).unwrap();
+        let bind = |to: &str, read_only| Bind { from: volume.clone(), to: to.into(), read_only };
+        let place = world.place_with(vec![], vec![bind("/data", false), bind("/cold", true)]);
+        let script = "echo kept >/data/x; cat /cold/x; echo x >/cold/y";
+        let (status, output) = world.run(place, 0, &["sh", "-c", script]).await.unwrap();
+        assert!(status != 0 && output.starts_with("kept\n") && output.contains("Read-only"), "{users:?}: {output}");
+        assert_eq!(fs::read(volume.join("x")).unwrap(), b"kept\n");
     }
 }
 
@@ -242,7 +258,7 @@ async fn nothing_is_mounted_where_a_link_of_the_image_leads_to_a_folder_of_the_g
     fs::create_dir(&volume).unwrap();
     for target in ["/x", "/y/secrets", "/z", "/d", "/r", "/c", "/x/sys"] {
         for is_tmpfs in [true, false] {
-            let bind = Bind { from: volume.clone(), to: target.into() };
+            let bind = Bind { from: volume.clone(), to: target.into(), read_only: true };
             let (tmpfs, volumes) = if is_tmpfs { (vec![tmpfs(target)], vec![]) } else { (vec![], vec![bind]) };
             let place = world.place_with(tmpfs, volumes);
             let error = world.run(place, 0, &["true"]).await.unwrap_err();
@@ -258,7 +274,7 @@ async fn what_the_image_has_no_place_for_is_told_apart_from_a_failure_of_ours() 
     let volume = world.folder.path().join("volume");
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("file"), "words").unwrap();
-    let bind = |from: &Path, to: &str| Bind { from: from.into(), to: to.into() };
+    let bind = |from: &Path, to: &str| Bind { from: from.into(), to: to.into(), read_only: true };
     let etc = world.folder.path().join("root/etc");
     fs::create_dir(&etc).unwrap();
     fs::write(etc.join("passwd"), "").unwrap();

@@ -1,12 +1,12 @@
 //! Docker's ways to say that a host file or folder appears in a box, and what becomes of each here.
 //!
-//! A box sees no file system of the host's. What it can have is a read-only snapshot, taken when the box is created, whose
-//! verity root stands in the workload spec; everything else is refused, in every mode alike.
+//! A box sees no file system of the host's. What it can have of a folder is a read-only snapshot, taken when the box is created, whose
+//! verity root stands in the workload spec; and, without a TEE, volumes, which are its host's to keep. Everything else is refused.
 
 use std::path::{Path, PathBuf};
 
 use coffer_rim::{Class, Failure};
-use coffer_spec::Mount;
+use coffer_spec::{Mount, Name};
 
 use crate::request::{Tmpfs, plain_path};
 
@@ -19,32 +19,50 @@ pub struct Bind {
     pub path: String,
 }
 
-/// What `--mount` asks for.
+/// A volume asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataMount {
+    /// Which; without a name one that nobody else has.
+    pub name: Option<Name>,
+    /// Where it appears.
+    pub path: String,
+    /// Nothing is written to it.
+    pub read_only: bool,
+    /// A fresh one begins empty, whatever the image has there.
+    pub begins_empty: bool,
+}
+
+/// What `-v` and `--mount` ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountRequest {
     /// A snapshot.
     Bind(Bind),
+    /// A volume.
+    Data(DataMount),
     /// Memory.
     Tmpfs(Mount),
 }
 
-/// `-v HOST:CTR:ro`. `here`: what a relative source begins at.
+/// `-v HOST:CTR:ro`, `-v NAME:CTR` or `-v CTR`. `here`: what a relative source begins at.
 ///
 /// # Errors
-/// Class `usage` for anything but a read-only bind.
-pub fn volume(text: &str, here: &Path) -> Result<Bind, Failure> {
-    let invalid = |why: &str| usage(format!("invalid value {text:?} for --volume: {why}"));
+/// Class `usage` for anything but a read-only bind or a volume.
+pub fn volume(text: &str, here: &Path) -> Result<MountRequest, Failure> {
+    let invalid = |why: &str| usage(format!("invalid value {text:?} for --volume: {why}")).hint(VOLUME_RULE);
     let mut seen = Vec::new();
     let mut parts = text.split(':');
-    let (Some(source), Some(path)) = (parts.next(), parts.next()) else {
-        return Err(invalid("a volume without a host folder has nowhere to be kept")
-            .hint("use --tmpfs PATH for memory, or --volume HOST:PATH:ro for a snapshot of a host folder"));
+    let first = parts.next().unwrap_or_default();
+    let Some(path) = parts.next() else {
+        let data = data(None, first).ok_or_else(|| invalid("expected an absolute path"))?;
+        return Ok(MountRequest::Data(data));
     };
+    let source = first;
     let options: Vec<_> = parts.next().map(|options| options.split(',').collect()).unwrap_or_default();
     if parts.next().is_some() {
-        return Err(invalid("expected HOST:PATH:ro"));
+        return Err(invalid("it has more parts than three"));
     }
-    let mut read_only = false;
+    let is_bind = source.starts_with(['/', '.', '~']);
+    let (mut read_only, mut begins_empty) = (false, false);
     for option in options {
         let name = if option == "readonly" { "ro" } else { option };
         if seen.contains(&name) {
@@ -53,34 +71,51 @@ pub fn volume(text: &str, here: &Path) -> Result<Bind, Failure> {
         seen.push(name);
         match name {
             "ro" => read_only = true,
-            // How Docker shares a live folder with the host; a snapshot is not shared.
-            "z" | "Z" | "cached" | "consistent" | "delegated" | "nocopy" | "private" | "rprivate" => {}
             "rw" if seen.contains(&"ro") => return Err(invalid("rw and ro contradict each other")),
-            "rw" => return Err(writable(text)),
-            _ => return Err(invalid(&format!("{option:?} is no option; expected HOST:PATH:ro"))),
+            "rw" if is_bind => return Err(writable(text)),
+            "nocopy" => begins_empty = true,
+            // How Docker shares a live folder with the host; nothing here is shared.
+            "z" | "Z" | "cached" | "consistent" | "delegated" | "private" | "rprivate" | "rw" => {}
+            _ => return Err(invalid(&format!("{option:?} is no option"))),
         }
     }
-    if !source.starts_with(['/', '.', '~']) {
-        return Err(invalid("there are no named volumes")
-            .hint("name a host folder by its path, ./data or /srv/data, for a read-only snapshot of it"));
+    if seen.contains(&"ro") && seen.contains(&"rw") {
+        return Err(invalid("rw and ro contradict each other"));
+    }
+    if !is_bind {
+        let name = name(source).map_err(|why| invalid(&why))?;
+        let data = data(Some(name), path).ok_or_else(|| invalid("expected an absolute path behind the name"))?;
+        return Ok(MountRequest::Data(DataMount { read_only, begins_empty, ..data }));
     }
     if !read_only {
         return Err(writable(text));
     }
-    bind(source, path, here).ok_or_else(|| invalid("expected two paths, the second absolute"))
+    let bind = bind(source, path, here).ok_or_else(|| invalid("expected two paths, the second absolute"))?;
+    Ok(MountRequest::Bind(bind))
 }
 
-/// `--mount type=bind,source=HOST,target=CTR,readonly` or `type=tmpfs,target=CTR,tmpfs-size=SIZE`.
+const VOLUME_RULE: &str = "write NAME:PATH[:ro] for a volume, PATH for one that nobody named, or HOST:PATH:ro for a snapshot of a host folder";
+
+fn name(text: &str) -> Result<Name, String> {
+    text.parse().map_err(|error: coffer_spec::NameError| format!("it names no volume: {error}"))
+}
+
+fn data(name: Option<Name>, path: &str) -> Option<DataMount> {
+    let data = || DataMount { name, path: plain_path(path), read_only: false, begins_empty: false };
+    path.starts_with('/').then(data)
+}
+
+/// `--mount type=bind,source=HOST,target=CTR,readonly`, `type=volume,source=NAME,target=CTR` or `type=tmpfs,target=CTR,tmpfs-size=SIZE`.
 ///
 /// # Errors
-/// Class `usage` for anything but a read-only bind or a tmpfs.
+/// Class `usage` for anything but a read-only bind, a volume or a tmpfs.
 pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
     let invalid = |why: &str| {
         usage(format!("invalid value {text:?} for --mount: {why}"))
-            .hint("write type=bind,source=HOST,target=PATH,readonly or type=tmpfs,target=PATH,tmpfs-size=64m")
+            .hint("write type=volume,source=NAME,target=PATH, type=bind,source=HOST,target=PATH,readonly or type=tmpfs,target=PATH,tmpfs-size=64m")
     };
     let (mut kind, mut source, mut target, mut read_only) = ("volume", None, None, None);
-    let mut tmpfs = Tmpfs::default();
+    let (mut tmpfs, mut begins_empty) = (Tmpfs::default(), None);
     let mut seen = Vec::new();
     for field in text.split(',') {
         let name = match field.split_once('=').unwrap_or((field, "")) {
@@ -112,6 +147,12 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
                 tmpfs.option(&format!("mode={value}")).map_err(|why| invalid(&format!("tmpfs-mode: {why}")))?;
                 "tmpfs-mode"
             }
+            ("volume-nocopy", "" | "true" | "1") => {
+                begins_empty = Some(true);
+                "volume-nocopy"
+            }
+            ("volume-nocopy", "false" | "0") => "volume-nocopy",
+            ("volume-driver", "local") => "volume-driver",
             ("bind-propagation", "private" | "rprivate") => "bind-propagation",
             (other, _) => return Err(invalid(&format!("{other:?} is nothing it can do"))),
         };
@@ -127,6 +168,8 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
     only_for("tmpfs-size", "tmpfs")?;
     only_for("tmpfs-mode", "tmpfs")?;
     only_for("bind-propagation", "bind")?;
+    only_for("volume-nocopy", "volume")?;
+    only_for("volume-driver", "volume")?;
     let target = target.filter(|path| path.starts_with('/')).ok_or_else(|| invalid("target is no absolute path"))?;
     match (kind, source) {
         ("tmpfs", None) => {
@@ -138,7 +181,12 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
             bind(source, target, here).map(MountRequest::Bind).ok_or_else(|| invalid("source is no path"))
         }
         ("bind", None) => Err(invalid("a bind has a source")),
-        ("volume", _) => Err(invalid("there are no named volumes")),
+        ("volume", source) => {
+            let name = source.filter(|name| !name.is_empty()).map(name).transpose().map_err(|why| invalid(&why))?;
+            let data = data(name, target).ok_or_else(|| invalid("target is no absolute path"))?;
+            let (read_only, begins_empty) = (read_only == Some(true), begins_empty == Some(true));
+            Ok(MountRequest::Data(DataMount { read_only, begins_empty, ..data }))
+        }
         _ => Err(invalid(&format!("there is no type {kind:?} with these fields"))),
     }
 }
@@ -164,7 +212,10 @@ mod tests {
     const HERE: &str = "/here";
 
     fn of_volume(text: &str) -> Result<(String, String), Failure> {
-        volume(text, Path::new(HERE)).map(|bind| (bind.source.to_string_lossy().into_owned(), bind.path))
+        volume(text, Path::new(HERE)).map(|mount| match mount {
+            MountRequest::Bind(bind) => (bind.source.to_string_lossy().into_owned(), bind.path),
+            other => panic!("{text}: {other:?}"),
+        })
     }
 
     #[test]
@@ -190,6 +241,29 @@ mod tests {
     }
 
     #[test]
+    fn volumes_have_dockers_words_in_both_spellings() {
+        let of = |name: Option<&str>, read_only, begins_empty| {
+            let name = name.map(|name| name.parse().unwrap());
+            MountRequest::Data(DataMount { name, path: "/d".into(), read_only, begins_empty })
+        };
+        for (text, expected) in [
+            ("db:/d", of(Some("db"), false, false)),
+            ("db:/d/:rw", of(Some("db"), false, false)),
+            ("db:/d:ro,nocopy", of(Some("db"), true, true)),
+            ("/d", of(None, false, false)),
+        ] {
+            assert_eq!(volume(text, Path::new(HERE)).unwrap(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("type=volume,source=db,target=/d", of(Some("db"), false, false)),
+            ("src=db,dst=/d,readonly,volume-nocopy", of(Some("db"), true, true)),
+            ("type=volume,target=/d,volume-driver=local", of(None, false, false)),
+        ] {
+            assert_eq!(mount(text, Path::new(HERE)).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn writable_binds_are_refused_with_what_to_say_instead() {
         for text in ["/srv:/d", "/srv:/d:rw", "/srv:/d:z", "./x:/d"] {
             let failure = of_volume(text).unwrap_err();
@@ -203,10 +277,16 @@ mod tests {
     #[test]
     fn what_means_nothing_here_is_refused_by_name() {
         for (text, word) in [
-            ("data:/d:ro", "named volumes"),
-            ("/d", "nowhere"),
+            ("-data:/d:ro", "names no volume"),
+            ("a/b:/d", "names no volume"),
+            (":/d", "names no volume"),
+            ("data:d", "absolute path behind the name"),
+            ("data:/d:rw,ro", "contradict"),
+            ("data:/d:noexec", "\"noexec\" is no option"),
+            ("d", "expected an absolute path"),
+            ("", "expected an absolute path"),
             ("/srv:d:ro", "absolute"),
-            ("/srv:/d:ro:x", "HOST:PATH:ro"),
+            ("/srv:/d:ro:x", "more parts"),
             ("/srv:/d:ro,shared", "\"shared\""),
             ("/srv:/d:ro,", "\"\" is no option"),
             ("/srv:/d:,", "\"\" is no option"),
@@ -217,8 +297,11 @@ mod tests {
             assert!(of_volume(text).unwrap_err().message.contains(word), "{text}");
         }
         for (text, word) in [
-            ("type=volume,source=x,target=/d", "named volumes"),
-            ("target=/d", "named volumes"),
+            ("type=volume,source=./x,target=/d", "names no volume"),
+            ("type=volume,source=x,target=d", "absolute"),
+            ("source=x,target=/d,volume-driver=nfs", "volume-driver"),
+            ("source=x,target=/d,tmpfs-size=1m", "is for type=tmpfs"),
+            ("type=bind,source=/x,target=/d,ro,volume-nocopy", "is for type=volume"),
             ("type=bind,target=/d,readonly", "source"),
             ("type=bind,source=/s,target=d,readonly", "absolute"),
             ("type=tmpfs,target=/d,tmpfs-mode=4755", "tmpfs-mode"),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::monitor::{Isolation, Limits};
 use crate::publish::Publish;
 use crate::restart_policy::RestartPolicy;
+use crate::volumes::{BoxVolume, Kind};
 
 /// Seconds of a stop that nobody gave a grace.
 pub const DEFAULT_GRACE: u32 = 10;
@@ -45,6 +46,9 @@ pub struct BoxOptions {
     /// Volumes: snapshots in the box folder, [`files::volume`].
     #[serde(default)]
     pub volumes: usize,
+    /// What it keeps beyond its life, in the order of its spec's data volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<BoxVolume>,
     /// Bytes of the scratch disk; 0: none.
     #[serde(default)]
     pub scratch_bytes: u64,
@@ -99,6 +103,11 @@ impl LogLimits {
 }
 
 impl BoxOptions {
+    /// What its volumes are made of.
+    pub fn volume_kind(&self) -> Kind {
+        if self.launch.is_machine() { Kind::Disk } else { Kind::Folder }
+    }
+
     /// Seconds that a stop gives it which nobody gave a grace.
     pub fn grace(&self) -> u32 {
         self.stop_timeout.unwrap_or(DEFAULT_GRACE)
@@ -278,6 +287,7 @@ pub(crate) mod tests {
             platform: "/platform".into(),
             root: "/root.erofs".into(),
             volumes: 0,
+            data: Vec::new(),
             scratch_bytes: 0,
             image_digest: "sha256:00".into(),
             workload_digest: "00".into(),

@@ -1,6 +1,6 @@
 //! Where everything of one installation is kept: `$COFFER_HOME`.
 //!
-//! One folder, mode 0700, owned by whoever runs `coffer`: `state.db`, `images/`, `boxes/<id>/`, `owner/`, `sim/`.
+//! One folder, mode 0700, owned by whoever runs `coffer`: `state.db`, `images/`, `boxes/<id>/`, `volumes/<name>/`, `owner/`, `sim/`.
 //! Trusts: the file system's owner and modes. Never: follows a home that others may write to.
 
 use std::fs;
@@ -92,6 +92,11 @@ impl Home {
     /// One box.
     pub fn box_folder(&self, id: &BoxId) -> PathBuf {
         self.boxes().join(id.as_str())
+    }
+
+    /// Parent of all volumes; made with the first of them.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
     }
 
     /// The local owner's key.

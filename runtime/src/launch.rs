@@ -15,12 +15,14 @@ use coffer_verifier::abi::ProductLine;
 use coffer_verifier::measure::{CpuSignature, LaunchForm};
 
 use crate::boxes::{BoxOptions, files, unix_us};
+use crate::home::Home;
 use crate::id_block::{GUEST_POLICY, SignedLaunch};
 use crate::monitor::{
-    Access, Disk, Isolation, Launch, Limits, Measured, Monitor, SnpId, SnpLaunch, namespaces, network,
+    Access, Disk, Isolation, Launch, Limits, Measured, Monitor, SnpId, SnpLaunch, Writes, namespaces, network,
 };
 use crate::platform_folder::of_boxs_platform;
 use crate::simulator::{self, Answerer};
+use crate::volumes::{BoxVolume, Volumes};
 
 /// A guest ready to boot.
 pub struct Prepared {
@@ -34,12 +36,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Class `config` if a file cannot be read or written, `platform` if the processor demanded is not here.
-pub fn prepare(
-    folder: &Path,
-    options: &BoxOptions,
-    document: &Document,
-    simulator: &Path,
-) -> Result<Prepared, Failure> {
+pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, home: &Home) -> Result<Prepared, Failure> {
     let platform = Installed::open(&options.platform).map_err(|error| of_boxs_platform(&error))?;
     let command_line = coffer_platform::command_line(&document.digest(), options.tee);
     let (measured, plan) = if options.launch.is_machine() {
@@ -56,6 +53,12 @@ pub fn prepare(
     for index in 0..options.volumes {
         all.push(disk(&disks::volume(index).to_string(), files::volume(index).into(), Access::ReadOnly));
     }
+    let volumes = Volumes::at(home.volumes());
+    for (index, BoxVolume { name, read_only, .. }) in options.data.iter().enumerate() {
+        let writes = if *read_only { Writes::Refused } else { Writes::Allowed };
+        let file = volumes.path(name, options.volume_kind());
+        all.push(disk(&disks::data(index).to_string(), file, Access::Kept(writes)));
+    }
     if options.scratch_bytes > 0 {
         all.push(disk(disks::SCRATCH, make_scratch(folder, options.scratch_bytes)?, Access::Ephemeral));
     }
@@ -65,7 +68,7 @@ pub fn prepare(
         Tee::Snp => snp = Some(snp_launch(folder, options, document)?),
         Tee::Simulated => {
             let plan = plan.as_ref().ok_or_else(|| Failure::new(Class::Internal, "a launch without a plan"))?;
-            let (page, answerer) = simulate(folder, plan, options, document, simulator)?;
+            let (page, answerer) = simulate(folder, plan, options, document, &home.simulator())?;
             (secrets, processor) = (Some(page), Some(answerer));
         }
     }

@@ -22,6 +22,7 @@ pub mod published;
 pub mod request;
 pub mod restart_policy;
 pub mod tools;
+pub mod volumes;
 
 pub mod endpoint;
 pub mod host;

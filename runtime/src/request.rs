@@ -11,9 +11,9 @@ mod tmpfs;
 use std::collections::BTreeSet;
 
 use coffer_spec::{
-    Act, ConfigDigest, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest, Mount, Name,
-    Network, Owner, Peer, Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable, Volume,
-    WorkloadSpec,
+    Act, ConfigDigest, DataVolume, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest,
+    Mount, Name, Network, Owner, Peer, Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable,
+    Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -80,6 +80,8 @@ pub struct WorkloadRequest {
     pub read_only: bool,
     /// Snapshots of host folders and files.
     pub volumes: Vec<Volume>,
+    /// What it keeps beyond its life.
+    pub data_volumes: Vec<DataVolume>,
     /// The writable layer.
     pub scratch: Scratch,
     /// Replaces the default of the mode.
@@ -258,6 +260,7 @@ pub fn document(
         mounts: request.mounts.clone(),
         shm_bytes: request.shm_bytes,
         volumes: request.volumes.clone(),
+        data_volumes: request.data_volumes.clone(),
         ingress: request.ingress.clone(),
         peers: request.peers.clone(),
         network: request.network.clone(),

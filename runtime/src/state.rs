@@ -16,6 +16,7 @@ use crate::home::Home;
 use crate::id::BoxId;
 use crate::lock::BoxLock;
 use crate::monitor::Isolation;
+use crate::volumes::Volumes;
 
 /// Why the database does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -473,6 +474,7 @@ impl State {
                 crate::boxes::clean_run_files(&folder);
                 if found.options.remove {
                     let _ = std::fs::remove_dir_all(&folder);
+                    let _ = self.remove_anonymous(&Volumes::at(home.volumes()), &found);
                     self.remove(&found.id)?;
                 }
             }
@@ -597,3 +599,4 @@ fn json(value: &impl Serialize) -> String {
 mod restarts;
 #[cfg(test)]
 pub(crate) mod tests;
+mod volumes;

@@ -50,5 +50,6 @@ mod snp_launch;
 mod snp_model;
 mod stage0;
 mod terminals;
+mod volumes;
 mod workload_api;
 mod wrong_use;

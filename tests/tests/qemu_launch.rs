@@ -80,6 +80,7 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         platform: platform.into(),
         root,
         volumes: 0,
+        data: Vec::new(),
         scratch_bytes: 1 << 20,
         image_digest: String::new(),
         workload_digest: String::new(),
@@ -91,7 +92,8 @@ fn prepared(folder: &Path, platform: &Path, vcpus: u32) -> Result<(Launch, Strin
         card: false,
         id_block: false,
     };
-    let launch = prepare(folder, &options, &document, Path::new("no simulator"))?.launch;
+    let home = coffer_runtime::Home::open(&folder.join("home"))?;
+    let launch = prepare(folder, &options, &document, &home)?.launch;
     let line = coffer_platform::command_line(&document.digest(), Tee::Snp);
     let planned = plan(&platform_folder::load_platform(platform)?, options.launch, &line, vcpus)?;
     Ok((launch, planned.measurement().to_string(), document.digest().host_data().to_string()))

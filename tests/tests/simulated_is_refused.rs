@@ -72,6 +72,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("prune", Evidence::None),
     ("events", Evidence::None),
     ("system", Evidence::None),
+    ("volume", Evidence::None),
     ("pause", Evidence::None),
     ("unpause", Evidence::None),
     ("ps", Evidence::None),

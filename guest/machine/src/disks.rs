@@ -11,7 +11,7 @@ pub const SPEC: &str = "coffer-spec";
 /// Room for the writable layer.
 pub const SCRATCH: &str = "coffer-scratch";
 
-/// Most volumes of one guest.
+/// Most volumes of one guest, of both kinds.
 pub const MOST_VOLUMES: usize = 16;
 /// Transports that are not for volumes: root, spec, scratch, vsock, network, console.
 const OTHER_DEVICES: usize = 6;
@@ -23,6 +23,11 @@ pub fn volume(index: usize) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "coffer-vol-{index}"))
 }
 
+/// Serial number of a data volume, counted from 0.
+pub fn data(index: usize) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "coffer-data-{index}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,8 +36,9 @@ mod tests {
     #[test]
     fn serials_are_distinct_and_as_long_as_virtio_carries() {
         let mut all: HashSet<_> = (0..MOST_VOLUMES).map(|index| volume(index).to_string()).collect();
+        all.extend((0..MOST_VOLUMES).map(|index| data(index).to_string()));
         all.extend([ROOT, SPEC, SCRATCH].map(ToString::to_string));
-        assert_eq!(all.len(), MOST_VOLUMES + 3);
+        assert_eq!(all.len(), 2 * MOST_VOLUMES + 3);
         assert!(all.iter().all(|serial| serial.len() <= 20), "VIRTIO_BLK_ID_BYTES");
     }
 }

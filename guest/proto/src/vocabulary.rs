@@ -82,6 +82,8 @@ failure_codes! {
     RootCorrupt = "root-corrupt",
     /// A volume is not the one in the spec.
     VolumeCorrupt = "volume-corrupt",
+    /// A data volume cannot be mounted, or a fresh one not be filled.
+    VolumeUnusable = "volume-unusable",
     /// Nobody answers at the key broker's address.
     KbsUnreachable = "kbs-unreachable",
     /// Somebody else answers there.

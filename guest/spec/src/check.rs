@@ -36,7 +36,7 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), SpecError> {
     }
     secrets(spec)?;
     owners(spec)?;
-    places(&spec.mounts, &spec.volumes)?;
+    places(spec)?;
     ensure(spec.shm_bytes > 0, "shm_bytes", &spec.shm_bytes, "more than 0")?;
     ingress(spec)?;
     peers(spec)?;
@@ -298,14 +298,13 @@ fn asked_inside(spec: &WorkloadSpec) -> Result<(), SpecError> {
 }
 
 /// Mount points: absolute, plain, and none twice, so that their order decides nothing.
-fn places(mounts: &[Mount], volumes: &[Volume]) -> Result<(), SpecError> {
-    let most = volumes.len() <= Volume::MOST;
-    ensure(
-        most,
-        "volumes",
-        &format!("{} volumes where {} fit", volumes.len(), Volume::MOST),
-        "what a machine has disks for",
-    )?;
+fn places(spec: &WorkloadSpec) -> Result<(), SpecError> {
+    let WorkloadSpec { mounts, volumes, data_volumes, tee, .. } = spec;
+    let count = volumes.len() + data_volumes.len();
+    let told = format!("{count} volumes where {} fit", Volume::MOST);
+    ensure(count <= Volume::MOST, "volumes and data_volumes", &told, "what a machine has disks for")?;
+    let plain = *tee == Tee::None || data_volumes.is_empty();
+    ensure(plain, "data_volumes", &"volumes", "none with a TEE: their host keeps them in the plain")?;
     for mount in mounts {
         ensure(is_mount_point(&mount.path), "mounts.path", &mount.path, MOUNT_POINT_RULE)?;
         ensure(!is_platforms(&mount.path), "mounts.path", &mount.path, PLATFORM_RULE)?;
@@ -324,20 +323,23 @@ fn places(mounts: &[Mount], volumes: &[Volume]) -> Result<(), SpecError> {
         "volumes.verity.salt",
     ];
     for volume in volumes {
-        ensure(is_mount_point(&volume.path), "volumes.path", &volume.path, MOUNT_POINT_RULE)?;
-        ensure(!is_platforms(&volume.path), "volumes.path", &volume.path, PLATFORM_RULE)?;
-        // A read-only folder above has no room for them.
-        let above = Mount::OWN.iter().any(|own| own.starts_with(&format!("{}/", volume.path)));
-        ensure(
-            !above,
-            "volumes.path",
-            &volume.path,
-            "not above a folder of the guest's own (/run/secrets, /run/coffer)",
-        )?;
+        volume_place("volumes.path", &volume.path)?;
         verity(&volume.verity, names)?;
     }
+    for volume in data_volumes {
+        volume_place("data_volumes.path", &volume.path)?;
+    }
     let paths = mounts.iter().map(|mount| &mount.path).chain(volumes.iter().map(|volume| &volume.path));
-    once("mounts.path and volumes.path", paths, "each path once")
+    let paths = paths.chain(data_volumes.iter().map(|volume| &volume.path));
+    once("mounts.path, volumes.path and data_volumes.path", paths, "each path once")
+}
+
+fn volume_place(field: &'static str, path: &String) -> Result<(), SpecError> {
+    ensure(is_mount_point(path), field, path, MOUNT_POINT_RULE)?;
+    ensure(!is_platforms(path), field, path, PLATFORM_RULE)?;
+    // A folder above that is read-only has no room for them, and one that is kept is not the place.
+    let above = Mount::OWN.iter().any(|own| own.starts_with(&format!("{path}/")));
+    ensure(!above, field, path, "not above a folder of the guest's own (/run/secrets, /run/coffer)")
 }
 
 fn floors(spec: &WorkloadSpec) -> Result<(), SpecError> {

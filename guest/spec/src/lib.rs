@@ -57,6 +57,7 @@
 mod act;
 mod check;
 mod command_line;
+mod data_volume;
 mod digest;
 mod document;
 mod error;
@@ -73,6 +74,7 @@ mod workload;
 
 pub use act::{Act, ActError, Acts, Grantee, Host, HostMay, Listed, OwnerMay};
 pub use command_line::{CommandLineError, MeasuredCommandLine, TeeWord, workload_argument};
+pub use data_volume::DataVolume;
 pub use digest::{ConfigDigest, DigestError, ManifestDigest};
 pub use document::Document;
 pub use error::SpecError;

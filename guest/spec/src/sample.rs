@@ -61,6 +61,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         mounts: Vec::new(),
         shm_bytes: Mount::SHM,
         volumes: Vec::new(),
+        data_volumes: Vec::new(),
         ingress: Vec::new(),
         peers: Vec::new(),
         network: None,

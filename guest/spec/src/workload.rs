@@ -4,8 +4,8 @@ use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigDigest, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer, SecretWanted, Tenant,
-    digest::lower_hex,
+    ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer,
+    SecretWanted, Tenant, digest::lower_hex,
 };
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
@@ -62,6 +62,9 @@ pub struct WorkloadSpec {
     /// Read-only snapshots of host files and folders, in the order of their disks; at most [`Volume::MOST`].
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// What outlives the guest, in the order of its disks; none with a TEE. With `volumes` at most [`Volume::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_volumes: Vec<DataVolume>,
     /// Ports of the workload that are reached from outside; at most [`Ingress::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ingress: Vec<Ingress>,

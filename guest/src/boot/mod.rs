@@ -1,5 +1,6 @@
 //! From the first mount to the workload's root: everything that happens before the agent answers.
 
+pub mod data;
 pub mod devices;
 pub mod memory;
 pub mod mounts;

@@ -9,13 +9,14 @@ use std::{
     fs::{self, File},
     io::Read,
     os::fd::OwnedFd,
+    path::Path,
 };
 
 use coffer_machine::{disks, namespaces};
 use coffer_spec::{Scratch, Tee, WorkloadSpec};
 use rustix::mount::MountFlags;
 
-use super::{mounts::at, root, volumes::bind, whole};
+use super::{data, mounts::at, root, volumes::bind, whole};
 use crate::{
     container::Bind,
     failure::{Code, Failure, OrFail},
@@ -128,7 +129,7 @@ pub fn open_low_ports() {
 /// Checks root and volumes, lays the writable layer over the root, and says what is to appear where.
 ///
 /// # Errors
-/// `root-corrupt`, `volume-corrupt`, else `internal`.
+/// `root-corrupt`, `volume-corrupt`, `volume-unusable`, else `internal`.
 pub fn mount_images(left: &Left, spec: &WorkloadSpec) -> Result<Vec<Bind>, Failure> {
     let mounted = |serial: &str| format!("{}/{serial}", namespaces::IMAGES);
     whole::check(left.image(0)?, &spec.root.verity, disks::ROOT, Code::RootCorrupt)?;
@@ -139,5 +140,9 @@ pub fn mount_images(left: &Left, spec: &WorkloadSpec) -> Result<Vec<Bind>, Failu
         whole::check(left.image(index + 1)?, &volume.verity, &serial, Code::VolumeCorrupt)?;
         Ok(bind(volume, mounted(&serial)))
     };
-    spec.volumes.iter().enumerate().map(check).collect()
+    let mut binds = spec.volumes.iter().enumerate().map(check).collect::<Result<Vec<_>, _>>()?;
+    for (index, volume) in spec.data_volumes.iter().enumerate() {
+        binds.push(data::bind(volume, Path::new(&mounted(&disks::data(index).to_string())), Path::new(root::ROOT))?);
+    }
+    Ok(binds)
 }

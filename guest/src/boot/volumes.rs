@@ -46,5 +46,5 @@ pub fn bind(volume: &Volume, folder: String) -> Bind {
         VolumeKind::Folder => PathBuf::from(folder),
         VolumeKind::File => PathBuf::from(folder).join(Volume::FILE),
     };
-    Bind { from, to: volume.path.clone() }
+    Bind { from, to: volume.path.clone(), read_only: true }
 }

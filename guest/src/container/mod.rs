@@ -62,7 +62,7 @@ pub enum Place {
         shm_bytes: u64,
         /// Memory that appears as folders.
         tmpfs: Vec<Mount>,
-        /// What else appears, read-only.
+        /// What else appears.
         volumes: Vec<Bind>,
         /// Whom it asks for names, and what names it knows; without a card nobody, and its own.
         network: Option<Box<Network>>,
@@ -81,6 +81,8 @@ pub struct Bind {
     pub from: PathBuf,
     /// Where it appears in the workload's root.
     pub to: String,
+    /// Nothing is written through it.
+    pub read_only: bool,
 }
 
 /// What runs.

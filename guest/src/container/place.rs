@@ -92,8 +92,8 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
     let sys = step("make /sys", kernel_files("sysfs", MountAttrFlags::MOUNT_ATTR_RDONLY))?;
     let mut mounts: Vec<(&str, Mount<'_>)> =
         tmpfs.iter().map(|tmpfs| (tmpfs.path.as_str(), Mount::Tmpfs(tmpfs))).collect();
-    for Bind { from, to } in volumes {
-        mounts.push((to, Mount::Volume(step("open a volume", detached(from))?, from.is_dir())));
+    for Bind { from, to, read_only } in volumes {
+        mounts.push((to, Mount::Volume(step("open a volume", detached(from))?, from.is_dir(), *read_only)));
     }
     // What lies inside another is mounted after it.
     mounts.sort_unstable_by_key(|(path, _)| *path);
@@ -129,8 +129,9 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
                 let options = format!("mode={mode},uid={uid},gid={gid},size={tmpfs_bytes}");
                 tree("tmpfs", &target, "tmpfs", flags, &options)?;
             }
-            Mount::Volume(volume, _) => {
-                on_image(&format!("mount {path}"), attach_at(&volume, &target, flags | MountFlags::RDONLY))?;
+            Mount::Volume(volume, _, read_only) => {
+                let flags = if read_only { flags | MountFlags::RDONLY } else { flags };
+                on_image(&format!("mount {path}"), attach_at(&volume, &target, flags))?;
             }
         }
     }
@@ -145,13 +146,13 @@ pub(super) fn build(place: &Place, users: Users) -> Step<()> {
 enum Mount<'a> {
     /// Memory.
     Tmpfs(&'a coffer_spec::Mount),
-    /// A tree, and whether it is a folder.
-    Volume(OwnedFd, bool),
+    /// A tree, whether it is a folder, and whether nothing is written to it.
+    Volume(OwnedFd, bool, bool),
 }
 
 impl Mount<'_> {
     fn is_folder(&self) -> bool {
-        matches!(self, Self::Tmpfs(_) | Self::Volume(_, true))
+        matches!(self, Self::Tmpfs(_) | Self::Volume(_, true, _))
     }
 }
 

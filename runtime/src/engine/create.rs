@@ -11,7 +11,9 @@ use coffer_spec::{Act, Document, Scratch};
 
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
 use super::measure::measurement;
-use super::{BoxRequest, DescribeError, Described, Engine, Fault, Hint, OpenError, Progress, ProgressFn, Workload};
+use super::{
+    BoxRequest, DescribeError, Described, Engine, Fault, Hint, KeptError, OpenError, Progress, ProgressFn, Workload,
+};
 use crate::boxes::{BoxOptions, LogLimits, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
@@ -64,6 +66,9 @@ pub enum CreateError {
     /// An ID block that nobody would check.
     #[error(transparent)]
     IdBlock(#[from] UncheckedIdBlock),
+    /// Its volumes.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     /// A snapshot cannot be moved into the box's folder.
     #[error(transparent)]
     Snapshot(#[from] ImageError),
@@ -86,6 +91,7 @@ impl Fault for CreateError {
             Self::State(error) => error.class(),
             Self::Describe(error) => error.class(),
             Self::IdBlock(error) => error.class(),
+            Self::Kept(error) => error.class(),
             Self::Snapshot(error) => Fault::class(error),
             Self::Other(failure) => failure.class(),
         }
@@ -98,6 +104,7 @@ impl Fault for CreateError {
             Self::State(error) => Fault::hint(error),
             Self::Describe(error) => error.hint(),
             Self::IdBlock(error) => error.hint(),
+            Self::Kept(error) => error.hint(),
             Self::Snapshot(error) => Fault::hint(error),
             Self::Other(failure) => Fault::hint(failure),
         }
@@ -169,9 +176,18 @@ impl Engine {
         record.options.restart = request.restart;
         record.options.log = request.log.unwrap_or_default();
         record.options.stop_timeout = request.stop_timeout;
+        let provided = self.provide(&described.data, record.options.volume_kind());
         let Described { snapshots, document, rootfs, .. } = described;
-        let recorded = write_folder(&folder, snapshots, &document, signed.as_ref())
-            .and_then(|()| self.record(record, request.name.as_deref()));
+        let recorded = provided.map_err(CreateError::from).and_then(|provided| {
+            record.options.data = provided.as_ref().map(|provided| provided.data.clone()).unwrap_or_default();
+            let recorded = write_folder(&folder, snapshots, &document, signed.as_ref())
+                .and_then(|()| self.record(record, request.name.as_deref()));
+            match provided {
+                Some(provided) if recorded.is_err() => provided.undo(),
+                _ => {}
+            }
+            recorded
+        });
         // Held up to here: no collection takes it before a record names it.
         drop(rootfs);
         if recorded.is_err() {
@@ -231,6 +247,7 @@ impl Described {
                 platform: self.platform.clone(),
                 root: self.rootfs.path.clone(),
                 volumes: self.snapshots.len(),
+                data: Vec::new(),
                 scratch_bytes: match spec.root.scratch {
                     Scratch::Disk { bytes } => bytes,
                     Scratch::Tmpfs { .. } => 0,

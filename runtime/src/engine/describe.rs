@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use coffer_image::{Image, ImageError, Platform, PullOptions, Pulled, Rootfs, Snapshot, Store};
-use coffer_spec::{Document, Owner, OwnerMay, Tee};
+use coffer_spec::{DataVolume, Document, Owner, OwnerMay, Tee};
 
+use super::kept;
 use super::places::{self, PlaceError};
 use super::volumes::{self, VolumeError};
 use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
-use crate::binds::Bind;
+use crate::binds::{Bind, DataMount};
 use crate::image_settings::ImageSettings;
 use crate::images::{defaults, verity, why_odd};
 use crate::launch::can_run;
@@ -32,6 +33,8 @@ pub struct BoxRequest {
     pub workload: Workload,
     /// Host files and folders to take snapshots of.
     pub binds: Vec<Bind>,
+    /// What it keeps beyond its life.
+    pub data: Vec<DataMount>,
     /// Folder of the platform files [default: where the search finds them].
     pub platform: Option<PathBuf>,
     /// Virtual processors.
@@ -93,6 +96,8 @@ pub struct Described {
     pub rootfs: Rootfs,
     /// Snapshots, in the order of the spec's volumes.
     pub snapshots: Vec<Snapshot>,
+    /// What it keeps, in the order of the spec's data volumes.
+    pub data: Vec<DataMount>,
     /// The workload spec.
     pub document: Document,
     /// Folder of platform files.
@@ -305,7 +310,10 @@ impl Engine {
             Workload::Image { name, .. } | Workload::Spec { image: Some(name), .. } => name.clone(),
             Workload::Spec { document, image: None } => document.spec().image.reference.clone(),
         };
-        volumes::check_count(&request.binds)?;
+        volumes::check_count(&request.binds, &request.data)?;
+        if let Some(DataMount { path, .. }) = request.data.first().filter(|_| request.tee_demanded() != Tee::None) {
+            return Err(VolumeError::WithTee { path: path.clone() }.into());
+        }
         let store = Store::open(self.home()?.images())?;
         // Between finding the image and using it, a removal beside this must not take it.
         let _held = store.hold()?;
@@ -324,6 +332,7 @@ impl Engine {
                 }
                 let mut workload = WorkloadRequest::clone(workload);
                 workload.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
+                workload.data_volumes = request.data.iter().map(DataVolume::from).collect();
                 let has_cards = request.has_cards(&self.settings().search);
                 workload.network = request.network.card(&publish, workload.tee, has_cards)?;
                 request::document(&defaults(&image), verity(&rootfs.verity), &workload)?
@@ -348,10 +357,11 @@ impl Engine {
             return Err(DescribeError::LittleMemory { least: least >> 20, asked: asked >> 20 });
         }
         let snapshots = volumes::in_order(document.spec(), taken)?;
+        let data = kept::in_order(document.spec(), &request.data)?;
         let looks = snapshots.iter().map(Snapshot::look).collect::<Result<Vec<_>, _>>()?;
         places::check(document.spec(), &rootfs.look()?, &looks)?;
         let (vcpus, memory, limits) = (request.vcpus, request.memory, request.limits);
-        Ok(Described { image_name, image, rootfs, snapshots, document, platform, vcpus, memory, limits, publish })
+        Ok(Described { image_name, image, rootfs, snapshots, data, document, platform, vcpus, memory, limits, publish })
     }
 
     async fn image(

@@ -38,6 +38,13 @@ pub enum Hint {
         /// Where the spec has a volume.
         path: String,
     },
+    /// Say which volume.
+    NameVolume {
+        /// Where the spec has one.
+        path: String,
+    },
+    /// Keep data in memory, on an encrypted disk that goes with the box, or in files that the agent sealed.
+    KeepSealed,
     /// List the name when the box is made.
     ListInjected {
         /// Name of the secret.
@@ -76,6 +83,12 @@ impl fmt::Display for Hint {
             Self::StopFirst => f.write_str("stop it first, or remove it by force"),
             Self::KillOrStop => f.write_str("end it at once, or stop it"),
             Self::MoreMemory => f.write_str("give the box four times that"),
+            Self::NameVolume { path } => {
+                write!(f, "name the volume for {path}, to be written or begun as the spec says")
+            }
+            Self::KeepSealed => f.write_str(
+                "keep data on an encrypted disk that goes with the box, or in files that the agent inside sealed",
+            ),
             Self::BindVolume { path } => write!(f, "bind something read-only at {path}"),
             Self::ListInjected { secret } => write!(f, "create the box with {secret} among the secrets to be injected"),
             Self::WithProcessor => f.write_str("create it with a secure processor, or a simulated one for development"),

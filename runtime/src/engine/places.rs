@@ -153,12 +153,13 @@ pub(super) fn check(spec: &WorkloadSpec, root: &Look, volumes: &[Look]) -> Resul
         .iter()
         .zip(volumes)
         .map(|(volume, look)| (volume.path.as_str(), Wanted::Volume(volume.kind, look)));
-    let mut wanted: Vec<_> = tmpfs.chain(disks).collect();
+    let data = spec.data_volumes.iter().map(|volume| (volume.path.as_str(), Wanted::Data));
+    let mut wanted: Vec<_> = tmpfs.chain(disks).chain(data).collect();
     wanted.sort_unstable_by_key(|(path, _)| *path);
     for (path, what) in wanted {
         let asked = match what {
             Wanted::Tmpfs(_) => Asked::Tmpfs(path.into()),
-            Wanted::Volume(..) => Asked::Volume(path.into()),
+            Wanted::Volume(..) | Wanted::Data => Asked::Volume(path.into()),
         };
         let at = match what {
             Wanted::Volume(VolumeKind::File, _) => world.file(asked.clone(), path)?,
@@ -169,6 +170,7 @@ pub(super) fn check(spec: &WorkloadSpec, root: &Look, volumes: &[Look]) -> Resul
             Wanted::Tmpfs(_) => Tree::Tmpfs,
             Wanted::Volume(VolumeKind::Folder, look) => Tree::Volume(look),
             Wanted::Volume(VolumeKind::File, _) => Tree::File,
+            Wanted::Data => Tree::Data,
         };
         if reserved.iter().any(|own| at.starts_with(own)) {
             return Err(PlaceError::Hides { asked, at: text(&at) });
@@ -186,6 +188,7 @@ pub(super) fn check(spec: &WorkloadSpec, root: &Look, volumes: &[Look]) -> Resul
 enum Wanted<'a> {
     Tmpfs(&'a Mount),
     Volume(VolumeKind, &'a Look),
+    Data,
 }
 
 type Components = Vec<Vec<u8>>;
@@ -212,6 +215,8 @@ enum Tree<'a> {
     Empty,
     /// One file.
     File,
+    /// What outlives the box: nobody knows here.
+    Data,
     /// The guest's own: nobody knows here.
     Guest,
     /// A folder the guest makes first, to mount over it last.
@@ -317,9 +322,11 @@ impl<'a> World<'a> {
         let look = match &mounted.tree {
             Tree::Image(look) | Tree::Volume(look) => look,
             Tree::File | Tree::Written => return Ok(Step::File),
-            Tree::Tmpfs | Tree::Empty | Tree::Made | Tree::Guest if rest.is_empty() => return Ok(Step::Folder),
+            Tree::Tmpfs | Tree::Empty | Tree::Made | Tree::Data | Tree::Guest if rest.is_empty() => {
+                return Ok(Step::Folder);
+            }
             Tree::Tmpfs | Tree::Empty | Tree::Made => return Ok(Step::Nothing),
-            Tree::Guest => return Ok(Step::Unknown),
+            Tree::Data | Tree::Guest => return Ok(Step::Unknown),
         };
         let mut here = Found::Folder(look.root());
         for name in rest {

@@ -43,7 +43,7 @@ impl Engine {
         let mut pruned = Pruned::default();
         for found in boxes {
             let bytes = disk_bytes(&self.home().map_err(OpenError::from)?.box_folder(&found.id));
-            match self.remove(found.id.as_str(), false).await {
+            match self.remove(found.id.as_str(), false, false).await {
                 Ok(()) => {
                     pruned.boxes.push(found.id.clone());
                     pruned.bytes += bytes;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::{Engine, Fault, Hint, How, OpenError, StopError};
-use crate::Class;
 use crate::state::StateError;
+use crate::volumes::Volumes;
+use crate::{Class, Failure};
 
 /// Why a box is not removed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum RemoveError {
         #[source]
         source: std::io::Error,
     },
+    /// What it keeps stays, and with it its record.
+    #[error(transparent)]
+    Volumes(Failure),
     /// Its record stays.
     #[error(transparent)]
     State(#[from] StateError),
@@ -39,6 +43,7 @@ impl Fault for RemoveError {
             Self::Open(error) => error.class(),
             Self::Stop(error) => error.class(),
             Self::State(error) => error.class(),
+            Self::Volumes(failure) => failure.class,
             Self::Running(_) | Self::Folder { .. } => Class::Config,
         }
     }
@@ -48,17 +53,18 @@ impl Fault for RemoveError {
             Self::Open(error) => error.hint(),
             Self::Running(_) => Some(Hint::StopFirst),
             Self::Stop(error) => error.hint(),
+            Self::Volumes(failure) => Fault::hint(failure),
             _ => None,
         }
     }
 }
 
 impl Engine {
-    /// Removes a box; with `kill`, one that runs as well.
+    /// Removes a box; with `kill`, one that runs as well, with `volumes`, what it keeps and nobody named.
     ///
     /// # Errors
     /// [`RemoveError`].
-    pub async fn remove(&self, word: &str, kill: bool) -> Result<(), RemoveError> {
+    pub async fn remove(&self, word: &str, kill: bool, volumes: bool) -> Result<(), RemoveError> {
         let record = self.find(word)?;
         let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
         if self.is_busy(&record)? {
@@ -73,6 +79,11 @@ impl Engine {
             }
             _ => {}
         }
-        Ok(self.state()?.remove(&record.id)?)
+        let state = self.state()?;
+        if volumes || record.options.remove {
+            let of_home = Volumes::at(self.home().map_err(OpenError::from)?.volumes());
+            state.remove_anonymous(&of_home, &record).map_err(RemoveError::Volumes)?;
+        }
+        Ok(state.remove(&record.id)?)
     }
 }

@@ -1,10 +1,13 @@
+use std::collections::BTreeMap;
+
 use coffer_seal::SealPolicy;
 
 use super::*;
-use crate::boxes::{Step, Timings};
+use crate::boxes::{BoxOptions, Step, Timings};
 use crate::restart_policy::RestartPolicy;
 use crate::state::tests::record;
 use crate::state::{BoxState, Ending};
+use crate::volumes::BoxVolume;
 
 pub(super) fn engine() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
@@ -226,9 +229,9 @@ async fn a_box_that_does_not_run_is_stopped_and_can_be_removed_once() {
     let folder = engine.home().unwrap().box_folder(&record.id);
     engine.stop("web", How::Grace(1)).await.unwrap();
     assert!(engine.stop("nosuch", How::Kill).await.unwrap_err().class() == Class::NotFound);
-    engine.remove(record.id.short(), false).await.unwrap();
+    engine.remove(record.id.short(), false, false).await.unwrap();
     assert!(!folder.exists());
-    assert_eq!(engine.remove("web", true).await.unwrap_err().class(), Class::NotFound);
+    assert_eq!(engine.remove("web", true, false).await.unwrap_err().class(), Class::NotFound);
 }
 
 #[tokio::test]
@@ -237,7 +240,7 @@ async fn a_box_that_runs_is_not_removed_unless_it_may_be_killed() {
     let record = recorded(&engine, "web");
     let lock = crate::lock::BoxLock::take(&engine.home().unwrap().box_folder(&record.id)).unwrap();
     started(&engine, &record, unix_ms());
-    let error = engine.remove("web", false).await.unwrap_err();
+    let error = engine.remove("web", false, false).await.unwrap_err();
     assert!(matches!(error, RemoveError::Running(_)) && error.hint() == Some(Hint::StopFirst));
     assert!(matches!(engine.start("web", None).await, Ok(Started::AlreadyRunning(_))));
     drop(lock);
@@ -289,7 +292,7 @@ async fn what_happens_to_a_box_comes_as_events_in_its_order() {
     engine.state().unwrap().ended(&record.id, &Ending::default(), unix_ms() + 6).unwrap();
     assert_eq!(next(&mut events).await, Change::Started);
     assert_eq!(next(&mut events).await, Change::Exited { code: 0, error: None });
-    engine.remove("web", false).await.unwrap();
+    engine.remove("web", false, false).await.unwrap();
     assert_eq!(next(&mut events).await, Change::Removed);
 }
 
@@ -314,7 +317,7 @@ fn what_a_daemon_would_call_can_move_between_its_threads() {
     is_send(&engine.start("web", None));
     is_send(&engine.stop("web", How::Kill));
     is_send(&engine.restart("web", How::Kill));
-    is_send(&engine.remove("web", false));
+    is_send(&engine.remove("web", false, false));
     is_send(&engine.exec("web", ExecRequest::default(), &trust));
     is_send(&engine.logs("web", LogsRequest { follow: true, ..LogsRequest::default() }, &trust));
     is_send(&engine.attest("web", &trust));
@@ -322,4 +325,53 @@ fn what_a_daemon_would_call_can_move_between_its_threads() {
     is_send(&engine.seal("web", &how, b"", &trust));
     is_send(&engine.reseal("web", None, "", Vec::new(), &trust));
     is_send(&engine.unseal("web", "", Vec::new(), &trust));
+}
+
+/// A box that has volumes, each with a word on whether nobody named it; and whether it goes when it ends.
+fn with_volumes(engine: &Engine, name: &str, volumes: &[(&coffer_spec::Name, bool)], remove: bool) -> BoxRecord {
+    let of = |(name, anonymous): &(&coffer_spec::Name, bool)| BoxVolume {
+        name: (*name).clone(),
+        read_only: false,
+        anonymous: *anonymous,
+    };
+    let mut record = BoxRecord { image: "image:1".into(), created: unix_ms(), ..record(name) };
+    record.options = BoxOptions { data: volumes.iter().map(of).collect(), remove, ..record.options };
+    engine.state().unwrap().add(&record).unwrap();
+    std::fs::create_dir(engine.home().unwrap().box_folder(&record.id)).unwrap();
+    record
+}
+
+#[tokio::test]
+async fn a_volume_stays_while_a_box_has_it_and_what_nobody_named_goes_with_its_box() {
+    let (_dir, engine) = engine();
+    let db: coffer_spec::Name = "db".parse().unwrap();
+    engine.create_volume(Some(&db), None, BTreeMap::new()).unwrap();
+    let random = || engine.create_volume(None, None, BTreeMap::new()).unwrap().name;
+    let (own, left) = (random(), random());
+    with_volumes(&engine, "web", &[(&db, false), (&own, true), (&left, true)], false);
+    with_volumes(&engine, "other", &[(&left, true)], false);
+    let refused = engine.remove_volume(&db).unwrap_err();
+    assert!(refused.to_string().contains("db is a volume of web") && refused.class() == Class::Config, "{refused}");
+    let dangling = VolumeFilter { dangling: Some(true), ..VolumeFilter::default() };
+    assert!(engine.list_volumes(&dangling).unwrap().is_empty());
+    engine.remove("web", false, true).await.unwrap();
+    let names = || engine.list_volumes(&VolumeFilter::default()).unwrap().into_iter().map(|one| one.volume.name);
+    assert_eq!(names().collect::<std::collections::BTreeSet<_>>(), [db.clone(), left.clone()].into());
+    engine.remove("other", false, false).await.unwrap();
+    assert!(engine.inspect_volume(&left).unwrap().boxes.is_empty(), "nobody asked for its end");
+    assert_eq!(engine.prune_volumes(&VolumeFilter::default(), false).unwrap().names, [left]);
+    assert_eq!(engine.prune_volumes(&VolumeFilter::default(), true).unwrap().names, std::slice::from_ref(&db));
+    assert_eq!(engine.remove_volume(&db).unwrap_err().class(), Class::NotFound);
+}
+
+#[tokio::test]
+async fn a_box_of_rm_whose_supervisor_died_takes_its_volumes_along_and_nobody_waits_for_himself() {
+    let (_dir, engine) = engine();
+    let own = engine.create_volume(None, None, BTreeMap::new()).unwrap().name;
+    let record = with_volumes(&engine, "web", &[(&own, true)], true);
+    started(&engine, &record, unix_ms());
+    // As another command finds it.
+    let again = Engine::new(engine.settings().clone());
+    let gone = again.remove_volume(&own).unwrap_err();
+    assert_eq!(gone.class(), Class::NotFound, "{gone}");
 }

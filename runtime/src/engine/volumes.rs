@@ -5,7 +5,7 @@ use coffer_spec::{Volume, VolumeKind, WorkloadSpec};
 
 use super::{Fault, Hint};
 use crate::Class;
-use crate::binds::Bind;
+use crate::binds::{Bind, DataMount};
 use crate::images::verity;
 
 /// Why snapshots and a spec do not go together.
@@ -13,7 +13,7 @@ use crate::images::verity;
 #[non_exhaustive]
 pub enum VolumeError {
     /// More than the machine model has room for.
-    #[error("{found} binds, and a box has room for {most}", most = Volume::MOST)]
+    #[error("{found} binds and volumes, and a box has room for {most}", most = Volume::MOST)]
     TooMany {
         /// How many were asked for.
         found: usize,
@@ -37,6 +37,18 @@ pub enum VolumeError {
         /// Root hash in the spec.
         expected: String,
     },
+    /// The spec has a data volume, and nobody said which of the host's it is.
+    #[error("the spec has a data volume at {path}, and nothing says, as it has it, which volume that is")]
+    NoData {
+        /// Where it is to be.
+        path: String,
+    },
+    /// A host keeps volumes in the plain.
+    #[error("a volume at {path}: the host keeps it in the plain and could change it, and a box with a TEE takes none")]
+    WithTee {
+        /// Where it was to be.
+        path: String,
+    },
     /// A bind that the spec does not have.
     #[error("the spec has no volume at {path}, and it fixes what runs")]
     NotInSpec {
@@ -50,7 +62,11 @@ impl Fault for VolumeError {
         match self {
             Self::Snapshot(error) => Fault::class(error),
             Self::Other { .. } => Class::Config,
-            Self::TooMany { .. } | Self::NoBind { .. } | Self::NotInSpec { .. } => Class::Usage,
+            Self::TooMany { .. }
+            | Self::NoBind { .. }
+            | Self::NoData { .. }
+            | Self::WithTee { .. }
+            | Self::NotInSpec { .. } => Class::Usage,
         }
     }
 
@@ -62,6 +78,8 @@ impl Fault for VolumeError {
             Self::Other { .. } => Some(
                 "the files differ from those the spec was written for; contents, names and permissions count".into(),
             ),
+            Self::NoData { path } => Some(Hint::NameVolume { path: path.clone() }),
+            Self::WithTee { .. } => Some(Hint::KeepSealed),
             Self::NotInSpec { .. } => None,
         }
     }
@@ -76,8 +94,9 @@ pub(super) struct Taken {
 }
 
 /// Refuses more than there is room for, before anything is read.
-pub(super) fn check_count(binds: &[Bind]) -> Result<(), VolumeError> {
-    if binds.len() > Volume::MOST { Err(VolumeError::TooMany { found: binds.len() }) } else { Ok(()) }
+pub(super) fn check_count(binds: &[Bind], data: &[DataMount]) -> Result<(), VolumeError> {
+    let found = binds.len() + data.len();
+    if found > Volume::MOST { Err(VolumeError::TooMany { found }) } else { Ok(()) }
 }
 
 /// Takes the snapshots.

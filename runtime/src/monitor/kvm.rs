@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::acceleration::{Accelerator, acceleration};
 use super::child::{LastWords, keep_console, keep_words, last_words, spawn, with_words};
-use super::{Access, Capabilities, Console, End, How, Launch, Monitor, Running};
+use super::{Access, Capabilities, Console, End, How, Launch, Monitor, Running, Writes};
 use crate::boxes::files;
 use crate::host::needs::{Facts, can_launch};
 use crate::tools::{Program, Search};
@@ -172,7 +172,8 @@ fn describe(launch: &Launch) -> Description {
     let disks = launch.disks.iter().map(|disk| description::Disk {
         serial: disk.serial.clone(),
         file: disk.file.clone(),
-        writable: disk.access == Access::Ephemeral,
+        writable: matches!(disk.access, Access::Ephemeral | Access::Kept(Writes::Allowed)),
+        kept: matches!(disk.access, Access::Kept(_)),
     });
     Description {
         memory_bytes: launch.memory_bytes,
@@ -232,7 +233,12 @@ mod tests {
             command_line: "cmdline".into(),
         };
         let disk = |file: &str, access| Disk { serial: file.into(), file: file.into(), access };
-        let disks = vec![disk("root", Access::ReadOnly), disk("scratch", Access::Ephemeral)];
+        let disks = vec![
+            disk("root", Access::ReadOnly),
+            disk("scratch", Access::Ephemeral),
+            disk("kept", Access::Kept(Writes::Allowed)),
+            disk("cold", Access::Kept(Writes::Refused)),
+        ];
         Launch {
             folder: folder.into(),
             measured,
@@ -280,7 +286,8 @@ mod tests {
         let said = std::fs::read(dir.path().join("said")).unwrap();
         let description = Description::parse(&said).unwrap();
         assert_eq!(description, describe(&launch(dir.path())));
-        assert_eq!(description.disks.iter().map(|disk| disk.writable).collect::<Vec<_>>(), [false, true]);
+        let said: Vec<_> = description.disks.iter().map(|disk| (disk.writable, disk.kept)).collect();
+        assert_eq!(said, [(false, false), (true, false), (true, true), (false, true)]);
     }
 
     #[tokio::test]

@@ -30,19 +30,23 @@ pub mod vsock;
 use coffer_rim::{Class, Failure};
 
 use crate::tools::Search;
+use crate::volumes::MKE2FS;
 
 pub use console::{BLOCK_CORRUPT, Console};
 pub use isolation::Isolation;
 pub use limits::Limits;
-pub use seam::{Access, Capabilities, Card, Disk, End, How, Launch, Measured, Monitor, Running, SnpId, SnpLaunch};
+pub use seam::{
+    Access, Capabilities, Card, Disk, End, How, Launch, Measured, Monitor, Running, SnpId, SnpLaunch, Writes,
+};
 
-/// Environment variables by which the operator names a monitor's programs.
-pub const VARIABLES: [&str; 5] = [
+/// Environment variables by which the operator names a monitor's programs, and the one that makes disks of volumes.
+pub const VARIABLES: [&str; 6] = [
     qemu::QEMU.variable,
     qemu::VHOST_VSOCK.variable,
     kvm::VMM.variable,
     namespaces::HOLDER.variable,
     network::PASST.variable,
+    MKE2FS.variable,
 ];
 
 /// The monitor behind a word. Every monitor stands here, and only here.

@@ -162,6 +162,17 @@ pub enum Access {
     ReadOnly,
     /// Read and write what nobody reads after the guest: nothing waits for the host's disk.
     Ephemeral,
+    /// What outlives the guest, and no other guest has while one writes it. The monitor refuses writes where it may not write.
+    Kept(Writes),
+}
+
+/// Whether a guest writes to what outlives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// It does: what it flushes is on the host's disk, and what it discards is freed there.
+    Allowed,
+    /// It does not.
+    Refused,
 }
 
 /// How a guest ended, and what its monitor said last.

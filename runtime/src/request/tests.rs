@@ -42,6 +42,7 @@ pub(crate) fn request() -> WorkloadRequest {
         shm_bytes: Mount::SHM,
         read_only: false,
         volumes: Vec::new(),
+        data_volumes: Vec::new(),
         scratch: Scratch::Tmpfs { bytes: 1 << 20 },
         host_may: None,
         inject: Vec::new(),

@@ -226,6 +226,10 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
             Failure::new(Class::Config, with_detail(format!("a volume is damaged ({word})")))
                 .hint("remove the box and create it again: that takes new snapshots")
         }
+        Some(FailureCode::VolumeUnusable) => {
+            Failure::new(Class::Config, with_detail(format!("a volume cannot be used ({word})")))
+                .hint("`coffer volume inspect` says where its disk is: e2fsck from e2fsprogs looks at it, while no box runs that has it")
+        }
         Some(FailureCode::SvnBelowFloor) => {
             Failure::new(Class::Refused, with_detail("this guest is older than its spec allows".into()))
                 .hint("use a platform with a higher security version, signed by the key that the spec names")

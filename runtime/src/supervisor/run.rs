@@ -38,6 +38,7 @@ use crate::socket::bind_socket;
 use crate::spec_file::own_spec;
 use crate::state::{BoxRecord, State};
 use crate::tools::Search;
+use crate::volumes::Volumes;
 
 /// Grace when the attached command died: nobody waits any more.
 const ORPHAN_GRACE: u32 = 3;
@@ -134,6 +135,7 @@ impl Order<'_> {
         let mut run = Run {
             timings: record.timings.of_start(self.origin_unix_us),
             folder,
+            volumes: Volumes::at(self.home.volumes()),
             state,
             record,
             reporter: self.reporter.clone(),
@@ -189,6 +191,7 @@ enum Outcome {
 
 struct Run {
     folder: PathBuf,
+    volumes: Volumes,
     state: State,
     record: BoxRecord,
     reporter: Reporter,
@@ -220,6 +223,9 @@ impl Run {
         let monitor = (order.monitors)(self.record.options.isolation)?;
         launch::can_run(monitor.as_ref(), self.record.options.tee)?;
         launch::has_card(self.record.options.isolation, document.spec().network.is_some())?;
+        // Held as long as there is a guest.
+        let options = &self.record.options;
+        let _volumes = self.volumes.hold(&options.data, options.volume_kind())?;
         // From here on a lost command or a stop is noticed, so that no guest starts that nobody wants.
         self.listen_to_commands(order.signals, line)?;
         let Prepared { launch, processor } = self.prepare(order.home, &document).await?;
@@ -263,8 +269,8 @@ impl Run {
     /// Writes what the guest boots from. A first use of the simulator takes seconds, in which commands are heeded.
     async fn prepare(&self, home: &Home, document: &Arc<Document>) -> Result<Prepared, Failure> {
         let (folder, options) = (self.folder.clone(), self.record.options.clone());
-        let (document, simulator) = (Arc::clone(document), home.simulator());
-        let prepared = tokio::task::spawn_blocking(move || launch::prepare(&folder, &options, &document, &simulator));
+        let (document, home) = (Arc::clone(document), home.clone());
+        let prepared = tokio::task::spawn_blocking(move || launch::prepare(&folder, &options, &document, &home));
         prepared.await.class(Class::Internal)?
     }
 

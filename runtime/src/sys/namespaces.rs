@@ -6,9 +6,12 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::CWD;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
 };
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, setrlimit, waitpid};
 use rustix::thread::{
@@ -123,6 +126,23 @@ pub fn mount_image(image: &File, users: &OwnedFd) -> io::Result<OwnedFd> {
     let mounted = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     // The mount holds the device from here on.
     drop(device);
+    map_ids(&mounted, users)?;
+    Ok(mounted)
+}
+
+/// A folder of the host's as a mount that stands in no folder; files belong to the ids of `users` that they belong to here, and
+/// nothing in it is a device or changes who one is.
+///
+/// # Errors
+/// The kernel's: EINVAL where the file system cannot map ids.
+pub fn mount_folder(folder: &Path, writes: bool, users: &OwnedFd) -> io::Result<OwnedFd> {
+    let mounted = open_tree(CWD, folder, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let attributes = if writes { quiet } else { quiet | MountAttrFlags::MOUNT_ATTR_RDONLY };
+    set_attributes(
+        &mounted,
+        &mount_attr { attr_set: attributes.bits().into(), attr_clr: 0, propagation: 0, userns_fd: 0 },
+    )?;
     map_ids(&mounted, users)?;
     Ok(mounted)
 }

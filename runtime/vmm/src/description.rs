@@ -180,8 +180,12 @@ pub struct Disk {
     pub serial: String,
     /// Its bytes.
     pub file: PathBuf,
-    /// The guest may write. Nothing waits for the host's disk.
+    /// The guest may write.
     pub writable: bool,
+    /// It outlives the guest: what the guest flushes is on the host's disk, what it discards is freed there, and no other monitor has
+    /// the file while one writes it. Else nothing waits for the host's disk.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 impl Description {
@@ -228,7 +232,7 @@ mod tests {
             initrd: "initrd".into(),
             command_line: "cmdline".into(),
             secrets: None,
-            disks: vec![Disk { serial: "s".into(), file: "/a b".into(), writable: false }],
+            disks: vec![Disk { serial: "s".into(), file: "/a b".into(), writable: false, kept: false }],
             vsock: "vsock.sock".into(),
             net: None,
             rng: false,

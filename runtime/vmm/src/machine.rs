@@ -366,7 +366,7 @@ fn devices(description: &Description) -> Result<(Vec<Served>, Option<Arc<Traffic
     for disk in &description.disks {
         let path = &disk.file;
         let opened = File::options().read(true).write(disk.writable).open(path);
-        let made = opened.and_then(|file| Blk::new(file, &disk.serial, disk.writable));
+        let made = opened.and_then(|file| Blk::new(file, disk));
         let blk = made.map_err(|cause| MachineError::Open { path: path.clone(), cause })?;
         all.push((Thread::Disk, Box::new(blk)));
     }

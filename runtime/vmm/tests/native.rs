@@ -114,7 +114,7 @@ fn describe(folder: &Path, mode: u8) -> Description {
         initrd: "initrd".into(),
         command_line: "line".into(),
         secrets: None,
-        disks: vec![Disk { serial: "one".into(), file: "disk".into(), writable: false }],
+        disks: vec![Disk { serial: "one".into(), file: "disk".into(), writable: false, kept: false }],
         vsock: "v".into(),
         net: None,
         rng: false,

@@ -89,6 +89,7 @@ pub fn sample() -> WorkloadSpec {
             ..Network::user()
         }),
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
+        data_volumes: Vec::new(),
         audiences: vec!["https://audience.test".into()],
         coco_routes: true,
         floors: crate::Floors {
@@ -190,7 +191,7 @@ fn refuses_volumes_that_hide_something_or_are_too_many() {
     spec.volumes = (0..Volume::MOST).map(|number| at(&format!("/volume-{number}"))).collect();
     assert!(Document::write(&spec).is_ok());
     spec.volumes.push(at("/e"));
-    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "volumes", .. })));
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "volumes and data_volumes", .. })));
 }
 
 /// One step from a document to a value inside it.
@@ -330,7 +331,10 @@ fn one_place_has_one_source() {
     assert_eq!(refused(|spec| spec.secrets[0].to = SecretTarget::Env(name("WORD"))), "secrets.to.env");
     assert_eq!(refused(|spec| spec.process.env.push("WORD=mine".into())), "secrets.to.env");
     assert_eq!(refused(|spec| spec.process.env.push("PATH=/sbin".into())), "process.env");
-    assert_eq!(refused(|spec| spec.mounts[0].path = "/etc/app".into()), "mounts.path and volumes.path");
+    assert_eq!(
+        refused(|spec| spec.mounts[0].path = "/etc/app".into()),
+        "mounts.path, volumes.path and data_volumes.path"
+    );
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub mod wait;
 mod way;
 
 use crate::row::Group;
-use crate::system;
+use crate::{system, volume};
 
 /// What runs images.
 pub const GROUP: Group = Group {
@@ -64,6 +64,7 @@ pub const GROUP: Group = Group {
         command!("rm": rm),
         command!("prune": prune),
         command!("inspect": inspect),
+        noun!("volume": volume),
         noun!("system": system),
         command!("supervise": supervise),
         command!("hold": hold),

@@ -36,6 +36,7 @@ mod system;
 mod table;
 mod terminal;
 mod values;
+mod volume;
 mod words;
 
 fn main() -> ExitCode {

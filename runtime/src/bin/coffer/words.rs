@@ -13,6 +13,8 @@ pub fn of(hint: &Hint) -> String {
         Hint::KillOrStop => "`coffer kill BOX` ends it at once, `coffer stop BOX` sends its stop signal".to_owned(),
         Hint::MoreMemory => "give the box four times that with --memory".to_owned(),
         Hint::BindVolume { path } => format!("add --volume HOST:{path}:ro"),
+        Hint::NameVolume { path } => format!("add --volume NAME:{path}, with :ro or :nocopy where the spec says so"),
+        Hint::KeepSealed => "--scratch SIZE is an encrypted disk that goes with the box; `coffer seal`, or the agent inside, seals files that the host may keep".to_owned(),
         Hint::ListInjected { secret } => format!("create the box with --inject {secret}"),
         Hint::WithProcessor => "create it with --tee, or with --tee-simulate for development".to_owned(),
         Hint::WithProcessorOrNoIdBlock => "add --tee-simulate or --tee, or leave the ID block away".to_owned(),

@@ -25,10 +25,10 @@ use rustix::thread::UnshareFlags;
 
 use super::group::Group;
 use super::inside::{Made, enter_and_become_init};
-use super::order::{Order, word};
+use super::order::{Folder, Order, word};
 use crate::boxes::files;
 use crate::home::private_folder;
-use crate::sys::namespaces::{Forked, fork, mount_image, read_only, unshare, user_namespace};
+use crate::sys::namespaces::{Forked, fork, mount_folder, mount_image, read_only, unshare, user_namespace};
 
 /// Processes and threads of a box, those of its init among them.
 const PROCESSES: u64 = 4096;
@@ -68,12 +68,20 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
         )?;
         images.push((image.serial.clone(), file, mounted));
     }
+    let mut folders = Vec::with_capacity(order.folders.len());
+    for Folder { serial, path, writes } in &order.folders {
+        let what = format!(
+            "cannot mount {} for the box: its file system has to map users (ext4, xfs and btrfs do)",
+            path.display()
+        );
+        folders.push((serial.clone(), mount_folder(path, *writes, &users).class_while(Class::Platform, what)?));
+    }
     let (mut failed, says) = UnixStream::pair()?;
     unshare(UnshareFlags::NEWPID).class_while(Class::Platform, "cannot make a process id namespace")?;
     let child = match fork().class_while(Class::Platform, "cannot start init")? {
         Forked::Child => {
             drop((failed, line));
-            let made = Made { order, listener, lines, users, images, parent: says.try_clone()? };
+            let made = Made { order, listener, lines, users, images, folders, parent: says.try_clone()? };
             let joined = group.as_ref().map_or(Ok(()), Group::join);
             let failure = match joined.and_then(|()| enter_and_become_init(made)) {
                 Ok(never) => match never {},
@@ -87,7 +95,7 @@ pub fn hold(line: OwnedFd) -> Result<u8, Failure> {
         }
         Forked::Parent(child) => child,
     };
-    drop((order, listener, lines, users, images, says));
+    drop((order, listener, lines, users, images, folders, says));
     if failed.read(&mut [0])? != 0 {
         waitpid(Some(child), WaitOptions::empty()).map_err(io::Error::from)?;
         return Err(Failure::new(Class::Platform, "init was not started"));

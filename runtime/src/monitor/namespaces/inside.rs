@@ -41,6 +41,8 @@ pub struct Made {
     pub users: OwnedFd,
     /// Serial, file and mount of each image.
     pub images: Vec<(String, File, OwnedFd)>,
+    /// Serial and mount of each folder that outlives it.
+    pub folders: Vec<(String, OwnedFd)>,
     /// A socket whose other end the holder has.
     pub parent: UnixStream,
 }
@@ -58,7 +60,7 @@ pub fn detached(name: &OsStr) -> io::Result<OwnedFd> {
 /// # Errors
 /// Class `platform`, naming the step the kernel refused.
 pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
-    let Made { order, listener, lines, users, images, parent } = made;
+    let Made { order, listener, lines, users, images, folders, parent } = made;
     let read = |path: &Path| fs::read(path).class_while(Class::Config, format!("cannot read {}", path.display()));
     let command_line = read(&order.command_line)?;
     let spec = read(&order.spec)?;
@@ -72,8 +74,11 @@ pub fn enter_and_become_init(made: Made) -> Result<Infallible, Failure> {
         .map_err(|error| crate::platform_folder::of_boxs_platform(&error))?;
     // Open for writing, it could not be run.
     drop(init);
-    finish_root(&command_line, &spec, &lines, &images).class_while(Class::Platform, what)?;
-    drop((lines, order));
+    let of_images = images.iter().map(|(serial, _, mounted)| (serial.as_str(), mounted));
+    let mounts =
+        of_images.chain(folders.iter().map(|(serial, mounted)| (serial.as_str(), mounted))).collect::<Vec<_>>();
+    finish_root(&command_line, &spec, &lines, &mounts).class_while(Class::Platform, what)?;
+    drop((lines, folders, order));
     let what = "cannot give up the rights of the host's root";
     give_up_the_host(&users).class_while(Class::Platform, what)?;
     drop(users);
@@ -124,7 +129,7 @@ fn finish_root(
     command_line: &[u8],
     spec: &[u8],
     lines: &[(String, OwnedFd)],
-    images: &[(String, File, OwnedFd)],
+    mounts: &[(&str, &OwnedFd)],
 ) -> io::Result<()> {
     for name in ["proc", "sys", "dev", "run"] {
         fs::create_dir(name)?;
@@ -147,7 +152,7 @@ fn finish_root(
         put(&at, b"", 0o444)?;
         attach(socket, &at)?;
     }
-    for (serial, _, mounted) in images {
+    for (serial, mounted) in mounts {
         let at = format!("{}/{serial}", inside(namespaces::IMAGES));
         fs::create_dir(&at)?;
         attach(mounted, &at)?;

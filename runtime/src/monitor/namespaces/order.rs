@@ -6,7 +6,7 @@ use coffer_machine::disks;
 use coffer_rim::{Class, Failure};
 use serde::{Deserialize, Serialize};
 
-use crate::monitor::{Access, Launch, Limits};
+use crate::monitor::{Access, Disk, Launch, Limits, Writes};
 
 /// A box to hold. Relative paths start in its folder, where the holder runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,22 @@ pub struct Order {
     pub secrets: Option<PathBuf>,
     /// Root, then the volumes.
     pub images: Vec<Image>,
+    /// Folders of the host's that outlive it.
+    pub folders: Vec<Folder>,
     /// What bounds it.
     pub limits: Limits,
+}
+
+/// A folder that outlives the box.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// Serial of its disk in a machine.
+    pub serial: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// The box may write to it.
+    pub writes: bool,
 }
 
 /// An image that is mounted.
@@ -59,7 +73,9 @@ impl Order {
         if launch.disks.iter().any(|disk| disk.access == Access::Ephemeral) {
             return lacks("no scratch disk: there is no device-mapper on the host");
         }
-        let (spec, images): (Vec<_>, Vec<_>) = launch.disks.iter().partition(|disk| disk.serial == disks::SPEC);
+        let kept = |disk: &&Disk| matches!(disk.access, Access::Kept(_));
+        let (folders, others): (Vec<_>, Vec<_>) = launch.disks.iter().partition(kept);
+        let (spec, images): (Vec<_>, Vec<_>) = others.into_iter().partition(|disk| disk.serial == disks::SPEC);
         let [spec] = spec[..] else { return lacks("one spec") };
         if images.first().is_none_or(|disk| disk.serial != disks::ROOT) {
             return lacks("a root, before its volumes");
@@ -71,6 +87,14 @@ impl Order {
             spec: spec.file.clone(),
             secrets: launch.secrets.clone(),
             limits: launch.limits,
+            folders: folders
+                .into_iter()
+                .map(|disk| Folder {
+                    serial: disk.serial.clone(),
+                    path: disk.file.clone(),
+                    writes: disk.access == Access::Kept(Writes::Allowed),
+                })
+                .collect(),
             images: images
                 .into_iter()
                 .map(|disk| Image { serial: disk.serial.clone(), file: disk.file.clone() })

@@ -12,7 +12,7 @@ use coffer_machine::map::{C_BIT, SECRETS_GPA};
 use coffer_machine::qemu::{self, loader};
 
 use crate::monitor::acceleration::Accelerator;
-use crate::monitor::{Access, Card, Launch, SnpLaunch};
+use crate::monitor::{Access, Card, Launch, SnpLaunch, Writes};
 
 /// vhost-user line between QEMU and the vsock device, in the box folder.
 pub const VHOST: &str = "vhost.sock";
@@ -62,12 +62,14 @@ pub fn arguments(launch: &Launch, accelerator: Accelerator) -> Vec<String> {
     push(&["-global", qemu::MODERN_VIRTIO]);
     for disk in &launch.disks {
         let (serial, file) = (&disk.serial, option(&disk.file));
-        let how = match disk.access {
-            Access::ReadOnly => "readonly=on",
-            Access::Ephemeral => "cache=unsafe",
+        let (how, on_error) = match disk.access {
+            Access::ReadOnly | Access::Kept(Writes::Refused) => ("readonly=on", ""),
+            Access::Ephemeral => ("cache=unsafe", ""),
+            // Where the host's disk is full the guest is told so: QEMU would hold it.
+            Access::Kept(Writes::Allowed) => ("cache=writeback,discard=unmap", ",werror=report,rerror=report"),
         };
         push(&["-drive", &format!("id={serial},if=none,format=raw,{how},file={file}")]);
-        push(&["-device", &format!("virtio-blk-device,drive={serial},serial={serial}")]);
+        push(&["-device", &format!("virtio-blk-device,drive={serial},serial={serial}{on_error}")]);
     }
     push(&["-chardev", &format!("socket,id=vsock0,path={VHOST}")]);
     push(&["-device", "vhost-user-vsock-device,chardev=vsock0"]);
@@ -201,6 +203,22 @@ mod tests {
         assert!(drives.iter().all(|drive| drive.contains("readonly=on")));
         assert!(drives[0].ends_with("file=/images/a,,b.erofs"));
         assert!(has(&all, ["-device", &format!("virtio-blk-device,drive={0},serial={0}", disks::ROOT)]));
+    }
+
+    #[test]
+    fn a_disk_that_is_kept_is_flushed_and_is_written_only_where_it_may_be() {
+        let mut launch = launch();
+        let (one, two) = (disks::data(0).to_string(), disks::data(1).to_string());
+        launch.disks.push(disk(&one, "/home/volumes/db/disk.img", Access::Kept(Writes::Allowed)));
+        launch.disks.push(disk(&two, "/home/volumes/cold/disk.img", Access::Kept(Writes::Refused)));
+        let all = tcg(&launch);
+        let drive = |serial: &str, how: &str, file: &str| {
+            has(&all, ["-drive", &format!("id={serial},if=none,format=raw,{how},file=/home/volumes/{file}/disk.img")])
+        };
+        assert!(drive(&one, "cache=writeback,discard=unmap", "db"), "{all:?}");
+        assert!(drive(&two, "readonly=on", "cold"), "{all:?}");
+        let device = format!("virtio-blk-device,drive={one},serial={one},werror=report,rerror=report");
+        assert!(has(&all, ["-device", &device]), "{all:?}");
     }
 
     #[test]

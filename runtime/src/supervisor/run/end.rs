@@ -58,6 +58,8 @@ impl Run {
     /// guest gave up, why is kept.
     fn remove(&self, message: Option<&Message>) -> Result<(), Failure> {
         std::fs::remove_dir_all(&self.folder).class_while(Class::Config, "cannot remove the box")?;
+        // One that stays is nobody's, and a prune finds it.
+        let _ = self.state.remove_anonymous(&self.volumes, &self.record);
         let id = &self.record.id;
         match message {
             Some(failed @ Message::Failed(_)) => Ok(self.state.remove_and_remember(id, &ending(failed), unix_ms())?),

@@ -75,6 +75,7 @@ mod tests {
     use crate::supervisor::lines::RelayFailure;
     use crate::supervisor::message::Reporter;
     use crate::supervisor::run::{Life, Patience};
+    use crate::volumes::Volumes;
 
     /// A run of a box that is recorded as one that runs, and what it hears by.
     fn run(home: &Home, phase: Phase) -> (Run, mpsc::Receiver<Input>) {
@@ -85,6 +86,7 @@ mod tests {
         let (inputs, inbox) = mpsc::channel(4);
         let run = Run {
             folder: home.box_folder(&record.id),
+            volumes: Volumes::at(home.volumes()),
             state,
             reporter: Reporter::to(mpsc::channel(64).0),
             inputs,

@@ -20,8 +20,13 @@ fn disk(sectors: usize) -> File {
     file
 }
 
+fn blk(file: &File, writable: bool, kept: bool) -> io::Result<Blk> {
+    let disk = Disk { serial: "coffer-test".into(), file: "disk".into(), writable, kept };
+    Blk::new(file.try_clone().unwrap(), &disk)
+}
+
 fn driver(file: &File, writable: bool) -> Driver {
-    Driver::start(Blk::new(file.try_clone().unwrap(), "coffer-test", writable).unwrap())
+    Driver::start(blk(file, writable, false).unwrap())
 }
 
 /// One request, and its status.
@@ -32,7 +37,7 @@ fn ask(driver: &mut Driver, kind: u32, sector: u64, data: &[(u64, u32)]) -> u8 {
     driver.put(HEADER_AT, &header);
     driver.put(STATUS_AT, &[0xEE]);
     let mut chain = vec![(HEADER_AT, HEADER as u32, false)];
-    chain.extend(data.iter().map(|(at, length)| (*at, *length, kind != WRITE)));
+    chain.extend(data.iter().map(|(at, length)| (*at, *length, ![WRITE, DISCARD].contains(&kind))));
     chain.push((STATUS_AT, 1, true));
     driver.send(0, 0, &chain);
     driver.serve();
@@ -75,6 +80,65 @@ fn a_scratch_disk_keeps_what_it_is_given() {
     assert_eq!(driver.get(DATA_AT + 0x1000, 512), [7; 512]);
     assert_eq!(ask(&mut driver, READ, 3, &[(DATA_AT + 0x1000, 512)]), 0);
     assert_eq!(driver.get(DATA_AT + 0x1000, 512), [4; 512]);
+}
+
+#[test]
+fn a_disk_that_is_kept_is_flushed_and_frees_what_is_discarded() {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = disk(64);
+    file.sync_all().unwrap();
+    let before = file.metadata().unwrap().blocks();
+    let mut kept = Driver::start(blk(&file, true, true).unwrap());
+    kept.write(register::OFFERED_PAGE, 0);
+    let offered = u64::from(kept.read(register::OFFERED));
+    assert_eq!(offered & (FLUSHES | DISCARDS | READ_ONLY), FLUSHES | DISCARDS);
+    assert_eq!(ask(&mut kept, FLUSH, 0, &[]), 0);
+    let mut discard = |sector: u64, count: u32, flags: u32, length: u32| {
+        let range = [&sector.to_le_bytes()[..], &count.to_le_bytes(), &flags.to_le_bytes()].concat();
+        kept.put(DATA_AT, &range);
+        ask(&mut kept, DISCARD, 0, &[(DATA_AT, length)])
+    };
+    assert_eq!(discard(8, 48, 0, 16), 0);
+    let refused = Status::Error as u8;
+    for (sector, count, flags, length) in [
+        (60, 8, 0, 16),
+        (u64::MAX, 8, 0, 16),
+        (0, 0, 0, 16),
+        (0, MOST_DISCARDED + 1, 0, 16),
+        (0, 8, 1, 16),
+        (0, 8, 0, 15),
+        (0, 8, 0, 32),
+    ] {
+        assert_eq!(discard(sector, count, flags, length), refused, "{sector} {count} {flags} {length}");
+    }
+    assert_eq!(file.metadata().unwrap().len(), 64 * SECTOR);
+    file.sync_all().unwrap();
+    assert!(file.metadata().unwrap().blocks() < before, "nothing was freed");
+    assert_eq!(ask(&mut kept, READ, 20, &[(DATA_AT, 512)]), 0);
+    assert_eq!(kept.get(DATA_AT, 512), [0; 512]);
+    assert_eq!(ask(&mut kept, READ, 63, &[(DATA_AT, 512)]), 0);
+    assert_eq!(kept.get(DATA_AT, 512), [64; 512]);
+}
+
+#[test]
+fn a_disk_that_is_kept_has_one_writer_or_readers_and_those_write_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    std::fs::write(&path, [1; 4096]).unwrap();
+    let open = || File::options().read(true).write(true).open(&path).unwrap();
+    let writer = blk(&open(), true, true).unwrap();
+    for writable in [true, false] {
+        assert_eq!(blk(&open(), writable, true).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    }
+    drop(writer);
+    let reader = blk(&open(), false, true).unwrap();
+    assert!(blk(&open(), true, true).is_err());
+    let mut other = Driver::start(blk(&open(), false, true).unwrap());
+    other.put(DATA_AT, &[0xFF; 512]);
+    assert_eq!(ask(&mut other, WRITE, 0, &[(DATA_AT, 512)]), Status::Error as u8);
+    assert_eq!(ask(&mut other, DISCARD, 0, &[(DATA_AT, 16)]), Status::Unsupported as u8);
+    assert_eq!(std::fs::read(&path).unwrap(), [1; 4096]);
+    drop(reader);
 }
 
 #[test]

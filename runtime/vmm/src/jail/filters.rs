@@ -76,7 +76,7 @@ fn program(thread: Thread) -> Result<BpfProgram, FilterError> {
         }
         // Whether a descriptor is open: a build with assertions asks before it closes one.
         rules.insert(libc::SYS_fcntl, vec![second(libc::F_GETFD as u64)?]);
-        if thread == Thread::SnpProcessor {
+        if matches!(thread, Thread::SnpProcessor | Thread::Disk) {
             rules.insert(libc::SYS_fallocate, vec![second(PUNCH_HOLE)?]);
         }
         let requests = ioctls(thread).iter().map(|request| second(*request)).collect::<Result<Vec<_>, _>>()?;
@@ -126,7 +126,7 @@ const EVERY_THREAD: &[i64] = &[
 const fn of(thread: Thread) -> &'static [i64] {
     match thread {
         Thread::Processor | Thread::SnpProcessor | Thread::Rng => &[],
-        Thread::Disk => &[libc::SYS_preadv, libc::SYS_pwritev],
+        Thread::Disk => &[libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync],
         Thread::Vsock => &[
             libc::SYS_accept4,
             libc::SYS_connect,

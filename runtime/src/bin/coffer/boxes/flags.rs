@@ -17,6 +17,9 @@ use crate::boxes::network::NetworkFlags;
 use crate::boxes::peers;
 use crate::error::{self, Class, Classify as _, CliError};
 
+/// Snapshots, volumes, memory.
+type Mounts = (Vec<binds::Bind>, Vec<binds::DataMount>, Vec<Mount>);
+
 /// What isolates a box from its host and the host from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Isolation {
@@ -171,10 +174,11 @@ pub struct BoxFlags {
     /// Limit of /dev/shm.
     #[arg(long, value_name = "BYTES", default_value = "64m", conflicts_with = "spec")]
     pub shm_size: String,
-    /// Show a host file or folder inside, as it is now: a verified, read-only snapshot.
-    #[arg(short, long, value_name = "HOST:PATH:ro")]
+    /// Mount a volume, which outlives the box: NAME:PATH[:ro][,nocopy], or PATH for one that nobody named. Or show a host file or folder
+    /// inside, as it is now, HOST:PATH:ro: a verified, read-only snapshot. A box with a TEE takes no volume.
+    #[arg(short, long, value_name = "[NAME:]PATH[:ro]")]
     pub volume: Vec<String>,
-    /// The same in Docker's long form, or a tmpfs: type=bind,source=HOST,target=PATH,readonly.
+    /// The same in Docker's long form, or a tmpfs: type=volume,source=NAME,target=PATH, or type=bind,source=HOST,target=PATH,readonly.
     #[arg(long, value_name = "FIELDS")]
     pub mount: Vec<String>,
     /// Limit of the writable layer where it is in guest memory.
@@ -275,7 +279,7 @@ impl BoxFlags {
             return Err(CliError::new(Class::Usage, "the image's name is empty"));
         }
         let given = self.spec.as_deref().map(read_spec).transpose()?;
-        let (binds, tmpfs) = self.mounts()?;
+        let (binds, data, tmpfs) = self.mounts()?;
         let publish = self.published()?;
         let network = self.network.words(&publish)?;
         // `values` has refused what is neither a folder nor a platform that guests have.
@@ -292,6 +296,7 @@ impl BoxFlags {
             isolation: self.isolation.and_then(Isolation::monitor),
             workload,
             binds,
+            data,
             platform: self.platform.clone().filter(|_| image_platform.is_none()),
             vcpus,
             memory,
@@ -323,19 +328,20 @@ impl BoxFlags {
         Ok(Workload::Spec { document: Box::new(document), image: self.image().map(str::to_owned) })
     }
 
-    /// Snapshots and memory that `-v` and `--mount` ask for. The order within a flag is the order of the disks, those of
+    /// Snapshots, volumes and memory that `-v` and `--mount` ask for. The order within a flag is the order of the disks, those of
     /// `-v` first.
-    fn mounts(&self) -> Result<(Vec<binds::Bind>, Vec<Mount>), CliError> {
+    fn mounts(&self) -> Result<Mounts, CliError> {
         let here = std::env::current_dir().class_while(Class::Config, "cannot tell the current folder")?;
-        let mut all = self.volume.iter().map(|text| binds::volume(text, &here)).collect::<Result<Vec<_>, _>>()?;
-        let mut tmpfs = Vec::new();
-        for text in &self.mount {
-            match binds::mount(text, &here)? {
+        let short = self.volume.iter().map(|text| binds::volume(text, &here));
+        let (mut all, mut data, mut tmpfs) = Mounts::default();
+        for mount in short.chain(self.mount.iter().map(|text| binds::mount(text, &here))) {
+            match mount? {
                 MountRequest::Bind(bind) => all.push(bind),
+                MountRequest::Data(volume) => data.push(volume),
                 MountRequest::Tmpfs(mount) => tmpfs.push(mount),
             }
         }
-        Ok((all, tmpfs))
+        Ok((all, data, tmpfs))
     }
 
     /// Ports of the host that lead into the box.
@@ -411,6 +417,7 @@ impl BoxFlags {
             shm_bytes: size("--shm-size", &self.shm_size)?,
             read_only: self.read_only,
             volumes: Vec::new(),
+            data_volumes: Vec::new(),
             scratch: self.scratch_wanted()?,
             floors: Floors::default(),
             host_may: self.host_may,

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use coffer_runtime::BoxState;
 use coffer_runtime::engine::Inspection;
 use coffer_runtime::publish::Publish;
 use coffer_runtime::request::tmpfs_options;
-use coffer_spec::Mount;
+use coffer_runtime::{BoxRecord, BoxState};
+use coffer_spec::{Mount, WorkloadSpec};
 use serde_json::{Map, Value, json};
 
 use crate::boxes::live::timings_json;
@@ -107,6 +107,7 @@ fn describe(inspection: &Inspection) -> Value {
             "Memory": memory, "NanoCpus": u64::from(cpus) * 1_000_000_000,
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
+        "Mounts": spec.as_ref().map(|d| mounts_json(record, d.spec())),
         "NetworkSettings": { "Ports": ports.as_deref().map(ports_json) },
         "Tee": {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
@@ -118,6 +119,19 @@ fn describe(inspection: &Inspection) -> Value {
         "Timings": timings_json(&record.timings),
         "Folder": folder,
     })
+}
+
+/// As Docker has them: volumes by name, snapshots without a source, which nobody looks at again, and memory.
+fn mounts_json(record: &BoxRecord, spec: &WorkloadSpec) -> Value {
+    let data = record.options.data.iter().zip(&spec.data_volumes).map(|(volume, at)| {
+        let mode = if at.read_only { "ro" } else { "rw" };
+        json!({ "Type": "volume", "Name": volume.name.as_str(), "Driver": "local", "Destination": at.path, "Mode": mode, "RW": !at.read_only })
+    });
+    let binds = spec.volumes.iter().map(|at| {
+        json!({ "Type": "bind", "Destination": at.path, "Mode": "ro", "RW": false, "RootHash": at.verity.root_hash })
+    });
+    let memory = spec.mounts.iter().map(|at| json!({ "Type": "tmpfs", "Destination": at.path, "RW": !at.read_only }));
+    data.chain(binds).chain(memory).collect()
 }
 
 /// As Docker has them: by path, options as they are typed.

@@ -96,25 +96,15 @@ impl NewBox {
     }
 
     fn labels(&self) -> Result<BTreeMap<String, String>, CliError> {
-        let mut labels = BTreeMap::new();
-        let mut add = |text: &str| {
-            let (key, value) = text.split_once('=').unwrap_or((text, ""));
-            if key.trim().is_empty() {
-                return Err(CliError::new(Class::Usage, format!("invalid label {text:?}: it has no key")));
-            }
-            labels.insert(key.to_owned(), value.to_owned());
-            Ok(())
-        };
+        let mut texts = Vec::new();
         for path in &self.label_file {
             let what = || format!("cannot read {}", path.display());
             let text = input::read_text(path, input::DOCUMENT).class_while(Class::Config, what())?;
-            text.lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                .try_for_each(&mut add)?;
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            texts.extend(lines.map(str::to_owned));
         }
-        self.label.iter().try_for_each(|text| add(text))?;
-        Ok(labels)
+        texts.extend(self.label.iter().cloned());
+        labels(&texts)
     }
 
     /// The file that the id goes to, made before the box is: no box is made whose id nobody learns. It goes again if no box
@@ -140,6 +130,21 @@ impl NewBox {
     pub fn progress(&self, context: &Context) -> Option<ProgressFn> {
         progress::shown(self.quiet || context.json)
     }
+}
+
+/// What something is found by; the last of a key wins.
+///
+/// # Errors
+/// Class `usage` for a label without a key.
+pub fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    let one = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        if key.trim().is_empty() {
+            return Err(CliError::new(Class::Usage, format!("invalid label {text:?}: it has no key")));
+        }
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(one).collect()
 }
 
 /// A file for an id.

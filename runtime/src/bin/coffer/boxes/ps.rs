@@ -151,7 +151,7 @@ impl Shown {
                 "Command": self.command(found), "CreatedAt": table::rfc3339(found.created),
                 "RunningFor": created(found), "State": found.state,
                 "Status": if self.whole { whole_status(found) } else { status(found) }, "Ports": self.ports(),
-                "Names": found.name, "Labels": labels.join(","), "LocalVolumes": options.volumes.to_string(),
+                "Names": found.name, "Labels": labels.join(","), "LocalVolumes": (options.volumes + options.data.len()).to_string(),
                 "Size": self.size.map(table::size).unwrap_or_default(), "TEE": tee_word(options.tee),
                 "Isolation": options.isolation, "ExitCode": found.exit_code,
             }),

@@ -14,12 +14,16 @@ use crate::several::each_box;
     visible_alias = "remove",
     after_help = "Examples:
   coffer rm web
-  coffer rm --force web db"
+  coffer rm --force web db
+  coffer rm -v job"
 )]
 pub struct Args {
     /// Kill a box that runs; a box that is not there is no failure.
     #[arg(short, long)]
     force: bool,
+    /// Remove its volumes too that nobody named and no other box has.
+    #[arg(short, long)]
+    volumes: bool,
     /// Names or ids.
     #[arg(required = true, value_name = "BOX")]
     boxes: Vec<String>,
@@ -40,5 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             known
         });
     }
-    Ok(each_box(context, &names, |name| runtime.block_on(engine.remove(name, args.force)).map_err(error::of)))
+    Ok(each_box(context, &names, |name| {
+        runtime.block_on(engine.remove(name, args.force, args.volumes)).map_err(error::of)
+    }))
 }

@@ -71,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             // Before it runs with nobody at it.
             if let Err(refused) = live::trust_to_attach(&engine, &record, args.allow_simulated) {
                 if record.options.remove {
-                    engine.remove(record.id.as_str(), false).await.map_err(error::of)?;
+                    engine.remove(record.id.as_str(), false, false).await.map_err(error::of)?;
                 }
                 return Err(refused);
             }

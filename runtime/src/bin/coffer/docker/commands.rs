@@ -43,16 +43,11 @@ pub const COMMANDS: &[Row] = &[
         "signatures of images are not checked yet",
         "pull by digest (IMAGE@sha256:…); the root file system is measured, and `coffer attest` proves it",
     ),
-    // Networks, volumes and more than one box.
+    // Networks and more than one box.
     but(
         &["network"],
         "networks that boxes share are not there yet",
         "each box has a network of its own, and `coffer run -p 8080:80 IMAGE` leads into it",
-    ),
-    but(
-        &["volume"],
-        "named volumes are not there yet",
-        "`coffer run -v ./HOST:/PATH:ro IMAGE` shows a host folder as a verified snapshot; --scratch SIZE gives room for the box's life",
     ),
     but(
         &["compose", "docker-compose"],

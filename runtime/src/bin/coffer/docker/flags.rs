@@ -113,7 +113,8 @@ const BOXES: &[Row] = &[
         "`--writable SIZE` in memory, `--scratch SIZE` on an encrypted disk",
     ),
     // Storage.
-    but(&["--volumes-from", "--volume-driver"], "volumes are snapshots of host folders", "`-v HOST:PATH:ro` for each"),
+    but(&["--volumes-from"], "volumes are named one by one", "`-v NAME:PATH` for each"),
+    but(&["--volume-driver"], "there is one driver of volumes, local", "leave it out"),
     // Names and files.
     but(
         &["--annotation"],
@@ -162,10 +163,7 @@ const EVENTS: &[Row] = &[but(
     "`coffer ps -a` and `coffer inspect BOX` show what was last",
 )];
 
-const RM: &[Row] = &[
-    but(&["-v", "--volumes"], "snapshots of a box always go with it", "leave it out"),
-    no(&["-l", "--link"], "boxes have no network in common yet"),
-];
+const RM: &[Row] = &[no(&["-l", "--link"], "boxes have no network in common yet")];
 
 const LOGS: &[Row] = &[but(&["--details"], "labels are not shown beside output", "`coffer inspect BOX` shows them")];
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use coffer_image::Image;
-use coffer_runtime::engine::Filter;
+use coffer_runtime::engine::{Filter, VolumeFilter};
 use coffer_runtime::images::{self, of_image};
 use serde_json::json;
 
@@ -12,10 +12,10 @@ use crate::context::Context;
 use crate::error::{self, CliError};
 use crate::table;
 
-/// Show what images and boxes take of the disk.
+/// Show what images, boxes and volumes take of the disk.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "What images share counts once. Reclaimable is what no box uses (`coffer image prune --all`), and what boxes take that do not run (`coffer prune`).
+    after_help = "What images share counts once. Reclaimable is what no box uses (`coffer image prune --all`, `coffer volume rm`), and what boxes take that do not run (`coffer prune`).
 
 Examples:
   coffer system df
@@ -66,7 +66,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let home = context.open_home()?;
     let store = images::open(&home)?;
     let listing = store.list().map_err(|error| of_image(&error))?;
-    let (mut of_images, mut of_boxes) = (Kind::default(), Kind::default());
+    let (mut of_images, mut of_boxes, mut of_volumes) = (Kind::default(), Kind::default(), Kind::default());
     let uses = |image: &Image| boxes.iter().any(|found| found.options.image_digest == image.config_digest.to_string());
     let used: Vec<_> = listing.images.iter().filter(|image| uses(image)).collect();
     // Of one image there may be several names.
@@ -81,10 +81,16 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     for found in &boxes {
         of_boxes.add(found.state.is_up(), engine.disk_bytes(found).map_err(error::of)?);
     }
+    for listed in engine.list_volumes(&VolumeFilter::default()).map_err(error::of)? {
+        of_volumes.add(!listed.boxes.is_empty(), listed.volume.disk_bytes());
+    }
     if context.json {
-        println!("{}", json!({ "kinds": [of_images.json("images"), of_boxes.json("boxes")] }));
+        println!(
+            "{}",
+            json!({ "kinds": [of_images.json("images"), of_boxes.json("boxes"), of_volumes.json("volumes")] })
+        );
     } else {
-        let rows = [of_images.row("Images"), of_boxes.row("Boxes")];
+        let rows = [of_images.row("Images"), of_boxes.row("Boxes"), of_volumes.row("Volumes")];
         table::print(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], &rows);
     }
     Ok(ExitCode::SUCCESS)

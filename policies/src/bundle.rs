@@ -2,21 +2,23 @@
 //!
 //! Believes nothing in them before it is bounded; with a key, nothing that the signature does not name. Refuses by name what it does not know, so
 //! that nothing in a bundle is passed over. Never: writes a file, follows a link, fetches; says whether a bundle is the newest one (a
-//! revision is a name).
+//! revision is a name, and the date of its signature is for whoever asks for an age).
 //! Source: OPA's documentation, "Bundles: Bundle File Format" and "Signing".
 
 mod archive;
+mod endorse;
 mod entry;
 mod error;
 mod json;
 mod roots;
 mod signature;
 
+use coffer_verifier::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
 pub use archive::{BUNDLE_FILES, UNPACKED_LIMIT};
+pub use endorse::Endorsement;
 pub use error::{BUNDLE_LIMIT, BundleError};
 pub use signature::{BundleKey, KeyError, SignatureError};
 
@@ -43,6 +45,7 @@ pub struct Bundle {
     files: Vec<File>,
     data: Option<Value>,
     digest: [u8; 32],
+    signed_at: Option<UnixTime>,
 }
 
 /// `.manifest`.
@@ -84,15 +87,17 @@ impl Bundle {
         };
         let of_signature = |source| BundleError::Signature { bundle: name.into(), source };
         let signatures = entries.iter().find(|entry| entry.path == SIGNATURES);
-        match (trust, signatures) {
-            (BundleTrust::SignatureWaived, _) | (BundleTrust::Unsigned, None) => {}
+        let rest: Vec<&Entry> = entries.iter().filter(|entry| entry.path != SIGNATURES).collect();
+        let signed_at = match (trust, signatures) {
+            // A date that nobody vouches for is none.
+            (BundleTrust::SignatureWaived, _) | (BundleTrust::Unsigned, None) => None,
             (BundleTrust::Unsigned, Some(_)) => return Err(of_signature(SignatureError::NoKey)),
             (BundleTrust::Key(_), None) => return Err(of_signature(SignatureError::None)),
             (BundleTrust::Key(key), Some(signatures)) => {
-                let rest: Vec<&Entry> = entries.iter().filter(|entry| entry.path != SIGNATURES).collect();
-                signature::verify(&signatures.bytes, &rest, key).map_err(of_signature)?;
+                signature::verify(&signatures.bytes, &rest, key).map_err(of_signature)?
             }
-        }
+        };
+        let digest = entry::digest(&rest);
         let manifest = match entries.iter().find(|entry| entry.path == MANIFEST) {
             Some(entry) => {
                 let manifest: Manifest =
@@ -129,8 +134,7 @@ impl Bundle {
             }
         }
         let data = data.as_object().is_some_and(|fields| !fields.is_empty()).then_some(data);
-        let bundle =
-            Self { name: name.into(), revision: manifest.revision, files, data, digest: Sha256::digest(bytes).into() };
+        let bundle = Self { name: name.into(), revision: manifest.revision, files, data, digest, signed_at };
         bundle.packages_below(&roots)?;
         Ok(bundle)
     }
@@ -168,9 +172,14 @@ impl Bundle {
         self.data.as_ref()
     }
 
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the paths and bytes of its files, its signature left out: what it says, whoever signs that and when.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+
+    /// When it was signed (`iat`), in the words of the key that was asked for; `None` where no signature was checked, or it has no date.
+    pub fn signed_at(&self) -> Option<UnixTime> {
+        self.signed_at
     }
 
     /// The policy it holds.
@@ -179,7 +188,8 @@ impl Bundle {
     /// [`PolicyError`], with file and line.
     pub fn policy(&self) -> Result<Policy, PolicyError> {
         let files: Vec<File> = self.files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
-        Policy::of(&self.name, &files, self.data.as_ref(), self.digest)
+        let policy = Policy::of(&self.name, &files, self.data.as_ref(), self.digest)?;
+        Ok(policy.with_date(self.signed_at))
     }
 }
 

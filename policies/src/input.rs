@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use coffer_verifier::{Appraisal, Code, Reason, UnixTime, VerifiedReport};
+use coffer_verifier::{Appraisal, Code, MaxAge, Reason, UnixTime, VerifiedReport};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -95,12 +95,23 @@ pub fn evidence_input(appraisal: &Appraisal, now: UnixTime) -> Option<Value> {
 }
 
 /// Asks evidence policies about an appraisal, and lowers it by every reason they have. An appraisal of evidence that is not authentic stays
-/// what it is, and nothing is ever raised: a policy that allows what the floor refused changes nothing.
+/// what it is, and nothing is ever raised: a policy that allows what the floor refused changes nothing. Where an age is asked (`max_age`), a policy
+/// without the date of a signature is against it, and so is no policy at all.
 #[must_use]
-pub fn lower(appraisal: Appraisal, policies: &[Policy], now: UnixTime) -> Appraisal {
-    let Some(input) = evidence_input(&appraisal, now) else { return appraisal };
+pub fn lower(appraisal: Appraisal, policies: &[Policy], max_age: MaxAge, now: UnixTime) -> Appraisal {
     let mut reasons = Vec::new();
+    if policies.is_empty() {
+        if max_age != MaxAge::Any {
+            let expected = format!("a signed bundle {max_age} (max_policy_age)");
+            reasons.push(Reason::new(Code::Rego, "no policy in Rego", expected, AGE_HINT));
+        }
+        return appraisal.lowered(reasons);
+    }
+    let Some(input) = evidence_input(&appraisal, now) else { return appraisal };
     for policy in policies {
+        if let Some((found, expected)) = policy.too_old(max_age, now) {
+            reasons.push(Reason::new(Code::Rego, found, expected, AGE_HINT));
+        }
         let decision = policy.decide(&input);
         let expected = format!("{} to allow it", policy.name());
         let said = decision.reasons().iter().map(|reason| plain(reason));
@@ -112,6 +123,8 @@ pub fn lower(appraisal: Appraisal, policies: &[Policy], now: UnixTime) -> Apprai
     appraisal.lowered(reasons)
 }
 
+const AGE_HINT: &str =
+    "take the newest bundle, with the key that signed it; `coffer policy re-endorse` gives one another date";
 const HINT: &str = "see what the policy asks for: `coffer policy explain` shows where it stops";
 
 /// A policy may repeat what evidence says, which is nobody's to move a terminal's cursor with.

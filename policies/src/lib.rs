@@ -33,7 +33,8 @@ mod visit;
 pub use bounds::File;
 pub use builtins::MEMORY_LIMIT;
 pub use bundle::{
-    BUNDLE_FILES, BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, KeyError, SignatureError, UNPACKED_LIMIT,
+    BUNDLE_FILES, BUNDLE_LIMIT, Bundle, BundleError, BundleKey, BundleTrust, Endorsement, KeyError, SignatureError,
+    UNPACKED_LIMIT,
 };
 pub use digest::files_digest;
 pub use engine::{INPUT_LIMIT, POLICY_LIMIT};

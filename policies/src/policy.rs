@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use coffer_verifier::{MaxAge, UnixTime, manifest::CLOCKS_DIFFER_BY};
 use regorus::{Engine, Value, unstable::Module};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -54,6 +55,7 @@ pub struct Policy {
     allow: String,
     deny: Option<String>,
     digest: [u8; 32],
+    signed_at: Option<UnixTime>,
 }
 
 impl Policy {
@@ -118,7 +120,32 @@ impl Policy {
         {
             return Err(parse(error));
         }
-        Ok(Self { engine, name: name.into(), package, allow, deny, digest })
+        Ok(Self { engine, name: name.into(), package, allow, deny, digest, signed_at: None })
+    }
+
+    /// The same, with the date of a signature that was checked.
+    #[must_use]
+    pub fn with_date(self, signed_at: Option<UnixTime>) -> Self {
+        Self { signed_at, ..self }
+    }
+
+    /// When it was signed, where that is known.
+    pub fn signed_at(&self) -> Option<UnixTime> {
+        self.signed_at
+    }
+
+    /// What is wrong with its age, in two words: found and expected. No date is no young one.
+    pub(crate) fn too_old(&self, most: MaxAge, now: UnixTime) -> Option<(String, String)> {
+        if most == MaxAge::Any {
+            return None;
+        }
+        let found = match self.signed_at {
+            None => "no date of a signature".to_owned(),
+            Some(at) if at.0 > now.0.saturating_add(CLOCKS_DIFFER_BY) => format!("signed at {at}, which is to come"),
+            Some(at) if !most.admits(now.0.saturating_sub(at.0)) => format!("signed at {at}"),
+            Some(_) => return None,
+        };
+        Some((found, format!("a signature of {} {most} (max_policy_age)", self.name)))
     }
 
     /// Name it was parsed under.

@@ -1,4 +1,4 @@
-//! Private P-384 keys in files: ID keys, author keys and manifest keys.
+//! Private P-384 keys in files: ID keys, author keys, manifest keys and policy keys.
 //!
 //! PKCS#8 PEM, mode 0600, never overwritten. Keys we make say in a line before the PEM block what they are for, and a key
 //! made for one purpose is not taken for another; a key from elsewhere has no such line and is taken as it is.
@@ -26,10 +26,12 @@ pub enum KeyPurpose {
     Author,
     /// Signs reference manifests.
     Manifest,
+    /// Signs bundles of policies.
+    Policy,
 }
 
 impl KeyPurpose {
-    const ALL: [Self; 3] = [Self::Id, Self::Author, Self::Manifest];
+    const ALL: [Self; 4] = [Self::Id, Self::Author, Self::Manifest, Self::Policy];
 
     /// As files and messages say it.
     pub fn word(self) -> &'static str {
@@ -37,6 +39,7 @@ impl KeyPurpose {
             Self::Id => "ID key",
             Self::Author => "author key",
             Self::Manifest => "manifest key",
+            Self::Policy => "policy key",
         }
     }
 
@@ -44,6 +47,9 @@ impl KeyPurpose {
         format!("Coffer {}, private.", self.word())
     }
 }
+
+/// What makes keys.
+const MAKE: &str = "make one with `coffer id-key init`, `coffer manifest keygen` or `coffer policy keygen`";
 
 /// A private key.
 pub struct SigningKey {
@@ -71,12 +77,10 @@ impl SigningKey {
         let said = KeyPurpose::ALL.into_iter().find(|one| text.lines().any(|line| line == one.label()));
         if let Some(other) = said.filter(|said| *said != purpose) {
             let message = format!("{} was made as {}, expected {}", path.display(), other.word(), purpose.word());
-            return Err(Failure::new(Class::Config, message)
-                .hint("each key has one job; make one with `coffer id-key init` or `coffer manifest keygen`"));
+            return Err(Failure::new(Class::Config, message).hint(format!("each key has one job; {MAKE}")));
         }
         let key = Self::parse(&text).ok_or_else(|| {
-            Failure::new(Class::Config, format!("{} holds no private P-384 key in PEM", path.display()))
-                .hint("make one with `coffer id-key init` or `coffer manifest keygen`")
+            Failure::new(Class::Config, format!("{} holds no private P-384 key in PEM", path.display())).hint(MAKE)
         })?;
         // Not before it is known to be one: that others read a public key is what it is for.
         if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
@@ -223,7 +227,7 @@ mod tests {
         assert_eq!((again.public(), &read_public(&path).unwrap()), (key.public(), key.public()));
         let signature = again.sign(b"message").unwrap();
         assert!(key.public().verifies(b"message", &signature));
-        for other in [KeyPurpose::Author, KeyPurpose::Manifest] {
+        for other in [KeyPurpose::Author, KeyPurpose::Manifest, KeyPurpose::Policy] {
             let failure = SigningKey::read(&path, other).err().unwrap();
             assert!(failure.message.contains("was made as ID key"), "{failure}");
         }

@@ -11,7 +11,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use coffer_verifier::P384PublicKey;
+use coffer_verifier::{P384PublicKey, UnixTime};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -103,6 +103,11 @@ impl BundleKey {
         if point[0] == 4 && key.is_ok() { Ok(Self(Curve::P256(point))) } else { Err(KeyError) }
     }
 
+    /// The same key, for bundles.
+    pub fn of_p384(key: P384PublicKey) -> Self {
+        Self(Curve::P384(key))
+    }
+
     fn algorithm(&self) -> &'static str {
         match self.0 {
             Curve::P256(_) => "ES256",
@@ -149,6 +154,8 @@ struct Payload {
     exp: Option<Value>,
     #[serde(default)]
     nbf: Option<Value>,
+    #[serde(default)]
+    iat: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -159,8 +166,12 @@ struct Listed {
     algorithm: String,
 }
 
-/// Refuses files that this key did not sign, all of them and no other.
-pub(super) fn verify(signatures: &[u8], entries: &[&Entry], key: &BundleKey) -> Result<(), SignatureError> {
+/// Refuses files that this key did not sign, all of them and no other. Gives the date it says, if it says one.
+pub(super) fn verify(
+    signatures: &[u8],
+    entries: &[&Entry],
+    key: &BundleKey,
+) -> Result<Option<UnixTime>, SignatureError> {
     let form = |what: &str| SignatureError::Form(what.into());
     let Signatures { signatures } = parsed(signatures)?;
     let [token] = &signatures[..] else { return Err(form("there must be exactly one signature")) };
@@ -178,13 +189,18 @@ pub(super) fn verify(signatures: &[u8], entries: &[&Entry], key: &BundleKey) -> 
     if !key.verifies(signed, &decode(signature)?) {
         return Err(SignatureError::Invalid);
     }
-    let Payload { files, scope, exp, nbf } = parsed(&decode(payload)?)?;
+    let Payload { files, scope, exp, nbf, iat } = parsed(&decode(payload)?)?;
     if scope.is_some_and(|scope| !scope.is_empty()) {
         return Err(form("it has a scope, and none is asked for"));
     }
     if exp.is_some() || nbf.is_some() {
         return Err(form("it has exp or nbf, and nothing here looks at a clock for them"));
     }
+    let seconds = |iat: Value| iat.as_i64().filter(|seconds| *seconds >= 0).map(UnixTime);
+    let signed_at = match iat {
+        Some(iat) => Some(seconds(iat).ok_or_else(|| form("iat is no whole number of seconds since 1970"))?),
+        None => None,
+    };
     let mut listed: BTreeMap<&str, &Listed> = BTreeMap::new();
     for file in &files {
         if listed.insert(&file.name, file).is_some() {
@@ -201,7 +217,7 @@ pub(super) fn verify(signatures: &[u8], entries: &[&Entry], key: &BundleKey) -> 
     }
     match listed.keys().next() {
         Some(name) => Err(differs(name, "was signed, and is not there")),
-        None => Ok(()),
+        None => Ok(signed_at),
     }
 }
 
@@ -209,7 +225,7 @@ fn differs(file: &str, what: &str) -> SignatureError {
     SignatureError::File { file: file.chars().take(256).flat_map(char::escape_default).collect(), what: what.into() }
 }
 
-fn hash(entry: &Entry, algorithm: &str) -> Result<String, SignatureError> {
+pub(super) fn hash(entry: &Entry, algorithm: &str) -> Result<String, SignatureError> {
     let file = entry.path.rsplit_once('/').map_or(entry.path.as_str(), |(_, file)| file);
     // What is JSON is hashed as what it says, so that its layout does not count.
     let bytes = if file == DATA || file == MANIFEST {

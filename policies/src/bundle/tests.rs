@@ -9,7 +9,9 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use coffer_verifier::P384PublicKey;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 
@@ -293,6 +295,9 @@ fn no_file_is_changed_added_or_left_out_behind_a_signature() {
         (json!({"typ": "eat+jwt"}), json!({}), "typ"),
         (json!({}), json!({"scope": "write"}), "scope"),
         (json!({}), json!({"exp": 1}), "exp"),
+        (json!({}), json!({"iat": -1}), "iat"),
+        (json!({}), json!({"iat": "1"}), "iat"),
+        (json!({}), json!({"iat": 1.5}), "iat"),
         (json!({}), json!({"files": 1}), "sequence"),
     ] {
         let bytes = signer.sign(&tested(), |head, body| {
@@ -331,4 +336,65 @@ fn json_is_hashed_by_what_it_says() {
     let other = files("{\"team\":\n {\"b\": {\"a\": \"<\u{2028}>\", \"z\": 1},\n\"listed\": [ \"a\" ]}}");
     let bytes = signer.sign(&other, |_, payload| payload["files"][1]["hash"] = json!(hash));
     assert!(Bundle::read("b", &bytes, BundleTrust::Key(&key)).is_ok(), "its layout does not count");
+}
+
+#[test]
+fn a_date_is_the_signers_word_and_no_signature_is_no_date() {
+    let signer = signer(&ECDSA_P384_SHA384_FIXED_SIGNING, "ES384");
+    let key = signer.trusted();
+    let dated = signer.sign(&tested(), |_, payload| payload["iat"] = json!(1_000));
+    let undated = signer.sign(&tested(), |_, _| {});
+    let of = |bytes: &[u8], trust| Bundle::read("b", bytes, trust).unwrap().signed_at();
+    assert_eq!(of(&dated, BundleTrust::Key(&key)), Some(UnixTime(1_000)));
+    assert_eq!(of(&undated, BundleTrust::Key(&key)), None);
+    assert_eq!(of(&dated, BundleTrust::SignatureWaived), None, "nobody vouches for it");
+    assert_eq!(of(&packed(&tested()), BundleTrust::Unsigned), None);
+    let policy = Bundle::read("b", &dated, BundleTrust::Key(&key)).unwrap().policy().unwrap();
+    let minute = coffer_verifier::MaxAge::Seconds(60);
+    let said = |now| policy.too_old(minute, UnixTime(now)).map(|(found, _)| found);
+    assert_eq!((said(1_000), said(1_060), said(700)), (None, None, None));
+    assert!(said(1_061).unwrap().starts_with("signed at 1970-01-01T00:16:40Z"));
+    assert!(said(699).unwrap().ends_with("to come"));
+    let undated = Bundle::read("b", &undated, BundleTrust::Key(&key)).unwrap().policy().unwrap();
+    assert_eq!(undated.too_old(minute, UnixTime(1_000)).unwrap().0, "no date of a signature");
+    assert_eq!(undated.too_old(coffer_verifier::MaxAge::Any, UnixTime(1_000)), None);
+}
+
+#[test]
+fn a_new_signature_changes_the_date_and_nothing_else() {
+    let signer = signer(&ECDSA_P384_SHA384_FIXED_SIGNING, "ES384");
+    let public = P384PublicKey::from_pem(&signer.pem).unwrap();
+    let mut files = tested();
+    let old = signer.sign(&files, |_, payload| payload["iat"] = json!(1_000));
+    let endorsed = |bytes: &[u8], at| {
+        let next = Endorsement::new("b", bytes, &public, UnixTime(at)).unwrap();
+        let signature = signer.key.sign(&SystemRandom::new(), next.signing_input()).unwrap();
+        next.with_signature(signature.as_ref().try_into().unwrap()).unwrap()
+    };
+    let key = BundleKey::of_p384(public);
+    let read = |bytes: &[u8]| Bundle::read("b", bytes, BundleTrust::Key(&key)).unwrap();
+    // Of a signed one, of one signed anew, and of one that nobody had signed.
+    for bytes in [old.clone(), endorsed(&old, 1_500), packed(&files)] {
+        let next = read(&endorsed(&bytes, 2_000));
+        assert_eq!(next.signed_at(), Some(UnixTime(2_000)));
+        assert_eq!((next.digest(), next.revision()), (read(&old).digest(), "r7"));
+        assert_eq!((next.files(), next.data()), (read(&old).files(), read(&old).data()));
+    }
+    // A path longer than a header of tar has room for.
+    let long = format!("team/{}/data.json", "a".repeat(200));
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, bytes) in [("team/policy.rego", POLICY.as_bytes()), (&long, br#"{"x": "<\u2028>"}"#)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, path, bytes).unwrap();
+    }
+    let data = read(&endorsed(&gzip(&builder.into_inner().unwrap()), 2_000)).data().cloned().unwrap();
+    assert_eq!(data["team"]["a".repeat(200)]["x"], "<\u{2028}>");
+    // Nobody else's signature fits, nor one of other files.
+    let next = Endorsement::new("b", &old, &public, UnixTime(2_000)).unwrap();
+    let bad = next.with_signature(&[7; 96]).unwrap();
+    let said = Bundle::read("b", &bad, BundleTrust::Key(&key)).map(|_| ()).unwrap_err();
+    assert!(why(&said).contains("does not verify"), "{said}");
+    files[1].1 = br#"{"team": {"listed": ["b"]}}"#.to_vec();
+    assert_ne!(read(&endorsed(&packed(&files), 2_000)).digest(), read(&old).digest());
 }

@@ -350,6 +350,14 @@ impl ConfigFile {
             let rego = entry.rego(&shown, folder, mistakes);
             simulators.extend_from_slice(&simulated);
             let Some((rules, text)) = floor else { continue };
+            // How old it is is asked at each appraisal; without a date nothing would ever be accepted.
+            let has_date = rego.as_ref().is_some_and(|rego| rego.signed_at().is_some());
+            if rules.max_policy_age != MaxAge::Any && !has_date && mistakes.is_empty() {
+                mistakes.push(format!(
+                    "policies.{shown}: max_policy_age asks for a rego that is a bundle signed by bundle_key, whose \
+                     signature has a date (iat): `coffer policy sign` makes one"
+                ));
+            }
             match Policy::new(Parts { name, floor: (rules, &text), rego, simulated: &simulated }) {
                 Ok(policy) => all.push(policy),
                 Err(error) => mistakes.push(format!("policies.{shown}: the name is not {error}")),

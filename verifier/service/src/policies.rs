@@ -78,9 +78,9 @@ impl Policy {
         self.verifier.anchors.simulated()
     }
 
-    /// What Rego has against it, in the judge's words.
+    /// What Rego has against it, its age among it, in the judge's words.
     pub fn lower(&self, appraisal: Appraisal, now: UnixTime) -> Appraisal {
-        coffer_policies::lower(appraisal, self.rego.as_slice(), now)
+        coffer_policies::lower(appraisal, self.rego.as_slice(), self.verifier.policy.max_policy_age, now)
     }
 }
 

@@ -175,6 +175,35 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
         let said = resolved(rego, key);
         assert!(said.contains(words), "{rego:?} {key:?}: {said}");
     }
+    // An age of Rego is asked of a bundle's signature: one without a date, or no bundle, would refuse everybody for ever.
+    std::fs::write(at("week.toml"), "measurements = \"any\"\nmax_policy_age = \"7d\"\n").unwrap();
+    let pair =
+        aws_lc_rs::signature::EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    let public = aws_lc_rs::signature::KeyPair::public_key(&pair).as_ref().to_vec();
+    let public = coffer_verifier::P384PublicKey::from_sec1(&public).unwrap();
+    std::fs::write(at("signer.pem"), public.to_pem()).unwrap();
+    let unsigned = std::fs::read(at("team.tar.gz")).unwrap();
+    let next = coffer_policies::Endorsement::new("team", &unsigned, &public, coffer_verifier::UnixTime(1_000)).unwrap();
+    let signature = pair.sign(&aws_lc_rs::rand::SystemRandom::new(), next.signing_input()).unwrap();
+    let signed = next.with_signature(signature.as_ref().try_into().unwrap()).unwrap();
+    std::fs::write(at("signed.tar.gz"), signed).unwrap();
+    for (rego, key, expected) in [
+        (Some("signed.tar.gz"), Some("signer.pem"), ""),
+        (Some("team.tar.gz"), None, "policies.team: max_policy_age asks for a rego that is a bundle signed"),
+        (Some("gate.rego"), None, "policies.team: max_policy_age asks for"),
+        (None, None, "policies.team: max_policy_age asks for"),
+    ] {
+        let mut file = file.clone();
+        let entry = PolicyEntry {
+            floor: Some("week.toml".into()),
+            rego: rego.map(Into::into),
+            bundle_key: key.map(Into::into),
+            ..lab()
+        };
+        file.policies.insert("team".into(), entry);
+        let said = file.resolve(folder.path()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{rego:?}: {said}");
+    }
     // An age of manifests that nobody could ask is no floor.
     std::fs::write(at("floor.toml"), "measurements = \"any\"\nmax_manifest_age = \"7d\"\n").unwrap();
     let entry = PolicyEntry { floor: Some("floor.toml".into()), ..lab() };

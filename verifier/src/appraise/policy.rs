@@ -228,6 +228,8 @@ pub struct EvidencePolicy {
     pub max_crl_age: MaxAge,
     /// Age of the reference manifest that admits a guest, for whoever holds manifests: a key broker.
     pub max_manifest_age: MaxAge,
+    /// Age of the signature of Rego that is asked behind these rules, for whoever asks Rego.
+    pub max_policy_age: MaxAge,
     /// Launch digest of guest memory.
     pub measurements: Accept<Measurement>,
     /// HOST_DATA. It proves nothing alone: the host chooses it.
@@ -263,6 +265,7 @@ impl EvidencePolicy {
             minimum_guest_svn: 0,
             max_crl_age: MaxAge::Any,
             max_manifest_age: MaxAge::Any,
+            max_policy_age: MaxAge::Any,
             measurements: Accept::Any,
             host_data: Accept::Any,
             pairs: Accept::Any,

@@ -68,6 +68,11 @@ pub enum PolicyFileError {
         /// Product of the entry.
         product: ProductLine,
     },
+    /// An age of Rego where no Rego is asked.
+    #[error(
+        "policy file: max_policy_age is not asked here, where no policy in Rego stands behind this one: leave it out"
+    )]
+    NoRego,
 }
 
 /// `"any"` or a list.
@@ -136,6 +141,8 @@ struct PolicyFile {
     max_crl_age: MaxAge,
     #[serde(default)]
     max_manifest_age: MaxAge,
+    #[serde(default)]
+    max_policy_age: MaxAge,
     measurements: Option<AnyOr<Measurement>>,
     host_data: Option<AnyOr<HostData>>,
     pairs: Option<AnyOr<Pair>>,
@@ -232,6 +239,7 @@ impl EvidencePolicy {
         policy.minimum_guest_svn = file.minimum_guest_svn;
         policy.max_crl_age = file.max_crl_age;
         policy.max_manifest_age = file.max_manifest_age;
+        policy.max_policy_age = file.max_policy_age;
         policy.host_data = file.host_data.map_or(Accept::Any, Accept::from);
         // Whoever lists signers and no pairs means these signers, not everybody; an empty list means nobody.
         let unlisted = if file.signers.is_none() { Accept::Any } else { Accept::Only(Vec::new()) };
@@ -239,6 +247,14 @@ impl EvidencePolicy {
         policy.signers = file.signers.unwrap_or_default();
         policy.measurements = file.measurements.ok_or(E::NoMeasurements)?.into();
         Ok(policy)
+    }
+
+    /// For callers that ask no Rego: what this says of its age would be passed over.
+    ///
+    /// # Errors
+    /// [`PolicyFileError::NoRego`].
+    pub fn without_rego(self) -> Result<Self, PolicyFileError> {
+        if self.max_policy_age == MaxAge::Any { Ok(self) } else { Err(PolicyFileError::NoRego) }
     }
 }
 
@@ -287,6 +303,14 @@ mod tests {
             wider("[guest_policy]\ndebug = \"any\"\nmigrate_ma = \"required\""),
             ["guest_policy.migrate_ma", "guest_policy.debug"]
         );
+    }
+
+    #[test]
+    fn an_age_of_rego_is_refused_where_no_rego_is_asked() {
+        let policy = EvidencePolicy::from_toml("measurements = \"any\"\nmax_policy_age = \"7d\"").unwrap();
+        assert_eq!(policy.max_policy_age, MaxAge::Seconds(604_800));
+        assert_eq!(policy.without_rego(), Err(PolicyFileError::NoRego));
+        assert_eq!(EvidencePolicy::strict().without_rego(), Ok(EvidencePolicy::strict()));
     }
 
     #[test]
@@ -343,6 +367,7 @@ mod tests {
             "max_crl_age = \"0d\"",
             "max_crl_age = 7",
             "max_manifest_age = \"a week\"",
+            "max_policy_age = 7",
         ] {
             assert!(matches!(error(text), PolicyFileError::Toml(_)), "{text}");
         }

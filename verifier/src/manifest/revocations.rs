@@ -1,4 +1,4 @@
-//! What no manifest may be endorsed with any more: an operator's list of releases that turned out to be bad.
+//! What no manifest and no policy may be endorsed with any more: an operator's list of releases that turned out to be bad.
 //!
 //! Trusts: whoever wrote the file. Never: means nothing by an unknown key, or by a list whose time is over.
 
@@ -10,7 +10,7 @@ use crate::{
     abi::{Measurement, WorkloadDigest},
 };
 
-/// Releases, measurements, workloads and files that are revoked.
+/// Releases, measurements, workloads, files and policies that are revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocations {
     until: Expiry,
@@ -18,6 +18,7 @@ pub struct Revocations {
     measurements: Vec<Measurement>,
     workloads: Vec<WorkloadDigest>,
     components: Vec<String>,
+    policies: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +33,8 @@ struct File {
     workloads: Vec<WorkloadDigest>,
     #[serde(default)]
     components: Vec<String>,
+    #[serde(default)]
+    policies: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -58,20 +61,27 @@ impl Revocations {
                     .map_err(|_| field("until".into(), "a time like 2026-09-20T00:00:00Z, or the word never"))?,
             ),
         };
-        for (at, component) in file.components.iter().enumerate() {
-            if hex::decode(component).is_ok_and(|bytes| bytes.len() == 32 && hex::encode(bytes) == *component) {
-                continue;
+        for (key, digests) in [("components", &file.components), ("policies", &file.policies)] {
+            for (at, digest) in digests.iter().enumerate() {
+                if hex::decode(digest).is_ok_and(|bytes| bytes.len() == 32 && hex::encode(bytes) == *digest) {
+                    continue;
+                }
+                return Err(field(format!("{key}[{at}]"), "64 lower-case hexadecimal digits"));
             }
-            return Err(field(format!("components[{at}]"), "64 lower-case hexadecimal digits"));
         }
         let manifests = file.manifests.into_iter().map(|one| (one.name, one.up_to_sequence)).collect();
-        let File { measurements, workloads, components, .. } = file;
-        Ok(Self { until, manifests, measurements, workloads, components })
+        let File { measurements, workloads, components, policies, .. } = file;
+        Ok(Self { until, manifests, measurements, workloads, components, policies })
     }
 
     /// Its time is over: somebody should have looked at it since.
     pub fn is_over(&self, now: UnixTime) -> bool {
         self.until.is_over(now)
+    }
+
+    /// A policy is listed, by the SHA-256 that names its texts.
+    pub fn lists_policy(&self, digest: &[u8; 32]) -> bool {
+        self.policies.contains(&hex::encode(digest))
     }
 
     /// What of a manifest is listed, in words; nothing if it may be endorsed.
@@ -132,14 +142,25 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_is_listed_by_the_digest_of_its_texts() {
+        let list = Revocations::from_toml(&format!("until = \"never\"\npolicies = [\"{}\"]", "07".repeat(32))).unwrap();
+        assert!(list.lists_policy(&[7; 32]) && !list.lists_policy(&[8; 32]));
+        assert_eq!(list.named_in(&contents()), [""; 0]);
+    }
+
+    #[test]
     fn a_list_says_how_long_it_counts_and_has_no_other_keys() {
         let until = |text: &str| Revocations::from_toml(&format!("until = \"{text}\""));
         let list = until("1970-01-01T00:16:40Z").unwrap();
         assert!(!list.is_over(UnixTime(999)) && list.is_over(UnixTime(1000)));
         assert!(!until("never").unwrap().is_over(UnixTime(i64::MAX)));
-        for wrong in
-            ["", "until = \"soon\"", "until = \"never\"\nmeasurments = []", "until = \"never\"\ncomponents = [\"AB\"]"]
-        {
+        for wrong in [
+            "",
+            "until = \"soon\"",
+            "until = \"never\"\nmeasurments = []",
+            "until = \"never\"\ncomponents = [\"AB\"]",
+            "until = \"never\"\npolicies = [\"ab\"]",
+        ] {
             assert!(Revocations::from_toml(wrong).is_err(), "{wrong}");
         }
     }

@@ -179,7 +179,7 @@ fn decide(
     }
     let appraisal = judge(&verifier, &others, now);
     let input = coffer_policies::evidence_input(&appraisal, now);
-    let appraisal = coffer_policies::lower(appraisal, &policy.rego, now);
+    let appraisal = coffer_policies::lower(appraisal, &policy.rego, policy.rules.max_policy_age, now);
     Ok(Judgement { appraisal, input, not_fetched, not_asked: Vec::new() })
 }
 
@@ -285,6 +285,12 @@ pub fn policy(paths: &[PathBuf], bundles: &rego::Bundles) -> Result<Named, CliEr
         named.revision = hex::encode(Sha256::digest(revisions.join("\n")));
     }
     Ok(named)
+}
+
+/// Typed rules for a command that asks no Rego.
+pub fn floor_alone(path: Option<&Path>) -> Result<EvidencePolicy, CliError> {
+    let Named { rules, name, .. } = floor(path)?;
+    rules.without_rego().class_while(Class::Config, name)
 }
 
 /// The built-in floor, the built-in strict policy, or a file.

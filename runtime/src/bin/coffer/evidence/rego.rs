@@ -10,6 +10,7 @@ use coffer_policies::{
     files_digest,
 };
 use coffer_rim::input;
+use coffer_verifier::UnixTime;
 
 use crate::error::{Class, Classify as _, CliError};
 
@@ -30,28 +31,36 @@ pub struct Bundles {
 
 impl Bundles {
     fn read(&self, path: &Path) -> Result<Bundle, CliError> {
-        let bytes = input::read(path, BUNDLE_LIMIT as u64).class_while(Class::Config, path.display())?;
-        let key = match &self.bundle_key {
-            Some(file) => {
-                let text = input::read_text(file, 64 * 1024).class_while(Class::Config, file.display())?;
-                Some(BundleKey::from_pem(&text).class_while(Class::Config, file.display())?)
-            }
-            None => None,
-        };
+        let bytes = bytes(path)?;
+        let key = self.bundle_key.as_deref().map(key).transpose()?;
         let trust = match &key {
             Some(key) => BundleTrust::Key(key),
             None if self.no_bundle_signature => BundleTrust::SignatureWaived,
             None => BundleTrust::Unsigned,
         };
-        Bundle::read(&path.display().to_string(), &bytes, trust).map_err(|error| {
-            // Who waits for somebody's signature has a bundle that is not authentic.
-            let class = match error {
-                BundleError::Signature { .. } => Class::NotAuthentic,
-                _ => Class::Config,
-            };
-            CliError::caused(class, &error).hint(error.hint())
-        })
+        Bundle::read(&path.display().to_string(), &bytes, trust).map_err(|error| no_bundle(&error))
     }
+}
+
+/// A file that may be a bundle.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
+    input::read(path, BUNDLE_LIMIT as u64).class_while(Class::Config, path.display())
+}
+
+/// The public key in a file that a bundle must have been signed by.
+pub fn key(file: &Path) -> Result<BundleKey, CliError> {
+    let text = input::read_text(file, 64 * 1024).class_while(Class::Config, file.display())?;
+    BundleKey::from_pem(&text).class_while(Class::Config, file.display())
+}
+
+/// What it means that a bundle is none, or not believed.
+pub fn no_bundle(error: &BundleError) -> CliError {
+    // Who waits for somebody's signature has a bundle that is not authentic.
+    let class = match error {
+        BundleError::Signature { .. } => Class::NotAuthentic,
+        _ => Class::Config,
+    };
+    CliError::caused(class, error).hint(error.hint())
 }
 
 /// What was named.
@@ -66,13 +75,17 @@ pub struct Loaded {
     pub digest: [u8; 32],
     /// What a bundle calls its revision.
     pub revision: Option<String>,
+    /// The date of a bundle's signature, which was checked.
+    pub signed_at: Option<UnixTime>,
 }
 
 impl Loaded {
     /// The policy that its texts are, without unit tests.
     pub fn policy(&self) -> Result<Policy, CliError> {
         let files: Vec<File> = self.files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
-        Policy::of(&self.name, &files, self.data.as_ref(), self.digest).map_err(|error| refused(&error))
+        let policy =
+            Policy::of(&self.name, &files, self.data.as_ref(), self.digest).map_err(|error| refused(&error))?;
+        Ok(policy.with_date(self.signed_at))
     }
 }
 
@@ -141,6 +154,7 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
             data: bundle.data().cloned(),
             digest: bundle.digest(),
             revision: Some(bundle.revision().to_owned()),
+            signed_at: bundle.signed_at(),
         });
     }
     if let Some(bundle) = paths.iter().find(|path| is_bundle(path)) {
@@ -174,7 +188,7 @@ pub fn load(paths: &[PathBuf], bundles: &Bundles) -> Result<Loaded, CliError> {
     }
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let digest = files_digest(&files);
-    Ok(Loaded { name: names.join(", "), files, data: None, digest, revision: None })
+    Ok(Loaded { name: names.join(", "), files, data: None, digest, revision: None, signed_at: None })
 }
 
 fn file(path: &Path) -> Result<File, CliError> {

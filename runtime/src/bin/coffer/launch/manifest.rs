@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public};
+use coffer_runtime::signing_key::{KeyPurpose, read_public};
 use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::ReferenceManifest;
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
+use crate::evidence::new_key;
 use crate::launch::signed_manifest::{parse, refused};
 use crate::launch::{export, re_endorse};
 use crate::row::Entry;
@@ -44,17 +45,7 @@ struct KeygenArgs {
 }
 
 fn keygen(args: &KeygenArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let out = &args.out;
-    let key = SigningKey::generate()?;
-    let public = key.write_pair(out, KeyPurpose::Manifest)?;
-    let spki = key.public().spki_digest();
-    if context.json {
-        println!("{}", json!({ "file": out, "public": public, "spki_sha256": spki }));
-    } else {
-        println!("{spki}");
-        eprintln!("coffer: the public half is {}", coffer_rim::foreign(&public.display().to_string()));
-    }
-    Ok(ExitCode::SUCCESS)
+    new_key::make(&args.out, KeyPurpose::Manifest, context)
 }
 
 /// Check signature and expiry. Exits 3 for a malformed manifest, 5 for one not to be believed.

@@ -9,16 +9,16 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Base, Item};
-use coffer_rim::{Reason, input};
+use coffer_rim::input;
 use coffer_runtime::signing_key::{KeyPurpose, SigningKey, read_public, write_over};
 use coffer_verifier::abi::{ProductLine, SigningKey as EndorsementKey};
-use coffer_verifier::manifest::{Contents, ReferenceManifest, Revocations, SignedManifest};
+use coffer_verifier::manifest::{Contents, ReferenceManifest, SignedManifest};
 use coffer_verifier::{Endorsements, TrustAnchors, UnixTime, revoked_issuers};
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::{fetching, judging};
+use crate::evidence::{fetching, judging, revoked};
 use crate::launch::measure_manifest::Expiry;
 use crate::launch::signed_manifest;
 
@@ -47,7 +47,7 @@ pub struct Args {
     /// File to write, whole or not at all; one that is there is the last endorsement, whose number goes on [default: in place of FILE].
     #[arg(long, value_name = "OUT")]
     out: Option<PathBuf>,
-    /// What is revoked, TOML: `until`, `manifests`, `measurements`, `workloads`, `components`.
+    /// What is revoked, TOML: `until`, `manifests`, `measurements`, `workloads`, `components`, `policies`.
     #[arg(long, value_name = "LIST", required_unless_present = "no_revocation_list")]
     revoked: Option<PathBuf>,
     /// Ask no revocation list of your own. The answer says so.
@@ -124,27 +124,20 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn refused(message: String) -> CliError {
-    let mut failure = CliError::new(Class::Refused, message);
-    failure.reason = Some(Reason { code: "revoked".to_owned(), denial_id: None });
-    failure
-}
-
 fn not_listed(args: &Args, contents: &Contents, now: UnixTime) -> Result<(), CliError> {
     let Some(path) = &args.revoked else { return Ok(()) };
-    let text = input::read_text(path, input::DOCUMENT)
-        .class_while(Class::Config, format!("cannot read {}", path.display()))?;
-    let list = Revocations::from_toml(&text).class_while(Class::Config, path.display())?;
-    if list.is_over(now) {
-        let message = format!("the time of {} is over: it says nothing of what was found since", path.display());
-        return Err(CliError::new(Class::Config, message).hint("look at it, and give it another `until`"));
-    }
+    let list = revoked::read(path, now)?;
     let named = list.named_in(contents);
     if named.is_empty() {
         return Ok(());
     }
-    Err(refused(format!("{} is not endorsed any more: {} lists {}", contents.name, path.display(), named.join(", ")))
-        .hint("make a release without it; `coffer kbs manifest revoke` ends this one at once"))
+    Err(revoked::refused(format!(
+        "{} is not endorsed any more: {} lists {}",
+        contents.name,
+        path.display(),
+        named.join(", ")
+    ))
+    .hint("make a release without it; `coffer kbs manifest revoke` ends this one at once"))
 }
 
 /// Chains and lists as the service has them now, each verified up to its pinned root, and no intermediate on its list.
@@ -180,7 +173,7 @@ fn asked_anew(args: &Args, anchors: &TrustAnchors, now: UnixTime, context: &Cont
         all.merge(Endorsements::amd());
     }
     if let Some((role, number)) = revoked_issuers(&all).into_iter().next() {
-        return Err(refused(format!("the {role} is revoked by list {number}"))
+        return Err(revoked::refused(format!("the {role} is revoked by list {number}"))
             .hint("no report under it counts any more: no manifest does either"));
     }
     let list = |list: &coffer_verifier::chain::Crl| {

@@ -84,7 +84,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 }
 
 fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
-    let policy = judging::floor(args.policy.as_deref())?.rules;
+    let policy = judging::floor_alone(args.policy.as_deref())?;
     owner_access::only_narrows(&policy)?;
     let guests = args.references.read(policy.max_manifest_age)?;
     if guests.is_empty() {

@@ -35,8 +35,7 @@ impl Trust {
     /// # Errors
     /// Class `config`, naming the file.
     pub fn read(&self) -> Result<engine::Trust, CliError> {
-        let policy =
-            self.policy.as_deref().map(|path| judging::floor(Some(path)).map(|named| named.rules)).transpose()?;
+        let policy = self.policy.as_deref().map(|path| judging::floor_alone(Some(path))).transpose()?;
         let most = policy.as_ref().map_or(MaxAge::Any, |policy| policy.max_manifest_age);
         Ok(engine::Trust {
             allow_simulated: self.allow_simulated,

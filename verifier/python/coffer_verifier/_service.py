@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import socket
 import ssl
+import threading
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any as Whatever
@@ -78,11 +80,78 @@ class Answer:
         return bool(self.appraisal)
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a service is asked about evidence.
+
+    report_data: a challenge of the service's, 64 bytes of the caller's own, or ANY, which waives it.
+    policy: one of `policies`; left out, the service's default. request_nonce: 8 to 64 bytes, repeated in answer and token.
+    audience: a signed token is wanted, for this audience alone.
+    """
+
+    evidence: bytes
+    report_data: Union[bytes, Any, Challenge]
+    policy: Optional[str] = None
+    certificates: Iterable[bytes] = ()
+    crls: Iterable[bytes] = ()
+    cert_table: Optional[bytes] = None
+    request_nonce: Optional[bytes] = None
+    audience: Optional[str] = None
+    lifetime_seconds: Optional[int] = None
+
+    def asked(self) -> Dict[str, Whatever]:
+        """As the service reads it."""
+        asked: Dict[str, Whatever] = {
+            "evidence": _base64(self.evidence),
+            "certificates": [_armour(one) for one in self.certificates],
+            "crls": [_armour(one) for one in self.crls],
+        }
+        if isinstance(self.report_data, Challenge):
+            asked["challenge"] = self.report_data.challenge
+        elif self.report_data is ANY:
+            asked["report_data"] = "any"
+        elif isinstance(self.report_data, (bytes, bytearray)):
+            asked["report_data"] = self.report_data.hex()
+        else:
+            raise TypeError("report_data is a Challenge, 64 bytes, or ANY, which waives it")
+        if self.policy is not None:
+            asked["policy"] = self.policy
+        if self.cert_table is not None:
+            asked["cert_table"] = _base64(self.cert_table)
+        if self.request_nonce is not None:
+            asked["request_nonce"] = self._nonce()
+        if self.audience is not None:
+            asked["token"] = {"audience": self.audience}
+            if self.lifetime_seconds is not None:
+                asked["token"]["lifetime_seconds"] = self.lifetime_seconds
+        elif self.lifetime_seconds is not None:
+            raise ValueError("a lifetime is a token's: name its audience")
+        return asked
+
+    def answered(self, said: Whatever) -> Answer:
+        """What the service said, if it is an answer to this."""
+        try:
+            named, appraisal = said["policy"], Appraisal.of_json(said["appraisal"])
+            answer = Answer(named["id"], named["revision"], appraisal, said["token"], said["request_nonce"])
+        except (KeyError, TypeError, ValueError):
+            raise _unreadable() from None
+        if answer.request_nonce != self._nonce() or (self.policy is not None and answer.policy != self.policy):
+            raise ServiceError("the answer is to another question: its nonce or its policy is not the one sent")
+        if self.audience is not None and not isinstance(answer.token, str):
+            raise ServiceError("a token was asked for, and the answer has none")
+        return answer
+
+    def _nonce(self) -> Optional[str]:
+        nonce = self.request_nonce
+        return None if nonce is None else base64.urlsafe_b64encode(nonce).decode().rstrip("=")
+
+
 class Service:
     """A `coffer-verifier` at `url`, https, or http on this machine.
 
     api_key: who asks. context: which certificates are believed, and a client certificate where the service wants one;
-    `ssl.create_default_context(cafile=…)` for a service with a certificate of its own. timeout: seconds, for each step.
+    `ssl.create_default_context(cafile=…)` for a service with a certificate of its own. timeout: seconds until the connection is up, and
+    from then on to the whole answer.
     """
 
     def __init__(
@@ -137,70 +206,68 @@ class Service:
         audience: Optional[str] = None,
         lifetime_seconds: Optional[int] = None,
     ) -> Answer:
-        """Has the service judge evidence.
+        """Has the service judge evidence: see `Question` for the words."""
+        question = Question(
+            evidence, report_data, policy, certificates, crls, cert_table, request_nonce, audience, lifetime_seconds
+        )
+        return question.answered(self._ask("POST", "/v1/appraise", question.asked()))
 
-        report_data: a challenge of the service's, 64 bytes of the caller's own, or ANY, which waives it.
-        policy: one of `policies`; left out, the service's default. request_nonce: 8 to 64 bytes, repeated in answer and token.
-        audience: a signed token is wanted, for this audience alone.
+    def appraise_all(self, questions: Iterable[Question]) -> Tuple[Union[Answer, ServiceError], ...]:
+        """Has the service judge several, 64 at most, each for itself: an answer or an error for each, in their order.
+
+        Raises where the batch as a whole got none: a service that could not judge all of it in time answers none (`slow`).
         """
-        asked: Dict[str, Whatever] = {
-            "evidence": _base64(evidence),
-            "certificates": [_armour(one) for one in certificates],
-            "crls": [_armour(one) for one in crls],
-        }
-        if isinstance(report_data, Challenge):
-            asked["challenge"] = report_data.challenge
-        elif report_data is ANY:
-            asked["report_data"] = "any"
-        elif isinstance(report_data, (bytes, bytearray)):
-            asked["report_data"] = report_data.hex()
-        else:
-            raise TypeError("report_data is a Challenge, 64 bytes, or ANY, which waives it")
-        if policy is not None:
-            asked["policy"] = policy
-        if cert_table is not None:
-            asked["cert_table"] = _base64(cert_table)
-        nonce = None
-        if request_nonce is not None:
-            nonce = asked["request_nonce"] = base64.urlsafe_b64encode(request_nonce).decode().rstrip("=")
-        if audience is not None:
-            asked["token"] = {"audience": audience}
-            if lifetime_seconds is not None:
-                asked["token"]["lifetime_seconds"] = lifetime_seconds
-        elif lifetime_seconds is not None:
-            raise ValueError("a lifetime is a token's: name its audience")
-        said = self._ask("POST", "/v1/appraise", asked)
-        try:
-            named, appraisal = said["policy"], Appraisal.of_json(said["appraisal"])
-            answer = Answer(named["id"], named["revision"], appraisal, said["token"], said["request_nonce"])
-        except (KeyError, TypeError, ValueError):
-            raise _unreadable() from None
-        if answer.request_nonce != nonce or (policy is not None and answer.policy != policy):
-            raise ServiceError("the answer is to another question: its nonce or its policy is not the one sent")
-        if audience is not None and not isinstance(answer.token, str):
-            raise ServiceError("a token was asked for, and the answer has none")
-        return answer
+        questions = tuple(questions)
+        said = self._ask("POST", "/v1/appraise/batch", {"requests": [one.asked() for one in questions]})
+        results = said.get("results")
+        if not isinstance(results, list) or len(results) != len(questions):
+            raise _unreadable()
+
+        def one(question: Question, result: Whatever) -> Union[Answer, ServiceError]:
+            if isinstance(result, dict) and "error" in result:
+                return _refused(200, result, "")
+            try:
+                return question.answered(result)
+            except ServiceError as error:
+                return error
+
+        return tuple(one(*pair) for pair in zip(questions, results))
 
     def _ask(self, method: str, path: str, body: Optional[Dict[str, Whatever]] = None) -> Dict[str, Whatever]:
-        connection: http.client.HTTPConnection
-        if self._plain:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        else:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout, context=self._context
-            )
         headers, sent = dict(self._headers), None
         if body is not None:
             headers["Content-Type"], sent = "application/json", json.dumps(body).encode()
+        port = self._port or (http.client.HTTP_PORT if self._plain else http.client.HTTPS_PORT)
+        connection = http.client.HTTPConnection(self._host, port)
+        line = None
+        # A service that sends a byte now and then would never be late for one of them: the line is cut at the end of it all.
+        over = threading.Event()
         try:
-            connection.request(method, path, sent, headers)
-            response = connection.getresponse()
-            read = response.read(MAX_ANSWER + 1)
-            status, retry_after = response.status, response.headers.get("Retry-After", "")
+            line = socket.create_connection((self._host, port), self._timeout)
+            if not self._plain:
+                line = self._context.wrap_socket(line, server_hostname=self._host, do_handshake_on_connect=False)
+            cut = threading.Timer(self._timeout, _cut, (line, over))
+            cut.daemon = True
+            cut.start()
+            try:
+                if isinstance(line, ssl.SSLSocket):
+                    line.do_handshake()
+                connection.sock = line
+                connection.request(method, path, sent, headers)
+                response = connection.getresponse()
+                read = response.read(MAX_ANSWER + 1)
+                status, retry_after = response.status, response.headers.get("Retry-After", "")
+            finally:
+                cut.cancel()
+            if over.is_set():
+                raise OSError("the answer broke off")
         except (OSError, http.client.HTTPException) as error:
-            raise ServiceError(f"{self._host} does not answer: {error}") from error
+            why = f"not whole within {self._timeout:g} seconds" if over.is_set() else error
+            raise ServiceError(f"{self._host} does not answer: {why}") from error
         finally:
             connection.close()
+            if line is not None:
+                line.close()
         if len(read) > MAX_ANSWER:
             raise ServiceError(f"an answer longer than {MAX_ANSWER} bytes is no answer", status=status)
         try:
@@ -210,6 +277,15 @@ class Service:
         if status == 200 and isinstance(said, dict):
             return said
         raise _refused(status, said, retry_after)
+
+
+def _cut(line: socket.socket, over: threading.Event) -> None:
+    over.set()
+    try:
+        # Of the line below TLS, whoever waits on it.
+        socket.socket.shutdown(line, socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is gone already
 
 
 def _refused(status: int, said: Whatever, retry_after: str) -> ServiceError:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from coffer_verifier import ANY, Service, ServiceError
+from coffer_verifier import ANY, Question, Service, ServiceError
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,20 @@ def test_evidence_is_judged_by_the_policy_that_is_named(service, simulated):
     assert not refused and refused.policy == "strict" and refused.appraisal.verdict == "not-authentic"
     other = asked.appraise(evidence, report_data=bytes(64), policy="lab")
     assert [reason.code for reason in other.appraisal.reasons] == ["report-data"]
+
+
+def test_several_are_judged_at_once_each_for_itself(service, simulated):
+    evidence = (simulated / "evidence.cmw").read_bytes()
+    asked = client(service)
+    good = Question(evidence, ANY, policy="lab", request_nonce=b"12345678")
+    accepted, broken, refused = asked.appraise_all([good, Question(b"x", ANY), Question(evidence, ANY)])
+    assert accepted and accepted.policy == "lab" and accepted.request_nonce == "MTIzNDU2Nzg"
+    assert isinstance(broken, ServiceError) and broken.code == "malformed-evidence" and broken.hint
+    assert not refused and refused.appraisal.verdict == "not-authentic"
+    for batch in ([], [good] * 65):
+        with pytest.raises(ServiceError) as raised:
+            asked.appraise_all(batch)
+        assert (raised.value.status, raised.value.code) == (400, "malformed-request")
 
 
 def test_genuine_evidence_with_certificates_beside_it_is_answered_with_reasons(service, milan):
@@ -186,6 +200,12 @@ def test_answers_that_are_none_are_errors_and_never_consent(impostor):
         with pytest.raises(ServiceError) as raised:
             appraise(whole if status != 204 else b"", status=status)
         assert raised.value.status == status
+    for results in (None, [], [whole, whole]):
+        Impostor.answer = (200, {}, json.dumps({"results": results}).encode())
+        with pytest.raises(ServiceError):
+            asked.appraise_all([Question(b"x", ANY)])
+    Impostor.answer = (200, {}, json.dumps({"results": [{**whole, "request_nonce": "AAAAAAAAAAA"}]}).encode())
+    assert isinstance(asked.appraise_all([Question(b"x", ANY)])[0], ServiceError)
     busy = {"error": {"class": "peer", "message": "busy", "hint": None, "reason": {"code": "busy"}}}
     with pytest.raises(ServiceError, match="busy") as raised:
         appraise(busy, status=503, headers={"Retry-After": "2"})
@@ -211,3 +231,34 @@ def test_nobody_there_is_said():
         with pytest.raises(ServiceError, match="does not answer") as raised:
             Service(f"http://127.0.0.1:{held.getsockname()[1]}").policies()
     assert raised.value.status == 0
+
+
+@pytest.mark.parametrize("tls", (False, True))
+@pytest.mark.parametrize("drip", (b"", b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n "))
+def test_a_server_that_says_nothing_or_a_byte_now_and_then_is_given_up(tls, drip):
+    held = []
+
+    first = b"\x16\x03\x03\x40\x00" if tls and drip else drip
+
+    def serve(listener):
+        line, _ = listener.accept()
+        held.append(line)
+        try:
+            line.sendall(first)
+            while first and not over.wait(0.05):
+                line.sendall(first[-1:])
+        except OSError:
+            pass  # it was given up, as it should be
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ServiceError, match="does not answer"):
+            Service(url, timeout=0.5).policies()
+        over.set()
+        thread.join(60)
+        assert not thread.is_alive()
+        for line in held:
+            line.close()

@@ -11,10 +11,12 @@ use coffer_verifier::ear::Nonce;
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
+use crate::appraiser::Answer;
 use crate::challenge::{Challenge, LIFETIME};
+use crate::few::AppraiseBatchRequest;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::request::{Asked, Demanded, MAX_CERTIFICATES, MAX_CRLS, Words};
+use crate::request::{Asked, Demanded, MAX_BATCH, MAX_CERTIFICATES, MAX_CRLS, Words};
 use crate::service::Service;
 use crate::wire;
 use crate::wire::verifier_server::{Verifier, VerifierServer};
@@ -30,16 +32,43 @@ pub fn server(service: &Arc<Service>) -> VerifierServer<Grpc> {
 
 impl From<&Refusal> for Status {
     fn from(refusal: &Refusal) -> Self {
-        let code = match refusal.status() {
-            401 => Code::Unauthenticated,
-            404 => Code::NotFound,
-            409 => Code::FailedPrecondition,
-            500 => Code::Internal,
-            503 => Code::Unavailable,
-            _ => Code::InvalidArgument,
-        };
-        Self::new(code, format!("{}: {}", refusal.code(), coffer_rim::chain(refusal)))
+        Self::new(code(refusal), format!("{}: {}", refusal.code(), coffer_rim::chain(refusal)))
     }
+}
+
+fn code(refusal: &Refusal) -> Code {
+    match refusal.status() {
+        401 => Code::Unauthenticated,
+        404 => Code::NotFound,
+        409 => Code::FailedPrecondition,
+        500 => Code::Internal,
+        503 => Code::Unavailable,
+        _ => Code::InvalidArgument,
+    }
+}
+
+/// The same of one request of several: the words that the document over HTTP has.
+impl From<Refusal> for wire::Error {
+    fn from(refusal: Refusal) -> Self {
+        let failure = refusal.failure();
+        Self {
+            status: code(&refusal).into(),
+            code: refusal.code().to_owned(),
+            message: failure.message,
+            hint: failure.hint.unwrap_or_default(),
+        }
+    }
+}
+
+fn answered(answer: Answer) -> Result<wire::AppraiseResponse, Refusal> {
+    Ok(wire::AppraiseResponse {
+        verdict: answer.appraisal.verdict().to_string(),
+        policy_id: answer.policy.name.to_string(),
+        policy_revision: answer.policy.revision.to_string(),
+        appraisal_json: answer.appraisal_json()?,
+        request_nonce: answer.request_nonce.map(|nonce| nonce.as_bytes().to_vec()).unwrap_or_default(),
+        token: answer.token.unwrap_or_default(),
+    })
 }
 
 /// Counts an answer that is an error, be it of ours or of what reads messages; the latter calls a message that it cannot read our fault.
@@ -106,16 +135,30 @@ impl Verifier for Grpc {
             Ok(asked) => self.0.appraise(asked, &caller).await,
             Err(refusal) => Err(refusal),
         };
-        let written = answer.and_then(|answer| Ok((answer.appraisal_json()?, answer)));
-        let (appraisal_json, answer) = written.map_err(|refusal| Status::from(&refusal))?;
-        Ok(Response::new(wire::AppraiseResponse {
-            verdict: answer.appraisal.verdict().to_string(),
-            policy_id: answer.policy.name.to_string(),
-            policy_revision: answer.policy.revision.to_string(),
-            appraisal_json,
-            request_nonce: answer.request_nonce.map(|nonce| nonce.as_bytes().to_vec()).unwrap_or_default(),
-            token: answer.token.unwrap_or_default(),
-        }))
+        answer.and_then(answered).map(Response::new).map_err(|refusal| Status::from(&refusal))
+    }
+
+    async fn appraise_batch(
+        &self,
+        request: Request<AppraiseBatchRequest>,
+    ) -> Result<Response<wire::AppraiseBatchResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().map(ToString::to_string).unwrap_or_default();
+        let AppraiseBatchRequest { requests, too_many } = request.into_inner();
+        if too_many {
+            return Err(Status::from(&Refusal::TooMany { field: "requests", limit: MAX_BATCH }));
+        }
+        if requests.is_empty() {
+            return Err(Status::from(&Refusal::NO_BATCH));
+        }
+        let requests = requests.into_iter().map(asked).collect();
+        let results = self.0.appraise_each(requests, &caller, |answer| answer.and_then(answered)).await;
+        let one = |result: Result<wire::AppraiseResponse, Refusal>| wire::Result {
+            result: Some(match result {
+                Ok(answer) => wire::result::Result::Answer(answer),
+                Err(refusal) => wire::result::Result::Error(refusal.into()),
+            }),
+        };
+        Ok(Response::new(wire::AppraiseBatchResponse { results: results.into_iter().map(one).collect() }))
     }
 
     async fn challenge(&self, _: Request<wire::ChallengeRequest>) -> Result<Response<wire::ChallengeResponse>, Status> {

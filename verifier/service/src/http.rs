@@ -11,10 +11,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use coffer_verifier::ear::Issuer;
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
+use crate::appraiser::Answer;
 use crate::challenge::LIFETIME;
 use crate::openapi;
 use crate::page::PAGE;
@@ -124,14 +124,6 @@ fn is_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// Counts what gets no answer of the judge.
-fn counted<T>(service: &Service, result: Result<T, Refusal>) -> Result<T, Refusal> {
-    result.inspect_err(|refusal| {
-        service.metrics.refused(refusal);
-        tracing::debug!(code = refusal.code(), %refusal, "no appraisal");
-    })
-}
-
 async fn appraise(
     State(service): Shared,
     Extension(caller): Extension<Caller>,
@@ -143,7 +135,7 @@ async fn appraise(
         Ok(asked) => service.appraise(asked, &caller.to_string()).await,
         Err(refusal) => Err(refusal),
     };
-    let answer = counted(&service, answer.and_then(|answer| answer.to_json()))?;
+    let answer = service.counted(answer.and_then(|answer| answer.to_json()))?;
     Ok(text("application/json", "no-store", answer))
 }
 
@@ -154,24 +146,16 @@ async fn appraise_batch(
     sent: Body,
 ) -> Result<Response, Refusal> {
     let requests = async { request::batch(&body(&service, &headers, sent).await?) }.await;
-    let begun = counted(&service, requests)?.into_iter().map(|asked| asked.and_then(|asked| service.begin(asked)));
-    let mut all: Vec<_> = begun.collect();
-    // Together: a service that does not answer is waited for once, not once for each.
-    join_all(all.iter_mut().flatten().map(|begun| service.fetch(begun))).await;
-    let mut results = Vec::new();
-    for begun in all {
-        let answer = match begun {
-            Ok(begun) => service.judge(begun, &caller.to_string()).await,
-            Err(refusal) => Err(refusal),
-        };
-        let answer = counted(&service, answer.and_then(|answer| answer.to_json()));
-        results.push(answer.unwrap_or_else(|refusal| refusal.failure().json().to_string()));
-    }
+    let asked = service.counted(requests)?;
+    let written = |answer: Result<Answer, Refusal>| answer.and_then(|answer| answer.to_json());
+    let results = service.appraise_each(asked, &caller.to_string(), written).await.into_iter();
+    let results = results.map(|one| one.unwrap_or_else(|refusal| refusal.failure().json().to_string()));
+    let results: Vec<String> = results.collect();
     Ok(text("application/json", "no-store", format!(r#"{{"results":[{}]}}"#, results.join(","))))
 }
 
 async fn challenge(State(service): Shared) -> Result<Response, Refusal> {
-    let challenge = counted(&service, service.challenge())?;
+    let challenge = service.counted(service.challenge())?;
     let report_data = challenge.report_data().to_string();
     let value = json!({ "challenge": challenge.text(), "report_data": report_data, "expires_in": LIFETIME });
     Ok(document_of(&value))

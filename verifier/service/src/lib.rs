@@ -38,6 +38,7 @@ mod guard;
 mod openapi;
 mod page;
 
+mod few;
 mod grpc;
 mod http;
 mod linger;
@@ -56,6 +57,7 @@ pub use access::{Access, Caller, new_key};
 pub use appraiser::{Admitted, Answer, Appraiser, TokenIssuer};
 pub use challenge::{Challenge, Challenges, KEY_LEN, LIFETIME};
 pub use config::{Config, ConfigError, ConfigFile, KeyEntry, PolicyEntry, config_path};
+pub use few::AppraiseBatchRequest;
 pub use init::{InitError, Initialized, Wanted, init};
 pub use limits::{Limits, LimitsEntry};
 pub use openapi::text as openapi;

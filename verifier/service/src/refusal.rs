@@ -105,6 +105,9 @@ pub enum Refusal {
 pub const RETRY_AFTER: u64 = 1;
 
 impl Refusal {
+    /// A batch of nothing.
+    pub const NO_BATCH: Self = Self::Field { field: "requests", expected: "a list of 1 to 64 requests" };
+
     /// What a foreign parser said, cut.
     pub fn malformed(words: &str) -> Self {
         Self::Malformed(foreign_at_most(words, 160))
@@ -171,7 +174,8 @@ impl Refusal {
             Self::OtherHost => "ask for localhost or an address of the loopback: whoever connects may ask here",
             Self::TooLong { .. } => "send less at once",
             Self::NotFound | Self::Method => "/openapi.json lists what there is",
-            Self::Busy | Self::CallerBusy | Self::Slow | Self::Stopping => "ask again after a pause",
+            Self::Busy | Self::CallerBusy | Self::Stopping => "ask again after a pause",
+            Self::Slow => "ask again after a pause, and in smaller batches",
             Self::Internal => "see the log of the service",
         }
     }

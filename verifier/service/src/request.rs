@@ -142,7 +142,7 @@ pub fn one(body: &[u8]) -> Result<Asked, Refusal> {
 pub fn batch(body: &[u8]) -> Result<Vec<Result<Asked, Refusal>>, Refusal> {
     let Batch { requests } = json(body)?;
     if requests.0.is_empty() {
-        return Err(Refusal::Field { field: "requests", expected: "a list of 1 to 64 requests" });
+        return Err(Refusal::NO_BATCH);
     }
     Ok(requests.0.into_iter().map(Wire::asked).collect())
 }

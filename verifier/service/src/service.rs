@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use coffer_kds::{Clients, Collected};
 use coffer_verifier::{UnixTime, Verdict};
+use futures_util::future::join_all;
 use opentelemetry::Context;
 use tokio::sync::{Semaphore, watch};
 
@@ -133,6 +134,35 @@ impl Service {
         let mut begun = self.begin(asked)?;
         self.fetch(&mut begun).await;
         self.judge(begun, caller).await
+    }
+
+    /// Several, each for itself and in their order, each answer as `written` has it: none is held while the next is judged.
+    pub async fn appraise_each<T>(
+        &self,
+        asked: Vec<Result<Asked, Refusal>>,
+        caller: &str,
+        written: impl Fn(Result<Answer, Refusal>) -> Result<T, Refusal>,
+    ) -> Vec<Result<T, Refusal>> {
+        let mut all: Vec<_> = asked.into_iter().map(|asked| asked.and_then(|asked| self.begin(asked))).collect();
+        // Together: a service that does not answer is waited for once, not once for each.
+        join_all(all.iter_mut().flatten().map(|begun| self.fetch(begun))).await;
+        let mut results = Vec::with_capacity(all.len());
+        for begun in all {
+            let answer = match begun {
+                Ok(begun) => self.judge(begun, caller).await,
+                Err(refusal) => Err(refusal),
+            };
+            results.push(self.counted(written(answer)));
+        }
+        results
+    }
+
+    /// Counts what gets no answer of the judge.
+    pub fn counted<T>(&self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        result.inspect_err(|refusal| {
+            self.metrics.refused(refusal);
+            tracing::debug!(code = refusal.code(), %refusal, "no appraisal");
+        })
     }
 
     /// Its first part: policy and challenge. Of several, they are spent in the order they stand in.

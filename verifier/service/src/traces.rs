@@ -149,8 +149,9 @@ pub fn appraised(appraisal: &Context, result: Result<&Answer, &Refusal>) {
 }
 
 /// Calls of gRPC.
-const CALLS: [&str; 3] = [
+const CALLS: [&str; 4] = [
     "/coffer.verifier.v1.Verifier/Appraise",
+    "/coffer.verifier.v1.Verifier/AppraiseBatch",
     "/coffer.verifier.v1.Verifier/Challenge",
     "/coffer.verifier.v1.Verifier/Policies",
 ];

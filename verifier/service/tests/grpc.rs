@@ -1,10 +1,13 @@
 //! The interface over gRPC: the same answers, behind the same guard; and messages that are none.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, BufMut as _};
 use coffer_verifier_service::wire::verifier_client::VerifierClient;
 use coffer_verifier_service::wire::{
     Any, AppraiseRequest, ChallengeRequest, PoliciesRequest, TokenRequest, appraise_request::Demanded,
+    result::Result as One,
 };
+use coffer_verifier_service::{AppraiseBatchRequest, MAX_BATCH};
 use serde_json::{Value, json};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataValue;
@@ -100,6 +103,80 @@ async fn what_means_nothing_is_an_invalid_argument() {
         assert_eq!(error.code(), Code::InvalidArgument, "{error}");
         assert!(error.message().contains(word), "{error}");
     }
+    service.stop().await;
+}
+
+fn batch(requests: Vec<AppraiseRequest>) -> AppraiseBatchRequest {
+    AppraiseBatchRequest { requests, too_many: false }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_answered_as_over_http_in_its_order_and_within_its_limits() {
+    let service = Running::start().await;
+    let mut client = VerifierClient::new(channel(&service).await);
+    let good = || wanted([5; 64], Some(Demanded::Any(Any {})));
+    let many = [
+        good(),
+        AppraiseRequest { evidence: vec![1], ..good() },
+        AppraiseRequest { policy: "none".into(), ..good() },
+        AppraiseRequest { policy: "strict".into(), ..good() },
+    ];
+    let answer = client.appraise_batch(keyed(batch(many.to_vec()), &service.key)).await.unwrap().into_inner();
+    let over_http: Vec<_> = many
+        .iter()
+        .map(|one| json!({ "evidence": STANDARD.encode(&one.evidence), "report_data": "any", "policy": one.policy }))
+        .collect();
+    let over_http = service.post("/v1/appraise/batch", &json!({ "requests": over_http })).await;
+    let over_http: Value = over_http.json().await.unwrap();
+    assert_eq!(answer.results.len(), many.len());
+    for (one, document) in answer.results.into_iter().zip(over_http["results"].as_array().unwrap()) {
+        match one.result.unwrap() {
+            One::Answer(answer) => {
+                assert_eq!(answer.verdict, document["appraisal"]["verdict"].as_str().unwrap());
+                assert_eq!(answer.policy_id, document["policy"]["id"].as_str().unwrap());
+            }
+            One::Error(error) => {
+                assert_eq!(error.status, i32::from(Code::InvalidArgument));
+                let document = &document["error"];
+                assert_eq!(error.code, document["reason"]["code"].as_str().unwrap());
+                assert_eq!(error.message, document["message"].as_str().unwrap());
+                assert_eq!(error.hint, document["hint"].as_str().unwrap());
+            }
+        }
+    }
+    let metrics = service.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("coffer_verifier_requests_refused_total{why=\"request\"} 4\n"), "{metrics}");
+    for (requests, word) in [(Vec::new(), "malformed-request: "), (vec![good(); MAX_BATCH + 1], "too-many: ")] {
+        let error = client.appraise_batch(keyed(batch(requests), &service.key)).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().starts_with(word), "{error}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_takes_longer_than_a_request_may_is_answered_with_nothing_by_halves() {
+    // Each judgement takes all that a policy may have of a processor, a quarter of a second: a batch takes sixteen times its time.
+    let folder = tempfile::tempdir().unwrap();
+    let service = Running::with(|file| {
+        let slow = "package slow\nallow if count([1 | some a in numbers.range(1, 4000); \
+                    some b in numbers.range(1, 4000); some c in numbers.range(1, 4000); a + b + c < 0]) == 0\n";
+        std::fs::write(folder.path().join("slow.rego"), slow).unwrap();
+        file.policies.get_mut("lab").unwrap().rego = Some(folder.path().join("slow.rego"));
+        file.limits.request_seconds = 1;
+    })
+    .await;
+    let mut client = VerifierClient::new(channel(&service).await);
+    let asked = vec![wanted([5; 64], Some(Demanded::Any(Any {}))); MAX_BATCH];
+    let error = client.appraise_batch(keyed(batch(asked), &service.key)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(error.message().starts_with("slow: "), "{error}");
+    let one = with(asks(&evidence(now(), [5; 64])), json!({ "policy": "lab" }));
+    let response = service.post("/v1/appraise/batch", &json!({ "requests": vec![one; MAX_BATCH] })).await;
+    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    let document: Value = response.json().await.unwrap();
+    assert_eq!(document["error"]["reason"]["code"], "slow");
+    assert!(document.get("results").is_none(), "{document}");
     service.stop().await;
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use coffer_rim::Failure;
+use coffer_rim::file::Writer;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -65,5 +66,6 @@ fn without_help(command: clap::Command) -> clap::Command {
 
 fn put(folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    fs::write(folder.join(name), text)
+    // Pages are made anew after a crash.
+    Writer::private().mode(0o644).unsynced().write(&folder.join(name), text)
 }

@@ -25,6 +25,8 @@ pub enum Reply {
     Held(watch::Receiver<bool>),
     /// Nothing, while the client waits.
     Hang,
+    /// A byte of its body now and then.
+    Drip,
 }
 
 type Rule = dyn Fn(&str, u64) -> Option<Reply> + Send + Sync;
@@ -109,6 +111,13 @@ async fn serve(
         Some(Reply::Hang) => {
             tokio::time::sleep(Duration::from_hours(1)).await;
             return Ok(());
+        }
+        Some(Reply::Drip) => {
+            line.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4096\r\nconnection: close\r\n\r\n").await?;
+            loop {
+                line.write_all(b"0").await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
         Some(Reply::Endless) => {
             line.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await?;

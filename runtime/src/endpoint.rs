@@ -6,6 +6,7 @@
 //! be of the key that the peer showed to hold.
 //! Source: docs/ra-tls.md; docs/design/protocol.md §4.
 
+use std::cell::Cell;
 use std::io;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +86,27 @@ pub struct Shown {
     pub not_challenged: Option<ConnectError>,
 }
 
+/// What is being waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its name's address, and the connection.
+    Connection,
+    /// The handshake, and the answer to the challenge.
+    Challenge,
+    /// Another handshake, for its certificate's sake.
+    Certificate,
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "to take the connection",
+            Self::Challenge => "to end a TLS handshake and answer the challenge",
+            Self::Certificate => "to end a TLS handshake and show its certificate",
+        })
+    }
+}
+
 /// Why a peer shows nothing that could be judged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -99,10 +121,12 @@ pub enum EndpointError {
         source: io::Error,
     },
     /// It answers, and does not come to an end.
-    #[error("{address} showed nothing within {} s", .patience.as_secs())]
+    #[error("{address} showed nothing within {} s: it was waited for {phase}", .patience.as_secs())]
     Slow {
         /// Which address.
         address: Address,
+        /// What it did not come to an end with.
+        phase: Phase,
         /// How long it had.
         patience: Duration,
     },
@@ -226,15 +250,20 @@ impl Asking {
     /// # Errors
     /// [`EndpointError`].
     pub async fn look(&self, identity: &Identity) -> Result<Shown, EndpointError> {
-        let slow = || EndpointError::Slow { address: self.address.clone(), patience: self.patience };
-        timeout(self.patience, self.shown(identity)).await.unwrap_or_else(|_| Err(slow()))
+        let phase = Cell::new(Phase::Connection);
+        let shown = timeout(self.patience, self.shown(identity, &phase)).await;
+        shown.unwrap_or_else(|_| {
+            Err(EndpointError::Slow { address: self.address.clone(), phase: phase.get(), patience: self.patience })
+        })
     }
 
-    async fn shown(&self, identity: &Identity) -> Result<Shown, EndpointError> {
+    async fn shown(&self, identity: &Identity, phase: &Cell<Phase>) -> Result<Shown, EndpointError> {
         let address = || self.address.clone();
         let taken = Arc::new(Taken::default());
         let purpose = Purpose::Ingress(self.guest_port.unwrap_or(self.address.port));
-        let connected = connect_and_verify(self.dial().await?, identity, purpose, Arc::clone(&taken)).await;
+        let stream = self.dial().await?;
+        phase.set(Phase::Challenge);
+        let connected = connect_and_verify(stream, identity, purpose, Arc::clone(&taken)).await;
         let not_challenged = match connected {
             Ok(connection) => {
                 let key = *connection.facts().peer_spki();
@@ -259,7 +288,10 @@ impl Asking {
             ) => source,
             Err(source) => return Err(self.unanswered(source)),
         };
-        let presented = match peer_certificate(self.dial().await?, &self.address.host).await {
+        phase.set(Phase::Connection);
+        let stream = self.dial().await?;
+        phase.set(Phase::Certificate);
+        let presented = match peer_certificate(stream, &self.address.host).await {
             Ok(presented) => presented,
             Err(ConnectError::Timeout(waited)) => return Err(EndpointError::Silent { address: address(), waited }),
             Err(source) => return Err(EndpointError::NoTls { address: address(), source }),

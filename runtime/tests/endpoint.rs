@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use coffer_ratls::{
     AttestationService, Attester, AttesterError, ClientRule, Identity, IdentityKey, Purpose, ServeLimits, ServerTls,
@@ -289,11 +289,50 @@ fn what_shows_no_evidence_is_refused_by_name_and_what_does_not_speak_is_not_reac
     });
     let (exit, said) = world.json(at, &["--timeout", "1"]);
     assert_eq!((exit, said["error"]["class"].as_str()), (7, Some("unreachable")), "{said}");
+    assert!(
+        said["error"]["message"].as_str().unwrap().contains("within 1 s: it was waited for to end a TLS"),
+        "{said}"
+    );
     held.abort();
 
     let (closed, at) = world.listener();
     drop(closed);
     assert_eq!(world.verify(at, &[]).status.code(), Some(7));
+}
+
+#[test]
+fn whoever_drips_or_takes_no_connection_is_waited_for_no_longer_than_is_said() {
+    let world = World::new();
+    // The head of a record of TLS that says it has 16 KiB, and then a byte of it now and then: each of them is in time.
+    let (listener, at) = world.listener();
+    world.runtime.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.write_all(b"\x16\x03\x03\x40\x00").await;
+                while stream.write_all(b"\x02").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+        }
+    });
+    let (exit, said) = world.json(at, &["--timeout", "2"]);
+    assert_eq!((exit, said["error"]["class"].as_str()), (7, Some("unreachable")), "{said}");
+    assert!(
+        said["error"]["message"].as_str().unwrap().contains("within 2 s: it was waited for to end a TLS"),
+        "{said}"
+    );
+    // A queue that is full: the system answers nobody any more.
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+    let full = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&full, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&full, 0).unwrap();
+    let at = std::net::SocketAddr::try_from(getsockname(&full).unwrap()).unwrap();
+    let fill = |_| std::net::TcpStream::connect_timeout(&at, Duration::from_millis(200)).ok();
+    let held: Vec<_> = (0..16).map_while(fill).collect();
+    assert!(held.len() < 16, "the queue has no end");
+    let (exit, said) = world.json(at, &["--timeout", "1"]);
+    assert_eq!((exit, said["error"]["class"].as_str()), (7, Some("unreachable")), "{said}");
+    assert!(said["error"]["message"].as_str().unwrap().ends_with("to take the connection"), "{said}");
 }
 
 #[test]

@@ -269,6 +269,25 @@ fn still(found: &[(String, String)], allowed: &[(&str, &str)]) -> Vec<String> {
     wrong
 }
 
+/// What writes a file by pieces, in place or through a link.
+const WRITES: &[&str] =
+    &["fs::write(", "file::create(", "fs::copy(", "fs::rename(", ".truncate(true)", ".create(true)"];
+const WRITES_STILL: &[(&str, &str)] = &[
+    ("runtime/src/bin/coffer/evidence/decisions.rs", "a log that goes on where it ends, wherever its name leads"),
+    ("runtime/src/bin/coffer/evidence/bench/kbs/broker.rs", "a configuration in a folder of its own, for one run"),
+    ("runtime/src/bin/coffer/evidence/bench/service/program.rs", "the same"),
+];
+
+#[test]
+fn programs_write_files_whole_by_the_one_writer() {
+    let mut found = Vec::new();
+    for folder in ["runtime/src/bin", "kbs/src/bin", "verifier/service/src", "verifier/token/src", "deploy"] {
+        found.extend(lines_with(folder, WRITES, |_| false));
+    }
+    let wrong = still(&found, WRITES_STILL);
+    assert!(wrong.is_empty(), "`coffer_rim::file::Writer` writes files: {wrong:#?}");
+}
+
 const SQL: &[&str] = &["rusqlite", "insert into ", "delete from ", "create table ", "select count(", "pragma "];
 const SQL_STILL: &[(&str, &str)] = &[];
 

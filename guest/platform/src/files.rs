@@ -294,7 +294,12 @@ fn read(path: &Path) -> Result<Vec<u8>, PlatformError> {
 fn write(path: &Path, bytes: &[u8]) -> Result<(), PlatformError> {
     let temporary = path.with_extension("new");
     let attempt = || {
-        let mut file = fs::File::create(&temporary)?;
+        // What a crash left there, or a link that leads elsewhere.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::File::create_new(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)

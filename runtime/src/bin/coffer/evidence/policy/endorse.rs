@@ -28,7 +28,8 @@ Exit status: 0 endorsed, 2 usage, 3 a file, a finding or a test that does not ho
 Examples:
   coffer policy re-endorse team.tar.gz --sign witness.pem \\
       --key author.pem.pub --revoked revoked.toml --out endorsed.tar.gz
-  coffer policy re-endorse team.tar.gz --sign policy.pem --no-revocation-list --json")]
+  coffer policy re-endorse team.tar.gz --sign policy.pem \\
+      --no-revocation-list --json")]
 pub struct Args {
     /// Signed bundle, .tar.gz.
     #[arg(value_name = "FILE")]

@@ -1,5 +1,7 @@
 //! What the judge said: the verdict, every reason, every check. It can be written out, and never read back in.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::{
@@ -171,10 +173,16 @@ impl Appraisal {
 
     /// Every check there is, in the table's order: as it was made, or why it was not.
     pub fn checks(&self) -> Vec<CheckLine> {
+        self.lines().into_iter().map(Cow::into_owned).collect()
+    }
+
+    /// The same, lent.
+    fn lines(&self) -> Vec<Cow<'_, CheckLine>> {
+        let made = || self.made.iter().map(Cow::Borrowed);
         match &self.outcome {
-            Outcome::Accepted(result) => complete(result.checks()),
-            Outcome::Refused(verified) => complete([verified.checks(), &self.made].concat()),
-            Outcome::NotAuthentic => complete(self.made.clone()),
+            Outcome::Accepted(result) => complete(result.lines()),
+            Outcome::Refused(verified) => complete(verified.checks().iter().map(Cow::Borrowed).chain(made())),
+            Outcome::NotAuthentic => complete(made()),
         }
     }
 
@@ -195,7 +203,7 @@ impl Serialize for Appraisal {
             claims: Option<Claims>,
             missing: &'a [EndorsementRequest],
             reasons: &'a [Reason],
-            checks: Vec<CheckLine>,
+            checks: Vec<Cow<'a, CheckLine>>,
         }
         let verified = self.verified();
         View {
@@ -206,7 +214,7 @@ impl Serialize for Appraisal {
             claims: verified.map(VerifiedReport::claims),
             missing: &self.missing,
             reasons: &self.reasons,
-            checks: self.checks(),
+            checks: self.lines(),
         }
         .serialize(serializer)
     }

@@ -18,6 +18,8 @@ pub use policy::{
 };
 pub use policy_file::{PolicyFileError, STRICT};
 
+use std::borrow::Cow;
+
 use crate::{CheckLine, Reason, claims::Claims, verify::VerifiedReport};
 
 /// Evidence that is authentic and meets a policy. Only [`appraise()`] makes one.
@@ -107,10 +109,13 @@ impl AttestationResult {
 
     /// Every check of authenticity and policy, in order.
     pub fn checks(&self) -> Vec<CheckLine> {
-        let mut all = self.verified.checks().to_vec();
-        all.extend(self.checks.iter().cloned());
-        all.extend(self.downgrades.iter().map(CheckLine::from));
-        all
+        self.lines().map(Cow::into_owned).collect()
+    }
+
+    /// The same, lent.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Cow<'_, CheckLine>> {
+        let made = self.verified.checks().iter().chain(&self.checks).map(Cow::Borrowed);
+        made.chain(self.downgrades.iter().map(|reason| Cow::Owned(CheckLine::from(reason))))
     }
 
     /// The serializable view that policies and people read.

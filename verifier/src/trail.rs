@@ -1,6 +1,7 @@
 //! The trail of one decision: each check writes its line when it is made, and public-key operations are counted.
 
 use core::{fmt, ops::AddAssign};
+use std::borrow::Cow;
 
 use crate::{CheckLine, Code, Outcome, Reason};
 
@@ -77,13 +78,18 @@ impl Trail {
 }
 
 /// All checks there are, in the table's order: those of `lines` as they were made, the others as not made.
-pub(crate) fn complete(mut lines: Vec<CheckLine>) -> Vec<CheckLine> {
+pub(crate) fn complete<'a>(lines: impl IntoIterator<Item = Cow<'a, CheckLine>>) -> Vec<Cow<'a, CheckLine>> {
+    let mut lines: Vec<_> = lines.into_iter().collect();
     let failed = lines.iter().find(|line| line.outcome == Outcome::Failed).map(|line| line.code);
+    let mut made = [false; Code::ALL.len()];
+    for line in &lines {
+        made[line.code as usize] = true;
+    }
     for code in Code::ALL.iter().copied().filter(|code| code.stage() != crate::Stage::Elsewhere) {
-        if lines.iter().all(|line| line.code != code) {
+        if !made[code as usize] {
             let why = failed.map_or_else(|| "not made".into(), |failed| format!("not made, because {failed} failed"));
             let (found, expected) = (String::new(), String::new());
-            lines.push(CheckLine { code, outcome: Outcome::NotRun, found, expected, hint: why.into() });
+            lines.push(Cow::Owned(CheckLine { code, outcome: Outcome::NotRun, found, expected, hint: why.into() }));
         }
     }
     lines.sort_by_key(|line| line.code);

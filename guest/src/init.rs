@@ -40,7 +40,6 @@ use crate::{
         dev_mem,
         dm::DeviceMapper,
         net,
-        process::signal,
         seccomp::{self, Filter},
     },
     workload::{Places, program, resolve_user, start_workload},
@@ -368,7 +367,7 @@ async fn run_workload(agent: &Arc<Agent>, host: Host, user: User) -> Result<(), 
         .await
         .map_err(|error| start_failure(&error))?;
     drop(secrets);
-    let pid = running.started.pid;
+    let process = running.started.process;
     agent.set_workload(Some(running.ways.clone()));
     agent.events.reached(Phase::Running);
     tokio::spawn(keep_current(agent.clone()));
@@ -379,12 +378,12 @@ async fn run_workload(agent: &Arc<Agent>, host: Host, user: User) -> Result<(), 
         order = stop.wait_for(Option::is_some) => {
             let order = order.ok().and_then(|order| *order);
             let grace = order.map_or(0, |StopOrder { grace_seconds }| grace_seconds);
-            let _ = signal(pid, spec.process.stop_signal);
+            let _ = process.signal(spec.process.stop_signal);
             let grace = Duration::from_secs(u64::from(grace));
             if let Ok(status) = tokio::time::timeout(grace, &mut running.started.status).await {
                 status
             } else {
-                let _ = signal(pid, libc::SIGKILL);
+                let _ = process.signal(libc::SIGKILL);
                 (&mut running.started.status).await
             }
         }

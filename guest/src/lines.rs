@@ -21,7 +21,7 @@ use crate::{
     reaper::Reaper,
     secret_env::SecretEnv,
     spawn::{StartError, Started, start},
-    sys::process::signal,
+    sys::process_id::ProcessId,
 };
 
 /// Which streams a program gets.
@@ -71,7 +71,7 @@ pub enum Output {
 #[derive(Debug, Clone)]
 pub struct Ways {
     /// Its process, as the agent sees it.
-    pub pid: i32,
+    pub process: ProcessId,
     /// Its input. Whoever holds this keeps it open.
     pub input: Arc<Mutex<Input>>,
     /// Its terminal, if it has one.
@@ -97,7 +97,7 @@ pub async fn start_with_lines(
         return match awaited.come() {
             Ok(terminal) => Ok((started, Lines::of_terminal(Arc::new(terminal), wanted))),
             Err(error) => {
-                let _ = signal(started.pid, libc::SIGKILL);
+                let _ = started.process.signal(libc::SIGKILL);
                 Err(StartError::ours("take the terminal", &error))
             }
         };
@@ -135,9 +135,9 @@ impl Lines {
     }
 
     /// What it writes, and the ways to it.
-    pub fn split(self, pid: i32) -> (Vec<(Stream, Output)>, Ways) {
+    pub fn split(self, process: ProcessId) -> (Vec<(Stream, Output)>, Ways) {
         let Self { input, outputs, terminal } = self;
-        (outputs, Ways { pid, input: Arc::new(Mutex::new(input)), terminal })
+        (outputs, Ways { process, input: Arc::new(Mutex::new(input)), terminal })
     }
 }
 

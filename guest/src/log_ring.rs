@@ -1,7 +1,7 @@
 //! The workload's output: a ring of the last bytes with sequence numbers, and readers that follow it.
 //!
-//! A follower that falls behind holds the workload back, for a bounded time; after it, the oldest entries go and the
-//! follower sees a gap in the sequence.
+//! A reader of the log that falls behind holds the workload back, once and for a bounded time; after it, the oldest entries go, the
+//! reader is told how many bytes, and it holds nobody back before it reads on. Who looks at what comes from now on never does.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 /// Bytes kept.
 pub const CAPACITY: usize = 1024 * 1024;
-/// How long one write of the workload waits for followers that are behind.
+/// How long the workload waits for followers that stand still behind it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One read of the workload's output.
@@ -26,6 +26,8 @@ pub struct Entry {
     pub stream: Stream,
     /// Guest clock when it was read, nanoseconds since 1970.
     pub unix_nanos: u64,
+    /// Bytes that came before it.
+    pub before: u64,
     /// The bytes.
     pub data: Vec<u8>,
 }
@@ -35,12 +37,22 @@ struct Ring {
     entries: VecDeque<Entry>,
     bytes: usize,
     last: u64,
-    /// Next sequence number each follower wants.
-    followers: BTreeMap<u64, u64>,
+    /// Bytes that ever came.
+    written: u64,
+    followers: BTreeMap<u64, Reads>,
     follower_ids: u64,
     /// Followers that have read everything to the end.
     finished: u64,
     ended: bool,
+}
+
+/// How far somebody reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reads {
+    /// The next sequence number wanted.
+    next: u64,
+    /// The workload waits for it before what it wants goes: not for those who only look, and not once it was waited for in vain.
+    holds: bool,
 }
 
 /// The ring, shared by the workload's pipes and every reader.
@@ -61,6 +73,13 @@ const fn cost(data: &[u8]) -> usize {
 /// An entry, and the allocation of its bytes.
 const AROUND: usize = size_of::<Entry>() + 32;
 
+impl Ring {
+    /// The first entry kept that has this sequence number, or a later one.
+    fn from(&self, sequence: u64) -> Option<&Entry> {
+        self.entries.get(self.entries.partition_point(|entry| entry.sequence < sequence))
+    }
+}
+
 impl LogRing {
     /// An empty ring that takes `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
@@ -77,7 +96,7 @@ impl LogRing {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what the workload wrote; waits a while for followers that would lose entries.
+    /// Adds what the workload wrote; waits a while for followers that would lose entries, and then for them no more.
     pub async fn push(&self, stream: Stream, unix_nanos: u64, data: &[u8]) {
         let mut read = self.read.subscribe();
         let patience = tokio::time::sleep(self.patience);
@@ -85,7 +104,7 @@ impl LogRing {
         while self.would_lose(cost(data)) {
             tokio::select! {
                 _ = read.changed() => {}
-                () = &mut patience => break,
+                () = &mut patience => self.leave_behind(cost(data)),
             }
         }
         {
@@ -93,7 +112,9 @@ impl LogRing {
             ring.last += 1;
             let sequence = ring.last;
             ring.bytes += cost(data);
-            ring.entries.push_back(Entry { sequence, stream, unix_nanos, data: data.to_vec() });
+            let before = ring.written;
+            ring.written += data.len() as u64;
+            ring.entries.push_back(Entry { sequence, stream, unix_nanos, before, data: data.to_vec() });
             while ring.bytes > self.capacity && ring.entries.len() > 1 {
                 let gone = ring.entries.pop_front().map_or(0, |entry| cost(&entry.data));
                 ring.bytes -= gone;
@@ -104,18 +125,29 @@ impl LogRing {
 
     fn would_lose(&self, more: usize) -> bool {
         let ring = self.lock();
-        let Some(slowest) = ring.followers.values().min() else { return false };
+        let gone = self.would_go(&ring, more);
+        ring.followers.values().any(|reads| reads.holds && reads.next <= gone)
+    }
+
+    /// Nobody waits any more for those who would lose something.
+    fn leave_behind(&self, more: usize) {
+        let mut ring = self.lock();
+        let gone = self.would_go(&ring, more);
+        ring.followers.values_mut().filter(|reads| reads.next <= gone).for_each(|reads| reads.holds = false);
+    }
+
+    /// The last sequence number that goes to make room for so much.
+    fn would_go(&self, ring: &Ring, more: usize) -> u64 {
         let mut over = (ring.bytes + more).saturating_sub(self.capacity);
+        let mut gone = 0;
         for entry in &ring.entries {
             if over == 0 {
-                return false;
+                break;
             }
-            if entry.sequence >= *slowest {
-                return true;
-            }
+            gone = entry.sequence;
             over = over.saturating_sub(cost(&entry.data));
         }
-        false
+        gone
     }
 
     /// No more output will come.
@@ -129,16 +161,16 @@ impl LogRing {
         self.lock().entries.iter().filter(|entry| entry.sequence >= from).cloned().collect()
     }
 
-    /// A reader that waits for more until the output ends.
+    /// A reader that waits for more until the output ends. The workload waits for it, within bounds.
     pub fn follow(self: &std::sync::Arc<Self>, from: u64) -> Follower {
-        self.follower(self.lock(), from)
+        self.follower(self.lock(), from, true)
     }
 
-    /// The same, of what comes from now on.
+    /// Somebody who looks at what comes from now on, and loses what comes faster than that.
     pub fn follow_new(self: &std::sync::Arc<Self>) -> Follower {
         let ring = self.lock();
         let from = ring.last + 1;
-        self.follower(ring, from)
+        self.follower(ring, from, false)
     }
 
     /// Whether somebody reads along.
@@ -146,11 +178,14 @@ impl LogRing {
         !self.lock().followers.is_empty()
     }
 
-    fn follower(self: &std::sync::Arc<Self>, mut ring: MutexGuard<'_, Ring>, from: u64) -> Follower {
+    fn follower(self: &std::sync::Arc<Self>, mut ring: MutexGuard<'_, Ring>, from: u64, holds: bool) -> Follower {
         ring.follower_ids += 1;
         let id = ring.follower_ids;
-        ring.followers.insert(id, from);
-        Follower { logs: self.clone(), id, next: from, written: self.written.subscribe() }
+        let from = from.max(1);
+        ring.followers.insert(id, Reads { next: from, holds });
+        // From the beginning: what is kept no more counts as lost.
+        let at = if from <= 1 { 0 } else { ring.from(from).map_or(ring.written, |entry| entry.before) };
+        Follower { logs: self.clone(), id, next: from, holds, at, lost: 0, written: self.written.subscribe() }
     }
 
     /// True when the output has ended, somebody has read it to its end, and nobody is still reading.
@@ -174,6 +209,10 @@ pub struct Follower {
     logs: std::sync::Arc<LogRing>,
     id: u64,
     next: u64,
+    holds: bool,
+    /// Bytes that came before what is read next.
+    at: u64,
+    lost: u64,
     written: watch::Receiver<u64>,
 }
 
@@ -184,10 +223,11 @@ impl Follower {
             self.written.mark_unchanged();
             {
                 let mut ring = self.logs.lock();
-                let found = ring.entries.partition_point(|entry| entry.sequence < self.next);
-                if let Some(entry) = ring.entries.get(found).cloned() {
+                if let Some(entry) = ring.from(self.next).cloned() {
                     self.next = entry.sequence + 1;
-                    ring.followers.insert(self.id, self.next);
+                    self.lost += entry.before.saturating_sub(self.at);
+                    self.at = entry.before + entry.data.len() as u64;
+                    ring.followers.insert(self.id, Reads { next: self.next, holds: self.holds });
                     drop(ring);
                     self.logs.read.send_modify(|count| *count += 1);
                     return Some(entry);
@@ -200,6 +240,11 @@ impl Follower {
             // The sender lives in `logs`, so this only ever waits.
             let _ = self.written.changed().await;
         }
+    }
+
+    /// Bytes that are gone before the entry that was read last, since this was asked last.
+    pub fn lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }
 
@@ -282,5 +327,32 @@ mod tests {
             ring.push(Stream::Stdout, 0, text.as_bytes()).await;
         }
         assert_eq!(stuck.next().await.unwrap().sequence, 3, "the gap shows in the sequence");
+        assert_eq!((stuck.lost(), stuck.lost()), (6, 0));
+    }
+
+    #[tokio::test]
+    async fn the_workload_waits_once_for_a_reader_that_stands_still_and_never_for_who_only_looks() {
+        let brief = Arc::new(LogRing { patience: Duration::from_millis(1), ..LogRing::new(4 + AROUND) });
+        let mut stuck = brief.follow(0);
+        for text in ["aaa", "bbb"] {
+            brief.push(Stream::Stdout, 0, text.as_bytes()).await;
+        }
+        assert!(!brief.would_lose(cost(b"ccc")), "it was waited for");
+        assert_eq!(stuck.next().await.unwrap().sequence, 2);
+        brief.push(Stream::Stdout, 0, b"ccc").await;
+        assert!(brief.would_lose(cost(b"ddd")), "it reads on");
+
+        let endless = Arc::new(LogRing { patience: Duration::from_hours(100), ..LogRing::new(4 + AROUND) });
+        let mut looks = endless.follow_new();
+        for text in ["aaa", "bbb", "ccc"] {
+            endless.push(Stream::Stdout, 0, text.as_bytes()).await;
+        }
+        endless.end();
+        assert_eq!((looks.next().await.unwrap().sequence, looks.lost()), (3, 6));
+        assert!(looks.next().await.is_none());
+        // Nor does it lose what came before it, or who begins later.
+        assert_eq!(endless.follow_new().lost(), 0);
+        let mut late = endless.follow(3);
+        assert_eq!((late.next().await.unwrap().sequence, late.lost()), (3, 0));
     }
 }

@@ -19,14 +19,14 @@ use crate::{
     },
     reaper::Reaper,
     secret_env::SecretEnv,
-    sys::process::spawn_helper,
+    sys::{process::spawn_helper, process_id::ProcessId},
 };
 
 /// A program that has started.
 #[derive(Debug)]
 pub struct Started {
-    /// The program's process id, as the agent sees it.
-    pub pid: i32,
+    /// The program's process, as the agent sees it.
+    pub process: ProcessId,
     /// Its exit status, 128 plus the signal's number if killed.
     pub status: oneshot::Receiver<i32>,
 }
@@ -74,13 +74,13 @@ pub async fn start(
     // The pipe ends when the program has replaced the last process that had it.
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
-            Ok(Report::Forked { pid }) => program = Some(pid),
+            Ok(Report::Forked { pid }) => program = Some(ProcessId::of_child(pid, helper.pid)),
             Ok(Report::Failed { cause, what, errno }) => return Err(StartError { cause, what, errno }),
             Err(_) => break,
         }
     }
     match program {
-        Some(pid) => Ok(Started { pid, status: helper.status }),
+        Some(process) => Ok(Started { process, status: helper.status }),
         None => Err(StartError { cause: Cause::Ours, what: "start a helper".into(), errno: libc::ECHILD }),
     }
 }

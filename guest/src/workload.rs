@@ -164,7 +164,7 @@ async fn start_read(
 ) -> Result<Running, StartError> {
     let orders = Orders { place, program, control_group: places.control_group.clone(), users: places.users };
     let (started, lines) = start_with_lines(&places.binary, reaper, &orders, secrets, wanted).await?;
-    let (outputs, ways) = lines.split(started.pid);
+    let (outputs, ways) = lines.split(started.process);
     let keep = |(stream, output)| tokio::spawn(keep(output, stream, logs.clone()));
     Ok(Running { started, ways, outputs: outputs.into_iter().map(keep).collect() })
 }

@@ -157,11 +157,14 @@ async fn a_workload_with_users_of_its_own_has_its_capabilities_among_them_alone(
     let sleeping = [Stdio::null(), theirs.into(), Stdio::null()];
     let running = world.start(world.place(), 0, &["sleep", "600"], sleeping).await.unwrap();
     let users = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
-    let beside = Place::Beside { pid: running.pid };
+    let beside = Place::Beside { workload: running.process };
     let (status, output) = world.run(beside, 5, &["sh", "-c", "id -u; ls -l /proc/self/ns/user"]).await.unwrap();
     assert_eq!(status, 0, "{output}");
-    assert!(output.starts_with("5\n") && output.contains(users(running.pid).to_str().unwrap()), "{output}");
-    coffer_guest::sys::process::signal(running.pid, 9).unwrap();
+    assert!(
+        output.starts_with("5\n") && output.contains(users(running.process.number()).to_str().unwrap()),
+        "{output}"
+    );
+    running.process.signal(9).unwrap();
 }
 
 #[tokio::test]
@@ -367,12 +370,12 @@ async fn nothing_is_written_to_a_root_that_is_read_only_by_the_workload_or_besid
         ] {
             assert!(output.lines().any(|found| found == line), "{line}: {output}");
         }
-        let beside = Place::Beside { pid: started.pid };
+        let beside = Place::Beside { workload: started.process };
         let (status, said) = world.run(beside, 0, &["sh", "-c", "echo x >/etc/new"]).await.unwrap();
         assert!(status != 0 && said.contains("Read-only"), "{status} {said}");
         // The agent's own view is as it was.
         fs::write(world.folder.path().join("root/etc/of-the-agent"), "x").unwrap();
-        coffer_guest::sys::process::signal(started.pid, libc::SIGKILL).unwrap();
+        started.process.signal(libc::SIGKILL).unwrap();
     }
 }
 
@@ -393,7 +396,7 @@ async fn nobody_changes_the_agents_own_file_through_a_helper() {
     let before = mode();
     let stdio = || [Stdio::null(), Stdio::null(), Stdio::null()];
     let sleeper = world.start(world.place(), 0, &["sleep", "1000"], stdio()).await.unwrap();
-    let status = fs::read_to_string(format!("/proc/{}/status", sleeper.pid)).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", sleeper.process.number())).unwrap();
     let helper: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     let exe = format!("/proc/{helper}/exe");
     assert_eq!(
@@ -408,7 +411,7 @@ async fn nobody_changes_the_agents_own_file_through_a_helper() {
     if after != before {
         fs::set_permissions(BINARY, fs::Permissions::from_mode(before)).unwrap();
     }
-    coffer_guest::sys::process::signal(sleeper.pid, libc::SIGKILL).unwrap();
+    sleeper.process.signal(libc::SIGKILL).unwrap();
     assert_eq!(changed.unwrap_err().raw_os_error(), Some(libc::EROFS));
     assert_eq!(after, before);
     assert!(fs::OpenOptions::new().write(true).open(&exe).is_err());
@@ -421,14 +424,14 @@ async fn a_program_beside_the_workload_shares_its_world_and_ends_with_it() {
     let Some(world) = World::new() else { return };
     let stdio = || [Stdio::null(), Stdio::null(), Stdio::null()];
     let workload = world.start(world.place(), 0, &["sleep", "1000"], stdio()).await.unwrap();
-    let beside = || Place::Beside { pid: workload.pid };
+    let beside = || Place::Beside { workload: workload.process };
     let (status, output) =
         world.run(beside(), 0, &["sh", "-c", "hostname; cat /proc/1/cmdline; exit 3"]).await.unwrap();
     assert_eq!((status, output.as_str()), (3, "boxed\nsleep\x001000\x00"));
     assert_eq!(world.run(beside(), 0, &["absent"]).await.unwrap_err().cause, Cause::NotFound);
 
     let companion = world.start(beside(), 0, &["sleep", "1000"], stdio()).await.unwrap();
-    coffer_guest::sys::process::signal(workload.pid, libc::SIGKILL).unwrap();
+    workload.process.signal(libc::SIGKILL).unwrap();
     assert_eq!(workload.status.await.unwrap(), 137);
     assert_eq!(companion.status.await.unwrap(), 137, "its world is gone");
 }

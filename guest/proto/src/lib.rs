@@ -14,5 +14,8 @@ pub mod event;
 pub mod ports;
 mod vocabulary;
 
+/// Metadata of an answer of Exec: bytes of standard input that are taken before the first of them is read.
+pub const STDIN_ROOM: &str = "stdin-room";
+
 pub use generated::*;
 pub use vocabulary::{FailureCode, REFUSALS, Speech, Told, ToldFailure, refusal_word};

@@ -125,6 +125,7 @@ pub const REFUSALS: &[&str] = &[
     "workload-not-running",
     "expected-start",
     "too-many-programs",
+    "too-many-attached",
 ];
 
 /// The word of a refusal that came over a port of the host's; anything else in its place is not ours to repeat.

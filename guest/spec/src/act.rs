@@ -23,7 +23,7 @@ pub enum Act {
     Cp,
     /// List the programs that run. Whoever may run commands may do so too.
     Top,
-    /// See what the workload's own program writes from then on, type at it, and send it signals. Whoever may run commands may do so too.
+    /// See what the workload's own program writes from then on, and type at it. Whoever may run commands may do so too.
     Attach,
 }
 
@@ -56,11 +56,19 @@ impl Act {
         }
     }
 
+    /// What whoever sends the workload's own program a signal must be let do: who may stop it gives it none but what a stop does.
+    pub const fn of_signal(number: i32, stop_signal: i32) -> Self {
+        if number == stop_signal || number == KILL { Self::Stop } else { Self::Exec }
+    }
+
     /// Whoever may run commands can do it by them.
     const fn comes_with_exec(self) -> bool {
         matches!(self, Self::Cp | Self::Top | Self::Attach)
     }
 }
+
+/// Its number on Linux.
+const KILL: i32 = 9;
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

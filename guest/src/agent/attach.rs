@@ -1,17 +1,18 @@
 //! Somebody at the workload's own program: what it writes comes from its log, what is sent goes to it, its status comes last.
 //!
-//! Never: ends the program, or its input, because whoever is here goes. What is shown here stands in the log too.
+//! Never: ends the program, or its input, because whoever is here goes; keeps it waiting because whoever only looks reads slowly. What is
+//! shown here stands in the log too.
 
 use std::{sync::Arc, time::Duration};
 
-use coffer_guest_proto::{ExecRequest, Phase, Shown, exec_response::Message as Tell};
+use coffer_guest_proto::{Phase, Shown, exec_response::Message as Tell};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tonic::Streaming;
 
 use super::{
     Agent,
+    answers::{Answers, Gone},
     request::Attach,
-    running::{Answers, Gone, hand_on},
+    running::{Asks, hand_on},
 };
 use crate::log_ring::Follower;
 
@@ -34,7 +35,7 @@ pub(super) async fn attend(
     agent: Arc<Agent>,
     order: Attach,
     place: OwnedSemaphorePermit,
-    asks: Streaming<ExecRequest>,
+    asks: Asks,
     answers: Answers,
 ) {
     let _place = place;
@@ -73,6 +74,10 @@ async fn show(agent: &Agent, mut follower: Option<Follower>, answers: &Answers) 
     while let Some(follower) = &mut follower
         && let Some(entry) = follower.next().await
     {
+        let lost = follower.lost();
+        if lost > 0 {
+            answers.tell(Tell::Lost(lost)).await?;
+        }
         answers.show(entry.stream, entry.data).await?;
     }
     let mut state = agent.events.watch();

@@ -50,9 +50,9 @@ impl Control for ControlService {
     async fn signal(&self, request: Request<SignalRequest>) -> Result<Response<SignalResponse>, Status> {
         let number = request::signal(*request.get_ref())?;
         let spec = self.agent.document.spec();
-        self.door.admit(request.extensions(), spec, request::act_of_signal(number, spec))?;
-        let pid = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
-        crate::sys::process::signal(pid, number).map_err(|_| Status::failed_precondition("workload-not-running"))?;
+        self.door.admit(request.extensions(), spec, Act::of_signal(number, spec.process.stop_signal))?;
+        let workload = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
+        workload.signal(number).map_err(|_| Status::failed_precondition("workload-not-running"))?;
         Ok(Response::new(SignalResponse {}))
     }
 
@@ -65,7 +65,11 @@ impl Control for ControlService {
         if follow {
             return Ok(Response::new(Box::pin(follow_logs(logs, from_sequence))));
         }
-        let kept = logs.snapshot(from_sequence).into_iter().map(|entry| Ok(response(entry)));
+        let mut at = if from_sequence <= 1 { Some(0) } else { None };
+        let kept = logs.snapshot(from_sequence).into_iter().map(move |entry| {
+            let lost = at.take().map_or(0, |at| entry.before.saturating_sub(at));
+            Ok(response(entry, lost))
+        });
         Ok(Response::new(Box::pin(tokio_stream::iter(kept))))
     }
 }
@@ -78,7 +82,7 @@ fn follow_logs(logs: &Arc<LogRing>, from: u64) -> ReceiverStream<Result<LogsResp
             tokio::select! {
                 entry = follower.next() => {
                     let Some(entry) = entry else { break };
-                    if sender.send(Ok(response(entry))).await.is_err() {
+                    if sender.send(Ok(response(entry, follower.lost()))).await.is_err() {
                         return;
                     }
                 }
@@ -98,12 +102,13 @@ async fn handed_on<T>(sender: &tokio::sync::mpsc::Sender<T>) {
     }
 }
 
-fn response(entry: Entry) -> LogsResponse {
+fn response(entry: Entry, lost: u64) -> LogsResponse {
     LogsResponse {
         stream: entry.stream.into(),
         data: entry.data,
         unix_nanos: entry.unix_nanos,
         sequence: entry.sequence,
+        lost,
     }
 }
 

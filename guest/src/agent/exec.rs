@@ -3,7 +3,8 @@
 use std::{pin::Pin, sync::Arc};
 
 use coffer_guest_proto::{
-    ExecRequest, ExecResponse, Phase, exec_request::Message as Ask, exec_response::Message as Tell, exec_server::Exec,
+    ExecRequest, ExecResponse, Phase, STDIN_ROOM, exec_request::Message as Ask, exec_response::Message as Tell,
+    exec_server::Exec,
 };
 use coffer_spec::Act;
 use tokio::sync::mpsc;
@@ -11,10 +12,13 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Agent, attach,
+    Agent,
+    answers::Answers,
+    attach,
     authority::Door,
-    request::{self, Start},
-    running::{Answers, Running},
+    request::{self, Sendable, Start},
+    running::{Asks, Running},
+    typing::ROOM,
 };
 use crate::{
     container::{Cause, Orders, Place, Program},
@@ -31,7 +35,7 @@ pub(super) struct ExecService {
 
 #[tonic::async_trait]
 impl Exec for ExecService {
-    type RunStream = Pin<Box<dyn Stream<Item = Result<ExecResponse, Status>> + Send>>;
+    type RunStream = Answering;
 
     async fn run(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::RunStream>, Status> {
         let (extensions, spec) = (request.extensions().clone(), self.agent.document.spec());
@@ -41,10 +45,6 @@ impl Exec for ExecService {
         some.map_or_else(|| may(Act::Exec), Ok)?;
         let mut asks = request.into_inner();
         let first = asks.message().await?.and_then(|first| first.message);
-        let place = || {
-            let place = self.agent.beside.clone().try_acquire_owned();
-            place.map_err(|_| Status::resource_exhausted("too-many-programs"))
-        };
         let (sender, receiver) = mpsc::channel(16);
         let sender = Answers(sender);
         let order = match first {
@@ -58,15 +58,21 @@ impl Exec for ExecService {
                     // What was written before whoever asks came is a right of its own.
                     None => drop(may(Act::Logs)?),
                 }
-                let place = place()?;
+                let place = self.agent.at_it.clone().try_acquire_owned();
+                let place = place.map_err(|_| Status::resource_exhausted("too-many-attached"))?;
+                let stop_signal = spec.process.stop_signal;
+                let (stop, exec) = (may(Act::Stop).is_ok(), may(Act::Exec).is_ok());
+                let signals = Sendable::Some { stop_signal, stop, exec };
+                let asks = Asks { asks, signals };
                 tokio::spawn(attach::attend(self.agent.clone(), order, place, asks, sender));
-                return Ok(Response::new(Box::pin(ReceiverStream::new(receiver))));
+                return Ok(answer(receiver));
             }
             _ => return Err(Status::invalid_argument("expected-start")),
         };
         may(request::act(&order))?;
-        let pid = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
-        let place = place()?;
+        let workload = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
+        let place = self.agent.beside.clone().try_acquire_owned();
+        let place = place.map_err(|_| Status::resource_exhausted("too-many-programs"))?;
         let order = request::exec_start(order, self.agent.document.spec())?;
         let detached = order.detached;
         if detached || order.terminal.is_some() {
@@ -76,22 +82,31 @@ impl Exec for ExecService {
             Ok(program) => program,
             Err(words) => {
                 refuse(&sender, &words, Cause::NotExecutable.status()).await;
-                return Ok(Response::new(Box::pin(ReceiverStream::new(receiver))));
+                return Ok(answer(receiver));
             }
         };
         let control_group = self.agent.places.control_group.clone();
         let users = self.agent.places.users;
-        let orders = Orders { place: Place::Beside { pid }, program, control_group, users };
+        let orders = Orders { place: Place::Beside { workload }, program, control_group, users };
         match self.start(&orders, detached).await {
             Ok((started, lines)) => {
-                let asks = (!detached).then_some(asks);
+                let asks = (!detached).then_some(Asks { asks, signals: Sendable::All });
                 tokio::spawn(Running { started, lines, place }.attend(asks, sender));
             }
             Err(error) => refuse(&sender, &error.to_string(), error.cause.status()).await,
         }
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(answer(receiver))
     }
 }
+
+/// What comes, and in front of it how much input is taken before the first of it is read.
+fn answer(receiver: mpsc::Receiver<Result<ExecResponse, Status>>) -> Response<Answering> {
+    let mut answer = Response::new(Box::pin(ReceiverStream::new(receiver)) as Answering);
+    answer.metadata_mut().insert(STDIN_ROOM, ROOM.into());
+    answer
+}
+
+type Answering = Pin<Box<dyn Stream<Item = Result<ExecResponse, Status>> + Send>>;
 
 impl ExecService {
     fn program(&self, order: Start) -> Result<Program, String> {

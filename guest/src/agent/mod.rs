@@ -1,5 +1,6 @@
 //! The agent: gRPC on vsock for the host, within `host_may`, and over RA-TLS for owners, each within `may`.
 
+mod answers;
 mod asked;
 mod attach;
 mod authority;
@@ -10,6 +11,9 @@ mod refresh;
 mod request;
 mod running;
 pub mod serve;
+#[cfg(test)]
+mod tests;
+mod typing;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -21,11 +25,14 @@ pub use refresh::keep_current;
 
 use crate::{
     events::Events, lines::Ways, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, secrets::Refresher,
-    workload::Places,
+    sys::process_id::ProcessId, workload::Places,
 };
 
 /// Programs beside the workload at one time: each costs the agent a few buffers, also one that nobody attends to any more.
 const MOST_BESIDE: usize = 256;
+
+/// Callers who are at the workload's own program at one time.
+const MOST_AT_IT: usize = 64;
 
 /// A request to end, by the host or an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,8 @@ pub struct Agent {
     pub secret_env: RwLock<SecretEnv>,
     /// Programs that may still be started beside the workload.
     pub beside: Arc<Semaphore>,
+    /// Who may still come to the workload's own program.
+    pub at_it: Arc<Semaphore>,
     /// Asks the key broker again, if it has a part in this guest.
     pub refresher: OnceLock<Refresher>,
     workload: Mutex<Option<Ways>>,
@@ -67,15 +76,16 @@ impl Agent {
             places,
             secret_env: RwLock::default(),
             beside: Arc::new(Semaphore::new(MOST_BESIDE)),
+            at_it: Arc::new(Semaphore::new(MOST_AT_IT)),
             refresher: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),
         }
     }
 
-    /// The workload's process id while it runs.
-    pub fn workload(&self) -> Option<i32> {
-        self.ways().map(|ways| ways.pid)
+    /// The workload's process while it runs.
+    pub fn workload(&self) -> Option<ProcessId> {
+        self.ways().map(|ways| ways.process)
     }
 
     /// The ways to the workload while it runs.

@@ -11,7 +11,7 @@ use super::Agent;
 use crate::{
     container::{Place, STATUS_OURS},
     secrets::{Round, pause},
-    sys::process::signal,
+    sys::process_id::ProcessId,
     workload::{program, resolve_user, start_kept, unix_nanos},
 };
 
@@ -44,11 +44,11 @@ pub(super) async fn now(agent: &Agent) -> Option<Round> {
 }
 
 async fn follow(agent: &Agent, what: &OnChange) {
-    let Some(pid) = agent.workload() else { return };
+    let Some(workload) = agent.workload() else { return };
     match what {
-        OnChange::Signal(number) => drop(signal(pid, *number)),
+        OnChange::Signal(number) => drop(workload.signal(*number)),
         OnChange::Command(argv) => {
-            if let Err(error) = run_beside(agent, pid, argv).await {
+            if let Err(error) = run_beside(agent, workload, argv).await {
                 let said = format!("coffer: after a new version of a secret: {error}\n");
                 agent.logs.push(Stream::Stderr, unix_nanos(), said.as_bytes()).await;
             }
@@ -57,18 +57,19 @@ async fn follow(agent: &Agent, what: &OnChange) {
 }
 
 /// Runs a program beside the workload; what it writes is the workload's output.
-async fn run_beside(agent: &Agent, pid: i32, argv: &[String]) -> Result<(), String> {
+async fn run_beside(agent: &Agent, workload: ProcessId, argv: &[String]) -> Result<(), String> {
     let spec = agent.document.spec();
     let user = resolve_user(&agent.places.root, &spec.process.user).map_err(|error| error.to_string())?;
     let mut program = program(spec, user);
     program.argv = argv.to_vec();
     let secrets = agent.secret_env.read().await;
-    let running = start_kept(&agent.places, &agent.reaper, Place::Beside { pid }, program, &secrets, &agent.logs).await;
+    let running =
+        start_kept(&agent.places, &agent.reaper, Place::Beside { workload }, program, &secrets, &agent.logs).await;
     let mut running = running.map_err(|error| error.to_string())?;
     drop(secrets);
     let ended = tokio::time::timeout(PATIENCE, &mut running.started.status).await;
     if ended.is_err() {
-        let _ = signal(running.started.pid, libc::SIGKILL);
+        let _ = running.started.process.signal(libc::SIGKILL);
     }
     running.drain().await;
     match ended {

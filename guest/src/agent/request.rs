@@ -159,9 +159,36 @@ pub(super) fn exec_signal(number: i32) -> Read<i32> {
     if (1..=64).contains(&number) { Ok(number) } else { field("signal", "1 to 64") }
 }
 
-/// What whoever sends the workload a signal must be let do: who may stop it gives it none but what a stop does.
-pub(super) fn act_of_signal(number: i32, spec: &WorkloadSpec) -> Act {
-    if number == spec.process.stop_signal || number == libc::SIGKILL { Act::Stop } else { Act::Exec }
+/// Signals that a caller may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sendable {
+    /// All: the program is its own.
+    All,
+    /// To the workload's own program.
+    Some {
+        /// The spec's.
+        stop_signal: i32,
+        /// Those of a stop.
+        stop: bool,
+        /// All others.
+        exec: bool,
+    },
+}
+
+impl Sendable {
+    /// This one among them.
+    pub(super) fn admits(self, number: i32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some { stop_signal, stop, exec } => {
+                if Act::of_signal(number, stop_signal) == Act::Stop {
+                    stop
+                } else {
+                    exec
+                }
+            }
+        }
+    }
 }
 
 /// A signal to the workload.

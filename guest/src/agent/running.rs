@@ -4,44 +4,35 @@
 
 use std::time::Duration;
 
-use coffer_guest_proto::{
-    ExecRequest, ExecResponse, Stream, exec_request::Message as Ask, exec_response::Message as Tell,
-};
+use coffer_guest_proto::{ExecRequest, Stream, exec_request::Message as Ask, exec_response::Message as Tell};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{OwnedSemaphorePermit, watch},
     task::JoinSet,
 };
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
-use super::request;
+use super::{
+    answers::Answers,
+    request::{self, Sendable},
+    typing::Typing,
+};
 use crate::{
     lines::{Lines, Output, Ways},
     spawn::Started,
-    sys::process::{kill_group, signal},
 };
 
 /// How long output may still come after the program has ended; something may hold its streams open.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
-/// To whoever called.
-#[derive(Clone)]
-pub(super) struct Answers(pub(super) mpsc::Sender<Result<ExecResponse, Status>>);
-
-impl Answers {
-    /// What a program wrote.
-    pub(super) async fn show(&self, stream: Stream, bytes: Vec<u8>) -> Result<(), Gone> {
-        self.tell(if stream == Stream::Stderr { Tell::Stderr(bytes) } else { Tell::Stdout(bytes) }).await
-    }
-
-    /// Nobody is there any more, if it fails.
-    pub(super) async fn tell(&self, message: Tell) -> Result<(), Gone> {
-        self.0.send(Ok(ExecResponse { message: Some(message) })).await.map_err(|_| Gone)
-    }
+/// What the caller sends.
+pub(super) struct Asks {
+    pub(super) asks: Streaming<ExecRequest>,
+    /// Of its signals.
+    pub(super) signals: Sendable,
 }
 
-/// Whoever called is gone.
-#[derive(Debug)]
-pub(super) struct Gone;
+/// How long what a caller sent before it let go may take to go in.
+const IN: Duration = Duration::from_secs(2);
 
 pub(super) struct Running {
     pub(super) started: Started,
@@ -52,11 +43,11 @@ pub(super) struct Running {
 
 impl Running {
     /// To its end. Without `asks` nobody attends to it from the beginning.
-    pub(super) async fn attend(self, asks: Option<Streaming<ExecRequest>>, answers: Answers) {
-        let Self { started: Started { pid, mut status }, lines, place: _place } = self;
+    pub(super) async fn attend(self, asks: Option<Asks>, answers: Answers) {
+        let Self { started: Started { process, mut status }, lines, place: _place } = self;
         let (let_go, alone) = watch::channel(asks.is_none());
         // Held to the end: a caller that breaks off is no end of input for whoever reads it together with the program.
-        let (outputs, ways) = lines.split(pid);
+        let (outputs, ways) = lines.split(process);
         let mut forwarding = JoinSet::new();
         for output in outputs {
             forwarding.spawn(forward(output, answers.clone(), alone.clone()));
@@ -70,7 +61,7 @@ impl Running {
             () = answers.0.closed() => {
                 if !*alone.borrow() {
                     // Nobody is there to see it end.
-                    let _ = kill_group(pid);
+                    let _ = process.kill_group();
                 }
                 status.await
             }
@@ -100,20 +91,19 @@ async fn forward((stream, mut output): (Stream, Output), answers: Answers, alone
     }
 }
 
-/// Hands on what the caller sends: input, signals, sizes, and that it goes.
-pub(super) async fn hand_on(
-    mut asks: Streaming<ExecRequest>,
-    ways: Ways,
-    let_go: watch::Sender<bool>,
-    answers: Answers,
-) {
+/// Hands on what the caller sends: input, signals, sizes, and that it goes. Input that the program does not read keeps none of the rest up.
+pub(super) async fn hand_on(asks: Asks, ways: Ways, let_go: watch::Sender<bool>, answers: Answers) {
+    let Asks { mut asks, signals } = asks;
+    let mut typing = Typing::new(ways.input.clone(), answers.clone());
     while let Ok(Some(ask)) = asks.message().await {
         match ask.message {
-            Some(Ask::Stdin(bytes)) => ways.input.lock().await.write(&bytes).await,
-            Some(Ask::StdinClosed(true)) => ways.input.lock().await.end(),
-            Some(Ask::Signal(number)) => {
-                let _ = request::exec_signal(number).map(|number| signal(ways.pid, number));
-            }
+            Some(Ask::Stdin(bytes)) => typing.take(&bytes).await,
+            Some(Ask::StdinClosed(true)) => typing.end().await,
+            Some(Ask::Signal(number)) => match request::exec_signal(number) {
+                Ok(number) if signals.admits(number) => drop(ways.process.signal(number)),
+                Ok(number) => answers.mention(Tell::RefusedSignal(number)),
+                Err(_) => {}
+            },
             Some(Ask::Resize(size)) => {
                 if let (Some(terminal), Ok(size)) = (&ways.terminal, request::terminal_size("resize", size)) {
                     let _ = terminal.resize(size);
@@ -122,10 +112,13 @@ pub(super) async fn hand_on(
             Some(Ask::Detach(true)) => {
                 let_go.send_replace(true);
                 let _ = answers.tell(Tell::Detached(true)).await;
+                let _ = tokio::time::timeout(IN, typing.finish()).await;
                 return;
             }
             // A second beginning, an end that is none, or nothing: no version of the protocol sends it.
             Some(Ask::Start(_) | Ask::Attach(_) | Ask::StdinClosed(false) | Ask::Detach(false)) | None => return,
         }
     }
+    // Its caller sends nothing more, and may still be there for what comes.
+    typing.finish().await;
 }

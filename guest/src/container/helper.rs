@@ -97,9 +97,9 @@ fn start(status: &mut File) -> Result<i32, Failure> {
             process::new_process_ids().during("make namespaces")?;
             None
         }
-        Place::Beside { pid } => {
-            Some(place::Namespaces::open_and_enter_pid(*pid, orders.users).during("enter the workload's namespaces")?)
-        }
+        Place::Beside { workload } => Some(
+            place::Namespaces::open_and_enter_pid(*workload, orders.users).during("enter the workload's namespaces")?,
+        ),
     };
     // A user namespace that the workload has is made by who becomes its first program, and mapped by the other half.
     let mapping =

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use coffer_spec::{Mount, Network};
 use serde::{Deserialize, Serialize};
 
-use crate::passwd::Identity;
+use crate::{passwd::Identity, sys::process_id::ProcessId};
 
 /// What a helper shall start, and where. Travels as JSON in a memory file; what of the environment is secret stands behind it
 /// ([`crate::secret_env::SecretEnv`]), never in it.
@@ -69,8 +69,8 @@ pub enum Place {
     },
     /// Beside the workload, in its namespaces.
     Beside {
-        /// Process id of the workload as the agent sees it.
-        pid: i32,
+        /// The workload's process, as the agent sees it.
+        workload: ProcessId,
     },
 }
 

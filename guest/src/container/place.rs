@@ -5,7 +5,7 @@
 
 use std::{
     ffi::CString,
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -22,10 +22,11 @@ use rustix::{
         UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive,
         mount_change, mount_remount, move_mount, open_tree, unmount,
     },
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
 };
 
 use super::{Bind, Cause, Place, Users};
+use crate::sys::process_id::ProcessId;
 
 type Step<T> = Result<T, (Cause, String, io::Error)>;
 
@@ -39,40 +40,35 @@ fn on_image<T, E: Into<io::Error>>(what: &str, result: Result<T, E>) -> Step<T> 
     result.map_err(|error| (Cause::Place, what.to_string(), error.into()))
 }
 
-/// The workload's namespaces, held open so that a later reuse of its process id changes nothing.
+/// The workload's namespaces, found by its process.
 pub(super) struct Namespaces {
-    others: Vec<(File, LinkNameSpaceType)>,
-    users: Option<File>,
+    /// The workload's process: whatever it is in is entered, and never what another is in that has its number by now.
+    workload: OwnedFd,
+    users: Users,
 }
 
 impl Namespaces {
-    /// Opens them and joins the process id namespace, which holds for children.
-    pub(super) fn open_and_enter_pid(pid: i32, users: Users) -> io::Result<Self> {
-        let open = |name| File::open(format!("/proc/{pid}/ns/{name}"));
-        let others = vec![
-            (open("uts")?, LinkNameSpaceType::HostNameAndNISDomainName),
-            (open("ipc")?, LinkNameSpaceType::InterProcessCommunication),
-            (open("cgroup")?, LinkNameSpaceType::ControlGroup),
-            (open("mnt")?, LinkNameSpaceType::Mount), // last: it changes what paths mean
-        ];
-        let users = (users == Users::Own).then(|| open("user")).transpose()?;
-        move_into_link_name_space(open("pid")?.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
-        Ok(Self { others, users })
+    /// Finds them, and joins the process id namespace, which holds for children.
+    pub(super) fn open_and_enter_pid(workload: ProcessId, users: Users) -> io::Result<Self> {
+        let workload = workload.open()?;
+        move_into_thread_name_spaces(workload.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
+        Ok(Self { workload, users })
     }
 
     /// Joins the others, but for that of users: it gives up the right to join any.
     pub(super) fn enter(&self) -> io::Result<()> {
-        for (link, kind) in &self.others {
-            move_into_link_name_space(link.as_fd(), Some(*kind))?;
-        }
-        Ok(())
+        let others = ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::CONTROL_GROUP
+            | ThreadNameSpaceType::MOUNT;
+        Ok(move_into_thread_name_spaces(self.workload.as_fd(), others)?)
     }
 
     /// Joins that of users, if the workload has one.
     pub(super) fn enter_users(&self) -> io::Result<()> {
-        match &self.users {
-            Some(link) => Ok(move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::User))?),
-            None => Ok(()),
+        match self.users {
+            Users::Own => Ok(move_into_thread_name_spaces(self.workload.as_fd(), ThreadNameSpaceType::USER)?),
+            Users::Machine => Ok(()),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod dm;
 pub mod net;
 pub mod own_binary;
 pub mod process;
+pub mod process_id;
 pub mod seccomp;
 pub mod sev_guest;
 pub mod swap;

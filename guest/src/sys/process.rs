@@ -122,30 +122,6 @@ pub fn default_signals() {
     }
 }
 
-/// Sends a signal by number. Only for processes this agent started and has not reaped.
-///
-/// # Errors
-/// The kernel's: ESRCH if it has ended, EINVAL for a number that is no signal.
-pub fn signal(pid: i32, number: i32) -> io::Result<()> {
-    if pid <= 1 || !(1..=64).contains(&number) {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: takes numbers only; `pid` names one process, never a group or all.
-    if unsafe { libc::kill(pid, number) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Kills a program that leads a group, and all of the group.
-///
-/// # Errors
-/// The kernel's; EINVAL for what leads none of its own.
-pub fn kill_group(leader: i32) -> io::Result<()> {
-    if leader <= 1 {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: takes numbers only; a group that a program of ours leads, never all processes.
-    if unsafe { libc::kill(-leader, libc::SIGKILL) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Children will be in a process id namespace of their own.
 ///
 /// # Errors

@@ -100,7 +100,7 @@ pub fn write_error(text: fmt::Arguments<'_>) {
 }
 
 /// Text in which nothing beyond ASCII acts on a terminal, written as JSON writes it.
-fn plain(text: &str) -> Cow<'_, str> {
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     let acts = |c: char| c > '~' && is_active(c);
     if !text.contains(acts) {
         return Cow::Borrowed(text);

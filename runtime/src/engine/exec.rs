@@ -3,13 +3,14 @@
 use coffer_guest_proto::exec_client::ExecClient;
 use coffer_guest_proto::exec_request::Message as Ask;
 use coffer_guest_proto::exec_response::Message as Tell;
-use coffer_guest_proto::{ExecRequest as Frame, ExecResponse, ExecStart, TerminalSize as Size};
+use coffer_guest_proto::{ExecRequest as Frame, ExecResponse, ExecStart, STDIN_ROOM, TerminalSize as Size};
 use coffer_spec::Act;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::prove::{Kept, OwnerMayNot, ProveError};
+use super::stdin_room::{PIECE, Room};
 use super::{Engine, Fault, Hint, OpenError, Trust};
 use crate::state::{BoxRecord, BoxState};
 use crate::{Class, Failure, agent};
@@ -72,6 +73,10 @@ pub enum ExecOutput {
     Exited(i32),
     /// It goes on without us. Nothing follows.
     Detached,
+    /// So many bytes of its output do not come: we read too slowly.
+    Lost(u64),
+    /// This signal was not sent, for want of the right to it.
+    SignalRefused(i32),
 }
 
 /// Why a program does not run in a box.
@@ -165,6 +170,7 @@ impl ExecRequest {
 /// A program that runs in a box. Dropping it ends the program's lines, and with them the program's owner's interest in it.
 pub struct ExecSession {
     input: mpsc::Sender<Frame>,
+    room: Room,
     answers: Streaming<ExecResponse>,
     /// The agent has not yet said that it knows what it was asked for.
     unheard: bool,
@@ -174,27 +180,47 @@ pub struct ExecSession {
 
 /// The sending side of an [`ExecSession`]. It ends with that, whoever holds it.
 #[derive(Clone, Debug)]
-pub struct ExecInputs(mpsc::WeakSender<Frame>);
+pub struct ExecInputs {
+    line: mpsc::WeakSender<Frame>,
+    room: Room,
+}
 
 impl ExecInputs {
-    /// Sends; false once the program, or the session, has ended.
+    /// Sends; false once the program, or the session, has ended. Input waits until the program reads; nothing else waits for it.
     pub async fn send(&self, input: ExecInput) -> bool {
         let ask = match input {
-            ExecInput::Stdin(bytes) => Ask::Stdin(bytes),
+            ExecInput::Stdin(bytes) => {
+                for piece in bytes.chunks(PIECE) {
+                    if !self.room.take(piece.len()).await || !self.ask(Ask::Stdin(piece.to_vec())).await {
+                        return false;
+                    }
+                }
+                return true;
+            }
             ExecInput::StdinClosed => Ask::StdinClosed(true),
             ExecInput::Signal(number) => Ask::Signal(number),
             ExecInput::Resize(size) => Ask::Resize(size.into()),
             ExecInput::Detach => Ask::Detach(true),
         };
-        let Some(line) = self.0.upgrade() else { return false };
+        self.ask(ask).await
+    }
+
+    async fn ask(&self, ask: Ask) -> bool {
+        let Some(line) = self.line.upgrade() else { return false };
         line.send(Frame { message: Some(ask) }).await.is_ok()
+    }
+}
+
+impl Drop for ExecSession {
+    fn drop(&mut self) {
+        self.room.end();
     }
 }
 
 impl ExecSession {
     /// The way to the program.
     pub fn inputs(&self) -> ExecInputs {
-        ExecInputs(self.input.downgrade())
+        ExecInputs { line: self.input.downgrade(), room: self.room.clone() }
     }
 
     /// The next piece from the program.
@@ -217,6 +243,9 @@ impl ExecSession {
                 Some(Tell::Stdout(bytes)) => return Ok(ExecOutput::Stdout(bytes)),
                 Some(Tell::Stderr(bytes)) => return Ok(ExecOutput::Stderr(bytes)),
                 Some(Tell::ExitStatus(code)) => return Ok(ExecOutput::Exited(code)),
+                Some(Tell::StdinRoom(more)) => self.room.give(more),
+                Some(Tell::Lost(bytes)) => return Ok(ExecOutput::Lost(bytes)),
+                Some(Tell::RefusedSignal(number)) => return Ok(ExecOutput::SignalRefused(number)),
                 None => {}
             }
         }
@@ -280,7 +309,8 @@ impl Engine {
             (_, None) => agent::of_plain_status(&status).into(),
         };
         let answer = client.run(ReceiverStream::new(receiver)).await.map_err(failed)?;
-        Ok(ExecSession { input, answers: answer.into_inner(), unheard, connection })
+        let room = answer.metadata().get(STDIN_ROOM).and_then(|room| room.to_str().ok()?.parse().ok());
+        Ok(ExecSession { input, room: Room::of(room), answers: answer.into_inner(), unheard, connection })
     }
 }
 

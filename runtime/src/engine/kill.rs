@@ -83,7 +83,7 @@ impl Engine {
             _ => {}
         }
         let document = self.document(&record)?;
-        let act = if signal == document.spec().process.stop_signal { Act::Stop } else { Act::Exec };
+        let act = Act::of_signal(signal, document.spec().process.stop_signal);
         if !document.spec().host_may.allows(act) {
             return Err(KillError::HostMayNot { name: record.name, act });
         }

@@ -1,8 +1,7 @@
 //! The output of a box: from its log file where the host may read it, else from the guest, as its owner.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use coffer_guest_proto::control_client::ControlClient;
@@ -10,15 +9,17 @@ use coffer_guest_proto::{LogsRequest as Ask, LogsResponse, Stream};
 use coffer_spec::Act;
 use tonic::Streaming;
 
+use super::log_file::LogFile;
 use super::prove::{Kept, OwnerMayNot, ProveError};
 use super::window::{Tail, Window};
 use super::{Engine, Fault, Hint, OpenError, Trust};
-use crate::boxes::{LogLimits, files, unix_us};
+use crate::boxes::{files, unix_us};
 use crate::lock::BoxLock;
 use crate::state::{BoxRecord, BoxState};
-use crate::supervisor::message::{Dropped, LogPiece};
-use crate::supervisor::{former, part};
+use crate::supervisor::former;
+use crate::supervisor::message::LogPiece;
 use crate::{Class, Failure, agent};
+use coffer_rim::Classify as _;
 
 /// Which output is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Fault for LogsError {
     }
 }
 
-/// Output, piece by piece.
+/// Output, piece by piece. No more of it is held than a piece, or the lines that were asked for from its end.
 pub struct LogStream {
     kept: VecDeque<LogPiece>,
     rest: Rest,
@@ -85,7 +86,11 @@ pub struct LogStream {
 /// Where what is still to come comes from.
 enum Rest {
     Nothing,
-    File(Follower),
+    File {
+        log: LogFile,
+        /// The box, whose end is the output's, for whoever stays.
+        follows: Option<PathBuf>,
+    },
     Guest {
         pieces: Box<Streaming<LogsResponse>>,
         /// Attestation is the state of a connection, so the connection outlives the call.
@@ -94,7 +99,7 @@ enum Rest {
 }
 
 impl LogStream {
-    /// How many bytes of the log are gone, because it has bounds.
+    /// How many bytes of the output are gone before what was given so far, because what is kept of it has bounds.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -102,41 +107,50 @@ impl LogStream {
     /// The next piece; nothing at the end.
     ///
     /// # Errors
-    /// [`LogsError::Other`] if the guest's agent gives up.
+    /// [`LogsError::Other`] if the guest's agent gives up, or the file cannot be read.
     pub async fn next(&mut self) -> Result<Option<LogPiece>, LogsError> {
         loop {
-            if let Some(piece) = self.kept.pop_front() {
-                if self.window.is_over(piece.time) {
-                    return Ok(None);
-                }
-                if self.window.admits(&piece) {
-                    return Ok(Some(piece));
-                }
-                continue;
+            let next = match self.kept.pop_front() {
+                Some(piece) => Some(piece),
+                None => self.read().await?,
+            };
+            match next {
+                None => return Ok(None),
+                Some(piece) if self.window.is_over(piece.time) => return Ok(None),
+                Some(piece) if self.window.admits(&piece) => return Ok(Some(piece)),
+                Some(_) => {}
             }
-            match &mut self.rest {
-                Rest::Nothing => return Ok(None),
-                Rest::Guest { pieces, kept } => match kept.unless_lapsed(next_chunk(pieces)).await?? {
-                    Some(piece) => self.kept.push_back(piece),
-                    None => return Ok(None),
-                },
-                Rest::File(follower) => {
-                    // Asked first: what was written before the end is read after it.
-                    let alive = BoxLock::is_held(&follower.folder);
-                    self.kept.extend(follower.read());
-                    let over = self.window.is_over(u64::try_from(unix_us()).unwrap_or(0).saturating_mul(1000));
-                    if self.kept.is_empty() && (!alive || over) {
-                        return Ok(None);
-                    }
-                    if self.kept.is_empty() {
-                        tokio::time::sleep(INTERVAL).await;
-                    }
-                }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<LogPiece>, LogsError> {
+        match &mut self.rest {
+            Rest::Nothing => Ok(None),
+            Rest::Guest { pieces, kept } => {
+                let Some((piece, lost)) = kept.unless_lapsed(next_chunk(pieces)).await?? else { return Ok(None) };
+                self.dropped += lost;
+                Ok(Some(piece))
             }
+            Rest::File { log, follows } => loop {
+                // Asked first: what was written before the end is read after it.
+                let mut ends = follows.is_none();
+                let mut next = log.next().class_while(Class::Config, UNREADABLE)?;
+                if let (None, Some(folder)) = (&next, &follows) {
+                    ends = !BoxLock::is_held(folder)
+                        || self.window.is_over(u64::try_from(unix_us()).unwrap_or(0).saturating_mul(1000));
+                    next = log.next().class_while(Class::Config, UNREADABLE)?;
+                }
+                if next.is_some() || ends {
+                    self.dropped += log.lost();
+                    return Ok(next);
+                }
+                tokio::time::sleep(INTERVAL).await;
+            },
         }
     }
 }
 
+const UNREADABLE: &str = "cannot read the box's log";
 const INTERVAL: Duration = Duration::from_millis(100);
 
 impl Engine {
@@ -149,11 +163,10 @@ impl Engine {
         let document = self.document(&record)?;
         if document.spec().host_may.contains(Act::Logs) {
             let folder = self.home().map_err(OpenError::from)?.box_folder(&record.id);
-            let path = folder.join(files::LOG);
-            let Found { pieces, position, dropped } = read_all(&path, &request);
-            let follower = Follower { folder, path, position };
-            let rest = if request.follow { Rest::File(follower) } else { Rest::Nothing };
-            return Ok(LogStream { kept: pieces, rest, window: request.window, dropped });
+            let log = LogFile::open(&folder.join(files::LOG));
+            let rest = Rest::File { log, follows: request.follow.then_some(folder) };
+            let all = LogStream { kept: VecDeque::new(), rest, window: request.window, dropped: 0 };
+            return all.tail(request.tail);
         }
         if !record.state.is_up() {
             return Err(LogsError::Gone(record.name));
@@ -179,17 +192,18 @@ impl Engine {
         let ask = Ask { follow: request.follow, from_sequence: 0 };
         let answer = control.logs(ask).await.map_err(|status| agent::of_status(&status))?;
         let mut pieces = Box::new(answer.into_inner());
-        if request.follow {
+        if request.follow || request.tail.is_none() {
             let rest = Rest::Guest { pieces, kept: Box::new(connection) };
             return Ok(LogStream { kept: VecDeque::new(), rest, window: request.window, dropped: 0 });
         }
-        let mut kept = Tail::new(request.tail);
-        while let Some(piece) = connection.unless_lapsed(next_chunk(&mut pieces)).await?? {
+        let (mut kept, mut dropped) = (Tail::new(request.tail), 0);
+        while let Some((piece, lost)) = connection.unless_lapsed(next_chunk(&mut pieces)).await?? {
+            dropped += lost;
             if request.window.admits(&piece) {
                 kept.push(piece);
             }
         }
-        Ok(LogStream { kept: kept.into_pieces(), rest: Rest::Nothing, window: request.window, dropped: 0 })
+        Ok(LogStream { kept: kept.into_pieces(), rest: Rest::Nothing, window: request.window, dropped })
     }
 
     /// What the guest's serial line said, former part first. The guest wrote it: it is not fit for a terminal.
@@ -205,70 +219,24 @@ impl Engine {
     }
 }
 
-async fn next_chunk(pieces: &mut Streaming<LogsResponse>) -> Result<Option<LogPiece>, Failure> {
+/// A piece, and how many bytes are gone before it.
+async fn next_chunk(pieces: &mut Streaming<LogsResponse>) -> Result<Option<(LogPiece, u64)>, Failure> {
     let chunk = pieces.message().await.map_err(|status| agent::of_status(&status))?;
-    Ok(chunk.map(|it| LogPiece::new(it.stream == i32::from(Stream::Stderr), it.unix_nanos, it.data)))
+    Ok(chunk.map(|it| (LogPiece::new(it.stream == i32::from(Stream::Stderr), it.unix_nanos, it.data), it.lost)))
 }
 
-/// What of a log file is wanted, and how far the file was read.
-#[derive(Default)]
-struct Found {
-    pieces: VecDeque<LogPiece>,
-    position: u64,
-    dropped: u64,
-}
-
-/// The pieces of a log file that are wanted, those of its former parts first.
-fn read_all(path: &Path, request: &LogsRequest) -> Found {
-    let (mut kept, mut found) = (Tail::new(request.tail), Found::default());
-    for number in (0..LogLimits::MOST_FILES).rev() {
-        found.position = 0;
-        let Ok(file) = std::fs::File::open(part(path, number)) else { continue };
-        let noted = read_pieces(file, &mut found.position, |piece| {
-            if request.window.admits(&piece) {
+impl LogStream {
+    /// Only the last lines of what there is; what comes later is behind them.
+    fn tail(mut self, most: Option<usize>) -> Result<Self, LogsError> {
+        let (Some(_), Rest::File { log, .. }) = (most, &mut self.rest) else { return Ok(self) };
+        let mut kept = Tail::new(most);
+        while let Some(piece) = log.next().class_while(Class::Config, UNREADABLE)? {
+            if self.window.admits(&piece) {
                 kept.push(piece);
             }
-        });
-        found.dropped = found.dropped.max(noted);
-    }
-    Found { pieces: kept.into_pieces(), ..found }
-}
-
-/// Reads whole lines and counts their bytes; a line that is still being written is left for later. Gives what is noted to be gone.
-fn read_pieces(file: std::fs::File, position: &mut u64, mut take: impl FnMut(LogPiece)) -> u64 {
-    let mut reader = BufReader::new(file);
-    let (mut line, mut dropped) = (Vec::new(), 0);
-    while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) && line.ends_with(b"\n") {
-        *position += line.len() as u64;
-        match serde_json::from_slice(&line) {
-            Ok(piece) => take(piece),
-            Err(_) => dropped = serde_json::from_slice::<Dropped>(&line).map_or(dropped, |noted| noted.dropped),
         }
-        line.clear();
-    }
-    dropped
-}
-
-/// Reads what a log file grew by. A file that was started anew is read from its beginning.
-struct Follower {
-    folder: PathBuf,
-    path: PathBuf,
-    position: u64,
-}
-
-impl Follower {
-    fn read(&mut self) -> Vec<LogPiece> {
-        let mut pieces = Vec::new();
-        let length = std::fs::metadata(&self.path).map_or(0, |found| found.len());
-        if length < self.position {
-            self.position = 0;
-        }
-        if length > self.position
-            && let Ok(mut file) = std::fs::File::open(&self.path)
-            && file.seek(SeekFrom::Start(self.position)).is_ok()
-        {
-            read_pieces(file, &mut self.position, |piece| pieces.push(piece));
-        }
-        pieces
+        self.dropped += log.lost();
+        self.kept = kept.into_pieces();
+        Ok(self)
     }
 }

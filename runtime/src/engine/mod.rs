@@ -24,6 +24,7 @@ mod pause;
 mod restart;
 mod resume;
 mod start;
+mod stdin_room;
 mod stop;
 mod wait;
 
@@ -31,6 +32,7 @@ mod exec;
 mod files;
 mod inject;
 mod join;
+mod log_file;
 mod logs;
 mod prove;
 mod refresh;

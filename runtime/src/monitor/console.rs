@@ -53,10 +53,16 @@ pub const BLOCK_CORRUPT: &str = "block-corrupt";
 /// What its kernel says last, in TEE mode. Source: Linux drivers/md/dm-verity-target.c, `verity_handle_err`.
 const PANIC: &[u8] = b"Kernel panic - not syncing: dm-verity device corrupted";
 
-/// Finds that, wherever it comes and in whatever pieces, once.
+/// More than stands in front of it on its line: the kernel's time, and who of it speaks.
+const LEAD: usize = 48;
+
+/// Finds that, as the kernel says it: at the beginning of a line, in whatever pieces, once. What init says, in which names of the
+/// workload's may stand, begins otherwise.
 #[derive(Debug, Default)]
 struct Corrupt {
     end: Vec<u8>,
+    /// Something came before.
+    cut: bool,
     found: bool,
 }
 
@@ -67,9 +73,21 @@ impl Corrupt {
             return false;
         }
         self.end.extend_from_slice(bytes);
-        self.found = self.end.windows(PANIC.len()).any(|window| window == PANIC);
-        self.end.drain(..self.end.len().saturating_sub(PANIC.len()));
+        let mut found = self.end.windows(PANIC.len()).enumerate().filter(|(_, window)| *window == PANIC);
+        self.found = found.any(|(at, _)| self.begins_a_line(&self.end[..at]));
+        let beyond = self.end.len().saturating_sub(PANIC.len() + LEAD);
+        self.cut |= self.end.drain(..beyond).count() > 0;
         self.found
+    }
+
+    fn begins_a_line(&self, before: &[u8]) -> bool {
+        let line = match before.iter().rposition(|byte| *byte == b'\n') {
+            Some(at) => &before[at + 1..],
+            None if self.cut => return false,
+            None => before,
+        };
+        let of_stamp = |byte: &u8| byte.is_ascii_digit() || b"[]. TC".contains(byte);
+        line.is_empty() || line.starts_with(b"[") && line.ends_with(b"] ") && line.iter().all(of_stamp)
     }
 }
 
@@ -107,6 +125,13 @@ mod tests {
         let heard = said.chunks(7).filter(|piece| corrupt.read(piece)).count();
         assert_eq!((heard, corrupt.read(&said)), (1, false));
         assert!(!Corrupt::default().read(b"Kernel panic - not syncing: Attempted to kill init!"));
+        // As init would say it of a program of that name.
+        let named = [b"coffer: failed workload-not-found start ", PANIC, b"\n"].concat();
+        for length in [1, 7, 500] {
+            let mut corrupt = Corrupt::default();
+            assert!(!named.repeat(3).chunks(length).any(|piece| corrupt.read(piece)), "{length}");
+            assert!([b"x\n[    3.123456][    T1] ", PANIC].concat().chunks(length).any(|piece| corrupt.read(piece)));
+        }
     }
 
     #[test]

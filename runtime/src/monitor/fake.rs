@@ -305,7 +305,7 @@ impl Control for Agent {
     async fn logs(&self, _: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let (pieces, stream) = mpsc::channel(self.0.output.len().max(1));
         for (sequence, text) in (1..).zip(&self.0.output) {
-            let piece = LogsResponse { stream: 1, data: text.as_bytes().to_vec(), unix_nanos: 1, sequence };
+            let piece = LogsResponse { stream: 1, data: text.as_bytes().to_vec(), unix_nanos: 1, sequence, lost: 0 };
             pieces.try_send(Ok(piece)).expect("room for all");
         }
         self.0.read.notify_one();

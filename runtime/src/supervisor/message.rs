@@ -74,40 +74,59 @@ impl LogPiece {
         }
     }
 
+    /// How many they are.
+    pub fn len(&self) -> u64 {
+        match &self.log {
+            Some(text) => text.len() as u64,
+            None => self.bytes().len() as u64,
+        }
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// True for standard error.
     pub fn is_stderr(&self) -> bool {
         self.stream == "stderr"
     }
 }
 
-/// A line of a log file that is no piece: how many bytes of the log before it are gone since it was begun.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A line of a box's log file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogLine {
+    /// The workload wrote.
+    Piece(LogPiece),
+    /// So many bytes of its output come before this place since the log was begun. What of them is not in front of it, is gone.
+    Before(u64),
+}
+
+/// The second of them, as it stands in the file.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Dropped {
-    /// Bytes of former parts of the file.
-    pub dropped: u64,
+struct Place {
+    before: u64,
 }
 
-impl Dropped {
+impl LogLine {
+    /// Nothing where it is none.
+    pub fn read(line: &[u8]) -> Option<Self> {
+        let piece = serde_json::from_slice(line).map(Self::Piece);
+        piece.or_else(|_| serde_json::from_slice(line).map(|Place { before }| Self::Before(before))).ok()
+    }
+
     /// As it stands in the file.
-    pub fn line(self) -> Vec<u8> {
-        format!("{{\"dropped\":{}}}\n", self.dropped).into_bytes()
-    }
-
-    /// The last word of it: it stands behind the first piece of each part that took another's place.
-    pub fn noted_near_the_beginning(path: &std::path::Path) -> Self {
-        use std::io::{BufRead as _, BufReader, Read as _};
-        let of_part = |number| -> Option<Self> {
-            let file = std::fs::File::open(crate::bounded::part(path, number)).ok()?;
-            let lines = BufReader::new(file.take(NEAR)).split(b'\n').take(2);
-            lines.flatten().find_map(|line| serde_json::from_slice(&line).ok())
+    pub fn line(&self) -> Vec<u8> {
+        let line = match self {
+            Self::Piece(piece) => serde_json::to_vec(piece),
+            Self::Before(before) => serde_json::to_vec(&Place { before: *before }),
         };
-        (0..2).find_map(of_part).unwrap_or_default()
+        let mut line = line.unwrap_or_default();
+        line.push(b'\n');
+        line
     }
 }
-
-/// More than the longest line takes: 16 KiB of output, in base64, and what stands around it.
-const NEAR: u64 = 64 * 1024;
 
 /// The sending end. Once the command is gone, messages go nowhere and nobody waits for it.
 #[derive(Clone, Debug)]

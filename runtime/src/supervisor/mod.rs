@@ -30,7 +30,7 @@ pub mod control;
 mod fate;
 pub mod lifeline;
 mod lines;
-mod logs;
+pub(crate) mod logs;
 pub mod message;
 mod run;
 #[cfg(test)]
@@ -50,7 +50,7 @@ use run::{Order, Patience};
 
 pub use again::Again;
 
-pub use crate::bounded::{former, part};
+pub use crate::bounded::former;
 pub use crate::boxes::DEFAULT_GRACE;
 pub use crate::state::of_state;
 

@@ -217,10 +217,12 @@ fn what_is_right_is_taken_as_it_was_sent() {
 
 #[test]
 fn who_may_stop_a_workload_sends_it_no_other_signal_than_a_stop_does() {
-    let mut spec = spec();
-    spec.process.stop_signal = libc::SIGINT;
+    let stop_signal = libc::SIGINT;
     for number in 1..=64 {
         let is_stop = number == libc::SIGINT || number == libc::SIGKILL;
-        assert_eq!(act_of_signal(number, &spec), if is_stop { Act::Stop } else { Act::Exec }, "{number}");
+        assert_eq!(Act::of_signal(number, stop_signal), if is_stop { Act::Stop } else { Act::Exec }, "{number}");
+        let some = |stop, exec| Sendable::Some { stop_signal, stop, exec }.admits(number);
+        assert_eq!((some(true, false), some(false, true)), (is_stop, !is_stop), "{number}");
+        assert!(some(true, true) && !some(false, false) && Sendable::All.admits(number));
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::error::TemplateError;
+use crate::out::plain;
 
 const KNOWN: &[&str] = &[
     "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "index", "len", "json", "join", "split", "lower", "upper",
@@ -29,28 +30,87 @@ pub fn is_true(value: &Value) -> bool {
     }
 }
 
-/// As Go prints it.
-pub fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "<no value>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let entries = map.iter().map(|(key, value)| format!("{key}:{}", shown(value)));
-            format!("map[{}]", entries.collect::<Vec<_>>().join(" "))
+/// Adds a value as Go prints it, as long as the text is no longer than `most`. False where it would be.
+#[must_use]
+pub fn print_to(text: &mut String, value: &Value, most: usize) -> bool {
+    let all = |text: &mut String, name: &str, values: &mut dyn Iterator<Item = (Option<&String>, &Value)>| {
+        text.push_str(name);
+        for (index, (key, value)) in values.enumerate() {
+            if index > 0 {
+                text.push(' ');
+            }
+            if let Some(key) = key {
+                text.push_str(key);
+                text.push(':');
+            }
+            if !print_to(text, value, most) {
+                return false;
+            }
         }
-        other => other.to_string(),
+        text.push(']');
+        true
+    };
+    let whole = match value {
+        Value::Null => {
+            text.push_str("<no value>");
+            true
+        }
+        Value::String(more) => {
+            let fits = text.len().saturating_add(more.len()) <= most;
+            if fits {
+                text.push_str(more);
+            }
+            fits
+        }
+        Value::Array(list) => all(text, "[", &mut list.iter().map(|value| (None, value))),
+        Value::Object(map) => all(text, "map[", &mut map.iter().map(|(key, value)| (Some(key), value))),
+        other => write!(text, "{other}").is_ok(),
+    };
+    whole && text.len() <= most
+}
+
+/// The same by itself.
+fn shown(value: &Value) -> Result<String, Wrong> {
+    let mut text = String::new();
+    if print_to(&mut text, value, MOST_TEXT) { Ok(text) } else { Err(TOO_LONG) }
+}
+
+/// The beginning of it, for an error.
+pub fn beginning(value: &Value) -> String {
+    shown(value).map_or_else(|_| "a long value".into(), |text| text.chars().take(80).collect())
+}
+
+/// Why a function makes nothing.
+enum Wrong {
+    Argument(String),
+    TooMuch(&'static str),
+}
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Self {
+        Self::Argument(what)
     }
 }
 
-/// Calls one. What a pipe hands over is its last argument.
-pub fn call(name: &str, given: Vec<Value>) -> Result<Value, TemplateError> {
-    let made = called(name, given).map_err(|what| TemplateError::Argument { function: name.into(), what })?;
+impl From<&str> for Wrong {
+    fn from(what: &str) -> Self {
+        Self::Argument(what.into())
+    }
+}
+
+/// Calls one. What a pipe hands over is its last argument. `most`: bytes that what it makes may take.
+pub fn call(name: &str, given: Vec<Value>, most: usize) -> Result<Value, TemplateError> {
+    let made = called(name, given, most).map_err(|wrong| match wrong {
+        Wrong::Argument(what) => TemplateError::Argument { function: name.into(), what },
+        Wrong::TooMuch(what) => TemplateError::TooMuch(what),
+    })?;
     if made.as_str().is_some_and(|text| text.len() > MOST_TEXT) {
         return Err(TemplateError::TooMuch("1 MiB in one value"));
     }
     Ok(made)
 }
+
+const TOO_LONG: Wrong = Wrong::TooMuch("1 MiB in one value");
 
 /// Bytes of one string.
 const MOST_TEXT: usize = 1 << 20;
@@ -66,10 +126,14 @@ pub fn weight(value: &Value) -> usize {
         }
 }
 
-fn called(name: &str, mut given: Vec<Value>) -> Result<Value, String> {
+fn called(name: &str, mut given: Vec<Value>, most: usize) -> Result<Value, Wrong> {
     let count = given.len();
     let want = |wanted: usize| {
-        if count == wanted { Ok(()) } else { Err(format!("it takes {wanted} arguments and was given {count}")) }
+        if count == wanted {
+            Ok(())
+        } else {
+            Err(Wrong::from(format!("it takes {wanted} arguments and was given {count}")))
+        }
     };
     match name {
         "and" | "or" => {
@@ -100,11 +164,12 @@ fn called(name: &str, mut given: Vec<Value>) -> Result<Value, String> {
                 (Value::Object(map), Value::String(key)) => Ok(map.get(key).unwrap_or(&Value::Null)),
                 (Value::Array(list), key) => {
                     let index = key.as_u64().and_then(|index| usize::try_from(index).ok());
-                    index.and_then(|index| list.get(index)).ok_or_else(|| format!("index out of range: {key}"))
+                    index.and_then(|index| list.get(index)).ok_or("index out of range")
                 }
-                _ => Err(format!("{key} is no index of that")),
+                _ => Err("that is no index of it"),
             });
-            found.cloned()
+            let found = found?;
+            if weight(found) > most { Err(Wrong::TooMuch("64 MiB on the way")) } else { Ok(found.clone()) }
         }
         "len" => {
             want(1)?;
@@ -115,15 +180,28 @@ fn called(name: &str, mut given: Vec<Value>) -> Result<Value, String> {
                 _ => Err("it has no length".into()),
             }
         }
-        "json" => want(1).map(|()| given[0].to_string().into()),
+        "json" => {
+            want(1)?;
+            // A value holds more bytes than its text at most six times over.
+            if weight(&given[0]) > most {
+                Err(Wrong::TooMuch("64 MiB on the way"))
+            } else {
+                Ok(plain(&given[0].to_string()).into())
+            }
+        }
         "join" => {
             want(2)?;
             let (list, between) = (given[0].as_array().ok_or("it joins a list")?, text(&given[1])?);
-            Ok(list.iter().map(shown).collect::<Vec<_>>().join(between).into())
+            joined(list, between).map(Value::from)
         }
         "split" => {
             want(2)?;
             let (whole, at) = (text(&given[0])?, text(&given[1])?);
+            // Each part takes more than its bytes: they are counted before they are made.
+            let parts = whole.split(at).take(most / size_of::<Value>() + 1).count();
+            if parts.saturating_mul(size_of::<Value>()).saturating_add(whole.len()) > most {
+                return Err(Wrong::TooMuch("64 MiB on the way"));
+            }
             Ok(whole.split(at).map(Value::from).collect())
         }
         "lower" => text_of(&given).map(|text| text.to_lowercase().into()),
@@ -150,11 +228,13 @@ fn called(name: &str, mut given: Vec<Value>) -> Result<Value, String> {
                 if index > 0 && !value.is_string() && !given[index - 1].is_string() {
                     made.push(' ');
                 }
-                made.push_str(&shown(value));
+                if !print_to(&mut made, value, MOST_TEXT) {
+                    return Err(TOO_LONG);
+                }
             }
             Ok(made.into())
         }
-        "println" => Ok((given.iter().map(shown).collect::<Vec<_>>().join(" ") + "\n").into()),
+        "println" => Ok((joined(&given, " ")? + "\n").into()),
         "printf" => match given.split_first() {
             Some((Value::String(format), arguments)) => Ok(formatted(format, arguments)?.into()),
             _ => Err("its first argument is a format".into()),
@@ -165,14 +245,27 @@ fn called(name: &str, mut given: Vec<Value>) -> Result<Value, String> {
 
 const WIDTH: &str = "it takes widths of at most 1000";
 
-fn text(value: &Value) -> Result<&str, String> {
+fn joined(list: &[Value], between: &str) -> Result<String, Wrong> {
+    let mut made = String::new();
+    for (index, value) in list.iter().enumerate() {
+        if index > 0 {
+            made.push_str(between);
+        }
+        if !print_to(&mut made, value, MOST_TEXT) {
+            return Err(TOO_LONG);
+        }
+    }
+    Ok(made)
+}
+
+fn text(value: &Value) -> Result<&str, Wrong> {
     value.as_str().ok_or_else(|| "it takes a string".into())
 }
 
-fn text_of(given: &[Value]) -> Result<&str, String> {
+fn text_of(given: &[Value]) -> Result<&str, Wrong> {
     match given {
         [one] => text(one),
-        _ => Err(format!("it takes 1 argument and was given {}", given.len())),
+        _ => Err(format!("it takes 1 argument and was given {}", given.len()).into()),
     }
 }
 
@@ -185,7 +278,7 @@ fn compare(one: &Value, other: &Value) -> Option<Ordering> {
 }
 
 /// `%s %v %d %q %t %%`, with a width of at most 999, `-` and a precision for strings.
-fn formatted(format: &str, arguments: &[Value]) -> Result<String, String> {
+fn formatted(format: &str, arguments: &[Value]) -> Result<String, Wrong> {
     let mut made = String::new();
     let mut arguments = arguments.iter();
     let mut chars = format.chars().peekable();
@@ -204,21 +297,24 @@ fn formatted(format: &str, arguments: &[Value]) -> Result<String, String> {
         }
         let value = arguments.next().ok_or("an argument is missing")?;
         let mut cell = match verb {
-            's' | 'v' => shown(value),
+            's' | 'v' => shown(value)?,
             'd' if value.is_i64() || value.is_u64() => value.to_string(),
             't' if value.is_boolean() => value.to_string(),
-            'q' => format!("{:?}", shown(value)),
-            _ => return Err(format!("%{verb} does not fit {}", shown(value).chars().take(80).collect::<String>())),
+            'q' => format!("{:?}", shown(value)?),
+            _ => return Err(format!("%{verb} does not fit {}", beginning(value)).into()),
         };
         if let Some(most) = precision {
             cell = cell.chars().take(most).collect();
         }
         let _ = if left { write!(made, "{cell:<width$}") } else { write!(made, "{cell:>width$}") };
+        if made.len() > MOST_TEXT {
+            return Err(TOO_LONG);
+        }
     }
     if arguments.next().is_some() { Err("there are more arguments than verbs".into()) } else { Ok(made) }
 }
 
-fn number_of(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<usize, String> {
+fn number_of(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<usize, Wrong> {
     let mut digits = String::new();
     while let Some(digit) = chars.next_if(char::is_ascii_digit) {
         digits.push(digit);

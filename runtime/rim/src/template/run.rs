@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::error::TemplateError;
-use super::functions::{self, is_true, shown};
+use super::functions::{self, is_true, print_to, weight};
 use super::tree::{Command, Node, Operand};
 
 /// What a template is about.
@@ -19,7 +19,7 @@ pub struct Subject<'a> {
 
 /// Bytes of what is made.
 const MOST_BYTES: usize = 16 << 20;
-/// Bytes of all values on the way together.
+/// Bytes of all values that are made or copied on the way, together.
 const MOST_VALUES: usize = 64 << 20;
 /// Nodes and commands that are run.
 const MOST_STEPS: usize = 1_000_000;
@@ -47,6 +47,28 @@ impl Run<'_> {
         if self.steps > MOST_STEPS { Err(TemplateError::TooMuch("1000000 steps")) } else { Ok(()) }
     }
 
+    /// Weighs what is about to be copied, or was just made.
+    fn weigh(&mut self, bytes: usize) -> Ran<()> {
+        self.values = weighed(self.values, bytes)?;
+        Ok(())
+    }
+
+    fn copy(&mut self, value: &Value) -> Ran<Value> {
+        self.weigh(weight(value))?;
+        Ok(value.clone())
+    }
+
+    fn owned(&mut self, value: Cow<'_, Value>) -> Ran<Value> {
+        match value {
+            Cow::Borrowed(value) => self.copy(value),
+            Cow::Owned(value) => Ok(value),
+        }
+    }
+
+    fn print(&mut self, value: &Value) -> Ran<()> {
+        if print_to(&mut self.text, value, MOST_BYTES) { Ok(()) } else { Err(TemplateError::TooMuch("16 MiB")) }
+    }
+
     fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Ran<()> {
         let kept = self.variables.len();
         for node in nodes {
@@ -64,11 +86,12 @@ impl Run<'_> {
         match node {
             Node::Text(text) => self.text.push_str(text),
             Node::Print(pipeline) => {
-                let text = shown(&*self.pipeline(pipeline, dot)?);
-                self.text.push_str(&text);
+                let value = self.pipeline(pipeline, dot)?;
+                self.print(&value)?;
             }
             Node::Set(name, is_new, pipeline) => {
-                let value = self.pipeline(pipeline, dot)?.into_owned();
+                let value = self.pipeline(pipeline, dot)?;
+                let value = self.owned(value)?;
                 if *is_new {
                     self.variables.push((name.clone(), value));
                 } else {
@@ -101,7 +124,7 @@ impl Run<'_> {
                         }
                     }
                     other => {
-                        let what = format!("cannot range over {}", shown(other).chars().take(80).collect::<String>());
+                        let what = format!("cannot range over {}", functions::beginning(other));
                         return Err(TemplateError::Argument { function: "range".into(), what });
                     }
                 }
@@ -113,10 +136,14 @@ impl Run<'_> {
     fn turn(&mut self, names: &[String], key: Value, value: &Value, body: &[Node]) -> Ran<()> {
         let kept = self.variables.len();
         match names {
-            [one] => self.variables.push((one.clone(), value.clone())),
+            [one] => {
+                let value = self.copy(value)?;
+                self.variables.push((one.clone(), value));
+            }
             [one, other] => {
+                let value = self.copy(value)?;
                 self.variables.push((one.clone(), key));
-                self.variables.push((other.clone(), value.clone()));
+                self.variables.push((other.clone(), value));
             }
             _ => {}
         }
@@ -135,14 +162,14 @@ impl Run<'_> {
                 Command::Call(name, operands) => {
                     let mut given = Vec::with_capacity(operands.len() + 1);
                     for operand in operands {
-                        given.push(self.operand(operand, dot)?.into_owned());
+                        let value = self.operand(operand, dot)?;
+                        given.push(self.owned(value)?);
                     }
-                    given.extend(last.map(Cow::into_owned));
-                    let made = functions::call(name, given)?;
-                    self.values += functions::weight(&made);
-                    if self.values > MOST_VALUES {
-                        return Err(TemplateError::TooMuch("64 MiB on the way"));
+                    if let Some(last) = last {
+                        given.push(self.owned(last)?);
                     }
+                    let made = functions::call(name, given, MOST_VALUES.saturating_sub(self.values))?;
+                    self.weigh(weight(&made))?;
                     Cow::Owned(made)
                 }
             });
@@ -158,8 +185,10 @@ impl Run<'_> {
         match (self.subject.labels, arguments, is_label) {
             (Some(labels), [key], true) => {
                 let key = self.operand(key, dot)?;
-                let found = key.as_str().and_then(|key| labels.get(key));
-                Ok(Cow::Owned(found.cloned().unwrap_or_else(|| String::new().into())))
+                match key.as_str().and_then(|key| labels.get(key)) {
+                    Some(found) => self.copy(found).map(Cow::Owned),
+                    None => Ok(Cow::Owned(String::new().into())),
+                }
             }
             _ => Err(TemplateError::Argument { function: "a field".into(), what: "it takes no arguments".into() }),
         }
@@ -167,25 +196,35 @@ impl Run<'_> {
 
     fn operand<'v>(&mut self, operand: &Operand, dot: &'v Value) -> Ran<Cow<'v, Value>> {
         match operand {
-            Operand::Literal(value) => Ok(Cow::Owned(value.clone())),
+            Operand::Literal(value) => self.copy(value).map(Cow::Owned),
             Operand::Field(None, path) => fields(dot, path).map(Cow::Borrowed),
             Operand::Field(Some(name), path) if name.is_empty() => {
-                fields(self.subject.value, path).cloned().map(Cow::Owned)
+                self.copy(fields(self.subject.value, path)?).map(Cow::Owned)
             }
             Operand::Field(Some(name), path) => {
                 let known = self.variables.iter().rfind(|(known, _)| known == name);
                 let (_, value) = known.ok_or_else(|| no_variable(name))?;
-                fields(value, path).cloned().map(Cow::Owned)
+                let found = fields(value, path)?;
+                // Weighed before it is copied.
+                self.values = weighed(self.values, weight(found))?;
+                Ok(Cow::Owned(found.clone()))
             }
             Operand::Group(pipeline, path) => {
                 let value = self.pipeline(pipeline, dot)?;
                 match value {
                     Cow::Borrowed(value) => fields(value, path).map(Cow::Borrowed),
-                    Cow::Owned(value) => fields(&value, path).cloned().map(Cow::Owned),
+                    Cow::Owned(value) if path.is_empty() => Ok(Cow::Owned(value)),
+                    Cow::Owned(value) => self.copy(fields(&value, path)?).map(Cow::Owned),
                 }
             }
         }
     }
+}
+
+/// All that was made and copied, with so many bytes more.
+fn weighed(before: usize, bytes: usize) -> Ran<usize> {
+    let all = before.saturating_add(bytes);
+    if all > MOST_VALUES { Err(TemplateError::TooMuch("64 MiB on the way")) } else { Ok(all) }
 }
 
 fn no_variable(name: &str) -> TemplateError {

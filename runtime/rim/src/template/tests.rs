@@ -118,6 +118,42 @@ fn neither_depth_nor_steps_nor_bytes_are_without_bound() {
 }
 
 #[test]
+fn what_is_copied_printed_and_split_is_weighed_before_it_is_made() {
+    let large = json!({ "S": "x".repeat(1 << 20), "L": vec!["y".repeat(1 << 16); 48], "Q": "\"".repeat(1 << 19) });
+    let subject = Subject { value: &large, labels: None };
+    let made = |template: &str| Template::parse(template).unwrap().render(&subject);
+    for template in [
+        // Copies of the subject, in variables and as arguments, one after the other and in a loop.
+        "{{$x := .}}".repeat(40),
+        "{{len .L}}".repeat(40),
+        "{{range $i, $a := .L}}{{range $j, $b := $.L}}{{end}}{{end}}".into(),
+        "{{$x := .S}}".to_owned() + &"{{$y := $x}}".repeat(80),
+        "{{len (printf \"%s\" `lit`)}}{{$x := .L}}".to_owned() + &"{{index $x 0}}".repeat(40),
+        // Values made of one.
+        "{{len (split .S \"\")}}".repeat(3),
+        "{{print .L}}".into(),
+        "{{join .L \",\"}}".into(),
+        "{{println .L}}".into(),
+        "{{printf \"%v\" .L}}".into(),
+        "{{json (json .Q)}}".into(),
+        // And the text.
+        "{{.L}}".repeat(8),
+    ] {
+        assert!(matches!(made(&template), Err(TemplateError::TooMuch(_))), "{template:.60}");
+    }
+    assert_eq!(made("{{len .L}} {{len .S}} {{len (split \"a,b\" \",\")}}").unwrap(), "48 1048576 2");
+}
+
+#[test]
+fn json_of_what_acts_on_a_terminal_is_plain_and_the_same() {
+    let label = "a\u{9b}31m\u{202e}b";
+    let value = json!({ "Labels": { "k": label } });
+    let text = Template::parse("{{json .Labels}}").unwrap().render(&Subject { value: &value, labels: None }).unwrap();
+    assert_eq!(text, r#"{"k":"a\u009b31m\u202eb"}"#);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value["Labels"]);
+}
+
+#[test]
 fn a_table_has_a_heading_of_its_fields() {
     let template = Template::parse("{{.ID}}\t{{lower .Names}} {{json .}}!").unwrap();
     assert_eq!(template.heading(|field| Some(field.to_uppercase())), "ID\tNAMES !");

@@ -64,6 +64,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use coffer_guest_proto::{Event, Phase};
+    use coffer_spec::Tee;
 
     use super::*;
     use crate::boxes::Timings;
@@ -78,7 +79,7 @@ mod tests {
     use crate::volumes::Volumes;
 
     /// A run of a box that is recorded as one that runs, and what it hears by.
-    fn run(home: &Home, phase: Phase) -> (Run, mpsc::Receiver<Input>) {
+    fn run(home: &Home, phase: Phase, tee: Tee) -> (Run, mpsc::Receiver<Input>) {
         let state = State::open(home).unwrap();
         let record = made(home, "web");
         state.add(&record).unwrap();
@@ -98,6 +99,7 @@ mod tests {
             follows: false,
             patience: Patience::default(),
             deadline: Instant::now(),
+            tee,
             runs_since: None,
             log: None,
             record,
@@ -106,13 +108,13 @@ mod tests {
     }
 
     fn document() -> Document {
-        crate::supervisor::tests::document(coffer_spec::Tee::None)
+        crate::supervisor::tests::document(Tee::None)
     }
 
     /// What became of a run whose guest was gone when this came: whether another is wanted, and whether it was stopped by hand.
     async fn after_the_end(phase: Phase, came: Vec<Input>) -> (bool, bool) {
         let (_dir, home) = home();
-        let (mut run, mut inbox) = run(&home, phase);
+        let (mut run, mut inbox) = run(&home, phase, Tee::None);
         for input in came {
             run.inputs.send(input).await.unwrap_or_else(|_| panic!("there is room"));
         }
@@ -125,9 +127,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_console_says_that_a_block_is_corrupt_of_a_guest_whose_kernel_ends_over_it_alone() {
+        for (tee, believed) in [(Tee::None, false), (Tee::Simulated, true), (Tee::Snp, true)] {
+            let (_dir, home) = home();
+            let (mut run, _inbox) = run(&home, Phase::Running, tee);
+            run.console_said(crate::monitor::BLOCK_CORRUPT);
+            assert_eq!(run.fate.corrupt, believed, "{tee:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_start_that_takes_long_is_no_long_run() {
         let (_dir, home) = home();
-        let (mut run, _inbox) = run(&home, Phase::Booted);
+        let (mut run, _inbox) = run(&home, Phase::Booted, Tee::None);
         let later = |run: &Run| run.ran(Instant::now() + Duration::from_hours(1));
         assert_eq!(later(&run), Duration::ZERO, "it boots");
         run.event(&Event { phase: Phase::Running.into(), ..Event::default() }, &document());

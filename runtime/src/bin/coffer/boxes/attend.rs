@@ -147,11 +147,31 @@ pub async fn attend(mut session: ExecSession, ours: &Ours, output: &Output) -> R
             }
             ExecOutput::Exited(code) => return Ok(End::Exited(code)),
             ExecOutput::Detached => return Ok(End::Detached),
+            ExecOutput::Lost(bytes) => {
+                say(
+                    raw.is_some(),
+                    format_args!("{bytes} bytes of the output are not shown: they came faster than they were read"),
+                );
+                continue;
+            }
+            ExecOutput::SignalRefused(number) => {
+                say(
+                    raw.is_some(),
+                    format_args!("signal {number} was not sent: that takes the right to exec, or to stop"),
+                );
+                continue;
+            }
         };
         if !shown {
             return Ok(End::ReaderGone);
         }
     }
+}
+
+/// Says something on a line of its own, also where the terminal takes each byte as it is.
+fn say(raw: bool, words: std::fmt::Arguments<'_>) {
+    let (before, after) = if raw { ("\r\n", "\r") } else { ("", "") };
+    eprintln!("{before}coffer: {words}{after}");
 }
 
 /// Our standard input, to its end, or to the keys; none where it is not `ours` to give. Comes when the keys were typed.
@@ -160,7 +180,8 @@ fn forward_input(inputs: ExecInputs, ours: bool, keys: Option<DetachKeys>) -> Ar
     let leave = leaving.clone();
     // Room for what is typed at a program that does not read, so that the keys behind it are seen.
     let (sender, mut receiver) = mpsc::channel(1024);
-    tokio::spawn(async move {
+    let past = inputs.clone();
+    let mut sending = tokio::spawn(async move {
         while let Some(input) = receiver.recv().await {
             if !inputs.send(input).await {
                 return;
@@ -184,7 +205,10 @@ fn forward_input(inputs: ExecInputs, ours: bool, keys: Option<DetachKeys>) -> Ar
             }
             if leaves {
                 leave.notify_one();
-                let _ = sender.send(ExecInput::Detach).await;
+                drop(sender);
+                // What was typed before goes first, where the program reads it.
+                let _ = tokio::time::timeout(Duration::from_secs(1), &mut sending).await;
+                past.send(ExecInput::Detach).await;
                 return;
             }
         }

@@ -112,6 +112,7 @@ async fn leave(
             ExecOutput::Stderr(bytes) => output.show_bytes(true, bytes),
             ExecOutput::Exited(code) => return Ok(End::Exited(code)),
             ExecOutput::Detached => return Ok(End::Detached),
+            ExecOutput::Lost(_) | ExecOutput::SignalRefused(_) => continue,
         };
     }
 }

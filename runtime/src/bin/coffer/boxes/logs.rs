@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use coffer_rim::{foreign, input};
 use coffer_runtime::boxes::unix_us;
-use coffer_runtime::engine::{self, Engine, LogsRequest, Window};
+use coffer_runtime::engine::{self, Engine, LogStream, LogsRequest, Window};
 use serde_json::{Value, json};
 
 use crate::boxes::filters;
@@ -88,26 +88,36 @@ async fn show(
     output: &Output,
 ) -> Result<Value, CliError> {
     let mut stream = engine.logs(&args.name, request, trust).await.map_err(error::of)?;
-    let dropped = stream.dropped();
     // Whoever wants the last of it does not miss what was first.
-    if dropped > 0 && request.tail.is_none() && request.window.since.is_none() && !output.is_json() {
-        eprintln!("coffer: the log begins later: {dropped} bytes of it are gone (--log-opt max-size, max-file)");
-    }
-    let end = json!({ "dropped_bytes": dropped });
+    let mut known = if request.tail.is_some() { stream.dropped() } else { 0 };
+    let mut first = true;
+    let end = |stream: &LogStream| json!({ "dropped_bytes": stream.dropped() });
     let mut stamps = args.timestamps.then(Stamps::default);
     let gone = terminal::reader_gone();
     loop {
         let piece = tokio::select! {
             piece = stream.next() => piece.map_err(error::of)?,
-            () = gone.notified() => return Ok(end),
+            () = gone.notified() => return Ok(end(&stream)),
         };
+        let dropped = stream.dropped() - std::mem::replace(&mut known, stream.dropped());
+        let missed = dropped > 0 && piece.is_some() && !output.is_json();
+        if missed && !first {
+            eprintln!(
+                "coffer: {dropped} bytes of the output are missing here: it came faster than it was read, or stored"
+            );
+        } else if missed && request.window.since.is_none() {
+            eprintln!(
+                "coffer: the log begins later: {dropped} bytes of the output are gone (--log-opt max-size, max-file)"
+            );
+        }
+        first = false;
         let shown = piece.map(|piece| match &mut stamps {
             // In JSON each piece has its time.
             Some(stamps) if !output.is_json() => output.show(&stamps.stamped(&piece)),
             _ => output.show(&piece),
         });
         if shown != Some(true) {
-            return Ok(end);
+            return Ok(end(&stream));
         }
     }
 }

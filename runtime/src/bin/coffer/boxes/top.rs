@@ -73,7 +73,9 @@ async fn all(session: &mut ExecSession) -> Result<Vec<Program>, CliError> {
     loop {
         match session.next().await.map_err(error::of)? {
             ExecOutput::Stdout(bytes) if lines.len() + bytes.len() <= LONGEST => lines.extend(bytes),
-            ExecOutput::Stdout(_) | ExecOutput::Detached => return Err(unreadable()),
+            ExecOutput::Stdout(_) | ExecOutput::Detached | ExecOutput::Lost(_) | ExecOutput::SignalRefused(_) => {
+                return Err(unreadable());
+            }
             ExecOutput::Stderr(bytes) => words.extend(bytes.into_iter().take(4096_usize.saturating_sub(words.len()))),
             ExecOutput::Exited(0) => break,
             ExecOutput::Exited(_) => {

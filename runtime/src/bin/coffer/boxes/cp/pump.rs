@@ -102,6 +102,7 @@ pub async fn take<T: Send + 'static>(
                 break;
             }
             ExecOutput::Detached => break,
+            ExecOutput::Lost(_) | ExecOutput::SignalRefused(_) => {}
         }
     }
     drop(sender);
@@ -129,7 +130,7 @@ pub async fn give<T: Send + 'static>(
     let mut said = Said { words: Vec::new(), status: 0 };
     loop {
         match session.next().await.map_err(error::of)? {
-            ExecOutput::Stdout(_) => {}
+            ExecOutput::Stdout(_) | ExecOutput::Lost(_) | ExecOutput::SignalRefused(_) => {}
             ExecOutput::Stderr(bytes) => said.hear(&bytes),
             ExecOutput::Exited(status) => {
                 said.status = status;

@@ -1,0 +1,240 @@
+//! Exec over the wire, with a process of ours in the workload's place.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use coffer_guest_proto::{
+    Attach, ExecRequest, ExecResponse, Phase, STDIN_ROOM, Shown, Stream, exec_client::ExecClient,
+    exec_request::Message as Ask, exec_response::Message as Tell, exec_server::ExecServer,
+};
+use coffer_spec::{Document, HostMay, Tee, WorkloadSpec};
+use hyper_util::rt::TokioIo;
+use tokio::{io::duplex, net::unix::pipe, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint, Server, Uri},
+};
+
+use super::{Agent, MOST_AT_IT, authority::Door, exec::ExecService, typing::ROOM};
+use crate::{
+    container::Users,
+    events::Events,
+    host::Host,
+    lines::{Input, Ways},
+    sys::process_id::ProcessId,
+    workload::Places,
+};
+
+/// Whatever a test waits for comes, or never does.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A workload that runs, as the agent has it, whose host may this.
+struct World {
+    agent: Arc<Agent>,
+    client: ExecClient<Channel>,
+    program: Child,
+    /// What the program reads, if anybody does.
+    input: pipe::Receiver,
+}
+
+async fn world(host_may: &str) -> World {
+    let spec = WorkloadSpec { host_may: HostMay::parse(host_may).unwrap(), ..crate::boot::tests::spec(Tee::None) };
+    let places = Places {
+        binary: "/nowhere".into(),
+        root: "/nowhere".into(),
+        secrets: "/nowhere".into(),
+        sockets: "/nowhere".into(),
+        volumes: Vec::new(),
+        control_group: None,
+        users: Users::Own,
+        host: Host::Sockets,
+    };
+    let agent = Arc::new(Agent::new(Document::write(&spec).unwrap(), Arc::new(Events::silent()), places));
+    let program = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
+    let [number, parent] = [program.id(), std::process::id()].map(|id| i32::try_from(id).unwrap());
+    let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let input = Input::Pipe(pipe::Sender::from_owned_fd(ours).unwrap());
+    let process = ProcessId::of_child(number, parent);
+    agent.set_workload(Some(Ways { process, input: Arc::new(input.into()), terminal: None }));
+    agent.events.reached(Phase::Running);
+
+    let (near, far) = duplex(64 * 1024);
+    let service = ExecServer::new(ExecService { agent: agent.clone(), door: Door::Host });
+    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(far));
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    let mut line = Some(TokioIo::new(near));
+    let connector = tower::service_fn(move |_: Uri| {
+        core::future::ready(line.take().ok_or(std::io::Error::from(std::io::ErrorKind::NotConnected)))
+    });
+    let channel = Endpoint::from_static("http://guest.invalid").connect_with_connector(connector).await.unwrap();
+    World { agent, client: ExecClient::new(channel), program, input: pipe::Receiver::from_owned_fd(theirs).unwrap() }
+}
+
+/// Somebody at the workload's program.
+struct AtIt {
+    asks: mpsc::Sender<ExecRequest>,
+    answers: Streaming<ExecResponse>,
+    room: usize,
+}
+
+impl World {
+    async fn attach(&self, shown: Shown) -> Result<AtIt, Status> {
+        let (asks, receiver) = mpsc::channel(16);
+        let attach = Attach { shown: shown.into(), terminal: None };
+        asks.send(ExecRequest { message: Some(Ask::Attach(attach)) }).await.unwrap();
+        let answer = self.client.clone().run(ReceiverStream::new(receiver)).await?;
+        let room = answer.metadata().get(STDIN_ROOM).unwrap().to_str().unwrap().parse().unwrap();
+        let mut at_it = AtIt { asks, answers: answer.into_inner(), room };
+        assert_eq!(at_it.told().await, Tell::Heard(true));
+        Ok(at_it)
+    }
+
+    async fn writes(&self, text: &str) {
+        self.agent.logs.push(Stream::Stdout, 1, text.as_bytes()).await;
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+impl AtIt {
+    async fn asks(&self, ask: Ask) {
+        let sending = self.asks.send(ExecRequest { message: Some(ask) });
+        tokio::time::timeout(PATIENCE, sending).await.expect("it is read").unwrap();
+    }
+
+    async fn told(&mut self) -> Tell {
+        let next = tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("an answer");
+        next.unwrap().expect("no end").message.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_before_is_shown_to_nobody_who_may_not_read_logs() {
+    let world = world("attach").await;
+    world.writes("secret of before").await;
+    let refused = world.attach(Shown::FromBeginning).await.err().unwrap();
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "host-may-not:logs"));
+    let mut looks = world.attach(Shown::FromNow).await.unwrap();
+    world.writes("since").await;
+    assert_eq!(looks.told().await, Tell::Stdout(b"since".to_vec()));
+
+    let world = self::world("attach,logs").await;
+    world.writes("before").await;
+    let mut reads = world.attach(Shown::FromBeginning).await.unwrap();
+    assert_eq!(reads.told().await, Tell::Stdout(b"before".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_that_nobody_reads_holds_up_neither_signals_nor_who_goes() {
+    let mut world = world("exec,stop").await;
+    let mut leaves = world.attach(Shown::Not).await.unwrap();
+    let signals = world.attach(Shown::Not).await.unwrap();
+    for at_it in [&leaves, &signals] {
+        for _ in 0..at_it.room / 1024 {
+            at_it.asks(Ask::Stdin(vec![b'x'; 1024])).await;
+        }
+    }
+    leaves.asks(Ask::Detach(true)).await;
+    let mut told = leaves.told().await;
+    while matches!(told, Tell::StdinRoom(_)) {
+        told = leaves.told().await; // what the pipe took
+    }
+    assert_eq!(told, Tell::Detached(true));
+    signals.asks(Ask::Signal(libc::SIGKILL)).await;
+    let ended = tokio::task::spawn_blocking({
+        let mut program = std::mem::replace(&mut world.program, Command::new("true").spawn().unwrap());
+        move || program.wait().unwrap()
+    });
+    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it was sent").unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(libc::SIGKILL));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_is_told_of_room_as_the_program_reads() {
+    use tokio::io::AsyncReadExt as _;
+    let mut world = world("exec").await;
+    let mut types = world.attach(Shown::Not).await.unwrap();
+    assert_eq!(types.room, ROOM);
+    types.asks(Ask::Stdin(vec![b'x'; ROOM])).await;
+    types.asks(Ask::StdinClosed(true)).await;
+    let mut read = Vec::new();
+    world.input.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read.len(), ROOM, "all of it, and then its end");
+    let mut room = 0;
+    while room < ROOM {
+        let Tell::StdinRoom(more) = types.told().await else { panic!("no room") };
+        room += usize::try_from(more).unwrap();
+    }
+    assert_eq!(room, ROOM);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_attach_sends_no_signal_that_takes_another_right() {
+    for (may, number, sent) in [
+        ("attach", libc::SIGUSR1, false),
+        ("attach", libc::SIGKILL, false),
+        ("attach,stop", libc::SIGUSR1, false),
+        ("attach,stop", libc::SIGKILL, true),
+        ("exec", libc::SIGUSR1, true),
+    ] {
+        let mut world = world(may).await;
+        let mut at_it = world.attach(Shown::Not).await.unwrap();
+        at_it.asks(Ask::Signal(number)).await;
+        if sent {
+            let mut program = std::mem::replace(&mut world.program, Command::new("true").spawn().unwrap());
+            let ended = tokio::task::spawn_blocking(move || program.wait().unwrap());
+            let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it was sent").unwrap();
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(number), "{may}");
+        } else {
+            assert_eq!(at_it.told().await, Tell::RefusedSignal(number), "{may}");
+            assert!(world.program.try_wait().unwrap().is_none(), "{may}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_at_the_program_takes_no_place_of_programs_and_there_are_not_too_many() {
+    let world = world("exec").await;
+    let places = world.agent.beside.available_permits();
+    let mut all = Vec::new();
+    for _ in 0..MOST_AT_IT {
+        all.push(world.attach(Shown::Not).await.unwrap());
+    }
+    let refused = world.attach(Shown::Not).await.err().unwrap();
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "too-many-attached"));
+    assert_eq!(world.agent.beside.available_permits(), places);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_too_slowly_is_told_what_is_not_shown() {
+    let world = world("attach").await;
+    let mut looks = world.attach(Shown::FromNow).await.unwrap();
+    // More than lies between here and there: the log's own room, and every buffer on the way.
+    let piece = "x".repeat(16 * 1024);
+    let count = 400;
+    for _ in 0..count {
+        world.writes(&piece).await;
+    }
+    world.agent.logs.end();
+    world.agent.events.exited(0);
+    let (mut shown, mut lost) = (0, 0);
+    loop {
+        match looks.told().await {
+            Tell::Stdout(bytes) => shown += bytes.len(),
+            Tell::Lost(bytes) => lost += usize::try_from(bytes).unwrap(),
+            Tell::ExitStatus(status) => break assert_eq!(status, 0),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(shown + lost, count * piece.len());
+    assert!(lost > 0);
+}

@@ -417,7 +417,7 @@ async fn heard(who: &str) -> Heard {
         }
         "manifest too old" => {
             let (kbs, guest) = by_manifest(Kbs::start().await).await;
-            assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap(), Some(5));
+            assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap().map(|it| it.through), Some(5));
             Heard::by(kbs, guest).await
         }
         "manifest past its greatest age" => {

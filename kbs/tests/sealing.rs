@@ -406,7 +406,7 @@ async fn sealed_data_outlives_an_upgrade_of_the_platform() {
     let counted = new.means().reseal(Some(SealPolicy::Measurement), CONTEXT, &counted_movable).await.unwrap().bytes;
 
     // The old one is revoked, and gets no key any more, of nothing.
-    assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "first").await.unwrap(), Some(1));
+    assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "first").await.unwrap().map(|it| it.through), Some(1));
     for file in [&movable, &counted_movable] {
         let line = kbs.line_of(&not_released(old.unseal(file).await, SealPolicy::Workload));
         assert!(has_reason(&line, "manifest first sequence 1: revoked"), "{line}");

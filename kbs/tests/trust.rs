@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use crate::common::{Author, Guest, Kbs, Key, Launch, PATH, TENANT, VALUE, ask, edit_all, has_reason, refused, spec};
 use coffer_kbs::Kind;
-use coffer_kbs_client::{BrokerClient, ClientError, ManifestKey, Signer};
+use coffer_kbs_client::{BrokerClient, ClientError, ManifestKey, Reference, Signer, StillAdmitted};
 use coffer_verifier::{
     Expiry, SignerRule, UnixTime,
     abi::{FamilyId, ImageId, KeyDigest, Measurement, WorkloadDigest},
@@ -158,7 +158,7 @@ async fn a_revocation_outlives_adding_the_same_or_an_older_manifest_again() {
     assert_eq!(add(&kbs, sign(admits(5), MANIFEST_KEY)).await, Ok(true));
     assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
     assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "none").await.unwrap(), None);
-    assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap(), Some(5));
+    assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap().map(|it| it.through), Some(5));
     let line = why_not(&kbs, &client).await;
     assert!(has_reason(&line, "manifest web sequence 5: revoked"), "{line}");
     for sequence in [4, 5] {
@@ -171,6 +171,39 @@ async fn a_revocation_outlives_adding_the_same_or_an_older_manifest_again() {
     let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap().rows;
     assert_eq!((listed[0].sequence, listed[0].revoked_through, listed[0].state.as_str()), (6, 5, "current"));
     assert!(add(&kbs, sign(admits(5), MANIFEST_KEY)).await.unwrap_err().contains("revoked up to sequence 5"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_says_what_is_still_admitted_and_by_what() {
+    let (kbs, guest, client) = ready().await;
+    let admits = |name: &str| {
+        let contents = contents(1, guest.measurement, guest.document.digest());
+        sign(Contents { name: name.into(), ..contents }, MANIFEST_KEY)
+    };
+    // A manifest has two, of which the tenant's references have one.
+    let still = |by: &[Option<&str>]| -> Vec<StillAdmitted> {
+        let count = |name: Option<&str>| if name.is_some() { 2 } else { 1 };
+        by.iter().map(|name| StillAdmitted { manifest: name.map(Into::into), measurements: count(*name) }).collect()
+    };
+    for name in ["first", "second"] {
+        assert_eq!(add(&kbs, admits(name)).await, Ok(true));
+    }
+    let pair = Reference {
+        tenant: TENANT.into(),
+        measurement: guest.measurement,
+        workload: guest.document.digest(),
+        name: String::new(),
+        expires: Expiry::Never,
+    };
+    kbs.admin().await.add_reference(&pair).await.unwrap();
+    // Of another workload's manifest nothing counts, and of a revoked one neither.
+    let other = contents(1, guest.measurement, WorkloadDigest::new([7; 32]));
+    assert_eq!(add(&kbs, sign(Contents { name: "other".into(), ..other }, MANIFEST_KEY)).await, Ok(true));
+    for (name, by) in [("first", &[Some("second"), None][..]), ("second", &[None])] {
+        let revoked = kbs.admin().await.revoke_manifest(TENANT, name).await.unwrap().unwrap();
+        assert_eq!((revoked.measurements, revoked.still_admitted), (2, still(by)), "{name}");
+        assert_eq!(ask(&client, PATH).await.unwrap(), VALUE, "as it says");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

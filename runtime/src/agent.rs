@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coffer_guest_proto::control_client::ControlClient;
 use coffer_guest_proto::exec_client::ExecClient;
-use coffer_guest_proto::{SignalRequest, StopRequest, ports, refusal_word};
+use coffer_guest_proto::{REASON, SignalRequest, StopRequest, ports, refusal_word};
 use coffer_rim::{Class, Failure, Reason, chain};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -77,10 +77,24 @@ pub fn of_status(status: &tonic::Status) -> Failure {
     let words = if word.is_empty() { format!("the guest's agent answered {:?}", status.code()) } else { word };
     let failure = Failure::new(class_of(status), words);
     // Where it stands behind what is shown, too.
-    let Some((code, id)) = denial(status.message()) else { return failure };
+    let Some((code, id)) = denial(status.message()) else { return Failure { reason: reason(status), ..failure } };
     let reason = Reason { code: code.to_owned(), denial_id: Some(id.to_owned()) };
     let hint = if failure.class == Class::Unreachable { broker_log().to_owned() } else { broker_trail(id) };
     Failure { reason: Some(reason), ..failure }.hint(hint)
+}
+
+/// The word that an agent gives programs beside its sentence.
+fn reason(status: &tonic::Status) -> Option<Reason> {
+    let word =
+        status.metadata().get(REASON)?.to_str().ok().filter(|word| is_word(word) && word.len() <= LONGEST_WORD)?;
+    Some(Reason { code: word.to_owned(), denial_id: None })
+}
+
+/// More than any has.
+const LONGEST_WORD: usize = 40;
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
 /// A key broker's word and number, where the guest passes them on: `not-released (id 86fb0b8a2fdb7edb)`.
@@ -89,8 +103,7 @@ fn denial(message: &str) -> Option<(&str, &str)> {
     let (id, _) = rest.split_once(')')?;
     let code = before.rsplit(' ').next()?;
     let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_word = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    (is_id && is_word).then_some((code, id))
+    (is_id && is_word(code)).then_some((code, id))
 }
 
 /// Where the reasons of a refusal are.
@@ -109,6 +122,7 @@ fn class_of(status: &tonic::Status) -> Class {
         Code::PermissionDenied | Code::Unauthenticated => Class::Refused,
         Code::NotFound => Class::NotFound,
         Code::InvalidArgument => Class::Usage,
+        Code::DataLoss => Class::NotAuthentic,
         Code::FailedPrecondition => Class::Config,
         Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Class::Unreachable,
         _ => Class::Internal,

@@ -143,6 +143,20 @@ fn held_and_let_go(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// What only the guest could answer is not waited for while it is held.
+fn held_is_said(world: &World, name: &str) -> Result<()> {
+    world.coffer(&["pause", name])?.ok()?;
+    for words in [&["logs"][..], &["logs", "-f"], &["top"]] {
+        let refused = world.coffer(&[words, &["--allow-simulated", name]].concat())?;
+        assert_eq!(refused.status, 3, "{}", refused.describe());
+        for said in ["is paused", "hint: let it go on with `coffer unpause"] {
+            assert!(refused.stderr.contains(said), "{}", refused.describe());
+        }
+    }
+    world.coffer(&["unpause", name])?.ok()?;
+    world.coffer(&["logs", name, "--allow-simulated"])?.ok().map(drop)
+}
+
 #[test]
 fn two_boxes_at_once_survive_nothing_but_tell_the_truth() -> Result<()> {
     on_each(two_at_once)
@@ -338,6 +352,10 @@ fn an_owner_gets_in(monitor: Monitor) -> Result<()> {
     world.coffer_with(&["inject-secret", "mine", "--secret", "note=-", "--allow-simulated"], b"value")?.ok()?;
     let read = world.coffer(&["exec", "--allow-simulated", "mine", "cat", "/run/secrets/note"])?.ok()?;
     assert_eq!(read, "value");
+
+    if monitor.has_machine() {
+        held_is_said(&world, "mine")?;
+    }
 
     // What one workload sealed, another on the same platform and chip does not open.
     let sealed = world.folder.path().join("sealed");

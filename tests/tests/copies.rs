@@ -74,22 +74,37 @@ fn files_go_in_and_come_out_as_they_are() -> Result<()> {
     same(&from, &folder.join("untarred/tarred"))?;
     let cut = world.coffer_with(&["cp", "-", "box:/tmp/cut"], &stream[..stream.len() / 2])?;
     ensure!(cut.status == 3, "{}", cut.describe());
+    // The file it breaks off in stays as it was, and there is no half of another.
+    world.coffer(&["exec", "box", "sh", "-c", "mkdir -p /part/sub && echo before >/part/sub/binary"])?.ok()?;
+    let part = Command::new("tar").args(["-C", &at("from"), "-c", "sub/binary"]).output()?.stdout;
+    let broken = world.coffer_with(&["cp", "-", "box:/part"], &part[..part.len() / 2])?;
+    ensure!(broken.status == 3, "{}", broken.describe());
+    let left = world.coffer(&["exec", "box", "sh", "-c", "cat /part/sub/binary; busybox ls -A /part/sub"])?.ok()?;
+    ensure!(left == "before\nbinary\n", "{left}");
 
     // From box to box, which may be the same one.
     world.coffer(&["cp", "box:/new", "box:/again"])?.ok()?;
     world.coffer(&["exec", "box", "busybox", "diff", "-r", "/new", "/again"])?.ok()?;
 
+    fs::create_dir(folder.join("from/run-"))?;
+    fs::rename(folder.join("from/run"), folder.join("from/was"))?;
+    fs::rename(folder.join("from/run-"), folder.join("from/run"))?;
     for (words, status, said) in [
-        (&["cp", "box:/nosuch", "."][..], 3, "No such file"),
+        (&["cp", "box:/nosuch", "."][..], 1, "No such file"),
         (&["cp", "/nosuch", "box:/tmp"], 1, "/nosuch"),
-        (&["cp", "box:/nosuch", "box:/tmp"], 3, "cannot read box:/nosuch"),
-        (&["cp", "box:/new", "box:/proc/nosuch/x"], 3, "cannot write box:/proc/nosuch/x"),
+        (&["cp", "box:/nosuch", "box:/tmp"], 1, "cannot read box:/nosuch"),
+        (&["cp", "box:/new", "box:/nowhere/x"], 1, "cannot write box:/nowhere/x"),
         (&["cp", "/a", "/b"], 2, "BOX:PATH"),
-        (&["cp", "--limit", "1k", "box:/new", "limited"], 3, "more than 1024 bytes"),
-        (&["cp", "/etc/hostname", "box:/proc/nosuch/x"], 3, "in the box"),
+        (&["cp", "--limit", "1k", "box:/new", "limited"], 3, "more than 1024 bytes\nhint: --limit takes more"),
+        (&["cp", "--limit", "1k", "box:/new", "box:/limited"], 3, "more than 1024 bytes\nhint: --limit takes more"),
+        (&["cp", "--limit", "1k", "box:/new", "-"], 3, "more than 1024 bytes\nhint: --limit takes more"),
+        (&["cp", "box:/new/run", "from"], 3, "cannot make \"from/run\": Is a directory"),
+        (&["cp", "/etc/hostname", "box:/proc/nosuch/x"], 1, "in the box"),
+        (&["cp", "box:/new/run", "nowhere/x"], 1, "cannot open the folder \"nowhere\""),
     ] {
         let refused = run(world.command(words).current_dir(folder), b"")?;
         ensure!(refused.status == status && refused.stderr.contains(said), "{}", refused.describe());
+        ensure!(refused.stderr.contains("--limit") == words.contains(&"--limit"), "{}", refused.describe());
     }
     let json: Value = serde_json::from_str(&world.coffer(&["--json", "cp", "box:/new/run", &at("json")])?.ok()?)?;
     ensure!(json == serde_json::json!({ "box": "box", "entries": 1, "bytes": 19 }), "{json}");
@@ -112,7 +127,7 @@ fn links_of_a_box_are_copied_and_never_followed_here() -> Result<()> {
     ensure!(fs::read_dir(folder.join("outside"))?.count() == 0);
     let fresh = world.coffer(&["cp", "box:/x", &folder.join("fresh").display().to_string()])?;
     ensure!(
-        fresh.status == 0 && fresh.stderr.contains("1 devices, sockets or pipes were left out"),
+        fresh.status == 0 && fresh.stderr.contains("1 devices, sockets, pipes or endless files were left out"),
         "{}",
         fresh.describe()
     );

@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use coffer_tests::{
-    World, image,
+    World,
+    demo::attack::changed_platform,
+    image,
     page::{Kind, Page, shows},
     process::{Finished, binary, run},
 };
@@ -45,6 +47,8 @@ fn provide(need: &str, world: &World, folder: &Path) -> Result<bool> {
             fs::write(&index, serde_json::to_vec(&json)?)?;
             Ok(true)
         }
+        // The next release of the platform: measured otherwise, and good for the same.
+        "next platform" => changed_platform(&world.platform, &folder.join("next"), 2).map(|_| true),
         "report" => {
             let Some(sample) = vectors::folder("snp/milan-v2-kvm") else { return Ok(false) };
             for entry in fs::read_dir(&sample).with_context(|| format!("{}", sample.display()))?.flatten() {
@@ -52,7 +56,7 @@ fn provide(need: &str, world: &World, folder: &Path) -> Result<bool> {
             }
             Ok(true)
         }
-        other => bail!("pages can run with busybox or report, not with {other}"),
+        other => bail!("pages can run with busybox, next platform or report, not with {other}"),
     }
 }
 

@@ -96,3 +96,40 @@ fn a_counted_file_is_never_lost_because_its_place_cannot_be_written() -> Result<
     ensure!(!sealing.opens(&two)? && sealing.opens(&three)?);
     Ok(())
 }
+
+#[test]
+fn what_does_not_open_is_no_file_of_ours_and_programs_are_told_why() -> Result<()> {
+    let Some(sealing) = Sealing::new()? else { return Ok(()) };
+    let at = |name: &str| sealing.world.folder.path().join(name);
+    sealing.coffer(&["seal", "--to", "workload", "--counted", "-o", "one"], &["plain"])?.ok()?;
+    sealing.coffer(&["reseal", "-o", "two"], &["one"])?.ok()?;
+    let sealed = fs::read(at("two"))?;
+    let last = sealed.len() - 1;
+    fs::write(at("changed"), sealed.iter().enumerate().map(|(i, b)| b ^ u8::from(i == last)).collect::<Vec<_>>())?;
+    fs::write(at("cut"), &sealed[..last])?;
+    fs::write(at("longer"), [&sealed[..], b"x"].concat())?;
+    fs::write(at("stub"), &sealed[..20])?;
+    fs::write(at("empty"), "")?;
+    for (file, reason) in [
+        ("changed", "does-not-open"),
+        ("cut", "does-not-open"),
+        ("longer", "does-not-open"),
+        ("stub", "not-sealed"),
+        ("empty", "not-sealed"),
+        ("one", "older"),
+    ] {
+        for command in ["unseal", "reseal"] {
+            let words = ["--json", command, "-o", "out"];
+            let refused = sealing.coffer(&words, &[file])?;
+            ensure!(refused.status == 5 && !at("out").exists(), "{file}: {}", refused.describe());
+            let said: serde_json::Value = serde_json::from_str(&refused.stdout)?;
+            ensure!(said["error"]["class"] == "not-authentic", "{said}");
+            ensure!(said["error"]["reason"]["code"] == reason, "{file}: {said}");
+        }
+    }
+    for tail in [&["nosuch"][..], &["--replaces", "nosuch", "plain"]] {
+        let absent = sealing.coffer(&["seal", "--to", "workload"], tail)?;
+        ensure!(absent.status == 1 && absent.stderr.contains("cannot read nosuch"), "{}", absent.describe());
+    }
+    Ok(())
+}

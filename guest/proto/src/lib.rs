@@ -18,4 +18,4 @@ mod vocabulary;
 pub const STDIN_ROOM: &str = "stdin-room";
 
 pub use generated::*;
-pub use vocabulary::{FailureCode, REFUSALS, Speech, Told, ToldFailure, refusal_word};
+pub use vocabulary::{FailureCode, REASON, REFUSALS, Speech, Told, ToldFailure, refusal_word};

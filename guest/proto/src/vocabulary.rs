@@ -113,6 +113,9 @@ impl FailureCode {
     }
 }
 
+/// Metadata of a refusal on an attested connection: its word, such as `older`, for programs.
+pub const REASON: &str = "coffer-reason";
+
 /// Every word with which the agent refuses a call on the host's ports, whoever may do what.
 pub const REFUSALS: &[&str] = &[
     "host-may-not:stop",

@@ -6,16 +6,16 @@
 use std::sync::Arc;
 
 use coffer_guest_proto::{
-    InjectRequest, InjectResponse, RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest,
+    InjectRequest, InjectResponse, REASON, RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest,
     SealResponse, Sealed as Encrypted, UnsealRequest, UnsealResponse, owner_server::Owner,
 };
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, HpkeSealed, connection};
-use coffer_seal::{Header, Scope, SealPolicy};
+use coffer_seal::{Header, Scope, SealError, SealPolicy};
 use coffer_spec::Act;
 use coffer_verifier::binding::length_prefixed;
 use secrecy::{ExposeSecret, SecretBox};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{
     Agent,
@@ -134,14 +134,20 @@ async fn in_time<T>(work: impl Future<Output = Result<T, SealingError>>) -> Resu
 /// What the owner hears, who is on the other end of an attested connection.
 fn status(error: &SealingError) -> Status {
     let text = error.to_string();
-    match error {
+    let mut status = match error {
         SealingError::Broker { cause: ClientError::Refused { .. }, .. } => Status::permission_denied(text),
         SealingError::Broker { cause: ClientError::Unreachable { .. } | ClientError::Undecided { .. }, .. } => {
             Status::unavailable(text)
         }
+        // What is in the file is not what was sealed, or not what was sealed last.
+        SealingError::Seal(SealError::Closed | SealError::Older { .. } | SealError::Format { .. }) => {
+            Status::data_loss(text)
+        }
         SealingError::Context { .. } | SealingError::CounterNeedsBroker { .. } => Status::invalid_argument(text),
         _ => Status::failed_precondition(text),
-    }
+    };
+    status.metadata_mut().insert(REASON, MetadataValue::from_static(error.word()));
+    status
 }
 
 #[allow(clippy::result_large_err)] // tonic's own error type

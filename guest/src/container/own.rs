@@ -12,7 +12,7 @@ use std::{
 };
 
 use coffer_rim::{
-    carry::{Bounds, Keep, Source, pack, unpack},
+    carry::{ABSENT, Bounds, Keep, Source, pack, unpack},
     chain,
 };
 use serde_json::json;
@@ -30,7 +30,8 @@ const BUFFER: usize = 64 * 1024;
 pub(super) fn run(own: &Own) -> i32 {
     let (words, status) = match act(own) {
         Ok(said) => (said, 0),
-        Err(why) => (why, 1),
+        Err(Failed { why, absent: true }) => (why, ABSENT),
+        Err(Failed { why, absent: false }) => (why, 1),
     };
     if !words.is_empty() {
         let _ = io::stderr().write_all(format!("{words}\n").as_bytes());
@@ -38,29 +39,49 @@ pub(super) fn run(own: &Own) -> i32 {
     status
 }
 
-/// What is to be said besides, or why it failed.
-fn act(own: &Own) -> Result<String, String> {
+/// Why it failed, and whether what was named is not there.
+struct Failed {
+    why: String,
+    absent: bool,
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self { why: error.to_string(), absent: error.kind() == io::ErrorKind::NotFound }
+    }
+}
+
+impl Failed {
+    fn while_doing(self, what: impl std::fmt::Display) -> Self {
+        Self { why: format!("{what}: {}", self.why), ..self }
+    }
+}
+
+/// What is to be said besides.
+fn act(own: &Own) -> Result<String, Failed> {
     match own {
         Own::ReadFiles { path, follow } => {
             let path = Path::new(OsStr::from_bytes(path));
             let packed = output().and_then(|mut stream| pack(path, *follow, &mut stream));
-            let packed = packed.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            let packed = packed
+                .map_err(|error| Failed::from(error).while_doing(format_args!("cannot read {}", path.display())))?;
             Ok(match packed.left_out {
                 0 => String::new(),
-                count => format!("{count} devices, sockets or pipes were left out"),
+                count => format!("{count} devices, sockets, pipes or endless files were left out"),
             })
         }
         Own::WriteFiles { to, name, contents, owners } => {
-            let stdin = rustix::io::dup(rustix::stdio::stdin()).map_err(|error| error.to_string())?;
+            let stdin = rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from)?;
             let source = Source { name: name.clone(), contents: *contents };
             let keep = Keep { owners: *owners, special_bits: true };
             let mut stream = BufReader::with_capacity(BUFFER, File::from(stdin));
-            unpack(&mut stream, &source, to, keep, BOUNDS).map_err(|error| chain(&error))?;
+            let made = unpack(&mut stream, &source, to, keep, BOUNDS);
+            made.map_err(|error| Failed { why: chain(&error), absent: error.is_absent() })?;
             Ok(String::new())
         }
         Own::ListPrograms => {
             let listed = output().and_then(|mut stream| list(Path::new("/proc"), &mut stream));
-            listed.map_err(|error| format!("cannot list programs: {error}"))?;
+            listed.map_err(|error| Failed::from(error).while_doing("cannot list programs"))?;
             Ok(String::new())
         }
     }

@@ -67,3 +67,23 @@ pub enum SealingError {
         policy: SealPolicy,
     },
 }
+
+impl SealingError {
+    /// What it is called, to a workload and to an owner.
+    pub fn word(&self) -> &'static str {
+        match self {
+            // The broker's own word says more.
+            Self::Broker { .. } => "broker",
+            Self::NoBroker { .. } => "no-broker",
+            Self::Context { .. } => "context",
+            Self::CounterNeedsBroker { .. } => "policy",
+            Self::CounterLost { .. } => "counter-lost",
+            Self::NotReplaceable { .. } => "not-replaceable",
+            Self::Seal(SealError::Older { .. }) => "older",
+            Self::Seal(SealError::Closed | SealError::Processor { .. }) => "does-not-open",
+            Self::Seal(SealError::Format { .. } | SealError::Version { .. }) => "not-sealed",
+            Self::Processor(_) | Self::Report | Self::Line | Self::Random(_) => "processor",
+            _ => "not-here",
+        }
+    }
+}

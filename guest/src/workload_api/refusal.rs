@@ -87,25 +87,19 @@ impl From<&ClientError> for Refusal {
 
 impl From<&SealingError> for Refusal {
     fn from(error: &SealingError) -> Self {
-        let of = |status, word| Self::new(status, word, error.to_string());
-        match error {
-            SealingError::Broker { cause, .. } => cause.into(),
-            SealingError::NoBroker { .. } => of(StatusCode::CONFLICT, "no-broker"),
-            SealingError::Context { .. } => of(StatusCode::BAD_REQUEST, "context"),
-            SealingError::Seal(SealError::Older { .. }) => of(StatusCode::UNPROCESSABLE_ENTITY, "older"),
-            SealingError::CounterNeedsBroker { .. } => of(StatusCode::BAD_REQUEST, "policy"),
-            SealingError::CounterLost { .. } => of(StatusCode::CONFLICT, "counter-lost"),
-            SealingError::NotReplaceable { .. } => of(StatusCode::CONFLICT, "not-replaceable"),
-            SealingError::Seal(SealError::Closed | SealError::Processor { .. }) => {
-                of(StatusCode::UNPROCESSABLE_ENTITY, "does-not-open")
-            }
-            SealingError::Seal(SealError::Format { .. } | SealError::Version { .. }) => {
-                of(StatusCode::BAD_REQUEST, "not-sealed")
+        let status = match error {
+            SealingError::Broker { cause, .. } => return cause.into(),
+            SealingError::Context { .. }
+            | SealingError::CounterNeedsBroker { .. }
+            | SealingError::Seal(SealError::Format { .. } | SealError::Version { .. }) => StatusCode::BAD_REQUEST,
+            SealingError::Seal(SealError::Closed | SealError::Older { .. } | SealError::Processor { .. }) => {
+                StatusCode::UNPROCESSABLE_ENTITY
             }
             SealingError::Processor(_) | SealingError::Report | SealingError::Line | SealingError::Random(_) => {
-                Self::processor(error.to_string())
+                StatusCode::BAD_GATEWAY
             }
-            _ => of(StatusCode::CONFLICT, "not-here"),
-        }
+            _ => StatusCode::CONFLICT,
+        };
+        Self::new(status, error.word(), error.to_string())
     }
 }

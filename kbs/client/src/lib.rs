@@ -36,7 +36,7 @@ pub use secrets::{
     Expected, Labels, PutSecret, SecretInfo, SecretMeta, SecretUpdate, SecretVersion, Stated, Stored, Updated,
 };
 pub use terms::{CertificateProfile, CertificateProfiles, SealingContext, describe_rules};
-pub use trust::{ManifestInfo, ManifestKey, Signer};
+pub use trust::{ManifestInfo, ManifestKey, RevokedManifest, Signer, StillAdmitted};
 
 /// ALPN of the admin API.
 pub const ALPN_ADMIN: &[u8] = b"coffer-kbs-admin/1";

@@ -36,6 +36,26 @@ pub struct ManifestKey {
     pub key: P384PublicKey,
 }
 
+/// What a revocation did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedManifest {
+    /// The last sequence that is revoked.
+    pub through: u64,
+    /// How many measurements it admitted.
+    pub measurements: u32,
+    /// What admits some of them for the same workload all the same.
+    pub still_admitted: Vec<StillAdmitted>,
+}
+
+/// What admits measurements of a manifest that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StillAdmitted {
+    /// Another manifest, else the tenant's references.
+    pub manifest: Option<String>,
+    /// How many of them.
+    pub measurements: u32,
+}
+
 /// What the broker tells about a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestInfo {
@@ -154,14 +174,22 @@ impl AdminClient {
         Listed::read(response.manifests, response.damaged, ManifestInfo::try_from)
     }
 
-    /// Revokes a manifest; gives the last sequence that is revoked, or nothing if there is no manifest of that name.
+    /// Revokes a manifest; gives nothing if there is no manifest of that name.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn revoke_manifest(&self, tenant: &str, name: &str) -> Result<Option<u64>, ClientError> {
+    pub async fn revoke_manifest(&self, tenant: &str, name: &str) -> Result<Option<RevokedManifest>, ClientError> {
         let request = v1::RevokeManifestRequest { tenant: tenant.to_owned(), name: name.to_owned() };
         let response = done(self.admin.clone().revoke_manifest(request).await)?;
-        Ok(response.existed.then_some(response.revoked_through))
+        let still = |one: v1::StillAdmitted| StillAdmitted {
+            manifest: Some(one.manifest).filter(|name| !name.is_empty()),
+            measurements: one.measurements,
+        };
+        Ok(response.existed.then(|| RevokedManifest {
+            through: response.revoked_through,
+            measurements: response.measurements,
+            still_admitted: response.still_admitted.into_iter().map(still).collect(),
+        }))
     }
 }
 

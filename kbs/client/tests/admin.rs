@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, sync::Mutex};
 
 use coffer_kbs_client::{
     ALPN_ADMIN, AdminClient, AdminProfile, ClientError, Expected, ManifestKey, ProfileError, PutSecret, Reference,
-    Signer, Stated, Stored,
+    RevokedManifest, Signer, Stated, StillAdmitted, Stored,
     kbs::admin::v1::{
         self,
         admin_server::{Admin, AdminServer},
@@ -173,7 +173,10 @@ impl Admin for FakeAdmin {
         r: Request<v1::RevokeManifestRequest>,
     ) -> Result<Response<v1::RevokeManifestResponse>, Status> {
         let existed = r.get_ref().name == "web";
-        Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3 }))
+        let still_admitted = [("second", 2), ("", 1)]
+            .map(|(manifest, measurements)| v1::StillAdmitted { manifest: manifest.into(), measurements });
+        let still_admitted = still_admitted.into();
+        Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3, measurements: 4, still_admitted }))
     }
     unanswered! {
         add_revocation: AddRevocationRequest => AddRevocationResponse,
@@ -315,7 +318,11 @@ async fn signers_keys_and_manifests_go_there_and_back() {
     assert!(matches!(admin.add_manifest("other", vec![1]).await, Err(ClientError::Protocol { .. })));
     assert_eq!(admin.list_manifests("acme").await.unwrap().rows, [manifest]);
     assert!(matches!(admin.list_manifests("broken").await, Err(ClientError::Protocol { .. })));
-    assert_eq!(admin.revoke_manifest("acme", "web").await.unwrap(), Some(3));
+    let still =
+        |manifest: Option<&str>, measurements| StillAdmitted { manifest: manifest.map(Into::into), measurements };
+    let still_admitted = vec![still(Some("second"), 2), still(None, 1)];
+    let revoked = RevokedManifest { through: 3, measurements: 4, still_admitted };
+    assert_eq!(admin.revoke_manifest("acme", "web").await.unwrap(), Some(revoked));
     assert_eq!(admin.revoke_manifest("acme", "other").await.unwrap(), None);
 }
 

@@ -2,6 +2,8 @@
 //!
 //! One key has one job: a manifest key is no operator's and no listed author's.
 
+use std::collections::HashSet;
+
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{
     P384PublicKey, SignerRule, UnixTime,
@@ -18,7 +20,8 @@ use super::{
 };
 use crate::{
     operators::{Asking, Caller},
-    store::{AuditEntry, ManifestKey, Signer, StoredManifest},
+    store::{AuditEntry, Ledger, ManifestKey, Signer, StoredManifest},
+    tenant::Tenant,
 };
 
 /// Rules and keys of one tenant: each is looked at for each release.
@@ -261,9 +264,49 @@ impl AdminService {
         let mut change = self.change(caller, entry).await?;
         let revoked = change.ledger.revoke_manifest(&tenant, &name).await.map_err(store_status)?;
         change.entry.manifest_sequence = revoked;
-        let answer = wire::RevokeManifestResponse { existed: revoked.is_some(), revoked_through: revoked.unwrap_or(0) };
+        let now = UnixTime::from_secs(change.now);
+        let (measurements, still_admitted) = still_admitted(&mut change.ledger, &tenant, &name, now).await?;
+        let revoked_through = revoked.unwrap_or(0);
+        let answer =
+            wire::RevokeManifestResponse { existed: revoked.is_some(), revoked_through, measurements, still_admitted };
         change.done_if(revoked.is_some(), "nothing-there", answer).await
     }
+}
+
+/// How many measurements a revoked manifest has, and what admits how many of them for its workload all the same.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+async fn still_admitted(
+    ledger: &mut Ledger,
+    tenant: &Tenant,
+    name: &str,
+    now: UnixTime,
+) -> Result<(u32, Vec<wire::StillAdmitted>), Status> {
+    let (keys, _) = sorted(ledger.manifest_keys(tenant).await.map_err(store_status)?);
+    let keys: Vec<_> = keys.into_iter().map(|one| one.key).collect();
+    let (all, _) = sorted(ledger.manifests(tenant).await.map_err(store_status)?);
+    let Some(revoked) = all.iter().find(|manifest| manifest.name == name) else { return Ok((0, Vec::new())) };
+    // One that nobody listed signed admitted nothing.
+    let Ok(verified) = revoked.verify(&keys) else { return Ok((0, Vec::new())) };
+    let contents = verified.manifest().contents();
+    let had: HashSet<_> = contents.measurements.iter().map(|launch| launch.measurement).collect();
+    let mut still = Vec::new();
+    for other in all.iter().filter(|other| other.workload == contents.workload && !other.is_revoked()) {
+        let Ok(verified) = other.verify(&keys) else { continue };
+        let Ok(admitted) = verified.current(now) else { continue };
+        let has: HashSet<_> = admitted.contents().measurements.iter().map(|launch| launch.measurement).collect();
+        still.push(wire::StillAdmitted {
+            manifest: other.name.clone(),
+            measurements: has.intersection(&had).count() as u32,
+        });
+    }
+    let mut listed = 0;
+    for measurement in &had {
+        let pair = ledger.reference(tenant, measurement, &contents.workload).await.map_err(store_status)?;
+        listed += u32::from(pair.is_some_and(|pair| !pair.expires.is_over(now)));
+    }
+    still.push(wire::StillAdmitted { manifest: String::new(), measurements: listed });
+    still.retain(|one| one.measurements > 0);
+    Ok((had.len() as u32, still))
 }
 
 fn author_digest(key: &P384PublicKey) -> KeyDigest {

@@ -10,6 +10,7 @@
 mod pack;
 mod place;
 mod unpack;
+mod whole;
 
 use std::io::{self, Read, Write};
 
@@ -19,6 +20,8 @@ pub use unpack::{Bounds, Keep, UnpackError, Unpacked, unpack};
 
 /// Longest path within what is copied, and longest target of a link, in bytes: PATH_MAX.
 pub const LONGEST_PATH: usize = 4096;
+/// Exit status of a program that reads or makes a stream, where what was named is not there.
+pub const ABSENT: i32 = 2;
 /// Longest name: NAME_MAX.
 const LONGEST_NAME: usize = 255;
 /// Bytes of a header without path and target.

@@ -188,6 +188,21 @@ impl<T, E: Error + 'static> Classify<T> for Result<T, E> {
     }
 }
 
+/// Gives a failure to read a file that a person named its class.
+pub trait NamedFile<T> {
+    /// With the class of [`Class::of_file`], and what was being done in front.
+    ///
+    /// # Errors
+    /// The error, classified.
+    fn named(self, what: impl fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T> NamedFile<T> for std::io::Result<T> {
+    fn named(self, what: impl fmt::Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::caused(Class::of_file(&error), &error).while_doing(what))
+    }
+}
+
 /// What to do about a full disk.
 pub const DISK_FULL: &str = "the file system is full: free space there, or name a place on another one; where it holds $COFFER_HOME, `coffer rmi` removes images";
 

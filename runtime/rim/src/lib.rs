@@ -20,5 +20,5 @@ pub mod settings;
 pub mod template;
 pub mod usage;
 
-pub use failure::{Class, Classify, Failure, Reason, chain};
+pub use failure::{Class, Classify, Failure, NamedFile, Reason, chain};
 pub use foreign::{Foreign, foreign};

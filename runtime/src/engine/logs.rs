@@ -171,6 +171,10 @@ impl Engine {
         if !record.state.is_up() {
             return Err(LogsError::Gone(record.name));
         }
+        if record.state == BoxState::Paused {
+            // It would not answer, for as long as that takes.
+            return Err(ProveError::Paused(record.name).into());
+        }
         self.logs_as_owner(&record, request, trust).await
     }
 

@@ -65,6 +65,9 @@ pub enum SealError {
     /// Nothing to seal.
     #[error("there is nothing to seal: the input is empty")]
     Empty,
+    /// Nothing that was sealed.
+    #[error("not a sealed file: it is empty")]
+    NotSealed,
     /// The local owner may not.
     #[error(transparent)]
     MayNot(#[from] OwnerMayNot),
@@ -84,6 +87,7 @@ impl Fault for SealError {
         match self {
             Self::Open(error) => error.class(),
             Self::Empty => Class::Usage,
+            Self::NotSealed => Class::NotAuthentic,
             Self::MayNot(error) => error.class(),
             Self::Prove(error) => error.class(),
             Self::Encrypt(_) => Class::Internal,
@@ -94,7 +98,9 @@ impl Fault for SealError {
     fn hint(&self) -> Option<Hint> {
         match self {
             Self::Open(error) => error.hint(),
-            Self::Empty => Some("check what was to write it: a pipe whose first command failed is empty".into()),
+            Self::Empty | Self::NotSealed => {
+                Some("check what was to write it: a pipe whose first command failed is empty".into())
+            }
             Self::MayNot(error) => error.hint(),
             Self::Prove(error) => error.hint(),
             Self::Encrypt(_) => None,
@@ -105,6 +111,8 @@ impl Fault for SealError {
     fn reason(&self) -> Option<Reason> {
         match self {
             Self::Other(failure) => Fault::reason(failure),
+            // As a guest calls it.
+            Self::NotSealed => Some(Reason { code: "not-sealed".to_owned(), denial_id: None }),
             _ => None,
         }
     }
@@ -166,6 +174,9 @@ impl Engine {
         sealed: Vec<u8>,
         trust: &Trust,
     ) -> Result<Sealed, SealError> {
+        if sealed.is_empty() {
+            return Err(SealError::NotSealed);
+        }
         let (record, _) = self.may_seal(word)?;
         let connection = self.connect(&record, trust).await?;
         let policy = policy.map(|policy| policy.to_string()).unwrap_or_default();
@@ -186,6 +197,9 @@ impl Engine {
         sealed: Vec<u8>,
         trust: &Trust,
     ) -> Result<Unsealed, SealError> {
+        if sealed.is_empty() {
+            return Err(SealError::NotSealed);
+        }
         let (record, _) = self.may_seal(word)?;
         let connection = self.connect(&record, trust).await?;
         let ask = AskUnseal { sealed, context: context.as_bytes().to_vec() };

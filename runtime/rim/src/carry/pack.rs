@@ -1,6 +1,7 @@
 //! Reads what is copied, from its own side.
 //!
-//! Never: follows a link within it. What is no file, folder or link is left out and counted.
+//! Never: follows a link within it. What is no file, folder or link is left out and counted, and so is a file of the kernel's that has no
+//! end.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -13,11 +14,13 @@ use super::{Entry, Kind, LONGEST_PATH};
 
 /// Folders within folders.
 const DEEPEST: usize = 128;
+/// Bytes of a file that states none.
+const LONGEST_UNSIZED: u64 = 4 << 20;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
-    /// Devices, sockets, pipes: not copied.
+    /// Devices, sockets, pipes, and what of the kernel's cannot be read to its end: not copied.
     pub left_out: u64,
 }
 
@@ -86,6 +89,9 @@ impl<W: Write> Packing<'_, W> {
                     return Ok(false); // it was replaced meanwhile
                 }
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
+                if size == 0 {
+                    return self.without_size(file, &stat, path);
+                }
                 entry(&stat, path, Kind::File(size)).write(self.to)?;
                 self.data(file, size)?;
             }
@@ -124,6 +130,20 @@ impl<W: Write> Packing<'_, W> {
             path.truncate(length);
         }
         Ok(())
+    }
+
+    /// Empty, or one of the kernel's (`/proc`, `/sys`), which says 0 whatever it has: it is read first.
+    fn without_size(&mut self, file: OwnedFd, stat: &Stat, path: &[u8]) -> io::Result<bool> {
+        match crate::input::all(File::from(file), LONGEST_UNSIZED) {
+            Ok(bytes) => {
+                entry(stat, path, Kind::File(bytes.len() as u64)).write(self.to)?;
+                self.to.write_all(&bytes)?;
+                Ok(true)
+            }
+            // It has no end, or is not there to be read. Whoever named it is told.
+            Err(error) if path.is_empty() => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Exactly so many bytes: of a file that grows no more, of one that shrinks zeros in their place.

@@ -47,6 +47,8 @@ pub(super) struct Spot {
     pub(super) folder: OwnedFd,
     /// Its name there; none where its contents go into the folder itself.
     pub(super) name: Option<OsString>,
+    /// What it becomes, in the words of whoever named the place.
+    pub(super) shown: PathBuf,
 }
 
 impl Source {
@@ -69,9 +71,10 @@ impl Source {
         let ends_in_slash = to.as_os_str().as_bytes().ends_with(b"/");
         if to.is_dir() {
             if self.contents && is_folder {
-                return Ok(Spot { folder: opened(to)?, name: None });
+                return Ok(Spot { folder: opened(to)?, name: None, shown: to.into() });
             }
-            return self.named().map(|name| Ok(Spot { folder: opened(to)?, name: Some(name) }))?;
+            let name = self.named()?;
+            return Ok(Spot { folder: opened(to)?, shown: to.join(&name), name: Some(name) });
         }
         let there = std::fs::canonicalize(to).ok();
         match there {
@@ -84,7 +87,7 @@ impl Source {
                 };
                 let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 let name = at.file_name().ok_or_else(|| PlaceError::Absent(to.into()))?;
-                Ok(Spot { folder: opened(parent)?, name: Some(name.to_owned()) })
+                Ok(Spot { folder: opened(parent)?, name: Some(name.to_owned()), shown: to.into() })
             }
         }
     }

@@ -47,6 +47,13 @@ fn no_copy_takes_the_place_of_a_device_a_pipe_or_a_socket() {
         let refused = copy("from", &packed(&from, false), at);
         assert!(matches!(refused, Err(UnpackError::Place(PlaceError::NoFile(_)))), "{refused:?}");
     }
+    // Beneath the place that was named, too, by a file and by a link.
+    for kind in [Kind::File(0), Kind::Link(b"x".to_vec())] {
+        let tree = stream(&[(entry("", Kind::Folder), b""), (entry("pipe", kind), b"")]);
+        let refused = copy("tree/.", &tree, folder.path());
+        let Err(UnpackError::Place(PlaceError::NoFile(path))) = refused else { panic!("{refused:?}") };
+        assert_eq!(path, pipe);
+    }
     assert!(!fs::symlink_metadata(&pipe).unwrap().is_file());
 }
 
@@ -180,6 +187,39 @@ fn nothing_a_stream_says_leads_out_of_the_place_it_is_given() {
 }
 
 #[test]
+fn what_the_kernel_says_has_no_bytes_is_copied_with_those_it_has() {
+    let bytes = packed(Path::new("/proc/cpuinfo"), false);
+    let mut rest = &bytes[..];
+    let entry = Entry::read(&mut rest).unwrap().unwrap();
+    let Kind::File(size) = entry.kind else { panic!("{entry:?}") };
+    assert!(size > 0 && rest.len() as u64 == size + 4, "{size} {}", rest.len());
+    // One that cannot be read at its beginning is an error where it was named.
+    assert!(pack(Path::new("/proc/self/mem"), true, &mut Vec::new()).is_err());
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("empty"), "").unwrap();
+    assert_eq!(
+        Entry::read(&mut &packed(&folder.path().join("empty"), false)[..]).unwrap().unwrap().kind,
+        Kind::File(0)
+    );
+}
+
+#[test]
+fn what_cannot_be_made_is_named_as_whoever_copies_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("there");
+    fs::create_dir_all(at.join("file/x")).unwrap();
+    let file = stream(&[(entry("", Kind::File(1)), b"f")]);
+    let tree = stream(&[(entry("", Kind::Folder), b""), (entry("x", Kind::File(1)), b"x")]);
+    for (from, bytes, to, path) in
+        [("a/file", &file, at.clone(), at.join("file")), ("a/.", &tree, at.join("file"), at.join("file/x"))]
+    {
+        let refused = copy(from, bytes, &to).unwrap_err();
+        let UnpackError::Make { path: found, .. } = &refused else { panic!("{refused:?}") };
+        assert_eq!(*found, path);
+    }
+}
+
+#[test]
 fn what_comes_is_bounded_and_whole() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().join("to");
@@ -188,8 +228,25 @@ fn what_comes_is_bounded_and_whole() {
     assert!(matches!(bounded(Bounds { entries: 1, bytes: 9 }), Err(UnpackError::TooMuch { what: "files", .. })));
     assert!(matches!(bounded(Bounds { entries: 2, bytes: 8 }), Err(UnpackError::TooMuch { what: "bytes", .. })));
     bounded(Bounds { entries: 2, bytes: 9 }).unwrap();
-    for length in 0..tree.len() {
-        assert!(copy("x", &tree[..length], &at).is_err(), "cut at {length}");
+    fs::remove_dir_all(&at).unwrap();
+    for before in [false, true] {
+        let file = at.join("x");
+        for length in 0..tree.len() {
+            assert!(copy("x/.", &tree[..length], &at).is_err(), "cut at {length}");
+            // What was there is there until what takes its place is whole, and nothing else ever is.
+            let whole = length >= tree.len() - 4;
+            let expected = if whole { Some("123456789") } else { before.then_some("before") };
+            assert_eq!(fs::read_to_string(&file).ok().as_deref(), expected, "cut at {length}");
+            let left = fs::read_dir(&at).map_or(0, Iterator::count);
+            assert_eq!(left, usize::from(expected.is_some()), "cut at {length}");
+            if whole {
+                fs::write(&file, "before").unwrap();
+            }
+            if whole && !before {
+                fs::remove_file(&file).unwrap();
+            }
+        }
+        fs::write(&file, "before").unwrap();
     }
     for entries in [
         vec![(entry("x", Kind::Folder), &b""[..])],

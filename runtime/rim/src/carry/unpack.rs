@@ -1,23 +1,24 @@
 //! Makes what is copied, on the other side.
 //!
 //! Trusts: nothing of the stream. What it makes lies in the place it was given: every folder is found from there, beneath it and
-//! through no link, and a link is made and never followed. What stands in the way is replaced, but no folder by a file nor
-//! the other way round.
+//! through no link, and a link is made and never followed. A file or link that stands in the way is replaced, by a file once that is
+//! whole; no folder is replaced by a file nor the other way round, and no device, pipe or socket by anything.
 //! Source: openat2(2), RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod, mkdirat, openat, openat2,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, mkdirat, openat,
+    openat2, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::place::Spot;
+use super::whole::{There, Whole, replacing, there};
 use super::{CarryError, Entry, Kind, PlaceError, Source};
 
 /// How much may come. More is an error, never a shorter copy.
@@ -27,6 +28,25 @@ pub struct Bounds {
     pub entries: u64,
     /// Bytes of files together.
     pub bytes: u64,
+}
+
+impl Bounds {
+    /// Counts an entry among what came before it.
+    ///
+    /// # Errors
+    /// [`UnpackError::TooMuch`].
+    pub fn count(&self, entry: &Entry, done: &mut Unpacked) -> Result<(), UnpackError> {
+        let Self { entries, bytes } = *self;
+        done.entries += 1;
+        if done.entries > entries {
+            return Err(UnpackError::TooMuch { what: "files", limit: entries });
+        }
+        if let Kind::File(size) = entry.kind {
+            let sum = done.bytes.checked_add(size).filter(|sum| *sum <= bytes);
+            done.bytes = sum.ok_or(UnpackError::TooMuch { what: "bytes", limit: bytes })?;
+        }
+        Ok(())
+    }
 }
 
 /// What of an entry is kept besides its bytes.
@@ -73,12 +93,23 @@ pub enum UnpackError {
     Make {
         /// What was being done.
         what: &'static str,
-        /// To what, below what is copied.
-        path: OsString,
+        /// To what.
+        path: PathBuf,
         /// Why.
         #[source]
         error: io::Error,
     },
+}
+
+impl UnpackError {
+    /// The folder that was named is not there.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Place(PlaceError::Absent(_)) => true,
+            Self::Place(PlaceError::Parent(_, error)) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
 }
 
 /// Makes all of `from` at `to`.
@@ -93,9 +124,9 @@ pub fn unpack(
     bounds: Bounds,
 ) -> Result<Unpacked, UnpackError> {
     let root = Entry::read(from)?.filter(|entry| entry.path.is_empty()).ok_or(UnpackError::Order)?;
-    let Spot { folder, name } = source.spot(&root, to)?;
-    let mut making = Making { keep, bounds, done: Unpacked::default(), later: Vec::new(), room: ROOM };
-    making.count(&root)?;
+    let Spot { folder, name, shown } = source.spot(&root, to)?;
+    let mut making = Making { keep, shown, done: Unpacked::default(), later: Vec::new(), room: ROOM };
+    bounds.count(&root, &mut making.done)?;
     let within = match name {
         None => folder,
         Some(name) => match making.make(folder.as_fd(), &name, &root, from)? {
@@ -107,12 +138,12 @@ pub fn unpack(
         if entry.path.is_empty() {
             return Err(UnpackError::Order);
         }
-        making.count(&entry)?;
+        bounds.count(&entry, &mut making.done)?;
         let (parent, name) = match entry.path.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (entry.path.get(..at).unwrap_or_default(), entry.path.get(at + 1..).unwrap_or_default()),
             None => (&[][..], entry.path.as_slice()),
         };
-        let parent = beneath(within.as_fd(), parent).map_err(failed("find the folder of", &entry))?;
+        let parent = beneath(within.as_fd(), parent).map_err(making.failed("find the folder of", &entry))?;
         making.make(parent.as_fd(), OsStr::from_bytes(name), &entry, from)?;
     }
     Ok(making.finish(within.as_fd()))
@@ -123,16 +154,12 @@ const ROOM: usize = 8 << 20;
 
 struct Making {
     keep: Keep,
-    bounds: Bounds,
+    /// What the first entry becomes.
+    shown: PathBuf,
     done: Unpacked,
     /// Folders that let nobody in, or whose time is still to be set: last, when nothing more goes into them.
     later: Vec<(Vec<u8>, Mode, i64)>,
     room: usize,
-}
-
-fn failed(what: &'static str, entry: &Entry) -> impl FnOnce(Errno) -> UnpackError {
-    let path = OsStr::from_bytes(&entry.path).to_owned();
-    move |error| UnpackError::Make { what, path, error: error.into() }
 }
 
 /// A folder below, found through no link.
@@ -143,17 +170,22 @@ fn beneath(within: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
 }
 
 impl Making {
-    fn count(&mut self, entry: &Entry) -> Result<(), UnpackError> {
-        let Bounds { entries, bytes } = self.bounds;
-        self.done.entries += 1;
-        if self.done.entries > entries {
-            return Err(UnpackError::TooMuch { what: "files", limit: entries });
+    fn path(&self, entry: &Entry) -> PathBuf {
+        if entry.path.is_empty() { self.shown.clone() } else { self.shown.join(OsStr::from_bytes(&entry.path)) }
+    }
+
+    fn failed<E: Into<io::Error>>(&self, what: &'static str, entry: &Entry) -> impl FnOnce(E) -> UnpackError {
+        let path = self.path(entry);
+        move |error| UnpackError::Make { what, path, error: error.into() }
+    }
+
+    /// Before much is sent for nothing.
+    fn make_way(&self, parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> Result<(), UnpackError> {
+        match there(parent, name).map_err(self.failed("make", entry))? {
+            There::Free => Ok(()),
+            There::Folder => Err(self.failed("make", entry)(Errno::ISDIR)),
+            There::Other => Err(PlaceError::NoFile(self.path(entry)).into()),
         }
-        if let Kind::File(size) = entry.kind {
-            let sum = self.done.bytes.checked_add(size).filter(|sum| *sum <= bytes);
-            self.done.bytes = sum.ok_or(UnpackError::TooMuch { what: "bytes", limit: bytes })?;
-        }
-        Ok(())
     }
 
     /// The folder, if it is one.
@@ -170,10 +202,11 @@ impl Making {
             Kind::Folder => {
                 match mkdirat(parent, name, Mode::RWXU) {
                     Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(failed("make the folder", entry)(error)),
+                    Err(error) => return Err(self.failed("make the folder", entry)(error)),
                 }
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let folder = openat(parent, name, flags, Mode::empty()).map_err(failed("open the folder", entry))?;
+                let folder =
+                    openat(parent, name, flags, Mode::empty()).map_err(self.failed("open the folder", entry))?;
                 let now = if entry.path.len() < self.room {
                     self.room -= entry.path.len();
                     self.later.push((entry.path.clone(), mode, entry.modified));
@@ -181,39 +214,39 @@ impl Making {
                 } else {
                     mode
                 };
-                fchmod(&folder, now).map_err(failed("set the mode of", entry))?;
+                fchmod(&folder, now).map_err(self.failed("set the mode of", entry))?;
                 Some(folder)
             }
             Kind::File(size) => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let make = || openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
-                let file = replacing(parent, name, make).map_err(failed("make", entry))?;
-                let mut file = File::from(file);
-                let copied = io::copy(&mut from.take(*size), &mut file).map_err(|error| UnpackError::Make {
-                    what: "write",
-                    path: OsStr::from_bytes(&entry.path).to_owned(),
-                    error,
-                })?;
+                self.make_way(parent, name, entry)?;
+                let mut whole = Whole::new(parent).map_err(self.failed("make", entry))?;
+                let file = whole.file();
+                let copied = io::copy(&mut from.take(*size), file).map_err(self.failed("write", entry))?;
                 if copied != *size {
                     return Err(CarryError::Stream(io::ErrorKind::UnexpectedEof.into()).into());
                 }
                 if self.keep.owners {
-                    own(parent, name, entry)?;
+                    let (uid, gid) = owner(entry);
+                    fchown(&*file, uid, gid).map_err(self.failed("set the owner of", entry))?;
                 }
                 // Behind the owner: a change of it takes special bits away.
-                fchmod(&file, mode).map_err(failed("set the mode of", entry))?;
-                let _ = rustix::fs::futimens(&file, &times(entry.modified));
+                fchmod(&*file, mode).map_err(self.failed("set the mode of", entry))?;
+                let _ = rustix::fs::futimens(&*file, &times(entry.modified));
+                whole.name(name).map_err(self.failed("make", entry))?;
                 return Ok(None);
             }
             Kind::Link(target) => {
-                let make = || symlinkat(target.as_slice(), parent, name);
-                replacing(parent, name, make).map_err(failed("make the link", entry))?;
+                self.make_way(parent, name, entry)?;
+                let make = |name: &OsStr| symlinkat(target.as_slice(), parent, name);
+                replacing(parent, name, make).map_err(self.failed("make the link", entry))?;
                 let _ = utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW);
                 None
             }
         };
         if self.keep.owners {
-            own(parent, name, entry)?;
+            let (uid, gid) = owner(entry);
+            chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(self.failed("set the owner of", entry))?;
         }
         Ok(folder)
     }
@@ -229,27 +262,11 @@ impl Making {
     }
 }
 
-fn own(parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry) -> Result<(), UnpackError> {
-    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-    chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the owner of", entry))
+fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
 }
 
 fn times(modified: i64) -> Timestamps {
     let at = Timespec { tv_sec: modified, tv_nsec: 0 };
     Timestamps { last_access: at, last_modification: at }
-}
-
-/// Makes it in place of what is there, if that is no folder.
-fn replacing<T>(
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    make: impl Fn() -> rustix::io::Result<T>,
-) -> rustix::io::Result<T> {
-    match make() {
-        Err(Errno::EXIST) => {
-            unlinkat(parent, name, AtFlags::empty())?;
-            make()
-        }
-        other => other,
-    }
 }

@@ -1,6 +1,6 @@
 //! What a command tells the person or script that called it when it fails: the failures of every program of ours.
 
-pub use coffer_rim::{Class, Classify, Failure as CliError};
+pub use coffer_rim::{Class, Classify, Failure as CliError, NamedFile};
 use coffer_runtime::engine::Fault;
 
 use crate::words;

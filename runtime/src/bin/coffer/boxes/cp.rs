@@ -3,6 +3,7 @@
 //! Trusts: nothing that comes out of a box. What is made here lies in the place that was named, and is bounded.
 
 mod across;
+mod nowhere;
 mod pump;
 mod tar_stream;
 
@@ -20,6 +21,7 @@ use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::prove::guest::Trust;
 use crate::terminal;
+use nowhere::of_unpacking;
 use pump::{give, take};
 
 /// Copy files between a running box and this machine, or another box.
@@ -134,9 +136,9 @@ async fn out(
     let keep = Keep { owners: args.archive, special_bits: false };
     let mut session = engine.read_files(name, path.as_bytes(), args.follow_link, trust).await.map_err(error::of)?;
     let done = take(&mut session, args.quiet, move |mut from| match to {
-        Side::Here(at) => unpack(&mut from, &source, at.as_os_str().as_bytes(), keep, bounds)
-            .class(Class::Config)
-            .map_err(|error| error.hint("--limit takes more; what was made before stays")),
+        Side::Here(at) => {
+            unpack(&mut from, &source, at.as_os_str().as_bytes(), keep, bounds).map_err(|error| of_unpacking(&error))
+        }
         _ => tar_stream::write(&mut from, &source, bounds),
     })
     .await?;
@@ -170,7 +172,7 @@ async fn inward(
     })
     .await?;
     if left_out > 0 && !args.quiet {
-        eprintln!("coffer: {left_out} devices, sockets or pipes were left out");
+        eprintln!("coffer: {left_out} devices, sockets, pipes or endless files were left out");
     }
     Ok(json!({ "box": name, "left_out": left_out }))
 }
@@ -200,8 +202,7 @@ async fn across(
 }
 
 fn of_source(error: &io::Error, path: &Path) -> CliError {
-    let class = if error.kind() == io::ErrorKind::NotFound { Class::NotFound } else { Class::Config };
-    CliError::caused(class, error).while_doing(format!("cannot read {}", path.display()))
+    CliError::caused(Class::of_file(error), error).while_doing(format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]

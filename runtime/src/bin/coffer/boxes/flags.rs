@@ -15,7 +15,7 @@ use coffer_verifier::ear::Word;
 
 use crate::boxes::network::NetworkFlags;
 use crate::boxes::peers;
-use crate::error::{self, Class, Classify as _, CliError};
+use crate::error::{self, Class, Classify as _, CliError, NamedFile as _};
 
 /// Snapshots, volumes, memory.
 type Mounts = (Vec<binds::Bind>, Vec<binds::DataMount>, Vec<Mount>);
@@ -474,8 +474,7 @@ impl BoxFlags {
     fn environment(&self) -> Result<Vec<String>, CliError> {
         let mut all = Vec::new();
         for path in &self.env_file {
-            let text = input::read_text(path, input::DOCUMENT)
-                .class_while(Class::Config, format!("cannot read {}", path.display()))?;
+            let text = input::read_text(path, input::DOCUMENT).named(format!("cannot read {}", path.display()))?;
             let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
             all.extend(lines.filter_map(from_ours));
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::boxes::filters;
 use crate::context::Context;
-use crate::error::{self, Class, Classify as _, CliError};
+use crate::error::{self, Class, CliError, NamedFile as _};
 use crate::output::Output;
 use crate::prove::guest::Trust;
 use crate::stamps::Stamps;
@@ -152,6 +152,6 @@ pub fn read_input(path: Option<&Path>, limit: u64) -> Result<Vec<u8>, CliError> 
         Err(long) if long.kind() == std::io::ErrorKind::FileTooLarge => {
             Err(CliError::new(Class::Usage, format!("{name} {long}")))
         }
-        other => other.class_while(Class::Config, format!("cannot read {name}")),
+        other => other.named(format!("cannot read {name}")),
     }
 }

@@ -354,12 +354,22 @@ pub fn anchors(allow_simulated: bool, listed: &[String], context: &Context) -> R
     }
 }
 
+/// Somebody meant a digest.
+fn is_short(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Adds the roots listed.
 fn listed_anchors(listed: &[String]) -> Result<TrustAnchors, CliError> {
     let mut anchors = TrustAnchors::amd();
     for one in listed {
         anchors = match one.parse::<SpkiDigest>() {
             Ok(digest) => anchors.with_simulated(digest),
+            Err(_) if is_short(one) && !Path::new(one).exists() => {
+                let message =
+                    format!("{one:?} is no digest, which has 64 hexadecimal digits, and there is no such file");
+                return Err(CliError::new(Class::NotFound, message));
+            }
             Err(_) => anchors.with_simulated_ark(&read(Path::new(one))?).class_while(Class::Config, one)?,
         };
     }

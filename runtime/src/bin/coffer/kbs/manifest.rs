@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use coffer_kbs_client::ManifestInfo;
+use coffer_kbs_client::{ManifestInfo, RevokedManifest, StillAdmitted};
 use coffer_verifier::manifest::SignedManifest;
 use serde_json::{Value, json};
 
@@ -80,13 +80,29 @@ struct RevokeArgs {
 
 fn revoke(args: &RevokeArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
     let (name, tenant) = (&args.name, &args.tenant.tenant);
-    let Some(through) = broker.ask(async |client| client.revoke_manifest(tenant, name).await)? else {
+    let Some(revoked) = broker.ask(async |client| client.revoke_manifest(tenant, name).await)? else {
         return Err(not_found(format!("tenant {tenant} has no manifest {name}"), &of_tenant("manifest list", tenant)));
     };
-    broker.say(&json!({ "name": name, "revoked_through": through }), || {
-        format!("manifest {name} revoked up to sequence {through}")
+    let still: Vec<_> = revoked
+        .still_admitted
+        .iter()
+        .map(|one| json!({ "manifest": one.manifest, "measurements": one.measurements }))
+        .collect();
+    let value = json!({
+        "name": name, "revoked_through": revoked.through, "measurements": revoked.measurements, "still_admitted": still,
     });
+    broker.say(&value, || said(name, &revoked));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A revocation that reaches less than its name says must not look like one that does.
+fn said(name: &str, revoked: &RevokedManifest) -> String {
+    let all = revoked.measurements;
+    let still = revoked.still_admitted.iter().map(|StillAdmitted { manifest, measurements }| {
+        let by = manifest.as_ref().map_or_else(|| "references".to_owned(), |other| format!("manifest {other}"));
+        format!("\n{measurements} of its {all} measurements are still admitted, by {by}")
+    });
+    format!("manifest {name} revoked up to sequence {}", revoked.through) + &still.collect::<String>()
 }
 
 fn row(manifest: &ManifestInfo) -> Value {
@@ -97,4 +113,22 @@ fn row(manifest: &ManifestInfo) -> Value {
         "created": time(manifest.created_unix), "expires": time(manifest.expires_unix),
         "added": time(manifest.added_unix), "measurements": manifest.measurements, "key": manifest.key,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_revocation_does_not_reach_is_said() {
+        let still =
+            |manifest: Option<&str>, measurements| StillAdmitted { manifest: manifest.map(Into::into), measurements };
+        let revoked = |still_admitted| RevokedManifest { through: 3, measurements: 24, still_admitted };
+        assert_eq!(said("web", &revoked(Vec::new())), "manifest web revoked up to sequence 3");
+        assert_eq!(
+            said("web", &revoked(vec![still(Some("next"), 24), still(None, 1)])),
+            "manifest web revoked up to sequence 3\n24 of its 24 measurements are still admitted, by manifest next\n\
+             1 of its 24 measurements are still admitted, by references"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use coffer_rim::input;
 use coffer_verifier::abi::Measurement;
 use coffer_verifier::measure::{CpuSignature, Firmware, KernelHashes, Launch, Vmm, measure_ovmf};
 
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::{Class, Classify as _, CliError, NamedFile as _};
 
 /// Guests that are not ours: any OVMF firmware, any launcher.
 #[derive(Debug, clap::Args)]
@@ -82,7 +82,7 @@ pub fn measure_firmware(args: &FirmwareArgs, firmware: &Path, vcpus: u32, json: 
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    input::read(path, input::FIRMWARE).class_while(Class::Config, format!("reading {}", path.display()))
+    input::read(path, input::FIRMWARE).named(format!("reading {}", path.display()))
 }
 
 fn hex_u32(text: &str) -> Result<u32, std::num::ParseIntError> {

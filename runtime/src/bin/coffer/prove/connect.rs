@@ -22,7 +22,7 @@ use crate::prove::reference::References;
 #[command(
     after_help = "The port was opened by `coffer run -p HOST-PORT:PORT/ra-tls`. Without --listen, one connection is joined to
 standard input and output, and ends when the workload ends it.
-Exit status: 0, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
+Exit status: 0, 1 no such file, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
 
 Examples:
   coffer connect --reference web.json --guest-port 8080 \\
@@ -93,14 +93,14 @@ fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
         return Err(CliError::new(Class::Usage, message)
             .hint("name it with --reference FILE: the output of `coffer measure --json`, or a signed manifest"));
     }
-    let port = args.address.rsplit_once(':').and_then(|(host, port)| {
-        let port = port.parse::<u16>().ok().filter(|port| *port > 0);
-        port.filter(|_| !host.is_empty())
-    });
-    let Some(port) = port else {
+    let port = port_of(&args.address).filter(|port| *port > 0).ok_or_else(|| {
         let message = format!("{:?} is no address", args.address);
-        return Err(CliError::new(Class::Usage, message).hint("write HOST:PORT, or [IPV6]:PORT"));
-    };
+        CliError::new(Class::Usage, message).hint("write HOST:PORT, or [IPV6]:PORT, without https://")
+    })?;
+    if let Some(listen) = args.listen.as_deref().filter(|listen| port_of(listen).is_none()) {
+        let message = format!("invalid value {listen:?} for --listen: expected ADDRESS:PORT");
+        return Err(CliError::new(Class::Usage, message).hint("such as 127.0.0.1:9001"));
+    }
     let identity = if args.as_owner {
         owner_access::load(&context.open_home()?.owner())?
     } else {
@@ -114,6 +114,12 @@ fn peer(args: &Args, context: &Context) -> Result<Peer, CliError> {
         policy,
         identity,
     })
+}
+
+/// The port of an address with a host.
+fn port_of(address: &str) -> Option<u16> {
+    let (host, port) = address.rsplit_once(':')?;
+    port.parse().ok().filter(|_| !host.is_empty() && !host.contains('/'))
 }
 
 async fn listen(address: &str, peer: Peer, attested: Attested, json: bool) -> Result<ExitCode, CliError> {
@@ -147,4 +153,26 @@ async fn listen(address: &str, peer: Peer, attested: Attested, json: bool) -> Re
         _ = interrupted.recv() => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_host_and_a_port_and_nothing_else() {
+        for (address, port) in [
+            ("host.example:8443", Some(8443)),
+            ("[::1]:1", Some(1)),
+            ("127.0.0.1:0", Some(0)),
+            ("9001", None),
+            (":9001", None),
+            ("host", None),
+            ("https://127.0.0.1:8443", None),
+            ("127.0.0.1:8443/x", None),
+            ("127.0.0.1:65536", None),
+        ] {
+            assert_eq!(port_of(address), port, "{address}");
+        }
+    }
 }

@@ -7,13 +7,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use coffer_runtime::engine::{SealAs, SealCounter};
+use coffer_runtime::engine::{SealAs, SealCounter, SealError};
 use coffer_seal::{CHUNK, HEADER, SealPolicy, TAG};
 use zeroize::Zeroizing;
 
 use crate::boxes::logs::read_input;
 use crate::context::Context;
-use crate::error::{self, Class, Classify as _, CliError};
+use crate::error::{self, Class, CliError, NamedFile as _};
 use crate::prove::guest::Trust;
 use crate::terminal;
 use hand_over::{Given, Place};
@@ -146,9 +146,9 @@ fn head(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut head = Vec::new();
     let most = (HEADER + CHUNK + TAG) as u64;
     let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut head));
-    read.class_while(Class::Config, format!("cannot read {}", path.display()))?;
+    read.named(format!("cannot read {}", path.display()))?;
     if head.is_empty() {
-        return Err(CliError::new(Class::Usage, format!("{} is empty: it is no sealed file", path.display())));
+        return Err(error::of(SealError::NotSealed).while_doing(path.display()));
     }
     Ok(head)
 }

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 
 use coffer_rim::carry::{Bounds, Entry, Kind, Unpacked};
 
+use super::nowhere::of_unpacking;
 use crate::error::{Class, Classify as _, CliError};
 
 /// Permission bits that go across.
@@ -17,12 +18,8 @@ pub fn pass(from: &mut impl Read, to: &mut impl Write, bounds: Bounds) -> Result
     let sent = |result: io::Result<()>| result.class_while(Class::Unreachable, "cannot send to the box");
     let mut done = Unpacked::default();
     while let Some(entry) = Entry::read(from).class(Class::Config)? {
-        done.entries += 1;
+        bounds.count(&entry, &mut done).map_err(|error| of_unpacking(&error))?;
         let size = if let Kind::File(size) = entry.kind { size } else { 0 };
-        done.bytes = done.bytes.saturating_add(size);
-        if done.entries > bounds.entries || done.bytes > bounds.bytes {
-            return Err(CliError::new(Class::Config, "the box sends more than --limit"));
-        }
         sent(Entry { mode: entry.mode & PLAIN, ..entry }.write(to))?;
         let mut data = from.take(size);
         sent(io::copy(&mut data, to).map(drop))?;

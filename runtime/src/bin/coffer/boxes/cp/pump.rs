@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Read, Write};
 
+use coffer_rim::carry::ABSENT;
 use coffer_rim::foreign;
 use coffer_runtime::engine::{ExecInput, ExecOutput, ExecSession};
 use tokio::sync::mpsc;
@@ -71,7 +72,8 @@ impl Said {
         let words = words.trim().strip_prefix("coffer: ").unwrap_or(words.trim());
         if self.status != 0 {
             let message = if words.is_empty() { "it was ended there" } else { words };
-            return Err(CliError::new(Class::Config, format!("in the box: {message}")));
+            let class = if self.status == ABSENT { Class::NotFound } else { Class::Config };
+            return Err(CliError::new(class, format!("in the box: {message}")));
         }
         if !words.is_empty() && !quiet {
             eprintln!("coffer: in the box: {}", foreign(words));
@@ -89,24 +91,27 @@ pub async fn take<T: Send + 'static>(
     let (sender, pieces) = mpsc::channel(ROOM);
     let making = tokio::task::spawn_blocking(move || make(Coming { pieces, piece: Vec::new(), at: 0 }));
     let mut said = Said { words: Vec::new(), status: 0 };
-    loop {
-        match session.next().await.map_err(error::of)? {
-            ExecOutput::Stdout(bytes) => {
+    let ended = loop {
+        match session.next().await {
+            Ok(ExecOutput::Stdout(bytes)) => {
                 if sender.send(bytes).await.is_err() {
-                    break; // it has seen enough, and says why
+                    break Ok(()); // it has seen enough, and says why
                 }
             }
-            ExecOutput::Stderr(bytes) => said.hear(&bytes),
-            ExecOutput::Exited(status) => {
+            Ok(ExecOutput::Stderr(bytes)) => said.hear(&bytes),
+            Ok(ExecOutput::Exited(status)) => {
                 said.status = status;
-                break;
+                break Ok(());
             }
-            ExecOutput::Detached => break,
-            ExecOutput::Lost(_) | ExecOutput::SignalRefused(_) => {}
+            Ok(ExecOutput::Detached) => break Ok(()),
+            Ok(ExecOutput::Lost(_) | ExecOutput::SignalRefused(_)) => {}
+            Err(broken) => break Err(error::of(broken)),
         }
-    }
+    };
+    // It clears away what is not whole before this program ends.
     drop(sender);
     let made = making.await.class(Class::Internal)?;
+    ended?;
     said.verdict(made, quiet)
 }
 

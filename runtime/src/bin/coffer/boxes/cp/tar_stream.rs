@@ -9,6 +9,7 @@ use coffer_image::tarball::{Archive, EntryKind};
 use coffer_rim::carry::{Bounds, Entry, Kind, LONGEST_PATH, Source, Unpacked};
 use tar::{EntryType, Header};
 
+use super::nowhere::of_unpacking;
 use crate::error::{Class, Classify as _, CliError};
 
 /// Bytes of the names of folders that a tar stream may have before its files take it for granted that they are there.
@@ -31,12 +32,8 @@ fn convert(
     let mut done = Unpacked::default();
     let root = if source.name.is_empty() { &b"."[..] } else { &source.name };
     while let Some(entry) = Entry::read(from).class(Class::Config)? {
-        done.entries += 1;
+        bounds.count(&entry, &mut done).map_err(|error| of_unpacking(&error))?;
         let size = if let Kind::File(size) = entry.kind { size } else { 0 };
-        done.bytes = done.bytes.saturating_add(size);
-        if done.entries > bounds.entries || done.bytes > bounds.bytes {
-            return Err(CliError::new(Class::Config, "the box sends more than --limit"));
-        }
         let path = if entry.path.is_empty() { root.to_vec() } else { [root, b"/", &entry.path].concat() };
         let path = PathBuf::from(std::ffi::OsString::from_vec(path));
         let mut header = Header::new_gnu();

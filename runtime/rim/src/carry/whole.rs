@@ -1,0 +1,178 @@
+//! A file that has no name until it is whole.
+//!
+//! It is made without one where the file system can do that, so that whoever is killed leaves nothing; else under a hidden one
+//! beside its place, which goes when it is dropped.
+//! Source: open(2), O_TMPFILE; linkat(2), AT_SYMLINK_FOLLOW.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, linkat, openat, renameat, stat, statat, unlinkat};
+use rustix::io::{Errno, Result};
+
+/// What stands where something is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    /// Nothing, or a file or link, whose place is taken.
+    Free,
+    Folder,
+    /// A device, pipe or socket: to replace that is never what was meant.
+    Other,
+}
+
+/// Looks, through no link.
+pub(super) fn there(folder: BorrowedFd<'_>, name: &OsStr) -> Result<There> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        Err(Errno::NOENT) | Ok(FileType::RegularFile | FileType::Symlink) => Ok(There::Free),
+        Ok(FileType::Directory) => Ok(There::Folder),
+        Ok(_) => Ok(There::Other),
+        Err(error) => Err(error),
+    }
+}
+
+/// One that has no name of its own yet.
+#[derive(Debug)]
+pub(super) struct Whole<'a> {
+    folder: BorrowedFd<'a>,
+    file: File,
+    /// For as long as it is not whole; none where it needs none.
+    hidden: Option<String>,
+}
+
+impl<'a> Whole<'a> {
+    /// In this folder, for its owner to write.
+    pub(super) fn new(folder: BorrowedFd<'a>) -> Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match openat(folder, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) if can_be_named(&file) => Ok(Self { folder, file: file.into(), hidden: None }),
+            _ => Self::hidden(folder),
+        }
+    }
+
+    fn hidden(folder: BorrowedFd<'a>) -> Result<Self> {
+        let hidden = hidden_name()?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(folder, hidden.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Self { folder, file: file.into(), hidden: Some(hidden) })
+    }
+
+    pub(super) fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives it its name, in place of the file or link that may have it.
+    pub(super) fn name(mut self, name: &OsStr) -> Result<()> {
+        if self.hidden.is_none() {
+            match self.link(name) {
+                Err(Errno::EXIST) => {}
+                done => return done,
+            }
+            let hidden = hidden_name()?;
+            self.link(OsStr::new(&hidden))?;
+            self.hidden = Some(hidden);
+        }
+        if let Some(hidden) = &self.hidden {
+            renameat(self.folder, hidden.as_str(), self.folder, name)?;
+        }
+        self.hidden = None;
+        Ok(())
+    }
+
+    fn link(&self, name: &OsStr) -> Result<()> {
+        linkat(CWD, way_to(&self.file), self.folder, name, AtFlags::SYMLINK_FOLLOW)
+    }
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if let Some(hidden) = &self.hidden {
+            let _ = unlinkat(self.folder, hidden.as_str(), AtFlags::empty());
+        }
+    }
+}
+
+/// What is no file, made by `make` in place of the file or link that may be there.
+pub(super) fn replacing(folder: BorrowedFd<'_>, name: &OsStr, make: impl Fn(&OsStr) -> Result<()>) -> Result<()> {
+    match make(name) {
+        Err(Errno::EXIST) => {}
+        done => return done,
+    }
+    let hidden = hidden_name()?;
+    make(OsStr::new(&hidden))?;
+    renameat(folder, hidden.as_str(), folder, name).inspect_err(|_| {
+        let _ = unlinkat(folder, hidden.as_str(), AtFlags::empty());
+    })
+}
+
+fn way_to(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+/// Its name is given through `/proc`, which may not be there, or be something else.
+fn can_be_named(file: &impl AsFd) -> bool {
+    let (Ok(one), Ok(other)) = (fstat(file), stat(way_to(file))) else { return false };
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+fn hidden_name() -> Result<String> {
+    let mut number = [0; 8];
+    let got = rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())?;
+    if got < number.len() {
+        return Err(Errno::IO);
+    }
+    Ok(format!(".coffer-{:016x}", u64::from_be_bytes(number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::path::Path;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn it_has_its_name_when_it_is_whole_and_leaves_nothing_where_it_never_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = File::open(folder.path()).unwrap();
+        for new in [Whole::new, Whole::hidden] {
+            for (text, before) in [("first", vec![]), ("second", vec!["name"])] {
+                let mut whole = new(opened.as_fd()).unwrap();
+                whole.file().write_all(text.as_bytes()).unwrap();
+                let hidden: Vec<_> = names(folder.path()).into_iter().filter(|name| name != "name").collect();
+                assert_eq!(hidden, whole.hidden.iter().cloned().collect::<Vec<_>>());
+                assert_eq!(folder.path().join("name").exists(), !before.is_empty());
+                whole.name(OsStr::new("name")).unwrap();
+                assert_eq!(fs::read_to_string(folder.path().join("name")).unwrap(), text);
+                assert_eq!(names(folder.path()), ["name"]);
+            }
+            let mut half = new(opened.as_fd()).unwrap();
+            half.file().write_all(b"ha").unwrap();
+            drop(half);
+            fs::create_dir(folder.path().join("folder")).unwrap();
+            assert_eq!(new(opened.as_fd()).unwrap().name(OsStr::new("folder")), Err(Errno::ISDIR));
+            fs::remove_dir(folder.path().join("folder")).unwrap();
+            assert_eq!(fs::read_to_string(folder.path().join("name")).unwrap(), "second");
+            assert_eq!(names(folder.path()), ["name"]);
+            fs::remove_file(folder.path().join("name")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_made_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("name"), "before").unwrap();
+        let opened = File::open(folder.path()).unwrap();
+        let made = replacing(opened.as_fd(), OsStr::new("name"), |name| {
+            if name == "name" { Err(Errno::EXIST) } else { Err(Errno::NOSPC) }
+        });
+        assert_eq!(made, Err(Errno::NOSPC));
+        assert_eq!(fs::read_to_string(folder.path().join("name")).unwrap(), "before");
+        assert_eq!(names(folder.path()), ["name"]);
+    }
+}

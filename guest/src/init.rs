@@ -321,7 +321,7 @@ fn certificate_evidence(mut evidence: Evidence) -> Vec<u8> {
 
 async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attesting>) -> Result<(), Failure> {
     let spec = agent.document.spec();
-    let user = resolve_user(&agent.places.root, &spec.process.user)
+    let user = resolve_user(&agent.places.root, &spec.process.user, &spec.process.rights.groups)
         .or_fail(Code::UserNotFound, "resolve the workload's user")?;
     if let Some(Attesting { identity, attester, plain }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);

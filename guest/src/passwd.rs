@@ -40,7 +40,7 @@ struct Account<'a> {
 ///
 /// # Errors
 /// [`UserError`] if a name is not there; a number needs no entry.
-pub fn resolve(user: &str, passwd: &str, group: &str) -> Result<Identity, UserError> {
+pub fn resolve(user: &str, more: &[String], passwd: &str, group: &str) -> Result<Identity, UserError> {
     let (user, wanted_group) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (user, None),
@@ -52,10 +52,12 @@ pub fn resolve(user: &str, passwd: &str, group: &str) -> Result<Identity, UserEr
         None => account.name == user,
     });
     let uid = account.as_ref().map(|account| account.uid).or(number).ok_or_else(|| UserError::User(user.into()))?;
+    let find = |name: &str| {
+        let named = || groups(group).find(|entry| entry.0 == name).map(|entry| entry.1);
+        id(name).or_else(named).ok_or_else(|| UserError::Group(name.into()))
+    };
     let gid = match wanted_group {
-        Some(group_name) => id(group_name)
-            .or_else(|| groups(group).find(|entry| entry.0 == group_name).map(|entry| entry.1))
-            .ok_or_else(|| UserError::Group(group_name.into()))?,
+        Some(name) => find(name)?,
         None => account.as_ref().map_or(0, |account| account.gid),
     };
     let name = account.as_ref().map(|account| account.name);
@@ -64,6 +66,9 @@ pub fn resolve(user: &str, passwd: &str, group: &str) -> Result<Identity, UserEr
         .map(|entry| entry.1)
         .filter(|other| *other != gid && wanted_group.is_none())
         .collect();
+    for name in more {
+        supplementary.push(find(name)?);
+    }
     supplementary.sort_unstable();
     supplementary.dedup();
     let home = account.map(|account| account.home).filter(|home| home.starts_with('/')).unwrap_or("/");
@@ -101,7 +106,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\napp:x:1001:\nvideo:x:44:other,app\nmail:x:8:app\n";
 
     fn of(user: &str) -> Result<Identity, UserError> {
-        resolve(user, PASSWD, GROUP)
+        resolve(user, &[], PASSWD, GROUP)
     }
 
     #[test]
@@ -117,6 +122,17 @@ mod tests {
         let identity = of("app:mail").unwrap();
         assert_eq!((identity.gid, identity.groups), (8, vec![]));
         assert_eq!(of("app:77").unwrap().gid, 77);
+    }
+
+    #[test]
+    fn further_groups_come_on_top_and_must_be_there() {
+        let of = |user: &str, more: &[&str]| {
+            resolve(user, &more.iter().map(ToString::to_string).collect::<Vec<_>>(), PASSWD, GROUP)
+        };
+        assert_eq!(of("app", &["root", "77", "mail"]).unwrap().groups, [0, 8, 44, 77]);
+        assert_eq!(of("app:mail", &["video"]).unwrap().groups, [44], "a given group replaces those of the image alone");
+        assert_eq!(of("app", &["ghosts"]), Err(UserError::Group("ghosts".into())));
+        assert!(of("app", &["4294967295"]).is_err());
     }
 
     #[test]

@@ -49,12 +49,12 @@ pub struct Places {
     pub host: Host,
 }
 
-/// Resolves a user in the image's own account files, wherever links in the image lead.
+/// Resolves a user and further groups in the image's own account files, wherever links in the image lead.
 ///
 /// # Errors
 /// [`UserError`].
-pub fn resolve_user(root: &Path, user: &str) -> Result<Identity, UserError> {
-    passwd::resolve(user, &read_inside(root, "etc/passwd"), &read_inside(root, "etc/group"))
+pub fn resolve_user(root: &Path, user: &str, groups: &[String]) -> Result<Identity, UserError> {
+    passwd::resolve(user, groups, &read_inside(root, "etc/passwd"), &read_inside(root, "etc/group"))
 }
 
 fn read_inside(root: &Path, path: &str) -> String {
@@ -76,7 +76,15 @@ pub fn program(spec: &WorkloadSpec, identity: Identity) -> Program {
     if !env.iter().any(|entry| entry.starts_with("HOSTNAME=")) {
         env.insert(0, format!("HOSTNAME={}", process.hostname));
     }
-    Program { argv: process.argv.clone(), env, cwd: process.cwd.clone(), identity, terminal: None, own: None }
+    Program {
+        argv: process.argv.clone(),
+        env,
+        cwd: process.cwd.clone(),
+        identity,
+        rights: process.rights.clone(),
+        terminal: None,
+        own: None,
+    }
 }
 
 /// Gives a program a terminal of this size, and what says so in its environment, unless that says something else.
@@ -192,9 +200,9 @@ mod tests {
         std::fs::create_dir(&etc).unwrap();
         std::os::unix::fs::symlink("/real", etc.join("passwd")).unwrap();
         std::fs::write(image.path().join("real"), "app:x:5:6::/home:/bin/sh\n").unwrap();
-        assert_eq!(resolve_user(image.path(), "app").unwrap().uid, 5);
+        assert_eq!(resolve_user(image.path(), "app", &[]).unwrap().uid, 5);
         std::fs::remove_file(image.path().join("real")).unwrap();
-        assert!(resolve_user(image.path(), "root").is_err(), "the machine's own passwd is not consulted");
-        assert_eq!(resolve_user(image.path(), "").unwrap().uid, 0);
+        assert!(resolve_user(image.path(), "root", &[]).is_err(), "the machine's own passwd is not consulted");
+        assert_eq!(resolve_user(image.path(), "", &[]).unwrap().uid, 0);
     }
 }

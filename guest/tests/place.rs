@@ -17,7 +17,7 @@ use coffer_guest::{
     secret_env::SecretEnv,
     spawn::{StartError, Started, start},
 };
-use coffer_spec::Mount;
+use coffer_spec::{Capability, Mount, Resource, ResourceLimit, Rights};
 use tokio::io::AsyncReadExt;
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -31,6 +31,7 @@ struct World {
     folder: tempfile::TempDir,
     reaper: Arc<Reaper>,
     users: Users,
+    rights: Rights,
 }
 
 impl World {
@@ -52,16 +53,17 @@ impl World {
         fs::create_dir(folder.path().join("sockets")).unwrap();
         fs::write(folder.path().join("secrets/token"), "hush").unwrap();
         fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
-        for name in
-            ["sh", "cat", "id", "ls", "mknod", "mount", "sleep", "unshare", "hostname", "grep", "ps", "stty", "tty"]
-        {
+        for name in [
+            "sh", "cat", "id", "ls", "mknod", "mount", "sleep", "unshare", "hostname", "grep", "ps", "stty", "tty",
+            "chown", "head",
+        ] {
             symlink("busybox", bin.join(name)).unwrap();
         }
         fs::write(bin.join("plain"), "no program").unwrap();
         let reaper = Arc::new(Reaper::default());
         let reaping = reaper.clone();
         tokio::spawn(async move { reaping.run().await });
-        Some(Self { folder, reaper, users: Users::Machine })
+        Some(Self { folder, reaper, users: Users::Machine, rights: Rights::default() })
     }
 
     fn place(&self) -> Place {
@@ -107,8 +109,8 @@ impl World {
     ) -> Result<Started, StartError> {
         let identity = Identity { uid, gid: uid, groups: vec![], home: "/".into() };
         let argv = argv.iter().map(ToString::to_string).collect();
-        let program =
-            Program { argv, env: vec!["PLAIN=plain".into()], cwd: "/work".into(), identity, terminal, own: None };
+        let (env, rights) = (vec!["PLAIN=plain".into()], self.rights.clone());
+        let program = Program { argv, env, cwd: "/work".into(), identity, rights, terminal, own: None };
         let mut secrets = SecretEnv::default();
         secrets.set(&"TOKEN".parse().unwrap(), b"in-env").unwrap();
         start(
@@ -187,6 +189,51 @@ async fn what_reaches_around_the_agent_is_refused_even_to_root() {
         let held = u64::from_str_radix(&field(set), 16).unwrap();
         assert_eq!(held & !0xa004_25fb, 0, "{set} {held:x} is within Docker's default set without MKNOD");
     }
+}
+
+#[tokio::test]
+async fn a_program_has_the_rights_that_are_said_and_none_on_top() {
+    let Some(world) = World::new() else { return };
+    rights_of(world).await;
+}
+
+#[tokio::test]
+async fn a_program_among_users_of_its_own_has_the_rights_that_are_said() {
+    let Some(world) = World::with_own_users() else { return };
+    rights_of(world).await;
+}
+
+async fn rights_of(mut world: World) {
+    let limit = |of, soft, hard| ResourceLimit { of, soft, hard };
+    world.rights = Rights {
+        capabilities: Some(vec![Capability::Chown, Capability::NetBindService]),
+        no_new_privileges: true,
+        limits: vec![limit(Resource::Nofile, Some(77), Some(99)), limit(Resource::Fsize, Some(4096), Some(4096))],
+        ..Rights::default()
+    };
+    let script = "cat /proc/self/status; ulimit -Sn; ulimit -Hn; head -c 9000 /dev/zero > /work/long; \
+                  chown 5:5 /work && echo chowned";
+    let (status, output) = world.run(world.place(), 0, &["sh", "-c", script]).await.unwrap();
+    let field = |name: &str| output.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".into(), "2".into()), "{output}");
+    for set in ["CapBnd:", "CapEff:", "CapPrm:"] {
+        assert_eq!(field(set), "0000000000000401", "{set} {output}");
+    }
+    assert!(output.contains("\n77\n99\n") && output.ends_with("chowned\n") && status == 0, "{status} {output}");
+    let long = world.folder.path().join("root/work/long");
+    assert!(fs::metadata(long).unwrap().len() <= 4096);
+    // Nor has what is executed beside it more.
+    let (_, theirs) = output_pipe().unwrap();
+    let running = world.start(world.place(), 0, &["sleep", "600"], [Stdio::null(), theirs.into(), Stdio::null()]);
+    let running = running.await.unwrap();
+    let beside = Place::Beside { pid: running.pid };
+    let (_, output) = world.run(beside, 0, &["sh", "-c", "grep CapBnd /proc/self/status; ulimit -n"]).await.unwrap();
+    assert_eq!(output, "CapBnd:\t0000000000000401\n77\n");
+    coffer_guest::sys::process::signal(running.pid, 9).unwrap();
+    // What cannot be had is an error by name.
+    world.rights.limits = vec![limit(Resource::Nofile, None, None)];
+    let Err(error) = world.run(world.place(), 0, &["true"]).await else { panic!("no limit on open files") };
+    assert!(error.to_string().contains("set the limit nofile"), "{error}");
 }
 
 #[tokio::test]

@@ -218,6 +218,18 @@ pub fn fits(isolation: Isolation, scratch: Scratch, identity: bool, limits: &Lim
     namespaces::check_limits(limits)
 }
 
+/// Whether such an isolation bounds the number of programs, where the spec does.
+///
+/// # Errors
+/// Class `config`.
+pub fn bounds_programs(isolation: Isolation, most: Option<u64>) -> Result<(), Failure> {
+    if most.is_none() || isolation.launch_form().is_machine() {
+        return Ok(());
+    }
+    let message = format!("a box of isolation {isolation} has no bound on the number of its programs");
+    Err(Failure::new(Class::Config, message).hint("leave --pids-limit out, or run it in a machine"))
+}
+
 /// The disk that hands over the spec, and what we take for the time.
 fn spec_disk(document: &Document, unix_seconds: u64) -> Result<Vec<u8>, Failure> {
     let mut disk = Vec::new();
@@ -332,6 +344,8 @@ mod tests {
             let plain = BoxOptions { tee: Tee::None, launch: form, ..options() };
             assert!(same_form(&plain, isolation).unwrap_err().message.contains("without"), "{form} {isolation}");
         }
+        assert!(bounds_programs(Isolation::Process, None).is_ok() && bounds_programs(Isolation::Kvm, Some(9)).is_ok());
+        assert_eq!(bounds_programs(Isolation::Process, Some(9)).unwrap_err().class, Class::Config);
         let (memory, disk) = (Scratch::Tmpfs { bytes: 1 << 20 }, Scratch::Disk { bytes: 1 << 20 });
         assert!(fits(Isolation::Process, memory, false, &Limits::default()).is_ok());
         for (scratch, identity, word) in [(disk, false, "scratch disk"), (memory, true, "ID block")] {

@@ -5,6 +5,7 @@
 
 mod network;
 mod peers;
+mod rights;
 mod secrets;
 mod tmpfs;
 
@@ -12,8 +13,8 @@ use std::collections::BTreeSet;
 
 use coffer_spec::{
     Act, ConfigDigest, DataVolume, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest,
-    Mount, Name, Network, Owner, Peer, Process, Root, Scratch, SecretWanted, SpecError, Tee, Tenant, VerityTable,
-    Volume, WorkloadSpec,
+    Mount, Name, Network, Owner, Peer, Process, Rights, Root, Scratch, SecretWanted, SpecError, Tee, Tenant,
+    VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -21,6 +22,7 @@ use crate::publish::{How, Publish};
 
 pub use network::{ADD_HOST, NetworkWords, Wanted, host_entry};
 pub use peers::{GUESTS, GuestWords, PEER, PeerWords, SignedWords, guests, leave_to, peer};
+pub use rights::{RightsError, RightsWords};
 pub use secrets::{SECRET_ENV, SECRET_FILE, looks_like_a_secret, secret_env, secret_file};
 pub use tmpfs::{TMPFS_RULE, Tmpfs, tmpfs, tmpfs_options};
 
@@ -70,6 +72,8 @@ pub struct WorkloadRequest {
     pub tty: bool,
     /// A standard input.
     pub stdin_open: bool,
+    /// Rights of its programs.
+    pub rights: Rights,
     /// Host name inside.
     pub hostname: Name,
     /// tmpfs mounts.
@@ -126,6 +130,9 @@ pub enum RequestError {
     /// Neither image nor user names a program.
     #[error("no command specified, and image {0} has neither ENTRYPOINT nor CMD")]
     NoCommand(String),
+    /// Rights that no box has, or none.
+    #[error(transparent)]
+    Rights(#[from] RightsError),
     /// Not a signal.
     #[error("{0:?} is no signal")]
     Signal(String),
@@ -253,6 +260,7 @@ pub fn document(
             hostname: request.hostname.clone(),
             tty: request.tty,
             stdin_open: request.stdin_open,
+            rights: request.rights.clone(),
         },
         kbs: request.kbs.clone(),
         secrets: request.secrets.clone(),

@@ -79,6 +79,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("cp", &["here", "there"]),
     ("top", &["made"]),
     ("top", &["nosuch"]),
+    ("stats", &["--no-stream"]),
+    ("stats", &["made"]),
     ("rm", &["nosuch", "other"]),
     ("rm", &["--force", "nosuch"]),
     ("inspect", &["made"]),

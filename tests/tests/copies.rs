@@ -166,6 +166,17 @@ fn an_owner_copies_and_lists_in_a_guest_that_proves_itself() -> Result<()> {
     world.coffer(&["cp", "--allow-simulated", "box:/new", &at("to")])?.ok()?;
     same(&folder.join("from"), &folder.join("to"))?;
     ensure!(world.coffer(&["top", "--allow-simulated", "box"])?.ok()?.contains("sleep 4210"));
+    // What the whole box uses is the host's to see as well.
+    let stats: Value = serde_json::from_str(&world.coffer(&["--json", "stats", "--no-stream", "box"])?.ok()?)?;
+    let figures = &stats["boxes"][0];
+    for counted in ["cpu_percent", "cpu_us", "memory_bytes", "pids"] {
+        ensure!(figures[counted].as_f64().is_some_and(|figure| figure >= 0.0), "{counted}: {stats}");
+    }
+    // It has no machine, and does not tell of its host's.
+    for absent in ["processors", "memory_limit_bytes", "disk_read_bytes", "network_sent_bytes"] {
+        ensure!(figures[absent].is_null(), "{absent}: {stats}");
+    }
+    ensure!(figures["uptime_us"].as_u64().is_some_and(|since| since < 3_600_000_000), "not its host's: {stats}");
     let terminal = world.coffer(&["exec", "--allow-simulated", "-t", "box", "busybox", "tty"])?.ok()?;
     ensure!(terminal == "/dev/pts/0\r\n", "{terminal:?}");
     for words in [&["cp", "box:/etc/hostname", "x"][..], &["top", "box"]] {

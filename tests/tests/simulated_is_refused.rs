@@ -64,6 +64,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("create", Evidence::None),
     ("port", Evidence::None),
     ("stop", Evidence::None),
+    ("stats", Evidence::None), // where the host may not, the way is that of `logs`
     ("restart", Evidence::None),
     ("kill", Evidence::None),
     ("wait", Evidence::None),

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use coffer_verifier::{abi::SpkiDigest, ear::Word};
 
 use crate::{
-    COCO_PORT, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer, Process,
-    Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec, digest::is_hex,
+    COCO_PORT, Capability, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer,
+    Process, Rights, Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec,
+    digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -66,7 +67,25 @@ fn process(process: &Process) -> Result<(), SpecError> {
     let named = |part: Option<&str>| part.is_none_or(|part| !part.is_empty() && is_line(part));
     let whole = user.next().is_some_and(|part| named(Some(part))) && named(user.next()) && user.next().is_none();
     ensure(whole, "process.user", &process.user, "user or user:group, names or numbers")?;
-    ensure((1..=64).contains(&process.stop_signal), "process.stop_signal", &process.stop_signal, "1 to 64")
+    ensure((1..=64).contains(&process.stop_signal), "process.stop_signal", &process.stop_signal, "1 to 64")?;
+    rights(&process.rights)
+}
+
+fn rights(rights: &Rights) -> Result<(), SpecError> {
+    let in_order = |all: &Vec<Capability>| all.is_sorted_by(|one, next| one < next);
+    let capabilities = &rights.capabilities;
+    let fit = capabilities.as_ref().is_none_or(in_order);
+    ensure(fit, "process.rights.capabilities", capabilities, "each capability once, in their order")?;
+    let is_group = |group: &String| !group.is_empty() && is_line(group) && !group.contains(':');
+    if let Some(bad) = rights.groups.iter().find(|group| !is_group(group)) {
+        return refuse("process.rights.groups", &beginning(bad), "names or numbers of groups");
+    }
+    once("process.rights.groups", rights.groups.iter(), "each group once")?;
+    if let Some(bad) = rights.limits.iter().find(|limit| !limit.is_possible()) {
+        return refuse("process.rights.limits", bad, "a soft limit no higher than the hard one");
+    }
+    once("process.rights.limits", rights.limits.iter().map(|limit| limit.of), "each resource once")?;
+    ensure(rights.programs != Some(0), "process.rights.programs", &rights.programs, "1 or more")
 }
 
 /// `names`: of the fields, in the order they are checked.

@@ -67,6 +67,7 @@ mod mode;
 mod name;
 mod network;
 mod peer;
+mod rights;
 #[doc(hidden)]
 pub mod sample;
 mod secret;
@@ -83,6 +84,7 @@ pub use mode::{FileMode, FolderMode, ModeError};
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use network::{HostEntry, Network};
 pub use peer::{Guests, Measured, Peer, SignedLaunch};
+pub use rights::{Capability, Resource, ResourceLimit, Rights, UnknownWord};
 pub use secret::{OnChange, SecretTarget, SecretWanted};
 pub use workload::{
     COCO_PORT, Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SvnFloor, Tee, VerityTable,

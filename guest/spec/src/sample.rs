@@ -1,7 +1,8 @@
 //! A spec for tests, of this crate's users too.
 
 use crate::{
-    ConfigDigest, Floors, HostMay, Image, Mount, Name, Process, Root, Scratch, Tee, Tenant, VerityTable, WorkloadSpec,
+    ConfigDigest, Floors, HostMay, Image, Mount, Name, Process, Rights, Root, Scratch, Tee, Tenant, VerityTable,
+    WorkloadSpec,
 };
 
 /// A name that is known to be one.
@@ -54,6 +55,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
             hostname: name("box"),
             tty: false,
             stdin_open: false,
+            rights: Rights::default(),
         },
         kbs: None,
         secrets: Vec::new(),

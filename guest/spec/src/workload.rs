@@ -4,7 +4,7 @@ use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer,
+    Act, ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer, Rights,
     SecretWanted, Tenant, digest::lower_hex,
 };
 
@@ -192,6 +192,9 @@ pub struct Process {
     /// It has a standard input, for whoever attaches; else that is at its end.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub stdin_open: bool,
+    /// What it may do less, or have more of, than any program of a box.
+    #[serde(default, skip_serializing_if = "Rights::are_usual")]
+    pub rights: Rights,
 }
 
 /// Where the key broker is, and which keys it may have.
@@ -213,6 +216,13 @@ pub struct Owner {
     pub key: SpkiDigest,
     /// What this owner may do.
     pub may: OwnerMay,
+}
+
+impl Owner {
+    /// Whether this owner may `act`. Stopping and coarse statistics need no grant of their own: they come with being listed.
+    pub fn allows(&self, act: Act) -> bool {
+        matches!(act, Act::Stop | Act::Stats) || self.may.allows(act)
+    }
 }
 
 /// A tmpfs for the workload; host file systems do not exist in a guest.

@@ -37,12 +37,10 @@ fn admit_host(spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
     if spec.host_may.allows(act) { Ok(()) } else { Err(Status::permission_denied(format!("host-may-not:{act}"))) }
 }
 
-/// Stopping and coarse statistics need no grant of their own: every listed owner has them.
 #[allow(clippy::result_large_err)]
 fn admit_owner(spec: &WorkloadSpec, key: &SpkiDigest, act: Act) -> Result<(), Status> {
-    let comes_with_being_listed = matches!(act, Act::Stop | Act::Stats);
     let mut listed = spec.owners.iter().filter(|owner| owner.key == *key);
-    if listed.any(|owner| comes_with_being_listed || owner.may.allows(act)) {
+    if listed.any(|owner| owner.allows(act)) {
         Ok(())
     } else {
         Err(Status::permission_denied(format!("owner-may-not:{act}")))

@@ -11,10 +11,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use super::{Agent, authority::Door, request};
-use crate::{
-    events::since_boot_us,
-    log_ring::{Entry, LogRing},
-};
+use crate::log_ring::{Entry, LogRing};
 
 pub(super) struct ControlService {
     pub(super) agent: Arc<Agent>,
@@ -30,15 +27,7 @@ impl Control for ControlService {
 
     async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         self.door.admit(request.extensions(), self.agent.document.spec(), Act::Stats)?;
-        let info = rustix::system::sysinfo();
-        let unit = u64::from(info.mem_unit.max(1));
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        Ok(Response::new(StatsResponse {
-            memory_total_bytes: info.totalram.saturating_mul(unit),
-            memory_available_bytes: available_bytes(&meminfo).unwrap_or(info.freeram.saturating_mul(unit)),
-            uptime_us: since_boot_us(),
-            processes: u32::from(info.procs),
-        }))
+        Ok(Response::new(super::stats::read(self.agent.places.host)))
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {
@@ -109,21 +98,5 @@ fn response(entry: Entry, lost: u64) -> LogsResponse {
         unix_nanos: entry.unix_nanos,
         sequence: entry.sequence,
         lost,
-    }
-}
-
-fn available_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn available_memory_is_read_from_its_line() {
-        assert_eq!(available_bytes("MemTotal: 9 kB\nMemAvailable:      12 kB\n"), Some(12 * 1024));
-        assert_eq!(available_bytes("MemTotal: 9 kB\n"), None);
     }
 }

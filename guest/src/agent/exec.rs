@@ -6,7 +6,7 @@ use coffer_guest_proto::{
     ExecRequest, ExecResponse, Phase, STDIN_ROOM, exec_request::Message as Ask, exec_response::Message as Tell,
     exec_server::Exec,
 };
-use coffer_spec::Act;
+use coffer_spec::{Act, Rights};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -112,10 +112,15 @@ impl ExecService {
     fn program(&self, order: Start) -> Result<Program, String> {
         let spec = self.agent.document.spec();
         let user = order.user.as_ref().unwrap_or(&spec.process.user);
-        let identity = resolve_user(&self.agent.places.root, user).map_err(|error| error.to_string())?;
+        let identity = resolve_user(&self.agent.places.root, user, &spec.process.rights.groups)
+            .map_err(|error| error.to_string())?;
         let mut program = program(spec, identity);
         program.argv = order.argv;
         program.env.extend(order.env);
+        if order.own.is_some() {
+            // It is no program of the image's: what it can do here is what its caller may.
+            program.rights = Rights::default();
+        }
         program.own = order.own;
         if let Some(size) = order.terminal {
             at_terminal(&mut program, size);

@@ -11,6 +11,7 @@ mod refresh;
 mod request;
 mod running;
 pub mod serve;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod typing;

@@ -49,7 +49,7 @@ impl Owner for OwnerService {
         if value.is_empty() {
             return Err(Status::invalid_argument("empty-value"));
         }
-        let user = resolve_user(&self.agent.places.root, &spec.process.user)
+        let user = resolve_user(&self.agent.places.root, &spec.process.user, &[])
             .map_err(|error| Status::failed_precondition(format!("workload user: {error}")))?;
         if set_env {
             // First: what no environment holds is refused whole.

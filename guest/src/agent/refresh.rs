@@ -59,7 +59,8 @@ async fn follow(agent: &Agent, what: &OnChange) {
 /// Runs a program beside the workload; what it writes is the workload's output.
 async fn run_beside(agent: &Agent, workload: ProcessId, argv: &[String]) -> Result<(), String> {
     let spec = agent.document.spec();
-    let user = resolve_user(&agent.places.root, &spec.process.user).map_err(|error| error.to_string())?;
+    let groups = &spec.process.rights.groups;
+    let user = resolve_user(&agent.places.root, &spec.process.user, groups).map_err(|error| error.to_string())?;
     let mut program = program(spec, user);
     program.argv = argv.to_vec();
     let secrets = agent.secret_env.read().await;

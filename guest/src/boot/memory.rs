@@ -27,6 +27,7 @@ pub fn workload_share(spec: &WorkloadSpec) -> Result<PathBuf, Failure> {
     let read = |path: &str| fs::read_to_string(path).or_fail(Code::Internal, &format!("read {path}"));
     let limit = limit(&read("/proc/meminfo")?, spec).map_err(|detail| Failure::new(Code::Internal, detail))?;
     let threads = threads(&read("/proc/sys/kernel/threads-max")?, &read("/proc/sys/kernel/pid_max")?);
+    let threads = spec.process.rights.programs.map_or(threads, |most| most.min(threads));
     let folder = Path::new(&root).join("workload");
     let write = |path: &Path, text: &str| fs::write(path, text).or_fail(Code::Internal, &path.to_string_lossy());
     write(&Path::new(&root).join("cgroup.subtree_control"), "+memory +pids")?;

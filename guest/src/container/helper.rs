@@ -211,7 +211,12 @@ fn prepare(orders: &Orders, beside: Option<&place::Namespaces>, mapping: Option<
     if let Some(mapping) = mapping {
         mapping.enter().during("make a user namespace")?;
     }
-    rights::give_up(&program.identity).during("give up rights")?;
+    rights::limit(&program.rights.limits).map_err(|(of, error)| Failure {
+        cause: Cause::Place,
+        what: format!("set the limit {of}"),
+        error,
+    })?;
+    rights::give_up(&program.identity, &program.rights).during("give up rights")?;
     if let Some(size) = program.terminal {
         // Here: it is the program's own, as any that it would open itself.
         terminal::take(size).during("open a terminal")?;

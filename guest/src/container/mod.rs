@@ -14,7 +14,7 @@ mod users;
 
 use std::path::PathBuf;
 
-use coffer_spec::{Mount, Network};
+use coffer_spec::{Mount, Network, Rights};
 use serde::{Deserialize, Serialize};
 
 use crate::{passwd::Identity, sys::process_id::ProcessId};
@@ -96,6 +96,8 @@ pub struct Program {
     pub cwd: String,
     /// Runs as.
     pub identity: Identity,
+    /// What it may do less, or have more of, than any program of a box.
+    pub rights: Rights,
     /// It gets a terminal of this size, and nothing of the standard streams it was started with: its standard input must be a
     /// socket, over which the terminal's other end comes before the program runs.
     pub terminal: Option<TerminalSize>,

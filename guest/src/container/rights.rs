@@ -2,6 +2,7 @@
 
 use std::io;
 
+use coffer_spec::{Capability, ResourceLimit, Rights};
 use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::{CapabilitySet, CapabilitySets, Gid, Uid},
@@ -31,11 +32,20 @@ pub(super) const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// Open files: soft and hard limit.
 const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
 
-/// Gives up everything the workload does not get and becomes its user. For good.
+/// Limits what a program has of the kernel: open files, no dumps, and what the spec says.
 ///
 /// # Errors
-/// The kernel's; the caller must not go on after one.
-pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
+/// The kernel's, with what was limited; the caller must not go on after one.
+pub(super) fn limit(limits: &[ResourceLimit]) -> Result<(), (&'static str, io::Error)> {
+    usual_limits().map_err(|error| ("of open files or dumps", error))?;
+    for one in limits {
+        let wanted = Rlimit { current: one.soft, maximum: one.hard };
+        setrlimit(resource(one.of), wanted).map_err(|error| (one.of.word(), error.into()))?;
+    }
+    Ok(())
+}
+
+fn usual_limits() -> io::Result<()> {
     let limit = |soft, hard| Rlimit { current: Some(soft), maximum: Some(hard) };
     // Of 1 and not 0: so the kernel dumps nothing either to a program that its owner, or a host, names in core_pattern. A limit
     // of 0 that must not be raised stays.
@@ -45,11 +55,59 @@ pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
         let hard = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(OPEN_FILES.1);
         setrlimit(Resource::Nofile, limit(OPEN_FILES.0.min(hard), hard))?;
     }
+    Ok(())
+}
+
+fn resource(of: coffer_spec::Resource) -> Resource {
+    use coffer_spec::Resource as Of;
+    match of {
+        Of::Cpu => Resource::Cpu,
+        Of::Data => Resource::Data,
+        Of::Fsize => Resource::Fsize,
+        Of::Locks => Resource::Locks,
+        Of::Memlock => Resource::Memlock,
+        Of::Msgqueue => Resource::Msgqueue,
+        Of::Nice => Resource::Nice,
+        Of::Nofile => Resource::Nofile,
+        Of::Nproc => Resource::Nproc,
+        Of::Rss => Resource::Rss,
+        Of::Rtprio => Resource::Rtprio,
+        Of::Rttime => Resource::Rttime,
+        Of::Sigpending => Resource::Sigpending,
+        Of::Stack => Resource::Stack,
+    }
+}
+
+const fn bit(capability: Capability) -> CapabilitySet {
+    match capability {
+        Capability::Chown => CapabilitySet::CHOWN,
+        Capability::DacOverride => CapabilitySet::DAC_OVERRIDE,
+        Capability::Fsetid => CapabilitySet::FSETID,
+        Capability::Fowner => CapabilitySet::FOWNER,
+        Capability::NetRaw => CapabilitySet::NET_RAW,
+        Capability::Setgid => CapabilitySet::SETGID,
+        Capability::Setuid => CapabilitySet::SETUID,
+        Capability::Setfcap => CapabilitySet::SETFCAP,
+        Capability::Setpcap => CapabilitySet::SETPCAP,
+        Capability::NetBindService => CapabilitySet::NET_BIND_SERVICE,
+        Capability::SysChroot => CapabilitySet::SYS_CHROOT,
+        Capability::Kill => CapabilitySet::KILL,
+        Capability::AuditWrite => CapabilitySet::AUDIT_WRITE,
+    }
+}
+
+/// Gives up everything the workload does not get and becomes its user. For good.
+///
+/// # Errors
+/// The kernel's; the caller must not go on after one.
+pub(super) fn give_up(identity: &Identity, rights: &Rights) -> io::Result<()> {
+    let chosen = rights.capabilities.as_ref();
+    let kept = chosen.map_or(KEPT, |chosen| KEPT & chosen.iter().map(|one| bit(*one)).collect::<CapabilitySet>());
     // The filter needs CAP_SYS_ADMIN to go in, so it goes in first.
     seccomp::install(Filter::Workload)?;
     for bit in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if !KEPT.contains(capability) {
+        if !kept.contains(capability) {
             match rustix::thread::remove_capability_from_bounding_set(capability) {
                 Ok(()) => {}
                 // Above the last capability this kernel knows.
@@ -65,9 +123,12 @@ pub(super) fn give_up(identity: &Identity) -> io::Result<()> {
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     let held = rustix::thread::capabilities(None)?.permitted;
-    let kept = if identity.uid == 0 { KEPT & held } else { CapabilitySet::empty() };
+    let kept = if identity.uid == 0 { kept & held } else { CapabilitySet::empty() };
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)?;
+    if rights.no_new_privileges {
+        rustix::thread::set_no_new_privs(true)?;
+    }
     Ok(())
 }
 
@@ -91,6 +152,11 @@ pub fn give_up_the_network() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_capability_that_a_spec_can_name_is_kept_and_no_other() {
+        assert_eq!(Capability::ALL.iter().map(|one| bit(*one)).collect::<CapabilitySet>(), KEPT);
+    }
 
     #[test]
     fn nothing_that_reaches_around_the_agent_is_kept() {

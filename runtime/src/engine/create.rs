@@ -18,7 +18,7 @@ use crate::boxes::{BoxOptions, LogLimits, Timings, files, unix_ms};
 use crate::home::{HomeError, private_folder};
 use crate::id::{BoxId, NameError, check_name, random_name};
 use crate::id_block::SignedLaunch;
-use crate::launch::{check_hardware, fits, has_card};
+use crate::launch::{bounds_programs, check_hardware, fits, has_card};
 use crate::monitor::{Isolation, network};
 use crate::platform_folder::{of_platform, open_platform};
 use crate::restart_policy::RestartPolicy;
@@ -155,6 +155,7 @@ impl Engine {
             self.settings().search.program(&network::PASST)?;
         }
         fits(isolation, described.document.spec().root.scratch, request.identity.is_some(), &described.limits)?;
+        bounds_programs(isolation, described.document.spec().process.rights.programs)?;
         let form = isolation.launch_form();
         // Signed now, so that a start needs no private key.
         let signed = match &request.identity {

@@ -37,6 +37,7 @@ mod logs;
 mod prove;
 mod refresh;
 mod seal;
+mod usage;
 mod window;
 
 mod events;
@@ -91,6 +92,7 @@ pub use resume::UpdateError;
 pub use seal::{SealAs, SealCounter, SealError, Sealed, Unsealed};
 pub use start::{StartError, Started};
 pub use stop::{How, StopError};
+pub use usage::{Meter, Usage};
 pub use volumes::VolumeError;
 pub use window::Window;
 

@@ -192,7 +192,7 @@ impl Engine {
         let identity = self.home().ok().and_then(|home| owner_access::load(&home.owner()).ok());
         let Some(identity) = identity else { return refused(Why::NoKey) };
         let mut mine = document.spec().owners.iter().filter(|owner| owner.key == identity.spki());
-        if mine.any(|owner| owner.may.allows(act)) { Ok(()) } else { refused(Why::NotListed) }
+        if mine.any(|owner| owner.allows(act)) { Ok(()) } else { refused(Why::NotListed) }
     }
 }
 

@@ -5,9 +5,9 @@ use toml::Value;
 
 use super::*;
 use crate::{
-    ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress, IngressClients, ManifestDigest, Measured, Mount, Network,
-    OnChange, OwnerMay, Peer, Process, Root, Scratch, SealFloors, SecretTarget, SecretWanted, SignedLaunch, SvnFloor,
-    Tee, VerityTable, Volume, VolumeKind,
+    Capability, ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress, IngressClients, ManifestDigest, Measured,
+    Mount, Network, OnChange, OwnerMay, Peer, Process, Resource, ResourceLimit, Rights, Root, Scratch, SealFloors,
+    SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
     sample::{name, tenant},
 };
 
@@ -42,6 +42,13 @@ pub fn sample() -> WorkloadSpec {
             hostname: name("box"),
             tty: true,
             stdin_open: true,
+            rights: Rights {
+                capabilities: Some(vec![Capability::Chown, Capability::Kill]),
+                no_new_privileges: true,
+                groups: vec!["44".into(), "mail".into()],
+                limits: vec![ResourceLimit { of: Resource::Nofile, soft: Some(5), hard: Some(9000) }],
+                programs: Some(70),
+            },
         },
         kbs: Some(crate::KbsPin {
             address: "127.0.0.1:4443".into(),

@@ -22,9 +22,11 @@ pub mod prune;
 pub mod ps;
 pub mod rename;
 pub mod restart;
+pub mod rights;
 pub mod rm;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod supervise;
 pub mod to_stop;
@@ -59,6 +61,7 @@ pub const GROUP: Group = Group {
         command!("exec": exec, Docker),
         command!("cp": cp),
         command!("top": top),
+        command!("stats": stats),
         command!("update": update),
         command!("rename": rename),
         command!("rm": rm),

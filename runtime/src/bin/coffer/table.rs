@@ -64,6 +64,28 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.2}TB")
 }
 
+/// `12.3MiB`, in powers of two.
+#[allow(clippy::cast_precision_loss, reason = "four digits are shown")]
+pub fn binary_size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            // Four digits, as go-units' BytesSize has them.
+            let places = match value {
+                ..10.0 => 3,
+                10.0..100.0 => 2,
+                100.0..1000.0 => 1,
+                _ => 0,
+            };
+            let text = format!("{value:.places$}");
+            let text = if places == 0 { &text } else { text.trim_end_matches('0').trim_end_matches('.') };
+            return text.to_owned() + unit;
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.2}TiB")
+}
+
 /// RFC 3339 of Unix milliseconds.
 pub fn rfc3339(milliseconds: i64) -> String {
     of_nanos(i128::from(milliseconds) * 1_000_000)
@@ -122,6 +144,16 @@ mod tests {
         }
         for (bytes, words) in [(5, "5B"), (4_260_000, "4.26MB"), (123_400_000, "123MB"), (1_500, "1.50kB")] {
             assert_eq!(size(bytes), words);
+        }
+        for (bytes, words) in [
+            (0, "0B"),
+            (1000, "1000B"),
+            (1023, "1023B"),
+            (1536, "1.5KiB"),
+            (512 << 20, "512MiB"),
+            (3_500_000_000, "3.26GiB"),
+        ] {
+            assert_eq!(binary_size(bytes), words);
         }
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
     }

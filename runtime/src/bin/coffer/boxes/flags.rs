@@ -15,6 +15,7 @@ use coffer_verifier::ear::Word;
 
 use crate::boxes::network::NetworkFlags;
 use crate::boxes::peers;
+use crate::boxes::rights::RightsFlags;
 use crate::error::{self, Class, Classify as _, CliError, NamedFile as _};
 
 /// Snapshots, volumes, memory.
@@ -162,6 +163,8 @@ pub struct BoxFlags {
     /// Host name inside. The same for every box unless given, because it is measured.
     #[arg(long, value_name = "NAME", default_value = "coffer", conflicts_with = "spec")]
     pub hostname: Name,
+    #[command(flatten)]
+    pub rights: RightsFlags,
     /// Signal for an orderly stop.
     #[arg(long, value_name = "SIGNAL", conflicts_with = "spec")]
     pub stop_signal: Option<String>,
@@ -412,6 +415,7 @@ impl BoxFlags {
             stop_signal: self.stop_signal.clone(),
             tty: self.tty,
             stdin_open: self.interactive,
+            rights: self.rights.rights()?,
             hostname: self.hostname.clone(),
             mounts,
             shm_bytes: size("--shm-size", &self.shm_size)?,

@@ -17,11 +17,6 @@ pub const COMMANDS: &[Row] = &[
         "`coffer exec BOX sh -c 'cd / && tar cf - $(ls -A | grep -vxE \"proc|sys|dev\")' > box.tar` does it where the image has tar",
     ),
     but(
-        &["stats", "container stats"],
-        "use of resources is not shown yet",
-        "`coffer top BOX` shows what each program has taken so far",
-    ),
-    but(
         &["container"],
         "containers are boxes here, and their commands stand by themselves",
         "`coffer ps`, `coffer run`, `coffer rm`: the word without `container`",

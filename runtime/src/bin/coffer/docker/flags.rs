@@ -43,16 +43,12 @@ const BOXES: &[Row] = &[
     no(&["--domainname"], "a box has a host name without a domain: --hostname NAME"),
     // Privileges: the guest has a kernel of its own.
     but(&["--privileged"], "a box has a kernel of its own, and its program is root in it by default", "leave it out"),
-    no(
-        &["--cap-add", "--cap-drop", "--security-opt", "--group-add"],
-        "the machine around the box is the boundary; capabilities inside are not changed yet",
-    ),
     no(&["--device", "--device-cgroup-rule", "--gpus"], "devices of the host do not get into boxes"),
     no(
         &["--ipc", "--pid", "--uts", "--userns", "--cgroupns", "--cgroup-parent"],
         "a box shares no namespace with the host or with another box",
     ),
-    no(&["--sysctl", "--ulimit"], "limits and settings of the guest's kernel are not changed yet"),
+    no(&["--sysctl"], "settings of the guest's kernel are not changed yet"),
     no(&["--runtime"], "there is one runtime; --isolation says what isolates the box"),
     // Life.
     no(
@@ -95,7 +91,6 @@ const BOXES: &[Row] = &[
         "a box has its memory whole, and no swap",
         "`--memory SIZE` gives it",
     ),
-    no(&["--pids-limit"], "the number of programs in a box has the guest kernel's own limit"),
     no(
         &[
             "--blkio-weight",

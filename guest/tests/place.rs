@@ -226,10 +226,10 @@ async fn rights_of(mut world: World) {
     let (_, theirs) = output_pipe().unwrap();
     let running = world.start(world.place(), 0, &["sleep", "600"], [Stdio::null(), theirs.into(), Stdio::null()]);
     let running = running.await.unwrap();
-    let beside = Place::Beside { pid: running.pid };
+    let beside = Place::Beside { workload: running.process };
     let (_, output) = world.run(beside, 0, &["sh", "-c", "grep CapBnd /proc/self/status; ulimit -n"]).await.unwrap();
     assert_eq!(output, "CapBnd:\t0000000000000401\n77\n");
-    coffer_guest::sys::process::signal(running.pid, 9).unwrap();
+    running.process.signal(9).unwrap();
     // What cannot be had is an error by name.
     world.rights.limits = vec![limit(Resource::Nofile, None, None)];
     let Err(error) = world.run(world.place(), 0, &["true"]).await else { panic!("no limit on open files") };

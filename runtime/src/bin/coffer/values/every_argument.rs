@@ -73,8 +73,10 @@ fn said(parser: &mut Command, line: &[String]) -> Result<(), Error> {
 fn with_empty(path: &[String], arg: &Arg) -> Result<(), Error> {
     let mut parser = crate::parser::parser();
     parser.build();
-    // Arguments beside it, each with the candidate that is tried.
-    let mut beside: Vec<(Arg, usize)> = Vec::new();
+    // Arguments beside it, each with the candidate that is tried: those without which its place would be another's, to begin with.
+    let before = |other: &&Arg| arg.is_positional() && other.is_positional() && other.get_index() < arg.get_index();
+    let mut beside: Vec<(Arg, usize)> =
+        at(&parser, path).get_arguments().filter(before).map(|other| (other.clone(), 0)).collect();
     for _ in 0..200 {
         let mut line = path.to_vec();
         let value = |arg: &Arg, candidate: usize| {

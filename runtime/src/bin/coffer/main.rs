@@ -22,6 +22,7 @@ mod exits;
 mod format;
 mod host;
 mod image;
+mod inspected;
 mod kbs;
 mod launch;
 mod output;

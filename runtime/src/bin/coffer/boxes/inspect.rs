@@ -13,7 +13,7 @@ use crate::boxes::live::timings_json;
 use crate::boxes::ps;
 use crate::context::Context;
 use crate::error::{self, CliError};
-use crate::format::{Fields, Format};
+use crate::inspected;
 use crate::table;
 
 /// Print everything known of boxes, as a JSON array. Of a box of --rm that did not come to run its workload, why is known.
@@ -32,32 +32,11 @@ pub struct Args {
 
 /// Prints what is found, and fails if something was not: with `--json` as an object with the failure and what was found.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
     let engine = context.engine()?;
     engine.open().map_err(error::of)?;
-    let (mut found, mut last) = (Vec::new(), None);
-    for name in &args.boxes {
-        match engine.inspect(name).map_err(error::of) {
-            Ok(inspection) => found.push(describe(&inspection)),
-            Err(failure) => {
-                if !context.json {
-                    error::print(&failure, false);
-                }
-                last = Some(failure);
-            }
-        }
-    }
-    if let Some(format) = format.filter(|_| !context.json) {
-        let rows: Vec<_> = found.into_iter().map(|value| Fields { value, labels: Map::new() }).collect();
-        format.print(&rows, &[])?;
-        return Ok(last.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)));
-    }
-    let mut all = Value::from(found);
-    if let Some(failure) = last.as_ref().filter(|_| context.json) {
-        all = json!({ "error": failure.json()["error"], "found": all });
-    }
-    println!("{all:#}");
-    Ok(last.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)))
+    inspected::print(context, args.format.as_deref(), &args.boxes, |name| {
+        engine.inspect(name).map_err(error::of).map(|inspection| describe(&inspection))
+    })
 }
 
 fn describe(inspection: &Inspection) -> Value {

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use coffer_image::store::parse_reference;
 use coffer_image::{Image, ImageError, Store};
 use coffer_runtime::images::{self, of_image};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::error::{self, CliError};
-use crate::format::{Fields, Format};
+use crate::error::CliError;
+use crate::inspected;
 
 /// Print everything known of images, as a JSON array.
 #[derive(Debug, clap::Args)]
@@ -28,32 +28,10 @@ pub struct Args {
 
 /// Prints what is found, and fails if something was not: with `--json` as an object with the failure and what was found.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
     let store = images::open(&context.open_home()?)?;
-    let (mut found, mut last) = (Vec::new(), None);
-    for name in &args.images {
-        match store.resolve(name).and_then(|image| describe(&store, &image)) {
-            Ok(description) => found.push(description),
-            Err(failure) => {
-                let failure = of_image(&failure);
-                if !context.json {
-                    error::print(&failure, false);
-                }
-                last = Some(failure);
-            }
-        }
-    }
-    if let Some(format) = format.filter(|_| !context.json) {
-        let rows: Vec<_> = found.into_iter().map(|value| Fields { value, labels: Map::new() }).collect();
-        format.print(&rows, &[])?;
-        return Ok(last.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)));
-    }
-    let mut all = Value::from(found);
-    if let Some(failure) = last.as_ref().filter(|_| context.json) {
-        all = json!({ "error": failure.json()["error"], "found": all });
-    }
-    println!("{all:#}");
-    Ok(last.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)))
+    inspected::print(context, args.format.as_deref(), &args.images, |name| {
+        store.resolve(name).and_then(|image| describe(&store, &image)).map_err(|error| of_image(&error))
+    })
 }
 
 /// Docker's keys for what Docker has.

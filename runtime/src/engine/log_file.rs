@@ -61,11 +61,11 @@ impl LogFile {
                 part.line.clear();
                 match line {
                     Some(LogLine::Piece(piece)) => {
-                        self.at += piece.len();
+                        self.at = self.at.saturating_add(piece.len());
                         return Ok(Some(piece));
                     }
                     Some(LogLine::Before(before)) => {
-                        self.lost += before.saturating_sub(self.at);
+                        self.lost = self.lost.saturating_add(before.saturating_sub(self.at));
                         self.at = self.at.max(before);
                     }
                     None => {}
@@ -172,6 +172,20 @@ mod tests {
             let wanted: Vec<u64> = (0..200).collect();
             assert_eq!((seen, log.lost()), (wanted, 0), "{files} {often}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_counts_beyond_every_number_stops_neither_who_writes_nor_who_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for run in 0..2 {
+            let mut writer = store(&path, 2);
+            for number in 0..2 {
+                writer.add(&piece(2 * run + number), u64::MAX).unwrap();
+            }
+        }
+        let mut log = LogFile::open(&path);
+        assert_eq!((read(&mut log), log.lost()), (vec![0, 1, 2, 3], u64::MAX));
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl LogStream {
             Rest::Nothing => Ok(None),
             Rest::Guest { pieces, kept } => {
                 let Some((piece, lost)) = kept.unless_lapsed(next_chunk(pieces)).await?? else { return Ok(None) };
-                self.dropped += lost;
+                self.dropped = self.dropped.saturating_add(lost);
                 Ok(Some(piece))
             }
             Rest::File { log, follows } => loop {
@@ -141,7 +141,7 @@ impl LogStream {
                     next = log.next().class_while(Class::Config, UNREADABLE)?;
                 }
                 if next.is_some() || ends {
-                    self.dropped += log.lost();
+                    self.dropped = self.dropped.saturating_add(log.lost());
                     return Ok(next);
                 }
                 tokio::time::sleep(INTERVAL).await;
@@ -200,9 +200,9 @@ impl Engine {
             let rest = Rest::Guest { pieces, kept: Box::new(connection) };
             return Ok(LogStream { kept: VecDeque::new(), rest, window: request.window, dropped: 0 });
         }
-        let (mut kept, mut dropped) = (Tail::new(request.tail), 0);
+        let (mut kept, mut dropped) = (Tail::new(request.tail), 0_u64);
         while let Some((piece, lost)) = connection.unless_lapsed(next_chunk(&mut pieces)).await?? {
-            dropped += lost;
+            dropped = dropped.saturating_add(lost);
             if request.window.admits(&piece) {
                 kept.push(piece);
             }
@@ -239,7 +239,7 @@ impl LogStream {
                 kept.push(piece);
             }
         }
-        self.dropped += log.lost();
+        self.dropped = self.dropped.saturating_add(log.lost());
         self.kept = kept.into_pieces();
         Ok(self)
     }

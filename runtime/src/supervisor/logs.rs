@@ -71,10 +71,10 @@ impl Store {
     /// # Errors
     /// As `write(2)`. The piece is counted all the same.
     pub(crate) fn add(&mut self, piece: &LogPiece, lost: u64) -> io::Result<()> {
-        self.before += lost;
+        self.before = self.before.saturating_add(lost);
         self.note |= lost > 0;
         let added = self.try_add(piece);
-        self.before += piece.len();
+        self.before = self.before.saturating_add(piece.len());
         if added.is_err() {
             (self.note, self.torn) = (true, true);
         }
@@ -114,7 +114,7 @@ fn written(path: &Path) -> io::Result<u64> {
         }
         behind += since;
         if let Some(before) = noted {
-            return Ok(before + behind);
+            return Ok(before.saturating_add(behind));
         }
     }
     Ok(behind)

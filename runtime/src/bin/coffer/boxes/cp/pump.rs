@@ -6,6 +6,7 @@ use coffer_rim::carry::ABSENT;
 use coffer_rim::foreign;
 use coffer_runtime::engine::{ExecInput, ExecOutput, ExecSession};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::error::{self, Class, Classify as _, CliError};
 
@@ -132,23 +133,70 @@ pub async fn give<T: Send + 'static>(
         }
         inputs.send(ExecInput::StdinClosed).await;
     });
+    finish(async || session.next().await.map_err(error::of), sending, reading, quiet).await
+}
+
+/// Hears the other side to its end, however it ends; then nobody sends any more, so that whoever reads sees that, and ends.
+async fn finish<T>(
+    mut next: impl AsyncFnMut() -> Result<ExecOutput, CliError>,
+    sending: JoinHandle<()>,
+    reading: JoinHandle<Result<T, CliError>>,
+    quiet: bool,
+) -> Result<T, CliError> {
     let mut said = Said { words: Vec::new(), status: 0 };
-    loop {
-        match session.next().await.map_err(error::of)? {
-            ExecOutput::Stdout(_) | ExecOutput::Lost(_) | ExecOutput::SignalRefused(_) => {}
-            ExecOutput::Stderr(bytes) => said.hear(&bytes),
-            ExecOutput::Exited(status) => {
+    let ended = loop {
+        match next().await {
+            Ok(ExecOutput::Stdout(_) | ExecOutput::Lost(_) | ExecOutput::SignalRefused(_)) => {}
+            Ok(ExecOutput::Stderr(bytes)) => said.hear(&bytes),
+            Ok(ExecOutput::Exited(status)) => {
                 said.status = status;
-                break;
+                break Ok(());
             }
-            ExecOutput::Detached => break,
+            Ok(ExecOutput::Detached) => break Ok(()),
+            Err(broken) => break Err(broken),
         }
-    }
+    };
     sending.abort();
-    let read = match reading.await.class(Class::Internal)? {
+    let read = reading.await.class(Class::Internal)?;
+    ended?;
+    let read = match read {
         // What could not be read here is why nothing whole came there.
         Err(ours) if said.status == 0 || !ours.message.contains("roken pipe") => return Err(ours),
         read => read,
     };
     said.verdict(read, quiet)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn whoever_reads_ends_when_the_other_side_breaks_off_and_takes_nothing_more() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let failure = runtime.block_on(async {
+            let (sender, pieces) = mpsc::channel(1);
+            let sending = tokio::spawn(async move {
+                // It waits for room that nobody gives.
+                let _pieces = pieces;
+                std::future::pending::<()>().await;
+            });
+            let at_end = ended.clone();
+            let reading = tokio::task::spawn_blocking(move || {
+                let copied = io::copy(&mut io::repeat(0), &mut Going(sender));
+                at_end.store(true, Ordering::SeqCst);
+                copied.class(Class::Config)
+            });
+            let gone = || CliError::new(Class::NotFound, "the box has ended");
+            finish(async || Err(gone()), sending, reading, true).await.unwrap_err()
+        });
+        // Whoever has not ended would be waited for.
+        runtime.shutdown_background();
+        assert!(ended.load(Ordering::SeqCst));
+        assert_eq!(failure.message, "the box has ended");
+    }
 }

@@ -144,6 +144,16 @@ impl Writer {
         if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is there and no regular file"));
         }
+        // The name would be refused at last, when what was filled in may be the only one of its kind.
+        if self.replace && path.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder: name a file in it"));
+        }
+        if self.replace && is_mounted_at(path) {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "something is mounted there, which is not replaced",
+            ));
+        }
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -225,6 +235,13 @@ fn without_its_name(error: io::Error) -> io::Error {
     }
 }
 
+/// Where the kernel says so.
+fn is_mounted_at(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// Only what says that there is no room counts: not every file system can promise it.
 fn take_room(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
@@ -251,6 +268,13 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_name_that_something_is_mounted_at_is_told_from_others() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_mounted_at(Path::new("/proc")));
+        assert!(!is_mounted_at(folder.path()) && !is_mounted_at(&folder.path().join("none")));
+    }
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<_> =

@@ -130,7 +130,7 @@ mod tests {
         std::fs::write(&there, "before").unwrap();
         let (none, link) = (folder.path().join("none/file"), folder.path().join("link"));
         std::os::unix::fs::symlink("there", &link).unwrap();
-        for (output, room) in [(&none, 6), (&link, 6), (&there, 1 << 62)] {
+        for (output, room) in [(&none, 6), (&link, 6), (&there, 1 << 62), (&folder.path().to_path_buf(), 6)] {
             let mut asked = false;
             let refused = place(output, folder.path()).hand_over(room, || {
                 asked = true;

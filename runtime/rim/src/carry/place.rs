@@ -29,6 +29,9 @@ pub enum PlaceError {
     /// A file is copied, and a device, pipe or socket is there: to replace that is never what was meant.
     #[error("{0:?} is there, and is no file")]
     NoFile(PathBuf),
+    /// A link is there, and what it leads to is not, or cannot be found: to replace it is never what was meant.
+    #[error("{0:?} is a symbolic link, and what it leads to is not there: name that")]
+    NoTarget(PathBuf),
     /// It ends in `/` and is not there.
     #[error("there is no folder {0:?}")]
     Absent(PathBuf),
@@ -78,6 +81,7 @@ impl Source {
         }
         let there = std::fs::canonicalize(to).ok();
         match there {
+            None if is_link(to) => Err(PlaceError::NoTarget(to.into())),
             Some(_) if is_folder || ends_in_slash => Err(PlaceError::NoFolder(to.into())),
             None if ends_in_slash && !is_folder => Err(PlaceError::Absent(to.into())),
             there => {
@@ -96,6 +100,15 @@ impl Source {
         let is_name = !self.name.is_empty() && !self.name.contains(&b'/') && super::is_below(&self.name);
         if is_name { Ok(OsString::from_vec(self.name.clone())) } else { Err(PlaceError::Nameless) }
     }
+}
+
+/// The path itself, whether or not it ends in `/`.
+fn is_link(path: &Path) -> bool {
+    let mut path = path.as_os_str().as_bytes();
+    while let Some(shorter) = path.strip_suffix(b"/") {
+        path = shorter;
+    }
+    Path::new(OsStr::from_bytes(path)).is_symlink()
 }
 
 fn opened(folder: &Path) -> Result<OwnedFd, PlaceError> {

@@ -153,6 +153,40 @@ fn a_copy_goes_where_docker_would_put_it() {
 }
 
 #[test]
+fn a_link_that_leads_to_nothing_is_neither_replaced_nor_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (link, slash) = (folder.path().join("link"), folder.path().join("link/"));
+    symlink("none", &link).unwrap();
+    for kind in [Kind::File(0), Kind::Folder] {
+        for at in [&link, &slash] {
+            let refused = copy("from", &stream(&[(entry("", kind.clone()), b"")]), at);
+            let Err(UnpackError::Place(PlaceError::NoTarget(path))) = refused else { panic!("{refused:?}") };
+            assert_eq!(path, **at);
+        }
+    }
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("none"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_folder_that_was_there_keeps_its_mode_and_one_that_was_not_gets_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().mode() & 0o7777;
+    let before = |path: &str, mode| {
+        fs::create_dir(folder.path().join(path)).unwrap();
+        fs::set_permissions(folder.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    before("tmp", 0o1770);
+    before("tmp/was", 0o700);
+    let tree =
+        stream(&[(entry("", Kind::Folder), b""), (entry("was", Kind::Folder), b""), (entry("new", Kind::Folder), b"")]);
+    for _ in 0..2 {
+        copy("tmp", &tree, folder.path()).unwrap();
+        assert_eq!([mode("tmp"), mode("tmp/was"), mode("tmp/new")], [0o1770, 0o700, 0o755]);
+    }
+}
+
+#[test]
 fn nothing_a_stream_says_leads_out_of_the_place_it_is_given() {
     let folder = tempfile::tempdir().unwrap();
     let (outside, inside) = (folder.path().join("outside"), folder.path().join("inside"));

@@ -2,7 +2,8 @@
 //!
 //! Trusts: nothing of the stream. What it makes lies in the place it was given: every folder is found from there, beneath it and
 //! through no link, and a link is made and never followed. A file or link that stands in the way is replaced, by a file once that is
-//! whole; no folder is replaced by a file nor the other way round, and no device, pipe or socket by anything.
+//! whole; no folder is replaced by a file nor the other way round, and no device, pipe or socket by anything. A folder that is there
+//! keeps its mode, owner and time.
 //! Source: openat2(2), RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS.
 
 use std::ffi::OsStr;
@@ -200,13 +201,17 @@ impl Making {
         let mode = Mode::from_raw_mode(entry.mode & bits);
         let folder = match &entry.kind {
             Kind::Folder => {
-                match mkdirat(parent, name, Mode::RWXU) {
-                    Ok(()) | Err(Errno::EXIST) => {}
+                let is_new = match mkdirat(parent, name, Mode::RWXU) {
+                    Ok(()) => true,
+                    Err(Errno::EXIST) => false,
                     Err(error) => return Err(self.failed("make the folder", entry)(error)),
-                }
+                };
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let folder =
                     openat(parent, name, flags, Mode::empty()).map_err(self.failed("open the folder", entry))?;
+                if !is_new {
+                    return Ok(Some(folder));
+                }
                 let now = if entry.path.len() < self.room {
                     self.room -= entry.path.len();
                     self.later.push((entry.path.clone(), mode, entry.modified));

@@ -234,6 +234,8 @@ impl Run {
         let Prepared { launch, processor } = self.prepare(order.home, &document).await?;
         self.reached("launched", None);
         let of_card = self.listen_to_guest(order.home, &document, processor)?;
+        // What was there to be heard is heard, also where nothing above took a while.
+        tokio::task::yield_now().await;
         while let Ok(input) = inbox.try_recv() {
             if self.heard_without_a_guest(&input) {
                 return Ok(Outcome::NotWanted);

@@ -156,21 +156,23 @@ impl LogRing {
         self.written.send_modify(|count| *count += 1);
     }
 
-    /// Entries kept now, from a sequence number on; 0 means from the oldest.
-    pub fn snapshot(&self, from: u64) -> Vec<Entry> {
-        self.lock().entries.iter().filter(|entry| entry.sequence >= from).cloned().collect()
-    }
-
     /// A reader that waits for more until the output ends. The workload waits for it, within bounds.
     pub fn follow(self: &std::sync::Arc<Self>, from: u64) -> Follower {
-        self.follower(self.lock(), from, true)
+        self.follower(self.lock(), from, None, true)
+    }
+
+    /// A reader of what is there by now, from a sequence number on; 0 means from the oldest. The workload does not wait for it.
+    pub fn read(self: &std::sync::Arc<Self>, from: u64) -> Follower {
+        let ring = self.lock();
+        let until = Until { sequence: ring.last, bytes: ring.written };
+        self.follower(ring, from, Some(until), false)
     }
 
     /// Somebody who looks at what comes from now on, and loses what comes faster than that.
     pub fn follow_new(self: &std::sync::Arc<Self>) -> Follower {
         let ring = self.lock();
         let from = ring.last + 1;
-        self.follower(ring, from, false)
+        self.follower(ring, from, None, false)
     }
 
     /// Whether somebody reads along.
@@ -178,14 +180,20 @@ impl LogRing {
         !self.lock().followers.is_empty()
     }
 
-    fn follower(self: &std::sync::Arc<Self>, mut ring: MutexGuard<'_, Ring>, from: u64, holds: bool) -> Follower {
+    fn follower(
+        self: &std::sync::Arc<Self>,
+        mut ring: MutexGuard<'_, Ring>,
+        from: u64,
+        until: Option<Until>,
+        holds: bool,
+    ) -> Follower {
         ring.follower_ids += 1;
         let id = ring.follower_ids;
         let from = from.max(1);
         ring.followers.insert(id, Reads { next: from, holds });
         // From the beginning: what is kept no more counts as lost.
         let at = if from <= 1 { 0 } else { ring.from(from).map_or(ring.written, |entry| entry.before) };
-        Follower { logs: self.clone(), id, next: from, holds, at, lost: 0, written: self.written.subscribe() }
+        Follower { logs: self.clone(), id, next: from, until, holds, at, lost: 0, written: self.written.subscribe() }
     }
 
     /// True when the output has ended, somebody has read it to its end, and nobody is still reading.
@@ -203,12 +211,20 @@ impl LogRing {
     }
 }
 
+/// The end of what a reader wants that does not wait for more: the last entry, and all bytes up to its end.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    sequence: u64,
+    bytes: u64,
+}
+
 /// One reader.
 #[derive(Debug)]
 pub struct Follower {
     logs: std::sync::Arc<LogRing>,
     id: u64,
     next: u64,
+    until: Option<Until>,
     holds: bool,
     /// Bytes that came before what is read next.
     at: u64,
@@ -217,13 +233,17 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The next entry, or nothing when the output has ended.
+    /// The next entry, or nothing when the output has ended, or what was asked for has.
     pub async fn next(&mut self) -> Option<Entry> {
         loop {
             self.written.mark_unchanged();
             {
                 let mut ring = self.logs.lock();
-                if let Some(entry) = ring.from(self.next).cloned() {
+                let next = ring
+                    .from(self.next)
+                    .filter(|entry| self.until.is_none_or(|until| entry.sequence <= until.sequence))
+                    .cloned();
+                if let Some(entry) = next {
                     self.next = entry.sequence + 1;
                     self.lost += entry.before.saturating_sub(self.at);
                     self.at = entry.before + entry.data.len() as u64;
@@ -231,6 +251,11 @@ impl Follower {
                     drop(ring);
                     self.logs.read.send_modify(|count| *count += 1);
                     return Some(entry);
+                }
+                if let Some(until) = self.until {
+                    self.lost += until.bytes.saturating_sub(self.at);
+                    self.at = self.at.max(until.bytes);
+                    return None;
                 }
                 if ring.ended {
                     ring.finished += 1;
@@ -242,7 +267,7 @@ impl Follower {
         }
     }
 
-    /// Bytes that are gone before the entry that was read last, since this was asked last.
+    /// Bytes that are gone before the entry that was read last, or before the end, since this was asked last.
     pub fn lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }
@@ -265,33 +290,60 @@ mod tests {
         entries.iter().map(|entry| String::from_utf8_lossy(&entry.data).into_owned()).collect()
     }
 
+    async fn kept(ring: &Arc<LogRing>, from: u64) -> Vec<Entry> {
+        let (mut reader, mut all) = (ring.read(from), Vec::new());
+        while let Some(entry) = reader.next().await {
+            all.push(entry);
+        }
+        all
+    }
+
     #[tokio::test]
-    async fn keeps_the_last_bytes_and_numbers_on() {
-        let ring = LogRing::new(6 + 2 * AROUND);
+    async fn whoever_reads_what_is_there_gets_nothing_that_comes_later_and_holds_nobody_back() {
+        let ring = Arc::new(LogRing { patience: Duration::from_hours(100), ..LogRing::new(9 + 3 * AROUND) });
         for text in ["aaa", "bbb", "ccc"] {
             ring.push(Stream::Stdout, 0, text.as_bytes()).await;
         }
-        let kept = ring.snapshot(0);
-        assert_eq!(texts(&kept), ["bbb", "ccc"]);
-        assert_eq!(kept[0].sequence, 2);
-        assert_eq!(texts(&ring.snapshot(3)), ["ccc"]);
+        let (mut reads, mut behind) = (ring.read(0), ring.read(0));
+        assert_eq!(reads.next().await.unwrap().sequence, 1);
+        for text in ["ddd", "eee"] {
+            ring.push(Stream::Stdout, 0, text.as_bytes()).await;
+        }
+        // What is kept no more by then is counted.
+        assert_eq!((reads.next().await.unwrap().sequence, reads.lost()), (3, 3));
+        assert!(reads.next().await.is_none());
+        ring.push(Stream::Stdout, 0, b"fff").await;
+        assert!(behind.next().await.is_none());
+        assert_eq!(behind.lost(), 9, "all of it");
+    }
+
+    #[tokio::test]
+    async fn keeps_the_last_bytes_and_numbers_on() {
+        let ring = Arc::new(LogRing::new(6 + 2 * AROUND));
+        for text in ["aaa", "bbb", "ccc"] {
+            ring.push(Stream::Stdout, 0, text.as_bytes()).await;
+        }
+        let all = kept(&ring, 0).await;
+        assert_eq!(texts(&all), ["bbb", "ccc"]);
+        assert_eq!(all[0].sequence, 2);
+        assert_eq!(texts(&kept(&ring, 3).await), ["ccc"]);
     }
 
     #[tokio::test]
     async fn output_a_byte_at_a_time_takes_no_more_memory_than_any_other() {
-        let ring = LogRing::new(64 * (1 + AROUND));
+        let ring = Arc::new(LogRing::new(64 * (1 + AROUND)));
         for _ in 0..1000 {
             ring.push(Stream::Stdout, 0, b"x").await;
         }
-        let kept = ring.snapshot(0);
-        assert_eq!((kept.len(), kept[0].sequence), (64, 937));
+        let all = kept(&ring, 0).await;
+        assert_eq!((all.len(), all[0].sequence), (64, 937));
     }
 
     #[tokio::test]
     async fn one_entry_larger_than_the_ring_is_kept_whole() {
-        let ring = LogRing::new(2);
+        let ring = Arc::new(LogRing::new(2));
         ring.push(Stream::Stderr, 0, b"long").await;
-        assert_eq!(texts(&ring.snapshot(0)), ["long"]);
+        assert_eq!(texts(&kept(&ring, 0).await), ["long"]);
     }
 
     #[tokio::test]

@@ -199,17 +199,25 @@ fn signed(launch: Launch) -> Guests {
     believed(Guests { signed: vec![launch.rule()], ..Guests::default() })
 }
 
-fn text(logs: &LogRing) -> String {
-    logs.snapshot(0).iter().map(|entry| String::from_utf8_lossy(&entry.data).into_owned()).collect()
+async fn text(logs: &Arc<LogRing>) -> String {
+    let (mut reader, mut text) = (logs.read(0), String::new());
+    while let Some(entry) = reader.next().await {
+        text.push_str(&String::from_utf8_lossy(&entry.data));
+    }
+    text
 }
 
-async fn says(logs: &LogRing, words: &[&str]) {
+async fn says(logs: &Arc<LogRing>, words: &[&str]) {
     let said = async {
-        while !words.iter().all(|word| text(logs).contains(word)) {
+        loop {
+            let text = text(logs).await;
+            if words.iter().all(|word| text.contains(word)) {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(timeout(WAIT, said).await.is_ok(), "expected {words:?} in {:?}", text(logs));
+    assert!(timeout(WAIT, said).await.is_ok(), "expected {words:?} in {:?}", text(logs).await);
 }
 
 /// A guest with an ingress, whose workload answers each stream with what it was sent, and counts them.
@@ -334,7 +342,8 @@ async fn guests_that_name_each_other_by_author_talk_both_ways() {
     let (small, many) = tokio::join!(client.ask(b"hello"), client.ask(&large));
     assert_eq!(small.unwrap(), b"hello");
     assert!(many.unwrap() == large);
-    assert_eq!((server.streams(), text(&client.logs), text(&server.logs)), (2, String::new(), String::new()));
+    let said = [text(&client.logs).await, text(&server.logs).await];
+    assert_eq!((server.streams(), said), (2, [String::new(), String::new()]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

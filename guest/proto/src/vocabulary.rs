@@ -129,6 +129,7 @@ pub const REFUSALS: &[&str] = &[
     "expected-start",
     "too-many-programs",
     "too-many-attached",
+    "too-many-readers",
 ];
 
 /// The word of a refusal that came over a port of the host's; anything else in its place is not ours to repeat.

@@ -7,11 +7,12 @@ use coffer_guest_proto::{
     StopRequest, StopResponse, control_server::Control,
 };
 use coffer_spec::Act;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use super::{Agent, authority::Door, request};
-use crate::log_ring::{Entry, LogRing};
+use crate::log_ring::{Entry, Follower};
 
 pub(super) struct ControlService {
     pub(super) agent: Arc<Agent>,
@@ -51,22 +52,21 @@ impl Control for ControlService {
         self.door.admit(request.extensions(), self.agent.document.spec(), Act::Logs)?;
         let LogsRequest { follow, from_sequence } = request.into_inner();
         let logs = &self.agent.logs;
-        if follow {
-            return Ok(Response::new(Box::pin(follow_logs(logs, from_sequence))));
-        }
-        let mut at = if from_sequence <= 1 { Some(0) } else { None };
-        let kept = logs.snapshot(from_sequence).into_iter().map(move |entry| {
-            let lost = at.take().map_or(0, |at| entry.before.saturating_sub(at));
-            Ok(response(entry, lost))
-        });
-        Ok(Response::new(Box::pin(tokio_stream::iter(kept))))
+        let place = self.agent.readers.clone().try_acquire_owned();
+        let place = place.map_err(|_| Status::resource_exhausted("too-many-readers"))?;
+        let follower = if follow { logs.follow(from_sequence) } else { logs.read(from_sequence) };
+        Ok(Response::new(Box::pin(hand_on(follower, place))))
     }
 }
 
-fn follow_logs(logs: &Arc<LogRing>, from: u64) -> ReceiverStream<Result<LogsResponse, Status>> {
-    let mut follower = logs.follow(from);
-    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+/// Entries that wait for whoever reads.
+const WAITING: usize = 4;
+
+/// Entry by entry. `place`: its place among those that may read.
+fn hand_on(mut follower: Follower, place: OwnedSemaphorePermit) -> ReceiverStream<Result<LogsResponse, Status>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(WAITING);
     tokio::spawn(async move {
+        let _place = place;
         loop {
             tokio::select! {
                 entry = follower.next() => {
@@ -77,6 +77,10 @@ fn follow_logs(logs: &Arc<LogRing>, from: u64) -> ReceiverStream<Result<LogsResp
                 }
                 () = sender.closed() => return,
             }
+        }
+        let lost = follower.lost();
+        if lost > 0 && sender.send(Ok(LogsResponse { lost, ..LogsResponse::default() })).await.is_err() {
+            return;
         }
         // The follower counts as reading until then.
         handed_on(&sender).await;

@@ -109,11 +109,12 @@ fn answer(receiver: mpsc::Receiver<Result<ExecResponse, Status>>) -> Response<An
 type Answering = Pin<Box<dyn Stream<Item = Result<ExecResponse, Status>> + Send>>;
 
 impl ExecService {
-    fn program(&self, order: Start) -> Result<Program, String> {
+    pub(super) fn program(&self, order: Start) -> Result<Program, String> {
         let spec = self.agent.document.spec();
         let user = order.user.as_ref().unwrap_or(&spec.process.user);
-        let identity = resolve_user(&self.agent.places.root, user, &spec.process.rights.groups)
-            .map_err(|error| error.to_string())?;
+        // What is the agent's own needs none of the image's groups: whoever edits them keeps it from nobody.
+        let groups = if order.own.is_some() { &[][..] } else { &spec.process.rights.groups };
+        let identity = resolve_user(&self.agent.places.root, user, groups).map_err(|error| error.to_string())?;
         let mut program = program(spec, identity);
         program.argv = order.argv;
         program.env.extend(order.env);

@@ -35,6 +35,9 @@ const MOST_BESIDE: usize = 256;
 /// Callers who are at the workload's own program at one time.
 const MOST_AT_IT: usize = 64;
 
+/// Readers of the log at one time, those of the host among them.
+const MOST_READERS: usize = 32;
+
 /// A request to end, by the host or an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopOrder {
@@ -60,6 +63,8 @@ pub struct Agent {
     pub beside: Arc<Semaphore>,
     /// Who may still come to the workload's own program.
     pub at_it: Arc<Semaphore>,
+    /// Who may still come to read the log.
+    pub readers: Arc<Semaphore>,
     /// Asks the key broker again, if it has a part in this guest.
     pub refresher: OnceLock<Refresher>,
     workload: Mutex<Option<Ways>>,
@@ -78,6 +83,7 @@ impl Agent {
             secret_env: RwLock::default(),
             beside: Arc::new(Semaphore::new(MOST_BESIDE)),
             at_it: Arc::new(Semaphore::new(MOST_AT_IT)),
+            readers: Arc::new(Semaphore::new(MOST_READERS)),
             refresher: OnceLock::new(),
             workload: Mutex::default(),
             stop: watch::Sender::new(None),

@@ -7,19 +7,22 @@ use std::{
 };
 
 use coffer_guest_proto::{
-    Attach, ExecRequest, ExecResponse, Phase, STDIN_ROOM, Shown, Stream, exec_client::ExecClient,
-    exec_request::Message as Ask, exec_response::Message as Tell, exec_server::ExecServer,
+    Attach, ExecRequest, ExecResponse, ExecStart, ListPrograms, LogsRequest, Phase, STDIN_ROOM, Shown, Stream,
+    control_server::Control as _, exec_client::ExecClient, exec_request::Message as Ask,
+    exec_response::Message as Tell, exec_server::ExecServer, exec_start::Own,
 };
 use coffer_spec::{Document, HostMay, Tee, WorkloadSpec};
 use hyper_util::rt::TokioIo;
 use tokio::{io::duplex, net::unix::pipe, sync::mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{
-    Code, Status, Streaming,
+    Code, Request, Status, Streaming,
     transport::{Channel, Endpoint, Server, Uri},
 };
 
-use super::{Agent, MOST_AT_IT, authority::Door, exec::ExecService, typing::ROOM};
+use super::{
+    Agent, MOST_AT_IT, MOST_READERS, authority::Door, control::ControlService, exec::ExecService, request, typing::ROOM,
+};
 use crate::{
     container::Users,
     events::Events,
@@ -42,7 +45,10 @@ struct World {
 }
 
 async fn world(host_may: &str) -> World {
-    let spec = WorkloadSpec { host_may: HostMay::parse(host_may).unwrap(), ..crate::boot::tests::spec(Tee::None) };
+    world_of(WorkloadSpec { host_may: HostMay::parse(host_may).unwrap(), ..crate::boot::tests::spec(Tee::None) }).await
+}
+
+async fn world_of(spec: WorkloadSpec) -> World {
     let places = Places {
         binary: "/nowhere".into(),
         root: "/nowhere".into(),
@@ -212,6 +218,49 @@ async fn who_is_at_the_program_takes_no_place_of_programs_and_there_are_not_too_
     let refused = world.attach(Shown::Not).await.err().unwrap();
     assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "too-many-attached"));
     assert_eq!(world.agent.beside.available_permits(), places);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_reads_the_log_as_it_is_gets_that_and_there_are_not_too_many() {
+    let world = world("logs").await;
+    let mut wanted = String::new();
+    for number in 0..100 {
+        let line = format!("{number}\n");
+        world.writes(&line).await;
+        wanted.push_str(&line);
+    }
+    let service = ControlService { agent: world.agent.clone(), door: Door::Host };
+    let ask = |follow| service.logs(Request::new(LogsRequest { follow, from_sequence: 0 }));
+    let mut all = Vec::new();
+    for number in 0..MOST_READERS {
+        all.push(ask(number != 0).await.unwrap().into_inner());
+    }
+    let refused = ask(false).await.err().unwrap();
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "too-many-readers"));
+    assert!(coffer_guest_proto::refusal_word(refused.message()).is_some());
+
+    world.writes("later").await;
+    let (mut reads, mut text) = (all.swap_remove(0), String::new());
+    while let Some(piece) = tokio::time::timeout(PATIENCE, reads.next()).await.expect("an end") {
+        text.push_str(std::str::from_utf8(&piece.unwrap().data).unwrap());
+    }
+    assert_eq!(text, wanted);
+    let place = tokio::time::timeout(PATIENCE, world.agent.readers.acquire()).await.expect("its place is free");
+    drop(place.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_without_its_groups_keeps_nobody_from_what_is_the_agents_own() {
+    let mut spec = crate::boot::tests::spec(Tee::None);
+    spec.process.rights.groups = vec!["mail".into()];
+    let world = world_of(spec.clone()).await;
+    let service = ExecService { agent: world.agent.clone(), door: Door::Host };
+    let program = |order| service.program(request::exec_start(order, &spec).unwrap());
+    let argv = vec!["/bin/true".into()];
+    assert!(program(ExecStart { argv, ..ExecStart::default() }).is_err(), "there is no such group");
+    let own = Some(Own::ListPrograms(ListPrograms {}));
+    let listing = program(ExecStart { own, ..ExecStart::default() }).unwrap();
+    assert!(listing.identity.groups.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Agent,
+    Agent, MOST_AT_IT,
     answers::Answers,
     attach,
     authority::Door,
@@ -27,6 +27,12 @@ use crate::{
     spawn::{StartError, Started},
     workload::{at_terminal, program, resolve_user},
 };
+
+/// Pieces of at most 16 KiB that wait for whoever reads a program's output.
+const WAITING: usize = 16;
+/// And the workload's own: those who are at it may all stand still, each with as much input on its way as there is room for.
+const WAITING_AT_IT: usize = 4;
+const _: () = assert!(MOST_AT_IT * (WAITING_AT_IT * (16 << 10) + ROOM) <= 12 << 20);
 
 pub(super) struct ExecService {
     pub(super) agent: Arc<Agent>,
@@ -45,7 +51,8 @@ impl Exec for ExecService {
         some.map_or_else(|| may(Act::Exec), Ok)?;
         let mut asks = request.into_inner();
         let first = asks.message().await?.and_then(|first| first.message);
-        let (sender, receiver) = mpsc::channel(16);
+        let waiting = if matches!(first, Some(Ask::Attach(_))) { WAITING_AT_IT } else { WAITING };
+        let (sender, receiver) = mpsc::channel(waiting);
         let sender = Answers(sender);
         let order = match first {
             Some(Ask::Start(order)) => order,

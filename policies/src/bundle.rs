@@ -97,7 +97,7 @@ impl Bundle {
                 signature::verify(&signatures.bytes, &rest, key).map_err(of_signature)?
             }
         };
-        let digest = entry::digest(&rest);
+        let digest = entry::digest(&rest).map_err(|(file, message)| refused(file, message))?;
         let manifest = match entries.iter().find(|entry| entry.path == MANIFEST) {
             Some(entry) => {
                 let manifest: Manifest =
@@ -172,7 +172,8 @@ impl Bundle {
         self.data.as_ref()
     }
 
-    /// SHA-256 of the paths and bytes of its files, its signature left out: what it says, whoever signs that and when.
+    /// SHA-256 of its files, its signature left out: their paths, and what their signature is over, which of JSON is what it says and not
+    /// how it lies. So it names what the bundle says, whoever signs that and when.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
     }

@@ -376,6 +376,16 @@ fn a_bundle_gets_a_new_date_only_while_nothing_speaks_against_it_and_a_floor_may
         assert_eq!(exit, expected, "{said}");
         assert_eq!(said["error"]["reason"]["code"] == "revoked", expected == 6, "{said}");
     }
+    // White space makes no other bundle of it: the signature fits, and the list names it.
+    let relaid = dir.path().join("relaid");
+    std::fs::create_dir(&relaid).unwrap();
+    let tar = |words: &[&str]| assert!(Command::new("tar").args(words).status().unwrap().success());
+    tar(&["-C", relaid.to_str().unwrap(), "-xzf", &at("signed.tar.gz")]);
+    write(&relaid, ".manifest", "{ \"roots\": [\"team\", \"team_test\"],\n\"revision\": \"r7\" }\n");
+    tar(&["-C", relaid.to_str().unwrap(), "-czf", &at("relaid.tar.gz"), "."]);
+    let relaid = ["re-endorse", "relaid.tar.gz", "--sign", "witness.pem", "--key", "author.pem.pub"];
+    let (exit, said) = policy(&[&relaid[..], &["--revoked", "listed.toml", "--out", "next.tar.gz"]].concat());
+    assert_eq!((exit, said["error"]["reason"]["code"].as_str()), (6, Some("revoked")), "{said}");
     assert_eq!(policy(&["re-endorse", "team.tar.gz", "--sign", "witness.pem", "--no-revocation-list"]).0, 5);
     assert!(!Path::new(&at("next.tar.gz")).exists());
     let (exit, next) = endorse(&good);

@@ -68,3 +68,41 @@ impl<'de> serde::de::Visitor<'de> for Reader {
         Ok(Value::Object(all))
     }
 }
+
+/// JSON as OPA hashes it: keys in the order of their bytes, no blanks, text as Go's encoder writes it without the escapes for HTML.
+/// Numbers that are no integers must be written as our encoder writes them, or the hash is another and the bundle refused.
+pub(super) fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let mut keys: Vec<&String> = fields.keys().collect();
+            keys.sort_unstable();
+            out.push('{');
+            for (at, key) in keys.into_iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                text(key, out);
+                out.push(':');
+                canonical(&fields[key], out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                canonical(item, out);
+            }
+            out.push(']');
+        }
+        Value::String(word) => text(word, out),
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn text(word: &str, out: &mut String) {
+    let plain = Value::from(word).to_string();
+    out.push_str(&plain.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"));
+}

@@ -16,10 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
-use super::{
-    entry::{DATA, Entry, MANIFEST},
-    json::once,
-};
+use super::{entry::Entry, json::once};
 
 /// Whose signature a bundle must have: ES256 or ES384, as the key is of one curve or the other.
 #[derive(Clone, Debug)]
@@ -226,60 +223,13 @@ fn differs(file: &str, what: &str) -> SignatureError {
 }
 
 pub(super) fn hash(entry: &Entry, algorithm: &str) -> Result<String, SignatureError> {
-    let file = entry.path.rsplit_once('/').map_or(entry.path.as_str(), |(_, file)| file);
-    // What is JSON is hashed as what it says, so that its layout does not count.
-    let bytes = if file == DATA || file == MANIFEST {
-        let value = once(&entry.bytes).map_err(|message| differs(&entry.path, &message))?;
-        let mut text = String::new();
-        canonical(&value, &mut text);
-        text.into_bytes()
-    } else {
-        entry.bytes.clone()
-    };
+    let bytes = entry.said().map_err(|message| differs(&entry.path, &message))?;
     match algorithm {
         "SHA-256" => Ok(hex::encode(Sha256::digest(bytes))),
         "SHA-384" => Ok(hex::encode(Sha384::digest(bytes))),
         "SHA-512" => Ok(hex::encode(Sha512::digest(bytes))),
         other => Err(differs(&entry.path, &format!("is hashed by {other:?}, not by SHA-256, SHA-384 or SHA-512"))),
     }
-}
-
-/// JSON as OPA hashes it: keys in the order of their bytes, no blanks, text as Go's encoder writes it without the escapes for HTML.
-/// Numbers that are no integers must be written as our encoder writes them, or the hash is another and the bundle refused.
-fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(fields) => {
-            let mut keys: Vec<&String> = fields.keys().collect();
-            keys.sort_unstable();
-            out.push('{');
-            for (at, key) in keys.into_iter().enumerate() {
-                if at > 0 {
-                    out.push(',');
-                }
-                text(key, out);
-                out.push(':');
-                canonical(&fields[key], out);
-            }
-            out.push('}');
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push(',');
-                }
-                canonical(item, out);
-            }
-            out.push(']');
-        }
-        Value::String(word) => text(word, out),
-        other => out.push_str(&other.to_string()),
-    }
-}
-
-fn text(word: &str, out: &mut String) {
-    let plain = Value::from(word).to_string();
-    out.push_str(&plain.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"));
 }
 
 fn parsed<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, SignatureError> {

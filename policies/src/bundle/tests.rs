@@ -339,6 +339,34 @@ fn json_is_hashed_by_what_it_says() {
 }
 
 #[test]
+fn what_one_signature_fits_has_one_digest() {
+    let signer = signer(&ECDSA_P384_SHA384_FIXED_SIGNING, "ES384");
+    let key = signer.trusted();
+    let signed = signer.sign(&tested(), |_, _| {});
+    let entries = archive::entries("b", &signed).unwrap();
+    let token = entries.into_iter().find(|entry| entry.path == SIGNATURES).unwrap().bytes;
+    let read = |files: &Files<'_>| {
+        let mut all = files.clone();
+        all.push((".signatures.json", token.clone()));
+        Bundle::read("b", &packed(&all), BundleTrust::Key(&key))
+    };
+    let digest = read(&tested()).unwrap().digest();
+    for (at, laid_anew) in [
+        (0, "{ \"roots\": [\"team\",\n\"team_test\"], \"revision\": \"r\\u0037\" }\n"),
+        (1, "\n{\"team\":{\"listed\":[\"a\"]}}"),
+    ] {
+        let mut files = tested();
+        files[at].1 = laid_anew.into();
+        assert_eq!(read(&files).unwrap().digest(), digest, "{laid_anew}");
+    }
+    let mut other = tested();
+    other[2].1.push(b'\n');
+    assert!(read(&other).is_err(), "of Rego every byte counts");
+    let unsigned = |files: &Files<'_>| super::tests::read(files).unwrap().digest();
+    assert!(unsigned(&tested()) == digest && unsigned(&other) != digest);
+}
+
+#[test]
 fn a_date_is_the_signers_word_and_no_signature_is_no_date() {
     let signer = signer(&ECDSA_P384_SHA384_FIXED_SIGNING, "ES384");
     let key = signer.trusted();

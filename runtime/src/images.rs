@@ -145,6 +145,10 @@ pub fn keep_to(
     boxes: impl Fn() -> Result<Vec<BoxRecord>, Failure>,
 ) -> Result<Vec<String>, Failure> {
     let Some(limit) = limit else { return Ok(Vec::new()) };
+    // What leads to no image goes first: none is removed for its sake.
+    if store.disk().map_err(|error| of_image(&error))? <= limit || collect(store, &boxes)?.is_none() {
+        return Ok(Vec::new());
+    }
     let used = in_use(&boxes()?).map_err(|error| Failure::caused(Class::Config, &error).hint(error.hint()))?;
     let keep = |image: &Image| used.contains(&image.config_digest) || came.contains(&image.config_digest);
     let mut gone = Vec::new();
@@ -202,6 +206,27 @@ mod tests {
         assert_eq!(keep_to(&store, Some(1), &[two], boxes).unwrap(), ["docker.io/library/three:latest"]);
         assert!(store.resolve("one").is_ok() && store.resolve("two").is_ok() && store.resolve(&three.hex()).is_err());
         assert_eq!(keep_to(&store, Some(1), &[], || Ok(Vec::new())).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn no_image_goes_for_the_sake_of_what_leads_to_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("images")).unwrap();
+        let words = Import { reference: Some("small".into()), ..Import::default() };
+        store.import(std::path::Path::new("root"), &[0; 1024][..], &words, Limits::default()).unwrap();
+        let limit = store.disk().unwrap() + (1 << 20);
+        let garbage = ["partial", "blobs/sha256"].map(|folder| store.dir().join(folder).join("ab".repeat(32)));
+        for path in &garbage {
+            std::fs::write(path, vec![7; 2 << 20]).unwrap();
+        }
+        // Where it is not known that it is garbage, nothing is done.
+        let busy = store.hold().unwrap();
+        assert!(keep_to(&store, Some(limit), &[], || Ok(Vec::new())).unwrap().is_empty());
+        assert!(store.resolve("small").is_ok() && garbage.iter().all(|path| path.exists()));
+        drop(busy);
+        assert!(keep_to(&store, Some(limit), &[], || Ok(Vec::new())).unwrap().is_empty());
+        assert!(store.resolve("small").is_ok() && !garbage.iter().any(|path| path.exists()));
+        assert_eq!(keep_to(&store, Some(1), &[], || Ok(Vec::new())).unwrap(), ["docker.io/library/small:latest"]);
     }
 
     #[test]

@@ -377,7 +377,7 @@ fn a_bundle_gets_a_new_date_only_while_nothing_speaks_against_it_and_a_floor_may
         assert_eq!(said["error"]["reason"]["code"] == "revoked", expected == 6, "{said}");
     }
     // White space makes no other bundle of it: the signature fits, and the list names it.
-    let relaid = dir.path().join("relaid");
+    let relaid = folder.path().join("relaid");
     std::fs::create_dir(&relaid).unwrap();
     let tar = |words: &[&str]| assert!(Command::new("tar").args(words).status().unwrap().success());
     tar(&["-C", relaid.to_str().unwrap(), "-xzf", &at("signed.tar.gz")]);

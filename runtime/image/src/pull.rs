@@ -12,7 +12,7 @@ pub(crate) mod retry;
 use crate::config;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
-use crate::layer::Dropped;
+use crate::layer::{Dropped, Limits};
 use crate::manifest::{Manifest, Search, is_index};
 use crate::platform::Platform;
 use crate::rootfs::Rootfs;
@@ -76,6 +76,10 @@ impl Store {
         if manifest.config_size > config::MAX_BYTES {
             return Err(ImageError::TooLarge { what: document_bytes("configuration"), limit: config::MAX_BYTES });
         }
+        let (all, limit) = (manifest.layers.iter().map(|layer| layer.size), Limits::default().bytes);
+        if all.fold(0, u64::saturating_add) > limit {
+            return Err(ImageError::TooLarge { what: "bytes of layers", limit });
+        }
         fetcher.blob("configuration", manifest.config, manifest.config_size).await?;
         self.check(&reference.whole(), &options.platform, &manifest)?;
 
@@ -93,9 +97,18 @@ impl Store {
     }
 }
 
-/// Whether another registry may have what this one has not, or not whole.
+/// Whether another registry may have what this one has not, not whole, or not as we can take it.
 fn may_be_elsewhere(error: &ImageError) -> bool {
-    let kinds = ["not-found", "unauthorized", "unreachable", "too-many-requests", "corrupt", "registry"];
+    let kinds = [
+        "not-found",
+        "unauthorized",
+        "unreachable",
+        "too-many-requests",
+        "corrupt",
+        "registry",
+        "too-large",
+        "platform",
+    ];
     kinds.contains(&error.class())
 }
 

@@ -1,7 +1,8 @@
 //! One registry over HTTP: where it is, who we are to it, one request at a time.
 //!
 //! Credentials go to the registry and to the token service it names, which for a registry spoken to in https must be https
-//! too; never to where a request is sent on to. Addresses in manifests are never followed.
+//! too; never to where a request is sent on to, and a token service that sends on is followed nowhere: what it is asked with
+//! stands in the body too. Nothing leads from https to plain http. Addresses in manifests are never followed.
 //!
 //! Of oci-client (0.18) this takes references, credentials, tokens, manifests and error documents. Not its `Client`, since
 //! what that reads cannot be bounded from outside, and it lets nobody give it an HTTP client: manifests
@@ -17,7 +18,7 @@ mod challenge;
 use crate::credentials::{self, Login};
 use crate::error::{ImageError, Result};
 use crate::pull::options::PullOptions;
-pub(crate) use answer::{Failure, Passing, body};
+pub(crate) use answer::{Failure, Passing, body, without_address};
 use answer::{Refusal, refusal};
 use base64::Engine as _;
 use challenge::Bearer;
@@ -25,6 +26,7 @@ use coffer_rim::chain;
 use oci_client::Reference;
 use oci_client::token_cache::RegistryToken;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub(crate) struct Registry {
     http: Client,
     /// For what is sent: the other one's time for an answer begins before the body is gone.
     sending: Client,
+    /// For token services: goes where it is told and not on from there.
+    tokens: Client,
     /// `https://host[:port]/v2/repository/`.
     base: Url,
     /// As people write it.
@@ -43,6 +47,27 @@ pub(crate) struct Registry {
     login: Login,
     /// What it was content with last.
     authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// How often one request is sent on.
+const MAX_REDIRECTS: usize = 10;
+const LEAVES_HTTPS: &str = "it leads on to what is not spoken to in https";
+
+/// Sent on a few times, and never out of https.
+fn following() -> Policy {
+    Policy::custom(|attempt| match why_not(attempt.previous(), attempt.url()) {
+        Some(reason) => attempt.error(reason),
+        None => attempt.follow(),
+    })
+}
+
+/// Why a request that went to `before` is not sent on to `next`.
+fn why_not(before: &[Url], next: &Url) -> Option<&'static str> {
+    if next.scheme() != "https" && before.iter().any(|url| url.scheme() == "https") {
+        Some(LEAVES_HTTPS)
+    } else {
+        (before.len() > MAX_REDIRECTS).then_some("it sends on more than 10 times")
+    }
 }
 
 /// What is done with a repository.
@@ -80,13 +105,15 @@ impl Registry {
             .map_err(|error| ImageError::InvalidReference { reference: name.to_owned(), reason: error.to_string() })?;
         let client = || {
             let client = Client::builder().connect_timeout(Duration::from_secs(10));
-            client.user_agent(concat!("coffer/", env!("CARGO_PKG_VERSION")))
+            client.user_agent(concat!("coffer/", env!("CARGO_PKG_VERSION"))).redirect(following())
         };
         let failed = |error: reqwest::Error| ImageError::Client { reason: chain(&error) };
-        let http = client().read_timeout(Duration::from_secs(30)).build().map_err(failed)?;
+        let asking = || client().read_timeout(Duration::from_secs(30));
+        let http = asking().build().map_err(failed)?;
+        let tokens = asking().redirect(Policy::none()).build().map_err(failed)?;
         let sending = client().build().map_err(failed)?;
         let (name, authorization) = (name.to_owned(), Mutex::default());
-        Ok(Self { http, sending, base, name, scope: None, login, authorization })
+        Ok(Self { http, sending, tokens, base, name, scope: None, login, authorization })
     }
 
     /// As people write it.
@@ -118,7 +145,7 @@ impl Registry {
     pub(crate) fn address(&self, path: &str) -> Result<Url, Failure> {
         let url = self.base.join(path).map_err(|error| self.protocol(error.to_string()))?;
         if self.base.scheme() == "https" && url.scheme() != "https" {
-            return Err(self.protocol("it leads on to what is not spoken to in https".to_owned()));
+            return Err(self.protocol(LEAVES_HTTPS.to_owned()));
         }
         Ok(url)
     }
@@ -179,9 +206,11 @@ impl Registry {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         request.send().await.map_err(|error| {
-            // The text has the address that was asked last.
             let final_one = error.is_builder() || error.is_redirect();
-            if final_one { self.protocol(chain(&error)) } else { Failure::passing(chain(&error)) }
+            let elsewhere = error.url().filter(|url| !self.is_at(url)).map(|url| self.answering(url));
+            let reason = without_address(error);
+            let reason = elsewhere.map_or(reason.clone(), |host| format!("{host}: {reason}"));
+            if final_one { self.protocol(reason) } else { Failure::passing(reason) }
         })
     }
 
@@ -243,16 +272,19 @@ impl Registry {
                 ("client_id", "coffer"),
                 ("refresh_token", token.expose_secret()),
             ]);
-            self.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
+            self.tokens.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
         } else {
             url.query_pairs_mut().extend_pairs(asked);
-            let request = self.http.get(url);
+            let request = self.tokens.get(url);
             match &self.login {
                 Login::Basic(user, password) => request.basic_auth(user, Some(password.expose_secret())),
                 _ => request,
             }
         };
         let response = self.send(request).await?;
+        if response.status().is_redirection() {
+            return Err(protocol("sends us on, where nothing of ours is shown to anybody"));
+        }
         if !response.status().is_success() {
             return Err(match refusal(response).await {
                 Refusal::Passing(passing) => {
@@ -296,6 +328,35 @@ mod tests {
         }
         for no in ["docker.io", "localhost.example.org", "128.0.0.1:5000", "127.0.0.1.example.org", "[::2]:5000", ""] {
             assert!(!is_loopback(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_on_out_of_https() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let (secure, plain) = (url("https://r.example/v2/"), url("http://r.example/v2/"));
+        assert_eq!(why_not(std::slice::from_ref(&secure), &plain), Some(LEAVES_HTTPS));
+        assert_eq!(why_not(&[plain.clone(), secure.clone()], &plain), Some(LEAVES_HTTPS));
+        assert_eq!(why_not(std::slice::from_ref(&plain), &plain), None, "it began so");
+        assert_eq!(why_not(&[plain, secure.clone()], &secure), None);
+        assert_eq!(why_not(&vec![secure.clone(); MAX_REDIRECTS], &secure), None);
+        assert!(why_not(&vec![secure.clone(); MAX_REDIRECTS + 1], &secure).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_the_host_and_not_what_stands_in_its_address() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dead = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let (own, other) = (dead(), dead());
+        let registry = Registry::at(&own, &own, "", &PullOptions::default(), Login::Anonymous).unwrap();
+        for (host, named) in [(&own, false), (&other, true)] {
+            let url = registry.address(&format!("http://{host}/upload?signature=secret")).unwrap();
+            for method in [Method::PUT, Method::GET] {
+                let asked = registry.ask(method, &url, "it", |request| request).await;
+                let Err(Failure::Passing(Passing { reason, .. })) = asked else { panic!("nobody is there") };
+                assert!(reason.contains(&other) == named && !reason.contains("upload"), "{reason}");
+                assert!(reason.contains("onnection refused") && !reason.contains("secret"), "{reason}");
+            }
         }
     }
 }

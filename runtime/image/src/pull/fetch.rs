@@ -5,9 +5,8 @@ use super::retry::Retry;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest;
-use crate::registry::{Act, Failure, Registry, body};
+use crate::registry::{Act, Failure, Registry, body, without_address};
 use crate::store::{Store, document_bytes};
-use coffer_rim::chain;
 use oci_client::Reference;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
@@ -89,7 +88,13 @@ impl Fetcher {
         let begun = tokio::task::spawn_blocking(move || Partial::open(&store, digest, size)).await;
         let mut partial = begun.map_err(|error| ImageError::Client { reason: error.to_string() })??;
         loop {
-            self.whole(what, digest, size, &mut partial).await?;
+            if let Err(error) = self.whole(what, digest, size, &mut partial).await {
+                // Nobody can go on with the one, and the other is in the way of everybody.
+                if matches!(error, ImageError::CorruptSize { .. } | ImageError::DiskFull { .. }) {
+                    partial.file.disable_cleanup(false);
+                }
+                return Err(error);
+            }
             let found = Digest::finish(partial.hasher.clone());
             if found == digest {
                 break;
@@ -101,6 +106,8 @@ impl Fetcher {
             }
             partial.restart()?;
         }
+        // A whole one without its name would be asked for anew.
+        partial.file.disable_cleanup(false);
         self.store.publish(partial.file, &self.store.blob_path(&digest))?;
         self.report(&Progress::Stored { layer: digest });
         Ok(())
@@ -108,16 +115,15 @@ impl Fetcher {
 
     /// Downloads what is missing of a blob, as often as it takes and may take.
     async fn whole(&self, what: &'static str, digest: Digest, size: u64, partial: &mut Partial) -> Result<()> {
-        let mut attempt = 0;
+        let (mut attempt, mut furthest) = (0, partial.done);
         loop {
-            let before = partial.done;
             match self.download(what, digest, size, partial).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(passing)) => {
-                    // What brought us further is no failure in a row.
-                    if partial.done > before {
-                        attempt = 0;
+                    // What brought us further is no failure in a row, but for a few bytes nobody comes for ever.
+                    if partial.done >= furthest.saturating_add(PROGRESS) {
+                        (attempt, furthest) = (0, partial.done);
                     }
                     self.retry.pause(&self.registry, &digest.to_string(), &mut attempt, passing).await?;
                 }
@@ -147,7 +153,7 @@ impl Fetcher {
             return Err(ImageError::Protocol { registry, reason: reason.to_owned() }.into());
         }
         let wrong_size = |found| Failure::Final(ImageError::CorruptSize { what, digest, expected: size, found });
-        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(chain(&error)))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(without_address(error)))? {
             let done = partial.done + chunk.len() as u64;
             if done > size {
                 return Err(wrong_size(done));
@@ -209,3 +215,5 @@ impl Partial {
 
 /// Bytes of a blob from which on it is worth keeping what came of it.
 const WORTH_KEEPING: u64 = 1 << 20;
+/// Bytes of a blob that count as having come further.
+const PROGRESS: u64 = 1 << 20;

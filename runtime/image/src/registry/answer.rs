@@ -12,6 +12,7 @@ use reqwest::{Response, StatusCode};
 use std::time::Duration;
 
 /// A request that failed: for good, or perhaps not the next time.
+#[derive(Debug)]
 pub(crate) enum Failure {
     Final(ImageError),
     Passing(Passing),
@@ -53,6 +54,11 @@ const MAX_REFUSAL: usize = 64 << 10;
 /// Characters of it that are kept.
 const MAX_WORDS: usize = 500;
 
+/// A failure without the address that was asked: what stands in one may be a key to what it leads to.
+pub(crate) fn without_address(error: reqwest::Error) -> String {
+    chain(&error.without_url())
+}
+
 /// A whole body. `what`: as [`ImageError::TooLarge`] names its bytes.
 pub(crate) async fn body(mut response: Response, what: &'static str, limit: u64) -> Result<Vec<u8>, Failure> {
     let too_large = || Failure::Final(ImageError::TooLarge { what, limit });
@@ -60,7 +66,7 @@ pub(crate) async fn body(mut response: Response, what: &'static str, limit: u64)
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(chain(&error)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(without_address(error)))? {
         if (bytes.len() + chunk.len()) as u64 > limit {
             return Err(too_large());
         }

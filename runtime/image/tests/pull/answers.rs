@@ -59,6 +59,54 @@ fn an_error_names_the_address_that_was_contacted_and_no_other_is_shown_a_passwor
 }
 
 #[test]
+fn a_token_service_that_sends_on_is_followed_nowhere() {
+    let (registry, other, (dir, store)) = (Registry::start(), Registry::start(), store());
+    registry.push("app", "v1", &TestImage::sample());
+    registry.require_token_for_a_form();
+    let there = format!("http://{}/token", other.address);
+    other.put("/token", "application/json", br#"{"access_token":"good"}"#);
+    for path in ["/token", "/token?scope=repository%3Aapp%3Apull&service=test"] {
+        registry.redirect(path, &there);
+    }
+    let file = dir.path().join("config.json");
+    for entry in [r#"{"identitytoken":"who I am"}"#, r#"{"auth":"dXNlcjpwYXNz"}"#, "{}"] {
+        fs::write(&file, format!(r#"{{"auths":{{"{}":{entry}}}}}"#, registry.address)).unwrap();
+        let options = PullOptions { docker_config: Some(file.clone()), ..options() };
+        let error = pull_with(&store, &registry.reference("app:v1"), &options).unwrap_err();
+        assert!(error.class() == "registry" && error.to_string().contains("token service sends us on"), "{error}");
+        assert!(other.requests().is_empty() && other.forms().is_empty(), "{entry}");
+    }
+}
+
+#[test]
+fn a_request_is_not_sent_on_for_ever() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let manifest = "/v2/app/manifests/v1";
+    registry.redirect(manifest, manifest);
+    let error = pull(&store, &registry.reference("app:v1")).unwrap_err();
+    assert!(error.class() == "registry" && error.to_string().contains("sends on more than 10 times"), "{error}");
+    assert_eq!(registry.requests().len(), 11);
+}
+
+#[test]
+fn layers_beyond_the_limit_are_not_begun() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let image = TestImage::sample();
+    registry.push("app", "v1", &image);
+    let limit = coffer_image::Limits::default().bytes;
+    for sizes in [[limit + 1, 1], [limit, 1], [i64::MAX as u64, i64::MAX as u64]] {
+        let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest()).unwrap();
+        for (at, size) in sizes.into_iter().enumerate() {
+            manifest["layers"][at]["size"] = size.into();
+        }
+        registry.put("/v2/app/manifests/large", MANIFEST_TYPE, manifest.to_string().as_bytes());
+        let error = pull(&store, &registry.reference("app:large")).unwrap_err();
+        assert!(matches!(error, ImageError::TooLarge { limit: said, .. } if said == limit), "{error}");
+        assert!(!registry.requests().iter().any(|path| path.contains("/blobs/")));
+    }
+}
+
+#[test]
 fn a_platform_of_a_megabyte_is_not_printed() {
     let (registry, (_dir, store)) = (Registry::start(), store());
     let long: &'static str = "y".repeat(1 << 20).leak();

@@ -198,11 +198,11 @@ fn endless_failure_is_unreachable() {
 #[test]
 fn a_broken_download_goes_on_where_it_broke() {
     let (registry, (_dir, store)) = (Registry::start(), store());
-    let sample = TestImage::new(vec![Layer::new(&[("big", &noise(1 << 20))])]);
+    let sample = TestImage::new(vec![Layer::new(&[("big", &noise(4 << 20))])]);
     registry.push("app", "v1", &sample);
     let path = blob_path("app", &sample.layers[0].blob);
-    // More breaks than retries: each one brings it further.
-    registry.fail(&path, [Fault::Cut(200_000); 5]);
+    // More breaks than retries: each other one brings it a mebibyte further.
+    registry.fail(&path, [Fault::Cut(600_000); 5]);
     pull(&store, &registry.reference("app:v1")).unwrap();
     let from: Vec<usize> = registry
         .requests()

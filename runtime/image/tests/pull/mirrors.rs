@@ -42,6 +42,15 @@ fn mirrors_are_asked_in_order_before_the_registry() {
     pull_with(&fresh, &name, &mirrored(&[&good, &empty])).unwrap();
     assert!(!own.requests().is_empty());
 
+    // Nor does what a mirror has of another platform, or too large, end the pull.
+    let (other, large) = (Registry::start(), Registry::start());
+    other.push("app", "v1", &TestImage { architecture: "arm64", ..sample.clone() });
+    large.fail("/v2/app/manifests/v1", [Fault::Claim(1 << 40)]);
+    let (_dir, fresh) = store();
+    passed.lock().unwrap().clear();
+    pull_with(&fresh, &name, &mirrored(&[&other, &large])).unwrap();
+    assert_eq!(*passed.lock().unwrap(), [other.address.to_string(), large.address.to_string()]);
+
     // And its refusal is the pull's.
     let (_dir, fresh) = store();
     let error = pull_with(&fresh, &own.reference("nosuch:1"), &mirrored(&[&empty])).unwrap_err();

@@ -220,7 +220,9 @@ impl Registry {
             let expected = state.credentials.clone().filter(|_| !path.starts_with("/token"));
             let fault = state.faults.get_mut(&format!("{method} {path}")).and_then(VecDeque::pop_front);
             let challenge = state.challenge.clone().unwrap_or_else(|| "Basic realm=\"test\"".to_owned());
+            let redirect = state.redirects.get(&path).cloned();
             let (status, head, body) = match fault {
+                _ if redirect.is_some() => (307, format!("Location: {}\r\n", redirect.unwrap_or_default()), Vec::new()),
                 _ if expected.is_some() && expected != authorization => {
                     (401, format!("WWW-Authenticate: {challenge}\r\n"), Vec::new())
                 }

@@ -2,6 +2,7 @@
 
 use super::registry::{Fault, INDEX_TYPE, Layer, MANIFEST_TYPE, Registry, TestImage, blob_path, descriptor, noise};
 use super::{collect, options, pull, pull_with, store};
+use coffer_image::store::Step;
 use coffer_image::{Digest, ImageError, Progress, PullOptions};
 use std::collections::BTreeSet;
 use std::fs;
@@ -132,6 +133,49 @@ fn a_layer_is_continued_by_the_next_pull_and_checked_whole() {
     fs::write(&partial, b"x").unwrap();
     collect(&store, &BTreeSet::new());
     assert!(!partial.exists());
+}
+
+#[test]
+fn a_few_bytes_each_time_are_no_progress() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let image = TestImage::new(vec![Layer::new(&[("data", &noise(2 << 20))])]);
+    registry.push("app", "v1", &image);
+    let path = blob_path("app", &image.layers[0].blob);
+    registry.fail(&path, [Fault::Cut(10); 20]);
+    let error = pull(&store, &registry.reference("app:v1")).unwrap_err();
+    assert_eq!(error.class(), "unreachable");
+    let asked = registry.requests().iter().filter(|request| request.starts_with(&path)).count();
+    assert_eq!(asked, 1 + options().retries as usize);
+}
+
+#[test]
+fn what_nobody_can_go_on_with_is_not_kept() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (registry, (dir, store)) = (Registry::start(), store());
+    let image = TestImage::new(vec![Layer::new(&[("data", &noise(2 << 20))])]);
+    registry.push("app", "v1", &image);
+    let (blob, partial) = (&image.layers[0].blob, dir.path().join("images/partial"));
+    let path = blob_path("app", blob);
+    for length in [blob.len() - 1, blob.len() + 1] {
+        let mut other = blob.clone();
+        other.resize(length, 0);
+        registry.put(&path, "application/octet-stream", &other);
+        let error = pull(&store, &registry.reference("app:v1")).unwrap_err();
+        assert!(matches!(error, ImageError::CorruptSize { .. }), "{error}");
+        assert_eq!(fs::read_dir(&partial).unwrap().count(), 0);
+    }
+    registry.put(&path, "application/octet-stream", blob);
+    let written = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&written);
+    let full = store.clone().before_steps(Arc::new(move |step, path| {
+        let second = step == Step::Write
+            && path.parent().is_some_and(|folder| folder.ends_with("partial"))
+            && seen.swap(true, Ordering::Relaxed);
+        if second { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }));
+    let error = pull(&full, &registry.reference("app:v1")).unwrap_err();
+    assert!(error.class() == "disk-full" && written.load(Ordering::Relaxed), "{error}");
+    assert_eq!(fs::read_dir(&partial).unwrap().count(), 0);
 }
 
 #[test]

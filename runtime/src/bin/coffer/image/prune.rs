@@ -49,11 +49,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             Err(error) => return Err(of_image(&error)),
         }
     }
-    untagged.extend(room::keep(context, &[])?);
     let Some(freed) = images::collect(&store, || state.all().map_err(of_state))? else {
         let failure = CliError::new(Class::Config, "the store of images is in use, so nothing is freed");
         return Err(failure.hint("try again when no pull is under way and no box is being made"));
     };
+    untagged.extend(room::keep(context, &[])?);
     if context.json {
         println!("{}", json!({ "untagged": untagged, "files": freed.files, "bytes": freed.bytes }));
         return Ok(ExitCode::SUCCESS);

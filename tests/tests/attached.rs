@@ -163,11 +163,22 @@ fn signals_to_run_reach_the_program_and_whoever_is_told_to_end_ends() -> Result<
     ensure!(world.coffer(&["ps", "-aq"])?.ok()?.is_empty(), "--rm left something");
 
     // Kept from it, the first ends us alone.
-    let mut child = started(&["--name", "alone", "--sig-proxy=false"], script)?;
+    let ticks = script.replace("do sleep", "do echo tick; sleep");
+    let mut child = started(&["--name", "alone", "--sig-proxy=false"], &ticks)?;
     send(child.id(), Signal::INT)?;
     ensure!(ended(&mut child)? == 130);
-    let mut looks = world.command(&["attach", "--sig-proxy=false", "alone"]).stdin(Stdio::null()).spawn()?;
-    let mut hears = world.command(&["attach", "alone"]).stdin(Stdio::null()).spawn()?;
+    // Whoever sees what it says is attached, and no signal ends the command before it can be handed on.
+    let attached = |flags: &[&str]| -> Result<Child> {
+        let mut command = world.command(&[&["attach"], flags, &["alone"]].concat());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        while !said.ends_with(b"tick\n") {
+            child.stdout.as_mut().context("piped")?.read_exact(&mut byte)?;
+            said.push(byte[0]);
+        }
+        Ok(child)
+    };
+    let (mut looks, mut hears) = (attached(&["--sig-proxy=false"])?, attached(&[])?);
     wait_for(LIMIT, || {
         let _ = send(looks.id(), Signal::TERM);
         looks.try_wait().is_ok_and(|ended| ended.is_some())

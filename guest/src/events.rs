@@ -76,8 +76,13 @@ impl Events {
         self.send(failed(failure, self.speech));
     }
 
+    /// Microseconds since this guest began.
+    pub fn age_us(&self) -> u64 {
+        since_boot_us().saturating_sub(self.began_us)
+    }
+
     fn send(&self, event: Event) {
-        let event = Event { since_boot_us: since_boot_us().saturating_sub(self.began_us), ..event };
+        let event = Event { since_boot_us: self.age_us(), ..event };
         let Event { exit_status, code, detail, .. } = &event;
         self.state.send_replace(State { phase: event.phase(), exit_status: *exit_status });
         println!("coffer: {} {code} {detail}", event.phase().word());

@@ -68,6 +68,11 @@ fn a_box_reaches_the_world_and_its_ports_are_reached_and_its_host_is_out_of_reac
     for refused in ["to a link-local address", "to the gateway that neither answers nor asks for a name"] {
         ensure!(log.contains(&format!("network: refused from the guest: a packet {refused}\n")), "{log}");
     }
+    let stats: Value = serde_json::from_str(&coffer(&["--json", "stats", "--no-stream", "web"])?.ok()?)?;
+    for counted in ["cpu_us", "processors", "network_received_bytes", "network_sent_bytes", "disk_read_bytes"] {
+        ensure!(stats["boxes"][0][counted].as_u64() > Some(0), "{counted}: {stats}");
+    }
+    ensure!(stats["boxes"][0]["memory_bytes"].as_u64() < stats["boxes"][0]["memory_limit_bytes"].as_u64(), "{stats}");
     coffer(&["stop", "-t", "1", "web"])?.ok()?;
     ensure!(!networks.host_connects(&loopback)? && !networks.host_connects(&behind_ra_tls)?, "a port outlives its box");
     Ok(())

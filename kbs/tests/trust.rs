@@ -201,9 +201,19 @@ async fn a_revocation_says_what_is_still_admitted_and_by_what() {
     assert_eq!(add(&kbs, sign(Contents { name: "other".into(), ..other }, MANIFEST_KEY)).await, Ok(true));
     for (name, by) in [("first", &[Some("second"), None][..]), ("second", &[None])] {
         let revoked = kbs.admin().await.revoke_manifest(TENANT, name).await.unwrap().unwrap();
-        assert_eq!((revoked.measurements, revoked.still_admitted), (2, still(by)), "{name}");
+        assert_eq!((revoked.measurements, revoked.still_admitted), (Some(2), still(by)), "{name}");
+        assert!(revoked.signers.is_empty());
         assert_eq!(ask(&client, PATH).await.unwrap(), VALUE, "as it says");
     }
+    // Where its key is not listed nobody knows what it had: all of its workload is said, and authors in any case.
+    kbs.admin().await.add_signer(&signer(rule())).await.unwrap();
+    let of_other = Reference { workload: WorkloadDigest::new([7; 32]), ..pair };
+    kbs.admin().await.add_reference(&of_other).await.unwrap();
+    let key = Key::new(MANIFEST_KEY).public.spki_digest();
+    assert!(kbs.admin().await.remove_manifest_key(TENANT, &key).await.unwrap());
+    let revoked = kbs.admin().await.revoke_manifest(TENANT, "other").await.unwrap().unwrap();
+    assert_eq!((revoked.measurements, revoked.still_admitted), (None, still(&[None])));
+    assert_eq!(revoked.signers, [signer(rule()).name]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,10 +41,12 @@ pub struct ManifestKey {
 pub struct RevokedManifest {
     /// The last sequence that is revoked.
     pub through: u64,
-    /// How many measurements it admitted.
-    pub measurements: u32,
-    /// What admits some of them for the same workload all the same.
+    /// How many measurements it admitted, where that is known: its key is still listed, and the broker is no older release.
+    pub measurements: Option<u32>,
+    /// What admits some of them for the same workload all the same; any, where they are not known.
     pub still_admitted: Vec<StillAdmitted>,
+    /// Authors that are listed: their launches are admitted whatever manifests say.
+    pub signers: Vec<String>,
 }
 
 /// What admits measurements of a manifest that was revoked.
@@ -189,6 +191,7 @@ impl AdminClient {
             through: response.revoked_through,
             measurements: response.measurements,
             still_admitted: response.still_admitted.into_iter().map(still).collect(),
+            signers: response.signers,
         }))
     }
 }

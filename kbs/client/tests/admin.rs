@@ -176,7 +176,13 @@ impl Admin for FakeAdmin {
         let still_admitted = [("second", 2), ("", 1)]
             .map(|(manifest, measurements)| v1::StillAdmitted { manifest: manifest.into(), measurements });
         let still_admitted = still_admitted.into();
-        Ok(Response::new(v1::RevokeManifestResponse { existed, revoked_through: 3, measurements: 4, still_admitted }))
+        Ok(Response::new(v1::RevokeManifestResponse {
+            existed,
+            revoked_through: 3,
+            measurements: Some(4),
+            still_admitted,
+            signers: vec!["vendor".into()],
+        }))
     }
     unanswered! {
         add_revocation: AddRevocationRequest => AddRevocationResponse,
@@ -321,7 +327,7 @@ async fn signers_keys_and_manifests_go_there_and_back() {
     let still =
         |manifest: Option<&str>, measurements| StillAdmitted { manifest: manifest.map(Into::into), measurements };
     let still_admitted = vec![still(Some("second"), 2), still(None, 1)];
-    let revoked = RevokedManifest { through: 3, measurements: 4, still_admitted };
+    let revoked = RevokedManifest { through: 3, measurements: Some(4), still_admitted, signers: vec!["vendor".into()] };
     assert_eq!(admin.revoke_manifest("acme", "web").await.unwrap(), Some(revoked));
     assert_eq!(admin.revoke_manifest("acme", "other").await.unwrap(), None);
 }

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use coffer_kbs_client::kbs::admin::v1 as wire;
 use coffer_verifier::{
     P384PublicKey, SignerRule, UnixTime,
-    abi::{FamilyId, ImageId, KeyDigest, SpkiDigest, WordError},
-    manifest::{ManifestRefusal, SignedManifest, VerifiedManifest},
+    abi::{FamilyId, ImageId, KeyDigest, Measurement, SpkiDigest, WordError},
+    manifest::{ManifestRefusal, ReferenceManifest, SignedManifest, VerifiedManifest},
     measure::{key_digest, key_structure},
 };
 use tonic::{Response, Status};
@@ -265,48 +265,55 @@ impl AdminService {
         let revoked = change.ledger.revoke_manifest(&tenant, &name).await.map_err(store_status)?;
         change.entry.manifest_sequence = revoked;
         let now = UnixTime::from_secs(change.now);
-        let (measurements, still_admitted) = still_admitted(&mut change.ledger, &tenant, &name, now).await?;
-        let revoked_through = revoked.unwrap_or(0);
-        let answer =
-            wire::RevokeManifestResponse { existed: revoked.is_some(), revoked_through, measurements, still_admitted };
+        let answer = wire::RevokeManifestResponse {
+            existed: revoked.is_some(),
+            revoked_through: revoked.unwrap_or(0),
+            ..still_admitted(&mut change.ledger, &tenant, &name, now).await?
+        };
         change.done_if(revoked.is_some(), "nothing-there", answer).await
     }
 }
 
-/// How many measurements a revoked manifest has, and what admits how many of them for its workload all the same.
+/// How many measurements a revoked manifest has, and what admits how many of them for its workload all the same. Where its key is not
+/// listed any more nobody knows which they were, and all that admits its workload is said.
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
 async fn still_admitted(
     ledger: &mut Ledger,
     tenant: &Tenant,
     name: &str,
     now: UnixTime,
-) -> Result<(u32, Vec<wire::StillAdmitted>), Status> {
+) -> Result<wire::RevokeManifestResponse, Status> {
     let (keys, _) = sorted(ledger.manifest_keys(tenant).await.map_err(store_status)?);
     let keys: Vec<_> = keys.into_iter().map(|one| one.key).collect();
     let (all, _) = sorted(ledger.manifests(tenant).await.map_err(store_status)?);
-    let Some(revoked) = all.iter().find(|manifest| manifest.name == name) else { return Ok((0, Vec::new())) };
-    // One that nobody listed signed admitted nothing.
-    let Ok(verified) = revoked.verify(&keys) else { return Ok((0, Vec::new())) };
-    let contents = verified.manifest().contents();
-    let had: HashSet<_> = contents.measurements.iter().map(|launch| launch.measurement).collect();
+    let Some(revoked) = all.iter().find(|manifest| manifest.name == name) else {
+        return Ok(wire::RevokeManifestResponse::default());
+    };
+    let measurements = |manifest: &ReferenceManifest| -> HashSet<_> {
+        manifest.contents().measurements.iter().map(|launch| launch.measurement).collect()
+    };
+    let had = revoked.verify(&keys).ok().map(|verified| measurements(verified.manifest()));
+    let counts = |measurement: &Measurement| had.as_ref().is_none_or(|had| had.contains(measurement));
     let mut still = Vec::new();
-    for other in all.iter().filter(|other| other.workload == contents.workload && !other.is_revoked()) {
+    for other in all.iter().filter(|other| other.workload == revoked.workload && !other.is_revoked()) {
         let Ok(verified) = other.verify(&keys) else { continue };
         let Ok(admitted) = verified.current(now) else { continue };
-        let has: HashSet<_> = admitted.contents().measurements.iter().map(|launch| launch.measurement).collect();
-        still.push(wire::StillAdmitted {
-            manifest: other.name.clone(),
-            measurements: has.intersection(&had).count() as u32,
-        });
+        let count = measurements(admitted).iter().filter(|one| counts(one)).count();
+        still.push(wire::StillAdmitted { manifest: other.name.clone(), measurements: count as u32 });
     }
-    let mut listed = 0;
-    for measurement in &had {
-        let pair = ledger.reference(tenant, measurement, &contents.workload).await.map_err(store_status)?;
-        listed += u32::from(pair.is_some_and(|pair| !pair.expires.is_over(now)));
-    }
-    still.push(wire::StillAdmitted { manifest: String::new(), measurements: listed });
+    let (references, _) = sorted(ledger.references(tenant).await.map_err(store_status)?);
+    let current = references.iter().filter(|one| one.workload == revoked.workload && !one.expires.is_over(now));
+    let listed = current.filter(|one| counts(&one.measurement)).count();
+    still.push(wire::StillAdmitted { manifest: String::new(), measurements: listed as u32 });
     still.retain(|one| one.measurements > 0);
-    Ok((had.len() as u32, still))
+    let (signers, _) = sorted(ledger.signers(tenant).await.map_err(store_status)?);
+    let signers = signers.into_iter().filter(|one| one.is_current(now.0)).map(|one| one.name);
+    Ok(wire::RevokeManifestResponse {
+        measurements: had.map(|had| had.len() as u32),
+        still_admitted: still,
+        signers: signers.collect(),
+        ..wire::RevokeManifestResponse::default()
+    })
 }
 
 fn author_digest(key: &P384PublicKey) -> KeyDigest {

@@ -90,6 +90,7 @@ fn revoke(args: &RevokeArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
         .collect();
     let value = json!({
         "name": name, "revoked_through": revoked.through, "measurements": revoked.measurements, "still_admitted": still,
+        "signers": revoked.signers,
     });
     broker.say(&value, || said(name, &revoked));
     Ok(ExitCode::SUCCESS)
@@ -97,12 +98,22 @@ fn revoke(args: &RevokeArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
 
 /// A revocation that reaches less than its name says must not look like one that does.
 fn said(name: &str, revoked: &RevokedManifest) -> String {
-    let all = revoked.measurements;
-    let still = revoked.still_admitted.iter().map(|StillAdmitted { manifest, measurements }| {
+    let of = revoked
+        .measurements
+        .map_or_else(|| "measurements of its workload".to_owned(), |all| format!("of its {all} measurements"));
+    let mut text = format!("manifest {name} revoked up to sequence {}", revoked.through);
+    if revoked.measurements.is_none() {
+        text += "\nwhich measurements it had is not known: its key is not listed, or the broker is of an older release";
+    }
+    for StillAdmitted { manifest, measurements } in &revoked.still_admitted {
         let by = manifest.as_ref().map_or_else(|| "references".to_owned(), |other| format!("manifest {other}"));
-        format!("\n{measurements} of its {all} measurements are still admitted, by {by}")
-    });
-    format!("manifest {name} revoked up to sequence {}", revoked.through) + &still.collect::<String>()
+        text += &format!("\n{measurements} {of} are still admitted, by {by}");
+    }
+    for signer in &revoked.signers {
+        let signer = if signer.is_empty() { "without a name" } else { signer };
+        text += &format!("\nlaunches of the author {signer} are still admitted, whatever manifests say");
+    }
+    text
 }
 
 fn row(manifest: &ManifestInfo) -> Value {
@@ -123,12 +134,28 @@ mod tests {
     fn what_a_revocation_does_not_reach_is_said() {
         let still =
             |manifest: Option<&str>, measurements| StillAdmitted { manifest: manifest.map(Into::into), measurements };
-        let revoked = |still_admitted| RevokedManifest { through: 3, measurements: 24, still_admitted };
+        let revoked = |still_admitted| RevokedManifest {
+            through: 3,
+            measurements: Some(24),
+            still_admitted,
+            signers: Vec::new(),
+        };
         assert_eq!(said("web", &revoked(Vec::new())), "manifest web revoked up to sequence 3");
         assert_eq!(
             said("web", &revoked(vec![still(Some("next"), 24), still(None, 1)])),
             "manifest web revoked up to sequence 3\n24 of its 24 measurements are still admitted, by manifest next\n\
              1 of its 24 measurements are still admitted, by references"
+        );
+        let unknown = RevokedManifest {
+            measurements: None,
+            signers: vec!["vendor".into()],
+            ..revoked(vec![still(Some("next"), 24)])
+        };
+        assert_eq!(
+            said("web", &unknown),
+            "manifest web revoked up to sequence 3\nwhich measurements it had is not known: its key is not listed, or the broker \
+             is of an older release\n24 measurements of its workload are still admitted, by manifest next\nlaunches of the author \
+             vendor are still admitted, whatever manifests say"
         );
     }
 }

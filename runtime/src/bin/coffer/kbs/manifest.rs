@@ -98,22 +98,22 @@ fn revoke(args: &RevokeArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> 
 
 /// A revocation that reaches less than its name says must not look like one that does.
 fn said(name: &str, revoked: &RevokedManifest) -> String {
-    let of = revoked
-        .measurements
-        .map_or_else(|| "measurements of its workload".to_owned(), |all| format!("of its {all} measurements"));
-    let mut text = format!("manifest {name} revoked up to sequence {}", revoked.through);
+    let mut lines = vec![format!("manifest {name} revoked up to sequence {}", revoked.through)];
     if revoked.measurements.is_none() {
-        text += "\nwhich measurements it had is not known: its key is not listed, or the broker is of an older release";
+        let why = "its key is not listed, or the broker is of an older release";
+        lines.push(format!("which measurements it had is not known: {why}"));
     }
-    for StillAdmitted { manifest, measurements } in &revoked.still_admitted {
+    let all = |all| format!("of its {all} measurements");
+    let of = revoked.measurements.map_or_else(|| "measurements of its workload".to_owned(), all);
+    lines.extend(revoked.still_admitted.iter().map(|StillAdmitted { manifest, measurements }| {
         let by = manifest.as_ref().map_or_else(|| "references".to_owned(), |other| format!("manifest {other}"));
-        text += &format!("\n{measurements} {of} are still admitted, by {by}");
-    }
-    for signer in &revoked.signers {
+        format!("{measurements} {of} are still admitted, by {by}")
+    }));
+    lines.extend(revoked.signers.iter().map(|signer| {
         let signer = if signer.is_empty() { "without a name" } else { signer };
-        text += &format!("\nlaunches of the author {signer} are still admitted, whatever manifests say");
-    }
-    text
+        format!("launches of the author {signer} are still admitted, whatever manifests say")
+    }));
+    lines.join("\n")
 }
 
 fn row(manifest: &ManifestInfo) -> Value {

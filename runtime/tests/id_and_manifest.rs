@@ -448,6 +448,10 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
         assert_eq!(exit, expected, "{list}: {said}");
         assert_eq!(said["error"]["reason"]["code"] == "revoked", expected == 6, "{said}");
     }
+    // In the place of what its author signed it would leave nothing to endorse the next time.
+    let (exit, said) = run(&service.1, &["--key", "author.pem.pub", "--revoked", "revoked.toml"]);
+    assert_eq!((exit, said["error"]["class"].as_str()), (5, Some("not-authentic")), "{said}");
+    assert_eq!(std::fs::read(world.path("web.json")).unwrap(), before);
     // A service that does not answer, or not well, endorses nothing.
     for (fault, expected) in [("500", 7), ("stale-crl", 5)] {
         let broken = Service::start(&world, fault);
@@ -501,8 +505,9 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
         std::thread::yield_now();
     }
     assert_eq!(reference("1s"), [6, 6]);
-    // In place, with the list waived by name.
-    let words = ["--key", "author.pem.pub", "--no-revocation-list", "--expires", "7d", "--out", "./web.json"];
+    // In place where it is the witness's own, with the list waived by name.
+    std::fs::copy(world.path("next.json"), world.path("web.json")).unwrap();
+    let words = ["--key", "witness.pem.pub", "--no-revocation-list", "--expires", "7d", "--out", "./web.json"];
     let (exit, said) = run(&service.1, &words);
     assert_eq!((exit, &said["revocation_list"]), (0, &Value::Null), "{said}");
     world.json(&["manifest", "verify", "web.json", "--key", "witness.pem.pub"]);

@@ -363,7 +363,7 @@ fn a_bundle_gets_a_new_date_only_while_nothing_speaks_against_it_and_a_floor_may
     assert_eq!(policy(&["sign", "signed.tar.gz", "--sign", "author.pem"]).0, 5);
 
     let endorse = |words: &[&str]| policy(&[&["re-endorse", "signed.tar.gz", "--sign", "witness.pem"], words].concat());
-    let digest = signed["sha256"].as_str().unwrap();
+    let digest = signed["bundle"].as_str().unwrap();
     std::fs::write(at("revoked.toml"), format!("until = \"never\"\npolicies = [\"{}\"]\n", "00".repeat(32))).unwrap();
     std::fs::write(at("listed.toml"), format!("until = \"never\"\npolicies = [\"{digest}\"]\n")).unwrap();
     std::fs::write(at("over.toml"), "until = \"2026-01-01T00:00:00Z\"\n").unwrap();
@@ -389,17 +389,18 @@ fn a_bundle_gets_a_new_date_only_while_nothing_speaks_against_it_and_a_floor_may
     assert_eq!(policy(&["re-endorse", "team.tar.gz", "--sign", "witness.pem", "--no-revocation-list"]).0, 5);
     assert!(!Path::new(&at("next.tar.gz")).exists());
     let (exit, next) = endorse(&good);
-    assert_eq!((exit, next["sha256"].as_str(), &next["revision"]), (0, Some(digest), &"r7".into()), "{next}");
+    assert_eq!((exit, next["bundle"].as_str(), &next["revision"]), (0, Some(digest), &"r7".into()), "{next}");
     assert!(next["signed_at"].as_str() >= signed["signed_at"].as_str(), "{next}");
     assert_ne!(next["key"], signed["key"]);
     // The next tick of a timer; in place; and what is something else stays.
     assert_eq!(endorse(&good).0, 0);
     let in_place = policy(&["re-endorse", "next.tar.gz", "--sign", "witness.pem", "--no-revocation-list"]);
     assert_eq!((in_place.0, &in_place.1["revocation_list"]), (0, &Value::Null), "{}", in_place.1);
-    for other in ["team.tar.gz", "author.pem.pub"] {
+    // Nor is what its author signed replaced by what a witness did: the next tick would have nothing to endorse.
+    for other in ["signed.tar.gz", "team.tar.gz", "author.pem.pub"] {
         let there = std::fs::read(at(other)).unwrap();
         let (exit, said) = endorse(&["--key", "author.pem.pub", "--revoked", "revoked.toml", "--out", other]);
-        assert_eq!(exit, if other == "team.tar.gz" { 5 } else { 3 }, "{said}");
+        assert_eq!(exit, if other == "author.pem.pub" { 3 } else { 5 }, "{said}");
         assert_eq!(std::fs::read(at(other)).unwrap(), there);
     }
 

@@ -1,12 +1,56 @@
 //! An operator's list of what is revoked, as the commands that give a new date ask it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use coffer_rim::{Reason, input};
 use coffer_verifier::UnixTime;
 use coffer_verifier::manifest::Revocations;
 
 use crate::error::{Class, Classify as _, CliError};
+
+/// What is endorsed, where it goes, and which list is asked before.
+#[derive(Debug, Args)]
+pub struct Endorsing {
+    /// What is signed already.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Private key that endorses, from `keygen`.
+    #[arg(long, value_name = "KEY")]
+    pub sign: PathBuf,
+    /// Public key that FILE is believed for now, PEM; repeatable [default: that of --sign].
+    #[arg(long, value_name = "PEM")]
+    pub key: Vec<PathBuf>,
+    /// File to write, whole or not at all; one that is there must be signed by --sign [default: FILE].
+    #[arg(long, value_name = "OUT")]
+    out: Option<PathBuf>,
+    /// What is revoked, TOML: `until`, `manifests`, `measurements`, `workloads`, `components`, `policies`.
+    #[arg(long, value_name = "LIST", required_unless_present = "no_revocation_list")]
+    pub revoked: Option<PathBuf>,
+    /// Ask no revocation list of your own. The answer says so.
+    #[arg(long, conflicts_with = "revoked")]
+    no_revocation_list: bool,
+}
+
+impl Endorsing {
+    /// The file that is written.
+    pub fn out(&self) -> &Path {
+        self.out.as_ref().unwrap_or(&self.file)
+    }
+
+    /// What lies where it goes, and must be the last endorsement. It may be FILE itself: in the place of what its author signed, an
+    /// endorsement would leave nothing to endorse the next time.
+    pub fn before(&self) -> Option<&Path> {
+        Some(self.out()).filter(|out| out.exists())
+    }
+
+    /// What a person is told where no list was asked.
+    pub fn print_waived(&self) {
+        if self.revoked.is_none() {
+            println!("waived    a revocation list of your own");
+        }
+    }
+}
 
 /// Reads one whose time is not over.
 pub fn read(path: &Path, now: UnixTime) -> Result<Revocations, CliError> {

@@ -4,7 +4,6 @@
 //! check holds. Trusts: the manifest keys and the revocation list that are named. Never: changes what is admitted, endorses a manifest
 //! whose time is over, gives it longer than it had, takes silence of the service for an answer.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
-use crate::evidence::{fetching, judging, revoked};
+use crate::evidence::revoked::{self, Endorsing};
+use crate::evidence::{fetching, judging};
 use crate::launch::measure_manifest::Expiry;
 use crate::launch::signed_manifest;
 
@@ -35,24 +35,8 @@ Examples:
   coffer manifest re-endorse web.json --sign manifest.pem \\
       --product genoa --no-revocation-list --json")]
 pub struct Args {
-    /// Signed manifest.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Private manifest key that endorses, from `coffer manifest keygen`.
-    #[arg(long, value_name = "KEY")]
-    sign: PathBuf,
-    /// Public key that the manifest is believed for now, PEM; repeatable [default: that of --sign].
-    #[arg(long, value_name = "PEM")]
-    key: Vec<PathBuf>,
-    /// File to write, whole or not at all; one that is there is the last endorsement, whose number goes on [default: in place of FILE].
-    #[arg(long, value_name = "OUT")]
-    out: Option<PathBuf>,
-    /// What is revoked, TOML: `until`, `manifests`, `measurements`, `workloads`, `components`, `policies`.
-    #[arg(long, value_name = "LIST", required_unless_present = "no_revocation_list")]
-    revoked: Option<PathBuf>,
-    /// Ask no revocation list of your own. The answer says so.
-    #[arg(long, conflicts_with = "revoked")]
-    no_revocation_list: bool,
+    #[command(flatten)]
+    what: Endorsing,
     /// Product line whose chain and list are asked for: milan, genoa or turin; repeatable [default: all].
     #[arg(long, value_name = "LINE")]
     product: Vec<ProductLine>,
@@ -78,15 +62,15 @@ pub struct Args {
 
 /// Checks, signs and writes.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let key = SigningKey::read(&args.sign, KeyPurpose::Manifest)?;
-    let mut believed = args.key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
+    let key = SigningKey::read(&args.what.sign, KeyPurpose::Manifest)?;
+    let mut believed = args.what.key.iter().map(|path| read_public(path)).collect::<Result<Vec<_>, _>>()?;
     if believed.is_empty() {
         believed.push(*key.public());
     }
     let now = UnixTime::from(SystemTime::now());
-    let bytes = input::read(&args.file, input::DOCUMENT)
-        .class_while(Class::Config, format!("cannot read {}", args.file.display()))?;
-    let manifest = signed_manifest::believed(&bytes, &args.file, &believed, now)?;
+    let bytes = input::read(&args.what.file, input::DOCUMENT)
+        .class_while(Class::Config, format!("cannot read {}", args.what.file.display()))?;
+    let manifest = signed_manifest::believed(&bytes, &args.what.file, &believed, now)?;
     not_listed(args, manifest.contents(), now)?;
     let anchors = judging::anchors(args.allow_simulated, &args.anchor, context)?;
     let lists = asked_anew(args, &anchors, now, context)?;
@@ -95,13 +79,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let envelope = SignedManifest::of(&next);
     let signature = key.sign(&envelope.signing_input())?;
     let envelope = envelope.with_signature(key.public(), signature);
-    let out = args.out.as_ref().unwrap_or(&args.file);
+    let out = args.what.out();
     write_over(out, format!("{}\n", envelope.to_json()).as_bytes(), 0o644)?;
     let Contents { name, sequence, created, expires, .. } = next.contents();
     if context.json {
         let value = json!({
             "file": out, "name": name, "sequence": sequence, "created": created, "expires": expires,
-            "key": key.public().spki_digest(), "lists": lists, "revocation_list": args.revoked,
+            "key": key.public().spki_digest(), "lists": lists, "revocation_list": args.what.revoked,
             "simulated": anchors.accepts_simulated(), "simulated_roots": anchors.simulated(),
         });
         println!("{value}");
@@ -117,15 +101,13 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         if anchors.accepts_simulated() {
             println!("SIMULATED: a simulator's service was asked, not AMD's; nothing is known of hardware");
         }
-        if args.revoked.is_none() {
-            println!("waived    a revocation list of your own");
-        }
+        args.what.print_waived();
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn not_listed(args: &Args, contents: &Contents, now: UnixTime) -> Result<(), CliError> {
-    let Some(path) = &args.revoked else { return Ok(()) };
+    let Some(path) = &args.what.revoked else { return Ok(()) };
     let list = revoked::read(path, now)?;
     let named = list.named_in(contents);
     if named.is_empty() {
@@ -185,9 +167,7 @@ fn asked_anew(args: &Args, anchors: &TrustAnchors, now: UnixTime, context: &Cont
 
 /// The number that lies at OUT from the last time, of the same release and key; 0 where nothing does. Anything else stays there.
 fn endorsed_before(args: &Args, name: &str, key: &SigningKey) -> Result<u64, CliError> {
-    let same =
-        |out: &Path| matches!((out.canonicalize(), args.file.canonicalize()), (Ok(out), Ok(file)) if out == file);
-    let Some(out) = args.out.as_ref().filter(|out| out.exists() && !same(out)) else { return Ok(0) };
+    let Some(out) = args.what.before() else { return Ok(0) };
     let other = |error: CliError| {
         error.hint("name another --out: what lies there is no endorsement of this release by this key")
     };

@@ -4,7 +4,7 @@
 //! on. Nothing is written unless every check holds. Trusts: the keys and the revocation list that are named. Never: changes what a policy
 //! says, dates a bundle whose signature is not by a key that is named.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -17,7 +17,8 @@ use serde_json::json;
 use super::sign::Signed;
 use crate::context::Context;
 use crate::error::{Class, CliError};
-use crate::evidence::{rego, revoked};
+use crate::evidence::rego;
+use crate::evidence::revoked::{self, Endorsing};
 
 /// Give a signed bundle of policies a new date, after asking a revocation list: what a timer does for floors with `max_policy_age`.
 #[derive(Debug, clap::Args)]
@@ -31,61 +32,45 @@ Examples:
   coffer policy re-endorse team.tar.gz --sign policy.pem \\
       --no-revocation-list --json")]
 pub struct Args {
-    /// Signed bundle, .tar.gz.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Private policy key that endorses, from `coffer policy keygen`.
-    #[arg(long, value_name = "KEY")]
-    sign: PathBuf,
-    /// Public key that the bundle is believed for now, PEM; repeatable [default: that of --sign].
-    #[arg(long, value_name = "PEM")]
-    key: Vec<PathBuf>,
-    /// File to write, whole or not at all; what lies there must be signed by --sign [default: in place of FILE].
-    #[arg(long, value_name = "OUT")]
-    out: Option<PathBuf>,
-    /// What is revoked, TOML: `until`, and `policies` by their SHA-256.
-    #[arg(long, value_name = "LIST", required_unless_present = "no_revocation_list")]
-    revoked: Option<PathBuf>,
-    /// Ask no revocation list of your own. The answer says so.
-    #[arg(long, conflicts_with = "revoked")]
-    no_revocation_list: bool,
+    #[command(flatten)]
+    what: Endorsing,
 }
 
 /// Checks, signs and writes.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let key = SigningKey::read(&args.sign, KeyPurpose::Policy)?;
+    let key = SigningKey::read(&args.what.sign, KeyPurpose::Policy)?;
     let own = BundleKey::of_p384(*key.public());
-    let mut keys = args.key.iter().map(|path| rego::key(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut keys = args.what.key.iter().map(|path| rego::key(path)).collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() {
         keys.push(own.clone());
     }
-    let bytes = rego::bytes(&args.file)?;
+    let bytes = rego::bytes(&args.what.file)?;
     let now = UnixTime::from(SystemTime::now());
-    let bundle = believed(&args.file, &bytes, &keys)?;
+    let bundle = believed(&args.what.file, &bytes, &keys)?;
     if let Some(at) = bundle.signed_at().filter(|at| at.0 > now.0.saturating_add(CLOCKS_DIFFER_BY)) {
-        let message = format!("{} was signed at {at}, and now is {now}", args.file.display());
+        let message = format!("{} was signed at {at}, and now is {now}", args.what.file.display());
         return Err(CliError::new(Class::NotAuthentic, message)
             .hint("compare the clocks of this machine and of whoever signed it"));
     }
-    if let Some(path) = &args.revoked {
+    if let Some(path) = &args.what.revoked {
         let digest = bundle.digest();
         if revoked::read(path, now)?.lists_policy(&digest) {
-            let (file, list) = (args.file.display(), path.display());
+            let (file, list) = (args.what.file.display(), path.display());
             return Err(revoked::refused(format!("{file} is not endorsed any more: {list} lists {}", hex::encode(digest)))
                 .hint("make a bundle that says something else; whoever asks for max_policy_age refuses this one when its date is over"));
         }
     }
     let signed = Signed::of(&bundle, &bytes, &key)?;
-    let out = args.out.as_ref().unwrap_or(&args.file);
-    if args.out.is_some() && out.exists() && !is_same(out, &args.file) {
+    let out = args.what.out();
+    if let Some(before) = args.what.before() {
         // The last endorsement, of this text or the one before; anything else stays there.
-        believed(out, &rego::bytes(out)?, &[own])
+        believed(before, &rego::bytes(before)?, &[own])
             .map_err(|failure| failure.hint("name another --out: what lies there is no bundle that --sign signed"))?;
     }
     signed.write(out)?;
-    signed.print("endorsed", out, context, json!({ "revocation_list": args.revoked }));
-    if !context.json && args.revoked.is_none() {
-        println!("waived    a revocation list of your own");
+    signed.print("endorsed", out, context, json!({ "revocation_list": args.what.revoked }));
+    if !context.json {
+        args.what.print_waived();
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,8 +87,4 @@ fn believed(file: &Path, bytes: &[u8], keys: &[BundleKey]) -> Result<Bundle, Cli
         }
     }
     Err(last.as_ref().map_or_else(|| CliError::new(Class::Usage, "no key is named"), rego::no_bundle))
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }

@@ -105,7 +105,7 @@ impl Signed {
         let (digest, signed_at) = (hex::encode(self.bundle.digest()), self.bundle.signed_at());
         if context.json {
             let mut value = json!({
-                "file": out, "sha256": digest, "revision": self.bundle.revision(), "signed_at": signed_at,
+                "file": out, "bundle": digest, "revision": self.bundle.revision(), "signed_at": signed_at,
                 "key": self.key, "tests": self.tests,
             });
             if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
@@ -115,7 +115,7 @@ impl Signed {
             return;
         }
         println!("{done:<9} {}", coffer_rim::foreign(&out.display().to_string()));
-        println!("sha256    {digest}");
+        println!("bundle    {digest}");
         println!("revision  {}", coffer_rim::foreign(self.bundle.revision()));
         if let Some(at) = signed_at {
             println!("date      {at}");

@@ -204,7 +204,7 @@ mod tests {
             log.write("line");
         }
         assert!(!log.settle(Duration::from_millis(50)));
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
         let unprinted = log.unprinted().count();
         assert!((95..=96).contains(&unprinted), "{unprinted}");
         assert_eq!(seen.load(Ordering::Relaxed), 100, "counted as decisions all the same");

@@ -448,7 +448,7 @@ mod tests {
             let said = decision.reasons().concat();
             let known = ["memory", "three digits", "4096", "not available", "string", "time"];
             assert!(known.iter().any(|word| said.contains(word)), "{body}: {said}");
-            assert!(before.elapsed() < core::time::Duration::from_secs(5), "{body}: {:?}", before.elapsed());
+            assert!(before.elapsed() < core::time::Duration::from_mins(1), "{body}: {:?}", before.elapsed());
         }
     }
 

@@ -433,7 +433,7 @@ mod tests {
         let start = std::time::Instant::now();
         let decision = slow.decide(&json!({}));
         assert!(!decision.allows());
-        assert!(start.elapsed() < core::time::Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < core::time::Duration::from_mins(1), "{:?}", start.elapsed());
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
         let quotes = policy("allow if to_number(sprintf(\"execution exceeded time limit %s\", [\"x\"])) > 0");
         let start = std::time::Instant::now();
         assert!(!quotes.decide(&json!({})).allows());
-        assert!(start.elapsed() < core::time::Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < core::time::Duration::from_mins(1), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -79,8 +79,8 @@ mod tests {
         assert!(done.is_ok());
         assert_eq!(times, [ms(20), ms(40), ms(80)]);
         let began = Instant::now();
-        assert!(within(ms(20), ms(100), |may_take| waits(ms(5000), may_take)).is_err());
-        assert!(began.elapsed() < ms(4000), "the wall clock has the last word");
+        assert!(within(ms(20), ms(100), |may_take| waits(ms(120_000), may_take)).is_err());
+        assert!(began.elapsed() < ms(60_000), "the wall clock has the last word");
         let mut attempts = 0;
         let early = within(ms(20), ms(60_000), |_| {
             attempts += 1;

@@ -68,7 +68,7 @@ fn what_hangs_is_killed_with_all_it_started() {
     let asked = ask_within(&command, Duration::from_millis(700));
     assert_eq!(asked.answer, Answer::TimedOut);
     assert!(asked.output.starts_with("hello"), "{}", asked.output);
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < Duration::from_mins(1));
     is_gone(&file);
 }
 
@@ -79,14 +79,14 @@ fn what_a_command_leaves_behind_is_killed_and_not_waited_for() {
     let started = Instant::now();
     let asked = ask(&format!("sleep 600 & echo $! > '{}'; exit 6", file.display()));
     assert_eq!(asked.answer, Answer::Refused);
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < Duration::from_mins(1));
     is_gone(&file);
 }
 
 fn is_gone(file: &Path) {
     let pid = std::fs::read_to_string(file).unwrap();
     let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_mins(1);
     // Whoever takes over orphans here may take its time to reap it.
     while stat().is_ok_and(|stat| !stat.contains(") Z ")) {
         assert!(Instant::now() < deadline, "process {pid} is still there: {}", stat().unwrap());

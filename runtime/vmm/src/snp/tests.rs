@@ -210,10 +210,7 @@ fn memory_that_changed_hands_is_held_once() {
         // A machine that is gone gives its memory back a little later.
         let began = std::time::Instant::now();
         while taken().0 > at_rest + 512 {
-            assert!(
-                began.elapsed() < std::time::Duration::from_secs(10),
-                "{what}: the machine before keeps its memory"
-            );
+            assert!(began.elapsed() < std::time::Duration::from_mins(1), "{what}: the machine before keeps its memory");
             std::thread::sleep(Duration::from_millis(20));
         }
         let Some((end, guest_more, host_more)) = measured(&steps) else { return };

@@ -30,7 +30,9 @@ demo: build ## boot an image in a microVM, attest it, release a secret to it, re
 test: build ## every test, end to end ones included
 	@cargo nextest run --release --workspace
 
-soak: build ## the key broker killed 1,000 times at random moments, and as often while its root key changes; about half an hour
+soak: build ## the key broker killed 1,000 times at random moments, and as often while its root key changes; more servers; about 40 minutes
+	@scripts/packages psql:postgresql-client && scripts/story-image all >/dev/null
+	@cargo nextest run --release -P soak -p coffer-tests --run-ignored all stories::
 	@COFFER_KILLS=1000 cargo nextest run --release -P soak -p coffer-kbs crash:: rotation::
 
 hardware: build ## for an SEV-SNP host: look at it, launch through each monitor, write one archive to send back

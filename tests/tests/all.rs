@@ -49,6 +49,7 @@ mod simulated_is_refused;
 mod snp_launch;
 mod snp_model;
 mod stage0;
+mod stories;
 mod terminals;
 mod volumes;
 mod workload_api;

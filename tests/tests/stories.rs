@@ -118,11 +118,11 @@ fn redis_keeps_what_it_acknowledged_when_its_machine_is_killed() -> Result<()> {
     Ok(())
 }
 
-/// As the image of PostgreSQL's own users does: a cluster is made where there is none.
+/// As the image of PostgreSQL's own users does: a cluster is made where there is none, here on the disk before anybody is told of it.
 const POSTGRES: &str = "set -e; d=/var/lib/postgresql/data b=/usr/lib/postgresql/15/bin
 as() { setpriv --reuid postgres --regid postgres --init-groups \"$@\"; }
 if [ ! -s $d/main/PG_VERSION ]; then mkdir -p $d/main; chown -R postgres $d; chmod 700 $d/main; as $b/initdb -A trust -D $d/main
-echo 'host all all all trust' >>$d/main/pg_hba.conf; fi
+echo 'host all all all trust' >>$d/main/pg_hba.conf; sync; fi
 exec setpriv --reuid postgres --regid postgres --init-groups $b/postgres -D $d/main -c listen_addresses='*' -c unix_socket_directories=";
 
 fn psql(query: &'static str) -> impl Fn(&str) -> Command {

@@ -25,9 +25,7 @@ impl Store {
         let name = references.last().map(Reference::whole).unwrap_or_default();
         let image = self.image_of(&name, manifest.digest, index)?;
         let rootfs = self.rootfs_of_pulled(&image)?;
-        for reference in references {
-            self.record(reference, &image)?;
-        }
+        self.record(references, &image)?;
         Ok(Pulled { image, rootfs })
     }
 }

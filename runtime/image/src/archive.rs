@@ -2,7 +2,7 @@
 //!
 //! What a file says is believed as little as a registry: names lead nowhere but to other members, each blob is hashed, and an
 //! image gets its name only when its root file system was made. Members are bounded in number and together by
-//! [`Limits::bytes`]; documents among them by their length.
+//! [`Limits::bytes`]; documents among them by their length, images and names by their number.
 //! Never: follows a link out of a folder, unpacks a path onto the host.
 //! Source: OCI Image Specification 1.1, "Image Layout"; Docker's image specification 1.2, "Combined Image JSON + Filesystem
 //! Changeset Format".
@@ -23,9 +23,10 @@ use crate::pull::Pulled;
 use crate::store::{Store, parse_reference, unnamed};
 pub use change::ChangeError;
 pub use import::Import;
-use listed::{Listed, What};
+use listed::{Listed, What, within};
 use members::Members;
 use oci_client::Reference;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
@@ -83,6 +84,7 @@ impl Store {
                 bad("it has neither an index.json nor a manifest.json: it is no image (`coffer import` takes a root file system)".to_owned())
             })?,
         };
+        within(listed.len(), listed.iter().map(|image| image.names.len()).sum())?;
         if let Some(only) = &options.only {
             let count = listed.len();
             let number = only.strip_prefix('@').and_then(|number| number.parse::<usize>().ok());
@@ -105,14 +107,14 @@ impl Store {
         };
         let manifest = Manifest::parse(&bytes)?;
         let known = |name: &String| reference_of(name, options.repository.as_deref());
-        let mut references = Vec::new();
+        let (mut references, mut seen) = (Vec::new(), BTreeSet::new());
         for reference in image.names.iter().filter_map(known) {
             let reference = reference?;
             // A digest in a name is a claim about the image, and a name of its own.
             if reference.digest().is_some_and(|digest| digest != manifest.digest.to_string()) {
                 return Err(bad(format!("it calls an image {}, whose digest it has not", reference.whole())));
             }
-            if !references.contains(&reference) {
+            if seen.insert(reference.whole()) {
                 references.push(reference);
             }
         }

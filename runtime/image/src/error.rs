@@ -175,6 +175,12 @@ pub enum ImageError {
         /// The limit.
         limit: u64,
     },
+    /// More names lead to images than the index may have.
+    #[error("the local store has no room for another name: its index would be longer than {limit} bytes")]
+    Names {
+        /// Longest index.
+        limit: u64,
+    },
     /// A host file or folder cannot become a snapshot.
     #[error("cannot make a snapshot of {}: {}", Foreign(&text(path)), Short(reason))]
     Snapshot {
@@ -280,7 +286,7 @@ impl ImageError {
             | Self::Archive { .. }
             | Self::MissingBlob { .. }
             | Self::DamagedBlob { .. } => "corrupt",
-            Self::TooLarge { .. } => "too-large",
+            Self::TooLarge { .. } | Self::Names { .. } => "too-large",
             Self::Snapshot { .. } => "snapshot",
             Self::DiskFull { .. } => "disk-full",
             Self::Credentials { .. } | Self::Client { .. } => "config",
@@ -324,6 +330,7 @@ impl ImageError {
             Self::MissingBlob { .. } | Self::DamagedBlob { .. } => "pull the image again".to_owned(),
             Self::DiskFull { path, .. } => format!("free space on the file system of {}", Foreign(&text(path))),
             Self::TooLarge { .. } => "use a smaller image".to_owned(),
+            Self::Names { .. } => "remove names that nobody needs: coffer rmi NAME".to_owned(),
             Self::Snapshot { .. } => "a snapshot holds plain files, folders and symbolic links".to_owned(),
             Self::Credentials { path, .. } => format!("repair {} (`coffer login` writes it)", Foreign(&text(path))),
             Self::Client { .. } => "install the system's root certificates (Debian: ca-certificates)".to_owned(),

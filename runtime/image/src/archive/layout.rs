@@ -32,16 +32,17 @@ pub(super) fn list(store: &Store, members: &Members) -> Result<Option<Vec<Listed
     let Some(bytes) = members.document(store, "index.json")? else { return Ok(None) };
     let index: Index =
         serde_json::from_slice(&bytes).map_err(|error| members.bad(format!("its index.json: {error}")))?;
-    let mut listed: Vec<(Digest, Listed)> = Vec::new();
+    let (mut listed, mut known) = (Vec::<Listed>::new(), BTreeMap::new());
     for Entry { digest, annotations } in index.manifests {
         let annotations = annotations.unwrap_or_default();
         let name = annotations.get(FULL_NAME).or_else(|| annotations.get(REF_NAME)).cloned();
-        match listed.iter_mut().find(|(known, _)| *known == digest) {
-            Some((_, image)) => image.names.extend(name),
-            None => listed.push((digest, Listed { names: name.into_iter().collect(), what: What::Document(digest) })),
+        let at = *known.entry(digest).or_insert(listed.len());
+        match listed.get_mut(at) {
+            Some(image) => image.names.extend(name),
+            None => listed.push(Listed { names: name.into_iter().collect(), what: What::Document(digest) }),
         }
     }
-    Ok(Some(listed.into_iter().map(|(_, image)| image).collect()))
+    Ok(Some(listed))
 }
 
 /// The member that is a blob.

@@ -1,7 +1,24 @@
 //! What an archive says it has.
 
 use crate::digest::Digest;
+use crate::error::{ImageError, Result};
 use crate::store::parse_reference;
+
+/// Images of one file.
+const MAX_IMAGES: usize = 256;
+/// Names in one file, of all its images together.
+const MAX_NAMES: usize = 1000;
+
+/// Whether one file may have so many images and names; the same for what is read and what is written.
+pub(super) fn within(images: usize, names: usize) -> Result<()> {
+    if images > MAX_IMAGES {
+        return Err(ImageError::TooLarge { what: "images in one file", limit: MAX_IMAGES as u64 });
+    }
+    if names > MAX_NAMES {
+        return Err(ImageError::TooLarge { what: "names in one file", limit: MAX_NAMES as u64 });
+    }
+    Ok(())
+}
 
 /// An image that a file has.
 #[derive(Debug, Default)]

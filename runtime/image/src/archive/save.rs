@@ -3,6 +3,7 @@
 //! Equal images give equal bytes. Blobs are hashed on their way, so that damage on this disk is found and not handed on.
 
 use super::layout::{FULL_NAME, REF_NAME, blob};
+use super::listed::within;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest::INDEX_TYPE;
@@ -19,10 +20,12 @@ impl Store {
     /// Writes images. `to`: names where, for messages.
     ///
     /// # Errors
-    /// As [`Store::resolve`] before a byte is written; then [`ImageError`] of class `corrupt`, `io` or `disk-full`.
+    /// As [`Store::resolve`], and class `too-large` for more than one file may have, before a byte is written; then [`ImageError`] of class `corrupt`, `io` or `disk-full`.
     pub fn save(&self, names: &[String], to: &Path, out: impl Write) -> Result<Vec<Image>> {
         let _in_use = self.use_lock()?;
+        within(0, names.len())?;
         let images = names.iter().map(|name| self.resolve(name)).collect::<Result<Vec<_>>>()?;
+        within(images.iter().map(|image| image.manifest_digest).collect::<BTreeSet<_>>().len(), images.len())?;
         let mut builder = Builder::new(out);
         let failed = |bytes| move |error: io::Error| ImageError::write(to, bytes, error);
         for folder in ["blobs/", "blobs/sha256/"] {

@@ -108,7 +108,7 @@ impl Store {
             return Err(ImageError::InvalidReference { reference: new.to_owned(), reason });
         }
         let mut image = self.resolve(name)?;
-        self.record(&reference, &image)?;
+        self.record(std::slice::from_ref(&reference), &image)?;
         image.reference = reference.whole();
         Ok(image)
     }
@@ -150,11 +150,11 @@ impl Store {
         Ok(Removed { references, config_digest })
     }
 
-    /// Records a pulled image, whose root file system the caller has made from these blobs.
+    /// Records an image under these names, in one write. The caller has made its root file system from these blobs.
     ///
     /// # Errors
-    /// [`ImageError::MissingBlob`] where a layer is gone again; the old record stays.
-    pub(crate) fn record(&self, reference: &Reference, image: &Image) -> Result<()> {
+    /// [`ImageError::MissingBlob`] where a layer is gone again, [`ImageError::Names`]; the old record stays.
+    pub(crate) fn record(&self, references: &[Reference], image: &Image) -> Result<()> {
         let _lock = self.lock("index.lock", FlockOperation::LockExclusive)?;
         let mut file = self.read_index()?;
         let gone = image.layers.iter().find(|layer| !self.has_blob(&layer.digest, layer.size));
@@ -163,7 +163,7 @@ impl Store {
         }
         let (manifest, repo) = (image.manifest_digest, image.repo_digest);
         let entry = IndexEntry { manifest, index: Some(repo).filter(|repo| *repo != manifest) };
-        file.references.insert(reference.whole(), entry);
+        file.references.extend(references.iter().map(|reference| (reference.whole(), entry.clone())));
         self.write_index(&file)
     }
 
@@ -194,6 +194,10 @@ impl Store {
         let index = IndexFile { version: INDEX_VERSION, references: index.references.clone() };
         let text = serde_json::to_vec_pretty(&index)
             .map_err(|error| ImageError::Store { path: path.clone(), reason: error.to_string() })?;
+        // Nobody could read it again.
+        if text.len() as u64 > MAX_INDEX {
+            return Err(ImageError::Names { limit: MAX_INDEX });
+        }
         let mut file = self.scratch()?;
         self.write(&mut file, &text, text.len() as u64)?;
         self.publish(file, &path)
@@ -248,3 +252,23 @@ impl Store {
 
 /// `index.json` has some 200 bytes for each reference.
 const MAX_INDEX: u64 = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_could_not_be_read_again_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let entry = IndexEntry { manifest: Digest::of(b""), index: None };
+        let mut index = IndexFile::default();
+        index.references.insert("localhost/a:1".to_owned(), entry.clone());
+        store.write_index(&index).unwrap();
+        let long = "x".repeat(1 << 20);
+        index.references.extend((0..32).map(|number| (format!("{number}{long}"), entry.clone())));
+        let error = store.write_index(&index).unwrap_err();
+        assert!(matches!(error, ImageError::Names { .. }), "{error}");
+        assert_eq!(store.read_index().unwrap().references.len(), 1, "the old one stays");
+    }
+}

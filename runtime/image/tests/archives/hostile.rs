@@ -2,9 +2,12 @@
 
 use super::{load, save, store, with};
 use coffer_image::archive::LoadOptions;
+use coffer_image::store::Step;
 use coffer_image::{Digest, ImageError, Limits};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tar::{Builder, EntryType, Header};
 
 use super::registry::TestImage;
@@ -108,6 +111,61 @@ fn a_bomb_is_refused_after_as_much_as_is_allowed() {
     let bytes = archive(&many);
     let error = store.load(Path::new("many.tar"), &bytes[..], &LoadOptions::default(), Limits::default()).unwrap_err();
     assert_eq!(error.class(), "too-large", "{error}");
+}
+
+/// Of an archive of one image with these names, all of the names that lead to it; and how often the index was written.
+fn named(names: &[String]) -> (Result<Vec<String>, ImageError>, usize) {
+    let sample = TestImage::sample();
+    let layers: Vec<_> = (0..sample.layers.len()).map(|number| format!("{number}.tar")).collect();
+    let tags = serde_json::json!([{"Config": "c", "RepoTags": names, "Layers": layers}]).to_string();
+    let mut entries = vec![file("manifest.json", &tags), Entry::File("c", sample.config())];
+    entries.extend(layers.iter().zip(&sample.layers).map(|(name, layer)| Entry::File(name, layer.blob.clone())));
+    let (_dir, store) = store();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = writes.clone();
+    let store = store.before_steps(Arc::new(move |step, path| {
+        let is_index = step == Step::Rename && path.ends_with("index.json");
+        counted.fetch_add(usize::from(is_index), Ordering::Relaxed);
+        Ok(())
+    }));
+    let loaded =
+        store.load(Path::new("n.tar"), &archive(&entries)[..], &LoadOptions::default(), Limits::default()).map(drop);
+    let images = store.list().unwrap().images;
+    (loaded.map(|()| images.into_iter().map(|image| image.reference).collect()), writes.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_file_gives_an_image_so_many_names_in_one_write() {
+    let names: Vec<_> = (0..1001).map(|number| format!("test.example/app:{number:04}")).collect();
+    let (loaded, writes) = named(&names[..1000]);
+    assert_eq!((loaded.unwrap(), writes), (names[..1000].to_vec(), 1));
+    let (refused, writes) = named(&names);
+    assert_eq!(writes, 0);
+    assert!(matches!(refused, Err(ImageError::TooLarge { limit: 1000, .. })), "{refused:?}");
+    // Also where they are always the same one, or somebody wants one of them.
+    let (refused, _) = named(&vec!["test.example/app:1".to_owned(); 1001]);
+    assert!(matches!(refused, Err(ImageError::TooLarge { limit: 1000, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_file_has_so_many_images() {
+    let entries: Vec<_> = (0..257_u32)
+        .map(|number| serde_json::json!({"mediaType": "a", "size": 1, "digest": Digest::of(&number.to_le_bytes())}))
+        .collect();
+    let index = |count: usize| serde_json::json!({"schemaVersion": 2, "manifests": &entries[..count]}).to_string();
+    let error = refused(&archive(&[file("index.json", &index(257))]));
+    assert!(matches!(error, ImageError::TooLarge { limit: 256, .. }), "{error}");
+    let error = refused(&archive(&[file("index.json", &index(256))]));
+    assert!(error.to_string().contains("is missing"), "{error}");
+}
+
+#[test]
+fn a_file_that_could_not_be_loaded_is_not_written() {
+    let (dir, store) = with(&TestImage::sample());
+    let names = vec!["test.example/app:1".to_owned(); 1001];
+    let mut out = Vec::new();
+    let error = store.save(&names, dir.path(), &mut out).unwrap_err();
+    assert!(error.class() == "too-large" && out.is_empty(), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Trusts: nothing that comes out of them; it is handed on as it is.
 
+mod outflow;
 mod terminal;
 
 use std::{io, os::fd::OwnedFd, path::Path, process::Stdio, sync::Arc};
@@ -14,6 +15,7 @@ use tokio::{
     sync::Mutex,
 };
 
+pub use outflow::Outflow;
 pub use terminal::Terminal;
 
 use crate::{

@@ -107,6 +107,11 @@ impl LogRing {
                 () = &mut patience => self.leave_behind(cost(data)),
             }
         }
+        self.push_at_once(stream, unix_nanos, data);
+    }
+
+    /// Adds what the workload wrote, and waits for nobody: a follower is told how much it loses.
+    pub fn push_at_once(&self, stream: Stream, unix_nanos: u64, data: &[u8]) {
         {
             let mut ring = self.lock();
             ring.last += 1;

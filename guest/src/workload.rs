@@ -12,12 +12,12 @@ use std::{
 use coffer_guest_proto::Stream;
 use coffer_spec::WorkloadSpec;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     container::{Bind, Orders, Place, Program, TerminalSize, Users},
     host::Host,
-    lines::{Output, Wanted, Ways, start_with_lines},
+    lines::{Outflow, Wanted, Ways, start_with_lines},
     log_ring::LogRing,
     passwd::{self, Identity, UserError},
     reaper::Reaper,
@@ -101,18 +101,15 @@ pub struct Running {
     pub started: Started,
     /// The ways to it.
     pub ways: Ways,
-    outputs: Vec<JoinHandle<()>>,
+    outputs: JoinSet<()>,
+    ended: watch::Sender<bool>,
 }
 
 impl Running {
-    /// Waits for what is still in the pipes, but not for ever: something may have kept them open.
-    pub async fn drain(self) {
-        for output in self.outputs {
-            let abort = output.abort_handle();
-            if tokio::time::timeout(Duration::from_secs(1), output).await.is_err() {
-                abort.abort();
-            }
-        }
+    /// Once it has ended: waits for what is still in the pipes. Those who read it may be slow, but not for ever.
+    pub async fn drain(mut self) {
+        self.ended.send_replace(true);
+        while self.outputs.join_next().await.is_some() {}
     }
 }
 
@@ -172,15 +169,42 @@ async fn start_read(
 ) -> Result<Running, StartError> {
     let orders = Orders { place, program, control_group: places.control_group.clone(), users: places.users };
     let (started, lines) = start_with_lines(&places.binary, reaper, &orders, secrets, wanted).await?;
-    let (outputs, ways) = lines.split(started.process);
-    let keep = |(stream, output)| tokio::spawn(keep(output, stream, logs.clone()));
-    Ok(Running { started, ways, outputs: outputs.into_iter().map(keep).collect() })
+    let (outflows, ways) = lines.split(started.process);
+    let (ended, mut outputs) = (watch::Sender::new(false), JoinSet::new());
+    for (stream, output) in outflows {
+        let outflow = Outflow::new(output, ended.subscribe());
+        outputs.spawn(keep(outflow, stream, logs.clone(), (ended.subscribe(), HELD_UP)));
+    }
+    Ok(Running { started, ways, outputs, ended })
 }
 
-async fn keep(mut output: Output, stream: Stream, logs: Arc<LogRing>) {
+/// How long those who read the output may hold up the end of a workload, all told.
+const HELD_UP: Duration = Duration::from_secs(10);
+
+async fn keep(
+    mut outflow: Outflow,
+    stream: Stream,
+    logs: Arc<LogRing>,
+    (mut ended, held_up): (watch::Receiver<bool>, Duration),
+) {
     let mut buffer = vec![0; 16 * 1024];
-    while let Ok(count @ 1..) = output.read(&mut buffer).await {
-        logs.push(stream, unix_nanos(), &buffer[..count]).await;
+    let late = async move {
+        let _ = ended.wait_for(|ended| *ended).await;
+        tokio::time::sleep(held_up).await;
+    };
+    tokio::pin!(late);
+    let mut is_late = false;
+    while let Ok(count @ 1..) = outflow.read(&mut buffer).await {
+        let (now, bytes) = (unix_nanos(), &buffer[..count]);
+        if !is_late {
+            tokio::select! {
+                biased;
+                () = logs.push(stream, now, bytes) => continue,
+                () = &mut late => is_late = true,
+            }
+        }
+        // Whoever loses something by it is told how much.
+        logs.push_at_once(stream, now, bytes);
     }
 }
 
@@ -191,7 +215,34 @@ pub fn unix_nanos() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+    use crate::lines::{Output, output_pipe};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_follower_does_not_read_in_time_at_the_end_is_counted() {
+        // A piece of it, and no more.
+        let logs = Arc::new(LogRing::new(16 << 10));
+        let (mut stands_still, mut looks) = (logs.follow(0), logs.follow_new());
+        let (ours, theirs) = output_pipe().unwrap();
+        File::from(theirs).write_all(&[b'x'; 60 << 10]).unwrap();
+        let (ended, flag) = watch::channel(true);
+        let outflow = Outflow::new(Output::Pipe(ours), flag.clone());
+        let kept = keep(outflow, Stream::Stdout, logs.clone(), (flag, Duration::ZERO));
+        tokio::time::timeout(Duration::from_mins(1), kept).await.expect("it waits for nobody");
+        logs.end();
+        drop(ended);
+        for follower in [&mut stands_still, &mut looks] {
+            let (mut shown, mut lost) = (0, 0);
+            while let Some(entry) = follower.next().await {
+                lost += follower.lost();
+                shown += entry.data.len() as u64;
+            }
+            assert_eq!(shown + lost + follower.lost(), 60 << 10);
+            assert!(lost > 0);
+        }
+    }
 
     #[test]
     fn account_files_are_read_inside_the_image_only() {

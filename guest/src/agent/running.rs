@@ -17,12 +17,9 @@ use super::{
     typing::Typing,
 };
 use crate::{
-    lines::{Lines, Output, Ways},
+    lines::{Lines, Outflow, Ways},
     spawn::Started,
 };
-
-/// How long output may still come after the program has ended; something may hold its streams open.
-const AFTERMATH: Duration = Duration::from_secs(1);
 
 /// What the caller sends.
 pub(super) struct Asks {
@@ -48,9 +45,11 @@ impl Running {
         let (let_go, alone) = watch::channel(asks.is_none());
         // Held to the end: a caller that breaks off is no end of input for whoever reads it together with the program.
         let (outputs, ways) = lines.split(process);
+        let (end, ended) = watch::channel(false);
         let mut forwarding = JoinSet::new();
-        for output in outputs {
-            forwarding.spawn(forward(output, answers.clone(), alone.clone()));
+        for (stream, output) in outputs {
+            let outflow = Outflow::new(output, ended.clone());
+            forwarding.spawn(forward((stream, outflow), answers.clone(), alone.clone()));
         }
         if asks.is_none() {
             let _ = answers.tell(Tell::Detached(true)).await;
@@ -66,9 +65,9 @@ impl Running {
                 status.await
             }
         };
-        let all = async { while forwarding.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(AFTERMATH, all).await;
-        forwarding.shutdown().await;
+        end.send_replace(true);
+        // However long its caller takes to read, as while it ran.
+        while forwarding.join_next().await.is_some() {}
         if let Some(asking) = asking {
             asking.abort();
         }
@@ -79,11 +78,11 @@ impl Running {
     }
 }
 
-async fn forward((stream, mut output): (Stream, Output), answers: Answers, alone: watch::Receiver<bool>) {
+async fn forward((stream, mut outflow): (Stream, Outflow), answers: Answers, alone: watch::Receiver<bool>) {
     // vsock on 6.12 stalls on packets above 32 KiB with some devices; these are below.
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        let Ok(count @ 1..) = output.read(&mut buffer).await else { return };
+        let Ok(count @ 1..) = outflow.read(&mut buffer).await else { return };
         let attended = !*alone.borrow();
         if attended && answers.show(stream, buffer[..count].to_vec()).await.is_err() && !*alone.borrow() {
             return;

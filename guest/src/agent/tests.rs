@@ -1,6 +1,8 @@
 //! Exec over the wire, with a process of ours in the workload's place.
 
 use std::{
+    fs::File,
+    io::Write as _,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -8,26 +10,42 @@ use std::{
 
 use coffer_guest_proto::{
     Attach, ExecRequest, ExecResponse, ExecStart, ListPrograms, LogsRequest, Phase, STDIN_ROOM, Shown, Stream,
-    control_server::Control as _, exec_client::ExecClient, exec_request::Message as Ask,
-    exec_response::Message as Tell, exec_server::ExecServer, exec_start::Own,
+    control_server::Control as _,
+    exec_client::ExecClient,
+    exec_request::Message as Ask,
+    exec_response::Message as Tell,
+    exec_server::{Exec, ExecServer},
+    exec_start::Own,
 };
 use coffer_spec::{Document, HostMay, Tee, WorkloadSpec};
 use hyper_util::rt::TokioIo;
-use tokio::{io::duplex, net::unix::pipe, sync::mpsc};
+use tokio::{
+    io::duplex,
+    net::unix::pipe,
+    sync::{mpsc, oneshot},
+};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{
-    Code, Request, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
     transport::{Channel, Endpoint, Server, Uri},
 };
 
 use super::{
-    Agent, MOST_AT_IT, MOST_READERS, authority::Door, control::ControlService, exec::ExecService, request, typing::ROOM,
+    Agent, MOST_AT_IT, MOST_READERS,
+    answers::Answers,
+    authority::Door,
+    control::ControlService,
+    exec::ExecService,
+    request::{self, Sendable},
+    running::{Asks, Running},
+    typing::ROOM,
 };
 use crate::{
     container::Users,
     events::Events,
     host::Host,
-    lines::{Input, Ways},
+    lines::{Input, Lines, Output, Ways, output_pipe},
+    spawn::Started,
     sys::process_id::ProcessId,
     workload::Places,
 };
@@ -68,8 +86,13 @@ async fn world_of(spec: WorkloadSpec) -> World {
     agent.set_workload(Some(Ways { process, input: Arc::new(input.into()), terminal: None }));
     agent.events.reached(Phase::Running);
 
+    let client = client(ExecService { agent: agent.clone(), door: Door::Host }).await;
+    World { agent, client, program, input: pipe::Receiver::from_owned_fd(theirs).unwrap() }
+}
+
+async fn client(service: impl Exec) -> ExecClient<Channel> {
     let (near, far) = duplex(64 * 1024);
-    let service = ExecServer::new(ExecService { agent: agent.clone(), door: Door::Host });
+    let service = ExecServer::new(service);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(far));
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
     let mut line = Some(TokioIo::new(near));
@@ -77,7 +100,7 @@ async fn world_of(spec: WorkloadSpec) -> World {
         core::future::ready(line.take().ok_or(std::io::Error::from(std::io::ErrorKind::NotConnected)))
     });
     let channel = Endpoint::from_static("http://guest.invalid").connect_with_connector(connector).await.unwrap();
-    World { agent, client: ExecClient::new(channel), program, input: pipe::Receiver::from_owned_fd(theirs).unwrap() }
+    ExecClient::new(channel)
 }
 
 /// Somebody at the workload's program.
@@ -286,4 +309,50 @@ async fn who_looks_too_slowly_is_told_what_is_not_shown() {
     }
     assert_eq!(shown + lost, count * piece.len());
     assert!(lost > 0);
+}
+
+/// Hands on what a caller sends, for a test to answer.
+struct Caller(mpsc::Sender<Streaming<ExecRequest>>);
+
+#[tonic::async_trait]
+impl Exec for Caller {
+    type RunStream = tokio_stream::Pending<Result<ExecResponse, Status>>;
+
+    async fn run(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::RunStream>, Status> {
+        self.0.send(request.into_inner()).await.map_err(|_| Status::aborted("over"))?;
+        Ok(Response::new(tokio_stream::pending()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_reads_slowly_gets_all_that_a_program_wrote_and_then_its_status() {
+    let (hand, mut handed) = mpsc::channel(1);
+    let (_asks, receiver) = mpsc::channel(1);
+    let _called = client(Caller(hand)).await.run(ReceiverStream::new(receiver)).await.unwrap();
+    let asks = Asks { asks: handed.recv().await.unwrap(), signals: Sendable::All };
+
+    let (ours, theirs) = output_pipe().unwrap();
+    let written = vec![b'x'; 64 << 10];
+    File::from(theirs).write_all(&written).unwrap();
+    let (end, status) = oneshot::channel();
+    end.send(7).unwrap();
+    let world = world("exec").await;
+    let running = Running {
+        started: Started { process: world.agent.workload().unwrap(), status },
+        lines: Lines { outputs: vec![(Stream::Stdout, Output::Pipe(ours))], ..Lines::default() },
+        place: world.agent.beside.clone().try_acquire_owned().unwrap(),
+    };
+    let (sender, mut told) = mpsc::channel(1);
+    tokio::spawn(running.attend(Some(asks), Answers(sender)));
+    // Longer than a program's output is listened for behind its end.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let mut shown = Vec::new();
+    loop {
+        match tokio::time::timeout(PATIENCE, told.recv()).await.expect("an answer").unwrap().unwrap().message {
+            Some(Tell::Stdout(bytes)) => shown.extend(bytes),
+            Some(Tell::ExitStatus(status)) => break assert_eq!(status, 7),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(shown.len(), written.len());
 }

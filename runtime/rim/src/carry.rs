@@ -10,7 +10,6 @@
 mod pack;
 mod place;
 mod unpack;
-mod whole;
 
 use std::io::{self, Read, Write};
 

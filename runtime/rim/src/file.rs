@@ -1,12 +1,17 @@
-//! Files that matter: written beside their place, synced, renamed, and the folder synced. A reader never sees half of one,
-//! and after a crash there is the old one or the new one.
+//! Files that matter: written without a name, or beside their place, synced, named, and the folder synced. A reader never sees half
+//! of one, and after a crash there is the old one or the new one.
 
 use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io::{self, Seek as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::whole::Whole;
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug)]
@@ -160,33 +165,27 @@ impl Writer {
         };
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         step(Step::Create, path)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(&format!(".{}.", name.to_string_lossy()))
-            .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(folder)
-            .map_err(without_its_name)?;
+        let opened = open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut whole = Whole::new(opened.as_fd())?;
+        let file = whole.file();
         if let Some((uid, gid)) = self.owner {
-            std::os::unix::fs::fchown(file.as_file(), Some(uid), Some(gid))?;
+            std::os::unix::fs::fchown(&*file, Some(uid), Some(gid))?;
         }
-        file.as_file().set_permissions(Permissions::from_mode(self.mode))?;
+        file.set_permissions(Permissions::from_mode(self.mode))?;
         step(Step::Write, path)?;
-        take_room(file.as_file(), self.room)?;
-        fill(file.as_file_mut())?;
+        take_room(file, self.room)?;
+        fill(file)?;
         if self.room > 0 {
             // What was not needed is given back.
-            let length = file.as_file_mut().stream_position()?;
-            file.as_file().set_len(length)?;
+            let length = file.stream_position()?;
+            file.set_len(length)?;
         }
         if self.synced {
             step(Step::Sync, path)?;
-            file.as_file().sync_all()?;
+            file.sync_all()?;
         }
         step(Step::Rename, path)?;
-        if self.replace {
-            file.persist(path).map_err(|error| error.error)?;
-        } else {
-            file.persist_noclobber(path).map_err(|error| error.error)?;
-        }
+        if self.replace { whole.name(name) } else { whole.name_anew(name) }?;
         if !self.synced {
             return Ok(());
         }

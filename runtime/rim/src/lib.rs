@@ -19,6 +19,7 @@ pub mod ready;
 pub mod settings;
 pub mod template;
 pub mod usage;
+mod whole;
 
 pub use failure::{Class, Classify, Failure, NamedFile, Reason, chain};
 pub use foreign::{Foreign, foreign};

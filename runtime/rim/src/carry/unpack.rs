@@ -13,14 +13,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, mkdirat, openat,
-    openat2, symlinkat, utimensat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, fstat,
+    mkdirat, openat, openat2, readlinkat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::place::Spot;
-use super::whole::{There, Whole, replacing, there};
 use super::{CarryError, Entry, Kind, PlaceError, Source};
+use crate::whole::{There, Whole, replacing, there};
 
 /// How much may come. More is an error, never a shorter copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +170,28 @@ fn beneath(within: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     openat2(within, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
+/// Whoever owns the folder around it may have put another one in its place meanwhile, and is given none that is not empty, nor
+/// another's.
+fn is_made_now(folder: &OwnedFd) -> rustix::io::Result<()> {
+    if fstat(folder)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::STALE);
+    }
+    for entry in Dir::read_from(folder)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Err(Errno::STALE);
+        }
+    }
+    Ok(())
+}
+
+/// The link that was made, which whoever owns the folder may have put another file in the place of, under a second name.
+fn link_made_now(parent: BorrowedFd<'_>, name: &OsStr, target: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let link = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let found = fstat(&link)?;
+    let is_link = FileType::from_raw_mode(found.st_mode) == FileType::Symlink && found.st_nlink == 1;
+    if is_link && readlinkat(&link, "", Vec::new())?.to_bytes() == target { Ok(link) } else { Err(Errno::STALE) }
+}
+
 impl Making {
     fn path(&self, entry: &Entry) -> PathBuf {
         if entry.path.is_empty() { self.shown.clone() } else { self.shown.join(OsStr::from_bytes(&entry.path)) }
@@ -212,6 +234,14 @@ impl Making {
                 if !is_new {
                     return Ok(Some(folder));
                 }
+                if self.keep.owners {
+                    is_made_now(&folder)
+                        .and_then(|()| {
+                            let (uid, gid) = owner(entry);
+                            fchown(&folder, uid, gid)
+                        })
+                        .map_err(self.failed("set the owner of", entry))?;
+                }
                 let now = if entry.path.len() < self.room {
                     self.room -= entry.path.len();
                     self.later.push((entry.path.clone(), mode, entry.modified));
@@ -244,15 +274,16 @@ impl Making {
                 self.make_way(parent, name, entry)?;
                 let make = |name: &OsStr| symlinkat(target.as_slice(), parent, name);
                 replacing(parent, name, make).map_err(self.failed("make the link", entry))?;
-                let _ = utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW);
+                let link = link_made_now(parent, name, target).map_err(self.failed("find the link", entry))?;
+                if self.keep.owners {
+                    let (uid, gid) = owner(entry);
+                    chownat(&link, "", uid, gid, AtFlags::EMPTY_PATH)
+                        .map_err(self.failed("set the owner of", entry))?;
+                }
+                let _ = utimensat(&link, "", &times(entry.modified), AtFlags::EMPTY_PATH);
                 None
             }
         };
-        if self.keep.owners {
-            let (uid, gid) = owner(entry);
-            chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(self.failed("set the owner of", entry))?;
-        }
         Ok(folder)
     }
 
@@ -274,4 +305,73 @@ fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
 fn times(modified: i64) -> Timestamps {
     let at = Timespec { tv_sec: modified, tv_nsec: 0 };
     Timestamps { last_access: at, last_modification: at }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_was_put_in_the_place_of_a_link_or_folder_is_nobodys_to_be_given() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let opened = File::open(place.path()).unwrap();
+        let link = |name: &str| link_made_now(opened.as_fd(), OsStr::new(name), b"target").map(drop);
+        symlink("target", at("link")).unwrap();
+        assert_eq!(link("link"), Ok(()));
+        // A second name of another's file or link; another link; none.
+        fs::write(at("passwd"), "").unwrap();
+        fs::hard_link(at("passwd"), at("file")).unwrap();
+        symlink("elsewhere", at("other")).unwrap();
+        assert_eq!((link("file"), link("other")), (Err(Errno::STALE), Err(Errno::STALE)));
+        fs::hard_link(at("link"), at("second")).unwrap();
+        assert_eq!((link("second"), link("none")), (Err(Errno::STALE), Err(Errno::NOENT)));
+
+        fs::create_dir(at("folder")).unwrap();
+        let folder = || OwnedFd::from(File::open(at("folder")).unwrap());
+        assert_eq!(is_made_now(&folder()), Ok(()));
+        fs::write(at("folder/file"), "").unwrap();
+        assert_eq!(is_made_now(&folder()), Err(Errno::STALE));
+    }
+
+    /// Moves what was made away, and another's in its place, whenever it can.
+    #[test]
+    fn an_owner_of_the_folder_around_gets_nothing_of_anothers_by_being_quick() {
+        if !rustix::process::geteuid().is_root() {
+            return; // nobody else gives files away
+        }
+        let place = tempfile::tempdir().unwrap();
+        let secret = place.path().join("secret");
+        fs::write(&secret, "").unwrap();
+        let root = Entry { path: Vec::new(), kind: Kind::Folder, mode: 0o755, uid: 7, gid: 7, modified: 1 };
+        let link = Entry { path: b"link".to_vec(), kind: Kind::Link(b"to".to_vec()), ..root.clone() };
+        let mut stream = Vec::new();
+        root.write(&mut stream).unwrap();
+        link.write(&mut stream).unwrap();
+        Entry::write_end(&mut stream).unwrap();
+        let (over, mut owners) = (std::sync::atomic::AtomicBool::new(false), Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let name = place.path().join("made/link");
+                    if name.is_symlink() && fs::remove_file(&name).is_ok() {
+                        let _ = fs::hard_link(&secret, &name);
+                    }
+                }
+            });
+            for _ in 0..200 {
+                let source = Source { name: b"made".to_vec(), contents: false };
+                let to = place.path().as_os_str().as_bytes();
+                let keep = Keep { owners: true, special_bits: false };
+                let _ = unpack(&mut stream.as_slice(), &source, to, keep, Bounds { entries: 9, bytes: 9 });
+                owners.push(fs::metadata(&secret).map(|there| there.uid()).ok());
+                let _ = fs::remove_dir_all(place.path().join("made"));
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(owners.iter().all(|owner| *owner == Some(0)), "{owners:?}");
+    }
 }

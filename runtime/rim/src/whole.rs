@@ -8,12 +8,15 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, linkat, openat, renameat, stat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, openat, renameat, renameat_with, stat, statat,
+    unlinkat,
+};
 use rustix::io::{Errno, Result};
 
 /// What stands where something is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum There {
+pub(crate) enum There {
     /// Nothing, or a file or link, whose place is taken.
     Free,
     Folder,
@@ -22,7 +25,7 @@ pub(super) enum There {
 }
 
 /// Looks, through no link.
-pub(super) fn there(folder: BorrowedFd<'_>, name: &OsStr) -> Result<There> {
+pub(crate) fn there(folder: BorrowedFd<'_>, name: &OsStr) -> Result<There> {
     match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
         Err(Errno::NOENT) | Ok(FileType::RegularFile | FileType::Symlink) => Ok(There::Free),
         Ok(FileType::Directory) => Ok(There::Folder),
@@ -33,7 +36,7 @@ pub(super) fn there(folder: BorrowedFd<'_>, name: &OsStr) -> Result<There> {
 
 /// One that has no name of its own yet.
 #[derive(Debug)]
-pub(super) struct Whole<'a> {
+pub(crate) struct Whole<'a> {
     folder: BorrowedFd<'a>,
     file: File,
     /// For as long as it is not whole; none where it needs none.
@@ -42,8 +45,8 @@ pub(super) struct Whole<'a> {
 
 impl<'a> Whole<'a> {
     /// In this folder, for its owner to write.
-    pub(super) fn new(folder: BorrowedFd<'a>) -> Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    pub(crate) fn new(folder: BorrowedFd<'a>) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         match openat(folder, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) if can_be_named(&file) => Ok(Self { folder, file: file.into(), hidden: None }),
             _ => Self::hidden(folder),
@@ -52,17 +55,29 @@ impl<'a> Whole<'a> {
 
     fn hidden(folder: BorrowedFd<'a>) -> Result<Self> {
         let hidden = hidden_name()?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(folder, hidden.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
         Ok(Self { folder, file: file.into(), hidden: Some(hidden) })
     }
 
-    pub(super) fn file(&mut self) -> &mut File {
+    pub(crate) fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
+    /// Gives it its name, which nothing has yet.
+    pub(crate) fn name_anew(self, name: &OsStr) -> Result<()> {
+        let Some(hidden) = &self.hidden else { return self.link(name) };
+        match renameat_with(self.folder, hidden.as_str(), self.folder, name, RenameFlags::NOREPLACE) {
+            // Not every file system knows how; then the hidden name goes when this is dropped.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                linkat(self.folder, hidden.as_str(), self.folder, name, AtFlags::empty())
+            }
+            done => done,
+        }
+    }
+
     /// Gives it its name, in place of the file or link that may have it.
-    pub(super) fn name(mut self, name: &OsStr) -> Result<()> {
+    pub(crate) fn name(mut self, name: &OsStr) -> Result<()> {
         if self.hidden.is_none() {
             match self.link(name) {
                 Err(Errno::EXIST) => {}
@@ -93,7 +108,7 @@ impl Drop for Whole<'_> {
 }
 
 /// What is no file, made by `make` in place of the file or link that may be there.
-pub(super) fn replacing(folder: BorrowedFd<'_>, name: &OsStr, make: impl Fn(&OsStr) -> Result<()>) -> Result<()> {
+pub(crate) fn replacing(folder: BorrowedFd<'_>, name: &OsStr, make: impl Fn(&OsStr) -> Result<()>) -> Result<()> {
     match make(name) {
         Err(Errno::EXIST) => {}
         done => return done,

@@ -226,7 +226,7 @@ mod tests {
         let logs = Arc::new(LogRing::new(16 << 10));
         let (mut stands_still, mut looks) = (logs.follow(0), logs.follow_new());
         let (ours, theirs) = output_pipe().unwrap();
-        File::from(theirs).write_all(&[b'x'; 60 << 10]).unwrap();
+        File::from(theirs).write_all(&vec![b'x'; 60 << 10]).unwrap();
         let (ended, flag) = watch::channel(true);
         let outflow = Outflow::new(Output::Pipe(ours), flag.clone());
         let kept = keep(outflow, Stream::Stdout, logs.clone(), (flag, Duration::ZERO));

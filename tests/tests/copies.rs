@@ -3,9 +3,10 @@
 
 use std::{
     fs,
+    io::Read as _,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -82,6 +83,16 @@ fn files_go_in_and_come_out_as_they_are() -> Result<()> {
     let left = world.coffer(&["exec", "box", "sh", "-c", "cat /part/sub/binary; busybox ls -A /part/sub"])?.ok()?;
     ensure!(left == "before\nbinary\n", "{left}");
 
+    // Whoever reads it may have seen enough; one that is compressed is said to be.
+    let mut enough = world.command(&["cp", "box:/new/sub/binary", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut block = [0; 512];
+    enough.stdout.take().context("it was piped")?.read_exact(&mut block)?;
+    let ended = enough.wait_with_output()?;
+    ensure!(ended.status.code() == Some(141) && ended.stderr.is_empty(), "{ended:?}");
+    let packed = Command::new("tar").args(["-C", &at("from"), "-cz", "."]).output()?.stdout;
+    let refused = world.coffer_with(&["cp", "-", "box:/tmp"], &packed)?;
+    ensure!(refused.status == 3 && refused.stderr.contains("gzip"), "{}", refused.describe());
+
     // From box to box, which may be the same one.
     world.coffer(&["cp", "box:/new", "box:/again"])?.ok()?;
     world.coffer(&["exec", "box", "busybox", "diff", "-r", "/new", "/again"])?.ok()?;
@@ -107,7 +118,8 @@ fn files_go_in_and_come_out_as_they_are() -> Result<()> {
         ensure!(refused.stderr.contains("--limit") == words.contains(&"--limit"), "{}", refused.describe());
     }
     let json: Value = serde_json::from_str(&world.coffer(&["--json", "cp", "box:/new/run", &at("json")])?.ok()?)?;
-    ensure!(json == serde_json::json!({ "box": "box", "entries": 1, "bytes": 19 }), "{json}");
+    let named = serde_json::json!({ "box": "box", "entries": 1, "bytes": 19, "source": "box:/new/run", "destination": at("json") });
+    ensure!(json == named, "{json}");
     Ok(())
 }
 

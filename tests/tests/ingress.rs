@@ -142,6 +142,14 @@ fn a_client_reaches_the_workload_of_the_guest_it_expects_and_of_no_other() -> Re
         ensure!(!logs.contains("asked"), "the workload was reached by whom it was not meant for:\n{logs}");
         let genuine = [echo_of(expected).as_slice(), &["--allow-simulated", &echo]].concat();
         says(&world.coffer_with(&genuine, b"over and back")?, 0, &["over and back"])?;
+        let mut enough = world.command(&genuine);
+        let mut enough = enough.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut input = enough.stdin.take().context("it was piped")?;
+        input.write_all(b"x")?;
+        enough.stdout.take().context("it was piped")?.read_exact(&mut [0])?;
+        let ended = enough.wait_with_output()?;
+        ensure!(ended.status.code() == Some(141) && ended.stderr.is_empty(), "{ended:?}");
+        drop(input);
         wait_for(WAIT, || {
             world.coffer(&["logs", "web", "--allow-simulated"]).is_ok_and(|it| it.text().contains("asked"))
         })?;

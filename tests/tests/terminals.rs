@@ -215,6 +215,7 @@ fn signals_reach_the_program_as_they_are_and_we_end_when_told_to() -> Result<()>
 }
 
 /// The first line of its output, which nobody reads on from, and its exit status.
+/// What a command writes first, and its status when nobody reads on.
 fn first_line(world: &World, arguments: &[&str]) -> Result<(String, i32)> {
     let mut child = world.command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut stdout = child.stdout.take().context("it was piped")?;
@@ -228,6 +229,23 @@ fn first_line(world: &World, arguments: &[&str]) -> Result<(String, i32)> {
     Ok((String::from_utf8(line)?, ended(&mut child)?))
 }
 
+fn exec_says_what_is_missing_and_takes_our_variables(world: &World) -> Result<()> {
+    let mut command =
+        world.command(&["exec", "-e", "GIVEN", "-e", "ABSENT", "box", "sh", "-c", "echo $GIVEN ${ABSENT-none}"]);
+    ensure!(run(command.env("GIVEN", "of ours").env_remove("ABSENT"), b"")?.ok()? == "of ours none\n");
+    let missing = world.coffer(&["exec", "box"])?;
+    ensure!(missing.status == 125 && missing.stderr.contains("a program"), "{}", missing.describe());
+    let absent = world.coffer(&["--json", "exec", "box", "nosuch"])?;
+    let said: serde_json::Value = serde_json::from_str(&absent.stdout)?;
+    ensure!(absent.status == 127 && said["exit_code"] == 127, "{}", absent.describe());
+    ensure!(said["why"].as_str().is_some_and(|why| !why.is_empty()), "{said}");
+    let own: serde_json::Value = serde_json::from_str(
+        &world.coffer(&["--json", "exec", "box", "sh", "-c", "echo failed >&2; exit 127"])?.stdout,
+    )?;
+    ensure!(own["exit_code"] == 127 && own["why"].is_null(), "{own}");
+    Ok(())
+}
+
 #[test]
 fn what_nobody_reads_ends_and_what_was_left_goes_on() -> Result<()> {
     let Some((world, _registry)) = world()? else { return Ok(()) };
@@ -235,6 +253,7 @@ fn what_nobody_reads_ends_and_what_was_left_goes_on() -> Result<()> {
     // One that writes nothing more is noticed, too.
     ensure!(first_line(&world, &["exec", "box", "sh", "-c", "echo one; exec sleep 4203"])? == ("one\n".into(), 141));
     wait_for(LIMIT, || processes("sleep 4203").is_empty()).context("it runs on in the box")?;
+    exec_says_what_is_missing_and_takes_our_variables(&world)?;
 
     let refused = world.coffer(&["exec", "-it", "box", "sh"])?;
     ensure!(

@@ -13,6 +13,9 @@ const RESERVE_WITH_DISK: u64 = 32 << 20;
 const TAKEN: u64 = 96 << 20;
 
 impl WorkloadSpec {
+    /// The least that is left to the kernel and the agent, whatever a spec says.
+    pub const LEAST_RESERVE: u64 = RESERVE;
+
     /// Bytes that are left to the kernel and the agent, and never to the workload.
     pub fn reserve(&self) -> u64 {
         let own = match self.root.scratch {

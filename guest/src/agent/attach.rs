@@ -12,6 +12,7 @@ use super::{
     Agent,
     answers::{Answers, Gone},
     request::Attach,
+    room::Taken,
     running::{Asks, hand_on},
 };
 use crate::log_ring::Follower;
@@ -30,15 +31,14 @@ pub(super) fn may_be_shown(asked: Shown, logs: bool, begun: bool) -> Option<Show
     }
 }
 
-/// To the program's end, or its caller's. `place`: its place among those that may be here.
+/// To the program's end, or its caller's. Held to then: its place among those that may be here, and its room.
 pub(super) async fn attend(
     agent: Arc<Agent>,
     order: Attach,
-    place: OwnedSemaphorePermit,
+    (_place, _taken): (OwnedSemaphorePermit, Taken),
     asks: Asks,
     answers: Answers,
 ) {
-    let _place = place;
     let follower = match order.shown {
         Shown::FromNow => Some(agent.logs.follow_new()),
         Shown::FromBeginning => Some(agent.logs.follow(0)),

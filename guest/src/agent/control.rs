@@ -60,7 +60,7 @@ impl Control for ControlService {
 }
 
 /// Entries that wait for whoever reads.
-const WAITING: usize = 4;
+pub(super) const WAITING: usize = 2;
 
 /// Entry by entry. `place`: its place among those that may read.
 fn hand_on(mut follower: Follower, place: OwnedSemaphorePermit) -> ReceiverStream<Result<LogsResponse, Status>> {

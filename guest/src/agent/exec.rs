@@ -7,18 +7,18 @@ use coffer_guest_proto::{
     exec_server::Exec,
 };
 use coffer_spec::{Act, Rights};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Agent, MOST_AT_IT,
+    Agent,
     answers::Answers,
     attach,
     authority::Door,
     request::{self, Sendable, Start},
+    room::{Room, Rooms},
     running::{Asks, Running},
-    typing::ROOM,
 };
 use crate::{
     container::{Cause, Orders, Place, Program},
@@ -27,12 +27,6 @@ use crate::{
     spawn::{StartError, Started},
     workload::{at_terminal, program, resolve_user},
 };
-
-/// Pieces of at most 16 KiB that wait for whoever reads a program's output.
-const WAITING: usize = 16;
-/// And the workload's own: those who are at it may all stand still, each with as much input on its way as there is room for.
-const WAITING_AT_IT: usize = 4;
-const _: () = assert!(MOST_AT_IT * (WAITING_AT_IT * (16 << 10) + ROOM) <= 12 << 20);
 
 pub(super) struct ExecService {
     pub(super) agent: Arc<Agent>,
@@ -51,9 +45,6 @@ impl Exec for ExecService {
         some.map_or_else(|| may(Act::Exec), Ok)?;
         let mut asks = request.into_inner();
         let first = asks.message().await?.and_then(|first| first.message);
-        let waiting = if matches!(first, Some(Ask::Attach(_))) { WAITING_AT_IT } else { WAITING };
-        let (sender, receiver) = mpsc::channel(waiting);
-        let sender = Answers(sender);
         let order = match first {
             Some(Ask::Start(order)) => order,
             Some(Ask::Attach(order)) => {
@@ -70,18 +61,25 @@ impl Exec for ExecService {
                 let stop_signal = spec.process.stop_signal;
                 let (stop, exec) = (may(Act::Stop).is_ok(), may(Act::Exec).is_ok());
                 let signals = Sendable::Some { stop_signal, stop, exec };
-                let asks = Asks { asks, signals };
-                tokio::spawn(attach::attend(self.agent.clone(), order, place, asks, sender));
-                return Ok(answer(receiver));
+                let taken = self.agent.wide.take(Rooms::AT_IT);
+                let room = taken.room;
+                let (sender, receiver) = mpsc::channel(room.waiting);
+                let asks = Asks { coming: asks, signals, room };
+                tokio::spawn(attach::attend(self.agent.clone(), order, (place, taken), asks, Answers(sender)));
+                return Ok(answer(receiver, room));
             }
             _ => return Err(Status::invalid_argument("expected-start")),
         };
         may(request::act(&order))?;
         let workload = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
-        let place = self.agent.beside.clone().try_acquire_owned();
-        let place = place.map_err(|_| Status::resource_exhausted("too-many-programs"))?;
+        let beside = place(&self.agent.beside)?;
         let order = request::exec_start(order, self.agent.document.spec())?;
         let detached = order.detached;
+        let places = (beside, if detached { None } else { Some(place(&self.agent.attended)?) });
+        let taken = self.agent.wide.take(Rooms::BESIDE);
+        let room = taken.room;
+        let (sender, receiver) = mpsc::channel(room.waiting);
+        let sender = Answers(sender);
         if detached || order.terminal.is_some() {
             let _ = sender.tell(Tell::Heard(true)).await;
         }
@@ -89,7 +87,7 @@ impl Exec for ExecService {
             Ok(program) => program,
             Err(words) => {
                 refuse(&sender, &words, Cause::NotExecutable.status()).await;
-                return Ok(answer(receiver));
+                return Ok(answer(receiver, room));
             }
         };
         let control_group = self.agent.places.control_group.clone();
@@ -97,19 +95,24 @@ impl Exec for ExecService {
         let orders = Orders { place: Place::Beside { workload }, program, control_group, users };
         match self.start(&orders, detached).await {
             Ok((started, lines)) => {
-                let asks = (!detached).then_some(Asks { asks, signals: Sendable::All });
-                tokio::spawn(Running { started, lines, place }.attend(asks, sender));
+                let asks = (!detached).then_some(Asks { coming: asks, signals: Sendable::All, room });
+                tokio::spawn(Running { started, lines, places, taken }.attend(asks, sender));
             }
             Err(error) => refuse(&sender, &error.to_string(), error.cause.status()).await,
         }
-        Ok(answer(receiver))
+        Ok(answer(receiver, room))
     }
 }
 
+#[allow(clippy::result_large_err)] // tonic's own error type
+fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
+    places.clone().try_acquire_owned().map_err(|_| Status::resource_exhausted("too-many-programs"))
+}
+
 /// What comes, and in front of it how much input is taken before the first of it is read.
-fn answer(receiver: mpsc::Receiver<Result<ExecResponse, Status>>) -> Response<Answering> {
+fn answer(receiver: mpsc::Receiver<Result<ExecResponse, Status>>, room: Room) -> Response<Answering> {
     let mut answer = Response::new(Box::pin(ReceiverStream::new(receiver)) as Answering);
-    answer.metadata_mut().insert(STDIN_ROOM, ROOM.into());
+    answer.metadata_mut().insert(STDIN_ROOM, room.input.into());
     answer
 }
 

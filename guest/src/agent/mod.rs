@@ -9,6 +9,7 @@ mod exec;
 mod owner;
 mod refresh;
 mod request;
+mod room;
 mod running;
 pub mod serve;
 mod stats;
@@ -23,14 +24,18 @@ use tokio::sync::{RwLock, Semaphore, watch};
 
 pub use asked::refusal_of;
 pub use refresh::keep_current;
+pub use room::Wide;
 
 use crate::{
     events::Events, lines::Ways, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, secrets::Refresher,
     sys::process_id::ProcessId, workload::Places,
 };
 
-/// Programs beside the workload at one time: each costs the agent a few buffers, also one that nobody attends to any more.
+/// Programs beside the workload at one time.
 const MOST_BESIDE: usize = 256;
+
+/// Those of them that somebody attends to, or did: each costs the agent a few buffers.
+const MOST_ATTENDED: usize = 96;
 
 /// Callers who are at the workload's own program at one time.
 const MOST_AT_IT: usize = 64;
@@ -61,6 +66,10 @@ pub struct Agent {
     pub secret_env: RwLock<SecretEnv>,
     /// Programs that may still be started beside the workload.
     pub beside: Arc<Semaphore>,
+    /// Those of them that may have somebody who attends to them.
+    pub attended: Arc<Semaphore>,
+    /// Room that callers have for what they leave unread.
+    pub wide: Wide,
     /// Who may still come to the workload's own program.
     pub at_it: Arc<Semaphore>,
     /// Who may still come to read the log.
@@ -82,6 +91,8 @@ impl Agent {
             places,
             secret_env: RwLock::default(),
             beside: Arc::new(Semaphore::new(MOST_BESIDE)),
+            attended: Arc::new(Semaphore::new(MOST_ATTENDED)),
+            wide: Wide::default(),
             at_it: Arc::new(Semaphore::new(MOST_AT_IT)),
             readers: Arc::new(Semaphore::new(MOST_READERS)),
             refresher: OnceLock::new(),

@@ -14,6 +14,7 @@ use tonic::Streaming;
 use super::{
     answers::Answers,
     request::{self, Sendable},
+    room::{Room, Taken},
     typing::Typing,
 };
 use crate::{
@@ -23,9 +24,11 @@ use crate::{
 
 /// What the caller sends.
 pub(super) struct Asks {
-    pub(super) asks: Streaming<ExecRequest>,
+    pub(super) coming: Streaming<ExecRequest>,
     /// Of its signals.
     pub(super) signals: Sendable,
+    /// For its input.
+    pub(super) room: Room,
 }
 
 /// How long what a caller sent before it let go may take to go in.
@@ -34,14 +37,16 @@ const IN: Duration = Duration::from_secs(2);
 pub(super) struct Running {
     pub(super) started: Started,
     pub(super) lines: Lines,
-    /// Its place among those that may run.
-    pub(super) place: OwnedSemaphorePermit,
+    /// Its places among those that may run.
+    pub(super) places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    /// For its output.
+    pub(super) taken: Taken,
 }
 
 impl Running {
     /// To its end. Without `asks` nobody attends to it from the beginning.
     pub(super) async fn attend(self, asks: Option<Asks>, answers: Answers) {
-        let Self { started: Started { process, mut status }, lines, place: _place } = self;
+        let Self { started: Started { process, mut status }, lines, places: _places, taken } = self;
         let (let_go, alone) = watch::channel(asks.is_none());
         // Held to the end: a caller that breaks off is no end of input for whoever reads it together with the program.
         let (outputs, ways) = lines.split(process);
@@ -49,7 +54,7 @@ impl Running {
         let mut forwarding = JoinSet::new();
         for (stream, output) in outputs {
             let outflow = Outflow::new(output, ended.clone());
-            forwarding.spawn(forward((stream, outflow), answers.clone(), alone.clone()));
+            forwarding.spawn(forward((stream, outflow), answers.clone(), alone.clone(), taken.room.piece));
         }
         if asks.is_none() {
             let _ = answers.tell(Tell::Detached(true)).await;
@@ -78,9 +83,13 @@ impl Running {
     }
 }
 
-async fn forward((stream, mut outflow): (Stream, Outflow), answers: Answers, alone: watch::Receiver<bool>) {
-    // vsock on 6.12 stalls on packets above 32 KiB with some devices; these are below.
-    let mut buffer = vec![0; 16 * 1024];
+async fn forward(
+    (stream, mut outflow): (Stream, Outflow),
+    answers: Answers,
+    alone: watch::Receiver<bool>,
+    piece: usize,
+) {
+    let mut buffer = vec![0; piece];
     loop {
         let Ok(count @ 1..) = outflow.read(&mut buffer).await else { return };
         let attended = !*alone.borrow();
@@ -92,9 +101,9 @@ async fn forward((stream, mut outflow): (Stream, Outflow), answers: Answers, alo
 
 /// Hands on what the caller sends: input, signals, sizes, and that it goes. Input that the program does not read keeps none of the rest up.
 pub(super) async fn hand_on(asks: Asks, ways: Ways, let_go: watch::Sender<bool>, answers: Answers) {
-    let Asks { mut asks, signals } = asks;
-    let mut typing = Typing::new(ways.input.clone(), answers.clone());
-    while let Ok(Some(ask)) = asks.message().await {
+    let Asks { mut coming, signals, room } = asks;
+    let mut typing = Typing::new(ways.input.clone(), answers.clone(), room);
+    while let Ok(Some(ask)) = coming.message().await {
         match ask.message {
             Some(Ask::Stdin(bytes)) => typing.take(&bytes).await,
             Some(Ask::StdinClosed(true)) => typing.end().await,

@@ -56,11 +56,14 @@ pub fn owner_port(
         tls,
         AttestationService::attester(attester),
         routes,
-        ServeLimits { unattested: 16, connections: 64, ..ServeLimits::default() },
+        ServeLimits { unattested: 16, connections: 64, windows: WINDOWS, ..ServeLimits::default() },
         std::future::pending(),
     ));
     Ok(())
 }
+
+/// What an owner's connection holds of input that nobody takes: as much as one program's.
+const WINDOWS: (u32, u32) = (128 << 10, 128 << 10);
 
 fn server() -> Server {
     Server::builder().max_concurrent_streams(64).http2_keepalive_interval(Some(Duration::from_secs(30)))

@@ -31,14 +31,14 @@ use tonic::{
 };
 
 use super::{
-    Agent, MOST_AT_IT, MOST_READERS,
+    Agent, MOST_AT_IT, MOST_READERS, Wide,
     answers::Answers,
     authority::Door,
     control::ControlService,
     exec::ExecService,
     request::{self, Sendable},
+    room::Rooms,
     running::{Asks, Running},
-    typing::ROOM,
 };
 use crate::{
     container::Users,
@@ -192,18 +192,19 @@ async fn a_caller_is_told_of_room_as_the_program_reads() {
     use tokio::io::AsyncReadExt as _;
     let mut world = world("exec").await;
     let mut types = world.attach(Shown::Not).await.unwrap();
-    assert_eq!(types.room, ROOM);
-    types.asks(Ask::Stdin(vec![b'x'; ROOM])).await;
+    let room = types.room;
+    assert_eq!(room, 128 << 10, "much, for the first");
+    types.asks(Ask::Stdin(vec![b'x'; room])).await;
     types.asks(Ask::StdinClosed(true)).await;
     let mut read = Vec::new();
     world.input.read_to_end(&mut read).await.unwrap();
-    assert_eq!(read.len(), ROOM, "all of it, and then its end");
-    let mut room = 0;
-    while room < ROOM {
+    assert_eq!(read.len(), room, "all of it, and then its end");
+    let mut told = 0;
+    while told < room {
         let Tell::StdinRoom(more) = types.told().await else { panic!("no room") };
-        room += usize::try_from(more).unwrap();
+        told += usize::try_from(more).unwrap();
     }
-    assert_eq!(room, ROOM);
+    assert_eq!(told, room);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -329,7 +330,11 @@ async fn a_caller_who_reads_slowly_gets_all_that_a_program_wrote_and_then_its_st
     let (hand, mut handed) = mpsc::channel(1);
     let (_asks, receiver) = mpsc::channel(1);
     let _called = client(Caller(hand)).await.run(ReceiverStream::new(receiver)).await.unwrap();
-    let asks = Asks { asks: handed.recv().await.unwrap(), signals: Sendable::All };
+    let asks = Asks {
+        coming: handed.recv().await.unwrap(),
+        signals: Sendable::All,
+        room: Wide::default().take(Rooms::BESIDE).room,
+    };
 
     let (ours, theirs) = output_pipe().unwrap();
     let written = vec![b'x'; 64 << 10];
@@ -340,7 +345,8 @@ async fn a_caller_who_reads_slowly_gets_all_that_a_program_wrote_and_then_its_st
     let running = Running {
         started: Started { process: world.agent.workload().unwrap(), status },
         lines: Lines { outputs: vec![(Stream::Stdout, Output::Pipe(ours))], ..Lines::default() },
-        place: world.agent.beside.clone().try_acquire_owned().unwrap(),
+        places: (world.agent.beside.clone().try_acquire_owned().unwrap(), None),
+        taken: world.agent.wide.take(Rooms::BESIDE),
     };
     let (sender, mut told) = mpsc::channel(1);
     tokio::spawn(running.attend(Some(asks), Answers(sender)));

@@ -1,7 +1,7 @@
 //! What a caller sends to a program's input: in a queue of its own, and in turns with other callers. Nothing but more of its own input
 //! waits for a program that does not read.
 //!
-//! Never: holds more than [`ROOM`] of a caller's, or cuts what was taken short because the caller is done.
+//! Never: holds more of a caller's than its [`Room`], or cuts what was taken short because the caller is done.
 
 use std::sync::{
     Arc,
@@ -15,15 +15,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::answers::Answers;
+use super::{answers::Answers, room::Room};
 use crate::lines::Input;
 
-/// Bytes of a caller's input that are on their way at one time; a caller is told, and then of what has gone.
-pub(super) const ROOM: usize = 128 * 1024;
 /// Bytes that go in at one turn: a pipe takes them whole.
-const TURN: usize = 4096;
-/// Of what has gone a caller is told when it is as much.
-const TOLD: usize = ROOM / 4;
+pub(super) const TURN: usize = 4096;
 
 /// A caller's input on its way.
 pub(super) struct Typing {
@@ -35,11 +31,11 @@ pub(super) struct Typing {
 
 impl Typing {
     /// To `input`; its caller hears by `answers` how much has gone.
-    pub(super) fn new(input: Arc<Mutex<Input>>, answers: Answers) -> Self {
-        let (queue, from) = duplex(ROOM);
+    pub(super) fn new(input: Arc<Mutex<Input>>, answers: Answers, room: Room) -> Self {
+        let (queue, from) = duplex(room.input);
         let ended = Arc::new(AtomicBool::new(false));
         let mut task = JoinSet::new();
-        task.spawn(type_in(from, ended.clone(), input, answers));
+        task.spawn(type_in(from, ended.clone(), input, (answers, room.told())));
         Self { queue, ended, task }
     }
 
@@ -62,13 +58,18 @@ impl Typing {
     }
 }
 
-async fn type_in(mut from: DuplexStream, ended: Arc<AtomicBool>, input: Arc<Mutex<Input>>, answers: Answers) {
+async fn type_in(
+    mut from: DuplexStream,
+    ended: Arc<AtomicBool>,
+    input: Arc<Mutex<Input>>,
+    (answers, told): (Answers, usize),
+) {
     let (mut turn, mut gone) = (vec![0; TURN], 0);
     while let Ok(count @ 1..) = from.read(&mut turn).await {
         // Let go of after each turn: the others who wait come first then.
         input.lock().await.write(&turn[..count]).await;
         gone += count;
-        if gone >= TOLD {
+        if gone >= told {
             let _ = answers.tell(Tell::StdinRoom(gone as u64)).await;
             gone = 0;
         }
@@ -83,6 +84,7 @@ mod tests {
     use tokio::{net::unix::pipe, sync::mpsc};
 
     use super::*;
+    use crate::agent::{Wide, room::Rooms};
 
     #[tokio::test]
     async fn who_sends_more_than_is_read_takes_turns_with_the_others() {
@@ -91,8 +93,9 @@ mod tests {
         let input = Arc::new(Mutex::new(input));
         let mut program = pipe::Receiver::from_owned_fd(theirs).unwrap();
         let (sender, _told) = mpsc::channel(16);
-        let [mut floods, mut types] = [(); 2].map(|()| Typing::new(input.clone(), Answers(sender.clone())));
-        floods.take(&vec![b'f'; ROOM]).await;
+        let room = Wide::default().take(Rooms::AT_IT).room;
+        let [mut floods, mut types] = [(); 2].map(|()| Typing::new(input.clone(), Answers(sender.clone()), room));
+        floods.take(&vec![b'f'; room.input]).await;
         types.take(b"o").await;
         // One thread: both have come as far as they can.
         for _ in 0..10_000 {
@@ -103,7 +106,7 @@ mod tests {
             before += 1;
         }
         // What the pipe had taken, and a turn: not all of what was sent first.
-        assert!(before <= ROOM / 2 + 2 * TURN, "{before}");
+        assert!(before <= room.input / 2 + 2 * TURN, "{before}");
         drop((floods, types));
         assert!(matches!(*input.lock().await, Input::Pipe(_)), "nobody ended it");
     }

@@ -79,7 +79,7 @@ mod tests {
     async fn whoever_reads_however_slowly_gets_all_that_a_program_wrote_before_it_ended() {
         let (ours, theirs) = output_pipe().unwrap();
         let mut held_open = File::from(theirs);
-        held_open.write_all(&[b'x'; 64 << 10]).unwrap();
+        held_open.write_all(&vec![b'x'; 64 << 10]).unwrap();
         let (end, ended) = watch::channel(false);
         // No time at all is left once it has ended, and what lies there is read all the same.
         let mut outflow = Outflow { aftermath: Duration::ZERO, ..Outflow::new(Output::Pipe(ours), ended) };

@@ -25,13 +25,15 @@ struct Shown {
     /// What is known at the beginning.
     head: Map<String, Value>,
     count: Mutex<usize>,
+    /// What stands first, and alone, where it is words of ours in the box.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Output {
     /// `head`: an object of what is known at the beginning.
     pub fn new(context: &Context, head: &Value) -> Self {
         let head = head.as_object().cloned().unwrap_or_default();
-        Self(Arc::new(Shown { json: context.json, head, count: Mutex::default() }))
+        Self(Arc::new(Shown { json: context.json, head, count: Mutex::default(), refusal: Mutex::default() }))
     }
 
     /// Shows a piece. False once nobody reads any more.
@@ -41,6 +43,8 @@ impl Output {
 
     /// The same of bytes that come without the time they were written at.
     pub fn show_bytes(&self, stderr: bool, bytes: Vec<u8>) -> bool {
+        let words = if stderr && self.is_empty() { refusal(&bytes) } else { None };
+        *self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner) = words;
         if self.0.json { self.piece(&LogPiece::new(stderr, now(), bytes)) } else { self.raw(stderr, &bytes) }
     }
 
@@ -61,6 +65,11 @@ impl Output {
         }
         *count += 1;
         !out::is_closed()
+    }
+
+    /// Why no program ran, where all that was shown are the words of a box that says so.
+    pub fn refusal(&self) -> Option<String> {
+        self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// It is one JSON document.
@@ -106,6 +115,12 @@ fn told(piece: &LogPiece) -> Value {
     value
 }
 
+/// A line that says why nothing runs.
+fn refusal(bytes: &[u8]) -> Option<String> {
+    let words = std::str::from_utf8(bytes).ok()?.strip_prefix("coffer: ")?.strip_suffix('\n')?;
+    Some(words.to_owned()).filter(|words| !words.contains('\n'))
+}
+
 /// Up to the first piece.
 fn opening(head: &Map<String, Value>) -> String {
     let fields = head.iter().map(|(name, value)| format!("{}:{value},", Value::from(name.as_str())));
@@ -140,6 +155,11 @@ mod tests {
             json!({ "stream": "stdout", "time": "1970-01-01T00:00:00.000000001Z", "log": "one\n" })
         );
         assert_eq!(told(&pieces[1])["base64"], "/w==");
+        let output = Output::new(&Context::new(true, None, crate::exits::Exits::Docker), &Value::Null);
+        for (bytes, why) in [(&b"coffer: no such program\n"[..], Some("no such program")), (b"more\n", None)] {
+            output.show_bytes(true, bytes.to_vec());
+            assert_eq!(output.refusal().as_deref(), why);
+        }
         assert_eq!(opening(&Map::new()) + &closing(&Value::Null), "{\"output\":[]}");
     }
 }

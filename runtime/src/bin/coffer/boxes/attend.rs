@@ -97,7 +97,8 @@ impl End {
     }
 }
 
-fn of_signal(number: i32) -> u8 {
+/// Exit code of whoever a signal ended.
+pub fn of_signal(number: i32) -> u8 {
     u8::try_from(128 + number).unwrap_or(125)
 }
 

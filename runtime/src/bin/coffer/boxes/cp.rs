@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use coffer_rim::carry::{Bounds, Keep, Source, pack, unpack};
+use coffer_rim::out;
 use coffer_runtime::engine::{Engine, Trust as MustProve, WriteFiles};
 use coffer_runtime::request::bytes;
 use serde_json::{Value, json};
 
+use crate::boxes::attend::End;
 use crate::context::Context;
 use crate::error::{self, Class, Classify as _, CliError};
 use crate::prove::guest::Trust;
@@ -105,7 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return usage("the path in the box is empty");
         }
         (Side::There { name, path }, to @ (Side::Stream | Side::Here(_))) => {
-            runtime.block_on(out(&engine, args, &name, &path, to, &trust))
+            runtime.block_on(outward(&engine, args, &name, &path, to, &trust))
         }
         (from @ (Side::Stream | Side::Here(_)), Side::There { name, path }) => {
             runtime.block_on(inward(&engine, args, from, &name, &path, &trust))
@@ -116,14 +118,22 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         _ => return usage("one of the two is in a box: BOX:PATH"),
     };
     runtime.shutdown_background();
-    let copied = copied?;
+    if Side::of(&args.to) == Side::Stream
+        && copied.is_err()
+        && out::check().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    {
+        // Whoever reads has seen enough.
+        return Ok(End::ReaderGone.told().1);
+    }
+    let mut copied = copied?;
     if context.json {
+        (copied["source"], copied["destination"]) = (json!(args.from), json!(args.to));
         println!("{copied}");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn out(
+async fn outward(
     engine: &Engine,
     args: &Args,
     name: &str,

@@ -6,6 +6,7 @@ use coffer_runtime::engine::{Engine, ExecInput, ExecOutput, ExecRequest, Trust a
 use serde_json::Value;
 
 use crate::boxes::attend::{End, Ours, attend};
+use crate::boxes::flags::variables;
 use crate::context::Context;
 use crate::error::{self, Class, CliError};
 use crate::output::Output;
@@ -42,8 +43,8 @@ pub struct Args {
     /// Keys that leave a program with -it to itself.
     #[arg(long, value_name = "KEYS", default_value = detach_keys::DEFAULT)]
     detach_keys: DetachKeys,
-    /// Set an environment variable.
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    /// Set an environment variable; without a value, ours.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Working directory.
     #[arg(short, long, value_name = "DIR")]
@@ -54,21 +55,21 @@ pub struct Args {
     #[command(flatten)]
     trust: Trust,
     /// Name or id, then the program and its arguments. Options end at the box.
-    #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_names = ["BOX", "COMMAND"])]
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["BOX", "COMMAND"])]
     words: Vec<String>,
 }
 
 /// Runs it; the exit code is the program's.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let (name, argv) = words(&args.words)?;
     let engine = context.engine()?;
     let trust = args.trust.read()?;
-    let (name, argv) = args.words.split_first().ok_or_else(|| CliError::new(Class::Usage, "no box was named"))?;
     let (input, keys) = (args.interactive && !args.detach, args.detach_keys.clone());
     let ours = Ours { input, terminal: args.tty, keys, manner: Manner::EXEC };
     ours.check()?;
     let request = ExecRequest {
         argv: argv.to_vec(),
-        env: args.env.clone(),
+        env: variables(&args.env)?,
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         terminal: args.tty.then(size),
@@ -94,7 +95,23 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     {
         eprintln!("{said}");
     }
-    output.end(context, ended.map(End::told))
+    let told = ended.map(|end| {
+        let (mut told, code) = end.told();
+        if let (End::Exited(125..=127), Some(why)) = (end, output.refusal()) {
+            told["why"] = why.into();
+        }
+        (told, code)
+    });
+    output.end(context, told)
+}
+
+/// The box, and what runs there.
+fn words(words: &[String]) -> Result<(&String, &[String]), CliError> {
+    let missing = |what: &str| {
+        CliError::new(Class::Usage, format!("{what} was not named")).hint("coffer exec BOX COMMAND [ARG]...")
+    };
+    let (name, argv) = words.split_first().ok_or_else(|| missing("a box"))?;
+    if argv.is_empty() { Err(missing("a program to run there")) } else { Ok((name, argv)) }
 }
 
 /// Starts a program that goes on by itself; else shows why it does not.
@@ -137,7 +154,9 @@ mod tests {
         let args = parse("x -itd --detach-keys ctrl-a,d web sh -t").unwrap();
         assert!(args.tty && args.detach && args.detach_keys.to_string() == "ctrl-a,d");
         assert!(parse("x --detach-keys nosuch web id").is_err());
-        assert!(parse("x web").is_err(), "no program");
+        let missing = words(&parse("x web").unwrap().words).unwrap_err();
+        assert!(missing.class == Class::Usage && missing.message.contains("a program"), "{missing:?}");
+        assert!(parse("x").is_err(), "no box");
         assert!(parse("x --nosuch web id").is_err());
     }
 }

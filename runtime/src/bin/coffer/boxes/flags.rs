@@ -483,10 +483,7 @@ impl BoxFlags {
             all.extend(lines.filter_map(from_ours));
         }
         all.extend(self.env.iter().filter_map(|entry| from_ours(entry)));
-        match all.iter().find(|entry| entry.starts_with('=')) {
-            Some(bad) => Err(CliError::new(Class::Usage, format!("invalid environment variable: {bad}"))),
-            None => Ok(all),
-        }
+        with_names(all)
     }
 
     /// Virtual processors as they were typed.
@@ -566,6 +563,18 @@ fn size(flag: &str, value: &str) -> Result<u64, CliError> {
     request::bytes(value).ok_or_else(|| {
         CliError::new(Class::Usage, format!("invalid value {value:?} for {flag}: expected a size such as 128m"))
     })
+}
+
+/// Variables as `-e` sets them.
+pub fn variables(entries: &[String]) -> Result<Vec<String>, CliError> {
+    with_names(entries.iter().filter_map(|entry| from_ours(entry)).collect())
+}
+
+fn with_names(all: Vec<String>) -> Result<Vec<String>, CliError> {
+    match all.iter().find(|entry| entry.starts_with('=')) {
+        Some(bad) => Err(CliError::new(Class::Usage, format!("invalid environment variable: {bad}"))),
+        None => Ok(all),
+    }
 }
 
 fn from_ours(entry: &str) -> Option<String> {

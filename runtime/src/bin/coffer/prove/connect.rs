@@ -1,28 +1,31 @@
 //! `coffer connect`.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use coffer_ratls::Identity;
+use coffer_rim::out;
 use coffer_runtime::ingress::{Attested, Forwarder, Peer};
 use coffer_runtime::owner_access;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::boxes::attend::of_signal;
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::evidence::judging;
 use crate::prove::reference::References;
+use crate::terminal;
 
 /// Reach a port of a guest's workload behind RA-TLS: whoever answers there must prove first that it is the guest expected.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The port was opened by `coffer run -p HOST-PORT:PORT/ra-tls`. Without --listen, one connection is joined to
 standard input and output, and ends when the workload ends it.
-Exit status: 0, 1 no such file, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
+Exit status: 0, 141 nobody reads any more, 1 no such file, 3 a file, 5 not authentic, 6 refused by policy or by the guest, 7 nobody answers, or the connection breaks off.
 
 Examples:
   coffer connect --reference web.json --guest-port 8080 \\
@@ -73,7 +76,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let attested = peer.connect().await?;
         match args.listen.as_deref() {
             None => {
-                attested.pipe(&peer, tokio::io::stdin(), tokio::io::stdout()).await?;
+                let gone = terminal::reader_gone();
+                let ended = tokio::select! {
+                    piped = attested.pipe(&peer, tokio::io::stdin(), tokio::io::stdout()) => Some(piped),
+                    () = gone.notified() => None,
+                };
+                let seen_enough = || out::check().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+                match ended {
+                    // Whoever reads has seen enough.
+                    None => std::process::exit(of_signal(libc::SIGPIPE).into()),
+                    Some(Err(_)) if seen_enough() => std::process::exit(of_signal(libc::SIGPIPE).into()),
+                    Some(piped) => piped?,
+                }
                 // Whoever still writes to us need not be waited for: the workload listens no more.
                 let _ = std::io::stdout().flush();
                 std::process::exit(0)

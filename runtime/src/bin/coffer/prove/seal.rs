@@ -11,10 +11,12 @@ use coffer_runtime::engine::{SealAs, SealCounter, SealError};
 use coffer_seal::{CHUNK, HEADER, SealPolicy, TAG};
 use zeroize::Zeroizing;
 
+use crate::boxes::attend::of_signal;
 use crate::boxes::logs::read_input;
 use crate::context::Context;
 use crate::error::{self, Class, CliError, NamedFile as _};
 use crate::prove::guest::Trust;
+use crate::signals::{self, Manner};
 use crate::terminal;
 use hand_over::{Given, Place};
 
@@ -133,10 +135,9 @@ pub fn seal(args: &SealArgs, context: &Context) -> Result<ExitCode, CliError> {
     };
     let how = SealAs { policy: *policy, context: &args.context, counter };
     let plaintext = Zeroizing::new(args.read(LIMIT)?);
-    let runtime = context.runtime()?;
     let room = HEADER + plaintext.len() + (plaintext.len() / CHUNK + 1) * TAG;
-    place.hand_over(room, || {
-        let sealed = runtime.block_on(engine.seal(&args.name, &how, &plaintext, &trust)).map_err(error::of)?;
+    hand_over(context, &place, room, async {
+        let sealed = engine.seal(&args.name, &how, &plaintext, &trust).await.map_err(error::of)?;
         Ok(Given { bytes: Zeroizing::new(sealed.bytes), rollback_protected: sealed.rollback_protected })
     })
 }
@@ -160,9 +161,8 @@ pub fn unseal(args: &UnsealArgs, context: &Context) -> Result<ExitCode, CliError
     let trust = args.trust.read()?;
     engine.may_seal(&args.name).map_err(error::of)?;
     let sealed = args.read(2 * LIMIT)?;
-    let runtime = context.runtime()?;
-    args.place(context, false).hand_over(sealed.len(), || {
-        let opened = runtime.block_on(engine.unseal(&args.name, &args.context, sealed, &trust)).map_err(error::of)?;
+    hand_over(context, &args.place(context, false), sealed.len(), async {
+        let opened = engine.unseal(&args.name, &args.context, sealed, &trust).await.map_err(error::of)?;
         Ok(Given { bytes: opened.plaintext, rollback_protected: opened.rollback_protected })
     })
 }
@@ -175,10 +175,57 @@ pub fn reseal(args: &ResealArgs, context: &Context) -> Result<ExitCode, CliError
     engine.may_seal(&args.name).map_err(error::of)?;
     let place = args.sealed(context)?;
     let sealed = args.read(2 * LIMIT)?;
-    let runtime = context.runtime()?;
-    place.hand_over(sealed.len(), || {
-        let sealed = runtime.block_on(engine.reseal(&args.name, *policy, &args.context, sealed, &trust));
-        let sealed = sealed.map_err(error::of)?;
+    hand_over(context, &place, sealed.len(), async {
+        let sealed = engine.reseal(&args.name, *policy, &args.context, sealed, &trust).await.map_err(error::of)?;
         Ok(Given { bytes: Zeroizing::new(sealed.bytes), rollback_protected: sealed.rollback_protected })
     })
+}
+
+/// Hands over what a guest is asked for. A signal ends it too, and nothing is left of a file that was begun.
+fn hand_over(
+    context: &Context,
+    place: &Place<'_>,
+    room: usize,
+    ask: impl Future<Output = Result<Given, CliError>>,
+) -> Result<ExitCode, CliError> {
+    let runtime = context.runtime()?;
+    let mut ended = None;
+    let handed = place.hand_over(room, || {
+        runtime.block_on(async {
+            let mut signals = signals::coming(Manner::EXEC.proxied(false), false)?;
+            tokio::select! {
+                given = ask => given,
+                Some(number) = signals.recv() => {
+                    ended = Some(number);
+                    Err(CliError::new(Class::Internal, "a signal ends it"))
+                }
+            }
+        })
+    });
+    ended.map_or(handed, |number| Ok(ExitCode::from(of_signal(number))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exits::Exits;
+
+    #[test]
+    fn a_signal_while_a_guest_does_not_answer_leaves_nothing_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there");
+        std::fs::write(&there, "before").unwrap();
+        let context = Context::new(false, None, Exits::Class);
+        for (output, left) in [(folder.path().join("new"), vec!["there"]), (there, vec!["there"])] {
+            let place = Place { output: Some(&output), json: false, sealed: true, home: folder.path() };
+            let ended = hand_over(&context, &place, 6, async {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+                std::future::pending().await
+            });
+            assert_eq!(ended.unwrap(), ExitCode::from(143));
+            let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            assert_eq!(names.collect::<Vec<_>>(), left);
+        }
+        assert_eq!(std::fs::read_to_string(folder.path().join("there")).unwrap(), "before");
+    }
 }

@@ -71,7 +71,23 @@ pub fn read(to: &mut impl Write) -> Result<u64, CliError> {
     revert(io::stdin().lock(), to)
 }
 
-fn revert(from: impl Read, to: &mut impl Write) -> Result<u64, CliError> {
+/// What is compressed is told by how it begins.
+const COMPRESSED: [(&[u8], &str); 4] = [
+    (&[0x1f, 0x8b], "gzip"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+    (b"BZh", "bzip2"),
+];
+
+fn revert(mut from: impl Read, to: &mut impl Write) -> Result<u64, CliError> {
+    let mut head = Vec::new();
+    from.by_ref().take(6).read_to_end(&mut head).class_while(Class::Config, "cannot read standard input")?;
+    if let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)) {
+        let message = format!("standard input is compressed by {program}, and a plain tar stream is expected");
+        return Err(CliError::new(Class::Config, message)
+            .hint(format!("unpack it on the way: {program} -dc FILE | coffer cp - …")));
+    }
+    let from = head.as_slice().chain(from);
     let sent = |result: io::Result<()>| result.class_while(Class::Unreachable, "cannot send to the box");
     let mut archive = Archive::new(from);
     let root = Entry { path: Vec::new(), kind: Kind::Folder, mode: 0o755, uid: 0, gid: 0, modified: 0 };
@@ -193,6 +209,15 @@ mod tests {
         assert!(
             convert(&mut &stream[..stream.len() - 5], &mut tar::Builder::new(Vec::new()), &source, PLENTY).is_err()
         );
+    }
+
+    #[test]
+    fn what_is_compressed_is_said_by_the_name_of_what_unpacks_it() {
+        for (magic, program) in COMPRESSED {
+            let bytes = [magic, &[0; 600]].concat();
+            let refused = revert(&bytes[..], &mut Vec::new()).unwrap_err();
+            assert!(refused.message.contains(program) && refused.message.contains("a plain tar"), "{refused:?}");
+        }
     }
 
     #[test]

@@ -145,6 +145,18 @@ mod tests {
     }
 
     #[test]
+    fn while_a_guest_is_asked_there_is_no_file_that_whoever_is_killed_would_leave() {
+        let folder = tempfile::tempdir().unwrap();
+        place(&folder.path().join("new"), folder.path())
+            .hand_over(6, || {
+                assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+                Ok(given(true))
+            })
+            .unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn what_a_guest_refuses_is_said_as_it_said_it_and_leaves_what_was_there() {
         let folder = tempfile::tempdir().unwrap();
         let there = folder.path().join("there");

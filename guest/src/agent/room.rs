@@ -1,0 +1,130 @@
+//! Room for what callers leave unread, and for input that no program reads.
+//!
+//! A few have much of it, so that what one program writes and reads goes fast; all others, as many as there may be, have little. All of
+//! it together fits into what a spec leaves the agent, beside the log and those who read that. What lies in the buffers of HTTP/2 and
+//! TLS is the connections' and not counted here.
+
+use std::sync::Arc;
+
+use coffer_spec::WorkloadSpec;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{MOST_AT_IT, MOST_ATTENDED, MOST_READERS, control, typing::TURN};
+use crate::log_ring;
+
+/// Bytes of the largest piece of output. vsock on 6.12 stalls on packets above 32 KiB with some devices.
+pub(super) const PIECE: usize = 16 << 10;
+/// Bytes of input that a caller sends at one time, and waits for room for.
+const INPUT: usize = 16 << 10;
+/// Bytes for those who have much room.
+const WIDE: usize = 2 << 20;
+/// And what the kernel keeps of the same.
+const KERNEL: usize = 3 << 20;
+
+/// What is said to a caller before it can read: that it was heard, why nothing runs, and a status.
+const FIRST: usize = 3;
+
+/// Of one caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Bytes of a piece of output.
+    pub(super) piece: usize,
+    /// Pieces that wait for whoever reads.
+    pub(super) waiting: usize,
+    /// Bytes of input on their way.
+    pub(super) input: usize,
+    /// Pieces beside those that wait: what is read into, and what is to be handed on.
+    in_hand: usize,
+}
+
+/// Those of one kind: with much room, and with little.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rooms([Room; 2]);
+
+impl Rooms {
+    /// Of a program's two outputs.
+    pub(super) const BESIDE: Self = Self([
+        Room { piece: PIECE, waiting: 16, input: 128 << 10, in_hand: 4 },
+        Room { piece: PIECE / 8, waiting: FIRST, input: 24 << 10, in_hand: 4 },
+    ]);
+    /// Of the workload's, which comes in the log's pieces.
+    pub(super) const AT_IT: Self = Self([
+        Room { piece: PIECE, waiting: 4, input: 128 << 10, in_hand: 1 },
+        Room { piece: PIECE, waiting: 1, input: 24 << 10, in_hand: 1 },
+    ]);
+}
+
+impl Room {
+    /// Bytes at most.
+    const fn most(self) -> usize {
+        (self.waiting + self.in_hand) * self.piece + self.input + TURN
+    }
+
+    /// Of what has gone in a caller is told when it is as much.
+    pub(super) const fn told(self) -> usize {
+        self.input / 4
+    }
+
+    /// Whoever waits for room for a piece of input gets it, though the last of what has gone was not told.
+    const fn takes_input(self) -> bool {
+        self.input - self.told() >= INPUT
+    }
+}
+
+/// All that may be there at one time.
+const ALL: usize = WIDE
+    + MOST_ATTENDED * Rooms::BESIDE.0[1].most()
+    + MOST_AT_IT * Rooms::AT_IT.0[1].most()
+    + MOST_READERS * (control::WAITING + 1) * PIECE
+    + log_ring::CAPACITY
+    + KERNEL;
+const _: () = assert!(ALL as u64 <= WorkloadSpec::LEAST_RESERVE, "callers fit into what the agent is left");
+const _: () = assert!(
+    Rooms::BESIDE.0[0].takes_input()
+        && Rooms::BESIDE.0[1].takes_input()
+        && Rooms::AT_IT.0[0].takes_input()
+        && Rooms::AT_IT.0[1].takes_input()
+);
+
+/// What there is for those who have much.
+#[derive(Debug, Clone)]
+pub struct Wide(Arc<Semaphore>);
+
+/// Somebody's room, for as long as this is held.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) room: Room,
+    _wide: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for Wide {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WIDE)))
+    }
+}
+
+impl Wide {
+    /// Much, as long as there is; else little.
+    pub(super) fn take(&self, rooms: Rooms) -> Taken {
+        let [much, little] = rooms.0;
+        let wide = u32::try_from(much.most()).ok().and_then(|bytes| self.0.clone().try_acquire_many_owned(bytes).ok());
+        Taken { room: if wide.is_some() { much } else { little }, _wide: wide }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_have_much_room_until_they_go() {
+        let wide = Wide::default();
+        let [much, little] = Rooms::BESIDE.0;
+        let mut all: Vec<_> = (0..MOST_ATTENDED).map(|_| wide.take(Rooms::BESIDE)).collect();
+        let bytes = |all: &[Taken]| all.iter().map(|taken| taken.room.most()).sum::<usize>();
+        assert_eq!((all[0].room, all[MOST_ATTENDED - 1].room), (much, little));
+        assert!(bytes(&all) <= WIDE + MOST_ATTENDED * little.most());
+        all.remove(0);
+        assert_eq!(wide.take(Rooms::BESIDE).room, much);
+    }
+}

@@ -214,8 +214,7 @@ fn signals_reach_the_program_as_they_are_and_we_end_when_told_to() -> Result<()>
     Ok(())
 }
 
-/// The first line of its output, which nobody reads on from, and its exit status.
-/// What a command writes first, and its status when nobody reads on.
+/// The first line of its output, and its exit status when nobody reads on.
 fn first_line(world: &World, arguments: &[&str]) -> Result<(String, i32)> {
     let mut child = world.command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut stdout = child.stdout.take().context("it was piped")?;

@@ -536,6 +536,10 @@ async fn terminals_of(world: &World) {
         let stdio = [theirs.into(), Stdio::null(), Stdio::null()];
         let started = world.start_in(size, world.place(), uid, &["sh", "-c", script], stdio).await.unwrap();
         let mut terminal = terminal_over(&ours);
+        // Not shown when it is typed, in the midst of what the program says: `cat` shows it.
+        let mut modes = rustix::termios::tcgetattr(&terminal).unwrap();
+        modes.local_modes -= rustix::termios::LocalModes::ECHO;
+        rustix::termios::tcsetattr(&terminal, rustix::termios::OptionalActions::Now, &modes).unwrap();
         // A line, and the end of input as one types it.
         std::io::Write::write_all(&mut terminal, b"typed\n\x04").unwrap();
         let text = shown(terminal).await.replace('\r', "");

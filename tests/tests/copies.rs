@@ -84,7 +84,8 @@ fn files_go_in_and_come_out_as_they_are() -> Result<()> {
     ensure!(left == "before\nbinary\n", "{left}");
 
     // Whoever reads it may have seen enough; one that is compressed is said to be.
-    let mut enough = world.command(&["cp", "box:/new/sub/binary", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut enough =
+        world.command(&["cp", "box:/new/sub/binary", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut block = [0; 512];
     enough.stdout.take().context("it was piped")?.read_exact(&mut block)?;
     let ended = enough.wait_with_output()?;

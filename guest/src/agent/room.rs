@@ -9,13 +9,15 @@ use std::sync::Arc;
 use coffer_spec::WorkloadSpec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{MOST_AT_IT, MOST_ATTENDED, MOST_READERS, control, typing::TURN};
+use super::{MOST_AT_IT, MOST_ATTENDED, MOST_READERS, control};
 use crate::log_ring;
 
 /// Bytes of the largest piece of output. vsock on 6.12 stalls on packets above 32 KiB with some devices.
 pub(super) const PIECE: usize = 16 << 10;
 /// Bytes of input that a caller sends at one time, and waits for room for.
 const INPUT: usize = 16 << 10;
+/// Bytes of input that go in at one turn: a pipe takes them whole.
+pub(super) const TURN: usize = 4096;
 /// Bytes for those who have much room.
 const WIDE: usize = 2 << 20;
 /// And what the kernel keeps of the same.

@@ -15,11 +15,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{answers::Answers, room::Room};
+use super::{
+    answers::Answers,
+    room::{Room, TURN},
+};
 use crate::lines::Input;
-
-/// Bytes that go in at one turn: a pipe takes them whole.
-pub(super) const TURN: usize = 4096;
 
 /// A caller's input on its way.
 pub(super) struct Typing {

@@ -42,7 +42,7 @@ use crate::{
         net,
         seccomp::{self, Filter},
     },
-    workload::{Places, program, resolve_user, start_workload},
+    workload::{Places, check_limits, program, resolve_user, start_workload},
     workload_api::{self, OwnGuest},
 };
 
@@ -323,6 +323,7 @@ async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attes
     let spec = agent.document.spec();
     let user = resolve_user(&agent.places.root, &spec.process.user, &spec.process.rights.groups)
         .or_fail(Code::UserNotFound, "resolve the workload's user")?;
+    check_limits(&spec.process, &user).or_fail(Code::Internal, "limit the workload's programs")?;
     if let Some(Attesting { identity, attester, plain }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);
         let secrets = &agent.places.secrets;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use coffer_guest_proto::Stream;
-use coffer_spec::WorkloadSpec;
+use coffer_spec::{Process, Resource, WorkloadSpec};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -55,6 +55,24 @@ pub struct Places {
 /// [`UserError`].
 pub fn resolve_user(root: &Path, user: &str, groups: &[String]) -> Result<Identity, UserError> {
     passwd::resolve(user, groups, &read_inside(root, "etc/passwd"), &read_inside(root, "etc/group"))
+}
+
+/// Another name for root in the image's accounts, with a bound on programs that the kernel does not hold root's to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the spec limits nproc, and its user {user} is root in this image, whose programs that does not bind; limit programs"
+)]
+pub struct Unbound {
+    user: String,
+}
+
+/// Whether what the spec limits binds this user. Root by its own name or number no spec has with such a limit.
+///
+/// # Errors
+/// [`Unbound`].
+pub fn check_limits(process: &Process, user: &Identity) -> Result<(), Unbound> {
+    let nproc = process.rights.limits.iter().any(|limit| limit.of == Resource::Nproc);
+    if nproc && user.uid == 0 { Err(Unbound { user: process.user.clone() }) } else { Ok(()) }
 }
 
 fn read_inside(root: &Path, path: &str) -> String {
@@ -255,5 +273,17 @@ mod tests {
         std::fs::remove_file(image.path().join("real")).unwrap();
         assert!(resolve_user(image.path(), "root", &[]).is_err(), "the machine's own passwd is not consulted");
         assert_eq!(resolve_user(image.path(), "", &[]).unwrap().uid, 0);
+    }
+
+    #[test]
+    fn a_bound_on_a_users_programs_is_refused_where_the_image_calls_root_otherwise() {
+        let mut process = coffer_spec::sample::workload(coffer_spec::Tee::None).process;
+        let user = |passwd: &str| passwd::resolve("toor", &[], passwd, "").unwrap();
+        let (root, other) = (user("toor:x:0:0::/:/bin/sh\n"), user("toor:x:7:0::/:/bin/sh\n"));
+        process.user = "toor".into();
+        check_limits(&process, &root).unwrap();
+        process.rights.limits = vec![coffer_spec::ResourceLimit { of: Resource::Nproc, soft: Some(5), hard: Some(5) }];
+        assert!(check_limits(&process, &root).unwrap_err().to_string().contains("toor"));
+        check_limits(&process, &other).unwrap();
     }
 }

@@ -6,224 +6,25 @@
 use std::path::Path;
 use std::time::Duration;
 
-use coffer_rim::failure::DISK_FULL;
-use coffer_rim::{Class, Failure, Reason};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::boxes::{BoxOptions, Timings};
+use crate::boxes::Timings;
 use crate::home::Home;
 use crate::id::BoxId;
 use crate::lock::BoxLock;
 use crate::monitor::Isolation;
 use crate::volumes::Volumes;
 
-/// Why the database does not answer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateError {
-    /// SQLite says no.
-    #[error("box database")]
-    Database(#[from] rusqlite::Error),
-    /// Two first uses cannot take turns.
-    #[error("box database cannot be locked")]
-    Lock(#[source] std::io::Error),
-    /// A later version of ours made it.
-    #[error("box database has version {found}, this program reads up to {VERSION}")]
-    Newer {
-        /// Its version.
-        found: i64,
-    },
-    /// A record is not what we write.
-    #[error("box database holds an unreadable {field} for {id}")]
-    Record {
-        /// Which box.
-        id: String,
-        /// Which column.
-        field: &'static str,
-    },
-    /// The name is taken.
-    #[error("the box name \"/{name}\" is already in use by box \"{holder}\"; remove that box to reuse the name")]
-    NameInUse {
-        /// Which name.
-        name: String,
-        /// Who has it.
-        holder: BoxId,
-    },
-    /// No such box.
-    #[error("no such box: {0}")]
-    Unknown(String),
-    /// More than one box.
-    #[error("{prefix} is the beginning of {count} box ids")]
-    Ambiguous {
-        /// What was given.
-        prefix: String,
-        /// How many fit.
-        count: usize,
-    },
-}
-
-impl From<StateError> for Failure {
-    fn from(error: StateError) -> Self {
-        let failure = Self::caused(error.class(), &error);
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    }
-}
-
-impl StateError {
-    /// What kind it is.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Unknown(_) => Class::NotFound,
-            Self::Ambiguous { .. } => Class::Usage,
-            _ => Class::Config,
-        }
-    }
-
-    /// What the operator can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            _ if self.is_disk_full() => Some(DISK_FULL.into()),
-            Self::Ambiguous { .. } => Some("give more digits of the id".into()),
-            Self::Newer { .. } => Some("use the version of coffer that made it, or another --home".into()),
-            _ => None,
-        }
-    }
-
-    /// SQLite found no room. It calls that an I/O error where it grows its shared memory (SQLITE_IOERR_SHMSIZE).
-    fn is_disk_full(&self) -> bool {
-        let Self::Database(error) = self else { return false };
-        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-            || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
-    }
-}
-
-/// A database error as a failure.
-#[allow(clippy::needless_pass_by_value, reason = "stands in map_err")]
-pub fn of_state(error: StateError) -> Failure {
-    error.into()
-}
-
-/// Where a box is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BoxState {
-    /// Never started.
-    Created,
-    /// Supervised.
-    Running,
-    /// Supervised, and no virtual processor of it runs.
-    Paused,
-    /// Ended; supervised, and to be started again by itself.
-    Restarting,
-    /// Ended; there is an exit code.
-    Exited,
-    /// Being removed, and that failed.
-    Dead,
-    /// Made with `--rm` and gone, because it did not come to run its workload. Only why is still known.
-    Removed,
-}
-
-impl BoxState {
-    /// The word in tables and filters.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Restarting => "restarting",
-            Self::Exited => "exited",
-            Self::Dead => "dead",
-            Self::Removed => "removed",
-        }
-    }
-
-    /// From the word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        let up = [Self::Running, Self::Paused, Self::Restarting];
-        let mut all = up.into_iter().chain([Self::Created, Self::Exited, Self::Dead, Self::Removed]);
-        all.find(|state| state.word() == word)
-    }
-
-    /// Whether a supervisor has it: it runs, is paused, or is to be started again.
-    pub fn is_up(self) -> bool {
-        matches!(self, Self::Running | Self::Paused | Self::Restarting)
-    }
-}
-
-/// One box as recorded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BoxRecord {
-    /// Id.
-    pub id: BoxId,
-    /// Name.
-    pub name: String,
-    /// Image as the user wrote it.
-    pub image: String,
-    /// Where it is in its life.
-    pub state: BoxState,
-    /// Supervisor's process id, while running.
-    pub supervisor_pid: Option<u32>,
-    /// The guest's process id, while running.
-    pub vmm_pid: Option<u32>,
-    /// Unix milliseconds.
-    pub created: i64,
-    /// Unix milliseconds of the last start.
-    pub started: Option<i64>,
-    /// Unix milliseconds of the last end.
-    pub finished: Option<i64>,
-    /// Exit code of the last run.
-    pub exit_code: Option<i32>,
-    /// Why the last run ended, where it was not the workload's own doing.
-    pub error: Option<String>,
-    /// The guest's own word for it, where it gave up before its workload ran.
-    pub reason: Option<Reason>,
-    /// How it was asked for.
-    pub options: BoxOptions,
-    /// When what happened in the last start.
-    pub timings: Timings,
-    /// How often it was started again by itself, since it was last started by hand.
-    pub restarts: u32,
-    /// Somebody stopped it, and nobody has started it since.
-    pub stopped_by_hand: bool,
-}
+pub use error::{StateError, of_state};
+pub use record::{BoxRecord, BoxState, Ending};
+use record::{COLUMNS, json, raw, record};
+use schema::{VERSION, bring_up_to_date};
 
 /// The open database.
 #[derive(Debug)]
 pub struct State {
     db: Connection,
 }
-
-/// Of what [`STEPS`] make.
-const VERSION: i64 = 3;
-
-/// From each version to the next; an empty database is of version 0.
-const STEPS: [&str; 3] = [
-    "create table boxes (
-        id text primary key, name text not null unique, image text not null, state text not null,
-        supervisor_pid integer, vmm_pid integer,
-        created integer not null, started integer, finished integer,
-        exit_code integer, error text, options text not null, timings text not null
-    ) strict;",
-    "alter table boxes add column reason text;
-    create table removed (
-        id text primary key, name text not null, image text not null, state text not null,
-        supervisor_pid integer, vmm_pid integer,
-        created integer not null, started integer, finished integer,
-        exit_code integer, error text, options text not null, timings text not null, reason text
-    ) strict;",
-    "alter table boxes add column restarts integer not null default 0;
-    alter table boxes add column by_hand integer not null default 0;
-    alter table removed add column restarts integer not null default 0;
-    alter table removed add column by_hand integer not null default 0;",
-];
-
-const COLUMNS: &str =
-    "id, name, image, state, supervisor_pid, vmm_pid, created, started, finished, exit_code, error, options,
-    timings, reason, restarts, by_hand";
 
 /// So many boxes that `--rm` took are still known.
 const REMEMBERED: u32 = 100;
@@ -483,17 +284,6 @@ impl State {
     }
 }
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ending<'a> {
-    /// With this code.
-    pub exit_code: i32,
-    /// Why, where it was not the workload's own doing.
-    pub error: Option<&'a str>,
-    /// The guest's own word for it.
-    pub reason: Option<&'a Reason>,
-}
-
 fn among(boxes: Vec<BoxRecord>, word: &str) -> Result<BoxRecord, StateError> {
     let word_name = word.strip_prefix('/').unwrap_or(word);
     if let Some(found) = boxes.iter().find(|b| b.name == word_name || b.id.as_str() == word) {
@@ -508,14 +298,6 @@ fn among(boxes: Vec<BoxRecord>, word: &str) -> Result<BoxRecord, StateError> {
     }
 }
 
-/// Takes the steps that the database lacks, all of them or none.
-fn bring_up_to_date(db: &Connection) -> Result<(), StateError> {
-    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let steps = STEPS.iter().skip(usize::try_from(found).unwrap_or(0)).copied().collect::<Vec<_>>().concat();
-    db.execute_batch(&format!("begin immediate; {steps} pragma user_version = {VERSION}; commit;"))?;
-    Ok(())
-}
-
 /// The database was made and is of our version.
 fn is_ready(db: &Connection) -> Result<bool, StateError> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -526,77 +308,10 @@ fn is_ready(db: &Connection) -> Result<bool, StateError> {
     Ok(version == VERSION && mode == "wal")
 }
 
-struct Raw {
-    id: String,
-    state: String,
-    options: String,
-    timings: String,
-    name: String,
-    image: String,
-    supervisor_pid: Option<u32>,
-    vmm_pid: Option<u32>,
-    created: i64,
-    started: Option<i64>,
-    finished: Option<i64>,
-    exit_code: Option<i32>,
-    error: Option<String>,
-    reason: Option<String>,
-    restarts: u32,
-    stopped_by_hand: bool,
-}
-
-fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
-    Ok(Raw {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        image: row.get(2)?,
-        state: row.get(3)?,
-        supervisor_pid: row.get(4)?,
-        vmm_pid: row.get(5)?,
-        created: row.get(6)?,
-        started: row.get(7)?,
-        finished: row.get(8)?,
-        exit_code: row.get(9)?,
-        error: row.get(10)?,
-        options: row.get(11)?,
-        timings: row.get(12)?,
-        reason: row.get(13)?,
-        restarts: row.get(14)?,
-        stopped_by_hand: row.get(15)?,
-    })
-}
-
-fn record(raw: Raw) -> Result<BoxRecord, StateError> {
-    let unreadable = |field| StateError::Record { id: raw.id.clone(), field };
-    Ok(BoxRecord {
-        id: BoxId::try_from(raw.id.clone()).map_err(|_| unreadable("id"))?,
-        state: BoxState::from_word(&raw.state).ok_or_else(|| unreadable("state"))?,
-        options: serde_json::from_str(&raw.options).map_err(|_| unreadable("options"))?,
-        timings: serde_json::from_str(&raw.timings).map_err(|_| unreadable("timings"))?,
-        reason: raw
-            .reason
-            .as_deref()
-            .map(|text| serde_json::from_str(text).map_err(|_| unreadable("reason")))
-            .transpose()?,
-        name: raw.name,
-        image: raw.image,
-        supervisor_pid: raw.supervisor_pid,
-        vmm_pid: raw.vmm_pid,
-        created: raw.created,
-        started: raw.started,
-        finished: raw.finished,
-        exit_code: raw.exit_code,
-        error: raw.error,
-        restarts: raw.restarts,
-        stopped_by_hand: raw.stopped_by_hand,
-    })
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_else(|_| "null".into())
-}
-
+mod error;
+mod record;
 mod restarts;
+mod schema;
 #[cfg(test)]
 pub(crate) mod tests;
 mod volumes;

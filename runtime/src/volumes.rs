@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::home::{HomeError, private_folder};
 use crate::id::BoxId;
+use crate::removal::remove_folder;
 use crate::{Class, Failure};
 
 pub use make::MKE2FS;
@@ -215,6 +216,17 @@ pub enum VolumeStoreError {
         #[source]
         source: io::Error,
     },
+    /// It has no name any more, and is not gone.
+    #[error("volume {name} is no more, and what is left of it stays in {}", .path.display())]
+    Left {
+        /// Which it was.
+        name: Name,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// No file system was made on it.
     #[error(transparent)]
     Make(Failure),
@@ -227,6 +239,7 @@ impl VolumeStoreError {
             Self::Home(_)
             | Self::Record { .. }
             | Self::File { .. }
+            | Self::Left { .. }
             | Self::InUse { .. }
             | Self::Busy { .. }
             | Self::Other { .. }
@@ -245,6 +258,7 @@ impl VolumeStoreError {
             Self::Busy { .. } => Some("stop that box, or let both only read it".into()),
             Self::Other { .. } => Some("ask for no size, or for another name".into()),
             Self::OtherKind { .. } => Some("name another volume".into()),
+            Self::Left { .. } => Some("mend that; whatever changes the set of volumes next removes it".into()),
             Self::NoLimit { .. } => Some("make it without a size, or use a box with a machine".into()),
             Self::Make(failure) => failure.hint.clone(),
             Self::Unknown(_) | Self::Twice(_) | Self::Size(_) | Self::Record { .. } | Self::File { .. } => None,
@@ -282,7 +296,7 @@ impl Volumes {
         |source| VolumeStoreError::File { path: path.into(), source }
     }
 
-    /// Waits for whoever else changes the set of volumes, and takes away what a crash left half made.
+    /// Waits for whoever else changes the set of volumes, and takes away what was left half made or half removed; warns of what stays.
     ///
     /// # Errors
     /// [`VolumeStoreError`].
@@ -291,8 +305,13 @@ impl Volumes {
         let lock = open_lock(&self.root.join(".lock")).and_then(|file| file.lock().map(|()| file));
         let guard = Guard(lock.map_err(Self::of_file(&self.root))?);
         for entry in fs::read_dir(&self.root).map_err(Self::of_file(&self.root))?.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) && entry.path().is_dir() {
-                let _ = fs::remove_dir_all(entry.path());
+            let unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+            let folder = entry.path();
+            if unfinished
+                && entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Err(error) = remove_folder(&folder)
+            {
+                tracing::warn!(%error, folder = %folder.display(), "what is left of a removed volume stays; hint: remove it");
             }
         }
         Ok(guard)
@@ -425,7 +444,8 @@ impl Volumes {
             }
             renamed => renamed.map_err(Self::of_file(&folder))?,
         }
-        fs::remove_dir_all(&unfinished).map_err(Self::of_file(&folder))
+        let left = |source| VolumeStoreError::Left { name: name.clone(), path: unfinished.clone(), source };
+        remove_folder(&unfinished).map_err(left)
     }
 
     /// Holds the volumes of a box that is to run: one that writes a disk has it alone, readers share one.

@@ -12,8 +12,8 @@ use coffer_verifier::{abi::SpkiDigest, ear::Word};
 
 use crate::{
     COCO_PORT, Capability, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer,
-    Process, Rights, Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume, WorkloadSpec,
-    digest::is_hex,
+    Process, Resource, Rights, Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume,
+    WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.
@@ -68,8 +68,23 @@ fn process(process: &Process) -> Result<(), SpecError> {
     let whole = user.next().is_some_and(|part| named(Some(part))) && named(user.next()) && user.next().is_none();
     ensure(whole, "process.user", &process.user, "user or user:group, names or numbers")?;
     ensure((1..=64).contains(&process.stop_signal), "process.stop_signal", &process.stop_signal, "1 to 64")?;
-    rights(&process.rights)
+    rights(&process.rights)?;
+    let nproc = process.rights.limits.iter().find(|limit| limit.of == Resource::Nproc);
+    match nproc {
+        Some(limit) if is_root(&process.user) => refuse("process.rights.limits", limit, NPROC_RULE),
+        _ => Ok(()),
+    }
 }
+
+/// What stands for root wherever an image's accounts lead.
+fn is_root(user: &str) -> bool {
+    let user = user.split(':').next().unwrap_or_default();
+    user == "root" || user.parse::<u32>() == Ok(0)
+}
+
+/// Source: Linux kernel/fork.c, copy_process.
+const NPROC_RULE: &str =
+    "no nproc where the user is root, whose programs it does not bind: process.rights.programs (--pids-limit) does";
 
 fn rights(rights: &Rights) -> Result<(), SpecError> {
     let in_order = |all: &Vec<Capability>| all.is_sorted_by(|one, next| one < next);

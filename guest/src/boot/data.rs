@@ -88,30 +88,41 @@ fn mount_point(index: usize) -> String {
 /// `volume-unusable`.
 pub fn bind(volume: &DataVolume, folder: &Path, image: &Path) -> Result<Bind, Failure> {
     let data = folder.join(DATA);
-    let from = match fs::symlink_metadata(&data) {
-        Ok(found) if found.is_dir() => data,
-        Ok(_) => {
-            let detail = format!("the volume for {} holds something else than folder {DATA}", volume.path);
-            return Err(Failure::new(Code::VolumeUnusable, detail));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && volume.read_only => {
-            fs::create_dir_all(NOTHING).or_fail(Code::Internal, NOTHING)?;
-            PathBuf::from(NOTHING)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let what = format!("fill the fresh volume for {}", volume.path);
-            begin(volume, folder, &data, image).or_fail(Code::VolumeUnusable, &what)?;
-            data
-        }
-        Err(error) => {
-            return Err(error).or_fail(Code::VolumeUnusable, &format!("look at the volume for {}", volume.path));
-        }
+    let look = format!("look at the volume for {}", volume.path);
+    let from = if is_folder(&data).or_fail(Code::VolumeUnusable, &look)? {
+        data
+    } else if volume.read_only {
+        fs::create_dir_all(NOTHING).or_fail(Code::Internal, NOTHING)?;
+        PathBuf::from(NOTHING)
+    } else {
+        let what = format!("fill the fresh volume for {}", volume.path);
+        begin(volume, folder, &data, image).or_fail(Code::VolumeUnusable, &what)?;
+        data
     };
     Ok(Bind { from, to: volume.path.clone(), read_only: volume.read_only })
 }
 
+/// Whether there is a folder.
+///
+/// # Errors
+/// If there is something else.
+fn is_folder(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(io::Error::other(format!("{} is no folder", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn begin(volume: &DataVolume, folder: &Path, data: &Path, image: &Path) -> io::Result<()> {
     let new = folder.join(NEW);
+    // A folder of the host's may be another guest's as well, which begins it at the same time: who is first does.
+    let folder = File::open(folder)?;
+    folder.lock()?;
+    if is_folder(data)? {
+        return Ok(());
+    }
     match fs::remove_dir_all(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => fs::create_dir(&new)?,
@@ -121,7 +132,6 @@ fn begin(volume: &DataVolume, folder: &Path, data: &Path, image: &Path) -> io::R
     if let Some(source) = source {
         copy_folder(Path::new(&format!("/proc/self/fd/{}", source.as_raw_fd())), &new, DEPTH)?;
     }
-    let folder = File::open(folder)?;
     syncfs(&folder)?;
     fs::rename(&new, data)?;
     folder.sync_all()
@@ -222,6 +232,33 @@ mod tests {
             bind(&volume(path), &mounted, &image).unwrap();
             assert_eq!(fs::read_dir(mounted.join("data")).unwrap().count(), 0, "{path}");
         }
+    }
+
+    #[test]
+    fn of_those_who_begin_a_volume_at_once_the_first_does_and_the_others_have_what_it_made() {
+        let (_folder, image, mounted) = world();
+        // Who has the lock has begun it already, but for the name.
+        let held = File::open(&mounted).unwrap();
+        held.lock().unwrap();
+        fs::create_dir(mounted.join("new")).unwrap();
+        fs::write(mounted.join("new/first"), "").unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| bind(&volume("/db"), &mounted, &image));
+            let waits = || {
+                let locks = fs::read_to_string("/proc/locks").unwrap();
+                let inode = format!(":{} ", fs::metadata(&mounted).unwrap().ino());
+                locks.lines().any(|line| line.contains("->") && line.contains(&inode))
+            };
+            while !waits() && !second.is_finished() {
+                std::thread::yield_now();
+            }
+            fs::rename(mounted.join("new"), mounted.join("data")).unwrap();
+            drop(held);
+            second.join().unwrap().unwrap();
+        });
+        let names: Vec<_> =
+            fs::read_dir(mounted.join("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["first"], "nothing of it is taken away, and nothing put over it");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use rustix::process::{
 };
 
 use super::asked::{Answer, Asked, Prepared};
+use crate::process::Stat;
 use coffer_rim::{Class, Failure};
 
 /// Bytes of output that are kept: the last ones.
@@ -115,13 +116,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Processes whose parent is this one.
 fn children() -> BTreeSet<i32> {
     let ours = getpid().as_raw_nonzero().get();
-    let parent = |pid: i32| -> Option<i32> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in brackets may hold anything; behind it stand state and parent.
-        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
-    };
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parent = |pid: i32| Some(Stat::of(u32::try_from(pid).ok()?)?.parent);
     pids.filter(|pid| parent(*pid) == Some(ours)).collect()
 }
 

@@ -2,8 +2,10 @@
 
 use rusqlite::params;
 
-use super::{Ending, State, StateError, json};
+use super::record::{UNSENT, json};
+use super::{Ending, State, StateError};
 use crate::id::BoxId;
+use crate::process::Process;
 use crate::restart_policy::RestartPolicy;
 
 impl State {
@@ -19,12 +21,20 @@ impl State {
         Ok(())
     }
 
-    /// Somebody is about to send the signal that stops the box: a stop by hand, unless it turns out not to be sent ([`Self::signalled`]).
+    /// This process is about to send the signal that stops the box: a stop by hand, unless it turns out not to be sent
+    /// ([`Self::signalled`]) or the process ends before that is known.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn about_to_signal(&self, id: &BoxId) -> Result<(), StateError> {
-        self.db.execute("update boxes set by_hand = ?2 where id = ?1 and by_hand = 0", params![id.as_str(), UNSENT])?;
+        self.to_be_signalled_by(id, Process::this().as_ref())
+    }
+
+    fn to_be_signalled_by(&self, id: &BoxId, sender: Option<&Process>) -> Result<(), StateError> {
+        self.db.execute(
+            "update boxes set by_hand = ?2, sender = ?3 where id = ?1 and by_hand in (0, ?2)",
+            params![id.as_str(), UNSENT, sender.map(ToString::to_string)],
+        )?;
         Ok(())
     }
 
@@ -36,7 +46,10 @@ impl State {
         if sent {
             return self.by_hand(id, true);
         }
-        self.db.execute("update boxes set by_hand = 0 where id = ?1 and by_hand = ?2", params![id.as_str(), UNSENT])?;
+        self.db.execute(
+            "update boxes set by_hand = 0 where id = ?1 and by_hand = ?2 and sender is ?3",
+            params![id.as_str(), UNSENT, Process::this().map(|this| this.to_string())],
+        )?;
         Ok(())
     }
 
@@ -80,15 +93,13 @@ impl State {
     }
 }
 
-/// In `by_hand`, beside 0 and 1: a stop by a signal of which nobody knows yet whether it was sent. It is read as one.
-const UNSENT: i64 = 2;
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{home, made, started};
     use super::*;
     use crate::lock::BoxLock;
     use crate::monitor::Isolation;
+    use crate::process::tests::child;
     use crate::state::BoxState;
 
     #[test]
@@ -159,6 +170,31 @@ mod tests {
         state.about_to_signal(&record.id).unwrap();
         state.by_hand(&record.id, true).unwrap();
         state.signalled(&record.id, false).unwrap();
+        assert!(by_hand());
+    }
+
+    #[test]
+    fn a_signal_whose_sender_was_killed_is_no_stop() {
+        let (_dir, home) = home();
+        let state = State::open(&home).unwrap();
+        let record = made(&home, "web");
+        state.add(&record).unwrap();
+        let by_hand = || state.find("web").unwrap().stopped_by_hand;
+        let (mut child, sender) = child();
+        state.to_be_signalled_by(&record.id, Some(&sender)).unwrap();
+        assert!(by_hand(), "it may be sent any moment");
+        // Another that sends none says nothing of this one.
+        state.signalled(&record.id, false).unwrap();
+        assert!(by_hand());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!by_hand());
+        // Nor does it stand in another's way.
+        state.about_to_signal(&record.id).unwrap();
+        assert!(by_hand());
+        // A stop is one whoever lives.
+        state.signalled(&record.id, true).unwrap();
+        state.to_be_signalled_by(&record.id, Some(&sender)).unwrap();
         assert!(by_hand());
     }
 

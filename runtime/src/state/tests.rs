@@ -1,6 +1,9 @@
+use coffer_rim::{Class, Failure, Reason};
 use rusqlite::ffi;
 
+use super::schema::STEPS;
 use super::*;
+use crate::boxes::BoxOptions;
 use crate::boxes::tests::options;
 
 pub(crate) fn home() -> (tempfile::TempDir, Home) {

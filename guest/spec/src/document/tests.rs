@@ -484,3 +484,21 @@ fn peers_are_guests_that_somebody_named_at_ports_of_their_own() {
     let nobody = |spec: &mut WorkloadSpec| spec.ingress[2].clients = IngressClients::Guests(Guests::default());
     assert_eq!(refused(&nobody), "ingress.clients.guests");
 }
+
+#[test]
+fn a_bound_on_the_programs_of_a_user_that_root_would_not_feel_is_refused_by_name() {
+    let with = |user: &str, of| {
+        let mut spec = sample();
+        spec.process.user = user.into();
+        spec.process.rights.limits = vec![ResourceLimit { of, soft: Some(5), hard: Some(5) }];
+        Document::write(&spec)
+    };
+    for root in ["root", "0", "0:0", "00", "+0", "root:mail"] {
+        let refused = with(root, Resource::Nproc).unwrap_err().to_string();
+        assert!(refused.contains("Nproc") && refused.contains("--pids-limit"), "{root}: {refused}");
+        assert!(with(root, Resource::Nofile).is_ok(), "{root}");
+    }
+    for other in ["app", "5:0", "rooted", "1000:root"] {
+        assert!(with(other, Resource::Nproc).is_ok(), "{other}");
+    }
+}

@@ -58,7 +58,7 @@ impl Run {
     /// guest gave up, why is kept.
     fn remove(&self, message: Option<&Message>) -> Result<(), Failure> {
         std::fs::remove_dir_all(&self.folder).class_while(Class::Config, "cannot remove the box")?;
-        // One that stays is nobody's, and a prune finds it.
+        // One that keeps its name is nobody's, and a prune finds it; one that lost it is removed by who next changes the set.
         let _ = self.state.remove_anonymous(&self.volumes, &self.record);
         let id = &self.record.id;
         match message {

@@ -18,7 +18,7 @@ pub struct RightsFlags {
     /// no-new-privileges: no program gets more than the one that starts it had.
     #[arg(long, value_name = "OPTION", conflicts_with = "spec")]
     security_opt: Vec<String>,
-    /// Limit a resource of each program: NAME=SOFT[:HARD], such as nofile=1024:4096.
+    /// Limit a resource of each program: NAME=SOFT[:HARD], such as nofile=1024:4096; nproc not for root.
     #[arg(long, value_name = "NAME=SOFT[:HARD]", conflicts_with = "spec")]
     ulimit: Vec<String>,
     /// A further group of the box's user, by name or number.

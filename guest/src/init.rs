@@ -31,7 +31,7 @@ use crate::{
         self,
         browsers::{Certified, PACE, first, keep},
     },
-    passwd::Identity as User,
+    passwd::{Identity as User, UserError},
     peers,
     processor::{self, GuestAttester, Page, SharedProcessor},
     secrets::{self, Refresher},
@@ -321,9 +321,10 @@ fn certificate_evidence(mut evidence: Evidence) -> Vec<u8> {
 
 async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attesting>) -> Result<(), Failure> {
     let spec = agent.document.spec();
-    let user = resolve_user(&agent.places.root, &spec.process.user, &spec.process.rights.groups)
-        .or_fail(Code::UserNotFound, "resolve the workload's user")?;
-    check_limits(&spec.process, &user).or_fail(Code::Internal, "limit the workload's programs")?;
+    let user = resolve_user(&agent.places.root, &spec.process.user, &spec.process.rights.groups);
+    let code = if matches!(user, Err(UserError::Further(_))) { Code::GroupNotFound } else { Code::UserNotFound };
+    let user = user.or_fail(code, "resolve the workload's user")?;
+    check_limits(&spec.process, &user).or_fail(Code::LimitRefused, "limit the workload's programs")?;
     if let Some(Attesting { identity, attester, plain }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);
         let secrets = &agent.places.secrets;
@@ -403,6 +404,7 @@ fn start_failure(error: &StartError) -> Failure {
         Cause::Interpreter => Code::InterpreterNotFound,
         Cause::NotExecutable => Code::WorkloadNotExecutable,
         Cause::Place => Code::NoPlace,
+        Cause::Limit => Code::LimitRefused,
         Cause::Ours => Code::Internal,
     };
     Failure { errno: error.errno, ..Failure::new(code, error.to_string()) }

@@ -14,6 +14,9 @@ pub enum UserError {
     /// Neither a number nor in the image's group file.
     #[error("group {0} is not in the image's /etc/group")]
     Group(String),
+    /// The same of a further group.
+    #[error("further group {0} is not in the image's /etc/group")]
+    Further(String),
 }
 
 /// A resolved user.
@@ -54,10 +57,10 @@ pub fn resolve(user: &str, more: &[String], passwd: &str, group: &str) -> Result
     let uid = account.as_ref().map(|account| account.uid).or(number).ok_or_else(|| UserError::User(user.into()))?;
     let find = |name: &str| {
         let named = || groups(group).find(|entry| entry.0 == name).map(|entry| entry.1);
-        id(name).or_else(named).ok_or_else(|| UserError::Group(name.into()))
+        id(name).or_else(named)
     };
     let gid = match wanted_group {
-        Some(name) => find(name)?,
+        Some(name) => find(name).ok_or_else(|| UserError::Group(name.into()))?,
         None => account.as_ref().map_or(0, |account| account.gid),
     };
     let name = account.as_ref().map(|account| account.name);
@@ -67,7 +70,7 @@ pub fn resolve(user: &str, more: &[String], passwd: &str, group: &str) -> Result
         .filter(|other| *other != gid && wanted_group.is_none())
         .collect();
     for name in more {
-        supplementary.push(find(name)?);
+        supplementary.push(find(name).ok_or_else(|| UserError::Further(name.into()))?);
     }
     supplementary.sort_unstable();
     supplementary.dedup();
@@ -131,7 +134,7 @@ mod tests {
         };
         assert_eq!(of("app", &["root", "77", "mail"]).unwrap().groups, [0, 8, 44, 77]);
         assert_eq!(of("app:mail", &["video"]).unwrap().groups, [44], "a given group replaces those of the image alone");
-        assert_eq!(of("app", &["ghosts"]), Err(UserError::Group("ghosts".into())));
+        assert_eq!(of("app", &["ghosts"]), Err(UserError::Further("ghosts".into())));
         assert!(of("app", &["4294967295"]).is_err());
     }
 

@@ -68,7 +68,17 @@ pub fn of_plain_status(status: &tonic::Status) -> Failure {
         Some(word) => format!("the guest's agent refused: {word}"),
         None => format!("the guest's agent answered {:?}", status.code()),
     };
-    Failure::new(class_of(status), words)
+    silent(status, Failure::new(class_of(status), words))
+}
+
+/// Adds what to do where nothing was answered.
+fn silent(status: &tonic::Status, failure: Failure) -> Failure {
+    match status.code() {
+        tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => failure.hint(
+            "the box ends, or its guest is too busy: `coffer ps -a` says whether it runs, `coffer logs --console` what its guest said",
+        ),
+        _ => failure,
+    }
 }
 
 /// What a refusal of an agent that has proved itself means.
@@ -77,7 +87,9 @@ pub fn of_status(status: &tonic::Status) -> Failure {
     let words = if word.is_empty() { format!("the guest's agent answered {:?}", status.code()) } else { word };
     let failure = Failure::new(class_of(status), words);
     // Where it stands behind what is shown, too.
-    let Some((code, id)) = denial(status.message()) else { return Failure { reason: reason(status), ..failure } };
+    let Some((code, id)) = denial(status.message()) else {
+        return silent(status, Failure { reason: reason(status), ..failure });
+    };
     let reason = Reason { code: code.to_owned(), denial_id: Some(id.to_owned()) };
     let hint = if failure.class == Class::Unreachable { broker_log().to_owned() } else { broker_trail(id) };
     Failure { reason: Some(reason), ..failure }.hint(hint)
@@ -177,6 +189,9 @@ mod tests {
     #[test]
     fn a_refusal_of_the_agent_is_a_refusal() {
         assert_eq!(of_status(&tonic::Status::permission_denied("no")).class, Class::Refused);
-        assert_eq!(of_status(&tonic::Status::unavailable("gone")).class, Class::Unreachable);
+        let gone = tonic::Status::unavailable("gone");
+        for failure in [of_status(&gone), of_plain_status(&gone)] {
+            assert!(failure.class == Class::Unreachable && failure.hint.unwrap().contains("coffer ps -a"));
+        }
     }
 }

@@ -50,3 +50,4 @@ pub use home::{Home, HomeError};
 pub use id::BoxId;
 pub use restart_policy::RestartPolicy;
 pub use state::{BoxRecord, BoxState, State, StateError};
+pub use sys::standard_output::was_closed as standard_output_was_closed;

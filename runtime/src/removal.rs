@@ -1,7 +1,8 @@
 //! Removal of a folder with all that is in it, however deep: a box may have made it.
 //!
 //! What lies deeper than the second level is moved up there first, so that four folders are open at a time and no path is longer than
-//! a name. Trusts: that nobody else changes the folder meanwhile. Never: follows a link, or leaves the folder.
+//! a name. A folder whose mode keeps its owner out is opened to it. Trusts: that nobody else changes the folder meanwhile.
+//! Never: follows a link, or leaves the folder.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,7 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -22,10 +23,12 @@ const AT_ONCE: usize = 4096;
 /// # Errors
 /// The file system's, of the first thing that stays. What went before it is gone.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
-    let top = match open(CWD, path) {
+    match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
-    };
+        Ok(found) if found.is_dir() => let_in(CWD, path),
+        _ => {}
+    }
+    let top = open(CWD, path)?;
     let mut moved = 0_u64;
     while let Some(folders) = remove_files(&top)? {
         for name in folders {
@@ -39,6 +42,11 @@ pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(path)
+}
+
+/// Lets its owner into a folder, and have parts of it elsewhere. Where that is somebody else, what follows says so.
+fn let_in(at: impl AsFd, path: impl Arg) {
+    let _ = chmodat(at, path, Mode::RWXU, AtFlags::empty());
 }
 
 fn open(at: impl AsFd, path: impl Arg) -> io::Result<File> {
@@ -64,6 +72,7 @@ fn remove_files(folder: &File) -> io::Result<Option<Vec<OsString>>> {
             unlinkat(folder, &name, AtFlags::empty())?;
             continue;
         }
+        let_in(folder, &name);
         folders.push(name);
         if folders.len() == AT_ONCE {
             break;
@@ -85,10 +94,11 @@ fn move_up(from: &File, name: &OsString, top: &File, moved: &mut u64) -> io::Res
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::process::Command;
 
     use rustix::fs::mkdirat;
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
     use super::*;
 
@@ -125,6 +135,28 @@ mod tests {
         remove_folder(&path).unwrap();
         assert!(!path.exists());
         assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn modes_that_keep_a_folders_owner_out_keep_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gone");
+        fs::create_dir_all(path.join("shut/in/deeper")).unwrap();
+        fs::create_dir_all(path.join("read/only/deeper")).unwrap();
+        for (closed, mode) in
+            [("shut/in", 0), ("shut", 0), ("read/only/deeper", 0o500), ("read/only", 0o500), ("read", 0o500), ("", 0)]
+        {
+            fs::set_permissions(path.join(closed), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let nothing = CapabilitySet::empty();
+        let as_anybody = || {
+            // Of this thread alone: root may whatever the modes say.
+            let sets = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
+            set_capabilities(None, sets).unwrap();
+            remove_folder(&path)
+        };
+        std::thread::scope(|scope| scope.spawn(as_anybody).join().unwrap()).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

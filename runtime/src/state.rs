@@ -13,6 +13,7 @@ use crate::home::Home;
 use crate::id::BoxId;
 use crate::lock::BoxLock;
 use crate::monitor::Isolation;
+use crate::removal::remove_folder;
 use crate::volumes::Volumes;
 
 pub use error::{StateError, of_state};
@@ -274,7 +275,7 @@ impl State {
             if mended == 1 {
                 crate::boxes::clean_run_files(&folder);
                 if found.options.remove {
-                    let _ = std::fs::remove_dir_all(&folder);
+                    let _ = remove_folder(&folder);
                     let _ = self.remove_anonymous(&Volumes::at(home.volumes()), &found);
                     self.remove(&found.id)?;
                 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use coffer_rim::file::{sync_folder, write_private};
 use coffer_rim::input;
-use coffer_spec::Name;
+use coffer_spec::{DataVolume, Name};
 use serde::{Deserialize, Serialize};
 
 use crate::home::{HomeError, private_folder};
@@ -104,6 +104,14 @@ impl KeptVolume {
     /// What it is made of, if a box had it already.
     pub fn kind(&self) -> Option<Kind> {
         [Kind::Disk, Kind::Folder].into_iter().find(|kind| self.folder.join(kind.file()).symlink_metadata().is_ok())
+    }
+
+    /// Where what is in it can be seen: the files, of a folder; of a disk the folder that its image is in.
+    pub fn mountpoint(&self) -> PathBuf {
+        match self.kind() {
+            Some(Kind::Folder) => self.folder.join(Kind::Folder.file()).join(DataVolume::CONTENTS),
+            Some(Kind::Disk) | None => self.folder.clone(),
+        }
     }
 
     /// Most bytes of its file system; a folder has no limit.

@@ -31,6 +31,7 @@ mod kbs_words;
 mod kernels;
 mod lab;
 mod lab_kernel;
+mod lost_output;
 mod many_disks;
 mod measured_boot;
 mod mutants;

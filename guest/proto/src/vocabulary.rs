@@ -94,6 +94,10 @@ failure_codes! {
     SecretUnusable = "secret-unusable",
     /// The spec's user or group is not in the image.
     UserNotFound = "user-not-found",
+    /// A further group of the spec's user is not in the image.
+    GroupNotFound = "group-not-found",
+    /// The guest's kernel does not set a limit of the spec, or it would bind nobody.
+    LimitRefused = "limit-refused",
     /// The image has no place for a mount or the working directory of the spec, or for a folder of the guest's own.
     NoPlace = "no-place",
     /// The program is not in the image.

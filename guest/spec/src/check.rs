@@ -71,7 +71,7 @@ fn process(process: &Process) -> Result<(), SpecError> {
     rights(&process.rights)?;
     let nproc = process.rights.limits.iter().find(|limit| limit.of == Resource::Nproc);
     match nproc {
-        Some(limit) if is_root(&process.user) => refuse("process.rights.limits", limit, NPROC_RULE),
+        Some(limit) if is_root(&process.user) => refuse("process.rights.limits", &limit.to_string(), NPROC_RULE),
         _ => Ok(()),
     }
 }
@@ -97,9 +97,9 @@ fn rights(rights: &Rights) -> Result<(), SpecError> {
     }
     once("process.rights.groups", rights.groups.iter(), "each group once")?;
     if let Some(bad) = rights.limits.iter().find(|limit| !limit.is_possible()) {
-        return refuse("process.rights.limits", bad, "a soft limit no higher than the hard one");
+        return refuse("process.rights.limits", &bad.to_string(), "a soft limit no higher than the hard one");
     }
-    once("process.rights.limits", rights.limits.iter().map(|limit| limit.of), "each resource once")?;
+    once("process.rights.limits", rights.limits.iter().map(|limit| limit.of.word()), "each resource once")?;
     ensure(rights.programs != Some(0), "process.rights.programs", &rights.programs, "1 or more")
 }
 

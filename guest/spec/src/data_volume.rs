@@ -16,6 +16,11 @@ pub struct DataVolume {
     pub begins_empty: bool,
 }
 
+impl DataVolume {
+    /// Folder of its disk, or of the host's folder, that is the workload's.
+    pub const CONTENTS: &str = "data";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

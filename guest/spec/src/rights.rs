@@ -152,6 +152,14 @@ impl ResourceLimit {
     }
 }
 
+impl fmt::Display for ResourceLimit {
+    /// As it is written on a command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |limit: Option<u64>| limit.map_or_else(|| "unlimited".into(), |limit| limit.to_string());
+        write!(f, "{}={}:{}", self.of, number(self.soft), number(self.hard))
+    }
+}
+
 /// Not the word of any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such word")]

@@ -28,7 +28,11 @@ impl Control for ControlService {
 
     async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         self.door.admit(request.extensions(), self.agent.document.spec(), Act::Stats)?;
-        Ok(Response::new(super::stats::read(self.agent.places.host, self.agent.events.age_us())))
+        Ok(Response::new(super::stats::read(
+            self.agent.places.host,
+            self.agent.events.age_us(),
+            self.agent.places.control_group.as_deref(),
+        )))
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopResponse>, Status> {

@@ -9,8 +9,8 @@ use coffer_guest_proto::StatsResponse;
 
 use crate::host::Host;
 
-/// The figures of now. `age_us`: how long this guest has been there.
-pub(super) fn read(host: Host, age_us: u64) -> StatsResponse {
+/// The figures of now. `age_us`: how long this guest has been there. `group`: the workload's control group, where it has one.
+pub(super) fn read(host: Host, age_us: u64, group: Option<&Path>) -> StatsResponse {
     let file = |name: &str| std::fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
     let network = network_bytes(&file("net/dev"));
     let figures = StatsResponse {
@@ -20,12 +20,12 @@ pub(super) fn read(host: Host, age_us: u64) -> StatsResponse {
         ..StatsResponse::default()
     };
     match host {
-        Host::Vsock => of_machine(figures, &file),
+        Host::Vsock => of_machine(figures, &file, group),
         Host::Sockets => of_programs(figures),
     }
 }
 
-fn of_machine(figures: StatsResponse, file: &dyn Fn(&str) -> String) -> StatsResponse {
+fn of_machine(figures: StatsResponse, file: &dyn Fn(&str) -> String, group: Option<&Path>) -> StatsResponse {
     let info = rustix::system::sysinfo();
     let unit = u64::from(info.mem_unit.max(1));
     let total = info.totalram.saturating_mul(unit);
@@ -36,13 +36,19 @@ fn of_machine(figures: StatsResponse, file: &dyn Fn(&str) -> String) -> StatsRes
         memory_total_bytes: total,
         memory_available_bytes: available,
         memory_used_bytes: Some(total.saturating_sub(available)),
-        processes: u32::from(info.procs),
+        // Those of the workload, without the kernel's own threads and the agent.
+        processes: group.and_then(tasks).unwrap_or(u32::from(info.procs)),
         processors: Some(processors),
         busy_us,
         disk_read_bytes: Some(disks.0),
         disk_written_bytes: Some(disks.1),
         ..figures
     }
+}
+
+/// Programs and threads in a control group. Source: Linux Documentation/admin-guide/cgroup-v2.rst, "PID".
+fn tasks(group: &Path) -> Option<u32> {
+    std::fs::read_to_string(group.join("pids.current")).ok()?.trim().parse().ok()
 }
 
 fn of_programs(figures: StatsResponse) -> StatsResponse {
@@ -183,9 +189,13 @@ mod tests {
 
     #[test]
     fn this_machine_has_figures() {
-        let machine = read(Host::Vsock, 7);
+        let group = tempfile::tempdir().unwrap();
+        let machine = read(Host::Vsock, 7, Some(group.path()));
+        assert!(machine.processes > 0, "where the group does not say");
+        std::fs::write(group.path().join("pids.current"), "3\n").unwrap();
+        assert_eq!(read(Host::Vsock, 7, Some(group.path())).processes, 3);
         assert!(machine.processors > Some(0) && machine.busy_us > Some(0) && machine.memory_used_bytes > Some(0));
-        let programs = read(Host::Sockets, 7);
+        let programs = read(Host::Sockets, 7, None);
         assert!(programs.processes > 0 && programs.busy_us > Some(0) && programs.memory_used_bytes > Some(0));
         assert_eq!((programs.memory_total_bytes, programs.processors, programs.disk_read_bytes), (0, None, None));
     }

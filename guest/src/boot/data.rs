@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// What of a volume is the workload's.
-const DATA: &str = "data";
+const DATA: &str = DataVolume::CONTENTS;
 /// What is to become that.
 const NEW: &str = "new";
 /// What a volume has that nobody wrote yet, where nothing may be written.

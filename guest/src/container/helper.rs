@@ -212,7 +212,7 @@ fn prepare(orders: &Orders, beside: Option<&place::Namespaces>, mapping: Option<
         mapping.enter().during("make a user namespace")?;
     }
     rights::limit(&program.rights.limits).map_err(|(of, error)| Failure {
-        cause: Cause::Place,
+        cause: Cause::Limit,
         what: format!("set the limit {of}"),
         error,
     })?;

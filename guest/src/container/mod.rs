@@ -171,6 +171,8 @@ pub enum Cause {
     Ours,
     /// The image has no place for what the spec puts there.
     Place,
+    /// The kernel does not set a limit that the spec asks for.
+    Limit,
     /// The program is not there.
     NotFound,
     /// The program is there; what its first line or its ELF header says shall run it is not.
@@ -183,7 +185,7 @@ impl Cause {
     /// Docker's exit status for it.
     pub const fn status(self) -> i32 {
         match self {
-            Self::Ours | Self::Place => STATUS_OURS,
+            Self::Ours | Self::Place | Self::Limit => STATUS_OURS,
             Self::NotExecutable => 126,
             Self::NotFound | Self::Interpreter => 127,
         }

@@ -40,8 +40,24 @@ macro_rules! eprintln {
 
 static STATE: AtomicU8 = AtomicU8::new(OPEN);
 const OPEN: u8 = 0;
+/// Nobody reads it any more.
 const GONE: u8 = 1;
+/// It could not be written, and that was said.
 const FAILED: u8 = 2;
+/// It never was open, and nothing was to be written yet.
+const SHUT: u8 = 3;
+
+/// This program was given no standard output: the first word for it fails.
+pub fn shut() {
+    STATE.store(SHUT, Ordering::Relaxed);
+}
+
+fn open() -> io::Result<io::StdoutLock<'static>> {
+    match STATE.load(Ordering::Relaxed) {
+        SHUT => Err(rustix::io::Errno::BADF.into()),
+        _ => Ok(io::stdout().lock()),
+    }
+}
 
 /// Writes to standard output, plain. Once it failed, nothing more is written.
 pub fn write(text: fmt::Arguments<'_>) {
@@ -56,9 +72,8 @@ pub fn document(value: &serde_json::Value) {
 /// Writes bytes to standard output as they are: a workload's own output, or a document whose digest counts, for whoever
 /// asked for it.
 pub fn write_bytes(bytes: &[u8]) {
-    if STATE.load(Ordering::Relaxed) == OPEN {
-        let mut out = io::stdout().lock();
-        note(&out.write_all(bytes).and_then(|()| out.flush()));
+    if !is_closed() {
+        note(&write_all(bytes));
     }
 }
 
@@ -67,8 +82,22 @@ pub fn write_bytes(bytes: &[u8]) {
 /// # Errors
 /// Why not, a reader who is gone among it. It is the caller's to say.
 pub fn write_all(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = open()?;
     out.write_all(bytes).and_then(|()| out.flush())
+}
+
+/// Standard output as a place to write bytes to, as [`write_all`] does.
+#[derive(Clone, Copy, Debug)]
+pub struct Stdout;
+
+impl io::Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether standard output can be written, as far as that is known beforehand: it is open for that, and a pipe has a reader.
@@ -76,6 +105,7 @@ pub fn write_all(bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Why not.
 pub fn check() -> io::Result<()> {
+    drop(open()?);
     let out = rustix::stdio::stdout();
     if (rustix::fs::fcntl_getfl(out)? & OFlags::RWMODE) == OFlags::RDONLY {
         return Err(rustix::io::Errno::BADF.into());
@@ -90,8 +120,7 @@ pub fn check() -> io::Result<()> {
 /// # Errors
 /// Why it was not written, or not all of it.
 pub fn print_again(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(plain(text).as_bytes()).and_then(|()| out.flush())
+    write_all(plain(text).as_bytes())
 }
 
 /// Writes to standard error, plain. Nobody can be told if that fails.
@@ -150,12 +179,17 @@ impl Failure {
 
 /// Nobody reads standard output any more, or it cannot be written.
 pub fn is_closed() -> bool {
-    STATE.load(Ordering::Relaxed) != OPEN
+    matches!(STATE.load(Ordering::Relaxed), GONE | FAILED)
+}
+
+/// Output was lost, and that was said: [`unwritten`].
+pub fn is_lost() -> bool {
+    STATE.load(Ordering::Relaxed) == FAILED
 }
 
 /// The exit code of a program that would have ended with `code`: output that was lost is a failure.
 pub fn verdict(code: ExitCode) -> ExitCode {
-    if STATE.load(Ordering::Relaxed) == FAILED { ExitCode::from(Class::Config.code()) } else { code }
+    if is_lost() { ExitCode::from(Class::Config.code()) } else { code }
 }
 
 #[cfg(test)]

@@ -51,6 +51,14 @@ impl Template {
         run::run(&self.nodes, subject)
     }
 
+    /// The first field of the subject in each action that prints, conditions and loops apart.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Print(pipeline) => first_field(pipeline),
+            _ => None,
+        })
+    }
+
     /// The names of the first fields that are printed by themselves, for the heading of a table: `{{.ID}}\t{{.Names}}` has two.
     #[must_use]
     pub fn heading(&self, word: impl Fn(&str) -> Option<String>) -> String {

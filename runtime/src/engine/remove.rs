@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Engine, Fault, Hint, How, OpenError, StopError};
+use crate::removal::remove_folder;
 use crate::state::StateError;
 use crate::volumes::Volumes;
 use crate::{Class, Failure};
@@ -73,11 +74,8 @@ impl Engine {
             }
             self.stop(record.id.as_str(), How::Kill).await?;
         }
-        match std::fs::remove_dir_all(&folder) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(RemoveError::Folder { folder, source });
-            }
-            _ => {}
+        if let Err(source) = remove_folder(&folder) {
+            return Err(RemoveError::Folder { folder, source });
         }
         let state = self.state()?;
         if volumes || record.options.remove {

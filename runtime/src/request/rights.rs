@@ -62,8 +62,12 @@ impl RightsWords {
     /// # Errors
     /// [`RightsError`].
     pub fn rights(&self) -> Result<Rights, RightsError> {
-        let mut rights =
-            Rights { capabilities: self.capabilities()?, groups: self.groups.clone(), ..Rights::default() };
+        let mut rights = Rights { capabilities: self.capabilities()?, ..Rights::default() };
+        for group in &self.groups {
+            if !rights.groups.contains(group) {
+                rights.groups.push(group.clone());
+            }
+        }
         for option in &self.security {
             rights.no_new_privileges = match option.as_str() {
                 "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => true,
@@ -71,7 +75,12 @@ impl RightsWords {
                 _ => return Err(RightsError::Security(option.clone())),
             };
         }
-        rights.limits = self.limits.iter().map(|text| limit(text)).collect::<Result<_, _>>()?;
+        for text in &self.limits {
+            let Some(limit) = limit(text)? else { continue };
+            // Of two of one resource the last holds, as in Docker.
+            rights.limits.retain(|other| other.of != limit.of);
+            rights.limits.push(limit);
+        }
         rights.programs = match self.programs {
             None | Some(-1 | 0) => None,
             Some(most) => Some(u64::try_from(most).map_err(|_| RightsError::Programs(most))?),
@@ -132,12 +141,16 @@ const NEVER_GIVEN: &[&str] = &[
     "WAKE_ALARM",
 ];
 
-/// `NAME=SOFT[:HARD]`; -1 or `unlimited` is none.
-fn limit(text: &str) -> Result<ResourceLimit, RightsError> {
+/// `NAME=SOFT[:HARD]`; -1 or `unlimited` is none. Nothing, where every box is held to it anyway.
+fn limit(text: &str) -> Result<Option<ResourceLimit>, RightsError> {
     let refuse = |why| RightsError::Limit(text.into(), why);
     let (name, values) = text.split_once('=').ok_or_else(|| refuse("write NAME=SOFT[:HARD]"))?;
-    if name == "core" {
-        return Err(refuse("no program of a box leaves a dump, where its secrets would be in"));
+    match (name, values) {
+        ("core", "0" | "0:0") => return Ok(None),
+        ("core", _) => {
+            return Err(refuse("no program of a box leaves a dump, where its secrets would be in: only 0 is had"));
+        }
+        _ => {}
     }
     let of: Resource = name.parse().map_err(|_| refuse("there is no such resource"))?;
     let number = |text: &str| match text {
@@ -150,7 +163,7 @@ fn limit(text: &str) -> Result<ResourceLimit, RightsError> {
     if !limit.is_possible() {
         return Err(refuse("what is enforced is more than what it may be raised to"));
     }
-    Ok(limit)
+    Ok(Some(limit))
 }
 
 #[cfg(test)]
@@ -204,16 +217,37 @@ mod tests {
 
     #[test]
     fn limits_are_numbers_sizes_or_none() {
-        let some = |of, soft, hard| Ok(ResourceLimit { of, soft, hard });
+        let some = |of, soft, hard| Ok(Some(ResourceLimit { of, soft, hard }));
         assert_eq!(limit("nofile=1024"), some(Resource::Nofile, Some(1024), Some(1024)));
         assert_eq!(limit("nofile=1024:4096"), some(Resource::Nofile, Some(1024), Some(4096)));
         assert_eq!(limit("stack=8m:unlimited"), some(Resource::Stack, Some(8 << 20), None));
         assert_eq!(limit("memlock=-1"), some(Resource::Memlock, None, None));
-        for bad in
-            ["", "nofile", "nofile=", "nofile=x", "nosuch=1", "core=0", "nofile=2:1", "nofile=-1:5", "nofile=1:2:3"]
-        {
+        assert_eq!((limit("core=0"), limit("core=0:0")), (Ok(None), Ok(None)), "no box leaves a dump");
+        for bad in [
+            "",
+            "nofile",
+            "nofile=",
+            "nofile=x",
+            "nosuch=1",
+            "core=1",
+            "core=0:1",
+            "nofile=2:1",
+            "nofile=-1:5",
+            "nofile=1:2:3",
+        ] {
             assert!(matches!(limit(bad), Err(RightsError::Limit(..))), "{bad}");
         }
+    }
+
+    #[test]
+    fn of_what_is_said_twice_the_last_holds() {
+        let all = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        let limits = all(&["nofile=5", "stack=1m", "nofile=7:9", "core=0"]);
+        let words = RightsWords { limits, groups: all(&["mail", "7", "mail"]), ..RightsWords::default() };
+        let rights = words.rights().unwrap();
+        let limits: Vec<_> = rights.limits.iter().map(ToString::to_string).collect();
+        assert_eq!(limits, ["stack=1048576:1048576", "nofile=7:9"]);
+        assert_eq!(rights.groups, ["mail", "7"]);
     }
 
     #[test]

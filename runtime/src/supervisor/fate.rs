@@ -191,6 +191,19 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
             )
             .hint("name one of the image's /etc/passwd and /etc/group with --user, or give numbers")
         }
+        Some(FailureCode::GroupNotFound) => {
+            let (groups, image) = (spec.process.rights.groups.join(", "), &spec.image.reference);
+            let text = format!("the image {image} has not all further groups that the box's user is to have ({groups})");
+            Failure::new(Class::Config, with_detail(text))
+                .hint("name groups of the image's /etc/group with --group-add, or give numbers")
+        }
+        Some(FailureCode::LimitRefused) => {
+            let limits: Vec<_> = spec.process.rights.limits.iter().map(ToString::to_string).collect();
+            let text = format!("the guest cannot hold its programs to the limits asked for ({word}: {})", limits.join(", "));
+            Failure::new(Class::Config, with_detail(text)).hint(
+                "lower what --ulimit asks for: the guest's kernel, or a box without a machine its host, has ceilings of its own; nproc binds no root, --pids-limit does",
+            )
+        }
         Some(FailureCode::NoPlace) => {
             let text = "the image has no place for a mount or the working directory that the spec asks for";
             Failure::new(Class::Config, with_detail(format!("{text} ({word})")))
@@ -247,7 +260,7 @@ fn not_run(spec: &WorkloadSpec, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coffer_spec::KbsPin;
+    use coffer_spec::{KbsPin, Resource, ResourceLimit};
     use coffer_verifier::abi::SpkiDigest;
 
     fn spec() -> WorkloadSpec {
@@ -393,6 +406,14 @@ mod tests {
         let user = of_event(&event("user-not-found", ""), &boxed, None);
         assert!(user.message.contains("\"nosuch\"") && !user.message.contains("cannot run"), "{}", user.message);
         assert_eq!(user.docker_code, None, "125, as Docker has it");
+        boxed.process.rights.groups = vec!["ghosts".into()];
+        let group = of_event(&event("group-not-found", ""), &boxed, None);
+        assert!(group.message.contains("ghosts") && !group.message.contains("find user"), "{}", group.message);
+        assert!(group.hint.unwrap().contains("--group-add"));
+        boxed.process.rights.limits = vec![ResourceLimit { of: Resource::Nofile, soft: Some(5), hard: None }];
+        let limit = of_event(&event("limit-refused", "set the limit nofile"), &boxed, None);
+        assert!(limit.message.contains("(limit-refused: nofile=5:unlimited)"), "{}", limit.message);
+        assert!(limit.hint.unwrap().contains("--ulimit"));
         let interpreter = of_event(&event("interpreter-not-found", "start /x: \"/bin/nosuch\""), &spec(), None);
         assert_eq!(interpreter.docker_code, Some(127));
         assert!(interpreter.message.contains("/bin/nosuch"), "{}", interpreter.message);

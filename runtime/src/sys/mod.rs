@@ -2,3 +2,4 @@
 
 pub mod child;
 pub mod namespaces;
+pub mod standard_output;

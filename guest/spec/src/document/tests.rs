@@ -495,7 +495,7 @@ fn a_bound_on_the_programs_of_a_user_that_root_would_not_feel_is_refused_by_name
     };
     for root in ["root", "0", "0:0", "00", "+0", "root:mail"] {
         let refused = with(root, Resource::Nproc).unwrap_err().to_string();
-        assert!(refused.contains("Nproc") && refused.contains("--pids-limit"), "{root}: {refused}");
+        assert!(refused.contains("nproc=5:5") && refused.contains("--pids-limit"), "{root}: {refused}");
         assert!(with(root, Resource::Nofile).is_ok(), "{root}");
     }
     for other in ["app", "5:0", "rooted", "1000:root"] {

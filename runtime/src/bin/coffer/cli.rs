@@ -47,7 +47,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
         return fail(&CliError::new(Class::Internal, "a command without an act"), json, Exits::Class);
     };
     match run(matches, &Context::new(json, home, entry.exits)) {
-        Ok(code) => code,
+        Ok(code) => entry.exits.verdict(code),
         Err(failure) => fail(&failure, json, entry.exits),
     }
 }

@@ -1,6 +1,10 @@
 //! Whose exit codes a command has.
 
-use crate::error::CliError;
+use std::process::ExitCode;
+
+use coffer_rim::out;
+
+use crate::error::{Class, CliError};
 
 /// A property of each command, in its row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +23,12 @@ impl Exits {
             Self::Class => failure.class.code(),
             Self::Docker => failure.docker_code.unwrap_or(125),
         }
+    }
+
+    /// What a command ends with that would have ended with `code`: output that was lost is a failure of ours.
+    pub fn verdict(self, code: ExitCode) -> ExitCode {
+        let lost = CliError::new(Class::Config, "standard output was lost");
+        if out::is_lost() { ExitCode::from(self.code(&lost)) } else { code }
     }
 
     /// As `coffer --json help` says it.

@@ -1,7 +1,7 @@
 //! What `--format` makes of rows: `json`, a template, or `table` and a template.
 
 use coffer_rim::foreign::escape_all_but_lines;
-use coffer_rim::template::{Subject, Template};
+use coffer_rim::template::{Subject, Template, TemplateError};
 use serde_json::{Map, Value};
 
 use crate::error::CliError;
@@ -49,6 +49,21 @@ impl Format {
         })
     }
 
+    /// The same for rows that have these fields and no others but `.Label "KEY"`: what names another is refused also where there are no rows.
+    ///
+    /// # Errors
+    /// Class `usage`, or `not-found` for a field that rows do not have.
+    pub fn of(text: &str, fields: &[&str]) -> Result<Self, CliError> {
+        let format = Self::parse(text)?;
+        if let Self::Lines(template) | Self::Table(template) = &format
+            && let Some(name) = template.fields().find(|name| !fields.contains(name) && *name != "Label")
+        {
+            let there = fields.iter().map(ToString::to_string).collect();
+            return Err(TemplateError::NoField { name: name.into(), there }.into());
+        }
+        Ok(format)
+    }
+
     /// Prints rows. `heading`: what stands above a field that is not its name.
     ///
     /// # Errors
@@ -81,6 +96,7 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Class;
 
     #[test]
     fn the_three_forms_are_told_apart() {
@@ -89,6 +105,19 @@ mod tests {
         assert!(matches!(Format::parse("table {{.ID}}\\t{{.Names}}").unwrap(), Format::Table(_)));
         assert!(matches!(Format::parse("tables").unwrap(), Format::Lines(_)));
         assert!(Format::parse("table {{").is_err());
+    }
+
+    #[test]
+    fn a_field_that_no_row_has_is_refused_before_there_is_one() {
+        for text in ["{{.Nope}}", "table {{.ID}}\\t{{.Nope}}", "{{.ID}} {{upper .Nope}}", "{{.Nope.ID}}"] {
+            let refused = Format::of(text, &["ID"]).unwrap_err();
+            assert!(refused.class == Class::NotFound && refused.message.contains("Nope"), "{text}: {refused}");
+        }
+        for text in
+            ["json", "{{.ID}}", "{{json .}}", "{{.Label \"Nope\"}}", "{{with .ID}}{{.}}{{end}}", "{{$x := .ID}}{{$x}}"]
+        {
+            assert!(Format::of(text, &["ID"]).is_ok(), "{text}");
+        }
     }
 
     #[test]

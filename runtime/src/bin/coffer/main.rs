@@ -41,6 +41,9 @@ mod volume;
 mod words;
 
 fn main() -> ExitCode {
+    if coffer_runtime::standard_output_was_closed() {
+        coffer_rim::out::shut();
+    }
     let words: Vec<_> = std::env::args_os().collect();
-    coffer_rim::out::verdict(cli::main(&words))
+    cli::main(&words)
 }

@@ -26,7 +26,7 @@ pub fn refuse(mut error: clap::Error, words: &[OsString]) -> ExitCode {
             (true, ErrorKind::DisplayVersion) => coffer_rim::println!("{}", crate::host::version::json()),
             (true, _) => coffer_rim::println!("{}", usage::help(&error.render().to_string())),
         }
-        return ExitCode::SUCCESS;
+        return Exits::Class.verdict(ExitCode::SUCCESS);
     }
     let named = named(words.iter().map(AsRef::as_ref));
     let entry = named.entries.first().copied();

@@ -6,7 +6,6 @@ pub mod ls;
 pub mod prune;
 pub mod rm;
 
-use coffer_runtime::boxes::unix_ms;
 use coffer_runtime::engine::{Listed, VolumeFilter};
 use coffer_spec::Name;
 use serde_json::{Value, json};
@@ -59,20 +58,25 @@ fn filter(texts: &[String], keys: &str) -> Result<VolumeFilter, CliError> {
     Ok(filter)
 }
 
-/// Everything known of a volume.
+/// Everything known of a volume, in Docker's words.
 fn describe(listed: &Listed) -> Value {
     let Listed { volume, boxes } = listed;
     let size = volume.limit();
     json!({
         "Name": volume.name.as_str(), "Driver": "local", "Scope": "local",
         "CreatedAt": table::rfc3339(volume.record.created), "Labels": volume.record.labels,
-        "Mountpoint": volume.folder, "Options": size.map(|bytes| json!({ "size": bytes.to_string() })),
+        "Mountpoint": volume.mountpoint(), "Options": size.map(|bytes| json!({ "size": bytes.to_string() })),
         "Kind": volume.kind(), "SizeLimit": size, "DiskBytes": volume.disk_bytes(),
         "Anonymous": volume.record.anonymous, "Boxes": boxes,
     })
 }
 
-/// As a table has it.
-fn age(listed: &Listed) -> String {
-    format!("{} ago", table::span(unix_ms() - listed.volume.record.created))
+/// The same for the list of `--json`, which is in no words of Docker's.
+fn row(listed: &Listed) -> Value {
+    let Listed { volume, boxes } = listed;
+    json!({
+        "name": volume.name.as_str(), "created": table::rfc3339(volume.record.created), "labels": volume.record.labels,
+        "mountpoint": volume.mountpoint(), "kind": volume.kind(), "size_limit": volume.limit(),
+        "disk_bytes": volume.disk_bytes(), "anonymous": volume.record.anonymous, "boxes": boxes,
+    })
 }

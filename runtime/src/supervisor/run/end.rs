@@ -4,6 +4,7 @@ use coffer_rim::{Class, Classify as _, Failure};
 
 use super::{Outcome, Run};
 use crate::boxes::{clean_run_files, files, last_line, unix_ms};
+use crate::removal::remove_folder;
 use crate::state::Ending;
 use crate::supervisor::fate::{self, Traces};
 use crate::supervisor::message::{Ended, Message};
@@ -57,7 +58,7 @@ impl Run {
     /// A `--rm` box goes whole. Its record goes last: while there is one, the next command finds it and tries again. Of one whose
     /// guest gave up, why is kept.
     fn remove(&self, message: Option<&Message>) -> Result<(), Failure> {
-        std::fs::remove_dir_all(&self.folder).class_while(Class::Config, "cannot remove the box")?;
+        remove_folder(&self.folder).class_while(Class::Config, "cannot remove the box")?;
         // One that keeps its name is nobody's, and a prune finds it; one that lost it is removed by who next changes the set.
         let _ = self.state.remove_anonymous(&self.volumes, &self.record);
         let id = &self.record.id;

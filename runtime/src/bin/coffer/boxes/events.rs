@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use coffer_rim::out;
 use coffer_runtime::boxes::{unix_ms, unix_us};
 use coffer_runtime::engine::{BoxEvent, Change, Engine};
 use serde_json::{Map, Value, json};
@@ -46,7 +47,7 @@ struct Wanted {
 /// Tells them until nobody listens, or it is time.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let wanted = Wanted::read(&args.filter)?;
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     let until = args.until.as_deref().map(|text| filters::moment(text, unix_ms())).transpose()?;
     if context.json && until.is_none() {
         let message = "events without an end are no document";
@@ -98,8 +99,15 @@ async fn tell(
         if let Some(shown) = show(described(engine, &event, word))? {
             kept.push(shown);
         }
+        // Standard output that cannot be written is said once, and has its exit code.
+        if out::is_closed() {
+            return Ok(kept);
+        }
     }
 }
+
+/// For templates.
+const FIELDS: &[&str] = &["Type", "Action", "status", "id", "Actor", "scope", "time", "timeNano"];
 
 /// Docker's word; phases of a start are ours alone, and stand in `inspect`.
 fn word(change: &Change) -> Option<&'static str> {

@@ -14,7 +14,7 @@ use coffer_runtime::{BoxId, RestartPolicy};
 use crate::boxes::flags::{BoxFlags, secrets_in_the_open};
 use crate::boxes::unproven;
 use crate::context::Context;
-use crate::error::{Class, Classify as _, CliError};
+use crate::error::{Class, Classify as _, CliError, NamedFile as _};
 use crate::image::progress;
 use crate::launch::id_flags::IdFlags;
 
@@ -99,7 +99,7 @@ impl NewBox {
         let mut texts = Vec::new();
         for path in &self.label_file {
             let what = || format!("cannot read {}", path.display());
-            let text = input::read_text(path, input::DOCUMENT).class_while(Class::Config, what())?;
+            let text = input::read_text(path, input::DOCUMENT).named(what())?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             texts.extend(lines.map(str::to_owned));
         }

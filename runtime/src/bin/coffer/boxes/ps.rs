@@ -56,7 +56,7 @@ pub struct Args {
 /// Lists them, newest first.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let mut filter = filters::boxes(&args.filter)?;
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     let most = if args.latest { Some(1) } else { args.last };
     if !args.all && most.is_none() && filter.states.is_empty() && filter.exits.is_empty() {
         filter.states.extend([BoxState::Running, BoxState::Paused, BoxState::Restarting]);
@@ -102,6 +102,26 @@ const HEADINGS: &[(&str, &str)] = &[
     ("RunningFor", "CREATED"),
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("ExitCode", "EXIT CODE"),
+];
+
+/// For templates.
+const FIELDS: &[&str] = &[
+    "ID",
+    "Image",
+    "ImageID",
+    "Command",
+    "CreatedAt",
+    "RunningFor",
+    "State",
+    "Status",
+    "Ports",
+    "Names",
+    "Labels",
+    "LocalVolumes",
+    "Size",
+    "TEE",
+    "Isolation",
+    "ExitCode",
 ];
 
 /// How a box is shown.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use coffer_rim::out;
 use coffer_runtime::engine::{Engine, ExecError, Filter, Meter, Trust, Usage};
 use coffer_runtime::{BoxRecord, BoxState};
 use futures_util::future::join_all;
@@ -18,8 +19,10 @@ use crate::{table, terminal};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Each box's own guest counts. CPU % is of one processor: two busy ones are 200 %. NET I/O and BLOCK I/O are what came in and what
-went out since the start. `--` stands for what is not counted: a box of --isolation process has no machine whose memory or disks
-could be. Where the spec does not let the host see it, a listed owner does, in a guest that proves itself first.
+went out since the start. PIDS counts programs and their threads. `--` stands for what is not counted: a box of --isolation process
+has no machine, so that its programs and their memory are counted, and neither a limit of that nor disks. Where the spec does not let
+the host see it, a listed owner does, in a guest that proves itself first. A box whose figures are not to be had keeps none from its
+own.
 
 Fields for --format: Container ID Name CPUPerc MemUsage MemPerc NetIO BlockIO PIDs
 
@@ -53,7 +56,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows it.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     if context.json && !args.no_stream {
         let message = "figures without an end are no document";
         let hint = "give --no-stream, or use --format json: an object a line";
@@ -61,14 +64,19 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     let engine = context.engine()?;
     let trust = args.trust.read()?;
-    context.runtime()?.block_on(watch(args, &engine, &trust, |rows| show(args, context, format.as_ref(), rows)))?;
-    Ok(ExitCode::SUCCESS)
+    let show = |rows: &[Watched]| show(args, context, format.as_ref(), rows);
+    let failed = context.runtime()?.block_on(watch(args, context.json, &engine, &trust, show))?;
+    Ok(failed.map_or(ExitCode::SUCCESS, |failure| context.exit(&failure)))
 }
 
 /// One box: the way to its figures, and the last two of them.
 struct Watched {
     record: BoxRecord,
     meter: Option<Meter>,
+    /// Why there is none, of a box that was named.
+    failure: Option<CliError>,
+    /// It was printed.
+    said: bool,
     before: Option<Usage>,
     now: Option<Usage>,
 }
@@ -80,7 +88,7 @@ impl Watched {
     }
 
     const fn silent(record: BoxRecord) -> Self {
-        Self { record, meter: None, before: None, now: None }
+        Self { record, meter: None, failure: None, said: false, before: None, now: None }
     }
 
     async fn look(&mut self) -> Result<(), ExecError> {
@@ -98,17 +106,21 @@ impl Watched {
 
 async fn watch(
     args: &Args,
+    json: bool,
     engine: &Engine,
     trust: &Trust,
     show: impl Fn(&[Watched]) -> Result<(), CliError>,
-) -> Result<(), CliError> {
+) -> Result<Option<CliError>, CliError> {
     let gone = terminal::reader_gone();
     // A box that is named has figures, or we say why not; of all others there are those that can be had.
     let named = !args.boxes.is_empty();
+    let records = args.boxes.iter().map(|name| engine.find(name)).collect::<Result<Vec<_>, _>>().map_err(error::of)?;
     let mut watched = Vec::new();
-    for name in &args.boxes {
-        let record = engine.find(name).map_err(error::of)?;
-        watched.push(Watched::of(record, engine, trust).await.map_err(error::of)?);
+    for record in records {
+        watched.push(match Watched::of(record.clone(), engine, trust).await {
+            Ok(one) => one,
+            Err(error) => Watched { failure: Some(error::of(error)), ..Watched::silent(record) },
+        });
     }
     loop {
         if !named {
@@ -116,26 +128,41 @@ async fn watch(
         }
         let looks = join_all(watched.iter_mut().map(Watched::look)).await;
         for (one, look) in watched.iter_mut().zip(looks) {
-            match look {
-                Err(error) if named => return Err(error::of(error)),
-                // It is asked anew next time, if it runs then.
-                Err(_) => one.meter = None,
-                Ok(()) => {}
+            if let Err(error) = look {
+                // One that is not named is asked anew next time, if it runs then.
+                (one.meter, one.failure) = (None, named.then(|| error::of(error)));
             }
+        }
+        for one in &mut watched {
+            if let Some(failure) = &one.failure
+                && !std::mem::replace(&mut one.said, true)
+                && !json
+            {
+                error::print(failure, false);
+            }
+        }
+        if named && !json && watched.iter().all(|one| one.failure.is_some()) {
+            return Ok(last(&watched));
         }
         // The first figures of a box have nothing to be compared with.
         let first = watched.iter().any(|one| one.now.is_some() && one.before.is_none());
         if !(args.no_stream && first) {
             show(&watched)?;
         }
-        if args.no_stream && !first {
-            return Ok(());
+        // Standard output that cannot be written is said once, and has its exit code.
+        if args.no_stream && !first || out::is_closed() {
+            return Ok(last(&watched));
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
-            () = gone.notified() => return Ok(()),
+            () = gone.notified() => return Ok(None),
         }
     }
+}
+
+/// What the command fails as.
+fn last(boxes: &[Watched]) -> Option<CliError> {
+    boxes.iter().rev().find_map(|one| one.failure.clone())
 }
 
 /// Those that run now, as far as they are known with their figures; newest first.
@@ -160,7 +187,11 @@ async fn all(args: &Args, engine: &Engine, trust: &Trust, mut known: Vec<Watched
 
 fn show(args: &Args, context: &Context, format: Option<&Format>, boxes: &[Watched]) -> Result<(), CliError> {
     if context.json {
-        println!("{}", json!({ "boxes": boxes.iter().map(figures).collect::<Vec<_>>() }));
+        let mut all = json!({ "boxes": boxes.iter().map(figures).collect::<Vec<_>>() });
+        if let Some(failure) = last(boxes) {
+            all["error"] = failure.json()["error"].take();
+        }
+        println!("{all}");
         return Ok(());
     }
     if !args.no_stream && terminal::shows() {
@@ -190,6 +221,8 @@ const COLUMNS: [(&str, &str); 8] = [
     ("PIDs", "PIDS"),
 ];
 const HEADINGS: &[(&str, &str)] = &COLUMNS;
+/// For templates.
+const FIELDS: &[&str] = &["Container", "ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
 
 /// What is not counted.
 const NONE: &str = "--";
@@ -220,12 +253,16 @@ fn figures(one: &Watched) -> Value {
     let now = one.now.clone().unwrap_or_default();
     let counted = one.now.is_some();
     let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    json!({
+    let mut row = json!({
         "id": one.record.id, "name": one.record.name, "cpu_percent": one.processor_percent(),
         "cpu_us": now.busy.map(microseconds), "processors": now.processors,
         "memory_bytes": now.memory, "memory_limit_bytes": now.memory_limit, "memory_percent": now.memory_percent(),
         "pids": counted.then_some(now.processes), "uptime_us": counted.then(|| microseconds(now.uptime)),
         "network_received_bytes": now.network.map(|it| it.0), "network_sent_bytes": now.network.map(|it| it.1),
         "disk_read_bytes": now.disk.map(|it| it.0), "disk_written_bytes": now.disk.map(|it| it.1),
-    })
+    });
+    if let Some(failure) = &one.failure {
+        row["error"] = failure.json()["error"].take();
+    }
+    row
 }

@@ -37,7 +37,7 @@ pub struct Args {
 
 /// Lists them. A damaged one hides no other: it is named last, and the exit code says so.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     let home = context.open_home()?;
     let store = images::open(&home)?;
     let Listing { images: all, damaged } = store.list().map_err(|error| of_image(&error))?;
@@ -89,6 +89,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
 
 /// What stands above a column, where that is not the field's name.
 const HEADINGS: &[(&str, &str)] = &[("ID", "IMAGE ID"), ("CreatedAt", "CREATED AT"), ("CreatedSince", "CREATED")];
+
+/// For templates.
+const FIELDS: &[&str] = &["ID", "Repository", "Tag", "Digest", "CreatedAt", "CreatedSince", "Size"];
 
 fn fields(store: &Store, image: &Image, id: &str) -> Fields {
     let (repository, tag) = split(image.familiar_name());

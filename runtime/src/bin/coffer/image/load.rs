@@ -11,7 +11,7 @@ use coffer_rim::foreign;
 use coffer_runtime::images::{self, of_image};
 
 use crate::context::Context;
-use crate::error::{Class, CliError};
+use crate::error::{Class, CliError, NamedFile as _};
 use crate::image::progress::left_out;
 use crate::image::room;
 
@@ -62,10 +62,7 @@ pub fn keep(context: &Context, loaded: Vec<Loaded>) -> Result<ExitCode, CliError
 
 /// Opens an archive.
 pub fn open(path: &Path) -> Result<File, CliError> {
-    File::open(path).map_err(|error| {
-        let class = if error.kind() == io::ErrorKind::NotFound { Class::NotFound } else { Class::Config };
-        CliError::new(class, format!("cannot open {}: {error}", foreign(&path.to_string_lossy())))
-    })
+    File::open(path).named(format!("cannot open {}", foreign(&path.to_string_lossy())))
 }
 
 /// One that was loaded, for `--json`.

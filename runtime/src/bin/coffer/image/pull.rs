@@ -116,6 +116,7 @@ fn from_file(store: &Store, source: &Source<'_>, args: &Args, context: &Context)
         repository: Some(source.repository()),
     };
     let loaded = if source.folder {
+        drop(load::open(source.path)?);
         store.load_folder(source.path, &options, Limits::default())
     } else {
         store.load(source.path, load::open(source.path)?, &options, Limits::default())

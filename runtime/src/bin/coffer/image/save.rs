@@ -1,6 +1,6 @@
 //! `coffer save`.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
             return Err(CliError::new(Class::Usage, message).hint("name a file with -o, or redirect the output"));
         }
         let to = Path::new("standard output");
-        let buffered = io::BufWriter::with_capacity(256 << 10, Out);
+        let buffered = io::BufWriter::with_capacity(256 << 10, out::Stdout);
         return store.save(&args.images, to, buffered).map(|_| ExitCode::SUCCESS).map_err(|error| of_image(&error));
     };
     let mut failure: Option<ImageError> = None;
@@ -60,18 +60,4 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         println!("{}", serde_json::json!({"output": path, "images": names}));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Standard output, byte for byte.
-struct Out;
-
-impl Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        out::write_bytes(bytes);
-        if out::is_closed() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(bytes.len()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

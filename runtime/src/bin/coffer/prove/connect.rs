@@ -76,6 +76,11 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
         let attested = peer.connect().await?;
         match args.listen.as_deref() {
             None => {
+                match out::check() {
+                    // Not yet: that has a code of its own below.
+                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(out::unwritten(&error)),
+                    _ => {}
+                }
                 let gone = terminal::reader_gone();
                 let ended = tokio::select! {
                     piped = attested.pipe(&peer, tokio::io::stdin(), tokio::io::stdout()) => Some(piped),

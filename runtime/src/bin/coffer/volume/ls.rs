@@ -14,7 +14,7 @@ use crate::table;
 #[derive(Debug, clap::Args)]
 #[command(
     visible_alias = "list",
-    after_help = "Fields for --format: Name Driver Scope Labels Mountpoint Links Size, and .Label \"KEY\"; \
+    after_help = "Fields for --format: Name Driver Scope Labels Mountpoint Links Size CreatedAt, and .Label \"KEY\"; \
 `--format json` prints them all, a volume a line.
 
 Examples:
@@ -36,10 +36,10 @@ pub struct Args {
 /// Lists them, by name.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let filter = super::filter(&args.filter, "name=TEXT, label=KEY[=VALUE], dangling=true|false and driver=local")?;
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     let found = context.engine()?.list_volumes(&filter).map_err(error::of)?;
     if context.json {
-        println!("{}", found.iter().map(super::describe).collect::<Value>());
+        println!("{}", found.iter().map(super::row).collect::<Value>());
     } else if args.quiet {
         for listed in &found {
             println!("{}", listed.volume.name);
@@ -54,6 +54,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// For templates.
+const FIELDS: &[&str] = &["Name", "Driver", "Scope", "Labels", "Mountpoint", "Links", "Size", "CreatedAt"];
+
 fn fields(listed: &Listed) -> Fields {
     let Listed { volume, boxes } = listed;
     let labels = &volume.record.labels;
@@ -61,8 +64,8 @@ fn fields(listed: &Listed) -> Fields {
     Fields {
         value: json!({
             "Name": volume.name.as_str(), "Driver": "local", "Scope": "local", "Labels": told.join(","),
-            "Mountpoint": volume.folder, "Links": boxes.len(), "Size": table::size(volume.disk_bytes()),
-            "CreatedAt": super::age(listed),
+            "Mountpoint": volume.mountpoint(), "Links": boxes.len(), "Size": table::size(volume.disk_bytes()),
+            "CreatedAt": table::rfc3339(volume.record.created),
         }),
         labels: labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect(),
     }

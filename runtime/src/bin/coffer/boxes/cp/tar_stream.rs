@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use coffer_image::tarball::{Archive, EntryKind};
 use coffer_rim::carry::{Bounds, Entry, Kind, LONGEST_PATH, Source, Unpacked};
+use coffer_rim::out;
 use tar::{EntryType, Header};
 
 use super::nowhere::of_unpacking;
@@ -17,7 +18,7 @@ const ROOM: usize = 64 << 20;
 
 /// Writes what comes out of a box to standard output.
 pub fn write(from: &mut impl Read, source: &Source, bounds: Bounds) -> Result<Unpacked, CliError> {
-    let mut to = tar::Builder::new(BufWriter::with_capacity(64 * 1024, io::stdout().lock()));
+    let mut to = tar::Builder::new(BufWriter::with_capacity(64 * 1024, out::Stdout));
     let done = convert(from, &mut to, source, bounds)?;
     to.into_inner().and_then(|mut stream| stream.flush()).class_while(Class::Config, "cannot write standard output")?;
     Ok(done)

@@ -24,6 +24,8 @@ fn every_figure_has_its_samples_and_its_limit() -> Result<()> {
     for name in ["appraisal", "token"] {
         samples(&said[name], "samples_us")?;
         ensure!(positive(&said[name]["ratio"]) && said[name]["at_least"] == 0.8, "{said}");
+        ensure!(positive(&said[name]["one_caller_us"]) && positive(&said[name]["one_caller_ratio"]), "{said}");
+        ensure!(said[name]["callers"] == 4, "{said}");
     }
     let overload = &said["overload"];
     for name in ["answered", "p50_us", "p99_us", "limit_us", "processor_us"] {

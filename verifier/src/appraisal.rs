@@ -177,7 +177,7 @@ impl Appraisal {
     }
 
     /// The same, lent.
-    fn lines(&self) -> Vec<Cow<'_, CheckLine>> {
+    pub(crate) fn lines(&self) -> Vec<Cow<'_, CheckLine>> {
         let made = || self.made.iter().map(Cow::Borrowed);
         match &self.outcome {
             Outcome::Accepted(result) => complete(result.lines()),

@@ -236,8 +236,8 @@ fn written(value: &impl Serialize) -> Result<String, Refusal> {
     })
 }
 
-/// Bytes that an answer has, so that it is not moved while it grows.
-const USUAL: usize = 32 << 10;
+/// Bytes that an answer has at most, as a rule, so that it is not moved while it grows.
+const USUAL: usize = 16 << 10;
 
 #[derive(Serialize)]
 struct Whole<'a> {

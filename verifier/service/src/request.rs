@@ -3,6 +3,7 @@
 //! What REPORT_DATA must hold is always said: by value, by a challenge of this service, or by the word that waives it.
 //! Never: takes more than a few times the memory of what was sent, whatever that holds.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -132,7 +133,7 @@ impl Asked {
 /// # Errors
 /// [`Refusal`].
 pub fn one(body: &[u8]) -> Result<Asked, Refusal> {
-    json::<Wire>(body)?.asked()
+    json::<Wire<'_>>(body)?.asked()
 }
 
 /// Reads the body of `POST /v1/appraise/batch`: what single requests mean is told one by one.
@@ -140,7 +141,7 @@ pub fn one(body: &[u8]) -> Result<Asked, Refusal> {
 /// # Errors
 /// [`Refusal`], where it is no batch.
 pub fn batch(body: &[u8]) -> Result<Vec<Result<Asked, Refusal>>, Refusal> {
-    let Batch { requests } = json(body)?;
+    let Batch { requests } = json::<Batch<'_>>(body)?;
     if requests.0.is_empty() {
         return Err(Refusal::NO_BATCH);
     }
@@ -153,17 +154,19 @@ fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch {
-    requests: Few<Wire, MAX_BATCH>,
+struct Batch<'a> {
+    #[serde(borrow)]
+    requests: Few<Wire<'a>, MAX_BATCH>,
 }
 
 /// One request as JSON. Bytes are base64; what a certificate authority gives as PEM may stay so.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wire {
-    evidence: String,
-    #[serde(default)]
-    cert_table: String,
+struct Wire<'a> {
+    #[serde(borrow)]
+    evidence: Cow<'a, str>,
+    #[serde(borrow, default)]
+    cert_table: Cow<'a, str>,
     #[serde(default)]
     certificates: Few<String, MAX_CERTIFICATES>,
     #[serde(default)]
@@ -188,7 +191,7 @@ struct WireToken {
     lifetime_seconds: Option<i64>,
 }
 
-impl Wire {
+impl Wire<'_> {
     fn asked(self) -> Result<Asked, Refusal> {
         let demanded = match (self.report_data, self.challenge) {
             (Some(_), Some(_)) => {

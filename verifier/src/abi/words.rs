@@ -29,6 +29,12 @@ pub enum WordError {
     },
 }
 
+/// Lower-case hex, in the room it takes.
+fn digits<'a>(bytes: &[u8], room: &'a mut [u8]) -> Option<&'a str> {
+    hex::encode_to_slice(bytes, room).ok()?;
+    core::str::from_utf8(room).ok()
+}
+
 macro_rules! word {
     ($(#[$doc:meta])* $name:ident, $len:literal, $field:literal) => {
         $(#[$doc])*
@@ -75,9 +81,7 @@ macro_rules! word {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut digits = [0; 2 * $len];
-                hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
-                f.write_str(core::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+                f.write_str(digits(&self.0, &mut [0; 2 * $len]).ok_or(fmt::Error)?)
             }
         }
 
@@ -89,7 +93,9 @@ macro_rules! word {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
+                let mut room = [0; 2 * $len];
+                let digits = digits(&self.0, &mut room);
+                s.serialize_str(digits.ok_or_else(|| serde::ser::Error::custom("no room for the digits"))?)
             }
         }
 

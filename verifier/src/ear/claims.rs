@@ -1,5 +1,7 @@
 //! The claims of a token, made of what the judge said.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,8 +25,8 @@ use crate::{
 pub struct Judged<'a> {
     verdict: Verdict,
     verified: Option<&'a VerifiedReport>,
-    checks: Vec<CheckLine>,
-    reasons: Vec<Reason>,
+    checks: Vec<Cow<'a, CheckLine>>,
+    reasons: &'a [Reason],
 }
 
 impl<'a> From<&'a Appraisal> for Judged<'a> {
@@ -34,8 +36,8 @@ impl<'a> From<&'a Appraisal> for Judged<'a> {
             None => Self {
                 verdict: appraisal.verdict(),
                 verified: appraisal.verified(),
-                checks: appraisal.checks(),
-                reasons: appraisal.reasons().to_vec(),
+                checks: appraisal.lines(),
+                reasons: appraisal.reasons(),
             },
         }
     }
@@ -47,20 +49,20 @@ impl<'a> From<&'a AttestationResult> for Judged<'a> {
         Self {
             verdict: if result.is_affirming() { Verdict::Accepted } else { Verdict::Refused },
             verified: Some(result.verified()),
-            checks: result.checks(),
-            reasons: result.downgrades().to_vec(),
+            checks: result.lines().collect(),
+            reasons: result.downgrades(),
         }
     }
 }
 
 impl<'a> Judged<'a> {
     /// An authentic report that was refused.
-    pub fn rejected(verified: &'a VerifiedReport, rejection: &Rejection) -> Self {
+    pub fn rejected(verified: &'a VerifiedReport, rejection: &'a Rejection) -> Self {
         Self {
             verdict: Verdict::Refused,
             verified: Some(verified),
-            checks: rejection.checks().to_vec(),
-            reasons: rejection.reasons().to_vec(),
+            checks: rejection.checks().iter().map(Cow::Borrowed).collect(),
+            reasons: rejection.reasons(),
         }
     }
 }
@@ -127,7 +129,7 @@ const MAX_AGE: i64 = 300;
 
 /// The claims of one token. Only [`EarClaims::of`] makes one.
 #[derive(Clone, Debug)]
-pub struct EarClaims(Claims);
+pub struct EarClaims(Claims<Option<crate::Claims>>);
 
 /// Signs tokens with ES384. Implemented where private keys are.
 pub trait TokenSigner {
@@ -167,7 +169,6 @@ impl EarClaims {
                 (shown, TrustVector::of(verified, &judged.checks))
             }
         };
-        let claims = judged.verified.map(VerifiedReport::claims);
         let cpu0 = Submodule {
             status: vector.status(judged.verdict),
             vector,
@@ -177,7 +178,7 @@ impl EarClaims {
             binding: shown.name().to_owned(),
             anchor: judged.verified.map(|verified| verified.anchor().spki_sha256),
             reasons: judged.reasons.iter().map(|reason| serde_json::to_value(reason).expect("words")).collect(),
-            claims: claims.map_or(Value::Null, |claims| serde_json::to_value(claims).expect("named fields")),
+            claims: judged.verified.map(VerifiedReport::claims),
         };
         Ok(Self(Claims {
             profile: PROFILE.to_owned(),
@@ -230,9 +231,10 @@ struct Header {
     kind: String,
 }
 
-/// Claims as they travel. What we do not know is passed over, as RFC 7519 §4 has it.
+/// Claims as they travel. What we do not know is passed over, as RFC 7519 §4 has it. `C`: those of the report, which are written as
+/// what they are, and read as whatever stands there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Claims {
+pub(super) struct Claims<C = Value> {
     #[serde(rename = "eat_profile")]
     pub profile: String,
     #[serde(rename = "iss")]
@@ -255,7 +257,7 @@ pub(super) struct Claims {
     #[serde(rename = "ear.verifier-id")]
     pub verifier: Build,
     #[serde(rename = "submods")]
-    pub submodules: Submodules,
+    pub submodules: Submodules<C>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -273,12 +275,12 @@ pub(super) struct Build {
 /// One guest, one submodule: of another nobody here could say whether it is good.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Submodules {
-    pub cpu0: Submodule,
+pub(super) struct Submodules<C> {
+    pub cpu0: Submodule<C>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Submodule {
+pub(super) struct Submodule<C> {
     #[serde(rename = "ear.status")]
     pub status: Status,
     #[serde(rename = "ear.trustworthiness-vector")]
@@ -296,5 +298,5 @@ pub(super) struct Submodule {
     #[serde(rename = "ear.coffer.reasons")]
     pub reasons: Vec<Value>,
     #[serde(rename = "ear.coffer.claims")]
-    pub claims: Value,
+    pub claims: C,
 }

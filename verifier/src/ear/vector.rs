@@ -4,6 +4,8 @@
 //! any measurement, a chain without revocation or firmware of any age for an approved one. Simulated evidence is never affirming.
 //! Source: draft-ietf-rats-ar4si §2.3; draft-ietf-rats-ear §3.2.
 
+use std::borrow::Cow;
+
 use crate::{CheckLine, Code, CrlStatus, Outcome, Verdict, VerifiedReport, abi::PolicyBit};
 
 /// A tier of trust.
@@ -104,7 +106,7 @@ impl TrustVector {
     }
 
     /// Of an authentic report and the checks that were made of it.
-    pub(super) fn of(verified: &VerifiedReport, checks: &[CheckLine]) -> Self {
+    pub(super) fn of(verified: &VerifiedReport, checks: &[Cow<'_, CheckLine>]) -> Self {
         let passed =
             |codes: &[Code]| checks.iter().any(|line| line.outcome == Outcome::Passed && codes.contains(&line.code));
         let failed =

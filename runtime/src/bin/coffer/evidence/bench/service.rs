@@ -52,6 +52,8 @@ const REPORTS: usize = 100;
 /// Requests that the service takes at once, and clients that ask it at once: twice as many.
 const AT_ONCE: u16 = 8;
 const CLIENTS: u16 = 2 * AT_ONCE;
+/// Callers who keep its processor busy, so that it does not sleep and wake for each request; fewer than it takes at once.
+const BUSY: usize = 4;
 /// Of what the core does in that time.
 const LEAST: f64 = 0.8;
 /// Growth of memory under all of it.
@@ -67,7 +69,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let platform = Platform::new()?;
     let (service, pinned) = apart(|| Program::start(&program, folder.path(), &platform.anchor, AT_ONCE))?;
     let mut bench = Bench { core: Core::new(&platform)?, service };
-    let mut figures = bench.alone(usize::from(args.rounds))?;
+    let mut figures = bench.unhurried(usize::from(args.rounds))?;
     figures["pinned"] = pinned.into();
     figures["overload"] = bench.overload(usize::from(args.rounds))?;
     let grown = resident(bench.service.id())?.saturating_sub(figures["memory_bytes"].as_u64().unwrap_or(0));
@@ -136,22 +138,40 @@ impl Bench {
         self.core.evidence.iter().map(|record| request(&self.service.key, record, token)).collect()
     }
 
-    /// One caller, who asks one after the other.
-    fn alone(&mut self, rounds: usize) -> Result<Value, CliError> {
+    /// All of these by these callers, of whom each asks again once it is answered: what each cost the service.
+    fn asked(&self, lines: &mut [Line], requests: &[Vec<u8>]) -> Result<f64, CliError> {
+        let before = processor_time(self.service.id())?;
+        let mut answered = |line: &mut Line| -> Result<(), CliError> {
+            let (status, body) = line.answer().class(Class::Unreachable)?;
+            let accepted = status == 200 && body.windows(10).any(|words| words == b"\"accepted\"");
+            accepted.then_some(()).ok_or_else(|| broken("refused by the service while measuring"))
+        };
+        let callers = lines.len();
+        for (number, request) in requests.iter().enumerate() {
+            let line = &mut lines[number % callers];
+            if number >= callers {
+                answered(line)?;
+            }
+            line.send(request).class(Class::Unreachable)?;
+        }
+        // Of fewer requests than callers some were not sent any.
+        lines.iter_mut().take(requests.len()).try_for_each(&mut answered)?;
+        Ok(micros(processor_time(self.service.id())?.saturating_sub(before)) / real(requests.len()))
+    }
+
+    /// Callers who keep the service busy, and one alone, for whom it wakes each time.
+    fn unhurried(&mut self, rounds: usize) -> Result<Value, CliError> {
         let kinds = [self.requests(false), self.requests(true)];
-        let mut line = Line::connect(self.service.listen).class(Class::Unreachable)?;
+        let line = |_| Line::connect(self.service.listen).class(Class::Unreachable);
+        let mut lines = (0..BUSY).map(line).collect::<Result<Vec<_>, _>>()?;
         let mut memory = 0;
-        let (mut service, mut judged, mut signed) = ([Vec::new(), Vec::new()], Vec::new(), Vec::new());
+        let (mut judged, mut signed) = (Vec::new(), Vec::new());
+        // With and without a token, by several and by one.
+        let mut service = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
         for round in 0..=rounds {
             for (kind, times) in kinds.iter().zip(&mut service) {
-                let before = processor_time(self.service.id())?;
-                for request in kind {
-                    let (status, body) = line.ask(request).class(Class::Unreachable)?;
-                    if status != 200 || !body.windows(10).any(|words| words == b"\"accepted\"") {
-                        return Err(broken("refused by the service while measuring"));
-                    }
-                }
-                times.push(micros(processor_time(self.service.id())?.saturating_sub(before)) / real(kind.len()));
+                times[0].push(self.asked(&mut lines, kind)?);
+                times[1].push(self.asked(&mut lines[..1], kind)?);
             }
             let own = || processor_time(std::process::id());
             let start = own()?;
@@ -165,16 +185,17 @@ impl Bench {
             if round == 0 {
                 // The first warms up: chains, allocators, the kernel's buffers.
                 memory = resident(self.service.id())?;
-                service.iter_mut().chain([&mut judged, &mut signed]).for_each(Vec::clear);
+                service.as_flattened_mut().iter_mut().chain([&mut judged, &mut signed]).for_each(Vec::clear);
             }
         }
         let (core, signature) = (median(judged.clone()), median(signed.clone()));
         let [plain, with_token] = service;
-        let figure = |samples: Vec<f64>, unavoidable: f64| {
-            let each = median(samples.clone());
+        let figure = |[samples, alone]: [Vec<f64>; 2], unavoidable: f64| {
+            let (each, alone) = (median(samples.clone()), median(alone));
             json!({
                 "processor_us": each, "per_second": 1e6 / each, "unavoidable_us": unavoidable,
-                "ratio": unavoidable / each, "at_least": LEAST, "samples_us": samples,
+                "ratio": unavoidable / each, "at_least": LEAST, "samples_us": samples, "callers": BUSY,
+                "one_caller_us": alone, "one_caller_ratio": unavoidable / alone,
             })
         };
         Ok(json!({
@@ -239,6 +260,8 @@ fn say(figures: &Value) {
         let (each, ratio) = (number(group, "processor_us"), number(group, "ratio"));
         let held = missed(ratio >= LEAST);
         println!("{name:<34} {each:>9.1} us of processor time   {ratio:.3} x   at least {LEAST} x{held}");
+        let (each, ratio) = (number(group, "one_caller_us"), number(group, "one_caller_ratio"));
+        println!("{:<34} {each:>9.1} us of processor time   {ratio:.3} x", "  of one caller, who waits");
     }
     let (p99, limit) = (number("overload", "p99_us"), number("overload", "limit_us"));
     let (answered, shed) = (number("overload", "answered"), number("overload", "shed"));

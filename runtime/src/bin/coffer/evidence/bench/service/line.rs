@@ -16,12 +16,23 @@ impl Line {
 
     /// Sends a whole request, and gives status and body.
     pub fn ask(&mut self, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
-        let mut stream = match self.stream.take() {
+        self.send(request)?;
+        self.answer()
+    }
+
+    /// Sends a whole request.
+    pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        let stream = match self.stream.take() {
             Some(stream) => stream,
             None => open(self.to)?,
         };
-        stream.get_mut().write_all(request)?;
+        self.stream.insert(stream).get_mut().write_all(request)
+    }
+
+    /// Status and body of the answer to what was sent.
+    pub fn answer(&mut self) -> io::Result<(u16, Vec<u8>)> {
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "no answer in HTTP");
+        let mut stream = self.stream.take().ok_or_else(bad)?;
         let (mut status, mut length, mut stays) = (None, None, true);
         loop {
             let mut line = String::new();

@@ -162,6 +162,9 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
     }
     mounts::leave_initrd()?;
     mounts::own_folders()?;
+    if boot::is_tee(spec.tee) {
+        devices::quiet_console()?;
+    }
     net::loopback_up().or_fail(Code::Internal, "bring loopback up")?;
     if let Some(card) = &spec.network {
         network::configure(card)?;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use crate::{
@@ -42,6 +42,24 @@ impl World {
         let mut world = Self::new()?;
         world.monitor = Some(monitor);
         Ok(world)
+    }
+
+    /// What stands on the console of a box from the moment its workload runs, without `coffer: `.
+    ///
+    /// # Errors
+    /// If anything stands there that is no word of the agent's.
+    pub fn console_words(&self, name: &str) -> Result<Vec<String>> {
+        let list: serde_json::Value = serde_json::from_str(&self.coffer(&["inspect", name])?.ok()?)?;
+        let folder = list[0]["Folder"].as_str().context("a folder")?;
+        let console = std::fs::read(std::path::Path::new(folder).join("console.log"))?;
+        let console = String::from_utf8_lossy(&console).into_owned();
+        let lines = console.lines().map(str::trim_end).skip_while(|line| *line != "coffer: running");
+        let word = |line: &str| {
+            let word = line.strip_prefix("coffer: ")?;
+            word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-').then(|| word.to_owned())
+        };
+        let words = lines.filter(|line| !line.is_empty()).map(|line| word(line).with_context(|| console.clone()));
+        words.collect()
     }
 
     /// COFFER_HOME.

@@ -298,7 +298,7 @@ fn what_the_host_gets(monitor: Monitor) -> Result<()> {
     // The console, which the host reads, has fixed words only.
     let console = fs::read_to_string(folder.join("console.log"))?;
     assert!(!console.contains("the workload speaks"), "{console}");
-    assert!(console.contains("coffer: running"), "{console}");
+    assert_eq!(world.console_words("theirs")?, ["running"], "{console}");
     let log = fs::read_to_string(folder.join("log.jsonl")).unwrap_or_default();
     assert!(!log.contains("the workload speaks"), "{log}");
 

@@ -7,8 +7,11 @@ use coffer_tests::{World, image::pulled, monitors::on_each_machine, process::wai
 
 /// What it does, said in its output once it has come to its limit.
 const GREED: [(&str, &str); 3] = [
-    // Processes: children that stay, of a shell that ends when there are no more.
-    ("fork", "(while :; do sleep 600 & done); echo at the limit; exec sleep 600"),
+    // Processes: children that stay, of a program that tries again and again.
+    (
+        "fork",
+        r#"exec busybox awk 'BEGIN { while (1) if (system("sleep 600 &") && !said) { said = 1; print "at the limit"; fflush() } }'"#,
+    ),
     // Memory: the kernel ends the program that takes it, and the shell lives.
     ("memory", "tail /dev/zero; echo at the limit; exec sleep 600"),
     // The writable layer, and with it memory.
@@ -35,6 +38,10 @@ fn a_greedy_workload_leaves_the_agent_what_it_needs() -> Result<()> {
             for _ in 0..3 {
                 world.coffer(&["attest", name, "--allow-simulated"])?.ok()?;
             }
+            world.coffer(&["top", name, "--allow-simulated"])?.ok()?;
+            // Whatever its programs do makes the kernel say nothing to the host.
+            let words = world.console_words(name)?;
+            ensure!(words.last().is_some_and(|word| word == "running"), "{name}: {words:?}");
             let ended = world.coffer(&["stop", "-t", "1", name])?;
             ensure!(ended.status == 0, "{name}: {}", ended.describe());
             world.coffer(&["rm", "-f", name])?.ok()?;

@@ -20,3 +20,9 @@ pub const IMAGES: &str = "/coffer/images";
 
 /// User and group ids of a box, counted from 0.
 pub const IDS: u32 = 65_536;
+
+/// Processes and threads of a box, those of its init among them.
+pub const PROCESSES: u64 = 4096;
+
+/// And those of them that its workload never has: init's threads, and the programs that it starts, are never refused for its sake.
+pub const OF_INIT: u64 = 64;

@@ -17,5 +17,7 @@ mod vocabulary;
 /// Metadata of an answer of Exec: bytes of standard input that are taken before the first of them is read.
 pub const STDIN_ROOM: &str = "stdin-room";
 
+include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
 pub use generated::*;
 pub use vocabulary::{FailureCode, REASON, REFUSALS, Speech, Told, ToldFailure, refusal_word};

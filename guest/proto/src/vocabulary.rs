@@ -134,6 +134,10 @@ pub const REFUSALS: &[&str] = &[
     "too-many-programs",
     "too-many-attached",
     "too-many-readers",
+    "no-such-method",
+    "request-too-long",
+    "request-late",
+    "busy",
 ];
 
 /// The word of a refusal that came over a port of the host's; anything else in its place is not ours to repeat.

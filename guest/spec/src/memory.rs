@@ -1,14 +1,14 @@
 //! How much memory a guest of a spec needs at least.
 //!
-//! The agent and the kernel keep some from the workload, whatever it does, and a workload that is left less than they keep is not
-//! started. How much that is follows from the spec alone, so that whoever starts a guest can be told before it boots.
+//! The agent and the kernel keep some from the workload, whatever it does, and a workload that is left less than half of what they
+//! keep is not started. How much that is follows from the spec alone, so that whoever starts a guest can be told before it boots.
 
 use crate::{Ingress, Peer, Scratch, WorkloadSpec};
 
 /// Left to the kernel and the agent.
-const RESERVE: u64 = 16 << 20;
+const RESERVE: u64 = 32 << 20;
 /// Left to them where they write a scratch disk too.
-const RESERVE_WITH_DISK: u64 = 32 << 20;
+const RESERVE_WITH_DISK: u64 = 48 << 20;
 /// Taken by the kernel, the initrd and the agent before anything is available.
 const TAKEN: u64 = 96 << 20;
 
@@ -27,9 +27,9 @@ impl WorkloadSpec {
         own + ingress + peers
     }
 
-    /// Bytes that must be available inside before the workload starts: it has at least what the others keep.
+    /// Bytes that must be available inside before the workload starts: it has at least half of what the others keep.
     pub fn least_available(&self) -> u64 {
-        2 * self.reserve()
+        self.reserve() + self.reserve() / 2
     }
 
     /// Bytes of memory that a machine needs at least.
@@ -46,17 +46,17 @@ mod tests {
     #[test]
     fn more_is_left_where_the_agent_does_more() {
         let mut spec = sample::workload(Tee::Simulated);
-        assert_eq!((spec.reserve(), spec.least_memory()), (16 << 20, 128 << 20));
+        assert_eq!((spec.reserve(), spec.least_memory()), (32 << 20, 144 << 20));
         spec.ingress.push(Ingress { port: 80, clients: IngressClients::Anyone });
-        assert_eq!((spec.reserve(), spec.least_memory()), (80 << 20, 256 << 20));
+        assert_eq!((spec.reserve(), spec.least_memory()), (96 << 20, 240 << 20));
         spec.root.scratch = Scratch::Disk { bytes: 1 << 20 };
-        assert_eq!((spec.reserve(), spec.least_memory()), (96 << 20, 288 << 20));
+        assert_eq!((spec.reserve(), spec.least_memory()), (112 << 20, 264 << 20));
         let guests = crate::Guests::default();
         let (name, address) = (sample::name("db"), "db:1".to_owned());
         spec.peers.push(Peer { name, address, listen: 1, port: 1, guests });
-        assert_eq!((spec.reserve(), spec.least_memory()), (160 << 20, 416 << 20));
+        assert_eq!((spec.reserve(), spec.least_memory()), (176 << 20, 360 << 20));
         spec.peers.clear();
         spec.ingress.clear();
-        assert_eq!((spec.reserve(), spec.least_memory()), (32 << 20, 160 << 20));
+        assert_eq!((spec.reserve(), spec.least_memory()), (48 << 20, 168 << 20));
     }
 }

@@ -17,19 +17,48 @@ pub(super) enum Door {
 }
 
 impl Door {
+    /// Lets a caller ask for what needs one of these, or refuses. Where it needs none, the host may, and whoever is listed.
+    ///
+    /// `state`: its connection's, where it came over RA-TLS.
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    pub(super) fn admit_one_of(
+        self,
+        state: Option<&Arc<ConnectionState>>,
+        spec: &WorkloadSpec,
+        acts: &[Act],
+    ) -> Result<(), Status> {
+        let admits = |act| match self {
+            Self::Host => admit_host(spec, act),
+            Self::Owners => admit_owner(spec, state.ok_or_else(not_ra_tls)?.peer_spki(), act),
+        };
+        match (self, acts) {
+            (Self::Host, []) => Ok(()),
+            (Self::Owners, []) => {
+                let key = state.ok_or_else(not_ra_tls)?.peer_spki();
+                let listed = spec.owners.iter().any(|owner| owner.key == *key);
+                if listed { Ok(()) } else { Err(Status::permission_denied("owner-not-listed")) }
+            }
+            (_, [first, others @ ..]) => {
+                admits(*first).or_else(|refused| others.iter().find_map(|act| admits(*act).ok()).ok_or(refused))
+            }
+        }
+    }
+
     /// Lets the caller of a request do `act`, or refuses.
     #[allow(clippy::result_large_err)] // tonic's own error type
     pub(super) fn admit(self, extensions: &Extensions, spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
         match self {
             Self::Host => admit_host(spec, act),
             Self::Owners => {
-                let state = extensions
-                    .get::<Arc<ConnectionState>>()
-                    .ok_or_else(|| Status::internal("request did not come over RA-TLS"))?;
+                let state = extensions.get::<Arc<ConnectionState>>().ok_or_else(not_ra_tls)?;
                 admit_owner(spec, state.peer_spki(), act)
             }
         }
     }
+}
+
+fn not_ra_tls() -> Status {
+    Status::internal("request did not come over RA-TLS")
 }
 
 #[allow(clippy::result_large_err)]

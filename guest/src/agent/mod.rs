@@ -6,6 +6,7 @@ mod attach;
 mod authority;
 mod control;
 mod exec;
+mod gate;
 mod owner;
 mod refresh;
 mod request;
@@ -35,13 +36,13 @@ use crate::{
 const MOST_BESIDE: usize = 256;
 
 /// Those of them that somebody attends to, or did: each costs the agent a few buffers.
-const MOST_ATTENDED: usize = 96;
+const MOST_ATTENDED: usize = 32;
 
 /// Callers who are at the workload's own program at one time.
-const MOST_AT_IT: usize = 64;
+const MOST_AT_IT: usize = 32;
 
 /// Readers of the log at one time, those of the host among them.
-const MOST_READERS: usize = 32;
+const MOST_READERS: usize = 16;
 
 /// A request to end, by the host or an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

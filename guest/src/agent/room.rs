@@ -1,15 +1,14 @@
 //! Room for what callers leave unread, and for input that no program reads.
 //!
 //! A few have much of it, so that what one program writes and reads goes fast; all others, as many as there may be, have little. All of
-//! it together fits into what a spec leaves the agent, beside the log and those who read that. What lies in the buffers of HTTP/2 and
-//! TLS is the connections' and not counted here.
+//! it together fits into what a spec leaves the agent, beside the log and those who read that, what requests hold while they come
+//! ([`gate`]), and the connections, to which [`super::serve`] adds it.
 
 use std::sync::Arc;
 
-use coffer_spec::WorkloadSpec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{MOST_AT_IT, MOST_ATTENDED, MOST_READERS, control};
+use super::{MOST_AT_IT, MOST_ATTENDED, MOST_READERS, control, gate};
 use crate::log_ring;
 
 /// Bytes of the largest piece of output. vsock on 6.12 stalls on packets above 32 KiB with some devices.
@@ -19,7 +18,7 @@ const INPUT: usize = 16 << 10;
 /// Bytes of input that go in at one turn: a pipe takes them whole.
 pub(super) const TURN: usize = 4096;
 /// Bytes for those who have much room.
-const WIDE: usize = 2 << 20;
+const WIDE: usize = 1 << 20;
 /// And what the kernel keeps of the same.
 const KERNEL: usize = 3 << 20;
 
@@ -73,14 +72,20 @@ impl Room {
     }
 }
 
-/// All that may be there at one time.
-const ALL: usize = WIDE
+/// All that may be there at one time but for connections, with [`CALLERS`] on them.
+pub(super) const ALL: usize = WIDE
     + MOST_ATTENDED * Rooms::BESIDE.0[1].most()
     + MOST_AT_IT * Rooms::AT_IT.0[1].most()
     + MOST_READERS * (control::WAITING + 1) * PIECE
     + log_ring::CAPACITY
-    + KERNEL;
-const _: () = assert!(ALL as u64 <= WorkloadSpec::LEAST_RESERVE, "callers fit into what the agent is left");
+    + KERNEL
+    // Pieces of input as they come and as they were read.
+    + (MOST_ATTENDED + MOST_AT_IT) * 2 * gate::SENT
+    // At both doors; and a value as it comes, as it was read, and what becomes of it.
+    + 2 * gate::STARTING * gate::START
+    + 3 * gate::VALUE;
+/// Who may leave an answer unread.
+pub(super) const CALLERS: usize = MOST_ATTENDED + MOST_AT_IT + MOST_READERS;
 const _: () = assert!(
     Rooms::BESIDE.0[0].takes_input()
         && Rooms::BESIDE.0[1].takes_input()

@@ -1,6 +1,6 @@
-//! The agent's ports.
+//! The agent's ports, with how much memory connections to them may take: that and the rest ([`super::room`]) fit.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use coffer_guest_proto::{
     control_server::ControlServer,
@@ -9,12 +9,28 @@ use coffer_guest_proto::{
     ports::{CONTROL, EXEC, RA_TLS},
 };
 use coffer_ratls::{AttestationService, Attester, ClientRule, Identity, Purpose, ServeLimits, ServerTls};
-use tonic::{
-    service::Routes,
-    transport::{Server, server::Router},
+use coffer_spec::WorkloadSpec;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
 };
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::service::Routes;
 
-use super::{Agent, authority::Door, control::ControlService, exec::ExecService, owner::OwnerService};
+use super::{
+    Agent,
+    authority::Door,
+    control::ControlService,
+    exec::ExecService,
+    gate::{self, Gate},
+    owner::OwnerService,
+    room,
+};
 use crate::{
     failure::{Code, Failure, OrFail},
     host::Ports,
@@ -27,10 +43,8 @@ use crate::{
 /// `internal` if a port cannot be opened; later failures end the port alone.
 pub fn host_ports(agent: &Arc<Agent>, ports: &Ports) -> Result<(), Failure> {
     let door = Door::Host;
-    let control = ControlServer::new(ControlService { agent: agent.clone(), door });
-    plain(ports, CONTROL, server().add_service(control))?;
-    let exec = ExecServer::new(ExecService { agent: agent.clone(), door });
-    plain(ports, EXEC, server().add_service(exec))
+    plain(ports, HOST[0], Routes::new(control(agent, door)))?;
+    plain(ports, HOST[1], Routes::new(exec(agent, door)))
 }
 
 /// Opens the owners' port.
@@ -45,9 +59,8 @@ pub fn owner_port(
     processor: SharedProcessor,
 ) -> Result<(), Failure> {
     let door = Door::Owners;
-    let routes = Routes::new(ControlServer::new(ControlService { agent: agent.clone(), door }))
-        .add_service(ExecServer::new(ExecService { agent: agent.clone(), door }))
-        .add_service(OwnerServer::new(OwnerService { agent: agent.clone(), processor, attester: attester.clone() }));
+    let owner = OwnerService { agent: agent.clone(), processor, attester: attester.clone() };
+    let routes = Routes::new(control(agent, door)).add_service(exec(agent, door)).add_service(owners(agent, owner));
     let tls = ServerTls::new(identity, ClientRule::AuthorizedPerCall, Purpose::Control)
         .or_fail(Code::Internal, "configure TLS")?;
     let incoming = ports.open(RA_TLS).or_fail(Code::Internal, "listen for owners")?;
@@ -56,21 +69,90 @@ pub fn owner_port(
         tls,
         AttestationService::attester(attester),
         routes,
-        ServeLimits { unattested: 16, connections: 64, windows: WINDOWS, ..ServeLimits::default() },
+        OWNERS,
         std::future::pending(),
     ));
     Ok(())
 }
 
-/// What an owner's connection holds of input that nobody takes: as much as one program's.
-const WINDOWS: (u32, u32) = (128 << 10, 128 << 10);
-
-fn server() -> Server {
-    Server::builder().max_concurrent_streams(64).http2_keepalive_interval(Some(Duration::from_secs(30)))
+/// The agent's services, each behind its gate: nothing else makes one.
+pub(super) fn control(agent: &Arc<Agent>, door: Door) -> Gate<ControlServer<ControlService>> {
+    let service = ControlServer::new(ControlService { agent: agent.clone(), door });
+    Gate::short(service, agent.clone(), door)
 }
 
-fn plain(ports: &Ports, port: u32, router: Router) -> Result<(), Failure> {
+/// As [`control`].
+pub(super) fn exec(agent: &Arc<Agent>, door: Door) -> Gate<ExecServer<ExecService>> {
+    let service = ExecServer::new(ExecService { agent: agent.clone(), door }).max_decoding_message_size(gate::START);
+    Gate::stream(service, agent.clone(), door)
+}
+
+fn owners(agent: &Arc<Agent>, service: OwnerService) -> Gate<OwnerServer<OwnerService>> {
+    let service = OwnerServer::new(service).max_decoding_message_size(gate::VALUE);
+    Gate::long(service, agent.clone(), Door::Owners)
+}
+
+/// Bytes that a stream, and a connection, holds of input that nobody takes. HTTP/2 begins with no less for a connection.
+const WINDOWS: (u32, u32) = (64 << 10, 64 << 10);
+
+/// Of owners, and of strangers among them, who are given evidence and nothing else.
+const OWNERS: ServeLimits = ServeLimits {
+    handshake: Duration::from_secs(10),
+    unattested: 8,
+    unattested_lifetime: Duration::from_mins(1),
+    connections: 20,
+    windows: WINDOWS,
+    streams: STREAMS,
+    headers: HEADERS,
+};
+
+/// How many connections the host may have at each of its ports.
+const HOST: [(u32, usize); 2] = [(CONTROL, 8), (EXEC, 20)];
+/// Requests of a connection at once.
+const STREAMS: u32 = 8;
+/// Bytes of a request's head.
+const HEADERS: u32 = 2 << 10;
+/// Bytes of an answer that HTTP/2 keeps for a reader who does not take it.
+const ANSWER: usize = 16 << 10;
+/// What a connection takes beside what its client sends: a frame each way.
+const FRAMES: usize = 2 * (16 << 10);
+/// What a connection of the host's takes.
+const PLAIN: usize = WINDOWS.1 as usize + STREAMS as usize * HEADERS as usize + FRAMES;
+/// Of all connections: of the host's and of the owners', some of whom may be strangers; with the answers of all callers.
+const CONNECTIONS: usize = (HOST[0].1 + HOST[1].1) * PLAIN + OWNERS.most_memory() as usize + room::CALLERS * ANSWER;
+const _: () =
+    assert!((room::ALL + CONNECTIONS) as u64 <= WorkloadSpec::LEAST_RESERVE, "callers fit into what the agent is left");
+
+/// At most so many connections, each with so much. Whoever finds no place is hung up on, and comes again.
+fn plain(ports: &Ports, (port, most): (u32, usize), routes: Routes) -> Result<(), Failure> {
     let incoming = ports.open(port).or_fail(Code::Internal, "listen for the host")?;
-    tokio::spawn(router.serve_with_incoming(incoming));
+    tokio::spawn(take(incoming, most, routes));
     Ok(())
+}
+
+/// Serves them to whoever comes.
+pub(super) async fn take<IO>(mut incoming: impl Stream<Item = io::Result<IO>> + Unpin, most: usize, routes: Routes)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(most));
+    while let Some(next) = incoming.next().await {
+        let (Ok(stream), Ok(place)) = (next, places.clone().try_acquire_owned()) else { continue };
+        let routes = TowerToHyperService::new(routes.clone());
+        tokio::spawn(async move {
+            let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .max_header_list_size(HEADERS)
+                .initial_stream_window_size(WINDOWS.0)
+                .initial_connection_window_size(WINDOWS.1)
+                .max_send_buf_size(ANSWER)
+                .keep_alive_interval(Some(Duration::from_secs(30)));
+            // What breaks off is the host's own loss.
+            let _ = builder.serve_connection(TokioIo::new(stream), routes).await;
+            drop(place);
+        });
+    }
 }

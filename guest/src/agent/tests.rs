@@ -27,7 +27,8 @@ use tokio::{
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{
     Code, Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint, Server, Uri},
+    service::Routes,
+    transport::{Channel, Endpoint, Uri},
 };
 
 use super::{
@@ -39,6 +40,7 @@ use super::{
     request::{self, Sendable},
     room::Rooms,
     running::{Asks, Running},
+    serve,
 };
 use crate::{
     container::Users,
@@ -54,15 +56,15 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A workload that runs, as the agent has it, whose host may this.
-struct World {
-    agent: Arc<Agent>,
-    client: ExecClient<Channel>,
+pub(super) struct World {
+    pub(super) agent: Arc<Agent>,
+    pub(super) client: ExecClient<Channel>,
     program: Child,
     /// What the program reads, if anybody does.
     input: pipe::Receiver,
 }
 
-async fn world(host_may: &str) -> World {
+pub(super) async fn world(host_may: &str) -> World {
     world_of(WorkloadSpec { host_may: HostMay::parse(host_may).unwrap(), ..crate::boot::tests::spec(Tee::None) }).await
 }
 
@@ -86,32 +88,31 @@ async fn world_of(spec: WorkloadSpec) -> World {
     agent.set_workload(Some(Ways { process, input: Arc::new(input.into()), terminal: None }));
     agent.events.reached(Phase::Running);
 
-    let client = client(ExecService { agent: agent.clone(), door: Door::Host }).await;
+    let client = ExecClient::new(channel(Routes::new(serve::exec(&agent, Door::Host))).await);
     World { agent, client, program, input: pipe::Receiver::from_owned_fd(theirs).unwrap() }
 }
 
-async fn client(service: impl Exec) -> ExecClient<Channel> {
+/// A connection to services, as a host's.
+pub(super) async fn channel(routes: Routes) -> Channel {
     let (near, far) = duplex(64 * 1024);
-    let service = ExecServer::new(service);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(far));
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    tokio::spawn(serve::take(incoming, 1, routes));
     let mut line = Some(TokioIo::new(near));
     let connector = tower::service_fn(move |_: Uri| {
         core::future::ready(line.take().ok_or(std::io::Error::from(std::io::ErrorKind::NotConnected)))
     });
-    let channel = Endpoint::from_static("http://guest.invalid").connect_with_connector(connector).await.unwrap();
-    ExecClient::new(channel)
+    Endpoint::from_static("http://guest.invalid").connect_with_connector(connector).await.unwrap()
 }
 
 /// Somebody at the workload's program.
-struct AtIt {
+pub(super) struct AtIt {
     asks: mpsc::Sender<ExecRequest>,
     answers: Streaming<ExecResponse>,
     room: usize,
 }
 
 impl World {
-    async fn attach(&self, shown: Shown) -> Result<AtIt, Status> {
+    pub(super) async fn attach(&self, shown: Shown) -> Result<AtIt, Status> {
         let (asks, receiver) = mpsc::channel(16);
         let attach = Attach { shown: shown.into(), terminal: None };
         asks.send(ExecRequest { message: Some(Ask::Attach(attach)) }).await.unwrap();
@@ -194,7 +195,9 @@ async fn a_caller_is_told_of_room_as_the_program_reads() {
     let mut types = world.attach(Shown::Not).await.unwrap();
     let room = types.room;
     assert_eq!(room, 128 << 10, "much, for the first");
-    types.asks(Ask::Stdin(vec![b'x'; room])).await;
+    for _ in 0..room / (16 << 10) {
+        types.asks(Ask::Stdin(vec![b'x'; 16 << 10])).await;
+    }
     types.asks(Ask::StdinClosed(true)).await;
     let mut read = Vec::new();
     world.input.read_to_end(&mut read).await.unwrap();
@@ -233,12 +236,15 @@ async fn who_may_attach_sends_no_signal_that_takes_another_right() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_at_the_program_takes_no_place_of_programs_and_there_are_not_too_many() {
-    let world = world("exec").await;
+    let mut world = world("exec").await;
     let places = world.agent.beside.available_permits();
     let mut all = Vec::new();
     for _ in 0..MOST_AT_IT {
+        // A connection has few streams, and there may be many connections.
+        world.client = ExecClient::new(channel(Routes::new(serve::exec(&world.agent, Door::Host))).await);
         all.push(world.attach(Shown::Not).await.unwrap());
     }
+    world.client = ExecClient::new(channel(Routes::new(serve::exec(&world.agent, Door::Host))).await);
     let refused = world.attach(Shown::Not).await.err().unwrap();
     assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "too-many-attached"));
     assert_eq!(world.agent.beside.available_permits(), places);
@@ -329,7 +335,10 @@ impl Exec for Caller {
 async fn a_caller_who_reads_slowly_gets_all_that_a_program_wrote_and_then_its_status() {
     let (hand, mut handed) = mpsc::channel(1);
     let (_asks, receiver) = mpsc::channel(1);
-    let _called = client(Caller(hand)).await.run(ReceiverStream::new(receiver)).await.unwrap();
+    let _called = ExecClient::new(channel(Routes::new(ExecServer::new(Caller(hand)))).await)
+        .run(ReceiverStream::new(receiver))
+        .await
+        .unwrap();
     let asks = Asks {
         coming: handed.recv().await.unwrap(),
         signals: Sendable::All,

@@ -46,6 +46,14 @@ pub fn load_modules(folder: &str, parameters: impl Fn(&str) -> String) -> Result
     Ok(())
 }
 
+/// Has the kernel say on the console, which is the host's, that it ends, and nothing else: no name, number or address of a program.
+///
+/// # Errors
+/// `internal`.
+pub fn quiet_console() -> Result<(), Failure> {
+    std::fs::write("/proc/sys/kernel/printk", "1").or_fail(Code::Internal, "quiet the console")
+}
+
 /// A disk the host attached under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {

@@ -71,9 +71,9 @@ mod tests {
         let limit = |kibibytes: u64| {
             super::limit(&format!("MemTotal: 1 kB\nMemAvailable:   {kibibytes} kB\nBuffers: 2 kB\n"), &spec)
         };
-        assert_eq!(limit(100 << 10), Ok(68 << 20));
-        assert_eq!(limit(64 << 10), Ok(32 << 20));
-        assert!(limit((64 << 10) - 1).unwrap_err().contains("--memory"));
+        assert_eq!(limit(100 << 10), Ok(52 << 20));
+        assert_eq!(limit(72 << 10), Ok(24 << 20));
+        assert!(limit((72 << 10) - 1).unwrap_err().contains("--memory"));
         assert!(super::limit("MemTotal: 1 kB\n", &spec).is_err());
         assert!(super::limit("MemAvailable: many kB\n", &spec).is_err());
     }

@@ -85,12 +85,18 @@ fn report(status: &mut File, line: &Report) -> io::Result<()> {
     status.write_all(&text) // one write below PIPE_BUF, so the two halves never mix
 }
 
+fn join(orders: &Orders) -> Result<(), Failure> {
+    let Some(folder) = &orders.control_group else { return Ok(()) };
+    std::fs::write(folder.join("cgroup.procs"), "0").during("join the workload's control group")
+}
+
 fn start(status: &mut File) -> Result<i32, Failure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
     process::take_descriptor(BINARY_FD).and_then(own_binary::forbid_execution).during("put our own file away")?;
     let (orders, secrets) = read_orders().during("read orders")?;
-    if let Some(folder) = &orders.control_group {
-        std::fs::write(folder.join("cgroup.procs"), "0").during("join the workload's control group")?;
+    // A program of the agent's own joins once it is there: a group that is full refuses a fork, and lets in whoever comes.
+    if orders.program.own.is_none() {
+        join(&orders)?;
     }
     let beside = match &orders.place {
         Place::New { .. } => {
@@ -106,7 +112,8 @@ fn start(status: &mut File) -> Result<i32, Failure> {
         (orders.users == Users::Own && beside.is_none()).then(Mapping::new).transpose().during("make pipes")?;
     match process::fork().during("fork")? {
         Forked::Child => {
-            let prepared = prepare(&orders, beside.as_ref(), mapping);
+            let joined = if orders.program.own.is_some() { join(&orders) } else { Ok(()) };
+            let prepared = joined.and_then(|()| prepare(&orders, beside.as_ref(), mapping));
             let failure = match (prepared, &orders.program.own) {
                 (Ok(()), Some(own)) => {
                     drop(secrets);

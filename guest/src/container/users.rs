@@ -1,6 +1,6 @@
 //! The workload's own user namespace: the program's half enters it, the half that waits maps it.
 //!
-//! Each id is mapped to itself, so files keep their owners; what differs is where a capability holds.
+//! Each id is mapped to itself, so files keep their owners; what differs is where a capability holds, and how many processes there may be.
 //! Source: user_namespaces(7).
 
 use std::{
@@ -8,8 +8,11 @@ use std::{
     io::{self, Read, Write},
 };
 
-use coffer_machine::namespaces::IDS;
-use rustix::pipe::{PipeFlags, pipe_with};
+use coffer_machine::namespaces::{IDS, OF_INIT, PROCESSES};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 use crate::sys::process;
 
@@ -30,7 +33,12 @@ impl Mapping {
     pub(super) fn enter(self) -> io::Result<()> {
         let ((_, mut made), (mut mapped, other)) = (self.made, self.mapped);
         drop(other);
+        // The kernel bounds what is in a namespace, and in those inside it, by the limit that its maker had. Whoever makes it is
+        // counted with it, so that what is left is init's own.
+        let before = getrlimit(Resource::Nproc);
+        setrlimit(Resource::Nproc, Rlimit { current: Some(PROCESSES - OF_INIT), maximum: before.maximum })?;
         process::new_users()?;
+        setrlimit(Resource::Nproc, before)?;
         made.write_all(&[1])?;
         mapped.read_exact(&mut [0])
     }

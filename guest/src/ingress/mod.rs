@@ -38,6 +38,7 @@ const LIMITS: ServeLimits = ServeLimits {
     unattested_lifetime: Duration::from_mins(1),
     connections: 32,
     windows: (256 << 10, 512 << 10),
+    streams: 64,
     headers: 2 << 10,
 };
 /// What a stream has on its way from the workload: what HTTP/2 takes before its client reads (400 KiB), and the pieces that wait.

@@ -52,12 +52,12 @@ pub struct ServeLimits {
     pub connections: usize,
     /// Bytes that a stream, and all streams of a connection together, may have sent and nobody has taken yet.
     pub windows: (u32, u32),
+    /// Requests of a connection at once.
+    pub streams: u32,
     /// Bytes of a request's header list, each field counted with 32 more (RFC 9113 §6.5.2).
     pub headers: u32,
 }
 
-/// Requests of a connection at once.
-const STREAMS: u32 = 64;
 /// What a connection takes beside what its client sends: buffers of TLS in both directions, a frame each way, an attestation message
 /// and its answer.
 const BUFFERS: u64 = 192 << 10;
@@ -65,7 +65,7 @@ const BUFFERS: u64 = 192 << 10;
 impl ServeLimits {
     /// The most memory that connections take of what their clients send, answers of services not counted.
     pub const fn most_memory(&self) -> u64 {
-        let each = self.windows.1 as u64 + STREAMS as u64 * self.headers as u64 + BUFFERS;
+        let each = self.windows.1 as u64 + self.streams as u64 * self.headers as u64 + BUFFERS;
         self.connections as u64 * each
     }
 }
@@ -84,6 +84,7 @@ impl Default for ServeLimits {
             unattested_lifetime: Duration::from_mins(1),
             connections: 1024,
             windows: (1 << 20, 1 << 20),
+            streams: 64,
             headers: 4 << 10,
         }
     }
@@ -233,8 +234,8 @@ where
     acceptor.spawn(accept(incoming, tls, limits, on_handshake, load, ready));
     Server::builder()
         .layer(MapResponseLayer::new(defects::named::<tonic::body::Body>))
-        .max_concurrent_streams(STREAMS)
-        .concurrency_limit_per_connection(STREAMS as usize)
+        .max_concurrent_streams(limits.streams)
+        .concurrency_limit_per_connection(limits.streams as usize)
         .http2_max_header_list_size(limits.headers)
         .initial_stream_window_size(limits.windows.0)
         .initial_connection_window_size(limits.windows.1)

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use coffer_machine::namespaces::IDS;
+use coffer_machine::namespaces::{IDS, PROCESSES};
 use coffer_rim::{Class, Classify as _, Failure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
@@ -30,8 +30,6 @@ use crate::boxes::files;
 use crate::home::private_folder;
 use crate::sys::namespaces::{Forked, fork, mount_folder, mount_image, read_only, unshare, user_namespace};
 
-/// Processes and threads of a box, those of its init among them.
-const PROCESSES: u64 = 4096;
 /// Longest order.
 const LIMIT: u64 = 1 << 20;
 /// What a signal's number is added to where a status says it.

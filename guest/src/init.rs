@@ -2,11 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use coffer_guest_proto::Phase;
+use coffer_kbs_client::BrokerClient;
 use coffer_machine::{disks, initrd, map::SECRETS_GPA};
 use coffer_ratls::{Attester, Identity, IdentityKey, MAX_CERTIFICATE_EVIDENCE};
 use coffer_spec::{Act, Document, MeasuredCommandLine, Scratch, Tee, WorkloadSpec};
@@ -34,6 +38,8 @@ use crate::{
     passwd::{Identity as User, UserError},
     peers,
     processor::{self, GuestAttester, Page, SharedProcessor},
+    sealed::{self, Opened},
+    sealing::Means,
     secrets::{self, Refresher},
     spawn::StartError,
     sys::{
@@ -154,8 +160,8 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
     let disk = devices::read_spec_disk(&devices::find_disk(sys_block, disks::SPEC)?)?;
     let checked = boot::check_spec(&disk, line)?;
     let spec = checked.document.spec();
-    if let Scratch::Disk { bytes } = spec.root.scratch {
-        devices::load_modules(initrd::SCRATCH_MODULES, |module| scratch::module_parameters(bytes, module))?;
+    if matches!(spec.root.scratch, Scratch::Disk { .. }) || !spec.sealed_volumes.is_empty() {
+        devices::load_modules(initrd::SCRATCH_MODULES, |module| scratch::module_parameters(spec, module))?;
     }
     if spec.network.is_some() {
         devices::load_modules(initrd::NETWORK_MODULES, |_| String::new())?;
@@ -177,6 +183,8 @@ fn boot_machine(line: &MeasuredCommandLine, events: &Events) -> Result<Booted, F
     root::mount_root(&mapper, &spec.root, &devices::find_disk(sys_block, disks::ROOT)?, on_corruption)?;
     let mut volumes = volumes::mount_volumes(&mapper, &spec.volumes, on_corruption)?;
     volumes.extend(data::mount_volumes(&spec.data_volumes)?);
+    sealed::set_aside(spec)?;
+    volumes.extend(sealed::binds(spec));
     let control_group = Some(memory::workload_share(spec)?);
     events.reached(Phase::RootReady);
     Ok(Booted { checked, processor, volumes, control_group })
@@ -260,10 +268,14 @@ async fn agent_and_workload(home: Home, booted: Booted, events: &Arc<Events>) ->
     events.reached(Phase::AgentReady);
 
     let mut stop = agent.stop_orders();
+    let opening = AtomicBool::new(false);
     tokio::select! {
-        result = prepare_and_run(&agent, host, attested) => result,
-        // Before the workload runs there is nothing to be gentle with.
-        _ = stop.wait_for(|order| order.is_some() && agent.workload().is_none() && !has_run(events)) => {
+        result = prepare_and_run(&agent, host, attested, &opening) => result,
+        // Before the workload runs there is nothing to be gentle with, but for volumes, which would be left open: it starts then, and
+        // is told to end.
+        _ = stop.wait_for(|order| {
+            order.is_some() && agent.workload().is_none() && !has_run(events) && !opening.load(Ordering::SeqCst)
+        }) => {
             events.exited(128 + libc::SIGTERM);
             Ok(())
         }
@@ -278,6 +290,7 @@ fn has_run(events: &Events) -> bool {
 struct Attesting {
     identity: Identity,
     attester: Arc<dyn Attester>,
+    processor: SharedProcessor,
     /// Ports that need a certificate.
     plain: Vec<Arc<Certified>>,
 }
@@ -291,9 +304,9 @@ async fn open_owner_port(agent: &Arc<Agent>, ports: &Ports, processor: SharedPro
     serve::owner_port(agent, ports, &identity, attester.clone(), processor.clone())?;
     let plain = ingress::open(agent.document.spec(), ports, &identity, &attester, &agent.logs)?;
     peers::open(agent.document.spec(), agent.places.host, &attester, &agent.logs).await?;
-    let guest = OwnGuest { agent: agent.clone(), processor, attester: attester.clone() };
+    let guest = OwnGuest { agent: agent.clone(), processor: processor.clone(), attester: attester.clone() };
     workload_api::open(&agent.places.sockets, guest).or_fail(Code::Internal, "open the workload's socket")?;
-    Ok(Attesting { identity, attester, plain })
+    Ok(Attesting { identity, attester, processor, plain })
 }
 
 /// A key made inside, in a certificate with evidence for it.
@@ -322,17 +335,27 @@ fn certificate_evidence(mut evidence: Evidence) -> Vec<u8> {
     evidence.to_cmw()
 }
 
-async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attesting>) -> Result<(), Failure> {
+async fn prepare_and_run(
+    agent: &Arc<Agent>,
+    host: Host,
+    attesting: Option<Attesting>,
+    opening: &AtomicBool,
+) -> Result<(), Failure> {
     let spec = agent.document.spec();
     let user = resolve_user(&agent.places.root, &spec.process.user, &spec.process.rights.groups);
     let code = if matches!(user, Err(UserError::Further(_))) { Code::GroupNotFound } else { Code::UserNotFound };
     let user = user.or_fail(code, "resolve the workload's user")?;
     check_limits(&spec.process, &user).or_fail(Code::LimitRefused, "limit the workload's programs")?;
-    if let Some(Attesting { identity, attester, plain }) = attesting {
+    let mut volumes = None;
+    if let Some(Attesting { identity, attester, processor, plain }) = attesting {
         let admitted = || agent.events.reached(Phase::Attested);
         let secrets = &agent.places.secrets;
         let in_place = secrets::fetch_all(host, spec, &identity, attester.clone(), secrets, &user, admitted).await?;
         Box::pin(certificates(host, spec, &attester, plain)).await?;
+        if !spec.sealed_volumes.is_empty() {
+            opening.store(true, Ordering::SeqCst);
+            volumes = Some(Box::pin(Volumes::open(host, spec, attester.clone(), processor)).await?);
+        }
         if spec.kbs.is_some() {
             let (refresher, environment) = Refresher::new(identity, attester, user.clone(), in_place);
             *agent.secret_env.write().await = environment;
@@ -340,7 +363,59 @@ async fn prepare_and_run(agent: &Arc<Agent>, host: Host, attesting: Option<Attes
         }
     }
     agent.events.reached(Phase::SecretsReady);
-    run_workload(agent, host, user).await
+    run_workload(agent, host, user, volumes).await
+}
+
+/// Sealed volumes in use, and what they are closed with.
+struct Volumes {
+    attester: Arc<dyn Attester>,
+    processor: SharedProcessor,
+    opened: Opened,
+}
+
+impl Volumes {
+    async fn open(
+        host: Host,
+        spec: &WorkloadSpec,
+        attester: Arc<dyn Attester>,
+        processor: SharedProcessor,
+    ) -> Result<Self, Failure> {
+        let broker = Self::broker(host, spec, &attester).await?;
+        let opened = sealed::open(&means(spec, &processor, broker.as_ref())).await?;
+        Ok(Self { attester, processor, opened })
+    }
+
+    /// Closes them behind the workload, once nothing of it lives.
+    async fn close(self, agent: &Agent) -> Result<(), Failure> {
+        let (spec, host) = (agent.document.spec(), agent.places.host);
+        if let Some(group) = agent.places.control_group.clone() {
+            let ended = tokio::task::spawn_blocking(move || sealed::end_programs(&group)).await;
+            ended.or_fail(Code::Internal, "end what is left of the workload")?;
+        }
+        // Without a broker what can be closed without one is.
+        let (broker, reached) = match Self::broker(host, spec, &self.attester).await {
+            Ok(broker) => (broker, Ok(())),
+            Err(failure) => (None, Err(Failure { code: Code::SealedVolumeLeftOpen, ..failure })),
+        };
+        let closed = sealed::close(&means(spec, &self.processor, broker.as_ref()), self.opened).await;
+        reached.and(closed)
+    }
+
+    async fn broker(
+        host: Host,
+        spec: &WorkloadSpec,
+        attester: &Arc<dyn Attester>,
+    ) -> Result<Option<BrokerClient>, Failure> {
+        let connected = broker::for_policies(host, spec, &sealed::policies(spec), attester).await;
+        connected.map_err(|(_, cause)| match &spec.kbs {
+            Some(kbs) => secrets::failure(kbs, "sealed volumes", &cause),
+            None => Failure::new(Code::Internal, cause.to_string()),
+        })
+    }
+}
+
+fn means<'a>(spec: &'a WorkloadSpec, processor: &'a SharedProcessor, broker: Option<&'a BrokerClient>) -> Means<'a> {
+    Means { processor, spec, broker, scope: coffer_seal::Scope::Volume }
 }
 
 /// Certificates of ports with plain TLS: the first before the workload starts, and the next ones in time.
@@ -364,14 +439,21 @@ async fn certificates(
     Ok(())
 }
 
-async fn run_workload(agent: &Arc<Agent>, host: Host, user: User) -> Result<(), Failure> {
+async fn run_workload(agent: &Arc<Agent>, host: Host, user: User, volumes: Option<Volumes>) -> Result<(), Failure> {
     let spec = agent.document.spec();
     let program = program(spec, user);
     let secrets = agent.secret_env.read().await;
-    let mut running = start_workload(&agent.places, &agent.reaper, spec, program, &secrets, &agent.logs)
-        .await
-        .map_err(|error| start_failure(&error))?;
+    let started = start_workload(&agent.places, &agent.reaper, spec, program, &secrets, &agent.logs).await;
     drop(secrets);
+    let mut running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            if let Some(volumes) = volumes {
+                Box::pin(volumes.close(agent)).await?;
+            }
+            return Err(start_failure(&error));
+        }
+    };
     let process = running.started.process;
     agent.set_workload(Some(running.ways.clone()));
     agent.events.reached(Phase::Running);
@@ -396,7 +478,15 @@ async fn run_workload(agent: &Arc<Agent>, host: Host, user: User) -> Result<(), 
     agent.set_workload(None);
     running.drain().await;
     agent.logs.end();
-    agent.events.exited(status.unwrap_or(crate::container::STATUS_OURS));
+    let closed = match volumes {
+        Some(volumes) => Box::pin(volumes.close(agent)).await,
+        None => Ok(()),
+    };
+    match closed {
+        Ok(()) => agent.events.exited(status.unwrap_or(crate::container::STATUS_OURS)),
+        // A program that ended well is worth less than what it wrote.
+        Err(failure) => agent.events.failed(&failure),
+    }
     linger(agent, host).await;
     Ok(())
 }

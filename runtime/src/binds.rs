@@ -1,12 +1,12 @@
 //! Docker's ways to say that a host file or folder appears in a box, and what becomes of each here.
 //!
 //! A box sees no file system of the host's. What it can have of a folder is a read-only snapshot, taken when the box is created, whose
-//! verity root stands in the workload spec; and, without a TEE, volumes, which are its host's to keep. Everything else is refused.
+//! verity root stands in the workload spec; and volumes, which are its host's to keep: sealed, where the box has a TEE. Everything else is refused.
 
 use std::path::{Path, PathBuf};
 
 use coffer_rim::{Class, Failure};
-use coffer_spec::{Mount, Name};
+use coffer_spec::{Mount, Name, Unclean, VolumePolicy};
 
 use crate::request::{Tmpfs, plain_path};
 
@@ -30,6 +30,39 @@ pub struct DataMount {
     pub read_only: bool,
     /// A fresh one begins empty, whatever the image has there.
     pub begins_empty: bool,
+    /// How a box with a TEE seals it, as far as that was said.
+    pub seal: SealWords,
+}
+
+/// What was said of how a volume is sealed. In a box without a TEE nothing may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SealWords {
+    /// Who opens it again.
+    pub policy: Option<VolumePolicy>,
+    /// What becomes of it after a stop that did not close it.
+    pub unclean: Option<Unclean>,
+    /// Nobody notices an older copy of it, and that is accepted.
+    pub rollback_unprotected: bool,
+}
+
+impl SealWords {
+    /// Takes one option; false if it is none of these.
+    fn take(&mut self, option: &str) -> Result<bool, String> {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("seal", name) => {
+                let found = VolumePolicy::ALL.into_iter().find(|policy| policy.name() == name);
+                let names = VolumePolicy::ALL.map(VolumePolicy::name).join(", ");
+                self.policy = Some(found.ok_or_else(|| format!("seal={name:?} is none of {names}"))?);
+            }
+            ("unclean", "refuse") => self.unclean = Some(Unclean::Refuse),
+            ("unclean", "recover") => self.unclean = Some(Unclean::Recover),
+            ("rollback", "unprotected") => self.rollback_unprotected = true,
+            ("unclean", other) => return Err(format!("unclean={other:?} is neither refuse nor recover")),
+            ("rollback", other) => return Err(format!("rollback={other:?} is not unprotected")),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// What `-v` and `--mount` ask for.
@@ -62,9 +95,12 @@ pub fn volume(text: &str, here: &Path) -> Result<MountRequest, Failure> {
         return Err(invalid("it has more parts than three"));
     }
     let is_bind = source.starts_with(['/', '.', '~']);
-    let (mut read_only, mut begins_empty) = (false, false);
+    let (mut read_only, mut begins_empty, mut seal) = (false, false, SealWords::default());
     for option in options {
-        let name = if option == "readonly" { "ro" } else { option };
+        let name = match option.split_once('=').map_or(option, |(name, _)| name) {
+            "readonly" => "ro",
+            name => name,
+        };
         if seen.contains(&name) {
             return Err(invalid(&format!("{name} stands there twice")));
         }
@@ -76,6 +112,7 @@ pub fn volume(text: &str, here: &Path) -> Result<MountRequest, Failure> {
             "nocopy" => begins_empty = true,
             // How Docker shares a live folder with the host; nothing here is shared.
             "z" | "Z" | "cached" | "consistent" | "delegated" | "private" | "rprivate" | "rw" => {}
+            _ if !is_bind && seal.take(option).map_err(|why| invalid(&why))? => {}
             _ => return Err(invalid(&format!("{option:?} is no option"))),
         }
     }
@@ -85,7 +122,7 @@ pub fn volume(text: &str, here: &Path) -> Result<MountRequest, Failure> {
     if !is_bind {
         let name = name(source).map_err(|why| invalid(&why))?;
         let data = data(Some(name), path).ok_or_else(|| invalid("expected an absolute path behind the name"))?;
-        return Ok(MountRequest::Data(DataMount { read_only, begins_empty, ..data }));
+        return Ok(MountRequest::Data(DataMount { read_only, begins_empty, seal, ..data }));
     }
     if !read_only {
         return Err(writable(text));
@@ -101,7 +138,8 @@ fn name(text: &str) -> Result<Name, String> {
 }
 
 fn data(name: Option<Name>, path: &str) -> Option<DataMount> {
-    let data = || DataMount { name, path: plain_path(path), read_only: false, begins_empty: false };
+    let (path_plain, seal) = (plain_path(path), SealWords::default());
+    let data = || DataMount { name, path: path_plain, read_only: false, begins_empty: false, seal };
     path.starts_with('/').then(data)
 }
 
@@ -115,7 +153,7 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
             .hint("write type=volume,source=NAME,target=PATH, type=bind,source=HOST,target=PATH,readonly or type=tmpfs,target=PATH,tmpfs-size=64m")
     };
     let (mut kind, mut source, mut target, mut read_only) = ("volume", None, None, None);
-    let (mut tmpfs, mut begins_empty) = (Tmpfs::default(), None);
+    let (mut tmpfs, mut begins_empty, mut seal) = (Tmpfs::default(), None, SealWords::default());
     let mut seen = Vec::new();
     for field in text.split(',') {
         let name = match field.split_once('=').unwrap_or((field, "")) {
@@ -154,6 +192,11 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
             ("volume-nocopy", "false" | "0") => "volume-nocopy",
             ("volume-driver", "local") => "volume-driver",
             ("bind-propagation", "private" | "rprivate") => "bind-propagation",
+            (name @ ("volume-seal" | "volume-unclean" | "volume-rollback"), _) => {
+                let option = field.strip_prefix("volume-").unwrap_or(field);
+                seal.take(option).map_err(|why| invalid(&format!("volume-{why}")))?;
+                name
+            }
             (other, _) => return Err(invalid(&format!("{other:?} is nothing it can do"))),
         };
         if seen.contains(&name) {
@@ -169,7 +212,9 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
     only_for("tmpfs-mode", "tmpfs")?;
     only_for("bind-propagation", "bind")?;
     only_for("volume-nocopy", "volume")?;
-    only_for("volume-driver", "volume")?;
+    for field in ["volume-driver", "volume-seal", "volume-unclean", "volume-rollback"] {
+        only_for(field, "volume")?;
+    }
     let target = target.filter(|path| path.starts_with('/')).ok_or_else(|| invalid("target is no absolute path"))?;
     match (kind, source) {
         ("tmpfs", None) => {
@@ -185,7 +230,7 @@ pub fn mount(text: &str, here: &Path) -> Result<MountRequest, Failure> {
             let name = source.filter(|name| !name.is_empty()).map(name).transpose().map_err(|why| invalid(&why))?;
             let data = data(name, target).ok_or_else(|| invalid("target is no absolute path"))?;
             let (read_only, begins_empty) = (read_only == Some(true), begins_empty == Some(true));
-            Ok(MountRequest::Data(DataMount { read_only, begins_empty, ..data }))
+            Ok(MountRequest::Data(DataMount { read_only, begins_empty, seal, ..data }))
         }
         _ => Err(invalid(&format!("there is no type {kind:?} with these fields"))),
     }
@@ -244,7 +289,8 @@ mod tests {
     fn volumes_have_dockers_words_in_both_spellings() {
         let of = |name: Option<&str>, read_only, begins_empty| {
             let name = name.map(|name| name.parse().unwrap());
-            MountRequest::Data(DataMount { name, path: "/d".into(), read_only, begins_empty })
+            let seal = SealWords::default();
+            MountRequest::Data(DataMount { name, path: "/d".into(), read_only, begins_empty, seal })
         };
         for (text, expected) in [
             ("db:/d", of(Some("db"), false, false)),
@@ -260,6 +306,32 @@ mod tests {
             ("type=volume,target=/d,volume-driver=local", of(None, false, false)),
         ] {
             assert_eq!(mount(text, Path::new(HERE)).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn how_a_volume_is_sealed_has_words_in_both_spellings() {
+        for text in [
+            "db:/d:seal=measurement-and-chip,unclean=recover,rollback=unprotected",
+            "type=volume,source=db,target=/d,volume-seal=measurement-and-chip,volume-unclean=recover,volume-rollback=unprotected",
+        ] {
+            let read = if text.starts_with("type") { mount } else { volume };
+            let MountRequest::Data(found) = read(text, Path::new(HERE)).unwrap() else { panic!("{text}") };
+            let (policy, unclean) = (Some(VolumePolicy::MeasurementAndChip), Some(Unclean::Recover));
+            assert_eq!(found.seal, SealWords { policy, unclean, rollback_unprotected: true }, "{text}");
+        }
+        for (text, word) in [
+            ("db:/d:seal=signer", "measurement-and-chip, chip"),
+            ("db:/d:seal", "measurement-and-chip, chip"),
+            ("db:/d:unclean=yes", "neither refuse nor recover"),
+            ("db:/d:rollback", "not unprotected"),
+            ("db:/d:seal=chip,seal=workload", "seal stands there twice"),
+            ("/srv:/d:ro,seal=chip", "\"seal=chip\" is no option"),
+            ("type=bind,source=/s,target=/d,ro,volume-seal=chip", "is for type=volume"),
+            ("source=db,target=/d,volume-seal=x", "volume-seal="),
+        ] {
+            let read = if text.contains("target") { mount } else { volume };
+            assert!(read(text, Path::new(HERE)).unwrap_err().message.contains(word), "{text}");
         }
     }
 

@@ -46,7 +46,7 @@ pub struct BoxOptions {
     /// Volumes: snapshots in the box folder, [`files::volume`].
     #[serde(default)]
     pub volumes: usize,
-    /// What it keeps beyond its life, in the order of its spec's data volumes.
+    /// What it keeps beyond its life, in the order of its spec's data volumes, or its sealed ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<BoxVolume>,
     /// Bytes of the scratch disk; 0: none.
@@ -105,7 +105,11 @@ impl LogLimits {
 impl BoxOptions {
     /// What its volumes are made of.
     pub fn volume_kind(&self) -> Kind {
-        if self.launch.is_machine() { Kind::Disk } else { Kind::Folder }
+        match (self.tee, self.launch.is_machine()) {
+            (Tee::None, true) => Kind::Disk,
+            (Tee::None, false) => Kind::Folder,
+            (Tee::Snp | Tee::Simulated, _) => Kind::Sealed,
+        }
     }
 
     /// Seconds that a stop gives it which nobody gave a grace.

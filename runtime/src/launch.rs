@@ -22,7 +22,7 @@ use crate::monitor::{
 };
 use crate::platform_folder::of_boxs_platform;
 use crate::simulator::{self, Answerer};
-use crate::volumes::{BoxVolume, Volumes};
+use crate::volumes::{BoxVolume, Kind, Volumes};
 
 /// A guest ready to boot.
 pub struct Prepared {
@@ -56,8 +56,14 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, home: &
     let volumes = Volumes::at(home.volumes());
     for (index, BoxVolume { name, read_only, .. }) in options.data.iter().enumerate() {
         let writes = if *read_only { Writes::Refused } else { Writes::Allowed };
-        let file = volumes.path(name, options.volume_kind());
-        all.push(disk(&disks::data(index).to_string(), file, Access::Kept(writes)));
+        let kind = options.volume_kind();
+        let file = volumes.path(name, kind);
+        if kind == Kind::Sealed {
+            // Its guest writes to it even where the workload may not.
+            all.push(disk(&disks::sealed(index).to_string(), file, Access::Kept(Writes::Allowed)));
+        } else {
+            all.push(disk(&disks::data(index).to_string(), file, Access::Kept(writes)));
+        }
     }
     if options.scratch_bytes > 0 {
         all.push(disk(disks::SCRATCH, make_scratch(folder, options.scratch_bytes)?, Access::Ephemeral));

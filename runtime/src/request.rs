@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 
 use coffer_spec::{
     Act, ConfigDigest, DataVolume, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest,
-    Mount, Name, Network, Owner, Peer, Process, Rights, Root, Scratch, SecretWanted, SpecError, Tee, Tenant,
-    VerityTable, Volume, WorkloadSpec,
+    Mount, Name, Network, Owner, Peer, Process, Rights, Root, Scratch, SealedVolume, SecretWanted, SpecError, Tee,
+    Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -86,6 +86,8 @@ pub struct WorkloadRequest {
     pub volumes: Vec<Volume>,
     /// What it keeps beyond its life.
     pub data_volumes: Vec<DataVolume>,
+    /// What outlives a guest with a TEE.
+    pub sealed_volumes: Vec<SealedVolume>,
     /// The writable layer.
     pub scratch: Scratch,
     /// Replaces the default of the mode.
@@ -269,6 +271,7 @@ pub fn document(
         shm_bytes: request.shm_bytes,
         volumes: request.volumes.clone(),
         data_volumes: request.data_volumes.clone(),
+        sealed_volumes: request.sealed_volumes.clone(),
         ingress: request.ingress.clone(),
         peers: request.peers.clone(),
         network: request.network.clone(),

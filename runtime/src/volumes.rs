@@ -1,7 +1,7 @@
-//! Volumes: what plain boxes keep beyond their lives, each in a folder of its name below `$COFFER_HOME/volumes`.
+//! Volumes: what boxes keep beyond their lives, each in a folder of its name below `$COFFER_HOME/volumes`.
 //!
 //! `volume.json` says what was asked for; `disk.img` is the file system of boxes with a machine, `files` the folder of those
-//! without one, whichever came first; `lock` is held by who mounts it.
+//! without one, `sealed.img` what boxes with a TEE encrypt, whichever came first; `lock` is held by who mounts it.
 //! Trusts: the home, which is the operator's alone. Never: reads a file system that a box wrote, or follows a link in one.
 
 mod make;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use coffer_rim::file::{sync_folder, write_private};
 use coffer_rim::input;
-use coffer_spec::{DataVolume, Name};
+use coffer_spec::{DataVolume, Name, SealedVolume};
 use serde::{Deserialize, Serialize};
 
 use crate::home::{HomeError, private_folder};
@@ -71,6 +71,8 @@ pub enum Kind {
     Disk,
     /// A folder of the host's, for boxes without a machine.
     Folder,
+    /// A disk that boxes with a TEE encrypt and authenticate themselves.
+    Sealed,
 }
 
 impl Kind {
@@ -78,6 +80,7 @@ impl Kind {
         match self {
             Self::Disk => "disk.img",
             Self::Folder => "files",
+            Self::Sealed => "sealed.img",
         }
     }
 
@@ -85,6 +88,7 @@ impl Kind {
         match self {
             Self::Disk => "a disk, of boxes with a machine",
             Self::Folder => "a folder, of boxes without a machine",
+            Self::Sealed => "sealed, of boxes with a TEE",
         }
     }
 }
@@ -103,14 +107,16 @@ pub struct KeptVolume {
 impl KeptVolume {
     /// What it is made of, if a box had it already.
     pub fn kind(&self) -> Option<Kind> {
-        [Kind::Disk, Kind::Folder].into_iter().find(|kind| self.folder.join(kind.file()).symlink_metadata().is_ok())
+        [Kind::Disk, Kind::Folder, Kind::Sealed]
+            .into_iter()
+            .find(|kind| self.folder.join(kind.file()).symlink_metadata().is_ok())
     }
 
     /// Where what is in it can be seen: the files, of a folder; of a disk the folder that its image is in.
     pub fn mountpoint(&self) -> PathBuf {
         match self.kind() {
             Some(Kind::Folder) => self.folder.join(Kind::Folder.file()).join(DataVolume::CONTENTS),
-            Some(Kind::Disk) | None => self.folder.clone(),
+            Some(Kind::Disk | Kind::Sealed) | None => self.folder.clone(),
         }
     }
 
@@ -119,8 +125,14 @@ impl KeptVolume {
         match self.kind() {
             Some(Kind::Disk) => self.folder.join(Kind::Disk.file()).metadata().ok().map(|found| found.len()),
             Some(Kind::Folder) => None,
+            Some(Kind::Sealed) => Some(self.sealed_bytes()),
             None => self.record.bytes,
         }
+    }
+
+    /// Bytes of its file system in a box with a TEE.
+    pub fn sealed_bytes(&self) -> u64 {
+        self.record.bytes.unwrap_or(SealedVolume::USUAL) / SealedVolume::BLOCK * SealedVolume::BLOCK
     }
 
     /// Bytes of the host's disk that it takes; of very many files only the first.
@@ -206,6 +218,9 @@ pub enum VolumeStoreError {
     /// No disk has so many bytes.
     #[error("a volume of {0} bytes: 16m to 16t fit")]
     Size(u64),
+    /// Its tags would not fit a guest's memory.
+    #[error("a sealed volume of {0} bytes: 16m to 64g fit")]
+    SealedSize(u64),
     /// Its record is not ours.
     #[error("{} is no record of a volume", .path.display())]
     Record {
@@ -253,7 +268,7 @@ impl VolumeStoreError {
             | Self::Other { .. }
             | Self::OtherKind { .. } => Class::Config,
             Self::Unknown(_) => Class::NotFound,
-            Self::Twice(_) | Self::NoLimit { .. } | Self::Size(_) => Class::Usage,
+            Self::Twice(_) | Self::NoLimit { .. } | Self::Size(_) | Self::SealedSize(_) => Class::Usage,
             Self::Make(failure) => failure.class,
         }
     }
@@ -269,7 +284,12 @@ impl VolumeStoreError {
             Self::Left { .. } => Some("mend that; whatever changes the set of volumes next removes it".into()),
             Self::NoLimit { .. } => Some("make it without a size, or use a box with a machine".into()),
             Self::Make(failure) => failure.hint.clone(),
-            Self::Unknown(_) | Self::Twice(_) | Self::Size(_) | Self::Record { .. } | Self::File { .. } => None,
+            Self::Unknown(_)
+            | Self::Twice(_)
+            | Self::Size(_)
+            | Self::SealedSize(_)
+            | Self::Record { .. }
+            | Self::File { .. } => None,
         }
     }
 }
@@ -433,6 +453,14 @@ impl Volumes {
                 let made = fs::DirBuilder::new().mode(0o700).create(&path).and_then(|()| sync_folder(&volume.folder));
                 made.map_err(Self::of_file(&path))
             }
+            (None, Kind::Sealed) => {
+                let bytes = volume.sealed_bytes();
+                if !(SealedVolume::LEAST..=SealedVolume::MOST_BYTES).contains(&bytes) {
+                    return Err(VolumeStoreError::SealedSize(bytes));
+                }
+                // What is on it its box makes, which writes over nothing.
+                make::holes(&path, SealedVolume::disk_for(bytes)).map_err(VolumeStoreError::Make)
+            }
             (None, Kind::Disk) => {
                 let program = mke2fs().map_err(VolumeStoreError::Make)?;
                 make::file_system(&program, &path, volume.record.bytes.unwrap_or(USUAL)).map_err(VolumeStoreError::Make)
@@ -466,7 +494,7 @@ impl Volumes {
             let path = found.folder.join(LOCK);
             let file = open_lock(&path).map_err(Self::of_file(&path))?;
             // A folder is one file system's, whoever writes to it.
-            let alone = kind == Kind::Disk && !volume.read_only;
+            let alone = kind == Kind::Sealed || kind == Kind::Disk && !volume.read_only;
             match if alone { file.try_lock() } else { file.try_lock_shared() } {
                 Ok(()) => Ok(file),
                 Err(TryLockError::WouldBlock) => Err(VolumeStoreError::Busy { name: volume.name.clone() }),

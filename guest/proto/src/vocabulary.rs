@@ -84,6 +84,16 @@ failure_codes! {
     VolumeCorrupt = "volume-corrupt",
     /// A data volume cannot be mounted, or a fresh one not be filled.
     VolumeUnusable = "volume-unusable",
+    /// A sealed volume does not open here: it is of another chip, workload or tenant, or its header was changed.
+    SealedVolumeClosed = "sealed-volume-closed",
+    /// A sealed volume is not the one that the key broker's record is of: an older copy, or an empty one in its place.
+    SealedVolumeOlder = "sealed-volume-older",
+    /// A sealed volume was not closed when it was last used, and the spec does not let it be recovered.
+    SealedVolumeUnclean = "sealed-volume-unclean",
+    /// What lies on a sealed volume's disk is not what was written there.
+    SealedVolumeCorrupt = "sealed-volume-corrupt",
+    /// The workload has ended, and a sealed volume could not be closed behind it.
+    SealedVolumeLeftOpen = "sealed-volume-left-open",
     /// Nobody answers at the key broker's address.
     KbsUnreachable = "kbs-unreachable",
     /// Somebody else answers there.

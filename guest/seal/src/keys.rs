@@ -31,6 +31,8 @@ pub enum Scope {
     Agent,
     /// The workload.
     Workload,
+    /// The agent, for a sealed volume.
+    Volume,
 }
 
 impl Scope {
@@ -39,6 +41,7 @@ impl Scope {
         match self {
             Self::Agent => "agent",
             Self::Workload => "workload",
+            Self::Volume => "volume",
         }
     }
 }

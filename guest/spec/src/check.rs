@@ -12,7 +12,7 @@ use coffer_verifier::{abi::SpkiDigest, ear::Word};
 
 use crate::{
     COCO_PORT, Capability, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer,
-    Process, Resource, Rights, Scratch, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume,
+    Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume,
     WorkloadSpec, digest::is_hex,
 };
 
@@ -333,10 +333,10 @@ fn asked_inside(spec: &WorkloadSpec) -> Result<(), SpecError> {
 
 /// Mount points: absolute, plain, and none twice, so that their order decides nothing.
 fn places(spec: &WorkloadSpec) -> Result<(), SpecError> {
-    let WorkloadSpec { mounts, volumes, data_volumes, tee, .. } = spec;
-    let count = volumes.len() + data_volumes.len();
+    let WorkloadSpec { mounts, volumes, data_volumes, sealed_volumes, tee, .. } = spec;
+    let count = volumes.len() + data_volumes.len() + sealed_volumes.len();
     let told = format!("{count} volumes where {} fit", Volume::MOST);
-    ensure(count <= Volume::MOST, "volumes and data_volumes", &told, "what a machine has disks for")?;
+    ensure(count <= Volume::MOST, "volumes, data_volumes and sealed_volumes", &told, "what a machine has disks for")?;
     let plain = *tee == Tee::None || data_volumes.is_empty();
     ensure(plain, "data_volumes", &"volumes", "none with a TEE: their host keeps them in the plain")?;
     for mount in mounts {
@@ -364,8 +364,38 @@ fn places(spec: &WorkloadSpec) -> Result<(), SpecError> {
         volume_place("data_volumes.path", &volume.path)?;
     }
     let paths = mounts.iter().map(|mount| &mount.path).chain(volumes.iter().map(|volume| &volume.path));
+    sealed(spec)?;
     let paths = paths.chain(data_volumes.iter().map(|volume| &volume.path));
-    once("mounts.path, volumes.path and data_volumes.path", paths, "each path once")
+    let paths = paths.chain(sealed_volumes.iter().map(|volume| &volume.path));
+    once("mounts.path, volumes.path, data_volumes.path and sealed_volumes.path", paths, "each path once")
+}
+
+/// Disks of the host's that are opened with a key of the secure processor's or the key broker's.
+fn sealed(spec: &WorkloadSpec) -> Result<(), SpecError> {
+    let all = &spec.sealed_volumes;
+    ensure(
+        spec.tee != Tee::None || all.is_empty(),
+        "sealed_volumes",
+        &"volumes",
+        "none without a TEE: no key would be its own",
+    )?;
+    for volume in all {
+        volume_place("sealed_volumes.path", &volume.path)?;
+        let whole = volume.bytes.is_multiple_of(SealedVolume::BLOCK);
+        let fits = whole && (SealedVolume::LEAST..=SealedVolume::MOST_BYTES).contains(&volume.bytes);
+        ensure(fits, "sealed_volumes.bytes", &volume.bytes, "16 MiB to 64 GiB in whole blocks of 4096")?;
+        let broker = volume.policy.needs_broker();
+        let policy = "measurement-and-chip, where no key broker is named";
+        ensure(!broker || spec.kbs.is_some(), "sealed_volumes.policy", &volume.policy, policy)?;
+        let record = "false with policy measurement-and-chip, of which nobody keeps a record, and true with all others";
+        ensure(
+            volume.rollback_protected == broker,
+            "sealed_volumes.rollback_protected",
+            &volume.rollback_protected,
+            record,
+        )?;
+    }
+    once("sealed_volumes.name", all.iter().map(|volume| &volume.name), "each name once")
 }
 
 fn volume_place(field: &'static str, path: &String) -> Result<(), SpecError> {

@@ -70,6 +70,7 @@ mod peer;
 mod rights;
 #[doc(hidden)]
 pub mod sample;
+mod sealed_volume;
 mod secret;
 mod workload;
 
@@ -85,6 +86,7 @@ pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use network::{HostEntry, Network};
 pub use peer::{Guests, Measured, Peer, SignedLaunch};
 pub use rights::{Capability, Resource, ResourceLimit, Rights, UnknownWord};
+pub use sealed_volume::{SealedVolume, Unclean, VolumePolicy};
 pub use secret::{OnChange, SecretTarget, SecretWanted};
 pub use workload::{
     COCO_PORT, Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SvnFloor, Tee, VerityTable,

@@ -3,11 +3,11 @@
 //! The agent and the kernel keep some from the workload, whatever it does, and a workload that is left less than half of what they
 //! keep is not started. How much that is follows from the spec alone, so that whoever starts a guest can be told before it boots.
 
-use crate::{Ingress, Peer, Scratch, WorkloadSpec};
+use crate::{Ingress, Peer, Scratch, SealedVolume, WorkloadSpec};
 
 /// Left to the kernel and the agent.
 const RESERVE: u64 = 32 << 20;
-/// Left to them where they write a scratch disk too.
+/// Left to them where they write a scratch disk or a sealed volume too.
 const RESERVE_WITH_DISK: u64 = 48 << 20;
 /// Taken by the kernel, the initrd and the agent before anything is available.
 const TAKEN: u64 = 96 << 20;
@@ -18,10 +18,8 @@ impl WorkloadSpec {
 
     /// Bytes that are left to the kernel and the agent, and never to the workload.
     pub fn reserve(&self) -> u64 {
-        let own = match self.root.scratch {
-            Scratch::Disk { .. } => RESERVE_WITH_DISK,
-            Scratch::Tmpfs { .. } => RESERVE,
-        };
+        let writes = matches!(self.root.scratch, Scratch::Disk { .. }) || !self.sealed_volumes.is_empty();
+        let own = if writes { RESERVE_WITH_DISK } else { RESERVE };
         let ingress = if self.ingress.is_empty() { 0 } else { Ingress::MEMORY };
         let peers = if self.peers.is_empty() { 0 } else { Peer::MEMORY };
         own + ingress + peers
@@ -34,7 +32,13 @@ impl WorkloadSpec {
 
     /// Bytes of memory that a machine needs at least.
     pub fn least_memory(&self) -> u64 {
-        self.least_available() + TAKEN
+        let sealed: u64 = self.sealed_volumes.iter().map(SealedVolume::tag_bytes).sum();
+        self.least_available() + TAKEN + sealed
+    }
+
+    /// Bytes of guest memory that tags of disks take, all of it from the start.
+    pub fn tag_bytes(&self) -> u64 {
+        self.root.scratch.tag_bytes() + self.sealed_volumes.iter().map(SealedVolume::tag_bytes).sum::<u64>()
     }
 }
 

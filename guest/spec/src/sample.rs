@@ -64,6 +64,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         shm_bytes: Mount::SHM,
         volumes: Vec::new(),
         data_volumes: Vec::new(),
+        sealed_volumes: Vec::new(),
         ingress: Vec::new(),
         peers: Vec::new(),
         network: None,

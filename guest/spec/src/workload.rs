@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Act, ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer, Rights,
-    SecretWanted, Tenant, digest::lower_hex,
+    SealedVolume, SecretWanted, Tenant, digest::lower_hex,
 };
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
@@ -65,6 +65,9 @@ pub struct WorkloadSpec {
     /// What outlives the guest, in the order of its disks; none with a TEE. With `volumes` at most [`Volume::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data_volumes: Vec<DataVolume>,
+    /// What outlives a guest with a TEE, in the order of its disks. With `volumes` at most [`Volume::MOST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealed_volumes: Vec<SealedVolume>,
     /// Ports of the workload that are reached from outside; at most [`Ingress::MOST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ingress: Vec<Ingress>,

@@ -114,6 +114,10 @@ pub fn check_needs(spec: &WorkloadSpec) -> Result<(), Failure> {
             "spec demands a scratch disk, for which this host has no device-mapper",
         ));
     }
+    if !spec.sealed_volumes.is_empty() {
+        let detail = "spec demands sealed volumes, for which this host has no device-mapper";
+        return Err(Failure::new(Code::Internal, detail));
+    }
     if spec.process.rights.programs.is_some() {
         return Err(Failure::new(Code::Internal, "spec bounds the number of programs, and there is no control group"));
     }

@@ -15,7 +15,7 @@
 use std::{fs::OpenOptions, io, os::unix::fs::FileExt, path::Path};
 
 use coffer_machine::disks;
-use coffer_spec::Scratch;
+use coffer_spec::{Scratch, SealedVolume, WorkloadSpec};
 use zeroize::Zeroizing;
 
 use super::devices::Disk;
@@ -38,14 +38,16 @@ const KEY: usize = 32 + 64;
 const TAGS_NODE: &str = "/dev/ram0";
 const TAGS_NUMBERS: &str = "1:0";
 
-/// Parameters of a kernel module, by its file's name. A kernel with brd built in brings a RAM disk that is large enough for
-/// any disk; only what is written of it takes memory.
-pub fn module_parameters(disk_bytes: u64, module: &str) -> String {
-    if module.ends_with("-brd.ko") {
-        format!("rd_nr=1 max_part=1 rd_size={}", Scratch::Disk { bytes: disk_bytes }.tag_bytes() >> 10)
-    } else {
-        String::new()
+/// Parameters of a kernel module, by its file's name: the first RAM disk is for this disk's tags, each other one for those of a
+/// sealed volume. A kernel with brd built in brings RAM disks that are large enough for most; only what is written of one takes
+/// memory.
+pub fn module_parameters(spec: &WorkloadSpec, module: &str) -> String {
+    if !module.ends_with("-brd.ko") {
+        return String::new();
     }
+    let sealed = spec.sealed_volumes.iter().map(SealedVolume::tag_bytes);
+    let most = sealed.fold(spec.root.scratch.tag_bytes(), u64::max);
+    format!("rd_nr={} max_part=1 rd_size={}", 1 + spec.sealed_volumes.len(), most >> 10)
 }
 
 /// Turns the disk into swap of `bytes` bytes.
@@ -96,7 +98,10 @@ fn crypt_line(device: &str) -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Writes the first `bytes` bytes of a RAM disk, which takes memory when it is written.
-fn fill(node: &Path, bytes: u64) -> io::Result<()> {
+///
+/// # Errors
+/// Of the kernel.
+pub fn fill(node: &Path, bytes: u64) -> io::Result<()> {
     let device = OpenOptions::new().write(true).open(node)?;
     let zeros = vec![0; 256 << 10];
     let mut at = 0;
@@ -119,8 +124,22 @@ mod tests {
             assert!(tags >= bytes / 4096 * 48 + (136 << 10) + (64 << 10), "{bytes}");
             assert!(tags <= bytes / 85 + (1 << 20), "{bytes}");
         }
-        assert_eq!(module_parameters(1 << 30, "13-brd.ko"), "rd_nr=1 max_part=1 rd_size=12800");
-        assert_eq!(module_parameters(1 << 30, "12-dm-crypt.ko"), "");
+        let mut spec = coffer_spec::sample::workload(coffer_spec::Tee::Simulated);
+        spec.root.scratch = Scratch::Disk { bytes: 1 << 30 };
+        assert_eq!(module_parameters(&spec, "13-brd.ko"), "rd_nr=1 max_part=1 rd_size=12800");
+        assert_eq!(module_parameters(&spec, "12-dm-crypt.ko"), "");
+        let volume = |name: &str, bytes| SealedVolume {
+            name: coffer_spec::sample::name(name),
+            path: format!("/{name}"),
+            bytes,
+            policy: coffer_spec::VolumePolicy::Workload,
+            unclean: coffer_spec::Unclean::Refuse,
+            rollback_protected: true,
+            read_only: false,
+            begins_empty: false,
+        };
+        spec.sealed_volumes = vec![volume("a", 16 << 20), volume("b", 2 << 30)];
+        assert_eq!(module_parameters(&spec, "13-brd.ko"), "rd_nr=3 max_part=1 rd_size=29696");
     }
 
     #[test]

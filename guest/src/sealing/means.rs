@@ -110,6 +110,7 @@ impl Means<'_> {
         let scope = match self.scope {
             Scope::Agent => kbs::Scope::Agent,
             Scope::Workload => kbs::Scope::Workload,
+            Scope::Volume => kbs::Scope::Volume,
         };
         Ok((broker, SealingName { policy, scope, context: context.to_vec(), minimum_svn }))
     }

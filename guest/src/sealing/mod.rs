@@ -9,11 +9,13 @@
 mod error;
 mod file;
 mod means;
+mod volume;
 
 pub use self::{
     error::SealingError,
     file::{Counter, HEAD, Sealed, Unsealed},
     means::Means,
+    volume::VolumeKeys,
 };
 
 #[cfg(test)]

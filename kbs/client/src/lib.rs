@@ -20,6 +20,7 @@ mod secrets;
 mod terms;
 pub mod trail;
 mod trust;
+mod volume;
 
 pub use admin::{AdminClient, Reference};
 pub use admins::{Grant, Operator};
@@ -37,6 +38,7 @@ pub use secrets::{
 };
 pub use terms::{CertificateProfile, CertificateProfiles, SealingContext, describe_rules};
 pub use trust::{ManifestInfo, ManifestKey, RevokedManifest, Signer, StillAdmitted};
+pub use volume::{VolumeRecord, VolumeState};
 
 /// ALPN of the admin API.
 pub const ALPN_ADMIN: &[u8] = b"coffer-kbs-admin/1";

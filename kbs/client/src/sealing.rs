@@ -24,6 +24,8 @@ pub enum Scope {
     Agent,
     /// The workload.
     Workload,
+    /// The agent, for a sealed volume: neither of the other two has its key.
+    Volume,
 }
 
 /// Neither a policy nor a scope.
@@ -70,6 +72,7 @@ impl Scope {
         match self {
             Self::Agent => "agent",
             Self::Workload => "workload",
+            Self::Volume => "volume",
         }
     }
 }
@@ -78,8 +81,11 @@ impl FromStr for Scope {
     type Err = SealingWordError;
 
     fn from_str(text: &str) -> Result<Self, SealingWordError> {
-        let expected = "agent or workload";
-        [Self::Agent, Self::Workload].into_iter().find(|one| one.name() == text).ok_or(SealingWordError { expected })
+        let expected = "agent, workload or volume";
+        [Self::Agent, Self::Workload, Self::Volume]
+            .into_iter()
+            .find(|one| one.name() == text)
+            .ok_or(SealingWordError { expected })
     }
 }
 

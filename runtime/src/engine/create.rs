@@ -11,6 +11,7 @@ use coffer_spec::{Act, Document, Scratch};
 
 use super::identity::{LaunchIdentity, UncheckedIdBlock};
 use super::measure::measurement;
+use super::volumes::VolumeError;
 use super::{
     BoxRequest, DescribeError, Described, Engine, Fault, Hint, KeptError, OpenError, Progress, ProgressFn, Workload,
 };
@@ -155,6 +156,11 @@ impl Engine {
             self.settings().search.program(&network::PASST)?;
         }
         fits(isolation, described.document.spec().root.scratch, request.identity.is_some(), &described.limits)?;
+        if let (Some(volume), false) =
+            (described.document.spec().sealed_volumes.first(), isolation.launch_form().is_machine())
+        {
+            return Err(DescribeError::from(VolumeError::NeedsMachine { path: volume.path.clone() }).into());
+        }
         bounds_programs(isolation, described.document.spec().process.rights.programs)?;
         let form = isolation.launch_form();
         // Signed now, so that a start needs no private key.

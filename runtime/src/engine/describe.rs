@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use coffer_image::{Image, ImageError, Platform, PullOptions, Pulled, Rootfs, Snapshot, Store};
-use coffer_spec::{DataVolume, Document, Owner, OwnerMay, Tee};
+use coffer_spec::{DataVolume, Document, Owner, OwnerMay, SealedVolume, Tee};
 
-use super::kept;
+use super::kept::{self, KeptError};
 use super::places::{self, PlaceError};
 use super::volumes::{self, VolumeError};
 use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
-use crate::binds::{Bind, DataMount};
+use crate::binds::{Bind, DataMount, SealWords};
 use crate::image_settings::ImageSettings;
 use crate::images::{defaults, verity, why_odd};
 use crate::launch::can_run;
@@ -20,6 +20,7 @@ use crate::monitor::{self, Isolation, Limits};
 use crate::publish::{How, Publish};
 use crate::request::{self, GuestMemory, NetworkWords, RequestError, Vcpus, WorkloadRequest};
 use crate::tools::Search;
+use crate::volumes::VolumeStoreError;
 use crate::{Class, Failure, HomeError, owner_access};
 
 /// A box asked for: everything that decides what is measured, and where its bytes come from.
@@ -149,8 +150,8 @@ pub enum DescribeError {
     /// Nobody said that the simulator is good enough.
     #[error("the spec demands the simulator, which was not allowed")]
     SimulatorNotAllowed,
-    /// The guest could not keep the tags of its scratch disk.
-    #[error("a scratch disk of that size needs {mib} MiB of guest memory for tags alone")]
+    /// The guest could not keep the tags of its scratch disk and sealed volumes.
+    #[error("a scratch disk, or sealed volumes, of that size need {mib} MiB of guest memory for tags alone")]
     ScratchTags {
         /// What they need.
         mib: u64,
@@ -311,8 +312,10 @@ impl Engine {
             Workload::Spec { document, image: None } => document.spec().image.reference.clone(),
         };
         volumes::check_count(&request.binds, &request.data)?;
-        if let Some(DataMount { path, .. }) = request.data.first().filter(|_| request.tee_demanded() != Tee::None) {
-            return Err(VolumeError::WithTee { path: path.clone() }.into());
+        let tee = request.tee_demanded();
+        let sealed = |mount: &&DataMount| mount.seal != SealWords::default();
+        if let Some(DataMount { path, .. }) = request.data.iter().find(sealed).filter(|_| tee == Tee::None) {
+            return Err(VolumeError::SealsNothing { path: path.clone() }.into());
         }
         let store = Store::open(self.home()?.images())?;
         // Between finding the image and using it, a removal beside this must not take it.
@@ -332,7 +335,11 @@ impl Engine {
                 }
                 let mut workload = WorkloadRequest::clone(workload);
                 workload.volumes = taken.iter().map(|taken| taken.volume.clone()).collect();
-                workload.data_volumes = request.data.iter().map(DataVolume::from).collect();
+                if tee == Tee::None {
+                    workload.data_volumes = request.data.iter().map(DataVolume::from).collect();
+                } else {
+                    workload.sealed_volumes = self.sealed_volumes(&request.data, workload.kbs.is_some())?;
+                }
                 let has_cards = request.has_cards(&self.settings().search);
                 workload.network = request.network.card(&publish, workload.tee, has_cards)?;
                 request::document(&defaults(&image), verity(&rootfs.verity), &workload)?
@@ -347,7 +354,7 @@ impl Engine {
         if let (Some(closed), None) = (of_card, &document.spec().network) {
             return Err(DescribeError::NoCard(closed.guest));
         }
-        let tags = document.spec().root.scratch.tag_bytes();
+        let tags = document.spec().tag_bytes();
         if tags > request.memory.bytes() / 4 {
             return Err(DescribeError::ScratchTags { mib: tags >> 20 });
         }
@@ -362,6 +369,27 @@ impl Engine {
         places::check(document.spec(), &rootfs.look()?, &looks)?;
         let (vcpus, memory, limits) = (request.vcpus, request.memory, request.limits);
         Ok(Described { image_name, image, rootfs, snapshots, data, document, platform, vcpus, memory, limits, publish })
+    }
+
+    /// The volumes that a box with a TEE seals, each as large as it is, or would be made. The broker: whether its spec names one.
+    fn sealed_volumes(&self, wanted: &[DataMount], broker: bool) -> Result<Vec<SealedVolume>, DescribeError> {
+        let one = |mount: &DataMount| {
+            let found = mount.name.as_ref().map(|name| Ok(self.kept()?.find(name)?)).transpose();
+            let bytes = match found {
+                Ok(found) => found.map_or(SealedVolume::USUAL, |volume| volume.sealed_bytes()),
+                Err(KeptError::Volumes(VolumeStoreError::Unknown(_))) => SealedVolume::USUAL,
+                Err(error) => return Err(Failure::caused(error.class(), &error).into()),
+            };
+            let volume = kept::sealed(mount, bytes)?;
+            if volume.policy.needs_broker() && !broker {
+                return Err(VolumeError::NoBroker { path: volume.path, policy: volume.policy.name() }.into());
+            }
+            if volume.policy.needs_broker() != volume.rollback_protected {
+                return Err(VolumeError::Rollback { path: volume.path, policy: volume.policy.name() }.into());
+            }
+            Ok(volume)
+        };
+        wanted.iter().map(one).collect()
     }
 
     async fn image(

@@ -43,8 +43,8 @@ pub enum Hint {
         /// Where the spec has one.
         path: String,
     },
-    /// Keep data in memory, on an encrypted disk that goes with the box, or in files that the agent sealed.
-    KeepSealed,
+    /// Name a key broker, or a policy that needs none and that older copies are accepted.
+    SealVolume,
     /// List the name when the box is made.
     ListInjected {
         /// Name of the secret.
@@ -86,9 +86,9 @@ impl fmt::Display for Hint {
             Self::NameVolume { path } => {
                 write!(f, "name the volume for {path}, to be written or begun as the spec says")
             }
-            Self::KeepSealed => f.write_str(
-                "keep data on an encrypted disk that goes with the box, or in files that the agent inside sealed",
-            ),
+            Self::SealVolume => {
+                f.write_str("name a key broker, or policy measurement-and-chip and that nobody notices an older copy")
+            }
             Self::BindVolume { path } => write!(f, "bind something read-only at {path}"),
             Self::ListInjected { secret } => write!(f, "create the box with {secret} among the secrets to be injected"),
             Self::WithProcessor => f.write_str("create it with a secure processor, or a simulated one for development"),

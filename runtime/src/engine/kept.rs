@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use coffer_spec::{DataVolume, Name, WorkloadSpec};
+use coffer_spec::{DataVolume, Name, SealedVolume, Unclean, VolumePolicy, WorkloadSpec};
 
 use super::volumes::VolumeError;
 use super::{Engine, Fault, Hint, OpenError};
-use crate::binds::DataMount;
+use crate::binds::{DataMount, SealWords};
 use crate::boxes::unix_ms;
 use crate::id::BoxId;
 use crate::state::StateError;
@@ -211,7 +211,7 @@ impl Engine {
         for DataMount { name, read_only, .. } in wanted {
             let anonymous = name.is_none();
             let name = name.clone().unwrap_or_else(random_name);
-            if kind == Kind::Disk && provided.data.iter().any(|volume| volume.name == name) {
+            if kind != Kind::Folder && provided.data.iter().any(|volume| volume.name == name) {
                 return Err(VolumeStoreError::Twice(name).into());
             }
             let record = VolumeRecord::new(unix_ms(), None, anonymous, BTreeMap::new());
@@ -244,13 +244,46 @@ impl From<&DataMount> for DataVolume {
     }
 }
 
-/// The mounts in the order of the spec's data volumes: each is asked for as the spec has it, and none is left over.
+/// As a spec has it. `bytes`: of the volume, or of one that is made.
+pub(super) fn sealed(mount: &DataMount, bytes: u64) -> Result<SealedVolume, VolumeError> {
+    let DataMount { name, path, read_only, begins_empty, seal } = mount;
+    let SealWords { policy, unclean, rollback_unprotected } = seal;
+    let Some(name) = name.clone() else { return Err(VolumeError::Unnamed { path: path.clone() }) };
+    Ok(SealedVolume {
+        name,
+        path: path.clone(),
+        bytes,
+        policy: policy.unwrap_or(VolumePolicy::Workload),
+        unclean: unclean.unwrap_or(Unclean::Refuse),
+        rollback_protected: !rollback_unprotected,
+        read_only: *read_only,
+        begins_empty: *begins_empty,
+    })
+}
+
+/// The mounts in the order of the spec's data volumes, or sealed ones: each is asked for as the spec has it, and none is left over.
 pub(super) fn in_order(spec: &WorkloadSpec, wanted: &[DataMount]) -> Result<Vec<DataMount>, VolumeError> {
     let mut left = wanted.to_vec();
     let mut ordered = Vec::with_capacity(left.len());
     for volume in &spec.data_volumes {
         let Some(at) = left.iter().position(|mount| DataVolume::from(mount) == *volume) else {
             return Err(VolumeError::NoData { path: volume.path.clone() });
+        };
+        ordered.push(left.swap_remove(at));
+    }
+    for volume in &spec.sealed_volumes {
+        // What was not said is as the spec has it.
+        let fits = |mount: &DataMount| {
+            mount.name.as_ref() == Some(&volume.name)
+                && mount.path == volume.path
+                && mount.read_only == volume.read_only
+                && mount.begins_empty == volume.begins_empty
+                && mount.seal.policy.is_none_or(|policy| policy == volume.policy)
+                && mount.seal.unclean.is_none_or(|unclean| unclean == volume.unclean)
+                && (!mount.seal.rollback_unprotected || !volume.rollback_protected)
+        };
+        let Some(at) = left.iter().position(fits) else {
+            return Err(VolumeError::NoSealed { path: volume.path.clone(), name: volume.name.to_string() });
         };
         ordered.push(left.swap_remove(at));
     }

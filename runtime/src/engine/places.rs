@@ -154,7 +154,8 @@ pub(super) fn check(spec: &WorkloadSpec, root: &Look, volumes: &[Look]) -> Resul
         .zip(volumes)
         .map(|(volume, look)| (volume.path.as_str(), Wanted::Volume(volume.kind, look)));
     let data = spec.data_volumes.iter().map(|volume| (volume.path.as_str(), Wanted::Data));
-    let mut wanted: Vec<_> = tmpfs.chain(disks).chain(data).collect();
+    let sealed = spec.sealed_volumes.iter().map(|volume| (volume.path.as_str(), Wanted::Data));
+    let mut wanted: Vec<_> = tmpfs.chain(disks).chain(data).chain(sealed).collect();
     wanted.sort_unstable_by_key(|(path, _)| *path);
     for (path, what) in wanted {
         let asked = match what {

@@ -43,9 +43,49 @@ pub enum VolumeError {
         /// Where it is to be.
         path: String,
     },
-    /// A host keeps volumes in the plain.
-    #[error("a volume at {path}: the host keeps it in the plain and could change it, and a box with a TEE takes none")]
-    WithTee {
+    /// The spec has a sealed volume, and nobody said which of the host's it is.
+    #[error("the spec has sealed volume {name} at {path}, and nothing says that it is to be there")]
+    NoSealed {
+        /// Where it is to be.
+        path: String,
+        /// Which.
+        name: String,
+    },
+    /// Its name is part of its key.
+    #[error("a volume at {path} without a name: a box with a TEE seals it under its name")]
+    Unnamed {
+        /// Where it was to be.
+        path: String,
+    },
+    /// There is nobody to have the key of.
+    #[error(
+        "a volume at {path}: a box with a TEE seals it, by policy {policy} with a key of a key broker, and no broker is named"
+    )]
+    NoBroker {
+        /// Where it was to be.
+        path: String,
+        /// The policy.
+        policy: &'static str,
+    },
+    /// What was said of older copies is not so.
+    #[error(
+        "a volume at {path}: with policy measurement-and-chip nobody notices an older copy of it, which has to be accepted by name, and with any other the key broker does; its policy is {policy}"
+    )]
+    Rollback {
+        /// Where it was to be.
+        path: String,
+        /// The policy.
+        policy: &'static str,
+    },
+    /// A plain box seals nothing.
+    #[error("a volume at {path}: a box without a TEE has no key of its own, and seals nothing")]
+    SealsNothing {
+        /// Where it was to be.
+        path: String,
+    },
+    /// There is nothing to make its devices of.
+    #[error("a volume at {path}: a box of isolation process has no sealed volume: hosts have no device-mapper for it")]
+    NeedsMachine {
         /// Where it was to be.
         path: String,
     },
@@ -65,7 +105,12 @@ impl Fault for VolumeError {
             Self::TooMany { .. }
             | Self::NoBind { .. }
             | Self::NoData { .. }
-            | Self::WithTee { .. }
+            | Self::NoSealed { .. }
+            | Self::Unnamed { .. }
+            | Self::NoBroker { .. }
+            | Self::Rollback { .. }
+            | Self::SealsNothing { .. }
+            | Self::NeedsMachine { .. }
             | Self::NotInSpec { .. } => Class::Usage,
         }
     }
@@ -79,8 +124,10 @@ impl Fault for VolumeError {
                 "the files differ from those the spec was written for; contents, names and permissions count".into(),
             ),
             Self::NoData { path } => Some(Hint::NameVolume { path: path.clone() }),
-            Self::WithTee { .. } => Some(Hint::KeepSealed),
-            Self::NotInSpec { .. } => None,
+            Self::NoSealed { path, .. } | Self::Unnamed { path } => Some(Hint::NameVolume { path: path.clone() }),
+            Self::NoBroker { .. } | Self::Rollback { .. } => Some(Hint::SealVolume),
+            Self::SealsNothing { .. } => Some(Hint::WithProcessor),
+            Self::NeedsMachine { .. } | Self::NotInSpec { .. } => None,
         }
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn request() -> WorkloadRequest {
         read_only: false,
         volumes: Vec::new(),
         data_volumes: Vec::new(),
+        sealed_volumes: Vec::new(),
         scratch: Scratch::Tmpfs { bytes: 1 << 20 },
         host_may: None,
         inject: Vec::new(),

@@ -239,6 +239,31 @@ pub fn of_event(event: &Event, spec: &WorkloadSpec, relay_trouble: Option<&str>)
             Failure::new(Class::Config, with_detail(format!("a volume is damaged ({word})")))
                 .hint("remove the box and create it again: that takes new snapshots")
         }
+        Some(FailureCode::SealedVolumeClosed) => {
+            let text = "a sealed volume does not open here: it is of another chip, workload, tenant or name, or was changed";
+            Failure::new(Class::NotAuthentic, with_detail(format!("{text} ({word})")))
+                .hint("give this box the disk it made; `coffer volume inspect` says where it is")
+        }
+        Some(FailureCode::SealedVolumeOlder) => {
+            let text = "a sealed volume is not the one that the key broker has a record of: an older copy, or another in its place";
+            Failure::new(Class::NotAuthentic, with_detail(format!("{text} ({word})")))
+                .hint("put the newest copy back; `coffer kbs volume forget NAME` lets an owner begin anew with an empty one")
+        }
+        Some(FailureCode::SealedVolumeUnclean) => {
+            let text = "a sealed volume was not closed when it was last used, and each of its blocks may be an older one";
+            Failure::new(Class::Refused, with_detail(format!("{text} ({word})")))
+                .hint("`coffer kbs volume confirm NAME` lets an owner accept that for this once")
+        }
+        Some(FailureCode::SealedVolumeCorrupt) => {
+            let text = "what lies on a sealed volume's disk is not what was written there";
+            Failure::new(Class::NotAuthentic, with_detail(format!("{text} ({word})")))
+                .hint("put the newest copy back")
+        }
+        Some(FailureCode::SealedVolumeLeftOpen) => {
+            let text = "the workload has ended, and a sealed volume could not be closed behind it";
+            Failure::new(Class::Platform, with_detail(format!("{text} ({word})")))
+                .hint("the next start says sealed-volume-unclean; is the key broker up, and does it admit the box?")
+        }
         Some(FailureCode::VolumeUnusable) => {
             Failure::new(Class::Config, with_detail(format!("a volume cannot be used ({word})")))
                 .hint("`coffer volume inspect` says where its disk is: e2fsck from e2fsprogs looks at it, while no box runs that has it")

@@ -21,6 +21,12 @@ pub const MKE2FS: Program = Program {
     remedy: "install e2fsprogs, which has it in /usr/sbin",
 };
 
+/// A file of so many bytes of which none is written, whole under its name or not at all.
+pub(super) fn holes(path: &Path, bytes: u64) -> Result<(), Failure> {
+    let what = || format!("cannot make a disk at {}", path.display());
+    coffer_rim::file::Writer::private().write_with(path, |file| file.set_len(bytes)).class_while(Class::Config, what())
+}
+
 /// Makes one of `bytes` bytes, whole under its name or not at all. It takes a few MiB at first, and then what is written.
 pub(super) fn file_system(program: &Path, path: &Path, bytes: u64) -> Result<(), Failure> {
     let what = || format!("cannot make a disk at {}", path.display());

@@ -91,6 +91,14 @@ fn rules() -> BTreeMap<&'static str, Wrong> {
         ("mounts.gid", Values(numbers(&[-1, 4_294_967_295]))),
         ("shm_bytes", Values(numbers(&[0, -1]))),
         ("volumes.path", Values(text(&[places(), vec!["/run"]].concat()))),
+        ("sealed_volumes.name", names()),
+        ("sealed_volumes.path", Values(text(&[places(), vec!["/run"]].concat()))),
+        ("sealed_volumes.bytes", Values(numbers(&[0, -1, 4096, (16 << 20) + 512, (64 << 30) + 4096]))),
+        ("sealed_volumes.policy", Values(text(&["signer", "chip-only", "anyone"]))),
+        ("sealed_volumes.unclean", Values(text(&["ignore", "true"]))),
+        ("sealed_volumes.rollback_protected", Wrong::Values(vec![Value::Boolean(true)])),
+        ("sealed_volumes.read_only", Nothing("it may be written to, or may not")),
+        ("sealed_volumes.begins_empty", Nothing("it begins with what the image has, or empty")),
         ("volumes.kind", Values(text(&["link"]))),
         ("ingress.port", Values(numbers(&[0, -1, 65536]))),
         ("ingress.clients", Values(text(&["everyone", "keys"]))),
@@ -251,6 +259,7 @@ fn a_list_that_names_something_twice_is_refused_by_its_name() {
         "owners.0.may",
         "mounts",
         "volumes",
+        "sealed_volumes",
         "ingress",
     ];
     for list in lists.into_iter().chain([

@@ -7,7 +7,8 @@ use super::*;
 use crate::{
     Capability, ConfigDigest, Guests, HostEntry, HostMay, Image, Ingress, IngressClients, ManifestDigest, Measured,
     Mount, Network, OnChange, OwnerMay, Peer, Process, Resource, ResourceLimit, Rights, Root, Scratch, SealFloors,
-    SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee, VerityTable, Volume, VolumeKind,
+    SealedVolume, SecretTarget, SecretWanted, SignedLaunch, SvnFloor, Tee, Unclean, VerityTable, Volume, VolumeKind,
+    VolumePolicy,
     sample::{name, tenant},
 };
 
@@ -97,6 +98,16 @@ pub fn sample() -> WorkloadSpec {
         }),
         volumes: vec![Volume { path: "/etc/app".into(), kind: VolumeKind::Folder, verity: verity("cd") }],
         data_volumes: Vec::new(),
+        sealed_volumes: vec![SealedVolume {
+            name: name("db"),
+            path: "/srv/db".into(),
+            bytes: 16 << 20,
+            policy: VolumePolicy::MeasurementAndChip,
+            unclean: Unclean::Recover,
+            rollback_protected: false,
+            read_only: true,
+            begins_empty: true,
+        }],
         audiences: vec!["https://audience.test".into()],
         coco_routes: true,
         floors: crate::Floors {
@@ -174,6 +185,8 @@ fn refuses_a_disk_for_writing_of_no_use_and_a_floor_nobody_can_check() {
     spec.secrets.clear();
     spec.inject.clear();
     spec.owners.clear();
+    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "sealed_volumes", .. })));
+    spec.sealed_volumes.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "ingress", .. })));
     spec.ingress.clear();
     assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "peers", .. })));
@@ -195,10 +208,14 @@ fn refuses_volumes_that_hide_something_or_are_too_many() {
         assert!(Document::write(&spec).is_err(), "{path:?}");
     }
     let mut spec = sample();
+    spec.sealed_volumes.clear();
     spec.volumes = (0..Volume::MOST).map(|number| at(&format!("/volume-{number}"))).collect();
     assert!(Document::write(&spec).is_ok());
     spec.volumes.push(at("/e"));
-    assert!(matches!(Document::write(&spec), Err(SpecError::Field { field: "volumes and data_volumes", .. })));
+    assert!(matches!(
+        Document::write(&spec),
+        Err(SpecError::Field { field: "volumes, data_volumes and sealed_volumes", .. })
+    ));
 }
 
 /// One step from a document to a value inside it.
@@ -340,7 +357,7 @@ fn one_place_has_one_source() {
     assert_eq!(refused(|spec| spec.process.env.push("PATH=/sbin".into())), "process.env");
     assert_eq!(
         refused(|spec| spec.mounts[0].path = "/etc/app".into()),
-        "mounts.path, volumes.path and data_volumes.path"
+        "mounts.path, volumes.path, data_volumes.path and sealed_volumes.path"
     );
 }
 

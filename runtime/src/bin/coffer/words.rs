@@ -14,7 +14,10 @@ pub fn of(hint: &Hint) -> String {
         Hint::MoreMemory => "give the box four times that with --memory".to_owned(),
         Hint::BindVolume { path } => format!("add --volume HOST:{path}:ro"),
         Hint::NameVolume { path } => format!("add --volume NAME:{path}, with :ro or :nocopy where the spec says so"),
-        Hint::KeepSealed => "--scratch SIZE is an encrypted disk that goes with the box; `coffer seal`, or the agent inside, seals files that the host may keep".to_owned(),
+        Hint::SealVolume => {
+            "name the broker with --kbs and --kbs-pin, or say NAME:PATH:seal=measurement-and-chip,rollback=unprotected"
+                .to_owned()
+        }
         Hint::ListInjected { secret } => format!("create the box with --inject {secret}"),
         Hint::WithProcessor => "create it with --tee, or with --tee-simulate for development".to_owned(),
         Hint::WithProcessorOrNoIdBlock => "add --tee-simulate or --tee, or leave the ID block away".to_owned(),

@@ -422,6 +422,7 @@ impl BoxFlags {
             read_only: self.read_only,
             volumes: Vec::new(),
             data_volumes: Vec::new(),
+            sealed_volumes: Vec::new(),
             scratch: self.scratch_wanted()?,
             floors: Floors::default(),
             host_may: self.host_may,

@@ -102,9 +102,11 @@ fn describe(inspection: &Inspection) -> Value {
 
 /// As Docker has them: volumes by name, snapshots without a source, which nobody looks at again, and memory.
 fn mounts_json(record: &BoxRecord, spec: &WorkloadSpec) -> Value {
-    let data = record.options.data.iter().zip(&spec.data_volumes).map(|(volume, at)| {
-        let mode = if at.read_only { "ro" } else { "rw" };
-        json!({ "Type": "volume", "Name": volume.name.as_str(), "Driver": "local", "Destination": at.path, "Mode": mode, "RW": !at.read_only })
+    let plain = spec.data_volumes.iter().map(|at| (&at.path, at.read_only));
+    let at = plain.chain(spec.sealed_volumes.iter().map(|at| (&at.path, at.read_only)));
+    let data = record.options.data.iter().zip(at).map(|(volume, (path, read_only))| {
+        let mode = if read_only { "ro" } else { "rw" };
+        json!({ "Type": "volume", "Name": volume.name.as_str(), "Driver": "local", "Destination": path, "Mode": mode, "RW": !read_only })
     });
     let binds = spec.volumes.iter().map(|at| {
         json!({ "Type": "bind", "Destination": at.path, "Mode": "ro", "RW": false, "RootHash": at.verity.root_hash })

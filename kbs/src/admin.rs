@@ -16,6 +16,7 @@ mod secrets;
 mod terms;
 mod trail;
 mod trust;
+mod volumes;
 mod words;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -382,6 +383,25 @@ impl wire::admin_server::Admin for AdminService {
     ) -> Result<Response<wire::RemoveSealingContextResponse>, Status> {
         self.sealing_context_removed(
             self.caller(&request, "RemoveSealingContext", |message| &message.tenant).await?,
+            request.into_inner(),
+        )
+        .await
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<wire::ListVolumesRequest>,
+    ) -> Result<Response<wire::ListVolumesResponse>, Status> {
+        let caller = self.caller(&request, "ListVolumes", |message| &message.tenant).await?;
+        self.reads(caller, |this| async move { this.volumes_listed(request.into_inner()).await }).await
+    }
+
+    async fn allow_volume(
+        &self,
+        request: Request<wire::AllowVolumeRequest>,
+    ) -> Result<Response<wire::AllowVolumeResponse>, Status> {
+        self.volume_allowed(
+            self.caller(&request, "AllowVolume", |message| &message.tenant).await?,
             request.into_inner(),
         )
         .await

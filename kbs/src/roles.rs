@@ -137,6 +137,9 @@ methods! {
     PutSealingContext: Tenant RULES,
     ListSealingContexts: Tenant READERS,
     RemoveSealingContext: Tenant RULES,
+    ListVolumes: Tenant READERS,
+    // It lets older data pass for newer.
+    AllowVolume: Tenant OWNERS,
     PutCertificateProfile: Tenant RULES,
     ListCertificateProfiles: Tenant READERS,
     RemoveCertificateProfile: Tenant RULES,

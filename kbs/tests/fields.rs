@@ -179,6 +179,12 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
             "RemoveSealingContextRequest",
             v1::RemoveSealingContextRequest { tenant: tenant(), context: b"db".to_vec() }.encode_to_vec(),
         ),
+        ("ListVolumesRequest", v1::ListVolumesRequest { tenant: tenant() }.encode_to_vec()),
+        (
+            "AllowVolumeRequest",
+            v1::AllowVolumeRequest { tenant: tenant(), name: b"db".to_vec(), subject: vec![1; 32], anew: true }
+                .encode_to_vec(),
+        ),
         ("PutCertificateProfileRequest", v1::PutCertificateProfileRequest { profile: Some(profile) }.encode_to_vec()),
         ("ListCertificateProfilesRequest", v1::ListCertificateProfilesRequest { tenant: tenant() }.encode_to_vec()),
         (

@@ -43,6 +43,7 @@ mod qemu_launch;
 mod registries;
 mod reproducible;
 mod root_tamper;
+mod sealed_volumes;
 mod sealing;
 mod secrets;
 mod side_doors;

@@ -75,8 +75,9 @@ fn outlives(monitor: Monitor) -> Result<()> {
     ensure!(world.coffer(&["volume", "ls", "-q"])?.ok()?.lines().count() == 3, "and one that nobody named");
     world.coffer(&["rm", "-v", "two"])?.ok()?;
     ensure!(world.coffer(&["volume", "ls", "-q"])?.ok()? == "cold\ndb\n", "named ones stay");
-    let tee = world.coffer(&["create", "--tee-simulate", "-v", "db:/data", &image, "true"])?;
-    ensure!(tee.status == 125 && tee.stderr.contains("a box with a TEE takes none"), "{}", tee.describe());
+    let own = "db:/data:seal=measurement-and-chip,rollback=unprotected";
+    let tee = world.coffer(&["create", "--tee-simulate", "-v", own, &image, "true"])?;
+    ensure!(tee.status == 125 && tee.stderr.contains("volume db is a disk"), "{}", tee.describe());
     world.coffer(&["volume", "rm", "cold", "db"])?.ok()?;
     Ok(())
 }

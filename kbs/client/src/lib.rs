@@ -36,7 +36,7 @@ pub use sealing::{Scope, SealingName, SealingPolicy, SealingWordError};
 pub use secrets::{
     Expected, Labels, PutSecret, SecretInfo, SecretMeta, SecretUpdate, SecretVersion, Stated, Stored, Updated,
 };
-pub use terms::{CertificateProfile, CertificateProfiles, SealingContext, describe_rules};
+pub use terms::{CertificateProfile, CertificateProfiles, SealedVolume, SealingContext, describe_rules};
 pub use trust::{ManifestInfo, ManifestKey, RevokedManifest, Signer, StillAdmitted};
 pub use volume::{VolumeRecord, VolumeState};
 

@@ -7,7 +7,9 @@ use crate::{
     listed::Listed,
 };
 
-pub use v1::{CertificateProfile, ListCertificateProfilesResponse as CertificateProfiles, SealingContext};
+pub use v1::{
+    CertificateProfile, ListCertificateProfilesResponse as CertificateProfiles, SealedVolume, SealingContext,
+};
 
 impl AdminClient {
     /// Says on what terms a sealing context gives keys. Gives what was said before.
@@ -36,6 +38,33 @@ impl AdminClient {
     pub async fn remove_sealing_context(&self, tenant: &str, context: &[u8]) -> Result<bool, ClientError> {
         let request = v1::RemoveSealingContextRequest { tenant: tenant.to_owned(), context: context.to_vec() };
         Ok(done(self.admin.clone().remove_sealing_context(request).await)?.existed)
+    }
+
+    /// Records of sealed volumes of a tenant.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_volumes(&self, tenant: &str) -> Result<Listed<SealedVolume>, ClientError> {
+        let request = v1::ListVolumesRequest { tenant: tenant.to_owned() };
+        let response = done(self.admin.clone().list_volumes(request).await)?;
+        Ok(Listed { rows: response.volumes, damaged: response.damaged })
+    }
+
+    /// Lets a volume be recovered that was not closed, or begin `anew`. Gives its record; nothing if there is none. `subject`:
+    /// empty where one alone has that name.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn allow_volume(
+        &self,
+        tenant: &str,
+        name: &str,
+        subject: Vec<u8>,
+        anew: bool,
+    ) -> Result<Option<SealedVolume>, ClientError> {
+        let (tenant, name) = (tenant.to_owned(), name.as_bytes().to_vec());
+        let request = v1::AllowVolumeRequest { tenant, name, subject, anew };
+        Ok(done(self.admin.clone().allow_volume(request).await)?.volume)
     }
 
     /// Says what certificates of one name say. Gives whether it is new, and the tenant's own certificate in DER.

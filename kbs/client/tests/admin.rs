@@ -202,6 +202,8 @@ impl Admin for FakeAdmin {
         put_sealing_context: PutSealingContextRequest => PutSealingContextResponse,
         list_sealing_contexts: ListSealingContextsRequest => ListSealingContextsResponse,
         remove_sealing_context: RemoveSealingContextRequest => RemoveSealingContextResponse,
+        list_volumes: ListVolumesRequest => ListVolumesResponse,
+        allow_volume: AllowVolumeRequest => AllowVolumeResponse,
         put_certificate_profile: PutCertificateProfileRequest => PutCertificateProfileResponse,
         list_certificate_profiles: ListCertificateProfilesRequest => ListCertificateProfilesResponse,
         remove_certificate_profile: RemoveCertificateProfileRequest => RemoveCertificateProfileResponse,

@@ -45,6 +45,8 @@ pub const EVENTS: &[&str] = &[
     "tenant.add",
     "tenant.adopt",
     "token.issue",
+    "volume.confirm",
+    "volume.forget",
 ];
 
 /// How what it is for can end.

@@ -67,7 +67,7 @@ pub use restored::{Accepted, Restored};
 pub use revocations::{Revocation, Touching};
 pub(crate) use rotated::opens;
 pub use rows::{Intent, Kind, Row, Rows, RowsError, Traces, Transaction, Written};
-pub use sealing::{Counter, SealingContext};
+pub use sealing::{Counter, KeptVolume, SealingContext};
 pub use secret_update::SecretUpdate;
 pub use secrets::{Absent, Described, Labels, NewSecret, Put, Secret, SecretInfo, Stated};
 pub use signers::Signer;

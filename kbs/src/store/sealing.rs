@@ -1,6 +1,6 @@
 //! Sealing contexts, with the terms on which their keys are released, and generation counters.
 
-use coffer_kbs_client::{SealingName, SealingPolicy};
+use coffer_kbs_client::{Scope, SealingName, SealingPolicy, VolumeRecord};
 use coffer_verifier::{abi::SpkiDigest, binding::length_prefixed};
 
 use super::{
@@ -74,7 +74,60 @@ impl Record for Generation {
     }
 }
 
+/// A counter that is the record of a sealed volume.
+#[derive(Clone, Debug)]
+pub struct KeptVolume {
+    key: RowKey,
+    /// SHA-256 of the root's SubjectPublicKeyInfo.
+    pub anchor: Vec<u8>,
+    /// Of its key.
+    pub policy: String,
+    /// Whose it is.
+    pub subject: Vec<u8>,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// How it was left.
+    pub record: VolumeRecord,
+}
+
+impl Record for KeptVolume {
+    fn encode(&self) -> Vec<u8> {
+        Generation(self.record.counter()).encode()
+    }
+
+    fn decode(key: &RowKey, body: &[u8]) -> Option<Self> {
+        let Generation(counter) = Generation::decode(key, body)?;
+        let part = |at| key.part(at).to_vec();
+        Some(Self {
+            key: key.clone(),
+            anchor: part(0),
+            policy: String::from_utf8(part(1)).ok()?,
+            subject: part(2),
+            name: part(4),
+            record: VolumeRecord::of_counter(counter)?,
+        })
+    }
+}
+
 impl Ledger {
+    /// Every sealed volume of a tenant.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn volumes(&mut self, tenant: &Tenant) -> Result<Vec<Result<KeptVolume, StoreError>>, StoreError> {
+        let mut keys = self.keys(Kind::Generation, tenant);
+        keys.retain(|key| key.part(3) == Scope::Volume.name().as_bytes() && key.part(5) == VolumeRecord::COUNTER);
+        self.records(keys).await
+    }
+
+    /// Moves the record of a volume that was found by whoever says so.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn set_volume(&mut self, volume: &KeptVolume, next: VolumeRecord) -> Result<(), StoreError> {
+        self.put_record(volume.key.clone(), &Generation(next.counter())).await
+    }
+
     /// Says on what terms a context gives keys. Gives what was said before.
     ///
     /// # Errors

@@ -533,6 +533,8 @@ pub async fn admin_call(admin: &RawAdmin, request: &str, bytes: &[u8]) -> Result
         PutSealingContextRequest => put_sealing_context,
         ListSealingContextsRequest => list_sealing_contexts,
         RemoveSealingContextRequest => remove_sealing_context,
+        ListVolumesRequest => list_volumes,
+        AllowVolumeRequest => allow_volume,
         PutCertificateProfileRequest => put_certificate_profile,
         ListCertificateProfilesRequest => list_certificate_profiles,
         RemoveCertificateProfileRequest => remove_certificate_profile,

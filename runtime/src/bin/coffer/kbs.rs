@@ -19,6 +19,7 @@ pub mod signer;
 mod tenant;
 mod terms;
 mod times;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -91,6 +92,7 @@ pub const COMMANDS: &[Entry] = &[
     noun!("manifest-key": manifest_key),
     noun!("manifest": manifest),
     noun!("sealing": sealing),
+    noun!("volume": volume),
     noun!("certificate": certificate),
     noun!("policy": policy),
     noun!("crl": crl),

@@ -38,7 +38,7 @@ use crate::socket::bind_socket;
 use crate::spec_file::own_spec;
 use crate::state::{BoxRecord, State};
 use crate::tools::Search;
-use crate::volumes::Volumes;
+use crate::volumes::{Kind, Volumes};
 
 /// Grace when the attached command died: nobody waits any more.
 const ORPHAN_GRACE: u32 = 3;
@@ -54,6 +54,8 @@ pub struct Patience {
     pub answer: Duration,
     /// A stop, beyond its grace.
     pub margin: Duration,
+    /// A guest, to close sealed volumes behind its workload; within what whoever asks for a stop waits.
+    pub closing: Duration,
 }
 
 impl Default for Patience {
@@ -63,6 +65,7 @@ impl Default for Patience {
             power_off: Duration::from_secs(10),
             answer: Duration::from_secs(5),
             margin: Duration::from_secs(5),
+            closing: Duration::from_secs(20),
         }
     }
 }
@@ -447,7 +450,9 @@ impl Run {
         {
             tracing::info!(%error, "the guest does not go on, so it cannot be asked to end");
         }
-        let deadline = Instant::now() + Duration::from_secs(u64::from(grace)) + self.patience.margin;
+        let sealed = self.record.options.volume_kind() == Kind::Sealed && !self.record.options.data.is_empty();
+        let closing = if sealed { self.patience.closing } else { Duration::ZERO };
+        let deadline = Instant::now() + Duration::from_secs(u64::from(grace)) + self.patience.margin + closing;
         if self.life == Life::Ending {
             self.deadline = self.deadline.min(deadline);
             return;

@@ -194,7 +194,7 @@ pub(crate) fn document(tee: Tee) -> Document {
 /// Everything takes as long as it takes, but what a test waits for.
 fn patience() -> Patience {
     let long = Duration::from_secs(50);
-    Patience { start: long, power_off: long, answer: long, margin: long }
+    Patience { start: long, power_off: long, answer: long, margin: long, closing: long }
 }
 
 const SHORT: Duration = Duration::from_millis(30);

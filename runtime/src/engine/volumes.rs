@@ -123,8 +123,9 @@ impl Fault for VolumeError {
             Self::Other { .. } => Some(
                 "the files differ from those the spec was written for; contents, names and permissions count".into(),
             ),
-            Self::NoData { path } => Some(Hint::NameVolume { path: path.clone() }),
-            Self::NoSealed { path, .. } | Self::Unnamed { path } => Some(Hint::NameVolume { path: path.clone() }),
+            Self::NoData { path } | Self::NoSealed { path, .. } | Self::Unnamed { path } => {
+                Some(Hint::NameVolume { path: path.clone() })
+            }
             Self::NoBroker { .. } | Self::Rollback { .. } => Some(Hint::SealVolume),
             Self::SealsNothing { .. } => Some(Hint::WithProcessor),
             Self::NeedsMachine { .. } | Self::NotInSpec { .. } => None,

@@ -26,7 +26,7 @@ pub mod peers;
 pub mod processor;
 pub mod reaper;
 mod sealed;
-mod sealing;
+pub mod sealing;
 pub mod secret_env;
 pub mod secrets;
 pub mod spawn;

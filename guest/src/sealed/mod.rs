@@ -61,7 +61,7 @@ pub fn set_aside(spec: &WorkloadSpec) -> Result<(), Failure> {
 /// What of each volume appears where, once it is open.
 pub fn binds(spec: &WorkloadSpec) -> impl Iterator<Item = Bind> {
     spec.sealed_volumes.iter().enumerate().map(|(index, volume)| Bind {
-        from: stack::mount_point(index).join(data::DATA),
+        from: stack::mount_point(index).join(DataVolume::CONTENTS),
         to: volume.path.clone(),
         read_only: volume.read_only,
     })

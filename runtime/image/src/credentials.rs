@@ -1,45 +1,23 @@
 //! Logins of registries, from Docker's configuration file: its `auths`, `credHelpers` and `credsStore`.
 //!
 //! The file is the caller's own, and so are the helpers it names: programs `docker-credential-NAME` on the path, which may ask
-//! whoever sits there, and are waited for. No error of this has a secret, or what a helper said, in it.
+//! whoever sits there, and are waited for as long as that takes and no longer. No error of this has a secret, or what a helper said, in it.
 //! Source: docker login's reference; docker-credential-helpers' protocol.
 
-pub mod helper;
+mod config;
+pub(crate) mod error;
+mod helper;
 pub mod keep;
+mod login;
 
 use crate::error::{ImageError, Result};
 use crate::store::read_at_most;
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
-use secrecy::SecretString;
+pub use error::HelperError;
+pub use login::Login;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// Who we are to a registry.
-#[derive(Clone)]
-pub enum Login {
-    /// Nobody.
-    Anonymous,
-    /// A user with a password.
-    Basic(String, SecretString),
-    /// A token for the registry itself.
-    Bearer(SecretString),
-    /// A token for its token service, which gives others for it (`identitytoken`).
-    Identity(SecretString),
-}
-
-/// Without what is secret.
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "Anonymous",
-            Self::Basic(..) => "Basic",
-            Self::Bearer(_) => "Bearer",
-            Self::Identity(_) => "Identity",
-        })
-    }
-}
 
 /// As [`lookup`], without keeping others waiting for a helper.
 pub(crate) async fn find(file: Option<PathBuf>, registry: &str) -> Result<Login> {
@@ -51,27 +29,40 @@ pub(crate) async fn find(file: Option<PathBuf>, registry: &str) -> Result<Login>
 /// The login for `registry` (host and port as in the reference), anonymous where the file has none.
 ///
 /// # Errors
-/// [`ImageError::Credentials`] where the file or the entry cannot be read, or a helper fails.
+/// [`ImageError::Credentials`] where the file or the entry cannot be read, [`ImageError::Helper`] where a helper fails.
 pub fn lookup(file: Option<&Path>, registry: &str) -> Result<Login> {
     let Some(path) = file else { return Ok(Login::Anonymous) };
     let Some(bytes) = read(path)? else { return Ok(Login::Anonymous) };
     if let Some(token) = token_of(path, &bytes, registry)? {
         return Ok(Login::Bearer(token.into()));
     }
+    let mut config = config::parsed(path, &bytes)?;
+    let (own, every) = (config::helpers(&config), config::every_helper(&config));
+    // Without its helpers, which the library would wait for without end.
+    config.retain(|key, _| !["credHelpers", "credsStore"].contains(&key.as_str()));
+    let entries = serde_json::Value::Object(config).to_string();
     for name in names(registry) {
         use CredentialRetrievalError as Failed;
-        let reason = match get_credential_from_reader(&bytes[..], name) {
-            Ok(DockerCredential::UsernamePassword(user, password)) => {
-                return Ok(Login::Basic(user, password.trim_end_matches('\0').into()));
-            }
-            Ok(DockerCredential::IdentityToken(token)) => return Ok(Login::Identity(token.into())),
-            Err(Failed::NoCredentialConfigured) => continue,
-            Err(Failed::HelperFailure { stdout, stderr, .. }) if helper::has_none(&stdout, &stderr) => continue,
-            Err(Failed::HelperFailure { helper, .. }) => format!("{helper} fails for {registry}"),
-            Err(Failed::HelperCommunicationError) => format!("the credential helper for {registry} cannot be run"),
-            Err(Failed::MalformedHelperResponse) => format!("the credential helper for {registry} gives no login"),
-            Err(Failed::CredentialMismatchError) => format!("the entry of {registry} says two different logins"),
-            Err(_) => format!("the entry of {registry} is not user:password in base64"),
+        let reason = match own.get(name) {
+            Some(helper) => match helper::get(helper, name)? {
+                Some(login) => return Ok(login),
+                None => continue,
+            },
+            None => match get_credential_from_reader(entries.as_bytes(), name) {
+                Ok(DockerCredential::UsernamePassword(user, password)) => {
+                    return Ok(Login::Basic(user, password.trim_end_matches('\0').into()));
+                }
+                Ok(DockerCredential::IdentityToken(token)) => return Ok(Login::Identity(token.into())),
+                Err(Failed::NoCredentialConfigured) => match every.as_ref().map(|helper| helper::get(helper, name)) {
+                    Some(found) => match found? {
+                        Some(login) => return Ok(login),
+                        None => continue,
+                    },
+                    None => continue,
+                },
+                Err(Failed::CredentialMismatchError) => format!("the entry of {registry} says two different logins"),
+                Err(_) => format!("the entry of {registry} is not user:password in base64"),
+            },
         };
         return Err(ImageError::Credentials { path: path.to_owned(), reason });
     }

@@ -2,6 +2,7 @@
 //!
 //! Fields hold what a registry, an image or a folder said as it was said; the text of an error has it escaped.
 
+use crate::credentials::error::HelperError;
 use crate::digest::Digest;
 use crate::tarball::TarError;
 use crate::tree::TreeError;
@@ -254,6 +255,9 @@ pub enum ImageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A program that keeps logins gives none, or keeps none.
+    #[error(transparent)]
+    Helper(#[from] HelperError),
     /// The HTTP client could not be set up.
     #[error("cannot set up the registry client: {}", Short(reason))]
     Client {
@@ -289,7 +293,7 @@ impl ImageError {
             Self::TooLarge { .. } | Self::Names { .. } => "too-large",
             Self::Snapshot { .. } => "snapshot",
             Self::DiskFull { .. } => "disk-full",
-            Self::Credentials { .. } | Self::Client { .. } => "config",
+            Self::Credentials { .. } | Self::Helper(_) | Self::Client { .. } => "config",
             Self::Io { .. } | Self::Store { .. } => "io",
         }
     }
@@ -333,6 +337,7 @@ impl ImageError {
             Self::Names { .. } => "remove names that nobody needs: coffer rmi NAME".to_owned(),
             Self::Snapshot { .. } => "a snapshot holds plain files, folders and symbolic links".to_owned(),
             Self::Credentials { path, .. } => format!("repair {} (`coffer login` writes it)", Foreign(&text(path))),
+            Self::Helper(error) => error.hint(),
             Self::Client { .. } => "install the system's root certificates (Debian: ca-certificates)".to_owned(),
             Self::Store { path, .. } => format!("remove {} and pull the images again", Foreign(&text(path))),
             Self::Change(_) => "write it as in a Dockerfile: CMD [\"sh\"], ENV NAME=value".to_owned(),
@@ -410,6 +415,9 @@ mod tests {
             ImageError::Io { action: "read", path: bad().into(), source: io::ErrorKind::NotFound.into() },
             ImageError::Store { path: bad().into(), reason: bad() },
             ImageError::Credentials { path: bad().into(), reason: bad() },
+            HelperError::Name { found: bad() }.into(),
+            HelperError::Start { helper: bad(), source: io::ErrorKind::NotFound.into() }.into(),
+            HelperError::Slow { helper: bad(), act: "get", seconds: 1 }.into(),
             ImageError::Client { reason: bad() },
             ImageError::Archive { path: bad().into(), reason: bad() },
             ImageError::Change(crate::archive::ChangeError { found: bad() }),

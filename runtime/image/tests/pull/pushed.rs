@@ -3,6 +3,7 @@
 use super::{options, pull, pull_with, store};
 use crate::registry::{Fault, MANIFEST_TYPE, Registry, TestImage, blob_path};
 use coffer_image::credentials::Login;
+use coffer_image::credentials::keep::forget;
 use coffer_image::login::try_login;
 use coffer_image::{Digest, ImageError, PullOptions, Pushed, Store};
 use std::fs;
@@ -144,6 +145,18 @@ fn a_helper_gives_the_login_and_what_it_says_is_not_shown() {
         let error = push_with(&here, &name, &with_helper).unwrap_err();
         assert_eq!(error.class(), "unauthorized", "nobody is logged in: {error}");
     }
+    let said = dir.path().join("said");
+    install(&format!("test $1 = erase || exit 1\necho \"$server\" >> {}", said.display()));
+    let auths = serde_json::json!({"index.docker.io": {}, "https://docker.io/v1/": {}, "o": {}});
+    fs::write(&file, serde_json::json!({"credsStore": "coffer-test", "auths": auths}).to_string()).unwrap();
+    assert!(forget(&file, "docker.io").unwrap());
+    let all = ["docker.io", "https://docker.io/v1/", "https://index.docker.io/v1/", "index.docker.io"];
+    assert_eq!(fs::read_to_string(&said).unwrap().lines().collect::<Vec<_>>(), all);
+    install("echo SECRET >&2; exit 1");
+    let before = fs::read_to_string(&file).unwrap();
+    let error = forget(&file, "o").unwrap_err();
+    assert!(error.to_string().contains("docker-credential-coffer-test fails (erase)"), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), before, "it is not forgotten");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #![allow(dead_code, reason = "each target uses its part")]
 //! What the targets of the monitor's devices do with their input; the stable replay of the corpora includes this file too.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -11,6 +12,7 @@ use coffer_machine::memory::Ram;
 use coffer_vmm::Disk;
 use coffer_vmm::blk::Blk;
 use coffer_vmm::net::filter::Filter;
+use coffer_vmm::net::switch::{Joined, Port, Rules, Subnet, View, Way, mac_of};
 use coffer_vmm::net::{LONGEST, Lost, Net, SHORTEST};
 use coffer_vmm::snp::cpuid_page;
 use coffer_vmm::snp::host::Page;
@@ -239,5 +241,56 @@ pub fn filtered_frames(data: &[u8]) {
     if filter.inbound(data).is_ok() {
         assert!(data[..6] == [2; 6] || data[..6] == [0xFF; 6]);
         assert!(data[12..14] == [8, 6] || data[12..14] == [8, 0] && data[30..34] == address.octets());
+    }
+}
+
+/// A port of the switch whose card is in one network, and which is in another by translation.
+fn port() -> Port {
+    let (address, there) = (Ipv4Addr::new(10, 89, 0, 2), Ipv4Addr::new(10, 89, 1, 7));
+    let range = |address| Subnet::around(address, 24).expect("a prefix");
+    let joined = |name: &str, address: Ipv4Addr, others: &[u8]| {
+        let [a, b, c, _] = address.octets();
+        let named = |last: &u8| (Ipv4Addr::new(a, b, c, *last), vec![format!("box{last}")]);
+        let members: BTreeMap<_, _> = others.iter().map(named).chain([(address, vec!["self".into()])]).collect();
+        Joined { name: name.into(), subnet: range(address), address, rules: Rules::open(), members }
+    };
+    let gateway = range(address).gateway();
+    let mask = Ipv4Addr::new(255, 255, 255, 0);
+    Port {
+        filter: Filter { mac: mac_of(address), address, mask, gateway, resolver: true },
+        dns: vec![gateway],
+        view: View {
+            own_wire: false,
+            joined: vec![joined("app", address, &[3, 4]), joined("more", there, &[9])],
+            others: vec![range(Ipv4Addr::new(10, 89, 2, 0))],
+        },
+    }
+}
+
+/// The switch: what it hands to another port comes from its guest and is for a guest that is there; what a guest is given is for it.
+pub fn switched_frames(data: &[u8]) {
+    let port = port();
+    let mut frame = data.to_vec();
+    match port.outbound(&mut frame) {
+        Ok(Way::Out) => assert_eq!(frame, data, "what goes out is the guest's own"),
+        Ok(Way::Back(answer)) => assert_eq!(answer[..6], port.filter.mac),
+        Ok(Way::Neighbour { network, address }) => {
+            let joined = port.view.joined.iter().find(|joined| joined.name == network).expect("a network it is in");
+            assert!(joined.members.contains_key(&address) && address != joined.address);
+            assert_eq!((&frame[..6], &frame[6..12]), (&mac_of(address)[..], &mac_of(joined.address)[..]));
+            assert_eq!((&frame[26..30], &frame[30..34]), (&joined.address.octets()[..], &address.octets()[..]));
+            assert_eq!(frame.len(), data.len());
+        }
+        Err(refused) => assert!(!refused.to_string().is_empty()),
+    }
+    for network in ["app", "more", "none"] {
+        let mut frame = data.to_vec();
+        if port.from_neighbour(network, &mut frame).is_ok() {
+            assert_eq!((&frame[..6], &frame[12..14]), (&port.filter.mac[..], &[8, 0][..]));
+            assert_eq!(frame[30..34], port.filter.address.octets());
+        }
+    }
+    if port.inbound(data).is_ok() {
+        assert!(data[12..14] == [8, 6] || !matches!(data[26..30], [10, 89, 0, 2.. | 0] | [10, 89, 1 | 2, _]));
     }
 }

@@ -18,6 +18,7 @@ fn no_input_of_the_corpora_or_near_them_makes_a_device_panic() {
         ("vmm_vsock", vmm_exercise::vsock_packets),
         ("vmm_net", vmm_exercise::net_frames),
         ("vmm_filter", vmm_exercise::filtered_frames),
+        ("vmm_switch", vmm_exercise::switched_frames),
         ("vmm_registers", vmm_exercise::registers),
         ("vmm_page_states", vmm_exercise::page_states),
     ];

@@ -10,6 +10,9 @@
 
 use std::net::Ipv4Addr;
 
+use super::Refused;
+use super::frame::{ARP, DNS, IPV4, Packet, TCP, UDP, arp, ethernet, packet};
+
 /// Addresses of a guest's card, and what stands at its other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
@@ -25,63 +28,13 @@ pub struct Filter {
     pub resolver: bool,
 }
 
-/// Why a frame does not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
-pub enum Refused {
-    /// Too short for the headers it says it has, or with headers that are none.
-    #[error("a frame with broken headers")]
-    Broken,
-    /// Neither ARP nor IPv4.
-    #[error("a frame that is neither ARP nor IPv4")]
-    Protocol,
-    /// From another card, or with an answer for another.
-    #[error("a frame that names another card as its sender")]
-    SenderCard,
-    /// From another address.
-    #[error("a packet from another address than the guest's")]
-    SenderAddress,
-    /// With options, which can lead a packet over addresses that it does not name as its destination.
-    #[error("a packet with options")]
-    Options,
-    /// To loopback.
-    #[error("a packet to loopback")]
-    Loopback,
-    /// To an address of the link, among them those where clouds tell machines about themselves.
-    #[error("a packet to a link-local address")]
-    LinkLocal,
-    /// To many, to nobody, or to the guest itself.
-    #[error("a packet to an address of no other machine")]
-    NoMachine,
-    /// To the gateway, and neither an answer nor a question for a name.
-    #[error("a packet to the gateway that neither answers nor asks for a name")]
-    Gateway,
-    /// For another guest.
-    #[error("a frame that is not for this guest")]
-    NotForIt,
-}
-
-const ETHERNET: usize = 14;
-const ARP: [u8; 2] = [0x08, 0x06];
-const IPV4: [u8; 2] = [0x08, 0x00];
-/// Ethernet and IPv4, as ARP has them: kinds, lengths of addresses.
-const ARP_OF_IPV4: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
-const ARP_LENGTH: usize = 28;
-const IPV4_HEADER: usize = 20;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-/// Port of resolvers.
-const DNS: [u8; 2] = 53_u16.to_be_bytes();
-const TCP_FLAGS: usize = 13;
-const SYN: u8 = 1 << 1;
-const ACK: u8 = 1 << 4;
-
 impl Filter {
     /// Whether a frame of the guest's passes.
     ///
     /// # Errors
     /// [`Refused`].
     pub fn outbound(&self, frame: &[u8]) -> Result<(), Refused> {
-        let (header, rest) = frame.split_at_checked(ETHERNET).ok_or(Refused::Broken)?;
+        let (header, rest) = ethernet(frame)?;
         if header[6..12] != self.mac {
             return Err(Refused::SenderCard);
         }
@@ -108,7 +61,7 @@ impl Filter {
     /// # Errors
     /// [`Refused`].
     pub fn inbound(&self, frame: &[u8]) -> Result<(), Refused> {
-        let (header, rest) = frame.split_at_checked(ETHERNET).ok_or(Refused::Broken)?;
+        let (header, rest) = ethernet(frame)?;
         if header[..6] != self.mac && header[..6] != [0xFF; 6] {
             return Err(Refused::NotForIt);
         }
@@ -143,58 +96,17 @@ impl Filter {
 
     /// Whether a packet can only be part of what somebody else began, or a question for a name.
     fn answers(&self, packet: &Packet<'_>) -> bool {
-        // The ports and flags of a packet in parts are in one of them.
-        if packet.is_part {
-            return false;
-        }
         match packet.protocol {
-            TCP => packet.payload.get(TCP_FLAGS).is_some_and(|flags| flags & (SYN | ACK) != SYN),
-            UDP => self.resolver && packet.payload.get(2..4) == Some(&DNS),
+            TCP => !packet.opens(),
+            UDP => self.resolver && packet.ports().is_some_and(|(_, to)| to == DNS),
             _ => false,
         }
     }
 }
 
-struct Arp {
-    sender_mac: [u8; 6],
-    sender: Ipv4Addr,
-}
-
-fn arp(bytes: &[u8]) -> Result<Arp, Refused> {
-    let arp: &[u8; ARP_LENGTH] = bytes.first_chunk().ok_or(Refused::Broken)?;
-    if arp[..6] != ARP_OF_IPV4 || arp[6] != 0 || !matches!(arp[7], 1 | 2) {
-        return Err(Refused::Broken);
-    }
-    let [m0, m1, m2, m3, m4, m5, a, b, c, d] = *arp[8..].first_chunk().ok_or(Refused::Broken)?;
-    Ok(Arp { sender_mac: [m0, m1, m2, m3, m4, m5], sender: Ipv4Addr::new(a, b, c, d) })
-}
-
-struct Packet<'a> {
-    from: Ipv4Addr,
-    to: Ipv4Addr,
-    protocol: u8,
-    /// Of a packet that was cut up.
-    is_part: bool,
-    payload: &'a [u8],
-}
-
-fn packet(bytes: &[u8]) -> Result<Packet<'_>, Refused> {
-    let header: &[u8; IPV4_HEADER] = bytes.first_chunk().ok_or(Refused::Broken)?;
-    match header[0] {
-        0x45 => {}
-        0x46..=0x4F => return Err(Refused::Options),
-        _ => return Err(Refused::Broken),
-    }
-    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let payload = bytes.get(IPV4_HEADER..length).ok_or(Refused::Broken)?;
-    // "More fragments", or an offset.
-    let is_part = u16::from_be_bytes([header[6], header[7]]) & 0x3FFF != 0;
-    let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-    Ok(Packet { from: address(12), to: address(16), protocol: header[9], is_part, payload })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::frame::{ACK, ARP_OF_IPV4, IPV4_HEADER, SYN, TCP_FLAGS};
     use super::*;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

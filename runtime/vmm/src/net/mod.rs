@@ -5,16 +5,20 @@
 //! up for a second, then they are dropped; one that is gone, or says a length no frame has, is a cable that is out, for good.
 //!
 //! Trusts: neither the guest nor the peer; lengths of both are bounded. Never: keeps more than one frame and one buffer of
-//! each direction; looks into a frame; opens or connects anything. Which frames pass further is decided at the other end of the socket, by
-//! the [`filter`].
+//! each direction; looks into a frame; opens or connects anything. Which frames pass further, and to whom, is decided at the other end of
+//! the socket, by the [`filter`] and the [`switch`].
 //! Source: Virtio 1.2 §5.1; QEMU net/stream.c; passt tap.c.
 
 mod device;
 pub mod filter;
+mod frame;
 mod line;
+mod refused;
+pub mod switch;
 
 pub use device::{Net, Traffic};
 pub use line::{LONGEST, Lost, SHORTEST};
+pub use refused::Refused;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use coffer_verifier::measure::LaunchForm;
 use serde::{Deserialize, Serialize};
 
 use crate::monitor::{Isolation, Limits};
+use crate::networks::BoxNetwork;
 use crate::publish::Publish;
 use crate::restart_policy::RestartPolicy;
 use crate::volumes::{BoxVolume, Kind};
@@ -59,6 +60,12 @@ pub struct BoxOptions {
     /// Its spec has a network card.
     #[serde(default)]
     pub card: bool,
+    /// The network of which its spec has an address, whether it is in it or not. Without one, its card has a wire of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card_network: Option<BoxNetwork>,
+    /// Networks that it is in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<BoxNetwork>,
     /// An ID block was signed for it and lies in its folder.
     #[serde(default)]
     pub id_block: bool,
@@ -296,6 +303,8 @@ pub(crate) mod tests {
             image_digest: "sha256:00".into(),
             workload_digest: "00".into(),
             card: false,
+            card_network: None,
+            networks: Vec::new(),
             id_block: false,
             publish: Vec::new(),
             labels: BTreeMap::new(),

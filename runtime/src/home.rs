@@ -1,6 +1,6 @@
 //! Where everything of one installation is kept: `$COFFER_HOME`.
 //!
-//! One folder, mode 0700, owned by whoever runs `coffer`: `state.db`, `images/`, `boxes/<id>/`, `volumes/<name>/`, `owner/`, `sim/`.
+//! One folder, mode 0700, owned by whoever runs `coffer`: `state.db`, `images/`, `boxes/<id>/`, `volumes/<name>/`, `networks/<name>/`, `owner/`, `sim/`.
 //! Trusts: the file system's owner and modes. Never: follows a home that others may write to.
 
 use std::fs;
@@ -97,6 +97,11 @@ impl Home {
     /// Parent of all volumes; made with the first of them.
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
+    }
+
+    /// Parent of the sockets between the boxes of a network; made with the first network.
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
     }
 
     /// The local owner's key.

@@ -87,7 +87,7 @@ pub fn prepare(folder: &Path, options: &BoxOptions, document: &Document, home: &
         vcpus: options.vcpus,
         memory_bytes: options.memory_bytes,
         limits: options.limits,
-        card: document.spec().network.is_some().then_some(network::CARD),
+        card: document.spec().network.as_ref().map(network::card),
     };
     Ok(Prepared { launch, processor })
 }

@@ -15,6 +15,7 @@ pub mod state;
 pub mod binds;
 pub mod image_settings;
 pub mod images;
+pub mod networks;
 pub mod owner_list;
 pub mod platform_folder;
 mod process;

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixDatagram, UnixListener, UnixStream};
 
 /// Connects to a socket in a folder, however long its path is.
 ///
@@ -28,6 +28,27 @@ pub fn bind_socket(folder: &Path, name: &str) -> io::Result<UnixListener> {
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
+}
+
+/// Takes datagrams at a socket in a folder, however long its path is.
+///
+/// # Errors
+/// As `bind(2)`.
+pub fn bind_datagrams(folder: &Path, name: &str) -> io::Result<UnixDatagram> {
+    let _ = std::fs::remove_file(folder.join(name));
+    let (_folder, path) = short_path(folder, name)?;
+    UnixDatagram::bind(path)
+}
+
+/// Sends datagrams to a socket in a folder, however long its path is.
+///
+/// # Errors
+/// As `connect(2)`.
+pub fn connect_datagrams(folder: &Path, name: &str) -> io::Result<UnixDatagram> {
+    let (_folder, path) = short_path(folder, name)?;
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    Ok(socket)
 }
 
 /// The folder is named by its descriptor.

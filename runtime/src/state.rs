@@ -310,6 +310,7 @@ fn is_ready(db: &Connection) -> Result<bool, StateError> {
 }
 
 mod error;
+mod networks;
 mod record;
 mod restarts;
 mod schema;

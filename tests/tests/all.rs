@@ -46,6 +46,7 @@ mod root_tamper;
 mod sealed_volumes;
 mod sealing;
 mod secrets;
+mod shared_networks;
 mod side_doors;
 mod simulated_is_refused;
 mod snp_launch;

@@ -90,7 +90,7 @@ fn what_a_network_cannot_do_is_refused_by_its_name() -> Result<()> {
         (&["-p", "[::1]:8080:80"], 125, "boxes have IPv4 alone yet"),
         (&["--network", "none", "-p", "8080:80"], 125, "--network none leaves the box without"),
         (&["--network", "none", "--dns", ADDRESS], 125, "--dns needs a network card"),
-        (&["--network", "mine"], 125, "there are no networks by name yet"),
+        (&["--network", "mine"], 125, "no such network: mine"),
         (&["--network", "host"], 125, "shares no network with its host"),
         (&["--isolation", "process", "-p", "8080:80"], 125, "isolation process has none yet"),
         (&["--dns", "127.0.0.53"], 125, "network.dns"),

@@ -29,14 +29,14 @@ struct Story {
 impl Story {
     fn new(monitor: Monitor) -> Result<Self> {
         let world = World::on(monitor)?;
-        let (_registry, image) = pulled(&world)?;
+        let (registry, image) = pulled(&world)?;
         let anchor = simulator_anchor(&world)?;
         let anchor = anchor.to_str().context("a plain name")?;
         let kbs = Kbs::start(world.folder.path(), &["--allow-simulated", anchor, "--tenant", "default"])?;
         let terms = ["sealing", "put", "db", "--policies", "workload", "--allow-simulated"];
         kbs_admin(&world, &kbs, &terms, b"")?;
         world.coffer(&["volume", "create", "--opt", "size=16m", "db"])?.ok()?;
-        Ok(Self { world, image, kbs, _registry })
+        Ok(Self { world, image, kbs, _registry: registry })
     }
 
     /// A box, which the key broker admits where it is of the tenant that it knows.

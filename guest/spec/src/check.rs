@@ -12,8 +12,8 @@ use coffer_verifier::{abi::SpkiDigest, ear::Word};
 
 use crate::{
     COCO_PORT, Capability, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer,
-    Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee, VerityTable, Volume,
-    WorkloadSpec, digest::is_hex,
+    Process, Resource, Rights, Scratch, SealedVolume, SecretTarget, SecretWanted, SpecError, SvnFloor, Tee,
+    VerityTable, Volume, WorkloadSpec, digest::is_hex,
 };
 
 /// Checks every field that has rules.

@@ -184,7 +184,7 @@ impl Engine {
         record.options.log = request.log.unwrap_or_default();
         record.options.stop_timeout = request.stop_timeout;
         let provided = self.provide(&described.data, record.options.volume_kind());
-        let Described { snapshots, document, rootfs, .. } = described;
+        let Described { snapshots, document, rootfs, placed, .. } = described;
         let recorded = provided.map_err(CreateError::from).and_then(|provided| {
             record.options.data = provided.as_ref().map(|provided| provided.data.clone()).unwrap_or_default();
             let recorded = write_folder(&folder, snapshots, &document, signed.as_ref())
@@ -196,7 +196,7 @@ impl Engine {
             recorded
         });
         // Held up to here: no collection takes it before a record names it.
-        drop(rootfs);
+        drop((rootfs, placed));
         if recorded.is_err() {
             let _ = std::fs::remove_dir_all(&folder);
             return recorded;
@@ -262,6 +262,8 @@ impl Described {
                 image_digest: self.image.config_digest.to_string(),
                 workload_digest: self.document.digest().to_string(),
                 card: spec.network.is_some(),
+                card_network: self.placed.as_ref().map(|placed| placed.place.clone()),
+                networks: self.placed.iter().map(|placed| placed.place.clone()).collect(),
                 id_block,
                 publish: self.publish.clone(),
                 labels: BTreeMap::new(),

@@ -9,6 +9,7 @@ use coffer_image::{Image, ImageError, Platform, PullOptions, Pulled, Rootfs, Sna
 use coffer_spec::{DataVolume, Document, Owner, OwnerMay, SealedVolume, Tee};
 
 use super::kept::{self, KeptError};
+use super::networks::{NetworksError, Placed};
 use super::places::{self, PlaceError};
 use super::volumes::{self, VolumeError};
 use super::{Engine, Fault, Hint, OpenError, Progress, ProgressFn};
@@ -111,6 +112,8 @@ pub struct Described {
     pub limits: Limits,
     /// Ports of the host that lead to ports of the spec's ingress or to its network card.
     pub publish: Vec<Publish>,
+    /// Its place in a network, kept for it as long as this is.
+    pub placed: Option<Placed>,
 }
 
 /// Why a box cannot be described.
@@ -181,6 +184,9 @@ pub enum DescribeError {
     /// The image has no place for what the spec asks for.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// The network that it is to be in.
+    #[error(transparent)]
+    Network(#[from] NetworksError),
     /// Platform files or keys.
     #[error(transparent)]
     File(#[from] Failure),
@@ -208,6 +214,7 @@ impl Fault for DescribeError {
             | Self::NoCard(_) => Class::Usage,
             Self::Volume(error) => error.class(),
             Self::Place(error) => error.class(),
+            Self::Network(error) => error.class(),
             Self::File(failure) => failure.class(),
         }
     }
@@ -225,6 +232,7 @@ impl Fault for DescribeError {
             Self::LittleMemory { .. } => Some("give the box that much".into()),
             Self::Volume(error) => error.hint(),
             Self::Place(error) => error.hint(),
+            Self::Network(error) => error.hint(),
             Self::File(failure) => Fault::hint(failure),
         }
     }
@@ -317,12 +325,25 @@ impl Engine {
         if let Some(DataMount { path, .. }) = request.data.iter().find(sealed).filter(|_| tee == Tee::None) {
             return Err(VolumeError::SealsNothing { path: path.clone() }.into());
         }
+        let (network, wish) = (request.network.network(), &request.network.wish);
+        if let Some(network) = network {
+            self.inspect_network(network)?;
+        }
         let store = Store::open(self.home()?.images())?;
         // Between finding the image and using it, a removal beside this must not take it.
         let _held = store.hold()?;
         let Pulled { image, rootfs } = self.image(&store, request, &image_name, progress).await?;
         let taken = volumes::take(&store, &request.binds)?;
         let publish = request.network.publish_exposed(&image.config.exposed_ports, &request.publish)?;
+        if let Some(network) = network.filter(|_| publish.iter().any(|publish| publish.how.is_of_card())) {
+            self.lets_in(network)?;
+        }
+        let placed = match &request.workload {
+            Workload::Spec { document, .. } => {
+                network.map(|name| self.place_of(name, document.spec().network.as_ref(), wish)).transpose()?
+            }
+            Workload::Image { .. } => network.map(|name| self.place(name, wish)).transpose()?,
+        };
         let document = match &request.workload {
             Workload::Spec { document, .. } => same_root(document, &rootfs, &image_name, request.tee)?,
             Workload::Image { request: workload, .. } => {
@@ -341,7 +362,12 @@ impl Engine {
                     workload.sealed_volumes = self.sealed_volumes(&request.data, workload.kbs.is_some())?;
                 }
                 let has_cards = request.has_cards(&self.settings().search);
-                workload.network = request.network.card(&publish, workload.tee, has_cards)?;
+                workload.network = request.network.card(
+                    &publish,
+                    workload.tee,
+                    has_cards,
+                    placed.as_ref().map(|placed| placed.card.clone()),
+                )?;
                 request::document(&defaults(&image), verity(&rootfs.verity), &workload)?
             }
         };
@@ -368,7 +394,20 @@ impl Engine {
         let looks = snapshots.iter().map(Snapshot::look).collect::<Result<Vec<_>, _>>()?;
         places::check(document.spec(), &rootfs.look()?, &looks)?;
         let (vcpus, memory, limits) = (request.vcpus, request.memory, request.limits);
-        Ok(Described { image_name, image, rootfs, snapshots, data, document, platform, vcpus, memory, limits, publish })
+        Ok(Described {
+            image_name,
+            image,
+            rootfs,
+            snapshots,
+            data,
+            document,
+            platform,
+            vcpus,
+            memory,
+            limits,
+            publish,
+            placed,
+        })
     }
 
     /// The volumes that a box with a TEE seals, each as large as it is, or would be made. The broker: whether its spec names one.

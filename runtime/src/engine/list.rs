@@ -26,6 +26,8 @@ pub struct Filter {
     pub since: Option<String>,
     /// Published ports.
     pub ports: Vec<Port>,
+    /// Networks.
+    pub networks: Vec<String>,
 }
 
 /// Which published port.
@@ -61,6 +63,11 @@ impl Filter {
             && any(&self.images, &|image| is_image(found, image))
             && (self.states.is_empty() || self.states.contains(&found.state))
             && self.labels.iter().all(labelled)
+            && (self.networks.is_empty()
+                || options
+                    .networks
+                    .iter()
+                    .any(|place| self.networks.iter().any(|wanted| *wanted == place.name.as_str())))
             && (self.exits.is_empty() || found.exit_code.is_some_and(|code| self.exits.contains(&code)))
             && (self.ports.is_empty()
                 || self.ports.iter().any(|port| options.publish.iter().any(|publish| port.is(publish))))

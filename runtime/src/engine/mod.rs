@@ -15,6 +15,7 @@ mod describe;
 mod identity;
 mod kept;
 pub mod measure;
+mod networks;
 mod places;
 mod volumes;
 
@@ -79,6 +80,7 @@ pub use kill::KillError;
 pub use list::{Filter, Port};
 pub use logs::{LogStream, LogsError, LogsRequest};
 pub use measure::{ManifestRequest, MeasureError, MeasureRequest, Measured};
+pub use networks::{ListedNetwork, NetworkFilter, NetworkRequest, NetworksError, Placed};
 pub use pause::PauseError;
 pub use places::{Asked, PlaceError};
 pub use progress::{Progress, ProgressFn};

@@ -2,8 +2,11 @@ use std::collections::BTreeMap;
 
 use coffer_seal::SealPolicy;
 
+use coffer_vmm::net::switch::Rules;
+
 use super::*;
 use crate::boxes::{BoxOptions, Step, Timings};
+use crate::networks::{BoxNetwork, NetworkError, NetworkIsolation, Wish};
 use crate::restart_policy::RestartPolicy;
 use crate::state::tests::record;
 use crate::state::{BoxState, Ending};
@@ -374,4 +377,99 @@ async fn a_box_of_rm_whose_supervisor_died_takes_its_volumes_along_and_nobody_wa
     let again = Engine::new(engine.settings().clone());
     let gone = again.remove_volume(&own).unwrap_err();
     assert_eq!(gone.class(), Class::NotFound, "{gone}");
+}
+
+#[tokio::test]
+async fn networks_are_made_joined_left_and_removed() {
+    let (_dir, engine) = engine();
+    let name = |text: &str| text.parse::<coffer_spec::Name>().unwrap();
+    let make = |text: &str, subnet: Option<&str>| {
+        engine.create_network(NetworkRequest {
+            name: name(text),
+            subnet: subnet.map(|subnet| subnet.parse().unwrap()),
+            isolation: NetworkIsolation::Strict,
+            rules: Rules::inside(),
+            labels: BTreeMap::new(),
+        })
+    };
+    assert_eq!(make("app", None).unwrap().subnet.to_string(), "10.89.0.0/24");
+    assert_eq!(make("more", Some("192.168.7.0/29")).unwrap().subnet.to_string(), "192.168.7.0/29");
+    for (text, subnet, why) in [
+        ("app", None, "already exists"),
+        ("none", None, "no name for a network"),
+        ("third", Some("192.168.7.0/24"), "which is network more"),
+        ("third", Some("127.0.0.0/24"), "loopback"),
+    ] {
+        let refused = make(text, subnet).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+
+    let wish = Wish::default();
+    let mut with_card = record("web");
+    with_card.options.card = true;
+    engine.state().unwrap().add(&with_card).unwrap();
+    recorded(&engine, "bare");
+    let joined = engine.connect_network(&name("app"), "web", &wish).await.unwrap();
+    assert_eq!(joined.address.to_string(), "10.89.0.2");
+    assert_eq!(engine.find("web").unwrap().options.networks, std::slice::from_ref(&joined));
+    let wished = Wish { address: Some([192, 168, 7, 6].into()), aliases: vec![name("w")] };
+    engine.connect_network(&name("more"), "web", &wished).await.unwrap();
+    for (network, found, wish, why) in [
+        ("app", "web", &wish, "box web is in network app already"),
+        ("app", "bare", &wish, "box bare has no network card"),
+        ("nosuch", "web", &wish, "no such network: nosuch"),
+        ("app", "nosuch", &wish, "no such box"),
+    ] {
+        let refused = engine.connect_network(&name(network), found, wish).await.unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert!(engine.remove_network(&name("app")).unwrap_err().to_string().contains("has boxes: web"));
+    // A place that is wanted is nobody else's, and what a network lets in is known before a box is made.
+    let taken = Wish { address: Some([192, 168, 7, 6].into()), ..Wish::default() };
+    assert!(engine.place(&name("more"), &taken).unwrap_err().to_string().contains("of box web in network more"));
+    assert!(engine.lets_in(&name("app")).unwrap_err().to_string().contains("lets nobody in"));
+    let placed = engine.place(&name("app"), &wish).unwrap();
+    assert_eq!(
+        (placed.card.address.to_string(), placed.card.gateway.to_string()),
+        ("10.89.0.3".into(), "10.89.0.1".into())
+    );
+    drop(placed);
+
+    engine.disconnect_network(&name("app"), "web").await.unwrap();
+    let refused = engine.disconnect_network(&name("app"), "web").await.unwrap_err().to_string();
+    assert!(refused.contains("web is not in network app"), "{refused}");
+    let filter = NetworkFilter { dangling: Some(false), ..NetworkFilter::default() };
+    let used: Vec<_> = engine.list_networks(&filter).unwrap().into_iter().map(|listed| listed.network.name).collect();
+    assert_eq!(used, [name("more")]);
+    assert_eq!(engine.prune_networks(&NetworkFilter::default()).unwrap(), [name("app")]);
+    engine.state().unwrap().remove(&with_card.id).unwrap();
+    engine.remove_network(&name("more")).unwrap();
+    assert!(matches!(engine.remove_network(&name("more")), Err(NetworksError::Network(NetworkError::Unknown(_)))));
+}
+
+#[tokio::test]
+async fn a_box_has_the_address_of_its_card_again_and_nobody_else_gets_it() {
+    let (_dir, engine) = engine();
+    let app: coffer_spec::Name = "app".parse().unwrap();
+    let rules = Rules::open();
+    let request = NetworkRequest {
+        name: app.clone(),
+        subnet: None,
+        isolation: NetworkIsolation::None,
+        rules,
+        labels: BTreeMap::new(),
+    };
+    engine.create_network(request).unwrap();
+    let place = BoxNetwork { name: app.clone(), address: [10, 89, 0, 2].into(), aliases: vec![] };
+    let (mut first, mut second) = (record("first"), record("second"));
+    (first.options.card, second.options.card) = (true, true);
+    first.options.card_network = Some(place.clone());
+    first.options.networks = vec![place.clone()];
+    for found in [&first, &second] {
+        engine.state().unwrap().add(found).unwrap();
+    }
+    engine.disconnect_network(&app, "first").await.unwrap();
+    let wish = Wish::default();
+    assert_eq!(engine.connect_network(&app, "second", &wish).await.unwrap().address.to_string(), "10.89.0.3");
+    assert_eq!(engine.connect_network(&app, "first", &wish).await.unwrap(), place);
 }

@@ -8,15 +8,18 @@ use std::net::Ipv4Addr;
 use coffer_spec::{HostEntry, Name, Network, Tee};
 
 use super::RequestError;
+use crate::networks::Wish;
 use crate::publish::{self, How, Publish};
 
 /// What `--network` chooses among.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// No card: the guest's loopback alone.
     Nothing,
     /// A card behind which the host carries connections out, and published ports in.
     User,
+    /// The same, with an address in a network of the user's making.
+    Network(Name),
 }
 
 impl core::str::FromStr for Wanted {
@@ -26,8 +29,9 @@ impl core::str::FromStr for Wanted {
         match text {
             "none" => Ok(Self::Nothing),
             "user" => Ok(Self::User),
-            "host" => Err("a box shares no network with its host; write user or none".into()),
-            _ => Err("there are no networks by name yet; write user or none".into()),
+            "host" => Err("a box shares no network with its host; write user, none or the name of a network".into()),
+            "bridge" | "default" => Err("a box that is in no network has one of its own; write user".into()),
+            name => name.parse().map(Self::Network).map_err(super::told),
         }
     }
 }
@@ -45,9 +49,19 @@ pub struct NetworkWords {
     pub publish_all: bool,
     /// Further ports of that kind.
     pub expose: Vec<u16>,
+    /// What it is to have in its network.
+    pub wish: Wish,
 }
 
 impl NetworkWords {
+    /// The network that the box is to be in.
+    pub fn network(&self) -> Option<&Name> {
+        match &self.wanted {
+            Some(Wanted::Network(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether they ask for a card.
     ///
     /// # Errors
@@ -63,20 +77,26 @@ impl NetworkWords {
         let asked = asked.into_iter().find_map(|(is_there, what)| is_there.then_some(what));
         match asked.and_then(of_card) {
             Some(what) => Err(RequestError::NoNetwork(what)),
-            None => Ok(asked.is_some() || self.wanted == Some(Wanted::User)),
+            None => Ok(asked.is_some() || matches!(self.wanted, Some(Wanted::User | Wanted::Network(_)))),
         }
     }
 
-    /// The card. `has_cards`: what isolates the box has them.
+    /// The card. `has_cards`: what isolates the box has them; `shared`: the one of its place in a network.
     ///
     /// # Errors
     /// As [`NetworkWords::ask_for_card`].
-    pub fn card(&self, publish: &[Publish], tee: Tee, has_cards: bool) -> Result<Option<Network>, RequestError> {
+    pub fn card(
+        &self,
+        publish: &[Publish],
+        tee: Tee,
+        has_cards: bool,
+        shared: Option<Network>,
+    ) -> Result<Option<Network>, RequestError> {
         let usual = tee == Tee::None && has_cards && self.wanted.is_none();
         if !self.ask_for_card(publish)? && !usual {
             return Ok(None);
         }
-        let mut card = Network { hosts: self.hosts.clone(), ..Network::user() };
+        let mut card = Network { hosts: self.hosts.clone(), ..shared.unwrap_or_else(Network::user) };
         if !self.dns.is_empty() {
             card.dns.clone_from(&self.dns);
         }
@@ -142,16 +162,25 @@ mod tests {
         for (tee, has_cards, card) in
             [(Tee::None, true, true), (Tee::None, false, false), (Tee::Simulated, true, false), (Tee::Snp, true, false)]
         {
-            assert_eq!(words.card(&[one("80/ra-tls")], tee, has_cards).unwrap().is_some(), card, "{tee:?} {has_cards}");
+            assert_eq!(
+                words.card(&[one("80/ra-tls")], tee, has_cards, None).unwrap().is_some(),
+                card,
+                "{tee:?} {has_cards}"
+            );
             // What is asked for does not depend on the machine.
-            let asked = words.card(&[one("80")], tee, has_cards).unwrap();
+            let asked = words.card(&[one("80")], tee, has_cards, None).unwrap();
             assert_eq!(asked, Some(Network::user()), "{tee:?} {has_cards}");
             let none = NetworkWords { wanted: Some(Wanted::Nothing), ..NetworkWords::default() };
-            assert_eq!(none.card(&[one("80/ra-tls")], tee, has_cards).unwrap(), None);
+            assert_eq!(none.card(&[one("80/ra-tls")], tee, has_cards, None).unwrap(), None);
         }
         let server = Ipv4Addr::new(192, 0, 2, 53);
         let named = NetworkWords { dns: vec![server], ..words };
-        assert_eq!(named.card(&[], Tee::Simulated, false).unwrap().unwrap().dns, [server]);
+        assert_eq!(named.card(&[], Tee::Simulated, false, None).unwrap().unwrap().dns, [server]);
+        // In a network it has the card of its place there, whatever proves it.
+        let shared = Network { address: Ipv4Addr::new(10, 89, 0, 2), ..Network::user() };
+        let words = NetworkWords { wanted: Some("app".parse().unwrap()), ..NetworkWords::default() };
+        assert_eq!(words.network().unwrap().as_str(), "app");
+        assert_eq!(words.card(&[], Tee::Simulated, false, Some(shared.clone())).unwrap(), Some(shared));
     }
 
     #[test]
@@ -167,7 +196,9 @@ mod tests {
             assert!(words.ask_for_card(&[]).unwrap_err().to_string().contains(what), "{what}");
         }
         assert!(!none.ask_for_card(&[]).unwrap());
-        assert!("bridge".parse::<Wanted>().is_err() && "host".parse::<Wanted>().is_err());
+        for no_network in ["bridge", "default", "host", "container:web", ""] {
+            assert!(no_network.parse::<Wanted>().is_err(), "{no_network}");
+        }
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 
 /// Of what [`STEPS`] make.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// From each version to the next; an empty database is of version 0.
-pub(super) const STEPS: [&str; 4] = [
+pub(super) const STEPS: [&str; 5] = [
     "create table boxes (
         id text primary key, name text not null unique, image text not null, state text not null,
         supervisor_pid integer, vmm_pid integer,
@@ -26,6 +26,7 @@ pub(super) const STEPS: [&str; 4] = [
     alter table removed add column by_hand integer not null default 0;",
     "alter table boxes add column sender text;
     alter table removed add column sender text;",
+    "create table networks (name text primary key, record text not null) strict;",
 ];
 
 /// Takes the steps that the database lacks, all of them or none.

@@ -205,6 +205,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date_with_its_boxes() {
     let state = State::open(&home).unwrap();
     let found = state.find("old").unwrap();
     assert_eq!((found.exit_code, found.reason), (Some(7), None));
+    assert!(state.networks().unwrap().is_empty() && found.options.networks.is_empty());
     state.ended(&found.id, &Ending { exit_code: 125, error: None, reason: Some(&refusal()) }, 9).unwrap();
     assert_eq!(State::open(&home).unwrap().find("old").unwrap().reason, Some(refusal()));
 }

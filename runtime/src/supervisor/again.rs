@@ -90,6 +90,8 @@ pub async fn wait(folder: &Path, wait: Duration, signals: bool) -> Result<Waited
             biased;
             Some(asked) = asked.recv() => match asked.command {
                 Command::Stop(_) | Command::Kill => break Waited::Ended { by_hand: asked.by_hand },
+                // The next run looks when it starts.
+                Command::Networks => drop(asked.answer.send(Ok(()))),
                 Command::Pause | Command::Resume => {
                     let _ = asked.answer.send(Err(Failure::new(Class::Config, "the box waits to be started again")));
                 }

@@ -1,7 +1,7 @@
 //! Commands to a supervisor: one line per connection to `control.sock` in the box folder.
 //!
 //! `stop <seconds>` asks the guest to end and kills it after the grace; `kill` ends it now; whether it has ended, its lock
-//! says. `pause` and `resume` are answered by one line of JSON, once it is so. The folder is 0700: whoever can open the
+//! says. `pause`, `resume` and `networks` are answered by one line of JSON, once it is so. The folder is 0700: whoever can open the
 //! socket may do all of it.
 
 use std::path::Path;
@@ -28,6 +28,8 @@ pub enum Command {
     Pause,
     /// Let them run again.
     Resume,
+    /// Look which networks the box is in.
+    Networks,
 }
 
 /// What somebody wants done, and where to say what came of it.
@@ -59,7 +61,8 @@ impl Command {
             Some(("stop", seconds)) => seconds.parse().ok().map(Self::Stop),
             Some(_) => None,
             None => {
-                [Self::Kill, Self::Pause, Self::Resume].into_iter().find(|command| command.line().trim() == line.trim())
+                let all = [Self::Kill, Self::Pause, Self::Resume, Self::Networks];
+                all.into_iter().find(|command| command.line().trim() == line.trim())
             }
         }
     }
@@ -70,6 +73,7 @@ impl Command {
             Self::Kill => "kill\n".into(),
             Self::Pause => "pause\n".into(),
             Self::Resume => "resume\n".into(),
+            Self::Networks => "networks\n".into(),
         }
     }
 }
@@ -132,6 +136,24 @@ pub async fn ask(folder: &Path, command: Command) -> Result<(), Failure> {
     serde_json::from_str(&answer).unwrap_or_else(|_| Err(Failure::new(Class::Config, NOT_UP)))
 }
 
+/// Tells the supervisor of a box, if it has one, that the box's networks changed; once this returns, it does what they say.
+///
+/// # Errors
+/// What the supervisor says; class `internal` if it does not answer in time.
+pub async fn tell_networks(folder: &Path) -> Result<(), Failure> {
+    let late = Instant::now() + PATIENCE;
+    while BoxLock::is_held(folder) {
+        match ask(folder, Command::Networks).await {
+            // Before it listens, and once it has stopped, there is a lock and no answer: it looks when it starts.
+            Err(error) if error.message.contains(NOT_UP) && Instant::now() < late => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            told => return told,
+        }
+    }
+    Ok(())
+}
+
 /// Of a supervisor that is only just there, or about to go.
 const NOT_UP: &str = "the box is only just being started, or about to end";
 /// For what it answers.
@@ -147,7 +169,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub async fn end(folder: &Path, command: Command) -> Result<(), Failure> {
     let patience = match command {
         Command::Stop(grace) => Duration::from_secs(u64::from(grace) + 30),
-        Command::Kill | Command::Pause | Command::Resume => Duration::from_secs(30),
+        Command::Kill | Command::Pause | Command::Resume | Command::Networks => Duration::from_secs(30),
     };
     let late = Instant::now() + patience;
     let mut sent = false;
@@ -202,6 +224,24 @@ mod tests {
         let refused = ask().await.unwrap_err();
         assert_eq!((refused.class, refused.hint.as_deref()), (Class::Platform, Some("never")));
         assert!(ask().await.unwrap_err().message.contains("about to end"));
+    }
+
+    #[tokio::test]
+    async fn whoever_changes_networks_waits_for_a_supervisor_that_does_not_listen_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        tell_networks(dir.path()).await.unwrap();
+        let lock = BoxLock::take(dir.path()).unwrap();
+        let folder = dir.path().to_path_buf();
+        let telling = tokio::spawn(async move { tell_networks(&folder).await });
+        let (commands, mut received) = mpsc::channel(4);
+        tokio::spawn(serve(crate::socket::bind_socket(dir.path(), files::CONTROL).unwrap(), commands));
+        // Without a word: it has nothing yet that could be told. Then it has.
+        let asked = received.recv().await.unwrap();
+        assert_eq!(asked.command, Command::Networks);
+        drop(asked);
+        received.recv().await.unwrap().answer.send(Ok(())).unwrap();
+        telling.await.unwrap().unwrap();
+        drop(lock);
     }
 
     #[tokio::test]

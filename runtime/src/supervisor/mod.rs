@@ -32,6 +32,7 @@ pub mod lifeline;
 mod lines;
 pub(crate) mod logs;
 pub mod message;
+mod networks;
 mod run;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -23,6 +23,7 @@ use super::lifeline;
 use super::lines::{self, RelayFailure};
 use super::logs;
 use super::message::{Message, Reporter};
+use super::networks;
 use crate::agent;
 use crate::boxes::{BOOT_FILES, Timings, clean_run_files, files, unix_ms, unix_us};
 use crate::home::Home;
@@ -153,6 +154,7 @@ impl Order<'_> {
             tee: Tee::None,
             runs_since: None,
             log: None,
+            network: None,
         };
         let outcome = run.play_out(self, line, &mut inbox).await;
         let (message, recorded) = run.conclude(outcome);
@@ -214,6 +216,8 @@ struct Run {
     /// The workload.
     runs_since: Option<Instant>,
     log: Option<JoinHandle<()>>,
+    /// Of the guest's card.
+    network: Option<network::Running>,
 }
 
 impl Run {
@@ -245,8 +249,12 @@ impl Run {
             }
         }
         // Held as long as there is a guest.
-        let _network = match &document.spec().network {
-            Some(card) => Some(network::start(order.search, &self.folder, card, of_card).await?),
+        self.network = match &document.spec().network {
+            Some(card) => {
+                let look = networks::look(order.home, order.id)?;
+                let folder = order.home.networks();
+                Some(network::start(order.search, &self.folder, card, of_card, folder, look).await?)
+            }
             None => None,
         };
         self.tee = document.spec().tee;
@@ -271,6 +279,7 @@ impl Run {
                 () = sleep_until(deadline) => self.too_late(guest.as_mut()),
             }
         };
+        self.network = None;
         self.hear_the_last(&document, inbox).await;
         Ok(Outcome::Ended(end, monitor.name()))
     }
@@ -397,6 +406,10 @@ impl Run {
                     // Whoever asked may be gone; it is so all the same.
                     Command::Pause => drop(asked.answer.send(self.pause(guest))),
                     Command::Resume => drop(asked.answer.send(self.resume(guest))),
+                    Command::Networks => {
+                        let renewed = self.network.as_ref().map_or(Ok(()), network::Running::renew);
+                        drop(asked.answer.send(renewed));
+                    }
                 }
             }
             Input::CommandLost => {

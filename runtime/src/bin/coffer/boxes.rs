@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod attend;
+pub mod card;
 pub mod cp;
 pub mod create;
 pub mod events;
@@ -13,7 +14,7 @@ pub mod inspect;
 pub mod kill;
 pub mod live;
 pub mod logs;
-pub mod network;
+
 pub mod new_box;
 pub mod pause;
 pub mod peers;
@@ -38,7 +39,7 @@ pub mod wait;
 mod way;
 
 use crate::row::Group;
-use crate::{system, volume};
+use crate::{network, system, volume};
 
 /// What runs images.
 pub const GROUP: Group = Group {
@@ -68,6 +69,7 @@ pub const GROUP: Group = Group {
         command!("prune": prune),
         command!("inspect": inspect),
         noun!("volume": volume),
+        noun!("network": network),
         noun!("system": system),
         command!("supervise": supervise),
         command!("hold": hold),

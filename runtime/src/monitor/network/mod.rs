@@ -1,8 +1,9 @@
-//! The user-mode network of a box: passt, which carries what a guest says to other machines by sockets of its own, and the filter
-//! in front of it.
+//! The network of a box: passt, which carries what a guest says to other machines by sockets of its own, and in front of it the box's
+//! port, which holds the guest to its filter and to its networks.
 //!
 //! ```text
-//! monitor ── net.sock ── relay, filter (in the supervisor) ── a pair of sockets ── passt ── the host's network
+//! monitor ── net.sock ── relay, port (in the supervisor) ──┬── a pair of sockets ── passt ── the host's network
+//!                                                          └── networks/NAME/ADDRESS ── ports of other boxes
 //! ```
 //!
 //! Each box has a passt of its own, jailed as it jails itself: another user where it was started by root, no files, a filter of
@@ -12,29 +13,37 @@
 //! Trusts: passt for what it does with the host's sockets; for frames neither it nor the guest. Never: resolves a name, answers DHCP.
 //! Source: passt(1); QEMU net/stream.c.
 
+mod exchange;
+mod notes;
 mod relay;
 
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_rim::{Class, Classify as _, Failure};
 use coffer_spec::Network;
 use coffer_vmm::net::filter::Filter;
+use coffer_vmm::net::switch::{Port, View, mac_of};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use self::exchange::{Exchange, Task};
+use self::notes::Notes;
 use super::Card;
 use super::child::{keep_words, last_words, spawn, with_words};
 use crate::boxes::files;
 use crate::publish::Publish;
 use crate::socket::bind_socket;
 use crate::tools::{Program, Search};
+
+pub use self::exchange::Look;
 
 /// passt.
 pub const PASST: Program = Program {
@@ -44,27 +53,38 @@ pub const PASST: Program = Program {
     remedy: "install it (Debian: apt-get install passt), do without a network (--network none)",
 };
 
-/// The card of a guest. Each has a wire of its own, so that all have one address.
-pub const CARD: Card = Card { socket: files::NETWORK, mac: [0x02, 0xC0, 0xFF, 0xE2, 0x00, 0x02], mtu: 65_520 };
+/// The card of a guest. Its address follows from the guest's, which is nobody else's on the same wire.
+pub const fn card(network: &Network) -> Card {
+    Card { socket: files::NETWORK, mac: mac_of(network.address), mtu: MTU }
+}
+
+const MTU: u16 = 65_520;
+/// Frames of other boxes, and answers of the port's, that wait for the guest.
+const WAITING: usize = 64;
 /// The card that stands for everybody else.
 const OTHERS: &str = "02:c0:ff:e2:00:01";
 /// How long passt may take to answer its first frame.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A network that runs. Dropped, it is gone.
-#[derive(Debug)]
 pub struct Running {
     _passt: Child,
-    relay: JoinHandle<()>,
+    _relay: Task,
+    exchange: Arc<Exchange>,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.relay.abort();
+impl Running {
+    /// The box joined a network, or left one.
+    ///
+    /// # Errors
+    /// If what it is in cannot be looked at, or not be listened to.
+    pub fn renew(&self) -> Result<(), Failure> {
+        self.exchange.renew()
     }
 }
 
-/// Starts passt and, where the monitor will connect, the relay with its filter. Every port of `publish`, which is held until then,
+/// Starts passt and, where the monitor will connect, the relay with the box's port. `networks`: folder of the home's networks; `look`:
+/// what the box is in. Every port of `publish`, which is held until then,
 /// is passt's and open when it returns.
 ///
 /// To be called from the thread that lives as long as the process.
@@ -76,10 +96,12 @@ pub async fn start(
     folder: &Path,
     network: &Network,
     publish: Vec<(Publish, TcpListener)>,
+    networks: PathBuf,
+    look: Look,
 ) -> Result<Running, Failure> {
     let program = search.program(&PASST)?;
     let what = "cannot make a network";
-    let listener = bind_socket(folder, CARD.socket).class_while(Class::Config, what)?;
+    let listener = bind_socket(folder, card(network).socket).class_while(Class::Config, what)?;
     let (ours, theirs) = StdStream::pair().class_while(Class::Platform, what)?;
     ours.set_nonblocking(true).class_while(Class::Platform, what)?;
     let mut ours = UnixStream::from_std(ours).class_while(Class::Platform, what)?;
@@ -102,14 +124,18 @@ pub async fn start(
     if let Some(closed) = publish.iter().find(|publish| TcpListener::bind(publish.host).is_ok()) {
         return Err(Failure::new(Class::Config, format!("passt does not listen on {}", closed.host)));
     }
-    let relay = tokio::spawn(relay::run(listener, ours, filter(network), folder.to_owned()));
-    Ok(Running { _passt: passt, relay })
+    let (sender, to_guest) = mpsc::channel(WAITING);
+    // Nothing passes before the networks were looked at.
+    let port = Port { filter: filter(network), dns: network.dns.clone(), view: View::default() };
+    let exchange = Exchange::open(port, look, networks, sender, Notes::of(folder))?;
+    let relay = tokio::spawn(relay::run(listener, ours, Arc::clone(&exchange), to_guest));
+    Ok(Running { _passt: passt, _relay: Task(relay), exchange })
 }
 
 /// What passes between the guest and passt.
 fn filter(network: &Network) -> Filter {
     Filter {
-        mac: CARD.mac,
+        mac: card(network).mac,
         address: network.address,
         mask: network.mask(),
         gateway: network.gateway,
@@ -126,7 +152,7 @@ fn arguments(network: &Network, publish: &[Publish]) -> Vec<String> {
             .as_slice(),
         // Its addresses are all named. It asks for an interface all the same, and a host that is on no network has this one.
         &["--interface", "lo"],
-        &["--fd", "0", "--mtu", &CARD.mtu.to_string(), "--mac-addr", OTHERS],
+        &["--fd", "0", "--mtu", &MTU.to_string(), "--mac-addr", OTHERS],
         &["--address", &address, "--netmask", &mask, "--gateway", &gateway],
     ]
     .concat()

@@ -1,52 +1,48 @@
 //! Joins the monitor's socket and passt's, frame by frame, through the filter.
 //!
-//! Each side waits for the other: nothing is kept but one frame and what one read gave. A length that no frame has ends it all, as
-//! there is no telling where the next frame begins; so does the end of either side.
+//! Monitor and passt wait for each other: nothing of theirs is kept but one frame and what one read gave. A length that no frame has
+//! ends it all, as there is no telling where the next frame begins; so does the end of either side. Frames of other boxes go
+//! in between.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use coffer_vmm::net::filter::{Filter, Refused};
-use coffer_vmm::net::{LONGEST, SHORTEST};
+use coffer_vmm::net::filter::Filter;
+use coffer_vmm::net::{LONGEST, Refused, SHORTEST};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, mpsc};
 
-use crate::bounded::BoundedLog;
-use crate::boxes::files;
+use super::exchange::Exchange;
 
 /// Bytes that are read, and written, in one go.
 const BATCH: usize = 64 << 10;
-/// What the supervisor's log keeps of its monitor's words too.
-const LOG_LIMIT: u64 = 256 << 10;
 
-/// Waits for the monitor and carries its frames, until one side ends. What is refused is noted in the box's log, each kind once.
-pub async fn run(listener: UnixListener, passt: UnixStream, filter: Filter, folder: PathBuf) {
+/// Waits for the monitor and carries its frames, until one side ends. `to_guest`: what comes from elsewhere than from passt.
+pub async fn run(
+    listener: UnixListener,
+    passt: UnixStream,
+    exchange: Arc<Exchange>,
+    to_guest: mpsc::Receiver<Vec<u8>>,
+) {
     let Ok((monitor, _)) = listener.accept().await else { return };
     let (from_monitor, to_monitor) = monitor.into_split();
     let (from_passt, to_passt) = passt.into_split();
-    let note = |who: &'static str| {
-        let (folder, mut seen) = (folder.clone(), BTreeSet::new());
-        move |why: Refused| {
-            if seen.insert(why)
-                && let Ok(mut log) = BoundedLog::open(&folder.join(files::SUPERVISOR_LOG), LOG_LIMIT)
-            {
-                let _ = log.write(format!("network: refused from {who}: {why}\n").as_bytes());
-            }
-        }
-    };
-    // The end of one direction drops the other, and with it both sockets.
+    let (to_monitor, to_passt) = (Mutex::new(to_monitor), Mutex::new(to_passt));
+    let inbound = |frame: &mut [u8]| exchange.inbound(frame).map(|()| true);
+    // The end of one direction drops the others, and with them all sockets.
     tokio::select! {
-        _ = carry(from_monitor, to_passt, |frame| filter.outbound(frame), note("the guest")) => {}
-        _ = carry(from_passt, to_monitor, |frame| filter.inbound(frame), note("passt")) => {}
+        _ = carry(from_monitor, &to_passt, |frame| exchange.outbound(frame), |why| exchange.refused("the guest", why)) => {}
+        _ = carry(from_passt, &to_monitor, inbound, |why| exchange.refused("passt", why)) => {}
+        _ = deliver(to_guest, &to_monitor) => {}
     }
 }
 
-/// Carries frames that pass.
+/// Carries frames that pass. `judge`: whether a frame goes there, as it then stands; false if it was seen to.
 async fn carry(
     from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    judge: impl Fn(&[u8]) -> Result<(), Refused>,
+    to: &Mutex<impl AsyncWrite + Unpin>,
+    judge: impl Fn(&mut [u8]) -> Result<bool, Refused>,
     mut refused: impl FnMut(Refused),
 ) -> io::Result<()> {
     let mut from = BufReader::with_capacity(BATCH, from);
@@ -54,15 +50,32 @@ async fn carry(
     let mut out = Vec::with_capacity(2 * BATCH);
     loop {
         read_frame(&mut from, &mut frame).await?;
-        match judge(&frame) {
-            Ok(()) => put_frame(&frame, &mut out),
+        match judge(&mut frame) {
+            Ok(true) => put_frame(&frame, &mut out),
+            Ok(false) => {}
             Err(why) => refused(why),
         }
         // While more is here already, it goes along.
-        if from.buffer().is_empty() || out.len() >= BATCH {
-            to.write_all(&out).await?;
+        if (from.buffer().is_empty() || out.len() >= BATCH) && !out.is_empty() {
+            to.lock().await.write_all(&out).await?;
             out.clear();
         }
+    }
+}
+
+/// Gives the guest what its port has for it.
+async fn deliver(mut frames: mpsc::Receiver<Vec<u8>>, to: &Mutex<impl AsyncWrite + Unpin>) -> io::Result<()> {
+    let mut out = Vec::with_capacity(2 * BATCH);
+    loop {
+        let Some(frame) = frames.recv().await else { return std::future::pending().await };
+        put_frame(&frame, &mut out);
+        while out.len() < BATCH
+            && let Ok(frame) = frames.try_recv()
+        {
+            put_frame(&frame, &mut out);
+        }
+        to.lock().await.write_all(&out).await?;
+        out.clear();
     }
 }
 
@@ -104,7 +117,11 @@ pub async fn first_answer(passt: &mut UnixStream, filter: &Filter) -> io::Result
 
 #[cfg(test)]
 mod tests {
+    use super::super::exchange::Look;
+    use super::super::notes::Notes;
     use super::*;
+    use crate::boxes::files;
+    use coffer_vmm::net::switch::{Port, View};
     use std::net::Ipv4Addr;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -112,6 +129,15 @@ mod tests {
     fn filter() -> Filter {
         let at = |last| Ipv4Addr::new(10, 0, 2, last);
         Filter { mac: MAC, address: at(15), mask: Ipv4Addr::new(255, 255, 255, 0), gateway: at(2), resolver: false }
+    }
+
+    fn judge(frame: &mut [u8]) -> Result<bool, Refused> {
+        filter().outbound(frame).map(|()| true)
+    }
+
+    /// A port like that of a box which is in no network.
+    fn port() -> Port {
+        Port { filter: filter(), dns: vec![], view: View::default() }
     }
 
     fn packet(to: [u8; 4], length: usize) -> Vec<u8> {
@@ -145,7 +171,8 @@ mod tests {
                     end.write_all(piece).await.unwrap();
                 }
             });
-            let _ = carry(from, &mut heard, |frame| filter().outbound(frame), |why| refused.push(why)).await;
+            let to = Mutex::new(&mut heard);
+            let _ = carry(from, &to, judge, |why| refused.push(why)).await;
             send.await.unwrap();
             assert!(heard == expected && refused == [Refused::Loopback], "{piece}");
         }
@@ -156,7 +183,7 @@ mod tests {
         for length in [0, 13, LONGEST as u32 + 1, u32::MAX] {
             let bytes = [framed(&packet([192, 0, 2, 1], 60)), length.to_be_bytes().to_vec(), vec![0; 100]].concat();
             let mut heard = Vec::new();
-            let ended = carry(&bytes[..], &mut heard, |frame| filter().outbound(frame), |_| ()).await;
+            let ended = carry(&bytes[..], &Mutex::new(&mut heard), judge, |_| ()).await;
             assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData, "{length}");
         }
     }
@@ -166,7 +193,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("net.sock")).unwrap();
         let (ours, mut passt) = UnixStream::pair().unwrap();
-        let running = tokio::spawn(run(listener, ours, filter(), folder.path().to_owned()));
+        let (sender, to_guest) = mpsc::channel(1);
+        let look: Look = Box::new(|_| Ok(Some(View { own_wire: true, ..View::default() })));
+        let notes = Notes::of(folder.path());
+        let exchange = Exchange::open(port(), look, folder.path().join("networks"), sender, notes).unwrap();
+        let running = tokio::spawn(run(listener, ours, exchange, to_guest));
         let mut monitor = UnixStream::connect(folder.path().join("net.sock")).await.unwrap();
         let (good, bad) = (framed(&packet([192, 0, 2, 1], 60)), framed(&packet([169, 254, 169, 254], 60)));
         monitor.write_all(&[&bad[..], &bad, &good].concat()).await.unwrap();

@@ -102,6 +102,7 @@ mod tests {
             tee,
             runs_since: None,
             log: None,
+            network: None,
             record,
         };
         (run, inbox)

@@ -48,4 +48,7 @@ pub enum Refused {
     /// Of DHCP, by which one guest could configure another.
     #[error("a packet of DHCP to another box")]
     Dhcp,
+    /// For another guest, which takes nothing at the moment.
+    #[error("a packet to a box that takes none at the moment")]
+    Busy,
 }

@@ -25,6 +25,7 @@ pub fn boxes(texts: &[String]) -> Result<Filter, CliError> {
             ("ancestor", value) => filter.images.push(value.into()),
             ("before", value) => filter.before = Some(value.into()),
             ("since", value) => filter.since = Some(value.into()),
+            ("network", value) => filter.networks.push(value.into()),
             ("publish", value) => filter.ports.push(Port::OfHost(port(value).ok_or_else(invalid)?)),
             ("expose", value) => filter.ports.push(Port::OfBox(port(value).ok_or_else(invalid)?)),
             _ => return Err(invalid()),
@@ -34,7 +35,7 @@ pub fn boxes(texts: &[String]) -> Result<Filter, CliError> {
 }
 
 const KEYS: &str = "filters are name=TEXT, id=PREFIX, status=created|running|paused|restarting|exited|dead|removed, label=KEY[=VALUE], \
-                    exited=CODE, ancestor=IMAGE, before=BOX, since=BOX, publish=PORT and expose=PORT";
+                    exited=CODE, ancestor=IMAGE, before=BOX, since=BOX, network=NAME, publish=PORT and expose=PORT";
 
 /// `KEY` or `KEY=VALUE`.
 pub fn label(text: &str) -> (String, Option<String>) {

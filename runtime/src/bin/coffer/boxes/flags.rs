@@ -13,7 +13,7 @@ use coffer_runtime::{monitor, owner_list};
 use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Peer, Scratch, Tee, Tenant};
 use coffer_verifier::ear::Word;
 
-use crate::boxes::network::NetworkFlags;
+use crate::boxes::card::NetworkFlags;
 use crate::boxes::peers;
 use crate::boxes::rights::RightsFlags;
 use crate::error::{self, Class, Classify as _, CliError, NamedFile as _};
@@ -284,7 +284,7 @@ impl BoxFlags {
         let given = self.spec.as_deref().map(read_spec).transpose()?;
         let (binds, data, tmpfs) = self.mounts()?;
         let publish = self.published()?;
-        let network = self.network.words(&publish)?;
+        let network = self.network.words(&publish, given.is_some())?;
         // `values` has refused what is neither a folder nor a platform that guests have.
         let named = self.platform.as_deref().filter(|folder| !folder.exists()).and_then(Path::to_str);
         let image_platform = named.and_then(|name| name.parse::<Platform>().ok());

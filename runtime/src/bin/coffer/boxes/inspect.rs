@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use coffer_runtime::engine::Inspection;
+use coffer_runtime::networks::BoxNetwork;
 use coffer_runtime::publish::Publish;
 use coffer_runtime::request::tmpfs_options;
 use coffer_runtime::{BoxRecord, BoxState};
@@ -14,6 +15,7 @@ use crate::boxes::ps;
 use crate::context::Context;
 use crate::error::{self, CliError};
 use crate::inspected;
+use crate::network;
 use crate::table;
 
 /// Print everything known of boxes, as a JSON array. Of a box of --rm that did not come to run its workload, why is known.
@@ -87,7 +89,7 @@ fn describe(inspection: &Inspection) -> Value {
             "AutoRemove": options.remove, "Isolation": options.isolation,
             "LaunchForm": options.launch },
         "Mounts": spec.as_ref().map(|d| mounts_json(record, d.spec())),
-        "NetworkSettings": { "Ports": ports.as_deref().map(ports_json) },
+        "NetworkSettings": { "Ports": ports.as_deref().map(ports_json), "Networks": networks_json(record) },
         "Tee": {
             "Kind": ps::tee_word(options.tee), "WorkloadDigest": options.workload_digest,
             "HostMay": spec.as_ref().map(|d| d.spec().host_may),
@@ -118,6 +120,12 @@ fn mounts_json(record: &BoxRecord, spec: &WorkloadSpec) -> Value {
 /// As Docker has them: by path, options as they are typed.
 fn tmpfs_json(mounts: &[Mount]) -> Value {
     mounts.iter().map(|mount| (mount.path.clone(), Value::from(tmpfs_options(mount)))).collect::<Map<_, _>>().into()
+}
+
+/// As Docker has them: by name.
+fn networks_json(record: &BoxRecord) -> Value {
+    let place = |place: &BoxNetwork| (place.name.to_string(), network::place_json(place));
+    record.options.networks.iter().map(place).collect::<Map<_, _>>().into()
 }
 
 /// As Docker has them: by the box's port, a list of addresses of the host's.

@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
     /// name=TEXT, id=PREFIX, status=created|running|paused|restarting|exited|dead|removed, label=KEY[=VALUE], exited=CODE, ancestor=IMAGE,
-    /// before=BOX, since=BOX, publish=PORT or expose=PORT; values of one key are alternatives, but for labels. Removed are boxes
+    /// before=BOX, since=BOX, network=NAME, publish=PORT or expose=PORT; values of one key are alternatives, but for labels. Removed are boxes
     /// of --rm that did not come to run their workload.
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,

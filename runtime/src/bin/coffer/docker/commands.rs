@@ -40,11 +40,6 @@ pub const COMMANDS: &[Row] = &[
     ),
     // Networks and more than one box.
     but(
-        &["network"],
-        "networks that boxes share are not there yet",
-        "each box has a network of its own, and `coffer run -p 8080:80 IMAGE` leads into it",
-    ),
-    but(
         &["compose", "docker-compose"],
         "several boxes are not described in one file yet",
         "start them one by one with `coffer run -d --name NAME IMAGE`",

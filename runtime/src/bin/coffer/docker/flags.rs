@@ -19,6 +19,7 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["push"], PUSH),
     (&["login"], LOGIN),
     (&["rmi"], RMI),
+    (&["network"], NETWORK),
     (&["version"], VERSION),
     (&[""], PROGRAM),
 ];
@@ -27,14 +28,13 @@ const BOXES: &[Row] = &[
     // Terminals.
     no(&["-a", "--attach"], "standard output and error are always shown together, each to its own stream"),
     // Network.
-    no(
-        &["--network-alias", "--net-alias", "--link"],
-        "boxes have no network in common yet; --add-host NAME:ADDRESS gives a name to an address",
+    but(
+        &["--link"],
+        "boxes of one network know each other by name",
+        "make both with `coffer run --network NAME IMAGE`",
     ),
-    no(
-        &["--ip", "--ip6", "--link-local-ip", "--mac-address"],
-        "each box has a network of its own, and so the same addresses as every other",
-    ),
+    no(&["--ip6", "--link-local-ip"], "boxes have IPv4 alone yet"),
+    no(&["--mac-address"], "a box's hardware address follows from its address: --ip ADDRESS"),
     but(
         &["--dns-opt", "--dns-option", "--dns-search"],
         "the resolver of a box has servers alone",
@@ -158,7 +158,22 @@ const EVENTS: &[Row] = &[but(
     "`coffer ps -a` and `coffer inspect BOX` show what was last",
 )];
 
-const RM: &[Row] = &[no(&["-l", "--link"], "boxes have no network in common yet")];
+const NETWORK: &[Row] = &[
+    no(&["--ipv6"], "boxes have IPv4 alone yet"),
+    no(&["--gateway"], "the gateway of a network has its first address"),
+    but(
+        &["--ip-range", "--aux-address"],
+        "every address of a network can be a box's",
+        "`--ip ADDRESS` for a box names one",
+    ),
+    no(&["-o", "--opt", "--ipam-driver", "--ipam-opt"], "the one driver, bridge, has no options"),
+    no(
+        &["--attachable", "--ingress-network", "--scope", "--config-from", "--config-only"],
+        "Coffer manages no cluster",
+    ),
+];
+
+const RM: &[Row] = &[no(&["-l", "--link"], "boxes of one network know each other by name")];
 
 const LOGS: &[Row] = &[but(&["--details"], "labels are not shown beside output", "`coffer inspect BOX` shows them")];
 

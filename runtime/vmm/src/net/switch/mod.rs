@@ -193,14 +193,24 @@ impl Port {
         Ok(Way::Back([&to[..], &mac, &ARP, &ARP_OF_IPV4, &[0, 2], &mac, &ours, &to, &theirs].concat()))
     }
 
+    /// Whether a frame asks for a name: whoever has the view renewed it then.
+    pub fn asks_for_a_name(&self, frame: &[u8]) -> bool {
+        let packet = ethernet(frame).ok().filter(|(header, _)| header[12..] == IPV4).map(|(_, rest)| packet(rest));
+        matches!(packet, Some(Ok(packet)) if self.is_question(&packet))
+    }
+
+    fn is_question(&self, packet: &Packet<'_>) -> bool {
+        let to_resolver = packet.protocol == UDP && self.dns.contains(&packet.to);
+        to_resolver && packet.ports().is_some_and(|(_, to)| to == DNS)
+    }
+
     /// The answer to a question for a name, where it is given here: for a guest of its networks, or where nobody else may be asked.
     fn name(&self, packet: &Packet<'_>) -> Option<Vec<u8>> {
-        let asks = packet.protocol == UDP && self.dns.contains(&packet.to);
-        if !asks || packet.ports().is_none_or(|(_, to)| to != DNS) {
+        if !self.is_question(packet) {
             return None;
         }
         let question = Question::parse(packet.payload.get(UDP_HEADER..)?)?;
-        let has = |names: &[String]| names.iter().any(|name| *name == question.name);
+        let has = |names: &[String]| names.contains(&question.name);
         // The card's own network first.
         let is_own = |joined: &&Joined| joined.address == self.filter.address;
         let (own, more): (Vec<_>, Vec<_>) = self.view.joined.iter().partition(is_own);

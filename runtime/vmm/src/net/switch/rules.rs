@@ -4,11 +4,14 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::subnet::{Subnet, SubnetError};
 use crate::net::frame::{ICMP, TCP, UDP};
 
 /// Rules of a network. What none of them allows is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rules {
     /// Its boxes reach each other.
     pub between: bool,
@@ -19,7 +22,8 @@ pub struct Rules {
 }
 
 /// Machines, and what is spoken with them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Rule {
     /// Which machines.
     pub machines: Subnet,
@@ -171,6 +175,20 @@ impl FromStr for Rule {
             return Err(RuleError::NoPorts);
         }
         Ok(Self { machines: machines.parse()?, ports, protocol })
+    }
+}
+
+impl TryFrom<String> for Rule {
+    type Error = RuleError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Rule> for String {
+    fn from(rule: Rule) -> Self {
+        rule.to_string()
     }
 }
 

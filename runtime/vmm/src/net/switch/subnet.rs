@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// An address and the number of its bits that the others share, such as `192.0.2.0/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Subnet {
     first: Ipv4Addr,
     prefix: u8,
@@ -105,6 +108,20 @@ impl FromStr for Subnet {
         let address: Ipv4Addr = address.parse().map_err(|_| form())?;
         let subnet = Self::around(address, prefix).ok_or_else(form)?;
         if subnet.first == address { Ok(subnet) } else { Err(SubnetError::Inside { given: text.into(), subnet }) }
+    }
+}
+
+impl TryFrom<String> for Subnet {
+    type Error = SubnetError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Subnet> for String {
+    fn from(subnet: Subnet) -> Self {
+        subnet.to_string()
     }
 }
 

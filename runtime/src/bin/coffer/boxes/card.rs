@@ -3,8 +3,10 @@
 use std::net::Ipv4Addr;
 
 use clap::Args;
+use coffer_runtime::networks::Wish;
 use coffer_runtime::publish::{self, Publish};
 use coffer_runtime::request::{self, ADD_HOST, NetworkWords, Wanted};
+use coffer_spec::Name;
 
 use crate::error::{self, Class, CliError};
 
@@ -12,10 +14,17 @@ use crate::error::{self, Class, CliError};
 #[derive(Debug, Args)]
 pub struct NetworkFlags {
     /// Network of the box: user, a card behind which the host carries connections out, and never to its own loopback, link-local
-    /// addresses or those of clouds' metadata; or none. With a TEE the card is measured [default: user where the isolation has
-    /// cards, which QEMU has; with a TEE none, unless a port is published through it].
-    #[arg(long, alias = "net", value_name = "user|none", conflicts_with = "spec")]
+    /// addresses or those of clouds' metadata; the name of one that `coffer network create` made, whose boxes know each other by
+    /// name; or none. With a TEE the card and its address are measured; with --spec, the network that the spec's card is of
+    /// [default: user where the isolation has cards, which QEMU has; with a TEE none, unless a port is published through it].
+    #[arg(long, alias = "net", value_name = "user|none|NAME")]
     network: Option<Wanted>,
+    /// Address of the box in its network [default: one that is free].
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "spec")]
+    ip: Option<Ipv4Addr>,
+    /// A further name of the box in its network; may be repeated.
+    #[arg(long, alias = "net-alias", value_name = "NAME")]
+    network_alias: Vec<Name>,
     /// Ask this server for names, an address of IPv4, in place of the host's resolver; may be repeated, 3 at most.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "spec")]
     dns: Vec<Ipv4Addr>,
@@ -35,7 +44,13 @@ impl NetworkFlags {
     ///
     /// # Errors
     /// Class `usage`.
-    pub fn words(&self, publish: &[Publish]) -> Result<NetworkWords, CliError> {
+    pub fn words(&self, publish: &[Publish], has_spec: bool) -> Result<NetworkWords, CliError> {
+        if has_spec && matches!(self.network, Some(Wanted::User | Wanted::Nothing)) {
+            let message = "--network user or none changes the card, which --spec fixes";
+            return Err(
+                CliError::new(Class::Usage, message).hint("leave it out, or name a network that the card is of")
+            );
+        }
         let usage = |flag: &str, text: &str, why: &dyn std::fmt::Display| {
             CliError::new(Class::Usage, format!("invalid value {text:?} for {flag}: {why}"))
         };
@@ -49,8 +64,18 @@ impl NetworkFlags {
             let range = text.strip_suffix("/tcp").unwrap_or(text);
             expose.extend(publish::ports(range).map_err(|why| usage("--expose", text, &why))?);
         }
-        let words =
-            NetworkWords { wanted: self.network, dns: self.dns.clone(), hosts, publish_all: self.publish_all, expose };
+        let words = NetworkWords {
+            wanted: self.network.clone(),
+            dns: self.dns.clone(),
+            hosts,
+            publish_all: self.publish_all,
+            expose,
+            wish: Wish { address: self.ip, aliases: self.network_alias.clone() },
+        };
+        if words.network().is_none() && words.wish != Wish::default() {
+            let message = "--ip and --network-alias are about a network that boxes share, and none is named";
+            return Err(CliError::new(Class::Usage, message).hint("add --network NAME"));
+        }
         words.ask_for_card(publish).map_err(error::of)?;
         Ok(words)
     }

@@ -169,7 +169,10 @@ async fn to_the_end(engine: &Engine, live: &mut Live, stay: &Foreground) -> Resu
             Some(Happening::Output(piece)) => {
                 // Word that it runs may come behind.
                 way.runs = true;
-                stay.output.show(&piece);
+                if !stay.output.show(&piece) && !unread {
+                    unread = true;
+                    ask(live, Command::Kill).await;
+                }
             }
             Some(Happening::Exited(_)) if unread => return Ok(Stayed::Ended(unread_end())),
             Some(Happening::Exited(ended)) => return Ok(finish(owner_output, ended).await),

@@ -77,6 +77,7 @@ impl Book {
         let scope: &[u8] = match self.scope {
             Scope::Agent => b"agent",
             Scope::Workload => b"workload",
+            Scope::Volume => b"volume",
         };
         let mut info = Vec::new();
         let (policy, source) = (self.policy.name().as_bytes(), self.source.as_bytes());
@@ -143,10 +144,11 @@ fn seals_and_opens_byte_for_byte_what_the_format_says() {
 }
 
 #[test]
-fn a_workloads_file_is_its_own_and_by_the_book_too() {
-    for book in books() {
+fn a_workloads_file_and_a_volumes_header_are_their_own_and_by_the_book_too() {
+    let scopes = [Scope::Workload, Scope::Volume];
+    for (scope, book) in scopes.into_iter().flat_map(|scope| books().into_iter().map(move |book| (scope, book))) {
         let agents = book.ours().0;
-        let book = Book { scope: Scope::Workload, ..book };
+        let book = Book { scope, ..book };
         let (keys, header) = book.ours();
         let expected = book.sealed(&[b"state"]);
         let (policy, current) = (book.policy, Some(book.generation.into()));

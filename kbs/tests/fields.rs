@@ -45,6 +45,7 @@ const MEANT: &[(&str, &str)] = &[
     ("Operator", "configured"),                 // the broker's to say
     ("TestPolicyRequest", "all"),               // false: not
     ("AuditRequest", "newest"),                 // false: oldest first
+    ("AllowVolumeRequest", "anew"),             // false: recovered
     ("CertificateProfile", "terms"),            // as above
     ("CertificateProfile", "server_auth"),      // false: not
     ("CertificateProfile", "client_auth"),      // false: not
@@ -182,7 +183,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
         ("ListVolumesRequest", v1::ListVolumesRequest { tenant: tenant() }.encode_to_vec()),
         (
             "AllowVolumeRequest",
-            v1::AllowVolumeRequest { tenant: tenant(), name: b"db".to_vec(), subject: vec![1; 32], anew: true }
+            v1::AllowVolumeRequest { tenant: tenant(), name: b"db".to_vec(), subject: Some(vec![1; 32]), anew: true }
                 .encode_to_vec(),
         ),
         ("PutCertificateProfileRequest", v1::PutCertificateProfileRequest { profile: Some(profile) }.encode_to_vec()),

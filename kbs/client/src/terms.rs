@@ -59,7 +59,7 @@ impl AdminClient {
         &self,
         tenant: &str,
         name: &str,
-        subject: Vec<u8>,
+        subject: Option<Vec<u8>>,
         anew: bool,
     ) -> Result<Option<SealedVolume>, ClientError> {
         let (tenant, name) = (tenant.to_owned(), name.as_bytes().to_vec());

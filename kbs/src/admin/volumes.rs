@@ -31,20 +31,24 @@ impl AdminService {
             let most = SealingName::CONTEXT;
             return Err(Status::invalid_argument(format!("name: {} bytes, expected 1 to {most}", name.len())));
         }
+        if subject.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Status::invalid_argument("subject: it is empty; name one, or leave it out"));
+        }
         let event = if anew { "volume.forget" } else { "volume.confirm" };
         let shown = coffer_rim::foreign(&String::from_utf8_lossy(&name)).into_owned();
         let entry = AuditEntry {
             event,
             tenant: Some(tenant.to_string()),
             name: Some(shown),
-            key: (!subject.is_empty()).then(|| hex::encode(&subject)),
+            key: subject.as_ref().map(hex::encode),
             ..AuditEntry::default()
         };
         let mut change = self.change(caller, entry).await?;
         let all = change.ledger.volumes(&tenant).await.map_err(store_status)?;
         // One that is damaged is not the one that is meant, and says so when it is listed.
         let named = all.into_iter().flatten().filter(|found| found.name == name);
-        let mut found: Vec<KeptVolume> = named.filter(|found| subject.is_empty() || found.subject == subject).collect();
+        let mut found: Vec<KeptVolume> =
+            named.filter(|found| subject.as_ref().is_none_or(|subject| found.subject == *subject)).collect();
         if found.len() > 1 {
             let subjects: Vec<String> = found.iter().map(|one| hex::encode(&one.subject)).collect();
             let subjects = subjects.join(", ");

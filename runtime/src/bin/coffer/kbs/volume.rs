@@ -78,7 +78,7 @@ struct Which {
 impl Which {
     fn allow(&self, broker: &Broker<'_>, anew: bool, words: &str) -> Result<ExitCode, CliError> {
         let (name, tenant) = (&self.name, &self.tenant.tenant);
-        let subject = hex::decode(self.subject.as_deref().unwrap_or_default()).map_err(|_| {
+        let subject = self.subject.as_deref().map(hex::decode).transpose().map_err(|_| {
             CliError::new(Class::Usage, "--subject is no hex").hint("`coffer kbs volume list` shows subjects")
         })?;
         let Some(volume) = broker.ask(async |client| client.allow_volume(tenant, name, subject, anew).await)? else {

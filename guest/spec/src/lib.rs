@@ -70,6 +70,7 @@ mod peer;
 mod rights;
 #[doc(hidden)]
 pub mod sample;
+mod scratch;
 mod sealed_volume;
 mod secret;
 mod workload;
@@ -86,9 +87,10 @@ pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use network::{HostEntry, Network};
 pub use peer::{Guests, Measured, Peer, SignedLaunch};
 pub use rights::{Capability, Resource, ResourceLimit, Rights, UnknownWord};
+pub use scratch::Scratch;
 pub use sealed_volume::{SealedVolume, Unclean, VolumePolicy};
 pub use secret::{OnChange, SecretTarget, SecretWanted};
 pub use workload::{
-    COCO_PORT, Floors, Image, KbsPin, Mount, Owner, Process, Root, Scratch, SealFloors, SvnFloor, Tee, VerityTable,
-    Volume, VolumeKind, WorkloadSpec,
+    COCO_PORT, Floors, Image, KbsPin, Mount, Owner, Process, Root, SealFloors, SvnFloor, Tee, VerityTable, Volume,
+    VolumeKind, WorkloadSpec,
 };

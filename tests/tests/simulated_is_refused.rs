@@ -73,6 +73,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("prune", Evidence::None),
     ("events", Evidence::None),
     ("system", Evidence::None),
+    ("network", Evidence::None),
     ("volume", Evidence::None),
     ("pause", Evidence::None),
     ("unpause", Evidence::None),

@@ -6,7 +6,7 @@ use coffer_kbs_client::{ROLES_ENOUGH, ROLES_HELD};
 use coffer_ratls::{connection, denied};
 use tonic::{Code, Request, Status};
 
-use super::{AdminService, Change, store_status};
+use super::{AdminService, change::Change, store_status};
 use crate::{
     admin_socket::LocalPeer,
     operators::{Asking, Caller},

@@ -5,7 +5,7 @@ use coffer_policies::RELEASE;
 use sha2::{Digest as _, Sha256};
 use tonic::{Response, Status};
 
-use super::{AdminService, Change, changed::say, sorted, store_status, tenant};
+use super::{AdminService, change::Change, changed::say, sorted, store_status, tenant};
 use crate::{
     operators::Caller,
     policies::DEFAULT,

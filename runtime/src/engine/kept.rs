@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use coffer_spec::{DataVolume, Name, SealedVolume, Unclean, VolumePolicy, WorkloadSpec};
 
+use super::named::NamedFilter;
 use super::volumes::VolumeError;
 use super::{Engine, Fault, Hint, OpenError};
 use crate::binds::{DataMount, SealWords};
@@ -55,29 +56,6 @@ pub struct Listed {
     pub volume: KeptVolume,
     /// Names of the boxes that have it.
     pub boxes: Vec<String>,
-}
-
-/// Volumes that are wanted: no value of a kind admits all.
-#[derive(Clone, Debug, Default)]
-pub struct VolumeFilter {
-    /// Parts of names.
-    pub names: Vec<String>,
-    /// Labels, each with its value or with any.
-    pub labels: Vec<(String, Option<String>)>,
-    /// Whether no box has it.
-    pub dangling: Option<bool>,
-}
-
-impl VolumeFilter {
-    fn admits(&self, listed: &Listed) -> bool {
-        let Listed { volume, boxes } = listed;
-        let labelled = |(key, wanted): &(String, Option<String>)| {
-            volume.record.labels.get(key).is_some_and(|value| wanted.as_ref().is_none_or(|wanted| wanted == value))
-        };
-        (self.names.is_empty() || self.names.iter().any(|text| volume.name.as_str().contains(text)))
-            && self.labels.iter().all(labelled)
-            && self.dangling.is_none_or(|dangling| dangling == boxes.is_empty())
-    }
 }
 
 /// What a prune took away.
@@ -136,10 +114,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`KeptError`].
-    pub fn list_volumes(&self, filter: &VolumeFilter) -> Result<Vec<Listed>, KeptError> {
+    pub fn list_volumes(&self, filter: &NamedFilter) -> Result<Vec<Listed>, KeptError> {
         let mut all =
             self.kept()?.all()?.into_iter().map(|volume| self.listed(volume)).collect::<Result<Vec<_>, _>>()?;
-        all.retain(|listed| filter.admits(listed));
+        all.retain(|Listed { volume, boxes }| filter.admits(&volume.name, &volume.record.labels, boxes.is_empty()));
         Ok(all)
     }
 
@@ -174,12 +152,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`KeptError`]; what was removed before it is gone.
-    pub fn prune_volumes(&self, filter: &VolumeFilter, all: bool) -> Result<PrunedVolumes, KeptError> {
+    pub fn prune_volumes(&self, filter: &NamedFilter, all: bool) -> Result<PrunedVolumes, KeptError> {
         let volumes = self.kept_and_open()?;
         let guard = volumes.guard()?;
         let mut pruned = PrunedVolumes::default();
-        let unused = VolumeFilter { dangling: Some(true), ..filter.clone() };
-        for Listed { volume, .. } in self.list_volumes(&unused)? {
+        for Listed { volume, .. } in self.list_volumes(&filter.unused())? {
             if all || volume.record.anonymous {
                 let bytes = volume.disk_bytes();
                 volumes.remove(&guard, &volume.name)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use coffer_spec::{Name, Network};
 use coffer_vmm::net::switch::{Rules, Subnet};
 
+use super::named::NamedFilter;
 use super::{Engine, Fault, Hint, OpenError};
 use crate::boxes::unix_ms;
 use crate::home::HomeError;
@@ -84,28 +85,6 @@ pub struct ListedNetwork {
     pub boxes: Vec<(BoxRecord, BoxNetwork)>,
 }
 
-/// Networks that are wanted: no value of a kind admits all.
-#[derive(Clone, Debug, Default)]
-pub struct NetworkFilter {
-    /// Parts of names.
-    pub names: Vec<String>,
-    /// Labels, each with its value or with any.
-    pub labels: Vec<(String, Option<String>)>,
-    /// Whether no box is in it.
-    pub dangling: Option<bool>,
-}
-
-impl NetworkFilter {
-    fn admits(&self, ListedNetwork { network, boxes }: &ListedNetwork) -> bool {
-        let labelled = |(key, wanted): &(String, Option<String>)| {
-            network.labels.get(key).is_some_and(|value| wanted.as_ref().is_none_or(|wanted| wanted == value))
-        };
-        (self.names.is_empty() || self.names.iter().any(|text| network.name.as_str().contains(text)))
-            && self.labels.iter().all(labelled)
-            && self.dangling.is_none_or(|dangling| dangling == boxes.is_empty())
-    }
-}
-
 /// A place in a network for a box that is about to be recorded. Nobody else gets it meanwhile.
 #[derive(Debug)]
 pub struct Placed {
@@ -148,14 +127,14 @@ impl Engine {
     ///
     /// # Errors
     /// [`NetworksError`].
-    pub fn list_networks(&self, filter: &NetworkFilter) -> Result<Vec<ListedNetwork>, NetworksError> {
+    pub fn list_networks(&self, filter: &NamedFilter) -> Result<Vec<ListedNetwork>, NetworksError> {
         let state = self.state()?;
         let listed = |network: NetworkRecord| {
             let boxes = state.boxes_in(&network.name)?;
             Ok::<_, NetworksError>(ListedNetwork { network, boxes })
         };
         let mut all = state.networks()?.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?;
-        all.retain(|listed| filter.admits(listed));
+        all.retain(|ListedNetwork { network, boxes }| filter.admits(&network.name, &network.labels, boxes.is_empty()));
         Ok(all)
     }
 
@@ -187,11 +166,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`NetworksError`]; what was removed before it is gone.
-    pub fn prune_networks(&self, filter: &NetworkFilter) -> Result<Vec<Name>, NetworksError> {
+    pub fn prune_networks(&self, filter: &NamedFilter) -> Result<Vec<Name>, NetworksError> {
         let guard = self.networks_guard()?;
-        let unused = NetworkFilter { dangling: Some(true), ..filter.clone() };
         let mut gone = Vec::new();
-        for ListedNetwork { network, .. } in self.list_networks(&unused)? {
+        for ListedNetwork { network, .. } in self.list_networks(&filter.unused())? {
             self.forget_network(&guard, &network.name)?;
             gone.push(network.name);
         }

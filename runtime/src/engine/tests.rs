@@ -355,15 +355,15 @@ async fn a_volume_stays_while_a_box_has_it_and_what_nobody_named_goes_with_its_b
     with_volumes(&engine, "other", &[(&left, true)], false);
     let refused = engine.remove_volume(&db).unwrap_err();
     assert!(refused.to_string().contains("db is a volume of web") && refused.class() == Class::Config, "{refused}");
-    let dangling = VolumeFilter { dangling: Some(true), ..VolumeFilter::default() };
+    let dangling = NamedFilter { dangling: Some(true), ..NamedFilter::default() };
     assert!(engine.list_volumes(&dangling).unwrap().is_empty());
     engine.remove("web", false, true).await.unwrap();
-    let names = || engine.list_volumes(&VolumeFilter::default()).unwrap().into_iter().map(|one| one.volume.name);
+    let names = || engine.list_volumes(&NamedFilter::default()).unwrap().into_iter().map(|one| one.volume.name);
     assert_eq!(names().collect::<std::collections::BTreeSet<_>>(), [db.clone(), left.clone()].into());
     engine.remove("other", false, false).await.unwrap();
     assert!(engine.inspect_volume(&left).unwrap().boxes.is_empty(), "nobody asked for its end");
-    assert_eq!(engine.prune_volumes(&VolumeFilter::default(), false).unwrap().names, [left]);
-    assert_eq!(engine.prune_volumes(&VolumeFilter::default(), true).unwrap().names, std::slice::from_ref(&db));
+    assert_eq!(engine.prune_volumes(&NamedFilter::default(), false).unwrap().names, [left]);
+    assert_eq!(engine.prune_volumes(&NamedFilter::default(), true).unwrap().names, std::slice::from_ref(&db));
     assert_eq!(engine.remove_volume(&db).unwrap_err().class(), Class::NotFound);
 }
 
@@ -438,10 +438,10 @@ async fn networks_are_made_joined_left_and_removed() {
     engine.disconnect_network(&name("app"), "web").await.unwrap();
     let refused = engine.disconnect_network(&name("app"), "web").await.unwrap_err().to_string();
     assert!(refused.contains("web is not in network app"), "{refused}");
-    let filter = NetworkFilter { dangling: Some(false), ..NetworkFilter::default() };
+    let filter = NamedFilter { dangling: Some(false), ..NamedFilter::default() };
     let used: Vec<_> = engine.list_networks(&filter).unwrap().into_iter().map(|listed| listed.network.name).collect();
     assert_eq!(used, [name("more")]);
-    assert_eq!(engine.prune_networks(&NetworkFilter::default()).unwrap(), [name("app")]);
+    assert_eq!(engine.prune_networks(&NamedFilter::default()).unwrap(), [name("app")]);
     engine.state().unwrap().remove(&with_card.id).unwrap();
     engine.remove_network(&name("more")).unwrap();
     assert!(matches!(engine.remove_network(&name("more")), Err(NetworksError::Network(NetworkError::Unknown(_)))));

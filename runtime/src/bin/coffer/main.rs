@@ -25,6 +25,7 @@ mod image;
 mod inspected;
 mod kbs;
 mod launch;
+mod named;
 mod network;
 mod output;
 mod parser;

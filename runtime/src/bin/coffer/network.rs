@@ -8,14 +8,16 @@ pub mod ls;
 pub mod prune;
 pub mod rm;
 
-use coffer_runtime::engine::{ListedNetwork, NetworkFilter};
+use std::net::Ipv4Addr;
+
+use coffer_runtime::engine::{ListedNetwork, NamedFilter};
 use coffer_runtime::networks::{BoxNetwork, NetworkIsolation};
 use coffer_spec::Name;
 use coffer_vmm::net::switch::{Rule, mac_of};
 use serde_json::{Map, Value, json};
 
-use crate::boxes::filters;
-use crate::error::{Class, CliError};
+use crate::error::CliError;
+use crate::named;
 use crate::row::Entry;
 use crate::table;
 
@@ -41,29 +43,14 @@ pub const COMMANDS: &[Entry] = &[
 /// The one kind there is.
 const DRIVER: &str = "bridge";
 
-/// A name as it is typed: what is none is the name of no network.
+/// A name as it is typed.
 fn name(text: &str) -> Result<Name, CliError> {
-    let no_name = |error| CliError::new(Class::Usage, format!("invalid network name {text:?}: {error}"));
-    text.parse().map_err(no_name)
+    named::name("network", text)
 }
 
 /// Reads filters.
-fn filter(texts: &[String], keys: &str) -> Result<NetworkFilter, CliError> {
-    let mut filter = NetworkFilter::default();
-    for text in texts {
-        let invalid =
-            || CliError::new(Class::Usage, format!("invalid filter '{text}'")).hint(format!("filters are {keys}"));
-        match text.split_once('=').ok_or_else(invalid)? {
-            (key, value) if value.is_empty() || !keys.contains(&format!("{key}=")) => return Err(invalid()),
-            ("name", value) => filter.names.push(value.into()),
-            ("label", value) => filter.labels.push(filters::label(value)),
-            ("dangling", "true" | "1") => filter.dangling = Some(true),
-            ("dangling", "false" | "0") => filter.dangling = Some(false),
-            ("driver", DRIVER) => {}
-            _ => return Err(invalid()),
-        }
-    }
-    Ok(filter)
+fn filter(texts: &[String], keys: &str) -> Result<NamedFilter, CliError> {
+    named::filter(texts, keys, DRIVER)
 }
 
 /// Everything known of a network.
@@ -89,8 +76,20 @@ fn describe(ListedNetwork { network, boxes }: &ListedNetwork) -> Value {
     })
 }
 
+/// The same for the list of `--json`, which is in no words of Docker's.
+fn row(ListedNetwork { network, boxes }: &ListedNetwork) -> Value {
+    json!({
+        "name": network.name.as_str(), "created": table::rfc3339(network.created), "labels": network.labels,
+        "subnet": network.subnet, "isolation": network.isolation,
+        "boxes": boxes.iter().map(|(found, _)| found.name.as_str()).collect::<Vec<_>>(),
+    })
+}
+
 /// What a box has in a network.
 pub fn place_json(BoxNetwork { address, aliases, .. }: &BoxNetwork) -> Value {
-    let mac = mac_of(*address).map(|byte| format!("{byte:02x}")).join(":");
-    json!({ "IPAddress": address, "MacAddress": mac, "Aliases": aliases })
+    json!({ "IPAddress": address, "MacAddress": mac(*address), "Aliases": aliases })
+}
+
+fn mac(address: Ipv4Addr) -> String {
+    mac_of(address).map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -6,12 +6,12 @@ pub mod ls;
 pub mod prune;
 pub mod rm;
 
-use coffer_runtime::engine::{Listed, VolumeFilter};
+use coffer_runtime::engine::{Listed, NamedFilter};
 use coffer_spec::Name;
 use serde_json::{Value, json};
 
-use crate::boxes::filters;
-use crate::error::{Class, CliError};
+use crate::error::CliError;
+use crate::named;
 use crate::row::Entry;
 use crate::table;
 
@@ -32,30 +32,17 @@ pub const COMMANDS: &[Entry] = &[
     command!("prune": prune),
 ];
 
-/// A name as it is typed: what is none is the name of no volume.
+/// The one kind there is.
+const DRIVER: &str = "local";
+
+/// A name as it is typed.
 fn name(text: &str) -> Result<Name, CliError> {
-    let no_name = |error| CliError::new(Class::Usage, format!("invalid volume name {text:?}: {error}"));
-    text.parse().map_err(no_name)
+    named::name("volume", text)
 }
 
 /// Reads filters.
-fn filter(texts: &[String], keys: &str) -> Result<VolumeFilter, CliError> {
-    let mut filter = VolumeFilter::default();
-    for text in texts {
-        let invalid =
-            || CliError::new(Class::Usage, format!("invalid filter '{text}'")).hint(format!("filters are {keys}"));
-        match text.split_once('=').ok_or_else(invalid)? {
-            (key, value) if value.is_empty() || !keys.contains(&format!("{key}=")) => return Err(invalid()),
-            ("name", value) => filter.names.push(value.into()),
-            ("label", value) => filter.labels.push(filters::label(value)),
-            ("dangling", "true" | "1") => filter.dangling = Some(true),
-            ("dangling", "false" | "0") => filter.dangling = Some(false),
-            // There is one.
-            ("driver", "local") => {}
-            _ => return Err(invalid()),
-        }
-    }
-    Ok(filter)
+fn filter(texts: &[String], keys: &str) -> Result<NamedFilter, CliError> {
+    named::filter(texts, keys, DRIVER)
 }
 
 /// Everything known of a volume, in Docker's words.
@@ -63,7 +50,7 @@ fn describe(listed: &Listed) -> Value {
     let Listed { volume, boxes } = listed;
     let size = volume.limit();
     json!({
-        "Name": volume.name.as_str(), "Driver": "local", "Scope": "local",
+        "Name": volume.name.as_str(), "Driver": DRIVER, "Scope": "local",
         "CreatedAt": table::rfc3339(volume.record.created), "Labels": volume.record.labels,
         "Mountpoint": volume.mountpoint(), "Options": size.map(|bytes| json!({ "size": bytes.to_string() })),
         "Kind": volume.kind(), "SizeLimit": size, "DiskBytes": volume.disk_bytes(),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use coffer_runtime::networks::Wish;
 use coffer_spec::Name;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{self, CliError};
@@ -39,11 +39,14 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let joins = engine.connect_network(&network, &args.name, &wish);
     let place = context.runtime()?.block_on(joins).map_err(error::of)?;
     if context.json {
-        let mut told = json!({ "network": place.name.as_str(), "box": args.name });
-        if let (Some(told), Value::Object(more)) = (told.as_object_mut(), super::place_json(&place)) {
-            told.extend(more);
-        }
-        println!("{told}");
+        let (address, aliases) = (place.address, &place.aliases);
+        println!(
+            "{}",
+            json!({
+                "network": place.name.as_str(), "box": args.name, "address": address, "mac": super::mac(address),
+                "aliases": aliases,
+            })
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -37,10 +37,10 @@ pub struct Args {
 /// Lists them, by name.
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let filter = super::filter(&args.filter, "name=TEXT, label=KEY[=VALUE], dangling=true|false and driver=bridge")?;
-    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let format = args.format.as_deref().map(|text| Format::of(text, FIELDS)).transpose()?;
     let found = context.engine()?.list_networks(&filter).map_err(error::of)?;
     if context.json {
-        println!("{}", found.iter().map(super::describe).collect::<Value>());
+        println!("{}", found.iter().map(super::row).collect::<Value>());
     } else if args.quiet {
         for listed in &found {
             println!("{}", listed.network.name);
@@ -57,6 +57,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// For templates.
+const FIELDS: &[&str] = &["Name", "Driver", "Scope", "Subnet", "Isolation", "Internal", "Labels", "Boxes"];
 
 fn fields(listed: &ListedNetwork) -> Fields {
     let labels = &listed.network.labels;

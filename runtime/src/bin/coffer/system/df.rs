@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use coffer_image::Image;
-use coffer_runtime::engine::{Filter, VolumeFilter};
+use coffer_runtime::engine::{Filter, NamedFilter};
 use coffer_runtime::images::{self, of_image};
 use serde_json::json;
 
@@ -81,7 +81,7 @@ pub fn run(_: &Args, context: &Context) -> Result<ExitCode, CliError> {
     for found in &boxes {
         of_boxes.add(found.state.is_up(), engine.disk_bytes(found).map_err(error::of)?);
     }
-    for listed in engine.list_volumes(&VolumeFilter::default()).map_err(error::of)? {
+    for listed in engine.list_volumes(&NamedFilter::default()).map_err(error::of)? {
         of_volumes.add(!listed.boxes.is_empty(), listed.volume.disk_bytes());
     }
     if context.json {

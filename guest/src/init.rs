@@ -38,7 +38,7 @@ use crate::{
     passwd::{Identity as User, UserError},
     peers,
     processor::{self, GuestAttester, Page, SharedProcessor},
-    sealed::{self, Opened},
+    sealed::{self, Opened, Patience},
     sealing::Means,
     secrets::{self, Refresher},
     spawn::StartError,
@@ -393,11 +393,14 @@ impl Volumes {
             ended.or_fail(Code::Internal, "end what is left of the workload")?;
         }
         // Without a broker what can be closed without one is.
-        let (broker, reached) = match Self::broker(host, spec, &self.attester).await {
+        let mut patience = Patience::default();
+        let connected = patience.wait(Self::broker(host, spec, &self.attester)).await;
+        let (broker, reached) = match connected.unwrap_or_else(|| Err(Failure::new(Code::Internal, sealed::NO_ANSWER)))
+        {
             Ok(broker) => (broker, Ok(())),
             Err(failure) => (None, Err(Failure { code: Code::SealedVolumeLeftOpen, ..failure })),
         };
-        let closed = sealed::close(&means(spec, &self.processor, broker.as_ref()), self.opened).await;
+        let closed = sealed::close(&means(spec, &self.processor, broker.as_ref()), self.opened, patience).await;
         reached.and(closed)
     }
 

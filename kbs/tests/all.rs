@@ -40,4 +40,5 @@ mod traces;
 mod trips;
 mod trust;
 mod upgrade;
+mod volumes;
 mod widening;

@@ -19,11 +19,11 @@ use tokio::net::TcpStream;
 use crate::common::{self, Author, Guest, Kbs, Launch, PATH, TENANT, has_reason, installation, spec, unix};
 use crate::trust::{MANIFEST_KEY, add, contents, list_key, sign};
 
-const CONTEXT: &[u8] = b"db";
+pub(crate) const CONTEXT: &[u8] = b"db";
 const STATE: &[u8] = b"the state of a workload";
 
 /// A broker with terms for a context, and an author whose launches may have keys of policy `signer`.
-async fn broker() -> Kbs {
+pub(crate) async fn broker() -> Kbs {
     let kbs = Kbs::start().await;
     put_context(&kbs, TENANT, CONTEXT).await;
     kbs.list_author().await;
@@ -42,13 +42,13 @@ async fn put_context(kbs: &Kbs, tenant: &str, context: &[u8]) {
 }
 
 /// A running guest with its connection to the broker.
-struct Sealing {
+pub(crate) struct Sealing {
     guest: Arc<Guest>,
     client: BrokerClient,
 }
 
 /// A launch that an author signed, so that every policy has a subject.
-fn usual() -> Launch {
+pub(crate) fn usual() -> Launch {
     Launch { id: Some(Author::default()), ..Launch::default() }
 }
 
@@ -57,7 +57,7 @@ fn options() -> LaunchOptions {
 }
 
 impl Sealing {
-    async fn start(kbs: &Kbs, launch: &Launch) -> Self {
+    pub(crate) async fn start(kbs: &Kbs, launch: &Launch) -> Self {
         Self::start_on(kbs, installation(), launch, options()).await
     }
 
@@ -84,19 +84,19 @@ impl Sealing {
         Ok(Self { guest, client })
     }
 
-    fn means(&self) -> Means<'_> {
+    pub(crate) fn means(&self, scope: Scope) -> Means<'_> {
         let (processor, spec) = (&self.guest.processor, self.guest.document.spec());
-        Means { processor, spec, broker: Some(&self.client), scope: Scope::Agent }
+        Means { processor, spec, broker: Some(&self.client), scope }
     }
 
     async fn seal(&self, policy: SealPolicy) -> Vec<u8> {
-        let sealed = self.means().seal(policy, CONTEXT, Counter::None, STATE).await.unwrap();
+        let sealed = self.means(Scope::Agent).seal(policy, CONTEXT, Counter::None, STATE).await.unwrap();
         assert!(!sealed.rollback_protected);
         sealed.bytes
     }
 
     async fn unseal(&self, sealed: &[u8]) -> Result<Unsealed, SealingError> {
-        self.means().unseal(CONTEXT, sealed).await
+        self.means(Scope::Agent).unseal(CONTEXT, sealed).await
     }
 
     async fn opens(&self, sealed: &[u8]) -> bool {
@@ -179,7 +179,7 @@ async fn every_policy_opens_where_the_norm_says_and_nowhere_else() {
         .await;
 }
 
-fn other_spec() -> coffer_spec::WorkloadSpec {
+pub(crate) fn other_spec() -> coffer_spec::WorkloadSpec {
     let mut changed = spec(&[PATH]);
     changed.process.argv = vec!["/bin/sh".into()];
     changed
@@ -205,7 +205,7 @@ async fn another_tenant_and_another_context_open_nothing() {
     for policy in SealPolicy::ALL {
         let file = sealer.seal(policy).await;
         for context in [&b"another"[..], b"dB"] {
-            let refused = sealer.means().unseal(context, &file).await.err().unwrap();
+            let refused = sealer.means(Scope::Agent).unseal(context, &file).await.err().unwrap();
             match refused {
                 SealingError::Seal(SealError::Closed) => {}
                 SealingError::Broker { .. } => assert_eq!(context, b"dB", "a context without terms"),
@@ -237,7 +237,7 @@ async fn who_is_not_admitted_any_more_gets_no_key_and_the_trail_says_why() {
     assert!(has_reason(&line, "measurement-and-workload: "), "{line}");
     for (policy, file) in policies.into_iter().zip(&sealed) {
         not_released(sealer.unseal(file).await, policy);
-        not_released(sealer.means().seal(policy, CONTEXT, Counter::None, STATE).await, policy);
+        not_released(sealer.means(Scope::Agent).seal(policy, CONTEXT, Counter::None, STATE).await, policy);
     }
     assert!(sealer.opens(&own).await, "which needs no broker");
 }
@@ -267,7 +267,7 @@ async fn a_debug_twin_a_low_tcb_and_a_missing_broker_are_refused_by_name() {
         let low = old.seal(policy).await;
         let refused = strict.unseal(&low).await.err();
         assert!(matches!(refused, Some(SealingError::Seal(SealError::Floor { .. }))), "{policy}");
-        let alone = Means { broker: None, ..sealer.means() };
+        let alone = Means { broker: None, ..sealer.means(Scope::Agent) };
         match alone.unseal(CONTEXT, &file).await {
             Ok(_) => assert_eq!(policy, SealPolicy::MeasurementAndChip),
             Err(SealingError::NoBroker { policy: named }) => assert_eq!(named, policy),
@@ -275,7 +275,8 @@ async fn a_debug_twin_a_low_tcb_and_a_missing_broker_are_refused_by_name() {
         }
     }
     for context in [&b""[..], &[b'x'; 129]] {
-        let refused = sealer.means().seal(SealPolicy::Chip, context, Counter::None, STATE).await.unwrap_err();
+        let refused =
+            sealer.means(Scope::Agent).seal(SealPolicy::Chip, context, Counter::None, STATE).await.unwrap_err();
         assert!(matches!(refused, SealingError::Context { policy: SealPolicy::Chip, .. }), "{refused}");
     }
 }
@@ -286,7 +287,7 @@ async fn changed_files_do_not_open() {
     let sealer = Sealing::start(&kbs, &usual()).await;
     let long = vec![7; 3 * coffer_seal::CHUNK];
     for policy in SealPolicy::ALL {
-        let seal = async || sealer.means().seal(policy, CONTEXT, Counter::None, &long).await.unwrap().bytes;
+        let seal = async || sealer.means(Scope::Agent).seal(policy, CONTEXT, Counter::None, &long).await.unwrap().bytes;
         let (one, two) = (seal().await, seal().await);
         let piece = coffer_seal::CHUNK + coffer_seal::TAG;
         let (header, body) = one.split_at(coffer_seal::HEADER);
@@ -311,7 +312,7 @@ async fn changed_files_do_not_open() {
 async fn a_file_that_was_replaced_does_not_open_any_more() {
     let kbs = broker().await;
     let sealer = Sealing::start(&kbs, &usual()).await;
-    let means = sealer.means();
+    let means = sealer.means(Scope::Agent);
     for policy in SealPolicy::ALL.into_iter().filter(|policy| policy.source().needs_broker()) {
         let first = means.seal(policy, CONTEXT, Counter::Begin, STATE).await.unwrap();
         let beside = means.seal(policy, CONTEXT, Counter::Begin, STATE).await.unwrap();
@@ -337,7 +338,7 @@ async fn a_file_that_was_replaced_does_not_open_any_more() {
 async fn resealing_changes_the_policy_and_carries_the_counter_on() {
     let kbs = broker().await;
     let sealer = Sealing::start(&kbs, &usual()).await;
-    let means = sealer.means();
+    let means = sealer.means(Scope::Agent);
     for policy in SealPolicy::ALL {
         let file = sealer.seal(SealPolicy::MeasurementAndChip).await;
         let moved = means.reseal(Some(policy), CONTEXT, &file).await.unwrap();
@@ -368,7 +369,7 @@ async fn resealing_takes_a_file_to_the_firmware_of_today() {
     let old = Sealing::start_on(&kbs, installation(), &usual(), at(5)).await;
     let updated = Sealing::start_on(&kbs, installation(), &usual(), at(6)).await;
     let file = old.seal(SealPolicy::MeasurementAndChip).await;
-    let file = updated.means().reseal(None, CONTEXT, &file).await.unwrap().bytes;
+    let file = updated.means(Scope::Agent).reseal(None, CONTEXT, &file).await.unwrap().bytes;
     assert_eq!(Header::peek(&file).unwrap().tcb, at(6).tcb.committed.to_raw());
     assert!(updated.opens(&file).await);
     // Firmware that was rolled back has no key of a higher TCB.
@@ -391,19 +392,26 @@ async fn sealed_data_outlives_an_upgrade_of_the_platform() {
     assert!(add(&kbs, manifest("first", &old)).await.unwrap());
     let old = Sealing::connect(&kbs, old).await.unwrap();
     let bound = old.seal(SealPolicy::MeasurementAndChip).await;
-    let counted = old.means().seal(SealPolicy::Measurement, CONTEXT, Counter::Begin, STATE).await.unwrap().bytes;
+    let counted =
+        old.means(Scope::Agent).seal(SealPolicy::Measurement, CONTEXT, Counter::Begin, STATE).await.unwrap().bytes;
 
     // The new platform is measured. Before its manifest is there it gets nothing.
     let new = Sealing::connect(&kbs, new).await.unwrap();
-    not_released(new.means().seal(SealPolicy::Workload, CONTEXT, Counter::None, STATE).await, SealPolicy::Workload);
+    not_released(
+        new.means(Scope::Agent).seal(SealPolicy::Workload, CONTEXT, Counter::None, STATE).await,
+        SealPolicy::Workload,
+    );
     assert!(add(&kbs, manifest("second", &new.guest)).await.unwrap());
 
     // Both are admitted: what was bound to the old one becomes the workload's, inside the old one.
-    let movable = old.means().reseal(Some(SealPolicy::Workload), CONTEXT, &bound).await.unwrap().bytes;
-    let counted_movable = old.means().reseal(Some(SealPolicy::Workload), CONTEXT, &counted).await.unwrap().bytes;
+    let movable = old.means(Scope::Agent).reseal(Some(SealPolicy::Workload), CONTEXT, &bound).await.unwrap().bytes;
+    let counted_movable =
+        old.means(Scope::Agent).reseal(Some(SealPolicy::Workload), CONTEXT, &counted).await.unwrap().bytes;
     assert!(!new.opens(&bound).await && new.opens(&movable).await && new.opens(&counted_movable).await);
-    let moved = new.means().reseal(Some(SealPolicy::MeasurementAndChip), CONTEXT, &movable).await.unwrap().bytes;
-    let counted = new.means().reseal(Some(SealPolicy::Measurement), CONTEXT, &counted_movable).await.unwrap().bytes;
+    let moved =
+        new.means(Scope::Agent).reseal(Some(SealPolicy::MeasurementAndChip), CONTEXT, &movable).await.unwrap().bytes;
+    let counted =
+        new.means(Scope::Agent).reseal(Some(SealPolicy::Measurement), CONTEXT, &counted_movable).await.unwrap().bytes;
 
     // The old one is revoked, and gets no key any more, of nothing.
     assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "first").await.unwrap().map(|it| it.through), Some(1));

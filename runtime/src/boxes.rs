@@ -355,7 +355,7 @@ pub(crate) mod tests {
             files::SCRATCH,
             files::PORTS,
             "vsock.sock",
-            "vsock.sock_4080",
+            "vsock.sock_4026531840",
             files::CONTROL,
             ".kernel.x1Y2z3",
         ];

@@ -32,6 +32,7 @@ mod kernels;
 mod lab;
 mod lab_kernel;
 mod lost_output;
+mod many_connections;
 mod many_disks;
 mod measured_boot;
 mod mutants;

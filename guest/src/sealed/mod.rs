@@ -146,7 +146,7 @@ pub async fn open(means: &Means<'_>) -> Result<Opened, Failure> {
         match open_one(means, index, volume).await {
             Ok(open) => opened.0.push(open),
             Err(failure) => {
-                let _ = close(means, opened).await;
+                let _ = close(means, opened, Patience::default()).await;
                 return Err(failure);
             }
         }
@@ -197,7 +197,7 @@ async fn open_one(means: &Means<'_>, index: usize, volume: &SealedVolume) -> Res
         (Ok(()), _) => Ok(open),
         // Nothing of the workload's was written: it is as closed as it was.
         (Err(failure), Way::Closed(_)) => {
-            let _ = close_one(means, open).await;
+            let _ = close_one(means, open, &mut Patience::default()).await;
             Err(failure)
         }
         (Err(failure), _) => Err(failure),
@@ -314,21 +314,44 @@ fn mount_file_system(place: &Place, node: &Path) -> Result<(), Failure> {
     bound.map(drop).map_err(|failure| Failure { code: Code::SealedVolumeCorrupt, ..failure })
 }
 
+/// How long a key broker may take over the closing of all volumes: a stop's grace is not spent on one that hangs, and what is
+/// left open is said. What a disk takes is not counted.
+pub struct Patience(Duration);
+
+/// What is said of a broker that took longer.
+pub const NO_ANSWER: &str = "the key broker does not answer";
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Duration::from_secs(5))
+    }
+}
+
+impl Patience {
+    /// Nothing, if it is over first.
+    pub async fn wait<T>(&mut self, answer: impl Future<Output = T>) -> Option<T> {
+        let began = Instant::now();
+        let answered = tokio::time::timeout(self.0, answer).await;
+        self.0 = self.0.saturating_sub(began.elapsed());
+        answered.ok()
+    }
+}
+
 /// Closes volumes. Nothing of the workload lives any more.
 ///
 /// # Errors
 /// `sealed-volume-left-open`, of the first that could not be closed; the others are.
-pub async fn close(means: &Means<'_>, opened: Opened) -> Result<(), Failure> {
+pub async fn close(means: &Means<'_>, opened: Opened, mut patience: Patience) -> Result<(), Failure> {
     let mut result = Ok(());
     for open in opened.0.into_iter().rev() {
-        if let Err(failure) = close_one(means, open).await {
+        if let Err(failure) = close_one(means, open, &mut patience).await {
             result = result.and(Err(failure));
         }
     }
     result
 }
 
-async fn close_one(means: &Means<'_>, open: Open) -> Result<(), Failure> {
+async fn close_one(means: &Means<'_>, open: Open, patience: &mut Patience) -> Result<(), Failure> {
     let Open { place, record, slot, keys, secrets, stack } = open;
     let left_open = |detail: &dyn core::fmt::Display| place.fail(Code::SealedVolumeLeftOpen, detail);
     let store = |place: &Place| -> io::Result<[u8; 32]> {
@@ -351,7 +374,8 @@ async fn close_one(means: &Means<'_>, open: Open) -> Result<(), Failure> {
     if !place.volume.rollback_protected {
         return Ok(());
     }
-    let moved = means.move_volume_record(&keys, place.context(), Some(record), closed).await;
+    let moved = means.move_volume_record(&keys, place.context(), Some(record), closed);
+    let moved = patience.wait(moved).await.ok_or_else(|| left_open(&NO_ANSWER))?;
     moved.map_err(|error| left_open(&error))
 }
 

@@ -1,6 +1,6 @@
 //! Records of sealed volumes: what owners see of them, and let happen.
 
-use coffer_kbs_client::{SealingName, VolumeRecord, kbs::admin::v1 as wire};
+use coffer_kbs_client::{SealingName, VolumeRecord, VolumeState, kbs::admin::v1 as wire};
 use tonic::{Response, Status};
 
 use super::{AdminService, sorted, store_status, tenant};
@@ -49,10 +49,16 @@ impl AdminService {
         let named = all.into_iter().flatten().filter(|found| found.name == name);
         let mut found: Vec<KeptVolume> =
             named.filter(|found| subject.as_ref().is_none_or(|subject| found.subject == *subject)).collect();
+        // Of several, one that begins anew anyhow is not meant.
+        let lives = |found: &KeptVolume| found.record.state != VolumeState::Forgotten;
+        if found.iter().any(lives) {
+            found.retain(lives);
+        }
         if found.len() > 1 {
             let subjects: Vec<String> = found.iter().map(|one| hex::encode(&one.subject)).collect();
             let subjects = subjects.join(", ");
-            return Err(Status::failed_precondition(format!("name: several have a volume of that name: {subjects}")));
+            let said = format!("name: several have a volume of that name; name one with --subject: {subjects}");
+            return Err(Status::failed_precondition(said));
         }
         let Some(mut volume) = found.pop() else {
             return change.done_if(false, "nothing-there", wire::AllowVolumeResponse { volume: None }).await;

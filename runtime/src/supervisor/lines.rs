@@ -1,5 +1,5 @@
-//! What a guest opens towards the host: events (4080), the simulated processor (4081), the relay to its key broker (4082), the
-//! certificates of the host's chip (4083). And what clients open towards a guest, on published ports.
+//! What a guest opens towards the host: events, the simulated processor, the relay to its key broker, the
+//! certificates of the host's chip. And what clients open towards a guest, on published ports.
 //!
 //! Trusts: nothing the guest sends. Each line has limits of length and number, so that a guest can only hurt itself.
 

@@ -454,7 +454,7 @@ const FAULTS: [Fault; 13] = [
     ("spec.img", |w| block(w, files::SPEC_DISK), |w| unblock(w, files::SPEC_DISK)),
     ("scratch.img", |w| block(w, files::SCRATCH), |w| unblock(w, files::SCRATCH)),
     ("commands", |w| block(w, files::CONTROL), |w| unblock(w, files::CONTROL)),
-    ("events", |w| block(w, "vsock.sock_4080"), |w| unblock(w, "vsock.sock_4080")),
+    ("events", |w| block(w, "vsock.sock_4026531840"), |w| unblock(w, "vsock.sock_4026531840")),
     ("spec", |w| hide(&w.folder().join(files::SPEC)), |w| show(&w.folder().join(files::SPEC))),
     ("another spec", |w| other_spec(w), |w| show(&w.folder().join(files::SPEC))),
     ("platform", |w| hide(&w.platform.join("kernel")), |w| show(&w.platform.join("kernel"))),

@@ -65,7 +65,7 @@ step a guest with two processors proves itself, and gets a secret from a broker
 coffer sim init --product milan >/dev/null
 coffer-kbs init --state kbs >/dev/null
 coffer-kbs serve --state kbs --allow-simulated "$COFFER_HOME/sim/ark-milan.der" --tenant default --ready-file kbs/ready >kbs.log 2>&1 &
-until [ -e kbs/ready ]; do sleep 0.2; done
+until [ -e kbs/ready ]; do kill -0 $! || break; sleep 0.2; done
 export COFFER_KBS_PROFILE=kbs/admin.toml
 printf 'correct horse' | coffer kbs secret put kbs:///demo/app/password --allow-simulated
 flags="--isolation kvm --tee-simulate --cpus 2 --kbs 127.0.0.1:4480 --kbs-pin $(coffer-kbs pin --state kbs)

@@ -1,4 +1,4 @@
-//! How message pages travel over the vsock line to a simulated processor (host port 4081).
+//! How message pages travel over the vsock line to a simulated processor (host port 0xF0000001).
 //!
 //! Guest to host: `u8 kind ‖ 4096-byte page`. Host to guest: `u64 BE exitinfo2 ‖ 4096-byte page ‖ u32 BE length ‖ certificate
 //! table`. Many exchanges per connection, strictly one after the other.

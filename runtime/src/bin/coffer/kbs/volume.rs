@@ -39,6 +39,8 @@ fn list(args: &ListArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError> {
 }
 
 /// Let a volume be used that was not closed: each of its blocks may be any that was ever written there.
+///
+/// No box may run with it meanwhile: one that does cannot close it any more, and says `sealed-volume-left-open`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer kbs volume confirm db")]
 struct ConfirmArgs {
@@ -52,6 +54,8 @@ fn confirm(args: &ConfirmArgs, broker: &Broker<'_>) -> Result<ExitCode, CliError
 }
 
 /// Let a volume begin anew, on an empty disk: what was on it opens nowhere any more.
+///
+/// No box may run with it meanwhile: what such a box writes is lost, and it ends with `sealed-volume-left-open`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer kbs volume forget db")]
 struct ForgetArgs {

@@ -8,7 +8,7 @@ use coffer_ratls::{Attester, Identity};
 use coffer_seal::SealPolicy;
 use coffer_spec::{KbsPin, WorkloadSpec};
 
-use crate::{host::Host, sys::vsock::VsockStream};
+use crate::{clock, host::Host, sys::vsock::VsockStream};
 
 /// How long the key broker may take for one call, all attempts and questions together.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,7 +40,12 @@ pub async fn connect(
             (Err(ClientError::Unreachable { .. } | ClientError::Undecided { .. }), Some(pause)) => {
                 tokio::time::sleep(pause).await;
             }
-            (result, _) => return result,
+            (result, _) => {
+                if let Some(word) = result.as_ref().ok().and_then(BrokerClient::told_time) {
+                    clock::told(word, host);
+                }
+                return result;
+            }
         }
     }
 }

@@ -219,6 +219,10 @@ impl Appraiser for Door {
         }
         Ok(judged)
     }
+
+    fn unix_seconds(&self) -> u64 {
+        u64::try_from(self.clock.now()).unwrap_or(0)
+    }
 }
 
 impl Reception<Judged> for Door {

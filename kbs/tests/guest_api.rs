@@ -1,9 +1,9 @@
 //! Sealing keys, generations, versions and certificates: who gets them, who does not, and that they are the same again.
 
 use crate::common;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
-use crate::common::{Author, Guest, Kbs, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec};
+use crate::common::{Author, Guest, Kbs, Launch, PATH, TENANT, VALUE, ask, has_reason, refused, spec, unix};
 use coffer_kbs::Kind;
 use coffer_kbs_client::{
     BrokerClient, CertificateProfile, ClientError, Generation, Scope, SealingContext, SealingName, SealingPolicy,
@@ -441,4 +441,14 @@ async fn a_counter_that_was_set_back_is_noticed() {
     kbs.tamper(Kind::Generation, |rows| *rows = old).await;
     let line = kbs.line_of(&refused(client.generation(&wanted, &[1; 16]).await));
     assert!(has_reason(&line, "generation 0101"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_is_told_the_brokers_time_at_each_admission() {
+    let (kbs, guest, client) = ready().await;
+    let told = client.told_time().unwrap().unix_seconds;
+    assert!(told.abs_diff(unix()) <= 5, "{told}");
+    kbs.skew.store(86_400, Ordering::SeqCst);
+    let later = kbs.connect(guest.clone()).await.unwrap().told_time().unwrap().unix_seconds;
+    assert!(later.abs_diff(unix() + 86_400) <= 5, "{later}");
 }

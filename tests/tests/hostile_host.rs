@@ -4,7 +4,11 @@
 //! was measured as the owner expects, and only what is then loaded differs: the guest itself must notice. What is changed
 //! before measuring is noticed by the key broker. Told on each monitor that works here.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, ensure};
 use coffer_machine::spec_disk::SpecDisk;
@@ -161,6 +165,42 @@ fn changed_before_measuring(owner: &Deployment) -> Result<()> {
         .with_context(|| format!("{} refusals\n{}", refusals(), owner.kbs.log()))?;
     Ok(())
 }
+
+#[test]
+fn a_clock_that_the_host_sets_back_the_brokers_word_sets_right() -> Result<()> {
+    on_each(|monitor| {
+        // Without a machine the clock is the host's own, and no guest sets that.
+        if !monitor.has_machine() {
+            return Ok(());
+        }
+        let owner = Deployment::on(monitor)?;
+        let tells = |flags: &[&str]| -> Result<u64> {
+            let image = owner.flags.iter().find(|flag| flag.contains('@')).context("an image")?;
+            let words = [&["--tee-simulate", "--host-may", "stop,logs"], flags, &[image, "date", "+%s"]].concat();
+            let document = owner.world.coffer(&[&["spec"], words.as_slice()].concat())?.ok()?;
+            let disk = owner.world.folder.path().join(format!("set-back-{}.img", flags.len()));
+            let mut bytes = Vec::new();
+            SpecDisk { document: document.as_bytes(), claimed_unix_seconds: Some(SET_BACK) }.write(&mut bytes)?;
+            fs::write(&disk, bytes)?;
+            let folder = owner.world.folder.path().join(format!("host-set-back-{}", flags.len()));
+            fs::create_dir(&folder)?;
+            let (variable, program) = monitor.behind(&folder, &format!("cp {} spec.img", disk.display()))?;
+            let mut command = owner.world.command(&["run", "--rm"]);
+            command.args(&words).env(variable, program).env("COFFER_PLATFORM", &owner.world.platform);
+            Ok(run(&mut command, b"")?.ok()?.trim().parse()?)
+        };
+        // With nobody else to ask it is the host's word, as documented.
+        let told = tells(&[])?;
+        ensure!((SET_BACK..SET_BACK + 600).contains(&told), "{told}");
+        let told = tells(&["--kbs", &owner.kbs.address, "--kbs-pin", &owner.kbs.pin])?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        ensure!(now.abs_diff(told) < 60, "the guest believes that it is {told}, and it is {now}");
+        Ok(())
+    })
+}
+
+/// What a host says the time is: in 2001.
+const SET_BACK: u64 = 1_000_000_000;
 
 /// Offset of a byte in stage0's image that is padding.
 const UNUSED: usize = 0xC000;

@@ -3,28 +3,25 @@
 //! Trusts: AMD's roots and the simulators that the spec lists, the spec's list of guests. Believes nothing of a guest's own.
 //! Never: admits one that can be debugged or migrated, that no list names, or whose platform is behind what AMD's bulletins ask for (the
 //! floor `strict`; Milan on hardware by a word of the spec alone); decides by the host's clock alone that something is new: a
-//! revocation list is as fresh as that clock says.
+//! revocation list is as fresh as the broker's clock says, or, in a guest without a broker, the host's.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use coffer_ratls::{Appraiser, Attested, ConnectionState, Reception, Refusal};
 use coffer_rim::foreign::foreign_at_most;
 use coffer_spec::{Guests, Tee, WorkloadSpec};
 use coffer_verifier::{
     Accept, AttestationResult, CrlPolicy, Endorsements, EvidencePolicy, Expected, ExpectedGuest, ExpectedReportData,
-    Reason, UnixTime, Verdict, Verifier, abi::ReportData, evidence::Evidence,
+    Reason, Verdict, Verifier, abi::ReportData, evidence::Evidence,
 };
 
-use crate::notices::Notices;
+use crate::{clock::Clock, notices::Notices};
 
 /// Judges guests of one list.
 pub struct Judge {
     verifier: Verifier,
     guests: ExpectedGuest,
-    not_before: u64,
+    clock: Clock,
 }
 
 impl Judge {
@@ -38,7 +35,7 @@ impl Judge {
         Self {
             verifier: Verifier { anchors: guests.anchors(), crl: CrlPolicy::Required, policy },
             guests: guests.expected(),
-            not_before: spec.floors.not_before,
+            clock: Clock::of(spec),
         }
     }
 }
@@ -48,8 +45,8 @@ impl Appraiser for Judge {
 
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<AttestationResult, Refusal> {
         let expected = Expected { report_data: ExpectedReportData::Exactly(*expected), guest: self.guests.clone() };
-        let now = UnixTime::from(SystemTime::now())
-            .max(UnixTime::from_secs(i64::try_from(self.not_before).unwrap_or(i64::MAX)));
+        let unknown = || Refusal::new("clock-unknown", "the key broker has not said yet what time it is".to_owned());
+        let now = self.clock.now().ok_or_else(unknown)?;
         let appraisal = self.verifier.judge(evidence, &Endorsements::new(), &expected, now);
         appraisal.into_result().map_err(|refused| refusal(refused.verdict(), refused.reasons()))
     }

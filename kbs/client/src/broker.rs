@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coffer_ratls::{Attester, AttestingConnection, Identity, Purpose, connect_and_attest, signing_request_spki};
+use coffer_ratls::{Attester, AttestingConnection, Identity, Purpose, ToldTime, connect_and_attest, signing_request_spki};
 use coffer_spec::SecretPath;
 use coffer_verifier::{
     abi::{ReportData, SpkiDigest, WorkloadDigest},
@@ -82,6 +82,11 @@ impl BrokerClient {
         let connection = connect_and_attest(stream, identity, Purpose::Kbs, pins, attester).await?;
         let broker = broker_client::BrokerClient::new(connection.channel());
         Ok(Self { connection, broker, tenant: tenant.to_owned() })
+    }
+
+    /// What time the broker said it is, when it admitted this guest last.
+    pub fn told_time(&self) -> Option<ToldTime> {
+        self.connection.told_time()
     }
 
     /// Asks for a secret as it is now. Attests anew, once, if the broker finds the last report too old.

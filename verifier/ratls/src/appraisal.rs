@@ -47,6 +47,11 @@ pub trait Appraiser: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`]: the peer learns its code, the log its detail.
     fn appraise(&self, evidence: &Evidence, expected: &ReportData) -> Result<Self::Admitted, Refusal>;
+
+    /// What time this side tells a peer that it admits: seconds since the epoch, 0 for one that tells none.
+    fn unix_seconds(&self) -> u64 {
+        0
+    }
 }
 
 /// Gets what evidence lacks from elsewhere, before it is judged.

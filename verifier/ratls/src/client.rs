@@ -77,6 +77,16 @@ pub struct AttestingConnection {
 struct Answered {
     opener: Arc<Opener>,
     until: Instant,
+    told: Option<ToldTime>,
+}
+
+/// What a server said the time was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldTime {
+    /// Seconds since the epoch.
+    pub unix_seconds: u64,
+    /// When its word arrived here. Whoever holds lines up makes it older, by no more than [`CHALLENGE_LIFETIME`].
+    pub at: Instant,
 }
 
 /// Opens `stream`, challenges the server, and has its evidence appraised.
@@ -295,6 +305,11 @@ impl AttestingConnection {
         self.current.read().unwrap_or_else(PoisonError::into_inner).until
     }
 
+    /// What time the server said it is, with its latest verdict; nothing if it does not say.
+    pub fn told_time(&self) -> Option<ToldTime> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).told
+    }
+
     /// A new report on the same connection; its key replaces the old one.
     ///
     /// # Errors
@@ -336,7 +351,9 @@ async fn attest(channel: Channel, facts: &TlsFacts, attester: Arc<dyn Attester>)
     };
     // The peer's word only decides when we ask again; a silly one is cut to something harmless.
     let valid = Duration::from_secs(admission.valid_seconds).min(appraisal::RESULT_LIFETIME);
-    Ok(Answered { opener: Arc::new(opener), until: start + valid })
+    let told = (admission.unix_seconds != 0)
+        .then(|| ToldTime { unix_seconds: admission.unix_seconds, at: Instant::now() });
+    Ok(Answered { opener: Arc::new(opener), until: start + valid, told })
 }
 
 fn client(channel: Channel) -> AttestationClient<Channel> {

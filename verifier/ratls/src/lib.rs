@@ -67,7 +67,7 @@ mod wire;
 
 pub use appraisal::{Appraiser, Attested, Attester, AttesterError, Completer, RESULT_LIFETIME};
 pub use client::{
-    AttestedConnection, AttestingConnection, connect_and_attest, connect_and_verify, connect_listed, connect_pinned,
+    AttestedConnection, AttestingConnection, ToldTime, connect_and_attest, connect_and_verify, connect_listed, connect_pinned,
     one_channel,
 };
 pub use connect_error::ConnectError;

@@ -142,6 +142,7 @@ impl AttestationService {
                     side: Some(attest_response::Side::Admission(proto::Admission {
                         report_id: verified.report_id.as_bytes().to_vec(),
                         valid_seconds: RESULT_LIFETIME.as_secs(),
+                        unix_seconds: verifier.unix_seconds(),
                     })),
                 })
             }
@@ -221,6 +222,8 @@ struct Verified {
 trait Verify: Send + Sync {
     fn judge(&self, bound: Bound) -> Result<Verified, Refusal>;
 
+    fn unix_seconds(&self) -> u64;
+
     /// Evidence was installed.
     fn attested(&self, state: &Arc<ConnectionState>);
 
@@ -237,6 +240,10 @@ impl<A: Appraiser> Verify for Verifies<A> {
     fn judge(&self, bound: Bound) -> Result<Verified, Refusal> {
         let attested = appraisal::judge(&*self.appraiser, bound)?;
         Ok(Verified { at: attested.at(), report_id: *attested.report_id(), attested: Arc::new(attested) })
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        self.appraiser.unix_seconds()
     }
 
     fn attested(&self, state: &Arc<ConnectionState>) {

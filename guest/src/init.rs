@@ -35,6 +35,7 @@ use crate::{
         self,
         browsers::{Certified, PACE, first, keep},
     },
+    owners::OwnersError,
     passwd::{Identity as User, UserError},
     peers,
     processor::{self, GuestAttester, Page, SharedProcessor},
@@ -351,6 +352,7 @@ async fn prepare_and_run(
         let admitted = || agent.events.reached(Phase::Attested);
         let secrets = &agent.places.secrets;
         let in_place = secrets::fetch_all(host, spec, &identity, attester.clone(), secrets, &user, admitted).await?;
+        Box::pin(first_owners(host, agent, &attester)).await?;
         Box::pin(certificates(host, spec, &attester, plain)).await?;
         if !spec.sealed_volumes.is_empty() {
             opening.store(true, Ordering::SeqCst);
@@ -419,6 +421,27 @@ impl Volumes {
 
 fn means<'a>(spec: &'a WorkloadSpec, processor: &'a SharedProcessor, broker: Option<&'a BrokerClient>) -> Means<'a> {
     Means { processor, spec, broker, scope: coffer_seal::Scope::Volume }
+}
+
+/// The owners as the key broker's list has them, where it keeps one. Of a list that is not taken nobody is an owner, and the output says
+/// why; a broker that does not say ends the start.
+async fn first_owners(host: Host, agent: &Agent, attester: &Arc<dyn Attester>) -> Result<(), Failure> {
+    let spec = agent.document.spec();
+    let keeps = spec.owner_authority.as_ref().is_some_and(|authority| authority.kept.is_some());
+    let Some(kbs) = spec.kbs.as_ref().filter(|_| keeps) else { return Ok(()) };
+    let connected = Box::pin(broker::connect_anew(host, spec, kbs, attester.clone())).await;
+    let looked = match connected {
+        Ok(broker) => agent.owners.look(&broker).await,
+        Err(error) => Err(OwnersError::Broker(error)),
+    };
+    match looked {
+        Ok(()) => Ok(()),
+        Err(OwnersError::Broker(error)) => Err(secrets::failure(kbs, "owners", &error)),
+        Err(error) => {
+            agent.say_of_owners(&error).await;
+            Ok(())
+        }
+    }
 }
 
 /// Certificates of ports with plain TLS: the first before the workload starts, and the next ones in time.

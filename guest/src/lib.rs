@@ -22,6 +22,7 @@ pub mod ingress;
 pub mod lines;
 pub mod log_ring;
 pub mod notices;
+pub mod owners;
 pub mod passwd;
 pub mod peers;
 pub mod processor;

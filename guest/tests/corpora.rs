@@ -36,7 +36,15 @@ fn no_message_to_the_agent_or_from_it_goes_beyond_its_words() {
             agent_exercise::event(&mutate(&data, &mut seed));
         }
     }
-    assert_eq!((corpus("agent_request").len(), corpus("agent_event").len()), (6, 2));
+    for data in corpus("owner_list") {
+        assert!(coffer_spec::SignedOwnerList::parse(&data).unwrap().unverified().is_ok());
+        agent_exercise::owner_list(&data);
+        for _ in 0..5000 {
+            agent_exercise::owner_list(&mutate(&data, &mut seed));
+        }
+    }
+    let lengths = ["agent_request", "agent_event", "owner_list"].map(|name| corpus(name).len());
+    assert_eq!(lengths, [6, 2, 1]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ impl Sealing {
 }
 
 async fn allow(kbs: &Kbs, subject: Option<&[u8]>, anew: bool) -> Result<Option<SealedVolume>, ClientError> {
-    kbs.admin().await.allow_volume(TENANT, CONTEXT, subject.map(<[u8]>::to_vec), anew).await
+    kbs.admin().await.allow_volume(TENANT, "db", subject.map(<[u8]>::to_vec), anew).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,11 +2,13 @@
 
 use coffer_ratls::certificate_spki;
 use coffer_rim::{Class, Failure, input};
-use coffer_spec::{Owner, OwnerMay};
+use coffer_spec::{AuthorityKey, Name, NameError, Owner, OwnerAuthority, OwnerMay, PathError, SecretPath};
 use coffer_verifier::abi::SpkiDigest;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::signing_key::read_public;
 
 /// Reads `PUBKEY.pem[=may,may]`: a public key or certificate, and what its owner may do; without a list, everything;
 /// `none`: what comes with being listed.
@@ -25,6 +27,44 @@ pub fn parse(text: &str) -> Result<Owner, Failure> {
             .hint("`coffer owner show --pem` prints the local owner's")
     })?;
     Ok(Owner { key, may })
+}
+
+/// Reads `PUBKEY.pem,name=NAME[,sequence=N][,kept=kbs:///…]`: whose lists of owners count, and which.
+///
+/// # Errors
+/// Class `usage` for words that say none, `config` for a file that is no key.
+pub fn authority(text: &str) -> Result<OwnerAuthority, Failure> {
+    let usage = |why: String| {
+        Failure::new(Class::Usage, format!("invalid value {text:?} for --owner-authority: {why}"))
+            .hint("write PUBLIC-KEY.pem,name=NAME, and behind commas sequence=N and kept=kbs:///repository/type/tag")
+    };
+    let mut parts = text.split(',');
+    let file = parts.next().filter(|file| !file.is_empty()).ok_or_else(|| usage("there is no key's file".into()))?;
+    let (mut name, mut sequence, mut kept) = (None, None, None);
+    for part in parts {
+        let (word, value) = part.split_once('=').ok_or_else(|| usage(format!("{part:?} is no WORD=VALUE")))?;
+        let twice = match word {
+            "name" => {
+                let value: Name = value.parse().map_err(|error: NameError| usage(error.to_string()))?;
+                name.replace(value).is_some()
+            }
+            "sequence" => {
+                let value: u64 = value.parse().map_err(|_| usage("sequence: expected a whole number".into()))?;
+                sequence.replace(value).is_some()
+            }
+            "kept" => {
+                let value: SecretPath = value.parse().map_err(|error: PathError| usage(error.to_string()))?;
+                kept.replace(value).is_some()
+            }
+            _ => return Err(usage(format!("there is no {word:?}"))),
+        };
+        if twice {
+            return Err(usage(format!("{word} stands there twice")));
+        }
+    }
+    let name = name.ok_or_else(|| usage("name= is missing: what its lists are called".into()))?;
+    let key = AuthorityKey(read_public(file.as_ref())?);
+    Ok(OwnerAuthority { key, name, sequence: sequence.unwrap_or(0), kept })
 }
 
 fn acts(list: &str) -> Result<OwnerMay, Failure> {
@@ -55,6 +95,33 @@ mod tests {
         let owner = parse(&format!("{}=logs,exec", certificate.display())).unwrap();
         assert_eq!((owner.key, owner.may), (identity.spki(), OwnerMay::parse("exec,logs").unwrap()));
         assert_eq!(parse(&certificate.display().to_string()).unwrap().may, OwnerMay::all());
+    }
+
+    #[test]
+    fn an_authority_has_a_key_and_a_name_and_each_word_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("authority.pem");
+        let key = crate::signing_key::SigningKey::generate().unwrap();
+        std::fs::write(&file, key.public().to_pem()).unwrap();
+        let file = file.display();
+        let read = authority(&format!("{file},name=prod,sequence=7,kept=kbs:///default/owners/prod")).unwrap();
+        assert_eq!((read.name.as_str(), read.sequence, read.key.0), ("prod", 7, key.public().clone()));
+        assert_eq!(read.kept.unwrap().as_str(), "kbs:///default/owners/prod");
+        for bad in [
+            "",
+            ",name=a",
+            "F",
+            "F,name=a,name=b",
+            "F,name=a b",
+            "F,name=a,sequence=-1",
+            "F,name=a,kept=x",
+            "F,name=a,x=1",
+            "F,name=a,",
+        ] {
+            let error = authority(&bad.replace('F', &file.to_string())).unwrap_err();
+            assert_eq!(error.class, Class::Usage, "{bad}");
+        }
+        assert_eq!(authority("/nowhere.pem,name=a").unwrap_err().class, Class::Config);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 
 use coffer_spec::{
     Act, ConfigDigest, DataVolume, Document, Floors, HostMay, Image, Ingress, IngressClients, KbsPin, ManifestDigest,
-    Mount, Name, Network, Owner, Peer, Process, Rights, Root, Scratch, SealedVolume, SecretWanted, SpecError, Tee,
-    Tenant, VerityTable, Volume, WorkloadSpec,
+    Mount, Name, Network, Owner, OwnerAuthority, Peer, Process, Rights, Root, Scratch, SealedVolume, SecretWanted,
+    SpecError, Tee, Tenant, VerityTable, Volume, WorkloadSpec,
 };
 use coffer_verifier::abi::SpkiDigest;
 
@@ -110,6 +110,8 @@ pub struct WorkloadRequest {
     pub secrets: Vec<SecretWanted>,
     /// Owners.
     pub owners: Vec<Owner>,
+    /// Whose lists may change them.
+    pub owner_authority: Option<OwnerAuthority>,
     /// Lower bounds.
     pub floors: Floors,
 }
@@ -267,6 +269,7 @@ pub fn document(
         kbs: request.kbs.clone(),
         secrets: request.secrets.clone(),
         owners: request.owners.clone(),
+        owner_authority: request.owner_authority.clone(),
         mounts: request.mounts.clone(),
         shm_bytes: request.shm_bytes,
         volumes: request.volumes.clone(),

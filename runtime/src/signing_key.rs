@@ -28,10 +28,12 @@ pub enum KeyPurpose {
     Manifest,
     /// Signs bundles of policies.
     Policy,
+    /// Signs lists of owners.
+    Owners,
 }
 
 impl KeyPurpose {
-    const ALL: [Self; 4] = [Self::Id, Self::Author, Self::Manifest, Self::Policy];
+    const ALL: [Self; 5] = [Self::Id, Self::Author, Self::Manifest, Self::Policy, Self::Owners];
 
     /// As files and messages say it.
     pub fn word(self) -> &'static str {
@@ -40,6 +42,7 @@ impl KeyPurpose {
             Self::Author => "author key",
             Self::Manifest => "manifest key",
             Self::Policy => "policy key",
+            Self::Owners => "owners' key",
         }
     }
 
@@ -49,7 +52,8 @@ impl KeyPurpose {
 }
 
 /// What makes keys.
-const MAKE: &str = "make one with `coffer id-key init`, `coffer manifest keygen` or `coffer policy keygen`";
+const MAKE: &str =
+    "make one with `coffer id-key init`, `coffer manifest keygen`, `coffer policy keygen` or `coffer owner keygen`";
 
 /// A private key.
 pub struct SigningKey {

@@ -39,6 +39,7 @@ mod mutants;
 mod network;
 mod old_state;
 mod one_definition;
+mod owners;
 mod packages;
 mod qemu_launch;
 mod registries;

@@ -98,10 +98,10 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("id-block", Evidence::None),
     ("spec", Evidence::None),
     ("platform", Evidence::None),
-    ("owner", Evidence::None),
+    ("owner", Evidence::Own), // owners.rs: `owner push` brings a guest nothing unless allowed
     ("collateral", Evidence::None), // keeps what verifies, gives no verdict
-    ("report", Evidence::None),     // prints fields, gives no verdict
-    ("kbs", Evidence::None),        // trusts the broker's pinned key; guests' evidence comes to the broker itself
+    ("report", Evidence::None), // prints fields, gives no verdict
+    ("kbs", Evidence::None),  // trusts the broker's pinned key; guests' evidence comes to the broker itself
     ("bench", Evidence::None),
     ("doctor", Evidence::None),
     ("host", Evidence::None), // what this machine's firmware says of itself

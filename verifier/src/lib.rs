@@ -31,6 +31,7 @@
 
 pub mod abi;
 pub mod binding;
+pub mod envelope;
 pub mod evidence;
 pub mod hcl;
 pub mod manifest;

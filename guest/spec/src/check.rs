@@ -8,7 +8,7 @@ use core::{
 };
 use std::collections::BTreeSet;
 
-use coffer_verifier::{abi::SpkiDigest, ear::Word};
+use coffer_verifier::{abi::SpkiDigest, ear::Word, manifest::MAX_SEQUENCE};
 
 use crate::{
     COCO_PORT, Capability, FileMode, Guests, Ingress, IngressClients, KbsPin, Mount, Name, Network, OnChange, Peer,
@@ -212,6 +212,16 @@ fn owners(spec: &WorkloadSpec) -> Result<(), SpecError> {
     // Owners come over RA-TLS, which needs evidence.
     let reachable = spec.tee != Tee::None;
     ensure(reachable || spec.owners.is_empty(), "owners", &"owners", "none without a TEE")?;
+    if let Some(authority) = &spec.owner_authority {
+        ensure(reachable, "owner_authority", &"an authority", "none without a TEE")?;
+        let most = authority.sequence <= MAX_SEQUENCE;
+        ensure(most, "owner_authority.sequence", &authority.sequence, "at most 2^53 - 1")?;
+        let broker = spec.kbs.is_some() || authority.kept.is_none();
+        ensure(broker, "owner_authority.kept", &"a path", "none without a key broker")?;
+        // Whoever is to bring a list has to be one already.
+        let brought = authority.kept.is_some() || !spec.owners.is_empty();
+        ensure(brought, "owners", &"none", "at least one, who can bring a list, or owner_authority.kept")?;
+    }
     ensure(reachable || spec.inject.is_empty(), "inject", &"names", "none without a TEE: nobody could inject")
 }
 

@@ -66,6 +66,7 @@ mod memory;
 mod mode;
 mod name;
 mod network;
+mod owner_list;
 mod peer;
 mod rights;
 #[doc(hidden)]
@@ -85,6 +86,7 @@ pub use ingress::{Ingress, IngressClients};
 pub use mode::{FileMode, FolderMode, ModeError};
 pub use name::{NAME_RULE, Name, NameError, PathError, SecretPath, Tenant};
 pub use network::{HostEntry, Network};
+pub use owner_list::{AuthorityKey, OWNER_LIST_TYPE, OwnerAuthority, OwnerList, OwnerListError, SignedOwnerList};
 pub use peer::{Guests, Measured, Peer, SignedLaunch};
 pub use rights::{Capability, Resource, ResourceLimit, Rights, UnknownWord};
 pub use scratch::Scratch;

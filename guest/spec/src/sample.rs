@@ -60,6 +60,7 @@ pub fn workload(tee: Tee) -> WorkloadSpec {
         kbs: None,
         secrets: Vec::new(),
         owners: Vec::new(),
+        owner_authority: None,
         mounts: Vec::new(),
         shm_bytes: Mount::SHM,
         volumes: Vec::new(),

@@ -4,8 +4,8 @@ use coffer_verifier::abi::{KeyDigest, SpkiDigest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Act, ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerMay, Peer, Rights,
-    Scratch, SealedVolume, SecretWanted, Tenant, digest::lower_hex,
+    Act, ConfigDigest, DataVolume, FolderMode, HostMay, Ingress, ManifestDigest, Name, Network, OwnerAuthority,
+    OwnerMay, Peer, Rights, Scratch, SealedVolume, SecretWanted, Tenant, digest::lower_hex,
 };
 
 /// Which secure processor the guest must find. There is no fallback from one to another.
@@ -53,6 +53,9 @@ pub struct WorkloadSpec {
     /// Owners by public key.
     #[serde(default)]
     pub owners: Vec<Owner>,
+    /// Whose lists may change who the owners are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_authority: Option<OwnerAuthority>,
     /// Mounts of the workload beside its root.
     #[serde(default)]
     pub mounts: Vec<Mount>,

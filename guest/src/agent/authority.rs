@@ -1,11 +1,13 @@
-//! Who asks, and whether the spec lets them.
+//! Who asks, and whether the spec, or a list that its authority signed, lets them.
 
 use std::sync::Arc;
 
 use coffer_ratls::ConnectionState;
-use coffer_spec::{Act, WorkloadSpec};
+use coffer_spec::{Act, Owner, WorkloadSpec};
 use coffer_verifier::abi::SpkiDigest;
 use tonic::{Extensions, Status};
+
+use super::Agent;
 
 /// On which port a service answers; the port decides how a caller is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,18 +26,19 @@ impl Door {
     pub(super) fn admit_one_of(
         self,
         state: Option<&Arc<ConnectionState>>,
-        spec: &WorkloadSpec,
+        agent: &Agent,
         acts: &[Act],
     ) -> Result<(), Status> {
+        let owners = if self == Self::Owners { agent.owners.now() } else { Vec::new() };
         let admits = |act| match self {
-            Self::Host => admit_host(spec, act),
-            Self::Owners => admit_owner(spec, state.ok_or_else(not_ra_tls)?.peer_spki(), act),
+            Self::Host => admit_host(agent.document.spec(), act),
+            Self::Owners => admit_owner(&owners, state.ok_or_else(not_ra_tls)?.peer_spki(), act),
         };
         match (self, acts) {
             (Self::Host, []) => Ok(()),
             (Self::Owners, []) => {
                 let key = state.ok_or_else(not_ra_tls)?.peer_spki();
-                let listed = spec.owners.iter().any(|owner| owner.key == *key);
+                let listed = owners.iter().any(|owner| owner.key == *key);
                 if listed { Ok(()) } else { Err(Status::permission_denied("owner-not-listed")) }
             }
             (_, [first, others @ ..]) => {
@@ -46,12 +49,12 @@ impl Door {
 
     /// Lets the caller of a request do `act`, or refuses.
     #[allow(clippy::result_large_err)] // tonic's own error type
-    pub(super) fn admit(self, extensions: &Extensions, spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
+    pub(super) fn admit(self, extensions: &Extensions, agent: &Agent, act: Act) -> Result<(), Status> {
         match self {
-            Self::Host => admit_host(spec, act),
+            Self::Host => admit_host(agent.document.spec(), act),
             Self::Owners => {
                 let state = extensions.get::<Arc<ConnectionState>>().ok_or_else(not_ra_tls)?;
-                admit_owner(spec, state.peer_spki(), act)
+                admit_owner(&agent.owners.now(), state.peer_spki(), act)
             }
         }
     }
@@ -67,8 +70,8 @@ fn admit_host(spec: &WorkloadSpec, act: Act) -> Result<(), Status> {
 }
 
 #[allow(clippy::result_large_err)]
-fn admit_owner(spec: &WorkloadSpec, key: &SpkiDigest, act: Act) -> Result<(), Status> {
-    let mut listed = spec.owners.iter().filter(|owner| owner.key == *key);
+fn admit_owner(owners: &[Owner], key: &SpkiDigest, act: Act) -> Result<(), Status> {
+    let mut listed = owners.iter().filter(|owner| owner.key == *key);
     if listed.any(|owner| owner.allows(act)) {
         Ok(())
     } else {
@@ -78,7 +81,7 @@ fn admit_owner(spec: &WorkloadSpec, key: &SpkiDigest, act: Act) -> Result<(), St
 
 #[cfg(test)]
 mod tests {
-    use coffer_spec::{HostMay, Owner, OwnerMay, Tee};
+    use coffer_spec::{HostMay, OwnerMay, Tee};
 
     use super::*;
 
@@ -108,11 +111,11 @@ mod tests {
         let spec = spec();
         let (alice, mallory) = (SpkiDigest::of(b"alice"), SpkiDigest::of(b"mallory"));
         for act in [Act::Exec, Act::Cp, Act::Top, Act::Attach, Act::Stop, Act::Stats] {
-            assert!(admit_owner(&spec, &alice, act).is_ok());
-            assert!(admit_owner(&spec, &mallory, act).is_err());
+            assert!(admit_owner(&spec.owners, &alice, act).is_ok());
+            assert!(admit_owner(&spec.owners, &mallory, act).is_err());
         }
         for act in [Act::Logs, Act::Inject, Act::Unseal] {
-            assert_eq!(admit_owner(&spec, &alice, act).unwrap_err().message(), format!("owner-may-not:{act}"));
+            assert_eq!(admit_owner(&spec.owners, &alice, act).unwrap_err().message(), format!("owner-may-not:{act}"));
         }
     }
 
@@ -120,14 +123,15 @@ mod tests {
     fn who_may_copy_may_do_nothing_else() {
         let owners = vec![Owner { key: SpkiDigest::of(b"carol"), may: OwnerMay::parse("cp").unwrap() }];
         let (spec, carol) = (WorkloadSpec { owners, ..spec() }, SpkiDigest::of(b"carol"));
-        assert!(admit_owner(&spec, &carol, Act::Cp).is_ok());
+        assert!(admit_owner(&spec.owners, &carol, Act::Cp).is_ok());
         for act in [Act::Exec, Act::Top, Act::Attach, Act::Logs, Act::Inject, Act::Unseal] {
-            assert_eq!(admit_owner(&spec, &carol, act).unwrap_err().message(), format!("owner-may-not:{act}"));
+            assert_eq!(admit_owner(&spec.owners, &carol, act).unwrap_err().message(), format!("owner-may-not:{act}"));
         }
     }
 
-    #[test]
-    fn a_request_without_a_connection_is_no_owner() {
-        assert!(Door::Owners.admit(&Extensions::new(), &spec(), Act::Stop).is_err());
+    #[tokio::test]
+    async fn a_request_without_a_connection_is_no_owner() {
+        let world = crate::agent::tests::world("stop").await;
+        assert!(Door::Owners.admit(&Extensions::new(), &world.agent, Act::Stop).is_err());
     }
 }

@@ -42,7 +42,7 @@ impl Control for ControlService {
     async fn signal(&self, request: Request<SignalRequest>) -> Result<Response<SignalResponse>, Status> {
         let number = request::signal(*request.get_ref())?;
         let spec = self.agent.document.spec();
-        self.door.admit(request.extensions(), spec, Act::of_signal(number, spec.process.stop_signal))?;
+        self.door.admit(request.extensions(), &self.agent, Act::of_signal(number, spec.process.stop_signal))?;
         let workload = self.agent.workload().ok_or_else(|| Status::failed_precondition("workload-not-running"))?;
         workload.signal(number).map_err(|_| Status::failed_precondition("workload-not-running"))?;
         Ok(Response::new(SignalResponse {}))

@@ -39,7 +39,7 @@ impl Exec for ExecService {
 
     async fn run(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::RunStream>, Status> {
         let (extensions, spec) = (request.extensions().clone(), self.agent.document.spec());
-        let may = |act| self.door.admit(&extensions, spec, act);
+        let may = |act| self.door.admit(&extensions, &self.agent, act);
         let mut asks = request.into_inner();
         let first = asks.message().await?.and_then(|first| first.message);
         let order = match first {

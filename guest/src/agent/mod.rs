@@ -20,6 +20,7 @@ mod typing;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use coffer_guest_proto::Stream;
 use coffer_spec::Document;
 use tokio::sync::{RwLock, Semaphore, watch};
 
@@ -28,8 +29,15 @@ pub use refresh::keep_current;
 pub use room::Wide;
 
 use crate::{
-    events::Events, lines::Ways, log_ring::LogRing, reaper::Reaper, secret_env::SecretEnv, secrets::Refresher,
-    sys::process_id::ProcessId, workload::Places,
+    events::Events,
+    lines::Ways,
+    log_ring::LogRing,
+    owners::{Owners, OwnersError},
+    reaper::Reaper,
+    secret_env::SecretEnv,
+    secrets::Refresher,
+    sys::process_id::ProcessId,
+    workload::{Places, unix_nanos},
 };
 
 /// Programs beside the workload at one time.
@@ -55,6 +63,8 @@ pub struct StopOrder {
 pub struct Agent {
     /// The spec this guest was launched with.
     pub document: Document,
+    /// Who may ask over RA-TLS.
+    pub owners: Owners,
     /// Phase and exit status.
     pub events: Arc<Events>,
     /// The workload's output.
@@ -85,6 +95,7 @@ impl Agent {
     /// An agent without a workload yet.
     pub fn new(document: Document, events: Arc<Events>, places: Places) -> Self {
         Self {
+            owners: Owners::of(document.spec()),
             document,
             events,
             logs: Arc::new(LogRing::new(crate::log_ring::CAPACITY)),
@@ -120,6 +131,12 @@ impl Agent {
     /// Orders to end, as they come.
     pub fn stop_orders(&self) -> watch::Receiver<Option<StopOrder>> {
         self.stop.subscribe()
+    }
+
+    /// Says in the output that a list of owners is not taken.
+    pub async fn say_of_owners(&self, error: &OwnersError) {
+        let said = format!("coffer: owners: {}: {error}\n", error.word());
+        self.logs.push(Stream::Stderr, unix_nanos(), said.as_bytes()).await;
     }
 
     fn order_stop(&self, order: StopOrder) {

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use coffer_guest_proto::{
-    InjectRequest, InjectResponse, REASON, RefreshRequest, RefreshResponse, ResealRequest, ResealResponse, SealRequest,
-    SealResponse, Sealed as Encrypted, UnsealRequest, UnsealResponse, owner_server::Owner,
+    InjectRequest, InjectResponse, PutOwnersRequest, PutOwnersResponse, REASON, RefreshRequest, RefreshResponse,
+    ResealRequest, ResealResponse, SealRequest, SealResponse, Sealed as Encrypted, UnsealRequest, UnsealResponse,
+    owner_server::Owner,
 };
 use coffer_kbs_client::{BrokerClient, ClientError};
 use coffer_ratls::{Attester, HpkeSealed, connection};
@@ -63,6 +64,18 @@ impl Owner for OwnerService {
             None => Ok(Response::new(RefreshResponse { secrets: round.found })),
             Some(error @ ClientError::Refused { .. }) => Err(Status::permission_denied(error.to_string())),
             Some(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    async fn put_owners(&self, request: Request<PutOwnersRequest>) -> Result<Response<PutOwnersResponse>, Status> {
+        let list = request::put_owners(request.get_ref())?;
+        match self.agent.owners.brought(list) {
+            Ok(sequence) => Ok(Response::new(PutOwnersResponse { sequence })),
+            Err(error) => {
+                let mut status = Status::failed_precondition(error.to_string());
+                status.metadata_mut().insert(REASON, MetadataValue::from_static(error.word()));
+                Err(status)
+            }
         }
     }
 

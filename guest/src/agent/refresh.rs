@@ -36,7 +36,11 @@ pub async fn keep_current(agent: Arc<Agent>) {
 /// Looks now. Nothing where the broker has no part in this guest, or its workload does not run yet.
 pub(super) async fn now(agent: &Agent) -> Option<Round> {
     let refresher = agent.refresher.get()?;
-    let round = refresher.round(agent.places.host, agent.document.spec(), &agent.places.secrets).await;
+    let (spec, places) = (agent.document.spec(), &agent.places);
+    let round = refresher.round(places.host, spec, &places.secrets, &agent.owners).await;
+    if let Some(error) = &round.owners {
+        agent.say_of_owners(error).await;
+    }
     for follows in &round.follows {
         follow(agent, follows).await;
     }

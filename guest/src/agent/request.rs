@@ -4,11 +4,12 @@
 #![allow(clippy::result_large_err)] // tonic's own error type
 
 use coffer_guest_proto::{
-    Attach as AskedAttach, ExecStart, InjectRequest, ListPrograms, ReadFiles, ResealRequest, SealRequest, Sealed,
-    Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles, exec_start::Own as Asked,
+    Attach as AskedAttach, ExecStart, InjectRequest, ListPrograms, PutOwnersRequest, ReadFiles, ResealRequest,
+    SealRequest, Sealed, Shown, SignalRequest, StopRequest, TerminalSize, UnsealRequest, WriteFiles,
+    exec_start::Own as Asked,
 };
 use coffer_seal::SealPolicy;
-use coffer_spec::{Act, Name, SecretTarget, WorkloadSpec};
+use coffer_spec::{Act, Name, SecretTarget, SignedOwnerList, WorkloadSpec};
 use tonic::Status;
 
 use super::StopOrder;
@@ -215,6 +216,12 @@ pub(super) fn inject<'a>(request: &'a InjectRequest, spec: &'a WorkloadSpec) -> 
         return field("set_env", "a name that is a variable's, and that nothing else sets");
     }
     Ok(Inject { name, value: sealed("value", value.as_ref())?, set_env: *set_env })
+}
+
+pub(super) fn put_owners(request: &PutOwnersRequest) -> Read<&[u8]> {
+    let PutOwnersRequest { list } = request;
+    let fits = (1..=SignedOwnerList::LONGEST).contains(&list.len());
+    if fits { Ok(list) } else { field("list", "a signed list of owners, at most 49152 bytes") }
 }
 
 /// Something to seal.

@@ -13,7 +13,12 @@ use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
 use super::{FileAs, InPlace, LIMIT, TOTAL, User, denial_id, write};
-use crate::{broker, host::Host, secret_env::SecretEnv};
+use crate::{
+    broker,
+    host::Host,
+    owners::{Owners, OwnersError},
+    secret_env::SecretEnv,
+};
 
 /// Asks the broker again, as who this guest was when it started.
 pub struct Refresher {
@@ -33,6 +38,8 @@ pub struct Round {
     pub follows: Vec<OnChange>,
     /// Why the rest is unknown.
     pub broken: Option<ClientError>,
+    /// Why a list of owners was not taken.
+    pub owners: Option<OwnersError>,
 }
 
 /// Where secrets come from.
@@ -53,14 +60,17 @@ impl Refresher {
         (Self { identity, attester, user, versions: Mutex::new(versions) }, environment)
     }
 
-    /// Looks for other versions than those in place, and puts them there. The guest proves itself anew.
-    pub async fn round(&self, host: Host, spec: &WorkloadSpec, folder: &Path) -> Round {
+    /// Looks for other versions than those in place, and puts them there; and for a newer list of owners. The guest proves itself anew.
+    pub async fn round(&self, host: Host, spec: &WorkloadSpec, folder: &Path, owners: &Owners) -> Round {
         let Some(kbs) = &spec.kbs else { return Round::default() };
         let mut versions = self.versions.lock().await;
         let mut round = Round::default();
         let work = async {
             match broker::connect(host, spec, kbs, &self.identity, self.attester.clone()).await {
-                Ok(client) => look(&client, spec, folder, &self.user, &mut versions, &mut round).await,
+                Ok(client) => {
+                    round.owners = owners.look(&client).await.err();
+                    look(&client, spec, folder, &self.user, &mut versions, &mut round).await;
+                }
                 Err(error) => round.broken = Some(error),
             }
         };

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use coffer_ratls::{Attester, AttestingConnection, Identity, Purpose, ToldTime, connect_and_attest, signing_request_spki};
+use coffer_ratls::{
+    Attester, AttestingConnection, Identity, Purpose, ToldTime, connect_and_attest, signing_request_spki,
+};
 use coffer_spec::SecretPath;
 use coffer_verifier::{
     abi::{ReportData, SpkiDigest, WorkloadDigest},

@@ -36,6 +36,7 @@ mod inject;
 mod join;
 mod log_file;
 mod logs;
+mod owners;
 mod prove;
 mod refresh;
 mod seal;

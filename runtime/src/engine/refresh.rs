@@ -22,7 +22,7 @@ pub struct Refreshed {
     pub denial_id: Option<String>,
 }
 
-/// Why a guest did not look.
+/// Why a guest did not do what its owner asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefreshError {

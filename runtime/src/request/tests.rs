@@ -56,6 +56,7 @@ pub(crate) fn request() -> WorkloadRequest {
         coco_routes: false,
         secrets: Vec::new(),
         owners: Vec::new(),
+        owner_authority: None,
         floors: Floors::default(),
     }
 }

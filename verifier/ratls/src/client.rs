@@ -351,8 +351,8 @@ async fn attest(channel: Channel, facts: &TlsFacts, attester: Arc<dyn Attester>)
     };
     // The peer's word only decides when we ask again; a silly one is cut to something harmless.
     let valid = Duration::from_secs(admission.valid_seconds).min(appraisal::RESULT_LIFETIME);
-    let told = (admission.unix_seconds != 0)
-        .then(|| ToldTime { unix_seconds: admission.unix_seconds, at: Instant::now() });
+    let told =
+        (admission.unix_seconds != 0).then(|| ToldTime { unix_seconds: admission.unix_seconds, at: Instant::now() });
     Ok(Answered { opener: Arc::new(opener), until: start + valid, told })
 }
 

@@ -67,8 +67,8 @@ mod wire;
 
 pub use appraisal::{Appraiser, Attested, Attester, AttesterError, Completer, RESULT_LIFETIME};
 pub use client::{
-    AttestedConnection, AttestingConnection, ToldTime, connect_and_attest, connect_and_verify, connect_listed, connect_pinned,
-    one_channel,
+    AttestedConnection, AttestingConnection, ToldTime, connect_and_attest, connect_and_verify, connect_listed,
+    connect_pinned, one_channel,
 };
 pub use connect_error::ConnectError;
 pub use defects::named;

@@ -171,7 +171,7 @@ impl ReferenceManifest {
                 field: format!("components[{at}].sha256"),
                 expected: "64 lower-case hexadecimal digits",
             })?;
-            Ok(Component { name: one.name, sha256 })
+            Ok::<_, ManifestError>(Component { name: one.name, sha256 })
         });
         let launch = |(at, one): (usize, WireLaunch)| {
             let expected = match (only, one.launch) {
@@ -182,7 +182,7 @@ impl ReferenceManifest {
             let launch = expected
                 .map_err(|expected| ManifestError::Field { field: format!("measurements[{at}].launch"), expected })?;
             let WireLaunch { vcpus, vcpu_type, measurement, .. } = one;
-            Ok(MeasuredLaunch { launch, vcpus, vcpu_type, measurement })
+            Ok::<_, ManifestError>(MeasuredLaunch { launch, vcpus, vcpu_type, measurement })
         };
         Self::new(Contents {
             created: time("created", &wire.created)?,

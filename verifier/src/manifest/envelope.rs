@@ -1,17 +1,16 @@
 //! The signed envelope, and what may be believed of it.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Serialize};
-
 use super::document::{Contents, MAX_PAYLOAD, ManifestError, ReferenceManifest};
 use crate::{
     UnixTime,
     abi::SpkiDigest,
+    envelope::{Envelope, EnvelopeError, EnvelopeKind, SignatureRefusal},
     public_key::{P384PublicKey, SIGNATURE_SIZE},
 };
 
 /// Type of the payload; it is signed with the payload, so no signature over something else passes for one of these.
 pub const PAYLOAD_TYPE: &str = "application/vnd.coffer.reference-manifest.v1+json";
+const KIND: EnvelopeKind = EnvelopeKind { payload_type: PAYLOAD_TYPE, longest: MAX_PAYLOAD };
 
 /// Why a manifest is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,10 +53,7 @@ pub enum ManifestRefusal {
 
 /// An envelope, parsed; nobody believes it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedManifest {
-    payload: Vec<u8>,
-    signatures: Vec<(SpkiDigest, [u8; SIGNATURE_SIZE])>,
-}
+pub struct SignedManifest(Envelope);
 
 /// A manifest that a listed key signed. Only [`SignedManifest::verify`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,27 +64,44 @@ pub struct VerifiedManifest {
 
 /// The bytes a manifest key signs: DSSE's pre-authentication encoding of [`PAYLOAD_TYPE`] and the payload.
 pub fn signing_input(payload: &[u8]) -> Vec<u8> {
-    let mut input = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), payload.len()).into_bytes();
-    input.extend_from_slice(payload);
-    input
+    KIND.signing_input(payload)
+}
+
+impl From<EnvelopeError> for ManifestError {
+    fn from(error: EnvelopeError) -> Self {
+        let part = "envelope";
+        match error {
+            EnvelopeError::TooLong { found, limit } => Self::TooLong { part, found, limit },
+            EnvelopeError::Json(message) => Self::Json { part, message },
+            EnvelopeError::Field { field, expected } => Self::Field { field, expected },
+        }
+    }
+}
+
+impl From<SignatureRefusal> for ManifestRefusal {
+    fn from(refusal: SignatureRefusal) -> Self {
+        match refusal {
+            SignatureRefusal::UnknownKey { found, listed } => Self::UnknownKey { found, listed },
+            SignatureRefusal::Signature { key } => Self::Signature { key },
+        }
+    }
 }
 
 impl SignedManifest {
     /// An envelope around a manifest, without signatures.
     pub fn of(manifest: &ReferenceManifest) -> Self {
-        Self { payload: manifest.to_bytes(), signatures: Vec::new() }
+        Self(Envelope::of(manifest.to_bytes()))
     }
 
     /// The bytes to sign: [`signing_input`] of the payload.
     pub fn signing_input(&self) -> Vec<u8> {
-        signing_input(&self.payload)
+        signing_input(self.payload())
     }
 
     /// Adds a signature over [`SignedManifest::signing_input`].
     #[must_use]
-    pub fn with_signature(mut self, key: &P384PublicKey, signature: [u8; SIGNATURE_SIZE]) -> Self {
-        self.signatures.push((key.spki_digest(), signature));
-        self
+    pub fn with_signature(self, key: &P384PublicKey, signature: [u8; SIGNATURE_SIZE]) -> Self {
+        Self(self.0.with_signature(key, signature))
     }
 
     /// Reads an envelope.
@@ -96,61 +109,22 @@ impl SignedManifest {
     /// # Errors
     /// [`ManifestError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        if bytes.len() > MAX_ENVELOPE {
-            return Err(ManifestError::TooLong { part: "envelope", found: bytes.len(), limit: MAX_ENVELOPE });
-        }
-        let wire: Wire = serde_json::from_slice(bytes)
-            .map_err(|error| ManifestError::Json { part: "envelope", message: error.to_string() })?;
-        let field = |field: String, expected| ManifestError::Field { field, expected };
-        if wire.payload_type != PAYLOAD_TYPE {
-            return Err(field("payload_type".into(), PAYLOAD_TYPE));
-        }
-        if !(1..=MAX_SIGNATURES).contains(&wire.signatures.len()) {
-            return Err(field("signatures".into(), "1 to 8 entries"));
-        }
-        let payload = STANDARD.decode(&wire.payload).map_err(|_| field("payload".into(), "base64"))?;
-        let mut signatures: Vec<(SpkiDigest, [u8; SIGNATURE_SIZE])> = Vec::with_capacity(wire.signatures.len());
-        for (at, one) in wire.signatures.iter().enumerate() {
-            if one.algorithm != ALGORITHM {
-                return Err(field(format!("signatures[{at}].algorithm"), ALGORITHM));
-            }
-            if signatures.iter().any(|(key, _)| *key == one.key) {
-                return Err(field(format!("signatures[{at}].key"), "each key once"));
-            }
-            let signature = STANDARD.decode(&one.signature).ok().and_then(|bytes| bytes.try_into().ok());
-            let signature =
-                signature.ok_or_else(|| field(format!("signatures[{at}].signature"), "base64 of 96 bytes"))?;
-            signatures.push((one.key, signature));
-        }
-        Ok(Self { payload, signatures })
+        Ok(Self(Envelope::parse(bytes, KIND)?))
     }
 
     /// Writes the envelope.
     pub fn to_json(&self) -> String {
-        let wire = Wire {
-            payload_type: PAYLOAD_TYPE.into(),
-            payload: STANDARD.encode(&self.payload),
-            signatures: self
-                .signatures
-                .iter()
-                .map(|(key, signature)| WireSignature {
-                    key: *key,
-                    algorithm: ALGORITHM.into(),
-                    signature: STANDARD.encode(signature),
-                })
-                .collect(),
-        };
-        serde_json::to_string_pretty(&wire).expect("strings are JSON")
+        self.0.to_json(KIND)
     }
 
     /// The signed bytes, as they came.
     pub fn payload(&self) -> &[u8] {
-        &self.payload
+        self.0.payload()
     }
 
     /// Keys the envelope names.
     pub fn keys(&self) -> impl Iterator<Item = &SpkiDigest> {
-        self.signatures.iter().map(|(key, _)| key)
+        self.0.keys()
     }
 
     /// What it says, whoever wrote it: to show, never to rely on.
@@ -158,7 +132,7 @@ impl SignedManifest {
     /// # Errors
     /// [`ManifestError`].
     pub fn unverified(&self) -> Result<ReferenceManifest, ManifestError> {
-        ReferenceManifest::parse(&self.payload)
+        ReferenceManifest::parse(self.payload())
     }
 
     /// Checks the signatures by listed keys. One of them must be there, and each that is there must be right.
@@ -166,20 +140,8 @@ impl SignedManifest {
     /// # Errors
     /// [`ManifestRefusal`]. Whether its time is over is asked with [`VerifiedManifest::current`].
     pub fn verify(&self, listed: &[P384PublicKey]) -> Result<VerifiedManifest, ManifestRefusal> {
-        let input = self.signing_input();
-        let mut signer = None;
-        for (name, signature) in &self.signatures {
-            let Some(key) = listed.iter().find(|key| key.spki_digest() == *name) else { continue };
-            if !key.verifies(&input, signature) {
-                return Err(ManifestRefusal::Signature { key: *name });
-            }
-            signer = signer.or(Some(*name));
-        }
-        let signer = signer.ok_or_else(|| ManifestRefusal::UnknownKey {
-            found: self.keys().copied().collect(),
-            listed: listed.len(),
-        })?;
-        let manifest = ReferenceManifest::parse(&self.payload).map_err(ManifestRefusal::Payload)?;
+        let signer = self.0.signer(KIND, listed)?;
+        let manifest = ReferenceManifest::parse(self.payload()).map_err(ManifestRefusal::Payload)?;
         Ok(VerifiedManifest { manifest, signer })
     }
 }
@@ -208,32 +170,12 @@ impl VerifiedManifest {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wire {
-    payload_type: String,
-    payload: String,
-    signatures: Vec<WireSignature>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireSignature {
-    key: SpkiDigest,
-    algorithm: String,
-    signature: String,
-}
-
 fn list(keys: &[SpkiDigest]) -> String {
     keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Seconds by which the clock of who made a manifest may be ahead.
 pub const CLOCKS_DIFFER_BY: i64 = 300;
-const ALGORITHM: &str = "ES384";
-const MAX_SIGNATURES: usize = 8;
-/// Base64 of the longest payload, and room for the signatures.
-const MAX_ENVELOPE: usize = MAX_PAYLOAD / 3 * 4 + 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -297,8 +239,11 @@ mod tests {
     fn one_listed_key_is_enough_and_a_wrong_listed_signature_is_too_much() {
         let both = sign(signed(5), 6);
         assert_eq!(both.verify(&[pair(6).1]).unwrap().signer(), &pair(6).1.spki_digest());
-        let mut bad = both;
-        bad.signatures[1].1[95] ^= 1;
+        let (six, input) = (pair(6), both.signing_input());
+        let signature: Signature = six.0.sign(&input);
+        let mut signature: [u8; SIGNATURE_SIZE] = signature.to_bytes().into();
+        signature[95] ^= 1;
+        let bad = signed(5).with_signature(&six.1, signature);
         assert!(bad.verify(&[pair(5).1]).is_ok());
         let key = pair(6).1.spki_digest();
         assert_eq!(bad.verify(&[pair(5).1, pair(6).1]), Err(ManifestRefusal::Signature { key }));
@@ -308,14 +253,18 @@ mod tests {
     fn any_changed_byte_of_the_payload_is_refused() {
         let good = signed(5);
         let listed = [pair(5).1];
-        for at in 0..good.payload.len() {
-            let mut bad = good.clone();
-            bad.payload[at] ^= 1;
-            assert!(matches!(bad.verify(&listed), Err(ManifestRefusal::Signature { .. })), "byte {at}");
+        let (key, public) = pair(5);
+        let signature: Signature = key.sign(&good.signing_input());
+        let over = |payload: Vec<u8>| {
+            SignedManifest(Envelope::of(payload)).with_signature(&public, signature.to_bytes().into()).verify(&listed)
+        };
+        for at in 0..good.payload().len() {
+            let mut bad = good.payload().to_vec();
+            bad[at] ^= 1;
+            assert!(matches!(over(bad), Err(ManifestRefusal::Signature { .. })), "byte {at}");
         }
-        let mut longer = good;
-        longer.payload.push(b' ');
-        assert!(matches!(longer.verify(&listed), Err(ManifestRefusal::Signature { .. })));
+        let longer = [good.payload(), b" "].concat();
+        assert!(matches!(over(longer), Err(ManifestRefusal::Signature { .. })));
     }
 
     #[test]
@@ -329,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_signed_payload_that_is_no_manifest_is_refused() {
-        let envelope = sign(SignedManifest { payload: b"{}".to_vec(), signatures: Vec::new() }, 5);
+        let envelope = sign(SignedManifest(Envelope::of(b"{}".to_vec())), 5);
         assert!(matches!(envelope.verify(&[pair(5).1]), Err(ManifestRefusal::Payload(_))));
         assert!(envelope.unverified().is_err());
     }
@@ -355,7 +304,7 @@ mod tests {
         assert!(matches!(with("\"payload\":", "\"extra\": 1, \"payload\":"), ManifestError::Json { .. }));
         let none = SignedManifest::of(&ReferenceManifest::new(contents()).unwrap()).to_json();
         assert_eq!(field(SignedManifest::parse(none.as_bytes()).unwrap_err()), "signatures");
-        let long = vec![b' '; MAX_ENVELOPE + 1];
+        let long = vec![b' '; KIND.longest_envelope() + 1];
         assert!(matches!(SignedManifest::parse(&long), Err(ManifestError::TooLong { .. })));
     }
 }

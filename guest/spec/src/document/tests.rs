@@ -70,6 +70,14 @@ pub fn sample() -> WorkloadSpec {
             },
         ],
         owners: vec![crate::Owner { key: SpkiDigest::new([9; 32]), may: OwnerMay::parse("inject").unwrap() }],
+        owner_authority: Some(crate::OwnerAuthority {
+            key: crate::AuthorityKey(
+                coffer_verifier::P384PublicKey::from_sec1(&hex::decode(GENERATOR).unwrap()).unwrap(),
+            ),
+            name: name("prod"),
+            sequence: 3,
+            kept: Some("kbs:///default/owners/prod".parse().unwrap()),
+        }),
         mounts: vec![Mount {
             path: "/tmp".into(),
             tmpfs_bytes: 4096,
@@ -117,6 +125,10 @@ pub fn sample() -> WorkloadSpec {
         },
     }
 }
+
+/// P-384's base point (FIPS 186-4, D.1.2.4).
+const GENERATOR: &str = "04aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7\
+    3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f";
 
 fn guests() -> Guests {
     Guests {
@@ -398,7 +410,7 @@ fn an_injected_value_becomes_a_variable_where_no_other_source_has_it() {
 #[test]
 fn what_nobody_could_use_is_no_choice() {
     let plain = |spec: &mut WorkloadSpec| {
-        (spec.tee, spec.kbs, spec.floors.svn) = (Tee::None, None, None);
+        (spec.tee, spec.kbs, spec.floors.svn, spec.owner_authority) = (Tee::None, None, None, None);
         spec.secrets.clear();
     };
     let with_owners = refused(|spec| {

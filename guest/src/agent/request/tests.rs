@@ -30,6 +30,10 @@ fn spec() -> WorkloadSpec {
     }
 }
 
+fn putting(list: Vec<u8>) -> Status {
+    refused(put_owners(&PutOwnersRequest { list }))
+}
+
 fn message() -> Sealed {
     Sealed { enc: vec![1], ciphertext: vec![2] }
 }
@@ -129,6 +133,10 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("InjectRequest.name", Refused(vec![injected("", Some(message())), injected("other", Some(message()))])),
         ("InjectRequest.value", Refused(vec![injected("token", None)])),
         ("InjectRequest.set_env", Refused(vec![refused(inject(&ask("no-variable", Some(message()), true), &spec()))])),
+        (
+            "PutOwnersRequest.list",
+            Refused([0, SignedOwnerList::LONGEST + 1].map(|length| putting(vec![b' '; length])).to_vec()),
+        ),
         (
             "SealRequest.policy",
             Refused(["", "chips", "Chip"].map(|word| sealing(word, vec![], Some(message()))).to_vec()),

@@ -10,7 +10,7 @@ use coffer_runtime::engine::{self, BoxRequest, Engine, Workload, read_spec};
 use coffer_runtime::publish::{self, How, PUBLISH, Publish};
 use coffer_runtime::request::{self, GuestMemory, RequestError, TMPFS_RULE, Vcpus, WorkloadRequest};
 use coffer_runtime::{monitor, owner_list};
-use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, Peer, Scratch, Tee, Tenant};
+use coffer_spec::{Document, Floors, HostMay, KbsPin, Mount, Name, Owner, OwnerAuthority, Peer, Scratch, Tee, Tenant};
 use coffer_verifier::ear::Word;
 
 use crate::boxes::card::NetworkFlags;
@@ -87,6 +87,11 @@ pub struct BoxFlags {
     /// List an owner: PUBLIC-KEY.pem[=exec,inject,unseal,logs,cp,top,attach]; cp, top and attach come with exec [default: everything].
     #[arg(long, value_name = "PEM[=MAY,..]", conflicts_with = "spec", help_heading = "TEE")]
     pub owner: Vec<String>,
+    /// Take lists of owners that this key signs (`coffer owner sign`): PUBLIC-KEY.pem,name=NAME, and behind commas sequence=N, the least
+    /// that counts, and kept=kbs:///repository/type/tag, where the newest is; that one stands in place of --owner, and one that an owner
+    /// brings (`coffer owner push`) adds to it.
+    #[arg(long, value_name = "PEM,name=NAME[,..]", conflicts_with = "spec", help_heading = "TEE")]
+    pub owner_authority: Option<String>,
     /// Run exactly this workload spec.
     #[arg(long, value_name = "FILE", help_heading = "TEE")]
     pub spec: Option<PathBuf>,
@@ -435,6 +440,7 @@ impl BoxFlags {
             kbs: self.kbs.clone().map(|address| KbsPin { address, spki: pins }),
             secrets: secrets.collect::<Result<_, _>>()?,
             owners: self.owners(engine, tee)?,
+            owner_authority: self.owner_authority(tee)?,
         })
     }
 
@@ -474,6 +480,15 @@ impl BoxFlags {
             return engine.default_owners(tee).map_err(error::of);
         }
         self.owner.iter().map(|text| owner_list::parse(text)).collect()
+    }
+
+    /// Whose lists of owners count.
+    fn owner_authority(&self, tee: Tee) -> Result<Option<OwnerAuthority>, CliError> {
+        if tee == Tee::None && self.owner_authority.is_some() {
+            let message = "--owner-authority says whose lists of owners count in a guest that proves itself, and this one does not";
+            return Err(CliError::new(Class::Usage, message).hint("--owner-authority needs --tee or --tee-simulate"));
+        }
+        self.owner_authority.as_deref().map(owner_list::authority).transpose()
     }
 
     fn environment(&self) -> Result<Vec<String>, CliError> {

@@ -1,0 +1,191 @@
+//! Who the owners are: those of the spec, and what lists change that its authority signed.
+//!
+//! Where the key broker keeps the list, the newest stands in place of the spec's owners, and a counter at the broker remembers how new
+//! that was: an older one is not taken again, and while nothing is known of it nobody is an owner. Without a broker a list can only add.
+//! Trusts: the authority of the spec, and the broker behind the pinned key for which list is the newest. Never: takes a list of the
+//! host's choice for the newest, or goes back to the spec's owners once there was a list.
+//! Source: docs/design/guest.md §8.1.
+
+use std::sync::{PoisonError, RwLock};
+
+use coffer_kbs_client::{BrokerClient, ClientError, Scope, SealingName, SealingPolicy};
+use coffer_spec::{Owner, OwnerAuthority, OwnerList, OwnerListError, SignedOwnerList, WorkloadSpec};
+use coffer_verifier::UnixTime;
+use secrecy::ExposeSecret as _;
+
+use crate::clock::Clock;
+
+/// Id of the counter that remembers the sequence.
+const COUNTER: [u8; 16] = *b"coffer/owners/v1";
+
+/// The owners of a guest.
+pub struct Owners {
+    listed: Vec<Owner>,
+    clock: Clock,
+    /// Where lists come from, and what is known of them.
+    known: Option<(OwnerAuthority, RwLock<Known>)>,
+}
+
+/// What is known of lists.
+#[derive(Debug)]
+enum Known {
+    /// The broker has not been asked.
+    Nothing,
+    /// There was none yet.
+    NoList,
+    /// The newest.
+    List(OwnerList),
+    /// The newest had this sequence, and is not to be had.
+    Lost(u64),
+}
+
+/// Why a list is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnersError {
+    /// The spec names nobody whose lists count.
+    #[error("the spec names no authority whose lists of owners count")]
+    NoAuthority,
+    /// It has to come from elsewhere.
+    #[error("the spec says that the key broker keeps the list: put it there")]
+    KeptAtBroker,
+    /// It is none, or not for here.
+    #[error(transparent)]
+    List(#[from] OwnerListError),
+    /// The broker does not say.
+    #[error("ask the key broker for the list of owners: {0}")]
+    Broker(#[source] ClientError),
+}
+
+impl OwnersError {
+    /// A word that stays the same.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::NoAuthority => "no-owner-authority",
+            Self::KeptAtBroker => "owner-list-kept-at-broker",
+            Self::List(error) => error.word(),
+            Self::Broker(_) => "owner-list-unknown",
+        }
+    }
+}
+
+impl Owners {
+    /// As the spec has them.
+    pub fn of(spec: &WorkloadSpec) -> Self {
+        let known = spec.owner_authority.as_ref().map(|authority| {
+            let known = if authority.kept.is_some() { Known::Nothing } else { Known::NoList };
+            (authority.clone(), RwLock::new(known))
+        });
+        Self { listed: spec.owners.clone(), clock: Clock::of(spec), known }
+    }
+
+    /// Who they are now. A key may stand there twice: it may do what either lets it.
+    pub fn now(&self) -> Vec<Owner> {
+        self.at(self.clock.now())
+    }
+
+    fn at(&self, now: Option<UnixTime>) -> Vec<Owner> {
+        let Some((authority, known)) = &self.known else { return self.listed.clone() };
+        let known = known.read().unwrap_or_else(PoisonError::into_inner);
+        let of_list = |list: &OwnerList| match now {
+            Some(now) if list.current(now).is_ok() => list.owners.clone(),
+            _ => Vec::new(),
+        };
+        match (&*known, authority.kept.is_some()) {
+            (Known::NoList, _) => self.listed.clone(),
+            (Known::Nothing | Known::Lost(_), _) => Vec::new(),
+            (Known::List(list), true) => of_list(list),
+            (Known::List(list), false) => [self.listed.clone(), of_list(list)].concat(),
+        }
+    }
+
+    /// Takes a list that an owner brought. Gives its sequence.
+    ///
+    /// # Errors
+    /// [`OwnersError`].
+    pub fn brought(&self, file: &[u8]) -> Result<u64, OwnersError> {
+        let (authority, known) = self.known.as_ref().ok_or(OwnersError::NoAuthority)?;
+        if authority.kept.is_some() {
+            return Err(OwnersError::KeptAtBroker);
+        }
+        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+        let floor = known.sequence();
+        let list = SignedOwnerList::parse(file)?.verify(authority, floor)?;
+        list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX)))?;
+        let sequence = list.sequence;
+        *known = Known::List(list);
+        Ok(sequence)
+    }
+
+    /// Looks for the newest list at the broker, if it keeps them. What was known stays where it does not answer, or has a list that is
+    /// not taken.
+    ///
+    /// # Errors
+    /// [`OwnersError`].
+    pub async fn look(&self, broker: &BrokerClient) -> Result<(), OwnersError> {
+        let Some((authority, known)) = &self.known else { return Ok(()) };
+        let Some(kept) = &authority.kept else { return Ok(()) };
+        let counter = name_of(authority);
+        let floor = broker.generation(&counter, &COUNTER).await.map_err(OwnersError::Broker)?.current;
+        let set = |next: Known| *known.write().unwrap_or_else(PoisonError::into_inner) = next;
+        let had = known.read().unwrap_or_else(PoisonError::into_inner).sequence();
+        let file = match broker.secret(kept).await {
+            Ok(secret) => secret,
+            // There is none, or not for this guest: the broker does not say which.
+            Err(ClientError::Refused { .. }) if floor == 0 && had == 0 => return Ok(set(Known::NoList)),
+            Err(ClientError::Refused { .. }) => return Ok(set(Known::Lost(floor.max(had)))),
+            Err(error) => {
+                if floor > had {
+                    set(Known::Lost(floor));
+                }
+                return Err(OwnersError::Broker(error));
+            }
+        };
+        let taken = SignedOwnerList::parse(file.value.expose_secret())
+            .and_then(|signed| signed.verify(authority, floor.max(had)))
+            .and_then(|list| {
+                list.current(self.clock.now().unwrap_or(UnixTime::from_secs(i64::MAX)))?;
+                Ok(list)
+            });
+        let list = match taken {
+            Ok(list) => list,
+            Err(error) => {
+                // Another guest has seen a later one: what this one has is over.
+                if floor > had || had == 0 {
+                    set(Known::Lost(floor.max(had)));
+                }
+                return Err(error.into());
+            }
+        };
+        // Before it counts here: whoever starts after this knows of it.
+        if list.sequence > floor {
+            let moved = broker.set_generation(&counter, &COUNTER, floor, list.sequence).await;
+            let moved = moved.map_err(OwnersError::Broker)?;
+            if !moved.set && moved.current > list.sequence {
+                set(Known::Lost(moved.current));
+                return Err(OwnerListError::Older { found: list.sequence, floor: moved.current }.into());
+            }
+        }
+        set(Known::List(list));
+        Ok(())
+    }
+}
+
+impl Known {
+    /// Of the newest list that was ever known.
+    const fn sequence(&self) -> u64 {
+        match self {
+            Self::Nothing | Self::NoList => 0,
+            Self::List(list) => list.sequence,
+            Self::Lost(sequence) => *sequence,
+        }
+    }
+}
+
+/// What the broker calls the counter: of this workload, for lists of this name.
+fn name_of(authority: &OwnerAuthority) -> SealingName {
+    let context = format!("owners/{}", authority.name).into_bytes();
+    SealingName { policy: SealingPolicy::Workload, scope: Scope::Agent, context, minimum_svn: None }
+}
+
+#[cfg(test)]
+mod tests;

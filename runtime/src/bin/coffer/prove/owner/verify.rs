@@ -1,0 +1,54 @@
+//! `coffer owner verify`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use coffer_rim::input;
+use coffer_runtime::signing_key::read_public;
+use coffer_spec::{OwnerListError, SignedOwnerList};
+use coffer_verifier::UnixTime;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{Class, Classify as _, CliError};
+use crate::prove::owner::{described, print_list};
+
+/// Check signature and expiry of a list of owners, and say what it says. Exits 3 for a malformed one, 5 for one that does not count.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  coffer owner verify owners.json --key authority.pem.pub")]
+pub struct Args {
+    /// Signed list.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Public key of the authority, PEM.
+    #[arg(long, value_name = "PEM")]
+    key: PathBuf,
+    /// Decide as of this time.
+    #[arg(long, value_name = "RFC3339", value_parser = UnixTime::parse)]
+    at: Option<UnixTime>,
+}
+
+/// Checks and prints.
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
+    let now = args.at.unwrap_or_else(|| std::time::SystemTime::now().into());
+    let file = args.file.display();
+    let bytes = input::read(&args.file, input::DOCUMENT).class_while(Class::Config, format!("cannot read {file}"))?;
+    let key = read_public(&args.key)?;
+    let read = SignedOwnerList::parse(&bytes).and_then(|signed| signed.by(&key));
+    let list = read.and_then(|list| list.current(now).map(|()| list)).map_err(|error| {
+        let class = match &error {
+            OwnerListError::Signature(_) | OwnerListError::Expired { .. } => Class::NotAuthentic,
+            _ => Class::Config,
+        };
+        CliError::caused(class, &error).while_doing(file.to_string())
+    })?;
+    if context.json {
+        let mut value = described(&list);
+        (value["verdict"], value["key"]) = (json!("valid"), json!(key.spki_digest()));
+        println!("{value}");
+    } else {
+        println!("valid");
+        print_list(&list);
+    }
+    Ok(ExitCode::SUCCESS)
+}

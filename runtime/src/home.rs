@@ -1,6 +1,6 @@
 //! Where everything of one installation is kept: `$COFFER_HOME`.
 //!
-//! One folder, mode 0700, owned by whoever runs `coffer`: `state.db`, `images/`, `boxes/<id>/`, `volumes/<name>/`, `networks/<name>/`, `owner/`, `sim/`.
+//! One folder, mode 0700, owned by whoever runs `coffer`: `state.db`, `images/`, `boxes/<id>/`, `volumes/<name>/`, `networks/<name>/`, `trail/`, `owner/`, `sim/`.
 //! Trusts: the file system's owner and modes. Never: follows a home that others may write to.
 
 use std::fs;
@@ -117,6 +117,11 @@ impl Home {
     /// The certificates of this host's chip, as guests hand them on.
     pub fn host_certificates(&self) -> PathBuf {
         host_certificates(&self.root)
+    }
+
+    /// What was done here; made with its first line.
+    pub fn trail(&self) -> PathBuf {
+        self.root.join("trail")
     }
 
     /// Box database.

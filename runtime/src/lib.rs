@@ -11,6 +11,7 @@ pub mod home;
 pub mod id;
 pub mod lock;
 pub mod state;
+pub mod trail;
 
 pub mod binds;
 pub mod image_settings;

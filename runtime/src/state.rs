@@ -1,12 +1,14 @@
 //! What this installation knows of its boxes: one SQLite database, written by commands and supervisors alike.
 //!
 //! A record says `running` or `paused` only while a supervisor holds the lock of the box; [`State::reconcile`] mends records of
-//! supervisors that died. Trusts: the lock. Never: believes a process id.
+//! supervisors that died. What happens to a box goes into the trail of the home as it is recorded here, and not without.
+//! Trusts: the lock. Never: believes a process id.
 
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use serde_json::Map;
 
 use crate::boxes::Timings;
 use crate::home::Home;
@@ -14,6 +16,7 @@ use crate::id::BoxId;
 use crate::lock::BoxLock;
 use crate::monitor::Isolation;
 use crate::removal::remove_folder;
+use crate::trail::Trail;
 use crate::volumes::Volumes;
 
 pub use error::{StateError, of_state};
@@ -25,6 +28,7 @@ use schema::{VERSION, bring_up_to_date};
 #[derive(Debug)]
 pub struct State {
     db: Connection,
+    trail: Trail,
 }
 
 /// So many boxes that `--rm` took are still known.
@@ -36,10 +40,10 @@ impl State {
     /// # Errors
     /// [`StateError::Database`].
     pub fn open(home: &Home) -> Result<Self, StateError> {
-        Self::open_file(&home.database())
+        Self::open_file(&home.database(), Trail::at(home.trail()))
     }
 
-    fn open_file(path: &Path) -> Result<Self, StateError> {
+    fn open_file(path: &Path, trail: Trail) -> Result<Self, StateError> {
         let db = Connection::open(path)?;
         db.busy_timeout(Duration::from_secs(10))?;
         if !is_ready(&db)? {
@@ -53,7 +57,12 @@ impl State {
             }
         }
         db.pragma_update(None, "synchronous", "normal")?;
-        Ok(Self { db })
+        Ok(Self { db, trail })
+    }
+
+    /// A change of several steps, all of them or none. Nobody else writes meanwhile.
+    fn change(&self) -> Result<Transaction<'_>, StateError> {
+        Ok(Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?)
     }
 
     /// Records a new box.
@@ -62,6 +71,7 @@ impl State {
     /// [`StateError::NameInUse`] if another box has the name.
     pub fn add(&self, record: &BoxRecord) -> Result<(), StateError> {
         let (options, timings) = (json(&record.options), json(&record.timings));
+        let all = self.change()?;
         let added = self.db.execute(
             "insert into boxes (id, name, image, state, created, options, timings) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
@@ -74,7 +84,11 @@ impl State {
                 timings
             ],
         );
-        added.map(drop).or_else(|error| self.name_in_use(&record.name, error))
+        match added {
+            Ok(_) => self.tell(record, "box.create", Map::new())?,
+            Err(error) => return self.name_in_use(&record.name, error),
+        }
+        Ok(all.commit()?)
     }
 
     /// A box is called otherwise from now on.
@@ -82,11 +96,13 @@ impl State {
     /// # Errors
     /// [`StateError::NameInUse`] if another box has the name, [`StateError::Unknown`] if there is no such box.
     pub fn rename(&self, id: &BoxId, name: &str) -> Result<(), StateError> {
-        match self.db.execute("update boxes set name = ?2 where id = ?1", params![id.as_str(), name]) {
-            Ok(1) => Ok(()),
-            Ok(_) => Err(StateError::Unknown(id.to_string())),
-            Err(error) => self.name_in_use(name, error),
+        let all = self.change()?;
+        let before = self.box_of(id)?.name;
+        if let Err(error) = self.db.execute("update boxes set name = ?2 where id = ?1", params![id.as_str(), name]) {
+            return self.name_in_use(name, error);
         }
+        self.tell_of(id, "box.rename", Map::from_iter([("from".to_owned(), before.into())]))?;
+        Ok(all.commit()?)
     }
 
     /// Who has the name, where that is what the database refused.
@@ -167,12 +183,17 @@ impl State {
         timings: &Timings,
         now: i64,
     ) -> Result<(), StateError> {
+        let all = self.change()?;
         let changed = self.db.execute(
             "update boxes set state = 'running', supervisor_pid = ?2, vmm_pid = ?3, timings = ?4, started = ?5,
              finished = null, exit_code = null, error = null, reason = null where id = ?1",
             params![id.as_str(), supervisor_pid, vmm_pid, json(timings), now],
         )?;
-        if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
+        if changed != 1 {
+            return Err(StateError::Unknown(id.to_string()));
+        }
+        self.tell_of(id, "box.start", Map::new())?;
+        Ok(all.commit()?)
     }
 
     /// What the last start took so far.
@@ -205,11 +226,16 @@ impl State {
     pub fn set_paused(&self, id: &BoxId, paused: bool) -> Result<(), StateError> {
         let (from, to) =
             if paused { (BoxState::Running, BoxState::Paused) } else { (BoxState::Paused, BoxState::Running) };
+        let all = self.change()?;
         let changed = self.db.execute(
             "update boxes set state = ?3 where id = ?1 and state = ?2",
             params![id.as_str(), from.word(), to.word()],
         )?;
-        if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
+        if changed != 1 {
+            return Err(StateError::Unknown(id.to_string()));
+        }
+        self.tell_of(id, if paused { "box.pause" } else { "box.unpause" }, Map::new())?;
+        Ok(all.commit()?)
     }
 
     /// The box ended.
@@ -217,12 +243,21 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn ended(&self, id: &BoxId, how: &Ending<'_>, now: i64) -> Result<(), StateError> {
+        let all = self.change()?;
+        self.set_ended(id, how, now)?;
+        Ok(all.commit()?)
+    }
+
+    fn set_ended(&self, id: &BoxId, how: &Ending<'_>, now: i64) -> Result<(), StateError> {
         let Ending { exit_code, error, reason } = how;
-        self.db.execute(
+        let changed = self.db.execute(
             "update boxes set state = 'exited', supervisor_pid = null, vmm_pid = null, finished = ?4, exit_code = ?2,
              error = ?3, reason = ?5 where id = ?1",
             params![id.as_str(), exit_code, error, now, reason.map(json)],
         )?;
+        if changed == 1 {
+            self.tell_end(id, how);
+        }
         Ok(())
     }
 
@@ -231,16 +266,27 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn remove_and_remember(&self, id: &BoxId, how: &Ending<'_>, now: i64) -> Result<(), StateError> {
-        let all = self.db.unchecked_transaction()?;
-        self.ended(id, how, now)?;
+        let all = self.change()?;
+        self.set_ended(id, how, now)?;
         self.db.execute("update boxes set state = 'removed' where id = ?1", [id.as_str()])?;
         let keep = format!("insert or replace into removed ({COLUMNS}) select {COLUMNS} from boxes where id = ?1");
         self.db.execute(&keep, [id.as_str()])?;
-        self.remove(id)?;
+        self.forget(id)?;
         self.db.execute(
             "delete from removed where id not in (select id from removed order by finished desc, id limit ?1)",
             [REMEMBERED],
         )?;
+        Ok(all.commit()?)
+    }
+
+    /// A box of `--rm` ended, and goes.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn end_and_remove(&self, id: &BoxId, how: &Ending<'_>, now: i64) -> Result<(), StateError> {
+        let all = self.change()?;
+        self.set_ended(id, how, now)?;
+        self.forget(id)?;
         Ok(all.commit()?)
     }
 
@@ -249,8 +295,20 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn remove(&self, id: &BoxId) -> Result<(), StateError> {
-        self.db.execute("delete from boxes where id = ?1", [id.as_str()])?;
-        Ok(())
+        let all = self.change()?;
+        self.forget(id)?;
+        Ok(all.commit()?)
+    }
+
+    fn forget(&self, id: &BoxId) -> Result<(), StateError> {
+        let gone = self
+            .db
+            .query_row(&format!("delete from boxes where id = ?1 returning {COLUMNS}"), [id.as_str()], raw)
+            .optional()?;
+        match gone.map(record).transpose()? {
+            Some(gone) => self.tell(&gone, "box.destroy", Map::new()),
+            None => Ok(()),
+        }
     }
 
     /// Mends the records of boxes whose supervisor died: they have exited with 137, and those made with `--rm` go.
@@ -273,6 +331,8 @@ impl State {
                 params![found.id.as_str(), pid, now],
             )?;
             if mended == 1 {
+                let exit_code = if found.state == BoxState::Restarting { found.exit_code.unwrap_or(137) } else { 137 };
+                self.tell_end(&found.id, &Ending { exit_code, error: Some("supervisor died"), reason: None });
                 crate::boxes::clean_run_files(&folder);
                 if found.options.remove {
                     let _ = remove_folder(&folder);
@@ -316,4 +376,5 @@ mod restarts;
 mod schema;
 #[cfg(test)]
 pub(crate) mod tests;
+mod told;
 mod volumes;

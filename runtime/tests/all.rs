@@ -5,6 +5,7 @@ mod runner;
 #[path = "../../tests/vectors.rs"]
 mod vectors;
 
+mod audit;
 mod cases;
 mod collateral;
 mod conformance;

@@ -72,6 +72,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("update", Evidence::None),
     ("prune", Evidence::None),
     ("events", Evidence::None),
+    ("audit", Evidence::None),
     ("system", Evidence::None),
     ("network", Evidence::None),
     ("volume", Evidence::None),

@@ -68,7 +68,7 @@ pub use crate::spec_file::read_spec;
 pub use attach::{Happening, Live, LiveError, RUNNING, Wait};
 pub use create::{CreateError, CreateRequest};
 pub use describe::{BoxRequest, DescribeError, Described, Pull, Workload};
-pub use events::{BoxEvent, Change, Events};
+pub use events::Events;
 pub use exec::{ExecError, ExecInput, ExecInputs, ExecOutput, ExecRequest, ExecSession, TerminalSize};
 pub use fault::Fault;
 pub use files::WriteFiles;
@@ -137,6 +137,9 @@ pub enum OpenError {
     /// Its database.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its trail.
+    #[error("cannot read what was done here")]
+    Trail(#[source] std::io::Error),
 }
 
 impl OpenError {
@@ -151,6 +154,7 @@ impl Fault for OpenError {
         match self {
             Self::Home(error) => Fault::class(error),
             Self::State(error) => error.class(),
+            Self::Trail(_) => Class::Config,
         }
     }
 
@@ -158,6 +162,7 @@ impl Fault for OpenError {
         match self {
             Self::Home(error) => Fault::hint(error),
             Self::State(error) => Fault::hint(error),
+            Self::Trail(_) => None,
         }
     }
 }

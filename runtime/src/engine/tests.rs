@@ -5,7 +5,7 @@ use coffer_seal::SealPolicy;
 use coffer_vmm::net::switch::Rules;
 
 use super::*;
-use crate::boxes::{BoxOptions, Step, Timings};
+use crate::boxes::{BoxOptions, Timings};
 use crate::networks::{BoxNetwork, NetworkError, NetworkIsolation, Wish};
 use crate::restart_policy::RestartPolicy;
 use crate::state::tests::record;
@@ -259,44 +259,50 @@ async fn a_missing_program_is_named_before_a_box_is_touched() {
     assert_eq!(engine.find("web").unwrap().timings, Timings::default());
 }
 
-async fn next(events: &mut Events) -> Change {
+async fn next(events: &mut Events) -> (String, String, serde_json::Value) {
     let waited = tokio::time::timeout(std::time::Duration::from_secs(10), events.next()).await;
-    waited.expect("an event").unwrap().change
+    let line = waited.expect("an event").unwrap();
+    (line.action, line.boxes[0].name.clone(), line.details.get("exit_code").cloned().unwrap_or_default())
 }
 
 #[tokio::test]
-async fn what_happens_to_a_box_comes_as_events_in_its_order() {
+async fn what_happens_to_a_box_comes_as_events_in_its_order_and_is_kept() {
     let (_dir, engine) = engine();
     recorded(&engine, "older");
     let mut events = engine.events().unwrap();
     let record = recorded(&engine, "web");
-    assert_eq!(next(&mut events).await, Change::Created);
-
     let folder = engine.home().unwrap().box_folder(&record.id);
     let lock = crate::lock::BoxLock::take(&folder).unwrap();
+    let ended = |code| engine.state().unwrap().ended(&record.id, &Ending { exit_code: code, ..Ending::default() }, 1);
     started(&engine, &record, unix_ms());
-    assert_eq!(next(&mut events).await, Change::Started);
-    let mut timings = Timings { origin_unix_us: 1, steps: Vec::new() };
-    for phase in ["launched", "running"] {
-        timings.steps.push(Step { phase: phase.into(), at_us: u64::MAX >> 2, guest_us: None });
-        engine.state().unwrap().set_timings(&record.id, &timings).unwrap();
-        assert_eq!(next(&mut events).await, Change::Phase(phase.into()));
-    }
-    engine
-        .state()
-        .unwrap()
-        .ended(&record.id, &Ending { exit_code: 3, error: Some("why"), reason: None }, unix_ms())
-        .unwrap();
-    assert_eq!(next(&mut events).await, Change::Exited { code: 3, error: Some("why".into()) });
+    engine.state().unwrap().set_paused(&record.id, true).unwrap();
+    engine.state().unwrap().set_paused(&record.id, false).unwrap();
+    engine.rename("web", "site").unwrap();
+    engine.state().unwrap().set_restart_policy(&record.id, RestartPolicy::Always).unwrap();
+    engine.state().unwrap().restarting(&record.id, 1, &Ending { exit_code: 3, ..Ending::default() }, 1).unwrap();
+    started(&engine, &record, unix_ms());
+    ended(0).unwrap();
     drop(lock);
-
-    // A whole life between two looks keeps its order, and its record's end is not mistaken for the former one.
-    started(&engine, &record, unix_ms() + 5);
-    engine.state().unwrap().ended(&record.id, &Ending::default(), unix_ms() + 6).unwrap();
-    assert_eq!(next(&mut events).await, Change::Started);
-    assert_eq!(next(&mut events).await, Change::Exited { code: 0, error: None });
-    engine.remove("web", false, false).await.unwrap();
-    assert_eq!(next(&mut events).await, Change::Removed);
+    engine.remove("site", false, false).await.unwrap();
+    let none = serde_json::Value::Null;
+    let wanted = [
+        ("box.create", "web", none.clone()),
+        ("box.start", "web", none.clone()),
+        ("box.pause", "web", none.clone()),
+        ("box.unpause", "web", none.clone()),
+        ("box.rename", "site", none.clone()),
+        ("box.update", "site", none.clone()),
+        ("box.die", "site", 3.into()),
+        ("box.start", "site", none.clone()),
+        ("box.die", "site", 0.into()),
+        ("box.destroy", "site", none),
+    ];
+    for (action, name, code) in wanted {
+        assert_eq!(next(&mut events).await, (action.into(), name.into(), code));
+    }
+    let mut kept = engine.all_events().unwrap();
+    assert_eq!(next(&mut kept).await.1, "older");
+    assert_eq!(std::iter::from_fn(|| kept.kept().unwrap()).count(), 10);
 }
 
 #[tokio::test]
@@ -306,8 +312,23 @@ async fn a_supervisor_that_died_is_an_end_that_is_told() {
     let mut events = engine.events().unwrap();
     started(&engine, &record, unix_ms());
     // Nobody holds its lock.
-    assert_eq!(next(&mut events).await, Change::Started);
-    assert_eq!(next(&mut events).await, Change::Exited { code: 137, error: Some("supervisor died".into()) });
+    assert_eq!(next(&mut events).await.0, "box.start");
+    assert_eq!(next(&mut events).await, ("box.die".into(), "web".into(), 137.into()));
+}
+
+#[test]
+fn nothing_is_done_that_cannot_be_told() {
+    let (_dir, engine) = engine();
+    let record = recorded(&engine, "web");
+    let trail = engine.home().unwrap().trail();
+    std::fs::remove_dir_all(&trail).unwrap();
+    std::fs::write(&trail, "in the way").unwrap();
+    let refused = engine.rename("web", "site").unwrap_err();
+    assert!(refused.class() == Class::Config && refused.to_string().contains("record"), "{refused}");
+    assert_eq!(engine.find("web").unwrap().id, record.id);
+    // What has happened has happened.
+    engine.state().unwrap().ended(&record.id, &Ending::default(), 1).unwrap();
+    assert_eq!(engine.find("web").unwrap().state, BoxState::Exited);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use coffer_rim::{Class, Failure};
 
 use super::schema::VERSION;
 use crate::id::BoxId;
+use crate::trail::TrailError;
 
 /// Why the database does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum StateError {
     /// SQLite says no.
     #[error("box database")]
     Database(#[from] rusqlite::Error),
+    /// What is done cannot be recorded, and so is not done.
+    #[error(transparent)]
+    Trail(#[from] TrailError),
     /// Two first uses cannot take turns.
     #[error("box database cannot be locked")]
     Lock(#[source] std::io::Error),
@@ -75,6 +79,7 @@ impl StateError {
     pub fn hint(&self) -> Option<String> {
         match self {
             _ if self.is_disk_full() => Some(DISK_FULL.into()),
+            Self::Trail(error) => error.hint(),
             Self::Ambiguous { .. } => Some("give more digits of the id".into()),
             Self::Newer { .. } => Some("use the version of coffer that made it, or another --home".into()),
             _ => None,

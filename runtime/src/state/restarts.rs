@@ -1,6 +1,7 @@
 //! What is recorded of starts that nobody asked for by hand, and of stops that somebody did.
 
 use rusqlite::params;
+use serde_json::Map;
 
 use super::record::{UNSENT, json};
 use super::{Ending, State, StateError};
@@ -59,12 +60,17 @@ impl State {
     /// [`StateError`]; [`StateError::Unknown`] if the box was removed meanwhile.
     pub fn restarting(&self, id: &BoxId, pid: u32, how: &Ending<'_>, now: i64) -> Result<(), StateError> {
         let Ending { exit_code, error, reason } = how;
+        let all = self.change()?;
         let changed = self.db.execute(
             "update boxes set state = 'restarting', supervisor_pid = ?6, vmm_pid = null, finished = ?4, exit_code = ?2,
              error = ?3, reason = ?5, restarts = restarts + 1 where id = ?1",
             params![id.as_str(), exit_code, error, now, reason.map(json), pid],
         )?;
-        if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
+        if changed != 1 {
+            return Err(StateError::Unknown(id.to_string()));
+        }
+        self.tell_end(id, how);
+        Ok(all.commit()?)
     }
 
     /// The box that was to be started again is not: it has ended as it last ended.
@@ -84,12 +90,17 @@ impl State {
     /// # Errors
     /// [`StateError`]; [`StateError::Unknown`] if there is no such box.
     pub fn set_restart_policy(&self, id: &BoxId, policy: RestartPolicy) -> Result<(), StateError> {
+        let all = self.change()?;
         // In one statement: a start may change another option at the same time.
         let changed = self.db.execute(
             "update boxes set options = json_set(options, '$.restart', json(?2)) where id = ?1",
             params![id.as_str(), json(&policy)],
         )?;
-        if changed == 1 { Ok(()) } else { Err(StateError::Unknown(id.to_string())) }
+        if changed != 1 {
+            return Err(StateError::Unknown(id.to_string()));
+        }
+        self.tell_of(id, "box.update", Map::from_iter([("restart".to_owned(), policy.to_string().into())]))?;
+        Ok(all.commit()?)
     }
 }
 

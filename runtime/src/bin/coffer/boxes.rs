@@ -5,6 +5,7 @@ pub mod attend;
 pub mod card;
 pub mod cp;
 pub mod create;
+mod event;
 pub mod events;
 pub mod exec;
 pub mod filters;

@@ -10,6 +10,7 @@ use crate::docker;
 use crate::error::{Class, CliError};
 use crate::exits::Exits;
 use crate::parser::{Globals, parser};
+use crate::recorded;
 use crate::refusal::{fail, refuse};
 use crate::row::{self, Does};
 use crate::values;
@@ -36,7 +37,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return fail(&CliError::new(Class::Internal, "a TLS provider was already installed"), json, Exits::Class);
     }
-    let Some((entry, matches)) = commands::chosen(&matches) else {
+    let Some((path, entry, matches)) = commands::chosen(&matches) else {
         return fail(
             &CliError::new(Class::Internal, "the parser knows a command that the table does not"),
             json,
@@ -46,7 +47,16 @@ pub fn main(words: &[OsString]) -> ExitCode {
     let (Does::Run(run) | Does::Either(run, _)) = entry.does else {
         return fail(&CliError::new(Class::Internal, "a command without an act"), json, Exits::Class);
     };
-    match run(matches, &Context::new(json, home, entry.exits)) {
+    let context = Context::new(json, home, entry.exits);
+    let recorded = match recorded::begin(&path, entry, matches, &context) {
+        Ok(recorded) => recorded,
+        Err(failure) => return fail(&failure, json, entry.exits),
+    };
+    let result = run(matches, &context);
+    if let Some(recorded) = recorded {
+        recorded.end(&result, entry, &context);
+    }
+    match result {
         Ok(code) => entry.exits.verdict(code),
         Err(failure) => fail(&failure, json, entry.exits),
     }

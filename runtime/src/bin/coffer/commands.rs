@@ -26,12 +26,14 @@ pub fn all() -> impl Iterator<Item = &'static Entry> {
     GROUPS.iter().flat_map(|group| group.commands)
 }
 
-/// The command that was asked for, and what was parsed for it.
-pub fn chosen(matches: &ArgMatches) -> Option<(&'static Entry, &ArgMatches)> {
+/// The command that was asked for, by its words and its row, and what was parsed for it.
+pub fn chosen(matches: &ArgMatches) -> Option<(String, &'static Entry, &ArgMatches)> {
     let (name, mut matches) = matches.subcommand()?;
     let mut entry = all().find(|entry| entry.name == name)?;
+    let mut path = name.to_owned();
     while let Some((name, inner)) = matches.subcommand() {
         (entry, matches) = (entry.does.commands().iter().find(|entry| entry.name == name)?, inner);
+        path = format!("{path} {name}");
     }
-    Some((entry, matches))
+    Some((path, entry, matches))
 }

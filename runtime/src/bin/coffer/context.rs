@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coffer_runtime::boxes::unix_ms;
 use coffer_runtime::engine::{Engine, Settings};
@@ -31,6 +32,8 @@ pub struct Context {
     /// `$COFFER_KBS_ADDRESS`.
     pub kbs_address: Option<String>,
     exits: Exits,
+    /// The class of what the command has said itself.
+    failed: Arc<Mutex<Option<Class>>>,
 }
 
 impl Context {
@@ -55,6 +58,7 @@ impl Context {
             kbs_profile: path_of("COFFER_KBS_PROFILE"),
             kbs_address: std::env::var("COFFER_KBS_ADDRESS").ok().filter(|address| !address.is_empty()),
             exits,
+            failed: Arc::default(),
         }
     }
 
@@ -107,7 +111,13 @@ impl Context {
 
     /// Exit code of a failure that the command has said itself.
     pub fn exit(&self, failure: &CliError) -> ExitCode {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.class);
         ExitCode::from(self.exits.code(failure))
+    }
+
+    /// The class of the last failure that the command has said itself.
+    pub fn failed(&self) -> Option<Class> {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An event loop for this one command.

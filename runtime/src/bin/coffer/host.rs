@@ -1,5 +1,6 @@
 //! Commands about this machine and this program.
 
+pub mod audit;
 pub mod completion;
 pub mod doctor;
 pub mod help;
@@ -15,6 +16,7 @@ pub const GROUP: Group = Group {
     commands: &[
         command!("doctor": doctor),
         noun!("host": snp),
+        entry!(audit),
         command!("completion": completion),
         command!("manual": manual),
         command!("help": help),

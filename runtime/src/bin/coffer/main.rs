@@ -30,6 +30,7 @@ mod network;
 mod output;
 mod parser;
 mod prove;
+mod recorded;
 mod refusal;
 mod several;
 mod signals;

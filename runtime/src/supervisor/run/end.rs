@@ -64,7 +64,8 @@ impl Run {
         let id = &self.record.id;
         match message {
             Some(failed @ Message::Failed(_)) => Ok(self.state.remove_and_remember(id, &ending(failed), unix_ms())?),
-            _ => Ok(self.state.remove(id)?),
+            Some(message) => Ok(self.state.end_and_remove(id, &ending(message), unix_ms())?),
+            None => Ok(self.state.remove(id)?),
         }
     }
 }

@@ -6,8 +6,8 @@ use coffer_rim::foreign;
 use coffer_runtime::BoxRecord;
 use coffer_runtime::boxes::Timings;
 use coffer_runtime::engine::{
-    AttachRequest, Change, Engine, Events, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest, RUNNING,
-    Shown, Trust,
+    AttachRequest, Engine, Events, Fault as _, Happening, Live, LogStream, LogsError, LogsRequest, RUNNING, Shown,
+    Trust,
 };
 use coffer_runtime::supervisor::DEFAULT_GRACE;
 use coffer_runtime::supervisor::control::Command;
@@ -296,11 +296,17 @@ pub async fn join(
 /// How a box ended that we did not start, whose events are heard since before it was looked at.
 pub async fn until_it_ends(events: &mut Events, record: &BoxRecord) -> Result<Ended, CliError> {
     loop {
-        let event = events.next().await.map_err(error::of)?;
-        match event.change {
-            _ if event.id != record.id => {}
-            Change::Exited { code, error } => return Ok(Ended { code, error }),
-            Change::Removed => {
+        let line = events.next().await.map_err(error::of)?;
+        if !line.boxes.iter().any(|found| found.id == record.id.as_str()) {
+            continue;
+        }
+        match line.action.as_str() {
+            "box.die" => {
+                let code = line.details.get("exit_code").and_then(Value::as_i64).unwrap_or(0);
+                let error = line.details.get("error").and_then(Value::as_str).map(str::to_owned);
+                return Ok(Ended { code: i32::try_from(code).unwrap_or(125), error });
+            }
+            "box.destroy" => {
                 let message = format!("{} has ended and was removed, and its exit code with it", record.name);
                 return Err(CliError::new(Class::Config, message).hint("without --rm, `coffer inspect` shows it later"));
             }

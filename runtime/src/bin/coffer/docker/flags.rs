@@ -10,7 +10,6 @@ pub const FLAGS: &[(&[&str], &[Row])] = &[
     (&["start"], START),
     (&["stop", "restart"], STOP),
     (&["update"], UPDATE),
-    (&["events"], EVENTS),
     (&["rm"], RM),
     (&["logs"], LOGS),
     (&["inspect"], INSPECT),
@@ -150,12 +149,6 @@ const UPDATE: &[Row] = &[but(
     ],
     "memory and processors are fixed when a box is created",
     "create another box with --memory and --cpus",
-)];
-
-const EVENTS: &[Row] = &[but(
-    &["--since"],
-    "events are told as they come, and not kept",
-    "`coffer ps -a` and `coffer inspect BOX` show what was last",
 )];
 
 const NETWORK: &[Row] = &[

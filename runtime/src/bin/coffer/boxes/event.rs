@@ -1,0 +1,259 @@
+//! What a line of the trail is in Docker's words: none, one event, or one for each box it is about. Pure.
+
+use coffer_runtime::trail::{Line, LineBox};
+use serde_json::{Map, Value, json};
+
+use crate::boxes::filters;
+use crate::error::{Class, CliError};
+use crate::table;
+
+/// Of a command, when it is told: before it, or once it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Begun,
+    Done,
+}
+
+/// What happens to a box by itself, and what commands do: the trail's word, when, Docker's type and action.
+const WORDS: &[(&str, When, &str, &str)] = &[
+    ("box.create", When::Done, "container", "create"),
+    ("box.start", When::Done, "container", "start"),
+    ("box.pause", When::Done, "container", "pause"),
+    ("box.unpause", When::Done, "container", "unpause"),
+    ("box.die", When::Done, "container", "die"),
+    ("box.rename", When::Done, "container", "rename"),
+    ("box.update", When::Done, "container", "update"),
+    ("box.destroy", When::Done, "container", "destroy"),
+    ("kill", When::Done, "container", "kill"),
+    ("stop", When::Done, "container", "stop"),
+    ("restart", When::Done, "container", "restart"),
+    ("attach", When::Begun, "container", "attach"),
+    ("exec", When::Begun, "container", "exec_start"),
+    ("exec", When::Done, "container", "exec_die"),
+    ("pull", When::Done, "image", "pull"),
+    ("push", When::Done, "image", "push"),
+    ("tag", When::Done, "image", "tag"),
+    ("rmi", When::Done, "image", "untag"),
+    ("load", When::Done, "image", "load"),
+    ("save", When::Done, "image", "save"),
+    ("import", When::Done, "image", "import"),
+    ("image prune", When::Done, "image", "prune"),
+    ("volume create", When::Done, "volume", "create"),
+    ("volume rm", When::Done, "volume", "destroy"),
+    ("volume prune", When::Done, "volume", "prune"),
+    ("network create", When::Done, "network", "create"),
+    ("network connect", When::Done, "network", "connect"),
+    ("network disconnect", When::Done, "network", "disconnect"),
+    ("network rm", When::Done, "network", "destroy"),
+    ("network prune", When::Done, "network", "prune"),
+];
+
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    kind: &'static str,
+    action: String,
+    word: &'static str,
+    id: String,
+    attributes: Map<String, Value>,
+    nanos: i64,
+}
+
+impl Event {
+    /// The events of a line.
+    pub fn of(line: &Line) -> Vec<Self> {
+        let known = |row: &&(&str, When, &str, &str)| {
+            row.0 == line.action && line.outcome == if row.1 == When::Begun { "begun" } else { "done" }
+        };
+        let Some(&(_, _, kind, word)) = WORDS.iter().find(known) else { return Vec::new() };
+        let mut attributes = Map::new();
+        for (key, value) in &line.details {
+            match (key.as_str(), value) {
+                ("labels", Value::Object(labels)) => attributes.extend(labels.clone()),
+                ("image" | "program", value) => drop(attributes.insert(key.clone(), value.clone())),
+                ("exit_code", code) => drop(attributes.insert("exitCode".into(), code.to_string().into())),
+                ("from", Value::String(name)) => drop(attributes.insert("oldName".into(), format!("/{name}").into())),
+                _ => {}
+            }
+        }
+        let program = line.details.get("program").and_then(Value::as_str).filter(|_| word == "exec_start");
+        let action = program.map_or_else(|| word.to_owned(), |program| format!("{word}: {program}"));
+        let about = |id: &str, more: &[(&str, &str)]| {
+            let mut attributes = attributes.clone();
+            attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))));
+            Self { kind, action: action.clone(), word, id: id.into(), attributes, nanos: line.nanos() }
+        };
+        match kind {
+            "container" => line.boxes.iter().map(|LineBox { id, name }| about(id, &[("name", name)])).collect(),
+            // A network, and the box behind it.
+            "network" if word.ends_with("connect") => {
+                let there = line.boxes.first().map_or("", |found| &found.id);
+                line.names.iter().take(1).map(|name| about(name, &[("name", name), ("container", there)])).collect()
+            }
+            _ if word == "prune" => vec![about("", &[])],
+            _ => line.names.iter().map(|name| about(name, &[("name", name)])).collect(),
+        }
+    }
+
+    /// In Docker's form.
+    pub fn docker(&self) -> Value {
+        json!({
+            "Type": self.kind, "Action": self.action, "status": self.action, "id": self.id,
+            "Actor": { "ID": self.id, "Attributes": self.attributes },
+            "scope": "local", "time": self.nanos / 1_000_000_000, "timeNano": self.nanos,
+        })
+    }
+
+    /// In Docker's line.
+    pub fn line(&self) -> String {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let attributes: Vec<_> = self.attributes.iter().map(|(key, value)| format!("{key}={}", text(value))).collect();
+        let time = table::rfc3339_fixed(u64::try_from(self.nanos).unwrap_or(0));
+        let Self { kind, action, id, .. } = self;
+        let said = format!("{time} {kind} {action} {id} ({})", attributes.join(", "));
+        coffer_rim::foreign(&said).into_owned()
+    }
+
+    fn is(&self, kind: &str, name: &str) -> bool {
+        let attribute = |key: &str| self.attributes.get(key).and_then(Value::as_str) == Some(name);
+        match kind {
+            "container" if self.kind == kind => attribute("name") || self.id.starts_with(name),
+            "container" => {
+                attribute(kind)
+                    || self.attributes.get(kind).and_then(Value::as_str).is_some_and(|id| id.starts_with(name))
+            }
+            "image" if self.kind == "container" => attribute("image"),
+            _ => self.kind == kind && self.id == name,
+        }
+    }
+}
+
+/// Which events are wanted.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    things: Vec<(&'static str, String)>,
+    words: Vec<String>,
+    kinds: Vec<String>,
+    labels: Vec<(String, Option<String>)>,
+}
+
+const KINDS: &[&str] = &["container", "image", "volume", "network"];
+
+impl Wanted {
+    /// Reads filters.
+    ///
+    /// # Errors
+    /// Class `usage`.
+    pub fn read(texts: &[String]) -> Result<Self, CliError> {
+        let mut wanted = Self::default();
+        for text in texts {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            let key = if key == "box" { "container" } else { key };
+            let thing = KINDS.iter().find(|kind| **kind == key);
+            let is_word = WORDS.iter().any(|row| row.3 == value);
+            match (key, thing) {
+                _ if value.is_empty() => return Err(invalid(text)),
+                (_, Some(thing)) => wanted.things.push((thing, value.into())),
+                ("event", _) if is_word => wanted.words.push(value.into()),
+                ("type", _) if KINDS.contains(&value) => wanted.kinds.push(value.into()),
+                ("label", _) => wanted.labels.push(filters::label(value)),
+                _ => return Err(invalid(text)),
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// It is one of them: of each key that was given, one value fits.
+    pub fn admits(&self, event: &Event) -> bool {
+        let fits = |kind: &&str| {
+            let mut names = self.things.iter().filter(|(of, _)| of == kind).peekable();
+            names.peek().is_none() || names.any(|(of, name)| event.is(of, name))
+        };
+        let label = |(key, value): &(String, Option<String>)| {
+            event.attributes.get(key).is_some_and(|found| value.as_deref().is_none_or(|value| found == value))
+        };
+        KINDS.iter().all(|kind| fits(&kind))
+            && (self.words.is_empty() || self.words.iter().any(|word| word == event.word))
+            && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == event.kind))
+            && self.labels.iter().all(label)
+    }
+}
+
+fn invalid(text: &str) -> CliError {
+    let words: Vec<_> = WORDS.iter().map(|row| row.3).collect();
+    let mut words: Vec<&str> =
+        words.iter().enumerate().filter(|(at, word)| !words[..*at].contains(word)).map(|(_, word)| *word).collect();
+    words.sort_unstable();
+    let hint = format!(
+        "filters are container=BOX, image=IMAGE, volume=NAME, network=NAME, label=KEY[=VALUE], type={} and event={}",
+        KINDS.join("|"),
+        words.join("|"),
+    );
+    CliError::new(Class::Usage, format!("invalid filter '{text}'")).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(action: &str, outcome: &str, details: Value) -> Line {
+        let value = json!({
+            "number": 1, "time": "1970-01-01T00:00:00.000000001Z", "action": action, "outcome": outcome,
+            "boxes": [{ "id": "ab".repeat(32), "name": "web" }], "names": ["thing"], "uid": 0, "login_uid": null,
+            "details": details, "previous": "0".repeat(64),
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn event(action: &str, outcome: &str, details: Value) -> Event {
+        Event::of(&line(action, outcome, details)).pop().unwrap()
+    }
+
+    #[test]
+    fn filters_are_read_and_what_is_none_is_refused() {
+        for bad in ["", "event", "event=", "event=nosuch", "container=", "bogus=1", "type=plugin", "label="] {
+            assert_eq!(Wanted::read(&[bad.into()]).unwrap_err().class, Class::Usage, "{bad}");
+        }
+        let die = event("box.die", "done", json!({ "image": "busybox", "labels": { "a": "b" }, "exit_code": 3 }));
+        let pull = event("pull", "done", json!({}));
+        for (filters, of_die, of_pull) in [
+            (&["container=web"][..], true, false),
+            (&["container=abab"], true, false),
+            (&["container=db"], false, false),
+            (&["container=db", "container=web"], true, false),
+            (&["event=die", "event=start"], true, false),
+            (&["type=image"], false, true),
+            (&["image=thing"], false, true),
+            (&["image=busybox"], true, false),
+            (&["label=a=b", "event=die"], true, false),
+            (&["label=a=c"], false, false),
+            (&[], true, true),
+        ] {
+            let texts: Vec<String> = filters.iter().map(|text| (*text).to_owned()).collect();
+            let wanted = Wanted::read(&texts).unwrap();
+            assert_eq!((wanted.admits(&die), wanted.admits(&pull)), (of_die, of_pull), "{filters:?}");
+        }
+    }
+
+    #[test]
+    fn events_are_dockers_and_what_failed_or_is_none_of_its_is_no_event() {
+        let exec = event("exec", "begun", json!({ "program": "sh" }));
+        assert_eq!((exec.kind, &*exec.action, exec.word), ("container", "exec_start: sh", "exec_start"));
+        let ended = event("exec", "done", json!({ "program": "sh", "exit_code": 3 }));
+        assert_eq!((ended.word, &ended.attributes["exitCode"]), ("exec_die", &"3".into()));
+        assert_eq!(event("box.rename", "done", json!({ "from": "old" })).attributes["oldName"], "/old");
+        let joined = event("network connect", "done", json!({}));
+        assert_eq!((&*joined.id, &joined.attributes["container"]), ("thing", &"ab".repeat(32).into()));
+        for (action, outcome) in [("pull", "begun"), ("pull", "config"), ("attest", "done"), ("audit.mended", "done")] {
+            assert_eq!(Event::of(&line(action, outcome, json!({}))), [], "{action}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_line_whatever_stands_in_a_name() {
+        let event = event("box.die", "done", json!({ "exit_code": 3, "labels": { "a": "b\nc" } }));
+        let id = "ab".repeat(32);
+        let wanted = format!("1970-01-01T00:00:00.000000001Z container die {id} (a=b\\nc, exitCode=3, name=web)");
+        assert_eq!(event.line(), wanted);
+    }
+}

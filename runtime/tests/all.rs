@@ -18,6 +18,7 @@ mod id_and_manifest;
 mod images;
 mod json;
 mod lost;
+mod metrics;
 mod output;
 mod owner_policy;
 mod places;

@@ -39,6 +39,8 @@ const LINES: &[(&str, &[&str])] = &[
     ("update", &["--restart", "bad", "made"]),
     ("system resume", &[]),
     ("system df", &[]),
+    ("system info", &[]),
+    ("metrics", &["--listen", "0.0.0.0:0"]),
     ("events", &[]),
     ("events", &["--until", "1s"]),
     ("events", &["--until", "1s", "--filter", "nosuch=1"]),

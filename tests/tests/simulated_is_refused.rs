@@ -73,6 +73,7 @@ const COMMANDS: &[(&str, Evidence)] = &[
     ("prune", Evidence::None),
     ("events", Evidence::None),
     ("audit", Evidence::None),
+    ("metrics", Evidence::None),
     ("system", Evidence::None),
     ("network", Evidence::None),
     ("volume", Evidence::None),

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod doctor;
 pub mod help;
 pub mod manual;
+pub mod metrics;
 pub mod snp;
 pub mod version;
 
@@ -17,6 +18,7 @@ pub const GROUP: Group = Group {
         command!("doctor": doctor),
         noun!("host": snp),
         entry!(audit),
+        command!("metrics": metrics),
         command!("completion": completion),
         command!("manual": manual),
         command!("help": help),

@@ -75,6 +75,7 @@ const COMMANDS: &[(&str, About)] = &[
     ("network rm", Things),
     ("network prune", Things),
     ("system df", Nothing),
+    ("system info", Nothing),
     ("system resume", Things),
     ("supervise", Nothing), // of a command that is recorded
     ("hold", Nothing),
@@ -99,6 +100,7 @@ const COMMANDS: &[(&str, About)] = &[
     ("unseal", Boxes),
     ("reseal", Boxes),
     ("audit", Nothing),
+    ("metrics", Nothing),
     ("owner init", Things),
     ("sim init", Things),
     ("sim evidence", Nothing),

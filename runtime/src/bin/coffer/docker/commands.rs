@@ -59,7 +59,11 @@ pub const COMMANDS: &[Row] = &[
     no(&["pod", "kube", "play", "generate"], "pods are not there yet: each box is a machine of its own"),
     but(&["machine"], "every box is a machine of its own here", "`coffer run IMAGE` starts one"),
     // The program and its machine.
-    but(&["info"], "there is no daemon to ask", "`coffer doctor` says what this machine can run, and why not"),
+    but(
+        &["info"],
+        "there is no daemon to ask",
+        "`coffer system info` counts what is here, and `coffer doctor` says what can run",
+    ),
     but(
         &["context"],
         "there is no daemon to connect to",

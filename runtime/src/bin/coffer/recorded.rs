@@ -373,7 +373,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("home");
         let context = Context::new(false, Some(home.clone()), Exits::Class);
-        let (path, entry, matches) = chosen("coffer policy sign x --key y");
+        let (path, entry, matches) = chosen("coffer policy sign --sign y x");
         assert!(begin(&path, entry, &matches, &context).unwrap().is_none() && !home.exists());
     }
 }

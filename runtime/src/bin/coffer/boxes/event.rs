@@ -90,7 +90,12 @@ impl Event {
                 let there = line.boxes.first().map_or("", |found| &found.id);
                 line.names.iter().take(1).map(|name| about(name, &[("name", name), ("container", there)])).collect()
             }
-            _ if word == "prune" => vec![about("", &[])],
+            // Files and what was there before stand first.
+            "image" if matches!(word, "import" | "tag") => {
+                let name = line.names.get(1).map_or("", String::as_str);
+                vec![about(name, &[("name", name)])]
+            }
+            _ if word == "prune" || line.names.is_empty() => vec![about("", &[])],
             _ => line.names.iter().map(|name| about(name, &[("name", name)])).collect(),
         }
     }
@@ -244,6 +249,9 @@ mod tests {
         assert_eq!(event("box.rename", "done", json!({ "from": "old" })).attributes["oldName"], "/old");
         let joined = event("network connect", "done", json!({}));
         assert_eq!((&*joined.id, &joined.attributes["container"]), ("thing", &"ab".repeat(32).into()));
+        let mut tagged = line("tag", "done", json!({}));
+        tagged.names.push("new:1".into());
+        assert_eq!((Event::of(&tagged).len(), &*Event::of(&tagged)[0].id), (1, "new:1"));
         for (action, outcome) in [("pull", "begun"), ("pull", "config"), ("attest", "done"), ("audit.mended", "done")] {
             assert_eq!(Event::of(&line(action, outcome, json!({}))), [], "{action}");
         }

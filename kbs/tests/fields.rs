@@ -56,6 +56,7 @@ fn manifest() -> Vec<u8> {
     let contents = Contents {
         name: "web".into(),
         sequence: 1,
+        release: None,
         created: UnixTime(now - 10),
         expires: UnixTime(now + 600),
         components: Vec::new(),

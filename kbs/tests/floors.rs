@@ -192,6 +192,7 @@ async fn a_manifest_that_grows_too_old_admits_nobody() {
     let contents = Contents {
         name: "web".into(),
         sequence: 1,
+        release: None,
         created: UnixTime(now - DAY),
         expires: UnixTime(now + 90 * DAY),
         components: Vec::new(),

@@ -85,6 +85,7 @@ fn manifest(sequence: u64, guest: &Guest) -> Vec<u8> {
     let contents = Contents {
         name: "web".into(),
         sequence,
+        release: None,
         created: UnixTime(now - 10),
         expires: UnixTime(now + 6000),
         components: Vec::new(),

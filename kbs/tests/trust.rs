@@ -25,6 +25,7 @@ pub fn contents(sequence: u64, measurement: Measurement, workload: WorkloadDiges
     Contents {
         name: "web".into(),
         sequence,
+        release: None,
         created: UnixTime(now() - 10),
         expires: UnixTime(now() + 600),
         components: Vec::new(),
@@ -171,6 +172,30 @@ async fn a_revocation_outlives_adding_the_same_or_an_older_manifest_again() {
     let listed = kbs.admin().await.list_manifests(TENANT).await.unwrap().rows;
     assert_eq!((listed[0].sequence, listed[0].revoked_through, listed[0].state.as_str()), (6, 5, "current"));
     assert!(add(&kbs, sign(admits(5), MANIFEST_KEY)).await.unwrap_err().contains("revoked up to sequence 5"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_or_revoked_release_stays_out_whatever_number_a_witness_gives_it() {
+    let (kbs, guest, client) = ready().await;
+    let admits = |sequence| contents(sequence, guest.measurement, guest.document.digest());
+    let witnessed = |of: u64, sequence| Contents { release: Some(of), ..admits(sequence) };
+    let older = |of: u64, sequence| Contents {
+        release: Some(of),
+        ..contents(sequence, Measurement::new([9; 48]), guest.document.digest())
+    };
+    assert_eq!(add(&kbs, sign(witnessed(5, 8), MANIFEST_KEY)).await, Ok(true));
+    let error = add(&kbs, sign(older(4, 9), MANIFEST_KEY)).await.unwrap_err();
+    assert!(error.contains("dates release 4 anew, and release 5 is there"), "{error}");
+    assert_eq!(add(&kbs, sign(witnessed(5, 9), MANIFEST_KEY)).await, Ok(true), "the same, dated anew");
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    // What is revoked does not come back with the next tick of a timer; what its author made since does.
+    assert_eq!(kbs.admin().await.revoke_manifest(TENANT, "web").await.unwrap().map(|it| it.through), Some(9));
+    let error = add(&kbs, sign(witnessed(5, 10), MANIFEST_KEY)).await.unwrap_err();
+    assert!(error.contains("dates release 5 anew, which is revoked"), "{error}");
+    why_not(&kbs, &client).await;
+    assert_eq!(add(&kbs, sign(witnessed(6, 10), MANIFEST_KEY)).await, Ok(true));
+    assert_eq!(ask(&client, PATH).await.unwrap(), VALUE);
+    assert!(add(&kbs, sign(older(5, 11), MANIFEST_KEY)).await.unwrap_err().contains("dates release 5 anew"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,7 @@ pub use signature::{BundleKey, KeyError, SignatureError};
 use crate::{File, Policy, PolicyError, lint::is_test_file};
 use entry::{DATA, Entry, MANIFEST, SIGNATURES};
 use roots::Roots;
+use signature::Dates;
 
 /// Which signature is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,7 @@ pub struct Bundle {
     files: Vec<File>,
     data: Option<Value>,
     digest: [u8; 32],
-    signed_at: Option<UnixTime>,
+    dates: Dates,
 }
 
 /// `.manifest`.
@@ -88,9 +89,9 @@ impl Bundle {
         let of_signature = |source| BundleError::Signature { bundle: name.into(), source };
         let signatures = entries.iter().find(|entry| entry.path == SIGNATURES);
         let rest: Vec<&Entry> = entries.iter().filter(|entry| entry.path != SIGNATURES).collect();
-        let signed_at = match (trust, signatures) {
+        let dates = match (trust, signatures) {
             // A date that nobody vouches for is none.
-            (BundleTrust::SignatureWaived, _) | (BundleTrust::Unsigned, None) => None,
+            (BundleTrust::SignatureWaived, _) | (BundleTrust::Unsigned, None) => Dates::default(),
             (BundleTrust::Unsigned, Some(_)) => return Err(of_signature(SignatureError::NoKey)),
             (BundleTrust::Key(_), None) => return Err(of_signature(SignatureError::None)),
             (BundleTrust::Key(key), Some(signatures)) => {
@@ -134,7 +135,7 @@ impl Bundle {
             }
         }
         let data = data.as_object().is_some_and(|fields| !fields.is_empty()).then_some(data);
-        let bundle = Self { name: name.into(), revision: manifest.revision, files, data, digest, signed_at };
+        let bundle = Self { name: name.into(), revision: manifest.revision, files, data, digest, dates };
         bundle.packages_below(&roots)?;
         Ok(bundle)
     }
@@ -180,7 +181,19 @@ impl Bundle {
 
     /// When it was signed (`iat`), in the words of the key that was asked for; `None` where no signature was checked, or it has no date.
     pub fn signed_at(&self) -> Option<UnixTime> {
-        self.signed_at
+        self.dates.signed_at
+    }
+
+    /// When its author signed it, whoever has dated it anew since; `None` where no signature was checked, or it has no date.
+    pub fn first_signed_at(&self) -> Option<UnixTime> {
+        self.dates.first_at
+    }
+
+    /// True if this must not take the place of `before`: it says something else, and was not signed later by its author, or nobody knows.
+    /// Dating an older bundle anew makes no newer one of it.
+    pub fn goes_back_behind(&self, before: &Self) -> bool {
+        let later = self.dates.first_at.zip(before.dates.first_at).is_some_and(|(this, that)| this > that);
+        self.digest != before.digest && !later
     }
 
     /// The policy it holds.
@@ -190,7 +203,7 @@ impl Bundle {
     pub fn policy(&self) -> Result<Policy, PolicyError> {
         let files: Vec<File> = self.files.iter().filter(|file| !is_test_file(&file.name)).cloned().collect();
         let policy = Policy::of(&self.name, &files, self.data.as_ref(), self.digest)?;
-        Ok(policy.with_date(self.signed_at))
+        Ok(policy.with_date(self.dates.signed_at))
     }
 }
 

@@ -489,6 +489,21 @@ fn a_release_gets_a_new_date_only_while_nothing_speaks_against_it() {
         assert_eq!(next[same], old[same]);
     }
     assert!(next["created"].as_str() >= old["created"].as_str());
+    // The author's next release takes its place whatever the witness's number; the older one does not come back with a higher number.
+    assert_eq!((&next["sequence"], &next["release"]), (&10.into(), &7.into()));
+    std::fs::copy(world.path("web.json"), world.path("7.json")).unwrap();
+    let later = ["measure", "--spec", "snp.toml", "--manifest", "8.json", "--sign", "author.pem", "--name", "web"];
+    world.json(&[&later[..], &["--sequence", "8", "--expires", "30d"]].concat());
+    std::fs::copy(world.path("next.json"), world.path("newest.json")).unwrap();
+    let newest = ["--key", "author.pem.pub", "--revoked", "revoked.toml", "--out", "newest.json"];
+    std::fs::copy(world.path("8.json"), world.path("web.json")).unwrap();
+    let (exit, said) = run(&service.1, &newest);
+    assert_eq!((exit, said["sequence"].as_u64(), said["release"].as_u64()), (0, Some(11), Some(8)), "{said}");
+    std::fs::copy(world.path("7.json"), world.path("web.json")).unwrap();
+    let there = std::fs::read(world.path("newest.json")).unwrap();
+    let (exit, said) = run(&service.1, &newest);
+    assert_eq!((exit, said["error"]["reason"]["code"].as_str()), (6, Some("older-release")), "{said}");
+    assert_eq!(std::fs::read(world.path("newest.json")).unwrap(), there);
     // A policy that bounds its age is asked of a manifest, before anybody is dialled.
     let reference = |most: &str| {
         std::fs::write(world.path("policy.toml"), format!("measurements = \"any\"\nmax_manifest_age = \"{most}\"\n"))

@@ -396,6 +396,26 @@ fn a_bundle_gets_a_new_date_only_while_nothing_speaks_against_it_and_a_floor_may
     assert_eq!(endorse(&good).0, 0);
     let in_place = policy(&["re-endorse", "next.tar.gz", "--sign", "witness.pem", "--no-revocation-list"]);
     assert_eq!((in_place.0, &in_place.1["revocation_list"]), (0, &Value::Null), "{}", in_place.1);
+    // An older text of the author's does not come back with a date of today; a later one takes its place.
+    let second = || coffer_verifier::UnixTime::from(std::time::SystemTime::now()).0;
+    let signed_at = coffer_verifier::UnixTime::parse(signed["signed_at"].as_str().unwrap()).unwrap().0;
+    while second() <= signed_at {
+        std::thread::yield_now();
+    }
+    write(&team, ".manifest", "{\"revision\": \"r8\", \"roots\": [\"team\", \"team_test\"]}");
+    pack("later.tar.gz");
+    let sign = ["sign", "later.tar.gz", "--sign", "author.pem"];
+    assert_eq!(policy(&sign).0, 0);
+    let of = |file: &str| {
+        let words = ["re-endorse", file, "--sign", "witness.pem", "--key", "author.pem.pub", "--no-revocation-list"];
+        policy(&[&words[..], &["--out", "newest.tar.gz"]].concat())
+    };
+    assert_eq!(of("signed.tar.gz").1["first_signed_at"], signed["signed_at"]);
+    assert_eq!((of("later.tar.gz").0, of("later.tar.gz").0), (0, 0));
+    let there = std::fs::read(at("newest.tar.gz")).unwrap();
+    let (exit, said) = of("signed.tar.gz");
+    assert_eq!((exit, said["error"]["reason"]["code"].as_str()), (6, Some("older-release")), "{said}");
+    assert_eq!(std::fs::read(at("newest.tar.gz")).unwrap(), there);
     // Nor is what its author signed replaced by what a witness did: the next tick would have nothing to endorse.
     for other in ["signed.tar.gz", "team.tar.gz", "author.pem.pub"] {
         let there = std::fs::read(at(other)).unwrap();

@@ -50,6 +50,7 @@ fn seeds() {
     let manifest = ReferenceManifest::new(Contents {
         name: "web".into(),
         sequence: 1,
+        release: None,
         created: UnixTime(1_000),
         expires: UnixTime(2_000),
         components: vec![Component { name: "kernel".into(), sha256: [1; 32] }],

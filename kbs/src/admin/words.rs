@@ -109,6 +109,8 @@ pub(super) fn store_status(error: StoreError) -> Status {
         | StoreError::Expired { .. }
         | StoreError::OlderManifest { .. }
         | StoreError::RevokedManifest { .. }
+        | StoreError::OlderRelease { .. }
+        | StoreError::RevokedRelease { .. }
         | StoreError::SameSequence { .. } => Code::FailedPrecondition,
         StoreError::Tampered { .. } | StoreError::Audit(_) | StoreError::State(_) => Code::DataLoss,
         _ => Code::Internal,

@@ -8,7 +8,7 @@ use coffer_verifier::{
     P384PublicKey,
     abi::{SpkiDigest, WorkloadDigest},
     binding::length_prefixed,
-    manifest::{SignedManifest, VerifiedManifest},
+    manifest::{Contents, SignedManifest, VerifiedManifest},
 };
 
 use super::{
@@ -143,7 +143,8 @@ impl Ledger {
     /// Stores a manifest in place of the one of its name. True if it was not there already.
     ///
     /// # Errors
-    /// [`StoreError::RevokedManifest`], [`StoreError::OlderManifest`] or [`StoreError::SameSequence`]; then nothing changes.
+    /// [`StoreError::RevokedManifest`], [`StoreError::OlderManifest`], [`StoreError::SameSequence`], [`StoreError::RevokedRelease`] or
+    /// [`StoreError::OlderRelease`]; then nothing changes.
     pub async fn add_manifest(
         &mut self,
         tenant: &Tenant,
@@ -168,6 +169,9 @@ impl Ledger {
                     return Err(StoreError::SameSequence { name, sequence: found });
                 }
                 added_unix = before.added_unix;
+            }
+            if let Some(refusal) = steps_back(before, contents) {
+                return Err(refusal);
             }
             if before.workload != contents.workload {
                 self.remove_record(about(tenant, &before.workload, &name)).await?;
@@ -228,6 +232,18 @@ impl Ledger {
         let keys = about.iter().map(|about| RowKey::of(Kind::Manifest, tenant, &[about.part(1)])).collect();
         self.records(keys).await
     }
+}
+
+/// Why a manifest with a higher number is no newer release than what is here: its author's number says so, which a witness cannot change.
+fn steps_back(before: &StoredManifest, contents: &Contents) -> Option<StoreError> {
+    let stored = SignedManifest::parse(&before.envelope).and_then(|signed| signed.unverified()).ok();
+    let newest = stored.as_ref().map_or(before.sequence, |stored| stored.contents().released());
+    let (name, found) = (contents.name.clone(), contents.released());
+    if contents.release.is_some() && found <= newest && before.is_revoked() {
+        return Some(StoreError::RevokedRelease { name, found });
+    }
+    let back = stored.is_none_or(|stored| contents.goes_back_behind(stored.contents())) && found <= newest;
+    back.then_some(StoreError::OlderRelease { name, newest, found })
 }
 
 pub(super) fn key(tenant: &Tenant, name: &str) -> RowKey {

@@ -143,6 +143,24 @@ pub enum StoreError {
         /// Sequence given.
         found: u64,
     },
+    /// A manifest with a higher number that dates a release anew which another has overtaken.
+    #[error("manifest {name} dates release {found} anew, and release {newest} is there, which says something else")]
+    OlderRelease {
+        /// Its name.
+        name: String,
+        /// Release there.
+        newest: u64,
+        /// Release given.
+        found: u64,
+    },
+    /// A manifest with a higher number that dates a release anew which was revoked.
+    #[error("manifest {name} dates release {found} anew, which is revoked")]
+    RevokedRelease {
+        /// Its name.
+        name: String,
+        /// Release given.
+        found: u64,
+    },
     /// Two manifests with one number.
     #[error("manifest {name} has a sequence {sequence} already, and it says something else")]
     SameSequence {
@@ -227,6 +245,9 @@ impl StoreError {
             Self::Expired { .. } => "say until when the new one is released: --expires TIME, or --no-expires",
             Self::OlderManifest { .. } | Self::RevokedManifest { .. } | Self::SameSequence { .. } => {
                 "sign a manifest with a higher --sequence"
+            }
+            Self::OlderRelease { .. } | Self::RevokedRelease { .. } => {
+                "have the newest release endorsed; to go back on purpose its author signs what shall count as a new one"
             }
             Self::Checkpoint(error) => error.hint(),
             Self::Unwitnessed(_) => {

@@ -25,11 +25,18 @@ pub struct Endorsement {
 }
 
 impl Endorsement {
-    /// Of a bundle's files, dated `at`, for a signature by this key. What signature it has is its caller's to have asked for.
+    /// Of a bundle's files, dated `at`, for a signature by this key. `first`: when its author signed it, where this dates that anew. What
+    /// signature it has is its caller's to have asked for.
     ///
     /// # Errors
     /// [`BundleError`].
-    pub fn new(name: &str, bytes: &[u8], key: &P384PublicKey, at: UnixTime) -> Result<Self, BundleError> {
+    pub fn new(
+        name: &str,
+        bytes: &[u8],
+        key: &P384PublicKey,
+        at: UnixTime,
+        first: Option<UnixTime>,
+    ) -> Result<Self, BundleError> {
         let mut entries = archive::entries(name, bytes)?;
         entries.retain(|entry| entry.path != SIGNATURES);
         let listed = entries.iter().map(|entry| {
@@ -39,7 +46,11 @@ impl Endorsement {
         let files = listed.map_err(|source| BundleError::Signature { bundle: name.into(), source })?;
         let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let header = json!({ "alg": "ES384", "typ": "JWT", "kid": key.spki_digest().to_string() });
-        let message = format!("{}.{}", part(header), part(json!({ "files": files, "iat": at.0 })));
+        let mut claims = json!({ "files": files, "iat": at.0 });
+        if let Some(first) = first {
+            claims["first_iat"] = json!(first.0);
+        }
+        let message = format!("{}.{}", part(header), part(claims));
         Ok(Self { bundle: name.into(), entries, message })
     }
 

@@ -153,6 +153,17 @@ struct Payload {
     nbf: Option<Value>,
     #[serde(default)]
     iat: Option<Value>,
+    #[serde(default)]
+    first_iat: Option<Value>,
+}
+
+/// What a signature says of time, in its signer's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dates {
+    /// When it was made (`iat`).
+    pub(super) signed_at: Option<UnixTime>,
+    /// When its author made the first one (`first_iat`), where this one dates that anew; else the same.
+    pub(super) first_at: Option<UnixTime>,
 }
 
 #[derive(Deserialize)]
@@ -163,12 +174,8 @@ struct Listed {
     algorithm: String,
 }
 
-/// Refuses files that this key did not sign, all of them and no other. Gives the date it says, if it says one.
-pub(super) fn verify(
-    signatures: &[u8],
-    entries: &[&Entry],
-    key: &BundleKey,
-) -> Result<Option<UnixTime>, SignatureError> {
+/// Refuses files that this key did not sign, all of them and no other. Gives the dates it says, if it says any.
+pub(super) fn verify(signatures: &[u8], entries: &[&Entry], key: &BundleKey) -> Result<Dates, SignatureError> {
     let form = |what: &str| SignatureError::Form(what.into());
     let Signatures { signatures } = parsed(signatures)?;
     let [token] = &signatures[..] else { return Err(form("there must be exactly one signature")) };
@@ -186,18 +193,22 @@ pub(super) fn verify(
     if !key.verifies(signed, &decode(signature)?) {
         return Err(SignatureError::Invalid);
     }
-    let Payload { files, scope, exp, nbf, iat } = parsed(&decode(payload)?)?;
+    let Payload { files, scope, exp, nbf, iat, first_iat } = parsed(&decode(payload)?)?;
     if scope.is_some_and(|scope| !scope.is_empty()) {
         return Err(form("it has a scope, and none is asked for"));
     }
     if exp.is_some() || nbf.is_some() {
         return Err(form("it has exp or nbf, and nothing here looks at a clock for them"));
     }
-    let seconds = |iat: Value| iat.as_i64().filter(|seconds| *seconds >= 0).map(UnixTime);
-    let signed_at = match iat {
-        Some(iat) => Some(seconds(iat).ok_or_else(|| form("iat is no whole number of seconds since 1970"))?),
-        None => None,
+    let seconds = |name: &str, date: Option<Value>| {
+        let wrong = || form(&format!("{name} is no whole number of seconds since 1970"));
+        date.map(|date| date.as_i64().filter(|seconds| *seconds >= 0).map(UnixTime).ok_or_else(wrong)).transpose()
     };
+    let (signed_at, first_at) = (seconds("iat", iat)?, seconds("first_iat", first_iat)?);
+    if first_at.is_some_and(|first| signed_at.is_none_or(|signed| first > signed)) {
+        return Err(form("first_iat is later than iat"));
+    }
+    let dates = Dates { signed_at, first_at: first_at.or(signed_at) };
     let mut listed: BTreeMap<&str, &Listed> = BTreeMap::new();
     for file in &files {
         if listed.insert(&file.name, file).is_some() {
@@ -214,7 +225,7 @@ pub(super) fn verify(
     }
     match listed.keys().next() {
         Some(name) => Err(differs(name, "was signed, and is not there")),
-        None => Ok(signed_at),
+        None => Ok(dates),
     }
 }
 

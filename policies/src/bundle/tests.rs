@@ -394,11 +394,12 @@ fn a_new_signature_changes_the_date_and_nothing_else() {
     let public = P384PublicKey::from_pem(&signer.pem).unwrap();
     let mut files = tested();
     let old = signer.sign(&files, |_, payload| payload["iat"] = json!(1_000));
-    let endorsed = |bytes: &[u8], at| {
-        let next = Endorsement::new("b", bytes, &public, UnixTime(at)).unwrap();
+    let dated = |bytes: &[u8], at, first| {
+        let next = Endorsement::new("b", bytes, &public, UnixTime(at), first).unwrap();
         let signature = signer.key.sign(&SystemRandom::new(), next.signing_input()).unwrap();
         next.with_signature(signature.as_ref().try_into().unwrap()).unwrap()
     };
+    let endorsed = |bytes: &[u8], at| dated(bytes, at, None);
     let key = BundleKey::of_p384(public);
     let read = |bytes: &[u8]| Bundle::read("b", bytes, BundleTrust::Key(&key)).unwrap();
     // Of a signed one, of one signed anew, and of one that nobody had signed.
@@ -419,10 +420,25 @@ fn a_new_signature_changes_the_date_and_nothing_else() {
     let data = read(&endorsed(&gzip(&builder.into_inner().unwrap()), 2_000)).data().cloned().unwrap();
     assert_eq!(data["team"]["a".repeat(200)]["x"], "<\u{2028}>");
     // Nobody else's signature fits, nor one of other files.
-    let next = Endorsement::new("b", &old, &public, UnixTime(2_000)).unwrap();
+    let next = Endorsement::new("b", &old, &public, UnixTime(2_000), None).unwrap();
     let bad = next.with_signature(&[7; 96]).unwrap();
     let said = Bundle::read("b", &bad, BundleTrust::Key(&key)).map(|_| ()).unwrap_err();
     assert!(why(&said).contains("does not verify"), "{said}");
     files[1].1 = br#"{"team": {"listed": ["b"]}}"#.to_vec();
     assert_ne!(read(&endorsed(&packed(&files), 2_000)).digest(), read(&old).digest());
+
+    // The author's date goes with it; what says something else and is no later by its author's date is a step back, and so is what has none.
+    let authors = |at: i64, files: &Files<'_>| signer.sign(files, |_, payload| payload["iat"] = json!(at));
+    let (witnessed, same) = (read(&dated(&old, 2_000, Some(UnixTime(1_000)))), read(&authors(900, &tested())));
+    assert_eq!((witnessed.signed_at(), witnessed.first_signed_at()), (Some(UnixTime(2_000)), Some(UnixTime(1_000))));
+    assert!(!same.goes_back_behind(&witnessed), "the same text is no step anywhere");
+    for (at, back) in [(999, true), (1_000, true), (1_001, false)] {
+        assert_eq!(read(&authors(at, &files)).goes_back_behind(&witnessed), back, "{at}");
+    }
+    assert!(read(&signer.sign(&files, |_, _| {})).goes_back_behind(&witnessed), "nobody knows");
+    let wrong = signer.sign(&files, |_, payload| {
+        (payload["iat"], payload["first_iat"]) = (json!(1_000), json!(1_001));
+    });
+    let said = Bundle::read("b", &wrong, BundleTrust::Key(&key)).map(|_| ()).unwrap_err();
+    assert!(why(&said).contains("first_iat is later than iat"), "{said}");
 }

@@ -280,6 +280,7 @@ impl Measured {
         let manifest = ReferenceManifest::new(Contents {
             name: request.name.clone().unwrap_or_else(|| document.spec().image.reference.clone()),
             sequence: request.sequence.unwrap_or_else(|| u64::try_from(now.0).unwrap_or(0)),
+            release: None,
             created: now,
             expires: request.expires,
             components: components(&self.platform)?,

@@ -71,6 +71,8 @@ pub struct Contents {
     pub name: String,
     /// Number that only grows within a name, 1 to [`MAX_SEQUENCE`].
     pub sequence: u64,
+    /// The number its author gave it, below `sequence`, where somebody else has dated it anew; nothing in the author's own.
+    pub release: Option<u64>,
     /// When it was made.
     pub created: UnixTime,
     /// From when on it admits nothing.
@@ -81,6 +83,21 @@ pub struct Contents {
     pub workload: WorkloadDigest,
     /// Its launches, each admitted.
     pub measurements: Vec<MeasuredLaunch>,
+}
+
+impl Contents {
+    /// The number its author gave it, whoever has dated it since.
+    pub fn released(&self) -> u64 {
+        self.release.unwrap_or(self.sequence)
+    }
+
+    /// True if this must not take the place of `before`, of the same name: it says something else, and its author made it no later. Dating
+    /// an older release anew makes no newer one of it.
+    pub fn goes_back_behind(&self, before: &Self) -> bool {
+        let same = (&self.components, &self.workload, &self.measurements)
+            == (&before.components, &before.workload, &before.measurements);
+        !same && self.released() <= before.released()
+    }
 }
 
 /// A manifest without a wrong value. Whether anybody signed it is not said here.
@@ -99,6 +116,9 @@ impl ReferenceManifest {
         }
         if !(1..=MAX_SEQUENCE).contains(&contents.sequence) {
             return field("sequence", "1 to 9007199254740991");
+        }
+        if contents.release.is_some_and(|release| release == 0 || release >= contents.sequence) {
+            return field("release", "1 or more, and less than sequence");
         }
         if contents.created.0 < 0 || contents.expires <= contents.created {
             return field("expires", "a time after created, which is after 1970");
@@ -191,17 +211,19 @@ impl ReferenceManifest {
             measurements: wire.measurements.into_iter().enumerate().map(launch).collect::<Result<_, _>>()?,
             name: wire.name,
             sequence: wire.sequence,
+            release: wire.release,
             workload: wire.workload_digest,
         })
     }
 
     /// The payload to sign, in the newest version.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Contents { name, sequence, created, expires, components, workload, measurements } = &self.0;
+        let Contents { name, sequence, release, created, expires, components, workload, measurements } = &self.0;
         let wire = Wire {
             version: VERSION,
             name: name.clone(),
             sequence: *sequence,
+            release: *release,
             created: created.to_string(),
             expires: expires.to_string(),
             components: components
@@ -239,6 +261,8 @@ struct Wire {
     version: u32,
     name: String,
     sequence: u64,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    release: Option<u64>,
     created: String,
     expires: String,
     components: Vec<WireComponent>,
@@ -264,8 +288,8 @@ struct WireLaunch {
 }
 
 /// A key that is there has a value: `null` is none.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LaunchForm>, D::Error> {
-    LaunchForm::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 fn hex32(text: &str) -> Option<[u8; 32]> {
@@ -298,6 +322,7 @@ pub(super) mod tests {
         Contents {
             name: "registry.example/web:1".into(),
             sequence: 7,
+            release: None,
             created: UnixTime(1_000),
             expires: UnixTime(2_000),
             components: vec![Component { name: "kernel".into(), sha256: [1; 32] }],
@@ -314,6 +339,22 @@ pub(super) mod tests {
     fn parses_what_it_writes() {
         let manifest = ReferenceManifest::new(contents()).unwrap();
         assert_eq!(ReferenceManifest::parse(&manifest.to_bytes()), Ok(manifest));
+    }
+
+    #[test]
+    fn one_that_is_dated_anew_keeps_its_authors_number() {
+        let dated = Contents { sequence: 9, release: Some(7), ..contents() };
+        let manifest = ReferenceManifest::new(dated.clone()).unwrap();
+        assert_eq!(ReferenceManifest::parse(&manifest.to_bytes()), Ok(manifest));
+        assert_eq!((contents().released(), dated.released()), (7, 7));
+        let own = String::from_utf8(ReferenceManifest::new(contents()).unwrap().to_bytes()).unwrap();
+        assert!(!own.contains("release"), "the author's own is written as ever");
+        // The same again is no step back, whatever its numbers; another text of no later a release is one.
+        let other = |sequence, release| Contents { sequence, release, workload: WorkloadDigest::new([9; 32]), ..contents() };
+        assert!(!dated.goes_back_behind(&dated) && !contents().goes_back_behind(&dated));
+        assert!(other(20, Some(6)).goes_back_behind(&dated) && other(20, Some(7)).goes_back_behind(&dated));
+        assert!(other(7, None).goes_back_behind(&dated));
+        assert!(!other(20, Some(8)).goes_back_behind(&dated) && !other(8, None).goes_back_behind(&dated));
     }
 
     #[test]
@@ -355,6 +396,8 @@ pub(super) mod tests {
         assert_eq!(refused(&|c| c.name = "a".repeat(129)), "name");
         assert_eq!(refused(&|c| c.sequence = 0), "sequence");
         assert_eq!(refused(&|c| c.sequence = MAX_SEQUENCE + 1), "sequence");
+        assert_eq!(refused(&|c| c.release = Some(7)), "release");
+        assert_eq!(refused(&|c| c.release = Some(0)), "release");
         assert_eq!(refused(&|c| c.expires = c.created), "expires");
         assert_eq!(refused(&|c| c.created = UnixTime(-1)), "expires");
         assert_eq!(refused(&|c| c.workload = WorkloadDigest::new([0; 32])), "workload_digest");
@@ -390,6 +433,7 @@ pub(super) mod tests {
             ("\"vcpus\": 1", "\"vcpus\": 1, \"extra\": 1"),
             ("\"vcpus\": 1", "\"vcpus\": -1"),
             ("\"sequence\": 7", "\"sequence\": 7.5"),
+            ("\"sequence\": 7", "\"sequence\": 7, \"release\": null"),
             ("\"name\": \"kernel\",", ""),
             ("0303", "03"),
         ] {

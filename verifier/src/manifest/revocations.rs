@@ -41,7 +41,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct FileManifest {
     name: String,
-    /// Left out: every sequence of the name, those to come included.
+    /// Of its author: what dates one anew does not lift it out. Left out: every sequence of the name, those to come included.
     up_to_sequence: Option<u64>,
 }
 
@@ -87,12 +87,13 @@ impl Revocations {
     /// What of a manifest is listed, in words; nothing if it may be endorsed.
     pub fn named_in(&self, contents: &Contents) -> Vec<String> {
         let mut named = Vec::new();
-        let Contents { name, sequence, workload, measurements, components, .. } = contents;
+        let Contents { name, workload, measurements, components, .. } = contents;
+        let release = contents.released();
         for (listed, up_to) in &self.manifests {
             match up_to {
                 _ if listed != name => {}
                 None => named.push(format!("{name}, whatever its sequence")),
-                Some(up_to) if sequence <= up_to => named.push(format!("{name} up to sequence {up_to}")),
+                Some(up_to) if release <= *up_to => named.push(format!("{name} up to sequence {up_to}")),
                 Some(_) => {}
             }
         }
@@ -132,6 +133,9 @@ mod tests {
         let release = "[[manifests]]\nname = \"registry.example/web:1\"\nup_to_sequence = ";
         assert_eq!(one(&format!("{release}7")), "registry.example/web:1 up to sequence 7");
         assert_eq!(named(&format!("{release}6")), [""; 0]);
+        let dated = Contents { sequence: 9, release: Some(7), ..contents() };
+        let list = Revocations::from_toml(&format!("until = \"never\"\n{release}7")).unwrap();
+        assert_eq!(list.named_in(&dated).len(), 1, "a later date lifts nothing out of a list");
         let every = "[[manifests]]\nname = \"registry.example/web:1\"\n";
         assert_eq!(one(every), "registry.example/web:1, whatever its sequence");
         assert_eq!(named("[[manifests]]\nname = \"web\"\nup_to_sequence = 7"), [""; 0]);

@@ -66,7 +66,17 @@ pub fn read(path: &Path, now: UnixTime) -> Result<Revocations, CliError> {
 
 /// The failure of something that is revoked.
 pub fn refused(message: String) -> CliError {
+    because("revoked", message)
+}
+
+/// The failure of something older than what lies where the endorsement goes: a date of today would bring it back.
+pub fn goes_back(message: String) -> CliError {
+    because("older-release", message)
+        .hint("endorse the newest one; to go back on purpose its author signs what shall count as a new one")
+}
+
+fn because(code: &str, message: String) -> CliError {
     let mut failure = CliError::new(Class::Refused, message);
-    failure.reason = Some(Reason { code: "revoked".to_owned(), denial_id: None });
+    failure.reason = Some(Reason { code: code.to_owned(), denial_id: None });
     failure
 }

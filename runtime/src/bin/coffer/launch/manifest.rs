@@ -137,7 +137,7 @@ fn describe(manifest: &ReferenceManifest) -> Value {
         "vcpu_type": one.vcpu_type, "measurement": one.measurement })
     };
     json!({
-        "name": contents.name, "sequence": contents.sequence, "created": contents.created, "expires": contents.expires,
+        "name": contents.name, "sequence": contents.sequence, "release": contents.released(), "created": contents.created, "expires": contents.expires,
         "workload_digest": contents.workload, "components": components,
         "measurements": contents.measurements.iter().map(launch).collect::<Vec<_>>(),
     })
@@ -147,6 +147,7 @@ fn print(manifest: &ReferenceManifest) {
     let contents = manifest.contents();
     println!("name      {}", contents.name);
     println!("sequence  {}", contents.sequence);
+    println!("release   {}", contents.released());
     println!("created   {}", contents.created);
     println!("expires   {}", contents.expires);
     println!("workload  {}", contents.workload);

@@ -2,7 +2,7 @@
 //!
 //! Made for a timer: brokers whose floor has `max_manifest_age` admit a release only while this goes on. Nothing is written unless every
 //! check holds. Trusts: the manifest keys and the revocation list that are named. Never: changes what is admitted, endorses a manifest
-//! whose time is over, gives it longer than it had, takes silence of the service for an answer.
+//! whose time is over or an older release than it endorsed last, gives it longer than it had, takes silence of the service for an answer.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ use crate::launch::signed_manifest;
 #[command(after_help = "\
 Chains and revocation lists are asked for anew; nothing is written unless all of them came and hold.
 Exit status: 0 endorsed, 2 usage, 3 a file, 5 the manifest is not believed or an answer is not authentic, 6 it, or AMD's own
-certificate, is revoked, 7 the service does not answer.
+certificate, is revoked, or a later release is endorsed already, 7 the service does not answer.
 
 Examples:
   coffer manifest re-endorse web.json --sign witness.pem \\
@@ -74,7 +74,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     not_listed(args, manifest.contents(), now)?;
     let anchors = judging::anchors(args.allow_simulated, &args.anchor, context)?;
     let lists = asked_anew(args, &anchors, now, context)?;
-    let last = manifest.contents().sequence.max(endorsed_before(args, &manifest.contents().name, &key)?);
+    let last = manifest.contents().sequence.max(endorsed_before(args, manifest.contents(), &key)?);
     let next = dated(args, manifest.contents(), last, now)?;
     let envelope = SignedManifest::of(&next);
     let signature = key.sign(&envelope.signing_input())?;
@@ -82,9 +82,10 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let out = args.what.out();
     write_over(out, format!("{}\n", envelope.to_json()).as_bytes(), 0o644)?;
     let Contents { name, sequence, created, expires, .. } = next.contents();
+    let release = next.contents().released();
     if context.json {
         let value = json!({
-            "file": out, "name": name, "sequence": sequence, "created": created, "expires": expires,
+            "file": out, "name": name, "sequence": sequence, "release": release, "created": created, "expires": expires,
             "key": key.public().spki_digest(), "lists": lists, "revocation_list": args.what.revoked,
             "simulated": anchors.accepts_simulated(), "simulated_roots": anchors.simulated(),
         });
@@ -92,6 +93,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     } else {
         println!("endorsed  {name}");
         println!("sequence  {sequence}");
+        println!("release   {release}");
         println!("created   {created}");
         println!("expires   {expires}");
         for list in &lists {
@@ -165,19 +167,26 @@ fn asked_anew(args: &Args, anchors: &TrustAnchors, now: UnixTime, context: &Cont
     Ok(found.endorsements.crls().map(list).collect())
 }
 
-/// The number that lies at OUT from the last time, of the same release and key; 0 where nothing does. Anything else stays there.
-fn endorsed_before(args: &Args, name: &str, key: &SigningKey) -> Result<u64, CliError> {
+/// The number that lies at OUT from the last time, of this release or an earlier one and by this key; 0 where nothing does. Anything else
+/// stays there. Asked last, so that what another run wrote meanwhile counts.
+fn endorsed_before(args: &Args, contents: &Contents, key: &SigningKey) -> Result<u64, CliError> {
     let Some(out) = args.what.before() else { return Ok(0) };
     let other = |error: CliError| {
         error.hint("name another --out: what lies there is no endorsement of this release by this key")
     };
     let verified = signed_manifest::parse(out).map_err(other)?.verify(&[*key.public()]);
     let before = verified.map_err(|refusal| other(signed_manifest::refused(&refusal, out)))?;
-    let Contents { name: found, sequence, .. } = before.manifest().contents();
+    let before = before.manifest().contents();
+    let (name, found) = (&contents.name, &before.name);
     if found != name {
         return Err(other(CliError::new(Class::Config, format!("{} is of {found}, not of {name}", out.display()))));
     }
-    Ok(*sequence)
+    if contents.goes_back_behind(before) {
+        let (release, newest) = (contents.released(), before.released());
+        let message = format!("{name} is of release {release}, and {} dates release {newest}", out.display());
+        return Err(revoked::goes_back(message));
+    }
+    Ok(before.sequence)
 }
 
 /// The same, with a later date and a number above the `last`.
@@ -200,5 +209,6 @@ fn dated(args: &Args, contents: &Contents, last: u64, now: UnixTime) -> Result<R
         return Err(CliError::new(Class::Refused, message)
             .hint("its author said for how long it is good: a witness does not say more. Leave --expires out, or have a release made"));
     }
-    ReferenceManifest::new(Contents { sequence, created: now, expires, ..contents.clone() }).class(Class::Config)
+    let release = Some(contents.released());
+    ReferenceManifest::new(Contents { sequence, release, created: now, expires, ..contents.clone() }).class(Class::Config)
 }

@@ -2,7 +2,7 @@
 //!
 //! The twin of `coffer manifest re-endorse`, made for a timer: verifiers whose policy has `max_policy_age` ask a bundle only while this goes
 //! on. Nothing is written unless every check holds. Trusts: the keys and the revocation list that are named. Never: changes what a policy
-//! says, dates a bundle whose signature is not by a key that is named.
+//! says, dates a bundle whose signature is not by a key that is named, or an older one than it dated last.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +24,8 @@ use crate::evidence::revoked::{self, Endorsing};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Nothing is written unless the bundle is signed by a named key, no list names it, `coffer policy lint` finds nothing and its tests hold.
-Exit status: 0 endorsed, 2 usage, 3 a file, a finding or a test that does not hold, 5 the bundle is not believed, 6 it is revoked.
+Exit status: 0 endorsed, 2 usage, 3 a file, a finding or a test that does not hold, 5 the bundle is not believed, 6 it is revoked, or a
+later one is endorsed already.
 
 Examples:
   coffer policy re-endorse team.tar.gz --sign witness.pem \\
@@ -60,12 +61,20 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
                 .hint("make a bundle that says something else; whoever asks for max_policy_age refuses this one when its date is over"));
         }
     }
-    let signed = Signed::of(&bundle, &bytes, &key)?;
+    let signed = Signed::of(&bundle, &bytes, &key, bundle.first_signed_at())?;
     let out = args.what.out();
     if let Some(before) = args.what.before() {
-        // The last endorsement, of this text or the one before; anything else stays there.
-        believed(before, &rego::bytes(before)?, &[own])
+        // The last endorsement, of this text or the one before; anything else stays there. Asked last: what another run wrote meanwhile counts.
+        let last = believed(before, &rego::bytes(before)?, &[own])
             .map_err(|failure| failure.hint("name another --out: what lies there is no bundle that --sign signed"))?;
+        if bundle.goes_back_behind(&last) {
+            let when = |at: Option<UnixTime>| at.map_or_else(|| "without a date".to_owned(), |at| format!("at {at}"));
+            let (file, ours) = (args.what.file.display(), when(bundle.first_signed_at()));
+            let (out, theirs) = (before.display(), when(last.first_signed_at()));
+            return Err(revoked::goes_back(format!(
+                "{file} was signed by its author {ours}, and {out} is another text, signed {theirs}"
+            )));
+        }
     }
     signed.write(out)?;
     signed.print("endorsed", out, context, json!({ "revocation_list": args.what.revoked }));

@@ -61,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CliError> {
     let bundle = Bundle::read(&name, &bytes, BundleTrust::Unsigned).map_err(|error| {
         rego::no_bundle(&error).hint("`coffer policy re-endorse` gives a signed bundle another signature and date")
     })?;
-    let signed = Signed::of(&bundle, &bytes, &key)?;
+    let signed = Signed::of(&bundle, &bytes, &key, None)?;
     let out = args.out.as_ref().unwrap_or(&args.file);
     signed.write(out)?;
     signed.print("signed", out, context, json!({}));
@@ -77,15 +77,17 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// Of a bundle that its caller believes, and of which these are the bytes.
+    /// Of a bundle that its caller believes, and of which these are the bytes. `first`: when its author signed it, if that is dated anew.
     ///
     /// # Errors
     /// What lint, the engine or its own tests say against it.
-    pub fn of(bundle: &Bundle, bytes: &[u8], key: &SigningKey) -> Result<Self, CliError> {
+    pub fn of(bundle: &Bundle, bytes: &[u8], key: &SigningKey, first: Option<UnixTime>) -> Result<Self, CliError> {
         let tests = passes(bundle)?;
         let now = UnixTime::from(SystemTime::now());
-        let next =
-            Endorsement::new(bundle.name(), bytes, key.public(), now).map_err(|error| rego::no_bundle(&error))?;
+        // Clocks may differ: a first date is never after the last.
+        let first = first.map(|first| first.min(now));
+        let next = Endorsement::new(bundle.name(), bytes, key.public(), now, first);
+        let next = next.map_err(|error| rego::no_bundle(&error))?;
         let signature = key.sign(next.signing_input())?;
         let bytes = next.with_signature(&signature).map_err(|error| rego::no_bundle(&error))?;
         // Read as whoever gets it reads it, before anything is written.
@@ -103,10 +105,11 @@ impl Signed {
     /// Says what was done, with `more` in JSON.
     pub fn print(&self, done: &str, out: &Path, context: &Context, more: Value) {
         let (digest, signed_at) = (hex::encode(self.bundle.digest()), self.bundle.signed_at());
+        let first = self.bundle.first_signed_at();
         if context.json {
             let mut value = json!({
                 "file": out, "bundle": digest, "revision": self.bundle.revision(), "signed_at": signed_at,
-                "key": self.key, "tests": self.tests,
+                "first_signed_at": first, "key": self.key, "tests": self.tests,
             });
             if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
                 value.extend(more);
@@ -119,6 +122,9 @@ impl Signed {
         println!("revision  {}", coffer_rim::foreign(self.bundle.revision()));
         if let Some(at) = signed_at {
             println!("date      {at}");
+        }
+        if let Some(first) = first.filter(|first| Some(*first) != signed_at) {
+            println!("author's  {first}");
         }
         println!("tests     {}", self.tests);
     }

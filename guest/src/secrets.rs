@@ -86,6 +86,7 @@ pub(crate) fn failure(kbs: &KbsPin, what: &str, error: &ClientError) -> Failure 
         ClientError::Refused { .. } => Code::NotReleased,
         // With the number of its failure it is there all the same.
         ClientError::Unreachable { .. }
+        | ClientError::Slow { .. }
         | ClientError::Undecided { .. }
         | ClientError::Protocol { .. }
         | ClientError::OtherListener { .. } => Code::KbsUnreachable,

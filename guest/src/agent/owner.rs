@@ -141,7 +141,10 @@ fn status(error: &SealingError) -> Status {
     let text = error.to_string();
     let mut status = match error {
         SealingError::Broker { cause: ClientError::Refused { .. }, .. } => Status::permission_denied(text),
-        SealingError::Broker { cause: ClientError::Unreachable { .. } | ClientError::Undecided { .. }, .. } => {
+        SealingError::Broker {
+            cause: ClientError::Unreachable { .. } | ClientError::Slow { .. } | ClientError::Undecided { .. },
+            ..
+        } => {
             Status::unavailable(text)
         }
         // What is in the file is not what was sealed, or not what was sealed last.

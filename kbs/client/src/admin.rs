@@ -22,6 +22,8 @@ use crate::{
 };
 
 const DIAL: Duration = Duration::from_secs(10);
+/// Longest for one call, its answer included: a list of everything on a slow line, or a policy tried on all that is kept.
+const CALL: Duration = Duration::from_mins(2);
 
 /// One admitted pair: this measurement, for this workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ pub struct Reference {
 /// A connection to the admin API.
 pub struct AdminClient {
     pub(crate) admin: admin_client::AdminClient<Channel>,
+    longest: Duration,
 }
 
 impl AdminClient {
@@ -64,7 +67,7 @@ impl AdminClient {
             },
             first => first.map_err(told)?.0,
         };
-        Ok(Self { admin: admin_client::AdminClient::new(channel).max_decoding_message_size(ANSWER_LIMIT) })
+        Ok(Self::on(channel))
     }
 
     /// Reaches the broker of this machine over its local socket: no network, no key; the broker asks the kernel who calls.
@@ -78,7 +81,26 @@ impl AdminClient {
             .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
             .map_err(|error| unreachable(error.to_string()))?;
         let channel = one_channel(stream).await.map_err(|error| unreachable(coffer_rim::chain(&error)))?;
-        Ok(Self { admin: admin_client::AdminClient::new(channel).max_decoding_message_size(ANSWER_LIMIT) })
+        Ok(Self::on(channel))
+    }
+
+    fn on(channel: Channel) -> Self {
+        Self { admin: admin_client::AdminClient::new(channel).max_decoding_message_size(ANSWER_LIMIT), longest: CALL }
+    }
+
+    /// Waits for each call at most so long, where it is usually two minutes.
+    #[must_use]
+    pub fn waiting_at_most(self, longest: Duration) -> Self {
+        Self { longest, ..self }
+    }
+
+    /// The answer to a call, whole, within the time it has: a broker that sends a byte now and then is as one that sends none.
+    pub(crate) async fn done<R>(
+        &self,
+        call: impl Future<Output = Result<Response<R>, tonic::Status>>,
+    ) -> Result<R, ClientError> {
+        let answer = timeout(self.longest, call).await.map_err(|_| ClientError::Slow { within: self.longest })?;
+        answer.map(Response::into_inner).map_err(|status| admin_call(&status))
     }
 
     /// Adds a reference; false if it was there already.
@@ -87,7 +109,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn add_reference(&self, reference: &Reference) -> Result<bool, ClientError> {
         let request = v1::AddReferenceRequest { reference: Some(reference.into()) };
-        Ok(done(self.admin.clone().add_reference(request).await)?.added)
+        Ok(self.done(self.admin.clone().add_reference(request)).await?.added)
     }
 
     /// Lists a tenant's references.
@@ -96,7 +118,7 @@ impl AdminClient {
     /// [`ClientError::Protocol`] if the broker states one that is none.
     pub async fn list_references(&self, tenant: &str) -> Result<Listed<Reference>, ClientError> {
         let request = v1::ListReferencesRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_references(request).await)?;
+        let response = self.done(self.admin.clone().list_references(request)).await?;
         Listed::read(response.references, response.damaged, Reference::try_from)
     }
 
@@ -115,7 +137,7 @@ impl AdminClient {
             measurement: measurement.as_bytes().to_vec(),
             workload_digest: workload.as_bytes().to_vec(),
         };
-        Ok(done(self.admin.clone().remove_reference(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_reference(request)).await?.existed)
     }
 
     /// Says that an owner has looked at what a restore gave up; false if there was nothing to confirm.
@@ -123,7 +145,7 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn confirm_restored(&self) -> Result<bool, ClientError> {
-        Ok(done(self.admin.clone().confirm_restored(v1::ConfirmRestoredRequest {}).await)?.confirmed)
+        Ok(self.done(self.admin.clone().confirm_restored(v1::ConfirmRestoredRequest {})).await?.confirmed)
     }
 }
 
@@ -153,10 +175,6 @@ pub(crate) fn seconds(expires: Expiry) -> Option<i64> {
 pub(crate) fn expiry(seconds: Option<i64>) -> Result<Expiry, ClientError> {
     let malformed = |error: coffer_verifier::ExpiryError| ClientError::Protocol { cause: error.to_string() };
     seconds.map_or(Ok(Expiry::Never), Expiry::from_secs).map_err(malformed)
-}
-
-pub(crate) fn done<R>(result: Result<Response<R>, tonic::Status>) -> Result<R, ClientError> {
-    result.map(Response::into_inner).map_err(|status| admin_call(&status))
 }
 
 impl From<&Reference> for v1::Reference {

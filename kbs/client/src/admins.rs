@@ -3,7 +3,7 @@
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::{
-    admin::{AdminClient, done},
+    admin::AdminClient,
     error::ClientError,
     kbs::admin::v1,
     listed::Listed,
@@ -37,7 +37,7 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn add_tenant(&self, tenant: &str) -> Result<bool, ClientError> {
-        Ok(done(self.admin.clone().add_tenant(v1::AddTenantRequest { tenant: tenant.to_owned() }).await)?.added)
+        Ok(self.done(self.admin.clone().add_tenant(v1::AddTenantRequest { tenant: tenant.to_owned() })).await?.added)
     }
 
     /// Every tenant.
@@ -45,7 +45,7 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn list_tenants(&self) -> Result<Vec<String>, ClientError> {
-        Ok(done(self.admin.clone().list_tenants(v1::ListTenantsRequest {}).await)?.tenants)
+        Ok(self.done(self.admin.clone().list_tenants(v1::ListTenantsRequest {})).await?.tenants)
     }
 
     /// Lets a key in with these grants; false if it was there, and has them now.
@@ -60,7 +60,7 @@ impl AdminClient {
             grants: grants.iter().map(grant).collect(),
             configured: false,
         };
-        Ok(done(self.admin.clone().add_admin(v1::AddAdminRequest { admin: Some(admin) }).await)?.added)
+        Ok(self.done(self.admin.clone().add_admin(v1::AddAdminRequest { admin: Some(admin) })).await?.added)
     }
 
     /// Every operator; of a tenant those with a role for it, and these roles alone.
@@ -69,7 +69,7 @@ impl AdminClient {
     /// [`ClientError::Protocol`] if the broker states a key that is none.
     pub async fn list_admins(&self, tenant: Option<&str>) -> Result<Listed<Operator>, ClientError> {
         let request = v1::ListAdminsRequest { tenant: tenant.map(str::to_owned) };
-        let response = done(self.admin.clone().list_admins(request).await)?;
+        let response = self.done(self.admin.clone().list_admins(request)).await?;
         let operator = |wire: v1::Operator| {
             let key = SpkiDigest::try_from(wire.spki_sha256.as_slice())
                 .map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
@@ -86,6 +86,6 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn remove_admin(&self, key: &SpkiDigest) -> Result<bool, ClientError> {
         let request = v1::RemoveAdminRequest { spki_sha256: key.as_bytes().to_vec() };
-        Ok(done(self.admin.clone().remove_admin(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_admin(request)).await?.existed)
     }
 }

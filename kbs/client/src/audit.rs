@@ -1,7 +1,7 @@
 //! The operator's side of the audit trail: lines by what they are about, from either end.
 
 use crate::{
-    admin::{AdminClient, done},
+    admin::AdminClient,
     error::ClientError,
     kbs::admin::v1,
 };
@@ -113,7 +113,7 @@ impl AdminClient {
             until_unix,
             newest,
         };
-        let answer = done(self.admin.clone().audit(request).await)?;
+        let answer = self.done(self.admin.clone().audit(request)).await?;
         let stopped = Some(answer.next_sequence).filter(|next| *next != 0);
         let last = answer.lines.last().and_then(|line| sequence(line));
         let next =
@@ -184,7 +184,7 @@ impl AdminClient {
                 id: id.to_owned(),
                 from_sequence: from,
             };
-            let answer = done(self.admin.clone().get_decision_input(request).await)?;
+            let answer = self.done(self.admin.clone().get_decision_input(request)).await?;
             if let Some(line) = answer.line {
                 return Ok(Ok(DecisionInput { line, input: answer.input }));
             }

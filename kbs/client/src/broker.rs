@@ -1,6 +1,6 @@
 //! The guest's side: one attested connection to a pinned broker.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use coffer_ratls::{
     Attester, AttestingConnection, Identity, Purpose, ToldTime, connect_and_attest, signing_request_spki,
@@ -12,7 +12,10 @@ use coffer_verifier::{
     ear::{Nonce, Word},
 };
 use secrecy::{ExposeSecret as _, SecretBox};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tonic::{Response, Status};
 
 use crate::{
@@ -63,7 +66,11 @@ pub struct BrokerClient {
     connection: AttestingConnection,
     broker: Raw,
     tenant: String,
+    longest: Duration,
 }
+
+/// Longest for one call, its answer included.
+const CALL: Duration = Duration::from_mins(1);
 
 impl BrokerClient {
     /// Opens `stream` to a broker that holds one of `pins`, and attests to it. `tenant`: of this guest's own spec; what
@@ -83,7 +90,13 @@ impl BrokerClient {
     {
         let connection = connect_and_attest(stream, identity, Purpose::Kbs, pins, attester).await?;
         let broker = broker_client::BrokerClient::new(connection.channel());
-        Ok(Self { connection, broker, tenant: tenant.to_owned() })
+        Ok(Self { connection, broker, tenant: tenant.to_owned(), longest: CALL })
+    }
+
+    /// Waits for each call at most so long, where it is usually a minute.
+    #[must_use]
+    pub fn waiting_at_most(self, longest: Duration) -> Self {
+        Self { longest, ..self }
     }
 
     /// What time the broker said it is, when it admitted this guest last.
@@ -216,8 +229,9 @@ impl BrokerClient {
             report: report(binding.report_data()).await?,
             nonce: nonce.map(<[u8]>::to_vec),
         };
-        let answer = self.broker.clone().issue_token(request).await.map_err(|status| call(&status))?;
-        Ok(answer.into_inner().token)
+        let mut broker = self.broker.clone();
+        let answer = self.in_time(broker.issue_token(request)).await?;
+        Ok(answer.map_err(|status| call(&status))?.into_inner().token)
     }
 
     /// Answers a new challenge on the same connection: what was sealed to the report before opens no more.
@@ -238,14 +252,19 @@ impl BrokerClient {
     where
         A: Future<Output = Result<Response<R>, Status>>,
     {
-        let answer = match ask(self.broker.clone(), request.clone()).await {
+        let answer = match self.in_time(ask(self.broker.clone(), request.clone())).await? {
             Err(status) if status.code() == tonic::Code::Unauthenticated => {
                 self.connection.renew().await?;
-                ask(self.broker.clone(), request).await
+                self.in_time(ask(self.broker.clone(), request)).await?
             }
             other => other,
         };
         answer.map(Response::into_inner).map_err(|status| call(&status))
+    }
+
+    /// What came of a call, whole, within the time it has.
+    async fn in_time<T>(&self, call: impl Future<Output = T>) -> Result<T, ClientError> {
+        timeout(self.longest, call).await.map_err(|_| ClientError::Slow { within: self.longest })
     }
 
     fn open(&self, method: &str, aad: &[u8], sealed: Option<v1::Sealed>) -> Result<SecretBox<Vec<u8>>, ClientError> {

@@ -3,7 +3,7 @@
 use coffer_verifier::abi::SpkiDigest;
 
 use crate::{
-    admin::{AdminClient, done},
+    admin::AdminClient,
     error::ClientError,
     kbs::admin::v1,
     listed::Listed,
@@ -18,7 +18,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn remove_crl(&self, root: &SpkiDigest) -> Result<(bool, u64), ClientError> {
         let request = v1::RemoveCrlRequest { root: root.as_bytes().to_vec() };
-        let answer = done(self.admin.clone().remove_crl(request).await)?;
+        let answer = self.done(self.admin.clone().remove_crl(request)).await?;
         Ok((answer.existed, answer.seen))
     }
 
@@ -28,7 +28,7 @@ impl AdminClient {
     /// [`ClientError::Rejected`] for one that is no believed root's, not fresh, or older than one that was seen.
     pub async fn put_crl(&self, crl: &[u8], root: Option<&[u8]>) -> Result<PutCrl, ClientError> {
         let request = v1::PutCrlRequest { crl: crl.to_vec(), root: root.map(<[u8]>::to_vec) };
-        done(self.admin.clone().put_crl(request).await)
+        self.done(self.admin.clone().put_crl(request)).await
     }
 
     /// The lists that were brought; and, of roots of which none is kept, the highest number that was seen.
@@ -36,7 +36,7 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn list_crls(&self) -> Result<(Listed<CrlInfo>, Vec<SeenCrl>), ClientError> {
-        let response = done(self.admin.clone().list_crls(v1::ListCrlsRequest {}).await)?;
+        let response = self.done(self.admin.clone().list_crls(v1::ListCrlsRequest {})).await?;
         Ok((Listed { rows: response.lists, damaged: response.damaged }, response.seen_alone))
     }
 }

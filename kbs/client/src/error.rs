@@ -1,6 +1,6 @@
 //! Why the broker gave no answer we can use; one variant per thing the reader would do about it.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use coffer_ratls::{ConnectError, Denial, HpkeError};
 use coffer_rim::{chain, foreign::foreign_at_most};
@@ -16,6 +16,12 @@ pub enum ClientError {
     Unreachable {
         /// In words.
         cause: String,
+    },
+    /// The broker took the call, and its answer is not whole in time. What was asked may have been done all the same.
+    #[error("key broker did not answer within {} s", within.as_secs_f32())]
+    Slow {
+        /// How long was waited.
+        within: Duration,
     },
     /// The broker is there, and could not record what it decides: nothing was released. Its log has the reason under the id.
     #[error("key broker could not decide: {code} (id {id})")]
@@ -99,6 +105,7 @@ impl ClientError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unreachable { .. } => Some("check the broker's address and that `coffer-kbs serve` runs there"),
+            Self::Slow { .. } => Some("it may have been done all the same: look before you ask again"),
             Self::Undecided { .. } => {
                 Some("the broker's log has the reason under this id; ask again when it is mended")
             }

@@ -1,7 +1,7 @@
 //! The operator's side of release policies that a tenant keeps at the broker.
 
 use crate::{
-    admin::{AdminClient, done},
+    admin::AdminClient,
     error::ClientError,
     kbs::admin::v1,
 };
@@ -15,7 +15,7 @@ impl AdminClient {
     /// [`ClientError::Rejected`] for a text that is no policy, with the place and the reason.
     pub async fn put_policy(&self, tenant: &str, name: &str, text: &str) -> Result<PutPolicy, ClientError> {
         let request = v1::PutPolicyRequest { tenant: tenant.to_owned(), name: name.to_owned(), text: text.to_owned() };
-        done(self.admin.clone().put_policy(request).await)
+        self.done(self.admin.clone().put_policy(request)).await
     }
 
     /// The policy of a name, and its text; nothing if the tenant keeps none.
@@ -24,7 +24,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn policy(&self, tenant: &str, name: &str) -> Result<Option<(PolicyInfo, String)>, ClientError> {
         let request = v1::GetPolicyRequest { tenant: tenant.to_owned(), name: name.to_owned() };
-        let answer = done(self.admin.clone().get_policy(request).await)?;
+        let answer = self.done(self.admin.clone().get_policy(request)).await?;
         Ok(answer.policy.map(|policy| (policy, answer.text)))
     }
 
@@ -33,7 +33,7 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn list_policies(&self, tenant: &str) -> Result<Policies, ClientError> {
-        done(self.admin.clone().list_policies(v1::ListPoliciesRequest { tenant: tenant.to_owned() }).await)
+        self.done(self.admin.clone().list_policies(v1::ListPoliciesRequest { tenant: tenant.to_owned() })).await
     }
 
     /// Tries a policy on what was decided.
@@ -41,7 +41,7 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError::Rejected`] for a text that is no policy.
     pub async fn test_policy(&self, request: v1::TestPolicyRequest) -> Result<v1::TestPolicyResponse, ClientError> {
-        done(self.admin.clone().test_policy(request).await)
+        self.done(self.admin.clone().test_policy(request)).await
     }
 
     /// Removes a policy; false if there was none.
@@ -50,6 +50,6 @@ impl AdminClient {
     /// [`ClientError::Rejected`] names what uses it.
     pub async fn remove_policy(&self, tenant: &str, name: &str) -> Result<bool, ClientError> {
         let request = v1::RemovePolicyRequest { tenant: tenant.to_owned(), name: name.to_owned() };
-        Ok(done(self.admin.clone().remove_policy(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_policy(request)).await?.existed)
     }
 }

@@ -1,7 +1,7 @@
 //! The operator's side of revocations, and of who is attested.
 
 use crate::{
-    admin::{AdminClient, done},
+    admin::AdminClient,
     error::ClientError,
     kbs::admin::v1,
     listed::Listed,
@@ -28,7 +28,7 @@ impl AdminClient {
             since_unix: 0,
         };
         let request = v1::AddRevocationRequest { revocation: Some(revocation) };
-        let answer = done(self.admin.clone().add_revocation(request).await)?;
+        let answer = self.done(self.admin.clone().add_revocation(request)).await?;
         Ok((answer.added, answer.recalled))
     }
 
@@ -38,7 +38,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn list_revocations(&self, tenant: Option<&str>) -> Result<Listed<v1::Revocation>, ClientError> {
         let request = v1::ListRevocationsRequest { tenant: tenant.map(str::to_owned) };
-        let response = done(self.admin.clone().list_revocations(request).await)?;
+        let response = self.done(self.admin.clone().list_revocations(request)).await?;
         Ok(Listed { rows: response.revocations, damaged: response.damaged })
     }
 
@@ -49,7 +49,7 @@ impl AdminClient {
     pub async fn remove_revocation(&self, tenant: Option<&str>, kind: &str, value: &str) -> Result<bool, ClientError> {
         let (tenant, kind, value) = (tenant.map(str::to_owned), kind.to_owned(), value.to_owned());
         let request = v1::RemoveRevocationRequest { tenant, kind, value };
-        Ok(done(self.admin.clone().remove_revocation(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_revocation(request)).await?.existed)
     }
 
     /// Who is attested and admitted now, of a tenant or of all.
@@ -58,6 +58,6 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn list_guests(&self, tenant: Option<&str>) -> Result<Vec<v1::Guest>, ClientError> {
         let request = v1::ListGuestsRequest { tenant: tenant.map(str::to_owned) };
-        Ok(done(self.admin.clone().list_guests(request).await)?.guests)
+        Ok(self.done(self.admin.clone().list_guests(request)).await?.guests)
     }
 }

@@ -7,7 +7,7 @@ use coffer_verifier::{Expiry, UnixTime};
 use secrecy::{ExposeSecret, SecretBox};
 
 use crate::{
-    admin::{AdminClient, done, expiry, given, seconds},
+    admin::{AdminClient, expiry, given, seconds},
     error::ClientError,
     kbs::admin::v1,
     listed::Listed,
@@ -255,7 +255,7 @@ impl AdminClient {
             expires_unix: put.expires.and_then(seconds),
             never_expires: put.expires == Some(Expiry::Never),
         };
-        let response = done(self.admin.clone().put_secret(request).await)?;
+        let response = self.done(self.admin.clone().put_secret(request)).await?;
         let now = response.now.ok_or_else(|| ClientError::Protocol { cause: "no version in the answer".into() })?;
         Ok(Stored { now: now.into(), before: response.before.map(Stated::from) })
     }
@@ -266,7 +266,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn list_secrets(&self, tenant: &str, deleted: bool) -> Result<Listed<SecretInfo>, ClientError> {
         let request = v1::ListSecretsRequest { tenant: tenant.to_owned(), deleted };
-        let response = done(self.admin.clone().list_secrets(request).await)?;
+        let response = self.done(self.admin.clone().list_secrets(request)).await?;
         Listed::read(response.secrets, response.damaged, SecretInfo::try_from)
     }
 
@@ -276,7 +276,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn secret_meta(&self, tenant: &str, path: &SecretPath) -> Result<SecretMeta, ClientError> {
         let request = v1::GetSecretMetaRequest { tenant: tenant.to_owned(), path: path.to_string() };
-        let response = done(self.admin.clone().get_secret_meta(request).await)?;
+        let response = self.done(self.admin.clone().get_secret_meta(request)).await?;
         Ok(SecretMeta {
             secret: response.secret.map(SecretInfo::try_from).transpose()?,
             versions: response.versions.into_iter().map(SecretVersion::try_from).collect::<Result<_, _>>()?,
@@ -295,7 +295,7 @@ impl AdminClient {
         version: Option<u64>,
     ) -> Result<bool, ClientError> {
         let request = v1::DeleteSecretRequest { tenant: tenant.to_owned(), path: path.to_string(), version };
-        Ok(done(self.admin.clone().delete_secret(request).await)?.existed)
+        Ok(self.done(self.admin.clone().delete_secret(request)).await?.existed)
     }
 
     /// Takes a deletion back; false if nothing was deleted.
@@ -309,7 +309,7 @@ impl AdminClient {
         version: Option<u64>,
     ) -> Result<bool, ClientError> {
         let request = v1::UndeleteSecretRequest { tenant: tenant.to_owned(), path: path.to_string(), version };
-        Ok(done(self.admin.clone().undelete_secret(request).await)?.existed)
+        Ok(self.done(self.admin.clone().undelete_secret(request)).await?.existed)
     }
 
     /// Destroys the value of a version for good; false if there was none.
@@ -318,7 +318,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn destroy_secret(&self, tenant: &str, path: &SecretPath, version: u64) -> Result<bool, ClientError> {
         let request = v1::DestroySecretRequest { tenant: tenant.to_owned(), path: path.to_string(), version };
-        Ok(done(self.admin.clone().destroy_secret(request).await)?.existed)
+        Ok(self.done(self.admin.clone().destroy_secret(request)).await?.existed)
     }
 
     /// Says anew what is said of a secret, and on what terms a version is released; what is left out stays. Nothing if there is no such
@@ -345,7 +345,7 @@ impl AdminClient {
             expires_unix: expires.and_then(seconds),
             never_expires: expires == Some(Expiry::Never),
         };
-        let answer = done(self.admin.clone().update_secret(request).await)?;
+        let answer = self.done(self.admin.clone().update_secret(request)).await?;
         let stated = |one: Option<v1::SecretStated>| one.map(Stated::from);
         Ok(answer.existed.then(|| Updated { before: stated(answer.before), now: stated(answer.now) }))
     }

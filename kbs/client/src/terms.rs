@@ -1,7 +1,7 @@
 //! The operator's side of sealing contexts and certificate profiles, and how their terms are said to people.
 
 use crate::{
-    admin::{AdminClient, done},
+    admin::AdminClient,
     error::ClientError,
     kbs::admin::v1,
     listed::Listed,
@@ -18,7 +18,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn put_sealing_context(&self, context: SealingContext) -> Result<Option<SealingContext>, ClientError> {
         let request = v1::PutSealingContextRequest { context: Some(context) };
-        Ok(done(self.admin.clone().put_sealing_context(request).await)?.before)
+        Ok(self.done(self.admin.clone().put_sealing_context(request)).await?.before)
     }
 
     /// Sealing contexts of a tenant.
@@ -27,7 +27,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn list_sealing_contexts(&self, tenant: &str) -> Result<Listed<SealingContext>, ClientError> {
         let request = v1::ListSealingContextsRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_sealing_contexts(request).await)?;
+        let response = self.done(self.admin.clone().list_sealing_contexts(request)).await?;
         Ok(Listed { rows: response.contexts, damaged: response.damaged })
     }
 
@@ -37,7 +37,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn remove_sealing_context(&self, tenant: &str, context: &[u8]) -> Result<bool, ClientError> {
         let request = v1::RemoveSealingContextRequest { tenant: tenant.to_owned(), context: context.to_vec() };
-        Ok(done(self.admin.clone().remove_sealing_context(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_sealing_context(request)).await?.existed)
     }
 
     /// Records of sealed volumes of a tenant.
@@ -46,7 +46,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn list_volumes(&self, tenant: &str) -> Result<Listed<SealedVolume>, ClientError> {
         let request = v1::ListVolumesRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_volumes(request).await)?;
+        let response = self.done(self.admin.clone().list_volumes(request)).await?;
         Ok(Listed { rows: response.volumes, damaged: response.damaged })
     }
 
@@ -64,7 +64,7 @@ impl AdminClient {
     ) -> Result<Option<SealedVolume>, ClientError> {
         let (tenant, name) = (tenant.to_owned(), name.as_bytes().to_vec());
         let request = v1::AllowVolumeRequest { tenant, name, subject, anew };
-        Ok(done(self.admin.clone().allow_volume(request).await)?.volume)
+        Ok(self.done(self.admin.clone().allow_volume(request)).await?.volume)
     }
 
     /// Says what certificates of one name say. Gives whether it is new, and the tenant's own certificate in DER.
@@ -73,7 +73,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn put_certificate_profile(&self, profile: CertificateProfile) -> Result<(bool, Vec<u8>), ClientError> {
         let request = v1::PutCertificateProfileRequest { profile: Some(profile) };
-        let response = done(self.admin.clone().put_certificate_profile(request).await)?;
+        let response = self.done(self.admin.clone().put_certificate_profile(request)).await?;
         Ok((response.added, response.root))
     }
 
@@ -83,7 +83,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn list_certificate_profiles(&self, tenant: &str) -> Result<CertificateProfiles, ClientError> {
         let request = v1::ListCertificateProfilesRequest { tenant: tenant.to_owned() };
-        done(self.admin.clone().list_certificate_profiles(request).await)
+        self.done(self.admin.clone().list_certificate_profiles(request)).await
     }
 
     /// Takes a certificate profile away; false if there was none.
@@ -92,7 +92,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn remove_certificate_profile(&self, tenant: &str, name: &str) -> Result<bool, ClientError> {
         let request = v1::RemoveCertificateProfileRequest { tenant: tenant.to_owned(), name: name.to_owned() };
-        Ok(done(self.admin.clone().remove_certificate_profile(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_certificate_profile(request)).await?.existed)
     }
 }
 

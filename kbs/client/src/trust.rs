@@ -6,7 +6,7 @@ use coffer_verifier::{
 };
 
 use crate::{
-    admin::{AdminClient, done, expiry, given, seconds},
+    admin::{AdminClient, expiry, given, seconds},
     error::ClientError,
     kbs::admin::v1,
     listed::Listed,
@@ -98,7 +98,7 @@ impl AdminClient {
             minimum_guest_svn: signer.rule.minimum_guest_svn,
             expires_unix: seconds(signer.expires),
         };
-        Ok(done(self.admin.clone().add_signer(v1::AddSignerRequest { signer: Some(wire) }).await)?.added)
+        Ok(self.done(self.admin.clone().add_signer(v1::AddSignerRequest { signer: Some(wire) })).await?.added)
     }
 
     /// Lists a tenant's signer rules.
@@ -107,7 +107,7 @@ impl AdminClient {
     /// [`ClientError::Protocol`] if the broker states one that is none.
     pub async fn list_signers(&self, tenant: &str) -> Result<Listed<Signer>, ClientError> {
         let request = v1::ListSignersRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_signers(request).await)?;
+        let response = self.done(self.admin.clone().list_signers(request)).await?;
         Listed::read(response.signers, response.damaged, Signer::try_from)
     }
 
@@ -117,7 +117,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn remove_signer(&self, tenant: &str, name: &str) -> Result<bool, ClientError> {
         let request = v1::RemoveSignerRequest { tenant: tenant.to_owned(), name: name.to_owned() };
-        Ok(done(self.admin.clone().remove_signer(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_signer(request)).await?.existed)
     }
 
     /// Lists a manifest key at the broker; false if it was there already.
@@ -127,7 +127,7 @@ impl AdminClient {
     pub async fn add_manifest_key(&self, key: &ManifestKey) -> Result<bool, ClientError> {
         let wire =
             v1::ManifestKey { tenant: key.tenant.clone(), name: given(&key.name), public_key: key.key.to_spki_der() };
-        Ok(done(self.admin.clone().add_manifest_key(v1::AddManifestKeyRequest { key: Some(wire) }).await)?.added)
+        Ok(self.done(self.admin.clone().add_manifest_key(v1::AddManifestKeyRequest { key: Some(wire) })).await?.added)
     }
 
     /// Manifest keys of a tenant.
@@ -136,7 +136,7 @@ impl AdminClient {
     /// [`ClientError::Protocol`] if the broker states one that is none.
     pub async fn list_manifest_keys(&self, tenant: &str) -> Result<Listed<ManifestKey>, ClientError> {
         let request = v1::ListManifestKeysRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_manifest_keys(request).await)?;
+        let response = self.done(self.admin.clone().list_manifest_keys(request)).await?;
         let key = |wire: v1::ManifestKey| {
             let key = P384PublicKey::from_spki_der(&wire.public_key)
                 .map_err(|error| ClientError::Protocol { cause: error.to_string() })?;
@@ -151,7 +151,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn remove_manifest_key(&self, tenant: &str, key: &SpkiDigest) -> Result<bool, ClientError> {
         let request = v1::RemoveManifestKeyRequest { tenant: tenant.to_owned(), spki_sha256: key.as_bytes().to_vec() };
-        Ok(done(self.admin.clone().remove_manifest_key(request).await)?.existed)
+        Ok(self.done(self.admin.clone().remove_manifest_key(request)).await?.existed)
     }
 
     /// Adds a signed manifest; false if this very manifest was there already.
@@ -160,7 +160,7 @@ impl AdminClient {
     /// [`ClientError::Rejected`] if it is not signed by a listed key, has expired, is older or revoked.
     pub async fn add_manifest(&self, tenant: &str, envelope: Vec<u8>) -> Result<(bool, ManifestInfo), ClientError> {
         let request = v1::AddManifestRequest { tenant: tenant.to_owned(), envelope };
-        let response = done(self.admin.clone().add_manifest(request).await)?;
+        let response = self.done(self.admin.clone().add_manifest(request)).await?;
         let manifest =
             response.manifest.ok_or_else(|| ClientError::Protocol { cause: "no manifest in the answer".into() })?;
         Ok((response.added, manifest.try_into()?))
@@ -172,7 +172,7 @@ impl AdminClient {
     /// [`ClientError::Protocol`] if the broker states one that is none.
     pub async fn list_manifests(&self, tenant: &str) -> Result<Listed<ManifestInfo>, ClientError> {
         let request = v1::ListManifestsRequest { tenant: tenant.to_owned() };
-        let response = done(self.admin.clone().list_manifests(request).await)?;
+        let response = self.done(self.admin.clone().list_manifests(request)).await?;
         Listed::read(response.manifests, response.damaged, ManifestInfo::try_from)
     }
 
@@ -182,7 +182,7 @@ impl AdminClient {
     /// [`ClientError`].
     pub async fn revoke_manifest(&self, tenant: &str, name: &str) -> Result<Option<RevokedManifest>, ClientError> {
         let request = v1::RevokeManifestRequest { tenant: tenant.to_owned(), name: name.to_owned() };
-        let response = done(self.admin.clone().revoke_manifest(request).await)?;
+        let response = self.done(self.admin.clone().revoke_manifest(request)).await?;
         let still = |one: v1::StillAdmitted| StillAdmitted {
             manifest: Some(one.manifest).filter(|name| !name.is_empty()),
             measurements: one.measurements,

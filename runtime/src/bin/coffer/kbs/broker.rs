@@ -84,7 +84,9 @@ impl<'a> Broker<'a> {
                 })?,
             };
             ask(&client).await.map_err(|error| match error {
-                ClientError::Unreachable { .. } => CliError::caused(Class::Unreachable, &error).hint(lost.to_owned()),
+                ClientError::Unreachable { .. } | ClientError::Slow { .. } => {
+                    CliError::caused(Class::Unreachable, &error).hint(lost.to_owned())
+                }
                 _ => self.whose(failure(&error)),
             })
         })
@@ -217,7 +219,9 @@ pub fn end(damaged: &[String]) -> ExitCode {
 
 fn failure(error: &ClientError) -> CliError {
     let class = match error {
-        ClientError::Unreachable { .. } | ClientError::Undecided { .. } => Class::Unreachable,
+        ClientError::Unreachable { .. } | ClientError::Slow { .. } | ClientError::Undecided { .. } => {
+            Class::Unreachable
+        }
         ClientError::Refused { .. } | ClientError::RoleMissing { .. } | ClientError::PinMismatch { .. } => {
             Class::Refused
         }

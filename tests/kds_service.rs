@@ -27,6 +27,8 @@ pub enum Reply {
     Hang,
     /// A byte of its body now and then.
     Drip,
+    /// A byte of its head now and then.
+    DripHead,
 }
 
 type Rule = dyn Fn(&str, u64) -> Option<Reply> + Send + Sync;
@@ -112,8 +114,10 @@ async fn serve(
             tokio::time::sleep(Duration::from_hours(1)).await;
             return Ok(());
         }
-        Some(Reply::Drip) => {
-            line.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4096\r\nconnection: close\r\n\r\n").await?;
+        Some(drips @ (Reply::Drip | Reply::DripHead)) => {
+            let of_body = matches!(drips, Reply::Drip);
+            let rest = if of_body { "content-length: 4096\r\nconnection: close\r\n\r\n" } else { "x-filler: " };
+            line.write_all(format!("HTTP/1.1 200 OK\r\n{rest}").as_bytes()).await?;
             loop {
                 line.write_all(b"0").await?;
                 tokio::time::sleep(Duration::from_millis(50)).await;

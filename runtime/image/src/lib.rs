@@ -52,7 +52,7 @@ pub use layer::{Dropped, Limits};
 pub use manifest::LayerBlob;
 pub use oci_client::Reference;
 pub use platform::Platform;
-pub use pull::{Progress, ProgressFn, PullOptions, Pulled};
+pub use pull::{Pace, Progress, ProgressFn, PullOptions, Pulled};
 pub use push::Pushed;
 pub use rootfs::Rootfs;
 pub use snapshot::{Snapshot, SnapshotKind};

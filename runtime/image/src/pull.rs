@@ -19,7 +19,7 @@ use crate::rootfs::Rootfs;
 use crate::store::{Image, Store, document_bytes, parse_reference};
 use fetch::Fetcher;
 use oci_client::Reference;
-pub use options::{Progress, ProgressFn, PullOptions};
+pub use options::{Pace, Progress, ProgressFn, PullOptions};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;

@@ -17,9 +17,9 @@ mod challenge;
 
 use crate::credentials::{self, Login};
 use crate::error::{ImageError, Result};
-use crate::pull::options::PullOptions;
-pub(crate) use answer::{Failure, Passing, body, without_address};
-use answer::{Refusal, refusal};
+use crate::pull::options::{Pace, PullOptions};
+pub(crate) use answer::{Failure, Passing, Reading, body};
+use answer::{Refusal, refusal, without_address};
 use base64::Engine as _;
 use challenge::Bearer;
 use coffer_rim::chain;
@@ -31,6 +31,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 pub(crate) struct Registry {
     http: Client,
@@ -45,6 +46,7 @@ pub(crate) struct Registry {
     /// What its tokens are for: `repository:NAME:pull`; nothing where only a login is tried.
     scope: Option<String>,
     login: Login,
+    pace: Pace,
     /// What it was content with last.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -112,13 +114,18 @@ impl Registry {
         let http = asking().build().map_err(failed)?;
         let tokens = asking().redirect(Policy::none()).build().map_err(failed)?;
         let sending = client().build().map_err(failed)?;
-        let (name, authorization) = (name.to_owned(), Mutex::default());
-        Ok(Self { http, sending, tokens, base, name, scope: None, login, authorization })
+        let (name, pace, authorization) = (name.to_owned(), options.pace, Mutex::default());
+        Ok(Self { http, sending, tokens, base, name, scope: None, login, pace, authorization })
     }
 
     /// As people write it.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How slow it may be.
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// Asks for `path` below the repository; gives answers that are a success. `what`: for messages.
@@ -160,12 +167,14 @@ impl Registry {
         dress: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, Failure> {
         let ask = |authorization: Option<HeaderValue>| {
-            let client = if method == Method::PUT { &self.sending } else { &self.http };
+            let sends = method == Method::PUT;
+            let client = if sends { &self.sending } else { &self.http };
             let mut request = dress(client.request(method.clone(), url.clone()));
             if let Some(authorization) = authorization.filter(|_| self.is_at(url)) {
                 request = request.header(AUTHORIZATION, authorization);
             }
-            self.send(request)
+            // What is sent takes its time; whoever sends it looks whether it moves.
+            self.send(request, if sends { Duration::MAX } else { self.pace.within })
         };
         let known = self.authorization.lock().await.clone();
         let mut response = ask(known.clone()).await?;
@@ -178,7 +187,7 @@ impl Registry {
             return Ok(response);
         }
         let (registry, what) = (self.answering(response.url()), what.to_owned());
-        Err(match refusal(response).await {
+        Err(match refusal(response, self.pace).await {
             Refusal::Passing(passing) if registry == self.name => Failure::Passing(passing),
             Refusal::Passing(passing) => {
                 Failure::Passing(Passing { reason: format!("{registry}: {}", passing.reason), ..passing })
@@ -204,8 +213,10 @@ impl Registry {
         format!("{host}{} (to which {} sent us on)", port.unwrap_or_default(), self.name)
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        request.send().await.map_err(|error| {
+    /// An answer that begins in time.
+    async fn send(&self, request: RequestBuilder, within: Duration) -> Result<Response, Failure> {
+        let slow = |_| Failure::passing(format!("no answer began within {} s", within.as_secs_f32()));
+        timeout(within, request.send()).await.map_err(slow)?.map_err(|error| {
             let final_one = error.is_builder() || error.is_redirect();
             let elsewhere = error.url().filter(|url| !self.is_at(url)).map(|url| self.answering(url));
             let reason = without_address(error);
@@ -281,19 +292,19 @@ impl Registry {
                 _ => request,
             }
         };
-        let response = self.send(request).await?;
+        let response = self.send(request, self.pace.within).await?;
         if response.status().is_redirection() {
             return Err(protocol("sends us on, where nothing of ours is shown to anybody"));
         }
         if !response.status().is_success() {
-            return Err(match refusal(response).await {
+            return Err(match refusal(response, self.pace).await {
                 Refusal::Passing(passing) => {
                     Failure::Passing(Passing { reason: format!("its token service: {}", passing.reason), ..passing })
                 }
                 _ => self.unauthorized(what),
             });
         }
-        let bytes = body(response, "bytes of token", MAX_TOKEN).await?;
+        let bytes = body(response, self.pace, "bytes of token", MAX_TOKEN).await?;
         // Errors of the reader may quote the token.
         let token: RegistryToken = serde_json::from_slice(&bytes).map_err(|_| protocol("answered with no token"))?;
         Ok(token.bearer_token())

@@ -5,7 +5,7 @@ use super::retry::Retry;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest;
-use crate::registry::{Act, Failure, Registry, body, without_address};
+use crate::registry::{Act, Failure, Reading, Registry, body};
 use crate::store::{Store, document_bytes};
 use oci_client::Reference;
 use reqwest::header::CONTENT_RANGE;
@@ -73,7 +73,8 @@ impl Fetcher {
         let response = self.registry.get(path, &manifest::MEDIA_TYPES.join(", "), None, what).await?;
         let claimed =
             response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok((body(response, document_bytes("manifest"), manifest::MAX_BYTES).await?, claimed))
+        let pace = self.registry.pace();
+        Ok((body(response, pace, document_bytes("manifest"), manifest::MAX_BYTES).await?, claimed))
     }
 
     /// Brings a blob into the store, unless it is there, whole.
@@ -145,7 +146,7 @@ impl Fetcher {
         }
         let name = digest.to_string();
         let path = format!("blobs/{name}");
-        let mut response = self.registry.get(&path, "*/*", Some(partial.done), &name).await?;
+        let response = self.registry.get(&path, "*/*", Some(partial.done), &name).await?;
         if response.status() != StatusCode::PARTIAL_CONTENT {
             partial.restart()?;
         } else if begins_at(&response).is_some_and(|at| at != partial.done) {
@@ -153,13 +154,15 @@ impl Fetcher {
             return Err(ImageError::Protocol { registry, reason: reason.to_owned() }.into());
         }
         let wrong_size = |found| Failure::Final(ImageError::CorruptSize { what, digest, expected: size, found });
-        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(without_address(error)))? {
-            let done = partial.done + chunk.len() as u64;
+        let mut reading = Reading::of(response, self.registry.pace());
+        while let Some(piece) = reading.piece().await? {
+            let piece = piece.as_ref();
+            let done = partial.done + piece.len() as u64;
             if done > size {
                 return Err(wrong_size(done));
             }
-            self.store.write(&mut partial.file, &chunk, size)?;
-            partial.hasher.update(&chunk);
+            self.store.write(&mut partial.file, piece, size)?;
+            partial.hasher.update(piece);
             partial.done = done;
             self.report(&Progress::Downloading { layer: digest, done, total: size });
         }

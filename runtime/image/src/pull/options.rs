@@ -27,10 +27,27 @@ pub struct PullOptions {
     pub backoff: Duration,
     /// Longest wait that a registry may ask for (`Retry-After`). One that asks for more is not waited for.
     pub patience: Duration,
+    /// How slow a registry may be.
+    pub pace: Pace,
     /// Layers downloaded at once.
     pub parallel: usize,
     /// Called from the pull's tasks; must be quick.
     pub progress: Option<ProgressFn>,
+}
+
+/// How slow a registry may be: a byte now and then, for ever, is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Within this an answer begins; one that is small (a token, a manifest, a refusal) is whole within it too.
+    pub within: Duration,
+    /// So many bytes of a layer come in each such time, or the connection is given up and another try made.
+    pub bytes: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { within: Duration::from_mins(1), bytes: 64 << 10 }
+    }
 }
 
 /// Receives [`Progress`].
@@ -105,6 +122,7 @@ impl Default for PullOptions {
             retries: 3,
             backoff: Duration::from_millis(250),
             patience: Duration::from_mins(1),
+            pace: Pace::default(),
             parallel: 3,
             progress: None,
         }
@@ -121,6 +139,7 @@ impl fmt::Debug for PullOptions {
             .field("retries", &self.retries)
             .field("backoff", &self.backoff)
             .field("patience", &self.patience)
+            .field("pace", &self.pace)
             .field("parallel", &self.parallel)
             .finish_non_exhaustive()
     }

@@ -1,15 +1,17 @@
-//! Answers of a registry: read up to a bound, refusals sorted.
+//! Answers of a registry: read up to a bound and at a pace, refusals sorted.
 //!
 //! Trusts: nothing. A claimed length is compared with the bound before the first byte is read, an unclaimed one while it
-//! streams; header lines are bounded by the HTTP client (100 of them, some 400 KiB). Dates are compared with the answer's own.
+//! streams; what comes too slowly is given up; header lines are bounded by the HTTP client (100 of them, some 400 KiB). Dates are compared with the answer's own.
 //! Source: RFC 9110 §10.2.3, "Retry-After"; RFC 6585 §4, "429 Too Many Requests".
 
 use crate::error::ImageError;
+use crate::pull::options::Pace;
 use coffer_rim::chain;
 use oci_client::errors::{OciEnvelope, OciErrorCode};
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
 /// A request that failed: for good, or perhaps not the next time.
 #[derive(Debug)]
@@ -59,24 +61,71 @@ pub(crate) fn without_address(error: reqwest::Error) -> String {
     chain(&error.without_url())
 }
 
+/// The bytes of an answer, as fast as they must come. What the reader does between two pieces takes nothing of the time.
+pub(crate) struct Reading {
+    response: Response,
+    pace: Pace,
+    waited: Duration,
+    came: u64,
+}
+
+impl Reading {
+    /// Bytes that go on coming at this pace.
+    pub(crate) fn of(response: Response, pace: Pace) -> Self {
+        Self { response, pace, waited: Duration::ZERO, came: 0 }
+    }
+
+    /// Bytes that are all there in time.
+    pub(crate) fn whole(response: Response, pace: Pace) -> Self {
+        Self::of(response, Pace { bytes: u64::MAX, ..pace })
+    }
+
+    /// The next piece; none at the end.
+    pub(crate) async fn piece(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        let Pace { within, bytes } = self.pace;
+        loop {
+            if self.waited >= within {
+                if self.came < bytes {
+                    let (came, within) = (self.came, within.as_secs_f32());
+                    return Err(Failure::passing(format!("it is too slow: {came} bytes within {within} s")));
+                }
+                (self.waited, self.came) = (Duration::ZERO, 0);
+            }
+            let began = Instant::now();
+            let next = timeout(within - self.waited, self.response.chunk()).await;
+            self.waited += began.elapsed();
+            if let Ok(next) = next {
+                let piece = next.map_err(|error| Failure::passing(without_address(error)))?;
+                self.came += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+                return Ok(piece);
+            }
+        }
+    }
+}
+
 /// A whole body. `what`: as [`ImageError::TooLarge`] names its bytes.
-pub(crate) async fn body(mut response: Response, what: &'static str, limit: u64) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn body(
+    response: Response,
+    pace: Pace,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, Failure> {
     let too_large = || Failure::Final(ImageError::TooLarge { what, limit });
     if response.content_length().is_some_and(|claimed| claimed > limit) {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::passing(without_address(error)))? {
-        if (bytes.len() + chunk.len()) as u64 > limit {
+    let (mut bytes, mut reading) = (Vec::new(), Reading::whole(response, pace));
+    while let Some(piece) = reading.piece().await? {
+        if (bytes.len() + piece.as_ref().len()) as u64 > limit {
             return Err(too_large());
         }
-        bytes.extend_from_slice(&chunk);
+        bytes.extend_from_slice(piece.as_ref());
     }
     Ok(bytes)
 }
 
 /// Sorts an answer that is no success, by its status and the words of the distribution protocol in it.
-pub(super) async fn refusal(mut response: Response) -> Refusal {
+pub(super) async fn refusal(response: Response, pace: Pace) -> Refusal {
     let status = response.status();
     let after = retry_after(response.headers());
     if status == StatusCode::TOO_MANY_REQUESTS {
@@ -89,10 +138,10 @@ pub(super) async fn refusal(mut response: Response) -> Refusal {
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Refusal::Unauthorized;
     }
-    let mut bytes = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = MAX_REFUSAL - bytes.len();
-        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    let (mut bytes, mut reading) = (Vec::new(), Reading::whole(response, pace));
+    while let Ok(Some(piece)) = reading.piece().await {
+        let (piece, room) = (piece.as_ref(), MAX_REFUSAL - bytes.len());
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
         if bytes.len() == MAX_REFUSAL {
             break;
         }

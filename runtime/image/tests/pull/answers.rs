@@ -89,6 +89,47 @@ fn a_request_is_not_sent_on_for_ever() {
 }
 
 #[test]
+fn a_registry_that_drips_is_given_up() {
+    let (registry, (_dir, store)) = (Registry::start(), store());
+    let image = TestImage::sample();
+    registry.push("app", "v1", &image);
+    let blob = blob_path("app", &image.layers[0].blob);
+    let pace = Pace { within: Duration::from_millis(300), bytes: 64 << 10 };
+    let hasty = PullOptions { pace, retries: 1, ..options() };
+    let gave_up = |path: &str, fault: Fault| {
+        registry.fail(path, [fault; 2]);
+        let error = pull_with(&store, &registry.reference("app:v1"), &hasty).unwrap_err();
+        assert_eq!(error.class(), "unreachable", "{path} {fault:?}: {error}");
+        error.to_string()
+    };
+    for (path, fault) in [
+        ("/v2/app/manifests/v1", Fault::DripHead),
+        ("/v2/app/manifests/v1", Fault::Drip(200)),
+        (&blob, Fault::DripHead),
+        (&blob, Fault::Drip(200)),
+    ] {
+        let why = gave_up(path, fault);
+        let expected = if matches!(fault, Fault::DripHead) { "no answer began within 0.3 s" } else { "it is too slow" };
+        assert!(why.contains(expected), "{path} {fault:?}: {why}");
+    }
+    // What a refusal says is not waited for longer than that either; the refusal stands.
+    registry.fail("/v2/app/manifests/v1", [Fault::Drip(404)]);
+    assert_eq!(pull_with(&store, &registry.reference("app:v1"), &hasty).unwrap_err().class(), "not-found");
+    registry.require_token();
+    for fault in [Fault::DripHead, Fault::Drip(200)] {
+        gave_up("/token?scope=repository%3Aapp%3Apull&service=test", fault);
+    }
+    // A layer that comes slowly and goes on at its pace is waited for: what drips here is longer than it, and so comes to its end.
+    let (other, (_dir, store)) = (Registry::start(), self::store());
+    let small = TestImage::new(vec![Layer::new(&[("a", b"b")])]);
+    other.push("app", "v1", &small);
+    other.fail(&blob_path("app", &small.layers[0].blob), [Fault::Drip(200)]);
+    let patient = PullOptions { pace: Pace { within: Duration::from_millis(100), bytes: 1 }, ..hasty };
+    let error = pull_with(&store, &other.reference("app:v1"), &patient).unwrap_err();
+    assert!(matches!(error, ImageError::CorruptSize { .. }), "{error}");
+}
+
+#[test]
 fn layers_beyond_the_limit_are_not_begun() {
     let (registry, (_dir, store)) = (Registry::start(), store());
     let image = TestImage::sample();

@@ -9,7 +9,7 @@ mod mirrors;
 mod pushed;
 mod roundabout;
 
-use coffer_image::{Digest, Freed, Image, ImageError, Progress, PullOptions, Pulled, Store};
+use coffer_image::{Digest, Freed, Image, ImageError, Pace, Progress, PullOptions, Pulled, Store};
 use registry::{Fault, INDEX_TYPE, Layer, MANIFEST_TYPE, Registry, TestImage, blob_path, descriptor, noise};
 use std::collections::BTreeSet;
 use std::fs;

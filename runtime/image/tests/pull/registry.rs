@@ -25,6 +25,10 @@ pub enum Fault {
     EndlessStatus(u16),
     /// Header lines until somebody hangs up.
     EndlessHead,
+    /// A byte of the head now and then, until somebody hangs up.
+    DripHead,
+    /// This status, and a byte of its body now and then.
+    Drip(u16),
 }
 
 #[derive(Default)]
@@ -167,6 +171,18 @@ impl Registry {
 
     /// Answers without end; whether the fault was one of those.
     fn flood(&self, mut stream: &TcpStream, fault: Fault) -> bool {
+        if let Fault::DripHead | Fault::Drip(_) = fault {
+            let head = match fault {
+                Fault::Drip(status) => format!("HTTP/1.1 {status} Word\r\nConnection: close\r\n\r\n"),
+                _ => "HTTP/1.1 200 Word\r\nX-Filler: ".to_owned(),
+            };
+            let _ = stream.write_all(head.as_bytes());
+            while stream.write_all(b" ").is_ok() {
+                self.state.lock().unwrap().sent += 1;
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            return true;
+        }
         let (status, length, filler) = match fault {
             Fault::Claim(length) => (200, format!("Content-Length: {length}\r\n\r\n"), vec![b' '; 64 << 10]),
             Fault::Endless => (200, "\r\n".to_owned(), vec![b' '; 64 << 10]),
@@ -174,7 +190,7 @@ impl Registry {
             Fault::EndlessHead => {
                 (200, String::new(), b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(100))
             }
-            Fault::Status(_) | Fault::Busy(_) | Fault::Cut(_) | Fault::Refuse => return false,
+            _ => return false,
         };
         let head = format!("HTTP/1.1 {status} Word\r\nConnection: close\r\n{length}");
         let _ = stream.write_all(head.as_bytes());

@@ -5,8 +5,13 @@ import sys
 
 import cbor2
 import pycddl
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+
+class Refused(Exception):
+    pass
 
 
 def exact(data):
@@ -29,7 +34,7 @@ def grammar(cddl, rule):
         try:
             schema.validate_cbor(data)
         except pycddl.ValidationError as error:
-            sys.exit(f"{rule}: {str(error)[:500]}")
+            raise Refused(f"{rule}: {str(error)[:500]}") from error
 
     return validate
 
@@ -52,16 +57,11 @@ def seconds(time):
     return int(time.timestamp()) if hasattr(time, "timestamp") else tagged(time, 1)
 
 
-def main():
-    cddl, corim, *pem = sys.argv[1:]
-    with open(corim, "rb") as file:
-        data = file.read()
+def read(data, pem, header, body):
     meta = None
     if pem:
-        with open(pem[0], "rb") as file:
-            header = grammar(cddl, "protected-corim-header-map")
-            data, meta = signed(tagged(exact(data), 18), file.read(), header)
-    grammar(cddl, "tagged-unsigned-corim-map")(data)
+        data, meta = signed(tagged(exact(data), 18), pem, header)
+    body(data)
     body = tagged(exact(data), 501)
     tags = {}
     for tag in body[1]:
@@ -70,12 +70,49 @@ def main():
         for environment, claims in comid[4][0]:
             [claim] = claims
             [[_, digest]] = claim[1][2]
+            assert claim[0] == 641, claim
+            assert tagged(environment[0][0], 111).hex() not in classes, "a class twice"
             classes[tagged(environment[0][0], 111).hex()] = digest.hex()
+        assert comid[1][0] not in tags, "a tag twice"
         tags[comid[1][0]] = {"version": comid[1][1], "classes": classes}
-    print(json.dumps({
-        "id": body[0], "tags": tags, "from": seconds(body[4][0]), "until": seconds(body[4][1]),
-        "signer": meta and meta[0][0],
-    }))
+    return {
+        "id": body[0], "tags": tags, "profile": tagged(body[3], 32), "from": seconds(body[4][0]), "until": seconds(body[4][1]),
+        "signer": meta and {"name": meta[0][0], "from": seconds(meta[1][0]), "until": seconds(meta[1][1])},
+    }
+
+
+def bends(data, found, again):
+    """Where a flipped bit changes nothing that is read: of the first and last bytes, which have every kind of item, all."""
+    unseen = []
+    for at in [*range(min(700, len(data))), *range(max(0, len(data) - 300), len(data))]:
+        bent = bytearray(data)
+        bent[at] ^= 1
+        try:
+            if again(bytes(bent)) == found:
+                unseen.append(at)
+        except (AssertionError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError,
+                cbor2.CBORError, InvalidSignature, Refused):
+            pass
+    return unseen
+
+
+def main():
+    cddl, corim, *pem = sys.argv[1:]
+    header, body = grammar(cddl, "protected-corim-header-map"), grammar(cddl, "tagged-unsigned-corim-map")
+    with open(corim, "rb") as file:
+        data = file.read()
+    if pem:
+        with open(pem[0], "rb") as file:
+            pem = file.read()
+
+    def again(data):
+        return read(data, pem, header, body)
+
+    try:
+        found = again(data)
+    except Refused as refusal:
+        sys.exit(str(refusal))
+    print(json.dumps({**found, "unseen": bends(data, found, again)}))
 
 
 main()

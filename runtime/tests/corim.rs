@@ -58,10 +58,13 @@ fn other_readers_find_the_manifests_values_in_its_corim_signed_and_unsigned() {
     assert_eq!((tags.len(), &unsigned["tags"]), (launches.len(), &json!(launches.len())));
     let time = |key: &str| UnixTime::parse(manifest[key].as_str().unwrap()).unwrap().0;
     let mut expected = json!({
-        "id": "coffer:web:7", "tags": tags, "from": time("created"), "until": time("expires"), "signer": null,
+        "id": "coffer:web:7", "tags": tags, "profile": "tag:amd.com,2025:snp-corim-profile",
+        "from": time("created"), "until": time("expires"), "signer": null,
+        // No bit of it is there for nothing: flipped, it is refused or says something else.
+        "unseen": [],
     });
     assert_eq!(believed(&world, "a.corim", None), expected);
-    expected["signer"] = manifest["key"].clone();
+    expected["signer"] = json!({ "name": manifest["key"], "from": time("created"), "until": time("expires") });
     assert_eq!(believed(&world, "b.corim", Some("author.pem.pub")), expected);
     // The same manifest, the same bytes: what is signed holds what is not.
     let (a, b) = (std::fs::read(world.path("a.corim")).unwrap(), std::fs::read(world.path("b.corim")).unwrap());

@@ -39,6 +39,28 @@ fn all(c: &mut Criterion) {
     c.bench_function("report under a cached chain", |b| {
         b.iter(|| chain.verify_report(black_box(&report), &any, world.now).unwrap());
     });
+    // What a cold chain takes beside its raw operations.
+    c.bench_function("an RSA-4096 key read, and its first use", |b| {
+        b.iter(|| {
+            let key = &root_x509.public_key().subject_public_key.data;
+            let rsa = ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, black_box(key)).unwrap();
+            rsa.verify_sig(root_x509.tbs_certificate.as_ref(), &root_x509.signature_value.data).unwrap();
+        });
+    });
+    c.bench_function("a P-384 key read", |b| {
+        let key = &leaf_x509.public_key().subject_public_key.data;
+        b.iter(|| ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, black_box(key)).unwrap());
+    });
+    c.bench_function("three certificates and a list read", |b| {
+        b.iter(|| {
+            let mut bag = Endorsements::new();
+            for certificate in [&leaf, &ask, &root] {
+                bag.add_certificates(black_box(certificate)).unwrap();
+            }
+            bag.add_crl(black_box(&crl)).unwrap();
+            bag
+        });
+    });
     c.bench_function("chain and CRL cold, with report", |b| {
         b.iter(|| {
             let mut bag = Endorsements::new();

@@ -262,7 +262,7 @@ impl VerifiedChain {
         let leaf_key = leaf.leaf_key().ok_or(ChainError::Key { certificate: leaf.role() })?;
         trail.pass(Code::CertificateKey, "RSA-4096, RSA-4096, P-384", "usable public keys");
         for (certificate, key, issuer) in
-            [(root, &root_key, root), (intermediate, &root_key, root), (leaf, &issuer_key, intermediate)]
+            [(root, root_key, root), (intermediate, root_key, root), (leaf, issuer_key, intermediate)]
         {
             trail.cost.rsa += 1;
             if !certificate.is_signed_by(key) {
@@ -285,7 +285,7 @@ impl VerifiedChain {
             }
             CrlPolicy::Required | CrlPolicy::AtLeast(_) => {
                 let least = if let CrlPolicy::AtLeast(number) = given.crl { *number } else { 0 };
-                let list = find_crl(report, facts, [root, intermediate, leaf], &root_key, given, least, trail)?;
+                let list = find_crl(report, facts, [root, intermediate, leaf], root_key, given, least, trail)?;
                 for certificate in [root, intermediate, leaf] {
                     if list.revokes(certificate.serial()) {
                         let (certificate, number) = (certificate.role(), list.number());

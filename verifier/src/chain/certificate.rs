@@ -68,6 +68,8 @@ pub struct Certificate {
     not_before: UnixTime,
     not_after: UnixTime,
     leaf: Option<LeafFacts>,
+    /// Of a root or intermediate. Read once: what a library reckons before the first use of an RSA key is kept with it.
+    authority_key: Option<ParsedPublicKey>,
 }
 
 /// Why a certificate is none of AMD's forms.
@@ -156,17 +158,14 @@ impl Certificate {
         let role = role_of(&x509).ok_or(E::Name)?;
         check_extensions(&x509)?;
         let spki = x509.public_key().raw;
-        let leaf = match role {
+        let (leaf, authority_key) = match role {
             CertificateRole::Leaf(key) => {
                 if !spki.starts_with(P384_SPKI) {
                     return Err(E::Key { expected: "P-384" });
                 }
-                Some(leaf_facts(&x509, key)?)
+                (Some(leaf_facts(&x509, key)?), None)
             }
-            CertificateRole::Root(_) | CertificateRole::Intermediate(..) => {
-                check_authority(&x509, role)?;
-                None
-            }
+            CertificateRole::Root(_) | CertificateRole::Intermediate(..) => (None, Some(authority(&x509, role)?)),
         };
         Ok(Self {
             role,
@@ -177,6 +176,7 @@ impl Certificate {
             not_before: UnixTime(x509.validity().not_before.timestamp()),
             not_after: UnixTime(x509.validity().not_after.timestamp()),
             leaf,
+            authority_key,
             der: bytes.to_vec(),
         })
     }
@@ -227,8 +227,8 @@ impl Certificate {
     }
 
     /// The RSA key of a root or intermediate.
-    pub(crate) fn authority_key(&self) -> Option<ParsedPublicKey> {
-        rsa_key(&self.spki)
+    pub(crate) const fn authority_key(&self) -> Option<&ParsedPublicKey> {
+        self.authority_key.as_ref()
     }
 
     /// The P-384 key of a leaf.
@@ -279,10 +279,10 @@ fn check_extensions(x509: &X509Certificate<'_>) -> Result<(), CertificateError> 
     Ok(())
 }
 
-/// CA bits of a root or intermediate: may sign certificates (the root also CRLs), path length 0 below the root.
-fn check_authority(x509: &X509Certificate<'_>, role: CertificateRole) -> Result<(), CertificateError> {
+/// The key of a root or intermediate that has its CA bits: may sign certificates (the root also CRLs), path length 0 below the root.
+fn authority(x509: &X509Certificate<'_>, role: CertificateRole) -> Result<ParsedPublicKey, CertificateError> {
     use CertificateError as E;
-    rsa_key(x509.public_key().raw).ok_or(E::Key { expected: "RSA-4096 with exponent 65537" })?;
+    let key = rsa_key(x509.public_key().raw).ok_or(E::Key { expected: "RSA-4096 with exponent 65537" })?;
     let parsed = |oid: &Oid<'_>, name| {
         let extension = x509.extensions().iter().find(|e| e.oid == *oid).ok_or(E::MissingExtension { name })?;
         if extension.critical { Ok(extension.parsed_extension()) } else { Err(E::ExtensionValue { name }) }
@@ -294,7 +294,7 @@ fn check_authority(x509: &X509Certificate<'_>, role: CertificateRole) -> Result<
         _ => return Err(E::ExtensionValue { name: "basicConstraints" }),
     }
     match parsed(&KEY_USAGE, "keyUsage")? {
-        ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() && (!is_root || usage.crl_sign()) => Ok(()),
+        ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() && (!is_root || usage.crl_sign()) => Ok(key),
         _ => Err(E::ExtensionValue { name: "keyUsage" }),
     }
 }

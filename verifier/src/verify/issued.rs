@@ -64,7 +64,7 @@ pub fn verify_certificate(
             let spki = certificate.spki_digest();
             let anchor = anchors.find(spki, product).ok_or(ChainError::UntrustedRoot { spki, product })?;
             let key = certificate.authority_key().ok_or(ChainError::Key { certificate: role })?;
-            if certificate.issuer() != certificate.subject() || !certificate.is_signed_by(&key) {
+            if certificate.issuer() != certificate.subject() || !certificate.is_signed_by(key) {
                 return Err(ChainError::Signature { certificate: role, issuer: role }.into());
             }
             return Ok(anchor);
@@ -82,7 +82,7 @@ pub fn verify_certificate(
         .filter(|one| one.role() == issuer && one.subject() == certificate.issuer());
     let mut failed = None;
     for one in named.take(MAX_ISSUERS) {
-        let signed = one.authority_key().is_some_and(|key| certificate.is_signed_by(&key));
+        let signed = one.authority_key().is_some_and(|key| certificate.is_signed_by(key));
         let found = if signed {
             verify_certificate(one, others, anchors, now)
         } else {

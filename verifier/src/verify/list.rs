@@ -41,7 +41,7 @@ pub fn verify_crl(
         let error = match (anchors.find(root.spki_digest(), product), root.authority_key()) {
             (None, _) => ChainError::UntrustedRoot { spki: root.spki_digest(), product },
             (Some(_), None) => ChainError::Key { certificate: root.role() },
-            (Some(_), Some(key)) if !list.is_signed_by(&key) => ChainError::CrlSignature { issuer: root.role() },
+            (Some(_), Some(key)) if !list.is_signed_by(key) => ChainError::CrlSignature { issuer: root.role() },
             (Some(_), Some(_)) if now < from || now > to => {
                 ChainError::CrlDates { number: list.number(), from, to, now }
             }

@@ -339,6 +339,27 @@ fn the_simulators_figures_are_printed() {
 }
 
 #[test]
+fn the_verifiers_figures_are_printed_each_with_its_limit() {
+    let home = tempfile::tempdir().unwrap();
+    let figures = json(&coffer(home.path(), &["--json", "bench", "verify", "--short"]));
+    let positive = |value: &Value| value.as_f64().is_some_and(|value| value > 0.0);
+    for name in ["raw_p384_us", "raw_rsa_pss_us", "raw_sha384_us", "raw_threads2_ratio"] {
+        assert!(positive(&figures[name]), "{name}: {figures}");
+    }
+    for (limits, names) in
+        [("at_most", &["parse_us", "report_cached_us", "full_chain_us"][..]), ("at_least", &["threads2_ratio"])]
+    {
+        for name in names {
+            assert!(positive(&figures[*name]) && positive(&figures[limits][*name]), "{name}: {figures}");
+        }
+    }
+    let fleet = &figures["fleet"];
+    assert!(positive(&fleet["ratio"]) && positive(&fleet["per_second"]) && positive(&fleet["raw_per_second"]), "{fleet}");
+    assert_eq!((&fleet["chips"], &fleet["reports"], &fleet["threads"]), (&100.into(), &100.into(), &2.into()));
+    assert_eq!(fleet["at_least"], 0.97);
+}
+
+#[test]
 fn measure_prints_the_digest_of_every_vector_whose_firmware_is_at_hand() {
     let Some(folder) = vectors::folder("measure") else { return };
     let vectors: Value = serde_json::from_slice(&std::fs::read(folder.join("vectors.json")).unwrap()).unwrap();

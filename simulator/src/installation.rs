@@ -67,9 +67,15 @@ impl Installation {
     /// # Errors
     /// [`InstallationError::Crypto`] without randomness.
     pub fn create(now: u64) -> Result<Self, InstallationError> {
-        let mut secret = Zeroizing::new([0; 32]);
-        rand::fill(secret.as_mut_slice()).map_err(|_| CryptoError { what: "draw randomness" })?;
-        Ok(Self { chip: ChipSecret::new(*secret), created: now, products: Vec::new() })
+        Ok(Self { chip: fresh_chip()?, created: now, products: Vec::new() })
+    }
+
+    /// The same manufacturer's keys and another chip, with a fresh secret: a fleet has many.
+    ///
+    /// # Errors
+    /// [`InstallationError`].
+    pub fn with_another_chip(&self) -> Result<Self, InstallationError> {
+        Ok(Self { chip: fresh_chip()?, ..Self::from_bytes(&self.to_bytes()?)? })
     }
 
     /// Makes ARK and ASK of `product` unless they exist; true if the installation changed and is to be stored again.
@@ -297,6 +303,12 @@ impl Installation {
         }
         Ok(Self { chip: ChipSecret::new(*secret), created: stored.created, products })
     }
+}
+
+fn fresh_chip() -> Result<ChipSecret, CryptoError> {
+    let mut secret = Zeroizing::new([0; 32]);
+    rand::fill(secret.as_mut_slice()).map_err(|_| CryptoError { what: "draw randomness" })?;
+    Ok(ChipSecret::new(*secret))
 }
 
 /// DER SubjectPublicKeyInfo of an endorsement key.

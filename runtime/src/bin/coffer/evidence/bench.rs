@@ -7,6 +7,7 @@
 
 mod apart;
 mod figures;
+mod fleet;
 mod guest;
 mod kbs;
 mod ratls;
@@ -31,6 +32,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
 use self::figures::{ROUNDS, broken, median, micros};
+use self::fleet::Fleet;
 use crate::context::Context;
 use crate::error::{Class, Classify as _, CliError};
 use crate::row::Entry;
@@ -53,22 +55,40 @@ pub const COMMANDS: &[Entry] = &[
 /// Measure the verifier.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  coffer bench verify --json")]
-struct VerifyArgs {}
+struct VerifyArgs {
+    /// A hundredth of the work: it shows that it runs, and its figures mean little.
+    #[arg(long)]
+    short: bool,
+}
 
-/// Rounds of the measurements on threads, which take longer.
-const THREAD_ROUNDS: usize = 15;
+/// How much is measured.
+struct Extent {
+    rounds: usize,
+    /// Of the measurements on threads, which take longer.
+    thread_rounds: usize,
+    /// Reports of the fleet, each verified once in each round.
+    reports: usize,
+    fleet_rounds: usize,
+}
+
+const WHOLE: Extent = Extent { rounds: ROUNDS, thread_rounds: 15, reports: 10_000, fleet_rounds: 7 };
+const SHORT: Extent = Extent { rounds: 3, thread_rounds: 1, reports: 100, fleet_rounds: 1 };
+
 /// What a round begins with: new threads may share a processor until the kernel has spread them.
 const THREAD_WARM_UP: Duration = Duration::from_millis(150);
 /// How long a round counts.
 const THREAD_WINDOW: Duration = Duration::from_millis(300);
 
-fn verifier(_: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
+fn verifier(args: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
     let now = UnixTime::from(SystemTime::now());
+    let extent = if args.short { SHORT } else { WHOLE };
     if !context.json {
-        eprintln!("measuring for most of a minute; figures mean something on an idle machine");
+        eprintln!("measuring for a minute or two; figures mean something on an idle machine");
     }
     let subject = Subject::make(now)?;
-    let figures = subject.measure(now)?;
+    let figures = subject.measure(&extent, now)?;
+    let fleet = Fleet::make(&subject.manufacturer, &subject.anchors, extent.reports, now)?;
+    let fleet = fleet.measure(extent.fleet_rounds, now)?;
     if context.json {
         println!(
             "{}",
@@ -87,6 +107,7 @@ fn verifier(_: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
                     "full_chain_us": figures.most_of_chain(),
                 },
                 "at_least": { "threads2_ratio": figures.least_of_threads() },
+                "fleet": fleet.to_json(),
             })
         );
         return Ok(ExitCode::SUCCESS);
@@ -104,6 +125,7 @@ fn verifier(_: &VerifyArgs, context: &Context) -> Result<ExitCode, CliError> {
     println!("{:<34} {:>9.2} x", "raw P-384 on two threads", figures.raw_threads2_ratio);
     let (ratio, least) = (figures.threads2_ratio, figures.least_of_threads());
     println!("{:<34} {ratio:>9.2} x    at least {least:.2} x{}", "reports on two threads", missed(ratio >= least));
+    fleet.print();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,6 +162,7 @@ impl Figures {
 }
 
 struct Subject {
+    manufacturer: Installation,
     set: EvidenceSet,
     anchors: TrustAnchors,
 }
@@ -152,7 +175,8 @@ impl Subject {
         let scene = Scene::new(ProductLine::Milan, seconds);
         let set = genuine(&installation, &scene).class(Class::Internal)?;
         let anchor = installation.anchor(ProductLine::Milan).ok_or_else(|| broken("no anchor"))?;
-        Ok(Self { anchors: TrustAnchors::amd().with_simulated(SpkiDigest::new(*anchor.spki.as_bytes())), set })
+        let anchors = TrustAnchors::amd().with_simulated(SpkiDigest::new(*anchor.spki.as_bytes()));
+        Ok(Self { anchors, set, manufacturer: installation })
     }
 
     fn endorsements(&self) -> Option<Endorsements> {
@@ -164,7 +188,7 @@ impl Subject {
         Some(all)
     }
 
-    fn measure(&self, now: UnixTime) -> Result<Figures, CliError> {
+    fn measure(&self, extent: &Extent, now: UnixTime) -> Result<Figures, CliError> {
         let report = &self.set.report;
         let parsed = Report::parse(report).class(Class::Internal)?;
         let endorsements = self.endorsements().ok_or_else(|| broken("certificates"))?;
@@ -184,7 +208,7 @@ impl Subject {
         let fixed: Vec<u8> = r.iter().rev().chain(s.iter().rev()).copied().collect();
 
         let mut times: [Vec<f64>; 6] = Default::default();
-        for _ in 0..ROUNDS {
+        for _ in 0..extent.rounds {
             let mut time = |index: usize, repeats: u32, work: &mut dyn FnMut() -> bool| {
                 let start = Instant::now();
                 let mut ok = true;
@@ -211,7 +235,7 @@ impl Subject {
         let under_chain = || chain.verify_report(black_box(report), &any, now).is_ok();
         let raw = || p384.verify_sig(black_box(parsed.signed_bytes()), &fixed).is_ok();
         let (mut gains, mut raw_gains) = (Vec::new(), Vec::new());
-        for _ in 0..THREAD_ROUNDS {
+        for _ in 0..extent.thread_rounds {
             raw_gains.push(gain(&raw).ok_or_else(|| broken("refused on a thread"))?);
             gains.push(gain(&under_chain).ok_or_else(|| broken("refused on a thread"))?);
         }

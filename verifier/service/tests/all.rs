@@ -15,5 +15,6 @@ mod grpc;
 mod http;
 mod page;
 mod process;
+mod replicas;
 mod secured;
 mod traces;

@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, BufMut as _};
+use coffer_verifier::abi::{CertKind, CertTable};
 use coffer_verifier_service::wire::verifier_client::VerifierClient;
 use coffer_verifier_service::wire::{
     Any, AppraiseRequest, ChallengeRequest, PoliciesRequest, TokenRequest, appraise_request::Demanded,
@@ -21,7 +22,7 @@ async fn channel(service: &Running) -> Channel {
     Endpoint::new(service.url("")).unwrap().connect().await.unwrap()
 }
 
-fn keyed<T>(message: T, key: &str) -> Request<T> {
+pub fn keyed<T>(message: T, key: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", MetadataValue::try_from(format!("Bearer {key}")).unwrap());
     request
@@ -155,6 +156,26 @@ async fn a_batch_is_answered_as_over_http_in_its_order_and_within_its_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn evidence_of_hundreds_of_kilobytes_is_judged_over_both() {
+    let service = Running::start().await;
+    let mut evidence = evidence(now(), [5; 64]);
+    // What a host has beside its certificates, and nobody reads.
+    let table = CertTable::parse(&evidence.cert_table).unwrap();
+    let rest = vec![7; 300 << 10];
+    let entries: Vec<_> = table.entries().iter().copied().chain([(CertKind::Other([9; 16]), &rest[..])]).collect();
+    evidence.cert_table = CertTable::write(&entries);
+    let cmw = evidence.to_cmw();
+    assert!(cmw.len() > 300 << 10);
+    let (status, answer) = service.appraise(&with(asks(&evidence), json!({ "policy": "lab" }))).await;
+    assert_eq!((status, &answer["appraisal"]["verdict"]), (200, &json!("accepted")), "{answer}");
+    let mut client = VerifierClient::new(channel(&service).await);
+    let asked = AppraiseRequest { evidence: cmw, ..wanted([5; 64], Some(Demanded::Any(Any {}))) };
+    let answer = client.appraise(keyed(asked, &service.key)).await.unwrap().into_inner();
+    assert_eq!(answer.verdict, "accepted");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_takes_longer_than_a_request_may_is_answered_with_nothing_by_halves() {
     // Each judgement takes all that a policy may have of a processor, a quarter of a second: a batch takes sixteen times its time.
     let folder = tempfile::tempdir().unwrap();
@@ -180,9 +201,13 @@ async fn a_batch_that_takes_longer_than_a_request_may_is_answered_with_nothing_b
     service.stop().await;
 }
 
+/// Where one piece of evidence is judged.
+pub const APPRAISE: http::uri::PathAndQuery =
+    http::uri::PathAndQuery::from_static("/coffer.verifier.v1.Verifier/Appraise");
+
 /// Bytes as they are.
 #[derive(Default)]
-struct Raw;
+pub struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;
@@ -220,13 +245,12 @@ async fn ten_thousand_messages_that_are_none_are_refused_and_it_goes_on() {
     let service = Running::start().await;
     let mut client = tonic::client::Grpc::new(channel(&service).await);
     let good = wanted([5; 64], Some(Demanded::ReportData(vec![5; 64]))).encode_to_vec();
-    let path = http::uri::PathAndQuery::from_static("/coffer.verifier.v1.Verifier/Appraise");
     let mut seed = 7;
     let mut refused = 0;
     for round in 0..10_000 {
         let bent = mutate(&good, &mut seed);
         client.ready().await.unwrap();
-        match client.unary(keyed(bent.clone(), &service.key), path.clone(), Raw).await {
+        match client.unary(keyed(bent.clone(), &service.key), APPRAISE, Raw).await {
             Err(error) => {
                 let known = [Code::InvalidArgument, Code::FailedPrecondition];
                 assert!(known.contains(&error.code()), "{round}: {error}");

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::common::{config, roots};
+use crate::grpc::{APPRAISE, Raw, keyed};
 use crate::mutate::mutate;
 
 fn program() -> Command {
@@ -255,6 +256,32 @@ fn ten_thousand_malformed_bodies_get_an_error_each_and_leave_nothing_behind() {
     assert!(served.log().lines().count() < 5, "{}", served.log());
     let (status, figures, _) = served.line().ask("GET", "/metrics", &served.key, b"");
     assert_eq!(status, 200);
+    assert!(figures.contains("coffer_verifier_requests_refused_total{why=\"request\"} 10000"), "{figures}");
+}
+
+#[test]
+fn ten_thousand_malformed_messages_get_an_error_each_over_grpc_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(folder.path());
+    let asking = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    asking.block_on(async {
+        let line = tonic::transport::Endpoint::new(format!("http://{}", served.address)).unwrap();
+        let mut client = tonic::client::Grpc::new(line.connect().await.unwrap());
+        let mut warm = 0;
+        for (at, body) in malformed().enumerate() {
+            client.ready().await.unwrap();
+            let error = client.unary(keyed(body, &served.key), APPRAISE, Raw).await.unwrap_err();
+            assert_eq!(error.code(), tonic::Code::InvalidArgument, "{at}: {error}");
+            assert!(error.message().len() < 2000, "{error}");
+            if at == 1000 {
+                warm = served.resident();
+            }
+        }
+        let grown = served.resident().saturating_sub(warm);
+        assert!(grown < 16 << 10, "{grown} kB more than after the first thousand");
+    });
+    assert!(served.log().lines().count() < 5, "{}", served.log());
+    let (_, figures, _) = served.line().ask("GET", "/metrics", &served.key, b"");
     assert!(figures.contains("coffer_verifier_requests_refused_total{why=\"request\"} 10000"), "{figures}");
 }
 

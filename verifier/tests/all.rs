@@ -12,6 +12,7 @@ mod binding;
 mod cached;
 mod corpora;
 mod differential;
+mod documented;
 mod ear;
 mod embedded;
 mod endorsements;

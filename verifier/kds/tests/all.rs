@@ -4,6 +4,7 @@ mod common;
 #[path = "../../../tests/vectors.rs"]
 mod vectors;
 
+mod documented;
 mod faults;
 mod flood;
 mod folder;

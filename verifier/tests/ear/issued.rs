@@ -139,11 +139,15 @@ fn a_downgraded_result_and_a_rejection_are_refusals() {
 
 const PEER: SpkiDigest = SpkiDigest::new([2; 32]);
 
-fn hpke() -> EncryptionKey {
+pub(super) fn hpke() -> EncryptionKey {
     EncryptionKey { kem: 0x11, kdf: 1, aead: 2, public_key: vec![6; 97] }
 }
 
-fn connection<'a>(own: &'a SpkiDigest, challenge: &'a [u8; 32], key: &'a EncryptionKey) -> ConnectionBinding<'a> {
+pub(super) fn connection<'a>(
+    own: &'a SpkiDigest,
+    challenge: &'a [u8; 32],
+    key: &'a EncryptionKey,
+) -> ConnectionBinding<'a> {
     ConnectionBinding {
         role: Role::Client,
         purpose: ALPN_KBS,

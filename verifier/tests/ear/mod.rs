@@ -3,6 +3,7 @@
 
 mod another_library;
 mod issued;
+mod relying_parties;
 mod verified;
 
 use std::{

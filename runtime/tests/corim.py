@@ -57,7 +57,7 @@ def seconds(time):
     return int(time.timestamp()) if hasattr(time, "timestamp") else tagged(time, 1)
 
 
-def read(data, pem, header, body):
+def read(data, pem, header, body, mid):
     meta = None
     if pem:
         data, meta = signed(tagged(exact(data), 18), pem, header)
@@ -65,11 +65,15 @@ def read(data, pem, header, body):
     body = tagged(exact(data), 501)
     tags = {}
     for tag in body[1]:
+        # pycddl passes over `.cbor` inside an array: each tag is held against its own rule.
+        mid(tagged(tag, 506))
         comid = exact(tagged(tag, 506))
         classes = {}
         for environment, claims in comid[4][0]:
             [claim] = claims
-            [[_, digest]] = claim[1][2]
+            [[algorithm, digest]] = claim[1][2]
+            # SHA-384, by the registry; pycddl takes other numbers here too.
+            assert (algorithm, len(digest)) == (7, 48), algorithm
             assert claim[0] == 641, claim
             assert tagged(environment[0][0], 111).hex() not in classes, "a class twice"
             classes[tagged(environment[0][0], 111).hex()] = digest.hex()
@@ -98,7 +102,7 @@ def bends(data, found, again):
 
 def main():
     cddl, corim, *pem = sys.argv[1:]
-    header, body = grammar(cddl, "protected-corim-header-map"), grammar(cddl, "tagged-unsigned-corim-map")
+    rules = [grammar(cddl, rule) for rule in ("protected-corim-header-map", "tagged-unsigned-corim-map", "concise-mid-tag")]
     with open(corim, "rb") as file:
         data = file.read()
     if pem:
@@ -106,7 +110,7 @@ def main():
             pem = file.read()
 
     def again(data):
-        return read(data, pem, header, body)
+        return read(data, pem, *rules)
 
     try:
         found = again(data)

@@ -53,7 +53,9 @@ def admit(token, keys, *, issuer, audience, challenge, peer, now, simulated_too=
             raise Refused(f"expired: from {claims['iat']} to {claims['exp']}, now {now}")
         if claims["simulated"] is not False and not simulated_too:
             raise Refused("simulated: no AMD processor made this")
-        if guest["ear.coffer.verdict"] != "accepted" or guest["ear.status"] not in ("affirming", "warning"):
+        # A simulator's evidence never has a good status, whatever was accepted of it.
+        good = claims["simulated"] or guest["ear.status"] in ("affirming", "warning")
+        if guest["ear.coffer.verdict"] != "accepted" or not good:
             raise Refused(f"verdict: {guest['ear.coffer.verdict']!r}, {guest['ear.status']!r}")
         # Without these two anybody's report, shown by anybody, would do.
         if claims.get("eat_nonce") != challenge:

@@ -120,6 +120,18 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_without_owners_lets_nobody_in_and_its_digest_says_so() {
+        let (with, without) = (spec(), WorkloadSpec { owners: Vec::new(), host_may: HostMay::none(), ..spec() });
+        for act in Act::ALL {
+            assert!(admit_owner(&without, &SpkiDigest::of(b"alice"), act).is_err(), "{act}");
+            assert!(admit_host(&without, act).is_err(), "{act}");
+        }
+        // Whoever relies on it compares HOST_DATA: nobody takes owners away or puts them back behind it.
+        let digest = |spec: &WorkloadSpec| coffer_spec::Document::write(spec).unwrap().digest();
+        assert_ne!(digest(&with), digest(&without));
+    }
+
+    #[test]
     fn who_may_copy_may_do_nothing_else() {
         let owners = vec![Owner { key: SpkiDigest::of(b"carol"), may: OwnerMay::parse("cp").unwrap() }];
         let (spec, carol) = (WorkloadSpec { owners, ..spec() }, SpkiDigest::of(b"carol"));

@@ -37,7 +37,10 @@ pub async fn connect(
         };
         match (result, pauses.next()) {
             // Only silence, and a broker that is not well, are worth another try; a refusal or another key will not change by asking again.
-            (Err(ClientError::Unreachable { .. } | ClientError::Slow { .. } | ClientError::Undecided { .. }), Some(pause)) => {
+            (
+                Err(ClientError::Unreachable { .. } | ClientError::Slow { .. } | ClientError::Undecided { .. }),
+                Some(pause),
+            ) => {
                 tokio::time::sleep(pause).await;
             }
             (result, _) => {

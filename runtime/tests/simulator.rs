@@ -354,7 +354,10 @@ fn the_verifiers_figures_are_printed_each_with_its_limit() {
         }
     }
     let fleet = &figures["fleet"];
-    assert!(positive(&fleet["ratio"]) && positive(&fleet["per_second"]) && positive(&fleet["raw_per_second"]), "{fleet}");
+    assert!(
+        positive(&fleet["ratio"]) && positive(&fleet["per_second"]) && positive(&fleet["raw_per_second"]),
+        "{fleet}"
+    );
     assert_eq!((&fleet["chips"], &fleet["reports"], &fleet["threads"]), (&100.into(), &100.into(), &2.into()));
     assert_eq!(fleet["at_least"], 0.97);
 }

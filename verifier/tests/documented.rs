@@ -20,7 +20,8 @@ fn documented(
     let mut endorsements = Endorsements::new();
     endorsements.add_certificates(&vcek)?;
     endorsements.add_crl(&crl)?;
-    let verifier = Verifier { anchors: TrustAnchors::amd(), crl: CrlPolicy::Required, policy: EvidencePolicy::strict() };
+    let verifier =
+        Verifier { anchors: TrustAnchors::amd(), crl: CrlPolicy::Required, policy: EvidencePolicy::strict() };
     let expected = Expected { report_data: ExpectedReportData::Exactly(nonce), guest: ExpectedGuest::Exactly(pair) };
     let appraisal = verifier.judge(&evidence, &endorsements, &expected, now);
     Ok(appraisal)

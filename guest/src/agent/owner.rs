@@ -144,9 +144,7 @@ fn status(error: &SealingError) -> Status {
         SealingError::Broker {
             cause: ClientError::Unreachable { .. } | ClientError::Slow { .. } | ClientError::Undecided { .. },
             ..
-        } => {
-            Status::unavailable(text)
-        }
+        } => Status::unavailable(text),
         // What is in the file is not what was sealed, or not what was sealed last.
         SealingError::Seal(SealError::Closed | SealError::Older { .. } | SealError::Format { .. }) => {
             Status::data_loss(text)

@@ -77,7 +77,9 @@ impl From<&ClientError> for Refusal {
             ClientError::Undecided { id, .. } => {
                 Self { id: Some(id.clone()), ..of(StatusCode::SERVICE_UNAVAILABLE, "kbs-failed") }
             }
-            ClientError::Unreachable { .. } | ClientError::Slow { .. } => of(StatusCode::SERVICE_UNAVAILABLE, "kbs-unreachable"),
+            ClientError::Unreachable { .. } | ClientError::Slow { .. } => {
+                of(StatusCode::SERVICE_UNAVAILABLE, "kbs-unreachable")
+            }
             ClientError::PinMismatch { .. } => of(StatusCode::BAD_GATEWAY, "kbs-pin-mismatch"),
             ClientError::Rejected { .. } => of(StatusCode::BAD_REQUEST, "rejected"),
             _ => of(StatusCode::BAD_GATEWAY, "kbs-failed"),

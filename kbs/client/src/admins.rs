@@ -2,12 +2,7 @@
 
 use coffer_verifier::abi::SpkiDigest;
 
-use crate::{
-    admin::AdminClient,
-    error::ClientError,
-    kbs::admin::v1,
-    listed::Listed,
-};
+use crate::{admin::AdminClient, error::ClientError, kbs::admin::v1, listed::Listed};
 
 /// A role for one tenant, or for all and the broker itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,6 @@
 //! The operator's side of the audit trail: lines by what they are about, from either end.
 
-use crate::{
-    admin::AdminClient,
-    error::ClientError,
-    kbs::admin::v1,
-};
+use crate::{admin::AdminClient, error::ClientError, kbs::admin::v1};
 
 /// Which lines of the trail are wanted. What is not said may be anything.
 #[derive(Clone, Debug, Default)]

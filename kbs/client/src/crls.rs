@@ -2,12 +2,7 @@
 
 use coffer_verifier::abi::SpkiDigest;
 
-use crate::{
-    admin::AdminClient,
-    error::ClientError,
-    kbs::admin::v1,
-    listed::Listed,
-};
+use crate::{admin::AdminClient, error::ClientError, kbs::admin::v1, listed::Listed};
 
 pub use v1::{CrlInfo, PutCrlResponse as PutCrl, SeenCrl};
 

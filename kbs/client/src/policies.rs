@@ -1,10 +1,6 @@
 //! The operator's side of release policies that a tenant keeps at the broker.
 
-use crate::{
-    admin::AdminClient,
-    error::ClientError,
-    kbs::admin::v1,
-};
+use crate::{admin::AdminClient, error::ClientError, kbs::admin::v1};
 
 pub use v1::{ListPoliciesResponse as Policies, PolicyInfo, PutPolicyResponse as PutPolicy};
 

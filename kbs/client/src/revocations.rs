@@ -1,11 +1,6 @@
 //! The operator's side of revocations, and of who is attested.
 
-use crate::{
-    admin::AdminClient,
-    error::ClientError,
-    kbs::admin::v1,
-    listed::Listed,
-};
+use crate::{admin::AdminClient, error::ClientError, kbs::admin::v1, listed::Listed};
 
 impl AdminClient {
     /// Revokes for a tenant, or for all. Gives whether it is new, and how many connections are recalled.

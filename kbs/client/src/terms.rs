@@ -1,11 +1,6 @@
 //! The operator's side of sealing contexts and certificate profiles, and how their terms are said to people.
 
-use crate::{
-    admin::AdminClient,
-    error::ClientError,
-    kbs::admin::v1,
-    listed::Listed,
-};
+use crate::{admin::AdminClient, error::ClientError, kbs::admin::v1, listed::Listed};
 
 pub use v1::{
     CertificateProfile, ListCertificateProfilesResponse as CertificateProfiles, SealedVolume, SealingContext,

@@ -350,7 +350,8 @@ pub(super) mod tests {
         let own = String::from_utf8(ReferenceManifest::new(contents()).unwrap().to_bytes()).unwrap();
         assert!(!own.contains("release"), "the author's own is written as ever");
         // The same again is no step back, whatever its numbers; another text of no later a release is one.
-        let other = |sequence, release| Contents { sequence, release, workload: WorkloadDigest::new([9; 32]), ..contents() };
+        let other =
+            |sequence, release| Contents { sequence, release, workload: WorkloadDigest::new([9; 32]), ..contents() };
         assert!(!dated.goes_back_behind(&dated) && !contents().goes_back_behind(&dated));
         assert!(other(20, Some(6)).goes_back_behind(&dated) && other(20, Some(7)).goes_back_behind(&dated));
         assert!(other(7, None).goes_back_behind(&dated));

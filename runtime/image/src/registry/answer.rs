@@ -104,12 +104,7 @@ impl Reading {
 }
 
 /// A whole body. `what`: as [`ImageError::TooLarge`] names its bytes.
-pub(crate) async fn body(
-    response: Response,
-    pace: Pace,
-    what: &'static str,
-    limit: u64,
-) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn body(response: Response, pace: Pace, what: &'static str, limit: u64) -> Result<Vec<u8>, Failure> {
     let too_large = || Failure::Final(ImageError::TooLarge { what, limit });
     if response.content_length().is_some_and(|claimed| claimed > limit) {
         return Err(too_large());

@@ -210,5 +210,6 @@ fn dated(args: &Args, contents: &Contents, last: u64, now: UnixTime) -> Result<R
             .hint("its author said for how long it is good: a witness does not say more. Leave --expires out, or have a release made"));
     }
     let release = Some(contents.released());
-    ReferenceManifest::new(Contents { sequence, release, created: now, expires, ..contents.clone() }).class(Class::Config)
+    ReferenceManifest::new(Contents { sequence, release, created: now, expires, ..contents.clone() })
+        .class(Class::Config)
 }

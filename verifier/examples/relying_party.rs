@@ -12,15 +12,21 @@ use coffer_verifier::{P384PublicKey, UnixTime};
 
 /// What this relying party knows by itself.
 pub struct Own<'a> {
+    /// The issuer's, as they stand at its /.well-known/jwks.json.
     pub keys: &'a Jwks,
+    /// The issuer that is believed.
     pub issuer: &'a str,
+    /// This relying party.
     pub audience: &'a str,
+    /// What it sent the guest.
     pub challenge: Nonce,
+    /// The key of the TLS connection.
     pub peer: P384PublicKey,
     /// `Refused` wherever a secret or a decision hangs on it.
     pub simulated: SimulatedRule,
 }
 
+/// The claims of a token that lets this guest in.
 pub fn admit(token: &str, own: Own<'_>, now: UnixTime) -> Result<VerifiedToken, Box<dyn Error>> {
     let demands = Demands {
         keys: own.keys,

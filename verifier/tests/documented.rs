@@ -42,12 +42,12 @@ fn the_block_of_the_page_is_what_is_compiled_here() {
 
 #[test]
 fn it_decides_about_genuine_evidence() {
-    let Some(vectors) = vectors::folder("snp") else { return };
+    let Some(vectors) = vectors::root() else { return };
     let read = |name: &str| std::fs::read(vectors.join("turin-v5").join(name)).unwrap();
     let (report, vcek, crl) = (read("report.bin"), read("vcek.der"), read("crl.der"));
     let parsed = Report::parse(&report).unwrap();
-    let (nonce, now) = (*parsed.report_data(), UnixTime(1_789_862_400));
-    let pair = Pair { measurement: *parsed.measurement(), host_data: *parsed.host_data() };
+    let (nonce, now) = (parsed.report_data(), UnixTime(1_789_862_400));
+    let pair = Pair { measurement: parsed.measurement(), host_data: parsed.host_data() };
     let evidence = Evidence { report, ..Evidence::default() };
     let judged = |nonce, pair| documented(evidence.clone(), (vcek.clone(), crl.clone()), nonce, pair, now).unwrap();
     let good = judged(nonce, pair);

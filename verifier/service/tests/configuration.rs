@@ -183,7 +183,8 @@ fn rego_is_a_file_a_folder_or_a_bundle_and_a_key_demands_a_signature() {
     let public = coffer_verifier::P384PublicKey::from_sec1(&public).unwrap();
     std::fs::write(at("signer.pem"), public.to_pem()).unwrap();
     let unsigned = std::fs::read(at("team.tar.gz")).unwrap();
-    let next = coffer_policies::Endorsement::new("team", &unsigned, &public, coffer_verifier::UnixTime(1_000)).unwrap();
+    let next =
+        coffer_policies::Endorsement::new("team", &unsigned, &public, coffer_verifier::UnixTime(1_000), None).unwrap();
     let signature = pair.sign(&aws_lc_rs::rand::SystemRandom::new(), next.signing_input()).unwrap();
     let signed = next.with_signature(signature.as_ref().try_into().unwrap()).unwrap();
     std::fs::write(at("signed.tar.gz"), signed).unwrap();

@@ -29,7 +29,7 @@ demo: build ## boot an image in a microVM, attest it, release a secret to it, re
 
 test: build ## every test, end to end ones included
 	@cargo nextest run --release --workspace
-	@cargo test --release --doc -p coffer-verifier -p coffer-ratls -p coffer-seal -p coffer-spec
+	@cargo test --release --doc --workspace
 
 soak: build ## the key broker killed 1,000 times at random moments, and as often while its root key changes; more servers; about 40 minutes
 	@scripts/packages psql:postgresql-client && scripts/story-image all >/dev/null

@@ -1,4 +1,4 @@
-//! The block of Rust in docs/verifier.md is a piece of this file, line by line, and decides about genuine evidence.
+//! The block of Rust in docs/verifier.md is a piece of this file, and decides about genuine evidence.
 
 use std::error::Error;
 
@@ -27,8 +27,9 @@ fn documented(
     Ok(appraisal)
 }
 
-fn lines(text: &str) -> Vec<&str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect()
+/// Without what a formatter may change.
+fn bare(text: &str) -> String {
+    text.split_whitespace().collect::<String>().replace(",}", "}")
 }
 
 #[test]
@@ -36,8 +37,7 @@ fn the_block_of_the_page_is_what_is_compiled_here() {
     let page = include_str!("../../docs/verifier.md");
     let blocks: Vec<_> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(blocks.len(), 1);
-    let (wanted, here) = (lines(blocks[0]), lines(include_str!("documented.rs")));
-    assert!(here.windows(wanted.len()).any(|part| part == wanted), "{wanted:#?}");
+    assert!(bare(include_str!("documented.rs")).contains(&bare(blocks[0])), "{}", blocks[0]);
 }
 
 #[test]

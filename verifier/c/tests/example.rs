@@ -83,3 +83,40 @@ fn the_example_prints_claims_of_genuine_evidence_and_the_reason_against_any_othe
     assert_eq!((output.status.code(), said(&output).as_str()), (Some(1), "no appraisal\n"));
     assert!(stderr.starts_with("the policy cannot be read"), "{stderr}");
 }
+
+#[test]
+fn every_vector_is_judged_in_c_as_the_core_judges_it() {
+    let Some(vectors) = vectors::folder("snp") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let program = compiled(dir.path());
+    let mut seen = std::collections::BTreeSet::new();
+    let mut folders: Vec<_> = std::fs::read_dir(vectors).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    for folder in folders.iter().filter(|folder| folder.join("crl.der").is_file()) {
+        for (name, policy) in [("hcl.bin", "strict"), ("report.bin", "strict"), ("report.bin", ANY)] {
+            let file = folder.join(name);
+            let Ok(evidence) = std::fs::read(&file) else { continue };
+            let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+            let mut question = coffer_verifier::Question::new();
+            question.evidence(&evidence).unwrap();
+            question.certificates(&read("vcek.der")).unwrap();
+            question.crl(&read("crl.der")).unwrap();
+            question.policy(policy).unwrap();
+            question.waive_report_data();
+            let core = question.judge(coffer_verifier::UnixTime(NOW.parse().unwrap())).unwrap();
+            let mut command = Command::new(&program);
+            command.arg(&file).args([folder.join("vcek.der"), folder.join("crl.der")]).args([policy, NOW]);
+            let output = command.env("LD_LIBRARY_PATH", libraries()).output().unwrap();
+            let accepted = core.verdict() == coffer_verifier::Verdict::Accepted;
+            assert_eq!(output.status.code(), Some(i32::from(!accepted)), "{}: {}", file.display(), said(&output));
+            if accepted {
+                let json: serde_json::Value = serde_json::from_str(&said(&output)).unwrap();
+                assert_eq!(json, serde_json::to_value(&core).unwrap(), "{}", file.display());
+            } else {
+                assert_eq!(said(&output).trim_end(), core.why().to_string(), "{}", file.display());
+            }
+            seen.insert(core.verdict().to_string());
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["accepted", "not-authentic", "refused"]);
+}

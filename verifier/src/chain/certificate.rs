@@ -165,7 +165,11 @@ impl Certificate {
                 }
                 (Some(leaf_facts(&x509, key)?), None)
             }
-            CertificateRole::Root(_) | CertificateRole::Intermediate(..) => (None, Some(authority(&x509, role)?)),
+            CertificateRole::Root(_) | CertificateRole::Intermediate(..) => {
+                let key = Some(rsa_key(spki).ok_or(E::Key { expected: "RSA-4096 with exponent 65537" })?);
+                check_authority(&x509, role)?;
+                (None, key)
+            }
         };
         Ok(Self {
             role,
@@ -279,10 +283,9 @@ fn check_extensions(x509: &X509Certificate<'_>) -> Result<(), CertificateError> 
     Ok(())
 }
 
-/// The key of a root or intermediate that has its CA bits: may sign certificates (the root also CRLs), path length 0 below the root.
-fn authority(x509: &X509Certificate<'_>, role: CertificateRole) -> Result<ParsedPublicKey, CertificateError> {
+/// CA bits of a root or intermediate: may sign certificates (the root also CRLs), path length 0 below the root.
+fn check_authority(x509: &X509Certificate<'_>, role: CertificateRole) -> Result<(), CertificateError> {
     use CertificateError as E;
-    let key = rsa_key(x509.public_key().raw).ok_or(E::Key { expected: "RSA-4096 with exponent 65537" })?;
     let parsed = |oid: &Oid<'_>, name| {
         let extension = x509.extensions().iter().find(|e| e.oid == *oid).ok_or(E::MissingExtension { name })?;
         if extension.critical { Ok(extension.parsed_extension()) } else { Err(E::ExtensionValue { name }) }
@@ -294,7 +297,7 @@ fn authority(x509: &X509Certificate<'_>, role: CertificateRole) -> Result<Parsed
         _ => return Err(E::ExtensionValue { name: "basicConstraints" }),
     }
     match parsed(&KEY_USAGE, "keyUsage")? {
-        ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() && (!is_root || usage.crl_sign()) => Ok(key),
+        ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() && (!is_root || usage.crl_sign()) => Ok(()),
         _ => Err(E::ExtensionValue { name: "keyUsage" }),
     }
 }

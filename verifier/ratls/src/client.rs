@@ -349,11 +349,9 @@ async fn attest(channel: Channel, facts: &TlsFacts, attester: Arc<dyn Attester>)
     let Some(attest_response::Side::Admission(admission)) = response.side else {
         return Err(ConnectError::Malformed("no verdict on our evidence"));
     };
-    // The peer's word only decides when we ask again; a silly one is cut to something harmless.
-    let valid = Duration::from_secs(admission.valid_seconds).min(appraisal::RESULT_LIFETIME);
     let told =
         (admission.unix_seconds != 0).then(|| ToldTime { unix_seconds: admission.unix_seconds, at: Instant::now() });
-    Ok(Answered { opener: Arc::new(opener), until: start + valid, told })
+    Ok(Answered { opener: Arc::new(opener), until: start + wire::valid(&admission), told })
 }
 
 fn client(channel: Channel) -> AttestationClient<Channel> {

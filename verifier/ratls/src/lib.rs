@@ -45,6 +45,8 @@ mod defects;
 mod denial;
 mod facts;
 mod forward;
+#[doc(hidden)]
+pub mod heard;
 mod hpke;
 mod identity;
 mod keep;

@@ -1,0 +1,5 @@
+#![no_main]
+
+mod spec_exercise;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| spec_exercise::spec(data));

@@ -1,337 +1,30 @@
 //! Two guests that talk to each other: each is the one that the other's spec names, on this very connection, or not a byte goes through.
-//!
-//! Simulated processors, the agent's own code at both ends, and a host between them that is the test's to play.
 
-use std::{
-    io,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod guests;
 
-use coffer_guest::{
-    host::Ports,
-    ingress,
-    log_ring::LogRing,
-    notices::Notices,
-    peers::{Dialler, Road, serve},
-};
+use std::{io, sync::Arc, time::Duration};
+
+use coffer_guest::peers::Road;
 use coffer_ratls::{
-    Appraiser, AttestationService, Attester, AttesterError, ClientRule, ConnectError, Dial as _, Identity, Purpose,
-    Refusal, ServeLimits, ServerTls, StreamError, StreamRefusal, connect_and_verify, open_stream,
+    AttestationService, Attester, AttesterError, ClientRule, ConnectError, Dial as _, Identity, Purpose, ServeLimits,
+    ServerTls, StreamError, StreamRefusal, connect_and_verify, open_stream,
 };
-use coffer_simulator::{IdEvidence, Installation, LaunchOptions, LocalProcessor, SecureProcessor, TcbState};
-use coffer_spec::{
-    Document, Guests, Ingress, IngressClients, Measured, Peer, SignedLaunch, Tee, WorkloadSpec,
-    sample::{name, workload},
-};
+use coffer_spec::{Guests, IngressClients, Measured, Tee, sample::workload};
 use coffer_verifier::{
-    P384PublicKey,
-    abi::{
-        FamilyId, HostData, ImageId, KeyDigest, Measurement, ProductLine, ReportData, ReportRequest,
-        SecureProcessor as _, TcbVersion, WorkloadDigest,
-    },
+    abi::{Measurement, ReportData, WorkloadDigest},
     evidence::Evidence,
-    measure::{IdAuth, IdBlock, PageType, Signed, key_digest, key_structure},
+};
+use guests::{
+    CLIENT, Client, Credulous, DEBUG, Kept, Launch, SERVER, Server, ToSocket, WAIT, believed, client_spec, dialler,
+    guests_alone, says, signed, text,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-    net::{TcpListener, TcpStream, UnixStream},
+    net::TcpStream,
     runtime::Handle,
     time::timeout,
 };
 use tonic::service::Routes;
-
-const WAIT: Duration = Duration::from_secs(40);
-const DEBUG: u64 = 1 << 19;
-/// Of PLATFORM_INFO.
-const ALIAS_CHECK_COMPLETE: u64 = 1 << 5;
-
-fn unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// One for all tests: its RSA keys are the slow part.
-fn installation() -> &'static Installation {
-    static ONE: OnceLock<Installation> = OnceLock::new();
-    ONE.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("box-to-box-installation");
-        if let Some(found) = std::fs::read(&path).ok().and_then(|bytes| Installation::from_bytes(&bytes).ok()) {
-            return found;
-        }
-        let mut made = Installation::create(unix()).unwrap();
-        made.ensure(ProductLine::Milan, unix()).unwrap();
-        let fresh = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::fs::write(fresh.path(), made.to_bytes().unwrap().as_slice()).unwrap();
-        let _ = fresh.persist_noclobber(&path);
-        Installation::from_bytes(&std::fs::read(&path).unwrap()).unwrap()
-    })
-}
-
-struct Key {
-    secret: p384::ecdsa::SigningKey,
-    public: P384PublicKey,
-}
-
-impl Key {
-    fn new(seed: u8) -> Self {
-        let secret = p384::ecdsa::SigningKey::from_slice(&[seed; 48]).unwrap();
-        let public = P384PublicKey::from_sec1(secret.verifying_key().to_sec1_point(false).as_bytes()).unwrap();
-        Self { secret, public }
-    }
-
-    fn sign(&self, message: &[u8]) -> [u8; 96] {
-        use p384::ecdsa::{Signature, signature::Signer as _};
-        let signature: Signature = self.secret.sign(message);
-        signature.to_bytes().into()
-    }
-
-    fn digest(&self) -> KeyDigest {
-        key_digest(&key_structure(&self.public))
-    }
-}
-
-/// Who signed a launch, under which names, and what else is special about it.
-#[derive(Clone, Copy)]
-struct Launch {
-    author: Option<u8>,
-    family: u8,
-    image: u8,
-    svn: u32,
-    policy: u64,
-    platform: u8,
-    kept: Kept,
-}
-
-/// How well its host keeps the platform.
-#[derive(Clone, Copy)]
-enum Kept {
-    Well,
-    /// Firmware and microcode of a year that has passed.
-    Behind,
-    /// Nobody looked for aliased memory.
-    Unchecked,
-}
-
-const SERVER: Launch =
-    Launch { author: Some(0x21), family: 1, image: 2, svn: 5, policy: 0x3_0000, platform: 1, kept: Kept::Well };
-const CLIENT: Launch = Launch { image: 3, ..SERVER };
-
-impl Launch {
-    fn rule(&self) -> SignedLaunch {
-        SignedLaunch {
-            author_key: Key::new(self.author.unwrap()).digest(),
-            family_id: FamilyId::new([self.family; 16]),
-            image_id: ImageId::new([self.image; 16]),
-            min_svn: self.svn,
-        }
-    }
-
-    fn id(&self, measurement: Measurement) -> Option<IdEvidence> {
-        let author = Key::new(self.author?);
-        let (family_id, image_id) = (FamilyId::new([self.family; 16]), ImageId::new([self.image; 16]));
-        let block = IdBlock { measurement, family_id, image_id, guest_svn: self.svn, policy: self.policy };
-        let id = Key::new(0x20);
-        let (over_block, over_key) = (id.sign(&block.to_bytes()), author.sign(&key_structure(&id.public)));
-        let auth = IdAuth::new(
-            Signed { key: &id.public, signature: &over_block },
-            Some(Signed { key: &author.public, signature: &over_key }),
-        );
-        Some(IdEvidence { block, auth: auth.unwrap(), author_key_enabled: true })
-    }
-
-    fn start(&self, spec: &WorkloadSpec) -> Arc<Guest> {
-        let document = Document::write(spec).unwrap();
-        let mut options = LaunchOptions { policy: self.policy, ..LaunchOptions::new(ProductLine::Milan, unix()) };
-        match self.kept {
-            Kept::Well => {}
-            Kept::Behind => {
-                let well = options.tcb.reported;
-                options.tcb = TcbState::all(TcbVersion { snp: 8, microcode: 115, ..well });
-            }
-            Kept::Unchecked => options.platform_info &= !ALIAS_CHECK_COMPLETE,
-        }
-        let mut processor = SecureProcessor::launch_start(installation(), options).unwrap();
-        processor.update(PageType::Normal, 0x10_0000, &[self.platform; 4096]).unwrap();
-        let id = self.id(processor.digest());
-        let guest = processor.finish(document.digest().host_data(), id.as_ref()).unwrap();
-        let measurement = guest.measurement();
-        Arc::new(Guest { processor: Mutex::new(guest.into_processor()), document, measurement })
-    }
-}
-
-struct Guest {
-    processor: Mutex<LocalProcessor>,
-    document: Document,
-    measurement: Measurement,
-}
-
-impl Guest {
-    fn measured(&self) -> Measured {
-        let workload = HostData::new(*self.document.digest().as_bytes());
-        Measured { measurement: self.measurement, workload }
-    }
-}
-
-impl Attester for Guest {
-    fn evidence(&self, report_data: &ReportData) -> Result<Evidence, AttesterError> {
-        let answer = self.processor.lock().unwrap().report(&ReportRequest::new(*report_data))?;
-        Ok(Evidence {
-            report: answer.report,
-            cert_table: answer.cert_table,
-            crls: Vec::new(),
-            workload_spec: self.document.bytes().to_vec(),
-        })
-    }
-
-    fn workload(&self) -> WorkloadDigest {
-        self.document.digest()
-    }
-}
-
-fn believed(guests: Guests) -> Guests {
-    let simulators = vec![installation().anchor(ProductLine::Milan).unwrap().spki];
-    Guests { simulators, ..guests }
-}
-
-fn signed(launch: Launch) -> Guests {
-    believed(Guests { signed: vec![launch.rule()], ..Guests::default() })
-}
-
-async fn text(logs: &Arc<LogRing>) -> String {
-    let (mut reader, mut text) = (logs.read(0), String::new());
-    while let Some(entry) = reader.next().await {
-        text.push_str(&String::from_utf8_lossy(&entry.data));
-    }
-    text
-}
-
-async fn says(logs: &Arc<LogRing>, words: &[&str]) {
-    let said = async {
-        loop {
-            let text = text(logs).await;
-            if words.iter().all(|word| text.contains(word)) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(timeout(WAIT, said).await.is_ok(), "expected {words:?} in {:?}", text(logs).await);
-}
-
-/// A guest with an ingress, whose workload answers each stream with what it was sent, and counts them.
-struct Server {
-    guest: Arc<Guest>,
-    port: u16,
-    logs: Arc<LogRing>,
-    streams: Arc<Mutex<usize>>,
-    socket: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start(launch: Launch, clients: IngressClients) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let streams: Arc<Mutex<usize>> = Arc::default();
-        let counted = streams.clone();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                *counted.lock().unwrap() += 1;
-                tokio::spawn(async move {
-                    let (mut from, mut to) = stream.split();
-                    let _ = tokio::io::copy(&mut from, &mut to).await;
-                });
-            }
-        });
-        let spec = WorkloadSpec { ingress: vec![Ingress { port, clients }], ..workload(Tee::Simulated) };
-        let guest = launch.start(&spec);
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("vsock");
-        let ports = Ports::behind(std::os::unix::net::UnixListener::bind(&socket).unwrap().into()).unwrap();
-        let attester: Arc<dyn Attester> = guest.clone();
-        let logs = Arc::new(LogRing::new(1 << 20));
-        let identity = Identity::generate("guest").unwrap();
-        ingress::open(&spec, &ports, &identity, &attester, &logs).unwrap();
-        Self { guest, port, logs, streams, socket, _folder: folder }
-    }
-
-    /// The road to it.
-    fn road(&self) -> ToSocket {
-        ToSocket(self.socket.clone(), coffer_guest_proto::ports::ingress(self.port))
-    }
-
-    fn streams(&self) -> usize {
-        *self.streams.lock().unwrap()
-    }
-}
-
-/// The host, as it leads to the port of a guest.
-#[derive(Clone)]
-struct ToSocket(PathBuf, u32);
-
-impl Road for ToSocket {
-    type Io = UnixStream;
-
-    async fn open(&self) -> io::Result<UnixStream> {
-        let mut stream = UnixStream::connect(&self.0).await?;
-        stream.write_all(format!("CONNECT {}\n", self.1).as_bytes()).await?;
-        while stream.read_u8().await? != b'\n' {}
-        Ok(stream)
-    }
-}
-
-/// A guest whose workload talks to a peer.
-struct Client {
-    at: std::net::SocketAddr,
-    logs: Arc<LogRing>,
-}
-
-fn client_spec(port: u16, guests: Guests) -> WorkloadSpec {
-    let peer = Peer { name: name("db"), listen: 1, address: "db.example:8443".into(), port, guests };
-    WorkloadSpec { peers: vec![peer], ..workload(Tee::Simulated) }
-}
-
-fn dialler<R: Road>(road: R, launch: Launch, port: u16, guests: Guests) -> Dialler<R> {
-    let spec = client_spec(port, guests);
-    Dialler::new(road, &spec.peers[0], &spec, launch.start(&spec))
-}
-
-impl Client {
-    async fn start<R: Road>(dialler: Dialler<R>, most: usize) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let at = listener.local_addr().unwrap();
-        let logs = Arc::new(LogRing::new(1 << 20));
-        tokio::spawn(serve(listener, dialler, most, Notices::new(&logs, "peer db".into())));
-        Self { at, logs }
-    }
-
-    async fn to(server: &Server, launch: Launch, guests: Guests) -> Self {
-        Self::start(dialler(server.road(), launch, server.port, guests), 8).await
-    }
-
-    /// What a program of the workload gets back for a word, to the end.
-    async fn ask(&self, word: &[u8]) -> io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(self.at).await?;
-        stream.write_all(word).await?;
-        stream.shutdown().await?;
-        let mut answer = Vec::new();
-        timeout(WAIT, stream.read_to_end(&mut answer)).await.expect("an end")?;
-        Ok(answer)
-    }
-
-    /// A program is reset, hears nothing, and the output says why.
-    async fn is_refused(&self, words: &[&str]) {
-        let answer = self.ask(b"secret").await;
-        assert!(answer.is_err(), "{answer:?}");
-        says(&self.logs, words).await;
-    }
-}
-
-fn guests_alone(launch: Launch) -> IngressClients {
-    IngressClients::Guests(signed(launch))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guests_that_name_each_other_by_author_talk_both_ways() {
@@ -403,19 +96,6 @@ async fn a_client_that_is_another_guest_is_told_so_and_gets_no_stream() {
         client.is_refused(&["it does not admit this guest", word]).await;
         says(&server.logs, &["a client was refused", word]).await;
         assert_eq!(server.streams(), 0, "{word}");
-    }
-}
-
-/// Believes whatever it is shown, and keeps it.
-#[derive(Default)]
-struct Credulous(Mutex<Option<Evidence>>);
-
-impl Appraiser for Credulous {
-    type Admitted = ();
-
-    fn appraise(&self, evidence: &Evidence, _: &ReportData) -> Result<(), Refusal> {
-        *self.0.lock().unwrap() = Some(evidence.clone());
-        Ok(())
     }
 }
 

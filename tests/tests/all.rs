@@ -25,6 +25,7 @@ mod documented;
 mod endurance;
 mod hardware;
 mod hostile_host;
+mod hostile_moves;
 mod in_namespaces;
 mod ingress;
 mod kbs_words;

@@ -32,7 +32,7 @@ fn world_on(monitor: Monitor) -> Result<(World, Registry, String, Kbs)> {
 }
 
 /// A value that is nowhere by chance, and fits into an environment.
-fn value() -> Result<String> {
+pub fn value() -> Result<String> {
     let mut bytes = [0; 40];
     std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
     Ok(format!("canary-{}", hex::encode(bytes)))
